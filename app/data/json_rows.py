@@ -1,0 +1,97 @@
+"""Rows that came as JSON, objects or arrays, to a matrix."""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import Detail, InvalidInput
+
+MAX_DETAILS = 20
+NUMBERS = {int, float}  # bool is a type of its own here, and no number
+
+
+def are_objects(rows: Sequence[Any]) -> bool:
+    """Whether the first row, which sets the form of all, is an object."""
+    return isinstance(rows[0], dict)
+
+
+def to_matrix(rows: Sequence[Any], names: Sequence[str], pointer: str) -> NDArray[np.float64]:
+    """The decoded rows as float64, (len(rows), len(names)), columns in the order of `names`.
+
+    Rows are all objects with exactly these names in any order, or all arrays of as many values. Values are finite
+    numbers: no booleans, no strings, no null. `pointer` is where the rows stand in the body; InvalidInput names the
+    first 20 places where something else stands.
+    """
+    width = len(names)
+    try:
+        if are_objects(rows):
+            values: list[Any] = [[row[name] for name in names] for row in rows]
+            widths = {len(row) for row in rows}
+        else:
+            values = list(rows)
+            widths = {len(row) if type(row) is list else -1 for row in rows}
+        if widths == {width} and set(map(type, chain.from_iterable(values))) <= NUMBERS:
+            matrix = np.array(values, dtype=np.float64).reshape(len(rows), width)
+            if np.isfinite(matrix).all():
+                return matrix
+    except (KeyError, TypeError, OverflowError):
+        pass  # the slow way finds the places
+    details = list(islice(_faults(rows, names, pointer), MAX_DETAILS))
+    raise InvalidInput(f"{len(details)}{'+' * (len(details) == MAX_DETAILS)} fault(s) in the rows.", details)
+
+
+def _faults(rows: Sequence[Any], names: Sequence[str], pointer: str) -> Iterator[Detail]:
+    objects = are_objects(rows)
+    for index, row in enumerate(rows):
+        place = f"{pointer}/{index}"
+        if not isinstance(row, dict | list):
+            yield Detail(f"Expected an object or an array of numbers, found {_kind(row)}.", pointer=place)
+        elif isinstance(row, dict) != objects:
+            yield Detail("Rows are either all objects or all arrays.", pointer=place)
+        elif isinstance(row, dict):
+            yield from _faults_of_object(row, names, place)
+        elif len(row) != len(names):
+            yield Detail(f"Expected {len(names)} values ({_listed(names)}), found {len(row)}.", pointer=place)
+        else:
+            for column, value in enumerate(row):
+                if fault := _fault(value):
+                    yield Detail(fault, pointer=f"{place}/{column}")
+
+
+def _faults_of_object(row: dict[str, Any], names: Sequence[str], place: str) -> Iterator[Detail]:
+    for name in names:
+        if name not in row:
+            yield Detail(f'"{name}" is missing.', pointer=place)
+        elif fault := _fault(row[name]):
+            yield Detail(fault, pointer=f"{place}/{escaped(name)}")
+    unknown = sum(name not in names for name in islice(row, len(names) + MAX_DETAILS))
+    if unknown:
+        # The unknown name itself is input, and input is not repeated.
+        yield Detail(f"An unknown name; known are {_listed(names)}.", pointer=place)
+
+
+def _fault(value: object) -> str | None:
+    if type(value) not in NUMBERS:
+        return f"Expected a number, found {_kind(value)}."
+    try:
+        finite = np.isfinite(float(value))  # type: ignore[arg-type]
+    except OverflowError:
+        finite = np.False_
+    return None if finite else "The number is not finite, or too large for 64 bits."
+
+
+def _kind(value: object) -> str:
+    kinds = {bool: "a boolean", str: "a string", type(None): "null", list: "an array", dict: "an object"}
+    return kinds.get(type(value), "a number")
+
+
+def escaped(name: str) -> str:
+    """A name as one step of a JSON pointer (RFC 6901)."""
+    return name.replace("~", "~0").replace("/", "~1")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:MAX_DETAILS]) + (", ..." if len(names) > MAX_DETAILS else "")

@@ -1,0 +1,117 @@
+"""The errors a caller can cause or meet. What status each becomes over HTTP is the web room's table.
+
+    LinserveError
+    ├── MalformedBody          the bytes are not what the content type says
+    ├── UnsupportedMediaType   a content type that nothing here reads
+    ├── BodyTooLarge
+    ├── InvalidInput           understood, but wrong: the details say where
+    │   └── KeyReused          an Idempotency-Key that came before with another request
+    ├── NotFound
+    │   ├── ModelNotFound
+    │   ├── VersionNotFound
+    │   └── JobNotFound
+    ├── Conflict               right by itself, but not in the present state
+    ├── QueueFull
+    ├── Unavailable            nothing the caller did; later it may work
+    │   └── ModelFileInvalid   a version's file is truncated, altered or foreign
+    └── TrainingFailed
+        ├── Diverged           gradient descent ran away
+        ├── DeviceUnavailable
+        └── TrainerCrashed     the training process died under the job, again and again
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Detail:
+    """One fault and its place: a JSON pointer into the body, or a row and column of a file.
+
+    Rows count from 1 as a spreadsheet shows them: the header is row 1.
+    """
+
+    message: str
+    pointer: str | None = None
+    row: int | None = None
+    column: str | None = None
+
+
+class LinserveError(Exception):
+    """Root of the tree. The message is for the caller: no input, path or traceback belongs in it."""
+
+    def __init__(self, message: str, details: Sequence[Detail] = ()) -> None:
+        super().__init__(message)
+        self.message = message
+        self.details = tuple(details)
+
+
+class MalformedBody(LinserveError):
+    pass
+
+
+class UnsupportedMediaType(LinserveError):
+    pass
+
+
+class BodyTooLarge(LinserveError):
+    pass
+
+
+class InvalidInput(LinserveError):
+    @classmethod
+    def at(cls, pointer: str, message: str) -> "InvalidInput":
+        """An error with one place: the message, and the pointer to the field."""
+        return cls(message, [Detail(message, pointer=pointer)])
+
+
+class NotFound(LinserveError):
+    pass
+
+
+class ModelNotFound(NotFound):
+    pass
+
+
+class VersionNotFound(NotFound):
+    pass
+
+
+class JobNotFound(NotFound):
+    pass
+
+
+class KeyReused(InvalidInput):
+    pass
+
+
+class Conflict(LinserveError):
+    pass
+
+
+class QueueFull(LinserveError):
+    pass
+
+
+class Unavailable(LinserveError):
+    pass
+
+
+class ModelFileInvalid(Unavailable):
+    pass
+
+
+class TrainingFailed(LinserveError):
+    pass
+
+
+class Diverged(TrainingFailed):
+    pass
+
+
+class DeviceUnavailable(TrainingFailed):
+    pass
+
+
+class TrainerCrashed(TrainingFailed):
+    pass

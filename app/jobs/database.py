@@ -1,0 +1,24 @@
+"""Where jobs are recorded: a SQLite file in the state folder, or Postgres."""
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from dbos import DBOS
+
+QUEUE = "training"
+WORKFLOW = "train"
+PROGRESS = "progress"  # the event that carries it
+APPLICATION_VERSION = "1"  # of the recorded requests; jobs recorded under another are left alone
+MAX_RECOVERIES = 20  # a job that takes the trainer down with it every time is given up after so many
+
+
+def prepare(url: str) -> None:
+    """Create the database, or bring an older one up to date. Safe to call from any number of processes at once."""
+    if url.startswith("sqlite:///"):
+        path = Path(url.removeprefix("sqlite:///"))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(path, timeout=30)) as connection:
+            # Readers then never wait for the writer. It stays with the file.
+            connection.execute("PRAGMA journal_mode=WAL")
+    DBOS.migrate(url)

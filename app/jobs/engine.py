@@ -1,0 +1,143 @@
+"""The trainer's side of the queue: takes jobs, one at a time, runs them, records how they end."""
+
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from dbos import DBOS, DBOSPortableJSONSerializer
+from dbos import error as dbos_errors
+
+from app.errors import LinserveError
+from app.jobs.capabilities import write_capabilities
+from app.jobs.database import (
+    APPLICATION_VERSION,
+    MAX_RECOVERIES,
+    PROGRESS,
+    QUEUE,
+    WORKFLOW,
+    prepare,
+)
+from app.jobs.job import Failure, Progress
+from app.jobs.tracker import JobCancelled, Tracker
+from app.jobs.training import Workshop, train
+from app.jobs.training_request import TrainingRequest
+
+POLL_SECONDS = 0.25
+
+_log = logging.getLogger(__name__)
+
+
+class JobFailed(Exception):  # noqa: N818 - it is the job's end, with `data` for its record
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.data = msgspec.to_builtins(failure)
+
+
+def serve(
+    database_url: str, executor: str, workshop: Workshop, capabilities: Path, stop: threading.Event
+) -> None:
+    """Run jobs until `stop` is set. A job under way is left as it is and goes on with the next start.
+
+    `executor` names this trainer; of two alive at once no two may have the same name. Whether it has CUDA is written
+    to the file `capabilities`, so that a job that wants it can be refused at once.
+    """
+    prepare(database_url)
+    DBOS(
+        config={
+            "name": "linserve",
+            "system_database_url": database_url,
+            "executor_id": executor,
+            "application_version": APPLICATION_VERSION,
+            "serializer": DBOSPortableJSONSerializer(),
+            "log_level": "WARNING",
+            "max_executor_threads": 4,
+            "notification_listener_polling_interval_sec": 3600.0,  # nothing here waits for a notification
+        }
+    )
+    logging.getLogger("dbos").addFilter(_is_news)
+    _register(workshop)
+    DBOS.launch()
+    DBOS.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=POLL_SECONDS, on_conflict="always_update")
+    workshop.spool.sweep(_wanted_uploads())
+    threading.Thread(target=_load_torch, args=(capabilities,), name="load-torch", daemon=True).start()
+    _log.info("trainer ready")
+    stop.wait()
+    DBOS.destroy(workflow_completion_timeout_sec=0)
+
+
+def _register(workshop: Workshop) -> None:
+    def clean(request: dict[str, Any]) -> None:
+        workshop.spool.remove(request["upload"])
+        (workshop.checkpoints / f"{DBOS.workflow_id}.json").unlink(missing_ok=True)
+
+    @DBOS.step(name="publish")
+    def publish(request: dict[str, Any]) -> dict[str, Any]:
+        job = DBOS.workflow_id
+        assert job is not None
+        tracker = Tracker(_report, lambda: _is_cancelled(job))
+        try:
+            card = train(TrainingRequest.from_json(request), job, workshop, tracker)
+        except (JobCancelled, dbos_errors.DBOSWorkflowConflictIDError):
+            # The second is raised where progress was to be recorded for a job that is no longer ours to record.
+            if _is_cancelled(job):
+                clean(request)
+                _log.info("job cancelled", extra={"job": job})
+            raise dbos_errors.DBOSWorkflowCancelledError(f"job {job} was cancelled") from None
+        except LinserveError as error:
+            _report(tracker.progress, tracker.curve.with_last())
+            _log.info("job failed", extra={"job": job, "error": type(error).__name__, "reason": error.message})
+            raise JobFailed(Failure(type(error).__name__, error.message, error.details)) from None
+        _log.info("version published", extra={"job": job, "model": card.model, "version": card.version})
+        return {
+            "version": card.version,
+            "metrics": card.metrics,
+            "warnings": list(card.warnings),
+            "progress": msgspec.to_builtins(tracker.progress),
+            "loss_curve": tracker.curve.with_last(),
+        }
+
+    @DBOS.step(name="promote")
+    def promote(request: dict[str, Any], version: int) -> None:
+        workshop.registry.promote(request["model"], version)
+
+    @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=MAX_RECOVERIES)
+    def run(request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            result = publish(request)
+            if request["promote"] == "always":
+                promote(request, result["version"])
+        except Exception:
+            clean(request)
+            raise
+        clean(request)
+        return result
+
+
+def _load_torch(capabilities: Path) -> None:
+    # Behind the start: the first descent need not wait for the import, and exact jobs need not wait at all.
+    from app.regression.gradient_descent import cuda_available
+
+    write_capabilities(capabilities, cuda=cuda_available())
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """DBOS logs a traceback for every workflow that ends by an exception; ours end so on purpose."""
+    raised = record.exc_info[1] if record.exc_info else None
+    expected = (JobFailed, dbos_errors.DBOSAwaitedWorkflowCancelledError, dbos_errors.DBOSWorkflowCancelledError)
+    return not isinstance(raised, expected) and "recorded outcome" not in record.getMessage()
+
+
+def _report(progress: Progress, curve: list[tuple[int, float]]) -> None:
+    DBOS.set_event(PROGRESS, {"progress": msgspec.to_builtins(progress), "loss_curve": curve})
+
+
+def _is_cancelled(job: str) -> bool:
+    status = DBOS.get_workflow_status(job)
+    return status is not None and status.status == "CANCELLED"
+
+
+def _wanted_uploads() -> set[str]:
+    unfinished = DBOS.list_workflows(name=WORKFLOW, status=["ENQUEUED", "PENDING"])
+    return {status.input["args"][0]["upload"] for status in unfinished if status.input}

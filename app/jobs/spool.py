@@ -1,0 +1,53 @@
+"""Uploaded rows on disk, from their arrival until their job ends."""
+
+import contextlib
+import os
+import time
+import uuid
+from collections.abc import Container, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+ORPHAN_SECONDS = 3600  # an upload this old that no job names was cut off by a crash
+
+
+class Spool:
+    """A folder of uploads. A name is handed out once and says nothing of who sent it."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def new(self) -> str:
+        """A name for an upload."""
+        return uuid.uuid4().hex
+
+    def path(self, upload: str) -> Path:
+        return self._folder / upload
+
+    @contextlib.contextmanager
+    def writing(self, upload: str) -> Iterator[BinaryIO]:
+        """The upload's file, open for writing.
+
+        What is written outlives a power cut once the block is left; where the block is left by an error, nothing stays.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with self.path(upload).open("xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            self.remove(upload)
+            raise
+
+    def remove(self, upload: str) -> None:
+        self.path(upload).unlink(missing_ok=True)
+
+    def sweep(self, wanted: Container[str]) -> None:
+        """Remove old uploads that no job wants: those of requests that a crash cut off."""
+        if not self._folder.is_dir():
+            return
+        before = time.time() - ORPHAN_SECONDS
+        for path in self._folder.iterdir():
+            if path.name not in wanted and path.stat().st_mtime < before:
+                path.unlink(missing_ok=True)

@@ -1,0 +1,78 @@
+"""Keeps one trainer alive on this machine, whichever web worker it hangs on."""
+
+import fcntl
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+WAIT_SECONDS = 0.5  # between two tries for the lock, and between two looks at the trainer
+STOP_SECONDS = 5.0
+HEALTHY_SECONDS = 10.0  # a trainer that lived so long is started again at once
+MOST_PAUSE_SECONDS = 10.0
+
+_log = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """Of all web workers that share a state folder, the one that holds its lock runs the trainer.
+
+    The trainer inherits the lock, so that it is free only once both are gone: there are never two trainers.
+    """
+
+    def __init__(self, lock: Path) -> None:
+        self._lock = lock
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="trainer-supervisor", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop the trainer, if it is ours. A job under way goes on at the next start."""
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        self._lock.parent.mkdir(parents=True, exist_ok=True)
+        with self._lock.open("a") as file:
+            while not self._acquire(file.fileno()):
+                if self._stop.wait(WAIT_SECONDS):
+                    return
+            pause = 0.0
+            while not self._stop.wait(pause):
+                started = time.monotonic()
+                self._supervise(file.fileno())
+                short = time.monotonic() - started < HEALTHY_SECONDS
+                pause = min(max(2 * pause, WAIT_SECONDS), MOST_PAUSE_SECONDS) if short else 0.0
+
+    @staticmethod
+    def _acquire(descriptor: int) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _supervise(self, lock: int) -> None:
+        """Start the trainer and stay with it until it ends or is to be stopped."""
+        # The kernel's death signal goes by the thread that started the child: this one, which lives as long as we do.
+        trainer = subprocess.Popen(  # noqa: S603 - our own module, no input in it
+            [sys.executable, "-m", "app.trainer"],
+            stdin=subprocess.DEVNULL,
+            pass_fds=[lock],
+            env=os.environ | {"LINSERVE_PARENT": str(os.getpid())},
+        )
+        while trainer.poll() is None:
+            if self._stop.wait(WAIT_SECONDS):
+                trainer.terminate()
+                try:
+                    trainer.wait(STOP_SECONDS)
+                except subprocess.TimeoutExpired:
+                    trainer.kill()
+                    trainer.wait()
+                return
+        _log.warning("trainer ended", extra={"status": trainer.returncode})

@@ -1,0 +1,81 @@
+"""Progress and cancellation of a running job, at a bearable rate."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from app.jobs.job import Progress
+
+REPORT_SECONDS = 0.5
+CANCEL_SECONDS = 0.25
+CURVE_POINTS = 500
+
+
+class JobCancelled(Exception):  # noqa: N818 - not a fault
+    """Raised inside a job that was cancelled, to end it."""
+
+
+class LossCurve:
+    """The loss of each epoch, thinned evenly so that it never holds more than 500 points."""
+
+    def __init__(self, points: list[tuple[int, float]] | None = None, stride: int = 1) -> None:
+        self.points = points or []
+        self.stride = stride
+        self._last: tuple[int, float] | None = None
+
+    def add(self, epoch: int, loss: float) -> None:
+        self._last = (epoch, loss)
+        if epoch % self.stride or (self.points and self.points[-1][0] >= epoch):
+            return
+        self.points.append(self._last)
+        while len(self.points) >= CURVE_POINTS:
+            self.stride *= 2
+            self.points = [point for point in self.points if point[0] % self.stride == 0]
+
+    def with_last(self) -> list[tuple[int, float]]:
+        """The points, and the newest epoch whether or not it is one of them."""
+        if self._last is None or (self.points and self.points[-1][0] >= self._last[0]):
+            return self.points
+        return [*self.points, self._last]
+
+
+class Tracker:
+    """What the work tells of itself as it goes; called as often as the work likes."""
+
+    def __init__(
+        self, report: Callable[[Progress, list[tuple[int, float]]], None], cancelled: Callable[[], bool]
+    ) -> None:
+        self.progress = Progress()
+        self.curve = LossCurve()
+        self._report = report
+        self._cancelled = cancelled
+        self._reported = self._asked = time.monotonic()
+
+    def step(self) -> None:
+        """Raise JobCancelled if the job was cancelled meanwhile."""
+        now = time.monotonic()
+        if now - self._asked >= CANCEL_SECONDS:
+            self._asked = now
+            if self._cancelled():
+                raise JobCancelled
+
+    def advance(self, phase: str, *, rows: int | None = None, epochs: int | None = None) -> None:
+        self.progress = replace(
+            self.progress,
+            phase=phase,
+            rows=self.progress.rows if rows is None else rows,
+            epochs=self.progress.epochs if epochs is None else epochs,
+        )
+        self._report_sometimes()
+
+    def epoch(self, epoch: int, loss: float) -> None:
+        self.curve.add(epoch, loss)
+        self.progress = replace(self.progress, epoch=epoch, loss=loss)
+        self._report_sometimes()
+
+    def _report_sometimes(self) -> None:
+        self.step()
+        now = time.monotonic()
+        if now - self._reported >= REPORT_SECONDS:
+            self._reported = now
+            self._report(self.progress, self.curve.with_last())

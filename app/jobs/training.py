@@ -1,0 +1,155 @@
+"""The job itself: rows from the spool, a fit, a published version. Knows nothing of queues."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from msgspec.structs import replace
+
+from app.data.training_rows import Array, read_blocks
+from app.errors import InvalidInput
+from app.jobs.spool import Spool
+from app.jobs.tracker import Tracker
+from app.jobs.training_request import TrainingRequest
+from app.registry.model_card import ModelCard
+from app.registry.registry import Registry
+from app.regression.least_squares import Fit, fit, why_no_inference
+from app.regression.linear_model import LinearModel
+from app.regression.metrics import training_metrics
+from app.regression.solvers import Exact, GradientDescent, Start
+from app.regression.sufficient_statistics import SufficientStatistics
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """The places a trainer works in."""
+
+    registry: Registry
+    spool: Spool
+    checkpoints: Path
+
+
+def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker: Tracker) -> ModelCard:
+    """Train and publish one version, without promoting it. Asked again by the same job, it publishes nothing new.
+
+    Without a job nothing is looked up and gradient descent keeps no checkpoints.
+
+    Raises any error of `app.errors` that rows or options deserve, and JobCancelled.
+    """
+    if job is not None and (published := workshop.registry.find(request.model, job)):
+        return published.card
+    blocks = read_blocks(workshop.spool.path(request.upload), request.format, request.features, request.targets)
+    if isinstance(request.solver, Exact):
+        statistics = SufficientStatistics.from_blocks(_counted(blocks, tracker))
+        tracker.advance("fitting")
+        fitted = fit(statistics, request.solver)
+        weights, intercept = fitted.weights, fitted.intercept
+        no_intervals = why_no_inference(statistics, fitted, request.solver)
+        extra: dict[str, dict[str, float | None] | float] = {}
+    else:
+        x, y = _gathered(_counted(blocks, tracker), request)
+        statistics = SufficientStatistics.from_blocks([(x, y)])
+        weights, intercept = _descend(x, y, statistics, request, job, workshop, tracker)
+        fitted = fit(statistics, Exact())
+        no_intervals = "The model was trained by gradient descent, which stops short of the least-squares optimum."
+        extra = {"optimum_mse": training_metrics(statistics, fitted.weights, fitted.intercept).mse}
+    tracker.advance("publishing")
+    model = LinearModel(request.features, request.targets, weights, intercept, statistics, no_intervals)
+    card = ModelCard(
+        model=request.model,
+        version=0,  # the registry gives the number
+        features=request.features,
+        targets=request.targets,
+        created_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        job=job,
+        parent=workshop.registry.current_number(request.model),
+        solver=request.solver,
+        rows=statistics.rows,
+        rank=fitted.design.rank,
+        condition_number=fitted.design.condition_number,
+        metrics=_metrics(model) | extra,
+        no_intervals=no_intervals,
+        warnings=tuple(_warnings(model, fitted)),
+    )
+    return workshop.registry.publish(card, model).card
+
+
+def _counted(blocks: Iterator[tuple[Array, Array]], tracker: Tracker) -> Iterator[tuple[Array, Array]]:
+    rows = 0
+    for x, y in blocks:
+        yield x, y
+        rows += len(x)
+        tracker.advance("reading", rows=rows)
+
+
+def _gathered(blocks: Iterator[tuple[Array, Array]], request: TrainingRequest) -> tuple[Array, Array]:
+    parts = list(blocks)
+    if not sum(len(x) for x, _ in parts):
+        raise InvalidInput("There are no rows to train on.")
+    assert len(request.targets) == parts[0][1].shape[1]
+    return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
+
+
+def _descend(
+    x: Array,
+    y: Array,
+    statistics: SufficientStatistics,
+    request: TrainingRequest,
+    job: str | None,
+    workshop: Workshop,
+    tracker: Tracker,
+) -> tuple[Array, Array]:
+    # torch is loaded by the first job that descends, not by those that are solved at once.
+    from app.jobs.checkpoint import Checkpoint
+    from app.regression.gradient_descent import Descent, gradient_descent
+
+    solver = _with_weights(request, workshop.registry)
+    tracker.advance("fitting", epochs=solver.epochs)
+    checkpoint = Checkpoint(workshop.checkpoints / f"{job}.json")
+    resume = None
+    if saved := checkpoint.load():
+        resume, tracker.curve = saved
+
+    def on_epoch(state: Descent) -> None:
+        tracker.epoch(state.epoch, state.loss)
+        checkpoint.save(state, tracker.curve)
+
+    end = gradient_descent(x, y, statistics, solver, resume=resume, on_step=tracker.step, on_epoch=on_epoch)
+    return end.weights, end.intercept
+
+
+def _with_weights(request: TrainingRequest, registry: Registry) -> GradientDescent:
+    """The solver with its start written out as weights, where it is a version."""
+    solver = request.solver
+    assert isinstance(solver, GradientDescent)
+    if not isinstance(solver.start, Start) or solver.start.version is None:
+        return solver
+    start = registry.version(request.model, solver.start.version).model
+    if (start.features, start.targets) != (request.features, request.targets):
+        raise InvalidInput.at(
+            "/solver/start/version", "The version to start from has other features or targets than these rows."
+        )
+    return replace(solver, start=Start(weights=start.weights.tolist(), intercept=start.intercept.tolist()))
+
+
+def _metrics(model: LinearModel) -> dict[str, dict[str, float | None] | float]:
+    found = training_metrics(model.statistics, model.weights, model.intercept)
+    by_target: dict[str, dict[str, float | None] | float] = {
+        target: {"r2": None if np.isnan(r2) else float(r2), "rmse": float(rmse)}
+        for target, r2, rmse in zip(model.targets, found.r2, found.rmse, strict=True)
+    }
+    return by_target | {"mse": found.mse}
+
+
+def _warnings(model: LinearModel, fitted: Fit) -> Iterator[str]:
+    coefficients = len(model.features) + fitted.design.intercept
+    for name, norm in zip(model.features, fitted.design.norms, strict=True):
+        if norm == 0:
+            yield f'The feature "{name}" is constant in these rows; its coefficient is 0.'
+    if fitted.design.rank < coefficients:
+        yield (
+            f"The rows determine only {fitted.design.rank} of {coefficients} coefficients: features are collinear or "
+            "rows too few. Of all solutions this is the one with the smallest coefficients."
+        )

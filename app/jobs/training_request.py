@@ -1,0 +1,31 @@
+"""What a job is asked to do, as it is recorded."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from app.data.training_rows import Format
+from app.regression.solvers import Solver
+
+
+@dataclass(frozen=True)
+class TrainingRequest:
+    """All a trainer needs, whenever it comes to it. The rows wait in the spool under the name `upload`."""
+
+    model: str
+    upload: str
+    format: Format
+    features: tuple[str, ...]
+    targets: tuple[str, ...]
+    solver: Solver
+    promote: Literal["always", "never"]
+    fingerprint: str  # hash of the whole request, to tell a repeated one from another under the same key
+
+    def to_json(self) -> dict[str, Any]:
+        plain: dict[str, Any] = msgspec.to_builtins(self)
+        return plain
+
+    @classmethod
+    def from_json(cls, plain: dict[str, Any]) -> "TrainingRequest":
+        return msgspec.convert(plain, type=cls)

@@ -1,0 +1,35 @@
+"""Log lines: one JSON object each, on standard error, with the request or job they belong to."""
+
+import json
+import logging
+import logging.config
+from contextvars import ContextVar
+from importlib.resources import files
+
+from pythonjsonlogger.json import JsonFormatter
+
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+
+
+class JsonLines(JsonFormatter):
+    """Time, level, logger and message, then whatever the line has besides."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "{asctime}{levelname}{name}{message}",
+            style="{",
+            datefmt="%Y-%m-%dT%H:%M:%S",
+            rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
+        )
+        self.default_msec_format = "%s.%03dZ"
+
+    def process_log_record(self, log_data: dict[str, object]) -> dict[str, object]:
+        if (current := request_id.get()) is not None:
+            log_data.setdefault("request_id", current)
+        log_data.pop("color_message", None)  # uvicorn's, for terminals
+        return log_data
+
+
+def configure() -> None:
+    """Apply `logging.json`, the same file that uvicorn takes with --log-config."""
+    logging.config.dictConfig(json.loads(files("app").joinpath("logging.json").read_text()))

@@ -1,0 +1,1 @@
+"""Versioned models on disk: publish, load, promote, roll back."""

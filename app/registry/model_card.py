@@ -1,0 +1,42 @@
+"""What is known of a version, beside the numbers themselves."""
+
+import importlib.metadata
+import platform
+from dataclasses import dataclass, field
+
+from app.regression.solvers import Solver
+
+SCHEMA = 1
+
+
+def library_versions() -> dict[str, str]:
+    """The libraries that had a hand in a model's numbers."""
+    return {"python": platform.python_version()} | {
+        name: importlib.metadata.version(name) for name in ("linserve", "numpy", "scipy", "torch")
+    }
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """One version's history and quality. It stands as JSON in the metadata of the version's file.
+
+    `metrics` holds a dict for each target, and "mse", the mean squared error over all rows and targets. Of a
+    version without `no_intervals`, the inference of classical theory holds.
+    """
+
+    model: str
+    version: int
+    features: tuple[str, ...]
+    targets: tuple[str, ...]
+    created_at: str  # RFC 3339, UTC
+    job: str | None
+    parent: int | None
+    solver: Solver
+    rows: int
+    rank: int
+    condition_number: float
+    metrics: dict[str, dict[str, float | None] | float]
+    no_intervals: str | None = None
+    warnings: tuple[str, ...] = ()
+    libraries: dict[str, str] = field(default_factory=library_versions)
+    schema: int = SCHEMA

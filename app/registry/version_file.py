@@ -1,0 +1,102 @@
+"""One version as one immutable safetensors file, with a checksum over all that it says."""
+
+import hashlib
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from app.errors import ModelFileInvalid
+from app.registry.model_card import SCHEMA, ModelCard
+from app.regression.linear_model import LinearModel
+from app.regression.sufficient_statistics import SufficientStatistics
+
+
+@dataclass(frozen=True, eq=False)
+class Version:
+    """A published model: the card and the model that predicts."""
+
+    card: ModelCard
+    model: LinearModel
+
+
+def encode(card: ModelCard, model: LinearModel) -> bytes:
+    """The file's bytes. The model's statistics go along: they carry intervals, updates and warnings."""
+    statistics = model.statistics
+    tensors: dict[str, NDArray[np.float64]] = {
+        "weights": model.weights,
+        "intercept": model.intercept,
+        "statistics.shift": statistics.shift,
+        "statistics.scale": statistics.scale,
+        "statistics.factor": statistics.factor,
+        "statistics.minimum": statistics.minimum,
+        "statistics.maximum": statistics.maximum,
+    }
+    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    text = msgspec.json.encode(card).decode()
+    return save(tensors, metadata={"card": text, "sha256": _checksum(text, tensors)})
+
+
+def read(path: Path) -> Version:
+    """Read and check a version's file.
+
+    Raises FileNotFoundError; ModelFileInvalid where the file is truncated, altered or not one of ours.
+    """
+    try:
+        with safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+            text = metadata.get("card", "")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        if metadata.get("sha256") != _checksum(text, tensors):
+            raise ModelFileInvalid(f"{path.name} is altered or not a model of this service: its checksum is wrong.")
+        card = _card(text, path.name)
+        return Version(card, _model(card, tensors))
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError, KeyError, ValueError, struct.error, MemoryError):
+        raise ModelFileInvalid(f"{path.name} is truncated, altered or not a model of this service.") from None
+
+
+def read_card(path: Path) -> ModelCard:
+    """The card alone, without loading or checking the tensors. Raises as `read` does."""
+    try:
+        with safe_open(path, framework="np") as file:
+            text = (file.metadata() or {}).get("card", "")
+        return _card(text, path.name)
+    except FileNotFoundError:
+        raise
+    except (SafetensorError, OSError, ValueError):
+        raise ModelFileInvalid(f"{path.name} is truncated, altered or not a model of this service.") from None
+
+
+def _card(text: str, name: str) -> ModelCard:
+    schema = json.loads(text or "{}").get("schema")
+    if schema != SCHEMA:
+        raise ModelFileInvalid(f"{name} has schema version {schema!r}; this service reads {SCHEMA}.")
+    return msgspec.json.decode(text, type=ModelCard)
+
+
+def _model(card: ModelCard, tensors: dict[str, NDArray[np.float64]]) -> LinearModel:
+    statistics = SufficientStatistics(
+        features=len(card.features),
+        rows=card.rows,
+        **{name: tensors[f"statistics.{name}"] for name in ("shift", "scale", "factor", "minimum", "maximum")},
+    )
+    return LinearModel(
+        card.features, card.targets, tensors["weights"], tensors["intercept"], statistics, card.no_intervals
+    )
+
+
+def _checksum(card: str, tensors: dict[str, NDArray[np.float64]]) -> str:
+    digest = hashlib.sha256(card.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\0{name} {tensor.dtype} {tensor.shape}\0".encode())
+        digest.update(tensor.tobytes())
+    return digest.hexdigest()

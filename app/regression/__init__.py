@@ -1,0 +1,1 @@
+"""The mathematics of linear models. Knows nothing of HTTP, jobs or files."""

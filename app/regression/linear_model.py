@@ -1,0 +1,88 @@
+"""A trained linear model, ready to predict."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import InvalidInput
+from app.regression.least_squares import Design, student_t_quantile
+from app.regression.sufficient_statistics import Array, SufficientStatistics
+
+
+@dataclass(frozen=True, eq=False)
+class Extrapolation:
+    """How far rows lie from those the model was trained on."""
+
+    leverage: Array  # (m,), infinite where a row leaves the space the training rows span
+    outside: NDArray[np.bool_]  # (m, p), feature outside its training range
+    flag: NDArray[np.bool_]  # (m,)
+
+
+@dataclass(frozen=True, eq=False)
+class LinearModel:
+    """Predicts k targets from p features: y = weights x + intercept."""
+
+    features: tuple[str, ...]
+    targets: tuple[str, ...]
+    weights: Array  # (k, p), a row for each target, as nn.Linear keeps them
+    intercept: Array  # (k,)
+    statistics: SufficientStatistics
+    no_intervals: str | None = None  # why inference is not valid for this model; None where it is
+
+    def predict(self, x: Array) -> Array:
+        """Predictions (m, k) for rows x (m, p).
+
+        Raises InvalidInput where a prediction leaves the range of 64-bit numbers.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            y = x @ self.weights.T + self.intercept
+        if not np.isfinite(y).all():
+            row = int(np.flatnonzero(~np.isfinite(y).all(axis=1))[0])
+            raise InvalidInput.at(
+                f"/instances/{row}", "The prediction for this instance is beyond the range of 64-bit numbers."
+            )
+        return np.asarray(y)
+
+    @property
+    def mean_prediction(self) -> Array:
+        """The prediction for the mean of the training rows, (k,)."""
+        return np.asarray(self.weights @ self._mean + self.intercept)
+
+    def contributions(self, x: Array) -> Array:
+        """B_j (x_j - mean_j), shape (m, k, p): summed over p they are the prediction less the mean prediction."""
+        return np.asarray((x - self._mean)[:, np.newaxis, :] * self.weights)
+
+    def interval(self, x: Array, level: float) -> Array:
+        """Prediction intervals (m, k, 2) that hold a new observation with probability `level` (Greene, 4.6).
+
+        Only where `no_intervals` is None.
+        """
+        freedom = self.statistics.rows - self._design.rank
+        variance = self.statistics.residual_sums(self.weights, self.intercept) / freedom
+        half = student_t_quantile(level, freedom) * np.sqrt(np.outer(1 + self.leverage(x), variance))
+        y = self.predict(x)
+        return np.stack([y - half, y + half], axis=-1)
+
+    def leverage(self, x: Array) -> Array:
+        """h = 1/n + (x - mean)' (X'X)^-1 (x - mean), shape (m,), X being the centred training rows."""
+        return np.asarray(1 / self.statistics.rows + (self._design.whiten(x - self._mean) ** 2).sum(axis=1))
+
+    def extrapolation(self, x: Array) -> Extrapolation:
+        """Flags rows outside the training range of a feature, or with a leverage beyond 3 (p + 1) / n.
+
+        Three times the mean leverage is the usual mark (Hoaglin and Welsch, 1978, take two).
+        """
+        leverage = self.leverage(x)
+        outside = (x < self.statistics.minimum) | (x > self.statistics.maximum)
+        limit = 3 * (len(self.features) + 1) / self.statistics.rows
+        return Extrapolation(leverage, outside, outside.any(axis=1) | (leverage > limit))
+
+    @cached_property
+    def _mean(self) -> Array:
+        return self.statistics.mean[: len(self.features)]
+
+    @cached_property
+    def _design(self) -> Design:
+        return Design.of(self.statistics)

@@ -1,0 +1,45 @@
+"""What a caller may ask of the two ways to train, as plain values; torch is not needed to read or write them."""
+
+from typing import Literal, TypeAlias
+
+from msgspec import Struct
+
+
+class Exact(Struct, frozen=True, tag_field="kind", tag="exact"):
+    """The least-squares optimum, found at once from the sufficient statistics.
+
+    `l2` is the ridge penalty on standardised columns: l2 * sum((weight_j * deviation_j)^2) is added to the sum of
+    squared residuals, the intercept stays free.
+    """
+
+    l2: float = 0.0
+    fit_intercept: bool = True
+
+
+class Start(Struct, frozen=True, omit_defaults=True):
+    """Where to descend from: a version of the model, or weights (k, p), a row for each target, and intercept (k,)."""
+
+    version: int | None = None
+    weights: list[list[float]] | None = None
+    intercept: list[float] | None = None
+
+
+class GradientDescent(Struct, frozen=True, tag_field="kind", tag="gradient_descent"):
+    """Steps down the gradient of the mean squared error, the notebook's way.
+
+    `batch_size` None is the full batch. `patience` stops after that many epochs without a lower loss and
+    keeps the best weights.
+    """
+
+    epochs: int = 100
+    learning_rate: float = 1e-5
+    batch_size: int | None = None
+    shuffle: bool = True
+    seed: int = 0
+    start: Literal["random"] | Start = "random"
+    standardize: bool = False
+    patience: int | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+Solver: TypeAlias = Exact | GradientDescent

@@ -1,0 +1,142 @@
+"""The exact, tiny, mergeable summary of the rows a linear model is trained on."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import InvalidInput
+
+Array: TypeAlias = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class SufficientStatistics:
+    """What least squares needs to know of n rows z = [x, y] with p features and k targets.
+
+    `factor` is the upper-triangular R of the QR decomposition of the n rows [1, (z - shift) / scale], so that
+    R'R is their Gram matrix. It is updated by tall-skinny QR (Demmel, Grigori, Hoemmen and Langou, 2012) and
+    never by adding up products, which would square the condition number. Shift and scale come from the first block.
+    """
+
+    features: int
+    rows: int
+    shift: Array  # (p + k,)
+    scale: Array  # (p + k,), positive
+    factor: Array  # (1 + p + k, 1 + p + k), upper triangular
+    minimum: Array  # (p,)
+    maximum: Array  # (p,)
+
+    @classmethod
+    def from_block(cls, x: Array, y: Array) -> Self:
+        """Summarise one block of rows: x is (n, p), y is (n, k), n at least 1, all values finite."""
+        z = np.hstack([x, y])
+        shift = z.mean(axis=0)
+        deviation = np.sqrt(((z - shift) ** 2).mean(axis=0))
+        scale = np.where(deviation > 0, deviation, np.maximum(np.abs(shift), 1.0))
+        empty = cls(
+            features=x.shape[1],
+            rows=0,
+            shift=shift,
+            scale=scale,
+            factor=np.zeros((z.shape[1] + 1, z.shape[1] + 1)),
+            minimum=np.full(x.shape[1], np.inf),
+            maximum=np.full(x.shape[1], -np.inf),
+        )
+        return empty.add(x, y)
+
+    @classmethod
+    def from_blocks(cls, blocks: Iterable[tuple[Array, Array]]) -> Self:
+        """Summarise a stream of blocks of rows in one pass.
+
+        Raises InvalidInput where there is no row, or where values are too large to be squared.
+        """
+        statistics: Self | None = None
+        with np.errstate(over="ignore", invalid="ignore"):
+            for x, y in blocks:
+                if len(x):
+                    statistics = cls.from_block(x, y) if statistics is None else statistics.add(x, y)
+        if statistics is None:
+            raise InvalidInput("There are no rows to train on.")
+        if not np.isfinite(statistics.factor).all():
+            raise InvalidInput("The values are too large: their squares leave the range of 64-bit numbers.")
+        return statistics
+
+    def add(self, x: Array, y: Array) -> Self:
+        """The statistics of the rows seen so far and these: x is (n, p), y is (n, k)."""
+        z = np.hstack([x, y])
+        block = np.empty((len(z), z.shape[1] + 1))
+        block[:, 0] = 1.0
+        np.divide(z - self.shift, self.scale, out=block[:, 1:])
+        return type(self)(
+            features=self.features,
+            rows=self.rows + len(z),
+            shift=self.shift,
+            scale=self.scale,
+            factor=triangle(np.vstack([self.factor, block])),
+            minimum=np.minimum(self.minimum, x.min(axis=0)),
+            maximum=np.maximum(self.maximum, x.max(axis=0)),
+        )
+
+    def merge(self, other: "SufficientStatistics") -> Self:
+        """The statistics of both sets of rows together, exact up to rounding."""
+        return type(self)(
+            features=self.features,
+            rows=self.rows + other.rows,
+            shift=self.shift,
+            scale=self.scale,
+            factor=triangle(np.vstack([self.factor, other._factor_in(self.shift, self.scale)])),  # noqa: SLF001
+            minimum=np.minimum(self.minimum, other.minimum),
+            maximum=np.maximum(self.maximum, other.maximum),
+        )
+
+    def _factor_in(self, shift: Array, scale: Array) -> Array:
+        # [1, (z - s2)/c2] = [1, (z - s1)/c1] T with T upper triangular, so R T is the factor in the other coordinates.
+        change = np.diag(np.concatenate([[1.0], self.scale / scale]))
+        change[0, 1:] = (self.shift - shift) / scale
+        return self.factor @ change
+
+    @property
+    def targets(self) -> int:
+        return len(self.shift) - self.features
+
+    @property
+    def mean(self) -> Array:
+        """Mean of every column, features first: (p + k,)."""
+        return self.shift + self.scale * (self.factor[0, 1:] / self.factor[0, 0])
+
+    @property
+    def centred_factor(self) -> Array:
+        """Upper-triangular S, (p + k, p + k), with S'S the cross products of the deviations from the means."""
+        return self.factor[1:, 1:] * self.scale
+
+    @property
+    def raw_factor(self) -> Array:
+        """Upper-triangular R, (1 + p + k, 1 + p + k), of the rows [1, z] in their own units."""
+        return self._factor_in(np.zeros_like(self.shift), np.ones_like(self.scale))
+
+    def residual_sums(self, weights: Array, intercept: Array) -> Array:
+        """Sum of squared residuals for each target, (k,), of weights (k, p) and intercept (k,), without the rows."""
+        # y - x B' - b in the shifted and scaled coordinates, where nothing large cancels.
+        p = self.features
+        coefficients = np.vstack(
+            [
+                self.shift[p:] - self.shift[:p] @ weights.T - intercept,
+                -(self.scale[:p, np.newaxis] * weights.T),
+                np.diag(self.scale[p:]),
+            ]
+        )
+        return np.asarray(((self.factor @ coefficients) ** 2).sum(axis=0))
+
+    def total_sums(self) -> Array:
+        """Sum of squared deviations of each target from its mean, (k,)."""
+        return np.asarray((self.centred_factor[:, self.features :] ** 2).sum(axis=0))
+
+
+def triangle(rows: Array) -> Array:
+    """The square upper-triangular factor of the QR decomposition of any number of rows."""
+    factor: Array = np.linalg.qr(rows, mode="r")
+    missing = factor.shape[1] - factor.shape[0]
+    return np.vstack([factor, np.zeros((missing, factor.shape[1]))]) if missing > 0 else factor

@@ -1,0 +1,50 @@
+"""Every setting: its unit, default and meaning. Read by the doors alone and handed down."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MEBIBYTE = 1 << 20
+
+
+class Settings(BaseSettings):
+    """Each is read from the environment under its name in capitals with LINSERVE_ before it."""
+
+    model_config = SettingsConfigDict(env_prefix="LINSERVE_", extra="forbid", frozen=True)
+
+    models: Path = Field(Path("models"), description="Folder of the versioned models.")
+    state: Path = Field(Path(".linserve"), description="Folder of the job database, spooled uploads and checkpoints.")
+    default_model: str = Field("crop-yield", description="The model that /predict and /train mean.")
+    database_url: str | None = Field(None, description="Job database; SQLite in the state folder unless given.")
+    trainer: Literal["embedded", "external"] = Field(
+        "embedded", description="Whether the service starts the trainer itself, or `python -m app.trainer` runs apart."
+    )
+    executor: str = Field("local", description="Name of this trainer; of two alive at once no two share one.")
+    trainer_threads: int = Field(0, ge=0, description="Threads a training uses; 0: one less than there are cores.")
+    max_json_bytes: int = Field(16 * MEBIBYTE, ge=1, description="Longest JSON body.")
+    max_upload_bytes: int = Field(4096 * MEBIBYTE, ge=1, description="Longest uploaded file.")
+    max_instances: int = Field(100_000, ge=1, description="Most rows in one JSON prediction.")
+    max_queued_jobs: int = Field(100, ge=1, description="Most training jobs waiting; more are refused with 429.")
+    max_wait_seconds: float = Field(60, ge=0, description="Longest that `Prefer: wait` is honoured, in seconds.")
+
+    @property
+    def job_database_url(self) -> str:
+        return self.database_url or f"sqlite:///{self.state.resolve() / 'jobs.sqlite'}"
+
+    @property
+    def spool(self) -> Path:
+        return self.state / "spool"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.state / "checkpoints"
+
+    @property
+    def capabilities(self) -> Path:
+        return self.state / "trainer.json"
+
+    @property
+    def trainer_lock(self) -> Path:
+        return self.state / "trainer.lock"

@@ -1,0 +1,59 @@
+"""The training process: `python -m app.trainer`.
+
+The service starts one by itself. Started by hand, with LINSERVE_TRAINER=external for the service, it runs alone,
+on another machine too if the models and state folders are shared and the job database is Postgres.
+"""
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+
+from app import logs
+from app.settings import Settings
+
+PR_SET_PDEATHSIG = 1
+NICENESS = 10
+
+
+def main() -> None:
+    settings = Settings()
+    logs.configure()
+    _die_with_parent()
+    os.nice(NICENESS)
+    threads = str(settings.trainer_threads or max(1, (os.cpu_count() or 2) - 1))
+    # Read when numpy and torch are loaded, which is why nothing above loads them.
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = threads
+
+    from app.jobs.engine import serve
+    from app.jobs.spool import Spool
+    from app.jobs.training import Workshop
+    from app.registry.registry import Registry
+
+    stop = threading.Event()
+
+    def stop_soon(_signal: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    signal.signal(signal.SIGTERM, stop_soon)
+    signal.signal(signal.SIGINT, stop_soon)
+    workshop = Workshop(Registry(settings.models), Spool(settings.spool), settings.checkpoints)
+    serve(settings.job_database_url, settings.executor, workshop, settings.capabilities, stop)
+    # A job under way has threads that outlive main; it goes on from its checkpoint at the next start.
+    os._exit(0)
+
+
+def _die_with_parent() -> None:
+    """Have the kernel kill this process when the web worker that started it dies, however it dies."""
+    parent = os.environ.get("LINSERVE_PARENT")
+    if parent is None or not sys.platform.startswith("linux"):
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != int(parent):
+        sys.exit("The service that started this trainer is gone.")
+
+
+if __name__ == "__main__":
+    main()

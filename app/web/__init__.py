@@ -1,0 +1,1 @@
+"""HTTP: one short module per resource, its schemas beside its routes."""

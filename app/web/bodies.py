@@ -1,0 +1,78 @@
+"""Request bodies: read within a limit, decoded by their content type, and described in the OpenAPI document."""
+
+from collections.abc import AsyncIterator
+from typing import Any, TypeVar
+
+import orjson
+from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from app.errors import BodyTooLarge, MalformedBody, UnsupportedMediaType
+from app.web.errors import invalid
+
+JSON = "application/json"
+CSV = "text/csv"
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def content_type(request: Request, *accepted: str) -> str:
+    """The body's content type without its parameters. Raises UnsupportedMediaType unless it is one of those."""
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given not in accepted:
+        raise UnsupportedMediaType(f"Content-Type has to be {' or '.join(accepted)}.")
+    return given
+
+
+async def stream(request: Request, limit: int) -> AsyncIterator[bytes]:
+    """The body, chunk by chunk. Raises BodyTooLarge as soon as it is known to be longer than `limit` bytes."""
+    too_large = BodyTooLarge(f"The body is longer than {limit} bytes.")
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and int(announced) > limit:
+        raise too_large
+    received = 0
+    try:
+        async for chunk in request.stream():
+            received += len(chunk)
+            if received > limit:
+                raise too_large
+            yield chunk
+    except ClientDisconnect:
+        raise MalformedBody("The body ended early.") from None
+
+
+async def read(request: Request, limit: int) -> bytes:
+    """The whole body, at most `limit` bytes."""
+    return b"".join([chunk async for chunk in stream(request, limit)])
+
+
+def decode(schema: type[M], body: bytes) -> M:
+    """The body as `schema`. Raises MalformedBody where it is not JSON, InvalidInput where it is not this JSON."""
+    if not body:
+        raise MalformedBody("The body is empty.")
+    try:
+        return schema.model_validate_json(body)
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+def json_response(content: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z)
+    return Response(body, status, headers=headers, media_type=JSON)
+
+
+def documented(schema: type[BaseModel], examples: dict[str, Any], **others: str) -> dict[str, Any]:
+    """`openapi_extra` of a route that reads its body by itself: JSON of this schema, or other content types.
+
+    Others are given by their example, as text; "text_csv" stands for text/csv.
+    """
+    content: dict[str, Any] = {
+        JSON: {
+            "schema": {"$ref": f"#/components/schemas/{schema.__name__}"},
+            "examples": {name: {"summary": name, "value": value} for name, value in examples.items()},
+        }
+    }
+    for name, example in others.items():
+        content[name.replace("_", "/")] = {"schema": {"type": "string"}, "example": example}
+    return {"requestBody": {"required": True, "content": content}}

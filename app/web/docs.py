@@ -1,0 +1,119 @@
+"""Ways in: Swagger UI that asks no other host, and a list of calls for whoever comes with curl."""
+
+import json
+import shlex
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.staticfiles import StaticFiles
+
+from app.web.errors import Problem
+from app.web.predict import PredictRequest
+from app.web.train import TrainRequest
+
+router = APIRouter(include_in_schema=False)
+
+ASSETS = "/docs/assets"
+# Schemas of bodies that routes read by themselves, which FastAPI does not come across.
+_SCHEMAS: tuple[type[BaseModel], ...] = (PredictRequest, TrainRequest, Problem)
+
+
+def install(app: FastAPI) -> None:
+    """Serve the documentation, and complete the OpenAPI document."""
+    # The pinned files come in fastapi-offline; naming its package would import the whole of it.
+    app.mount(ASSETS, StaticFiles(packages=[("fastapi_offline", "static")]), name="swagger-ui")
+    app.include_router(router)
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _openapi(app)
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign] - the documented way to extend the document
+
+
+@router.get("/")
+async def index(request: Request) -> Response:
+    """A redirect to the documentation for browsers; the calls, each with a line to paste, for everyone else."""
+    if "text/html" in request.headers.get("accept", ""):
+        return RedirectResponse("docs")
+    return PlainTextResponse(_calls(request.app.openapi(), str(request.base_url).rstrip("/")))
+
+
+@router.get("/docs")
+async def docs(request: Request) -> HTMLResponse:
+    root = request.scope.get("root_path", "").rstrip("/")
+    return get_swagger_ui_html(
+        openapi_url=f"{root}/openapi.json",
+        title=f"{request.app.title} - Swagger UI",
+        swagger_js_url=f"{root}{ASSETS}/swagger-ui-bundle.js",
+        swagger_css_url=f"{root}{ASSETS}/swagger-ui.css",
+        swagger_favicon_url=f"{root}{ASSETS}/favicon.png",
+        swagger_ui_parameters={"displayRequestDuration": True, "defaultModelsExpandDepth": 0},
+    )
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    document = get_openapi(
+        title=app.title,
+        version=app.version,
+        summary=app.summary,
+        description=app.description,
+        routes=app.routes,
+        tags=app.openapi_tags,
+    )
+    schemas = document.setdefault("components", {}).setdefault("schemas", {})
+    for model in _SCHEMAS:
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(schema.pop("$defs", {}))
+        schemas[model.__name__] = schema
+    # Every 422 here is a problem; FastAPI's own form of it is never sent.
+    for operation in _operations(document):
+        unprocessable = operation["responses"].get("422", {}).get("content", {})
+        if "application/json" in unprocessable:
+            del unprocessable["application/json"]
+            unprocessable["application/problem+json"] = {"schema": {"$ref": "#/components/schemas/Problem"}}
+    schemas.pop("HTTPValidationError", None)
+    schemas.pop("ValidationError", None)
+    return document
+
+
+def _operations(document: dict[str, Any]) -> list[dict[str, Any]]:
+    return [operation for path in document["paths"].values() for operation in path.values()]
+
+
+def _calls(document: dict[str, Any], base: str) -> str:
+    """Each operation of the OpenAPI document, with a curl line made from its examples."""
+    lines = [f"{document['info']['title']}: {document['info']['summary']}", f"In a browser: {base}/docs", ""]
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            lines += [operation["summary"], f"  {_curl(base, method, path, operation)}", ""]
+    return "\n".join(lines)
+
+
+def _curl(base: str, method: str, path: str, operation: dict[str, Any]) -> str:
+    for parameter in operation.get("parameters", []):
+        if parameter["in"] == "path":
+            path = path.replace(f"{{{parameter['name']}}}", str(_example(parameter)))
+    words = ["curl"]
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json")
+    if body:
+        words += ["--json", shlex.quote(json.dumps(_body_example(body)))]
+    default = "post" if body else "get"
+    if method != default:
+        words += ["-X", method.upper()]
+    return " ".join([*words, f"{base}{path}"])
+
+
+def _example(parameter: dict[str, Any]) -> object:
+    return parameter["schema"].get("examples", parameter.get("examples", ["..."]))[0]
+
+
+def _body_example(body: dict[str, Any]) -> object:
+    if "examples" in body:
+        return next(iter(body["examples"].values()))["value"]
+    return body["schema"]["examples"][0]

@@ -1,0 +1,170 @@
+"""Every error as application/problem+json (RFC 9457), and the one table from errors to statuses."""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import orjson
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from app import errors
+from app.data.json_rows import escaped
+from app.errors import Detail, InvalidInput, LinserveError, MalformedBody
+from app.logs import request_id
+
+MAX_DETAILS = 20
+RETRY_SECONDS = {429: 5, 503: 1}
+
+# A subclass that is not listed has its parent's status.
+STATUS: dict[type[LinserveError], int] = {
+    errors.MalformedBody: 400,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.BodyTooLarge: 413,
+    errors.UnsupportedMediaType: 415,
+    errors.InvalidInput: 422,
+    errors.TrainingFailed: 422,
+    errors.QueueFull: 429,
+    errors.TrainerCrashed: 500,
+    errors.Unavailable: 503,
+    LinserveError: 500,
+}
+
+
+class Place(BaseModel):
+    """One fault: what, and where in the body (a JSON pointer), the parameters, or the file (row and column)."""
+
+    detail: str
+    pointer: str | None = Field(None, description="JSON pointer into the body.", examples=["/instances/0/temp"])
+    parameter: str | None = Field(None, description="Name of the query, path or header parameter.")
+    row: int | None = Field(None, description="Row of the file; the header is row 1.")
+    column: str | None = Field(None, description="Column of the file.")
+
+
+class Problem(BaseModel):
+    """RFC 9457."""
+
+    type: str = Field(examples=["urn:linserve:problem:invalid-input"])
+    title: str = Field(examples=["Invalid input"])
+    status: int = Field(examples=[422])
+    detail: str
+    errors: list[Place] = Field([], description=f"At most {MAX_DETAILS}.")
+    request_id: str | None = Field(None, description="Also in the X-Request-ID header and in the log.")
+
+
+def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route: the problems it can answer with."""
+    titles = {
+        400: "The body is not what its content type says.",
+        404: "There is no such thing.",
+        409: "Not in the present state.",
+        413: "The body is too large.",
+        415: "Nothing here reads this content type.",
+        422: "Understood, but wrong: the errors say where.",
+        429: "Too many jobs are waiting.",
+        503: "Not now; a later try may work.",
+    }
+    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": titles[status], "content": content} for status in statuses}
+
+
+def problem_of(name: str, message: str, details: Iterable[Detail]) -> dict[str, Any]:
+    """A problem object for an error of `app.errors`, given by its name as a job's record has it."""
+    kind = getattr(errors, name, LinserveError)
+    status = next(STATUS[base] for base in kind.__mro__ if base in STATUS)
+    places = [{key: value for key, value in _place(detail).items() if value is not None} for detail in details]
+    return _problem(status, name, message, places)
+
+
+def answer(error: LinserveError) -> Response:
+    return _response(problem_of(type(error).__name__, error.message, error.details))
+
+
+def server_error() -> Response:
+    """What a caller sees of a fault of ours: nothing but the id under which the log has the rest."""
+    return _response(_problem(500, "InternalError", "Something went wrong here. The log has the details.", []))
+
+
+def invalid(error: ValidationError) -> LinserveError:
+    """What pydantic found wrong with a JSON body."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    if found[0]["type"] == "json_invalid":
+        place = re.search(r"line \d+ column \d+", found[0]["msg"])
+        return MalformedBody(f"The body is not JSON{f' ({place[0]})' if place else ''}.")
+    details = [Detail(_sentence(fault), pointer=_pointer(fault["loc"])) for fault in found[:MAX_DETAILS]]
+    return InvalidInput(f"{len(found)} fault(s) in the body.", details)
+
+
+def install(app: FastAPI) -> None:
+    """Answer with problems wherever FastAPI or Starlette would answer with something else."""
+
+    @app.exception_handler(LinserveError)
+    async def _linserve(_: Request, error: LinserveError) -> Response:
+        return answer(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def _validation(_: Request, error: RequestValidationError) -> Response:
+        places = []
+        for fault in error.errors()[:MAX_DETAILS]:
+            where, *rest = fault["loc"]
+            place = {"pointer": _pointer(rest)} if where == "body" else {"parameter": str(rest[0])}
+            places.append({"detail": _sentence(fault), **place})
+        if error.errors()[0]["type"] == "json_invalid":
+            return answer(MalformedBody("The body is not JSON."))
+        return _response(_problem(422, "InvalidInput", f"{len(error.errors())} fault(s) in the request.", places))
+
+    @app.exception_handler(HTTPException)
+    async def _http(_: Request, error: HTTPException) -> Response:
+        names = {404: "NotFound", 405: "MethodNotAllowed", 413: "BodyTooLarge", 400: "MalformedBody"}
+        details = {
+            404: "There is nothing at this path; GET / lists what there is.",
+            405: "This path does not answer to this method; the Allow header has those it does.",
+        }
+        name = names.get(error.status_code, "HttpError")
+        detail = details.get(error.status_code, str(error.detail))
+        return _response(_problem(error.status_code, name, detail, []), error.headers)
+
+
+def _problem(status: int, name: str, detail: str, places: list[dict[str, Any]]) -> dict[str, Any]:
+    words = re.findall("[A-Z][a-z]*", name)
+    problem: dict[str, Any] = {
+        "type": f"urn:linserve:problem:{'-'.join(words).lower()}",
+        "title": " ".join(words).capitalize(),
+        "status": status,
+        "detail": detail,
+    }
+    if places:
+        problem["errors"] = places
+    if (current := request_id.get()) is not None:
+        problem["request_id"] = current
+    return problem
+
+
+def _response(problem: dict[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+    status = problem["status"]
+    retry = {"retry-after": str(RETRY_SECONDS[status])} if status in RETRY_SECONDS else {}
+    return Response(
+        orjson.dumps(problem), status, headers={**(headers or {}), **retry}, media_type="application/problem+json"
+    )
+
+
+def _place(detail: Detail) -> dict[str, Any]:
+    return {"detail": detail.message, "pointer": detail.pointer, "row": detail.row, "column": detail.column}
+
+
+def _pointer(location: Iterable[object]) -> str:
+    # Pydantic puts the name of the chosen alternative into the place; it is not in the body.
+    steps = [str(step) for step in location if step not in ("exact", "gradient_descent", "word", "object")]
+    return "".join(f"/{escaped(step)}" for step in steps)
+
+
+def _sentence(fault: Mapping[str, Any]) -> str:
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        message = "There is no such option"
+    return f"{message}." if message[-1] not in ".!?" else message

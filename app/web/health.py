@@ -1,0 +1,49 @@
+"""Whether the process lives, whether it can predict, and its counters."""
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+from app.errors import NotFound, Unavailable
+from app.web.errors import problems
+from app.web.services import services
+
+router = APIRouter(tags=["Health"])
+
+
+class Live(BaseModel):
+    status: str = Field(examples=["live"])
+
+
+class Ready(BaseModel):
+    status: str = Field(examples=["ready"])
+    model: str = Field(examples=["crop-yield"])
+    version: int = Field(examples=[1])
+
+
+@router.get("/health/live", name="live", summary="The process answers")
+async def live() -> Live:
+    return Live(status="live")
+
+
+@router.get(
+    "/health/ready", name="ready", summary="The default model is loaded", responses=problems(503)
+)
+async def ready(request: Request) -> Ready:
+    found = services(request)
+    try:
+        card = found.registry.current(found.default_model).card
+    except NotFound as error:
+        raise Unavailable(error.message) from None
+    return Ready(status="ready", model=card.model, version=card.version)
+
+
+@router.get(
+    "/metrics",
+    name="metrics",
+    summary="Counters for Prometheus, over all workers",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+def metrics(request: Request) -> Response:
+    return Response(services(request).metrics.text(), media_type="text/plain; version=1.0.0; charset=utf-8")

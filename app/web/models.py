@@ -1,0 +1,212 @@
+"""Models and their versions: read, download, promote, delete."""
+
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from fastapi import APIRouter, Body, Header, Request
+from fastapi.responses import FileResponse
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import Response
+
+from app.registry.version_file import Version
+from app.regression.least_squares import Inference, infer
+from app.web import bodies
+from app.web.errors import problems
+from app.web.predict import ModelName, VersionNumber
+from app.web.services import services
+
+router = APIRouter(tags=["Models"])
+
+ByTarget = dict[str, dict[str, float | None]]
+IfNoneMatch = Annotated[str | None, Header(description="The ETag that is at hand: 304 where it is still right.")]
+
+
+class ModelView(BaseModel):
+    """A model card: what is known of a version."""
+
+    model: str
+    version: int
+    current: bool
+    features: list[str]
+    targets: list[str]
+    intercept: dict[str, float]
+    coefficients: dict[str, dict[str, float]]
+    standard_errors: ByTarget | None = Field(description="The intercept among them; null where inference is not valid.")
+    p_values: ByTarget | None
+    confidence_intervals: dict[str, dict[str, list[float]]] | None = Field(description="95 %: [lower, upper].")
+    no_intervals: str | None = Field(description="Why inference is not valid for this version.")
+    metrics: dict[str, Any] = Field(description="Of the training rows; `mse` over all targets.")
+    rows: int
+    rank: int = Field(description="Coefficients that the rows determine, the intercept among them.")
+    condition_number: float = Field(description="Of the centred feature columns at unit norm.")
+    ranges: dict[str, list[float]] = Field(description="[minimum, maximum] of each feature in training.")
+    solver: dict[str, Any]
+    warnings: list[str]
+    job: str | None
+    parent: int | None
+    created_at: str
+    libraries: dict[str, str]
+
+
+class CurrentModelView(ModelView):
+    versions: list[int]
+
+
+class ModelSummary(BaseModel):
+    model: str
+    version: int = Field(description="The current one.")
+    features: list[str]
+    targets: list[str]
+    versions: list[int]
+
+
+class ModelList(BaseModel):
+    items: list[ModelSummary]
+    next: str | None
+
+
+class Promotion(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    version: int = Field(ge=1, examples=[1])
+
+
+@router.get("/models", name="listModels", summary="List models")
+def list_models(request: Request) -> ModelList:
+    registry = services(request).registry
+    items = []
+    for name in registry.models():
+        card = registry.current(name).card
+        items.append(
+            ModelSummary(
+                model=name,
+                version=card.version,
+                features=list(card.features),
+                targets=list(card.targets),
+                versions=registry.versions(name),
+            )
+        )
+    return ModelList(items=items, next=None)
+
+
+@router.get(
+    "/models/{model}",
+    name="getModel",
+    summary="Read a model's current card, and which versions there are",
+    response_model=CurrentModelView,
+    responses=problems(404, 503),
+)
+def get_model(request: Request, model: ModelName, if_none_match: IfNoneMatch = None) -> Response:
+    registry = services(request).registry
+    version = registry.current(model)
+    versions = registry.versions(model)
+    tag = f'"{model}/{version.card.version}/of-{len(versions)}-{versions[-1]}"'
+    if if_none_match == tag:
+        return Response(status_code=304, headers={"etag": tag})
+    return bodies.json_response(_card(version, current=True) | {"versions": versions}, headers={"etag": tag})
+
+
+@router.get(
+    "/models/{model}/versions/{version}",
+    name="getVersion",
+    summary="Read a version's card",
+    response_model=ModelView,
+    responses=problems(404, 422, 503),
+)
+def get_version(
+    request: Request, model: ModelName, version: VersionNumber, if_none_match: IfNoneMatch = None
+) -> Response:
+    registry = services(request).registry
+    found = registry.version(model, version)
+    current = registry.current_number(model) == version
+    tag = f'"{model}/{version}/{"current" if current else "other"}"'
+    if if_none_match == tag:
+        return Response(status_code=304, headers={"etag": tag})
+    return bodies.json_response(_card(found, current=current), headers={"etag": tag})
+
+
+@router.get(
+    "/models/{model}/versions/{version}/file",
+    name="downloadVersion",
+    summary="Download a version as a safetensors file",
+    response_class=FileResponse,
+    responses=problems(404, 422),
+)
+def download_version(request: Request, model: ModelName, version: VersionNumber) -> FileResponse:
+    path = services(request).registry.path(model, version)
+    return FileResponse(path, media_type="application/octet-stream", filename=f"{model}-{path.name}")
+
+
+@router.put(
+    "/models/{model}/current",
+    name="promote",
+    summary="Promote a version, or roll back to it",
+    description="Every worker serves it from its next request on.",
+    response_model=CurrentModelView,
+    responses=problems(400, 404, 422, 503),
+)
+def promote(request: Request, model: ModelName, promotion: Annotated[Promotion, Body(examples=[{"version": 1}])]) -> Response:
+    services(request).registry.promote(model, promotion.version)
+    return get_model(request, model)
+
+
+@router.delete(
+    "/models/{model}/versions/{version}",
+    name="deleteVersion",
+    summary="Delete a version",
+    description="Not the current one. Its number is not used again.",
+    status_code=204,
+    responses=problems(404, 409, 422, 503),
+)
+def delete_version(request: Request, model: ModelName, version: VersionNumber) -> None:
+    services(request).registry.delete(model, version)
+
+
+def _card(version: Version, *, current: bool) -> dict[str, Any]:
+    card, model = version.card, version.model
+    ranges = np.column_stack([model.statistics.minimum, model.statistics.maximum]).tolist()
+    inference = None
+    if card.no_intervals is None:
+        inference = infer(model.statistics, model.weights, model.intercept)
+    return {
+        "model": card.model,
+        "version": card.version,
+        "current": current,
+        "features": card.features,
+        "targets": card.targets,
+        "intercept": dict(zip(card.targets, model.intercept.tolist(), strict=True)),
+        "coefficients": {
+            target: dict(zip(card.features, row, strict=True))
+            for target, row in zip(card.targets, model.weights.tolist(), strict=True)
+        },
+        **_inference(version, inference),
+        "no_intervals": card.no_intervals,
+        "metrics": card.metrics,
+        "rows": card.rows,
+        "rank": card.rank,
+        "condition_number": card.condition_number,
+        "ranges": dict(zip(card.features, ranges, strict=True)),
+        "solver": msgspec.to_builtins(card.solver),
+        "warnings": card.warnings,
+        "job": card.job,
+        "parent": card.parent,
+        "created_at": card.created_at,
+        "libraries": card.libraries,
+    }
+
+
+def _inference(version: Version, inference: Inference | None) -> dict[str, Any]:
+    names = ("intercept", *version.card.features)
+
+    def by_target(values: Any) -> dict[str, Any]:
+        return {
+            target: dict(zip(names, row, strict=True))
+            for target, row in zip(version.card.targets, values.tolist(), strict=True)
+        }
+
+    return {
+        "standard_errors": by_target(inference.standard_errors) if inference else None,
+        "p_values": by_target(inference.p_values) if inference else None,
+        "confidence_intervals": by_target(np.stack([inference.lower, inference.upper], axis=-1)) if inference else None,
+    }

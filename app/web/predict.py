@@ -1,0 +1,178 @@
+"""POST /predict and its siblings: rows in, predictions out."""
+
+from collections.abc import Callable
+from typing import Annotated, Any, TypeAlias
+
+import numpy as np
+from fastapi import APIRouter, Path, Request
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from app.data.json_rows import are_objects, to_matrix
+from app.errors import InvalidInput
+from app.registry.version_file import Version
+from app.regression.linear_model import LinearModel
+from app.regression.sufficient_statistics import Array
+from app.web import bodies
+from app.web.errors import problems
+from app.web.services import Services, services
+
+router = APIRouter(tags=["Predict"])
+
+LARGE_BODY = 1 << 16  # bytes from which decoding would hold up other requests for milliseconds
+
+_NUMBERS = {"type": "object", "additionalProperties": {"type": "number"}}
+Rows: TypeAlias = Annotated[
+    list[Any],
+    WithJsonSchema(
+        {
+            "type": "array",
+            "minItems": 1,
+            "items": {"anyOf": [_NUMBERS, {"type": "array", "items": {"type": "number"}}]},
+        }
+    ),
+]
+ModelName: TypeAlias = Annotated[str, Path(description="Name of the model.", examples=["crop-yield"])]
+VersionNumber: TypeAlias = Annotated[int, Path(description="Number of the version.", examples=[1])]
+
+
+class PredictRequest(BaseModel):
+    """Rows to predict for, all objects or all arrays (then in the model's feature order)."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    instances: Rows = Field(min_length=1)
+    interval: float | None = Field(None, gt=0, lt=1, description="Level of the prediction intervals to add.")
+    explain: bool = Field(False, description="Add what each feature contributes to each prediction.")
+    extrapolation: bool = Field(False, description="Add how far each row is from the training rows.")
+
+
+class Extrapolation(BaseModel):
+    leverage: float | None = Field(description="null where a row leaves the space that the training rows span.")
+    outside: list[str] = Field(description="Features outside their range in training.")
+    flag: bool = Field(description="Something is outside, or the leverage exceeds 3 (p + 1) / n.")
+
+
+class PredictResponse(BaseModel):
+    """Objects for objects, arrays (in the model's target order) for arrays; options add a parallel list each."""
+
+    model: str
+    version: int
+    predictions: list[dict[str, float]] | list[list[float]]
+    intervals: list[Any] | None = Field(None, description="[lower, upper] for each target of each row.")
+    baseline: Any = Field(None, description="The prediction for the mean of the training rows.")
+    contributions: list[Any] | None = Field(
+        None, description="For each target and feature; with the baseline they sum to the prediction."
+    )
+    extrapolation: list[Extrapolation] | None = None
+    unavailable: dict[str, str] | None = Field(None, description="What was asked for and cannot be given, and why.")
+
+
+EXAMPLES: dict[str, Any] = {
+    "Two rows as objects": {
+        "instances": [
+            {"temp": 73, "rainfall": 67, "humidity": 43},
+            {"temp": 91, "rainfall": 88, "humidity": 64},
+        ]
+    },
+    "A row as an array": {"instances": [[75, 63, 44]]},
+    "With intervals, explanation and extrapolation": {
+        "instances": [{"temp": 75, "rainfall": 63, "humidity": 44}],
+        "interval": 0.95,
+        "explain": True,
+        "extrapolation": True,
+    },
+}
+
+_ROUTE: dict[str, Any] = {
+    "response_model": PredictResponse,
+    "response_model_exclude_none": True,
+    "openapi_extra": bodies.documented(PredictRequest, EXAMPLES),
+    "responses": problems(400, 404, 413, 415, 422, 503),
+}
+
+
+@router.post("/predict", name="predict", summary="Predict with the default model's current version", **_ROUTE)
+async def predict(request: Request) -> Response:
+    found = services(request)
+    return await _answer(request, lambda: found.registry.current(found.default_model))
+
+
+@router.post(
+    "/models/{model}/predict", name="predictWithModel", summary="Predict with a model's current version", **_ROUTE
+)
+async def predict_with_model(request: Request, model: ModelName) -> Response:
+    return await _answer(request, lambda: services(request).registry.current(model))
+
+
+@router.post(
+    "/models/{model}/versions/{version}/predict",
+    name="predictWithVersion",
+    summary="Predict with any version of a model",
+    **_ROUTE,
+)
+async def predict_with_version(request: Request, model: ModelName, version: VersionNumber) -> Response:
+    return await _answer(request, lambda: services(request).registry.version(model, version))
+
+
+async def _answer(request: Request, choose: Callable[[], Version]) -> Response:
+    found = services(request)
+    bodies.content_type(request, bodies.JSON)
+    body = await bodies.read(request, found.limits.json_bytes)
+    if len(body) > LARGE_BODY:
+        return await run_in_threadpool(_predict, body, choose, found)
+    return _predict(body, choose, found)
+
+
+def _predict(body: bytes, choose: Callable[[], Version], found: Services) -> Response:
+    version = choose()
+    asked = bodies.decode(PredictRequest, body)
+    if len(asked.instances) > found.limits.instances:
+        raise InvalidInput.at("/instances", f"At most {found.limits.instances} instances fit into one request.")
+    model = version.model
+    x = to_matrix(asked.instances, model.features, "/instances")
+    objects = are_objects(asked.instances)
+    answer: dict[str, Any] = {
+        "model": version.card.model,
+        "version": version.card.version,
+        "predictions": _shaped(model.predict(x), model, objects=objects),
+    }
+    if asked.interval is not None:
+        if model.no_intervals is None:
+            answer["intervals"] = _shaped(model.interval(x, asked.interval), model, objects=objects)
+        else:
+            answer["intervals"] = None
+            answer["unavailable"] = {"intervals": model.no_intervals}
+    if asked.explain:
+        answer["baseline"] = _shaped(model.mean_prediction[np.newaxis], model, objects=objects)[0]
+        answer["contributions"] = _shaped(model.contributions(x), model, objects=objects, by_feature=True)
+    if asked.extrapolation:
+        answer["extrapolation"] = _extrapolation(model, x)
+    found.metrics.predicted(len(x))
+    return bodies.json_response(answer)
+
+
+def _shaped(values: Array, model: LinearModel, *, objects: bool, by_feature: bool = False) -> Any:
+    """(m, k, ...) as it is, or as an object by target for each row; then by feature below that, if it is."""
+    if not objects:
+        return np.ascontiguousarray(values)
+    return [
+        {
+            target: dict(zip(model.features, value, strict=True)) if by_feature else value
+            for target, value in zip(model.targets, row, strict=True)
+        }
+        for row in values.tolist()
+    ]
+
+
+def _extrapolation(model: LinearModel, x: Array) -> list[dict[str, Any]]:
+    found = model.extrapolation(x)
+    return [
+        {
+            "leverage": float(leverage) if np.isfinite(leverage) else None,
+            "outside": [name for name, is_outside in zip(model.features, outside, strict=True) if is_outside],
+            "flag": bool(flag),
+        }
+        for leverage, outside, flag in zip(found.leverage, found.outside, found.flag, strict=True)
+    ]

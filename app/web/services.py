@@ -1,0 +1,35 @@
+"""What the routes work with: built once at the start, found through the request."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from starlette.requests import Request
+
+from app.jobs.queue import JobQueue
+from app.registry.registry import Registry
+from app.web.metrics import Metrics
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much one request may ask for."""
+
+    json_bytes: int
+    upload_bytes: int
+    instances: int
+    wait_seconds: float
+
+
+@dataclass(frozen=True)
+class Services:
+    registry: Registry
+    jobs: JobQueue
+    metrics: Metrics
+    limits: Limits
+    default_model: str
+    capabilities: Path  # the trainer's, see app.jobs.capabilities
+
+
+def services(request: Request) -> Services:
+    found: Services = request.state.services
+    return found

@@ -1,0 +1,267 @@
+"""POST /train: rows in, a durable job out."""
+
+import hashlib
+import re
+import uuid
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Request
+from pydantic import Field
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from app.data.csv_rows import read_header
+from app.data.json_rows import are_objects, to_matrix
+from app.data.names import check_names
+from app.data.training_rows import Format, write_matrix
+from app.errors import Detail, InvalidInput, ModelNotFound
+from app.jobs.capabilities import check_device
+from app.jobs.job import Job
+from app.jobs.training_request import TrainingRequest
+from app.registry.version_file import Version
+from app.regression.solvers import GradientDescent, Solver, Start
+from app.web import bodies
+from app.web.errors import problems
+from app.web.jobs import JobView, view, wait_for
+from app.web.predict import Rows
+from app.web.services import Services, services
+from app.web.training_options import FileOptions, TrainingOptions, from_query, query_parameters
+
+router = APIRouter(tags=["Train"])
+
+_KEYS = uuid.UUID("6b1d6a5e-7d0a-5b0e-9a53-0c0f5f3c7a11")  # namespace of the job ids made from Idempotency-Keys
+
+
+class TrainRequest(TrainingOptions):
+    """Rows with their targets, two lists of the same length, each all objects or all arrays."""
+
+    instances: Rows = Field(min_length=1)
+    targets: Rows = Field(min_length=1)
+    feature_names: list[str] | None = Field(
+        None, description="Names for rows that are arrays. Default: those of the model's current version."
+    )
+    target_names: list[str] | None = Field(None, description="Likewise.")
+
+
+NOTEBOOK_INPUTS = [
+    [73, 67, 43], [91, 88, 64], [87, 134, 58], [102, 43, 37], [69, 96, 70],
+    [74, 66, 43], [91, 87, 65], [88, 134, 59], [101, 44, 37], [68, 96, 71],
+    [73, 66, 44], [92, 87, 64], [87, 135, 57], [103, 43, 36], [68, 97, 70],
+]  # fmt: skip
+NOTEBOOK_TARGETS = [
+    [56, 70], [81, 101], [119, 133], [22, 37], [103, 119],
+    [57, 69], [80, 102], [118, 132], [21, 38], [104, 118],
+    [57, 69], [82, 100], [118, 134], [20, 38], [102, 120],
+]  # fmt: skip
+
+EXAMPLES: dict[str, Any] = {
+    "The notebook's rows, exactly": {"instances": NOTEBOOK_INPUTS, "targets": NOTEBOOK_TARGETS},
+    "The notebook's rows, by gradient descent": {
+        "instances": NOTEBOOK_INPUTS,
+        "targets": NOTEBOOK_TARGETS,
+        "solver": {"kind": "gradient_descent", "epochs": 100, "learning_rate": 1e-5, "batch_size": 5},
+        "promote": "never",
+    },
+    "A new model from objects": {
+        "model": "boiling-point",
+        "instances": [{"altitude": 0}, {"altitude": 1000}, {"altitude": 2000}],
+        "targets": [{"celsius": 100.0}, {"celsius": 96.7}, {"celsius": 93.3}],
+    },
+}
+CSV_EXAMPLE = "temp,rainfall,humidity,apples,oranges\n" + "".join(
+    ",".join(map(str, x + y)) + "\n" for x, y in zip(NOTEBOOK_INPUTS, NOTEBOOK_TARGETS, strict=True)
+)
+
+
+@router.post(
+    "/train",
+    name="train",
+    summary="Train a new version",
+    description=(
+        "Records a training job and answers at once; with `Prefer: wait=10` it waits for the job to end, for so many "
+        "seconds at most. Once answered, the job survives any crash. Rows come as JSON, or as a CSV file with a header."
+    ),
+    status_code=202,
+    response_model=JobView,
+    openapi_extra={
+        **bodies.documented(TrainRequest, EXAMPLES, text_csv=CSV_EXAMPLE),
+        "parameters": query_parameters(),
+    },
+    responses={
+        200: {"model": JobView, "description": "The job ended while the request waited for it."},
+        **problems(400, 404, 413, 415, 422, 429, 503),
+    },
+)
+async def train(
+    request: Request,
+    prefer: Annotated[str | None, Header(description="`wait=10` waits up to 10 s.", examples=["wait=10"])] = None,
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            description="The same key with the same request names the same job.",
+            min_length=1,
+            max_length=255,
+            pattern=r"^[\x21-\x7e]+$",
+        ),
+    ] = None,
+) -> Response:
+    found = services(request)
+    kind = bodies.content_type(request, bodies.JSON, bodies.CSV)
+    await run_in_threadpool(found.jobs.check_room)
+    job_id = str(uuid.uuid5(_KEYS, idempotency_key) if idempotency_key else uuid.uuid4())
+    if kind == bodies.JSON:
+        if request.query_params:
+            raise InvalidInput("Beside a JSON body, options stand in the body and not in the query.")
+        body = await bodies.read(request, found.limits.json_bytes)
+        job = await run_in_threadpool(_train_from_json, found, body, job_id)
+    else:
+        job = await _train_from_csv(found, request, job_id)
+    wait = _seconds_to_wait(prefer, found.limits.wait_seconds)
+    job = await wait_for(found.jobs, job, wait or 0)
+    headers = {"location": f"/jobs/{job.id}"}
+    if wait is not None:
+        headers["preference-applied"] = f"wait={wait:g}"
+    return bodies.json_response(view(job), 200 if wait is not None and job.status.ended else 202, headers)
+
+
+def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
+    asked = bodies.decode(TrainRequest, body)
+    model, current = _model(found, asked)
+    if len(asked.instances) != len(asked.targets):
+        raise InvalidInput.at(
+            "/targets", f"{len(asked.targets)} rows of targets for {len(asked.instances)} instances."
+        )
+    features = _names(asked.instances, asked.feature_names, current and current.model.features, "feature")
+    targets = _names(asked.targets, asked.target_names, current and current.model.targets, "target")
+    check_names(features, targets)
+    x = to_matrix(asked.instances, features, "/instances")
+    y = to_matrix(asked.targets, targets, "/targets")
+    solver = _solver(found, asked, current, features, targets)
+
+    upload = found.jobs.spool.new()
+    with found.jobs.spool.writing(upload) as file:
+        write_matrix(file, x, y)
+    fingerprint = hashlib.sha256(body).hexdigest()
+    return _submit(found, job_id, upload, "matrix", asked, model, features, targets, solver, fingerprint)
+
+
+async def _train_from_csv(found: Services, request: Request, job_id: str) -> Job:
+    options = from_query(request.query_params)
+    digest = hashlib.sha256(str(sorted(request.query_params.multi_items())).encode())
+    upload = found.jobs.spool.new()
+    with found.jobs.spool.writing(upload) as file:
+        async for chunk in bodies.stream(request, found.limits.upload_bytes):
+            digest.update(chunk)
+            # A page-cache copy of some kB; a thread would cost more than it saves.
+            file.write(chunk)
+    return await run_in_threadpool(_train_from_upload, found, upload, options, job_id, digest.hexdigest())
+
+
+def _train_from_upload(found: Services, upload: str, options: FileOptions, job_id: str, fingerprint: str) -> Job:
+    try:
+        model, current = _model(found, options)
+        features, targets = _columns(read_header(found.jobs.spool.path(upload)), options, current)
+        check_names(features, targets)
+        solver = _solver(found, options, current, features, targets)
+    except BaseException:
+        found.jobs.spool.remove(upload)
+        raise
+    return _submit(found, job_id, upload, "csv", options, model, features, targets, solver, fingerprint)
+
+
+def _submit(
+    found: Services,
+    job_id: str,
+    upload: str,
+    form: Format,
+    options: TrainingOptions,
+    model: str,
+    features: Sequence[str],
+    targets: Sequence[str],
+    solver: Solver,
+    fingerprint: str,
+) -> Job:
+    request = TrainingRequest(
+        model, upload, form, tuple(features), tuple(targets), solver, options.promote, fingerprint
+    )
+    return found.jobs.submit(request, job_id)
+
+
+def _model(found: Services, options: TrainingOptions) -> tuple[str, Version | None]:
+    """The model's name, and its current version if it has one."""
+    model = options.model or found.default_model
+    try:
+        return model, found.registry.current(model)
+    except ModelNotFound:
+        return model, None
+
+
+def _names(
+    rows: Sequence[Any], given: Sequence[str] | None, known: Sequence[str] | None, kind: str
+) -> Sequence[str]:
+    """The columns' names: as given, or the model's, or of a new model those of the first object."""
+    if given is not None:
+        return given
+    if known is None and are_objects(rows):
+        return list(rows[0])
+    if known is None:
+        raise InvalidInput.at(f"/{kind}_names", f"A new model from arrays needs {kind}_names.")
+    return known
+
+
+def _columns(
+    header: Sequence[str], options: FileOptions, current: Version | None
+) -> tuple[Sequence[str], Sequence[str]]:
+    """Features and targets among the columns of a file."""
+    targets = options.targets or (current and current.model.targets)
+    if not targets:
+        raise InvalidInput(
+            "Which columns are the targets? Say so with ?targets=...",
+            [Detail("A new model needs `targets` in the query.")],
+        )
+    features = options.features or [name for name in header if name not in targets]
+    missing = [name for name in (*targets, *features) if name not in header]
+    if missing:
+        hint = " Only one column was found: is the separator a comma?" if len(header) == 1 else ""
+        details = [Detail(f'There is no column "{name}".', row=1) for name in missing if name.isprintable()]
+        raise InvalidInput(f"Columns are missing from the file.{hint}", details[:20])
+    return features, targets
+
+
+def _solver(
+    found: Services,
+    options: TrainingOptions,
+    current: Version | None,
+    features: Sequence[str],
+    targets: Sequence[str],
+) -> Solver:
+    """The solver as it is recorded, once its device and its start are known to exist and fit."""
+    model = options.model or found.default_model
+    solver = options.solver.solver(current and current.card.version)
+    if not isinstance(solver, GradientDescent):
+        return solver
+    check_device(found.capabilities, solver.device)
+    start = solver.start
+    if isinstance(start, Start) and start.version is not None:
+        version = found.registry.version(model, start.version).model
+        if (list(version.features), list(version.targets)) != (list(features), list(targets)):
+            raise InvalidInput.at(
+                "/solver/start", f"Version {start.version} has other features or targets than these rows."
+            )
+    elif isinstance(start, Start):
+        assert start.weights is not None
+        assert start.intercept is not None
+        if len(start.weights) != len(targets) or any(len(row) != len(features) for row in start.weights):
+            raise InvalidInput.at(
+                "/solver/start/weights", f"Expected {len(targets)} rows of {len(features)} weights."
+            )
+        if len(start.intercept) != len(targets):
+            raise InvalidInput.at("/solver/start/intercept", f"Expected {len(targets)} values.")
+    return solver
+
+
+def _seconds_to_wait(prefer: str | None, most: float) -> float | None:
+    """What `Prefer: wait=N` asks for (RFC 7240), within the service's limit; None where it does not ask."""
+    match = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?", prefer or "", re.IGNORECASE)
+    return min(float(match[1]), most) if match else None

@@ -1,0 +1,143 @@
+"""The options of POST /train, in a JSON body or as query parameters, checked before a job is recorded."""
+
+from typing import Annotated, Any, Literal, Self, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from starlette.datastructures import QueryParams
+
+from app.errors import Detail, InvalidInput
+from app.registry.registry import MODEL_NAME
+from app.regression.solvers import Exact, GradientDescent, Solver, Start
+from app.web.errors import invalid
+
+MAX_EPOCHS = 100_000_000
+
+
+class Options(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class ExactOptions(Options):
+    """The least-squares optimum, at once."""
+
+    kind: Literal["exact"] = "exact"
+    l2: float = Field(0, ge=0, description="Ridge penalty on standardised columns; the intercept is free.")
+    fit_intercept: bool = True
+
+    def solver(self, current: int | None) -> Solver:  # noqa: ARG002 - where it starts makes no difference here
+        return Exact(l2=self.l2, fit_intercept=self.fit_intercept)
+
+
+class StartOptions(Options):
+    """A version of the model, or weights and intercept."""
+
+    version: int | None = Field(None, ge=1)
+    weights: list[list[float]] | None = Field(None, description="A row for each target.")
+    intercept: list[float] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        given = (self.version is not None, self.weights is not None, self.intercept is not None)
+        if given not in ((True, False, False), (False, True, True)):
+            raise ValueError("Give either a version, or weights and intercept")
+        return self
+
+
+class GradientDescentOptions(Options):
+    """Steps down the gradient of the mean squared error."""
+
+    kind: Literal["gradient_descent"]
+    epochs: int = Field(100, ge=1, le=MAX_EPOCHS)
+    learning_rate: float = Field(1e-5, gt=0)
+    batch_size: int | None = Field(None, ge=1, description="null: all rows.")
+    shuffle: bool = True
+    seed: int = Field(0, ge=0, lt=2**31)
+    start: Annotated[
+        Annotated[Literal["random", "current"], Tag("word")] | Annotated[StartOptions, Tag("object")],
+        Discriminator(lambda value: "word" if isinstance(value, str) else "object"),
+    ] = "random"
+    standardize: bool = False
+    patience: int | None = Field(None, ge=1, description="Stop after so many epochs without a lower loss.")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def solver(self, current: int | None) -> Solver:
+        """The recorded form, in which "current" has become the version that is current now."""
+        start: Literal["random"] | Start = "random"
+        if isinstance(self.start, StartOptions):
+            start = Start(self.start.version, self.start.weights, self.start.intercept)
+        elif self.start == "current":
+            if current is None:
+                raise InvalidInput.at("/solver/start", "The model has no current version to start from.")
+            start = Start(version=current)
+        fields = self.model_dump(exclude={"kind", "start"})
+        return GradientDescent(**fields, start=start)
+
+
+SolverOptions: TypeAlias = Annotated[ExactOptions | GradientDescentOptions, Field(discriminator="kind")]
+
+
+class TrainingOptions(Options):
+    """What holds for rows of every format."""
+
+    model: str | None = Field(
+        None, pattern=f"^{MODEL_NAME}$", description="Gets the new version; created where it does not exist."
+    )
+    mode: Literal["replace"] = Field("replace", description="The new version is trained on these rows alone.")
+    solver: SolverOptions = ExactOptions()
+    promote: Literal["always", "never"] = Field("always", description="Whether the new version becomes current.")
+
+
+class FileOptions(TrainingOptions):
+    """Options beside an uploaded file."""
+
+    targets: list[str] | None = None
+    features: list[str] | None = None
+
+
+_SOLVER_FIELDS = {*ExactOptions.model_fields, *GradientDescentOptions.model_fields} - {"kind"}
+_LISTS = ("targets", "features")
+
+
+def from_query(query: QueryParams) -> FileOptions:
+    """Options given as query parameters: the solver's fields stand beside the others, lists are comma-separated.
+
+    Raises InvalidInput for an unknown parameter, one that stands twice, or a value that does not fit.
+    """
+    twice = [name for name in query if len(query.getlist(name)) > 1]
+    known = {*FileOptions.model_fields, *_SOLVER_FIELDS}
+    unknown = [name for name in query if name not in known]
+    if twice or unknown:
+        details = [Detail("There is no such option.", pointer="") for _ in unknown[:1]]
+        details += [Detail(f'"{name}" stands twice.') for name in twice if name in known]
+        raise InvalidInput(f"The query has unknown or repeated options. Known are: {', '.join(sorted(known))}.", details)
+    plain: dict[str, Any] = {name: value for name, value in query.items() if name not in _SOLVER_FIELDS}
+    for name in _LISTS:
+        if name in plain:
+            plain[name] = plain[name].split(",")
+    solver: dict[str, Any] = {name: value for name, value in query.items() if name in _SOLVER_FIELDS}
+    if solver.get("start", "").isdecimal():
+        solver["start"] = {"version": solver["start"]}
+    if solver or "solver" in plain:
+        plain["solver"] = {"kind": plain.get("solver", "exact"), **solver}
+    try:
+        return FileOptions.model_validate(plain, strict=False)  # all are strings here
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+def query_parameters() -> list[dict[str, Any]]:
+    """The query parameters for the OpenAPI document."""
+    found = [
+        ("targets", "Columns to predict, comma-separated. Default: the targets of the model's current version."),
+        ("features", "Columns to predict from, comma-separated. Default: all columns that are no targets."),
+        ("model", "Gets the new version; created where it does not exist. Default: the default model."),
+        ("promote", "`always` or `never`."),
+        ("solver", "`exact` or `gradient_descent`; its options are parameters beside it."),
+        *((name, "Option of the exact solver.") for name in ("l2", "fit_intercept")),
+        *((name, "Option of gradient descent.") for name in GradientDescentOptions.model_fields if name != "kind"),
+    ]
+    note = " For CSV bodies; in JSON it stands in the body."
+    return [
+        {"name": name, "in": "query", "required": False, "schema": {"type": "string"}, "description": text + note}
+        for name, text in found
+    ]
