@@ -1,23 +1,23 @@
 """The errors a caller can cause or meet. What status each becomes over HTTP is the web room's table.
 
-    LinserveError
-    ├── MalformedBody          the bytes are not what the content type says
-    ├── UnsupportedMediaType   a content type that nothing here reads
-    ├── BodyTooLarge
-    ├── InvalidInput           understood, but wrong: the details say where
-    │   └── KeyReused          an Idempotency-Key that came before with another request
-    ├── NotFound
-    │   ├── ModelNotFound
-    │   ├── VersionNotFound
-    │   └── JobNotFound
-    ├── Conflict               right by itself, but not in the present state
-    ├── QueueFull
-    ├── Unavailable            nothing the caller did; later it may work
-    │   └── ModelFileInvalid   a version's file is truncated, altered or foreign
-    └── TrainingFailed
-        ├── Diverged           gradient descent ran away
-        ├── DeviceUnavailable
-        └── TrainerCrashed     the training process died under the job, again and again
+LinserveError
+├── MalformedBody          the bytes are not what the content type says
+├── UnsupportedMediaType   a content type that nothing here reads
+├── BodyTooLarge
+├── InvalidInput           understood, but wrong: the details say where
+│   └── KeyReused          an Idempotency-Key that came before with another request
+├── NotFound
+│   ├── ModelNotFound
+│   ├── VersionNotFound
+│   └── JobNotFound
+├── Conflict               right by itself, but not in the present state
+├── QueueFull
+├── Unavailable            nothing the caller did; later it may work
+│   └── ModelFileInvalid   a version's file is truncated, altered or foreign
+└── TrainingFailed
+    ├── Diverged           gradient descent ran away
+    ├── DeviceUnavailable
+    └── TrainerCrashed     the training process died under the job, again and again
 """
 
 from collections.abc import Sequence

@@ -29,15 +29,13 @@ POLL_SECONDS = 0.25
 _log = logging.getLogger(__name__)
 
 
-class JobFailed(Exception):  # noqa: N818 - it is the job's end, with `data` for its record
+class JobFailed(Exception):
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.message)
         self.data = msgspec.to_builtins(failure)
 
 
-def serve(
-    database_url: str, executor: str, workshop: Workshop, capabilities: Path, stop: threading.Event
-) -> None:
+def serve(database_url: str, executor: str, workshop: Workshop, capabilities: Path, stop: threading.Event) -> None:
     """Run jobs until `stop` is set. A job under way is left as it is and goes on with the next start.
 
     `executor` names this trainer; of two alive at once no two may have the same name. Whether it has CUDA is written

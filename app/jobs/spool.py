@@ -31,11 +31,16 @@ class Spool:
         What is written outlives a power cut once the block is left; where the block is left by an error, nothing stays.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
+        with self.kept(upload), self.path(upload).open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+
+    @contextlib.contextmanager
+    def kept(self, upload: str) -> Iterator[None]:
+        """Remove the upload if the block is left by an error."""
         try:
-            with self.path(upload).open("xb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
+            yield
         except BaseException:
             self.remove(upload)
             raise

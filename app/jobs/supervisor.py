@@ -60,7 +60,7 @@ class Supervisor:
     def _supervise(self, lock: int) -> None:
         """Start the trainer and stay with it until it ends or is to be stopped."""
         # The kernel's death signal goes by the thread that started the child: this one, which lives as long as we do.
-        trainer = subprocess.Popen(  # noqa: S603 - our own module, no input in it
+        trainer = subprocess.Popen(
             [sys.executable, "-m", "app.trainer"],
             stdin=subprocess.DEVNULL,
             pass_fds=[lock],

@@ -11,7 +11,7 @@ CANCEL_SECONDS = 0.25
 CURVE_POINTS = 500
 
 
-class JobCancelled(Exception):  # noqa: N818 - not a fault
+class JobCancelled(Exception):
     """Raised inside a job that was cancelled, to end it."""
 
 

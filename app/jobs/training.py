@@ -34,29 +34,26 @@ class Workshop:
 def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker: Tracker) -> ModelCard:
     """Train and publish one version, without promoting it. Asked again by the same job, it publishes nothing new.
 
-    Without a job nothing is looked up and gradient descent keeps no checkpoints.
-
-    Raises any error of `app.errors` that rows or options deserve, and JobCancelled.
+    Without a job nothing is looked up. Raises any error of `app.errors` that rows or options deserve, and JobCancelled.
     """
     if job is not None and (published := workshop.registry.find(request.model, job)):
         return published.card
-    blocks = read_blocks(workshop.spool.path(request.upload), request.format, request.features, request.targets)
+    rows = read_blocks(workshop.spool.path(request.upload), request.format, request.features, request.targets)
+    blocks = _counted(rows, tracker)
     if isinstance(request.solver, Exact):
-        statistics = SufficientStatistics.from_blocks(_counted(blocks, tracker))
-        tracker.advance("fitting")
-        fitted = fit(statistics, request.solver)
-        weights, intercept = fitted.weights, fitted.intercept
-        no_intervals = why_no_inference(statistics, fitted, request.solver)
-        extra: dict[str, dict[str, float | None] | float] = {}
+        trained = _solve(blocks, request.solver, tracker)
     else:
-        x, y = _gathered(_counted(blocks, tracker), request)
-        statistics = SufficientStatistics.from_blocks([(x, y)])
-        weights, intercept = _descend(x, y, statistics, request, job, workshop, tracker)
-        fitted = fit(statistics, Exact())
-        no_intervals = "The model was trained by gradient descent, which stops short of the least-squares optimum."
-        extra = {"optimum_mse": training_metrics(statistics, fitted.weights, fitted.intercept).mse}
+        checkpoint = workshop.checkpoints / f"{job or request.upload}.json"
+        trained = _descend(blocks, _with_weights(request, workshop.registry), checkpoint, tracker)
     tracker.advance("publishing")
-    model = LinearModel(request.features, request.targets, weights, intercept, statistics, no_intervals)
+    model = LinearModel(
+        request.features,
+        request.targets,
+        trained.weights,
+        trained.intercept,
+        trained.statistics,
+        trained.no_intervals,
+    )
     card = ModelCard(
         model=request.model,
         version=0,  # the registry gives the number
@@ -66,14 +63,26 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         job=job,
         parent=workshop.registry.current_number(request.model),
         solver=request.solver,
-        rows=statistics.rows,
-        rank=fitted.design.rank,
-        condition_number=fitted.design.condition_number,
-        metrics=_metrics(model) | extra,
-        no_intervals=no_intervals,
-        warnings=tuple(_warnings(model, fitted)),
+        rows=trained.statistics.rows,
+        rank=trained.optimum.design.rank,
+        condition_number=trained.optimum.design.condition_number,
+        metrics=_metrics(model, trained),
+        no_intervals=trained.no_intervals,
+        warnings=tuple(_warnings(model, trained.optimum)),
     )
     return workshop.registry.publish(card, model).card
+
+
+@dataclass(frozen=True, eq=False)
+class _Trained:
+    """What either solver comes to: weights (k, p), intercept (k,), and the exact optimum for comparison."""
+
+    weights: Array
+    intercept: Array
+    statistics: SufficientStatistics
+    optimum: Fit
+    no_intervals: str | None
+    exact: bool
 
 
 def _counted(blocks: Iterator[tuple[Array, Array]], tracker: Tracker) -> Iterator[tuple[Array, Array]]:
@@ -84,30 +93,26 @@ def _counted(blocks: Iterator[tuple[Array, Array]], tracker: Tracker) -> Iterato
         tracker.advance("reading", rows=rows)
 
 
-def _gathered(blocks: Iterator[tuple[Array, Array]], request: TrainingRequest) -> tuple[Array, Array]:
-    parts = list(blocks)
-    if not sum(len(x) for x, _ in parts):
-        raise InvalidInput("There are no rows to train on.")
-    assert len(request.targets) == parts[0][1].shape[1]
-    return np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts])
+def _solve(blocks: Iterator[tuple[Array, Array]], solver: Exact, tracker: Tracker) -> _Trained:
+    statistics = SufficientStatistics.from_blocks(blocks)
+    tracker.advance("fitting")
+    optimum = fit(statistics, solver)
+    no_intervals = why_no_inference(statistics, optimum, solver)
+    return _Trained(optimum.weights, optimum.intercept, statistics, optimum, no_intervals, exact=True)
 
 
 def _descend(
-    x: Array,
-    y: Array,
-    statistics: SufficientStatistics,
-    request: TrainingRequest,
-    job: str | None,
-    workshop: Workshop,
-    tracker: Tracker,
-) -> tuple[Array, Array]:
+    blocks: Iterator[tuple[Array, Array]], solver: GradientDescent, checkpoint_path: Path, tracker: Tracker
+) -> _Trained:
     # torch is loaded by the first job that descends, not by those that are solved at once.
     from app.jobs.checkpoint import Checkpoint
     from app.regression.gradient_descent import Descent, gradient_descent
 
-    solver = _with_weights(request, workshop.registry)
+    parts = list(blocks)
+    statistics = SufficientStatistics.from_blocks(parts)
+    x, y = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     tracker.advance("fitting", epochs=solver.epochs)
-    checkpoint = Checkpoint(workshop.checkpoints / f"{job}.json")
+    checkpoint = Checkpoint(checkpoint_path)
     resume = None
     if saved := checkpoint.load():
         resume, tracker.curve = saved
@@ -117,7 +122,9 @@ def _descend(
         checkpoint.save(state, tracker.curve)
 
     end = gradient_descent(x, y, statistics, solver, resume=resume, on_step=tracker.step, on_epoch=on_epoch)
-    return end.weights, end.intercept
+    no_intervals = "The model was trained by gradient descent, which stops short of the least-squares optimum."
+    optimum = fit(statistics, Exact())
+    return _Trained(end.weights, end.intercept, statistics, optimum, no_intervals, exact=False)
 
 
 def _with_weights(request: TrainingRequest, registry: Registry) -> GradientDescent:
@@ -134,13 +141,17 @@ def _with_weights(request: TrainingRequest, registry: Registry) -> GradientDesce
     return replace(solver, start=Start(weights=start.weights.tolist(), intercept=start.intercept.tolist()))
 
 
-def _metrics(model: LinearModel) -> dict[str, dict[str, float | None] | float]:
+def _metrics(model: LinearModel, trained: _Trained) -> dict[str, dict[str, float | None] | float]:
     found = training_metrics(model.statistics, model.weights, model.intercept)
-    by_target: dict[str, dict[str, float | None] | float] = {
+    metrics: dict[str, dict[str, float | None] | float] = {
         target: {"r2": None if np.isnan(r2) else float(r2), "rmse": float(rmse)}
         for target, r2, rmse in zip(model.targets, found.r2, found.rmse, strict=True)
     }
-    return by_target | {"mse": found.mse}
+    metrics["mse"] = found.mse
+    if not trained.exact:
+        optimum = trained.optimum
+        metrics["optimum_mse"] = training_metrics(model.statistics, optimum.weights, optimum.intercept).mse
+    return metrics
 
 
 def _warnings(model: LinearModel, fitted: Fit) -> Iterator[str]:

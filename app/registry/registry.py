@@ -105,7 +105,7 @@ class Registry:
     def current_number(self, model: str) -> int | None:
         """The number `current` points to, or None where no version was promoted."""
         try:
-            match = _FILE.fullmatch(os.readlink(self._folder / model / "current"))
+            match = _FILE.fullmatch((self._folder / model / "current").readlink().name)
         except OSError:
             return None
         return int(match[1]) if match else None
@@ -193,8 +193,10 @@ class Registry:
         try:
             return read(self._folder / model / link) if match else _foreign_link()
         except (FileNotFoundError, ModelFileInvalid) as error:
-            fault = ModelFileInvalid(f'The current version of "{model}" is missing or damaged, and so are all before it.')
-            _log.error("version refused", extra={"model": model, "version": number, "reason": str(error)})  # noqa: TRY400
+            fault = ModelFileInvalid(
+                f'The current version of "{model}" is missing or damaged, and so are all before it.'
+            )
+            _log.error("version refused", extra={"model": model, "version": number, "reason": str(error)})
         if cached is not None:
             return cached.version
         older = (found for found, kind in self._files(model) if kind == "safetensors" and found < number)

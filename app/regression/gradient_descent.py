@@ -124,9 +124,7 @@ def gradient_descent(
     return replace(state, weights=weights, intercept=state.intercept - weights @ mean)
 
 
-def _initial(
-    options: GradientDescent, resume: Descent | None, mean: Array, scale: Array, *, targets: int
-) -> nn.Linear:
+def _initial(options: GradientDescent, resume: Descent | None, mean: Array, scale: Array, *, targets: int) -> nn.Linear:
     """The model to start from; given weights are for features in their own units."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(options.seed)
@@ -153,7 +151,7 @@ def _step(optimizer: torch.optim.SGD, loss: Tensor) -> None:
 def _batches(rows: int, options: GradientDescent, epoch: int, device: torch.device) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(options.seed * 1_000_003 + epoch)
     order = torch.randperm(rows, generator=generator) if options.shuffle else torch.arange(rows)
-    return order.to(device).split(options.batch_size or rows)
+    return torch.split(order.to(device), options.batch_size or rows)
 
 
 def _first_state(model: nn.Linear, loss: float) -> Descent:
@@ -165,9 +163,7 @@ def _next_state(before: Descent, model: nn.Linear, loss: float) -> Descent:
     weights, intercept = _arrays(model)
     state = replace(before, epoch=before.epoch + 1, weights=weights, intercept=intercept, loss=loss)
     if loss < before.best_loss:
-        state = replace(
-            state, best_epoch=state.epoch, best_loss=loss, best_weights=weights, best_intercept=intercept
-        )
+        state = replace(state, best_epoch=state.epoch, best_loss=loss, best_weights=weights, best_intercept=intercept)
     return state
 
 

@@ -2,8 +2,10 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.regression.solvers import Exact
 from app.regression.sufficient_statistics import Array, SufficientStatistics, triangle
@@ -42,7 +44,7 @@ class Design:
         return np.where(varying, self.factor, 0.0) / np.where(varying, self.norms, 1.0)
 
     @cached_property
-    def _singular(self) -> tuple[Array, Array, Array, Array]:
+    def _singular(self) -> tuple[Array, Array, Array, NDArray[np.bool_]]:
         """U, s, V' of the unit-norm columns, and which singular values count."""
         u, s, vt = np.linalg.svd(self._unit_factor)
         kept = s > (64 * np.finfo(float).eps * (len(s) + 1)) * (s[0] or 1.0)
@@ -66,25 +68,29 @@ class Design:
     def solve(self, right: Array, *, l2: float = 0.0) -> Array:
         """B, (p, k), with A B nearest to right, (p, k); of minimum norm in unit-norm columns where many are."""
         norms = np.where(self.norms > 0, self.norms, 1.0)[:, np.newaxis]
+        unit: NDArray[np.floating[Any]]
         if l2 > 0:
             # The penalty as rows of its own (Golub and Van Loan, 6.1.5): no product A'A is ever formed.
             p, k = right.shape
             penalty = np.sqrt(l2 / self.rows) * np.eye(p)
             stacked = triangle(np.block([[self._unit_factor, right], [penalty, np.zeros((p, k))]]))
-            unit: Array = np.linalg.solve(stacked[:p, :p], stacked[:p, p:])
+            unit = np.linalg.solve(stacked[:p, :p], stacked[:p, p:])
         elif self.full_rank:
             unit = np.linalg.solve(self._unit_factor, right)
         else:
             u, s, vt, kept = self._singular
             unit = vt[kept].T @ ((u.T @ right)[kept] / s[kept][:, np.newaxis])
-        return np.where(self.norms[:, np.newaxis] > 0, unit, 0.0) / norms
+        return np.asarray(np.where(self.norms[:, np.newaxis] > 0, unit, 0.0) / norms, dtype=np.float64)
 
     def whiten(self, deviations: Array) -> Array:
         """Rows z, (m, p), of deviations x such that z'z is x'(A'A)^-1 x; infinite where x leaves the rows' span."""
         unit = deviations / np.where(self.norms > 0, self.norms, 1.0)
         _, s, vt, kept = self._singular
         turned = unit @ vt.T
-        beyond = np.abs(turned[:, ~kept]) > np.sqrt(np.finfo(float).eps) * np.abs(unit).max(axis=1, initial=0.0)[:, np.newaxis]
+        beyond = (
+            np.abs(turned[:, ~kept])
+            > np.sqrt(np.finfo(float).eps) * np.abs(unit).max(axis=1, initial=0.0)[:, np.newaxis]
+        )
         turned[:, kept] /= s[kept]
         turned[:, ~kept] = np.where(beyond, np.inf, 0.0)
         return np.asarray(turned)

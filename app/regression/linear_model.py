@@ -66,7 +66,7 @@ class LinearModel:
         return np.stack([y - half, y + half], axis=-1)
 
     def leverage(self, x: Array) -> Array:
-        """h = 1/n + (x - mean)' (X'X)^-1 (x - mean), shape (m,), X being the centred training rows."""
+        """H = 1/n + (x - mean)' (X'X)^-1 (x - mean), shape (m,), X being the centred training rows."""
         return np.asarray(1 / self.statistics.rows + (self._design.whiten(x - self._mean) ** 2).sum(axis=1))
 
     def extrapolation(self, x: Array) -> Extrapolation:

@@ -94,9 +94,9 @@ class SufficientStatistics:
 
     def _factor_in(self, shift: Array, scale: Array) -> Array:
         # [1, (z - s2)/c2] = [1, (z - s1)/c1] T with T upper triangular, so R T is the factor in the other coordinates.
-        change = np.diag(np.concatenate([[1.0], self.scale / scale]))
+        change: Array = np.diag(np.concatenate([[1.0], self.scale / scale]))
         change[0, 1:] = (self.shift - shift) / scale
-        return self.factor @ change
+        return np.asarray(self.factor @ change)
 
     @property
     def targets(self) -> int:
@@ -137,6 +137,6 @@ class SufficientStatistics:
 
 def triangle(rows: Array) -> Array:
     """The square upper-triangular factor of the QR decomposition of any number of rows."""
-    factor: Array = np.linalg.qr(rows, mode="r")
+    factor = np.asarray(np.linalg.qr(rows, mode="r"), dtype=np.float64)
     missing = factor.shape[1] - factor.shape[0]
     return np.vstack([factor, np.zeros((missing, factor.shape[1]))]) if missing > 0 else factor

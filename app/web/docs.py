@@ -33,7 +33,8 @@ def install(app: FastAPI) -> None:
             app.openapi_schema = _openapi(app)
         return app.openapi_schema
 
-    app.openapi = openapi  # type: ignore[method-assign] - the documented way to extend the document
+    # The documented way to extend the document.
+    app.openapi = openapi  # type: ignore[method-assign]
 
 
 @router.get("/")

@@ -26,9 +26,7 @@ async def live() -> Live:
     return Live(status="live")
 
 
-@router.get(
-    "/health/ready", name="ready", summary="The default model is loaded", responses=problems(503)
-)
+@router.get("/health/ready", name="ready", summary="The default model is loaded", responses=problems(503))
 async def ready(request: Request) -> Ready:
     found = services(request)
     try:

@@ -22,9 +22,7 @@ from app.web.services import services
 
 router = APIRouter(tags=["Jobs"])
 
-JobId: TypeAlias = Annotated[
-    str, Path(description="Id of the job.", examples=["6f1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"])
-]
+JobId: TypeAlias = Annotated[str, Path(description="Id of the job.", examples=["6f1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"])]
 FOLLOW_SECONDS = 0.25
 WAIT_SECONDS = (0.02, 0.25)  # a waiting request asks the database first so often, and later so seldom
 
@@ -94,9 +92,7 @@ def list_jobs(
     return JobList.model_validate({"items": [view(job) for job in page.jobs], "next": page.next})
 
 
-@router.get(
-    "/jobs/{job}", name="getJob", summary="Read a job", response_model=JobView, responses=problems(404, 503)
-)
+@router.get("/jobs/{job}", name="getJob", summary="Read a job", response_model=JobView, responses=problems(404, 503))
 def get_job(request: Request, job: JobId) -> Response:
     return bodies.json_response(view(services(request).jobs.get(job)))
 

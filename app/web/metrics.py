@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from prometheus_client import CollectorRegistry
+    pass
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 
@@ -24,9 +24,7 @@ class Metrics:
         self._collector = CollectorRegistry()
         multiprocess.MultiProcessCollector(self._collector, path=str(folder))  # type: ignore[no-untyped-call]
         own = CollectorRegistry()
-        self._requests = Counter(
-            "linserve_requests", "Requests answered.", ["method", "route", "status"], registry=own
-        )
+        self._requests = Counter("linserve_requests", "Requests answered.", ["method", "route", "status"], registry=own)
         self._seconds = Histogram(
             "linserve_request_seconds", "Time to answer.", ["route"], buckets=BUCKETS, registry=own
         )

@@ -1,4 +1,4 @@
-"""Around every request: its id, its line in the log, its place in the metrics, and the last resort for our own faults."""
+"""Around every request: its id, its line in the log, its place in the metrics; and what happens to faults of ours."""
 
 import logging
 import re

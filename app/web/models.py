@@ -146,7 +146,9 @@ def download_version(request: Request, model: ModelName, version: VersionNumber)
     response_model=CurrentModelView,
     responses=problems(400, 404, 422, 503),
 )
-def promote(request: Request, model: ModelName, promotion: Annotated[Promotion, Body(examples=[{"version": 1}])]) -> Response:
+def promote(
+    request: Request, model: ModelName, promotion: Annotated[Promotion, Body(examples=[{"version": 1}])]
+) -> Response:
     services(request).registry.promote(model, promotion.version)
     return get_model(request, model)
 

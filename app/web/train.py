@@ -14,7 +14,7 @@ from starlette.responses import Response
 from app.data.csv_rows import read_header
 from app.data.json_rows import are_objects, to_matrix
 from app.data.names import check_names
-from app.data.training_rows import Format, write_matrix
+from app.data.training_rows import write_matrix
 from app.errors import Detail, InvalidInput, ModelNotFound
 from app.jobs.capabilities import check_device
 from app.jobs.job import Job
@@ -127,23 +127,28 @@ async def train(
 
 def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
     asked = bodies.decode(TrainRequest, body)
-    model, current = _model(found, asked)
+    current = _current(found, asked)
     if len(asked.instances) != len(asked.targets):
-        raise InvalidInput.at(
-            "/targets", f"{len(asked.targets)} rows of targets for {len(asked.instances)} instances."
-        )
-    features = _names(asked.instances, asked.feature_names, current and current.model.features, "feature")
-    targets = _names(asked.targets, asked.target_names, current and current.model.targets, "target")
+        raise InvalidInput.at("/targets", f"{len(asked.targets)} rows of targets for {len(asked.instances)} instances.")
+    known = current.card if current else None
+    features = _names(asked.instances, asked.feature_names, known.features if known else None, "feature")
+    targets = _names(asked.targets, asked.target_names, known.targets if known else None, "target")
     check_names(features, targets)
     x = to_matrix(asked.instances, features, "/instances")
     y = to_matrix(asked.targets, targets, "/targets")
-    solver = _solver(found, asked, current, features, targets)
-
-    upload = found.jobs.spool.new()
-    with found.jobs.spool.writing(upload) as file:
+    request = TrainingRequest(
+        model=asked.model or found.default_model,
+        upload=found.jobs.spool.new(),
+        format="matrix",
+        features=tuple(features),
+        targets=tuple(targets),
+        solver=_solver(found, asked, current, features, targets),
+        promote=asked.promote,
+        fingerprint=hashlib.sha256(body).hexdigest(),
+    )
+    with found.jobs.spool.writing(request.upload) as file:
         write_matrix(file, x, y)
-    fingerprint = hashlib.sha256(body).hexdigest()
-    return _submit(found, job_id, upload, "matrix", asked, model, features, targets, solver, fingerprint)
+    return found.jobs.submit(request, job_id)
 
 
 async def _train_from_csv(found: Services, request: Request, job_id: str) -> Job:
@@ -159,47 +164,32 @@ async def _train_from_csv(found: Services, request: Request, job_id: str) -> Job
 
 
 def _train_from_upload(found: Services, upload: str, options: FileOptions, job_id: str, fingerprint: str) -> Job:
-    try:
-        model, current = _model(found, options)
+    with found.jobs.spool.kept(upload):
+        current = _current(found, options)
         features, targets = _columns(read_header(found.jobs.spool.path(upload)), options, current)
         check_names(features, targets)
-        solver = _solver(found, options, current, features, targets)
-    except BaseException:
-        found.jobs.spool.remove(upload)
-        raise
-    return _submit(found, job_id, upload, "csv", options, model, features, targets, solver, fingerprint)
+        request = TrainingRequest(
+            model=options.model or found.default_model,
+            upload=upload,
+            format="csv",
+            features=tuple(features),
+            targets=tuple(targets),
+            solver=_solver(found, options, current, features, targets),
+            promote=options.promote,
+            fingerprint=fingerprint,
+        )
+        return found.jobs.submit(request, job_id)
 
 
-def _submit(
-    found: Services,
-    job_id: str,
-    upload: str,
-    form: Format,
-    options: TrainingOptions,
-    model: str,
-    features: Sequence[str],
-    targets: Sequence[str],
-    solver: Solver,
-    fingerprint: str,
-) -> Job:
-    request = TrainingRequest(
-        model, upload, form, tuple(features), tuple(targets), solver, options.promote, fingerprint
-    )
-    return found.jobs.submit(request, job_id)
-
-
-def _model(found: Services, options: TrainingOptions) -> tuple[str, Version | None]:
-    """The model's name, and its current version if it has one."""
-    model = options.model or found.default_model
+def _current(found: Services, options: TrainingOptions) -> Version | None:
+    """The current version of the model that is to be trained, if it has one."""
     try:
-        return model, found.registry.current(model)
+        return found.registry.current(options.model or found.default_model)
     except ModelNotFound:
-        return model, None
+        return None
 
 
-def _names(
-    rows: Sequence[Any], given: Sequence[str] | None, known: Sequence[str] | None, kind: str
-) -> Sequence[str]:
+def _names(rows: Sequence[Any], given: Sequence[str] | None, known: Sequence[str] | None, kind: str) -> Sequence[str]:
     """The columns' names: as given, or the model's, or of a new model those of the first object."""
     if given is not None:
         return given
@@ -214,7 +204,7 @@ def _columns(
     header: Sequence[str], options: FileOptions, current: Version | None
 ) -> tuple[Sequence[str], Sequence[str]]:
     """Features and targets among the columns of a file."""
-    targets = options.targets or (current and current.model.targets)
+    targets = options.targets or (current.card.targets if current else None)
     if not targets:
         raise InvalidInput(
             "Which columns are the targets? Say so with ?targets=...",
@@ -238,7 +228,7 @@ def _solver(
 ) -> Solver:
     """The solver as it is recorded, once its device and its start are known to exist and fit."""
     model = options.model or found.default_model
-    solver = options.solver.solver(current and current.card.version)
+    solver = options.solver.solver(current.card.version if current else None)
     if not isinstance(solver, GradientDescent):
         return solver
     check_device(found.capabilities, solver.device)
@@ -253,9 +243,7 @@ def _solver(
         assert start.weights is not None
         assert start.intercept is not None
         if len(start.weights) != len(targets) or any(len(row) != len(features) for row in start.weights):
-            raise InvalidInput.at(
-                "/solver/start/weights", f"Expected {len(targets)} rows of {len(features)} weights."
-            )
+            raise InvalidInput.at("/solver/start/weights", f"Expected {len(targets)} rows of {len(features)} weights.")
         if len(start.intercept) != len(targets):
             raise InvalidInput.at("/solver/start/intercept", f"Expected {len(targets)} values.")
     return solver

@@ -109,7 +109,9 @@ def from_query(query: QueryParams) -> FileOptions:
     if twice or unknown:
         details = [Detail("There is no such option.", pointer="") for _ in unknown[:1]]
         details += [Detail(f'"{name}" stands twice.') for name in twice if name in known]
-        raise InvalidInput(f"The query has unknown or repeated options. Known are: {', '.join(sorted(known))}.", details)
+        raise InvalidInput(
+            f"The query has unknown or repeated options. Known are: {', '.join(sorted(known))}.", details
+        )
     plain: dict[str, Any] = {name: value for name, value in query.items() if name not in _SOLVER_FIELDS}
     for name in _LISTS:
         if name in plain:

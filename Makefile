@@ -1,0 +1,39 @@
+# `make run` and `make test` are all a user needs; both install what they need, and are quick the second time.
+
+PYTHON ?= python3
+PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: run test install check model clean
+
+run: .venv/.service
+	exec .venv/bin/uvicorn app.main:app --log-config app/logging.json --timeout-graceful-shutdown 10
+
+test: .venv/.development
+	.venv/bin/python -m pytest
+
+install: .venv/.development
+
+check: .venv/.development
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+model: .venv/.service
+	rm -f models/crop-yield/000001.safetensors models/crop-yield/current
+	.venv/bin/python models/rebuild.py models
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+	$(PIP) --upgrade pip
+
+.venv/.service: .venv/bin/python pyproject.toml constraints.txt
+	$(PIP) -e .
+	touch $@
+
+.venv/.development: .venv/.service
+	$(PIP) -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf .venv .linserve build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
