@@ -16,12 +16,11 @@ class JsonLines(JsonFormatter):
 
     def __init__(self) -> None:
         super().__init__(
-            "{asctime}{levelname}{name}{message}",
+            "{levelname}{name}{message}",
             style="{",
-            datefmt="%Y-%m-%dT%H:%M:%S",
-            rename_fields={"asctime": "time", "levelname": "level", "name": "logger"},
+            timestamp="time",  # RFC 3339, UTC
+            rename_fields={"levelname": "level", "name": "logger"},
         )
-        self.default_msec_format = "%s.%03dZ"
 
     def process_log_record(self, log_data: dict[str, object]) -> dict[str, object]:
         if (current := request_id.get()) is not None:

@@ -41,8 +41,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, stop_soon)
     workshop = Workshop(Registry(settings.models), Spool(settings.spool), settings.checkpoints)
     serve(settings.job_database_url, settings.executor, workshop, settings.capabilities, stop)
-    # A job under way has threads that outlive main; it goes on from its checkpoint at the next start.
-    os._exit(0)
+    os._exit(0)  # without waiting for the threads of a job under way
 
 
 def _die_with_parent() -> None:

@@ -36,7 +36,7 @@ class JobFailed(Exception):
 
 
 def serve(database_url: str, executor: str, workshop: Workshop, capabilities: Path, stop: threading.Event) -> None:
-    """Run jobs until `stop` is set. A job under way is left as it is and goes on with the next start.
+    """Run jobs until `stop` is set; the process is then to exit. A job under way goes on with the next start.
 
     `executor` names this trainer; of two alive at once no two may have the same name. Whether it has CUDA is written
     to the file `capabilities`, so that a job that wants it can be refused at once.
@@ -61,8 +61,8 @@ def serve(database_url: str, executor: str, workshop: Workshop, capabilities: Pa
     workshop.spool.sweep(_wanted_uploads())
     threading.Thread(target=_load_torch, args=(capabilities,), name="load-torch", daemon=True).start()
     _log.info("trainer ready")
+    # Nothing is wound up: what a kill -9 may not lose, a stop need not save.
     stop.wait()
-    DBOS.destroy(workflow_completion_timeout_sec=0)
 
 
 def _register(workshop: Workshop) -> None:

@@ -75,7 +75,7 @@ class JobQueue:
     def check_room(self) -> None:
         """Raises QueueFull where as many jobs wait as may."""
         waiting = self.connect().list_queued_workflows(
-            queue_name=_constants().QUEUE, limit=self._max_queued + 1, load_input=False
+            queue_name=_constants().QUEUE, status="ENQUEUED", limit=self._max_queued + 1, load_input=False
         )
         if len(waiting) >= self._max_queued:
             raise QueueFull(f"{self._max_queued} training jobs are waiting already.")

@@ -60,7 +60,7 @@ class SufficientStatistics:
                     statistics = cls.from_block(x, y) if statistics is None else statistics.add(x, y)
         if statistics is None:
             raise InvalidInput("There are no rows to train on.")
-        if not np.isfinite(statistics.factor).all():
+        if not (np.isfinite(statistics.factor).all() and np.isfinite(statistics.scale).all()):
             raise InvalidInput("The values are too large: their squares leave the range of 64-bit numbers.")
         return statistics
 
@@ -96,7 +96,7 @@ class SufficientStatistics:
         # [1, (z - s2)/c2] = [1, (z - s1)/c1] T with T upper triangular, so R T is the factor in the other coordinates.
         change: Array = np.diag(np.concatenate([[1.0], self.scale / scale]))
         change[0, 1:] = (self.shift - shift) / scale
-        return np.asarray(self.factor @ change)
+        return np.asarray(self.factor @ change, dtype=np.float64)
 
     @property
     def targets(self) -> int:
@@ -105,7 +105,7 @@ class SufficientStatistics:
     @property
     def mean(self) -> Array:
         """Mean of every column, features first: (p + k,)."""
-        return self.shift + self.scale * (self.factor[0, 1:] / self.factor[0, 0])
+        return np.asarray(self.shift + self.scale * (self.factor[0, 1:] / self.factor[0, 0]))
 
     @property
     def centred_factor(self) -> Array:

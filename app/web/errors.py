@@ -1,5 +1,6 @@
 """Every error as application/problem+json (RFC 9457), and the one table from errors to statuses."""
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,6 +15,7 @@ from starlette.responses import Response
 
 from app import errors
 from app.data.json_rows import escaped
+from app.data.names import MAX_NAME_LENGTH
 from app.errors import Detail, InvalidInput, LinserveError, MalformedBody
 from app.logs import request_id
 
@@ -159,12 +161,16 @@ def _place(detail: Detail) -> dict[str, Any]:
 
 def _pointer(location: Iterable[object]) -> str:
     # Pydantic puts the name of the chosen alternative into the place; it is not in the body.
-    steps = [str(step) for step in location if step not in ("exact", "gradient_descent", "word", "object")]
-    return "".join(f"/{escaped(step)}" for step in steps)
+    steps = (str(step) for step in location if step not in ("exact", "gradient_descent", "word", "object"))
+    # An unknown name may be anything; where it is longer than a name can be, the place is what holds it.
+    short = itertools.takewhile(lambda step: len(step) <= MAX_NAME_LENGTH, steps)
+    return "".join(f"/{escaped(step)}" for step in short)
 
 
 def _sentence(fault: Mapping[str, Any]) -> str:
     message = str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
         message = "There is no such option"
+    elif fault["type"] == "union_tag_invalid":
+        message = f"Expected one of{message.rpartition(':')[2]}"  # pydantic repeats what was given instead
     return f"{message}." if message[-1] not in ".!?" else message

@@ -15,7 +15,7 @@ from app.data.csv_rows import read_header
 from app.data.json_rows import are_objects, to_matrix
 from app.data.names import check_names
 from app.data.training_rows import write_matrix
-from app.errors import Detail, InvalidInput, ModelNotFound
+from app.errors import Detail, InvalidInput, ModelNotFound, NotFound
 from app.jobs.capabilities import check_device
 from app.jobs.job import Job
 from app.jobs.training_request import TrainingRequest
@@ -234,7 +234,10 @@ def _solver(
     check_device(found.capabilities, solver.device)
     start = solver.start
     if isinstance(start, Start) and start.version is not None:
-        version = found.registry.version(model, start.version).model
+        try:
+            version = found.registry.version(model, start.version).model
+        except NotFound as error:
+            raise InvalidInput.at("/solver/start/version", error.message) from None
         if (list(version.features), list(version.targets)) != (list(features), list(targets)):
             raise InvalidInput.at(
                 "/solver/start", f"Version {start.version} has other features or targets than these rows."

@@ -1,0 +1,188 @@
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from app.data.csv_rows import BLOCK_BYTES, read_csv, read_header
+from app.errors import Detail, InvalidInput
+
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+PRINTABLE = st.text(min_size=1, max_size=8).filter(str.isprintable)
+
+
+def stored(folder: Path, content: bytes | str) -> Path:
+    path = folder / "rows.csv"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def rows_of(path: Path, *columns: str) -> list[list[float]]:
+    return [row for block in read_csv(path, columns) for row in block.tolist()]
+
+
+def refusal(path: Path, *columns: str) -> InvalidInput:
+    with pytest.raises(InvalidInput) as refused:
+        rows_of(path, *columns)
+    return refused.value
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(FLOATS, FLOATS), min_size=1, max_size=8))
+def test_floats_survive_csv_to_the_last_bit(tmp_path: Path, rows: list[tuple[float, float]]) -> None:
+    text = "a,b\n" + "".join(f"{first!r},{second!r}\n" for first, second in rows)
+    (block,) = read_csv(stored(tmp_path, text), ["a", "b"])
+    assert_array_equal(block, np.array(rows), strict=True)
+    assert_array_equal(np.signbit(block), np.signbit(np.array(rows)))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(PRINTABLE, min_size=1, max_size=4, unique=True), st.data())
+def test_any_printable_names_written_as_csv_are_read_back_and_chosen_in_any_order(
+    tmp_path: Path, names: list[str], data: st.DataObject
+) -> None:
+    path = tmp_path / "rows.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, quoting=csv.QUOTE_ALL)
+        writer.writerow(names)
+        writer.writerow(range(len(names)))
+    assert read_header(path) == names
+    chosen = data.draw(st.permutations(names))
+    assert rows_of(path, *chosen) == [[names.index(name) for name in chosen]]
+
+
+def test_columns_come_in_the_asked_order_and_others_are_not_read(tmp_path: Path) -> None:
+    path = stored(tmp_path, "a,note,b\n1,first,2\n3,second,4\n")
+    assert rows_of(path, "b", "a") == [[2, 1], [4, 3]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a,b\r\n1,2\r\n",
+        "\ufeffa,b\n1,2\n",
+        '"a","b"\n"1","2"\n',
+        "a,b\n 1 ,2 \n",
+        "a,b\n1,2",
+        "a,b\n\n1,2\n\n",
+        "a,b\n1.0e0,200E-2\n",
+    ],
+    ids=["CRLF", "byte order mark", "quotes", "blanks", "no last newline", "empty lines", "exponents"],
+)
+def test_the_dialects_of_spreadsheets_are_read(tmp_path: Path, text: str) -> None:
+    assert rows_of(stored(tmp_path, text), "a", "b") == [[1, 2]]
+
+
+def test_a_header_alone_has_no_rows(tmp_path: Path) -> None:
+    assert rows_of(stored(tmp_path, "a,b\n"), "a", "b") == []
+
+
+@pytest.mark.parametrize("content", [b"", b"\n"])
+def test_a_file_without_a_header_is_refused(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(InvalidInput, match="needs a header row"):
+        read_header(stored(tmp_path, content))
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfea\x00", "temp\u00e9,b\n".encode("latin-1"), b'a,"' + b"x" * 200_000])
+def test_a_file_that_is_no_text_with_a_header_is_refused(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(InvalidInput, match="not UTF-8 text with a header row"):
+        read_header(stored(tmp_path, content))
+
+
+def test_a_header_is_read_although_the_first_block_ends_inside_a_character(tmp_path: Path) -> None:
+    head = "größe,b\n".encode()
+    body = "ä".encode() * BLOCK_BYTES  # two bytes each, so that one of the two cuts is inside
+    assert read_header(stored(tmp_path, head + body)) == ["größe", "b"]
+    assert read_header(stored(tmp_path, head + b" " + body)) == ["größe", "b"]
+
+
+def test_a_line_separator_in_a_name_does_not_end_the_header(tmp_path: Path) -> None:
+    # For Python's splitlines it does, for CSV (RFC 4180) and pyarrow it does not.
+    path = stored(tmp_path, "a,b\u2028c,d\n1,2,3\n")
+    assert read_header(path) == ["a", "b\u2028c", "d"]
+    assert rows_of(path, "a", "d") == [[1, 3]]
+
+
+def test_a_name_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        read_header(stored(tmp_path, "a,b,a\n1,2,3\n"))
+    assert refused.value.details == (Detail("The name stands twice.", row=1),)
+
+
+def test_missing_columns_are_named(tmp_path: Path) -> None:
+    error = refusal(stored(tmp_path, "a,b\n1,2\n"), "c", "a", "d")
+    assert error.details == (Detail('No column "c".', row=1), Detail('No column "d".', row=1))
+
+
+@pytest.mark.parametrize(
+    ("cell", "fault"),
+    [
+        ("", "The value is missing."),
+        ("NA", "The value is missing."),
+        ("nan", "The value is missing."),
+        ("inf", "The value is not a finite number."),
+        ("-inf", "The value is not a finite number."),
+        ("1e999", "The value is not a finite number."),
+        ("true", "The value is not a number."),
+        ("0x10", "The value is not a number."),
+        ("1_000", "The value is not a number."),
+        ("'; drop", "The value is not a number."),
+        ('"1,5"', "The value is not a number."),
+    ],
+)
+def test_what_is_no_finite_number_is_refused_with_row_and_column(tmp_path: Path, cell: str, fault: str) -> None:
+    error = refusal(stored(tmp_path, f"a,b\n1,2\n3,{cell}\n5,6\n"), "a", "b")
+    assert error.details == (Detail(fault, row=3, column="b"),)
+    assert error.message == f'Row 3, column "b": {fault}'
+
+
+def test_the_column_is_named_rightly_whatever_the_order_asked_for(tmp_path: Path) -> None:
+    path = stored(tmp_path, "a,b,c\n1,x,\n")
+    assert refusal(path, "c", "b", "a").details[0].column == "b"
+    assert refusal(path, "c", "a").details[0].column == "c"
+
+
+def test_a_fault_in_a_column_that_is_not_read_does_not_matter(tmp_path: Path) -> None:
+    assert rows_of(stored(tmp_path, "a,b\n1,x\n2,\n"), "a") == [[1], [2]]
+
+
+@pytest.mark.parametrize(("row", "found"), [("3", 1), ("3,4,5", 3)])
+def test_a_row_with_another_number_of_values_is_refused_with_its_number(tmp_path: Path, row: str, found: int) -> None:
+    error = refusal(stored(tmp_path, f"a,b\n1,2\n{row}\n"), "a", "b")
+    assert error.details == (Detail(f"Expected 2 values, found {found}.", row=3),)
+
+
+@pytest.mark.parametrize(
+    ("last", "detail"),
+    [
+        ("3,x", Detail("The value is not a number.", row=400_002, column="b")),
+        ("3,", Detail("The value is missing.", row=400_002, column="b")),
+        ("3", Detail("Expected 2 values, found 1.", row=400_002)),
+    ],
+)
+def test_row_numbers_count_on_from_block_to_block(tmp_path: Path, last: str, detail: Detail) -> None:
+    path = stored(tmp_path, "a,b\n" + "1,2\n" * 400_000 + last + "\n")
+    assert path.stat().st_size > BLOCK_BYTES
+    assert refusal(path, "a", "b").details == (detail,)
+
+
+def test_a_long_file_comes_in_blocks_and_no_row_is_lost(tmp_path: Path) -> None:
+    path = stored(tmp_path, "a,b\n" + "".join(f"{index},{-index}\n" for index in range(150_000)))
+    blocks = list(read_csv(path, ["b", "a"]))
+    assert len(blocks) > 1
+    assert_array_equal(np.concatenate(blocks), np.column_stack([-np.arange(150_000.0), np.arange(150_000.0)]))
+
+
+def test_a_row_longer_than_a_block_is_refused(tmp_path: Path) -> None:
+    path = stored(tmp_path, "a,b\n" + "1" * (2 * BLOCK_BYTES) + ",2\n")
+    assert str(BLOCK_BYTES) in refusal(path, "a", "b").message
+
+
+def test_no_message_repeats_the_input(tmp_path: Path) -> None:
+    for content in ("a,b\n1,secret\n", "a,b\nsecret\n", "a,b\n1,2\nsecret,secret,secret\n"):
+        error = refusal(stored(tmp_path, content), "a", "b")
+        assert "secret" not in error.message
+        assert not any("secret" in detail.message for detail in error.details)

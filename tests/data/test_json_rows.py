@@ -1,0 +1,154 @@
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from app.data.json_rows import MAX_DETAILS, are_objects, escaped, to_matrix
+from app.errors import Detail, InvalidInput
+
+NAMES = ("temp", "rainfall", "humidity")
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**70), 2**70)
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> tuple[list[str], list[list[float]]]:
+    names = draw(st.lists(st.text(min_size=1, max_size=5), min_size=1, max_size=4, unique=True))
+    row = st.lists(NUMBERS, min_size=len(names), max_size=len(names))
+    return names, draw(st.lists(row, min_size=1, max_size=5))
+
+
+def refusal(rows: list[Any], names: tuple[str, ...] = NAMES) -> InvalidInput:
+    with pytest.raises(InvalidInput) as refused:
+        to_matrix(rows, names, "/instances")
+    return refused.value
+
+
+def places(rows: list[Any], names: tuple[str, ...] = NAMES) -> list[str | None]:
+    return [detail.pointer for detail in refusal(rows, names).details]
+
+
+@settings(max_examples=80, deadline=None)
+@given(tables())
+def test_arrays_become_a_matrix_to_the_last_bit(table: tuple[list[str], list[list[float]]]) -> None:
+    names, rows = table
+    found = to_matrix(json.loads(json.dumps(rows)), names, "/instances")
+    assert_array_equal(found, np.array([[float(value) for value in row] for row in rows]), strict=True)
+
+
+@settings(max_examples=80, deadline=None)
+@given(tables(), st.data())
+def test_objects_with_their_keys_in_any_order_are_the_same_rows(
+    table: tuple[list[str], list[list[float]]], data: st.DataObject
+) -> None:
+    names, rows = table
+    orders = st.permutations(range(len(names)))
+    objects = [{names[index]: row[index] for index in data.draw(orders)} for row in rows]
+    assert_array_equal(to_matrix(objects, names, "/instances"), to_matrix(rows, names, "/instances"), strict=True)
+
+
+def test_the_first_row_sets_the_form_of_all() -> None:
+    assert are_objects([{"temp": 1}, [1]])
+    assert not are_objects([[1], {"temp": 1}])
+    assert places([[1, 2, 3], {"temp": 1, "rainfall": 2, "humidity": 3}]) == ["/instances/1"]
+    assert places([{"temp": 1, "rainfall": 2, "humidity": 3}, [1, 2, 3]]) == ["/instances/1"]
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        (True, "a boolean"),
+        (False, "a boolean"),
+        ("1", "a string"),
+        (None, "null"),
+        ([1], "an array"),
+        ({}, "an object"),
+    ],
+)
+def test_only_numbers_are_numbers(value: Any, what: str) -> None:
+    expected = f"Expected a number, found {what}."
+    assert refusal([[1, 2, 3], [1, value, 3]]).details == (Detail(expected, pointer="/instances/1/1"),)
+    objects = [{"temp": 1, "rainfall": value, "humidity": 3}]
+    assert refusal(objects).details == (Detail(expected, pointer="/instances/0/rainfall"),)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 10**309, -(10**400)])
+def test_numbers_that_64_bits_cannot_hold_are_refused(value: float) -> None:
+    expected = "The number is not finite, or too large for 64 bits."
+    assert refusal([[1, 2, value]]).details == (Detail(expected, pointer="/instances/0/2"),)
+    objects = [{"temp": value, "rainfall": 2, "humidity": 3}]
+    assert refusal(objects).details == (Detail(expected, pointer="/instances/0/temp"),)
+
+
+@pytest.mark.parametrize("row", [[1, 2], [1, 2, 3, 4], []])
+def test_an_array_of_another_length_is_refused_with_the_names_that_are_wanted(row: list[int]) -> None:
+    expected = f"Expected 3 values (temp, rainfall, humidity), found {len(row)}."
+    assert refusal([[1, 2, 3], row]).details == (Detail(expected, pointer="/instances/1"),)
+    assert refusal([row, row]).details[0] == Detail(expected, pointer="/instances/0")
+
+
+def test_missing_names_are_told_one_by_one() -> None:
+    assert refusal([{"rainfall": 1}]).details == (
+        Detail('"temp" is missing.', pointer="/instances/0"),
+        Detail('"humidity" is missing.', pointer="/instances/0"),
+    )
+
+
+def test_an_unknown_name_is_refused_and_not_repeated() -> None:
+    error = refusal([{"temp": 1, "rainfall": 2, "humidity": 3, "password": 4, "second": 5}])
+    assert error.details == (Detail("An unknown name; known are temp, rainfall, humidity.", pointer="/instances/0"),)
+    assert "password" not in str(error)
+
+
+def test_an_unknown_name_is_found_behind_any_number_of_others() -> None:
+    row = {"temp": 1, "rainfall": 2, "humidity": 3} | {f"column {index}": index for index in range(1000)}
+    assert places([row]) == ["/instances/0"]
+
+
+@pytest.mark.parametrize(
+    ("row", "what"), [(5, "a number"), (2.5, "a number"), ("abc", "a string"), (None, "null"), (True, "a boolean")]
+)
+def test_a_row_that_is_no_row_is_refused(row: Any, what: str) -> None:
+    expected = (Detail(f"Expected an object or an array of numbers, found {what}.", pointer="/instances/0"),)
+    assert refusal([row]).details == expected
+    after = Detail(expected[0].message, pointer="/instances/1")
+    assert refusal([[1, 2, 3], row]).details == (after,)
+    assert refusal([{"temp": 1, "rainfall": 2, "humidity": 3}, row]).details == (after,)
+
+
+def test_a_string_as_long_as_a_row_is_no_row() -> None:
+    assert places([[1, 2, 3], "123"]) == ["/instances/1"]
+    assert places(["123"]) == ["/instances/0"]
+
+
+def test_at_most_twenty_faults_are_told_and_the_message_says_that_there_are_more() -> None:
+    error = refusal([[None, None, None]] * 100)
+    assert len(error.details) == MAX_DETAILS == 20
+    assert error.details[-1].pointer == "/instances/6/1"
+    assert error.message.startswith("20+ fault")
+    assert refusal([[1, 2, None]]).message.startswith("1 fault")
+
+
+def test_faults_are_told_in_the_order_of_the_rows() -> None:
+    assert places([[1, None, None], 5, [1, 2], [1, 2, "x"]]) == [
+        "/instances/0/1",
+        "/instances/0/2",
+        "/instances/1",
+        "/instances/2",
+        "/instances/3/2",
+    ]
+
+
+def test_names_are_escaped_in_pointers() -> None:
+    assert escaped("a/b~c/~1") == "a~1b~0c~1~01"
+    assert places([{"m/s~": None}], ("m/s~",)) == ["/instances/0/m~1s~0"]
+
+
+def test_a_list_of_very_many_names_is_cut_short() -> None:
+    names = tuple(f"x{index}" for index in range(1000))
+    message = refusal([[1]], names).details[0].message
+    assert message.startswith("Expected 1000 values (x0, x1, ")
+    assert message.endswith("x19, ...), found 1.")

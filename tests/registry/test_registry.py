@@ -1,0 +1,509 @@
+import logging
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from app.errors import Conflict, InvalidInput, ModelFileInvalid, ModelNotFound, Unavailable, VersionNotFound
+from app.registry.model_card import ModelCard
+from app.registry.registry import Registry
+from app.registry.version_file import Version, encode
+from app.regression.linear_model import LinearModel
+from app.regression.solvers import Exact
+from app.regression.sufficient_statistics import SufficientStatistics
+
+ROWS = np.array([[1.0], [2.0], [4.0]])
+STATISTICS = SufficientStatistics.from_block(ROWS, ROWS)
+CARD = ModelCard(
+    model="line",
+    version=0,
+    features=("x",),
+    targets=("y",),
+    created_at="2026-07-01T12:00:00.000Z",
+    job=None,
+    parent=None,
+    solver=Exact(),
+    rows=3,
+    rank=2,
+    condition_number=1.0,
+    metrics={"mse": 0.0},
+)
+HOSTILE = ["..", ".", "", "A", "a/b", "a/../line", "../line", "/line", "line/", ".line", "line.", "-line", "line\n",
+           "a b", "a\0b", "a\\b", "ä", "\ud800", "\udcff", "a" * 65, "a" * 5000]  # fmt: skip
+
+PUBLISHER = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from app.registry.registry import Registry
+
+registry = Registry(Path(sys.argv[1]))
+first = registry.version("line", 1)
+print("ready", flush=True)
+sys.stdin.readline()
+print(*[registry.publish(replace(first.card, job=None), first.model).card.version for _ in range(15)])
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def registry(folder: Path) -> Registry:
+    return Registry(folder)
+
+
+def line(slope: float) -> LinearModel:
+    return LinearModel(("x",), ("y",), np.array([[slope]]), np.zeros(1), STATISTICS)
+
+
+def slope(version: Version) -> float:
+    return float(version.model.weights[0, 0])
+
+
+def published(registry: Registry, *slopes: float, model: str = "line", promoted: int | None = None) -> None:
+    for one in slopes:
+        registry.publish(replace(CARD, model=model), line(one))
+    if promoted is not None:
+        registry.promote(model, promoted)
+
+
+def file_of(folder: Path, number: int, model: str = "line") -> Path:
+    return folder / model / f"{number:06d}.safetensors"
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 4
+    path.write_bytes(content)
+
+
+def make_foreign(path: Path) -> None:
+    path.write_bytes(b"PK\x03\x04 something else")
+
+
+def make_empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+DAMAGES = pytest.mark.parametrize("damage", [truncate, flip_a_bit, make_foreign, make_empty, Path.unlink])
+
+
+def everything_under(folder: Path) -> dict[str, bytes | str]:
+    return {
+        str(path.relative_to(folder)): str(path.readlink())
+        if path.is_symlink()
+        else path.read_bytes()
+        if path.is_file()
+        else "folder"
+        for path in folder.rglob("*")
+    }
+
+
+def test_versions_are_numbered_from_one_and_read_back(registry: Registry, folder: Path) -> None:
+    assert [registry.publish(CARD, line(number)).card.version for number in (1, 2, 3)] == [1, 2, 3]
+    other = Registry(folder)
+    assert other.versions("line") == [1, 2, 3]
+    assert [slope(other.version("line", number)) for number in (1, 2, 3)] == [1, 2, 3]
+    assert other.version("line", 2).card == replace(CARD, version=2)
+    assert other.path("line", 2) == file_of(folder, 2)
+
+
+def test_the_number_on_the_card_does_not_matter(registry: Registry) -> None:
+    assert registry.publish(replace(CARD, version=99), line(1)).card.version == 1
+
+
+def test_publishing_promotes_nothing(registry: Registry) -> None:
+    published(registry, 1, 2)
+    assert registry.models() == []
+    assert registry.current_number("line") is None
+    with pytest.raises(ModelNotFound):
+        registry.current("line")
+
+
+def test_publishing_and_promoting_leave_nothing_else_behind(registry: Registry, folder: Path) -> None:
+    published(registry, 1, 2, promoted=1)
+    registry.promote("line", 2)
+    assert sorted(path.name for path in (folder / "line").iterdir()) == [
+        "000001.safetensors",
+        "000002.safetensors",
+        "current",
+    ]
+
+
+def test_a_promotion_is_seen_by_every_reader_at_its_next_look(registry: Registry, folder: Path) -> None:
+    published(registry, 1, 2, promoted=1)
+    reader = Registry(folder)
+    assert slope(reader.current("line")) == 1
+    registry.promote("line", 2)
+    assert slope(reader.current("line")) == 2
+    assert reader.current_number("line") == 2
+    registry.promote("line", 1)
+    assert slope(reader.current("line")) == 1
+
+
+def test_what_did_not_change_is_not_loaded_again(registry: Registry) -> None:
+    published(registry, 1, 2, promoted=1)
+    assert registry.current("line") is registry.current("line")
+    assert registry.version("line", 2) is registry.version("line", 2)
+
+
+def test_more_versions_than_are_kept_in_memory_can_be_read(registry: Registry) -> None:
+    published(registry, *range(1, 71))
+    for _ in range(2):
+        assert [slope(registry.version("line", number)) for number in range(1, 71)] == list(range(1, 71))
+
+
+def test_current_is_a_relative_link_so_that_the_folder_can_move(registry: Registry, folder: Path) -> None:
+    published(registry, 1, promoted=1)
+    assert (folder / "line" / "current").readlink() == Path("000001.safetensors")
+    moved = folder.rename(folder.with_name("moved"))
+    assert slope(Registry(moved).current("line")) == 1
+
+
+def test_models_with_a_current_version_are_listed(registry: Registry, folder: Path) -> None:
+    assert registry.models() == []
+    published(registry, 1, model="beta", promoted=1)
+    published(registry, 1, model="alpha", promoted=1)
+    published(registry, 1, model="unpromoted")
+    (folder / "Not a model").mkdir()
+    (folder / "Not a model" / "current").symlink_to("000001.safetensors")
+    (folder / "rebuild.py").touch()
+    assert registry.models() == ["alpha", "beta"]
+
+
+def test_readers_never_see_anything_but_whole_versions_while_promotions_go_on(registry: Registry, folder: Path) -> None:
+    published(registry, 1, 2, promoted=1)
+
+    def promote_to_and_fro() -> None:
+        for index in range(100):
+            registry.promote("line", 1 + index % 2)
+
+    writer = threading.Thread(target=promote_to_and_fro)
+    reader = Registry(folder)
+    writer.start()
+    seen = set()
+    while writer.is_alive():
+        version = reader.current("line")
+        assert slope(version) == version.card.version
+        assert Registry(folder).current_number("line") in (1, 2)
+        seen.add(version.card.version)
+    writer.join()
+    assert seen <= {1, 2}
+
+
+def test_publishers_in_threads_never_share_a_number(folder: Path) -> None:
+    def publish(publisher: int) -> list[tuple[int, float]]:
+        registry = Registry(folder)
+        found = []
+        for index in range(8):
+            version = registry.publish(CARD, line(100 * publisher + index))
+            found.append((version.card.version, slope(version)))
+        return found
+
+    with ThreadPoolExecutor(6) as pool:
+        parts = list(pool.map(publish, range(6)))
+    numbered = dict(pair for part in parts for pair in part)
+    assert sorted(numbered) == list(range(1, 49))
+    registry = Registry(folder)
+    assert registry.versions("line") == list(range(1, 49))
+    for number, expected in numbered.items():
+        version = registry.version("line", number)
+        assert (version.card.version, slope(version)) == (number, expected)
+    assert not list((folder / "line").glob(".*"))
+
+
+def test_publishers_in_processes_never_share_a_number(registry: Registry, folder: Path) -> None:
+    published(registry, 1)
+    command = [sys.executable, "-c", PUBLISHER, str(folder)]
+    publishers = [
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+        )
+        for _ in range(3)
+    ]
+    try:
+        for publisher in publishers:
+            assert publisher.stdout is not None
+            assert publisher.stdout.readline() == "ready\n"
+        for publisher in publishers:
+            assert publisher.stdin is not None
+            publisher.stdin.write("go\n")
+            publisher.stdin.flush()
+        numbers = [int(word) for publisher in publishers for word in publisher.communicate(timeout=60)[0].split()]
+    finally:
+        for publisher in publishers:
+            publisher.kill()
+            publisher.communicate()
+    assert sorted(numbers) == list(range(2, 47))
+    assert registry.versions("line") == list(range(1, 47))
+    assert [registry.version("line", number).card.version for number in range(1, 47)] == list(range(1, 47))
+
+
+def test_a_job_publishes_once(registry: Registry, folder: Path) -> None:
+    published(registry, 1)
+    first = registry.publish(replace(CARD, job="a"), line(2))
+    published(registry, 3)
+    again = Registry(folder).publish(replace(CARD, job="a"), line(4))
+    assert (again.card.version, slope(again)) == (first.card.version, slope(first)) == (2, 2)
+    assert registry.publish(replace(CARD, job="b"), line(5)).card.version == 4
+    assert registry.versions("line") == [1, 2, 3, 4]
+
+
+def test_a_jobs_version_is_found_in_its_own_model_alone(registry: Registry) -> None:
+    registry.publish(replace(CARD, job="a"), line(2))
+    found = registry.find("line", "a")
+    assert found is not None
+    assert (found.card.job, slope(found)) == ("a", 2)
+    assert registry.find("line", "b") is None
+    assert registry.find("other", "a") is None
+    assert registry.publish(replace(CARD, model="other", job="a"), line(3)).card.version == 1
+
+
+@DAMAGES
+def test_a_job_whose_version_is_damaged_publishes_again(
+    registry: Registry, folder: Path, damage: Callable[[Path], None]
+) -> None:
+    registry.publish(replace(CARD, job="a"), line(1))
+    published(registry, 2)
+    damage(file_of(folder, 1))
+    assert registry.find("line", "a") is None
+    assert registry.publish(replace(CARD, job="a"), line(3)).card.version == 3
+
+
+@DAMAGES
+def test_a_damaged_version_is_neither_read_nor_promoted(
+    registry: Registry, folder: Path, damage: Callable[[Path], None]
+) -> None:
+    published(registry, 1, 2, promoted=1)
+    damage(file_of(folder, 2))
+    for call in (registry.version, registry.promote):
+        with pytest.raises((ModelFileInvalid, VersionNotFound)):
+            call("line", 2)
+    assert slope(registry.current("line")) == 1
+    assert registry.current_number("line") == 1
+
+
+@DAMAGES
+def test_where_the_promoted_file_is_damaged_the_version_served_before_is_served_on(
+    registry: Registry, folder: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    published(registry, 1, 2, 3, promoted=1)
+    reader = Registry(folder)
+    assert slope(reader.current("line")) == 1
+    registry.promote("line", 3)
+    damage(file_of(folder, 3))
+    with caplog.at_level(logging.ERROR):
+        assert slope(reader.current("line")) == 1
+        assert slope(reader.current("line")) == 1
+    # It is told once, not with every request.
+    assert [record.getMessage() for record in caplog.records] == ["version refused"]
+
+
+@DAMAGES
+def test_a_new_reader_serves_the_newest_intact_version_below_a_damaged_one(
+    registry: Registry, folder: Path, damage: Callable[[Path], None]
+) -> None:
+    published(registry, 1, 2, 3, 4, promoted=3)
+    damage(file_of(folder, 3))
+    assert slope(Registry(folder).current("line")) == 2
+    damage(file_of(folder, 2))
+    assert slope(Registry(folder).current("line")) == 1
+
+
+@DAMAGES
+def test_where_no_version_is_intact_none_is_served(
+    registry: Registry, folder: Path, damage: Callable[[Path], None]
+) -> None:
+    published(registry, 1, 2, promoted=2)
+    damage(file_of(folder, 1))
+    damage(file_of(folder, 2))
+    with pytest.raises(ModelFileInvalid, match="missing or damaged") as refused:
+        Registry(folder).current("line")
+    assert str(folder) not in str(refused.value)
+
+
+def test_after_a_damaged_version_a_good_one_can_be_promoted(registry: Registry, folder: Path) -> None:
+    published(registry, 1, 2, 3, promoted=1)
+    reader = Registry(folder)
+    reader.current("line")
+    registry.promote("line", 2)
+    flip_a_bit(file_of(folder, 2))
+    assert slope(reader.current("line")) == 1
+    registry.promote("line", 3)
+    assert slope(reader.current("line")) == 3
+
+
+@pytest.mark.parametrize("target", ["../../secret", "/etc/passwd", "000001.deleted", "1.safetensors", "nowhere"])
+def test_a_current_link_to_anything_but_a_version_is_not_followed(
+    registry: Registry, folder: Path, target: str
+) -> None:
+    published(registry, 1)
+    (folder.parent / "secret").write_bytes(encode(replace(CARD, version=1), line(666)))
+    (folder / "line" / "current").symlink_to(target)
+    with pytest.raises(ModelFileInvalid):
+        registry.current("line")
+
+
+def test_foreign_files_in_a_models_folder_are_no_versions(registry: Registry, folder: Path) -> None:
+    published(registry, 1, promoted=1)
+    for name in ("yields.csv", "7.safetensors", "000009.safetensors.bak", ".000008.safetensors", "x000007.safetensors"):
+        (folder / "line" / name).write_bytes(b"something")
+    assert registry.versions("line") == [1]
+    assert registry.publish(CARD, line(2)).card.version == 2
+
+
+def test_a_foreign_card_in_the_folder_stops_no_job_from_publishing(registry: Registry, folder: Path) -> None:
+    published(registry, 1)
+    header = b'{"__metadata__":{"card":"[1]"}}'
+    header += b" " * (-len(header) % 8)
+    file_of(folder, 2).write_bytes(len(header).to_bytes(8, "little") + header)
+    assert registry.publish(replace(CARD, job="a"), line(3)).card.version == 3
+
+
+def test_deleted_versions_are_gone_and_their_numbers_are_never_used_again(registry: Registry, folder: Path) -> None:
+    published(registry, 1, 2, 3, promoted=1)
+    registry.delete("line", 3)
+    assert registry.versions("line") == [1, 2]
+    with pytest.raises(VersionNotFound, match="no version 3"):
+        registry.version("line", 3)
+    with pytest.raises(VersionNotFound):
+        registry.delete("line", 3)
+    with pytest.raises(VersionNotFound):
+        registry.promote("line", 3)
+    assert Registry(folder).publish(CARD, line(4)).card.version == 4
+    registry.delete("line", 2)
+    assert registry.publish(CARD, line(5)).card.version == 5
+    assert registry.versions("line") == [1, 4, 5]
+
+
+def test_the_number_of_an_only_version_that_was_deleted_is_not_used_again(registry: Registry, folder: Path) -> None:
+    published(registry, 1)
+    registry.delete("line", 1)
+    with pytest.raises(ModelNotFound):
+        registry.versions("line")
+    assert Registry(folder).publish(CARD, line(2)).card.version == 2
+
+
+def test_a_version_that_another_process_deleted_is_not_served_from_memory(registry: Registry, folder: Path) -> None:
+    published(registry, 1, 2, promoted=1)
+    reader = Registry(folder)
+    assert slope(reader.version("line", 2)) == 2
+    registry.delete("line", 2)
+    with pytest.raises(VersionNotFound):
+        reader.version("line", 2)
+
+
+def test_the_current_version_is_not_deleted(registry: Registry) -> None:
+    published(registry, 1, 2, promoted=2)
+    with pytest.raises(Conflict, match="Promote another one first"):
+        registry.delete("line", 2)
+    assert slope(registry.version("line", 2)) == 2
+    registry.promote("line", 1)
+    registry.delete("line", 2)
+    assert registry.versions("line") == [1]
+
+
+@pytest.mark.parametrize("number", [0, 2, -1, 10**6, 10**300])
+def test_a_version_there_is_not_is_not_found(registry: Registry, number: int) -> None:
+    published(registry, 1, promoted=1)
+    for call in (registry.version, registry.path, registry.promote, registry.delete):
+        with pytest.raises(VersionNotFound):
+            call("line", number)
+    assert registry.current_number("line") == 1
+
+
+def test_a_model_there_is_not_is_not_found(registry: Registry, folder: Path) -> None:
+    for call in (registry.current, registry.versions):
+        with pytest.raises(ModelNotFound, match='no model "line"'):
+            call("line")
+    for numbered in (registry.version, registry.path, registry.promote, registry.delete):
+        with pytest.raises(ModelNotFound, match='no model "line"'):
+            numbered("line", 1)
+    assert registry.find("line", "job") is None
+    assert registry.current_number("line") is None
+    assert not folder.exists()
+
+
+def test_a_model_whose_link_is_gone_is_not_found_although_it_was_served(registry: Registry, folder: Path) -> None:
+    published(registry, 1, promoted=1)
+    registry.current("line")
+    (folder / "line" / "current").unlink()
+    with pytest.raises(ModelNotFound):
+        registry.current("line")
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=ascii)
+def test_a_hostile_name_is_no_model_and_touches_nothing(registry: Registry, folder: Path, name: str) -> None:
+    published(registry, 1, 2, promoted=1)
+    # What a name that climbs out of its folder would find.
+    (folder / "current").symlink_to("line/000001.safetensors")
+    (folder.parent / "current").symlink_to("models/line/000001.safetensors")
+    (folder / "000001.safetensors").symlink_to("line/000001.safetensors")
+    (folder.parent / "000001.safetensors").symlink_to("models/line/000001.safetensors")
+    before = everything_under(folder.parent)
+    for call in (registry.current, registry.versions):
+        with pytest.raises(ModelNotFound) as refused:
+            call(name)
+        assert refused.value.message == 'There is no model "...".'
+    for numbered in (registry.version, registry.path, registry.promote, registry.delete):
+        with pytest.raises(ModelNotFound):
+            numbered(name, 1)
+    assert registry.find(name, "job") is None
+    assert registry.current_number(name) is None
+    with pytest.raises(InvalidInput):
+        registry.publish(replace(CARD, model=name), line(1))
+    assert everything_under(folder.parent) == before
+    assert name not in registry.models()
+
+
+@pytest.mark.parametrize("name", ["a", "0", "crop-yield", "a.b_c-d", "a" * 64, "a..b"])
+def test_plain_names_are_names_of_models(registry: Registry, name: str) -> None:
+    published(registry, 1, model=name, promoted=1)
+    assert registry.models() == [name]
+    assert slope(registry.current(name)) == 1
+
+
+def test_a_folder_that_cannot_be_written_is_unavailable_and_no_path_is_told(registry: Registry, folder: Path) -> None:
+    folder.mkdir()
+    (folder / "line").write_text("a file where the model's folder would be")
+    with pytest.raises(Unavailable, match="cannot be written") as refused:
+        registry.publish(CARD, line(1))
+    assert str(folder) not in refused.value.message
+    assert (folder / "line").read_text().startswith("a file")
+    with pytest.raises(ModelNotFound):
+        registry.versions("line")
+
+
+def test_a_model_whose_first_version_cannot_be_written_leaves_no_folder(registry: Registry, folder: Path) -> None:
+    with pytest.raises(TypeError):
+        registry.publish(replace(CARD, metrics={"mse": object()}), line(1))  # type: ignore[dict-item]
+    assert not (folder / "line").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
+def test_a_folder_closed_to_writing_is_unavailable_for_every_change(registry: Registry, folder: Path) -> None:
+    published(registry, 1, 2, promoted=1)
+    (folder / "line").chmod(0o500)
+    try:
+        with pytest.raises(Unavailable):
+            registry.publish(CARD, line(3))
+        for call in (registry.promote, registry.delete):
+            with pytest.raises(Unavailable):
+                call("line", 2)
+        assert slope(registry.current("line")) == 1
+    finally:
+        (folder / "line").chmod(0o700)

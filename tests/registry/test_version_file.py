@@ -1,0 +1,263 @@
+import json
+import math
+import struct
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.testing import assert_array_equal
+from safetensors.numpy import save
+
+from app.errors import ModelFileInvalid
+from app.registry.model_card import SCHEMA, ModelCard
+from app.registry.version_file import Version, encode, read, read_card
+from app.regression.linear_model import LinearModel
+from app.regression.solvers import Exact, GradientDescent, Solver, Start
+from app.regression.sufficient_statistics import SufficientStatistics
+
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+ROWS = np.array([[1.0], [2.0], [4.0]])
+MODEL = LinearModel(
+    ("x",), ("y",), np.array([[2.0]]), np.array([0.1]), SufficientStatistics.from_block(ROWS, ROWS), "no reason"
+)
+CARD = ModelCard(
+    model="line",
+    version=3,
+    features=("x",),
+    targets=("y",),
+    created_at="2026-07-01T12:00:00.000Z",
+    job="job",
+    parent=2,
+    solver=Exact(l2=0.5),
+    rows=3,
+    rank=2,
+    condition_number=1.0,
+    metrics={"y": {"r2": None, "rmse": 0.1}, "mse": 0.01},
+    no_intervals="no reason",
+    warnings=("a warning",),
+)
+
+
+def stored(folder: Path, content: bytes) -> Path:
+    path = folder / "000003.safetensors"
+    path.write_bytes(content)
+    return path
+
+
+def assert_identical(found: LinearModel, expected: LinearModel) -> None:
+    assert (found.features, found.targets) == (expected.features, expected.targets)
+    assert found.no_intervals == expected.no_intervals
+    assert found.statistics.features == expected.statistics.features
+    assert found.statistics.rows == expected.statistics.rows
+    pairs = [
+        (found.weights, expected.weights),
+        (found.intercept, expected.intercept),
+        *(
+            (getattr(found.statistics, name), getattr(expected.statistics, name))
+            for name in ("shift", "scale", "factor", "minimum", "maximum")
+        ),
+    ]
+    for one, other in pairs:
+        assert_array_equal(one.view(np.uint64), np.ascontiguousarray(other).view(np.uint64), strict=True)
+
+
+def assert_refused(path: Path) -> None:
+    with pytest.raises(ModelFileInvalid) as refused:
+        read(path)
+    assert str(path.parent) not in str(refused.value)
+
+
+def foreign(tensors: dict[str, tuple[str, list[int], bytes]], metadata: dict[str, str]) -> bytes:
+    """A safetensors file with tensors of any type, numpy's or not."""
+    header: dict[str, Any] = {"__metadata__": metadata}
+    content = b""
+    for name, (kind, shape, data) in tensors.items():
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [len(content), len(content) + len(data)]}
+        content += data
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return struct.pack("<Q", len(text)) + text + content
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(1, 4), st.integers(1, 3), st.data())
+def test_any_model_is_read_back_to_the_last_bit(tmp_path: Path, p: int, k: int, data: st.DataObject) -> None:
+    def drawn(*shape: int) -> np.ndarray[Any, np.dtype[np.float64]]:
+        return data.draw(arrays(np.float64, shape, elements=FLOATS))
+
+    model = LinearModel(
+        features=tuple(f"x{index}" for index in range(p)),
+        targets=tuple(f"y{index}" for index in range(k)),
+        weights=drawn(k, p),
+        intercept=drawn(k),
+        statistics=SufficientStatistics(
+            features=p,
+            rows=data.draw(st.integers(1, 2**53)),
+            shift=drawn(p + k),
+            scale=drawn(p + k),
+            factor=drawn(p + k + 1, p + k + 1),
+            minimum=drawn(p),
+            maximum=drawn(p),
+        ),
+    )
+    card = replace(CARD, features=model.features, targets=model.targets, rows=model.statistics.rows, no_intervals=None)
+    found = read(stored(tmp_path, encode(card, model)))
+    assert found.card == card
+    assert_identical(found.model, model)
+
+
+def test_arrays_that_lie_across_memory_are_stored_as_they_read(tmp_path: Path) -> None:
+    wide = SufficientStatistics.from_block(np.array([[1.0, 2.0], [3.0, 5.0], [4.0, 4.0]]), np.eye(3)[:, :2])
+    weights = np.array([[1.0, 2.0], [3.0, 4.0]]).T
+    assert not weights.flags.c_contiguous
+    model = LinearModel(("a", "b"), ("c", "d"), weights, np.zeros(2), wide)
+    card = replace(CARD, features=model.features, targets=model.targets, no_intervals=None)
+    assert_array_equal(read(stored(tmp_path, encode(card, model))).model.weights, [[1.0, 3.0], [2.0, 4.0]])
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.text(), st.text(), FLOATS, st.none() | st.integers(1, 10**12))
+def test_any_card_is_read_back_as_it_was(
+    tmp_path: Path, name: str, warning: str, metric: float, parent: int | None
+) -> None:
+    name, warning = (text.encode(errors="replace").decode() for text in (name, warning))
+    card = replace(
+        CARD, targets=(name,), warnings=(warning,), metrics={name: {"r2": metric}, "mse": metric}, parent=parent
+    )
+    path = stored(tmp_path, encode(card, MODEL))
+    assert read(path).card == card
+    assert read_card(path) == card
+
+
+@pytest.mark.parametrize(
+    "solver",
+    [
+        Exact(),
+        Exact(l2=1e-3, fit_intercept=False),
+        GradientDescent(),
+        GradientDescent(start=Start(version=7), batch_size=5, patience=3, device="cuda"),
+        GradientDescent(start=Start(weights=[[0.1, 1 / 3]], intercept=[math.pi])),
+    ],
+)
+def test_every_solver_is_read_back_as_it_was(tmp_path: Path, solver: Solver) -> None:
+    card = replace(CARD, solver=solver)
+    assert read(stored(tmp_path, encode(card, MODEL))).card == card
+
+
+def test_a_flip_of_any_bits_in_any_byte_is_refused_or_changes_nothing(tmp_path: Path) -> None:
+    content = encode(CARD, MODEL)
+    path = stored(tmp_path, content)
+    refused = 0
+    for index in range(len(content)):
+        for flip in (1 << index % 8, 0xFF):
+            altered = bytearray(content)
+            altered[index] ^= flip
+            path.write_bytes(altered)
+            try:
+                found = read(path)
+            except ModelFileInvalid:
+                refused += 1
+            else:
+                assert found.card == CARD
+                assert_identical(found.model, MODEL)
+    assert refused > 1.9 * len(content)  # all but blanks in the header, if those
+
+
+def test_a_flip_of_any_byte_leaves_a_card_or_a_refusal_and_no_other_error(tmp_path: Path) -> None:
+    # The card is read without its checksum, by whoever looks through the versions for a job's.
+    content = encode(CARD, MODEL)
+    path = stored(tmp_path, content)
+    for index in range(len(content)):
+        altered = bytearray(content)
+        altered[index] ^= 1 << index % 8
+        path.write_bytes(altered)
+        try:
+            assert isinstance(read_card(path), ModelCard)
+        except ModelFileInvalid:
+            continue
+
+
+def test_a_file_cut_off_anywhere_is_refused(tmp_path: Path) -> None:
+    content = encode(CARD, MODEL)
+    for length in range(len(content)):
+        assert_refused(stored(tmp_path, content[:length]))
+
+
+def test_a_file_with_something_behind_its_end_is_refused(tmp_path: Path) -> None:
+    assert_refused(stored(tmp_path, encode(CARD, MODEL) + b"\0"))
+
+
+@pytest.mark.parametrize("content", [b"", b"\0" * 4096, b"PK\x03\x04" + b"\0" * 60, b'{"weights": [1]}', b"\xff" * 64])
+def test_a_file_of_another_format_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = stored(tmp_path, content)
+    assert_refused(path)
+    with pytest.raises(ModelFileInvalid):
+        read_card(path)
+
+
+@pytest.mark.parametrize("metadata", [None, {}, {"format": "pt"}, {"card": "{}"}, {"card": "{}", "sha256": "0" * 64}])
+def test_a_safetensors_file_of_someone_else_is_refused(tmp_path: Path, metadata: dict[str, str] | None) -> None:
+    path = stored(tmp_path, save({"weights": np.ones((2, 2))}, metadata=metadata))
+    assert_refused(path)
+    with pytest.raises(ModelFileInvalid):
+        read_card(path)
+
+
+@pytest.mark.parametrize("kind", ["BF16", "F16", "F8_E4M3", "BOOL", "I4", "C64"])
+def test_tensors_of_any_other_type_are_refused(tmp_path: Path, kind: str) -> None:
+    # Half of the world's safetensors files hold bfloat16, which numpy does not know.
+    size = {"BF16": 2, "F16": 2, "C64": 8}.get(kind, 1)
+    assert_refused(stored(tmp_path, foreign({"weights": (kind, [1], b"\0" * size)}, {})))
+
+
+@pytest.mark.parametrize("card", ["[1]", "1", "null", '"card"', "[" * 100_000, "{", '{"schema": 1}', '{"schema": []}'])
+def test_a_card_that_is_no_card_is_refused(tmp_path: Path, card: str) -> None:
+    path = stored(tmp_path, save({"weights": np.ones(1)}, metadata={"card": card}))
+    assert_refused(path)
+    with pytest.raises(ModelFileInvalid):
+        read_card(path)
+
+
+def test_a_card_of_a_later_schema_is_refused_with_both_schemas_in_the_message(tmp_path: Path) -> None:
+    path = stored(tmp_path, encode(replace(CARD, schema=SCHEMA + 1), MODEL))
+    for reading in (read, read_card):
+        with pytest.raises(ModelFileInvalid, match=f"schema version {SCHEMA + 1}; this service reads {SCHEMA}"):
+            reading(path)
+
+
+def test_the_card_of_one_file_and_the_numbers_of_another_make_no_version(tmp_path: Path) -> None:
+    other = replace(MODEL, weights=np.array([[2.5]]))
+    one, two = encode(CARD, MODEL), encode(CARD, other)
+    assert len(one) == len(two)
+    header = 8 + struct.unpack("<Q", one[:8])[0]
+    assert_refused(stored(tmp_path, one[:header] + two[header:]))
+    assert_refused(stored(tmp_path, two[:header] + one[header:]))
+
+
+def test_a_file_that_is_not_there_is_told_from_one_that_is_damaged(tmp_path: Path) -> None:
+    for reading in (read, read_card):
+        with pytest.raises(FileNotFoundError):
+            reading(tmp_path / "000001.safetensors")
+
+
+def test_a_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "000001.safetensors"
+    path.mkdir()
+    assert_refused(path)
+    with pytest.raises(ModelFileInvalid):
+        read_card(path)
+
+
+def test_the_shipped_model_is_read() -> None:
+    shipped = Path(__file__).parents[2] / "models" / "crop-yield" / "000001.safetensors"
+    found = read(shipped)
+    assert isinstance(found, Version)
+    assert (found.card.model, found.card.version) == ("crop-yield", 1)
+    assert found.card.metrics["mse"] == pytest.approx(0.9094, abs=5e-5)
+    prediction = found.model.predict(np.array([[75.0, 63.0, 44.0]]))
+    assert prediction[0].tolist() == pytest.approx([53.80, 66.81], abs=5e-3)

@@ -1,0 +1,288 @@
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.testing import assert_allclose, assert_array_equal
+from numpy.typing import NDArray
+from scipy.special import betainc, betaincinv
+
+from app.regression.least_squares import Design, fit, infer, student_t_quantile, why_no_inference
+from app.regression.solvers import Exact
+from app.regression.sufficient_statistics import SufficientStatistics
+
+Array: TypeAlias = NDArray[np.float64]
+Rows: TypeAlias = tuple[Array, Array]
+
+YIELDS = np.loadtxt(Path(__file__).parents[2] / "models" / "crop-yield" / "yields.csv", delimiter=",", skiprows=1)
+
+# NIST StRD, Longley (1967): employment from price deflator, GNP, unemployed, armed forces, population, year.
+LONGLEY = np.array(
+    [
+        [60323, 83.0, 234289, 2356, 1590, 107608, 1947],
+        [61122, 88.5, 259426, 2325, 1456, 108632, 1948],
+        [60171, 88.2, 258054, 3682, 1616, 109773, 1949],
+        [61187, 89.5, 284599, 3351, 1650, 110929, 1950],
+        [63221, 96.2, 328975, 2099, 3099, 112075, 1951],
+        [63639, 98.1, 346999, 1932, 3594, 113270, 1952],
+        [64989, 99.0, 365385, 1870, 3547, 115094, 1953],
+        [63761, 100.0, 363112, 3578, 3350, 116219, 1954],
+        [66019, 101.2, 397469, 2904, 3048, 117388, 1955],
+        [67857, 104.6, 419180, 2822, 2857, 118734, 1956],
+        [68169, 108.4, 442769, 2936, 2798, 120445, 1957],
+        [66513, 110.8, 444546, 4681, 2637, 121950, 1958],
+        [68655, 112.6, 482704, 3813, 2552, 123366, 1959],
+        [69564, 114.2, 502601, 3931, 2514, 125368, 1960],
+        [69331, 115.7, 518173, 4806, 2572, 127852, 1961],
+        [70551, 116.9, 554894, 4007, 2827, 130081, 1962],
+    ]
+)
+LONGLEY_COEFFICIENTS = [
+    -3482258.63459582, 15.0618722713733, -0.0358191792925910, -2.02022980381683,
+    -1.03322686717359, -0.0511041056535807, 1829.15146461355,
+]  # fmt: skip
+LONGLEY_ERRORS = [
+    890420.383607373, 84.9149257747669, 0.0334910077722432, 0.488399681651699,
+    0.214274163161675, 0.226073200069370, 455.478499142212,
+]  # fmt: skip
+
+
+@st.composite
+def noisy_rows(draw: st.DrawFn) -> Rows:
+    """Rows in general position with features far from zero and in wildly different units."""
+    p, k = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    n = draw(st.integers(p + 3, 25))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    units = 10.0 ** np.array(draw(st.lists(st.integers(-6, 6), min_size=p, max_size=p)))
+    x = (rng.normal(size=(n, p)) + rng.uniform(-3, 3, p)) * units
+    y = (x / units) @ rng.normal(size=(p, k)) + rng.normal(size=k) + 0.3 * rng.normal(size=(n, k))
+    return x, y
+
+
+@st.composite
+def awkward_rows(draw: st.DrawFn) -> Rows:
+    """Small integers: constant, collinear and repeated columns, fewer rows than columns."""
+    n, p, k = draw(st.integers(1, 7)), draw(st.integers(1, 4)), draw(st.integers(1, 2))
+    values = st.integers(-2, 2).map(float)
+    return draw(arrays(np.float64, (n, p), elements=values)), draw(arrays(np.float64, (n, k), elements=values))
+
+
+def statistics_of(rows: Rows) -> SufficientStatistics:
+    return SufficientStatistics.from_block(*rows)
+
+
+def units_of(x: Array, *, centred: bool) -> Array:
+    """Root mean square of each column, of its deviations where it is centred."""
+    columns = x - x.mean(axis=0) if centred else x
+    return np.asarray(np.sqrt((columns**2).mean(axis=0)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(noisy_rows())
+def test_the_fit_is_the_least_squares_solution_of_the_rows(rows: Rows) -> None:
+    x, y = rows
+    units = units_of(x, centred=True)
+    expected, *_ = np.linalg.lstsq(np.column_stack([np.ones(len(x)), (x - x.mean(axis=0)) / units]), y)
+    found = fit(statistics_of(rows), Exact())
+    assert_allclose(found.weights * units, expected[1:].T, rtol=1e-8, atol=1e-9)
+    assert_allclose(found.weights @ x.mean(axis=0) + found.intercept, expected[0], rtol=1e-8, atol=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(noisy_rows())
+def test_without_an_intercept_the_fit_goes_through_the_origin(rows: Rows) -> None:
+    x, y = rows
+    units = units_of(x, centred=False)
+    expected, *_ = np.linalg.lstsq(x / units, y)
+    found = fit(statistics_of(rows), Exact(fit_intercept=False))
+    assert_array_equal(found.intercept, np.zeros(y.shape[1]))
+    assert_allclose(found.weights * units, expected.T, rtol=1e-7, atol=1e-8)
+
+
+@settings(max_examples=60, deadline=None)
+@given(noisy_rows(), st.floats(1e-3, 1e3))
+def test_ridge_is_its_closed_form_on_standardised_columns(rows: Rows, l2: float) -> None:
+    x, y = rows
+    deviation = units_of(x, centred=True)
+    z = (x - x.mean(axis=0)) / deviation
+    expected = np.linalg.solve(z.T @ z + l2 * np.eye(x.shape[1]), z.T @ (y - y.mean(axis=0)))
+    found = fit(statistics_of(rows), Exact(l2=l2))
+    assert_allclose(found.weights * deviation, expected.T, rtol=1e-8, atol=1e-10)
+    assert_allclose(found.intercept + found.weights @ x.mean(axis=0), y.mean(axis=0), rtol=1e-8, atol=1e-8)
+
+
+@settings(max_examples=40, deadline=None)
+@given(noisy_rows(), st.floats(1e-3, 1e3))
+def test_ridge_without_an_intercept_is_its_closed_form(rows: Rows, l2: float) -> None:
+    x, y = rows
+    units = units_of(x, centred=False)
+    z = x / units
+    expected = np.linalg.solve(z.T @ z + l2 * np.eye(x.shape[1]), z.T @ y)
+    found = fit(statistics_of(rows), Exact(l2=l2, fit_intercept=False))
+    assert_allclose(found.weights * units, expected.T, rtol=1e-8, atol=1e-10)
+    assert_array_equal(found.intercept, np.zeros(y.shape[1]))
+
+
+@settings(max_examples=80, deadline=None)
+@given(awkward_rows())
+def test_collinear_or_too_few_rows_give_the_minimum_norm_solution_and_its_rank(rows: Rows) -> None:
+    x, y = rows
+    deviations = x - x.mean(axis=0)
+    norms = np.sqrt((deviations**2).sum(axis=0))
+    norms[norms < 1e-9] = np.inf
+    unit = deviations / norms
+    expected = np.linalg.pinv(unit, rcond=1e-9) @ (y - y.mean(axis=0))
+    found = fit(statistics_of(rows), Exact())
+    assert_allclose(found.weights.T, expected / norms[:, np.newaxis], rtol=1e-8, atol=1e-9)
+    assert_allclose(found.weights @ x.mean(axis=0) + found.intercept, y.mean(axis=0), rtol=1e-8, atol=1e-9)
+    singular = np.linalg.svd(unit, compute_uv=False)
+    singular = singular[singular > 1e-9]
+    assert found.design.rank == len(singular) + 1
+    assert found.design.full_rank == (len(singular) == x.shape[1])
+    condition = singular[0] / singular[-1] if len(singular) else 1.0
+    assert_allclose(found.design.condition_number, condition, rtol=1e-8)
+
+
+@settings(max_examples=80, deadline=None)
+@given(awkward_rows())
+def test_collinear_rows_without_an_intercept_give_the_minimum_norm_solution(rows: Rows) -> None:
+    x, y = rows
+    norms = np.sqrt((x**2).sum(axis=0))
+    norms[norms == 0] = np.inf
+    expected = np.linalg.pinv(x / norms, rcond=1e-9) @ y
+    found = fit(statistics_of(rows), Exact(fit_intercept=False))
+    assert_allclose(found.weights.T, expected / norms[:, np.newaxis], rtol=1e-8, atol=1e-9)
+    assert found.design.rank == np.linalg.matrix_rank(x)
+
+
+def test_a_constant_feature_gets_no_weight_however_its_mean_is_rounded() -> None:
+    x = np.column_stack([np.full(7, 0.1), np.arange(7.0)])
+    found = fit(SufficientStatistics.from_block(x, 2 * np.arange(7.0)[:, np.newaxis] + 5), Exact())
+    assert found.weights[0, 0] == 0
+    assert_allclose(found.weights[0, 1], 2)
+    assert_allclose(found.intercept, [5])
+    assert found.design.rank == 2
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e9])
+def test_the_unit_of_a_feature_changes_its_weight_and_nothing_else(unit: float) -> None:
+    x, y = YIELDS[:, :3], YIELDS[:, 3:]
+    units = np.array([1.0, unit, 1.0])
+    before, after = fit(statistics_of((x, y)), Exact()), fit(statistics_of((x * units, y)), Exact())
+    assert_allclose(after.weights * units, before.weights, rtol=1e-9)
+    assert_allclose(after.intercept, before.intercept, rtol=1e-9)
+    assert after.design.rank == before.design.rank == 4
+    assert_allclose(after.design.condition_number, before.design.condition_number, rtol=1e-9)
+
+
+def test_the_exact_optimum_of_the_notebook_keeps_its_reference_points() -> None:
+    x, y = YIELDS[:, :3], YIELDS[:, 3:]
+    statistics = statistics_of((x, y))
+    found = fit(statistics, Exact())
+    residuals = y - x @ found.weights.T - found.intercept
+    assert float((residuals**2).mean()) == pytest.approx(0.9094, abs=5e-5)
+    prediction = found.weights @ [75, 63, 44] + found.intercept
+    assert prediction.tolist() == pytest.approx([53.80, 66.81], abs=5e-3)
+
+
+def test_longleys_ill_conditioned_rows_keep_eight_certified_digits() -> None:
+    x, y = LONGLEY[:, 1:], LONGLEY[:, :1]
+    statistics = statistics_of((x, y))
+    found = fit(statistics, Exact())
+    inference = infer(statistics, found.weights, found.intercept)
+    assert_allclose([*found.intercept, *found.weights[0]], LONGLEY_COEFFICIENTS, rtol=1e-8)
+    assert_allclose(inference.standard_errors[0], LONGLEY_ERRORS, rtol=1e-8)
+    assert_allclose(inference.residual_deviation, [304.854073561965], rtol=1e-8)
+    assert inference.degrees_of_freedom == 9
+
+
+def test_wamplers_quintic_polynomial_is_recovered_although_its_normal_equations_are_hopeless() -> None:
+    x = np.arange(21.0)[:, np.newaxis] ** np.arange(1, 6)
+    y = 1 + x.sum(axis=1, keepdims=True)
+    found = fit(statistics_of((x, y)), Exact())
+    assert_allclose([*found.intercept, *found.weights[0]], np.ones(6), rtol=1e-7)
+
+
+@settings(max_examples=60, deadline=None)
+@given(noisy_rows(), st.floats(0.5, 0.999))
+def test_errors_t_p_and_confidence_intervals_follow_the_textbook(rows: Rows, level: float) -> None:
+    x, y = rows
+    # Written with beta functions and the inverse of X'X, neither of which the code uses.
+    units = units_of(x, centred=True)
+    design = np.column_stack([np.ones(len(x)), x / units])
+    freedom = len(x) - design.shape[1]
+    inverse = np.linalg.inv(design.T @ design)
+    coefficients = (inverse @ design.T @ y).T
+    variances = ((y - design @ coefficients.T) ** 2).sum(axis=0) / freedom
+    errors = np.sqrt(np.outer(variances, np.diag(inverse)))
+    t = coefficients / errors
+    p = betainc(freedom / 2, 0.5, freedom / (freedom + t**2))
+    reach = np.sqrt(freedom * (1 / betaincinv(freedom / 2, 0.5, 1 - level) - 1))
+
+    statistics = statistics_of(rows)
+    optimum = fit(statistics, Exact())
+    found = infer(statistics, optimum.weights, optimum.intercept, level=level)
+    per_unit = np.concatenate([[1.0], units])
+    assert found.degrees_of_freedom == freedom
+    assert_allclose(found.residual_deviation, np.sqrt(variances), rtol=1e-6)
+    assert_allclose(found.standard_errors * per_unit, errors, rtol=1e-6)
+    assert_allclose(found.t_values, t, rtol=1e-6, atol=1e-6)
+    assert_allclose(found.p_values, p, rtol=1e-5, atol=1e-9)
+    assert_allclose(found.lower * per_unit, coefficients - reach * errors, rtol=1e-6, atol=1e-6)
+    assert_allclose(found.upper * per_unit, coefficients + reach * errors, rtol=1e-6, atol=1e-6)
+
+
+def test_a_perfect_fit_has_coefficients_beyond_doubt() -> None:
+    x = np.array([[0.0], [1.0], [2.0], [3.0]])
+    statistics = statistics_of((x, 2 * x + 1))
+    found = fit(statistics, Exact())
+    inference = infer(statistics, found.weights, found.intercept)
+    assert_allclose(inference.standard_errors, 0, atol=1e-12)
+    assert_allclose(inference.p_values, 0, atol=1e-12)
+
+
+def test_a_target_of_zeros_gives_no_warning_and_no_number_for_t() -> None:
+    x = np.array([[0.0], [1.0], [2.0], [3.0]])
+    statistics = statistics_of((x, np.zeros((4, 1))))
+    inference = infer(statistics, np.zeros((1, 1)), np.zeros(1))
+    assert np.isnan(inference.t_values).all()
+    assert_array_equal(inference.standard_errors, np.zeros((1, 2)))
+
+
+@pytest.mark.parametrize(
+    ("level", "freedom", "quantile"),
+    [(0.95, 1, 12.7062047364), (0.95, 10, 2.2281388520), (0.99, 1, 63.6567411629), (0.9, 30, 1.6972608866)],
+)
+def test_quantiles_of_students_t_are_those_of_the_tables(level: float, freedom: int, quantile: float) -> None:
+    assert student_t_quantile(level, freedom) == pytest.approx(quantile, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("rows", "solver", "reason"),
+    [
+        (15, Exact(l2=1.0), "ridge"),
+        (15, Exact(fit_intercept=False), "without an intercept"),
+        (3, Exact(), "determine only 3 of 4"),
+        (4, Exact(), "4 rows leave nothing"),
+        (5, Exact(), None),
+        (15, Exact(), None),
+    ],
+)
+def test_inference_is_withheld_with_the_reason_where_theory_has_nothing_to_say(
+    rows: int, solver: Exact, reason: str | None
+) -> None:
+    statistics = statistics_of((YIELDS[:rows, :3], YIELDS[:rows, 3:]))
+    found = why_no_inference(statistics, fit(statistics, solver), solver)
+    assert found is None if reason is None else reason in str(found)
+
+
+def test_whitened_deviations_are_infinite_where_they_leave_the_span_of_the_rows() -> None:
+    x = np.array([[1.0, 2.0], [2.0, 4.0], [4.0, 8.0]])
+    design = Design.of(statistics_of((x, x)))
+    lengths = (design.whiten(np.array([[1.0, 2.0], [1.0, -2.0], [0.0, 0.0]])) ** 2).sum(axis=1)
+    assert lengths[0] == pytest.approx(1 / 14 * 3)
+    assert lengths[1] == np.inf
+    assert lengths[2] == 0

@@ -1,0 +1,200 @@
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.testing import assert_allclose, assert_array_equal
+from numpy.typing import NDArray
+from scipy.special import betaincinv
+
+from app.errors import Detail, InvalidInput
+from app.regression.least_squares import fit
+from app.regression.linear_model import LinearModel
+from app.regression.solvers import Exact
+from app.regression.sufficient_statistics import SufficientStatistics
+
+Array: TypeAlias = NDArray[np.float64]
+Rows: TypeAlias = tuple[Array, Array]
+
+YIELDS = np.loadtxt(Path(__file__).parents[2] / "models" / "crop-yield" / "yields.csv", delimiter=",", skiprows=1)
+
+
+def names(letter: str, count: int) -> tuple[str, ...]:
+    return tuple(f"{letter}{index}" for index in range(count))
+
+
+def trained(x: Array, y: Array) -> LinearModel:
+    statistics = SufficientStatistics.from_block(x, y)
+    found = fit(statistics, Exact())
+    return LinearModel(names("x", x.shape[1]), names("y", y.shape[1]), found.weights, found.intercept, statistics)
+
+
+def with_weights(weights: Array, intercept: Array, x: Array) -> LinearModel:
+    statistics = SufficientStatistics.from_block(x, np.zeros((len(x), len(weights))))
+    return LinearModel(names("x", x.shape[1]), names("y", len(weights)), weights, intercept, statistics)
+
+
+@st.composite
+def noisy_rows(draw: st.DrawFn) -> Rows:
+    p, k = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    n = draw(st.integers(p + 3, 25))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    units = 10.0 ** np.array(draw(st.lists(st.integers(-6, 6), min_size=p, max_size=p)))
+    x = (rng.normal(size=(n, p)) + rng.uniform(-3, 3, p)) * units
+    y = (x / units) @ rng.normal(size=(p, k)) + rng.normal(size=k) + 0.3 * rng.normal(size=(n, k))
+    return x, y
+
+
+@st.composite
+def awkward_features(draw: st.DrawFn) -> Array:
+    """Small integers: constant, collinear and repeated columns, fewer rows than columns."""
+    shape = draw(st.tuples(st.integers(1, 7), st.integers(1, 3)))
+    return draw(arrays(np.float64, shape, elements=st.integers(-2, 2).map(float)))
+
+
+def test_a_prediction_is_the_weighted_sum_and_the_intercept() -> None:
+    x = np.array([[1.0, 2.0], [3.0, 5.0], [0.0, 1.0]])
+    model = with_weights(np.array([[2.0, -1.0], [0.5, 4.0]]), np.array([10.0, -1.0]), x)
+    assert_array_equal(model.predict(x), [[10.0, 7.5], [11.0, 20.5], [9.0, 3.0]])
+
+
+def test_the_exact_model_of_the_notebook_predicts_its_reference_point() -> None:
+    model = trained(YIELDS[:, :3], YIELDS[:, 3:])
+    assert_allclose(model.predict(np.array([[75.0, 63.0, 44.0]])), [[53.80, 66.81]], atol=5e-3)
+
+
+@pytest.mark.parametrize("value", [1e308, -1e308])
+def test_a_prediction_beyond_64_bits_is_refused_with_its_instance(value: float) -> None:
+    model = with_weights(np.array([[1.0, 1.0], [10.0, -10.0]]), np.zeros(2), np.eye(2))
+    with pytest.raises(InvalidInput) as refusal:
+        model.predict(np.array([[1.0, 1.0], [value, 0.0], [value, value]]))
+    assert [detail.pointer for detail in refusal.value.details] == ["/instances/1"]
+    assert isinstance(refusal.value.details[0], Detail)
+    assert "range of 64-bit numbers" in refusal.value.message
+
+
+@settings(max_examples=60, deadline=None)
+@given(noisy_rows())
+def test_the_mean_prediction_is_the_mean_of_the_predictions(rows: Rows) -> None:
+    x, y = rows
+    model = trained(x, y)
+    assert_allclose(model.mean_prediction, model.predict(x).mean(axis=0), rtol=1e-9, atol=1e-9)
+    # With an intercept the residuals of the optimum sum to zero.
+    assert_allclose(model.mean_prediction, y.mean(axis=0), rtol=1e-9, atol=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(noisy_rows(), st.floats(-10, 10))
+def test_contributions_sum_to_the_prediction_less_the_mean_prediction(rows: Rows, stretch: float) -> None:
+    x, y = rows
+    model = trained(x, y)
+    asked = x * stretch
+    contributions = model.contributions(asked)
+    assert contributions.shape == (len(x), y.shape[1], x.shape[1])
+    assert_allclose(contributions.sum(axis=2), model.predict(asked) - model.mean_prediction, rtol=1e-10, atol=1e-10)
+
+
+def test_a_contribution_is_the_weight_times_the_distance_from_the_mean() -> None:
+    x = np.array([[1.0, 10.0], [3.0, 30.0]])
+    model = with_weights(np.array([[2.0, -1.0], [0.5, 4.0]]), np.array([7.0, 8.0]), x)
+    assert_allclose(model.contributions(np.array([[4.0, 10.0]])), [[[4.0, 10.0], [1.0, -40.0]]])
+
+
+@settings(max_examples=60, deadline=None)
+@given(noisy_rows())
+def test_leverage_of_the_training_rows_is_the_diagonal_of_the_hat_matrix(rows: Rows) -> None:
+    x, y = rows
+    q, _ = np.linalg.qr(np.column_stack([np.ones(len(x)), x / np.abs(x).max(axis=0)]))
+    leverage = trained(x, y).leverage(x)
+    assert_allclose(leverage, np.diag(q @ q.T), rtol=1e-7)
+    assert leverage.sum() == pytest.approx(x.shape[1] + 1)
+
+
+@settings(max_examples=60, deadline=None)
+@given(noisy_rows(), st.integers(0, 2**32 - 1))
+def test_leverage_of_any_row_is_the_textbooks(rows: Rows, seed: int) -> None:
+    x, y = rows
+    units = x.std(axis=0)
+    asked = x.mean(axis=0) + 10 * np.random.default_rng(seed).normal(size=(4, x.shape[1])) * units
+    z, centred = (asked - x.mean(axis=0)) / units, (x - x.mean(axis=0)) / units
+    expected = 1 / len(x) + np.diag(z @ np.linalg.inv(centred.T @ centred) @ z.T)
+    assert_allclose(trained(x, y).leverage(asked), expected, rtol=1e-7)
+
+
+@settings(max_examples=200, deadline=None)
+@given(awkward_features(), st.sampled_from([1.0, 0.1, 1 / 3, 1e6, 1e-6]))
+def test_leverage_of_collinear_training_rows_is_the_diagonal_of_the_hat_matrix(x: Array, unit: float) -> None:
+    # The hat matrix does not know units; in whole numbers its rank is beyond doubt.
+    design = np.column_stack([np.ones(len(x)), x])
+    hat = design @ np.linalg.pinv(design, rcond=1e-9)
+    assert_allclose(trained(x * unit, x * unit).leverage(x * unit), np.diag(hat), rtol=1e-7)
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.1, 100.0])
+def test_the_mean_of_collinear_training_rows_has_the_lowest_leverage(offset: float) -> None:
+    first = offset + 0.1 * np.array([-5.0, 3.0, 4.0, 3.0, 3.0, -2.0, 1.0])
+    x = np.column_stack([first, 3 * first])
+    leverage = trained(x, x).leverage(x.mean(axis=0, keepdims=True))
+    assert leverage.tolist() == pytest.approx([1 / 7], rel=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(noisy_rows(), st.floats(0.5, 0.999))
+def test_prediction_intervals_follow_the_textbook(rows: Rows, level: float) -> None:
+    x, y = rows
+    model = trained(x, y)
+    design = np.column_stack([np.ones(len(x)), (x - x.mean(axis=0)) / x.std(axis=0)])
+    freedom = len(x) - design.shape[1]
+    coefficients, *_ = np.linalg.lstsq(design, y)
+    variance = ((y - design @ coefficients) ** 2).sum(axis=0) / freedom
+    leverage = np.diag(design @ np.linalg.inv(design.T @ design) @ design.T)
+    reach = np.sqrt(freedom * (1 / betaincinv(freedom / 2, 0.5, 1 - level) - 1))
+    half = reach * np.sqrt(np.outer(1 + leverage, variance))
+    found = model.interval(x, level)
+    assert found.shape == (len(x), y.shape[1], 2)
+    assert_allclose(found[..., 0], design @ coefficients - half, rtol=1e-6, atol=1e-6)
+    assert_allclose(found[..., 1], design @ coefficients + half, rtol=1e-6, atol=1e-6)
+
+
+def test_rows_outside_a_training_range_are_flagged_feature_by_feature() -> None:
+    model = trained(YIELDS[:, :3], YIELDS[:, 3:])
+    asked = np.array([[68.0, 43.0, 36.0], [103.0, 135.0, 71.0], [67.9, 88.0, 36.0], [103.1, 135.1, 71.0]])
+    found = model.extrapolation(asked)
+    assert_array_equal(
+        found.outside, [[False, False, False], [False, False, False], [True, False, False], [True, True, False]]
+    )
+    assert found.flag[2:].all()
+
+
+def test_a_row_inside_every_range_is_flagged_where_its_leverage_exceeds_three_times_the_mean() -> None:
+    first = np.arange(20.0)
+    x = np.column_stack([first, first + np.where(first % 2 == 0, 0.5, -0.5)])
+    model = trained(x, x)
+    middle, corner = [9.5, 9.5], [19.0, 0.5]
+    found = model.extrapolation(np.array([middle, corner]))
+    limit = 3 * 3 / 20
+    assert not found.outside.any()
+    assert found.leverage[0] < limit < found.leverage[1]
+    assert found.flag.tolist() == [False, True]
+
+
+def test_the_flag_goes_up_just_beyond_the_limit_of_leverage() -> None:
+    # For x = -1, 1 and zeros between: leverage 1/n + x^2 / 2, and the limit 6/n is met at x^2 = 10/n.
+    n = 20
+    x = np.concatenate([[-1.0, 1.0], np.zeros(n - 2)])[:, np.newaxis]
+    edge = np.sqrt(10 / n)
+    found = trained(x, x).extrapolation(np.array([[edge * 0.999], [edge * 1.001]]))
+    assert found.flag.tolist() == [False, True]
+
+
+def test_a_row_off_the_line_of_collinear_training_rows_has_infinite_leverage() -> None:
+    first = np.arange(10.0)
+    x = np.column_stack([first, 2 * first])
+    found = trained(x, x).extrapolation(np.array([[3.0, 6.0], [3.0, 7.0]]))
+    assert found.leverage[0] < 0.3
+    assert found.leverage[1] == np.inf
+    assert found.flag.tolist() == [False, True]
+    assert not found.outside.any()

@@ -1,0 +1,170 @@
+from itertools import permutations
+from typing import TypeAlias
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.testing import assert_allclose, assert_array_equal
+from numpy.typing import NDArray
+
+from app.errors import InvalidInput
+from app.regression.sufficient_statistics import SufficientStatistics
+
+Array: TypeAlias = NDArray[np.float64]
+Rows: TypeAlias = tuple[Array, Array]
+
+# Small integers make ties, constant columns and collinear ones; the floats make everything else.
+VALUES = st.integers(-3, 3).map(float) | st.floats(-1e3, 1e3, allow_subnormal=False)
+
+
+@st.composite
+def some_rows(draw: st.DrawFn, least: int = 1) -> Rows:
+    n, p, k = draw(st.integers(least, 12)), draw(st.integers(1, 3)), draw(st.integers(1, 2))
+    return draw(arrays(np.float64, (n, p), elements=VALUES)), draw(arrays(np.float64, (n, k), elements=VALUES))
+
+
+def gram(statistics: SufficientStatistics) -> Array:
+    return np.asarray(statistics.raw_factor.T @ statistics.raw_factor)
+
+
+def gram_of(x: Array, y: Array) -> Array:
+    z = np.hstack([np.ones((len(x), 1)), x, y])
+    return np.asarray(z.T @ z)
+
+
+def assert_same_gram(found: Array, expected: Array) -> None:
+    norms = np.maximum(np.sqrt(np.diag(expected)), 1e-3)
+    assert_allclose(found / np.outer(norms, norms), expected / np.outer(norms, norms), rtol=0, atol=1e-11)
+
+
+def assert_statistics_of(found: SufficientStatistics, x: Array, y: Array) -> None:
+    assert found.rows == len(x)
+    assert found.features == x.shape[1]
+    assert found.targets == y.shape[1]
+    assert_same_gram(gram(found), gram_of(x, y))
+    assert_array_equal(found.minimum, x.min(axis=0))
+    assert_array_equal(found.maximum, x.max(axis=0))
+
+
+@settings(max_examples=60, deadline=None)
+@given(some_rows())
+def test_the_factor_holds_the_cross_products_of_all_columns(rows: Rows) -> None:
+    statistics = SufficientStatistics.from_block(*rows)
+    assert_array_equal(statistics.factor, np.triu(statistics.factor))
+    assert_statistics_of(statistics, *rows)
+
+
+@settings(max_examples=60, deadline=None)
+@given(some_rows())
+def test_the_mean_and_the_deviations_are_those_of_the_rows(rows: Rows) -> None:
+    statistics = SufficientStatistics.from_block(*rows)
+    z = np.hstack(rows)
+    largest = np.maximum(np.abs(z).max(axis=0), 1e-3)
+    deviations = z - z.mean(axis=0)
+    assert_allclose(statistics.mean / largest, z.mean(axis=0) / largest, rtol=0, atol=1e-13)
+    centred = statistics.centred_factor.T @ statistics.centred_factor
+    scale = len(z) * np.outer(largest, largest)
+    assert_allclose(centred / scale, deviations.T @ deviations / scale, rtol=0, atol=1e-12)
+    totals = (deviations[:, statistics.features :] ** 2).sum(axis=0)
+    assert_allclose(
+        statistics.total_sums() / np.diag(scale)[statistics.features :],
+        totals / np.diag(scale)[-len(totals) :],
+        rtol=0,
+        atol=1e-12,
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(some_rows(least=2), st.data())
+def test_merging_two_halves_equals_all_rows_at_once(rows: Rows, data: st.DataObject) -> None:
+    x, y = rows
+    cut = data.draw(st.integers(1, len(x) - 1))
+    first = SufficientStatistics.from_block(x[:cut], y[:cut])
+    second = SufficientStatistics.from_block(x[cut:], y[cut:])
+    assert_statistics_of(first.merge(second), x, y)
+
+
+@settings(max_examples=30, deadline=None)
+@given(some_rows(least=3), st.data())
+def test_three_parts_merge_to_the_same_in_every_order(rows: Rows, data: st.DataObject) -> None:
+    x, y = rows
+    one = data.draw(st.integers(1, len(x) - 2))
+    two = data.draw(st.integers(one + 1, len(x) - 1))
+    parts = [SufficientStatistics.from_block(x[part], y[part]) for part in np.split(np.arange(len(x)), [one, two])]
+    for first, second, third in permutations(parts):
+        assert_statistics_of(first.merge(second).merge(third), x, y)
+        assert_statistics_of(first.merge(second.merge(third)), x, y)
+
+
+@settings(max_examples=60, deadline=None)
+@given(some_rows(), st.data())
+def test_a_stream_cut_into_blocks_anywhere_equals_one_block(rows: Rows, data: st.DataObject) -> None:
+    x, y = rows
+    # Cuts may coincide or stand at the ends: empty blocks are part of life.
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(x)), max_size=4)))
+    blocks = zip(np.split(x, cuts), np.split(y, cuts), strict=True)
+    assert_statistics_of(SufficientStatistics.from_blocks(blocks), x, y)
+
+
+@settings(max_examples=60, deadline=None)
+@given(some_rows(least=2), st.data())
+def test_rows_added_in_another_order_leave_the_same_statistics(rows: Rows, data: st.DataObject) -> None:
+    x, y = rows
+    order = data.draw(st.permutations(range(len(x))))
+    statistics = SufficientStatistics.from_block(x[order[:1]], y[order[:1]])
+    for row in order[1:]:
+        statistics = statistics.add(x[[row]], y[[row]])
+    assert_statistics_of(statistics, x, y)
+
+
+@settings(max_examples=60, deadline=None)
+@given(some_rows(), st.data())
+def test_residual_sums_are_those_of_the_rows_for_any_weights(rows: Rows, data: st.DataObject) -> None:
+    x, y = rows
+    weights = data.draw(arrays(np.float64, (y.shape[1], x.shape[1]), elements=VALUES))
+    intercept = data.draw(arrays(np.float64, y.shape[1], elements=VALUES))
+    found = SufficientStatistics.from_block(x, y).residual_sums(weights, intercept)
+    expected = ((y - x @ weights.T - intercept) ** 2).sum(axis=0)
+    size = np.abs(y).max(axis=0) + np.abs(x).max(axis=0) @ np.abs(weights).T + np.abs(intercept) + 1e-3
+    assert_allclose(found / (len(x) * size**2), expected / (len(x) * size**2), rtol=0, atol=1e-12)
+
+
+def test_residual_sums_keep_their_digits_far_from_the_origin() -> None:
+    steps = np.arange(100.0)[:, np.newaxis]
+    noise = np.where(steps % 2 == 0, 0.25, -0.25)
+    x = 2.0**30 + steps
+    statistics = SufficientStatistics.from_block(x, 3 * steps + noise)
+    found = statistics.residual_sums(np.array([[3.0]]), np.array([-3 * 2.0**30]))
+    assert_allclose(found, [100 * 0.0625], rtol=1e-6)
+
+
+def test_statistics_of_rows_a_billion_away_from_zero_keep_the_small_differences() -> None:
+    x = 1e9 + np.array([[0.0], [1.0], [2.0], [3.0]])
+    far = SufficientStatistics.from_blocks([(x[:1], x[:1] - 1e9), (x[1:], x[1:] - 1e9)])
+    assert_allclose(np.abs(far.centred_factor[0]), [np.sqrt(5.0), np.sqrt(5.0)], rtol=1e-7)
+
+
+def test_no_rows_at_all_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="no rows"):
+        SufficientStatistics.from_blocks([])
+    with pytest.raises(InvalidInput, match="no rows"):
+        SufficientStatistics.from_blocks([(np.empty((0, 2)), np.empty((0, 1)))])
+
+
+@pytest.mark.parametrize("column", ["feature", "target"])
+@pytest.mark.parametrize("block", [0, 1])
+def test_values_whose_squares_overflow_are_refused(column: str, block: int) -> None:
+    small, huge = np.array([[1.0], [2.0], [4.0]]), np.array([[1e200], [2e200], [4e200]])
+    blocks = [(small, small), (small, small)]
+    blocks[block] = (huge, small) if column == "feature" else (small, huge)
+    with pytest.raises(InvalidInput, match="too large"):
+        SufficientStatistics.from_blocks(blocks)
+
+
+@pytest.mark.parametrize("value", [1e308, -1.7e308])
+def test_values_at_the_edge_of_64_bits_are_refused(value: float) -> None:
+    edge, small = np.full((3, 1), value), np.array([[1.0], [2.0], [4.0]])
+    with pytest.raises(InvalidInput, match="too large"):
+        SufficientStatistics.from_blocks([(np.vstack([edge, -edge]), np.vstack([small, small]))])

@@ -1,0 +1,164 @@
+"""A real service in processes of its own, as an operator runs it, for tests to use and to hurt."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+ROOT = Path(__file__).parents[1]
+MODELS = ROOT / "models"
+START_SECONDS = 20.0
+POLL_SECONDS = 0.02
+
+INPUTS = [
+    [73, 67, 43], [91, 88, 64], [87, 134, 58], [102, 43, 37], [69, 96, 70],
+    [74, 66, 43], [91, 87, 65], [88, 134, 59], [101, 44, 37], [68, 96, 71],
+    [73, 66, 44], [92, 87, 64], [87, 135, 57], [103, 43, 36], [68, 97, 70],
+]  # fmt: skip
+TARGETS = [
+    [56, 70], [81, 101], [119, 133], [22, 37], [103, 119],
+    [57, 69], [80, 102], [118, 132], [21, 38], [104, 118],
+    [57, 69], [82, 100], [118, 134], [20, 38], [102, 120],
+]  # fmt: skip
+NOTEBOOK: dict[str, Any] = {"instances": INPUTS, "targets": TARGETS}
+
+
+def copy_models(folder: Path) -> Path:
+    """The shipped model alone, whatever versions a service has published beside it meanwhile."""
+    target = folder / "models" / "crop-yield"
+    target.mkdir(parents=True)
+    shutil.copy(MODELS / "crop-yield" / "000001.safetensors", target)
+    (target / "current").symlink_to("000001.safetensors")
+    return target.parent
+
+
+class Service:
+    """`uvicorn app.main:app` on a free port of this machine, with folders of its own."""
+
+    def __init__(self, folder: Path, *, workers: int = 1, **settings: str) -> None:
+        self.state = folder / "state"
+        self.models = folder / "models"
+        if not self.models.exists():
+            copy_models(folder)
+        self.log = folder / "service.log"
+        self.workers = workers
+        self._settings = {f"LINSERVE_{name.upper()}": value for name, value in settings.items()}
+        self._port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self.client: httpx.Client
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> Self:
+        """Start, and return once the service predicts. It keeps its port from one start to the next."""
+        environment = os.environ | self._settings
+        environment |= {"LINSERVE_MODELS": str(self.models), "LINSERVE_STATE": str(self.state)}
+        command = [sys.executable, "-m", "uvicorn", "app.main:app", "--log-config", str(ROOT / "app/logging.json")]
+        command += ["--port", str(self._port), "--workers", str(self.workers), "--timeout-graceful-shutdown", "5"]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True
+            )
+        self.client = httpx.Client(timeout=60)  # one for all: to make one costs as much as a hundred requests
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            assert self._process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            self._port = self._port or self._announced_port()
+            if self._port:
+                with contextlib.suppress(httpx.TransportError):
+                    if self.client.get(f"{self.url}/health/ready").status_code == httpx.codes.OK:
+                        self.client.base_url = httpx.URL(self.url)
+                        return self
+            time.sleep(POLL_SECONDS)
+
+    def _announced_port(self) -> int:
+        announced = re.search(r"Uvicorn running on http://127\.0\.0\.1:(\d+)", self.log.read_text())
+        return int(announced[1]) if announced else 0
+
+    def stop(self) -> int:
+        """Stop as an operator does. Returns the exit status."""
+        assert self._process is not None
+        self.client.close()
+        self._process.terminate()
+        return self._process.wait(START_SECONDS)
+
+    def kill(self) -> None:
+        """End every process at once, as kill -9 does."""
+        assert self._process is not None
+        self.client.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for pid in self.trainers():  # started in the same process group, unless it got away
+            os.kill(pid, signal.SIGKILL)
+
+    def trainers(self) -> list[int]:
+        """Process ids of the trainers that work in this service's state folder."""
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                words = (process / "cmdline").read_bytes().split(b"\0")
+                mine = f"LINSERVE_STATE={self.state}".encode() in (process / "environ").read_bytes().split(b"\0")
+                if b"app.trainer" in words and mine:
+                    found.append(int(process.name))
+        return found
+
+    def web_workers(self) -> list[int]:
+        """Process ids of the processes that answer requests."""
+        if self.workers == 1:
+            return [self.pid]
+        children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
+        return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+    def train(self, wait: int = 30, **body: Any) -> dict[str, Any]:
+        """Train from JSON, wait for the end, and return the job."""
+        answer = self.client.post("/train", json=body, headers={"Prefer": f"wait={wait}"}, timeout=wait + 10)
+        assert answer.status_code == httpx.codes.OK, answer.text
+        job: dict[str, Any] = answer.json()
+        return job
+
+    def submit(self, **body: Any) -> str:
+        """Train from JSON without waiting. Returns the job's id."""
+        answer = self.client.post("/train", json=body)
+        assert answer.status_code == httpx.codes.ACCEPTED, answer.text
+        return str(answer.json()["id"])
+
+    def job(self, job_id: str) -> dict[str, Any]:
+        answer = self.client.get(f"/jobs/{job_id}")
+        assert answer.status_code == httpx.codes.OK, answer.text
+        job: dict[str, Any] = answer.json()
+        return job
+
+    def follow(self, job_id: str) -> Iterator[dict[str, Any]]:
+        """The job whenever it changes, until it ends."""
+        with self.client.stream("GET", f"/jobs/{job_id}/events") as answer:
+            for line in answer.iter_lines():
+                if line.startswith("data: "):
+                    yield httpx.Response(200, content=line.removeprefix("data: ")).json()
+
+    def end_of(self, job_id: str) -> dict[str, Any]:
+        *_, last = self.follow(job_id)
+        return last
+
+    def predict(self, *rows: list[float], **options: Any) -> dict[str, Any]:
+        answer = self.client.post("/predict", json={"instances": list(rows), **options})
+        assert answer.status_code == httpx.codes.OK, answer.text
+        found: dict[str, Any] = answer.json()
+        return found

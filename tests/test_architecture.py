@@ -1,0 +1,46 @@
+"""The house keeps its plan."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("app.main", ["torch", "dbos", "pyarrow", "scipy"]),
+        ("app.regression.least_squares", ["fastapi", "dbos", "pyarrow", "torch"]),
+        ("app.regression.gradient_descent", ["fastapi", "dbos", "pyarrow"]),
+        ("app.regression.linear_model", ["fastapi", "dbos", "pyarrow", "torch"]),
+    ],
+)
+def test_importing_a_room_does_not_load_what_belongs_to_others(module: str, absent: list[str]) -> None:
+    program = f"import sys, {module}; print(*[name for name in {absent} if name in sys.modules])"
+
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+
+    assert done.stdout.split() == []
+
+
+def test_imports_point_one_way() -> None:
+    linter = Path(sys.executable).with_name("lint-imports")
+
+    done = subprocess.run([linter, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_shipped_model_is_what_the_command_rebuilds(tmp_path: Path) -> None:
+    from app.registry.version_file import read
+
+    subprocess.run([sys.executable, "models/rebuild.py", tmp_path], cwd=ROOT, check=True)
+
+    shipped = read(ROOT / "models" / "crop-yield" / "000001.safetensors")
+    rebuilt = read(tmp_path / "crop-yield" / "000001.safetensors")
+    assert rebuilt.model.weights == pytest.approx(shipped.model.weights, rel=1e-12)
+    assert rebuilt.card.metrics == shipped.card.metrics
+    assert (tmp_path / "crop-yield" / "current").readlink() == Path("000001.safetensors")

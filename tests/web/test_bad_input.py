@@ -1,0 +1,232 @@
+"""Bad input, each with its status and a message that names the place."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+import pytest
+from service import INPUTS, NOTEBOOK, TARGETS, Service
+
+MARK = "zebra"  # what callers send and must not get back
+JSON = {"content-type": "application/json"}
+CSV = {"content-type": "text/csv"}
+ROW = {"temp": 73, "rainfall": 67, "humidity": 43}
+
+
+@dataclass
+class Case:
+    name: str
+    status: int
+    says: str  # part of the detail, or of one of the errors
+    content: bytes | str | None = None
+    place: str | None = None  # JSON pointer of the first error
+    path: str = "/predict"
+    method: str = "POST"
+    headers: dict[str, str] = field(default_factory=lambda: JSON)
+
+
+def predict(name: str, instances: str, says: str, place: str | None = None, status: int = 422) -> Case:
+    return Case(name, status, says, f'{{"instances": {instances}}}', place)
+
+
+def option(name: str, options: str, says: str, place: str) -> Case:
+    return Case(name, 422, says, f'{{"instances": [[73, 67, 43]], {options}}}', place)
+
+
+def train(name: str, says: str, place: str | None = None, **body: Any) -> Case:
+    return Case(name, 422, says, json.dumps({**NOTEBOOK, **body}), place, path="/train")
+
+
+def descent(name: str, says: str, place: str | None, **solver: Any) -> Case:
+    return train(name, says, place, solver={"kind": "gradient_descent", **solver})
+
+
+def csv(name: str, status: int, says: str, content: str | bytes, query: str = "targets=apples,oranges") -> Case:
+    return Case(name, status, says, content, path=f"/train?{query}", headers=CSV)
+
+
+HEADER = "temp,rainfall,humidity,apples,oranges\n"
+
+CASES = [
+    # Values
+    predict("NaN", "[[NaN, 67, 43]]", "not finite", "/instances/0/0"),
+    predict("Infinity", "[[73, Infinity, 43]]", "not finite", "/instances/0/1"),
+    predict("minus Infinity in an object", '[{"temp": -Infinity, "rainfall": 1, "humidity": 2}]', "not finite", "/instances/0/temp"),
+    predict("a number beyond 64 bits", "[[73, 67, 1e400]]", "too large", "/instances/0/2"),
+    predict("an integer beyond 64 bits", f"[[73, 67, 1{'0' * 400}]]", "too large", "/instances/0/2"),
+    predict("a string", '[[73, "1.5", 43]]', "found a string", "/instances/0/1"),
+    predict("a boolean", '[{"temp": true, "rainfall": 67, "humidity": 43}]', "found a boolean", "/instances/0/temp"),
+    predict("null", "[[73, 67, 43], [73, null, 43]]", "found null", "/instances/1/1"),
+    predict("an array for a number", "[[73, [67], 43]]", "found an array", "/instances/0/1"),
+    predict("a prediction beyond 64 bits", "[[73, 67, 43], [-1e308, 1e308, 1e308]]", "beyond the range", "/instances/1"),
+    # Rows
+    predict("a missing feature", '[{"temp": 73, "humidity": 43}]', '"rainfall" is missing', "/instances/0"),
+    predict("an unknown feature", json.dumps([{**ROW, MARK: 1}]), "unknown name", "/instances/0"),
+    predict("a wrong length", "[[73, 67]]", "Expected 3 values", "/instances/0"),
+    predict("ragged rows", "[[73, 67, 43], [73, 67, 43, 1]]", "found 4", "/instances/1"),
+    predict("objects among arrays", json.dumps([[73, 67, 43], ROW]), "all objects or all arrays", "/instances/1"),
+    predict("a row that is no row", f'["{MARK}"]', "Expected an object or an array", "/instances/0"),
+    predict("zero rows", "[]", "at least 1 item", "/instances"),
+    predict("an object for the rows", "{}", "valid array", "/instances"),
+    Case("no instances", 422, "required", "{}", "/instances"),
+    Case("an array for the body", 422, "object", "[]", ""),
+    # Options
+    option("an unknown option", f'"{MARK}s": 1', "no such option", f"/{MARK}s"),
+    option("an interval of 1", '"interval": 1.0', "less than 1", "/interval"),
+    option("an interval as a string", '"interval": "0.9"', "valid number", "/interval"),
+    option("an interval that is NaN", '"interval": NaN', "finite", "/interval"),
+    option("explain as a number", '"explain": 1', "boolean", "/explain"),
+    # JSON and transport
+    Case("an empty body", 400, "empty", b""),
+    Case("no JSON", 400, "not JSON", MARK),
+    Case("JSON cut short", 400, "not JSON", '{"instances": [[73'),
+    Case("invalid UTF-8", 400, "not JSON", b'{"instances": [["\xff"]]}'),
+    Case("UTF-16", 400, "not JSON", '{"instances": [[73, 67, 43]]}'.encode("utf-16")),
+    Case("a lone surrogate", 400, "not JSON", '{"instances": [["\\ud800"]]}'),
+    Case("arrays nested too deeply", 400, "not JSON", "[" * 100_000),
+    Case("too large a body", 413, "longer than 1000000 bytes", b" " * 1_000_001),
+    Case("a form", 415, "application/json", "instances=1", headers={"content-type": "application/x-www-form-urlencoded"}),
+    Case("no content type", 415, "application/json", "{}", headers={}),
+    Case("CSV for predict", 415, "application/json", HEADER, headers=CSV),
+    # Names
+    Case("an unknown model", 404, "no model", '{"instances": [[1]]}', path=f"/models/{MARK}/predict"),
+    Case("a model's name that cannot be", 404, "no model", '{"instances": [[1]]}', path=f"/models/{MARK.upper()}/predict"),
+    Case("a path for a model", 404, "no model", '{"instances": [[1]]}', path="/models/..%2e/predict"),
+    Case("version 0", 404, "no version 0", '{"instances": [[1, 2, 3]]}', path="/models/crop-yield/versions/0/predict"),
+    Case("a version that is no number", 422, "integer", "{}", path=f"/models/crop-yield/versions/{MARK}/predict"),
+    Case("a job that is not there", 404, "no such job", method="GET", path=f"/jobs/{MARK}"),
+    Case("events of a job that is not there", 404, "no such job", method="GET", path=f"/jobs/{MARK}/events"),
+    Case("cancelling a job that is not there", 404, "no such job", path=f"/jobs/{MARK}/cancel"),
+    Case("a path that is not there", 404, "nothing at this path", method="GET", path=f"/{MARK}"),
+    Case("a method that is not there", 405, "Allow", method="DELETE"),
+    Case("promoting a version that is not there", 404, "no version", '{"version": 9999}', path="/models/crop-yield/current", method="PUT"),
+    Case("promoting a string", 422, "integer", f'{{"version": "{MARK}"}}', "/version", "/models/crop-yield/current", "PUT"),
+    Case("promoting nothing", 422, "required", None, "", "/models/crop-yield/current", "PUT"),
+    Case("promoting NaN", 422, "integer", '{"version": NaN}', "/version", "/models/crop-yield/current", "PUT"),
+    Case("deleting the current version", 409, "current version", method="DELETE", path="/models/crop-yield/versions/1"),
+    Case("a token of no page", 422, "token", None, "/next", f"/jobs?next={MARK}", "GET"),
+    Case("a page without end", 422, "less than or equal to 200", method="GET", path="/jobs?limit=100000"),
+    # Training
+    train("a row of targets missing", "14 rows of targets for 15", "/targets", targets=TARGETS[:-1]),
+    train("zero training rows", "at least 1 item", "/instances", instances=[], targets=[]),
+    train("a target that is null", "found null", "/targets/0/1", targets=[[1, None], *TARGETS[1:]]),
+    train("a target that is a string", "found a string", "/targets/0/0", targets=[["1", 2], *TARGETS[1:]]),
+    train("a wide row", "Expected 3 values", "/instances/14", instances=[*INPUTS[:-1], [1, 2, 3, 4]]),
+    train("an unknown training option", "no such option", f"/{MARK}", **{MARK: 1}),
+    train("an unknown solver", "Expected one of", "/solver", solver={"kind": MARK}),
+    train("an unknown solver option", "no such option", "/solver/epochs", solver={"kind": "exact", "epochs": 3}),
+    train("a negative penalty", "greater than or equal to 0", "/solver/l2", solver={"kind": "exact", "l2": -1}),
+    train("an unknown mode", "'replace'", "/mode", mode=MARK),
+    train("a new model without names", "needs feature_names", "/feature_names", model="another"),
+    train("a model's name with a slash", "pattern", "/model", model=f"../{MARK}"),
+    train("names that are too few", "Expected 2 values", "/instances/0", feature_names=["a", "b"]),
+    train("a name twice", "twice", "/feature_names/0", feature_names=["a", "a", "b"]),
+    train("a name in both roles", "both a feature and a target", "/target_names", target_names=["temp", "b"]),
+    train("a reserved name", "cannot be called", "/target_names/0", target_names=["mse", "b"]),
+    train("an empty name", "printable", "/feature_names/1", feature_names=["a", "", "b"]),
+    descent("zero epochs", "greater than or equal to 1", "/solver/epochs", epochs=0),
+    descent("a learning rate of 0", "greater than 0", "/solver/learning_rate", learning_rate=0),
+    descent("a batch of 0", "greater than or equal to 1", "/solver/batch_size", batch_size=0),
+    descent("CUDA where there is none", "no CUDA device", None, device="cuda"),
+    descent("an unknown device", "'cuda'", "/solver/device", device=MARK),
+    descent("a start that is no start", "'random' or 'current'", "/solver/start", start=MARK),
+    descent("a start from a version that is not there", "no version 99", "/solver/start/version", start={"version": 99}),
+    descent("a start with half its weights", "weights and intercept", "/solver/start", start={"weights": [[1, 2, 3], [1, 2, 3]]}),
+    descent("a start of another shape", "2 rows of 3 weights", "/solver/start/weights", start={"weights": [[1, 2]], "intercept": [1, 2]}),
+    Case("options in the query beside JSON", 422, "in the body", json.dumps(NOTEBOOK), path="/train?promote=never"),
+    Case("an Idempotency-Key of spaces", 422, "pattern", json.dumps(NOTEBOOK), path="/train", headers={**JSON, "idempotency-key": "a b"}),
+    # Files
+    csv("a file without the target column", 422, 'no column "oranges"', "temp,apples\n1,2\n"),
+    csv("a file without its feature column", 422, 'no column "wind"', HEADER, "targets=apples&features=wind"),
+    csv("a file with semicolons", 422, "is the separator a comma?", HEADER.replace(",", ";")),
+    csv("a file with a name twice", 422, "twice", "temp,temp,apples,oranges\n"),
+    csv("an empty file", 422, "header row", ""),
+    csv("a file that is no text", 422, "UTF-8", b"\xff\xfe\x00"),
+    csv("an unknown query option", 422, "Known are", HEADER, f"targets=apples&{MARK}=1"),
+    csv("a query option twice", 422, "twice", HEADER, "targets=apples&targets=oranges"),
+    csv("a query option of the wrong kind", 422, "valid number", HEADER, "targets=apples,oranges&l2=much"),
+    csv("too large a file", 413, "longer than 2000000", HEADER + "1,2,3,4,5\n" * 200_000),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_bad_input_is_refused_with_its_place_and_changes_nothing(service: Service, case: Case) -> None:
+    if case.name == "CUDA where there is none":
+        service.train(**NOTEBOOK, promote="never", solver={"kind": "gradient_descent", "epochs": 1})  # torch is loaded
+    before = service.client.get("/models/crop-yield").json()
+    jobs = service.client.get("/jobs?limit=1").json()
+
+    answer = service.client.request(case.method, case.path, content=case.content, headers=case.headers)
+
+    assert answer.status_code == case.status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert "x-request-id" in answer.headers
+    problem = answer.json()
+    errors = problem.get("errors", [])
+    assert any(case.says in text for text in [problem["detail"], *(error["detail"] for error in errors)]), problem
+    if case.place is not None:
+        assert errors[0].get("pointer", "") == case.place
+    assert problem["status"] == case.status
+    assert len(answer.content) < 4000
+    assert MARK.upper() not in answer.text
+    assert MARK not in answer.text or case.place in (f"/{MARK}", f"/{MARK}s") or f"/{MARK}" in case.path
+    assert "Traceback" not in answer.text
+    assert service.client.get("/models/crop-yield").json() == before
+    assert service.client.get("/jobs?limit=1").json() == jobs
+    assert list((service.state / "spool").glob("*")) == []
+
+
+FAULTY_FILES = [
+    ("a word", "73,67,43,56,70\n73,zebra,43,56,70\n", "not a number", {"row": 3, "column": "rainfall"}),
+    ("an empty cell", "73,67,43,56,70\n73,67,43,56,70\n73,67,,56,70\n", "missing", {"row": 4, "column": "humidity"}),
+    ("NA", "NA,67,43,56,70\n", "missing", {"row": 2, "column": "temp"}),
+    ("infinity", "73,67,43,inf,70\n", "not a finite number", {"row": 2, "column": "apples"}),
+    ("a number beyond 64 bits", "73,67,43,56,1e400\n", "not a finite number", {"row": 2, "column": "oranges"}),
+    ("a short row", "73,67,43,56,70\n73,67\n", "Expected 5 values, found 2", {"row": 3}),
+    ("a long row", "73,67,43,56,70,zebra\n", "Expected 5 values, found 6", {"row": 2}),
+    ("no rows", "", "no rows", None),
+    ("values too large to be squared", "1e200,67,43,56,70\n-1e200,1,2,3,4\n", "too large", None),
+]
+
+
+@pytest.mark.parametrize(("name", "rows", "says", "place"), FAULTY_FILES, ids=[case[0] for case in FAULTY_FILES])
+def test_a_fault_inside_a_file_fails_the_job_and_names_row_and_column(
+    service: Service, name: str, rows: str, says: str, place: dict[str, object] | None
+) -> None:
+    before = service.client.get("/models/crop-yield").json()
+
+    answer = service.client.post(
+        "/train?targets=apples,oranges",
+        content=HEADER + rows,
+        headers={**CSV, "prefer": "wait=20"},
+        timeout=30,
+    )
+
+    assert answer.status_code == httpx.codes.OK
+    job = answer.json()
+    assert job["status"] == "failed"
+    assert job["version"] is None
+    assert says in job["error"]["detail"]
+    assert job["error"]["status"] == httpx.codes.UNPROCESSABLE_ENTITY
+    if place is not None:
+        assert place.items() <= job["error"]["errors"][0].items()
+    assert MARK not in answer.text
+    assert service.client.get("/models/crop-yield").json() == before
+    assert list((service.state / "spool").glob("*")) == []
+
+
+def test_many_faults_make_a_short_answer(service: Service) -> None:
+    answer = service.client.post("/predict", json={"instances": [["x", "y", "z"]] * 20_000})
+
+    assert answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY
+    assert len(answer.json()["errors"]) == 20
+    assert len(answer.content) < 4000
+
+
+def test_too_large_a_body_is_refused_however_it_is_sent(service: Service) -> None:
+    chunked = service.client.post(
+        "/predict", content=(b" " * 10_000 for _ in range(200)), headers={"content-type": "application/json"}
+    )
+
+    assert chunked.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE

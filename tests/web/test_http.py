@@ -1,0 +1,122 @@
+"""What holds for every answer: ids, logs, health, metrics, ways in."""
+
+import json
+import re
+from pathlib import Path
+
+import httpx
+import pytest
+from service import Service
+
+
+def test_a_request_id_is_given_or_kept_and_stands_in_the_log(service: Service) -> None:
+    given = service.client.get("/health/live").headers["x-request-id"]
+    kept = service.client.get("/health/live", headers={"x-request-id": "order-66"}).headers["x-request-id"]
+    forged = service.client.get("/health/live", headers={"x-request-id": 'a","level":"ERROR'}).headers["x-request-id"]
+
+    service.client.get("/health/live")  # on the same connection: the lines of those before it are written
+
+    assert re.fullmatch("[0-9a-f]{32}", given)
+    assert kept == "order-66"
+    assert re.fullmatch("[0-9a-f]{32}", forged)
+    lines = [json.loads(line) for line in service.log.read_text().splitlines()]
+    requests = {line.get("request_id"): line for line in lines if line["message"] == "request"}
+    assert requests["order-66"]["path"] == "/health/live"
+    assert requests["order-66"]["status"] == 200
+    assert {given, forged} <= set(requests)
+
+
+def test_every_line_of_the_log_is_one_json_object_with_time_and_level(service: Service) -> None:
+    service.client.post("/predict", content="nonsense", headers={"content-type": "application/json"})
+
+    for line in service.log.read_text().splitlines():
+        assert {"time", "level", "logger", "message"} <= set(json.loads(line))
+
+
+def test_a_service_without_its_model_lives_but_is_not_ready(tmp_path: Path) -> None:
+    service = Service(tmp_path, trainer="external", default_model="crop-yield").start()
+    try:
+        (service.models / "crop-yield" / "current").unlink()
+
+        assert service.client.get("/health/live").json() == {"status": "live"}
+        ready = service.client.get("/health/ready")
+        assert ready.status_code == httpx.codes.SERVICE_UNAVAILABLE
+        assert ready.headers["content-type"] == "application/problem+json"
+        assert "retry-after" in ready.headers
+        assert service.client.post("/predict", json={"instances": [[1]]}).status_code == httpx.codes.NOT_FOUND
+    finally:
+        service.stop()
+
+
+def test_metrics_count_requests_by_route_and_not_by_what_was_sent(service: Service) -> None:
+    def counts() -> dict[str, float]:
+        lines = service.client.get("/metrics").text.splitlines()
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
+
+    before = counts()
+    for model in ("crop-yield", "zebra-1", "zebra-2"):
+        service.client.post(f"/models/{model}/predict", json={"instances": [[1, 2, 3]]})
+    service.client.request("ZEBRA", "/zebra")
+    after = counts()
+
+    served = 'linserve_requests_total{method="POST",route="/models/{model}/predict",status="200"}'
+    missing = 'linserve_requests_total{method="POST",route="/models/{model}/predict",status="404"}'
+    assert after[served] - before.get(served, 0) == 1
+    assert after[missing] - before.get(missing, 0) == 2
+    assert after["linserve_predicted_rows_total"] - before["linserve_predicted_rows_total"] == 1
+    assert "zebra" not in service.client.get("/metrics").text.lower()
+
+
+def test_a_wrong_method_is_told_the_right_ones(service: Service) -> None:
+    answer = service.client.get("/predict")
+
+    assert answer.status_code == httpx.codes.METHOD_NOT_ALLOWED
+    assert answer.headers["allow"] == "POST"
+
+
+def test_the_front_page_sends_browsers_to_the_documentation(service: Service) -> None:
+    answer = service.client.get("/", headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+
+    assert answer.status_code == httpx.codes.TEMPORARY_REDIRECT
+    assert service.client.get("/", headers={"accept": "text/html"}, follow_redirects=True).url.path == "/docs"
+
+
+def test_the_front_page_lists_every_call_for_curl(service: Service) -> None:
+    text = service.client.get("/").text
+    document = service.client.get("/openapi.json").json()
+
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    assert len(operations) == 17
+    for operation in operations:
+        assert operation["summary"] in text
+    assert text.count("\n  curl ") == len(operations)
+    assert f"{service.url}/predict" in text
+
+
+def test_the_documentation_names_operations_schemas_and_problems(service: Service) -> None:
+    document = service.client.get("/openapi.json").json()
+
+    names = [operation["operationId"] for path in document["paths"].values() for operation in path.values()]
+    assert len(set(names)) == len(names)
+    assert {"predict", "train", "getJob", "listJobs", "cancelJob", "promote"} <= set(names)
+    text = json.dumps(document)
+    for reference in set(re.findall(r'"#/components/schemas/([^"]+)"', text)):
+        assert reference in document["components"]["schemas"]
+    assert "HTTPValidationError" not in text
+    problems = document["paths"]["/predict"]["post"]["responses"]["422"]["content"]
+    assert list(problems) == ["application/problem+json"]
+
+
+@pytest.mark.parametrize("path", ["/predict", "/train", "/models/{model}/predict"])
+def test_every_example_in_the_documentation_works(service: Service, path: str) -> None:
+    document = service.client.get("/openapi.json").json()
+    content = document["paths"][path]["post"]["requestBody"]["content"]
+    examples = [example["value"] for example in content["application/json"]["examples"].values()]
+
+    assert examples
+    for example in examples:
+        body = {**example, "promote": "never"} if path == "/train" else example
+        answer = service.client.post(path.replace("{model}", "crop-yield"), json=body, headers={"prefer": "wait=20"})
+        assert answer.status_code == httpx.codes.OK, answer.text
+        if path == "/train":
+            assert answer.json()["status"] == "succeeded"
