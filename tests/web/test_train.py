@@ -69,7 +69,7 @@ def test_query_options_of_a_file_mean_what_they_mean_in_json(service: Service) -
 
 
 def test_the_notebooks_descent_from_its_printed_weights_has_the_notebooks_losses(own: Service) -> None:
-    rows = {"instances": INPUTS[:5], "targets": TARGETS[:5]}
+    rows: dict[str, Any] = {"instances": INPUTS[:5], "targets": TARGETS[:5]}
     start = {"weights": WEIGHTS, "intercept": INTERCEPT}
 
     first = own.train(**rows, solver=descent(epochs=102, learning_rate=1e-5, start=start))
