@@ -75,6 +75,7 @@ def interrupted(service: Service, interrupt: Callable[[], None]) -> dict[str, An
     job = service.end_of(job_id)
     assert job["status"] == "succeeded", job["error"]
     assert job["progress"]["epoch"] == EPOCHS
+    assert '"descent resumed"' in service.log.read_text()
     assert not checkpoint.exists()
     assert list((service.state / "spool").glob("*")) == []
     versions = service.client.get("/models/crop-yield").json()["versions"]
@@ -134,7 +135,8 @@ def test_a_descent_goes_on_after_everything_is_killed_and_started_again(tmp_path
         expected = straight.train(**NOTEBOOK, solver=DESCENT, wait=60)
         assert job["loss_curve"] == expected["loss_curve"]
         weights, same = (one.client.get("/models/crop-yield").json()["coefficients"] for one in (hurt, straight))
-        assert weights == same  # to the last bit: it went on, it did not begin again
+        assert weights == same  # to the last bit
+        assert '"descent resumed"' in hurt.log.read_text()  # it did not begin again
     finally:
         hurt.kill()
         straight.kill()

@@ -1,6 +1,7 @@
 """CSV to blocks of float64, read by pyarrow."""
 
 import csv
+import io
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ def read_header(path: Path) -> list[str]:
     try:
         # An incomplete character at the cut is no fault of the header's.
         text = start.decode("utf-8-sig", errors="strict" if len(start) < BLOCK_BYTES else "ignore")
-        names = next(csv.reader(text.splitlines(keepends=True)), [])
+        names = next(csv.reader(io.StringIO(text, newline="")), [])
     except (UnicodeDecodeError, csv.Error):
         raise InvalidInput("The file is not UTF-8 text with a header row.") from None
     if not names:

@@ -1,9 +1,9 @@
 """Where an interrupted gradient descent goes on."""
 
-import contextlib
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -15,7 +15,15 @@ SAVE_SECONDS = 1.0
 
 
 class _Saved(msgspec.Struct):
-    state: dict[str, int | float | list[float] | list[list[float]]]
+    epoch: int
+    weights: list[list[float]]
+    intercept: list[float]
+    loss: float
+    first_loss: float
+    best_epoch: int
+    best_loss: float
+    best_weights: list[list[float]]
+    best_intercept: list[float]
     curve: list[tuple[int, float]]
     stride: int
 
@@ -32,7 +40,7 @@ class Checkpoint:
         if time.monotonic() - self._saved < SAVE_SECONDS:
             return
         plain = {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in vars(state).items()}
-        content = msgspec.json.encode(_Saved(plain, curve.points, curve.stride))
+        content = msgspec.json.encode(_Saved(**plain, curve=curve.points, stride=curve.stride))
         self._path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._path.with_suffix(".tmp")
         with temporary.open("wb") as file:
@@ -44,14 +52,14 @@ class Checkpoint:
 
     def load(self) -> tuple[Descent, LossCurve] | None:
         """The newest state, or None where none was kept or it is not readable: the job then starts anew."""
-        with contextlib.suppress(FileNotFoundError, msgspec.DecodeError, TypeError):
-            saved = msgspec.json.decode(self._path.read_bytes(), type=_Saved)
-            state = {
-                key: np.array(value, dtype=np.float64) if isinstance(value, list) else value
-                for key, value in saved.state.items()
-            }
-            return Descent(**state), LossCurve(saved.curve, saved.stride)  # type: ignore[arg-type]
-        return None
+        try:
+            saved: dict[str, Any] = msgspec.structs.asdict(msgspec.json.decode(self._path.read_bytes(), type=_Saved))
+        except (FileNotFoundError, msgspec.DecodeError):
+            return None
+        curve = LossCurve(saved.pop("curve"), saved.pop("stride"))
+        for name in ("weights", "intercept", "best_weights", "best_intercept"):
+            saved[name] = np.array(saved[name], dtype=np.float64)
+        return Descent(**saved), curve
 
     def remove(self) -> None:
         self._path.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 """The job itself: rows from the spool, a fit, a published version. Knows nothing of queues."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +21,8 @@ from app.regression.linear_model import LinearModel
 from app.regression.metrics import training_metrics
 from app.regression.solvers import Exact, GradientDescent, Start
 from app.regression.sufficient_statistics import SufficientStatistics
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         condition_number=trained.optimum.design.condition_number,
         metrics=_metrics(model, trained),
         no_intervals=trained.no_intervals,
-        warnings=tuple(_warnings(model, trained.optimum)),
+        warnings=tuple(_warnings(model, trained)),
     )
     return workshop.registry.publish(card, model).card
 
@@ -116,6 +119,7 @@ def _descend(
     resume = None
     if saved := checkpoint.load():
         resume, tracker.curve = saved
+        _log.info("descent resumed", extra={"epoch": resume.epoch})
 
     def on_epoch(state: Descent) -> None:
         tracker.epoch(state.epoch, state.loss)
@@ -154,13 +158,15 @@ def _metrics(model: LinearModel, trained: _Trained) -> dict[str, dict[str, float
     return metrics
 
 
-def _warnings(model: LinearModel, fitted: Fit) -> Iterator[str]:
-    coefficients = len(model.features) + fitted.design.intercept
-    for name, norm in zip(model.features, fitted.design.norms, strict=True):
+def _warnings(model: LinearModel, trained: _Trained) -> Iterator[str]:
+    design = trained.optimum.design
+    coefficients = len(model.features) + design.intercept
+    for name, norm in zip(model.features, design.norms, strict=True):
         if norm == 0:
-            yield f'The feature "{name}" is constant in these rows; its coefficient is 0.'
-    if fitted.design.rank < coefficients:
+            yield f'The feature "{name}" is constant in these rows{"; its coefficient is 0" * trained.exact}.'
+    if design.rank < coefficients:
+        chosen = "with the smallest coefficients" if trained.exact else "that the descent came to from its start"
         yield (
-            f"The rows determine only {fitted.design.rank} of {coefficients} coefficients: features are collinear or "
-            "rows too few. Of all solutions this is the one with the smallest coefficients."
+            f"The rows determine only {design.rank} of {coefficients} coefficients: features are collinear or "
+            f"rows too few. Of all solutions this is the one {chosen}."
         )

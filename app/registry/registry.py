@@ -24,6 +24,7 @@ from app.registry.version_file import Version, encode, read, read_card
 from app.regression.linear_model import LinearModel
 
 MODEL_NAME = r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?"
+MAX_VERSION = 10**12
 LOADED_VERSIONS = 64  # besides the current ones; each is a few kB unless the model is wide
 
 _FILE = re.compile(r"(\d{6,12})\.(safetensors|deleted)")
@@ -97,13 +98,15 @@ class Registry:
     def path(self, model: str, number: int) -> Path:
         """The version's file. Raises ModelNotFound, VersionNotFound."""
         path = self._path(model, number)
-        if not re.fullmatch(MODEL_NAME, model) or not path.is_file():
+        if not re.fullmatch(MODEL_NAME, model) or not 0 < number < MAX_VERSION or not path.is_file():
             self.versions(model)
             raise VersionNotFound(f'Model "{_shown(model)}" has no version {number}.')
         return path
 
     def current_number(self, model: str) -> int | None:
         """The number `current` points to, or None where no version was promoted."""
+        if not re.fullmatch(MODEL_NAME, model):
+            return None
         try:
             match = _FILE.fullmatch((self._folder / model / "current").readlink().name)
         except OSError:

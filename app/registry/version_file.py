@@ -1,8 +1,6 @@
 """One version as one immutable safetensors file, with a checksum over all that it says."""
 
 import hashlib
-import json
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +14,23 @@ from app.errors import ModelFileInvalid
 from app.registry.model_card import SCHEMA, ModelCard
 from app.regression.linear_model import LinearModel
 from app.regression.sufficient_statistics import SufficientStatistics
+
+# What the bytes of anybody's file may raise on their way through safetensors, numpy and msgspec.
+_UNREADABLE = (
+    SafetensorError,
+    msgspec.MsgspecError,
+    OSError,
+    KeyError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    MemoryError,
+    RecursionError,
+)
+
+
+class _Schema(msgspec.Struct):
+    schema: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +74,7 @@ def read(path: Path) -> Version:
         return Version(card, _model(card, tensors))
     except FileNotFoundError:
         raise
-    except (SafetensorError, OSError, KeyError, ValueError, struct.error, MemoryError):
+    except _UNREADABLE:
         raise ModelFileInvalid(f"{path.name} is truncated, altered or not a model of this service.") from None
 
 
@@ -71,12 +86,12 @@ def read_card(path: Path) -> ModelCard:
         return _card(text, path.name)
     except FileNotFoundError:
         raise
-    except (SafetensorError, OSError, ValueError):
+    except _UNREADABLE:
         raise ModelFileInvalid(f"{path.name} is truncated, altered or not a model of this service.") from None
 
 
 def _card(text: str, name: str) -> ModelCard:
-    schema = json.loads(text or "{}").get("schema")
+    schema = msgspec.json.decode(text, type=_Schema).schema
     if schema != SCHEMA:
         raise ModelFileInvalid(f"{name} has schema version {schema!r}; this service reads {SCHEMA}.")
     return msgspec.json.decode(text, type=ModelCard)

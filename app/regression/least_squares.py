@@ -87,10 +87,9 @@ class Design:
         unit = deviations / np.where(self.norms > 0, self.norms, 1.0)
         _, s, vt, kept = self._singular
         turned = unit @ vt.T
-        beyond = (
-            np.abs(turned[:, ~kept])
-            > np.sqrt(np.finfo(float).eps) * np.abs(unit).max(axis=1, initial=0.0)[:, np.newaxis]
-        )
+        # At the scale of the training rows, whose own deviations are about 1 / sqrt(n) here, less is rounding.
+        size = np.maximum(np.abs(unit).max(axis=1, initial=0.0), 1 / np.sqrt(self.rows))
+        beyond = np.abs(turned[:, ~kept]) > np.sqrt(np.finfo(float).eps) * size[:, np.newaxis]
         turned[:, kept] /= s[kept]
         turned[:, ~kept] = np.where(beyond, np.inf, 0.0)
         return np.asarray(turned)

@@ -58,10 +58,10 @@ class SufficientStatistics:
             for x, y in blocks:
                 if len(x):
                     statistics = cls.from_block(x, y) if statistics is None else statistics.add(x, y)
-        if statistics is None:
-            raise InvalidInput("There are no rows to train on.")
-        if not (np.isfinite(statistics.factor).all() and np.isfinite(statistics.scale).all()):
-            raise InvalidInput("The values are too large: their squares leave the range of 64-bit numbers.")
+            if statistics is None:
+                raise InvalidInput("There are no rows to train on.")
+            if not np.isfinite(statistics.raw_factor**2).all():
+                raise InvalidInput("The values are too large: their squares leave the range of 64-bit numbers.")
         return statistics
 
     def add(self, x: Array, y: Array) -> Self:
@@ -131,8 +131,10 @@ class SufficientStatistics:
         return np.asarray(((self.factor @ coefficients) ** 2).sum(axis=0))
 
     def total_sums(self) -> Array:
-        """Sum of squared deviations of each target from its mean, (k,)."""
-        return np.asarray((self.centred_factor[:, self.features :] ** 2).sum(axis=0))
+        """Sum of squared deviations of each target from its mean, (k,); 0 where they are but the mean's rounding."""
+        total = (self.centred_factor[:, self.features :] ** 2).sum(axis=0)
+        noise = 4 * np.finfo(float).eps * np.abs(self.mean[self.features :])
+        return np.where(total > self.rows * noise**2, total, 0.0)
 
 
 def triangle(rows: Array) -> Array:

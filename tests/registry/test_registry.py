@@ -1,3 +1,4 @@
+import errno
 import logging
 import os
 import subprocess
@@ -97,6 +98,10 @@ def make_foreign(path: Path) -> None:
 
 def make_empty(path: Path) -> None:
     path.write_bytes(b"")
+
+
+def refused_by_the_disk(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 DAMAGES = pytest.mark.parametrize("damage", [truncate, flip_a_bit, make_foreign, make_empty, Path.unlink])
@@ -203,6 +208,33 @@ def test_readers_never_see_anything_but_whole_versions_while_promotions_go_on(re
         seen.add(version.card.version)
     writer.join()
     assert seen <= {1, 2}
+
+
+def test_a_promotion_that_the_disk_refuses_leaves_the_old_version_current(
+    registry: Registry, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published(registry, 1, 2, promoted=1)
+    before = everything_under(folder)
+    for call in ("rename", "replace"):
+        monkeypatch.setattr(Path, call, refused_by_the_disk)
+    with pytest.raises(Unavailable, match="No space left on device"):
+        registry.promote("line", 2)
+    assert everything_under(folder) == before
+    assert slope(Registry(folder).current("line")) == 1
+
+
+def test_a_version_that_the_disk_refuses_leaves_nothing_behind(
+    registry: Registry, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published(registry, 1)
+    before = everything_under(folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "link", refused_by_the_disk)
+        for model in ("line", "new"):
+            with pytest.raises(Unavailable, match="No space left on device"):
+                registry.publish(replace(CARD, model=model), line(2))
+    assert everything_under(folder) == before
+    assert registry.publish(CARD, line(2)).card.version == 2
 
 
 def test_publishers_in_threads_never_share_a_number(folder: Path) -> None:
