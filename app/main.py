@@ -1,9 +1,14 @@
 """The web service: `uvicorn app.main:app`."""
 
+import asyncio
 import contextlib
+import logging
+import signal
+import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from importlib.metadata import version
+from types import FrameType
 from typing import TypedDict
 
 from fastapi import FastAPI
@@ -14,7 +19,7 @@ from app.jobs.queue import JobQueue
 from app.jobs.spool import Spool
 from app.jobs.supervisor import Supervisor
 from app.registry.registry import Registry
-from app.settings import Settings
+from app.settings import Settings, load
 from app.web import docs, errors, health, jobs, models, predict, train
 from app.web.metrics import Metrics
 from app.web.middleware import RequestContext
@@ -27,6 +32,8 @@ The model that comes with the service predicts the yield of apples and oranges f
 humidity. Try `POST /predict` below: *Try it out*, *Execute*.
 """
 
+_log = logging.getLogger(__name__)
+
 
 class State(TypedDict):
     """What the lifespan gives every request, as `request.state`."""
@@ -34,32 +41,14 @@ class State(TypedDict):
     services: Services
 
 
-def create_app(settings: Settings | None = None) -> FastAPI:
-    """The service. Settings are read from the environment at its start, unless they are given."""
-
-    @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[State]:
-        chosen = settings or Settings()
-        logs.configure()
-        found = _services(chosen)
-        supervisor = Supervisor(chosen.trainer_lock) if chosen.trainer == "embedded" else None
-        if supervisor:
-            supervisor.start()
-        # Behind the start: a first training need not wait for the import of DBOS.
-        threading.Thread(target=found.jobs.connect, name="connect-jobs", daemon=True).start()
-        try:
-            yield {"services": found}
-        finally:
-            if supervisor:
-                supervisor.stop()
-            found.jobs.close()
-
+def create_app() -> FastAPI:
+    """The service. Its settings are read from the environment when it starts."""
     app = FastAPI(
         title="Linserve",
         summary="A linear model behind HTTP: predict, train, roll back.",
         description=DESCRIPTION,
         version=version("linserve"),
-        lifespan=lifespan,
+        lifespan=_lifespan,
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=_operation_id,
@@ -72,11 +61,36 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     return app
 
 
-def _services(settings: Settings) -> Services:
+@contextlib.asynccontextmanager
+async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
+    logs.configure()
+    stopping = asyncio.Event()
+    try:
+        settings = load()
+        settings.state.mkdir(parents=True, exist_ok=True)
+        services = _services(settings, stopping)
+    except (ValueError, OSError) as error:
+        _log.critical("not started", extra={"reason": str(error)})
+        sys.exit(1)
+    supervisor = Supervisor(settings.trainer_lock) if settings.trainer == "embedded" else None
+    if supervisor:
+        supervisor.start()
+    # Behind the start: a first training need not wait for the import of DBOS.
+    threading.Thread(target=_connect, args=(services.jobs,), name="connect-jobs", daemon=True).start()
+    try:
+        with _told_of_stopping(stopping):
+            yield {"services": services}
+    finally:
+        if supervisor:
+            supervisor.stop()
+        services.jobs.close()
+
+
+def _services(settings: Settings, stopping: asyncio.Event) -> Services:
     return Services(
         registry=Registry(settings.models),
         jobs=JobQueue(settings.job_database_url, Spool(settings.spool), max_queued=settings.max_queued_jobs),
-        metrics=Metrics(settings.state / "metrics"),
+        metrics=Metrics(settings.state),
         limits=Limits(
             json_bytes=settings.max_json_bytes,
             upload_bytes=settings.max_upload_bytes,
@@ -85,7 +99,42 @@ def _services(settings: Settings) -> Services:
         ),
         default_model=settings.default_model,
         capabilities=settings.capabilities,
+        stopping=stopping,
     )
+
+
+def _connect(queue: JobQueue) -> None:
+    # Where this fails, the first training tries again and says so.
+    with contextlib.suppress(Exception):
+        queue.connect()
+
+
+@contextlib.contextmanager
+def _told_of_stopping(stopping: asyncio.Event) -> Iterator[None]:
+    """Set the event when uvicorn is told to stop.
+
+    It then waits for the requests under way before it ends the lifespan, so those that wait for something themselves
+    have to be told earlier.
+    """
+    loop = asyncio.get_running_loop()
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(stopping.set)
+        handler = before[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -1,22 +1,29 @@
 """Every setting: its unit, default and meaning. Read by the doors alone and handed down."""
 
+import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from app.registry.names import MODEL_NAME
+
 MEBIBYTE = 1 << 20
+PREFIX = "LINSERVE_"
+PARENT = "LINSERVE_PARENT"  # no setting: tells an embedded trainer whose it is
 
 
 class Settings(BaseSettings):
     """Each is read from the environment under its name in capitals with LINSERVE_ before it."""
 
-    model_config = SettingsConfigDict(env_prefix="LINSERVE_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
 
     models: Path = Field(Path("models"), description="Folder of the versioned models.")
     state: Path = Field(Path(".linserve"), description="Folder of the job database, spooled uploads and checkpoints.")
-    default_model: str = Field("crop-yield", description="The model that /predict and /train mean.")
+    default_model: str = Field(
+        "crop-yield", pattern=f"^{MODEL_NAME}$", description="The model that /predict and /train mean."
+    )
     database_url: str | None = Field(None, description="Job database; SQLite in the state folder unless given.")
     trainer: Literal["embedded", "external"] = Field(
         "embedded", description="Whether the service starts the trainer itself, or `python -m app.trainer` runs apart."
@@ -48,3 +55,19 @@ class Settings(BaseSettings):
     @property
     def trainer_lock(self) -> Path:
         return self.state / "trainer.lock"
+
+
+def load() -> Settings:
+    """The settings in the environment.
+
+    Raises ValueError, in a sentence for the operator, for a value that does not fit or a variable that is none of ours.
+    """
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | {PARENT}
+    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    if unknown:
+        raise ValueError(f"{', '.join(unknown)}: there is no such setting; there are {', '.join(sorted(known))}.")
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = (f"{PREFIX}{str(fault['loc'][0]).upper()}: {fault['msg']}." for fault in error.errors())
+        raise ValueError(" ".join(faults)) from None

@@ -12,15 +12,18 @@ import threading
 from types import FrameType
 
 from app import logs
-from app.settings import Settings
+from app.settings import PARENT, load
 
 PR_SET_PDEATHSIG = 1
 NICENESS = 10
 
 
 def main() -> None:
-    settings = Settings()
     logs.configure()
+    try:
+        settings = load()
+    except ValueError as error:
+        sys.exit(str(error))
     _die_with_parent()
     os.nice(NICENESS)
     threads = str(settings.trainer_threads or max(1, (os.cpu_count() or 2) - 1))
@@ -46,7 +49,7 @@ def main() -> None:
 
 def _die_with_parent() -> None:
     """Have the kernel kill this process when the web worker that started it dies, however it dies."""
-    parent = os.environ.get("LINSERVE_PARENT")
+    parent = os.environ.get(PARENT)
     if parent is None or not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

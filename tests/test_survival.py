@@ -142,6 +142,17 @@ def test_a_descent_goes_on_after_everything_is_killed_and_started_again(tmp_path
         straight.kill()
 
 
+def test_a_stop_is_not_held_up_by_those_who_follow_or_wait(tmp_path: Path) -> None:
+    service = Service(tmp_path).start()
+    job_id = service.submit(**NOTEBOOK, solver={**DESCENT, "epochs": 10_000_000})
+    followed = service.follow(job_id)
+    next(job for job in followed if job["status"] == "running")
+    os.kill(service.pid, signal.SIGTERM)
+
+    assert all(job["status"] == "running" for job in followed)  # the stream ends, and not by an error
+    assert service.stop() == 0
+
+
 def test_the_trainer_dies_with_the_service(tmp_path: Path) -> None:
     service = Service(tmp_path).start()
     service.train(**NOTEBOOK)

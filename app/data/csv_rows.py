@@ -25,14 +25,15 @@ def read_header(path: Path) -> list[str]:
     try:
         # An incomplete character at the cut is no fault of the header's.
         text = start.decode("utf-8-sig", errors="strict" if len(start) < BLOCK_BYTES else "ignore")
-        names = next(csv.reader(io.StringIO(text, newline="")), [])
+        names = next((row for row in csv.reader(io.StringIO(text, newline="")) if row), [])
     except (UnicodeDecodeError, csv.Error):
         raise InvalidInput("The file is not UTF-8 text with a header row.") from None
     if not names:
         raise InvalidInput("The file is empty; it needs a header row with the columns' names.")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise InvalidInput("A column's name stands twice in the header.", [Detail("The name stands twice.", row=1)])
+        details = [Detail("The name stands twice.", row=1, column=name) for name in twice[:20]]
+        raise InvalidInput("A column's name stands twice in the header.", details)
     return names
 
 
@@ -43,7 +44,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[NDArray[np.float64]
     from 1 as in a spreadsheet, the header being row 1; empty lines do not count.
     """
     import pyarrow as pa  # 25 MB and a tenth of a second, for whoever reads files
-    from pyarrow.csv import ConvertOptions, ReadOptions, open_csv
+    from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, open_csv
 
     header = read_header(path)
     missing = [name for name in columns if name not in header]
@@ -54,6 +55,7 @@ def read_csv(path: Path, columns: Sequence[str]) -> Iterator[NDArray[np.float64]
         reader = open_csv(
             path,
             read_options=ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
+            parse_options=ParseOptions(newlines_in_values=True),
             convert_options=ConvertOptions(
                 include_columns=list(columns), column_types=dict.fromkeys(columns, pa.float64())
             ),
@@ -82,7 +84,11 @@ def _refusal(message: str, *, row: int, column: str | None = None) -> InvalidInp
 def _explanation(message: str, header: Sequence[str]) -> InvalidInput:
     """What pyarrow's message says, without the input that it quotes."""
     if place := re.match(r"In CSV column #(\d+): Row #(\d+)", message):
-        return _refusal("The value is not a number.", row=int(place[2]), column=header[int(place[1])])
+        return _refusal(
+            "The value is not a number; `features` chooses the columns to read.",
+            row=int(place[2]),
+            column=header[int(place[1])],
+        )
     if place := re.match(r"CSV parse error: Row #(\d+): Expected (\d+) columns, got (\d+)", message):
         return _refusal(f"Expected {place[2]} values, found {place[3]}.", row=int(place[1]))
     if "straddling" in message:

@@ -17,10 +17,10 @@ def write_capabilities(path: Path, *, cuda: bool) -> None:
 def check_device(path: Path, device: str) -> None:
     """Raises DeviceUnavailable where the trainer said that it has no such device.
 
-    Where it did not say anything yet, the job itself will find out.
+    Where it did not say anything yet, or a power cut left the file empty, the job itself will find out.
     """
     if device != "cuda":
         return
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
         if not json.loads(path.read_text())["cuda"]:
             raise DeviceUnavailable('There is no CUDA device on the training machine; "auto" or "cpu" will do.')

@@ -1,5 +1,6 @@
 """Where an interrupted gradient descent goes on."""
 
+import logging
 import os
 import time
 from pathlib import Path
@@ -12,6 +13,8 @@ from app.jobs.tracker import LossCurve
 from app.regression.gradient_descent import Descent
 
 SAVE_SECONDS = 1.0
+
+_log = logging.getLogger(__name__)
 
 
 class _Saved(msgspec.Struct):
@@ -41,14 +44,18 @@ class Checkpoint:
             return
         plain = {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in vars(state).items()}
         content = msgspec.json.encode(_Saved(**plain, curve=curve.points, stride=curve.stride))
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self._path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(self._path)
         self._saved = time.monotonic()
+        temporary = self._path.with_suffix(".tmp")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.rename(self._path)
+        except OSError as error:
+            # A full disk is no reason to stop descending; only a crash now would cost the epochs since the last one.
+            _log.warning("checkpoint not saved", extra={"reason": error.strerror})
 
     def load(self) -> tuple[Descent, LossCurve] | None:
         """The newest state, or None where none was kept or it is not readable: the job then starts anew."""

@@ -10,7 +10,9 @@ QUEUE = "training"
 WORKFLOW = "train"
 PROGRESS = "progress"  # the event that carries it
 APPLICATION_VERSION = "1"  # of the recorded requests; jobs recorded under another are left alone
-MAX_RECOVERIES = 20  # a job that takes the trainer down with it every time is given up after so many
+# A job that takes the trainer down with it every time is given up after so many. Restarts of the service count too,
+# which a descent of days may see many of.
+MAX_RECOVERIES = 100
 
 
 def prepare(url: str) -> None:

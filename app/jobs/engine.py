@@ -1,5 +1,6 @@
 """The trainer's side of the queue: takes jobs, one at a time, runs them, records how they end."""
 
+import functools
 import logging
 import threading
 from pathlib import Path
@@ -59,7 +60,7 @@ def serve(database_url: str, executor: str, workshop: Workshop, capabilities: Pa
     _register(workshop)
     DBOS.launch()
     DBOS.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=POLL_SECONDS, on_conflict="always_update")
-    workshop.spool.sweep(_wanted_uploads())
+    _sweep(workshop)
     threading.Thread(target=_load_torch, args=(capabilities,), name="load-torch", daemon=True).start()
     _log.info("trainer ready")
     # Nothing is wound up: what a kill -9 may not lose, a stop need not save.
@@ -67,39 +68,8 @@ def serve(database_url: str, executor: str, workshop: Workshop, capabilities: Pa
 
 
 def _register(workshop: Workshop) -> None:
-    def clean(request: dict[str, Any]) -> None:
-        workshop.spool.remove(request["upload"])
-        (workshop.checkpoints / f"{DBOS.workflow_id}.json").unlink(missing_ok=True)
-
-    @DBOS.step(name="publish")
-    def publish(request: dict[str, Any]) -> dict[str, Any]:
-        job = DBOS.workflow_id
-        assert job is not None
-        tracker = Tracker(_report, lambda: _is_cancelled(job))
-        try:
-            card = train(TrainingRequest.from_json(request), job, workshop, tracker)
-        except (JobCancelled, dbos_errors.DBOSWorkflowConflictIDError):
-            # The second is raised where progress was to be recorded for a job that is no longer ours to record.
-            if _is_cancelled(job):
-                clean(request)
-                _log.info("job cancelled", extra={"job": job})
-            raise dbos_errors.DBOSWorkflowCancelledError(f"job {job} was cancelled") from None
-        except LinserveError as error:
-            _report(tracker.progress, tracker.curve.with_last())
-            _log.info("job failed", extra={"job": job, "error": type(error).__name__, "reason": error.message})
-            raise JobFailed(Failure(type(error).__name__, error.message, error.details)) from None
-        _log.info("version published", extra={"job": job, "model": card.model, "version": card.version})
-        return {
-            "version": card.version,
-            "metrics": card.metrics,
-            "warnings": list(card.warnings),
-            "progress": msgspec.to_builtins(tracker.progress),
-            "loss_curve": tracker.curve.with_last(),
-        }
-
-    @DBOS.step(name="promote")
-    def promote(request: dict[str, Any], version: int) -> None:
-        workshop.registry.promote(request["model"], version)
+    publish = DBOS.step(name="publish")(functools.partial(_publish, workshop))
+    promote = DBOS.step(name="promote")(functools.partial(_promote, workshop))
 
     @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=MAX_RECOVERIES)
     def run(request: dict[str, Any]) -> dict[str, Any]:
@@ -107,11 +77,50 @@ def _register(workshop: Workshop) -> None:
             result = publish(request)
             if request["promote"] == "always":
                 promote(request, result["version"])
-        except Exception:
-            clean(request)
+        except JobFailed:
+            _clean(workshop, request)  # its end is recorded with the step, so that it needs the rows no more
             raise
-        clean(request)
+        _clean(workshop, request)
         return result
+
+
+def _publish(workshop: Workshop, request: dict[str, Any]) -> dict[str, Any]:
+    job = DBOS.workflow_id
+    assert job is not None
+    tracker = Tracker(_report, lambda: _is_cancelled(job))
+    try:
+        card = train(TrainingRequest.from_json(request), job, workshop, tracker)
+    except (JobCancelled, dbos_errors.DBOSWorkflowConflictIDError):
+        # The second is raised where progress was to be recorded for a job that is no longer ours to record.
+        if _is_cancelled(job):
+            _clean(workshop, request)
+            _log.info("job cancelled", extra={"job": job})
+        raise dbos_errors.DBOSWorkflowCancelledError(f"job {job} was cancelled") from None
+    except LinserveError as error:
+        _report(tracker.progress, tracker.curve.with_last())
+        raise _failed(job, error) from None
+    _log.info("version published", extra={"job": job, "model": card.model, "version": card.version})
+    return {"version": card.version, "metrics": card.metrics, "warnings": list(card.warnings)}
+
+
+def _promote(workshop: Workshop, request: dict[str, Any], version: int) -> None:
+    try:
+        workshop.registry.promote(request["model"], version)
+    except LinserveError as error:
+        raise _failed(DBOS.workflow_id, error, version) from None
+
+
+def _clean(workshop: Workshop, request: dict[str, Any]) -> None:
+    workshop.spool.remove(request["upload"])
+    (workshop.checkpoints / f"{DBOS.workflow_id}.json").unlink(missing_ok=True)
+
+
+def _failed(job: str | None, error: LinserveError, version: int | None = None) -> JobFailed:
+    name, message = type(error).__name__, error.message
+    if version is not None:
+        message = f"Version {version} is published, but could not be promoted. {message}"
+    _log.info("job failed", extra={"job": job, "error": name, "reason": message})
+    return JobFailed(Failure(name, message, error.details, version))
 
 
 def _load_torch(capabilities: Path) -> None:
@@ -137,6 +146,14 @@ def _is_cancelled(job: str) -> bool:
     return status is not None and status.status == "CANCELLED"
 
 
-def _wanted_uploads() -> set[str]:
-    unfinished = DBOS.list_workflows(name=WORKFLOW, status=["ENQUEUED", "PENDING"])
-    return {status.input["args"][0]["upload"] for status in unfinished if status.input}
+def _sweep(workshop: Workshop) -> None:
+    """Remove what jobs and requests left behind when they were killed."""
+    jobs = DBOS.list_workflows(name=WORKFLOW, load_output=False)
+    unfinished = {job.workflow_id for job in jobs if job.status in ("ENQUEUED", "PENDING")}
+    uploads = {job.workflow_id: str(job.input["args"][0]["upload"]) for job in jobs if job.input}
+    wanted = {upload for job, upload in uploads.items() if job in unfinished}
+    workshop.spool.sweep(wanted, ended=set(uploads.values()) - wanted)
+    for checkpoint in workshop.checkpoints.glob("*"):
+        if checkpoint.stem not in unfinished:
+            checkpoint.unlink(missing_ok=True)
+    workshop.registry.sweep()

@@ -13,7 +13,7 @@ class Status(StrEnum):
     QUEUED = "queued"  # recorded; no trainer has taken it
     RUNNING = "running"  # a trainer works on it, or did when it was killed and will again
     SUCCEEDED = "succeeded"  # its version is published, and promoted if that was wanted
-    FAILED = "failed"  # `error` says why; no version was published
+    FAILED = "failed"  # `error` says why; no version was published, unless `version` names one
     CANCELLED = "cancelled"
 
     @property
@@ -39,6 +39,7 @@ class Failure:
     error: str
     message: str
     details: tuple[Detail, ...] = ()
+    version: int | None = None  # published all the same, where it was the promotion that failed
 
 
 @dataclass(frozen=True)

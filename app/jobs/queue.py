@@ -1,16 +1,20 @@
 """The web's side of the queue: record jobs, read them, cancel them."""
 
 import base64
+import contextlib
 import json
+import logging
 import re
+import sqlite3
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from app.errors import Conflict, Detail, InvalidInput, JobNotFound, KeyReused, QueueFull
+from app.errors import Conflict, InvalidInput, JobNotFound, KeyReused, QueueFull, Unavailable
 from app.jobs.job import Failure, Job, Progress, Status
 from app.jobs.spool import Spool
 from app.jobs.training_request import TrainingRequest
@@ -20,6 +24,9 @@ if TYPE_CHECKING:
 
 JOB_ID = r"[0-9a-f-]{36}"
 PAGE = 50
+MAX_TOKEN = 200
+
+_log = logging.getLogger(__name__)
 
 _STATUS = {
     "DELAYED": Status.QUEUED,
@@ -63,6 +70,7 @@ class JobQueue:
                     system_database_url=self._url,
                     serializer=DBOSPortableJSONSerializer(),
                     application_name="linserve",
+                    retry_connection_errors=False,  # a caller is told, not kept waiting
                 )
             return self._client
 
@@ -74,11 +82,22 @@ class JobQueue:
 
     def check_room(self) -> None:
         """Raises QueueFull where as many jobs wait as may."""
-        waiting = self.connect().list_queued_workflows(
-            queue_name=_constants().QUEUE, status="ENQUEUED", limit=self._max_queued + 1, load_input=False
-        )
+        with _reaching():
+            waiting = self.connect().list_queued_workflows(
+                queue_name=_constants().QUEUE, status="ENQUEUED", limit=self._max_queued + 1, load_input=False
+            )
         if len(waiting) >= self._max_queued:
             raise QueueFull(f"{self._max_queued} training jobs are waiting already.")
+
+    def repeated(self, job_id: str, fingerprint: str) -> Job | None:
+        """The job recorded under this id before, if one was. Raises KeyReused where it is another request's."""
+        try:
+            status = self._status(job_id)
+        except JobNotFound:
+            return None
+        if _request(status).fingerprint != fingerprint:
+            raise KeyReused("This Idempotency-Key was used before, for another request.")
+        return self._job(status)
 
     def submit(self, request: TrainingRequest, job_id: str) -> Job:
         """Record a job. When this returns, the job outlives any crash.
@@ -87,48 +106,60 @@ class JobQueue:
         where it was asked for something else.
         """
         constants = _constants()
-        self.connect().enqueue(
-            {
-                "workflow_name": constants.WORKFLOW,
-                "queue_name": constants.QUEUE,
-                "workflow_id": job_id,
-                "app_version": constants.APPLICATION_VERSION,
-                "serialization_type": _portable(),
-            },
-            request.to_json(),
-        )
+        with _reaching():
+            self.connect().enqueue(
+                {
+                    "workflow_name": constants.WORKFLOW,
+                    "queue_name": constants.QUEUE,
+                    "workflow_id": job_id,
+                    "app_version": constants.APPLICATION_VERSION,
+                    "serialization_type": _portable(),
+                },
+                request.to_json(),
+            )
+        # From here on the rows are the job's. Where its record is another's, they are nobody's.
         status = self._status(job_id)
-        recorded = _request(status)
-        if recorded.upload != request.upload:
-            self.spool.remove(request.upload)
-        if recorded.fingerprint != request.fingerprint:
-            raise KeyReused("This Idempotency-Key was used before, for another request.")
-        return self._job(status)
+        if _request(status).upload == request.upload:
+            return self._job(status)
+        self.spool.remove(request.upload)
+        found = self.repeated(job_id, request.fingerprint)
+        assert found is not None
+        return found
 
     def get(self, job_id: str) -> Job:
         """Raises JobNotFound."""
         return self._job(self._status(job_id))
 
     def list(self, *, status: Status | None = None, limit: int = PAGE, token: str | None = None) -> Page:
-        """Newest first, without the loss curves. Raises InvalidInput for a token that is none of ours."""
+        """Newest first, without progress and loss curves. Raises InvalidInput for a token that is none of ours."""
         offset, end = _position(token)
-        found = self.connect().list_workflows(
-            name=_constants().WORKFLOW,
-            status=[name for name, meaning in _STATUS.items() if meaning == status] if status else None,
-            end_time=end,
-            sort_desc=True,
-            limit=limit + 1,
-            offset=offset,
-        )
+        with _reaching():
+            found = self.connect().list_workflows(
+                name=_constants().WORKFLOW,
+                status=[name for name, meaning in _STATUS.items() if meaning == status] if status else None,
+                end_time=end,
+                sort_desc=True,
+                limit=limit + 1,
+                offset=offset,
+            )
         following = _token(offset + limit, end) if len(found) > limit else None
         return Page([self._job(one, brief=True) for one in found[:limit]], following)
 
     def cancel(self, job_id: str) -> Job:
-        """Cancel a waiting or running job; a cancelled one stays so. Raises JobNotFound; Conflict where it ended."""
+        """Cancel a waiting or running job; a cancelled one stays so.
+
+        Raises JobNotFound; Conflict where it has ended, or is about to: what is being published is not stopped.
+        """
         job = self.get(job_id)
         if job.status in (Status.SUCCEEDED, Status.FAILED):
             raise Conflict(f"The job has {job.status} already.")
-        self.connect().cancel_workflow(job_id)
+        with _reaching():
+            if job.status != Status.CANCELLED:
+                self.connect().cancel_workflow(job_id)
+                # The trainer records that it publishes only while the job is not cancelled, so one of the two is first.
+                if self._reported(job_id).get("progress", {}).get("phase") == "publishing":
+                    self.connect().resume_workflow(job_id, queue_name=_constants().QUEUE)
+                    raise Conflict("The job is publishing its version already.")
         status = self._status(job_id)
         if job.status == Status.QUEUED:
             self.spool.remove(_request(status).upload)  # a running one's are removed by the trainer
@@ -137,33 +168,49 @@ class JobQueue:
     def _status(self, job_id: str) -> "WorkflowStatus":
         found = []
         if re.fullmatch(JOB_ID, job_id):
-            found = self.connect().list_workflows(workflow_ids=[job_id], name=_constants().WORKFLOW)
+            with _reaching():
+                found = self.connect().list_workflows(workflow_ids=[job_id], name=_constants().WORKFLOW)
         if not found:
             raise JobNotFound("There is no such job.")
         return found[0]
 
+    def _reported(self, job_id: str) -> dict[str, Any]:
+        """What the trainer reported last: progress and loss curve."""
+        with _reaching():
+            return self.connect().get_event(job_id, _constants().PROGRESS, timeout_seconds=0) or {}
+
     def _job(self, status: "WorkflowStatus", *, brief: bool = False) -> Job:
         meaning = _STATUS[status.status]
-        result: dict[str, Any] = {}
-        if meaning == Status.SUCCEEDED:
-            result = status.output or {}
-        elif not brief and meaning != Status.QUEUED:
-            result = self.connect().get_event(status.workflow_id, _constants().PROGRESS, timeout_seconds=0) or {}
-        curve = result.get("loss_curve")
+        result: dict[str, Any] = (status.output or {}) if meaning == Status.SUCCEEDED else {}
+        reported = {} if brief or meaning == Status.QUEUED else self._reported(status.workflow_id)
+        curve = reported.get("loss_curve")
+        error = _failure(status) if meaning == Status.FAILED else None
         return Job(
             id=status.workflow_id,
             status=meaning,
             model=_request(status).model,
-            version=result.get("version"),
+            version=error.version if error else result.get("version"),
             created_at=_time(status.created_at) or datetime.fromtimestamp(0, UTC),
             started_at=_time(status.dequeued_at),
             finished_at=_time(status.completed_at),
-            progress=msgspec.convert(result["progress"], Progress) if "progress" in result else None,
-            loss_curve=tuple((int(epoch), float(loss)) for epoch, loss in curve) if curve and not brief else None,
+            progress=msgspec.convert(reported["progress"], Progress) if "progress" in reported else None,
+            loss_curve=tuple((int(epoch), float(loss)) for epoch, loss in curve) if curve else None,
             metrics=result.get("metrics"),
             warnings=tuple(result.get("warnings", ())),
-            error=_failure(status) if meaning == Status.FAILED else None,
+            error=error,
         )
+
+
+@contextlib.contextmanager
+def _reaching() -> Iterator[None]:
+    """Turn what a missing, full or damaged database raises into an error of ours."""
+    from sqlalchemy.exc import SQLAlchemyError  # comes with DBOS, as slowly
+
+    try:
+        yield
+    except (SQLAlchemyError, sqlite3.Error, OSError) as error:
+        _log.error("job database out of reach", extra={"reason": str(error)})
+        raise Unavailable("The job database cannot be reached. Predictions go on; training has to wait.") from None
 
 
 def _constants() -> Any:
@@ -186,7 +233,7 @@ def _request(status: "WorkflowStatus") -> TrainingRequest:
 def _failure(status: "WorkflowStatus") -> Failure:
     data = getattr(status.error, "data", None)
     if isinstance(data, dict) and "error" in data:
-        return Failure(data["error"], data["message"], tuple(Detail(**detail) for detail in data["details"]))
+        return msgspec.convert(data, Failure)
     if status.status == "ERROR":
         return Failure("TrainingFailed", "The training failed for a reason that only the trainer's log knows.")
     return Failure("TrainerCrashed", "The trainer died under this job again and again, and gave it up.")
@@ -200,12 +247,11 @@ def _position(token: str | None) -> tuple[int, str]:
     """How many jobs to pass over, and the time that bounds them: later jobs must not shift the pages."""
     if token is None:
         return 0, datetime.now(UTC).isoformat()
-    try:
-        offset, end = json.loads(base64.urlsafe_b64decode(token.encode()))
-        if isinstance(offset, int) and 0 <= offset < 2**31:
-            return offset, datetime.fromisoformat(end).isoformat()
-    except (ValueError, TypeError):
-        pass
+    with contextlib.suppress(ValueError, TypeError):
+        if len(token) <= MAX_TOKEN:
+            offset, end = json.loads(base64.urlsafe_b64decode(token.encode()))
+            if isinstance(offset, int) and 0 <= offset < 2**31:
+                return offset, datetime.fromisoformat(end).isoformat()
     raise InvalidInput.at("/next", "The token comes from the `next` of a page before.")
 
 

@@ -8,6 +8,8 @@ from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+from app.errors import Unavailable
+
 ORPHAN_SECONDS = 3600  # an upload this old that no job names was cut off by a crash
 
 
@@ -26,15 +28,26 @@ class Spool:
 
     @contextlib.contextmanager
     def writing(self, upload: str) -> Iterator[BinaryIO]:
-        """The upload's file, open for writing.
+        """The upload's file, open for writing; `seal` it before the block is left. Left by an error, nothing stays.
 
-        What is written outlives a power cut once the block is left; where the block is left by an error, nothing stays.
+        Raises Unavailable where the folder cannot be written, or is full.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with self.kept(upload), self.path(upload).open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with self.path(upload).open("xb") as file, self.kept(upload):
+                yield file
+        except OSError as error:
+            raise Unavailable(f"The rows cannot be stored: {error.strerror}.") from error
+
+    def seal(self, file: BinaryIO) -> None:
+        """Make what was written outlive a power cut. This waits for the disk."""
+        file.flush()
+        os.fsync(file.fileno())
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     @contextlib.contextmanager
     def kept(self, upload: str) -> Iterator[None]:
@@ -48,11 +61,12 @@ class Spool:
     def remove(self, upload: str) -> None:
         self.path(upload).unlink(missing_ok=True)
 
-    def sweep(self, wanted: Container[str]) -> None:
-        """Remove old uploads that no job wants: those of requests that a crash cut off."""
+    def sweep(self, wanted: Container[str], ended: Container[str] = ()) -> None:
+        """Remove the uploads of ended jobs, and old ones that no job wants: those of requests that were cut off."""
         if not self._folder.is_dir():
             return
         before = time.time() - ORPHAN_SECONDS
         for path in self._folder.iterdir():
-            if path.name not in wanted and path.stat().st_mtime < before:
-                path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                if path.name in ended or (path.name not in wanted and path.stat().st_mtime < before):
+                    path.unlink()

@@ -45,7 +45,10 @@ class Supervisor:
             pause = 0.0
             while not self._stop.wait(pause):
                 started = time.monotonic()
-                self._supervise(file.fileno())
+                try:
+                    self._supervise(file.fileno())
+                except OSError as error:  # no memory or no process to be had; that passes
+                    _log.error("trainer not started", extra={"reason": str(error)})
                 short = time.monotonic() - started < HEALTHY_SECONDS
                 pause = min(max(2 * pause, WAIT_SECONDS), MOST_PAUSE_SECONDS) if short else 0.0
 

@@ -59,6 +59,11 @@ class Tracker:
             if self._cancelled():
                 raise JobCancelled
 
+    def point_of_no_return(self) -> None:
+        """Record that publishing begins, or raise: a job whose cancelling was recorded before can record nothing."""
+        self.progress = replace(self.progress, phase="publishing")
+        self._report(self.progress, self.curve.with_last())
+
     def advance(self, phase: str, *, rows: int | None = None, epochs: int | None = None) -> None:
         self.progress = replace(
             self.progress,

@@ -1,6 +1,7 @@
 """The job itself: rows from the spool, a fit, a published version. Knows nothing of queues."""
 
 import logging
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,11 +36,11 @@ class Workshop:
 
 
 def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker: Tracker) -> ModelCard:
-    """Train and publish one version, without promoting it. Asked again by the same job, it publishes nothing new.
+    """Train and publish one version, without promoting it. The same request publishes once, however often it is run.
 
-    Without a job nothing is looked up. Raises any error of `app.errors` that rows or options deserve, and JobCancelled.
+    Raises any error of `app.errors` that rows or options deserve, and JobCancelled.
     """
-    if job is not None and (published := workshop.registry.find(request.model, job)):
+    if published := workshop.registry.find(request.model, request.upload):
         return published.card
     rows = read_blocks(workshop.spool.path(request.upload), request.format, request.features, request.targets)
     blocks = _counted(rows, tracker)
@@ -48,7 +49,7 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
     else:
         checkpoint = workshop.checkpoints / f"{job or request.upload}.json"
         trained = _descend(blocks, _with_weights(request, workshop.registry), checkpoint, tracker)
-    tracker.advance("publishing")
+    tracker.point_of_no_return()
     model = LinearModel(
         request.features,
         request.targets,
@@ -64,6 +65,7 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         targets=request.targets,
         created_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         job=job,
+        upload=request.upload,
         parent=workshop.registry.current_number(request.model),
         solver=request.solver,
         rows=trained.statistics.rows,
@@ -111,9 +113,8 @@ def _descend(
     from app.jobs.checkpoint import Checkpoint
     from app.regression.gradient_descent import Descent, gradient_descent
 
-    parts = list(blocks)
-    statistics = SufficientStatistics.from_blocks(parts)
-    x, y = (np.concatenate(columns) for columns in zip(*parts, strict=True))
+    x, y = _gathered(blocks)
+    statistics = SufficientStatistics.from_blocks([(x, y)])
     tracker.advance("fitting", epochs=solver.epochs)
     checkpoint = Checkpoint(checkpoint_path)
     resume = None
@@ -129,6 +130,21 @@ def _descend(
     no_intervals = "The model was trained by gradient descent, which stops short of the least-squares optimum."
     optimum = fit(statistics, Exact())
     return _Trained(end.weights, end.intercept, statistics, optimum, no_intervals, exact=False)
+
+
+def _gathered(blocks: Iterator[tuple[Array, Array]]) -> tuple[Array, Array]:
+    """All rows in memory, once: each block is let go as it is copied."""
+    parts = deque(blocks)
+    rows = sum(len(x) for x, _ in parts)
+    if rows == 0:
+        raise InvalidInput("There are no rows to train on.")
+    x, y = (np.empty((rows, part.shape[1])) for part in parts[0])
+    start = 0
+    while parts:
+        block_x, block_y = parts.popleft()
+        x[start : start + len(block_x)], y[start : start + len(block_x)] = block_x, block_y
+        start += len(block_x)
+    return x, y
 
 
 def _with_weights(request: TrainingRequest, registry: Registry) -> GradientDescent:

@@ -36,6 +36,7 @@ class ModelCard:
     rank: int
     condition_number: float
     metrics: dict[str, dict[str, float | None] | float]
+    upload: str | None = None  # names the request uniquely: a job that is run again finds by it what it published
     no_intervals: str | None = None
     warnings: tuple[str, ...] = ()
     libraries: dict[str, str] = field(default_factory=library_versions)

@@ -9,9 +9,11 @@ number is taken by an exclusive link, and `current` is replaced by a rename, so 
 """
 
 import contextlib
+import fcntl
 import logging
 import os
 import re
+import time
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -20,10 +22,10 @@ from pathlib import Path
 
 from app.errors import Conflict, InvalidInput, ModelFileInvalid, ModelNotFound, Unavailable, VersionNotFound
 from app.registry.model_card import ModelCard
+from app.registry.names import MODEL_NAME, MODEL_NAME_RULE
 from app.registry.version_file import Version, encode, read, read_card
 from app.regression.linear_model import LinearModel
 
-MODEL_NAME = r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?"
 MAX_VERSION = 10**12
 LOADED_VERSIONS = 64  # besides the current ones; each is a few kB unless the model is wide
 
@@ -35,6 +37,7 @@ _log = logging.getLogger(__name__)
 class _Current:
     link: str  # what `current` pointed to
     version: Version
+    damaged: tuple[int, int] | None = None  # the file it points to, if that is not what is served: size and time
 
 
 class Registry:
@@ -66,7 +69,7 @@ class Registry:
         """The promoted version. One `readlink` when nothing changed, so that a promotion is seen at once.
 
         Where the promoted file is damaged, the version served before goes on, and failing that the newest
-        intact one below it. Raises ModelNotFound; ModelFileInvalid where no version is intact.
+        intact one below it, until the file changes. Raises ModelNotFound; ModelFileInvalid where no version is intact.
         """
         cached = self._current.get(model)
         if cached is None and not re.fullmatch(MODEL_NAME, model):
@@ -76,19 +79,18 @@ class Registry:
         except OSError:
             self._current.pop(model, None)
             raise ModelNotFound(f'There is no model "{_shown(model)}".') from None
-        if cached is not None and cached.link == link:
+        if cached and cached.link == link and (not cached.damaged or cached.damaged == self._state_of(model, link)):
             return cached.version
-        version = self._intact(model, link, cached)
         # One reference is swapped: a request under way keeps the version it began with.
-        self._current[model] = _Current(link, version)
-        return version
+        self._current[model] = found = self._intact(model, link, cached)
+        return found.version
 
     def version(self, model: str, number: int) -> Version:
         """Any version. Raises ModelNotFound, VersionNotFound, ModelFileInvalid."""
+        self.path(model, number)
         version = self._loaded.get((model, number))
-        path = self.path(model, number)
         if version is None:
-            version = read(path)
+            version = self._read(model, number)
             self._loaded[model, number] = version
             if len(self._loaded) > LOADED_VERSIONS:
                 with contextlib.suppress(KeyError):
@@ -113,24 +115,24 @@ class Registry:
             return None
         return int(match[1]) if match else None
 
-    def find(self, model: str, job: str) -> Version | None:
-        """The version that this job published, if it did."""
+    def find(self, model: str, upload: str) -> Version | None:
+        """The version that was published for this upload, if one was."""
         numbers = sorted((number for number, kind in self._files(model) if kind == "safetensors"), reverse=True)
         for number in numbers:
-            with contextlib.suppress(ModelFileInvalid, FileNotFoundError):
-                if read_card(self._path(model, number)).job == job:
-                    return read(self._path(model, number))
+            with contextlib.suppress(ModelFileInvalid, FileNotFoundError, VersionNotFound):
+                if read_card(self._path(model, number)).upload == upload:
+                    return self._read(model, number)
         return None
 
     def publish(self, card: ModelCard, model: LinearModel) -> Version:
         """Write a new version under the next free number, whatever the card's says. It is not promoted.
 
-        A job publishes once: asked again, the version it published is returned. Raises Unavailable where the
+        An upload is published once: asked again, its version is returned. Raises Unavailable where the
         folder cannot be written.
         """
         if not re.fullmatch(MODEL_NAME, card.model):
             raise InvalidInput.at("/model", MODEL_NAME_RULE)
-        if card.job is not None and (published := self.find(card.model, card.job)):
+        if card.upload is not None and (published := self.find(card.model, card.upload)):
             return published
         folder = self._folder / card.model
         try:
@@ -163,17 +165,16 @@ class Registry:
         Raises ModelNotFound, VersionNotFound, ModelFileInvalid where the file is damaged, Unavailable where the folder
         cannot be written.
         """
-        read(self.path(model, number))
-        folder = self._folder / model
-        temporary = folder / f".{uuid.uuid4().hex}.tmp"
-        with _writing():
+        self.path(model, number)
+        with self._changing(model) as folder:
+            self._read(model, number)
+            temporary = folder / f".{uuid.uuid4().hex}.tmp"
             temporary.symlink_to(self._path(model, number).name)
             try:
                 temporary.rename(folder / "current")
             except OSError:
                 temporary.unlink(missing_ok=True)
                 raise
-            _sync_folder(folder)
 
     def delete(self, model: str, number: int) -> None:
         """Remove a version for good; its number is not used again.
@@ -181,32 +182,75 @@ class Registry:
         Raises ModelNotFound, VersionNotFound; Conflict for the current version; Unavailable.
         """
         path = self.path(model, number)
-        if self.current_number(model) == number:
-            raise Conflict(f'Version {number} is the current version of "{model}". Promote another one first.')
-        with _writing():
+        with self._changing(model) as folder:
+            if self.current_number(model) == number:
+                raise Conflict(f'Version {number} is the current version of "{model}". Promote another one first.')
             path.with_suffix(".deleted").touch()
-            _sync_folder(path.parent)
+            _sync_folder(folder)
             path.unlink(missing_ok=True)
-            _sync_folder(path.parent)
         self._loaded.pop((model, number), None)
 
-    def _intact(self, model: str, link: str, cached: _Current | None) -> Version:
-        match = _FILE.fullmatch(link)
-        number = int(match[1]) if match else 0
+    def content(self, model: str, number: int) -> bytes:
+        """The version's file as it is. Raises ModelNotFound, VersionNotFound."""
         try:
-            return read(self._folder / model / link) if match else _foreign_link()
-        except (FileNotFoundError, ModelFileInvalid) as error:
+            return self.path(model, number).read_bytes()
+        except FileNotFoundError:
+            raise VersionNotFound(f'Model "{model}" has no version {number}.') from None
+
+    def sweep(self) -> None:
+        """Remove what publishers left behind that were killed an hour ago or earlier."""
+        before = time.time() - 3600
+        for temporary in self._folder.glob("*/.*.tmp"):
+            with contextlib.suppress(OSError):
+                if temporary.lstat().st_mtime < before:
+                    temporary.unlink()
+
+    def _intact(self, model: str, link: str, cached: _Current | None) -> _Current:
+        match = _FILE.fullmatch(link)
+        number = int(match[1]) if match and match[2] == "safetensors" else 0
+        state = self._state_of(model, link)
+        try:
+            return _Current(link, self._read(model, number))
+        except (VersionNotFound, ModelFileInvalid) as error:
             fault = ModelFileInvalid(
                 f'The current version of "{model}" is missing or damaged, and so are all before it.'
             )
             _log.error("version refused", extra={"model": model, "version": number, "reason": str(error)})
         if cached is not None:
-            return cached.version
+            return _Current(link, cached.version, state)
         older = (found for found, kind in self._files(model) if kind == "safetensors" and found < number)
         for candidate in sorted(older, reverse=True):
-            with contextlib.suppress(FileNotFoundError, ModelFileInvalid):
-                return read(self._path(model, candidate))
+            with contextlib.suppress(VersionNotFound, ModelFileInvalid):
+                return _Current(link, self._read(model, candidate), state)
         raise fault
+
+    def _state_of(self, model: str, link: str) -> tuple[int, int]:
+        try:
+            found = (self._folder / model / link).stat()
+        except OSError:
+            return 0, 0
+        return found.st_size, found.st_mtime_ns
+
+    def _read(self, model: str, number: int) -> Version:
+        """The version from its file. Its place says what it is called, so that a copied model has its own name."""
+        try:
+            found = read(self._path(model, number))
+        except FileNotFoundError:
+            raise VersionNotFound(f'Model "{model}" has no version {number}.') from None
+        return Version(replace(found.card, model=model, version=number), found.model)
+
+    @contextlib.contextmanager
+    def _changing(self, model: str) -> Iterator[Path]:
+        """The model's folder, while no other process promotes or deletes in it."""
+        folder = self._folder / model
+        with _writing():
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                yield folder
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
     def _files(self, model: str) -> Iterator[tuple[int, str]]:
         if not re.fullmatch(MODEL_NAME, model):
@@ -220,18 +264,9 @@ class Registry:
         return self._folder / model / f"{number:06d}.safetensors"
 
 
-MODEL_NAME_RULE = (
-    "A model's name has 1 to 64 of a-z, 0-9, dot, underscore and hyphen, and begins and ends with a letter or digit."
-)
-
-
 def _shown(model: str) -> str:
     # A name that no model can have may be anything; it is not repeated to the caller.
     return model if re.fullmatch(MODEL_NAME, model) else "..."
-
-
-def _foreign_link() -> Version:
-    raise ModelFileInvalid("`current` does not point to a version.")
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
 from app.errors import DeviceUnavailable, Diverged
+from app.regression.learning_rate import feature_scale, largest_learning_rate
 from app.regression.solvers import GradientDescent, Start
 from app.regression.sufficient_statistics import Array, SufficientStatistics
 
@@ -45,29 +46,6 @@ def choose_device(wanted: str) -> torch.device:
     return torch.device("cuda" if available and wanted != "cpu" else "cpu")
 
 
-def largest_learning_rate(statistics: SufficientStatistics, *, standardize: bool) -> float:
-    """The bound below which full-batch gradient descent does not diverge: 2 / largest eigenvalue of the Hessian.
-
-    The loss is the mean over n rows and k targets, so its Hessian for each target is 2 / (n k) [1, X]'[1, X].
-    """
-    p = statistics.features
-    if standardize:
-        factor = np.zeros((p + 1, p + 1))
-        factor[0, 0] = math.sqrt(statistics.rows)
-        factor[1:, 1:] = statistics.centred_factor[:p, :p] / _scale(statistics)
-    else:
-        factor = statistics.raw_factor[: p + 1, : p + 1]
-    largest = np.linalg.norm(factor, ord=2) ** 2
-    return float(statistics.rows * statistics.targets / largest)
-
-
-def _scale(statistics: SufficientStatistics) -> Array:
-    """Standard deviation of each feature, (p,); 1 for one that does not vary."""
-    p = statistics.features
-    deviation = np.sqrt((statistics.centred_factor[:p, :p] ** 2).sum(axis=0) / statistics.rows)
-    return np.where(deviation > 0, deviation, 1.0)
-
-
 def gradient_descent(
     x: Array,
     y: Array,
@@ -90,7 +68,7 @@ def gradient_descent(
     """
     device = choose_device(options.device)
     mean = statistics.mean[: x.shape[1]] if options.standardize else np.zeros(x.shape[1])
-    scale = _scale(statistics) if options.standardize else np.ones(x.shape[1])
+    scale = feature_scale(statistics) if options.standardize else np.ones(x.shape[1])
     inputs = torch.from_numpy((x - mean) / scale if options.standardize else x).to(device)
     targets = torch.from_numpy(y).to(device)
     model = _initial(options, resume, mean, scale, targets=y.shape[1]).to(device)

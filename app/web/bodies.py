@@ -19,6 +19,8 @@ M = TypeVar("M", bound=BaseModel)
 
 def content_type(request: Request, *accepted: str) -> str:
     """The body's content type without its parameters. Raises UnsupportedMediaType unless it is one of those."""
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("A body with a Content-Encoding is not read here.")
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if given not in accepted:
         raise UnsupportedMediaType(f"Content-Type has to be {' or '.join(accepted)}.")

@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.staticfiles import StaticFiles
 
 from app.web.errors import Problem
+from app.web.models import Promotion
 from app.web.predict import PredictRequest
 from app.web.train import TrainRequest
 
@@ -19,7 +20,7 @@ router = APIRouter(include_in_schema=False)
 
 ASSETS = "/docs/assets"
 # Schemas of bodies that routes read by themselves, which FastAPI does not come across.
-_SCHEMAS: tuple[type[BaseModel], ...] = (PredictRequest, TrainRequest, Problem)
+_SCHEMAS: tuple[type[BaseModel], ...] = (PredictRequest, TrainRequest, Promotion, Problem)
 
 
 def install(app: FastAPI) -> None:
@@ -115,6 +116,4 @@ def _example(parameter: dict[str, Any]) -> object:
 
 
 def _body_example(body: dict[str, Any]) -> object:
-    if "examples" in body:
-        return next(iter(body["examples"].values()))["value"]
-    return body["schema"]["examples"][0]
+    return next(iter(body["examples"].values()))["value"]

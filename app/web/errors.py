@@ -69,17 +69,21 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         415: "Nothing here reads this content type.",
         422: "Understood, but wrong: the errors say where.",
         429: "Too many jobs are waiting.",
+        500: "A fault of the service.",
         503: "Not now; a later try may work.",
     }
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": titles[status], "content": content} for status in statuses}
+    return {status: {"description": titles[status], "content": content} for status in (*statuses, 500)}
 
 
 def problem_of(name: str, message: str, details: Iterable[Detail]) -> dict[str, Any]:
     """A problem object for an error of `app.errors`, given by its name as a job's record has it."""
     kind = getattr(errors, name, LinserveError)
     status = next(STATUS[base] for base in kind.__mro__ if base in STATUS)
-    places = [{key: value for key, value in _place(detail).items() if value is not None} for detail in details]
+    places = [
+        {key: value for key, value in _place(detail).items() if value is not None}
+        for detail in itertools.islice(details, MAX_DETAILS)
+    ]
     return _problem(status, name, message, places)
 
 
@@ -156,7 +160,9 @@ def _response(problem: dict[str, Any], headers: Mapping[str, str] | None = None)
 
 
 def _place(detail: Detail) -> dict[str, Any]:
-    return {"detail": detail.message, "pointer": detail.pointer, "row": detail.row, "column": detail.column}
+    # A column that no name could have is not named; its row is.
+    column = detail.column if detail.column and len(detail.column) <= MAX_NAME_LENGTH else None
+    return {"detail": detail.message, "pointer": detail.pointer, "row": detail.row, "column": column}
 
 
 def _pointer(location: Iterable[object]) -> str:

@@ -5,24 +5,23 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 import orjson
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from app.jobs.job import Job, Status
-from app.jobs.queue import JobQueue
 from app.web import bodies
 from app.web.errors import Problem, problem_of, problems
-from app.web.services import services
+from app.web.parameters import JobId
+from app.web.services import Services, services
 
 router = APIRouter(tags=["Jobs"])
 
-JobId: TypeAlias = Annotated[str, Path(description="Id of the job.", examples=["6f1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"])]
 FOLLOW_SECONDS = 0.25
 WAIT_SECONDS = (0.02, 0.25)  # a waiting request asks the database first so often, and later so seldom
 
@@ -70,14 +69,14 @@ def view(job: Job) -> dict[str, Any]:
     return shown
 
 
-async def wait_for(jobs: JobQueue, job: Job, seconds: float) -> Job:
-    """The job once it has ended, or as it is after so many seconds."""
+async def wait_for(found: Services, job: Job, seconds: float) -> Job:
+    """The job once it has ended, or as it is after so many seconds, or when the service stops."""
     until = time.monotonic() + seconds
     pause, most = WAIT_SECONDS
-    while not job.status.ended and (left := until - time.monotonic()) > 0:
+    while not job.status.ended and (left := until - time.monotonic()) > 0 and not found.stopping.is_set():
         await asyncio.sleep(min(pause, left))
         pause = min(1.2 * pause, most)
-        job = await run_in_threadpool(jobs.get, job.id)
+        job = await run_in_threadpool(found.jobs.get, job.id)
     return job
 
 
@@ -124,14 +123,14 @@ async def _known_job(request: Request, job: JobId) -> None:
     dependencies=[Depends(_known_job)],
 )
 async def follow_job(request: Request, job: JobId) -> AsyncIterator[ServerSentEvent]:
-    jobs = services(request).jobs
+    found = services(request)
     shown = b""
-    while True:
-        found = await run_in_threadpool(jobs.get, job)
-        now = orjson.dumps(view(found), option=orjson.OPT_UTC_Z)
+    while not found.stopping.is_set():
+        state = await run_in_threadpool(found.jobs.get, job)
+        now = orjson.dumps(view(state), option=orjson.OPT_UTC_Z)
         if now != shown:
             shown = now
             yield ServerSentEvent(event="job", raw_data=now.decode())
-        if found.status.ended:
+        if state.status.ended:
             return
         await asyncio.sleep(FOLLOW_SECONDS)

@@ -1,11 +1,9 @@
 """Counters for Prometheus, summed over all web workers."""
 
+import hashlib
 import os
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 
@@ -13,8 +11,9 @@ BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 class Metrics:
     """Series are named by route, never by what a caller sent, so that input cannot multiply them."""
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+    def __init__(self, service: Path) -> None:
+        """All workers of one service, known by its state folder, share their counters."""
+        folder = _shared_memory(service)
         _remove_files_of_the_dead(folder)
         # prometheus_client decides at its import whether values live in files that the workers share.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
@@ -42,6 +41,18 @@ class Metrics:
 
         text: bytes = generate_latest(self._collector)
         return text
+
+
+def _shared_memory(service: Path) -> Path:
+    """A folder of ours in memory: on a full disk, writing to a mapped file would kill the process."""
+    name = hashlib.sha256(str(service.resolve()).encode()).hexdigest()[:16]
+    memory = Path("/dev/shm")  # noqa: S108 - the folder in it is ours alone, or it is not used
+    parent = memory if memory.is_dir() else Path(tempfile.gettempdir())
+    folder = parent / f"linserve-{os.getuid()}-{name}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+        return Path(tempfile.mkdtemp(prefix="linserve-"))
+    return folder
 
 
 def _remove_files_of_the_dead(folder: Path) -> None:

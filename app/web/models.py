@@ -4,19 +4,22 @@ from typing import Annotated, Any
 
 import msgspec
 import numpy as np
-from fastapi import APIRouter, Body, Header, Request
-from fastapi.responses import FileResponse
+from fastapi import APIRouter, Header, Request
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from app.errors import ModelFileInvalid, NotFound
 from app.registry.version_file import Version
 from app.regression.least_squares import Inference, infer
 from app.web import bodies
 from app.web.errors import problems
-from app.web.predict import ModelName, VersionNumber
+from app.web.parameters import ModelName, VersionNumber
 from app.web.services import services
 
 router = APIRouter(tags=["Models"])
+
+MAX_PROMOTION_BYTES = 1 << 12
 
 ByTarget = dict[str, dict[str, float | None]]
 IfNoneMatch = Annotated[str | None, Header(description="The ETag that is at hand: 304 where it is still right.")]
@@ -77,7 +80,10 @@ def list_models(request: Request) -> ModelList:
     registry = services(request).registry
     items = []
     for name in registry.models():
-        card = registry.current(name).card
+        try:
+            card = registry.current(name).card
+        except (NotFound, ModelFileInvalid):
+            continue  # deleted meanwhile, or without one intact version, which the log says
         items.append(
             ModelSummary(
                 model=name,
@@ -130,12 +136,17 @@ def get_version(
     "/models/{model}/versions/{version}/file",
     name="downloadVersion",
     summary="Download a version as a safetensors file",
-    response_class=FileResponse,
-    responses=problems(404, 422),
+    response_class=Response,
+    responses={
+        200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
+        **problems(404, 422),
+    },
 )
-def download_version(request: Request, model: ModelName, version: VersionNumber) -> FileResponse:
-    path = services(request).registry.path(model, version)
-    return FileResponse(path, media_type="application/octet-stream", filename=f"{model}-{path.name}")
+def download_version(request: Request, model: ModelName, version: VersionNumber) -> Response:
+    content = services(request).registry.content(model, version)
+    name = f"{model}-{version:06d}.safetensors"
+    headers = {"content-disposition": f'attachment; filename="{name}"', "etag": f'"{model}/{version}"'}
+    return Response(content, media_type="application/octet-stream", headers=headers)
 
 
 @router.put(
@@ -144,13 +155,14 @@ def download_version(request: Request, model: ModelName, version: VersionNumber)
     summary="Promote a version, or roll back to it",
     description="Every worker serves it from its next request on.",
     response_model=CurrentModelView,
-    responses=problems(400, 404, 422, 503),
+    openapi_extra=bodies.documented(Promotion, {"Roll back to version 1": {"version": 1}}),
+    responses=problems(400, 404, 413, 415, 422, 503),
 )
-def promote(
-    request: Request, model: ModelName, promotion: Annotated[Promotion, Body(examples=[{"version": 1}])]
-) -> Response:
-    services(request).registry.promote(model, promotion.version)
-    return get_model(request, model)
+async def promote(request: Request, model: ModelName) -> Response:
+    bodies.content_type(request, bodies.JSON)
+    promotion = bodies.decode(Promotion, await bodies.read(request, MAX_PROMOTION_BYTES))
+    await run_in_threadpool(services(request).registry.promote, model, promotion.version)
+    return await run_in_threadpool(get_model, request, model)
 
 
 @router.delete(

@@ -1,11 +1,11 @@
 """POST /predict and its siblings: rows in, predictions out."""
 
 from collections.abc import Callable
-from typing import Annotated, Any, TypeAlias
+from typing import Any
 
 import numpy as np
-from fastapi import APIRouter, Path, Request
-from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
@@ -16,25 +16,12 @@ from app.regression.linear_model import LinearModel
 from app.regression.sufficient_statistics import Array
 from app.web import bodies
 from app.web.errors import problems
+from app.web.parameters import ModelName, Rows, VersionNumber
 from app.web.services import Services, services
 
 router = APIRouter(tags=["Predict"])
 
 LARGE_BODY = 1 << 16  # bytes from which decoding would hold up other requests for milliseconds
-
-_NUMBERS = {"type": "object", "additionalProperties": {"type": "number"}}
-Rows: TypeAlias = Annotated[
-    list[Any],
-    WithJsonSchema(
-        {
-            "type": "array",
-            "minItems": 1,
-            "items": {"anyOf": [_NUMBERS, {"type": "array", "items": {"type": "number"}}]},
-        }
-    ),
-]
-ModelName: TypeAlias = Annotated[str, Path(description="Name of the model.", examples=["crop-yield"])]
-VersionNumber: TypeAlias = Annotated[int, Path(description="Number of the version.", examples=[1])]
 
 
 class PredictRequest(BaseModel):
@@ -121,13 +108,16 @@ async def _answer(request: Request, choose: Callable[[], Version]) -> Response:
     bodies.content_type(request, bodies.JSON)
     body = await bodies.read(request, found.limits.json_bytes)
     if len(body) > LARGE_BODY:
-        return await run_in_threadpool(_predict, body, choose, found)
-    return _predict(body, choose, found)
-
-
-def _predict(body: bytes, choose: Callable[[], Version], found: Services) -> Response:
-    version = choose()
+        asked = await run_in_threadpool(bodies.decode, PredictRequest, body)
+        return await run_in_threadpool(_predict, asked, choose(), found)
     asked = bodies.decode(PredictRequest, body)
+    if asked.interval is not None or asked.extrapolation:
+        # The first of these for a version decomposes its design, which takes seconds for thousands of features.
+        return await run_in_threadpool(_predict, asked, choose(), found)
+    return _predict(asked, choose(), found)
+
+
+def _predict(asked: PredictRequest, version: Version, found: Services) -> Response:
     if len(asked.instances) > found.limits.instances:
         raise InvalidInput.at("/instances", f"At most {found.limits.instances} instances fit into one request.")
     model = version.model

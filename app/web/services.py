@@ -1,5 +1,6 @@
 """What the routes work with: built once at the start, found through the request."""
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ class Services:
     limits: Limits
     default_model: str
     capabilities: Path  # the trainer's, see app.jobs.capabilities
+    stopping: asyncio.Event  # set when the service is to stop: whoever waits or follows lets go
 
 
 def services(request: Request) -> Services:

@@ -24,7 +24,7 @@ from app.regression.solvers import GradientDescent, Solver, Start
 from app.web import bodies
 from app.web.errors import problems
 from app.web.jobs import JobView, view, wait_for
-from app.web.predict import Rows
+from app.web.parameters import Rows
 from app.web.services import Services, services
 from app.web.training_options import FileOptions, TrainingOptions, from_query, query_parameters
 
@@ -108,7 +108,6 @@ async def train(
 ) -> Response:
     found = services(request)
     kind = bodies.content_type(request, bodies.JSON, bodies.CSV)
-    await run_in_threadpool(found.jobs.check_room)
     job_id = str(uuid.uuid5(_KEYS, idempotency_key) if idempotency_key else uuid.uuid4())
     if kind == bodies.JSON:
         if request.query_params:
@@ -118,7 +117,7 @@ async def train(
     else:
         job = await _train_from_csv(found, request, job_id)
     wait = _seconds_to_wait(prefer, found.limits.wait_seconds)
-    job = await wait_for(found.jobs, job, wait or 0)
+    job = await wait_for(found, job, wait or 0)
     headers = {"location": f"/jobs/{job.id}"}
     if wait is not None:
         headers["preference-applied"] = f"wait={wait:g}"
@@ -126,6 +125,10 @@ async def train(
 
 
 def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
+    fingerprint = hashlib.sha256(body).hexdigest()
+    if job := found.jobs.repeated(job_id, fingerprint):
+        return job
+    found.jobs.check_room()
     asked = bodies.decode(TrainRequest, body)
     current = _current(found, asked)
     if len(asked.instances) != len(asked.targets):
@@ -144,15 +147,17 @@ def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
         targets=tuple(targets),
         solver=_solver(found, asked, current, features, targets),
         promote=asked.promote,
-        fingerprint=hashlib.sha256(body).hexdigest(),
+        fingerprint=fingerprint,
     )
     with found.jobs.spool.writing(request.upload) as file:
         write_matrix(file, x, y)
+        found.jobs.spool.seal(file)
     return found.jobs.submit(request, job_id)
 
 
 async def _train_from_csv(found: Services, request: Request, job_id: str) -> Job:
     options = from_query(request.query_params)
+    await run_in_threadpool(found.jobs.check_room)
     digest = hashlib.sha256(str(sorted(request.query_params.multi_items())).encode())
     upload = found.jobs.spool.new()
     with found.jobs.spool.writing(upload) as file:
@@ -160,11 +165,15 @@ async def _train_from_csv(found: Services, request: Request, job_id: str) -> Job
             digest.update(chunk)
             # A page-cache copy of some kB; a thread would cost more than it saves.
             file.write(chunk)
+        await run_in_threadpool(found.jobs.spool.seal, file)
     return await run_in_threadpool(_train_from_upload, found, upload, options, job_id, digest.hexdigest())
 
 
 def _train_from_upload(found: Services, upload: str, options: FileOptions, job_id: str, fingerprint: str) -> Job:
     with found.jobs.spool.kept(upload):
+        if job := found.jobs.repeated(job_id, fingerprint):
+            found.jobs.spool.remove(upload)
+            return job
         current = _current(found, options)
         features, targets = _columns(read_header(found.jobs.spool.path(upload)), options, current)
         check_names(features, targets)
@@ -178,7 +187,7 @@ def _train_from_upload(found: Services, upload: str, options: FileOptions, job_i
             promote=options.promote,
             fingerprint=fingerprint,
         )
-        return found.jobs.submit(request, job_id)
+    return found.jobs.submit(request, job_id)
 
 
 def _current(found: Services, options: TrainingOptions) -> Version | None:
@@ -214,9 +223,15 @@ def _columns(
     missing = [name for name in (*targets, *features) if name not in header]
     if missing:
         hint = " Only one column was found: is the separator a comma?" if len(header) == 1 else ""
-        details = [Detail(f'There is no column "{name}".', row=1) for name in missing if name.isprintable()]
+        details = [_missing_column(name, header) for name in missing if name.isprintable()]
         raise InvalidInput(f"Columns are missing from the file.{hint}", details[:20])
     return features, targets
+
+
+def _missing_column(name: str, header: Sequence[str]) -> Detail:
+    spaced = any(name == column.strip() for column in header)
+    hint = " There is one of that name with spaces around it." if spaced else ""
+    return Detail(f'There is no column "{name}".{hint}', row=1)
 
 
 def _solver(

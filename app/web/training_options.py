@@ -1,12 +1,13 @@
 """The options of POST /train, in a JSON body or as query parameters, checked before a job is recorded."""
 
+import csv
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 from starlette.datastructures import QueryParams
 
 from app.errors import Detail, InvalidInput
-from app.registry.registry import MODEL_NAME
+from app.registry.names import MODEL_NAME
 from app.regression.solvers import Exact, GradientDescent, Solver, Start
 from app.web.errors import invalid
 
@@ -115,7 +116,7 @@ def from_query(query: QueryParams) -> FileOptions:
     plain: dict[str, Any] = {name: value for name, value in query.items() if name not in _SOLVER_FIELDS}
     for name in _LISTS:
         if name in plain:
-            plain[name] = plain[name].split(",")
+            plain[name] = next(csv.reader([plain[name]]), [])  # a name with a comma stands in quotes
     solver: dict[str, Any] = {name: value for name, value in query.items() if name in _SOLVER_FIELDS}
     if solver.get("start", "").isdecimal():
         solver["start"] = {"version": solver["start"]}
@@ -130,7 +131,10 @@ def from_query(query: QueryParams) -> FileOptions:
 def query_parameters() -> list[dict[str, Any]]:
     """The query parameters for the OpenAPI document."""
     found = [
-        ("targets", "Columns to predict, comma-separated. Default: the targets of the model's current version."),
+        (
+            "targets",
+            "Columns to predict, separated by commas. Default: the targets of the model's current version.",
+        ),
         ("features", "Columns to predict from, comma-separated. Default: all columns that are no targets."),
         ("model", "Gets the new version; created where it does not exist. Default: the default model."),
         ("promote", "`always` or `never`."),

@@ -109,7 +109,7 @@ def test_a_line_separator_in_a_name_does_not_end_the_header(tmp_path: Path) -> N
 def test_a_name_that_stands_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput) as refused:
         read_header(stored(tmp_path, "a,b,a\n1,2,3\n"))
-    assert refused.value.details == (Detail("The name stands twice.", row=1),)
+    assert refused.value.details == (Detail("The name stands twice.", row=1, column="a"),)
 
 
 def test_missing_columns_are_named(tmp_path: Path) -> None:
@@ -126,11 +126,11 @@ def test_missing_columns_are_named(tmp_path: Path) -> None:
         ("inf", "The value is not a finite number."),
         ("-inf", "The value is not a finite number."),
         ("1e999", "The value is not a finite number."),
-        ("true", "The value is not a number."),
-        ("0x10", "The value is not a number."),
-        ("1_000", "The value is not a number."),
-        ("'; drop", "The value is not a number."),
-        ('"1,5"', "The value is not a number."),
+        ("true", "The value is not a number; `features` chooses the columns to read."),
+        ("0x10", "The value is not a number; `features` chooses the columns to read."),
+        ("1_000", "The value is not a number; `features` chooses the columns to read."),
+        ("'; drop", "The value is not a number; `features` chooses the columns to read."),
+        ('"1,5"', "The value is not a number; `features` chooses the columns to read."),
     ],
 )
 def test_what_is_no_finite_number_is_refused_with_row_and_column(tmp_path: Path, cell: str, fault: str) -> None:
@@ -158,7 +158,7 @@ def test_a_row_with_another_number_of_values_is_refused_with_its_number(tmp_path
 @pytest.mark.parametrize(
     ("last", "detail"),
     [
-        ("3,x", Detail("The value is not a number.", row=400_002, column="b")),
+        ("3,x", Detail("The value is not a number; `features` chooses the columns to read.", row=400_002, column="b")),
         ("3,", Detail("The value is missing.", row=400_002, column="b")),
         ("3", Detail("Expected 2 values, found 1.", row=400_002)),
     ],

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from app.errors import Unavailable
 from app.jobs.spool import ORPHAN_SECONDS, Spool
 
 
@@ -43,7 +44,7 @@ def test_an_upload_is_never_written_over(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     upload = spool.new()
     spool.path(upload).write_bytes(b"first")
-    with pytest.raises(FileExistsError), spool.writing(upload):
+    with pytest.raises(Unavailable), spool.writing(upload):
         pass
 
 

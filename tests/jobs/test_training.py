@@ -185,10 +185,10 @@ def test_a_job_publishes_one_version_however_often_it_runs(workshop: Workshop, s
     assert (other.version, other.job) == (2, "another job")
 
 
-def test_a_training_without_a_job_publishes_every_time(workshop: Workshop) -> None:
+def test_a_request_publishes_once_whoever_runs_it(workshop: Workshop) -> None:
     asked = request(workshop, Exact())
-    assert [train(asked, None, workshop, tracker()).version for _ in range(2)] == [1, 2]
-    assert workshop.registry.version("crop", 2).card.job is None
+    assert [train(asked, job, workshop, tracker()).version for job in (None, "a", None)] == [1, 1, 1]
+    assert workshop.registry.version("crop", 1).card.job is None
 
 
 def test_training_promotes_nothing_and_names_the_promoted_version_as_the_parent(workshop: Workshop) -> None:

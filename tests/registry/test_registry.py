@@ -49,7 +49,7 @@ registry = Registry(Path(sys.argv[1]))
 first = registry.version("line", 1)
 print("ready", flush=True)
 sys.stdin.readline()
-print(*[registry.publish(replace(first.card, job=None), first.model).card.version for _ in range(15)])
+print(*[registry.publish(replace(first.card, upload=None), first.model).card.version for _ in range(15)])
 """
 
 
@@ -285,35 +285,35 @@ def test_publishers_in_processes_never_share_a_number(registry: Registry, folder
     assert [registry.version("line", number).card.version for number in range(1, 47)] == list(range(1, 47))
 
 
-def test_a_job_publishes_once(registry: Registry, folder: Path) -> None:
+def test_an_upload_is_published_once(registry: Registry, folder: Path) -> None:
     published(registry, 1)
-    first = registry.publish(replace(CARD, job="a"), line(2))
+    first = registry.publish(replace(CARD, upload="a"), line(2))
     published(registry, 3)
-    again = Registry(folder).publish(replace(CARD, job="a"), line(4))
+    again = Registry(folder).publish(replace(CARD, upload="a"), line(4))
     assert (again.card.version, slope(again)) == (first.card.version, slope(first)) == (2, 2)
-    assert registry.publish(replace(CARD, job="b"), line(5)).card.version == 4
+    assert registry.publish(replace(CARD, upload="b"), line(5)).card.version == 4
     assert registry.versions("line") == [1, 2, 3, 4]
 
 
-def test_a_jobs_version_is_found_in_its_own_model_alone(registry: Registry) -> None:
-    registry.publish(replace(CARD, job="a"), line(2))
+def test_an_uploads_version_is_found_in_its_own_model_alone(registry: Registry) -> None:
+    registry.publish(replace(CARD, upload="a"), line(2))
     found = registry.find("line", "a")
     assert found is not None
-    assert (found.card.job, slope(found)) == ("a", 2)
+    assert (found.card.upload, slope(found)) == ("a", 2)
     assert registry.find("line", "b") is None
     assert registry.find("other", "a") is None
-    assert registry.publish(replace(CARD, model="other", job="a"), line(3)).card.version == 1
+    assert registry.publish(replace(CARD, model="other", upload="a"), line(3)).card.version == 1
 
 
 @DAMAGES
-def test_a_job_whose_version_is_damaged_publishes_again(
+def test_an_upload_whose_version_is_damaged_is_published_again(
     registry: Registry, folder: Path, damage: Callable[[Path], None]
 ) -> None:
-    registry.publish(replace(CARD, job="a"), line(1))
+    registry.publish(replace(CARD, upload="a"), line(1))
     published(registry, 2)
     damage(file_of(folder, 1))
     assert registry.find("line", "a") is None
-    assert registry.publish(replace(CARD, job="a"), line(3)).card.version == 3
+    assert registry.publish(replace(CARD, upload="a"), line(3)).card.version == 3
 
 
 @DAMAGES
@@ -403,7 +403,7 @@ def test_a_foreign_card_in_the_folder_stops_no_job_from_publishing(registry: Reg
     header = b'{"__metadata__":{"card":"[1]"}}'
     header += b" " * (-len(header) % 8)
     file_of(folder, 2).write_bytes(len(header).to_bytes(8, "little") + header)
-    assert registry.publish(replace(CARD, job="a"), line(3)).card.version == 3
+    assert registry.publish(replace(CARD, upload="a"), line(3)).card.version == 3
 
 
 def test_deleted_versions_are_gone_and_their_numbers_are_never_used_again(registry: Registry, folder: Path) -> None:

@@ -104,8 +104,15 @@ def test_any_model_is_read_back_to_the_last_bit(tmp_path: Path, p: int, k: int, 
             minimum=drawn(p),
             maximum=drawn(p),
         ),
+        no_intervals=data.draw(st.sampled_from([None, "a reason"])),
     )
-    card = replace(CARD, features=model.features, targets=model.targets, rows=model.statistics.rows, no_intervals=None)
+    card = replace(
+        CARD,
+        features=model.features,
+        targets=model.targets,
+        rows=model.statistics.rows,
+        no_intervals=model.no_intervals,
+    )
     found = read(stored(tmp_path, encode(card, model)))
     assert found.card == card
     assert_identical(found.model, model)

@@ -14,7 +14,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from app.errors import DeviceUnavailable, Diverged
-from app.regression.gradient_descent import Descent, choose_device, gradient_descent, largest_learning_rate
+from app.regression.gradient_descent import Descent, choose_device, gradient_descent
+from app.regression.learning_rate import largest_learning_rate
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact, GradientDescent, Start
 from app.regression.sufficient_statistics import SufficientStatistics

@@ -111,7 +111,8 @@ def test_a_damaged_current_file_leaves_the_version_before_it_serving(tmp_path: P
         assert service.predict([75, 63, 44])["version"] == 2
         service.stop()
         path = service.models / "crop-yield" / "000002.safetensors"
-        path.write_bytes(path.read_bytes()[:-1])
+        content = path.read_bytes()
+        path.write_bytes(content[:-1])
 
         service.start()
         assert service.predict([75, 63, 44])["version"] == 1
@@ -119,5 +120,8 @@ def test_a_damaged_current_file_leaves_the_version_before_it_serving(tmp_path: P
         refused = service.client.put("/models/crop-yield/current", json={"version": 2})
         assert refused.status_code == httpx.codes.SERVICE_UNAVAILABLE
         assert service.client.get("/models/crop-yield").json()["version"] == 1
+
+        path.write_bytes(content)
+        assert service.predict([75, 63, 44])["version"] == 2  # mended, and served again without a promotion
     finally:
         service.stop()

@@ -241,6 +241,57 @@ def test_jobs_are_listed_newest_first_page_by_page_and_by_status(service: Servic
     assert failed[0]["error"]["title"] == "Diverged"
 
 
+def test_columns_whose_names_hold_commas_quotes_and_line_breaks_can_be_chosen(service: Service) -> None:
+    content = '"a,b",note,"y ""1"""\r\n' + "".join(f'{x},"two\r\nlines",{3 * x + 1}\r\n' for x in range(1, 9))
+    query = {"model": "odd-names", "features": '"a,b"', "targets": '"y ""1"""'}
+
+    job = service.client.post(
+        "/train", params=query, content="\ufeff" + content, headers={"content-type": "text/csv", "prefer": "wait=20"}
+    ).json()
+
+    assert job["status"] == "succeeded", job
+    assert service.client.get("/models/odd-names").json()["coefficients"] == {'y "1"': {"a,b": pytest.approx(3)}}
+
+
+def test_a_repeated_request_names_its_job_even_where_it_would_be_refused_today(own: Service) -> None:
+    first = {**NOTEBOOK, "solver": descent(epochs=1, start="current")}
+    headers = {"idempotency-key": "k1", "prefer": "wait=20"}
+    job = own.client.post("/train", json=first, headers=headers).json()
+    own.train(instances=[[1], [2]], targets=[[1], [2]], feature_names=["a"], target_names=["b"])
+
+    assert own.client.post("/train", json=first, headers=headers).json() == job
+    assert own.client.post("/train", json=first).status_code == httpx.codes.UNPROCESSABLE_ENTITY
+
+
+def test_jobs_cancelled_at_any_moment_end_as_they_say(own: Service) -> None:
+    for round_ in range(20):
+        job_id = own.submit(**NOTEBOOK)
+        for _ in range(round_ * 2):
+            own.job(job_id)  # passes a few milliseconds each time, so that the cancelling comes at various moments
+        answer = own.client.post(f"/jobs/{job_id}/cancel")
+        assert answer.status_code in (httpx.codes.OK, httpx.codes.CONFLICT)
+        job = own.end_of(job_id)
+        assert job["status"] == ("cancelled" if answer.status_code == httpx.codes.OK else "succeeded")
+        own.train(**NOTEBOOK, promote="never")  # the one before it has ended in every respect
+        cards = [
+            own.client.get(f"/models/crop-yield/versions/{version}").json()
+            for version in own.client.get("/models/crop-yield").json()["versions"]
+        ]
+        published = [card["version"] for card in cards if card["job"] == job_id]
+        assert published == ([job["version"]] if job["status"] == "succeeded" else [])
+    assert list((own.state / "spool").glob("*")) == []
+
+
+def test_a_version_that_cannot_be_promoted_is_named_by_the_failed_job(own: Service) -> None:
+    (own.models / "stuck" / "current").mkdir(parents=True)
+
+    job = own.train(model="stuck", instances=[{"a": 1}, {"a": 2}, {"a": 4}], targets=[{"y": 1}, {"y": 2}, {"y": 3}])
+
+    assert job["status"] == "failed"
+    assert job["version"] == 1
+    assert "Version 1 is published, but could not be promoted" in job["error"]["detail"]
+
+
 def test_a_full_queue_refuses_with_a_time_to_come_back(tmp_path: Path) -> None:
     service = Service(tmp_path, max_queued_jobs="2").start()
     try:
