@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.data.csv_rows import read_csv
+from app.regression.block import Block
 
 Array: TypeAlias = NDArray[np.float64]
 Format: TypeAlias = Literal["matrix", "csv"]
@@ -20,10 +21,8 @@ def write_matrix(file: BinaryIO, x: Array, y: Array) -> None:
     np.save(file, np.hstack([x, y]), allow_pickle=False)
 
 
-def read_blocks(
-    path: Path, form: Format, features: Sequence[str], targets: Sequence[str]
-) -> Iterator[tuple[Array, Array]]:
-    """Blocks (x, y) of at most a few thousand rows, in the columns' given order.
+def read_blocks(path: Path, form: Format, features: Sequence[str], targets: Sequence[str]) -> Iterator[Block]:
+    """Blocks of at most a few thousand rows, in the columns' given order.
 
     Raises InvalidInput with row and column of the first value that is missing, not a number or not finite.
     """
@@ -33,4 +32,4 @@ def read_blocks(
     else:
         blocks = read_csv(path, [*features, *targets])
     for block in blocks:
-        yield block[:, : len(features)], block[:, len(features) :]
+        yield Block(block[:, : len(features)], block[:, len(features) :])

@@ -2,7 +2,7 @@
 
 import logging
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,9 +17,12 @@ from app.jobs.tracker import Tracker
 from app.jobs.training_request import TrainingRequest
 from app.registry.model_card import ModelCard
 from app.registry.registry import Registry
+from app.regression.accumulator import summarise
+from app.regression.block import Block
 from app.regression.least_squares import Fit, fit, why_no_inference
 from app.regression.linear_model import LinearModel
 from app.regression.metrics import training_metrics
+from app.regression.refinement import Refined, is_worthwhile, refine
 from app.regression.solvers import Exact, GradientDescent, Start
 from app.regression.sufficient_statistics import SufficientStatistics
 
@@ -42,13 +45,16 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
     """
     if published := workshop.registry.find(request.model, request.upload):
         return published.card
-    rows = read_blocks(workshop.spool.path(request.upload), request.format, request.features, request.targets)
-    blocks = _counted(rows, tracker)
+
+    def rows() -> Iterator[Block]:
+        path = workshop.spool.path(request.upload)
+        return _counted(read_blocks(path, request.format, request.features, request.targets), tracker)
+
     if isinstance(request.solver, Exact):
-        trained = _solve(blocks, request.solver, tracker)
+        trained = _solve(rows, request.solver, tracker)
     else:
         checkpoint = workshop.checkpoints / f"{job or request.upload}.json"
-        trained = _descend(blocks, _with_weights(request, workshop.registry), checkpoint, tracker)
+        trained = _descend(rows(), _with_weights(request, workshop.registry), checkpoint, tracker)
     tracker.point_of_no_return()
     model = LinearModel(
         request.features,
@@ -56,7 +62,10 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         trained.weights,
         trained.intercept,
         trained.statistics,
-        trained.no_intervals,
+        trained.residual_sums,
+        trained.variances,
+        has_intercept=trained.optimum.design.intercept,
+        no_intervals=trained.no_intervals,
     )
     card = ModelCard(
         model=request.model,
@@ -84,37 +93,49 @@ class _Trained:
 
     weights: Array
     intercept: Array
+    residual_sums: Array
+    variances: Array | None
     statistics: SufficientStatistics
     optimum: Fit
     no_intervals: str | None
     exact: bool
 
 
-def _counted(blocks: Iterator[tuple[Array, Array]], tracker: Tracker) -> Iterator[tuple[Array, Array]]:
+def _counted(blocks: Iterator[Block], tracker: Tracker) -> Iterator[Block]:
     rows = 0
-    for x, y in blocks:
-        yield x, y
-        rows += len(x)
+    for block in blocks:
+        yield block
+        rows += len(block.x)
         tracker.advance("reading", rows=rows)
 
 
-def _solve(blocks: Iterator[tuple[Array, Array]], solver: Exact, tracker: Tracker) -> _Trained:
-    statistics = SufficientStatistics.from_blocks(blocks)
+def _solve(rows: Callable[[], Iterator[Block]], solver: Exact, tracker: Tracker) -> _Trained:
+    statistics = summarise(rows())
     tracker.advance("fitting")
     optimum = fit(statistics, solver)
     no_intervals = why_no_inference(statistics, optimum, solver)
-    return _Trained(optimum.weights, optimum.intercept, statistics, optimum, no_intervals, exact=True)
+    best: Fit | Refined = optimum
+    if solver.l2 == 0 and is_worthwhile(statistics, optimum):
+        best = refine(rows(), statistics, fit_intercept=solver.fit_intercept)
+    return _Trained(
+        best.weights,
+        best.intercept,
+        best.residual_sums,
+        best.variances if no_intervals is None else None,
+        statistics,
+        optimum,
+        no_intervals,
+        exact=True,
+    )
 
 
-def _descend(
-    blocks: Iterator[tuple[Array, Array]], solver: GradientDescent, checkpoint_path: Path, tracker: Tracker
-) -> _Trained:
+def _descend(blocks: Iterator[Block], solver: GradientDescent, checkpoint_path: Path, tracker: Tracker) -> _Trained:
     # torch is loaded by the first job that descends, not by those that are solved at once.
     from app.jobs.checkpoint import Checkpoint
     from app.regression.gradient_descent import Descent, gradient_descent
 
     x, y = _gathered(blocks)
-    statistics = SufficientStatistics.from_blocks([(x, y)])
+    statistics = summarise([Block(x, y)])
     tracker.advance("fitting", epochs=solver.epochs)
     checkpoint = Checkpoint(checkpoint_path)
     resume = None
@@ -129,21 +150,22 @@ def _descend(
     end = gradient_descent(x, y, statistics, solver, resume=resume, on_step=tracker.step, on_epoch=on_epoch)
     no_intervals = "The model was trained by gradient descent, which stops short of the least-squares optimum."
     optimum = fit(statistics, Exact())
-    return _Trained(end.weights, end.intercept, statistics, optimum, no_intervals, exact=False)
+    residual_sums = statistics.residual_sums(end.weights, end.intercept)
+    return _Trained(end.weights, end.intercept, residual_sums, None, statistics, optimum, no_intervals, exact=False)
 
 
-def _gathered(blocks: Iterator[tuple[Array, Array]]) -> tuple[Array, Array]:
+def _gathered(blocks: Iterator[Block]) -> tuple[Array, Array]:
     """All rows in memory, once: each block is let go as it is copied."""
     parts = deque(blocks)
-    rows = sum(len(x) for x, _ in parts)
+    rows = sum(len(block.x) for block in parts)
     if rows == 0:
         raise InvalidInput("There are no rows to train on.")
-    x, y = (np.empty((rows, part.shape[1])) for part in parts[0])
+    x, y = (np.empty((rows, part.shape[1])) for part in (parts[0].x, parts[0].y))
     start = 0
     while parts:
-        block_x, block_y = parts.popleft()
-        x[start : start + len(block_x)], y[start : start + len(block_x)] = block_x, block_y
-        start += len(block_x)
+        block = parts.popleft()
+        end = start + len(block.x)
+        x[start:end], y[start:end], start = block.x, block.y, end
     return x, y
 
 
@@ -162,16 +184,20 @@ def _with_weights(request: TrainingRequest, registry: Registry) -> GradientDesce
 
 
 def _metrics(model: LinearModel, trained: _Trained) -> dict[str, dict[str, float | None] | float]:
-    found = training_metrics(model.statistics, model.weights, model.intercept)
+    found = training_metrics(model.statistics, model.residual_sums, fit_intercept=model.has_intercept)
+    by_target = zip(found.r2, found.adjusted_r2, found.rmse, strict=True)
     metrics: dict[str, dict[str, float | None] | float] = {
-        target: {"r2": None if np.isnan(r2) else float(r2), "rmse": float(rmse)}
-        for target, r2, rmse in zip(model.targets, found.r2, found.rmse, strict=True)
+        target: {"r2": _known(r2), "adjusted_r2": _known(adjusted), "rmse": float(rmse)}
+        for target, (r2, adjusted, rmse) in zip(model.targets, by_target, strict=True)
     }
     metrics["mse"] = found.mse
     if not trained.exact:
-        optimum = trained.optimum
-        metrics["optimum_mse"] = training_metrics(model.statistics, optimum.weights, optimum.intercept).mse
+        metrics["optimum_mse"] = training_metrics(model.statistics, trained.optimum.residual_sums).mse
     return metrics
+
+
+def _known(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)
 
 
 def _warnings(model: LinearModel, trained: _Trained) -> Iterator[str]:

@@ -47,12 +47,15 @@ def encode(card: ModelCard, model: LinearModel) -> bytes:
     tensors: dict[str, NDArray[np.float64]] = {
         "weights": model.weights,
         "intercept": model.intercept,
+        "residual_sums": model.residual_sums,
         "statistics.shift": statistics.shift,
         "statistics.scale": statistics.scale,
         "statistics.factor": statistics.factor,
         "statistics.minimum": statistics.minimum,
         "statistics.maximum": statistics.maximum,
     }
+    if model.variances is not None:
+        tensors["variances"] = model.variances
     tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
     text = msgspec.json.encode(card).decode()
     return save(tensors, metadata={"card": text, "sha256": _checksum(text, tensors)})
@@ -104,7 +107,15 @@ def _model(card: ModelCard, tensors: dict[str, NDArray[np.float64]]) -> LinearMo
         **{name: tensors[f"statistics.{name}"] for name in ("shift", "scale", "factor", "minimum", "maximum")},
     )
     return LinearModel(
-        card.features, card.targets, tensors["weights"], tensors["intercept"], statistics, card.no_intervals
+        card.features,
+        card.targets,
+        tensors["weights"],
+        tensors["intercept"],
+        statistics,
+        tensors["residual_sums"],
+        tensors.get("variances"),
+        has_intercept=getattr(card.solver, "fit_intercept", True),
+        no_intervals=card.no_intervals,
     )
 
 

@@ -1,4 +1,4 @@
-"""Exact least squares and its inference, from sufficient statistics alone."""
+"""Exact least squares, from sufficient statistics alone."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -102,10 +102,14 @@ class Design:
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """A solved least-squares problem: weights (k, p), intercept (k,), and how well the rows determined them."""
+    """A solved least-squares problem, and how well the rows determined it."""
 
-    weights: Array
-    intercept: Array
+    weights: Array  # (k, p)
+    intercept: Array  # (k,)
+    residual_sums: Array  # (k,), sum of squared residuals
+    # Of the coefficients, in units of the residual variance: the diagonal of (X'X)^-1, the intercept first, (1 + p,).
+    # None where theory gives none: with a penalty, or where the rows do not determine the coefficients.
+    variances: Array | None
     design: Design
 
 
@@ -121,71 +125,23 @@ def fit(statistics: SufficientStatistics, solver: Exact) -> Fit:
         right = triangle(statistics.raw_factor[:, 1:])[:p, p:]
         weights = design.solve(right, l2=solver.l2).T
         intercept = np.zeros(statistics.targets)
-    return Fit(np.ascontiguousarray(weights), intercept, design)
+    variances = None
+    if solver.l2 == 0 and design.full_rank:
+        at_zero = 0.0
+        if solver.fit_intercept:
+            at_zero = (design.whiten(statistics.mean[np.newaxis, :p]) ** 2).sum() + 1 / statistics.rows
+        variances = np.concatenate([[at_zero], design.coefficient_variances()])
+    residual = statistics.residual_sums(weights, intercept)
+    return Fit(np.ascontiguousarray(weights), intercept, residual, variances, design)
 
 
 def why_no_inference(statistics: SufficientStatistics, fitted: Fit, solver: Exact) -> str | None:
     """Why classical theory says nothing about this fit, in a sentence for the reader; None where it does."""
-    coefficients = statistics.features + 1
+    coefficients = statistics.features + fitted.design.intercept
     if solver.l2 > 0:
         return "The model was fitted with a ridge penalty, which biases its coefficients."
-    if not solver.fit_intercept:
-        return "The model was fitted without an intercept."
     if not fitted.design.full_rank:
         return f"The rows determine only {fitted.design.rank} of {coefficients} coefficients."
     if statistics.rows <= coefficients:
         return f"{statistics.rows} rows leave nothing to estimate the error of {coefficients} coefficients from."
     return None
-
-
-@dataclass(frozen=True, eq=False)
-class Inference:
-    """What classical theory says of a full-rank, unpenalised fit. Arrays are (k, 1 + p), the intercept first.
-
-    Without an intercept in the model its column is NaN in all of them.
-    """
-
-    standard_errors: Array
-    t_values: Array
-    p_values: Array
-    lower: Array  # of the 95 % confidence interval
-    upper: Array
-    residual_deviation: Array  # (k,), the estimate s with n - rank degrees of freedom
-    degrees_of_freedom: int
-
-
-def infer(statistics: SufficientStatistics, weights: Array, intercept: Array, *, level: float = 0.95) -> Inference:
-    """Standard errors, t, p and confidence intervals of the exact optimum (Greene, Econometric Analysis, ch. 4).
-
-    weights is (k, p), intercept (k,), from an unpenalised fit with an intercept, of full rank and with more rows
-    than coefficients: the caller makes sure of that.
-    """
-    from scipy.special import stdtr  # a quarter of a second and 25 MB, for those who want inference
-
-    p = statistics.features
-    design = Design.of(statistics)
-    freedom = statistics.rows - design.rank
-    deviation = np.sqrt(statistics.residual_sums(weights, intercept) / freedom)
-    at_zero = (design.whiten(statistics.mean[np.newaxis, :p]) ** 2).sum() + 1 / statistics.rows
-    variances = np.concatenate([[at_zero], design.coefficient_variances()])
-    coefficients = np.column_stack([intercept, weights])
-    errors = deviation[:, np.newaxis] * np.sqrt(variances)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t = coefficients / errors  # a perfect fit has no error: t is then infinite and p is 0
-    half = student_t_quantile(level, freedom) * errors
-    return Inference(
-        standard_errors=errors,
-        t_values=t,
-        p_values=2 * stdtr(freedom, -np.abs(t)),
-        lower=coefficients - half,
-        upper=coefficients + half,
-        residual_deviation=deviation,
-        degrees_of_freedom=freedom,
-    )
-
-
-def student_t_quantile(level: float, degrees_of_freedom: int) -> float:
-    """The t that a two-sided interval of this level reaches to either side."""
-    from scipy.special import stdtrit  # see infer
-
-    return float(stdtrit(degrees_of_freedom, (1 + level) / 2))

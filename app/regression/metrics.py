@@ -14,16 +14,22 @@ class Metrics:
     mse: float  # mean squared residual over all rows and targets, as F.mse_loss has it
     rmse: Array  # (k,), in the target's unit
     r2: Array  # (k,), share of the variance explained; NaN for a target that does not vary
+    adjusted_r2: Array  # (k,), the same by unbiased variances; NaN where no row is left to estimate one
 
 
-def training_metrics(statistics: SufficientStatistics, weights: Array, intercept: Array) -> Metrics:
-    """Metrics of weights (k, p) and intercept (k,)."""
-    residual = statistics.residual_sums(weights, intercept)
-    total = statistics.total_sums()
+def training_metrics(statistics: SufficientStatistics, residual_sums: Array, *, fit_intercept: bool = True) -> Metrics:
+    """Metrics of a model with these sums of squared residuals, (k,).
+
+    Without an intercept the variance is that about zero, as usual (Greene, 3.5).
+    """
+    total = statistics.total_sums(centred=fit_intercept)
+    rows, freedom = statistics.rows, statistics.rows - statistics.features - fit_intercept
     with np.errstate(divide="ignore", invalid="ignore"):
-        r2 = np.where(total > 0, 1 - residual / total, np.nan)
+        r2 = np.where(total > 0, 1 - residual_sums / total, np.nan)
+        adjusted = 1 - (1 - r2) * (rows - fit_intercept) / freedom if freedom > 0 else np.full_like(r2, np.nan)
     return Metrics(
-        mse=float(residual.sum() / (statistics.rows * statistics.targets)),
-        rmse=np.sqrt(residual / statistics.rows),
+        mse=float(residual_sums.sum() / (rows * statistics.targets)),
+        rmse=np.sqrt(residual_sums / rows),
         r2=r2,
+        adjusted_r2=adjusted,
     )

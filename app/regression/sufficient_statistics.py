@@ -1,13 +1,10 @@
 """The exact, tiny, mergeable summary of the rows a linear model is trained on."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-
-from app.errors import InvalidInput
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -31,54 +28,14 @@ class SufficientStatistics:
 
     @classmethod
     def from_block(cls, x: Array, y: Array) -> Self:
-        """Summarise one block of rows: x is (n, p), y is (n, k), n at least 1, all values finite."""
-        z = np.hstack([x, y])
-        shift = z.mean(axis=0)
-        deviation = np.sqrt(((z - shift) ** 2).mean(axis=0))
-        scale = np.where(deviation > 0, deviation, np.maximum(np.abs(shift), 1.0))
-        empty = cls(
-            features=x.shape[1],
-            rows=0,
-            shift=shift,
-            scale=scale,
-            factor=np.zeros((z.shape[1] + 1, z.shape[1] + 1)),
-            minimum=np.full(x.shape[1], np.inf),
-            maximum=np.full(x.shape[1], -np.inf),
-        )
-        return empty.add(x, y)
+        """The statistics of rows that lie together, as they are defined: x is (n, p), y is (n, k), n at least 1.
 
-    @classmethod
-    def from_blocks(cls, blocks: Iterable[tuple[Array, Array]]) -> Self:
-        """Summarise a stream of blocks of rows in one pass.
-
-        Raises InvalidInput where there is no row, or where values are too large to be squared.
+        `app.regression.accumulator` finds those of many rows faster.
         """
-        statistics: Self | None = None
-        with np.errstate(over="ignore", invalid="ignore"):
-            for x, y in blocks:
-                if len(x):
-                    statistics = cls.from_block(x, y) if statistics is None else statistics.add(x, y)
-            if statistics is None:
-                raise InvalidInput("There are no rows to train on.")
-            if not np.isfinite(statistics.raw_factor**2).all():
-                raise InvalidInput("The values are too large: their squares leave the range of 64-bit numbers.")
-        return statistics
-
-    def add(self, x: Array, y: Array) -> Self:
-        """The statistics of the rows seen so far and these: x is (n, p), y is (n, k)."""
         z = np.hstack([x, y])
-        block = np.empty((len(z), z.shape[1] + 1))
-        block[:, 0] = 1.0
-        np.divide(z - self.shift, self.scale, out=block[:, 1:])
-        return type(self)(
-            features=self.features,
-            rows=self.rows + len(z),
-            shift=self.shift,
-            scale=self.scale,
-            factor=triangle(np.vstack([self.factor, block])),
-            minimum=np.minimum(self.minimum, x.min(axis=0)),
-            maximum=np.maximum(self.maximum, x.max(axis=0)),
-        )
+        shift, scale = centre(z)
+        rows = np.column_stack([np.ones(len(z)), (z - shift) / scale])
+        return cls(x.shape[1], len(z), shift, scale, triangle(rows), x.min(axis=0), x.max(axis=0))
 
     def merge(self, other: "SufficientStatistics") -> Self:
         """The statistics of both sets of rows together, exact up to rounding."""
@@ -130,11 +87,23 @@ class SufficientStatistics:
         )
         return np.asarray(((self.factor @ coefficients) ** 2).sum(axis=0))
 
-    def total_sums(self) -> Array:
-        """Sum of squared deviations of each target from its mean, (k,); 0 where they are but the mean's rounding."""
+    def total_sums(self, *, centred: bool = True) -> Array:
+        """Sum of squared deviations of each target from its mean, (k,); 0 where they are but the mean's rounding.
+
+        Not centred, the plain sum of its squares.
+        """
+        if not centred:
+            return np.asarray((self.raw_factor[:, self.features + 1 :] ** 2).sum(axis=0))
         total = (self.centred_factor[:, self.features :] ** 2).sum(axis=0)
         noise = 4 * np.finfo(float).eps * np.abs(self.mean[self.features :])
         return np.where(total > self.rows * noise**2, total, 0.0)
+
+
+def centre(z: Array) -> tuple[Array, Array]:
+    """Shift and scale of columns, (d,) each: their mean, and their deviation where they have one."""
+    shift = z.mean(axis=0)
+    deviation = np.sqrt(((z - shift) ** 2).mean(axis=0))
+    return shift, np.where(deviation > 0, deviation, np.maximum(np.abs(shift), 1.0))
 
 
 def triangle(rows: Array) -> Array:

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from app.errors import ModelFileInvalid, NotFound
 from app.registry.version_file import Version
-from app.regression.least_squares import Inference, infer
+from app.regression.inference import Inference, infer
 from app.web import bodies
 from app.web.errors import problems
 from app.web.parameters import ModelName, VersionNumber
@@ -36,8 +36,11 @@ class ModelView(BaseModel):
     intercept: dict[str, float]
     coefficients: dict[str, dict[str, float]]
     standard_errors: ByTarget | None = Field(description="The intercept among them; null where inference is not valid.")
+    t_values: ByTarget | None
     p_values: ByTarget | None
     confidence_intervals: dict[str, dict[str, list[float]]] | None = Field(description="95 %: [lower, upper].")
+    f_tests: ByTarget | None = Field(description="Of all coefficients but the intercept together: f and p_value.")
+    residual_deviation: dict[str, float] | None = Field(description="Estimated standard deviation of the errors.")
     no_intervals: str | None = Field(description="Why inference is not valid for this version.")
     metrics: dict[str, Any] = Field(description="Of the training rows; `mse` over all targets.")
     rows: int
@@ -182,7 +185,7 @@ def _card(version: Version, *, current: bool) -> dict[str, Any]:
     ranges = np.column_stack([model.statistics.minimum, model.statistics.maximum]).tolist()
     inference = None
     if card.no_intervals is None:
-        inference = infer(model.statistics, model.weights, model.intercept)
+        inference = infer(model)
     return {
         "model": card.model,
         "version": card.version,
@@ -211,16 +214,26 @@ def _card(version: Version, *, current: bool) -> dict[str, Any]:
 
 
 def _inference(version: Version, inference: Inference | None) -> dict[str, Any]:
-    names = ("intercept", *version.card.features)
+    if inference is None:
+        fields = ("standard_errors", "t_values", "p_values", "confidence_intervals", "f_tests", "residual_deviation")
+        return dict.fromkeys(fields)
+    card, skipped = version.card, not version.model.has_intercept
+    names = ("intercept", *card.features)[skipped:]
 
     def by_target(values: Any) -> dict[str, Any]:
         return {
-            target: dict(zip(names, row, strict=True))
-            for target, row in zip(version.card.targets, values.tolist(), strict=True)
+            target: dict(zip(names, row[skipped:], strict=True))
+            for target, row in zip(card.targets, values.tolist(), strict=True)
         }
 
+    f_tests = zip(inference.f_values.tolist(), inference.f_p_values.tolist(), strict=True)
     return {
-        "standard_errors": by_target(inference.standard_errors) if inference else None,
-        "p_values": by_target(inference.p_values) if inference else None,
-        "confidence_intervals": by_target(np.stack([inference.lower, inference.upper], axis=-1)) if inference else None,
+        "standard_errors": by_target(inference.standard_errors),
+        "t_values": by_target(inference.t_values),
+        "p_values": by_target(inference.p_values),
+        "confidence_intervals": by_target(np.stack([inference.lower, inference.upper], axis=-1)),
+        "f_tests": {
+            target: {"f": f, "p_value": p_value} for target, (f, p_value) in zip(card.targets, f_tests, strict=True)
+        },
+        "residual_deviation": dict(zip(card.targets, inference.residual_deviation.tolist(), strict=True)),
     }

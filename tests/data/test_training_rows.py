@@ -33,9 +33,9 @@ def test_a_stored_matrix_is_read_back_to_the_last_bit(tmp_path: Path, rows: tupl
     x, y = rows
     path = stored(tmp_path, x, y)
     features, targets = [f"x{index}" for index in range(x.shape[1])], [f"y{index}" for index in range(y.shape[1])]
-    ((found_x, found_y),) = read_blocks(path, "matrix", features, targets)
-    assert_array_equal(found_x, x, strict=True)
-    assert_array_equal(found_y, y, strict=True)
+    (found,) = read_blocks(path, "matrix", features, targets)
+    assert_array_equal(found.x, x, strict=True)
+    assert_array_equal(found.y, y, strict=True)
 
 
 @pytest.mark.parametrize("rows", [BLOCK_ROWS - 1, BLOCK_ROWS, BLOCK_ROWS + 1, 2 * BLOCK_ROWS + 5])
@@ -43,9 +43,9 @@ def test_a_matrix_comes_in_blocks_and_no_row_is_lost(tmp_path: Path, rows: int) 
     x, y = np.arange(2.0 * rows).reshape(rows, 2), -np.arange(1.0 * rows)[:, np.newaxis]
     blocks = list(read_blocks(stored(tmp_path, x, y), "matrix", ["a", "b"], ["c"]))
     assert len(blocks) == -(-rows // BLOCK_ROWS)
-    assert max(len(block) for block, _ in blocks) <= BLOCK_ROWS
-    assert_array_equal(np.concatenate([block for block, _ in blocks]), x)
-    assert_array_equal(np.concatenate([block for _, block in blocks]), y)
+    assert max(len(block.x) for block in blocks) <= BLOCK_ROWS
+    assert_array_equal(np.concatenate([block.x for block in blocks]), x)
+    assert_array_equal(np.concatenate([block.y for block in blocks]), y)
 
 
 def test_a_matrix_of_no_rows_has_no_blocks(tmp_path: Path) -> None:
@@ -65,9 +65,9 @@ def test_a_stored_matrix_of_objects_is_never_unpickled(tmp_path: Path) -> None:
 def test_csv_columns_are_parted_into_features_and_targets_whatever_their_order(tmp_path: Path) -> None:
     path = tmp_path / "rows"
     path.write_text("y,b,unused,a\n1,2,3,4\n5,6,7,8\n")
-    ((x, y),) = read_blocks(path, "csv", ["a", "b"], ["y"])
-    assert_array_equal(x, [[4, 2], [8, 6]])
-    assert_array_equal(y, [[1], [5]])
+    (block,) = read_blocks(path, "csv", ["a", "b"], ["y"])
+    assert_array_equal(block.x, [[4, 2], [8, 6]])
+    assert_array_equal(block.y, [[1], [5]])
 
 
 def test_a_fault_in_csv_is_told_with_its_place(tmp_path: Path) -> None:

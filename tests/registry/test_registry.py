@@ -64,7 +64,7 @@ def registry(folder: Path) -> Registry:
 
 
 def line(slope: float) -> LinearModel:
-    return LinearModel(("x",), ("y",), np.array([[slope]]), np.zeros(1), STATISTICS)
+    return LinearModel(("x",), ("y",), np.array([[slope]]), np.zeros(1), STATISTICS, np.ones(1))
 
 
 def slope(version: Version) -> float:

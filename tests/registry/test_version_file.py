@@ -23,7 +23,14 @@ from app.regression.sufficient_statistics import SufficientStatistics
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 ROWS = np.array([[1.0], [2.0], [4.0]])
 MODEL = LinearModel(
-    ("x",), ("y",), np.array([[2.0]]), np.array([0.1]), SufficientStatistics.from_block(ROWS, ROWS), "no reason"
+    ("x",),
+    ("y",),
+    np.array([[2.0]]),
+    np.array([0.1]),
+    SufficientStatistics.from_block(ROWS, ROWS),
+    residual_sums=np.array([0.5]),
+    variances=np.array([1.5, 0.25]),
+    no_intervals="no reason",
 )
 CARD = ModelCard(
     model="line",
@@ -54,9 +61,14 @@ def assert_identical(found: LinearModel, expected: LinearModel) -> None:
     assert found.no_intervals == expected.no_intervals
     assert found.statistics.features == expected.statistics.features
     assert found.statistics.rows == expected.statistics.rows
+    assert found.has_intercept == expected.has_intercept
+    assert (found.variances is None) == (expected.variances is None)
+    if found.variances is not None and expected.variances is not None:
+        assert_array_equal(found.variances, expected.variances, strict=True)
     pairs = [
         (found.weights, expected.weights),
         (found.intercept, expected.intercept),
+        (found.residual_sums, expected.residual_sums),
         *(
             (getattr(found.statistics, name), getattr(expected.statistics, name))
             for name in ("shift", "scale", "factor", "minimum", "maximum")
@@ -95,6 +107,7 @@ def test_any_model_is_read_back_to_the_last_bit(tmp_path: Path, p: int, k: int, 
         targets=tuple(f"y{index}" for index in range(k)),
         weights=drawn(k, p),
         intercept=drawn(k),
+        residual_sums=drawn(k),
         statistics=SufficientStatistics(
             features=p,
             rows=data.draw(st.integers(1, 2**53)),
@@ -122,7 +135,7 @@ def test_arrays_that_lie_across_memory_are_stored_as_they_read(tmp_path: Path) -
     wide = SufficientStatistics.from_block(np.array([[1.0, 2.0], [3.0, 5.0], [4.0, 4.0]]), np.eye(3)[:, :2])
     weights = np.array([[1.0, 2.0], [3.0, 4.0]]).T
     assert not weights.flags.c_contiguous
-    model = LinearModel(("a", "b"), ("c", "d"), weights, np.zeros(2), wide)
+    model = LinearModel(("a", "b"), ("c", "d"), weights, np.zeros(2), wide, np.ones(2))
     card = replace(CARD, features=model.features, targets=model.targets, no_intervals=None)
     assert_array_equal(read(stored(tmp_path, encode(card, model))).model.weights, [[1.0, 3.0], [2.0, 4.0]])
 

@@ -29,12 +29,22 @@ def names(letter: str, count: int) -> tuple[str, ...]:
 def trained(x: Array, y: Array) -> LinearModel:
     statistics = SufficientStatistics.from_block(x, y)
     found = fit(statistics, Exact())
-    return LinearModel(names("x", x.shape[1]), names("y", y.shape[1]), found.weights, found.intercept, statistics)
+    return LinearModel(
+        names("x", x.shape[1]),
+        names("y", y.shape[1]),
+        found.weights,
+        found.intercept,
+        statistics,
+        found.residual_sums,
+        found.variances,
+    )
 
 
 def with_weights(weights: Array, intercept: Array, x: Array) -> LinearModel:
     statistics = SufficientStatistics.from_block(x, np.zeros((len(x), len(weights))))
-    return LinearModel(names("x", x.shape[1]), names("y", len(weights)), weights, intercept, statistics)
+    return LinearModel(
+        names("x", x.shape[1]), names("y", len(weights)), weights, intercept, statistics, np.zeros(len(weights))
+    )
 
 
 @st.composite

@@ -9,13 +9,19 @@ from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
 from app.regression.least_squares import fit
-from app.regression.metrics import training_metrics
+from app.regression.metrics import Metrics, training_metrics
 from app.regression.solvers import Exact
 from app.regression.sufficient_statistics import SufficientStatistics
 
 Array: TypeAlias = NDArray[np.float64]
 
 YIELDS = np.loadtxt(Path(__file__).parents[2] / "models" / "crop-yield" / "yields.csv", delimiter=",", skiprows=1)
+
+
+def metrics_of(
+    statistics: SufficientStatistics, weights: NDArray[np.float64], intercept: NDArray[np.float64]
+) -> Metrics:
+    return training_metrics(statistics, statistics.residual_sums(weights, intercept))
 
 
 @settings(max_examples=60, deadline=None)
@@ -25,7 +31,7 @@ def test_metrics_of_any_weights_are_those_of_the_rows(n: int, p: int, k: int, se
     x, y = rng.normal(5, 2, (n, p)), rng.normal(-3, 10, (n, k))
     weights, intercept = rng.normal(size=(k, p)), rng.normal(size=k)
     residuals = y - x @ weights.T - intercept
-    found = training_metrics(SufficientStatistics.from_block(x, y), weights, intercept)
+    found = metrics_of(SufficientStatistics.from_block(x, y), weights, intercept)
     assert found.mse == pytest.approx(float((residuals**2).mean()), rel=1e-9)
     assert_allclose(found.rmse, np.sqrt((residuals**2).mean(axis=0)), rtol=1e-9)
     assert_allclose(found.r2, 1 - (residuals**2).sum(axis=0) / (n * y.var(axis=0)), rtol=1e-9)
@@ -34,19 +40,19 @@ def test_metrics_of_any_weights_are_those_of_the_rows(n: int, p: int, k: int, se
 def test_the_optimum_of_the_notebook_has_the_reference_error() -> None:
     statistics = SufficientStatistics.from_block(YIELDS[:, :3], YIELDS[:, 3:])
     found = fit(statistics, Exact())
-    assert training_metrics(statistics, found.weights, found.intercept).mse == pytest.approx(0.9094, abs=5e-5)
+    assert metrics_of(statistics, found.weights, found.intercept).mse == pytest.approx(0.9094, abs=5e-5)
 
 
 def test_a_model_that_always_predicts_the_mean_explains_nothing() -> None:
     statistics = SufficientStatistics.from_block(YIELDS[:, :3], YIELDS[:, 3:])
-    found = training_metrics(statistics, np.zeros((2, 3)), YIELDS[:, 3:].mean(axis=0))
+    found = metrics_of(statistics, np.zeros((2, 3)), YIELDS[:, 3:].mean(axis=0))
     assert_allclose(found.r2, [0, 0], atol=1e-12)
     assert_allclose(found.rmse, YIELDS[:, 3:].std(axis=0))
 
 
 def test_a_perfect_model_explains_everything() -> None:
     x = np.arange(6.0)[:, np.newaxis]
-    found = training_metrics(SufficientStatistics.from_block(x, 2 * x - 1), np.array([[2.0]]), np.array([-1.0]))
+    found = metrics_of(SufficientStatistics.from_block(x, 2 * x - 1), np.array([[2.0]]), np.array([-1.0]))
     assert_allclose(found.r2, [1])
     assert_allclose([found.mse, found.rmse[0]], [0, 0], atol=1e-12)
 
@@ -54,7 +60,7 @@ def test_a_perfect_model_explains_everything() -> None:
 def test_of_a_target_that_does_not_vary_nothing_can_be_explained() -> None:
     x = np.arange(4.0)[:, np.newaxis]
     y = np.column_stack([np.full(4, 2.0), np.arange(4.0)])
-    found = training_metrics(SufficientStatistics.from_block(x, y), np.array([[1.0], [1.0]]), np.zeros(2))
+    found = metrics_of(SufficientStatistics.from_block(x, y), np.array([[1.0], [1.0]]), np.zeros(2))
     assert np.isnan(found.r2[0])
     assert found.r2[1] == pytest.approx(1)
 
@@ -62,5 +68,23 @@ def test_of_a_target_that_does_not_vary_nothing_can_be_explained() -> None:
 def test_a_target_that_is_always_one_tenth_does_not_vary_either() -> None:
     # The mean of seven tenths is no tenth; what is left over is rounding, not variation.
     x = np.arange(7.0)[:, np.newaxis]
-    found = training_metrics(SufficientStatistics.from_block(x, np.full((7, 1), 0.1)), np.array([[1.0]]), np.zeros(1))
+    found = metrics_of(SufficientStatistics.from_block(x, np.full((7, 1), 0.1)), np.array([[1.0]]), np.zeros(1))
     assert np.isnan(found.r2[0])
+
+
+def test_adjusted_r2_pays_for_every_feature() -> None:
+    x = np.random.default_rng(0).normal(size=(20, 3))
+    y = x[:, :1] + np.random.default_rng(1).normal(size=(20, 1))
+    statistics = SufficientStatistics.from_block(x, y)
+    found = training_metrics(statistics, fit(statistics, Exact()).residual_sums)
+    assert found.adjusted_r2[0] == pytest.approx(1 - (1 - found.r2[0]) * 19 / 16)
+
+
+def test_without_an_intercept_the_variance_is_that_about_zero() -> None:
+    x = np.arange(1.0, 8.0)[:, np.newaxis]
+    y = 2 * x + 5
+    statistics = SufficientStatistics.from_block(x, y)
+    found = training_metrics(statistics, fit(statistics, Exact(fit_intercept=False)).residual_sums, fit_intercept=False)
+    slope = (x * y).sum() / (x * x).sum()
+    assert found.r2[0] == pytest.approx(1 - ((y - slope * x) ** 2).sum() / (y * y).sum())
+    assert found.adjusted_r2[0] == pytest.approx(1 - (1 - found.r2[0]) * 7 / 6)

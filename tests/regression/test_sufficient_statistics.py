@@ -1,3 +1,4 @@
+from collections.abc import Iterable
 from itertools import permutations
 from typing import TypeAlias
 
@@ -10,6 +11,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from app.errors import InvalidInput
+from app.regression.accumulator import summarise
+from app.regression.block import Block
 from app.regression.sufficient_statistics import SufficientStatistics
 
 Array: TypeAlias = NDArray[np.float64]
@@ -23,6 +26,10 @@ VALUES = st.integers(-3, 3).map(float) | st.floats(-1e3, 1e3, allow_subnormal=Fa
 def some_rows(draw: st.DrawFn, least: int = 1) -> Rows:
     n, p, k = draw(st.integers(least, 12)), draw(st.integers(1, 3)), draw(st.integers(1, 2))
     return draw(arrays(np.float64, (n, p), elements=VALUES)), draw(arrays(np.float64, (n, k), elements=VALUES))
+
+
+def summarise_blocks(blocks: Iterable[Rows]) -> SufficientStatistics:
+    return summarise(Block(x, y) for x, y in blocks)
 
 
 def gram(statistics: SufficientStatistics) -> Array:
@@ -105,7 +112,7 @@ def test_a_stream_cut_into_blocks_anywhere_equals_one_block(rows: Rows, data: st
     # Cuts may coincide or stand at the ends: empty blocks are part of life.
     cuts = sorted(data.draw(st.lists(st.integers(0, len(x)), max_size=4)))
     blocks = zip(np.split(x, cuts), np.split(y, cuts), strict=True)
-    assert_statistics_of(SufficientStatistics.from_blocks(blocks), x, y)
+    assert_statistics_of(summarise_blocks(blocks), x, y)
 
 
 @settings(max_examples=60, deadline=None)
@@ -115,7 +122,7 @@ def test_rows_added_in_another_order_leave_the_same_statistics(rows: Rows, data:
     order = data.draw(st.permutations(range(len(x))))
     statistics = SufficientStatistics.from_block(x[order[:1]], y[order[:1]])
     for row in order[1:]:
-        statistics = statistics.add(x[[row]], y[[row]])
+        statistics = statistics.merge(SufficientStatistics.from_block(x[[row]], y[[row]]))
     assert_statistics_of(statistics, x, y)
 
 
@@ -142,15 +149,15 @@ def test_residual_sums_keep_their_digits_far_from_the_origin() -> None:
 
 def test_statistics_of_rows_a_billion_away_from_zero_keep_the_small_differences() -> None:
     x = 1e9 + np.array([[0.0], [1.0], [2.0], [3.0]])
-    far = SufficientStatistics.from_blocks([(x[:1], x[:1] - 1e9), (x[1:], x[1:] - 1e9)])
+    far = summarise_blocks([(x[:1], x[:1] - 1e9), (x[1:], x[1:] - 1e9)])
     assert_allclose(np.abs(far.centred_factor[0]), [np.sqrt(5.0), np.sqrt(5.0)], rtol=1e-7)
 
 
 def test_no_rows_at_all_are_refused() -> None:
     with pytest.raises(InvalidInput, match="no rows"):
-        SufficientStatistics.from_blocks([])
+        summarise_blocks([])
     with pytest.raises(InvalidInput, match="no rows"):
-        SufficientStatistics.from_blocks([(np.empty((0, 2)), np.empty((0, 1)))])
+        summarise_blocks([(np.empty((0, 2)), np.empty((0, 1)))])
 
 
 @pytest.mark.parametrize("column", ["feature", "target"])
@@ -160,11 +167,11 @@ def test_values_whose_squares_overflow_are_refused(column: str, block: int) -> N
     blocks = [(small, small), (small, small)]
     blocks[block] = (huge, small) if column == "feature" else (small, huge)
     with pytest.raises(InvalidInput, match="too large"):
-        SufficientStatistics.from_blocks(blocks)
+        summarise_blocks(blocks)
 
 
 @pytest.mark.parametrize("value", [1e308, -1.7e308])
 def test_values_at_the_edge_of_64_bits_are_refused(value: float) -> None:
     edge, small = np.full((3, 1), value), np.array([[1.0], [2.0], [4.0]])
     with pytest.raises(InvalidInput, match="too large"):
-        SufficientStatistics.from_blocks([(np.vstack([edge, -edge]), np.vstack([small, small]))])
+        summarise_blocks([(np.vstack([edge, -edge]), np.vstack([small, small]))])

@@ -1,0 +1,16 @@
+"""Rows on their way into the statistics."""
+
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array: TypeAlias = NDArray[np.float64]
+
+
+class Block(NamedTuple):
+    """Rows that came together."""
+
+    x: Array  # (n, p)
+    y: Array  # (n, k)
+    weights: Array | None = None  # (n,), none negative; None where each row counts once

@@ -1,0 +1,152 @@
+"""The last digits of a fit: its normal equations, once more over the rows, in twice the precision of its numbers.
+
+Householder QR loses about as many digits as its condition number has. Here the cross products of the rows are summed in
+double-double, as unevaluated sums of two 64-bit numbers that no rounding escapes (Dekker, 1971; Ogita, Rump and Oishi,
+2005), about 32 digits, and the small system they make is solved with more than that. Squaring the condition number then
+costs digits that nobody will miss, and there is nothing to iterate.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import mpmath
+import numpy as np
+from numpy.typing import NDArray
+
+from app.regression.block import Array, Block
+from app.regression.least_squares import Fit
+from app.regression.sufficient_statistics import SufficientStatistics
+
+LOST_FROM = 10.0  # condition number from which on a digit is lost
+MOST_WORK = 2e8  # rows times columns squared: some seconds
+LITTLE_WORK = 1e5  # some milliseconds, which every fit is worth
+MOST_FEATURES = 60  # inverting their system in arithmetic of many digits takes a second
+NOISE = 1e-28  # of a residual's square beside its target's
+BITS = 400  # of the small system's arithmetic
+ROWS = 4096
+
+Double2: TypeAlias = tuple[Array, Array]  # high and low part, of equal shape
+
+
+def is_worthwhile(statistics: SufficientStatistics, fitted: Fit) -> bool:
+    """Whether digits are being lost that a second reading of the rows can bring back at a bearable price."""
+    work = statistics.rows * (statistics.features + statistics.targets + 1) ** 2
+    return (
+        fitted.design.full_rank
+        and statistics.features <= MOST_FEATURES
+        and work <= (MOST_WORK if fitted.design.condition_number >= LOST_FROM else LITTLE_WORK)
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Refined:
+    """What `Fit` holds, to about full precision."""
+
+    weights: Array  # (k, p)
+    intercept: Array  # (k,)
+    residual_sums: Array  # (k,)
+    variances: Array  # (1 + p,), the intercept first
+
+
+def refine(blocks: Iterable[Block], statistics: SufficientStatistics, *, fit_intercept: bool) -> Refined:
+    """Solve the normal equations of the rows, read once more, which statistics summarise and determine in full."""
+    p = statistics.features
+    shift = statistics.shift if fit_intercept else np.zeros_like(statistics.shift)
+    exponents = np.concatenate([[0], np.frexp(statistics.scale)[1]])  # scaling by powers of two rounds nothing
+    gram = _gram(blocks, shift, exponents[1:])
+    used = slice(0, p + 1) if fit_intercept else slice(1, p + 1)
+    with mpmath.workprec(BITS):
+        exact = np.vectorize(lambda high, low: mpmath.mpf(high) + mpmath.mpf(low), otypes=[object])(*gram)
+        unit = np.array([mpmath.ldexp(1, int(exponent)) for exponent in exponents], dtype=object)
+        right = exact[used, p + 1 :]
+        inverse = _inverse(exact[used, used])
+        solution = inverse @ right
+        explained = (solution * right).sum(axis=0)
+        total = np.diag(exact)[p + 1 :]
+        residual_sums = np.where(total - explained > NOISE * total, total - explained, mpmath.mpf(0))
+
+        # Back from shifted and scaled columns, where y / u_y = B_0 + sum of B_j (x_j - shift_j) / u_j.
+        weights = (solution[-p:] / unit[1 : p + 1, np.newaxis] * unit[p + 1 :]).T
+        variances = np.diag(inverse)[-p:] / unit[1 : p + 1] ** 2
+        intercept, at_zero = np.full(len(weights), mpmath.mpf(0)), mpmath.mpf(0)
+        if fit_intercept:
+            origin = np.array([mpmath.mpf(1), *(-shift[:p] / unit[1 : p + 1])])
+            intercept = shift[p:] + origin @ solution * unit[p + 1 :]
+            at_zero = origin @ inverse @ origin
+        found = (weights, intercept, residual_sums * unit[p + 1 :] ** 2, np.array([at_zero, *variances]))
+    return Refined(*(part.astype(np.float64) for part in found))
+
+
+def _inverse(matrix: NDArray[np.object_]) -> NDArray[np.object_]:
+    return np.array(mpmath.inverse(mpmath.matrix(matrix.tolist())).tolist(), dtype=object)
+
+
+def _gram(blocks: Iterable[Block], shift: Array, exponents: NDArray[np.integer]) -> Double2:
+    """Cross products (d, d) of the weighted rows [1, (z - shift) / 2^exponent], in double-double."""
+    size = len(shift) + 1
+    high, low = np.zeros((size, size)), np.zeros((size, size))
+    for block in blocks:
+        for start in range(0, len(block.x), ROWS):
+            part = slice(start, start + ROWS)
+            columns = _columns(np.hstack([block.x[part], block.y[part]]), shift, exponents)
+            weighted = columns
+            if block.weights is not None:
+                weighted = _times(columns, (block.weights[part], np.zeros_like(block.weights[part])))
+            for i in range(size):
+                found = _sum(_times((columns[0][i], columns[1][i]), (weighted[0][i:], weighted[1][i:])))
+                high[i, i:], low[i, i:] = _plus((high[i, i:], low[i, i:]), found)
+    upper = np.triu(np.ones_like(high, dtype=bool))
+    return np.where(upper, high, high.T), np.where(upper, low, low.T)
+
+
+def _columns(z: Array, shift: Array, exponents: NDArray[np.integer]) -> Double2:
+    """The columns (d, n) of rows [1, (z - shift) / 2^exponent], exactly."""
+    high, low = _two_sum(z, np.broadcast_to(-shift, z.shape))
+    ones = np.ones(len(z))
+    return (
+        np.vstack([ones, np.ldexp(high.T, -exponents[:, np.newaxis])]),
+        np.vstack([0 * ones, np.ldexp(low.T, -exponents[:, np.newaxis])]),
+    )
+
+
+def _two_sum(a: Array, b: Array) -> Double2:
+    """A + b, and what rounding took from it, exactly (Knuth)."""
+    total = a + b
+    part = total - a
+    return total, (a - (total - part)) + (b - part)
+
+
+def _two_product(a: Array, b: Array) -> Double2:
+    """A * b, and what rounding took from it, exactly (Dekker; Veltkamp's splitting)."""
+    product = a * b
+    (a_high, a_low), (b_high, b_low) = _halves(a), _halves(b)
+    return product, ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
+
+
+def _halves(a: Array) -> Double2:
+    big = 134217729.0 * a  # 2^27 + 1
+    high = big - (big - a)
+    return high, a - high
+
+
+def _times(a: Double2, b: Double2) -> Double2:
+    product, error = _two_product(a[0], b[0])
+    return _two_sum(product, error + (a[0] * b[1] + a[1] * b[0]))
+
+
+def _plus(a: Double2, b: Double2) -> Double2:
+    total, error = _two_sum(a[0], b[0])
+    return _two_sum(total, error + (a[1] + b[1]))
+
+
+def _sum(values: Double2) -> Double2:
+    """Sum over the last axis, halves onto halves."""
+    high, low = values
+    while (count := high.shape[-1]) > 1:
+        half = count // 2
+        first, second, rest = slice(0, half), slice(half, 2 * half), slice(2 * half, count)
+        sums = _plus((high[..., first], low[..., first]), (high[..., second], low[..., second]))
+        high = np.concatenate([sums[0], high[..., rest]], axis=-1)
+        low = np.concatenate([sums[1], low[..., rest]], axis=-1)
+    return high[..., 0], low[..., 0]
