@@ -43,6 +43,16 @@ def to_matrix(rows: Sequence[Any], names: Sequence[str], pointer: str) -> NDArra
     raise InvalidInput(f"{len(details)}{'+' * (len(details) == MAX_DETAILS)} fault(s) in the rows.", details)
 
 
+def to_column(values: Sequence[Any], pointer: str) -> NDArray[np.float64]:
+    """Decoded numbers as a column, (len(values), 1). Raises InvalidInput with the places of those that are none."""
+    details = [
+        Detail(fault, pointer=f"{pointer}/{index}") for index, value in enumerate(values) if (fault := _fault(value))
+    ]
+    if details:
+        raise InvalidInput("Not all of these are numbers.", details[:MAX_DETAILS])
+    return np.array(values, dtype=np.float64)[:, np.newaxis]
+
+
 def _faults(rows: Sequence[Any], names: Sequence[str], pointer: str) -> Iterator[Detail]:
     objects = are_objects(rows)
     for index, row in enumerate(rows):

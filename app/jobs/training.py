@@ -4,7 +4,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from app.jobs.tracker import Tracker
 from app.jobs.training_request import TrainingRequest
 from app.registry.model_card import ModelCard
 from app.registry.registry import Registry
+from app.registry.version_file import Version
 from app.regression.accumulator import summarise
 from app.regression.block import Block
 from app.regression.least_squares import Fit, fit, why_no_inference
@@ -48,10 +49,11 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
 
     def rows() -> Iterator[Block]:
         path = workshop.spool.path(request.upload)
-        return _counted(read_blocks(path, request.format, request.features, request.targets), tracker)
+        return _counted(read_blocks(path, request.format, request.features, request.targets, request.weight), tracker)
 
+    base = None if request.mode == "replace" else _base(request, workshop.registry)
     if isinstance(request.solver, Exact):
-        trained = _solve(rows, request.solver, tracker)
+        trained = _solve(rows, request, base, tracker)
     else:
         checkpoint = workshop.checkpoints / f"{job or request.upload}.json"
         trained = _descend(rows(), _with_weights(request, workshop.registry), checkpoint, tracker)
@@ -75,7 +77,8 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         created_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         job=job,
         upload=request.upload,
-        parent=workshop.registry.current_number(request.model),
+        parent=base.card.version if base else workshop.registry.current_number(request.model),
+        mode=request.mode,
         solver=request.solver,
         rows=trained.statistics.rows,
         rank=trained.optimum.design.rank,
@@ -109,13 +112,32 @@ def _counted(blocks: Iterator[Block], tracker: Tracker) -> Iterator[Block]:
         tracker.advance("reading", rows=rows)
 
 
-def _solve(rows: Callable[[], Iterator[Block]], solver: Exact, tracker: Tracker) -> _Trained:
+def _base(request: TrainingRequest, registry: Registry) -> Version:
+    """The version to update: the current one, now that it is this job's turn."""
+    base = registry.current(request.model)
+    if (base.model.features, base.model.targets) != (request.features, request.targets):
+        raise InvalidInput("The current version has other features or targets than these rows.")
+    return base
+
+
+def _solve(
+    rows: Callable[[], Iterator[Block]], request: TrainingRequest, base: Version | None, tracker: Tracker
+) -> _Trained:
+    solver = request.solver
+    assert isinstance(solver, Exact)
     statistics = summarise(rows())
     tracker.advance("fitting")
+    if base is not None and request.mode == "update":
+        age = datetime.now(UTC) - datetime.fromisoformat(base.card.created_at)
+        share = request.decay ** max(age / timedelta(days=1), 0.0)
+        statistics = base.model.statistics.decayed(share).merge(statistics)
+    elif base is not None:
+        statistics = base.model.statistics.without(statistics)
     optimum = fit(statistics, solver)
     no_intervals = why_no_inference(statistics, optimum, solver)
     best: Fit | Refined = optimum
-    if solver.l2 == 0 and is_worthwhile(statistics, optimum):
+    # Only rows that can be read again can be refined, and those of the version before are gone.
+    if base is None and solver.l2 == 0 and is_worthwhile(statistics, optimum):
         best = refine(rows(), statistics, fit_intercept=solver.fit_intercept)
     return _Trained(
         best.weights,

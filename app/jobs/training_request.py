@@ -21,6 +21,9 @@ class TrainingRequest:
     solver: Solver
     promote: Literal["always", "never"]
     fingerprint: str  # hash of the whole request, to tell a repeated one from another under the same key
+    mode: Literal["replace", "update", "forget"] = "replace"
+    decay: float = 1.0  # of a mode "update": what a day leaves of a row's weight
+    weight: str | None = None  # the column of weights: of a matrix its last
 
     def to_json(self) -> dict[str, Any]:
         plain: dict[str, Any] = msgspec.to_builtins(self)

@@ -3,6 +3,7 @@
 import importlib.metadata
 import platform
 from dataclasses import dataclass, field
+from typing import Literal
 
 from app.regression.solvers import Solver
 
@@ -36,6 +37,7 @@ class ModelCard:
     rank: int
     condition_number: float
     metrics: dict[str, dict[str, float | None] | float]
+    mode: Literal["replace", "update", "forget"] = "replace"  # what the job's rows were to those of the parent
     upload: str | None = None  # names the request uniquely: a job that is run again finds by it what it published
     no_intervals: str | None = None
     warnings: tuple[str, ...] = ()

@@ -48,6 +48,7 @@ def encode(card: ModelCard, model: LinearModel) -> bytes:
         "weights": model.weights,
         "intercept": model.intercept,
         "residual_sums": model.residual_sums,
+        "statistics.count": np.array([statistics.count]),
         "statistics.shift": statistics.shift,
         "statistics.scale": statistics.scale,
         "statistics.factor": statistics.factor,
@@ -104,6 +105,7 @@ def _model(card: ModelCard, tensors: dict[str, NDArray[np.float64]]) -> LinearMo
     statistics = SufficientStatistics(
         features=len(card.features),
         rows=card.rows,
+        count=float(tensors["statistics.count"][0]),
         **{name: tensors[f"statistics.{name}"] for name in ("shift", "scale", "factor", "minimum", "maximum")},
     )
     return LinearModel(

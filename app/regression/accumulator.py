@@ -86,6 +86,7 @@ class Accumulator:
         return SufficientStatistics(
             features=self._features,
             rows=self._rows,
+            count=float(self._rows),
             shift=self._shift,
             scale=self._scale,
             factor=self._whole_factor() / np.concatenate([[1.0], self._scale]),

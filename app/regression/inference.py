@@ -23,7 +23,7 @@ class Inference:
     residual_deviation: Array  # (k,), the estimate s
     f_values: Array  # (k,), of all coefficients but the intercept together
     f_p_values: Array  # (k,)
-    degrees_of_freedom: int
+    degrees_of_freedom: float
 
 
 def infer(model: LinearModel, *, level: float = 0.95) -> Inference:

@@ -15,16 +15,16 @@ def largest_learning_rate(statistics: SufficientStatistics, *, standardize: bool
     p = statistics.features
     if standardize:
         factor = np.zeros((p + 1, p + 1))
-        factor[0, 0] = math.sqrt(statistics.rows)
+        factor[0, 0] = math.sqrt(statistics.weight)
         factor[1:, 1:] = statistics.centred_factor[:p, :p] / feature_scale(statistics)
     else:
         factor = statistics.raw_factor[: p + 1, : p + 1]
     largest = np.linalg.norm(factor, ord=2) ** 2
-    return float(statistics.rows * statistics.targets / largest)
+    return float(statistics.weight * statistics.targets / largest)
 
 
 def feature_scale(statistics: SufficientStatistics) -> Array:
     """Standard deviation of each feature, (p,); 1 for one that does not vary."""
     p = statistics.features
-    deviation = np.sqrt((statistics.centred_factor[:p, :p] ** 2).sum(axis=0) / statistics.rows)
+    deviation = np.sqrt((statistics.centred_factor[:p, :p] ** 2).sum(axis=0) / statistics.weight)
     return np.where(deviation > 0, deviation, 1.0)

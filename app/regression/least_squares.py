@@ -21,7 +21,7 @@ class Design:
 
     factor: Array  # (p, p), upper triangular
     norms: Array  # (p,), Euclidean norm of each column; 0 where the column does not vary
-    rows: int
+    weight: float  # of all rows together
     intercept: bool
 
     @classmethod
@@ -31,12 +31,12 @@ class Design:
             factor = statistics.centred_factor[:p, :p]
             # Below this, a column's variation is the rounding of its own mean.
             largest = np.maximum(np.abs(statistics.minimum), np.abs(statistics.maximum))
-            noise = 4 * np.finfo(float).eps * np.sqrt(statistics.rows) * largest
+            noise = 4 * np.finfo(float).eps * np.sqrt(statistics.weight) * largest
         else:
             factor = triangle(statistics.raw_factor[:, 1 : p + 1])
             noise = np.zeros(p)
         norms = np.sqrt((factor**2).sum(axis=0))
-        return cls(factor, np.where(norms > noise, norms, 0.0), statistics.rows, fit_intercept)
+        return cls(factor, np.where(norms > noise, norms, 0.0), statistics.weight, fit_intercept)
 
     @property
     def _unit_factor(self) -> Array:
@@ -72,7 +72,7 @@ class Design:
         if l2 > 0:
             # The penalty as rows of its own (Golub and Van Loan, 6.1.5): no product A'A is ever formed.
             p, k = right.shape
-            penalty = np.sqrt(l2 / self.rows) * np.eye(p)
+            penalty = np.sqrt(l2 / self.weight) * np.eye(p)
             stacked = triangle(np.block([[self._unit_factor, right], [penalty, np.zeros((p, k))]]))
             unit = np.linalg.solve(stacked[:p, :p], stacked[:p, p:])
         elif self.full_rank:
@@ -88,7 +88,7 @@ class Design:
         _, s, vt, kept = self._singular
         turned = unit @ vt.T
         # At the scale of the training rows, whose own deviations are about 1 / sqrt(n) here, less is rounding.
-        size = np.maximum(np.abs(unit).max(axis=1, initial=0.0), 1 / np.sqrt(self.rows))
+        size = np.maximum(np.abs(unit).max(axis=1, initial=0.0), 1 / np.sqrt(self.weight))
         beyond = np.abs(turned[:, ~kept]) > np.sqrt(np.finfo(float).eps) * size[:, np.newaxis]
         turned[:, kept] /= s[kept]
         turned[:, ~kept] = np.where(beyond, np.inf, 0.0)
@@ -129,7 +129,7 @@ def fit(statistics: SufficientStatistics, solver: Exact) -> Fit:
     if solver.l2 == 0 and design.full_rank:
         at_zero = 0.0
         if solver.fit_intercept:
-            at_zero = (design.whiten(statistics.mean[np.newaxis, :p]) ** 2).sum() + 1 / statistics.rows
+            at_zero = (design.whiten(statistics.mean[np.newaxis, :p]) ** 2).sum() + 1 / statistics.weight
         variances = np.concatenate([[at_zero], design.coefficient_variances()])
     residual = statistics.residual_sums(weights, intercept)
     return Fit(np.ascontiguousarray(weights), intercept, residual, variances, design)
@@ -142,6 +142,6 @@ def why_no_inference(statistics: SufficientStatistics, fitted: Fit, solver: Exac
         return "The model was fitted with a ridge penalty, which biases its coefficients."
     if not fitted.design.full_rank:
         return f"The rows determine only {fitted.design.rank} of {coefficients} coefficients."
-    if statistics.rows <= coefficients:
-        return f"{statistics.rows} rows leave nothing to estimate the error of {coefficients} coefficients from."
+    if statistics.count <= coefficients:
+        return f"{statistics.count:g} rows leave nothing to estimate the error of {coefficients} coefficients from."
     return None

@@ -35,8 +35,8 @@ class LinearModel:
     no_intervals: str | None = None  # why inference is not valid for this model; None where it is
 
     @property
-    def degrees_of_freedom(self) -> int:
-        return self.statistics.rows - len(self.features) - self.has_intercept
+    def degrees_of_freedom(self) -> float:
+        return self.statistics.count - len(self.features) - self.has_intercept
 
     def predict(self, x: Array) -> Array:
         """Predictions (m, k) for rows x (m, p).
@@ -81,7 +81,7 @@ class LinearModel:
         """
         if not self.has_intercept:
             return np.asarray((self._design.whiten(x) ** 2).sum(axis=1))
-        return np.asarray(1 / self.statistics.rows + (self._design.whiten(x - self._mean) ** 2).sum(axis=1))
+        return np.asarray(1 / self.statistics.weight + (self._design.whiten(x - self._mean) ** 2).sum(axis=1))
 
     def extrapolation(self, x: Array) -> Extrapolation:
         """Flags rows outside the training range of a feature, or with a leverage beyond 3 (p + 1) / n.
@@ -90,7 +90,7 @@ class LinearModel:
         """
         leverage = self.leverage(x)
         outside = (x < self.statistics.minimum) | (x > self.statistics.maximum)
-        limit = 3 * (len(self.features) + self.has_intercept) / self.statistics.rows
+        limit = 3 * (len(self.features) + self.has_intercept) / self.statistics.weight
         return Extrapolation(leverage, outside, outside.any(axis=1) | (leverage > limit))
 
     @cached_property

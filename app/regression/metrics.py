@@ -23,13 +23,13 @@ def training_metrics(statistics: SufficientStatistics, residual_sums: Array, *, 
     Without an intercept the variance is that about zero, as usual (Greene, 3.5).
     """
     total = statistics.total_sums(centred=fit_intercept)
-    rows, freedom = statistics.rows, statistics.rows - statistics.features - fit_intercept
+    count, freedom = statistics.count, statistics.count - statistics.features - fit_intercept
     with np.errstate(divide="ignore", invalid="ignore"):
         r2 = np.where(total > 0, 1 - residual_sums / total, np.nan)
-        adjusted = 1 - (1 - r2) * (rows - fit_intercept) / freedom if freedom > 0 else np.full_like(r2, np.nan)
+        adjusted = 1 - (1 - r2) * (count - fit_intercept) / freedom if freedom > 0 else np.full_like(r2, np.nan)
     return Metrics(
-        mse=float(residual_sums.sum() / (rows * statistics.targets)),
-        rmse=np.sqrt(residual_sums / rows),
+        mse=float(residual_sums.sum() / (statistics.weight * statistics.targets)),
+        rmse=np.sqrt(residual_sums / statistics.weight),
         r2=r2,
         adjusted_r2=adjusted,
     )

@@ -1,12 +1,17 @@
 """The exact, tiny, mergeable summary of the rows a linear model is trained on."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.errors import InvalidInput
+
 Array: TypeAlias = NDArray[np.float64]
+
+ROUNDING = 1e-13  # of singular values, beside the largest
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,6 +25,7 @@ class SufficientStatistics:
 
     features: int
     rows: int
+    count: float  # of rows, each counted with what decay has left of it: what degrees of freedom are taken from
     shift: Array  # (p + k,)
     scale: Array  # (p + k,), positive
     factor: Array  # (1 + p + k, 1 + p + k), upper triangular
@@ -35,19 +41,54 @@ class SufficientStatistics:
         z = np.hstack([x, y])
         shift, scale = centre(z)
         rows = np.column_stack([np.ones(len(z)), (z - shift) / scale])
-        return cls(x.shape[1], len(z), shift, scale, triangle(rows), x.min(axis=0), x.max(axis=0))
+        n = len(z)
+        return cls(x.shape[1], n, float(n), shift, scale, triangle(rows), x.min(axis=0), x.max(axis=0))
 
     def merge(self, other: "SufficientStatistics") -> Self:
         """The statistics of both sets of rows together, exact up to rounding."""
         return type(self)(
             features=self.features,
             rows=self.rows + other.rows,
+            count=self.count + other.count,
             shift=self.shift,
             scale=self.scale,
             factor=triangle(np.vstack([self.factor, other._factor_in(self.shift, self.scale)])),  # noqa: SLF001
             minimum=np.minimum(self.minimum, other.minimum),
             maximum=np.maximum(self.maximum, other.maximum),
         )
+
+    def decayed(self, share: float) -> Self:
+        """The same rows, each with this share of its weight, in (0, 1]."""
+        return replace(self, factor=self.factor * math.sqrt(share), count=self.count * share)
+
+    def without(self, other: "SufficientStatistics") -> Self:
+        """The statistics of the rows that remain when the other's are taken out: merge, undone.
+
+        A downdate: with R = U S V' and P the other's factor in the coordinates of U, the remaining rows' factor is
+        chol(I - P'P) S V' (Golub and Van Loan, 6.5.4). The ranges stay, since they cannot be narrowed.
+
+        Raises InvalidInput where the other's rows cannot be among these, or where too few would remain.
+        """
+        p = self.features
+        if other.rows >= self.rows or (other.minimum < self.minimum).any() or (other.maximum > self.maximum).any():
+            raise InvalidInput("These rows are not among those the version was trained on, or they are all of them.")
+        norms = np.sqrt((self.factor**2).sum(axis=0))
+        norms = np.where(norms > 0, norms, 1.0)
+        _, s, vt = np.linalg.svd(self.factor / norms)
+        kept = s > ROUNDING * s[0]
+        theirs = other._factor_in(self.shift, self.scale) / norms @ vt.T  # noqa: SLF001
+        if np.abs(theirs[:, ~kept]).max(initial=0.0) > math.sqrt(ROUNDING) * s[0]:
+            raise InvalidInput("These rows are not among those the version was trained on.")
+        inside = theirs[:, kept] / s[kept]
+        left = np.eye(kept.sum()) - inside.T @ inside
+        eigenvalues, vectors = np.linalg.eigh(left)
+        if eigenvalues[0] < -math.sqrt(ROUNDING):
+            raise InvalidInput("These rows are not among those the version was trained on.")
+        root = np.sqrt(np.maximum(eigenvalues, 0.0))[:, np.newaxis] * vectors.T
+        factor = triangle(root @ (s[kept, np.newaxis] * vt[kept]))
+        if _rank(factor[:, : p + 1]) < _rank((self.factor / norms)[:, : p + 1]):
+            raise InvalidInput("Without these rows, too few remain to determine the coefficients.")
+        return replace(self, rows=self.rows - other.rows, count=self.count - other.count, factor=factor * norms)
 
     def _factor_in(self, shift: Array, scale: Array) -> Array:
         # [1, (z - s2)/c2] = [1, (z - s1)/c1] T with T upper triangular, so R T is the factor in the other coordinates.
@@ -58,6 +99,11 @@ class SufficientStatistics:
     @property
     def targets(self) -> int:
         return len(self.shift) - self.features
+
+    @property
+    def weight(self) -> float:
+        """Sum of the rows' weights: their number, where each weighs 1."""
+        return float(self.factor[0, 0] ** 2)
 
     @property
     def mean(self) -> Array:
@@ -96,7 +142,12 @@ class SufficientStatistics:
             return np.asarray((self.raw_factor[:, self.features + 1 :] ** 2).sum(axis=0))
         total = (self.centred_factor[:, self.features :] ** 2).sum(axis=0)
         noise = 4 * np.finfo(float).eps * np.abs(self.mean[self.features :])
-        return np.where(total > self.rows * noise**2, total, 0.0)
+        return np.where(total > self.weight * noise**2, total, 0.0)
+
+
+def _rank(factor: Array) -> int:
+    s = np.linalg.svd(factor, compute_uv=False)
+    return int((s > math.sqrt(ROUNDING) * s[0]).sum())
 
 
 def centre(z: Array) -> tuple[Array, Array]:

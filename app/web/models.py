@@ -48,6 +48,7 @@ class ModelView(BaseModel):
     condition_number: float = Field(description="Of the centred feature columns at unit norm.")
     ranges: dict[str, list[float]] = Field(description="[minimum, maximum] of each feature in training.")
     solver: dict[str, Any]
+    mode: str = Field(description="What the job's rows were to those of the parent: `replace`, `update` or `forget`.")
     warnings: list[str]
     job: str | None
     parent: int | None
@@ -205,6 +206,7 @@ def _card(version: Version, *, current: bool) -> dict[str, Any]:
         "condition_number": card.condition_number,
         "ranges": dict(zip(card.features, ranges, strict=True)),
         "solver": msgspec.to_builtins(card.solver),
+        "mode": card.mode,
         "warnings": card.warnings,
         "job": card.job,
         "parent": card.parent,

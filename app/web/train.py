@@ -6,13 +6,15 @@ import uuid
 from collections.abc import Sequence
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import APIRouter, Header, Request
-from pydantic import Field
+from numpy.typing import NDArray
+from pydantic import Field, WithJsonSchema
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from app.data.csv_rows import read_header
-from app.data.json_rows import are_objects, to_matrix
+from app.data.json_rows import are_objects, to_column, to_matrix
 from app.data.names import check_names
 from app.data.training_rows import write_matrix
 from app.errors import Detail, InvalidInput, ModelNotFound, NotFound
@@ -26,7 +28,7 @@ from app.web.errors import problems
 from app.web.jobs import JobView, view, wait_for
 from app.web.parameters import Rows
 from app.web.services import Services, services
-from app.web.training_options import FileOptions, TrainingOptions, from_query, query_parameters
+from app.web.training_options import ExactOptions, FileOptions, TrainingOptions, from_query, query_parameters
 
 router = APIRouter(tags=["Train"])
 
@@ -42,6 +44,9 @@ class TrainRequest(TrainingOptions):
         None, description="Names for rows that are arrays. Default: those of the model's current version."
     )
     target_names: list[str] | None = Field(None, description="Likewise.")
+    sample_weights: Annotated[
+        list[Any] | None, WithJsonSchema({"type": "array", "items": {"type": "number", "minimum": 0}})
+    ] = Field(None, description="One for each row: a row of weight 2 counts like two.")
 
 
 NOTEBOOK_INPUTS = [
@@ -137,8 +142,10 @@ def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
     features = _names(asked.instances, asked.feature_names, known.features if known else None, "feature")
     targets = _names(asked.targets, asked.target_names, known.targets if known else None, "target")
     check_names(features, targets)
-    x = to_matrix(asked.instances, features, "/instances")
-    y = to_matrix(asked.targets, targets, "/targets")
+    _check_mode(asked, current, features, targets)
+    columns = [to_matrix(asked.instances, features, "/instances"), to_matrix(asked.targets, targets, "/targets")]
+    if asked.sample_weights is not None:
+        columns.append(_weights(asked))
     request = TrainingRequest(
         model=asked.model or found.default_model,
         upload=found.jobs.spool.new(),
@@ -148,9 +155,12 @@ def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
         solver=_solver(found, asked, current, features, targets),
         promote=asked.promote,
         fingerprint=fingerprint,
+        mode=asked.mode,
+        decay=asked.decay,
+        weight=None if asked.sample_weights is None else "sample_weights",
     )
     with found.jobs.spool.writing(request.upload) as file:
-        write_matrix(file, x, y)
+        write_matrix(file, *columns)
         found.jobs.spool.seal(file)
     return found.jobs.submit(request, job_id)
 
@@ -177,6 +187,8 @@ def _train_from_upload(found: Services, upload: str, options: FileOptions, job_i
         current = _current(found, options)
         features, targets = _columns(read_header(found.jobs.spool.path(upload)), options, current)
         check_names(features, targets)
+        _check_mode(options, current, features, targets)
+        _check_weighted(options, weighted=options.weight is not None)
         request = TrainingRequest(
             model=options.model or found.default_model,
             upload=upload,
@@ -186,6 +198,9 @@ def _train_from_upload(found: Services, upload: str, options: FileOptions, job_i
             solver=_solver(found, options, current, features, targets),
             promote=options.promote,
             fingerprint=fingerprint,
+            mode=options.mode,
+            decay=options.decay,
+            weight=options.weight,
         )
     return found.jobs.submit(request, job_id)
 
@@ -219,13 +234,42 @@ def _columns(
             "Which columns are the targets? Say so with ?targets=...",
             [Detail("A new model needs `targets` in the query.")],
         )
-    features = options.features or [name for name in header if name not in targets]
-    missing = [name for name in (*targets, *features) if name not in header]
+    weight = [options.weight] if options.weight is not None else []
+    features = options.features or [name for name in header if name not in (*targets, *weight)]
+    missing = [name for name in (*targets, *features, *weight) if name not in header]
     if missing:
         hint = " Only one column was found: is the separator a comma?" if len(header) == 1 else ""
         details = [_missing_column(name, header) for name in missing if name.isprintable()]
         raise InvalidInput(f"Columns are missing from the file.{hint}", details[:20])
     return features, targets
+
+
+def _check_mode(
+    options: TrainingOptions, current: Version | None, features: Sequence[str], targets: Sequence[str]
+) -> None:
+    """An update, and its reverse, need a version of the same columns to begin with."""
+    if options.mode == "replace":
+        return
+    if current is None:
+        raise InvalidInput.at("/mode", f"The model has no current version to {options.mode}.")
+    if (list(current.card.features), list(current.card.targets)) != (list(features), list(targets)):
+        raise InvalidInput.at("/mode", "The current version has other features or targets than these rows.")
+
+
+def _weights(asked: TrainRequest) -> NDArray[np.float64]:
+    given = asked.sample_weights or []
+    _check_weighted(asked, weighted=True)
+    if len(given) != len(asked.instances):
+        raise InvalidInput.at("/sample_weights", f"{len(given)} weights for {len(asked.instances)} instances.")
+    weights = to_column(given, "/sample_weights")
+    if (weights < 0).any():
+        raise InvalidInput.at(f"/sample_weights/{int(np.argmax(weights < 0))}", "A weight cannot be negative.")
+    return weights
+
+
+def _check_weighted(options: TrainingOptions, *, weighted: bool) -> None:
+    if weighted and not isinstance(options.solver, ExactOptions):
+        raise InvalidInput.at("/solver/kind", "Weights need the exact solver.")
 
 
 def _missing_column(name: str, header: Sequence[str]) -> Detail:

@@ -83,9 +83,27 @@ class TrainingOptions(Options):
     model: str | None = Field(
         None, pattern=f"^{MODEL_NAME}$", description="Gets the new version; created where it does not exist."
     )
-    mode: Literal["replace"] = Field("replace", description="The new version is trained on these rows alone.")
+    mode: Literal["replace", "update", "forget"] = Field(
+        "replace",
+        description="`replace`: train on these rows alone; `update`: add them to those of the current version; "
+        "`forget`: take them out of those. No row but these is needed.",
+    )
+    decay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="With `update`: what each day since the current version leaves of its rows' weight.",
+    )
     solver: SolverOptions = ExactOptions()
     promote: Literal["always", "never"] = Field("always", description="Whether the new version becomes current.")
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if self.mode != "replace" and not isinstance(self.solver, ExactOptions):
+            raise ValueError(f"Mode {self.mode} needs the exact solver")
+        if self.decay != 1 and self.mode != "update":
+            raise ValueError("Only mode update has a decay")
+        return self
 
 
 class FileOptions(TrainingOptions):
@@ -93,6 +111,7 @@ class FileOptions(TrainingOptions):
 
     targets: list[str] | None = None
     features: list[str] | None = None
+    weight: str | None = None
 
 
 _SOLVER_FIELDS = {*ExactOptions.model_fields, *GradientDescentOptions.model_fields} - {"kind"}
@@ -137,6 +156,9 @@ def query_parameters() -> list[dict[str, Any]]:
         ),
         ("features", "Columns to predict from, comma-separated. Default: all columns that are no targets."),
         ("model", "Gets the new version; created where it does not exist. Default: the default model."),
+        ("weight", "Column of weights: a row of weight 2 counts like two."),
+        ("mode", "`replace`, `update` or `forget`."),
+        ("decay", "With `update`: what each day since the current version leaves of its rows' weight."),
         ("promote", "`always` or `never`."),
         ("solver", "`exact` or `gradient_descent`; its options are parameters beside it."),
         *((name, "Option of the exact solver.") for name in ("l2", "fit_intercept")),

@@ -111,6 +111,7 @@ def test_any_model_is_read_back_to_the_last_bit(tmp_path: Path, p: int, k: int, 
         statistics=SufficientStatistics(
             features=p,
             rows=data.draw(st.integers(1, 2**53)),
+            count=data.draw(st.floats(0.5, 1e15)),
             shift=drawn(p + k),
             scale=drawn(p + k),
             factor=drawn(p + k + 1, p + k + 1),

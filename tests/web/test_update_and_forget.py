@@ -1,0 +1,158 @@
+"""New rows alone, or old rows taken back: the version is what a fit of all its rows would be."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from service import INPUTS, NOTEBOOK, TARGETS, Service
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    running = Service(tmp_path_factory.mktemp("update")).start()
+    yield running
+    running.stop()
+
+
+def card(service: Service, model: str = "crop-yield") -> dict[str, Any]:
+    found: dict[str, Any] = service.client.get(f"/models/{model}").json()
+    return found
+
+
+def assert_same_model(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    assert found["rows"] == expected["rows"]
+    for field in ("coefficients", "standard_errors"):
+        for target in ("apples", "oranges"):
+            assert found[field][target] == pytest.approx(expected[field][target], rel=1e-9)
+    assert found["intercept"] == pytest.approx(expected["intercept"], rel=1e-9)
+    assert found["metrics"]["mse"] == pytest.approx(expected["metrics"]["mse"], rel=1e-9)
+
+
+def test_an_update_with_new_rows_only_equals_a_fit_of_all_rows(own: Service) -> None:
+    own.train(**NOTEBOOK)
+    expected = card(own)
+    own.train(instances=INPUTS[:6], targets=TARGETS[:6])
+
+    job = own.train(instances=INPUTS[6:], targets=TARGETS[6:], mode="update")
+
+    assert job["status"] == "succeeded", job["error"]
+    found = card(own)
+    assert_same_model(found, expected)
+    assert found["mode"] == "update"
+    assert found["parent"] == job["version"] - 1
+
+
+def test_forgetting_rows_equals_a_fit_of_the_rows_that_remain(own: Service) -> None:
+    own.train(instances=INPUTS[4:], targets=TARGETS[4:])
+    expected = card(own)
+    own.train(**NOTEBOOK)
+
+    job = own.train(instances=INPUTS[:4], targets=TARGETS[:4], mode="forget")
+
+    assert job["status"] == "succeeded", job["error"]
+    assert_same_model(card(own), expected)
+
+
+def test_a_file_can_update_too(own: Service) -> None:
+    own.train(**NOTEBOOK)
+    expected = card(own)
+    own.train(instances=INPUTS[1:], targets=TARGETS[1:])
+    header = "temp,rainfall,humidity,apples,oranges\n"
+
+    job = own.client.post(
+        "/train?mode=update",
+        content=header + ",".join(map(str, INPUTS[0] + TARGETS[0])) + "\n",
+        headers={"content-type": "text/csv", "prefer": "wait=20"},
+    ).json()
+
+    assert job["status"] == "succeeded", job["error"]
+    assert_same_model(card(own), expected)
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ({"instances": [[500, 67, 43]], "targets": [[56, 70]]}, "not among"),
+        ({"instances": INPUTS[:12], "targets": TARGETS[:12]}, "too few remain"),
+        (NOTEBOOK, "all of them"),
+    ],
+    ids=["rows that were never there", "so many that the rank falls", "all rows"],
+)
+def test_what_cannot_be_forgotten_fails_with_the_reason(own: Service, rows: dict[str, Any], says: str) -> None:
+    own.train(**NOTEBOOK)
+    before = card(own)
+
+    job = own.train(**rows, mode="forget")
+
+    assert job["status"] == "failed"
+    assert says in job["error"]["detail"]
+    assert card(own) == before
+
+
+def test_a_weight_counts_as_so_many_rows(own: Service) -> None:
+    weights = [float(1 + i % 3) for i in range(15)]
+    repeated = [i for i, weight in enumerate(weights) for _ in range(int(weight))]
+    own.train(instances=[INPUTS[i] for i in repeated], targets=[TARGETS[i] for i in repeated])
+    expected = card(own)
+
+    job = own.train(**NOTEBOOK, sample_weights=weights)
+    from_json = card(own)
+    content = "temp,rainfall,humidity,times,apples,oranges\n" + "".join(
+        ",".join(map(str, [*x, weight, *y])) + "\n" for x, weight, y in zip(INPUTS, weights, TARGETS, strict=True)
+    )
+    own.client.post(
+        "/train?weight=times&targets=apples,oranges",
+        content=content,
+        headers={"content-type": "text/csv", "prefer": "wait=20"},
+    )
+    from_csv = card(own)
+
+    assert job["status"] == "succeeded"
+    assert from_csv["version"] == from_json["version"] + 1
+    assert (from_json["rows"], from_json["features"]) == (15, ["temp", "rainfall", "humidity"])
+    for found in (from_json, from_csv):
+        assert found["intercept"] == pytest.approx(expected["intercept"], rel=1e-9)
+        assert found["coefficients"]["apples"] == pytest.approx(expected["coefficients"]["apples"], rel=1e-9)
+        assert found["metrics"]["mse"] == pytest.approx(expected["metrics"]["mse"], rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("body", "says", "place"),
+    [
+        ({**NOTEBOOK, "sample_weights": [1] * 14}, "14 weights for 15", "/sample_weights"),
+        ({**NOTEBOOK, "sample_weights": [1] * 14 + [-1]}, "negative", "/sample_weights/14"),
+        ({**NOTEBOOK, "sample_weights": [1] * 14 + ["1"]}, "found a string", "/sample_weights/14"),
+        ({**NOTEBOOK, "sample_weights": [1] * 15, "solver": {"kind": "gradient_descent"}}, "exact", "/solver/kind"),
+        ({**NOTEBOOK, "mode": "update", "solver": {"kind": "gradient_descent"}}, "exact solver", ""),
+        ({**NOTEBOOK, "decay": 0.9}, "Only mode update", ""),
+        ({**NOTEBOOK, "mode": "update", "decay": 1.5}, "less than or equal to 1", "/decay"),
+        ({**NOTEBOOK, "mode": "update", "feature_names": ["a", "b", "c"]}, "other features", "/mode"),
+        (
+            {"model": "none", "mode": "forget", "instances": [{"a": 1}], "targets": [{"b": 1}]},
+            "no current version",
+            "/mode",
+        ),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(own: Service, body: dict[str, Any], says: str, place: str) -> None:
+    answer = own.client.post("/train", json=body)
+
+    assert answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY, answer.text
+    (error,) = answer.json()["errors"]
+    assert says in error["detail"]
+    assert error["pointer"] == place
+
+
+def test_decay_takes_weight_from_the_rows_before_by_their_age(own: Service) -> None:
+    own.train(instances=INPUTS[:8], targets=TARGETS[:8])
+    own.train(instances=INPUTS[8:], targets=TARGETS[8:], mode="update", decay=1e-9)
+    decayed = card(own)
+    own.train(instances=INPUTS[:8], targets=TARGETS[:8])
+    own.train(instances=INPUTS[8:], targets=TARGETS[8:], mode="update")
+    kept = card(own)
+
+    # Seconds old, the rows before lost a little of their weight and are all still there.
+    assert decayed["rows"] == kept["rows"] == 15
+    assert decayed["coefficients"] != kept["coefficients"]
+    assert decayed["coefficients"]["apples"] == pytest.approx(kept["coefficients"]["apples"], rel=0.05)
