@@ -12,11 +12,11 @@ MAX_NAMES = 2_000  # the fit's work grows with the cube of their number
 def check_names(features: Sequence[str], targets: Sequence[str]) -> None:
     """Raises InvalidInput unless there is at least one of each, all distinct, short and printable.
 
-    A feature cannot be called "intercept" nor a target "mse" or "optimum_mse": these stand beside the names in a card.
+    A feature cannot be called "intercept" nor a target "mse" and the like: these stand beside the names in a card.
     """
     details = [
         *_faults(features, "/feature_names", "feature", reserved=("intercept",)),
-        *_faults(targets, "/target_names", "target", reserved=("mse", "optimum_mse")),
+        *_faults(targets, "/target_names", "target", reserved=("mse", "optimum_mse", "cross_validation")),
     ]
     both = set(features) & set(targets)
     if both:

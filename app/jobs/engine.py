@@ -75,7 +75,7 @@ def _register(workshop: Workshop) -> None:
     def run(request: dict[str, Any]) -> dict[str, Any]:
         try:
             result = publish(request)
-            if request["promote"] == "always":
+            if result["promote"]:
                 promote(request, result["version"])
         except JobFailed:
             _clean(workshop, request)  # its end is recorded with the step, so that it needs the rows no more
@@ -100,7 +100,13 @@ def _publish(workshop: Workshop, request: dict[str, Any]) -> dict[str, Any]:
         _report(tracker.progress, tracker.curve.with_last())
         raise _failed(job, error) from None
     _log.info("version published", extra={"job": job, "model": card.model, "version": card.version})
-    return {"version": card.version, "metrics": card.metrics, "warnings": list(card.warnings)}
+    promote = request["promote"] == "always" or (request["promote"] == "if_better" and bool(card.better))
+    return {
+        "version": card.version,
+        "promote": promote,
+        "metrics": card.metrics,
+        "warnings": list(card.warnings),
+    }
 
 
 def _promote(workshop: Workshop, request: dict[str, Any], version: int) -> None:

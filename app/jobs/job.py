@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from app.errors import Detail
 
@@ -55,6 +56,6 @@ class Job:
     finished_at: datetime | None
     progress: Progress | None
     loss_curve: tuple[tuple[int, float], ...] | None  # (epoch, loss), at most 500; None where nothing descends
-    metrics: dict[str, dict[str, float | None] | float] | None
+    metrics: dict[str, Any] | None
     warnings: tuple[str, ...]
     error: Failure | None

@@ -6,25 +6,27 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from msgspec.structs import replace
 
 from app.data.training_rows import Array, read_blocks
-from app.errors import InvalidInput
+from app.errors import InvalidInput, ModelNotFound
 from app.jobs.spool import Spool
 from app.jobs.tracker import Tracker
 from app.jobs.training_request import TrainingRequest
 from app.registry.model_card import ModelCard
 from app.registry.registry import Registry
 from app.registry.version_file import Version
-from app.regression.accumulator import summarise
+from app.regression.accumulator import summarise, summarise_folds
 from app.regression.block import Block
+from app.regression.cross_validation import CrossValidation, Folds, relative_error
 from app.regression.least_squares import Fit, fit, why_no_inference
 from app.regression.linear_model import LinearModel
 from app.regression.metrics import training_metrics
 from app.regression.refinement import Refined, is_worthwhile, refine
-from app.regression.solvers import Exact, GradientDescent, Start
+from app.regression.solvers import Exact, GradientDescent, Solver, Start
 from app.regression.sufficient_statistics import SufficientStatistics
 
 _log = logging.getLogger(__name__)
@@ -69,6 +71,7 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         has_intercept=trained.optimum.design.intercept,
         no_intervals=trained.no_intervals,
     )
+    better = _is_better(trained, request, workshop.registry) if request.promote == "if_better" else None
     card = ModelCard(
         model=request.model,
         version=0,  # the registry gives the number
@@ -79,13 +82,14 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         upload=request.upload,
         parent=base.card.version if base else workshop.registry.current_number(request.model),
         mode=request.mode,
-        solver=request.solver,
+        solver=trained.solver if trained.exact else request.solver,
         rows=trained.statistics.rows,
         rank=trained.optimum.design.rank,
         condition_number=trained.optimum.design.condition_number,
         metrics=_metrics(model, trained),
+        better=better,
         no_intervals=trained.no_intervals,
-        warnings=tuple(_warnings(model, trained)),
+        warnings=tuple(_warnings(model, trained, better=better)),
     )
     return workshop.registry.publish(card, model).card
 
@@ -101,7 +105,12 @@ class _Trained:
     statistics: SufficientStatistics
     optimum: Fit
     no_intervals: str | None
-    exact: bool
+    solver: Solver  # with the penalty that was chosen
+    validation: CrossValidation | None = None
+
+    @property
+    def exact(self) -> bool:
+        return isinstance(self.solver, Exact)
 
 
 def _counted(blocks: Iterator[Block], tracker: Tracker) -> Iterator[Block]:
@@ -125,8 +134,17 @@ def _solve(
 ) -> _Trained:
     solver = request.solver
     assert isinstance(solver, Exact)
-    statistics = summarise(rows())
-    tracker.advance("fitting")
+    validation = None
+    if request.folds is None:
+        statistics = summarise(rows())
+        tracker.advance("fitting")
+    else:
+        folds = Folds(summarise_folds(rows(), request.folds))
+        tracker.advance("fitting")
+        statistics = folds.whole
+        if request.choose_l2:
+            solver = folds.choose_l2(solver)
+        validation = folds.validate(solver)
     if base is not None and request.mode == "update":
         age = datetime.now(UTC) - datetime.fromisoformat(base.card.created_at)
         share = request.decay ** max(age / timedelta(days=1), 0.0)
@@ -147,7 +165,8 @@ def _solve(
         statistics,
         optimum,
         no_intervals,
-        exact=True,
+        solver,
+        validation,
     )
 
 
@@ -173,7 +192,7 @@ def _descend(blocks: Iterator[Block], solver: GradientDescent, checkpoint_path: 
     no_intervals = "The model was trained by gradient descent, which stops short of the least-squares optimum."
     optimum = fit(statistics, Exact())
     residual_sums = statistics.residual_sums(end.weights, end.intercept)
-    return _Trained(end.weights, end.intercept, residual_sums, None, statistics, optimum, no_intervals, exact=False)
+    return _Trained(end.weights, end.intercept, residual_sums, None, statistics, optimum, no_intervals, solver)
 
 
 def _gathered(blocks: Iterator[Block]) -> tuple[Array, Array]:
@@ -205,16 +224,35 @@ def _with_weights(request: TrainingRequest, registry: Registry) -> GradientDesce
     return replace(solver, start=Start(weights=start.weights.tolist(), intercept=start.intercept.tolist()))
 
 
-def _metrics(model: LinearModel, trained: _Trained) -> dict[str, dict[str, float | None] | float]:
+def _is_better(trained: _Trained, request: TrainingRequest, registry: Registry) -> bool:
+    """Whether the rows are predicted no worse by models they were kept from than by the current version."""
+    assert trained.validation is not None
+    try:
+        current = registry.current(request.model).model
+    except ModelNotFound:
+        return True
+    if (current.features, current.targets) != (request.features, request.targets):
+        raise InvalidInput("The current version has other features or targets, so the two cannot be compared.")
+    residual = trained.statistics.residual_sums(current.weights, current.intercept)
+    return trained.validation.score <= relative_error(residual, trained.statistics.total_sums())
+
+
+def _metrics(model: LinearModel, trained: _Trained) -> dict[str, Any]:
     found = training_metrics(model.statistics, model.residual_sums, fit_intercept=model.has_intercept)
     by_target = zip(found.r2, found.adjusted_r2, found.rmse, strict=True)
-    metrics: dict[str, dict[str, float | None] | float] = {
+    metrics: dict[str, Any] = {
         target: {"r2": _known(r2), "adjusted_r2": _known(adjusted), "rmse": float(rmse)}
         for target, (r2, adjusted, rmse) in zip(model.targets, by_target, strict=True)
     }
     metrics["mse"] = found.mse
     if not trained.exact:
         metrics["optimum_mse"] = training_metrics(model.statistics, trained.optimum.residual_sums).mse
+    if trained.validation is not None:
+        kept = trained.validation
+        metrics["cross_validation"] = {
+            target: {"r2": _known(r2), "rmse": float(rmse)}
+            for target, r2, rmse in zip(model.targets, kept.r2, kept.rmse, strict=True)
+        } | {"mse": kept.mse, "folds": kept.folds}
     return metrics
 
 
@@ -222,7 +260,9 @@ def _known(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _warnings(model: LinearModel, trained: _Trained) -> Iterator[str]:
+def _warnings(model: LinearModel, trained: _Trained, *, better: bool | None) -> Iterator[str]:
+    if better is False:
+        yield "It is not promoted: on these rows its cross-validated error exceeds the current version's error."
     design = trained.optimum.design
     coefficients = len(model.features) + design.intercept
     for name, norm in zip(model.features, design.norms, strict=True):

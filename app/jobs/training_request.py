@@ -19,10 +19,12 @@ class TrainingRequest:
     features: tuple[str, ...]
     targets: tuple[str, ...]
     solver: Solver
-    promote: Literal["always", "never"]
+    promote: Literal["always", "if_better", "never"]
     fingerprint: str  # hash of the whole request, to tell a repeated one from another under the same key
     mode: Literal["replace", "update", "forget"] = "replace"
     decay: float = 1.0  # of a mode "update": what a day leaves of a row's weight
+    folds: int | None = None  # of the cross-validation
+    choose_l2: bool = False  # by it
     weight: str | None = None  # the column of weights: of a matrix its last
 
     def to_json(self) -> dict[str, Any]:

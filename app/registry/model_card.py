@@ -3,7 +3,7 @@
 import importlib.metadata
 import platform
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from app.regression.solvers import Solver
 
@@ -21,8 +21,8 @@ def library_versions() -> dict[str, str]:
 class ModelCard:
     """One version's history and quality. It stands as JSON in the metadata of the version's file.
 
-    `metrics` holds a dict for each target, and "mse", the mean squared error over all rows and targets. Of a
-    version without `no_intervals`, the inference of classical theory holds.
+    `metrics` holds a dict for each target, "mse", the mean squared error over all rows and targets, and what there is
+    of "optimum_mse" and "cross_validation". Without `no_intervals`, the inference of classical theory holds.
     """
 
     model: str
@@ -36,8 +36,9 @@ class ModelCard:
     rows: int
     rank: int
     condition_number: float
-    metrics: dict[str, dict[str, float | None] | float]
+    metrics: dict[str, Any]
     mode: Literal["replace", "update", "forget"] = "replace"  # what the job's rows were to those of the parent
+    better: bool | None = None  # than the version that was current, where that was asked
     upload: str | None = None  # names the request uniquely: a job that is run again finds by it what it published
     no_intervals: str | None = None
     warnings: tuple[str, ...] = ()

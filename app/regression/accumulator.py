@@ -30,9 +30,38 @@ def summarise(blocks: Iterable[Block]) -> SufficientStatistics:
         if accumulator is None:
             raise InvalidInput("There are no rows to train on.")
         statistics = accumulator.statistics()
-        if not np.isfinite(statistics.raw_factor**2).all():
-            raise InvalidInput("The values are too large: their squares leave the range of 64-bit numbers.")
+        _check_size(statistics)
     return statistics
+
+
+def summarise_folds(blocks: Iterable[Block], folds: int) -> list[SufficientStatistics]:
+    """The statistics of each fold that has rows, row i being in fold i modulo `folds`; in one pass.
+
+    Raises InvalidInput as `summarise` does.
+    """
+    accumulators: list[Accumulator | None] = [None] * folds
+    rows = 0
+    with np.errstate(over="ignore", invalid="ignore"):
+        for block in blocks:
+            for fold in range(folds):
+                part = slice((fold - rows) % folds, None, folds)
+                weights = None if block.weights is None else block.weights[part]
+                mine = _weighted_rows(Block(block.x[part], block.y[part], weights))
+                if len(mine.x):
+                    accumulators[fold] = accumulator = accumulators[fold] or Accumulator(mine)
+                    accumulator.add(mine)
+            rows += len(block.x)
+        found = [accumulator.statistics() for accumulator in accumulators if accumulator]
+        if not found:
+            raise InvalidInput("There are no rows to train on.")
+        for statistics in found:
+            _check_size(statistics)
+    return found
+
+
+def _check_size(statistics: SufficientStatistics) -> None:
+    if not np.isfinite(statistics.raw_factor**2).all():
+        raise InvalidInput("The values are too large: their squares leave the range of 64-bit numbers.")
 
 
 def _weighted_rows(block: Block) -> Block:

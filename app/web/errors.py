@@ -165,9 +165,12 @@ def _place(detail: Detail) -> dict[str, Any]:
     return {"detail": detail.message, "pointer": detail.pointer, "row": detail.row, "column": column}
 
 
+# Pydantic puts the name of the chosen alternative into the place; it is not in the body.
+_ALTERNATIVES = ("exact", "gradient_descent", "word", "object", "number")
+
+
 def _pointer(location: Iterable[object]) -> str:
-    # Pydantic puts the name of the chosen alternative into the place; it is not in the body.
-    steps = (str(step) for step in location if step not in ("exact", "gradient_descent", "word", "object"))
+    steps = (str(step) for step in location if step not in _ALTERNATIVES)
     # An unknown name may be anything; where it is longer than a name can be, the place is what holds it.
     short = itertools.takewhile(lambda step: len(step) <= MAX_NAME_LENGTH, steps)
     return "".join(f"/{escaped(step)}" for step in short)

@@ -157,6 +157,8 @@ def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
         fingerprint=fingerprint,
         mode=asked.mode,
         decay=asked.decay,
+        folds=asked.folds,
+        choose_l2=asked.chooses_l2,
         weight=None if asked.sample_weights is None else "sample_weights",
     )
     with found.jobs.spool.writing(request.upload) as file:
@@ -200,6 +202,8 @@ def _train_from_upload(found: Services, upload: str, options: FileOptions, job_i
             fingerprint=fingerprint,
             mode=options.mode,
             decay=options.decay,
+            folds=options.folds,
+            choose_l2=options.chooses_l2,
             weight=options.weight,
         )
     return found.jobs.submit(request, job_id)
@@ -247,13 +251,14 @@ def _columns(
 def _check_mode(
     options: TrainingOptions, current: Version | None, features: Sequence[str], targets: Sequence[str]
 ) -> None:
-    """An update, and its reverse, need a version of the same columns to begin with."""
-    if options.mode == "replace":
+    """An update, its reverse and a comparison need a version of the same columns to begin with."""
+    if options.mode == "replace" and (options.promote != "if_better" or current is None):
         return
     if current is None:
         raise InvalidInput.at("/mode", f"The model has no current version to {options.mode}.")
     if (list(current.card.features), list(current.card.targets)) != (list(features), list(targets)):
-        raise InvalidInput.at("/mode", "The current version has other features or targets than these rows.")
+        option = "/mode" if options.mode != "replace" else "/promote"
+        raise InvalidInput.at(option, "The current version has other features or targets than these rows.")
 
 
 def _weights(asked: TrainRequest) -> NDArray[np.float64]:

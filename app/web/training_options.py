@@ -22,11 +22,16 @@ class ExactOptions(Options):
     """The least-squares optimum, at once."""
 
     kind: Literal["exact"] = "exact"
-    l2: float = Field(0, ge=0, description="Ridge penalty on standardised columns; the intercept is free.")
+    l2: Annotated[
+        Annotated[Literal["auto"], Tag("word")] | Annotated[float, Field(ge=0), Tag("number")],
+        Discriminator(lambda value: "word" if value == "auto" else "number"),
+    ] = Field(
+        0, description="Ridge penalty on standardised columns; the intercept is free. `auto` cross-validates a path."
+    )
     fit_intercept: bool = True
 
     def solver(self, current: int | None) -> Solver:  # noqa: ARG002 - where it starts makes no difference here
-        return Exact(l2=self.l2, fit_intercept=self.fit_intercept)
+        return Exact(l2=0.0 if self.l2 == "auto" else self.l2, fit_intercept=self.fit_intercept)
 
 
 class StartOptions(Options):
@@ -77,6 +82,12 @@ class GradientDescentOptions(Options):
 SolverOptions: TypeAlias = Annotated[ExactOptions | GradientDescentOptions, Field(discriminator="kind")]
 
 
+class ValidationOptions(Options):
+    """Exact k-fold cross-validation, from the statistics of the folds."""
+
+    folds: int = Field(10, ge=2, le=100)
+
+
 class TrainingOptions(Options):
     """What holds for rows of every format."""
 
@@ -95,7 +106,12 @@ class TrainingOptions(Options):
         description="With `update`: what each day since the current version leaves of its rows' weight.",
     )
     solver: SolverOptions = ExactOptions()
-    promote: Literal["always", "never"] = Field("always", description="Whether the new version becomes current.")
+    validation: ValidationOptions | None = Field(None, description="Adds cross-validated metrics.")
+    promote: Literal["always", "if_better", "never"] = Field(
+        "always",
+        description="Whether the new version becomes current; `if_better`: if its cross-validated error is no larger "
+        "than the current version's error on these rows.",
+    )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -103,7 +119,20 @@ class TrainingOptions(Options):
             raise ValueError(f"Mode {self.mode} needs the exact solver")
         if self.decay != 1 and self.mode != "update":
             raise ValueError("Only mode update has a decay")
+        if self.folds is not None and (self.mode != "replace" or not isinstance(self.solver, ExactOptions)):
+            raise ValueError("Cross-validation needs the exact solver and mode replace")
         return self
+
+    @property
+    def chooses_l2(self) -> bool:
+        return isinstance(self.solver, ExactOptions) and self.solver.l2 == "auto"
+
+    @property
+    def folds(self) -> int | None:
+        """Folds of the cross-validation, where something asked for needs one."""
+        if self.validation is not None:
+            return self.validation.folds
+        return ValidationOptions().folds if self.promote == "if_better" or self.chooses_l2 else None
 
 
 class FileOptions(TrainingOptions):
@@ -124,7 +153,7 @@ def from_query(query: QueryParams) -> FileOptions:
     Raises InvalidInput for an unknown parameter, one that stands twice, or a value that does not fit.
     """
     twice = [name for name in query if len(query.getlist(name)) > 1]
-    known = {*FileOptions.model_fields, *_SOLVER_FIELDS}
+    known = {*FileOptions.model_fields, *_SOLVER_FIELDS, "folds"} - {"validation"}
     unknown = [name for name in query if name not in known]
     if twice or unknown:
         details = [Detail("There is no such option.", pointer="") for _ in unknown[:1]]
@@ -139,6 +168,8 @@ def from_query(query: QueryParams) -> FileOptions:
     solver: dict[str, Any] = {name: value for name, value in query.items() if name in _SOLVER_FIELDS}
     if solver.get("start", "").isdecimal():
         solver["start"] = {"version": solver["start"]}
+    if "folds" in plain:
+        plain["validation"] = {"folds": plain.pop("folds")}
     if solver or "solver" in plain:
         plain["solver"] = {"kind": plain.get("solver", "exact"), **solver}
     try:
@@ -159,7 +190,8 @@ def query_parameters() -> list[dict[str, Any]]:
         ("weight", "Column of weights: a row of weight 2 counts like two."),
         ("mode", "`replace`, `update` or `forget`."),
         ("decay", "With `update`: what each day since the current version leaves of its rows' weight."),
-        ("promote", "`always` or `never`."),
+        ("folds", "Folds of a cross-validation."),
+        ("promote", "`always`, `if_better` or `never`."),
         ("solver", "`exact` or `gradient_descent`; its options are parameters beside it."),
         *((name, "Option of the exact solver.") for name in ("l2", "fit_intercept")),
         *((name, "Option of gradient descent.") for name in GradientDescentOptions.model_fields if name != "kind"),

@@ -522,7 +522,7 @@ def test_a_folder_that_cannot_be_written_is_unavailable_and_no_path_is_told(regi
 
 def test_a_model_whose_first_version_cannot_be_written_leaves_no_folder(registry: Registry, folder: Path) -> None:
     with pytest.raises(TypeError):
-        registry.publish(replace(CARD, metrics={"mse": object()}), line(1))  # type: ignore[dict-item]
+        registry.publish(replace(CARD, metrics={"mse": object()}), line(1))
     assert not (folder / "line").exists()
 
 

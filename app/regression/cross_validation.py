@@ -1,0 +1,85 @@
+"""Cross-validation from the statistics of the folds: no second pass over the rows, and no row kept."""
+
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from itertools import accumulate
+
+import msgspec
+import numpy as np
+
+from app.errors import InvalidInput
+from app.regression.least_squares import fit
+from app.regression.solvers import Exact
+from app.regression.sufficient_statistics import Array, SufficientStatistics
+
+# Of l2, for each unit of the rows' weight: a ridge penalty on standardised columns grows with them.
+PATH = (0.0, *np.logspace(-6, 2, 33).tolist())
+
+
+@dataclass(frozen=True, eq=False)
+class CrossValidation:
+    """How well models predict the rows that were kept from them, each row once."""
+
+    folds: int
+    residual_sums: Array  # (k,), sum of squared residuals
+    total_sums: Array  # (k,), sum of squared deviations from the mean of all rows
+    weight: float  # of all rows
+
+    @property
+    def mse(self) -> float:
+        """Mean over rows and targets."""
+        return float(self.residual_sums.sum() / (self.weight * len(self.residual_sums)))
+
+    @property
+    def rmse(self) -> Array:
+        return np.sqrt(self.residual_sums / self.weight)
+
+    @property
+    def r2(self) -> Array:
+        """NaN for a target that does not vary."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(self.total_sums > 0, 1 - self.residual_sums / self.total_sums, np.nan)
+
+    @property
+    def score(self) -> float:
+        """What models are compared by: the residual sums in units of each target's variation, lower is better."""
+        return relative_error(self.residual_sums, self.total_sums)
+
+
+def relative_error(residual_sums: Array, total_sums: Array) -> float:
+    """Sum over targets of the squared residuals' share of the squared deviations."""
+    return float((residual_sums / np.where(total_sums > 0, total_sums, 1.0)).sum())
+
+
+class Folds:
+    """The statistics of the folds, row i being in fold i modulo their number."""
+
+    def __init__(self, folds: list[SufficientStatistics]) -> None:
+        if len(folds) < 2:  # noqa: PLR2004 - one to train on, one to be kept
+            raise InvalidInput("Cross-validation needs at least 2 rows.")
+        self._folds = folds
+
+    @cached_property
+    def whole(self) -> SufficientStatistics:
+        return reduce(SufficientStatistics.merge, self._folds)
+
+    @cached_property
+    def _others(self) -> list[SufficientStatistics]:
+        """For each fold, the statistics of all others: what lies before it merged with what lies behind it."""
+        before: list[SufficientStatistics] = list(accumulate(self._folds[:-1], SufficientStatistics.merge))
+        behind: list[SufficientStatistics] = list(accumulate(self._folds[:0:-1], SufficientStatistics.merge))[::-1]
+        middle = [a.merge(b) for a, b in zip(before[:-1], behind[1:], strict=True)]
+        return [behind[0], *middle, before[-1]]
+
+    def validate(self, solver: Exact) -> CrossValidation:
+        """Fit to all folds but one and predict that one, for each."""
+        residual = np.zeros(self.whole.targets)
+        for kept, others in zip(self._folds, self._others, strict=True):
+            fitted = fit(others, solver)
+            residual += kept.residual_sums(fitted.weights, fitted.intercept)
+        return CrossValidation(len(self._folds), residual, self.whole.total_sums(), self.whole.weight)
+
+    def choose_l2(self, solver: Exact) -> Exact:
+        """The solver with the penalty of the path that predicts kept rows best."""
+        candidates = [msgspec.structs.replace(solver, l2=l2 * self.whole.weight) for l2 in PATH]
+        return min(candidates, key=lambda candidate: self.validate(candidate).score)
