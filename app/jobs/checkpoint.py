@@ -21,9 +21,13 @@ class _Saved(msgspec.Struct):
     epoch: int
     weights: list[list[float]]
     intercept: list[float]
+    weight_velocity: list[list[float]]
+    intercept_velocity: list[float]
     loss: float
     first_loss: float
+    watched: float
     best_epoch: int
+    best_watched: float
     best_loss: float
     best_weights: list[list[float]]
     best_intercept: list[float]
@@ -64,9 +68,8 @@ class Checkpoint:
         except (FileNotFoundError, msgspec.DecodeError):
             return None
         curve = LossCurve(saved.pop("curve"), saved.pop("stride"))
-        for name in ("weights", "intercept", "best_weights", "best_intercept"):
-            saved[name] = np.array(saved[name], dtype=np.float64)
-        return Descent(**saved), curve
+        arrays = {key: np.array(value, dtype=np.float64) for key, value in saved.items() if isinstance(value, list)}
+        return Descent(**(saved | arrays)), curve
 
     def remove(self) -> None:
         self._path.unlink(missing_ok=True)

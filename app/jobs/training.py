@@ -175,8 +175,8 @@ def _descend(blocks: Iterator[Block], solver: GradientDescent, checkpoint_path: 
     from app.jobs.checkpoint import Checkpoint
     from app.regression.gradient_descent import Descent, gradient_descent
 
-    x, y = _gathered(blocks)
-    statistics = summarise([Block(x, y)])
+    rows = _gathered(blocks) if solver.needs_rows else None
+    statistics = summarise([rows] if rows else blocks)
     tracker.advance("fitting", epochs=solver.epochs)
     checkpoint = Checkpoint(checkpoint_path)
     resume = None
@@ -188,26 +188,26 @@ def _descend(blocks: Iterator[Block], solver: GradientDescent, checkpoint_path: 
         tracker.epoch(state.epoch, state.loss)
         checkpoint.save(state, tracker.curve)
 
-    end = gradient_descent(x, y, statistics, solver, resume=resume, on_step=tracker.step, on_epoch=on_epoch)
+    end = gradient_descent(rows, statistics, solver, resume=resume, on_step=tracker.step, on_epoch=on_epoch)
     no_intervals = "The model was trained by gradient descent, which stops short of the least-squares optimum."
     optimum = fit(statistics, Exact())
     residual_sums = statistics.residual_sums(end.weights, end.intercept)
     return _Trained(end.weights, end.intercept, residual_sums, None, statistics, optimum, no_intervals, solver)
 
 
-def _gathered(blocks: Iterator[Block]) -> tuple[Array, Array]:
+def _gathered(blocks: Iterator[Block]) -> Block:
     """All rows in memory, once: each block is let go as it is copied."""
     parts = deque(blocks)
-    rows = sum(len(block.x) for block in parts)
-    if rows == 0:
+    count = sum(len(block.x) for block in parts)
+    if count == 0:
         raise InvalidInput("There are no rows to train on.")
-    x, y = (np.empty((rows, part.shape[1])) for part in (parts[0].x, parts[0].y))
+    rows = Block(*(np.empty((count, part.shape[1])) for part in (parts[0].x, parts[0].y)))
     start = 0
     while parts:
         block = parts.popleft()
         end = start + len(block.x)
-        x[start:end], y[start:end], start = block.x, block.y, end
-    return x, y
+        rows.x[start:end], rows.y[start:end], start = block.x, block.y, end
+    return rows
 
 
 def _with_weights(request: TrainingRequest, registry: Registry) -> GradientDescent:

@@ -1,8 +1,9 @@
 """Gradient descent in torch, the notebook's way: nn.Linear, F.mse_loss, torch.optim.SGD."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -10,25 +11,32 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
 from app.errors import DeviceUnavailable, Diverged
+from app.regression.block import Block
 from app.regression.learning_rate import feature_scale, largest_learning_rate
 from app.regression.solvers import GradientDescent, Start
 from app.regression.sufficient_statistics import Array, SufficientStatistics
+
+TINY = float(np.finfo(float).tiny)
 
 
 @dataclass(frozen=True, eq=False)
 class Descent:
     """Where a run stands after a whole number of epochs: all that is needed to go on from there.
 
-    Weights are (k, p) and intercepts (k,), of the features in their own units unless the run standardises them.
-    Losses are the mean squared error over all rows and targets.
+    Weights and their velocity are (k, p), intercepts and theirs (k,), of the features in their own units unless the run
+    standardises them. Losses are mean squared errors over rows and targets; `watched` is the one that patience watches.
     """
 
     epoch: int
     weights: Array
     intercept: Array
+    weight_velocity: Array
+    intercept_velocity: Array
     loss: float
     first_loss: float
+    watched: float
     best_epoch: int
+    best_watched: float
     best_loss: float
     best_weights: Array
     best_intercept: Array
@@ -47,8 +55,7 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def gradient_descent(
-    x: Array,
-    y: Array,
+    rows: Block | None,
     statistics: SufficientStatistics,
     options: GradientDescent,
     *,
@@ -58,23 +65,35 @@ def gradient_descent(
 ) -> Descent:
     """Descend from `options.start`, or from where an interrupted run stood, for up to `options.epochs` epochs.
 
-    x is (n, p), y is (n, k), float64, and statistics are theirs; a start from a version comes in as its weights.
-    `on_step` is called after every step and may raise to stop; `on_epoch` gets every epoch, epoch 0 included,
-    and the same epoch again on resuming. The rows' order in an epoch depends on the seed and the epoch alone, so that
-    a resumed run takes the same steps as one that was never interrupted.
+    `statistics` are those of the rows, which themselves are wanted only where `options.needs_rows`: an epoch of the
+    full batch costs the same for any number of them. A start from a version comes in as its weights. `on_step` is
+    called after every step and may raise to stop; `on_epoch` gets every epoch, epoch 0 included, and the same epoch
+    again on resuming. The rows' order in an epoch depends on the seed and the epoch alone, so that a resumed run takes
+    the same steps as one that was never interrupted. Arithmetic is in float64.
 
     Raises Diverged, with the bound of the learning rate, when the loss is no number or far above the start's;
     DeviceUnavailable.
     """
     device = choose_device(options.device)
-    mean = statistics.mean[: x.shape[1]] if options.standardize else np.zeros(x.shape[1])
-    scale = feature_scale(statistics) if options.standardize else np.ones(x.shape[1])
-    inputs = torch.from_numpy((x - mean) / scale if options.standardize else x).to(device)
-    targets = torch.from_numpy(y).to(device)
-    model = _initial(options, resume, mean, scale, targets=y.shape[1]).to(device)
-    optimizer = torch.optim.SGD(model.parameters(), lr=options.learning_rate)
+    p = statistics.features
+    mean = statistics.mean[:p] if options.standardize else np.zeros(p)
+    scale = feature_scale(statistics) if options.standardize else np.ones(p)
+    model = _initial(options, resume, mean, scale, targets=statistics.targets).to(device)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=options.learning_rate, momentum=options.momentum, weight_decay=options.weight_decay
+    )
+    if resume is not None and options.momentum:
+        for parameter, velocity in zip(
+            model.parameters(), (resume.weight_velocity, resume.intercept_velocity), strict=True
+        ):
+            optimizer.state[parameter]["momentum_buffer"] = torch.from_numpy(velocity.copy()).to(device)
+    few_rows = options.batch_size is not None and options.batch_size >= statistics.rows and not options.held_out
+    if rows is not None and options.needs_rows and not few_rows:
+        objective: _Objective = _Rows(rows, options, mean, scale, device)
+    else:
+        objective = _FullBatch(statistics, mean, scale, device)
     # Every prediction of a constant beats this; a run that loses to it tenfold is not on its way down.
-    ceiling = 10 * float(((y - y.mean(axis=0)) ** 2).mean())
+    ceiling = 10 * float(statistics.total_sums().mean() / statistics.weight)
 
     def check(state: Descent) -> Descent:
         if not math.isfinite(state.loss) or state.loss > max(10 * state.first_loss, ceiling):
@@ -82,24 +101,89 @@ def gradient_descent(
         on_epoch(state)
         return state
 
-    loss = F.mse_loss(model(inputs), targets)
-    state = check(resume or _first_state(model, loss.item()))
+    state = check(resume or _state(model, optimizer, objective, None))
     while state.epoch < options.epochs and not _out_of_patience(state, options):
-        if options.batch_size is None or options.batch_size >= len(x):
-            _step(optimizer, loss)
+        for loss in objective.batches(model, state.epoch):
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
             on_step()
-        else:
-            for batch in _batches(len(x), options, state.epoch, device):
-                _step(optimizer, F.mse_loss(model(inputs[batch]), targets[batch]))
-                on_step()
-        loss = F.mse_loss(model(inputs), targets)
-        state = check(_next_state(state, model, loss.item()))
-    if options.batch_size is None and state.loss > state.first_loss * (1 + 1e-9) + np.finfo(float).tiny:
+        state = check(_state(model, optimizer, objective, state))
+    if options.batch_size is None and not options.momentum and state.loss > state.first_loss * (1 + 1e-9) + TINY:
         raise _diverged(state, statistics, options)
     if options.patience is not None:
         state = replace(state, weights=state.best_weights, intercept=state.best_intercept, loss=state.best_loss)
     weights = state.weights / scale
     return replace(state, weights=weights, intercept=state.intercept - weights @ mean)
+
+
+class _Objective(Protocol):
+    """What is descended: the mean squared error, over all rows and targets."""
+
+    def loss(self, model: nn.Linear) -> Tensor: ...
+
+    def watched(self, model: nn.Linear, loss: float) -> float:
+        """The loss that patience watches, `loss` being that of the training rows."""
+
+    def batches(self, model: nn.Linear, epoch: int) -> Iterator[Tensor]:
+        """The losses whose gradients are stepped down in this epoch, each taken when the step before it is done."""
+
+
+class _FullBatch:
+    """All rows at once, by their factor R: |[1, X] w - Y|^2 is |R_x w - R_y|^2, whatever the number of rows."""
+
+    def __init__(self, statistics: SufficientStatistics, mean: Array, scale: Array, device: torch.device) -> None:
+        p, k = statistics.features, statistics.targets
+        factor = statistics.factor_in(np.concatenate([mean, np.zeros(k)]), np.concatenate([scale, np.ones(k)]))
+        columns = torch.from_numpy(np.ascontiguousarray(factor)).to(device)
+        self._ones, self._inputs, self._targets = columns[:, :1], columns[:, 1 : p + 1], columns[:, p + 1 :]
+        self._size = statistics.weight * k
+
+    def loss(self, model: nn.Linear) -> Tensor:
+        predictions = F.linear(self._inputs, model.weight) + self._ones * model.bias
+        return F.mse_loss(predictions, self._targets, reduction="sum") / self._size
+
+    def watched(self, model: nn.Linear, loss: float) -> float:  # noqa: ARG002 - no row is held out here
+        return loss
+
+    def batches(self, model: nn.Linear, epoch: int) -> Iterator[Tensor]:  # noqa: ARG002 - each epoch is the same
+        yield self.loss(model)
+
+
+class _Rows:
+    """The rows themselves on the device, in batches; some of them held out."""
+
+    def __init__(self, rows: Block, options: GradientDescent, mean: Array, scale: Array, device: torch.device) -> None:
+        generator = torch.Generator().manual_seed(options.seed)
+        inputs = torch.from_numpy((rows.x - mean) / scale if options.standardize else rows.x)
+        order = torch.arange(len(inputs))
+        held_out = round(options.held_out * len(inputs))
+        if held_out:
+            order = torch.randperm(len(inputs), generator=generator)
+        kept, out = order[held_out:], order[:held_out]
+        targets = torch.from_numpy(rows.y)
+        self._inputs, self._targets = inputs[kept].to(device), targets[kept].to(device)
+        self._held_out = (inputs[out].to(device), targets[out].to(device)) if held_out else None
+        self._options = options
+
+    def loss(self, model: nn.Linear) -> Tensor:
+        return F.mse_loss(model(self._inputs), self._targets)
+
+    def watched(self, model: nn.Linear, loss: float) -> float:
+        if self._held_out is None:
+            return loss
+        with torch.no_grad():
+            return F.mse_loss(model(self._held_out[0]), self._held_out[1]).item()
+
+    def batches(self, model: nn.Linear, epoch: int) -> Iterator[Tensor]:
+        rows, size = len(self._inputs), self._options.batch_size or len(self._inputs)
+        if size >= rows:
+            yield self.loss(model)
+            return
+        generator = torch.Generator().manual_seed(self._options.seed * 1_000_003 + epoch)
+        order = torch.randperm(rows, generator=generator) if self._options.shuffle else torch.arange(rows)
+        for batch in torch.split(order.to(self._inputs.device), size):
+            yield F.mse_loss(model(self._inputs[batch]), self._targets[batch])
 
 
 def _initial(options: GradientDescent, resume: Descent | None, mean: Array, scale: Array, *, targets: int) -> nn.Linear:
@@ -120,33 +204,38 @@ def _initial(options: GradientDescent, resume: Descent | None, mean: Array, scal
     return model
 
 
-def _step(optimizer: torch.optim.SGD, loss: Tensor) -> None:
-    optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
+def _state(model: nn.Linear, optimizer: torch.optim.SGD, objective: _Objective, before: Descent | None) -> Descent:
+    """Where the run stands now, an epoch after `before`."""
+    with torch.no_grad():
+        loss = objective.loss(model).item()
+    watched = objective.watched(model, loss)
+    weights, intercept = _array(model.weight), _array(model.bias)
+    velocities = (optimizer.state.get(parameter, {}).get("momentum_buffer") for parameter in model.parameters())
+    weight_velocity, intercept_velocity = (
+        _array(velocity) if velocity is not None else np.zeros_like(like)
+        for velocity, like in zip(velocities, (weights, intercept), strict=True)
+    )
+    epoch = 0 if before is None else before.epoch + 1
+    is_best = before is None or watched < before.best_watched
+    return Descent(
+        epoch=epoch,
+        weights=weights,
+        intercept=intercept,
+        weight_velocity=weight_velocity,
+        intercept_velocity=intercept_velocity,
+        loss=loss,
+        first_loss=loss if before is None else before.first_loss,
+        watched=watched,
+        best_epoch=epoch if before is None or is_best else before.best_epoch,
+        best_watched=watched if before is None or is_best else before.best_watched,
+        best_loss=loss if before is None or is_best else before.best_loss,
+        best_weights=weights if before is None or is_best else before.best_weights,
+        best_intercept=intercept if before is None or is_best else before.best_intercept,
+    )
 
 
-def _batches(rows: int, options: GradientDescent, epoch: int, device: torch.device) -> tuple[Tensor, ...]:
-    generator = torch.Generator().manual_seed(options.seed * 1_000_003 + epoch)
-    order = torch.randperm(rows, generator=generator) if options.shuffle else torch.arange(rows)
-    return torch.split(order.to(device), options.batch_size or rows)
-
-
-def _first_state(model: nn.Linear, loss: float) -> Descent:
-    weights, intercept = _arrays(model)
-    return Descent(0, weights, intercept, loss, loss, 0, loss, weights, intercept)
-
-
-def _next_state(before: Descent, model: nn.Linear, loss: float) -> Descent:
-    weights, intercept = _arrays(model)
-    state = replace(before, epoch=before.epoch + 1, weights=weights, intercept=intercept, loss=loss)
-    if loss < before.best_loss:
-        state = replace(state, best_epoch=state.epoch, best_loss=loss, best_weights=weights, best_intercept=intercept)
-    return state
-
-
-def _arrays(model: nn.Linear) -> tuple[Array, Array]:
-    return model.weight.detach().cpu().numpy().copy(), model.bias.detach().cpu().numpy().copy()
+def _array(tensor: Tensor) -> Array:
+    return tensor.detach().cpu().numpy().copy()
 
 
 def _out_of_patience(state: Descent, options: GradientDescent) -> bool:
@@ -154,7 +243,7 @@ def _out_of_patience(state: Descent, options: GradientDescent) -> bool:
 
 
 def _diverged(state: Descent, statistics: SufficientStatistics, options: GradientDescent) -> Diverged:
-    bound = largest_learning_rate(statistics, standardize=options.standardize)
+    bound = largest_learning_rate(statistics, options)
     grown = f"to {state.loss:.6g}" if math.isfinite(state.loss) else "beyond all numbers"
     return Diverged(
         f"Gradient descent diverged: the loss grew from {state.first_loss:.6g} {grown} by epoch {state.epoch} "

@@ -27,8 +27,9 @@ class Start(Struct, frozen=True, omit_defaults=True):
 class GradientDescent(Struct, frozen=True, tag_field="kind", tag="gradient_descent"):
     """Steps down the gradient of the mean squared error, the notebook's way.
 
-    `batch_size` None is the full batch. `patience` stops after that many epochs without a lower loss and
-    keeps the best weights.
+    `batch_size` None is the full batch. `patience` stops after that many epochs without a lower loss and keeps the best
+    weights; the loss is that of the fraction of the rows that is held out from training or, without one, of all.
+    Momentum and weight decay are those of torch.optim.SGD.
     """
 
     epochs: int = 100
@@ -37,9 +38,17 @@ class GradientDescent(Struct, frozen=True, tag_field="kind", tag="gradient_desce
     shuffle: bool = True
     seed: int = 0
     start: Literal["random"] | Start = "random"
+    momentum: float = 0.0
+    weight_decay: float = 0.0
     standardize: bool = False
     patience: int | None = None
+    held_out: float = 0.0
     device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    @property
+    def needs_rows(self) -> bool:
+        """Whether the statistics of the rows are not enough: the gradient of the full batch needs nothing else."""
+        return self.batch_size is not None or self.held_out > 0
 
 
 Solver: TypeAlias = Exact | GradientDescent

@@ -52,7 +52,7 @@ class SufficientStatistics:
             count=self.count + other.count,
             shift=self.shift,
             scale=self.scale,
-            factor=triangle(np.vstack([self.factor, other._factor_in(self.shift, self.scale)])),  # noqa: SLF001
+            factor=triangle(np.vstack([self.factor, other.factor_in(self.shift, self.scale)])),
             minimum=np.minimum(self.minimum, other.minimum),
             maximum=np.maximum(self.maximum, other.maximum),
         )
@@ -76,7 +76,7 @@ class SufficientStatistics:
         norms = np.where(norms > 0, norms, 1.0)
         _, s, vt = np.linalg.svd(self.factor / norms)
         kept = s > ROUNDING * s[0]
-        theirs = other._factor_in(self.shift, self.scale) / norms @ vt.T  # noqa: SLF001
+        theirs = other.factor_in(self.shift, self.scale) / norms @ vt.T
         if np.abs(theirs[:, ~kept]).max(initial=0.0) > math.sqrt(ROUNDING) * s[0]:
             raise InvalidInput("These rows are not among those the version was trained on.")
         inside = theirs[:, kept] / s[kept]
@@ -90,7 +90,8 @@ class SufficientStatistics:
             raise InvalidInput("Without these rows, too few remain to determine the coefficients.")
         return replace(self, rows=self.rows - other.rows, count=self.count - other.count, factor=factor * norms)
 
-    def _factor_in(self, shift: Array, scale: Array) -> Array:
+    def factor_in(self, shift: Array, scale: Array) -> Array:
+        """R of the same rows in other coordinates, [1, (z - shift) / scale]."""
         # [1, (z - s2)/c2] = [1, (z - s1)/c1] T with T upper triangular, so R T is the factor in the other coordinates.
         change: Array = np.diag(np.concatenate([[1.0], self.scale / scale]))
         change[0, 1:] = (self.shift - shift) / scale
@@ -118,7 +119,7 @@ class SufficientStatistics:
     @property
     def raw_factor(self) -> Array:
         """Upper-triangular R, (1 + p + k, 1 + p + k), of the rows [1, z] in their own units."""
-        return self._factor_in(np.zeros_like(self.shift), np.ones_like(self.scale))
+        return self.factor_in(np.zeros_like(self.shift), np.ones_like(self.scale))
 
     def residual_sums(self, weights: Array, intercept: Array) -> Array:
         """Sum of squared residuals for each target, (k,), of weights (k, p) and intercept (k,), without the rows."""

@@ -62,8 +62,11 @@ class GradientDescentOptions(Options):
         Annotated[Literal["random", "current"], Tag("word")] | Annotated[StartOptions, Tag("object")],
         Discriminator(lambda value: "word" if isinstance(value, str) else "object"),
     ] = "random"
+    momentum: float = Field(0, ge=0, lt=1)
+    weight_decay: float = Field(0, ge=0)
     standardize: bool = False
     patience: int | None = Field(None, ge=1, description="Stop after so many epochs without a lower loss.")
+    held_out: float = Field(0, ge=0, lt=1, description="Fraction of the rows that patience watches, not trained on.")
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     def solver(self, current: int | None) -> Solver:

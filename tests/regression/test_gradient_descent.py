@@ -14,6 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from app.errors import DeviceUnavailable, Diverged
+from app.regression.block import Block
 from app.regression.gradient_descent import Descent, choose_device, gradient_descent
 from app.regression.learning_rate import largest_learning_rate
 from app.regression.least_squares import fit
@@ -38,7 +39,7 @@ def descend(
     on_step: Callable[[], None] = lambda: None,
 ) -> Descent:
     statistics = SufficientStatistics.from_block(*rows)
-    return gradient_descent(*rows, statistics, options, resume=resume, on_epoch=on_epoch, on_step=on_step)
+    return gradient_descent(Block(*rows), statistics, options, resume=resume, on_epoch=on_epoch, on_step=on_step)
 
 
 def mean_squared_error(rows: Rows, found: Descent) -> float:
@@ -104,7 +105,7 @@ def test_batches_without_shuffling_are_taken_in_the_rows_order() -> None:
 
 @pytest.mark.parametrize("batch_size", [None, 5])
 def test_a_learning_rate_of_one_diverges_and_the_message_names_the_bound(batch_size: int | None) -> None:
-    bound = largest_learning_rate(SufficientStatistics.from_block(*FIVE_ROWS), standardize=False)
+    bound = largest_learning_rate(SufficientStatistics.from_block(*FIVE_ROWS), GradientDescent(standardize=False))
     options = replace(ON_CPU, start=NOTEBOOK_START, learning_rate=1.0, batch_size=batch_size)
     with pytest.raises(Diverged, match="learning rate of 1") as diverged:
         descend(FIVE_ROWS, options)
@@ -116,16 +117,18 @@ def test_the_bound_is_two_over_the_largest_eigenvalue_of_the_hessian() -> None:
     ones = np.column_stack([np.ones(15), x])
     statistics = SufficientStatistics.from_block(x, y)
     hessian = 2 / y.size * ones.T @ ones
-    assert largest_learning_rate(statistics, standardize=False) == pytest.approx(2 / np.linalg.eigvalsh(hessian)[-1])
+    raw = largest_learning_rate(statistics, GradientDescent())
+    assert raw == pytest.approx(2 / np.linalg.eigvalsh(hessian)[-1])
     ones = np.column_stack([np.ones(15), (x - x.mean(axis=0)) / x.std(axis=0)])
     hessian = 2 / y.size * ones.T @ ones
-    assert largest_learning_rate(statistics, standardize=True) == pytest.approx(2 / np.linalg.eigvalsh(hessian)[-1])
+    standardized = largest_learning_rate(statistics, GradientDescent(standardize=True))
+    assert standardized == pytest.approx(2 / np.linalg.eigvalsh(hessian)[-1])
 
 
 @settings(max_examples=25, deadline=None)
 @given(noisy_rows(), st.booleans(), st.integers(0, 100))
 def test_full_batches_below_the_bound_lower_the_loss_with_every_epoch(rows: Rows, standardize: bool, seed: int) -> None:
-    bound = largest_learning_rate(SufficientStatistics.from_block(*rows), standardize=standardize)
+    bound = largest_learning_rate(SufficientStatistics.from_block(*rows), GradientDescent(standardize=standardize))
     losses: list[float] = []
     options = replace(ON_CPU, learning_rate=0.98 * bound, epochs=30, standardize=standardize, seed=seed)
     descend(rows, options, on_epoch=lambda state: losses.append(state.loss))
@@ -136,7 +139,7 @@ def test_full_batches_below_the_bound_lower_the_loss_with_every_epoch(rows: Rows
 @settings(max_examples=25, deadline=None)
 @given(noisy_rows(), st.booleans(), st.integers(0, 100))
 def test_full_batches_above_the_bound_diverge(rows: Rows, standardize: bool, seed: int) -> None:
-    bound = largest_learning_rate(SufficientStatistics.from_block(*rows), standardize=standardize)
+    bound = largest_learning_rate(SufficientStatistics.from_block(*rows), GradientDescent(standardize=standardize))
     options = replace(ON_CPU, learning_rate=1.2 * bound, epochs=2000, standardize=standardize, seed=seed)
     with pytest.raises(Diverged):
         descend(rows, options)
@@ -151,7 +154,7 @@ def test_a_loss_beyond_all_numbers_is_called_that(batch_size: int | None) -> Non
 def test_a_full_batch_that_ends_a_little_above_its_start_has_diverged() -> None:
     optimum = fit(SufficientStatistics.from_block(*FIVE_ROWS), Exact())
     start = Start(weights=(optimum.weights + 1e-3).tolist(), intercept=optimum.intercept.tolist())
-    bound = largest_learning_rate(SufficientStatistics.from_block(*FIVE_ROWS), standardize=False)
+    bound = largest_learning_rate(SufficientStatistics.from_block(*FIVE_ROWS), GradientDescent(standardize=False))
     with pytest.raises(Diverged, match="by epoch 2 "):
         descend(FIVE_ROWS, replace(ON_CPU, start=start, learning_rate=1.1 * bound, epochs=2))
 
@@ -339,3 +342,71 @@ def test_descent_on_cuda_equals_descent_on_the_cpu(batch_size: int | None, stand
     assert_allclose(on_cuda.weights, on_cpu.weights, rtol=1e-9, atol=1e-9)
     assert_allclose(on_cuda.intercept, on_cpu.intercept, rtol=1e-9, atol=1e-9)
     assert on_cuda.loss == pytest.approx(on_cpu.loss, rel=1e-9)
+
+
+def torch_trace(rows: Rows, options: GradientDescent) -> list[float]:
+    """The notebook's own loop over the rows, full batch, from zero weights."""
+    x, y = (torch.from_numpy(part) for part in rows)
+    model = torch.nn.Linear(x.shape[1], y.shape[1], dtype=torch.float64)
+    torch.nn.init.zeros_(model.weight)
+    torch.nn.init.zeros_(model.bias)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=options.learning_rate, momentum=options.momentum, weight_decay=options.weight_decay
+    )
+    losses = []
+    for _ in range(options.epochs + 1):
+        loss = torch.nn.functional.mse_loss(model(x), y)
+        losses.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return losses
+
+
+@pytest.mark.parametrize(("momentum", "weight_decay"), [(0.0, 0.0), (0.9, 0.0), (0.0, 0.1), (0.5, 0.01)])
+def test_full_batches_from_the_statistics_alone_follow_the_loop_over_the_rows(
+    momentum: float, weight_decay: float
+) -> None:
+    zero = Start(weights=[[0.0] * 3] * 2, intercept=[0.0] * 2)
+    options = replace(ON_CPU, epochs=50, momentum=momentum, weight_decay=weight_decay, start=zero)
+    losses: list[float] = []
+
+    gradient_descent(
+        None, SufficientStatistics.from_block(*ALL_ROWS), options, on_epoch=lambda state: losses.append(state.loss)
+    )
+
+    assert losses == pytest.approx(torch_trace(ALL_ROWS, options), rel=1e-9)
+
+
+def test_momentum_survives_an_interruption_to_the_last_bit() -> None:
+    options = replace(ON_CPU, epochs=30, momentum=0.9, batch_size=4)
+    states: list[Descent] = []
+    straight = descend(ALL_ROWS, options, on_epoch=states.append)
+
+    assert_identical(descend(ALL_ROWS, options, resume=states[11]), straight)
+
+
+def test_momentum_lets_the_learning_rate_be_larger() -> None:
+    statistics = SufficientStatistics.from_block(*ALL_ROWS)
+    plain, heavy = (largest_learning_rate(statistics, GradientDescent(momentum=beta)) for beta in (0.0, 0.9))
+    assert heavy == pytest.approx(1.9 * plain)
+    options = replace(ON_CPU, epochs=300, momentum=0.9)
+    descend(ALL_ROWS, replace(options, learning_rate=0.95 * heavy))
+    with pytest.raises(Diverged):
+        descend(ALL_ROWS, replace(options, learning_rate=1.05 * heavy))
+
+
+def test_patience_watches_the_rows_that_are_held_out() -> None:
+    random = np.random.default_rng(0)
+    x = random.normal(size=(24, 12))
+    y = x[:, :1] + 2 * random.normal(size=(24, 1))  # so many features for so few rows are soon fitted to their noise
+    options = replace(ON_CPU, epochs=5000, learning_rate=0.1, held_out=0.5, patience=20)
+    states: list[Descent] = []
+
+    end = descend((x, y), options, on_epoch=states.append)
+
+    assert end.epoch < options.epochs
+    assert end.epoch == end.best_epoch + 20
+    assert min(state.watched for state in states) == end.best_watched
+    assert states[-1].loss < states[end.best_epoch].loss  # the training rows' loss went on falling
+    assert_array_equal(end.weights, states[end.best_epoch].weights)
