@@ -28,6 +28,7 @@ from app.regression.metrics import training_metrics
 from app.regression.refinement import Refined, is_worthwhile, refine
 from app.regression.solvers import Exact, GradientDescent, Solver, Start
 from app.regression.sufficient_statistics import SufficientStatistics
+from app.regression.terms import expand, parse_terms
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +52,11 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
 
     def rows() -> Iterator[Block]:
         path = workshop.spool.path(request.upload)
-        return _counted(read_blocks(path, request.format, request.features, request.targets, request.weight), tracker)
+        blocks = read_blocks(path, request.format, request.features, request.targets, request.weight)
+        if request.terms:
+            terms = parse_terms(request.terms, request.features)
+            blocks = (block._replace(x=expand(block.x, terms)) for block in blocks)
+        return _counted(blocks, tracker)
 
     base = None if request.mode == "replace" else _base(request, workshop.registry)
     if isinstance(request.solver, Exact):
@@ -68,6 +73,7 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         trained.statistics,
         trained.residual_sums,
         trained.variances,
+        terms=request.terms,
         has_intercept=trained.optimum.design.intercept,
         no_intervals=trained.no_intervals,
     )
@@ -87,6 +93,7 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         rank=trained.optimum.design.rank,
         condition_number=trained.optimum.design.condition_number,
         metrics=_metrics(model, trained),
+        terms=request.terms,
         better=better,
         no_intervals=trained.no_intervals,
         warnings=tuple(_warnings(model, trained, better=better)),
@@ -124,8 +131,8 @@ def _counted(blocks: Iterator[Block], tracker: Tracker) -> Iterator[Block]:
 def _base(request: TrainingRequest, registry: Registry) -> Version:
     """The version to update: the current one, now that it is this job's turn."""
     base = registry.current(request.model)
-    if (base.model.features, base.model.targets) != (request.features, request.targets):
-        raise InvalidInput("The current version has other features or targets than these rows.")
+    if not _same_columns(base.model, request):
+        raise InvalidInput("The current version has other features, terms or targets than these rows.")
     return base
 
 
@@ -217,11 +224,15 @@ def _with_weights(request: TrainingRequest, registry: Registry) -> GradientDesce
     if not isinstance(solver.start, Start) or solver.start.version is None:
         return solver
     start = registry.version(request.model, solver.start.version).model
-    if (start.features, start.targets) != (request.features, request.targets):
+    if not _same_columns(start, request):
         raise InvalidInput.at(
-            "/solver/start/version", "The version to start from has other features or targets than these rows."
+            "/solver/start/version", "The version to start from has other features, terms or targets."
         )
     return replace(solver, start=Start(weights=start.weights.tolist(), intercept=start.intercept.tolist()))
+
+
+def _same_columns(model: LinearModel, request: TrainingRequest) -> bool:
+    return (model.features, model.terms, model.targets) == (request.features, request.terms, request.targets)
 
 
 def _is_better(trained: _Trained, request: TrainingRequest, registry: Registry) -> bool:
@@ -231,8 +242,8 @@ def _is_better(trained: _Trained, request: TrainingRequest, registry: Registry) 
         current = registry.current(request.model).model
     except ModelNotFound:
         return True
-    if (current.features, current.targets) != (request.features, request.targets):
-        raise InvalidInput("The current version has other features or targets, so the two cannot be compared.")
+    if not _same_columns(current, request):
+        raise InvalidInput("The current version has other features, terms or targets, so the two cannot be compared.")
     residual = trained.statistics.residual_sums(current.weights, current.intercept)
     return trained.validation.score <= relative_error(residual, trained.statistics.total_sums())
 
@@ -264,10 +275,11 @@ def _warnings(model: LinearModel, trained: _Trained, *, better: bool | None) -> 
     if better is False:
         yield "It is not promoted: on these rows its cross-validated error exceeds the current version's error."
     design = trained.optimum.design
-    coefficients = len(model.features) + design.intercept
-    for name, norm in zip(model.features, design.norms, strict=True):
+    coefficients = len(model.columns) + design.intercept
+    kind = "term" if model.terms else "feature"
+    for name, norm in zip(model.columns, design.norms, strict=True):
         if norm == 0:
-            yield f'The feature "{name}" is constant in these rows{"; its coefficient is 0" * trained.exact}.'
+            yield f'The {kind} "{name}" is constant in these rows{"; its coefficient is 0" * trained.exact}.'
     if design.rank < coefficients:
         chosen = "with the smallest coefficients" if trained.exact else "that the descent came to from its start"
         yield (

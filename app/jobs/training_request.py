@@ -25,6 +25,7 @@ class TrainingRequest:
     decay: float = 1.0  # of a mode "update": what a day leaves of a row's weight
     folds: int | None = None  # of the cross-validation
     choose_l2: bool = False  # by it
+    terms: tuple[str, ...] = ()
     weight: str | None = None  # the column of weights: of a matrix its last
 
     def to_json(self) -> dict[str, Any]:

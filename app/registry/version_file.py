@@ -103,7 +103,7 @@ def _card(text: str, name: str) -> ModelCard:
 
 def _model(card: ModelCard, tensors: dict[str, NDArray[np.float64]]) -> LinearModel:
     statistics = SufficientStatistics(
-        features=len(card.features),
+        features=len(card.terms or card.features),
         rows=card.rows,
         count=float(tensors["statistics.count"][0]),
         **{name: tensors[f"statistics.{name}"] for name in ("shift", "scale", "factor", "minimum", "maximum")},
@@ -116,6 +116,7 @@ def _model(card: ModelCard, tensors: dict[str, NDArray[np.float64]]) -> LinearMo
         statistics,
         tensors["residual_sums"],
         tensors.get("variances"),
+        terms=card.terms,
         has_intercept=getattr(card.solver, "fit_intercept", True),
         no_intervals=card.no_intervals,
     )

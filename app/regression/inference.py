@@ -31,7 +31,7 @@ def infer(model: LinearModel, *, level: float = 0.95) -> Inference:
     from scipy.special import fdtrc, stdtr, stdtrit  # a quarter of a second and 25 MB, for those who want inference
 
     assert model.variances is not None
-    p, freedom = len(model.features), model.degrees_of_freedom
+    p, freedom = len(model.columns), model.degrees_of_freedom
     variance = model.residual_sums / freedom
     coefficients = np.column_stack([model.intercept, model.weights])
     errors = np.sqrt(np.outer(variance, model.variances))

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from app.errors import InvalidInput
 from app.regression.least_squares import Design
 from app.regression.sufficient_statistics import Array, SufficientStatistics
+from app.regression.terms import Factors, expand, parse_terms
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +23,10 @@ class Extrapolation:
 
 @dataclass(frozen=True, eq=False)
 class LinearModel:
-    """Predicts k targets from p features: y = weights x + intercept."""
+    """Predicts k targets from p features: y = weights x + intercept, or weights times q terms made from x.
+
+    Where there are terms, they are the columns that weights, statistics, contributions and extrapolation speak of.
+    """
 
     features: tuple[str, ...]
     targets: tuple[str, ...]
@@ -32,11 +36,17 @@ class LinearModel:
     residual_sums: Array  # (k,), sum of squared residuals of the training rows
     variances: Array | None = None  # (1 + p,), of the coefficients, see Fit
     has_intercept: bool = True
+    terms: tuple[str, ...] = ()  # q of them, see app.regression.terms; none where the columns are the features
     no_intervals: str | None = None  # why inference is not valid for this model; None where it is
 
     @property
     def degrees_of_freedom(self) -> float:
-        return self.statistics.count - len(self.features) - self.has_intercept
+        return self.statistics.count - len(self.columns) - self.has_intercept
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What each weight belongs to: the terms, or else the features."""
+        return self.terms or self.features
 
     def predict(self, x: Array) -> Array:
         """Predictions (m, k) for rows x (m, p).
@@ -44,7 +54,7 @@ class LinearModel:
         Raises InvalidInput where a prediction leaves the range of 64-bit numbers.
         """
         with np.errstate(over="ignore", invalid="ignore"):
-            y = x @ self.weights.T + self.intercept
+            y = self._expanded(x) @ self.weights.T + self.intercept
         if not np.isfinite(y).all():
             row = int(np.flatnonzero(~np.isfinite(y).all(axis=1))[0])
             raise InvalidInput.at(
@@ -59,7 +69,7 @@ class LinearModel:
 
     def contributions(self, x: Array) -> Array:
         """B_j (x_j - mean_j), shape (m, k, p): summed over p they are the prediction less the mean prediction."""
-        return np.asarray((x - self._mean)[:, np.newaxis, :] * self.weights)
+        return np.asarray((self._expanded(x) - self._mean)[:, np.newaxis, :] * self.weights)
 
     def interval(self, x: Array, level: float, *, of_mean: bool = False) -> Array:
         """Intervals (m, k, 2) that hold a new observation with probability `level` (Greene, 4.6).
@@ -79,6 +89,7 @@ class LinearModel:
 
         Without an intercept, x' (X'X)^-1 x of the rows as they are.
         """
+        x = self._expanded(x)
         if not self.has_intercept:
             return np.asarray((self._design.whiten(x) ** 2).sum(axis=1))
         return np.asarray(1 / self.statistics.weight + (self._design.whiten(x - self._mean) ** 2).sum(axis=1))
@@ -89,13 +100,21 @@ class LinearModel:
         Three times the mean leverage is the usual mark (Hoaglin and Welsch, 1978, take two).
         """
         leverage = self.leverage(x)
+        x = self._expanded(x)
         outside = (x < self.statistics.minimum) | (x > self.statistics.maximum)
-        limit = 3 * (len(self.features) + self.has_intercept) / self.statistics.weight
+        limit = 3 * (len(self.columns) + self.has_intercept) / self.statistics.weight
         return Extrapolation(leverage, outside, outside.any(axis=1) | (leverage > limit))
+
+    def _expanded(self, x: Array) -> Array:
+        return expand(x, self._parsed) if self.terms else x
+
+    @cached_property
+    def _parsed(self) -> list[Factors]:
+        return parse_terms(self.terms, self.features)
 
     @cached_property
     def _mean(self) -> Array:
-        return self.statistics.mean[: len(self.features)]
+        return self.statistics.mean[: len(self.columns)]
 
     @cached_property
     def _design(self) -> Design:

@@ -33,6 +33,7 @@ class ModelView(BaseModel):
     current: bool
     features: list[str]
     targets: list[str]
+    terms: list[str] = Field(description="Made from the features; empty where the coefficients are the features' own.")
     intercept: dict[str, float]
     coefficients: dict[str, dict[str, float]]
     standard_errors: ByTarget | None = Field(description="The intercept among them; null where inference is not valid.")
@@ -46,7 +47,7 @@ class ModelView(BaseModel):
     rows: int
     rank: int = Field(description="Coefficients that the rows determine, the intercept among them.")
     condition_number: float = Field(description="Of the centred feature columns at unit norm.")
-    ranges: dict[str, list[float]] = Field(description="[minimum, maximum] of each feature in training.")
+    ranges: dict[str, list[float]] = Field(description="[minimum, maximum] of each column in training.")
     solver: dict[str, Any]
     mode: str = Field(description="What the job's rows were to those of the parent: `replace`, `update` or `forget`.")
     warnings: list[str]
@@ -193,9 +194,10 @@ def _card(version: Version, *, current: bool) -> dict[str, Any]:
         "current": current,
         "features": card.features,
         "targets": card.targets,
+        "terms": card.terms,
         "intercept": dict(zip(card.targets, model.intercept.tolist(), strict=True)),
         "coefficients": {
-            target: dict(zip(card.features, row, strict=True))
+            target: dict(zip(model.columns, row, strict=True))
             for target, row in zip(card.targets, model.weights.tolist(), strict=True)
         },
         **_inference(version, inference),
@@ -204,7 +206,7 @@ def _card(version: Version, *, current: bool) -> dict[str, Any]:
         "rows": card.rows,
         "rank": card.rank,
         "condition_number": card.condition_number,
-        "ranges": dict(zip(card.features, ranges, strict=True)),
+        "ranges": dict(zip(model.columns, ranges, strict=True)),
         "solver": msgspec.to_builtins(card.solver),
         "mode": card.mode,
         "warnings": card.warnings,
@@ -220,7 +222,7 @@ def _inference(version: Version, inference: Inference | None) -> dict[str, Any]:
         fields = ("standard_errors", "t_values", "p_values", "confidence_intervals", "f_tests", "residual_deviation")
         return dict.fromkeys(fields)
     card, skipped = version.card, not version.model.has_intercept
-    names = ("intercept", *card.features)[skipped:]
+    names = ("intercept", *version.model.columns)[skipped:]
 
     def by_target(values: Any) -> dict[str, Any]:
         return {

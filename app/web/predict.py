@@ -31,13 +31,16 @@ class PredictRequest(BaseModel):
 
     instances: Rows = Field(min_length=1)
     interval: float | None = Field(None, gt=0, lt=1, description="Level of the prediction intervals to add.")
+    confidence: float | None = Field(
+        None, gt=0, lt=1, description="Level of the confidence intervals of the expected value to add."
+    )
     explain: bool = Field(False, description="Add what each feature contributes to each prediction.")
     extrapolation: bool = Field(False, description="Add how far each row is from the training rows.")
 
 
 class Extrapolation(BaseModel):
     leverage: float | None = Field(description="null where a row leaves the space that the training rows span.")
-    outside: list[str] = Field(description="Features outside their range in training.")
+    outside: list[str] = Field(description="Features, or terms, outside their range in training.")
     flag: bool = Field(description="Something is outside, or the leverage exceeds 3 (p + 1) / n.")
 
 
@@ -48,6 +51,7 @@ class PredictResponse(BaseModel):
     version: int
     predictions: list[dict[str, float]] | list[list[float]]
     intervals: list[Any] | None = Field(None, description="[lower, upper] for each target of each row.")
+    confidence_intervals: list[Any] | None = Field(None, description="Likewise, of the expected value.")
     baseline: Any = Field(None, description="The prediction for the mean of the training rows.")
     contributions: list[Any] | None = Field(
         None, description="For each target and feature; with the baseline they sum to the prediction."
@@ -111,7 +115,7 @@ async def _answer(request: Request, choose: Callable[[], Version]) -> Response:
         asked = await run_in_threadpool(bodies.decode, PredictRequest, body)
         return await run_in_threadpool(_predict, asked, choose(), found)
     asked = bodies.decode(PredictRequest, body)
-    if asked.interval is not None or asked.extrapolation:
+    if asked.interval is not None or asked.confidence is not None or asked.extrapolation:
         # The first of these for a version decomposes its design, which takes seconds for thousands of features.
         return await run_in_threadpool(_predict, asked, choose(), found)
     return _predict(asked, choose(), found)
@@ -128,12 +132,16 @@ def _predict(asked: PredictRequest, version: Version, found: Services) -> Respon
         "version": version.card.version,
         "predictions": _shaped(model.predict(x), model, objects=objects),
     }
-    if asked.interval is not None:
+    levels = {"intervals": asked.interval, "confidence_intervals": asked.confidence}
+    for name, level in levels.items():
+        if level is None:
+            continue
         if model.no_intervals is None:
-            answer["intervals"] = _shaped(model.interval(x, asked.interval), model, objects=objects)
+            intervals = model.interval(x, level, of_mean=name == "confidence_intervals")
+            answer[name] = _shaped(intervals, model, objects=objects)
         else:
-            answer["intervals"] = None
-            answer["unavailable"] = {"intervals": model.no_intervals}
+            answer[name] = None
+            answer.setdefault("unavailable", {})[name] = model.no_intervals
     if asked.explain:
         answer["baseline"] = _shaped(model.mean_prediction[np.newaxis], model, objects=objects)[0]
         answer["contributions"] = _shaped(model.contributions(x), model, objects=objects, by_feature=True)
@@ -149,7 +157,7 @@ def _shaped(values: Array, model: LinearModel, *, objects: bool, by_feature: boo
         return np.ascontiguousarray(values)
     return [
         {
-            target: dict(zip(model.features, value, strict=True)) if by_feature else value
+            target: dict(zip(model.columns, value, strict=True)) if by_feature else value
             for target, value in zip(model.targets, row, strict=True)
         }
         for row in values.tolist()
@@ -161,7 +169,7 @@ def _extrapolation(model: LinearModel, x: Array) -> list[dict[str, Any]]:
     return [
         {
             "leverage": float(leverage) if np.isfinite(leverage) else None,
-            "outside": [name for name, is_outside in zip(model.features, outside, strict=True) if is_outside],
+            "outside": [name for name, is_outside in zip(model.columns, outside, strict=True) if is_outside],
             "flag": bool(flag),
         }
         for leverage, outside, flag in zip(found.leverage, found.outside, found.flag, strict=True)

@@ -4,7 +4,7 @@ import hashlib
 import re
 import uuid
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeAlias
 
 import numpy as np
 from fastapi import APIRouter, Header, Request
@@ -23,6 +23,7 @@ from app.jobs.job import Job
 from app.jobs.training_request import TrainingRequest
 from app.registry.version_file import Version
 from app.regression.solvers import GradientDescent, Solver, Start
+from app.regression.terms import parse_terms
 from app.web import bodies
 from app.web.errors import problems
 from app.web.jobs import JobView, view, wait_for
@@ -33,6 +34,10 @@ from app.web.training_options import ExactOptions, FileOptions, TrainingOptions,
 router = APIRouter(tags=["Train"])
 
 _KEYS = uuid.UUID("6b1d6a5e-7d0a-5b0e-9a53-0c0f5f3c7a11")  # namespace of the job ids made from Idempotency-Keys
+
+
+# Names of features, terms and targets.
+Columns: TypeAlias = tuple[Sequence[str], Sequence[str], Sequence[str]]
 
 
 class TrainRequest(TrainingOptions):
@@ -142,7 +147,8 @@ def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
     features = _names(asked.instances, asked.feature_names, known.features if known else None, "feature")
     targets = _names(asked.targets, asked.target_names, known.targets if known else None, "target")
     check_names(features, targets)
-    _check_mode(asked, current, features, targets)
+    terms = _terms(asked, current, features)
+    _check_mode(asked, current, (features, terms, targets))
     columns = [to_matrix(asked.instances, features, "/instances"), to_matrix(asked.targets, targets, "/targets")]
     if asked.sample_weights is not None:
         columns.append(_weights(asked))
@@ -152,13 +158,14 @@ def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
         format="matrix",
         features=tuple(features),
         targets=tuple(targets),
-        solver=_solver(found, asked, current, features, targets),
+        solver=_solver(found, asked, current, (features, terms, targets)),
         promote=asked.promote,
         fingerprint=fingerprint,
         mode=asked.mode,
         decay=asked.decay,
         folds=asked.folds,
         choose_l2=asked.chooses_l2,
+        terms=tuple(terms),
         weight=None if asked.sample_weights is None else "sample_weights",
     )
     with found.jobs.spool.writing(request.upload) as file:
@@ -189,7 +196,8 @@ def _train_from_upload(found: Services, upload: str, options: FileOptions, job_i
         current = _current(found, options)
         features, targets = _columns(read_header(found.jobs.spool.path(upload)), options, current)
         check_names(features, targets)
-        _check_mode(options, current, features, targets)
+        terms = _terms(options, current, features)
+        _check_mode(options, current, (features, terms, targets))
         _check_weighted(options, weighted=options.weight is not None)
         request = TrainingRequest(
             model=options.model or found.default_model,
@@ -197,13 +205,14 @@ def _train_from_upload(found: Services, upload: str, options: FileOptions, job_i
             format="csv",
             features=tuple(features),
             targets=tuple(targets),
-            solver=_solver(found, options, current, features, targets),
+            solver=_solver(found, options, current, (features, terms, targets)),
             promote=options.promote,
             fingerprint=fingerprint,
             mode=options.mode,
             decay=options.decay,
             folds=options.folds,
             choose_l2=options.chooses_l2,
+            terms=tuple(terms),
             weight=options.weight,
         )
     return found.jobs.submit(request, job_id)
@@ -248,17 +257,27 @@ def _columns(
     return features, targets
 
 
-def _check_mode(
-    options: TrainingOptions, current: Version | None, features: Sequence[str], targets: Sequence[str]
-) -> None:
+def _terms(options: TrainingOptions, current: Version | None, features: Sequence[str]) -> Sequence[str]:
+    if options.terms is None:
+        return current.card.terms if current and options.mode != "replace" else []
+    parse_terms(options.terms, features)
+    return options.terms
+
+
+def _same_columns(version: Version, columns: Columns) -> bool:
+    card = version.card
+    return [list(names) for names in columns] == [list(card.features), list(card.terms), list(card.targets)]
+
+
+def _check_mode(options: TrainingOptions, current: Version | None, columns: Columns) -> None:
     """An update, its reverse and a comparison need a version of the same columns to begin with."""
     if options.mode == "replace" and (options.promote != "if_better" or current is None):
         return
     if current is None:
         raise InvalidInput.at("/mode", f"The model has no current version to {options.mode}.")
-    if (list(current.card.features), list(current.card.targets)) != (list(features), list(targets)):
+    if not _same_columns(current, columns):
         option = "/mode" if options.mode != "replace" else "/promote"
-        raise InvalidInput.at(option, "The current version has other features or targets than these rows.")
+        raise InvalidInput.at(option, "The current version has other features, terms or targets than these rows.")
 
 
 def _weights(asked: TrainRequest) -> NDArray[np.float64]:
@@ -283,13 +302,7 @@ def _missing_column(name: str, header: Sequence[str]) -> Detail:
     return Detail(f'There is no column "{name}".{hint}', row=1)
 
 
-def _solver(
-    found: Services,
-    options: TrainingOptions,
-    current: Version | None,
-    features: Sequence[str],
-    targets: Sequence[str],
-) -> Solver:
+def _solver(found: Services, options: TrainingOptions, current: Version | None, columns: Columns) -> Solver:
     """The solver as it is recorded, once its device and its start are known to exist and fit."""
     model = options.model or found.default_model
     solver = options.solver.solver(current.card.version if current else None)
@@ -299,16 +312,17 @@ def _solver(
     start = solver.start
     if isinstance(start, Start) and start.version is not None:
         try:
-            version = found.registry.version(model, start.version).model
+            version = found.registry.version(model, start.version)
         except NotFound as error:
             raise InvalidInput.at("/solver/start/version", error.message) from None
-        if (list(version.features), list(version.targets)) != (list(features), list(targets)):
+        if not _same_columns(version, columns):
             raise InvalidInput.at(
-                "/solver/start", f"Version {start.version} has other features or targets than these rows."
+                "/solver/start", f"Version {start.version} has other features, terms or targets than these rows."
             )
     elif isinstance(start, Start):
         assert start.weights is not None
         assert start.intercept is not None
+        features, targets = columns[1] or columns[0], columns[2]
         if len(start.weights) != len(targets) or any(len(row) != len(features) for row in start.weights):
             raise InvalidInput.at("/solver/start/weights", f"Expected {len(targets)} rows of {len(features)} weights.")
         if len(start.intercept) != len(targets):

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 from starlette.datastructures import QueryParams
 
+from app.data.names import MAX_NAMES
 from app.errors import Detail, InvalidInput
 from app.registry.names import MODEL_NAME
 from app.regression.solvers import Exact, GradientDescent, Solver, Start
@@ -108,6 +109,13 @@ class TrainingOptions(Options):
         le=1,
         description="With `update`: what each day since the current version leaves of its rows' weight.",
     )
+    terms: list[str] | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_NAMES,
+        description='Columns made from the features, such as `["temp", "temp^2", "temp:rainfall"]`; kept with the '
+        "version and made again at prediction. Default: the features; of an update, the current version's terms.",
+    )
     solver: SolverOptions = ExactOptions()
     validation: ValidationOptions | None = Field(None, description="Adds cross-validated metrics.")
     promote: Literal["always", "if_better", "never"] = Field(
@@ -147,7 +155,7 @@ class FileOptions(TrainingOptions):
 
 
 _SOLVER_FIELDS = {*ExactOptions.model_fields, *GradientDescentOptions.model_fields} - {"kind"}
-_LISTS = ("targets", "features")
+_LISTS = ("targets", "features", "terms")
 
 
 def from_query(query: QueryParams) -> FileOptions:
@@ -191,6 +199,7 @@ def query_parameters() -> list[dict[str, Any]]:
         ("features", "Columns to predict from, comma-separated. Default: all columns that are no targets."),
         ("model", "Gets the new version; created where it does not exist. Default: the default model."),
         ("weight", "Column of weights: a row of weight 2 counts like two."),
+        ("terms", "Columns made from the features, separated by commas, such as `temp,temp^2,temp:rainfall`."),
         ("mode", "`replace`, `update` or `forget`."),
         ("decay", "With `update`: what each day since the current version leaves of its rows' weight."),
         ("folds", "Folds of a cross-validation."),

@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose
+from numpy.typing import NDArray
+
+from app.errors import InvalidInput
+from app.regression.least_squares import fit
+from app.regression.linear_model import LinearModel
+from app.regression.solvers import Exact
+from app.regression.sufficient_statistics import SufficientStatistics
+from app.regression.terms import expand, parse_terms
+
+FEATURES = ("a", "b", "a:b", "c^2")
+
+
+def test_terms_are_powers_and_products_of_features() -> None:
+    x = np.array([[2.0, 3.0, 50.0, 70.0], [-1.0, 0.5, 60.0, 80.0]])
+
+    found = expand(x, parse_terms(["b", "a^3", "a:b^2", "b:b", "a:a:b"], FEATURES))
+
+    a, b = x[:, 0], x[:, 1]
+    assert_allclose(found, np.column_stack([b, a**3, a * b**2, b**2, a**2 * b]))
+
+
+def test_a_feature_whose_name_looks_like_a_term_is_that_feature() -> None:
+    assert expand(np.array([[2.0, 3.0, 50.0, 70.0]]), parse_terms(["a:b", "c^2"], FEATURES)).tolist() == [[50.0, 70.0]]
+
+
+@pytest.mark.parametrize(
+    "term", ["", "d", "a^0", "a^21", "a^-1", "a^1.5", "a:", ":a", "a::b", "a^", "^2", "a^2^2", "a b"]
+)
+def test_what_is_no_term_is_refused_with_its_place(term: str) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        parse_terms(["a", term], FEATURES)
+
+    assert [detail.pointer for detail in refused.value.details] == ["/terms/1"]
+
+
+def test_the_same_term_in_other_words_is_refused() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        parse_terms(["a:b^2", "b:a:b"], ("a", "b"))
+
+    assert "twice" in refused.value.details[0].message
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6))
+def test_a_model_with_terms_makes_them_again_for_all_it_says(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    x = random.uniform(1, 3, size=(40, 2))
+    names = ("a", "a^2", "a:b")
+    columns = np.column_stack([x[:, 0], x[:, 0] ** 2, x[:, 0] * x[:, 1]])
+    y = columns @ random.normal(size=(3, 1)) + 0.1 * random.normal(size=(40, 1))
+    statistics = SufficientStatistics.from_block(columns, y)
+    found = fit(statistics, Exact())
+
+    def model(features: tuple[str, ...], terms: tuple[str, ...]) -> LinearModel:
+        return LinearModel(
+            features,
+            ("y",),
+            found.weights,
+            found.intercept,
+            statistics,
+            found.residual_sums,
+            found.variances,
+            terms=terms,
+        )
+
+    with_terms, plain = model(("a", "b"), names), model(names, ())
+    assert with_terms.columns == names
+    assert_allclose(with_terms.predict(x), plain.predict(columns))
+    assert_allclose(with_terms.interval(x, 0.9), plain.interval(columns, 0.9))
+    assert_allclose(with_terms.contributions(x), plain.contributions(columns))
+    assert_allclose(with_terms.extrapolation(x + 1).leverage, plain.extrapolation(with_terms_of(x + 1)).leverage)
+
+
+def with_terms_of(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.column_stack([x[:, 0], x[:, 0] ** 2, x[:, 0] * x[:, 1]])
