@@ -3,7 +3,7 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test install check model clean
+.PHONY: run test install check bench model clean
 
 run: .venv/.service
 	exec .venv/bin/uvicorn app.main:app --log-config app/logging.json --timeout-graceful-shutdown 10
@@ -18,6 +18,9 @@ check: .venv/.development
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+bench: .venv/.development
+	.venv/bin/python benchmarks/fit.py
 
 model: .venv/.service
 	rm -f models/crop-yield/000001.safetensors models/crop-yield/current

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.blas import dtrsm
+from threadpoolctl import ThreadpoolController
 
 from app.errors import InvalidInput
 from app.regression.block import Block
@@ -14,6 +15,9 @@ CHUNK_BYTES = 1 << 18  # a chunk of columns that stays in the cache of one core 
 MOST_CONDITION = 1e8  # of a factor that whitens; beyond it rows go through Householder QR
 MOST_DRIFT = 100.0  # condition of the whitened rows at which they are whitened anew
 
+# A chunk is too small to share: the threads of the BLAS of numpy and of that of scipy would but wait for each other.
+_BLAS = ThreadpoolController().select(user_api="blas")
+
 
 def summarise(blocks: Iterable[Block]) -> SufficientStatistics:
     """The statistics of a stream of blocks.
@@ -21,7 +25,7 @@ def summarise(blocks: Iterable[Block]) -> SufficientStatistics:
     Raises InvalidInput where no row has a weight, or where values are too large to be squared.
     """
     accumulator: Accumulator | None = None
-    with np.errstate(over="ignore", invalid="ignore"):
+    with _BLAS.limit(limits=1), np.errstate(over="ignore", invalid="ignore"):
         for block in blocks:
             weighted = _weighted_rows(block)
             if len(weighted.x):
@@ -41,7 +45,7 @@ def summarise_folds(blocks: Iterable[Block], folds: int) -> list[SufficientStati
     """
     accumulators: list[Accumulator | None] = [None] * folds
     rows = 0
-    with np.errstate(over="ignore", invalid="ignore"):
+    with _BLAS.limit(limits=1), np.errstate(over="ignore", invalid="ignore"):
         for block in blocks:
             for fold in range(folds):
                 part = slice((fold - rows) % folds, None, folds)

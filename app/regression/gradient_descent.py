@@ -182,8 +182,12 @@ class _Rows:
             return
         generator = torch.Generator().manual_seed(self._options.seed * 1_000_003 + epoch)
         order = torch.randperm(rows, generator=generator) if self._options.shuffle else torch.arange(rows)
-        for batch in torch.split(order.to(self._inputs.device), size):
-            yield F.mse_loss(model(self._inputs[batch]), self._targets[batch])
+        order = order.to(self._inputs.device)
+        # Gathered once an epoch, the batches are views: a gather for each would cost as much as its step.
+        inputs, targets = self._inputs[order], self._targets[order]
+        for start in range(0, rows, size):
+            batch = slice(start, start + size)
+            yield F.mse_loss(model(inputs[batch]), targets[batch])
 
 
 def _initial(options: GradientDescent, resume: Descent | None, mean: Array, scale: Array, *, targets: int) -> nn.Linear:

@@ -1,0 +1,157 @@
+"""How fast the exact fit is beside what a data scientist would pick instead: `make bench`.
+
+Each round runs every contender once, in turn, on the same rows in memory; medians of the rounds are shown, and the
+ratio of each to ours. All contenders find the same coefficients, which is checked. Peak memory is what the process grew
+by during the fit, in a fresh process for each.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.linear_model import LinearRegression, Ridge
+
+from app.regression.accumulator import summarise
+from app.regression.block import Block
+from app.regression.gradient_descent import gradient_descent
+from app.regression.least_squares import fit
+from app.regression.solvers import Exact, GradientDescent
+
+Array = NDArray[np.float64]
+SIZES = [(15, 3), (1_000_000, 10), (10_000_000, 3), (200_000, 200)]
+TARGETS = 2
+
+
+def rows_of(count: int, features: int) -> tuple[Array, Array]:
+    random = np.random.default_rng(0)
+    x = random.normal(size=(count, features))
+    return x, x @ random.normal(size=(features, TARGETS)) + random.normal(size=(count, TARGETS))
+
+
+def ours(x: Array, y: Array) -> Array:
+    return fit(summarise([Block(x, y)]), Exact()).weights
+
+
+def linear_regression(x: Array, y: Array) -> Array:
+    return np.asarray(LinearRegression().fit(x, y).coef_)
+
+
+def ridge_cholesky(x: Array, y: Array) -> Array:
+    return np.asarray(Ridge(alpha=1e-9, solver="cholesky").fit(x, y).coef_)
+
+
+def numpy_lstsq(x: Array, y: Array) -> Array:
+    return np.asarray(np.linalg.lstsq(np.column_stack([np.ones(len(x)), x]), y, rcond=None)[0][1:].T)
+
+
+def torch_lstsq(x: Array, y: Array) -> Array:
+    design = torch.from_numpy(np.column_stack([np.ones(len(x)), x]))
+    return np.asarray(torch.linalg.lstsq(design, torch.from_numpy(y)).solution[1:].T)
+
+
+CONTENDERS: dict[str, Callable[[Array, Array], Array]] = {
+    "linserve": ours,
+    "sklearn LinearRegression": linear_regression,
+    "sklearn Ridge(cholesky)": ridge_cholesky,
+    "numpy lstsq": numpy_lstsq,
+    "torch.linalg.lstsq": torch_lstsq,
+}
+
+
+def seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def compare_fits(rounds: int) -> Iterator[str]:
+    for count, features in SIZES:
+        x, y = rows_of(count, features)
+        expected = ours(x, y)
+        times: dict[str, list[float]] = {name: [] for name in CONTENDERS}
+        for _ in range(rounds):
+            for name, contender in CONTENDERS.items():
+                times[name].append(seconds(lambda: contender(x, y)))  # noqa: B023 - called at once
+        yield f"\n{count:,} x {features}, {TARGETS} targets, float64, from memory"
+        base = statistics.median(times["linserve"])
+        for name, contender in CONTENDERS.items():
+            assert np.allclose(contender(x, y), expected, rtol=1e-5, atol=1e-6), name
+            median = statistics.median(times[name])
+            memory = f"{memory_of(name, count, features):6.0f} MB more" if count > 1000 else ""  # noqa: PLR2004
+            yield f"  {name:26} {median:9.4f} s   {median / base:6.2f} x ours   {memory}"
+
+
+def memory_of(name: str, count: int, features: int) -> float:
+    command = [sys.executable, __file__, "--memory", name, str(count), str(features)]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)  # noqa: S603 - ourselves
+
+
+def measure_memory(name: str, count: int, features: int) -> None:
+    x, y = rows_of(count, features)
+    CONTENDERS[name](x[:1000], y[:1000])
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+    before = peak()
+    CONTENDERS[name](x, y)
+    sys.stdout.write(str(peak() - before))
+
+
+def peak() -> float:
+    """Most memory the process has had, in MB."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+
+
+def compare_epochs(rounds: int) -> Iterator[str]:
+    count = 1_000_000
+    x, y = rows_of(count, 3)
+    statistics_of_rows = summarise([Block(x, y)])
+    batches = GradientDescent(epochs=1, batch_size=1024, learning_rate=1e-3, device="cpu")
+    ours_ = [seconds(lambda: gradient_descent(Block(x, y), statistics_of_rows, batches)) for _ in range(rounds)]
+    part = 50_000
+    loop = [seconds(lambda: notebook_epoch(x[:part], y[:part])) * count / part for _ in range(rounds)]
+    yield f"\nOne epoch of gradient descent, {count:,} x 3, batches of 1024"
+    yield f"  linserve                   {statistics.median(ours_):9.4f} s"
+    ratio = statistics.median(loop) / statistics.median(ours_)
+    yield f"  the notebook's DataLoader  {statistics.median(loop):9.4f} s   {ratio:6.1f} x ours   (from {part:,} rows)"
+    yield "\nA thousand epochs of full batches, from the statistics"
+    for rows in (15, 1_000_000):
+        few = summarise([Block(x[:rows], y[:rows])])
+        many = GradientDescent(epochs=1000, learning_rate=1e-3, device="cpu")
+        found = statistics.median(seconds(lambda: gradient_descent(None, few, many)) for _ in range(rounds))  # noqa: B023
+        yield f"  {rows:9,} rows             {found:9.4f} s"
+
+
+def notebook_epoch(x: Array, y: Array) -> None:
+    dataset = torch.utils.data.TensorDataset(torch.from_numpy(x), torch.from_numpy(y))
+    loader = torch.utils.data.DataLoader(dataset, 1024, shuffle=True)
+    model = torch.nn.Linear(x.shape[1], y.shape[1], dtype=torch.float64)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    for inputs, targets in loader:
+        loss = torch.nn.functional.mse_loss(model(inputs), targets)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--memory", nargs=3, metavar=("CONTENDER", "ROWS", "FEATURES"))
+    asked = parser.parse_args()
+    if asked.memory:
+        name, count, features = asked.memory
+        measure_memory(name, int(count), int(features))
+        return
+    for line in (*compare_fits(asked.rounds), *compare_epochs(asked.rounds)):
+        print(line, flush=True)  # noqa: T201 - the table is what it is for
+
+
+if __name__ == "__main__":
+    main()
