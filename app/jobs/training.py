@@ -64,6 +64,7 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
     else:
         checkpoint = workshop.checkpoints / f"{job or request.upload}.json"
         trained = _descend(rows(), _with_weights(request, workshop.registry), checkpoint, tracker)
+    better = _is_better(trained, request, workshop.registry) if request.promote == "if_better" else None
     tracker.point_of_no_return()
     model = LinearModel(
         request.features,
@@ -77,7 +78,6 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         has_intercept=trained.optimum.design.intercept,
         no_intervals=trained.no_intervals,
     )
-    better = _is_better(trained, request, workshop.registry) if request.promote == "if_better" else None
     card = ModelCard(
         model=request.model,
         version=0,  # the registry gives the number

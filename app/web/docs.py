@@ -14,7 +14,7 @@ from starlette.staticfiles import StaticFiles
 from app.web.errors import Problem
 from app.web.models import Promotion
 from app.web.predict import PredictRequest
-from app.web.train import TrainRequest
+from app.web.training_options import TrainRequest
 
 router = APIRouter(include_in_schema=False)
 

@@ -4,84 +4,30 @@ import hashlib
 import re
 import uuid
 from collections.abc import Sequence
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, Any
 
 import numpy as np
 from fastapi import APIRouter, Header, Request
 from numpy.typing import NDArray
-from pydantic import Field, WithJsonSchema
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from app.data.csv_rows import read_header
-from app.data.json_rows import are_objects, to_column, to_matrix
-from app.data.names import check_names
+from app.data.json_rows import to_column, to_matrix
 from app.data.training_rows import write_matrix
-from app.errors import Detail, InvalidInput, ModelNotFound, NotFound
-from app.jobs.capabilities import check_device
+from app.errors import InvalidInput
 from app.jobs.job import Job
-from app.jobs.training_request import TrainingRequest
-from app.registry.version_file import Version
-from app.regression.solvers import GradientDescent, Solver, Start
-from app.regression.terms import parse_terms
 from app.web import bodies
 from app.web.errors import problems
 from app.web.jobs import JobView, view, wait_for
-from app.web.parameters import Rows
 from app.web.services import Services, services
-from app.web.training_options import ExactOptions, FileOptions, TrainingOptions, from_query, query_parameters
+from app.web.training_examples import CSV_EXAMPLE, EXAMPLES
+from app.web.training_options import FileOptions, TrainRequest, from_query, query_parameters
+from app.web.training_plan import columns_of_file, current_version, names_of_rows, request_of
 
 router = APIRouter(tags=["Train"])
 
 _KEYS = uuid.UUID("6b1d6a5e-7d0a-5b0e-9a53-0c0f5f3c7a11")  # namespace of the job ids made from Idempotency-Keys
-
-
-# Names of features, terms and targets.
-Columns: TypeAlias = tuple[Sequence[str], Sequence[str], Sequence[str]]
-
-
-class TrainRequest(TrainingOptions):
-    """Rows with their targets, two lists of the same length, each all objects or all arrays."""
-
-    instances: Rows = Field(min_length=1)
-    targets: Rows = Field(min_length=1)
-    feature_names: list[str] | None = Field(
-        None, description="Names for rows that are arrays. Default: those of the model's current version."
-    )
-    target_names: list[str] | None = Field(None, description="Likewise.")
-    sample_weights: Annotated[
-        list[Any] | None, WithJsonSchema({"type": "array", "items": {"type": "number", "minimum": 0}})
-    ] = Field(None, description="One for each row: a row of weight 2 counts like two.")
-
-
-NOTEBOOK_INPUTS = [
-    [73, 67, 43], [91, 88, 64], [87, 134, 58], [102, 43, 37], [69, 96, 70],
-    [74, 66, 43], [91, 87, 65], [88, 134, 59], [101, 44, 37], [68, 96, 71],
-    [73, 66, 44], [92, 87, 64], [87, 135, 57], [103, 43, 36], [68, 97, 70],
-]  # fmt: skip
-NOTEBOOK_TARGETS = [
-    [56, 70], [81, 101], [119, 133], [22, 37], [103, 119],
-    [57, 69], [80, 102], [118, 132], [21, 38], [104, 118],
-    [57, 69], [82, 100], [118, 134], [20, 38], [102, 120],
-]  # fmt: skip
-
-EXAMPLES: dict[str, Any] = {
-    "The notebook's rows, exactly": {"instances": NOTEBOOK_INPUTS, "targets": NOTEBOOK_TARGETS},
-    "The notebook's rows, by gradient descent": {
-        "instances": NOTEBOOK_INPUTS,
-        "targets": NOTEBOOK_TARGETS,
-        "solver": {"kind": "gradient_descent", "epochs": 100, "learning_rate": 1e-5, "batch_size": 5},
-        "promote": "never",
-    },
-    "A new model from objects": {
-        "model": "boiling-point",
-        "instances": [{"altitude": 0}, {"altitude": 1000}, {"altitude": 2000}],
-        "targets": [{"celsius": 100.0}, {"celsius": 96.7}, {"celsius": 93.3}],
-    },
-}
-CSV_EXAMPLE = "temp,rainfall,humidity,apples,oranges\n" + "".join(
-    ",".join(map(str, x + y)) + "\n" for x, y in zip(NOTEBOOK_INPUTS, NOTEBOOK_TARGETS, strict=True)
-)
 
 
 @router.post(
@@ -140,38 +86,35 @@ def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
         return job
     found.jobs.check_room()
     asked = bodies.decode(TrainRequest, body)
-    current = _current(found, asked)
     if len(asked.instances) != len(asked.targets):
         raise InvalidInput.at("/targets", f"{len(asked.targets)} rows of targets for {len(asked.instances)} instances.")
-    known = current.card if current else None
-    features = _names(asked.instances, asked.feature_names, known.features if known else None, "feature")
-    targets = _names(asked.targets, asked.target_names, known.targets if known else None, "target")
-    check_names(features, targets)
-    terms = _terms(asked, current, features)
-    _check_mode(asked, current, (features, terms, targets))
+    features, targets = names_of_rows(asked, current_version(found, asked))
+    request = request_of(
+        found,
+        asked,
+        features=features,
+        targets=targets,
+        upload=found.jobs.spool.new(),
+        form="matrix",
+        weight=None if asked.sample_weights is None else "sample_weights",
+        fingerprint=fingerprint,
+    )
     columns = [to_matrix(asked.instances, features, "/instances"), to_matrix(asked.targets, targets, "/targets")]
     if asked.sample_weights is not None:
-        columns.append(_weights(asked))
-    request = TrainingRequest(
-        model=asked.model or found.default_model,
-        upload=found.jobs.spool.new(),
-        format="matrix",
-        features=tuple(features),
-        targets=tuple(targets),
-        solver=_solver(found, asked, current, (features, terms, targets)),
-        promote=asked.promote,
-        fingerprint=fingerprint,
-        mode=asked.mode,
-        decay=asked.decay,
-        folds=asked.folds,
-        choose_l2=asked.chooses_l2,
-        terms=tuple(terms),
-        weight=None if asked.sample_weights is None else "sample_weights",
-    )
+        columns.append(_weights(asked.sample_weights, len(asked.instances)))
     with found.jobs.spool.writing(request.upload) as file:
         write_matrix(file, *columns)
         found.jobs.spool.seal(file)
     return found.jobs.submit(request, job_id)
+
+
+def _weights(given: Sequence[Any], rows: int) -> NDArray[np.float64]:
+    if len(given) != rows:
+        raise InvalidInput.at("/sample_weights", f"{len(given)} weights for {rows} instances.")
+    weights = to_column(given, "/sample_weights")
+    if (weights < 0).any():
+        raise InvalidInput.at(f"/sample_weights/{int(np.argmax(weights < 0))}", "A weight cannot be negative.")
+    return weights
 
 
 async def _train_from_csv(found: Services, request: Request, job_id: str) -> Job:
@@ -193,141 +136,19 @@ def _train_from_upload(found: Services, upload: str, options: FileOptions, job_i
         if job := found.jobs.repeated(job_id, fingerprint):
             found.jobs.spool.remove(upload)
             return job
-        current = _current(found, options)
-        features, targets = _columns(read_header(found.jobs.spool.path(upload)), options, current)
-        check_names(features, targets)
-        terms = _terms(options, current, features)
-        _check_mode(options, current, (features, terms, targets))
-        _check_weighted(options, weighted=options.weight is not None)
-        request = TrainingRequest(
-            model=options.model or found.default_model,
+        header = read_header(found.jobs.spool.path(upload))
+        features, targets = columns_of_file(header, options, current_version(found, options))
+        request = request_of(
+            found,
+            options,
+            features=features,
+            targets=targets,
             upload=upload,
-            format="csv",
-            features=tuple(features),
-            targets=tuple(targets),
-            solver=_solver(found, options, current, (features, terms, targets)),
-            promote=options.promote,
-            fingerprint=fingerprint,
-            mode=options.mode,
-            decay=options.decay,
-            folds=options.folds,
-            choose_l2=options.chooses_l2,
-            terms=tuple(terms),
+            form="csv",
             weight=options.weight,
+            fingerprint=fingerprint,
         )
     return found.jobs.submit(request, job_id)
-
-
-def _current(found: Services, options: TrainingOptions) -> Version | None:
-    """The current version of the model that is to be trained, if it has one."""
-    try:
-        return found.registry.current(options.model or found.default_model)
-    except ModelNotFound:
-        return None
-
-
-def _names(rows: Sequence[Any], given: Sequence[str] | None, known: Sequence[str] | None, kind: str) -> Sequence[str]:
-    """The columns' names: as given, or the model's, or of a new model those of the first object."""
-    if given is not None:
-        return given
-    if known is None and are_objects(rows):
-        return list(rows[0])
-    if known is None:
-        raise InvalidInput.at(f"/{kind}_names", f"A new model from arrays needs {kind}_names.")
-    return known
-
-
-def _columns(
-    header: Sequence[str], options: FileOptions, current: Version | None
-) -> tuple[Sequence[str], Sequence[str]]:
-    """Features and targets among the columns of a file."""
-    targets = options.targets or (current.card.targets if current else None)
-    if not targets:
-        raise InvalidInput(
-            "Which columns are the targets? Say so with ?targets=...",
-            [Detail("A new model needs `targets` in the query.")],
-        )
-    weight = [options.weight] if options.weight is not None else []
-    features = options.features or [name for name in header if name not in (*targets, *weight)]
-    missing = [name for name in (*targets, *features, *weight) if name not in header]
-    if missing:
-        hint = " Only one column was found: is the separator a comma?" if len(header) == 1 else ""
-        details = [_missing_column(name, header) for name in missing if name.isprintable()]
-        raise InvalidInput(f"Columns are missing from the file.{hint}", details[:20])
-    return features, targets
-
-
-def _terms(options: TrainingOptions, current: Version | None, features: Sequence[str]) -> Sequence[str]:
-    if options.terms is None:
-        return current.card.terms if current and options.mode != "replace" else []
-    parse_terms(options.terms, features)
-    return options.terms
-
-
-def _same_columns(version: Version, columns: Columns) -> bool:
-    card = version.card
-    return [list(names) for names in columns] == [list(card.features), list(card.terms), list(card.targets)]
-
-
-def _check_mode(options: TrainingOptions, current: Version | None, columns: Columns) -> None:
-    """An update, its reverse and a comparison need a version of the same columns to begin with."""
-    if options.mode == "replace" and (options.promote != "if_better" or current is None):
-        return
-    if current is None:
-        raise InvalidInput.at("/mode", f"The model has no current version to {options.mode}.")
-    if not _same_columns(current, columns):
-        option = "/mode" if options.mode != "replace" else "/promote"
-        raise InvalidInput.at(option, "The current version has other features, terms or targets than these rows.")
-
-
-def _weights(asked: TrainRequest) -> NDArray[np.float64]:
-    given = asked.sample_weights or []
-    _check_weighted(asked, weighted=True)
-    if len(given) != len(asked.instances):
-        raise InvalidInput.at("/sample_weights", f"{len(given)} weights for {len(asked.instances)} instances.")
-    weights = to_column(given, "/sample_weights")
-    if (weights < 0).any():
-        raise InvalidInput.at(f"/sample_weights/{int(np.argmax(weights < 0))}", "A weight cannot be negative.")
-    return weights
-
-
-def _check_weighted(options: TrainingOptions, *, weighted: bool) -> None:
-    if weighted and not isinstance(options.solver, ExactOptions):
-        raise InvalidInput.at("/solver/kind", "Weights need the exact solver.")
-
-
-def _missing_column(name: str, header: Sequence[str]) -> Detail:
-    spaced = any(name == column.strip() for column in header)
-    hint = " There is one of that name with spaces around it." if spaced else ""
-    return Detail(f'There is no column "{name}".{hint}', row=1)
-
-
-def _solver(found: Services, options: TrainingOptions, current: Version | None, columns: Columns) -> Solver:
-    """The solver as it is recorded, once its device and its start are known to exist and fit."""
-    model = options.model or found.default_model
-    solver = options.solver.solver(current.card.version if current else None)
-    if not isinstance(solver, GradientDescent):
-        return solver
-    check_device(found.capabilities, solver.device)
-    start = solver.start
-    if isinstance(start, Start) and start.version is not None:
-        try:
-            version = found.registry.version(model, start.version)
-        except NotFound as error:
-            raise InvalidInput.at("/solver/start/version", error.message) from None
-        if not _same_columns(version, columns):
-            raise InvalidInput.at(
-                "/solver/start", f"Version {start.version} has other features, terms or targets than these rows."
-            )
-    elif isinstance(start, Start):
-        assert start.weights is not None
-        assert start.intercept is not None
-        features, targets = columns[1] or columns[0], columns[2]
-        if len(start.weights) != len(targets) or any(len(row) != len(features) for row in start.weights):
-            raise InvalidInput.at("/solver/start/weights", f"Expected {len(targets)} rows of {len(features)} weights.")
-        if len(start.intercept) != len(targets):
-            raise InvalidInput.at("/solver/start/intercept", f"Expected {len(targets)} values.")
-    return solver
 
 
 def _seconds_to_wait(prefer: str | None, most: float) -> float | None:

@@ -3,7 +3,16 @@
 import csv
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    WithJsonSchema,
+    model_validator,
+)
 from starlette.datastructures import QueryParams
 
 from app.data.names import MAX_NAMES
@@ -11,6 +20,7 @@ from app.errors import Detail, InvalidInput
 from app.registry.names import MODEL_NAME
 from app.regression.solvers import Exact, GradientDescent, Solver, Start
 from app.web.errors import invalid
+from app.web.parameters import Rows
 
 MAX_EPOCHS = 100_000_000
 
@@ -152,6 +162,20 @@ class FileOptions(TrainingOptions):
     targets: list[str] | None = None
     features: list[str] | None = None
     weight: str | None = None
+
+
+class TrainRequest(TrainingOptions):
+    """Rows with their targets, two lists of the same length, each all objects or all arrays."""
+
+    instances: Rows = Field(min_length=1)
+    targets: Rows = Field(min_length=1)
+    feature_names: list[str] | None = Field(
+        None, description="Names for rows that are arrays. Default: those of the model's current version."
+    )
+    target_names: list[str] | None = Field(None, description="Likewise.")
+    sample_weights: Annotated[
+        list[Any] | None, WithJsonSchema({"type": "array", "items": {"type": "number", "minimum": 0}})
+    ] = Field(None, description="One for each row: a row of weight 2 counts like two.")
 
 
 _SOLVER_FIELDS = {*ExactOptions.model_fields, *GradientDescentOptions.model_fields} - {"kind"}
