@@ -25,8 +25,8 @@ from app.jobs.tracker import JobCancelled, Tracker
 from app.jobs.training import Workshop, train
 from app.jobs.training_request import TrainingRequest
 
-# A job waits half of this on average; at three times a second the trainer idles at 1.5 % of a core.
-POLL_SECONDS = 0.35
+# A job waits half of this on average; the trainer idles at 1.5 % of a core.
+POLL_SECONDS = 0.4
 
 _log = logging.getLogger(__name__)
 
