@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
 from app import logs
+from app.errors import NotFound, Unavailable
 from app.jobs.queue import JobQueue
 from app.jobs.spool import Spool
 from app.jobs.supervisor import Supervisor
@@ -72,6 +73,9 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
     except (ValueError, OSError) as error:
         _log.critical("not started", extra={"reason": str(error)})
         sys.exit(1)
+    with contextlib.suppress(NotFound, Unavailable):
+        # So that the first request does not wait for it; without a model the service lives, and is not ready.
+        services.registry.current(settings.default_model)
     supervisor = Supervisor(settings.trainer_lock) if settings.trainer == "embedded" else None
     if supervisor:
         supervisor.start()
