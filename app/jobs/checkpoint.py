@@ -18,19 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 class _Saved(msgspec.Struct):
-    epoch: int
-    weights: list[list[float]]
-    intercept: list[float]
-    weight_velocity: list[list[float]]
-    intercept_velocity: list[float]
-    loss: float
-    first_loss: float
-    watched: float
-    best_epoch: int
-    best_watched: float
-    best_loss: float
-    best_weights: list[list[float]]
-    best_intercept: list[float]
+    state: Descent
     curve: list[tuple[int, float]]
     stride: int
 
@@ -46,8 +34,7 @@ class Checkpoint:
         """Keep this state, unless the last one kept is younger than a second."""
         if time.monotonic() - self._saved < SAVE_SECONDS:
             return
-        plain = {key: value.tolist() if isinstance(value, np.ndarray) else value for key, value in vars(state).items()}
-        content = msgspec.json.encode(_Saved(**plain, curve=curve.points, stride=curve.stride))
+        content = msgspec.json.encode(_Saved(state, curve.points, curve.stride), enc_hook=np.ndarray.tolist)
         self._saved = time.monotonic()
         temporary = self._path.with_suffix(".tmp")
         try:
@@ -64,12 +51,14 @@ class Checkpoint:
     def load(self) -> tuple[Descent, LossCurve] | None:
         """The newest state, or None where none was kept or it is not readable: the job then starts anew."""
         try:
-            saved: dict[str, Any] = msgspec.structs.asdict(msgspec.json.decode(self._path.read_bytes(), type=_Saved))
+            saved = msgspec.json.decode(self._path.read_bytes(), type=_Saved, dec_hook=_array)
         except (FileNotFoundError, msgspec.DecodeError):
             return None
-        curve = LossCurve(saved.pop("curve"), saved.pop("stride"))
-        arrays = {key: np.array(value, dtype=np.float64) for key, value in saved.items() if isinstance(value, list)}
-        return Descent(**(saved | arrays)), curve
+        return saved.state, LossCurve(saved.curve, saved.stride)
 
     def remove(self) -> None:
         self._path.unlink(missing_ok=True)
+
+
+def _array(_: type, value: Any) -> Any:
+    return np.array(value, dtype=np.float64)

@@ -118,7 +118,8 @@ def _promote(workshop: Workshop, request: dict[str, Any], version: int) -> None:
 
 def _clean(workshop: Workshop, request: dict[str, Any]) -> None:
     workshop.spool.remove(request["upload"])
-    (workshop.checkpoints / f"{DBOS.workflow_id}.json").unlink(missing_ok=True)
+    assert DBOS.workflow_id is not None
+    workshop.checkpoint(DBOS.workflow_id).unlink(missing_ok=True)
 
 
 def _failed(job: str | None, error: LinserveError, version: int | None = None) -> JobFailed:

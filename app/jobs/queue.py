@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from app.errors import Conflict, InvalidInput, JobNotFound, KeyReused, QueueFull, Unavailable
+from app.jobs.database import APPLICATION_VERSION, PROGRESS, QUEUE, WORKFLOW, prepare
 from app.jobs.job import Failure, Job, Progress, Status
 from app.jobs.spool import Spool
 from app.jobs.training_request import TrainingRequest
@@ -63,8 +64,6 @@ class JobQueue:
             if self._client is None:
                 from dbos import DBOSClient, DBOSPortableJSONSerializer
 
-                from app.jobs.database import prepare
-
                 prepare(self._url)
                 self._client = DBOSClient(
                     system_database_url=self._url,
@@ -84,7 +83,7 @@ class JobQueue:
         """Raises QueueFull where as many jobs wait as may."""
         with _reaching():
             waiting = self.connect().list_queued_workflows(
-                queue_name=_constants().QUEUE, status="ENQUEUED", limit=self._max_queued + 1, load_input=False
+                queue_name=QUEUE, status="ENQUEUED", limit=self._max_queued + 1, load_input=False
             )
         if len(waiting) >= self._max_queued:
             raise QueueFull(f"{self._max_queued} training jobs are waiting already.")
@@ -105,15 +104,16 @@ class JobQueue:
         A job of that id that exists already is returned as it is, and this request's rows are removed; KeyReused
         where it was asked for something else.
         """
-        constants = _constants()
+        from dbos import WorkflowSerializationFormat  # as in `connect`
+
         with _reaching():
             self.connect().enqueue(
                 {
-                    "workflow_name": constants.WORKFLOW,
-                    "queue_name": constants.QUEUE,
+                    "workflow_name": WORKFLOW,
+                    "queue_name": QUEUE,
                     "workflow_id": job_id,
-                    "app_version": constants.APPLICATION_VERSION,
-                    "serialization_type": _portable(),
+                    "app_version": APPLICATION_VERSION,
+                    "serialization_type": WorkflowSerializationFormat.PORTABLE,
                 },
                 request.to_json(),
             )
@@ -135,7 +135,7 @@ class JobQueue:
         offset, end = _position(token)
         with _reaching():
             found = self.connect().list_workflows(
-                name=_constants().WORKFLOW,
+                name=WORKFLOW,
                 status=[name for name, meaning in _STATUS.items() if meaning == status] if status else None,
                 end_time=end,
                 sort_desc=True,
@@ -158,7 +158,7 @@ class JobQueue:
                 self.connect().cancel_workflow(job_id)
                 # The trainer records that it publishes only while the job is not cancelled, so one of the two is first.
                 if self._reported(job_id).get("progress", {}).get("phase") == "publishing":
-                    self.connect().resume_workflow(job_id, queue_name=_constants().QUEUE)
+                    self.connect().resume_workflow(job_id, queue_name=QUEUE)
                     raise Conflict("The job is publishing its version already.")
         status = self._status(job_id)
         if job.status == Status.QUEUED:
@@ -169,7 +169,7 @@ class JobQueue:
         found = []
         if re.fullmatch(JOB_ID, job_id):
             with _reaching():
-                found = self.connect().list_workflows(workflow_ids=[job_id], name=_constants().WORKFLOW)
+                found = self.connect().list_workflows(workflow_ids=[job_id], name=WORKFLOW)
         if not found:
             raise JobNotFound("There is no such job.")
         return found[0]
@@ -177,7 +177,7 @@ class JobQueue:
     def _reported(self, job_id: str) -> dict[str, Any]:
         """What the trainer reported last: progress and loss curve."""
         with _reaching():
-            return self.connect().get_event(job_id, _constants().PROGRESS, timeout_seconds=0) or {}
+            return self.connect().get_event(job_id, PROGRESS, timeout_seconds=0) or {}
 
     def _job(self, status: "WorkflowStatus", *, brief: bool = False) -> Job:
         meaning = _STATUS[status.status]
@@ -211,18 +211,6 @@ def _reaching() -> Iterator[None]:
     except (SQLAlchemyError, sqlite3.Error, OSError) as error:
         _log.error("job database out of reach", extra={"reason": str(error)})
         raise Unavailable("The job database cannot be reached. Predictions go on; training has to wait.") from None
-
-
-def _constants() -> Any:
-    from app.jobs import database  # it imports DBOS
-
-    return database
-
-
-def _portable() -> Any:
-    from dbos import WorkflowSerializationFormat
-
-    return WorkflowSerializationFormat.PORTABLE
 
 
 def _request(status: "WorkflowStatus") -> TrainingRequest:

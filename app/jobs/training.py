@@ -41,6 +41,10 @@ class Workshop:
     spool: Spool
     checkpoints: Path
 
+    def checkpoint(self, job: str) -> Path:
+        """The file in which a job's descent goes on."""
+        return self.checkpoints / f"{job}.json"
+
 
 def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker: Tracker) -> ModelCard:
     """Train and publish one version, without promoting it. The same request publishes once, however often it is run.
@@ -62,7 +66,7 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
     if isinstance(request.solver, Exact):
         trained = _solve(rows, request, base, tracker)
     else:
-        checkpoint = workshop.checkpoints / f"{job or request.upload}.json"
+        checkpoint = workshop.checkpoint(job or request.upload)
         trained = _descend(rows(), _with_weights(request, workshop.registry), checkpoint, tracker)
     better = _is_better(trained, request, workshop.registry) if request.promote == "if_better" else None
     tracker.point_of_no_return()
