@@ -19,10 +19,10 @@ from app.jobs.training_request import TrainingRequest
 from app.registry.model_card import ModelCard
 from app.registry.registry import Registry
 from app.registry.version_file import Version
-from app.regression.accumulator import summarise, summarise_folds
+from app.regression.accumulator import Accumulator, summarise, summarise_folds
 from app.regression.block import Block
 from app.regression.cross_validation import CrossValidation, Folds, relative_error
-from app.regression.least_squares import Fit, fit, why_no_inference
+from app.regression.least_squares import Fit, fit, is_optimal, why_no_inference
 from app.regression.linear_model import LinearModel
 from app.regression.metrics import training_metrics
 from app.regression.refinement import Refined, is_worthwhile, refine
@@ -145,12 +145,16 @@ def _solve(
 ) -> _Trained:
     solver = request.solver
     assert isinstance(solver, Exact)
+    accumulator: type[Accumulator] = Accumulator
+    if solver.device == "cuda":
+        # torch is loaded by the first job that needs it.
+        from app.regression.cuda_accumulator import CudaAccumulator as accumulator  # noqa: N813 - one or the other
     validation = None
     if request.folds is None:
-        statistics = summarise(rows())
+        statistics = summarise(rows(), accumulator)
         tracker.advance("fitting")
     else:
-        folds = Folds(summarise_folds(rows(), request.folds))
+        folds = Folds(summarise_folds(rows(), request.folds, accumulator))
         tracker.advance("fitting")
         statistics = folds.whole
         if request.choose_l2:
@@ -200,10 +204,13 @@ def _descend(blocks: Iterator[Block], solver: GradientDescent, checkpoint_path: 
         checkpoint.save(state, tracker.curve)
 
     end = gradient_descent(rows, statistics, solver, resume=resume, on_step=tracker.step, on_epoch=on_epoch)
-    no_intervals = "The model was trained by gradient descent, which stops short of the least-squares optimum."
     optimum = fit(statistics, Exact())
     residual_sums = statistics.residual_sums(end.weights, end.intercept)
-    return _Trained(end.weights, end.intercept, residual_sums, None, statistics, optimum, no_intervals, solver)
+    no_intervals = why_no_inference(statistics, optimum, Exact())
+    if not is_optimal(residual_sums, statistics, optimum):
+        no_intervals = "The model was trained by gradient descent, which stopped short of the least-squares optimum."
+    variances = optimum.variances if no_intervals is None else None
+    return _Trained(end.weights, end.intercept, residual_sums, variances, statistics, optimum, no_intervals, solver)
 
 
 def _gathered(blocks: Iterator[Block]) -> Block:
@@ -212,12 +219,16 @@ def _gathered(blocks: Iterator[Block]) -> Block:
     count = sum(len(block.x) for block in parts)
     if count == 0:
         raise InvalidInput("There are no rows to train on.")
-    rows = Block(*(np.empty((count, part.shape[1])) for part in (parts[0].x, parts[0].y)))
+    first = parts[0]
+    weights = None if first.weights is None else np.empty(count)
+    rows = Block(np.empty((count, first.x.shape[1])), np.empty((count, first.y.shape[1])), weights)
     start = 0
     while parts:
         block = parts.popleft()
-        end = start + len(block.x)
-        rows.x[start:end], rows.y[start:end], start = block.x, block.y, end
+        part = slice(start, start + len(block.x))
+        rows.x[part], rows.y[part], start = block.x, block.y, part.stop
+        if weights is not None:
+            weights[part] = block.weights
     return rows
 
 

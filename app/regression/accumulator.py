@@ -1,6 +1,7 @@
 """Rows to sufficient statistics, in one pass, as fast as memory gives them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,16 +12,18 @@ from app.errors import InvalidInput
 from app.regression.block import Block
 from app.regression.sufficient_statistics import Array, SufficientStatistics, centre, triangle
 
-CHUNK_BYTES = 1 << 18  # a chunk of columns that stays in the cache of one core while it is worked on
+CHUNK_BYTES = 1 << 19  # a chunk of columns that stays in the cache of one core while it is worked on
+# Condition of a factor below which the rows' own Gram matrix will do, at a loss of twice its digits: that of the
+# features, on which the coefficients depend, and that of all columns, on which the sum of squared residuals does.
+PLAIN_CONDITION, PLAIN_CONDITION_WITH_TARGETS = 10.0, 100.0
 MOST_CONDITION = 1e8  # of a factor that whitens; beyond it rows go through Householder QR
-MOST_DRIFT = 100.0  # condition of the whitened rows at which they are whitened anew
 
 # A chunk is too small to share: the threads of the BLAS of numpy and of that of scipy would but wait for each other.
 _BLAS = ThreadpoolController().select(user_api="blas")
 
 
-def summarise(blocks: Iterable[Block]) -> SufficientStatistics:
-    """The statistics of a stream of blocks.
+def summarise(blocks: Iterable[Block], begin: "Begin | None" = None) -> SufficientStatistics:
+    """The statistics of a stream of blocks; `begin` makes the accumulator that takes them in.
 
     Raises InvalidInput where no row has a weight, or where values are too large to be squared.
     """
@@ -29,7 +32,7 @@ def summarise(blocks: Iterable[Block]) -> SufficientStatistics:
         for block in blocks:
             weighted = _weighted_rows(block)
             if len(weighted.x):
-                accumulator = accumulator or Accumulator(weighted)
+                accumulator = accumulator or (begin or Accumulator)(weighted)
                 accumulator.add(weighted)
         if accumulator is None:
             raise InvalidInput("There are no rows to train on.")
@@ -38,7 +41,7 @@ def summarise(blocks: Iterable[Block]) -> SufficientStatistics:
     return statistics
 
 
-def summarise_folds(blocks: Iterable[Block], folds: int) -> list[SufficientStatistics]:
+def summarise_folds(blocks: Iterable[Block], folds: int, begin: "Begin | None" = None) -> list[SufficientStatistics]:
     """The statistics of each fold that has rows, row i being in fold i modulo `folds`; in one pass.
 
     Raises InvalidInput as `summarise` does.
@@ -52,7 +55,7 @@ def summarise_folds(blocks: Iterable[Block], folds: int) -> list[SufficientStati
                 weights = None if block.weights is None else block.weights[part]
                 mine = _weighted_rows(Block(block.x[part], block.y[part], weights))
                 if len(mine.x):
-                    accumulators[fold] = accumulator = accumulators[fold] or Accumulator(mine)
+                    accumulators[fold] = accumulator = accumulators[fold] or (begin or Accumulator)(mine)
                     accumulator.add(mine)
             rows += len(block.x)
         found = [accumulator.statistics() for accumulator in accumulators if accumulator]
@@ -77,26 +80,28 @@ def _weighted_rows(block: Block) -> Block:
 
 
 class Accumulator:
-    """Adds up the Gram matrix of whitened rows: preconditioned CholeskyQR.
+    """Adds up the Gram matrix of the rows, whitened where they need it: preconditioned CholeskyQR.
 
     A factor R0 of the rows so far whitens those that follow: W = Z R0^-1 has a condition near 1, so that its Gram
     matrix loses nothing, and R = chol(I + W'W) R0 is the factor of all of them, as accurate as Householder QR for
     about twice the work of a Gram matrix (Fukaya, Kannan, Nakatsukasa, Yamamoto and Yanagisawa, 2020, use the same
-    remedy). Where R0 is too near to singular to whiten with, rows go through Householder QR. Which way is taken is
-    decided by the condition of the rows themselves.
+    remedy). Where the columns are nearly orthogonal as they are, R = chol(R0'R0 + Z'Z) will do; where R0 is too near
+    to singular to whiten with, rows go through Householder QR. Which way is taken is decided by the condition of the
+    rows themselves.
     """
 
-    def __init__(self, first: Block) -> None:
+    def __init__(self, first: Block, chunk_bytes: int | None = None) -> None:
         self._features = first.x.shape[1]
         width = self._features + first.y.shape[1] + 1
-        self._chunk = max(2 * width, CHUNK_BYTES // (8 * width))
+        self._chunk = max(2 * width, (CHUNK_BYTES if chunk_bytes is None else chunk_bytes) // (8 * width))
         beginning = np.hstack([first.x[: self._chunk], first.y[: self._chunk]])
         self._shift, self._scale = centre(beginning)
         self._rows = 0
         self._columns = np.empty((width, self._chunk))  # feature-major: each column of the data lies together
         # Of the rows [1, z - shift] before those in the Gram matrix. Their scales do not matter to either way.
         self._factor = np.zeros((width, width))
-        self._gram: Array | None = None  # of rows whitened by the factor, whose own rows count in it as the identity
+        self._whiten = False
+        self._gram: Array | None = None  # of the rows, those before among them; whitened by the factor where they are
         self._minimum = np.full(self._features, np.inf)
         self._maximum = np.full(self._features, -np.inf)
         self._next_check = 0
@@ -104,16 +109,10 @@ class Accumulator:
     def add(self, block: Block) -> None:
         """Take in a block of at least one row, all of whose weights are positive."""
         for start in range(0, len(block.x), self._chunk):
-            columns = self._shifted(block, slice(start, start + self._chunk))
-            self._rows += columns.shape[1]
-            if self._gram is None:
-                self._restart(triangle(np.vstack([self._factor, columns.T])))
-            else:
-                # (m, d) in Fortran's order is what (d, m) is in C's: solved in place, without a copy.
-                whitened = dtrsm(1.0, self._factor, columns.T, side=1, overwrite_b=1).T
-                self._gram += whitened @ whitened.T
-                if self._rows >= self._next_check:
-                    self._check()
+            part = slice(start, start + self._chunk)
+            self._take(Block(block.x[part], block.y[part], None if block.weights is None else block.weights[part]))
+            if self._gram is not None and self._rows >= self._next_check:
+                self._check()
 
     def statistics(self) -> SufficientStatistics:
         return SufficientStatistics(
@@ -127,42 +126,71 @@ class Accumulator:
             maximum=self._maximum,
         )
 
-    def _shifted(self, block: Block, part: slice) -> Array:
-        x, y = block.x[part].T, block.y[part].T
-        rows = x.shape[1]
-        columns = self._columns if rows == self._chunk else np.empty((len(self._columns), rows))
-        p = self._features
+    def _take(self, chunk: Block) -> None:
+        """Take in rows that are no more than a chunk."""
+        rows, p = len(chunk.x), self._features
+        columns = self._columns if rows == self._chunk else np.empty((len(self._factor), rows))
         columns[0] = 1.0
-        columns[1 : p + 1] = x
-        columns[p + 1 :] = y
-        np.minimum(self._minimum, columns[1 : p + 1].min(axis=1), out=self._minimum)
-        np.maximum(self._maximum, columns[1 : p + 1].max(axis=1), out=self._maximum)
+        columns[1 : p + 1] = chunk.x.T
+        columns[p + 1 :] = chunk.y.T
+        self._observe(rows, columns[1 : p + 1].min(axis=1), columns[1 : p + 1].max(axis=1))
         columns[1:] -= self._shift[:, np.newaxis]
-        if block.weights is not None:
-            columns *= np.sqrt(block.weights[part])
-        return columns
+        if chunk.weights is not None:
+            columns *= np.sqrt(chunk.weights)
+        if self._gram is None:
+            self._take_by_householder(columns.T)
+            return
+        if self._whiten:
+            # (m, d) in Fortran's order is what (d, m) is in C's: solved in place, without a copy.
+            columns = dtrsm(1.0, self._factor, columns.T, side=1, overwrite_b=1).T
+        self._gram += columns @ columns.T
+
+    def _observe(self, rows: int, minimum: Array, maximum: Array) -> None:
+        self._rows += rows
+        np.minimum(self._minimum, minimum, out=self._minimum)
+        np.maximum(self._maximum, maximum, out=self._maximum)
+
+    def _take_by_householder(self, rows: Array) -> None:
+        self._restart(triangle(np.vstack([self._factor, rows])))
 
     def _check(self) -> None:
         """Whiten anew where the rows since came to lie otherwise than those that whiten."""
-        assert self._gram is not None
-        eigenvalues = np.linalg.eigvalsh(self._gram)
-        if eigenvalues[-1] < MOST_DRIFT * eigenvalues[0]:
+        if self._is_plain(self._gained_factor()):
             self._next_check = 2 * self._rows
         else:
             self._restart(self._whole_factor())
 
+    def _is_plain(self, factor: Array) -> bool:
+        """Whether a Gram matrix with this factor is as good as the factor."""
+        whole = _condition(factor)
+        if whole < PLAIN_CONDITION:
+            return True
+        inputs = self._features + 1
+        return whole < PLAIN_CONDITION_WITH_TARGETS and _condition(factor[:inputs, :inputs]) < PLAIN_CONDITION
+
     def _restart(self, factor: Array) -> None:
         self._factor = factor
-        self._gram = np.eye(len(factor)) if _condition(factor) < MOST_CONDITION else None
+        self._whiten = not self._is_plain(factor)
+        if self._whiten:
+            self._gram = np.eye(len(factor)) if _condition(factor) < MOST_CONDITION else None
+        else:
+            self._gram = factor.T @ factor
         self._next_check = 2 * self._rows
 
     def _whole_factor(self) -> Array:
         if self._gram is None:
             return self._factor
+        return self._gained_factor() @ self._factor if self._whiten else self._gained_factor()
+
+    def _gained_factor(self) -> Array:
+        assert self._gram is not None
         try:
-            return np.asarray(np.linalg.cholesky(self._gram, upper=True) @ self._factor)
+            return np.asarray(np.linalg.cholesky(self._gram, upper=True))
         except np.linalg.LinAlgError:  # values beyond all squares; the caller sees them in the factor
             return np.full_like(self._factor, np.inf)
+
+
+Begin: TypeAlias = Callable[[Block], Accumulator]
 
 
 def _condition(factor: Array) -> float:

@@ -1,9 +1,9 @@
 """Gradient descent in torch, the notebook's way: nn.Linear, F.mse_loss, torch.optim.SGD."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ import torch.nn.functional as F  # noqa: N812 - its usual name
 from torch import Tensor, nn
 
 from app.errors import DeviceUnavailable, Diverged
+from app.regression.accumulator import summarise
 from app.regression.block import Block
 from app.regression.learning_rate import feature_scale, largest_learning_rate
 from app.regression.solvers import GradientDescent, Start
@@ -89,9 +90,9 @@ def gradient_descent(
             optimizer.state[parameter]["momentum_buffer"] = torch.from_numpy(velocity.copy()).to(device)
     few_rows = options.batch_size is not None and options.batch_size >= statistics.rows and not options.held_out
     if rows is not None and options.needs_rows and not few_rows:
-        objective: _Objective = _Rows(rows, options, mean, scale, device)
+        batches: _Batches = _RowBatches(rows, options, mean, scale, device)
     else:
-        objective = _FullBatch(statistics, mean, scale, device)
+        batches = _FullBatch(statistics, mean, scale, device)
     # Every prediction of a constant beats this; a run that loses to it tenfold is not on its way down.
     ceiling = 10 * float(statistics.total_sums().mean() / statistics.weight)
 
@@ -101,14 +102,13 @@ def gradient_descent(
         on_epoch(state)
         return state
 
-    state = check(resume or _state(model, optimizer, objective, None))
+    state = check(resume or _state(model, optimizer, batches, None))
     while state.epoch < options.epochs and not _out_of_patience(state, options):
-        for loss in objective.batches(model, state.epoch):
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+        for batch in batches.of_epoch(state.epoch):
+            batch.set_gradients(model)
             optimizer.step()
             on_step()
-        state = check(_state(model, optimizer, objective, state))
+        state = check(_state(model, optimizer, batches, state))
     if options.batch_size is None and not options.momentum and state.loss > state.first_loss * (1 + 1e-9) + TINY:
         raise _diverged(state, statistics, options)
     if options.patience is not None:
@@ -117,77 +117,95 @@ def gradient_descent(
     return replace(state, weights=weights, intercept=state.intercept - weights @ mean)
 
 
-class _Objective(Protocol):
-    """What is descended: the mean squared error, over all rows and targets."""
+class _Batch(NamedTuple):
+    """Rows [w, w x, w y] with w the square root of their weight: (m, 1 + p + k). A factor R stands for its rows."""
 
-    def loss(self, model: nn.Linear) -> Tensor: ...
+    rows: Tensor
+    weight: float  # of all rows together, by which the mean is taken
 
-    def watched(self, model: nn.Linear, loss: float) -> float:
-        """The loss that patience watches, `loss` being that of the training rows."""
+    def loss(self, model: nn.Linear) -> float:
+        """Mean squared error over rows and targets."""
+        error = self._error(model)
+        return float((error * error).sum()) / (self.weight * error.shape[1])
 
-    def batches(self, model: nn.Linear, epoch: int) -> Iterator[Tensor]:
-        """The losses whose gradients are stepped down in this epoch, each taken when the step before it is done."""
+    def set_gradients(self, model: nn.Linear) -> None:
+        """Those of F.mse_loss; written out, a step costs a small part of what automatic differentiation takes."""
+        error = self._error(model)
+        error *= 2 / (self.weight * error.shape[1])
+        features = model.in_features
+        model.weight.grad = error.T @ self.rows[:, 1 : features + 1]
+        model.bias.grad = error.T @ self.rows[:, 0]
+
+    def _error(self, model: nn.Linear) -> Tensor:
+        features = model.in_features
+        predictions = F.linear(self.rows[:, 1 : features + 1], model.weight.detach())
+        predictions.addcmul_(self.rows[:, :1], model.bias.detach())
+        return predictions.sub_(self.rows[:, features + 1 :])
+
+
+class _Batches(Protocol):
+    """What is descended: all rows together, their losses, and the batches an epoch takes them in."""
+
+    whole: _Batch
+    watched: _Batch  # whose loss patience watches
+
+    def of_epoch(self, epoch: int) -> Iterable[_Batch]: ...
 
 
 class _FullBatch:
     """All rows at once, by their factor R: |[1, X] w - Y|^2 is |R_x w - R_y|^2, whatever the number of rows."""
 
     def __init__(self, statistics: SufficientStatistics, mean: Array, scale: Array, device: torch.device) -> None:
-        p, k = statistics.features, statistics.targets
-        factor = statistics.factor_in(np.concatenate([mean, np.zeros(k)]), np.concatenate([scale, np.ones(k)]))
-        columns = torch.from_numpy(np.ascontiguousarray(factor)).to(device)
-        self._ones, self._inputs, self._targets = columns[:, :1], columns[:, 1 : p + 1], columns[:, p + 1 :]
-        self._size = statistics.weight * k
+        self.whole = self.watched = _factor_of(statistics, mean, scale, device)
 
-    def loss(self, model: nn.Linear) -> Tensor:
-        predictions = F.linear(self._inputs, model.weight) + self._ones * model.bias
-        return F.mse_loss(predictions, self._targets, reduction="sum") / self._size
-
-    def watched(self, model: nn.Linear, loss: float) -> float:  # noqa: ARG002 - no row is held out here
-        return loss
-
-    def batches(self, model: nn.Linear, epoch: int) -> Iterator[Tensor]:  # noqa: ARG002 - each epoch is the same
-        yield self.loss(model)
+    def of_epoch(self, epoch: int) -> Iterable[_Batch]:  # noqa: ARG002 - each is the same
+        return [self.whole]
 
 
-class _Rows:
+class _RowBatches:
     """The rows themselves on the device, in batches; some of them held out."""
 
     def __init__(self, rows: Block, options: GradientDescent, mean: Array, scale: Array, device: torch.device) -> None:
-        generator = torch.Generator().manual_seed(options.seed)
-        inputs = torch.from_numpy((rows.x - mean) / scale if options.standardize else rows.x)
-        order = torch.arange(len(inputs))
-        held_out = round(options.held_out * len(inputs))
-        if held_out:
-            order = torch.randperm(len(inputs), generator=generator)
-        kept, out = order[held_out:], order[:held_out]
-        targets = torch.from_numpy(rows.y)
-        self._inputs, self._targets = inputs[kept].to(device), targets[kept].to(device)
-        self._held_out = (inputs[out].to(device), targets[out].to(device)) if held_out else None
         self._options = options
+        order = torch.arange(len(rows.x))
+        held_out = round(options.held_out * len(rows.x))
+        if held_out:
+            order = torch.randperm(len(rows.x), generator=torch.Generator().manual_seed(options.seed))
+        kept = _part(rows, order[held_out:])
+        # The losses of many rows are those of their factors.
+        self.whole = self.watched = _factor_of(summarise([kept]), mean, scale, device)
+        if held_out:
+            self.watched = _factor_of(summarise([_part(rows, order[:held_out])]), mean, scale, device)
+        self._mean_weight = self.whole.weight / len(kept.x)
+        columns = np.empty((len(kept.x), 1 + kept.x.shape[1] + kept.y.shape[1]))
+        columns[:, 0] = 1.0
+        columns[:, 1 : len(scale) + 1] = (kept.x - mean) / scale if options.standardize else kept.x
+        columns[:, len(scale) + 1 :] = kept.y
+        if kept.weights is not None:
+            columns *= np.sqrt(kept.weights)[:, np.newaxis]
+        self._rows = torch.from_numpy(columns).to(device)
 
-    def loss(self, model: nn.Linear) -> Tensor:
-        return F.mse_loss(model(self._inputs), self._targets)
+    def of_epoch(self, epoch: int) -> Iterable[_Batch]:
+        count, size = len(self._rows), self._options.batch_size
+        if size is None or size >= count:
+            return [self.whole]
+        rows = self._rows
+        if self._options.shuffle:
+            generator = torch.Generator().manual_seed(self._options.seed * 1_000_003 + epoch)
+            # Gathered once an epoch, the batches are views: a gather for each would cost as much as its step.
+            rows = rows[torch.randperm(count, generator=generator).to(rows.device)]
+        return (_Batch(part, len(part) * self._mean_weight) for part in torch.split(rows, size))
 
-    def watched(self, model: nn.Linear, loss: float) -> float:
-        if self._held_out is None:
-            return loss
-        with torch.no_grad():
-            return F.mse_loss(model(self._held_out[0]), self._held_out[1]).item()
 
-    def batches(self, model: nn.Linear, epoch: int) -> Iterator[Tensor]:
-        rows, size = len(self._inputs), self._options.batch_size or len(self._inputs)
-        if size >= rows:
-            yield self.loss(model)
-            return
-        generator = torch.Generator().manual_seed(self._options.seed * 1_000_003 + epoch)
-        order = torch.randperm(rows, generator=generator) if self._options.shuffle else torch.arange(rows)
-        order = order.to(self._inputs.device)
-        # Gathered once an epoch, the batches are views: a gather for each would cost as much as its step.
-        inputs, targets = self._inputs[order], self._targets[order]
-        for start in range(0, rows, size):
-            batch = slice(start, start + size)
-            yield F.mse_loss(model(inputs[batch]), targets[batch])
+def _part(rows: Block, order: Tensor) -> Block:
+    chosen = order.numpy()
+    return Block(rows.x[chosen], rows.y[chosen], None if rows.weights is None else rows.weights[chosen])
+
+
+def _factor_of(statistics: SufficientStatistics, mean: Array, scale: Array, device: torch.device) -> _Batch:
+    k = statistics.targets
+    factor = statistics.factor_in(np.concatenate([mean, np.zeros(k)]), np.concatenate([scale, np.ones(k)]))
+    return _Batch(torch.from_numpy(np.ascontiguousarray(factor)).to(device), statistics.weight)
 
 
 def _initial(options: GradientDescent, resume: Descent | None, mean: Array, scale: Array, *, targets: int) -> nn.Linear:
@@ -208,11 +226,10 @@ def _initial(options: GradientDescent, resume: Descent | None, mean: Array, scal
     return model
 
 
-def _state(model: nn.Linear, optimizer: torch.optim.SGD, objective: _Objective, before: Descent | None) -> Descent:
+def _state(model: nn.Linear, optimizer: torch.optim.SGD, batches: _Batches, before: Descent | None) -> Descent:
     """Where the run stands now, an epoch after `before`."""
-    with torch.no_grad():
-        loss = objective.loss(model).item()
-    watched = objective.watched(model, loss)
+    loss = batches.whole.loss(model)
+    watched = loss if batches.watched is batches.whole else batches.watched.loss(model)
     weights, intercept = _array(model.weight), _array(model.bias)
     velocities = (optimizer.state.get(parameter, {}).get("momentum_buffer") for parameter in model.parameters())
     weight_velocity, intercept_velocity = (

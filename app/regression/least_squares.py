@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from app.regression.solvers import Exact
 from app.regression.sufficient_statistics import Array, SufficientStatistics, triangle
 
+MOST_EXCESS = 1e-4  # a hundredth of a standard error
+
 
 @dataclass(frozen=True, eq=False)
 class Design:
@@ -145,3 +147,14 @@ def why_no_inference(statistics: SufficientStatistics, fitted: Fit, solver: Exac
     if statistics.count <= coefficients:
         return f"{statistics.count:g} rows leave nothing to estimate the error of {coefficients} coefficients from."
     return None
+
+
+def is_optimal(residual_sums: Array, statistics: SufficientStatistics, optimum: Fit) -> bool:
+    """Whether weights with these residual sums, (k,), are the optimum for all that inference can tell.
+
+    Where the excess over the optimum's residual sum is E s^2, no prediction is further from the optimum's than sqrt(E)
+    of its own standard error (Cauchy-Schwarz in the metric of the cross products).
+    """
+    freedom = statistics.count - statistics.features - optimum.design.intercept
+    excess = residual_sums - optimum.residual_sums
+    return bool((excess * freedom <= MOST_EXCESS * optimum.residual_sums).all())

@@ -9,11 +9,12 @@ class Exact(Struct, frozen=True, tag_field="kind", tag="exact"):
     """The least-squares optimum, found at once from the sufficient statistics.
 
     `l2` is the ridge penalty on standardised columns: l2 * sum((weight_j * deviation_j)^2) is added to the sum of
-    squared residuals, the intercept stays free.
+    squared residuals, the intercept stays free. On `device` the rows are summarised.
     """
 
     l2: float = 0.0
     fit_intercept: bool = True
+    device: Literal["cpu", "cuda"] = "cpu"
 
 
 class Start(Struct, frozen=True, omit_defaults=True):

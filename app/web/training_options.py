@@ -40,9 +40,10 @@ class ExactOptions(Options):
         0, description="Ridge penalty on standardised columns; the intercept is free. `auto` cross-validates a path."
     )
     fit_intercept: bool = True
+    device: Literal["cpu", "cuda"] = Field("cpu", description="Where rows are summarised: `cuda` for wide ones.")
 
     def solver(self, current: int | None) -> Solver:  # noqa: ARG002 - where it starts makes no difference here
-        return Exact(l2=0.0 if self.l2 == "auto" else self.l2, fit_intercept=self.fit_intercept)
+        return Exact(l2=0.0 if self.l2 == "auto" else self.l2, fit_intercept=self.fit_intercept, device=self.device)
 
 
 class StartOptions(Options):
@@ -213,6 +214,9 @@ def from_query(query: QueryParams) -> FileOptions:
         raise invalid(error) from None
 
 
+_DESCENT_FIELDS = [name for name in GradientDescentOptions.model_fields if name not in ("kind", "device")]
+
+
 def query_parameters() -> list[dict[str, Any]]:
     """The query parameters for the OpenAPI document."""
     found = [
@@ -230,7 +234,8 @@ def query_parameters() -> list[dict[str, Any]]:
         ("promote", "`always`, `if_better` or `never`."),
         ("solver", "`exact` or `gradient_descent`; its options are parameters beside it."),
         *((name, "Option of the exact solver.") for name in ("l2", "fit_intercept")),
-        *((name, "Option of gradient descent.") for name in GradientDescentOptions.model_fields if name != "kind"),
+        ("device", "Where rows are summarised or descended: `cpu`, `cuda` or, for gradient descent, `auto`."),
+        *((name, "Option of gradient descent.") for name in _DESCENT_FIELDS),
     ]
     note = " For CSV bodies; in JSON it stands in the body."
     return [

@@ -13,7 +13,7 @@ from app.registry.version_file import Version
 from app.regression.solvers import GradientDescent, Solver, Start
 from app.regression.terms import parse_terms
 from app.web.services import Services
-from app.web.training_options import ExactOptions, FileOptions, TrainingOptions, TrainRequest
+from app.web.training_options import FileOptions, TrainingOptions, TrainRequest
 
 # Names of features, terms and targets.
 Columns: TypeAlias = tuple[Sequence[str], Sequence[str], Sequence[str]]
@@ -43,8 +43,6 @@ def request_of(
     current = current_version(found, options)
     terms = _terms(options, current, features)
     _check_mode(options, current, (features, terms, targets))
-    if weight is not None and not isinstance(options.solver, ExactOptions):
-        raise InvalidInput.at("/solver/kind", "Weights need the exact solver.")
     return TrainingRequest(
         model=options.model or found.default_model,
         upload=upload,
@@ -134,9 +132,9 @@ def _solver(found: Services, options: TrainingOptions, current: Version | None, 
     """The solver as it is recorded, once its device and its start are known to exist and fit."""
     model = options.model or found.default_model
     solver = options.solver.solver(current.card.version if current else None)
+    check_device(found.capabilities, solver.device)
     if not isinstance(solver, GradientDescent):
         return solver
-    check_device(found.capabilities, solver.device)
     start = solver.start
     if isinstance(start, Start) and start.version is not None:
         try:

@@ -149,6 +149,17 @@ def test_gradient_descent_publishes_where_it_ended_and_how_far_from_the_optimum(
     assert (card.rows, card.rank) == (15, 4)
 
 
+def test_a_descent_that_came_to_the_optimum_has_its_intervals(workshop: Workshop) -> None:
+    exact = train(request(workshop, Exact()), "exact", workshop, tracker())
+    solver = msgspec.structs.replace(ON_CPU, epochs=2000, learning_rate=0.5, standardize=True)
+    near = train(request(workshop, solver), "near", workshop, tracker())
+    far = train(request(workshop, msgspec.structs.replace(solver, epochs=20)), "far", workshop, tracker())
+    assert near.no_intervals is None
+    assert far.no_intervals is not None
+    expected, found = (workshop.registry.version("crop", card.version).model for card in (exact, near))
+    assert_allclose(found.interval(X, 0.95), expected.interval(X, 0.95), rtol=1e-6)
+
+
 def test_the_reference_losses_of_the_notebook_come_out_of_a_training(workshop: Workshop, seconds_fly: None) -> None:
     start = Start(weights=[[0.9887, -0.6828, -0.3289], [-0.0954, -0.1854, -0.6360]], intercept=[1.0996, 0.1550])
     solver = msgspec.structs.replace(ON_CPU, epochs=202, learning_rate=1e-5, start=start)

@@ -14,6 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from app.errors import DeviceUnavailable, Diverged
+from app.regression.accumulator import summarise
 from app.regression.block import Block
 from app.regression.gradient_descent import Descent, choose_device, gradient_descent
 from app.regression.learning_rate import largest_learning_rate
@@ -376,6 +377,53 @@ def test_full_batches_from_the_statistics_alone_follow_the_loop_over_the_rows(
     )
 
     assert losses == pytest.approx(torch_trace(ALL_ROWS, options), rel=1e-9)
+
+
+@pytest.mark.parametrize("batch_size", [None, 6])
+@pytest.mark.parametrize("standardize", [False, True])
+def test_a_row_of_weight_three_steps_like_three_rows(batch_size: int | None, standardize: bool) -> None:
+    x, y = ALL_ROWS
+    weights = np.tile([1.0, 3.0, 2.0], 5)
+    repeated = np.repeat(np.arange(15), weights.astype(int))
+    # Batches of as many whole rows hold as many repeated ones: 6 rows of these weights are 12.
+    options = replace(
+        ON_CPU,
+        epochs=20,
+        batch_size=batch_size,
+        shuffle=False,
+        standardize=standardize,
+        learning_rate=0.05 if standardize else 1e-5,
+    )
+    twice = replace(options, batch_size=batch_size and 2 * batch_size)
+    weighted = Block(x, y, weights)
+
+    found = gradient_descent(weighted, summarise([weighted]), options)
+    expected = descend((x[repeated], y[repeated]), twice)
+
+    assert_allclose(found.weights, expected.weights, rtol=1e-9)
+    assert_allclose(found.intercept, expected.intercept, rtol=1e-9)
+    assert found.loss == pytest.approx(expected.loss, rel=1e-9)
+
+
+def test_batches_follow_the_notebooks_loop_with_automatic_differentiation() -> None:
+    x, y = (torch.from_numpy(part) for part in ALL_ROWS)
+    model = torch.nn.Linear(3, 2, dtype=torch.float64)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-5, momentum=0.9, weight_decay=0.1)
+    start = Start(weights=model.weight.tolist(), intercept=model.bias.tolist())
+    for _ in range(30):
+        for batch in range(0, 15, 4):
+            loss = torch.nn.functional.mse_loss(model(x[batch : batch + 4]), y[batch : batch + 4])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    options = replace(
+        ON_CPU, epochs=30, batch_size=4, shuffle=False, start=start, learning_rate=1e-5, momentum=0.9, weight_decay=0.1
+    )
+
+    end = descend(ALL_ROWS, options)
+
+    assert_allclose(end.weights, model.weight.tolist(), rtol=1e-10)
+    assert_allclose(end.intercept, model.bias.tolist(), rtol=1e-10)
 
 
 def test_momentum_survives_an_interruption_to_the_last_bit() -> None:

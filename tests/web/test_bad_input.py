@@ -134,6 +134,7 @@ CASES = [
     descent("a learning rate of 0", "greater than 0", "/solver/learning_rate", learning_rate=0),
     descent("a batch of 0", "greater than or equal to 1", "/solver/batch_size", batch_size=0),
     descent("CUDA where there is none", "no CUDA device", None, device="cuda"),
+    train("the exact solver on CUDA where there is none", "no CUDA device", None, solver={"kind": "exact", "device": "cuda"}),
     descent("an unknown device", "'cuda'", "/solver/device", device=MARK),
     descent("a start that is no start", "'random' or 'current'", "/solver/start", start=MARK),
     descent("a start from a version that is not there", "no version 99", "/solver/start/version", start={"version": 99}),

@@ -26,7 +26,7 @@ def test_the_card_of_the_current_version_says_all_that_is_known(versioned: Servi
     assert card["rank"] == 4
     assert card["ranges"]["temp"] == [68, 102]
     assert card["parent"] == 2
-    assert card["solver"] == {"kind": "exact", "l2": 0, "fit_intercept": True}
+    assert card["solver"] == {"kind": "exact", "l2": 0, "fit_intercept": True, "device": "cpu"}
     for target in card["targets"]:
         for name in ("intercept", *card["features"]):
             low, high = card["confidence_intervals"][target][name]

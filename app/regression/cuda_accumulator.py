@@ -1,0 +1,43 @@
+"""Rows to sufficient statistics on a CUDA device: the accumulator's own way, in torch."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from app.errors import DeviceUnavailable
+from app.regression.accumulator import Accumulator
+from app.regression.block import Block
+from app.regression.sufficient_statistics import Array
+
+CHUNK_BYTES = 1 << 26  # of columns: enough work for the device, and little of its memory
+
+
+class CudaAccumulator(Accumulator):
+    """Shifts, whitens and multiplies on the device, in float64, which TF32 does not touch.
+
+    The decisions, on matrices of a column's width, stay with the CPU, and so do rows that need Householder QR.
+    Raises DeviceUnavailable where there is no such device.
+    """
+
+    def __init__(self, first: Block, device: str = "cuda") -> None:
+        if device == "cuda" and not torch.cuda.is_available():
+            raise DeviceUnavailable('There is no CUDA device on the training machine; "cpu" will do.')
+        super().__init__(first, CHUNK_BYTES)
+        self._device = torch.device(device)
+
+    def _take(self, chunk: Block) -> None:
+        inputs, targets = self._on_device(chunk.x), self._on_device(chunk.y)
+        self._observe(len(chunk.x), inputs.amin(dim=0).cpu().numpy(), inputs.amax(dim=0).cpu().numpy())
+        rows = torch.hstack([torch.ones_like(inputs[:, :1]), inputs, targets])
+        rows[:, 1:] -= self._on_device(self._shift)
+        if chunk.weights is not None:
+            rows *= self._on_device(np.sqrt(chunk.weights))[:, None]
+        if self._gram is None:
+            self._take_by_householder(rows.cpu().numpy())
+            return
+        if self._whiten:
+            rows = torch.linalg.solve_triangular(self._on_device(self._factor), rows, upper=True, left=False)
+        self._gram += (rows.T @ rows).cpu().numpy()
+
+    def _on_device(self, array: Array) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)
