@@ -26,9 +26,9 @@ def main() -> None:
         sys.exit(str(error))
     _die_with_parent()
     os.nice(NICENESS)
-    threads = str(settings.trainer_threads or max(1, (os.cpu_count() or 2) - 1))
+    threads = settings.trainer_threads or os.cpu_count() or 1
     # Read when numpy and torch are loaded, which is why nothing above loads them.
-    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = threads
+    os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
 
     from app.jobs.engine import serve
     from app.jobs.spool import Spool
@@ -42,7 +42,7 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, stop_soon)
     signal.signal(signal.SIGINT, stop_soon)
-    workshop = Workshop(Registry(settings.models), Spool(settings.spool), settings.checkpoints)
+    workshop = Workshop(Registry(settings.models), Spool(settings.spool), settings.checkpoints, threads)
     serve(settings.job_database_url, settings.executor, workshop, settings.capabilities, stop)
     os._exit(0)  # without waiting for the threads of a job under way
 

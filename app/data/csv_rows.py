@@ -1,30 +1,69 @@
-"""CSV to blocks of float64, read by pyarrow."""
+"""CSV, read by pyarrow: fast as long as nothing is unusual, then again, carefully, for the place of what is."""
 
 import csv
 import io
+import os
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
-import numpy as np
-from numpy.typing import NDArray
-
+from app.data.part import Columns, Part, Source, check_names, part_of, refusal
 from app.errors import Detail, InvalidInput
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 BLOCK_BYTES = 1 << 20  # a row has to fit into one
+PIECE_BYTES = 1 << 21  # parsed by one thread at a time
 
 
-def read_header(path: Path) -> list[str]:
+def csv_names(source: Source) -> list[str]:
     """The names in the first row.
 
     Raises InvalidInput where there is none, it is not UTF-8, or a name stands twice.
     """
-    with path.open("rb") as file:
-        start = file.read(BLOCK_BYTES)
+    return _header(_beginning(source))
+
+
+def read_csv(source: Source, columns: Columns, threads: int = 1) -> Iterator[Part]:
+    """The rows of a file with a header row.
+
+    Raises InvalidInput with the place of the first value that is missing, not a number or not finite. Rows count
+    from 1 as in a spreadsheet, the header being row 1; empty lines do not count.
+    """
+    beginning = _beginning(source)
+    header = _header(beginning)
+    check_names(header, columns)
+    given = 0
+    try:
+        for part in _read_fast(source, _body_start(beginning, header), header, columns, threads):
+            yield part
+            given += len(part.values)
+    except _UnusualError:
+        yield from _from_row(given, _read_carefully(source, header, columns))
+
+
+class _UnusualError(Exception):
+    """What only careful reading understands, or can name the place of."""
+
+
+def _beginning(source: Source) -> bytes:
+    with _opened(source) as file:
+        return file.read(BLOCK_BYTES)
+
+
+def _opened(source: Source) -> BinaryIO:
+    return source.open("rb") if isinstance(source, Path) else io.BytesIO(source)
+
+
+def _header(beginning: bytes) -> list[str]:
     try:
         # An incomplete character at the cut is no fault of the header's.
-        text = start.decode("utf-8-sig", errors="strict" if len(start) < BLOCK_BYTES else "ignore")
+        text = beginning.decode("utf-8-sig", errors="strict" if len(beginning) < BLOCK_BYTES else "ignore")
         names = next((row for row in csv.reader(io.StringIO(text, newline="")) if row), [])
     except (UnicodeDecodeError, csv.Error):
         raise InvalidInput("The file is not UTF-8 text with a header row.") from None
@@ -37,60 +76,123 @@ def read_header(path: Path) -> list[str]:
     return names
 
 
-def read_csv(path: Path, columns: Sequence[str]) -> Iterator[NDArray[np.float64]]:
-    """Blocks of rows, (n, len(columns)), columns in the given order, from a file with a header row.
+def _body_start(beginning: bytes, header: list[str]) -> int | None:
+    """Where the rows after the header begin; None where the header is more than a line."""
+    rest = beginning.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n")
+    line, newline, _ = rest.partition(b"\n")
+    plain = line.removesuffix(b"\r")
+    if not newline or b"\r" in plain or next(csv.reader([plain.decode()]), []) != header:
+        return None
+    return len(beginning) - len(rest) + len(line) + 1
 
-    Raises InvalidInput with the place of the first value that is missing, not a number or not finite. Rows count
-    from 1 as in a spreadsheet, the header being row 1; empty lines do not count.
-    """
-    import pyarrow as pa  # 25 MB and a tenth of a second, for whoever reads files
-    from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, open_csv
 
-    header = read_header(path)
-    missing = [name for name in columns if name not in header]
-    if missing:
-        raise InvalidInput("Columns are missing.", [Detail(f'No column "{name}".', row=1) for name in missing[:20]])
+def _read_fast(
+    source: Source, start: int | None, header: Sequence[str], columns: Columns, threads: int
+) -> Iterator[Part]:
+    """Pieces between line breaks, parsed side by side. Raises _UnusualError at whatever they cannot be parsed with."""
+    if start is None:
+        raise _UnusualError
+    with _opened(source) as file:
+        pieces = pairwise(_cuts(file, start))
+        if threads <= 1:
+            for begin, end in pieces:
+                yield _parse(_read_at(file, begin, end), header, columns)
+            return
+        with ThreadPoolExecutor(threads) as pool:
+            ahead: deque[Future[Part]] = deque()
+            for begin, end in pieces:
+                # Read here, in the file's order; at most so many pieces are in memory.
+                ahead.append(pool.submit(_parse, _read_at(file, begin, end), header, columns))
+                if len(ahead) > threads:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+
+
+def _cuts(file: BinaryIO, start: int) -> Iterator[int]:
+    """Places right after line breaks, a piece apart, from `start` to the end of the file."""
+    size = file.seek(0, os.SEEK_END)
+    yield start
+    while start < size:
+        start += PIECE_BYTES
+        if start < size:
+            newline = _read_at(file, start, start + BLOCK_BYTES).find(b"\n")
+            if newline < 0 and start + BLOCK_BYTES < size:
+                raise _UnusualError
+            start = size if newline < 0 else start + newline + 1
+        yield min(start, size)
+
+
+def _read_at(file: BinaryIO, begin: int, end: int) -> bytes:
+    file.seek(begin)
+    return file.read(end - begin)
+
+
+def _parse(piece: bytes, header: Sequence[str], columns: Columns) -> Part:
+    import pyarrow as pa
+    from pyarrow.csv import ParseOptions, ReadOptions, read_csv
+
+    if b'"' in piece:  # a line break may be one inside quotes
+        raise _UnusualError
+    try:
+        table = read_csv(
+            pa.py_buffer(piece),
+            read_options=ReadOptions(use_threads=False, block_size=len(piece) + 1, column_names=header),
+            parse_options=ParseOptions(quote_char=False),
+            convert_options=_conversion(columns, null_values=None if columns.missing else []),
+        )
+        return part_of(table.combine_chunks().to_batches()[0], columns, 0)
+    except (pa.ArrowInvalid, InvalidInput, IndexError):
+        raise _UnusualError from None
+
+
+def _conversion(columns: Columns, **options: object) -> "pa.csv.ConvertOptions":
+    import pyarrow as pa
+    from pyarrow.csv import ConvertOptions
+
+    types = dict.fromkeys(columns.numbers, pa.float64()) | dict.fromkeys(columns.keep, pa.string())
+    return ConvertOptions(include_columns=list(types), column_types=types, **options)
+
+
+def _read_carefully(source: Source, header: Sequence[str], columns: Columns) -> Iterator[Part]:
+    import pyarrow as pa
+    from pyarrow.csv import ParseOptions, ReadOptions, open_csv
+
     try:
         # One thread: only then does pyarrow say in which row it stumbled.
         reader = open_csv(
-            path,
+            str(source) if isinstance(source, Path) else pa.py_buffer(source),
             read_options=ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
             parse_options=ParseOptions(newlines_in_values=True),
-            convert_options=ConvertOptions(
-                include_columns=list(columns), column_types=dict.fromkeys(columns, pa.float64())
-            ),
+            convert_options=_conversion(columns),
         )
         row = 2
         for batch in reader:
-            block = np.empty((batch.num_rows, len(columns)))
-            for index, column in enumerate(batch.columns):
-                # Nulls (an empty cell, NA, NaN) come out as NaN.
-                block[:, index] = column.to_numpy(zero_copy_only=False)
-            if not np.isfinite(block).all():
-                at, index = (int(place) for place in np.argwhere(~np.isfinite(block))[0])
-                fault = "is missing" if np.isnan(block[at, index]) else "is not a finite number"
-                raise _refusal(f"The value {fault}.", row=row + at, column=columns[index])
-            yield block
+            yield part_of(batch, columns, row)
             row += batch.num_rows
     except pa.ArrowInvalid as error:
         raise _explanation(str(error), header) from None
 
 
-def _refusal(message: str, *, row: int, column: str | None = None) -> InvalidInput:
-    place = f'Row {row}, column "{column}"' if column else f"Row {row}"
-    return InvalidInput(f"{place}: {message}", [Detail(message, row=row, column=column)])
+def _from_row(first: int, parts: Iterator[Part]) -> Iterator[Part]:
+    """The parts without their first rows."""
+    for values, kept in parts:
+        skipped = min(first, len(values))
+        first -= skipped
+        if skipped < len(values):
+            yield Part(values[skipped:], kept.slice(skipped) if kept is not None else None)
 
 
 def _explanation(message: str, header: Sequence[str]) -> InvalidInput:
     """What pyarrow's message says, without the input that it quotes."""
     if place := re.match(r"In CSV column #(\d+): Row #(\d+)", message):
-        return _refusal(
+        return refusal(
             "The value is not a number; `features` chooses the columns to read.",
             row=int(place[2]),
             column=header[int(place[1])],
         )
     if place := re.match(r"CSV parse error: Row #(\d+): Expected (\d+) columns, got (\d+)", message):
-        return _refusal(f"Expected {place[2]} values, found {place[3]}.", row=int(place[1]))
+        return refusal(f"Expected {place[2]} values, found {place[3]}.", row=int(place[1]))
     if "straddling" in message:
         return InvalidInput(f"A row is longer than {BLOCK_BYTES} bytes.")
     return InvalidInput("The file is not readable as CSV.")

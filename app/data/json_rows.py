@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from app.errors import Detail, InvalidInput
 
 MAX_DETAILS = 20
-NUMBERS = {int, float}  # bool is a type of its own here, and no number
+NUMBERS: frozenset[type] = frozenset({int, float})  # bool is a type of its own here, and no number
 
 
 def are_objects(rows: Sequence[Any]) -> bool:
@@ -18,14 +18,15 @@ def are_objects(rows: Sequence[Any]) -> bool:
     return isinstance(rows[0], dict)
 
 
-def to_matrix(rows: Sequence[Any], names: Sequence[str], pointer: str) -> NDArray[np.float64]:
+def to_matrix(rows: Sequence[Any], names: Sequence[str], pointer: str, *, missing: bool = False) -> NDArray[np.float64]:
     """The decoded rows as float64, (len(rows), len(names)), columns in the order of `names`.
 
     Rows are all objects with exactly these names in any order, or all arrays of as many values. Values are finite
-    numbers: no booleans, no strings, no null. `pointer` is where the rows stand in the body; InvalidInput names the
-    first 20 places where something else stands.
+    numbers: no booleans, no strings, no null; where values may be `missing`, null is NaN. `pointer` is where the rows
+    stand in the body; InvalidInput names the first 20 places where something else stands.
     """
     width = len(names)
+    allowed = NUMBERS | {type(None)} if missing else NUMBERS
     try:
         if are_objects(rows):
             values: list[Any] = [[row[name] for name in names] for row in rows]
@@ -33,27 +34,27 @@ def to_matrix(rows: Sequence[Any], names: Sequence[str], pointer: str) -> NDArra
         else:
             values = list(rows)
             widths = {len(row) if type(row) is list else -1 for row in rows}
-        if widths == {width} and set(map(type, chain.from_iterable(values))) <= NUMBERS:
+        if widths == {width} and set(map(type, chain.from_iterable(values))) <= allowed:
             matrix = np.array(values, dtype=np.float64).reshape(len(rows), width)
-            if np.isfinite(matrix).all():
+            if np.isfinite(matrix).all() or (missing and not np.isinf(matrix).any()):
                 return matrix
     except (KeyError, TypeError, OverflowError):
         pass  # the slow way finds the places
-    details = list(islice(_faults(rows, names, pointer), MAX_DETAILS))
+    details = list(islice(_faults(rows, names, pointer, allowed), MAX_DETAILS))
     raise InvalidInput(f"{len(details)}{'+' * (len(details) == MAX_DETAILS)} fault(s) in the rows.", details)
 
 
 def to_column(values: Sequence[Any], pointer: str) -> NDArray[np.float64]:
     """Decoded numbers as a column, (len(values), 1). Raises InvalidInput with the places of those that are none."""
     details = [
-        Detail(fault, pointer=f"{pointer}/{index}") for index, value in enumerate(values) if (fault := _fault(value))
+        Detail(fault, pointer=f"{pointer}/{index}") for index, value in enumerate(values) if (fault := fault_of(value))
     ]
     if details:
         raise InvalidInput("Not all of these are numbers.", details[:MAX_DETAILS])
     return np.array(values, dtype=np.float64)[:, np.newaxis]
 
 
-def _faults(rows: Sequence[Any], names: Sequence[str], pointer: str) -> Iterator[Detail]:
+def _faults(rows: Sequence[Any], names: Sequence[str], pointer: str, allowed: frozenset[type]) -> Iterator[Detail]:
     objects = are_objects(rows)
     for index, row in enumerate(rows):
         place = f"{pointer}/{index}"
@@ -62,20 +63,22 @@ def _faults(rows: Sequence[Any], names: Sequence[str], pointer: str) -> Iterator
         elif isinstance(row, dict) != objects:
             yield Detail("Rows are either all objects or all arrays.", pointer=place)
         elif isinstance(row, dict):
-            yield from _faults_of_object(row, names, place)
+            yield from _faults_of_object(row, names, place, allowed)
         elif len(row) != len(names):
             yield Detail(f"Expected {len(names)} values ({_listed(names)}), found {len(row)}.", pointer=place)
         else:
             for column, value in enumerate(row):
-                if fault := _fault(value):
+                if fault := fault_of(value, allowed):
                     yield Detail(fault, pointer=f"{place}/{column}")
 
 
-def _faults_of_object(row: dict[str, Any], names: Sequence[str], place: str) -> Iterator[Detail]:
+def _faults_of_object(
+    row: dict[str, Any], names: Sequence[str], place: str, allowed: frozenset[type]
+) -> Iterator[Detail]:
     for name in names:
         if name not in row:
             yield Detail(f'"{name}" is missing.', pointer=place)
-        elif fault := _fault(row[name]):
+        elif fault := fault_of(row[name], allowed):
             yield Detail(fault, pointer=f"{place}/{escaped(name)}")
     unknown = sum(name not in names for name in islice(row, len(names) + MAX_DETAILS))
     if unknown:
@@ -83,13 +86,14 @@ def _faults_of_object(row: dict[str, Any], names: Sequence[str], place: str) -> 
         yield Detail(f"An unknown name; known are {_listed(names)}.", pointer=place)
 
 
-def _fault(value: object) -> str | None:
-    if type(value) not in NUMBERS:
+def fault_of(value: object, allowed: frozenset[type] = NUMBERS) -> str | None:
+    """What is wrong with a decoded value that should be a number of a type that is allowed; None where nothing is."""
+    if type(value) not in allowed:
         return f"Expected a number, found {_kind(value)}."
     try:
-        finite = np.isfinite(float(value))  # type: ignore[arg-type]
+        finite = value is None or np.isfinite(float(value))  # type: ignore[arg-type]
     except OverflowError:
-        finite = np.False_
+        finite = False
     return None if finite else "The number is not finite, or too large for 64 bits."
 
 

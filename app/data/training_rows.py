@@ -5,42 +5,71 @@ from pathlib import Path
 from typing import BinaryIO, Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-from app.data.csv_rows import read_csv
-from app.errors import Detail, InvalidInput
+from app.data.formats import READERS, FileFormat
+from app.data.part import Array, Columns, Part, check, part_rows, refusal
+from app.errors import InvalidInput
 from app.regression.block import Block
 
-Array: TypeAlias = NDArray[np.float64]
-Format: TypeAlias = Literal["matrix", "csv"]
-
-BLOCK_ROWS = 8192
+Format: TypeAlias = Literal["matrix"] | FileFormat
 
 
 def write_matrix(file: BinaryIO, *columns: Array) -> None:
-    """Store rows that are already numbers: [x, y], or [x, y, weights], side by side, float64."""
+    """Store rows that are already numbers: [x, y], or [x, y, weights], side by side, float64; NaN is a missing one."""
     np.save(file, np.hstack(columns), allow_pickle=False)
 
 
-def read_blocks(
-    path: Path, form: Format, features: Sequence[str], targets: Sequence[str], weight: str | None = None
-) -> Iterator[Block]:
-    """Blocks of at most a few thousand rows, in the columns' given order, `weight` the name of that of weights.
+class TrainingRows:
+    """Features, targets and weights in a stored file, for as many passes as are wanted."""
 
-    Raises InvalidInput with row and column of the first value that is missing, not a number or not finite, or of the
-    first weight that is negative.
-    """
-    if form == "matrix":
-        rows = np.load(path, mmap_mode="r", allow_pickle=False)
-        blocks: Iterator[Array] = (np.asarray(rows[i : i + BLOCK_ROWS]) for i in range(0, len(rows), BLOCK_ROWS))
-    else:
-        blocks = read_csv(path, [*features, *targets, *([weight] if weight else [])])
-    first, row = len(features), 2
-    for block in blocks:
-        weights = block[:, -1] if weight else None
-        if weights is not None and (weights < 0).any():
-            at = row + int(np.argmax(weights < 0))
-            message = "A weight cannot be negative."
-            raise InvalidInput(f'Row {at}, column "{weight}": {message}', [Detail(message, row=at, column=weight)])
-        yield Block(block[:, :first], block[:, first : first + len(targets)], weights)
-        row += len(block)
+    def __init__(
+        self,
+        path: Path,
+        form: Format,
+        features: Sequence[str],
+        targets: Sequence[str],
+        weight: str | None = None,
+        *,
+        drop_missing: bool = False,
+        threads: int = 1,
+    ) -> None:
+        self.dropped = 0  # rows left out in the last pass, for a value that was missing
+        self._path = path
+        self._form = form
+        self._features, self._targets, self._weight = len(features), len(targets), weight
+        self._columns = Columns([*features, *targets, *([weight] if weight else [])], missing=drop_missing)
+        self._threads = threads
+
+    def blocks(self) -> Iterator[Block]:
+        """The rows in blocks of a few thousand.
+
+        Raises InvalidInput with row and column of the first value that is missing, not a number or not finite, or of
+        the first weight that is negative.
+        """
+        self.dropped = 0
+        row = 2 if self._form == "csv" else 1
+        last = self._features + self._targets
+        for values, _ in self._parts():
+            weights = values[:, last] if self._weight else None
+            if weights is not None and (weights < 0).any():
+                at = int(np.argmax(weights < 0))
+                raise refusal("A weight cannot be negative.", row=row + at, column=self._weight)
+            row += len(values)
+            if self._columns.missing and (incomplete := np.isnan(values).any(axis=1)).any():
+                self.dropped += int(incomplete.sum())
+                values = values[~incomplete]  # noqa: PLW2901 - those that are left
+                weights = values[:, last] if self._weight else None
+            yield Block(values[:, : self._features], values[:, self._features : last], weights)
+        if self.dropped and row - (2 if self._form == "csv" else 1) == self.dropped:
+            raise InvalidInput("In every row a value is missing.")
+
+    def _parts(self) -> Iterator[Part]:
+        if self._form != "matrix":
+            yield from READERS[self._form](self._path, self._columns, self._threads)
+            return
+        rows = np.load(self._path, mmap_mode="r", allow_pickle=False)
+        size = part_rows(self._columns)
+        for start in range(0, len(rows), size):
+            values = np.asarray(rows[start : start + size])
+            check(values, self._columns, start + 1)
+            yield Part(values)

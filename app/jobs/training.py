@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from msgspec.structs import replace
 
-from app.data.training_rows import Array, read_blocks
+from app.data.part import Array
+from app.data.training_rows import TrainingRows
 from app.errors import InvalidInput, ModelNotFound
 from app.jobs.spool import Spool
 from app.jobs.tracker import Tracker
@@ -40,6 +41,7 @@ class Workshop:
     registry: Registry
     spool: Spool
     checkpoints: Path
+    threads: int = 1  # that read files
 
     def checkpoint(self, job: str) -> Path:
         """The file in which a job's descent goes on."""
@@ -54,9 +56,18 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
     if published := workshop.registry.find(request.model, request.upload):
         return published.card
 
+    stored = TrainingRows(
+        workshop.spool.path(request.upload),
+        request.format,
+        request.features,
+        request.targets,
+        request.weight,
+        drop_missing=request.missing == "drop",
+        threads=workshop.threads,
+    )
+
     def rows() -> Iterator[Block]:
-        path = workshop.spool.path(request.upload)
-        blocks = read_blocks(path, request.format, request.features, request.targets, request.weight)
+        blocks = stored.blocks()
         if request.terms:
             terms = parse_terms(request.terms, request.features)
             blocks = (block._replace(x=expand(block.x, terms)) for block in blocks)
@@ -94,13 +105,14 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         mode=request.mode,
         solver=trained.solver if trained.exact else request.solver,
         rows=trained.statistics.rows,
+        dropped_rows=stored.dropped,
         rank=trained.optimum.design.rank,
         condition_number=trained.optimum.design.condition_number,
         metrics=_metrics(model, trained),
         terms=request.terms,
         better=better,
         no_intervals=trained.no_intervals,
-        warnings=tuple(_warnings(model, trained, better=better)),
+        warnings=tuple(_warnings(model, trained, better=better, dropped=stored.dropped)),
     )
     return workshop.registry.publish(card, model).card
 
@@ -286,7 +298,9 @@ def _known(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _warnings(model: LinearModel, trained: _Trained, *, better: bool | None) -> Iterator[str]:
+def _warnings(model: LinearModel, trained: _Trained, *, better: bool | None, dropped: int) -> Iterator[str]:
+    if dropped:
+        yield f"{dropped} row(s) were left out, for a value was missing in them."
     if better is False:
         yield "It is not promoted: on these rows its cross-validated error exceeds the current version's error."
     design = trained.optimum.design

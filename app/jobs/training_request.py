@@ -26,6 +26,7 @@ class TrainingRequest:
     folds: int | None = None  # of the cross-validation
     choose_l2: bool = False  # by it
     terms: tuple[str, ...] = ()
+    missing: Literal["refuse", "drop"] = "refuse"  # what is done with rows in which a value is missing
     weight: str | None = None  # the column of weights: of a matrix its last
 
     def to_json(self) -> dict[str, Any]:

@@ -38,6 +38,7 @@ class ModelCard:
     condition_number: float
     metrics: dict[str, Any]
     mode: Literal["replace", "update", "forget"] = "replace"  # what the job's rows were to those of the parent
+    dropped_rows: int = 0  # of the job's, in which a value was missing
     terms: tuple[str, ...] = ()  # made from the features; none where the model's columns are the features
     better: bool | None = None  # than the version that was current, where that was asked
     upload: str | None = None  # names the request uniquely: a job that is run again finds by it what it published

@@ -8,19 +8,24 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from app.data.formats import FileFormat
 from app.errors import BodyTooLarge, MalformedBody, UnsupportedMediaType
+from app.web.compression import inflated
 from app.web.errors import invalid
 
 JSON = "application/json"
-CSV = "text/csv"
+FILES: dict[str, FileFormat] = {
+    "text/csv": "csv",
+    "application/x-ndjson": "ndjson",
+    "application/vnd.apache.arrow.stream": "arrow",
+    "application/vnd.apache.parquet": "parquet",
+}
 
 M = TypeVar("M", bound=BaseModel)
 
 
 def content_type(request: Request, *accepted: str) -> str:
     """The body's content type without its parameters. Raises UnsupportedMediaType unless it is one of those."""
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise UnsupportedMediaType("A body with a Content-Encoding is not read here.")
     given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if given not in accepted:
         raise UnsupportedMediaType(f"Content-Type has to be {' or '.join(accepted)}.")
@@ -28,14 +33,19 @@ def content_type(request: Request, *accepted: str) -> str:
 
 
 async def stream(request: Request, limit: int) -> AsyncIterator[bytes]:
-    """The body, chunk by chunk. Raises BodyTooLarge as soon as it is known to be longer than `limit` bytes."""
+    """The body, chunk by chunk, inflated where it came compressed.
+
+    Raises BodyTooLarge as soon as it is known to be longer than `limit` bytes, inflated.
+    """
     too_large = BodyTooLarge(f"The body is longer than {limit} bytes.")
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > limit:
         raise too_large
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    chunks = request.stream() if encoding == "identity" else inflated(request.stream(), encoding)
     received = 0
     try:
-        async for chunk in request.stream():
+        async for chunk in chunks:
             received += len(chunk)
             if received > limit:
                 raise too_large
@@ -64,17 +74,19 @@ def json_response(content: object, status: int = 200, headers: dict[str, str] | 
     return Response(body, status, headers=headers, media_type=JSON)
 
 
-def documented(schema: type[BaseModel], examples: dict[str, Any], **others: str) -> dict[str, Any]:
-    """`openapi_extra` of a route that reads its body by itself: JSON of this schema, or other content types.
-
-    Others are given by their example, as text; "text_csv" stands for text/csv.
-    """
+def documented(schema: type[BaseModel], examples: dict[str, Any], *, csv_example: str | None = None) -> dict[str, Any]:
+    """`openapi_extra` of a route that reads its body by itself: JSON of this schema or, with an example, files."""
     content: dict[str, Any] = {
         JSON: {
             "schema": {"$ref": f"#/components/schemas/{schema.__name__}"},
             "examples": {name: {"summary": name, "value": value} for name, value in examples.items()},
         }
     }
-    for name, example in others.items():
-        content[name.replace("_", "/")] = {"schema": {"type": "string"}, "example": example}
+    for name, form in FILES.items() if csv_example else ():
+        if form in ("csv", "ndjson"):
+            content[name] = {"schema": {"type": "string"}}
+        else:
+            content[name] = {"schema": {"type": "string", "format": "binary"}}
+    if csv_example:
+        content["text/csv"]["example"] = csv_example
     return {"requestBody": {"required": True, "content": content}}

@@ -45,6 +45,7 @@ class ModelView(BaseModel):
     no_intervals: str | None = Field(description="Why inference is not valid for this version.")
     metrics: dict[str, Any] = Field(description="Of the training rows; `mse` over all targets.")
     rows: int
+    dropped_rows: int = Field(description="Of the job's rows, those left out because a value was missing.")
     rank: int = Field(description="Coefficients that the rows determine, the intercept among them.")
     condition_number: float = Field(description="Of the centred feature columns at unit norm.")
     ranges: dict[str, list[float]] = Field(description="[minimum, maximum] of each column in training.")
@@ -204,6 +205,7 @@ def _card(version: Version, *, current: bool) -> dict[str, Any]:
         "no_intervals": card.no_intervals,
         "metrics": card.metrics,
         "rows": card.rows,
+        "dropped_rows": card.dropped_rows,
         "rank": card.rank,
         "condition_number": card.condition_number,
         "ranges": dict(zip(model.columns, ranges, strict=True)),

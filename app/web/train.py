@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from app.data.csv_rows import read_header
+from app.data.formats import FileFormat, names_of
 from app.data.json_rows import to_column, to_matrix
 from app.data.training_rows import write_matrix
 from app.errors import InvalidInput
@@ -36,12 +36,13 @@ _KEYS = uuid.UUID("6b1d6a5e-7d0a-5b0e-9a53-0c0f5f3c7a11")  # namespace of the jo
     summary="Train a new version",
     description=(
         "Records a training job and answers at once; with `Prefer: wait=10` it waits for the job to end, for so many "
-        "seconds at most. Once answered, the job survives any crash. Rows come as JSON, or as a CSV file with a header."
+        "seconds at most. Once answered, the job survives any crash. Rows come as JSON, or as a file: CSV with a "
+        "header, NDJSON objects, an Arrow IPC stream or Parquet, plain or with a Content-Encoding of gzip or zstd."
     ),
     status_code=202,
     response_model=JobView,
     openapi_extra={
-        **bodies.documented(TrainRequest, EXAMPLES, text_csv=CSV_EXAMPLE),
+        **bodies.documented(TrainRequest, EXAMPLES, csv_example=CSV_EXAMPLE),
         "parameters": query_parameters(),
     },
     responses={
@@ -63,7 +64,7 @@ async def train(
     ] = None,
 ) -> Response:
     found = services(request)
-    kind = bodies.content_type(request, bodies.JSON, bodies.CSV)
+    kind = bodies.content_type(request, bodies.JSON, *bodies.FILES)
     job_id = str(uuid.uuid5(_KEYS, idempotency_key) if idempotency_key else uuid.uuid4())
     if kind == bodies.JSON:
         if request.query_params:
@@ -71,7 +72,7 @@ async def train(
         body = await bodies.read(request, found.limits.json_bytes)
         job = await run_in_threadpool(_train_from_json, found, body, job_id)
     else:
-        job = await _train_from_csv(found, request, job_id)
+        job = await _train_from_file(found, request, bodies.FILES[kind], job_id)
     wait = _seconds_to_wait(prefer, found.limits.wait_seconds)
     job = await wait_for(found, job, wait or 0)
     headers = {"location": f"/jobs/{job.id}"}
@@ -99,7 +100,11 @@ def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
         weight=None if asked.sample_weights is None else "sample_weights",
         fingerprint=fingerprint,
     )
-    columns = [to_matrix(asked.instances, features, "/instances"), to_matrix(asked.targets, targets, "/targets")]
+    missing = asked.missing == "drop"
+    columns = [
+        to_matrix(asked.instances, features, "/instances", missing=missing),
+        to_matrix(asked.targets, targets, "/targets", missing=missing),
+    ]
     if asked.sample_weights is not None:
         columns.append(_weights(asked.sample_weights, len(asked.instances)))
     with found.jobs.spool.writing(request.upload) as file:
@@ -117,10 +122,10 @@ def _weights(given: Sequence[Any], rows: int) -> NDArray[np.float64]:
     return weights
 
 
-async def _train_from_csv(found: Services, request: Request, job_id: str) -> Job:
+async def _train_from_file(found: Services, request: Request, form: FileFormat, job_id: str) -> Job:
     options = from_query(request.query_params)
     await run_in_threadpool(found.jobs.check_room)
-    digest = hashlib.sha256(str(sorted(request.query_params.multi_items())).encode())
+    digest = hashlib.sha256(str((form, sorted(request.query_params.multi_items()))).encode())
     upload = found.jobs.spool.new()
     with found.jobs.spool.writing(upload) as file:
         async for chunk in bodies.stream(request, found.limits.upload_bytes):
@@ -128,15 +133,19 @@ async def _train_from_csv(found: Services, request: Request, job_id: str) -> Job
             # A page-cache copy of some kB; a thread would cost more than it saves.
             file.write(chunk)
         await run_in_threadpool(found.jobs.spool.seal, file)
-    return await run_in_threadpool(_train_from_upload, found, upload, options, job_id, digest.hexdigest())
+    return await run_in_threadpool(
+        _train_from_upload, found, upload, form, options, job_id=job_id, fingerprint=digest.hexdigest()
+    )
 
 
-def _train_from_upload(found: Services, upload: str, options: FileOptions, job_id: str, fingerprint: str) -> Job:
+def _train_from_upload(
+    found: Services, upload: str, form: FileFormat, options: FileOptions, *, job_id: str, fingerprint: str
+) -> Job:
     with found.jobs.spool.kept(upload):
         if job := found.jobs.repeated(job_id, fingerprint):
             found.jobs.spool.remove(upload)
             return job
-        header = read_header(found.jobs.spool.path(upload))
+        header = names_of(found.jobs.spool.path(upload), form)
         features, targets = columns_of_file(header, options, current_version(found, options))
         request = request_of(
             found,
@@ -144,7 +153,7 @@ def _train_from_upload(found: Services, upload: str, options: FileOptions, job_i
             features=features,
             targets=targets,
             upload=upload,
-            form="csv",
+            form=form,
             weight=options.weight,
             fingerprint=fingerprint,
         )

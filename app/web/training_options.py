@@ -127,6 +127,9 @@ class TrainingOptions(Options):
         description='Columns made from the features, such as `["temp", "temp^2", "temp:rainfall"]`; kept with the '
         "version and made again at prediction. Default: the features; of an update, the current version's terms.",
     )
+    missing: Literal["refuse", "drop"] = Field(
+        "refuse", description="Whether a missing value fails the job, or its row is left out and counted."
+    )
     solver: SolverOptions = ExactOptions()
     validation: ValidationOptions | None = Field(None, description="Adds cross-validated metrics.")
     promote: Literal["always", "if_better", "never"] = Field(
@@ -230,6 +233,7 @@ def query_parameters() -> list[dict[str, Any]]:
         ("terms", "Columns made from the features, separated by commas, such as `temp,temp^2,temp:rainfall`."),
         ("mode", "`replace`, `update` or `forget`."),
         ("decay", "With `update`: what each day since the current version leaves of its rows' weight."),
+        ("missing", "`refuse` or `drop` rows in which a value is missing."),
         ("folds", "Folds of a cross-validation."),
         ("promote", "`always`, `if_better` or `never`."),
         ("solver", "`exact` or `gradient_descent`; its options are parameters beside it."),
@@ -237,7 +241,7 @@ def query_parameters() -> list[dict[str, Any]]:
         ("device", "Where rows are summarised or descended: `cpu`, `cuda` or, for gradient descent, `auto`."),
         *((name, "Option of gradient descent.") for name in _DESCENT_FIELDS),
     ]
-    note = " For CSV bodies; in JSON it stands in the body."
+    note = " For files; in JSON it stands in the body."
     return [
         {"name": name, "in": "query", "required": False, "schema": {"type": "string"}, "description": text + note}
         for name, text in found

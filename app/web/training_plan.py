@@ -57,6 +57,7 @@ def request_of(
         folds=options.folds,
         choose_l2=options.chooses_l2,
         terms=tuple(terms),
+        missing=options.missing,
         weight=weight,
     )
 

@@ -1,4 +1,5 @@
 import csv
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from app.data.csv_rows import BLOCK_BYTES, read_csv, read_header
+from app.data import csv_rows
+from app.data.csv_rows import BLOCK_BYTES, csv_names, read_csv
+from app.data.part import Columns, Part
 from app.errors import Detail, InvalidInput
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
@@ -21,7 +24,7 @@ def stored(folder: Path, content: bytes | str) -> Path:
 
 
 def rows_of(path: Path, *columns: str) -> list[list[float]]:
-    return [row for block in read_csv(path, columns) for row in block.tolist()]
+    return [row for part in read_csv(path, Columns(columns)) for row in part.values.tolist()]
 
 
 def refusal(path: Path, *columns: str) -> InvalidInput:
@@ -34,9 +37,9 @@ def refusal(path: Path, *columns: str) -> InvalidInput:
 @given(st.lists(st.tuples(FLOATS, FLOATS), min_size=1, max_size=8))
 def test_floats_survive_csv_to_the_last_bit(tmp_path: Path, rows: list[tuple[float, float]]) -> None:
     text = "a,b\n" + "".join(f"{first!r},{second!r}\n" for first, second in rows)
-    (block,) = read_csv(stored(tmp_path, text), ["a", "b"])
-    assert_array_equal(block, np.array(rows), strict=True)
-    assert_array_equal(np.signbit(block), np.signbit(np.array(rows)))
+    (part,) = read_csv(stored(tmp_path, text), Columns(["a", "b"]))
+    assert_array_equal(part.values, np.array(rows), strict=True)
+    assert_array_equal(np.signbit(part.values), np.signbit(np.array(rows)))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -49,7 +52,7 @@ def test_any_printable_names_written_as_csv_are_read_back_and_chosen_in_any_orde
         writer = csv.writer(file, quoting=csv.QUOTE_ALL)
         writer.writerow(names)
         writer.writerow(range(len(names)))
-    assert read_header(path) == names
+    assert csv_names(path) == names
     chosen = data.draw(st.permutations(names))
     assert rows_of(path, *chosen) == [[names.index(name) for name in chosen]]
 
@@ -83,32 +86,32 @@ def test_a_header_alone_has_no_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"\n"])
 def test_a_file_without_a_header_is_refused(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(InvalidInput, match="needs a header row"):
-        read_header(stored(tmp_path, content))
+        csv_names(stored(tmp_path, content))
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfea\x00", "temp\u00e9,b\n".encode("latin-1"), b'a,"' + b"x" * 200_000])
 def test_a_file_that_is_no_text_with_a_header_is_refused(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(InvalidInput, match="not UTF-8 text with a header row"):
-        read_header(stored(tmp_path, content))
+        csv_names(stored(tmp_path, content))
 
 
 def test_a_header_is_read_although_the_first_block_ends_inside_a_character(tmp_path: Path) -> None:
     head = "größe,b\n".encode()
     body = "ä".encode() * BLOCK_BYTES  # two bytes each, so that one of the two cuts is inside
-    assert read_header(stored(tmp_path, head + body)) == ["größe", "b"]
-    assert read_header(stored(tmp_path, head + b" " + body)) == ["größe", "b"]
+    assert csv_names(stored(tmp_path, head + body)) == ["größe", "b"]
+    assert csv_names(stored(tmp_path, head + b" " + body)) == ["größe", "b"]
 
 
 def test_a_line_separator_in_a_name_does_not_end_the_header(tmp_path: Path) -> None:
     # For Python's splitlines it does, for CSV (RFC 4180) and pyarrow it does not.
     path = stored(tmp_path, "a,b\u2028c,d\n1,2,3\n")
-    assert read_header(path) == ["a", "b\u2028c", "d"]
+    assert csv_names(path) == ["a", "b\u2028c", "d"]
     assert rows_of(path, "a", "d") == [[1, 3]]
 
 
 def test_a_name_that_stands_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput) as refused:
-        read_header(stored(tmp_path, "a,b,a\n1,2,3\n"))
+        csv_names(stored(tmp_path, "a,b,a\n1,2,3\n"))
     assert refused.value.details == (Detail("The name stands twice.", row=1, column="a"),)
 
 
@@ -169,11 +172,51 @@ def test_row_numbers_count_on_from_block_to_block(tmp_path: Path, last: str, det
     assert refusal(path, "a", "b").details == (detail,)
 
 
-def test_a_long_file_comes_in_blocks_and_no_row_is_lost(tmp_path: Path) -> None:
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_long_file_comes_in_parts_and_no_row_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    monkeypatch.setattr(csv_rows, "PIECE_BYTES", 100_000)
     path = stored(tmp_path, "a,b\n" + "".join(f"{index},{-index}\n" for index in range(150_000)))
-    blocks = list(read_csv(path, ["b", "a"]))
-    assert len(blocks) > 1
-    assert_array_equal(np.concatenate(blocks), np.column_stack([-np.arange(150_000.0), np.arange(150_000.0)]))
+    parts = [part.values for part in read_csv(path, Columns(["b", "a"]), threads)]
+    assert len(parts) > 10
+    assert_array_equal(np.concatenate(parts), np.column_stack([-np.arange(150_000.0), np.arange(150_000.0)]))
+
+
+CELLS = st.sampled_from(
+    ["1", "-2.5", "1e3", " 4 ", "", "NA", "nan", "inf", "x", '"5"', '"6\n7"', "1,2", "\r", "é", "1e999"]
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.lists(CELLS, min_size=2, max_size=2), max_size=12),
+    st.sampled_from(["\n", "\r\n"]),
+    st.booleans(),
+    st.tuples(st.integers(1, 40), st.integers(1, 2)),
+)
+def test_fast_reading_finds_what_careful_reading_finds(
+    tmp_path: Path, rows: list[list[str]], newline: str, missing: bool, how: tuple[int, int]
+) -> None:
+    piece, threads = how
+    columns = Columns(["a"], keep=["b"], missing=missing)
+    content = newline.join(["a,b", *(",".join(row) for row in rows)]).encode()
+    path = stored(tmp_path, content)
+
+    def outcome(parts: Iterator[Part]) -> object:
+        try:
+            found = list(parts)
+        except InvalidInput as refused:
+            return refused.details, refused.message
+        kept = [value for part in found if part.kept for value in part.kept.column("b").to_pylist()]
+        return [repr(value) for part in found for value in part.values[:, 0].tolist()], kept
+
+    with pytest.MonkeyPatch.context() as small:
+        small.setattr(csv_rows, "PIECE_BYTES", piece)
+        fast = outcome(read_csv(path, columns, threads))
+        in_memory = outcome(read_csv(content, columns, threads))
+
+    assert fast == in_memory == outcome(csv_rows._read_carefully(path, ["a", "b"], columns))
 
 
 def test_a_row_longer_than_a_block_is_refused(tmp_path: Path) -> None:

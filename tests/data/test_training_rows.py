@@ -1,4 +1,5 @@
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +9,19 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_array_equal
 
-from app.data.training_rows import BLOCK_ROWS, Array, read_blocks, write_matrix
+from app.data.part import Array, Columns, part_rows
+from app.data.training_rows import Format, TrainingRows, write_matrix
 from app.errors import InvalidInput
+from app.regression.block import Block
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+
+
+BLOCK_ROWS = part_rows(Columns(["a", "b", "c"]))
+
+
+def read_blocks(path: Path, form: Format, features: list[str], targets: list[str]) -> Iterator[Block]:
+    return TrainingRows(path, form, features, targets).blocks()
 
 
 def stored(folder: Path, x: Array, y: Array) -> Path:

@@ -224,7 +224,7 @@ def test_progress_goes_from_reading_to_fitting_to_publishing(workshop: Workshop,
 
 
 def test_every_block_of_a_long_upload_is_counted(workshop: Workshop, seconds_fly: None) -> None:
-    rows = np.arange(20_000.0)[:, np.newaxis]
+    rows = np.arange(300_000.0)[:, np.newaxis]
     upload = workshop.spool.new()
     with workshop.spool.writing(upload) as file:
         write_matrix(file, rows, 2 * rows + 1)
@@ -234,8 +234,8 @@ def test_every_block_of_a_long_upload_is_counted(workshop: Workshop, seconds_fly
     told = Told()
     card = train(asked, "job", workshop, tracker(told))
     read = [progress.rows for progress in told.progress if progress.phase == "reading"]
-    assert read == [8192, 16384, 20000]
-    assert card.rows == 20000
+    assert read == [131_072, 262_144, 300_000]
+    assert card.rows == 300_000
     model = workshop.registry.version("line", 1).model
     assert_allclose([model.weights[0, 0], model.intercept[0]], [2, 1], rtol=1e-9)
 

@@ -1,5 +1,6 @@
 """Bad input, each with its status and a message that names the place."""
 
+import gzip
 import json
 from dataclasses import dataclass, field
 from typing import Any
@@ -108,7 +109,11 @@ CASES = [
     Case("promoting with blanks without end", 413, "longer than", " " * 5000, None, "/models/crop-yield/current", "PUT"),
     Case("a token of brackets", 422, "token", None, "/next", "/jobs?next=" + "W1tb" * 5000, "GET"),
     Case("a version with many digits", 404, "no version", '{"instances": [[1, 2, 3]]}', path=f"/models/crop-yield/versions/{'9' * 300}/predict"),
-    Case("a compressed body", 415, "Content-Encoding", b"\x1f\x8b", headers={**JSON, "content-encoding": "gzip"}),
+    Case("an encoding that is not read", 415, "gzip or zstd", b"\x1f\x8b", headers={**JSON, "content-encoding": "br"}),
+    Case("gzip that ends early", 400, "ended early", b"\x1f\x8b", headers={**JSON, "content-encoding": "gzip"}),
+    Case("gzip that is none", 400, "not gzip", MARK.encode(), headers={**JSON, "content-encoding": "gzip"}),
+    Case("zstd that is none", 400, "not zstd", MARK.encode(), headers={**JSON, "content-encoding": "zstd"}),
+    Case("a small body that inflates to a large one", 413, "longer than", gzip.compress(b" " * 50_000_000), headers={**JSON, "content-encoding": "gzip"}),
     Case("a token of no page", 422, "token", None, "/next", f"/jobs?next={MARK}", "GET"),
     Case("a page without end", 422, "less than or equal to 200", method="GET", path="/jobs?limit=100000"),
     # Training

@@ -1,0 +1,152 @@
+"""Arrow IPC streams and Parquet files."""
+
+import mmap
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from app.data.part import Columns, Part, Source, check_names, part_of, part_rows
+from app.errors import Detail, InvalidInput
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+T = TypeVar("T")
+
+DROP_BYTES = 1 << 24  # of a mapped file, after which the pages that were read are let go
+BUFFER_BYTES = 1 << 20  # of each column chunk of a Parquet file
+
+
+def arrow_names(source: Source) -> list[str]:
+    """The names of the columns. Raises InvalidInput where the file is no Arrow stream, or a name stands twice."""
+    return _names(_readable("an Arrow stream", lambda: _open_stream(source)[0].schema))
+
+
+def read_arrow(source: Source, columns: Columns, threads: int = 1) -> Iterator[Part]:  # noqa: ARG001 - as all readers
+    """The rows of an Arrow IPC stream, in memory that does not grow with it, nor with its batches.
+
+    Raises InvalidInput with the place of the first value that is missing or not finite, or with the column that holds
+    no numbers. Rows count from 1.
+    """
+    reader, mapped = _readable("an Arrow stream", lambda: _open_stream(source))
+    check_names(_names(reader.schema), columns)
+    _check_types(reader.schema, columns)
+    size, row, read = part_rows(columns), 1, 0
+    while (batch := _readable("an Arrow stream", lambda: _next_batch(reader, columns))) is not None:
+        for start in range(0, batch.num_rows, size):
+            part = batch.slice(start, size)
+            yield part_of(part, columns, row)
+            row += part.num_rows
+            read += part.nbytes
+            if mapped is not None and read > DROP_BYTES:
+                mapped.madvise(mmap.MADV_DONTNEED)
+                read = 0
+
+
+def parquet_names(source: Source) -> list[str]:
+    """The names of the columns. Raises InvalidInput where the file is no Parquet, or a name stands twice."""
+    return _names(_readable("Parquet", lambda: _open_parquet(source).schema_arrow))
+
+
+def read_parquet(source: Source, columns: Columns, threads: int = 1) -> Iterator[Part]:
+    """The rows of a Parquet file, one part after the other.
+
+    Raises InvalidInput as `read_arrow` does.
+    """
+    file = _readable("Parquet", lambda: _open_parquet(source))
+    check_names(_names(file.schema_arrow), columns)
+    _check_types(file.schema_arrow, columns)
+    wanted = [*columns.numbers, *(name for name in columns.keep if name not in columns.numbers)]
+    batches = file.iter_batches(part_rows(columns), columns=wanted, use_threads=False)
+    row = 1
+    for batch in _ahead(batches) if threads > 1 else _each(batches):
+        yield part_of(batch, columns, row)
+        row += batch.num_rows
+
+
+def _each(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
+    while (batch := _readable("Parquet", lambda: next(batches, None))) is not None:
+        yield batch
+
+
+def _ahead(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
+    """Each of them, while the one after it is decoded beside."""
+    each = _each(batches)
+    with ThreadPoolExecutor(1) as beside:
+        coming = beside.submit(next, each, None)
+        while (batch := coming.result()) is not None:
+            coming = beside.submit(next, each, None)
+            yield batch
+
+
+def _open_stream(source: Source) -> "tuple[pa.ipc.RecordBatchStreamReader, mmap.mmap | None]":
+    import pyarrow as pa
+    from pyarrow import ipc
+
+    if isinstance(source, bytes):
+        return ipc.open_stream(pa.py_buffer(source)), None
+    with source.open("rb") as file:
+        if not source.stat().st_size:
+            raise pa.ArrowInvalid("empty")
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return ipc.open_stream(pa.py_buffer(mapped)), mapped
+
+
+def _next_batch(reader: "pa.ipc.RecordBatchStreamReader", columns: Columns) -> "pa.RecordBatch | None":
+    try:
+        batch = reader.read_next_batch()
+    except StopIteration:
+        return None
+    batch = batch.select(list(dict.fromkeys([*columns.numbers, *columns.keep])))
+    # A stream is taken at its word otherwise, and wrong offsets of strings would be read from anywhere.
+    batch.validate(full=bool(columns.keep))
+    return batch
+
+
+def _open_parquet(source: Source) -> Any:
+    import pyarrow as pa
+    from pyarrow.parquet import ParquetFile
+
+    readable = pa.py_buffer(source) if isinstance(source, bytes) else Path(source)
+    # Otherwise all row groups are read at once.
+    return ParquetFile(readable, buffer_size=BUFFER_BYTES, pre_buffer=False)
+
+
+def _readable(kind: str, read: Callable[[], T]) -> T:
+    import pyarrow as pa
+
+    try:
+        return read()
+    except (pa.ArrowException, OSError, ValueError):
+        raise InvalidInput(f"The file is not readable as {kind}.") from None
+
+
+def _names(schema: "pa.Schema") -> list[str]:
+    names = list(schema.names)
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InvalidInput(
+            "A column's name stands twice.", [Detail("The name stands twice.", column=name) for name in twice[:20]]
+        )
+    if not names:
+        raise InvalidInput("The file has no columns.")
+    return names
+
+
+def _check_types(schema: "pa.Schema", columns: Columns) -> None:
+    from pyarrow import types
+
+    details = [
+        Detail("The column does not hold numbers.", column=name)
+        for name in columns.numbers
+        if not (
+            types.is_integer(kind := schema.field(name).type)
+            or types.is_floating(kind)
+            or types.is_decimal(kind)
+            or types.is_null(kind)
+        )
+    ]
+    if details:
+        raise InvalidInput("Columns of numbers are needed.", details[:20])

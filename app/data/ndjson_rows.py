@@ -1,0 +1,129 @@
+"""NDJSON: a JSON object or array in each line."""
+
+import io
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from app.data.json_rows import NUMBERS, fault_of
+from app.data.part import Array, Columns, Part, Source, check, check_names, refusal
+from app.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BLOCK_BYTES = 1 << 20  # a line has to fit into one
+
+_DECODER = msgspec.json.Decoder()
+
+
+def ndjson_names(source: Source) -> list[str]:
+    """The names in the first line. Raises InvalidInput where there is no object in it."""
+    for _, rows in _rows(source):
+        if not isinstance(rows[0], dict) or not rows[0]:
+            raise refusal("Expected an object whose names are the columns.", row=1)
+        return list(rows[0])
+    raise InvalidInput("The file is empty.")
+
+
+def read_ndjson(source: Source, columns: Columns, threads: int = 1) -> Iterator[Part]:  # noqa: ARG001 - as all readers
+    """The rows: objects, of whose names those of the columns are read, or arrays of the numbers in their order.
+
+    Raises InvalidInput with the place of the first line or value that is not as it should be. Rows are lines, counted
+    from 1; empty ones do not count.
+    """
+    kind: type | None = None
+    for first, rows in _rows(source):
+        if kind is None:
+            kind = type(rows[0])
+            if kind is dict:
+                check_names(list(rows[0]), columns)
+        values = _values(rows, columns, first, kind)
+        check(values, columns, first)
+        yield Part(values, _kept(rows, columns, first) if columns.keep else None)
+
+
+def _rows(source: Source) -> Iterator[tuple[int, list[Any]]]:
+    """Decoded lines, some at a time, with the number of the first."""
+    first = 1
+    with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
+        while block := file.read(BLOCK_BYTES):
+            block += file.readline(BLOCK_BYTES)
+            rows = _decoded(block, first)
+            if rows:
+                yield first, rows
+                first += len(rows)
+
+
+def _decoded(block: bytes, first: int) -> list[Any]:
+    lines = [line for line in block.split(b"\n") if line.strip()]
+    try:
+        return [_DECODER.decode(line) for line in lines]
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        for row, line in enumerate(lines, first):
+            try:
+                _DECODER.decode(line)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                raise refusal("The line is not JSON.", row=row) from None
+        raise
+
+
+def _values(rows: Sequence[Any], columns: Columns, first: int, kind: type) -> Array:
+    names, allowed = columns.numbers, _allowed(columns)
+    try:
+        if {type(row) for row in rows} == {kind} and not _others(rows, columns):
+            values = rows if kind is list else [[row[name] for name in names] for row in rows]
+            if set(map(len, values)) == {len(names)} and set(map(type, chain.from_iterable(values))) <= allowed:
+                return np.array(values, dtype=np.float64).reshape(len(rows), len(names))
+    except (KeyError, TypeError, OverflowError):
+        pass
+    raise _fault(rows, columns, first, kind)
+
+
+def _allowed(columns: Columns) -> frozenset[type]:
+    return NUMBERS | {type(None)} if columns.missing else NUMBERS
+
+
+def _others(rows: Sequence[Any], columns: Columns) -> bool:
+    """Whether objects have more names than they may."""
+    most = len(columns.numbers) + len(columns.keep)
+    return columns.only and any(isinstance(row, dict) and len(row) > most for row in rows)
+
+
+def _fault(rows: Sequence[Any], columns: Columns, first: int, kind: type) -> InvalidInput:
+    """The first fault in rows that have one."""
+    names, allowed = columns.numbers, _allowed(columns)
+    for line, row in enumerate(rows, first):
+        if not isinstance(row, dict | list):
+            return refusal("Expected an object or an array of numbers.", row=line)
+        if type(row) is not kind:
+            return refusal("Rows are either all objects or all arrays.", row=line)
+        if isinstance(row, list) and len(row) != len(names):
+            return refusal(f"Expected {len(names)} values, found {len(row)}.", row=line)
+        for index, name in enumerate(names):
+            if isinstance(row, dict) and name not in row:
+                return refusal("The value is missing.", row=line, column=name)
+            value = row[name] if isinstance(row, dict) else row[index]
+            if fault := fault_of(value, allowed):
+                return refusal(fault, row=line, column=name)
+        if _others([row], columns):
+            return refusal("An unknown name; `keep` passes columns through.", row=line)
+    raise AssertionError("There is a fault in these rows.")
+
+
+def _kept(rows: Sequence[Any], columns: Columns, first: int) -> "pa.RecordBatch":
+    import pyarrow as pa
+
+    for line, row in enumerate(rows, first):
+        for name in columns.keep:
+            if not isinstance(row, dict) or name not in row:
+                raise refusal("The value is missing.", row=line, column=name)
+    try:
+        arrays = [pa.array([row[name] for row in rows]) for name in columns.keep]
+    except (pa.ArrowException, OverflowError):
+        raise InvalidInput("A column that is kept holds values of one kind, or null.") from None
+    return pa.RecordBatch.from_arrays(arrays, names=list(columns.keep))

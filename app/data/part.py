@@ -1,0 +1,86 @@
+"""Rows that were read together, and what is refused in them, whatever the format they came in."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.errors import Detail, InvalidInput
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Array: TypeAlias = NDArray[np.float64]
+Source: TypeAlias = Path | bytes  # a file, or its content
+
+PART_BYTES = 1 << 21  # of numbers in one part, about
+
+
+class Columns(NamedTuple):
+    """Which columns are read: numbers, in this order, and others that pass through as they are."""
+
+    numbers: Sequence[str]
+    keep: Sequence[str] = ()
+    missing: bool = False  # whether a number may be missing; it is then NaN
+    only: bool = False  # whether there may be no others
+
+
+class Part(NamedTuple):
+    """Some of the rows of a file."""
+
+    values: Array  # (n, d), each column lying together in memory
+    kept: "pa.RecordBatch | None" = None
+
+
+# A format: the names of its columns, and its rows in parts.
+Reader: TypeAlias = Callable[[Source, Columns, int], Iterator[Part]]
+
+
+def part_rows(columns: Columns) -> int:
+    """Rows of a part of so many columns."""
+    return max(256, PART_BYTES // (8 * max(1, len(columns.numbers))))
+
+
+def part_of(batch: "pa.RecordBatch", columns: Columns, first_row: int) -> Part:
+    """The wanted columns of a record batch. Raises InvalidInput with the place of the first value that is no number."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    values = np.empty((len(columns.numbers), batch.num_rows))
+    for index, name in enumerate(columns.numbers):
+        column = batch.column(name)
+        if not pa.types.is_float64(column.type):
+            column = pc.cast(column, pa.float64(), safe=False)
+        values[index] = column.to_numpy(zero_copy_only=False)  # null comes out as NaN
+    check(values.T, columns, first_row)
+    return Part(values.T, batch.select(list(columns.keep)) if columns.keep else None)
+
+
+def check(values: Array, columns: Columns, first_row: int) -> None:
+    """Raises InvalidInput with the place of the first value that is missing or not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(values.sum()):  # one pass; nearly always enough
+            return
+    faults = np.isinf(values) if columns.missing else ~np.isfinite(values)
+    if faults.any():
+        row, index = (int(place) for place in np.argwhere(faults)[0])
+        fault = "is missing" if np.isnan(values[row, index]) else "is not a finite number"
+        raise refusal(f"The value {fault}.", row=first_row + row, column=columns.numbers[index])
+
+
+def check_names(present: Sequence[str], columns: Columns) -> None:
+    """Raises InvalidInput unless all columns that are wanted are there and, where only they may be, no others."""
+    wanted = [*columns.numbers, *columns.keep]
+    missing = [name for name in wanted if name not in present]
+    if missing:
+        raise InvalidInput("Columns are missing.", [Detail(f'No column "{name}".', row=1) for name in missing[:20]])
+    others = sum(name not in wanted for name in present)
+    if columns.only and others:
+        raise InvalidInput(f"There are {others} columns that are no features; `keep` passes columns through.")
+
+
+def refusal(message: str, *, row: int, column: str | None = None) -> InvalidInput:
+    place = f'Row {row}, column "{column}"' if column else f"Row {row}"
+    return InvalidInput(f"{place}: {message}", [Detail(message, row=row, column=column)])
