@@ -3,8 +3,10 @@
 LinserveError
 ├── MalformedBody          the bytes are not what the content type says
 ├── UnsupportedMediaType   a content type that nothing here reads
+├── NotAcceptable          an answer in a content type that nothing here writes
 ├── BodyTooLarge
 ├── InvalidInput           understood, but wrong: the details say where
+│   ├── PredictionTooLarge a prediction that leaves the range of 64-bit numbers
 │   └── KeyReused          an Idempotency-Key that came before with another request
 ├── NotFound
 │   ├── ModelNotFound
@@ -54,6 +56,10 @@ class UnsupportedMediaType(LinserveError):
     pass
 
 
+class NotAcceptable(LinserveError):
+    pass
+
+
 class BodyTooLarge(LinserveError):
     pass
 
@@ -63,6 +69,15 @@ class InvalidInput(LinserveError):
     def at(cls, pointer: str, message: str) -> "InvalidInput":
         """An error with one place: the message, and the pointer to the field."""
         return cls(message, [Detail(message, pointer=pointer)])
+
+
+class PredictionTooLarge(InvalidInput):
+    """`row` is that of the first such prediction, from 0."""
+
+    def __init__(self, row: int) -> None:
+        message = "The prediction for this instance is beyond the range of 64-bit numbers."
+        super().__init__(message, [Detail(message, pointer=f"/instances/{row}")])
+        self.row = row
 
 
 class NotFound(LinserveError):

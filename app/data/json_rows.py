@@ -2,12 +2,15 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import Detail, InvalidInput
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MAX_DETAILS = 20
 NUMBERS: frozenset[type] = frozenset({int, float})  # bool is a type of its own here, and no number
@@ -52,6 +55,34 @@ def to_column(values: Sequence[Any], pointer: str) -> NDArray[np.float64]:
     if details:
         raise InvalidInput("Not all of these are numbers.", details[:MAX_DETAILS])
     return np.array(values, dtype=np.float64)[:, np.newaxis]
+
+
+def without_kept(rows: Sequence[Any], keep: Sequence[str], pointer: str) -> Sequence[Any]:
+    """The rows without the values that only pass through. Raises InvalidInput with the places that lack one."""
+    if not keep:
+        return rows
+    details = [
+        Detail(f'"{name}" is missing.', pointer=f"{pointer}/{index}")
+        for index, row in enumerate(rows)
+        for name in keep
+        if not isinstance(row, dict) or name not in row
+    ]
+    if details:
+        raise InvalidInput("Not all rows have the columns to keep.", details[:MAX_DETAILS])
+    return [{name: value for name, value in row.items() if name not in keep} for row in rows]
+
+
+def kept_columns(rows: Sequence[dict[str, Any]], keep: Sequence[str]) -> "pa.RecordBatch | None":
+    """The values that pass through, from rows that all have them."""
+    import pyarrow as pa
+
+    if not keep:
+        return None
+    try:
+        arrays = [pa.array([row[name] for row in rows]) for name in keep]
+    except (pa.ArrowException, OverflowError):
+        raise InvalidInput("A column that is kept holds values of one kind, or null.") from None
+    return pa.RecordBatch.from_arrays(arrays, names=list(keep))
 
 
 def _faults(rows: Sequence[Any], names: Sequence[str], pointer: str, allowed: frozenset[type]) -> Iterator[Detail]:

@@ -4,17 +4,14 @@ import io
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import numpy as np
 
-from app.data.json_rows import NUMBERS, fault_of
+from app.data.json_rows import NUMBERS, fault_of, kept_columns
 from app.data.part import Array, Columns, Part, Source, check, check_names, refusal
 from app.errors import InvalidInput
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 BLOCK_BYTES = 1 << 20  # a line has to fit into one
 
@@ -44,7 +41,7 @@ def read_ndjson(source: Source, columns: Columns, threads: int = 1) -> Iterator[
                 check_names(list(rows[0]), columns)
         values = _values(rows, columns, first, kind)
         check(values, columns, first)
-        yield Part(values, _kept(rows, columns, first) if columns.keep else None)
+        yield Part(values, kept_columns(rows, columns.keep))
 
 
 def _rows(source: Source) -> Iterator[tuple[int, list[Any]]]:
@@ -75,13 +72,13 @@ def _decoded(block: bytes, first: int) -> list[Any]:
 def _values(rows: Sequence[Any], columns: Columns, first: int, kind: type) -> Array:
     names, allowed = columns.numbers, _allowed(columns)
     try:
-        if {type(row) for row in rows} == {kind} and not _others(rows, columns):
+        if {type(row) for row in rows} == {kind} and not _others(rows, columns) and not _lacks(rows, columns):
             values = rows if kind is list else [[row[name] for name in names] for row in rows]
             if set(map(len, values)) == {len(names)} and set(map(type, chain.from_iterable(values))) <= allowed:
                 return np.array(values, dtype=np.float64).reshape(len(rows), len(names))
     except (KeyError, TypeError, OverflowError):
         pass
-    raise _fault(rows, columns, first, kind)
+    raise next(_faults(rows, columns, first, kind))
 
 
 def _allowed(columns: Columns) -> frozenset[type]:
@@ -94,36 +91,33 @@ def _others(rows: Sequence[Any], columns: Columns) -> bool:
     return columns.only and any(isinstance(row, dict) and len(row) > most for row in rows)
 
 
-def _fault(rows: Sequence[Any], columns: Columns, first: int, kind: type) -> InvalidInput:
-    """The first fault in rows that have one."""
-    names, allowed = columns.numbers, _allowed(columns)
+def _lacks(rows: Sequence[Any], columns: Columns) -> bool:
+    """Whether there are rows without a value that is to be kept."""
+    return bool(columns.keep) and any(isinstance(row, list) or name not in row for row in rows for name in columns.keep)
+
+
+def _faults(rows: Sequence[Any], columns: Columns, first: int, kind: type) -> Iterator[InvalidInput]:
+    names = columns.numbers
     for line, row in enumerate(rows, first):
         if not isinstance(row, dict | list):
-            return refusal("Expected an object or an array of numbers.", row=line)
-        if type(row) is not kind:
-            return refusal("Rows are either all objects or all arrays.", row=line)
-        if isinstance(row, list) and len(row) != len(names):
-            return refusal(f"Expected {len(names)} values, found {len(row)}.", row=line)
-        for index, name in enumerate(names):
-            if isinstance(row, dict) and name not in row:
-                return refusal("The value is missing.", row=line, column=name)
-            value = row[name] if isinstance(row, dict) else row[index]
-            if fault := fault_of(value, allowed):
-                return refusal(fault, row=line, column=name)
-        if _others([row], columns):
-            return refusal("An unknown name; `keep` passes columns through.", row=line)
-    raise AssertionError("There is a fault in these rows.")
+            yield refusal("Expected an object or an array of numbers.", row=line)
+        elif type(row) is not kind:
+            yield refusal("Rows are either all objects or all arrays.", row=line)
+        elif isinstance(row, list) and columns.keep:
+            yield refusal("Expected an object: an array has no columns to keep.", row=line)
+        elif isinstance(row, list) and len(row) != len(names):
+            yield refusal(f"Expected {len(names)} values, found {len(row)}.", row=line)
+        else:
+            yield from _faults_in(row, columns, line)
 
 
-def _kept(rows: Sequence[Any], columns: Columns, first: int) -> "pa.RecordBatch":
-    import pyarrow as pa
-
-    for line, row in enumerate(rows, first):
-        for name in columns.keep:
-            if not isinstance(row, dict) or name not in row:
-                raise refusal("The value is missing.", row=line, column=name)
-    try:
-        arrays = [pa.array([row[name] for row in rows]) for name in columns.keep]
-    except (pa.ArrowException, OverflowError):
-        raise InvalidInput("A column that is kept holds values of one kind, or null.") from None
-    return pa.RecordBatch.from_arrays(arrays, names=list(columns.keep))
+def _faults_in(row: dict[str, Any] | list[Any], columns: Columns, line: int) -> Iterator[InvalidInput]:
+    if isinstance(row, dict):
+        for name in (*columns.numbers, *columns.keep):
+            if name not in row:
+                yield refusal("The value is missing.", row=line, column=name)
+    for index, name in enumerate(columns.numbers):
+        if fault := fault_of(row[name] if isinstance(row, dict) else row[index], _allowed(columns)):
+            yield refusal(fault, row=line, column=name)
+    if _others([row], columns):
+        yield refusal("An unknown name; `keep` passes columns through.", row=line)

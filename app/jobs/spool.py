@@ -2,11 +2,12 @@
 
 import contextlib
 import os
+import tempfile
 import time
 import uuid
 from collections.abc import Container, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from app.errors import Unavailable
 
@@ -36,6 +37,14 @@ class Spool:
             self._folder.mkdir(parents=True, exist_ok=True)
             with self.path(upload).open("xb") as file, self.kept(upload):
                 yield file
+        except OSError as error:
+            raise Unavailable(f"The rows cannot be stored: {error.strerror}.") from error
+
+    def scratch(self) -> BinaryIO:
+        """A nameless file for reading and writing, gone when it is closed or the process ends."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            return cast(BinaryIO, tempfile.TemporaryFile(dir=self._folder))
         except OSError as error:
             raise Unavailable(f"The rows cannot be stored: {error.strerror}.") from error
 

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import InvalidInput
+from app.errors import PredictionTooLarge
 from app.regression.least_squares import Design
 from app.regression.sufficient_statistics import Array, SufficientStatistics
 from app.regression.terms import Factors, expand, parse_terms
@@ -51,15 +51,12 @@ class LinearModel:
     def predict(self, x: Array) -> Array:
         """Predictions (m, k) for rows x (m, p).
 
-        Raises InvalidInput where a prediction leaves the range of 64-bit numbers.
+        Raises PredictionTooLarge where a prediction leaves the range of 64-bit numbers.
         """
         with np.errstate(over="ignore", invalid="ignore"):
             y = self._expanded(x) @ self.weights.T + self.intercept
         if not np.isfinite(y).all():
-            row = int(np.flatnonzero(~np.isfinite(y).all(axis=1))[0])
-            raise InvalidInput.at(
-                f"/instances/{row}", "The prediction for this instance is beyond the range of 64-bit numbers."
-            )
+            raise PredictionTooLarge(int(np.flatnonzero(~np.isfinite(y).all(axis=1))[0]))
         return np.asarray(y)
 
     @property

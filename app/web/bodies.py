@@ -82,11 +82,19 @@ def documented(schema: type[BaseModel], examples: dict[str, Any], *, csv_example
             "examples": {name: {"summary": name, "value": value} for name, value in examples.items()},
         }
     }
-    for name, form in FILES.items() if csv_example else ():
-        if form in ("csv", "ndjson"):
-            content[name] = {"schema": {"type": "string"}}
-        else:
-            content[name] = {"schema": {"type": "string", "format": "binary"}}
     if csv_example:
+        content |= _documented_files()
         content["text/csv"]["example"] = csv_example
     return {"requestBody": {"required": True, "content": content}}
+
+
+def documented_answer() -> dict[str, Any]:
+    """The answer 200 of a route that answers with JSON or files; FastAPI adds the JSON."""
+    return {"description": "Predictions, row by row.", "content": _documented_files()}
+
+
+def _documented_files() -> dict[str, Any]:
+    return {
+        name: {"schema": {"type": "string"} if form in ("csv", "ndjson") else {"type": "string", "format": "binary"}}
+        for name, form in FILES.items()
+    }

@@ -27,6 +27,7 @@ STATUS: dict[type[LinserveError], int] = {
     errors.MalformedBody: 400,
     errors.NotFound: 404,
     errors.Conflict: 409,
+    errors.NotAcceptable: 406,
     errors.BodyTooLarge: 413,
     errors.UnsupportedMediaType: 415,
     errors.InvalidInput: 422,
@@ -64,6 +65,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     titles = {
         400: "The body is not what its content type says.",
         404: "There is no such thing.",
+        406: "Nothing here writes a content type that is accepted.",
         409: "Not in the present state.",
         413: "The body is too large.",
         415: "Nothing here reads this content type.",

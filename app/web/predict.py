@@ -1,5 +1,6 @@
 """POST /predict and its siblings: rows in, predictions out."""
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -9,14 +10,26 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from app.data.json_rows import are_objects, to_matrix
+from app.data.formats import FileFormat
+from app.data.json_rows import are_objects, kept_columns, to_matrix, without_kept
+from app.data.part import Part
 from app.errors import InvalidInput
 from app.registry.version_file import Version
 from app.regression.linear_model import LinearModel
 from app.regression.sufficient_statistics import Array
 from app.web import bodies
 from app.web.errors import problems
+from app.web.negotiation import acceptable
 from app.web.parameters import ModelName, Rows, VersionNumber
+from app.web.predict_tables import (
+    FORMATS,
+    TableOptions,
+    answer_table,
+    options_of,
+    query_parameters,
+    read_table,
+    received,
+)
 from app.web.services import Services, services
 
 router = APIRouter(tags=["Predict"])
@@ -76,11 +89,22 @@ EXAMPLES: dict[str, Any] = {
     },
 }
 
+CSV_EXAMPLE = "temp,rainfall,humidity\n73,67,43\n91,88,64\n"
+
+DESCRIPTION = (
+    "Rows come as JSON or as a table: CSV, NDJSON, an Arrow IPC stream or Parquet, its columns in any order, plain or "
+    "with a Content-Encoding of gzip or zstd. The answer has the format that Accept names, by default that of the rows."
+)
+
 _ROUTE: dict[str, Any] = {
     "response_model": PredictResponse,
     "response_model_exclude_none": True,
-    "openapi_extra": bodies.documented(PredictRequest, EXAMPLES),
-    "responses": problems(400, 404, 413, 415, 422, 503),
+    "description": DESCRIPTION,
+    "openapi_extra": {
+        **bodies.documented(PredictRequest, EXAMPLES, csv_example=CSV_EXAMPLE),
+        "parameters": query_parameters(),
+    },
+    "responses": {200: bodies.documented_answer(), **problems(400, 404, 406, 413, 415, 422, 503)},
 }
 
 
@@ -108,9 +132,15 @@ async def predict_with_version(request: Request, model: ModelName, version: Vers
 
 
 async def _answer(request: Request, choose: Callable[[], Version]) -> Response:
+    kind = bodies.content_type(request, *FORMATS)
+    out = acceptable(request.headers.get("accept"), [kind, *(other for other in FORMATS if other != kind)])
+    options = options_of(request.query_params)
+    if kind != bodies.JSON:
+        return await _predict_file(request, bodies.FILES[kind], out, choose, options)
     found = services(request)
-    bodies.content_type(request, bodies.JSON)
     body = await bodies.read(request, found.limits.json_bytes)
+    if out != bodies.JSON or request.query_params:
+        return await run_in_threadpool(_predict_rows_as_table, body, out, choose, options, found)
     if len(body) > LARGE_BODY:
         asked = await run_in_threadpool(bodies.decode, PredictRequest, body)
         return await run_in_threadpool(_predict, asked, choose(), found)
@@ -121,9 +151,50 @@ async def _answer(request: Request, choose: Callable[[], Version]) -> Response:
     return _predict(asked, choose(), found)
 
 
-def _predict(asked: PredictRequest, version: Version, found: Services) -> Response:
+async def _predict_file(
+    request: Request, form: FileFormat, out: str, choose: Callable[[], Version], options: TableOptions
+) -> Response:
+    found = services(request)
+    spool = found.jobs.spool
+    async with received(request, found.limits.upload_bytes, spool) as source:
+        version = choose()
+        parts = read_table(source, form, version, options)
+        file = None if isinstance(source, bytes) else spool.scratch()
+        with contextlib.ExitStack() as failing:
+            if file:
+                failing.enter_context(file)
+            answer, rows = await run_in_threadpool(
+                answer_table, parts, version, options, out, first_row=2 if form == "csv" else 1, file=file
+            )
+            failing.pop_all()
+    found.metrics.predicted(rows)
+    return answer
+
+
+def _predict_rows_as_table(
+    body: bytes, out: str, choose: Callable[[], Version], options: TableOptions, found: Services
+) -> Response:
+    """Rows that came as JSON, answered as a table."""
+    asked = bodies.decode(PredictRequest, body)
+    _check_count(asked, found)
+    if asked.model_fields_set - {"instances"}:
+        raise InvalidInput("Beside a table for an answer, options stand in the query and not in the body.")
+    version = choose()
+    rows = without_kept(asked.instances, options.keep, "/instances")
+    x = to_matrix(rows, version.model.features, "/instances")
+    part = Part(x, kept_columns(asked.instances, options.keep))
+    answer, _ = answer_table(iter([part]), version, options, out)
+    found.metrics.predicted(len(x))
+    return answer
+
+
+def _check_count(asked: PredictRequest, found: Services) -> None:
     if len(asked.instances) > found.limits.instances:
         raise InvalidInput.at("/instances", f"At most {found.limits.instances} instances fit into one request.")
+
+
+def _predict(asked: PredictRequest, version: Version, found: Services) -> Response:
+    _check_count(asked, found)
     model = version.model
     x = to_matrix(asked.instances, model.features, "/instances")
     objects = are_objects(asked.instances)

@@ -1,0 +1,141 @@
+"""Rows to files, part by part, in every format that rows come in."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol, TypeAlias
+
+import orjson
+
+from app.data.formats import FileFormat
+from app.data.part import Array
+from app.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+OutputFormat: TypeAlias = Literal["json"] | FileFormat
+
+
+class TableWriter(Protocol):
+    """Writes one table; `close` ends it, and with it a table of no rows is a table too."""
+
+    def write(self, kept: "pa.RecordBatch | None", values: Array) -> None:
+        """Some rows: the columns that pass through, and the numbers, (n, d), beside them."""
+
+    def close(self) -> None: ...
+
+
+def table_writer(
+    form: OutputFormat, file: BinaryIO, keep: Sequence[str], names: Sequence[str], document: Mapping[str, Any]
+) -> TableWriter:
+    """A writer of the columns `keep` and then `names`. As JSON the rows are the last member of the document."""
+    if form in ("json", "ndjson"):
+        return _JsonWriter(file, keep, names, document if form == "json" else None)
+    if form == "csv":
+        return _CsvWriter(file, keep, names)
+    return _ArrowWriter(form, file, keep, names)
+
+
+class _JsonWriter:
+    """Objects, as the predictions of a document or one a line."""
+
+    def __init__(
+        self, file: BinaryIO, keep: Sequence[str], names: Sequence[str], document: Mapping[str, Any] | None
+    ) -> None:
+        self._file, self._keep, self._names = file, keep, names
+        self._between, self._end = (b"\n", b"\n") if document is None else (b",", b"]}")
+        self._begun = False
+        if document is not None:
+            file.write(orjson.dumps(document)[:-1] + b',"predictions":[')
+
+    def write(self, kept: "pa.RecordBatch | None", values: Array) -> None:
+        columns = [*(kept.columns if kept is not None else ()), *values.T]
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        names = [*self._keep, *self._names]
+        texts = [orjson.dumps(dict(zip(names, row, strict=True)), default=str) for row in rows]
+        if texts:
+            self._file.write(self._between * self._begun + self._between.join(texts))
+            self._begun = True
+
+    def close(self) -> None:
+        if self._begun or self._end == b"]}":
+            self._file.write(self._end)
+
+
+class _CsvWriter:
+    def __init__(self, file: BinaryIO, keep: Sequence[str], names: Sequence[str]) -> None:
+        self._file, self._names = file, names
+        header = io.StringIO()
+        csv.writer(header, lineterminator="\n").writerow([*keep, *names])
+        file.write(header.getvalue().encode())
+
+    def write(self, kept: "pa.RecordBatch | None", values: Array) -> None:
+        import pyarrow as pa
+
+        batch = _batch(kept, self._names, values)
+        try:
+            self._file.write(_csv(batch, "none"))
+        except pa.ArrowInvalid:  # some value needs quotes; all words then have them
+            self._file.write(_csv(batch, "needed"))
+
+    def close(self) -> None:
+        pass
+
+
+def _csv(batch: "pa.RecordBatch", quoting: str) -> bytes:
+    import pyarrow as pa
+    from pyarrow.csv import WriteOptions, write_csv
+
+    text = io.BytesIO()
+    try:
+        write_csv(batch, text, WriteOptions(include_header=False, quoting_style=quoting))
+    except pa.ArrowNotImplementedError:
+        raise InvalidInput("A column that is kept holds values that CSV cannot.") from None
+    return text.getvalue()
+
+
+class _ArrowWriter:
+    """An Arrow IPC stream or a Parquet file. The first rows decide the types of the columns that are kept."""
+
+    def __init__(self, form: OutputFormat, file: BinaryIO, keep: Sequence[str], names: Sequence[str]) -> None:
+        self._form, self._file, self._keep, self._names = form, file, keep, names
+        self._writer: Any = None
+
+    def write(self, kept: "pa.RecordBatch | None", values: Array) -> None:
+        import pyarrow as pa
+
+        batch = _batch(kept, self._names, values)
+        if self._writer is None:
+            self._begin(batch.schema)
+        try:
+            self._writer.write_batch(batch.cast(self._schema))
+        except pa.ArrowInvalid:
+            raise InvalidInput("A column that is kept holds values of more than one kind.") from None
+
+    def close(self) -> None:
+        import pyarrow as pa
+
+        if self._writer is None:
+            kept = [pa.field(name, pa.null()) for name in self._keep]
+            self._begin(pa.schema([*kept, *(pa.field(name, pa.float64()) for name in self._names)]))
+        self._writer.close()
+
+    def _begin(self, schema: "pa.Schema") -> None:
+        import pyarrow as pa
+
+        self._schema = schema
+        if self._form == "parquet":
+            from pyarrow.parquet import ParquetWriter
+
+            self._writer = ParquetWriter(self._file, schema)
+        else:
+            self._writer = pa.ipc.new_stream(self._file, schema)
+
+
+def _batch(kept: "pa.RecordBatch | None", names: Sequence[str], values: Array) -> "pa.RecordBatch":
+    import pyarrow as pa
+
+    columns = [*(kept.columns if kept is not None else ()), *(pa.array(column) for column in values.T)]
+    fields = [*(kept.schema if kept is not None else ()), *(pa.field(name, pa.float64()) for name in names)]
+    return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))

@@ -1,0 +1,34 @@
+"""Which media type to answer with (RFC 9110, 12.5.1)."""
+
+from collections.abc import Sequence
+
+from app.errors import NotAcceptable
+
+
+def acceptable(accept: str | None, offered: Sequence[str]) -> str:
+    """The best of the offered media types for an Accept header; of equally good ones the first.
+
+    Raises NotAcceptable where the caller wants none of them.
+    """
+    if not accept or accept.strip() == "*/*":
+        return offered[0]
+    ranges = [_range(part) for part in accept.split(",")]
+    best = max(offered, key=lambda kind: _quality(kind, ranges))
+    if _quality(best, ranges) <= 0:
+        raise NotAcceptable(f"Accept has to name {' or '.join(sorted(offered))}.")
+    return best
+
+
+def _range(part: str) -> tuple[str, float]:
+    kind, *parameters = (piece.strip().lower() for piece in part.split(";"))
+    quality = next((value for name, _, value in (p.partition("=") for p in parameters) if name.strip() == "q"), "1")
+    try:
+        return kind, min(max(float(quality), 0.0), 1.0)
+    except ValueError:
+        return kind, 0.0
+
+
+def _quality(kind: str, ranges: Sequence[tuple[str, float]]) -> float:
+    """Of the most specific range that covers the type."""
+    covers = (kind, f"{kind.partition('/')[0]}/*", "*/*")
+    return next((max(q for name, q in ranges if name == cover) for cover in covers if cover in dict(ranges)), 0.0)

@@ -1,0 +1,163 @@
+"""Predictions for whole files: a table in, in one format, and a table out, in the same or another."""
+
+import contextlib
+import csv
+import io
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Any, BinaryIO
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import QueryParams
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+
+from app.data.formats import READERS, FileFormat
+from app.data.part import Columns, Part, Source, refusal
+from app.data.table_writers import OutputFormat, table_writer
+from app.errors import Detail, InvalidInput, PredictionTooLarge
+from app.jobs.spool import Spool
+from app.registry.version_file import Version
+from app.regression.linear_model import LinearModel
+from app.regression.sufficient_statistics import Array
+from app.web import bodies
+from app.web.errors import invalid
+
+MEMORY_BYTES = 1 << 23  # of a body; a longer one goes through a file, and so does its answer
+CHUNK_BYTES = 1 << 18
+
+FORMATS: dict[str, OutputFormat] = {bodies.JSON: "json", **bodies.FILES}
+
+
+class TableOptions(BaseModel):
+    """Options of a prediction that stand in the query."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    keep: list[str] = Field([], description="Columns that are no features and pass through, separated by commas.")
+    interval: float | None = Field(None, gt=0, lt=1, description="Adds `..._lower` and `..._upper` of this level.")
+    confidence: float | None = Field(None, gt=0, lt=1, description="Likewise `..._mean_lower`, `..._mean_upper`.")
+
+
+def options_of(query: QueryParams) -> TableOptions:
+    """Raises InvalidInput for an option that is unknown, repeated or wrong."""
+    if not query:
+        return TableOptions()
+    plain: dict[str, Any] = dict(query)
+    if set(plain) - set(TableOptions.model_fields) or len(plain) != len(query.multi_items()):
+        known = ", ".join(TableOptions.model_fields)
+        raise InvalidInput(f"The query has unknown or repeated options. Known are: {known}.")
+    if "keep" in plain:
+        plain["keep"] = next(csv.reader([plain["keep"]]), [])
+    try:
+        return TableOptions.model_validate(plain)
+    except ValidationError as error:
+        raise invalid(error) from None
+
+
+def query_parameters() -> list[dict[str, Any]]:
+    """The query parameters for the OpenAPI document."""
+    return [
+        {"name": name, "in": "query", "required": False, "schema": {"type": "string"}, "description": field.description}
+        for name, field in TableOptions.model_fields.items()
+    ]
+
+
+@contextlib.asynccontextmanager
+async def received(request: Request, limit: int, spool: Spool) -> AsyncIterator[Source]:
+    """The body: bytes, or where it is long a file that is there for as long as the block."""
+    body = bodies.stream(request, limit)
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in body:
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > MEMORY_BYTES:
+            break
+    else:
+        yield b"".join(chunks)
+        return
+    upload = spool.new()
+    try:
+        with spool.writing(upload) as file:
+            await run_in_threadpool(file.writelines, chunks)
+            del chunks
+            async for chunk in body:
+                file.write(chunk)
+        yield spool.path(upload)
+    finally:
+        spool.remove(upload)
+
+
+def read_table(source: Source, form: FileFormat, version: Version, options: TableOptions) -> Iterator[Part]:
+    """The rows of a file. Its columns may stand in any order, and are the features and those to keep."""
+    return READERS[form](source, Columns(version.model.features, options.keep, only=True), 1)
+
+
+def answer_table(
+    parts: Iterator[Part],
+    version: Version,
+    options: TableOptions,
+    out: str,
+    *,
+    first_row: int | None = None,
+    file: BinaryIO | None = None,
+) -> tuple[Response, int]:
+    """Predict for all parts, and answer with media type `out`; and the number of rows.
+
+    The answer is written, into memory or `file`, before its first byte is sent, so that a fault in the last row is
+    answered with its place as one in the first is. Raises InvalidInput; rows that are no file's have no `first_row`.
+    """
+    sink = file or io.BytesIO()
+    model = version.model
+    names = _names(model, options)
+    document = {"model": version.card.model, "version": version.card.version}
+    writer = table_writer(FORMATS[out], sink, options.keep, names, document)
+    rows = 0
+    for values, kept in parts:
+        try:
+            writer.write(kept, _columns(model, values, options))
+        except PredictionTooLarge as error:
+            if first_row is None:
+                raise
+            raise refusal(error.message, row=first_row + rows + error.row) from None
+        rows += len(values)
+    writer.close()
+    headers = {"linserve-model": version.card.model, "linserve-version": str(version.card.version)}
+    if isinstance(sink, io.BytesIO):
+        return Response(sink.getvalue(), headers=headers, media_type=out), rows
+    headers["content-length"] = str(sink.tell())
+    sink.seek(0)
+    return StreamingResponse(_chunks(sink), headers=headers, media_type=out), rows
+
+
+def _names(model: LinearModel, options: TableOptions) -> Sequence[str]:
+    names = list(model.targets)
+    if options.interval is not None:
+        names += [f"{target}_{side}" for target in model.targets for side in ("lower", "upper")]
+    if options.confidence is not None:
+        names += [f"{target}_mean_{side}" for target in model.targets for side in ("lower", "upper")]
+    twice = sorted({name for name in options.keep if [*options.keep, *names, *model.features].count(name) > 1})
+    if twice or len(set(names)) < len(names):
+        details = [Detail("A column of that name is there already.", column=name) for name in twice]
+        raise InvalidInput("Two columns of the answer would have the same name.", details)
+    for option in ("interval", "confidence"):
+        if getattr(options, option) is not None and model.no_intervals is not None:
+            raise InvalidInput.at(f"/{option}", f"This model has no intervals. {model.no_intervals}")
+    return names
+
+
+def _columns(model: LinearModel, x: Array, options: TableOptions) -> Array:
+    """Predictions and, where asked for, bounds: (n, as many as there are names)."""
+    columns = [model.predict(x)]
+    for level, of_mean in ((options.interval, False), (options.confidence, True)):
+        if level is not None:
+            columns.append(model.interval(x, level, of_mean=of_mean).reshape(len(x), -1))
+    return np.hstack(columns) if len(columns) > 1 else columns[0]
+
+
+async def _chunks(file: BinaryIO) -> AsyncIterator[bytes]:
+    with file:
+        while chunk := await run_in_threadpool(file.read, CHUNK_BYTES):
+            yield chunk

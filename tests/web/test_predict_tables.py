@@ -1,0 +1,193 @@
+"""Predictions for tables, in and out in every format."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+from files import ENCODINGS, MEDIA_TYPES, written
+from service import INPUTS, Service
+
+from app.web.predict_tables import MEMORY_BYTES
+
+JSON = "application/json"
+FEATURES = ["temp", "rainfall", "humidity"]
+ROWS: list[list[float]] = [*INPUTS, [75, 63, 44]]
+IDS = [f"row, {n}" if n % 2 else f"{n}" for n in range(len(ROWS))]
+TABLE = pa.table(dict(zip(["humidity", "id", "rainfall", "temp"], [
+    [row[2] for row in ROWS], IDS, [row[1] for row in ROWS], [row[0] for row in ROWS],
+], strict=True)))  # fmt: skip
+
+
+def body_of(table: pa.Table, media_type: str) -> bytes:
+    if media_type == JSON:
+        return orjson.dumps({"instances": table.to_pylist()})
+    return written(table, next(form for form, kind in MEDIA_TYPES.items() if kind == media_type))
+
+
+def rows_of(answer: bytes, media_type: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]]
+    if media_type == JSON:
+        rows = orjson.loads(answer)["predictions"]
+    elif media_type == MEDIA_TYPES["ndjson"]:
+        rows = [orjson.loads(line) for line in answer.splitlines()]
+    elif media_type == MEDIA_TYPES["csv"]:
+        rows = pyarrow.csv.read_csv(io.BytesIO(answer)).to_pylist()
+    elif media_type == MEDIA_TYPES["arrow"]:
+        rows = pa.ipc.open_stream(answer).read_all().to_pylist()
+    else:
+        rows = pyarrow.parquet.read_table(io.BytesIO(answer)).to_pylist()
+    return rows
+
+
+def ask(service: Service, table: pa.Table, into: str, out: str, **query: Any) -> Any:
+    return service.client.post(
+        "/predict", params=query, content=body_of(table, into), headers={"content-type": into, "accept": out}
+    )
+
+
+@pytest.mark.parametrize("into", [JSON, *MEDIA_TYPES.values()])
+@pytest.mark.parametrize("out", [JSON, *MEDIA_TYPES.values()])
+def test_a_table_in_any_format_is_answered_in_any_format_with_the_same_numbers(
+    service: Service, into: str, out: str
+) -> None:
+    expected = service.predict(*ROWS)["predictions"]
+
+    answer = ask(service, TABLE, into, out, keep="id")
+
+    assert answer.status_code == 200, answer.text
+    assert answer.headers["content-type"].partition(";")[0] == out
+    assert (answer.headers["linserve-model"], answer.headers["linserve-version"]) == ("crop-yield", "1")
+    found = rows_of(answer.content, out)
+    assert [str(row["id"]) for row in found] == IDS
+    assert [[row["apples"], row["oranges"]] for row in found] == [pytest.approx(row, rel=1e-14) for row in expected]
+    assert [*found[0]] == ["id", "apples", "oranges"]
+
+
+@pytest.mark.parametrize("into", MEDIA_TYPES.values())
+@pytest.mark.parametrize("accept", [None, "*/*", "text/html, */*;q=0.1", "application/*, text/*"])
+def test_a_table_is_answered_in_its_own_format_unless_another_is_asked_for(
+    service: Service, into: str, accept: str | None
+) -> None:
+    headers = {"content-type": into} | ({"accept": accept} if accept else {})
+    answer = service.client.post("/predict", content=body_of(TABLE.drop("id"), into), headers=headers)
+    assert into in answer.headers["content-type"]
+    assert len(rows_of(answer.content, into)) == len(ROWS)
+
+
+def test_json_is_preferred_where_it_is_as_acceptable_as_any_other(service: Service) -> None:
+    for accept in ("application/json", "text/csv;q=0.5, application/json", "application/json, text/csv"):
+        answer = service.client.post("/predict", json={"instances": INPUTS}, headers={"accept": accept})
+        assert answer.headers["content-type"] == JSON
+
+
+@pytest.mark.parametrize("accept", ["text/html", "application/json;q=0, text/html", "image/*", ";;;"])
+def test_an_answer_that_nothing_writes_is_not_acceptable(service: Service, accept: str) -> None:
+    answer = service.client.post("/predict", json={"instances": INPUTS}, headers={"accept": accept})
+    assert answer.status_code == 406
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("into", [JSON, *MEDIA_TYPES.values()])
+def test_intervals_are_columns_beside_the_predictions(service: Service, into: str) -> None:
+    expected = service.predict(*ROWS, interval=0.9, confidence=0.5)
+    table = TABLE.drop("id")
+
+    found = rows_of(
+        ask(service, table, into, MEDIA_TYPES["arrow"], interval="0.9", confidence="0.5").content, MEDIA_TYPES["arrow"]
+    )
+
+    for row, interval, mean in zip(found, expected["intervals"], expected["confidence_intervals"], strict=True):
+        assert [row["apples_lower"], row["apples_upper"]] == pytest.approx(interval[0], rel=1e-12)
+        assert [row["oranges_mean_lower"], row["oranges_mean_upper"]] == pytest.approx(mean[1], rel=1e-12)
+
+
+@pytest.mark.parametrize("into", MEDIA_TYPES.values())
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_table_may_come_compressed(service: Service, into: str, encoding: str) -> None:
+    content = ENCODINGS[encoding](body_of(TABLE.drop("id"), into))
+    answer = service.client.post(
+        "/predict", content=content, headers={"content-type": into, "content-encoding": encoding}
+    )
+    assert len(rows_of(answer.content, into)) == len(ROWS)
+
+
+@pytest.mark.parametrize("into", MEDIA_TYPES.values())
+def test_a_column_that_is_no_feature_is_refused_unless_it_is_kept(service: Service, into: str) -> None:
+    answer = ask(service, TABLE, into, "*/*")
+    assert answer.status_code == 422
+    assert "keep" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("into", [JSON, *MEDIA_TYPES.values()])
+def test_a_missing_column_and_a_missing_value_are_named(service: Service, into: str) -> None:
+    without = ask(service, TABLE.drop(["id", "rainfall"]), into, "*/*")
+    assert without.status_code == 422
+    assert "rainfall" in without.text
+    values = pa.array([1.0, None, *range(14)], pa.float64())
+    hole = ask(service, TABLE.drop(["id", "rainfall"]).append_column("rainfall", values), into, "*/*")
+    assert hole.status_code == 422
+    (place,) = hole.json()["errors"]
+    if into == JSON:
+        assert place["pointer"] == "/instances/1/rainfall"
+    else:
+        assert (place["row"], place["column"]) == (3 if into == "text/csv" else 2, "rainfall")
+
+
+@pytest.mark.parametrize("into", [JSON, *MEDIA_TYPES.values()])
+def test_a_table_of_no_rows_is_answered_with_one_of_no_rows(service: Service, into: str) -> None:
+    for out in MEDIA_TYPES.values():
+        answer = ask(service, TABLE.slice(0, 0), into, out, keep="id")
+        if into == JSON:
+            assert answer.status_code == 422
+        else:
+            assert answer.status_code == 200, answer.text
+            assert rows_of(answer.content, out) == []
+
+
+def test_a_prediction_beyond_all_numbers_is_refused_with_its_row(service: Service) -> None:
+    content = "temp,rainfall,humidity\n1,2,3\n-1e308,1e308,1e308\n"
+    answer = service.client.post("/predict", content=content, headers={"content-type": "text/csv"})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["row"] == 3
+
+
+@pytest.mark.parametrize(
+    "query", ["unknown=1", "interval=2", "interval=0.9&interval=0.8", "keep=temp", "keep=id,id", "interval=x"]
+)
+def test_options_that_are_wrong_are_refused(service: Service, query: str) -> None:
+    for into in (JSON, "text/csv"):
+        answer = service.client.post(f"/predict?{query}", content=body_of(TABLE, into), headers={"content-type": into})
+        assert answer.status_code == 422, answer.text
+        assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_kept_column_cannot_have_the_name_of_a_target(service: Service) -> None:
+    answer = ask(
+        service, TABLE.append_column("apples", pa.array(range(len(ROWS)))), "text/csv", "*/*", keep="id,apples"
+    )
+    assert answer.status_code == 422
+    assert "same name" in answer.json()["detail"]
+
+
+def test_a_body_too_long_for_memory_goes_through_files_that_do_not_stay(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=(450_000, 3))
+    table = pa.table(dict(zip(FEATURES, x.T, strict=True)))
+    own = Service(tmp_path).start()
+    for into in MEDIA_TYPES.values():
+        assert len(body_of(table, into)) > MEMORY_BYTES
+        answer = ask(own, table, into, "text/csv")
+        assert answer.status_code == 200, answer.text
+        found = pyarrow.csv.read_csv(io.BytesIO(answer.content))
+        assert len(found) == len(x)
+        last = own.predict(x[-1].tolist())["predictions"][0]
+        assert [found["apples"][-1].as_py(), found["oranges"][-1].as_py()] == pytest.approx(last, rel=1e-12)
+    broken = ask(own, table.append_column("id", pa.nulls(len(x))), "text/csv", "*/*")
+    assert broken.status_code == 422
+    assert list((own.state / "spool").iterdir()) == []
+    own.stop()
