@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 import signal
 import sys
@@ -9,10 +10,11 @@ import threading
 from collections.abc import AsyncIterator, Iterator
 from importlib.metadata import version
 from types import FrameType
-from typing import TypedDict
+from typing import Any, TypedDict
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
+from starlette.types import Receive, Scope, Send
 
 from app import logs
 from app.errors import NotFound, Unavailable
@@ -24,6 +26,7 @@ from app.settings import Settings, load
 from app.web import docs, errors, health, jobs, models, predict, train
 from app.web.metrics import Metrics
 from app.web.middleware import RequestContext
+from app.web.predict_lane import PredictLane
 from app.web.services import Limits, Services
 
 DESCRIPTION = """
@@ -42,9 +45,20 @@ class State(TypedDict):
     services: Services
 
 
+class _Service(FastAPI):
+    """FastAPI with what is ours around everything that is FastAPI's, its own error handling included."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._outermost = PredictLane(RequestContext(super().__call__))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._outermost(scope, receive, send)
+
+
 def create_app() -> FastAPI:
     """The service. Its settings are read from the environment when it starts."""
-    app = FastAPI(
+    app = _Service(
         title="Linserve",
         summary="A linear model behind HTTP: predict, train, roll back.",
         description=DESCRIPTION,
@@ -53,8 +67,9 @@ def create_app() -> FastAPI:
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=_operation_id,
+        # Looked for anew in every request otherwise; metrics are ours.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    app.add_middleware(RequestContext)
     errors.install(app)
     for resource in (predict, train, jobs, models, health):
         app.include_router(resource.router)
@@ -88,6 +103,7 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
         if supervisor:
             supervisor.stop()
         services.jobs.close()
+        services.metrics.write()
 
 
 def _services(settings: Settings, stopping: asyncio.Event) -> Services:
@@ -103,6 +119,8 @@ def _services(settings: Settings, stopping: asyncio.Event) -> Services:
         ),
         default_model=settings.default_model,
         capabilities=settings.capabilities,
+        # The metrics count them all.
+        logs_predictions=_log.isEnabledFor(logging.DEBUG),
         stopping=stopping,
     )
 
@@ -111,6 +129,8 @@ def _connect(queue: JobQueue) -> None:
     # Where this fails, the first training tries again and says so.
     with contextlib.suppress(Exception):
         queue.connect()
+    # All that was imported stays: the garbage collector need not look through it again and again.
+    gc.freeze()
 
 
 @contextlib.contextmanager

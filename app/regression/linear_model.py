@@ -1,7 +1,11 @@
 """A trained linear model, ready to predict."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
+from math import isfinite
+from operator import mul
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +14,8 @@ from app.errors import PredictionTooLarge
 from app.regression.least_squares import Design
 from app.regression.sufficient_statistics import Array, SufficientStatistics
 from app.regression.terms import Factors, expand, parse_terms
+
+FEW_PRODUCTS = 100  # of a value and a weight, up to which plain Python is faster than numpy
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +59,27 @@ class LinearModel:
 
         Raises PredictionTooLarge where a prediction leaves the range of 64-bit numbers.
         """
+        if len(x) * self.weights.size <= FEW_PRODUCTS and not self.terms:
+            return np.array(self.predict_few(x.tolist())).reshape(len(x), len(self.targets))
         with np.errstate(over="ignore", invalid="ignore"):
             y = self._expanded(x) @ self.weights.T + self.intercept
         if not np.isfinite(y).all():
             raise PredictionTooLarge(int(np.flatnonzero(~np.isfinite(y).all(axis=1))[0]))
         return np.asarray(y)
+
+    def predict_few(self, rows: Sequence[Sequence[float]]) -> list[list[float]]:
+        """The same for rows that are few and plain numbers: what numpy takes to begin, they take to end.
+
+        Only for a model without terms. Raises PredictionTooLarge.
+        """
+        weights, intercepts = self._plain
+        # For each target sum(map(mul, its weights, row), its intercept), without a Python frame for any of it.
+        predictions = [list(map(sum, map(map, repeat(mul), weights, repeat(row)), intercepts)) for row in rows]
+        if not isfinite(sum(map(sum, predictions))):
+            for index, row in enumerate(predictions):
+                if not all(map(isfinite, row)):
+                    raise PredictionTooLarge(index)
+        return predictions
 
     @property
     def mean_prediction(self) -> Array:
@@ -104,6 +126,10 @@ class LinearModel:
 
     def _expanded(self, x: Array) -> Array:
         return expand(x, self._parsed) if self.terms else x
+
+    @cached_property
+    def _plain(self) -> tuple[list[list[float]], list[float]]:
+        return self.weights.tolist(), self.intercept.tolist()
 
     @cached_property
     def _parsed(self) -> list[Factors]:

@@ -2,6 +2,7 @@
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from app.errors import NotFound, Unavailable
@@ -43,5 +44,7 @@ async def ready(request: Request) -> Ready:
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
-def metrics(request: Request) -> Response:
-    return Response(services(request).metrics.text(), media_type="text/plain; version=1.0.0; charset=utf-8")
+async def metrics(request: Request) -> Response:
+    found = services(request).metrics
+    found.write()
+    return Response(await run_in_threadpool(found.text), media_type="text/plain; version=1.0.0; charset=utf-8")

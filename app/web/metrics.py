@@ -1,15 +1,35 @@
 """Counters for Prometheus, summed over all web workers."""
 
+import asyncio
 import hashlib
 import os
 import tempfile
+from bisect import bisect_left
+from collections import Counter as Multiset
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from prometheus_client import Counter, Histogram
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
+WRITE_SECONDS = 0.25
+
+
+class _Series(NamedTuple):
+    """What is counted of one method, route and status, and the times to answer that were not yet counted in."""
+
+    requests: "Counter"
+    seconds: "Histogram"
+    pending: list[float]
 
 
 class Metrics:
-    """Series are named by route, never by what a caller sent, so that input cannot multiply them."""
+    """Series are named by route, never by what a caller sent, so that input cannot multiply them.
+
+    A request is counted in memory and written a moment later, with those that came meanwhile: to write each by itself
+    costs as much as to answer it.
+    """
 
     def __init__(self, service: Path) -> None:
         """All workers of one service, known by its state folder, share their counters."""
@@ -28,19 +48,49 @@ class Metrics:
             "linserve_request_seconds", "Time to answer.", ["route"], buckets=BUCKETS, registry=own
         )
         self._rows = Counter("linserve_predicted_rows", "Rows predicted.", registry=own)
+        self._series: dict[tuple[str, str, int], _Series] = {}
+        self._pending_rows: list[int] = []  # of each prediction, in whatever thread it was made
+        self._writing: asyncio.TimerHandle | None = None
 
-    def answered(self, method: str, route: str, status: int, seconds: float) -> None:
-        self._requests.labels(method, route, str(status)).inc()
-        self._seconds.labels(route).observe(seconds)
+    def answered(self, method: str, route: str, status: int, seconds: float, rows: int = 0) -> None:
+        """Count a request, and the rows it predicted unless `predicted` was told of them."""
+        if rows:
+            self._pending_rows.append(rows)
+        series = self._series.get((method, route, status)) or self._begin(method, route, status)
+        series.pending.append(seconds)
+        if self._writing is None:
+            self._writing = asyncio.get_running_loop().call_later(WRITE_SECONDS, self.write)
 
     def predicted(self, rows: int) -> None:
+        self._pending_rows.append(rows)
+
+    def write(self) -> None:
+        """Write what is pending, for other workers to see; on the event loop, as `answered` is."""
+        self._writing = None
+        rows = 0
+        while self._pending_rows:
+            rows += self._pending_rows.pop()
         self._rows.inc(rows)
+        for series in self._series.values():
+            if not series.pending:
+                continue
+            series.requests.inc(len(series.pending))
+            # There is no way in its interface to observe many values at once.
+            series.seconds._sum.inc(sum(series.pending))  # noqa: SLF001
+            for bucket, count in Multiset(bisect_left(BUCKETS, seconds) for seconds in series.pending).items():
+                series.seconds._buckets[bucket].inc(count)  # noqa: SLF001
+            series.pending.clear()
 
     def text(self) -> bytes:
         from prometheus_client import generate_latest
 
         text: bytes = generate_latest(self._collector)
         return text
+
+    def _begin(self, method: str, route: str, status: int) -> _Series:
+        requests = self._requests.labels(method, route, str(status))
+        self._series[method, route, status] = series = _Series(requests, self._seconds.labels(route), [])
+        return series
 
 
 def _shared_memory(service: Path) -> Path:

@@ -1,9 +1,9 @@
 """Around every request: its id, its line in the log, its place in the metrics; and what happens to faults of ours."""
 
 import logging
+import random
 import re
 import time
-import uuid
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -12,6 +12,8 @@ from app.logs import request_id
 from app.web.errors import server_error
 from app.web.services import Services
 
+OK = 200
+REQUEST_ID = b"x-request-id"
 METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"}
 
 _log = logging.getLogger("app.requests")
@@ -28,7 +30,8 @@ class RequestContext:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        identity = _given_id(scope) or uuid.uuid4().hex.encode()
+        given = (kept_id(value) for name, value in scope["headers"] if name == REQUEST_ID)
+        identity = next(filter(None, given), None) or new_id()
         token = request_id.set(identity.decode())
         started = time.perf_counter()
         status = 0
@@ -37,7 +40,7 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", identity)]
+                message["headers"] = [*message["headers"], (REQUEST_ID, identity)]
             await send(message)
 
         try:
@@ -47,35 +50,43 @@ class RequestContext:
             if status == 0:
                 await server_error()(scope, receive, send_with_id)
         finally:
-            self._note(scope, status, time.perf_counter() - started)
+            _note(scope, status, time.perf_counter() - started)
             request_id.reset(token)
 
-    @staticmethod
-    def _note(scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", "none")
-        _log.info(
-            "request",
-            extra={
-                "method": scope["method"],
-                "path": scope["path"],
-                "status": status,
-                "ms": round(1000 * seconds, 3),
-                "client": _client(scope),
-            },
-        )
-        state: dict[str, Any] = scope.get("state", {})
-        services: Services | None = state.get("services")
-        if services is not None:
-            method = scope["method"] if scope["method"] in METHODS else "other"
-            services.metrics.answered(method, route, status, seconds)
+
+def kept_id(given: bytes) -> bytes | None:
+    """The caller's id, if it is one."""
+    return given if _ID.fullmatch(given) else None
 
 
-def _given_id(scope: Scope) -> bytes | None:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and _ID.fullmatch(value):
-            found: bytes = value
-            return found
-    return None
+def new_id() -> bytes:
+    # Nobody is kept out by an id, so it need not cost a system call.
+    return b"%032x" % random.getrandbits(128)
+
+
+def log_request(scope: Scope, status: int, seconds: float) -> None:
+    _log.info(
+        "request",
+        extra={
+            "method": scope["method"],
+            "path": scope["path"],
+            "status": status,
+            "ms": round(1000 * seconds, 3),
+            "client": _client(scope),
+        },
+    )
+
+
+def _note(scope: Scope, status: int, seconds: float) -> None:
+    """A line in the log and a count in the metrics, for a request that was answered."""
+    route: str = getattr(scope.get("route"), "path", "none")
+    state: dict[str, Any] = scope.get("state", {})
+    services: Services | None = state.get("services")
+    if services is None:
+        return
+    if status != OK or not route.endswith("/predict") or services.logs_predictions:
+        log_request(scope, status, seconds)
+    services.metrics.answered(scope["method"] if scope["method"] in METHODS else "other", route, status, seconds)
 
 
 def _client(scope: Scope) -> str | None:

@@ -29,6 +29,7 @@ class Services:
     limits: Limits
     default_model: str
     capabilities: Path  # the trainer's, see app.jobs.capabilities
+    logs_predictions: bool  # a line for each that went well, which costs more than the prediction
     stopping: asyncio.Event  # set when the service is to stop: whoever waits or follows lets go
 
 

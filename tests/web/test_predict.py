@@ -1,5 +1,7 @@
+from pathlib import Path
+
 import pytest
-from service import Service
+from service import INPUTS, Service
 
 ROW = {"temp": 75, "rainfall": 63, "humidity": 44}
 
@@ -90,3 +92,30 @@ def test_a_large_batch_answers_row_by_row_what_single_rows_answer(service: Servi
     assert len(answer["predictions"]) == len(rows)
     for i in (0, 1, 19_999):
         assert answer["predictions"][i] == pytest.approx(service.predict(rows[i])["predictions"][0], rel=1e-14)
+
+
+def test_predictions_are_counted_whichever_way_they_are_answered(tmp_path: Path) -> None:
+    own = Service(tmp_path).start()
+    for _ in range(3):
+        own.predict([75, 63, 44])
+    own.predict([75, 63, 44], [1, 2, 3], explain=True)
+    text = own.client.get("/metrics").text
+    assert 'linserve_requests_total{method="POST",route="/predict",status="200"} 4.0' in text
+    assert "linserve_predicted_rows_total 5.0" in text
+    assert 'linserve_request_seconds_count{route="/predict"} 4.0' in text
+    assert (
+        own.client.post("/predict", json={"instances": INPUTS}, headers={"x-request-id": "mine"}).headers[
+            "x-request-id"
+        ]
+        == "mine"
+    )
+    own.stop()
+
+
+def test_a_promotion_is_seen_by_the_very_next_prediction_on_the_lane(tmp_path: Path) -> None:
+    own = Service(tmp_path).start()
+    own.train(instances=INPUTS, targets=[[1, 2]] * len(INPUTS))
+    for version in (1, 2) * 20:
+        assert own.client.put("/models/crop-yield/current", json={"version": version}).status_code == 200
+        assert own.predict([75, 63, 44])["version"] == version
+    own.stop()
