@@ -17,6 +17,17 @@ if TYPE_CHECKING:
 OutputFormat: TypeAlias = Literal["json"] | FileFormat
 
 
+def file_in_memory() -> Any:
+    """A binary file for a table that is short; `content_of` has what was written to it."""
+    import pyarrow as pa
+
+    return pa.BufferOutputStream()
+
+
+def content_of(file: Any) -> memoryview:
+    return memoryview(file.getvalue())
+
+
 class TableWriter(Protocol):
     """Writes one table; `close` ends it, and with it a table of no rows is a table too."""
 

@@ -1,11 +1,11 @@
 """Rows of known columns straight from JSON: what msgspec can check, it checks while it decodes."""
 
-from collections.abc import Callable, Sequence
-from operator import attrgetter
+from collections.abc import Sequence
 from types import GenericAlias
 from typing import Any
 
 import msgspec
+from msgspec.structs import astuple
 
 from app.errors import MalformedBody
 
@@ -23,10 +23,6 @@ class RowsDecoder:
         )
         self._objects = _decoder(row)
         self._arrays = _decoder(GenericAlias(tuple, (float,) * len(names)))
-        # Of a single name, attrgetter would give the bare value.
-        self._values: Callable[[Any], Sequence[float]] = (
-            attrgetter(*fields) if len(fields) > 1 else msgspec.structs.astuple
-        )
 
     def decode(self, body: bytes) -> tuple[Sequence[Sequence[float]], bool]:
         """The rows in a body, their values in the order of the columns, and whether they were objects.
@@ -38,7 +34,7 @@ class RowsDecoder:
             rows = (self._objects if objects else self._arrays).decode(body).instances
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise MalformedBody("Not the plain form of rows.") from None
-        return list(map(self._values, rows)) if objects else rows, objects
+        return list(map(astuple, rows)) if objects else rows, objects
 
 
 def _decoder(row: Any) -> Any:

@@ -62,8 +62,11 @@ class LinearModel:
         if len(x) * self.weights.size <= FEW_PRODUCTS and not self.terms:
             return np.array(self.predict_few(x.tolist())).reshape(len(x), len(self.targets))
         with np.errstate(over="ignore", invalid="ignore"):
-            y = self._expanded(x) @ self.weights.T + self.intercept
-        if not np.isfinite(y).all():
+            # Columns that lie together give columns that do.
+            y = (self.weights @ self._expanded(x).T).T if x.flags.f_contiguous else self._expanded(x) @ self.weights.T
+            y += self.intercept
+            finite = np.isfinite(y.sum())  # one pass; nearly always enough
+        if not finite and not np.isfinite(y).all():
             raise PredictionTooLarge(int(np.flatnonzero(~np.isfinite(y).all(axis=1))[0]))
         return np.asarray(y)
 

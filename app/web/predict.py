@@ -5,13 +5,14 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import orjson
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from app.data.formats import FileFormat
-from app.data.json_rows import are_objects, kept_columns, to_matrix, without_kept
+from app.data.json_rows import are_objects, kept_columns, to_matrix, to_objects, without_kept
 from app.data.part import Part
 from app.errors import InvalidInput
 from app.registry.version_file import Version
@@ -201,7 +202,7 @@ def _predict(asked: PredictRequest, version: Version, found: Services) -> Respon
     answer: dict[str, Any] = {
         "model": version.card.model,
         "version": version.card.version,
-        "predictions": _shaped(model.predict(x), model, objects=objects),
+        "predictions": _predictions(model, x, objects=objects),
     }
     levels = {"intervals": asked.interval, "confidence_intervals": asked.confidence}
     for name, level in levels.items():
@@ -220,6 +221,11 @@ def _predict(asked: PredictRequest, version: Version, found: Services) -> Respon
         answer["extrapolation"] = _extrapolation(model, x)
     found.metrics.predicted(len(x))
     return bodies.json_response(answer)
+
+
+def _predictions(model: LinearModel, x: Array, *, objects: bool) -> Any:
+    predictions = model.predict(x)
+    return orjson.Fragment(to_objects(predictions, model.targets)) if objects else np.ascontiguousarray(predictions)
 
 
 def _shaped(values: Array, model: LinearModel, *, objects: bool, by_feature: bool = False) -> Any:

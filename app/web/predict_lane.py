@@ -18,6 +18,7 @@ import orjson
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.data.json_rows import to_objects
 from app.data.typed_rows import RowsDecoder
 from app.errors import LinserveError
 from app.registry.version_file import Version
@@ -127,17 +128,18 @@ class _Prepared:
     def answer(self, rows: Sequence[Sequence[float]], *, objects: bool) -> bytes:
         """Raises PredictionTooLarge."""
         model = self.version.model
-        predictions: Any
         if len(rows) <= self._few:
-            predictions = model.predict_few(rows)
+            few: Any = model.predict_few(rows)
+            if objects:
+                few = [dict(zip(model.targets, row)) for row in few]  # noqa: B905 - as long by their making
+            predictions = orjson.dumps(few)
         else:
             values = np.fromiter(chain.from_iterable(rows), np.float64, len(rows) * len(model.features))
-            predictions = model.predict(values.reshape(len(rows), -1))
-            if objects:
-                predictions = predictions.tolist()
-        if objects:
-            predictions = [dict(zip(model.targets, row)) for row in predictions]  # noqa: B905 - as long by their making
-        return b'%b,"predictions":%b}' % (self._beginning, orjson.dumps(predictions, None, orjson.OPT_SERIALIZE_NUMPY))
+            many = model.predict(values.reshape(len(rows), -1))
+            predictions = (
+                to_objects(many, model.targets) if objects else orjson.dumps(many, None, orjson.OPT_SERIALIZE_NUMPY)
+            )
+        return b'%b,"predictions":%b}' % (self._beginning, predictions)
 
 
 def _identity_of_ordinary(scope: Scope) -> bytes | None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import io
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, BinaryIO
 
@@ -15,7 +14,7 @@ from starlette.responses import Response, StreamingResponse
 
 from app.data.formats import READERS, FileFormat
 from app.data.part import Columns, Part, Source, refusal
-from app.data.table_writers import OutputFormat, table_writer
+from app.data.table_writers import OutputFormat, content_of, file_in_memory, table_writer
 from app.errors import Detail, InvalidInput, PredictionTooLarge
 from app.jobs.spool import Spool
 from app.registry.version_file import Version
@@ -109,7 +108,7 @@ def answer_table(
     The answer is written, into memory or `file`, before its first byte is sent, so that a fault in the last row is
     answered with its place as one in the first is. Raises InvalidInput; rows that are no file's have no `first_row`.
     """
-    sink = file or io.BytesIO()
+    sink = file or file_in_memory()
     model = version.model
     names = _names(model, options)
     document = {"model": version.card.model, "version": version.card.version}
@@ -125,11 +124,11 @@ def answer_table(
         rows += len(values)
     writer.close()
     headers = {"linserve-model": version.card.model, "linserve-version": str(version.card.version)}
-    if isinstance(sink, io.BytesIO):
-        return Response(sink.getvalue(), headers=headers, media_type=out), rows
-    headers["content-length"] = str(sink.tell())
-    sink.seek(0)
-    return StreamingResponse(_chunks(sink), headers=headers, media_type=out), rows
+    if file is None:
+        return Response(content_of(sink), headers=headers, media_type=out), rows
+    headers["content-length"] = str(file.tell())
+    file.seek(0)
+    return StreamingResponse(_chunks(file), headers=headers, media_type=out), rows
 
 
 def _names(model: LinearModel, options: TableOptions) -> Sequence[str]:

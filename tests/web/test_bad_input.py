@@ -89,7 +89,7 @@ CASES = [
     Case("too large a body", 413, "longer than 1000000 bytes", b" " * 1_000_001),
     Case("a form", 415, "application/json", "instances=1", headers={"content-type": "application/x-www-form-urlencoded"}),
     Case("no content type", 415, "application/json", "{}", headers={}),
-    Case("CSV for predict", 415, "application/json", HEADER, headers=CSV),
+    Case("a table without the features", 422, "No column", "temp,apples\n1,2\n", headers=CSV),
     # Names
     Case("an unknown model", 404, "no model", '{"instances": [[1]]}', path=f"/models/{MARK}/predict"),
     Case("a model's name that cannot be", 404, "no model", '{"instances": [[1]]}', path=f"/models/{MARK.upper()}/predict"),

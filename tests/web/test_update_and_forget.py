@@ -123,7 +123,6 @@ def test_a_weight_counts_as_so_many_rows(own: Service) -> None:
         ({**NOTEBOOK, "sample_weights": [1] * 14}, "14 weights for 15", "/sample_weights"),
         ({**NOTEBOOK, "sample_weights": [1] * 14 + [-1]}, "negative", "/sample_weights/14"),
         ({**NOTEBOOK, "sample_weights": [1] * 14 + ["1"]}, "found a string", "/sample_weights/14"),
-        ({**NOTEBOOK, "sample_weights": [1] * 15, "solver": {"kind": "gradient_descent"}}, "exact", "/solver/kind"),
         ({**NOTEBOOK, "mode": "update", "solver": {"kind": "gradient_descent"}}, "exact solver", ""),
         ({**NOTEBOOK, "decay": 0.9}, "Only mode update", ""),
         ({**NOTEBOOK, "mode": "update", "decay": 1.5}, "less than or equal to 1", "/decay"),
