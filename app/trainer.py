@@ -15,7 +15,7 @@ from app import logs
 from app.settings import PARENT, load
 
 PR_SET_PDEATHSIG = 1
-NICENESS = 10
+NICENESS = 19
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
     except ValueError as error:
         sys.exit(str(error))
     _die_with_parent()
-    os.nice(NICENESS)
+    _step_back()
     threads = settings.trainer_threads or os.cpu_count() or 1
     # Read when numpy and torch are loaded, which is why nothing above loads them.
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
@@ -45,6 +45,17 @@ def main() -> None:
     workshop = Workshop(Registry(settings.models), Spool(settings.spool), settings.checkpoints, threads)
     serve(settings.job_database_url, settings.executor, workshop, settings.capabilities, stop)
     os._exit(0)  # without waiting for the threads of a job under way
+
+
+def _step_back() -> None:
+    """Take only the time that nothing else wants, so that predictions do not notice a training.
+
+    On Linux the idle class gives way the moment a worker wakes up; a nice process would still end its slice.
+    """
+    if sys.platform.startswith("linux"):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    else:
+        os.nice(NICENESS)
 
 
 def _die_with_parent() -> None:

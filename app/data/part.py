@@ -46,13 +46,12 @@ def part_rows(columns: Columns) -> int:
 def part_of(batch: "pa.RecordBatch", columns: Columns, first_row: int) -> Part:
     """The wanted columns of a record batch. Raises InvalidInput with the place of the first value that is no number."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     values = np.empty((len(columns.numbers), batch.num_rows))
     for index, name in enumerate(columns.numbers):
         column = batch.column(name)
         if not pa.types.is_float64(column.type):
-            column = pc.cast(column, pa.float64(), safe=False)
+            column = column.cast(pa.float64(), safe=False)
         values[index] = column.to_numpy(zero_copy_only=False)  # null comes out as NaN
     check(values.T, columns, first_row)
     return Part(values.T, batch.select(list(columns.keep)) if columns.keep else None)

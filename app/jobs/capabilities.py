@@ -1,6 +1,7 @@
 """What the trainer told of its machine, for the web processes, which do not load torch."""
 
 import contextlib
+import ctypes
 import json
 import os
 from pathlib import Path
@@ -8,10 +9,20 @@ from pathlib import Path
 from app.errors import DeviceUnavailable
 
 
-def write_capabilities(path: Path, *, cuda: bool) -> None:
+def write_capabilities(path: Path) -> None:
+    """Tell of this machine."""
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps({"cuda": cuda}))
+    temporary.write_text(json.dumps({"cuda": _has_cuda()}))
     temporary.rename(path)
+
+
+def _has_cuda() -> bool:
+    """Whether there is a driver for CUDA: torch, which needs it, takes a second and 200 MB to say as much."""
+    try:
+        ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def check_device(path: Path, device: str) -> None:

@@ -61,7 +61,7 @@ def serve(database_url: str, executor: str, workshop: Workshop, capabilities: Pa
     DBOS.launch()
     DBOS.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=POLL_SECONDS, on_conflict="always_update")
     _sweep(workshop)
-    threading.Thread(target=_load_torch, args=(capabilities,), name="load-torch", daemon=True).start()
+    write_capabilities(capabilities)
     _log.info("trainer ready")
     # Nothing is wound up: what a kill -9 may not lose, a stop need not save.
     stop.wait()
@@ -128,13 +128,6 @@ def _failed(job: str | None, error: LinserveError, version: int | None = None) -
         message = f"Version {version} is published, but could not be promoted. {message}"
     _log.info("job failed", extra={"job": job, "error": name, "reason": message})
     return JobFailed(Failure(name, message, error.details, version))
-
-
-def _load_torch(capabilities: Path) -> None:
-    # Behind the start: the first descent need not wait for the import, and exact jobs need not wait at all.
-    from app.regression.gradient_descent import cuda_available
-
-    write_capabilities(capabilities, cuda=cuda_available())
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -43,13 +43,9 @@ class Descent:
     best_intercept: Array
 
 
-def cuda_available() -> bool:
-    return torch.cuda.is_available()
-
-
 def choose_device(wanted: str) -> torch.device:
     """The device for "auto", "cpu" or "cuda". Raises DeviceUnavailable for "cuda" where there is none."""
-    available = cuda_available()
+    available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
         raise DeviceUnavailable('There is no CUDA device on the training machine; "auto" or "cpu" will do.')
     return torch.device("cuda" if available and wanted != "cpu" else "cpu")
