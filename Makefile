@@ -20,7 +20,7 @@ check: .venv/.development
 	.venv/bin/lint-imports
 
 bench: .venv/.development
-	.venv/bin/python benchmarks/fit.py
+	.venv/bin/python benchmarks/run.py
 
 model: .venv/.service
 	rm -f models/crop-yield/000001.safetensors models/crop-yield/current
@@ -39,4 +39,4 @@ model: .venv/.service
 	touch $@
 
 clean:
-	rm -rf .venv .linserve build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .linserve .bench build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from files import written
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
+from tables import written
 
 from app.data.formats import READERS, FileFormat, names_of
 from app.data.part import Columns, Source

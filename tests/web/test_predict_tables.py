@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
-from files import ENCODINGS, MEDIA_TYPES, written
 from service import INPUTS, Service
+from tables import ENCODINGS, MEDIA_TYPES, written
 
 from app.web.predict_tables import MEMORY_BYTES
 

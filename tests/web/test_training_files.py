@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from backports import zstd
-from files import ENCODINGS, MEDIA_TYPES, written
 from service import INPUTS, TARGETS, Service
+from tables import ENCODINGS, MEDIA_TYPES, written
 
 from app.data.formats import FileFormat
 
