@@ -5,7 +5,9 @@ from types import GenericAlias
 from typing import Any
 
 import msgspec
+import numpy as np
 from msgspec.structs import astuple
+from numpy.typing import NDArray
 
 from app.errors import MalformedBody
 
@@ -35,6 +37,26 @@ class RowsDecoder:
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             raise MalformedBody("Not the plain form of rows.") from None
         return list(map(astuple, rows)) if objects else rows, objects
+
+
+def to_array(rows: Sequence[Sequence[float]], width: int) -> NDArray[np.float64]:
+    """Rows of as many floats each as a matrix, (len(rows), width).
+
+    msgspec packs them five times as fast as numpy walks through them: in MessagePack a float is always a byte and its
+    eight, the highest first, so that all rows are as long as each other and numpy has but to know where to look.
+    """
+    packed = msgspec.msgpack.encode(rows)
+    row_header = 1 if width < 16 else 3  # noqa: PLR2004 - MessagePack's short arrays
+    length = row_header + 9 * width
+    places = [row_header + 1 + 9 * index for index in range(width)]
+    kind = np.dtype(
+        {"names": list(map(str, places)), "formats": [">f8"] * width, "offsets": places, "itemsize": length}
+    )
+    table = np.frombuffer(packed, kind, offset=len(packed) - length * len(rows))
+    matrix = np.empty((len(rows), width))
+    for index, name in enumerate(table.dtype.names or ()):
+        matrix[:, index] = table[name]
+    return matrix
 
 
 def _decoder(row: Any) -> Any:

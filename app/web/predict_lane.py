@@ -10,16 +10,14 @@ Calls are few and flat here on purpose: at this speed each one shows.
 import asyncio
 import time
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any
 
-import numpy as np
 import orjson
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.data.json_rows import to_objects
-from app.data.typed_rows import RowsDecoder
+from app.data.typed_rows import RowsDecoder, to_array
 from app.errors import LinserveError
 from app.registry.version_file import Version
 from app.regression.linear_model import FEW_PRODUCTS
@@ -134,8 +132,7 @@ class _Prepared:
                 few = [dict(zip(model.targets, row)) for row in few]  # noqa: B905 - as long by their making
             predictions = orjson.dumps(few)
         else:
-            values = np.fromiter(chain.from_iterable(rows), np.float64, len(rows) * len(model.features))
-            many = model.predict(values.reshape(len(rows), -1))
+            many = model.predict(to_array(rows, len(model.features)))
             predictions = (
                 to_objects(many, model.targets) if objects else orjson.dumps(many, None, orjson.OPT_SERIALIZE_NUMPY)
             )
