@@ -119,8 +119,7 @@ def _services(settings: Settings, stopping: asyncio.Event) -> Services:
         ),
         default_model=settings.default_model,
         capabilities=settings.capabilities,
-        # The metrics count them all.
-        logs_predictions=_log.isEnabledFor(logging.DEBUG),
+        logs_predictions=settings.log_predictions,
         stopping=stopping,
     )
 

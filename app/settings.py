@@ -30,6 +30,9 @@ class Settings(BaseSettings):
     )
     executor: str = Field("local", description="Name of this trainer; of two alive at once no two share one.")
     trainer_threads: int = Field(0, ge=0, description="Threads a training uses; 0: as many as there are cores.")
+    log_predictions: bool = Field(
+        False, description="Whether predictions that went well have lines in the log; the metrics count them all."
+    )
     max_json_bytes: int = Field(16 * MEBIBYTE, ge=1, description="Longest JSON body.")
     max_upload_bytes: int = Field(4096 * MEBIBYTE, ge=1, description="Longest uploaded file.")
     max_instances: int = Field(100_000, ge=1, description="Most rows in one JSON prediction.")

@@ -19,8 +19,8 @@ ANYTHING = "…"
 
 def blocks() -> list[tuple[str, Any]]:
     """Each block of commands with the answer that stands below it, in the page's order."""
-    found = re.findall(r"```sh\n(.*?)```\n(?:```json\n(.*?)```)?", README, re.DOTALL)
-    return [(commands, json.loads(answer)) for commands, answer in found if answer]
+    found = re.findall(r"```sh\n(.*?)```\n(?:```(json|csv)\n(.*?)```)?", README, re.DOTALL)
+    return [(commands, json.loads(shown) if kind == "json" else shown) for commands, kind, shown in found if kind]
 
 
 def matches(actual: Any, shown: Any) -> bool:
@@ -47,10 +47,13 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def test_every_call_of_the_readme_answers_what_it_says(fresh: Service) -> None:
-    assert len(blocks()) == 10
+    assert len(blocks()) == 11
     for commands, shown in blocks():
         script = commands.replace("localhost:8000", fresh.url).replace("curl ", "curl --silent --show-error ")
         done = subprocess.run(["bash", "-ec", script], cwd=ROOT, capture_output=True, text=True, check=True)
+        if isinstance(shown, str):
+            assert done.stdout == shown
+            continue
         decoder = json.JSONDecoder()
         text, actual = done.stdout.strip(), None
         while text:  # where a block has several calls, the last one's answer is shown

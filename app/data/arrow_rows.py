@@ -67,8 +67,15 @@ def read_parquet(source: Source, columns: Columns, threads: int = 1) -> Iterator
 
 
 def _each(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
-    while (batch := _readable("Parquet", lambda: next(batches, None))) is not None:
+    while (batch := _readable("Parquet", lambda: _next_valid(batches))) is not None:
         yield batch
+
+
+def _next_valid(batches: "Iterator[pa.RecordBatch]") -> "pa.RecordBatch | None":
+    batch = next(batches, None)
+    if batch is not None:
+        batch.validate(full=True)  # words that are not UTF-8
+    return batch
 
 
 def _ahead(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
@@ -124,7 +131,10 @@ def _readable(kind: str, read: Callable[[], T]) -> T:
 
 
 def _names(schema: "pa.Schema") -> list[str]:
-    names = list(schema.names)
+    try:
+        names = list(schema.names)
+    except UnicodeDecodeError:
+        raise InvalidInput("A column's name is not UTF-8.") from None
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise InvalidInput(
@@ -148,5 +158,21 @@ def _check_types(schema: "pa.Schema", columns: Columns) -> None:
             or types.is_null(kind)
         )
     ]
+    details += [
+        Detail("Only numbers, words, booleans, dates and times can be kept.", column=name)
+        for name in columns.keep
+        if types.is_nested(kind := schema.field(name).type)
+        or types.is_dictionary(kind)
+        or types.is_binary(kind)
+        or types.is_large_binary(kind)
+        or types.is_interval(kind)
+        or not (
+            types.is_primitive(kind)
+            or types.is_decimal(kind)
+            or types.is_string(kind)
+            or types.is_large_string(kind)
+            or types.is_null(kind)
+        )
+    ]
     if details:
-        raise InvalidInput("Columns of numbers are needed.", details[:20])
+        raise InvalidInput("Not all columns hold what is wanted of them.", details[:20])

@@ -1,5 +1,6 @@
 """CSV, read by pyarrow: fast as long as nothing is unusual, then again, carefully, for the place of what is."""
 
+import codecs
 import csv
 import io
 import os
@@ -63,7 +64,7 @@ def _opened(source: Source) -> BinaryIO:
 def _header(beginning: bytes) -> list[str]:
     try:
         # An incomplete character at the cut is no fault of the header's.
-        text = beginning.decode("utf-8-sig", errors="strict" if len(beginning) < BLOCK_BYTES else "ignore")
+        text = codecs.getincrementaldecoder("utf-8-sig")().decode(beginning, final=len(beginning) < BLOCK_BYTES)
         names = next((row for row in csv.reader(io.StringIO(text, newline="")) if row), [])
     except (UnicodeDecodeError, csv.Error):
         raise InvalidInput("The file is not UTF-8 text with a header row.") from None
@@ -81,9 +82,10 @@ def _body_start(beginning: bytes, header: list[str]) -> int | None:
     rest = beginning.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n")
     line, newline, _ = rest.partition(b"\n")
     plain = line.removesuffix(b"\r")
-    if not newline or b"\r" in plain or next(csv.reader([plain.decode()]), []) != header:
+    whole = newline or len(beginning) < BLOCK_BYTES
+    if not whole or b"\r" in plain or next(csv.reader([plain.decode()]), []) != header:
         return None
-    return len(beginning) - len(rest) + len(line) + 1
+    return len(beginning) - len(rest) + len(line) + len(newline)
 
 
 def _read_fast(
@@ -142,7 +144,7 @@ def _parse(piece: bytes, header: Sequence[str], columns: Columns) -> Part:
             convert_options=_conversion(columns, null_values=None if columns.missing else []),
         )
         return part_of(table.combine_chunks().to_batches()[0], columns, 0)
-    except (pa.ArrowInvalid, InvalidInput, IndexError):
+    except (pa.ArrowException, InvalidInput, IndexError):
         raise _UnusualError from None
 
 
@@ -170,7 +172,7 @@ def _read_carefully(source: Source, header: Sequence[str], columns: Columns) -> 
         for batch in reader:
             yield part_of(batch, columns, row)
             row += batch.num_rows
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise _explanation(str(error), header) from None
 
 

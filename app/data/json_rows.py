@@ -81,8 +81,10 @@ def kept_columns(rows: Sequence[dict[str, Any]], keep: Sequence[str]) -> "pa.Rec
         return None
     try:
         arrays = [pa.array([row[name] for row in rows]) for name in keep]
-    except (pa.ArrowException, OverflowError):
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError):
         raise InvalidInput("A column that is kept holds values of one kind, or null.") from None
+    if any(pa.types.is_nested(array.type) for array in arrays):
+        raise InvalidInput("A column that is kept holds numbers, words or booleans, or null.")
     return pa.RecordBatch.from_arrays(arrays, names=list(keep))
 
 

@@ -2,14 +2,14 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol, TypeAlias
 
 import orjson
 
 from app.data.formats import FileFormat
 from app.data.part import Array
-from app.errors import InvalidInput
+from app.errors import BodyTooLarge, InvalidInput, Unavailable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -17,15 +17,49 @@ if TYPE_CHECKING:
 OutputFormat: TypeAlias = Literal["json"] | FileFormat
 
 
-def file_in_memory() -> Any:
-    """A binary file for a table that is short; `content_of` has what was written to it."""
-    import pyarrow as pa
+class SpillingFile:
+    """A binary file to write to, in memory until it is longer than so many bytes, then on the disk.
 
-    return pa.BufferOutputStream()
+    Raises BodyTooLarge when it would be longer than `limit` bytes, Unavailable where the disk is full.
+    """
 
+    def __init__(self, memory_bytes: int, scratch: Callable[[], BinaryIO], limit: int) -> None:
+        self.length = 0
+        self.closed = False  # as pyarrow asks of files
+        self._memory_bytes, self._scratch, self._limit = memory_bytes, scratch, limit
+        self._memory = io.BytesIO()
+        self._file: BinaryIO | None = None
 
-def content_of(file: Any) -> memoryview:
-    return memoryview(file.getvalue())
+    def write(self, data: bytes) -> int:
+        self.length += len(data)
+        if self.length > self._limit:
+            raise BodyTooLarge(f"The answer is longer than {self._limit} bytes.")
+        try:
+            if self._file is None and self.length > self._memory_bytes:
+                self._file = self._scratch()
+                self._file.write(self._memory.getbuffer())
+                self._memory = io.BytesIO()
+            (self._file or self._memory).write(data)
+        except OSError as error:
+            raise Unavailable(f"The answer cannot be stored: {error.strerror}.") from error
+        return len(data)
+
+    def flush(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def written(self) -> memoryview | BinaryIO:
+        """What was written: bytes, or a file to read it from and to close."""
+        if self._file is None:
+            return self._memory.getbuffer()
+        self._file.seek(0)
+        return self._file
+
+    def discard(self) -> None:
+        if self._file is not None:
+            self._file.close()
 
 
 class TableWriter(Protocol):
@@ -38,7 +72,7 @@ class TableWriter(Protocol):
 
 
 def table_writer(
-    form: OutputFormat, file: BinaryIO, keep: Sequence[str], names: Sequence[str], document: Mapping[str, Any]
+    form: OutputFormat, file: SpillingFile, keep: Sequence[str], names: Sequence[str], document: Mapping[str, Any]
 ) -> TableWriter:
     """A writer of the columns `keep` and then `names`. As JSON the rows are the last member of the document."""
     if form in ("json", "ndjson"):
@@ -52,7 +86,7 @@ class _JsonWriter:
     """Objects, as the predictions of a document or one a line."""
 
     def __init__(
-        self, file: BinaryIO, keep: Sequence[str], names: Sequence[str], document: Mapping[str, Any] | None
+        self, file: SpillingFile, keep: Sequence[str], names: Sequence[str], document: Mapping[str, Any] | None
     ) -> None:
         self._file, self._keep, self._names = file, keep, names
         self._between, self._end = (b"\n", b"\n") if document is None else (b",", b"]}")
@@ -62,7 +96,10 @@ class _JsonWriter:
 
     def write(self, kept: "pa.RecordBatch | None", values: Array) -> None:
         columns = [*(kept.columns if kept is not None else ()), *values.T]
-        rows = zip(*(column.tolist() for column in columns), strict=True)
+        try:
+            rows = zip(*(column.tolist() for column in columns), strict=True)
+        except (OverflowError, ValueError):
+            raise InvalidInput("A column that is kept holds a date or time that JSON cannot.") from None
         names = [*self._keep, *self._names]
         texts = [orjson.dumps(dict(zip(names, row, strict=True)), default=str) for row in rows]
         if texts:
@@ -75,7 +112,7 @@ class _JsonWriter:
 
 
 class _CsvWriter:
-    def __init__(self, file: BinaryIO, keep: Sequence[str], names: Sequence[str]) -> None:
+    def __init__(self, file: SpillingFile, keep: Sequence[str], names: Sequence[str]) -> None:
         self._file, self._names = file, names
         header = io.StringIO()
         csv.writer(header, lineterminator="\n").writerow([*keep, *names])
@@ -101,7 +138,11 @@ def _csv(batch: "pa.RecordBatch", quoting: str) -> bytes:
     text = io.BytesIO()
     try:
         write_csv(batch, text, WriteOptions(include_header=False, quoting_style=quoting))
-    except pa.ArrowNotImplementedError:
+    except pa.ArrowInvalid:
+        if quoting == "none":
+            raise
+        raise InvalidInput("A column that is kept holds values that CSV cannot.") from None
+    except pa.ArrowException:
         raise InvalidInput("A column that is kept holds values that CSV cannot.") from None
     return text.getvalue()
 
@@ -109,7 +150,7 @@ def _csv(batch: "pa.RecordBatch", quoting: str) -> bytes:
 class _ArrowWriter:
     """An Arrow IPC stream or a Parquet file. The first rows decide the types of the columns that are kept."""
 
-    def __init__(self, form: OutputFormat, file: BinaryIO, keep: Sequence[str], names: Sequence[str]) -> None:
+    def __init__(self, form: OutputFormat, file: SpillingFile, keep: Sequence[str], names: Sequence[str]) -> None:
         self._form, self._file, self._keep, self._names = form, file, keep, names
         self._writer: Any = None
 
@@ -117,12 +158,14 @@ class _ArrowWriter:
         import pyarrow as pa
 
         batch = _batch(kept, self._names, values)
-        if self._writer is None:
-            self._begin(batch.schema)
         try:
+            if self._writer is None:
+                self._begin(batch.schema)
             self._writer.write_batch(batch.cast(self._schema))
-        except pa.ArrowInvalid:
-            raise InvalidInput("A column that is kept holds values of more than one kind.") from None
+        except pa.ArrowException:
+            raise InvalidInput(
+                "A column that is kept holds values of more than one kind, or none at first: JSON and CSV can hold it."
+            ) from None
 
     def close(self) -> None:
         import pyarrow as pa

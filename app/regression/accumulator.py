@@ -16,6 +16,7 @@ CHUNK_BYTES = 1 << 19  # a chunk of columns that stays in the cache of one core 
 # Condition of a factor below which the rows' own Gram matrix will do, at a loss of twice its digits: that of the
 # features, on which the coefficients depend, and that of all columns, on which the sum of squared residuals does.
 PLAIN_CONDITION, PLAIN_CONDITION_WITH_TARGETS = 10.0, 100.0
+MOST_GROWTH = 100.0  # of the Gram matrix until rows are looked at again
 MOST_CONDITION = 1e8  # of a factor that whitens; beyond it rows go through Householder QR
 
 # A chunk is too small to share: the threads of the BLAS of numpy and of that of scipy would but wait for each other.
@@ -104,12 +105,14 @@ class Accumulator:
         self._gram: Array | None = None  # of the rows, those before among them; whitened by the factor where they are
         self._minimum = np.full(self._features, np.inf)
         self._maximum = np.full(self._features, -np.inf)
-        self._next_check = 0
+        self._next_check = 0  # at so many rows,
+        self._most: Array | float = np.inf  # and before the diagonal of the Gram matrix is more than this
 
     def add(self, block: Block) -> None:
         """Take in a block of at least one row, all of whose weights are positive."""
         for start in range(0, len(block.x), self._chunk):
             part = slice(start, start + self._chunk)
+            self._rows += len(block.x[part])
             self._take(Block(block.x[part], block.y[part], None if block.weights is None else block.weights[part]))
             if self._gram is not None and self._rows >= self._next_check:
                 self._check()
@@ -128,35 +131,44 @@ class Accumulator:
 
     def _take(self, chunk: Block) -> None:
         """Take in rows that are no more than a chunk."""
+        columns = self._shifted(chunk)
+        if self._gram is not None:
+            products = self._products(columns)
+            # Rows that outweigh all before them, if but in one direction, would leave nothing of their digits.
+            if (self._gram.diagonal() + products.diagonal() <= self._most).all():
+                self._gram += products
+                return
+            columns = self._shifted(chunk)
+        self._restart(triangle(np.vstack([self._whole_factor(), columns.T])))
+
+    def _shifted(self, chunk: Block) -> Array:
+        """[1, z - shift] of the rows, feature-major: (d, m)."""
         rows, p = len(chunk.x), self._features
         columns = self._columns if rows == self._chunk else np.empty((len(self._factor), rows))
         columns[0] = 1.0
         columns[1 : p + 1] = chunk.x.T
         columns[p + 1 :] = chunk.y.T
-        self._observe(rows, columns[1 : p + 1].min(axis=1), columns[1 : p + 1].max(axis=1))
+        self._observe(columns[1 : p + 1].min(axis=1), columns[1 : p + 1].max(axis=1))
         columns[1:] -= self._shift[:, np.newaxis]
         if chunk.weights is not None:
             columns *= np.sqrt(chunk.weights)
-        if self._gram is None:
-            self._take_by_householder(columns.T)
-            return
+        return columns
+
+    def _products(self, columns: Array) -> Array:
+        """The Gram matrix of columns, whitened where they are to be. The columns may be gone afterwards."""
         if self._whiten:
             # (m, d) in Fortran's order is what (d, m) is in C's: solved in place, without a copy.
             columns = dtrsm(1.0, self._factor, columns.T, side=1, overwrite_b=1).T
-        self._gram += columns @ columns.T
+        return np.asarray(columns @ columns.T)
 
-    def _observe(self, rows: int, minimum: Array, maximum: Array) -> None:
-        self._rows += rows
+    def _observe(self, minimum: Array, maximum: Array) -> None:
         np.minimum(self._minimum, minimum, out=self._minimum)
         np.maximum(self._maximum, maximum, out=self._maximum)
-
-    def _take_by_householder(self, rows: Array) -> None:
-        self._restart(triangle(np.vstack([self._factor, rows])))
 
     def _check(self) -> None:
         """Whiten anew where the rows since came to lie otherwise than those that whiten."""
         if self._is_plain(self._gained_factor()):
-            self._next_check = 2 * self._rows
+            self._look_again_later()
         else:
             self._restart(self._whole_factor())
 
@@ -175,7 +187,11 @@ class Accumulator:
             self._gram = np.eye(len(factor)) if _condition(factor) < MOST_CONDITION else None
         else:
             self._gram = factor.T @ factor
+        self._look_again_later()
+
+    def _look_again_later(self) -> None:
         self._next_check = 2 * self._rows
+        self._most = np.inf if self._gram is None else MOST_GROWTH * self._gram.diagonal()
 
     def _whole_factor(self) -> Array:
         if self._gram is None:

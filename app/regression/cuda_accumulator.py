@@ -7,7 +7,7 @@ from torch import Tensor
 from app.errors import DeviceUnavailable
 from app.regression.accumulator import Accumulator
 from app.regression.block import Block
-from app.regression.sufficient_statistics import Array
+from app.regression.sufficient_statistics import Array, triangle
 
 CHUNK_BYTES = 1 << 26  # of columns: enough work for the device, and little of its memory
 
@@ -26,18 +26,25 @@ class CudaAccumulator(Accumulator):
         self._device = torch.device(device)
 
     def _take(self, chunk: Block) -> None:
+        rows = self._rows_on_device(chunk)
+        if self._gram is not None:
+            whitened = rows
+            if self._whiten:
+                whitened = torch.linalg.solve_triangular(self._on_device(self._factor), rows, upper=True, left=False)
+            products = (whitened.T @ whitened).cpu().numpy()
+            if (self._gram.diagonal() + products.diagonal() <= self._most).all():
+                self._gram += products
+                return
+        self._restart(triangle(np.vstack([self._whole_factor(), rows.cpu().numpy()])))
+
+    def _rows_on_device(self, chunk: Block) -> Tensor:
         inputs, targets = self._on_device(chunk.x), self._on_device(chunk.y)
-        self._observe(len(chunk.x), inputs.amin(dim=0).cpu().numpy(), inputs.amax(dim=0).cpu().numpy())
+        self._observe(inputs.amin(dim=0).cpu().numpy(), inputs.amax(dim=0).cpu().numpy())
         rows = torch.hstack([torch.ones_like(inputs[:, :1]), inputs, targets])
         rows[:, 1:] -= self._on_device(self._shift)
         if chunk.weights is not None:
             rows *= self._on_device(np.sqrt(chunk.weights))[:, None]
-        if self._gram is None:
-            self._take_by_householder(rows.cpu().numpy())
-            return
-        if self._whiten:
-            rows = torch.linalg.solve_triangular(self._on_device(self._factor), rows, upper=True, left=False)
-        self._gram += (rows.T @ rows).cpu().numpy()
+        return rows
 
     def _on_device(self, array: Array) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)

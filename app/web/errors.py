@@ -126,6 +126,10 @@ def install(app: FastAPI) -> None:
             return answer(MalformedBody("The body is not JSON."))
         return _response(_problem(422, "InvalidInput", f"{len(error.errors())} fault(s) in the request.", places))
 
+    @app.exception_handler(Exception)
+    async def _fault(_: Request, __: Exception) -> Response:
+        return server_error()
+
     @app.exception_handler(HTTPException)
     async def _http(_: Request, error: HTTPException) -> Response:
         names = {404: "NotFound", 405: "MethodNotAllowed", 413: "BodyTooLarge", 400: "MalformedBody"}

@@ -50,7 +50,7 @@ class RequestContext:
             if status == 0:
                 await server_error()(scope, receive, send_with_id)
         finally:
-            _note(scope, status, time.perf_counter() - started)
+            _note(scope, status, time.perf_counter() - started, identity)
             request_id.reset(token)
 
 
@@ -64,10 +64,11 @@ def new_id() -> bytes:
     return b"%032x" % random.getrandbits(128)
 
 
-def log_request(scope: Scope, status: int, seconds: float) -> None:
+def log_request(scope: Scope, status: int, seconds: float, identity: bytes) -> None:
     _log.info(
         "request",
         extra={
+            "request_id": identity.decode(),
             "method": scope["method"],
             "path": scope["path"],
             "status": status,
@@ -77,7 +78,7 @@ def log_request(scope: Scope, status: int, seconds: float) -> None:
     )
 
 
-def _note(scope: Scope, status: int, seconds: float) -> None:
+def _note(scope: Scope, status: int, seconds: float, identity: bytes) -> None:
     """A line in the log and a count in the metrics, for a request that was answered."""
     route: str = getattr(scope.get("route"), "path", "none")
     state: dict[str, Any] = scope.get("state", {})
@@ -85,7 +86,7 @@ def _note(scope: Scope, status: int, seconds: float) -> None:
     if services is None:
         return
     if status != OK or not route.endswith("/predict") or services.logs_predictions:
-        log_request(scope, status, seconds)
+        log_request(scope, status, seconds, identity)
     services.metrics.answered(scope["method"] if scope["method"] in METHODS else "other", route, status, seconds)
 
 

@@ -1,6 +1,5 @@
 """POST /predict and its siblings: rows in, predictions out."""
 
-import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +35,7 @@ from app.web.services import Services, services
 router = APIRouter(tags=["Predict"])
 
 LARGE_BODY = 1 << 16  # bytes from which decoding would hold up other requests for milliseconds
+MOST_PRODUCTS = 20_000  # of a value and a weight, likewise
 
 
 class PredictRequest(BaseModel):
@@ -146,10 +146,12 @@ async def _answer(request: Request, choose: Callable[[], Version]) -> Response:
         asked = await run_in_threadpool(bodies.decode, PredictRequest, body)
         return await run_in_threadpool(_predict, asked, choose(), found)
     asked = bodies.decode(PredictRequest, body)
-    if asked.interval is not None or asked.confidence is not None or asked.extrapolation:
-        # The first of these for a version decomposes its design, which takes seconds for thousands of features.
-        return await run_in_threadpool(_predict, asked, choose(), found)
-    return _predict(asked, choose(), found)
+    version = choose()
+    # The first of these for a version decomposes its design, which takes seconds for thousands of features.
+    long = asked.interval is not None or asked.confidence is not None or asked.extrapolation or asked.explain
+    if long or len(asked.instances) * version.model.weights.size > MOST_PRODUCTS:
+        return await run_in_threadpool(_predict, asked, version, found)
+    return _predict(asked, version, found)
 
 
 async def _predict_file(
@@ -160,14 +162,9 @@ async def _predict_file(
     async with received(request, found.limits.upload_bytes, spool) as source:
         version = choose()
         parts = read_table(source, form, version, options)
-        file = None if isinstance(source, bytes) else spool.scratch()
-        with contextlib.ExitStack() as failing:
-            if file:
-                failing.enter_context(file)
-            answer, rows = await run_in_threadpool(
-                answer_table, parts, version, options, out, first_row=2 if form == "csv" else 1, file=file
-            )
-            failing.pop_all()
+        answer, rows = await run_in_threadpool(
+            answer_table, parts, version, options, out, found=found, first_row=2 if form == "csv" else 1
+        )
     found.metrics.predicted(rows)
     return answer
 
@@ -184,7 +181,7 @@ def _predict_rows_as_table(
     rows = without_kept(asked.instances, options.keep, "/instances")
     x = to_matrix(rows, version.model.features, "/instances")
     part = Part(x, kept_columns(asked.instances, options.keep))
-    answer, _ = answer_table(iter([part]), version, options, out)
+    answer, _ = answer_table(iter([part]), version, options, out, found=found)
     found.metrics.predicted(len(x))
     return answer
 

@@ -8,25 +8,28 @@ Calls are few and flat here on purpose: at this speed each one shows.
 """
 
 import asyncio
+import re
 import time
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import orjson
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.data.json_rows import to_objects
 from app.data.typed_rows import RowsDecoder, to_array
-from app.errors import LinserveError
 from app.registry.version_file import Version
 from app.regression.linear_model import FEW_PRODUCTS
 from app.web.middleware import REQUEST_ID, kept_id, log_request, new_id
-from app.web.predict import router
+from app.web.predict import MOST_PRODUCTS, router
 from app.web.services import Services
 
 LONGEST_BODY = 1 << 16  # what takes longer than a millisecond is a matter for the route, which has threads
 MOST_MESSAGES = 16  # a body in more parts than that is handed on as far as it came
+
+_AWKWARD = re.compile(r'["\\]').search
 
 _ROUTE = next(route for route in router.routes if isinstance(route, APIRoute) and route.path == "/predict")
 _PATH = _ROUTE.path
@@ -72,7 +75,7 @@ class PredictLane:
                 seconds = time.perf_counter() - started
                 services.metrics.answered("POST", _PATH, 200, seconds, rows)
                 if services.logs_predictions:
-                    log_request(scope, 200, seconds)
+                    log_request(scope, 200, seconds, identity)
                 return
         replayed = iter(messages)
 
@@ -89,11 +92,13 @@ class PredictLane:
             prepared = self._prepared
             if prepared is None or not self._is_current:
                 prepared = self._prepare(services)
+            if prepared.decode is None:
+                return None
             rows, objects = prepared.decode(body)
-            if not 0 < len(rows) <= services.limits.instances:
+            if not 0 < len(rows) <= min(services.limits.instances, prepared.most_rows):
                 return None
             return prepared.answer(rows, objects=objects), len(rows)
-        except LinserveError:
+        except Exception:  # whatever it is, the route meets it too, and says so as it should be said
             return None
 
     def _prepare(self, services: Services) -> "_Prepared":
@@ -119,8 +124,10 @@ class _Prepared:
     def __init__(self, version: Version) -> None:
         model = version.model
         self.version = version
-        self.decode = RowsDecoder(model.features).decode
+        # Names that msgspec cannot take are for the route alone.
+        self.decode = RowsDecoder(model.features).decode if not any(map(_AWKWARD, model.features)) else None
         self._few = 0 if model.terms else FEW_PRODUCTS // model.weights.size  # rows
+        self.most_rows = MOST_PRODUCTS // model.weights.size
         self._beginning = orjson.dumps({"model": version.card.model, "version": version.card.version})[:-1]
 
     def answer(self, rows: Sequence[Sequence[float]], *, objects: bool) -> bytes:
@@ -134,7 +141,9 @@ class _Prepared:
         else:
             many = model.predict(to_array(rows, len(model.features)))
             predictions = (
-                to_objects(many, model.targets) if objects else orjson.dumps(many, None, orjson.OPT_SERIALIZE_NUMPY)
+                to_objects(many, model.targets)
+                if objects
+                else orjson.dumps(np.ascontiguousarray(many), None, orjson.OPT_SERIALIZE_NUMPY)
             )
         return b'%b,"predictions":%b}' % (self._beginning, predictions)
 

@@ -14,7 +14,7 @@ from starlette.responses import Response, StreamingResponse
 
 from app.data.formats import READERS, FileFormat
 from app.data.part import Columns, Part, Source, refusal
-from app.data.table_writers import OutputFormat, content_of, file_in_memory, table_writer
+from app.data.table_writers import OutputFormat, SpillingFile, table_writer
 from app.errors import Detail, InvalidInput, PredictionTooLarge
 from app.jobs.spool import Spool
 from app.registry.version_file import Version
@@ -22,6 +22,7 @@ from app.regression.linear_model import LinearModel
 from app.regression.sufficient_statistics import Array
 from app.web import bodies
 from app.web.errors import invalid
+from app.web.services import Services
 
 MEMORY_BYTES = 1 << 23  # of a body; a longer one goes through a file, and so does its answer
 CHUNK_BYTES = 1 << 18
@@ -48,7 +49,10 @@ def options_of(query: QueryParams) -> TableOptions:
         known = ", ".join(TableOptions.model_fields)
         raise InvalidInput(f"The query has unknown or repeated options. Known are: {known}.")
     if "keep" in plain:
-        plain["keep"] = next(csv.reader([plain["keep"]]), [])
+        try:
+            plain["keep"] = next(csv.reader([plain["keep"]]), [])
+        except csv.Error:
+            raise InvalidInput.at("/keep", "Expected names of columns, separated by commas.") from None
     try:
         return TableOptions.model_validate(plain)
     except ValidationError as error:
@@ -100,35 +104,38 @@ def answer_table(
     options: TableOptions,
     out: str,
     *,
+    found: Services,
     first_row: int | None = None,
-    file: BinaryIO | None = None,
 ) -> tuple[Response, int]:
     """Predict for all parts, and answer with media type `out`; and the number of rows.
 
-    The answer is written, into memory or `file`, before its first byte is sent, so that a fault in the last row is
-    answered with its place as one in the first is. Raises InvalidInput; rows that are no file's have no `first_row`.
+    The answer is written, into memory or when it is long into a file, before its first byte is sent, so that a fault in
+    the last row is answered with its place as one in the first is. Raises InvalidInput, BodyTooLarge where the answer
+    is longer than an upload may be, Unavailable. Rows that are no file's have no `first_row`.
     """
-    sink = file or file_in_memory()
+    sink = SpillingFile(MEMORY_BYTES, found.jobs.spool.scratch, found.limits.upload_bytes)
     model = version.model
     names = _names(model, options)
     document = {"model": version.card.model, "version": version.card.version}
     writer = table_writer(FORMATS[out], sink, options.keep, names, document)
     rows = 0
-    for values, kept in parts:
-        try:
-            writer.write(kept, _columns(model, values, options))
-        except PredictionTooLarge as error:
-            if first_row is None:
-                raise
-            raise refusal(error.message, row=first_row + rows + error.row) from None
-        rows += len(values)
-    writer.close()
+    with contextlib.ExitStack() as failing:
+        failing.callback(sink.discard)
+        for values, kept in parts:
+            try:
+                writer.write(kept, _columns(model, values, options))
+            except PredictionTooLarge as error:
+                if first_row is None:
+                    raise
+                raise refusal(error.message, row=first_row + rows + error.row) from None
+            rows += len(values)
+        writer.close()
+        failing.pop_all()
     headers = {"linserve-model": version.card.model, "linserve-version": str(version.card.version)}
-    if file is None:
-        return Response(content_of(sink), headers=headers, media_type=out), rows
-    headers["content-length"] = str(file.tell())
-    file.seek(0)
-    return StreamingResponse(_chunks(file), headers=headers, media_type=out), rows
+    if isinstance(written := sink.written(), memoryview):
+        return Response(written, headers=headers, media_type=out), rows
+    headers["content-length"] = str(sink.length)
+    return StreamingResponse(_chunks(written), headers=headers, media_type=out), rows
 
 
 def _names(model: LinearModel, options: TableOptions) -> Sequence[str]:

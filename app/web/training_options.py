@@ -203,7 +203,10 @@ def from_query(query: QueryParams) -> FileOptions:
     plain: dict[str, Any] = {name: value for name, value in query.items() if name not in _SOLVER_FIELDS}
     for name in _LISTS:
         if name in plain:
-            plain[name] = next(csv.reader([plain[name]]), [])  # a name with a comma stands in quotes
+            try:
+                plain[name] = next(csv.reader([plain[name]]), [])  # a name with a comma stands in quotes
+            except csv.Error:
+                raise InvalidInput.at(f"/{name}", "Expected names of columns, separated by commas.") from None
     solver: dict[str, Any] = {name: value for name, value in query.items() if name in _SOLVER_FIELDS}
     if solver.get("start", "").isdecimal():
         solver["start"] = {"version": solver["start"]}

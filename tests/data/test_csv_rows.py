@@ -190,7 +190,7 @@ CELLS = st.sampled_from(
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.lists(st.lists(CELLS, min_size=2, max_size=2), max_size=12),
+    st.lists(st.lists(CELLS, min_size=2, max_size=2), min_size=1, max_size=12),
     st.sampled_from(["\n", "\r\n"]),
     st.booleans(),
     st.tuples(st.integers(1, 40), st.integers(1, 2)),
@@ -229,3 +229,15 @@ def test_no_message_repeats_the_input(tmp_path: Path) -> None:
         error = refusal(stored(tmp_path, content), "a", "b")
         assert "secret" not in error.message
         assert not any("secret" in detail.message for detail in error.details)
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_header_alone_is_a_table_of_no_rows(tmp_path: Path, end: str) -> None:
+    assert rows_of(stored(tmp_path, f"a,b{end}"), "a", "b") == []
+
+
+@pytest.mark.parametrize("rows", [1, 200_000])
+def test_a_header_that_is_not_utf8_is_refused_however_long_the_file(tmp_path: Path, rows: int) -> None:
+    path = stored(tmp_path, "Größe,b\n".encode("latin-1") + b"1,2345\n" * rows)
+    with pytest.raises(InvalidInput, match="UTF-8"):
+        csv_names(path)

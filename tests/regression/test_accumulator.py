@@ -132,3 +132,26 @@ def test_rows_that_all_weigh_nothing_are_no_rows() -> None:
 
     with pytest.raises(InvalidInput, match="no rows"):
         summarise([Block(x, y, np.zeros(5))])
+
+
+@pytest.mark.parametrize("outlier", [1e4, -999_999_999, 1e10, 1e11, 1e12])
+@pytest.mark.parametrize("correlated", [False, True])
+@pytest.mark.parametrize("chunk_bytes", [0, 1 << 19])
+def test_a_row_far_out_in_two_columns_costs_the_others_no_digits(
+    monkeypatch: pytest.MonkeyPatch, outlier: float, correlated: bool, chunk_bytes: int
+) -> None:
+    monkeypatch.setattr(accumulator, "CHUNK_BYTES", chunk_bytes)
+    random = np.random.default_rng(3)
+    x = random.normal(size=(40_000, 3)) * [1, 2, 5]
+    if correlated:
+        x[:, 2] = x[:, 1] + 0.01 * x[:, 2]
+    y = x @ [[1.0], [2.0], [3.0]] + random.normal(size=(40_000, 1))
+    x[30_000, :2] = outlier
+    expected = fit(SufficientStatistics.from_block(x, y), Exact())
+
+    found = fit(summarise([Block(x, y)]), Exact())
+
+    # QR itself keeps so many digits of them.
+    scale = np.abs(expected.weights).max()
+    assert_allclose(found.weights, expected.weights, rtol=0, atol=scale * 1e-14 * max(1e5, abs(outlier)))
+    assert_allclose(found.residual_sums, expected.residual_sums, rtol=1e-16 * max(1e10, abs(outlier)))

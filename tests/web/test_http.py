@@ -120,3 +120,17 @@ def test_every_example_in_the_documentation_works(service: Service, path: str) -
         assert answer.status_code == httpx.codes.OK, answer.text
         if path == "/train":
             assert answer.json()["status"] == "succeeded"
+
+
+def test_predictions_that_went_well_have_lines_in_the_log_only_where_that_was_asked_for(tmp_path: Path) -> None:
+    for asked in ("false", "true"):
+        folder = tmp_path / asked
+        folder.mkdir()
+        own = Service(folder, log_predictions=asked).start()
+        own.predict([75, 63, 44])  # by the lane
+        own.predict([75, 63, 44], explain=True)  # by the route
+        own.client.post("/predict", json={})
+        own.stop()
+        lines = [json.loads(line) for line in own.log.read_text().splitlines()]
+        statuses = [line["status"] for line in lines if line["message"] == "request" and line["path"] == "/predict"]
+        assert statuses == ([200, 200, 422] if asked == "true" else [422])

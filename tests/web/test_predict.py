@@ -119,3 +119,22 @@ def test_a_promotion_is_seen_by_the_very_next_prediction_on_the_lane(tmp_path: P
         assert own.client.put("/models/crop-yield/current", json={"version": version}).status_code == 200
         assert own.predict([75, 63, 44])["version"] == version
     own.stop()
+
+
+def test_models_of_any_shape_and_name_predict_the_same_for_one_row_and_for_many(tmp_path: Path) -> None:
+    own = Service(tmp_path).start()
+    rows = [[float(n)] for n in range(200)]
+    for feature, terms in (("x", None), ('size 12" \\', None), ("x", ["x", "x^2"])):
+        own.train(
+            instances=rows,
+            targets=[[3 * x + 1, x * x] for (x,) in rows],
+            feature_names=[feature],
+            target_names=["a", 'b"'],
+            terms=terms,
+        )
+        many = own.predict(*rows)["predictions"]
+        assert [own.predict(row)["predictions"][0] for row in rows[:5]] == [pytest.approx(row) for row in many[:5]]
+        objects = own.client.post("/predict", json={"instances": [{feature: x} for (x,) in rows]}).json()["predictions"]
+        assert [list(row.values()) for row in objects] == [pytest.approx(row) for row in many]
+        assert list(objects[0]) == ["a", 'b"']
+    own.stop()

@@ -191,3 +191,73 @@ def test_a_body_too_long_for_memory_goes_through_files_that_do_not_stay(tmp_path
     assert broken.status_code == 422
     assert list((own.state / "spool").iterdir()) == []
     own.stop()
+
+
+def test_a_list_of_names_that_is_none_is_refused(service: Service) -> None:
+    for path in ("/predict?keep=a%0Ab", "/train?targets=a%0Db"):
+        answer = service.client.post(path, content="temp\n1\n", headers={"content-type": "text/csv"})
+        assert answer.status_code == 422, answer.text
+
+
+def kept(values: Any, rows: int = 2) -> pa.Table:
+    return pa.table({"temp": [75.0] * rows, "rainfall": [63.0] * rows, "humidity": [44.0] * rows, "kept": values})
+
+
+UNUSUAL = {
+    "a list": pa.array([[1], [2]]),
+    "a struct": pa.array([{"a": 1}, {"b": 2}]),
+    "bytes": pa.array([b"a", b"\xff"]),
+    "a dictionary": pa.array(["a", "b"]).dictionary_encode(),
+    "a date beyond all": pa.array([2**30, 1], pa.date32()),
+    "a time in no zone": pa.array([1, 2], pa.timestamp("s", "Nowhere/Never")),
+    "an interval": pa.array([(1, 2, 3), None], pa.month_day_nano_interval()),
+    "a word not in UTF-8": pa.Array.from_buffers(
+        pa.string(), 2, [None, pa.py_buffer(np.array([0, 1, 2], np.int32)), pa.py_buffer(b"a\xff")]
+    ),
+}
+USUAL = {
+    "null": pa.nulls(2),
+    "booleans": pa.array([True, None]),
+    "a date": pa.array([1, None], pa.date32()),
+    "a time": pa.array([1, 2], pa.timestamp("us", "UTC")),
+    "decimals": pa.array([1, 2], pa.decimal128(9, 2)),
+    "words": pa.array(["a", None], pa.large_string()),
+}
+
+
+@pytest.mark.parametrize("out", [JSON, *MEDIA_TYPES.values()])
+@pytest.mark.parametrize("into", [MEDIA_TYPES["arrow"], MEDIA_TYPES["parquet"]])
+@pytest.mark.parametrize("kind", [*UNUSUAL, *USUAL])
+def test_what_is_kept_is_answered_or_refused_whatever_its_type(
+    service: Service, into: str, out: str, kind: str
+) -> None:
+    try:
+        content = body_of(kept({**UNUSUAL, **USUAL}[kind]), into)
+    except (pa.ArrowException, OSError):
+        pytest.skip("the format has no such type")
+    headers = {"content-type": into, "accept": out}
+    answer = service.client.post("/predict?keep=kept", content=content, headers=headers)
+    assert answer.status_code == 200 if kind in USUAL else answer.status_code in {200, 422}, answer.text
+
+
+def test_a_column_that_changes_its_kind_in_a_long_table_is_refused_or_kept(service: Service) -> None:
+    row = '{{"temp":75,"rainfall":63,"humidity":44,"kept":{}}}\n'
+    for first, then in (("null", '"a"'), ('{"a":1}', '{"b":2}'), ("1", '"a"'), ("[1]", "[2]")):
+        content = row.format(first) * 20_000 + row.format(then) * 5_000
+        for out in (JSON, *MEDIA_TYPES.values()):
+            headers = {"content-type": MEDIA_TYPES["ndjson"], "accept": out}
+            answer = service.client.post("/predict?keep=kept", content=content, headers=headers)
+            assert answer.status_code in {200, 422}, answer.text
+            if answer.status_code == 200 and out == JSON:
+                assert str(answer.json()["predictions"][-1]["kept"]) in then
+
+
+def test_an_answer_may_be_longer_than_its_question_but_not_without_end(service: Service) -> None:
+    # The session's service takes 2 MB for the longest body.
+    for rows, status in ((10_000, 200), (1_000_000, 413)):
+        content = body_of(kept(["a"] * rows, rows).drop("kept"), MEDIA_TYPES["parquet"])
+        assert len(content) < 50_000
+        headers = {"content-type": MEDIA_TYPES["parquet"], "accept": JSON}
+        answer = service.client.post("/predict", content=content, headers=headers)
+        assert answer.status_code == status, answer.text[:300]
+    assert list((service.state / "spool").iterdir()) == []
