@@ -14,6 +14,8 @@ from app.errors import BodyTooLarge, InvalidInput, Unavailable
 if TYPE_CHECKING:
     import pyarrow as pa
 
+END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"  # of the Arrow IPC format
+
 OutputFormat: TypeAlias = Literal["json"] | FileFormat
 
 
@@ -27,19 +29,22 @@ class SpillingFile:
         self.length = 0
         self.closed = False  # as pyarrow asks of files
         self._memory_bytes, self._scratch, self._limit = memory_bytes, scratch, limit
-        self._memory = io.BytesIO()
+        self._chunks: list[bytes | memoryview] = []
         self._file: BinaryIO | None = None
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         self.length += len(data)
         if self.length > self._limit:
             raise BodyTooLarge(f"The answer is longer than {self._limit} bytes.")
         try:
             if self._file is None and self.length > self._memory_bytes:
                 self._file = self._scratch()
-                self._file.write(self._memory.getbuffer())
-                self._memory = io.BytesIO()
-            (self._file or self._memory).write(data)
+                self._file.writelines(self._chunks)
+                self._chunks.clear()
+            if self._file is None:
+                self._chunks.append(data)
+            else:
+                self._file.write(data)
         except OSError as error:
             raise Unavailable(f"The answer cannot be stored: {error.strerror}.") from error
         return len(data)
@@ -50,10 +55,10 @@ class SpillingFile:
     def close(self) -> None:
         pass
 
-    def written(self) -> memoryview | BinaryIO:
+    def written(self) -> bytes | BinaryIO:
         """What was written: bytes, or a file to read it from and to close."""
         if self._file is None:
-            return self._memory.getbuffer()
+            return b"".join(self._chunks)
         self._file.seek(0)
         return self._file
 
@@ -152,16 +157,21 @@ class _ArrowWriter:
 
     def __init__(self, form: OutputFormat, file: SpillingFile, keep: Sequence[str], names: Sequence[str]) -> None:
         self._form, self._file, self._keep, self._names = form, file, keep, names
-        self._writer: Any = None
+        self._schema: pa.Schema | None = None
+        self._parquet: Any = None
 
     def write(self, kept: "pa.RecordBatch | None", values: Array) -> None:
         import pyarrow as pa
 
         batch = _batch(kept, self._names, values)
         try:
-            if self._writer is None:
-                self._begin(batch.schema)
-            self._writer.write_batch(batch.cast(self._schema))
+            self._begin(batch.schema)
+            batch = batch.cast(self._schema)
+            if self._parquet is None:
+                # The message of an IPC stream, in one piece: its stream writer would copy it in many.
+                self._file.write(memoryview(batch.serialize()))
+            else:
+                self._parquet.write_batch(batch)
         except pa.ArrowException:
             raise InvalidInput(
                 "A column that is kept holds values of more than one kind, or none at first: JSON and CSV can hold it."
@@ -170,21 +180,23 @@ class _ArrowWriter:
     def close(self) -> None:
         import pyarrow as pa
 
-        if self._writer is None:
-            kept = [pa.field(name, pa.null()) for name in self._keep]
-            self._begin(pa.schema([*kept, *(pa.field(name, pa.float64()) for name in self._names)]))
-        self._writer.close()
+        kept = [pa.field(name, pa.null()) for name in self._keep]
+        self._begin(pa.schema([*kept, *(pa.field(name, pa.float64()) for name in self._names)]))
+        if self._parquet is None:
+            self._file.write(END_OF_STREAM)
+        else:
+            self._parquet.close()
 
     def _begin(self, schema: "pa.Schema") -> None:
-        import pyarrow as pa
-
+        if self._schema is not None:
+            return
         self._schema = schema
         if self._form == "parquet":
             from pyarrow.parquet import ParquetWriter
 
-            self._writer = ParquetWriter(self._file, schema)
+            self._parquet = ParquetWriter(self._file, schema)
         else:
-            self._writer = pa.ipc.new_stream(self._file, schema)
+            self._file.write(memoryview(schema.serialize()))
 
 
 def _batch(kept: "pa.RecordBatch | None", names: Sequence[str], values: Array) -> "pa.RecordBatch":

@@ -132,7 +132,7 @@ def answer_table(
         writer.close()
         failing.pop_all()
     headers = {"linserve-model": version.card.model, "linserve-version": str(version.card.version)}
-    if isinstance(written := sink.written(), memoryview):
+    if isinstance(written := sink.written(), bytes):
         return Response(written, headers=headers, media_type=out), rows
     headers["content-length"] = str(sink.length)
     return StreamingResponse(_chunks(written), headers=headers, media_type=out), rows

@@ -260,4 +260,4 @@ def test_an_answer_may_be_longer_than_its_question_but_not_without_end(service: 
         headers = {"content-type": MEDIA_TYPES["parquet"], "accept": JSON}
         answer = service.client.post("/predict", content=content, headers=headers)
         assert answer.status_code == status, answer.text[:300]
-    assert list((service.state / "spool").iterdir()) == []
+    assert list((service.state / "spool").glob("*")) == []
