@@ -77,7 +77,7 @@ def gradient_descent(
     sgd = _Sgd(options, resume, _initial(options, resume, mean, scale, targets=statistics.targets), device)
     few_rows = options.batch_size is not None and options.batch_size >= statistics.rows and not options.held_out
     if rows is not None and options.needs_rows and not few_rows:
-        batches: _Batches = _RowBatches(rows, options, mean, scale, device)
+        batches: _Batches = _RowBatches(rows, statistics, options, mean, scale, device)
     else:
         batches = _FullBatch(statistics, mean, scale, device)
     # Every prediction of a constant beats this; a run that loses to it tenfold is not on its way down.
@@ -170,17 +170,25 @@ class _FullBatch:
 class _RowBatches:
     """The rows themselves on the device, in batches; some of them held out."""
 
-    def __init__(self, rows: Block, options: GradientDescent, mean: Array, scale: Array, device: torch.device) -> None:
+    def __init__(  # noqa: PLR0917 - as all of them are wanted
+        self,
+        rows: Block,
+        statistics: SufficientStatistics,
+        options: GradientDescent,
+        mean: Array,
+        scale: Array,
+        device: torch.device,
+    ) -> None:
         self._options = options
-        order = torch.arange(len(rows.x))
-        held_out = round(options.held_out * len(rows.x))
-        if held_out:
-            order = torch.randperm(len(rows.x), generator=torch.Generator().manual_seed(options.seed))
-        kept = _part(rows, order[held_out:])
         # The losses of many rows are those of their factors.
-        self.whole = self.watched = _factor_of(summarise([kept]), mean, scale, device)
+        kept, watched = rows, statistics
+        if held_out := round(options.held_out * len(rows.x)):
+            order = torch.randperm(len(rows.x), generator=torch.Generator().manual_seed(options.seed))
+            kept = _part(rows, order[held_out:])
+            statistics, watched = summarise([kept]), summarise([_part(rows, order[:held_out])])
+        self.whole = self.watched = _factor_of(statistics, mean, scale, device)
         if held_out:
-            self.watched = _factor_of(summarise([_part(rows, order[:held_out])]), mean, scale, device)
+            self.watched = _factor_of(watched, mean, scale, device)
         self._mean_weight = self.whole.weight / len(kept.x)
         columns = np.empty((len(kept.x), 1 + kept.x.shape[1] + kept.y.shape[1]))
         columns[:, 0] = 1.0

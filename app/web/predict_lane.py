@@ -23,10 +23,9 @@ from app.data.typed_rows import RowsDecoder, to_array
 from app.registry.version_file import Version
 from app.regression.linear_model import FEW_PRODUCTS
 from app.web.middleware import REQUEST_ID, kept_id, log_request, new_id
-from app.web.predict import MOST_PRODUCTS, router
+from app.web.predict import LARGE_BODY, MOST_PRODUCTS, router
 from app.web.services import Services
 
-LONGEST_BODY = 1 << 16  # what takes longer than a millisecond is a matter for the route, which has threads
 MOST_MESSAGES = 16  # a body in more parts than that is handed on as far as it came
 
 _AWKWARD = re.compile(r'["\\]').search
@@ -86,7 +85,7 @@ class PredictLane:
 
     def _answer(self, body: bytes, services: Services) -> tuple[bytes, int] | None:
         """The answer to an ordinary body, and its number of rows; None where it turns out to be another."""
-        if len(body) > LONGEST_BODY or len(body) > services.limits.json_bytes:
+        if len(body) > LARGE_BODY or len(body) > services.limits.json_bytes:
             return None
         try:
             prepared = self._prepared

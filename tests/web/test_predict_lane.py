@@ -14,7 +14,8 @@ from starlette.types import Message, Scope
 
 from app.main import create_app
 from app.web.middleware import RequestContext
-from app.web.predict_lane import LONGEST_BODY, MOST_MESSAGES, PredictLane
+from app.web.predict import LARGE_BODY
+from app.web.predict_lane import MOST_MESSAGES, PredictLane
 
 JSON_TYPE = (b"content-type", b"application/json")
 
@@ -181,7 +182,7 @@ def test_a_body_in_parts_is_put_together_or_handed_on_whole(running: Running) ->
     many = [body[i : i + 1] for i in range(len(body))]
     assert len(many) > MOST_MESSAGES
     long = json.dumps({"instances": INPUTS * 500}).encode()
-    assert len(long) > LONGEST_BODY
+    assert len(long) > LARGE_BODY
     for (with_lane, without, by_lane), expected in zip(
         both(running, *((parts, [JSON_TYPE]) for parts in (few, many, [long]))), (True, False, False), strict=True
     ):
