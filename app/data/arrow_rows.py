@@ -1,13 +1,12 @@
 """Arrow IPC streams and Parquet files."""
 
 import mmap
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from app.data.part import Columns, Part, Source, check_names, part_of, part_rows
+from app.data.part import Columns, Part, Source, check_distinct, check_names, part_of, part_rows
 from app.errors import Detail, InvalidInput
 
 if TYPE_CHECKING:
@@ -135,11 +134,7 @@ def _names(schema: "pa.Schema") -> list[str]:
         names = list(schema.names)
     except UnicodeDecodeError:
         raise InvalidInput("A column's name is not UTF-8.") from None
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        raise InvalidInput(
-            "A column's name stands twice.", [Detail("The name stands twice.", column=name) for name in twice[:20]]
-        )
+    check_distinct(names, "A column's name stands twice.")
     if not names:
         raise InvalidInput("The file has no columns.")
     return names

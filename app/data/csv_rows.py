@@ -5,15 +5,15 @@ import csv
 import io
 import os
 import re
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from app.data.part import Columns, Part, Source, check_names, part_of, refusal
-from app.errors import Detail, InvalidInput
+from app.data.part import Columns, Part, Source, check_distinct, check_names, part_of, refusal
+from app.errors import InvalidInput
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -70,10 +70,7 @@ def _header(beginning: bytes) -> list[str]:
         raise InvalidInput("The file is not UTF-8 text with a header row.") from None
     if not names:
         raise InvalidInput("The file is empty; it needs a header row with the columns' names.")
-    twice = [name for name, count in Counter(names).items() if count > 1]
-    if twice:
-        details = [Detail("The name stands twice.", row=1, column=name) for name in twice[:20]]
-        raise InvalidInput("A column's name stands twice in the header.", details)
+    check_distinct(names, "A column's name stands twice in the header.", row=1)
     return names
 
 

@@ -1,5 +1,6 @@
 """Rows that were read together, and what is refused in them, whatever the format they came in."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -78,6 +79,13 @@ def check_names(present: Sequence[str], columns: Columns) -> None:
     others = sum(name not in wanted for name in present)
     if columns.only and others:
         raise InvalidInput(f"There are {others} columns that are no features; `keep` passes columns through.")
+
+
+def check_distinct(names: Sequence[str], message: str, *, row: int | None = None) -> None:
+    """Raises InvalidInput with the message where a column's name stands twice."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    if twice:
+        raise InvalidInput(message, [Detail("The name stands twice.", row=row, column=name) for name in twice[:20]])
 
 
 def refusal(message: str, *, row: int, column: str | None = None) -> InvalidInput:
