@@ -26,11 +26,9 @@ ENV PATH=/venv/bin:$PATH \
     LINSERVE_MODELS=/service/models \
     LINSERVE_STATE=/service/state \
     UVICORN_HOST=0.0.0.0 \
-    UVICORN_PORT=8000 \
-    UVICORN_LOG_CONFIG=/venv/lib/python3.11/site-packages/app/logging.json \
-    UVICORN_TIMEOUT_GRACEFUL_SHUTDOWN=10
+    UVICORN_PORT=8000
 VOLUME ["/service/models", "/service/state"]
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["python", "-c", \
     "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health/ready', timeout=2)"]
-CMD ["uvicorn", "app.main:app"]
+CMD ["linserve"]

@@ -6,7 +6,7 @@ PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c con
 .PHONY: run test install check bench model clean
 
 run: .venv/.service
-	exec .venv/bin/uvicorn app.main:app --log-config app/logging.json --timeout-graceful-shutdown 10
+	exec .venv/bin/linserve
 
 test: .venv/.development
 	.venv/bin/python -m pytest

@@ -40,9 +40,10 @@ _log = logging.getLogger(__name__)
 
 
 class State(TypedDict):
-    """What the lifespan gives every request, as `request.state`."""
+    """What the lifespan gives every request, as `request.state`, and every connection."""
 
     services: Services
+    lane: PredictLane
 
 
 class _Service(FastAPI):
@@ -50,7 +51,7 @@ class _Service(FastAPI):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._outermost = PredictLane(RequestContext(super().__call__))
+        self._outermost = RequestContext(super().__call__)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._outermost(scope, receive, send)
@@ -98,7 +99,7 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
     threading.Thread(target=_connect, args=(services.jobs,), name="connect-jobs", daemon=True).start()
     try:
         with _told_of_stopping(stopping):
-            yield {"services": services}
+            yield {"services": services, "lane": PredictLane(services)}
     finally:
         if supervisor:
             supervisor.stop()

@@ -104,7 +104,7 @@ def ours(folder: Path, port: int = 8301) -> Server:
         shutil.copytree(ROOT / "models", models, symlinks=True)
     settings = {"MODELS": str(models), "STATE": str(folder / "state"), "TRAINER": "external"}
     environment_ = {f"LINSERVE_{name}": value for name, value in settings.items()}
-    command = [*UVICORN, str(port), "--log-config", str(ROOT / "app" / "logging.json"), "app.main:app"]
+    command = [str(Path(sys.executable).with_name("linserve")), "--log-level", "warning", "--port", str(port)]
     return Server("linserve", command, port, environment=environment_, folder=ROOT)
 
 

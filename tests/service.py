@@ -42,7 +42,7 @@ def copy_models(folder: Path) -> Path:
 
 
 class Service:
-    """`uvicorn app.main:app` on a free port of this machine, with folders of its own."""
+    """`linserve` on a free port of this machine, with folders of its own."""
 
     def __init__(self, folder: Path, *, workers: int = 1, **settings: str) -> None:
         self.state = folder / "state"
@@ -69,7 +69,7 @@ class Service:
         """Start, and return once the service predicts. It keeps its port from one start to the next."""
         environment = os.environ | self._settings
         environment |= {"LINSERVE_MODELS": str(self.models), "LINSERVE_STATE": str(self.state)}
-        command = [sys.executable, "-m", "uvicorn", "app.main:app", "--log-config", str(ROOT / "app/logging.json")]
+        command = [str(Path(sys.executable).with_name("linserve"))]
         command += ["--port", str(self._port), "--workers", str(self.workers), "--timeout-graceful-shutdown", "5"]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(

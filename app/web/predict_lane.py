@@ -1,4 +1,4 @@
-"""The ordinary prediction, answered before the router: most of a request's time would go by in the layers below.
+"""The ordinary prediction, answered before there is a request: most of its time would go by in the layers below.
 
 Ordinary is a short `POST /predict` with a JSON body of nothing but rows, without options or headers that ask for
 something else. Whatever is not, or fails, goes on to the route with its body untouched; the route alone decides what is
@@ -10,23 +10,19 @@ Calls are few and flat here on purpose: at this speed each one shows.
 import asyncio
 import re
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import orjson
 from fastapi.routing import APIRoute
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.data.json_rows import to_objects
-from app.data.typed_rows import RowsDecoder, to_array
+from app.data.typed_rows import Rows, RowsDecoder, to_array
 from app.registry.version_file import Version
 from app.regression.linear_model import FEW_PRODUCTS
-from app.web.middleware import REQUEST_ID, kept_id, log_request, new_id
+from app.web.middleware import REQUEST_ID, kept_id, new_id
 from app.web.predict import LARGE_BODY, MOST_PRODUCTS, router
 from app.web.services import Services
-
-MOST_MESSAGES = 16  # a body in more parts than that is handed on as far as it came
 
 _AWKWARD = re.compile(r'["\\]').search
 
@@ -38,54 +34,45 @@ _ORDINARY_HEADERS = {
     b"accept": {b"*/*", b"application/json", b"application/json, text/plain, */*"},
     b"content-encoding": {b"identity"},
 }
+_BETWEEN = b"\r\ncontent-type: application/json\r\n%b: " % REQUEST_ID
 
 
 class PredictLane:
-    """An ASGI middleware, the outermost."""
+    """What all connections of a process share."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    target = _PATH.encode()
+    most_bytes = LARGE_BODY
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
         self._prepared: _Prepared | None = None  # for the version that came last
         self._is_current = False
+        self._common: list[tuple[bytes, bytes]] | None = None  # the server's own headers, and as they are written:
+        self._head = b""
+        self.is_open = not services.logs_predictions  # a line in the log costs more than the route
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] != _PATH or (identity := _identity_of_ordinary(scope)) is None:
-            await self.app(scope, receive, send)
-            return
-        started = time.perf_counter()
-        message = await receive()
-        messages = [message]
-        while message.get("more_body", False) and len(messages) < MOST_MESSAGES:
-            message = await receive()
-            messages.append(message)
-        if message["type"] == "http.request" and not message.get("more_body", False):
-            body = message["body"] if len(messages) == 1 else b"".join(part["body"] for part in messages)
-            services: Services = scope["state"]["services"]
-            answered = self._answer(body, services)
-            if answered is not None:
-                answer, rows = answered
-                headers = [
-                    (b"content-length", b"%d" % len(answer)),
-                    (b"content-type", b"application/json"),
-                    (REQUEST_ID, identity),
-                ]
-                await send({"type": "http.response.start", "status": 200, "headers": headers})
-                await send({"type": "http.response.body", "body": answer})
-                seconds = time.perf_counter() - started
-                services.metrics.answered("POST", _PATH, 200, seconds, rows)
-                if services.logs_predictions:
-                    log_request(scope, 200, seconds, identity)
-                return
-        replayed = iter(messages)
+    def identity(self, headers: list[tuple[bytes, bytes]]) -> bytes | None:
+        """The id of a request with these headers, their names in small letters; None where they ask for something."""
+        typed = False
+        identity: bytes | None = None
+        for name, value in headers:
+            if name in _ORDINARY_HEADERS:
+                if value not in _ORDINARY_HEADERS[name]:
+                    return None
+                typed = typed or name == b"content-type"
+            elif name == REQUEST_ID and identity is None:
+                identity = kept_id(value)
+        return (identity or new_id()) if typed else None
 
-        async def replay() -> Message:
-            return next(replayed, None) or await receive()
+    def answer(
+        self, body: bytes, identity: bytes, started: float, common: list[tuple[bytes, bytes]]
+    ) -> list[bytes] | None:
+        """The answer to an ordinary body, as it is written; None where the body turns out to be another.
 
-        await self.app(scope, replay, send)
-
-    def _answer(self, body: bytes, services: Services) -> tuple[bytes, int] | None:
-        """The answer to an ordinary body, and its number of rows; None where it turns out to be another."""
-        if len(body) > LARGE_BODY or len(body) > services.limits.json_bytes:
+        `started` is when its headers had come, by `time.perf_counter`; `common` are headers that every answer has.
+        """
+        services = self._services
+        if len(body) > services.limits.json_bytes:
             return None
         try:
             prepared = self._prepared
@@ -96,9 +83,15 @@ class PredictLane:
             rows, objects = prepared.decode(body)
             if not 0 < len(rows) <= min(services.limits.instances, prepared.most_rows):
                 return None
-            return prepared.answer(rows, objects=objects), len(rows)
+            answer = prepared.answer(rows, objects=objects)
         except Exception:  # whatever it is, the route meets it too, and says so as it should be said
             return None
+        if common is not self._common:
+            self._common = common
+            fields = b"".join(b"%b: %b\r\n" % header for header in common)
+            self._head = b"HTTP/1.1 200 OK\r\n%bcontent-length: " % fields
+        services.metrics.answered("POST", _PATH, 200, time.perf_counter() - started, len(rows))
+        return [b"%b%d%b%b\r\n\r\n" % (self._head, len(answer), _BETWEEN, identity), answer]
 
     def _prepare(self, services: Services) -> "_Prepared":
         """The current version, for this request and those that wait beside it.
@@ -129,10 +122,10 @@ class _Prepared:
         self.most_rows = MOST_PRODUCTS // model.weights.size
         self._beginning = orjson.dumps({"model": version.card.model, "version": version.card.version})[:-1]
 
-    def answer(self, rows: Sequence[Sequence[float]], *, objects: bool) -> bytes:
+    def answer(self, rows: Rows, *, objects: bool) -> bytes:
         """Raises PredictionTooLarge."""
         model = self.version.model
-        if len(rows) <= self._few:
+        if len(rows) <= self._few and not isinstance(rows, np.ndarray):
             few: Any = model.predict_few(rows)
             if objects:
                 few = [dict(zip(model.targets, row)) for row in few]  # noqa: B905 - as long by their making
@@ -145,19 +138,3 @@ class _Prepared:
                 else orjson.dumps(np.ascontiguousarray(many), None, orjson.OPT_SERIALIZE_NUMPY)
             )
         return b'%b,"predictions":%b}' % (self._beginning, predictions)
-
-
-def _identity_of_ordinary(scope: Scope) -> bytes | None:
-    """The id of a request that asks for nothing unusual; None for one that does."""
-    if scope["method"] != "POST" or scope["query_string"]:
-        return None
-    typed = False
-    identity: bytes | None = None
-    for name, value in scope["headers"]:
-        if name in _ORDINARY_HEADERS:
-            if value not in _ORDINARY_HEADERS[name]:
-                return None
-            typed = typed or name == b"content-type"
-        elif name == REQUEST_ID and identity is None:
-            identity = kept_id(value)
-    return (identity or new_id()) if typed else None

@@ -62,3 +62,38 @@ def test_objects_and_arrays_decode_to_the_same_values_in_the_columns_order(rows:
 def test_anything_but_plain_rows_is_left_to_others(body: bytes) -> None:
     with pytest.raises(MalformedBody):
         RowsDecoder(["a", "b"]).decode(body)
+
+
+WORDS = ["[", "]", ",", "{", "}", '"', ":", "0", "-", "e", ".", "[]", "[1,2]", ",[3,4]", "null", "true", "\ufeff", "x"]
+PIECES = st.one_of(st.sampled_from([word.encode() for word in WORDS]), st.binary(max_size=3))
+
+
+@given(st.integers(120, 200), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 3), PIECES), max_size=3))
+def test_a_long_body_decodes_to_what_json_says_or_is_left_to_others(
+    count: int, edits: list[tuple[float, int, bytes]]
+) -> None:
+    rows = np.random.default_rng(count).normal(size=(count, 2)).round(3).tolist()
+    body = json.dumps({"instances": rows}).encode()
+    for place, removed, added in edits:
+        at = int(place * len(body))
+        body = body[:at] + added + body[at + removed :]
+    try:
+        found, objects = RowsDecoder(["a", "b"]).decode(body)
+    except MalformedBody:
+        assert edits
+        return
+    expected = json.loads(body)
+    assert not objects
+    assert list(expected) == ["instances"]
+    assert all(type(value) in (int, float) for row in expected["instances"] for value in row)
+    assert_array_equal(to_array(found, 2), np.array(expected["instances"], dtype=float), strict=True)
+
+
+def test_a_decoder_goes_on_after_a_long_body_that_was_none() -> None:
+    decoder = RowsDecoder(["a", "b"])
+    rows = [[1, 2.5]] * 500
+    for wrong in (b"[[1,2e]", b"[[1,2],[1]", b"[[1,1e999]", b"[[1,00]"):
+        with pytest.raises(MalformedBody):
+            decoder.decode(b'{"instances":%b%b]}' % (wrong, b",[1,2]" * 500))
+    found, _ = decoder.decode(json.dumps({"instances": rows}).encode())
+    assert_array_equal(to_array(found, 2), np.array(rows))

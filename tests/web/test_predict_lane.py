@@ -2,20 +2,20 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
 
 import pytest
-from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from service import INPUTS, copy_models
-from starlette.types import Message, Scope
+from uvicorn import Config
+from uvicorn.server import ServerState
 
 from app.main import create_app
-from app.web.middleware import RequestContext
+from app.web.connection import Connection
 from app.web.predict import LARGE_BODY
-from app.web.predict_lane import MOST_MESSAGES, PredictLane
 
 JSON_TYPE = (b"content-type", b"application/json")
 
@@ -68,7 +68,7 @@ TEXTS = st.sampled_from(
 class Running(NamedTuple):
     """The app, started, on an event loop that the tests share."""
 
-    app: FastAPI
+    config: Config
     state: dict[str, Any]
     runner: asyncio.Runner
 
@@ -77,6 +77,8 @@ class Running(NamedTuple):
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("lane")
     app = create_app()
+    config = Config(app, log_config=None, access_log=False)
+    config.load()
     with asyncio.Runner() as runner:
         lifespan = app.router.lifespan_context(app)
         with pytest.MonkeyPatch.context() as environment:
@@ -84,20 +86,44 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
             environment.setenv("LINSERVE_STATE", str(folder / "state"))
             environment.setenv("LINSERVE_TRAINER", "external")
             state = runner.run(lifespan.__aenter__())
-        yield Running(app, dict(state or {}), runner)
+        yield Running(config, dict(state or {}), runner)
         runner.run(lifespan.__aexit__(None, None, None))
 
 
-class Answer:
-    """What was sent, but for the request's id."""
+class Wire(asyncio.Transport):
+    """Keeps what is written to it."""
 
-    def __init__(self, sent: list[Message]) -> None:
-        self.status = sent[0]["status"]
-        self.headers = {name: value for name, value in sent[0]["headers"] if name != b"x-request-id"}
-        body = b"".join(message.get("body", b"") for message in sent[1:])
-        problem = self.headers[b"content-type"] == b"application/problem+json"
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 80)})
+        self.written = b""
+        self._closing = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self._closing = True
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+class Answer:
+    """What was written, but for the request's id."""
+
+    def __init__(self, written: bytes) -> None:
+        head, _, body = written.partition(b"\r\n\r\n")
+        self.status, *fields = head.decode().split("\r\n")
+        headers = dict(field.split(": ", 1) for field in fields)
+        assert headers.pop("x-request-id")
+        assert int(headers["content-length"]) == len(body)
+        self.headers = headers
+        problem = headers["content-type"] == "application/problem+json"
         self.body: Any = {**json.loads(body), "request_id": None} if problem else body
-        assert b"x-request-id" in dict(sent[0]["headers"])
 
     def __eq__(self, other: object) -> bool:
         return vars(self) == vars(other)
@@ -108,50 +134,49 @@ class Answer:
     __hash__ = None  # type: ignore[assignment]
 
 
-def scope_of(state: dict[str, Any], headers: list[tuple[bytes, bytes]]) -> Scope:
-    return {
-        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
-        "path": "/predict", "raw_path": b"/predict", "root_path": "", "query_string": b"", "headers": headers,
-        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80), "state": dict(state),
-    }  # fmt: skip
-
-
-async def ask(app: Any, state: dict[str, Any], parts: list[bytes], headers: list[tuple[bytes, bytes]]) -> Answer:
-    messages = iter(
-        {"type": "http.request", "body": part, "more_body": index < len(parts) - 1} for index, part in enumerate(parts)
-    )
-    sent: list[Message] = []
-
-    async def receive() -> Message:
-        return next(messages, {"type": "http.disconnect"})
-
-    async def send(message: Message) -> None:
-        sent.append(message)
-
-    await app(scope_of(state, headers), receive, send)
-    return Answer(sent)
-
-
 Request: TypeAlias = tuple[list[bytes], list[tuple[bytes, bytes]]]  # parts of the body, headers
+
+
+def written_of(parts: list[bytes], headers: list[tuple[bytes, bytes]]) -> list[bytes]:
+    """A request as it comes, part by part."""
+    head = b"POST /predict HTTP/1.1\r\nhost: here\r\n"
+    head += b"".join(b"%b: %b\r\n" % header for header in headers)
+    if len(parts) == 1:
+        return [head + b"content-length: %d\r\n\r\n" % len(parts[0]) + parts[0]]
+    chunks = [b"%x\r\n%b\r\n" % (len(part), part) for part in parts if part]
+    return [head + b"transfer-encoding: chunked\r\n\r\n", *chunks, b"0\r\n\r\n"]
+
+
+def connect(running: Running, *, lane: bool) -> tuple[Connection, Wire]:
+    state = running.state if lane else {name: value for name, value in running.state.items() if name != "lane"}
+    connection = Connection(running.config, ServerState(), state)
+    wire = Wire()
+    connection.connection_made(wire)
+    return connection, wire
+
+
+async def ask(running: Running, pieces: list[bytes], *, lane: bool) -> tuple[Answer, bool]:
+    """The answer, and whether the lane gave it."""
+    connection, wire = connect(running, lane=lane)
+    for piece in pieces:
+        connection.data_received(piece)
+    while tasks := list(connection.tasks):
+        await asyncio.wait(tasks)
+    by_lane = connection.cycle is None
+    connection.connection_lost(None)
+    return Answer(wire.written), by_lane
 
 
 def both(running: Running, *requests: Request) -> list[tuple[Answer, Answer, bool]]:
     """For each request the answers with the lane and without it, and whether the lane gave its own."""
-    handed_on: list[Scope] = []
-    rest = RequestContext(super(type(running.app), running.app).__call__)
-
-    async def counted(scope: Scope, receive: Any, send: Any) -> None:
-        handed_on.append(scope)
-        await rest(scope, receive, send)
 
     async def answers() -> list[tuple[Answer, Answer, bool]]:
-        lane = PredictLane(counted)
         found = []
         for parts, headers in requests:
-            handed_on.clear()
-            with_lane = await ask(lane, running.state, parts, headers)
-            by_lane = not handed_on
-            found.append((with_lane, await ask(rest, running.state, parts, headers), by_lane))
+            pieces = written_of(parts, headers)
+            with_lane, by_lane = await ask(running, pieces, lane=True)
+            without, _ = await ask(running, pieces, lane=False)
+            found.append((with_lane, without, by_lane))
         return found
 
     return running.runner.run(answers())
@@ -173,22 +198,41 @@ def test_ordinary_bodies_are_answered_by_the_lane_itself(running: Running) -> No
     for with_lane, without, by_lane in both(running, *(([body], [JSON_TYPE]) for body in bodies)):
         assert by_lane
         assert with_lane == without
-        assert with_lane.status == 200
+        assert with_lane.status == "HTTP/1.1 200 OK"
 
 
 def test_a_body_in_parts_is_put_together_or_handed_on_whole(running: Running) -> None:
     body = json.dumps({"instances": INPUTS}).encode()
     few = [body[:10], b"", body[10:]]
     many = [body[i : i + 1] for i in range(len(body))]
-    assert len(many) > MOST_MESSAGES
     long = json.dumps({"instances": INPUTS * 500}).encode()
     assert len(long) > LARGE_BODY
+    long_in_parts = [long[i : i + 1000] for i in range(0, len(long), 1000)]
     for (with_lane, without, by_lane), expected in zip(
-        both(running, *((parts, [JSON_TYPE]) for parts in (few, many, [long]))), (True, False, False), strict=True
+        both(running, *((parts, [JSON_TYPE]) for parts in (few, many, [long], long_in_parts))),
+        (True, True, False, False),
+        strict=True,
     ):
         assert by_lane == expected
         assert with_lane == without
-        assert with_lane.status == 200
+        assert with_lane.status == "HTTP/1.1 200 OK"
+
+
+def test_requests_that_come_at_once_are_answered_in_their_order(running: Running) -> None:
+    rows = [[[1, 2, 3]], INPUTS * 500, [[4, 5, 6]], [[7, 8, 9]]]  # the second is too long for the lane
+    pieces = [piece for row in rows for piece in written_of([json.dumps({"instances": row}).encode()], [JSON_TYPE])]
+
+    async def written(*, lane: bool) -> bytes:
+        connection, wire = connect(running, lane=lane)
+        connection.data_received(b"".join(pieces))
+        while tasks := list(connection.tasks):
+            await asyncio.wait(tasks)
+        connection.connection_lost(None)
+        return re.sub(rb"x-request-id: .*\r\n", b"", wire.written)
+
+    with_lane = running.runner.run(written(lane=True))
+    assert with_lane.count(b"200 OK") == len(rows)
+    assert with_lane == running.runner.run(written(lane=False))
 
 
 @pytest.mark.parametrize(
@@ -214,16 +258,27 @@ def test_headers_that_ask_for_something_else_are_left_to_the_route(
 
 
 def test_a_caller_that_leaves_before_its_body_ends_breaks_nothing(running: Running) -> None:
-    sent: list[Message] = []
-    messages: Iterator[Message] = iter(
-        [{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.disconnect"}]
-    )
+    async def leave() -> bytes:
+        connection, wire = connect(running, lane=True)
+        connection.data_received(b"".join(written_of([b"{", b"}"], [JSON_TYPE])[:2]))
+        connection.connection_lost(None)
+        return wire.written
 
-    async def receive() -> Message:
-        return next(messages)
+    assert running.runner.run(leave()) == b""
 
-    async def send(message: Message) -> None:
-        sent.append(message)
 
-    running.runner.run(running.app(scope_of(running.state, [JSON_TYPE]), receive, send))
-    assert sent[0]["status"] == 400
+def test_a_request_whose_body_is_under_way_when_the_service_stops_is_answered(running: Running) -> None:
+    async def stop() -> tuple[bytes, bool]:
+        connection, wire = connect(running, lane=True)
+        first, *rest = written_of([b'{"instances"', b": [[75, 63, 44]]}"], [JSON_TYPE])
+        connection.data_received(first)
+        connection.shutdown()
+        for piece in rest:
+            connection.data_received(piece)
+        while tasks := list(connection.tasks):
+            await asyncio.wait(tasks)
+        return wire.written, wire.is_closing()
+
+    written, closed = running.runner.run(stop())
+    assert Answer(written).status == "HTTP/1.1 200 OK"
+    assert closed

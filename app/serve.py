@@ -1,0 +1,27 @@
+"""The command `linserve`: uvicorn with what this service needs of it.
+
+Its options (`linserve --help`) and UVICORN_* variables hold as ever. `uvicorn app.main:app` serves the same, without
+the limits and the speed of our own connections.
+"""
+
+import os
+import sys
+from importlib.resources import files
+
+import uvicorn
+
+DEFAULTS = {
+    "HTTP": "app.web.connection:Connection",
+    "LOG_CONFIG": str(files("app").joinpath("logging.json")),
+    "TIMEOUT_GRACEFUL_SHUTDOWN": "10",  # seconds
+}
+
+
+def main() -> None:
+    for name, value in DEFAULTS.items():
+        os.environ.setdefault(f"UVICORN_{name}", value)
+    uvicorn.main(["app.main:app", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    main()
