@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 from app import logs
 from app.errors import NotFound, Unavailable
 from app.jobs.queue import JobQueue
+from app.jobs.spare_cores import Traffic
 from app.jobs.spool import Spool
 from app.jobs.supervisor import Supervisor
 from app.registry.registry import Registry
@@ -111,7 +112,7 @@ def _services(settings: Settings, stopping: asyncio.Event) -> Services:
     return Services(
         registry=Registry(settings.models),
         jobs=JobQueue(settings.job_database_url, Spool(settings.spool), max_queued=settings.max_queued_jobs),
-        metrics=Metrics(settings.state),
+        metrics=Metrics(settings.state, Traffic(settings.traffic)),
         limits=Limits(
             json_bytes=settings.max_json_bytes,
             upload_bytes=settings.max_upload_bytes,

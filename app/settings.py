@@ -56,6 +56,10 @@ class Settings(BaseSettings):
         return self.state / "trainer.json"
 
     @property
+    def traffic(self) -> Path:
+        return self.state / "traffic"
+
+    @property
     def trainer_lock(self) -> Path:
         return self.state / "trainer.lock"
 

@@ -31,6 +31,7 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
 
     from app.jobs.engine import serve
+    from app.jobs.spare_cores import Traffic
     from app.jobs.spool import Spool
     from app.jobs.training import Workshop
     from app.registry.registry import Registry
@@ -43,14 +44,21 @@ def main() -> None:
     signal.signal(signal.SIGTERM, stop_soon)
     signal.signal(signal.SIGINT, stop_soon)
     workshop = Workshop(Registry(settings.models), Spool(settings.spool), settings.checkpoints, threads)
-    serve(settings.job_database_url, settings.executor, workshop, settings.capabilities, stop)
+    serve(
+        settings.job_database_url,
+        settings.executor,
+        workshop,
+        traffic=Traffic(settings.traffic),
+        capabilities=settings.capabilities,
+        stop=stop,
+    )
     os._exit(0)  # without waiting for the threads of a job under way
 
 
 def _step_back() -> None:
     """Take only the time that nothing else wants, so that predictions do not notice a training.
 
-    On Linux the idle class gives way the moment a worker wakes up; a nice process would still end its slice.
+    On Linux the idle class gives way to a worker that wakes up; a nice process would still end its slice.
     """
     if sys.platform.startswith("linux"):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))

@@ -21,6 +21,7 @@ from app.jobs.database import (
     prepare,
 )
 from app.jobs.job import Failure, Progress
+from app.jobs.spare_cores import Traffic, sparing_cores
 from app.jobs.tracker import JobCancelled, Tracker
 from app.jobs.training import Workshop, train
 from app.jobs.training_request import TrainingRequest
@@ -37,7 +38,15 @@ class JobFailed(Exception):
         self.data = msgspec.to_builtins(failure)
 
 
-def serve(database_url: str, executor: str, workshop: Workshop, capabilities: Path, stop: threading.Event) -> None:
+def serve(
+    database_url: str,
+    executor: str,
+    workshop: Workshop,
+    *,
+    traffic: Traffic,
+    capabilities: Path,
+    stop: threading.Event,
+) -> None:
     """Run jobs until `stop` is set; the process is then to exit. A job under way goes on with the next start.
 
     `executor` names this trainer; of two alive at once no two may have the same name. Whether it has CUDA is written
@@ -57,7 +66,7 @@ def serve(database_url: str, executor: str, workshop: Workshop, capabilities: Pa
         }
     )
     logging.getLogger("dbos").addFilter(_is_news)
-    _register(workshop)
+    _register(workshop, traffic)
     DBOS.launch()
     DBOS.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=POLL_SECONDS, on_conflict="always_update")
     _sweep(workshop)
@@ -67,8 +76,8 @@ def serve(database_url: str, executor: str, workshop: Workshop, capabilities: Pa
     stop.wait()
 
 
-def _register(workshop: Workshop) -> None:
-    publish = DBOS.step(name="publish")(functools.partial(_publish, workshop))
+def _register(workshop: Workshop, traffic: Traffic) -> None:
+    publish = DBOS.step(name="publish")(functools.partial(_publish, workshop, traffic))
     promote = DBOS.step(name="promote")(functools.partial(_promote, workshop))
 
     @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=MAX_RECOVERIES)
@@ -84,12 +93,13 @@ def _register(workshop: Workshop) -> None:
         return result
 
 
-def _publish(workshop: Workshop, request: dict[str, Any]) -> dict[str, Any]:
+def _publish(workshop: Workshop, traffic: Traffic, request: dict[str, Any]) -> dict[str, Any]:
     job = DBOS.workflow_id
     assert job is not None
     tracker = Tracker(_report, lambda: _is_cancelled(job))
     try:
-        card = train(TrainingRequest.from_json(request), job, workshop, tracker)
+        with sparing_cores(traffic):
+            card = train(TrainingRequest.from_json(request), job, workshop, tracker)
     except (JobCancelled, dbos_errors.DBOSWorkflowConflictIDError):
         # The second is raised where progress was to be recorded for a job that is no longer ours to record.
         if _is_cancelled(job):

@@ -5,9 +5,12 @@ import hashlib
 import os
 import tempfile
 from bisect import bisect_left
-from collections import Counter as Multiset
+from collections import deque
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from app.jobs.spare_cores import Traffic
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Histogram
@@ -16,12 +19,15 @@ BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2
 WRITE_SECONDS = 0.25
 
 
-class _Series(NamedTuple):
-    """What is counted of one method, route and status, and the times to answer that were not yet counted in."""
+@dataclass(slots=True, eq=False)
+class _Series:
+    """What is counted of one method, route and status, and what is not yet counted in."""
 
     requests: "Counter"
     seconds: "Histogram"
-    pending: list[float]
+    pending: int = 0
+    pending_seconds: float = 0.0
+    pending_in_buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
 
 
 class Metrics:
@@ -31,7 +37,7 @@ class Metrics:
     costs as much as to answer it.
     """
 
-    def __init__(self, service: Path) -> None:
+    def __init__(self, service: Path, traffic: Traffic) -> None:
         """All workers of one service, known by its state folder, share their counters."""
         folder = _shared_memory(service)
         _remove_files_of_the_dead(folder)
@@ -40,6 +46,7 @@ class Metrics:
         from prometheus_client import CollectorRegistry, Counter, Histogram, multiprocess
 
         self._folder = folder
+        self._traffic = traffic
         self._collector = CollectorRegistry()
         multiprocess.MultiProcessCollector(self._collector, path=str(folder))  # type: ignore[no-untyped-call]
         own = CollectorRegistry()
@@ -49,15 +56,17 @@ class Metrics:
         )
         self._rows = Counter("linserve_predicted_rows", "Rows predicted.", registry=own)
         self._series: dict[tuple[str, str, int], _Series] = {}
-        self._pending_rows: list[int] = []  # of each prediction, in whatever thread it was made
+        self._pending_rows: deque[int] = deque()  # of predictions, in whatever thread they were made
+        self._pending_rows_here = 0  # of those made on the event loop
         self._writing: asyncio.TimerHandle | None = None
 
     def answered(self, method: str, route: str, status: int, seconds: float, rows: int = 0) -> None:
         """Count a request, and the rows it predicted unless `predicted` was told of them."""
-        if rows:
-            self._pending_rows.append(rows)
+        self._pending_rows_here += rows
         series = self._series.get((method, route, status)) or self._begin(method, route, status)
-        series.pending.append(seconds)
+        series.pending += 1
+        series.pending_seconds += seconds
+        series.pending_in_buckets[bisect_left(BUCKETS, seconds)] += 1
         if self._writing is None:
             self._writing = asyncio.get_running_loop().call_later(WRITE_SECONDS, self.write)
 
@@ -67,19 +76,23 @@ class Metrics:
     def write(self) -> None:
         """Write what is pending, for other workers to see; on the event loop, as `answered` is."""
         self._writing = None
-        rows = 0
+        rows, self._pending_rows_here = self._pending_rows_here, 0
         while self._pending_rows:
             rows += self._pending_rows.pop()
-        self._rows.inc(rows)
+        if rows:
+            self._rows.inc(rows)
+            self._traffic.note()
         for series in self._series.values():
             if not series.pending:
                 continue
-            series.requests.inc(len(series.pending))
+            series.requests.inc(series.pending)
             # There is no way in its interface to observe many values at once.
-            series.seconds._sum.inc(sum(series.pending))  # noqa: SLF001
-            for bucket, count in Multiset(bisect_left(BUCKETS, seconds) for seconds in series.pending).items():
-                series.seconds._buckets[bucket].inc(count)  # noqa: SLF001
-            series.pending.clear()
+            series.seconds._sum.inc(series.pending_seconds)  # noqa: SLF001
+            for bucket, count in enumerate(series.pending_in_buckets):
+                if count:
+                    series.seconds._buckets[bucket].inc(count)  # noqa: SLF001
+                    series.pending_in_buckets[bucket] = 0
+            series.pending, series.pending_seconds = 0, 0.0
 
     def text(self) -> bytes:
         from prometheus_client import generate_latest
@@ -89,7 +102,7 @@ class Metrics:
 
     def _begin(self, method: str, route: str, status: int) -> _Series:
         requests = self._requests.labels(method, route, str(status))
-        self._series[method, route, status] = series = _Series(requests, self._seconds.labels(route), [])
+        self._series[method, route, status] = series = _Series(requests, self._seconds.labels(route))
         return series
 
 
