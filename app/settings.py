@@ -39,6 +39,14 @@ class Settings(BaseSettings):
     max_queued_jobs: int = Field(100, ge=1, description="Most training jobs waiting; more are refused with 429.")
     max_wait_seconds: float = Field(60, ge=0, description="Longest that `Prefer: wait` is honoured, in seconds.")
 
+    max_connections: int = Field(
+        4096, ge=1, description="Most connections to one web worker; requests on more are refused with 503."
+    )
+    header_seconds: float = Field(10, gt=0, description="Longest that a request's headers may take, in seconds.")
+    body_seconds: float = Field(
+        20, gt=0, description="Longest that a body may take, in seconds; a second more for every 10 kB that came."
+    )
+
     @property
     def job_database_url(self) -> str:
         return self.database_url or f"sqlite:///{self.state.resolve() / 'jobs.sqlite'}"

@@ -56,7 +56,10 @@ async def stream(request: Request, limit: int) -> AsyncIterator[bytes]:
 
 async def read(request: Request, limit: int) -> bytes:
     """The whole body, at most `limit` bytes."""
-    return b"".join([chunk async for chunk in stream(request, limit)])
+    body = bytearray()  # and no list of chunks, each of which may be a byte
+    async for chunk in stream(request, limit):
+        body += chunk
+    return bytes(body)
 
 
 def decode(schema: type[M], body: bytes) -> M:

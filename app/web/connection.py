@@ -1,28 +1,145 @@
-"""A connection: uvicorn's, with the lane for ordinary predictions in it."""
+"""A connection: uvicorn's, with limits and deadlines it has no settings for, and the lane of ordinary predictions."""
 
+import asyncio
 import logging
+import re
 import time
-from typing import Any
+from enum import Enum, auto
+from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+import httptools
+from starlette.responses import Response
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from app.logs import request_id
+from app.web.errors import refusal
+from app.web.middleware import REQUEST_ID, new_id
 from app.web.predict_lane import PredictLane
+from app.web.services import Services
+
+MOST_TARGET_BYTES = 8 << 10
+MOST_HEAD_BYTES = 32 << 10
+MOST_HEADERS = 100
+LEAST_BYTES_A_SECOND = 10_000  # of a body, on average, once its first seconds are over
+CHECK_SECONDS = 1.0  # between looks at a connection's deadline
+SPARE_CONNECTIONS = 256  # beyond the limit, for probes and for the news that there are too many
+HURRIED_SECONDS = 1.0  # that those have to come up with a request
+PROBES = {b"/health/live", b"/health/ready", b"/metrics"}
+
+_HOST = re.compile(rb"[A-Za-z0-9._~!$&'()*+,;=%-]*(?::\d{0,5})?|\[[0-9A-Fa-f:.]+\](?::\d{0,5})?")
+_OF_BODIES = {b"content-length", b"transfer-encoding"}
+_log = logging.getLogger("app.requests")
+
+
+class _Expected(Enum):
+    """What a caller has to send next."""
+
+    REQUEST = auto()
+    HEADERS = auto()
+    BODY = auto()
+    NOTHING = auto()  # it is our turn
+
+
+class _Refused(Exception):
+    """Raised while a request is parsed, which ends the connection."""
+
+    def __init__(self, status: int, name: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status, self.name, self.detail = status, name, detail
 
 
 class Connection(HttpToolsProtocol):
-    """A request that may be ordinary waits here for its body; any other is uvicorn's at once."""
+    """A request that may be ordinary waits here for its body; any other is uvicorn's as soon as its headers are there.
+
+    Deadlines are absolute: a caller that sends a byte now and then gains nothing.
+    """
 
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
+        self._services: Services = self.app_state["services"]
         lane: PredictLane | None = self.app_state.get("lane")
         logs_each = self.access_log and self.access_logger.isEnabledFor(logging.INFO)
         self._lane = lane if lane is not None and lane.is_open and not logs_each else None
-        self._ordinary: bytes | None = None  # the id of the request that is coming, if it is ordinary so far
-        self._started = 0.0
+        self._watching: asyncio.TimerHandle | None = None
+        self._is_excess = False  # beyond the limit when it came
+        self._expected = _Expected.HEADERS
+        self._since = 0.0  # by time.perf_counter
+        self._stalled: float | None = None  # since when the caller does not take its answer
+        # Of the request that is coming:
+        self._head_bytes = 0
+        self._body_bytes = 0
+        self._hosts = 0
+        self._ordinary: bytes | None = None  # its id, if it is ordinary so far
         self._body: list[bytes] = []
-        self._length = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
+        super().connection_made(transport)
+        self._since = time.perf_counter()
+        excess = len(self.connections) - self._services.limits.connections
+        self._is_excess = excess > 0
+        if excess > SPARE_CONNECTIONS:
+            self._refuse(self._too_many())
+        else:
+            self._watching = self.loop.call_later(CHECK_SECONDS, self._watch)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # There is nothing to upgrade to, so the request is answered as it is; what follows cannot be read.
+            if self._is_answering():
+                self.cycle.keep_alive = False
+        except httptools.HttpParserError as error:
+            self._refuse(
+                error.__context__
+                if isinstance(error.__context__, _Refused)
+                else _Refused(400, "MalformedRequest", "What came is not a request of HTTP/1.1.")
+            )
+        else:
+            if self._expected is _Expected.HEADERS:
+                self._head_bytes += len(data)
+                if self._head_bytes > 2 * MOST_HEAD_BYTES:
+                    self._refuse(self._too_large())
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._expected = _Expected.HEADERS
+        self._since = time.perf_counter()
+        self._head_bytes = self._body_bytes = self._hosts = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._expected is not _Expected.HEADERS:
+            return  # a trailer: nothing here heeds one, and none may pass for a header
+        name = name.lower()
+        self._head_bytes += len(name) + len(value)
+        if name == b"host":
+            self._hosts += 1 if value in _seen_hosts or _is_host(value) else 2
+        elif name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
+        self._expected = _Expected.BODY
+        self._since = time.perf_counter()
+        version = self.parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            raise _Refused(400, "MalformedRequest", "What came is not a request of HTTP/1.1.")
+        if self.parser.should_upgrade() and any(name in _OF_BODIES for name, _ in self.headers):
+            raise _Refused(400, "UpgradeRefused", "A request with a body cannot ask for another protocol here.")
+        if self._hosts != 1 and (self._hosts or version == "1.1"):
+            raise _Refused(400, "MalformedRequest", "One Host header is expected, with a host's name in it.")
+        if len(self.url) > MOST_TARGET_BYTES:
+            raise _Refused(414, "TargetTooLong", f"A path and its query have at most {MOST_TARGET_BYTES} bytes.")
+        if self._head_bytes > MOST_HEAD_BYTES or len(self.headers) > MOST_HEADERS:
+            raise self._too_large()
+        if self._is_excess and len(self.connections) > self._services.limits.connections and self.url not in PROBES:
+            raise self._too_many()
         lane = self._lane
         if (
             lane is not None
@@ -30,45 +147,59 @@ class Connection(HttpToolsProtocol):
             and self.parser.get_method() == b"POST"
             and not self._is_answering()
             and self.parser.should_keep_alive()
-            and self.parser.get_http_version() == "1.1"
+            and version == "1.1"
             and not self.parser.should_upgrade()
             and not self.expect_100_continue
             and not self.flow.write_paused
         ):
             self._ordinary = lane.identity(self.headers)
             if self._ordinary is not None:
-                self._started = time.perf_counter()
                 self._body = []
-                self._length = 0
                 return
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
         if self._ordinary is None:
             super().on_body(body)
             return
         self._body.append(body)
-        self._length += len(body)
-        if self._length > PredictLane.most_bytes:
+        if self._body_bytes > PredictLane.most_bytes:
             self._hand_on()
 
     def on_message_complete(self) -> None:
+        self._expected = _Expected.NOTHING
         if self._ordinary is not None and self._lane is not None:
             common = self.server_state.default_headers
-            answer = self._lane.answer(b"".join(self._body), self._ordinary, self._started, common)
+            answer = self._lane.answer(b"".join(self._body), self._ordinary, self._since, common)
             if answer is not None:
                 self._ordinary = None
+                self._expected = _Expected.REQUEST
                 self.server_state.total_requests += 1
                 self.transport.writelines(answer)
                 return
             self._hand_on()
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        if self._expected is _Expected.NOTHING:
+            self._expected = _Expected.REQUEST
+            self._since = time.perf_counter()
+        super().on_response_complete()
+
     def shutdown(self) -> None:
         """A request under way is still answered."""
         if self._ordinary is not None:
             self._hand_on()
         super().shutdown()
+
+    def pause_writing(self) -> None:
+        self._stalled = time.perf_counter()
+        super().pause_writing()
+
+    def resume_writing(self) -> None:
+        self._stalled = None
+        super().resume_writing()
 
     def _is_answering(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle
@@ -80,3 +211,69 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
         if self._body:
             super().on_body(b"".join(self._body))
+
+    def _watch(self) -> None:
+        """End what takes too long."""
+        limits = self._services.limits
+        waited = time.perf_counter() - self._since
+        if self._stalled is not None and time.perf_counter() - self._stalled > limits.body_seconds:
+            self.transport.abort()
+        elif self._expected is _Expected.REQUEST and waited > self.timeout_keep_alive:
+            self.transport.close()
+        elif self._expected is _Expected.HEADERS and waited > (
+            HURRIED_SECONDS if self._is_excess else limits.header_seconds
+        ):
+            if self._head_bytes == 0:
+                self.transport.close()
+            else:
+                self._refuse(_Refused(408, "TooSlow", f"The headers took over {limits.header_seconds:g} s."))
+        elif (
+            self._expected is _Expected.BODY and waited > limits.body_seconds + self._body_bytes / LEAST_BYTES_A_SECOND
+        ):
+            least = f"{limits.body_seconds:g} s and then at least {LEAST_BYTES_A_SECOND} bytes a second"
+            self._refuse(_Refused(408, "TooSlow", f"The body came too slowly: it has {least}."))
+        if not self.transport.is_closing():
+            self._watching = self.loop.call_later(CHECK_SECONDS, self._watch)
+
+    def _refuse(self, refused: _Refused) -> None:
+        """Answer with a problem, where it can be told from another answer, and close."""
+        self._ordinary = None
+        if self._is_answering() and not self.cycle.more_body:
+            # This request came too early, behind one that is still being answered.
+            self.cycle.keep_alive = False
+            self.pipeline.clear()
+            self.transport.pause_reading()
+            return
+        if not self._is_answering() or not self.cycle.response_started:
+            identity = new_id()
+            token = request_id.set(identity.decode())
+            answer = refusal(refused.status, refused.name, refused.detail)
+            request_id.reset(token)
+            self._services.metrics.answered("other", "none", refused.status, 0.0)
+            said = {"request_id": identity.decode(), "status": refused.status, "reason": refused.detail}
+            _log.info("refused", extra={**said, "client": self.client[0] if self.client else None})
+            self._write(answer, identity)
+        self.transport.close()
+
+    def _write(self, answer: Response, identity: bytes) -> None:
+        headers = [*self.server_state.default_headers, *answer.raw_headers, (REQUEST_ID, identity)]
+        lines = [b"%b: %b\r\n" % header for header in [*headers, (b"connection", b"close")]]
+        self.transport.write(b"".join([STATUS_LINE[answer.status_code], *lines, b"\r\n", cast("bytes", answer.body)]))
+
+    def _too_large(self) -> _Refused:
+        most = f"{MOST_HEADERS} headers and {MOST_HEAD_BYTES} bytes"
+        return _Refused(431, "HeadersTooLarge", f"A request has at most {most} of them.")
+
+    def _too_many(self) -> _Refused:
+        return _Refused(503, "TooManyConnections", "There are too many connections. A later try may work.")
+
+
+_seen_hosts: set[bytes] = set()
+
+
+def _is_host(value: bytes) -> bool:
+    if not _HOST.fullmatch(value) or not value:
+        return False
+    if len(_seen_hosts) < 100:  # noqa: PLR2004 - callers name a few; more need not be remembered
+        _seen_hosts.add(value)
+    return True

@@ -93,6 +93,11 @@ def answer(error: LinserveError) -> Response:
     return _response(problem_of(type(error).__name__, error.message, error.details))
 
 
+def refusal(status: int, name: str, detail: str) -> Response:
+    """For a request that never came to a route."""
+    return _response(_problem(status, name, detail, []))
+
+
 def server_error() -> Response:
     """What a caller sees of a fault of ours: nothing but the id under which the log has the rest."""
     return _response(_problem(500, "InternalError", "Something went wrong here. The log has the details.", []))

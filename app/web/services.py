@@ -13,12 +13,15 @@ from app.web.metrics import Metrics
 
 @dataclass(frozen=True)
 class Limits:
-    """How much one request may ask for."""
+    """How much one request may ask for, and how long it may take to come."""
 
     json_bytes: int
     upload_bytes: int
     instances: int
     wait_seconds: float
+    connections: int  # at a time, with one worker
+    header_seconds: float
+    body_seconds: float  # and longer for a body that comes fast enough
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,310 @@
+"""What comes over a connection that is not a request, or too much of one, or too slow."""
+
+import contextlib
+import json
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httptools
+import httpx
+import pytest
+from service import Service
+
+BODY = b'{"instances": [[75, 63, 44]]}'
+HEAD = b"POST /predict HTTP/1.1\r\nhost: here\r\ncontent-type: application/json\r\n"
+GOOD = HEAD + b"content-length: %d\r\n\r\n" % len(BODY) + BODY
+PROBE = b"GET /health/live HTTP/1.1\r\nhost: here\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service of little patience."""
+    folder = tmp_path_factory.mktemp("strict")
+    running = Service(folder, header_seconds="1", body_seconds="1", max_connections="20", trainer="external").start()
+    yield running
+    running.stop()
+
+
+class Answer(NamedTuple):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def problem(self) -> Any:
+        assert self.headers["content-type"] == "application/problem+json"
+        return json.loads(self.body)
+
+
+class _Parsed:
+    def __init__(self) -> None:
+        self.headers: dict[str, str] = {}
+        self.body = b""
+        self.is_complete = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers[name.decode()] = value.decode()
+
+    def on_body(self, body: bytes) -> None:
+        self.body += body
+
+    def on_message_complete(self) -> None:
+        self.is_complete = True
+
+
+@contextlib.contextmanager
+def connected(service: Service) -> Iterator[socket.socket]:
+    host, _, port = service.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        yield connection
+
+
+def answer_on(connection: socket.socket) -> Answer | None:
+    """The next answer; None where the connection is closed without one."""
+    parsed = _Parsed()
+    parser = httptools.HttpResponseParser(parsed)
+    received = b""
+    while not parsed.is_complete:
+        with contextlib.suppress(ConnectionResetError):
+            received = connection.recv(1 << 16)
+        if not received:
+            return None
+        parser.feed_data(received)
+    return Answer(parser.get_status_code(), parsed.headers, parsed.body)
+
+
+def ask(service: Service, *pieces: bytes) -> Answer | None:
+    with connected(service) as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+        return answer_on(connection)
+
+
+def is_closed(connection: socket.socket) -> bool:
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+CHUNKED = HEAD + b"transfer-encoding: chunked\r\n"
+REFUSED = {
+    "a length and chunks": (400, CHUNKED + b"content-length: 5\r\n\r\n0\r\n\r\n"),
+    "an upgrade of a request with a body": (400, GOOD.replace(b"here", b"here\r\nconnection: upgrade\r\nupgrade: h2c")),
+    "two lengths": (400, HEAD + b"content-length: 29\r\ncontent-length: 2\r\n\r\n" + BODY),
+    "a negative length": (400, HEAD + b"content-length: -1\r\n\r\n"),
+    "a length that is no number": (400, HEAD + b"content-length: 0x1d\r\n\r\n" + BODY),
+    "a length beyond 64 bits": (400, HEAD + b"content-length: 99999999999999999999999\r\n\r\n"),
+    "an encoding of transfer that is not the last": (400, HEAD + b"transfer-encoding: chunked, gzip\r\n\r\n"),
+    "a chunk's length that is no number": (400, CHUNKED + b"\r\nx\r\n{}\r\n"),
+    "no host": (400, GOOD.replace(b"host: here\r\n", b"")),
+    "two hosts": (400, GOOD.replace(b"host: here\r\n", b"host: here\r\nhost: there\r\n")),
+    "an empty host": (400, GOOD.replace(b"host: here", b"host:")),
+    "a host with a path": (400, GOOD.replace(b"host: here", b"host: here/predict")),
+    "a host with a user": (400, GOOD.replace(b"host: here", b"host: me@here")),
+    "a host with a space": (400, GOOD.replace(b"host: here", b"host: he re")),
+    "a space before a colon": (400, GOOD.replace(b"host: here", b"host : here")),
+    "a folded header": (400, GOOD.replace(b"host: here", b"host: here\r\n and there")),
+    "a zero byte in a header": (400, GOOD.replace(b"here", b"he\0re")),
+    "lines that end without a carriage return": (400, GOOD.replace(b"\r\n", b"\n")),
+    "no protocol": (400, b"GET /\r\n\r\n"),
+    "another protocol": (400, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),
+    "HTTP/2": (400, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+    "a version that is none": (400, PROBE.replace(b"1.1", b"9.9")),
+    "a method that is none": (400, PROBE.replace(b"GET", b"TRAIN")),
+    "a tunnel": (400, b"CONNECT here:80 HTTP/1.1\r\nhost: here\r\n\r\n"),
+    "a path that is not ASCII": (400, PROBE.replace(b"live", b"l\xc3\xb6ve")),
+    "a long path": (414, PROBE.replace(b"live", b"x" * 9000)),
+    "a long query": (414, PROBE.replace(b"live", b"live?x=" + b"x" * 9000)),
+    "a large header": (431, PROBE.replace(b"here", b"here\r\nx: " + b"x" * 40_000)),
+    "a large header of a prediction": (431, GOOD.replace(b"here", b"here\r\nx: " + b"x" * 40_000)),
+    "many headers": (431, PROBE.replace(b"here", b"here" + b"\r\nx: y" * 101)),
+    "headers without end": (431, PROBE.replace(b"here\r\n\r\n", b"here\r\nx: " + b"x" * 100_000)),
+    "a path without end": (431, b"GET /" + b"x" * 100_000),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_proper_request_is_refused_with_a_problem_and_the_connection_closed(
+    service: Service, name: str
+) -> None:
+    status, content = REFUSED[name]
+    with connected(service) as connection:
+        connection.sendall(content)
+        answer = answer_on(connection)
+        assert answer is not None
+        assert answer.status == status
+        assert answer.problem["status"] == status
+        assert answer.problem["request_id"] == answer.headers["x-request-id"]
+        assert answer.headers["connection"] == "close"
+        assert len(answer.body) < 500
+        assert is_closed(connection)
+
+
+def test_a_request_that_is_proper_is_answered_however_it_is_cut(service: Service) -> None:
+    expected = ask(service, GOOD)
+    assert expected is not None
+    assert expected.status == 200
+    for at in range(1, len(GOOD)):
+        with connected(service) as connection:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.sendall(GOOD[:at])
+            connection.sendall(GOOD[at:])
+            answer = answer_on(connection)
+            assert answer is not None
+            assert (answer.status, answer.body) == (200, expected.body)
+
+
+def test_trailers_are_no_headers(service: Service) -> None:
+    smuggled = b"%x\r\n%b\r\n0\r\nx-request-id: smuggled\r\ncontent-type: text/csv\r\n\r\n" % (len(BODY), BODY)
+    for accept in (b"*/*", b"application/json;q=0.5"):  # ordinary, and not
+        answer = ask(service, CHUNKED + b"accept: %b\r\n\r\n" % accept + smuggled)
+        assert answer is not None
+        assert answer.status == 200
+        assert answer.headers["x-request-id"] != "smuggled"
+
+
+def test_an_offer_to_upgrade_is_passed_over(service: Service) -> None:
+    upgrade = b"connection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAMAAABk\r\n"
+    with connected(service) as connection:
+        connection.sendall(PROBE.replace(b"host: here\r\n", b"host: here\r\n" + upgrade))
+        answer = answer_on(connection)
+        assert answer is not None
+        assert answer.status == 200
+        assert is_closed(connection)
+
+
+def test_an_answer_under_way_is_not_cut_by_what_comes_after_it(service: Service) -> None:
+    long = json.dumps({"instances": [[75, 63, 44]] * 5000}).encode()
+    request = HEAD + b"content-length: %d\r\n\r\n" % len(long) + long
+    with connected(service) as connection:
+        connection.sendall(request + b"nonsense\r\n\r\n")
+        answer = answer_on(connection)
+        assert answer is not None
+        assert answer.status == 200
+        assert len(json.loads(answer.body)["predictions"]) == 5000
+        assert is_closed(connection)
+
+
+def test_a_million_chunks_of_one_byte_take_no_memory(service: Service) -> None:
+    def in_chunks(body: bytes) -> bytes:
+        return CHUNKED + b"\r\n" + b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n"
+
+    ask(service, in_chunks(BODY))  # warm
+    before = peak_memory(service)
+    answer = ask(service, in_chunks(b" " * (1_000_000 - len(BODY)) + BODY))
+    assert answer is not None
+    assert answer.status == 200
+    assert peak_memory(service) - before < 16 << 20
+
+
+def peak_memory(service: Service) -> int:
+    status = Path(f"/proc/{service.pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) << 10
+
+
+def test_a_silent_connection_is_closed(strict: Service) -> None:
+    with connected(strict) as connection:
+        assert is_closed(connection)
+
+
+@pytest.mark.parametrize("part", [GOOD[:40], HEAD])
+def test_headers_that_do_not_end_in_time_are_refused(strict: Service, part: bytes) -> None:
+    answer = ask(strict, part)
+    assert answer is not None
+    assert answer.status == 408
+    assert "headers" in answer.problem["detail"]
+
+
+@pytest.mark.parametrize(
+    "request_line", [b"POST /predict", b"POST /predict?interval=0.5", b"POST /train", b"PUT /models/crop-yield/current"]
+)
+def test_a_body_that_does_not_end_in_time_is_refused(strict: Service, request_line: bytes) -> None:
+    head = HEAD.replace(b"POST /predict", request_line)
+    answer = ask(strict, head + b"content-length: 1000\r\n\r\n" + BODY)
+    assert answer is not None
+    assert answer.status == 408
+    assert "body" in answer.problem["detail"]
+
+
+def test_a_caller_gains_no_time_by_sending_a_byte_now_and_then(strict: Service) -> None:
+    with connected(strict) as connection:
+        started = time.monotonic()
+        connection.settimeout(0.1)
+        for byte in HEAD:
+            connection.sendall(bytes([byte]))
+            with contextlib.suppress(TimeoutError):
+                answer = answer_on(connection)
+                break
+        else:
+            pytest.fail("It was never cut.")
+        assert answer is not None
+        assert answer.status == 408
+        assert time.monotonic() - started < 5  # and all of it would take over 7 s
+
+
+def test_an_answer_that_nobody_takes_is_given_up(strict: Service) -> None:
+    rows = json.dumps({"instances": [[75, 63, 44]] * 100_000}).encode()
+    request = HEAD + b"content-length: %d\r\n\r\n" % len(rows) + rows
+    with connected(strict) as connection:
+        for _ in range(4):
+            connection.sendall(request)
+        deadline = time.monotonic() + 20
+        # The kernel's buffers hold some of it; the rest is dropped, which shows in the end of the connection.
+        while b"Recv-Q" and connections_of(strict) > 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+
+def connections_of(service: Service) -> int:
+    """How many connections the service has open, by the kernel's account."""
+    port = int(service.url.rpartition(":")[2])
+    sockets = {
+        line.split()[9]
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
+        if int(line.split()[1].rpartition(":")[2], 16) == port and line.split()[3] == "01"
+    }
+    links = []
+    for descriptor in Path(f"/proc/{service.pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            links.append(str(descriptor.readlink()))
+    return sum(f"socket:[{inode}]" in links for inode in sockets)
+
+
+def test_a_flood_of_connections_is_refused_while_probes_are_answered(strict: Service) -> None:
+    with contextlib.ExitStack() as flood:
+        held = [flood.enter_context(connected(strict)) for _ in range(20)]
+        deadline = time.monotonic() + 10
+        for connection in held:  # each has begun a request, and is in no hurry
+            connection.sendall(PROBE)
+            assert answer_on(connection) is not None
+        answer = ask(strict, GOOD)
+        assert time.monotonic() < deadline
+        assert answer is not None
+        assert answer.status == 503
+        assert int(answer.headers["retry-after"]) > 0
+        assert answer.problem["type"].endswith("too-many-connections")
+        probe = ask(strict, PROBE)
+        assert probe is not None
+        assert probe.status == 200
+        held[0].sendall(GOOD)  # who was there before is served
+        known = answer_on(held[0])
+        assert known is not None
+        assert known.status == 200
+    while connections_of(strict) > 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    again = ask(strict, GOOD)
+    assert again is not None
+    assert again.status == 200
+
+
+def test_refusals_are_logged_and_counted(service: Service) -> None:
+    answer = ask(service, b"nonsense\r\n\r\n")
+    assert answer is not None
+    assert answer.headers["x-request-id"] in service.log.read_text()
+    metrics = httpx.get(f"{service.url}/metrics").text
+    assert 'linserve_requests_total{method="other",route="none",status="400"}' in metrics
