@@ -1,6 +1,8 @@
 """The errors a caller can cause or meet. What status each becomes over HTTP is the web room's table.
 
 LinserveError
+├── Unauthenticated        no valid key
+├── Forbidden              a key without the right, or none and another machine
 ├── MalformedBody          the bytes are not what the content type says
 ├── UnsupportedMediaType   a content type that nothing here reads
 ├── NotAcceptable          an answer in a content type that nothing here writes
@@ -13,6 +15,7 @@ LinserveError
 │   ├── VersionNotFound
 │   └── JobNotFound
 ├── Conflict               right by itself, but not in the present state
+├── PreconditionFailed     what the caller knows is no longer so
 ├── QueueFull
 ├── Unavailable            nothing the caller did; later it may work
 │   └── ModelFileInvalid   a version's file is truncated, altered or foreign
@@ -46,6 +49,14 @@ class LinserveError(Exception):
         super().__init__(message)
         self.message = message
         self.details = tuple(details)
+
+
+class Unauthenticated(LinserveError):
+    pass
+
+
+class Forbidden(LinserveError):
+    pass
 
 
 class MalformedBody(LinserveError):
@@ -101,6 +112,10 @@ class KeyReused(InvalidInput):
 
 
 class Conflict(LinserveError):
+    pass
+
+
+class PreconditionFailed(LinserveError):
     pass
 
 

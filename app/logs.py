@@ -30,5 +30,6 @@ class JsonLines(JsonFormatter):
 
 
 def configure() -> None:
-    """Apply `logging.json`, the same file that uvicorn takes with --log-config."""
+    """Apply `logging.json`, the same file that uvicorn takes with --log-config. Warnings are lines like others."""
+    logging.captureWarnings(capture=True)
     logging.config.dictConfig(json.loads(files("app").joinpath("logging.json").read_text()))

@@ -25,6 +25,7 @@ from app.jobs.supervisor import Supervisor
 from app.registry.registry import Registry
 from app.settings import Settings, load
 from app.web import docs, errors, health, jobs, models, predict, train
+from app.web.access import Access
 from app.web.metrics import Metrics
 from app.web.middleware import RequestContext
 from app.web.predict_lane import PredictLane
@@ -99,7 +100,7 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
     # Behind the start: a first training need not wait for the import of DBOS.
     threading.Thread(target=_connect, args=(services.jobs,), name="connect-jobs", daemon=True).start()
     try:
-        with _told_of_stopping(stopping):
+        with _told_of_stopping(stopping, settings.drain_seconds):
             yield {"services": services, "lane": PredictLane(services)}
     finally:
         if supervisor:
@@ -122,6 +123,7 @@ def _services(settings: Settings, stopping: asyncio.Event) -> Services:
             header_seconds=settings.header_seconds,
             body_seconds=settings.body_seconds,
         ),
+        access=Access(settings.api_keys),
         default_model=settings.default_model,
         capabilities=settings.capabilities,
         logs_predictions=settings.log_predictions,
@@ -140,11 +142,11 @@ def _connect(queue: JobQueue) -> None:
 
 
 @contextlib.contextmanager
-def _told_of_stopping(stopping: asyncio.Event) -> Iterator[None]:
-    """Set the event when uvicorn is told to stop.
+def _told_of_stopping(stopping: asyncio.Event, drain_seconds: float) -> Iterator[None]:
+    """Set the event when uvicorn is to stop, and tell uvicorn so many seconds later.
 
     It then waits for the requests under way before it ends the lifespan, so those that wait for something themselves
-    have to be told earlier.
+    have to be told earlier; and whoever asks whether the service is ready, before it takes no more requests.
     """
     loop = asyncio.get_running_loop()
     if threading.current_thread() is not threading.main_thread():
@@ -153,10 +155,13 @@ def _told_of_stopping(stopping: asyncio.Event) -> Iterator[None]:
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def stop(number: int, frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(stopping.set)
         handler = before[signal.Signals(number)]
-        if callable(handler):
+        assert callable(handler)
+        if drain_seconds and not stopping.is_set():
+            loop.call_soon_threadsafe(loop.call_later, drain_seconds, handler, number, frame)
+        else:
             handler(number, frame)
+        loop.call_soon_threadsafe(stopping.set)
 
     for number in before:
         signal.signal(number, stop)

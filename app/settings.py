@@ -25,6 +25,9 @@ class Settings(BaseSettings):
         "crop-yield", pattern=f"^{MODEL_NAME}$", description="The model that /predict and /train mean."
     )
     database_url: str | None = Field(None, description="Job database; SQLite in the state folder unless given.")
+    api_keys: Path | None = Field(
+        None, description="File of API keys. Without one, whatever changes something is open to this machine alone."
+    )
     trainer: Literal["embedded", "external"] = Field(
         "embedded", description="Whether the service starts the trainer itself, or `python -m app.trainer` runs apart."
     )
@@ -41,6 +44,9 @@ class Settings(BaseSettings):
 
     max_connections: int = Field(
         4096, ge=1, description="Most connections to one web worker; requests on more are refused with 503."
+    )
+    drain_seconds: float = Field(
+        0, ge=0, description="How long the service, told to stop, still takes requests and says it is not ready."
     )
     header_seconds: float = Field(10, gt=0, description="Longest that a request's headers may take, in seconds.")
     body_seconds: float = Field(

@@ -16,7 +16,7 @@ import re
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -159,14 +159,15 @@ class Registry:
             _sync_folder(folder)
             return Version(numbered, model)
 
-    def promote(self, model: str, number: int) -> None:
+    def promote(self, model: str, number: int, check: Callable[[], None] = lambda: None) -> None:
         """Make a version current, for every process at its next request.
 
-        Raises ModelNotFound, VersionNotFound, ModelFileInvalid where the file is damaged, Unavailable where the folder
-        cannot be written.
+        `check` is called first, while nobody else promotes or deletes, and may raise. Raises ModelNotFound,
+        VersionNotFound, ModelFileInvalid where the file is damaged, Unavailable where the folder cannot be written.
         """
         self.path(model, number)
         with self._changing(model) as folder:
+            check()
             self._read(model, number)
             temporary = folder / f".{uuid.uuid4().hex}.tmp"
             temporary.symlink_to(self._path(model, number).name)

@@ -13,7 +13,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from app.logs import request_id
 from app.web.errors import refusal
-from app.web.middleware import REQUEST_ID, new_id
+from app.web.middleware import REQUEST_ID, SECURITY_HEADERS, new_id
 from app.web.predict_lane import PredictLane
 from app.web.services import Services
 
@@ -256,8 +256,8 @@ class Connection(HttpToolsProtocol):
         self.transport.close()
 
     def _write(self, answer: Response, identity: bytes) -> None:
-        headers = [*self.server_state.default_headers, *answer.raw_headers, (REQUEST_ID, identity)]
-        lines = [b"%b: %b\r\n" % header for header in [*headers, (b"connection", b"close")]]
+        own = [*answer.raw_headers, (REQUEST_ID, identity), *SECURITY_HEADERS, (b"connection", b"close")]
+        lines = [b"%b: %b\r\n" % header for header in [*self.server_state.default_headers, *own]]
         self.transport.write(b"".join([STATUS_LINE[answer.status_code], *lines, b"\r\n", cast("bytes", answer.body)]))
 
     def _too_large(self) -> _Refused:

@@ -20,14 +20,18 @@ from app.errors import Detail, InvalidInput, LinserveError, MalformedBody
 from app.logs import request_id
 
 MAX_DETAILS = 20
+UNAUTHENTICATED = 401
 RETRY_SECONDS = {429: 5, 503: 1}
 
 # A subclass that is not listed has its parent's status.
 STATUS: dict[type[LinserveError], int] = {
     errors.MalformedBody: 400,
+    errors.Unauthenticated: 401,
+    errors.Forbidden: 403,
     errors.NotFound: 404,
     errors.Conflict: 409,
     errors.NotAcceptable: 406,
+    errors.PreconditionFailed: 412,
     errors.BodyTooLarge: 413,
     errors.UnsupportedMediaType: 415,
     errors.InvalidInput: 422,
@@ -60,13 +64,16 @@ class Problem(BaseModel):
     request_id: str | None = Field(None, description="Also in the X-Request-ID header and in the log.")
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def problems(*statuses: int, open_to_all: bool = False) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route: the problems it can answer with."""
     titles = {
         400: "The body is not what its content type says.",
+        401: "No valid API key.",
+        403: "The API key has no such scope; or there are no keys, and this request is not of this machine's own.",
         404: "There is no such thing.",
         406: "Nothing here writes a content type that is accepted.",
         409: "Not in the present state.",
+        412: "The model changed since.",
         413: "The body is too large.",
         415: "Nothing here reads this content type.",
         422: "Understood, but wrong: the errors say where.",
@@ -74,8 +81,9 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         500: "A fault of the service.",
         503: "Not now; a later try may work.",
     }
+    keys = () if open_to_all else (401, 403)
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": titles[status], "content": content} for status in (*statuses, 500)}
+    return {status: {"description": titles[status], "content": content} for status in (*keys, *statuses, 500)}
 
 
 def problem_of(name: str, message: str, details: Iterable[Detail]) -> dict[str, Any]:
@@ -164,9 +172,11 @@ def _problem(status: int, name: str, detail: str, places: list[dict[str, Any]]) 
 
 def _response(problem: dict[str, Any], headers: Mapping[str, str] | None = None) -> Response:
     status = problem["status"]
-    retry = {"retry-after": str(RETRY_SECONDS[status])} if status in RETRY_SECONDS else {}
+    added = {"retry-after": str(RETRY_SECONDS[status])} if status in RETRY_SECONDS else {}
+    if status == UNAUTHENTICATED:
+        added["www-authenticate"] = "Bearer"
     return Response(
-        orjson.dumps(problem), status, headers={**(headers or {}), **retry}, media_type="application/problem+json"
+        orjson.dumps(problem), status, headers={**(headers or {}), **added}, media_type="application/problem+json"
     )
 
 

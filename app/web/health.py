@@ -27,9 +27,13 @@ async def live() -> Live:
     return Live(status="live")
 
 
-@router.get("/health/ready", name="ready", summary="The default model is loaded", responses=problems(503))
+@router.get(
+    "/health/ready", name="ready", summary="The default model is loaded", responses=problems(503, open_to_all=True)
+)
 async def ready(request: Request) -> Ready:
     found = services(request)
+    if found.stopping.is_set():
+        raise Unavailable("The service is stopping.")
     try:
         card = found.registry.current(found.default_model).card
     except NotFound as error:

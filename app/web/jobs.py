@@ -16,11 +16,13 @@ from starlette.responses import Response
 
 from app.jobs.job import Job, Status
 from app.web import bodies
+from app.web.access import Right
 from app.web.errors import Problem, problem_of, problems
+from app.web.guard import needs
 from app.web.parameters import JobId
 from app.web.services import Services, services
 
-router = APIRouter(tags=["Jobs"])
+router = APIRouter(tags=["Jobs"], dependencies=[needs(Right.READ)])
 
 FOLLOW_SECONDS = 0.25
 WAIT_SECONDS = (0.02, 0.25)  # a waiting request asks the database first so often, and later so seldom
@@ -100,6 +102,7 @@ def get_job(request: Request, job: JobId) -> Response:
     "/jobs/{job}/cancel",
     name="cancelJob",
     summary="Cancel a job",
+    dependencies=[needs(Right.TRAIN)],
     description="A running gradient descent stops within a second. Cancelling a cancelled job changes nothing.",
     response_model=JobView,
     responses=problems(404, 409, 503),

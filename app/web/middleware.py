@@ -13,6 +13,15 @@ from app.web.errors import server_error
 from app.web.services import Services
 
 OK = 200
+# Whatever a browser makes of an answer: it is what its content type says, it runs and loads nothing (the documentation
+# says what it needs itself), no other site embeds or reads it, and no proxy keeps it.
+SECURITY_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cache-control", b"private, no-cache"),
+]
 REQUEST_ID = b"x-request-id"
 METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"}
 
@@ -40,7 +49,9 @@ class RequestContext:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (REQUEST_ID, identity)]
+                headers = [*message["headers"], (REQUEST_ID, identity)]
+                own = {name for name, _ in headers}
+                message["headers"] = headers + [header for header in SECURITY_HEADERS if header[0] not in own]
             await send(message)
 
         try:
@@ -74,6 +85,7 @@ def log_request(scope: Scope, status: int, seconds: float, identity: bytes) -> N
             "status": status,
             "ms": round(1000 * seconds, 3),
             "client": _client(scope),
+            "caller": scope["state"].get("caller"),  # the name of the key
         },
     )
 

@@ -9,15 +9,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from app.errors import ModelFileInvalid, NotFound
+from app.errors import ModelFileInvalid, NotFound, PreconditionFailed
 from app.registry.version_file import Version
 from app.regression.inference import Inference, infer
 from app.web import bodies
+from app.web.access import Right
 from app.web.errors import problems
+from app.web.guard import needs
 from app.web.parameters import ModelName, VersionNumber
 from app.web.services import services
 
-router = APIRouter(tags=["Models"])
+router = APIRouter(tags=["Models"], dependencies=[needs(Right.READ)])
 
 MAX_PROMOTION_BYTES = 1 << 12
 
@@ -81,7 +83,7 @@ class Promotion(BaseModel):
     version: int = Field(ge=1, examples=[1])
 
 
-@router.get("/models", name="listModels", summary="List models")
+@router.get("/models", name="listModels", summary="List models", responses=problems(503))
 def list_models(request: Request) -> ModelList:
     registry = services(request).registry
     items = []
@@ -113,8 +115,8 @@ def get_model(request: Request, model: ModelName, if_none_match: IfNoneMatch = N
     registry = services(request).registry
     version = registry.current(model)
     versions = registry.versions(model)
-    tag = f'"{model}/{version.card.version}/of-{len(versions)}-{versions[-1]}"'
-    if if_none_match == tag:
+    tag = _tag(version.card.version, versions, model)
+    if _names(if_none_match, tag):
         return Response(status_code=304, headers={"etag": tag})
     return bodies.json_response(_card(version, current=True) | {"versions": versions}, headers={"etag": tag})
 
@@ -133,7 +135,7 @@ def get_version(
     found = registry.version(model, version)
     current = registry.current_number(model) == version
     tag = f'"{model}/{version}/{"current" if current else "other"}"'
-    if if_none_match == tag:
+    if _names(if_none_match, tag):
         return Response(status_code=304, headers={"etag": tag})
     return bodies.json_response(_card(found, current=current), headers={"etag": tag})
 
@@ -158,22 +160,40 @@ def download_version(request: Request, model: ModelName, version: VersionNumber)
 @router.put(
     "/models/{model}/current",
     name="promote",
+    dependencies=[needs(Right.ADMIN)],
     summary="Promote a version, or roll back to it",
-    description="Every worker serves it from its next request on.",
+    description=(
+        "Every worker serves it from its next request on. With If-Match and the ETag of `GET /models/{model}`, only if "
+        "nothing was promoted, published or deleted since."
+    ),
     response_model=CurrentModelView,
     openapi_extra=bodies.documented(Promotion, {"Roll back to version 1": {"version": 1}}),
-    responses=problems(400, 404, 413, 415, 422, 503),
+    responses=problems(400, 404, 412, 413, 415, 422, 503),
 )
-async def promote(request: Request, model: ModelName) -> Response:
+async def promote(
+    request: Request,
+    model: ModelName,
+    if_match: Annotated[str | None, Header(description="The ETag that has to be right still, or 412.")] = None,
+) -> Response:
     bodies.content_type(request, bodies.JSON)
     promotion = bodies.decode(Promotion, await bodies.read(request, MAX_PROMOTION_BYTES))
-    await run_in_threadpool(services(request).registry.promote, model, promotion.version)
+    registry = services(request).registry
+
+    def check() -> None:
+        if if_match is None:
+            return
+        number = registry.current_number(model)
+        if number is None or not _names(if_match, _tag(number, registry.versions(model), model)):
+            raise PreconditionFailed("The model changed since: its ETag is another one now.")
+
+    await run_in_threadpool(registry.promote, model, promotion.version, check)
     return await run_in_threadpool(get_model, request, model)
 
 
 @router.delete(
     "/models/{model}/versions/{version}",
     name="deleteVersion",
+    dependencies=[needs(Right.ADMIN)],
     summary="Delete a version",
     description="Not the current one. Its number is not used again.",
     status_code=204,
@@ -181,6 +201,16 @@ async def promote(request: Request, model: ModelName) -> Response:
 )
 def delete_version(request: Request, model: ModelName, version: VersionNumber) -> None:
     services(request).registry.delete(model, version)
+
+
+def _tag(current: int, versions: list[int], model: str) -> str:
+    return f'"{model}/{current}/of-{len(versions)}-{versions[-1]}"'
+
+
+def _names(condition: str | None, tag: str) -> bool:
+    """Whether a condition (RFC 9110, 13.1) has this entity tag among its own."""
+    found = [] if condition is None else [one.strip().removeprefix("W/") for one in condition.split(",")]
+    return "*" in found or tag in found
 
 
 def _card(version: Version, *, current: bool) -> dict[str, Any]:

@@ -18,7 +18,9 @@ from app.registry.version_file import Version
 from app.regression.linear_model import LinearModel
 from app.regression.sufficient_statistics import Array
 from app.web import bodies
+from app.web.access import Right
 from app.web.errors import problems
+from app.web.guard import needs
 from app.web.negotiation import acceptable
 from app.web.parameters import ModelName, Rows, VersionNumber
 from app.web.predict_tables import (
@@ -32,7 +34,7 @@ from app.web.predict_tables import (
 )
 from app.web.services import Services, services
 
-router = APIRouter(tags=["Predict"])
+router = APIRouter(tags=["Predict"], dependencies=[needs(Right.PREDICT)])
 
 LARGE_BODY = 1 << 16  # bytes from which decoding would hold up other requests for milliseconds
 MOST_PRODUCTS = 20_000  # of a value and a weight, likewise

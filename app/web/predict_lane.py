@@ -20,7 +20,8 @@ from app.data.json_rows import to_objects
 from app.data.typed_rows import Rows, RowsDecoder, to_array
 from app.registry.version_file import Version
 from app.regression.linear_model import FEW_PRODUCTS
-from app.web.middleware import REQUEST_ID, kept_id, new_id
+from app.web.access import Right
+from app.web.middleware import REQUEST_ID, SECURITY_HEADERS, kept_id, new_id
 from app.web.predict import LARGE_BODY, MOST_PRODUCTS, router
 from app.web.services import Services
 
@@ -34,7 +35,8 @@ _ORDINARY_HEADERS = {
     b"accept": {b"*/*", b"application/json", b"application/json, text/plain, */*"},
     b"content-encoding": {b"identity"},
 }
-_BETWEEN = b"\r\ncontent-type: application/json\r\n%b: " % REQUEST_ID
+_BEFORE_ID = b"\r\ncontent-type: application/json\r\n%b: " % REQUEST_ID
+_AFTER_ID = b"".join(b"\r\n%b: %b" % header for header in SECURITY_HEADERS) + b"\r\n\r\n"
 
 
 class PredictLane:
@@ -45,6 +47,7 @@ class PredictLane:
 
     def __init__(self, services: Services) -> None:
         self._services = services
+        self._access = services.access
         self._prepared: _Prepared | None = None  # for the version that came last
         self._is_current = False
         self._common: list[tuple[bytes, bytes]] | None = None  # the server's own headers, and as they are written:
@@ -53,6 +56,8 @@ class PredictLane:
 
     def identity(self, headers: list[tuple[bytes, bytes]]) -> bytes | None:
         """The id of a request with these headers, their names in small letters; None where they ask for something."""
+        if self._access.has_keys and not self._access.allows(headers, Right.PREDICT):
+            return None
         typed = False
         identity: bytes | None = None
         for name, value in headers:
@@ -91,7 +96,7 @@ class PredictLane:
             fields = b"".join(b"%b: %b\r\n" % header for header in common)
             self._head = b"HTTP/1.1 200 OK\r\n%bcontent-length: " % fields
         services.metrics.answered("POST", _PATH, 200, time.perf_counter() - started, len(rows))
-        return [b"%b%d%b%b\r\n\r\n" % (self._head, len(answer), _BETWEEN, identity), answer]
+        return [b"%b%d%b%b%b" % (self._head, len(answer), _BEFORE_ID, identity, _AFTER_ID), answer]
 
     def _prepare(self, services: Services) -> "_Prepared":
         """The current version, for this request and those that wait beside it.

@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from app.jobs.queue import JobQueue
 from app.registry.registry import Registry
+from app.web.access import Access
 from app.web.metrics import Metrics
 
 
@@ -30,6 +31,7 @@ class Services:
     jobs: JobQueue
     metrics: Metrics
     limits: Limits
+    access: Access
     default_model: str
     capabilities: Path  # the trainer's, see app.jobs.capabilities
     logs_predictions: bool  # a line for each that went well, which costs more than the prediction

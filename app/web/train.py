@@ -18,14 +18,16 @@ from app.data.training_rows import write_matrix
 from app.errors import InvalidInput
 from app.jobs.job import Job
 from app.web import bodies
+from app.web.access import Right
 from app.web.errors import problems
+from app.web.guard import needs
 from app.web.jobs import JobView, view, wait_for
 from app.web.services import Services, services
 from app.web.training_examples import CSV_EXAMPLE, EXAMPLES
 from app.web.training_options import FileOptions, TrainRequest, from_query, query_parameters
 from app.web.training_plan import columns_of_file, current_version, names_of_rows, request_of
 
-router = APIRouter(tags=["Train"])
+router = APIRouter(tags=["Train"], dependencies=[needs(Right.TRAIN)])
 
 _KEYS = uuid.UUID("6b1d6a5e-7d0a-5b0e-9a53-0c0f5f3c7a11")  # namespace of the job ids made from Idempotency-Keys
 

@@ -37,7 +37,7 @@ class ExactOptions(Options):
         Annotated[Literal["auto"], Tag("word")] | Annotated[float, Field(ge=0), Tag("number")],
         Discriminator(lambda value: "word" if value == "auto" else "number"),
     ] = Field(
-        0, description="Ridge penalty on standardised columns; the intercept is free. `auto` cross-validates a path."
+        0.0, description="Ridge penalty on standardised columns; the intercept is free. `auto` cross-validates a path."
     )
     fit_intercept: bool = True
     device: Literal["cpu", "cuda"] = Field("cpu", description="Where rows are summarised: `cuda` for wide ones.")
