@@ -5,6 +5,7 @@ the limits and the speed of our own connections.
 """
 
 import os
+import resource
 import sys
 from importlib.resources import files
 
@@ -13,11 +14,15 @@ import uvicorn
 DEFAULTS = {
     "HTTP": "app.web.connection:Connection",
     "LOG_CONFIG": str(files("app").joinpath("logging.json")),
+    "SERVER_HEADER": "false",
     "TIMEOUT_GRACEFUL_SHUTDOWN": "10",  # seconds
 }
 
 
 def main() -> None:
+    # A connection is a file, and many systems allow a process 1,024 unless it asks for more.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     for name, value in DEFAULTS.items():
         os.environ.setdefault(f"UVICORN_{name}", value)
     uvicorn.main(["app.main:app", *sys.argv[1:]])

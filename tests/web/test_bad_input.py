@@ -3,6 +3,7 @@
 import gzip
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -107,7 +108,7 @@ CASES = [
     Case("promoting NaN", 422, "integer", '{"version": NaN}', "/version", "/models/crop-yield/current", "PUT"),
     Case("deleting the current version", 409, "current version", method="DELETE", path="/models/crop-yield/versions/1"),
     Case("promoting with blanks without end", 413, "longer than", " " * 5000, None, "/models/crop-yield/current", "PUT"),
-    Case("a token of brackets", 422, "token", None, "/next", "/jobs?next=" + "W1tb" * 5000, "GET"),
+    Case("a token of brackets", 422, "token", None, "/next", "/jobs?next=" + "W1tb" * 1500, "GET"),
     Case("a version with many digits", 404, "no version", '{"instances": [[1, 2, 3]]}', path=f"/models/crop-yield/versions/{'9' * 300}/predict"),
     Case("an encoding that is not read", 415, "gzip or zstd", b"\x1f\x8b", headers={**JSON, "content-encoding": "br"}),
     Case("gzip that ends early", 400, "ended early", b"\x1f\x8b", headers={**JSON, "content-encoding": "gzip"}),
@@ -116,6 +117,21 @@ CASES = [
     Case("a small body that inflates to a large one", 413, "longer than", gzip.compress(b" " * 50_000_000), headers={**JSON, "content-encoding": "gzip"}),
     Case("a token of no page", 422, "token", None, "/next", f"/jobs?next={MARK}", "GET"),
     Case("a page without end", 422, "less than or equal to 200", method="GET", path="/jobs?limit=100000"),
+    # Access
+    Case("a page of another site that trains", 403, "page of another site", json.dumps(NOTEBOOK), path="/train", headers={**JSON, "origin": f"https://{MARK}.example"}),
+    Case("a page of another site that trains without saying whose", 403, "page of another site", json.dumps(NOTEBOOK), path="/train", headers={**JSON, "sec-fetch-site": "cross-site"}),
+    Case("a name that was made to point here", 403, "host of another name", json.dumps(NOTEBOOK), path="/train", headers={**JSON, "host": f"{MARK}.example"}),
+    Case("a proxy that trains", 403, "only this machine", json.dumps(NOTEBOOK), path="/train", headers={**JSON, "x-forwarded-for": MARK}),
+    Case("a proxy that promotes", 403, "through a proxy", '{"version": 1}', path="/models/crop-yield/current", method="PUT", headers={**JSON, "forwarded": f"for={MARK}"}),
+    Case("a proxy that deletes", 403, "through a proxy", path="/models/crop-yield/versions/1", method="DELETE", headers={"via": MARK}),
+    Case("a page of another site that cancels", 403, "page of another site", path=f"/jobs/{MARK}/cancel", headers={"origin": "null"}),
+    # Headers
+    Case("a host that is none", 400, "Host", '{"instances": [[73, 67, 43]]}', headers={**JSON, "host": f"{MARK}/x"}),
+    Case("a header without end", 431, "at most", '{"instances": [[73, 67, 43]]}', headers={**JSON, "x": MARK * 10_000}),
+    Case("headers without number", 431, "at most", '{"instances": [[73, 67, 43]]}', headers={**JSON, **{f"x-{i}": MARK for i in range(120)}}),
+    Case("a query without end", 414, "at most", '{"instances": [[73, 67, 43]]}', path=f"/predict?{MARK * 2000}"),
+    Case("nothing that can be accepted", 406, "", '{"instances": [[73, 67, 43]]}', headers={**JSON, "accept": f"image/{MARK}"}),
+    Case("a condition that fails", 412, "changed", '{"version": 1}', path="/models/crop-yield/current", method="PUT", headers={**JSON, "if-match": f'"{MARK}"'}),
     # Training
     train("a row of targets missing", "14 rows of targets for 15", "/targets", targets=TARGETS[:-1]),
     train("zero training rows", "at least 1 item", "/instances", instances=[], targets=[]),
@@ -242,3 +258,21 @@ def test_too_large_a_body_is_refused_however_it_is_sent(service: Service) -> Non
     )
 
     assert chunked.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
+
+
+def test_no_amount_of_bad_input_takes_memory(service: Service) -> None:
+    def once() -> None:
+        for case in CASES:
+            service.client.request(case.method, case.path, content=case.content, headers=case.headers)
+
+    once()  # now all is loaded that ever will be, in as many threads as there will be
+    once()
+    before = resident(service)
+    for _ in range(3):
+        once()
+    assert resident(service) - before < 4 << 20
+
+
+def resident(service: Service) -> int:
+    status = Path(f"/proc/{service.pid}/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) << 10
