@@ -3,7 +3,7 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test install check bench model clean
+.PHONY: run test install check fuzz bench model clean
 
 run: .venv/.service
 	exec .venv/bin/linserve
@@ -18,6 +18,9 @@ check: .venv/.development
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+
+fuzz: .venv/.development
+	PYTHONPATH=tests .venv/bin/python tests/fuzz.py
 
 bench: .venv/.development
 	.venv/bin/python benchmarks/run.py
@@ -39,4 +42,4 @@ model: .venv/.service
 	touch $@
 
 clean:
-	rm -rf .venv .linserve .bench build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .linserve .bench build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .schemathesis

@@ -86,7 +86,7 @@ class PredictionTooLarge(InvalidInput):
     """`row` is that of the first such prediction, from 0."""
 
     def __init__(self, row: int) -> None:
-        message = "The prediction for this instance is beyond the range of 64-bit numbers."
+        message = "The prediction for this instance, or an interval of it, is beyond the range of 64-bit numbers."
         super().__init__(message, [Detail(message, pointer=f"/instances/{row}")])
         self.row = row
 

@@ -26,6 +26,7 @@ from app.registry.registry import Registry
 from app.settings import Settings, load
 from app.web import docs, errors, health, jobs, models, predict, train
 from app.web.access import Access
+from app.web.methods import HeadAsGet
 from app.web.metrics import Metrics
 from app.web.middleware import RequestContext
 from app.web.predict_lane import PredictLane
@@ -53,7 +54,7 @@ class _Service(FastAPI):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._outermost = RequestContext(super().__call__)
+        self._outermost = RequestContext(HeadAsGet(super().__call__))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._outermost(scope, receive, send)

@@ -76,6 +76,7 @@ def without_kept(rows: Sequence[Any], keep: Sequence[str], pointer: str) -> Sequ
 def kept_columns(rows: Sequence[dict[str, Any]], keep: Sequence[str]) -> "pa.RecordBatch | None":
     """The values that pass through, from rows that all have them."""
     import pyarrow as pa
+    from pyarrow import compute
 
     if not keep:
         return None
@@ -85,6 +86,10 @@ def kept_columns(rows: Sequence[dict[str, Any]], keep: Sequence[str]) -> "pa.Rec
         raise InvalidInput("A column that is kept holds values of one kind, or null.") from None
     if any(pa.types.is_nested(array.type) for array in arrays):
         raise InvalidInput("A column that is kept holds numbers, words or booleans, or null.")
+    if any(
+        pa.types.is_floating(array.type) and compute.all(compute.is_finite(array)).as_py() is False for array in arrays
+    ):
+        raise InvalidInput("A column that is kept holds a number that is not finite.")
     return pa.RecordBatch.from_arrays(arrays, names=list(keep))
 
 

@@ -40,7 +40,7 @@ def infer(model: LinearModel, *, level: float = 0.95) -> Inference:
         # A perfect fit has no error: t and F are then infinite and p is 0.
         t = coefficients / errors
         f = np.maximum(explained, 0.0) / p / variance
-    half = stdtrit(freedom, (1 + level) / 2) * errors
+    half = -stdtrit(freedom, (1 - level) / 2) * errors
     return Inference(
         standard_errors=errors,
         t_values=t,

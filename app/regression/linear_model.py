@@ -96,15 +96,22 @@ class LinearModel:
     def interval(self, x: Array, level: float, *, of_mean: bool = False) -> Array:
         """Intervals (m, k, 2) that hold a new observation with probability `level` (Greene, 4.6).
 
-        `of_mean` gives the confidence interval of the expected value instead. Only where `no_intervals` is None.
+        `of_mean` gives the confidence interval of the expected value instead. Only where `no_intervals` is None. Raises
+        PredictionTooLarge where a bound cannot be had in 64 bits.
         """
         from scipy.special import stdtrit  # a quarter of a second and 25 MB, for those who want intervals
 
-        spread = self.leverage(x) + (not of_mean)
-        deviation = np.sqrt(np.outer(spread, self.residual_sums / self.degrees_of_freedom))
-        half = stdtrit(self.degrees_of_freedom, (1 + level) / 2) * deviation
         y = self.predict(x)
-        return np.stack([y - half, y + half], axis=-1)
+        with np.errstate(over="ignore"):
+            spread = self.leverage(x) + (not of_mean)
+            deviation = np.sqrt(np.outer(spread, self.residual_sums / self.degrees_of_freedom))
+            half = (
+                -stdtrit(self.degrees_of_freedom, (1 - level) / 2) * deviation
+            )  # near 0 there are more digits than at 1
+            bounds = np.stack([y - half, y + half], axis=-1)
+        if not np.isfinite(bounds).all():
+            raise PredictionTooLarge(int(np.flatnonzero(~np.isfinite(bounds).all(axis=(1, 2)))[0]))
+        return bounds
 
     def leverage(self, x: Array) -> Array:
         """H = 1/n + (x - mean)' (X'X)^-1 (x - mean), shape (m,), X being the centred training rows.

@@ -18,7 +18,9 @@ from app.data.json_rows import escaped
 from app.data.names import MAX_NAME_LENGTH
 from app.errors import Detail, InvalidInput, LinserveError, MalformedBody
 from app.logs import request_id
+from app.web.methods import allowed
 
+METHOD_NOT_ALLOWED = 405
 MAX_DETAILS = 20
 UNAUTHENTICATED = 401
 RETRY_SECONDS = {429: 5, 503: 1}
@@ -144,7 +146,13 @@ def install(app: FastAPI) -> None:
         return server_error()
 
     @app.exception_handler(HTTPException)
-    async def _http(_: Request, error: HTTPException) -> Response:
+    async def _http(request: Request, error: HTTPException) -> Response:
+        headers = dict(error.headers or {})
+        if error.status_code == METHOD_NOT_ALLOWED:
+            # Of one route only; others of the same path have methods of their own.
+            headers = {"allow": allowed(app.routes, request.scope)}
+            if request.method == "OPTIONS":
+                return Response(status_code=204, headers=headers)
         names = {404: "NotFound", 405: "MethodNotAllowed", 413: "BodyTooLarge", 400: "MalformedBody"}
         details = {
             404: "There is nothing at this path; GET / lists what there is.",
@@ -152,7 +160,7 @@ def install(app: FastAPI) -> None:
         }
         name = names.get(error.status_code, "HttpError")
         detail = details.get(error.status_code, str(error.detail))
-        return _response(_problem(error.status_code, name, detail, []), error.headers)
+        return _response(_problem(error.status_code, name, detail, []), headers)
 
 
 def _problem(status: int, name: str, detail: str, places: list[dict[str, Any]]) -> dict[str, Any]:

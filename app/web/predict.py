@@ -65,7 +65,9 @@ class PredictResponse(BaseModel):
 
     model: str
     version: int
-    predictions: list[dict[str, float]] | list[list[float]]
+    predictions: list[dict[str, float | str | bool | None]] | list[list[float]] = Field(
+        description="Beside the targets, with `keep`: the columns that are kept."
+    )
     intervals: list[Any] | None = Field(None, description="[lower, upper] for each target of each row.")
     confidence_intervals: list[Any] | None = Field(None, description="Likewise, of the expected value.")
     baseline: Any = Field(None, description="The prediction for the mean of the training rows.")

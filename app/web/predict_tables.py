@@ -22,6 +22,7 @@ from app.regression.linear_model import LinearModel
 from app.regression.sufficient_statistics import Array
 from app.web import bodies
 from app.web.errors import invalid
+from app.web.parameters import in_query
 from app.web.services import Services
 
 MEMORY_BYTES = 1 << 23  # of a body; a longer one goes through a file, and so does its answer
@@ -61,8 +62,9 @@ def options_of(query: QueryParams) -> TableOptions:
 
 def query_parameters() -> list[dict[str, Any]]:
     """The query parameters for the OpenAPI document."""
+    schemas = in_query(TableOptions)
     return [
-        {"name": name, "in": "query", "required": False, "schema": {"type": "string"}, "description": field.description}
+        {"name": name, "in": "query", "required": False, "schema": schemas[name], "description": field.description}
         for name, field in TableOptions.model_fields.items()
     ]
 

@@ -20,7 +20,7 @@ from app.errors import Detail, InvalidInput
 from app.registry.names import MODEL_NAME
 from app.regression.solvers import Exact, GradientDescent, Solver, Start
 from app.web.errors import invalid
-from app.web.parameters import Rows
+from app.web.parameters import Rows, in_query
 
 MAX_EPOCHS = 100_000_000
 
@@ -245,7 +245,15 @@ def query_parameters() -> list[dict[str, Any]]:
         *((name, "Option of gradient descent.") for name in _DESCENT_FIELDS),
     ]
     note = " For files; in JSON it stands in the body."
+    schemas = {
+        **in_query(ExactOptions),
+        **in_query(GradientDescentOptions),
+        **in_query(FileOptions),
+        **in_query(ValidationOptions),
+        "solver": {"type": "string", "enum": ["exact", "gradient_descent"]},
+        "start": {"type": "string", "pattern": "^(random|current|[1-9][0-9]*)$"},
+    }
     return [
-        {"name": name, "in": "query", "required": False, "schema": {"type": "string"}, "description": text + note}
+        {"name": name, "in": "query", "required": False, "schema": schemas[name], "description": text + note}
         for name, text in found
     ]

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from scipy.special import betaincinv
 
-from app.errors import Detail, InvalidInput
+from app.errors import Detail, InvalidInput, PredictionTooLarge
 from app.regression.least_squares import fit
 from app.regression.linear_model import LinearModel
 from app.regression.solvers import Exact
@@ -167,6 +167,17 @@ def test_prediction_intervals_follow_the_textbook(rows: Rows, level: float) -> N
     assert found.shape == (len(x), y.shape[1], 2)
     assert_allclose(found[..., 0], design @ coefficients - half, rtol=1e-6, atol=1e-6)
     assert_allclose(found[..., 1], design @ coefficients + half, rtol=1e-6, atol=1e-6)
+
+
+def test_an_interval_is_finite_for_every_level_and_is_refused_where_the_row_is_too_far_away() -> None:
+    model = trained(YIELDS[:, :3], YIELDS[:, 3:])
+    rows = np.array([[75.0, 63.0, 44.0], [1e200, 1.0, 1.0]])
+    nearly_certain = model.interval(rows[:1], np.nextafter(1.0, 0.0))
+    assert np.isfinite(nearly_certain).all()
+    assert (np.ptp(nearly_certain, axis=-1) > np.ptp(model.interval(rows[:1], 0.999), axis=-1)).all()
+    with pytest.raises(PredictionTooLarge) as refused:
+        model.interval(rows, 0.9)
+    assert refused.value.row == 1
 
 
 def test_rows_outside_a_training_range_are_flagged_feature_by_feature() -> None:

@@ -61,6 +61,9 @@ CASES = [
     predict("a boolean", '[{"temp": true, "rainfall": 67, "humidity": 43}]', "found a boolean", "/instances/0/temp"),
     predict("null", "[[73, 67, 43], [73, null, 43]]", "found null", "/instances/1/1"),
     predict("an array for a number", "[[73, [67], 43]]", "found an array", "/instances/0/1"),
+    Case("an interval beyond 64 bits", 422, "beyond the range", '{"instances": [[73, 67, 43], [1e200, 1, 1]], "interval": 0.9}', "/instances/1"),
+    Case("NaN in a column that is kept", 422, "not finite", '{"instances": [{"temp": 73, "rainfall": 67, "humidity": 43, "field": NaN}]}', path="/predict?keep=field"),
+    Case("an infinite number in a column that is kept", 422, "not finite", '{"instances": [{"temp": 73, "rainfall": 67, "humidity": 43, "field": 1e400}]}', path="/predict?keep=field"),
     predict("a prediction beyond 64 bits", "[[73, 67, 43], [-1e308, 1e308, 1e308]]", "beyond the range", "/instances/1"),
     # Rows
     predict("a missing feature", '[{"temp": 73, "humidity": 43}]', '"rainfall" is missing', "/instances/0"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from service import Service
+from service import NOTEBOOK, Service
 
 
 def test_a_request_id_is_given_or_kept_and_stands_in_the_log(service: Service) -> None:
@@ -67,11 +67,80 @@ def test_metrics_count_requests_by_route_and_not_by_what_was_sent(service: Servi
     assert "zebra" not in service.client.get("/metrics").text.lower()
 
 
-def test_a_wrong_method_is_told_the_right_ones(service: Service) -> None:
-    answer = service.client.get("/predict")
+VERSION = "/models/crop-yield/versions/1"
+ALLOWED = {
+    "/predict": "POST, OPTIONS",
+    "/models": "GET, HEAD, OPTIONS",
+    VERSION: "GET, DELETE, HEAD, OPTIONS",
+    "/models/crop-yield/current": "PUT, OPTIONS",
+    "/docs": "GET, HEAD, OPTIONS",
+    "/docs/assets/swagger-ui.css": "GET, HEAD, OPTIONS",
+    "/openapi.json": "GET, HEAD, OPTIONS",
+}
+
+
+@pytest.mark.parametrize(("path", "allowed"), ALLOWED.items())
+def test_a_wrong_method_is_told_the_right_ones(service: Service, path: str, allowed: str) -> None:
+    answer = service.client.patch(path)
 
     assert answer.status_code == httpx.codes.METHOD_NOT_ALLOWED
-    assert answer.headers["allow"] == "POST"
+    assert answer.headers["allow"] == allowed
+    assert answer.json()["type"] == "urn:linserve:problem:method-not-allowed"
+
+
+@pytest.mark.parametrize(("path", "allowed"), ALLOWED.items())
+def test_options_says_which_methods_there_are(service: Service, path: str, allowed: str) -> None:
+    answer = service.client.options(path)
+
+    assert answer.status_code == httpx.codes.NO_CONTENT
+    assert answer.headers["allow"] == allowed
+    assert answer.content == b""
+    assert service.client.options("/nothing").status_code == httpx.codes.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/docs",
+        "/openapi.json",
+        "/docs/assets/swagger-ui.css",
+        "/health/ready",
+        "/jobs",
+        VERSION,
+        "/predict",
+        "/no",
+    ],
+)
+def test_head_is_answered_as_get_without_the_body(service: Service, path: str) -> None:
+    got, head = service.client.get(path), service.client.head(path)
+
+    assert head.content == b""
+    assert head.status_code == got.status_code
+    for answer in (got, head):
+        for of_its_own in ("date", "x-request-id"):
+            del answer.headers[of_its_own]
+    assert head.headers == got.headers
+
+
+def test_head_of_events_does_not_wait_for_the_job_to_end(tmp_path: Path) -> None:
+    own = Service(tmp_path, trainer="external").start()
+    try:
+        job = own.submit(**NOTEBOOK)  # nobody will train it
+        head = own.client.head(f"/jobs/{job}/events")
+
+        assert head.status_code == httpx.codes.OK
+        assert head.headers["content-type"].startswith("text/event-stream")
+        assert own.job(job)["status"] == "queued"
+    finally:
+        own.stop()
+
+
+def test_head_is_counted_by_its_route(service: Service) -> None:
+    line = 'linserve_requests_total{method="HEAD",route="/models/{model}",status="200"}'
+    service.client.head("/models/crop-yield")
+
+    assert line in service.client.get("/metrics").text
 
 
 def test_the_front_page_sends_browsers_to_the_documentation(service: Service) -> None:

@@ -1,0 +1,51 @@
+"""The methods that a path answers to besides its own: HEAD wherever GET does, and OPTIONS."""
+
+from collections.abc import Iterable
+
+import anyio
+from starlette.routing import BaseRoute, Match, Mount
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_OF_ROUTES = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+
+def allowed(routes: Iterable[BaseRoute], scope: Scope) -> str:
+    """The Allow header for the path of a request that a route answers to with some method."""
+    own = [route for route in routes if not isinstance(route, Mount)]
+    found = [
+        method
+        for method in _OF_ROUTES
+        if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in own)
+    ] or ["GET"]  # of mounted files
+    return ", ".join([*found, *(["HEAD"] if "GET" in found else []), "OPTIONS"])
+
+
+class HeadAsGet:
+    """An ASGI middleware: HEAD is GET whose body is not sent, nor made where it comes piece by piece."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+        asked = {**scope, "method": "GET"}
+        ended = False
+
+        async def send_head(message: Message) -> None:
+            nonlocal ended
+            if message["type"] == "http.response.start":
+                await send(message)
+            elif not ended:
+                ended = True
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+                if message.get("more_body", False):
+                    answering.cancel()
+
+        with anyio.CancelScope() as answering:
+            try:
+                await self.app(asked, receive, send_head)
+            finally:
+                if "route" in asked:
+                    scope["route"] = asked["route"]  # for the metrics

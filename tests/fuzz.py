@@ -1,0 +1,70 @@
+"""`make fuzz`: requests made from the OpenAPI document, right and wrong, and whether the answers are what it says.
+
+`python tests/fuzz.py CASES SEED` goes on until at least so many requests have been made.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+import httpx
+from service import ROOT, Service
+
+CASES = 100_000
+EXAMPLES = 2_000  # of each operation in one round
+CANCEL_SECONDS = 0.2
+
+
+def fuzz(service: Service, examples: int, seed: int) -> tuple[int, int, str]:
+    """One round: its exit status, how many cases it had, and its report."""
+    done = threading.Event()
+    canceller = threading.Thread(target=_cancel_jobs, args=(service, done))
+    canceller.start()
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{service.url}/openapi.json"]
+    command += ["--max-examples", str(examples), "--seed", str(seed)]
+    command += ["--continue-on-failure", "--suppress-health-check", "all", "--warnings", "off"]
+    try:
+        ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    finally:
+        done.set()
+        canceller.join()
+    report = ended.stdout + ended.stderr
+    cases = re.search(r"(\d+) generated", report)
+    return ended.returncode, int(cases[1]) if cases else 0, report
+
+
+def start(folder: Path) -> Service:
+    """A service that keeps no request waiting for a job."""
+    return Service(folder, max_wait_seconds="0.1", max_queued_jobs="50").start()
+
+
+def _cancel_jobs(service: Service, done: threading.Event) -> None:
+    """Make room in the queue, and let those go that follow a job."""
+    with httpx.Client(base_url=service.url, timeout=60) as client:
+        while not done.wait(CANCEL_SECONDS):
+            for status in ("queued", "running"):
+                for job in client.get("/jobs", params={"status": status, "limit": 200}).json()["items"]:
+                    client.post(f"/jobs/{job['id']}/cancel")
+
+
+def main() -> None:
+    wanted, seed = (int(word) for word in [*sys.argv[1:], *(str(CASES), "1")][:2])
+    made = 0
+    with tempfile.TemporaryDirectory() as folder:
+        service = start(Path(folder))
+        try:
+            while made < wanted:
+                status, cases, report = fuzz(service, EXAMPLES, seed)
+                made, seed = made + cases, seed + 1
+                print(f"{made} cases", flush=True)  # noqa: T201 - a command
+                if status or not cases:
+                    sys.exit(report)
+        finally:
+            service.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""JSON that is awkward to parse, each case with what becomes of it, in every way that a body is read."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from json_suite import ACCEPTED, ACCEPTED_BY_CHOICE, NOT_NUMBERS, REFUSED, REFUSED_BY_CHOICE
+from numpy.testing import assert_array_equal
+from service import Service
+
+from app.data.json_rows import to_matrix
+from app.data.typed_rows import RowsDecoder, to_array
+from app.web.bodies import decode
+from app.web.predict import LARGE_BODY, PredictRequest
+
+JSON = {"content-type": "application/json"}
+ROW = b"[1, 2, 3], "
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+
+
+class Way(NamedTuple):
+    path: str
+    body: Callable[[bytes], bytes]
+
+
+def as_it_is(case: bytes) -> bytes:
+    return case
+
+
+def as_a_value(case: bytes) -> bytes:
+    return b'{"instances": [[%b, 67, 43]]}' % case
+
+
+def after(rows: int) -> Callable[[bytes], bytes]:
+    """As a value below so many rows."""
+    return lambda case: b'{"instances": [%b[%b, 67, 43]]}' % (ROW * rows, case)
+
+
+WAYS = {
+    "a document": Way("/predict", as_it_is),
+    "a document, answered as a table": Way("/predict?interval=0.9", as_it_is),
+    "a document for training": Way("/train", as_it_is),
+    "a value in a short body": Way("/predict", as_a_value),
+    "a value in a body of many rows": Way("/predict", after(200)),
+    "a value in a body too long for the lane": Way("/predict", after(LARGE_BODY // len(ROW) + 1)),
+    "a value, answered as a table": Way("/predict?interval=0.9", as_a_value),
+    "a value for training": Way("/train", as_a_value),
+}
+
+
+def statuses(service: Service, way: Way, cases: Mapping[str, bytes]) -> dict[str, int]:
+    return {
+        name: service.client.post(way.path, content=way.body(case), headers=JSON).status_code
+        for name, case in cases.items()
+    }
+
+
+def test_the_table_has_every_case_of_the_suite() -> None:
+    sizes = [len(cases) for cases in (ACCEPTED, REFUSED, NOT_NUMBERS, ACCEPTED_BY_CHOICE, REFUSED_BY_CHOICE)]
+    assert sizes == [95, 185, 3, 10, 25]
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
+def test_what_is_json_is_read_and_found_to_be_no_request_of_ours(service: Service, way: Way) -> None:
+    read = {**ACCEPTED, **ACCEPTED_BY_CHOICE, **NOT_NUMBERS}
+    expected = dict.fromkeys(read, httpx.codes.UNPROCESSABLE_ENTITY)
+    if way.path.startswith("/predict") and way.body is not as_it_is:
+        # Numbers by themselves: with those beside them, they are a row.
+        expected["structure_lonely_int"] = expected["structure_lonely_negative_real"] = httpx.codes.OK
+    assert statuses(service, way, read) == expected
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
+def test_what_is_not_json_is_refused_as_such(service: Service, way: Way) -> None:
+    refused = {**REFUSED, **REFUSED_BY_CHOICE}
+    assert statuses(service, way, refused) == dict.fromkeys(refused, httpx.codes.BAD_REQUEST)
+
+
+@pytest.mark.parametrize(
+    ("number", "value"),
+    [
+        ("-0", 0.0),
+        ("1E+2", 100.0),
+        ("1e-400", 0.0),
+        ("5e-324", 5e-324),
+        ("9007199254740993", 9007199254740992.0),  # 2**53 + 1: the nearest that there is
+        ("100000000000000000000", 1e20),
+        ("0.1000000000000000055511151231257827021181583404541015625", 0.1),
+        ("1.7976931348623157e308", 1.7976931348623157e308),
+    ],
+)
+def test_a_number_is_the_nearest_float_however_it_is_written(number: str, value: float) -> None:
+    body = f'{{"instances": [[{number}]]}}'.encode()
+    rows, _ = RowsDecoder(["temp"]).decode(body)
+    assert_array_equal(to_array(rows, 1), [[value]])
+    assert_array_equal(to_matrix(decode(PredictRequest, body).instances, ["temp"], ""), [[value]])
+
+
+@pytest.mark.parametrize("rows", [0, 200, LARGE_BODY // len(ROW) + 1])
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "1" + "0" * 400, "NaN", "Infinity", "-Infinity"])
+def test_a_number_without_a_float_near_it_is_refused_with_its_place(service: Service, number: str, rows: int) -> None:
+    answer = service.client.post("/predict", content=after(rows)(number.encode()), headers=JSON)
+    assert answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY
+    assert [error["pointer"] for error in answer.json()["errors"]] == [f"/instances/{rows}/0"]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.lists(FLOATS, min_size=2, max_size=2), min_size=1, max_size=60))
+def test_17_digits_come_in_as_the_float_they_were_written_from(rows: list[list[float]]) -> None:
+    written = ",".join(f"[{','.join(f'{value:.17g}' for value in row)}]" for row in rows)
+    body = f'{{"instances":[{written}]}}'.encode()
+    decoded, _ = RowsDecoder(["a", "b"]).decode(body)
+    assert_array_equal(to_array(decoded, 2), rows)
+    assert_array_equal(to_matrix(decode(PredictRequest, body).instances, ["a", "b"], ""), rows)
+
+
+def test_of_a_name_that_stands_twice_the_last_value_counts(service: Service) -> None:
+    row = '"rainfall": 63, "humidity": 44'
+    once = service.client.post("/predict", content=f'{{"instances": [{{"temp": 75, {row}}}]}}', headers=JSON)
+    assert once.status_code == httpx.codes.OK
+    for path in ("/predict", "/models/crop-yield/predict"):
+        for twice in (
+            f'{{"instances": [{{"temp": "no", "temp": 75, {row}}}]}}',
+            f'{{"instances": [[1, 2]], "instances": [{{"temp": 75, {row}}}]}}',
+            f'{{"instances": [{{"temp": 9, {row}, "te\\u006dp": 75}}]}}',
+        ):
+            assert service.client.post(path, content=twice, headers=JSON).json() == once.json()
