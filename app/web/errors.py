@@ -20,7 +20,7 @@ from app.errors import Detail, InvalidInput, LinserveError, MalformedBody
 from app.logs import request_id
 
 MAX_DETAILS = 20
-RETRY_SECONDS = {429: 5, 503: 1}
+RETRY_SECONDS = {429: 5, 503: 1, 507: 30}
 
 # A subclass that is not listed has its parent's status.
 STATUS: dict[type[LinserveError], int] = {
@@ -35,6 +35,7 @@ STATUS: dict[type[LinserveError], int] = {
     errors.QueueFull: 429,
     errors.TrainerCrashed: 500,
     errors.Unavailable: 503,
+    errors.SpoolFull: 507,
     LinserveError: 500,
 }
 
@@ -73,6 +74,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
         429: "Too many jobs are waiting.",
         500: "A fault of the service.",
         503: "Not now; a later try may work.",
+        507: "There is no room to store it.",
     }
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {status: {"description": titles[status], "content": content} for status in (*statuses, 500)}
