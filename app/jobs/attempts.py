@@ -25,7 +25,7 @@ class Attempts:
         """Note that the job is tried once more. Raises TrainerCrashed where it was tried too often."""
         now = [job, self._parent, checkpoint.stat().st_mtime_ns if checkpoint.exists() else None]
         count = 0
-        with contextlib.suppress(FileNotFoundError, ValueError):
+        with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
             *before, counted = json.loads(self._path.read_text())
             count = int(counted) if before == now else 0
         if count >= MOST:

@@ -64,10 +64,9 @@ class Spool:
         async for chunk in chunks:
             unchecked += len(chunk)
             if unchecked >= CHECK_BYTES:
-                self.check_room(unchecked)
+                self.check_room(len(chunk))
                 unchecked = 0
             yield chunk
-        self.check_room(unchecked)
 
     @contextlib.contextmanager
     def claimed(self, job: str) -> Iterator[None]:
