@@ -18,13 +18,17 @@ LinserveError
 ├── PreconditionFailed     what the caller knows is no longer so
 ├── QueueFull
 ├── Unavailable            nothing the caller did; later it may work
-│   └── ModelFileInvalid   a version's file is truncated, altered or foreign
+│   ├── ModelFileInvalid   a version's file is truncated, altered or foreign
+│   └── SpoolFull          there is no room to store what was sent, or the answer to it
 └── TrainingFailed
     ├── Diverged           gradient descent ran away
     ├── DeviceUnavailable
+    ├── MemoryExceeded     the training needs more memory than the trainer may have
+    ├── TimeExceeded       it needs more time than a job may take
     └── TrainerCrashed     the training process died under the job, again and again
 """
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -131,6 +135,16 @@ class ModelFileInvalid(Unavailable):
     pass
 
 
+class SpoolFull(Unavailable):
+    pass
+
+
+def not_stored(what: str, error: OSError) -> Unavailable:
+    """What a failed write comes to for the caller."""
+    kind = SpoolFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else Unavailable
+    return kind(f"{what} cannot be stored: {error.strerror}.")
+
+
 class TrainingFailed(LinserveError):
     pass
 
@@ -140,6 +154,14 @@ class Diverged(TrainingFailed):
 
 
 class DeviceUnavailable(TrainingFailed):
+    pass
+
+
+class MemoryExceeded(TrainingFailed):
+    pass
+
+
+class TimeExceeded(TrainingFailed):
     pass
 
 

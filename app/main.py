@@ -113,7 +113,11 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
 def _services(settings: Settings, stopping: asyncio.Event) -> Services:
     return Services(
         registry=Registry(settings.models),
-        jobs=JobQueue(settings.job_database_url, Spool(settings.spool), max_queued=settings.max_queued_jobs),
+        jobs=JobQueue(
+            settings.job_database_url,
+            Spool(settings.spool, settings.max_spool_bytes),
+            max_queued=settings.max_queued_jobs,
+        ),
         metrics=Metrics(settings.state, Traffic(settings.traffic)),
         limits=Limits(
             json_bytes=settings.max_json_bytes,

@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from app.registry.names import MODEL_NAME
 
 MEBIBYTE = 1 << 20
+GIBIBYTE = 1 << 30
 PREFIX = "LINSERVE_"
 PARENT = "LINSERVE_PARENT"  # no setting: tells an embedded trainer whose it is
 
@@ -33,6 +34,11 @@ class Settings(BaseSettings):
     )
     executor: str = Field("local", description="Name of this trainer; of two alive at once no two share one.")
     trainer_threads: int = Field(0, ge=0, description="Threads a training uses; 0: as many as there are cores.")
+    trainer_memory: int | None = Field(
+        None,
+        ge=0,
+        description="Bytes that the trainer may allocate; 0: no limit; three quarters of the memory unless given.",
+    )
     log_predictions: bool = Field(
         False, description="Whether predictions that went well have lines in the log; the metrics count them all."
     )
@@ -40,6 +46,11 @@ class Settings(BaseSettings):
     max_upload_bytes: int = Field(4096 * MEBIBYTE, ge=1, description="Longest uploaded file.")
     max_instances: int = Field(100_000, ge=1, description="Most rows in one JSON prediction.")
     max_queued_jobs: int = Field(100, ge=1, description="Most training jobs waiting; more are refused with 429.")
+    max_job_seconds: float = Field(0, ge=0, description="Longest that a training may take, in seconds; 0: no limit.")
+    max_kept_jobs: int = Field(10_000, ge=1, description="Most jobs that ended and can still be read.")
+    max_spool_bytes: int = Field(
+        16 * GIBIBYTE, ge=1, description="Most bytes of uploaded rows stored at once; more are refused with 507."
+    )
     max_wait_seconds: float = Field(60, ge=0, description="Longest that `Prefer: wait` is honoured, in seconds.")
 
     max_connections: int = Field(
@@ -72,6 +83,10 @@ class Settings(BaseSettings):
     @property
     def traffic(self) -> Path:
         return self.state / "traffic"
+
+    @property
+    def attempt(self) -> Path:
+        return self.state / f"attempt.{self.executor}"
 
     @property
     def trainer_lock(self) -> Path:

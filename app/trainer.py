@@ -12,6 +12,7 @@ import threading
 from types import FrameType
 
 from app import logs
+from app.jobs.memory import limit_memory
 from app.settings import PARENT, load
 
 PR_SET_PDEATHSIG = 1
@@ -26,10 +27,12 @@ def main() -> None:
         sys.exit(str(error))
     _die_with_parent()
     _step_back()
+    limit_memory(settings.trainer_memory)
     threads = settings.trainer_threads or os.cpu_count() or 1
     # Read when numpy and torch are loaded, which is why nothing above loads them.
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
 
+    from app.jobs.attempts import Attempts
     from app.jobs.engine import serve
     from app.jobs.spare_cores import Traffic
     from app.jobs.spool import Spool
@@ -50,6 +53,9 @@ def main() -> None:
         workshop,
         traffic=Traffic(settings.traffic),
         capabilities=settings.capabilities,
+        attempts=Attempts(settings.attempt, os.environ.get(PARENT)),
+        max_job_seconds=settings.max_job_seconds,
+        max_kept_jobs=settings.max_kept_jobs,
         stop=stop,
     )
     os._exit(0)  # without waiting for the threads of a job under way

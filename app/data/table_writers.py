@@ -9,7 +9,7 @@ import orjson
 
 from app.data.formats import FileFormat
 from app.data.part import Array
-from app.errors import BodyTooLarge, InvalidInput, Unavailable
+from app.errors import BodyTooLarge, InvalidInput, not_stored
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,7 +22,7 @@ OutputFormat: TypeAlias = Literal["json"] | FileFormat
 class SpillingFile:
     """A binary file to write to, in memory until it is longer than so many bytes, then on the disk.
 
-    Raises BodyTooLarge when it would be longer than `limit` bytes, Unavailable where the disk is full.
+    Raises BodyTooLarge when it would be longer than `limit` bytes, SpoolFull where the disk is full.
     """
 
     def __init__(self, memory_bytes: int, scratch: Callable[[], BinaryIO], limit: int) -> None:
@@ -46,7 +46,7 @@ class SpillingFile:
             else:
                 self._file.write(data)
         except OSError as error:
-            raise Unavailable(f"The answer cannot be stored: {error.strerror}.") from error
+            raise not_stored("The answer", error) from error
         return len(data)
 
     def flush(self) -> None:

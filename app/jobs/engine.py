@@ -11,6 +11,7 @@ from dbos import DBOS, DBOSPortableJSONSerializer
 from dbos import error as dbos_errors
 
 from app.errors import LinserveError
+from app.jobs.attempts import Attempts
 from app.jobs.capabilities import write_capabilities
 from app.jobs.database import (
     APPLICATION_VERSION,
@@ -21,6 +22,7 @@ from app.jobs.database import (
     prepare,
 )
 from app.jobs.job import Failure, Progress
+from app.jobs.memory import within_memory
 from app.jobs.spare_cores import Traffic, sparing_cores
 from app.jobs.tracker import JobCancelled, Tracker
 from app.jobs.training import Workshop, train
@@ -28,6 +30,9 @@ from app.jobs.training_request import TrainingRequest
 
 # A job waits half of this on average; the trainer idles at 1.5 % of a core.
 POLL_SECONDS = 0.4
+PRUNE_SECONDS = 60.0
+PRUNED_AT_ONCE = 500
+ENDED = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
 
 _log = logging.getLogger(__name__)
 
@@ -45,9 +50,14 @@ def serve(
     *,
     traffic: Traffic,
     capabilities: Path,
+    attempts: Attempts,
+    max_job_seconds: float,
+    max_kept_jobs: int,
     stop: threading.Event,
 ) -> None:
     """Run jobs until `stop` is set; the process is then to exit. A job under way goes on with the next start.
+
+    A job may take so many seconds (0: as long as it likes). Of those that ended, the newest so many are kept.
 
     `executor` names this trainer; of two alive at once no two may have the same name. Whether it has CUDA is written
     to the file `capabilities`, so that a job that wants it can be refused at once.
@@ -66,18 +76,21 @@ def serve(
         }
     )
     logging.getLogger("dbos").addFilter(_is_news)
-    _register(workshop, traffic)
+    _register(workshop, traffic, attempts, max_job_seconds)
     DBOS.launch()
     DBOS.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=POLL_SECONDS, on_conflict="always_update")
     _sweep(workshop)
     write_capabilities(capabilities)
     _log.info("trainer ready")
-    # Nothing is wound up: what a kill -9 may not lose, a stop need not save.
-    stop.wait()
+    _prune(max_kept_jobs)
+    while not stop.wait(PRUNE_SECONDS):
+        _prune(max_kept_jobs)
+    # Nothing else is wound up: what a kill -9 may not lose, a stop need not save.
+    attempts.end()
 
 
-def _register(workshop: Workshop, traffic: Traffic) -> None:
-    publish = DBOS.step(name="publish")(functools.partial(_publish, workshop, traffic))
+def _register(workshop: Workshop, traffic: Traffic, attempts: Attempts, seconds: float) -> None:
+    publish = DBOS.step(name="publish")(functools.partial(_publish, workshop, traffic, attempts, seconds))
     promote = DBOS.step(name="promote")(functools.partial(_promote, workshop))
 
     @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=MAX_RECOVERIES)
@@ -93,12 +106,15 @@ def _register(workshop: Workshop, traffic: Traffic) -> None:
         return result
 
 
-def _publish(workshop: Workshop, traffic: Traffic, request: dict[str, Any]) -> dict[str, Any]:
+def _publish(
+    workshop: Workshop, traffic: Traffic, attempts: Attempts, seconds: float, request: dict[str, Any]
+) -> dict[str, Any]:
     job = DBOS.workflow_id
     assert job is not None
-    tracker = Tracker(_report, lambda: _is_cancelled(job))
+    tracker = Tracker(_report, lambda: _is_cancelled(job), seconds)
     try:
-        with sparing_cores(traffic):
+        attempts.begin(job, workshop.checkpoint(job))
+        with sparing_cores(traffic), within_memory():
             card = train(TrainingRequest.from_json(request), job, workshop, tracker)
     except (JobCancelled, dbos_errors.DBOSWorkflowConflictIDError):
         # The second is raised where progress was to be recorded for a job that is no longer ours to record.
@@ -109,6 +125,8 @@ def _publish(workshop: Workshop, traffic: Traffic, request: dict[str, Any]) -> d
     except LinserveError as error:
         _report(tracker.progress, tracker.curve.with_last())
         raise _failed(job, error) from None
+    finally:
+        attempts.end()
     _log.info("version published", extra={"job": job, "model": card.model, "version": card.version})
     promote = request["promote"] == "always" or (request["promote"] == "if_better" and bool(card.better))
     return {
@@ -153,7 +171,24 @@ def _report(progress: Progress, curve: list[tuple[int, float]]) -> None:
 
 def _is_cancelled(job: str) -> bool:
     status = DBOS.get_workflow_status(job)
-    return status is not None and status.status == "CANCELLED"
+    return status is None or status.status == "CANCELLED"  # and pruned since
+
+
+def _prune(most: int) -> None:
+    """Remove the oldest of the jobs that ended, where there are more than so many."""
+    try:
+        while old := DBOS.list_workflows(
+            name=WORKFLOW,
+            status=ENDED,
+            sort_desc=True,
+            offset=most,
+            limit=PRUNED_AT_ONCE,
+            load_input=False,
+            load_output=False,
+        ):
+            DBOS.delete_workflows([job.workflow_id for job in old])
+    except Exception as error:  # the database is out of reach or full; that passes
+        _log.warning("old jobs not removed", extra={"reason": str(error)})
 
 
 def _sweep(workshop: Workshop) -> None:

@@ -235,11 +235,11 @@ def _position(token: str | None) -> tuple[int, str]:
     """How many jobs to pass over, and the time that bounds them: later jobs must not shift the pages."""
     if token is None:
         return 0, datetime.now(UTC).isoformat()
-    with contextlib.suppress(ValueError, TypeError):
+    with contextlib.suppress(ValueError, TypeError, OverflowError):
         if len(token) <= MAX_TOKEN:
             offset, end = json.loads(base64.urlsafe_b64decode(token.encode()))
-            if isinstance(offset, int) and 0 <= offset < 2**31:
-                return offset, datetime.fromisoformat(end).isoformat()
+            if isinstance(offset, int) and 0 <= offset < 2**31 and (bound := datetime.fromisoformat(end)).tzinfo:
+                return offset, bound.astimezone(UTC).isoformat()
     raise InvalidInput.at("/next", "The token comes from the `next` of a page before.")
 
 

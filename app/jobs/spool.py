@@ -1,24 +1,27 @@
 """Uploaded rows on disk, from their arrival until their job ends."""
 
 import contextlib
+import fcntl
 import os
 import tempfile
 import time
 import uuid
-from collections.abc import Container, Iterator
+from collections.abc import AsyncIterator, Container, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from app.errors import Unavailable
+from app.errors import Conflict, SpoolFull, not_stored
 
 ORPHAN_SECONDS = 3600  # an upload this old that no job names was cut off by a crash
+CHECK_BYTES = 1 << 24  # of an upload, after which the room is looked at again
 
 
 class Spool:
-    """A folder of uploads. A name is handed out once and says nothing of who sent it."""
+    """A folder of uploads, of `max_bytes` in all. A name is handed out once and says nothing of who sent it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, max_bytes: int | None = None) -> None:
         self._folder = folder
+        self._max_bytes = max_bytes
 
     def new(self) -> str:
         """A name for an upload."""
@@ -31,22 +34,67 @@ class Spool:
     def writing(self, upload: str) -> Iterator[BinaryIO]:
         """The upload's file, open for writing; `seal` it before the block is left. Left by an error, nothing stays.
 
-        Raises Unavailable where the folder cannot be written, or is full.
+        Raises SpoolFull where the disk is full, Unavailable where the folder cannot be written.
         """
-        try:
+        with _storing():
             self._folder.mkdir(parents=True, exist_ok=True)
             with self.path(upload).open("xb") as file, self.kept(upload):
                 yield file
-        except OSError as error:
-            raise Unavailable(f"The rows cannot be stored: {error.strerror}.") from error
+
+    def check_room(self, more: int = 0) -> None:
+        """Raises SpoolFull where all uploads, and so many bytes more, are more than may be."""
+        if self._max_bytes is not None and self._size() + more > self._max_bytes:
+            raise SpoolFull("There is no room for these rows now: others wait for their training.")
+
+    def _size(self) -> int:
+        size = 0
+        with contextlib.suppress(FileNotFoundError), os.scandir(self._folder) as entries:
+            for entry in entries:
+                with contextlib.suppress(FileNotFoundError):  # its job has just ended
+                    size += entry.stat().st_size
+        return size
+
+    async def admit(self, chunks: AsyncIterator[bytes], announced: int) -> AsyncIterator[bytes]:
+        """The chunks of an upload that is being written, and of which so many bytes were announced.
+
+        Raises SpoolFull as soon as it is known that there is no room for all of them.
+        """
+        self.check_room(announced)
+        unchecked = 0
+        async for chunk in chunks:
+            unchecked += len(chunk)
+            if unchecked >= CHECK_BYTES:
+                self.check_room(len(chunk))
+                unchecked = 0
+            yield chunk
+
+    @contextlib.contextmanager
+    def claimed(self, job: str) -> Iterator[None]:
+        """Whoever is in the block is the only one, in any process, to receive the rows of this job.
+
+        Raises Conflict where another does. The lock is gone with its process, however that ends.
+        """
+        path = self._folder / f"{job}.lock"
+        taken = Conflict("A request with this Idempotency-Key is being received; its answer will name the job.")
+        with contextlib.ExitStack() as leaving:
+            with _storing():
+                self._folder.mkdir(parents=True, exist_ok=True)
+                file = leaving.enter_context(path.open("a"))
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    raise taken from None
+            # One that was removed between its opening and its locking locks nothing.
+            if not _is_at(file.fileno(), path):
+                raise taken
+            leaving.callback(path.unlink, missing_ok=True)
+            yield
 
     def scratch(self) -> BinaryIO:
         """A nameless file for reading and writing, gone when it is closed or the process ends."""
-        try:
+        with _storing():
             self._folder.mkdir(parents=True, exist_ok=True)
             return cast(BinaryIO, tempfile.TemporaryFile(dir=self._folder))
-        except OSError as error:
-            raise Unavailable(f"The rows cannot be stored: {error.strerror}.") from error
 
     def seal(self, file: BinaryIO) -> None:
         """Make what was written outlive a power cut. This waits for the disk."""
@@ -79,3 +127,18 @@ class Spool:
             with contextlib.suppress(FileNotFoundError):
                 if path.name in ended or (path.name not in wanted and path.stat().st_mtime < before):
                     path.unlink()
+
+
+@contextlib.contextmanager
+def _storing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise not_stored("The rows", error) from error
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

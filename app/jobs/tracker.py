@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from app.errors import TimeExceeded
 from app.jobs.job import Progress
 
 REPORT_SECONDS = 0.5
@@ -43,21 +44,28 @@ class Tracker:
     """What the work tells of itself as it goes; called as often as the work likes."""
 
     def __init__(
-        self, report: Callable[[Progress, list[tuple[int, float]]], None], cancelled: Callable[[], bool]
+        self,
+        report: Callable[[Progress, list[tuple[int, float]]], None],
+        cancelled: Callable[[], bool],
+        seconds: float = 0,
     ) -> None:
+        """A job may take so many seconds, or with 0 as long as it likes."""
         self.progress = Progress()
         self.curve = LossCurve()
         self._report = report
         self._cancelled = cancelled
-        self._reported = self._asked = time.monotonic()
+        self._seconds = seconds
+        self._began = self._reported = self._asked = time.monotonic()
 
     def step(self) -> None:
-        """Raise JobCancelled if the job was cancelled meanwhile."""
+        """Raise JobCancelled if the job was cancelled meanwhile, TimeExceeded if it takes longer than it may."""
         now = time.monotonic()
         if now - self._asked >= CANCEL_SECONDS:
             self._asked = now
             if self._cancelled():
                 raise JobCancelled
+            if self._seconds and now - self._began > self._seconds:
+                raise TimeExceeded(f"The training took longer than the {self._seconds:g} seconds that it may.")
 
     def point_of_no_return(self) -> None:
         """Record that publishing begins, or raise: a job whose cancelling was recorded before can record nothing."""

@@ -32,14 +32,19 @@ def content_type(request: Request, *accepted: str) -> str:
     return given
 
 
+def announced(request: Request) -> int:
+    """How many bytes are to come at least; 0 where the request does not say."""
+    length = request.headers.get("content-length", "")
+    return int(length) if length.isdecimal() else 0
+
+
 async def stream(request: Request, limit: int) -> AsyncIterator[bytes]:
     """The body, chunk by chunk, inflated where it came compressed.
 
     Raises BodyTooLarge as soon as it is known to be longer than `limit` bytes, inflated.
     """
     too_large = BodyTooLarge(f"The body is longer than {limit} bytes.")
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > limit:
+    if announced(request) > limit:
         raise too_large
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
     chunks = request.stream() if encoding == "identity" else inflated(request.stream(), encoding)

@@ -23,7 +23,7 @@ from app.web.methods import allowed
 METHOD_NOT_ALLOWED = 405
 MAX_DETAILS = 20
 UNAUTHENTICATED = 401
-RETRY_SECONDS = {429: 5, 503: 1}
+RETRY_SECONDS = {429: 5, 503: 1, 507: 30}
 
 # A subclass that is not listed has its parent's status.
 STATUS: dict[type[LinserveError], int] = {
@@ -41,6 +41,7 @@ STATUS: dict[type[LinserveError], int] = {
     errors.QueueFull: 429,
     errors.TrainerCrashed: 500,
     errors.Unavailable: 503,
+    errors.SpoolFull: 507,
     LinserveError: 500,
 }
 
@@ -82,6 +83,7 @@ def problems(*statuses: int, open_to_all: bool = False) -> dict[int | str, dict[
         429: "Too many jobs are waiting.",
         500: "A fault of the service.",
         503: "Not now; a later try may work.",
+        507: "There is no room to store it.",
     }
     keys = () if open_to_all else (401, 403)
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}

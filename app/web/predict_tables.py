@@ -88,7 +88,7 @@ async def received(request: Request, limit: int, spool: Spool) -> AsyncIterator[
         with spool.writing(upload) as file:
             await run_in_threadpool(file.writelines, chunks)
             del chunks
-            async for chunk in body:
+            async for chunk in spool.admit(body, bodies.announced(request)):
                 file.write(chunk)
         yield spool.path(upload)
     finally:

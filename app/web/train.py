@@ -4,6 +4,7 @@ import hashlib
 import re
 import uuid
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Annotated, Any
 
 import numpy as np
@@ -49,7 +50,7 @@ _KEYS = uuid.UUID("6b1d6a5e-7d0a-5b0e-9a53-0c0f5f3c7a11")  # namespace of the jo
     },
     responses={
         200: {"model": JobView, "description": "The job ended while the request waited for it."},
-        **problems(400, 404, 413, 415, 422, 429, 503),
+        **problems(400, 404, 409, 413, 415, 422, 429, 503, 507),
     },
 )
 async def train(
@@ -58,7 +59,11 @@ async def train(
     idempotency_key: Annotated[
         str | None,
         Header(
-            description="The same key with the same request names the same job.",
+            description=(
+                "The same key with the same request names the same job, for as long as that job can be read: a key is "
+                "forgotten with its job, of which the service keeps as many as LINSERVE_MAX_KEPT_JOBS says. With "
+                "another request it is refused (422), and while the first is still being received, too (409)."
+            ),
             min_length=1,
             max_length=255,
             pattern=r"^[\x21-\x7e]+$",
@@ -68,19 +73,23 @@ async def train(
     found = services(request)
     kind = bodies.content_type(request, bodies.JSON, *bodies.FILES)
     job_id = str(uuid.uuid5(_KEYS, idempotency_key) if idempotency_key else uuid.uuid4())
-    if kind == bodies.JSON:
-        if request.query_params:
-            raise InvalidInput("Beside a JSON body, options stand in the body and not in the query.")
-        body = await bodies.read(request, found.limits.json_bytes)
-        job = await run_in_threadpool(_train_from_json, found, body, job_id)
-    else:
-        job = await _train_from_file(found, request, bodies.FILES[kind], job_id)
+    with found.jobs.spool.claimed(job_id) if idempotency_key else nullcontext():
+        job = await _recorded(found, request, kind, job_id)
     wait = _seconds_to_wait(prefer, found.limits.wait_seconds)
     job = await wait_for(found, job, wait or 0)
     headers = {"location": f"/jobs/{job.id}"}
     if wait is not None:
         headers["preference-applied"] = f"wait={wait:g}"
     return bodies.json_response(view(job), 200 if wait is not None and job.status.ended else 202, headers)
+
+
+async def _recorded(found: Services, request: Request, kind: str, job_id: str) -> Job:
+    if kind == bodies.JSON:
+        if request.query_params:
+            raise InvalidInput("Beside a JSON body, options stand in the body and not in the query.")
+        body = await bodies.read(request, found.limits.json_bytes)
+        return await run_in_threadpool(_train_from_json, found, body, job_id)
+    return await _train_from_file(found, request, bodies.FILES[kind], job_id)
 
 
 def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
@@ -109,6 +118,7 @@ def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
     ]
     if asked.sample_weights is not None:
         columns.append(_weights(asked.sample_weights, len(asked.instances)))
+    found.jobs.spool.check_room(sum(column.nbytes for column in columns))
     with found.jobs.spool.writing(request.upload) as file:
         write_matrix(file, *columns)
         found.jobs.spool.seal(file)
@@ -130,7 +140,8 @@ async def _train_from_file(found: Services, request: Request, form: FileFormat, 
     digest = hashlib.sha256(str((form, sorted(request.query_params.multi_items()))).encode())
     upload = found.jobs.spool.new()
     with found.jobs.spool.writing(upload) as file:
-        async for chunk in bodies.stream(request, found.limits.upload_bytes):
+        body = bodies.stream(request, found.limits.upload_bytes)
+        async for chunk in found.jobs.spool.admit(body, bodies.announced(request)):
             digest.update(chunk)
             # A page-cache copy of some kB; a thread would cost more than it saves.
             file.write(chunk)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from app.errors import TimeExceeded
 from app.jobs.job import Progress
 from app.jobs.tracker import CANCEL_SECONDS, CURVE_POINTS, REPORT_SECONDS, JobCancelled, LossCurve, Tracker
 
@@ -164,3 +165,18 @@ def test_a_cancelled_job_makes_no_further_report(clock: Clock) -> None:
     with pytest.raises(JobCancelled):
         tracker.epoch(1, 2.0)
     assert told.reports == []
+
+
+def test_a_job_that_takes_longer_than_it_may_is_ended_by_whatever_it_tells_next(clock: Clock) -> None:
+    tracker = Tracker(lambda *_: None, lambda: False, seconds=10)
+    clock.now += 10
+    tracker.advance("reading", rows=1)
+    clock.now += CANCEL_SECONDS
+    with pytest.raises(TimeExceeded, match="longer than the 10 seconds"):
+        tracker.advance("reading", rows=2)
+
+
+def test_a_job_without_a_limit_takes_as_long_as_it_likes(clock: Clock) -> None:
+    tracker = Told().tracker()
+    clock.now += 1e9
+    tracker.step()

@@ -1,0 +1,111 @@
+"""A job that asks for too much, of memory, of time or of the trainer's life, fails; the next one succeeds."""
+
+import contextlib
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from service import NOTEBOOK, Service
+from tables import MEDIA_TYPES
+
+from app.jobs.attempts import MOST
+
+ENDLESS = {"kind": "gradient_descent", "epochs": 10_000_000, "learning_rate": 1e-9}
+
+
+def upload(service: Service, table: pa.Table, **query: Any) -> dict[str, Any]:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table, max_chunksize=1 << 16)
+    answer = service.client.post(
+        "/train",
+        params=query,
+        content=sink.getvalue().to_pybytes(),
+        headers={"content-type": MEDIA_TYPES["arrow"], "prefer": "wait=60"},
+    )
+    job: dict[str, Any] = answer.json()
+    return job
+
+
+def test_rows_that_do_not_fit_into_the_trainers_memory_fail_their_job_and_nothing_else(tmp_path: Path) -> None:
+    service = Service(tmp_path, trainer_memory=str(1 << 30)).start()
+    table = pa.table({name: np.arange(8e6) % 97 for name in ("a", "b", "c", "y")})
+    try:
+        service.train(**NOTEBOOK, solver={"kind": "gradient_descent", "epochs": 1})  # torch is loaded
+        before = service.trainers()
+        # Batches of rows need all rows in memory; one pass does not.
+        batches = {"solver": "gradient_descent", "batch_size": 100_000, "learning_rate": 1e-9, "epochs": 1}
+        failed = upload(service, table, model="large", targets="y", **batches)
+        assert failed["status"] == "failed"
+        assert failed["error"]["type"] == "urn:linserve:problem:memory-exceeded"
+        assert "LINSERVE_TRAINER_MEMORY" in failed["error"]["detail"]
+        assert upload(service, table, model="large", targets="y")["status"] == "succeeded"
+        assert service.trainers() == before  # it lived through it
+        assert list((service.state / "spool").glob("*")) == []
+    finally:
+        service.stop()
+
+
+def test_a_training_that_takes_longer_than_it_may_fails_and_says_so(tmp_path: Path) -> None:
+    service = Service(tmp_path, max_job_seconds="0.5").start()
+    try:
+        failed = service.train(**NOTEBOOK, solver=ENDLESS)
+        assert failed["status"] == "failed"
+        assert failed["error"]["type"] == "urn:linserve:problem:time-exceeded"
+        assert "0.5 seconds" in failed["error"]["detail"]
+        assert service.train(**NOTEBOOK)["status"] == "succeeded"
+    finally:
+        service.stop()
+
+
+def test_a_job_under_which_the_trainer_dies_every_time_fails_and_the_next_succeeds(tmp_path: Path) -> None:
+    service = Service(tmp_path).start()
+    try:
+        job_id = service.submit(**NOTEBOOK, solver=ENDLESS)
+        for attempt in range(1, MOST + 1):
+            while noted(service) != (job_id, attempt):
+                time.sleep(0.005)
+            (trainer,) = service.trainers()
+            os.kill(trainer, signal.SIGKILL)
+        job = service.end_of(job_id)
+        assert job["status"] == "failed"
+        assert job["error"]["type"] == "urn:linserve:problem:trainer-crashed"
+        assert service.train(**NOTEBOOK)["version"] == 2
+        assert service.predict([75, 63, 44])["version"] == 2
+        assert list((service.state / "spool").glob("*")) == []
+    finally:
+        service.stop()
+
+
+def noted(service: Service) -> tuple[str, int] | None:
+    with contextlib.suppress(FileNotFoundError):
+        job, _, _, attempt = json.loads((service.state / "attempt.local").read_text())
+        return job, attempt
+    return None
+
+
+def test_jobs_that_ended_long_ago_are_forgotten_with_their_keys_and_their_versions_stay(tmp_path: Path) -> None:
+    service = Service(tmp_path, max_kept_jobs="2").start()
+    try:
+        first = service.client.post("/train", json=NOTEBOOK, headers={"idempotency-key": "k", "prefer": "wait=20"})
+        others = [service.train(**NOTEBOOK)["id"] for _ in range(2)]
+        running = service.submit(**NOTEBOOK, solver=ENDLESS)
+        next(job for job in service.follow(running) if job["status"] == "running")
+        service.stop()
+        service.start()  # and look after what is old
+
+        while service.client.get(f"/jobs/{first.json()['id']}").status_code != 404:
+            time.sleep(0.02)
+        assert [service.job(job)["status"] for job in others] == ["succeeded", "succeeded"]
+        assert service.job(running)["status"] in ("queued", "running")  # it has not ended, so it is not old
+        assert service.client.get("/models/crop-yield").json()["versions"] == [1, 2, 3, 4]
+        service.client.post(f"/jobs/{running}/cancel")
+        again = service.client.post("/train", json=NOTEBOOK, headers={"idempotency-key": "k", "prefer": "wait=20"})
+        assert again.json()["version"] == 5
+    finally:
+        service.stop()

@@ -1,0 +1,98 @@
+"""What a caller may rely on who repeats, pages and cancels."""
+
+import base64
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import closing
+from urllib.parse import urlsplit
+
+import pytest
+from service import INPUTS, NOTEBOOK, Service
+
+BODY = json.dumps({**NOTEBOOK, "promote": "never"}).encode()
+KEY = {"content-type": "application/json", "idempotency-key": "harvest"}
+ENDLESS = {"kind": "gradient_descent", "epochs": 10_000_000, "learning_rate": 1e-9}
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    running = Service(tmp_path_factory.mktemp("jobs"), workers=2).start()
+    yield running
+    running.stop()
+
+
+def arriving(service: Service, headers: dict[str, str], body: bytes) -> socket.socket:
+    """A request of which half has come, and is known to have come."""
+    where = urlsplit(service.url)
+    connection = socket.create_connection((where.hostname, where.port), timeout=20)
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    length = f"host: {where.netloc}\r\ncontent-length: {len(body)}\r\nexpect: 100-continue\r\n"
+    connection.sendall(f"POST /train HTTP/1.1\r\n{length}{head}\r\n".encode())
+    # That the service asks for the body says that it reads it.
+    assert connection.recv(1000).startswith(b"HTTP/1.1 100 Continue")
+    connection.sendall(body[: len(body) // 2])
+    return connection
+
+
+def test_a_key_whose_first_request_is_still_arriving_is_refused_until_it_has_arrived(own: Service) -> None:
+    with closing(arriving(own, KEY, BODY)) as first:
+        for _ in range(8):  # whichever worker is asked
+            refused = own.client.post("/train", content=BODY, headers={**KEY, "connection": "close"})
+            assert refused.status_code == 409, refused.text
+            assert "is being received" in refused.json()["detail"]
+        assert own.client.post("/train", content=BODY, headers={**KEY, "idempotency-key": "other"}).status_code == 202
+        first.sendall(BODY[len(BODY) // 2 :])
+        assert first.recv(1000).startswith(b"HTTP/1.1 202")
+    repeated = own.client.post("/train", content=BODY, headers={**KEY, "prefer": "wait=20"})
+    assert repeated.json()["status"] == "succeeded"
+    another = json.dumps({**NOTEBOOK, "instances": INPUTS[::-1]}).encode()
+    assert own.client.post("/train", content=another, headers=KEY).status_code == 422
+    assert list((own.state / "spool").glob("*")) == []
+
+
+def test_a_key_is_free_again_once_its_request_has_broken_off(own: Service) -> None:
+    headers = {**KEY, "idempotency-key": "broken-off"}
+    with closing(arriving(own, headers, BODY)):
+        assert own.client.post("/train", content=BODY, headers=headers).status_code == 409
+    while (answer := own.client.post("/train", content=BODY, headers=headers)).status_code == 409:
+        pass  # the service has yet to notice
+    assert answer.status_code == 202
+
+
+def test_cancelling_again_changes_nothing(own: Service) -> None:
+    job_id = own.submit(**NOTEBOOK, solver=ENDLESS)
+    first, second = (own.client.post(f"/jobs/{job_id}/cancel") for _ in range(2))
+    assert (first.status_code, second.status_code) == (200, 200)
+    assert first.json() == second.json() == own.job(job_id)
+    assert first.json()["status"] == "cancelled"
+
+
+@pytest.mark.parametrize(
+    "position",
+    [
+        [0, "0001-01-01T00:00:00"],
+        [0, "0001-01-01T00:00:00+14:00"],
+        [0, "9999-12-31T23:59:59-14:00"],
+        [0, "2026-11-24"],
+        [-1, "2026-11-24T00:00:00+00:00"],
+        [2**31, "2026-11-24T00:00:00+00:00"],
+        [0.5, "2026-11-24T00:00:00+00:00"],
+        [0, 5],
+        [0],
+        {},
+        None,
+    ],
+    ids=str,
+)
+def test_a_token_that_no_page_gave_is_refused(own: Service, position: object) -> None:
+    token = base64.urlsafe_b64encode(json.dumps(position).encode()).decode()
+    answer = own.client.get("/jobs", params={"next": token})
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["errors"][0]["pointer"] == "/next"
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59+00:00"])
+def test_a_token_of_any_time_has_a_page(own: Service, time: str) -> None:
+    token = base64.urlsafe_b64encode(json.dumps([2**31 - 1, time]).encode()).decode()
+    assert own.client.get("/jobs", params={"next": token}).json() == {"items": [], "next": None}
