@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from app.errors import Unavailable
+from app.failpoints import reach
 
 ORPHAN_SECONDS = 3600  # an upload this old that no job names was cut off by a crash
 
@@ -57,6 +58,7 @@ class Spool:
             os.fsync(folder)
         finally:
             os.close(folder)
+        reach("spooled")
 
     @contextlib.contextmanager
     def kept(self, upload: str) -> Iterator[None]:
