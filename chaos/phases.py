@@ -204,6 +204,7 @@ def damage(folder: Path, root: Path, seconds: float) -> Counts:
         good, bad = _two_versions(stage)
         path = stage.service.models / MODEL / f"{bad:06d}.safetensors"
         intact = path.read_bytes()
+        truth = Truth(stage.service.models)
         with Traffic(stage.service, pause=PAUSE) as traffic:
             for round_ in _until(seconds):
                 _promote(stage.service, good)
@@ -211,10 +212,10 @@ def damage(folder: Path, root: Path, seconds: float) -> Counts:
                 answer = _put_current(stage.service, bad)
                 demand(answer.status_code != httpx.codes.OK, "a damaged version was promoted")
                 _point_to(path)  # as a hand that knows no better does
-                _demand_good(stage)
+                _demand_good(stage, truth)
                 if round_ % 10 == 9:  # noqa: PLR2004 - a start takes longest
                     _kill(_kill_everything, stage, counts)
-                    _demand_good(stage)
+                    _demand_good(stage, truth)
                 _replace(path, intact)
                 _promote(stage.service, bad)
                 counts["damaged files"] += 1
@@ -378,6 +379,7 @@ def _kill_at(step: Step, stage: Stage, counts: Counts, *, everything: bool) -> N
     if not descent:
         stage.ledger.fit("always")  # asked again under its key, where the worker that heard it was killed
     stage.reached(step)
+    stage.ledger.orphans += step == "spooled"
     counts["kills"] += 1
     counts[f"kills of {'a worker' if step in _WEB_STEPS else 'the trainer'}"] += 1
     counts[f"kills at {step}"] += 1
@@ -404,9 +406,8 @@ def _demand_version(line: Line, version: int) -> None:
     demand(found == version, f"version {version} was promoted, and {found} answers")
 
 
-def _demand_good(stage: Stage) -> None:
-    """Whatever version answers is intact, in all workers that eight new connections come to."""
-    truth = Truth(stage.service.models)
+def _demand_good(stage: Stage, truth: Truth) -> None:
+    """Whatever version answers does so as it did when it was intact, in all workers that eight connections come to."""
     for _ in range(8):
         line = Line(stage.port, truth)
         _version_of(line)

@@ -1,5 +1,6 @@
-"""A connection: uvicorn's, with the lane for ordinary predictions in it."""
+"""A connection: uvicorn's, with the lane for ordinary predictions in it, and an end that a caller is told of."""
 
+import asyncio
 import logging
 import time
 from typing import Any
@@ -7,6 +8,9 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from app.web.predict_lane import PredictLane
+from app.web.services import Services
+
+LAST_SECONDS = 1.0  # in which a stopping worker still answers a request on a connection that was idle
 
 
 class Connection(HttpToolsProtocol):
@@ -15,6 +19,8 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
         lane: PredictLane | None = self.app_state.get("lane")
+        services: Services | None = self.app_state.get("services")
+        self._stopping = services.stopping if services else asyncio.Event()
         logs_each = self.access_log and self.access_logger.isEnabledFor(logging.INFO)
         self._lane = lane if lane is not None and lane.is_open and not logs_each else None
         self._ordinary: bytes | None = None  # the id of the request that is coming, if it is ordinary so far
@@ -34,6 +40,7 @@ class Connection(HttpToolsProtocol):
             and not self.parser.should_upgrade()
             and not self.expect_100_continue
             and not self.flow.write_paused
+            and not self._stopping.is_set()
         ):
             self._ordinary = lane.identity(self.headers)
             if self._ordinary is not None:
@@ -41,7 +48,7 @@ class Connection(HttpToolsProtocol):
                 self._body = []
                 self._length = 0
                 return
-        super().on_headers_complete()
+        self._begin()
 
     def on_body(self, body: bytes) -> None:
         if self._ordinary is None:
@@ -65,10 +72,19 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def shutdown(self) -> None:
-        """A request under way is still answered."""
+        """A request under way is still answered, and so is one on its way: to close an idle connection would lose it."""
         if self._ordinary is not None:
             self._hand_on()
-        super().shutdown()
+        if self._is_answering():
+            super().shutdown()
+        else:
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(LAST_SECONDS, self.timeout_keep_alive_handler)
+
+    def _begin(self) -> None:
+        super().on_headers_complete()
+        if self._stopping.is_set() and self._is_answering():
+            self.cycle.keep_alive = False  # the answer says `Connection: close`, so that the caller asks another worker
 
     def _is_answering(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle
@@ -77,6 +93,6 @@ class Connection(HttpToolsProtocol):
     def _hand_on(self) -> None:
         """The request is not so ordinary: from here on it is as if it had been uvicorn's from the start."""
         self._ordinary = None
-        super().on_headers_complete()
+        self._begin()
         if self._body:
             super().on_body(b"".join(self._body))
