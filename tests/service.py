@@ -44,14 +44,25 @@ def copy_models(folder: Path) -> Path:
 class Service:
     """`linserve` on a free port of this machine, with folders of its own."""
 
-    def __init__(self, folder: Path, *, workers: int = 1, **settings: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        workers: int = 1,
+        root: Path = ROOT,
+        environment: dict[str, str] | None = None,
+        **settings: str,
+    ) -> None:
+        """The code in `root` runs, with `environment` beside this process's own."""
         self.state = folder / "state"
         self.models = folder / "models"
         if not self.models.exists():
             copy_models(folder)
         self.log = folder / "service.log"
         self.workers = workers
+        self._root = root
         self._settings = {f"LINSERVE_{name.upper()}": value for name, value in settings.items()}
+        self._settings |= {"PYTHONPATH": str(root)} | (environment or {})
         self._port = 0
         self._process: subprocess.Popen[bytes] | None = None
         self.client: httpx.Client
@@ -73,7 +84,7 @@ class Service:
         command += ["--port", str(self._port), "--workers", str(self.workers), "--timeout-graceful-shutdown", "5"]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True
+                command, cwd=self._root, env=environment, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True
             )
         self.client = httpx.Client(timeout=60)  # one for all: to make one costs as much as a hundred requests
         deadline = time.monotonic() + START_SECONDS
@@ -125,7 +136,12 @@ class Service:
         if self.workers == 1:
             return [self.pid]
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        return [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        found = []
+        for pid in children:
+            with contextlib.suppress(OSError):  # it may have ended just now
+                if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(int(pid))
+        return found
 
     def train(self, wait: int = 30, **body: Any) -> dict[str, Any]:
         """Train from JSON, wait for the end, and return the job."""

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from app.failpoints import reach
 from app.jobs.tracker import LossCurve
 from app.regression.gradient_descent import Descent
 
@@ -41,6 +42,7 @@ class Checkpoint:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
                 file.write(content)
+                reach("checkpoint_written")
                 file.flush()
                 os.fsync(file.fileno())
             temporary.rename(self._path)

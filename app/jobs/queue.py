@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from app.errors import Conflict, InvalidInput, JobNotFound, KeyReused, QueueFull, Unavailable
+from app.failpoints import reach
 from app.jobs.database import APPLICATION_VERSION, PROGRESS, QUEUE, WORKFLOW, prepare
 from app.jobs.job import Failure, Job, Progress, Status
 from app.jobs.spool import Spool
@@ -117,6 +118,7 @@ class JobQueue:
                 },
                 request.to_json(),
             )
+        reach("recorded")
         # From here on the rows are the job's. Where its record is another's, they are nobody's.
         status = self._status(job_id)
         if _request(status).upload == request.upload:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from app.errors import Conflict, SpoolFull, not_stored
+from app.failpoints import reach
 
 ORPHAN_SECONDS = 3600  # an upload this old that no job names was cut off by a crash
 CHECK_BYTES = 1 << 24  # of an upload, after which the room is looked at again
@@ -105,6 +106,7 @@ class Spool:
             os.fsync(folder)
         finally:
             os.close(folder)
+        reach("spooled")
 
     @contextlib.contextmanager
     def kept(self, upload: str) -> Iterator[None]:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from app.data.part import Array
 from app.data.training_rows import TrainingRows
 from app.errors import InvalidInput, ModelNotFound
+from app.failpoints import reach
 from app.jobs.spool import Spool
 from app.jobs.tracker import Tracker
 from app.jobs.training_request import TrainingRequest
@@ -79,6 +80,7 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
     else:
         checkpoint = workshop.checkpoint(job or request.upload)
         trained = _descend(rows(), _with_weights(request, workshop.registry), checkpoint, tracker)
+    reach("fitted")
     better = _is_better(trained, request, workshop.registry) if request.promote == "if_better" else None
     tracker.point_of_no_return()
     model = LinearModel(

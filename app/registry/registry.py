@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from app.errors import Conflict, InvalidInput, ModelFileInvalid, ModelNotFound, Unavailable, VersionNotFound
+from app.failpoints import reach
 from app.registry.model_card import ModelCard
 from app.registry.names import MODEL_NAME, MODEL_NAME_RULE
 from app.registry.version_file import Version, encode, read, read_card
@@ -156,6 +157,7 @@ class Registry:
                 os.link(temporary, self._path(card.model, number))
             except FileExistsError:
                 continue  # another publisher took the number
+            reach("linked")
             _sync_folder(folder)
             return Version(numbered, model)
 
@@ -173,6 +175,7 @@ class Registry:
             temporary.symlink_to(self._path(model, number).name)
             try:
                 temporary.rename(folder / "current")
+                reach("promoted")
             except OSError:
                 temporary.unlink(missing_ok=True)
                 raise
@@ -281,8 +284,10 @@ def _writing() -> Iterator[None]:
 def _write_durably(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
         file.write(content)
+        reach("temp_written")
         file.flush()
         os.fsync(file.fileno())
+    reach("fsynced")
 
 
 def _sync_folder(folder: Path) -> None:

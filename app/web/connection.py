@@ -23,6 +23,7 @@ MOST_HEADERS = 100
 LEAST_BYTES_A_SECOND = 10_000  # of a body, on average, once its first seconds are over
 CHECK_SECONDS = 1.0  # between looks at a connection's deadline
 SPARE_CONNECTIONS = 256  # beyond the limit, for probes and for the news that there are too many
+LAST_SECONDS = 1.0  # in which a stopping worker still answers a request on a connection that was idle
 HURRIED_SECONDS = 1.0  # that those have to come up with a request
 PROBES = {b"/health/live", b"/health/ready", b"/metrics"}
 
@@ -57,6 +58,7 @@ class Connection(HttpToolsProtocol):
     def __init__(self, *args: Any, **named: Any) -> None:
         super().__init__(*args, **named)
         self._services: Services = self.app_state["services"]
+        self._stopping = self._services.stopping
         lane: PredictLane | None = self.app_state.get("lane")
         logs_each = self.access_log and self.access_logger.isEnabledFor(logging.INFO)
         self._lane = lane if lane is not None and lane.is_open and not logs_each else None
@@ -151,12 +153,13 @@ class Connection(HttpToolsProtocol):
             and not self.parser.should_upgrade()
             and not self.expect_100_continue
             and not self.flow.write_paused
+            and not self._stopping.is_set()
         ):
             self._ordinary = lane.identity(self.headers)
             if self._ordinary is not None:
                 self._body = []
                 return
-        super().on_headers_complete()
+        self._begin()
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -188,10 +191,14 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
 
     def shutdown(self) -> None:
-        """A request under way is still answered."""
+        """A request under way is still answered, and so is one on its way: closing at once would lose it."""
         if self._ordinary is not None:
             self._hand_on()
-        super().shutdown()
+        if self._is_answering():
+            super().shutdown()
+        else:
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_later(LAST_SECONDS, self.timeout_keep_alive_handler)
 
     def pause_writing(self) -> None:
         self._stalled = time.perf_counter()
@@ -201,6 +208,11 @@ class Connection(HttpToolsProtocol):
         self._stalled = None
         super().resume_writing()
 
+    def _begin(self) -> None:
+        super().on_headers_complete()
+        if self._stopping.is_set() and self._is_answering():
+            self.cycle.keep_alive = False  # the answer says `Connection: close`, so that the caller asks another worker
+
     def _is_answering(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is not None and not cycle.response_complete
@@ -208,7 +220,7 @@ class Connection(HttpToolsProtocol):
     def _hand_on(self) -> None:
         """The request is not so ordinary: from here on it is as if it had been uvicorn's from the start."""
         self._ordinary = None
-        super().on_headers_complete()
+        self._begin()
         if self._body:
             super().on_body(b"".join(self._body))
 

@@ -1,0 +1,36 @@
+"""Steps at which a test may kill or stop the process that reaches them. Otherwise nothing happens there.
+
+A test names a folder in CHAOS_FAILPOINTS before it starts the service. A file in it with the name of a step arms that
+step, whenever it comes to be there, and holds the name of the signal, as SIGKILL. It is renamed when the step is
+reached, so that it acts once, on whichever process comes first.
+"""
+
+import os
+import signal
+from pathlib import Path
+from typing import Literal
+
+Step = Literal[
+    "spooled",  # uploaded rows are on disk
+    "recorded",  # their job is in the database, and nobody was told
+    "fitted",
+    "temp_written",  # a version's file, partly in a buffer
+    "fsynced",
+    "linked",  # under its number
+    "promoted",  # `current` points to it
+    "checkpoint_written",  # partly in a buffer, before it replaces the last one
+]
+
+_FOLDER = os.environ.get("CHAOS_FAILPOINTS")
+
+
+def reach(step: Step) -> None:
+    """Here a process may end, where a test wants it to."""
+    if _FOLDER is None:
+        return
+    reached = Path(_FOLDER, f"{step}.reached")
+    try:
+        Path(_FOLDER, step).rename(reached)
+    except FileNotFoundError:
+        return
+    os.kill(os.getpid(), signal.Signals[reached.read_text()])

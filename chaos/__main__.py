@@ -1,0 +1,77 @@
+"""`python -m chaos`: every phase in turn for so many minutes, or one of them; `--prove` plants bugs instead."""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from service import ROOT
+
+from chaos.phases import PHASES, Phase
+from chaos.proof import prove
+from chaos.violation import Unable, Violation
+
+ROUND_SECONDS = 300.0  # all phases come within so much time, and then again
+READY_MS = 2000
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="chaos", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--phase", choices=[phase.__name__ for phase in PHASES], help="only this one")
+    parser.add_argument("--prove", action="store_true", help="plant bugs, each of which must be caught")
+    asked = parser.parse_args()
+    if asked.prove:
+        return prove(_say)
+    return _run(asked.minutes * 60, asked.phase)
+
+
+def _run(seconds: float, only: str | None) -> int:
+    phases = {phase: share for phase, share in PHASES.items() if only in (None, phase.__name__)}
+    totals: dict[str, Counter[str]] = {phase.__name__: Counter() for phase in phases}
+    broken = 0
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        for phase, share in phases.items():
+            broken += not _play(phase, min(left, ROUND_SECONDS) * share / sum(phases.values()), totals)
+    for name, counts in totals.items():
+        _say(f"{name:18}" + ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items())))
+    slowest = max(counts["slowest start, ms"] for counts in totals.values())
+    if slowest > READY_MS:
+        _say(f"A start took {slowest} ms; {READY_MS} are promised on an idle machine.")
+    _say(f"{broken} phases found a broken promise." if broken else "No promise was broken.")
+    return 1 if broken else 0
+
+
+def _play(phase: Phase, seconds: float, totals: dict[str, Counter[str]]) -> bool:
+    """Whether the phase found nothing, or could not be played here."""
+    total = totals[phase.__name__]
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+        place = Path(folder) / phase.__name__
+        try:
+            counts = phase(place, ROOT, seconds)
+        except Unable as reason:
+            _say(f"{phase.__name__}: not tried here: {reason}")
+            return True
+        except Violation as violation:
+            kept = Path(tempfile.mkdtemp(prefix="chaos-broken-")) / "service.log"
+            for log in place.rglob("service.log"):
+                kept.write_bytes(log.read_bytes())
+            _say(f"{phase.__name__}: BROKEN: {violation} (log: {kept})")
+            return False
+    slowest = max(total["slowest start, ms"], counts.pop("slowest start, ms"))
+    total.update(counts)
+    total["slowest start, ms"] = slowest
+    _say(f"{phase.__name__}: " + ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items())))
+    return True
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""A time of day that jumps, for one service alone: the C library's clock, moved by what stands in a file."""
+
+import shutil
+import struct
+import subprocess
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+import time
+
+from service import Service
+
+from chaos.violation import Unable
+
+HOUR, DAY, YEAR = 3600, 86_400, 31_556_952
+JUMPS = [HOUR, -HOUR, 0, 2 * DAY, -2 * DAY, 5 * YEAR, 0, -30 * DAY]  # away from the true time, in seconds
+SEEN_SECONDS = 10.0
+
+
+class Clock:
+    def __init__(self, folder: Path) -> None:
+        """Raises Unable where there is no C compiler."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._offset = folder / "clock"
+        self._offset.write_bytes(struct.pack("q", 0))
+        library = folder / "clock.so"
+        compiler = shutil.which("cc")
+        if compiler is None:
+            raise Unable("no C compiler is here to build the clock with")
+        source = Path(__file__).with_name("clock.c")
+        subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(source), "-ldl"], check=True)
+        self.environment = {"LD_PRELOAD": str(library), "CHAOS_CLOCK": str(self._offset)}
+        self._jumped = 0
+
+    def jump(self, seconds: int) -> None:
+        """For every process of the service at once, those that run included."""
+        with self._offset.open("r+b") as file:
+            file.write(struct.pack("q", seconds))
+        self._jumped = seconds
+
+    def is_seen_by(self, service: Service) -> bool:
+        """Whether the service's answers come to be dated accordingly; uvicorn sets the date once a second."""
+        until = time.monotonic() + SEEN_SECONDS
+        while time.monotonic() < until:
+            date = parsedate_to_datetime(service.client.get("/health/live").headers["date"])
+            if abs(date.timestamp() - time.time() - self._jumped) < SEEN_SECONDS:
+                return True
+            time.sleep(0.1)
+        return False

@@ -1,0 +1,162 @@
+"""Every job that the service acknowledged, and what must have become of it."""
+
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import httpx
+import numpy as np
+from service import INPUTS, NOTEBOOK, Service
+
+from app.errors import ModelFileInvalid
+from app.registry.model_card import ModelCard
+from app.registry.version_file import Version, read
+from chaos.violation import Violation, demand
+
+ACKNOWLEDGE_SECONDS = 30.0
+END_SECONDS = 150.0
+CLEAN_SECONDS = 30.0  # a cancelled job's rows go when its trainer notices, or the next one starts
+POLL_SECONDS = 0.05
+
+Promote = Literal["always", "never"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How a job must end, and the slope by which its version is known; None where any version will do."""
+
+    end: str
+    slope: int | None = None
+
+
+class Ledger:
+    """Asks for trainings, each of a linear function of its own, and follows them up."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._open: dict[str, Asked] = {}
+        self._slope = 0
+        self.closed = 0
+        self.orphans = 0  # uploads whose request was cut off before their job was recorded; they are removed in an hour
+
+    def fit(self, promote: Promote = "never") -> str:
+        """A job that must succeed, with a version that predicts like no other."""
+        self._slope += 1
+        rows = np.array(INPUTS)
+        targets = rows @ _weights(self._slope).T + self._slope
+        body = {"instances": INPUTS, "targets": targets.tolist(), "promote": promote}
+        return self._acknowledged(Asked("succeeded", self._slope), body)
+
+    def descend(self, epochs: int, promote: Promote = "never") -> str:
+        """A job that takes its time, and checkpoints."""
+        solver = {"kind": "gradient_descent", "epochs": epochs, "learning_rate": 1e-4}
+        return self._acknowledged(Asked("succeeded"), {**NOTEBOOK, "solver": solver, "promote": promote})
+
+    def diverge(self) -> str:
+        """A job that must fail."""
+        solver = {"kind": "gradient_descent", "epochs": 1000, "learning_rate": 100.0}
+        return self._acknowledged(Asked("failed"), {**NOTEBOOK, "solver": solver})
+
+    def cancel(self, job: str) -> None:
+        answer = self._until_answered("POST", f"/jobs/{job}/cancel")
+        if answer.status_code == httpx.codes.OK:
+            self._open[job] = Asked("cancelled")
+
+    def excuse(self, job: str) -> None:
+        """This job may end in any way, as long as it ends."""
+        self._open[job] = Asked("any")
+
+    def expect_failure(self, job: str) -> None:
+        """This job cannot succeed as things are now."""
+        self._open[job] = Asked("failed")
+
+    def settle(self) -> None:
+        """Wait until every job has ended. Raises Violation for one that is lost, or ended as it must not."""
+        until = time.monotonic() + END_SECONDS
+        versions = audit(self._service.models)
+        for job, asked in self._open.items():
+            found = self._end_of(job, until)
+            status = found["status"]
+            demand(asked.end in (status, "any"), f"job {job} {status}, and should have {asked.end}: {found['error']}")
+            if status == "succeeded":
+                if found["version"] not in versions:
+                    versions = audit(self._service.models)
+                _check_version(job, asked, versions.get(found["version"]))
+        audit(self._service.models)
+        self.closed += len(self._open)
+        self._open.clear()
+        self._check_spool()
+
+    def _check_spool(self) -> None:
+        until = time.monotonic() + CLEAN_SECONDS
+        while (left := len(list((self._service.state / "spool").glob("*")))) > self.orphans:
+            demand(time.monotonic() < until, f"{left} uploads are left, though every job has ended")
+            time.sleep(POLL_SECONDS)
+
+    def _acknowledged(self, asked: Asked, body: dict[str, Any]) -> str:
+        key = uuid.uuid4().hex  # so that to ask again is to ask for the same job
+        answer = self._until_answered("POST", "/train", json=body, headers={"Idempotency-Key": key})
+        demand(answer.status_code == httpx.codes.ACCEPTED, f"training refused: {answer.status_code} {answer.text}")
+        job = str(answer.json()["id"])
+        self._open[job] = asked
+        return job
+
+    def _end_of(self, job: str, until: float) -> dict[str, Any]:
+        while True:
+            answer = self._until_answered("GET", f"/jobs/{job}")
+            demand(answer.status_code == httpx.codes.OK, f"job {job} is lost: {answer.status_code} {answer.text}")
+            found: dict[str, Any] = answer.json()
+            if found["finished_at"] and found["status"] in ("succeeded", "failed", "cancelled"):
+                return found
+            demand(time.monotonic() < until, f"job {job} has not ended, it is still {found['status']}")
+            time.sleep(POLL_SECONDS)
+
+    def _until_answered(self, method: str, path: str, **request: Any) -> httpx.Response:
+        """The answer, if need be from another worker than the one that was killed."""
+        until = time.monotonic() + ACKNOWLEDGE_SECONDS
+        while True:
+            try:
+                return self._service.client.request(method, path, **request)
+            except httpx.TransportError as error:
+                if time.monotonic() > until:
+                    raise Violation(f"{method} {path} is not answered: {error!r}") from None
+                time.sleep(POLL_SECONDS)
+
+
+def audit(models: Path, model: str = "crop-yield") -> dict[int, Version]:
+    """All versions. Raises Violation where one is corrupt, misnamed, or published twice."""
+    found: dict[int, Version] = {}
+    publications: dict[tuple[str, str], str] = {}
+    for path in sorted((models / model).glob("*.safetensors")):
+        try:
+            version = read(path)
+        except ModelFileInvalid as error:
+            raise Violation(f"corrupt version: {error}") from None
+        card = version.card
+        demand(card.version == int(path.stem), f"{path.name} says that it is version {card.version}")
+        for kind, name in _origin(card):
+            twin = publications.setdefault((kind, name), path.name)
+            demand(twin == path.name, f"{twin} and {path.name} are the same {kind}, published twice")
+        found[card.version] = version
+    current = (models / model / "current").readlink()
+    demand((models / model / current).is_file(), f"current points to {current}, which is not there")
+    return found
+
+
+def _origin(card: ModelCard) -> list[tuple[str, str]]:
+    return [(kind, name) for kind, name in (("upload", card.upload), ("job", card.job)) if name is not None]
+
+
+def _check_version(job: str, asked: Asked, version: Version | None) -> None:
+    if version is None:
+        raise Violation(f"the version of job {job} is not there")
+    demand(version.card.job == job, f"version {version.card.version} of job {job} is another's: {version.card.job}'s")
+    if asked.slope is not None:
+        right = np.allclose(version.model.weights, _weights(asked.slope), rtol=1e-6, atol=1e-6)
+        demand(right, f"version {version.card.version} of job {job} has other weights than its rows")
+
+
+def _weights(slope: int) -> "np.ndarray[Any, np.dtype[np.float64]]":
+    return np.array([[1.0 + slope, 2.0, -1.0], [3.0, -float(slope), 1.0]])

@@ -1,0 +1,85 @@
+"""A service set up to be hurt."""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from service import ROOT, Service
+
+from app.failpoints import Step
+from chaos.ledger import Ledger
+from chaos.violation import Violation, demand
+
+WORKERS = 4
+HAPPEN_SECONDS = 60.0
+POLL_SECONDS = 0.01
+
+
+class Stage:
+    """A service of four workers with failpoints and a ledger; ended with its block, however that ends."""
+
+    def __init__(self, folder: Path, root: Path = ROOT, **environment: str) -> None:
+        """The code in `root` runs: this tree's, or a copy with a planted bug."""
+        self.failpoints = folder / "failpoints"
+        self.failpoints.mkdir(parents=True)
+        environment |= {"CHAOS_FAILPOINTS": str(self.failpoints)}
+        self.service = Service(folder, workers=WORKERS, root=root, environment=environment)
+        self.ledger = Ledger(self.service)
+        self.ready_seconds: list[float] = []  # from each start to the first answer
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.service.kill()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.service.pid, signal.SIGCONT)
+        self.service.kill()
+
+    def start(self) -> None:
+        started = time.monotonic()
+        self.service.start()
+        self.ready_seconds.append(time.monotonic() - started)
+
+    @property
+    def port(self) -> int:
+        return int(self.service.url.rpartition(":")[2])
+
+    def arm(self, step: Step, action: signal.Signals = signal.SIGKILL) -> None:
+        (self.failpoints / f"{step}.reached").unlink(missing_ok=True)
+        hidden = self.failpoints / f".{step}"
+        hidden.write_text(action.name)
+        hidden.rename(self.failpoints / step)
+
+    def reached(self, step: Step) -> None:
+        """Wait for a process to reach an armed step."""
+        self.wait_for((self.failpoints / f"{step}.reached").exists, f"the step {step} was not reached")
+
+    def wait_for(self, happened: Callable[[], bool], otherwise: str) -> None:
+        until = time.monotonic() + HAPPEN_SECONDS
+        while not happened():
+            demand(time.monotonic() < until, otherwise)
+            time.sleep(POLL_SECONDS)
+
+    def all_workers(self) -> None:
+        """Wait until as many workers live as should."""
+        self.wait_for(lambda: len(self.service.web_workers()) == WORKERS, "a killed worker was not replaced")
+
+    def trainer(self) -> int:
+        """The trainer's process id, once there is one. Raises Violation where there are two."""
+        self.wait_for(lambda: bool(self.service.trainers()), "there is no trainer")
+        return self.the_trainer() or self.trainer()
+
+    def the_trainer(self) -> int | None:
+        trainers = self.service.trainers()
+        if len(trainers) > 1:
+            raise Violation(f"{len(trainers)} trainers at once")
+        return trainers[0] if trainers else None

@@ -1,0 +1,137 @@
+"""Predictions without pause from processes of their own; each answer is held against the version that it states.
+
+Started by `Traffic` as `python -m chaos.traffic PORT MODELS LINES PAUSE`; asks until its standard input is closed.
+"""
+
+import contextlib
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+import msgspec
+from service import ROOT, Service
+
+from chaos.line import Ended, Line, Truth, Wrong
+from chaos.violation import demand
+
+PROCESSES = 2
+LINES = 4  # of each process
+REFUSED_PAUSE = 0.02  # seconds
+MOST_FAILURES = 20  # that are told; all are counted
+
+
+class Tally(msgspec.Struct):
+    """What happened to the requests. Only `answered` are answers of a version that predicts just that."""
+
+    answered: int = 0
+    failed: int = 0
+    refused: int = 0  # connections that nobody took: the service is down
+    unanswered: int = 0  # new connections that ended before their first answer
+    cut: int = 0  # kept connections that ended instead of an answer
+    seconds: float = 0.0
+    failures: list[str] = []
+    versions: set[int] = set()
+
+    def add(self, other: "Tally") -> None:
+        for name in ("answered", "failed", "refused", "unanswered", "cut"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.seconds = max(self.seconds, other.seconds)
+        self.failures = [*self.failures, *other.failures][:MOST_FAILURES]
+        self.versions |= other.versions
+
+
+class Traffic:
+    """Runs as long as its block."""
+
+    def __init__(self, service: Service, *, pause: float = 0.0) -> None:
+        """`pause` is in seconds, before each process asks again on all its lines."""
+        port = service.url.rpartition(":")[2]
+        self._command = [sys.executable, "-m", "chaos.traffic", port, str(service.models), str(LINES), str(pause)]
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self.tally = Tally()
+
+    def __enter__(self) -> Self:
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "tests")])}
+        for _ in range(PROCESSES):
+            process = subprocess.Popen(
+                self._command, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
+            self._processes.append(process)
+        for process in self._processes:
+            assert process.stdout is not None
+            process.stdout.readline()  # it asks
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            assert process.stdin is not None
+            process.stdin.close()
+        for process in self._processes:
+            assert process.stdout is not None
+            with process, contextlib.closing(process.stdout):
+                self.tally.add(msgspec.json.decode(process.stdout.read(), type=Tally))
+
+    def judge(self, *, floor: float, killed: int = 0, stopped: int = 0, down: bool = False) -> Tally:
+        """Raises Violation unless all was answered, apart from the connections of so many killed workers.
+
+        `stopped` is how often the service was told to stop, which may leave a new connection without an answer.
+        """
+        tally = self.tally
+        rate = tally.answered / tally.seconds
+        demand(rate >= floor, f"the run does not count: {rate:.0f} predictions a second, where {floor:.0f} are the floor")
+        demand(tally.failed == 0, f"{tally.failed} predictions failed, as: {tally.failures}")
+        most = PROCESSES * LINES
+        demand(tally.cut <= killed * most, f"{tally.cut} connections cut, with {killed} workers killed")
+        demand(
+            tally.unanswered <= (killed + stopped) * most,
+            f"{tally.unanswered} new connections without an answer, with {killed} workers killed and {stopped} stops",
+        )
+        demand(down or tally.refused == 0, f"{tally.refused} connections refused")
+        return tally
+
+
+def ask(lines: list[Line], pause: float) -> Tally:
+    """Ask on all lines, again and again, until standard input ends."""
+    tally = Tally()
+    started = time.monotonic()
+    while not select.select([sys.stdin], [], [], pause)[0]:
+        asked = [line for line in lines if _counted(tally, line.ask)]
+        for line in asked:
+            if _counted(tally, lambda line=line: tally.versions.add(line.hear())):  # type: ignore[misc]
+                tally.answered += 1
+    tally.seconds = time.monotonic() - started
+    return tally
+
+
+def _counted(tally: Tally, act: Callable[[], None]) -> bool:
+    """Whether it went well; if not, it is counted under what happened."""
+    try:
+        act()
+    except Wrong as wrong:
+        tally.failed += 1
+        tally.failures = [*tally.failures, str(wrong)][:MOST_FAILURES]
+    except Ended as ended:
+        setattr(tally, ended.how, getattr(tally, ended.how) + 1)
+        if ended.how == "refused":
+            time.sleep(REFUSED_PAUSE)
+    else:
+        return True
+    return False
+
+
+def main(port: str, models: str, lines: str, pause: str) -> None:
+    truth = Truth(Path(models))
+    connections = [Line(int(port), truth) for _ in range(int(lines))]
+    sys.stdout.write("\n")
+    sys.stdout.flush()
+    tally = ask(connections, float(pause))
+    sys.stdout.buffer.write(msgspec.json.encode(tally))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
