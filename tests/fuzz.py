@@ -3,6 +3,7 @@
 `python tests/fuzz.py CASES SEED` goes on until at least so many requests have been made.
 """
 
+import hashlib
 import re
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import httpx
 from service import ROOT, Service
 
+KEY = {"X-API-Key": "fuzz"}
 CASES = 100_000
 EXAMPLES = 2_000  # of each operation in one round
 CANCEL_SECONDS = 0.2
@@ -25,6 +27,7 @@ def fuzz(service: Service, examples: int, seed: int) -> tuple[int, int, str]:
     canceller.start()
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{service.url}/openapi.json"]
     command += ["--max-examples", str(examples), "--seed", str(seed)]
+    command += [word for name, value in KEY.items() for word in ("--header", f"{name}: {value}")]
     command += ["--continue-on-failure", "--suppress-health-check", "all", "--warnings", "off"]
     try:
         ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -37,13 +40,15 @@ def fuzz(service: Service, examples: int, seed: int) -> tuple[int, int, str]:
 
 
 def start(folder: Path) -> Service:
-    """A service that keeps no request waiting for a job."""
-    return Service(folder, max_wait_seconds="0.1", max_queued_jobs="50").start()
+    """A service that keeps no request waiting for a job, and asks for a key."""
+    keys = folder / "keys"
+    keys.write_text(f"fuzz admin {hashlib.sha256(KEY['X-API-Key'].encode()).hexdigest()}\n")
+    return Service(folder, max_wait_seconds="0.1", max_queued_jobs="50", api_keys=str(keys)).start()
 
 
 def _cancel_jobs(service: Service, done: threading.Event) -> None:
     """Make room in the queue, and let those go that follow a job."""
-    with httpx.Client(base_url=service.url, timeout=60) as client:
+    with httpx.Client(base_url=service.url, headers=KEY, timeout=60) as client:
         while not done.wait(CANCEL_SECONDS):
             for status in ("queued", "running"):
                 for job in client.get("/jobs", params={"status": status, "limit": 200}).json()["items"]:
