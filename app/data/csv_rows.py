@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BLOCK_BYTES = 1 << 20  # a row has to fit into one
+LINE_BYTES = 1 << 12
 PIECE_BYTES = 1 << 21  # parsed by one thread at a time
 
 
@@ -115,8 +116,12 @@ def _cuts(file: BinaryIO, start: int) -> Iterator[int]:
     while start < size:
         start += PIECE_BYTES
         if start < size:
-            newline = _read_at(file, start, start + BLOCK_BYTES).find(b"\n")
-            if newline < 0 and start + BLOCK_BYTES < size:
+            # Most rows are short; one that is not has to fit into a block all the same.
+            for most in (LINE_BYTES, BLOCK_BYTES):
+                newline = _read_at(file, start, start + most).find(b"\n")
+                if newline >= 0 or start + most >= size:
+                    break
+            else:
                 raise _UnusualError
             start = size if newline < 0 else start + newline + 1
         yield min(start, size)
