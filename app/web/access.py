@@ -140,7 +140,9 @@ def _why_not_local(scope: Scope) -> str | None:
     if not _is_loopback(scope["client"][0] if scope["client"] else ""):
         return "this request comes from another one"
     headers: dict[bytes, bytes] = dict(scope["headers"])
-    if any(name in _PROXY_HEADERS or name.startswith(b"x-forwarded") for name in headers):
+    # Proxies that add no header mostly speak the old protocol to what is behind them.
+    is_old = scope.get("http_version") == "1.0"
+    if is_old or any(name in _PROXY_HEADERS or name.startswith(b"x-forwarded") for name in headers):
         return "this request comes through a proxy"
     # A web page of somebody else's, opened on this machine, is not this machine: neither with a name of its own that
     # points here, nor as itself.

@@ -198,9 +198,12 @@ def test_a_file_that_changes_is_read_again(tmp_path: Path, caplog: pytest.LogCap
 LOCAL = [(b"host", b"127.0.0.1:8000")]
 
 
-def why_refused(client: tuple[str, int] | None, headers: list[tuple[bytes, bytes]]) -> str | None:
+def why_refused(
+    client: tuple[str, int] | None, headers: list[tuple[bytes, bytes]], http_version: str = "1.1"
+) -> str | None:
+    scope = {"type": "http", "client": client, "headers": headers, "http_version": http_version}
     try:
-        Access(None).check({"type": "http", "client": client, "headers": headers}, Right.TRAIN)
+        Access(None).check(scope, Right.TRAIN)
     except Forbidden as error:
         return error.message.partition("; ")[2]
     return None
@@ -220,6 +223,10 @@ def test_without_keys_another_machine_changes_nothing(client: tuple[str, int] | 
 @pytest.mark.parametrize("name", [b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-proto", b"x-real-ip"])
 def test_without_keys_a_proxy_is_another_machine(name: bytes) -> None:
     assert why_refused(("127.0.0.1", 5), [*LOCAL, (name, b"127.0.0.1")]) == "this request comes through a proxy."
+
+
+def test_without_keys_the_old_protocol_is_taken_for_a_proxy_that_adds_no_header() -> None:
+    assert why_refused(("127.0.0.1", 5), LOCAL, http_version="1.0") == "this request comes through a proxy."
 
 
 @pytest.mark.parametrize(
