@@ -30,6 +30,7 @@ from app.jobs.training_request import TrainingRequest
 
 # A job waits half of this on average; the trainer idles at 1.5 % of a core.
 POLL_SECONDS = 0.4
+SETTLED_SECONDS = 1.0  # after which a cancelling stands
 PRUNE_SECONDS = 60.0
 PRUNED_AT_ONCE = 500
 ENDED = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
@@ -100,9 +101,14 @@ def _register(workshop: Workshop, traffic: Traffic, attempts: Attempts, seconds:
             if result["promote"]:
                 promote(request, result["version"])
         except JobFailed:
-            _clean(workshop, request)  # its end is recorded with the step, so that it needs the rows no more
+            _clean(workshop, DBOS.workflow_id, request)  # its end is recorded with the step: it needs the rows no more
             raise
-        _clean(workshop, request)
+        except dbos_errors.DBOSWorkflowCancelledError:
+            # One that came too late is taken back at once, and the rows may be needed after all.
+            cancelled = (workshop, DBOS.workflow_id, request)
+            threading.Timer(SETTLED_SECONDS, _clean_if_cancelled, cancelled).start()
+            raise
+        _clean(workshop, DBOS.workflow_id, request)
         return result
 
 
@@ -119,7 +125,7 @@ def _publish(
     except (JobCancelled, dbos_errors.DBOSWorkflowConflictIDError):
         # The second is raised where progress was to be recorded for a job that is no longer ours to record.
         if _is_cancelled(job):
-            _clean(workshop, request)
+            _clean(workshop, job, request)
             _log.info("job cancelled", extra={"job": job})
         raise dbos_errors.DBOSWorkflowCancelledError(f"job {job} was cancelled") from None
     except LinserveError as error:
@@ -144,10 +150,15 @@ def _promote(workshop: Workshop, request: dict[str, Any], version: int) -> None:
         raise _failed(DBOS.workflow_id, error, version) from None
 
 
-def _clean(workshop: Workshop, request: dict[str, Any]) -> None:
+def _clean(workshop: Workshop, job: str | None, request: dict[str, Any]) -> None:
+    assert job is not None
     workshop.spool.remove(request["upload"])
-    assert DBOS.workflow_id is not None
-    workshop.checkpoint(DBOS.workflow_id).unlink(missing_ok=True)
+    workshop.checkpoint(job).unlink(missing_ok=True)
+
+
+def _clean_if_cancelled(workshop: Workshop, job: str, request: dict[str, Any]) -> None:
+    if _is_cancelled(job):
+        _clean(workshop, job, request)
 
 
 def _failed(job: str | None, error: LinserveError, version: int | None = None) -> JobFailed:
