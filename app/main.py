@@ -69,6 +69,7 @@ def create_app() -> FastAPI:
         version=version("linserve"),
         lifespan=_lifespan,
         docs_url=None,
+        redirect_slashes=False,  # the redirect would go to whatever host the caller names
         redoc_url=None,
         generate_unique_id_function=_operation_id,
         # Looked for anew in every request otherwise; metrics are ours.
@@ -158,6 +159,9 @@ def _told_of_stopping(stopping: asyncio.Event, drain_seconds: float) -> Iterator
         yield
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    # A closed terminal ends the service as properly as the others, unless it was started not to heed that.
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        before[signal.SIGHUP] = before[signal.SIGTERM]
 
     def stop(number: int, frame: FrameType | None) -> None:
         handler = before[signal.Signals(number)]
@@ -174,7 +178,7 @@ def _told_of_stopping(stopping: asyncio.Event, drain_seconds: float) -> Iterator
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGHUP else handler)
 
 
 def _operation_id(route: APIRoute) -> str:

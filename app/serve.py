@@ -15,6 +15,7 @@ DEFAULTS = {
     "HTTP": "app.web.connection:Connection",
     "LOG_CONFIG": str(files("app").joinpath("logging.json")),
     "SERVER_HEADER": "false",
+    "WS": "none",
     "TIMEOUT_GRACEFUL_SHUTDOWN": "10",  # seconds
 }
 

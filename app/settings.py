@@ -1,6 +1,7 @@
 """Every setting: its unit, default and meaning. Read by the doors alone and handed down."""
 
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +13,8 @@ from app.registry.names import MODEL_NAME
 MEBIBYTE = 1 << 20
 GIBIBYTE = 1 << 30
 PREFIX = "LINSERVE_"
+# What Kubernetes tells every pod beside a Service that is called linserve.
+KUBERNETES_OWN = re.compile("LINSERVE_(SERVICE_(HOST|PORT.*)|PORT(_.*)?)")
 PARENT = "LINSERVE_PARENT"  # no setting: tells an embedded trainer whose it is
 
 
@@ -99,7 +102,8 @@ def load() -> Settings:
     Raises ValueError, in a sentence for the operator, for a value that does not fit or a variable that is none of ours.
     """
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | {PARENT}
-    unknown = sorted(name for name in os.environ if name.startswith(PREFIX) and name not in known)
+    given = (name for name in os.environ if name.startswith(PREFIX) and not KUBERNETES_OWN.fullmatch(name))
+    unknown = sorted(name for name in given if name not in known)
     if unknown:
         raise ValueError(f"{', '.join(unknown)}: there is no such setting; there are {', '.join(sorted(known))}.")
     try:

@@ -70,7 +70,8 @@ def without_kept(rows: Sequence[Any], keep: Sequence[str], pointer: str) -> Sequ
     ]
     if details:
         raise InvalidInput("Not all rows have the columns to keep.", details[:MAX_DETAILS])
-    return [{name: value for name, value in row.items() if name not in keep} for row in rows]
+    kept = set(keep)
+    return [{name: value for name, value in row.items() if name not in kept} for row in rows]
 
 
 def kept_columns(rows: Sequence[dict[str, Any]], keep: Sequence[str]) -> "pa.RecordBatch | None":

@@ -72,8 +72,9 @@ def check(values: Array, columns: Columns, first_row: int) -> None:
 
 def check_names(present: Sequence[str], columns: Columns) -> None:
     """Raises InvalidInput unless all columns that are wanted are there and, where only they may be, no others."""
-    wanted = [*columns.numbers, *columns.keep]
-    missing = [name for name in wanted if name not in present]
+    wanted = dict.fromkeys([*columns.numbers, *columns.keep])
+    there = set(present)
+    missing = [name for name in wanted if name not in there]
     if missing:
         raise InvalidInput("Columns are missing.", [Detail(f'No column "{name}".', row=1) for name in missing[:20]])
     others = sum(name not in wanted for name in present)

@@ -37,20 +37,28 @@ class Supervisor:
         self._thread.join()
 
     def _run(self) -> None:
-        self._lock.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock.open("a") as file:
-            while not self._acquire(file.fileno()):
-                if self._stop.wait(WAIT_SECONDS):
-                    return
-            pause = 0.0
-            while not self._stop.wait(pause):
-                started = time.monotonic()
-                try:
-                    self._supervise(file.fileno())
-                except OSError as error:  # no memory or no process to be had; that passes
-                    _log.error("trainer not started", extra={"reason": str(error)})
-                short = time.monotonic() - started < HEALTHY_SECONDS
-                pause = min(max(2 * pause, WAIT_SECONDS), MOST_PAUSE_SECONDS) if short else 0.0
+        while not self._stop.is_set():
+            try:
+                self._lock.parent.mkdir(parents=True, exist_ok=True)
+                with self._lock.open("a") as file:
+                    self._keep_running(file.fileno())
+            except OSError as error:  # the folder cannot be written; that may pass
+                _log.error("trainer not started", extra={"reason": str(error)})
+                self._stop.wait(MOST_PAUSE_SECONDS)
+
+    def _keep_running(self, lock: int) -> None:
+        while not self._acquire(lock):
+            if self._stop.wait(WAIT_SECONDS):
+                return
+        pause = 0.0
+        while not self._stop.wait(pause):
+            started = time.monotonic()
+            try:
+                self._supervise(lock)
+            except OSError as error:  # no memory or no process to be had; that passes
+                _log.error("trainer not started", extra={"reason": str(error)})
+            short = time.monotonic() - started < HEALTHY_SECONDS
+            pause = min(max(2 * pause, WAIT_SECONDS), MOST_PAUSE_SECONDS) if short else 0.0
 
     @staticmethod
     def _acquire(descriptor: int) -> bool:

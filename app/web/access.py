@@ -21,7 +21,7 @@ _LINE = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,64})\s+(?P<rights>[a-z,]+)\s+(?P<
 _LOCAL_HOST = re.compile(
     rb"(?:localhost|(?:[a-z0-9-]+\.)+localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d+)?", re.IGNORECASE
 )
-_PROXY_HEADERS = {b"forwarded", b"via", b"x-real-ip"}
+_PROXY_HEADERS = {b"forwarded", b"via", b"x-real-ip", b"x-client-ip", b"true-client-ip", b"cf-connecting-ip"}
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class Access:
 
     def _key_in(self, headers: Headers) -> Key | None:
         given = [secret for name, value in headers if (secret := _secret(name, value)) is not None]
-        if len(given) != 1:
+        if len(given) != 1 or not given[0]:
             return None
         digest = hashlib.sha256(given[0]).digest()
         found = None
@@ -94,14 +94,16 @@ class Access:
         assert self._path is not None
         try:
             state = _state_of(self._path)
-            if state != self._state:
-                self._state = state
+        except OSError:
+            state = ()
+        if state != self._state:
+            self._state = state
+            try:
                 self._keys = parse_keys(self._path.read_text())
-                _log.info("API keys read", extra={"keys": [key.name for key in self._keys]})
-        except (OSError, ValueError) as error:
-            if self._state:
-                self._state = ()
+            except (OSError, ValueError) as error:
                 _log.error("API keys not read, those of before hold", extra={"reason": str(error)})
+            else:
+                _log.info("API keys read", extra={"keys": [key.name for key in self._keys]})
         return self._keys
 
 
@@ -120,6 +122,8 @@ def parse_keys(text: str) -> tuple[Key, ...]:
         if match is None or not scopes <= SCOPES:
             raise ValueError(f"Line {number}: expected a name, scopes of {','.join(sorted(SCOPES))}, and a SHA-256.")
         digest = bytes.fromhex(match["digest"])
+        if digest == hashlib.sha256().digest():
+            raise ValueError(f"Line {number}: this is the SHA-256 of nothing; the key was empty.")
         if match["name"] in keys or any(key.digest == digest for key in keys.values()):
             raise ValueError(f"Line {number}: the name or the key stands in another line already.")
         keys[match["name"]] = Key(match["name"], digest, frozenset(map(Right, scopes)))

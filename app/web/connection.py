@@ -21,6 +21,7 @@ MOST_TARGET_BYTES = 8 << 10
 MOST_HEAD_BYTES = 32 << 10
 MOST_HEADERS = 100
 LEAST_BYTES_A_SECOND = 10_000  # of a body, on average, once its first seconds are over
+SLICE_BYTES = 16 << 10  # that are parsed at once, so that few requests wait behind one that is being answered
 CHECK_SECONDS = 1.0  # between looks at a connection's deadline
 SPARE_CONNECTIONS = 256  # beyond the limit, for probes and for the news that there are too many
 LAST_SECONDS = 1.0  # in which a stopping worker still answers a request on a connection that was idle
@@ -67,9 +68,12 @@ class Connection(HttpToolsProtocol):
         self._expected = _Expected.HEADERS
         self._since = 0.0  # by time.perf_counter
         self._stalled: float | None = None  # since when the caller does not take its answer
+        self._held = bytearray()  # what came behind a request that is being answered
+        self._refused: _Refused | None = None  # to be said after what is being answered
         # Of the request that is coming:
         self._head_bytes = 0
         self._body_bytes = 0
+        self._between_bytes = 0  # since there was some of the body: of chunks' extensions, or of trailers
         self._hosts = 0
         self._ordinary: bytes | None = None  # its id, if it is ordinary so far
         self._body: list[bytes] = []
@@ -91,6 +95,32 @@ class Connection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
+        if self._must_hold():
+            self._hold(data)
+        elif len(data) <= SLICE_BYTES:
+            self._feed(data)
+        else:
+            self._feed_slices(data)
+
+    def _feed_slices(self, data: bytes) -> None:
+        """Feed the parser bit by bit, and stop where a request has to be answered before the next is looked at."""
+        view = memoryview(data)
+        for start in range(0, len(data), SLICE_BYTES):
+            if self._must_hold():
+                self._hold(view[start:])
+                return
+            self._feed(view[start : start + SLICE_BYTES])
+
+    def _must_hold(self) -> bool:
+        """Whether an earlier request is still to be answered, or nothing is to be read any more."""
+        return self._refused is not None or bool(self.pipeline) or (self._is_answering() and not self.cycle.more_body)
+
+    def _hold(self, data: bytes | memoryview) -> None:
+        self.flow.pause_reading()
+        if self._refused is None:
+            self._held += data
+
+    def _feed(self, data: bytes | memoryview) -> None:
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -108,12 +138,16 @@ class Connection(HttpToolsProtocol):
                 self._head_bytes += len(data)
                 if self._head_bytes > 2 * MOST_HEAD_BYTES:
                     self._refuse(self._too_large())
+            elif self._expected is _Expected.BODY:
+                self._between_bytes += len(data)
+                if self._between_bytes > 2 * MOST_HEAD_BYTES:
+                    self._refuse(self._too_large())
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._expected = _Expected.HEADERS
         self._since = time.perf_counter()
-        self._head_bytes = self._body_bytes = self._hosts = 0
+        self._head_bytes = self._body_bytes = self._between_bytes = self._hosts = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._expected is not _Expected.HEADERS:
@@ -163,6 +197,7 @@ class Connection(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
+        self._between_bytes = 0
         if self._ordinary is None:
             super().on_body(body)
             return
@@ -188,7 +223,21 @@ class Connection(HttpToolsProtocol):
         if self._expected is _Expected.NOTHING:
             self._expected = _Expected.REQUEST
             self._since = time.perf_counter()
+        is_last = not self.pipeline
         super().on_response_complete()
+        if self.transport.is_closing():
+            return
+        if self._refused is not None:
+            if is_last:
+                self._say(self._refused)
+        elif self._held and not self._must_hold():
+            held, self._held = bytes(self._held), bytearray()
+            self.data_received(held)
+        elif self.pipeline:
+            self.flow.pause_reading()
+
+    def _should_upgrade_to_ws(self) -> bool:
+        return False
 
     def shutdown(self) -> None:
         """A request under way is still answered, and so is one on its way: closing at once would lose it."""
@@ -230,6 +279,8 @@ class Connection(HttpToolsProtocol):
         waited = time.perf_counter() - self._since
         if self._stalled is not None and time.perf_counter() - self._stalled > limits.body_seconds:
             self.transport.abort()
+        elif self._refused is not None:
+            pass  # it is said as soon as the answers before it are
         elif self._expected is _Expected.REQUEST and waited > self.timeout_keep_alive:
             self.transport.close()
         elif self._expected is _Expected.HEADERS and waited > (
@@ -248,23 +299,33 @@ class Connection(HttpToolsProtocol):
             self._watching = self.loop.call_later(CHECK_SECONDS, self._watch)
 
     def _refuse(self, refused: _Refused) -> None:
-        """Answer with a problem, where it can be told from another answer, and close."""
+        """Say what is wrong with the request that is coming, after the answers to those before it, and close."""
         self._ordinary = None
-        if self._is_answering() and not self.cycle.more_body:
-            # This request came too early, behind one that is still being answered.
-            self.cycle.keep_alive = False
-            self.pipeline.clear()
-            self.transport.pause_reading()
-            return
-        if not self._is_answering() or not self.cycle.response_started:
-            identity = new_id()
-            token = request_id.set(identity.decode())
-            answer = refusal(refused.status, refused.name, refused.detail)
-            request_id.reset(token)
-            self._services.metrics.answered("other", "none", refused.status, 0.0)
-            said = {"request_id": identity.decode(), "status": refused.status, "reason": refused.detail}
-            _log.info("refused", extra={**said, "client": self.client[0] if self.client else None})
-            self._write(answer, identity)
+        self._refused = refused
+        self._held.clear()
+        if not self._is_answering():
+            self._say(refused)
+        elif not self.cycle.more_body:
+            self.flow.pause_reading()  # it came behind others
+        elif self.pipeline:
+            self.pipeline.popleft()
+        else:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            if self.cycle.response_started:
+                self.transport.close()
+            else:
+                self._say(refused)
+
+    def _say(self, refused: _Refused) -> None:
+        identity = new_id()
+        token = request_id.set(identity.decode())
+        answer = refusal(refused.status, refused.name, refused.detail)
+        request_id.reset(token)
+        self._services.metrics.answered("other", "none", refused.status, 0.0)
+        said = {"request_id": identity.decode(), "status": refused.status, "reason": refused.detail}
+        _log.info("refused", extra={**said, "client": self.client[0] if self.client else None})
+        self._write(answer, identity)
         self.transport.close()
 
     def _write(self, answer: Response, identity: bytes) -> None:

@@ -1,5 +1,6 @@
 """Around every request: its id, its line in the log, its place in the metrics; and what happens to faults of ours."""
 
+import asyncio
 import logging
 import random
 import re
@@ -9,7 +10,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.logs import request_id
-from app.web.errors import server_error
+from app.web.errors import refusal, server_error
 from app.web.services import Services
 
 OK = 200
@@ -56,6 +57,9 @@ class RequestContext:
 
         try:
             await self.app(scope, receive, send_with_id)
+        except asyncio.CancelledError:  # the service stops, and waited for as long as it does
+            if status == 0:
+                await refusal(503, "Unavailable", "The service is stopping.")(scope, receive, send_with_id)
         except Exception:
             _log.exception("request failed")
             if status == 0:

@@ -83,6 +83,13 @@ def ask(service: Service, *pieces: bytes) -> Answer | None:
         return answer_on(connection)
 
 
+def received_to_the_end(connection: socket.socket) -> bytes:
+    received = b""
+    while part := connection.recv(1 << 20):
+        received += part
+    return received
+
+
 def is_closed(connection: socket.socket) -> bool:
     try:
         return connection.recv(1) == b""
@@ -186,7 +193,7 @@ def test_an_answer_under_way_is_not_cut_by_what_comes_after_it(service: Service)
         assert answer is not None
         assert answer.status == 200
         assert len(json.loads(answer.body)["predictions"]) == 5000
-        assert is_closed(connection)
+        assert received_to_the_end(connection).startswith(b"HTTP/1.1 400 ")
 
 
 def test_a_million_chunks_of_one_byte_take_no_memory(service: Service) -> None:
@@ -310,3 +317,49 @@ def test_refusals_are_logged_and_counted(service: Service) -> None:
     assert answer.headers["x-request-id"] in service.log.read_text()
     metrics = httpx.get(f"{service.url}/metrics").text
     assert 'linserve_requests_total{method="other",route="none",status="400"}' in metrics
+
+
+def test_requests_without_end_that_come_at_once_wait_outside(service: Service) -> None:
+    service.client.get("/jobs")
+    before = peak_memory(service)
+    with connected(service) as connection:
+        connection.settimeout(0.5)
+        with contextlib.suppress(TimeoutError):
+            for _ in range(2000):  # 100 MB, and nobody reads an answer
+                connection.sendall(PROBE * 1000)
+        assert peak_memory(service) - before < 16 << 20
+        assert service.client.get("/health/live").status_code == httpx.codes.OK
+
+
+def test_all_of_many_requests_that_come_at_once_are_answered(service: Service) -> None:
+    with connected(service) as connection:
+        connection.sendall(PROBE * 3000 + PROBE.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n"))
+        received = received_to_the_end(connection)
+    assert received.count(b"HTTP/1.1 200 OK") == 3001
+    assert received.count(b'{"status":"live"}') == 3001
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_answers_come_before_the_refusal_of_what_came_after_their_requests(service: Service, count: int) -> None:
+    broken = CHUNKED + b"\r\nno length\r\n"
+    for last in (b"nonsense\r\n\r\n", broken):
+        with connected(service) as connection:
+            connection.sendall(PROBE * count + GOOD + last)
+            received = received_to_the_end(connection)
+        assert received.count(b"HTTP/1.1 200 OK") == count + 1
+        assert received.count(b"HTTP/1.1 400 Bad Request") == 1
+        assert received.rindex(b"200 OK") < received.rindex(b"400 Bad Request")
+
+
+@pytest.mark.parametrize("part", [b"0\r\nx: " + b"x" * 200_000, b"1;" + b"x" * 200_000])
+def test_trailers_and_extensions_without_end_are_refused(service: Service, part: bytes) -> None:
+    answer = ask(service, CHUNKED + b"\r\n" + part)
+    assert answer is not None
+    assert answer.status == 431
+
+
+def test_nothing_is_upgraded_to_a_websocket(service: Service) -> None:
+    upgrade = b"connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+    answer = ask(service, PROBE.replace(b"host: here\r\n", b"host: here\r\n" + upgrade))
+    assert answer is not None
+    assert answer.status == 200
