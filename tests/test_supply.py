@@ -54,7 +54,7 @@ def test_the_bill_of_materials_has_the_service_and_all_that_it_needs() -> None:
 
 
 def test_an_audit_that_cannot_reach_its_service_says_so_and_fails_nothing() -> None:
-    command = [sys.executable, ROOT / "supply" / "audit.py"]
+    command = [sys.executable, str(ROOT / "supply" / "audit.py")]
     nowhere = os.environ | {"HTTPS_PROXY": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
     ended = subprocess.run(command, env=nowhere, capture_output=True, text=True, check=False)
     assert (ended.returncode, ended.stderr) == (0, "")
