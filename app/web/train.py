@@ -73,7 +73,7 @@ async def train(
         job = await run_in_threadpool(_train_from_json, found, body, job_id)
     else:
         job = await _train_from_file(found, request, bodies.FILES[kind], job_id)
-    wait = seconds_to_wait(prefer, found.limits.wait_seconds)
+    wait = _seconds_to_wait(prefer, found.limits.wait_seconds)
     job = await wait_for(found, job, wait or 0)
     headers = {"location": f"/jobs/{job.id}"}
     if wait is not None:
@@ -160,7 +160,7 @@ def _train_from_upload(
     return found.jobs.submit(request, job_id)
 
 
-def seconds_to_wait(prefer: str | None, most: float) -> float | None:
+def _seconds_to_wait(prefer: str | None, most: float) -> float | None:
     """What `Prefer: wait=N` asks for (RFC 7240), within the service's limit; None where it does not ask."""
     match = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?", prefer or "", re.IGNORECASE)
     return min(float(match[1]), most) if match else None

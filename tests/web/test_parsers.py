@@ -27,7 +27,7 @@ from app.web.compression import PIECE_BYTES, inflated
 from app.web.middleware import kept_id
 from app.web.negotiation import acceptable
 from app.web.predict_tables import FORMATS, TableOptions, options_of
-from app.web.train import seconds_to_wait
+from app.web.train import _seconds_to_wait as seconds_to_wait
 from app.web.training_options import FileOptions, TrainRequest, from_query
 
 OFFERED = tuple(FORMATS)
