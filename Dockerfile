@@ -1,6 +1,7 @@
 # syntax=docker/dockerfile:1
 
 # docker build -t linserve --build-arg TORCH_INDEX=ADDRESS .
+# docker run --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges -p 8000:8000 linserve
 # ADDRESS is that of PyTorch's own package index for the build of torch that is wanted, CPU or a version of CUDA, as
 # PyTorch's page "Start locally" names it. Without it, pip takes the package index's default build.
 FROM python:3.11-slim AS build

@@ -3,7 +3,7 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test install check fuzz bench model clean
+.PHONY: run test install check fuzz licences sbom bench model clean
 
 run: .venv/.service
 	exec .venv/bin/linserve
@@ -18,9 +18,18 @@ check: .venv/.development
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	.venv/bin/python supply/licences.py --check
+	git ls-files -z | xargs -0 .venv/bin/detect-secrets-hook --no-verify
+	.venv/bin/python supply/audit.py
 
 fuzz: .venv/.development
 	PYTHONPATH=tests .venv/bin/python tests/fuzz.py
+
+licences: .venv/.development
+	.venv/bin/python supply/licences.py
+
+sbom: .venv/.development
+	.venv/bin/python supply/sbom.py >sbom.cdx.json
 
 bench: .venv/.development
 	.venv/bin/python benchmarks/run.py
@@ -42,4 +51,4 @@ model: .venv/.service
 	touch $@
 
 clean:
-	rm -rf .venv .linserve .bench build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .schemathesis
+	rm -rf .venv sbom.cdx.json .linserve .bench build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .schemathesis

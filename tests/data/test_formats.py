@@ -1,5 +1,6 @@
 """What holds for files of every format."""
 
+import contextlib
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -120,6 +121,22 @@ def test_a_damaged_file_is_refused_or_read_but_never_anything_else(
             part.kept.to_pylist()
     except (InvalidInput, UnicodeDecodeError):
         pass
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@settings(max_examples=100, deadline=None)
+@given(noise=st.binary(max_size=40), data=st.data())
+def test_any_bytes_in_a_file_are_read_or_refused(form: FileFormat, noise: bytes, data: st.DataObject) -> None:
+    content = written(pa.table({"a": [1.0, 2.5], "word": ["x", "y"]}), form)
+    start, end = sorted(data.draw(st.tuples(*2 * [st.integers(0, len(content))])))
+    for damaged in (noise, content[:start] + noise + content[end:]):
+        with contextlib.suppress(InvalidInput, UnicodeDecodeError):
+            assert all(isinstance(name, str) for name in names_of(damaged, form))
+            for part in READERS[form](damaged, Columns(["a"], keep=["word"]), 1):
+                assert part.values.shape[1] == 1
+                assert np.isfinite(part.values).all()
+                assert part.kept is not None
+                part.kept.to_pylist()
 
 
 @pytest.mark.parametrize("form", ["arrow", "parquet"])

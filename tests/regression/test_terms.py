@@ -1,3 +1,5 @@
+from random import Random
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -43,6 +45,42 @@ def test_the_same_term_in_other_words_is_refused() -> None:
         parse_terms(["a:b^2", "b:a:b"], ("a", "b"))
 
     assert "twice" in refused.value.details[0].message
+
+
+PLAIN = st.text(st.characters(exclude_characters=":^"), min_size=1, max_size=3)
+POWERS = st.dictionaries(st.integers(0, 3), st.integers(1, 3), min_size=1)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(PLAIN, min_size=4, max_size=4, unique=True), st.lists(POWERS, min_size=1, max_size=4), st.randoms())
+def test_a_term_means_its_powers_in_whatever_order_and_words_it_is_written(
+    features: list[str], terms: list[dict[int, int]], random: Random
+) -> None:
+    written = []
+    for powers in terms:
+        parts = [features[index] for index, power in powers.items() for _ in range(power)]
+        if random.random() < 0.5:
+            parts = [f"{features[index]}^{power}" for index, power in powers.items()]
+        random.shuffle(parts)
+        written.append(":".join(parts))
+    expected = [tuple(sorted(powers.items())) for powers in terms]
+
+    if len(set(expected)) < len(expected):
+        with pytest.raises(InvalidInput):
+            parse_terms(written, features)
+    else:
+        assert parse_terms(written, features) == expected
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.text(max_size=8) | st.text("ab:^0123456789", max_size=12), max_size=5))
+def test_any_words_are_terms_or_refused_each_with_its_place(terms: list[str]) -> None:
+    try:
+        for factors in parse_terms(terms, FEATURES):
+            assert all(0 <= index < len(FEATURES) and power >= 1 for index, power in factors)
+    except InvalidInput as refused:
+        places = {detail.pointer for detail in refused.details}
+        assert places <= {f"/terms/{index}" for index in range(len(terms))}
 
 
 @settings(max_examples=30, deadline=None)

@@ -12,7 +12,10 @@ from numpy.testing import assert_array_equal
 from service import Service
 
 from app.data.json_rows import to_matrix
+from app.data.ndjson_rows import read_ndjson
+from app.data.part import Columns
 from app.data.typed_rows import RowsDecoder, to_array
+from app.errors import InvalidInput
 from app.web.bodies import decode
 from app.web.predict import LARGE_BODY, PredictRequest
 
@@ -128,3 +131,23 @@ def test_of_a_name_that_stands_twice_the_last_value_counts(service: Service) -> 
             f'{{"instances": [{{"temp": 9, {row}, "te\\u006dp": 75}}]}}',
         ):
             assert service.client.post(path, content=twice, headers=JSON).json() == once.json()
+
+
+def is_read_as_a_line(case: bytes) -> bool:
+    """Whether it is read in a line of NDJSON, in a column that nobody asked for."""
+    try:
+        list(read_ndjson(b'{"temp": 1, "other": %b}' % case, Columns(["temp"])))
+    except InvalidInput as error:
+        assert error.message == "Row 1: The line is not JSON."  # noqa: PT017 - or it is read
+        return False
+    return True
+
+
+def test_a_line_of_ndjson_is_read_or_refused_as_a_body_is_but_for_numbers_and_depth() -> None:
+    beyond_floats = {name for name in ACCEPTED_BY_CHOICE if name.endswith(("huge_exp", "overflow"))}
+    accepted = ({**ACCEPTED, **ACCEPTED_BY_CHOICE}, beyond_floats)
+    refused = ({**REFUSED, **REFUSED_BY_CHOICE, **NOT_NUMBERS}, {"structure_500_nested_arrays"})
+    for (cases, exceptions), expected in ((accepted, True), (refused, False)):
+        lines = {name: case.strip() for name, case in cases.items() if b"\n" not in case.strip()}
+        found = {name: is_read_as_a_line(line) for name, line in lines.items()}
+        assert found == {name: (name in exceptions) != expected for name in lines}

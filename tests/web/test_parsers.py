@@ -1,0 +1,244 @@
+"""Whatever stands in a header or a query is understood, or refused in a sentence; nothing else ever happens."""
+
+import asyncio
+import base64
+import contextlib
+import csv
+import gzip
+import io
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Sequence
+from itertools import pairwise
+from typing import Any
+from urllib.parse import urlencode
+
+import httpx
+import pytest
+from backports import zstd
+from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import strategies as st
+from service import Service
+from starlette.datastructures import QueryParams
+
+from app.errors import InvalidInput, MalformedBody, NotAcceptable
+from app.web.bodies import decode
+from app.web.compression import PIECE_BYTES, inflated
+from app.web.middleware import kept_id
+from app.web.negotiation import acceptable
+from app.web.predict_tables import FORMATS, TableOptions, options_of
+from app.web.train import _seconds_to_wait as seconds_to_wait
+from app.web.training_options import FileOptions, TrainRequest, from_query
+
+OFFERED = tuple(FORMATS)
+QUALITIES = st.integers(0, 1000).map(lambda thousandths: thousandths / 1000)
+RANGES = st.sampled_from([*OFFERED, "*/*", "application/*", "text/*", "image/png", "image/*"])
+NAMES = st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=1, max_size=4)
+COMPRESSED: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "zstd": zstd.compress}
+
+quick = settings(max_examples=100, deadline=None)
+
+
+# Accept
+
+
+@quick
+@given(st.text(), st.lists(st.sampled_from(OFFERED), min_size=1, unique=True))
+def test_any_accept_header_chooses_one_of_those_offered_or_none(accept: str, offered: list[str]) -> None:
+    with contextlib.suppress(NotAcceptable):
+        assert acceptable(accept, offered) in offered
+
+
+@quick
+@given(st.dictionaries(RANGES, QUALITIES, min_size=1))
+def test_the_best_is_the_one_whose_most_specific_range_has_the_highest_quality(ranges: dict[str, float]) -> None:
+    def quality(kind: str) -> float:
+        family = f"{kind.partition('/')[0]}/*"
+        return ranges.get(kind, ranges.get(family, ranges.get("*/*", 0)))
+
+    accept = " , ".join(f"{name.upper()} ; q={quality}" for name, quality in ranges.items())
+    best = max(map(quality, OFFERED))
+    if best == 0:
+        with pytest.raises(NotAcceptable):
+            acceptable(accept, OFFERED)
+    else:
+        assert acceptable(accept, OFFERED) == next(kind for kind in OFFERED if quality(kind) == best)
+
+
+# Content-Encoding
+
+
+async def inflate(chunks: Sequence[bytes], encoding: str) -> bytes:
+    async def arriving() -> AsyncIterator[bytes]:
+        for chunk in chunks:
+            yield chunk
+
+    pieces = [piece async for piece in inflated(arriving(), encoding)]
+    assert all(0 < len(piece) <= PIECE_BYTES for piece in pieces)
+    return b"".join(pieces)
+
+
+def cut(body: bytes, places: Sequence[int]) -> list[bytes]:
+    places = [0, *sorted(place % (len(body) + 1) for place in places), len(body)]
+    return [body[start:end] for start, end in pairwise(places)]
+
+
+@pytest.mark.parametrize("encoding", COMPRESSED)
+@quick
+@given(st.lists(st.binary(), min_size=1, max_size=3), st.lists(st.integers(0), max_size=5), st.integers(0, 2**19))
+def test_members_cut_anywhere_inflate_to_what_they_were(
+    encoding: str, members: list[bytes], places: list[int], zeros: int
+) -> None:
+    members.append(bytes(zeros))
+    body = b"".join(map(COMPRESSED[encoding], members))
+    assert asyncio.run(inflate(cut(body, places), encoding)) == b"".join(members)
+
+
+@pytest.mark.parametrize("encoding", COMPRESSED)
+@quick
+@given(st.binary(min_size=1), st.data())
+def test_a_compressed_body_that_ends_early_is_malformed(encoding: str, content: bytes, data: st.DataObject) -> None:
+    body = COMPRESSED[encoding](content)
+    length = data.draw(st.integers(1, len(body) - 1))
+    with pytest.raises(MalformedBody):
+        asyncio.run(inflate([body[:length]], encoding))
+
+
+@pytest.mark.parametrize("encoding", COMPRESSED)
+@quick
+@given(st.binary(min_size=1), st.data())
+def test_any_bytes_inflate_or_are_malformed(encoding: str, noise: bytes, data: st.DataObject) -> None:
+    body = COMPRESSED[encoding](b"a body")
+    at = data.draw(st.integers(0, len(body)))
+    for damaged in (noise, body[:at] + noise + body[at:]):
+        with contextlib.suppress(MalformedBody):
+            asyncio.run(inflate([damaged], encoding))
+
+
+# Prefer
+
+
+@quick
+@given(st.text() | st.from_regex(r"(respond-async[,;] ?)?wait ?= ?\"?[0-9]*\"?.*"), st.floats(0, 3600))
+def test_any_prefer_header_waits_for_no_longer_than_may_be(prefer: str, most: float) -> None:
+    wait = seconds_to_wait(prefer, most)
+    assert wait is None or 0 <= wait <= most
+
+
+@quick
+@given(
+    st.integers(0, 10**8),
+    st.lists(st.sampled_from(["respond-async", "handling=lenient", 'return="minimal"', "nowait=1"]), max_size=2),
+    st.sampled_from(["wait={}", 'Wait="{}"', "wait = {}"]),
+)
+def test_a_wait_is_found_among_other_preferences(seconds: int, others: list[str], written: str) -> None:
+    for before in range(len(others) + 1):
+        preferences = [*others[:before], written.format(seconds), *others[before:]]
+        assert seconds_to_wait(", ".join(preferences), 1e9) == seconds
+    assert seconds_to_wait(", ".join(others), 1e9) is None
+
+
+# Queries
+
+
+def as_csv(names: Sequence[str]) -> str:
+    line = io.StringIO()
+    csv.writer(line, quoting=csv.QUOTE_ALL, lineterminator="").writerow(names)
+    return line.getvalue()
+
+
+def query(options: dict[str, object]) -> QueryParams:
+    return QueryParams(urlencode(options))
+
+
+@quick
+@given(NAMES, st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True))
+def test_options_of_a_table_are_what_was_written(names: list[str], level: float | None) -> None:
+    assume(not any("\0" in name for name in names))
+    given_options = {"keep": as_csv(names)} | ({} if level is None else {"interval": repr(level)})
+    assert options_of(query(dict(given_options))) == TableOptions(keep=names, interval=level)
+
+
+PARAMETERS = st.sampled_from([*TableOptions.model_fields, *FileOptions.model_fields, "folds", "epochs", "start", "l2"])
+VALUES = st.one_of(
+    st.text(),
+    st.floats().map(str),
+    st.integers().map(str),
+    st.sampled_from(["auto", "exact", "gradient_descent", "current", "random", "true", "update", "never", '"', "a,b"]),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.tuples(PARAMETERS | st.text(), VALUES), max_size=4))
+@example([("start", "٣"), ("solver", "gradient_descent")])
+@example([("epochs", "9" * 5000), ("solver", "gradient_descent")])
+@example([("keep", "\0")])
+@example([("targets", "\r"), ("features", "\n")])
+def test_any_query_is_options_or_refused(items: list[tuple[str, str]]) -> None:
+    parameters = QueryParams(items)
+    parsers: list[Callable[[QueryParams], object]] = [options_of, from_query]
+    for parse in parsers:
+        with contextlib.suppress(InvalidInput):
+            parse(parameters)
+
+
+@quick
+@given(
+    st.fixed_dictionaries(
+        {"kind": st.just("gradient_descent")},
+        optional={
+            "epochs": st.integers(1, 10**8),
+            "learning_rate": st.floats(0, exclude_min=True, allow_infinity=False),
+            "batch_size": st.integers(1, 10**9),
+            "shuffle": st.booleans(),
+            "seed": st.integers(0, 2**31 - 1),
+            "start": st.sampled_from(["random", "current"]) | st.builds(dict, version=st.integers(1, 10**6)),
+            "momentum": st.floats(0, 1, exclude_max=True),
+            "patience": st.integers(1, 10**6),
+        },
+    ),
+    NAMES,
+    st.sampled_from(["always", "never"]),
+)
+def test_options_mean_the_same_in_a_query_and_in_a_body(solver: dict[str, Any], terms: list[str], promote: str) -> None:
+    assume(not any("\0" in term for term in terms))
+    written = {**solver, "solver": solver["kind"], "terms": as_csv(terms), "promote": promote}
+    del written["kind"]
+    if isinstance(start := solver.get("start"), dict):
+        written["start"] = start["version"]
+    body = {"instances": [[1]], "targets": [[1]], "solver": solver, "terms": terms, "promote": promote}
+
+    in_query = from_query(query(written))
+    in_body = decode(TrainRequest, json.dumps(body).encode())
+
+    for option in ("solver", "terms", "promote", "mode", "missing", "validation", "model"):
+        assert getattr(in_query, option) == getattr(in_body, option)
+
+
+# X-Request-ID
+
+
+@quick
+@given(st.binary() | st.from_regex(rb"[A-Za-z0-9._-]{1,130}", fullmatch=True))
+def test_an_id_is_kept_where_it_is_one_and_can_stand_in_a_line(given_id: bytes) -> None:
+    is_one = 0 < len(given_id) <= 128 and not re.search(rb"[^A-Za-z0-9._-]", given_id)
+    assert kept_id(given_id) == (given_id if is_one else None)
+
+
+# Tokens of pages
+
+TIMES = st.datetimes(timezones=st.none() | st.timezones()).map(lambda time: time.isoformat())
+POSITIONS = st.tuples(st.integers(0, 2**31), TIMES) | st.lists(
+    st.integers() | st.text(max_size=5) | st.none() | st.booleans() | TIMES, max_size=3
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.text()
+    | st.binary().map(lambda noise: base64.urlsafe_b64encode(noise).decode())
+    | POSITIONS.map(lambda position: base64.urlsafe_b64encode(json.dumps(position).encode()).decode())
+)
+def test_any_token_has_a_page_or_is_refused(service: Service, token: str) -> None:
+    answer = service.client.get("/jobs", params={"next": token})
+    assert answer.status_code in (httpx.codes.OK, httpx.codes.UNPROCESSABLE_ENTITY), answer.text
