@@ -1,11 +1,13 @@
 """Arrow IPC streams and Parquet files."""
 
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from app.data.arrow_size import check_arrow_schema, check_arrow_size
+from app.data.parquet_size import check_parquet_footer, check_parquet_size
 from app.data.part import Columns, Part, Source, check_distinct, check_names, part_of, part_rows
 from app.errors import Detail, InvalidInput
 
@@ -44,6 +46,11 @@ def read_arrow(source: Source, columns: Columns, threads: int = 1) -> Iterator[P
                 read = 0
 
 
+def check_arrow(source: Source, names: Sequence[str], limit: int) -> None:
+    """Raises BodyTooLarge or InvalidInput where the columns come to more than may be decoded."""
+    check_arrow_size(source, len(names), limit)
+
+
 def parquet_names(source: Source) -> list[str]:
     """The names of the columns. Raises InvalidInput where the file is no Parquet, or a name stands twice."""
     return _names(_readable("Parquet", lambda: _open_parquet(source).schema_arrow))
@@ -63,6 +70,12 @@ def read_parquet(source: Source, columns: Columns, threads: int = 1) -> Iterator
     for batch in _ahead(batches) if threads > 1 else _each(batches):
         yield part_of(batch, columns, row)
         row += batch.num_rows
+
+
+def check_parquet(source: Source, names: Sequence[str], limit: int) -> None:
+    """Raises BodyTooLarge or InvalidInput where the columns come to more than may be decoded."""
+    file = _readable("Parquet", lambda: _open_parquet(source))
+    check_parquet_size(source, file.metadata, names, limit)
 
 
 def _each(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
@@ -91,6 +104,7 @@ def _open_stream(source: Source) -> "tuple[pa.ipc.RecordBatchStreamReader, mmap.
     import pyarrow as pa
     from pyarrow import ipc
 
+    check_arrow_schema(source)
     if isinstance(source, bytes):
         return ipc.open_stream(pa.py_buffer(source)), None
     with source.open("rb") as file:
@@ -115,6 +129,7 @@ def _open_parquet(source: Source) -> Any:
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
+    check_parquet_footer(source)
     readable = pa.py_buffer(source) if isinstance(source, bytes) else Path(source)
     # Otherwise all row groups are read at once.
     return ParquetFile(readable, buffer_size=BUFFER_BYTES, pre_buffer=False)
@@ -125,6 +140,8 @@ def _readable(kind: str, read: Callable[[], T]) -> T:
 
     try:
         return read()
+    except MemoryError:  # pyarrow's own is an ArrowException too
+        raise
     except (pa.ArrowException, OSError, ValueError):
         raise InvalidInput(f"The file is not readable as {kind}.") from None
 
