@@ -3,6 +3,7 @@
 See `Message.fbs` and `Schema.fbs` of the format for the fields' numbers.
 """
 
+import contextlib
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -12,7 +13,7 @@ from app.data.flatbuffer import Table
 from app.data.part import MAX_COLUMNS, Source
 from app.errors import InvalidInput
 
-MAX_BATCHES = 100_000
+MAX_BATCHES = 1_000_000
 
 _CONTINUATION = b"\xff\xff\xff\xff"
 _SCHEMA, _DICTIONARY, _RECORDS = 1, 2, 3  # kinds of a message's header
@@ -26,6 +27,16 @@ class _Message(NamedTuple):
     body: memoryview
 
 
+@contextlib.contextmanager
+def _looking() -> Iterator[None]:
+    """Wherever in a message there is nothing to be read, it is none."""
+    try:
+        yield
+    except struct.error:
+        raise InvalidInput("The file is not readable as an Arrow stream.") from None
+
+
+@_looking()
 def check_arrow_schema(source: Source) -> None:
     """Raises InvalidInput where the stream describes more columns than may be, or describes them at too great length.
 
@@ -36,6 +47,7 @@ def check_arrow_schema(source: Source) -> None:
         _check_fields(message.header)
 
 
+@_looking()
 def check_arrow_size(source: Source, columns: int, limit: int) -> None:
     """Raises BodyTooLarge where so many of the columns come to more than an upload of `limit` bytes may.
 
@@ -45,7 +57,7 @@ def check_arrow_size(source: Source, columns: int, limit: int) -> None:
     view = view_of(source)
     for batches, message in enumerate(_messages(view)):
         if message.kind == _RECORDS:
-            rows += message.header.long(0)
+            rows += max(message.header.long(0), 0)
             held = max(held, _inflated(message, message.header))
         elif message.kind == _DICTIONARY and (batch := message.header.table(1)):
             dictionaries += _inflated(message, batch)
@@ -58,28 +70,25 @@ def check_arrow_size(source: Source, columns: int, limit: int) -> None:
 def _messages(view: memoryview) -> Iterator[_Message]:
     """The messages up to the end of the stream, each with its metadata checked for length."""
     at = 0
-    try:
-        while at < len(view):
-            at += 4 * (view[at : at + 4] == _CONTINUATION)  # older streams have none
-            (length,) = struct.unpack_from("<i", view, at)
-            at += 4
-            if length == 0:
-                return
-            check_metadata(length)
-            metadata = view[at : at + length]
-            if length < 0 or len(metadata) < length:
-                raise struct.error("The metadata ends early.")
-            root = Table.root(metadata)
-            at += length
-            size, header = root.long(3), root.table(2)
-            body = view[at : at + size]
-            if header is None or size < 0 or len(body) < size:
-                raise struct.error("The body ends early.")
-            check_metadata(_strings(root, 4))
-            yield _Message(root.byte(1), header, metadata, body)
-            at += size
-    except struct.error:
-        raise InvalidInput("The file is not readable as an Arrow stream.") from None
+    while at < len(view):
+        at += 4 * (view[at : at + 4] == _CONTINUATION)  # older streams have none
+        (length,) = struct.unpack_from("<i", view, at)
+        at += 4
+        if length == 0:
+            return
+        check_metadata(length)
+        metadata = view[at : at + length]
+        if length < 0 or len(metadata) < length:
+            raise struct.error("The metadata ends early.")
+        root = Table.root(metadata)
+        at += length
+        size, header = root.long(3), root.table(2)
+        body = view[at : at + size]
+        if header is None or size < 0 or len(body) < size:
+            raise struct.error("The body ends early.")
+        check_metadata(_strings(root, 4))
+        yield _Message(root.byte(1), header, metadata, body)
+        at += size
 
 
 def _check_fields(schema: Table) -> None:
