@@ -75,7 +75,8 @@ def read_parquet(source: Source, columns: Columns, threads: int = 1) -> Iterator
 def check_parquet(source: Source, names: Sequence[str], limit: int) -> None:
     """Raises BodyTooLarge or InvalidInput where the columns come to more than may be decoded."""
     file = _readable("Parquet", lambda: _open_parquet(source))
-    check_parquet_size(source, file.metadata, names, limit)
+    paths = [file.schema.column(index).path for index in range(len(file.schema))]
+    check_parquet_size(source, paths, list(names), limit)
 
 
 def _each(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
