@@ -102,12 +102,84 @@ def footer(groups: int, columns: int) -> bytes:
     return b"PAR1" + described + struct.pack("<I", len(described)) + b"PAR1"
 
 
+class Described:
+    """A message of Arrow's with a schema, laid out by hand: parts of it may be shared as no writer would."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray(4)
+
+    def table(self, slots: dict[int, bytes]) -> int:
+        """Where a table of these fields begins; what a field points to is set later."""
+        count = max(slots, default=-1) + 1
+        places, body = [0] * count, bytearray(4)
+        for slot, value in slots.items():
+            places[slot] = len(body)
+            body += value
+        fields = struct.pack(f"<HH{count}H", 4 + 2 * count, len(body), *places)
+        at = len(self._bytes) + len(fields)
+        struct.pack_into("<i", body, 0, len(fields))
+        self._bytes += fields + body
+        return at
+
+    def vector(self, count: int, content: bytes) -> int:
+        at = len(self._bytes)
+        self._bytes += struct.pack("<I", count) + content
+        return at
+
+    def point(self, at: int, to: int) -> None:
+        struct.pack_into("<I", self._bytes, at, to - at)
+
+    def message(self) -> bytes:
+        metadata = bytes(self._bytes) + b"\0" * (-len(self._bytes) % 8)
+        return b"\xff" * 4 + struct.pack("<i", len(metadata)) + metadata
+
+
+def schema_of(names: int, depth: int = 0) -> bytes:
+    """Of so many fields that are all the same one; and so many in each, and in those, to that depth."""
+    made = Described()
+    root = made.table({1: b"\1", 2: b"\0" * 4})
+    made.point(0, root)
+    holder = made.table({1: b"\0" * 4})
+    made.point(root + 5, holder)
+    for level in range(depth + 1):
+        vector = made.vector(names, b"\0" * 4 * names)
+        made.point(holder + 4, vector)
+        last = level == depth
+        field = made.table({0: b"\0" * 4} if last else {5: b"\0" * 4})
+        for index in range(names):
+            made.point(vector + 4 + 4 * index, field)
+        holder = field
+    made.point(holder + 4, made.vector(1, b"a\0"))
+    return made.message()
+
+
+def shared_words() -> bytes:
+    """A schema whose every note to itself is the same one, of 100 kB."""
+    made = Described()
+    root = made.table({1: b"\1", 2: b"\0" * 4})
+    made.point(0, root)
+    schema = made.table({2: b"\0" * 4})
+    made.point(root + 5, schema)
+    notes = made.vector(50_000, b"\0" * 200_000)
+    made.point(schema + 4, notes)
+    pair = made.table({0: b"\0" * 4, 1: b"\0" * 4})
+    for index in range(50_000):
+        made.point(notes + 4 + 4 * index, pair)
+    words = made.vector(100_000, b"a" * 100_001)
+    made.point(pair + 4, words)
+    made.point(pair + 8, words)
+    return made.message()
+
+
 BOMBS: dict[str, tuple[FileFormat, Callable[[], bytes], set[str]]] = {
     "Arrow, a batch that lz4 packed": ("arrow", lambda: zeros(34_000_000, "lz4"), {"InvalidInput"}),
     "Arrow, a batch that zstd packed": ("arrow", lambda: zeros(34_000_000, "zstd"), {"InvalidInput"}),
     "Arrow, rows without bytes": ("arrow", lambda: nulls(1 << 40), {"BodyTooLarge"}),
     "Arrow, more rows than can be added up": ("arrow", lambda: nulls((1 << 63) - 1), {"BodyTooLarge"}),
     "Arrow, metadata of 2 GB": ("arrow", lambda: b"\xff" * 7 + b"\x7f" + b"\0" * 100, {"InvalidInput"}),
+    "Arrow, a name for each of many columns": ("arrow", lambda: schema_of(200_000), {"InvalidInput"}),
+    "Arrow, columns in columns in columns": ("arrow", lambda: schema_of(20, depth=20), {"InvalidInput"}),
+    "Arrow, notes that are all the same": ("arrow", shared_words, {"InvalidInput"}),
     "Parquet, a page that zstd packed": ("parquet", lambda: one_page(34_000_000, "zstd"), {"InvalidInput"}),
     "Parquet, a page that gzip packed": ("parquet", lambda: one_page(34_000_000, "gzip"), {"InvalidInput"}),
     "Parquet, a footer of descriptions": ("parquet", lambda: footer(6, 50_000), {"InvalidInput"}),
@@ -145,6 +217,29 @@ def test_what_is_packed_a_thousandfold_but_bearable_is_read_in_bounded_memory(
     assert len(content) < SMALL
     end, rows, memory = read(content, form, tmp_path)
     assert end == ("InvalidInput" if rows == 0 else "read")
+    assert memory < MOST_MEMORY, f"{memory >> 20} MiB"
+
+
+def test_a_long_word_that_every_row_repeats_is_read_in_bounded_memory(tmp_path: Path) -> None:
+    rows = 600
+    words = pa.DictionaryArray.from_arrays(np.zeros(rows, np.int8), ["x" * SMALL])
+    (tmp_path / "rows").write_bytes(parquet(pa.table({"a": np.zeros(rows), "word": words.cast(pa.string())})))
+    code = """
+import resource, sys
+from pathlib import Path
+import pyarrow.compute, pyarrow.parquet
+from app.data.formats import READERS
+from app.data.part import Columns
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+before, length = peak(), 0
+for part in READERS["parquet"](Path(sys.argv[1]), Columns(["a"], ["word"]), 1):
+    length += pyarrow.compute.sum(pyarrow.compute.binary_length(part.kept.column("word"))).as_py()
+print(length, peak() - before)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "rows")]
+    said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=120).stdout
+    length, memory = map(int, said.split())
+    assert length == rows * SMALL
     assert memory < MOST_MEMORY, f"{memory >> 20} MiB"
 
 
