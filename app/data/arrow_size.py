@@ -32,7 +32,7 @@ def _looking() -> Iterator[None]:
     """Wherever in a message there is nothing to be read, it is none."""
     try:
         yield
-    except struct.error:
+    except (OverflowError, struct.error):
         raise InvalidInput("The file is not readable as an Arrow stream.") from None
 
 

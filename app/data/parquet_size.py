@@ -33,7 +33,7 @@ def _looking() -> Iterator[None]:
     """Wherever in a file there is nothing to be read, it is none."""
     try:
         yield
-    except (IndexError, KeyError, TypeError, struct.error):
+    except (IndexError, KeyError, OverflowError, TypeError, struct.error):
         raise InvalidInput("The file is not readable as Parquet.") from None
 
 

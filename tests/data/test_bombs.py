@@ -29,14 +29,14 @@ MOST_MEMORY = 3 << 27
 
 # Admits a file as the service does, reads it as the trainer does, and says how it ended and what it took.
 READ = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
 import pyarrow.parquet, numpy
 from app.data.formats import READERS, check_size, names_of
 from app.data.part import Columns
 from app.errors import LinserveError
 path, form, limit = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+peak = lambda: int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) << 10
 before, rows, end = peak(), 0, "read"
 try:
     names = names_of(path, form)[:100]
@@ -225,12 +225,12 @@ def test_a_long_word_that_every_row_repeats_is_read_in_bounded_memory(tmp_path: 
     words = pa.DictionaryArray.from_arrays(np.zeros(rows, np.int8), ["x" * SMALL])
     (tmp_path / "rows").write_bytes(parquet(pa.table({"a": np.zeros(rows), "word": words.cast(pa.string())})))
     code = """
-import resource, sys
+import sys
 from pathlib import Path
 import pyarrow.compute, pyarrow.parquet
 from app.data.formats import READERS
 from app.data.part import Columns
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+peak = lambda: int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) << 10
 before, length = peak(), 0
 for part in READERS["parquet"](Path(sys.argv[1]), Columns(["a"], ["word"]), 1):
     length += pyarrow.compute.sum(pyarrow.compute.binary_length(part.kept.column("word"))).as_py()
