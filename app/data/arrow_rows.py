@@ -1,11 +1,13 @@
 """Arrow IPC streams and Parquet files."""
 
 import mmap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from app.data.arrow_size import check_arrow_schema, check_arrow_size
+from app.data.parquet_size import check_parquet_footer, check_parquet_size
 from app.data.part import Columns, Part, Source, check_distinct, check_names, part_of, part_rows
 from app.errors import Detail, InvalidInput
 
@@ -16,6 +18,7 @@ T = TypeVar("T")
 
 DROP_BYTES = 1 << 24  # of a mapped file, after which the pages that were read are let go
 BUFFER_BYTES = 1 << 20  # of each column chunk of a Parquet file
+WORDS_BYTES = 1 << 26  # of a part, as they are spelt
 
 
 def arrow_names(source: Source) -> list[str]:
@@ -44,6 +47,11 @@ def read_arrow(source: Source, columns: Columns, threads: int = 1) -> Iterator[P
                 read = 0
 
 
+def check_arrow(source: Source, names: Sequence[str], limit: int) -> None:
+    """Raises BodyTooLarge or InvalidInput where the columns come to more than may be decoded."""
+    check_arrow_size(source, len(names), limit)
+
+
 def parquet_names(source: Source) -> list[str]:
     """The names of the columns. Raises InvalidInput where the file is no Parquet, or a name stands twice."""
     return _names(_readable("Parquet", lambda: _open_parquet(source).schema_arrow))
@@ -58,11 +66,47 @@ def read_parquet(source: Source, columns: Columns, threads: int = 1) -> Iterator
     check_names(_names(file.schema_arrow), columns)
     _check_types(file.schema_arrow, columns)
     wanted = [*columns.numbers, *(name for name in columns.keep if name not in columns.numbers)]
+    words = {name: kind for name in columns.keep if _is_words(kind := file.schema_arrow.field(name).type)}
+    if words:
+        file = _readable("Parquet", lambda: _open_parquet(source, list(words)))
     batches = file.iter_batches(part_rows(columns), columns=wanted, use_threads=False)
     row = 1
     for batch in _ahead(batches) if threads > 1 else _each(batches):
-        yield part_of(batch, columns, row)
-        row += batch.num_rows
+        for piece in _spelt(batch, words):
+            yield part_of(piece, columns, row)
+            row += piece.num_rows
+
+
+def check_parquet(source: Source, names: Sequence[str], limit: int) -> None:
+    """Raises BodyTooLarge or InvalidInput where the columns come to more than may be decoded."""
+    file = _readable("Parquet", lambda: _open_parquet(source))
+    paths = [file.schema.column(index).path for index in range(len(file.schema))]
+    check_parquet_size(source, paths, list(names), limit)
+
+
+def _is_words(kind: "pa.DataType") -> bool:
+    from pyarrow import types
+
+    return bool(types.is_string(kind) or types.is_large_string(kind))
+
+
+def _spelt(batch: "pa.RecordBatch", words: "dict[str, pa.DataType]") -> "Iterator[pa.RecordBatch]":
+    """The batch with its words instead of their places in dictionaries, in as many pieces as it takes.
+
+    A long word that stands once in a dictionary may stand in every row.
+    """
+    import pyarrow as pa
+    from pyarrow import compute
+
+    columns = {name: batch.column(name) for name in words}
+    lengths = (compute.take(compute.binary_length(column.dictionary), column.indices) for column in columns.values())
+    if sum(compute.sum(length).as_py() or 0 for length in lengths) > WORDS_BYTES and batch.num_rows > 1:
+        half = batch.num_rows // 2
+        yield from _spelt(batch.slice(0, half), words)
+        yield from _spelt(batch.slice(half), words)
+        return
+    spelt = [column.cast(words.get(name, column.type)) for name, column in zip(batch.schema.names, batch, strict=True)]
+    yield pa.RecordBatch.from_arrays(spelt, names=batch.schema.names)
 
 
 def _each(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
@@ -91,6 +135,7 @@ def _open_stream(source: Source) -> "tuple[pa.ipc.RecordBatchStreamReader, mmap.
     import pyarrow as pa
     from pyarrow import ipc
 
+    check_arrow_schema(source)
     if isinstance(source, bytes):
         return ipc.open_stream(pa.py_buffer(source)), None
     with source.open("rb") as file:
@@ -111,13 +156,15 @@ def _next_batch(reader: "pa.ipc.RecordBatchStreamReader", columns: Columns) -> "
     return batch
 
 
-def _open_parquet(source: Source) -> Any:
+def _open_parquet(source: Source, words: Sequence[str] = ()) -> Any:
+    """The file; of the columns `words` it gives dictionaries, and places in them."""
     import pyarrow as pa
     from pyarrow.parquet import ParquetFile
 
+    check_parquet_footer(source)
     readable = pa.py_buffer(source) if isinstance(source, bytes) else Path(source)
     # Otherwise all row groups are read at once.
-    return ParquetFile(readable, buffer_size=BUFFER_BYTES, pre_buffer=False)
+    return ParquetFile(readable, read_dictionary=list(words), buffer_size=BUFFER_BYTES, pre_buffer=False)
 
 
 def _readable(kind: str, read: Callable[[], T]) -> T:
@@ -125,6 +172,8 @@ def _readable(kind: str, read: Callable[[], T]) -> T:
 
     try:
         return read()
+    except MemoryError:  # pyarrow's own is an ArrowException too
+        raise
     except (pa.ArrowException, OSError, ValueError):
         raise InvalidInput(f"The file is not readable as {kind}.") from None
 

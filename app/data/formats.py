@@ -1,8 +1,9 @@
 """The formats that rows come in as files, and how each is read."""
 
+from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
-from app.data.arrow_rows import arrow_names, parquet_names, read_arrow, read_parquet
+from app.data.arrow_rows import arrow_names, check_arrow, check_parquet, parquet_names, read_arrow, read_parquet
 from app.data.csv_rows import csv_names, read_csv
 from app.data.ndjson_rows import ndjson_names, read_ndjson
 from app.data.part import Reader, Source
@@ -22,3 +23,14 @@ _NAMES = {"csv": csv_names, "ndjson": ndjson_names, "arrow": arrow_names, "parqu
 def names_of(source: Source, form: FileFormat) -> list[str]:
     """The names of a file's columns. Raises InvalidInput where they cannot be read."""
     return _NAMES[form](source)
+
+
+def check_size(source: Source, form: FileFormat, names: Sequence[str], limit: int) -> None:
+    """Find out, before these columns are decoded, whether they come to a bearable amount.
+
+    Raises BodyTooLarge or InvalidInput where a few bytes of an upload, which may have `limit`, come to very many.
+    """
+    if form == "arrow":
+        check_arrow(source, names, limit)
+    elif form == "parquet":
+        check_parquet(source, names, limit)

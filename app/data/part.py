@@ -17,6 +17,7 @@ Array: TypeAlias = NDArray[np.float64]
 Source: TypeAlias = Path | bytes  # a file, or its content
 
 PART_BYTES = 1 << 21  # of numbers in one part, about
+MAX_COLUMNS = 10_000  # of a file, those that are not read too
 
 
 class Columns(NamedTuple):
@@ -83,7 +84,9 @@ def check_names(present: Sequence[str], columns: Columns) -> None:
 
 
 def check_distinct(names: Sequence[str], message: str, *, row: int | None = None) -> None:
-    """Raises InvalidInput with the message where a column's name stands twice."""
+    """Raises InvalidInput with the message where a column's name stands twice, and where there are too many columns."""
+    if len(names) > MAX_COLUMNS:
+        raise InvalidInput(f"The file has more than {MAX_COLUMNS} columns.")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise InvalidInput(message, [Detail("The name stands twice.", row=row, column=name) for name in twice[:20]])

@@ -165,7 +165,7 @@ async def _predict_file(
     spool = found.jobs.spool
     async with received(request, found.limits.upload_bytes, spool) as source:
         version = choose()
-        parts = read_table(source, form, version, options)
+        parts = read_table(source, form, version, options, found.limits.upload_bytes)
         answer, rows = await run_in_threadpool(
             answer_table, parts, version, options, out, found=found, first_row=2 if form == "csv" else 1
         )

@@ -12,7 +12,7 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from app.data.formats import READERS, FileFormat
+from app.data.formats import READERS, FileFormat, check_size
 from app.data.part import Columns, Part, Source, refusal
 from app.data.table_writers import OutputFormat, SpillingFile, table_writer
 from app.errors import Detail, InvalidInput, PredictionTooLarge
@@ -95,9 +95,14 @@ async def received(request: Request, limit: int, spool: Spool) -> AsyncIterator[
         spool.remove(upload)
 
 
-def read_table(source: Source, form: FileFormat, version: Version, options: TableOptions) -> Iterator[Part]:
-    """The rows of a file. Its columns may stand in any order, and are the features and those to keep."""
-    return READERS[form](source, Columns(version.model.features, options.keep, only=True), 1)
+def read_table(source: Source, form: FileFormat, version: Version, options: TableOptions, limit: int) -> Iterator[Part]:
+    """The rows of a file. Its columns may stand in any order, and are the features and those to keep.
+
+    Raises BodyTooLarge or InvalidInput where an upload of `limit` bytes comes to too much.
+    """
+    columns = Columns(version.model.features, options.keep, only=True)
+    check_size(source, form, [*columns.numbers, *columns.keep], limit)
+    yield from READERS[form](source, columns, 1)
 
 
 def answer_table(

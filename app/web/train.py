@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from app.data.formats import FileFormat, names_of
+from app.data.formats import FileFormat, check_size, names_of
 from app.data.json_rows import to_column, to_matrix
 from app.data.training_rows import write_matrix
 from app.errors import InvalidInput
@@ -158,8 +158,10 @@ def _train_from_upload(
         if job := found.jobs.repeated(job_id, fingerprint):
             found.jobs.spool.remove(upload)
             return job
-        header = names_of(found.jobs.spool.path(upload), form)
-        features, targets = columns_of_file(header, options, current_version(found, options))
+        path = found.jobs.spool.path(upload)
+        features, targets = columns_of_file(names_of(path, form), options, current_version(found, options))
+        read = [*features, *targets, *([options.weight] if options.weight is not None else [])]
+        check_size(path, form, read, found.limits.upload_bytes)
         request = request_of(
             found,
             options,

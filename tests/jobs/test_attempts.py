@@ -27,7 +27,7 @@ def test_attempts_do_not_count_after_an_end_in_good_order(tmp_path: Path) -> Non
     begun(tmp_path, MOST)
     Attempts(tmp_path / "attempt", "7").end()
     begun(tmp_path, MOST)
-    assert os.listdir(tmp_path) == ["attempt"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["attempt"]
 
 
 def test_attempts_do_not_count_where_the_service_died_with_its_trainer(tmp_path: Path) -> None:

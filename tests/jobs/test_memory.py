@@ -52,7 +52,7 @@ def test_other_errors_stay_what_they_are() -> None:
 
 
 def test_the_rows_that_were_too_many_are_let_go_though_the_error_is_kept() -> None:
-    kept = []
+    kept: list[int] = []
 
     class Rows(list[int]):
         def __del__(self) -> None:

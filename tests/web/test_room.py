@@ -86,7 +86,7 @@ def test_a_full_disk_is_told_from_other_faults(tmp_path: Path) -> None:
 
 
 def test_an_answer_that_the_disk_has_no_room_for_is_told_from_other_faults() -> None:
-    file = SpillingFile(10, lambda: Path("/dev/full").open("wb", buffering=0), 1000)
-    with pytest.raises(SpoolFull, match="The answer cannot be stored: No space left on device"):
-        file.write(b"more than ten bytes")
-    file.discard()
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        file = SpillingFile(10, lambda: full, 1000)
+        with pytest.raises(SpoolFull, match="The answer cannot be stored: No space left on device"):
+            file.write(b"more than ten bytes")
