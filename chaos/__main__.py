@@ -20,12 +20,13 @@ READY_MS = 2000
 def main() -> int:
     parser = argparse.ArgumentParser(prog="chaos", description=__doc__)
     parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--hours", type=float, default=0.0, help="instead")
     parser.add_argument("--phase", choices=[phase.__name__ for phase in PHASES], help="only this one")
     parser.add_argument("--prove", action="store_true", help="plant bugs, each of which must be caught")
     asked = parser.parse_args()
     if asked.prove:
         return prove(_say)
-    return _run(asked.minutes * 60, asked.phase)
+    return _run(asked.hours * 3600 or asked.minutes * 60, asked.phase)
 
 
 def _run(seconds: float, only: str | None) -> int:

@@ -32,7 +32,11 @@ BUGS = [
     Bug(
         "no fsync of the models folder",
         phases.durability,
-        {_REGISTRY: [('            reach("linked")\n            _sync_folder(folder)\n', '            reach("linked")\n')]},
+        {
+            _REGISTRY: [
+                ('            reach("linked")\n            _sync_folder(folder)\n', '            reach("linked")\n')
+            ]
+        },
     ),
     Bug(
         "versions are written in place",
@@ -50,7 +54,14 @@ BUGS = [
     Bug(
         "a number is taken by a rename, which does not notice that it is taken",
         phases.two_services,
-        {_REGISTRY: [("os.link(temporary, self._path(card.model, number))", "temporary.rename(self._path(card.model, number))")]},
+        {
+            _REGISTRY: [
+                (
+                    "os.link(temporary, self._path(card.model, number))",
+                    "temporary.rename(self._path(card.model, number))",
+                )
+            ]
+        },
     ),
     Bug(
         "an upload is published twice",
@@ -58,24 +69,48 @@ BUGS = [
         {
             _REGISTRY: [("if card.upload is not None and (published", "if card.upload is None and (published")],
             "jobs/training.py": [
-                ("    if published := workshop.registry.find(request.model, request.upload):\n        return published.card\n", "")
+                (
+                    "    if published := workshop.registry.find(request.model, request.upload):\n        return published.card\n",
+                    "",
+                )
             ],
         },
     ),
     Bug(
         "promoted by removing the pointer and making it anew",
         phases.promotions,
-        {_REGISTRY: [('temporary.rename(folder / "current")', '(folder / "current").unlink(missing_ok=True)\n                temporary.rename(folder / "current")')]},
+        {
+            _REGISTRY: [
+                (
+                    'temporary.rename(folder / "current")',
+                    '(folder / "current").unlink(missing_ok=True)\n                temporary.rename(folder / "current")',
+                )
+            ]
+        },
     ),
     Bug(
         "the current version is kept without a look at the pointer",
         phases.promotions,
-        {_REGISTRY: [("        if cached and cached.link == link and", "        if cached or cached and cached.link == link and")]},
+        {
+            _REGISTRY: [
+                (
+                    "        if cached and cached.link == link and",
+                    "        if cached or cached and cached.link == link and",
+                )
+            ]
+        },
     ),
     Bug(
         "the lane keeps the version that it saw first",
         phases.promotions,
-        {_LANE: [("    def _look_again(self) -> None:\n        self._is_current = False", "    def _look_again(self) -> None:\n        self._is_current = True")]},
+        {
+            _LANE: [
+                (
+                    "    def _look_again(self) -> None:\n        self._is_current = False",
+                    "    def _look_again(self) -> None:\n        self._is_current = True",
+                )
+            ]
+        },
     ),
     Bug(
         "an answer states the parent of the version that predicted",
@@ -85,7 +120,11 @@ BUGS = [
     Bug(
         "checksums are not verified",
         phases.damage,
-        {"registry/version_file.py": [('if metadata.get("sha256") != _checksum(text, tensors):', 'if metadata.get("sha256") is None:')]},
+        {
+            "registry/version_file.py": [
+                ('if metadata.get("sha256") != _checksum(text, tensors):', 'if metadata.get("sha256") is None:')
+            ]
+        },
         seconds=15.0,
     ),
     Bug(
@@ -95,12 +134,7 @@ BUGS = [
             "web/train.py": [
                 (
                     "        found.jobs.spool.seal(file)\n    return found.jobs.submit(request, job_id)\n",
-                    "        found.jobs.spool.seal(file)\n"
-                    "    import threading\n"
-                    "    from datetime import UTC, datetime\n"
-                    "    from app.jobs.job import Status\n"
-                    "    threading.Timer(0.3, found.jobs.submit, (request, job_id)).start()\n"
-                    "    return Job(job_id, Status.QUEUED, request.model, None, datetime.now(UTC), None, None, None, None, None)\n",
+                    "        found.jobs.spool.seal(file)\n    import threading\n    from datetime import UTC, datetime\n    from app.jobs.job import Status\n    threading.Timer(0.3, found.jobs.submit, (request, job_id)).start()\n    return Job(job_id, Status.QUEUED, request.model, None, datetime.now(UTC),None, None, None, None, None)\n",
                 )
             ]
         },
@@ -109,7 +143,11 @@ BUGS = [
     Bug(
         "rows are removed before their job has ended",
         _fitted,
-        {"jobs/training.py": [('    reach("fitted")\n', '    workshop.spool.remove(request.upload)\n    reach("fitted")\n')]},
+        {
+            "jobs/training.py": [
+                ('    reach("fitted")\n', '    workshop.spool.remove(request.upload)\n    reach("fitted")\n')
+            ]
+        },
     ),
     Bug(
         "checkpoints are written in place",
@@ -119,12 +157,24 @@ BUGS = [
     Bug(
         "a trainer that comes back does not know its own jobs",
         _fitted,
-        {"jobs/engine.py": [('"executor_id": executor,', '"executor_id": f"{executor}-{time.time_ns()}",'), ("import threading\n", "import threading\nimport time\n")]},
+        {
+            "jobs/engine.py": [
+                ('"executor_id": executor,', '"executor_id": f"{executor}-{time.time_ns()}",'),
+                ("import threading\n", "import threading\nimport time\n"),
+            ]
+        },
     ),
     Bug(
         "the trainer's lock is not held",
         phases.kills,
-        {"jobs/supervisor.py": [("            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n", "            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)\n")]},
+        {
+            "jobs/supervisor.py": [
+                (
+                    "            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)\n",
+                    "            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)\n",
+                )
+            ]
+        },
     ),
     Bug(
         "a failed training is reported as succeeded",
@@ -132,7 +182,7 @@ BUGS = [
         {
             "jobs/engine.py": [
                 (
-                    "        raise _failed(job, error) from None\n    _log.info(\"version published\"",
+                    '        raise _failed(job, error) from None\n    _log.info("version published"',
                     '        return {"version": 1, "promote": False, "metrics": {}, "warnings": []}\n    _log.info("version published"',
                 )
             ]
@@ -142,30 +192,63 @@ BUGS = [
     Bug(
         "what keeps a promotion from being written is swallowed",
         phases.read_only_models,
-        {_REGISTRY: [('        raise Unavailable(f"The models folder cannot be written: {error.strerror}.") from error\n', "        _log.error(str(error))\n")]},
+        {
+            _REGISTRY: [
+                (
+                    '        raise Unavailable(f"The models folder cannot be written: {error.strerror}.") from error\n',
+                    "        _log.error(str(error))\n",
+                )
+            ]
+        },
     ),
     Bug(
         "a full disk is an internal error",
         phases.full_disk,
-        {"jobs/spool.py": [("                yield file\n        except OSError as error:", "                yield file\n        except FileExistsError as error:")]},
+        {
+            "jobs/spool.py": [
+                (
+                    "                yield file\n        except OSError as error:",
+                    "                yield file\n        except FileExistsError as error:",
+                )
+            ]
+        },
     ),
     Bug(
         "a stopping worker drops the requests under way",
         phases.stops,
-        {"web/connection.py": [("            self._hand_on()\n        if self._is_answering():\n            super().shutdown()", "            self.transport.close()\n        if self._is_answering():\n            super().shutdown()")]},
+        {
+            "web/connection.py": [
+                (
+                    "            self._hand_on()\n        if self._is_answering():\n            super().shutdown()",
+                    "            self.transport.close()\n        if self._is_answering():\n            super().shutdown()",
+                )
+            ]
+        },
     ),
     Bug(
         "a stopping worker closes idle connections at once",
         phases.hangups,
-        {"web/connection.py": [("call_later(LAST_SECONDS,", "call_later(0,"), ("        if self._stopping.is_set() and self._is_answering():", "        if self._stopping is None:"), ("            and not self._stopping.is_set()\n", "")]},
+        {
+            "web/connection.py": [
+                ("call_later(LAST_SECONDS,", "call_later(0,"),
+                ("        if self._stopping.is_set() and self._is_answering():", "        if self._stopping is None:"),
+                ("            and not self._stopping.is_set()\n", ""),
+            ]
+        },
     ),
     Bug(
         "the time of day measures how long a promotion is believed",
         phases.clock_jumps,
         {
             _REGISTRY: [
-                ("        cached = self._current.get(model)\n", "        cached = self._current.get(model)\n        if cached and time.time() < self._believed.get(model, 0.0):\n            return cached.version\n        self._believed[model] = time.time() + 0.001\n"),
-                ("        self._current: dict[str, _Current] = {}\n", "        self._current: dict[str, _Current] = {}\n        self._believed: dict[str, float] = {}\n"),
+                (
+                    "        cached = self._current.get(model)\n",
+                    "        cached = self._current.get(model)\n        if cached and time.time() < self._believed.get(model, 0.0):\n            return cached.version\n        self._believed[model] = time.time() + 0.001\n",
+                ),
+                (
+                    "        self._current: dict[str, _Current] = {}\n",
+                    "        self._current: dict[str, _Current] = {}\n        self._believed: dict[str, float] = {}\n",
+                ),
             ]
         },
     ),

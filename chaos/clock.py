@@ -3,9 +3,9 @@
 import shutil
 import struct
 import subprocess
+import time
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-import time
 
 from service import Service
 

@@ -19,7 +19,9 @@ def plant(bug: Bug | None, root: Path) -> None:
         source = path.read_text()
         for before, after in changes:
             if source.count(before) != 1:
-                raise LookupError(f"{bug.name if bug else ''}: {name} no longer has once what the bug replaces: {before}")
+                raise LookupError(
+                    f"{bug.name if bug else ''}: {name} no longer has once what the bug replaces: {before}"
+                )
             source = source.replace(before, after)
         path.write_text(source)
 

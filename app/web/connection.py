@@ -72,7 +72,7 @@ class Connection(HttpToolsProtocol):
         super().on_message_complete()
 
     def shutdown(self) -> None:
-        """A request under way is still answered, and so is one on its way: to close an idle connection would lose it."""
+        """A request under way is still answered, and so is one on its way, which closing at once would lose."""
         if self._ordinary is not None:
             self._hand_on()
         if self._is_answering():
