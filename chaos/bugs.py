@@ -134,7 +134,7 @@ BUGS = [
             "web/train.py": [
                 (
                     "        found.jobs.spool.seal(file)\n    return found.jobs.submit(request, job_id)\n",
-                    "        found.jobs.spool.seal(file)\n    import threading\n    from datetime import UTC, datetime\n    from app.jobs.job import Status\n    threading.Timer(0.3, found.jobs.submit, (request, job_id)).start()\n    return Job(job_id, Status.QUEUED, request.model, None, datetime.now(UTC),None, None, None, None, None)\n",
+                    "        found.jobs.spool.seal(file)\n    import threading\n    from datetime import UTC, datetime\n    from app.jobs.job import Status\n    threading.Timer(0.3, found.jobs.submit, (request, job_id)).start()\n    return Job(job_id, Status.QUEUED, request.model, None, datetime.now(UTC), None, None, None, None, None, (), None)\n",
                 )
             ]
         },

@@ -66,11 +66,13 @@ def kills(folder: Path, root: Path, seconds: float) -> Counts:
     counts = Counts()
     with Stage(folder, root) as stage:
         with Traffic(stage.service, pause=PAUSE) as traffic:
-            for _ in _until(seconds):
+            for round_ in _until(seconds):
                 _submit_some(stage)
+                if round_ == 0:  # at the moment when the last job was acknowledged
+                    _kill(_kill_everything, stage, counts)
+                    continue
                 time.sleep(random.choice([0.0, random.uniform(0.0, 1.0)]))
-                kill = random.choice([_kill_worker, _kill_trainer, _kill_everything])
-                _kill(kill, stage, counts)
+                _kill(random.choice([_kill_worker, _kill_trainer, _kill_everything]), stage, counts)
                 stage.the_trainer()
                 if random.random() < 0.2:  # the others stay open through the next kills
                     stage.ledger.settle()
