@@ -18,7 +18,7 @@ Step = Literal[
     "fsynced",
     "linked",  # under its number
     "promoted",  # `current` points to it
-    "checkpoint_written",  # partly in a buffer, before it replaces the last one
+    "checkpoint_opened",  # with nothing in it yet
 ]
 
 _FOLDER = os.environ.get("CHAOS_FAILPOINTS")

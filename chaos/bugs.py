@@ -10,6 +10,7 @@ from chaos.phases import Phase
 @dataclass(frozen=True)
 class Bug:
     name: str
+    says: str  # pattern of what the harness must say: to stumble over something else is not to catch it
     phase: Phase
     changes: dict[str, list[tuple[str, str]]]  # by file in app/: what stands there once, and what is put in its place
     seconds: float = 4.0
@@ -18,7 +19,7 @@ class Bug:
 _fitted = partial(phases.failpoints, steps=("fitted",))
 _written = partial(phases.failpoints, steps=("temp_written",))
 _linked = partial(phases.failpoints, steps=("linked",))
-_checkpoint = partial(phases.failpoints, steps=("checkpoint_written",))
+_checkpoint = partial(phases.failpoints, steps=("checkpoint_opened",))
 
 _REGISTRY = "registry/registry.py"
 _LANE = "web/predict_lane.py"
@@ -26,11 +27,13 @@ _LANE = "web/predict_lane.py"
 BUGS = [
     Bug(
         "no fsync of a version's file",
+        "given its name before it was on disk",
         phases.durability,
         {_REGISTRY: [("        file.flush()\n        os.fsync(file.fileno())\n", "        file.flush()\n")]},
     ),
     Bug(
         "no fsync of the models folder",
+        "a name in .* was not brought to disk",
         phases.durability,
         {
             _REGISTRY: [
@@ -40,6 +43,7 @@ BUGS = [
     ),
     Bug(
         "versions are written in place",
+        "corrupt version",
         _written,
         {
             _REGISTRY: [
@@ -53,6 +57,7 @@ BUGS = [
     ),
     Bug(
         "a number is taken by a rename, which does not notice that it is taken",
+        "is another's",
         phases.two_services,
         {
             _REGISTRY: [
@@ -65,6 +70,7 @@ BUGS = [
     ),
     Bug(
         "an upload is published twice",
+        "published twice",
         _linked,
         {
             _REGISTRY: [("if card.upload is not None and (published", "if card.upload is None and (published")],
@@ -78,6 +84,7 @@ BUGS = [
     ),
     Bug(
         "promoted by removing the pointer and making it anew",
+        "predictions failed.*404",
         phases.promotions,
         {
             _REGISTRY: [
@@ -90,6 +97,7 @@ BUGS = [
     ),
     Bug(
         "the current version is kept without a look at the pointer",
+        "was promoted, and .* answers",
         phases.promotions,
         {
             _REGISTRY: [
@@ -102,6 +110,7 @@ BUGS = [
     ),
     Bug(
         "the lane keeps the version that it saw first",
+        "was promoted, and .* answers",
         phases.promotions,
         {
             _LANE: [
@@ -114,11 +123,13 @@ BUGS = [
     ),
     Bug(
         "an answer states the parent of the version that predicted",
+        "mislabelled",
         phases.promotions,
         {_LANE: [('"version": version.card.version}', '"version": version.card.parent or version.card.version}')]},
     ),
     Bug(
         "checksums are not verified",
+        "a damaged version was promoted|mislabelled",
         phases.damage,
         {
             "registry/version_file.py": [
@@ -129,6 +140,7 @@ BUGS = [
     ),
     Bug(
         "a job is acknowledged before it is recorded",
+        "is lost",
         phases.kills,
         {
             "web/train.py": [
@@ -142,6 +154,7 @@ BUGS = [
     ),
     Bug(
         "rows are removed before their job has ended",
+        "failed, and should have succeeded",
         _fitted,
         {
             "jobs/training.py": [
@@ -151,11 +164,13 @@ BUGS = [
     ),
     Bug(
         "checkpoints are written in place",
+        "a descent began again",
         _checkpoint,
         {"jobs/checkpoint.py": [('self._path.with_suffix(".tmp")', "self._path")]},
     ),
     Bug(
         "a trainer that comes back does not know its own jobs",
+        "has not ended",
         _fitted,
         {
             "jobs/engine.py": [
@@ -166,6 +181,7 @@ BUGS = [
     ),
     Bug(
         "the trainer's lock is not held",
+        "trainers at once",
         phases.kills,
         {
             "jobs/supervisor.py": [
@@ -178,6 +194,7 @@ BUGS = [
     ),
     Bug(
         "a failed training is reported as succeeded",
+        "succeeded, and should have failed",
         phases.pauses,
         {
             "jobs/engine.py": [
@@ -191,6 +208,7 @@ BUGS = [
     ),
     Bug(
         "what keeps a promotion from being written is swallowed",
+        "promoted",
         phases.read_only_models,
         {
             _REGISTRY: [
@@ -203,6 +221,7 @@ BUGS = [
     ),
     Bug(
         "a full disk is an internal error",
+        "on a full disk /train answers 500",
         phases.full_disk,
         {
             "jobs/spool.py": [
@@ -215,6 +234,7 @@ BUGS = [
     ),
     Bug(
         "a stopping worker drops the requests under way",
+        "under way was dropped",
         phases.stops,
         {
             "web/connection.py": [
@@ -227,6 +247,7 @@ BUGS = [
     ),
     Bug(
         "a stopping worker closes idle connections at once",
+        "connections cut",
         phases.hangups,
         {
             "web/connection.py": [
@@ -238,6 +259,7 @@ BUGS = [
     ),
     Bug(
         "the time of day measures how long a promotion is believed",
+        "was promoted, and .* answers",
         phases.clock_jumps,
         {
             _REGISTRY: [

@@ -371,7 +371,7 @@ def _kill_everything(stage: Stage) -> str:
 
 def _kill_at(step: Step, stage: Stage, counts: Counts, *, everything: bool) -> None:
     """Kill whoever reaches the step, and everything at that moment if so wanted."""
-    descent = step == "checkpoint_written"
+    descent = step == "checkpoint_opened"
     if descent:
         # The second checkpoint is the one that hurts: there is a first one to fall back on.
         job = stage.ledger.descend(150_000)
