@@ -12,7 +12,7 @@ from service import Service
 from chaos.violation import Unable
 
 HOUR, DAY, YEAR = 3600, 86_400, 31_556_952
-JUMPS = [HOUR, -HOUR, 0, 2 * DAY, -2 * DAY, 5 * YEAR, 0, -30 * DAY]  # away from the true time, in seconds
+JUMPS = [-HOUR, HOUR, 0, 2 * DAY, -2 * DAY, 5 * YEAR, 0, -30 * DAY]  # away from the true time, in seconds
 SEEN_SECONDS = 10.0
 
 
