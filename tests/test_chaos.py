@@ -15,7 +15,7 @@ from chaos.proof import caught, plant
     ("phase", "seconds", "done"),
     [
         (phases.promotions, 1, "swaps"),
-        (phases.kills, 3, "kills"),
+        (phases.kills, 1, "kills"),
         (partial(phases.failpoints, steps=("recorded", "linked", "promoted")), 0, "kills"),
         (phases.hangups, 0, "hangups"),
         (phases.stops, 0, "stops"),
