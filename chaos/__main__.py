@@ -41,7 +41,7 @@ def _run(seconds: float, only: str | None) -> int:
         _say(f"{name:18}" + ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items())))
     slowest = max(counts["slowest start, ms"] for counts in totals.values())
     if slowest > READY_MS:
-        _say(f"A start took {slowest} ms; {READY_MS} are promised on an idle machine.")
+        _say(f"A start took {slowest} ms; on an idle machine the aim is {READY_MS}.")
     _say(f"{broken} phases found a broken promise." if broken else "No promise was broken.")
     return 1 if broken else 0
 
