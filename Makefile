@@ -3,7 +3,9 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: run test install check fuzz licences sbom bench model clean
+CHAOS = PYTHONPATH=.:tests .venv/bin/python -m chaos
+
+.PHONY: run test install check fuzz chaos chaos-proof licences sbom bench model clean
 
 run: .venv/.service
 	exec .venv/bin/linserve
@@ -33,6 +35,13 @@ sbom: .venv/.development
 
 bench: .venv/.development
 	.venv/bin/python benchmarks/run.py
+
+# make chaos MINUTES=30, or HOURS=2; 5 minutes otherwise
+chaos: .venv/.development
+	$(CHAOS) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(HOURS),--hours $(HOURS))
+
+chaos-proof: .venv/.development
+	$(CHAOS) --prove
 
 model: .venv/.service
 	rm -f models/crop-yield/000001.safetensors models/crop-yield/current

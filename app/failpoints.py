@@ -18,7 +18,7 @@ Step = Literal[
     "fsynced",
     "linked",  # under its number
     "promoted",  # `current` points to it
-    "checkpoint_written",  # partly in a buffer, before it replaces the last one
+    "checkpoint_opened",  # with nothing in it yet
 ]
 
 _FOLDER = os.environ.get("CHAOS_FAILPOINTS")
@@ -33,4 +33,4 @@ def reach(step: Step) -> None:
         Path(_FOLDER, step).rename(reached)
     except FileNotFoundError:
         return
-    os.kill(os.getpid(), signal.Signals[reached.read_text()])
+    signal.raise_signal(signal.Signals[reached.read_text()])  # to this thread, which stops here and no line later

@@ -3,16 +3,16 @@
 import shutil
 import struct
 import subprocess
+import time
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-import time
 
 from service import Service
 
 from chaos.violation import Unable
 
 HOUR, DAY, YEAR = 3600, 86_400, 31_556_952
-JUMPS = [HOUR, -HOUR, 0, 2 * DAY, -2 * DAY, 5 * YEAR, 0, -30 * DAY]  # away from the true time, in seconds
+JUMPS = [-HOUR, HOUR, 0, 2 * DAY, -2 * DAY, 5 * YEAR, 0, -30 * DAY]  # away from the true time, in seconds
 SEEN_SECONDS = 10.0
 
 

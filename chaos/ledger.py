@@ -38,6 +38,7 @@ class Ledger:
         self._service = service
         self._open: dict[str, Asked] = {}
         self._slope = 0
+        self._published: dict[str, int] = {}
         self.closed = 0
         self.orphans = 0  # uploads whose request was cut off before their job was recorded; they are removed in an hour
 
@@ -75,16 +76,15 @@ class Ledger:
     def settle(self) -> None:
         """Wait until every job has ended. Raises Violation for one that is lost, or ended as it must not."""
         until = time.monotonic() + END_SECONDS
-        versions = audit(self._service.models)
         for job, asked in self._open.items():
             found = self._end_of(job, until)
             status = found["status"]
             demand(asked.end in (status, "any"), f"job {job} {status}, and should have {asked.end}: {found['error']}")
             if status == "succeeded":
-                if found["version"] not in versions:
-                    versions = audit(self._service.models)
-                _check_version(job, asked, versions.get(found["version"]))
-        audit(self._service.models)
+                self._published[job] = found["version"]
+        versions = audit(self._service.models)
+        for job, version in self._published.items():  # those of earlier jobs must still be there
+            _check_version(job, self._open.get(job), versions.get(version))
         self.closed += len(self._open)
         self._open.clear()
         self._check_spool()
@@ -149,11 +149,11 @@ def _origin(card: ModelCard) -> list[tuple[str, str]]:
     return [(kind, name) for kind, name in (("upload", card.upload), ("job", card.job)) if name is not None]
 
 
-def _check_version(job: str, asked: Asked, version: Version | None) -> None:
+def _check_version(job: str, asked: Asked | None, version: Version | None) -> None:
     if version is None:
         raise Violation(f"the version of job {job} is not there")
     demand(version.card.job == job, f"version {version.card.version} of job {job} is another's: {version.card.job}'s")
-    if asked.slope is not None:
+    if asked is not None and asked.slope is not None:
         right = np.allclose(version.model.weights, _weights(asked.slope), rtol=1e-6, atol=1e-6)
         demand(right, f"version {version.card.version} of job {job} has other weights than its rows")
 

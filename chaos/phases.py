@@ -1,4 +1,4 @@
-"""What is done to the service. Each phase starts one of its own, hurts it for some seconds and then checks what it kept.
+"""What is done to the service. Each phase starts one of its own, hurts it for a while and checks what it kept.
 
 A phase raises Violation where a promise was broken, and Unable where this machine does not let it be tried.
 """
@@ -32,6 +32,7 @@ FLOOR = 25.0  # where processes are stopped or down most of the time
 PAUSE = 0.01  # that leaves the trainer time to work: it takes only what predictions leave
 MODEL = "crop-yield"
 LONG = 10_000_000  # epochs that nobody waits for
+GIVEN_UP = "aborting the restart"  # in the log
 
 Counts = Counter[str]
 Phase = Callable[[Path, Path, float], Counts]
@@ -47,8 +48,9 @@ def promotions(folder: Path, root: Path, seconds: float) -> Counts:
             stage.ledger.fit()
         stage.ledger.settle()
         versions = sorted(audit(stage.service.models))
-        watched = [Line(stage.port, Truth(stage.service.models)) for _ in range(8)]
-        with Traffic(stage.service) as traffic:
+        truth = Truth(stage.service.models)
+        with Traffic(stage.service) as traffic, contextlib.ExitStack() as stack:
+            watched = [stack.enter_context(contextlib.closing(Line(stage.port, truth))) for _ in range(8)]
             for _ in _until(seconds):
                 version = random.choice(versions)
                 _promote(stage.service, version)
@@ -61,17 +63,19 @@ def promotions(folder: Path, root: Path, seconds: float) -> Counts:
 
 
 def kills(folder: Path, root: Path, seconds: float) -> Counts:
-    """kill -9 of a web worker, the trainer, or everything, at any time, with jobs at every stage."""
+    """Kill -9 of a web worker, the trainer, or everything, at any time, with jobs at every stage."""
     counts = Counts()
     with Stage(folder, root) as stage:
         with Traffic(stage.service, pause=PAUSE) as traffic:
-            for _ in _until(seconds):
+            for round_ in _until(seconds):
                 _submit_some(stage)
+                if round_ == 0:  # at the moment when the last job was acknowledged
+                    _kill(_kill_everything, stage, counts)
+                    continue
                 time.sleep(random.choice([0.0, random.uniform(0.0, 1.0)]))
-                kill = random.choice([_kill_worker, _kill_trainer, _kill_everything])
-                _kill(kill, stage, counts)
+                _kill(random.choice([_kill_worker, _kill_trainer, _kill_everything]), stage, counts)
                 stage.the_trainer()
-                if random.random() < 0.2:  # noqa: PLR2004 - the others stay open through the next kills
+                if random.random() < 0.2:  # the others stay open through the next kills
                     stage.ledger.settle()
             stage.ledger.settle()
         _count(counts, stage, traffic.judge(floor=FLOOR, killed=_cutting(counts), down=True).answered)
@@ -79,7 +83,7 @@ def kills(folder: Path, root: Path, seconds: float) -> Counts:
 
 
 def failpoints(folder: Path, root: Path, seconds: float, steps: tuple[Step, ...] = get_args(Step)) -> Counts:
-    """kill -9 of whoever reaches a step, or of everything at that moment, for one step after the other."""
+    """Kill -9 of whoever reaches a step, or of everything at that moment, for one step after the other."""
     counts = Counts()
     with Stage(folder, root) as stage:
         stage.trainer()
@@ -118,12 +122,8 @@ def hangups(folder: Path, root: Path, seconds: float) -> Counts:
             for _ in _until(seconds):
                 stage.ledger.fit()
                 stage.all_workers()
-                before = set(stage.service.web_workers())
-                os.kill(stage.service.pid, signal.SIGHUP)
-                stage.wait_for(
-                    lambda before=before: not before & set(stage.service.web_workers()),  # type: ignore[misc]
-                    "the workers were not replaced",
-                )
+                while not _hang_up(stage):
+                    counts["hangups that uvicorn gave up"] += 1
                 counts["hangups"] += 1
             stage.ledger.settle()
         _count(counts, stage, traffic.judge(floor=FLOOR).answered)
@@ -186,7 +186,7 @@ def read_only_models(folder: Path, root: Path, seconds: float) -> Counts:
                 with read_only(stage.service.models):
                     answer = _put_current(stage.service, second)
                     demand(answer.status_code == httpx.codes.SERVICE_UNAVAILABLE, f"promoted: {answer.text}")
-                    _demand_version(Line(stage.port, Truth(stage.service.models)), first)
+                    _demand_current(stage, first)
                     job = stage.ledger.fit("always")
                     stage.ledger.expect_failure(job)
                     stage.ledger.settle()
@@ -198,7 +198,7 @@ def read_only_models(folder: Path, root: Path, seconds: float) -> Counts:
 
 
 def damage(folder: Path, root: Path, seconds: float) -> Counts:
-    """Truncated files and flipped bits: no damaged version is promoted or served, in any worker, before or after a start."""
+    """Truncated files and flipped bits: no damaged version is promoted or served, by any worker."""
     counts = Counts()
     with Stage(folder, root) as stage:
         good, bad = _two_versions(stage)
@@ -213,7 +213,7 @@ def damage(folder: Path, root: Path, seconds: float) -> Counts:
                 demand(answer.status_code != httpx.codes.OK, "a damaged version was promoted")
                 _point_to(path)  # as a hand that knows no better does
                 _demand_good(stage, truth)
-                if round_ % 10 == 9:  # noqa: PLR2004 - a start takes longest
+                if round_ % 10 == 9:  # a start takes longest
                     _kill(_kill_everything, stage, counts)
                     _demand_good(stage, truth)
                 _replace(path, intact)
@@ -245,9 +245,9 @@ def two_services(folder: Path, root: Path, seconds: float) -> Counts:
                     stage.ledger.settle()
                 version = max(audit(one.service.models))
                 _promote(two.service, version)
-                _demand_version(Line(one.port, Truth(one.service.models)), version)
+                _demand_current(one, version)
                 counts["shared versions"] += 4
-            _count(counts, two, 0)
+            counts["jobs"] += two.ledger.closed
         _count(counts, one, traffic.judge(floor=FLOOR).answered)
     return counts
 
@@ -266,7 +266,7 @@ def clock_jumps(folder: Path, root: Path, seconds: float) -> Counts:
                 demand(clock.is_seen_by(stage.service), "the clock of the service did not jump")
                 for version in (first, second):
                     _promote(stage.service, version)
-                    _demand_version(Line(stage.port, Truth(stage.service.models)), version)
+                    _demand_current(stage, version)
                 stage.ledger.cancel(long)
                 stage.ledger.settle()
                 counts["clock jumps"] += 1
@@ -282,7 +282,7 @@ def durability(folder: Path, root: Path, seconds: float) -> Counts:
     with Stage(folder, root, CHAOS_RECORD=str(record), PYTHONPATH=recorder) as stage:
         for _ in _until(seconds):
             stage.ledger.fit("always")
-            stage.ledger.descend(200_000)
+            stage.ledger.descend(60_000)
             stage.ledger.settle()
         counts["ordered writes"] = check_order(record, stage.service.models / MODEL, stage.service.state)
         _count(counts, stage, 0)
@@ -332,9 +332,9 @@ def _two_versions(stage: Stage) -> tuple[int, int]:
 
 def _submit_some(stage: Stage) -> None:
     stage.ledger.fit(random.choice(["always", "never"]))
-    if random.random() < 0.2:  # noqa: PLR2004 - now and then
+    if random.random() < 0.2:
         stage.ledger.diverge()
-    if random.random() < 0.2:  # noqa: PLR2004
+    if random.random() < 0.2:
         job = stage.ledger.descend(LONG)
         stage.ledger.cancel(job)
 
@@ -368,10 +368,10 @@ def _kill_everything(stage: Stage) -> str:
 
 def _kill_at(step: Step, stage: Stage, counts: Counts, *, everything: bool) -> None:
     """Kill whoever reaches the step, and everything at that moment if so wanted."""
-    descent = step == "checkpoint_written"
+    descent = step == "checkpoint_opened"
     if descent:
         # The second checkpoint is the one that hurts: there is a first one to fall back on.
-        job = stage.ledger.descend(400_000)
+        job = stage.ledger.descend(150_000)
         checkpoint = stage.service.state / "checkpoints" / f"{job}.json"
         stage.wait_for(checkpoint.exists, "a descent of seconds keeps no checkpoint")
         resumed = stage.service.log.read_text().count('"descent resumed"')
@@ -392,6 +392,22 @@ def _kill_at(step: Step, stage: Stage, counts: Counts, *, everything: bool) -> N
     stage.the_trainer()
 
 
+def _hang_up(stage: Stage) -> bool:
+    """Whether all workers were replaced. On a busy machine a new one may not come within uvicorn's 5 s; it says so."""
+    before = set(stage.service.web_workers())
+    given_up = stage.service.log.read_text().count(GIVEN_UP)
+    os.kill(stage.service.pid, signal.SIGHUP)
+
+    def replaced() -> bool:
+        return not before & set(stage.service.web_workers())
+
+    def gave_up() -> bool:
+        return stage.service.log.read_text().count(GIVEN_UP) > given_up
+
+    stage.wait_for(lambda: replaced() or gave_up(), "the workers were not replaced")
+    return not gave_up()
+
+
 def _put_current(service: Service, version: int) -> httpx.Response:
     return service.client.put(f"/models/{MODEL}/current", json={"version": version})
 
@@ -399,6 +415,11 @@ def _put_current(service: Service, version: int) -> httpx.Response:
 def _promote(service: Service, version: int) -> None:
     answer = _put_current(service, version)
     demand(answer.status_code == httpx.codes.OK, f"version {version} is not promoted: {answer.text}")
+
+
+def _demand_current(stage: Stage, version: int) -> None:
+    with contextlib.closing(Line(stage.port, Truth(stage.service.models))) as line:
+        _demand_version(line, version)
 
 
 def _demand_version(line: Line, version: int) -> None:
@@ -409,9 +430,8 @@ def _demand_version(line: Line, version: int) -> None:
 def _demand_good(stage: Stage, truth: Truth) -> None:
     """Whatever version answers does so as it did when it was intact, in all workers that eight connections come to."""
     for _ in range(8):
-        line = Line(stage.port, truth)
-        _version_of(line)
-        line.close()
+        with contextlib.closing(Line(stage.port, truth)) as line:
+            _version_of(line)
 
 
 def _version_of(line: Line) -> int:
@@ -427,7 +447,7 @@ def _train_by_hand(service: Service) -> httpx.Response:
 
 
 def _damaged(content: bytes) -> bytes:
-    if random.random() < 0.3:  # noqa: PLR2004 - flipped bits are harder to see
+    if random.random() < 0.3:  # flipped bits are harder to see
         return content[: random.randrange(len(content))]
     place = random.randrange(len(content))
     return content[:place] + bytes([content[place] ^ 1 << random.randrange(8)]) + content[place + 1 :]

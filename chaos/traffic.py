@@ -83,7 +83,9 @@ class Traffic:
         """
         tally = self.tally
         rate = tally.answered / tally.seconds
-        demand(rate >= floor, f"the run does not count: {rate:.0f} predictions a second, where {floor:.0f} are the floor")
+        demand(
+            rate >= floor, f"the run does not count: {rate:.0f} predictions a second, where {floor:.0f} are the floor"
+        )
         demand(tally.failed == 0, f"{tally.failed} predictions failed, as: {tally.failures}")
         most = PROCESSES * LINES
         demand(tally.cut <= killed * most, f"{tally.cut} connections cut, with {killed} workers killed")

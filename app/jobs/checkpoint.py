@@ -41,8 +41,8 @@ class Checkpoint:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with temporary.open("wb") as file:
+                reach("checkpoint_opened")
                 file.write(content)
-                reach("checkpoint_written")
                 file.flush()
                 os.fsync(file.fileno())
             temporary.rename(self._path)

@@ -240,7 +240,7 @@ class Connection(HttpToolsProtocol):
         return False
 
     def shutdown(self) -> None:
-        """A request under way is still answered, and so is one on its way: closing at once would lose it."""
+        """A request under way is still answered, and so is one on its way, which closing at once would lose."""
         if self._ordinary is not None:
             self._hand_on()
         if self._is_answering():

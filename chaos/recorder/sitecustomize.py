@@ -32,4 +32,5 @@ def rename(source: Any, target: Any, **options: Any) -> None:
     _note(kind, inode, _folder(target))
 
 
-os.fsync, os.link, os.rename = fsync, link, rename
+for noting in (fsync, link, rename):
+    setattr(os, noting.__name__, noting)
