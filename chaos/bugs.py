@@ -199,8 +199,8 @@ BUGS = [
         {
             "jobs/engine.py": [
                 (
-                    '        raise _failed(job, error) from None\n    _log.info("version published"',
-                    '        return {"version": 1, "promote": False, "metrics": {}, "warnings": []}\n    _log.info("version published"',
+                    "        raise _failed(job, error) from None\n    finally:",
+                    '        return {"version": 1, "promote": False, "metrics": {}, "warnings": []}\n    finally:',
                 )
             ]
         },
@@ -226,8 +226,8 @@ BUGS = [
         {
             "jobs/spool.py": [
                 (
-                    "                yield file\n        except OSError as error:",
-                    "                yield file\n        except FileExistsError as error:",
+                    "        yield\n    except OSError as error:\n        raise not_stored",
+                    "        yield\n    except FileExistsError as error:\n        raise not_stored",
                 )
             ]
         },

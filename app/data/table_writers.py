@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol, TypeAlias
 
 import orjson
 
+from app.data.disk import CHECK_BYTES, has_room
 from app.data.formats import FileFormat
 from app.data.part import Array
-from app.errors import BodyTooLarge, InvalidInput, not_stored
+from app.errors import BodyTooLarge, InvalidInput, SpoolFull, not_stored
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -29,6 +30,7 @@ class SpillingFile:
         self.length = 0
         self.closed = False  # as pyarrow asks of files
         self._memory_bytes, self._scratch, self._limit = memory_bytes, scratch, limit
+        self._unchecked = 0
         self._chunks: list[bytes | memoryview] = []
         self._file: BinaryIO | None = None
 
@@ -44,6 +46,11 @@ class SpillingFile:
             if self._file is None:
                 self._chunks.append(data)
             else:
+                self._unchecked += len(data)
+                if self._unchecked >= CHECK_BYTES:
+                    self._unchecked = 0
+                    if not has_room(self._file.fileno()):
+                        raise SpoolFull("There is no room to store the answer.")
                 self._file.write(data)
         except OSError as error:
             raise not_stored("The answer", error) from error

@@ -31,7 +31,7 @@ from app.jobs.training_request import TrainingRequest
 # A job waits half of this on average; the trainer idles at 1.5 % of a core.
 POLL_SECONDS = 0.4
 SETTLED_SECONDS = 1.0  # after which a cancelling stands
-PRUNE_SECONDS = 60.0
+TIDY_SECONDS = 60.0
 PRUNED_AT_ONCE = 500
 ENDED = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
 
@@ -80,12 +80,12 @@ def serve(
     _register(workshop, traffic, attempts, max_job_seconds)
     DBOS.launch()
     DBOS.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=POLL_SECONDS, on_conflict="always_update")
-    _sweep(workshop)
     write_capabilities(capabilities)
     _log.info("trainer ready")
-    _prune(max_kept_jobs)
-    while not stop.wait(PRUNE_SECONDS):
-        _prune(max_kept_jobs)
+    while True:
+        _tidy_up(workshop, max_kept_jobs)
+        if stop.wait(TIDY_SECONDS):
+            break
     # Nothing else is wound up: what a kill -9 may not lose, a stop need not save.
     attempts.end()
 
@@ -185,21 +185,28 @@ def _is_cancelled(job: str) -> bool:
     return status is None or status.status == "CANCELLED"  # and pruned since
 
 
+def _tidy_up(workshop: Workshop, kept_jobs: int) -> None:
+    try:
+        _prune(kept_jobs)
+        if not workshop.spool.is_empty() or any(workshop.checkpoints.glob("*")):
+            _sweep(workshop)
+        workshop.registry.sweep()
+    except Exception as error:  # the database is out of reach, or a disk full; that passes
+        _log.warning("not tidied up", extra={"reason": str(error)})
+
+
 def _prune(most: int) -> None:
     """Remove the oldest of the jobs that ended, where there are more than so many."""
-    try:
-        while old := DBOS.list_workflows(
-            name=WORKFLOW,
-            status=ENDED,
-            sort_desc=True,
-            offset=most,
-            limit=PRUNED_AT_ONCE,
-            load_input=False,
-            load_output=False,
-        ):
-            DBOS.delete_workflows([job.workflow_id for job in old])
-    except Exception as error:  # the database is out of reach or full; that passes
-        _log.warning("old jobs not removed", extra={"reason": str(error)})
+    while old := DBOS.list_workflows(
+        name=WORKFLOW,
+        status=ENDED,
+        sort_desc=True,
+        offset=most,
+        limit=PRUNED_AT_ONCE,
+        load_input=False,
+        load_output=False,
+    ):
+        DBOS.delete_workflows([job.workflow_id for job in old])
 
 
 def _sweep(workshop: Workshop) -> None:
@@ -212,4 +219,3 @@ def _sweep(workshop: Workshop) -> None:
     for checkpoint in workshop.checkpoints.glob("*"):
         if checkpoint.stem not in unfinished:
             checkpoint.unlink(missing_ok=True)
-    workshop.registry.sweep()

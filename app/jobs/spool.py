@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Container, Iterator
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from app.data.disk import CHECK_BYTES, has_room
 from app.errors import Conflict, SpoolFull, not_stored
 from app.failpoints import reach
 
 ORPHAN_SECONDS = 3600  # an upload this old that no job names was cut off by a crash
-CHECK_BYTES = 1 << 24  # of an upload, after which the room is looked at again
 
 
 class Spool:
@@ -46,6 +46,9 @@ class Spool:
         """Raises SpoolFull where all uploads, and so many bytes more, are more than may be."""
         if self._max_bytes is not None and self._size() + more > self._max_bytes:
             raise SpoolFull("There is no room for these rows now: others wait for their training.")
+        with contextlib.suppress(FileNotFoundError):
+            if not has_room(self._folder, more):
+                raise SpoolFull("There is no room for these rows on the disk.")
 
     def _size(self) -> int:
         size = 0
@@ -119,6 +122,9 @@ class Spool:
 
     def remove(self, upload: str) -> None:
         self.path(upload).unlink(missing_ok=True)
+
+    def is_empty(self) -> bool:
+        return not self._folder.is_dir() or next(self._folder.iterdir(), None) is None
 
     def sweep(self, wanted: Container[str], ended: Container[str] = ()) -> None:
         """Remove the uploads of ended jobs, and old ones that no job wants: those of requests that were cut off."""

@@ -90,3 +90,19 @@ def test_an_answer_that_the_disk_has_no_room_for_is_told_from_other_faults() -> 
         file = SpillingFile(10, lambda: full, 1000)
         with pytest.raises(SpoolFull, match="The answer cannot be stored: No space left on device"):
             file.write(b"more than ten bytes")
+
+
+def test_some_of_the_disk_is_left_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path)
+    spool.check_room(1)
+    with pytest.raises(SpoolFull, match="on the disk"):
+        spool.check_room(1 << 62)
+
+    monkeypatch.setattr("app.data.disk.RESERVED_BYTES", 1 << 62)
+    monkeypatch.setattr("app.data.disk.RESERVED_SHARE", 2.0)
+    with pytest.raises(SpoolFull, match="on the disk"):
+        spool.check_room()
+    file = SpillingFile(10, spool.scratch, 1 << 40)
+    with pytest.raises(SpoolFull, match="no room to store the answer"):
+        file.write(bytes(20 << 20))
+    file.discard()
