@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -39,6 +39,14 @@ def copy_models(folder: Path) -> Path:
     shutil.copy(MODELS / "crop-yield" / "000001.safetensors", target)
     (target / "current").symlink_to("000001.safetensors")
     return target.parent
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Return once it holds, which nothing else tells of."""
+    deadline = time.monotonic() + START_SECONDS
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(POLL_SECONDS)
 
 
 class Service:
@@ -108,6 +116,12 @@ class Service:
         assert self._process is not None
         self.client.close()
         self._process.terminate()
+        return self._process.wait(START_SECONDS)
+
+    def ended(self) -> int:
+        """Wait until it has ended by itself. Returns the exit status."""
+        assert self._process is not None
+        self.client.close()
         return self._process.wait(START_SECONDS)
 
     def kill(self) -> None:

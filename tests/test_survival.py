@@ -3,6 +3,7 @@
 import os
 import select
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any, Self
 
 import httpx
 import pytest
-from service import NOTEBOOK, Service
+from service import NOTEBOOK, Service, wait_for
+
+from app.jobs import supervisor
 
 # Several seconds on an idle machine, were it not interrupted: long enough to be hit in the middle, wherever it runs.
 EPOCHS = 40_000
@@ -151,6 +154,56 @@ def test_a_stop_is_not_held_up_by_those_who_follow_or_wait(tmp_path: Path) -> No
 
     assert all(job["status"] == "running" for job in followed)  # the stream ends, and not by an error
     assert service.stop() == -signal.SIGTERM  # as uvicorn ends once all is wound up
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_request_under_way_is_answered_before_a_stop(tmp_path: Path, number: signal.Signals) -> None:
+    service = Service(tmp_path, trainer="external").start()
+    with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2])), timeout=10) as connection:
+        body = b'{"instances": [[75, 63, 44]]}'
+        head = f"POST /predict HTTP/1.1\r\nhost: here\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
+        connection.sendall(head.encode() + b"\r\n\r\n" + body[:10])
+        service.client.get("/health/live")  # what was sent before is there
+        os.kill(service.pid, number)
+        wait_for(lambda: "Shutting down" in service.log.read_text())
+        connection.sendall(body[10:])
+        answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    assert answer.startswith(b"HTTP/1.1 200 OK")
+    assert b"connection: close" in answer
+    assert service.ended() == -number
+
+
+def test_an_upload_that_outlasts_a_stop_is_answered_with_a_problem_and_leaves_nothing(tmp_path: Path) -> None:
+    service = Service(tmp_path, trainer="external").start()
+    with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2])), timeout=20) as connection:
+        head = "POST /train?targets=y HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/csv\r\ncontent-length: 1000"
+        connection.sendall(head.encode() + b"\r\n\r\nx,y\n1,2\n")
+        wait_for(lambda: list((service.state / "spool").glob("*")))
+        os.kill(service.pid, signal.SIGTERM)
+        answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b"application/problem+json" in answer
+    service.ended()
+    assert list((service.state / "spool").glob("*")) == []
+    assert "Traceback" not in service.log.read_text()
+
+
+def test_a_trainer_is_tried_for_until_the_state_folder_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(supervisor, "MOST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(supervisor.Supervisor, "_supervise", lambda *_: began.set())
+    began = threading.Event()
+    state = tmp_path / "state"
+    state.write_text("no folder")
+    found = supervisor.Supervisor(state / "trainer.lock")
+    found.start()
+    try:
+        wait_for(lambda: "trainer not started" in caplog.text)
+        state.unlink()
+        assert began.wait(10)
+    finally:
+        found.stop()
 
 
 def test_the_trainer_dies_with_the_service(tmp_path: Path) -> None:
