@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-CHECK_SECONDS = 0.05
+CHECK_SECONDS = 0.02
 QUIET_SECONDS = 1.0  # without a prediction, and the trainer takes all cores again
 
 
@@ -55,11 +55,13 @@ def sparing_cores(traffic: Traffic) -> Iterator[None]:
 
 def _watch(traffic: Traffic, cores: list[int], done: threading.Event) -> None:
     allowed = cores
-    while not done.wait(CHECK_SECONDS):
+    while True:
         wanted = cores[len(cores) // 2 :] if traffic.is_recent() else cores
         if wanted != allowed:
             _keep_to(wanted)
             allowed = wanted
+        if done.wait(CHECK_SECONDS):
+            break
     _keep_to(cores)
 
 

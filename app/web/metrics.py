@@ -69,6 +69,8 @@ class Metrics:
         series.pending_in_buckets[bisect_left(BUCKETS, seconds)] += 1
         if self._writing is None:
             self._writing = asyncio.get_running_loop().call_later(WRITE_SECONDS, self.write)
+            if rows:
+                self._traffic.note()  # the first after a pause is noted at once
 
     def predicted(self, rows: int) -> None:
         self._pending_rows.append(rows)
