@@ -55,7 +55,6 @@ class Settings(BaseSettings):
         16 * GIBIBYTE, ge=1, description="Most bytes of uploaded rows stored at once; more are refused with 507."
     )
     max_wait_seconds: float = Field(60, ge=0, description="Longest that `Prefer: wait` is honoured, in seconds.")
-
     max_connections: int = Field(
         4096, ge=1, description="Most connections to one web worker; requests on more are refused with 503."
     )

@@ -134,6 +134,11 @@ class Service:
         for pid in self.trainers():  # started in the same process group, unless it got away
             os.kill(pid, signal.SIGKILL)
 
+    def memory(self, field: str) -> int:
+        """Bytes of a worker's memory: VmRSS, or VmHWM for the most it ever had."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(status.partition(f"{field}:")[2].split()[0]) << 10
+
     def trainers(self) -> list[int]:
         """Process ids of the trainers that work in this service's state folder."""
         found = []

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from app.data.arrow_size import check_arrow_schema, check_arrow_size
+from app.data.arrow_size import check_arrow_schema
 from app.data.parquet_size import check_parquet_footer, check_parquet_size
 from app.data.part import Columns, Part, Source, check_distinct, check_names, part_of, part_rows
 from app.errors import Detail, InvalidInput
@@ -45,11 +45,6 @@ def read_arrow(source: Source, columns: Columns, threads: int = 1) -> Iterator[P
             if mapped is not None and read > DROP_BYTES:
                 mapped.madvise(mmap.MADV_DONTNEED)
                 read = 0
-
-
-def check_arrow(source: Source, names: Sequence[str], limit: int) -> None:
-    """Raises BodyTooLarge or InvalidInput where the columns come to more than may be decoded."""
-    check_arrow_size(source, len(names), limit)
 
 
 def parquet_names(source: Source) -> list[str]:

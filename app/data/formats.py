@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
-from app.data.arrow_rows import arrow_names, check_arrow, check_parquet, parquet_names, read_arrow, read_parquet
+from app.data.arrow_rows import arrow_names, check_parquet, parquet_names, read_arrow, read_parquet
+from app.data.arrow_size import check_arrow_size
 from app.data.csv_rows import csv_names, read_csv
 from app.data.ndjson_rows import ndjson_names, read_ndjson
 from app.data.part import Reader, Source
@@ -31,6 +32,6 @@ def check_size(source: Source, form: FileFormat, names: Sequence[str], limit: in
     Raises BodyTooLarge or InvalidInput where a few bytes of an upload, which may have `limit`, come to very many.
     """
     if form == "arrow":
-        check_arrow(source, names, limit)
+        check_arrow_size(source, len(names), limit)
     elif form == "parquet":
         check_parquet(source, names, limit)

@@ -105,9 +105,8 @@ class LinearModel:
         with np.errstate(over="ignore"):
             spread = self.leverage(x) + (not of_mean)
             deviation = np.sqrt(np.outer(spread, self.residual_sums / self.degrees_of_freedom))
-            half = (
-                -stdtrit(self.degrees_of_freedom, (1 - level) / 2) * deviation
-            )  # near 0 there are more digits than at 1
+            # By the lower tail: near 0 there are more digits than near 1.
+            half = -stdtrit(self.degrees_of_freedom, (1 - level) / 2) * deviation
             bounds = np.stack([y - half, y + half], axis=-1)
         if not np.isfinite(bounds).all():
             raise PredictionTooLarge(int(np.flatnonzero(~np.isfinite(bounds).all(axis=(1, 2)))[0]))

@@ -79,7 +79,7 @@ def new_id() -> bytes:
     return b"%032x" % random.getrandbits(128)
 
 
-def log_request(scope: Scope, status: int, seconds: float, identity: bytes) -> None:
+def _log_request(scope: Scope, status: int, seconds: float, identity: bytes) -> None:
     _log.info(
         "request",
         extra={
@@ -102,7 +102,7 @@ def _note(scope: Scope, status: int, seconds: float, identity: bytes) -> None:
     if services is None:
         return
     if status != OK or not route.endswith("/predict") or services.logs_predictions:
-        log_request(scope, status, seconds, identity)
+        _log_request(scope, status, seconds, identity)
     services.metrics.answered(scope["method"] if scope["method"] in METHODS else "other", route, status, seconds)
 
 
