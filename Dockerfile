@@ -31,5 +31,5 @@ ENV PATH=/venv/bin:$PATH \
 VOLUME ["/service/models", "/service/state"]
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["python", "-c", \
-    "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health/ready', timeout=2)"]
+    "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ[\"UVICORN_PORT\"]}/health/ready', timeout=2)"]
 CMD ["linserve"]

@@ -3,12 +3,17 @@
 import json
 import logging
 import logging.config
+import sys
+import threading
 from contextvars import ContextVar
 from importlib.resources import files
+from types import TracebackType
 
 from pythonjsonlogger.json import JsonFormatter
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+
+_log = logging.getLogger(__name__)
 
 
 class JsonLines(JsonFormatter):
@@ -30,6 +35,15 @@ class JsonLines(JsonFormatter):
 
 
 def configure() -> None:
-    """Apply `logging.json`, the same file that uvicorn takes with --log-config. Warnings are lines like others."""
+    """Apply `logging.json`, the same file that uvicorn takes with --log-config.
+
+    Warnings, and what nobody caught in any thread, are lines like others.
+    """
     logging.captureWarnings(capture=True)
     logging.config.dictConfig(json.loads(files("app").joinpath("logging.json").read_text()))
+    sys.excepthook = _uncaught
+    threading.excepthook = lambda args: _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
+
+
+def _uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    _log.critical("uncaught", exc_info=(kind, error or kind(), trace))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+from disturbed import compare_disturbed
 from files import compare_files
 from fit import compare_epochs, compare_fits
 from serve import compare_servers
@@ -30,6 +31,7 @@ PARTS: dict[str, Callable[[int], Iterator[str]]] = {
     "Gradient descent": compare_epochs,
     "Fits from files": compare_files,
     "Serving": compare_servers,
+    "Serving beside other work": compare_disturbed,
 }
 
 

@@ -24,8 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from environments import CACHE, environment
-from files import ROWS
+from environments import environment
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -221,19 +220,24 @@ def _seconds(text: str) -> float:
     return float(found[1]) * {"us": 1e-6, "ms": 1e-3, "s": 1.0}[found[2]]
 
 
-def compare_servers(rounds: int) -> Iterator[str]:
+def what_is_missing() -> str | None:
     if shutil.which("wrk") is None or (os.cpu_count() or 1) < 2:  # noqa: PLR2004 - one for the server, one for the load
-        yield "\nServing is not measured: it takes wrk (in Debian: apt install wrk) and two cores."
+        return "\nServing is not measured: it takes wrk (in Debian: apt install wrk) and two cores."
+    return None
+
+
+def compare_servers(rounds: int) -> Iterator[str]:
+    if missing := what_is_missing():
+        yield missing
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         found = list(others(folder))
-        for missing in (entry for entry in found if isinstance(entry, str)):
-            yield f"\n{missing} cannot be installed here."
+        for absent in (entry for entry in found if isinstance(entry, str)):
+            yield f"\n{absent} cannot be installed here."
         contenders = [entry for entry in found if isinstance(entry, Server)]
         for kind in LOADS:
             yield from _compare(kind, ours(folder), contenders, rounds)
-        yield from _peace(folder, rounds)
 
 
 def _compare(kind: Load, mine: Server, contenders: list[Server], rounds: int) -> Iterator[str]:
@@ -267,40 +271,3 @@ def _asked(server: Server, kind: Load) -> Server:
         server.name, server.command, server.port, server.path, kind.body or server.body, server.environment,
         server.folder, kind.media_type,
     )  # fmt: skip
-
-
-def _peace(folder: Path, rounds: int) -> Iterator[str]:
-    """Single predictions while 1e7 rows train, with one web worker and nothing pinned."""
-    data = CACHE / "data" / "rows.parquet"
-    if not data.exists():
-        return
-    served = ours(folder)
-    served.environment["LINSERVE_TRAINER"] = "embedded"
-    body = arrays([[75, 63, 44]])
-    idle, training = [], []
-    with running(served, body, pinned=False):
-        time.sleep(3)  # for the trainer to be there
-        for _ in range(2 * rounds + 1):
-            idle.append(load(served, body, 1, seconds=5, pinned=False).p99)
-            for _ in range(5):  # so that the load does not outlive them
-                _train(served, data)
-            training.append(load(served, body, 1, seconds=5, pinned=False).p99)
-            while b'"queued"' in (jobs := _get(served, "/jobs?limit=5")) or b'"running"' in jobs:
-                time.sleep(0.2)
-    yield f"\nsingle predictions at 1 connection, while {ROWS:,} rows train again and again"
-    for name, runs in (("idle", idle), ("training", training)):
-        ratio = statistics.median(runs) / statistics.median(idle)
-        yield f"  {name:26} p99 {1e3 * statistics.median(runs):7.2f} ms   {ratio:6.2f} x idle"
-
-
-def _train(server: Server, data: Path) -> None:
-    url = f"http://127.0.0.1:{server.port}/train?model=bench&targets=y&promote=never"
-    headers = {"Content-Type": "application/vnd.apache.parquet"}
-    with urllib.request.urlopen(urllib.request.Request(url, data.read_bytes(), headers)):
-        pass
-
-
-def _get(server: Server, path: str) -> bytes:
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}{path}") as answer:
-        content: bytes = answer.read()
-        return content

@@ -13,6 +13,11 @@ APPLICATION_VERSION = "1"  # of the recorded requests; jobs recorded under anoth
 MAX_RECOVERIES = 100
 
 
+def reason(error: Exception) -> str:
+    """What the database says. SQLAlchemy's own words add the statement, and all that was to be stored by it."""
+    return str(getattr(error, "orig", None) or error)
+
+
 def prepare(url: str) -> None:
     """Create the database, or bring an older one up to date. Safe to call from any number of processes at once."""
     from dbos import DBOS  # 0.4 s, which the names above shall not cost

@@ -20,6 +20,7 @@ from app.jobs.database import (
     QUEUE,
     WORKFLOW,
     prepare,
+    reason,
 )
 from app.jobs.job import Failure, Progress
 from app.jobs.memory import within_memory
@@ -192,7 +193,7 @@ def _tidy_up(workshop: Workshop, kept_jobs: int) -> None:
             _sweep(workshop)
         workshop.registry.sweep()
     except Exception as error:  # the database is out of reach, or a disk full; that passes
-        _log.warning("not tidied up", extra={"reason": str(error)})
+        _log.warning("not tidied up", extra={"reason": reason(error)})
 
 
 def _prune(most: int) -> None:

@@ -16,7 +16,7 @@ import msgspec
 
 from app.errors import Conflict, InvalidInput, JobNotFound, KeyReused, QueueFull, Unavailable
 from app.failpoints import reach
-from app.jobs.database import APPLICATION_VERSION, PROGRESS, QUEUE, WORKFLOW, prepare
+from app.jobs.database import APPLICATION_VERSION, PROGRESS, QUEUE, WORKFLOW, prepare, reason
 from app.jobs.job import Failure, Job, Progress, Status
 from app.jobs.spool import Spool
 from app.jobs.training_request import TrainingRequest
@@ -211,7 +211,7 @@ def _reaching() -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, sqlite3.Error, OSError) as error:
-        _log.error("job database out of reach", extra={"reason": str(error)})
+        _log.error("job database out of reach", extra={"reason": reason(error)})
         raise Unavailable("The job database cannot be reached. Predictions go on; training has to wait.") from None
 
 

@@ -9,6 +9,7 @@ number is taken by an exclusive link, and `current` is replaced by a rename, so 
 """
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -30,6 +31,7 @@ from app.regression.linear_model import LinearModel
 MAX_VERSION = 10**12
 LOADED_VERSIONS = 64  # besides the current ones; each is a few kB unless the model is wide
 
+NO_LINK = ""  # what a `current` points to that is a file or a folder
 _FILE = re.compile(r"(\d{6,12})\.(safetensors|deleted)")
 _log = logging.getLogger(__name__)
 
@@ -77,9 +79,11 @@ class Registry:
             raise ModelNotFound(f'There is no model "{_shown(model)}".')
         try:
             link = os.readlink(f"{self._folder}/{model}/current")  # noqa: PTH115 - a third of the time of Path's
-        except OSError:
-            self._current.pop(model, None)
-            raise ModelNotFound(f'There is no model "{_shown(model)}".') from None
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                self._current.pop(model, None)
+                raise ModelNotFound(f'There is no model "{_shown(model)}".') from None
+            link = NO_LINK
         if cached and cached.link == link and (not cached.damaged or cached.damaged == self._state_of(model, link)):
             return cached.version
         # One reference is swapped: a request under way keeps the version it began with.
@@ -214,6 +218,8 @@ class Registry:
         number = int(match[1]) if match and match[2] == "safetensors" else 0
         state = self._state_of(model, link)
         try:
+            if link == NO_LINK:  # as a copy has it that followed the links
+                raise VersionNotFound("`current` is not a link to a version. Promote one.")
             return _Current(link, self._read(model, number))
         except (VersionNotFound, ModelFileInvalid) as error:
             fault = ModelFileInvalid(

@@ -68,26 +68,29 @@ class Problem(BaseModel):
 
 
 def problems(*statuses: int, open_to_all: bool = False) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route: the problems it can answer with."""
+    """The `responses` of a route: the problems it can answer with, and those that a connection can before it."""
     titles = {
-        400: "The body is not what its content type says.",
+        400: "The request is not HTTP, or its body not what its content type says.",
         401: "No valid API key.",
         403: "The API key has no such scope; or there are no keys, and this request is not of this machine's own.",
         404: "There is no such thing.",
         406: "Nothing here writes a content type that is accepted.",
+        408: "The request came too slowly.",
         409: "Not in the present state.",
         412: "The model changed since.",
         413: "The body is too large.",
+        414: "The path and its query are too long.",
         415: "Nothing here reads this content type.",
         422: "Understood, but wrong: the errors say where.",
         429: "Too many jobs are waiting.",
+        431: "The headers are too many or too large.",
         500: "A fault of the service.",
         503: "Not now; a later try may work.",
         507: "There is no room to store it.",
     }
-    keys = () if open_to_all else (401, 403)
+    always = (*(() if open_to_all else (401, 403)), 400, 408, 414, 431, 500, 503)
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": titles[status], "content": content} for status in (*keys, *statuses, 500)}
+    return {status: {"description": titles[status], "content": content} for status in sorted({*always, *statuses})}
 
 
 def problem_of(name: str, message: str, details: Iterable[Detail]) -> dict[str, Any]:

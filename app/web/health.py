@@ -22,14 +22,12 @@ class Ready(BaseModel):
     version: int = Field(examples=[1])
 
 
-@router.get("/health/live", name="live", summary="The process answers")
+@router.get("/health/live", name="live", summary="The process answers", responses=problems(open_to_all=True))
 async def live() -> Live:
     return Live(status="live")
 
 
-@router.get(
-    "/health/ready", name="ready", summary="The default model is loaded", responses=problems(503, open_to_all=True)
-)
+@router.get("/health/ready", name="ready", summary="The default model is loaded", responses=problems(open_to_all=True))
 async def ready(request: Request) -> Ready:
     found = services(request)
     if found.stopping.is_set():
@@ -46,7 +44,10 @@ async def ready(request: Request) -> Ready:
     name="metrics",
     summary="Counters for Prometheus, over all workers",
     response_class=Response,
-    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+        **problems(open_to_all=True),
+    },
 )
 async def metrics(request: Request) -> Response:
     found = services(request).metrics

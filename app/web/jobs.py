@@ -82,7 +82,7 @@ async def wait_for(found: Services, job: Job, seconds: float) -> Job:
     return job
 
 
-@router.get("/jobs", name="listJobs", summary="List jobs, newest first", responses=problems(422, 503))
+@router.get("/jobs", name="listJobs", summary="List jobs, newest first", responses=problems(422))
 def list_jobs(
     request: Request,
     status: Annotated[Status | None, Query(description="Only jobs of this status.")] = None,
@@ -93,7 +93,7 @@ def list_jobs(
     return JobList.model_validate({"items": [view(job) for job in page.jobs], "next": page.next})
 
 
-@router.get("/jobs/{job}", name="getJob", summary="Read a job", response_model=JobView, responses=problems(404, 503))
+@router.get("/jobs/{job}", name="getJob", summary="Read a job", response_model=JobView, responses=problems(404))
 def get_job(request: Request, job: JobId) -> Response:
     return bodies.json_response(view(services(request).jobs.get(job)))
 
@@ -105,7 +105,7 @@ def get_job(request: Request, job: JobId) -> Response:
     dependencies=[needs(Right.TRAIN)],
     description="A running gradient descent stops within a second. Cancelling a cancelled job changes nothing.",
     response_model=JobView,
-    responses=problems(404, 409, 503),
+    responses=problems(404, 409),
 )
 def cancel_job(request: Request, job: JobId) -> Response:
     return bodies.json_response(view(services(request).jobs.cancel(job)))
@@ -122,7 +122,7 @@ async def _known_job(request: Request, job: JobId) -> None:
     summary="Follow a job as server-sent events",
     description="An event `job` with the whole job whenever it changed. The stream ends with the job.",
     response_class=EventSourceResponse,
-    responses=problems(404, 503),
+    responses=problems(404),
     dependencies=[Depends(_known_job)],
 )
 async def follow_job(request: Request, job: JobId) -> AsyncIterator[ServerSentEvent]:

@@ -83,7 +83,7 @@ class Promotion(BaseModel):
     version: int = Field(ge=1, examples=[1])
 
 
-@router.get("/models", name="listModels", summary="List models", responses=problems(503))
+@router.get("/models", name="listModels", summary="List models", responses=problems())
 def list_models(request: Request) -> ModelList:
     registry = services(request).registry
     items = []
@@ -109,7 +109,7 @@ def list_models(request: Request) -> ModelList:
     name="getModel",
     summary="Read a model's current card, and which versions there are",
     response_model=CurrentModelView,
-    responses=problems(404, 503),
+    responses=problems(404),
 )
 def get_model(request: Request, model: ModelName, if_none_match: IfNoneMatch = None) -> Response:
     registry = services(request).registry
@@ -126,7 +126,7 @@ def get_model(request: Request, model: ModelName, if_none_match: IfNoneMatch = N
     name="getVersion",
     summary="Read a version's card",
     response_model=ModelView,
-    responses=problems(404, 422, 503),
+    responses=problems(404, 422),
 )
 def get_version(
     request: Request, model: ModelName, version: VersionNumber, if_none_match: IfNoneMatch = None
@@ -168,7 +168,7 @@ def download_version(request: Request, model: ModelName, version: VersionNumber)
     ),
     response_model=CurrentModelView,
     openapi_extra=bodies.documented(Promotion, {"Roll back to version 1": {"version": 1}}),
-    responses=problems(400, 404, 412, 413, 415, 422, 503),
+    responses=problems(404, 412, 413, 415, 422),
 )
 async def promote(
     request: Request,
@@ -197,7 +197,7 @@ async def promote(
     summary="Delete a version",
     description="Not the current one. Its number is not used again.",
     status_code=204,
-    responses=problems(404, 409, 422, 503),
+    responses=problems(404, 409, 422),
 )
 def delete_version(request: Request, model: ModelName, version: VersionNumber) -> None:
     services(request).registry.delete(model, version)

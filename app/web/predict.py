@@ -109,7 +109,7 @@ _ROUTE: dict[str, Any] = {
         **bodies.documented(PredictRequest, EXAMPLES, csv_example=CSV_EXAMPLE),
         "parameters": query_parameters(),
     },
-    "responses": {200: bodies.documented_answer(), **problems(400, 404, 406, 413, 415, 422, 503, 507)},
+    "responses": {200: bodies.documented_answer(), **problems(404, 406, 413, 415, 422, 507)},
 }
 
 

@@ -50,7 +50,7 @@ _KEYS = uuid.UUID("6b1d6a5e-7d0a-5b0e-9a53-0c0f5f3c7a11")  # namespace of the jo
     },
     responses={
         200: {"model": JobView, "description": "The job ended while the request waited for it."},
-        **problems(400, 404, 409, 413, 415, 422, 429, 503, 507),
+        **problems(404, 409, 413, 415, 422, 429, 507),
     },
 )
 async def train(

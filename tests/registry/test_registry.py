@@ -368,6 +368,25 @@ def test_where_no_version_is_intact_none_is_served(
     assert str(folder) not in str(refused.value)
 
 
+def test_a_file_in_the_place_of_the_pointer_changes_nothing_until_the_next_promotion(
+    registry: Registry, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    published(registry, 1, 2, promoted=1)
+    assert slope(registry.current("line")) == 1
+    pointer = folder / "line" / "current"
+    pointer.unlink()
+    pointer.write_bytes(file_of(folder, 1).read_bytes())  # as a copy has it that followed links
+    with caplog.at_level(logging.ERROR):
+        assert slope(registry.current("line")) == 1
+        with pytest.raises(ModelFileInvalid):
+            Registry(folder).current("line")
+    assert {record.__dict__["reason"] for record in caplog.records} == {
+        "`current` is not a link to a version. Promote one."
+    }
+    registry.promote("line", 2)
+    assert slope(registry.current("line")) == slope(Registry(folder).current("line")) == 2
+
+
 def test_after_a_damaged_version_a_good_one_can_be_promoted(registry: Registry, folder: Path) -> None:
     published(registry, 1, 2, 3, promoted=1)
     reader = Registry(folder)
