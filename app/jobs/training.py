@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from app.data.part import Array
 from app.data.training_rows import TrainingRows
-from app.errors import InvalidInput, ModelNotFound
+from app.errors import InvalidInput, ModelFileInvalid, ModelNotFound
 from app.failpoints import reach
 from app.jobs.spool import Spool
 from app.jobs.tracker import Tracker
@@ -269,7 +269,7 @@ def _is_better(trained: _Trained, request: TrainingRequest, registry: Registry) 
     assert trained.validation is not None
     try:
         current = registry.current(request.model).model
-    except ModelNotFound:
+    except (ModelNotFound, ModelFileInvalid):
         return True
     if not _same_columns(current, request):
         raise InvalidInput("The current version has other features, terms or targets, so the two cannot be compared.")

@@ -50,6 +50,7 @@ class Registry:
         self._folder = folder
         self._current: dict[str, _Current] = {}
         self._loaded: OrderedDict[tuple[str, int], Version] = OrderedDict()
+        self._told: dict[str, tuple[str, tuple[int, int]]] = {}  # what is damaged, and in the log already
 
     def models(self) -> list[str]:
         """Names of the models that have a current version, sorted."""
@@ -225,7 +226,9 @@ class Registry:
             fault = ModelFileInvalid(
                 f'The current version of "{model}" is missing or damaged, and so are all before it.'
             )
-            _log.error("version refused", extra={"model": model, "version": number, "reason": str(error)})
+            if self._told.get(model) != (link, state):  # once, not with every request
+                self._told[model] = link, state
+                _log.error("version refused", extra={"model": model, "version": number, "reason": str(error)})
         if cached is not None:
             return _Current(link, cached.version, state)
         older = (found for found, kind in self._files(model) if kind == "safetensors" and found < number)

@@ -6,7 +6,7 @@ from typing import Any, TypeAlias
 from app.data.json_rows import are_objects
 from app.data.names import check_names
 from app.data.training_rows import Format
-from app.errors import Detail, InvalidInput, ModelNotFound, NotFound
+from app.errors import Detail, InvalidInput, ModelFileInvalid, ModelNotFound, NotFound
 from app.jobs.capabilities import check_device
 from app.jobs.training_request import TrainingRequest
 from app.registry.version_file import Version
@@ -20,10 +20,17 @@ Columns: TypeAlias = tuple[Sequence[str], Sequence[str], Sequence[str]]
 
 
 def current_version(found: Services, options: TrainingOptions) -> Version | None:
-    """The current version of the model that is to be trained, if it has one."""
+    """The current version of the model that is to be trained, if it has one.
+
+    A damaged one counts as none where it is to be replaced: that mends it.
+    """
     try:
         return found.registry.current(options.model or found.default_model)
     except ModelNotFound:
+        return None
+    except ModelFileInvalid:
+        if options.mode != "replace":
+            raise
         return None
 
 

@@ -293,6 +293,26 @@ def test_a_version_that_cannot_be_promoted_is_named_by_the_failed_job(own: Servi
     assert "Version 1 is published, but could not be promoted" in job["error"]["detail"]
 
 
+@pytest.mark.parametrize("promote", ["always", "if_better"])
+def test_a_training_mends_a_model_of_which_nothing_is_intact(own: Service, promote: str) -> None:
+    folder = own.models / "hurt"
+    folder.mkdir()
+    whole = (own.models / "crop-yield" / "000001.safetensors").read_bytes()
+    (folder / "000001.safetensors").write_bytes(whole[:-1])
+    (folder / "current").symlink_to("000001.safetensors")
+    predict = "/models/hurt/predict", {"instances": INPUTS[:1]}
+    train = {**NOTEBOOK, "model": "hurt", "feature_names": ["a", "b", "c"], "target_names": ["d", "e"]}
+    for path, body in (predict, predict, ("/train", {**train, "mode": "update"})):
+        refused = own.client.post(path, json=body)
+        assert refused.status_code == httpx.codes.SERVICE_UNAVAILABLE
+        assert refused.json()["type"].endswith("model-file-invalid")
+    assert own.log.read_text().count("version refused") == 1  # not with every request
+
+    assert own.train(**train, promote=promote)["version"] == 2
+
+    assert own.client.post(predict[0], json=predict[1]).json()["version"] == 2
+
+
 def test_a_full_queue_refuses_with_a_time_to_come_back(tmp_path: Path) -> None:
     service = Service(tmp_path, max_queued_jobs="2").start()
     try:
