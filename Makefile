@@ -60,4 +60,4 @@ model: .venv/.service
 	touch $@
 
 clean:
-	rm -rf .venv sbom.cdx.json .linserve .bench build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .schemathesis
+	rm -rf .venv sbom.cdx.json .bench build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .schemathesis

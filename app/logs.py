@@ -12,6 +12,7 @@ from types import TracebackType
 from pythonjsonlogger.json import JsonFormatter
 
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+job_id: ContextVar[str | None] = ContextVar("job_id", default=None)
 
 _log = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ class JsonLines(JsonFormatter):
     def process_log_record(self, log_data: dict[str, object]) -> dict[str, object]:
         if (current := request_id.get()) is not None:
             log_data.setdefault("request_id", current)
+        if (current := job_id.get()) is not None:
+            log_data.setdefault("job", current)
         log_data.pop("color_message", None)  # uvicorn's, for terminals
         return log_data
 

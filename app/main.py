@@ -4,8 +4,8 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import signal
-import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from importlib.metadata import version
@@ -23,7 +23,8 @@ from app.jobs.spare_cores import Traffic
 from app.jobs.spool import Spool
 from app.jobs.supervisor import Supervisor
 from app.registry.registry import Registry
-from app.settings import Settings, load
+from app.settings import Settings
+from app.startup import prepared
 from app.web import docs, errors, health, jobs, models, predict, train
 from app.web.access import Access
 from app.web.methods import HeadAsGet
@@ -87,15 +88,17 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
     logs.configure()
     stopping = asyncio.Event()
     try:
-        settings = load()
-        settings.state.mkdir(parents=True, exist_ok=True)
-        services = _services(settings, stopping)
+        settings, access = prepared()
+        services = _services(settings, access, stopping)
     except (ValueError, OSError) as error:
         _log.critical("not started", extra={"reason": str(error)})
-        sys.exit(1)
-    with contextlib.suppress(NotFound, Unavailable):
+        # Raised, it would become a traceback, and an exit status at which uvicorn stops the other workers too.
+        os._exit(1)
+    try:
         # So that the first request does not wait for it; without a model the service lives, and is not ready.
         services.registry.current(settings.default_model)
+    except (NotFound, Unavailable) as error:
+        _log.warning("no model to serve", extra={"model": settings.default_model, "reason": error.message})
     supervisor = Supervisor(settings.trainer_lock) if settings.trainer == "embedded" else None
     if supervisor:
         supervisor.start()
@@ -111,7 +114,7 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
         services.metrics.write()
 
 
-def _services(settings: Settings, stopping: asyncio.Event) -> Services:
+def _services(settings: Settings, access: Access, stopping: asyncio.Event) -> Services:
     return Services(
         registry=Registry(settings.models),
         jobs=JobQueue(
@@ -129,7 +132,7 @@ def _services(settings: Settings, stopping: asyncio.Event) -> Services:
             header_seconds=settings.header_seconds,
             body_seconds=settings.body_seconds,
         ),
-        access=Access(settings.api_keys),
+        access=access,
         default_model=settings.default_model,
         capabilities=settings.capabilities,
         logs_predictions=settings.log_predictions,

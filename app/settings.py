@@ -3,32 +3,56 @@
 import os
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import AfterValidator, Field, PostgresDsn, UrlConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.registry.names import MODEL_NAME
 
 MEBIBYTE = 1 << 20
 GIBIBYTE = 1 << 30
+LEAST_TRAINER_MEMORY = 512 * MEBIBYTE
 PREFIX = "LINSERVE_"
 # What Kubernetes tells every pod beside a Service that is called linserve.
 KUBERNETES_OWN = re.compile("LINSERVE_(SERVICE_(HOST|PORT.*)|PORT(_.*)?)")
 PARENT = "LINSERVE_PARENT"  # no setting: tells an embedded trainer whose it is
 
 
+class _Postgres(PostgresDsn):
+    _constraints = UrlConstraints(allowed_schemes=["postgresql", "postgresql+psycopg"])
+
+
+def _job_database(url: str) -> str:
+    if not url.startswith("sqlite:///"):
+        try:
+            _Postgres(url)
+        except ValidationError:
+            raise ValueError(
+                "expected sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME, with %40 for an @ in the password"
+            ) from None
+    return url
+
+
+def _enough(memory: int) -> int:
+    if 0 < memory < LEAST_TRAINER_MEMORY:
+        raise ValueError(f"the trainer alone takes up to {LEAST_TRAINER_MEMORY}; 0 is no limit")
+    return memory
+
+
 class Settings(BaseSettings):
     """Each is read from the environment under its name in capitals with LINSERVE_ before it."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, allow_inf_nan=False)
 
     models: Path = Field(Path("models"), description="Folder of the versioned models.")
     state: Path = Field(Path(".linserve"), description="Folder of the job database, spooled uploads and checkpoints.")
     default_model: str = Field(
         "crop-yield", pattern=f"^{MODEL_NAME}$", description="The model that /predict and /train mean."
     )
-    database_url: str | None = Field(None, description="Job database; SQLite in the state folder unless given.")
+    database_url: Annotated[str, AfterValidator(_job_database)] | None = Field(
+        None, description="Job database; SQLite in the state folder unless given."
+    )
     api_keys: Path | None = Field(
         None, description="File of API keys. Without one, whatever changes something is open to this machine alone."
     )
@@ -37,7 +61,7 @@ class Settings(BaseSettings):
     )
     executor: str = Field("local", description="Name of this trainer; of two alive at once no two share one.")
     trainer_threads: int = Field(0, ge=0, description="Threads a training uses; 0: as many as there are cores.")
-    trainer_memory: int | None = Field(
+    trainer_memory: Annotated[int, AfterValidator(_enough)] | None = Field(
         None,
         ge=0,
         description="Bytes that the trainer may allocate; 0: no limit; three quarters of the memory unless given.",
@@ -92,7 +116,7 @@ class Settings(BaseSettings):
 
     @property
     def trainer_lock(self) -> Path:
-        return self.state / "trainer.lock"
+        return self.state / f"trainer.{self.executor}.lock"
 
 
 def load() -> Settings:
@@ -100,11 +124,16 @@ def load() -> Settings:
 
     Raises ValueError, in a sentence for the operator, for a value that does not fit or a variable that is none of ours.
     """
-    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields} | {PARENT}
+    known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     given = (name for name in os.environ if name.startswith(PREFIX) and not KUBERNETES_OWN.fullmatch(name))
-    unknown = sorted(name for name in given if name not in known)
+    unknown = sorted(name for name in given if name not in known and name != PARENT)
     if unknown:
-        raise ValueError(f"{', '.join(unknown)}: there is no such setting; there are {', '.join(sorted(known))}.")
+        raise ValueError(
+            f"{', '.join(unknown)}: there is no such setting; there are {', '.join(sorted(known))}. "
+            "Host, port and number of workers are uvicorn's: UVICORN_HOST, UVICORN_PORT, UVICORN_WORKERS."
+        )
+    if empty := [name for name in known if os.environ.get(name) == ""]:
+        raise ValueError(f"{', '.join(sorted(empty))}: it is empty; without it, the default holds.")
     try:
         return Settings()
     except ValidationError as error:

@@ -5,10 +5,13 @@ on another machine too if the models and state folders are shared and the job da
 """
 
 import ctypes
+import fcntl
+import logging
 import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from types import FrameType
 
 from app import logs
@@ -18,14 +21,20 @@ from app.settings import PARENT, load
 PR_SET_PDEATHSIG = 1
 NICENESS = 19
 
+_log = logging.getLogger("app.trainer")  # not __main__, as which it is run
+
 
 def main() -> None:
     logs.configure()
     try:
         settings = load()
     except ValueError as error:
-        sys.exit(str(error))
-    _die_with_parent()
+        _log.critical("not started", extra={"reason": str(error)})
+        sys.exit(1)
+    if PARENT in os.environ:
+        _die_with_parent(int(os.environ[PARENT]))
+    else:
+        _wait_for_turn(settings.trainer_lock)
     _step_back()
     limit_memory(settings.trainer_memory)
     threads = settings.trainer_threads or os.cpu_count() or 1
@@ -72,14 +81,25 @@ def _step_back() -> None:
         os.nice(NICENESS)
 
 
-def _die_with_parent() -> None:
+def _wait_for_turn(lock: Path) -> None:
+    """Return once no other trainer of this name works in the state folder, neither a service's own nor one apart."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)  # held for as long as this process lives
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        _log.warning("another trainer works here", extra={"lock": str(lock)})
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def _die_with_parent(parent: int) -> None:
     """Have the kernel kill this process when the web worker that started it dies, however it dies."""
-    parent = os.environ.get(PARENT)
-    if parent is None or not sys.platform.startswith("linux"):
+    if not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != int(parent):
-        sys.exit("The service that started this trainer is gone.")
+    if os.getppid() != parent:
+        _log.warning("not started", extra={"reason": "The service that started this trainer is gone."})
+        sys.exit(1)
 
 
 if __name__ == "__main__":

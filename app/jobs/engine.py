@@ -28,6 +28,7 @@ from app.jobs.spare_cores import Traffic, sparing_cores
 from app.jobs.tracker import JobCancelled, Tracker
 from app.jobs.training import Workshop, train
 from app.jobs.training_request import TrainingRequest
+from app.logs import job_id
 
 # A job waits half of this on average; the trainer idles at 1.5 % of a core.
 POLL_SECONDS = 0.4
@@ -119,6 +120,7 @@ def _publish(
     job = DBOS.workflow_id
     assert job is not None
     tracker = Tracker(_report, lambda: _is_cancelled(job), seconds)
+    named = job_id.set(job)
     try:
         attempts.begin(job, workshop.checkpoint(job))
         with sparing_cores(traffic), within_memory():
@@ -127,14 +129,16 @@ def _publish(
         # The second is raised where progress was to be recorded for a job that is no longer ours to record.
         if _is_cancelled(job):
             _clean(workshop, job, request)
-            _log.info("job cancelled", extra={"job": job})
+            _log.info("job cancelled")
         raise dbos_errors.DBOSWorkflowCancelledError(f"job {job} was cancelled") from None
     except LinserveError as error:
         _report(tracker.progress, tracker.curve.with_last())
         raise _failed(job, error) from None
+    else:
+        _log.info("version published", extra={"model": card.model, "version": card.version})
     finally:
         attempts.end()
-    _log.info("version published", extra={"job": job, "model": card.model, "version": card.version})
+        job_id.reset(named)
     promote = request["promote"] == "always" or (request["promote"] == "if_better" and bool(card.better))
     return {
         "version": card.version,

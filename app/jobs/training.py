@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from app.data.part import Array
 from app.data.training_rows import TrainingRows
-from app.errors import InvalidInput, ModelFileInvalid, ModelNotFound
+from app.errors import InvalidInput, ModelFileInvalid, ModelNotFound, Unavailable
 from app.failpoints import reach
 from app.jobs.spool import Spool
 from app.jobs.tracker import Tracker
@@ -57,8 +57,11 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
     if published := workshop.registry.find(request.model, request.upload):
         return published.card
 
+    path = workshop.spool.path(request.upload)
+    if not path.exists():
+        raise Unavailable("The rows of this job are not in the state folder of the trainer that took it.")
     stored = TrainingRows(
-        workshop.spool.path(request.upload),
+        path,
         request.format,
         request.features,
         request.targets,

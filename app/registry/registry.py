@@ -31,6 +31,8 @@ from app.regression.linear_model import LinearModel
 MAX_VERSION = 10**12
 LOADED_VERSIONS = 64  # besides the current ones; each is a few kB unless the model is wide
 
+TELL_SECONDS = 10.0  # between two lines that say that the folder cannot be read
+
 NO_LINK = ""  # what a `current` points to that is a file or a folder
 _FILE = re.compile(r"(\d{6,12})\.(safetensors|deleted)")
 _log = logging.getLogger(__name__)
@@ -50,17 +52,17 @@ class Registry:
         self._folder = folder
         self._current: dict[str, _Current] = {}
         self._loaded: OrderedDict[tuple[str, int], Version] = OrderedDict()
+        self._told_unreadable = -TELL_SECONDS
         self._told: dict[str, tuple[str, tuple[int, int]]] = {}  # what is damaged, and in the log already
 
     def models(self) -> list[str]:
-        """Names of the models that have a current version, sorted."""
-        if not self._folder.is_dir():
-            return []
-        return sorted(
-            entry.name
-            for entry in os.scandir(self._folder)
-            if re.fullmatch(MODEL_NAME, entry.name) and os.path.lexists(Path(entry.path, "current"))
-        )
+        """Names of the models that have a current version, sorted. Raises Unavailable."""
+        with self._reading():
+            return sorted(
+                entry.name
+                for entry in os.scandir(self._folder)
+                if re.fullmatch(MODEL_NAME, entry.name) and os.path.lexists(Path(entry.path, "current"))
+            )
 
     def versions(self, model: str) -> list[int]:
         """Numbers of the versions there are, ascending. Raises ModelNotFound where there is none."""
@@ -73,7 +75,8 @@ class Registry:
         """The promoted version. One `readlink` when nothing changed, so that a promotion is seen at once.
 
         Where the promoted file is damaged, the version served before goes on, and failing that the newest
-        intact one below it, until the file changes. Raises ModelNotFound; ModelFileInvalid where no version is intact.
+        intact one below it, until the file changes. While the folder cannot be read, the version served before goes
+        on too. Raises ModelNotFound; ModelFileInvalid where no version is intact; Unavailable.
         """
         cached = self._current.get(model)
         if cached is None and not re.fullmatch(MODEL_NAME, model):
@@ -81,9 +84,14 @@ class Registry:
         try:
             link = os.readlink(f"{self._folder}/{model}/current")  # noqa: PTH115 - a third of the time of Path's
         except OSError as error:
-            if error.errno != errno.EINVAL:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR) and self._folder.is_dir():
                 self._current.pop(model, None)
                 raise ModelNotFound(f'There is no model "{_shown(model)}".') from None
+            if error.errno != errno.EINVAL:
+                fault = self._unreadable(error)
+                if cached is None:
+                    raise fault from None
+                return cached.version
             link = NO_LINK
         if cached and cached.link == link and (not cached.damaged or cached.damaged == self._state_of(model, link)):
             return cached.version
@@ -106,7 +114,9 @@ class Registry:
     def path(self, model: str, number: int) -> Path:
         """The version's file. Raises ModelNotFound, VersionNotFound."""
         path = self._path(model, number)
-        if not re.fullmatch(MODEL_NAME, model) or not 0 < number < MAX_VERSION or not path.is_file():
+        with self._reading():
+            exists = bool(re.fullmatch(MODEL_NAME, model)) and 0 < number < MAX_VERSION and path.is_file()
+        if not exists:
             self.versions(model)
             raise VersionNotFound(f'Model "{_shown(model)}" has no version {number}.')
         return path
@@ -143,7 +153,7 @@ class Registry:
         folder = self._folder / card.model
         try:
             with _writing():
-                folder.mkdir(parents=True, exist_ok=True)
+                folder.mkdir(exist_ok=True)  # in a models folder that is not there, all others would be missing
                 temporary = folder / f".{uuid.uuid4().hex}.tmp"
                 try:
                     return self._link(folder, temporary, card, model)
@@ -201,10 +211,11 @@ class Registry:
 
     def content(self, model: str, number: int) -> bytes:
         """The version's file as it is. Raises ModelNotFound, VersionNotFound."""
-        try:
-            return self.path(model, number).read_bytes()
-        except FileNotFoundError:
-            raise VersionNotFound(f'Model "{model}" has no version {number}.') from None
+        with self._reading():
+            try:
+                return self.path(model, number).read_bytes()
+            except FileNotFoundError:
+                raise VersionNotFound(f'Model "{model}" has no version {number}.') from None
 
     def sweep(self) -> None:
         """Remove what publishers left behind that were killed an hour ago or earlier."""
@@ -265,10 +276,24 @@ class Registry:
             finally:
                 os.close(descriptor)
 
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise self._unreadable(error) from error
+
+    def _unreadable(self, error: OSError) -> Unavailable:
+        now = time.monotonic()
+        if now - self._told_unreadable > TELL_SECONDS:
+            self._told_unreadable = now
+            _log.error("models folder not read", extra={"folder": str(self._folder), "reason": str(error)})
+        return Unavailable(f"The models folder cannot be read: {error.strerror}.")
+
     def _files(self, model: str) -> Iterator[tuple[int, str]]:
         if not re.fullmatch(MODEL_NAME, model):
             return
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        with self._reading(), contextlib.suppress(FileNotFoundError, NotADirectoryError):
             for name in os.listdir(self._folder / model):  # noqa: PTH208 - names are all that is wanted
                 if match := _FILE.fullmatch(name):
                     yield int(match[1]), match[2]

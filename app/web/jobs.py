@@ -108,6 +108,7 @@ def get_job(request: Request, job: JobId) -> Response:
     responses=problems(404, 409),
 )
 def cancel_job(request: Request, job: JobId) -> Response:
+    request.state.job = job  # for the log
     return bodies.json_response(view(services(request).jobs.cancel(job)))
 
 

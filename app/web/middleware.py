@@ -90,6 +90,7 @@ def _log_request(scope: Scope, status: int, seconds: float, identity: bytes) -> 
             "ms": round(1000 * seconds, 3),
             "client": _client(scope),
             "caller": scope["state"].get("caller"),  # the name of the key
+            **({"job": job} if (job := scope["state"].get("job")) else {}),
         },
     )
 

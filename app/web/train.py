@@ -75,6 +75,7 @@ async def train(
     job_id = str(uuid.uuid5(_KEYS, idempotency_key) if idempotency_key else uuid.uuid4())
     with found.jobs.spool.claimed(job_id) if idempotency_key else nullcontext():
         job = await _recorded(found, request, kind, job_id)
+    request.state.job = job.id  # for the log
     wait = _seconds_to_wait(prefer, found.limits.wait_seconds)
     job = await wait_for(found, job, wait or 0)
     headers = {"location": f"/jobs/{job.id}"}

@@ -69,7 +69,9 @@ def tracker(told: Told | None = None, cancelled: Callable[[], bool] = never) -> 
 
 @pytest.fixture
 def workshop(tmp_path: Path) -> Workshop:
-    return Workshop(Registry(tmp_path / "models"), Spool(tmp_path / "spool"), tmp_path / "checkpoints")
+    models = tmp_path / "models"
+    models.mkdir()
+    return Workshop(Registry(models), Spool(tmp_path / "spool"), tmp_path / "checkpoints")
 
 
 def request(workshop: Workshop, solver: Solver, content: bytes | None = None, model: str = "crop") -> TrainingRequest:

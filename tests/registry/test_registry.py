@@ -55,7 +55,9 @@ print(*[registry.publish(replace(first.card, upload=None), first.model).card.ver
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return tmp_path / "models"
+    path = tmp_path / "models"
+    path.mkdir()
+    return path
 
 
 @pytest.fixture

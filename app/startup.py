@@ -1,0 +1,21 @@
+"""What has to be right before anything is served."""
+
+from app.settings import PREFIX, Settings, load
+from app.web.access import Access
+
+
+def prepared() -> tuple[Settings, Access]:
+    """The settings, their folders made, and the API keys.
+
+    Raises ValueError, in a sentence for the operator that names the variable.
+    """
+    settings = load()
+    for name, folder in (("MODELS", settings.models), ("STATE", settings.state)):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ValueError(f"{PREFIX}{name}: {folder} is no folder and cannot be made: {error.strerror}.") from None
+    try:
+        return settings, Access(settings.api_keys)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{PREFIX}API_KEYS: {error}") from None
