@@ -20,7 +20,8 @@ from app.web.services import Services
 MOST_TARGET_BYTES = 8 << 10
 MOST_HEAD_BYTES = 32 << 10
 MOST_HEADERS = 100
-LEAST_BYTES_A_SECOND = 10_000  # of a body, on average, once its first seconds are over
+LEAST_BYTES_A_SECOND = 10_000  # of a body, or of a long answer, on average, once its first seconds are over
+BUFFERED_BYTES = 48 << 10  # that asyncio lets go of, by default, between a stall's beginning and its end
 SLICE_BYTES = 16 << 10  # that are parsed at once, so that few requests wait behind one that is being answered
 CHECK_SECONDS = 1.0  # between looks at a connection's deadline
 SPARE_CONNECTIONS = 256  # beyond the limit, for probes and for the news that there are too many
@@ -68,6 +69,8 @@ class Connection(HttpToolsProtocol):
         self._expected = _Expected.HEADERS
         self._since = 0.0  # by time.perf_counter
         self._stalled: float | None = None  # since when the caller does not take its answer
+        self._stalled_before = 0.0  # seconds
+        self._taken_bytes = 0  # of the answer, whenever it was stalled
         self._held = bytearray()  # what came behind a request that is being answered
         self._refused: _Refused | None = None  # to be said after what is being answered
         # Of the request that is coming:
@@ -148,6 +151,7 @@ class Connection(HttpToolsProtocol):
         self._expected = _Expected.HEADERS
         self._since = time.perf_counter()
         self._head_bytes = self._body_bytes = self._between_bytes = self._hosts = 0
+        self._stalled_before, self._taken_bytes = 0.0, 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._expected is not _Expected.HEADERS:
@@ -218,6 +222,9 @@ class Connection(HttpToolsProtocol):
                 return
             self._hand_on()
         super().on_message_complete()
+        if not self._is_answering():  # the answer did not wait for the body
+            self._expected = _Expected.REQUEST
+            self._since = time.perf_counter()
 
     def on_response_complete(self) -> None:
         if self._expected is _Expected.NOTHING:
@@ -254,7 +261,10 @@ class Connection(HttpToolsProtocol):
         super().pause_writing()
 
     def resume_writing(self) -> None:
-        self._stalled = None
+        if self._stalled is not None:
+            self._stalled_before += time.perf_counter() - self._stalled
+            self._taken_bytes += BUFFERED_BYTES
+            self._stalled = None
         super().resume_writing()
 
     def _begin(self) -> None:
@@ -277,7 +287,8 @@ class Connection(HttpToolsProtocol):
         """End what takes too long."""
         limits = self._services.limits
         waited = time.perf_counter() - self._since
-        if self._stalled is not None and time.perf_counter() - self._stalled > limits.body_seconds:
+        stalled = self._stalled_before + (time.perf_counter() - self._stalled if self._stalled is not None else 0)
+        if stalled > limits.body_seconds + self._taken_bytes / LEAST_BYTES_A_SECOND:
             self.transport.abort()
         elif self._refused is not None:
             pass  # it is said as soon as the answers before it are
