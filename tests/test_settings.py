@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -8,26 +9,61 @@ from service import ROOT
 
 from app.settings import load
 
+WRONG = [
+    ("LINSERVE_MAX_JSON_BYTES", "abc", "LINSERVE_MAX_JSON_BYTES: Input should be a valid integer"),
+    ("LINSERVE_MAX_JSON_BYTE", "5", "LINSERVE_MAX_JSON_BYTE: there is no such setting"),
+    ("LINSERVE_WORKERS", "4", "UVICORN_WORKERS"),
+    ("LINSERVE_DEFAULT_MODEL", "../x", "LINSERVE_DEFAULT_MODEL"),
+    ("LINSERVE_STATE", "/proc/nowhere", "LINSERVE_STATE: /proc/nowhere is no folder and cannot be made"),
+    ("LINSERVE_MODELS", "/etc/hostname", "LINSERVE_MODELS: /etc/hostname is no folder"),
+    ("LINSERVE_API_KEYS", "/proc/nowhere", "LINSERVE_API_KEYS"),
+    ("LINSERVE_API_KEYS", "/etc/hostname", "LINSERVE_API_KEYS: Line 1: expected a name"),
+    ("LINSERVE_API_KEYS", "", "LINSERVE_API_KEYS: it is empty"),
+    ("LINSERVE_DRAIN_SECONDS", "inf", "LINSERVE_DRAIN_SECONDS"),
+    ("LINSERVE_TRAINER_MEMORY", "1000000", "LINSERVE_TRAINER_MEMORY"),
+    ("LINSERVE_DATABASE_URL", "nonsense", "LINSERVE_DATABASE_URL"),
+    ("LINSERVE_DATABASE_URL", "mysql://user@host/jobs", "LINSERVE_DATABASE_URL"),
+    ("LINSERVE_DATABASE_URL", "postgresql://user:sec@ret@host:x/jobs", "LINSERVE_DATABASE_URL"),
+]
 
-@pytest.mark.parametrize(
-    ("name", "value", "says"),
-    [
-        ("LINSERVE_MAX_JSON_BYTES", "abc", "LINSERVE_MAX_JSON_BYTES: Input should be a valid integer"),
-        ("LINSERVE_MAX_JSON_BYTE", "5", "LINSERVE_MAX_JSON_BYTE: there is no such setting"),
-        ("LINSERVE_DEFAULT_MODEL", "../x", "LINSERVE_DEFAULT_MODEL"),
-        ("LINSERVE_STATE", "/proc/nowhere", "/proc/nowhere"),
-    ],
-)
-def test_a_setting_that_cannot_be_keeps_the_service_from_starting_and_says_why(
+
+@pytest.mark.parametrize(("name", "value", "says"), WRONG)
+def test_a_setting_that_cannot_be_ends_the_start_with_one_line_that_says_why(
     tmp_path: Path, name: str, value: str, says: str
 ) -> None:
-    environment = os.environ | {"LINSERVE_STATE": str(tmp_path), name: value}
-    command = [sys.executable, "-m", "uvicorn", "app.main:app", "--port", "0"]
+    given = {"LINSERVE_STATE": str(tmp_path), "UVICORN_WORKERS": "2", "UVICORN_PORT": "0", name: value}
+    command = [sys.executable, "-m", "app.serve"]
 
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | given, capture_output=True, text=True, check=False, timeout=30
+    )
 
-    assert done.returncode != 0
-    assert says in next(line for line in done.stderr.splitlines() if "not started" in line)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    told = json.loads(line)
+    assert (told["level"], told["message"]) == ("CRITICAL", "not started")
+    assert says in told["reason"]
+    assert "sec@ret" not in line
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:////tmp/jobs", "postgresql://user:p%40ss@host/jobs", "postgresql:///jobs?host=/run"]
+)
+def test_job_databases_are_sqlite_and_postgres(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("LINSERVE_DATABASE_URL", url)
+    assert load().job_database_url == url
+
+
+@pytest.mark.parametrize("command", [["uvicorn", "app.main:app", "--port", "0"], ["app.trainer"]])
+def test_whatever_is_started_says_in_the_log_which_setting_is_wrong(tmp_path: Path, command: list[str]) -> None:
+    given = {"LINSERVE_STATE": str(tmp_path), "LINSERVE_EXECUTOR": ""}
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=ROOT, env=os.environ | given, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    told = json.loads(next(line for line in done.stderr.splitlines() if "not started" in line))
+    assert told["reason"].startswith("LINSERVE_EXECUTOR: it is empty")
+    assert "Traceback" not in done.stderr
 
 
 def test_what_kubernetes_tells_its_pods_is_no_setting_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,12 @@
 """What is promised holds while processes are killed and versions are swapped."""
 
+import hashlib
 import os
 import select
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -219,6 +222,46 @@ def test_the_trainer_dies_with_the_service(tmp_path: Path) -> None:
     finally:
         os.close(watched)
         service.kill()
+
+
+def test_a_trainer_started_apart_waits_for_the_one_of_the_service_to_end(tmp_path: Path) -> None:
+    service = Service(tmp_path).start()
+    log = tmp_path / "apart.log"
+    with log.open("wb") as file:
+        apart = subprocess.Popen(
+            [sys.executable, "-m", "app.trainer"],
+            env=os.environ | {"LINSERVE_STATE": str(service.state), "LINSERVE_MODELS": str(service.models)},
+            stderr=file,
+        )
+    try:
+        wait_for(lambda: "another trainer works here" in log.read_text())
+        service.train(**NOTEBOOK)
+        assert "trainer ready" not in log.read_text()
+        service.stop()
+        wait_for(lambda: "trainer ready" in log.read_text())
+    finally:
+        service.kill()
+        apart.kill()
+        apart.wait()
+
+
+def test_a_worker_that_finds_its_key_file_broken_takes_no_other_worker_with_it(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    good = f"ops admin {hashlib.sha256(b'secret').hexdigest()}\n"
+    keys.write_text(good)
+    service = Service(tmp_path, workers=2, api_keys=str(keys), trainer="external").start()
+    try:
+        keys.write_text("nonsense")
+        hurt, _ = service.web_workers()
+        os.kill(hurt, signal.SIGKILL)
+        wait_for(lambda: "LINSERVE_API_KEYS: Line 1" in service.log.read_text())
+        with httpx.Client(base_url=service.url, headers={"x-api-key": "secret"}) as client:
+            assert client.get("/models").status_code == httpx.codes.OK
+        keys.write_text(good)
+        wait_for(lambda: service.log.read_text().count("Application startup complete") == 3)
+        assert "Traceback" not in service.log.read_text()
+    finally:
+        service.stop()
 
 
 def test_only_one_of_four_workers_runs_a_trainer_and_all_see_what_it_publishes(four: Service) -> None:

@@ -89,6 +89,14 @@ class JobQueue:
         if len(waiting) >= self._max_queued:
             raise QueueFull(f"{self._max_queued} training jobs are waiting already.")
 
+    def counts(self) -> dict[str, int]:
+        """How many jobs are queued, and how many are running. Raises Unavailable."""
+        unfinished = [name for name, meaning in _STATUS.items() if not meaning.ended]
+        with _reaching():
+            found = self.connect().list_workflows(name=WORKFLOW, status=unfinished, load_input=False, load_output=False)
+        statuses = [_STATUS[one.status] for one in found]
+        return {status: statuses.count(status) for status in Status if not status.ended}
+
     def repeated(self, job_id: str, fingerprint: str) -> Job | None:
         """The job recorded under this id before, if one was. Raises KeyReused where it is another request's."""
         try:

@@ -7,7 +7,7 @@ from starlette.responses import Response
 
 from app.errors import NotFound, Unavailable
 from app.web.errors import problems
-from app.web.services import services
+from app.web.services import Services, services
 
 router = APIRouter(tags=["Health"])
 
@@ -50,6 +50,15 @@ async def ready(request: Request) -> Ready:
     },
 )
 async def metrics(request: Request) -> Response:
-    found = services(request).metrics
-    found.write()
-    return Response(await run_in_threadpool(found.text), media_type="text/plain; version=1.0.0; charset=utf-8")
+    found = services(request)
+    found.metrics.write()
+    text = await run_in_threadpool(_text, found)
+    return Response(text, media_type="text/plain; version=1.0.0; charset=utf-8")
+
+
+def _text(found: Services) -> bytes:
+    try:
+        jobs = found.jobs.counts()
+    except Unavailable:  # the log says so
+        jobs = None
+    return found.metrics.text(jobs)

@@ -1,11 +1,14 @@
 """Counters for Prometheus, summed over all web workers."""
 
 import asyncio
+import errno
 import hashlib
 import os
+import shutil
 import tempfile
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 WRITE_SECONDS = 0.25
+LEAST_ROOM = 4 << 20  # bytes
 
 
 @dataclass(slots=True, eq=False)
@@ -96,10 +100,22 @@ class Metrics:
                     series.pending_in_buckets[bucket] = 0
             series.pending, series.pending_seconds = 0, 0.0
 
-    def text(self) -> bytes:
-        from prometheus_client import generate_latest
+    def text(self, jobs: Mapping[str, int] | None = None) -> bytes:
+        """All that is counted, and how many jobs there are of each status that has not ended, where that is known."""
+        from prometheus_client import CollectorRegistry, generate_latest
+        from prometheus_client.core import GaugeMetricFamily
+        from prometheus_client.registry import Collector
 
-        text: bytes = generate_latest(self._collector)
+        class Jobs(Collector):
+            def collect(self) -> list[GaugeMetricFamily]:
+                family = GaugeMetricFamily("linserve_jobs", "Training jobs that have not ended.", labels=["status"])
+                for status, count in (jobs or {}).items():
+                    family.add_metric([status], count)
+                return [family]
+
+        now = CollectorRegistry()
+        now.register(Jobs())
+        text: bytes = generate_latest(self._collector) + generate_latest(now)
         return text
 
     def _begin(self, method: str, route: str, status: int) -> _Series:
@@ -110,9 +126,15 @@ class Metrics:
 
 def _shared_memory(service: Path) -> Path:
     """A folder of ours in memory: on a full disk, writing to a mapped file would kill the process."""
-    name = hashlib.sha256(str(service.resolve()).encode()).hexdigest()[:16]
+    # Containers may share the memory, and then all have one path for different folders.
+    found = service.stat()
+    name = hashlib.sha256(f"{service.resolve()} {found.st_dev} {found.st_ino}".encode()).hexdigest()[:16]
     memory = Path("/dev/shm")  # noqa: S108 - the folder in it is ours alone, or it is not used
-    parent = memory if memory.is_dir() else Path(tempfile.gettempdir())
+    places = [place for place in (memory, Path(tempfile.gettempdir())) if place.is_dir()]
+    # Without room, writing to a mapped file would kill the process too.
+    parent = next((place for place in places if shutil.disk_usage(place).free > LEAST_ROOM), None)
+    if parent is None:
+        raise OSError(errno.ENOSPC, f"There is no room for metrics in {' or '.join(map(str, places))}")
     folder = parent / f"linserve-{os.getuid()}-{name}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():

@@ -10,7 +10,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from app.data.training_rows import write_matrix
-from app.errors import Diverged, InvalidInput, VersionNotFound
+from app.errors import Diverged, InvalidInput, Unavailable, VersionNotFound
 from app.jobs.job import Progress
 from app.jobs.spool import Spool
 from app.jobs.tracker import JobCancelled, Tracker
@@ -406,3 +406,10 @@ def test_without_an_intercept_the_rank_counts_the_features_alone(workshop: Works
     assert card.rank == 3
     assert card.warnings == ()
     assert_array_equal(workshop.registry.version("crop", 1).model.intercept, [0, 0])
+
+
+def test_a_training_whose_rows_are_in_another_state_folder_says_so(workshop: Workshop) -> None:
+    asked = request(workshop, Exact())
+    workshop.spool.remove(asked.upload)
+    with pytest.raises(Unavailable, match="not in the state folder"):
+        train(asked, "job", workshop, tracker())

@@ -488,7 +488,31 @@ def test_a_model_there_is_not_is_not_found(registry: Registry, folder: Path) -> 
             numbered("line", 1)
     assert registry.find("line", "job") is None
     assert registry.current_number("line") is None
+    assert list(folder.iterdir()) == []
+
+
+def test_while_the_models_folder_is_gone_the_version_served_before_is_served_on_and_nothing_is_written(
+    registry: Registry, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    published(registry, 1, 2, promoted=1)
+    reader = Registry(folder)
+    assert slope(reader.current("line")) == 1
+    away = folder.rename(folder.with_name("away"))
+    with caplog.at_level(logging.ERROR):
+        assert slope(reader.current("line")) == 1
+        for call in (lambda: Registry(folder).current("line"), reader.models, lambda: reader.promote("line", 2)):
+            with pytest.raises((Unavailable, ModelNotFound)) as refused:
+                call()
+            assert str(folder) not in str(refused.value)
+        with pytest.raises(Unavailable):
+            reader.publish(CARD, line(3))
+    assert {record.getMessage() for record in caplog.records} == {"models folder not read"}
     assert not folder.exists()
+
+    away.rename(folder)
+    reader.promote("line", 2)
+    assert slope(reader.current("line")) == 2
+    assert reader.versions("line") == [1, 2]
 
 
 def test_a_model_whose_link_is_gone_is_not_found_although_it_was_served(registry: Registry, folder: Path) -> None:
@@ -531,7 +555,6 @@ def test_plain_names_are_names_of_models(registry: Registry, name: str) -> None:
 
 
 def test_a_folder_that_cannot_be_written_is_unavailable_and_no_path_is_told(registry: Registry, folder: Path) -> None:
-    folder.mkdir()
     (folder / "line").write_text("a file where the model's folder would be")
     with pytest.raises(Unavailable, match="cannot be written") as refused:
         registry.publish(CARD, line(1))

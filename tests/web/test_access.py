@@ -313,3 +313,14 @@ def test_log_lines_cannot_be_forged(service: Service) -> None:
     service.client.get("/models/x", headers={"x-request-id": 'a"}\\n{"level": "FORGED"}'})
     for entry in service.log.read_text().splitlines():
         assert json.loads(entry)["level"] != "FORGED"
+
+
+def test_a_file_that_changed_in_nothing_but_what_stands_there_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text(line("ops", "admin", "old"))
+    access = Access(path)
+    before = path.stat()
+    path.write_text(line("ops", "admin", "new"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert access.allows([(b"x-api-key", b"new")], Right.ADMIN)
+    assert not access.allows([(b"x-api-key", b"old")], Right.ADMIN)

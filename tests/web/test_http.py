@@ -67,6 +67,29 @@ def test_metrics_count_requests_by_route_and_not_by_what_was_sent(service: Servi
     assert "zebra" not in service.client.get("/metrics").text.lower()
 
 
+def test_metrics_tell_how_many_jobs_wait(tmp_path: Path) -> None:
+    own = Service(tmp_path, trainer="external").start()
+    try:
+        assert 'linserve_jobs{status="queued"} 0.0' in own.client.get("/metrics").text.splitlines()
+        for _ in range(2):
+            own.submit(**NOTEBOOK)  # nobody will train them
+        found = own.client.get("/metrics").text.splitlines()
+        assert 'linserve_jobs{status="queued"} 2.0' in found
+        assert 'linserve_jobs{status="running"} 0.0' in found
+    finally:
+        own.stop()
+
+
+def test_a_training_and_its_cancelling_name_the_job_in_the_log(service: Service) -> None:
+    job = service.submit(**NOTEBOOK)
+    service.client.post(f"/jobs/{job}/cancel")
+    service.client.get("/health/live")  # on the same connection: the lines of those before it are written
+
+    lines = [json.loads(line) for line in service.log.read_text().splitlines()]
+    named = {line["path"] for line in lines if line.get("job") == job and line["message"] == "request"}
+    assert named == {"/train", f"/jobs/{job}/cancel"}
+
+
 VERSION = "/models/crop-yield/versions/1"
 ALLOWED = {
     "/predict": "POST, OPTIONS",
