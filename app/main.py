@@ -31,7 +31,7 @@ from app.web.methods import HeadAsGet
 from app.web.metrics import Metrics
 from app.web.middleware import RequestContext
 from app.web.predict_lane import PredictLane
-from app.web.services import Limits, Services
+from app.web.services import Held, Limits, Services
 
 DESCRIPTION = """
 Post rows, get predictions; post rows with their targets, get a new version of the model, without a restart.
@@ -39,6 +39,10 @@ Post rows, get predictions; post rows with their targets, get a new version of t
 The model that comes with the service predicts the yield of apples and oranges from temperature, rainfall and
 humidity. Try `POST /predict` below: *Try it out*, *Execute*.
 """
+
+# Of bodies in memory at once, in each worker: so many bytes, and in any case room for so many of the longest.
+HELD_BYTES = 256 << 20
+HELD_BODIES = 4
 
 _log = logging.getLogger(__name__)
 
@@ -132,6 +136,7 @@ def _services(settings: Settings, access: Access, stopping: asyncio.Event) -> Se
             header_seconds=settings.header_seconds,
             body_seconds=settings.body_seconds,
         ),
+        held=Held(max(HELD_BYTES, HELD_BODIES * settings.max_json_bytes)),
         access=access,
         default_model=settings.default_model,
         capabilities=settings.capabilities,

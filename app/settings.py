@@ -59,7 +59,9 @@ class Settings(BaseSettings):
     trainer: Literal["embedded", "external"] = Field(
         "embedded", description="Whether the service starts the trainer itself, or `python -m app.trainer` runs apart."
     )
-    executor: str = Field("local", description="Name of this trainer; of two alive at once no two share one.")
+    executor: str = Field(
+        "local", description="Name of this trainer; of two with one name, the second waits for the first to end."
+    )
     trainer_threads: int = Field(0, ge=0, description="Threads a training uses; 0: as many as there are cores.")
     trainer_memory: Annotated[int, AfterValidator(_enough)] | None = Field(
         None,

@@ -12,6 +12,7 @@ from app.data.formats import FileFormat
 from app.errors import BodyTooLarge, MalformedBody, UnsupportedMediaType
 from app.web.compression import inflated
 from app.web.errors import invalid
+from app.web.services import services
 
 JSON = "application/json"
 FILES: dict[str, FileFormat] = {
@@ -60,9 +61,11 @@ async def stream(request: Request, limit: int) -> AsyncIterator[bytes]:
 
 
 async def read(request: Request, limit: int) -> bytes:
-    """The whole body, at most `limit` bytes."""
+    """The whole body, at most `limit` bytes. Raises Unavailable where this worker holds too many already."""
+    held = services(request).held
     body = bytearray()  # and no list of chunks, each of which may be a byte
     async for chunk in stream(request, limit):
+        held.add(request, len(chunk))
         body += chunk
     return bytes(body)
 

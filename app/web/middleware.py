@@ -96,12 +96,13 @@ def _log_request(scope: Scope, status: int, seconds: float, identity: bytes) -> 
 
 
 def _note(scope: Scope, status: int, seconds: float, identity: bytes) -> None:
-    """A line in the log and a count in the metrics, for a request that was answered."""
+    """A line in the log and a count in the metrics, for a request that was answered, and whose body is let go."""
     route: str = getattr(scope.get("route"), "path", "none")
     state: dict[str, Any] = scope.get("state", {})
     services: Services | None = state.get("services")
     if services is None:
         return
+    services.held.let_go(scope)
     if status != OK or not route.endswith("/predict") or services.logs_predictions:
         _log_request(scope, status, seconds, identity)
     services.metrics.answered(scope["method"] if scope["method"] in METHODS else "other", route, status, seconds)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import httptools
 import httpx
 import pytest
-from service import Service
+from service import Service, wait_for
 
 BODY = b'{"instances": [[75, 63, 44]]}'
 HEAD = b"POST /predict HTTP/1.1\r\nhost: here\r\ncontent-type: application/json\r\n"
@@ -265,6 +265,26 @@ def test_a_connection_whose_answer_came_before_the_body_does_not_stay_open_for_e
         assert answer.status == httpx.codes.NOT_FOUND
         connection.sendall(b"late")
         assert connection.recv(1) == b""
+
+
+def test_long_bodies_that_do_not_end_leave_room_for_others(tmp_path: Path) -> None:
+    service = Service(tmp_path, trainer="external").start()
+    longest = 16 << 20
+    long = json.dumps({"instances": [[75, 63, 44]] * 10_000}).encode()
+
+    def status() -> int:
+        return service.client.post("/predict", content=long, headers={"content-type": "application/json"}).status_code
+
+    try:
+        with contextlib.ExitStack() as held:
+            for _ in range(16):
+                connection = held.enter_context(connected(service))
+                connection.sendall(HEAD + b"content-length: %d\r\n\r\n" % longest + b" " * (longest - 1))
+            wait_for(lambda: status() == httpx.codes.SERVICE_UNAVAILABLE)
+            assert service.predict([75, 63, 44])["version"] == 1  # a short one
+        wait_for(lambda: status() == httpx.codes.OK)
+    finally:
+        service.stop()
 
 
 def test_an_answer_that_nobody_takes_is_given_up(strict: Service) -> None:
