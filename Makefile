@@ -11,7 +11,7 @@ run: .venv/.service
 	exec .venv/bin/linserve
 
 test: .venv/.development
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 install: .venv/.development
 
