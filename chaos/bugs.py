@@ -199,8 +199,8 @@ BUGS = [
         {
             "jobs/engine.py": [
                 (
-                    "        raise _failed(job, error) from None\n    finally:",
-                    '        return {"version": 1, "promote": False, "metrics": {}, "warnings": []}\n    finally:',
+                    "        raise _failed(job, error) from None\n    else:",
+                    '        return {"version": 1, "promote": False, "metrics": {}, "warnings": []}\n    else:',
                 )
             ]
         },
