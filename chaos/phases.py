@@ -316,6 +316,7 @@ def _until(seconds: float) -> Iterator[int]:
 
 
 def _count(counts: Counts, stage: Stage, predictions: int) -> None:
+    stage.read_log()
     counts["predictions"] += predictions
     counts["jobs"] += stage.ledger.closed
     counts["versions"] += len(audit(stage.service.models))

@@ -69,6 +69,11 @@ class Stage:
             demand(time.monotonic() < until, otherwise)
             time.sleep(POLL_SECONDS)
 
+    def read_log(self) -> None:
+        """Raises Violation where a line of the log is not one JSON object, whatever was done to the service."""
+        for line in self.service.log.read_text().splitlines():
+            demand(line.startswith('{"level"') and line.endswith("}"), f"a line of the log is not JSON: {line[:200]}")
+
     def all_workers(self) -> None:
         """Wait until as many workers live as should."""
         self.wait_for(lambda: len(self.service.web_workers()) == WORKERS, "a killed worker was not replaced")
