@@ -257,9 +257,12 @@ class Registry:
 
     def _read(self, model: str, number: int) -> Version:
         """The version from its file. Its place says what it is called, so that a copied model has its own name."""
+        path = self._path(model, number)
         try:
-            found = read(self._path(model, number))
+            found = read(path)
         except FileNotFoundError:
+            if os.path.lexists(path):  # safetensors says so of a file that it may not open, too
+                raise ModelFileInvalid(f"{path.name} cannot be opened; is it closed to this user?") from None
             raise VersionNotFound(f'Model "{model}" has no version {number}.') from None
         return Version(replace(found.card, model=model, version=number), found.model)
 
