@@ -29,7 +29,8 @@ def _job_database(url: str) -> str:
             _Postgres(url)
         except ValidationError:
             raise ValueError(
-                "expected sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME, with %40 for an @ in the password"
+                "expected sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME, "  # pragma: allowlist secret
+                "with %40 for an @ in the password"
             ) from None
     return url
 
