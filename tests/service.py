@@ -95,17 +95,23 @@ class Service:
                 command, cwd=self._root, env=environment, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True
             )
         self.client = httpx.Client(timeout=60)  # one for all: to make one costs as much as a hundred requests
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            assert self._process.poll() is None, self.log.read_text()
-            assert time.monotonic() < deadline, self.log.read_text()
-            self._port = self._port or self._announced_port()
-            if self._port:
-                with contextlib.suppress(httpx.TransportError):
-                    if self.client.get(f"{self.url}/health/ready").status_code == httpx.codes.OK:
-                        self.client.base_url = httpx.URL(self.url)
-                        return self
-            time.sleep(POLL_SECONDS)
+        try:
+            wait_for(self._is_ready)
+        except AssertionError:
+            self.kill()  # nobody else will
+            raise AssertionError(self.log.read_text()) from None
+        return self
+
+    def _is_ready(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None
+        self._port = self._port or self._announced_port()
+        if not self._port:
+            return False
+        self.client.base_url = httpx.URL(self.url)
+        with contextlib.suppress(httpx.TransportError):
+            return self.client.get("/health/ready").status_code == httpx.codes.OK
+        return False
 
     def _announced_port(self) -> int:
         announced = re.search(r"Uvicorn running on http://127\.0\.0\.1:(\d+)", self.log.read_text())

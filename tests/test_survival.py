@@ -250,7 +250,12 @@ def test_a_worker_that_finds_its_key_file_broken_takes_no_other_worker_with_it(t
     good = f"ops admin {hashlib.sha256(b'secret').hexdigest()}\n"
     keys.write_text(good)
     service = Service(tmp_path, workers=2, api_keys=str(keys), trainer="external").start()
+
+    def begun() -> int:
+        return service.log.read_text().count("Application startup complete")
+
     try:
+        wait_for(lambda: begun() == 2)
         keys.write_text("nonsense")
         hurt, _ = service.web_workers()
         os.kill(hurt, signal.SIGKILL)
@@ -258,7 +263,7 @@ def test_a_worker_that_finds_its_key_file_broken_takes_no_other_worker_with_it(t
         with httpx.Client(base_url=service.url, headers={"x-api-key": "secret"}) as client:
             assert client.get("/models").status_code == httpx.codes.OK
         keys.write_text(good)
-        wait_for(lambda: service.log.read_text().count("Application startup complete") == 3)
+        wait_for(lambda: begun() == 3)
         assert "Traceback" not in service.log.read_text()
     finally:
         service.stop()

@@ -129,17 +129,21 @@ def _shared_memory(service: Path) -> Path:
     # Containers may share the memory, and then all have one path for different folders.
     found = service.stat()
     name = hashlib.sha256(f"{service.resolve()} {found.st_dev} {found.st_ino}".encode()).hexdigest()[:16]
-    memory = Path("/dev/shm")  # noqa: S108 - the folder in it is ours alone, or it is not used
-    places = [place for place in (memory, Path(tempfile.gettempdir())) if place.is_dir()]
-    # Without room, writing to a mapped file would kill the process too.
-    parent = next((place for place in places if shutil.disk_usage(place).free > LEAST_ROOM), None)
-    if parent is None:
-        raise OSError(errno.ENOSPC, f"There is no room for metrics in {' or '.join(map(str, places))}")
+    parent = Path("/dev/shm")  # noqa: S108 - the folder in it is ours alone, or it is not used
+    if not _has_room(parent):
+        parent = Path(tempfile.gettempdir())
+        if not _has_room(parent):
+            raise OSError(errno.ENOSPC, f"There is no room for metrics in /dev/shm or {parent}")
     folder = parent / f"linserve-{os.getuid()}-{name}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         return Path(tempfile.mkdtemp(prefix="linserve-"))
     return folder
+
+
+def _has_room(folder: Path) -> bool:
+    """Whether a file can grow there. Without room, writing to a mapped file would kill the process too."""
+    return folder.is_dir() and shutil.disk_usage(folder).free > LEAST_ROOM
 
 
 def _remove_files_of_the_dead(folder: Path) -> None:

@@ -283,7 +283,8 @@ def test_long_bodies_that_do_not_end_leave_room_for_others(tmp_path: Path) -> No
             for _ in range(16):
                 connection = held.enter_context(connected(service))
                 connection.sendall(HEAD + b"content-length: %d\r\n\r\n" % longest + b" " * (longest - 1))
-            wait_for(lambda: status() == httpx.codes.SERVICE_UNAVAILABLE)
+            wait_for(lambda: unread_bytes(service) == 0)  # a request between them would keep the last from being held
+            assert status() == httpx.codes.SERVICE_UNAVAILABLE
             assert service.predict([75, 63, 44])["version"] == 1  # a short one
         wait_for(lambda: status() == httpx.codes.OK)
     finally:
@@ -305,17 +306,26 @@ def test_an_answer_that_nobody_takes_is_given_up(strict: Service) -> None:
 
 def connections_of(service: Service) -> int:
     """How many connections the service has open, by the kernel's account."""
-    port = int(service.url.rpartition(":")[2])
-    sockets = {
-        line.split()[9]
-        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
-        if int(line.split()[1].rpartition(":")[2], 16) == port and line.split()[3] == "01"
-    }
+    sockets = {columns[9] for columns in sockets_of(service) if columns[3] == "01"}  # established
     links = []
     for descriptor in Path(f"/proc/{service.pid}/fd").iterdir():
         with contextlib.suppress(OSError):
             links.append(str(descriptor.readlink()))
     return sum(f"socket:[{inode}]" in links for inode in sockets)
+
+
+def unread_bytes(service: Service) -> int:
+    """How many bytes wait on their way to the service and from it, by the kernel's account."""
+    return sum(int(count, 16) for columns in sockets_of(service) for count in columns[4].split(":"))
+
+
+def sockets_of(service: Service) -> Iterator[list[str]]:
+    """Both ends of the service's connections, as columns of /proc/net/tcp."""
+    port = f":{int(service.url.rpartition(':')[2]):04X}"
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        columns = line.split()
+        if columns[1].endswith(port) or columns[2].endswith(port):
+            yield columns
 
 
 def test_a_flood_of_connections_is_refused_while_probes_are_answered(strict: Service) -> None:
