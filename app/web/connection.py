@@ -24,7 +24,7 @@ LEAST_BYTES_A_SECOND = 10_000  # of a body, or of a long answer, on average, onc
 BUFFERED_BYTES = 48 << 10  # that asyncio lets go of, by default, between a stall's beginning and its end
 SLICE_BYTES = 16 << 10  # that are parsed at once, so that few requests wait behind one that is being answered
 CHECK_SECONDS = 1.0  # between looks at a connection's deadline
-SPARE_CONNECTIONS = 256  # beyond the limit, for probes and for the news that there are too many
+SPARE_CONNECTIONS = 256  # beyond the limit, for probes and for the news that there are too many; then the oldest go
 LAST_SECONDS = 1.0  # in which a stopping worker still answers a request on a connection that was idle
 HURRIED_SECONDS = 1.0  # that those have to come up with a request
 PROBES = {b"/health/live", b"/health/ready", b"/metrics"}
@@ -66,6 +66,7 @@ class Connection(HttpToolsProtocol):
         self._lane = lane if lane is not None and lane.is_open and not logs_each else None
         self._watching: asyncio.TimerHandle | None = None
         self._is_excess = False  # beyond the limit when it came
+        self._latecomers: dict[Connection, None] = self.app_state.setdefault("latecomers", {})  # of all those, in turn
         self._expected = _Expected.HEADERS
         self._since = 0.0  # by time.perf_counter
         self._stalled: float | None = None  # since when the caller does not take its answer
@@ -73,8 +74,11 @@ class Connection(HttpToolsProtocol):
         self._taken_bytes = 0  # of the answer, whenever it was stalled
         self._held = bytearray()  # what came behind a request that is being answered
         self._refused: _Refused | None = None  # to be said after what is being answered
+        self._earlier: RequestResponseCycle  # that is being answered while another waits in the pipeline
+        self._has_ended = False  # the caller sends nothing more
         # Of the request that is coming:
-        self._head_bytes = 0
+        self._head_bytes = 0  # of names and values of its headers
+        self._before_body_bytes = 0  # however little of them is complete
         self._body_bytes = 0
         self._between_bytes = 0  # since there was some of the body: of chunks' extensions, or of trailers
         self._hosts = 0
@@ -84,17 +88,29 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
         super().connection_made(transport)
         self._since = time.perf_counter()
+        self._watching = self.loop.call_later(CHECK_SECONDS, self._watch)
         excess = len(self.connections) - self._services.limits.connections
-        self._is_excess = excess > 0
+        if excess > 0:
+            self._is_excess = True
+            self._latecomers[self] = None
         if excess > SPARE_CONNECTIONS:
-            self._refuse(self._too_many())
-        else:
-            self._watching = self.loop.call_later(CHECK_SECONDS, self._watch)
+            self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._watching is not None:
             self._watching.cancel()
+        self._latecomers.pop(self, None)
         super().connection_lost(exc)
+
+    def eof_received(self) -> bool:  # type: ignore[override] # as asyncio's
+        """A caller that says nothing more still gets the answers to what it asked."""
+        self._has_ended = True
+        if self._is_answering() and self.cycle.more_body:  # the last of it will never be whole
+            if not self.pipeline:
+                self._drop()
+                return False
+            self._take_back()
+        return self._is_answering()
 
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
@@ -138,8 +154,8 @@ class Connection(HttpToolsProtocol):
             )
         else:
             if self._expected is _Expected.HEADERS:
-                self._head_bytes += len(data)
-                if self._head_bytes > 2 * MOST_HEAD_BYTES:
+                self._before_body_bytes += len(data)
+                if self._before_body_bytes > 2 * MOST_HEAD_BYTES:
                     self._refuse(self._too_large())
             elif self._expected is _Expected.BODY:
                 self._between_bytes += len(data)
@@ -150,7 +166,7 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         self._expected = _Expected.HEADERS
         self._since = time.perf_counter()
-        self._head_bytes = self._body_bytes = self._between_bytes = self._hosts = 0
+        self._head_bytes = self._before_body_bytes = self._body_bytes = self._between_bytes = self._hosts = 0
         self._stalled_before, self._taken_bytes = 0.0, 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -242,6 +258,8 @@ class Connection(HttpToolsProtocol):
             self.data_received(held)
         elif self.pipeline:
             self.flow.pause_reading()
+        elif self._has_ended and not self._is_answering():
+            self.transport.close()
 
     def _should_upgrade_to_ws(self) -> bool:
         return False
@@ -268,13 +286,32 @@ class Connection(HttpToolsProtocol):
         super().resume_writing()
 
     def _begin(self) -> None:
+        earlier = self.cycle
         super().on_headers_complete()
+        if self.pipeline:
+            self._earlier = earlier
         if self._stopping.is_set() and self._is_answering():
             self.cycle.keep_alive = False  # the answer says `Connection: close`, so that the caller asks another worker
 
     def _is_answering(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is not None and not cycle.response_complete
+
+    def _take_back(self) -> None:
+        """The request behind the one that is being answered will not be whole."""
+        self.pipeline.popleft()
+        self.cycle = self._earlier
+
+    def _make_room(self) -> None:
+        """Give up the latecomer that has waited longest to be asked something: a probe asks as soon as it is there."""
+        longest = next((one for one in self._latecomers if not one._is_answering()), self)  # noqa: SLF001 - its kind
+        del self._latecomers[longest]
+        longest._refuse(self._too_many())  # noqa: SLF001
+
+    def _drop(self) -> None:
+        """Nobody is to hear the answer: what is written to a closed connection is a fault to uvloop."""
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
 
     def _hand_on(self) -> None:
         """The request is not so ordinary: from here on it is as if it had been uvicorn's from the start."""
@@ -289,6 +326,8 @@ class Connection(HttpToolsProtocol):
         waited = time.perf_counter() - self._since
         stalled = self._stalled_before + (time.perf_counter() - self._stalled if self._stalled is not None else 0)
         if stalled > limits.body_seconds + self._taken_bytes / LEAST_BYTES_A_SECOND:
+            if self._is_answering():
+                self._drop()
             self.transport.abort()
         elif self._refused is not None:
             pass  # it is said as soon as the answers before it are
@@ -297,7 +336,7 @@ class Connection(HttpToolsProtocol):
         elif self._expected is _Expected.HEADERS and waited > (
             HURRIED_SECONDS if self._is_excess else limits.header_seconds
         ):
-            if self._head_bytes == 0:
+            if self._before_body_bytes == 0:
                 self.transport.close()
             else:
                 self._refuse(_Refused(408, "TooSlow", f"The headers took over {limits.header_seconds:g} s."))
@@ -319,10 +358,9 @@ class Connection(HttpToolsProtocol):
         elif not self.cycle.more_body:
             self.flow.pause_reading()  # it came behind others
         elif self.pipeline:
-            self.pipeline.popleft()
+            self._take_back()
         else:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+            self._drop()
             if self.cycle.response_started:
                 self.transport.close()
             else:

@@ -1,6 +1,7 @@
 """What comes over a connection that is not a request, or too much of one, or too slow."""
 
 import contextlib
+import itertools
 import json
 import re
 import socket
@@ -12,11 +13,16 @@ from typing import Any, NamedTuple
 import httptools
 import httpx
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from service import Service, wait_for
 
 BODY = b'{"instances": [[75, 63, 44]]}'
 HEAD = b"POST /predict HTTP/1.1\r\nhost: here\r\ncontent-type: application/json\r\n"
 GOOD = HEAD + b"content-length: %d\r\n\r\n" % len(BODY) + BODY
+OPTIONS = b'{"instances": [[75, 63, 44]], "interval": 0.9}'
+UNUSUAL = HEAD + b"content-length: %d\r\n\r\n" % len(OPTIONS) + OPTIONS
+HEADERS = b"\r\nx: " + b"x" * 300
 PROBE = b"GET /health/live HTTP/1.1\r\nhost: here\r\n\r\n"
 
 
@@ -74,10 +80,11 @@ def answer_on(connection: socket.socket) -> Answer | None:
     """The next answer; None where the connection is closed without one."""
     parsed = _Parsed()
     parser = httptools.HttpResponseParser(parsed)
-    received = b""
     while not parsed.is_complete:
-        with contextlib.suppress(ConnectionResetError):
+        try:
             received = connection.recv(1 << 16)
+        except ConnectionResetError:
+            return None
         if not received:
             return None
         parser.feed_data(received)
@@ -171,6 +178,63 @@ def test_a_request_that_is_proper_is_answered_however_it_is_cut(service: Service
             answer = answer_on(connection)
             assert answer is not None
             assert (answer.status, answer.body) == (200, expected.body)
+
+
+LARGE_HEADS = [PROBE.replace(b"here", b"here\r\nx: " + b"x" * 32_000), PROBE.replace(b"here", b"here" + HEADERS * 99)]
+
+
+@pytest.mark.parametrize("head", LARGE_HEADS, ids=["one long header", "many headers"])
+def test_headers_within_the_limits_are_taken_however_they_are_cut(service: Service, head: bytes) -> None:
+    whole, halves = ask(service, head), ask(service, head[:16_000], head[16_000:])
+    assert whole is not None
+    assert halves is not None
+    assert (whole.status, halves.status) == (200, 200)
+
+
+@pytest.mark.parametrize("request_", [PROBE, GOOD, UNUSUAL], ids=["a probe", "a prediction", "one with options"])
+def test_a_caller_that_says_nothing_more_is_answered(service: Service, request_: bytes) -> None:
+    with connected(service) as connection:
+        connection.sendall(request_ * 2 + HEAD)  # the last of which will never be whole
+        connection.shutdown(socket.SHUT_WR)
+        received = received_to_the_end(connection)
+    assert received.count(b"HTTP/1.1 200 OK") == 2
+
+
+def test_a_caller_that_says_nothing_more_in_the_middle_of_a_request_is_let_go(service: Service) -> None:
+    with connected(service) as connection:
+        connection.sendall(UNUSUAL[:-5])
+        connection.shutdown(socket.SHUT_WR)
+        assert received_to_the_end(connection) == b""
+
+
+PIECES = [GOOD, UNUSUAL, PROBE, CHUNKED + b"\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)]
+
+
+@st.composite
+def damaged(draw: st.DrawFn) -> list[bytes]:
+    """Requests one after another, with some bytes changed, in pieces."""
+    content = bytearray(b"".join(draw(st.lists(st.sampled_from(PIECES), min_size=1, max_size=3))))
+    places = st.integers(0, len(content) - 1)
+    for at, byte in draw(st.lists(st.tuples(places, st.integers(0, 255)), max_size=4)):
+        content[at] = byte
+    cuts = sorted({0, len(content), *draw(st.lists(places, max_size=3))})
+    return [bytes(content[start:end]) for start, end in itertools.pairwise(cuts)]
+
+
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(pieces=damaged(), takes_answers=st.booleans())
+def test_whatever_bytes_come_are_answered_with_http_and_are_no_fault_of_ours(
+    service: Service, pieces: list[bytes], *, takes_answers: bool
+) -> None:
+    with connected(service) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with contextlib.suppress(OSError):  # it may have been refused already
+            for piece in pieces:
+                connection.sendall(piece)
+            connection.shutdown(socket.SHUT_WR)
+            while takes_answers and (answer := answer_on(connection)):
+                assert answer.status < 500
+    assert "request failed" not in service.log.read_text()
 
 
 def test_trailers_are_no_headers(service: Service) -> None:
@@ -328,32 +392,49 @@ def sockets_of(service: Service) -> Iterator[list[str]]:
             yield columns
 
 
-def test_a_flood_of_connections_is_refused_while_probes_are_answered(strict: Service) -> None:
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service for few."""
+    running = Service(tmp_path_factory.mktemp("small"), max_connections="20", trainer="external").start()
+    yield running
+    running.stop()
+
+
+def test_beyond_the_most_connections_requests_are_refused_and_probes_answered(small: Service) -> None:
+    small.client.close()
     with contextlib.ExitStack() as flood:
-        held = [flood.enter_context(connected(strict)) for _ in range(20)]
-        deadline = time.monotonic() + 10
-        for connection in held:  # each has begun a request, and is in no hurry
+        held = [flood.enter_context(connected(small)) for _ in range(20)]
+        for connection in held:
             connection.sendall(PROBE)
             assert answer_on(connection) is not None
-        answer = ask(strict, GOOD)
-        assert time.monotonic() < deadline
+        answer = ask(small, GOOD)
         assert answer is not None
         assert answer.status == 503
         assert int(answer.headers["retry-after"]) > 0
         assert answer.problem["type"].endswith("too-many-connections")
-        probe = ask(strict, PROBE)
+        probe = ask(small, PROBE)
         assert probe is not None
         assert probe.status == 200
         held[0].sendall(GOOD)  # who was there before is served
         known = answer_on(held[0])
         assert known is not None
         assert known.status == 200
-    while connections_of(strict) > 0:
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    again = ask(strict, GOOD)
+    wait_for(lambda: connections_of(small) == 0)
+    again = ask(small, GOOD)
     assert again is not None
     assert again.status == 200
+
+
+def test_however_many_connections_there_are_a_new_one_is_answered(small: Service) -> None:
+    small.client.close()
+    with contextlib.ExitStack() as flood:
+        silent = [flood.enter_context(connected(small)) for _ in range(400)]
+        probe = ask(small, PROBE)
+        assert probe is not None
+        assert probe.status == 200
+        refused = answer_on(silent[20])  # the first beyond the limit
+        assert refused is None or refused.status == 503
+    wait_for(lambda: connections_of(small) == 0)
 
 
 def test_refusals_are_logged_and_counted(service: Service) -> None:
