@@ -1,8 +1,11 @@
 """One version as one immutable safetensors file, with a checksum over all that it says."""
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -67,27 +70,30 @@ def read(path: Path) -> Version:
 
     Raises FileNotFoundError; ModelFileInvalid where the file is truncated, altered or not one of ours.
     """
-    try:
-        with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-            text = metadata.get("card", "")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    with _opened(path) as file:
+        metadata = file.metadata() or {}
+        text = metadata.get("card", "")
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         if metadata.get("sha256") != _checksum(text, tensors):
             raise ModelFileInvalid(f"{path.name} is altered or not a model of this service: its checksum is wrong.")
         card = _card(text, path.name)
         return Version(card, _model(card, tensors))
-    except FileNotFoundError:
-        raise
-    except _UNREADABLE:
-        raise ModelFileInvalid(f"{path.name} is truncated, altered or not a model of this service.") from None
 
 
 def read_card(path: Path) -> ModelCard:
     """The card alone, without loading or checking the tensors. Raises as `read` does."""
+    with _opened(path) as file:
+        return _card((file.metadata() or {}).get("card", ""), path.name)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file, of which whatever cannot be read is a ModelFileInvalid."""
     try:
+        if not path.is_file() and path.exists():  # whoever opens a pipe waits for its other end
+            raise ModelFileInvalid(f"{path.name} is no file.")
         with safe_open(path, framework="np") as file:
-            text = (file.metadata() or {}).get("card", "")
-        return _card(text, path.name)
+            yield file
     except FileNotFoundError:
         raise
     except _UNREADABLE:

@@ -106,7 +106,12 @@ def refused_by_the_disk(*_: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-DAMAGES = pytest.mark.parametrize("damage", [truncate, flip_a_bit, make_foreign, make_empty, Path.unlink])
+def make_pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+DAMAGES = pytest.mark.parametrize("damage", [truncate, flip_a_bit, make_foreign, make_empty, make_pipe, Path.unlink])
 
 
 def everything_under(folder: Path) -> dict[str, bytes | str]:
