@@ -36,9 +36,9 @@ sbom: .venv/.development
 bench: .venv/.development
 	.venv/bin/python benchmarks/run.py
 
-# make chaos MINUTES=30, or HOURS=2; 5 minutes otherwise
+# make chaos MINUTES=30, or HOURS=2; 5 minutes otherwise. PHASE=kills plays that one alone.
 chaos: .venv/.development
-	$(CHAOS) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(HOURS),--hours $(HOURS))
+	$(CHAOS) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(HOURS),--hours $(HOURS)) $(if $(PHASE),--phase $(PHASE))
 
 chaos-proof: .venv/.development
 	$(CHAOS) --prove

@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 from service import ROOT
 
@@ -15,6 +16,8 @@ from chaos.violation import Unable, Violation
 
 ROUND_SECONDS = 300.0  # all phases come within so much time, and then again
 READY_MS = 2000
+
+End = Literal["kept", "broken", "untried"]
 
 
 def main() -> int:
@@ -32,22 +35,26 @@ def main() -> int:
 def _run(seconds: float, only: str | None) -> int:
     phases = {phase: share for phase, share in PHASES.items() if only in (None, phase.__name__)}
     totals: dict[str, Counter[str]] = {phase.__name__: Counter() for phase in phases}
-    broken = 0
+    ends: Counter[End] = Counter()
     until = time.monotonic() + seconds
     while (left := until - time.monotonic()) > 0:
         for phase, share in phases.items():
-            broken += not _play(phase, min(left, ROUND_SECONDS) * share / sum(phases.values()), totals)
+            ends[_play(phase, min(left, ROUND_SECONDS) * share / sum(phases.values()), totals)] += 1
     for name, counts in totals.items():
         _say(f"{name:18}" + ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items())))
     slowest = max(counts["slowest start, ms"] for counts in totals.values())
     if slowest > READY_MS:
         _say(f"A start took {slowest} ms; on an idle machine the aim is {READY_MS}.")
-    _say(f"{broken} phases found a broken promise." if broken else "No promise was broken.")
-    return 1 if broken else 0
+    if ends["untried"]:
+        _say(f"{ends['untried']} times a phase could not be tried here.")
+    if ends["broken"]:
+        _say(f"{ends['broken']} times a phase found a broken promise.")
+        return 1
+    _say("No promise was broken." if ends["kept"] else "Nothing was tried.")
+    return 0
 
 
-def _play(phase: Phase, seconds: float, totals: dict[str, Counter[str]]) -> bool:
-    """Whether the phase found nothing, or could not be played here."""
+def _play(phase: Phase, seconds: float, totals: dict[str, Counter[str]]) -> End:
     total = totals[phase.__name__]
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         place = Path(folder) / phase.__name__
@@ -55,18 +62,18 @@ def _play(phase: Phase, seconds: float, totals: dict[str, Counter[str]]) -> bool
             counts = phase(place, ROOT, seconds)
         except Unable as reason:
             _say(f"{phase.__name__}: not tried here: {reason}")
-            return True
+            return "untried"
         except Violation as violation:
-            kept = Path(tempfile.mkdtemp(prefix="chaos-broken-")) / "service.log"
-            for log in place.rglob("service.log"):
-                kept.write_bytes(log.read_bytes())
-            _say(f"{phase.__name__}: BROKEN: {violation} (log: {kept})")
-            return False
+            kept = Path(tempfile.mkdtemp(prefix="chaos-broken-"))
+            for log in place.rglob("service.log"):  # of two services, two
+                (kept / f"{log.parent.name}.log").write_bytes(log.read_bytes())
+            _say(f"{phase.__name__}: BROKEN: {violation} (logs: {kept})")
+            return "broken"
     slowest = max(total["slowest start, ms"], counts.pop("slowest start, ms"))
     total.update(counts)
     total["slowest start, ms"] = slowest
     _say(f"{phase.__name__}: " + ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items())))
-    return True
+    return "kept"
 
 
 def _say(line: str) -> None:

@@ -42,6 +42,37 @@ BUGS = [
         },
     ),
     Bug(
+        "no fsync of the models folder after a promotion",
+        "a name in .* was not brought to disk",
+        phases.durability,
+        {
+            _REGISTRY: [
+                (
+                    "                os.fsync(descriptor)\n            finally",
+                    "                pass\n            finally",
+                )
+            ]
+        },
+    ),
+    Bug(
+        "no fsync of uploaded rows",
+        "never brought to disk",
+        phases.durability,
+        {"jobs/spool.py": [("        file.flush()\n        os.fsync(file.fileno())\n", "        file.flush()\n")]},
+    ),
+    Bug(
+        "no fsync of the folder of uploaded rows",
+        "never brought to disk",
+        phases.durability,
+        {"jobs/spool.py": [("            os.fsync(folder)\n", "            pass\n")]},
+    ),
+    Bug(
+        "no fsync of a checkpoint",
+        "a file in checkpoints was given its name before it was on disk",
+        phases.durability,
+        {"jobs/checkpoint.py": [("                os.fsync(file.fileno())\n", "")]},
+    ),
+    Bug(
         "versions are written in place",
         "corrupt version",
         _written,

@@ -3,28 +3,42 @@
 No kill shows what a power cut would take, for the kernel keeps what was written; the order does.
 """
 
+import json
 from pathlib import Path
 
+from app.registry.version_file import read_card
 from chaos.violation import demand
 
 
 def check_order(record: Path, models: Path, state: Path) -> int:
     """How many names were given in the right order. Raises Violation for one that was not."""
-    acts = [(act, int(inode), int(folder)) for act, inode, folder in map(str.split, record.read_text().splitlines())]
-    kept = {folder.stat().st_ino: folder for folder in (models, state / "checkpoints")}
-    named = 0
-    for place, (act, inode, folder) in enumerate(acts):
-        if act == "fsync" or folder not in kept:
+    checkpoints, spool = state / "checkpoints", state / "spool"
+    synced: set[Path] = set()  # files as they are now
+    unsettled: set[tuple[int, Path]] = set()  # processes, and the folders in which they gave a name
+    uploads: set[str] = set()  # whose bytes and names are both on disk
+    linked = named = 0
+    for process, act, *names in map(json.loads, record.read_text().splitlines()):
+        path, *target = [Path(name) for name in names if name is not None]
+        if act == "fsync":
+            unsettled.discard((process, path))
+            if path == spool:
+                uploads |= {file.name for file in synced if file.parent == spool}
+            synced.add(path)
             continue
-        where = kept[folder].name
+        folder = target[0].parent
+        if folder not in (models, checkpoints):
+            continue
         if act == "link":
-            demand(("fsync", inode, 0) in acts[:place], f"a file in {where} was given its name before it was on disk")
-        if kept[folder] == models:
-            demand(("fsync", folder, 0) in acts[place:], f"a name in {where} was not brought to disk")
+            demand(path in synced, f"a file in {folder.name} was given its name before it was on disk")
+            synced.discard(path)  # the next of its name is another
+        if folder == models:
+            demand((process, folder) not in unsettled, f"a name in {folder.name} was not brought to disk")
+            unsettled.add((process, folder))
+            linked += act == "link"
         named += 1
-    versions = len(list(models.glob("*.safetensors"))) - 1  # without the one that was there
-    links = sum(act == "link" and kept.get(folder) == models for act, _, folder in acts)
-    demand(links == versions, f"{versions} versions were published, {links} of them by giving a finished file its name")
-    spool = (state / "spool").stat().st_ino
-    demand(acts.count(("fsync", spool, 0)) >= versions, "an upload's name was not brought to disk")
+    demand(not unsettled, f"a name in {models.name} was not brought to disk")
+    versions = [read_card(path) for path in models.glob("*.safetensors") if path.name != "000001.safetensors"]
+    demand(linked == len(versions), f"{len(versions)} versions were published, {linked} by giving a file its name")
+    for card in versions:
+        demand(card.upload in uploads, f"the rows of version {card.version} were never brought to disk")
     return named

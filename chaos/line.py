@@ -3,14 +3,16 @@
 import json
 import re
 import socket
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from app.errors import LinserveError
 from app.registry.version_file import read
+from app.regression.linear_model import LinearModel
 
 ANSWER_SECONDS = 30.0
 ROWS = [[75.0, 63.0, 44.0], [91.0, 88.0, 64.0], [87.0, 134.0, 58.0], [102.0, 43.0, 37.0], [69.0, 96.0, 70.0]]
@@ -18,6 +20,7 @@ TOLERANCE = 1e-9  # relative; versions differ by far more
 
 Ending = Literal["refused", "unanswered", "cut"]
 
+_VERSION = re.compile(rb'"version": ?(\d+)|\r\nlinserve-version: *(\d+)', re.IGNORECASE)
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _CLOSE = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 
@@ -34,62 +37,96 @@ class Ended(Exception):
         self.how: Ending = how
 
 
+@dataclass(frozen=True)
+class Form:
+    """One of the ways to ask for the prediction of a row, and to find it in the answer's body."""
+
+    request: bytes
+    row: list[float]
+    found: Callable[[bytes], list[float]]
+
+
 class Truth:
     """What each version in a models folder predicts, computed here from its file."""
 
     def __init__(self, models: Path, model: str = "crop-yield") -> None:
         """All versions that are there now are kept as they are, whatever happens to their files."""
         self._folder = models / model
-        self._predictions: dict[int, NDArray[np.float64]] = {}
-        self._seen: set[tuple[int, bytes]] = set()  # row and body of right answers: most are the same again
+        self._models: dict[int, LinearModel] = {}
+        self._seen: set[tuple[int, int, bytes]] = set()  # right answers to a form by a version: most are the same again
         for path in self._folder.glob("*.safetensors"):
             self._of(int(path.stem))
 
-    def check(self, row: int, body: bytes) -> int:
-        """The version that the answer states. Raises Wrong unless that version predicts so for that row."""
-        if (row, body) not in self._seen:
-            answer = json.loads(body)
-            expected = self._of(answer["version"])[row]
-            found = answer["predictions"][0]
+    def check(self, number: int, head: bytes, body: bytes) -> int:
+        """The version that the answer states. Raises Wrong unless that version answers so to that form."""
+        stated = _VERSION.search(head) or _VERSION.search(body)
+        if stated is None:
+            raise Wrong(f"no version stated: {body[:300].decode(errors='replace')}")
+        version = int(stated[1] or stated[2])
+        if (number, version, body) not in self._seen:
+            form = FORMS[number]
+            model = self._of(version)
+            expected = model.weights @ form.row + model.intercept
+            found = form.found(body)
             if not np.allclose(found, expected, rtol=TOLERANCE, atol=0):
-                raise Wrong(f"mislabelled: version {answer['version']} predicts {expected}, not {found}")
-            self._seen.add((row, body))
-        return int(re.search(rb'"version": ?(\d+)', body)[1])  # type: ignore[index]
+                raise Wrong(f"mislabelled: version {version} predicts {expected}, not {found}")
+            self._seen.add((number, version, body))
+        return version
 
-    def _of(self, version: int) -> NDArray[np.float64]:
-        if version not in self._predictions:
+    def _of(self, version: int) -> LinearModel:
+        if version not in self._models:
             try:
-                model = read(self._folder / f"{version:06d}.safetensors").model
+                self._models[version] = read(self._folder / f"{version:06d}.safetensors").model
             except (LinserveError, FileNotFoundError) as error:
                 raise Wrong(f"an answer states version {version}, which is not intact: {error}") from None
-            self._predictions[version] = np.array(ROWS) @ model.weights.T + model.intercept
-        return self._predictions[version]
+        return self._models[version]
 
 
-def request_of(content: Any, path: str = "/predict", host: str = "127.0.0.1") -> bytes:
-    body = json.dumps(content).encode()
-    head = (
-        f"POST {path} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
-    )
+def request_of(content: Any, path: str = "/predict", kind: str = "application/json") -> bytes:
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 
-_REQUESTS = [request_of({"instances": [row]}) for row in ROWS]
+def _forms() -> list[Form]:
+    """Mostly the ordinary one, which has a way of its own through the service."""
+    names = ("temp", "rainfall", "humidity")
+    row = ROWS[0]
+    as_object = dict(zip(names, row, strict=True))
+    table = f"{','.join(names)}\n{','.join(map(str, row))}\n".encode()
+
+    def first(body: bytes) -> list[float]:
+        prediction = json.loads(body)["predictions"][0]
+        return [prediction["apples"], prediction["oranges"]] if isinstance(prediction, dict) else list(prediction)
+
+    def second_line(body: bytes) -> list[float]:
+        return [float(word) for word in body.splitlines()[1].split(b",")]
+
+    return [
+        *(Form(request_of({"instances": [row]}), row, first) for row in ROWS),
+        Form(request_of({"instances": [as_object]}), row, first),
+        Form(request_of({"instances": [as_object], "interval": 0.9, "explain": True}), row, first),
+        *(Form(request_of({"instances": [row]}), row, first) for row in ROWS),
+        Form(request_of(table, kind="text/csv"), row, second_line),
+    ]
+
+
+FORMS = _forms()
 
 
 class Line:
-    """Asks one row after the other, over a new connection whenever the last has ended."""
+    """Asks in one form after the other, over a new connection whenever the last has ended."""
 
     def __init__(self, port: int, truth: Truth) -> None:
         self._address = ("127.0.0.1", port)
         self._truth = truth
         self._socket: socket.socket | None = None
         self._answered = False  # on this connection
-        self._row = 0
+        self._form = 0
 
     def ask(self) -> None:
         """Send a request. Raises Ended."""
-        self._row = (self._row + 1) % len(ROWS)
+        self._form = (self._form + 1) % len(FORMS)
         if self._socket is None:
             try:
                 self._socket = socket.create_connection(self._address, ANSWER_SECONDS)
@@ -97,7 +134,7 @@ class Line:
                 raise Ended("refused") from None
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._answered = False
-        self._exchange(lambda line: line.sendall(_REQUESTS[self._row]))
+        self._exchange(lambda line: line.sendall(FORMS[self._form].request))
 
     def hear(self) -> int:
         """The version that answered. Raises Wrong or Ended."""
@@ -107,7 +144,7 @@ class Line:
             self.close()
         if not head.startswith(b"HTTP/1.1 200 "):
             raise Wrong(f"answered {head.splitlines()[0].decode()}: {body[:300].decode(errors='replace')}")
-        return self._truth.check(self._row, body)
+        return self._truth.check(self._form, head, body)
 
     def predict(self) -> int:
         self.ask()

@@ -1,6 +1,7 @@
 """A service set up to be hurt."""
 
 import contextlib
+import json
 import os
 import signal
 import time
@@ -69,10 +70,18 @@ class Stage:
             demand(time.monotonic() < until, otherwise)
             time.sleep(POLL_SECONDS)
 
+    def count_log(self, words: str) -> int:
+        """How often the log says so."""
+        return self.service.log.read_text().count(words)
+
     def read_log(self) -> None:
         """Raises Violation where a line of the log is not one JSON object, whatever was done to the service."""
         for line in self.service.log.read_text().splitlines():
-            demand(line.startswith('{"level"') and line.endswith("}"), f"a line of the log is not JSON: {line[:200]}")
+            try:
+                is_object = isinstance(json.loads(line), dict)
+            except ValueError:
+                is_object = False
+            demand(is_object, f"a line of the log is not a JSON object: {line[:200]}")
 
     def all_workers(self) -> None:
         """Wait until as many workers live as should."""

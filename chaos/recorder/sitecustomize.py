@@ -1,5 +1,6 @@
 """Found first by a service whose path begins here: notes each fsync, link and rename, in the order they happen."""
 
+import json
 import os
 from typing import Any
 
@@ -7,29 +8,25 @@ _file = os.open(os.environ["CHAOS_RECORD"], os.O_WRONLY | os.O_APPEND | os.O_CRE
 _fsync, _link, _rename = os.fsync, os.link, os.rename
 
 
-def _note(act: str, inode: int, folder: int = 0) -> None:
-    os.write(_file, f"{act} {inode} {folder}\n".encode())
-
-
-def _folder(path: Any) -> int:
-    return os.stat(os.path.dirname(path)).st_ino
+def _note(act: str, path: Any, target: Any = None) -> None:
+    names = [None if name is None else os.path.abspath(name) for name in (path, target)]
+    os.write(_file, json.dumps([os.getpid(), act, *names]).encode() + b"\n")
 
 
 def fsync(descriptor: int) -> None:
     _fsync(descriptor)
-    _note("fsync", os.fstat(descriptor).st_ino)
+    _note("fsync", os.readlink(f"/proc/self/fd/{descriptor}"))
 
 
 def link(source: Any, target: Any, **options: Any) -> None:
     _link(source, target, **options)
-    _note("link", os.lstat(target).st_ino, _folder(target))
+    _note("link", source, target)
 
 
 def rename(source: Any, target: Any, **options: Any) -> None:
     kind = "point" if os.path.islink(source) else "link"
-    inode = os.lstat(source).st_ino
     _rename(source, target, **options)
-    _note(kind, inode, _folder(target))
+    _note(kind, source, target)
 
 
 for noting in (fsync, link, rename):
