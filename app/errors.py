@@ -35,7 +35,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Detail:
-    """One fault and its place: a JSON pointer into the body, or a row and column of a file.
+    """One fault and its place: a JSON pointer into the body, a parameter, or a row and column of a file.
 
     Rows count from 1 as a spreadsheet shows them: the header is row 1.
     """
@@ -44,6 +44,7 @@ class Detail:
     pointer: str | None = None
     row: int | None = None
     column: str | None = None
+    parameter: str | None = None
 
 
 class LinserveError(Exception):

@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     )
     header_seconds: float = Field(10, gt=0, description="Longest that a request's headers may take, in seconds.")
     body_seconds: float = Field(
-        20, gt=0, description="Longest that a body may take, in seconds; a second more for every 10 kB that came."
+        20, gt=0, description="How far a body, or the taking of an answer, may fall behind 10 kB a second, in seconds."
     )
 
     @property

@@ -16,7 +16,7 @@ def check_names(features: Sequence[str], targets: Sequence[str]) -> None:
     """
     details = [
         *_faults(features, "/feature_names", "feature", reserved=("intercept",)),
-        *_faults(targets, "/target_names", "target", reserved=("mse", "optimum_mse", "cross_validation")),
+        *_faults(targets, "/target_names", "target", reserved=("mse", "optimum_mse", "cross_validation", "folds")),
     ]
     both = set(features) & set(targets)
     if both:

@@ -9,7 +9,8 @@ import numpy as np
 from app.errors import Detail, InvalidInput
 from app.regression.block import Array
 
-MAX_POWER = 20
+MAX_POWER = 20  # of all factors of a term together
+MAX_TERM_LENGTH = 300  # two names and their powers, and some; a card repeats terms for every target
 
 Factors: TypeAlias = tuple[tuple[int, int], ...]  # (index of a feature, power), multiplied
 
@@ -25,7 +26,10 @@ def parse_terms(terms: Sequence[str], features: Sequence[str]) -> list[Factors]:
     for position, term in enumerate(terms):
         factors = _factors(term, places)
         if factors is None:
-            message = f"A term is a feature, with a power of 1 to {MAX_POWER} or not, or several such joined by colons."
+            message = (
+                f"A term is a feature, with a power of 1 to {MAX_POWER} or not, or several such joined by colons, "
+                f"whose powers come to {MAX_POWER} at most and whose characters to {MAX_TERM_LENGTH}."
+            )
         elif factors in parsed:
             message = "The same term stands twice."
         else:
@@ -40,13 +44,15 @@ def parse_terms(terms: Sequence[str], features: Sequence[str]) -> list[Factors]:
 def _factors(term: str, places: dict[str, int]) -> Factors | None:
     if term in places:
         return ((places[term], 1),)
+    if len(term) > MAX_TERM_LENGTH:
+        return None
     powers: dict[int, int] = {}
     for part in term.split(":"):
         name, _, power = part.rpartition("^") if re.search(r"\^\d{1,2}$", part) else (part, "", "1")
-        if name not in places or not 1 <= int(power) <= MAX_POWER:
+        if name not in places or int(power) < 1:
             return None
         powers[places[name]] = powers.get(places[name], 0) + int(power)
-    return tuple(sorted(powers.items()))
+    return tuple(sorted(powers.items())) if sum(powers.values()) <= MAX_POWER else None
 
 
 def expand(x: Array, terms: Sequence[Factors]) -> Array:

@@ -110,7 +110,7 @@ class Access:
 def parse_keys(text: str) -> tuple[Key, ...]:
     """Lines of a name, scopes separated by commas, and the SHA-256 of the key in hex; # begins a comment.
 
-    Raises ValueError, with the number of the line and nothing of what stands there.
+    Raises ValueError, with the number of the line and nothing of what stands there; and where there is no key at all.
     """
     keys: dict[str, Key] = {}
     for number, line in enumerate(text.splitlines(), 1):
@@ -127,6 +127,8 @@ def parse_keys(text: str) -> tuple[Key, ...]:
         if match["name"] in keys or any(key.digest == digest for key in keys.values()):
             raise ValueError(f"Line {number}: the name or the key stands in another line already.")
         keys[match["name"]] = Key(match["name"], digest, frozenset(map(Right, scopes)))
+    if not keys:  # more likely caught while it is being written than meant
+        raise ValueError("There is no key in it.")
     return tuple(keys.values())
 
 

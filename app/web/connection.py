@@ -70,8 +70,9 @@ class Connection(HttpToolsProtocol):
         self._expected = _Expected.HEADERS
         self._since = 0.0  # by time.perf_counter
         self._stalled: float | None = None  # since when the caller does not take its answer
-        self._stalled_before = 0.0  # seconds
-        self._taken_bytes = 0  # of the answer, whenever it was stalled
+        self._answer_behind = 0.0  # seconds that it is behind the least rate, with stalls that are over
+        self._body_behind = 0.0  # likewise the caller's body,
+        self._watched_bytes = 0  # of which so much had come when it was looked at last
         self._held = bytearray()  # what came behind a request that is being answered
         self._refused: _Refused | None = None  # to be said after what is being answered
         self._earlier: RequestResponseCycle  # that is being answered while another waits in the pipeline
@@ -82,6 +83,7 @@ class Connection(HttpToolsProtocol):
         self._body_bytes = 0
         self._between_bytes = 0  # since there was some of the body: of chunks' extensions, or of trailers
         self._hosts = 0
+        self._is_coded = False  # by another Transfer-Encoding than chunks
         self._ordinary: bytes | None = None  # its id, if it is ordinary so far
         self._body: list[bytes] = []
 
@@ -156,7 +158,7 @@ class Connection(HttpToolsProtocol):
             if self._expected is _Expected.HEADERS:
                 self._before_body_bytes += len(data)
                 if self._before_body_bytes > 2 * MOST_HEAD_BYTES:
-                    self._refuse(self._too_large())
+                    self._refuse(self._too_large() if self.headers else self._too_long())
             elif self._expected is _Expected.BODY:
                 self._between_bytes += len(data)
                 if self._between_bytes > 2 * MOST_HEAD_BYTES:
@@ -167,7 +169,9 @@ class Connection(HttpToolsProtocol):
         self._expected = _Expected.HEADERS
         self._since = time.perf_counter()
         self._head_bytes = self._before_body_bytes = self._body_bytes = self._between_bytes = self._hosts = 0
-        self._stalled_before, self._taken_bytes = 0.0, 0
+        self._body_behind = self._answer_behind = 0.0
+        self._watched_bytes = 0
+        self._is_coded = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if self._expected is not _Expected.HEADERS:
@@ -176,6 +180,8 @@ class Connection(HttpToolsProtocol):
         self._head_bytes += len(name) + len(value)
         if name == b"host":
             self._hosts += 1 if value in _seen_hosts or _is_host(value) else 2
+        elif name == b"transfer-encoding":
+            self._is_coded |= value.lower() != b"chunked"
         elif name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         self.headers.append((name, value))
@@ -190,8 +196,10 @@ class Connection(HttpToolsProtocol):
             raise _Refused(400, "UpgradeRefused", "A request with a body cannot ask for another protocol here.")
         if self._hosts != 1 and (self._hosts or version == "1.1"):
             raise _Refused(400, "MalformedRequest", "One Host header is expected, with a host's name in it.")
+        if self._is_coded:
+            raise _Refused(400, "MalformedRequest", "No Transfer-Encoding but chunked is read here.")
         if len(self.url) > MOST_TARGET_BYTES:
-            raise _Refused(414, "TargetTooLong", f"A path and its query have at most {MOST_TARGET_BYTES} bytes.")
+            raise self._too_long()
         if self._head_bytes > MOST_HEAD_BYTES or len(self.headers) > MOST_HEADERS:
             raise self._too_large()
         if self._is_excess and len(self.connections) > self._services.limits.connections and self.url not in PROBES:
@@ -280,8 +288,8 @@ class Connection(HttpToolsProtocol):
 
     def resume_writing(self) -> None:
         if self._stalled is not None:
-            self._stalled_before += time.perf_counter() - self._stalled
-            self._taken_bytes += BUFFERED_BYTES
+            stalled = time.perf_counter() - self._stalled
+            self._answer_behind = max(0.0, self._answer_behind + stalled - BUFFERED_BYTES / LEAST_BYTES_A_SECOND)
             self._stalled = None
         super().resume_writing()
 
@@ -290,8 +298,10 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
         if self.pipeline:
             self._earlier = earlier
-        if self._stopping.is_set() and self._is_answering():
-            self.cycle.keep_alive = False  # the answer says `Connection: close`, so that the caller asks another worker
+        # The answer says `Connection: close`: of a worker that stops, so that the caller asks another; of a caller that
+        # waits to be told to send its body, since it may send none after all.
+        if (self._stopping.is_set() or self.expect_100_continue) and self._is_answering():
+            self.cycle.keep_alive = False
 
     def _is_answering(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle
@@ -324,8 +334,8 @@ class Connection(HttpToolsProtocol):
         """End what takes too long."""
         limits = self._services.limits
         waited = time.perf_counter() - self._since
-        stalled = self._stalled_before + (time.perf_counter() - self._stalled if self._stalled is not None else 0)
-        if stalled > limits.body_seconds + self._taken_bytes / LEAST_BYTES_A_SECOND:
+        stalled = self._answer_behind + (time.perf_counter() - self._stalled if self._stalled is not None else 0)
+        if stalled > limits.body_seconds:
             if self._is_answering():
                 self._drop()
             self.transport.abort()
@@ -340,13 +350,18 @@ class Connection(HttpToolsProtocol):
                 self.transport.close()
             else:
                 self._refuse(_Refused(408, "TooSlow", f"The headers took over {limits.header_seconds:g} s."))
-        elif (
-            self._expected is _Expected.BODY and waited > limits.body_seconds + self._body_bytes / LEAST_BYTES_A_SECOND
-        ):
-            least = f"{limits.body_seconds:g} s and then at least {LEAST_BYTES_A_SECOND} bytes a second"
-            self._refuse(_Refused(408, "TooSlow", f"The body came too slowly: it has {least}."))
+        elif self._expected is _Expected.BODY and self._falls_behind():
+            most = f"{limits.body_seconds:g} s behind {LEAST_BYTES_A_SECOND} bytes a second"
+            self._refuse(_Refused(408, "TooSlow", f"The body came too slowly: it may fall {most}."))
         if not self.transport.is_closing():
             self._watching = self.loop.call_later(CHECK_SECONDS, self._watch)
+
+    def _falls_behind(self) -> bool:
+        """Whether the body is too late by now. Nobody saves up time by sending much at first."""
+        came = self._body_bytes - self._watched_bytes
+        self._watched_bytes = self._body_bytes
+        self._body_behind = max(0.0, self._body_behind + CHECK_SECONDS - came / LEAST_BYTES_A_SECOND)
+        return self._body_behind > self._services.limits.body_seconds
 
     def _refuse(self, refused: _Refused) -> None:
         """Say what is wrong with the request that is coming, after the answers to those before it, and close."""
@@ -385,6 +400,9 @@ class Connection(HttpToolsProtocol):
     def _too_large(self) -> _Refused:
         most = f"{MOST_HEADERS} headers and {MOST_HEAD_BYTES} bytes"
         return _Refused(431, "HeadersTooLarge", f"A request has at most {most} of them.")
+
+    def _too_long(self) -> _Refused:
+        return _Refused(414, "TargetTooLong", f"A path and its query have at most {MOST_TARGET_BYTES} bytes.")
 
     def _too_many(self) -> _Refused:
         return _Refused(503, "TooManyConnections", "There are too many connections. A later try may work.")

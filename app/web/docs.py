@@ -13,6 +13,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
 
 from app.web.errors import Problem
 from app.web.models import Promotion
@@ -26,10 +27,18 @@ ASSETS = "/docs/assets"
 _SCHEMAS: tuple[type[BaseModel], ...] = (PredictRequest, TrainRequest, Promotion, Problem)
 
 
+class _Whole(StaticFiles):
+    """Files that are answered whole, whatever part was asked for: of a wrong range Starlette would say no problem."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(name, value) for name, value in scope["headers"] if name != b"range"]
+        await super().__call__({**scope, "headers": headers}, receive, send)
+
+
 def install(app: FastAPI) -> None:
     """Serve the documentation, and complete the OpenAPI document."""
     # The pinned files come in fastapi-offline; naming its package would import the whole of it.
-    app.mount(ASSETS, StaticFiles(packages=[("fastapi_offline", "static")]), name="swagger-ui")
+    app.mount(ASSETS, _Whole(packages=[("fastapi_offline", "static")]), name="swagger-ui")
     app.include_router(router)
 
     def openapi() -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -104,10 +104,6 @@ def problem_of(name: str, message: str, details: Iterable[Detail]) -> dict[str, 
     return _problem(status, name, message, places)
 
 
-def answer(error: LinserveError) -> Response:
-    return _response(problem_of(type(error).__name__, error.message, error.details))
-
-
 def refusal(status: int, name: str, detail: str) -> Response:
     """For a request that never came to a route."""
     return _response(_problem(status, name, detail, []))
@@ -128,23 +124,34 @@ def invalid(error: ValidationError) -> LinserveError:
     return InvalidInput(f"{len(found)} fault(s) in the body.", details)
 
 
+def invalid_query(error: ValidationError, known: Collection[str]) -> InvalidInput:
+    """What pydantic found wrong with options of those names, which stand in the query."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    details = []
+    for fault in found[:MAX_DETAILS]:
+        parameter = next((str(step) for step in reversed(fault["loc"]) if step in known), None)
+        details.append(Detail(_sentence(fault), parameter=parameter))
+    return InvalidInput(f"{len(found)} fault(s) in the query.", details)
+
+
 def install(app: FastAPI) -> None:
     """Answer with problems wherever FastAPI or Starlette would answer with something else."""
 
     @app.exception_handler(LinserveError)
-    async def _linserve(_: Request, error: LinserveError) -> Response:
-        return answer(error)
+    async def _linserve(request: Request, error: LinserveError) -> Response:
+        return _answer(request, problem_of(type(error).__name__, error.message, error.details))
 
     @app.exception_handler(RequestValidationError)
-    async def _validation(_: Request, error: RequestValidationError) -> Response:
+    async def _validation(request: Request, error: RequestValidationError) -> Response:
         places = []
         for fault in error.errors()[:MAX_DETAILS]:
             where, *rest = fault["loc"]
             place = {"pointer": _pointer(rest)} if where == "body" else {"parameter": str(rest[0])}
             places.append({"detail": _sentence(fault), **place})
         if error.errors()[0]["type"] == "json_invalid":
-            return answer(MalformedBody("The body is not JSON."))
-        return _response(_problem(422, "InvalidInput", f"{len(error.errors())} fault(s) in the request.", places))
+            return _answer(request, problem_of(MalformedBody.__name__, "The body is not JSON.", ()))
+        message = f"{len(error.errors())} fault(s) in the request."
+        return _answer(request, _problem(422, "InvalidInput", message, places))
 
     @app.exception_handler(Exception)
     async def _fault(_: Request, __: Exception) -> Response:
@@ -158,6 +165,8 @@ def install(app: FastAPI) -> None:
             headers = {"allow": allowed(app.routes, request.scope)}
             if request.method == "OPTIONS":
                 return Response(status_code=204, headers=headers)
+        if request.method == "OPTIONS" and request.scope["path"] == "*":  # of the service as a whole
+            return Response(status_code=204, headers={"allow": "GET, HEAD, POST, PUT, DELETE, OPTIONS"})
         names = {404: "NotFound", 405: "MethodNotAllowed", 413: "BodyTooLarge", 400: "MalformedBody"}
         details = {
             404: "There is nothing at this path; GET / lists what there is.",
@@ -165,7 +174,7 @@ def install(app: FastAPI) -> None:
         }
         name = names.get(error.status_code, "HttpError")
         detail = details.get(error.status_code, str(error.detail))
-        return _response(_problem(error.status_code, name, detail, []), headers)
+        return _answer(request, _problem(error.status_code, name, detail, []), headers)
 
 
 def _problem(status: int, name: str, detail: str, places: list[dict[str, Any]]) -> dict[str, Any]:
@@ -183,6 +192,11 @@ def _problem(status: int, name: str, detail: str, places: list[dict[str, Any]]) 
     return problem
 
 
+def _answer(request: Request, problem: dict[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+    request.state.problem = problem  # for the log
+    return _response(problem, headers)
+
+
 def _response(problem: dict[str, Any], headers: Mapping[str, str] | None = None) -> Response:
     status = problem["status"]
     added = {"retry-after": str(RETRY_SECONDS[status])} if status in RETRY_SECONDS else {}
@@ -196,7 +210,8 @@ def _response(problem: dict[str, Any], headers: Mapping[str, str] | None = None)
 def _place(detail: Detail) -> dict[str, Any]:
     # A column that no name could have is not named; its row is.
     column = detail.column if detail.column and len(detail.column) <= MAX_NAME_LENGTH else None
-    return {"detail": detail.message, "pointer": detail.pointer, "row": detail.row, "column": column}
+    places = {"pointer": detail.pointer, "parameter": detail.parameter, "row": detail.row, "column": column}
+    return {"detail": detail.message, **places}
 
 
 # Pydantic puts the name of the chosen alternative into the place; it is not in the body.

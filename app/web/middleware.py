@@ -14,6 +14,7 @@ from app.web.errors import refusal, server_error
 from app.web.services import Services
 
 OK = 200
+SERVER_ERROR = 500
 # Whatever a browser makes of an answer: it is what its content type says, it runs and loads nothing (the documentation
 # says what it needs itself), no other site embeds or reads it, and no proxy keeps it.
 SECURITY_HEADERS = [
@@ -80,7 +81,10 @@ def new_id() -> bytes:
 
 
 def _log_request(scope: Scope, status: int, seconds: float, identity: bytes) -> None:
-    _log.info(
+    state: dict[str, Any] = scope["state"]
+    problem: dict[str, Any] | None = state.get("problem")
+    _log.log(
+        logging.WARNING if status >= SERVER_ERROR else logging.INFO,
         "request",
         extra={
             "request_id": identity.decode(),
@@ -89,8 +93,9 @@ def _log_request(scope: Scope, status: int, seconds: float, identity: bytes) -> 
             "status": status,
             "ms": round(1000 * seconds, 3),
             "client": _client(scope),
-            "caller": scope["state"].get("caller"),  # the name of the key
-            **({"job": job} if (job := scope["state"].get("job")) else {}),
+            "caller": state.get("caller"),  # the name of the key
+            **({"job": state["job"]} if "job" in state else {}),
+            **({"problem": problem["title"], "reason": problem["detail"]} if problem else {}),
         },
     )
 

@@ -1,6 +1,6 @@
 """Which media type to answer with (RFC 9110, 12.5.1)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from app.errors import NotAcceptable
 
@@ -12,9 +12,11 @@ def acceptable(accept: str | None, offered: Sequence[str]) -> str:
     """
     if not accept or accept.strip() == "*/*":
         return offered[0]
-    ranges = [_range(part) for part in accept.split(",")]
-    best = max(offered, key=lambda kind: _quality(kind, ranges))
-    if _quality(best, ranges) <= 0:
+    qualities: dict[str, float] = {}
+    for kind, quality in map(_range, accept.split(",")):
+        qualities[kind] = max(quality, qualities.get(kind, 0.0))
+    best = max(offered, key=lambda kind: _quality(kind, qualities))
+    if _quality(best, qualities) <= 0:
         raise NotAcceptable(f"Accept has to name {' or '.join(sorted(offered))}.")
     return best
 
@@ -28,7 +30,7 @@ def _range(part: str) -> tuple[str, float]:
         return kind, 0.0
 
 
-def _quality(kind: str, ranges: Sequence[tuple[str, float]]) -> float:
+def _quality(kind: str, qualities: Mapping[str, float]) -> float:
     """Of the most specific range that covers the type."""
     covers = (kind, f"{kind.partition('/')[0]}/*", "*/*")
-    return next((max(q for name, q in ranges if name == cover) for cover in covers if cover in dict(ranges)), 0.0)
+    return next((qualities[cover] for cover in covers if cover in qualities), 0.0)

@@ -1,9 +1,16 @@
 """What several routes take from their paths and bodies."""
 
+import csv
+from collections import Counter
+from collections.abc import Collection
 from typing import Annotated, Any, TypeAlias
 
 from fastapi import Path
 from pydantic import BaseModel, WithJsonSchema
+from starlette.datastructures import QueryParams
+
+from app.data.names import MAX_NAME_LENGTH
+from app.errors import Detail, InvalidInput
 
 _OBJECT = {"type": "object", "additionalProperties": {"type": "number"}}
 _ARRAY = {"type": "array", "items": {"type": "number"}}
@@ -25,3 +32,26 @@ def in_query(options: type[BaseModel]) -> dict[str, dict[str, Any]]:
         rules = {rule: value for rule, value in chosen.items() if rule not in ("title", "description", "default")}
         found[name] = {"type": "string"} if rules.get("type") == "array" else rules
     return found
+
+
+def check_query(query: QueryParams, known: Collection[str]) -> None:
+    """Raises InvalidInput for an option that is none of those, or stands twice."""
+    details = []
+    for name, count in Counter(name for name, _ in query.multi_items()).items():
+        if name not in known:
+            shown = name if len(name) <= MAX_NAME_LENGTH else None
+            details.append(Detail("There is no such option.", parameter=shown))
+        elif count > 1:
+            details.append(Detail("This option stands twice.", parameter=name))
+    if details:
+        listed = ", ".join(sorted(known))
+        raise InvalidInput(f"The query has unknown or repeated options. Known are: {listed}.", details)
+
+
+def names_in_query(option: str, text: str) -> list[str]:
+    """Names separated by commas; one with a comma in it stands in quotes. Raises InvalidInput."""
+    try:
+        return next(csv.reader([text]), [])
+    except csv.Error:
+        message = "Expected names of columns, separated by commas."
+        raise InvalidInput(message, [Detail(message, parameter=option)]) from None

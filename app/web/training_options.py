@@ -1,6 +1,5 @@
 """The options of POST /train, in a JSON body or as query parameters, checked before a job is recorded."""
 
-import csv
 from typing import Annotated, Any, Literal, Self, TypeAlias
 
 from pydantic import (
@@ -16,13 +15,14 @@ from pydantic import (
 from starlette.datastructures import QueryParams
 
 from app.data.names import MAX_NAMES
-from app.errors import Detail, InvalidInput
+from app.errors import InvalidInput
 from app.registry.names import MODEL_NAME
 from app.regression.solvers import Exact, GradientDescent, Solver, Start
-from app.web.errors import invalid
-from app.web.parameters import Rows, in_query
+from app.web.errors import invalid_query
+from app.web.parameters import Rows, check_query, in_query, names_in_query
 
 MAX_EPOCHS = 100_000_000
+MAX_ROWS = 2**53 - 1  # JSON carries integers so far
 
 
 class Options(BaseModel):
@@ -67,7 +67,7 @@ class GradientDescentOptions(Options):
     kind: Literal["gradient_descent"]
     epochs: int = Field(100, ge=1, le=MAX_EPOCHS)
     learning_rate: float = Field(1e-5, gt=0)
-    batch_size: int | None = Field(None, ge=1, description="null: all rows.")
+    batch_size: int | None = Field(None, ge=1, le=MAX_ROWS, description="null: all rows.")
     shuffle: bool = True
     seed: int = Field(0, ge=0, lt=2**31)
     start: Annotated[
@@ -77,7 +77,9 @@ class GradientDescentOptions(Options):
     momentum: float = Field(0, ge=0, lt=1)
     weight_decay: float = Field(0, ge=0)
     standardize: bool = False
-    patience: int | None = Field(None, ge=1, description="Stop after so many epochs without a lower loss.")
+    patience: int | None = Field(
+        None, ge=1, le=MAX_EPOCHS, description="Stop after so many epochs without a lower loss."
+    )
     held_out: float = Field(0, ge=0, lt=1, description="Fraction of the rows that patience watches, not trained on.")
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
@@ -191,22 +193,12 @@ def from_query(query: QueryParams) -> FileOptions:
 
     Raises InvalidInput for an unknown parameter, one that stands twice, or a value that does not fit.
     """
-    twice = [name for name in query if len(query.getlist(name)) > 1]
     known = {*FileOptions.model_fields, *_SOLVER_FIELDS, "folds"} - {"validation"}
-    unknown = [name for name in query if name not in known]
-    if twice or unknown:
-        details = [Detail("There is no such option.", pointer="") for _ in unknown[:1]]
-        details += [Detail(f'"{name}" stands twice.') for name in twice if name in known]
-        raise InvalidInput(
-            f"The query has unknown or repeated options. Known are: {', '.join(sorted(known))}.", details
-        )
+    check_query(query, known)
     plain: dict[str, Any] = {name: value for name, value in query.items() if name not in _SOLVER_FIELDS}
     for name in _LISTS:
         if name in plain:
-            try:
-                plain[name] = next(csv.reader([plain[name]]), [])  # a name with a comma stands in quotes
-            except csv.Error:
-                raise InvalidInput.at(f"/{name}", "Expected names of columns, separated by commas.") from None
+            plain[name] = names_in_query(name, plain[name])
     solver: dict[str, Any] = {name: value for name, value in query.items() if name in _SOLVER_FIELDS}
     if solver.get("start", "").isdecimal():
         solver["start"] = {"version": solver["start"]}
@@ -217,7 +209,7 @@ def from_query(query: QueryParams) -> FileOptions:
     try:
         return FileOptions.model_validate(plain, strict=False)  # all are strings here
     except ValidationError as error:
-        raise invalid(error) from None
+        raise invalid_query(error, known) from None
 
 
 _DESCENT_FIELDS = [name for name in GradientDescentOptions.model_fields if name not in ("kind", "device")]

@@ -15,6 +15,8 @@ from app.regression.terms import parse_terms
 from app.web.services import Services
 from app.web.training_options import FileOptions, TrainingOptions, TrainRequest
 
+MAX_COEFFICIENTS = 200_000  # a card says six things of each
+
 # Names of features, terms and targets.
 Columns: TypeAlias = tuple[Sequence[str], Sequence[str], Sequence[str]]
 
@@ -46,9 +48,14 @@ def request_of(
     fingerprint: str,
 ) -> TrainingRequest:
     """The request as it is recorded, once all of it is known to exist and to fit together."""
-    check_names(features, targets)
+    _check_names(features, targets, form)
     current = current_version(found, options)
     terms = _terms(options, current, features)
+    if len(terms or features) * len(targets) > MAX_COEFFICIENTS:
+        raise InvalidInput(
+            f"{len(terms or features)} columns for {len(targets)} targets: a model has at most {MAX_COEFFICIENTS} "
+            "coefficients."
+        )
     _check_mode(options, current, (features, terms, targets))
     return TrainingRequest(
         model=options.model or found.default_model,
@@ -67,6 +74,16 @@ def request_of(
         missing=options.missing,
         weight=weight,
     )
+
+
+def _check_names(features: Sequence[str], targets: Sequence[str], form: Format) -> None:
+    try:
+        check_names(features, targets)
+    except InvalidInput as error:
+        if form == "matrix":
+            raise
+        # They stand in no list of the body, but in the file's header.
+        raise InvalidInput(error.message, [Detail(detail.message, row=1) for detail in error.details]) from None
 
 
 def names_of_rows(asked: TrainRequest, current: Version | None) -> tuple[Sequence[str], Sequence[str]]:
@@ -98,8 +115,14 @@ def columns_of_file(
             [Detail("A new model needs `targets` in the query.")],
         )
     weight = [options.weight] if options.weight is not None else []
-    features = options.features or [name for name in header if name not in (*targets, *weight)]
-    missing = [name for name in (*targets, *features, *weight) if name not in header]
+    others = {*targets, *weight}
+    features = options.features or [name for name in header if name not in others]
+    if "" in features:
+        hint = "; to_csv(index=False) keeps pandas from writing its index." if header[0] == "" else "."
+        message = f"Column {list(header).index('') + 1} has no name in the header{hint}"
+        raise InvalidInput(message, [Detail(message, row=1)])
+    present = set(header)
+    missing = [name for name in (*targets, *features, *weight) if name not in present]
     if missing:
         hint = " Only one column was found: is the separator a comma?" if len(header) == 1 else ""
         details = [_missing_column(name, header) for name in missing if name.isprintable()]

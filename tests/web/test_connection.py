@@ -120,6 +120,8 @@ REFUSED = {
     "a negative length": (400, HEAD + b"content-length: -1\r\n\r\n"),
     "a length that is no number": (400, HEAD + b"content-length: 0x1d\r\n\r\n" + BODY),
     "a length beyond 64 bits": (400, HEAD + b"content-length: 99999999999999999999999\r\n\r\n"),
+    "an encoding of transfer before chunks": (400, HEAD + b"transfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
+    "two encodings of transfer": (400, HEAD + b"transfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n"),
     "an encoding of transfer that is not the last": (400, HEAD + b"transfer-encoding: chunked, gzip\r\n\r\n"),
     "a chunk's length that is no number": (400, CHUNKED + b"\r\nx\r\n{}\r\n"),
     "no host": (400, GOOD.replace(b"host: here\r\n", b"")),
@@ -145,7 +147,7 @@ REFUSED = {
     "a large header of a prediction": (431, GOOD.replace(b"here", b"here\r\nx: " + b"x" * 40_000)),
     "many headers": (431, PROBE.replace(b"here", b"here" + b"\r\nx: y" * 101)),
     "headers without end": (431, PROBE.replace(b"here\r\n\r\n", b"here\r\nx: " + b"x" * 100_000)),
-    "a path without end": (431, b"GET /" + b"x" * 100_000),
+    "a path without end": (414, b"GET /" + b"x" * 100_000),
 }  # fmt: skip
 
 
@@ -353,6 +355,26 @@ def test_long_bodies_that_do_not_end_leave_room_for_others(tmp_path: Path) -> No
         wait_for(lambda: status() == httpx.codes.OK)
     finally:
         service.stop()
+
+
+def test_much_of_a_body_at_once_buys_no_time_for_the_rest(strict: Service) -> None:
+    started = time.monotonic()
+    with connected(strict) as connection:
+        connection.sendall(HEAD + b"content-length: 10000000\r\n\r\n" + b" " * 9_000_000)
+        answer = answer_on(connection)
+    assert answer is not None
+    assert answer.status == 408
+    assert time.monotonic() - started < 10  # and at the least rate all of it would have had 900 s
+
+
+def test_a_caller_that_asks_before_it_sends_is_told_to_close(strict: Service) -> None:
+    expecting = b"expect: 100-continue\r\ncontent-length: 4\r\n\r\n"
+    with connected(strict) as connection:
+        connection.sendall(b"POST /nowhere HTTP/1.1\r\nhost: here\r\n" + expecting)
+        answer = answer_on(connection)
+        assert answer is not None
+        assert (answer.status, answer.headers["connection"]) == (404, "close")
+        assert is_closed(connection)
 
 
 def test_an_answer_that_nobody_takes_is_given_up(strict: Service) -> None:

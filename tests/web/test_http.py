@@ -2,11 +2,12 @@
 
 import json
 import re
+import socket
 from pathlib import Path
 
 import httpx
 import pytest
-from service import NOTEBOOK, Service
+from service import NOTEBOOK, Service, wait_for
 
 
 def test_a_request_id_is_given_or_kept_and_stands_in_the_log(service: Service) -> None:
@@ -226,3 +227,27 @@ def test_predictions_that_went_well_have_lines_in_the_log_only_where_that_was_as
         lines = [json.loads(line) for line in own.log.read_text().splitlines()]
         statuses = [line["status"] for line in lines if line["message"] == "request" and line["path"] == "/predict"]
         assert statuses == ([200, 200, 422] if asked == "true" else [422])
+
+
+def test_the_log_says_why_a_request_was_refused(service: Service) -> None:
+    answer = service.client.get("/jobs/nothing")
+    wait_for(lambda: answer.headers["x-request-id"] in service.log.read_text())
+    line = next(line for line in service.log.read_text().splitlines() if answer.headers["x-request-id"] in line)
+    told = json.loads(line)
+    assert (told["level"], told["status"], told["problem"]) == ("INFO", 404, "Job not found")
+    assert told["reason"] == answer.json()["detail"]
+
+
+def test_options_of_the_service_as_a_whole_are_answered(service: Service) -> None:
+    address = httpx.URL(service.url)
+    with socket.create_connection((address.host, address.port or 0), timeout=10) as connection:
+        connection.sendall(b"OPTIONS * HTTP/1.1\r\nhost: here\r\n\r\n")
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 204 ")
+
+
+@pytest.mark.parametrize("wanted", ["bytes=z-", "bytes=99999999-", "bytes=0-1"])
+def test_files_of_the_documentation_are_answered_whole(service: Service, wanted: str) -> None:
+    path = "/docs/assets/swagger-ui.css"
+    whole = service.client.get(path)
+    answer = service.client.get(path, headers={"range": wanted})
+    assert (answer.status_code, answer.content) == (httpx.codes.OK, whole.content)
