@@ -1,6 +1,7 @@
 """A real service in processes of its own, as an operator runs it, for tests to use and to hurt."""
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -145,6 +146,14 @@ class Service:
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(status.partition(f"{field}:")[2].split()[0]) << 10
 
+    @contextlib.contextmanager
+    def growing_by_less_than(self, most: int) -> Iterator[None]:
+        """Whatever the worker does in the block, it never has so many bytes more than at the beginning."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")  # the most it ever had is what it has now
+        before = self.memory("VmRSS")
+        yield
+        assert self.memory("VmHWM") - before < most
+
     def trainers(self) -> list[int]:
         """Process ids of the trainers that work in this service's state folder."""
         found = []
@@ -192,7 +201,7 @@ class Service:
         with self.client.stream("GET", f"/jobs/{job_id}/events") as answer:
             for line in answer.iter_lines():
                 if line.startswith("data: "):
-                    yield httpx.Response(200, content=line.removeprefix("data: ")).json()
+                    yield json.loads(line.removeprefix("data: "))
 
     def end_of(self, job_id: str) -> dict[str, Any]:
         *_, last = self.follow(job_id)

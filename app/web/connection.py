@@ -5,6 +5,7 @@ import logging
 import re
 import time
 from enum import Enum, auto
+from functools import lru_cache
 from typing import Any, cast
 
 import httptools
@@ -179,7 +180,7 @@ class Connection(HttpToolsProtocol):
         name = name.lower()
         self._head_bytes += len(name) + len(value)
         if name == b"host":
-            self._hosts += 1 if value in _seen_hosts or _is_host(value) else 2
+            self._hosts += 1 if _is_host(value) else 2
         elif name == b"transfer-encoding":
             self._is_coded |= value.lower() != b"chunked"
         elif name == b"expect" and value.lower() == b"100-continue":
@@ -408,12 +409,6 @@ class Connection(HttpToolsProtocol):
         return _Refused(503, "TooManyConnections", "There are too many connections. A later try may work.")
 
 
-_seen_hosts: set[bytes] = set()
-
-
+@lru_cache(128)  # callers name a few
 def _is_host(value: bytes) -> bool:
-    if not _HOST.fullmatch(value) or not value:
-        return False
-    if len(_seen_hosts) < 100:  # noqa: PLR2004 - callers name a few; more need not be remembered
-        _seen_hosts.add(value)
-    return True
+    return bool(value and _HOST.fullmatch(value))

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -290,6 +291,27 @@ def test_too_large_a_body_is_refused_however_it_is_sent(service: Service) -> Non
     )
 
     assert chunked.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
+
+
+def test_a_hundred_bodies_that_are_too_large_take_no_memory(service: Service) -> None:
+    bombs = {**JSON, "content-encoding": "gzip"}
+    bomb = gzip.compress(b" " * 50_000_000)
+
+    def send(count: int) -> None:
+        for _ in range(count):
+            bodies: list[tuple[bytes | Iterator[bytes], dict[str, str]]] = [
+                (b" " * 1_000_001, JSON),
+                ((b" " * 10_000 for _ in range(200)), JSON),
+                (bomb, bombs),
+            ]
+            for content, headers in bodies:
+                answer = service.client.post("/predict", content=content, headers=headers)
+                assert answer.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
+
+    send(20)
+    before = service.memory("VmRSS")
+    send(100)
+    assert service.memory("VmRSS") - before < 1 << 20
 
 
 def test_no_amount_of_bad_input_takes_memory(service: Service) -> None:
