@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import pairwise
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 import httpx
 import pytest
@@ -22,8 +22,10 @@ from service import Service
 from starlette.datastructures import QueryParams
 
 from app.errors import InvalidInput, MalformedBody, NotAcceptable
+from app.web.access import _why_not_local as why_not_local
 from app.web.bodies import decode
 from app.web.compression import PIECE_BYTES, inflated
+from app.web.connection import _is_host as is_host
 from app.web.middleware import kept_id
 from app.web.negotiation import acceptable
 from app.web.predict_tables import FORMATS, TableOptions, options_of
@@ -36,7 +38,7 @@ RANGES = st.sampled_from([*OFFERED, "*/*", "application/*", "text/*", "image/png
 NAMES = st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=1, max_size=4)
 COMPRESSED: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "zstd": zstd.compress}
 
-quick = settings(max_examples=100, deadline=None)
+quick = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 # Accept
@@ -242,3 +244,68 @@ POSITIONS = st.tuples(st.integers(0, 2**31), TIMES) | st.lists(
 def test_any_token_has_a_page_or_is_refused(service: Service, token: str) -> None:
     answer = service.client.get("/jobs", params={"next": token})
     assert answer.status_code in (httpx.codes.OK, httpx.codes.UNPROCESSABLE_ENTITY), answer.text
+
+
+# Names, conditions and keys, as a service takes them
+
+PRINTABLE = st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]), max_size=300).map(str.strip)
+
+
+@quick
+@given(st.text(min_size=1).filter(lambda name: name not in (".", "..")))
+def test_any_name_of_a_model_is_known_or_not(service: Service, name: str) -> None:
+    answer = service.client.get(f"/models/{quote(name, safe='')}")
+    assert answer.status_code == (httpx.codes.OK if name == "crop-yield" else httpx.codes.NOT_FOUND)
+
+
+@quick
+@given(PRINTABLE)
+def test_any_condition_holds_or_does_not(service: Service, condition: str) -> None:
+    header = condition.encode("latin-1")
+    unless = service.client.get("/models/crop-yield", headers={b"if-none-match": header})
+    assert unless.status_code in (httpx.codes.OK, httpx.codes.NOT_MODIFIED)
+    current = {"version": service.client.get("/models/crop-yield").json()["version"]}
+    only = service.client.put("/models/crop-yield/current", json=current, headers={b"if-match": header})
+    assert only.status_code in (httpx.codes.OK, httpx.codes.PRECONDITION_FAILED)
+
+
+@quick
+@given(PRINTABLE)
+def test_any_idempotency_key_is_taken_or_refused_before_the_body_is(service: Service, key: str) -> None:
+    headers = {b"idempotency-key": key.encode("latin-1"), b"content-type": b"application/json"}
+    answer = service.client.post("/train", content=b"nothing", headers=headers)
+    is_one = re.fullmatch(r"[\x21-\x7e]{1,255}", key)
+    assert answer.status_code == (httpx.codes.BAD_REQUEST if is_one else httpx.codes.UNPROCESSABLE_ENTITY)
+
+
+@quick
+@given(PRINTABLE)
+def test_any_content_type_is_read_or_refused(service: Service, kind: str) -> None:
+    headers = {b"content-type": kind.encode("latin-1")}
+    answer = service.client.post("/predict", content=b"nothing", headers=headers)
+    known = kind.partition(";")[0].strip().lower() in FORMATS
+    assert (answer.status_code == httpx.codes.UNSUPPORTED_MEDIA_TYPE) == (not known)
+
+
+# Who asks, and whom
+
+
+@quick
+@given(st.binary(max_size=60) | st.from_regex(rb"[a-z0-9.:\[\]-]{0,20}", fullmatch=True))
+def test_whatever_passes_for_a_host_names_no_more_than_a_host(value: bytes) -> None:
+    if is_host(value):
+        assert not re.search(rb"[\x00-\x20/@?#\\\"<>^`{|}\x7f-\xff]", value)
+
+
+SITES = st.from_regex(r"(https?://)?[a-z0-9.-]{0,20}(:[0-9]{1,5})?", fullmatch=True).map(str.encode) | st.binary()
+
+
+@quick
+@given(host=SITES, origin=SITES)
+def test_a_page_is_of_this_machine_only_where_it_says_so_in_full(host: bytes, origin: bytes) -> None:
+    headers = [(b"host", host), (b"origin", origin)]
+    scope = {"type": "http", "client": ("127.0.0.1", 5), "http_version": "1.1", "headers": headers}
+    if why_not_local(scope) is None:
+        name = host.lower().rpartition(b":")[0] if re.search(rb":\d+\Z", host) else host.lower()
+        assert name == b"[::1]" or name.startswith(b"127.") or name.split(b".")[-1] == b"localhost"
+        assert origin.lower() in (b"http://" + host, b"https://" + host)
