@@ -283,7 +283,7 @@ BUGS = [
         {
             "web/connection.py": [
                 ("call_later(LAST_SECONDS,", "call_later(0,"),
-                ("        if self._stopping.is_set() and self._is_answering():", "        if self._stopping is None:"),
+                ("(self._stopping.is_set() or self.expect_100_continue)", "self.expect_100_continue"),
                 ("            and not self._stopping.is_set()\n", ""),
             ]
         },

@@ -55,7 +55,7 @@ PAUSE = 0.01  # that leaves the trainer time to work: it takes only what predict
 Phase = Callable[[Path, Path, float], Counts]
 
 
-def promotions(folder: Path, root: Path, seconds: float) -> Counts:
+def promotions(folder: Path, root: Path, seconds: float, floor: float = FULL_FLOOR) -> Counts:
     """Promotions and rollbacks without pause; the next answer of any worker is of the version just promoted."""
     with Stage(folder, root) as stage:
         for _ in range(5):
@@ -63,7 +63,7 @@ def promotions(folder: Path, root: Path, seconds: float) -> Counts:
         stage.ledger.settle()
         versions = sorted(audit(stage.service.models))
         truth = Truth(stage.service.models)
-        with _watched(stage, floor=FULL_FLOOR, pause=0.0) as counts, contextlib.ExitStack() as stack:
+        with _watched(stage, floor=floor, pause=0.0) as counts, contextlib.ExitStack() as stack:
             watched = [stack.enter_context(contextlib.closing(Line(stage.port, truth))) for _ in range(8)]
             for _ in _until(seconds):
                 version = random.choice(versions)
