@@ -35,6 +35,7 @@ CARD = ModelCard(
     rank=2,
     condition_number=1.0,
     metrics={"mse": 0.0},
+    no_intervals="no reason",
 )
 HOSTILE = ["..", ".", "", "A", "a/b", "a/../line", "../line", "/line", "line/", ".line", "line.", "-line", "line\n",
            "a b", "a\0b", "a\\b", "ä", "\ud800", "\udcff", "a" * 65, "a" * 5000]  # fmt: skip
