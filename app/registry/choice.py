@@ -24,6 +24,6 @@ class Choice:
         return self.registry.version(self.model, self.number)
 
     async def promptly(self) -> Version:
-        """For an event loop: a version that is in memory at once, and any other from a thread that reads its file."""
+        """For an event loop: what is at hand at once, and what has to be read from a thread."""
         version = self.registry.at_hand(self.model, self.number)
         return await asyncio.to_thread(self) if version is None else version

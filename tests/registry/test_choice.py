@@ -39,9 +39,11 @@ def test_a_file_is_read_once_and_not_by_the_thread_of_the_event_loop(
     assert reads[0] is not threading.main_thread()
 
 
-def test_a_promotion_is_seen_at_the_next_look_and_read_in_a_thread_again(
-    models: Path, reads: list[threading.Thread]
+@pytest.mark.parametrize("small", [0, 1 << 20])
+def test_a_promotion_is_seen_at_the_next_look_and_read_in_a_thread_where_the_file_is_large(
+    models: Path, reads: list[threading.Thread], small: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "SMALL_BYTES", small)
     shutil.copy(models / "crop-yield" / "000001.safetensors", models / "crop-yield" / "000002.safetensors")
     registry = Registry(models)
     choose = Choice(registry, "crop-yield")
@@ -52,7 +54,7 @@ def test_a_promotion_is_seen_at_the_next_look_and_read_in_a_thread_again(
         return [*numbers, (await choose.promptly()).card.version]
 
     assert asyncio.run(look_promote_and_look()) == [1, 2]
-    assert threading.main_thread() not in reads
+    assert (reads[-1] is threading.main_thread()) == (small > 0)
 
 
 def test_what_is_not_there_is_not_found_either_way(models: Path) -> None:

@@ -531,9 +531,12 @@ def test_a_version_that_is_a_link_to_another_file_is_refused(registry: Registry,
     assert secret.exists()
 
 
-def test_what_is_in_memory_is_at_hand_until_it_changes(registry: Registry, folder: Path) -> None:
+def test_what_is_in_memory_is_at_hand_until_a_large_file_takes_its_place(
+    registry: Registry, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     published(registry, 1, 2, promoted=1)
     reader = Registry(folder)
+    monkeypatch.setattr(module, "SMALL_BYTES", 100)
     assert reader.at_hand("line") is None
     assert reader.at_hand("line", 2) is None
     assert (reader.current("line"), reader.version("line", 2)) == (reader.at_hand("line"), reader.at_hand("line", 2))
@@ -544,6 +547,18 @@ def test_what_is_in_memory_is_at_hand_until_it_changes(registry: Registry, folde
     assert reader.at_hand("line") is not None
     with pytest.raises(VersionNotFound):
         reader.at_hand("line", 2)
+
+
+def test_a_small_file_that_was_promoted_is_at_hand_at_once_unless_another_is_being_read(
+    registry: Registry, folder: Path
+) -> None:
+    published(registry, 1, 2, promoted=1)
+    reader = Registry(folder)
+    reader.current("line")
+    registry.promote("line", 2)
+    with reader._reading_current:
+        assert reader.at_hand("line") is None
+    assert slope(reader.at_hand("line") or reader.version("line", 1)) == 2
 
 
 def test_threads_that_want_a_new_current_version_read_it_once(
