@@ -349,7 +349,7 @@ class Registry:
 
     def _has_current(self, model: str) -> bool:
         try:
-            (self._folder / model / "current").lstat()
+            os.lstat(f"{self._folder}/{model}/current")
         except PermissionError as error:
             if model not in self._told_closed:  # once, not with every list
                 self._told_closed.add(model)
