@@ -133,8 +133,8 @@ BUGS = [
         {
             _REGISTRY: [
                 (
-                    "        if cached and cached.link == link and",
-                    "        if cached or cached and cached.link == link and",
+                    "        if cached.link == link and not cached.damaged:",
+                    "        if cached:",
                 )
             ]
         },
@@ -295,8 +295,8 @@ BUGS = [
         {
             _REGISTRY: [
                 (
-                    "        cached = self._current.get(model)\n",
-                    "        cached = self._current.get(model)\n        if cached and time.time() < self._believed.get(model, 0.0):\n            return cached.version\n        self._believed[model] = time.time() + 0.001\n",
+                    "        if cached is None:\n            return None\n",
+                    "        if cached is None:\n            return None\n        if time.time() < self._believed.get(model, 0.0):\n            return cached.version\n        self._believed[model] = time.time() + 0.001\n",
                 ),
                 (
                     "        self._current: dict[str, _Current] = {}\n",

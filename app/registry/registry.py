@@ -14,22 +14,26 @@ import fcntl
 import logging
 import os
 import re
+import threading
 import time
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 from app.errors import Conflict, InvalidInput, ModelFileInvalid, ModelNotFound, Unavailable, VersionNotFound
 from app.failpoints import reach
+from app.registry.loaded import Loaded
 from app.registry.model_card import ModelCard
 from app.registry.names import MODEL_NAME, MODEL_NAME_RULE
-from app.registry.version_file import Version, encode, read, read_card
+from app.registry.version_file import Version, encode, open_file, read, read_card
 from app.regression.linear_model import LinearModel
 
 MAX_VERSION = 10**12
-LOADED_VERSIONS = 64  # besides the current ones; each is a few kB unless the model is wide
+LOADED_BYTES = 64 << 20  # of versions besides the current ones; each is a few kB unless the model is wide
+
+SMALL_BYTES = 256 << 10  # of a file that is read in less than a millisecond
 
 TELL_SECONDS = 10.0  # between two lines that say that the folder cannot be read
 
@@ -51,18 +55,17 @@ class Registry:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._current: dict[str, _Current] = {}
-        self._loaded: OrderedDict[tuple[str, int], Version] = OrderedDict()
+        self._reading_current = threading.Lock()
+        self._loaded = Loaded(LOADED_BYTES)
         self._told_unreadable = -TELL_SECONDS
         self._told: dict[str, tuple[str, tuple[int, int]]] = {}  # what is damaged, and in the log already
+        self._told_closed: set[str] = set()
 
     def models(self) -> list[str]:
         """Names of the models that have a current version, sorted. Raises Unavailable."""
         with self._reading():
-            return sorted(
-                entry.name
-                for entry in os.scandir(self._folder)
-                if re.fullmatch(MODEL_NAME, entry.name) and os.path.lexists(Path(entry.path, "current"))
-            )
+            names = os.listdir(self._folder)  # noqa: PTH208 - names are all that is wanted
+            return sorted(name for name in names if re.fullmatch(MODEL_NAME, name) and self._has_current(name))
 
     def versions(self, model: str) -> list[int]:
         """Numbers of the versions there are, ascending. Raises ModelNotFound where there is none."""
@@ -71,6 +74,31 @@ class Registry:
             raise ModelNotFound(f'There is no model "{_shown(model)}".')
         return found
 
+    def at_hand(self, model: str, number: int | None = None) -> Version | None:
+        """The current version, or the one of that number, if it can be had without holding up an event loop.
+
+        Nothing is read where nothing changed, which costs one `readlink` or `stat`; after a promotion a small file is,
+        sooner than a thread would. None where `current` or `version` has more to do. Raises what they do.
+        """
+        if number is not None:
+            self.path(model, number)
+            return self._loaded.get((model, number))
+        cached = self._current.get(model)
+        if cached is None:
+            return None
+        try:
+            link = os.readlink(f"{self._folder}/{model}/current")  # noqa: PTH115 - a third of the time of Path's
+        except OSError:
+            link = NO_LINK
+        if cached.link == link and not cached.damaged:
+            return cached.version
+        if self._state_of(model, link)[0] > SMALL_BYTES or not self._reading_current.acquire(blocking=False):
+            return None
+        try:
+            return self._read_current(model)
+        finally:
+            self._reading_current.release()
+
     def current(self, model: str) -> Version:
         """The promoted version. One `readlink` when nothing changed, so that a promotion is seen at once.
 
@@ -78,14 +106,21 @@ class Registry:
         intact one below it, until the file changes. While the folder cannot be read, the version served before goes
         on too. Raises ModelNotFound; ModelFileInvalid where no version is intact; Unavailable.
         """
-        cached = self._current.get(model)
-        if cached is None and not re.fullmatch(MODEL_NAME, model):
+        if (version := self.at_hand(model)) is not None:
+            return version
+        if not re.fullmatch(MODEL_NAME, model):
             raise ModelNotFound(f'There is no model "{_shown(model)}".')
+        with self._reading_current:  # one thread, while others wait for what it reads
+            return self._read_current(model)
+
+    def _read_current(self, model: str) -> Version:
+        cached = self._current.get(model)
         try:
-            link = os.readlink(f"{self._folder}/{model}/current")  # noqa: PTH115 - a third of the time of Path's
+            link = str((self._folder / model / "current").readlink())
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR) and self._folder.is_dir():
-                self._current.pop(model, None)
+                if self._current.pop(model, None) is not None:
+                    _log.warning("model vanished", extra={"model": model})
                 raise ModelNotFound(f'There is no model "{_shown(model)}".') from None
             if error.errno != errno.EINVAL:
                 fault = self._unreadable(error)
@@ -101,15 +136,9 @@ class Registry:
 
     def version(self, model: str, number: int) -> Version:
         """Any version. Raises ModelNotFound, VersionNotFound, ModelFileInvalid."""
-        self.path(model, number)
-        version = self._loaded.get((model, number))
-        if version is None:
-            version = self._read(model, number)
-            self._loaded[model, number] = version
-            if len(self._loaded) > LOADED_VERSIONS:
-                with contextlib.suppress(KeyError):
-                    self._loaded.popitem(last=False)
-        return version
+        return self.at_hand(model, number) or self._loaded.get_or_read(
+            (model, number), lambda: self._read(model, number)
+        )
 
     def path(self, model: str, number: int) -> Path:
         """The version's file. Raises ModelNotFound, VersionNotFound."""
@@ -130,6 +159,13 @@ class Registry:
         except OSError:
             return None
         return int(match[1]) if match else None
+
+    def served_number(self, model: str) -> int | None:
+        """The number of the version that `current` answers with, or None where there is none. Raises Unavailable."""
+        try:
+            return self.current(model).card.version
+        except (ModelNotFound, ModelFileInvalid):
+            return None
 
     def find(self, model: str, upload: str) -> Version | None:
         """The version that was published for this upload, if one was."""
@@ -165,7 +201,10 @@ class Registry:
 
     def _link(self, folder: Path, temporary: Path, card: ModelCard, model: LinearModel) -> Version:
         while True:
-            number = max((number for number, _ in self._files(card.model)), default=0) + 1
+            # A copy of the folder may point to a version that it lacks; another of its number would be served at once.
+            pointed_to = self.current_number(card.model) or 0
+            number = max((number for number, _ in self._files(card.model)), default=0)
+            number = max(number, pointed_to) + 1
             numbered = replace(card, version=number)
             _write_durably(temporary, encode(numbered, model))
             try:
@@ -198,24 +237,28 @@ class Registry:
     def delete(self, model: str, number: int) -> None:
         """Remove a version for good; its number is not used again.
 
-        Raises ModelNotFound, VersionNotFound; Conflict for the current version; Unavailable.
+        Raises ModelNotFound, VersionNotFound; Conflict for the current version and the one served; Unavailable.
         """
         path = self.path(model, number)
         with self._changing(model) as folder:
             if self.current_number(model) == number:
                 raise Conflict(f'Version {number} is the current version of "{model}". Promote another one first.')
+            if self.served_number(model) == number:
+                raise Conflict(f"Version {number} is served in place of the current one. Promote another one first.")
             path.with_suffix(".deleted").touch()
             _sync_folder(folder)
             path.unlink(missing_ok=True)
-        self._loaded.pop((model, number), None)
+        self._loaded.drop((model, number))
 
-    def content(self, model: str, number: int) -> bytes:
-        """The version's file as it is. Raises ModelNotFound, VersionNotFound."""
-        with self._reading():
-            try:
-                return self.path(model, number).read_bytes()
-            except FileNotFoundError:
-                raise VersionNotFound(f'Model "{model}" has no version {number}.') from None
+    def file(self, model: str, number: int) -> BinaryIO:
+        """The version's file as it is, for the caller to close; a version that is deleted can be read to its end.
+
+        Raises ModelNotFound, VersionNotFound, ModelFileInvalid.
+        """
+        try:
+            return open_file(self.path(model, number))
+        except FileNotFoundError:
+            raise VersionNotFound(f'Model "{model}" has no version {number}.') from None
 
     def sweep(self) -> None:
         """Remove what publishers left behind that were killed an hour ago or earlier."""
@@ -257,14 +300,11 @@ class Registry:
 
     def _read(self, model: str, number: int) -> Version:
         """The version from its file. Its place says what it is called, so that a copied model has its own name."""
-        path = self._path(model, number)
         try:
-            found = read(path)
+            found = read(self._path(model, number))
         except FileNotFoundError:
-            if os.path.lexists(path):  # safetensors says so of a file that it may not open, too
-                raise ModelFileInvalid(f"{path.name} cannot be opened; is it closed to this user?") from None
             raise VersionNotFound(f'Model "{model}" has no version {number}.') from None
-        return Version(replace(found.card, model=model, version=number), found.model)
+        return replace(found, card=replace(found.card, model=model, version=number))
 
     @contextlib.contextmanager
     def _changing(self, model: str) -> Iterator[Path]:
@@ -296,10 +336,28 @@ class Registry:
     def _files(self, model: str) -> Iterator[tuple[int, str]]:
         if not re.fullmatch(MODEL_NAME, model):
             return
-        with self._reading(), contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            for name in os.listdir(self._folder / model):  # noqa: PTH208 - names are all that is wanted
-                if match := _FILE.fullmatch(name):
-                    yield int(match[1]), match[2]
+        with self._reading():
+            try:
+                names = os.listdir(self._folder / model)  # noqa: PTH208 - as above
+            except (FileNotFoundError, NotADirectoryError):
+                if not self._folder.is_dir():  # then nobody knows what there is
+                    raise
+                return
+        for name in names:
+            if match := _FILE.fullmatch(name):
+                yield int(match[1]), match[2]
+
+    def _has_current(self, model: str) -> bool:
+        try:
+            os.lstat(f"{self._folder}/{model}/current")
+        except PermissionError as error:
+            if model not in self._told_closed:  # once, not with every list
+                self._told_closed.add(model)
+                _log.warning("model not read", extra={"model": model, "reason": str(error)})
+            return False
+        except OSError:
+            return False
+        return True
 
     def _path(self, model: str, number: int) -> Path:
         return self._folder / model / f"{number:06d}.safetensors"

@@ -2,10 +2,12 @@
 
 import contextlib
 import hashlib
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 import numpy as np
@@ -13,10 +15,16 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from app.errors import ModelFileInvalid
+from app.errors import InvalidInput, ModelFileInvalid
 from app.registry.model_card import SCHEMA, ModelCard
 from app.regression.linear_model import LinearModel
 from app.regression.sufficient_statistics import SufficientStatistics
+from app.regression.terms import parse_terms
+
+MAX_FILE_BYTES = 256 << 20  # the largest model, of 2,000 columns and 2,000 targets, takes 160 MB and its card
+
+# Neither through a symlink nor, of a pipe, until somebody opens its other end.
+_PLAINLY = os.O_NOFOLLOW | os.O_NONBLOCK
 
 # What the bytes of anybody's file may raise on their way through safetensors, numpy and msgspec.
 _UNREADABLE = (
@@ -42,6 +50,7 @@ class Version:
 
     card: ModelCard
     model: LinearModel
+    size: int = 0  # bytes of the file it was read from
 
 
 def encode(card: ModelCard, model: LinearModel) -> bytes:
@@ -60,7 +69,7 @@ def encode(card: ModelCard, model: LinearModel) -> bytes:
     }
     if model.variances is not None:
         tensors["variances"] = model.variances
-    tensors = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    tensors = {name: np.ascontiguousarray(tensor, dtype=np.float64) for name, tensor in tensors.items()}
     text = msgspec.json.encode(card).decode()
     return save(tensors, metadata={"card": text, "sha256": _checksum(text, tensors)})
 
@@ -70,34 +79,53 @@ def read(path: Path) -> Version:
 
     Raises FileNotFoundError; ModelFileInvalid where the file is truncated, altered or not one of ours.
     """
-    with _opened(path) as file:
-        metadata = file.metadata() or {}
+    with open_file(path) as file, _tensors_of(file, path.name) as stored:
+        metadata = stored.metadata() or {}
         text = metadata.get("card", "")
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a dict
         if metadata.get("sha256") != _checksum(text, tensors):
             raise ModelFileInvalid(f"{path.name} is altered or not a model of this service: its checksum is wrong.")
         card = _card(text, path.name)
-        return Version(card, _model(card, tensors))
+        if faults := "; ".join(_faults(card, tensors)):
+            raise ModelFileInvalid(f"{path.name} is not a model that this service could have made: {faults}.")
+        return Version(card, _model(card, tensors), os.fstat(file.fileno()).st_size)
 
 
 def read_card(path: Path) -> ModelCard:
     """The card alone, without loading or checking the tensors. Raises as `read` does."""
-    with _opened(path) as file:
-        return _card((file.metadata() or {}).get("card", ""), path.name)
+    with open_file(path) as file, _tensors_of(file, path.name) as stored:
+        return _card((stored.metadata() or {}).get("card", ""), path.name)
+
+
+def open_file(path: Path) -> BinaryIO:
+    """A version's file as it is, to read from; what is open stays whole, whatever becomes of its name.
+
+    Raises FileNotFoundError; ModelFileInvalid where it is no plain file, closed to this user, or larger than any model.
+    """
+    try:
+        file = open(path, "rb", 0, opener=lambda name, flags: os.open(name, flags | _PLAINLY))  # noqa: SIM115 - the caller closes it, and Path's has no opener
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise ModelFileInvalid(f"{path.name} cannot be opened: {error.strerror}.") from None
+    state = os.fstat(file.fileno())
+    if stat.S_ISREG(state.st_mode) and state.st_size <= MAX_FILE_BYTES:
+        return file
+    file.close()
+    fault = "is larger than any model can be" if stat.S_ISREG(state.st_mode) else "is no plain file"
+    raise ModelFileInvalid(f"{path.name} {fault}.")
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """The file, of which whatever cannot be read is a ModelFileInvalid."""
+def _tensors_of(file: BinaryIO, name: str) -> Iterator[Any]:
+    """What safetensors sees in the file, of which whatever cannot be read is a ModelFileInvalid."""
     try:
-        if not path.is_file() and path.exists():  # whoever opens a pipe waits for its other end
-            raise ModelFileInvalid(f"{path.name} is no file.")
-        with safe_open(path, framework="np") as file:
-            yield file
-    except FileNotFoundError:
-        raise
+        # It opens paths alone; this is one to what is open already. Mapped into memory, a file that somebody cuts off
+        # meanwhile would end the process.
+        with safe_open(f"/dev/fd/{file.fileno()}", framework="np", backend="pread") as stored:
+            yield stored
     except _UNREADABLE:
-        raise ModelFileInvalid(f"{path.name} is truncated, altered or not a model of this service.") from None
+        raise ModelFileInvalid(f"{name} is truncated, altered or not a model of this service.") from None
 
 
 def _card(text: str, name: str) -> ModelCard:
@@ -105,6 +133,40 @@ def _card(text: str, name: str) -> ModelCard:
     if schema != SCHEMA:
         raise ModelFileInvalid(f"{name} has schema version {schema!r}; this service reads {SCHEMA}.")
     return msgspec.json.decode(text, type=ModelCard)
+
+
+def _faults(card: ModelCard, tensors: dict[str, NDArray[Any]]) -> Iterator[str]:
+    """What is wrong with a card and tensors that belong together, and could be with those of another maker."""
+    names = (*card.features, *card.targets)
+    if not card.features or not card.targets or len(set(names)) < len(names):
+        yield "its features and targets are none, or not distinct"
+    try:
+        parse_terms(card.terms, card.features)
+    except InvalidInput:
+        yield "its terms cannot be made from its features"
+    if card.rows < 1:
+        yield f"it has {card.rows} rows"
+    p, k = len(card.terms or card.features), len(card.targets)
+    shapes = {
+        "weights": (k, p),
+        "intercept": (k,),
+        "residual_sums": (k,),
+        "statistics.count": (1,),
+        "statistics.shift": (p + k,),
+        "statistics.scale": (p + k,),
+        "statistics.factor": (1 + p + k, 1 + p + k),
+        "statistics.minimum": (p,),
+        "statistics.maximum": (p,),
+    }
+    if card.no_intervals is None or "variances" in tensors:
+        shapes["variances"] = (1 + p,)
+    for name, shape in shapes.items():
+        if name not in tensors:
+            yield f"{name} is missing"
+        elif tensors[name].dtype != np.float64 or tensors[name].shape != shape:
+            yield f"{name} is {tensors[name].dtype} {tensors[name].shape} and not float64 {shape}"
+        elif name in ("weights", "intercept", "statistics.count") and not np.isfinite(tensors[name]).all():
+            yield f"{name} is not finite"
 
 
 def _model(card: ModelCard, tensors: dict[str, NDArray[np.float64]]) -> LinearModel:
@@ -133,5 +195,5 @@ def _checksum(card: str, tensors: dict[str, NDArray[np.float64]]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"\0{name} {tensor.dtype} {tensor.shape}\0".encode())
-        digest.update(tensor.tobytes())
+        digest.update(tensor.reshape(-1).view(np.uint8).data)  # neither copied nor under the GIL
     return digest.hexdigest()

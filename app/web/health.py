@@ -6,6 +6,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from app.errors import NotFound, Unavailable
+from app.registry.choice import Choice
 from app.web.errors import problems
 from app.web.services import Services, services
 
@@ -33,7 +34,7 @@ async def ready(request: Request) -> Ready:
     if found.stopping.is_set():
         raise Unavailable("The service is stopping.")
     try:
-        card = found.registry.current(found.default_model).card
+        card = (await Choice(found.registry, found.default_model).promptly()).card
     except NotFound as error:
         raise Unavailable(error.message) from None
     return Ready(status="ready", model=card.model, version=card.version)

@@ -1,15 +1,20 @@
 """Models and their versions: read, download, promote, delete."""
 
-from typing import Annotated, Any
+import base64
+import os
+import re
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, BinaryIO
 
 import msgspec
 import numpy as np
-from fastapi import APIRouter, Header, Request
+from fastapi import APIRouter, Header, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 
-from app.errors import ModelFileInvalid, NotFound, PreconditionFailed
+from app.errors import InvalidInput, ModelFileInvalid, NotFound, PreconditionFailed
+from app.registry.names import MODEL_NAME
 from app.registry.version_file import Version
 from app.regression.inference import Inference, infer
 from app.web import bodies
@@ -22,6 +27,7 @@ from app.web.services import services
 router = APIRouter(tags=["Models"], dependencies=[needs(Right.READ)])
 
 MAX_PROMOTION_BYTES = 1 << 12
+CHUNK_BYTES = 1 << 16
 
 ByTarget = dict[str, dict[str, float | None]]
 IfNoneMatch = Annotated[str | None, Header(description="The ETag that is at hand: 304 where it is still right.")]
@@ -32,7 +38,7 @@ class ModelView(BaseModel):
 
     model: str
     version: int
-    current: bool
+    current: bool = Field(description="Whether it is the one that is served.")
     features: list[str]
     targets: list[str]
     terms: list[str] = Field(description="Made from the features; empty where the coefficients are the features' own.")
@@ -74,7 +80,7 @@ class ModelSummary(BaseModel):
 
 class ModelList(BaseModel):
     items: list[ModelSummary]
-    next: str | None
+    next: str | None = Field(description="Asks for the next page; null on the last.")
 
 
 class Promotion(BaseModel):
@@ -83,13 +89,25 @@ class Promotion(BaseModel):
     version: int = Field(ge=1, examples=[1])
 
 
-@router.get("/models", name="listModels", summary="List models", responses=problems())
-def list_models(request: Request) -> ModelList:
+@router.get(
+    "/models",
+    name="listModels",
+    summary="List models, by their names",
+    description="Those with a current version. A page has fewer where some of its models have none that can be read.",
+    responses=problems(422),
+)
+def list_models(
+    request: Request,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    next: Annotated[str | None, Query(description="The `next` of the page before.")] = None,  # noqa: A002 - its name in the design
+) -> ModelList:
     registry = services(request).registry
+    last = "" if next is None else _last_of(next)
+    names = [name for name in registry.models() if name > last]
     items = []
-    for name in registry.models():
+    for name in names[:limit]:
         try:
-            card = registry.current(name).card
+            card, versions = registry.current(name).card, registry.versions(name)
         except (NotFound, ModelFileInvalid):
             continue  # deleted meanwhile, or without one intact version, which the log says
         items.append(
@@ -98,10 +116,10 @@ def list_models(request: Request) -> ModelList:
                 version=card.version,
                 features=list(card.features),
                 targets=list(card.targets),
-                versions=registry.versions(name),
+                versions=versions,
             )
         )
-    return ModelList(items=items, next=None)
+    return ModelList(items=items, next=_token(names[limit - 1]) if len(names) > limit else None)
 
 
 @router.get(
@@ -116,7 +134,7 @@ def get_model(request: Request, model: ModelName, if_none_match: IfNoneMatch = N
     version = registry.current(model)
     versions = registry.versions(model)
     tag = _tag(version.card.version, versions, model)
-    if _names(if_none_match, tag):
+    if _has(if_none_match, tag):
         return Response(status_code=304, headers={"etag": tag})
     return bodies.json_response(_card(version, current=True) | {"versions": versions}, headers={"etag": tag})
 
@@ -133,9 +151,9 @@ def get_version(
 ) -> Response:
     registry = services(request).registry
     found = registry.version(model, version)
-    current = registry.current_number(model) == version
+    current = registry.served_number(model) == version
     tag = f'"{model}/{version}/{"current" if current else "other"}"'
-    if _names(if_none_match, tag):
+    if _has(if_none_match, tag):
         return Response(status_code=304, headers={"etag": tag})
     return bodies.json_response(_card(found, current=current), headers={"etag": tag})
 
@@ -150,11 +168,20 @@ def get_version(
         **problems(404, 422),
     },
 )
-def download_version(request: Request, model: ModelName, version: VersionNumber) -> Response:
-    content = services(request).registry.content(model, version)
-    name = f"{model}-{version:06d}.safetensors"
-    headers = {"content-disposition": f'attachment; filename="{name}"', "etag": f'"{model}/{version}"'}
-    return Response(content, media_type="application/octet-stream", headers=headers)
+def download_version(
+    request: Request, model: ModelName, version: VersionNumber, if_none_match: IfNoneMatch = None
+) -> Response:
+    file = services(request).registry.file(model, version)
+    tag = f'"{model}/{version}"'
+    if _has(if_none_match, tag):
+        file.close()
+        return Response(status_code=304, headers={"etag": tag})
+    headers = {
+        "content-disposition": f'attachment; filename="{model}-{version:06d}.safetensors"',
+        "content-length": str(os.fstat(file.fileno()).st_size),
+        "etag": tag,
+    }
+    return StreamingResponse(_chunks(file), media_type="application/octet-stream", headers=headers)
 
 
 @router.put(
@@ -182,8 +209,8 @@ async def promote(
     def check() -> None:
         if if_match is None:
             return
-        number = registry.current_number(model)
-        if number is None or not _names(if_match, _tag(number, registry.versions(model), model)):
+        number = registry.served_number(model)
+        if number is None or not _has(if_match, _tag(number, registry.versions(model), model), weakly=False):
             raise PreconditionFailed("The model changed since: its ETag is another one now.")
 
     await run_in_threadpool(registry.promote, model, promotion.version, check)
@@ -195,7 +222,7 @@ async def promote(
     name="deleteVersion",
     dependencies=[needs(Right.ADMIN)],
     summary="Delete a version",
-    description="Not the current one. Its number is not used again.",
+    description="Neither the current one nor the one that is served in its place. Its number is not used again.",
     status_code=204,
     responses=problems(404, 409, 422),
 )
@@ -207,10 +234,34 @@ def _tag(current: int, versions: list[int], model: str) -> str:
     return f'"{model}/{current}/of-{len(versions)}-{versions[-1]}"'
 
 
-def _names(condition: str | None, tag: str) -> bool:
-    """Whether a condition (RFC 9110, 13.1) has this entity tag among its own."""
-    found = [] if condition is None else [one.strip().removeprefix("W/") for one in condition.split(",")]
-    return "*" in found or tag in found
+def _has(condition: str | None, tag: str, *, weakly: bool = True) -> bool:
+    """Whether a condition has this entity tag among its own: weakly for If-None-Match, not so for If-Match.
+
+    RFC 9110, 13.1: a weak tag says that what it stands for is much the same, which is too little to change it.
+    """
+    found = [] if condition is None else [one.strip() for one in condition.split(",")]
+    return "*" in found or tag in found or (weakly and f"W/{tag}" in found)
+
+
+def _token(last: str) -> str:
+    """What asks for the models behind the last of a page."""
+    return base64.urlsafe_b64encode(last.encode()).decode()
+
+
+def _last_of(token: str) -> str:
+    try:
+        last = base64.urlsafe_b64decode(token.encode()).decode()
+    except ValueError:
+        last = ""
+    if not re.fullmatch(MODEL_NAME, last):
+        raise InvalidInput.at("/next", "The token comes from the `next` of a page before.")
+    return last
+
+
+async def _chunks(file: BinaryIO) -> AsyncIterator[bytes]:
+    with file:
+        while chunk := await run_in_threadpool(file.read, CHUNK_BYTES):
+            yield chunk
 
 
 def _card(version: Version, *, current: bool) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """POST /predict and its siblings: rows in, predictions out."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from app.data.formats import FileFormat
 from app.data.json_rows import are_objects, kept_columns, to_matrix, to_objects, without_kept
 from app.data.part import Part
 from app.errors import InvalidInput
+from app.registry.choice import Choice
 from app.registry.version_file import Version
 from app.regression.linear_model import LinearModel
 from app.regression.sufficient_statistics import Array
@@ -116,14 +116,14 @@ _ROUTE: dict[str, Any] = {
 @router.post("/predict", name="predict", summary="Predict with the default model's current version", **_ROUTE)
 async def predict(request: Request) -> Response:
     found = services(request)
-    return await _answer(request, lambda: found.registry.current(found.default_model))
+    return await _answer(request, Choice(found.registry, found.default_model))
 
 
 @router.post(
     "/models/{model}/predict", name="predictWithModel", summary="Predict with a model's current version", **_ROUTE
 )
 async def predict_with_model(request: Request, model: ModelName) -> Response:
-    return await _answer(request, lambda: services(request).registry.current(model))
+    return await _answer(request, Choice(services(request).registry, model))
 
 
 @router.post(
@@ -133,10 +133,10 @@ async def predict_with_model(request: Request, model: ModelName) -> Response:
     **_ROUTE,
 )
 async def predict_with_version(request: Request, model: ModelName, version: VersionNumber) -> Response:
-    return await _answer(request, lambda: services(request).registry.version(model, version))
+    return await _answer(request, Choice(services(request).registry, model, version))
 
 
-async def _answer(request: Request, choose: Callable[[], Version]) -> Response:
+async def _answer(request: Request, choose: Choice) -> Response:
     kind = bodies.content_type(request, *FORMATS)
     out = acceptable(request.headers.get("accept"), [kind, *(other for other in FORMATS if other != kind)])
     options = options_of(request.query_params)
@@ -148,9 +148,9 @@ async def _answer(request: Request, choose: Callable[[], Version]) -> Response:
         return await run_in_threadpool(_predict_rows_as_table, body, out, choose, options, found)
     if len(body) > LARGE_BODY:
         asked = await run_in_threadpool(bodies.decode, PredictRequest, body)
-        return await run_in_threadpool(_predict, asked, choose(), found)
+        return await run_in_threadpool(_predict, asked, await choose.promptly(), found)
     asked = bodies.decode(PredictRequest, body)
-    version = choose()
+    version = await choose.promptly()
     # The first of these for a version decomposes its design, which takes seconds for thousands of features.
     long = asked.interval is not None or asked.confidence is not None or asked.extrapolation or asked.explain
     if long or len(asked.instances) * version.model.weights.size > MOST_PRODUCTS:
@@ -159,12 +159,12 @@ async def _answer(request: Request, choose: Callable[[], Version]) -> Response:
 
 
 async def _predict_file(
-    request: Request, form: FileFormat, out: str, choose: Callable[[], Version], options: TableOptions
+    request: Request, form: FileFormat, out: str, choose: Choice, options: TableOptions
 ) -> Response:
     found = services(request)
     spool = found.jobs.spool
     async with received(request, found.limits.upload_bytes, spool) as source:
-        version = choose()
+        version = await choose.promptly()
         parts = read_table(source, form, version, options, found.limits.upload_bytes)
         answer, rows = await run_in_threadpool(
             answer_table, parts, version, options, out, found=found, first_row=2 if form == "csv" else 1
@@ -173,9 +173,7 @@ async def _predict_file(
     return answer
 
 
-def _predict_rows_as_table(
-    body: bytes, out: str, choose: Callable[[], Version], options: TableOptions, found: Services
-) -> Response:
+def _predict_rows_as_table(body: bytes, out: str, choose: Choice, options: TableOptions, found: Services) -> Response:
     """Rows that came as JSON, answered as a table."""
     asked = bodies.decode(PredictRequest, body)
     _check_count(asked, found)

@@ -101,10 +101,14 @@ class PredictLane:
     def _prepare(self, services: Services) -> "_Prepared":
         """The current version, for this request and those that wait beside it.
 
+        Raises LookupError where its file has to be read, for which the route has threads.
+
         Whatever runs before the event loop looks for new bytes again has arrived already, so that the version is
         current for all of it: one look is enough, however many requests came at once.
         """
-        version = services.registry.current(services.default_model)
+        version = services.registry.at_hand(services.default_model)
+        if version is None:
+            raise LookupError
         if self._prepared is None or self._prepared.version is not version:
             self._prepared = _Prepared(version)
         self._is_current = True

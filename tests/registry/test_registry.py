@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 
 from app.errors import Conflict, InvalidInput, ModelFileInvalid, ModelNotFound, Unavailable, VersionNotFound
+from app.registry import registry as module
 from app.registry.model_card import ModelCard
 from app.registry.registry import Registry
-from app.registry.version_file import Version, encode
+from app.registry.version_file import Version, encode, read
 from app.regression.linear_model import LinearModel
 from app.regression.solvers import Exact
 from app.regression.sufficient_statistics import SufficientStatistics
@@ -35,6 +36,7 @@ CARD = ModelCard(
     rank=2,
     condition_number=1.0,
     metrics={"mse": 0.0},
+    no_intervals="no reason",
 )
 HOSTILE = ["..", ".", "", "A", "a/b", "a/../line", "../line", "/line", "line/", ".line", "line.", "-line", "line\n",
            "a b", "a\0b", "a\\b", "ä", "\ud800", "\udcff", "a" * 65, "a" * 5000]  # fmt: skip
@@ -475,6 +477,113 @@ def test_the_current_version_is_not_deleted(registry: Registry) -> None:
     assert registry.versions("line") == [1]
 
 
+def test_the_version_that_is_served_in_place_of_the_current_one_is_not_deleted(
+    registry: Registry, folder: Path
+) -> None:
+    published(registry, 1, 2, 3, promoted=3)
+    flip_a_bit(file_of(folder, 3))
+    reader = Registry(folder)
+    assert (reader.current_number("line"), reader.served_number("line")) == (3, 2)
+    for number in (2, 3):
+        with pytest.raises(Conflict, match="Promote another one first"):
+            reader.delete("line", number)
+    reader.delete("line", 1)
+    assert slope(Registry(folder).current("line")) == 2
+
+
+def test_no_version_is_served_where_none_is_current_or_intact(registry: Registry, folder: Path) -> None:
+    published(registry, 1)
+    assert registry.served_number("line") is None
+    registry.promote("line", 1)
+    flip_a_bit(file_of(folder, 1))
+    assert registry.served_number("line") is None
+    assert registry.served_number("../line") is None
+
+
+def test_a_number_that_current_points_to_is_taken_although_its_file_is_missing(
+    registry: Registry, folder: Path
+) -> None:
+    published(registry, 1, 2, promoted=2)
+    file_of(folder, 2).unlink()  # as a backup has it that was made during a promotion
+    assert registry.publish(CARD, line(3)).card.version == 3
+    assert slope(Registry(folder).current("line")) == 1
+
+
+def test_a_version_that_is_deleted_while_it_is_read_is_read_to_its_end(registry: Registry, folder: Path) -> None:
+    published(registry, 1, 2, promoted=1)
+    content = file_of(folder, 2).read_bytes()
+    with registry.file("line", 2) as file:
+        registry.delete("line", 2)
+        assert file.read() == content
+    with pytest.raises(VersionNotFound):
+        registry.file("line", 2)
+
+
+def test_a_version_that_is_a_link_to_another_file_is_refused(registry: Registry, folder: Path) -> None:
+    published(registry, 1, promoted=1)
+    secret = folder.parent / "secret"
+    secret.write_bytes(encode(CARD, line(666)))
+    file_of(folder, 2).symlink_to(secret)
+    for call in (registry.version, registry.file, registry.promote):
+        with pytest.raises(ModelFileInvalid):
+            call("line", 2)
+    registry.delete("line", 2)
+    assert secret.exists()
+
+
+def test_what_is_in_memory_is_at_hand_until_a_large_file_takes_its_place(
+    registry: Registry, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published(registry, 1, 2, promoted=1)
+    reader = Registry(folder)
+    monkeypatch.setattr(module, "SMALL_BYTES", 100)
+    assert reader.at_hand("line") is None
+    assert reader.at_hand("line", 2) is None
+    assert (reader.current("line"), reader.version("line", 2)) == (reader.at_hand("line"), reader.at_hand("line", 2))
+    registry.promote("line", 2)
+    assert reader.at_hand("line") is None
+    registry.promote("line", 1)
+    registry.delete("line", 2)
+    assert reader.at_hand("line") is not None
+    with pytest.raises(VersionNotFound):
+        reader.at_hand("line", 2)
+
+
+def test_a_small_file_that_was_promoted_is_at_hand_at_once_unless_another_is_being_read(
+    registry: Registry, folder: Path
+) -> None:
+    published(registry, 1, 2, promoted=1)
+    reader = Registry(folder)
+    reader.current("line")
+    registry.promote("line", 2)
+    with reader._reading_current:
+        assert reader.at_hand("line") is None
+    assert slope(reader.at_hand("line") or reader.version("line", 1)) == 2
+
+
+def test_threads_that_want_a_new_current_version_read_it_once(
+    registry: Registry, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published(registry, 1, promoted=1)
+    reads = []
+
+    def noted(path: Path) -> Version:
+        reads.append(path)
+        return read(path)
+
+    monkeypatch.setattr(module, "read", noted)
+    reader = Registry(folder)
+    all_want_it = threading.Barrier(8)
+
+    def want_it(_: int) -> Version:
+        all_want_it.wait()
+        return reader.current("line")
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(want_it, range(8)))) == 1
+    assert len(reads) == 1
+
+
 @pytest.mark.parametrize("number", [0, 2, -1, 10**6, 10**300])
 def test_a_version_there_is_not_is_not_found(registry: Registry, number: int) -> None:
     published(registry, 1, promoted=1)
@@ -505,12 +614,20 @@ def test_while_the_models_folder_is_gone_the_version_served_before_is_served_on_
     away = folder.rename(folder.with_name("away"))
     with caplog.at_level(logging.ERROR):
         assert slope(reader.current("line")) == 1
-        for call in (lambda: Registry(folder).current("line"), reader.models, lambda: reader.promote("line", 2)):
-            with pytest.raises((Unavailable, ModelNotFound)) as refused:
+        for call in (
+            lambda: Registry(folder).current("line"),
+            lambda: reader.version("line", 1),
+            lambda: reader.versions("line"),
+            lambda: reader.file("line", 1),
+            lambda: reader.find("line", "upload"),
+            lambda: reader.promote("line", 2),
+            lambda: reader.delete("line", 2),
+            lambda: reader.publish(CARD, line(3)),
+            reader.models,
+        ):
+            with pytest.raises(Unavailable) as refused:
                 call()
             assert str(folder) not in str(refused.value)
-        with pytest.raises(Unavailable):
-            reader.publish(CARD, line(3))
     assert {record.getMessage() for record in caplog.records} == {"models folder not read"}
     assert not folder.exists()
 
@@ -518,6 +635,37 @@ def test_while_the_models_folder_is_gone_the_version_served_before_is_served_on_
     reader.promote("line", 2)
     assert slope(reader.current("line")) == 2
     assert reader.versions("line") == [1, 2]
+
+
+def test_where_an_empty_folder_takes_the_place_of_the_models_each_that_was_served_is_told_of_once(
+    registry: Registry, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    published(registry, 1, promoted=1)
+    published(registry, 1, model="other", promoted=1)
+    registry.current("line")
+    folder.rename(folder.with_name("away"))
+    folder.mkdir()  # as where a volume is mounted no more
+    for _ in range(3):
+        for model in ("line", "other"):
+            with pytest.raises(ModelNotFound):
+                registry.current(model)
+    told = [(record.levelno, record.getMessage(), record.__dict__["model"]) for record in caplog.records]
+    assert told == [(logging.WARNING, "model vanished", "line")]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
+def test_a_closed_model_is_not_listed_and_told_of_once(
+    registry: Registry, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    published(registry, 1, promoted=1)
+    published(registry, 1, model="other", promoted=1)
+    (folder / "line").chmod(0)
+    try:
+        assert registry.models() == registry.models() == ["other"]
+    finally:
+        (folder / "line").chmod(0o700)
+    told = [(record.levelno, record.getMessage(), record.__dict__["model"]) for record in caplog.records]
+    assert told == [(logging.WARNING, "model not read", "line")]
 
 
 def test_a_model_whose_link_is_gone_is_not_found_although_it_was_served(registry: Registry, folder: Path) -> None:

@@ -1,21 +1,25 @@
 import json
 import math
+import os
 import struct
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_array_equal
-from safetensors.numpy import save
+from numpy.typing import NDArray
+from safetensors.numpy import load, save
 
 from app.errors import ModelFileInvalid
 from app.registry.model_card import SCHEMA, ModelCard
-from app.registry.version_file import Version, encode, read, read_card
+from app.registry.version_file import MAX_FILE_BYTES, Version, encode, open_file, read, read_card
+from app.registry.version_file import _checksum as checksum
 from app.regression.linear_model import LinearModel
 from app.regression.solvers import Exact, GradientDescent, Solver, Start
 from app.regression.sufficient_statistics import SufficientStatistics
@@ -102,6 +106,7 @@ def test_any_model_is_read_back_to_the_last_bit(tmp_path: Path, p: int, k: int, 
     def drawn(*shape: int) -> np.ndarray[Any, np.dtype[np.float64]]:
         return data.draw(arrays(np.float64, shape, elements=FLOATS))
 
+    no_intervals = data.draw(st.sampled_from([None, "a reason"]))
     model = LinearModel(
         features=tuple(f"x{index}" for index in range(p)),
         targets=tuple(f"y{index}" for index in range(k)),
@@ -118,7 +123,8 @@ def test_any_model_is_read_back_to_the_last_bit(tmp_path: Path, p: int, k: int, 
             minimum=drawn(p),
             maximum=drawn(p),
         ),
-        no_intervals=data.draw(st.sampled_from([None, "a reason"])),
+        variances=drawn(1 + p) if no_intervals is None or data.draw(st.booleans()) else None,
+        no_intervals=no_intervals,
     )
     card = replace(
         CARD,
@@ -137,7 +143,7 @@ def test_arrays_that_lie_across_memory_are_stored_as_they_read(tmp_path: Path) -
     weights = np.array([[1.0, 2.0], [3.0, 4.0]]).T
     assert not weights.flags.c_contiguous
     model = LinearModel(("a", "b"), ("c", "d"), weights, np.zeros(2), wide, np.ones(2))
-    card = replace(CARD, features=model.features, targets=model.targets, no_intervals=None)
+    card = replace(CARD, features=model.features, targets=model.targets)
     assert_array_equal(read(stored(tmp_path, encode(card, model))).model.weights, [[1.0, 3.0], [2.0, 4.0]])
 
 
@@ -147,6 +153,7 @@ def test_any_card_is_read_back_as_it_was(
     tmp_path: Path, name: str, warning: str, metric: float, parent: int | None
 ) -> None:
     name, warning = (text.encode(errors="replace").decode() for text in (name, warning))
+    assume(name not in CARD.features)
     card = replace(
         CARD, targets=(name,), warnings=(warning,), metrics={name: {"r2": metric}, "mse": metric}, parent=parent
     )
@@ -251,6 +258,74 @@ def test_a_card_of_a_later_schema_is_refused_with_both_schemas_in_the_message(tm
             reading(path)
 
 
+@pytest.mark.parametrize(
+    ("card", "tensors", "fault"),
+    [
+        ({}, {"weights": np.ones((1, 2))}, r"weights is float64 \(1, 2\) and not float64 \(1, 1\)"),
+        ({}, {"weights": np.ones(1)}, r"weights is float64 \(1,\)"),
+        ({}, {"weights": np.ones((1, 1), np.float32)}, "weights is float32"),
+        ({}, {"weights": np.ones((1, 1), np.int64)}, "weights is int64"),
+        ({}, {"weights": np.ones((1, 1), np.bool_)}, "weights is bool"),
+        ({}, {"weights": np.array([[math.nan]])}, "weights is not finite"),
+        ({}, {"intercept": np.array([math.inf])}, "intercept is not finite"),
+        ({}, {"intercept": np.array(0.0)}, r"intercept is float64 \(\)"),
+        ({}, {"residual_sums": np.ones(2)}, "residual_sums is"),
+        ({}, {"statistics.count": np.array([])}, "statistics.count is"),
+        ({}, {"statistics.count": np.array([math.nan])}, "statistics.count is not finite"),
+        ({}, {"statistics.factor": np.eye(4)}, "statistics.factor is"),
+        ({}, {"statistics.minimum": np.ones(2)}, "statistics.minimum is"),
+        ({}, {"statistics.shift": None}, "statistics.shift is missing"),
+        ({}, {"variances": np.ones(3)}, "variances is"),
+        ({"no_intervals": None}, {"variances": None}, "variances is missing"),
+        ({"rows": -5}, {}, "it has -5 rows"),
+        ({"features": ()}, {}, "features and targets are none"),
+        ({"targets": ()}, {}, "features and targets are none"),
+        ({"features": ("x", "x")}, {"weights": np.ones((1, 2))}, "not distinct"),
+        ({"features": ("y",)}, {}, "not distinct"),
+        ({"terms": ("z^2",)}, {}, "its terms cannot be made from its features"),
+        ({"terms": ("x", "x^1")}, {}, "its terms cannot be made from its features"),
+        ({"terms": ("x", "x^2")}, {}, r"weights is float64 \(1, 1\) and not float64 \(1, 2\)"),
+    ],
+)
+def test_numbers_that_make_no_model_are_refused_although_their_checksum_is_right(
+    tmp_path: Path, card: dict[str, Any], tensors: dict[str, NDArray[Any] | None], fault: str
+) -> None:
+    found = {name: tensor for name, tensor in (load(encode(CARD, MODEL)) | tensors).items() if tensor is not None}
+    text = msgspec.json.encode(replace(CARD, **card)).decode()
+    path = stored(tmp_path, save(found, metadata={"card": text, "sha256": checksum(text, found)}))
+
+    with pytest.raises(ModelFileInvalid, match=fault):
+        read(path)
+
+
+def test_a_file_larger_than_any_model_is_refused_unread(tmp_path: Path) -> None:
+    path = stored(tmp_path, encode(CARD, MODEL))
+    os.truncate(path, MAX_FILE_BYTES)
+    open_file(path).close()
+    os.truncate(path, MAX_FILE_BYTES + 1)
+    for reading in (read, read_card, open_file):
+        with pytest.raises(ModelFileInvalid, match="larger than any model"):
+            reading(path)
+
+
+def test_a_link_to_a_file_is_refused(tmp_path: Path) -> None:
+    path = stored(tmp_path, encode(CARD, MODEL))
+    link = tmp_path / "000001.safetensors"
+    link.symlink_to(path)
+    for reading in (read, read_card, open_file):
+        with pytest.raises(ModelFileInvalid):
+            reading(link)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
+def test_a_file_closed_to_this_user_is_refused_and_not_said_to_be_missing(tmp_path: Path) -> None:
+    path = stored(tmp_path, encode(CARD, MODEL))
+    path.chmod(0)
+    for reading in (read, read_card, open_file):
+        with pytest.raises(ModelFileInvalid, match="Permission denied"):
+            reading(path)
+
+
 def test_the_card_of_one_file_and_the_numbers_of_another_make_no_version(tmp_path: Path) -> None:
     other = replace(MODEL, weights=np.array([[2.5]]))
     one, two = encode(CARD, MODEL), encode(CARD, other)
@@ -261,7 +336,7 @@ def test_the_card_of_one_file_and_the_numbers_of_another_make_no_version(tmp_pat
 
 
 def test_a_file_that_is_not_there_is_told_from_one_that_is_damaged(tmp_path: Path) -> None:
-    for reading in (read, read_card):
+    for reading in (read, read_card, open_file):
         with pytest.raises(FileNotFoundError):
             reading(tmp_path / "000001.safetensors")
 

@@ -1,0 +1,29 @@
+"""Which version a request is for."""
+
+import asyncio
+from dataclasses import dataclass
+
+from app.registry.registry import Registry
+from app.registry.version_file import Version
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A model's current version, or the one of that number. It is looked for when it is asked for, and not before.
+
+    Both ways to ask raise what `Registry.current` and `Registry.version` do.
+    """
+
+    registry: Registry
+    model: str
+    number: int | None = None
+
+    def __call__(self) -> Version:
+        if self.number is None:
+            return self.registry.current(self.model)
+        return self.registry.version(self.model, self.number)
+
+    async def promptly(self) -> Version:
+        """For an event loop: what is at hand at once, and what has to be read from a thread."""
+        version = self.registry.at_hand(self.model, self.number)
+        return await asyncio.to_thread(self) if version is None else version
