@@ -50,11 +50,11 @@ def to_matrix(rows: Sequence[Any], names: Sequence[str], pointer: str, *, missin
 
 def to_column(values: Sequence[Any], pointer: str) -> NDArray[np.float64]:
     """Decoded numbers as a column, (len(values), 1). Raises InvalidInput with the places of those that are none."""
-    details = [
+    details = (
         Detail(fault, pointer=f"{pointer}/{index}") for index, value in enumerate(values) if (fault := fault_of(value))
-    ]
-    if details:
-        raise InvalidInput("Not all of these are numbers.", details[:MAX_DETAILS])
+    )
+    if first := list(islice(details, MAX_DETAILS)):
+        raise InvalidInput("Not all of these are numbers.", first)
     return np.array(values, dtype=np.float64)[:, np.newaxis]
 
 
@@ -62,14 +62,14 @@ def without_kept(rows: Sequence[Any], keep: Sequence[str], pointer: str) -> Sequ
     """The rows without the values that only pass through. Raises InvalidInput with the places that lack one."""
     if not keep:
         return rows
-    details = [
+    details = (
         Detail(f'"{name}" is missing.', pointer=f"{pointer}/{index}")
         for index, row in enumerate(rows)
         for name in keep
         if not isinstance(row, dict) or name not in row
-    ]
-    if details:
-        raise InvalidInput("Not all rows have the columns to keep.", details[:MAX_DETAILS])
+    )
+    if first := list(islice(details, MAX_DETAILS)):
+        raise InvalidInput("Not all rows have the columns to keep.", first)
     kept = set(keep)
     return [{name: value for name, value in row.items() if name not in kept} for row in rows]
 
@@ -81,12 +81,13 @@ def kept_columns(rows: Sequence[dict[str, Any]], keep: Sequence[str]) -> "pa.Rec
 
     if not keep:
         return None
+    # Looked for first: of objects pyarrow would make a column for every name that is in any of them.
+    if any(isinstance(row[name], dict | list) for row in rows for name in keep):
+        raise InvalidInput("A column that is kept holds numbers, words or booleans, or null.")
     try:
         arrays = [pa.array([row[name] for row in rows]) for name in keep]
     except (pa.ArrowException, OverflowError, UnicodeEncodeError):
         raise InvalidInput("A column that is kept holds values of one kind, or null.") from None
-    if any(pa.types.is_nested(array.type) for array in arrays):
-        raise InvalidInput("A column that is kept holds numbers, words or booleans, or null.")
     if any(
         pa.types.is_floating(array.type) and compute.all(compute.is_finite(array)).as_py() is False for array in arrays
     ):

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, BinaryIO
 
@@ -27,6 +28,7 @@ from app.web.services import Services
 
 MEMORY_BYTES = 1 << 23  # of a body; a longer one goes through a file, and so does its answer
 CHUNK_BYTES = 1 << 18
+MOST_KEPT = 1000  # columns
 
 FORMATS: dict[str, OutputFormat] = {bodies.JSON: "json", **bodies.FILES}
 
@@ -36,7 +38,11 @@ class TableOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    keep: list[str] = Field([], description="Columns that are no features and pass through, separated by commas.")
+    keep: list[str] = Field(
+        [],
+        max_length=MOST_KEPT,
+        description=f"Columns that are no features and pass through, separated by commas; at most {MOST_KEPT}.",
+    )
     interval: float | None = Field(None, gt=0, lt=1, description="Adds `..._lower` and `..._upper` of this level.")
     confidence: float | None = Field(None, gt=0, lt=1, description="Likewise `..._mean_lower`, `..._mean_upper`.")
 
@@ -151,7 +157,8 @@ def _names(model: LinearModel, options: TableOptions) -> Sequence[str]:
         names += [f"{target}_{side}" for target in model.targets for side in ("lower", "upper")]
     if options.confidence is not None:
         names += [f"{target}_mean_{side}" for target in model.targets for side in ("lower", "upper")]
-    twice = sorted({name for name in options.keep if [*options.keep, *names, *model.features].count(name) > 1})
+    counts = Counter([*options.keep, *names, *model.features])
+    twice = sorted({name for name in options.keep if counts[name] > 1})
     if twice or len(set(names)) < len(names):
         details = [Detail("A column of that name is there already.", column=name) for name in twice]
         raise InvalidInput("Two columns of the answer would have the same name.", details)

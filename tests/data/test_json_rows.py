@@ -1,4 +1,6 @@
 import json
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from app.data.json_rows import MAX_DETAILS, are_objects, escaped, to_matrix
+from app.data.json_rows import MAX_DETAILS, are_objects, escaped, kept_columns, to_column, to_matrix, without_kept
 from app.errors import Detail, InvalidInput
 
 NAMES = ("temp", "rainfall", "humidity")
@@ -152,3 +154,29 @@ def test_a_list_of_very_many_names_is_cut_short() -> None:
     message = refusal([[1]], names).details[0].message
     assert message.startswith("Expected 1000 values (x0, x1, ")
     assert message.endswith("x19, ...), found 1.")
+
+
+def peak_of(refused: Callable[[], object], message: str) -> int:
+    """The bytes it takes to refuse something."""
+    tracemalloc.start()
+    with pytest.raises(InvalidInput, match=message) as error:
+        refused()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(error.value.details) <= MAX_DETAILS
+    return peak
+
+
+def test_faults_without_number_take_no_memory_without_end() -> None:
+    names, weights = [f"name {index}" for index in range(1000)], [None] * 100_000
+    assert peak_of(lambda: without_kept([0] * 2000, names, "/instances"), "columns to keep") < 100_000
+    assert peak_of(lambda: to_column(weights, "/sample_weights"), "Not all") < 100_000
+
+
+def test_kept_objects_are_refused_before_a_column_is_made_for_each_of_their_names() -> None:
+    rows = [{"kept": {f"{row} {index}": 1 for index in range(100)}} for row in range(1000)]
+    assert peak_of(lambda: kept_columns(rows, ["kept"]), "numbers, words or booleans") < 100_000
+    assert peak_of(lambda: kept_columns([{"kept": 1}, {"kept": [1]}], ["kept"]), "numbers, words or booleans") < 100_000
+    kept = kept_columns([{"kept": 1, "other": None}, {"kept": None, "other": True}], ["kept", "other"])
+    assert kept is not None
+    assert kept.to_pydict() == {"kept": [1, None], "other": [None, True]}

@@ -167,6 +167,16 @@ def test_options_that_are_wrong_are_refused(service: Service, query: str) -> Non
         assert answer.headers["content-type"] == "application/problem+json"
 
 
+def test_a_thousand_columns_are_the_most_to_keep(service: Service) -> None:
+    table = pa.table({name: [1.0] for name in [*FEATURES, *(f"{n}" for n in range(1001))]})
+    for into in (JSON, MEDIA_TYPES["csv"]):
+        answer = ask(service, table, into, "*/*", keep=",".join(table.column_names[3:]))
+        assert answer.status_code == 422, answer.text
+        assert answer.json()["errors"][0]["pointer"] == "/keep"
+        fewer = ask(service, table.drop("1000"), into, JSON, keep=",".join(table.column_names[3:-1]))
+        assert len(rows_of(fewer.content, JSON)[0]) == 1002
+
+
 def test_a_kept_column_cannot_have_the_name_of_a_target(service: Service) -> None:
     answer = ask(
         service, TABLE.append_column("apples", pa.array(range(len(ROWS)))), "text/csv", "*/*", keep="id,apples"
