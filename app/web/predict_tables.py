@@ -2,9 +2,11 @@
 
 import contextlib
 import csv
+import io
+import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -14,20 +16,20 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from app.data.formats import READERS, FileFormat, check_size
-from app.data.part import Columns, Part, Source, refusal
+from app.data.part import Columns, Part, Source, narrowed, refusal
 from app.data.table_writers import OutputFormat, SpillingFile, table_writer
-from app.errors import Detail, InvalidInput, PredictionTooLarge
-from app.jobs.spool import Spool
+from app.errors import Detail, InvalidInput, PredictionTooLarge, not_stored
 from app.registry.version_file import Version
 from app.regression.linear_model import LinearModel
 from app.regression.sufficient_statistics import Array
 from app.web import bodies
 from app.web.errors import invalid
 from app.web.parameters import in_query
-from app.web.services import Services
+from app.web.services import Held, Services, services
 
 MEMORY_BYTES = 1 << 23  # of a body; a longer one goes through a file, and so does its answer
 CHUNK_BYTES = 1 << 18
+OBJECT_BYTES = 64  # that a chunk takes beside what is in it, which may be a byte
 MOST_KEPT = 1000  # columns
 
 FORMATS: dict[str, OutputFormat] = {bodies.JSON: "json", **bodies.FILES}
@@ -75,30 +77,47 @@ def query_parameters() -> list[dict[str, Any]]:
     ]
 
 
+class _Memory:
+    """What of one body, or of one answer, is in memory: up to MEMORY_BYTES, and none where others take the room."""
+
+    def __init__(self, request: Request, held: Held) -> None:
+        self._request, self._held = request, held
+        self._bytes = 0
+
+    def hold(self, count: int) -> bool:
+        """Whether so many bytes more may be in memory. If not, the bytes before them go to a file as well."""
+        if self._bytes + count <= MEMORY_BYTES and self._held.may_add(self._request, count):
+            self._bytes += count
+            return True
+        self._held.release(self._request, self._bytes)
+        return False
+
+
 @contextlib.asynccontextmanager
-async def received(request: Request, limit: int, spool: Spool) -> AsyncIterator[Source]:
+async def received(request: Request, found: Services) -> AsyncIterator[Source]:
     """The body: bytes, or where it is long a file that is there for as long as the block."""
-    body = bodies.stream(request, limit)
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in body:
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > MEMORY_BYTES:
+    chunks = bodies.stream(request, found.limits.upload_bytes)
+    memory = _Memory(request, found.held)
+    first: list[bytes] = []
+    async for chunk in chunks:
+        first.append(chunk)
+        if not memory.hold(len(chunk) + OBJECT_BYTES):
             break
     else:
-        yield b"".join(chunks)
+        content = b"".join(first)
+        first.clear()
+        yield content
         return
-    upload = spool.new()
-    try:
-        with spool.writing(upload) as file:
-            await run_in_threadpool(file.writelines, chunks)
-            del chunks
-            async for chunk in spool.admit(body, bodies.announced(request)):
+    with contextlib.ExitStack() as closing:
+        try:
+            file = closing.enter_context(found.scratch.file(bodies.announced(request)))
+            await run_in_threadpool(file.writelines, first)
+            first.clear()
+            async for chunk in chunks:
                 file.write(chunk)
-        yield spool.path(upload)
-    finally:
-        spool.remove(upload)
+        except OSError as error:
+            raise not_stored("The rows", error) from error
+        yield file.path
 
 
 def read_table(source: Source, form: FileFormat, version: Version, options: TableOptions, limit: int) -> Iterator[Part]:
@@ -112,12 +131,12 @@ def read_table(source: Source, form: FileFormat, version: Version, options: Tabl
 
 
 def answer_table(
+    request: Request,
     parts: Iterator[Part],
     version: Version,
     options: TableOptions,
     out: str,
     *,
-    found: Services,
     first_row: int | None = None,
 ) -> tuple[Response, int]:
     """Predict for all parts, and answer with media type `out`; and the number of rows.
@@ -126,7 +145,8 @@ def answer_table(
     the last row is answered with its place as one in the first is. Raises InvalidInput, BodyTooLarge where the answer
     is longer than an upload may be, Unavailable. Rows that are no file's have no `first_row`.
     """
-    sink = SpillingFile(MEMORY_BYTES, found.jobs.spool.scratch, found.limits.upload_bytes)
+    found = services(request)
+    sink = SpillingFile(_Memory(request, found.held).hold, found.scratch.file, found.limits.upload_bytes)
     model = version.model
     names = _names(model, options)
     document = {"model": version.card.model, "version": version.card.version}
@@ -134,7 +154,8 @@ def answer_table(
     rows = 0
     with contextlib.ExitStack() as failing:
         failing.callback(sink.discard)
-        for values, kept in parts:
+        width = max(len(model.features), len(model.columns), len(names))
+        for values, kept in itertools.chain.from_iterable(narrowed(part, width) for part in parts):
             try:
                 writer.write(kept, _columns(model, values, options))
             except PredictionTooLarge as error:
@@ -177,7 +198,7 @@ def _columns(model: LinearModel, x: Array, options: TableOptions) -> Array:
     return np.hstack(columns) if len(columns) > 1 else columns[0]
 
 
-async def _chunks(file: BinaryIO) -> AsyncIterator[bytes]:
+async def _chunks(file: io.FileIO) -> AsyncIterator[bytes]:
     with file:
         while chunk := await run_in_threadpool(file.read, CHUNK_BYTES):
             yield chunk

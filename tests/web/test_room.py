@@ -11,6 +11,7 @@ from service import MODELS, NOTEBOOK, Service
 
 from app.data.table_writers import SpillingFile
 from app.errors import SpoolFull, Unavailable
+from app.jobs.scratch import Scratch
 from app.jobs.spool import Spool
 
 ROOM = 20_000_000
@@ -46,7 +47,7 @@ def test_an_upload_that_says_it_is_too_long_is_refused_before_a_byte_of_it_comes
         assert int(answer.headers["retry-after"]) > 0
         assert b"urn:linserve:problem:spool-full" in answer.read()
         connection.close()
-    assert list((small.state / "spool").glob("*")) == []
+    assert [*small.state.glob("spool/*"), *small.state.glob("scratch/*")] == []
 
 
 def test_an_upload_of_unknown_length_is_refused_once_it_is_too_long(small: Service) -> None:
@@ -87,7 +88,7 @@ def test_a_full_disk_is_told_from_other_faults(tmp_path: Path) -> None:
 
 def test_an_answer_that_the_disk_has_no_room_for_is_told_from_other_faults() -> None:
     with Path("/dev/full").open("wb", buffering=0) as full:
-        file = SpillingFile(10, lambda: full, 1000)
+        file = SpillingFile(lambda _: False, lambda: full, 1000)
         with pytest.raises(SpoolFull, match="The answer cannot be stored: No space left on device"):
             file.write(b"more than ten bytes")
 
@@ -102,7 +103,5 @@ def test_some_of_the_disk_is_left_to_others(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("app.data.disk.RESERVED_SHARE", 2.0)
     with pytest.raises(SpoolFull, match="on the disk"):
         spool.check_room()
-    file = SpillingFile(10, spool.scratch, 1 << 40)
-    with pytest.raises(SpoolFull, match="no room to store the answer"):
-        file.write(bytes(20 << 20))
-    file.discard()
+    with pytest.raises(SpoolFull, match="on the disk"):
+        Scratch(tmp_path, 1 << 62).file()
