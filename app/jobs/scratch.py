@@ -77,3 +77,7 @@ class ScratchFile(io.FileIO):
     def close(self) -> None:
         super().close()
         self.path.unlink(missing_ok=True)
+
+    def __del__(self) -> None:
+        # An answer whose caller has gone before its first byte: nobody else closes it.
+        self.close()
