@@ -42,7 +42,7 @@ The model that comes with the service predicts the yield of apples and oranges f
 humidity. Try `POST /predict` below: *Try it out*, *Execute*.
 """
 
-# Of bodies in memory at once, in each worker: so many bytes, and in any case room for so many of the longest.
+# Of bodies and answers in memory at once, in each worker: so many bytes, and room for so many of the longest bodies.
 HELD_BYTES = 256 << 20
 HELD_BODIES = 4
 LONG_BODIES = 2  # of predictions, decoded at a time in each worker
