@@ -110,9 +110,9 @@ EXAMPLES: dict[str, Any] = {
 CSV_EXAMPLE = "temp,rainfall,humidity\n73,67,43\n91,88,64\n"
 
 DESCRIPTION = (
-    "Rows come as JSON or as a table: CSV, NDJSON, an Arrow IPC stream or Parquet, its columns in any order, plain or "
-    "with a Content-Encoding of gzip or zstd. The answer has the format that Accept names, by default that of the rows. As "
-    f"JSON for rows in JSON it has at most {MOST_ANSWER >> 20} MiB, and else as many bytes as an upload may."
+    "Rows come as JSON or as a table: CSV, NDJSON, an Arrow IPC stream or Parquet, its columns in any order, plain "
+    "or with a Content-Encoding of gzip or zstd. The answer has the format that Accept names, by default that of the "
+    f"rows. As JSON for rows in JSON it has at most {MOST_ANSWER >> 20} MiB, and else as many bytes as an upload may."
 )
 
 _ROUTE: dict[str, Any] = {
