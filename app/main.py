@@ -12,6 +12,7 @@ from importlib.metadata import version
 from types import FrameType
 from typing import Any, TypedDict
 
+from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
@@ -19,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from app import logs
 from app.errors import NotFound, Unavailable
 from app.jobs.queue import JobQueue
+from app.jobs.scratch import Scratch
 from app.jobs.spare_cores import Traffic
 from app.jobs.spool import Spool
 from app.jobs.supervisor import Supervisor
@@ -40,9 +42,10 @@ The model that comes with the service predicts the yield of apples and oranges f
 humidity. Try `POST /predict` below: *Try it out*, *Execute*.
 """
 
-# Of bodies in memory at once, in each worker: so many bytes, and in any case room for so many of the longest.
+# Of bodies and answers in memory at once, in each worker: so many bytes, and room for so many of the longest bodies.
 HELD_BYTES = 256 << 20
 HELD_BODIES = 4
+LONG_BODIES = 2  # of predictions, decoded at a time in each worker
 
 _log = logging.getLogger(__name__)
 
@@ -126,6 +129,8 @@ def _services(settings: Settings, access: Access, stopping: asyncio.Event) -> Se
             Spool(settings.spool, settings.max_spool_bytes),
             max_queued=settings.max_queued_jobs,
         ),
+        # Half holds a body of the longest and its answer, as the limits are unless others are set.
+        scratch=Scratch(settings.scratch, settings.max_spool_bytes // 2),
         metrics=Metrics(settings.state, Traffic(settings.traffic)),
         limits=Limits(
             json_bytes=settings.max_json_bytes,
@@ -137,6 +142,7 @@ def _services(settings: Settings, access: Access, stopping: asyncio.Event) -> Se
             body_seconds=settings.body_seconds,
         ),
         held=Held(max(HELD_BYTES, HELD_BODIES * settings.max_json_bytes)),
+        long_bodies=CapacityLimiter(LONG_BODIES),
         access=access,
         default_model=settings.default_model,
         capabilities=settings.capabilities,

@@ -79,7 +79,10 @@ class Settings(BaseSettings):
     max_job_seconds: float = Field(0, ge=0, description="Longest that a training may take, in seconds; 0: no limit.")
     max_kept_jobs: int = Field(10_000, ge=1, description="Most jobs that ended and can still be read.")
     max_spool_bytes: int = Field(
-        16 * GIBIBYTE, ge=1, description="Most bytes of uploaded rows stored at once; more are refused with 507."
+        16 * GIBIBYTE,
+        ge=1,
+        description="Most bytes of uploaded rows stored at once; more are refused with 507. Long predictions, "
+        "their rows and answers, may take half as much beside them.",
     )
     max_wait_seconds: float = Field(60, ge=0, description="Longest that `Prefer: wait` is honoured, in seconds.")
     max_connections: int = Field(
@@ -100,6 +103,10 @@ class Settings(BaseSettings):
     @property
     def spool(self) -> Path:
         return self.state / "spool"
+
+    @property
+    def scratch(self) -> Path:
+        return self.state / "scratch"
 
     @property
     def checkpoints(self) -> Path:

@@ -42,7 +42,22 @@ Reader: TypeAlias = Callable[[Source, Columns, int], Iterator[Part]]
 
 def part_rows(columns: Columns) -> int:
     """Rows of a part of so many columns."""
-    return max(256, PART_BYTES // (8 * max(1, len(columns.numbers))))
+    return _rows_of(len(columns.numbers))
+
+
+def _rows_of(width: int) -> int:
+    return max(256, PART_BYTES // (8 * max(1, width)))
+
+
+def narrowed(part: Part, width: int) -> Iterator[Part]:
+    """The part in pieces, for what makes rows of so many numbers from its own."""
+    rows = _rows_of(width)
+    if len(part.values) <= rows:
+        yield part
+        return
+    for start in range(0, len(part.values), rows):
+        kept = part.kept.slice(start, rows) if part.kept is not None else None
+        yield Part(part.values[start : start + rows], kept)
 
 
 def part_of(batch: "pa.RecordBatch", columns: Columns, first_row: int) -> Part:

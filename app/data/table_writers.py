@@ -3,54 +3,48 @@
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import orjson
 
-from app.data.disk import CHECK_BYTES, has_room
 from app.data.formats import FileFormat
 from app.data.part import Array
-from app.errors import BodyTooLarge, InvalidInput, SpoolFull, not_stored
+from app.errors import BodyTooLarge, InvalidInput, not_stored
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+MAX_CHUNKS = 200_000  # of a Parquet file: a column of some rows, which takes hundreds of bytes to describe
 END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"  # of the Arrow IPC format
 
 OutputFormat: TypeAlias = Literal["json"] | FileFormat
 
 
 class SpillingFile:
-    """A binary file to write to, in memory until it is longer than so many bytes, then on the disk.
+    """A binary file to write to, in memory for as long as `hold` agrees to so many bytes more, then on the disk.
 
     Raises BodyTooLarge when it would be longer than `limit` bytes, SpoolFull where the disk is full.
     """
 
-    def __init__(self, memory_bytes: int, scratch: Callable[[], BinaryIO], limit: int) -> None:
+    def __init__(self, hold: Callable[[int], bool], scratch: Callable[[], io.FileIO], limit: int) -> None:
         self.length = 0
         self.closed = False  # as pyarrow asks of files
-        self._memory_bytes, self._scratch, self._limit = memory_bytes, scratch, limit
-        self._unchecked = 0
+        self._hold, self._scratch, self._limit = hold, scratch, limit
         self._chunks: list[bytes | memoryview] = []
-        self._file: BinaryIO | None = None
+        self._file: io.FileIO | None = None
 
     def write(self, data: bytes | memoryview) -> int:
         self.length += len(data)
         if self.length > self._limit:
             raise BodyTooLarge(f"The answer is longer than {self._limit} bytes.")
         try:
-            if self._file is None and self.length > self._memory_bytes:
+            if self._file is None and not self._hold(len(data)):
                 self._file = self._scratch()
                 self._file.writelines(self._chunks)
                 self._chunks.clear()
             if self._file is None:
                 self._chunks.append(data)
             else:
-                self._unchecked += len(data)
-                if self._unchecked >= CHECK_BYTES:
-                    self._unchecked = 0
-                    if not has_room(self._file.fileno()):
-                        raise SpoolFull("There is no room to store the answer.")
                 self._file.write(data)
         except OSError as error:
             raise not_stored("The answer", error) from error
@@ -62,7 +56,7 @@ class SpillingFile:
     def close(self) -> None:
         pass
 
-    def written(self) -> bytes | BinaryIO:
+    def written(self) -> bytes | io.FileIO:
         """What was written: bytes, or a file to read it from and to close."""
         if self._file is None:
             return b"".join(self._chunks)
@@ -166,6 +160,7 @@ class _ArrowWriter:
         self._form, self._file, self._keep, self._names = form, file, keep, names
         self._schema: pa.Schema | None = None
         self._parquet: Any = None
+        self._chunks = 0
 
     def write(self, kept: "pa.RecordBatch | None", values: Array) -> None:
         import pyarrow as pa
@@ -178,6 +173,9 @@ class _ArrowWriter:
                 # The message of an IPC stream, in one piece: its stream writer would copy it in many.
                 self._file.write(memoryview(batch.serialize()))
             else:
+                self._chunks += batch.num_columns
+                if self._chunks > MAX_CHUNKS:
+                    raise InvalidInput("The answer has too many columns and rows for Parquet: the others can hold it.")
                 self._parquet.write_batch(batch)
         except pa.ArrowException:
             raise InvalidInput(

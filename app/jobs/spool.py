@@ -3,12 +3,11 @@
 import contextlib
 import fcntl
 import os
-import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Container, Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from app.data.disk import CHECK_BYTES, has_room
 from app.errors import Conflict, SpoolFull, not_stored
@@ -93,12 +92,6 @@ class Spool:
                 raise taken
             leaving.callback(path.unlink, missing_ok=True)
             yield
-
-    def scratch(self) -> BinaryIO:
-        """A nameless file for reading and writing, gone when it is closed or the process ends."""
-        with _storing():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            return cast(BinaryIO, tempfile.TemporaryFile(dir=self._folder))
 
     def seal(self, file: BinaryIO) -> None:
         """Make what was written outlive a power cut. This waits for the disk."""

@@ -1,6 +1,6 @@
 """A trained linear model, ready to predict."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import repeat
@@ -15,6 +15,7 @@ from app.regression.least_squares import Design
 from app.regression.sufficient_statistics import Array, SufficientStatistics
 from app.regression.terms import Factors, expand, parse_terms
 
+AT_ONCE = 1 << 18  # values of columns made from rows
 FEW_PRODUCTS = 100  # of a value and a weight, up to which plain Python is faster than numpy
 
 
@@ -63,7 +64,10 @@ class LinearModel:
             return np.array(self.predict_few(x.tolist())).reshape(len(x), len(self.targets))
         with np.errstate(over="ignore", invalid="ignore"):
             # Columns that lie together give columns that do.
-            y = (self.weights @ self._expanded(x).T).T if x.flags.f_contiguous else self._expanded(x) @ self.weights.T
+            if self.terms:
+                y = np.concatenate([part @ self.weights.T for part in self._parts(x)])
+            else:
+                y = (self.weights @ x.T).T if x.flags.f_contiguous else x @ self.weights.T
             y += self.intercept
             finite = np.isfinite(y.sum())  # one pass; nearly always enough
         if not finite and not np.isfinite(y).all():
@@ -117,10 +121,9 @@ class LinearModel:
 
         Without an intercept, x' (X'X)^-1 x of the rows as they are.
         """
-        x = self._expanded(x)
-        if not self.has_intercept:
-            return np.asarray((self._design.whiten(x) ** 2).sum(axis=1))
-        return np.asarray(1 / self.statistics.weight + (self._design.whiten(x - self._mean) ** 2).sum(axis=1))
+        mean, least = (self._mean, 1 / self.statistics.weight) if self.has_intercept else (0.0, 0.0)
+        parts = [(self._design.whiten(part - mean) ** 2).sum(axis=1) for part in self._parts(x)]
+        return np.asarray(least + np.concatenate(parts))
 
     def extrapolation(self, x: Array) -> Extrapolation:
         """Flags rows outside the training range of a feature, or with a leverage beyond 3 (p + 1) / n.
@@ -128,10 +131,16 @@ class LinearModel:
         Three times the mean leverage is the usual mark (Hoaglin and Welsch, 1978, take two).
         """
         leverage = self.leverage(x)
-        x = self._expanded(x)
-        outside = (x < self.statistics.minimum) | (x > self.statistics.maximum)
+        low, high = self.statistics.minimum, self.statistics.maximum
+        outside = np.concatenate([(part < low) | (part > high) for part in self._parts(x)])
         limit = 3 * (len(self.columns) + self.has_intercept) / self.statistics.weight
         return Extrapolation(leverage, outside, outside.any(axis=1) | (leverage > limit))
+
+    def _parts(self, x: Array) -> Iterator[Array]:
+        """The columns of some rows at a time: of a few features there may be thousands of terms."""
+        rows = max(1, AT_ONCE // len(self.columns))
+        for start in range(0, max(1, len(x)), rows):
+            yield self._expanded(x[start : start + rows])
 
     def _expanded(self, x: Array) -> Array:
         return expand(x, self._parsed) if self.terms else x

@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from app.data.formats import FileFormat
 from app.errors import BodyTooLarge, MalformedBody, UnsupportedMediaType
-from app.web.compression import inflated
+from app.web.compression import STATE_BYTES, WINDOW_BYTES, inflated
 from app.web.errors import invalid
 from app.web.services import services
 
@@ -42,22 +42,47 @@ def announced(request: Request) -> int:
 async def stream(request: Request, limit: int) -> AsyncIterator[bytes]:
     """The body, chunk by chunk, inflated where it came compressed.
 
-    Raises BodyTooLarge as soon as it is known to be longer than `limit` bytes, inflated.
+    Raises BodyTooLarge as soon as it is known to be longer than `limit` bytes, inflated or not, Unavailable where this
+    worker holds too many bodies that are being inflated.
     """
-    too_large = BodyTooLarge(f"The body is longer than {limit} bytes.")
     if announced(request) > limit:
-        raise too_large
+        raise _too_large(limit)
     encoding = request.headers.get("content-encoding", "identity").strip().lower()
-    chunks = request.stream() if encoding == "identity" else inflated(request.stream(), encoding)
-    received = 0
+    chunks = _within(request.stream(), limit)
+    if encoding != "identity":
+        chunks = _within(_inflated(request, chunks, encoding), limit)
     try:
         async for chunk in chunks:
-            received += len(chunk)
-            if received > limit:
-                raise too_large
             yield chunk
     except ClientDisconnect:
         raise MalformedBody("The body ended early.") from None
+
+
+def _too_large(limit: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The body is longer than {limit} bytes.")
+
+
+async def _within(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
+    received = 0
+    async for chunk in chunks:
+        received += len(chunk)
+        if received > limit:
+            raise _too_large(limit)
+        yield chunk
+
+
+async def _inflated(request: Request, chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:
+    held = services(request).held
+    counted = STATE_BYTES
+    held.add(request, counted)
+    window = WINDOW_BYTES.get(encoding, 0)
+    async for piece in inflated(chunks, encoding):
+        if filled := min(len(piece), window):
+            held.add(request, filled)
+            counted += filled
+            window -= filled
+        yield piece
+    held.release(request, counted)
 
 
 async def read(request: Request, limit: int) -> bytes:

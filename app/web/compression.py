@@ -7,11 +7,15 @@ from typing import Protocol
 from backports import zstd
 from starlette.concurrency import run_in_threadpool
 
-from app.errors import MalformedBody, UnsupportedMediaType
+from app.errors import InvalidInput, MalformedBody, UnsupportedMediaType
 
 PIECE_BYTES = 1 << 18  # inflated at a time, however much a small body becomes
 GZIP_WINDOW = 16 + zlib.MAX_WBITS  # with gzip's header
 ZSTD_WINDOW = 23  # log2 of 8 MiB, the most that RFC 9659 lets an encoder use
+STATE_BYTES = 1 << 17  # that a decompressor takes, about, before its window fills
+WINDOW_BYTES = {"gzip": 0, "zstd": 1 << ZSTD_WINDOW}
+SHORT_BYTES = 1 << 12  # less than any program puts into each of many members
+MOST_SHORT = 1000  # members
 
 
 class _Member(Protocol):
@@ -19,32 +23,67 @@ class _Member(Protocol):
 
     ended: bool
 
-    def inflate(self, data: bytes) -> tuple[bytes, bytes, bool]:
+    def inflate(self, data: bytes, most: int) -> tuple[bytes, bytes, bool]:
         """A piece of what the data inflates to, the data that is left, and whether there is more without it."""
 
 
 async def inflated(chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:
     """The body itself, in pieces of at most PIECE_BYTES.
 
-    Raises UnsupportedMediaType for another encoding, MalformedBody where the bytes are not in this one.
+    Raises UnsupportedMediaType for another encoding, MalformedBody where the bytes are not in this one, InvalidInput
+    where they are too many short members.
     """
     if encoding not in _MEMBERS:
         raise UnsupportedMediaType(f"Content-Encoding has to be {' or '.join(_MEMBERS)}.")
-    member: _Member | None = None
+    body = _Body(encoding)
     async for chunk in chunks:
         rest, more = chunk, False
         while rest or more:
-            member = member or _MEMBERS[encoding]()
-            try:
-                piece, rest, more = await run_in_threadpool(member.inflate, rest)
-            except (zlib.error, zstd.ZstdError):
-                raise MalformedBody(f"The body is not {encoding}.") from None
+            piece, rest, more = await run_in_threadpool(body.inflate, rest)
             if piece:
                 yield piece
-            if member.ended:
-                member, more = None, False
-    if member is not None:
-        raise MalformedBody(f"The body's {encoding} ended early.")
+    body.end()
+
+
+class _Body:
+    """The members of a body, of which a thread inflates as many at once as come to a piece."""
+
+    def __init__(self, encoding: str) -> None:
+        self._encoding = encoding
+        self._member: _Member | None = None
+        self._length = 0  # of what came out of the member
+        self._short = 0
+
+    def inflate(self, data: bytes) -> tuple[bytes, bytes, bool]:
+        """As a member does, up to PIECE_BYTES."""
+        pieces: list[bytes] = []
+        room, more = PIECE_BYTES, True
+        while room and (data or more):
+            self._member = self._member or _MEMBERS[self._encoding]()
+            try:
+                piece, data, more = self._member.inflate(data, room)
+            except (zlib.error, zstd.ZstdError):
+                raise MalformedBody(f"The body is not {self._encoding}.") from None
+            pieces.append(piece)
+            room -= len(piece)
+            self._length += len(piece)
+            if self._member.ended:
+                self._next()
+                more = False
+        return b"".join(pieces), data, more
+
+    def _next(self) -> None:
+        self._short += self._length < SHORT_BYTES
+        self._member, self._length = None, 0
+        if self._short > MOST_SHORT:
+            raise InvalidInput(
+                f"The body's {self._encoding} has more than {MOST_SHORT} members of less than {SHORT_BYTES} bytes; "
+                "fewer and larger ones will do."
+            )
+
+    def end(self) -> None:
+        if self._member is not None:
+            raise MalformedBody(f"The body's {self._encoding} ended early.")
 
 
 class _Gzip:
@@ -52,11 +91,11 @@ class _Gzip:
         self.ended = False
         self._decompressor = zlib.decompressobj(GZIP_WINDOW)
 
-    def inflate(self, data: bytes) -> tuple[bytes, bytes, bool]:
-        piece = self._decompressor.decompress(data, PIECE_BYTES)
+    def inflate(self, data: bytes, most: int) -> tuple[bytes, bytes, bool]:
+        piece = self._decompressor.decompress(data, most)
         self.ended = self._decompressor.eof
         rest = self._decompressor.unused_data if self.ended else self._decompressor.unconsumed_tail
-        return piece, rest, len(piece) == PIECE_BYTES
+        return piece, rest, len(piece) == most
 
 
 class _Zstd:
@@ -64,8 +103,8 @@ class _Zstd:
         self.ended = False
         self._decompressor = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW})
 
-    def inflate(self, data: bytes) -> tuple[bytes, bytes, bool]:
-        piece = self._decompressor.decompress(data, PIECE_BYTES)
+    def inflate(self, data: bytes, most: int) -> tuple[bytes, bytes, bool]:
+        piece = self._decompressor.decompress(data, most)
         self.ended = self._decompressor.eof
         return piece, self._decompressor.unused_data if self.ended else b"", not self._decompressor.needs_input
 

@@ -1,18 +1,29 @@
 """POST /predict and its siblings: rows in, predictions out."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import orjson
+from anyio import to_thread
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from app.data.formats import FileFormat
-from app.data.json_rows import are_objects, kept_columns, to_matrix, to_objects, without_kept
+from app.data.json_rows import (
+    AT_ONCE,
+    are_objects,
+    has_more_brackets,
+    is_json,
+    kept_columns,
+    to_matrix,
+    to_objects,
+    without_kept,
+)
 from app.data.part import Part
-from app.errors import InvalidInput
+from app.errors import InvalidInput, MalformedBody
 from app.registry.choice import Choice
 from app.registry.version_file import Version
 from app.regression.linear_model import LinearModel
@@ -38,6 +49,9 @@ router = APIRouter(tags=["Predict"], dependencies=[needs(Right.PREDICT)])
 
 LARGE_BODY = 1 << 16  # bytes from which decoding would hold up other requests for milliseconds
 MOST_PRODUCTS = 20_000  # of a value and a weight, likewise
+NUMBER_BYTES = 20  # in JSON, about
+LARGE_ANSWER = 1 << 22  # bytes from which no more are made at a time than long bodies are decoded
+MOST_ANSWER = 1 << 27  # bytes in JSON: it is in memory until it is sent
 
 
 class PredictRequest(BaseModel):
@@ -97,8 +111,9 @@ EXAMPLES: dict[str, Any] = {
 CSV_EXAMPLE = "temp,rainfall,humidity\n73,67,43\n91,88,64\n"
 
 DESCRIPTION = (
-    "Rows come as JSON or as a table: CSV, NDJSON, an Arrow IPC stream or Parquet, its columns in any order, plain or "
-    "with a Content-Encoding of gzip or zstd. The answer has the format that Accept names, by default that of the rows."
+    "Rows come as JSON or as a table: CSV, NDJSON, an Arrow IPC stream or Parquet, its columns in any order, plain "
+    "or with a Content-Encoding of gzip or zstd. The answer has the format that Accept names, by default that of the "
+    f"rows. As JSON for rows in JSON it has at most {MOST_ANSWER >> 20} MiB, and else as many bytes as an upload may."
 )
 
 _ROUTE: dict[str, Any] = {
@@ -144,58 +159,94 @@ async def _answer(request: Request, choose: Choice) -> Response:
         return await _predict_file(request, bodies.FILES[kind], out, choose, options)
     found = services(request)
     body = await bodies.read(request, found.limits.json_bytes)
+    long = found.long_bodies if len(body) > LARGE_BODY else None
     if out != bodies.JSON or request.query_params:
-        return await run_in_threadpool(_predict_rows_as_table, body, out, choose, options, found)
-    if len(body) > LARGE_BODY:
-        asked = await run_in_threadpool(bodies.decode, PredictRequest, body)
-        return await run_in_threadpool(_predict, asked, await choose.promptly(), found)
-    asked = bodies.decode(PredictRequest, body)
+        return await to_thread.run_sync(_predict_rows_as_table, request, body, out, choose, options, limiter=long)
+    if long:
+        return await to_thread.run_sync(_predict_long, request, body, choose, limiter=long)
+    asked = _decoded(body, found)
     version = await choose.promptly()
     # The first of these for a version decomposes its design, which takes seconds for thousands of features.
-    long = asked.interval is not None or asked.confidence is not None or asked.extrapolation or asked.explain
-    if long or len(asked.instances) * version.model.weights.size > MOST_PRODUCTS:
-        return await run_in_threadpool(_predict, asked, version, found)
-    return _predict(asked, version, found)
+    decomposes = asked.interval is not None or asked.confidence is not None or asked.extrapolation or asked.explain
+    many = len(asked.instances) * version.model.weights.size > MOST_PRODUCTS
+    if not many and not decomposes:
+        return _predict(request, asked, version)
+    long = found.long_bodies if many and _answer_bytes(asked, version.model) > LARGE_ANSWER else None
+    return await to_thread.run_sync(_predict, request, asked, version, limiter=long)
 
 
 async def _predict_file(
     request: Request, form: FileFormat, out: str, choose: Choice, options: TableOptions
 ) -> Response:
     found = services(request)
-    spool = found.jobs.spool
-    async with received(request, found.limits.upload_bytes, spool) as source:
+    async with received(request, found) as source:
         version = await choose.promptly()
         parts = read_table(source, form, version, options, found.limits.upload_bytes)
-        answer, rows = await run_in_threadpool(
-            answer_table, parts, version, options, out, found=found, first_row=2 if form == "csv" else 1
-        )
+        first_row = 2 if form == "csv" else 1
+        answer, rows = await run_in_threadpool(answer_table, request, parts, version, options, out, first_row=first_row)
     found.metrics.predicted(rows)
     return answer
 
 
-def _predict_rows_as_table(body: bytes, out: str, choose: Choice, options: TableOptions, found: Services) -> Response:
+def _predict_rows_as_table(request: Request, body: bytes, out: str, choose: Choice, options: TableOptions) -> Response:
     """Rows that came as JSON, answered as a table."""
-    asked = bodies.decode(PredictRequest, body)
-    _check_count(asked, found)
+    found = services(request)
+    asked = _decoded(body, found)
     if asked.model_fields_set - {"instances"}:
         raise InvalidInput("Beside a table for an answer, options stand in the query and not in the body.")
     version = choose()
     rows = without_kept(asked.instances, options.keep, "/instances")
     x = to_matrix(rows, version.model.features, "/instances")
     part = Part(x, kept_columns(asked.instances, options.keep))
-    answer, _ = answer_table(iter([part]), version, options, out, found=found)
+    answer, _ = answer_table(request, iter([part]), version, options, out)
     found.metrics.predicted(len(x))
     return answer
 
 
-def _check_count(asked: PredictRequest, found: Services) -> None:
-    if len(asked.instances) > found.limits.instances:
-        raise InvalidInput.at("/instances", f"At most {found.limits.instances} instances fit into one request.")
+def _decoded(body: bytes, found: Services) -> PredictRequest:
+    most = found.limits.instances
+    too_many = InvalidInput.at("/instances", f"At most {most} instances fit into one request.")
+    # Besides the body and its list only rows have brackets, and each that is right has one pair. Those that are wrong
+    # would take very many times their length in memory.
+    if len(body) > most and has_more_brackets(body, most + 2):
+        raise too_many if is_json(body) else MalformedBody("The body is not JSON.")
+    asked = bodies.decode(PredictRequest, body)
+    if len(asked.instances) > most:
+        raise too_many
+    return asked
 
 
-def _predict(asked: PredictRequest, version: Version, found: Services) -> Response:
-    _check_count(asked, found)
+def _predict_long(request: Request, body: bytes, choose: Choice) -> Response:
+    return _predict(request, _decoded(body, services(request)), choose())
+
+
+def _answer_bytes(asked: PredictRequest, model: LinearModel) -> int:
+    """About how long the answer becomes."""
+    columns, targets = _written(model.columns), _written(model.targets)
+    names = are_objects(asked.instances)
+    row = NUMBER_BYTES * len(model.targets) + names * targets
+    bounds = 2 * NUMBER_BYTES * len(model.targets) + names * targets
+    row += bounds * ((asked.interval is not None) + (asked.confidence is not None))
+    if asked.explain:
+        row += len(model.targets) * (NUMBER_BYTES * len(model.columns) + names * columns) + names * targets
+    if asked.extrapolation:
+        row += NUMBER_BYTES + columns
+    return row * len(asked.instances)
+
+
+def _written(names: Sequence[str]) -> int:
+    return sum(len(name) + len('"":') for name in names)
+
+
+def _predict(request: Request, asked: PredictRequest, version: Version) -> Response:
+    found = services(request)
     model = version.model
+    if (length := _answer_bytes(asked, model)) > MOST_ANSWER:
+        raise InvalidInput.at(
+            "/instances",
+            f"The answer would have about {length} bytes, and at most {MOST_ANSWER} fit into one: fewer instances will "
+            "do, or a table as the answer.",
+        )
     x = to_matrix(asked.instances, model.features, "/instances")
     objects = are_objects(asked.instances)
     answer: dict[str, Any] = {
@@ -214,12 +265,15 @@ def _predict(asked: PredictRequest, version: Version, found: Services) -> Respon
             answer[name] = None
             answer.setdefault("unavailable", {})[name] = model.no_intervals
     if asked.explain:
-        answer["baseline"] = _shaped(model.mean_prediction[np.newaxis], model, objects=objects)[0]
+        baseline = model.mean_prediction
+        answer["baseline"] = dict(zip(model.targets, baseline.tolist(), strict=True)) if objects else baseline
         answer["contributions"] = _shaped(model.contributions(x), model, objects=objects, by_feature=True)
     if asked.extrapolation:
         answer["extrapolation"] = _extrapolation(model, x)
     found.metrics.predicted(len(x))
-    return bodies.json_response(answer)
+    response = bodies.json_response(answer)
+    found.held.add(request, len(response.body))
+    return response
 
 
 def _predictions(model: LinearModel, x: Array, *, objects: bool) -> Any:
@@ -231,22 +285,37 @@ def _shaped(values: Array, model: LinearModel, *, objects: bool, by_feature: boo
     """(m, k, ...) as it is, or as an object by target for each row; then by feature below that, if it is."""
     if not objects:
         return np.ascontiguousarray(values)
-    return [
-        {
-            target: dict(zip(model.columns, value, strict=True)) if by_feature else value
-            for target, value in zip(model.targets, row, strict=True)
-        }
-        for row in values.tolist()
-    ]
+    return _joined(
+        len(values),
+        values[0].size,
+        lambda some: [
+            {
+                target: dict(zip(model.columns, value, strict=True)) if by_feature else value
+                for target, value in zip(model.targets, row, strict=True)
+            }
+            for row in values[some].tolist()
+        ],
+    )
 
 
-def _extrapolation(model: LinearModel, x: Array) -> list[dict[str, Any]]:
+def _extrapolation(model: LinearModel, x: Array) -> orjson.Fragment:
     found = model.extrapolation(x)
-    return [
-        {
-            "leverage": float(leverage) if np.isfinite(leverage) else None,
-            "outside": [name for name, is_outside in zip(model.columns, outside, strict=True) if is_outside],
-            "flag": bool(flag),
-        }
-        for leverage, outside, flag in zip(found.leverage, found.outside, found.flag, strict=True)
-    ]
+    return _joined(
+        len(x),
+        len(model.columns),
+        lambda some: [
+            {
+                "leverage": float(leverage) if np.isfinite(leverage) else None,
+                "outside": [name for name, is_outside in zip(model.columns, outside, strict=True) if is_outside],
+                "flag": bool(flag),
+            }
+            for leverage, outside, flag in zip(found.leverage[some], found.outside[some], found.flag[some], strict=True)
+        ],
+    )
+
+
+def _joined(rows: int, width: int, objects: Callable[[slice], list[Any]]) -> orjson.Fragment:
+    """One list in JSON, made of some rows at a time: as objects they take many times as much memory."""
+    at_once = max(1, AT_ONCE // width)
+    pieces = (orjson.dumps(objects(slice(start, start + at_once)))[1:-1] for start in range(0, rows, at_once))
+    return orjson.Fragment(b"[%b]" % b",".join(pieces))

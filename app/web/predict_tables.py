@@ -1,9 +1,11 @@
 """Predictions for whole files: a table in, in one format, and a table out, in the same or another."""
 
 import contextlib
-import csv
+import io
+import itertools
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -13,20 +15,21 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from app.data.formats import READERS, FileFormat, check_size
-from app.data.part import Columns, Part, Source, refusal
+from app.data.part import Columns, Part, Source, narrowed, refusal
 from app.data.table_writers import OutputFormat, SpillingFile, table_writer
-from app.errors import Detail, InvalidInput, PredictionTooLarge
-from app.jobs.spool import Spool
+from app.errors import Detail, InvalidInput, PredictionTooLarge, not_stored
 from app.registry.version_file import Version
 from app.regression.linear_model import LinearModel
 from app.regression.sufficient_statistics import Array
 from app.web import bodies
-from app.web.errors import invalid
-from app.web.parameters import in_query
-from app.web.services import Services
+from app.web.errors import invalid_query
+from app.web.parameters import check_query, in_query, names_in_query
+from app.web.services import Held, Services, services
 
 MEMORY_BYTES = 1 << 23  # of a body; a longer one goes through a file, and so does its answer
 CHUNK_BYTES = 1 << 18
+OBJECT_BYTES = 64  # that a chunk takes beside what is in it, which may be a byte
+MOST_KEPT = 1000  # columns
 
 FORMATS: dict[str, OutputFormat] = {bodies.JSON: "json", **bodies.FILES}
 
@@ -36,7 +39,11 @@ class TableOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
-    keep: list[str] = Field([], description="Columns that are no features and pass through, separated by commas.")
+    keep: list[str] = Field(
+        [],
+        max_length=MOST_KEPT,
+        description=f"Columns that are no features and pass through, separated by commas; at most {MOST_KEPT}.",
+    )
     interval: float | None = Field(None, gt=0, lt=1, description="Adds `..._lower` and `..._upper` of this level.")
     confidence: float | None = Field(None, gt=0, lt=1, description="Likewise `..._mean_lower`, `..._mean_upper`.")
 
@@ -45,19 +52,14 @@ def options_of(query: QueryParams) -> TableOptions:
     """Raises InvalidInput for an option that is unknown, repeated or wrong."""
     if not query:
         return TableOptions()
+    check_query(query, TableOptions.model_fields)
     plain: dict[str, Any] = dict(query)
-    if set(plain) - set(TableOptions.model_fields) or len(plain) != len(query.multi_items()):
-        known = ", ".join(TableOptions.model_fields)
-        raise InvalidInput(f"The query has unknown or repeated options. Known are: {known}.")
     if "keep" in plain:
-        try:
-            plain["keep"] = next(csv.reader([plain["keep"]]), [])
-        except csv.Error:
-            raise InvalidInput.at("/keep", "Expected names of columns, separated by commas.") from None
+        plain["keep"] = names_in_query("keep", plain["keep"])
     try:
         return TableOptions.model_validate(plain)
     except ValidationError as error:
-        raise invalid(error) from None
+        raise invalid_query(error, TableOptions.model_fields) from None
 
 
 def query_parameters() -> list[dict[str, Any]]:
@@ -69,30 +71,47 @@ def query_parameters() -> list[dict[str, Any]]:
     ]
 
 
+class _Memory:
+    """What of one body, or of one answer, is in memory: up to MEMORY_BYTES, and none where others take the room."""
+
+    def __init__(self, request: Request, held: Held) -> None:
+        self._request, self._held = request, held
+        self._bytes = 0
+
+    def hold(self, count: int) -> bool:
+        """Whether so many bytes more may be in memory. If not, the bytes before them go to a file as well."""
+        if self._bytes + count <= MEMORY_BYTES and self._held.may_add(self._request, count):
+            self._bytes += count
+            return True
+        self._held.release(self._request, self._bytes)
+        return False
+
+
 @contextlib.asynccontextmanager
-async def received(request: Request, limit: int, spool: Spool) -> AsyncIterator[Source]:
+async def received(request: Request, found: Services) -> AsyncIterator[Source]:
     """The body: bytes, or where it is long a file that is there for as long as the block."""
-    body = bodies.stream(request, limit)
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in body:
-        chunks.append(chunk)
-        size += len(chunk)
-        if size > MEMORY_BYTES:
+    chunks = bodies.stream(request, found.limits.upload_bytes)
+    memory = _Memory(request, found.held)
+    first: list[bytes] = []
+    async for chunk in chunks:
+        first.append(chunk)
+        if not memory.hold(len(chunk) + OBJECT_BYTES):
             break
     else:
-        yield b"".join(chunks)
+        content = b"".join(first)
+        first.clear()
+        yield content
         return
-    upload = spool.new()
-    try:
-        with spool.writing(upload) as file:
-            await run_in_threadpool(file.writelines, chunks)
-            del chunks
-            async for chunk in spool.admit(body, bodies.announced(request)):
+    with contextlib.ExitStack() as closing:
+        try:
+            file = closing.enter_context(found.scratch.file(bodies.announced(request)))
+            await run_in_threadpool(file.writelines, first)
+            first.clear()
+            async for chunk in chunks:
                 file.write(chunk)
-        yield spool.path(upload)
-    finally:
-        spool.remove(upload)
+        except OSError as error:
+            raise not_stored("The rows", error) from error
+        yield file.path
 
 
 def read_table(source: Source, form: FileFormat, version: Version, options: TableOptions, limit: int) -> Iterator[Part]:
@@ -106,12 +125,12 @@ def read_table(source: Source, form: FileFormat, version: Version, options: Tabl
 
 
 def answer_table(
+    request: Request,
     parts: Iterator[Part],
     version: Version,
     options: TableOptions,
     out: str,
     *,
-    found: Services,
     first_row: int | None = None,
 ) -> tuple[Response, int]:
     """Predict for all parts, and answer with media type `out`; and the number of rows.
@@ -120,7 +139,8 @@ def answer_table(
     the last row is answered with its place as one in the first is. Raises InvalidInput, BodyTooLarge where the answer
     is longer than an upload may be, Unavailable. Rows that are no file's have no `first_row`.
     """
-    sink = SpillingFile(MEMORY_BYTES, found.jobs.spool.scratch, found.limits.upload_bytes)
+    found = services(request)
+    sink = SpillingFile(_Memory(request, found.held).hold, found.scratch.file, found.limits.upload_bytes)
     model = version.model
     names = _names(model, options)
     document = {"model": version.card.model, "version": version.card.version}
@@ -128,7 +148,8 @@ def answer_table(
     rows = 0
     with contextlib.ExitStack() as failing:
         failing.callback(sink.discard)
-        for values, kept in parts:
+        width = max(len(model.features), len(model.columns), len(names))
+        for values, kept in itertools.chain.from_iterable(narrowed(part, width) for part in parts):
             try:
                 writer.write(kept, _columns(model, values, options))
             except PredictionTooLarge as error:
@@ -151,13 +172,15 @@ def _names(model: LinearModel, options: TableOptions) -> Sequence[str]:
         names += [f"{target}_{side}" for target in model.targets for side in ("lower", "upper")]
     if options.confidence is not None:
         names += [f"{target}_mean_{side}" for target in model.targets for side in ("lower", "upper")]
-    twice = sorted({name for name in options.keep if [*options.keep, *names, *model.features].count(name) > 1})
+    counts = Counter([*options.keep, *names, *model.features])
+    twice = sorted({name for name in options.keep if counts[name] > 1})
     if twice or len(set(names)) < len(names):
         details = [Detail("A column of that name is there already.", column=name) for name in twice]
         raise InvalidInput("Two columns of the answer would have the same name.", details)
     for option in ("interval", "confidence"):
         if getattr(options, option) is not None and model.no_intervals is not None:
-            raise InvalidInput.at(f"/{option}", f"This model has no intervals. {model.no_intervals}")
+            message = f"This model has no intervals. {model.no_intervals}"
+            raise InvalidInput(message, [Detail(message, parameter=option)])
     return names
 
 
@@ -170,7 +193,7 @@ def _columns(model: LinearModel, x: Array, options: TableOptions) -> Array:
     return np.hstack(columns) if len(columns) > 1 else columns[0]
 
 
-async def _chunks(file: BinaryIO) -> AsyncIterator[bytes]:
+async def _chunks(file: io.FileIO) -> AsyncIterator[bytes]:
     with file:
         while chunk := await run_in_threadpool(file.read, CHUNK_BYTES):
             yield chunk

@@ -1,4 +1,6 @@
 import json
+import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,7 +9,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from app.data.json_rows import MAX_DETAILS, are_objects, escaped, to_matrix
+from app.data.json_rows import (
+    AT_ONCE,
+    MAX_DETAILS,
+    are_objects,
+    escaped,
+    has_more_brackets,
+    is_json,
+    kept_columns,
+    to_column,
+    to_matrix,
+    to_objects,
+    without_kept,
+)
 from app.errors import Detail, InvalidInput
 
 NAMES = ("temp", "rainfall", "humidity")
@@ -152,3 +166,61 @@ def test_a_list_of_very_many_names_is_cut_short() -> None:
     message = refusal([[1]], names).details[0].message
     assert message.startswith("Expected 1000 values (x0, x1, ")
     assert message.endswith("x19, ...), found 1.")
+
+
+def peak_of(refused: Callable[[], object], message: str) -> int:
+    """The bytes it takes to refuse something."""
+    tracemalloc.start()
+    with pytest.raises(InvalidInput, match=message) as error:
+        refused()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(error.value.details) <= MAX_DETAILS
+    return peak
+
+
+def test_faults_without_number_take_no_memory_without_end() -> None:
+    names, weights = [f"name {index}" for index in range(1000)], [None] * 100_000
+    assert peak_of(lambda: without_kept([0] * 2000, names, "/instances"), "columns to keep") < 100_000
+    assert peak_of(lambda: to_column(weights, "/sample_weights"), "Not all") < 100_000
+
+
+def test_kept_objects_are_refused_before_a_column_is_made_for_each_of_their_names() -> None:
+    kept = kept_columns([{"kept": 1, "other": None}, {"kept": None, "other": True}], ["kept", "other"])
+    assert kept is not None
+    assert kept.to_pydict() == {"kept": [1, None], "other": [None, True]}
+    rows = [{"kept": {f"{row} {index}": 1 for index in range(100)}} for row in range(1000)]
+    assert peak_of(lambda: kept_columns(rows, ["kept"]), "numbers, words or booleans") < 100_000
+    assert peak_of(lambda: kept_columns([{"kept": 1}, {"kept": [1]}], ["kept"]), "numbers, words or booleans") < 100_000
+
+
+def containers(value: Any) -> int:
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return isinstance(value, dict | list) + sum(map(containers, inner))
+
+
+WORDS = st.text(st.sampled_from('[]{}"\\\n,:a'), max_size=4)
+DOCUMENTS = st.recursive(
+    WORDS | st.none(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3)
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(DOCUMENTS)
+def test_brackets_are_counted_whatever_stands_in_strings(document: Any) -> None:
+    body, count = json.dumps(document).encode(), containers(document)
+    assert is_json(body)
+    assert not has_more_brackets(body, count)
+    assert count == 0 or has_more_brackets(body, count - 1)
+
+
+def test_what_is_not_json_is_told_without_decoding_it() -> None:
+    assert not any(map(is_json, (b"[" * 100_000, b'{"a":}', b"", b'["')))
+    assert not has_more_brackets(b'["' + b"[" * 100_000, 1)
+
+
+def test_long_tables_become_the_same_objects_as_short_ones() -> None:
+    values = np.random.default_rng(0).normal(size=(AT_ONCE // 2 + 1, 3))
+    assert json.loads(to_objects(values, NAMES)) == [dict(zip(NAMES, row, strict=True)) for row in values.tolist()]
+    wide = np.ones((2, AT_ONCE))
+    assert json.loads(to_objects(wide, [f"{n}" for n in range(AT_ONCE)]))[1]["7"] == 1

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -219,3 +220,25 @@ def test_a_row_off_the_line_of_collinear_training_rows_has_infinite_leverage() -
     assert found.leverage[1] == np.inf
     assert found.flag.tolist() == [False, True]
     assert not found.outside.any()
+
+
+def test_rows_with_many_terms_come_to_the_same_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    x = random.normal(size=(50, 2))
+    terms = ("x0", "x1", "x0^2", "x0:x1")
+    columns = np.column_stack([x, x[:, 0] ** 2, x[:, 0] * x[:, 1]])
+    model = replace(trained(columns, random.normal(size=(50, 3))), features=names("x", 2), terms=terms)
+    whole = model.predict(x), model.leverage(x)
+    outside = model.extrapolation(3 * x).outside
+    monkeypatch.setattr("app.regression.linear_model.AT_ONCE", 12)  # three rows
+    parts = model.predict(x), model.leverage(x)
+    assert_array_equal(model.extrapolation(3 * x).outside, outside)
+    for one, other in zip(whole, parts, strict=True):
+        assert_allclose(one, other, rtol=1e-12)
+    assert_allclose(whole[0], columns @ model.weights.T + model.intercept)
+    beyond = x.copy()
+    beyond[40] = 1e300
+    with pytest.raises(PredictionTooLarge) as refused:
+        model.predict(beyond)
+    assert refused.value.row == 40
+    assert model.predict(x[:0]).shape == (0, 3)

@@ -24,7 +24,7 @@ from starlette.datastructures import QueryParams
 from app.errors import InvalidInput, MalformedBody, NotAcceptable
 from app.web.access import _why_not_local as why_not_local
 from app.web.bodies import decode
-from app.web.compression import PIECE_BYTES, inflated
+from app.web.compression import MOST_SHORT, PIECE_BYTES, SHORT_BYTES, inflated
 from app.web.connection import _is_host as is_host
 from app.web.middleware import kept_id
 from app.web.negotiation import acceptable
@@ -83,6 +83,15 @@ async def inflate(chunks: Sequence[bytes], encoding: str) -> bytes:
 def cut(body: bytes, places: Sequence[int]) -> list[bytes]:
     places = [0, *sorted(place % (len(body) + 1) for place in places), len(body)]
     return [body[start:end] for start, end in pairwise(places)]
+
+
+@pytest.mark.parametrize("encoding", COMPRESSED)
+def test_a_thousand_short_members_are_the_most_and_longer_ones_do_not_count(encoding: str) -> None:
+    short, long = COMPRESSED[encoding](b"12"), COMPRESSED[encoding](b"1" * SHORT_BYTES)
+    allowed = short * MOST_SHORT + long * 100
+    assert len(asyncio.run(inflate([allowed], encoding))) == 2 * MOST_SHORT + 100 * SHORT_BYTES
+    with pytest.raises(InvalidInput, match="more than 1000 members"):
+        asyncio.run(inflate([allowed, short], encoding))
 
 
 @pytest.mark.parametrize("encoding", COMPRESSED)

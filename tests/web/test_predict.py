@@ -138,3 +138,51 @@ def test_models_of_any_shape_and_name_predict_the_same_for_one_row_and_for_many(
         assert [list(row.values()) for row in objects] == [pytest.approx(row) for row in many]
         assert list(objects[0]) == ["a", 'b"']
     own.stop()
+
+
+def test_more_rows_than_fit_are_refused_whatever_they_are(service: Service) -> None:
+    for row in ("{}", "[]", "[1,2,3]", '{"temp":[]}'):
+        body = f'{{"instances":[{",".join([row] * 60_000)},{",".join(["[]"] * 50_000)}]}}'
+        answer = service.client.post("/predict", content=body, headers={"content-type": "application/json"})
+        assert answer.status_code == 422
+        assert answer.json()["detail"] == "At most 100000 instances fit into one request."
+    broken = service.client.post("/predict", content=body[:-1], headers={"content-type": "application/json"})
+    assert broken.status_code == 400
+
+
+def test_brackets_in_words_that_are_kept_are_no_rows(service: Service) -> None:
+    rows = [{**ROW, "[{": "[" * 60_000}, {**ROW, "[{": '{[\\"'}, {**ROW, "[{": "[" * 60_000}]
+    answer = service.client.post("/predict?keep=%5B%7B", json={"instances": rows})
+    assert [row["[{"] for row in answer.json()["predictions"]] == [row["[{"] for row in rows]
+
+
+def test_an_answer_too_long_for_memory_is_refused_with_its_length(service: Service) -> None:
+    targets = {"targets": ",".join(f"t{n}" for n in range(1000)), "model": "wide"}
+    header = ",".join(["a", *(f"t{n}" for n in range(1000))])
+    content = "\n".join([header, *(",".join([f"{n}"] * 1001) for n in (1, 2, 3))])
+    headers = {"content-type": "text/csv", "prefer": "wait=30"}
+    trained = service.client.post("/train", params=targets, content=content, headers=headers)
+    assert trained.json()["status"] == "succeeded"
+
+    body = {"instances": [[1]] * 7000}
+    refused = service.client.post("/models/wide/predict", json=body)
+    assert refused.status_code == 422
+    assert refused.json()["errors"] == [
+        {
+            "detail": "The answer would have about 140000000 bytes, and at most 134217728 fit into one: fewer "
+            "instances will do, or a table as the answer.",
+            "pointer": "/instances",
+        }
+    ]
+    before = service.memory("VmHWM")
+    for options in ({}, {"interval": 0.9, "confidence": 0.9, "explain": True, "extrapolation": True}):
+        answer = service.client.post("/models/wide/predict", json={"instances": [{"a": 1}] * 300, **options})
+        assert len(answer.json()["predictions"]) == 300, answer.text[:300]
+    too_many = service.client.post("/models/wide/predict", json={"instances": [[1]] * 3500, "interval": 0.9})
+    assert too_many.status_code == 422
+
+    # The rows of a table are few numbers, and those of its answer many.
+    content = "a\n" + "1\n" * 30_000
+    answer = service.client.post("/models/wide/predict?interval=0.9", content=content, headers=headers)
+    assert answer.status_code == 413
+    assert service.memory("VmHWM") - before < 200 << 20

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
-from service import INPUTS, Service
+from service import INPUTS, Service, wait_for
 from tables import ENCODINGS, MEDIA_TYPES, written
 
 from app.web.predict_tables import MEMORY_BYTES
@@ -167,6 +167,16 @@ def test_options_that_are_wrong_are_refused(service: Service, query: str) -> Non
         assert answer.headers["content-type"] == "application/problem+json"
 
 
+def test_a_thousand_columns_are_the_most_to_keep(service: Service) -> None:
+    table = pa.table({name: [1.0] for name in [*FEATURES, *(f"{n}" for n in range(1001))]})
+    for into in (JSON, MEDIA_TYPES["csv"]):
+        answer = ask(service, table, into, "*/*", keep=",".join(table.column_names[3:]))
+        assert answer.status_code == 422, answer.text
+        assert answer.json()["errors"][0]["parameter"] == "keep"
+        fewer = ask(service, table.drop("1000"), into, JSON, keep=",".join(table.column_names[3:-1]))
+        assert len(rows_of(fewer.content, JSON)[0]) == 1002
+
+
 def test_a_kept_column_cannot_have_the_name_of_a_target(service: Service) -> None:
     answer = ask(
         service, TABLE.append_column("apples", pa.array(range(len(ROWS)))), "text/csv", "*/*", keep="id,apples"
@@ -189,7 +199,7 @@ def test_a_body_too_long_for_memory_goes_through_files_that_do_not_stay(tmp_path
         assert [found["apples"][-1].as_py(), found["oranges"][-1].as_py()] == pytest.approx(last, rel=1e-12)
     broken = ask(own, table.append_column("id", pa.nulls(len(x))), "text/csv", "*/*")
     assert broken.status_code == 422
-    assert list((own.state / "spool").iterdir()) == []
+    wait_for(lambda: not list((own.state / "scratch").iterdir()))
     own.stop()
 
 
@@ -260,4 +270,4 @@ def test_an_answer_may_be_longer_than_its_question_but_not_without_end(service: 
         headers = {"content-type": MEDIA_TYPES["parquet"], "accept": JSON}
         answer = service.client.post("/predict", content=content, headers=headers)
         assert answer.status_code == status, answer.text[:300]
-    assert list((service.state / "spool").glob("*")) == []
+    wait_for(lambda: not list((service.state / "scratch").glob("*")))

@@ -1,16 +1,21 @@
 """What is stored is bounded: an upload that there is no room for is refused, before it is received where it can be."""
 
+import contextlib
 import errno
 import http.client
 import os
+import select
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
-from service import MODELS, NOTEBOOK, Service
+from backports import zstd
+from service import MODELS, NOTEBOOK, Service, wait_for
 
 from app.data.table_writers import SpillingFile
 from app.errors import SpoolFull, Unavailable
+from app.jobs.scratch import Scratch
 from app.jobs.spool import Spool
 
 ROOM = 20_000_000
@@ -46,7 +51,7 @@ def test_an_upload_that_says_it_is_too_long_is_refused_before_a_byte_of_it_comes
         assert int(answer.headers["retry-after"]) > 0
         assert b"urn:linserve:problem:spool-full" in answer.read()
         connection.close()
-    assert list((small.state / "spool").glob("*")) == []
+    assert [*small.state.glob("spool/*"), *small.state.glob("scratch/*")] == []
 
 
 def test_an_upload_of_unknown_length_is_refused_once_it_is_too_long(small: Service) -> None:
@@ -71,6 +76,88 @@ def test_rows_that_wait_take_the_room_of_others_until_their_job_ends(small: Serv
     assert accepted.json()["status"] == "succeeded", accepted.text
 
 
+def held_body(service: Service, body: bytes, headers: dict[str, str]) -> http.client.HTTPConnection:
+    """A prediction of which all has come but the end."""
+    connection = http.client.HTTPConnection(service.url.removeprefix("http://"), timeout=20)
+    connection.putrequest("POST", "/predict")
+    for name, value in {**headers, "content-length": str(len(body) + 1)}.items():
+        connection.putheader(name, value)
+    connection.endheaders(body)
+    return connection
+
+
+def stored(service: Service) -> int:
+    size = 0
+    for file in service.state.glob("scratch/*"):
+        with contextlib.suppress(FileNotFoundError):  # it has just been removed
+            size += file.stat().st_size
+    return size
+
+
+def test_rows_and_answers_of_predictions_have_room_of_their_own(small: Service) -> None:
+    body = b"temp,rainfall,humidity\n" + b"1,1,1\n" * 1_500_000
+    first = held_body(small, body, HEADERS)
+    wait_for(lambda: stored(small) == len(body))
+    refused = small.client.post("/predict", content=body, headers=HEADERS)
+    assert refused.status_code == 507
+    assert "others take it" in refused.json()["detail"]
+    trained = small.client.post("/train", params=TARGETS, content=CSV, headers=HEADERS)
+    assert trained.status_code == 202
+    first.close()
+    wait_for(lambda: stored(small) == 0)
+
+
+def test_a_short_body_cannot_fill_the_disk_with_its_answer(small: Service) -> None:
+    body = zstd.compress(b"temp,rainfall,humidity\n" + b"1,1,1\n" * 1_000_000)
+    headers = {**HEADERS, "content-encoding": "zstd"}
+    answer = small.client.post("/predict?interval=0.9&confidence=0.9", content=body, headers=headers)
+    assert answer.status_code == 507, answer.text[:200]
+    assert stored(small) == 0
+
+
+def test_short_bodies_that_become_long_ones_do_not_fill_the_memory(tmp_path: Path) -> None:
+    service = Service(tmp_path).start()
+    body = zstd.compress(b"temp,rainfall,humidity\n" + b"1,1,1\n" * 1_398_000, 19)[:-4]
+    assert len(body) < 1000
+    headers = {**HEADERS, "content-encoding": "zstd"}
+    before = service.memory("VmRSS")
+    connections = {(one := held_body(service, body, headers)).sock: one for _ in range(80)}
+    answered, *_ = select.select(connections, [], [], 20)
+    assert {connections[sock].getresponse().status for sock in answered} == {503}
+    assert service.memory("VmHWM") - before < 640 << 20
+    for connection in connections.values():
+        connection.close()
+    wait_for(lambda: stored(service) == 0)
+    # What was held is let go, and long bodies are taken again.
+    assert len(service.predict(*[[75.0, 63.0, 44.0]] * 100_000, interval=0.9)["intervals"]) == 100_000
+    service.stop()
+
+
+def test_a_scratch_file_is_counted_until_it_is_closed_or_let_go(tmp_path: Path) -> None:
+    scratch = Scratch(tmp_path / "scratch", 1000)
+    first, second = scratch.file(), scratch.file(900)
+    first.write(b"a" * 500)
+    second.write(np.ones(50).data)
+    assert second.path.stat().st_size == 400
+    with pytest.raises(SpoolFull, match="others take it"):
+        scratch.file(101)
+    first.close()
+    scratch.file(600).close()
+    del second
+    scratch.file(1000).close()
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_a_scratch_file_that_a_crash_left_is_removed_after_an_hour(tmp_path: Path) -> None:
+    left = tmp_path / "left"
+    left.write_bytes(bytes(2000))
+    with pytest.raises(SpoolFull):
+        Scratch(tmp_path, 1000).file()
+    os.utime(left, (0, 0))
+    Scratch(tmp_path, 1000).file().close()
+    assert not left.exists()
+
+
 def test_a_full_disk_is_told_from_other_faults(tmp_path: Path) -> None:
     def refuse(number: int) -> None:
         spool = Spool(tmp_path)
@@ -87,7 +174,7 @@ def test_a_full_disk_is_told_from_other_faults(tmp_path: Path) -> None:
 
 def test_an_answer_that_the_disk_has_no_room_for_is_told_from_other_faults() -> None:
     with Path("/dev/full").open("wb", buffering=0) as full:
-        file = SpillingFile(10, lambda: full, 1000)
+        file = SpillingFile(lambda _: False, lambda: full, 1000)
         with pytest.raises(SpoolFull, match="The answer cannot be stored: No space left on device"):
             file.write(b"more than ten bytes")
 
@@ -102,7 +189,5 @@ def test_some_of_the_disk_is_left_to_others(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("app.data.disk.RESERVED_SHARE", 2.0)
     with pytest.raises(SpoolFull, match="on the disk"):
         spool.check_room()
-    file = SpillingFile(10, spool.scratch, 1 << 40)
-    with pytest.raises(SpoolFull, match="no room to store the answer"):
-        file.write(bytes(20 << 20))
-    file.discard()
+    with pytest.raises(SpoolFull, match="on the disk"):
+        Scratch(tmp_path, 1 << 62).file()
