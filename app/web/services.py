@@ -11,6 +11,7 @@ from app.errors import Unavailable
 from app.jobs.queue import JobQueue
 from app.registry.registry import Registry
 from app.web.access import Access
+from app.web.following import Following
 from app.web.metrics import Metrics
 
 
@@ -50,6 +51,7 @@ class Held:
 class Services:
     registry: Registry
     jobs: JobQueue
+    following: Following
     metrics: Metrics
     limits: Limits
     held: Held

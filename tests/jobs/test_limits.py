@@ -4,13 +4,12 @@ import contextlib
 import json
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from service import NOTEBOOK, Service
+from service import NOTEBOOK, Service, wait_for
 from tables import MEDIA_TYPES
 
 from app.jobs.attempts import MOST
@@ -68,8 +67,7 @@ def test_a_job_under_which_the_trainer_dies_every_time_fails_and_the_next_succee
     try:
         job_id = service.submit(**NOTEBOOK, solver=ENDLESS)
         for attempt in range(1, MOST + 1):
-            while noted(service) != (job_id, attempt):
-                time.sleep(0.005)
+            wait_for(lambda attempt=attempt: noted(service) == (job_id, attempt))  # type: ignore[misc]
             (trainer,) = service.trainers()
             os.kill(trainer, signal.SIGKILL)
         job = service.end_of(job_id)
@@ -99,8 +97,7 @@ def test_jobs_that_ended_long_ago_are_forgotten_with_their_keys_and_their_versio
         service.stop()
         service.start()  # and look after what is old
 
-        while service.client.get(f"/jobs/{first.json()['id']}").status_code != 404:
-            time.sleep(0.02)
+        wait_for(lambda: service.client.get(f"/jobs/{first.json()['id']}").status_code == 404)
         assert [service.job(job)["status"] for job in others] == ["succeeded", "succeeded"]
         assert service.job(running)["status"] in ("queued", "running")  # it has not ended, so it is not old
         assert service.client.get("/models/crop-yield").json()["versions"] == [1, 2, 3, 4]

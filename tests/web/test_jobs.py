@@ -8,7 +8,7 @@ from contextlib import closing
 from urllib.parse import urlsplit
 
 import pytest
-from service import INPUTS, NOTEBOOK, Service
+from service import INPUTS, NOTEBOOK, Service, wait_for
 
 BODY = json.dumps({**NOTEBOOK, "promote": "never"}).encode()
 KEY = {"content-type": "application/json", "idempotency-key": "harvest"}
@@ -55,9 +55,8 @@ def test_a_key_is_free_again_once_its_request_has_broken_off(own: Service) -> No
     headers = {**KEY, "idempotency-key": "broken-off"}
     with closing(arriving(own, headers, BODY)):
         assert own.client.post("/train", content=BODY, headers=headers).status_code == 409
-    while (answer := own.client.post("/train", content=BODY, headers=headers)).status_code == 409:
-        pass  # the service has yet to notice
-    assert answer.status_code == 202
+    # The service has yet to notice.
+    wait_for(lambda: own.client.post("/train", content=BODY, headers=headers).status_code == 202)
 
 
 def test_cancelling_again_changes_nothing(own: Service) -> None:
