@@ -33,12 +33,12 @@ class Sparing(logging.Filter):
 
     def __init__(self) -> None:
         super().__init__()
-        self._told: dict[tuple[str, int, type[BaseException] | None], float] = {}
+        self._told: dict[tuple[str, str, int, type[BaseException] | None], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         kind, error, _ = record.exc_info or (None, None, None)
         now = time.monotonic()
-        place = (record.pathname, record.lineno, kind)
+        place = (record.name, record.pathname, record.lineno, kind)
         if now - self._told.get(place, -TELL_SECONDS) < TELL_SECONDS:
             return False
         self._told[place] = now
