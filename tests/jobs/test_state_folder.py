@@ -67,7 +67,7 @@ def test_a_lock_is_free_only_while_nobody_holds_it_and_only_where_there_is_one(t
     holding = (
         "import fcntl, sys; file = open(sys.argv[1]); fcntl.flock(file, fcntl.LOCK_EX); print(flush=True); input()"
     )
-    command = [sys.executable, "-c", holding, path]
+    command = [sys.executable, "-c", holding, str(path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdout
         other.stdout.readline()
