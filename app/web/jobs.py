@@ -55,7 +55,10 @@ def get_job(request: Request, job: JobId) -> Response:
     name="cancelJob",
     summary="Cancel a job",
     dependencies=[needs(Right.TRAIN)],
-    description="A running gradient descent stops within a second. Cancelling a cancelled job changes nothing.",
+    description=(
+        "A running gradient descent stops within a second, an exact solution after the fit under way. "
+        "Cancelling a cancelled job changes nothing."
+    ),
     response_model=JobView,
     responses=problems(404, 409),
 )
@@ -75,7 +78,10 @@ async def _followed(request: Request, job: JobId) -> AsyncIterator[Job]:
     "/jobs/{job}/events",
     name="followJob",
     summary="Follow a job as server-sent events",
-    description="An event `job` with the whole job whenever it changed. The stream ends with the job.",
+    description=(
+        "An event `job` with the whole job whenever it changed. The stream ends with the job, or once the API key is taken "
+        "back. Of more than a thousand who follow jobs at a time, some are refused (503)."
+    ),
     response_class=EventSourceResponse,
     responses=problems(404),
 )
