@@ -114,8 +114,8 @@ class Spool:
         Raises SpoolFull where all uploads are now more than may be: others may have been written at the same time.
         """
         file.flush()
-        self.check_room()
         os.fsync(file.fileno())
+        self.check_room()
         folder = os.open(self._folder, os.O_RDONLY)
         try:
             os.fsync(folder)

@@ -79,8 +79,8 @@ async def _followed(request: Request, job: JobId) -> AsyncIterator[Job]:
     name="followJob",
     summary="Follow a job as server-sent events",
     description=(
-        "An event `job` with the whole job whenever it changed. The stream ends with the job, or once the API key is taken "
-        "back. Of more than a thousand who follow jobs at a time, some are refused (503)."
+        "An event `job` with the whole job whenever it changed. The stream ends with the job, or once the API key is "
+        "taken back. Of more than a thousand who follow jobs at a time, some are refused (503)."
     ),
     response_class=EventSourceResponse,
     responses=problems(404),

@@ -144,3 +144,23 @@ def test_a_damaged_database_is_named_and_the_service_predicts(tmp_path: Path) ->
         service.predict([75, 63, 44])
     finally:
         service.stop()
+
+
+def test_a_database_that_breaks_under_a_running_service_does_not_fill_the_log(tmp_path: Path) -> None:
+    service = Service(tmp_path).start()
+    try:
+        service.train(**NOTEBOOK)
+        with closing(sqlite3.connect(service.state / "jobs.sqlite")) as database, database:
+            for name in ("workflow_status", "queues"):
+                database.execute(f"ALTER TABLE {name} RENAME TO {name}_away")
+        before = len(lines_of(service.log))
+        began = time.monotonic()
+        while time.monotonic() - began < 4:  # the trainer looks ten times meanwhile
+            assert service.client.get("/jobs").status_code == 503
+        told = [line for line in lines_of(service.log)[before:] if line["logger"] != "app.requests"]
+        assert any(line["logger"] == "dbos" for line in told)
+        assert len(told) < 12  # one of each kind, and of a kind two where ten seconds passed
+        assert "SELECT" not in service.log.read_text()
+        assert "[parameters" not in service.log.read_text()
+    finally:
+        service.stop()
