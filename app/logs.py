@@ -3,8 +3,11 @@
 import json
 import logging
 import logging.config
+import re
 import sys
 import threading
+import time
+import traceback
 from contextvars import ContextVar
 from importlib.resources import files
 from types import TracebackType
@@ -14,7 +17,36 @@ from pythonjsonlogger.json import JsonFormatter
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 job_id: ContextVar[str | None] = ContextVar("job_id", default=None)
 
+TELL_SECONDS = 10.0  # between two lines of one kind, of those that tell what the database said
+
+# How SQLAlchemy ends its messages: with the statement, all that was to be stored by it, and a link.
+_STATEMENT = re.compile(r"\s*(\[SQL: |\(Background on this error).*", re.DOTALL)
+
 _log = logging.getLogger(__name__)
+
+
+class Sparing(logging.Filter):
+    """Of lines that come from one place of the code for one kind of error, one in so many seconds, without statements.
+
+    A database that is out of reach would otherwise fill the log, with every request and every look at the queue.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._told: dict[tuple[str, str, int, type[BaseException] | None], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        kind, error, _ = record.exc_info or (None, None, None)
+        now = time.monotonic()
+        place = (record.name, record.pathname, record.lineno, kind)
+        if now - self._told.get(place, -TELL_SECONDS) < TELL_SECONDS:
+            return False
+        self._told[place] = now
+        record.msg, record.args = _STATEMENT.sub("", record.getMessage()), ()
+        if error is not None and _STATEMENT.search("".join(traceback.format_exception(error))):
+            record.reason = _STATEMENT.sub("", str(error))
+            record.exc_info = None
+        return True
 
 
 class JsonLines(JsonFormatter):

@@ -29,6 +29,7 @@ from app.settings import Settings
 from app.startup import prepared
 from app.web import docs, errors, health, jobs, models, predict, train
 from app.web.access import Access
+from app.web.following import Following
 from app.web.methods import HeadAsGet
 from app.web.metrics import Metrics
 from app.web.middleware import RequestContext
@@ -122,16 +123,19 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
 
 
 def _services(settings: Settings, access: Access, stopping: asyncio.Event) -> Services:
+    queue = JobQueue(
+        settings.job_database_url,
+        Spool(settings.spool, settings.max_spool_bytes),
+        max_queued=settings.max_queued_jobs,
+        lock=settings.queue_lock,
+    )
     return Services(
         registry=Registry(settings.models),
-        jobs=JobQueue(
-            settings.job_database_url,
-            Spool(settings.spool, settings.max_spool_bytes),
-            max_queued=settings.max_queued_jobs,
-        ),
+        jobs=queue,
+        following=Following(queue, stopping),
         # Half holds a body of the longest and its answer, as the limits are unless others are set.
         scratch=Scratch(settings.scratch, settings.max_spool_bytes // 2),
-        metrics=Metrics(settings.state, Traffic(settings.traffic)),
+        metrics=Metrics(settings.state, Traffic(settings.traffic), settings.trainer_seen),
         limits=Limits(
             json_bytes=settings.max_json_bytes,
             upload_bytes=settings.max_upload_bytes,
@@ -152,8 +156,7 @@ def _services(settings: Settings, access: Access, stopping: asyncio.Event) -> Se
 
 
 def _connect(queue: JobQueue) -> None:
-    # Where this fails, the first training tries again and says so.
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(Unavailable):  # the log says so, and the first training tries again
         queue.connect()
     # All that was imported stays: the garbage collector need not look through it again and again. And a batch of rows
     # makes thousands of objects, in no circles, for which it need not come each time.

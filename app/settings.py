@@ -2,8 +2,9 @@
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PostgresDsn, UrlConstraints, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -16,6 +17,7 @@ LEAST_TRAINER_MEMORY = 512 * MEBIBYTE
 PREFIX = "LINSERVE_"
 # What Kubernetes tells every pod beside a Service that is called linserve.
 KUBERNETES_OWN = re.compile("LINSERVE_(SERVICE_(HOST|PORT.*)|PORT(_.*)?)")
+EXECUTOR = "[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}"  # a part of file names
 PARENT = "LINSERVE_PARENT"  # no setting: tells an embedded trainer whose it is
 
 
@@ -24,7 +26,11 @@ class _Postgres(PostgresDsn):
 
 
 def _job_database(url: str) -> str:
-    if not url.startswith("sqlite:///"):
+    if url.startswith("sqlite:///"):
+        # Neither a database of one process alone, nor SQLite's own parameters.
+        if not re.fullmatch(r"sqlite:///(?!:memory:|file:)[^?]+", url):
+            raise ValueError("expected a file after sqlite:///, which the service and its trainers share")
+    else:
         try:
             _Postgres(url)
         except ValidationError:
@@ -61,7 +67,9 @@ class Settings(BaseSettings):
         "embedded", description="Whether the service starts the trainer itself, or `python -m app.trainer` runs apart."
     )
     executor: str = Field(
-        "local", description="Name of this trainer; of two with one name, the second waits for the first to end."
+        "local",
+        pattern=f"^{EXECUTOR}$",
+        description="Name of this trainer; of two with one name, the second waits for the first to end.",
     )
     trainer_threads: int = Field(0, ge=0, description="Threads a training uses; 0: as many as there are cores.")
     trainer_memory: Annotated[int, AfterValidator(_enough)] | None = Field(
@@ -121,12 +129,24 @@ class Settings(BaseSettings):
         return self.state / "traffic"
 
     @property
+    def trainer_seen(self) -> Path:
+        return self.state / "trainer.seen"
+
+    @property
+    def queue_lock(self) -> Path:
+        return self.state / "queue.lock"
+
+    @property
     def attempt(self) -> Path:
         return self.state / f"attempt.{self.executor}"
 
     @property
     def trainer_lock(self) -> Path:
-        return self.state / f"trainer.{self.executor}.lock"
+        return self.lock_of(self.executor)
+
+    def lock_of(self, executor: str) -> Path:
+        """What the trainer of this name holds for as long as it lives."""
+        return self.state / f"trainer.{executor}.lock"
 
 
 def load() -> Settings:
@@ -135,7 +155,9 @@ def load() -> Settings:
     Raises ValueError, in a sentence for the operator, for a value that does not fit or a variable that is none of ours.
     """
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
-    given = (name for name in os.environ if name.startswith(PREFIX) and not KUBERNETES_OWN.fullmatch(name))
+    given = [name for name in os.environ if name.upper().startswith(PREFIX) and not KUBERNETES_OWN.fullmatch(name)]
+    if small := sorted(name for name in given if name != name.upper()):
+        raise ValueError(f"{', '.join(small)}: names of settings are written in capitals.")
     unknown = sorted(name for name in given if name not in known and name != PARENT)
     if unknown:
         raise ValueError(
@@ -147,5 +169,8 @@ def load() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        faults = (f"{PREFIX}{str(fault['loc'][0]).upper()}: {fault['msg']}." for fault in error.errors())
-        raise ValueError(" ".join(faults)) from None
+        raise ValueError(" ".join(_sentence(fault) for fault in error.errors())) from None
+
+
+def _sentence(fault: Mapping[str, Any]) -> str:
+    return f"{PREFIX}{str(fault['loc'][0]).upper()}: {str(fault['msg']).removeprefix('Value error, ')}."

@@ -10,9 +10,10 @@ def prepared() -> tuple[Settings, Access]:
     Raises ValueError, in a sentence for the operator that names the variable.
     """
     settings = load()
-    for name, folder in (("MODELS", settings.models), ("STATE", settings.state)):
+    # What others upload is nobody else's business; models are for whoever may read the folder above them.
+    for name, folder, mode in (("MODELS", settings.models, 0o777), ("STATE", settings.state, 0o700)):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=mode, parents=True, exist_ok=True)
         except OSError as error:
             raise ValueError(f"{PREFIX}{name}: {folder} is no folder and cannot be made: {error.strerror}.") from None
     try:

@@ -15,6 +15,8 @@ from pathlib import Path
 from types import FrameType
 
 from app import logs
+from app.errors import Unavailable
+from app.jobs.locks import is_at
 from app.jobs.memory import limit_memory
 from app.settings import PARENT, load
 
@@ -56,17 +58,22 @@ def main() -> None:
     signal.signal(signal.SIGTERM, stop_soon)
     signal.signal(signal.SIGINT, stop_soon)
     workshop = Workshop(Registry(settings.models), Spool(settings.spool), settings.checkpoints, threads)
-    serve(
-        settings.job_database_url,
-        settings.executor,
-        workshop,
-        traffic=Traffic(settings.traffic),
-        capabilities=settings.capabilities,
-        attempts=Attempts(settings.attempt, os.environ.get(PARENT)),
-        max_job_seconds=settings.max_job_seconds,
-        max_kept_jobs=settings.max_kept_jobs,
-        stop=stop,
-    )
+    try:
+        serve(
+            settings.job_database_url,
+            settings.executor,
+            workshop,
+            traffic=Traffic(settings.traffic),
+            capabilities=settings.capabilities,
+            seen=settings.trainer_seen,
+            lock_of=settings.lock_of,
+            attempts=Attempts(settings.attempt, os.environ.get(PARENT)),
+            max_job_seconds=settings.max_job_seconds,
+            max_kept_jobs=settings.max_kept_jobs,
+            stop=stop,
+        )
+    except Unavailable:  # the log says so; whoever started this process starts another
+        os._exit(1)
     os._exit(0)  # without waiting for the threads of a job under way
 
 
@@ -83,13 +90,16 @@ def _step_back() -> None:
 
 def _wait_for_turn(lock: Path) -> None:
     """Return once no other trainer of this name works in the state folder, neither a service's own nor one apart."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)  # held for as long as this process lives
+    lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)  # held for as long as this process lives
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         _log.warning("another trainer works here", extra={"lock": str(lock)})
         fcntl.flock(descriptor, fcntl.LOCK_EX)
+    if not is_at(descriptor, lock):  # its folder was removed meanwhile
+        os.close(descriptor)
+        _wait_for_turn(lock)
 
 
 def _die_with_parent(parent: int) -> None:

@@ -104,16 +104,17 @@ def test_a_descent_goes_on_after_its_trainer_is_killed_and_nobody_notices(four: 
 def test_a_descent_goes_on_after_every_web_worker_is_killed_in_turn(four: Service) -> None:
     before = four.web_workers()
 
+    def answers() -> bool:
+        try:
+            return four.client.get("/health/ready").status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False  # that connection was the killed worker's; the next is another's
+
     def kill_workers() -> None:
         # One of them runs the trainer, which dies with it; another worker takes over.
         for worker in before:
             os.kill(worker, signal.SIGKILL)
-            answered = False
-            while not answered:
-                try:
-                    answered = four.client.get("/health/ready").status_code == httpx.codes.OK
-                except httpx.TransportError:
-                    continue  # that connection was the killed worker's; the next is another's
+            wait_for(answers)
 
     interrupted(four, kill_workers)
 

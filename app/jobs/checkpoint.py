@@ -39,7 +39,7 @@ class Checkpoint:
         self._saved = time.monotonic()
         temporary = self._path.with_suffix(".tmp")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with temporary.open("wb") as file:
                 reach("checkpoint_opened")
                 file.write(content)

@@ -1,8 +1,14 @@
 """Where jobs are recorded: a SQLite file in the state folder, or Postgres."""
 
+import os
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dbos import WorkflowStatus
 
 QUEUE = "training"
 WORKFLOW = "train"
@@ -11,6 +17,10 @@ APPLICATION_VERSION = "1"  # of the recorded requests; jobs recorded under anoth
 # A job that takes the trainer down with it every time is given up after so many. Restarts of the service count too,
 # which a descent of days may see many of.
 MAX_RECOVERIES = 100
+# What is asked of a request that is not trained now: kept beside it, since all of it may be megabytes of names.
+SUMMARY = ("model", "upload", "fingerprint")
+
+_SQLITE = "sqlite:///"
 
 
 def reason(error: Exception) -> str:
@@ -18,14 +28,36 @@ def reason(error: Exception) -> str:
     return str(getattr(error, "orig", None) or error)
 
 
+def shown(url: str) -> str:
+    """The database's URL for the log, without its password."""
+    from sqlalchemy import make_url  # comes with DBOS, as slowly
+
+    return make_url(url).render_as_string()
+
+
+def file_of(url: str) -> Path | None:
+    """The file that the database is, where it is one."""
+    return Path(url.removeprefix(_SQLITE)) if url.startswith(_SQLITE) else None
+
+
 def prepare(url: str) -> None:
     """Create the database, or bring an older one up to date. Safe to call from any number of processes at once."""
     from dbos import DBOS  # 0.4 s, which the names above shall not cost
 
-    if url.startswith("sqlite:///"):
-        path = Path(url.removeprefix("sqlite:///"))
-        path.parent.mkdir(parents=True, exist_ok=True)
+    if path := file_of(url):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # The files that SQLite puts beside it are as private.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         with closing(sqlite3.connect(path, timeout=30)) as connection:
             # Readers then never wait for the writer. It stays with the file.
             connection.execute("PRAGMA journal_mode=WAL")
     DBOS.migrate(url)
+
+
+def summary(job: "WorkflowStatus", list_workflows: "Callable[..., list[WorkflowStatus]]") -> dict[str, str]:
+    """The named parts of the job's request."""
+    if job.attributes:
+        return job.attributes
+    (whole,) = list_workflows(workflow_ids=[job.workflow_id], load_output=False)  # recorded before they were kept
+    assert whole.input is not None
+    return {name: whole.input["args"][0][name] for name in SUMMARY}

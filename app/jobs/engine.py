@@ -1,16 +1,21 @@
 """The trainer's side of the queue: takes jobs, one at a time, runs them, records how they end."""
 
+import contextlib
 import functools
 import logging
+import sqlite3
 import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 from dbos import DBOS, DBOSPortableJSONSerializer
 from dbos import error as dbos_errors
+from sqlalchemy.exc import SQLAlchemyError
 
-from app.errors import LinserveError
+from app.errors import LinserveError, Unavailable
 from app.jobs.attempts import Attempts
 from app.jobs.capabilities import write_capabilities
 from app.jobs.database import (
@@ -19,10 +24,14 @@ from app.jobs.database import (
     PROGRESS,
     QUEUE,
     WORKFLOW,
+    file_of,
     prepare,
     reason,
+    shown,
+    summary,
 )
 from app.jobs.job import Failure, Progress
+from app.jobs.locks import identity, locked_if_free
 from app.jobs.memory import within_memory
 from app.jobs.spare_cores import Traffic, sparing_cores
 from app.jobs.tracker import JobCancelled, Tracker
@@ -33,8 +42,10 @@ from app.logs import job_id
 # A job waits half of this on average; the trainer idles at 1.5 % of a core.
 POLL_SECONDS = 0.4
 SETTLED_SECONDS = 1.0  # after which a cancelling stands
+WATCH_SECONDS = 2.0
 TIDY_SECONDS = 60.0
 PRUNED_AT_ONCE = 500
+UNFINISHED = ["ENQUEUED", "PENDING"]
 ENDED = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
 
 _log = logging.getLogger(__name__)
@@ -53,6 +64,8 @@ def serve(
     *,
     traffic: Traffic,
     capabilities: Path,
+    seen: Path,
+    lock_of: Callable[[str], Path],
     attempts: Attempts,
     max_job_seconds: float,
     max_kept_jobs: int,
@@ -63,33 +76,68 @@ def serve(
     A job may take so many seconds (0: as long as it likes). Of those that ended, the newest so many are kept.
 
     `executor` names this trainer; of two alive at once no two may have the same name. Whether it has CUDA is written
-    to the file `capabilities`, so that a job that wants it can be refused at once.
+    to the file `capabilities`, so that a job that wants it can be refused at once. The file `seen` is touched for as
+    long as this goes on. `lock_of` names the file that the trainer of a name holds while it lives.
+
+    Raises Unavailable, and says so in the log, where the database cannot be reached at the start; and where it, or the
+    lock of this trainer, is removed: what is still written there is read by nobody.
     """
-    prepare(database_url)
-    DBOS(
-        config={
-            "name": "linserve",
-            "system_database_url": database_url,
-            "executor_id": executor,
-            "application_version": APPLICATION_VERSION,
-            "serializer": DBOSPortableJSONSerializer(),
-            "log_level": "WARNING",
-            "max_executor_threads": 4,
-            "notification_listener_polling_interval_sec": 3600.0,  # nothing here waits for a notification
-        }
-    )
-    logging.getLogger("dbos").addFilter(_is_news)
-    _register(workshop, traffic, attempts, max_job_seconds)
-    DBOS.launch()
-    DBOS.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=POLL_SECONDS, on_conflict="always_update")
+    with _reaching(database_url):
+        prepare(database_url)
+        watched = {path: identity(path) for path in (lock_of(executor), file_of(database_url)) if path}
+        DBOS(
+            config={
+                "name": "linserve",
+                "system_database_url": database_url,
+                "executor_id": executor,
+                "application_version": APPLICATION_VERSION,
+                "serializer": DBOSPortableJSONSerializer(),
+                "log_level": "WARNING",
+                "max_executor_threads": 4,
+                "notification_listener_polling_interval_sec": 3600.0,  # nothing here waits for a notification
+            }
+        )
+        logging.getLogger("dbos").addFilter(_is_news)
+        _register(workshop, traffic, attempts, max_job_seconds)
+        DBOS.launch()
+        DBOS.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=POLL_SECONDS, on_conflict="always_update")
+        _tell_of_other_versions()
     write_capabilities(capabilities)
     _log.info("trainer ready")
+    tidied = -TIDY_SECONDS
     while True:
-        _tidy_up(workshop, max_kept_jobs)
-        if stop.wait(TIDY_SECONDS):
+        for path, file in watched.items():
+            if identity(path) != file:
+                _log.error("state folder replaced", extra={"file": str(path)})
+                raise Unavailable("The state folder was removed.")
+        _touch(seen)
+        if time.monotonic() - tidied >= TIDY_SECONDS:
+            tidied = time.monotonic()
+            _tidy_up(workshop, max_kept_jobs, executor, lock_of)
+        if stop.wait(WATCH_SECONDS):
             break
     # Nothing else is wound up: what a kill -9 may not lose, a stop need not save.
     attempts.end()
+
+
+@contextlib.contextmanager
+def _reaching(url: str) -> Iterator[None]:
+    try:
+        yield
+    except (SQLAlchemyError, sqlite3.Error, OSError, dbos_errors.DBOSException) as error:
+        _log.critical("job database out of reach", extra={"database": shown(url), "reason": reason(error)})
+        raise Unavailable("The job database cannot be reached.") from error
+
+
+def _touch(path: Path) -> None:
+    with contextlib.suppress(OSError):  # a full disk, or no folder: that is noticed elsewhere
+        path.touch(mode=0o600)
+
+
+def _tell_of_other_versions() -> None:
+    waiting = DBOS.list_workflows(name=WORKFLOW, status=UNFINISHED, load_input=False, load_output=False)
+    if count := sum(job.app_version != APPLICATION_VERSION for job in waiting):
+        _log.warning("jobs of another version wait", extra={"jobs": count})
 
 
 def _register(workshop: Workshop, traffic: Traffic, attempts: Attempts, seconds: float) -> None:
@@ -190,14 +238,28 @@ def _is_cancelled(job: str) -> bool:
     return status is None or status.status == "CANCELLED"  # and pruned since
 
 
-def _tidy_up(workshop: Workshop, kept_jobs: int) -> None:
+def _tidy_up(workshop: Workshop, kept_jobs: int, executor: str, lock_of: Callable[[str], Path]) -> None:
     try:
+        _take_over(executor, lock_of)
         _prune(kept_jobs)
         if not workshop.spool.is_empty() or any(workshop.checkpoints.glob("*")):
             _sweep(workshop)
         workshop.registry.sweep()
     except Exception as error:  # the database is out of reach, or a disk full; that passes
         _log.warning("not tidied up", extra={"reason": reason(error)})
+
+
+def _take_over(executor: str, lock_of: Callable[[str], Path]) -> None:
+    """Queue again what trainers of other names were at when they ended, and did not come back to.
+
+    Whoever holds a trainer's lock knows that it is not alive, and keeps it from starting: no job has two trainers.
+    """
+    running = DBOS.list_workflows(name=WORKFLOW, status="PENDING", load_input=False, load_output=False)
+    for other in {job.executor_id for job in running} - {executor, None}:
+        with locked_if_free(lock_of(str(other))) as free:
+            # A job that is cancelled or finished meanwhile is left alone; DBOS's public `resume_workflow` would not.
+            if free and (taken := DBOS._recover_pending_workflows([str(other)])):  # noqa: SLF001
+                _log.warning("jobs taken over", extra={"trainer": other, "jobs": [job.workflow_id for job in taken]})
 
 
 def _prune(most: int) -> None:
@@ -216,9 +278,9 @@ def _prune(most: int) -> None:
 
 def _sweep(workshop: Workshop) -> None:
     """Remove what jobs and requests left behind when they were killed."""
-    jobs = DBOS.list_workflows(name=WORKFLOW, load_output=False)
-    unfinished = {job.workflow_id for job in jobs if job.status in ("ENQUEUED", "PENDING")}
-    uploads = {job.workflow_id: str(job.input["args"][0]["upload"]) for job in jobs if job.input}
+    jobs = DBOS.list_workflows(name=WORKFLOW, load_input=False, load_output=False)
+    unfinished = {job.workflow_id for job in jobs if job.status in UNFINISHED}
+    uploads = {job.workflow_id: summary(job, DBOS.list_workflows)["upload"] for job in jobs}
     wanted = {upload for job, upload in uploads.items() if job in unfinished}
     workshop.spool.sweep(wanted, ended=set(uploads.values()) - wanted)
     for checkpoint in workshop.checkpoints.glob("*"):

@@ -2,22 +2,36 @@
 
 import base64
 import contextlib
+import errno
 import json
 import logging
 import re
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from app.errors import Conflict, InvalidInput, JobNotFound, KeyReused, QueueFull, Unavailable
 from app.failpoints import reach
-from app.jobs.database import APPLICATION_VERSION, PROGRESS, QUEUE, WORKFLOW, prepare, reason
+from app.jobs.database import (
+    APPLICATION_VERSION,
+    PROGRESS,
+    QUEUE,
+    SUMMARY,
+    WORKFLOW,
+    file_of,
+    prepare,
+    reason,
+    shown,
+    summary,
+)
 from app.jobs.job import Failure, Job, Progress, Status
+from app.jobs.locks import identity, locked
 from app.jobs.spool import Spool
 from app.jobs.training_request import TrainingRequest
 
@@ -52,20 +66,32 @@ class Page:
 class JobQueue:
     """Jobs as durable records. Its methods wait for the database: call them off the event loop."""
 
-    def __init__(self, database_url: str, spool: Spool, *, max_queued: int) -> None:
+    def __init__(self, database_url: str, spool: Spool, *, max_queued: int, lock: Path) -> None:
+        """All workers of a service share the file `lock`, so that together they let in no more jobs than may wait."""
         self.spool = spool
         self._url = database_url
         self._max_queued = max_queued
+        self._lock = lock
         self._client: DBOSClient | None = None
+        self._file: tuple[int, int] | None = None  # that the client is connected to, of a database that is one
         self._connecting = threading.Lock()
 
     def connect(self) -> "DBOSClient":
-        """The DBOS client, made when first asked for: DBOS takes 0.4 s to import, more than all the rest."""
-        with self._connecting:
+        """The DBOS client, made when first asked for: DBOS takes 0.4 s to import, more than all the rest.
+
+        Raises Unavailable, and says so in the log.
+        """
+        with self._connecting, self._reaching():
+            if self._client is not None and self._present_file() != self._file:
+                # What is written to a removed file is gone with the process.
+                _log.error("job database replaced", extra={"database": shown(self._url)})
+                self._client.destroy()
+                self._client = None
             if self._client is None:
                 from dbos import DBOSClient, DBOSPortableJSONSerializer
 
                 prepare(self._url)
+                self._file = self._present_file()
                 self._client = DBOSClient(
                     system_database_url=self._url,
                     serializer=DBOSPortableJSONSerializer(),
@@ -80,30 +106,33 @@ class JobQueue:
                 self._client.destroy()
                 self._client = None
 
-    def check_room(self) -> None:
-        """Raises QueueFull where as many jobs wait as may."""
-        with _reaching():
+    def _present_file(self) -> tuple[int, int] | None:
+        path = file_of(self._url)
+        return identity(path) if path else None
+
+    def check_room(self, job_id: str) -> None:
+        """Raises QueueFull where as many jobs wait as may, unless this one is recorded already."""
+        with self._reaching():
             waiting = self.connect().list_queued_workflows(
                 queue_name=QUEUE, status="ENQUEUED", limit=self._max_queued + 1, load_input=False
             )
-        if len(waiting) >= self._max_queued:
+        if len(waiting) >= self._max_queued and self._find(job_id) is None:
             raise QueueFull(f"{self._max_queued} training jobs are waiting already.")
 
     def counts(self) -> dict[str, int]:
         """How many jobs are queued, and how many are running. Raises Unavailable."""
         unfinished = [name for name, meaning in _STATUS.items() if not meaning.ended]
-        with _reaching():
+        with self._reaching():
             found = self.connect().list_workflows(name=WORKFLOW, status=unfinished, load_input=False, load_output=False)
         statuses = [_STATUS[one.status] for one in found]
         return {status: statuses.count(status) for status in Status if not status.ended}
 
     def repeated(self, job_id: str, fingerprint: str) -> Job | None:
         """The job recorded under this id before, if one was. Raises KeyReused where it is another request's."""
-        try:
-            status = self._status(job_id)
-        except JobNotFound:
+        status = self._find(job_id)
+        if status is None:
             return None
-        if _request(status).fingerprint != fingerprint:
+        if self._summary(status)["fingerprint"] != fingerprint:
             raise KeyReused("This Idempotency-Key was used before, for another request.")
         return self._job(status)
 
@@ -111,39 +140,59 @@ class JobQueue:
         """Record a job. When this returns, the job outlives any crash.
 
         A job of that id that exists already is returned as it is, and this request's rows are removed; KeyReused
-        where it was asked for something else.
+        where it was asked for something else. QueueFull, and the rows are removed, where too many came meanwhile.
         """
-        from dbos import WorkflowSerializationFormat  # as in `connect`
-
-        with _reaching():
-            self.connect().enqueue(
-                {
-                    "workflow_name": WORKFLOW,
-                    "queue_name": QUEUE,
-                    "workflow_id": job_id,
-                    "app_version": APPLICATION_VERSION,
-                    "serialization_type": WorkflowSerializationFormat.PORTABLE,
-                },
-                request.to_json(),
-            )
+        try:
+            with self._reaching():
+                self._lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                with locked(self._lock):
+                    self.check_room(job_id)
+                    self._record(request, job_id)
+        except QueueFull:
+            self.spool.remove(request.upload)
+            raise
         reach("recorded")
         # From here on the rows are the job's. Where its record is another's, they are nobody's.
         status = self._status(job_id)
-        if _request(status).upload == request.upload:
+        if self._summary(status)["upload"] == request.upload:
             return self._job(status)
         self.spool.remove(request.upload)
         found = self.repeated(job_id, request.fingerprint)
         assert found is not None
         return found
 
+    def _record(self, request: TrainingRequest, job_id: str) -> None:
+        from dbos import WorkflowSerializationFormat  # as in `connect`
+
+        client, file = self.connect(), self._file
+        client.enqueue(
+            {
+                "workflow_name": WORKFLOW,
+                "queue_name": QUEUE,
+                "workflow_id": job_id,
+                "app_version": APPLICATION_VERSION,
+                "serialization_type": WorkflowSerializationFormat.PORTABLE,
+                "attributes": {name: getattr(request, name) for name in SUMMARY},
+            },
+            request.to_json(),
+        )
+        if self._present_file() != file:
+            raise FileNotFoundError(errno.ENOENT, "The job database was removed just now")
+
     def get(self, job_id: str) -> Job:
         """Raises JobNotFound."""
         return self._job(self._status(job_id))
 
+    def found(self, job_ids: Sequence[str]) -> dict[str, Job]:
+        """Those of the jobs that there are, by their ids."""
+        with self._reaching():
+            found = self.connect().list_workflows(workflow_ids=[*job_ids], name=WORKFLOW, load_input=False)
+        return {one.workflow_id: self._job(one) for one in found}
+
     def list(self, *, status: Status | None = None, limit: int = PAGE, token: str | None = None) -> Page:
         """Newest first, without progress and loss curves. Raises InvalidInput for a token that is none of ours."""
         offset, end = _position(token)
-        with _reaching():
+        with self._reaching():
             found = self.connect().list_workflows(
                 name=WORKFLOW,
                 status=[name for name, meaning in _STATUS.items() if meaning == status] if status else None,
@@ -151,6 +200,7 @@ class JobQueue:
                 sort_desc=True,
                 limit=limit + 1,
                 offset=offset,
+                load_input=False,
             )
         following = _token(offset + limit, end) if len(found) > limit else None
         return Page([self._job(one, brief=True) for one in found[:limit]], following)
@@ -163,7 +213,7 @@ class JobQueue:
         job = self.get(job_id)
         if job.status in (Status.SUCCEEDED, Status.FAILED):
             raise Conflict(f"The job has {job.status} already.")
-        with _reaching():
+        with self._reaching():
             if job.status != Status.CANCELLED:
                 self.connect().cancel_workflow(job_id)
                 # The trainer records that it publishes only while the job is not cancelled, so one of the two is first.
@@ -172,21 +222,29 @@ class JobQueue:
                     raise Conflict("The job is publishing its version already.")
         status = self._status(job_id)
         if job.status == Status.QUEUED:
-            self.spool.remove(_request(status).upload)  # a running one's are removed by the trainer
+            self.spool.remove(self._summary(status)["upload"])  # a running one's are removed by the trainer
         return self._job(status)
 
     def _status(self, job_id: str) -> "WorkflowStatus":
-        found = []
-        if re.fullmatch(JOB_ID, job_id):
-            with _reaching():
-                found = self.connect().list_workflows(workflow_ids=[job_id], name=WORKFLOW)
-        if not found:
+        found = self._find(job_id)
+        if found is None:
             raise JobNotFound("There is no such job.")
-        return found[0]
+        return found
+
+    def _find(self, job_id: str) -> "WorkflowStatus | None":
+        if not re.fullmatch(JOB_ID, job_id):
+            return None
+        with self._reaching():
+            found = self.connect().list_workflows(workflow_ids=[job_id], name=WORKFLOW, load_input=False)
+        return found[0] if found else None
+
+    def _summary(self, status: "WorkflowStatus") -> dict[str, str]:
+        with self._reaching():
+            return summary(status, self.connect().list_workflows)
 
     def _reported(self, job_id: str) -> dict[str, Any]:
         """What the trainer reported last: progress and loss curve."""
-        with _reaching():
+        with self._reaching():
             return self.connect().get_event(job_id, PROGRESS, timeout_seconds=0) or {}
 
     def _job(self, status: "WorkflowStatus", *, brief: bool = False) -> Job:
@@ -198,7 +256,7 @@ class JobQueue:
         return Job(
             id=status.workflow_id,
             status=meaning,
-            model=_request(status).model,
+            model=self._summary(status)["model"],
             version=error.version if error else result.get("version"),
             created_at=_time(status.created_at) or datetime.fromtimestamp(0, UTC),
             started_at=_time(status.dequeued_at),
@@ -210,22 +268,17 @@ class JobQueue:
             error=error,
         )
 
+    @contextlib.contextmanager
+    def _reaching(self) -> Iterator[None]:
+        """Turn what a missing, full or damaged database raises into an error of ours."""
+        from sqlalchemy.exc import SQLAlchemyError  # comes with DBOS, as slowly
 
-@contextlib.contextmanager
-def _reaching() -> Iterator[None]:
-    """Turn what a missing, full or damaged database raises into an error of ours."""
-    from sqlalchemy.exc import SQLAlchemyError  # comes with DBOS, as slowly
-
-    try:
-        yield
-    except (SQLAlchemyError, sqlite3.Error, OSError) as error:
-        _log.error("job database out of reach", extra={"reason": reason(error)})
-        raise Unavailable("The job database cannot be reached. Predictions go on; training has to wait.") from None
-
-
-def _request(status: "WorkflowStatus") -> TrainingRequest:
-    assert status.input is not None
-    return TrainingRequest.from_json(status.input["args"][0])
+        try:
+            yield
+        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
+            told = {"database": shown(self._url), "reason": reason(error)}
+            _log.error("job database out of reach", extra=told)
+            raise Unavailable("The job database cannot be reached. Predictions go on; training has to wait.") from None
 
 
 def _failure(status: "WorkflowStatus") -> Failure:

@@ -30,7 +30,7 @@ class Scratch:
 
         Raises SpoolFull where there is no room, here or whenever it is written to, OSError.
         """
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.check_room(announced)
         return ScratchFile(self._folder / uuid.uuid4().hex, self.check_room)
 
@@ -57,8 +57,8 @@ class ScratchFile(io.FileIO):
     """Its name is there for others to count it, and gone when it is closed or nothing refers to it."""
 
     def __init__(self, path: Path, check_room: Callable[[], None]) -> None:
-        super().__init__(path, "x+")
         self.path = path
+        super().__init__(path, "x+")
         self._check_room = check_room
         self._unchecked = 0
 

@@ -9,11 +9,15 @@ from collections.abc import AsyncIterator, Container, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from app.data.disk import CHECK_BYTES, has_room
+from app.data.disk import has_room
 from app.errors import Conflict, SpoolFull, not_stored
 from app.failpoints import reach
+from app.jobs.locks import is_at
 
+CHECK_BYTES = 1 << 20  # to write, after which the room is looked at again
 ORPHAN_SECONDS = 3600  # an upload this old that no job names was cut off by a crash
+
+_START = ".start"
 
 
 class Spool:
@@ -30,6 +34,10 @@ class Spool:
     def path(self, upload: str) -> Path:
         return self._folder / upload
 
+    def start(self, upload: str) -> str:
+        """The name of the weights to start from that came with the upload, if any did. They are removed with it."""
+        return upload + _START
+
     @contextlib.contextmanager
     def writing(self, upload: str) -> Iterator[BinaryIO]:
         """The upload's file, open for writing; `seal` it before the block is left. Left by an error, nothing stays.
@@ -37,7 +45,7 @@ class Spool:
         Raises SpoolFull where the disk is full, Unavailable where the folder cannot be written.
         """
         with _storing():
-            self._folder.mkdir(parents=True, exist_ok=True)
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self.path(upload).open("xb") as file, self.kept(upload):
                 yield file
 
@@ -81,22 +89,26 @@ class Spool:
         taken = Conflict("A request with this Idempotency-Key is being received; its answer will name the job.")
         with contextlib.ExitStack() as leaving:
             with _storing():
-                self._folder.mkdir(parents=True, exist_ok=True)
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 file = leaving.enter_context(path.open("a"))
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     raise taken from None
             # One that was removed between its opening and its locking locks nothing.
-            if not _is_at(file.fileno(), path):
+            if not is_at(file.fileno(), path):
                 raise taken
             leaving.callback(path.unlink, missing_ok=True)
             yield
 
     def seal(self, file: BinaryIO) -> None:
-        """Make what was written outlive a power cut. This waits for the disk."""
+        """Make what was written outlive a power cut. This waits for the disk.
+
+        Raises SpoolFull where all uploads are now more than may be: others may have been written at the same time.
+        """
         file.flush()
         os.fsync(file.fileno())
+        self.check_room()
         folder = os.open(self._folder, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -114,7 +126,8 @@ class Spool:
             raise
 
     def remove(self, upload: str) -> None:
-        self.path(upload).unlink(missing_ok=True)
+        for name in (upload, self.start(upload)):
+            self.path(name).unlink(missing_ok=True)
 
     def is_empty(self) -> bool:
         return not self._folder.is_dir() or next(self._folder.iterdir(), None) is None
@@ -126,7 +139,8 @@ class Spool:
         before = time.time() - ORPHAN_SECONDS
         for path in self._folder.iterdir():
             with contextlib.suppress(FileNotFoundError):
-                if path.name in ended or (path.name not in wanted and path.stat().st_mtime < before):
+                upload = path.name.removesuffix(_START)
+                if upload in ended or (upload not in wanted and path.stat().st_mtime < before):
                     path.unlink()
 
 
@@ -136,10 +150,3 @@ def _storing() -> Iterator[None]:
         yield
     except OSError as error:
         raise not_stored("The rows", error) from error
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False

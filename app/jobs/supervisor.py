@@ -9,6 +9,8 @@ import threading
 import time
 from pathlib import Path
 
+from app.jobs.locks import is_at
+
 WAIT_SECONDS = 0.5  # between two tries for the lock, and between two looks at the trainer
 STOP_SECONDS = 5.0
 HEALTHY_SECONDS = 10.0  # a trainer that lived so long is started again at once
@@ -39,7 +41,7 @@ class Supervisor:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                self._lock.parent.mkdir(parents=True, exist_ok=True)
+                self._lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 with self._lock.open("a") as file:
                     self._keep_running(file.fileno())
             except OSError as error:  # the folder cannot be written; that may pass
@@ -47,11 +49,12 @@ class Supervisor:
                 self._stop.wait(MOST_PAUSE_SECONDS)
 
     def _keep_running(self, lock: int) -> None:
+        """Until the service stops, or the lock's file is removed: another worker may then hold one of the same name."""
         while not self._acquire(lock):
-            if self._stop.wait(WAIT_SECONDS):
+            if self._stop.wait(WAIT_SECONDS) or not is_at(lock, self._lock):
                 return
         pause = 0.0
-        while not self._stop.wait(pause):
+        while not self._stop.wait(pause) and is_at(lock, self._lock):
             started = time.monotonic()
             try:
                 self._supervise(lock)
@@ -69,7 +72,7 @@ class Supervisor:
         return True
 
     def _supervise(self, lock: int) -> None:
-        """Start the trainer and stay with it until it ends or is to be stopped."""
+        """Start the trainer and stay with it until it ends or is to be stopped, or its lock is none any more."""
         # The kernel's death signal goes by the thread that started the child: this one, which lives as long as we do.
         trainer = subprocess.Popen(
             [sys.executable, "-m", "app.trainer"],
@@ -78,7 +81,7 @@ class Supervisor:
             env=os.environ | {"LINSERVE_PARENT": str(os.getpid())},
         )
         while trainer.poll() is None:
-            if self._stop.wait(WAIT_SECONDS):
+            if self._stop.wait(WAIT_SECONDS) or not is_at(lock, self._lock):
                 trainer.terminate()
                 try:
                     trainer.wait(STOP_SECONDS)

@@ -16,6 +16,7 @@ from app.data.training_rows import TrainingRows
 from app.errors import InvalidInput, ModelFileInvalid, ModelNotFound, Unavailable
 from app.failpoints import reach
 from app.jobs.spool import Spool
+from app.jobs.start_weights import put_back
 from app.jobs.tracker import Tracker
 from app.jobs.training_request import TrainingRequest
 from app.registry.model_card import ModelCard
@@ -60,6 +61,7 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
     path = workshop.spool.path(request.upload)
     if not path.exists():
         raise Unavailable("The rows of this job are not in the state folder of the trainer that took it.")
+    request = put_back(request, workshop.spool)
     stored = TrainingRows(
         path,
         request.format,
@@ -171,7 +173,7 @@ def _solve(
         statistics = summarise(rows(), accumulator)
         tracker.advance("fitting")
     else:
-        folds = Folds(summarise_folds(rows(), request.folds, accumulator))
+        folds = Folds(summarise_folds(rows(), request.folds, accumulator), tracker.step)
         tracker.advance("fitting")
         statistics = folds.whole
         if request.choose_l2:

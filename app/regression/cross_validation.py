@@ -1,5 +1,6 @@
 """Cross-validation from the statistics of the folds: no second pass over the rows, and no row kept."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from itertools import accumulate
@@ -52,29 +53,38 @@ def relative_error(residual_sums: Array, total_sums: Array) -> float:
 
 
 class Folds:
-    """The statistics of the folds, row i being in fold i modulo their number."""
+    """The statistics of the folds, row i being in fold i modulo their number.
 
-    def __init__(self, folds: list[SufficientStatistics]) -> None:
+    `on_step` is called before each fit and each merge, which take long with many columns; it may end them by raising.
+    """
+
+    def __init__(self, folds: list[SufficientStatistics], on_step: Callable[[], None] = lambda: None) -> None:
         if len(folds) < 2:  # noqa: PLR2004 - one to train on, one to be kept
             raise InvalidInput("Cross-validation needs at least 2 rows.")
         self._folds = folds
+        self._on_step = on_step
 
     @cached_property
     def whole(self) -> SufficientStatistics:
-        return reduce(SufficientStatistics.merge, self._folds)
+        return reduce(self._merged, self._folds)
+
+    def _merged(self, a: SufficientStatistics, b: SufficientStatistics) -> SufficientStatistics:
+        self._on_step()
+        return a.merge(b)
 
     @cached_property
     def _others(self) -> list[SufficientStatistics]:
         """For each fold, the statistics of all others: what lies before it merged with what lies behind it."""
-        before: list[SufficientStatistics] = list(accumulate(self._folds[:-1], SufficientStatistics.merge))
-        behind: list[SufficientStatistics] = list(accumulate(self._folds[:0:-1], SufficientStatistics.merge))[::-1]
-        middle = [a.merge(b) for a, b in zip(before[:-1], behind[1:], strict=True)]
+        before: list[SufficientStatistics] = list(accumulate(self._folds[:-1], self._merged))
+        behind: list[SufficientStatistics] = list(accumulate(self._folds[:0:-1], self._merged))[::-1]
+        middle = [self._merged(a, b) for a, b in zip(before[:-1], behind[1:], strict=True)]
         return [behind[0], *middle, before[-1]]
 
     def validate(self, solver: Exact) -> CrossValidation:
         """Fit to all folds but one and predict that one, for each."""
         residual = np.zeros(self.whole.targets)
         for kept, others in zip(self._folds, self._others, strict=True):
+            self._on_step()
             fitted = fit(others, solver)
             residual += kept.residual_sums(fitted.weights, fitted.intercept)
         return CrossValidation(len(self._folds), residual, self.whole.total_sums(), self.whole.weight)

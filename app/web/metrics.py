@@ -41,8 +41,11 @@ class Metrics:
     costs as much as to answer it.
     """
 
-    def __init__(self, service: Path, traffic: Traffic) -> None:
-        """All workers of one service, known by its state folder, share their counters."""
+    def __init__(self, service: Path, traffic: Traffic, trainer_seen: Path) -> None:
+        """All workers of one service, known by its state folder, share their counters.
+
+        The trainer touches the file `trainer_seen` every few seconds.
+        """
         folder = _shared_memory(service)
         _remove_files_of_the_dead(folder)
         # prometheus_client decides at its import whether values live in files that the workers share.
@@ -51,6 +54,7 @@ class Metrics:
 
         self._folder = folder
         self._traffic = traffic
+        self._trainer_seen = trainer_seen
         self._collector = CollectorRegistry()
         multiprocess.MultiProcessCollector(self._collector, path=str(folder))  # type: ignore[no-untyped-call]
         own = CollectorRegistry()
@@ -101,7 +105,10 @@ class Metrics:
             series.pending, series.pending_seconds = 0, 0.0
 
     def text(self, jobs: Mapping[str, int] | None = None) -> bytes:
-        """All that is counted, and how many jobs there are of each status that has not ended, where that is known."""
+        """All that is counted, how many jobs there are of each status that has not ended, and when a trainer was seen.
+
+        What is not known is left out.
+        """
         from prometheus_client import CollectorRegistry, generate_latest
         from prometheus_client.core import GaugeMetricFamily
         from prometheus_client.registry import Collector
@@ -113,8 +120,20 @@ class Metrics:
                     family.add_metric([status], count)
                 return [family]
 
+        trainer_seen = self._trainer_seen
+
+        class Trainer(Collector):
+            def collect(self) -> list[GaugeMetricFamily]:
+                try:
+                    seen = trainer_seen.stat().st_mtime
+                except OSError:
+                    return []
+                described = "When a trainer last worked at its queue, in seconds since 1970."
+                return [GaugeMetricFamily("linserve_trainer_seen_timestamp_seconds", described, value=seen)]
+
         now = CollectorRegistry()
         now.register(Jobs())
+        now.register(Trainer())
         text: bytes = generate_latest(self._collector) + generate_latest(now)
         return text
 

@@ -14,6 +14,7 @@ from app.jobs.queue import JobQueue
 from app.jobs.scratch import Scratch
 from app.registry.registry import Registry
 from app.web.access import Access
+from app.web.following import Following
 from app.web.metrics import Metrics
 
 
@@ -71,6 +72,7 @@ class Held:
 class Services:
     registry: Registry
     jobs: JobQueue
+    following: Following
     scratch: Scratch
     metrics: Metrics
     limits: Limits

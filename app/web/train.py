@@ -18,11 +18,13 @@ from app.data.json_rows import to_column, to_matrix
 from app.data.training_rows import write_matrix
 from app.errors import InvalidInput
 from app.jobs.job import Job
+from app.jobs.start_weights import put_aside
 from app.web import bodies
 from app.web.access import Right
 from app.web.errors import problems
 from app.web.guard import needs
-from app.web.jobs import JobView, view, wait_for
+from app.web.job_view import JobView, view
+from app.web.jobs import wait_for
 from app.web.services import Services, services
 from app.web.training_examples import CSV_EXAMPLE, EXAMPLES
 from app.web.training_options import FileOptions, TrainRequest, from_query, query_parameters
@@ -97,7 +99,7 @@ def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
     fingerprint = hashlib.sha256(body).hexdigest()
     if job := found.jobs.repeated(job_id, fingerprint):
         return job
-    found.jobs.check_room()
+    found.jobs.check_room(job_id)
     asked = bodies.decode(TrainRequest, body)
     if len(asked.instances) != len(asked.targets):
         raise InvalidInput.at("/targets", f"{len(asked.targets)} rows of targets for {len(asked.instances)} instances.")
@@ -121,6 +123,7 @@ def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
         columns.append(_weights(asked.sample_weights, len(asked.instances)))
     found.jobs.spool.check_room(sum(column.nbytes for column in columns))
     with found.jobs.spool.writing(request.upload) as file:
+        request = put_aside(request, found.jobs.spool)
         write_matrix(file, *columns)
         found.jobs.spool.seal(file)
     return found.jobs.submit(request, job_id)
@@ -137,7 +140,7 @@ def _weights(given: Sequence[Any], rows: int) -> NDArray[np.float64]:
 
 async def _train_from_file(found: Services, request: Request, form: FileFormat, job_id: str) -> Job:
     options = from_query(request.query_params)
-    await run_in_threadpool(found.jobs.check_room)
+    await run_in_threadpool(found.jobs.check_room, job_id)
     digest = hashlib.sha256(str((form, sorted(request.query_params.multi_items()))).encode())
     upload = found.jobs.spool.new()
     with found.jobs.spool.writing(upload) as file:

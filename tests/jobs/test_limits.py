@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from service import NOTEBOOK, Service
+from service import NOTEBOOK, Service, wait_for
 from tables import MEDIA_TYPES
 
 from app.jobs.attempts import MOST
@@ -68,8 +68,7 @@ def test_a_job_under_which_the_trainer_dies_every_time_fails_and_the_next_succee
     try:
         job_id = service.submit(**NOTEBOOK, solver=ENDLESS)
         for attempt in range(1, MOST + 1):
-            while noted(service) != (job_id, attempt):
-                time.sleep(0.005)
+            wait_for(lambda attempt=attempt: noted(service) == (job_id, attempt))  # type: ignore[misc]
             (trainer,) = service.trainers()
             os.kill(trainer, signal.SIGKILL)
         job = service.end_of(job_id)
@@ -99,13 +98,45 @@ def test_jobs_that_ended_long_ago_are_forgotten_with_their_keys_and_their_versio
         service.stop()
         service.start()  # and look after what is old
 
-        while service.client.get(f"/jobs/{first.json()['id']}").status_code != 404:
-            time.sleep(0.02)
+        wait_for(lambda: service.client.get(f"/jobs/{first.json()['id']}").status_code == 404)
         assert [service.job(job)["status"] for job in others] == ["succeeded", "succeeded"]
         assert service.job(running)["status"] in ("queued", "running")  # it has not ended, so it is not old
         assert service.client.get("/models/crop-yield").json()["versions"] == [1, 2, 3, 4]
         service.client.post(f"/jobs/{running}/cancel")
         again = service.client.post("/train", json=NOTEBOOK, headers={"idempotency-key": "k", "prefer": "wait=20"})
         assert again.json()["version"] == 5
+    finally:
+        service.stop()
+
+
+def cross_validated(service: Service, features: int = 400) -> str:
+    """A job that takes a minute where nothing ends it: 34 penalties, for each of which 10 models are fitted."""
+    random = np.random.default_rng(0)
+    table = pa.table({f"x{i}": random.normal(size=1000) for i in range(features)} | {"y": random.normal(size=1000)})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    answer = service.client.post(
+        "/train",
+        params={"model": "wide", "targets": "y", "l2": "auto", "folds": 10},
+        content=sink.getvalue().to_pybytes(),
+        headers={"content-type": MEDIA_TYPES["arrow"]},
+    )
+    assert answer.status_code == 202, answer.text
+    return str(answer.json()["id"])
+
+
+def test_an_exact_solution_stops_between_two_fits_when_it_is_cancelled_or_takes_too_long(tmp_path: Path) -> None:
+    service = Service(tmp_path, max_job_seconds="3").start()
+    try:
+        late = service.end_of(cross_validated(service))
+        assert late["status"] == "failed"
+        assert late["error"]["type"] == "urn:linserve:problem:time-exceeded"
+        cancelled = cross_validated(service)
+        next(job for job in service.follow(cancelled) if job["status"] == "running")
+        service.client.post(f"/jobs/{cancelled}/cancel")
+        began = time.monotonic()
+        assert service.train(**NOTEBOOK)["status"] == "succeeded"  # for the trainer is free again
+        assert time.monotonic() - began < 3
     finally:
         service.stop()

@@ -80,3 +80,24 @@ def test_more_folds_than_rows_leave_one_row_out_each() -> None:
 
     assert found.folds == 8
     assert_allclose(found.residual_sums, refitted(x, y, 8, Exact()), rtol=1e-9)
+
+
+def test_whoever_watches_can_end_a_validation_at_each_fit_and_each_merge() -> None:
+    x, y = some_rows(0, 60)
+    steps = 0
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+
+    Folds(summarise_folds([Block(x, y)], 5), step).choose_l2(Exact())
+    assert steps == 4 + 3 + 3 + 3 + 5 * len(PATH)  # all folds, those before, those behind, both; each fit
+
+    class Ended(Exception):
+        pass
+
+    def end() -> None:
+        raise Ended
+
+    with pytest.raises(Ended):
+        Folds(summarise_folds([Block(x, y)], 5), end).choose_l2(Exact())

@@ -1,14 +1,20 @@
 """What a caller may rely on who repeats, pages and cancels."""
 
 import base64
+import hashlib
 import json
 import socket
+import time
 from collections.abc import Iterator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from service import INPUTS, NOTEBOOK, Service
+from service import INPUTS, NOTEBOOK, Service, wait_for
+
+from app.web.following import MOST_FOLLOWERS
 
 BODY = json.dumps({**NOTEBOOK, "promote": "never"}).encode()
 KEY = {"content-type": "application/json", "idempotency-key": "harvest"}
@@ -55,9 +61,8 @@ def test_a_key_is_free_again_once_its_request_has_broken_off(own: Service) -> No
     headers = {**KEY, "idempotency-key": "broken-off"}
     with closing(arriving(own, headers, BODY)):
         assert own.client.post("/train", content=BODY, headers=headers).status_code == 409
-    while (answer := own.client.post("/train", content=BODY, headers=headers)).status_code == 409:
-        pass  # the service has yet to notice
-    assert answer.status_code == 202
+    # The service has yet to notice.
+    wait_for(lambda: own.client.post("/train", content=BODY, headers=headers).status_code == 202)
 
 
 def test_cancelling_again_changes_nothing(own: Service) -> None:
@@ -96,3 +101,62 @@ def test_a_token_that_no_page_gave_is_refused(own: Service, position: object) ->
 def test_a_token_of_any_time_has_a_page(own: Service, time: str) -> None:
     token = base64.urlsafe_b64encode(json.dumps([2**31 - 1, time]).encode()).decode()
     assert own.client.get("/jobs", params={"next": token}).json() == {"items": [], "next": None}
+
+
+def followers(service: Service, job_id: str, count: int) -> ExitStack:
+    """So many connections that follow a job, each of which has its first event."""
+    where = urlsplit(service.url)
+    opened = ExitStack()
+    head = f"GET /jobs/{job_id}/events HTTP/1.1\r\nhost: {where.netloc}\r\n\r\n"
+    for _ in range(count):
+        connection = opened.enter_context(socket.create_connection((where.hostname, where.port), timeout=20))
+        connection.sendall(head.encode())
+        assert connection.recv(15) == b"HTTP/1.1 200 OK"
+    return opened
+
+
+def test_followers_are_bounded_and_one_that_leaves_makes_room_for_another(tmp_path: Path) -> None:
+    service = Service(tmp_path, trainer="external").start()
+    try:
+        job_id = service.submit(**NOTEBOOK)
+        with followers(service, job_id, MOST_FOLLOWERS):
+            refused = service.client.get(f"/jobs/{job_id}/events")
+            assert refused.status_code == 503
+            assert "follow jobs here already" in refused.json()["detail"]
+            began = time.monotonic()
+            assert service.client.get("/models").status_code == 200
+            assert time.monotonic() - began < 1  # nobody waits for what is read for the followers
+            assert service.client.post(f"/jobs/{job_id}/cancel").status_code == 200
+        wait_for(lambda: service.client.get(f"/jobs/{job_id}/events").status_code == 200)
+    finally:
+        service.stop()
+
+
+def test_all_who_follow_a_job_see_its_end(own: Service) -> None:
+    job_id = own.submit(**NOTEBOOK, solver=ENDLESS)
+    with ThreadPoolExecutor(12) as pool:
+        ends = [pool.submit(own.end_of, job_id) for _ in range(12)]
+        own.client.post(f"/jobs/{job_id}/cancel")
+        assert {end.result()["status"] for end in ends} == {"cancelled"}
+
+
+def test_a_key_that_is_taken_back_follows_no_longer(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    lines = [f"{name} train {hashlib.sha256(name.encode()).hexdigest()}\n" for name in ("kept", "lost")]
+    keys.write_text("".join(lines))
+    service = Service(tmp_path, trainer="external", api_keys=str(keys)).start()
+    try:
+        kept, lost = ({"x-api-key": name} for name in ("kept", "lost"))
+        job_id = service.client.post("/train", json=NOTEBOOK, headers=kept).json()["id"]
+        with (
+            service.client.stream("GET", f"/jobs/{job_id}/events", headers=lost) as followed,
+            service.client.stream("GET", f"/jobs/{job_id}/events", headers=kept) as others,
+        ):
+            lines_of, others_lines = followed.iter_lines(), others.iter_lines()
+            assert any(line.startswith("data: ") for line in lines_of)
+            keys.write_text(lines[0])
+            assert not any(line.startswith("data: ") for line in lines_of)  # it ends, though the job goes on
+            service.client.post(f"/jobs/{job_id}/cancel", headers=kept)
+            assert '"cancelled"' in "".join(others_lines)
+    finally:
+        service.stop()

@@ -1,0 +1,53 @@
+"""A job as callers see it."""
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from app.jobs.job import Job, Status
+from app.web.errors import Problem, problem_of
+
+
+class ProgressView(BaseModel):
+    phase: Literal["reading", "fitting", "publishing"]
+    rows: int
+    epoch: int | None
+    epochs: int | None
+    loss: float | None
+
+
+class JobView(BaseModel):
+    """A training job. It ends in exactly one of succeeded, failed and cancelled."""
+
+    id: str
+    status: Status
+    model: str
+    version: int | None = Field(description="The version it published.")
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    progress: ProgressView | None
+    loss_curve: list[tuple[int, float]] | None = Field(
+        description="[epoch, mean squared error], at most 500; epoch 0 is before the first step. Not in lists."
+    )
+    metrics: dict[str, Any] | None = Field(
+        examples=[{"apples": {"r2": 0.999, "rmse": 1.0}, "oranges": {"r2": 0.999, "rmse": 0.9}, "mse": 0.909}]
+    )
+    warnings: list[str]
+    error: Problem | None = Field(description="Why it failed.")
+
+
+class JobList(BaseModel):
+    items: list[JobView]
+    next: str | None = Field(description="Asks for the next page; null on the last.")
+
+
+def view(job: Job) -> dict[str, Any]:
+    """The job as JobView has it."""
+    shown = asdict(job)
+    if job.error is not None:
+        shown["error"] = problem_of(job.error.error, job.error.message, job.error.details)
+        shown["error"].pop("request_id", None)  # the request that asks is not the one that failed
+    return shown

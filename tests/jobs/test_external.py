@@ -1,0 +1,166 @@
+"""Trainers that run apart, and a job database that cannot be reached."""
+
+import contextlib
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+from service import NOTEBOOK, ROOT, Service, wait_for
+
+ENDLESS = {"kind": "gradient_descent", "epochs": 10_000_000, "learning_rate": 1e-9}
+NOWHERE = "postgresql://linserve:hidden@127.0.0.1:1/jobs"  # pragma: allowlist secret
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Service]:
+    """A service without a trainer of its own."""
+    running = Service(tmp_path, trainer="external").start()
+    yield running
+    running.stop()
+
+
+@contextlib.contextmanager
+def trainer(service: Service, name: str, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A trainer of this name, whose log is beside the service's."""
+    given = {"LINSERVE_STATE": str(service.state), "LINSERVE_MODELS": str(service.models), "LINSERVE_EXECUTOR": name}
+    with log_of(service, name).open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "app.trainer"],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)} | given | settings,
+            stderr=log,
+        )
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def log_of(service: Service, name: str) -> Path:
+    return service.state.parent / f"{name}.log"
+
+
+def lines_of(log: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
+
+
+def test_a_job_whose_trainer_does_not_come_back_is_taken_over_by_another(alone: Service) -> None:
+    with trainer(alone, "first") as first:
+        job_id = alone.submit(**NOTEBOOK, solver={**ENDLESS, "epochs": 40_000, "learning_rate": 1e-4})
+        next(job for job in alone.follow(job_id) if job["status"] == "running" and job["progress"])
+        first.kill()
+        first.wait()
+    with trainer(alone, "second"):
+        assert alone.end_of(job_id)["status"] == "succeeded"
+    (told,) = [line for line in lines_of(log_of(alone, "second")) if line["message"] == "jobs taken over"]
+    assert (told["trainer"], told["jobs"]) == ("first", [job_id])
+    assert alone.client.get("/models/crop-yield").json()["versions"] == [1, 2]
+
+
+def test_a_job_is_left_to_a_trainer_that_only_sleeps(alone: Service) -> None:
+    with trainer(alone, "first") as first:
+        job_id = alone.submit(**NOTEBOOK, solver=ENDLESS)
+        next(job for job in alone.follow(job_id) if job["status"] == "running" and job["progress"])
+        first.send_signal(signal.SIGSTOP)
+        with trainer(alone, "second"):
+            wait_for(lambda: "trainer ready" in log_of(alone, "second").read_text())
+            other = alone.submit(**NOTEBOOK)
+            assert alone.end_of(other)["status"] == "succeeded"  # it is past its first look at what others left
+            assert alone.job(job_id)["status"] == "running"
+            assert "jobs taken over" not in log_of(alone, "second").read_text()
+        alone.client.post(f"/jobs/{job_id}/cancel")
+
+
+def test_jobs_of_another_version_are_told_of(alone: Service) -> None:
+    for _ in range(2):
+        alone.submit(**NOTEBOOK)
+    with closing(sqlite3.connect(alone.state / "jobs.sqlite")) as database, database:
+        database.execute("UPDATE workflow_status SET application_version = '0'")
+    with trainer(alone, "one"):
+        wait_for(lambda: "trainer ready" in log_of(alone, "one").read_text())
+    (told,) = [line for line in lines_of(log_of(alone, "one")) if line["message"] == "jobs of another version wait"]
+    assert (told["level"], told["jobs"]) == ("WARNING", 2)
+
+
+def test_the_metrics_tell_when_a_trainer_was_seen(alone: Service) -> None:
+    def seen() -> float | None:
+        lines = alone.client.get("/metrics").text.splitlines()
+        found = [line for line in lines if line.startswith("linserve_trainer_seen_timestamp_seconds ")]
+        return float(found[0].split()[1]) if found else None
+
+    assert seen() is None
+    with trainer(alone, "one"):
+        wait_for(seen)
+        first = seen()
+        assert first is not None
+        assert abs(time.time() - first) < 10
+        wait_for(lambda: seen() != first)
+    last = seen()
+    alone.job(alone.submit(**NOTEBOOK))
+    assert seen() == last
+
+
+def test_a_database_that_cannot_be_reached_at_the_start_is_one_line_of_each_process(tmp_path: Path) -> None:
+    service = Service(tmp_path, trainer="external", database_url=NOWHERE).start()
+    try:
+        wait_for(lambda: "job database out of reach" in service.log.read_text())
+        for _ in range(50):
+            assert service.client.get("/jobs").status_code == 503
+        with trainer(service, "one", LINSERVE_DATABASE_URL=NOWHERE) as started:
+            assert started.wait(20) == 1
+        service.predict([75, 63, 44])
+        logs = [service.log, log_of(service, "one")]
+        for log in logs:
+            told = [line for line in lines_of(log) if line["message"] == "job database out of reach"]
+            assert {line["database"] for line in told} == {NOWHERE.replace("hidden", "***")}
+            assert len(told) <= 5  # and not 50: one in ten seconds
+            assert "hidden" not in log.read_text()
+            assert "Traceback" not in log.read_text()
+    finally:
+        service.stop()
+
+
+def test_a_damaged_database_is_named_and_the_service_predicts(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / "jobs.sqlite").write_bytes(b"no database at all" * 1000)
+    service = Service(tmp_path).start()
+    try:
+        wait_for(lambda: service.log.read_text().count("job database out of reach") >= 2)
+        told = [line for line in lines_of(service.log) if line["message"] == "job database out of reach"]
+        assert {line["logger"] for line in told} == {"app.jobs.queue", "app.jobs.engine"}
+        assert all(line["database"].endswith("state/jobs.sqlite") for line in told)
+        assert "Traceback" not in service.log.read_text()
+        service.predict([75, 63, 44])
+    finally:
+        service.stop()
+
+
+def test_a_database_that_breaks_under_a_running_service_does_not_fill_the_log(tmp_path: Path) -> None:
+    service = Service(tmp_path).start()
+    try:
+        service.train(**NOTEBOOK)
+        with closing(sqlite3.connect(service.state / "jobs.sqlite")) as database, database:
+            for name in ("workflow_status", "queues"):
+                database.execute(f"ALTER TABLE {name} RENAME TO {name}_away")
+        before = len(lines_of(service.log))
+        began = time.monotonic()
+        while time.monotonic() - began < 4:  # the trainer looks ten times meanwhile
+            assert service.client.get("/jobs").status_code == 503
+        told = [line for line in lines_of(service.log)[before:] if line["logger"] != "app.requests"]
+        assert any(line["logger"] == "dbos" for line in told)
+        assert len(told) < 12  # one of each kind, and of a kind two where ten seconds passed
+        assert "SELECT" not in service.log.read_text()
+        assert "[parameters" not in service.log.read_text()
+    finally:
+        service.stop()

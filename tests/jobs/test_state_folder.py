@@ -1,0 +1,91 @@
+"""A state folder that is removed under a running service: what is acknowledged afterwards is kept all the same."""
+
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from service import NOTEBOOK, Service, wait_for
+
+from app.jobs.locks import identity, is_at, locked_if_free
+
+
+def test_a_job_acknowledged_after_the_state_folder_was_removed_is_there_after_a_restart(tmp_path: Path) -> None:
+    service = Service(tmp_path, workers=2).start()
+    try:
+        before = service.train(**NOTEBOOK)["id"]
+        (trainer,) = service.trainers()
+        shutil.rmtree(service.state)
+        first = service.submit(**NOTEBOOK, promote="never")
+        assert service.client.get(f"/jobs/{before}").status_code == 404
+
+        # A trainer that still reads the removed database would leave it waiting for ever.
+        assert service.end_of(first)["status"] == "succeeded"
+        assert trainer not in service.trainers()
+        assert len(service.trainers()) == 1
+        assert '"job database replaced"' in service.log.read_text()
+        second = service.submit(**NOTEBOOK, promote="never")
+        service.kill()
+        service.start()
+        assert service.job(first)["status"] == "succeeded"
+        assert service.end_of(second)["status"] == "succeeded"
+        assert service.predict([75, 63, 44])["version"] == 2
+    finally:
+        service.kill()
+
+
+def test_uploaded_rows_and_the_record_of_jobs_are_for_nobody_elses_eyes(tmp_path: Path) -> None:
+    service = Service(tmp_path, trainer="external").start()
+    try:
+        job = service.submit(**NOTEBOOK)
+        places = [service.state, *(service.state / name for name in ("spool", "jobs.sqlite", "jobs.sqlite-wal"))]
+        assert [place.name for place in places if stat.S_IMODE(place.stat().st_mode) & 0o077] == []
+        service.client.post(f"/jobs/{job}/cancel")
+    finally:
+        service.stop()
+
+
+def test_a_lock_whose_file_was_removed_is_no_lock(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    assert identity(path) is None
+    with path.open("a") as file:
+        assert is_at(file.fileno(), path)
+        path.unlink()
+        assert not is_at(file.fileno(), path)
+        path.touch()
+        assert not is_at(file.fileno(), path)
+
+
+def test_a_lock_is_free_only_while_nobody_holds_it_and_only_where_there_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    with locked_if_free(path) as free:
+        assert not free
+    assert not path.exists()
+    path.touch()
+    holding = (
+        "import fcntl, sys; file = open(sys.argv[1]); fcntl.flock(file, fcntl.LOCK_EX); print(flush=True); input()"
+    )
+    command = [sys.executable, "-c", holding, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout
+        other.stdout.readline()
+        with locked_if_free(path) as free:
+            assert not free
+        other.kill()
+    with locked_if_free(path) as free:
+        assert free
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_trainer_ends_with_its_lock_and_another_begins(tmp_path: Path, workers: int) -> None:
+    service = Service(tmp_path, workers=workers).start()
+    try:
+        service.train(**NOTEBOOK)
+        before = service.trainers()
+        (service.state / "trainer.local.lock").unlink()
+        wait_for(lambda: len(service.trainers()) == 1 and service.trainers() != before)
+        assert service.train(**NOTEBOOK)["status"] == "succeeded"
+    finally:
+        service.kill()
