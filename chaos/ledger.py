@@ -91,7 +91,7 @@ class Ledger:
 
     def _check_spool(self) -> None:
         until = time.monotonic() + CLEAN_SECONDS
-        while (left := len(list((self._service.state / "spool").glob("*")))) > self.orphans:
+        while (left := len(list(self._service.state.glob("spool/*")))) > self.orphans:
             demand(time.monotonic() < until, f"{left} uploads are left, though every job has ended")
             time.sleep(POLL_SECONDS)
 

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 
 from app.data.json_rows import NUMBERS, fault_of, kept_columns
-from app.data.part import Array, Columns, Part, Source, check, check_names, refusal
+from app.data.part import Array, Columns, Part, Source, check, check_distinct, check_names, refusal
 from app.errors import InvalidInput
 
 BLOCK_BYTES = 1 << 20  # a line has to fit into one
@@ -23,7 +23,9 @@ def ndjson_names(source: Source) -> list[str]:
     for _, rows in _rows(source):
         if not isinstance(rows[0], dict) or not rows[0]:
             raise refusal("Expected an object whose names are the columns.", row=1)
-        return list(rows[0])
+        names = list(rows[0])
+        check_distinct(names, "A name stands twice in the first line.", row=1)
+        return names
     raise InvalidInput("The file is empty.")
 
 

@@ -43,11 +43,10 @@ from app.web.predict_tables import (
     read_table,
     received,
 )
-from app.web.services import Services, services
+from app.web.services import LARGE_BODY, Services, services
 
 router = APIRouter(tags=["Predict"], dependencies=[needs(Right.PREDICT)])
 
-LARGE_BODY = 1 << 16  # bytes from which decoding would hold up other requests for milliseconds
 MOST_PRODUCTS = 20_000  # of a value and a weight, likewise
 NUMBER_BYTES = 20  # in JSON, about
 LARGE_ANSWER = 1 << 22  # bytes from which no more are made at a time than long bodies are decoded

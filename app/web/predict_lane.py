@@ -22,8 +22,8 @@ from app.registry.version_file import Version
 from app.regression.linear_model import FEW_PRODUCTS
 from app.web.access import Right
 from app.web.middleware import REQUEST_ID, SECURITY_HEADERS, kept_id, new_id
-from app.web.predict import LARGE_BODY, MOST_PRODUCTS, router
-from app.web.services import Services
+from app.web.predict import MOST_PRODUCTS, router
+from app.web.services import LARGE_BODY, Services
 
 _AWKWARD = re.compile(r'["\\]').search
 

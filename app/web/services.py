@@ -17,6 +17,9 @@ from app.web.access import Access
 from app.web.following import Following
 from app.web.metrics import Metrics
 
+# Bytes of a body from which decoding it would hold up other requests for milliseconds.
+LARGE_BODY = 1 << 16
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -28,7 +31,7 @@ class Limits:
     wait_seconds: float
     connections: int  # at a time, with one worker
     header_seconds: float
-    body_seconds: float  # and longer for a body that comes fast enough
+    body_seconds: float  # that a body may fall behind its least rate
 
 
 class Held:
@@ -40,8 +43,12 @@ class Held:
         self._lock = threading.Lock()
 
     def add(self, request: Request, count: int) -> None:
-        """Count so many bytes more until the request has its answer. Raises Unavailable where they are too many."""
-        if not self._counted(request, count, self._most):
+        """Count so many bytes more until the request has its answer. Raises Unavailable where they are too many.
+
+        Short bodies have as much room again, so that long ones cannot keep them out.
+        """
+        is_short = request.scope["state"].get("held", 0) + count <= LARGE_BODY
+        if not self._counted(request, count, 2 * self._most if is_short else self._most):
             raise Unavailable("Too many long bodies are being received or answered. A later try may work.")
 
     def may_add(self, request: Request, count: int) -> bool:

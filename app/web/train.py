@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from typing import Annotated, Any
 
 import numpy as np
+from anyio import to_thread
 from fastapi import APIRouter, Header, Request
 from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
@@ -25,7 +26,7 @@ from app.web.errors import problems
 from app.web.guard import needs
 from app.web.job_view import JobView, view
 from app.web.jobs import wait_for
-from app.web.services import Services, services
+from app.web.services import LARGE_BODY, Services, services
 from app.web.training_examples import CSV_EXAMPLE, EXAMPLES
 from app.web.training_options import FileOptions, TrainRequest, from_query, query_parameters
 from app.web.training_plan import columns_of_file, current_version, names_of_rows, request_of
@@ -91,7 +92,8 @@ async def _recorded(found: Services, request: Request, kind: str, job_id: str) -
         if request.query_params:
             raise InvalidInput("Beside a JSON body, options stand in the body and not in the query.")
         body = await bodies.read(request, found.limits.json_bytes)
-        return await run_in_threadpool(_train_from_json, found, body, job_id)
+        limiter = found.long_bodies if len(body) > LARGE_BODY else None
+        return await to_thread.run_sync(_train_from_json, found, body, job_id, limiter=limiter)
     return await _train_from_file(found, request, bodies.FILES[kind], job_id)
 
 
