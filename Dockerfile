@@ -1,7 +1,7 @@
 # syntax=docker/dockerfile:1
 
 # docker build -t linserve --build-arg TORCH_INDEX=ADDRESS .
-# docker run --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges -p 8000:8000 linserve
+# docker run --init --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges -p 8000:8000 linserve
 # ADDRESS is that of PyTorch's own package index for the build of torch that is wanted, CPU or a version of CUDA, as
 # PyTorch's page "Start locally" names it. Without it, pip takes the package index's default build.
 FROM python:3.11-slim AS build
@@ -31,5 +31,5 @@ ENV PATH=/venv/bin:$PATH \
 VOLUME ["/service/models", "/service/state"]
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["python", "-c", \
-    "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ[\"UVICORN_PORT\"]}/health/ready', timeout=2)"]
+    "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ[\"UVICORN_PORT\"]}/health/live', timeout=2)"]
 CMD ["linserve"]

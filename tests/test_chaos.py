@@ -9,6 +9,7 @@ from service import ROOT
 from chaos import phases
 from chaos.bugs import BUGS, Bug
 from chaos.proof import caught, plant
+from chaos.violation import Unable
 
 
 @pytest.mark.parametrize(
@@ -19,16 +20,23 @@ from chaos.proof import caught, plant
         (partial(phases.failpoints, steps=("recorded", "linked", "promoted")), 0, "kills"),
         (phases.hangups, 0, "hangups"),
         (phases.stops, 0, "stops"),
+        (phases.pauses, 0, "pauses"),
         (phases.damage, 0, "damaged files"),
+        (phases.full_disk, 0, "full disks"),
+        (phases.read_only_models, 0, "read-only folders"),
         (phases.two_services, 0, "shared versions"),
+        (phases.clock_jumps, 0, "clock jumps"),
+        (phases.durability, 0, "ordered writes"),
     ],
-    ids=["promotions", "kills", "failpoints", "hangups", "stops", "damage", "two services"],
+    ids=lambda phase: getattr(getattr(phase, "func", phase), "__name__", None),
 )
 def test_nothing_is_lost_failed_or_mislabelled(tmp_path: Path, phase: phases.Phase, seconds: float, done: str) -> None:
-    counts = phase(tmp_path / "stage", ROOT, seconds)
+    try:
+        counts = phase(tmp_path / "stage", ROOT, seconds)
+    except Unable as reason:
+        pytest.skip(str(reason))
 
     assert counts[done] > 0
-    assert counts["predictions"] > 0
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=[bug.name for bug in BUGS])

@@ -279,23 +279,3 @@ def test_only_one_of_four_workers_runs_a_trainer_and_all_see_what_it_publishes(f
         answer = httpx.post(f"{four.url}/predict", json={"instances": [[75, 63, 44]]})
         versions.add(answer.json()["version"])
     assert versions == {job["version"]} == {2}
-
-
-def test_two_thousand_promotions_lose_no_request_and_mislabel_no_answer(four: Service) -> None:
-    four.train(**NOTEBOOK, solver={"kind": "gradient_descent", "epochs": 3})
-    expected = {}
-    for version in (1, 2):
-        answer = four.client.post(
-            f"/models/crop-yield/versions/{version}/predict", json={"instances": [[75, 63, 44]]}
-        ).json()
-        expected[version] = {tuple(answer["predictions"][0])}
-    assert expected[1] != expected[2]
-
-    with Traffic(four) as traffic:
-        for round_ in range(2000):
-            answer = four.client.put("/models/crop-yield/current", json={"version": 1 + round_ % 2})
-            assert answer.status_code == httpx.codes.OK
-
-    assert traffic.failures == []
-    assert traffic.answers == expected
-    assert traffic.count > 1000
