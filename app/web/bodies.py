@@ -26,11 +26,11 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def content_type(request: Request, *accepted: str) -> str:
-    """The body's content type without its parameters. Raises UnsupportedMediaType unless it is one of those."""
-    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if given not in accepted:
+    """The body's content type without its parameters. Raises UnsupportedMediaType unless it is one of those, once."""
+    given = [value.partition(";")[0].strip().lower() for value in request.headers.getlist("content-type")]
+    if len(given) != 1 or given[0] not in accepted:
         raise UnsupportedMediaType(f"Content-Type has to be {' or '.join(accepted)}.")
-    return given
+    return given[0]
 
 
 def announced(request: Request) -> int:
@@ -47,7 +47,7 @@ async def stream(request: Request, limit: int) -> AsyncIterator[bytes]:
     """
     if announced(request) > limit:
         raise _too_large(limit)
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    encoding = ",".join(request.headers.getlist("content-encoding")).strip().lower() or "identity"
     chunks = _within(request.stream(), limit)
     if encoding != "identity":
         chunks = _within(_inflated(request, chunks, encoding), limit)

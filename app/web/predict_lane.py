@@ -33,7 +33,7 @@ _PATH = _ROUTE.path
 _ORDINARY_HEADERS = {
     b"content-type": {b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"},
     b"accept": {b"*/*", b"application/json", b"application/json, text/plain, */*"},
-    b"content-encoding": {b"identity"},
+    b"content-encoding": set(),
 }
 _BEFORE_ID = b"\r\ncontent-type: application/json\r\n%b: " % REQUEST_ID
 _AFTER_ID = b"".join(b"\r\n%b: %b" % header for header in SECURITY_HEADERS) + b"\r\n\r\n"
@@ -62,7 +62,7 @@ class PredictLane:
         identity: bytes | None = None
         for name, value in headers:
             if name in _ORDINARY_HEADERS:
-                if value not in _ORDINARY_HEADERS[name]:
+                if value not in _ORDINARY_HEADERS[name] or (typed and name == b"content-type"):
                     return None
                 typed = typed or name == b"content-type"
             elif name == REQUEST_ID and identity is None:

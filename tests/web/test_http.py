@@ -4,6 +4,7 @@ import json
 import re
 import socket
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -251,3 +252,16 @@ def test_files_of_the_documentation_are_answered_whole(service: Service, wanted:
     whole = service.client.get(path)
     answer = service.client.get(path, headers={"range": wanted})
     assert (answer.status_code, answer.content) == (httpx.codes.OK, whole.content)
+
+
+JSON = ("content-type", "application/json")
+PLAIN = ("content-encoding", "identity")
+
+
+@pytest.mark.parametrize("body", [{"instances": [[75, 63, 44]]}, {"instances": [[75, 63, 44]], "explain": True}])
+@pytest.mark.parametrize("headers", [[JSON, JSON], [JSON, PLAIN, PLAIN]])
+def test_a_body_has_one_content_type_and_one_encoding(
+    service: Service, headers: list[tuple[str, str]], body: dict[str, Any]
+) -> None:
+    answer = service.client.post("/predict", content=json.dumps(body), headers=headers)
+    assert answer.status_code == httpx.codes.UNSUPPORTED_MEDIA_TYPE
