@@ -304,6 +304,7 @@ def _watched(stage: Stage, *, floor: float = FLOOR, pause: float = PAUSE) -> Ite
     with Traffic(stage.service, pause=pause) as traffic:
         yield counts
         stage.ledger.settle()
+        stage.the_trainer()
     tally = traffic.judge(
         floor=floor,
         killed=cut_off(counts),
