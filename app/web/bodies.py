@@ -1,10 +1,12 @@
 """Request bodies: read within a limit, decoded by their content type, and described in the OpenAPI document."""
 
 from collections.abc import AsyncIterator
-from typing import Any, TypeVar
+from io import FileIO
+from typing import Any, BinaryIO, TypeVar
 
 import orjson
 from pydantic import BaseModel, ValidationError
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -103,6 +105,13 @@ def decode(schema: type[M], body: bytes) -> M:
         return schema.model_validate_json(body)
     except ValidationError as error:
         raise invalid(error) from None
+
+
+async def chunks_of(file: BinaryIO | FileIO, size: int) -> AsyncIterator[bytes]:
+    """The rest of a file, at most `size` bytes at a time, for an answer; it is closed with the last."""
+    with file:
+        while chunk := await run_in_threadpool(file.read, size):
+            yield chunk
 
 
 def json_response(content: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:

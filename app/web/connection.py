@@ -21,7 +21,7 @@ from app.web.services import Services
 MOST_TARGET_BYTES = 8 << 10
 MOST_HEAD_BYTES = 32 << 10
 MOST_HEADERS = 100
-LEAST_BYTES_A_SECOND = 10_000  # of a body, or of a long answer, on average, once its first seconds are over
+LEAST_BYTES_A_SECOND = 10_000  # of a body, or of a long answer, but for the seconds that it may fall behind
 BUFFERED_BYTES = 48 << 10  # that asyncio lets go of, by default, between a stall's beginning and its end
 SLICE_BYTES = 16 << 10  # that are parsed at once, so that few requests wait behind one that is being answered
 CHECK_SECONDS = 1.0  # between looks at a connection's deadline

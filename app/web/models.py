@@ -3,8 +3,7 @@
 import base64
 import os
 import re
-from collections.abc import AsyncIterator
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -181,7 +180,9 @@ def download_version(
         "content-length": str(os.fstat(file.fileno()).st_size),
         "etag": tag,
     }
-    return StreamingResponse(_chunks(file), media_type="application/octet-stream", headers=headers)
+    return StreamingResponse(
+        bodies.chunks_of(file, CHUNK_BYTES), media_type="application/octet-stream", headers=headers
+    )
 
 
 @router.put(
@@ -256,12 +257,6 @@ def _last_of(token: str) -> str:
     if not re.fullmatch(MODEL_NAME, last):
         raise InvalidInput.at("/next", "The token comes from the `next` of a page before.")
     return last
-
-
-async def _chunks(file: BinaryIO) -> AsyncIterator[bytes]:
-    with file:
-        while chunk := await run_in_threadpool(file.read, CHUNK_BYTES):
-            yield chunk
 
 
 def _card(version: Version, *, current: bool) -> dict[str, Any]:

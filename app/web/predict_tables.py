@@ -1,7 +1,6 @@
 """Predictions for whole files: a table in, in one format, and a table out, in the same or another."""
 
 import contextlib
-import io
 import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -163,7 +162,7 @@ def answer_table(
     if isinstance(written := sink.written(), bytes):
         return Response(written, headers=headers, media_type=out), rows
     headers["content-length"] = str(sink.length)
-    return StreamingResponse(_chunks(written), headers=headers, media_type=out), rows
+    return StreamingResponse(bodies.chunks_of(written, CHUNK_BYTES), headers=headers, media_type=out), rows
 
 
 def _names(model: LinearModel, options: TableOptions) -> Sequence[str]:
@@ -191,9 +190,3 @@ def _columns(model: LinearModel, x: Array, options: TableOptions) -> Array:
         if level is not None:
             columns.append(model.interval(x, level, of_mean=of_mean).reshape(len(x), -1))
     return np.hstack(columns) if len(columns) > 1 else columns[0]
-
-
-async def _chunks(file: io.FileIO) -> AsyncIterator[bytes]:
-    with file:
-        while chunk := await run_in_threadpool(file.read, CHUNK_BYTES):
-            yield chunk
