@@ -47,7 +47,7 @@ from app.web.services import LARGE_BODY, Services, services
 
 router = APIRouter(tags=["Predict"], dependencies=[needs(Right.PREDICT)])
 
-MOST_PRODUCTS = 20_000  # of a value and a weight, likewise
+MOST_PRODUCTS = 20_000  # of a value and a weight, from which predicting would hold up other requests for milliseconds
 NUMBER_BYTES = 20  # in JSON, about
 LARGE_ANSWER = 1 << 22  # bytes from which no more are made at a time than long bodies are decoded
 MOST_ANSWER = 1 << 27  # bytes in JSON: it is in memory until it is sent
