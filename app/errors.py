@@ -96,6 +96,18 @@ class PredictionTooLarge(InvalidInput):
         self.row = row
 
 
+class ValuesTooLarge(InvalidInput):
+    """`column` is the index of the first such column among features and targets."""
+
+    def __init__(self, column: int, name: str | None = None) -> None:
+        label = f"Column {column + 1}" if name is None else f'Column "{name}"'
+        message = (
+            f"{label} has values too large: their differences exceed the range of 64-bit numbers. Use larger units."
+        )
+        super().__init__(message, [Detail(message, column=name)])
+        self.column = column
+
+
 class NotFound(LinserveError):
     pass
 

@@ -25,6 +25,7 @@ from app.registry.version_file import Version
 from app.regression.accumulator import Accumulator, summarise, summarise_folds
 from app.regression.block import Block
 from app.regression.cross_validation import CrossValidation, Folds, relative_error
+from app.regression.downdate import downdate
 from app.regression.least_squares import Fit, fit, is_optimal, why_no_inference
 from app.regression.linear_model import LinearModel
 from app.regression.metrics import training_metrics
@@ -94,8 +95,9 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         trained.weights,
         trained.intercept,
         trained.statistics,
-        trained.residual_sums,
-        trained.variances,
+        trained.residual_norms,
+        trained.unscaled_errors,
+        trained.centre_prediction,
         terms=request.terms,
         has_intercept=trained.optimum.design.intercept,
         no_intervals=trained.no_intervals,
@@ -130,8 +132,9 @@ class _Trained:
 
     weights: Array
     intercept: Array
-    residual_sums: Array
-    variances: Array | None
+    centre_prediction: Array
+    residual_norms: Array
+    unscaled_errors: Array | None
     statistics: SufficientStatistics
     optimum: Fit
     no_intervals: str | None
@@ -184,7 +187,7 @@ def _solve(
         share = request.decay ** max(age / timedelta(days=1), 0.0)
         statistics = base.model.statistics.decayed(share).merge(statistics)
     elif base is not None:
-        statistics = base.model.statistics.without(statistics)
+        statistics = downdate(base.model.statistics, statistics)
     optimum = fit(statistics, solver)
     no_intervals = why_no_inference(statistics, optimum, solver)
     best: Fit | Refined = optimum
@@ -194,8 +197,9 @@ def _solve(
     return _Trained(
         best.weights,
         best.intercept,
-        best.residual_sums,
-        best.variances if no_intervals is None else None,
+        best.centre_prediction,
+        best.residual_norms,
+        best.unscaled_errors if no_intervals is None else None,
         statistics,
         optimum,
         no_intervals,
@@ -224,12 +228,23 @@ def _descend(blocks: Iterator[Block], solver: GradientDescent, checkpoint_path: 
 
     end = gradient_descent(rows, statistics, solver, resume=resume, on_step=tracker.step, on_epoch=on_epoch)
     optimum = fit(statistics, Exact())
-    residual_sums = statistics.residual_sums(end.weights, end.intercept)
+    shift = statistics.shift[: statistics.features]
+    centre_prediction = end.intercept + end.weights @ shift
+    residual_norms = statistics.residual_norms(end.weights, centre_prediction, shift)
     no_intervals = why_no_inference(statistics, optimum, Exact())
-    if not is_optimal(residual_sums, statistics, optimum):
+    if not is_optimal(residual_norms, statistics, optimum):
         no_intervals = "The model was trained by gradient descent, which stopped short of the least-squares optimum."
-    variances = optimum.variances if no_intervals is None else None
-    return _Trained(end.weights, end.intercept, residual_sums, variances, statistics, optimum, no_intervals, solver)
+    return _Trained(
+        end.weights,
+        end.intercept,
+        centre_prediction,
+        residual_norms,
+        optimum.unscaled_errors if no_intervals is None else None,
+        statistics,
+        optimum,
+        no_intervals,
+        solver,
+    )
 
 
 def _gathered(blocks: Iterator[Block]) -> Block:
@@ -278,12 +293,15 @@ def _is_better(trained: _Trained, request: TrainingRequest, registry: Registry) 
         return True
     if not _same_columns(current, request):
         raise InvalidInput("The current version has other features, terms or targets, so the two cannot be compared.")
-    residual = trained.statistics.residual_sums(current.weights, current.intercept)
-    return trained.validation.score <= relative_error(residual, trained.statistics.total_sums())
+    residual = trained.statistics.residual_norms(current.weights, current.intercept)
+    return trained.validation.score <= relative_error(residual, trained.statistics.total_norms())
 
 
 def _metrics(model: LinearModel, trained: _Trained) -> dict[str, Any]:
-    found = training_metrics(model.statistics, model.residual_sums, fit_intercept=model.has_intercept)
+    design = trained.optimum.design
+    found = training_metrics(
+        model.statistics, model.residual_norms, rank=design.rank, fit_intercept=model.has_intercept
+    )
     by_target = zip(found.r2, found.adjusted_r2, found.rmse, strict=True)
     metrics: dict[str, Any] = {
         target: {"r2": _known(r2), "adjusted_r2": _known(adjusted), "rmse": float(rmse)}
@@ -291,7 +309,9 @@ def _metrics(model: LinearModel, trained: _Trained) -> dict[str, Any]:
     }
     metrics["mse"] = found.mse
     if not trained.exact:
-        metrics["optimum_mse"] = training_metrics(model.statistics, trained.optimum.residual_sums).mse
+        metrics["optimum_mse"] = training_metrics(
+            model.statistics, trained.optimum.residual_norms, rank=design.rank
+        ).mse
     if trained.validation is not None:
         kept = trained.validation
         metrics["cross_validation"] = {

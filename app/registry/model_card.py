@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from app.regression.solvers import Solver
+from app.regression.sufficient_statistics import WeightKind
 
-SCHEMA = 1
+SCHEMA = 2  # of the card and tensors of new files; files of schema 1 are read too
 
 
 def library_versions() -> dict[str, str]:
@@ -42,6 +43,9 @@ class ModelCard:
     terms: tuple[str, ...] = ()  # made from the features; none where the model's columns are the features
     better: bool | None = None  # than the version that was current, where that was asked
     upload: str | None = None  # names the request uniquely: a job that is run again finds by it what it published
+    weight_kind: WeightKind = "precision"
+    discounted: bool = False  # whether decay ever reduced a weight
+    untracked: bool = False  # whether rows were taken out before the loss of precision was recorded
     no_intervals: str | None = None
     warnings: tuple[str, ...] = ()
     libraries: dict[str, str] = field(default_factory=library_versions)

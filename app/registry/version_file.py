@@ -5,7 +5,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,6 +22,11 @@ from app.regression.sufficient_statistics import SufficientStatistics
 from app.regression.terms import parse_terms
 
 MAX_FILE_BYTES = 256 << 20  # the largest model, of 2,000 columns and 2,000 targets, takes 160 MB and its card
+
+UNTRACKED = (
+    "Rows were taken out of this version, or of one before it, before the precision that this costs was recorded. "
+    "Train the model again from its rows."
+)
 
 # Neither through a symlink nor, of a pipe, until somebody opens its other end.
 _PLAINLY = os.O_NOFOLLOW | os.O_NONBLOCK
@@ -59,16 +64,21 @@ def encode(card: ModelCard, model: LinearModel) -> bytes:
     tensors: dict[str, NDArray[np.float64]] = {
         "weights": model.weights,
         "intercept": model.intercept,
-        "residual_sums": model.residual_sums,
+        "residual_norms": model.residual_norms,
         "statistics.count": np.array([statistics.count]),
+        "statistics.log_weights": np.array([statistics.log_weights]),
         "statistics.shift": statistics.shift,
         "statistics.scale": statistics.scale,
         "statistics.factor": statistics.factor,
         "statistics.minimum": statistics.minimum,
         "statistics.maximum": statistics.maximum,
     }
-    if model.variances is not None:
-        tensors["variances"] = model.variances
+    optional = {
+        "unscaled_errors": model.unscaled_errors,
+        "centre_prediction": model.centre_prediction,
+        "statistics.removed": statistics.removed,
+    }
+    tensors |= {name: tensor for name, tensor in optional.items() if tensor is not None}
     tensors = {name: np.ascontiguousarray(tensor, dtype=np.float64) for name, tensor in tensors.items()}
     text = msgspec.json.encode(card).decode()
     return save(tensors, metadata={"card": text, "sha256": _checksum(text, tensors)})
@@ -88,6 +98,8 @@ def read(path: Path) -> Version:
         card = _card(text, path.name)
         if faults := "; ".join(_faults(card, tensors)):
             raise ModelFileInvalid(f"{path.name} is not a model that this service could have made: {faults}.")
+        if card.schema == 1:
+            card, tensors = _migrated(card, tensors, path)
         return Version(card, _model(card, tensors), os.fstat(file.fileno()).st_size)
 
 
@@ -130,9 +142,46 @@ def _tensors_of(file: BinaryIO, name: str) -> Iterator[Any]:
 
 def _card(text: str, name: str) -> ModelCard:
     schema = msgspec.json.decode(text, type=_Schema).schema
-    if schema != SCHEMA:
-        raise ModelFileInvalid(f"{name} has schema version {schema!r}; this service reads {SCHEMA}.")
+    if schema not in (1, SCHEMA):
+        raise ModelFileInvalid(f"{name} has schema version {schema!r}; this service reads 1 to {SCHEMA}.")
     return msgspec.json.decode(text, type=ModelCard)
+
+
+def _migrated(
+    card: ModelCard, tensors: dict[str, NDArray[np.float64]], path: Path
+) -> tuple[ModelCard, dict[str, NDArray[np.float64]]]:
+    """The card and tensors of a file of schema 1, as schema 2 has them.
+
+    Schema 1 did not record the loss of precision, so inference is withheld if rows were ever taken out.
+    """
+    tensors = dict(tensors)
+    tensors["residual_norms"] = np.sqrt(tensors.pop("residual_sums"))
+    if "variances" in tensors:
+        tensors["unscaled_errors"] = np.sqrt(tensors.pop("variances"))
+    count, weight = tensors["statistics.count"], tensors["statistics.factor"][0, 0] ** 2
+    unweighted = np.isclose(weight, count, rtol=1e-9)
+    tensors["statistics.log_weights"] = np.where(unweighted, 0.0, np.nan)  # not recorded
+    card = replace(card, discounted=bool(count[0] != card.rows), untracked=_has_forgotten(card, path))
+    if card.untracked:
+        tensors["residual_norms"] = np.full_like(tensors["residual_norms"], np.nan)
+        tensors.pop("unscaled_errors", None)
+        card = replace(card, no_intervals=UNTRACKED)
+    return card, tensors
+
+
+def _has_forgotten(card: ModelCard, path: Path) -> bool:
+    """Whether rows may have been taken out on the way to a version of schema 1. A parent that is gone may have."""
+    seen = {card.version}
+    while card.mode == "update":
+        parent = card.parent
+        if parent is None or parent in seen:
+            return True
+        seen.add(parent)
+        try:
+            card = read_card(path.with_name(f"{parent:06d}{path.suffix}"))
+        except (FileNotFoundError, ModelFileInvalid):
+            return True
+    return card.mode == "forget"
 
 
 def _faults(card: ModelCard, tensors: dict[str, NDArray[Any]]) -> Iterator[str]:
@@ -147,10 +196,12 @@ def _faults(card: ModelCard, tensors: dict[str, NDArray[Any]]) -> Iterator[str]:
     if card.rows < 1:
         yield f"it has {card.rows} rows"
     p, k = len(card.terms or card.features), len(card.targets)
-    shapes = {
+    schema_1 = card.schema == 1
+    errors = "variances" if schema_1 else "unscaled_errors"
+    shapes: dict[str, tuple[int, ...]] = {
         "weights": (k, p),
         "intercept": (k,),
-        "residual_sums": (k,),
+        "residual_sums" if schema_1 else "residual_norms": (k,),
         "statistics.count": (1,),
         "statistics.shift": (p + k,),
         "statistics.scale": (p + k,),
@@ -158,8 +209,15 @@ def _faults(card: ModelCard, tensors: dict[str, NDArray[Any]]) -> Iterator[str]:
         "statistics.minimum": (p,),
         "statistics.maximum": (p,),
     }
-    if card.no_intervals is None or "variances" in tensors:
-        shapes["variances"] = (1 + p,)
+    if card.no_intervals is None or errors in tensors:
+        shapes[errors] = (1 + p,)
+    if not schema_1:
+        shapes["statistics.log_weights"] = (1,)
+    optional = {
+        "centre_prediction": (k,),
+        "statistics.removed": (1 + p + k, 1 + p + k),
+    }
+    shapes |= {name: shape for name, shape in optional.items() if name in tensors}
     for name, shape in shapes.items():
         if name not in tensors:
             yield f"{name} is missing"
@@ -175,6 +233,11 @@ def _model(card: ModelCard, tensors: dict[str, NDArray[np.float64]]) -> LinearMo
         rows=card.rows,
         count=float(tensors["statistics.count"][0]),
         **{name: tensors[f"statistics.{name}"] for name in ("shift", "scale", "factor", "minimum", "maximum")},
+        removed=tensors.get("statistics.removed"),
+        untracked=card.untracked,
+        weight_kind=card.weight_kind,
+        log_weights=float(tensors["statistics.log_weights"][0]),
+        discounted=card.discounted,
     )
     return LinearModel(
         card.features,
@@ -182,8 +245,9 @@ def _model(card: ModelCard, tensors: dict[str, NDArray[np.float64]]) -> LinearMo
         tensors["weights"],
         tensors["intercept"],
         statistics,
-        tensors["residual_sums"],
-        tensors.get("variances"),
+        tensors["residual_norms"],
+        tensors.get("unscaled_errors"),
+        tensors.get("centre_prediction"),
         terms=card.terms,
         has_intercept=getattr(card.solver, "fit_intercept", True),
         no_intervals=card.no_intervals,

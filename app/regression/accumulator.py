@@ -8,9 +8,16 @@ from numpy.typing import NDArray
 from scipy.linalg.blas import dtrsm
 from threadpoolctl import ThreadpoolController
 
-from app.errors import InvalidInput
+from app.errors import InvalidInput, ValuesTooLarge
 from app.regression.block import Block
-from app.regression.sufficient_statistics import Array, SufficientStatistics, centre, triangle
+from app.regression.sufficient_statistics import (
+    Array,
+    SufficientStatistics,
+    WeightKind,
+    column_norms,
+    shift_and_scale,
+    triangle,
+)
 
 CHUNK_BYTES = 1 << 19  # a chunk of columns that stays in the cache of one core while it is worked on
 # Condition of a factor below which the rows' own Gram matrix will do, at a loss of twice its digits: that of the
@@ -18,15 +25,19 @@ CHUNK_BYTES = 1 << 19  # a chunk of columns that stays in the cache of one core 
 PLAIN_CONDITION, PLAIN_CONDITION_WITH_TARGETS = 10.0, 100.0
 MOST_GROWTH = 100.0  # of the Gram matrix until rows are looked at again
 MOST_CONDITION = 1e8  # of a factor that whitens; beyond it rows go through Householder QR
+# Sizes of deviations whose squares and their sums stay in the range of 64-bit numbers. Others are scaled.
+ORDINARY = (2.0**-300, 2.0**300)
 
 # A chunk is too small to share: the threads of the BLAS of numpy and of that of scipy would but wait for each other.
 _BLAS = ThreadpoolController().select(user_api="blas")
 
 
-def summarise(blocks: Iterable[Block], begin: "Begin | None" = None) -> SufficientStatistics:
-    """The statistics of a stream of blocks; `begin` makes the accumulator that takes them in.
+def summarise(
+    blocks: Iterable[Block], begin: "Begin | None" = None, weight_kind: WeightKind = "precision"
+) -> SufficientStatistics:
+    """Return the statistics of a stream of blocks; `begin` makes the accumulator that takes them in.
 
-    Raises InvalidInput where no row has a weight, or where values are too large to be squared.
+    Raises InvalidInput if no row has a positive weight, ValuesTooLarge if a column's deviations exceed 64-bit numbers.
     """
     accumulator: Accumulator | None = None
     with _BLAS.limit(limits=1), np.errstate(over="ignore", invalid="ignore"):
@@ -37,12 +48,12 @@ def summarise(blocks: Iterable[Block], begin: "Begin | None" = None) -> Sufficie
                 accumulator.add(weighted)
         if accumulator is None:
             raise InvalidInput("There are no rows to train on.")
-        statistics = accumulator.statistics()
-        _check_size(statistics)
-    return statistics
+        return accumulator.statistics(weight_kind)
 
 
-def summarise_folds(blocks: Iterable[Block], folds: int, begin: "Begin | None" = None) -> list[SufficientStatistics]:
+def summarise_folds(
+    blocks: Iterable[Block], folds: int, begin: "Begin | None" = None, weight_kind: WeightKind = "precision"
+) -> list[SufficientStatistics]:
     """The statistics of each fold that has rows, row i being in fold i modulo `folds`; in one pass.
 
     Raises InvalidInput as `summarise` does.
@@ -59,17 +70,10 @@ def summarise_folds(blocks: Iterable[Block], folds: int, begin: "Begin | None" =
                     accumulators[fold] = accumulator = accumulators[fold] or (begin or Accumulator)(mine)
                     accumulator.add(mine)
             rows += len(block.x)
-        found = [accumulator.statistics() for accumulator in accumulators if accumulator]
+        found = [accumulator.statistics(weight_kind) for accumulator in accumulators if accumulator]
         if not found:
             raise InvalidInput("There are no rows to train on.")
-        for statistics in found:
-            _check_size(statistics)
     return found
-
-
-def _check_size(statistics: SufficientStatistics) -> None:
-    if not np.isfinite(statistics.raw_factor**2).all():
-        raise InvalidInput("The values are too large: their squares leave the range of 64-bit numbers.")
 
 
 def _weighted_rows(block: Block) -> Block:
@@ -96,10 +100,14 @@ class Accumulator:
         width = self._features + first.y.shape[1] + 1
         self._chunk = max(2 * width, (CHUNK_BYTES if chunk_bytes is None else chunk_bytes) // (8 * width))
         beginning = np.hstack([first.x[: self._chunk], first.y[: self._chunk]])
-        self._shift, self._scale = centre(beginning)
-        self._rows = 0
+        weights = None if first.weights is None else first.weights[: self._chunk]
+        self._shift, self._scale = shift_and_scale(beginning, weights)
+        self._rows, self._weight, self._log_weights = 0, 0.0, 0.0
         self._columns = np.empty((width, self._chunk))  # feature-major: each column of the data lies together
-        # Of the rows [1, z - shift] before those in the Gram matrix. Their scales do not matter to either way.
+        # Columns are multiplied by 2^-exponent; the exponents are 0 unless squares would leave the range of numbers.
+        self._exponents = np.zeros(width, dtype=int)
+        self._flat = np.ones(width, dtype=bool)  # columns whose deviations are all zero so far
+        # Of the rows [1, z - shift] before those in the Gram matrix.
         self._factor = np.zeros((width, width))
         self._whiten = False
         self._gram: Array | None = None  # of the rows, those before among them; whitened by the factor where they are
@@ -110,6 +118,11 @@ class Accumulator:
 
     def add(self, block: Block) -> None:
         """Take in a block of at least one row, all of whose weights are positive."""
+        if block.weights is not None:
+            self._weight += float(block.weights.sum())
+            self._log_weights += float(np.log(block.weights).sum())
+        else:
+            self._weight += len(block.x)
         for start in range(0, len(block.x), self._chunk):
             part = slice(start, start + self._chunk)
             self._rows += len(block.x[part])
@@ -117,29 +130,52 @@ class Accumulator:
             if self._gram is not None and self._rows >= self._next_check:
                 self._check()
 
-    def statistics(self) -> SufficientStatistics:
+    def statistics(self, weight_kind: WeightKind = "precision") -> SufficientStatistics:
+        """Return the statistics of all rows so far, whose weights are of this kind."""
+        scale = np.concatenate([[1.0], self._scale])
+        factor = np.ldexp(self._whole_factor(), self._exponents - np.frexp(scale)[1] + 1)
         return SufficientStatistics(
             features=self._features,
             rows=self._rows,
-            count=float(self._rows),
+            count=float(self._rows) if weight_kind == "precision" else self._weight,
             shift=self._shift,
             scale=self._scale,
-            factor=self._whole_factor() / np.concatenate([[1.0], self._scale]),
+            factor=factor,
             minimum=self._minimum,
             maximum=self._maximum,
+            weight_kind=weight_kind,
+            log_weights=self._log_weights if weight_kind == "precision" else 0.0,
         )
 
     def _take(self, chunk: Block) -> None:
         """Take in rows that are no more than a chunk."""
         columns = self._shifted(chunk)
-        if self._gram is not None:
+        if self._gram is not None and not self._has_new_scale(columns):
             products = self._products(columns)
             # Rows that outweigh all before them, if but in one direction, would leave nothing of their digits.
             if (self._gram.diagonal() + products.diagonal() <= self._most).all():
                 self._gram += products
                 return
             columns = self._shifted(chunk)
-        self._restart(triangle(np.vstack([self._whole_factor(), columns.T])))
+        self._factorise(columns)
+
+    def _has_new_scale(self, columns: Array) -> bool:
+        """Return whether a column varies for the first time: only then may its squares underflow unseen."""
+        return bool(self._flat.any()) and bool(columns[self._flat].any())
+
+    def _factorise(self, columns: Array) -> None:
+        """Take in shifted columns, (d, m), by Householder QR."""
+        factor = self._whole_factor()
+        sizes = np.maximum(np.abs(columns).max(axis=1), np.abs(factor).max(axis=0))
+        if not np.isfinite(sizes).all():
+            raise ValuesTooLarge(int(np.flatnonzero(~np.isfinite(sizes))[0]) - 1)
+        self._flat = sizes == 0
+        if not ((sizes >= ORDINARY[0]) & (sizes <= ORDINARY[1]) | self._flat).all():
+            change = np.where(self._flat, 0, np.frexp(sizes)[1])
+            columns = np.ldexp(columns, -change[:, np.newaxis])
+            factor = np.ldexp(factor, -change)
+            self._exponents += change
+        self._restart(triangle(np.vstack([factor, columns.T])))
 
     def _shifted(self, chunk: Block) -> Array:
         """[1, z - shift] of the rows, feature-major: (d, m)."""
@@ -152,6 +188,8 @@ class Accumulator:
         columns[1:] -= self._shift[:, np.newaxis]
         if chunk.weights is not None:
             columns *= np.sqrt(chunk.weights)
+        if self._exponents.any():
+            columns = np.ldexp(columns, -self._exponents[:, np.newaxis])
         return columns
 
     def _products(self, columns: Array) -> Array:
@@ -211,7 +249,7 @@ Begin: TypeAlias = Callable[[Block], Accumulator]
 
 def _condition(factor: Array) -> float:
     """Condition of a factor whose columns are brought to unit norm; infinite where one is zero or not finite."""
-    norms = np.sqrt((factor**2).sum(axis=0))
+    norms = column_norms(factor)
     if not (np.isfinite(norms).all() and norms.all()):
         return np.inf
     singular: NDArray[np.floating] = np.linalg.svd(factor / norms, compute_uv=False)

@@ -22,34 +22,34 @@ class CrossValidation:
     """How well models predict the rows that were kept from them, each row once."""
 
     folds: int
-    residual_sums: Array  # (k,), sum of squared residuals
-    total_sums: Array  # (k,), sum of squared deviations from the mean of all rows
+    residual_norms: Array  # (k,), square root of the sum of squared residuals
+    total_norms: Array  # (k,), square root of the sum of squared deviations from the mean of all rows
     weight: float  # of all rows
 
     @property
     def mse(self) -> float:
         """Mean over rows and targets."""
-        return float(self.residual_sums.sum() / (self.weight * len(self.residual_sums)))
+        return float((self.rmse**2).mean())
 
     @property
     def rmse(self) -> Array:
-        return np.sqrt(self.residual_sums / self.weight)
+        return np.asarray(self.residual_norms / np.sqrt(self.weight))
 
     @property
     def r2(self) -> Array:
         """NaN for a target that does not vary."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(self.total_sums > 0, 1 - self.residual_sums / self.total_sums, np.nan)
+            return np.where(self.total_norms > 0, 1 - (self.residual_norms / self.total_norms) ** 2, np.nan)
 
     @property
     def score(self) -> float:
         """What models are compared by: the residual sums in units of each target's variation, lower is better."""
-        return relative_error(self.residual_sums, self.total_sums)
+        return relative_error(self.residual_norms, self.total_norms)
 
 
-def relative_error(residual_sums: Array, total_sums: Array) -> float:
+def relative_error(residual_norms: Array, total_norms: Array) -> float:
     """Sum over targets of the squared residuals' share of the squared deviations."""
-    return float((residual_sums / np.where(total_sums > 0, total_sums, 1.0)).sum())
+    return float(((residual_norms / np.where(total_norms > 0, total_norms, 1.0)) ** 2).sum())
 
 
 class Folds:
@@ -86,10 +86,11 @@ class Folds:
         for kept, others in zip(self._folds, self._others, strict=True):
             self._on_step()
             fitted = fit(others, solver)
-            residual += kept.residual_sums(fitted.weights, fitted.intercept)
-        return CrossValidation(len(self._folds), residual, self.whole.total_sums(), self.whole.weight)
+            centre = others.shift[: others.features]
+            residual = np.hypot(residual, kept.residual_norms(fitted.weights, fitted.centre_prediction, centre))
+        return CrossValidation(len(self._folds), residual, self.whole.total_norms(), self.whole.weight)
 
     def choose_l2(self, solver: Exact) -> Exact:
         """The solver with the penalty of the path that predicts kept rows best."""
-        candidates = [msgspec.structs.replace(solver, l2=l2 * self.whole.weight) for l2 in PATH]
+        candidates = [msgspec.structs.replace(solver, l2=l2 * self.whole.count) for l2 in PATH]
         return min(candidates, key=lambda candidate: self.validate(candidate).score)

@@ -1,13 +1,15 @@
 """Rows to sufficient statistics on a CUDA device: the accumulator's own way, in torch."""
 
+from typing import Any
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from app.errors import DeviceUnavailable
 from app.regression.accumulator import Accumulator
 from app.regression.block import Block
-from app.regression.sufficient_statistics import Array, triangle
 
 CHUNK_BYTES = 1 << 26  # of columns: enough work for the device, and little of its memory
 
@@ -27,7 +29,7 @@ class CudaAccumulator(Accumulator):
 
     def _take(self, chunk: Block) -> None:
         rows = self._rows_on_device(chunk)
-        if self._gram is not None:
+        if self._gram is not None and not (self._flat.any() and bool(rows[:, self._on_device(self._flat)].any())):
             whitened = rows
             if self._whiten:
                 whitened = torch.linalg.solve_triangular(self._on_device(self._factor), rows, upper=True, left=False)
@@ -35,7 +37,7 @@ class CudaAccumulator(Accumulator):
             if (self._gram.diagonal() + products.diagonal() <= self._most).all():
                 self._gram += products
                 return
-        self._restart(triangle(np.vstack([self._whole_factor(), rows.cpu().numpy()])))
+        self._factorise(rows.cpu().numpy().T)
 
     def _rows_on_device(self, chunk: Block) -> Tensor:
         inputs, targets = self._on_device(chunk.x), self._on_device(chunk.y)
@@ -44,7 +46,7 @@ class CudaAccumulator(Accumulator):
         rows[:, 1:] -= self._on_device(self._shift)
         if chunk.weights is not None:
             rows *= self._on_device(np.sqrt(chunk.weights))[:, None]
-        return rows
+        return torch.ldexp(rows, self._on_device(-self._exponents)) if self._exponents.any() else rows
 
-    def _on_device(self, array: Array) -> Tensor:
+    def _on_device(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)

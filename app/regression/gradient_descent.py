@@ -81,7 +81,7 @@ def gradient_descent(
     else:
         batches = _FullBatch(statistics, mean, scale, device)
     # Every prediction of a constant beats this; a run that loses to it tenfold is not on its way down.
-    ceiling = 10 * float(statistics.total_sums().mean() / statistics.weight)
+    ceiling = 10 * float((statistics.total_norms() ** 2).mean() / statistics.weight)
 
     def check(state: Descent) -> Descent:
         if not math.isfinite(state.loss) or state.loss > max(10 * state.first_loss, ceiling):

@@ -30,16 +30,18 @@ def infer(model: LinearModel, *, level: float = 0.95) -> Inference:
     """Standard errors, t, p, confidence intervals of this level, and F, for a model whose `no_intervals` is None."""
     from scipy.special import fdtrc, stdtr, stdtrit  # a quarter of a second and 25 MB, for those who want inference
 
-    assert model.variances is not None
-    p, freedom = len(model.columns), model.degrees_of_freedom
-    variance = model.residual_sums / freedom
+    assert model.unscaled_errors is not None
+    freedom = model.degrees_of_freedom
+    p = model.rank - model.has_intercept
+    # In units of an observation of weight 1; the mean weight brings it to an ordinary observation's.
+    deviation = model.residual_norms / np.sqrt(freedom)
     coefficients = np.column_stack([model.intercept, model.weights])
-    errors = np.sqrt(np.outer(variance, model.variances))
-    explained = model.statistics.total_sums(centred=model.has_intercept) - model.residual_sums
+    errors = np.outer(deviation, model.unscaled_errors)
+    total = model.statistics.total_norms(centred=model.has_intercept)
     with np.errstate(divide="ignore", invalid="ignore"):
-        # A perfect fit has no error: t and F are then infinite and p is 0.
         t = coefficients / errors
-        f = np.maximum(explained, 0.0) / p / variance
+        ratio = total / model.residual_norms
+        f = np.maximum((ratio - 1) * (ratio + 1), 0.0) * freedom / p
     half = -stdtrit(freedom, (1 - level) / 2) * errors
     return Inference(
         standard_errors=errors,
@@ -47,7 +49,7 @@ def infer(model: LinearModel, *, level: float = 0.95) -> Inference:
         p_values=2 * stdtr(freedom, -np.abs(t)),
         lower=coefficients - half,
         upper=coefficients + half,
-        residual_deviation=np.sqrt(variance),
+        residual_deviation=deviation / np.sqrt(model.statistics.mean_weight),
         f_values=f,
         f_p_values=fdtrc(p, freedom, f),
         degrees_of_freedom=freedom,

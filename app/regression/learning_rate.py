@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from app.regression.solvers import GradientDescent
-from app.regression.sufficient_statistics import Array, SufficientStatistics
+from app.regression.sufficient_statistics import Array, SufficientStatistics, column_norms
 
 
 def largest_learning_rate(statistics: SufficientStatistics, options: GradientDescent) -> float:
@@ -28,5 +28,5 @@ def largest_learning_rate(statistics: SufficientStatistics, options: GradientDes
 def feature_scale(statistics: SufficientStatistics) -> Array:
     """Standard deviation of each feature, (p,); 1 for one that does not vary."""
     p = statistics.features
-    deviation = np.sqrt((statistics.centred_factor[:p, :p] ** 2).sum(axis=0) / statistics.weight)
-    return np.where(deviation > 0, deviation, 1.0)
+    deviation = column_norms(statistics.centred_factor[:p, :p]) / math.sqrt(statistics.weight)
+    return np.where(statistics.constant, 1.0, deviation)

@@ -8,48 +8,55 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.regression.solvers import Exact
-from app.regression.sufficient_statistics import Array, SufficientStatistics, triangle
+from app.regression.sufficient_statistics import (
+    EPSILON,
+    Array,
+    SufficientStatistics,
+    column_norms,
+    triangle,
+)
 
 MOST_EXCESS = 1e-4  # a hundredth of a standard error
+# Singular values of unit-norm columns, for each column and relative to the largest, below which they are rounding.
+RANK_TOLERANCE = 64 * EPSILON
+# Part of a coefficient's unit vector outside the row space of the design, up to which the coefficient is identifiable.
+IDENTIFIABLE = 1e-8
 
 
 @dataclass(frozen=True, eq=False)
 class Design:
     """The feature side of the statistics: A with A'A the cross products of the columns, as the fit sees them.
 
-    Columns are deviations from their means where the model has an intercept. They are brought to unit norm before
-    anything is decided about rank, so that the units a feature is measured in do not matter.
+    Columns are deviations from their means if the model has an intercept. They are brought to unit norm before
+    anything is decided about rank, so that the units of a feature do not matter.
     """
 
-    factor: Array  # (p, p), upper triangular
+    unit_factor: Array  # (p, p), of the columns at unit norm; zero for a column that does not vary
     norms: Array  # (p,), Euclidean norm of each column; 0 where the column does not vary
-    weight: float  # of all rows together
+    centre: Array  # (p,), the value of a column that does not vary
+    weight: float  # sum of the rows' weights
+    count: float  # rows that the penalty is measured in
     intercept: bool
 
     @classmethod
     def of(cls, statistics: SufficientStatistics, *, fit_intercept: bool = True) -> "Design":
         p = statistics.features
+        scale, shift = statistics.scale[:p], statistics.shift[:p]
         if fit_intercept:
-            factor = statistics.centred_factor[:p, :p]
-            # Below this, a column's variation is the rounding of its own mean.
-            largest = np.maximum(np.abs(statistics.minimum), np.abs(statistics.maximum))
-            noise = 4 * np.finfo(float).eps * np.sqrt(statistics.weight) * largest
+            factor, centre, flat = statistics.factor[1 : p + 1, 1 : p + 1], shift, statistics.constant
         else:
-            factor = triangle(statistics.raw_factor[:, 1 : p + 1])
-            noise = np.zeros(p)
-        norms = np.sqrt((factor**2).sum(axis=0))
-        return cls(factor, np.where(norms > noise, norms, 0.0), statistics.weight, fit_intercept)
-
-    @property
-    def _unit_factor(self) -> Array:
-        varying = self.norms > 0
-        return np.where(varying, self.factor, 0.0) / np.where(varying, self.norms, 1.0)
+            about_zero = statistics.factor_in(np.zeros_like(statistics.shift), statistics.scale)
+            factor, centre = triangle(about_zero[:, 1 : p + 1]), np.zeros(p)
+            flat = statistics.constant & (statistics.maximum == 0)
+        norms = np.where(flat, 0.0, column_norms(factor))
+        unit_factor = np.where(norms > 0, factor, 0.0) / np.where(norms > 0, norms, 1.0)
+        return cls(unit_factor, norms * scale, centre, statistics.weight, statistics.count, fit_intercept)
 
     @cached_property
     def _singular(self) -> tuple[Array, Array, Array, NDArray[np.bool_]]:
         """U, s, V' of the unit-norm columns, and which singular values count."""
-        u, s, vt = np.linalg.svd(self._unit_factor)
-        kept = s > (64 * np.finfo(float).eps * (len(s) + 1)) * (s[0] or 1.0)
+        u, s, vt = np.linalg.svd(self.unit_factor)
+        kept = s > RANK_TOLERANCE * (len(s) + 1) * (s[0] or 1.0)
         return u, s, vt, kept
 
     @property
@@ -68,38 +75,62 @@ class Design:
         return float(s[0] / s[-1]) if len(s) else 1.0
 
     def solve(self, right: Array, *, l2: float = 0.0) -> Array:
-        """B, (p, k), with A B nearest to right, (p, k); of minimum norm in unit-norm columns where many are."""
+        """Return B, (p, k), with A B nearest to right, (p, k); of minimum norm in unit-norm columns if many are.
+
+        With a penalty, B = V diag(s / (s^2 + l2 / n)) U' right, from the singular values that count (Golub and Van
+        Loan, Matrix Computations, 4th ed., 6.1.4). For small penalties this tends to the solution of minimum norm.
+        """
         norms = np.where(self.norms > 0, self.norms, 1.0)[:, np.newaxis]
         unit: NDArray[np.floating[Any]]
-        if l2 > 0:
-            # The penalty as rows of its own (Golub and Van Loan, 6.1.5): no product A'A is ever formed.
-            p, k = right.shape
-            penalty = np.sqrt(l2 / self.weight) * np.eye(p)
-            stacked = triangle(np.block([[self._unit_factor, right], [penalty, np.zeros((p, k))]]))
-            unit = np.linalg.solve(stacked[:p, :p], stacked[:p, p:])
-        elif self.full_rank:
-            unit = np.linalg.solve(self._unit_factor, right)
+        if l2 == 0 and self.full_rank:
+            unit = np.linalg.solve(self.unit_factor, right)
         else:
             u, s, vt, kept = self._singular
-            unit = vt[kept].T @ ((u.T @ right)[kept] / s[kept][:, np.newaxis])
+            filtered = (u.T @ right)[kept] / (s[kept] + l2 / self.count / s[kept])[:, np.newaxis]
+            unit = vt[kept].T @ filtered
         return np.asarray(np.where(self.norms[:, np.newaxis] > 0, unit, 0.0) / norms, dtype=np.float64)
 
+    def effective_coefficients(self, l2: float) -> float:
+        """Return the trace of the hat matrix, sum of s^2 / (s^2 + l2 / n), the intercept counting 1.
+
+        Without a penalty this is the rank (Hastie, Tibshirani and Friedman, 2nd ed., 3.50).
+        """
+        s = self._singular[1][self._singular[3]]
+        return float((s**2 / (s**2 + l2 / self.count)).sum()) + self.intercept
+
     def whiten(self, deviations: Array) -> Array:
-        """Rows z, (m, p), of deviations x such that z'z is x'(A'A)^-1 x; infinite where x leaves the rows' span."""
-        unit = deviations / np.where(self.norms > 0, self.norms, 1.0)
+        """Return rows z, (m, p), of deviations x such that z'z is x'(A'A)^-1 x; infinite if x leaves the rows' span."""
+        varying = self.norms > 0
+        unit = np.where(varying, deviations, 0.0) / np.where(varying, self.norms, 1.0)
         _, s, vt, kept = self._singular
         turned = unit @ vt.T
         # At the scale of the training rows, whose own deviations are about 1 / sqrt(n) here, less is rounding.
         size = np.maximum(np.abs(unit).max(axis=1, initial=0.0), 1 / np.sqrt(self.weight))
-        beyond = np.abs(turned[:, ~kept]) > np.sqrt(np.finfo(float).eps) * size[:, np.newaxis]
+        beyond = np.abs(turned[:, ~kept]) > np.sqrt(EPSILON) * size[:, np.newaxis]
         turned[:, kept] /= s[kept]
         turned[:, ~kept] = np.where(beyond, np.inf, 0.0)
+        moved = ~varying & (np.abs(deviations) > np.sqrt(EPSILON) * np.abs(self.centre))
+        turned[moved.any(axis=1)] = np.inf
         return np.asarray(turned)
 
-    def coefficient_variances(self) -> Array:
-        """Diagonal of (A'A)^-1, (p,): variances of the coefficients in units of the residual variance."""
-        inverse = np.linalg.solve(self._unit_factor, np.eye(len(self.norms)))
-        return np.asarray((inverse**2).sum(axis=1) / self.norms**2)
+    @cached_property
+    def unit_errors(self) -> Array:
+        """Square roots of the diagonal of (A'A)^-1 for columns at unit norm, (p,); NaN if not identifiable.
+
+        A coefficient is identifiable if its unit vector lies in the row space of the design (Searle, Linear Models,
+        1971, 5.4). Squared, these are the variance inflation factors of a model with an intercept.
+        """
+        _, s, vt, kept = self._singular
+        if self.full_rank:
+            inverse = np.linalg.solve(self.unit_factor, np.eye(len(self.norms)))
+            return np.asarray(np.sqrt((inverse**2).sum(axis=1)))
+        errors = np.sqrt(((vt[kept] / s[kept, np.newaxis]) ** 2).sum(axis=0))
+        outside = np.sqrt((vt[~kept] ** 2).sum(axis=0))
+        return np.where(outside <= IDENTIFIABLE, errors, np.nan)
+
+    def coefficient_errors(self) -> Array:
+        """Return standard errors in units of the residual deviation, (p,); NaN if not identifiable."""
+        return np.asarray(self.unit_errors / np.where(self.norms > 0, self.norms, 1.0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,10 +139,11 @@ class Fit:
 
     weights: Array  # (k, p)
     intercept: Array  # (k,)
-    residual_sums: Array  # (k,), sum of squared residuals
-    # Of the coefficients, in units of the residual variance: the diagonal of (X'X)^-1, the intercept first, (1 + p,).
-    # None where theory gives none: with a penalty, or where the rows do not determine the coefficients.
-    variances: Array | None
+    centre_prediction: Array  # (k,), at the shift of the statistics, where nothing large cancels
+    residual_norms: Array  # (k,), square root of the sum of squared residuals
+    # Standard errors of the coefficients in units of the residual deviation: square roots of the diagonal of
+    # (X'WX)^-1, the intercept first, (1 + p,). NaN for a coefficient that is not identifiable.
+    unscaled_errors: Array
     design: Design
 
 
@@ -119,42 +151,44 @@ def fit(statistics: SufficientStatistics, solver: Exact) -> Fit:
     """Solve for all targets at once. Collinear or too few rows give the minimum-norm solution, its rank stated."""
     p = statistics.features
     design = Design.of(statistics, fit_intercept=solver.fit_intercept)
+    shift, offset, units = statistics.shift, statistics.offset, statistics.scale[p:]
     if solver.fit_intercept:
-        right = statistics.centred_factor[:p, p:]
-        weights = design.solve(right, l2=solver.l2).T
-        intercept = statistics.mean[p:] - weights @ statistics.mean[:p]
+        right = statistics.factor[1 : p + 1, p + 1 :]
+        weights = (design.solve(right, l2=solver.l2) * units).T
+        centre_prediction = shift[p:] + (offset[p:] - weights @ offset[:p])
+        intercept = centre_prediction - weights @ shift[:p]
+        with np.errstate(invalid="ignore", over="ignore"):
+            distance = design.whiten(statistics.mean[np.newaxis, :p])
+            at_zero = np.hypot(np.linalg.norm(distance), 1 / np.sqrt(statistics.weight))
     else:
-        right = triangle(statistics.raw_factor[:, 1:])[:p, p:]
-        weights = design.solve(right, l2=solver.l2).T
-        intercept = np.zeros(statistics.targets)
-    variances = None
-    if solver.l2 == 0 and design.full_rank:
-        at_zero = 0.0
-        if solver.fit_intercept:
-            at_zero = (design.whiten(statistics.mean[np.newaxis, :p]) ** 2).sum() + 1 / statistics.weight
-        variances = np.concatenate([[at_zero], design.coefficient_variances()])
-    residual = statistics.residual_sums(weights, intercept)
-    return Fit(np.ascontiguousarray(weights), intercept, residual, variances, design)
+        about_zero = statistics.factor_in(np.zeros_like(shift), statistics.scale)
+        right = triangle(about_zero[:, 1:])[:p, p:]
+        weights = (design.solve(right, l2=solver.l2) * units).T
+        centre_prediction = weights @ shift[:p]
+        intercept, at_zero = np.zeros(statistics.targets), 0.0
+    errors = np.concatenate([[at_zero if np.isfinite(at_zero) else np.nan], design.coefficient_errors()])
+    residual = statistics.residual_norms(weights, centre_prediction, shift[:p])
+    return Fit(np.ascontiguousarray(weights), intercept, centre_prediction, residual, errors, design)
 
 
 def why_no_inference(statistics: SufficientStatistics, fitted: Fit, solver: Exact) -> str | None:
-    """Why classical theory says nothing about this fit, in a sentence for the reader; None where it does."""
-    coefficients = statistics.features + fitted.design.intercept
+    """Return why classical theory says nothing about this fit, in a sentence for the reader; None if it does."""
     if solver.l2 > 0:
         return "The model was fitted with a ridge penalty, which biases its coefficients."
-    if not fitted.design.full_rank:
-        return f"The rows determine only {fitted.design.rank} of {coefficients} coefficients."
-    if statistics.count <= coefficients:
-        return f"{statistics.count:g} rows leave nothing to estimate the error of {coefficients} coefficients from."
+    if statistics.count <= fitted.design.rank:
+        return (
+            f"{statistics.count:g} rows leave nothing to estimate the error of {fitted.design.rank} coefficients from."
+        )
     return None
 
 
-def is_optimal(residual_sums: Array, statistics: SufficientStatistics, optimum: Fit) -> bool:
-    """Whether weights with these residual sums, (k,), are the optimum for all that inference can tell.
+def is_optimal(residual_norms: Array, statistics: SufficientStatistics, optimum: Fit) -> bool:
+    """Return whether no prediction differs from the optimum's by more than 1 % of its own standard error.
 
-    Where the excess over the optimum's residual sum is E s^2, no prediction is further from the optimum's than sqrt(E)
-    of its own standard error (Cauchy-Schwarz in the metric of the cross products).
+    If the excess over the optimum's residual sum of squares is E s^2, no prediction is further from the optimum's than
+    sqrt(E) of its own standard error (Cauchy-Schwarz in the metric of the cross products).
     """
-    freedom = statistics.count - statistics.features - optimum.design.intercept
-    excess = residual_sums - optimum.residual_sums
-    return bool((excess * freedom <= MOST_EXCESS * optimum.residual_sums).all())
+    freedom = statistics.count - optimum.design.rank
+    best = optimum.residual_norms
+    excess = (residual_norms - best) * (residual_norms + best)
+    return bool((excess * freedom <= MOST_EXCESS * best**2).all())

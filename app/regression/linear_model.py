@@ -40,15 +40,21 @@ class LinearModel:
     weights: Array  # (k, p), a row for each target, as nn.Linear keeps them
     intercept: Array  # (k,)
     statistics: SufficientStatistics
-    residual_sums: Array  # (k,), sum of squared residuals of the training rows
-    variances: Array | None = None  # (1 + p,), of the coefficients, see Fit
+    residual_norms: Array  # (k,), square root of the sum of squared residuals of the training rows; NaN if withheld
+    unscaled_errors: Array | None = None  # (1 + p,), of the coefficients, see Fit
+    centre_prediction: Array | None = None  # (k,), at the shift of the statistics; None if it is not known
     has_intercept: bool = True
     terms: tuple[str, ...] = ()  # q of them, see app.regression.terms; none where the columns are the features
     no_intervals: str | None = None  # why inference is not valid for this model; None where it is
 
     @property
+    def rank(self) -> int:
+        """Number of coefficients the rows determine, the intercept among them."""
+        return self._design.rank
+
+    @property
     def degrees_of_freedom(self) -> float:
-        return self.statistics.count - len(self.columns) - self.has_intercept
+        return self.statistics.count - self.rank
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -108,7 +114,7 @@ class LinearModel:
         y = self.predict(x)
         with np.errstate(over="ignore"):
             spread = self.leverage(x) + (not of_mean)
-            deviation = np.sqrt(np.outer(spread, self.residual_sums / self.degrees_of_freedom))
+            deviation = np.outer(np.sqrt(spread), self.residual_deviation)
             # By the lower tail: near 0 there are more digits than near 1.
             half = -stdtrit(self.degrees_of_freedom, (1 - level) / 2) * deviation
             bounds = np.stack([y - half, y + half], axis=-1)
@@ -116,14 +122,26 @@ class LinearModel:
             raise PredictionTooLarge(int(np.flatnonzero(~np.isfinite(bounds).all(axis=(1, 2)))[0]))
         return bounds
 
-    def leverage(self, x: Array) -> Array:
-        """H = 1/n + (x - mean)' (X'X)^-1 (x - mean), shape (m,), X being the centred training rows.
+    @property
+    def residual_deviation(self) -> Array:
+        """Estimated standard deviation of an observation of mean weight about its expectation, (k,)."""
+        freedom = self.degrees_of_freedom * self.statistics.mean_weight
+        return np.asarray(self.residual_norms / np.sqrt(freedom))
 
-        Without an intercept, x' (X'X)^-1 x of the rows as they are.
+    def leverage(self, x: Array) -> Array:
+        """H = 1/n + w (x - mean)' (X'WX)^-1 (x - mean), shape (m,), X being the centred training rows.
+
+        W holds the rows' weights, and w is the mean weight. Without an intercept, w x' (X'WX)^-1 x of the rows as they
+        are.
         """
-        mean, least = (self._mean, 1 / self.statistics.weight) if self.has_intercept else (0.0, 0.0)
-        parts = [(self._design.whiten(part - mean) ** 2).sum(axis=1) for part in self._parts(x)]
-        return np.asarray(least + np.concatenate(parts))
+        weight = self.statistics.mean_weight
+        if self.has_intercept:
+            shift, offset = self.statistics.shift[: len(self.columns)], self.statistics.offset[: len(self.columns)]
+            least = weight / self.statistics.weight
+        else:
+            shift, offset, least = np.zeros(len(self.columns)), np.zeros(len(self.columns)), 0.0
+        parts = [(self._design.whiten(part - shift - offset) ** 2).sum(axis=1) for part in self._parts(x)]
+        return np.asarray(least + weight * np.concatenate(parts))
 
     def extrapolation(self, x: Array) -> Extrapolation:
         """Flags rows outside the training range of a feature, or with a leverage beyond 3 (p + 1) / n.
@@ -133,7 +151,7 @@ class LinearModel:
         leverage = self.leverage(x)
         low, high = self.statistics.minimum, self.statistics.maximum
         outside = np.concatenate([(part < low) | (part > high) for part in self._parts(x)])
-        limit = 3 * (len(self.columns) + self.has_intercept) / self.statistics.weight
+        limit = 3 * self.rank / self.statistics.count
         return Extrapolation(leverage, outside, outside.any(axis=1) | (leverage > limit))
 
     def _parts(self, x: Array) -> Iterator[Array]:

@@ -17,19 +17,18 @@ class Metrics:
     adjusted_r2: Array  # (k,), the same by unbiased variances; NaN where no row is left to estimate one
 
 
-def training_metrics(statistics: SufficientStatistics, residual_sums: Array, *, fit_intercept: bool = True) -> Metrics:
-    """Metrics of a model with these sums of squared residuals, (k,).
+def training_metrics(
+    statistics: SufficientStatistics, residual_norms: Array, *, rank: int, fit_intercept: bool = True
+) -> Metrics:
+    """Return the metrics of a model with these square roots of sums of squared residuals, (k,).
 
-    Without an intercept the variance is that about zero, as usual (Greene, 3.5).
+    Without an intercept the variance is that about zero (Greene, Econometric Analysis, 7th ed., 3.5). `rank` is the
+    number of coefficients that the rows determine, which adjusted R squared takes degrees of freedom for.
     """
-    total = statistics.total_sums(centred=fit_intercept)
-    count, freedom = statistics.count, statistics.count - statistics.features - fit_intercept
+    total = statistics.total_norms(centred=fit_intercept)
+    count, freedom = statistics.count, statistics.count - rank
     with np.errstate(divide="ignore", invalid="ignore"):
-        r2 = np.where(total > 0, 1 - residual_sums / total, np.nan)
+        r2 = np.where(total > 0, 1 - (residual_norms / total) ** 2, np.nan)
         adjusted = 1 - (1 - r2) * (count - fit_intercept) / freedom if freedom > 0 else np.full_like(r2, np.nan)
-    return Metrics(
-        mse=float(residual_sums.sum() / (statistics.weight * statistics.targets)),
-        rmse=np.sqrt(residual_sums / statistics.weight),
-        r2=r2,
-        adjusted_r2=adjusted,
-    )
+    rmse = residual_norms / np.sqrt(statistics.weight)
+    return Metrics(mse=float((rmse**2).mean()), rmse=rmse, r2=r2, adjusted_r2=adjusted)

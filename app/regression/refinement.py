@@ -6,6 +6,7 @@ double-double, as unevaluated sums of two 64-bit numbers that no rounding escape
 costs digits that nobody will miss, and there is nothing to iterate.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from app.regression.block import Array, Block
 from app.regression.least_squares import Fit
-from app.regression.sufficient_statistics import SufficientStatistics
+from app.regression.sufficient_statistics import SufficientStatistics, column_norms
 
 LOST_FROM = 10.0  # condition number from which on a digit is lost
 MOST_WORK = 2e8  # rows times columns squared: some seconds
@@ -45,16 +46,21 @@ class Refined:
 
     weights: Array  # (k, p)
     intercept: Array  # (k,)
-    residual_sums: Array  # (k,)
-    variances: Array  # (1 + p,), the intercept first
+    centre_prediction: Array  # (k,)
+    residual_norms: Array  # (k,)
+    unscaled_errors: Array  # (1 + p,), the intercept first
 
 
 def refine(blocks: Iterable[Block], statistics: SufficientStatistics, *, fit_intercept: bool) -> Refined:
     """Solve the normal equations of the rows, read once more, which statistics summarise and determine in full."""
     p = statistics.features
     shift = statistics.shift if fit_intercept else np.zeros_like(statistics.shift)
-    exponents = np.concatenate([[0], np.frexp(statistics.scale)[1]])  # scaling by powers of two rounds nothing
-    gram = _gram(blocks, shift, exponents[1:])
+    # Scaling by powers of two rounds nothing: the root mean square of each column, and the mean weight, become about 1.
+    centred = statistics.factor_in(shift, statistics.scale)[:, 1:]
+    sizes = column_norms(centred) * statistics.scale / math.sqrt(statistics.weight)
+    exponents = np.concatenate([[0], np.frexp(np.where(sizes > 0, sizes, 0.5))[1]])
+    weight_exponent = 2 * (math.frexp(statistics.weight / statistics.rows)[1] // 2)
+    gram = _gram(blocks, shift, exponents[1:], weight_exponent)
     used = slice(0, p + 1) if fit_intercept else slice(1, p + 1)
     with mpmath.workprec(BITS):
         exact = np.vectorize(lambda high, low: mpmath.mpf(high) + mpmath.mpf(low), otypes=[object])(*gram)
@@ -69,21 +75,34 @@ def refine(blocks: Iterable[Block], statistics: SufficientStatistics, *, fit_int
         # Back from shifted and scaled columns, where y / u_y = B_0 + sum of B_j (x_j - shift_j) / u_j.
         weights = (solution[-p:] / unit[1 : p + 1, np.newaxis] * unit[p + 1 :]).T
         variances = np.diag(inverse)[-p:] / unit[1 : p + 1] ** 2
-        intercept, at_zero = np.full(len(weights), mpmath.mpf(0)), mpmath.mpf(0)
+        origin = np.array([mpmath.mpf(1), *(-shift[:p] / unit[1 : p + 1])])
         if fit_intercept:
-            origin = np.array([mpmath.mpf(1), *(-shift[:p] / unit[1 : p + 1])])
             intercept = shift[p:] + origin @ solution * unit[p + 1 :]
+            centre_prediction = shift[p:] + solution[0] * unit[p + 1 :]
             at_zero = origin @ inverse @ origin
-        found = (weights, intercept, residual_sums * unit[p + 1 :] ** 2, np.array([at_zero, *variances]))
+        else:
+            intercept, at_zero = np.full(len(weights), mpmath.mpf(0)), mpmath.mpf(0)
+            centre_prediction = weights @ statistics.shift[:p]
+        root = mpmath.ldexp(1, weight_exponent // 2)
+        residual_norms = _roots(residual_sums) * unit[p + 1 :] * root
+        errors = _roots(np.array([at_zero, *variances])) / root
+        found = (weights, intercept, centre_prediction, residual_norms, errors)
     return Refined(*(part.astype(np.float64) for part in found))
+
+
+def _roots(values: NDArray[np.object_]) -> NDArray[np.object_]:
+    return np.array([mpmath.sqrt(value) for value in values], dtype=object)
 
 
 def _inverse(matrix: NDArray[np.object_]) -> NDArray[np.object_]:
     return np.array(mpmath.inverse(mpmath.matrix(matrix.tolist())).tolist(), dtype=object)
 
 
-def _gram(blocks: Iterable[Block], shift: Array, exponents: NDArray[np.integer]) -> Double2:
-    """Cross products (d, d) of the weighted rows [1, (z - shift) / 2^exponent], in double-double."""
+def _gram(blocks: Iterable[Block], shift: Array, exponents: NDArray[np.integer], weight_exponent: int) -> Double2:
+    """Cross products (d, d) of the weighted rows [1, (z - shift) / 2^exponent], in double-double.
+
+    Weights are divided by 2^weight_exponent.
+    """
     size = len(shift) + 1
     high, low = np.zeros((size, size)), np.zeros((size, size))
     for block in blocks:
@@ -92,7 +111,8 @@ def _gram(blocks: Iterable[Block], shift: Array, exponents: NDArray[np.integer])
             columns = _columns(np.hstack([block.x[part], block.y[part]]), shift, exponents)
             weighted = columns
             if block.weights is not None:
-                weighted = _times(columns, (block.weights[part], np.zeros_like(block.weights[part])))
+                weights = np.ldexp(block.weights[part], -weight_exponent)
+                weighted = _times(columns, (weights, np.zeros_like(weights)))
             for i in range(size):
                 found = _sum(_times((columns[0][i], columns[1][i]), (weighted[0][i:], weighted[1][i:])))
                 high[i, i:], low[i, i:] = _plus((high[i, i:], low[i, i:]), found)

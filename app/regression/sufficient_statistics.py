@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
-from typing import Self, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,91 +11,100 @@ from app.errors import InvalidInput
 
 Array: TypeAlias = NDArray[np.float64]
 
-ROUNDING = 1e-13  # of singular values, beside the largest
+# What a row's weight means: `frequency`, the row was observed so many times; `precision`, the inverse of the variance
+# of its error, up to a common factor.
+WeightKind: TypeAlias = Literal["precision", "frequency"]
+
+EPSILON = float(np.finfo(float).eps)
+# Relative rounding error of a factor's columns: a multiple of the machine precision, calibrated in test_precision.py.
+FACTOR_ERROR = 64 * EPSILON
 
 
 @dataclass(frozen=True, eq=False)
 class SufficientStatistics:
     """What least squares needs to know of n rows z = [x, y] with p features and k targets.
 
-    `factor` is the upper-triangular R of the QR decomposition of the n rows [1, (z - shift) / scale], so that
-    R'R is their Gram matrix. It is updated by tall-skinny QR (Demmel, Grigori, Hoemmen and Langou, 2012) and
-    never by adding up products, which would square the condition number. Shift and scale come from the first block.
+    `factor` is the upper-triangular R of the QR decomposition of the n rows sqrt(weight) [1, (z - shift) / scale], so
+    that R'R is their Gram matrix. It is updated by tall-skinny QR (Demmel, Grigori, Hoemmen and Langou, 2012) and
+    never by adding up products, which would square the condition number. `shift` is a value of each column, so that a
+    constant column has deviations of exactly zero, and `scale` is a power of two, so that scaling rounds nothing.
+
+    Rows of weight 0 are not in the statistics. `removed` is the factor, in the same coordinates, of all rows that were
+    taken out again: R'R + removed' removed bounds every Gram matrix that was ever held, from above. `untracked` says
+    that rows were taken out before `removed` was recorded.
     """
 
     features: int
     rows: int
-    count: float  # of rows, each counted with what decay has left of it: what degrees of freedom are taken from
+    count: float  # n that degrees of freedom are taken from: rows, or the sum of frequency weights; discounted by decay
     shift: Array  # (p + k,)
-    scale: Array  # (p + k,), positive
+    scale: Array  # (p + k,), powers of two
     factor: Array  # (1 + p + k, 1 + p + k), upper triangular
     minimum: Array  # (p,)
     maximum: Array  # (p,)
+    removed: Array | None = None  # (1 + p + k, 1 + p + k), upper triangular; None if no row was ever taken out
+    untracked: bool = False
+    weight_kind: WeightKind = "precision"
+    log_weights: float = 0.0  # sum of the logarithms of precision weights
+    discounted: bool = False  # whether decay ever reduced a weight
 
     @classmethod
     def from_block(cls, x: Array, y: Array) -> Self:
-        """The statistics of rows that lie together, as they are defined: x is (n, p), y is (n, k), n at least 1.
+        """Return the statistics of rows in memory, by their definition: x is (n, p), y is (n, k), n at least 1.
 
         `app.regression.accumulator` finds those of many rows faster.
         """
         z = np.hstack([x, y])
-        shift, scale = centre(z)
+        shift, scale = shift_and_scale(z)
         rows = np.column_stack([np.ones(len(z)), (z - shift) / scale])
         n = len(z)
         return cls(x.shape[1], n, float(n), shift, scale, triangle(rows), x.min(axis=0), x.max(axis=0))
 
     def merge(self, other: "SufficientStatistics") -> Self:
-        """The statistics of both sets of rows together, exact up to rounding."""
-        return type(self)(
-            features=self.features,
+        """Return the statistics of both sets of rows together, exact up to rounding.
+
+        Raises InvalidInput if their weights are of different kinds.
+        """
+        if self.weight_kind != other.weight_kind:
+            raise InvalidInput(
+                f"The rows have {other.weight_kind} weights, and the version has {self.weight_kind} weights."
+            )
+        theirs = None if other.removed is None else other.transform(other.removed, self.shift, self.scale)
+        removed = [part for part in (self.removed, theirs) if part is not None]
+        return replace(
+            self,
             rows=self.rows + other.rows,
             count=self.count + other.count,
-            shift=self.shift,
-            scale=self.scale,
             factor=triangle(np.vstack([self.factor, other.factor_in(self.shift, self.scale)])),
             minimum=np.minimum(self.minimum, other.minimum),
             maximum=np.maximum(self.maximum, other.maximum),
+            removed=triangle(np.vstack(removed)) if removed else None,
+            untracked=self.untracked or other.untracked,
+            log_weights=self.log_weights + other.log_weights,
+            discounted=self.discounted or other.discounted,
         )
 
     def decayed(self, share: float) -> Self:
-        """The same rows, each with this share of its weight, in (0, 1]."""
-        return replace(self, factor=self.factor * math.sqrt(share), count=self.count * share)
-
-    def without(self, other: "SufficientStatistics") -> Self:
-        """The statistics of the rows that remain when the other's are taken out: merge, undone.
-
-        A downdate: with R = U S V' and P the other's factor in the coordinates of U, the remaining rows' factor is
-        chol(I - P'P) S V' (Golub and Van Loan, 6.5.4). The ranges stay, since they cannot be narrowed.
-
-        Raises InvalidInput where the other's rows cannot be among these, or where too few would remain.
-        """
-        p = self.features
-        if other.rows >= self.rows or (other.minimum < self.minimum).any() or (other.maximum > self.maximum).any():
-            raise InvalidInput("These rows are not among those the version was trained on, or they are all of them.")
-        norms = np.sqrt((self.factor**2).sum(axis=0))
-        norms = np.where(norms > 0, norms, 1.0)
-        _, s, vt = np.linalg.svd(self.factor / norms)
-        kept = s > ROUNDING * s[0]
-        theirs = other.factor_in(self.shift, self.scale) / norms @ vt.T
-        if np.abs(theirs[:, ~kept]).max(initial=0.0) > math.sqrt(ROUNDING) * s[0]:
-            raise InvalidInput("These rows are not among those the version was trained on.")
-        inside = theirs[:, kept] / s[kept]
-        left = np.eye(kept.sum()) - inside.T @ inside
-        eigenvalues, vectors = np.linalg.eigh(left)
-        if eigenvalues[0] < -math.sqrt(ROUNDING):
-            raise InvalidInput("These rows are not among those the version was trained on.")
-        root = np.sqrt(np.maximum(eigenvalues, 0.0))[:, np.newaxis] * vectors.T
-        factor = triangle(root @ (s[kept, np.newaxis] * vt[kept]))
-        if _rank(factor[:, : p + 1]) < _rank((self.factor / norms)[:, : p + 1]):
-            raise InvalidInput("Without these rows, too few remain to determine the coefficients.")
-        return replace(self, rows=self.rows - other.rows, count=self.count - other.count, factor=factor * norms)
+        """Return the same rows, each with this share of its weight, in (0, 1]."""
+        root = math.sqrt(share)
+        return replace(
+            self,
+            factor=self.factor * root,
+            count=self.count * share,
+            removed=None if self.removed is None else self.removed * root,
+            discounted=self.discounted or share < 1,
+        )
 
     def factor_in(self, shift: Array, scale: Array) -> Array:
-        """R of the same rows in other coordinates, [1, (z - shift) / scale]."""
+        """Return R of the same rows in other coordinates, [1, (z - shift) / scale]."""
+        return self.transform(self.factor, shift, scale)
+
+    def transform(self, factor: Array, shift: Array, scale: Array) -> Array:
+        """Return a factor in the coordinates of these statistics, such as `removed`, in other coordinates."""
         # [1, (z - s2)/c2] = [1, (z - s1)/c1] T with T upper triangular, so R T is the factor in the other coordinates.
         change: Array = np.diag(np.concatenate([[1.0], self.scale / scale]))
         change[0, 1:] = (self.shift - shift) / scale
-        return np.asarray(self.factor @ change, dtype=np.float64)
+        return np.asarray(factor @ change, dtype=np.float64)
 
     @property
     def targets(self) -> int:
@@ -103,13 +112,41 @@ class SufficientStatistics:
 
     @property
     def weight(self) -> float:
-        """Sum of the rows' weights: their number, where each weighs 1."""
+        """Sum of the rows' weights: their number, if each weighs 1."""
         return float(self.factor[0, 0] ** 2)
+
+    @property
+    def mean_weight(self) -> float:
+        """Weight of the observation that residual deviations and prediction intervals are given for.
+
+        The mean of precision weights. Frequency weights count observations that weigh 1 each.
+        """
+        return 1.0 if self.weight_kind == "frequency" else self.weight / self.count
+
+    @property
+    def offset(self) -> Array:
+        """Mean of every column less its shift, (p + k,). The shift is near the mean, so nothing large cancels."""
+        return np.asarray(self.scale * (self.factor[0, 1:] / self.factor[0, 0]))
 
     @property
     def mean(self) -> Array:
         """Mean of every column, features first: (p + k,)."""
-        return np.asarray(self.shift + self.scale * (self.factor[0, 1:] / self.factor[0, 0]))
+        return np.asarray(self.shift + self.offset)
+
+    @property
+    def constant(self) -> NDArray[np.bool_]:
+        """Return which features do not vary, (p,): their minimum equals their maximum.
+
+        Ranges are not narrowed when rows are taken out. After that, a feature is constant too if what remains of its
+        variation is within the rounding error of the variation that was ever held.
+        """
+        same: NDArray[np.bool_] = self.minimum == self.maximum
+        if self.removed is None:
+            return same
+        columns = slice(1, self.features + 1)
+        held = triangle(np.vstack([self.factor, self.removed]))
+        remaining = column_norms(self.factor[1:, columns])
+        return np.asarray(same | (remaining**2 <= FACTOR_ERROR * column_norms(held[:, columns]) ** 2))
 
     @property
     def centred_factor(self) -> Array:
@@ -121,45 +158,62 @@ class SufficientStatistics:
         """Upper-triangular R, (1 + p + k, 1 + p + k), of the rows [1, z] in their own units."""
         return self.factor_in(np.zeros_like(self.shift), np.ones_like(self.scale))
 
-    def residual_sums(self, weights: Array, intercept: Array) -> Array:
-        """Sum of squared residuals for each target, (k,), of weights (k, p) and intercept (k,), without the rows."""
-        # y - x B' - b in the shifted and scaled coordinates, where nothing large cancels.
-        p = self.features
-        coefficients = np.vstack(
-            [
-                self.shift[p:] - self.shift[:p] @ weights.T - intercept,
-                -(self.scale[:p, np.newaxis] * weights.T),
-                np.diag(self.scale[p:]),
-            ]
-        )
-        return np.asarray(((self.factor @ coefficients) ** 2).sum(axis=0))
+    def residual_norms(self, weights: Array, intercept: Array, centre: Array | None = None) -> Array:
+        """Return the square root of the sum of squared residuals for each target, (k,), without the rows.
 
-    def total_sums(self, *, centred: bool = True) -> Array:
-        """Sum of squared deviations of each target from its mean, (k,); 0 where they are but the mean's rounding.
-
-        Not centred, the plain sum of its squares.
+        The predictions are weights (x - centre) + intercept, with weights (k, p), intercept (k,) and centre (p,), zero
+        by default. With the shift as the centre, nothing large cancels.
         """
-        if not centred:
-            return np.asarray((self.raw_factor[:, self.features + 1 :] ** 2).sum(axis=0))
-        total = (self.centred_factor[:, self.features :] ** 2).sum(axis=0)
-        noise = 4 * np.finfo(float).eps * np.abs(self.mean[self.features :])
-        return np.where(total > self.weight * noise**2, total, 0.0)
+        p = self.features
+        start = -self.shift[:p] if centre is None else centre - self.shift[:p]
+        # Predictions at the shift, in the shifted and scaled coordinates, one target a column.
+        at_shift = self.shift[p:] - intercept + start @ weights.T
+        unit = self.scale[p:]
+        coefficients = np.vstack(
+            [at_shift / unit, -(self.scale[:p, np.newaxis] * weights.T) / unit, np.eye(self.targets)]
+        )
+        return np.asarray(column_norms(self.factor @ coefficients) * unit)
+
+    def total_norms(self, *, centred: bool = True) -> Array:
+        """Return the square root of the sum of squared deviations of each target from its mean, (k,).
+
+        Not centred, the square root of the plain sum of its squares.
+        """
+        if centred:
+            return np.asarray(column_norms(self.factor[1:, self.features + 1 :]) * self.scale[self.features :])
+        return column_norms(self.raw_factor[:, self.features + 1 :])
 
 
-def _rank(factor: Array) -> int:
-    s = np.linalg.svd(factor, compute_uv=False)
-    return int((s > math.sqrt(ROUNDING) * s[0]).sum())
+def shift_and_scale(z: Array, weights: Array | None = None) -> tuple[Array, Array]:
+    """Return the shift and scale of the columns of z (n, d), (d,) each.
+
+    The shift is the value nearest to the column's mean, the scale the power of two above its largest deviation.
+    """
+    share = np.full(len(z), 1 / len(z)) if weights is None else weights / weights.max()
+    share = share / share.sum()
+    with np.errstate(over="ignore"):  # a deviation that overflows is refused where the columns are summed up
+        nearest = np.abs(z - share @ z).argmin(axis=0)
+        shift = z[nearest, np.arange(z.shape[1])]
+        return shift, power_of_two(np.abs(z - shift).max(axis=0), shift)
 
 
-def centre(z: Array) -> tuple[Array, Array]:
-    """Shift and scale of columns, (d,) each: their mean, and their deviation where they have one."""
-    shift = z.mean(axis=0)
-    deviation = np.sqrt(((z - shift) ** 2).mean(axis=0))
-    return shift, np.where(deviation > 0, deviation, np.maximum(np.abs(shift), 1.0))
+def power_of_two(spread: Array, otherwise: Array) -> Array:
+    """Return the power of two above each value, or above the other one if it is zero; 1 if both are."""
+    size = np.where(spread > 0, spread, np.abs(otherwise))
+    return np.asarray(
+        np.ldexp(1.0, np.clip(np.frexp(np.where((size > 0) & np.isfinite(size), size, 0.5))[1], -1000, 1000))
+    )
+
+
+def column_norms(matrix: Array) -> Array:
+    """Return the Euclidean norm of each column, without overflow or underflow of its squares."""
+    largest = np.abs(matrix).max(axis=0, initial=0.0)
+    size = np.where(largest > 0, largest, 1.0)
+    return np.asarray(largest * np.sqrt(((matrix / size) ** 2).sum(axis=0)))
 
 
 def triangle(rows: Array) -> Array:
-    """The square upper-triangular factor of the QR decomposition of any number of rows."""
+    """Return the square upper-triangular factor of the QR decomposition of any number of rows."""
     factor = np.asarray(np.linalg.qr(rows, mode="r"), dtype=np.float64)
     missing = factor.shape[1] - factor.shape[0]
     return np.vstack([factor, np.zeros((missing, factor.shape[1]))]) if missing > 0 else factor

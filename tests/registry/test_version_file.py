@@ -32,8 +32,8 @@ MODEL = LinearModel(
     np.array([[2.0]]),
     np.array([0.1]),
     SufficientStatistics.from_block(ROWS, ROWS),
-    residual_sums=np.array([0.5]),
-    variances=np.array([1.5, 0.25]),
+    residual_norms=np.array([0.5]),
+    unscaled_errors=np.array([1.5, 0.25]),
     no_intervals="no reason",
 )
 CARD = ModelCard(
@@ -66,13 +66,13 @@ def assert_identical(found: LinearModel, expected: LinearModel) -> None:
     assert found.statistics.features == expected.statistics.features
     assert found.statistics.rows == expected.statistics.rows
     assert found.has_intercept == expected.has_intercept
-    assert (found.variances is None) == (expected.variances is None)
-    if found.variances is not None and expected.variances is not None:
-        assert_array_equal(found.variances, expected.variances, strict=True)
+    assert (found.unscaled_errors is None) == (expected.unscaled_errors is None)
+    if found.unscaled_errors is not None and expected.unscaled_errors is not None:
+        assert_array_equal(found.unscaled_errors, expected.unscaled_errors, strict=True)
     pairs = [
         (found.weights, expected.weights),
         (found.intercept, expected.intercept),
-        (found.residual_sums, expected.residual_sums),
+        (found.residual_norms, expected.residual_norms),
         *(
             (getattr(found.statistics, name), getattr(expected.statistics, name))
             for name in ("shift", "scale", "factor", "minimum", "maximum")
@@ -112,7 +112,7 @@ def test_any_model_is_read_back_to_the_last_bit(tmp_path: Path, p: int, k: int, 
         targets=tuple(f"y{index}" for index in range(k)),
         weights=drawn(k, p),
         intercept=drawn(k),
-        residual_sums=drawn(k),
+        residual_norms=drawn(k),
         statistics=SufficientStatistics(
             features=p,
             rows=data.draw(st.integers(1, 2**53)),
@@ -123,7 +123,7 @@ def test_any_model_is_read_back_to_the_last_bit(tmp_path: Path, p: int, k: int, 
             minimum=drawn(p),
             maximum=drawn(p),
         ),
-        variances=drawn(1 + p) if no_intervals is None or data.draw(st.booleans()) else None,
+        unscaled_errors=drawn(1 + p) if no_intervals is None or data.draw(st.booleans()) else None,
         no_intervals=no_intervals,
     )
     card = replace(
@@ -254,7 +254,7 @@ def test_a_card_that_is_no_card_is_refused(tmp_path: Path, card: str) -> None:
 def test_a_card_of_a_later_schema_is_refused_with_both_schemas_in_the_message(tmp_path: Path) -> None:
     path = stored(tmp_path, encode(replace(CARD, schema=SCHEMA + 1), MODEL))
     for reading in (read, read_card):
-        with pytest.raises(ModelFileInvalid, match=f"schema version {SCHEMA + 1}; this service reads {SCHEMA}"):
+        with pytest.raises(ModelFileInvalid, match=f"schema version {SCHEMA + 1}; this service reads 1 to {SCHEMA}"):
             reading(path)
 
 
@@ -269,14 +269,14 @@ def test_a_card_of_a_later_schema_is_refused_with_both_schemas_in_the_message(tm
         ({}, {"weights": np.array([[math.nan]])}, "weights is not finite"),
         ({}, {"intercept": np.array([math.inf])}, "intercept is not finite"),
         ({}, {"intercept": np.array(0.0)}, r"intercept is float64 \(\)"),
-        ({}, {"residual_sums": np.ones(2)}, "residual_sums is"),
+        ({}, {"residual_norms": np.ones(2)}, "residual_norms is"),
         ({}, {"statistics.count": np.array([])}, "statistics.count is"),
         ({}, {"statistics.count": np.array([math.nan])}, "statistics.count is not finite"),
         ({}, {"statistics.factor": np.eye(4)}, "statistics.factor is"),
         ({}, {"statistics.minimum": np.ones(2)}, "statistics.minimum is"),
         ({}, {"statistics.shift": None}, "statistics.shift is missing"),
-        ({}, {"variances": np.ones(3)}, "variances is"),
-        ({"no_intervals": None}, {"variances": None}, "variances is missing"),
+        ({}, {"unscaled_errors": np.ones(3)}, "unscaled_errors is"),
+        ({"no_intervals": None}, {"unscaled_errors": None}, "unscaled_errors is missing"),
         ({"rows": -5}, {}, "it has -5 rows"),
         ({"features": ()}, {}, "features and targets are none"),
         ({"targets": ()}, {}, "features and targets are none"),

@@ -27,8 +27,8 @@ def fitted(x: Array, y: Array, weights: Array | None = None, *, fit_intercept: b
         found.weights,
         found.intercept,
         statistics,
-        found.residual_sums,
-        found.variances,
+        found.residual_norms,
+        found.unscaled_errors,
         has_intercept=fit_intercept,
     )
 
@@ -45,13 +45,13 @@ def test_inference_is_that_of_statsmodels(x: Array, y: Array, fit_intercept: boo
     weights = np.random.default_rng(0).uniform(0.5, 2, len(x)) if weighted else None
     model = fitted(x, y, weights, fit_intercept=fit_intercept)
     found = infer(model)
-    metrics = training_metrics(model.statistics, model.residual_sums, fit_intercept=fit_intercept)
+    metrics = training_metrics(model.statistics, model.residual_norms, rank=model.rank, fit_intercept=fit_intercept)
     new = x[:7] * 1.1
     columns = slice(0 if fit_intercept else 1, None)
 
     for target in range(y.shape[1]):
         design = sm.add_constant(x) if fit_intercept else x
-        expected = sm.WLS(y[:, target], design, weights=1.0 if weights is None else weights).fit()
+        expected = sm.WLS(y[:, target], design, weights=1.0 if weights is None else weights / weights.mean()).fit()
 
         assert_allclose(found.standard_errors[target, columns], expected.bse, rtol=1e-8)
         assert_allclose(found.t_values[target, columns], expected.tvalues, rtol=1e-8)

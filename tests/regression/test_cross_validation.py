@@ -48,7 +48,7 @@ def test_folds_from_their_statistics_equal_the_loop_that_refits(
     found = Folds(summarise_folds(blocks, folds)).validate(solver)
 
     expected = refitted(x, y, folds, solver)
-    assert_allclose(found.residual_sums, expected, rtol=1e-9)
+    assert_allclose(found.residual_norms**2, expected, rtol=1e-9)
     assert found.mse == pytest.approx(expected.sum() / 120, rel=1e-9)
     assert_allclose(found.r2, 1 - expected / ((y - y.mean(axis=0)) ** 2).sum(axis=0), rtol=1e-9)
 
@@ -79,7 +79,7 @@ def test_more_folds_than_rows_leave_one_row_out_each() -> None:
     found = Folds(summarise_folds([Block(x, y)], 50)).validate(Exact())
 
     assert found.folds == 8
-    assert_allclose(found.residual_sums, refitted(x, y, 8, Exact()), rtol=1e-9)
+    assert_allclose(found.residual_norms**2, refitted(x, y, 8, Exact()), rtol=1e-9)
 
 
 def test_whoever_watches_can_end_a_validation_at_each_fit_and_each_merge() -> None:

@@ -55,8 +55,8 @@ def model_of(statistics: SufficientStatistics, found: Fit) -> LinearModel:
         found.weights,
         found.intercept,
         statistics,
-        found.residual_sums,
-        found.variances,
+        found.residual_norms,
+        found.unscaled_errors,
         has_intercept=found.design.intercept,
     )
 
@@ -233,7 +233,7 @@ def test_a_target_of_zeros_gives_no_warning_and_no_number_for_t() -> None:
     [
         (15, Exact(l2=1.0), "ridge"),
         (15, Exact(fit_intercept=False), None),
-        (3, Exact(), "determine only 3 of 4"),
+        (3, Exact(), "3 rows leave nothing"),
         (4, Exact(), "4 rows leave nothing"),
         (5, Exact(), None),
         (15, Exact(), None),

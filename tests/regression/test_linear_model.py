@@ -36,8 +36,8 @@ def trained(x: Array, y: Array) -> LinearModel:
         found.weights,
         found.intercept,
         statistics,
-        found.residual_sums,
-        found.variances,
+        found.residual_norms,
+        found.unscaled_errors,
     )
 
 

@@ -101,8 +101,8 @@ def test_a_model_with_terms_makes_them_again_for_all_it_says(seed: int) -> None:
             found.weights,
             found.intercept,
             statistics,
-            found.residual_sums,
-            found.variances,
+            found.residual_norms,
+            found.unscaled_errors,
             terms=terms,
         )
 
