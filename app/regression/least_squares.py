@@ -155,7 +155,8 @@ def fit(statistics: SufficientStatistics, solver: Exact) -> Fit:
     if solver.fit_intercept:
         right = statistics.factor[1 : p + 1, p + 1 :]
         weights = (design.solve(right, l2=solver.l2) * units).T
-        centre_prediction = shift[p:] + (offset[p:] - weights @ offset[:p])
+        at_shift = offset[p:] - weights @ offset[:p]
+        centre_prediction = shift[p:] + at_shift
         intercept = centre_prediction - weights @ shift[:p]
         with np.errstate(invalid="ignore", over="ignore"):
             distance = design.whiten(statistics.mean[np.newaxis, :p])
@@ -165,9 +166,10 @@ def fit(statistics: SufficientStatistics, solver: Exact) -> Fit:
         right = triangle(about_zero[:, 1:])[:p, p:]
         weights = (design.solve(right, l2=solver.l2) * units).T
         centre_prediction = weights @ shift[:p]
+        at_shift = centre_prediction - shift[p:]
         intercept, at_zero = np.zeros(statistics.targets), 0.0
     errors = np.concatenate([[at_zero if np.isfinite(at_zero) else np.nan], design.coefficient_errors()])
-    residual = statistics.residual_norms(weights, centre_prediction, shift[:p])
+    residual = statistics.residual_norms_at_shift(weights, at_shift)
     return Fit(np.ascontiguousarray(weights), intercept, centre_prediction, residual, errors, design)
 
 
