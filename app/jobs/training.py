@@ -25,7 +25,7 @@ from app.registry.version_file import Version
 from app.regression.accumulator import Accumulator, summarise, summarise_folds
 from app.regression.block import Block
 from app.regression.cross_validation import CrossValidation, Folds, relative_error
-from app.regression.downdate import downdate
+from app.regression.downdate import check_precision, downdate, precision_loss
 from app.regression.least_squares import Fit, fit, is_optimal, why_no_inference
 from app.regression.linear_model import LinearModel
 from app.regression.metrics import training_metrics
@@ -120,6 +120,10 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         metrics=_metrics(model, trained),
         terms=request.terms,
         better=better,
+        precision_loss=precision_loss(trained.statistics),
+        weight_kind=trained.statistics.weight_kind,
+        discounted=trained.statistics.discounted,
+        untracked=trained.statistics.untracked,
         no_intervals=trained.no_intervals,
         warnings=tuple(_warnings(model, trained, better=better, dropped=stored.dropped)),
     )
@@ -189,16 +193,17 @@ def _solve(
     elif base is not None:
         statistics = downdate(base.model.statistics, statistics)
     optimum = fit(statistics, solver)
-    no_intervals = why_no_inference(statistics, optimum, solver)
+    withheld = check_precision(statistics, optimum, l2=solver.l2)
     best: Fit | Refined = optimum
     # Only rows that can be read again can be refined, and those of the version before are gone.
     if base is None and solver.l2 == 0 and is_worthwhile(statistics, optimum):
         best = refine(rows(), statistics, fit_intercept=solver.fit_intercept)
+    no_intervals = withheld or why_no_inference(statistics, optimum, solver, best.residual_norms)
     return _Trained(
         best.weights,
         best.intercept,
         best.centre_prediction,
-        best.residual_norms,
+        np.full_like(best.residual_norms, np.nan) if withheld else best.residual_norms,
         best.unscaled_errors if no_intervals is None else None,
         statistics,
         optimum,

@@ -44,6 +44,7 @@ class ModelCard:
     better: bool | None = None  # than the version that was current, where that was asked
     upload: str | None = None  # names the request uniquely: a job that is run again finds by it what it published
     weight_kind: WeightKind = "precision"
+    precision_loss: float | None = None  # see app.regression.downdate; None where it was not recorded
     discounted: bool = False  # whether decay ever reduced a weight
     untracked: bool = False  # whether rows were taken out before the loss of precision was recorded
     no_intervals: str | None = None

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.linalg import qr, solve_triangular
 
 from app.errors import InvalidInput
-from app.regression.least_squares import RANK_TOLERANCE, Fit
+from app.regression.least_squares import PRECISION_UNKNOWN, RANK_TOLERANCE, Fit
 from app.regression.sufficient_statistics import (
     Array,
     SufficientStatistics,
@@ -31,6 +31,13 @@ _DIRECTION_TOLERANCE = 1e-10
 TOO_FEW = (
     "Without these rows, too few remain to determine the coefficients, or too few of their digits. "
     "Train the model again from the rows that remain."
+)
+PRECISION_LOST = (
+    "Too many digits were lost when rows were taken out of this model. Train it again from the rows that remain."
+)
+RESIDUALS_UNKNOWN = (
+    "So much was taken out of this model that its residual sums may be off by more than one part in a million. "
+    "Train it again from the rows that remain."
 )
 NOT_AMONG = "These rows are not among those the version was trained on"
 
@@ -98,7 +105,7 @@ class _Difference:
         if np.abs(unexplained).max(initial=0.0) > _DIRECTION_TOLERANCE * rank:
             raise InvalidInput(f"{NOT_AMONG}: they vary in a direction in which the version's rows do not.")
         eigenvalues, vectors = np.linalg.eigh(np.eye(rank) - shares.T @ shares)
-        # v'Gv is off by at most 2 error |Rv| S(v), as in `precision_bounds`; here |Rv| is 1 and the columns have norm 1.
+        # v'Gv is off by at most 2 error |Rv| S(v), as in `precision_bounds`; |Rv| and the columns' norms are 1 here.
         bounds = 2 * error * np.abs(solve_triangular(leading, vectors)).sum(axis=0)
         if (eigenvalues < -bounds).any():
             raise InvalidInput(f"{NOT_AMONG}: a sum of squares would fall below zero.")
@@ -229,6 +236,21 @@ def precision_bounds(statistics: SufficientStatistics, fitted: Fit, *, l2: float
         coefficients=np.where(unknown, np.nan, relative),
         unusable=not bool(usable[:, ~unknown].all()),
     )
+
+
+def check_precision(statistics: SufficientStatistics, fitted: Fit, *, l2: float = 0.0) -> str | None:
+    """Return why the residual sums of a fit are withheld, in a sentence for the reader; None if they are known.
+
+    Raises InvalidInput if a coefficient may be off by more than FAILED_FROM of its standard error.
+    """
+    if statistics.untracked:
+        return PRECISION_UNKNOWN
+    bounds = precision_bounds(statistics, fitted, l2=l2)
+    if bounds is None:
+        return None
+    if bounds.unusable:
+        raise InvalidInput(PRECISION_LOST)
+    return RESIDUALS_UNKNOWN if bounds.withheld else None
 
 
 def _certain_root(relative_error: Array) -> Array:
