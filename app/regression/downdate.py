@@ -66,7 +66,7 @@ def downdate(whole: SufficientStatistics, part: SufficientStatistics, share: flo
         rows.append(whole.removed)
     remaining = replace(
         whole,
-        rows=whole.rows - part.rows,
+        rows=_remaining_rows(whole, part),
         count=whole.count - part.count,
         factor=difference.factor(),
         removed=triangle(np.vstack(rows)),
@@ -139,19 +139,34 @@ def _check_rows(whole: SufficientStatistics, part: SufficientStatistics) -> None
         raise InvalidInput(
             f"The rows have {part.weight_kind} weights, and the version has {whole.weight_kind} weights."
         )
-    if part.rows > whole.rows:
-        raise InvalidInput(f"{NOT_AMONG}: they are {part.rows} rows, and the version has {whole.rows}.")
-    if part.rows == whole.rows:
+    # Frequency weights may take out a part of a row's observations.
+    theirs, ours = (part.count, whole.count) if _counts_observations(whole) else (part.rows, whole.rows)
+    if theirs > ours:
+        raise InvalidInput(f"{NOT_AMONG}: they are {theirs:g} rows, and the version has {ours:g}.")
+    if theirs == ours:
         raise InvalidInput("These rows are all of them: at least as many rows as coefficients must remain.")
     if (part.minimum < whole.minimum).any() or (part.maximum > whole.maximum).any():
         raise InvalidInput(f"{NOT_AMONG}: a value lies outside the range of its feature.")
     inputs = column_norms(whole.factor)[: whole.features + 1]
     s = np.linalg.svd(whole.factor[:, : whole.features + 1] / np.where(inputs > 0, inputs, 1.0), compute_uv=False)
     rank = int((s > RANK_TOLERANCE * len(s) * s[0]).sum())
-    if whole.rows - part.rows < rank:
+    if ours - theirs < rank:
         raise InvalidInput(
-            f"Without these rows, too few remain: {whole.rows - part.rows} rows cannot determine {rank} coefficients."
+            f"Without these rows, too few remain: {ours - theirs:g} rows cannot determine {rank} coefficients."
         )
+
+
+def _counts_observations(statistics: SufficientStatistics) -> bool:
+    return statistics.weight_kind == "frequency" and not statistics.discounted
+
+
+def _remaining_rows(whole: SufficientStatistics, part: SufficientStatistics) -> int:
+    """Return how many rows remain; if parts of rows were taken out, the largest number there can be."""
+    if not _counts_observations(whole):
+        return whole.rows - part.rows
+    observations = round(whole.count - part.count)
+    rows = whole.rows - part.rows
+    return rows if 0 < rows <= observations else min(whole.rows, observations)
 
 
 def precision_loss(statistics: SufficientStatistics) -> float:
