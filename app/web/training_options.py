@@ -31,6 +31,11 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
+def _without_default(schema: dict[str, Any]) -> None:
+    """Drop the default from the OpenAPI document: a client that sent it would override the current version's value."""
+    schema.pop("default", None)
+
+
 class ExactOptions(Options):
     """The least-squares optimum, at once."""
 
@@ -42,8 +47,13 @@ class ExactOptions(Options):
         0.0,
         description="Ridge penalty on standardised columns; the intercept is free. `auto` cross-validates a path. "
         "Default: 0; of an update or a forget, the current version's penalty.",
+        json_schema_extra=_without_default,
     )
-    fit_intercept: bool = Field(True, description="Default: true; of an update or a forget, as in the current version.")
+    fit_intercept: bool = Field(
+        True,
+        description="Default: true; of an update or a forget, as in the current version.",
+        json_schema_extra=_without_default,
+    )
     device: Literal["cpu", "cuda"] = Field("cpu", description="Where rows are summarised: `cuda` for wide ones.")
 
     def solver(self, current: int | None) -> Solver:  # noqa: ARG002 - where it starts makes no difference here
