@@ -24,7 +24,7 @@ class Base:
     """The version that an update adds rows to, or a forget takes rows out of."""
 
     version: Version
-    # Of an update, the share of their weight that decay leaves the version's rows. Of a forget, the share of their
+    # In an update, the share of their weight that decay leaves the version's rows. In a forget, the share of their
     # weight that the job's rows have in the version.
     share: float
 

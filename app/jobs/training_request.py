@@ -34,8 +34,8 @@ class TrainingRequest:
     weight: str | None = None  # the column of weights: of a matrix its last
     weight_kind: WeightKind | None = None  # None: as the version to build on has it, or else precision
     inherits: tuple[Inherited, ...] = ()
-    trained_in: int | None = None  # of a mode "forget": the version in which the rows were added
-    share: float | None = None  # of a mode "forget": what decay has left of the rows
+    trained_in: int | None = None  # with mode "forget": the version in which the rows were added
+    share: float | None = None  # with mode "forget": what decay has left of the rows
 
     def to_json(self) -> dict[str, Any]:
         plain: dict[str, Any] = msgspec.to_builtins(self)

@@ -46,12 +46,12 @@ class ExactOptions(Options):
     ] = Field(
         0.0,
         description="Ridge penalty on standardised columns; the intercept is free. `auto` cross-validates a path. "
-        "Default: 0; of an update or a forget, the current version's penalty.",
+        "Default: 0; for an update or a forget, the current version's penalty.",
         json_schema_extra=_without_default,
     )
     fit_intercept: bool = Field(
         True,
-        description="Default: true; of an update or a forget, as in the current version.",
+        description="Default: true; for an update or a forget, as in the current version.",
         json_schema_extra=_without_default,
     )
     device: Literal["cpu", "cuda"] = Field("cpu", description="Where rows are summarised: `cuda` for wide ones.")
@@ -148,7 +148,7 @@ class TrainingOptions(Options):
         description="What the weights of rows mean. `precision`: the inverse of the variance of a row's error, up to a "
         "common factor that changes no result. `frequency`: how many times the row was observed, a whole number; a row "
         "of weight 2 counts like two rows. Rows without weights weigh 1 each. A version has one kind, which updates "
-        "and forgets must have too. Default: `precision`; of an update or a forget, the current version's kind.",
+        "and forgets must have too. Default: `precision`; for an update or a forget, the current version's kind.",
     )
     trained_in: int | None = Field(
         None,
@@ -291,7 +291,7 @@ def query_parameters() -> list[dict[str, Any]]:
         ("promote", "`always`, `if_better` or `never`."),
         ("solver", "`exact` or `gradient_descent`; its options are parameters beside it."),
         *(
-            (name, "Option of the exact solver. Of an update or a forget, the default is the current version's.")
+            (name, "Option of the exact solver. For an update or a forget, the default is the current version's.")
             for name in ("l2", "fit_intercept")
         ),
         ("device", "Where rows are summarised or descended: `cpu`, `cuda` or, for gradient descent, `auto`."),
