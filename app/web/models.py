@@ -57,6 +57,10 @@ class ModelView(BaseModel):
     condition_number: float = Field(description="Of the centred feature columns at unit norm.")
     ranges: dict[str, list[float]] = Field(description="[minimum, maximum] of each column in training.")
     solver: dict[str, Any]
+    weight_kind: str = Field(description="What the weights of the rows mean: `precision` or `frequency`.")
+    shares: dict[str, float] | None = Field(
+        description="What decay has left of a row, by the version in which it was added; null if it was not recorded."
+    )
     mode: str = Field(description="What the job's rows were to those of the parent: `replace`, `update` or `forget`.")
     warnings: list[str]
     job: str | None
@@ -286,6 +290,8 @@ def _card(version: Version, *, current: bool) -> dict[str, Any]:
         "condition_number": card.condition_number,
         "ranges": dict(zip(model.columns, ranges, strict=True)),
         "solver": msgspec.to_builtins(card.solver),
+        "weight_kind": card.weight_kind,
+        "shares": None if card.shares is None else {str(version): share for version, share in card.shares.items()},
         "mode": card.mode,
         "warnings": card.warnings,
         "job": card.job,
