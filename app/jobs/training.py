@@ -137,6 +137,7 @@ class _Trained:
     no_intervals: str | None
     solver: Solver  # with the penalty that was chosen
     validation: CrossValidation | None = None
+    warnings: tuple[str, ...] = ()  # of the solver itself
 
     @property
     def exact(self) -> bool:
@@ -229,7 +230,17 @@ def _descend(blocks: Iterator[Block], solver: GradientDescent, checkpoint_path: 
     if not is_optimal(residual_sums, statistics, optimum):
         no_intervals = "The model was trained by gradient descent, which stopped short of the least-squares optimum."
     variances = optimum.variances if no_intervals is None else None
-    return _Trained(end.weights, end.intercept, residual_sums, variances, statistics, optimum, no_intervals, solver)
+    return _Trained(
+        end.weights,
+        end.intercept,
+        residual_sums,
+        variances,
+        statistics,
+        optimum,
+        no_intervals,
+        solver,
+        warnings=end.warnings,
+    )
 
 
 def _gathered(blocks: Iterator[Block]) -> Block:
@@ -308,6 +319,7 @@ def _known(value: float) -> float | None:
 def _warnings(model: LinearModel, trained: _Trained, *, better: bool | None, dropped: int) -> Iterator[str]:
     if dropped:
         yield f"{dropped} row(s) were left out, for a value was missing in them."
+    yield from trained.warnings
     if better is False:
         yield "It is not promoted: on these rows its cross-validated error exceeds the current version's error."
     design = trained.optimum.design
