@@ -159,11 +159,11 @@ def _initial(options: GradientDescent, resume: Descent | None, columns: Columns,
 
 def _state(sgd: _Sgd, task: Task, before: Descent | None) -> Descent:
     """Where the run stands now, an epoch after `before`."""
-    loss = task.whole.loss(sgd.coefficients)
-    if decay := task.options.weight_decay:
-        loss += decay / 2 * float((sgd.coefficients * sgd.coefficients).sum())
-    watched = loss if task.watched is task.whole else task.watched.loss(sgd.coefficients)
     weights, intercept = _array(sgd.coefficients[:, 1:]), _array(sgd.coefficients[:, 0])
+    loss = task.whole.loss(sgd.coefficients)
+    if task.options.weight_decay:
+        loss += _penalty(weights, intercept, task)
+    watched = loss if task.watched is task.whole else task.watched.loss(sgd.coefficients)
     weight_velocity, intercept_velocity = _array(sgd.velocity[:, 1:]), _array(sgd.velocity[:, 0])
     epoch = 0 if before is None else before.epoch + 1
     is_best = before is None or watched < before.best_watched
@@ -182,6 +182,10 @@ def _state(sgd: _Sgd, task: Task, before: Descent | None) -> Descent:
         best_weights=weights if before is None or is_best else before.best_weights,
         best_intercept=intercept if before is None or is_best else before.best_intercept,
     )
+
+
+def _penalty(weights: Array, intercept: Array, task: Task) -> float:
+    return task.options.weight_decay / 2 * (float(np.vdot(weights, weights)) + float(np.vdot(intercept, intercept)))
 
 
 def _array(tensor: Tensor) -> Array:
@@ -215,9 +219,8 @@ def _loss_of_constant(task: Task) -> float:
     # The factor is triangular: its first row has the means, the others have the deviations from them.
     targets = _array(task.whole.targets)
     mean = targets[0] / math.sqrt(task.whole.weight)
-    penalty = float(task.options.weight_decay / 2 * (mean @ mean))
     deviation = float(np.linalg.norm(targets[1:])) / math.sqrt(task.whole.weight * len(mean))
-    return deviation * deviation + penalty
+    return deviation * deviation + _penalty(np.zeros(0), mean, task)
 
 
 def _not_finite(state: Descent, task: Task) -> Diverged | InvalidInput:
@@ -258,7 +261,7 @@ def _in_own_units(state: Descent, task: Task, shift: Array, warnings: tuple[str,
     weights = scaled / task.columns.scale
     intercept = at_centre - weights @ task.columns.centre
     error, rounding = _root_mean_square_error(task, weights, at_centre)
-    penalty = task.options.weight_decay / 2 * float((scaled**2).sum() + (at_centre**2).sum())
+    penalty = _penalty(scaled, at_centre, task)
     expected = math.sqrt(loss)
     rounding += _rounding(task.columns.factor(task.statistics), np.column_stack([at_centre, scaled]), task)
     same = abs(math.hypot(error, math.sqrt(penalty)) - expected) <= SAME_LOSS / 2 * expected + rounding

@@ -53,44 +53,46 @@ class Problem:
         return np.ones(len(self.rows.x)) if self.rows.weights is None else self.rows.weights
 
     @cached_property
-    def inputs(self) -> Array:
+    def columns(self) -> tuple[Array, Array]:
+        """Centre and scale of the features."""
         x = self.rows.x
-        if self.options.standardize:
-            mean = np.average(x, axis=0, weights=self.weights)
-            deviation = np.sqrt(np.average((x - mean) ** 2, axis=0, weights=self.weights))
-            varies = np.ptp(x[self.weights > 0], axis=0) > 0
-            x = np.where(varies, x - mean, 0) / np.where(varies, deviation, 1)
-        return np.column_stack([np.ones(len(x)), x])
+        if not self.options.standardize:
+            return np.zeros(x.shape[1]), np.ones(x.shape[1])
+        varies = np.ptp(x[self.weights > 0], axis=0) > 0
+        mean = np.where(varies, np.average(x, axis=0, weights=self.weights), x[0])
+        deviation = np.sqrt(np.average((x - mean) ** 2, axis=0, weights=self.weights))
+        return mean, np.where(varies, deviation, 1)
+
+    @cached_property
+    def inputs(self) -> Array:
+        centre, scale = self.columns
+        return np.column_stack([np.ones(len(self.rows.x)), (self.rows.x - centre) / scale])
 
     @cached_property
     def start(self) -> Array:
         """The coefficients (1 + p, k) of the first step, for the inputs."""
-        start = self.options.start
-        assert isinstance(start, Start)
-        assert start.weights is not None
-        given = np.vstack([[start.intercept], np.transpose(start.weights)])
-        # The prediction for every row stays the same.
-        x = np.column_stack([np.ones(len(self.rows.x)), self.rows.x])
-        if not self.options.standardize:
-            return given
-        varies = np.ptp(self.rows.x[self.weights > 0], axis=0) > 0
-        mean = np.average(x[:, 1:], axis=0, weights=self.weights)
-        deviation = np.sqrt(np.average((x[:, 1:] - mean) ** 2, axis=0, weights=self.weights))
-        return np.vstack([given[:1] + mean @ given[1:], given[1:] * np.where(varies, deviation, 1)[:, np.newaxis]])
+        assert isinstance(self.options.start, Start)
+        weights, intercept = np.array(self.options.start.weights).T, np.array(self.options.start.intercept)
+        centre, scale = self.columns
+        return np.vstack([intercept + centre @ weights, scale[:, np.newaxis] * weights])
 
     @property
     def step(self) -> float:
         """What the sum of weighted products is multiplied with in the gradient."""
-        return 2 / (self.weights.sum() * self.rows.y.shape[1])
+        return float(2 / (self.weights.sum() * self.rows.y.shape[1]))
+
+    @cached_property
+    def curvature(self) -> Array:
+        """The eigenvalues of the objective's Hessian, ascending."""
+        hessian = self.step * (self.inputs.T * self.weights) @ self.inputs
+        return np.asarray(np.linalg.eigvalsh(hessian) + self.options.weight_decay, dtype=np.float64)
 
     @cached_property
     def spectral_radius(self) -> float:
         """Of the iteration, over the directions that the objective depends on."""
-        hessian = self.step * (self.inputs.T * self.weights) @ self.inputs
-        curvature = np.linalg.eigvalsh(hessian) + self.options.weight_decay
         radii = [
             np.abs(np.roots([1, self.options.learning_rate * value - 1 - self.options.momentum, self.options.momentum]))
-            for value in curvature[curvature > 1e-9 * curvature[-1]]
+            for value in self.curvature[self.curvature > 1e-9 * self.curvature[-1]]
         ]
         return float(np.max(radii))
 
@@ -121,8 +123,7 @@ def random_problem(random: np.random.Generator) -> Problem:
         start=Start(weights=start[0].tolist(), intercept=start[1].tolist()),
     )
     problem = Problem(rows, options)
-    hessian = problem.step * (problem.inputs.T * problem.weights) @ problem.inputs
-    bound = 2 * (1 + options.momentum) / (np.linalg.eigvalsh(hessian)[-1] + options.weight_decay)
+    bound = 2 * (1 + options.momentum) / problem.curvature[-1]
     above = 1 + 10 ** random.uniform(-3.5, -0.5)
     factor = above if random.random() < 0.4 else np.exp(random.uniform(-1, 0))
     problem.options = replace(options, learning_rate=float(bound * factor))
