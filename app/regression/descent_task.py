@@ -14,7 +14,7 @@ from app.regression.accumulator import summarise
 from app.regression.block import Block
 from app.regression.learning_rate import Columns, exceeds_bound, largest_learning_rate
 from app.regression.solvers import GradientDescent
-from app.regression.sufficient_statistics import SufficientStatistics
+from app.regression.sufficient_statistics import Array, SufficientStatistics
 
 
 class Batch(NamedTuple):
@@ -74,6 +74,7 @@ class Task:
     options: GradientDescent
     columns: Columns
     statistics: SufficientStatistics  # of the rows that are trained on
+    factor: Array  # of the same rows, in the columns of the run
     whole: Batch
     watched: Batch  # of the rows whose loss patience watches
     rows: RowBatches | None  # None if every step takes all rows
@@ -100,9 +101,11 @@ class Task:
                 statistics = summarise([rows])
             if options.batch_size is not None and options.batch_size < len(rows.x):
                 batches = RowBatches(rows, options, columns, statistics.weight, device)
-        whole = _factor_of(statistics, columns, device)
-        watched_batch = whole if watched is None else _factor_of(watched, columns, device)
-        return cls(options, columns, statistics, whole, watched_batch, batches, warnings)
+        factor = columns.factor(statistics)
+        whole = watched_batch = _batch_of(factor, statistics, device)
+        if watched is not None:
+            watched_batch = _batch_of(columns.factor(watched), watched, device)
+        return cls(options, columns, statistics, factor, whole, watched_batch, batches, warnings)
 
     def of_epoch(self, epoch: int) -> Iterable[Batch]:
         return [self.whole] if self.rows is None else self.rows.of_epoch(epoch)
@@ -110,12 +113,12 @@ class Task:
     @property
     def bound(self) -> float:
         """The learning rate below which steps that take all rows cannot diverge."""
-        return largest_learning_rate(self.statistics, self.options, self.columns)
+        return largest_learning_rate(self.statistics, self.options, self.factor)
 
     @property
     def is_stable(self) -> bool:
         """Whether every step takes all rows, and the learning rate is within the bound."""
-        return self.rows is None and not exceeds_bound(self.statistics, self.options, self.columns)
+        return self.rows is None and not exceeds_bound(self.statistics, self.options, self.factor)
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -149,6 +152,5 @@ def _part(rows: Block, chosen: NDArray[np.int64]) -> Block:
     return Block(rows.x[chosen], rows.y[chosen], None if rows.weights is None else rows.weights[chosen])
 
 
-def _factor_of(statistics: SufficientStatistics, columns: Columns, device: torch.device) -> Batch:
-    rows = torch.from_numpy(columns.factor(statistics)).to(device)
-    return Batch.of(rows, statistics.features, statistics.weight)
+def _batch_of(factor: Array, statistics: SufficientStatistics, device: torch.device) -> Batch:
+    return Batch.of(torch.from_numpy(factor).to(device), statistics.features, statistics.weight)

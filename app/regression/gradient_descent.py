@@ -217,7 +217,7 @@ def _verdict(state: Descent, task: Task) -> tuple[str, ...]:
 def _loss_of_constant(task: Task) -> float:
     """Return the objective of the best constant prediction, the mean of each target."""
     # The factor is triangular: its first row has the means, the others have the deviations from them.
-    targets = _array(task.whole.targets)
+    targets = task.factor[:, task.statistics.features + 1 :]
     mean = targets[0] / math.sqrt(task.whole.weight)
     deviation = float(np.linalg.norm(targets[1:])) / math.sqrt(task.whole.weight * len(mean))
     return deviation * deviation + _penalty(np.zeros(0), mean, task)
@@ -263,7 +263,7 @@ def _in_own_units(state: Descent, task: Task, shift: Array, warnings: tuple[str,
     error, rounding = _root_mean_square_error(task, weights, at_centre)
     penalty = _penalty(scaled, at_centre, task)
     expected = math.sqrt(loss)
-    rounding += _rounding(task.columns.factor(task.statistics), np.column_stack([at_centre, scaled]), task)
+    rounding += _rounding(task.factor, np.column_stack([at_centre, scaled]), task)
     same = abs(math.hypot(error, math.sqrt(penalty)) - expected) <= SAME_LOSS / 2 * expected + rounding
     if not same or not np.isfinite(intercept).all():
         raise TrainingFailed(

@@ -57,7 +57,7 @@ class Columns:
 
 
 def largest_learning_rate(
-    statistics: SufficientStatistics, options: GradientDescent, columns: Columns | None = None
+    statistics: SufficientStatistics, options: GradientDescent, factor: Array | None = None
 ) -> float:
     """Return the bound below which full batches of the rows of `statistics` cannot diverge.
 
@@ -66,21 +66,22 @@ def largest_learning_rate(
     of an eigenvalue h the iteration has the roots of z^2 - (1 + momentum - rate (h + weight_decay)) z + momentum.
     They are inside the unit circle if 0 < rate (h + weight_decay) < 2 (1 + momentum) (Polyak, 1964). If
     h + weight_decay is 0, one root is 1, but no step has a component in that direction and the loss does not depend
-    on it. `columns` are those of the run if it was set up with other statistics.
+    on it. `factor` is that of the columns, if it is known or the columns were made for other statistics.
     """
-    inputs = (columns or Columns.of(statistics, options)).factor(statistics)[:, : statistics.features + 1]
-    return _bound(float(np.linalg.norm(inputs, ord=2)), statistics, options)
+    if factor is None:
+        factor = Columns.of(statistics, options).factor(statistics)
+    return _bound(float(np.linalg.norm(factor[:, : statistics.features + 1], ord=2)), statistics, options)
 
 
-def exceeds_bound(statistics: SufficientStatistics, options: GradientDescent, columns: Columns) -> bool:
+def exceeds_bound(statistics: SufficientStatistics, options: GradientDescent, factor: Array) -> bool:
     """Return True if the learning rate is above `largest_learning_rate`.
 
     The Frobenius norm is never below the spectral norm and far cheaper, so it decides first.
     """
-    inputs = columns.factor(statistics)[:, : statistics.features + 1]
-    if options.learning_rate <= _bound(float(np.linalg.norm(inputs)), statistics, options):
+    frobenius = float(np.linalg.norm(factor[:, : statistics.features + 1]))
+    if options.learning_rate <= _bound(frobenius, statistics, options):
         return False
-    return options.learning_rate > largest_learning_rate(statistics, options, columns)
+    return options.learning_rate > largest_learning_rate(statistics, options, factor)
 
 
 def _bound(norm: float, statistics: SufficientStatistics, options: GradientDescent) -> float:

@@ -282,6 +282,16 @@ def test_a_full_batch_above_the_bound_that_still_ends_lower_succeeds_with_a_warn
         descend(ALL_ROWS, replace(options, epochs=5000))
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+@pytest.mark.parametrize("standardize", [False, True])
+@pytest.mark.parametrize("target", ["the bound", "just below it"])
+def test_at_the_bound_to_the_last_bit_no_run_has_diverged(momentum: float, standardize: bool, target: str) -> None:
+    options = replace(ON_CPU, momentum=momentum, standardize=standardize, epochs=3000)
+    bound = largest_learning_rate(summarise([ALL_ROWS]), options)
+    rate = bound if target == "the bound" else float(np.nextafter(bound, 0))
+    assert descend(ALL_ROWS, replace(options, learning_rate=rate)).warnings == ()
+
+
 def test_the_bound_is_that_of_the_rows_that_are_trained_on() -> None:
     random = np.random.default_rng(3)
     x = random.normal(size=(20, 1))
