@@ -159,20 +159,20 @@ def _initial(options: GradientDescent, resume: Descent | None, columns: Columns,
 
 def _state(sgd: _Sgd, task: Task, before: Descent | None) -> Descent:
     """Where the run stands now, an epoch after `before`."""
-    weights, intercept = _array(sgd.coefficients[:, 1:]), _array(sgd.coefficients[:, 0])
+    coefficients, velocity = _array(sgd.coefficients), _array(sgd.velocity)
+    weights, intercept = coefficients[:, 1:], coefficients[:, 0]
     loss = task.whole.loss(sgd.coefficients)
     if task.options.weight_decay:
-        loss += _penalty(weights, intercept, task)
+        loss += _penalty(coefficients, task)
     watched = loss if task.watched is task.whole else task.watched.loss(sgd.coefficients)
-    weight_velocity, intercept_velocity = _array(sgd.velocity[:, 1:]), _array(sgd.velocity[:, 0])
     epoch = 0 if before is None else before.epoch + 1
     is_best = before is None or watched < before.best_watched
     return Descent(
         epoch=epoch,
         weights=weights,
         intercept=intercept,
-        weight_velocity=weight_velocity,
-        intercept_velocity=intercept_velocity,
+        weight_velocity=velocity[:, 1:],
+        intercept_velocity=velocity[:, 0],
         loss=loss,
         first_loss=loss if before is None else before.first_loss,
         watched=watched,
@@ -184,8 +184,8 @@ def _state(sgd: _Sgd, task: Task, before: Descent | None) -> Descent:
     )
 
 
-def _penalty(weights: Array, intercept: Array, task: Task) -> float:
-    return task.options.weight_decay / 2 * (float(np.vdot(weights, weights)) + float(np.vdot(intercept, intercept)))
+def _penalty(coefficients: Array, task: Task) -> float:
+    return task.options.weight_decay / 2 * float(np.vdot(coefficients, coefficients))
 
 
 def _array(tensor: Tensor) -> Array:
@@ -220,7 +220,7 @@ def _loss_of_constant(task: Task) -> float:
     targets = task.factor[:, task.statistics.features + 1 :]
     mean = targets[0] / math.sqrt(task.whole.weight)
     deviation = float(np.linalg.norm(targets[1:])) / math.sqrt(task.whole.weight * len(mean))
-    return deviation * deviation + _penalty(np.zeros(0), mean, task)
+    return deviation * deviation + _penalty(mean, task)
 
 
 def _not_finite(state: Descent, task: Task) -> Diverged | InvalidInput:
@@ -261,9 +261,10 @@ def _in_own_units(state: Descent, task: Task, shift: Array, warnings: tuple[str,
     weights = scaled / task.columns.scale
     intercept = at_centre - weights @ task.columns.centre
     error, rounding = _root_mean_square_error(task, weights, at_centre)
-    penalty = _penalty(scaled, at_centre, task)
+    coefficients = np.column_stack([at_centre, scaled])
+    penalty = _penalty(coefficients, task)
+    rounding += _rounding(task.factor, coefficients, task)
     expected = math.sqrt(loss)
-    rounding += _rounding(task.factor, np.column_stack([at_centre, scaled]), task)
     same = abs(math.hypot(error, math.sqrt(penalty)) - expected) <= SAME_LOSS / 2 * expected + rounding
     if not same or not np.isfinite(intercept).all():
         raise TrainingFailed(

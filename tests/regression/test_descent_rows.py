@@ -59,7 +59,7 @@ def exact_loss(rows: Block, found: Descended, statistics: SufficientStatistics) 
 def test_a_constant_column_beside_standardised_ones_changes_no_prediction_whatever_its_value(
     batch_size: int | None,
 ) -> None:
-    options = replace(STANDARDISED, batch_size=batch_size, learning_rate=0.1)
+    options = replace(STANDARDISED, batch_size=batch_size, learning_rate=0.1, epochs=120)
     alone = descend(Block(LINE[:, np.newaxis], 2 * LINE[:, np.newaxis] + 1), options)
     expected = LINE * alone.weights[0, 0] + alone.intercept[0]
     random = np.random.default_rng(0)
