@@ -153,6 +153,7 @@ class _Trained:
     no_intervals: str | None
     solver: Solver  # with the penalty that was chosen
     validation: CrossValidation | None = None
+    warnings: tuple[str, ...] = ()  # of the solver itself
 
     @property
     def exact(self) -> bool:
@@ -262,21 +263,21 @@ def _descend(
     end = gradient_descent(rows, statistics, solver, resume=resume, on_step=tracker.step, on_epoch=on_epoch)
     optimum = fit(statistics, Exact())
     shift = statistics.shift[: statistics.features]
-    centre_prediction = end.intercept + end.weights @ shift
-    residual_norms = statistics.residual_norms(end.weights, centre_prediction, shift)
+    residual_norms = statistics.residual_norms(end.weights, end.centre_prediction, shift)
     no_intervals = why_no_inference(statistics, optimum, Exact())
     if not is_optimal(residual_norms, statistics, optimum):
         no_intervals = "The model was trained by gradient descent, which stopped short of the least-squares optimum."
     return _Trained(
         end.weights,
         end.intercept,
-        centre_prediction,
+        end.centre_prediction,
         residual_norms,
         optimum.unscaled_errors if no_intervals is None else None,
         statistics,
         optimum,
         no_intervals,
         solver,
+        warnings=end.warnings,
     )
 
 
@@ -361,6 +362,7 @@ def _known(value: float) -> float | None:
 def _warnings(model: LinearModel, trained: _Trained, *, better: bool | None, dropped: int) -> Iterator[str]:
     if dropped:
         yield f"{dropped} row(s) were left out, for a value was missing in them."
+    yield from trained.warnings
     if better is False:
         yield "It is not promoted: on these rows its cross-validated error exceeds the current version's error."
     design = trained.optimum.design

@@ -76,7 +76,12 @@ class StartOptions(Options):
 
 
 class GradientDescentOptions(Options):
-    """Steps down the gradient of the mean squared error."""
+    """Steps down the gradient of the mean squared error.
+
+    Full batches diverge only with a learning rate above a bound that follows from the rows. A run above it fails if it
+    ends with a larger loss than it began with; otherwise it succeeds with a warning that names the bound. Mini-batches
+    have diverged if they end above 10 times the larger of the first loss and the loss of the best constant.
+    """
 
     kind: Literal["gradient_descent"]
     epochs: int = Field(100, ge=1, le=MAX_EPOCHS)
@@ -89,12 +94,31 @@ class GradientDescentOptions(Options):
         Discriminator(lambda value: "word" if isinstance(value, str) else "object"),
     ] = "random"
     momentum: float = Field(0, ge=0, lt=1)
-    weight_decay: float = Field(0, ge=0)
-    standardize: bool = False
-    patience: int | None = Field(
-        None, ge=1, le=MAX_EPOCHS, description="Stop after so many epochs without a lower loss."
+    weight_decay: float = Field(
+        0,
+        ge=0,
+        description="As in torch.optim.SGD: weight_decay / 2 * (sum of squared coefficients and intercepts) is part of "
+        "the loss that is descended and reported. With `standardize`, these are those of the standardised features.",
     )
-    held_out: float = Field(0, ge=0, lt=1, description="Fraction of the rows that patience watches, not trained on.")
+    standardize: bool = Field(
+        False,
+        description="Descend on (feature - mean) / standard deviation. The weight of a constant feature changes no "
+        "prediction of the rows: it is 0 after a random start, and otherwise only `weight_decay` moves it.",
+    )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_EPOCHS,
+        description="Stop after this number of epochs without a lower loss, and keep the coefficients of the lowest. "
+        "The loss is the mean squared error of the held-out rows, or without `held_out` the loss of the curve.",
+    )
+    held_out: float = Field(
+        0,
+        ge=0,
+        lt=1,
+        description="Fraction of the rows that patience watches, not trained on. The number of rows is rounded to the "
+        "nearest; none gives a warning, and all of them fail the job.",
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     def solver(self, current: int | None) -> Solver:
