@@ -18,6 +18,7 @@ from app.failpoints import reach
 from app.jobs.spool import Spool
 from app.jobs.start_weights import put_back
 from app.jobs.tracker import Tracker
+from app.jobs.training_columns import with_columns_of_file
 from app.jobs.training_request import TrainingRequest
 from app.registry.model_card import ModelCard
 from app.registry.registry import Registry
@@ -61,7 +62,7 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
     path = workshop.spool.path(request.upload)
     if not path.exists():
         raise Unavailable("The rows of this job are not in the state folder of the trainer that took it.")
-    request = put_back(request, workshop.spool)
+    request, late = with_columns_of_file(put_back(request, workshop.spool), path, workshop.registry, tracker.step)
     stored = TrainingRows(
         path,
         request.format,
@@ -69,6 +70,8 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         request.targets,
         request.weight,
         drop_missing=request.missing == "drop",
+        header=request.header,
+        late=late,
         threads=workshop.threads,
     )
 
@@ -119,7 +122,11 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         terms=request.terms,
         better=better,
         no_intervals=trained.no_intervals,
-        warnings=tuple(_warnings(model, trained, better=better, dropped=stored.dropped)),
+        warnings=(
+            *request.warnings,
+            *stored.warnings,
+            *_warnings(model, trained, better=better, dropped=stored.dropped),
+        ),
     )
     return workshop.registry.publish(card, model).card
 

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from app.data.part import Header
 from app.data.training_rows import Format
 from app.regression.solvers import Solver
 
@@ -16,7 +17,7 @@ class TrainingRequest:
     model: str
     upload: str
     format: Format
-    features: tuple[str, ...]
+    features: tuple[str, ...]  # none: the job finds them in the rows (NDJSON)
     targets: tuple[str, ...]
     solver: Solver
     promote: Literal["always", "if_better", "never"]
@@ -28,6 +29,8 @@ class TrainingRequest:
     terms: tuple[str, ...] = ()
     missing: Literal["refuse", "drop"] = "refuse"  # what is done with rows in which a value is missing
     weight: str | None = None  # the column of weights: of a matrix its last
+    header: Header | None = None  # what the first row of a CSV file is said to be
+    warnings: tuple[str, ...] = ()  # about rows that came as JSON, found while they were decoded
 
     def to_json(self) -> dict[str, Any]:
         plain: dict[str, Any] = msgspec.to_builtins(self)

@@ -15,6 +15,7 @@ from pydantic import (
 from starlette.datastructures import QueryParams
 
 from app.data.names import MAX_NAMES
+from app.data.part import Header
 from app.errors import InvalidInput
 from app.registry.names import MODEL_NAME
 from app.regression.solvers import Exact, GradientDescent, Solver, Start
@@ -168,6 +169,7 @@ class FileOptions(TrainingOptions):
     targets: list[str] | None = None
     features: list[str] | None = None
     weight: str | None = None
+    header: Header | None = None
 
 
 class TrainRequest(TrainingOptions):
@@ -186,6 +188,15 @@ class TrainRequest(TrainingOptions):
 
 _SOLVER_FIELDS = {*ExactOptions.model_fields, *GradientDescentOptions.model_fields} - {"kind"}
 _LISTS = ("targets", "features", "terms")
+
+FEATURES_TEXT = (
+    "Columns to predict from, comma-separated. Default: all columns that are no targets. The columns of NDJSON are the "
+    "names in all its lines; a name that a line lacks is a missing value."
+)
+HEADER_TEXT = (
+    "Of CSV: `names` if row 1 holds the columns' names, which may then be numbers; `none` if it holds values, and the "
+    "columns are called c1, c2, ... Default: `names`, refused if all of them are numbers."
+)
 
 
 def from_query(query: QueryParams) -> FileOptions:
@@ -222,7 +233,8 @@ def query_parameters() -> list[dict[str, Any]]:
             "targets",
             "Columns to predict, separated by commas. Default: the targets of the model's current version.",
         ),
-        ("features", "Columns to predict from, comma-separated. Default: all columns that are no targets."),
+        ("features", FEATURES_TEXT),
+        ("header", HEADER_TEXT),
         ("model", "Gets the new version; created where it does not exist. Default: the default model."),
         ("weight", "Column of weights: a row of weight 2 counts like two."),
         ("terms", "Columns made from the features, separated by commas, such as `temp,temp^2,temp:rainfall`."),
