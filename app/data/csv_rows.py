@@ -1,7 +1,9 @@
 """CSV, read by pyarrow: fast as long as nothing is unusual, then again, carefully, for the place of what is."""
 
 import codecs
+import contextlib
 import csv
+import functools
 import io
 import os
 import re
@@ -22,9 +24,8 @@ from app.data.part import (
     check_names,
     part_of,
     refusal,
-    rounded_columns,
 )
-from app.data.rounding import Rounded, has_large
+from app.data.rounding import Array, has_large
 from app.errors import Detail, InvalidInput
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 1 << 20  # a row has to fit into one
 LINE_BYTES = 1 << 12
 PIECE_BYTES = 1 << 21  # parsed by one thread at a time
+SCAN_BYTES = 1 << 16  # Bytes checked at a time for their encoding: they stay in the cache between read and check.
 MAX_SKIPPED = 1000  # Rows of the wrong length that are counted on the way to a byte that is not UTF-8.
 
 _BOM = codecs.BOM_UTF8
@@ -195,8 +197,8 @@ def _parse(piece: bytes, header: Sequence[str], columns: Columns, known: Abstrac
         if not piece.isascii():
             piece.decode()
         null_values: list[str] | None = None if columns.missing else []
-        part = part_of(_parse_piece(piece, header, _conversion(columns, null_values=null_values)), columns, 0)
-        return part._replace(rounded=_rounded(piece, header, columns, part, known))
+        batch = _parse_piece(piece, header, _conversion(columns, null_values=null_values))
+        return part_of(batch, columns, 0, lambda values: _texts(piece, header, columns, values, known))
     except (pa.ArrowException, InvalidInput, IndexError, UnicodeDecodeError):
         raise _UnusualError from None
 
@@ -214,17 +216,12 @@ def _parse_piece(piece: bytes, header: Sequence[str], conversion: "pa.csv.Conver
     return table.combine_chunks().to_batches()[0]
 
 
-def _rounded(piece: bytes, header: Sequence[str], columns: Columns, part: Part, known: AbstractSet[int]) -> Rounded:
-    """Find integers that were rounded. Only columns with a value that large are parsed again, as text."""
-    if not has_large(part.values):
-        return ()
-    texts = [
-        name for index, name in enumerate(columns.numbers) if index not in known and has_large(part.values[:, index])
-    ]
-    if not texts:
-        return ()
-    batch = _parse_piece(piece, header, _as_text(texts))
-    return rounded_columns(batch, columns, part.values.T)
+def _texts(
+    piece: bytes, header: Sequence[str], columns: Columns, values: Array, known: AbstractSet[int]
+) -> "pa.RecordBatch | None":
+    """Parse the columns with large values again, as text, apart from the known ones."""
+    large = [index for index in range(len(values)) if index not in known and has_large(values[index])]
+    return _parse_piece(piece, header, _as_text([columns.numbers[index] for index in large])) if large else None
 
 
 def _conversion(columns: Columns, **options: object) -> "pa.csv.ConvertOptions":
@@ -245,20 +242,27 @@ def _read_carefully(source: Source, header: Sequence[str], columns: Columns) -> 
     _check_encoding(source)
     try:
         row = first_csv_row(columns.header)
-        texts: Iterator[pa.RecordBatch] | None = None
-        read = 0
+        texts = _TextBatches(source, header, columns)
         for number, batch in enumerate(_open_carefully(source, header, columns, _conversion(columns))):
-            part = part_of(batch, columns, row)
-            if has_large(part.values):
-                # Equal blocks make equal batches.
-                texts = texts or iter(_open_carefully(source, header, columns, _as_text(columns.numbers)))
-                text = next(islice(texts, number - read, None))
-                read = number + 1
-                part = part._replace(rounded=rounded_columns(text, columns, part.values.T))
-            yield part
+            yield part_of(batch, columns, row, functools.partial(texts.batch, number))
             row += batch.num_rows
     except pa.ArrowException as error:
         raise _explanation(str(error), header) from None
+
+
+class _TextBatches:
+    """The batches of a file once more, as text. Equal blocks make equal batches."""
+
+    def __init__(self, source: Source, header: Sequence[str], columns: Columns) -> None:
+        self._open = functools.partial(_open_carefully, source, header, columns, _as_text(columns.numbers))
+        self._batches: Iterator[pa.RecordBatch] | None = None
+        self._read = 0
+
+    def batch(self, number: int, _: Array) -> "pa.RecordBatch":
+        """Return the batch of that number; each is asked for at most once, in ascending order."""
+        self._batches = self._batches or iter(self._open())
+        skipped, self._read = number - self._read, number + 1
+        return next(islice(self._batches, skipped, None))
 
 
 def _open_carefully(
@@ -290,10 +294,10 @@ def _from_row(first: int, parts: Iterator[Part]) -> Iterator[Part]:
 def _check_encoding(source: Source) -> None:
     """Raises InvalidInput with the row of the first byte that is not UTF-8, if the file has one."""
     at, pending = 0, b""
-    with _opened(source) as file:
+    with source.open("rb", buffering=0) if isinstance(source, Path) else io.BytesIO(source) as file:
         while True:
-            block = file.read(BLOCK_BYTES)
-            data = pending + block
+            block = file.read(SCAN_BYTES)
+            data = pending + block if pending else block
             try:
                 length = len(data) if data.isascii() else codecs.utf_8_decode(data, "strict", not block)[1]
             except UnicodeDecodeError as error:
@@ -313,8 +317,8 @@ def _not_utf8(row: int | None) -> InvalidInput:
 class _Head(io.RawIOBase):
     """The beginning of a file, and a word in place of what follows."""
 
-    def __init__(self, file: BinaryIO, length: int) -> None:
-        self._file, self._left, self._word = file, length, b"word\n"
+    def __init__(self, file: BinaryIO, length: int, word: bytes) -> None:
+        self._file, self._left, self._word = file, length, word
 
     def readable(self) -> bool:
         return True
@@ -330,6 +334,15 @@ class _Head(io.RawIOBase):
 def _row_at(source: Source, offset: int) -> int | None:
     """Return the number of the row in which a byte is, or None if the rows before it cannot be counted."""
     import pyarrow as pa
+
+    for word in (b"word\n", b'word"\n'):  # The byte may be inside quotes.
+        with contextlib.suppress(pa.ArrowException), _opened(source) as file:
+            return _count_rows(_Head(file, offset, word))
+    return None
+
+
+def _count_rows(file: io.RawIOBase) -> int:
+    import pyarrow as pa
     from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, open_csv
 
     skipped = 0
@@ -339,18 +352,14 @@ def _row_at(source: Source, offset: int) -> int | None:
         skipped += 1
         return "skip" if skipped <= MAX_SKIPPED else "error"
 
-    try:
-        with _opened(source) as file:
-            reader = open_csv(
-                _Head(file, offset),
-                read_options=ReadOptions(use_threads=False, block_size=BLOCK_BYTES, autogenerate_column_names=True),
-                parse_options=ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
-                convert_options=ConvertOptions(include_columns=["f0"], column_types={"f0": pa.binary()}),
-            )
-            rows = sum(int(batch.num_rows) for batch in reader)
-            return rows + skipped
-    except pa.ArrowException:
-        return None
+    reader = open_csv(
+        file,
+        read_options=ReadOptions(use_threads=False, block_size=BLOCK_BYTES, autogenerate_column_names=True),
+        parse_options=ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
+        convert_options=ConvertOptions(include_columns=["f0"], column_types={"f0": pa.binary()}),
+    )
+    rows = sum(int(batch.num_rows) for batch in reader)
+    return rows + skipped
 
 
 def _explanation(message: str, header: Sequence[str]) -> InvalidInput:

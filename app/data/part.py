@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from app.data.rounding import Rounded, first_rounded
+from app.data.rounding import Rounded, are_small, first_rounded, has_large
 from app.errors import Detail, InvalidInput
 
 if TYPE_CHECKING:
@@ -66,8 +66,17 @@ def narrowed(part: Part, width: int) -> Iterator[Part]:
         yield Part(part.values[start : start + rows], kept)
 
 
-def part_of(batch: "pa.RecordBatch", columns: Columns, first_row: int) -> Part:
-    """The wanted columns of a record batch. Raises InvalidInput with the place of the first value that is no number."""
+def part_of(
+    batch: "pa.RecordBatch",
+    columns: Columns,
+    first_row: int,
+    exact: "Callable[[Array], pa.RecordBatch | None] | None" = None,
+) -> Part:
+    """The wanted columns of a record batch. Raises InvalidInput with the place of the first value that is no number.
+
+    If the batch holds floats that were made from something else, `exact` gives columns of that, to find integers that
+    were rounded. It takes the values, (d, n), and is called only if one is so large that it may have been rounded.
+    """
     import pyarrow as pa
 
     values = np.empty((len(columns.numbers), batch.num_rows))
@@ -76,13 +85,18 @@ def part_of(batch: "pa.RecordBatch", columns: Columns, first_row: int) -> Part:
         if not pa.types.is_float64(column.type):
             column = column.cast(pa.float64(), safe=False)
         values[index] = column.to_numpy(zero_copy_only=False)  # null comes out as NaN
-    check(values.T, columns, first_row)
     kept = batch.select(list(columns.keep)) if columns.keep else None
-    return Part(values.T, kept, rounded_columns(batch, columns, values))
+    if are_small(values):
+        return Part(values.T, kept)
+    check(values.T, columns, first_row)
+    rounded = _rounded(exact(values) if exact else batch, columns, values) if has_large(values) else ()
+    return Part(values.T, kept, rounded)
 
 
-def rounded_columns(batch: "pa.RecordBatch", columns: Columns, values: Array) -> Rounded:
+def _rounded(batch: "pa.RecordBatch | None", columns: Columns, values: Array) -> Rounded:
     """Return the places of integers that were rounded in `values`, (d, n), made from those columns of the batch."""
+    if batch is None:
+        return ()
     present = set(batch.schema.names)
     found = (
         (index, first_rounded(batch.column(name), values[index]))

@@ -21,6 +21,11 @@ MAX_WARNINGS = 20  # Columns with a warning of their own.
 _INTEGER = re.compile(r"[+-]?[0-9]+(?:\.0*)?")
 
 
+def are_small(values: Array) -> bool:
+    """Return True if all values are finite numbers of a magnitude below EXACT, as nearly always."""
+    return not values.size or bool(values.max() < EXACT and values.min() > -EXACT)
+
+
 def has_large(values: Array) -> bool:
     """Return True if the magnitude of a value is at least EXACT. NaN is ignored."""
     return bool(np.fmax.reduce(values, axis=None, initial=0) >= EXACT) or bool(

@@ -51,7 +51,7 @@ class TrainingRows:
     @property
     def warnings(self) -> list[str]:
         """What the last pass found that does not fail a job."""
-        found = rounding_warnings({self._columns.numbers[index]: row for index, row in self._rounded.items()})
+        found = rounding_warnings({self._columns.numbers[index]: row for index, row in sorted(self._rounded.items())})
         if self.dropped:
             late = list(self._columns.late.items())[:MAX_WARNINGS]
             found += [

@@ -118,9 +118,12 @@ async def received(request: Request, found: Services) -> AsyncIterator[Source]:
 def read_table(source: Source, form: FileFormat, version: Version, options: TableOptions, limit: int) -> Iterator[Part]:
     """The rows of a file. Its columns may stand in any order, and are the features and those to keep.
 
+    A file without a header may have others, which are not read.
+
     Raises BodyTooLarge or InvalidInput where an upload of `limit` bytes comes to too much.
     """
-    columns = Columns(version.model.features, options.keep, only=True, header=options.header)
+    # Without a header a column's place is its name, so that those between the features have to stay.
+    columns = Columns(version.model.features, options.keep, only=options.header != "none", header=options.header)
     check_size(source, form, [*columns.numbers, *columns.keep], limit)
     yield from READERS[form](source, columns, 1)
 
