@@ -254,13 +254,15 @@ class _TextBatches:
     """The batches of a file once more, as text. Equal blocks make equal batches."""
 
     def __init__(self, source: Source, header: Sequence[str], columns: Columns) -> None:
-        self._open = functools.partial(_open_carefully, source, header, columns, _as_text(columns.numbers))
+        self._source, self._header, self._columns = source, header, columns
         self._batches: Iterator[pa.RecordBatch] | None = None
         self._read = 0
 
     def batch(self, number: int, _: Array) -> "pa.RecordBatch":
         """Return the batch of that number; each is asked for at most once, in ascending order."""
-        self._batches = self._batches or iter(self._open())
+        if self._batches is None:
+            conversion = _as_text(self._columns.numbers)
+            self._batches = iter(_open_carefully(self._source, self._header, self._columns, conversion))
         skipped, self._read = number - self._read, number + 1
         return next(islice(self._batches, skipped, None))
 
