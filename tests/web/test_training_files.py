@@ -377,10 +377,12 @@ def test_a_header_that_is_not_utf8_is_refused_at_once(service: Service) -> None:
 def test_rows_of_weight_zero_change_nothing(service: Service) -> None:
     lines = "".join(f"{index},{index * index % 7},1\n" for index in range(20))
     outliers = "".join(f"{index},1e9,0\n" for index in range(20))
-    whole = card_of(service, posted(service, "x,y,w\n" + lines + outliers, "csv", weight="w"))
-    alone = card_of(service, posted(service, "x,y,w\n" + lines, "csv", weight="w"))
-    assert whole["coefficients"] == alone["coefficients"]
-    assert (whole["rows"], whole["dropped_rows"]) == (20, 0)
+    descent = {"solver": "gradient_descent", "batch_size": "4", "epochs": "20", "learning_rate": "1e-4"}
+    for options in ({}, {"folds": "3"}, descent):
+        whole = card_of(service, posted(service, "x,y,w\n" + outliers + lines, "csv", weight="w", **options))
+        alone = card_of(service, posted(service, "x,y,w\n" + lines, "csv", weight="w", **options))
+        assert (whole["coefficients"], whole["metrics"]) == (alone["coefficients"], alone["metrics"])
+        assert (whole["rows"], whole["dropped_rows"]) == (20, 0)
     message, _ = failure(posted(service, "x,y,w\n" + outliers, "csv", weight="w"))
     assert message == "Every row has weight 0."
     job = service.train(model="zero", instances=[[1]], feature_names=["x"], targets=[{"y": 1}], sample_weights=[0])
