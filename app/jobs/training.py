@@ -19,6 +19,7 @@ from app.jobs.inheritance import Base, differences, resolved
 from app.jobs.spool import Spool
 from app.jobs.start_weights import put_back
 from app.jobs.tracker import Tracker
+from app.jobs.training_columns import with_columns_of_file
 from app.jobs.training_request import TrainingRequest
 from app.registry.model_card import ModelCard
 from app.registry.registry import Registry
@@ -63,7 +64,7 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
     path = workshop.spool.path(request.upload)
     if not path.exists():
         raise Unavailable("The rows of this job are not in the state folder of the trainer that took it.")
-    request = put_back(request, workshop.spool)
+    request, late = with_columns_of_file(put_back(request, workshop.spool), path, workshop.registry, tracker.step)
     base = None if request.mode == "replace" else _base(request, workshop.registry)
     request = resolved(request, base.version.card if base else None)
     assert request.weight_kind is not None
@@ -75,6 +76,8 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         request.weight,
         weight_kind=request.weight_kind,
         drop_missing=request.missing == "drop",
+        header=request.header,
+        late=late,
         threads=workshop.threads,
     )
 
@@ -133,6 +136,8 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         no_intervals=trained.no_intervals,
         warnings=(
             *(differences(request, base.version.card) if base else ()),
+            *request.warnings,
+            *stored.warnings,
             *_warnings(model, trained, better=better, dropped=stored.dropped),
         ),
     )

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from app.data.formats import FileFormat
+from app.data.formats import FileFormat, check_header, first_row
 from app.data.json_rows import (
     AT_ONCE,
     are_objects,
@@ -154,6 +154,7 @@ async def _answer(request: Request, choose: Choice) -> Response:
     kind = bodies.content_type(request, *FORMATS)
     out = acceptable(request.headers.get("accept"), [kind, *(other for other in FORMATS if other != kind)])
     options = options_of(request.query_params)
+    check_header(bodies.FILES.get(kind, "json"), options.header)
     if kind != bodies.JSON:
         return await _predict_file(request, bodies.FILES[kind], out, choose, options)
     found = services(request)
@@ -181,8 +182,8 @@ async def _predict_file(
     async with received(request, found) as source:
         version = await choose.promptly()
         parts = read_table(source, form, version, options, found.limits.upload_bytes)
-        first_row = 2 if form == "csv" else 1
-        answer, rows = await run_in_threadpool(answer_table, request, parts, version, options, out, first_row=first_row)
+        first = first_row(form, options.header)
+        answer, rows = await run_in_threadpool(answer_table, request, parts, version, options, out, first_row=first)
     found.metrics.predicted(rows)
     return answer
 

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from app.data.formats import READERS, FileFormat, check_size
-from app.data.part import Columns, Part, Source, narrowed, refusal
+from app.data.part import Columns, Header, Part, Source, narrowed, refusal
 from app.data.table_writers import OutputFormat, SpillingFile, table_writer
 from app.errors import Detail, InvalidInput, PredictionTooLarge, not_stored
 from app.registry.version_file import Version
@@ -24,6 +24,7 @@ from app.web import bodies
 from app.web.errors import invalid_query
 from app.web.parameters import check_query, in_query, names_in_query
 from app.web.services import Held, Services, services
+from app.web.training_options import HEADER_TEXT
 
 MEMORY_BYTES = 1 << 23  # of a body; a longer one goes through a file, and so does its answer
 CHUNK_BYTES = 1 << 18
@@ -45,6 +46,7 @@ class TableOptions(BaseModel):
     )
     interval: float | None = Field(None, gt=0, lt=1, description="Adds `..._lower` and `..._upper` of this level.")
     confidence: float | None = Field(None, gt=0, lt=1, description="Likewise `..._mean_lower`, `..._mean_upper`.")
+    header: Header | None = Field(None, description=HEADER_TEXT)
 
 
 def options_of(query: QueryParams) -> TableOptions:
@@ -116,9 +118,12 @@ async def received(request: Request, found: Services) -> AsyncIterator[Source]:
 def read_table(source: Source, form: FileFormat, version: Version, options: TableOptions, limit: int) -> Iterator[Part]:
     """The rows of a file. Its columns may stand in any order, and are the features and those to keep.
 
+    A file without a header may have others, which are not read.
+
     Raises BodyTooLarge or InvalidInput where an upload of `limit` bytes comes to too much.
     """
-    columns = Columns(version.model.features, options.keep, only=True)
+    # Without a header a column's place is its name, so that those between the features have to stay.
+    columns = Columns(version.model.features, options.keep, only=options.header != "none", header=options.header)
     check_size(source, form, [*columns.numbers, *columns.keep], limit)
     yield from READERS[form](source, columns, 1)
 
@@ -148,7 +153,7 @@ def answer_table(
     with contextlib.ExitStack() as failing:
         failing.callback(sink.discard)
         width = max(len(model.features), len(model.columns), len(names))
-        for values, kept in itertools.chain.from_iterable(narrowed(part, width) for part in parts):
+        for values, kept, _ in itertools.chain.from_iterable(narrowed(part, width) for part in parts):
             try:
                 writer.write(kept, _columns(model, values, options))
             except PredictionTooLarge as error:
