@@ -65,7 +65,7 @@ class LinearModel:
         """Return predictions (m, k) for rows x (m, p).
 
         Up to MOST_ORDERED coefficients, the bits of a prediction do not depend on the other rows or on how they lie in
-        memory. With more coefficients, two predictions for the same row differ by at most (p + 2) EPSILON times
+        memory. With more coefficients, two predictions for the same row differ by at most (p + 3) EPSILON times
         |b| + sum |w_j x_j|, or in the centred form |c| + sum |w_j (x_j - shift_j)| (Higham, Accuracy and Stability of
         Numerical Algorithms, 2nd ed., 3.1, for any order of summation).
 
