@@ -208,6 +208,10 @@ def _predict_rows_as_table(request: Request, body: bytes, out: str, choose: Choi
         raise InvalidInput("Beside a table for an answer, options stand in the query and not in the body.")
     version = choose()
     rows = without_kept(asked.instances, options.keep, "/instances")
+    if options.instance_weights in options.keep:  # it is read as well
+        rows = without_kept(
+            asked.instances, [name for name in options.keep if name != options.instance_weights], "/instances"
+        )
     x = to_matrix(rows, numbers_of(version.model, options), "/instances")
     part = Part(x, kept_columns(asked.instances, options.keep))
     answer, _ = answer_table(request, iter([part]), version, options, out)
