@@ -1,5 +1,7 @@
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from operator import mul
 from pathlib import Path
 from typing import TypeAlias
 
@@ -76,16 +78,17 @@ def test_a_prediction_is_the_weighted_sum_and_the_intercept() -> None:
     assert_array_equal(model.predict(x), [[10.0, 7.5], [11.0, 20.5], [9.0, 3.0]])
 
 
+def dot(one: Sequence[Fraction], other: Sequence[Fraction]) -> Fraction:
+    return sum(map(mul, one, other), Fraction(0))
+
+
 def exact_coefficients(x: Array, y: Array) -> list[Fraction]:
     """Intercept and weights of the least-squares solution of these very numbers, y (n,), without rounding."""
     rows = [[Fraction(1), *map(Fraction, row)] for row in x.tolist()]
     targets = list(map(Fraction, y.tolist()))
     size = len(rows[0])
-    system = [
-        [sum(row[i] * row[j] for row in rows) for j in range(size)]
-        + [sum(row[i] * target for row, target in zip(rows, targets, strict=True))]
-        for i in range(size)
-    ]
+    columns = [*zip(*rows, strict=True)]
+    system = [[dot(one, other) for other in (*columns, targets)] for one in columns]
     for i in range(size):
         pivot = next(j for j in range(i, size) if system[j][i])
         system[i], system[pivot] = system[pivot], system[i]

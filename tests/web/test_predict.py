@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from service import INPUTS, Service, copy_models
@@ -88,7 +89,7 @@ def test_an_interval_that_theory_does_not_give_is_refused_in_a_field(service: Se
     assert "2 rows" in answer["unavailable"]["intervals"]
 
 
-COLLINEAR = {
+COLLINEAR: dict[str, Any] = {
     "instances": [[float(n), 2.0 * n] for n in range(12)],
     "targets": [[float(n % 5)] for n in range(12)],
     "feature_names": ["a", "b"],
@@ -116,7 +117,7 @@ def test_only_rows_outside_the_span_of_the_training_rows_lack_bounds(service: Se
 
 
 def test_an_observation_of_a_higher_weight_has_a_narrower_interval(service: Service) -> None:
-    rows = [[75, 63, 44]] * 3
+    rows = [[75.0, 63.0, 44.0]] * 3
     answer = service.predict(*rows, interval=0.9, confidence=0.9, instance_weights=[1, 4, 0.25])
     widths = [high - low for ((low, high), _) in answer["intervals"]]
     assert widths[1] < widths[0] < widths[2]

@@ -12,6 +12,8 @@ import pytest
 from service import Service
 from tables import MEDIA_TYPES, written
 
+from app.data.formats import FileFormat
+from app.data.table_writers import OutputFormat
 from app.regression.linear_model import FEW_PRODUCTS
 from app.regression.ordered_sum import MOST_ORDERED
 from app.web.predict import MOST_PRODUCTS
@@ -40,8 +42,11 @@ def answers(service: Service, path: str, features: list[str], x: np.ndarray[Any,
     arrays = service.client.post(path, json={"instances": x.tolist()}).json()["predictions"]
     objects = service.client.post(path, json={"instances": table.to_pylist()}).json()["predictions"]
     found = {"arrays": arrays, "objects": [list(row.values()) for row in objects]}
-    for into, out in [*((form, "json") for form in MEDIA_TYPES), *(("arrow", form) for form in MEDIA_TYPES)]:
-        headers = {"content-type": MEDIA_TYPES[into], "accept": {"json": JSON, **MEDIA_TYPES}[out]}
+    ways: list[tuple[FileFormat, OutputFormat]] = [(form, "json") for form in MEDIA_TYPES]
+    ways += [("arrow", form) for form in MEDIA_TYPES]
+    for into, out in ways:
+        accepted = JSON if out == "json" else MEDIA_TYPES[out]
+        headers = {"content-type": MEDIA_TYPES[into], "accept": accepted}
         answer = service.client.post(path, content=written(table, into), headers=headers)
         assert answer.status_code == 200, answer.text
         found[f"{into} to {out}"] = rows_of(answer.content, out)
