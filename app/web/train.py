@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from app.data.formats import FileFormat, check_size, names_of
+from app.data.groups import taken_out
 from app.data.json_rows import to_column, to_matrix
 from app.data.training_rows import write_matrix
 from app.errors import InvalidInput
@@ -117,12 +118,18 @@ def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
         fingerprint=fingerprint,
     )
     missing = asked.missing == "drop"
+    instances: Sequence[Any] = asked.instances
+    folds = []
+    if request.fold_groups is not None and request.groups not in features:
+        instances, column = taken_out(instances, request.fold_groups, missing=missing)
+        folds.append(column)
     columns = [
-        to_matrix(asked.instances, features, "/instances", missing=missing),
+        to_matrix(instances, features, "/instances", missing=missing),
         to_matrix(asked.targets, targets, "/targets", missing=missing),
     ]
     if asked.sample_weights is not None:
         columns.append(_weights(asked.sample_weights, len(asked.instances)))
+    columns += folds
     found.jobs.spool.check_room(sum(column.nbytes for column in columns))
     with found.jobs.spool.writing(request.upload) as file:
         request = put_aside(request, found.jobs.spool)
@@ -166,7 +173,8 @@ def _train_from_upload(
             return job
         path = found.jobs.spool.path(upload)
         features, targets = columns_of_file(names_of(path, form), options, current_version(found, options))
-        read = [*features, *targets, *([options.weight] if options.weight is not None else [])]
+        others = [name for name in (options.weight, options.division.groups) if name is not None]
+        read = [*features, *targets, *others]
         check_size(path, form, read, found.limits.upload_bytes)
         request = request_of(
             found,

@@ -74,12 +74,12 @@ def test_only_a_better_version_is_promoted(own: Service) -> None:
     first = own.client.get("/models/rival").json()["version"]
 
     # The current version has seen too much noise; on clean rows a model of their own beats it.
-    better = own.train(model="rival", promote="if_better", **noisy(2, noise=0.1))
+    better = own.train(model="rival", promote="if_better", unseen=True, **noisy(2, noise=0.1))
     assert own.client.get("/models/rival").json()["version"] == better["version"] == first + 1
     assert better["warnings"] == []
 
     # A few rows of noise train nothing that predicts their own kind better than the current version does.
-    worse = own.train(model="rival", promote="if_better", **noisy(5, noise=1, rows=5))
+    worse = own.train(model="rival", promote="if_better", unseen=True, **noisy(5, noise=1, rows=5))
     assert worse["status"] == "succeeded"
     assert own.client.get("/models/rival").json()["version"] == better["version"]
     assert "not promoted" in worse["warnings"][0]
@@ -89,7 +89,13 @@ def test_only_a_better_version_is_promoted(own: Service) -> None:
     "body",
     [
         {"validation": {"folds": 5}, "solver": {"kind": "gradient_descent"}},
-        {"validation": {"folds": 5}, "mode": "update"},
+        {"validation": {"folds": 5}, "mode": "forget"},
+        {"validation": {"folds": 5, "fold_seed": -1}},
+        {"validation": {"folds": 5, "groups": ""}},
+        {"validation": {"groups": "site"}},
+        {"solver": {"kind": "exact", "l2": "auto"}, "mode": "update"},
+        {"unseen": True},
+        {"unseen": True, "promote": "if_better", "mode": "update"},
         {"promote": "if_better", "mode": "forget"},
         {"validation": {"folds": 1}},
         {"solver": {"kind": "exact", "l2": "much"}},
