@@ -6,7 +6,6 @@ from app.errors import InvalidInput, ModelFileInvalid, ModelNotFound
 from app.jobs.training_request import TrainingRequest
 from app.jobs.validation import Validated
 from app.registry.registry import Registry
-from app.regression.cross_validation import relative_error
 from app.regression.linear_model import LinearModel
 
 WORSE = "It is not promoted: on these rows its cross-validated error exceeds the current version's error."
@@ -28,12 +27,14 @@ class Comparison:
     warning: str | None = None
 
 
-def compare(request: TrainingRequest, validated: Validated, registry: Registry) -> Comparison:
+def compare(
+    request: TrainingRequest, validated: Validated, registry: Registry, *, coefficients: float, weight: float
+) -> Comparison:
     """Compare the errors on the request's rows: of models they were kept from, and of the current version.
 
     In an update the former are fitted to all earlier rows too, as the current version is. For rows that replace all
-    others, the request must say that the current version has not seen them. A tie counts as better, and so does any
-    version if there is no current one.
+    others, the request must say that the current version has not seen them. The new version has this number of
+    coefficients and this total weight of rows. It is better than no current version at all.
 
     Raises InvalidInput if the current version has other columns.
     """
@@ -48,7 +49,7 @@ def compare(request: TrainingRequest, validated: Validated, registry: Registry) 
     if current.centre_prediction is not None:
         centre, at_centre = current.statistics.shift[: len(current.columns)], current.centre_prediction
     residual = validated.new.residual_norms(current.weights, at_centre, centre)
-    better = validated.kept.score <= relative_error(residual, validated.kept.total_norms)
+    better = validated.kept.is_as_good_as(residual, coefficients=coefficients, share=validated.new.weight / weight)
     return Comparison(better, None if better else WORSE)
 
 

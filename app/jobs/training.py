@@ -93,7 +93,13 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
     reach("fitted")
     comparison = Comparison()
     if request.promote == "if_better" and trained.validation is not None:
-        comparison = compare(request, trained.validation, workshop.registry)
+        comparison = compare(
+            request,
+            trained.validation,
+            workshop.registry,
+            coefficients=trained.optimum.design.effective_coefficients(getattr(trained.solver, "l2", 0.0)),
+            weight=trained.statistics.weight,
+        )
     tracker.point_of_no_return()
     model = LinearModel(
         request.features,

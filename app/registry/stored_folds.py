@@ -76,7 +76,7 @@ def fold_faults(card: ModelCard, tensors: Mapping[str, NDArray[Any]]) -> Iterato
     numbers, rows = found["number"], found["rows"]
     if not (np.isin(numbers, np.arange(card.validation.folds)).all() and (np.diff(numbers) > 0).all()):
         yield f"its folds are not numbered from 0 to {card.validation.folds - 1}"
-    if not (np.isfinite(rows).all() and (rows >= 1).all() and rows.sum() == card.rows):
+    if not ((rows >= 1).all() and (rows == np.floor(rows)).all() and rows.sum() == card.rows):
         yield f"its folds do not have {card.rows} rows together"
     if not np.isfinite(found["count"]).all():
         yield "folds.count is not finite"

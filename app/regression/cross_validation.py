@@ -26,6 +26,7 @@ class CrossValidation:
     # (k,), square root of the sum of squared deviations from the mean of all rows; from zero without an intercept
     total_norms: Array
     weight: float  # of all rows
+    count: float  # of observations
 
     @property
     def mse(self) -> float:
@@ -46,6 +47,21 @@ class CrossValidation:
     def score(self) -> float:
         """What models are compared by: the residual sums in units of each target's variation, lower is better."""
         return relative_error(self.residual_norms, self.total_norms)
+
+    def is_as_good_as(self, residual_norms: Array, *, coefficients: float, share: float) -> bool:
+        """Return whether the model of all rows is to be preferred to another model with these residual norms.
+
+        The other model was not fitted to the rows. With equally good models, n rows of error variance v that are the
+        `share` w of the rows of the model, and q coefficients, the score exceeds the other's by a random amount with
+        the distribution of v (2 w (q - c) + q w^2 / (k - w)), where c is chi-squared with q degrees of freedom. The
+        second term is there because each of the k folds is predicted from fewer rows than the model has. The score may
+        exceed the other's by the median of this, so that half of the models that are equally good are preferred.
+        """
+        w, q = share, max(coefficients, 1.0)
+        above_median = q - q * (1 - 2 / (9 * q)) ** 3  # Wilson and Hilferty, 1931
+        # The errors of several targets are not taken to be the same: the median of their sum is nearer to its mean.
+        allowed = 2 * w * above_median / len(self.residual_norms) + q * w**2 / (self.folds - w)
+        return self.score <= relative_error(residual_norms, self.total_norms) * (1 + allowed / self.count)
 
 
 def relative_error(residual_norms: Array, total_norms: Array) -> float:
@@ -112,7 +128,7 @@ class Folds:
             centre = others.shift[: others.features]
             residual = np.hypot(residual, kept.residual_norms(fitted.weights, fitted.centre_prediction, centre))
         totals = self.whole.total_norms(centred=solver.fit_intercept)
-        return CrossValidation(len(self._folds), residual, totals, self.whole.weight)
+        return CrossValidation(len(self._folds), residual, totals, self.whole.weight, self.whole.count)
 
     def choose_l2(self, solver: Exact) -> Exact:
         """The solver with the penalty of the path that predicts kept rows best."""
