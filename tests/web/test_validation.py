@@ -156,7 +156,7 @@ def test_a_file_has_its_groups_in_a_column(own: Service, features: str | None) -
         f"{row['a']!r},{row['b']!r},{row['site']},{target['y']!r}"
         for row, target in zip(rows["instances"], rows["targets"], strict=True)
     ]
-    query = {"model": "filed", "targets": "y", "folds": 10, "fold_seed": 4, "groups": "site"}
+    query = {"model": "filed", "targets": "y", "folds": "10", "fold_seed": "4", "groups": "site"}
     if features:
         query["features"] = features
 
