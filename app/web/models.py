@@ -51,6 +51,10 @@ class ModelView(BaseModel):
     residual_deviation: dict[str, float] | None = Field(description="Estimated standard deviation of the errors.")
     no_intervals: str | None = Field(description="Why inference is not valid for this version.")
     metrics: dict[str, Any] = Field(description="Of the training rows; `mse` over all targets.")
+    validation: dict[str, Any] | None = Field(description="How the cross-validation divided the rows into folds.")
+    no_folds: str | None = Field(
+        description="Why no statistics of folds are stored, to which an update could add its rows."
+    )
     rows: int
     dropped_rows: int = Field(description="Of the job's rows, those left out because a value was missing.")
     rank: int = Field(description="Coefficients that the rows determine, the intercept among them.")
@@ -284,6 +288,8 @@ def _card(version: Version, *, current: bool) -> dict[str, Any]:
         **_inference(version, inference),
         "no_intervals": card.no_intervals,
         "metrics": card.metrics,
+        "validation": None if card.validation is None else msgspec.to_builtins(card.validation),
+        "no_folds": card.no_folds,
         "rows": card.rows,
         "dropped_rows": card.dropped_rows,
         "rank": card.rank,
