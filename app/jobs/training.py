@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from msgspec.structs import replace
@@ -15,6 +14,7 @@ from app.data.part import Array
 from app.data.training_rows import TrainingRows
 from app.errors import InvalidInput, ModelFileInvalid, ModelNotFound, Unavailable
 from app.failpoints import reach
+from app.jobs.card import metrics_of, warnings_of
 from app.jobs.spool import Spool
 from app.jobs.start_weights import put_back
 from app.jobs.tracker import Tracker
@@ -28,7 +28,6 @@ from app.regression.cross_validation import CrossValidation, Folds, relative_err
 from app.regression.downdate import downdate
 from app.regression.least_squares import Fit, fit, is_optimal, why_no_inference
 from app.regression.linear_model import LinearModel
-from app.regression.metrics import training_metrics
 from app.regression.refinement import Refined, is_worthwhile, refine
 from app.regression.solvers import Exact, GradientDescent, Solver, Start
 from app.regression.sufficient_statistics import SufficientStatistics
@@ -89,6 +88,7 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
     reach("fitted")
     better = _is_better(trained, request, workshop.registry) if request.promote == "if_better" else None
     tracker.point_of_no_return()
+    design = trained.optimum.design
     model = LinearModel(
         request.features,
         request.targets,
@@ -99,7 +99,7 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         trained.unscaled_errors,
         trained.centre_prediction,
         terms=request.terms,
-        has_intercept=trained.optimum.design.intercept,
+        has_intercept=design.intercept,
         no_intervals=trained.no_intervals,
     )
     card = ModelCard(
@@ -115,13 +115,17 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         solver=trained.solver if trained.exact else request.solver,
         rows=trained.statistics.rows,
         dropped_rows=stored.dropped,
-        rank=trained.optimum.design.rank,
-        condition_number=trained.optimum.design.condition_number,
-        metrics=_metrics(model, trained),
+        rank=design.rank,
+        condition_number=design.condition_number,
+        metrics=metrics_of(
+            model, design, trained.validation, optimum_norms=None if trained.exact else trained.optimum.residual_norms
+        ),
         terms=request.terms,
         better=better,
         no_intervals=trained.no_intervals,
-        warnings=tuple(_warnings(model, trained, better=better, dropped=stored.dropped)),
+        warnings=tuple(
+            warnings_of(model, design, trained.solver, refined=trained.refined, better=better, dropped=stored.dropped)
+        ),
     )
     return workshop.registry.publish(card, model).card
 
@@ -140,6 +144,7 @@ class _Trained:
     no_intervals: str | None
     solver: Solver  # with the penalty that was chosen
     validation: CrossValidation | None = None
+    refined: bool = False
 
     @property
     def exact(self) -> bool:
@@ -205,6 +210,7 @@ def _solve(
         no_intervals,
         solver,
         validation,
+        refined=isinstance(best, Refined),
     )
 
 
@@ -295,50 +301,3 @@ def _is_better(trained: _Trained, request: TrainingRequest, registry: Registry) 
         raise InvalidInput("The current version has other features, terms or targets, so the two cannot be compared.")
     residual = trained.statistics.residual_norms(current.weights, current.intercept)
     return trained.validation.score <= relative_error(residual, trained.statistics.total_norms())
-
-
-def _metrics(model: LinearModel, trained: _Trained) -> dict[str, Any]:
-    design = trained.optimum.design
-    found = training_metrics(
-        model.statistics, model.residual_norms, rank=design.rank, fit_intercept=model.has_intercept
-    )
-    by_target = zip(found.r2, found.adjusted_r2, found.rmse, strict=True)
-    metrics: dict[str, Any] = {
-        target: {"r2": _known(r2), "adjusted_r2": _known(adjusted), "rmse": float(rmse)}
-        for target, (r2, adjusted, rmse) in zip(model.targets, by_target, strict=True)
-    }
-    metrics["mse"] = found.mse
-    if not trained.exact:
-        metrics["optimum_mse"] = training_metrics(
-            model.statistics, trained.optimum.residual_norms, rank=design.rank
-        ).mse
-    if trained.validation is not None:
-        kept = trained.validation
-        metrics["cross_validation"] = {
-            target: {"r2": _known(r2), "rmse": float(rmse)}
-            for target, r2, rmse in zip(model.targets, kept.r2, kept.rmse, strict=True)
-        } | {"mse": kept.mse, "folds": kept.folds}
-    return metrics
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-def _warnings(model: LinearModel, trained: _Trained, *, better: bool | None, dropped: int) -> Iterator[str]:
-    if dropped:
-        yield f"{dropped} row(s) were left out, for a value was missing in them."
-    if better is False:
-        yield "It is not promoted: on these rows its cross-validated error exceeds the current version's error."
-    design = trained.optimum.design
-    coefficients = len(model.columns) + design.intercept
-    kind = "term" if model.terms else "feature"
-    for name, norm in zip(model.columns, design.norms, strict=True):
-        if norm == 0:
-            yield f'The {kind} "{name}" is constant in these rows{"; its coefficient is 0" * trained.exact}.'
-    if design.rank < coefficients:
-        chosen = "with the smallest coefficients" if trained.exact else "that the descent came to from its start"
-        yield (
-            f"The rows determine only {design.rank} of {coefficients} coefficients: features are collinear or "
-            f"rows too few. Of all solutions this is the one {chosen}."
-        )

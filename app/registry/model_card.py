@@ -46,6 +46,7 @@ class ModelCard:
     weight_kind: WeightKind = "precision"
     discounted: bool = False  # whether decay ever reduced a weight
     untracked: bool = False  # whether rows were taken out before the loss of precision was recorded
+    precision_loss: float | None = None  # by rows taken out, see app.regression.downdate; None if it was not recorded
     no_intervals: str | None = None
     warnings: tuple[str, ...] = ()
     libraries: dict[str, str] = field(default_factory=library_versions)

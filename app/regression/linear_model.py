@@ -50,7 +50,7 @@ class LinearModel:
     @property
     def rank(self) -> int:
         """Number of coefficients the rows determine, the intercept among them."""
-        return self._design.rank
+        return self.design.rank
 
     @property
     def degrees_of_freedom(self) -> float:
@@ -140,7 +140,7 @@ class LinearModel:
             least = weight / self.statistics.weight
         else:
             shift, offset, least = np.zeros(len(self.columns)), np.zeros(len(self.columns)), 0.0
-        parts = [(self._design.whiten(part - shift - offset) ** 2).sum(axis=1) for part in self._parts(x)]
+        parts = [(self.design.whiten(part - shift - offset) ** 2).sum(axis=1) for part in self._parts(x)]
         return np.asarray(least + weight * np.concatenate(parts))
 
     def extrapolation(self, x: Array) -> Extrapolation:
@@ -176,5 +176,6 @@ class LinearModel:
         return self.statistics.mean[: len(self.columns)]
 
     @cached_property
-    def _design(self) -> Design:
+    def design(self) -> Design:
+        """The feature side of the statistics: what the rows determine."""
         return Design.of(self.statistics, fit_intercept=self.has_intercept)
