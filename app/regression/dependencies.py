@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from app.regression.least_squares import IDENTIFIABLE, RANK_TOLERANCE, Design
-from app.regression.sufficient_statistics import Array, SufficientStatistics
+from app.regression.sufficient_statistics import EPSILON, Array, SufficientStatistics
 
 
 class Dependency(NamedTuple):
@@ -35,9 +35,10 @@ def linear_dependencies(statistics: SufficientStatistics, design: Design) -> lis
     echelon = np.zeros((count, p))
     echelon[:, pivots[:count]] = np.eye(count)
     echelon[:, pivots[count:]] = solve_triangular(triangular[:, :count], triangular[:, count:], check_finite=False)
-    # The null space is known to the rounding error of the smallest singular value that counts.
-    noise = RANK_TOLERANCE * (p + 1) * design.condition_number
-    echelon[np.abs(echelon) <= np.maximum(IDENTIFIABLE, noise)] = 0.0
+    # Rounding mixes the direction of the smallest singular value that counts into the null space (Golub and Van Loan,
+    # 8.6.1).
+    noise = max(RANK_TOLERANCE * (p + 1), 4 * EPSILON * design.condition_number)
+    echelon[np.abs(echelon) <= max(IDENTIFIABLE, noise)] = 0.0
     constant = _constant_part(echelon, statistics, design, noise) if design.intercept else np.zeros(count, dtype=bool)
     found = [
         Dependency(tuple(np.flatnonzero(row).tolist()), bool(held)) for row, held in zip(echelon, constant, strict=True)

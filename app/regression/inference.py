@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from app.regression.linear_model import LinearModel
-from app.regression.sufficient_statistics import Array
+from app.regression.metrics import TINY
+from app.regression.sufficient_statistics import EPSILON, Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +64,8 @@ def infer(model: LinearModel, *, level: float = 0.95) -> Inference:
 def variance_inflation(model: LinearModel) -> Array:
     """Return 1 / (1 - R_j^2) for each column, R_j^2 that of its regression on the others, (p,); NaN as in Inference.
 
-    Without an intercept, R_j^2 is about zero, as in statsmodels' variance_inflation_factor of columns without a
-    constant. Rows count by their weights.
+    Without an intercept, R_j^2 is about zero. statsmodels' variance_inflation_factor gives the same with
+    standardize=False for columns without a constant. Rows count by their weights.
     """
     design = model.design
     if model.unscaled_errors is None:
@@ -76,7 +77,8 @@ def variance_inflation(model: LinearModel) -> Array:
 def covariances(model: LinearModel, inference: Inference) -> Array:
     """Return s^2 (X'WX)^-1 for each target, (k, 1 + p, 1 + p), the intercept first; NaN as in Inference.
 
-    Each is the correlations of the coefficients times the standard errors, so the units of a column cannot overflow.
+    They are the correlations of the coefficients times the standard errors, so that the diagonal agrees with these. NaN
+    too for a value that leaves the range in which float64 has all its digits.
     """
     design, statistics = model.design, model.statistics
     root = design.unit_root()
@@ -86,7 +88,9 @@ def covariances(model: LinearModel, inference: Inference) -> Array:
     if model.has_intercept:
         to_zero = statistics.mean[:p] / np.where(design.norms > 0, design.norms, 1.0)
         rows[0] = [1 / np.sqrt(statistics.weight), *(-to_zero @ root)]
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-        errors = inference.standard_errors
-        return np.asarray(errors[:, :, np.newaxis] * (rows @ rows.T) * errors[:, np.newaxis, :])
+        correlations, errors = rows @ rows.T, inference.standard_errors
+        found = errors[:, :, np.newaxis] * correlations * errors[:, np.newaxis, :]
+    lost = ~np.isfinite(found) | ((np.abs(found) < TINY) & (np.abs(correlations) > EPSILON))
+    return np.where(lost, np.nan, found)
