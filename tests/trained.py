@@ -13,7 +13,7 @@ from app.regression.accumulator import summarise
 from app.regression.block import Block
 from app.regression.least_squares import fit, why_no_inference
 from app.regression.linear_model import LinearModel
-from app.regression.solvers import Exact
+from app.regression.solvers import Exact, Solver
 from app.regression.sufficient_statistics import SufficientStatistics, WeightKind
 
 Array = NDArray[np.float64]
@@ -48,7 +48,7 @@ def model_from(statistics: SufficientStatistics, solver: Exact) -> LinearModel:
     )
 
 
-def version_of(model: LinearModel, solver: Exact | None = None, **card: Any) -> Version:
+def version_of(model: LinearModel, solver: Solver | None = None, **card: Any) -> Version:
     """A published version of the model, with the card that a job would make."""
     made = ModelCard(
         model="model",

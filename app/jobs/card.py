@@ -100,10 +100,10 @@ def _collinearity(model: LinearModel, design: Design, solver: Solver, *, refined
     elif refined:
         meaning = (
             "the coefficients are accurate for exactly these values, but a change in the last of a value's "
-            f"{DIGITS} digits may change {digits} digits of a coefficient."
+            f"{DIGITS} digits may change about {digits} digits of a coefficient."
         )
     else:
-        meaning = f"coefficients may have lost {digits} of their {DIGITS} digits."
+        meaning = f"coefficients may have lost about {digits} of their {DIGITS} digits."
     yield f"The columns are nearly collinear (condition number {condition:.0e}): {meaning}"
 
 

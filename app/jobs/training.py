@@ -122,6 +122,9 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         ),
         terms=request.terms,
         better=better,
+        weight_kind=model.statistics.weight_kind,
+        discounted=model.statistics.discounted,
+        untracked=model.statistics.untracked,
         no_intervals=trained.no_intervals,
         warnings=tuple(
             warnings_of(model, design, trained.solver, refined=trained.refined, better=better, dropped=stored.dropped)

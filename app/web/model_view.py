@@ -31,7 +31,8 @@ class CovarianceView(BaseModel):
     matrices: dict[str, list[list[float | None]]] = Field(
         description=(
             "For each target. The square roots of the diagonal are the standard errors. Null for a coefficient without "
-            "a standard error. The relative error is about 1e-16 times the condition number."
+            "a standard error. The error is at most about 1e-16 times the condition number, relative to the product of "
+            "the two standard errors."
         )
     )
 
