@@ -88,6 +88,9 @@ class CardStatistics:
         for field, values in by_coefficient.items():
             known = values[:, skipped:]
             missing = np.asarray(~np.isfinite(known).reshape(*known.shape[:2], -1).all(axis=-1))
+            if missing.all():
+                self.unavailable[field], found[field] = self._why_unknown(-1), None
+                continue
             self._explain_coefficients(field, missing)
             rows = known.tolist()
             for target, column in np.argwhere(missing):
@@ -139,9 +142,9 @@ class CardStatistics:
         missing = ~np.isfinite(factors)
         if missing.all():
             self.unavailable[field] = NOT_IDENTIFIABLE
-        else:
-            names = compress(self._model.columns, missing)
-            self.unavailable |= {f"{field}.{name}": NOT_IDENTIFIABLE for name in names}
+            return None
+        names = compress(self._model.columns, missing)
+        self.unavailable |= {f"{field}.{name}": NOT_IDENTIFIABLE for name in names}
         return dict(zip(self._model.columns, factors.tolist(), strict=True))
 
     def _linear_dependencies(self) -> list[list[str]] | None:
@@ -225,9 +228,10 @@ class CardStatistics:
     def _why_unknown(self, index: int) -> str:
         errors = self._model.unscaled_errors
         assert errors is not None
-        if not np.isnan(errors[index + (not self._model.has_intercept)]):
+        skipped = not self._model.has_intercept
+        if not np.isnan(errors[skipped:][index]):
             return NOT_FINITE
-        return NO_INTERCEPT if index == 0 and self._model.has_intercept else NOT_IDENTIFIABLE
+        return NO_INTERCEPT if index == 0 and not skipped else NOT_IDENTIFIABLE
 
     def _explain_metrics(self) -> None:
         metrics, reason = self._card.metrics, self._imprecise

@@ -94,6 +94,14 @@ def test_a_coefficient_that_the_rows_do_not_determine_has_a_reason_and_the_other
     assert card["variance_inflation_factors"]["x0"] > 1
 
 
+def test_a_field_without_any_value_is_null_and_has_one_reason() -> None:
+    card = card_of(version_of(model_of(np.column_stack([A, A, np.full(40, 7.0)]), Y)))
+    for field in ("standard_errors", "t_values", "p_values", "confidence_intervals", "variance_inflation_factors"):
+        assert card[field] is None
+        assert "linear_dependencies" in card["unavailable"][field]
+    assert card["f_tests"]["y0"]["f"] > 0
+
+
 def test_reasons_that_hold_for_every_target_are_given_once() -> None:
     x, y = np.column_stack([X, 2 * A]), RANDOM.normal(size=(40, 100))
     card = card_of(version_of(model_of(x, y)))
