@@ -8,8 +8,10 @@ import numpy as np
 
 from app.data.formats import READERS, FileFormat
 from app.data.part import Array, Columns, Part, check, part_rows, refusal
+from app.data.weights import first_fault
 from app.errors import InvalidInput
 from app.regression.block import Block
+from app.regression.sufficient_statistics import WeightKind
 
 Format: TypeAlias = Literal["matrix"] | FileFormat
 
@@ -30,6 +32,7 @@ class TrainingRows:
         targets: Sequence[str],
         weight: str | None = None,
         *,
+        weight_kind: WeightKind = "precision",
         drop_missing: bool = False,
         threads: int = 1,
     ) -> None:
@@ -37,6 +40,7 @@ class TrainingRows:
         self._path = path
         self._form = form
         self._features, self._targets, self._weight = len(features), len(targets), weight
+        self._weight_kind = weight_kind
         self._columns = Columns([*features, *targets, *([weight] if weight else [])], missing=drop_missing)
         self._threads = threads
 
@@ -44,16 +48,15 @@ class TrainingRows:
         """The rows in blocks of a few thousand.
 
         Raises InvalidInput with row and column of the first value that is missing, not a number or not finite, or of
-        the first weight that is negative.
+        the first weight that is negative or, of frequency weights, not a whole number.
         """
         self.dropped = 0
         row = 2 if self._form == "csv" else 1
         last = self._features + self._targets
         for values, _ in self._parts():
             weights = values[:, last] if self._weight else None
-            if weights is not None and (weights < 0).any():
-                at = int(np.argmax(weights < 0))
-                raise refusal("A weight cannot be negative.", row=row + at, column=self._weight)
+            if weights is not None and (fault := first_fault(weights, self._weight_kind)):
+                raise refusal(fault[1], row=row + fault[0], column=self._weight)
             row += len(values)
             if self._columns.missing and (incomplete := np.isnan(values).any(axis=1)).any():
                 self.dropped += int(incomplete.sum())

@@ -7,7 +7,7 @@ import numpy as np
 
 from app.regression.cross_validation import CrossValidation
 from app.regression.dependencies import implicit_constant
-from app.regression.least_squares import Design
+from app.regression.least_squares import ESSENTIALLY_PERFECT, Design
 from app.regression.linear_model import LinearModel
 from app.regression.metrics import mean_square, training_metrics
 from app.regression.solvers import Exact, Solver
@@ -67,6 +67,8 @@ def warnings_of(
     yield from _constant_targets(model)
     yield from _collinearity(model, design, solver, refined=refined)
     yield from _implicit_constant(model)
+    if model.no_intervals == ESSENTIALLY_PERFECT:
+        yield f"{ESSENTIALLY_PERFECT} Standard errors and all that follows from them are withheld."
 
 
 def _constant_targets(model: LinearModel) -> Iterator[str]:

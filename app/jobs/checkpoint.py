@@ -4,7 +4,7 @@ import logging
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -22,6 +22,7 @@ class _Saved(msgspec.Struct):
     state: Descent
     curve: list[tuple[int, float]]
     stride: int
+    form: Literal[2]  # 2: losses include the penalty of weight_decay. Older files had no form.
 
 
 class Checkpoint:
@@ -35,7 +36,7 @@ class Checkpoint:
         """Keep this state, unless the last one kept is younger than a second."""
         if time.monotonic() - self._saved < SAVE_SECONDS:
             return
-        content = msgspec.json.encode(_Saved(state, curve.points, curve.stride), enc_hook=np.ndarray.tolist)
+        content = msgspec.json.encode(_Saved(state, curve.points, curve.stride, 2), enc_hook=np.ndarray.tolist)
         self._saved = time.monotonic()
         temporary = self._path.with_suffix(".tmp")
         try:
@@ -51,7 +52,10 @@ class Checkpoint:
             _log.warning("checkpoint not saved", extra={"reason": error.strerror})
 
     def load(self) -> tuple[Descent, LossCurve] | None:
-        """The newest state, or None where none was kept or it is not readable: the job then starts anew."""
+        """Return the newest state, or None if there is none, it is unreadable, or its form is another.
+
+        The job then starts anew.
+        """
         try:
             saved = msgspec.json.decode(self._path.read_bytes(), type=_Saved, dec_hook=_array)
         except (FileNotFoundError, msgspec.DecodeError):

@@ -4,7 +4,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,22 +15,23 @@ from app.data.training_rows import TrainingRows
 from app.errors import InvalidInput, ModelFileInvalid, ModelNotFound, Unavailable
 from app.failpoints import reach
 from app.jobs.card import metrics_of, warnings_of
+from app.jobs.inheritance import Base, differences, resolved
 from app.jobs.spool import Spool
 from app.jobs.start_weights import put_back
 from app.jobs.tracker import Tracker
 from app.jobs.training_request import TrainingRequest
 from app.registry.model_card import ModelCard
 from app.registry.registry import Registry
-from app.registry.version_file import Version
+from app.registry.shares import shares_after
 from app.regression.accumulator import Accumulator, summarise, summarise_folds
 from app.regression.block import Block
 from app.regression.cross_validation import CrossValidation, Folds, relative_error
-from app.regression.downdate import downdate
+from app.regression.downdate import NOT_AMONG, check_precision, downdate, precision_loss
 from app.regression.least_squares import Fit, fit, is_optimal, why_no_inference
 from app.regression.linear_model import LinearModel
 from app.regression.refinement import Refined, is_worthwhile, refine
 from app.regression.solvers import Exact, GradientDescent, Solver, Start
-from app.regression.sufficient_statistics import SufficientStatistics
+from app.regression.sufficient_statistics import SufficientStatistics, WeightKind
 from app.regression.terms import expand, parse_terms
 
 _log = logging.getLogger(__name__)
@@ -62,12 +63,16 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
     if not path.exists():
         raise Unavailable("The rows of this job are not in the state folder of the trainer that took it.")
     request = put_back(request, workshop.spool)
+    base = None if request.mode == "replace" else _base(request, workshop.registry)
+    request = resolved(request, base.version.card if base else None)
+    assert request.weight_kind is not None
     stored = TrainingRows(
         path,
         request.format,
         request.features,
         request.targets,
         request.weight,
+        weight_kind=request.weight_kind,
         drop_missing=request.missing == "drop",
         threads=workshop.threads,
     )
@@ -79,12 +84,12 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
             blocks = (block._replace(x=expand(block.x, terms)) for block in blocks)
         return _counted(blocks, tracker)
 
-    base = None if request.mode == "replace" else _base(request, workshop.registry)
     if isinstance(request.solver, Exact):
         trained = _solve(rows, request, base, tracker)
     else:
         checkpoint = workshop.checkpoint(job or request.upload)
-        trained = _descend(rows(), _with_weights(request, workshop.registry), checkpoint, tracker)
+        solver = _with_weights(request, workshop.registry)
+        trained = _descend(rows(), solver, checkpoint, tracker, request.weight_kind)
     reach("fitted")
     better = _is_better(trained, request, workshop.registry) if request.promote == "if_better" else None
     tracker.point_of_no_return()
@@ -110,7 +115,7 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         created_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         job=job,
         upload=request.upload,
-        parent=base.card.version if base else workshop.registry.current_number(request.model),
+        parent=base.version.card.version if base else workshop.registry.current_number(request.model),
         mode=request.mode,
         solver=trained.solver if trained.exact else request.solver,
         rows=trained.statistics.rows,
@@ -122,12 +127,16 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         ),
         terms=request.terms,
         better=better,
-        weight_kind=model.statistics.weight_kind,
-        discounted=model.statistics.discounted,
-        untracked=model.statistics.untracked,
+        precision_loss=precision_loss(trained.statistics),
+        weight_kind=trained.statistics.weight_kind,
+        discounted=trained.statistics.discounted,
+        untracked=trained.statistics.untracked,
+        earlier_shares=_earlier_shares(request, base),
         no_intervals=trained.no_intervals,
-        warnings=tuple(
-            warnings_of(model, design, trained.solver, refined=trained.refined, better=better, dropped=stored.dropped)
+        warnings=(
+            *(differences(request, base.version.card) if base else ()),
+            *trained.warnings,
+            *warnings_of(model, design, trained.solver, refined=trained.refined, better=better, dropped=stored.dropped),
         ),
     )
     return workshop.registry.publish(card, model).card
@@ -148,6 +157,7 @@ class _Trained:
     solver: Solver  # with the penalty that was chosen
     validation: CrossValidation | None = None
     refined: bool = False
+    warnings: tuple[str, ...] = ()  # of the solver itself
 
     @property
     def exact(self) -> bool:
@@ -162,51 +172,57 @@ def _counted(blocks: Iterator[Block], tracker: Tracker) -> Iterator[Block]:
         tracker.advance("reading", rows=rows)
 
 
-def _base(request: TrainingRequest, registry: Registry) -> Version:
+def _base(request: TrainingRequest, registry: Registry) -> Base:
     """The version to update: the current one, now that it is this job's turn."""
     base = registry.current(request.model)
     if not _same_columns(base.model, request):
         raise InvalidInput("The current version has other features, terms or targets than these rows.")
-    return base
+    return Base.of(base, request)
+
+
+def _earlier_shares(request: TrainingRequest, base: Base | None) -> dict[int, float] | None:
+    if base is None:
+        return {}
+    return shares_after(base.version.card, base.share if request.mode == "update" else 1.0)
 
 
 def _solve(
-    rows: Callable[[], Iterator[Block]], request: TrainingRequest, base: Version | None, tracker: Tracker
+    rows: Callable[[], Iterator[Block]], request: TrainingRequest, base: Base | None, tracker: Tracker
 ) -> _Trained:
-    solver = request.solver
+    solver, kind = request.solver, request.weight_kind
     assert isinstance(solver, Exact)
+    assert kind is not None
     accumulator: type[Accumulator] = Accumulator
     if solver.device == "cuda":
         # torch is loaded by the first job that needs it.
         from app.regression.cuda_accumulator import CudaAccumulator as accumulator  # noqa: N813 - one or the other
     validation = None
     if request.folds is None:
-        statistics = summarise(rows(), accumulator)
+        statistics = summarise(rows(), accumulator, kind)
         tracker.advance("fitting")
     else:
-        folds = Folds(summarise_folds(rows(), request.folds, accumulator), tracker.step)
+        folds = Folds(summarise_folds(rows(), request.folds, accumulator, kind), tracker.step)
         tracker.advance("fitting")
         statistics = folds.whole
         if request.choose_l2:
             solver = folds.choose_l2(solver)
         validation = folds.validate(solver)
     if base is not None and request.mode == "update":
-        age = datetime.now(UTC) - datetime.fromisoformat(base.card.created_at)
-        share = request.decay ** max(age / timedelta(days=1), 0.0)
-        statistics = base.model.statistics.decayed(share).merge(statistics)
+        statistics = base.version.model.statistics.decayed(base.share).merge(statistics)
     elif base is not None:
-        statistics = downdate(base.model.statistics, statistics)
+        statistics = _without(base, statistics)
     optimum = fit(statistics, solver)
-    no_intervals = why_no_inference(statistics, optimum, solver)
+    withheld = check_precision(statistics, optimum, l2=solver.l2)
     best: Fit | Refined = optimum
     # Only rows that can be read again can be refined, and those of the version before are gone.
     if base is None and solver.l2 == 0 and is_worthwhile(statistics, optimum):
         best = refine(rows(), statistics, fit_intercept=solver.fit_intercept)
+    no_intervals = withheld or why_no_inference(statistics, optimum, solver, best.residual_norms)
     return _Trained(
         best.weights,
         best.intercept,
         best.centre_prediction,
-        best.residual_norms,
+        np.full_like(best.residual_norms, np.nan) if withheld else best.residual_norms,
         best.unscaled_errors if no_intervals is None else None,
         statistics,
         optimum,
@@ -217,13 +233,27 @@ def _solve(
     )
 
 
-def _descend(blocks: Iterator[Block], solver: GradientDescent, checkpoint_path: Path, tracker: Tracker) -> _Trained:
+def _without(base: Base, rows: SufficientStatistics) -> SufficientStatistics:
+    try:
+        return downdate(base.version.model.statistics, rows, base.share)
+    except InvalidInput as error:
+        if not base.version.card.discounted or not error.message.startswith(NOT_AMONG):
+            raise
+        # Rows that the version has, with less weight than is taken out, look like rows that it does not have.
+        raise InvalidInput(
+            f"{error.message} Or decay has left less of them than the share of {base.share:g} that was to be taken out."
+        ) from None
+
+
+def _descend(
+    blocks: Iterator[Block], solver: GradientDescent, checkpoint_path: Path, tracker: Tracker, weight_kind: WeightKind
+) -> _Trained:
     # torch is loaded by the first job that descends, not by those that are solved at once.
     from app.jobs.checkpoint import Checkpoint
     from app.regression.gradient_descent import Descent, gradient_descent
 
     rows = _gathered(blocks) if solver.needs_rows else None
-    statistics = summarise([rows] if rows else blocks)
+    statistics = summarise([rows] if rows else blocks, weight_kind=weight_kind)
     tracker.advance("fitting", epochs=solver.epochs)
     checkpoint = Checkpoint(checkpoint_path)
     resume = None
@@ -238,21 +268,21 @@ def _descend(blocks: Iterator[Block], solver: GradientDescent, checkpoint_path: 
     end = gradient_descent(rows, statistics, solver, resume=resume, on_step=tracker.step, on_epoch=on_epoch)
     optimum = fit(statistics, Exact())
     shift = statistics.shift[: statistics.features]
-    centre_prediction = end.intercept + end.weights @ shift
-    residual_norms = statistics.residual_norms(end.weights, centre_prediction, shift)
+    residual_norms = statistics.residual_norms(end.weights, end.centre_prediction, shift)
     no_intervals = why_no_inference(statistics, optimum, Exact())
     if not is_optimal(residual_norms, statistics, optimum):
         no_intervals = "The model was trained by gradient descent, which stopped short of the least-squares optimum."
     return _Trained(
         end.weights,
         end.intercept,
-        centre_prediction,
+        end.centre_prediction,
         residual_norms,
         optimum.unscaled_errors if no_intervals is None else None,
         statistics,
         optimum,
         no_intervals,
         solver,
+        warnings=end.warnings,
     )
 
 

@@ -1,12 +1,16 @@
 """What a job is asked to do, as it is recorded."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from app.data.training_rows import Format
 from app.regression.solvers import Solver
+from app.regression.sufficient_statistics import WeightKind
+
+# Options of the exact solver that an update or a forget takes over from the version that it builds on.
+Inherited: TypeAlias = Literal["l2", "fit_intercept"]
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,10 @@ class TrainingRequest:
     terms: tuple[str, ...] = ()
     missing: Literal["refuse", "drop"] = "refuse"  # what is done with rows in which a value is missing
     weight: str | None = None  # the column of weights: of a matrix its last
+    weight_kind: WeightKind | None = None  # None: as the version to build on has it, or else precision
+    inherits: tuple[Inherited, ...] = ()
+    trained_in: int | None = None  # with mode "forget": the version in which the rows were added
+    share: float | None = None  # with mode "forget": what decay has left of the rows
 
     def to_json(self) -> dict[str, Any]:
         plain: dict[str, Any] = msgspec.to_builtins(self)

@@ -44,10 +44,24 @@ class ModelCard:
     better: bool | None = None  # than the version that was current, where that was asked
     upload: str | None = None  # names the request uniquely: a job that is run again finds by it what it published
     weight_kind: WeightKind = "precision"
+    precision_loss: float | None = None  # see app.regression.downdate; None where it was not recorded
     discounted: bool = False  # whether decay ever reduced a weight
     untracked: bool = False  # whether rows were taken out before the loss of precision was recorded
-    precision_loss: float | None = None  # by rows taken out, see app.regression.downdate; None if it was not recorded
+    # What decay has left of a row that was added in an earlier version; None if it was not recorded.
+    earlier_shares: dict[int, float] | None = None
     no_intervals: str | None = None
     warnings: tuple[str, ...] = ()
     libraries: dict[str, str] = field(default_factory=library_versions)
     schema: int = SCHEMA
+
+    @property
+    def shares(self) -> dict[int, float] | None:
+        """What decay has left of a row, by the version in which the row was added; None if that is not known.
+
+        If a version from before shares were recorded has rows of earlier ones, its number stands for all of them.
+        """
+        if self.mode == "replace":
+            return {self.version: 1.0}
+        if self.earlier_shares is None:
+            return None if self.discounted else {self.version: 1.0}
+        return self.earlier_shares | ({} if self.mode == "forget" else {self.version: 1.0})

@@ -17,16 +17,12 @@ from safetensors.numpy import save
 
 from app.errors import InvalidInput, ModelFileInvalid
 from app.registry.model_card import SCHEMA, ModelCard
+from app.regression.least_squares import PRECISION_UNKNOWN
 from app.regression.linear_model import LinearModel
 from app.regression.sufficient_statistics import SufficientStatistics
 from app.regression.terms import parse_terms
 
 MAX_FILE_BYTES = 256 << 20  # the largest model, of 2,000 columns and 2,000 targets, takes 160 MB and its card
-
-UNTRACKED = (
-    "Rows were taken out of this version, or of one before it, before the precision that this costs was recorded. "
-    "Train the model again from its rows."
-)
 
 # Neither through a symlink nor, of a pipe, until somebody opens its other end.
 _PLAINLY = os.O_NOFOLLOW | os.O_NONBLOCK
@@ -67,6 +63,7 @@ def encode(card: ModelCard, model: LinearModel) -> bytes:
         "residual_norms": model.residual_norms,
         "statistics.count": np.array([statistics.count]),
         "statistics.log_weights": np.array([statistics.log_weights]),
+        "statistics.operations": np.array([statistics.operations]),
         "statistics.shift": statistics.shift,
         "statistics.scale": statistics.scale,
         "statistics.factor": statistics.factor,
@@ -161,11 +158,12 @@ def _migrated(
     count, weight = tensors["statistics.count"], tensors["statistics.factor"][0, 0] ** 2
     unweighted = np.isclose(weight, count, rtol=1e-9)
     tensors["statistics.log_weights"] = np.where(unweighted, 0.0, np.nan)  # not recorded
+    tensors["statistics.operations"] = np.zeros(1)
     card = replace(card, discounted=bool(count[0] != card.rows), untracked=_has_forgotten(card, path))
     if card.untracked:
         tensors["residual_norms"] = np.full_like(tensors["residual_norms"], np.nan)
         tensors.pop("unscaled_errors", None)
-        card = replace(card, no_intervals=UNTRACKED)
+        card = replace(card, no_intervals=PRECISION_UNKNOWN)
     return card, tensors
 
 
@@ -212,7 +210,7 @@ def _faults(card: ModelCard, tensors: dict[str, NDArray[Any]]) -> Iterator[str]:
     if card.no_intervals is None or errors in tensors:
         shapes[errors] = (1 + p,)
     if not schema_1:
-        shapes["statistics.log_weights"] = (1,)
+        shapes |= {"statistics.log_weights": (1,), "statistics.operations": (1,)}
     optional = {
         "centre_prediction": (k,),
         "statistics.removed": (1 + p + k, 1 + p + k),
@@ -223,8 +221,11 @@ def _faults(card: ModelCard, tensors: dict[str, NDArray[Any]]) -> Iterator[str]:
             yield f"{name} is missing"
         elif tensors[name].dtype != np.float64 or tensors[name].shape != shape:
             yield f"{name} is {tensors[name].dtype} {tensors[name].shape} and not float64 {shape}"
-        elif name in ("weights", "intercept", "statistics.count") and not np.isfinite(tensors[name]).all():
+        elif name in _FINITE and not np.isfinite(tensors[name]).all():
             yield f"{name} is not finite"
+
+
+_FINITE = ("weights", "intercept", "statistics.count", "statistics.operations")
 
 
 def _model(card: ModelCard, tensors: dict[str, NDArray[np.float64]]) -> LinearModel:
@@ -232,12 +233,17 @@ def _model(card: ModelCard, tensors: dict[str, NDArray[np.float64]]) -> LinearMo
         features=len(card.terms or card.features),
         rows=card.rows,
         count=float(tensors["statistics.count"][0]),
-        **{name: tensors[f"statistics.{name}"] for name in ("shift", "scale", "factor", "minimum", "maximum")},
+        shift=tensors["statistics.shift"],
+        scale=tensors["statistics.scale"],
+        factor=tensors["statistics.factor"],
+        minimum=tensors["statistics.minimum"],
+        maximum=tensors["statistics.maximum"],
         removed=tensors.get("statistics.removed"),
         untracked=card.untracked,
         weight_kind=card.weight_kind,
         log_weights=float(tensors["statistics.log_weights"][0]),
         discounted=card.discounted,
+        operations=int(tensors["statistics.operations"][0]),
     )
     return LinearModel(
         card.features,

@@ -4,14 +4,15 @@ A sum from which most was taken away keeps the rounding errors of the large sum.
 the largest sum that was ever held.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.linalg import qr, solve_triangular
 
 from app.errors import InvalidInput
-from app.regression.least_squares import RANK_TOLERANCE, Fit
+from app.regression.least_squares import PRECISION_UNKNOWN, RANK_TOLERANCE, Fit
 from app.regression.sufficient_statistics import (
-    FACTOR_ERROR,
     Array,
     SufficientStatistics,
     column_norms,
@@ -24,51 +25,113 @@ FAILED_FROM = 1e-3  # standard errors that a coefficient may be off by, above wh
 # an essentially perfect fit are rounding errors themselves.
 NEGLIGIBLE = 1e-9
 
+# Part of a row outside the span of the whole, in columns at unit norm, from which it cannot be in the whole.
+_DIRECTION_TOLERANCE = 1e-10
+
+TOO_FEW = (
+    "Without these rows, too few remain to determine the coefficients, or too few of their digits. "
+    "Train the model again from the rows that remain."
+)
+PRECISION_LOST = (
+    "Too many digits were lost when rows were taken out of this model. Train it again from the rows that remain."
+)
+RESIDUALS_UNKNOWN = (
+    "So much was taken out of this model that its residual sums may be off by more than one part in a million. "
+    "Train it again from the rows that remain."
+)
 NOT_AMONG = "These rows are not among those the version was trained on"
 
 
 def downdate(whole: SufficientStatistics, part: SufficientStatistics, share: float = 1.0) -> SufficientStatistics:
     """Return the statistics of the rows that remain when the part's are taken out: merge, undone.
 
-    `share` is what decay has left of the part's weights. With R = U S V' and P the part's factor in the coordinates of
-    U, the remaining factor is chol(I - P'P) S V' (Golub and Van Loan, Matrix Computations, 4th ed., 6.5.4). The ranges
-    stay, since they cannot be narrowed.
+    `share` is what decay has left of the part's weights. With R the factor of the whole and P that of the part, the
+    remaining factor is chol(I - T'T) R, T = P R^-1 (Golub and Van Loan, Matrix Computations, 4th ed., 6.5.4). The
+    ranges stay, since they cannot be narrowed.
 
     Raises InvalidInput if the part's rows cannot be in the whole, or if too few would remain. Rows that were never
     added, but fit into the sums, cannot be detected.
     """
     _check_rows(whole, part)
     part = part.decayed(share) if share < 1 else part
-    norms = column_norms(whole.factor)
-    norms = np.where(norms > 0, norms, 1.0)
-    _, s, vt = np.linalg.svd(whole.factor / norms)
-    kept = s > RANK_TOLERANCE * len(s) * s[0]
-    error = FACTOR_ERROR * s[0]
-    theirs = part.factor_in(whole.shift, whole.scale) / norms @ vt.T
-    if np.abs(theirs[:, ~kept]).max(initial=0.0) > error + np.sqrt(len(s)) * s[~kept].max(initial=0.0):
-        raise InvalidInput(f"{NOT_AMONG}: they vary in a direction in which the version's rows do not.")
-    # Relative to the sum in each direction, the factor's error grows with the condition number.
-    bound = FACTOR_ERROR * s[0] / s[kept][-1]
-    inside = theirs[:, kept] / s[kept]
-    left = np.eye(int(kept.sum())) - inside.T @ inside
-    eigenvalues, vectors = np.linalg.eigh(left)
-    if eigenvalues[0] < -bound:
-        raise InvalidInput(f"{NOT_AMONG}: a sum of squares would fall below zero.")
-    basis = s[kept, np.newaxis] * vt[kept]
-    if _least_share(left, basis[:, : whole.features + 1]) <= bound:
-        raise InvalidInput("Without these rows, too few remain to determine the coefficients.")
-    root = np.sqrt(np.where(eigenvalues > bound, eigenvalues, 0.0))[:, np.newaxis] * vectors.T
-    removed = part.factor_in(whole.shift, whole.scale)
+    theirs = part.factor_in(whole.shift, whole.scale)
+    inputs = slice(0, whole.features + 1)
+    error = whole.error + part.error
+    of_inputs = _Difference.of(whole.factor[inputs, inputs], theirs[:, inputs], error)
+    if (of_inputs.eigenvalues <= of_inputs.bounds).any():
+        raise InvalidInput(TOO_FEW)
+    difference = _Difference.of(whole.factor, theirs, error)
+    rows = [theirs, difference.clipped() / math.sqrt(whole.error)]
     if whole.removed is not None:
-        removed = np.vstack([whole.removed, removed])
-    return replace(
+        rows.append(whole.removed)
+    remaining = replace(
         whole,
-        rows=whole.rows - part.rows,
+        rows=_remaining_rows(whole, part),
         count=whole.count - part.count,
-        factor=triangle(root @ basis) * norms,
-        removed=triangle(removed),
+        factor=difference.factor(),
+        removed=triangle(np.vstack(rows)),
         log_weights=whole.log_weights - part.log_weights,
+        operations=whole.operations + part.operations + 1,
     )
+    if (remaining.constant & ~whole.constant).any():
+        raise InvalidInput(TOO_FEW)
+    return remaining
+
+
+@dataclass(frozen=True, eq=False)
+class _Difference:
+    """R'R - P'P as B'(I - T'T)B, with B the independent rows of R, from the eigenvalues of I - T'T.
+
+    T solves T B = P by substitution, whose error is small relative to each column. The inverse of R, which squares
+    the condition number, is never formed.
+    """
+
+    basis: Array  # (r, d)
+    eigenvalues: Array  # (r,), the share of its sum of squares that remains in each direction, ascending
+    bounds: Array  # (r,), of their errors
+    vectors: Array  # (r, r), a direction in each column
+
+    @classmethod
+    def of(cls, whole: Array, part: Array, error: float) -> "_Difference":
+        """Raises InvalidInput if the part cannot be in the whole."""
+        norms = column_norms(whole)
+        norms = np.where(norms > 0, norms, 1.0)
+        _, pivoted, order = qr(whole / norms, mode="economic", pivoting=True)
+        rank = _leading_rank(pivoted)
+        independent, dependent = order[:rank], order[rank:]
+        leading = pivoted[:rank, :rank]
+        shares = solve_triangular(leading, (part / norms)[:, independent].T, trans="T").T
+        unexplained = (part / norms)[:, dependent] - shares @ pivoted[:rank, rank:]
+        if np.abs(unexplained).max(initial=0.0) > _DIRECTION_TOLERANCE * rank:
+            raise InvalidInput(f"{NOT_AMONG}: they vary in a direction in which the version's rows do not.")
+        eigenvalues, vectors = np.linalg.eigh(np.eye(rank) - shares.T @ shares)
+        # v'Gv is off by at most 2 error |Rv| S(v), as in `precision_bounds`; |Rv| and the columns' norms are 1 here.
+        bounds = 2 * error * np.abs(solve_triangular(leading, vectors)).sum(axis=0)
+        if (eigenvalues < -bounds).any():
+            raise InvalidInput(f"{NOT_AMONG}: a sum of squares would fall below zero.")
+        basis = np.empty((rank, len(norms)))
+        basis[:, order] = pivoted[:rank]
+        return cls(basis * norms, eigenvalues, bounds, vectors)
+
+    def factor(self) -> Array:
+        """Return the triangular factor of the difference, negative eigenvalues taken as zero."""
+        return triangle(self._rows(self.eigenvalues))
+
+    def clipped(self) -> Array:
+        """Return rows whose sums of squares are what the negative eigenvalues were changed by: an error of the factor.
+
+        Among the rows that were removed, divided by the square root of the relative error, they enter every bound.
+        """
+        return self._rows(-self.eigenvalues)
+
+    def _rows(self, eigenvalues: Array) -> Array:
+        return np.asarray(np.sqrt(np.maximum(eigenvalues, 0.0))[:, np.newaxis] * self.vectors.T @ self.basis)
+
+
+def _leading_rank(pivoted: Array) -> int:
+    """Return the number of independent columns of a pivoted factor whose columns have unit norm."""
+    diagonal = np.abs(pivoted.diagonal())
+    return int((diagonal > RANK_TOLERANCE * len(diagonal) * diagonal[0]).sum())
 
 
 def _check_rows(whole: SufficientStatistics, part: SufficientStatistics) -> None:
@@ -76,26 +139,34 @@ def _check_rows(whole: SufficientStatistics, part: SufficientStatistics) -> None
         raise InvalidInput(
             f"The rows have {part.weight_kind} weights, and the version has {whole.weight_kind} weights."
         )
-    if part.rows > whole.rows:
-        raise InvalidInput(f"{NOT_AMONG}: they are {part.rows} rows, and the version has {whole.rows}.")
-    if part.rows == whole.rows:
+    # Frequency weights may take out a part of a row's observations.
+    theirs, ours = (part.count, whole.count) if _counts_observations(whole) else (part.rows, whole.rows)
+    if theirs > ours:
+        raise InvalidInput(f"{NOT_AMONG}: they are {theirs:g} rows, and the version has {ours:g}.")
+    if theirs == ours:
         raise InvalidInput("These rows are all of them: at least as many rows as coefficients must remain.")
     if (part.minimum < whole.minimum).any() or (part.maximum > whole.maximum).any():
         raise InvalidInput(f"{NOT_AMONG}: a value lies outside the range of its feature.")
     inputs = column_norms(whole.factor)[: whole.features + 1]
     s = np.linalg.svd(whole.factor[:, : whole.features + 1] / np.where(inputs > 0, inputs, 1.0), compute_uv=False)
     rank = int((s > RANK_TOLERANCE * len(s) * s[0]).sum())
-    if whole.rows - part.rows < rank:
+    if ours - theirs < rank:
         raise InvalidInput(
-            f"Without these rows, too few remain: {whole.rows - part.rows} rows cannot determine {rank} coefficients."
+            f"Without these rows, too few remain: {ours - theirs:g} rows cannot determine {rank} coefficients."
         )
 
 
-def _least_share(left: Array, columns: Array) -> float:
-    """Return the smallest share of its sum of squares that any combination of these columns keeps."""
-    u, s, _ = np.linalg.svd(columns, full_matrices=False)
-    span = u[:, s > RANK_TOLERANCE * len(s) * s[0]]
-    return float(np.linalg.eigvalsh(span.T @ left @ span)[0])
+def _counts_observations(statistics: SufficientStatistics) -> bool:
+    return statistics.weight_kind == "frequency" and not statistics.discounted
+
+
+def _remaining_rows(whole: SufficientStatistics, part: SufficientStatistics) -> int:
+    """Return how many rows remain; if parts of rows were taken out, the largest number there can be."""
+    if not _counts_observations(whole):
+        return whole.rows - part.rows
+    observations = round(whole.count - part.count)
+    rows = whole.rows - part.rows
+    return rows if 0 < rows <= observations else min(whole.rows, observations)
 
 
 def precision_loss(statistics: SufficientStatistics) -> float:
@@ -105,13 +176,13 @@ def precision_loss(statistics: SufficientStatistics) -> float:
     """
     if statistics.removed is None:
         return 1.0
-    held = triangle(np.vstack([statistics.factor, statistics.removed]))
-    norms = column_norms(held)
+    norms = column_norms(statistics.held)
     norms = np.where(norms > 0, norms, 1.0)
-    _, s, vt = np.linalg.svd(held / norms)
-    kept = s > RANK_TOLERANCE * len(s) * s[0]
-    shares = np.linalg.svd((statistics.factor / norms) @ vt[kept].T / s[kept], compute_uv=False)
-    least = float(shares[int(kept.sum()) - 1]) ** 2
+    _, pivoted, order = qr(statistics.held / norms, mode="economic", pivoting=True)
+    rank = _leading_rank(pivoted)
+    remaining = (statistics.factor / norms)[:, order[:rank]]
+    shares = np.linalg.svd(solve_triangular(pivoted[:rank, :rank], remaining.T, trans="T"), compute_uv=False)
+    least = float(shares[-1]) ** 2
     return 1 / least if least > 0 else np.inf
 
 
@@ -133,8 +204,8 @@ class PrecisionBounds:
 def precision_bounds(statistics: SufficientStatistics, fitted: Fit, *, l2: float = 0.0) -> PrecisionBounds | None:
     """Return the bounds for a fit of these statistics; None if no row was ever taken out of them.
 
-    A factor R with the Gram matrix G = R'R has a relative error of FACTOR_ERROR in each column of the factor H of all
-    that was ever held. A quadratic form a'Gb is then off by at most FACTOR_ERROR (|Ha| S(b) + |Hb| S(a)), with
+    A factor R with the Gram matrix G = R'R has a relative error of `error` in each column of the factor H of all
+    that was ever held. A quadratic form a'Gb is then off by at most `error` (|Ha| S(b) + |Hb| S(a)), with
     S(a) = sum of |a_j| |H_j|. The residual sum is v'Gv with v = (-intercept, -weights, 1), and to first order a
     coefficient is off by u'dG v, with u its row of (X'X)^-1, and its standard error is the residual deviation times
     |Ru| (Stewart, Matrix Algorithms, 1998, 4.3, for perturbations of least squares).
@@ -142,33 +213,36 @@ def precision_bounds(statistics: SufficientStatistics, fitted: Fit, *, l2: float
     if statistics.removed is None:
         return None
     p, k = statistics.features, statistics.targets
-    held = triangle(np.vstack([statistics.factor, statistics.removed]))
+    held = statistics.held
     sizes = column_norms(held)
 
     def error(a: Array, b: Array) -> Array:
         """Bound of the error of a'Gb for each pair of a column of a, (d, m), and a column of b, (d, n): (m, n)."""
         ha, hb = column_norms(held @ a), column_norms(held @ b)
-        return FACTOR_ERROR * (np.outer(ha, sizes @ np.abs(b)) + np.outer(sizes @ np.abs(a), hb))
+        return statistics.error * (np.outer(ha, sizes @ np.abs(b)) + np.outer(sizes @ np.abs(a), hb))
 
     # Directions in the coordinates of the factor, [1, (x - shift) / scale, (y - shift) / scale].
     scale, units = statistics.scale[:p], statistics.scale[p:]
     at_shift = (fitted.centre_prediction - statistics.shift[p:]) / units
     slopes = fitted.weights * scale / units[:, np.newaxis]
+    if fitted.design.intercept:  # not rounded to the spacing of the targets
+        at_shift = statistics.offset[p:] / units - slopes @ (statistics.offset[:p] / scale)
     residual = np.vstack([-at_shift, -slopes.T, np.eye(k)])
     means = np.vstack([-statistics.offset[p:] / units, np.zeros((p, k)), np.eye(k)])
     residual_sums, total_sums = fitted.residual_norms / units, statistics.total_norms() / units
+    freedom = max(statistics.count - fitted.design.rank, 1.0)
     with np.errstate(divide="ignore", invalid="ignore"):
         of_residuals = error(residual, residual).diagonal() / residual_sums**2
         of_totals = error(means, means).diagonal() / total_sums**2
+        # A coefficient is compared with the smallest standard error that the residual sum can stand for.
+        deviation = residual_sums * _certain_root(of_residuals) / np.sqrt(freedom)
         inverse = _inverse_directions(statistics, fitted, l2=l2)
-        deviation = residual_sums / np.sqrt(max(statistics.count - fitted.design.rank, 1.0))
         off = error(residual, inverse)  # in scaled coordinates, (k, 1 + p)
-        errors = np.outer(deviation, column_norms(statistics.factor @ inverse))
-        relative = off / errors
-        # The largest residuals that could be rounding: deviations of the target per deviation of each column.
+        relative = off / np.outer(deviation, column_norms(statistics.factor @ inverse))
+        # Deviations of the target per deviation of each column; the intercept in deviations of the target.
         spread = np.concatenate([[1.0], column_norms(statistics.factor[1:, 1 : p + 1]) / statistics.factor[0, 0]])
-        negligible = NEGLIGIBLE * np.outer(total_sums / statistics.factor[0, 0], 1 / spread)
-    usable = np.isnan(relative) | (relative <= FAILED_FROM) | (off <= negligible)
+        target = total_sums * _certain_root(of_totals) / statistics.factor[0, 0]
+        usable = np.isnan(relative) | (relative <= FAILED_FROM) | (off <= NEGLIGIBLE * np.outer(target, 1 / spread))
     unknown = np.isnan(fitted.unscaled_errors)
     unknown[0] = not fitted.design.intercept
     return PrecisionBounds(
@@ -177,6 +251,26 @@ def precision_bounds(statistics: SufficientStatistics, fitted: Fit, *, l2: float
         coefficients=np.where(unknown, np.nan, relative),
         unusable=not bool(usable[:, ~unknown].all()),
     )
+
+
+def check_precision(statistics: SufficientStatistics, fitted: Fit, *, l2: float = 0.0) -> str | None:
+    """Return why the residual sums of a fit are withheld, in a sentence for the reader; None if they are known.
+
+    Raises InvalidInput if a coefficient may be off by more than FAILED_FROM of its standard error.
+    """
+    if statistics.untracked:
+        return PRECISION_UNKNOWN
+    bounds = precision_bounds(statistics, fitted, l2=l2)
+    if bounds is None:
+        return None
+    if bounds.unusable:
+        raise InvalidInput(PRECISION_LOST)
+    return RESIDUALS_UNKNOWN if bounds.withheld else None
+
+
+def _certain_root(relative_error: Array) -> Array:
+    """Return the square root of the share of a sum that is certain, given its relative error."""
+    return np.sqrt(np.maximum(1 - np.nan_to_num(relative_error, nan=1.0, posinf=1.0), 0.0))
 
 
 def _inverse_directions(statistics: SufficientStatistics, fitted: Fit, *, l2: float) -> Array:

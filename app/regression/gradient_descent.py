@@ -1,22 +1,25 @@
 """Gradient descent in torch, the notebook's way: nn.Linear, F.mse_loss, torch.optim.SGD."""
 
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import ROUND_FLOOR, Context
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from app.errors import DeviceUnavailable, Diverged
-from app.regression.accumulator import summarise
+from app.errors import Diverged, InvalidInput, TrainingFailed
 from app.regression.block import Block
-from app.regression.learning_rate import feature_scale, largest_learning_rate
+from app.regression.descent_task import Batch, Task, choose_device
+from app.regression.learning_rate import Columns
 from app.regression.solvers import GradientDescent, Start
 from app.regression.sufficient_statistics import Array, SufficientStatistics
 
+EPSILON = float(np.finfo(float).eps)
 TINY = float(np.finfo(float).tiny)
+SAME_LOSS = 1e-9  # Relative difference of two losses that counts as rounding.
+MOST_GROWTH = 10.0  # Loss at which mini-batches count as diverged, relative to the start or to the best constant.
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +27,9 @@ class Descent:
     """Where a run stands after a whole number of epochs: all that is needed to go on from there.
 
     Weights and their velocity are (k, p), intercepts and theirs (k,), of the features in their own units unless the run
-    standardises them. Losses are mean squared errors over rows and targets; `watched` is the one that patience watches.
+    standardises them. A loss is the objective: the mean squared error over rows and targets, plus weight_decay / 2
+    times the sum of the squared weights and intercepts. `watched` is the loss that patience watches: the mean squared
+    error of the held-out rows, or without such rows the objective.
     """
 
     epoch: int
@@ -42,12 +47,18 @@ class Descent:
     best_intercept: Array
 
 
-def choose_device(wanted: str) -> torch.device:
-    """The device for "auto", "cpu" or "cuda". Raises DeviceUnavailable for "cuda" where there is none."""
-    available = torch.cuda.is_available()
-    if wanted == "cuda" and not available:
-        raise DeviceUnavailable('There is no CUDA device on the training machine; "auto" or "cpu" will do.')
-    return torch.device("cuda" if available and wanted != "cpu" else "cpu")
+@dataclass(frozen=True, eq=False)
+class Descended:
+    """The result of a run: its coefficients, for features in their own units."""
+
+    weights: Array  # (k, p)
+    intercept: Array  # (k,)
+    centre_prediction: Array  # (k,), the prediction at the shift of the statistics, free of the intercept's rounding
+    epoch: int  # the last one
+    best_epoch: int  # the one with the lowest watched loss
+    loss: float  # the objective of these coefficients
+    first_loss: float  # before the first step
+    warnings: tuple[str, ...] = ()
 
 
 def gradient_descent(
@@ -58,66 +69,43 @@ def gradient_descent(
     resume: Descent | None = None,
     on_step: Callable[[], None] = lambda: None,
     on_epoch: Callable[[Descent], None] = lambda _: None,
-) -> Descent:
+) -> Descended:
     """Descend from `options.start`, or from where an interrupted run stood, for up to `options.epochs` epochs.
 
-    `statistics` are those of the rows, which themselves are wanted only where `options.needs_rows`: an epoch of the
-    full batch costs the same for any number of them. A start from a version comes in as its weights. `on_step` is
-    called after every step and may raise to stop; `on_epoch` gets every epoch, epoch 0 included, and the same epoch
-    again on resuming. The rows' order in an epoch depends on the seed and the epoch alone, so that a resumed run takes
-    the same steps as one that was never interrupted. Arithmetic is in float64.
+    `statistics` are those of the rows. The rows themselves are needed only if `options.needs_rows`: an epoch of the
+    full batch costs the same for any number of them. A row of weight 0 is ignored. A start from a version comes in as
+    its weights. `on_step` is called after every step and may raise to stop; `on_epoch` gets every epoch, epoch 0
+    included, and the same epoch again on resuming. The rows' order in an epoch depends on the seed and the epoch alone,
+    so that a resumed run takes the same steps as one that was never interrupted. Arithmetic is in float64.
 
-    Raises Diverged, with the bound of the learning rate, when the loss is no number or far above the start's;
-    DeviceUnavailable.
+    Full batches below the bound of `largest_learning_rate` never count as diverged. Above it, the run has diverged if
+    the loss after its last epoch is larger than before its first step; otherwise the result has a warning. Mini-batches
+    have diverged if the loss after the last epoch is above 10 times the larger of the first loss and the loss of the
+    best constant. Only a loss that is not finite ends a run early. With `patience` the last epoch decides as well, not
+    the one whose weights are returned.
+
+    Raises Diverged, with the bound; DeviceUnavailable; InvalidInput if `held_out` leaves no row to train on, or if a
+    loss below the bound exceeds the range of 64-bit numbers; TrainingFailed if the coefficients for the features' own
+    units do not have the loss of their epoch.
     """
     device = choose_device(options.device)
-    p = statistics.features
-    mean = statistics.mean[:p] if options.standardize else np.zeros(p)
-    scale = feature_scale(statistics) if options.standardize else np.ones(p)
-    sgd = _Sgd(options, resume, _initial(options, resume, mean, scale, targets=statistics.targets), device)
-    few_rows = options.batch_size is not None and options.batch_size >= statistics.rows and not options.held_out
-    if rows is not None and options.needs_rows and not few_rows:
-        batches: _Batches = _RowBatches(rows, statistics, options, mean, scale, device)
-    else:
-        batches = _FullBatch(statistics, mean, scale, device)
-    # Every prediction of a constant beats this; a run that loses to it tenfold is not on its way down.
-    ceiling = 10 * float((statistics.total_norms() ** 2).mean() / statistics.weight)
+    task = Task.of(rows, statistics, options, device)
+    sgd = _Sgd(options, resume, _initial(options, resume, task.columns, targets=statistics.targets), device)
 
     def check(state: Descent) -> Descent:
-        if not math.isfinite(state.loss) or state.loss > max(10 * state.first_loss, ceiling):
-            raise _diverged(state, statistics, options)
+        if not math.isfinite(state.loss):
+            raise _not_finite(state, task)
         on_epoch(state)
         return state
 
-    state = check(resume or _state(sgd, batches, None))
+    state = check(resume or _state(sgd, task, None))
     while state.epoch < options.epochs and not _out_of_patience(state, options):
-        for batch in batches.of_epoch(state.epoch):
+        for batch in task.of_epoch(state.epoch):
             sgd.step(batch)
             on_step()
-        state = check(_state(sgd, batches, state))
-    if options.batch_size is None and not options.momentum and state.loss > state.first_loss * (1 + 1e-9) + TINY:
-        raise _diverged(state, statistics, options)
-    if options.patience is not None:
-        state = replace(state, weights=state.best_weights, intercept=state.best_intercept, loss=state.best_loss)
-    weights = state.weights / scale
-    return replace(state, weights=weights, intercept=state.intercept - weights @ mean)
-
-
-class _Batch(NamedTuple):
-    """Rows [w, w x] and [w y] with w the square root of their weight; the columns of a factor R stand for its rows."""
-
-    inputs: Tensor  # (m, 1 + p)
-    targets: Tensor  # (m, k)
-    weight: float  # of all rows together, by which the mean is taken
-
-    @classmethod
-    def of(cls, rows: Tensor, features: int, weight: float) -> "_Batch":
-        return cls(rows[:, : features + 1], rows[:, features + 1 :], weight)
-
-    def loss(self, coefficients: Tensor) -> float:
-        """Mean squared error over rows and targets, F.mse_loss."""
-        error = torch.addmm(self.targets, self.inputs, coefficients.T, beta=-1)
-        return float((error * error).sum()) / (self.weight * error.shape[1])
+        state = check(_state(sgd, task, state))
+    warnings = (*task.warnings, *_verdict(state, task))
+    return _in_own_units(state, task, statistics.shift[: statistics.features], warnings)
 
 
 class _Sgd:
@@ -136,7 +124,7 @@ class _Sgd:
             self.velocity = torch.from_numpy(velocity).to(device)
         self._rate, self._momentum, self._decay = options.learning_rate, options.momentum, options.weight_decay
 
-    def step(self, batch: _Batch) -> None:
+    def step(self, batch: Batch) -> None:
         error = torch.addmm(batch.targets, batch.inputs, self.coefficients.T, beta=-1)
         scale = 2 / (batch.weight * error.shape[1])
         if not self._momentum and not self._decay:
@@ -148,111 +136,43 @@ class _Sgd:
         self.coefficients.add_(gradient, alpha=-self._rate)
 
 
-class _Batches(Protocol):
-    """What is descended: all rows together, their losses, and the batches an epoch takes them in."""
+def _initial(options: GradientDescent, resume: Descent | None, columns: Columns, *, targets: int) -> Tensor:
+    """The coefficients to start from, (k, 1 + p); given weights are for features in their own units.
 
-    whole: _Batch
-    watched: _Batch  # whose loss patience watches
-
-    def of_epoch(self, epoch: int) -> Iterable[_Batch]: ...
-
-
-class _FullBatch:
-    """All rows at once, by their factor R: |[1, X] w - Y|^2 is |R_x w - R_y|^2, whatever the number of rows."""
-
-    def __init__(self, statistics: SufficientStatistics, mean: Array, scale: Array, device: torch.device) -> None:
-        self.whole = self.watched = _factor_of(statistics, mean, scale, device)
-
-    def of_epoch(self, epoch: int) -> Iterable[_Batch]:  # noqa: ARG002 - each is the same
-        return [self.whole]
-
-
-class _RowBatches:
-    """The rows themselves on the device, in batches; some of them held out."""
-
-    def __init__(  # noqa: PLR0917 - as all of them are wanted
-        self,
-        rows: Block,
-        statistics: SufficientStatistics,
-        options: GradientDescent,
-        mean: Array,
-        scale: Array,
-        device: torch.device,
-    ) -> None:
-        self._options = options
-        # The losses of many rows are those of their factors.
-        kept, watched = rows, statistics
-        if held_out := round(options.held_out * len(rows.x)):
-            order = torch.randperm(len(rows.x), generator=torch.Generator().manual_seed(options.seed))
-            kept = _part(rows, order[held_out:])
-            statistics, watched = summarise([kept]), summarise([_part(rows, order[:held_out])])
-        self.whole = self.watched = _factor_of(statistics, mean, scale, device)
-        if held_out:
-            self.watched = _factor_of(watched, mean, scale, device)
-        self._mean_weight = self.whole.weight / len(kept.x)
-        columns = np.empty((len(kept.x), 1 + kept.x.shape[1] + kept.y.shape[1]))
-        columns[:, 0] = 1.0
-        columns[:, 1 : len(scale) + 1] = (kept.x - mean) / scale if options.standardize else kept.x
-        columns[:, len(scale) + 1 :] = kept.y
-        if kept.weights is not None:
-            columns *= np.sqrt(kept.weights)[:, np.newaxis]
-        self._rows = torch.from_numpy(columns).to(device)
-        self._features = len(scale)
-
-    def of_epoch(self, epoch: int) -> Iterable[_Batch]:
-        count, size = len(self._rows), self._options.batch_size
-        if size is None or size >= count:
-            return [self.whole]
-        rows = self._rows
-        if self._options.shuffle:
-            generator = torch.Generator().manual_seed(self._options.seed * 1_000_003 + epoch)
-            # Gathered once an epoch, the batches are views: a gather for each would cost as much as its step.
-            rows = rows.index_select(0, torch.randperm(count, generator=generator).to(rows.device))
-        parts = zip(*(torch.split(part, size) for part in _Batch.of(rows, self._features, 0)[:2]), strict=True)
-        return (_Batch(inputs, targets, len(inputs) * self._mean_weight) for inputs, targets in parts)
-
-
-def _part(rows: Block, order: Tensor) -> Block:
-    chosen = order.numpy()
-    return Block(rows.x[chosen], rows.y[chosen], None if rows.weights is None else rows.weights[chosen])
-
-
-def _factor_of(statistics: SufficientStatistics, mean: Array, scale: Array, device: torch.device) -> _Batch:
-    k = statistics.targets
-    factor = statistics.factor_in(np.concatenate([mean, np.zeros(k)]), np.concatenate([scale, np.ones(k)]))
-    rows = torch.from_numpy(np.ascontiguousarray(factor)).to(device)
-    return _Batch.of(rows, statistics.features, statistics.weight)
-
-
-def _initial(options: GradientDescent, resume: Descent | None, mean: Array, scale: Array, *, targets: int) -> Tensor:
-    """The coefficients to start from, (k, 1 + p); given weights are for features in their own units."""
+    At a random start the weight of a constant column is 0 if the run standardises: it changes no prediction of the
+    training rows and would stay random.
+    """
     if resume is not None:
         weights, intercept = resume.weights, resume.intercept
     elif isinstance(options.start, Start):
         raw = np.array(options.start.weights, dtype=np.float64)
-        weights, intercept = raw * scale, np.array(options.start.intercept, dtype=np.float64) + raw @ mean
+        weights = raw * columns.scale
+        intercept = np.array(options.start.intercept, dtype=np.float64) + raw @ columns.centre
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
-            model = nn.Linear(len(scale), targets, dtype=torch.float64)
+            model = nn.Linear(len(columns.scale), targets, dtype=torch.float64)
         weights, intercept = _array(model.weight), _array(model.bias)
+        weights[:, columns.zero] = 0.0
     return torch.from_numpy(np.column_stack([intercept, weights]))
 
 
-def _state(sgd: _Sgd, batches: _Batches, before: Descent | None) -> Descent:
+def _state(sgd: _Sgd, task: Task, before: Descent | None) -> Descent:
     """Where the run stands now, an epoch after `before`."""
-    loss = batches.whole.loss(sgd.coefficients)
-    watched = loss if batches.watched is batches.whole else batches.watched.loss(sgd.coefficients)
-    weights, intercept = _array(sgd.coefficients[:, 1:]), _array(sgd.coefficients[:, 0])
-    weight_velocity, intercept_velocity = _array(sgd.velocity[:, 1:]), _array(sgd.velocity[:, 0])
+    coefficients, velocity = _array(sgd.coefficients), _array(sgd.velocity)
+    weights, intercept = coefficients[:, 1:], coefficients[:, 0]
+    loss = task.whole.loss(sgd.coefficients)
+    if task.options.weight_decay:
+        loss += _penalty(coefficients, task)
+    watched = loss if task.watched is task.whole else task.watched.loss(sgd.coefficients)
     epoch = 0 if before is None else before.epoch + 1
     is_best = before is None or watched < before.best_watched
     return Descent(
         epoch=epoch,
         weights=weights,
         intercept=intercept,
-        weight_velocity=weight_velocity,
-        intercept_velocity=intercept_velocity,
+        weight_velocity=velocity[:, 1:],
+        intercept_velocity=velocity[:, 0],
         loss=loss,
         first_loss=loss if before is None else before.first_loss,
         watched=watched,
@@ -264,6 +184,10 @@ def _state(sgd: _Sgd, batches: _Batches, before: Descent | None) -> Descent:
     )
 
 
+def _penalty(coefficients: Array, task: Task) -> float:
+    return task.options.weight_decay / 2 * float(np.vdot(coefficients, coefficients))
+
+
 def _array(tensor: Tensor) -> Array:
     return tensor.detach().cpu().numpy().copy()
 
@@ -272,11 +196,115 @@ def _out_of_patience(state: Descent, options: GradientDescent) -> bool:
     return options.patience is not None and state.epoch - state.best_epoch >= options.patience
 
 
-def _diverged(state: Descent, statistics: SufficientStatistics, options: GradientDescent) -> Diverged:
-    bound = largest_learning_rate(statistics, options)
+def _verdict(state: Descent, task: Task) -> tuple[str, ...]:
+    """Return the warnings that the end of a run deserves. Raises Diverged."""
+    if task.is_stable:
+        return ()
+    if task.rows is not None:
+        if state.loss > MOST_GROWTH * max(state.first_loss, _loss_of_constant(task)):
+            raise _diverged(state, task)
+        return ()
+    if state.loss > state.first_loss * (1 + SAME_LOSS) + TINY:
+        raise _diverged(state, task)
+    warning = (
+        f"The learning rate of {task.options.learning_rate:g} is above {_rounded_down(task.bound)}, the bound below "
+        "which full batches cannot diverge. This run did not end with a larger loss than it began with, but a longer "
+        "one may."
+    )
+    return (warning,)
+
+
+def _loss_of_constant(task: Task) -> float:
+    """Return the objective of the best constant prediction, the mean of each target."""
+    # The factor is triangular: its first row has the means, the others have the deviations from them.
+    targets = task.factor[:, task.statistics.features + 1 :]
+    mean = targets[0] / math.sqrt(task.whole.weight)
+    deviation = float(np.linalg.norm(targets[1:])) / math.sqrt(task.whole.weight * len(mean))
+    return deviation * deviation + _penalty(mean, task)
+
+
+def _not_finite(state: Descent, task: Task) -> Diverged | InvalidInput:
+    if state.epoch and not task.is_stable:
+        return _diverged(state, task)
+    return InvalidInput(
+        f"The loss of epoch {state.epoch} exceeds the range of 64-bit numbers, although the descent has not diverged. "
+        "Start from smaller weights, or scale the features and targets down."
+    )
+
+
+def _diverged(state: Descent, task: Task) -> Diverged:
     grown = f"to {state.loss:.6g}" if math.isfinite(state.loss) else "beyond all numbers"
     return Diverged(
         f"Gradient descent diverged: the loss grew from {state.first_loss:.6g} {grown} by epoch {state.epoch} "
-        f"with a learning rate of {options.learning_rate:g}. Full batches do not diverge with a learning rate "
-        f"below {bound:.4g}."
+        f"with a learning rate of {task.options.learning_rate:g}. Full batches do not diverge with a learning rate "
+        f"below {_rounded_down(task.bound)}."
     )
+
+
+def _rounded_down(bound: float) -> str:
+    """Return the bound with 4 digits, never larger than it is."""
+    return f"{float(Context(prec=4, rounding=ROUND_FLOOR).create_decimal_from_float(bound)):.4g}"
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def _in_own_units(state: Descent, task: Task, shift: Array, warnings: tuple[str, ...]) -> Descended:
+    """Return the coefficients of the last epoch, or with patience of the best, for features in their own units.
+
+    `shift` is that of the statistics of all rows, held out or not. Raises TrainingFailed if the loss of these
+    coefficients is not the loss of the epoch they come from. The two are computed in different coordinates, so that
+    their roots may differ by SAME_LOSS / 2, relative, and by the rounding of the terms that a residual is the sum of.
+    """
+    found, loss = (state.weights, state.intercept), state.loss
+    if task.options.patience is not None:
+        found, loss = (state.best_weights, state.best_intercept), state.best_loss
+    scaled, at_centre = found
+    weights = scaled / task.columns.scale
+    intercept = at_centre - weights @ task.columns.centre
+    error, rounding = _root_mean_square_error(task, weights, at_centre)
+    coefficients = np.column_stack([at_centre, scaled])
+    penalty = _penalty(coefficients, task)
+    rounding += _rounding(task.factor, coefficients, task)
+    expected = math.sqrt(loss)
+    same = abs(math.hypot(error, math.sqrt(penalty)) - expected) <= SAME_LOSS / 2 * expected + rounding
+    if not same or not np.isfinite(intercept).all():
+        raise TrainingFailed(
+            f"The coefficients for the features' own units have a loss of {error * error + penalty:.6g}, but the "
+            f"descent had a loss of {loss:.6g} in the same epoch. No version was published. Shift the features "
+            "towards zero, or scale them to similar sizes."
+        )
+    return Descended(
+        weights=weights,
+        intercept=intercept,
+        centre_prediction=at_centre + weights @ (shift - task.columns.centre),
+        epoch=state.epoch,
+        best_epoch=state.best_epoch,
+        loss=loss,
+        first_loss=state.first_loss,
+        warnings=warnings,
+    )
+
+
+def _root_mean_square_error(task: Task, weights: Array, at_centre: Array) -> tuple[float, float]:
+    """Return the root mean square error of weights, (k, p), and of predictions at the columns' centre, (k,).
+
+    The second value is a bound of its rounding error. It is computed in the shifted and scaled columns of the
+    statistics, in which no large numbers cancel.
+    """
+    statistics, p = task.statistics, task.statistics.features
+    at_shift = at_centre + weights @ (statistics.shift[:p] - task.columns.centre)
+    coefficients = np.column_stack([at_shift - statistics.shift[p:], weights * statistics.scale[:p]])
+    factor = statistics.factor * np.concatenate([np.ones(p + 1), statistics.scale[p:]])
+    errors = factor[:, : p + 1] @ coefficients.T - factor[:, p + 1 :]
+    error = float(np.linalg.norm(errors)) / math.sqrt(statistics.weight * statistics.targets)
+    return error, _rounding(factor, coefficients, task)
+
+
+def _rounding(factor: Array, coefficients: Array, task: Task) -> float:
+    """Return a bound of the rounding error of the root mean square error of coefficients, (k, 1 + p).
+
+    A residual is the sum of p + 2 terms, and off by a few units in the last place of the sum of their sizes.
+    """
+    inputs = coefficients.shape[1]
+    sizes = np.linalg.norm(factor, axis=0) / math.sqrt(task.statistics.weight)
+    terms = np.abs(coefficients) @ sizes[:inputs] + sizes[inputs:]
+    return float(4 * (inputs + 1) * EPSILON * np.linalg.norm(terms) / math.sqrt(len(terms)))

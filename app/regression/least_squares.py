@@ -19,8 +19,16 @@ from app.regression.sufficient_statistics import (
 MOST_EXCESS = 1e-4  # a hundredth of a standard error
 # Singular values of unit-norm columns, for each column and relative to the largest, below which they are rounding.
 RANK_TOLERANCE = 64 * EPSILON
+# Root mean square of residuals, relative to that of the terms they are left over from, up to which they are rounding.
+PERFECT = 32 * EPSILON
 # Part of a coefficient's unit vector outside the row space of the design, up to which the coefficient is identifiable.
 IDENTIFIABLE = 1e-8
+
+ESSENTIALLY_PERFECT = "The fit is essentially perfect: the residuals are rounding errors."
+PRECISION_UNKNOWN = (
+    "Rows were taken out of this version, or of one before it, before the precision that this costs was recorded. "
+    "Train the model again from the rows that remain."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +177,8 @@ def fit(statistics: SufficientStatistics, solver: Exact) -> Fit:
     if solver.fit_intercept:
         right = statistics.factor[1 : p + 1, p + 1 :]
         weights = (design.solve(right, l2=solver.l2) * units).T
-        centre_prediction = shift[p:] + (offset[p:] - weights @ offset[:p])
+        at_shift = offset[p:] - weights @ offset[:p]
+        centre_prediction = shift[p:] + at_shift
         intercept = centre_prediction - weights @ shift[:p]
         with np.errstate(invalid="ignore", over="ignore"):
             distance = design.whiten(statistics.mean[np.newaxis, :p])
@@ -179,21 +188,44 @@ def fit(statistics: SufficientStatistics, solver: Exact) -> Fit:
         right = triangle(about_zero[:, 1:])[:p, p:]
         weights = (design.solve(right, l2=solver.l2) * units).T
         centre_prediction = weights @ shift[:p]
+        at_shift = centre_prediction - shift[p:]
         intercept, at_zero = np.zeros(statistics.targets), 0.0
     errors = np.concatenate([[at_zero if np.isfinite(at_zero) else np.nan], design.coefficient_errors()])
-    residual = statistics.residual_norms(weights, centre_prediction, shift[:p])
+    residual = statistics.residual_norms_at_shift(weights, at_shift)
     return Fit(np.ascontiguousarray(weights), intercept, centre_prediction, residual, errors, design)
 
 
-def why_no_inference(statistics: SufficientStatistics, fitted: Fit, solver: Exact) -> str | None:
-    """Return why classical theory says nothing about this fit, in a sentence for the reader; None if it does."""
+def why_no_inference(
+    statistics: SufficientStatistics, fitted: Fit, solver: Exact, residual_norms: Array | None = None
+) -> str | None:
+    """Return why classical theory says nothing about this fit, in a sentence for the reader; None if it does.
+
+    `residual_norms`, (k,), are more accurate ones than those of the fit, if there are any.
+    """
     if solver.l2 > 0:
         return "The model was fitted with a ridge penalty, which biases its coefficients."
     if statistics.count <= fitted.design.rank:
         return (
             f"{statistics.count:g} rows leave nothing to estimate the error of {fitted.design.rank} coefficients from."
         )
+    if is_essentially_perfect(statistics, fitted, residual_norms).any():
+        return ESSENTIALLY_PERFECT
     return None
+
+
+def is_essentially_perfect(
+    statistics: SufficientStatistics, fitted: Fit, residual_norms: Array | None = None
+) -> NDArray[np.bool_]:
+    """Return for each target, (k,), whether its residuals are no larger than rounding errors of its terms.
+
+    The root mean square of the residuals is compared with that of the target, and with each coefficient times the root
+    mean square of its column about the shift. R warns of an "essentially perfect fit" by a similar rule.
+    """
+    p, root_weight = statistics.features, np.sqrt(statistics.weight)
+    columns = column_norms(statistics.factor[:, 1 : p + 1]) * statistics.scale[:p] / root_weight
+    targets = np.hypot(statistics.mean[p:], statistics.total_norms() / root_weight)
+    residuals = (fitted.residual_norms if residual_norms is None else residual_norms) / root_weight
+    return np.asarray(residuals <= PERFECT * (targets + np.abs(fitted.weights) @ columns))
 
 
 def is_optimal(residual_norms: Array, statistics: SufficientStatistics, optimum: Fit) -> bool:

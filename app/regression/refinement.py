@@ -1,13 +1,13 @@
-"""The last digits of a fit: its normal equations, once more over the rows, in twice the precision of its numbers.
+"""The last digits of a fit: its normal equations, from a second reading of the rows in higher precision.
 
 Householder QR loses about as many digits as its condition number has. Here the cross products of the rows are summed in
 double-double, as unevaluated sums of two 64-bit numbers that no rounding escapes (Dekker, 1971; Ogita, Rump and Oishi,
-2005), about 32 digits, and the small system they make is solved with more than that. Squaring the condition number then
-costs digits that nobody will miss, and there is nothing to iterate.
+2005), about 32 digits, or for few rows in fixed point of 200 bits. The small system they make is solved with more than
+that. It has the square of the condition number, which these digits can afford, and there is nothing to iterate.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -24,6 +24,7 @@ MOST_WORK = 2e8  # rows times columns squared: some seconds
 LITTLE_WORK = 1e5  # some milliseconds, which every fit is worth
 MOST_FEATURES = 60  # inverting their system in arithmetic of many digits takes a second
 NOISE = 1e-28  # of a residual's square beside its target's
+POINT = 200  # bits behind the point in fixed point
 BITS = 400  # of the small system's arithmetic
 ROWS = 4096
 
@@ -32,12 +33,15 @@ Double2: TypeAlias = tuple[Array, Array]  # high and low part, of equal shape
 
 def is_worthwhile(statistics: SufficientStatistics, fitted: Fit) -> bool:
     """Whether digits are being lost that a second reading of the rows can bring back at a bearable price."""
-    work = statistics.rows * (statistics.features + statistics.targets + 1) ** 2
     return (
         fitted.design.full_rank
         and statistics.features <= MOST_FEATURES
-        and work <= (MOST_WORK if fitted.design.condition_number >= LOST_FROM else LITTLE_WORK)
+        and _work(statistics) <= (MOST_WORK if fitted.design.condition_number >= LOST_FROM else LITTLE_WORK)
     )
+
+
+def _work(statistics: SufficientStatistics) -> float:
+    return float(statistics.rows * (statistics.features + statistics.targets + 1) ** 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,16 +58,17 @@ class Refined:
 def refine(blocks: Iterable[Block], statistics: SufficientStatistics, *, fit_intercept: bool) -> Refined:
     """Solve the normal equations of the rows, read once more, which statistics summarise and determine in full."""
     p = statistics.features
-    shift = statistics.shift if fit_intercept else np.zeros_like(statistics.shift)
+    # The rows less any number are known exactly; with the mean, the system has the smallest condition number.
+    shift = statistics.mean if fit_intercept else np.zeros_like(statistics.shift)
     # Scaling by powers of two rounds nothing: the root mean square of each column, and the mean weight, become about 1.
     centred = statistics.factor_in(shift, statistics.scale)[:, 1:]
     sizes = column_norms(centred) * statistics.scale / math.sqrt(statistics.weight)
     exponents = np.concatenate([[0], np.frexp(np.where(sizes > 0, sizes, 0.5))[1]])
     weight_exponent = 2 * (math.frexp(statistics.weight / statistics.rows)[1] // 2)
-    gram = _gram(blocks, shift, exponents[1:], weight_exponent)
+    gram = _fixed_point_gram if _work(statistics) <= LITTLE_WORK else _double_double_gram
     used = slice(0, p + 1) if fit_intercept else slice(1, p + 1)
     with mpmath.workprec(BITS):
-        exact = np.vectorize(lambda high, low: mpmath.mpf(high) + mpmath.mpf(low), otypes=[object])(*gram)
+        exact = gram(_parts(blocks, shift, exponents[1:], weight_exponent), len(exponents))
         unit = np.array([mpmath.ldexp(1, int(exponent)) for exponent in exponents], dtype=object)
         right = exact[used, p + 1 :]
         inverse = _inverse(exact[used, used])
@@ -78,7 +83,8 @@ def refine(blocks: Iterable[Block], statistics: SufficientStatistics, *, fit_int
         origin = np.array([mpmath.mpf(1), *(-shift[:p] / unit[1 : p + 1])])
         if fit_intercept:
             intercept = shift[p:] + origin @ solution * unit[p + 1 :]
-            centre_prediction = shift[p:] + solution[0] * unit[p + 1 :]
+            at_mean = shift[p:] + solution[0] * unit[p + 1 :]
+            centre_prediction = at_mean + weights @ (statistics.shift[:p].astype(object) - shift[:p].astype(object))
             at_zero = origin @ inverse @ origin
         else:
             intercept, at_zero = np.full(len(weights), mpmath.mpf(0)), mpmath.mpf(0)
@@ -98,26 +104,44 @@ def _inverse(matrix: NDArray[np.object_]) -> NDArray[np.object_]:
     return np.array(mpmath.inverse(mpmath.matrix(matrix.tolist())).tolist(), dtype=object)
 
 
-def _gram(blocks: Iterable[Block], shift: Array, exponents: NDArray[np.integer], weight_exponent: int) -> Double2:
-    """Cross products (d, d) of the weighted rows [1, (z - shift) / 2^exponent], in double-double.
+def _parts(
+    blocks: Iterable[Block], shift: Array, exponents: NDArray[np.integer], weight_exponent: int
+) -> Iterator[tuple[Double2, Array | None]]:
+    """Columns (d, n) of the rows [1, (z - shift) / 2^exponent], some rows at a time, and their weights.
 
     Weights are divided by 2^weight_exponent.
     """
-    size = len(shift) + 1
-    high, low = np.zeros((size, size)), np.zeros((size, size))
     for block in blocks:
         for start in range(0, len(block.x), ROWS):
             part = slice(start, start + ROWS)
-            columns = _columns(np.hstack([block.x[part], block.y[part]]), shift, exponents)
-            weighted = columns
-            if block.weights is not None:
-                weights = np.ldexp(block.weights[part], -weight_exponent)
-                weighted = _times(columns, (weights, np.zeros_like(weights)))
-            for i in range(size):
-                found = _sum(_times((columns[0][i], columns[1][i]), (weighted[0][i:], weighted[1][i:])))
-                high[i, i:], low[i, i:] = _plus((high[i, i:], low[i, i:]), found)
+            weights = None if block.weights is None else np.ldexp(block.weights[part], -weight_exponent)
+            yield _columns(np.hstack([block.x[part], block.y[part]]), shift, exponents), weights
+
+
+def _fixed_point_gram(parts: Iterable[tuple[Double2, Array | None]], size: int) -> NDArray[np.object_]:
+    """Cross products (d, d), in integers: exact but for what lies below 2^-POINT of the columns and weights."""
+    gram = np.zeros((size, size), dtype=object)
+    for (high, low), weights in parts:
+        columns = _fixed(high) + _fixed(low)
+        gram += columns @ (columns * _fixed(np.ones(high.shape[1]) if weights is None else weights)).T
+    return np.array([[mpmath.ldexp(mpmath.mpf(value), -3 * POINT) for value in row] for row in gram], dtype=object)
+
+
+def _fixed(values: Array) -> NDArray[np.object_]:
+    return np.asarray(np.frompyfunc(int, 1, 1)(np.ldexp(values, POINT)))
+
+
+def _double_double_gram(parts: Iterable[tuple[Double2, Array | None]], size: int) -> NDArray[np.object_]:
+    """Cross products (d, d), in double-double."""
+    high, low = np.zeros((size, size)), np.zeros((size, size))
+    for columns, weights in parts:
+        weighted = columns if weights is None else _times(columns, (weights, np.zeros_like(weights)))
+        for i in range(size):
+            found = _sum(_times((columns[0][i], columns[1][i]), (weighted[0][i:], weighted[1][i:])))
+            high[i, i:], low[i, i:] = _plus((high[i, i:], low[i, i:]), found)
     upper = np.triu(np.ones_like(high, dtype=bool))
-    return np.where(upper, high, high.T), np.where(upper, low, low.T)
+    whole = np.where(upper, high, high.T), np.where(upper, low, low.T)
+    return np.asarray(np.vectorize(lambda a, b: mpmath.mpf(a) + mpmath.mpf(b), otypes=[object])(*whole))
 
 
 def _columns(z: Array, shift: Array, exponents: NDArray[np.integer]) -> Double2:

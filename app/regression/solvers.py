@@ -32,9 +32,10 @@ class Start(Struct, frozen=True, omit_defaults=True):
 class GradientDescent(Struct, frozen=True, tag_field="kind", tag="gradient_descent"):
     """Steps down the gradient of the mean squared error, the notebook's way.
 
-    `batch_size` None is the full batch. `patience` stops after that many epochs without a lower loss and keeps the best
-    weights; the loss is that of the fraction of the rows that is held out from training or, without one, of all.
-    Momentum and weight decay are those of torch.optim.SGD.
+    `batch_size` None is the full batch. `patience` stops after this number of epochs without a lower loss and keeps the
+    best weights. The loss is the mean squared error of the rows that are held out from training or, without such rows,
+    the objective that is descended. Momentum and weight decay are those of torch.optim.SGD: the objective is the mean
+    squared error plus weight_decay / 2 times the sum of the squared weights and intercepts.
     """
 
     epochs: int = 100

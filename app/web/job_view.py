@@ -30,7 +30,10 @@ class JobView(BaseModel):
     finished_at: datetime | None
     progress: ProgressView | None
     loss_curve: list[tuple[int, float]] | None = Field(
-        description="[epoch, mean squared error], at most 500; epoch 0 is before the first step. Not in lists."
+        description="[epoch, loss], at most 500; epoch 0 is before the first step. The loss is the mean squared error "
+        "of the rows trained on. With `weight_decay`, it is the penalised objective: the mean squared error + "
+        "weight_decay / 2 * (sum of squared coefficients and intercepts; with `standardize`, of the standardised "
+        "features). `metrics.mse` is without the penalty. Not in lists."
     )
     metrics: dict[str, Any] | None = Field(
         examples=[{"apples": {"r2": 0.999, "rmse": 1.0}, "oranges": {"r2": 0.999, "rmse": 0.9}, "mse": 0.909}]

@@ -146,6 +146,9 @@ class ModelView(BaseModel):
     )
     ranges: dict[str, list[float]] = Field(description="[minimum, maximum] of each column in training.")
     solver: dict[str, Any]
+    shares: dict[str, float] | None = Field(
+        description="What decay has left of a row, by the version in which it was added; null if it was not recorded."
+    )
     mode: str = Field(description="What the job's rows were to those of the parent: `replace`, `update` or `forget`.")
     warnings: list[str]
     job: str | None
@@ -192,6 +195,7 @@ def card_view(
         "precision_loss": card.precision_loss,
         "ranges": dict(zip(model.columns, ranges, strict=True)),
         "solver": msgspec.to_builtins(card.solver),
+        "shares": None if card.shares is None else {str(number): share for number, share in card.shares.items()},
         "mode": card.mode,
         "warnings": card.warnings,
         "job": card.job,

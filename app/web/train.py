@@ -17,9 +17,12 @@ from starlette.responses import Response
 from app.data.formats import FileFormat, check_size, names_of
 from app.data.json_rows import to_column, to_matrix
 from app.data.training_rows import write_matrix
+from app.data.weights import first_fault
 from app.errors import InvalidInput
+from app.jobs.inheritance import weight_kind
 from app.jobs.job import Job
 from app.jobs.start_weights import put_aside
+from app.regression.sufficient_statistics import WeightKind
 from app.web import bodies
 from app.web.access import Right
 from app.web.errors import problems
@@ -105,7 +108,8 @@ def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
     asked = bodies.decode(TrainRequest, body)
     if len(asked.instances) != len(asked.targets):
         raise InvalidInput.at("/targets", f"{len(asked.targets)} rows of targets for {len(asked.instances)} instances.")
-    features, targets = names_of_rows(asked, current_version(found, asked))
+    current = current_version(found, asked)
+    features, targets = names_of_rows(asked, current)
     request = request_of(
         found,
         asked,
@@ -122,7 +126,8 @@ def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
         to_matrix(asked.targets, targets, "/targets", missing=missing),
     ]
     if asked.sample_weights is not None:
-        columns.append(_weights(asked.sample_weights, len(asked.instances)))
+        base = current.card if current and asked.mode != "replace" else None
+        columns.append(_weights(asked.sample_weights, len(asked.instances), weight_kind(request, base)))
     found.jobs.spool.check_room(sum(column.nbytes for column in columns))
     with found.jobs.spool.writing(request.upload) as file:
         request = put_aside(request, found.jobs.spool)
@@ -131,12 +136,12 @@ def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
     return found.jobs.submit(request, job_id)
 
 
-def _weights(given: Sequence[Any], rows: int) -> NDArray[np.float64]:
+def _weights(given: Sequence[Any], rows: int, kind: WeightKind) -> NDArray[np.float64]:
     if len(given) != rows:
         raise InvalidInput.at("/sample_weights", f"{len(given)} weights for {rows} instances.")
     weights = to_column(given, "/sample_weights")
-    if (weights < 0).any():
-        raise InvalidInput.at(f"/sample_weights/{int(np.argmax(weights < 0))}", "A weight cannot be negative.")
+    if fault := first_fault(weights, kind):
+        raise InvalidInput.at(f"/sample_weights/{fault[0]}", fault[1])
     return weights
 
 

@@ -1,6 +1,6 @@
 """The options of POST /train, in a JSON body or as query parameters, checked before a job is recorded."""
 
-from typing import Annotated, Any, Literal, Self, TypeAlias
+from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
 from pydantic import (
     BaseModel,
@@ -16,8 +16,10 @@ from starlette.datastructures import QueryParams
 
 from app.data.names import MAX_NAMES
 from app.errors import InvalidInput
+from app.jobs.training_request import Inherited
 from app.registry.names import MODEL_NAME
 from app.regression.solvers import Exact, GradientDescent, Solver, Start
+from app.regression.sufficient_statistics import WeightKind
 from app.web.errors import invalid_query
 from app.web.parameters import Rows, check_query, in_query, names_in_query
 
@@ -29,6 +31,11 @@ class Options(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
+def _without_default(schema: dict[str, Any]) -> None:
+    """Drop the default from the OpenAPI document: a client that sent it would override the current version's value."""
+    schema.pop("default", None)
+
+
 class ExactOptions(Options):
     """The least-squares optimum, at once."""
 
@@ -37,9 +44,16 @@ class ExactOptions(Options):
         Annotated[Literal["auto"], Tag("word")] | Annotated[float, Field(ge=0), Tag("number")],
         Discriminator(lambda value: "word" if value == "auto" else "number"),
     ] = Field(
-        0.0, description="Ridge penalty on standardised columns; the intercept is free. `auto` cross-validates a path."
+        0.0,
+        description="Ridge penalty on standardised columns; the intercept is free. `auto` cross-validates a path. "
+        "Default: 0; for an update or a forget, the current version's penalty.",
+        json_schema_extra=_without_default,
     )
-    fit_intercept: bool = True
+    fit_intercept: bool = Field(
+        True,
+        description="Default: true; for an update or a forget, as in the current version.",
+        json_schema_extra=_without_default,
+    )
     device: Literal["cpu", "cuda"] = Field("cpu", description="Where rows are summarised: `cuda` for wide ones.")
 
     def solver(self, current: int | None) -> Solver:  # noqa: ARG002 - where it starts makes no difference here
@@ -62,7 +76,12 @@ class StartOptions(Options):
 
 
 class GradientDescentOptions(Options):
-    """Steps down the gradient of the mean squared error."""
+    """Steps down the gradient of the mean squared error.
+
+    Full batches diverge only with a learning rate above a bound that follows from the rows. A run above it fails if it
+    ends with a larger loss than it began with; otherwise it succeeds with a warning that names the bound. Mini-batches
+    have diverged if they end above 10 times the larger of the first loss and the loss of the best constant.
+    """
 
     kind: Literal["gradient_descent"]
     epochs: int = Field(100, ge=1, le=MAX_EPOCHS)
@@ -75,12 +94,31 @@ class GradientDescentOptions(Options):
         Discriminator(lambda value: "word" if isinstance(value, str) else "object"),
     ] = "random"
     momentum: float = Field(0, ge=0, lt=1)
-    weight_decay: float = Field(0, ge=0)
-    standardize: bool = False
-    patience: int | None = Field(
-        None, ge=1, le=MAX_EPOCHS, description="Stop after so many epochs without a lower loss."
+    weight_decay: float = Field(
+        0,
+        ge=0,
+        description="As in torch.optim.SGD: weight_decay / 2 * (sum of squared coefficients and intercepts) is part of "
+        "the loss that is descended and reported. With `standardize`, these are those of the standardised features.",
     )
-    held_out: float = Field(0, ge=0, lt=1, description="Fraction of the rows that patience watches, not trained on.")
+    standardize: bool = Field(
+        False,
+        description="Descend on (feature - mean) / standard deviation. The weight of a constant feature changes no "
+        "prediction of the rows: it is 0 after a random start, and otherwise only `weight_decay` moves it.",
+    )
+    patience: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_EPOCHS,
+        description="Stop after this number of epochs without a lower loss, and keep the coefficients of the lowest. "
+        "The loss is the mean squared error of the held-out rows, or without `held_out` the loss of the curve.",
+    )
+    held_out: float = Field(
+        0,
+        ge=0,
+        lt=1,
+        description="Fraction of the rows that patience watches, not trained on. The number of rows is rounded to the "
+        "nearest; none gives a warning, and all of them fail the job.",
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     def solver(self, current: int | None) -> Solver:
@@ -129,6 +167,26 @@ class TrainingOptions(Options):
         description='Columns made from the features, such as `["temp", "temp^2", "temp:rainfall"]`; kept with the '
         "version and made again at prediction. Default: the features; of an update, the current version's terms.",
     )
+    weight_kind: WeightKind | None = Field(
+        None,
+        description="What the weights of rows mean. `precision`: the inverse of the variance of a row's error, up to a "
+        "common factor that changes no result. `frequency`: how many times the row was observed, a whole number; a row "
+        "of weight 2 counts like two rows. Rows without weights weigh 1 each. A version has one kind, which updates "
+        "and forgets must have too. Default: `precision`; for an update or a forget, the current version's kind.",
+    )
+    trained_in: int | None = Field(
+        None,
+        ge=1,
+        description="With `forget`: the version in which the rows were added. The share of their weight that decay has "
+        "left since is taken out. Needed, unless `share` is given, if a decay has reduced the current version's "
+        "weights; its card lists the `shares`.",
+    )
+    share: float | None = Field(
+        None,
+        gt=0,
+        le=1,
+        description="With `forget`, instead of `trained_in`: the share of the rows' weight to take out.",
+    )
     missing: Literal["refuse", "drop"] = Field(
         "refuse", description="Whether a missing value fails the job, or its row is left out and counted."
     )
@@ -149,6 +207,21 @@ class TrainingOptions(Options):
         if self.folds is not None and (self.mode != "replace" or not isinstance(self.solver, ExactOptions)):
             raise ValueError("Cross-validation needs the exact solver and mode replace")
         return self
+
+    @model_validator(mode="after")
+    def _names_one_share(self) -> Self:
+        if (self.trained_in, self.share) != (None, None) and self.mode != "forget":
+            raise ValueError("Only mode forget has trained_in and share")
+        if self.trained_in is not None and self.share is not None:
+            raise ValueError("Give either trained_in or share")
+        return self
+
+    @property
+    def inherits(self) -> tuple[Inherited, ...]:
+        """The options of the solver that the version to build on gives, because the request does not."""
+        if self.mode == "replace":
+            return ()
+        return tuple(name for name in get_args(Inherited) if name not in self.solver.model_fields_set)
 
     @property
     def chooses_l2(self) -> bool:
@@ -181,11 +254,17 @@ class TrainRequest(TrainingOptions):
     target_names: list[str] | None = Field(None, description="Likewise.")
     sample_weights: Annotated[
         list[Any] | None, WithJsonSchema({"type": "array", "items": {"type": "number", "minimum": 0}})
-    ] = Field(None, description="One for each row: a row of weight 2 counts like two.")
+    ] = Field(None, description="One for each row, at least 0; `weight_kind` says what they mean.")
 
 
 _SOLVER_FIELDS = {*ExactOptions.model_fields, *GradientDescentOptions.model_fields} - {"kind"}
 _LISTS = ("targets", "features", "terms")
+
+WEIGHT_KIND_TEXT = (
+    "What weights mean. `precision`, the default: the inverse of the variance of a row's error, up to a common factor. "
+    "`frequency`: how many times the row was observed, a whole number. An update or a forget has the current version's "
+    "kind."
+)
 
 
 def from_query(query: QueryParams) -> FileOptions:
@@ -224,15 +303,21 @@ def query_parameters() -> list[dict[str, Any]]:
         ),
         ("features", "Columns to predict from, comma-separated. Default: all columns that are no targets."),
         ("model", "Gets the new version; created where it does not exist. Default: the default model."),
-        ("weight", "Column of weights: a row of weight 2 counts like two."),
+        ("weight", "Column of weights, at least 0; `weight_kind` says what they mean."),
+        ("weight_kind", WEIGHT_KIND_TEXT),
         ("terms", "Columns made from the features, separated by commas, such as `temp,temp^2,temp:rainfall`."),
         ("mode", "`replace`, `update` or `forget`."),
         ("decay", "With `update`: what each day since the current version leaves of its rows' weight."),
+        ("trained_in", "With `forget`: the version in which the rows were added, if decay has left a share of them."),
+        ("share", "With `forget`, instead of `trained_in`: the share of the rows' weight to take out."),
         ("missing", "`refuse` or `drop` rows in which a value is missing."),
         ("folds", "Folds of a cross-validation."),
         ("promote", "`always`, `if_better` or `never`."),
         ("solver", "`exact` or `gradient_descent`; its options are parameters beside it."),
-        *((name, "Option of the exact solver.") for name in ("l2", "fit_intercept")),
+        *(
+            (name, "Option of the exact solver. For an update or a forget, the default is the current version's.")
+            for name in ("l2", "fit_intercept")
+        ),
         ("device", "Where rows are summarised or descended: `cpu`, `cuda` or, for gradient descent, `auto`."),
         *((name, "Option of gradient descent.") for name in _DESCENT_FIELDS),
     ]

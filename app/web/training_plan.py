@@ -8,6 +8,7 @@ from app.data.names import check_names
 from app.data.training_rows import Format
 from app.errors import Detail, InvalidInput, ModelFileInvalid, ModelNotFound, NotFound
 from app.jobs.capabilities import check_device
+from app.jobs.inheritance import check_base
 from app.jobs.training_request import TrainingRequest
 from app.registry.version_file import Version
 from app.regression.solvers import GradientDescent, Solver, Start
@@ -57,7 +58,7 @@ def request_of(
             "coefficients."
         )
     _check_mode(options, current, (features, terms, targets))
-    return TrainingRequest(
+    request = TrainingRequest(
         model=options.model or found.default_model,
         upload=upload,
         format=form,
@@ -73,7 +74,14 @@ def request_of(
         terms=tuple(terms),
         missing=options.missing,
         weight=weight,
+        weight_kind=options.weight_kind,
+        inherits=options.inherits,
+        trained_in=options.trained_in,
+        share=options.share,
     )
+    if current is not None and options.mode != "replace":
+        check_base(request, current.card)
+    return request
 
 
 def _check_names(features: Sequence[str], targets: Sequence[str], form: Format) -> None:

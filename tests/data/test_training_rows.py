@@ -86,3 +86,38 @@ def test_a_fault_in_csv_is_told_with_its_place(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput) as refused:
         list(read_blocks(path, "csv", ["a"], ["y"]))
     assert [(detail.row, detail.column) for detail in refused.value.details] == [(3, "y")]
+
+
+def weighted(folder: Path, weights: list[float]) -> Path:
+    path = folder / "rows"
+    values = np.arange(1.0 * len(weights))[:, np.newaxis]
+    with path.open("wb") as file:
+        write_matrix(file, values, values, np.array(weights)[:, np.newaxis])
+    return path
+
+
+@pytest.mark.parametrize(("weights", "says"), [([1, 0, 2.5], "a whole number"), ([1, 0, -2.0], "negative")])
+def test_a_frequency_weight_that_counts_no_rows_is_refused_with_its_place(
+    tmp_path: Path, weights: list[float], says: str
+) -> None:
+    rows = TrainingRows(weighted(tmp_path, weights), "matrix", ["x"], ["y"], "w", weight_kind="frequency")
+
+    with pytest.raises(InvalidInput, match=says) as raised:
+        list(rows.blocks())
+
+    assert (raised.value.details[0].row, raised.value.details[0].column) == (3, "w")
+
+
+def test_a_precision_weight_can_be_any_positive_number(tmp_path: Path) -> None:
+    (block,) = TrainingRows(weighted(tmp_path, [1e-9, 2.5]), "matrix", ["x"], ["y"], "w").blocks()
+
+    assert block.weights is not None
+    assert block.weights.tolist() == [1e-9, 2.5]
+
+
+def test_a_missing_frequency_weight_is_dropped_as_any_missing_value(tmp_path: Path) -> None:
+    path = weighted(tmp_path, [1.0, np.nan])
+
+    (block,) = TrainingRows(path, "matrix", ["x"], ["y"], "w", weight_kind="frequency", drop_missing=True).blocks()
+
+    assert len(block.x) == 1

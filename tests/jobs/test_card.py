@@ -84,14 +84,19 @@ def test_a_penalty_that_removes_the_collinearity_removes_the_warning() -> None:
 
 
 def test_a_constant_target_is_warned_of() -> None:
-    y = np.column_stack([np.full(40, 0.1), A, np.full(40, 7.0)])
-    assert warnings([A, B], y=y[:, :2]) == [
+    y = np.column_stack([np.full(40, 0.1), Y, np.full(40, 7.0)])
+    assert warnings([A, B], y=y[:, :2])[0] == (
         'The target "y0" is constant in these rows, so there is no variation to explain and R² is null.'
-    ]
+    )
     assert warnings([A, B], y=y)[0].startswith('The targets "y0" and "y2" are constant')
     # About zero, a constant target varies.
     assert warnings([A, B], Exact(fit_intercept=False), y=y) == []
     assert warnings([A, B], Exact(fit_intercept=False), y=0 * Y)[0].startswith('The target "y0" is constant')
+
+
+def test_an_essentially_perfect_fit_is_warned_of() -> None:
+    (found,) = warnings([A, B], y=(3 * A - B + 1)[:, np.newaxis])
+    assert found.startswith("The fit is essentially perfect: the residuals are rounding errors.")
 
 
 def test_an_implicit_constant_is_named_with_its_columns() -> None:

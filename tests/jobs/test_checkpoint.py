@@ -1,3 +1,4 @@
+import json
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -172,6 +173,19 @@ def test_a_checkpoint_that_is_not_readable_means_to_start_anew(tmp_path: Path, c
     path = tmp_path / "job.json"
     path.write_bytes(content)
     assert Checkpoint(path).load() is None
+
+
+def test_a_checkpoint_whose_losses_were_without_the_penalty_means_to_start_anew(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "job.json"
+    saved(path, clock, STATE)
+    content = json.loads(path.read_bytes())
+    assert content.pop("form") == 2
+    path.write_text(json.dumps(content))  # as it was before files had a form
+    assert Checkpoint(path).load() is None
+    path.write_text(json.dumps(content | {"form": 1}))
+    assert Checkpoint(path).load() is None
+    path.write_text(json.dumps(content | {"form": 2}))
+    assert_identical(loaded(path)[0], STATE)
 
 
 def test_a_checkpoint_cut_off_anywhere_means_to_start_anew(tmp_path: Path, clock: Clock) -> None:

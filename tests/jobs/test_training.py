@@ -351,6 +351,26 @@ def test_a_learning_rate_of_one_diverges_and_publishes_nothing(workshop: Worksho
     assert workshop.registry.find("crop", "job") is None
 
 
+def test_what_a_descent_warns_of_is_in_the_card(workshop: Workshop) -> None:
+    start = Start(weights=[[0.7, 0.0, 0.0], [0.0, 0.7, 0.0]], intercept=[0.0, 0.0])
+    solver = msgspec.structs.replace(ON_CPU, start=start, learning_rate=1.119e-4, epochs=2, held_out=0.01)
+    card = train(request(workshop, solver), "job", workshop, tracker())
+    unheld, above = card.warnings
+    assert unheld == "held_out=0.01 of 15 rows holds out no row; all rows are trained on."
+    assert re.match(r"The learning rate of 0\.0001119 is above 0\.0001115, the bound below which full batches", above)
+
+
+def test_the_loss_curve_has_the_penalty_of_weight_decay_and_the_metrics_do_not(workshop: Workshop) -> None:
+    solver = msgspec.structs.replace(ON_CPU, weight_decay=0.5, epochs=200)
+    told = Told()
+    card = train(request(workshop, solver), "job", workshop, tracker(told))
+    model = workshop.registry.version("crop", card.version).model
+    error = Y - X @ model.weights.T - model.intercept
+    assert card.metrics["mse"] == pytest.approx((error**2).mean(), rel=1e-9)
+    penalty = 0.25 * ((model.weights**2).sum() + (model.intercept**2).sum())
+    assert told.progress[-1].loss == pytest.approx((error**2).mean() + penalty, rel=1e-9)
+
+
 @pytest.mark.parametrize("solver", [Exact(), ON_CPU])
 def test_no_rows_are_refused_and_publish_nothing(workshop: Workshop, solver: Solver) -> None:
     header = YIELDS.read_bytes().splitlines(keepends=True)[0]
@@ -370,7 +390,7 @@ def test_constant_and_collinear_features_are_warned_of_and_intervals_withheld(wo
     lines = ["temp,rainfall,humidity,apples,oranges", *(f"{i},{2 * i},7,{3 * i},{i + 1}" for i in range(6))]
     card = train(request(workshop, Exact(), "\n".join(lines).encode()), "job", workshop, tracker())
     assert card.rank == 2
-    assert len(card.warnings) == 2
+    assert len(card.warnings) == 3
     assert card.warnings[0] == 'The feature "humidity" is constant in these rows; its coefficient is 0.'
     assert card.warnings[1].startswith("The rows determine only 2 of 4 coefficients")
     assert card.no_intervals is not None

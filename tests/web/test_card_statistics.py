@@ -160,6 +160,16 @@ def test_without_residual_norms_everything_that_follows_from_them_is_null_with_t
     assert card["unavailable"]["metrics.mse"] == "Too many rows taken out."
 
 
+def test_a_lost_direction_is_not_said_to_be_unrecorded() -> None:
+    model = model_of(X, Y)
+    taken = replace(model, statistics=replace(model.statistics, removed=model.statistics.factor))
+    for stored in (None, np.inf):
+        card = card_of(version_of(taken, precision_loss=stored))
+        assert card["precision_loss"] is None
+        assert "infinite" in card["unavailable"]["precision_loss"]
+    assert "not recorded" in card_of(version_of(model))["unavailable"]["precision_loss"]
+
+
 def test_a_perfect_fit_of_an_older_version_has_no_infinite_numbers() -> None:
     model = replace(model_of(X, Y), residual_norms=np.array([0.0, 1.0]))
     card = card_of(version_of(model))
