@@ -1,19 +1,32 @@
 """CSV, read by pyarrow: fast as long as nothing is unusual, then again, carefully, for the place of what is."""
 
 import codecs
+import contextlib
 import csv
+import functools
 import io
 import os
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from app.data.part import Columns, Part, Source, check_distinct, check_names, part_of, refusal
-from app.errors import InvalidInput
+from app.data.part import (
+    Columns,
+    Header,
+    Part,
+    Source,
+    check_distinct,
+    check_names,
+    part_of,
+    refusal,
+)
+from app.data.rounding import Array, has_large
+from app.errors import Detail, InvalidInput
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -21,28 +34,41 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 1 << 20  # a row has to fit into one
 LINE_BYTES = 1 << 12
 PIECE_BYTES = 1 << 21  # parsed by one thread at a time
+SCAN_BYTES = 1 << 16  # Bytes checked at a time for their encoding: they stay in the cache between read and check.
+MAX_SKIPPED = 1000  # Rows of the wrong length that are counted on the way to a byte that is not UTF-8.
+
+_BOM = codecs.BOM_UTF8
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
-def csv_names(source: Source) -> list[str]:
-    """The names in the first row.
+def csv_names(source: Source, header: Header | None = None) -> list[str]:
+    """The names in the first row; with header "none", c1, c2 and so on for as many values as it has.
 
-    Raises InvalidInput where there is none, it is not UTF-8, or a name stands twice.
+    Raises InvalidInput where there is none, it is not UTF-8, a name stands twice, or all are numbers without a
+    `header` that says what they are.
     """
-    return _header(_beginning(source))
+    return _header(_beginning(source), header)
+
+
+def first_csv_row(header: Header | None) -> int:
+    """Return the number of the first row of data."""
+    return 1 if header == "none" else 2
 
 
 def read_csv(source: Source, columns: Columns, threads: int = 1) -> Iterator[Part]:
-    """The rows of a file with a header row.
+    """The rows of a file with a header row, or without one if `columns.header` is "none".
 
     Raises InvalidInput with the place of the first value that is missing, not a number or not finite. Rows count
-    from 1 as in a spreadsheet, the header being row 1; empty lines do not count.
+    from 1 as in a spreadsheet, the header being row 1; empty lines do not count. A file that is not UTF-8 is refused
+    wherever its first such byte is, in a column that is read or not.
     """
     beginning = _beginning(source)
-    header = _header(beginning)
+    header = _header(beginning, columns.header)
     check_names(header, columns)
+    start = _body_start(beginning, header) if columns.header != "none" else _bom_length(beginning)
     given = 0
     try:
-        for part in _read_fast(source, _body_start(beginning, header), header, columns, threads):
+        for part in _read_fast(source, start, header, columns, threads):
             yield part
             given += len(part.values)
     except _UnusualError:
@@ -62,26 +88,47 @@ def _opened(source: Source) -> BinaryIO:
     return source.open("rb") if isinstance(source, Path) else io.BytesIO(source)
 
 
-def _header(beginning: bytes) -> list[str]:
+def _bom_length(beginning: bytes) -> int:
+    return len(_BOM) if beginning.startswith(_BOM) else 0
+
+
+def _header(beginning: bytes, header: Header | None) -> list[str]:
+    no_header = InvalidInput("The file is not UTF-8 text with a header row.")
+    # The encoding of later rows is checked as they are read.
+    text = beginning[_bom_length(beginning) :].decode(errors="surrogateescape")
     try:
-        # An incomplete character at the cut is no fault of the header's.
-        text = codecs.getincrementaldecoder("utf-8-sig")().decode(beginning, final=len(beginning) < BLOCK_BYTES)
         names = next((row for row in csv.reader(io.StringIO(text, newline="")) if row), [])
-    except (UnicodeDecodeError, csv.Error):
-        raise InvalidInput("The file is not UTF-8 text with a header row.") from None
+    except csv.Error:
+        raise (InvalidInput("Row 1 is not readable as CSV.") if header == "none" else no_header) from None
+    if header == "none":
+        names = [f"c{number}" for number in range(1, len(names) + 1)]
     if not names:
-        raise InvalidInput("The file is empty; it needs a header row with the columns' names.")
+        hint = "." if header == "none" else "; it needs a header row with the columns' names."
+        raise InvalidInput(f"The file is empty{hint}")
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError:  # A byte that was escaped above.
+        raise no_header from None
+    if header is None and _are_numbers(names):
+        message = "Row 1 holds only numbers; add `header=none`, or `header=names` if they are the names."
+        raise InvalidInput(message, [Detail(message, row=1)])
     check_distinct(names, "A column's name stands twice in the header.", row=1)
     return names
 
 
+def _are_numbers(names: Sequence[str]) -> bool:
+    """Return True if all names are numbers, apart from empty ones, which may be missing values."""
+    given = [name.strip() for name in names if name.strip()]
+    return bool(given) and all(_NUMBER.fullmatch(name) for name in given)
+
+
 def _body_start(beginning: bytes, header: list[str]) -> int | None:
     """Where the rows after the header begin; None where the header is more than a line."""
-    rest = beginning.removeprefix(b"\xef\xbb\xbf").lstrip(b"\r\n")
+    rest = beginning.removeprefix(_BOM).lstrip(b"\r\n")
     line, newline, _ = rest.partition(b"\n")
     plain = line.removesuffix(b"\r")
     whole = newline or len(beginning) < BLOCK_BYTES
-    if not whole or b"\r" in plain or next(csv.reader([plain.decode()]), []) != header:
+    if not whole or b"\r" in plain or next(csv.reader([plain.decode(errors="replace")]), []) != header:
         return None
     return len(beginning) - len(rest) + len(line) + len(newline)
 
@@ -92,21 +139,30 @@ def _read_fast(
     """Pieces between line breaks, parsed side by side. Raises _UnusualError at whatever they cannot be parsed with."""
     if start is None:
         raise _UnusualError
+    known: set[int] = set()  # Columns in which an integer was rounded; later pieces need not look for another.
     with _opened(source) as file:
-        pieces = pairwise(_cuts(file, start))
-        if threads <= 1:
-            for begin, end in pieces:
-                yield _parse(_read_at(file, begin, end), header, columns)
-            return
-        with ThreadPoolExecutor(threads) as pool:
-            ahead: deque[Future[Part]] = deque()
-            for begin, end in pieces:
-                # Read here, in the file's order; at most so many pieces are in memory.
-                ahead.append(pool.submit(_parse, _read_at(file, begin, end), header, columns))
-                if len(ahead) > threads:
-                    yield ahead.popleft().result()
-            while ahead:
+        pieces = (_read_at(file, begin, end) for begin, end in pairwise(_cuts(file, start)))
+        for part in _parsed(pieces, header, columns, known, threads):
+            known.update(index for index, _ in part.rounded)
+            yield part
+
+
+def _parsed(
+    pieces: Iterable[bytes], header: Sequence[str], columns: Columns, known: AbstractSet[int], threads: int
+) -> Iterator[Part]:
+    if threads <= 1:
+        for piece in pieces:
+            yield _parse(piece, header, columns, known)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        ahead: deque[Future[Part]] = deque()
+        for piece in pieces:
+            # Read here, in the file's order; at most so many pieces are in memory.
+            ahead.append(pool.submit(_parse, piece, header, columns, frozenset(known)))
+            if len(ahead) > threads:
                 yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
 
 
 def _cuts(file: BinaryIO, start: int) -> Iterator[int]:
@@ -132,22 +188,40 @@ def _read_at(file: BinaryIO, begin: int, end: int) -> bytes:
     return file.read(end - begin)
 
 
-def _parse(piece: bytes, header: Sequence[str], columns: Columns) -> Part:
+def _parse(piece: bytes, header: Sequence[str], columns: Columns, known: AbstractSet[int]) -> Part:
     import pyarrow as pa
-    from pyarrow.csv import ParseOptions, ReadOptions, read_csv
 
     if b'"' in piece:  # a line break may be one inside quotes
         raise _UnusualError
     try:
-        table = read_csv(
-            pa.py_buffer(piece),
-            read_options=ReadOptions(use_threads=False, block_size=len(piece) + 1, column_names=header),
-            parse_options=ParseOptions(quote_char=False),
-            convert_options=_conversion(columns, null_values=None if columns.missing else []),
-        )
-        return part_of(table.combine_chunks().to_batches()[0], columns, 0)
-    except (pa.ArrowException, InvalidInput, IndexError):
+        if not piece.isascii():
+            piece.decode()
+        null_values: list[str] | None = None if columns.missing else []
+        batch = _parse_piece(piece, header, _conversion(columns, null_values=null_values))
+        return part_of(batch, columns, 0, lambda values: _texts(piece, header, columns, values, known))
+    except (pa.ArrowException, InvalidInput, IndexError, UnicodeDecodeError):
         raise _UnusualError from None
+
+
+def _parse_piece(piece: bytes, header: Sequence[str], conversion: "pa.csv.ConvertOptions") -> "pa.RecordBatch":
+    import pyarrow as pa
+    from pyarrow.csv import ParseOptions, ReadOptions, read_csv
+
+    table = read_csv(
+        pa.py_buffer(piece),
+        read_options=ReadOptions(use_threads=False, block_size=len(piece) + 1, column_names=header),
+        parse_options=ParseOptions(quote_char=False),
+        convert_options=conversion,
+    )
+    return table.combine_chunks().to_batches()[0]
+
+
+def _texts(
+    piece: bytes, header: Sequence[str], columns: Columns, values: Array, known: AbstractSet[int]
+) -> "pa.RecordBatch | None":
+    """Parse the columns with large values again, as text, apart from the known ones."""
+    large = [index for index in range(len(values)) if index not in known and has_large(values[index])]
+    return _parse_piece(piece, header, _as_text([columns.numbers[index] for index in large])) if large else None
 
 
 def _conversion(columns: Columns, **options: object) -> "pa.csv.ConvertOptions":
@@ -158,33 +232,136 @@ def _conversion(columns: Columns, **options: object) -> "pa.csv.ConvertOptions":
     return ConvertOptions(include_columns=list(types), column_types=types, **options)
 
 
+def _as_text(names: Sequence[str]) -> "pa.csv.ConvertOptions":
+    return _conversion(Columns([], keep=names))
+
+
 def _read_carefully(source: Source, header: Sequence[str], columns: Columns) -> Iterator[Part]:
     import pyarrow as pa
-    from pyarrow.csv import ParseOptions, ReadOptions, open_csv
 
+    _check_encoding(source)
     try:
-        # One thread: only then does pyarrow say in which row it stumbled.
-        reader = open_csv(
-            str(source) if isinstance(source, Path) else pa.py_buffer(source),
-            read_options=ReadOptions(use_threads=False, block_size=BLOCK_BYTES),
-            parse_options=ParseOptions(newlines_in_values=True),
-            convert_options=_conversion(columns),
-        )
-        row = 2
-        for batch in reader:
-            yield part_of(batch, columns, row)
+        row = first_csv_row(columns.header)
+        texts = _TextBatches(source, header, columns)
+        for number, batch in enumerate(_open_carefully(source, header, columns, _conversion(columns))):
+            yield part_of(batch, columns, row, functools.partial(texts.batch, number))
             row += batch.num_rows
     except pa.ArrowException as error:
         raise _explanation(str(error), header) from None
 
 
+class _TextBatches:
+    """The batches of a file once more, as text. Equal blocks make equal batches."""
+
+    def __init__(self, source: Source, header: Sequence[str], columns: Columns) -> None:
+        self._source, self._header, self._columns = source, header, columns
+        self._batches: Iterator[pa.RecordBatch] | None = None
+        self._read = 0
+
+    def batch(self, number: int, _: Array) -> "pa.RecordBatch":
+        """Return the batch of that number; each is asked for at most once, in ascending order."""
+        if self._batches is None:
+            conversion = _as_text(self._columns.numbers)
+            self._batches = iter(_open_carefully(self._source, self._header, self._columns, conversion))
+        skipped, self._read = number - self._read, number + 1
+        return next(islice(self._batches, skipped, None))
+
+
+def _open_carefully(
+    source: Source, header: Sequence[str], columns: Columns, conversion: "pa.csv.ConvertOptions"
+) -> Any:
+    import pyarrow as pa
+    from pyarrow.csv import ParseOptions, ReadOptions, open_csv
+
+    names = header if columns.header == "none" else None
+    return open_csv(
+        str(source) if isinstance(source, Path) else pa.py_buffer(source),
+        # One thread: only then does pyarrow say in which row it stumbled.
+        read_options=ReadOptions(use_threads=False, block_size=BLOCK_BYTES, column_names=names),
+        parse_options=ParseOptions(newlines_in_values=True),
+        convert_options=conversion,
+    )
+
+
 def _from_row(first: int, parts: Iterator[Part]) -> Iterator[Part]:
     """The parts without their first rows."""
-    for values, kept in parts:
+    for values, kept, rounded in parts:
         skipped = min(first, len(values))
         first -= skipped
         if skipped < len(values):
-            yield Part(values[skipped:], kept.slice(skipped) if kept is not None else None)
+            later = tuple((column, row - skipped) for column, row in rounded if row >= skipped)
+            yield Part(values[skipped:], kept.slice(skipped) if kept is not None else None, later)
+
+
+def _check_encoding(source: Source) -> None:
+    """Raises InvalidInput with the row of the first byte that is not UTF-8, if the file has one."""
+    at, pending = 0, b""
+    with source.open("rb", buffering=0) if isinstance(source, Path) else io.BytesIO(source) as file:
+        while True:
+            block = file.read(SCAN_BYTES)
+            data = pending + block if pending else block
+            try:
+                length = len(data) if data.isascii() else codecs.utf_8_decode(data, "strict", not block)[1]
+            except UnicodeDecodeError as error:
+                raise _not_utf8(_row_at(source, at + error.start)) from None
+            if not block:
+                return
+            at, pending = at + length, data[length:]
+
+
+def _not_utf8(row: int | None) -> InvalidInput:
+    if row is None:
+        return InvalidInput("The file is not UTF-8 text. Save it as UTF-8.")
+    message = f"The file is not UTF-8 text: row {row} has a byte that is not UTF-8. Save the file as UTF-8."
+    return InvalidInput(message, [Detail(message, row=row)])
+
+
+class _Head(io.RawIOBase):
+    """The beginning of a file, and a word in place of what follows."""
+
+    def __init__(self, file: BinaryIO, length: int, word: bytes) -> None:
+        self._file, self._left, self._word = file, length, word
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        if found := self._file.read(self._left if size < 0 else min(size, self._left)):
+            self._left -= len(found)
+            return found
+        word, self._word = self._word, b""
+        return word
+
+
+def _row_at(source: Source, offset: int) -> int | None:
+    """Return the number of the row in which a byte is, or None if the rows before it cannot be counted."""
+    import pyarrow as pa
+
+    for word in (b"word\n", b'word"\n'):  # The byte may be inside quotes.
+        with contextlib.suppress(pa.ArrowException), _opened(source) as file:
+            return _count_rows(_Head(file, offset, word))
+    return None
+
+
+def _count_rows(file: io.RawIOBase) -> int:
+    import pyarrow as pa
+    from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, open_csv
+
+    skipped = 0
+
+    def skip(_: object) -> str:
+        nonlocal skipped
+        skipped += 1
+        return "skip" if skipped <= MAX_SKIPPED else "error"
+
+    reader = open_csv(
+        file,
+        read_options=ReadOptions(use_threads=False, block_size=BLOCK_BYTES, autogenerate_column_names=True),
+        parse_options=ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
+        convert_options=ConvertOptions(include_columns=["f0"], column_types={"f0": pa.binary()}),
+    )
+    rows = sum(int(batch.num_rows) for batch in reader)
+    return rows + skipped
 
 
 def _explanation(message: str, header: Sequence[str]) -> InvalidInput:

@@ -5,9 +5,10 @@ from typing import Literal, TypeAlias
 
 from app.data.arrow_rows import arrow_names, check_parquet, parquet_names, read_arrow, read_parquet
 from app.data.arrow_size import check_arrow_size
-from app.data.csv_rows import csv_names, read_csv
+from app.data.csv_rows import csv_names, first_csv_row, read_csv
 from app.data.ndjson_rows import ndjson_names, read_ndjson
-from app.data.part import Reader, Source
+from app.data.part import Header, Reader, Source
+from app.errors import Detail, InvalidInput
 
 FileFormat: TypeAlias = Literal["csv", "ndjson", "arrow", "parquet"]
 
@@ -18,12 +19,24 @@ READERS: dict[FileFormat, Reader] = {
     "parquet": read_parquet,
 }
 
-_NAMES = {"csv": csv_names, "ndjson": ndjson_names, "arrow": arrow_names, "parquet": parquet_names}
+_NAMES = {"ndjson": ndjson_names, "arrow": arrow_names, "parquet": parquet_names}
 
 
-def names_of(source: Source, form: FileFormat) -> list[str]:
-    """The names of a file's columns. Raises InvalidInput where they cannot be read."""
-    return _NAMES[form](source)
+def names_of(source: Source, form: FileFormat, header: Header | None = None) -> list[str]:
+    """The names of a file's columns; of NDJSON those in the first line. Raises InvalidInput if they cannot be read."""
+    return csv_names(source, header) if form == "csv" else _NAMES[form](source)
+
+
+def first_row(form: str, header: Header | None = None) -> int:
+    """Return the number of the first row of data."""
+    return first_csv_row(header) if form == "csv" else 1
+
+
+def check_header(form: str, header: Header | None) -> None:
+    """Raises InvalidInput if there is a `header` option for a format that has no header row."""
+    if header is not None and form != "csv":
+        message = "`header` is an option of CSV files only; leave it out for other formats."
+        raise InvalidInput(message, [Detail(message, parameter="header")])
 
 
 def check_size(source: Source, form: FileFormat, names: Sequence[str], limit: int) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from app.data.rounding import rounded_numbers
 from app.errors import Detail, InvalidInput
 
 if TYPE_CHECKING:
@@ -73,6 +74,19 @@ def to_matrix(rows: Sequence[Any], names: Sequence[str], pointer: str, *, missin
         pass  # the slow way finds the places
     details = list(islice(_faults(rows, names, pointer, allowed), MAX_DETAILS))
     raise InvalidInput(f"{len(details)}{'+' * (len(details) == MAX_DETAILS)} fault(s) in the rows.", details)
+
+
+def first_rounded_rows(rows: Sequence[Any], names: Sequence[str], matrix: NDArray[np.float64]) -> dict[str, int]:
+    """Return the columns of a decoded matrix or column in which integers were rounded, and the first row, from 1."""
+
+    def number_at(row: int, column: int) -> Any:
+        found = rows[row]
+        if isinstance(found, dict):
+            return found[names[column]]
+        return found[column] if isinstance(found, list) else found
+
+    places = rounded_numbers(matrix, number_at)
+    return {names[column]: row + 1 for column, row in places}
 
 
 def to_column(values: Sequence[Any], pointer: str) -> NDArray[np.float64]:

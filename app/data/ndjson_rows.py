@@ -1,7 +1,7 @@
 """NDJSON: a JSON object or array in each line."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,21 @@ import msgspec
 import numpy as np
 
 from app.data.json_rows import NUMBERS, fault_of, kept_columns
-from app.data.part import Array, Columns, Part, Source, check, check_distinct, check_names, refusal
+from app.data.part import MAX_COLUMNS, Array, Columns, Part, Source, check, check_distinct, check_names, refusal
+from app.data.rounding import Rounded, rounded_numbers
 from app.errors import InvalidInput
 
 BLOCK_BYTES = 1 << 20  # a line has to fit into one
 
+_FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _DECODER = msgspec.json.Decoder()
+_KEYS = msgspec.json.Decoder(dict[str, msgspec.Raw])  # Skips the values.
 
 
 def ndjson_names(source: Source) -> list[str]:
     """The names in the first line. Raises InvalidInput where there is no object in it."""
     for _, rows in _rows(source):
-        if not isinstance(rows[0], dict) or not rows[0]:
+        if not isinstance(rows[0], dict):
             raise refusal("Expected an object whose names are the columns.", row=1)
         names = list(rows[0])
         check_distinct(names, "A name stands twice in the first line.", row=1)
@@ -29,58 +32,115 @@ def ndjson_names(source: Source) -> list[str]:
     raise InvalidInput("The file is empty.")
 
 
+def ndjson_keys(source: Source, step: Callable[[], None] = lambda: None) -> dict[str, int]:
+    """Return the names of all lines in the order in which they appear, and the line in which each appears first.
+
+    Calls `step` once per block. Raises InvalidInput if a line is not an object, or if there are too many names.
+    """
+    keys: dict[str, int] = {}
+    line = 0
+    for block in _blocks(source):
+        step()
+        for text in _lines(block):
+            line += 1
+            names = _names(text, line)
+            if not names.keys() <= keys.keys():
+                keys |= {name: line for name in names if name not in keys}
+                if len(keys) > MAX_COLUMNS:
+                    raise InvalidInput(f"The lines up to {line} have more than {MAX_COLUMNS} different names.")
+    if not line:
+        raise InvalidInput("The file is empty.")
+    return keys
+
+
+def _names(text: bytes, line: int) -> dict[str, Any]:
+    try:
+        return _KEYS.decode(text)
+    except _FAULTS:
+        (row,) = _decoded(text, line)  # says so if it is not JSON
+    if isinstance(row, dict):
+        return row
+    if line == 1:
+        raise refusal("Expected an object whose names are the columns.", row=1)
+    raise refusal("Rows are either all objects or all arrays.", row=line)
+
+
 def read_ndjson(source: Source, columns: Columns, threads: int = 1) -> Iterator[Part]:  # noqa: ARG001 - as all readers
     """The rows: objects, of whose names those of the columns are read, or arrays of the numbers in their order.
 
-    Raises InvalidInput with the place of the first line or value that is not as it should be. Rows are lines, counted
-    from 1; empty ones do not count.
+    A name that an object lacks is a missing value. Raises InvalidInput with the place of the first line or value that
+    is not as it should be. Rows are lines, counted from 1; empty ones do not count.
     """
     kind: type | None = None
     for first, rows in _rows(source):
         if kind is None:
             kind = type(rows[0])
-            if kind is dict:
-                check_names(list(rows[0]), columns)
+            if kind is dict and not columns.missing:
+                check_names([*rows[0], *columns.late], columns)
         values = _values(rows, columns, first, kind)
         check(values, columns, first)
-        yield Part(values, kept_columns(rows, columns.keep))
+        yield Part(values, kept_columns(rows, columns.keep), _rounded(values, rows, columns))
 
 
 def _rows(source: Source) -> Iterator[tuple[int, list[Any]]]:
     """Decoded lines, some at a time, with the number of the first."""
     first = 1
+    for block in _blocks(source):
+        rows = _decoded(block, first)
+        if rows:
+            yield first, rows
+            first += len(rows)
+
+
+def _blocks(source: Source) -> Iterator[bytes]:
+    """Whole lines, about BLOCK_BYTES at a time."""
     with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
         while block := file.read(BLOCK_BYTES):
-            block += file.readline(BLOCK_BYTES)
-            rows = _decoded(block, first)
-            if rows:
-                yield first, rows
-                first += len(rows)
+            yield block + file.readline(BLOCK_BYTES)
+
+
+def _lines(block: bytes) -> list[bytes]:
+    return [line for line in block.split(b"\n") if line.strip()]
 
 
 def _decoded(block: bytes, first: int) -> list[Any]:
-    lines = [line for line in block.split(b"\n") if line.strip()]
+    lines = _lines(block)
     try:
         return [_DECODER.decode(line) for line in lines]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except _FAULTS:
         for row, line in enumerate(lines, first):
             try:
                 _DECODER.decode(line)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            except _FAULTS:
                 raise refusal("The line is not JSON.", row=row) from None
         raise
+
+
+def _rounded(values: Array, rows: Sequence[Any], columns: Columns) -> Rounded:
+    names = columns.numbers
+    return rounded_numbers(
+        values,
+        lambda row, column: rows[row][names[column]] if isinstance(rows[row], dict) else rows[row][column],
+    )
 
 
 def _values(rows: Sequence[Any], columns: Columns, first: int, kind: type) -> Array:
     names, allowed = columns.numbers, _allowed(columns)
     try:
         if {type(row) for row in rows} == {kind} and not _others(rows, columns) and not _lacks(rows, columns):
-            values = rows if kind is list else [[row[name] for name in names] for row in rows]
+            values = rows if kind is list else _objects(rows, columns)
             if set(map(len, values)) == {len(names)} and set(map(type, chain.from_iterable(values))) <= allowed:
                 return np.array(values, dtype=np.float64).reshape(len(rows), len(names))
     except (KeyError, TypeError, OverflowError):
         pass
     raise next(_faults(rows, columns, first, kind))
+
+
+def _objects(rows: Sequence[dict[str, Any]], columns: Columns) -> list[list[Any]]:
+    """The values of the columns. Raises KeyError if one is absent that may not be missing."""
+    if columns.missing:
+        return [[row.get(name) for name in columns.numbers] for row in rows]
+    return [[row[name] for name in columns.numbers] for row in rows]
 
 
 def _allowed(columns: Columns) -> frozenset[type]:
@@ -115,11 +175,15 @@ def _faults(rows: Sequence[Any], columns: Columns, first: int, kind: type) -> It
 
 def _faults_in(row: dict[str, Any] | list[Any], columns: Columns, line: int) -> Iterator[InvalidInput]:
     if isinstance(row, dict):
-        for name in (*columns.numbers, *columns.keep):
+        for name in (*(() if columns.missing else columns.numbers), *columns.keep):
             if name not in row:
-                yield refusal("The value is missing.", row=line, column=name)
+                yield refusal(f"The value is missing{_first_line(name, columns)}.", row=line, column=name)
     for index, name in enumerate(columns.numbers):
-        if fault := fault_of(row[name] if isinstance(row, dict) else row[index], _allowed(columns)):
-            yield refusal(fault, row=line, column=name)
+        if fault := fault_of(row.get(name) if isinstance(row, dict) else row[index], _allowed(columns)):
+            yield refusal(f"{fault.removesuffix('.')}{_first_line(name, columns)}.", row=line, column=name)
     if _others([row], columns):
         yield refusal("An unknown name; `keep` passes columns through.", row=line)
+
+
+def _first_line(name: str, columns: Columns) -> str:
+    return f"; the name first appears in line {columns.late[name]}" if name in columns.late else ""

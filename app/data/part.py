@@ -1,13 +1,15 @@
 """Rows that were read together, and what is refused in them, whatever the format they came in."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.data.rounding import Rounded, are_small, first_rounded, has_large
 from app.errors import Detail, InvalidInput
 
 if TYPE_CHECKING:
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 Array: TypeAlias = NDArray[np.float64]
 Source: TypeAlias = Path | bytes  # a file, or its content
+Header: TypeAlias = Literal["names", "none"]  # what the first row of a CSV file is said to be
 
 PART_BYTES = 1 << 21  # of numbers in one part, about
 MAX_COLUMNS = 10_000  # of a file, those that are not read too
@@ -27,6 +30,8 @@ class Columns(NamedTuple):
     keep: Sequence[str] = ()
     missing: bool = False  # whether a number may be missing; it is then NaN
     only: bool = False  # whether there may be no others
+    header: Header | None = None  # of CSV; None: names, which must not all be numbers
+    late: Mapping[str, int] = MappingProxyType({})  # NDJSON: the lines in which names first appear, unless the first
 
 
 class Part(NamedTuple):
@@ -34,6 +39,7 @@ class Part(NamedTuple):
 
     values: Array  # (n, d), each column lying together in memory
     kept: "pa.RecordBatch | None" = None
+    rounded: Rounded = ()
 
 
 # A format: the names of its columns, and its rows in parts.
@@ -60,8 +66,17 @@ def narrowed(part: Part, width: int) -> Iterator[Part]:
         yield Part(part.values[start : start + rows], kept)
 
 
-def part_of(batch: "pa.RecordBatch", columns: Columns, first_row: int) -> Part:
-    """The wanted columns of a record batch. Raises InvalidInput with the place of the first value that is no number."""
+def part_of(
+    batch: "pa.RecordBatch",
+    columns: Columns,
+    first_row: int,
+    exact: "Callable[[Array], pa.RecordBatch | None] | None" = None,
+) -> Part:
+    """The wanted columns of a record batch. Raises InvalidInput with the place of the first value that is no number.
+
+    If the batch holds floats that were made from something else, `exact` gives columns of that, to find integers that
+    were rounded. It takes the values, (d, n), and is called only if one is so large that it may have been rounded.
+    """
     import pyarrow as pa
 
     values = np.empty((len(columns.numbers), batch.num_rows))
@@ -70,8 +85,25 @@ def part_of(batch: "pa.RecordBatch", columns: Columns, first_row: int) -> Part:
         if not pa.types.is_float64(column.type):
             column = column.cast(pa.float64(), safe=False)
         values[index] = column.to_numpy(zero_copy_only=False)  # null comes out as NaN
+    kept = batch.select(list(columns.keep)) if columns.keep else None
+    if are_small(values):
+        return Part(values.T, kept)
     check(values.T, columns, first_row)
-    return Part(values.T, batch.select(list(columns.keep)) if columns.keep else None)
+    rounded = _rounded(exact(values) if exact else batch, columns, values) if has_large(values) else ()
+    return Part(values.T, kept, rounded)
+
+
+def _rounded(batch: "pa.RecordBatch | None", columns: Columns, values: Array) -> Rounded:
+    """Return the places of integers that were rounded in `values`, (d, n), made from those columns of the batch."""
+    if batch is None:
+        return ()
+    present = set(batch.schema.names)
+    found = (
+        (index, first_rounded(batch.column(name), values[index]))
+        for index, name in enumerate(columns.numbers)
+        if name in present
+    )
+    return tuple((index, row) for index, row in found if row is not None)
 
 
 def check(values: Array, columns: Columns, first_row: int) -> None:

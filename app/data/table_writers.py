@@ -5,6 +5,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
+import numpy as np
 import orjson
 
 from app.data.formats import FileFormat
@@ -69,7 +70,7 @@ class SpillingFile:
 
 
 class TableWriter(Protocol):
-    """Writes one table; `close` ends it, and with it a table of no rows is a table too."""
+    """Writes one table; `close` ends it, and with it a table of no rows is a table too. NaN becomes null."""
 
     def write(self, kept: "pa.RecordBatch | None", values: Array) -> None:
         """Some rows: the columns that pass through, and the numbers, (n, d), beside them."""
@@ -207,6 +208,13 @@ class _ArrowWriter:
 def _batch(kept: "pa.RecordBatch | None", names: Sequence[str], values: Array) -> "pa.RecordBatch":
     import pyarrow as pa
 
-    columns = [*(kept.columns if kept is not None else ()), *(pa.array(column) for column in values.T)]
+    columns = [*(kept.columns if kept is not None else ()), *map(_array, values.T)]
     fields = [*(kept.schema if kept is not None else ()), *(pa.field(name, pa.float64()) for name in names)]
     return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
+
+
+def _array(numbers: Array) -> "pa.Array":
+    import pyarrow as pa
+
+    missing = np.isnan(numbers)
+    return pa.array(numbers, mask=missing) if missing.any() else pa.array(numbers)

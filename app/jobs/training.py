@@ -12,13 +12,14 @@ from msgspec.structs import replace
 
 from app.data.part import Array
 from app.data.training_rows import TrainingRows
-from app.errors import InvalidInput, ModelFileInvalid, ModelNotFound, Unavailable
+from app.errors import InvalidInput, ModelFileInvalid, ModelNotFound, Unavailable, ValuesTooLarge
 from app.failpoints import reach
 from app.jobs.card import metrics_of, warnings_of
 from app.jobs.inheritance import Base, differences, resolved
 from app.jobs.spool import Spool
 from app.jobs.start_weights import put_back
 from app.jobs.tracker import Tracker
+from app.jobs.training_columns import with_columns_of_file
 from app.jobs.training_request import TrainingRequest
 from app.registry.model_card import ModelCard
 from app.registry.registry import Registry
@@ -62,7 +63,7 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
     path = workshop.spool.path(request.upload)
     if not path.exists():
         raise Unavailable("The rows of this job are not in the state folder of the trainer that took it.")
-    request = put_back(request, workshop.spool)
+    request, late = with_columns_of_file(put_back(request, workshop.spool), path, workshop.registry, tracker.step)
     base = None if request.mode == "replace" else _base(request, workshop.registry)
     request = resolved(request, base.version.card if base else None)
     assert request.weight_kind is not None
@@ -74,6 +75,8 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         request.weight,
         weight_kind=request.weight_kind,
         drop_missing=request.missing == "drop",
+        header=request.header,
+        late=late,
         threads=workshop.threads,
     )
 
@@ -84,12 +87,16 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
             blocks = (block._replace(x=expand(block.x, terms)) for block in blocks)
         return _counted(blocks, tracker)
 
-    if isinstance(request.solver, Exact):
-        trained = _solve(rows, request, base, tracker)
-    else:
-        checkpoint = workshop.checkpoint(job or request.upload)
-        solver = _with_weights(request, workshop.registry)
-        trained = _descend(rows(), solver, checkpoint, tracker, request.weight_kind)
+    try:
+        if isinstance(request.solver, Exact):
+            trained = _solve(rows, request, base, tracker)
+        else:
+            checkpoint = workshop.checkpoint(job or request.upload)
+            solver = _with_weights(request, workshop.registry)
+            trained = _descend(rows(), solver, checkpoint, tracker, request.weight_kind)
+    except ValuesTooLarge as error:
+        columns = (*(request.terms or request.features), *request.targets)
+        raise ValuesTooLarge(error.column, columns[error.column]) from None
     reach("fitted")
     better = _is_better(trained, request, workshop.registry) if request.promote == "if_better" else None
     tracker.point_of_no_return()
@@ -135,6 +142,8 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         no_intervals=trained.no_intervals,
         warnings=(
             *(differences(request, base.version.card) if base else ()),
+            *request.warnings,
+            *stored.warnings,
             *trained.warnings,
             *warnings_of(model, design, trained.solver, refined=trained.refined, better=better, dropped=stored.dropped),
         ),

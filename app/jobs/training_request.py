@@ -5,6 +5,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from app.data.part import Header
 from app.data.training_rows import Format
 from app.regression.solvers import Solver
 from app.regression.sufficient_statistics import WeightKind
@@ -20,7 +21,7 @@ class TrainingRequest:
     model: str
     upload: str
     format: Format
-    features: tuple[str, ...]
+    features: tuple[str, ...]  # none: the job finds them in the rows (NDJSON)
     targets: tuple[str, ...]
     solver: Solver
     promote: Literal["always", "if_better", "never"]
@@ -36,6 +37,8 @@ class TrainingRequest:
     inherits: tuple[Inherited, ...] = ()
     trained_in: int | None = None  # with mode "forget": the version in which the rows were added
     share: float | None = None  # with mode "forget": what decay has left of the rows
+    header: Header | None = None  # what the first row of a CSV file is said to be
+    warnings: tuple[str, ...] = ()  # about rows that came as JSON, found while they were decoded
 
     def to_json(self) -> dict[str, Any]:
         plain: dict[str, Any] = msgspec.to_builtins(self)

@@ -11,19 +11,21 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from app.data.formats import FileFormat
+from app.data.formats import FileFormat, check_header, first_row
 from app.data.json_rows import (
     AT_ONCE,
+    MAX_DETAILS,
     are_objects,
     has_more_brackets,
     is_json,
     kept_columns,
+    to_column,
     to_matrix,
     to_objects,
     without_kept,
 )
 from app.data.part import Part
-from app.errors import InvalidInput, MalformedBody
+from app.errors import Detail, InvalidInput, MalformedBody
 from app.registry.choice import Choice
 from app.registry.version_file import Version
 from app.regression.linear_model import LinearModel
@@ -36,8 +38,11 @@ from app.web.negotiation import acceptable
 from app.web.parameters import ModelName, Rows, VersionNumber
 from app.web.predict_tables import (
     FORMATS,
+    NOT_POSITIVE,
     TableOptions,
     answer_table,
+    no_instance_weights,
+    numbers_of,
     options_of,
     query_parameters,
     read_table,
@@ -63,6 +68,12 @@ class PredictRequest(BaseModel):
     confidence: float | None = Field(
         None, gt=0, lt=1, description="Level of the confidence intervals of the expected value to add."
     )
+    instance_weights: list[Any] | None = Field(
+        None,
+        description="Precision weight of each instance, positive. An interval is then for an observation of this "
+        "weight and not of the mean weight of the training rows. Only with `interval`.",
+        json_schema_extra={"items": {"type": "number", "exclusiveMinimum": 0}},
+    )
     explain: bool = Field(False, description="Add what each feature contributes to each prediction.")
     extrapolation: bool = Field(False, description="Add how far each row is from the training rows.")
 
@@ -81,7 +92,9 @@ class PredictResponse(BaseModel):
     predictions: list[dict[str, float | str | bool | None]] | list[list[float]] = Field(
         description="Beside the targets, with `keep`: the columns that are kept."
     )
-    intervals: list[Any] | None = Field(None, description="[lower, upper] for each target of each row.")
+    intervals: list[Any] | None = Field(
+        None, description="[lower, upper] for each target of each row, null for a row that has no interval."
+    )
     confidence_intervals: list[Any] | None = Field(None, description="Likewise, of the expected value.")
     baseline: Any = Field(None, description="The prediction for the mean of the training rows.")
     contributions: list[Any] | None = Field(
@@ -154,6 +167,7 @@ async def _answer(request: Request, choose: Choice) -> Response:
     kind = bodies.content_type(request, *FORMATS)
     out = acceptable(request.headers.get("accept"), [kind, *(other for other in FORMATS if other != kind)])
     options = options_of(request.query_params)
+    check_header(bodies.FILES.get(kind, "json"), options.header)
     if kind != bodies.JSON:
         return await _predict_file(request, bodies.FILES[kind], out, choose, options)
     found = services(request)
@@ -181,8 +195,8 @@ async def _predict_file(
     async with received(request, found) as source:
         version = await choose.promptly()
         parts = read_table(source, form, version, options, found.limits.upload_bytes)
-        first_row = 2 if form == "csv" else 1
-        answer, rows = await run_in_threadpool(answer_table, request, parts, version, options, out, first_row=first_row)
+        first = first_row(form, options.header)
+        answer, rows = await run_in_threadpool(answer_table, request, parts, version, options, out, first_row=first)
     found.metrics.predicted(rows)
     return answer
 
@@ -195,7 +209,11 @@ def _predict_rows_as_table(request: Request, body: bytes, out: str, choose: Choi
         raise InvalidInput("Beside a table for an answer, options stand in the query and not in the body.")
     version = choose()
     rows = without_kept(asked.instances, options.keep, "/instances")
-    x = to_matrix(rows, version.model.features, "/instances")
+    if options.instance_weights in options.keep:  # it is read as well
+        rows = without_kept(
+            asked.instances, [name for name in options.keep if name != options.instance_weights], "/instances"
+        )
+    x = to_matrix(rows, numbers_of(version.model, options), "/instances")
     part = Part(x, kept_columns(asked.instances, options.keep))
     answer, _ = answer_table(request, iter([part]), version, options, out)
     found.metrics.predicted(len(x))
@@ -205,9 +223,9 @@ def _predict_rows_as_table(request: Request, body: bytes, out: str, choose: Choi
 def _decoded(body: bytes, found: Services) -> PredictRequest:
     most = found.limits.instances
     too_many = InvalidInput.at("/instances", f"At most {most} instances fit into one request.")
-    # Besides the body and its list only rows have brackets, and each that is right has one pair. Those that are wrong
-    # would take very many times their length in memory.
-    if len(body) > most and has_more_brackets(body, most + 2):
+    # Besides the body and its two lists only rows have brackets, and each that is right has one pair. Those that are
+    # wrong would take very many times their length in memory.
+    if len(body) > most and has_more_brackets(body, most + 3):
         raise too_many if is_json(body) else MalformedBody("The body is not JSON.")
     asked = bodies.decode(PredictRequest, body)
     if len(asked.instances) > most:
@@ -247,6 +265,7 @@ def _predict(request: Request, asked: PredictRequest, version: Version) -> Respo
             "do, or a table as the answer.",
         )
     x = to_matrix(asked.instances, model.features, "/instances")
+    weights = _weights(asked, model)
     objects = are_objects(asked.instances)
     answer: dict[str, Any] = {
         "model": version.card.model,
@@ -254,15 +273,21 @@ def _predict(request: Request, asked: PredictRequest, version: Version) -> Respo
         "predictions": _predictions(model, x, objects=objects),
     }
     levels = {"intervals": asked.interval, "confidence_intervals": asked.confidence}
+    unavailable = {}
     for name, level in levels.items():
         if level is None:
             continue
-        if model.no_intervals is None:
-            intervals = model.interval(x, level, of_mean=name == "confidence_intervals")
-            answer[name] = _shaped(intervals, model, objects=objects)
-        else:
+        if model.no_intervals is not None:
             answer[name] = None
-            answer.setdefault("unavailable", {})[name] = model.no_intervals
+            unavailable[name] = model.no_intervals
+            continue
+        of_mean = name == "confidence_intervals"
+        intervals = model.interval(x, level, of_mean=of_mean, observation_weights=None if of_mean else weights)
+        answer[name] = _shaped(intervals, model, objects=objects)
+        if reason := _without_bounds(intervals):
+            unavailable[name] = reason
+    if unavailable:
+        answer["unavailable"] = unavailable
     if asked.explain:
         baseline = model.mean_prediction
         answer["baseline"] = dict(zip(model.targets, baseline.tolist(), strict=True)) if objects else baseline
@@ -273,6 +298,37 @@ def _predict(request: Request, asked: PredictRequest, version: Version) -> Respo
     response = bodies.json_response(answer)
     found.held.add(request, len(response.body))
     return response
+
+
+def _weights(asked: PredictRequest, model: LinearModel) -> Array | None:
+    """Return the instances' own weights, (m,), if there are any. Raises InvalidInput with their places."""
+    if asked.instance_weights is None:
+        return None
+    pointer = "/instance_weights"
+    if asked.interval is None:
+        raise InvalidInput.at(pointer, "Instance weights are only for prediction intervals. Add `interval`.")
+    if refused := no_instance_weights(model):
+        raise InvalidInput.at(pointer, refused)
+    if len(asked.instance_weights) != len(asked.instances):
+        raise InvalidInput.at(
+            pointer,
+            f"Expected one weight for each instance ({len(asked.instances)}), found {len(asked.instance_weights)}.",
+        )
+    weights = to_column(asked.instance_weights, pointer)[:, 0]
+    if not (weights > 0).all():
+        places = np.flatnonzero(weights <= 0)[:MAX_DETAILS].tolist()
+        details = [Detail(NOT_POSITIVE, pointer=f"{pointer}/{place}") for place in places]
+        raise InvalidInput("Not all instance weights are positive.", details)
+    return weights
+
+
+def _without_bounds(intervals: Array) -> str | None:
+    """Return why some rows have no bounds, and which they are; None if all have."""
+    rows = np.flatnonzero(np.isnan(intervals).any(axis=(1, 2)))
+    if not len(rows):
+        return None
+    places = ", ".join(map(str, rows[:MAX_DETAILS].tolist())) + (", ..." if len(rows) > MAX_DETAILS else "")
+    return f"{len(rows)} row(s) outside the space that the training rows span: /instances/{places}."
 
 
 def _predictions(model: LinearModel, x: Array, *, objects: bool) -> Any:

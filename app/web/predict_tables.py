@@ -14,7 +14,8 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from app.data.formats import READERS, FileFormat, check_size
-from app.data.part import Columns, Part, Source, narrowed, refusal
+from app.data.json_rows import escaped
+from app.data.part import Columns, Header, Part, Source, narrowed, refusal
 from app.data.table_writers import OutputFormat, SpillingFile, table_writer
 from app.errors import Detail, InvalidInput, PredictionTooLarge, not_stored
 from app.registry.version_file import Version
@@ -24,11 +25,13 @@ from app.web import bodies
 from app.web.errors import invalid_query
 from app.web.parameters import check_query, in_query, names_in_query
 from app.web.services import Held, Services, services
+from app.web.training_options import HEADER_TEXT
 
 MEMORY_BYTES = 1 << 23  # of a body; a longer one goes through a file, and so does its answer
 CHUNK_BYTES = 1 << 18
 OBJECT_BYTES = 64  # that a chunk takes beside what is in it, which may be a byte
 MOST_KEPT = 1000  # columns
+NOT_POSITIVE = "The weight is not a positive number."
 
 FORMATS: dict[str, OutputFormat] = {bodies.JSON: "json", **bodies.FILES}
 
@@ -45,6 +48,12 @@ class TableOptions(BaseModel):
     )
     interval: float | None = Field(None, gt=0, lt=1, description="Adds `..._lower` and `..._upper` of this level.")
     confidence: float | None = Field(None, gt=0, lt=1, description="Likewise `..._mean_lower`, `..._mean_upper`.")
+    header: Header | None = Field(None, description=HEADER_TEXT)
+    instance_weights: str | None = Field(
+        None,
+        description="Column with the precision weight of each row, positive. Intervals are then for an observation of "
+        "this weight and not of the mean weight of the training rows. Only with `interval`.",
+    )
 
 
 def options_of(query: QueryParams) -> TableOptions:
@@ -116,11 +125,31 @@ async def received(request: Request, found: Services) -> AsyncIterator[Source]:
 def read_table(source: Source, form: FileFormat, version: Version, options: TableOptions, limit: int) -> Iterator[Part]:
     """The rows of a file. Its columns may stand in any order, and are the features and those to keep.
 
+    A file without a header may have others, which are not read.
+
     Raises BodyTooLarge or InvalidInput where an upload of `limit` bytes comes to too much.
     """
-    columns = Columns(version.model.features, options.keep, only=True)
+    # Without a header a column's place is its name, so that those between the features have to stay.
+    numbers = numbers_of(version.model, options)
+    columns = Columns(numbers, options.keep, only=options.header != "none", header=options.header)
     check_size(source, form, [*columns.numbers, *columns.keep], limit)
     yield from READERS[form](source, columns, 1)
+
+
+def numbers_of(model: LinearModel, options: TableOptions) -> Sequence[str]:
+    """Return the columns that are read as numbers: the features, and the weights after them unless they are one."""
+    column = options.instance_weights
+    return model.features if column is None or column in model.features else (*model.features, column)
+
+
+def no_instance_weights(model: LinearModel) -> str | None:
+    """Return why instances cannot have weights of their own with this model; None if they can."""
+    if model.statistics.weight_kind == "precision":
+        return None
+    return (
+        "The model was trained with frequency weights. They count observations and say nothing of the precision of a "
+        "new one. Leave `instance_weights` out."
+    )
 
 
 def answer_table(
@@ -142,19 +171,22 @@ def answer_table(
     sink = SpillingFile(_Memory(request, found.held).hold, found.scratch.file, found.limits.upload_bytes)
     model = version.model
     names = _names(model, options)
+    _check_options(model, options)
     document = {"model": version.card.model, "version": version.card.version}
     writer = table_writer(FORMATS[out], sink, options.keep, names, document)
     rows = 0
     with contextlib.ExitStack() as failing:
         failing.callback(sink.discard)
-        width = max(len(model.features), len(model.columns), len(names))
-        for values, kept in itertools.chain.from_iterable(narrowed(part, width) for part in parts):
+        width = max(len(numbers_of(model, options)), len(model.columns), len(names))
+        for values, kept, _ in itertools.chain.from_iterable(narrowed(part, width) for part in parts):
             try:
                 writer.write(kept, _columns(model, values, options))
             except PredictionTooLarge as error:
                 if first_row is None:
                     raise
                 raise refusal(error.message, row=first_row + rows + error.row) from None
+            except _NotPositive as error:
+                raise _refused_weight(error, rows, first_row, options) from None
             rows += len(values)
         writer.close()
         failing.pop_all()
@@ -176,17 +208,48 @@ def _names(model: LinearModel, options: TableOptions) -> Sequence[str]:
     if twice or len(set(names)) < len(names):
         details = [Detail("A column of that name is there already.", column=name) for name in twice]
         raise InvalidInput("Two columns of the answer would have the same name.", details)
+    return names
+
+
+def _check_options(model: LinearModel, options: TableOptions) -> None:
+    """Raise InvalidInput for an option that this model or the other options do not allow."""
     for option in ("interval", "confidence"):
         if getattr(options, option) is not None and model.no_intervals is not None:
             message = f"This model has no intervals. {model.no_intervals}"
             raise InvalidInput(message, [Detail(message, parameter=option)])
-    return names
+    if options.instance_weights is None:
+        return
+    refused = no_instance_weights(model)
+    if options.interval is None:
+        refused = "Instance weights are only for prediction intervals. Add `interval`."
+    if refused:
+        raise InvalidInput(refused, [Detail(refused, parameter="instance_weights")])
 
 
-def _columns(model: LinearModel, x: Array, options: TableOptions) -> Array:
-    """Predictions and, where asked for, bounds: (n, as many as there are names)."""
+class _NotPositive(Exception):
+    """`row` is that of the first such weight, from 0."""
+
+    def __init__(self, row: int) -> None:
+        self.row = row
+
+
+def _refused_weight(error: _NotPositive, rows: int, first_row: int | None, options: TableOptions) -> InvalidInput:
+    column = options.instance_weights or ""
+    if first_row is None:
+        return InvalidInput.at(f"/instances/{rows + error.row}/{escaped(column)}", NOT_POSITIVE)
+    return refusal(NOT_POSITIVE, row=first_row + rows + error.row, column=column)
+
+
+def _columns(model: LinearModel, values: Array, options: TableOptions) -> Array:
+    """Return predictions and, if asked for, bounds: (n, number of names). A bound that does not exist is NaN."""
+    x, weights = values[:, : len(model.features)], None
+    if options.instance_weights is not None:
+        weights = values[:, numbers_of(model, options).index(options.instance_weights)]
+        if not (weights > 0).all():
+            raise _NotPositive(int((weights <= 0).argmax()))
     columns = [model.predict(x)]
-    for level, of_mean in ((options.interval, False), (options.confidence, True)):
-        if level is not None:
-            columns.append(model.interval(x, level, of_mean=of_mean).reshape(len(x), -1))
+    if options.interval is not None:
+        columns.append(model.interval(x, options.interval, observation_weights=weights).reshape(len(x), -1))
+    if options.confidence is not None:
+        columns.append(model.interval(x, options.confidence, of_mean=True).reshape(len(x), -1))
     return np.hstack(columns) if len(columns) > 1 else columns[0]

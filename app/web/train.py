@@ -1,5 +1,6 @@
 """POST /train: rows in, a durable job out."""
 
+import dataclasses
 import hashlib
 import re
 import uuid
@@ -14,8 +15,9 @@ from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from app.data.formats import FileFormat, check_size, names_of
-from app.data.json_rows import to_column, to_matrix
+from app.data.formats import FileFormat, check_header, check_size, names_of
+from app.data.json_rows import first_rounded_rows, to_column, to_matrix
+from app.data.rounding import rounding_warnings
 from app.data.training_rows import write_matrix
 from app.data.weights import first_fault
 from app.errors import InvalidInput
@@ -125,9 +127,13 @@ def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
         to_matrix(asked.instances, features, "/instances", missing=missing),
         to_matrix(asked.targets, targets, "/targets", missing=missing),
     ]
+    rounded = first_rounded_rows(asked.instances, features, columns[0])
+    rounded |= first_rounded_rows(asked.targets, targets, columns[1])
     if asked.sample_weights is not None:
         base = current.card if current and asked.mode != "replace" else None
         columns.append(_weights(asked.sample_weights, len(asked.instances), weight_kind(request, base)))
+        rounded |= first_rounded_rows(asked.sample_weights, ["sample_weights"], columns[2])
+    request = dataclasses.replace(request, warnings=tuple(rounding_warnings(rounded)))
     found.jobs.spool.check_room(sum(column.nbytes for column in columns))
     with found.jobs.spool.writing(request.upload) as file:
         request = put_aside(request, found.jobs.spool)
@@ -147,6 +153,7 @@ def _weights(given: Sequence[Any], rows: int, kind: WeightKind) -> NDArray[np.fl
 
 async def _train_from_file(found: Services, request: Request, form: FileFormat, job_id: str) -> Job:
     options = from_query(request.query_params)
+    check_header(form, options.header)
     await run_in_threadpool(found.jobs.check_room, job_id)
     digest = hashlib.sha256(str((form, sorted(request.query_params.multi_items()))).encode())
     upload = found.jobs.spool.new()
@@ -170,8 +177,9 @@ def _train_from_upload(
             found.jobs.spool.remove(upload)
             return job
         path = found.jobs.spool.path(upload)
-        features, targets = columns_of_file(names_of(path, form), options, current_version(found, options))
-        read = [*features, *targets, *([options.weight] if options.weight is not None else [])]
+        names = names_of(path, form, options.header)
+        features, targets = columns_of_file(names, form, options, current_version(found, options))
+        read = [*(features or ()), *targets, *([options.weight] if options.weight is not None else [])]
         check_size(path, form, read, found.limits.upload_bytes)
         request = request_of(
             found,
@@ -182,6 +190,7 @@ def _train_from_upload(
             form=form,
             weight=options.weight,
             fingerprint=fingerprint,
+            header=options.header,
         )
     return found.jobs.submit(request, job_id)
 

@@ -15,6 +15,7 @@ from pydantic import (
 from starlette.datastructures import QueryParams
 
 from app.data.names import MAX_NAMES
+from app.data.part import Header
 from app.errors import InvalidInput
 from app.jobs.training_request import Inherited
 from app.registry.names import MODEL_NAME
@@ -241,6 +242,7 @@ class FileOptions(TrainingOptions):
     targets: list[str] | None = None
     features: list[str] | None = None
     weight: str | None = None
+    header: Header | None = None
 
 
 class TrainRequest(TrainingOptions):
@@ -264,6 +266,14 @@ WEIGHT_KIND_TEXT = (
     "What weights mean. `precision`, the default: the inverse of the variance of a row's error, up to a common factor. "
     "`frequency`: how many times the row was observed, a whole number. An update or a forget has the current version's "
     "kind."
+)
+FEATURES_TEXT = (
+    "Columns to predict from, comma-separated. Default: all columns that are no targets. The columns of NDJSON are the "
+    "names in all its lines; a name that a line lacks is a missing value."
+)
+HEADER_TEXT = (
+    "Of CSV: `names` if row 1 holds the columns' names, which may then be numbers; `none` if it holds values, and the "
+    "columns are called c1, c2, ... Default: `names`, refused if all of them are numbers."
 )
 
 
@@ -301,7 +311,8 @@ def query_parameters() -> list[dict[str, Any]]:
             "targets",
             "Columns to predict, separated by commas. Default: the targets of the model's current version.",
         ),
-        ("features", "Columns to predict from, comma-separated. Default: all columns that are no targets."),
+        ("features", FEATURES_TEXT),
+        ("header", HEADER_TEXT),
         ("model", "Gets the new version; created where it does not exist. Default: the default model."),
         ("weight", "Column of weights, at least 0; `weight_kind` says what they mean."),
         ("weight_kind", WEIGHT_KIND_TEXT),

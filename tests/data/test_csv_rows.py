@@ -10,7 +10,7 @@ from numpy.testing import assert_array_equal
 
 from app.data import csv_rows
 from app.data.csv_rows import BLOCK_BYTES, csv_names, read_csv
-from app.data.part import Columns, Part
+from app.data.part import Columns, Header, Part
 from app.errors import Detail, InvalidInput
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
@@ -52,9 +52,10 @@ def test_any_printable_names_written_as_csv_are_read_back_and_chosen_in_any_orde
         writer = csv.writer(file, quoting=csv.QUOTE_ALL)
         writer.writerow(names)
         writer.writerow(range(len(names)))
-    assert csv_names(path) == names
+    assert csv_names(path, "names") == names
     chosen = data.draw(st.permutations(names))
-    assert rows_of(path, *chosen) == [[names.index(name) for name in chosen]]
+    parts = list(read_csv(path, Columns(chosen, header="names")))
+    assert [part.values.tolist() for part in parts] == [[[names.index(name) for name in chosen]]]
 
 
 def test_columns_come_in_the_asked_order_and_others_are_not_read(tmp_path: Path) -> None:
@@ -241,3 +242,147 @@ def test_a_header_that_is_not_utf8_is_refused_however_long_the_file(tmp_path: Pa
     path = stored(tmp_path, "Größe,b\n".encode("latin-1") + b"1,2345\n" * rows)
     with pytest.raises(InvalidInput, match="UTF-8"):
         csv_names(path)
+
+
+NUMERIC = "Row 1 holds only numbers; add `header=none`, or `header=names` if they are the names."
+
+
+@pytest.mark.parametrize("header", ["1,2", "7.59,1581.15,-3e5", " 1 ,.5,+2.", '"1","2"', "1,,2", "1,1,1", "\ufeff1,2"])
+def test_a_header_of_numbers_is_refused_unless_something_says_what_it_is(tmp_path: Path, header: str) -> None:
+    path = stored(tmp_path, f"{header}\n{header}\n")
+    with pytest.raises(InvalidInput) as refused:
+        csv_names(path)
+    assert (refused.value.message, refused.value.details) == (NUMERIC, (Detail(NUMERIC, row=1),))
+    assert refusal(path, "zebra").message == NUMERIC
+    assert csv_names(path, "none") == ["c1", "c2", "c3"][: header.count(",") + 1]
+
+
+@pytest.mark.parametrize("header", ["a,1", "1,2,x", "1_000,2", "0x1", "nan", "٣,1", "1 2", "2020-01-01"])
+def test_a_header_with_a_name_in_it_is_one(tmp_path: Path, header: str) -> None:
+    assert csv_names(stored(tmp_path, f"{header}\n")) == header.split(",")
+
+
+def test_numbers_are_names_if_they_are_said_to_be(tmp_path: Path) -> None:
+    (part,) = read_csv(stored(tmp_path, "2019,2020\n1,2\n"), Columns(["2020"], header="names"))
+    assert part.values.tolist() == [[2]]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(FLOATS, FLOATS), min_size=1, max_size=8),
+    st.sampled_from(["{!r},{!r}\n", "{!r},{!r}\r\n", '"{!r}",{!r}\n']),
+    st.sampled_from(["", "\ufeff", "\n", "\r\n"]),
+    st.sampled_from([1 << 21, 8]),
+)
+def test_without_a_header_every_row_is_read(
+    tmp_path: Path, rows: list[tuple[float, float]], form: str, before: str, piece: int
+) -> None:
+    path = stored(tmp_path, before + "".join(form.format(*row) for row in rows))
+    columns = Columns(["c2", "c1"], header="none")
+    with pytest.MonkeyPatch.context() as small:
+        small.setattr(csv_rows, "PIECE_BYTES", piece)
+        for threads in (1, 2):
+            values = [row for part in read_csv(path, columns, threads) for row in part.values.tolist()]
+            assert values == [[second, first] for first, second in rows]
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_without_a_header_rows_count_from_1(tmp_path: Path, quote: str) -> None:
+    columns = Columns(["c1", "c2"], header="none")
+    for content, detail in (
+        (f"1,{quote}{quote}\n", Detail("The value is missing.", row=1, column="c2")),
+        (f"{quote}1{quote},2\n3\n", Detail("Expected 2 values, found 1.", row=2)),
+        (
+            f"{quote}1{quote},2\n3,x\n",
+            Detail("The value is not a number; `features` chooses the columns to read.", row=2, column="c2"),
+        ),
+    ):
+        with pytest.raises(InvalidInput) as refused:
+            list(read_csv(stored(tmp_path, content), columns))
+        assert refused.value.details == (detail,)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf"])
+def test_an_empty_file_without_a_header_is_empty(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(InvalidInput, match=r"^The file is empty\.$"):
+        csv_names(stored(tmp_path, content), "none")
+
+
+@pytest.mark.parametrize("columns", [10_000, 10_001])
+def test_a_row_of_very_many_numbers_has_that_many_columns_at_most(tmp_path: Path, columns: int) -> None:
+    path = stored(tmp_path, ",".join(map(str, range(columns))))
+    with pytest.raises(InvalidInput, match="only numbers"):
+        csv_names(path)
+    if columns == 10_000:
+        assert len(csv_names(path, "none")) == columns
+        assert rows_of_none(path, "c10000") == [[9999]]
+    else:
+        with pytest.raises(InvalidInput, match="more than 10000 columns"):
+            csv_names(path, "none")
+
+
+def rows_of_none(path: Path, *columns: str) -> list[list[float]]:
+    return [row for part in read_csv(path, Columns(columns, header="none")) for row in part.values.tolist()]
+
+
+BAD = st.sampled_from([b"\xe9", b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xf4\x90\x80\x80"])
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(st.sampled_from(["1,x\n", "2,größe\n", '3,"a\nb"\n', '"4",€\n', "\n", "5,x\r\n"]), max_size=30),
+    at=st.integers(0, 30),
+    bad=BAD,
+    form=st.sampled_from(["{},x\n", "1,{}\n", '1,"x\n{}"\n', "{}"]),
+    how=st.sampled_from([(1 << 21, 1 << 20, 1), (16, 1 << 20, 1), (16, 1 << 20, 3), (16, 64, 2)]),
+    header=st.sampled_from(["names", "none"]),
+)
+def test_a_byte_that_is_not_utf8_is_found_in_any_column_and_named_with_its_row(
+    tmp_path: Path, *, rows: list[str], at: int, bad: bytes, form: str, how: tuple[int, int, int], header: Header
+) -> None:
+    at = min(at, len(rows))
+    first, last = form.split("{}")
+    body = "".join([*rows[:at], first]).encode() + bad + "".join([last, *rows[at:]]).encode()
+    content = b"a,b\n" + body if header == "names" else b"0,x\n" + body
+    number = 2 + sum(row != "\n" for row in rows[:at])
+    columns = Columns(["a" if header == "names" else "c1"], missing=True, header=header)
+    piece, block, threads = how
+    with pytest.MonkeyPatch.context() as small:
+        small.setattr(csv_rows, "PIECE_BYTES", piece)
+        small.setattr(csv_rows, "BLOCK_BYTES", block)
+        small.setattr(csv_rows, "SCAN_BYTES", piece)
+        for source in (stored(tmp_path, content), content):
+            with pytest.raises(InvalidInput) as refused:
+                list(read_csv(source, columns, threads))
+            assert refused.value.message.startswith(f"The file is not UTF-8 text: row {number} ")
+            assert [detail.row for detail in refused.value.details] == [number]
+
+
+@pytest.mark.parametrize("rows", [10, 600_000])
+@pytest.mark.parametrize("quote", ["", '"'])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_decision_on_encoding_is_the_same_wherever_the_byte_is(
+    tmp_path: Path, rows: int, quote: str, threads: int
+) -> None:
+    path = stored(tmp_path, b"a,unread\n" + f"1,{quote}x{quote}\n".encode() * rows + b"2,caf\xe9\n3,x\n")
+    assert csv_names(path) == ["a", "unread"]
+    with pytest.raises(InvalidInput) as refused:
+        list(read_csv(path, Columns(["a"]), threads))
+    assert f"not UTF-8 text: row {rows + 2} " in refused.value.message
+
+
+def test_a_file_with_a_fault_that_is_not_utf8_either_is_refused_for_its_encoding(tmp_path: Path) -> None:
+    path = stored(tmp_path, b"a,b\nzebra,1\n1\n1,\xe9\n")
+    assert "not UTF-8 text: row 4 " in refusal(path, "a").message
+
+
+def test_a_row_that_cannot_be_counted_is_not_named(tmp_path: Path) -> None:
+    path = stored(tmp_path, b"a,b\n" + b"1\n" * 2000 + b"1,\xe9\n")
+    assert refusal(path, "a").message == "The file is not UTF-8 text. Save it as UTF-8."
+
+
+def test_a_character_across_blocks_is_one(tmp_path: Path) -> None:
+    for filler in range(4):
+        content = ('a,b\n"1",' + "x" * filler + "\U0001f600" * 300 + "\n") * 1
+        path = stored(tmp_path, content + '"2",€\n' * (BLOCK_BYTES // 6))
+        assert len(rows_of(path, "a")) == 1 + BLOCK_BYTES // 6

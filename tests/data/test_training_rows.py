@@ -1,4 +1,5 @@
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,3 +122,82 @@ def test_a_missing_frequency_weight_is_dropped_as_any_missing_value(tmp_path: Pa
     (block,) = TrainingRows(path, "matrix", ["x"], ["y"], "w", weight_kind="frequency", drop_missing=True).blocks()
 
     assert len(block.x) == 1
+
+
+def kept(rows: TrainingRows) -> list[list[float]]:
+    return [row for block in rows.blocks() for row in np.hstack([block.x, block.y]).tolist()]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(*2 * [st.one_of(st.none(), st.integers(-9, 9))], st.sampled_from([0, -0.0, 1, 2.5])), min_size=1
+    ),
+    st.sampled_from(["csv", "ndjson", "matrix"]),
+)
+def test_a_row_of_weight_zero_counts_as_no_row_and_a_dropped_one_as_dropped(
+    tmp_path: Path, given_rows: list[tuple[int | None, int | None, float]], form: Format
+) -> None:
+    path = tmp_path / "rows"
+    if form == "matrix":
+        path = stored(tmp_path, np.array(given_rows, float), np.empty((len(given_rows), 0)))
+    elif form == "csv":
+        cells = [",".join("" if value is None else str(value) for value in row) for row in given_rows]
+        path.write_text("\n".join(["x,y,w", *cells, ""]))
+    else:
+        path.write_text("".join(f"{json.dumps(dict(zip('xyw', row, strict=True)))}\n" for row in given_rows))
+    used = [[x, y] for x, y, w in given_rows if w and x is not None and y is not None]
+    zero = sum(w == 0 for *_, w in given_rows)
+    rows = TrainingRows(path, form, ["x"], ["y"], "w", drop_missing=True)
+    if used:
+        for _ in range(2):
+            assert kept(rows) == used
+            assert (rows.zero_weight_rows, rows.dropped) == (zero, len(given_rows) - zero - len(used))
+    else:
+        with pytest.raises(InvalidInput):
+            kept(rows)
+
+
+def test_a_missing_value_in_a_row_of_weight_zero_is_refused_as_in_any_other(tmp_path: Path) -> None:
+    path = tmp_path / "rows"
+    path.write_text("x,y,w\n1,2,1\n,2,0\n")
+    with pytest.raises(InvalidInput) as refused:
+        kept(TrainingRows(path, "csv", ["x"], ["y"], "w"))
+    assert [(detail.row, detail.column) for detail in refused.value.details] == [(3, "x")]
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ("1,2,0\n3,4,0\n", "Every row has weight 0."),
+        ("1,,1\n3,,1\n", "In every row a value is missing."),
+        (
+            "1,2,0\n3,,1\n,4,1\n",
+            "There are no rows to train on: 1 row(s) have weight 0, and in the other 2 a value is missing.",
+        ),
+        ("1,,0\n", "Every row has weight 0."),
+    ],
+)
+def test_rows_that_are_all_left_out_are_refused_with_the_reason(tmp_path: Path, rows: str, says: str) -> None:
+    path = tmp_path / "rows"
+    path.write_text(f"x,y,w\n{rows}")
+    with pytest.raises(InvalidInput) as refused:
+        kept(TrainingRows(path, "csv", ["x"], ["y"], "w", drop_missing=True))
+    assert refused.value.message == says
+
+
+def test_a_block_that_is_left_empty_does_not_come(tmp_path: Path) -> None:
+    weights = np.ones((3 * BLOCK_ROWS, 1))
+    weights[BLOCK_ROWS : 2 * BLOCK_ROWS] = 0
+    x = np.arange(3.0 * BLOCK_ROWS)[:, np.newaxis]
+    rows = TrainingRows(stored(tmp_path, np.hstack([x, x]), weights), "matrix", ["a"], ["b"], "w")
+    assert [len(block.x) for block in rows.blocks()] == [BLOCK_ROWS, BLOCK_ROWS]
+    assert rows.zero_weight_rows == BLOCK_ROWS
+
+
+def test_a_negative_weight_is_named_with_its_row_whatever_was_left_out_before(tmp_path: Path) -> None:
+    path = tmp_path / "rows"
+    path.write_text("x,y,w\n1,2,0\n1,2,1\n1,2,-1\n")
+    with pytest.raises(InvalidInput) as refused:
+        kept(TrainingRows(path, "csv", ["x"], ["y"], "w"))
+    assert [(detail.row, detail.column) for detail in refused.value.details] == [(4, "w")]

@@ -1,7 +1,11 @@
+from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
+from operator import mul
 from pathlib import Path
 from typing import TypeAlias
 
+import mpmath
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,13 +13,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
-from scipy.special import betaincinv
+from scipy.special import betaincinv, stdtrit
 
 from app.errors import Detail, InvalidInput, PredictionTooLarge
 from app.regression.least_squares import fit
 from app.regression.linear_model import LinearModel
+from app.regression.ordered_sum import MOST_ORDERED
 from app.regression.solvers import Exact
-from app.regression.sufficient_statistics import SufficientStatistics
+from app.regression.sufficient_statistics import EPSILON, SufficientStatistics
 
 Array: TypeAlias = NDArray[np.float64]
 Rows: TypeAlias = tuple[Array, Array]
@@ -38,6 +43,7 @@ def trained(x: Array, y: Array) -> LinearModel:
         statistics,
         found.residual_norms,
         found.unscaled_errors,
+        found.centre_prediction,
     )
 
 
@@ -70,6 +76,123 @@ def test_a_prediction_is_the_weighted_sum_and_the_intercept() -> None:
     x = np.array([[1.0, 2.0], [3.0, 5.0], [0.0, 1.0]])
     model = with_weights(np.array([[2.0, -1.0], [0.5, 4.0]]), np.array([10.0, -1.0]), x)
     assert_array_equal(model.predict(x), [[10.0, 7.5], [11.0, 20.5], [9.0, 3.0]])
+
+
+def dot(one: Sequence[Fraction], other: Sequence[Fraction]) -> Fraction:
+    return sum(map(mul, one, other), Fraction(0))
+
+
+def exact_coefficients(x: Array, y: Array) -> list[Fraction]:
+    """Intercept and weights of the least-squares solution of these very numbers, y (n,), without rounding."""
+    rows = [[Fraction(1), *map(Fraction, row)] for row in x.tolist()]
+    targets = list(map(Fraction, y.tolist()))
+    size = len(rows[0])
+    columns = [*zip(*rows, strict=True)]
+    system = [[dot(one, other) for other in (*columns, targets)] for one in columns]
+    for i in range(size):
+        pivot = next(j for j in range(i, size) if system[j][i])
+        system[i], system[pivot] = system[pivot], system[i]
+        system[i] = [value / system[i][i] for value in system[i]]
+        for j in range(size):
+            if j != i:
+                system[j] = [a - system[j][i] * b for a, b in zip(system[j], system[i], strict=True)]
+    return [Fraction(line[-1]) for line in system]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.floats(0, 2**51),
+    st.floats(-6, 3),
+    st.integers(2, 24),
+    st.integers(-30, 20),
+    st.integers(0, 2**32 - 1),
+)
+def test_predictions_at_any_offset_are_those_of_the_exact_solution(
+    offset: float, noise: float, spread: int, unit: int, seed: int
+) -> None:
+    random = np.random.default_rng(seed)
+    n, p = 20, 1 + seed % 2
+    deviations = random.integers(-(2**spread), 2**spread, (n, p)) / 2
+    deviations += np.arange(n)[:, np.newaxis] * np.arange(1, p + 1) / 2
+    x = np.ldexp(offset + deviations, unit)
+    signal = deviations @ random.normal(size=p) / 2**spread
+    y = (signal + 10**noise * random.normal(size=n))[:, np.newaxis]
+    model = trained(x, y)
+    exact = exact_coefficients(x, y[:, 0])
+    deviation = float(model.residual_deviation[0])
+    for row, (predicted,) in zip(x, model.predict(x).tolist(), strict=True):
+        value = exact[0] + sum(w * Fraction(v) for w, v in zip(exact[1:], row.tolist(), strict=True))
+        inputs = sum(abs(float(w)) * np.spacing(abs(v)) for w, v in zip(exact[1:], row, strict=True))
+        assert abs(Fraction(predicted) - value) <= max(1e-9 * deviation, inputs, np.spacing(abs(predicted)))
+
+
+def test_a_far_offset_costs_neither_predictions_nor_intervals_nor_contributions_their_digits() -> None:
+    random = np.random.default_rng(3)
+    steps = random.integers(-1000, 1000, (40, 2)).astype(np.float64)
+    y = (steps @ [3.0, -2.0] + random.normal(size=40))[:, np.newaxis]
+    near, far = trained(steps, y), trained(2.0**51 + steps, y)
+    asked = steps[:7]
+    moved = 2.0**51 + asked
+    assert_allclose(far.predict(moved), near.predict(asked), rtol=0, atol=1e-9)
+    assert_allclose(far.interval(moved, 0.9), near.interval(asked, 0.9), rtol=0, atol=1e-9)
+    assert_allclose(far.interval(moved, 0.9, of_mean=True), near.interval(asked, 0.9, of_mean=True), rtol=0, atol=1e-9)
+    assert_allclose(far.contributions(moved), near.contributions(asked), rtol=0, atol=1e-9)
+    explained = far.mean_prediction + far.contributions(moved).sum(axis=2)
+    assert_allclose(explained, far.predict(moved), rtol=0, atol=1e-9)
+    # A file from before has no prediction at the shift: the plain form is all that is left, and loses them.
+    before = replace(far, centre_prediction=None)
+    assert np.abs(before.predict(moved) - near.predict(asked)).max() > 0.01
+
+
+def test_only_a_model_that_needs_it_is_summed_from_deviations() -> None:
+    model = trained(YIELDS[:, :3], YIELDS[:, 3:])
+    x = np.array([[75.0, 63.0, 44.0]])
+    plain = replace(model, centre_prediction=None)
+    assert_array_equal(model.predict(x), plain.predict(x))
+    # Without noise the digits alone decide. Far away the plain form loses them.
+    ramp = np.arange(10.0)[:, np.newaxis]
+    assert_array_equal(trained(1e15 + ramp, 3 * ramp).predict(1e15 + ramp), 3 * ramp)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 8), st.integers(1, 4), st.booleans(), st.integers(0, 2**32 - 1))
+def test_a_row_alone_gets_the_bits_that_it_gets_among_others(p: int, k: int, far: bool, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(700, p)) + far * 1e12
+    model = trained(x[:40], random.normal(size=(40, k)))
+    whole = model.predict(x)
+    for layout in (np.ascontiguousarray, np.asfortranarray):
+        for rows in (1, 2, 5, 17, 60, 400):
+            first = int(random.integers(0, len(x) - rows))
+            block = slice(first, first + rows)
+            assert_array_equal(model.predict(layout(x[block])), whole[block])
+    assert_array_equal(model.predict_few(x[:9].tolist()), whole[:9])
+
+
+@pytest.mark.parametrize("far", [False, True])
+@pytest.mark.parametrize("p", [MOST_ORDERED + 1, 300])
+def test_a_wide_model_keeps_its_stated_bound_in_every_layout(p: int, far: bool) -> None:
+    random = np.random.default_rng(p)
+    x = random.normal(size=(p + 40, p)) + far * 1e12
+    model = trained(x, random.normal(size=(p + 40, 1)))
+    asked = x[:30]
+    centre = model.statistics.shift[:p] if far else np.zeros(p)
+    start = model.centre_prediction if far else model.intercept
+    assert start is not None
+    for y in (
+        model.predict(asked),
+        model.predict(np.asfortranarray(asked)),
+        np.vstack([model.predict(row[np.newaxis]) for row in asked]),
+    ):
+        for row, (predicted,) in zip(asked, y.tolist(), strict=True):
+            with mpmath.workprec(300):
+                terms = [
+                    mpmath.mpf(w) * (mpmath.mpf(v) - mpmath.mpf(c))
+                    for w, v, c in zip(model.weights[0].tolist(), row.tolist(), centre.tolist(), strict=True)
+                ]
+                size = abs(mpmath.mpf(float(start[0]))) + sum(map(abs, terms))
+                error = abs(predicted - float(start[0]) - sum(terms))
+                assert error <= (p + 3) * EPSILON / 2 * size
 
 
 def test_the_exact_model_of_the_notebook_predicts_its_reference_point() -> None:
@@ -179,6 +302,53 @@ def test_an_interval_is_finite_for_every_level_and_is_refused_where_the_row_is_t
     with pytest.raises(PredictionTooLarge) as refused:
         model.interval(rows, 0.9)
     assert refused.value.row == 1
+
+
+def test_only_rows_outside_the_span_of_collinear_rows_have_no_interval() -> None:
+    first = np.arange(10.0)
+    x = np.column_stack([first, 2 * first])
+    y = (first + np.cos(first))[:, np.newaxis]
+    both, single = trained(x, y), trained(x[:, :1], y)
+    for of_mean in (False, True):
+        found = both.interval(np.array([[3.0, 6.0], [3.0, 7.0]]), 0.9, of_mean=of_mean)
+        assert_allclose(found[0], single.interval(np.array([[3.0]]), 0.9, of_mean=of_mean)[0], rtol=1e-10)
+        assert np.isnan(found[1]).all()
+    with pytest.raises(PredictionTooLarge) as refused:
+        both.interval(np.array([[3.0, 7.0], [1e200, 2e200]]), 0.9)
+    assert refused.value.row == 1
+
+
+def test_an_observation_of_its_own_weight_has_its_own_interval() -> None:
+    x, y = YIELDS[:, :3], YIELDS[:, 3:]
+    model = trained(x, y)
+    asked = x[:3]
+    weights = np.array([1.0, 4.0, 0.25])
+    halves = np.diff(model.interval(asked, 0.9, observation_weights=weights))[..., 0] / 2
+    leverage = model.leverage(asked)
+    quantile = stdtrit(len(x) - 4, 0.95)
+    expected = quantile * np.sqrt(leverage + 1 / weights)[:, np.newaxis] * model.residual_deviation
+    assert_allclose(halves, expected, rtol=1e-12)
+    assert_array_equal(model.interval(asked, 0.9)[0], model.interval(asked, 0.9, observation_weights=weights)[0])
+    with pytest.raises(PredictionTooLarge):
+        model.interval(asked, 0.9, observation_weights=np.array([1.0, 5e-324, 1.0]))
+
+
+def test_the_unit_of_all_weights_does_not_change_the_interval_of_an_observation() -> None:
+    model = trained(YIELDS[:, :3], YIELDS[:, 3:])
+    statistics = model.statistics
+    unit = 1 / 200
+    scaled = replace(
+        model,
+        statistics=replace(statistics, factor=statistics.factor * np.sqrt(unit)),
+        residual_norms=model.residual_norms * np.sqrt(unit),
+    )
+    asked, weights = YIELDS[:2, :3], np.array([2.0, 0.5])
+    assert_allclose(scaled.interval(asked, 0.9), model.interval(asked, 0.9), rtol=1e-12)
+    assert_allclose(
+        scaled.interval(asked, 0.9, observation_weights=weights * unit),
+        model.interval(asked, 0.9, observation_weights=weights),
+        rtol=1e-12,
+    )
 
 
 def test_rows_outside_a_training_range_are_flagged_feature_by_feature() -> None:

@@ -247,7 +247,7 @@ FAULTY_FILES = [
     ("a short row", "73,67,43,56,70\n73,67\n", "Expected 5 values, found 2", {"row": 3}),
     ("a long row", "73,67,43,56,70,zebra\n", "Expected 5 values, found 6", {"row": 2}),
     ("no rows", "", "no rows", None),
-    ("values too large to be squared", "1e200,67,43,56,70\n-1e200,1,2,3,4\n", "too large", None),
+    ("differences too large", "1.7e308,67,43,56,70\n-1.7e308,1,2,3,4\n", "too large", {"column": "temp"}),
 ]
 
 

@@ -1,7 +1,12 @@
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from service import INPUTS, Service
+from service import INPUTS, Service, copy_models
+
+from app.registry.model_card import SCHEMA
+from app.registry.version_file import encode, read
 
 ROW = {"temp": 75, "rainfall": 63, "humidity": 44}
 
@@ -84,6 +89,94 @@ def test_an_interval_that_theory_does_not_give_is_refused_in_a_field(service: Se
     assert "2 rows" in answer["unavailable"]["intervals"]
 
 
+COLLINEAR: dict[str, Any] = {
+    "instances": [[float(n), 2.0 * n] for n in range(12)],
+    "targets": [[float(n % 5)] for n in range(12)],
+    "feature_names": ["a", "b"],
+    "target_names": ["y"],
+}
+
+
+def test_only_rows_outside_the_span_of_the_training_rows_lack_bounds(service: Service) -> None:
+    assert service.train(model="collinear", **COLLINEAR)["status"] == "succeeded"
+    body = {"instances": [[3, 6], [3, 7], [4, 8], [0, 9]], "interval": 0.9, "confidence": 0.9}
+
+    answer = service.client.post("/models/collinear/predict", json=body).json()
+
+    assert all(isinstance(value, float) for (value,) in answer["predictions"])
+    reason = "2 row(s) outside the space that the training rows span: /instances/1, 3."
+    for name in ("intervals", "confidence_intervals"):
+        assert [bounds for ((bounds, _),) in answer[name]].count(None) == 2
+        assert answer[name][1] == answer[name][3] == [[None, None]]
+        assert answer["unavailable"][name] == reason
+    objects = {**body, "instances": [{"a": 3, "b": 6}, {"b": 7, "a": 3}]}
+    found = service.client.post("/models/collinear/predict", json=objects).json()
+    assert found["intervals"] == [{"y": answer["intervals"][0][0]}, {"y": [None, None]}]
+    inside = service.client.post("/models/collinear/predict", json={**body, "instances": [[3, 6]]}).json()
+    assert "unavailable" not in inside
+
+
+def test_an_observation_of_a_higher_weight_has_a_narrower_interval(service: Service) -> None:
+    rows = [[75.0, 63.0, 44.0]] * 3
+    answer = service.predict(*rows, interval=0.9, confidence=0.9, instance_weights=[1, 4, 0.25])
+    widths = [high - low for ((low, high), _) in answer["intervals"]]
+    assert widths[1] < widths[0] < widths[2]
+    assert answer["intervals"][0] == service.predict([75, 63, 44], interval=0.9)["intervals"][0]
+    assert answer["confidence_intervals"] == [answer["confidence_intervals"][0]] * 3
+
+
+@pytest.mark.parametrize(
+    ("weights", "pointer"),
+    [
+        ([1], "/instance_weights"),
+        ([1, 1, 1], "/instance_weights"),
+        ([1, 0], "/instance_weights/1"),
+        ([-1, 1], "/instance_weights/0"),
+        ([1, "2"], "/instance_weights/1"),
+        ([1, None], "/instance_weights/1"),
+        ([True, 1], "/instance_weights/0"),
+        ([10**400, 1], "/instance_weights/0"),
+        (3, "/instance_weights"),
+    ],
+)
+def test_instance_weights_that_are_wrong_are_refused_with_their_place(
+    service: Service, weights: object, pointer: str
+) -> None:
+    body = {"instances": [[75, 63, 44]] * 2, "interval": 0.9, "instance_weights": weights}
+    answer = service.client.post("/predict", json=body)
+    assert answer.status_code == 422
+    assert [place["pointer"] for place in answer.json()["errors"]] == [pointer]
+
+
+def test_instance_weights_are_refused_without_an_interval(service: Service) -> None:
+    body = {"instances": [[75, 63, 44]], "confidence": 0.9, "instance_weights": [1]}
+    answer = service.client.post("/predict", json=body)
+    assert answer.status_code == 422
+    assert "Add `interval`" in answer.json()["detail"]
+
+
+def test_instance_weights_are_refused_by_a_model_of_frequency_weights(tmp_path: Path) -> None:
+    models = copy_models(tmp_path)
+    path = models / "crop-yield" / "000001.safetensors"
+    version = read(path)
+    model = replace(version.model, statistics=replace(version.model.statistics, weight_kind="frequency"))
+    path.chmod(0o644)
+    path.write_bytes(encode(replace(version.card, schema=SCHEMA, weight_kind="frequency"), model))
+    own = Service(tmp_path).start()
+    body = {"instances": [[75, 63, 44]], "interval": 0.9, "instance_weights": [1]}
+    as_json = own.client.post("/predict", json=body)
+    table = own.client.post(
+        "/predict?interval=0.9&instance_weights=w",
+        content="temp,rainfall,humidity,w\n75,63,44,1\n",
+        headers={"content-type": "text/csv"},
+    )
+    for answer, place in ((as_json, {"pointer": "/instance_weights"}), (table, {"parameter": "instance_weights"})):
+        assert answer.status_code == 422
+        assert "frequency weights" in answer.json()["detail"]
+        assert place.items() <= answer.json()["errors"][0].items()
+    own.stop()
+
+
 def test_a_large_batch_answers_row_by_row_what_single_rows_answer(service: Service) -> None:
     rows = [[70.0 + i % 30, 50.0 + i % 70, 40.0 + i % 30] for i in range(20_000)]
 
@@ -91,7 +184,7 @@ def test_a_large_batch_answers_row_by_row_what_single_rows_answer(service: Servi
 
     assert len(answer["predictions"]) == len(rows)
     for i in (0, 1, 19_999):
-        assert answer["predictions"][i] == pytest.approx(service.predict(rows[i])["predictions"][0], rel=1e-14)
+        assert answer["predictions"][i] == service.predict(rows[i])["predictions"][0]
 
 
 def test_predictions_are_counted_whichever_way_they_are_answered(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ INSTANCES = st.one_of(st.lists(ROWS, max_size=4), st.lists(st.lists(NUMBERS, min
 BODIES = st.one_of(
     st.fixed_dictionaries({"instances": INSTANCES}),
     st.fixed_dictionaries(
-        {"instances": INSTANCES}, optional={"interval": ANYTHING, "explain": ANYTHING, "x": ANYTHING}
+        {"instances": INSTANCES}, optional=dict.fromkeys(("interval", "explain", "instance_weights", "x"), ANYTHING)
     ),
     INSTANCES,
 ).map(lambda body: json.dumps(body).encode())

@@ -65,7 +65,7 @@ def test_a_table_in_any_format_is_answered_in_any_format_with_the_same_numbers(
     assert (answer.headers["linserve-model"], answer.headers["linserve-version"]) == ("crop-yield", "1")
     found = rows_of(answer.content, out)
     assert [str(row["id"]) for row in found] == IDS
-    assert [[row["apples"], row["oranges"]] for row in found] == [pytest.approx(row, rel=1e-14) for row in expected]
+    assert [[row["apples"], row["oranges"]] for row in found] == expected
     assert [*found[0]] == ["id", "apples", "oranges"]
 
 
@@ -105,6 +105,70 @@ def test_intervals_are_columns_beside_the_predictions(service: Service, into: st
     for row, interval, mean in zip(found, expected["intervals"], expected["confidence_intervals"], strict=True):
         assert [row["apples_lower"], row["apples_upper"]] == pytest.approx(interval[0], rel=1e-12)
         assert [row["oranges_mean_lower"], row["oranges_mean_upper"]] == pytest.approx(mean[1], rel=1e-12)
+
+
+@pytest.mark.parametrize("out", [JSON, *MEDIA_TYPES.values()])
+def test_a_row_outside_the_span_of_the_training_rows_has_empty_bounds(service: Service, out: str) -> None:
+    job = service.train(
+        model="collinear-table",
+        instances=[[float(n), 2.0 * n] for n in range(12)],
+        targets=[[float(n % 5)] for n in range(12)],
+        feature_names=["a", "b"],
+        target_names=["y"],
+    )
+    assert job["status"] == "succeeded"
+    answer = service.client.post(
+        "/models/collinear-table/predict?interval=0.9&confidence=0.9",
+        content="a,b\n3,6\n3,7\n4,8\n",
+        headers={"content-type": "text/csv", "accept": out},
+    )
+    assert answer.status_code == 200, answer.text
+    first, second, third = rows_of(answer.content, out)
+    assert second.pop("y") is not None
+    assert [*second.values()] == [None] * 4
+    assert None not in first.values()
+    assert None not in third.values()
+
+
+@pytest.mark.parametrize("into", [JSON, *MEDIA_TYPES.values()])
+def test_a_column_of_instance_weights_sets_the_intervals(service: Service, into: str) -> None:
+    weights = [0.5 + n for n in range(len(ROWS))]
+    expected = service.predict(*ROWS, interval=0.9, instance_weights=weights)["intervals"]
+    table = TABLE.append_column("w", pa.array(weights))
+
+    for keep in ("id", "id,w"):
+        answer = ask(service, table, into, MEDIA_TYPES["arrow"], interval="0.9", instance_weights="w", keep=keep)
+        assert answer.status_code == 200, answer.text
+        found = rows_of(answer.content, MEDIA_TYPES["arrow"])
+        for row, interval in zip(found, expected, strict=True):
+            assert [row["apples_lower"], row["apples_upper"]] == interval[0]
+            assert [row["oranges_lower"], row["oranges_upper"]] == interval[1]
+        assert ("w" in found[0]) == ("w" in keep)
+    by_feature = ask(service, TABLE.drop("id"), into, JSON, interval="0.9", instance_weights="temp")
+    own = service.predict(*ROWS, interval=0.9, instance_weights=[row[0] for row in ROWS])["intervals"]
+    assert [row["apples_upper"] for row in rows_of(by_feature.content, JSON)] == [row[0][1] for row in own]
+
+
+@pytest.mark.parametrize("into", [JSON, *MEDIA_TYPES.values()])
+def test_a_column_of_instance_weights_that_is_wrong_is_refused_with_its_place(service: Service, into: str) -> None:
+    weights = [1.0, 0.0, *[1.0] * (len(ROWS) - 2)]
+    table = TABLE.drop("id").append_column("w", pa.array(weights))
+    zero = ask(service, table, into, "*/*", interval="0.9", instance_weights="w")
+    assert zero.status_code == 422, zero.text
+    (place,) = zero.json()["errors"]
+    if into == JSON:
+        assert place["pointer"] == "/instances/1/w"
+    else:
+        assert (place["row"], place["column"]) == (3 if into == "text/csv" else 2, "w")
+    arrays = {"instances": [[1, 2, 3, 4]]}
+    options = {"interval": "0.9", "instance_weights": "w", "keep": "w"}
+    assert service.client.post("/predict", params=options, json=arrays).status_code == 422
+    alone = ask(service, table, into, "*/*", instance_weights="w")
+    assert alone.status_code == 422
+    assert alone.json()["errors"][0]["parameter"] == "instance_weights"
+    missing = ask(service, TABLE.drop("id"), into, "*/*", interval="0.9", instance_weights="w")
+    assert missing.status_code == 422
+    assert '"w"' in missing.text.replace("\\", "")
 
 
 @pytest.mark.parametrize("into", MEDIA_TYPES.values())

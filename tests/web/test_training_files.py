@@ -1,7 +1,11 @@
 """Training from files: every format, compressed or not."""
 
 import gzip
+import json
+from pathlib import Path
+from typing import Any
 
+import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -123,3 +127,263 @@ def test_a_compressed_body_is_cut_off_at_the_limit_of_the_inflated_one(service: 
     assert len(bomb) < 100_000
     assert answer.status_code == 413
     assert list((service.state / "spool").glob("*")) == []
+
+
+TABLES = Path(__file__).parents[1] / "tables"
+NUMERIC = "Row 1 holds only numbers; add `header=none`, or `header=names` if they are the names."
+
+
+def posted(
+    service: Service, content: bytes | str, form: FileFormat, model: str = "files", **query: str
+) -> httpx.Response:
+    return service.client.post(
+        "/train",
+        params={"model": model, "targets": "y", **query},
+        content=content,
+        headers={"content-type": MEDIA_TYPES[form], "prefer": "wait=20"},
+    )
+
+
+def card_of(service: Service, job: httpx.Response) -> dict[str, Any]:
+    assert job.json()["status"] == "succeeded", job.text
+    card: dict[str, Any] = service.client.get(f"/models/{job.json()['model']}/versions/{job.json()['version']}").json()
+    assert card["warnings"] == job.json()["warnings"]
+    return card
+
+
+def failure(job: httpx.Response) -> tuple[str, list[dict[str, Any]]]:
+    assert job.status_code == 200, job.text
+    assert job.json()["status"] == "failed", job.text
+    error = job.json()["error"]
+    assert error["status"] == 422
+    return error["detail"], error.get("errors", [])
+
+
+def rounding(warnings: list[str]) -> list[str]:
+    return [warning for warning in warnings if "2^53" in warning]
+
+
+@pytest.mark.parametrize(
+    ("name", "form", "column", "row"),
+    [
+        ("int-beyond-2_5e53.csv", "csv", "id", 2),
+        ("arrow-uint64-max.arrow", "arrow", "z", 1),
+        ("parquet-uint64-max.parquet", "parquet", "z", 1),
+    ],
+)
+def test_integers_that_were_rounded_are_a_warning_in_the_job_and_the_card(
+    service: Service, name: str, form: FileFormat, column: str, row: int
+) -> None:
+    card = card_of(service, posted(service, (TABLES / name).read_bytes(), form))
+    (warning,) = rounding(card["warnings"])
+    assert f'"{column}"' in warning
+    assert f"first in row {row}." in warning
+
+
+def test_integers_that_were_rounded_in_json_are_a_warning_too(service: Service) -> None:
+    big = 2**53 + 1
+    job = service.train(
+        model="big",
+        instances=[{"id": index + (index == 2) * big, "x": index} for index in range(6)],
+        targets=[[index] for index in range(6)],
+        target_names=["y"],
+        sample_weights=[1, 1, 1, big, 1, 1],
+    )
+    assert job["status"] == "succeeded", job
+    first, second = rounding(job["warnings"])
+    assert "first in row 4." in second
+    assert '"id"' in first
+    assert "first in row 3." in first
+    lines = "".join(f'{{"id":{index + (index == 2) * big},"x":{index % 3},"y":{index}}}\n' for index in range(6))
+    (warning,) = rounding(card_of(service, posted(service, lines, "ndjson"))["warnings"])
+    assert "first in row 3." in warning
+
+
+@pytest.mark.parametrize("form", MEDIA_TYPES)
+def test_integers_that_fit_are_no_warning(service: Service, form: FileFormat) -> None:
+    table = pa.table({"x": [2**53, 2**60, 3, 1], "z": [1e300 ** (1 / 16), 2.0**70, 1e20, 0.1], "y": [1, 2, 3, 4]})
+    assert rounding(card_of(service, posted(service, written(table, form), form))["warnings"]) == []
+
+
+def test_a_column_that_the_first_line_lacks_is_one(service: Service) -> None:
+    content = (TABLES / "ndjson-extra-key-later.ndjson").read_bytes()
+    message, (place,) = failure(posted(service, content, "ndjson"))
+    assert message == 'Row 1, column "x3": The value is missing; the name first appears in line 5.'
+    assert (place["row"], place["column"]) == (1, "x3")
+    card = card_of(service, posted(service, content, "ndjson", missing="drop"))
+    assert (card["features"], card["rows"], card["dropped_rows"]) == (["x1", "x2", "x3"], 10, 4)
+    assert any('"x3" first appears in line 5' in warning for warning in card["warnings"])
+    card = card_of(service, posted(service, content, "ndjson", features="x1,x2"))
+    assert (card["features"], card["rows"]) == (["x1", "x2"], 14)
+
+
+def test_an_absent_name_is_a_missing_value_in_whatever_line(service: Service) -> None:
+    first = (TABLES / "ndjson-first-lacks-key-drop.ndjson").read_bytes()
+    card = card_of(service, posted(service, first, "ndjson", missing="drop"))
+    assert (card["rows"], card["dropped_rows"], sorted(card["features"])) == (13, 1, ["x1", "x2"])
+    right = {"x1": 2.0091895890858966, "x2": 0.028985732707793144}
+    assert card["coefficients"]["y"] == pytest.approx(right, rel=1e-9)
+
+    later = (TABLES / "ndjson-later-lacks-key.ndjson").read_bytes()
+    message, (place,) = failure(posted(service, later, "ndjson"))
+    assert message == 'Row 5, column "x2": The value is missing.'
+    assert (place["row"], place["column"]) == (5, "x2")
+    card = card_of(service, posted(service, later, "ndjson", missing="drop"))
+    assert (card["rows"], card["dropped_rows"]) == (13, 1)
+
+
+def test_a_name_that_no_line_has_fails_the_job(service: Service) -> None:
+    lines = '{"x":1,"y":2}\n{"x":2,"y":3}\n'
+    for query in ({"targets": "z"}, {"features": "x,z"}, {"weight": "z"}):
+        message, (place,) = failure(posted(service, lines, "ndjson", **query))
+        assert message == "Columns are missing from the file."
+        assert place["column"] == "z"
+        assert place["detail"] == 'No line has the name "z".'
+
+
+def test_a_name_that_cannot_be_is_refused_with_the_line_it_first_appears_in(service: Service) -> None:
+    for name in ("intercept", "", "x" * 200, "\n"):
+        lines = '{"x":1,"y":2}\n' * 56 + json.dumps({"x": 1, "y": 2, name: 3}) + "\n"
+        _, (place,) = failure(posted(service, lines, "ndjson", missing="drop"))
+        assert place["row"] == 57
+        assert place["detail"].endswith("The name first appears in line 57.")
+
+
+def test_names_of_ndjson_are_checked_by_the_job_as_those_of_other_formats_are_before_it(service: Service) -> None:
+    lines = "".join(f'{{"x":{index},"y":{index * index % 7}}}\n' for index in range(9))
+    card_of(service, posted(service, lines, "ndjson", model="checked"))
+    late = lines + '{"x":1,"y":2,"z":3}\n'
+    for query, says in (
+        ({"terms": "x,nothing"}, "Not all terms can be made"),
+        ({"mode": "update", "missing": "drop"}, "other features"),
+        ({"promote": "if_better", "missing": "drop"}, "other features"),
+        ({"solver": "gradient_descent", "start": "1", "missing": "drop"}, "other features"),
+    ):
+        message, _ = failure(posted(service, late, "ndjson", model="checked", **query))
+        assert says in message
+    assert posted(service, lines, "ndjson", model="unheard-of", mode="update").status_code == 422
+    start = posted(service, lines, "ndjson", model="checked", solver="gradient_descent", start="99")
+    assert start.status_code == 422
+    # The same names in another order are the same columns.
+    swapped = "".join(f'{{"y":{index * index % 7},"x":{index}}}\n' for index in range(9))
+    card = card_of(service, posted(service, '{"y":1}\n' + swapped, "ndjson", "checked", mode="update", missing="drop"))
+    assert (card["rows"], card["terms"]) == (18, [])
+
+
+def test_more_names_than_columns_may_be_fail_the_job(service: Service) -> None:
+    lines = "".join(json.dumps({f"{line}-{index}": 1 for index in range(5000)}) + "\n" for line in range(3))
+    message, _ = failure(posted(service, lines, "ndjson"))
+    assert "more than 10000 different names" in message
+    assert posted(service, json.dumps(dict.fromkeys(map(str, range(20_000)), 1)), "ndjson").status_code == 422
+    wide = "".join(json.dumps({f"{line}-{index}": 1 for index in range(1500)} | {"y": 1}) + "\n" for line in range(2))
+    message, places = failure(posted(service, wide, "ndjson", missing="drop"))
+    assert places[0]["detail"] == "At most 2000 features are possible."
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "9" * 5000, "-1" + "0" * 309])
+def test_a_number_without_bounds_fails_the_job(service: Service, number: str) -> None:
+    for content, form in ((f'{{"x":1,"y":2}}\n{{"x":{number},"y":2}}\n', "ndjson"), (f"x,y\n1,2\n{number},2\n", "csv")):
+        answer = posted(service, content, form)  # type: ignore[arg-type]
+        assert answer.status_code in (200, 422)
+        assert answer.status_code == 422 or answer.json()["error"]["status"] == 422
+
+
+def test_a_row_of_numbers_is_no_header_unless_it_is_said_to_be(service: Service) -> None:
+    content = (TABLES / "headerless-target-found.csv").read_bytes()
+    before = service.client.get("/jobs").json()
+    for query in ({"targets": "62.634"}, {}, {"targets": "c3"}):
+        refused = posted(service, content, "csv", **query)
+        assert (refused.status_code, refused.json()["detail"]) == (422, NUMERIC)
+        assert refused.json()["errors"][0]["row"] == 1
+    assert service.client.get("/jobs").json()["items"] == before["items"]
+
+    card = card_of(service, posted(service, content, "csv", model="headerless", targets="c3", header="none"))
+    assert (card["features"], card["rows"]) == (["c1", "c2"], 14)
+    named = card_of(service, posted(service, content, "csv", targets="62.634", header="names"))
+    assert (named["features"], named["rows"]) == (["7.59", "1581.15"], 13)
+    _, (place,) = failure(posted(service, content + b"1,2,x\n", "csv", targets="c3", header="none"))
+    assert place["row"] == 15
+
+
+def test_a_file_without_a_header_is_predicted_as_it_was_trained(service: Service) -> None:
+    content = (TABLES / "headerless-target-found.csv").read_bytes()
+    card_of(service, posted(service, content, "csv", model="bare", targets="c3", header="none"))
+    rows = b"\n".join(line.rpartition(b",")[0] for line in content.splitlines())
+
+    def predicted(body: bytes, **query: str) -> httpx.Response:
+        return service.client.post(
+            "/models/bare/predict", params=query, content=body, headers={"content-type": "text/csv"}
+        )
+
+    assert predicted(rows).json()["detail"] == NUMERIC
+    assert predicted(rows).status_code == 422
+    answer = predicted(rows, header="none")
+    assert answer.text == predicted(b"c1,c2\n" + rows).text
+    assert len(answer.text.splitlines()) == 15
+    refused = predicted(rows + b"\n1,x\n", header="none")
+    assert (refused.status_code, refused.json()["errors"][0]["row"]) == (422, 15)
+    # A column's place is its name: those that are no features may stay where they are.
+    assert predicted(content, header="none").text == answer.text
+
+
+MINIMAL: dict[str, FileFormat] = {"x,y\n1,2\n": "csv", '{"x":1,"y":2}\n': "ndjson"}
+
+
+def test_an_empty_name_among_the_features_is_refused(service: Service) -> None:
+    for content, form in MINIMAL.items():
+        answer = posted(service, content, form, features="x,,")
+        assert answer.status_code == 422, answer.text
+
+
+@pytest.mark.parametrize("form", ["ndjson", "arrow", "parquet"])
+def test_only_csv_has_a_header(service: Service, form: FileFormat) -> None:
+    content = written(pa.table({"x": [1.0], "y": [2.0]}), form)
+    answers = [
+        posted(service, content, form, header="none"),
+        service.client.post("/predict?header=none", content=content, headers={"content-type": MEDIA_TYPES[form]}),
+        service.client.post("/predict?header=none", json={"instances": [[1, 2, 3]]}),
+        posted(service, "x,y\n1,2\n", "csv", header="maybe"),
+    ]
+    assert [answer.status_code for answer in answers] == [422] * 4
+    assert all(answer.json()["errors"][0]["parameter"] == "header" for answer in answers)
+    assert "CSV" in answers[0].json()["detail"]
+
+
+@pytest.mark.parametrize("rows", [5, 150_000], ids=["in the first MiB", "later"])
+@pytest.mark.parametrize("quote", ["", '"'], ids=["fast", "careful"])
+def test_a_byte_that_is_not_utf8_in_an_unread_column_fails_the_job_wherever_it_is(
+    service: Service, rows: int, quote: str
+) -> None:
+    content = b"x,y,note\n" + f"1,2,{quote}a{quote}\n".encode() * rows + b"3,4,caf\xe9\n" + b"5,6,b\n"
+    message, (place,) = failure(posted(service, content, "csv", features="x"))
+    assert message.startswith("The file is not UTF-8 text")
+    assert place["row"] == rows + 2
+    unread = service.client.post(
+        "/predict",
+        params={"keep": "note"},
+        content=b"temp,rainfall,humidity,note\n" + b"1,2,3,4\n" * rows + b"1,2,3,caf\xe9\n",
+        headers={"content-type": "text/csv"},
+    )
+    assert unread.status_code == 422
+    assert unread.json()["detail"].startswith(f"The file is not UTF-8 text: row {rows + 2} ")
+
+
+def test_a_header_that_is_not_utf8_is_refused_at_once(service: Service) -> None:
+    answer = posted(service, (TABLES / "latin1-header.csv").read_bytes(), "csv")
+    assert answer.status_code == 422
+    assert "not UTF-8 text" in answer.json()["detail"]
+
+
+def test_rows_of_weight_zero_change_nothing(service: Service) -> None:
+    lines = "".join(f"{index},{index * index % 7},1\n" for index in range(20))
+    outliers = "".join(f"{index},1e9,0\n" for index in range(20))
+    descent = {"solver": "gradient_descent", "batch_size": "4", "epochs": "20", "learning_rate": "1e-4"}
+    for options in ({}, {"folds": "3"}, descent):
+        whole = card_of(service, posted(service, "x,y,w\n" + outliers + lines, "csv", weight="w", **options))
+        alone = card_of(service, posted(service, "x,y,w\n" + lines, "csv", weight="w", **options))
+        assert (whole["coefficients"], whole["metrics"]) == (alone["coefficients"], alone["metrics"])
+        assert (whole["rows"], whole["dropped_rows"]) == (20, 0)
+    message, _ = failure(posted(service, "x,y,w\n" + outliers, "csv", weight="w"))
+    assert message == "Every row has weight 0."
+    job = service.train(model="zero", instances=[[1]], feature_names=["x"], targets=[{"y": 1}], sample_weights=[0])
+    assert job["error"]["detail"] == "Every row has weight 0."

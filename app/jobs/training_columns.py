@@ -1,0 +1,183 @@
+"""The columns of a training request, and whether they fit its options and the model's versions.
+
+POST /train checks them before a job is recorded. The names in an NDJSON file are known only at its end, so if a request
+leaves its features to the file, the job finds them and makes the same checks.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from app.data.names import check_names
+from app.data.ndjson_rows import ndjson_keys, ndjson_names
+from app.errors import Detail, InvalidInput, ModelFileInvalid, ModelNotFound, NotFound
+from app.jobs.inheritance import check_base
+from app.jobs.training_request import TrainingRequest
+from app.registry.registry import Registry
+from app.registry.version_file import Version
+from app.regression.solvers import GradientDescent, Start
+from app.regression.terms import parse_terms
+
+MAX_COEFFICIENTS = 200_000  # a card says six things of each
+
+
+def current_version(registry: Registry, model: str, mode: str) -> Version | None:
+    """The current version of the model that is to be trained, if it has one.
+
+    A damaged one counts as none where it is to be replaced: that mends it.
+    """
+    try:
+        return registry.current(model)
+    except ModelNotFound:
+        return None
+    except ModelFileInvalid:
+        if mode != "replace":
+            raise
+        return None
+
+
+def with_columns_of_file(
+    request: TrainingRequest, path: Path, registry: Registry, step: Callable[[], None]
+) -> tuple[TrainingRequest, Mapping[str, int]]:
+    """Return the request with features, and the line in which each of its columns first appears, unless the first.
+
+    Reads all names of an NDJSON file unless its first line has those that the request names; calls `step` as it does.
+    Raises InvalidInput if columns are missing from the file, or do not fit.
+    """
+    if request.format != "ndjson":
+        return request, {}
+    wanted = _read(request, request.features)
+    if request.features and set(wanted) <= set(ndjson_names(path)):
+        return request, {}
+    lines = ndjson_keys(path, step)
+    features = request.features
+    if not features:
+        current = current_version(registry, request.model, request.mode)
+        features = tuple(_features_of(lines, request, current))
+        # Checked first: a name that is missing is a plainer fault than what follows from it.
+        _check_present(_read(request, features), lines)
+        request = with_columns(request, features, current, registry, lines)
+    else:
+        _check_present(wanted, lines)
+    return request, {name: lines[name] for name in _read(request, features) if lines[name] > 1}
+
+
+def _read(request: TrainingRequest, features: Sequence[str]) -> list[str]:
+    return [*request.targets, *features, *([request.weight] if request.weight is not None else [])]
+
+
+def _features_of(lines: Mapping[str, int], request: TrainingRequest, current: Version | None) -> Sequence[str]:
+    others = {*request.targets, request.weight}
+    features = [name for name in lines if name not in others]
+    # The order of an object's names means nothing, so that of the version that is compared or updated is kept.
+    if current is not None and _needs_current(request) and set(features) == set(current.card.features):
+        return current.card.features
+    return features
+
+
+def _check_present(names: Sequence[str], lines: Mapping[str, int]) -> None:
+    details = [
+        Detail(f'No line has the name "{name}".', column=name)
+        for name in names
+        if name not in lines and name.isprintable()
+    ]
+    if any(name not in lines for name in names):
+        raise InvalidInput("Columns are missing from the file.", details[:20])
+
+
+def with_columns(
+    request: TrainingRequest,
+    features: Sequence[str],
+    current: Version | None,
+    registry: Registry,
+    lines: Mapping[str, int] | None = None,
+) -> TrainingRequest:
+    """Return the request with these features and its terms, once they are known to fit together.
+
+    Its `terms` are those that were asked for, if any were. `lines` gives the line in which each name of an NDJSON file
+    first appears. Raises InvalidInput.
+    """
+    _check_names(features, request, lines or {})
+    terms: Sequence[str] = request.terms
+    if terms:
+        parse_terms(terms, features)
+    elif current is not None and request.mode != "replace":
+        terms = current.card.terms
+    columns, targets = terms or features, request.targets
+    if len(columns) * len(targets) > MAX_COEFFICIENTS:
+        raise InvalidInput(
+            f"{len(columns)} columns for {len(targets)} targets: a model has at most {MAX_COEFFICIENTS} coefficients."
+        )
+    request = replace(request, features=tuple(features), terms=tuple(terms))
+    check_versions(request, current, registry)
+    if _needs_current(request) and current is not None and not _has_columns_of(current, request):
+        option = "/mode" if request.mode != "replace" else "/promote"
+        raise InvalidInput.at(option, "The current version has other features, terms or targets than these rows.")
+    _check_start(request, registry)
+    return request
+
+
+def check_versions(request: TrainingRequest, current: Version | None, registry: Registry) -> None:
+    """Raises InvalidInput if a version that the request builds on does not exist."""
+    if request.mode != "replace" and current is None:
+        raise InvalidInput.at("/mode", f"The model has no current version to {request.mode}.")
+    if request.mode != "replace" and current is not None:
+        check_base(request, current.card)
+    _start_version(request, registry)
+
+
+def _needs_current(request: TrainingRequest) -> bool:
+    """Whether an update, its reverse or a comparison needs a version of the same columns to begin with."""
+    return request.mode != "replace" or request.promote == "if_better"
+
+
+def _check_names(features: Sequence[str], request: TrainingRequest, lines: Mapping[str, int]) -> None:
+    try:
+        check_names(features, request.targets)
+    except InvalidInput as error:
+        if request.format == "matrix":
+            raise
+        # They stand in no list of the body, but in the file's header.
+        details = [_in_file(detail, features, lines) for detail in error.details]
+        raise InvalidInput(error.message, details) from None
+
+
+def _in_file(detail: Detail, features: Sequence[str], lines: Mapping[str, int]) -> Detail:
+    _, kind, index = f"{detail.pointer}/".split("/")[:3]
+    line = lines.get(features[int(index)], 1) if index and kind == "feature_names" else 1
+    appears = f" The name first appears in line {line}." if line > 1 else ""
+    return Detail(detail.message + appears, row=line)
+
+
+def _has_columns_of(version: Version, request: TrainingRequest) -> bool:
+    card = version.card
+    names = (request.features, request.terms, request.targets)
+    return [list(some) for some in names] == [list(card.features), list(card.terms), list(card.targets)]
+
+
+def _start_version(request: TrainingRequest, registry: Registry) -> Version | None:
+    solver = request.solver
+    if not isinstance(solver, GradientDescent) or not isinstance(solver.start, Start) or solver.start.version is None:
+        return None
+    try:
+        return registry.version(request.model, solver.start.version)
+    except NotFound as error:
+        raise InvalidInput.at("/solver/start/version", error.message) from None
+
+
+def _check_start(request: TrainingRequest, registry: Registry) -> None:
+    solver = request.solver
+    if not isinstance(solver, GradientDescent) or not isinstance(solver.start, Start):
+        return
+    start = solver.start
+    if (version := _start_version(request, registry)) is not None:
+        if not _has_columns_of(version, request):
+            raise InvalidInput.at(
+                "/solver/start", f"Version {start.version} has other features, terms or targets than these rows."
+            )
+    elif start.weights is not None and start.intercept is not None:
+        columns, targets = request.terms or request.features, request.targets
+        if len(start.weights) != len(targets) or any(len(row) != len(columns) for row in start.weights):
+            raise InvalidInput.at("/solver/start/weights", f"Expected {len(targets)} rows of {len(columns)} weights.")
+        if len(start.intercept) != len(targets):
+            raise InvalidInput.at("/solver/start/intercept", f"Expected {len(targets)} values.")
