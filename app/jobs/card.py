@@ -34,6 +34,7 @@ def metrics_of(
         for target, (r2, adjusted, rmse) in zip(model.targets, by_target, strict=True)
     }
     metrics["mse"] = _known(found.mse)
+    metrics["r2_about"] = "mean" if model.has_intercept else "zero"
     if optimum_norms is not None:
         metrics["optimum_mse"] = _known(mean_square(optimum_norms / np.sqrt(model.statistics.weight)))
     if validation is not None:
@@ -48,17 +49,13 @@ def _known(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def warnings_of(
-    model: LinearModel, design: Design, solver: Solver, *, refined: bool, better: bool | None, dropped: int
-) -> Iterator[str]:
+def warnings_of(model: LinearModel, design: Design, solver: Solver, *, refined: bool, dropped: int) -> Iterator[str]:
     """Yield a sentence for everything about the fit that a reader of its numbers has to know.
 
     `refined` says that the coefficients were solved in more than the precision of their numbers.
     """
     if dropped:
         yield f"{dropped} row(s) were left out, for a value was missing in them."
-    if better is False:
-        yield "It is not promoted: on these rows its cross-validated error exceeds the current version's error."
     exact = isinstance(solver, Exact)
     kind = "term" if model.terms else "feature"
     for name, norm in zip(model.columns, design.norms, strict=True):

@@ -10,6 +10,7 @@ from threadpoolctl import ThreadpoolController
 
 from app.errors import InvalidInput, ValuesTooLarge
 from app.regression.block import Block
+from app.regression.folds import divide
 from app.regression.sufficient_statistics import (
     Array,
     SufficientStatistics,
@@ -52,28 +53,33 @@ def summarise(
 
 
 def summarise_folds(
-    blocks: Iterable[Block], folds: int, begin: "Begin | None" = None, weight_kind: WeightKind = "precision"
-) -> list[SufficientStatistics]:
-    """The statistics of each fold that has rows, row i being in fold i modulo `folds`; in one pass.
+    blocks: Iterable[Block],
+    folds: int,
+    begin: "Begin | None" = None,
+    weight_kind: WeightKind = "precision",
+    *,
+    seed: int = 0,
+    first: int = 0,
+) -> dict[int, SufficientStatistics]:
+    """Return the statistics of each fold that has rows, by the fold's number, in one pass.
+
+    A row's fold is its group's, if the blocks have groups. Otherwise each `folds` consecutive rows of positive weight
+    are a random permutation of the folds. The first row has the number `first`.
 
     Raises InvalidInput as `summarise` does.
     """
-    accumulators: list[Accumulator | None] = [None] * folds
-    rows = 0
+    accumulators: dict[int, Accumulator] = {}
     with _BLAS.limit(limits=1), np.errstate(over="ignore", invalid="ignore"):
         for block in blocks:
-            for fold in range(folds):
-                part = slice((fold - rows) % folds, None, folds)
-                weights = None if block.weights is None else block.weights[part]
-                mine = _weighted_rows(Block(block.x[part], block.y[part], weights))
-                if len(mine.x):
-                    accumulators[fold] = accumulator = accumulators[fold] or (begin or Accumulator)(mine)
-                    accumulator.add(mine)
-            rows += len(block.x)
-        found = [accumulator.statistics(weight_kind) for accumulator in accumulators if accumulator]
-        if not found:
+            weighted = _weighted_rows(block)
+            for fold, mine in divide(weighted, folds, seed, first):
+                if fold not in accumulators:
+                    accumulators[fold] = (begin or Accumulator)(mine)
+                accumulators[fold].add(mine)
+            first += len(weighted.x)
+        if not accumulators:
             raise InvalidInput("There are no rows to train on.")
-    return found
+        return {fold: accumulators[fold].statistics(weight_kind) for fold in sorted(accumulators)}
 
 
 def _weighted_rows(block: Block) -> Block:
@@ -81,7 +87,8 @@ def _weighted_rows(block: Block) -> Block:
     if block.weights is None or block.weights.all():
         return block
     kept = block.weights > 0
-    return Block(block.x[kept], block.y[kept], block.weights[kept])
+    fold = None if block.fold is None else block.fold[kept]
+    return Block(block.x[kept], block.y[kept], block.weights[kept], fold)
 
 
 class Accumulator:

@@ -39,6 +39,7 @@ NOT_ASKED = "Add include=covariance to the request."
 NOT_SOLVED = "Gradient descent has no hat matrix."
 NOT_RECORDED = "It was not recorded when this version was trained."
 LOST = "Rows were taken out that held all the variation of a direction of the columns, so the ratio is infinite."
+NOT_VALIDATED = "The job did not ask for cross-validation."
 NO_JOB = "No job trained this version."
 NO_PARENT = "There was no version before this one."
 
@@ -73,7 +74,13 @@ class CardStatistics:
         if not covariance:
             self.unavailable["covariance"] = NOT_ASKED
         lost = NOT_RECORDED if self._model.statistics.removed is None else LOST
-        recorded = {"precision_loss": lost, "shares": NOT_RECORDED, "job": NO_JOB, "parent": NO_PARENT}
+        recorded = {
+            "precision_loss": lost,
+            "shares": NOT_RECORDED,
+            "validation": NOT_VALIDATED,
+            "job": NO_JOB,
+            "parent": NO_PARENT,
+        }
         unknown = [name for name in recorded if getattr(self._card, name) in (None, np.inf)]
         self.unavailable |= {name: recorded[name] for name in unknown}
         self._explain_metrics()

@@ -128,6 +128,10 @@ class ModelView(BaseModel):
         examples=[{"standard_errors.y.x2": NOT_IDENTIFIABLE, "metrics.y.r2": NO_VARIATION}],
     )
     metrics: dict[str, Any] = Field(description="Of the training rows; `mse` over all targets.")
+    validation: dict[str, Any] | None = Field(description="How the cross-validation divided the rows into folds.")
+    no_folds: str | None = Field(
+        description="Why no statistics of folds are stored, to which an update could add its rows."
+    )
     rows: int
     dropped_rows: int = Field(description="Of the job's rows, those left out because a value was missing.")
     rank: int = Field(description="Coefficients that the rows determine, the intercept among them.")
@@ -188,6 +192,8 @@ def card_view(
         "no_intervals": card.no_intervals,
         "unavailable": computed.unavailable,
         "metrics": card.metrics,
+        "validation": None if card.validation is None else msgspec.to_builtins(card.validation),
+        "no_folds": card.no_folds,
         "rows": card.rows,
         "dropped_rows": card.dropped_rows,
         "rank": card.rank,

@@ -30,7 +30,7 @@ def warnings(
     """The warnings for an exact fit, or for a model with its statistics that another solver made."""
     solver = solver or Exact()
     model = model_of(np.column_stack(columns), y, solver=solver)
-    return list(warnings_of(model, model.design, by or solver, refined=refined, better=None, dropped=0))
+    return list(warnings_of(model, model.design, by or solver, refined=refined, dropped=0))
 
 
 def test_an_ordinary_fit_has_no_warnings() -> None:
@@ -115,7 +115,7 @@ def test_an_implicit_constant_is_named_with_its_columns() -> None:
 def test_a_warning_lists_at_most_ten_columns() -> None:
     many = np.eye(30)[np.arange(90) % 30]
     model = model_of(many, RANDOM.normal(size=(90, 1)), solver=Exact(fit_intercept=False))
-    (found,) = warnings_of(model, model.design, Exact(fit_intercept=False), refined=False, better=None, dropped=0)
+    (found,) = warnings_of(model, model.design, Exact(fit_intercept=False), refined=False, dropped=0)
     assert '"x9" and 20 more' in found
 
 
@@ -128,7 +128,7 @@ def metrics(model: LinearModel) -> dict[str, object]:
 def test_metrics_that_are_withheld_are_null() -> None:
     model = replace(model_of(A[:, np.newaxis], Y), residual_norms=np.array([np.nan]))
     nothing = {"r2": None, "adjusted_r2": None, "rmse": None}
-    assert metrics(model) == {"y0": nothing, "mse": None, "optimum_mse": None}
+    assert metrics(model) == {"y0": nothing, "mse": None, "optimum_mse": None, "r2_about": "mean"}
 
 
 def test_a_mean_square_beyond_64_bits_is_null_and_its_root_is_not() -> None:
