@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from msgspec.structs import replace
@@ -15,6 +14,7 @@ from app.data.part import Array
 from app.data.training_rows import TrainingRows
 from app.errors import InvalidInput, Unavailable, ValuesTooLarge
 from app.failpoints import reach
+from app.jobs.card import metrics_of, warnings_of
 from app.jobs.comparison import Comparison, compare
 from app.jobs.inheritance import Base, differences, resolved
 from app.jobs.spool import Spool
@@ -32,7 +32,6 @@ from app.regression.cross_validation import Folds
 from app.regression.downdate import NOT_AMONG, check_precision, downdate, precision_loss
 from app.regression.least_squares import Fit, fit, is_optimal, why_no_inference
 from app.regression.linear_model import LinearModel
-from app.regression.metrics import training_metrics
 from app.regression.refinement import Refined, is_worthwhile, refine
 from app.regression.solvers import Exact, GradientDescent, Solver, Start
 from app.regression.sufficient_statistics import SufficientStatistics, WeightKind
@@ -113,6 +112,7 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
             weight=trained.statistics.weight,
         )
     tracker.point_of_no_return()
+    design = trained.optimum.design
     model = LinearModel(
         request.features,
         request.targets,
@@ -123,7 +123,7 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         trained.unscaled_errors,
         trained.centre_prediction,
         terms=request.terms,
-        has_intercept=trained.optimum.design.intercept,
+        has_intercept=design.intercept,
         no_intervals=trained.no_intervals,
     )
     card = ModelCard(
@@ -139,9 +139,14 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         solver=trained.solver if trained.exact else request.solver,
         rows=trained.statistics.rows,
         dropped_rows=stored.dropped,
-        rank=trained.optimum.design.rank,
-        condition_number=trained.optimum.design.condition_number,
-        metrics=_metrics(model, trained),
+        rank=design.rank,
+        condition_number=design.condition_number,
+        metrics=metrics_of(
+            model,
+            design,
+            trained.validation.result if trained.validation else None,
+            optimum_norms=None if trained.exact else trained.optimum.residual_norms,
+        ),
         terms=request.terms,
         better=comparison.better,
         precision_loss=precision_loss(trained.statistics),
@@ -156,7 +161,9 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
             *(differences(request, base.version.card) if base else ()),
             *request.warnings,
             *stored.warnings,
-            *_warnings(model, trained, stored.dropped, comparison.warning, *history.warnings),
+            *filter(None, (comparison.warning, *history.warnings)),
+            *trained.warnings,
+            *warnings_of(model, design, trained.solver, refined=trained.refined, dropped=stored.dropped),
         ),
     )
     folds = trained.validation.stored if trained.validation else None
@@ -177,6 +184,7 @@ class _Trained:
     no_intervals: str | None
     solver: Solver  # with the penalty that was chosen
     validation: Validated | None = None
+    refined: bool = False
     warnings: tuple[str, ...] = ()  # of the solver itself
 
     @property
@@ -259,6 +267,7 @@ def _solve(
         no_intervals,
         solver,
         validation,
+        refined=isinstance(best, Refined),
     )
 
 
@@ -350,51 +359,3 @@ def _with_weights(request: TrainingRequest, registry: Registry) -> GradientDesce
 
 def _same_columns(model: LinearModel, request: TrainingRequest) -> bool:
     return (model.features, model.terms, model.targets) == (request.features, request.terms, request.targets)
-
-
-def _metrics(model: LinearModel, trained: _Trained) -> dict[str, Any]:
-    design = trained.optimum.design
-    found = training_metrics(
-        model.statistics, model.residual_norms, rank=design.rank, fit_intercept=model.has_intercept
-    )
-    by_target = zip(found.r2, found.adjusted_r2, found.rmse, strict=True)
-    metrics: dict[str, Any] = {
-        target: {"r2": _known(r2), "adjusted_r2": _known(adjusted), "rmse": float(rmse)}
-        for target, (r2, adjusted, rmse) in zip(model.targets, by_target, strict=True)
-    }
-    metrics["mse"] = found.mse
-    metrics["r2_about"] = "mean" if model.has_intercept else "zero"
-    if not trained.exact:
-        metrics["optimum_mse"] = training_metrics(
-            model.statistics, trained.optimum.residual_norms, rank=design.rank
-        ).mse
-    if trained.validation is not None:
-        kept = trained.validation.result
-        metrics["cross_validation"] = {
-            target: {"r2": _known(r2), "rmse": float(rmse)}
-            for target, r2, rmse in zip(model.targets, kept.r2, kept.rmse, strict=True)
-        } | {"mse": kept.mse, "folds": kept.folds}
-    return metrics
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-def _warnings(model: LinearModel, trained: _Trained, dropped: int, *others: str | None) -> Iterator[str]:
-    if dropped:
-        yield f"{dropped} row(s) were left out, for a value was missing in them."
-    yield from trained.warnings
-    yield from filter(None, others)
-    design = trained.optimum.design
-    coefficients = len(model.columns) + design.intercept
-    kind = "term" if model.terms else "feature"
-    for name, norm in zip(model.columns, design.norms, strict=True):
-        if norm == 0:
-            yield f'The {kind} "{name}" is constant in these rows{"; its coefficient is 0" * trained.exact}.'
-    if design.rank < coefficients:
-        chosen = "with the smallest coefficients" if trained.exact else "that the descent came to from its start"
-        yield (
-            f"The rows determine only {design.rank} of {coefficients} coefficients: features are collinear or "
-            f"rows too few. Of all solutions this is the one {chosen}."
-        )

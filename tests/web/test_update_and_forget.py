@@ -155,3 +155,21 @@ def test_decay_takes_weight_from_the_rows_before_by_their_age(own: Service) -> N
     assert decayed["rows"] == kept["rows"] == 15
     assert decayed["coefficients"] != kept["coefficients"]
     assert decayed["coefficients"]["apples"] == pytest.approx(kept["coefficients"]["apples"], rel=0.05)
+
+
+def test_a_likelihood_survives_an_update_and_is_withheld_after_decay(own: Service) -> None:
+    own.train(**NOTEBOOK)
+    expected = card(own)
+    own.train(instances=INPUTS[:8], targets=TARGETS[:8])
+    own.train(instances=INPUTS[8:], targets=TARGETS[8:], mode="update")
+    found = card(own)
+    for field in ("log_likelihood", "aic", "bic"):
+        assert found[field] == pytest.approx(expected[field], rel=1e-9)
+
+    own.train(instances=INPUTS[:8], targets=TARGETS[:8])
+    own.train(instances=INPUTS[8:], targets=TARGETS[8:], mode="update", decay=0.5)
+    decayed = card(own)
+    for field in ("log_likelihood", "aic", "bic"):
+        assert decayed[field] is None
+        assert "Decay" in decayed["unavailable"][field]
+    assert decayed["standard_errors"] is not None
