@@ -103,7 +103,7 @@ def test_folds_are_decayed_as_all_rows_are(workshop: Workshop, monkeypatch: pyte
             return datetime.now(tz) + timedelta(days=1)
 
     trained(workshop, old, folds=5)
-    monkeypatch.setattr("app.jobs.training.datetime", Later)
+    monkeypatch.setattr("app.jobs.inheritance.datetime", Later)
     card = trained(workshop, new, mode="update", folds=5, decay=0.25)
 
     folds = workshop.registry.folds("m", card.version)
@@ -212,7 +212,8 @@ def test_an_update_is_compared_on_its_own_rows_with_the_version_it_started_from(
     )
 
     assert (good.better, good.warnings) == (True, ())
-    assert (bad.better, bad.warnings) == (False, (WORSE,))
+    difference = "The parent was fitted with l2=0; this version with l2=1000, as asked."
+    assert (bad.better, bad.warnings) == (False, (difference, WORSE))
 
 
 def test_an_update_whose_rows_are_in_one_fold_is_not_compared(workshop: Workshop) -> None:
