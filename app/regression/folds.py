@@ -66,9 +66,14 @@ def _by_fold(block: Block, folds: int, seed: int, row: int) -> tuple[NDArray[np.
         return np.argsort(block.fold, kind="stable"), np.bincount(block.fold, minlength=folds).cumsum().tolist()
     count = len(block.x)
     first, end = row // folds, -(-(row + count) // folds)
-    places = permutations(folds, seed, first, end) + (np.arange(first, end) * folds - row)[:, np.newaxis]
-    within = (places >= 0) & (places < count)
-    return places.T[within.T], within.sum(axis=0).cumsum().tolist()
+    places = np.ascontiguousarray(permutations(folds, seed, first, end).T)
+    places += np.arange(first, end) * folds - row
+    # Only the first and the last permutation may name rows that are not in the block.
+    outside = np.zeros(places.shape, dtype=bool)
+    outside[:, :1] = places[:, :1] < 0
+    outside[:, -1:] |= places[:, -1:] >= count
+    ends = (end - first - outside.sum(axis=1)).cumsum().tolist()
+    return np.delete(places.ravel(), np.flatnonzero(outside)), ends
 
 
 def _gathered(rows: Array, order: NDArray[np.intp]) -> Array:

@@ -111,6 +111,7 @@ def test_folds_are_decayed_as_all_rows_are(workshop: Workshop, monkeypatch: pyte
     assert_allclose(weights, 12 * 0.25 + 12, rtol=1e-4)
     model = workshop.registry.version("m", card.version).model
     assert sum(weights) == pytest.approx(model.statistics.weight)
+    assert all(fold.discounted for fold in folds.values())
 
 
 def refitted(base: tuple[Array, Array], new: tuple[Array, Array], folds: dict[int, list[int]]) -> float:
