@@ -38,10 +38,11 @@ def infer(model: LinearModel, *, level: float = 0.95) -> Inference:
     assert model.unscaled_errors is not None
     freedom = model.degrees_of_freedom
     p = model.rank - model.has_intercept
-    # In units of an observation of weight 1; the mean weight brings it to an ordinary observation's.
-    deviation = model.residual_norms / np.sqrt(freedom)
+    # In units of an observation of weight 1; the mean weight brings it to an ordinary observation's. In longdouble,
+    # because each product of rounded roots would cost the last digit again.
+    deviation = model.residual_norms / np.sqrt(np.longdouble(freedom))
     coefficients = np.column_stack([model.intercept, model.weights])
-    errors = np.outer(deviation, model.unscaled_errors)
+    errors = np.outer(deviation, model.unscaled_errors).astype(np.float64)
     total = model.statistics.total_norms(centred=model.has_intercept)
     with np.errstate(divide="ignore", invalid="ignore"):
         t = coefficients / errors
@@ -54,7 +55,7 @@ def infer(model: LinearModel, *, level: float = 0.95) -> Inference:
         p_values=2 * stdtr(freedom, -np.abs(t)),
         lower=coefficients - half,
         upper=coefficients + half,
-        residual_deviation=deviation / np.sqrt(model.statistics.mean_weight),
+        residual_deviation=(deviation / np.sqrt(model.statistics.mean_weight)).astype(np.float64),
         f_values=f,
         f_p_values=fdtrc(p, freedom, f),
         degrees_of_freedom=freedom,
