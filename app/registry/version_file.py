@@ -184,8 +184,12 @@ def _migrated(
     if card.untracked:
         tensors["residual_norms"] = np.full_like(tensors["residual_norms"], np.nan)
         tensors.pop("unscaled_errors", None)
-        card = replace(card, no_intervals=PRECISION_UNKNOWN)
+        card = replace(card, no_intervals=PRECISION_UNKNOWN, metrics=_without_values(card.metrics))
     return card, tensors
+
+
+def _without_values(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {name: _without_values(value) if isinstance(value, dict) else None for name, value in metrics.items()}
 
 
 def _has_forgotten(card: ModelCard, path: Path) -> bool:
