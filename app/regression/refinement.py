@@ -84,7 +84,9 @@ def refine(blocks: Iterable[Block], statistics: SufficientStatistics, *, fit_int
         if fit_intercept:
             intercept = shift[p:] + origin @ solution * unit[p + 1 :]
             at_mean = shift[p:] + solution[0] * unit[p + 1 :]
-            centre_prediction = at_mean + weights @ (statistics.shift[:p].astype(object) - shift[:p].astype(object))
+            # In many digits: the coefficients of nearly collinear columns multiply the rounding of a difference.
+            distance = np.array([mpmath.mpf(value) for value in statistics.shift[:p]]) - shift[:p]
+            centre_prediction = at_mean + weights @ distance
             at_zero = origin @ inverse @ origin
         else:
             intercept, at_zero = np.full(len(weights), mpmath.mpf(0)), mpmath.mpf(0)
