@@ -64,7 +64,7 @@ def downdate(whole: SufficientStatistics, part: SufficientStatistics, share: flo
     if (of_inputs.eigenvalues <= of_inputs.bounds).any():
         raise InvalidInput(TOO_FEW)
     difference = _Difference.of(whole.factor, theirs, held, error)
-    rows = [theirs, difference.clipped() / math.sqrt(whole.error)]
+    rows = [theirs, difference.clipped() / math.sqrt(whole.error), difference.unexplained / whole.error]
     if whole.removed is not None:
         rows.append(whole.removed)
     remaining = replace(
@@ -93,6 +93,9 @@ class _Difference:
     eigenvalues: Array  # (r,), the share of its sum of squares that remains in each direction, ascending
     bounds: Array  # (r,), of their errors
     vectors: Array  # (r, r), a direction in each column
+    # (m, d), what the part has in directions that the whole has lost, so that it is not subtracted: an error of the
+    # factor. Among the rows that were removed, divided by the relative error, they enter every bound.
+    unexplained: Array
 
     @classmethod
     def of(cls, whole: Array, part: Array, held: Array, error: float) -> "_Difference":
@@ -116,7 +119,9 @@ class _Difference:
         empty = np.zeros((len(norms), len(dependent)))
         empty[dependent] = np.eye(len(dependent))
         empty[independent] = -solve_triangular(leading, pivoted[:rank, rank:])
-        if (column_norms(part @ empty) > _DIRECTION_TOLERANCE * rank + np.sqrt(lost(empty))).any():
+        beyond = part @ empty
+        sizes = column_norms(beyond)
+        if (sizes > _DIRECTION_TOLERANCE * rank + np.sqrt(lost(empty))).any():
             raise InvalidInput(f"{NOT_AMONG}: they vary in a direction in which the version's rows do not.")
         shares = solve_triangular(leading, part[:, independent].T, trans="T").T
         eigenvalues, vectors = np.linalg.eigh(np.eye(rank) - shares.T @ shares)
@@ -127,7 +132,9 @@ class _Difference:
             raise InvalidInput(f"{NOT_AMONG}: a sum of squares would fall below zero.")
         basis = np.empty((rank, len(norms)))
         basis[:, order] = pivoted[:rank]
-        return cls(basis * norms, eigenvalues, bounds, vectors)
+        unexplained = np.zeros_like(part)
+        unexplained[:, dependent] = np.where(sizes > RANK_TOLERANCE * len(norms), beyond, 0.0)
+        return cls(basis * norms, eigenvalues, bounds, vectors, unexplained * norms)
 
     def factor(self) -> Array:
         """Return the triangular factor of the difference, negative eigenvalues taken as zero."""
@@ -259,9 +266,15 @@ def precision_bounds(statistics: SufficientStatistics, fitted: Fit, *, l2: float
         lengths = column_norms(statistics.factor @ inverse)
         relative = off / np.outer(deviation, lengths)
         of_errors = error(inverse, inverse).diagonal() / lengths**2
-        # Deviations of the target per deviation of each column; the intercept in deviations of the target.
-        spread = np.concatenate([[1.0], column_norms(statistics.factor[1:, 1 : p + 1]) / statistics.factor[0, 0]])
-        target = total_sums * _certain_root(of_totals) / statistics.factor[0, 0]
+        # Deviations of the target per deviation of each column, about zero if the model has no intercept. The intercept
+        # in deviations of the target.
+        spread = np.concatenate([[1.0], fitted.design.norms / scale / statistics.factor[0, 0]])
+        about = (
+            total_sums * _certain_root(of_totals)
+            if fitted.design.intercept
+            else statistics.total_norms(centred=False) / units
+        )
+        target = about / statistics.factor[0, 0]
         usable = np.isnan(relative) | (relative <= FAILED_FROM) | (off <= NEGLIGIBLE * np.outer(target, 1 / spread))
     unknown = np.isnan(fitted.unscaled_errors)
     unknown[0] = not fitted.design.intercept

@@ -41,6 +41,7 @@ class ExactFit:
     least_of_rows: float
     least: float
     intercept: bool
+    norms: Objects  # (p,), of the features about their means, or about zero
     spreads: Objects  # (p,), norms of the features' deviations from their means
     target_spreads: Objects  # (k,), the same of the targets
 
@@ -97,6 +98,7 @@ class ExactFit:
                 least_of_rows=_least(rows, inputs, integers[np.ix_(used, used)], gram, 0 * penalties),
                 least=_least(rows, inputs, integers[np.ix_(used, used)], gram, penalties),
                 intercept=intercept,
+                norms=norms,
                 spreads=spreads[:p],
                 target_spreads=spreads[p:],
             )

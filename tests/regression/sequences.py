@@ -606,6 +606,7 @@ class Comparison:
 
     def _check_refined(self) -> None:
         _, slopes = self._differences()
+        exact = self._exact
         totals = [mpmath.sqrt(value) for value in self._exact.total_sums]
         freedom = max(self._statistics.count - self._exact.rank, 1.0)
         errors = np.array([mpmath.sqrt(value) for value in self._exact.variances], dtype=object)
@@ -613,6 +614,8 @@ class Comparison:
             deviation = residual / mpmath.sqrt(freedom)
             for j, off in enumerate(slopes[:, k]):
                 tiny = REFINED * errors[j + 1] * deviation
+                if exact.spreads[j]:  # and what 400 bits leave of a coefficient of zero
+                    tiny += exact.target_spreads[k] / exact.spreads[j] * mpmath.mpf(10) ** -40
                 self._observe("refined coefficient", abs(off), REFINED * abs(self._exact.slopes[j, k]) + tiny)
             # Residuals below 1e-14 of the target's deviations are taken as zero.
             allowed = REFINED * residual if residual > 1.1e-14 * totals[k] else 1.1e-14 * totals[k]
@@ -636,8 +639,8 @@ class Comparison:
             deviation = residual / mpmath.sqrt(freedom)
             for j, off in enumerate(slopes[:, k]):
                 error = deviation * mpmath.sqrt(exact.variances[j + 1])
-                spread = exact.spreads[j]
-                negligible = 2 * NEGLIGIBLE * exact.target_spreads[k] / spread if spread else 0
+                spread = exact.norms[j]
+                negligible = 2 * NEGLIGIBLE * mpmath.sqrt(exact.total_sums[k]) / spread if spread else 0
                 stated = bounds.coefficients[k, j + 1] * error
                 if abs(off) > negligible:
                     self._observe("coefficient after a forget", abs(off), stated)
