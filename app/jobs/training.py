@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from app.data.part import Array
 from app.data.training_rows import TrainingRows
-from app.errors import InvalidInput, ModelFileInvalid, ModelNotFound, Unavailable, ValuesTooLarge
+from app.errors import ColumnOutOfRange, InvalidInput, ModelFileInvalid, ModelNotFound, Unavailable
 from app.failpoints import reach
 from app.jobs.inheritance import Base, differences, resolved
 from app.jobs.spool import Spool
@@ -95,9 +95,9 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
             checkpoint = workshop.checkpoint(job or request.upload)
             solver = _with_weights(request, workshop.registry)
             trained = _descend(rows(), solver, checkpoint, tracker, request.weight_kind)
-    except ValuesTooLarge as error:
+    except ColumnOutOfRange as error:
         columns = (*(request.terms or request.features), *request.targets)
-        raise ValuesTooLarge(error.column, columns[error.column]) from None
+        raise type(error)(error.column, columns[error.column]) from None
     reach("fitted")
     better = _is_better(trained, request, workshop.registry) if request.promote == "if_better" else None
     tracker.point_of_no_return()

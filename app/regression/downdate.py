@@ -231,7 +231,8 @@ def precision_bounds(statistics: SufficientStatistics, fitted: Fit, *, l2: float
     that was ever held. A quadratic form a'Gb is then off by at most `error` (|Ha| S(b) + |Hb| S(a)), with
     S(a) = sum of |a_j| |H_j|. The residual sum is v'Gv with v = (-intercept, -weights, 1), and to first order a
     coefficient is off by u'dG v, with u its row of (X'X)^-1, and its standard error is the residual deviation times
-    |Ru| (Stewart, Matrix Algorithms, 1998, 4.3, for perturbations of least squares).
+    |Ru| (Stewart, Matrix Algorithms, 1998, 4.3, for perturbations of least squares). With a ridge penalty, u is the
+    row of (X'X + penalty)^-1.
     """
     if statistics.removed is None:
         return None
@@ -253,28 +254,33 @@ def precision_bounds(statistics: SufficientStatistics, fitted: Fit, *, l2: float
     if fitted.design.intercept:  # not rounded to the spacing of the targets
         at_shift = statistics.offset[p:] / units - slopes @ (statistics.offset[:p] / scale)
     residual = np.vstack([-at_shift, -slopes.T, np.eye(k)])
-    means = np.vstack([-statistics.offset[p:] / units, np.zeros((p, k)), np.eye(k)])
-    residual_sums, total_sums = fitted.residual_norms / units, statistics.total_norms() / units
+    # Deviations of each column, about zero if the model has no intercept.
+    origin = (-statistics.offset if fitted.design.intercept else statistics.shift) / statistics.scale
+    deviations = np.vstack([origin, np.eye(p + k)])
+    residual_sums = fitted.residual_norms / units
+    total_sums = statistics.total_norms(centred=fitted.design.intercept) / units
     freedom = max(statistics.count - fitted.design.rank, 1.0)
+    inverse = _inverse_directions(statistics, fitted, l2=l2)
+    off = error(residual, inverse)  # in scaled coordinates, (k, 1 + p)
+    of_sums = error(residual, residual).diagonal()
+    of_squares = error(deviations, deviations).diagonal()
+    if l2 > 0:
+        # The penalties are known as well as the deviations are, and the residual sum is not at its minimum.
+        share = l2 / statistics.count
+        off = off + share * np.abs(slopes) * of_squares[:p] @ np.abs(inverse[1 : p + 1])
+        of_sums = of_sums + 2 * share * (off[:, 1:] * np.abs(slopes) * (fitted.design.norms / scale) ** 2).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        of_residuals = error(residual, residual).diagonal() / residual_sums**2
-        of_totals = error(means, means).diagonal() / total_sums**2
+        of_residuals = of_sums / residual_sums**2
+        of_totals = of_squares[p:] / total_sums**2
         # A coefficient is compared with the smallest standard error that the residual sum can stand for.
         deviation = residual_sums * _certain_root(of_residuals) / np.sqrt(freedom)
-        inverse = _inverse_directions(statistics, fitted, l2=l2)
-        off = error(residual, inverse)  # in scaled coordinates, (k, 1 + p)
         lengths = column_norms(statistics.factor @ inverse)
         relative = off / np.outer(deviation, lengths)
         of_errors = error(inverse, inverse).diagonal() / lengths**2
-        # Deviations of the target per deviation of each column, about zero if the model has no intercept. The intercept
-        # in deviations of the target.
-        spread = np.concatenate([[1.0], fitted.design.norms / scale / statistics.factor[0, 0]])
-        about = (
-            total_sums * _certain_root(of_totals)
-            if fitted.design.intercept
-            else statistics.total_norms(centred=False) / units
-        )
-        target = about / statistics.factor[0, 0]
+        # Deviations of the target per deviation of each column; the intercept in deviations of the target.
+        root_weight = np.sqrt(statistics.weight)
+        spread = np.concatenate([[1.0], fitted.design.norms / scale / root_weight])
+        target = total_sums * _certain_root(of_totals) / root_weight
         usable = np.isnan(relative) | (relative <= FAILED_FROM) | (off <= NEGLIGIBLE * np.outer(target, 1 / spread))
     unknown = np.isnan(fitted.unscaled_errors)
     unknown[0] = not fitted.design.intercept

@@ -18,6 +18,7 @@ Objects: TypeAlias = NDArray[np.object_]
 BITS = 600
 # Penalty on unit-norm columns that stands for the limit of small penalties: the solution of minimum norm.
 VANISHING = mpmath.mpf(10) ** -40
+LEAST = 1e-14  # singular value from which 600 bits hold the solution without a penalty
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +73,8 @@ class ExactFit:
                 centred = _rational(products, integers[0, 0], unit[1:], exponents[0])
             norms = np.array([mpmath.sqrt(centred[j, j]) for j in range(p)], dtype=object)
             varying = [j for j in range(p) if centred[j, j] > 0]
-            full = len(rows) == inputs
+            least_of_rows = _least(rows, inputs, integers[np.ix_(used, used)], gram, np.full(p, mpmath.mpf(0)))
+            full = len(rows) == inputs and least_of_rows > LEAST
             lam = mpmath.mpf(penalty) if full or penalty > VANISHING else VANISHING
             slopes, inverse = _solve(centred, norms, varying, p, lam)
             means = gram[0, 1:] / gram[0, 0] if intercept else np.full(len(gram) - 1, mpmath.mpf(0))
@@ -95,7 +97,7 @@ class ExactFit:
                 total_sums=total,
                 variances=np.array([at_zero, *np.diag(inverse)], dtype=object),
                 penalties=penalties,
-                least_of_rows=_least(rows, inputs, integers[np.ix_(used, used)], gram, 0 * penalties),
+                least_of_rows=least_of_rows,
                 least=_least(rows, inputs, integers[np.ix_(used, used)], gram, penalties),
                 intercept=intercept,
                 norms=norms,

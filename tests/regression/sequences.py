@@ -3,7 +3,7 @@
 What a sequence publishes must be right to its stated bound, or withheld with a reason, or refused. A seed gives one
 sequence. The long form prints counts, the largest error of each kind relative to its bound, and each violation:
 
-    PYTHONPATH=.:tests nice -n 10 python -m regression.sequences 20000 [FIRST_SEED] [PROCESSES]
+    PYTHONPATH=.:tests nice -n 10 python -W error -m regression.sequences 20000 [FIRST_SEED] [PROCESSES]
 
 The bounds. e is `SufficientStatistics.error`, the relative error of each column of the factor:
 
@@ -56,6 +56,7 @@ from app.regression.sufficient_statistics import SufficientStatistics, WeightKin
 Array: TypeAlias = NDArray[np.float64]
 
 REFINED = 1e-12  # relative error of the numbers of a refined fit
+DRIFTING = 5  # last digit of the seeds of sequences in which units change
 ROUNDING = 1e-13  # relative error of numbers that follow from others by a few operations
 EPSILON = float(np.finfo(float).eps)
 
@@ -288,6 +289,8 @@ class Sequence:
         self.population = Population.draw(random)
         intercept = bool(random.random() < 0.8)
         self.solver = Exact(l2=0.0 if random.random() < 0.8 else 10 ** random.uniform(-30, 3), fit_intercept=intercept)
+        # In every tenth sequence some rows come in other units.
+        self._units = np.random.default_rng([seed, 1]) if seed % 10 == DRIFTING else None
         self.statistics: SufficientStatistics | None = None
         self.truth: Truth | None = None
         self.step = "start"
@@ -319,14 +322,22 @@ class Sequence:
     # Steps
 
     def _train(self, count: int) -> None:
-        rows = self.population.rows(self._random, count)
+        rows = self._rows(count)
         self._attempt("train", lambda: summarise([rows], weight_kind=self.population.kind), self._positive(rows), rows)
+
+    def _rows(self, count: int, outlier: float = 0.0) -> Block:
+        rows = self.population.rows(self._random, count, outlier)
+        if self._units is None or self._units.random() < 0.6:
+            return rows
+        change = self._units.random(rows.x.shape[1]) < 0.5
+        units = np.where(change, 10 ** self._units.uniform(-140, 140, rows.x.shape[1]), 1.0)
+        return rows._replace(x=rows.x * units)
 
     def _train_again(self) -> None:
         self._train(int(self._random.integers(5, 40)))
 
     def _update(self, outlier: float = 0.0, most: int = 30) -> None:
-        rows = self.population.rows(self._random, int(self._random.integers(1, most)), outlier)
+        rows = self._rows(int(self._random.integers(1, most)), outlier)
         share = 1.0 if self._random.random() < 0.7 else float(self._random.choice([0.5, 0.9, 0.123, 1e-3, 1e-8]))
         base, truth = self.statistics, self.truth
         if base is None or truth is None:
