@@ -9,6 +9,9 @@ LinserveError
 ├── BodyTooLarge
 ├── InvalidInput           understood, but wrong: the details say where
 │   ├── PredictionTooLarge a prediction that leaves the range of 64-bit numbers
+│   ├── ColumnOutOfRange   a column whose unit is too small or too large for 64-bit numbers
+│   │   ├── ValuesTooLarge
+│   │   └── ValuesTooSmall
 │   └── KeyReused          an Idempotency-Key that came before with another request
 ├── NotFound
 │   ├── ModelNotFound
@@ -96,16 +99,30 @@ class PredictionTooLarge(InvalidInput):
         self.row = row
 
 
-class ValuesTooLarge(InvalidInput):
+class ColumnOutOfRange(InvalidInput):
     """`column` is the index of the first such column among features and targets."""
+
+    fault = "has values that cannot be computed with. Use other units."
 
     def __init__(self, column: int, name: str | None = None) -> None:
         label = f"Column {column + 1}" if name is None else f'Column "{name}"'
-        message = (
-            f"{label} has values too large: their differences exceed the range of 64-bit numbers. Use larger units."
-        )
+        message = f"{label} {self.fault}"
         super().__init__(message, [Detail(message, column=name)])
         self.column = column
+
+
+class ValuesTooLarge(ColumnOutOfRange):
+    fault = (
+        "has values too large: their differences, or the coefficients that they lead to, exceed the range of 64-bit "
+        "numbers. Use larger units."
+    )
+
+
+class ValuesTooSmall(ColumnOutOfRange):
+    fault = (
+        "has values too small: their differences, or the coefficients that they lead to, leave the range in which "
+        "64-bit numbers have all their digits. Use smaller units."
+    )
 
 
 class NotFound(LinserveError):

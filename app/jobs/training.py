@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from app.data.part import Array
 from app.data.training_rows import TrainingRows
-from app.errors import InvalidInput, Unavailable, ValuesTooLarge
+from app.errors import ColumnOutOfRange, InvalidInput, Unavailable
 from app.failpoints import reach
 from app.jobs.card import metrics_of, warnings_of
 from app.jobs.comparison import Comparison, compare
@@ -98,9 +98,9 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
             checkpoint = workshop.checkpoint(job or request.upload)
             solver = _with_weights(request, workshop.registry)
             trained = _descend(rows(), solver, checkpoint, tracker, request.weight_kind)
-    except ValuesTooLarge as error:
+    except ColumnOutOfRange as error:
         columns = (*(request.terms or request.features), *request.targets)
-        raise ValuesTooLarge(error.column, columns[error.column]) from None
+        raise type(error)(error.column, columns[error.column]) from None
     reach("fitted")
     comparison = Comparison()
     if request.promote == "if_better" and trained.validation is not None:

@@ -12,6 +12,7 @@ from app.errors import InvalidInput, ValuesTooLarge
 from app.regression.block import Block
 from app.regression.folds import divide
 from app.regression.sufficient_statistics import (
+    MOST_REACH,
     Array,
     SufficientStatistics,
     WeightKind,
@@ -139,14 +140,18 @@ class Accumulator:
 
     def statistics(self, weight_kind: WeightKind = "precision") -> SufficientStatistics:
         """Return the statistics of all rows so far, whose weights are of this kind."""
-        scale = np.concatenate([[1.0], self._scale])
-        factor = np.ldexp(self._whole_factor(), self._exponents - np.frexp(scale)[1] + 1)
+        # Powers of two of the scale. If later rows have another size than the first ones, those of the factor.
+        powers = np.concatenate([[0], np.frexp(self._scale)[1] - 1])
+        far = ~self._flat & (np.abs(self._exponents - powers) > MOST_REACH)
+        far[0] = False
+        powers = np.where(far, np.clip(self._exponents, -1000, 1000), powers)
+        factor = np.ldexp(self._whole_factor(), self._exponents - powers)
         return SufficientStatistics(
             features=self._features,
             rows=self._rows,
             count=float(self._rows) if weight_kind == "precision" else self._weight,
             shift=self._shift,
-            scale=self._scale,
+            scale=np.ldexp(1.0, powers[1:]),
             factor=factor,
             minimum=self._minimum,
             maximum=self._maximum,

@@ -27,6 +27,8 @@ NEGLIGIBLE = 1e-9
 
 # Part of a row outside the span of the whole, in columns at unit norm, from which it cannot be in the whole.
 _DIRECTION_TOLERANCE = 1e-10
+# Relative rounding error of a count that decay has reduced.
+_COUNT_TOLERANCE = 1e-9
 
 TOO_FEW = (
     "Without these rows, too few remain to determine the coefficients, or too few of their digits. "
@@ -52,21 +54,22 @@ def downdate(whole: SufficientStatistics, part: SufficientStatistics, share: flo
     Raises InvalidInput if the part's rows cannot be in the whole, or if too few would remain. Rows that were never
     added, but fit into the sums, cannot be detected.
     """
-    _check_rows(whole, part)
     part = part.decayed(share) if share < 1 else part
+    _check_rows(whole, part)
     theirs = part.factor_in(whole.shift, whole.scale)
     inputs = slice(0, whole.features + 1)
     error = whole.error + part.error
-    of_inputs = _Difference.of(whole.factor[inputs, inputs], theirs[:, inputs], error)
+    held = whole.held
+    of_inputs = _Difference.of(whole.factor[inputs, inputs], theirs[:, inputs], held[:, inputs], error)
     if (of_inputs.eigenvalues <= of_inputs.bounds).any():
         raise InvalidInput(TOO_FEW)
-    difference = _Difference.of(whole.factor, theirs, error)
-    rows = [theirs, difference.clipped() / math.sqrt(whole.error)]
+    difference = _Difference.of(whole.factor, theirs, held, error)
+    rows = [theirs, difference.clipped() / math.sqrt(whole.error), difference.unexplained / whole.error]
     if whole.removed is not None:
         rows.append(whole.removed)
     remaining = replace(
         whole,
-        rows=_remaining_rows(whole, part),
+        rows=_remaining_rows(whole, part, len(of_inputs.eigenvalues)),
         count=whole.count - part.count,
         factor=difference.factor(),
         removed=triangle(np.vstack(rows)),
@@ -90,28 +93,48 @@ class _Difference:
     eigenvalues: Array  # (r,), the share of its sum of squares that remains in each direction, ascending
     bounds: Array  # (r,), of their errors
     vectors: Array  # (r, r), a direction in each column
+    # (m, d), what the part has in directions that the whole has lost, so that it is not subtracted: an error of the
+    # factor. Among the rows that were removed, divided by the relative error, they enter every bound.
+    unexplained: Array
 
     @classmethod
-    def of(cls, whole: Array, part: Array, error: float) -> "_Difference":
-        """Raises InvalidInput if the part cannot be in the whole."""
+    def of(cls, whole: Array, part: Array, held: Array, error: float) -> "_Difference":
+        """Return the difference of factors whose errors are relative to the columns of `held`.
+
+        Raises InvalidInput if the part cannot be in the whole.
+        """
         norms = column_norms(whole)
         norms = np.where(norms > 0, norms, 1.0)
         _, pivoted, order = qr(whole / norms, mode="economic", pivoting=True)
         rank = _leading_rank(pivoted)
         independent, dependent = order[:rank], order[rank:]
         leading = pivoted[:rank, :rank]
-        shares = solve_triangular(leading, (part / norms)[:, independent].T, trans="T").T
-        unexplained = (part / norms)[:, dependent] - shares @ pivoted[:rank, rank:]
-        if np.abs(unexplained).max(initial=0.0) > _DIRECTION_TOLERANCE * rank:
+        part, held = part / norms, held / norms
+
+        def lost(directions: Array) -> Array:
+            """Bound of the error of v'Gv, which is 2 error |Hv| S(v) as in `precision_bounds`, for each column v."""
+            return np.asarray(2 * error * column_norms(held @ directions) * (column_norms(held) @ np.abs(directions)))
+
+        # Directions in which the whole has nothing but rounding errors, and the part must not have more.
+        empty = np.zeros((len(norms), len(dependent)))
+        empty[dependent] = np.eye(len(dependent))
+        empty[independent] = -solve_triangular(leading, pivoted[:rank, rank:])
+        beyond = part @ empty
+        sizes = column_norms(beyond)
+        if (sizes > _DIRECTION_TOLERANCE * rank + np.sqrt(lost(empty))).any():
             raise InvalidInput(f"{NOT_AMONG}: they vary in a direction in which the version's rows do not.")
+        shares = solve_triangular(leading, part[:, independent].T, trans="T").T
         eigenvalues, vectors = np.linalg.eigh(np.eye(rank) - shares.T @ shares)
-        # v'Gv is off by at most 2 error |Rv| S(v), as in `precision_bounds`; |Rv| and the columns' norms are 1 here.
-        bounds = 2 * error * np.abs(solve_triangular(leading, vectors)).sum(axis=0)
+        directions = np.zeros((len(norms), rank))
+        directions[independent] = solve_triangular(leading, vectors)
+        bounds = lost(directions)
         if (eigenvalues < -bounds).any():
             raise InvalidInput(f"{NOT_AMONG}: a sum of squares would fall below zero.")
         basis = np.empty((rank, len(norms)))
         basis[:, order] = pivoted[:rank]
-        return cls(basis * norms, eigenvalues, bounds, vectors)
+        unexplained = np.zeros_like(part)
+        unexplained[:, dependent] = np.where(sizes > RANK_TOLERANCE * len(norms), beyond, 0.0)
+        return cls(basis * norms, eigenvalues, bounds, vectors, unexplained * norms)
 
     def factor(self) -> Array:
         """Return the triangular factor of the difference, negative eigenvalues taken as zero."""
@@ -139,14 +162,17 @@ def _check_rows(whole: SufficientStatistics, part: SufficientStatistics) -> None
         raise InvalidInput(
             f"The rows have {part.weight_kind} weights, and the version has {whole.weight_kind} weights."
         )
-    # Frequency weights may take out a part of a row's observations.
-    theirs, ours = (part.count, whole.count) if _counts_observations(whole) else (part.rows, whole.rows)
-    if theirs > ours:
+    # Frequency weights may take out a part of a row's observations, so that the number of rows is not known exactly.
+    frequency = whole.weight_kind == "frequency"
+    theirs, ours = (part.count, whole.count) if frequency else (part.rows, whole.rows)
+    if theirs > ours * (1 + _COUNT_TOLERANCE):
         raise InvalidInput(f"{NOT_AMONG}: they are {theirs:g} rows, and the version has {ours:g}.")
     if theirs == ours:
         raise InvalidInput("These rows are all of them: at least as many rows as coefficients must remain.")
     if (part.minimum < whole.minimum).any() or (part.maximum > whole.maximum).any():
         raise InvalidInput(f"{NOT_AMONG}: a value lies outside the range of its feature.")
+    if frequency and whole.discounted:
+        return  # any number of rows may have a small count
     inputs = column_norms(whole.factor)[: whole.features + 1]
     s = np.linalg.svd(whole.factor[:, : whole.features + 1] / np.where(inputs > 0, inputs, 1.0), compute_uv=False)
     rank = int((s > RANK_TOLERANCE * len(s) * s[0]).sum())
@@ -156,17 +182,12 @@ def _check_rows(whole: SufficientStatistics, part: SufficientStatistics) -> None
         )
 
 
-def _counts_observations(statistics: SufficientStatistics) -> bool:
-    return statistics.weight_kind == "frequency" and not statistics.discounted
+def _remaining_rows(whole: SufficientStatistics, part: SufficientStatistics, rank: int) -> int:
+    """Return how many rows remain, if each of the part's rows was taken out as a whole; at least the rank.
 
-
-def _remaining_rows(whole: SufficientStatistics, part: SufficientStatistics) -> int:
-    """Return how many rows remain; if parts of rows were taken out, the largest number there can be."""
-    if not _counts_observations(whole):
-        return whole.rows - part.rows
-    observations = round(whole.count - part.count)
-    rows = whole.rows - part.rows
-    return rows if 0 < rows <= observations else min(whole.rows, observations)
+    Only frequency weights can be taken out in part.
+    """
+    return max(whole.rows - part.rows, rank)
 
 
 def precision_loss(statistics: SufficientStatistics) -> float:
@@ -193,12 +214,14 @@ class PrecisionBounds:
     residual_sums: Array  # (k,), relative error of the sums of squared residuals
     total_sums: Array  # (k,), relative error of the sums of squared deviations
     coefficients: Array  # (k, 1 + p), error in standard errors; NaN for one that is not identifiable
+    standard_errors: Array  # (1 + p,), relative error of the squares of `Fit.unscaled_errors`; NaN as above
     unusable: bool  # whether a coefficient may be off by more than FAILED_FROM, and not negligibly
 
     @property
     def withheld(self) -> bool:
-        """Return whether residual sums, and all that follows from them, may be off by more than WITHHELD_FROM."""
-        return not bool((np.maximum(self.residual_sums, self.total_sums) <= WITHHELD_FROM).all())
+        """Return whether residual sums or standard errors may be off by more than WITHHELD_FROM."""
+        sums = np.concatenate([self.residual_sums, self.total_sums, self.standard_errors])
+        return bool((sums[~np.isnan(sums)] > WITHHELD_FROM).any())
 
 
 def precision_bounds(statistics: SufficientStatistics, fitted: Fit, *, l2: float = 0.0) -> PrecisionBounds | None:
@@ -208,13 +231,16 @@ def precision_bounds(statistics: SufficientStatistics, fitted: Fit, *, l2: float
     that was ever held. A quadratic form a'Gb is then off by at most `error` (|Ha| S(b) + |Hb| S(a)), with
     S(a) = sum of |a_j| |H_j|. The residual sum is v'Gv with v = (-intercept, -weights, 1), and to first order a
     coefficient is off by u'dG v, with u its row of (X'X)^-1, and its standard error is the residual deviation times
-    |Ru| (Stewart, Matrix Algorithms, 1998, 4.3, for perturbations of least squares).
+    |Ru| (Stewart, Matrix Algorithms, 1998, 4.3, for perturbations of least squares). With a ridge penalty, u is the
+    row of (X'X + penalty)^-1.
     """
     if statistics.removed is None:
         return None
     p, k = statistics.features, statistics.targets
     held = statistics.held
     sizes = column_norms(held)
+    if not fitted.design.intercept:  # the columns about zero are rounded too
+        sizes[1:] += np.abs(statistics.shift / statistics.scale) * sizes[0]
 
     def error(a: Array, b: Array) -> Array:
         """Bound of the error of a'Gb for each pair of a column of a, (d, m), and a column of b, (d, n): (m, n)."""
@@ -228,20 +254,33 @@ def precision_bounds(statistics: SufficientStatistics, fitted: Fit, *, l2: float
     if fitted.design.intercept:  # not rounded to the spacing of the targets
         at_shift = statistics.offset[p:] / units - slopes @ (statistics.offset[:p] / scale)
     residual = np.vstack([-at_shift, -slopes.T, np.eye(k)])
-    means = np.vstack([-statistics.offset[p:] / units, np.zeros((p, k)), np.eye(k)])
-    residual_sums, total_sums = fitted.residual_norms / units, statistics.total_norms() / units
+    # Deviations of each column, about zero if the model has no intercept.
+    origin = (-statistics.offset if fitted.design.intercept else statistics.shift) / statistics.scale
+    deviations = np.vstack([origin, np.eye(p + k)])
+    residual_sums = fitted.residual_norms / units
+    total_sums = statistics.total_norms(centred=fitted.design.intercept) / units
     freedom = max(statistics.count - fitted.design.rank, 1.0)
+    inverse = _inverse_directions(statistics, fitted, l2=l2)
+    off = error(residual, inverse)  # in scaled coordinates, (k, 1 + p)
+    of_sums = error(residual, residual).diagonal()
+    of_squares = error(deviations, deviations).diagonal()
+    if l2 > 0:
+        # The penalties are known as well as the deviations are, and the residual sum is not at its minimum.
+        share = l2 / statistics.count
+        off = off + share * np.abs(slopes) * of_squares[:p] @ np.abs(inverse[1 : p + 1])
+        of_sums = of_sums + 2 * share * (off[:, 1:] * np.abs(slopes) * (fitted.design.norms / scale) ** 2).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        of_residuals = error(residual, residual).diagonal() / residual_sums**2
-        of_totals = error(means, means).diagonal() / total_sums**2
+        of_residuals = of_sums / residual_sums**2
+        of_totals = of_squares[p:] / total_sums**2
         # A coefficient is compared with the smallest standard error that the residual sum can stand for.
         deviation = residual_sums * _certain_root(of_residuals) / np.sqrt(freedom)
-        inverse = _inverse_directions(statistics, fitted, l2=l2)
-        off = error(residual, inverse)  # in scaled coordinates, (k, 1 + p)
-        relative = off / np.outer(deviation, column_norms(statistics.factor @ inverse))
+        lengths = column_norms(statistics.factor @ inverse)
+        relative = off / np.outer(deviation, lengths)
+        of_errors = error(inverse, inverse).diagonal() / lengths**2
         # Deviations of the target per deviation of each column; the intercept in deviations of the target.
-        spread = np.concatenate([[1.0], column_norms(statistics.factor[1:, 1 : p + 1]) / statistics.factor[0, 0]])
-        target = total_sums * _certain_root(of_totals) / statistics.factor[0, 0]
+        root_weight = np.sqrt(statistics.weight)
+        spread = np.concatenate([[1.0], fitted.design.norms / scale / root_weight])
+        target = total_sums * _certain_root(of_totals) / root_weight
         usable = np.isnan(relative) | (relative <= FAILED_FROM) | (off <= NEGLIGIBLE * np.outer(target, 1 / spread))
     unknown = np.isnan(fitted.unscaled_errors)
     unknown[0] = not fitted.design.intercept
@@ -249,6 +288,7 @@ def precision_bounds(statistics: SufficientStatistics, fitted: Fit, *, l2: float
         residual_sums=np.where(residual_sums > 0, of_residuals, np.inf),
         total_sums=np.where(total_sums > 0, of_totals, 0.0),
         coefficients=np.where(unknown, np.nan, relative),
+        standard_errors=np.where(unknown, np.nan, of_errors) if l2 == 0 else np.full(p + 1, np.nan),
         unusable=not bool(usable[:, ~unknown].all()),
     )
 

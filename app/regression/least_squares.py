@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.errors import ColumnOutOfRange, ValuesTooLarge, ValuesTooSmall
 from app.regression.solvers import Exact
 from app.regression.sufficient_statistics import (
     EPSILON,
@@ -25,6 +26,10 @@ PERFECT = 32 * EPSILON
 IDENTIFIABLE = 1e-8
 
 ESSENTIALLY_PERFECT = "The fit is essentially perfect: the residuals are rounding errors."
+# Powers of two: norms of columns, and ratios of the norms of targets to those of features, that are held. Coefficients
+# and standard errors are then in the range in which 64-bit numbers have all their digits.
+LARGEST_NORM, LARGEST_RATIO = 960, 900
+
 PRECISION_UNKNOWN = (
     "Rows were taken out of this version, or of one before it, before the precision that this costs was recorded. "
     "Train the model again from the rows that remain."
@@ -170,7 +175,11 @@ class Fit:
 
 
 def fit(statistics: SufficientStatistics, solver: Exact) -> Fit:
-    """Solve for all targets at once. Collinear or too few rows give the minimum-norm solution, its rank stated."""
+    """Solve for all targets at once. Collinear or too few rows give the minimum-norm solution, its rank stated.
+
+    Raises ValuesTooLarge or ValuesTooSmall if coefficients would leave the range of 64-bit numbers.
+    """
+    _check_range(statistics, fit_intercept=solver.fit_intercept)
     p = statistics.features
     design = Design.of(statistics, fit_intercept=solver.fit_intercept)
     shift, offset, units = statistics.shift, statistics.offset, statistics.scale[p:]
@@ -193,6 +202,29 @@ def fit(statistics: SufficientStatistics, solver: Exact) -> Fit:
     errors = np.concatenate([[at_zero if np.isfinite(at_zero) else np.nan], design.coefficient_errors()])
     residual = statistics.residual_norms_at_shift(weights, at_shift)
     return Fit(np.ascontiguousarray(weights), intercept, centre_prediction, residual, errors, design)
+
+
+def _check_range(statistics: SufficientStatistics, *, fit_intercept: bool) -> None:
+    p, scale = statistics.features, statistics.scale
+    if fit_intercept:
+        factor = statistics.factor[1:, 1:]
+    else:
+        factor = statistics.factor_in(np.zeros_like(statistics.shift), scale)[:, 1:]
+    norms = column_norms(factor)
+    norms[:p][statistics.constant] = 0.0
+    sizes = np.where(norms > 0, np.log2(np.where(norms > 0, norms, 1.0)) + np.log2(scale), 0.0)
+    per_row = np.where(norms > 0, sizes - np.log2(statistics.weight) / 2, 0.0)
+    extreme = np.flatnonzero(np.maximum(np.abs(sizes), np.abs(per_row)) > LARGEST_NORM)
+    if len(extreme):
+        raise _out_of_range(int(extreme[0]), sizes)
+    varying = norms > 0
+    ratios = np.where(np.outer(varying[:p], varying[p:]), sizes[p:] - sizes[:p, np.newaxis], 0.0)
+    for feature, target in np.argwhere(np.abs(ratios) > LARGEST_RATIO):
+        raise _out_of_range(int(max(feature, p + target, key=lambda column: abs(sizes[column]))), sizes)
+
+
+def _out_of_range(column: int, sizes: Array) -> ColumnOutOfRange:
+    return ValuesTooLarge(column) if sizes[column] > 0 else ValuesTooSmall(column)
 
 
 def why_no_inference(

@@ -7,7 +7,7 @@ from typing import Literal, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import InvalidInput
+from app.errors import InvalidInput, ValuesTooLarge
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -20,6 +20,8 @@ EPSILON = float(np.finfo(float).eps)
 # observed over up to 2,000,000 rows, with outliers, drift and near collinearity, are below a half of this.
 FACTOR_ERROR = 32 * EPSILON
 OPERATION_ERROR = 2 * EPSILON
+# Powers of two between the scale and the size of the deviations, up to which squares are in the range of numbers.
+MOST_REACH = 400
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,19 +67,23 @@ class SufficientStatistics:
     def merge(self, other: "SufficientStatistics") -> Self:
         """Return the statistics of both sets of rows together, exact up to rounding.
 
-        Raises InvalidInput if their weights are of different kinds.
+        Raises InvalidInput if their weights are of different kinds, ValuesTooLarge if the range of 64-bit numbers does
+        not hold their differences.
         """
         if self.weight_kind != other.weight_kind:
             raise InvalidInput(
                 f"The rows have {other.weight_kind} weights, and the version has {self.weight_kind} weights."
             )
-        theirs = None if other.removed is None else other.transform(other.removed, self.shift, self.scale)
-        removed = [part for part in (self.removed, theirs) if part is not None]
+        scale = self._scale_with(other)
+        removed = [
+            part.transform(part.removed, self.shift, scale) for part in (self, other) if part.removed is not None
+        ]
         return replace(
             self,
             rows=self.rows + other.rows,
             count=self.count + other.count,
-            factor=triangle(np.vstack([self.factor, other.factor_in(self.shift, self.scale)])),
+            scale=scale,
+            factor=triangle(np.vstack([part.factor_in(self.shift, scale) for part in (self, other)])),
             minimum=np.minimum(self.minimum, other.minimum),
             maximum=np.maximum(self.maximum, other.maximum),
             removed=triangle(np.vstack(removed)) if removed else None,
@@ -86,6 +92,17 @@ class SufficientStatistics:
             discounted=self.discounted or other.discounted,
             operations=self.operations + other.operations + 1,
         )
+
+    def _scale_with(self, other: "SufficientStatistics") -> Array:
+        """Return the scale; another one for columns whose deviations would leave the range of numbers in it."""
+        with np.errstate(over="ignore", divide="ignore"):
+            distance = np.abs(self.shift - other.shift)
+            parts = [np.log2(column_norms(part.factor[:, 1:])) + np.log2(part.scale) for part in (self, other)]
+            size = np.maximum.reduce([*parts, np.log2(distance)])
+        if (size == np.inf).any():
+            raise ValuesTooLarge(int(np.argmax(size)))
+        far = np.isfinite(size) & (np.abs(size - np.log2(self.scale)) > MOST_REACH)
+        return np.where(far, np.exp2(np.clip(np.ceil(np.where(far, size, 0.0)), -1000, 1000)), self.scale)
 
     def decayed(self, share: float) -> Self:
         """Return the same rows, each with this share of its weight, in (0, 1]."""

@@ -1,16 +1,26 @@
 """Rows taken out of the statistics again."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
+from regression.exact import ExactFit
+from regression.sequences import publish
 
 from app.errors import InvalidInput
 from app.regression.accumulator import summarise
 from app.regression.block import Block
-from app.regression.downdate import downdate
+from app.regression.downdate import (
+    FAILED_FROM,
+    WITHHELD_FROM,
+    downdate,
+    precision_bounds,
+    precision_loss,
+)
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact
 from app.regression.sufficient_statistics import SufficientStatistics
@@ -86,3 +96,211 @@ def test_decay_is_a_weight_on_every_row(seed: int, share: float) -> None:
     assert found.weight == pytest.approx(30 * share)
     assert found.rows == 30
     assert found.count == pytest.approx(30 * share)
+
+
+def summed(x: NDArray[np.float64], y: NDArray[np.float64]) -> SufficientStatistics:
+    return summarise([Block(x, y)])
+
+
+def exact_errors(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the true standard errors of one target, the intercept first."""
+    exact = ExactFit.of(x, y, [Fraction(1)] * len(x), shift=np.zeros(x.shape[1] + 1))
+    variances = exact.residual_sums[0] / (len(x) - exact.rank) * exact.variances
+    return np.asarray(np.sqrt(variances.astype(np.float64)))
+
+
+def straight_line(seed: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(50, 1))
+    return x, 2 * x + 1 + 0.9 * random.normal(size=(50, 1))
+
+
+@pytest.mark.parametrize("size", [10.0**power for power in range(8, 15)])
+def test_standard_errors_after_an_outlier_is_forgotten_are_right_or_not_published(size: float) -> None:
+    x, y = straight_line(1)
+    outlier = np.array([[0.3]]), np.array([[size]])
+    whole = summed(np.vstack([x, outlier[0]]), np.vstack([y, outlier[1]]))
+
+    remaining = downdate(whole, summed(*outlier))
+
+    assert precision_loss(remaining) > 1e12
+    with pytest.raises(InvalidInput, match="Too many digits were lost"):
+        publish(remaining, Exact(), None)
+
+
+@pytest.mark.parametrize("size", [1e1, 1e2, 1e3])
+def test_standard_errors_after_a_small_outlier_is_forgotten_are_published_and_right(size: float) -> None:
+    x, y = straight_line(1)
+    outlier = np.array([[0.3]]), np.array([[size]])
+    whole = summed(np.vstack([x, outlier[0]]), np.vstack([y, outlier[1]]))
+
+    published = publish(downdate(whole, summed(*outlier)), Exact(), None)
+
+    assert published.inference is not None
+    assert_allclose(published.inference.standard_errors[0], exact_errors(x, y), rtol=WITHHELD_FROM)
+
+
+def test_the_loss_of_precision_is_that_of_the_worst_direction_not_of_the_worst_column() -> None:
+    random = np.random.default_rng(5)
+    first = random.normal(size=50)
+    x = np.column_stack([first, first + 1e-6 * random.normal(size=50)])
+    y = x @ [[1.0], [1.0]] + random.normal(size=(50, 1))
+    separating = np.array([[1.0, -1.0]]), np.array([[0.0]])
+    whole = summed(np.vstack([x, separating[0]]), np.vstack([y, separating[1]]))
+
+    remaining = downdate(whole, summed(*separating))
+
+    difference = x[:, 1] - x[:, 0]
+    assert precision_loss(remaining) == pytest.approx(4 / ((difference - difference.mean()) ** 2).sum(), rel=0.1)
+    published = publish(remaining, Exact(), None)
+    assert published.withheld is not None
+    exact = ExactFit.of(x, y, [Fraction(1)] * 50, shift=np.zeros(3))
+    error = np.abs(published.model.weights - exact.slopes.T.astype(float)) / exact_errors(x, y)[1:]
+    assert 1e-6 < error.max() < FAILED_FROM
+
+
+def test_a_coefficient_that_may_be_off_by_a_thousandth_of_its_standard_error_fails() -> None:
+    random = np.random.default_rng(5)
+    first = random.normal(size=50)
+    x = np.column_stack([first, first + 1e-6 * random.normal(size=50)])
+    y = x @ [[1.0], [1.0]] + random.normal(size=(50, 1))
+    separating = np.array([[3.0, -3.0]]), np.array([[0.0]])
+    remaining = downdate(summed(np.vstack([x, separating[0]]), np.vstack([y, separating[1]])), summed(*separating))
+
+    with pytest.raises(InvalidInput, match="Train it again from the rows that remain"):
+        publish(remaining, Exact(), None)
+
+
+def test_adding_rows_lowers_the_loss_of_precision_and_decay_does_not_change_it() -> None:
+    x, y = straight_line(2)
+    outlier = np.array([[0.3]]), np.array([[1e5]])
+    lost = downdate(summed(np.vstack([x, outlier[0]]), np.vstack([y, outlier[1]])), summed(*outlier))
+    more = straight_line(3)
+
+    assert precision_loss(lost) == pytest.approx(1e10 / fit(summed(x, y), Exact()).residual_norms[0] ** 2, rel=0.1)
+    assert precision_loss(lost.decayed(0.01)) == pytest.approx(precision_loss(lost), rel=1e-6)
+    assert precision_loss(lost.merge(summed(*more))) == pytest.approx(precision_loss(lost) / 2, rel=0.3)
+    assert precision_loss(summed(x, y)) == 1
+
+
+def forget_one_by_one(seed: int) -> None:
+    """Forget single rows of small random sets until it is refused."""
+    random = np.random.default_rng(seed)
+    p, n = int(random.integers(1, 4)), int(random.integers(5, 12))
+    x = random.normal(size=(n, p)) * 10.0 ** random.integers(-3, 4, p) + 10.0 ** random.integers(0, 6)
+    y = x @ random.normal(size=(p, 1)) + 10.0 ** random.integers(-3, 2) * random.normal(size=(n, 1))
+    statistics = summed(x, y)
+    for row in range(n):
+        part = summed(x[row : row + 1], y[row : row + 1])
+        if statistics.rows == p + 1:
+            with pytest.raises(InvalidInput, match="too few"):
+                downdate(statistics, part)
+            return
+        statistics = downdate(statistics, part)
+        assert fit(statistics, Exact()).design.rank == p + 1 <= statistics.rows == n - row - 1
+
+
+def test_rows_forgotten_one_at_a_time_are_refused_when_fewer_rows_than_coefficients_would_remain() -> None:
+    for seed in range(200):
+        forget_one_by_one(seed)
+
+
+def test_rows_that_add_up_to_more_than_there_is_are_refused() -> None:
+    x, y = some_rows(5, 40)
+    whole = SufficientStatistics.from_block(x, y)
+
+    with pytest.raises(InvalidInput, match="a sum of squares would fall below zero"):
+        downdate(whole, SufficientStatistics.from_block(np.repeat(x[:1], 30, axis=0), np.repeat(y[:1], 30, axis=0)))
+
+
+def test_rows_with_a_direction_that_the_sum_does_not_have_are_refused() -> None:
+    x, y = some_rows(6, 40)
+    x[:, 2] = x[:, 0] - x[:, 1]
+    whole = SufficientStatistics.from_block(x, y)
+    other = x[:3].copy()
+    other[:, 2] = np.median(x[:, 2])
+
+    with pytest.raises(InvalidInput, match="they vary in a direction in which the version's rows do not"):
+        downdate(whole, SufficientStatistics.from_block(other, y[:3]))
+
+
+def test_more_rows_than_there_are_are_refused() -> None:
+    x, y = some_rows(7, 20)
+    whole = SufficientStatistics.from_block(x, y)
+
+    with pytest.raises(InvalidInput, match="they are 21 rows, and the version has 20"):
+        downdate(whole, SufficientStatistics.from_block(np.vstack([x, x[:1]]), np.vstack([y, y[:1]])))
+
+
+def test_rows_that_were_never_added_but_fit_into_the_sum_are_not_detected() -> None:
+    x, y = some_rows(8, 40)
+    whole = SufficientStatistics.from_block(x, y)
+    middle = x.mean(axis=0, keepdims=True), y.mean(axis=0, keepdims=True)
+
+    assert downdate(whole, SufficientStatistics.from_block(*middle)).rows == 39
+
+
+def test_a_part_of_a_frequency_weight_can_be_forgotten() -> None:
+    x, y = some_rows(9, 8)
+    weights = np.array([3.0, 1, 1, 1, 2, 1, 4, 1])
+    lost = np.array([2.0, 0, 0, 0, 1, 0, 3, 0])
+    whole = summarise([Block(x, y, weights)], weight_kind="frequency")
+    part = summarise([Block(x, y, lost)], weight_kind="frequency")
+
+    found = downdate(whole, part)
+
+    assert found.count == 8
+    assert_allclose(fit(found, Exact()).weights, fit(summed(x, y), Exact()).weights, rtol=1e-9)
+    assert_allclose(fit(found, Exact()).residual_norms, fit(summed(x, y), Exact()).residual_norms, rtol=1e-9)
+
+
+def test_the_rank_does_not_exceed_the_rows_that_parts_of_frequency_weights_leave() -> None:
+    x, y = some_rows(10, 6)
+    whole = summarise([Block(x, y, np.full(6, 2.0))], weight_kind="frequency")
+
+    found = downdate(whole, summarise([Block(x[:5], y[:5], np.ones(5))], weight_kind="frequency"))
+
+    assert found.count == 7
+    assert fit(found, Exact()).design.rank == 4 <= found.rows <= 6
+
+
+def test_a_forget_after_a_larger_one_has_the_error_of_all_that_was_held() -> None:
+    # The errors that the first forget left exceed those of the sum that remains after it.
+    x, y = straight_line(4)
+    huge, large = (np.array([[0.1]]), np.array([[5e13]])), (np.array([[0.2]]), np.array([[9e9]]))
+    whole = summed(np.vstack([x, huge[0], large[0]]), np.vstack([y, huge[1], large[1]]))
+    whole = downdate(whole, summed(*huge))
+
+    with pytest.raises(InvalidInput, match="Too many digits were lost"):
+        publish(downdate(whole, summed(*large)), Exact(), None)
+
+
+def test_residual_sums_about_zero_after_a_forget_are_within_their_bound() -> None:
+    # Far from zero, rounding the columns about zero costs more than the sums about their shift have lost.
+    random = np.random.default_rng(6)
+    x = 1e9 + random.normal(size=(30, 2)) ** 5
+    y = x @ [[1.0], [0.5]] + 1e11 + random.normal(size=(30, 1))
+    remaining = downdate(summed(x, y), summed(x[:3], y[:3]))
+
+    fitted = fit(remaining, Exact(fit_intercept=False))
+
+    exact = ExactFit.of(x[3:], y[3:], [Fraction(1)] * 27, shift=np.zeros(3), intercept=False)
+    bounds = precision_bounds(remaining, fitted)
+    assert bounds is not None
+    error = abs(float(fitted.residual_norms[0] ** 2 / exact.residual_sums[0] - 1))
+    assert error <= bounds.residual_sums[0]
+
+
+def test_inference_is_withheld_if_only_standard_errors_lost_their_digits() -> None:
+    # A later outlier of the target hides in the residual sums what an earlier one of the feature cost.
+    x, y = straight_line(7)
+    far, outlier = (np.array([[1e5]]), np.array([[2e5]])), (np.array([[0.5]]), np.array([[1e9]]))
+    remaining = downdate(summed(np.vstack([x, far[0]]), np.vstack([y, far[1]])), summed(*far)).merge(summed(*outlier))
+
+    bounds = precision_bounds(remaining, fit(remaining, Exact()))
+    published = publish(remaining, Exact(), None)
+
+    assert bounds is not None
+    assert bounds.residual_sums[0] < WITHHELD_FROM < bounds.standard_errors[1]
+    assert np.nanmax(bounds.coefficients) < FAILED_FROM
+    assert published.inference is None
