@@ -119,16 +119,26 @@ def _parts(
 
 
 def _fixed_point_gram(parts: Iterable[tuple[Double2, Array | None]], size: int) -> NDArray[np.object_]:
-    """Cross products (d, d), in integers: exact but for what lies below 2^-POINT of the columns and weights."""
-    gram = np.zeros((size, size), dtype=object)
+    """Cross products (d, d), in integers: exact except for bits below 2^-POINT of the columns."""
+    gram = np.full((size, size), mpmath.mpf(0), dtype=object)
     for (high, low), weights in parts:
         columns = _fixed(high) + _fixed(low)
-        gram += columns @ (columns * _fixed(np.ones(high.shape[1]) if weights is None else weights)).T
-    return np.array([[mpmath.ldexp(mpmath.mpf(value), -3 * POINT) for value in row] for row in gram], dtype=object)
+        times, exponent = _integers(np.ones(high.shape[1]) if weights is None else weights)
+        products = columns @ (columns * times).T
+        gram += np.array([[mpmath.ldexp(mpmath.mpf(v), exponent - 2 * POINT) for v in row] for row in products])
+    return gram
 
 
 def _fixed(values: Array) -> NDArray[np.object_]:
     return np.asarray(np.frompyfunc(int, 1, 1)(np.ldexp(values, POINT)))
+
+
+def _integers(values: Array) -> tuple[NDArray[np.object_], int]:
+    """Return integers m and an exponent e with m * 2^e equal to the values, whatever their range."""
+    mantissas, exponents = np.frexp(values)
+    least = int(exponents[mantissas != 0].min(initial=1024))
+    shifts = np.maximum(exponents - least, 0).astype(object)
+    return np.asarray(np.ldexp(mantissas, 53).astype(np.int64).astype(object) << shifts), least - 53
 
 
 def _double_double_gram(parts: Iterable[tuple[Double2, Array | None]], size: int) -> NDArray[np.object_]:
