@@ -170,10 +170,11 @@ class Accumulator:
         assert self._gram is not None
         if not (self._gram.diagonal() + products.diagonal() <= self._most).all():
             return False
-        products = products + self._carried
+        products += self._carried
         total = self._gram + products
-        self._carried = products - (total - self._gram)
-        self._gram = total
+        np.subtract(total, self._gram, out=self._gram)
+        products -= self._gram
+        self._gram, self._carried = total, products
         return True
 
     def _has_new_scale(self, columns: Array) -> bool:

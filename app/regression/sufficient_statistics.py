@@ -19,8 +19,8 @@ EPSILON = float(np.finfo(float).eps)
 # Rounding error of a factor, relative to the norm of each column. The largest one observed, over up to 67,000,000 rows
 # with outliers, drift and near collinearity, is a fifth of this.
 FACTOR_ERROR = 32 * EPSILON
-# The error that each merge, downdate or further QR decomposition may add: that of one rounding of each value, and of its
-# column's norm. Over thousands of operations they partly cancel, and at most a tenth of this is observed.
+# The error that each merge, downdate or further QR decomposition may add: that of rounding each value, and the norm of
+# its column. Over thousands of operations the errors partly cancel. At most a tenth of this is observed.
 OPERATION_ERROR = 2 * EPSILON
 PART = 128  # rows, at least, of a QR decomposition that is part of another one
 
