@@ -240,8 +240,9 @@ def precision_bounds(statistics: SufficientStatistics, fitted: Fit, *, l2: float
         off = error(residual, inverse)  # in scaled coordinates, (k, 1 + p)
         relative = off / np.outer(deviation, column_norms(statistics.factor @ inverse))
         # Deviations of the target per deviation of each column; the intercept in deviations of the target.
-        spread = np.concatenate([[1.0], column_norms(statistics.factor[1:, 1 : p + 1]) / statistics.factor[0, 0]])
-        target = total_sums * _certain_root(of_totals) / statistics.factor[0, 0]
+        root_weight = math.sqrt(statistics.weight)
+        spread = np.concatenate([[1.0], column_norms(statistics.factor[1:, 1 : p + 1]) / root_weight])
+        target = total_sums * _certain_root(of_totals) / root_weight
         usable = np.isnan(relative) | (relative <= FAILED_FROM) | (off <= NEGLIGIBLE * np.outer(target, 1 / spread))
     unknown = np.isnan(fitted.unscaled_errors)
     unknown[0] = not fitted.design.intercept
