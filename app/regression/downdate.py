@@ -278,7 +278,7 @@ def precision_bounds(statistics: SufficientStatistics, fitted: Fit, *, l2: float
         relative = off / np.outer(deviation, lengths)
         of_errors = error(inverse, inverse).diagonal() / lengths**2
         # Deviations of the target per deviation of each column; the intercept in deviations of the target.
-        root_weight = np.sqrt(statistics.weight)
+        root_weight = math.sqrt(statistics.weight)
         spread = np.concatenate([[1.0], fitted.design.norms / scale / root_weight])
         target = total_sums * _certain_root(of_totals) / root_weight
         usable = np.isnan(relative) | (relative <= FAILED_FROM) | (off <= NEGLIGIBLE * np.outer(target, 1 / spread))
