@@ -439,7 +439,7 @@ class TestOrdinary:
     of accuracy: it leaves room for sums of squares of rows that come later.
     """
 
-    @pytest.mark.parametrize("power", [-1000, -520, -480, -301, -299, 299, 301, 480, 520, 900])
+    @pytest.mark.parametrize("power", [-800, -520, -480, -301, -299, 299, 301, 480, 520, 800])
     @pytest.mark.parametrize("of_target", [False, True])
     def test_a_column_of_any_size_keeps_its_digits(self, power: int, of_target: bool) -> None:
         random = np.random.default_rng(1)
