@@ -7,6 +7,7 @@ import numpy as np
 
 from app.regression.cross_validation import CrossValidation
 from app.regression.dependencies import implicit_constant
+from app.regression.downdate import PrecisionBounds
 from app.regression.least_squares import ESSENTIALLY_PERFECT, Design
 from app.regression.linear_model import LinearModel
 from app.regression.metrics import mean_square, training_metrics
@@ -47,6 +48,18 @@ def metrics_of(
 
 def _known(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
+
+
+def bounds_of(bounds: PrecisionBounds | None, targets: Sequence[str]) -> dict[str, dict[str, float | None]] | None:
+    """Return what the card says of the errors that rows taken out have left; None if there are none."""
+    if bounds is None:
+        return None
+    known = bounds.coefficients[:, ~np.isnan(bounds.coefficients).all(axis=0)]
+    coefficients = np.nan_to_num(known, nan=np.inf).max(axis=1, initial=0.0)
+    return {
+        target: {"residual_sum": _known(residual), "coefficients": _known(coefficient)}
+        for target, residual, coefficient in zip(targets, bounds.residual_sums, coefficients, strict=True)
+    }
 
 
 def warnings_of(model: LinearModel, design: Design, solver: Solver, *, refined: bool, dropped: int) -> Iterator[str]:

@@ -14,7 +14,7 @@ from app.data.part import Array
 from app.data.training_rows import TrainingRows
 from app.errors import ColumnOutOfRange, InvalidInput, Unavailable
 from app.failpoints import reach
-from app.jobs.card import metrics_of, warnings_of
+from app.jobs.card import bounds_of, metrics_of, warnings_of
 from app.jobs.comparison import Comparison, compare
 from app.jobs.inheritance import Base, differences, resolved
 from app.jobs.spool import Spool
@@ -29,7 +29,14 @@ from app.registry.shares import shares_after
 from app.regression.accumulator import Accumulator, summarise, summarise_folds
 from app.regression.block import Block
 from app.regression.cross_validation import Folds
-from app.regression.downdate import NOT_AMONG, check_precision, downdate, precision_loss
+from app.regression.downdate import (
+    NOT_AMONG,
+    PrecisionBounds,
+    check_precision,
+    downdate,
+    precision_bounds,
+    precision_loss,
+)
 from app.regression.least_squares import Fit, fit, is_optimal, why_no_inference
 from app.regression.linear_model import LinearModel
 from app.regression.refinement import Refined, is_worthwhile, refine
@@ -149,7 +156,8 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         ),
         terms=request.terms,
         better=comparison.better,
-        precision_loss=precision_loss(trained.statistics),
+        precision_loss=None if trained.statistics.untracked else precision_loss(trained.statistics),
+        precision_bounds=bounds_of(trained.bounds, request.targets),
         weight_kind=trained.statistics.weight_kind,
         discounted=trained.statistics.discounted,
         untracked=trained.statistics.untracked,
@@ -186,6 +194,7 @@ class _Trained:
     validation: Validated | None = None
     refined: bool = False
     warnings: tuple[str, ...] = ()  # of the solver itself
+    bounds: PrecisionBounds | None = None  # None if no row was ever taken out
 
     @property
     def exact(self) -> bool:
@@ -250,7 +259,8 @@ def _solve(
     elif base is not None:
         statistics = _without(base, statistics)
     optimum = fit(statistics, solver)
-    withheld = check_precision(statistics, optimum, l2=solver.l2)
+    bounds = precision_bounds(statistics, optimum, l2=solver.l2)
+    withheld = check_precision(statistics, bounds)
     best: Fit | Refined = optimum
     # Only rows that can be read again can be refined, and those of the version before are gone.
     if base is None and solver.l2 == 0 and is_worthwhile(statistics, optimum):
@@ -268,6 +278,7 @@ def _solve(
         solver,
         validation,
         refined=isinstance(best, Refined),
+        bounds=bounds,
     )
 
 

@@ -57,6 +57,9 @@ class ModelCard:
     upload: str | None = None  # names the request uniquely: a job that is run again finds by it what it published
     weight_kind: WeightKind = "precision"
     precision_loss: float | None = None  # see app.regression.downdate; None where it was not recorded
+    # By target: bounds of the errors of its residual sum, relative, and of its coefficients, in standard errors. None
+    # if no row was ever taken out, or it was not recorded.
+    precision_bounds: dict[str, dict[str, float | None]] | None = None
     discounted: bool = False  # whether decay ever reduced a weight
     untracked: bool = False  # whether rows were taken out before the loss of precision was recorded
     # What decay has left of a row that was added in an earlier version; None if it was not recorded.

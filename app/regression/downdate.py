@@ -293,14 +293,13 @@ def precision_bounds(statistics: SufficientStatistics, fitted: Fit, *, l2: float
     )
 
 
-def check_precision(statistics: SufficientStatistics, fitted: Fit, *, l2: float = 0.0) -> str | None:
-    """Return why the residual sums of a fit are withheld, in a sentence for the reader; None if they are known.
+def check_precision(statistics: SufficientStatistics, bounds: PrecisionBounds | None) -> str | None:
+    """Return why the residual sums of a fit with these bounds are withheld, in a sentence; None if they are known.
 
     Raises InvalidInput if a coefficient may be off by more than FAILED_FROM of its standard error.
     """
     if statistics.untracked:
         return PRECISION_UNKNOWN
-    bounds = precision_bounds(statistics, fitted, l2=l2)
     if bounds is None:
         return None
     if bounds.unusable:

@@ -39,6 +39,8 @@ NOT_ASKED = "Add include=covariance to the request."
 NOT_SOLVED = "Gradient descent has no hat matrix."
 NOT_RECORDED = "It was not recorded when this version was trained."
 LOST = "Rows were taken out that held all the variation of a direction of the columns, so the ratio is infinite."
+NOTHING_TAKEN_OUT = "No rows were taken out of this version."
+UNBOUNDED = "So much was taken out that there is no bound."
 NOT_VALIDATED = "The job did not ask for cross-validation."
 NO_JOB = "No job trained this version."
 NO_PARENT = "There was no version before this one."
@@ -85,6 +87,20 @@ class CardStatistics:
         self.unavailable |= {name: recorded[name] for name in unknown}
         self._explain_metrics()
         return found
+
+    def precision_bounds(self) -> dict[str, dict[str, float | None]] | None:
+        """Return the stored bounds."""
+        bounds = self._card.precision_bounds
+        if bounds is None:
+            self.unavailable["precision_bounds"] = NOT_RECORDED if self._card.untracked else NOTHING_TAKEN_OUT
+            return None
+        self.unavailable |= {
+            f"precision_bounds.{target}.{name}": UNBOUNDED
+            for target, values in bounds.items()
+            for name, value in values.items()
+            if value is None
+        }
+        return bounds
 
     def _inference(self, inference: Inference) -> dict[str, Any]:
         targets, skipped = self._card.targets, not self._model.has_intercept

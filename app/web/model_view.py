@@ -148,6 +148,13 @@ class ModelView(BaseModel):
             "if no rows were taken out."
         )
     )
+    precision_bounds: ByTarget | None = Field(
+        description=(
+            "How far numbers may be off because rows were taken out: `residual_sum`, relative, of the sum of squared "
+            "residuals, and `coefficients`, the largest error of a coefficient in standard errors. Residual sums are "
+            "withheld above 1e-6; a job fails above 1e-3 standard errors, unless the error is negligible."
+        )
+    )
     ranges: dict[str, list[float]] = Field(description="[minimum, maximum] of each column in training.")
     solver: dict[str, Any]
     shares: dict[str, float] | None = Field(
@@ -199,6 +206,7 @@ def card_view(
         "rank": card.rank,
         "condition_number": card.condition_number,
         "precision_loss": card.precision_loss,
+        "precision_bounds": computed.precision_bounds(),
         "ranges": dict(zip(model.columns, ranges, strict=True)),
         "solver": msgspec.to_builtins(card.solver),
         "shares": None if card.shares is None else {str(number): share for number, share in card.shares.items()},

@@ -239,7 +239,7 @@ class TestWithheldFrom:
         # At x = 0 and on both sides of the line, so that only the residual sum has to do with them.
         found, fitted, bounds = without_far_rows(0.0, far)
 
-        assert check_precision(found, fitted) == reason
+        assert check_precision(found, precision_bounds(found, fitted)) == reason
         assert abs(fitted.residual_norms[0] ** 2 / 8 - 1) <= bounds.residual_sums[0]
         assert 1e-7 < bounds.residual_sums[0] < 1e-5
 
@@ -266,10 +266,10 @@ class TestFailedFrom:
         assert 1e-4 < bounds.coefficients[0, 1] < 1e-2
         if fails:
             with pytest.raises(InvalidInput) as failed:
-                check_precision(found, fitted)
+                check_precision(found, precision_bounds(found, fitted))
             assert failed.value.message == PRECISION_LOST
         else:
-            assert check_precision(found, fitted) == RESIDUALS_UNKNOWN
+            assert check_precision(found, precision_bounds(found, fitted)) == RESIDUALS_UNKNOWN
 
 
 def test_the_sign_of_the_factors_rows_does_not_matter_to_the_bounds() -> None:
@@ -293,10 +293,10 @@ class TestNegligible:
         assert abs(fitted.weights[0, 0] - 1) < 1e-9 * (4 if fails else 1)
         if fails:
             with pytest.raises(InvalidInput) as failed:
-                check_precision(found, fitted)
+                check_precision(found, precision_bounds(found, fitted))
             assert failed.value.message == PRECISION_LOST
         else:
-            assert check_precision(found, fitted) == RESIDUALS_UNKNOWN
+            assert check_precision(found, precision_bounds(found, fitted)) == RESIDUALS_UNKNOWN
 
 
 @pytest.fixture

@@ -57,7 +57,10 @@ def check_reasons(card: dict[str, Any]) -> None:
 
 def test_the_card_of_an_ordinary_fit_has_every_statistic() -> None:
     card = card_of(version_of(model_of(X, Y), parent=1, precision_loss=1.0), include="covariance")
-    assert card["unavailable"] == {"validation": "The job did not ask for cross-validation."}
+    assert card["unavailable"] == {
+        "validation": "The job did not ask for cross-validation.",
+        "precision_bounds": "No rows were taken out of this version.",
+    }
     assert (card["residual_degrees_of_freedom"], card["model_degrees_of_freedom"]) == (36, 3)
     assert card["effective_degrees_of_freedom"] == pytest.approx(4)
     assert card["total_weight"] == pytest.approx(40)
