@@ -4,6 +4,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from dataclasses import replace as replace_fields
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -119,59 +120,20 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
             weight=trained.statistics.weight,
         )
     tracker.point_of_no_return()
-    design = trained.optimum.design
-    model = LinearModel(
-        request.features,
-        request.targets,
-        trained.weights,
-        trained.intercept,
-        trained.statistics,
-        trained.residual_norms,
-        trained.unscaled_errors,
-        trained.centre_prediction,
-        terms=request.terms,
-        has_intercept=design.intercept,
-        no_intervals=trained.no_intervals,
-    )
-    card = ModelCard(
-        model=request.model,
-        version=0,  # the registry gives the number
-        features=request.features,
-        targets=request.targets,
-        created_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+    model = _model(request, trained)
+    card = _card(request, trained, model, base, stored)
+    card = replace_fields(
+        card,
         job=job,
-        upload=request.upload,
         parent=base.version.card.version if base else workshop.registry.current_number(request.model),
-        mode=request.mode,
-        solver=trained.solver if trained.exact else request.solver,
-        rows=trained.statistics.rows,
-        dropped_rows=stored.dropped,
-        rank=design.rank,
-        condition_number=design.condition_number,
-        metrics=metrics_of(
-            model,
-            design,
-            trained.validation.result if trained.validation else None,
-            optimum_norms=None if trained.exact else trained.optimum.residual_norms,
-        ),
-        terms=request.terms,
         better=comparison.better,
-        precision_loss=None if trained.statistics.untracked else precision_loss(trained.statistics),
-        precision_bounds=bounds_of(trained.bounds, request.targets),
-        weight_kind=trained.statistics.weight_kind,
-        discounted=trained.statistics.discounted,
-        untracked=trained.statistics.untracked,
-        earlier_shares=_earlier_shares(request, base),
-        no_intervals=trained.no_intervals,
-        validation=trained.validation.card if trained.validation else None,
         no_folds=trained.validation.no_folds if trained.validation else history.no_folds,
         warnings=(
             *(differences(request, base.version.card) if base else ()),
             *request.warnings,
             *stored.warnings,
             *filter(None, (comparison.warning, *history.warnings)),
-            *trained.warnings,
-            *warnings_of(model, design, trained.solver, refined=trained.refined, dropped=stored.dropped),
+            *card.warnings,
         ),
     )
     folds = trained.validation.stored if trained.validation else None
@@ -199,6 +161,64 @@ class _Trained:
     @property
     def exact(self) -> bool:
         return isinstance(self.solver, Exact)
+
+
+def _model(request: TrainingRequest, trained: _Trained) -> LinearModel:
+    return LinearModel(
+        request.features,
+        request.targets,
+        trained.weights,
+        trained.intercept,
+        trained.statistics,
+        trained.residual_norms,
+        trained.unscaled_errors,
+        trained.centre_prediction,
+        terms=request.terms,
+        has_intercept=trained.optimum.design.intercept,
+        no_intervals=trained.no_intervals,
+    )
+
+
+def _card(
+    request: TrainingRequest, trained: _Trained, model: LinearModel, base: Base | None, stored: TrainingRows
+) -> ModelCard:
+    """The card of a new version, as far as its rows and their fit decide it."""
+    design, statistics, validation = trained.optimum.design, trained.statistics, trained.validation
+    return ModelCard(
+        model=request.model,
+        version=0,  # the registry gives the number
+        features=request.features,
+        targets=request.targets,
+        created_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        job=None,
+        parent=None,
+        upload=request.upload,
+        mode=request.mode,
+        solver=trained.solver if trained.exact else request.solver,
+        rows=statistics.rows,
+        dropped_rows=stored.dropped,
+        rank=design.rank,
+        condition_number=design.condition_number,
+        metrics=metrics_of(
+            model,
+            design,
+            validation.result if validation else None,
+            optimum_norms=None if trained.exact else trained.optimum.residual_norms,
+        ),
+        terms=request.terms,
+        precision_loss=None if statistics.untracked else precision_loss(statistics),
+        precision_bounds=bounds_of(trained.bounds, request.targets),
+        weight_kind=statistics.weight_kind,
+        discounted=statistics.discounted,
+        untracked=statistics.untracked,
+        earlier_shares=_earlier_shares(request, base),
+        no_intervals=trained.no_intervals,
+        validation=validation.card if validation else None,
+        warnings=(
+            *trained.warnings,
+            *warnings_of(model, design, trained.solver, refined=trained.refined, dropped=stored.dropped),
+        ),
+    )
 
 
 def _counted(blocks: Iterator[Block], tracker: Tracker) -> Iterator[Block]:

@@ -102,7 +102,7 @@ def test_neither_units_nor_offsets_nor_weights_cost_digits(
 
 
 @pytest.mark.parametrize("heavy", [1e-300, 1e-60, 1e30, 1e55, 1e60, 1e100, 1e300])
-def test_a_row_that_outweighs_all_others_does_not_cost_them_digits(either_way: None, heavy: float) -> None:
+def test_a_row_heavier_than_all_others_costs_them_no_digits(either_way: None, heavy: float) -> None:
     x, y = some_rows(2)
     weights = np.random.default_rng(2).uniform(0.5, 2, len(x))
     weights[3] = heavy  # the plane goes through this row, and the others turn it
