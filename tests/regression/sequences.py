@@ -675,7 +675,8 @@ class Comparison:
             products = [mpmath.mpf(a) * mpmath.mpf(b) for a, b in zip(model.weights[k], shift, strict=True)]
             size = abs(model.centre_prediction[k]) + sum(abs(value) for value in products)
             off = model.intercept[k] + sum(products) - model.centre_prediction[k]
-            self._observe("intercept", abs(off), 8 * EPSILON * size + 5e-324)
+            tiny = self._exact.target_spreads[k] * mpmath.mpf(10) ** -40  # what 400 bits leave of zero
+            self._observe("intercept", abs(off), 8 * EPSILON * size + tiny + 5e-324)
 
 
 def run(seed: int) -> Report:
