@@ -78,10 +78,10 @@ BUGS = [
         _written,
         {
             _REGISTRY: [
-                ("            _write_durably(temporary, encode(numbered, model))\n", ""),
+                ("            _write_durably(temporary, encode(numbered, model, folds))\n", ""),
                 (
                     "os.link(temporary, self._path(card.model, number))",
-                    "_write_durably(self._path(card.model, number), encode(numbered, model))",
+                    "_write_durably(self._path(card.model, number), encode(numbered, model, folds))",
                 ),
             ]
         },

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from app.errors import Detail, InvalidInput
 
 MAX_NAME_LENGTH = 128
+# Names that a card's metrics have beside the targets'.
+RESERVED_TARGETS = ("mse", "optimum_mse", "cross_validation", "folds", "r2_about")
 MAX_NAMES = 2_000  # the fit's work grows with the cube of their number
 
 
@@ -16,7 +18,7 @@ def check_names(features: Sequence[str], targets: Sequence[str]) -> None:
     """
     details = [
         *_faults(features, "/feature_names", "feature", reserved=("intercept",)),
-        *_faults(targets, "/target_names", "target", reserved=("mse", "optimum_mse", "cross_validation", "folds")),
+        *_faults(targets, "/target_names", "target", reserved=RESERVED_TARGETS),
     ]
     both = set(features) & set(targets)
     if both:

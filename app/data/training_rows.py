@@ -6,8 +6,10 @@ from types import MappingProxyType
 from typing import BinaryIO, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.data.formats import READERS, FileFormat, first_row
+from app.data.groups import MISSING, Groups
 from app.data.part import Array, Columns, Header, Part, check, part_rows, refusal
 from app.data.rounding import MAX_WARNINGS, rounding_warnings
 from app.data.weights import first_fault
@@ -19,7 +21,10 @@ Format: TypeAlias = Literal["matrix"] | FileFormat
 
 
 def write_matrix(file: BinaryIO, *columns: Array) -> None:
-    """Store rows that are already numbers: [x, y], or [x, y, weights], side by side, float64; NaN is a missing one."""
+    """Store rows that are already numbers: [x, y], with weights and then folds if there are any, side by side, float64.
+
+    NaN is a missing one.
+    """
     np.save(file, np.hstack(columns), allow_pickle=False)
 
 
@@ -38,6 +43,7 @@ class TrainingRows:
         drop_missing: bool = False,
         header: Header | None = None,
         late: Mapping[str, int] = MappingProxyType({}),
+        groups: Groups | None = None,
         threads: int = 1,
     ) -> None:
         # Of the last pass: rows left out because a value was missing, and rows ignored because their weight is 0.
@@ -47,8 +53,14 @@ class TrainingRows:
         self._form = form
         self._features, self._targets, self._weight = len(features), len(targets), weight
         self._weight_kind = weight_kind
-        names = [*features, *targets, *([weight] if weight is not None else [])]
-        self._columns = Columns(names, missing=drop_missing, header=header, late=late)
+        numbers = [*features, *targets, *([weight] if weight is not None else [])]
+        self._groups = groups
+        # A matrix has a column of folds in place of groups that are no feature.
+        self._has_folds = groups is not None and form == "matrix" and groups.column not in features
+        if groups is not None and self._has_folds:
+            numbers.append(groups.column)
+        keep = [groups.column] if groups is not None and groups.column not in numbers else []
+        self._columns = Columns(numbers, keep, missing=drop_missing, header=header, late=late)
         self._first_row = first_row(form, header)
         self._threads = threads
 
@@ -76,30 +88,37 @@ class TrainingRows:
         self.dropped = self.zero_weight_rows = read = 0
         self._rounded = {}
         last = self._features + self._targets
-        for values, _, rounded in self._parts():
-            for column, row in rounded:
+        for part in self._parts():
+            for column, row in part.rounded:
                 self._rounded.setdefault(column, self._first_row + read + row)
-            kept = self._used(values, self._first_row + read)
+            values, fold = part.values, self._fold(part, self._first_row + read)
+            unused = self._unused(values, fold, self._first_row + read)
             read += len(values)
-            if len(kept):
-                weights = kept[:, last] if self._weight is not None else None
-                yield Block(kept[:, : self._features], kept[:, self._features : last], weights)
+            if unused is not None:
+                values, fold = values[~unused], None if fold is None else fold[~unused]
+            if len(values):
+                weights = values[:, last] if self._weight is not None else None
+                yield Block(values[:, : self._features], values[:, self._features : last], weights, fold)
         if read and read == self.dropped + self.zero_weight_rows:
             raise self._nothing_left()
 
-    def _used(self, values: Array, row: int) -> Array:
-        """The rows that have a weight and, if missing values are dropped, all values; `row` is that of the first."""
+    def _unused(self, values: Array, fold: NDArray[np.intp] | None, row: int) -> NDArray[np.bool_] | None:
+        """Which rows have weight 0 or are dropped, if there are any; `row` is the number of the first."""
+        zero = np.zeros(len(values), dtype=bool)
         if self._weight is not None:
-            weights = values[:, -1]
+            weights = values[:, self._features + self._targets]
             if fault := first_fault(weights, self._weight_kind):
                 raise refusal(fault[1], row=row + fault[0], column=self._weight)
-            if (zero := weights == 0).any():
-                self.zero_weight_rows += int(zero.sum())
-                values = values[~zero]
-        if self._columns.missing and (incomplete := np.isnan(values).any(axis=1)).any():
-            self.dropped += int(incomplete.sum())
-            values = values[~incomplete]
-        return values
+            zero = weights == 0
+            self.zero_weight_rows += int(zero.sum())
+        if not self._columns.missing:
+            return zero if zero.any() else None
+        incomplete = np.isnan(values).any(axis=1)
+        if fold is not None:
+            incomplete |= fold == MISSING
+        self.dropped += int((incomplete & ~zero).sum())
+        unused = zero | incomplete
+        return unused if unused.any() else None
 
     def _nothing_left(self) -> InvalidInput:
         late = [
@@ -115,6 +134,21 @@ class TrainingRows:
             f"{self.dropped} a value is missing.",
             late,
         )
+
+    def _fold(self, part: Part, first_row: int) -> NDArray[np.intp] | None:
+        """The fold of each row, if groups decide it. Raises InvalidInput for a group that may not be missing."""
+        if self._groups is None:
+            return None
+        if self._has_folds:
+            fold = np.nan_to_num(part.values[:, -1], nan=MISSING).astype(np.intp)
+        elif part.kept is not None:
+            fold = self._groups.of_column(part.kept.column(0))
+        else:
+            fold = self._groups.of_numbers(part.values[:, self._columns.numbers.index(self._groups.column)])
+        if not self._columns.missing and (fold == MISSING).any():
+            row = first_row + int(np.argmax(fold == MISSING))
+            raise refusal("The group is missing.", row=row, column=self._groups.column)
+        return fold
 
     def _parts(self) -> Iterator[Part]:
         if self._form != "matrix":

@@ -6,31 +6,39 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from msgspec.structs import replace
 
 from app.data.part import Array
 from app.data.training_rows import TrainingRows
-from app.errors import ColumnOutOfRange, InvalidInput, ModelFileInvalid, ModelNotFound, Unavailable
+from app.errors import ColumnOutOfRange, InvalidInput, Unavailable
 from app.failpoints import reach
+from app.jobs.card import bounds_of, metrics_of, warnings_of
+from app.jobs.comparison import Comparison, compare
 from app.jobs.inheritance import Base, differences, resolved
 from app.jobs.spool import Spool
 from app.jobs.start_weights import put_back
 from app.jobs.tracker import Tracker
 from app.jobs.training_columns import with_columns_of_file
 from app.jobs.training_request import TrainingRequest
+from app.jobs.validation import FoldHistory, Validated
 from app.registry.model_card import ModelCard
 from app.registry.registry import Registry
 from app.registry.shares import shares_after
 from app.regression.accumulator import Accumulator, summarise, summarise_folds
 from app.regression.block import Block
-from app.regression.cross_validation import CrossValidation, Folds, relative_error
-from app.regression.downdate import NOT_AMONG, check_precision, downdate, precision_loss
+from app.regression.cross_validation import Folds
+from app.regression.downdate import (
+    NOT_AMONG,
+    PrecisionBounds,
+    check_precision,
+    downdate,
+    precision_bounds,
+    precision_loss,
+)
 from app.regression.least_squares import Fit, fit, is_optimal, why_no_inference
 from app.regression.linear_model import LinearModel
-from app.regression.metrics import training_metrics
 from app.regression.refinement import Refined, is_worthwhile, refine
 from app.regression.solvers import Exact, GradientDescent, Solver, Start
 from app.regression.sufficient_statistics import SufficientStatistics, WeightKind
@@ -78,6 +86,7 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         drop_missing=request.missing == "drop",
         header=request.header,
         late=late,
+        groups=request.fold_groups,
         threads=workshop.threads,
     )
 
@@ -88,9 +97,10 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
             blocks = (block._replace(x=expand(block.x, terms)) for block in blocks)
         return _counted(blocks, tracker)
 
+    history = FoldHistory(request, base.version if base else None, workshop.registry)
     try:
         if isinstance(request.solver, Exact):
-            trained = _solve(rows, request, base, tracker)
+            trained = _solve(rows, request, base, history, tracker)
         else:
             checkpoint = workshop.checkpoint(job or request.upload)
             solver = _with_weights(request, workshop.registry)
@@ -99,8 +109,17 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         columns = (*(request.terms or request.features), *request.targets)
         raise type(error)(error.column, columns[error.column]) from None
     reach("fitted")
-    better = _is_better(trained, request, workshop.registry) if request.promote == "if_better" else None
+    comparison = Comparison()
+    if request.promote == "if_better" and trained.validation is not None:
+        comparison = compare(
+            request,
+            trained.validation,
+            workshop.registry,
+            coefficients=trained.optimum.design.effective_coefficients(getattr(trained.solver, "l2", 0.0)),
+            weight=trained.statistics.weight,
+        )
     tracker.point_of_no_return()
+    design = trained.optimum.design
     model = LinearModel(
         request.features,
         request.targets,
@@ -111,7 +130,7 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         trained.unscaled_errors,
         trained.centre_prediction,
         terms=request.terms,
-        has_intercept=trained.optimum.design.intercept,
+        has_intercept=design.intercept,
         no_intervals=trained.no_intervals,
     )
     card = ModelCard(
@@ -127,25 +146,36 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         solver=trained.solver if trained.exact else request.solver,
         rows=trained.statistics.rows,
         dropped_rows=stored.dropped,
-        rank=trained.optimum.design.rank,
-        condition_number=trained.optimum.design.condition_number,
-        metrics=_metrics(model, trained),
+        rank=design.rank,
+        condition_number=design.condition_number,
+        metrics=metrics_of(
+            model,
+            design,
+            trained.validation.result if trained.validation else None,
+            optimum_norms=None if trained.exact else trained.optimum.residual_norms,
+        ),
         terms=request.terms,
-        better=better,
-        precision_loss=precision_loss(trained.statistics),
+        better=comparison.better,
+        precision_loss=None if trained.statistics.untracked else precision_loss(trained.statistics),
+        precision_bounds=bounds_of(trained.bounds, request.targets),
         weight_kind=trained.statistics.weight_kind,
         discounted=trained.statistics.discounted,
         untracked=trained.statistics.untracked,
         earlier_shares=_earlier_shares(request, base),
         no_intervals=trained.no_intervals,
+        validation=trained.validation.card if trained.validation else None,
+        no_folds=trained.validation.no_folds if trained.validation else history.no_folds,
         warnings=(
             *(differences(request, base.version.card) if base else ()),
             *request.warnings,
             *stored.warnings,
-            *_warnings(model, trained, better=better, dropped=stored.dropped),
+            *filter(None, (comparison.warning, *history.warnings)),
+            *trained.warnings,
+            *warnings_of(model, design, trained.solver, refined=trained.refined, dropped=stored.dropped),
         ),
     )
-    return workshop.registry.publish(card, model).card
+    folds = trained.validation.stored if trained.validation else None
+    return workshop.registry.publish(card, model, folds).card
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,8 +191,10 @@ class _Trained:
     optimum: Fit
     no_intervals: str | None
     solver: Solver  # with the penalty that was chosen
-    validation: CrossValidation | None = None
+    validation: Validated | None = None
+    refined: bool = False
     warnings: tuple[str, ...] = ()  # of the solver itself
+    bounds: PrecisionBounds | None = None  # None if no row was ever taken out
 
     @property
     def exact(self) -> bool:
@@ -192,7 +224,11 @@ def _earlier_shares(request: TrainingRequest, base: Base | None) -> dict[int, fl
 
 
 def _solve(
-    rows: Callable[[], Iterator[Block]], request: TrainingRequest, base: Base | None, tracker: Tracker
+    rows: Callable[[], Iterator[Block]],
+    request: TrainingRequest,
+    base: Base | None,
+    history: FoldHistory,
+    tracker: Tracker,
 ) -> _Trained:
     solver, kind = request.solver, request.weight_kind
     assert isinstance(solver, Exact)
@@ -201,23 +237,30 @@ def _solve(
     if solver.device == "cuda":
         # torch is loaded by the first job that needs it.
         from app.regression.cuda_accumulator import CudaAccumulator as accumulator  # noqa: N813 - one or the other
+    earlier = None
+    if base is not None and request.mode == "update":
+        earlier = base.version.model.statistics.decayed(base.share)
     validation = None
     if request.folds is None:
         statistics = summarise(rows(), accumulator, kind)
         tracker.advance("fitting")
     else:
-        folds = Folds(summarise_folds(rows(), request.folds, accumulator, kind), tracker.step)
+        found = summarise_folds(
+            rows(), request.folds, accumulator, weight_kind=kind, seed=request.fold_seed, first=history.rows
+        )
         tracker.advance("fitting")
+        folds = Folds(found, tracker.step, base=earlier)
         statistics = folds.whole
         if request.choose_l2:
             solver = folds.choose_l2(solver)
-        validation = folds.validate(solver)
-    if base is not None and request.mode == "update":
-        statistics = base.version.model.statistics.decayed(base.share).merge(statistics)
+        validation = history.validate(folds, solver, base.share if base else 1.0, tracker.step)
+    if earlier is not None:
+        statistics = earlier.merge(statistics)
     elif base is not None:
         statistics = _without(base, statistics)
     optimum = fit(statistics, solver)
-    withheld = check_precision(statistics, optimum, l2=solver.l2)
+    bounds = precision_bounds(statistics, optimum, l2=solver.l2)
+    withheld = check_precision(statistics, bounds)
     best: Fit | Refined = optimum
     # Only rows that can be read again can be refined, and those of the version before are gone.
     if base is None and solver.l2 == 0 and is_worthwhile(statistics, optimum):
@@ -234,6 +277,8 @@ def _solve(
         no_intervals,
         solver,
         validation,
+        refined=isinstance(best, Refined),
+        bounds=bounds,
     )
 
 
@@ -325,64 +370,3 @@ def _with_weights(request: TrainingRequest, registry: Registry) -> GradientDesce
 
 def _same_columns(model: LinearModel, request: TrainingRequest) -> bool:
     return (model.features, model.terms, model.targets) == (request.features, request.terms, request.targets)
-
-
-def _is_better(trained: _Trained, request: TrainingRequest, registry: Registry) -> bool:
-    """Whether the rows are predicted no worse by models they were kept from than by the current version."""
-    assert trained.validation is not None
-    try:
-        current = registry.current(request.model).model
-    except (ModelNotFound, ModelFileInvalid):
-        return True
-    if not _same_columns(current, request):
-        raise InvalidInput("The current version has other features, terms or targets, so the two cannot be compared.")
-    residual = trained.statistics.residual_norms(current.weights, current.intercept)
-    return trained.validation.score <= relative_error(residual, trained.statistics.total_norms())
-
-
-def _metrics(model: LinearModel, trained: _Trained) -> dict[str, Any]:
-    design = trained.optimum.design
-    found = training_metrics(
-        model.statistics, model.residual_norms, rank=design.rank, fit_intercept=model.has_intercept
-    )
-    by_target = zip(found.r2, found.adjusted_r2, found.rmse, strict=True)
-    metrics: dict[str, Any] = {
-        target: {"r2": _known(r2), "adjusted_r2": _known(adjusted), "rmse": float(rmse)}
-        for target, (r2, adjusted, rmse) in zip(model.targets, by_target, strict=True)
-    }
-    metrics["mse"] = found.mse
-    if not trained.exact:
-        metrics["optimum_mse"] = training_metrics(
-            model.statistics, trained.optimum.residual_norms, rank=design.rank
-        ).mse
-    if trained.validation is not None:
-        kept = trained.validation
-        metrics["cross_validation"] = {
-            target: {"r2": _known(r2), "rmse": float(rmse)}
-            for target, r2, rmse in zip(model.targets, kept.r2, kept.rmse, strict=True)
-        } | {"mse": kept.mse, "folds": kept.folds}
-    return metrics
-
-
-def _known(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)
-
-
-def _warnings(model: LinearModel, trained: _Trained, *, better: bool | None, dropped: int) -> Iterator[str]:
-    if dropped:
-        yield f"{dropped} row(s) were left out, for a value was missing in them."
-    yield from trained.warnings
-    if better is False:
-        yield "It is not promoted: on these rows its cross-validated error exceeds the current version's error."
-    design = trained.optimum.design
-    coefficients = len(model.columns) + design.intercept
-    kind = "term" if model.terms else "feature"
-    for name, norm in zip(model.columns, design.norms, strict=True):
-        if norm == 0:
-            yield f'The {kind} "{name}" is constant in these rows{"; its coefficient is 0" * trained.exact}.'
-    if design.rank < coefficients:
-        chosen = "with the smallest coefficients" if trained.exact else "that the descent came to from its start"
-        yield (
-            f"The rows determine only {design.rank} of {coefficients} coefficients: features are collinear or "
-            f"rows too few. Of all solutions this is the one {chosen}."
-        )

@@ -63,11 +63,12 @@ def with_columns_of_file(
 
 
 def _read(request: TrainingRequest, features: Sequence[str]) -> list[str]:
-    return [*request.targets, *features, *([request.weight] if request.weight is not None else [])]
+    others = [name for name in (request.weight, request.groups) if name is not None and name not in features]
+    return [*request.targets, *features, *others]
 
 
 def _features_of(lines: Mapping[str, int], request: TrainingRequest, current: Version | None) -> Sequence[str]:
-    others = {*request.targets, request.weight}
+    others = {*request.targets, request.weight, request.groups}
     features = [name for name in lines if name not in others]
     # The order of an object's names means nothing, so that of the version that is compared or updated is kept.
     if current is not None and _needs_current(request) and set(features) == set(current.card.features):

@@ -5,6 +5,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 
+from app.data.groups import Groups
 from app.data.part import Header
 from app.data.training_rows import Format
 from app.regression.solvers import Solver
@@ -29,7 +30,10 @@ class TrainingRequest:
     mode: Literal["replace", "update", "forget"] = "replace"
     decay: float = 1.0  # of a mode "update": what a day leaves of a row's weight
     folds: int | None = None  # of the cross-validation
+    fold_seed: int = 0  # of the permutations of the folds, or of the hash of the groups
+    groups: str | None = None  # the column whose equal values share a fold
     choose_l2: bool = False  # by it
+    unseen: bool = False  # whether the current version has seen none of the rows, which a comparison needs
     terms: tuple[str, ...] = ()
     missing: Literal["refuse", "drop"] = "refuse"  # what is done with rows in which a value is missing
     weight: str | None = None  # the column of weights: of a matrix its last
@@ -39,6 +43,13 @@ class TrainingRequest:
     share: float | None = None  # with mode "forget": what decay has left of the rows
     header: Header | None = None  # what the first row of a CSV file is said to be
     warnings: tuple[str, ...] = ()  # about rows that came as JSON, found while they were decoded
+
+    @property
+    def fold_groups(self) -> Groups | None:
+        """How groups become folds, if they do."""
+        if self.groups is None or self.folds is None:
+            return None
+        return Groups(self.groups, self.folds, self.fold_seed)
 
     def to_json(self) -> dict[str, Any]:
         plain: dict[str, Any] = msgspec.to_builtins(self)

@@ -19,6 +19,18 @@ def library_versions() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
+class Validation:
+    """How a cross-validation divided the rows into folds."""
+
+    folds: int  # as asked for, with the empty ones
+    fold_seed: int
+    groups: str | None  # the column whose equal values share a fold
+    empty_folds: int
+    rows: int  # in the folds; after an update without stored folds, those of the update alone
+    stored: bool = False  # whether the statistics of the folds are in the version's file
+
+
+@dataclass(frozen=True)
 class ModelCard:
     """One version's history and quality. It stands as JSON in the metadata of the version's file.
 
@@ -45,11 +57,16 @@ class ModelCard:
     upload: str | None = None  # names the request uniquely: a job that is run again finds by it what it published
     weight_kind: WeightKind = "precision"
     precision_loss: float | None = None  # see app.regression.downdate; None where it was not recorded
+    # By target: bounds of the errors of its residual sum, relative, and of its coefficients, in standard errors. None
+    # if no row was ever taken out, or it was not recorded.
+    precision_bounds: dict[str, dict[str, float | None]] | None = None
     discounted: bool = False  # whether decay ever reduced a weight
     untracked: bool = False  # whether rows were taken out before the loss of precision was recorded
     # What decay has left of a row that was added in an earlier version; None if it was not recorded.
     earlier_shares: dict[int, float] | None = None
     no_intervals: str | None = None
+    validation: Validation | None = None
+    no_folds: str | None = None  # why a validated version, or one whose parent has them, has no statistics of folds
     warnings: tuple[str, ...] = ()
     libraries: dict[str, str] = field(default_factory=library_versions)
     schema: int = SCHEMA

@@ -17,7 +17,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
@@ -27,8 +27,9 @@ from app.failpoints import reach
 from app.registry.loaded import Loaded
 from app.registry.model_card import ModelCard
 from app.registry.names import MODEL_NAME, MODEL_NAME_RULE
-from app.registry.version_file import Version, encode, open_file, read, read_card
+from app.registry.version_file import Version, encode, open_file, read, read_card, read_folds
 from app.regression.linear_model import LinearModel
+from app.regression.sufficient_statistics import SufficientStatistics
 
 MAX_VERSION = 10**12
 LOADED_BYTES = 64 << 20  # of versions besides the current ones; each is a few kB unless the model is wide
@@ -176,7 +177,19 @@ class Registry:
                     return self._read(model, number)
         return None
 
-    def publish(self, card: ModelCard, model: LinearModel) -> Version:
+    def folds(self, model: str, number: int) -> dict[int, SufficientStatistics]:
+        """The statistics of a version's folds, which are not kept in memory; none if it has none stored.
+
+        Raises as `version` does.
+        """
+        try:
+            return read_folds(self.path(model, number))
+        except FileNotFoundError:
+            raise VersionNotFound(f'Model "{_shown(model)}" has no version {number}.') from None
+
+    def publish(
+        self, card: ModelCard, model: LinearModel, folds: Mapping[int, SufficientStatistics] | None = None
+    ) -> Version:
         """Write a new version under the next free number, whatever the card's says. It is not promoted.
 
         An upload is published once: asked again, its version is returned. Raises Unavailable where the
@@ -192,21 +205,28 @@ class Registry:
                 folder.mkdir(exist_ok=True)  # in a models folder that is not there, all others would be missing
                 temporary = folder / f".{uuid.uuid4().hex}.tmp"
                 try:
-                    return self._link(folder, temporary, card, model)
+                    return self._link(folder, temporary, card, model, folds)
                 finally:
                     temporary.unlink(missing_ok=True)
         finally:
             with contextlib.suppress(OSError):
                 folder.rmdir()  # a new model whose first version failed leaves nothing
 
-    def _link(self, folder: Path, temporary: Path, card: ModelCard, model: LinearModel) -> Version:
+    def _link(
+        self,
+        folder: Path,
+        temporary: Path,
+        card: ModelCard,
+        model: LinearModel,
+        folds: Mapping[int, SufficientStatistics] | None,
+    ) -> Version:
         while True:
             # A copy of the folder may point to a version that it lacks; another of its number would be served at once.
             pointed_to = self.current_number(card.model) or 0
             number = max((number for number, _ in self._files(card.model)), default=0)
             number = max(number, pointed_to) + 1
             numbered = replace(card, version=number)
-            _write_durably(temporary, encode(numbered, model))
+            _write_durably(temporary, encode(numbered, model, folds))
             try:
                 os.link(temporary, self._path(card.model, number))
             except FileExistsError:

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,12 +17,15 @@ from safetensors.numpy import save
 
 from app.errors import InvalidInput, ModelFileInvalid
 from app.registry.model_card import SCHEMA, ModelCard
+from app.registry.stored_folds import PREFIX, fold_faults, fold_tensors, folds_of
 from app.regression.least_squares import PRECISION_UNKNOWN
 from app.regression.linear_model import LinearModel
 from app.regression.sufficient_statistics import SufficientStatistics
 from app.regression.terms import parse_terms
 
-MAX_FILE_BYTES = 256 << 20  # the largest model, of 2,000 columns and 2,000 targets, takes 160 MB and its card
+# The largest model, of 2,000 columns and 2,000 targets, takes 160 MB, another 128 MB for rows that were taken out, and
+# its card. One with stored folds takes up to 64 MiB more.
+MAX_FILE_BYTES = 384 << 20
 
 # Neither through a symlink nor, of a pipe, until somebody opens its other end.
 _PLAINLY = os.O_NOFOLLOW | os.O_NONBLOCK
@@ -51,11 +54,14 @@ class Version:
 
     card: ModelCard
     model: LinearModel
-    size: int = 0  # bytes of the file it was read from
+    size: int = 0  # bytes of the file it was read from, without those of the folds
 
 
-def encode(card: ModelCard, model: LinearModel) -> bytes:
-    """The file's bytes. The model's statistics go along: they carry intervals, updates and warnings."""
+def encode(card: ModelCard, model: LinearModel, folds: Mapping[int, SufficientStatistics] | None = None) -> bytes:
+    """The file's bytes. The model's statistics go along: they carry intervals, updates and warnings.
+
+    The statistics of the folds of a cross-validation are stored if the card says so.
+    """
     statistics = model.statistics
     tensors: dict[str, NDArray[np.float64]] = {
         "weights": model.weights,
@@ -76,16 +82,33 @@ def encode(card: ModelCard, model: LinearModel) -> bytes:
         "statistics.removed": statistics.removed,
     }
     tensors |= {name: tensor for name, tensor in optional.items() if tensor is not None}
+    if folds:
+        tensors |= fold_tensors(folds)
     tensors = {name: np.ascontiguousarray(tensor, dtype=np.float64) for name, tensor in tensors.items()}
     text = msgspec.json.encode(card).decode()
     return save(tensors, metadata={"card": text, "sha256": _checksum(text, tensors)})
 
 
 def read(path: Path) -> Version:
-    """Read and check a version's file.
+    """Read and check a version's file. Its folds are checked and not kept.
 
     Raises FileNotFoundError; ModelFileInvalid where the file is truncated, altered or not one of ours.
     """
+    with _checked(path) as (card, tensors, size):
+        of_folds = sum(tensors.pop(name).nbytes for name in list(tensors) if name.startswith(PREFIX))
+        found = _migrated(card, tensors, path) if card.schema == 1 else (card, tensors)
+        return Version(found[0], _model(*found), size - of_folds)
+
+
+def read_folds(path: Path) -> dict[int, SufficientStatistics]:
+    """Read the statistics of a version's folds by their numbers; none if it has none. Raises as `read` does."""
+    with _checked(path) as (card, tensors, _):
+        return folds_of(card, tensors) if card.validation is not None and card.validation.stored else {}
+
+
+@contextlib.contextmanager
+def _checked(path: Path) -> Iterator[tuple[ModelCard, dict[str, NDArray[np.float64]], int]]:
+    """Yield the card, the tensors and the size of a file, whose checksum and shapes are right."""
     with open_file(path) as file, _tensors_of(file, path.name) as stored:
         metadata = stored.metadata() or {}
         text = metadata.get("card", "")
@@ -95,9 +118,7 @@ def read(path: Path) -> Version:
         card = _card(text, path.name)
         if faults := "; ".join(_faults(card, tensors)):
             raise ModelFileInvalid(f"{path.name} is not a model that this service could have made: {faults}.")
-        if card.schema == 1:
-            card, tensors = _migrated(card, tensors, path)
-        return Version(card, _model(card, tensors), os.fstat(file.fileno()).st_size)
+        yield card, tensors, os.fstat(file.fileno()).st_size
 
 
 def read_card(path: Path) -> ModelCard:
@@ -163,8 +184,12 @@ def _migrated(
     if card.untracked:
         tensors["residual_norms"] = np.full_like(tensors["residual_norms"], np.nan)
         tensors.pop("unscaled_errors", None)
-        card = replace(card, no_intervals=PRECISION_UNKNOWN)
+        card = replace(card, no_intervals=PRECISION_UNKNOWN, metrics=_without_values(card.metrics))
     return card, tensors
+
+
+def _without_values(metrics: dict[str, Any]) -> dict[str, Any]:
+    return {name: _without_values(value) if isinstance(value, dict) else None for name, value in metrics.items()}
 
 
 def _has_forgotten(card: ModelCard, path: Path) -> bool:
@@ -223,6 +248,7 @@ def _faults(card: ModelCard, tensors: dict[str, NDArray[Any]]) -> Iterator[str]:
             yield f"{name} is {tensors[name].dtype} {tensors[name].shape} and not float64 {shape}"
         elif name in _FINITE and not np.isfinite(tensors[name]).all():
             yield f"{name} is not finite"
+    yield from fold_faults(card, tensors)
 
 
 _FINITE = ("weights", "intercept", "statistics.count", "statistics.operations")

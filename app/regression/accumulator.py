@@ -10,6 +10,7 @@ from threadpoolctl import ThreadpoolController
 
 from app.errors import InvalidInput, ValuesTooLarge
 from app.regression.block import Block
+from app.regression.folds import divide
 from app.regression.sufficient_statistics import (
     MOST_REACH,
     Array,
@@ -53,28 +54,33 @@ def summarise(
 
 
 def summarise_folds(
-    blocks: Iterable[Block], folds: int, begin: "Begin | None" = None, weight_kind: WeightKind = "precision"
-) -> list[SufficientStatistics]:
-    """The statistics of each fold that has rows, row i being in fold i modulo `folds`; in one pass.
+    blocks: Iterable[Block],
+    folds: int,
+    begin: "Begin | None" = None,
+    weight_kind: WeightKind = "precision",
+    *,
+    seed: int = 0,
+    first: int = 0,
+) -> dict[int, SufficientStatistics]:
+    """Return the statistics of each fold that has rows, by the fold's number, in one pass.
+
+    A row's fold is its group's, if the blocks have groups. Otherwise each `folds` consecutive rows of positive weight
+    are a random permutation of the folds. The first row has the number `first`.
 
     Raises InvalidInput as `summarise` does.
     """
-    accumulators: list[Accumulator | None] = [None] * folds
-    rows = 0
+    accumulators: dict[int, Accumulator] = {}
     with _BLAS.limit(limits=1), np.errstate(over="ignore", invalid="ignore"):
         for block in blocks:
-            for fold in range(folds):
-                part = slice((fold - rows) % folds, None, folds)
-                weights = None if block.weights is None else block.weights[part]
-                mine = _weighted_rows(Block(block.x[part], block.y[part], weights))
-                if len(mine.x):
-                    accumulators[fold] = accumulator = accumulators[fold] or (begin or Accumulator)(mine)
-                    accumulator.add(mine)
-            rows += len(block.x)
-        found = [accumulator.statistics(weight_kind) for accumulator in accumulators if accumulator]
-        if not found:
+            weighted = _weighted_rows(block)
+            for fold, mine in divide(weighted, folds, seed, first):
+                if fold not in accumulators:
+                    accumulators[fold] = (begin or Accumulator)(mine)
+                accumulators[fold].add(mine)
+            first += len(weighted.x)
+        if not accumulators:
             raise InvalidInput("There are no rows to train on.")
-    return found
+        return {fold: accumulators[fold].statistics(weight_kind) for fold in sorted(accumulators)}
 
 
 def _weighted_rows(block: Block) -> Block:
@@ -82,7 +88,8 @@ def _weighted_rows(block: Block) -> Block:
     if block.weights is None or block.weights.all():
         return block
     kept = block.weights > 0
-    return Block(block.x[kept], block.y[kept], block.weights[kept])
+    fold = None if block.fold is None else block.fold[kept]
+    return Block(block.x[kept], block.y[kept], block.weights[kept], fold)
 
 
 class Accumulator:
@@ -112,6 +119,8 @@ class Accumulator:
         self._factor = np.zeros((width, width))
         self._whiten = False
         self._gram: Array | None = None  # of the rows, those before among them; whitened by the factor where they are
+        self._carried: Array | float = 0.0  # what rounding took from the Gram matrix
+        self._factorisations = 0  # QR decompositions, each of which rounds
         self._minimum = np.full(self._features, np.inf)
         self._maximum = np.full(self._features, -np.inf)
         self._next_check = 0  # at so many rows,
@@ -150,6 +159,7 @@ class Accumulator:
             maximum=self._maximum,
             weight_kind=weight_kind,
             log_weights=self._log_weights if weight_kind == "precision" else 0.0,
+            operations=max(self._factorisations - 1, 0),
         )
 
     def _take(self, chunk: Block) -> None:
@@ -158,11 +168,26 @@ class Accumulator:
         if self._gram is not None and not self._has_new_scale(columns):
             products = self._products(columns)
             # Rows that outweigh all before them, if but in one direction, would leave nothing of their digits.
-            if (self._gram.diagonal() + products.diagonal() <= self._most).all():
-                self._gram += products
+            if self._gain(products):
                 return
             columns = self._shifted(chunk)
         self._factorise(columns)
+
+    def _gain(self, products: Array) -> bool:
+        """Add cross products of rows to the Gram matrix. Return False, and add nothing, if they are too large for it.
+
+        What rounding takes from a sum is added to the next one (Kahan, 1965): the errors of many equal chunks would
+        otherwise grow with their number.
+        """
+        assert self._gram is not None
+        if not (self._gram.diagonal() + products.diagonal() <= self._most).all():
+            return False
+        products += self._carried
+        total = self._gram + products
+        np.subtract(total, self._gram, out=self._gram)
+        products -= self._gram
+        self._gram, self._carried = total, products
+        return True
 
     def _has_new_scale(self, columns: Array) -> bool:
         """Return whether a column varies for the first time: only then may its squares underflow unseen."""
@@ -170,6 +195,7 @@ class Accumulator:
 
     def _factorise(self, columns: Array) -> None:
         """Take in shifted columns, (d, m), by Householder QR."""
+        self._factorisations += 1
         factor = self._whole_factor()
         sizes = np.maximum(np.abs(columns).max(axis=1), np.abs(factor).max(axis=0))
         if not np.isfinite(sizes).all():
@@ -225,6 +251,7 @@ class Accumulator:
 
     def _restart(self, factor: Array) -> None:
         self._factor = factor
+        self._carried = 0.0
         self._whiten = not self._is_plain(factor)
         if self._whiten:
             self._gram = np.eye(len(factor)) if _condition(factor) < MOST_CONDITION else None

@@ -33,9 +33,7 @@ class CudaAccumulator(Accumulator):
             whitened = rows
             if self._whiten:
                 whitened = torch.linalg.solve_triangular(self._on_device(self._factor), rows, upper=True, left=False)
-            products = (whitened.T @ whitened).cpu().numpy()
-            if (self._gram.diagonal() + products.diagonal() <= self._most).all():
-                self._gram += products
+            if self._gain((whitened.T @ whitened).cpu().numpy()):
                 return
         self._factorise(rows.cpu().numpy().T)
 

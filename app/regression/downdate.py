@@ -282,7 +282,7 @@ def precision_bounds(statistics: SufficientStatistics, fitted: Fit, *, l2: float
         relative = off / np.outer(deviation, lengths)
         of_errors = error(inverse, inverse).diagonal() / lengths**2
         # Deviations of the target per deviation of each column; the intercept in deviations of the target.
-        root_weight = np.sqrt(statistics.weight)
+        root_weight = math.sqrt(statistics.weight)
         spread = np.concatenate([[1.0], fitted.design.norms / scale / root_weight])
         target = total_sums * _certain_root(of_totals) / root_weight
         usable = np.isnan(relative) | (relative <= FAILED_FROM) | (off <= NEGLIGIBLE * np.outer(target, 1 / spread))
@@ -297,14 +297,13 @@ def precision_bounds(statistics: SufficientStatistics, fitted: Fit, *, l2: float
     )
 
 
-def check_precision(statistics: SufficientStatistics, fitted: Fit, *, l2: float = 0.0) -> str | None:
-    """Return why the residual sums of a fit are withheld, in a sentence for the reader; None if they are known.
+def check_precision(statistics: SufficientStatistics, bounds: PrecisionBounds | None) -> str | None:
+    """Return why the residual sums of a fit with these bounds are withheld, in a sentence; None if they are known.
 
     Raises InvalidInput if a coefficient may be off by more than FAILED_FROM of its standard error.
     """
     if statistics.untracked:
         return PRECISION_UNKNOWN
-    bounds = precision_bounds(statistics, fitted, l2=l2)
     if bounds is None:
         return None
     if bounds.unusable:

@@ -28,6 +28,7 @@ LEAST_FREEDOM = 1 - 1e-9
 # Part of a coefficient's unit vector outside the row space of the design, up to which the coefficient is identifiable.
 IDENTIFIABLE = 1e-8
 
+ESSENTIALLY_PERFECT = "The fit is essentially perfect: the residuals are rounding errors."
 # Powers of two: norms of columns, and ratios of the norms of targets to those of features, that are held. Coefficients
 # and standard errors are then in the range in which 64-bit numbers have all their digits.
 LARGEST_NORM, LARGEST_RATIO = 960, 900
@@ -89,6 +90,17 @@ class Design:
         s = self._singular[1][self._singular[3]]
         return float(s[0] / s[-1]) if len(s) else 1.0
 
+    def penalised_condition(self, l2: float) -> float:
+        """Return the condition number with a ridge penalty, sqrt((s_1^2 + l2 / n) / (s_r^2 + l2 / n))."""
+        s = np.hypot(self._singular[1][self._singular[3]], np.sqrt(l2 / self.count))
+        return float(s[0] / s[-1]) if len(s) else 1.0
+
+    @property
+    def null_space(self) -> Array:
+        """Orthonormal columns v, (p, p - r), with A v = 0 for the columns at unit norm."""
+        _, _, vt, kept = self._singular
+        return np.asarray(vt[~kept].T)
+
     def solve(self, right: Array, *, l2: float = 0.0) -> Array:
         """Return B, (p, k), with A B nearest to right, (p, k); of minimum norm in unit-norm columns if many are.
 
@@ -135,13 +147,16 @@ class Design:
         A coefficient is identifiable if its unit vector lies in the row space of the design (Searle, Linear Models,
         1971, 5.4). Squared, these are the variance inflation factors of a model with an intercept.
         """
-        _, s, vt, kept = self._singular
-        if self.full_rank:
-            inverse = np.linalg.solve(self.unit_factor, np.eye(len(self.norms)))
-            return np.asarray(np.sqrt((inverse**2).sum(axis=1)))
-        errors = np.sqrt(((vt[kept] / s[kept, np.newaxis]) ** 2).sum(axis=0))
+        _, _, vt, kept = self._singular
         outside = np.sqrt((vt[~kept] ** 2).sum(axis=0))
-        return np.where(outside <= IDENTIFIABLE, errors, np.nan)
+        return np.where(outside <= IDENTIFIABLE, np.sqrt((self.unit_root() ** 2).sum(axis=1)), np.nan)
+
+    def unit_root(self) -> Array:
+        """Return L, (p, r), with LL' the pseudo-inverse of A'A for columns at unit norm."""
+        if self.full_rank:
+            return np.asarray(np.linalg.solve(self.unit_factor, np.eye(len(self.norms))))
+        _, s, vt, kept = self._singular
+        return np.asarray((vt[kept] / s[kept, np.newaxis]).T)
 
     def coefficient_errors(self) -> Array:
         """Return standard errors in units of the residual deviation, (p,); NaN if not identifiable."""
@@ -234,7 +249,7 @@ def why_no_inference(
             "to estimate their error from."
         )
     if is_essentially_perfect(statistics, fitted, residual_norms).any():
-        return "The fit is essentially perfect: the residuals are rounding errors."
+        return ESSENTIALLY_PERFECT
     return None
 
 

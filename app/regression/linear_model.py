@@ -50,7 +50,7 @@ class LinearModel:
     @property
     def rank(self) -> int:
         """Number of coefficients the rows determine, the intercept among them."""
-        return self._design.rank
+        return self.design.rank
 
     @property
     def degrees_of_freedom(self) -> float:
@@ -160,13 +160,13 @@ class LinearModel:
 
     def _leaves_span(self, x: Array) -> NDArray[np.bool_]:
         """Return which rows leave the space that the training rows span, (m,)."""
-        if self._design.full_rank:
+        if self.design.full_rank:
             return np.zeros(len(x), dtype=bool)
         return np.concatenate([np.isinf(part).any(axis=1) for part in self._whitened(x)])
 
     def _whitened(self, x: Array) -> Iterator[Array]:
         for part in self._parts(x):
-            yield self._design.whiten(part - self._shift - self._offset if self.has_intercept else part)
+            yield self.design.whiten(part - self._shift - self._offset if self.has_intercept else part)
 
     def extrapolation(self, x: Array) -> Extrapolation:
         """Flags rows outside the training range of a feature, or with a leverage beyond 3 (p + 1) / n.
@@ -245,5 +245,6 @@ class LinearModel:
         return self.statistics.offset[: len(self.columns)]
 
     @cached_property
-    def _design(self) -> Design:
+    def design(self) -> Design:
+        """The feature side of the statistics: what the rows determine."""
         return Design.of(self.statistics, fit_intercept=self.has_intercept)

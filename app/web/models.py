@@ -3,10 +3,8 @@
 import base64
 import os
 import re
-from typing import Annotated, Any
+from typing import Annotated
 
-import msgspec
-import numpy as np
 from fastapi import APIRouter, Header, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
@@ -14,12 +12,12 @@ from starlette.responses import Response, StreamingResponse
 
 from app.errors import InvalidInput, ModelFileInvalid, NotFound, PreconditionFailed
 from app.registry.names import MODEL_NAME
-from app.registry.version_file import Version
-from app.regression.inference import Inference, infer
 from app.web import bodies
 from app.web.access import Right
+from app.web.card_statistics import MOST_COVARIANCE_COEFFICIENTS
 from app.web.errors import problems
 from app.web.guard import needs
+from app.web.model_view import DEFAULT_LEVEL, CurrentModelView, Extra, ModelView, card_view
 from app.web.parameters import ModelName, VersionNumber
 from app.web.services import services
 
@@ -28,49 +26,19 @@ router = APIRouter(tags=["Models"], dependencies=[needs(Right.READ)])
 MAX_PROMOTION_BYTES = 1 << 12
 CHUNK_BYTES = 1 << 16
 
-ByTarget = dict[str, dict[str, float | None]]
 IfNoneMatch = Annotated[str | None, Header(description="The ETag that is at hand: 304 where it is still right.")]
-
-
-class ModelView(BaseModel):
-    """A model card: what is known of a version."""
-
-    model: str
-    version: int
-    current: bool = Field(description="Whether it is the one that is served.")
-    features: list[str]
-    targets: list[str]
-    terms: list[str] = Field(description="Made from the features; empty where the coefficients are the features' own.")
-    intercept: dict[str, float]
-    coefficients: dict[str, dict[str, float]]
-    standard_errors: ByTarget | None = Field(description="The intercept among them; null where inference is not valid.")
-    t_values: ByTarget | None
-    p_values: ByTarget | None
-    confidence_intervals: dict[str, dict[str, list[float]]] | None = Field(description="95 %: [lower, upper].")
-    f_tests: ByTarget | None = Field(description="Of all coefficients but the intercept together: f and p_value.")
-    residual_deviation: dict[str, float] | None = Field(description="Estimated standard deviation of the errors.")
-    no_intervals: str | None = Field(description="Why inference is not valid for this version.")
-    metrics: dict[str, Any] = Field(description="Of the training rows; `mse` over all targets.")
-    rows: int
-    dropped_rows: int = Field(description="Of the job's rows, those left out because a value was missing.")
-    rank: int = Field(description="Coefficients that the rows determine, the intercept among them.")
-    condition_number: float = Field(description="Of the centred feature columns at unit norm.")
-    ranges: dict[str, list[float]] = Field(description="[minimum, maximum] of each column in training.")
-    solver: dict[str, Any]
-    weight_kind: str = Field(description="What the weights of the rows mean: `precision` or `frequency`.")
-    shares: dict[str, float] | None = Field(
-        description="What decay has left of a row, by the version in which it was added; null if it was not recorded."
-    )
-    mode: str = Field(description="What the job's rows were to those of the parent: `replace`, `update` or `forget`.")
-    warnings: list[str]
-    job: str | None
-    parent: int | None
-    created_at: str
-    libraries: dict[str, str]
-
-
-class CurrentModelView(ModelView):
-    versions: list[int]
+Level = Annotated[
+    float, Query(gt=0, lt=1, allow_inf_nan=False, description="Of the confidence intervals of the coefficients.")
+]
+Include = Annotated[
+    Extra | None,
+    Query(
+        description=(
+            "`covariance` adds the covariance matrices of the coefficients, of which there may be at most "
+            f"{MOST_COVARIANCE_COEFFICIENTS}."
+        )
+    ),
+]
 
 
 class ModelSummary(BaseModel):
@@ -130,16 +98,24 @@ def list_models(
     name="getModel",
     summary="Read a model's current card, and which versions there are",
     response_model=CurrentModelView,
-    responses=problems(404),
+    responses=problems(404, 422),
 )
-def get_model(request: Request, model: ModelName, if_none_match: IfNoneMatch = None) -> Response:
+def get_model(
+    request: Request,
+    model: ModelName,
+    *,
+    level: Level = DEFAULT_LEVEL,
+    include: Include = None,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
     registry = services(request).registry
     version = registry.current(model)
     versions = registry.versions(model)
-    tag = _tag(version.card.version, versions, model)
+    tag = _with_options(_tag(version.card.version, versions, model), level, include)
     if _has(if_none_match, tag):
         return Response(status_code=304, headers={"etag": tag})
-    return bodies.json_response(_card(version, current=True) | {"versions": versions}, headers={"etag": tag})
+    card = card_view(version, current=True, level=level, include=include) | {"versions": versions}
+    return bodies.json_response(card, headers={"etag": tag})
 
 
 @router.get(
@@ -150,15 +126,22 @@ def get_model(request: Request, model: ModelName, if_none_match: IfNoneMatch = N
     responses=problems(404, 422),
 )
 def get_version(
-    request: Request, model: ModelName, version: VersionNumber, if_none_match: IfNoneMatch = None
+    request: Request,
+    model: ModelName,
+    version: VersionNumber,
+    *,
+    level: Level = DEFAULT_LEVEL,
+    include: Include = None,
+    if_none_match: IfNoneMatch = None,
 ) -> Response:
     registry = services(request).registry
     found = registry.version(model, version)
     current = registry.served_number(model) == version
-    tag = f'"{model}/{version}/{"current" if current else "other"}"'
+    tag = _with_options(f'"{model}/{version}/{"current" if current else "other"}"', level, include)
     if _has(if_none_match, tag):
         return Response(status_code=304, headers={"etag": tag})
-    return bodies.json_response(_card(found, current=current), headers={"etag": tag})
+    card = card_view(found, current=current, level=level, include=include)
+    return bodies.json_response(card, headers={"etag": tag})
 
 
 @router.get(
@@ -239,6 +222,13 @@ def _tag(current: int, versions: list[int], model: str) -> str:
     return f'"{model}/{current}/of-{len(versions)}-{versions[-1]}"'
 
 
+def _with_options(tag: str, level: float, include: Extra | None) -> str:
+    """Return the entity tag of a card that was computed with these options; the same tag with the default ones."""
+    options = "" if level == DEFAULT_LEVEL else f"/level-{level!r}"
+    options += "" if include is None else f"/{include}"
+    return f'{tag[:-1]}{options}"'
+
+
 def _has(condition: str | None, tag: str, *, weakly: bool = True) -> bool:
     """Whether a condition has this entity tag among its own: weakly for If-None-Match, not so for If-Match.
 
@@ -261,67 +251,3 @@ def _last_of(token: str) -> str:
     if not re.fullmatch(MODEL_NAME, last):
         raise InvalidInput.at("/next", "The token comes from the `next` of a page before.")
     return last
-
-
-def _card(version: Version, *, current: bool) -> dict[str, Any]:
-    card, model = version.card, version.model
-    ranges = np.column_stack([model.statistics.minimum, model.statistics.maximum]).tolist()
-    inference = None
-    if card.no_intervals is None:
-        inference = infer(model)
-    return {
-        "model": card.model,
-        "version": card.version,
-        "current": current,
-        "features": card.features,
-        "targets": card.targets,
-        "terms": card.terms,
-        "intercept": dict(zip(card.targets, model.intercept.tolist(), strict=True)),
-        "coefficients": {
-            target: dict(zip(model.columns, row, strict=True))
-            for target, row in zip(card.targets, model.weights.tolist(), strict=True)
-        },
-        **_inference(version, inference),
-        "no_intervals": card.no_intervals,
-        "metrics": card.metrics,
-        "rows": card.rows,
-        "dropped_rows": card.dropped_rows,
-        "rank": card.rank,
-        "condition_number": card.condition_number,
-        "ranges": dict(zip(model.columns, ranges, strict=True)),
-        "solver": msgspec.to_builtins(card.solver),
-        "weight_kind": card.weight_kind,
-        "shares": None if card.shares is None else {str(version): share for version, share in card.shares.items()},
-        "mode": card.mode,
-        "warnings": card.warnings,
-        "job": card.job,
-        "parent": card.parent,
-        "created_at": card.created_at,
-        "libraries": card.libraries,
-    }
-
-
-def _inference(version: Version, inference: Inference | None) -> dict[str, Any]:
-    if inference is None:
-        fields = ("standard_errors", "t_values", "p_values", "confidence_intervals", "f_tests", "residual_deviation")
-        return dict.fromkeys(fields)
-    card, skipped = version.card, not version.model.has_intercept
-    names = ("intercept", *version.model.columns)[skipped:]
-
-    def by_target(values: Any) -> dict[str, Any]:
-        return {
-            target: dict(zip(names, row[skipped:], strict=True))
-            for target, row in zip(card.targets, values.tolist(), strict=True)
-        }
-
-    f_tests = zip(inference.f_values.tolist(), inference.f_p_values.tolist(), strict=True)
-    return {
-        "standard_errors": by_target(inference.standard_errors),
-        "t_values": by_target(inference.t_values),
-        "p_values": by_target(inference.p_values),
-        "confidence_intervals": by_target(np.stack([inference.lower, inference.upper], axis=-1)),
-        "f_tests": {
-            target: {"f": f, "p_value": p_value} for target, (f, p_value) in zip(card.targets, f_tests, strict=True)
-        },
-        "residual_deviation": dict(zip(card.targets, inference.residual_deviation.tolist(), strict=True)),
-    }

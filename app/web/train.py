@@ -16,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from app.data.formats import FileFormat, check_header, check_size, names_of
+from app.data.groups import taken_out
 from app.data.json_rows import first_rounded_rows, to_column, to_matrix
 from app.data.rounding import rounding_warnings
 from app.data.training_rows import write_matrix
@@ -123,16 +124,22 @@ def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
         fingerprint=fingerprint,
     )
     missing = asked.missing == "drop"
+    instances: Sequence[Any] = asked.instances
+    folds = []
+    if request.fold_groups is not None and request.groups not in features:
+        instances, column = taken_out(instances, request.fold_groups, missing=missing)
+        folds.append(column)
     columns = [
-        to_matrix(asked.instances, features, "/instances", missing=missing),
+        to_matrix(instances, features, "/instances", missing=missing),
         to_matrix(asked.targets, targets, "/targets", missing=missing),
     ]
-    rounded = first_rounded_rows(asked.instances, features, columns[0])
+    rounded = first_rounded_rows(instances, features, columns[0])
     rounded |= first_rounded_rows(asked.targets, targets, columns[1])
     if asked.sample_weights is not None:
         base = current.card if current and asked.mode != "replace" else None
         columns.append(_weights(asked.sample_weights, len(asked.instances), weight_kind(request, base)))
         rounded |= first_rounded_rows(asked.sample_weights, ["sample_weights"], columns[2])
+    columns += folds
     request = dataclasses.replace(request, warnings=tuple(rounding_warnings(rounded)))
     found.jobs.spool.check_room(sum(column.nbytes for column in columns))
     with found.jobs.spool.writing(request.upload) as file:
@@ -179,7 +186,8 @@ def _train_from_upload(
         path = found.jobs.spool.path(upload)
         names = names_of(path, form, options.header)
         features, targets = columns_of_file(names, form, options, current_version(found, options))
-        read = [*(features or ()), *targets, *([options.weight] if options.weight is not None else [])]
+        others = [name for name in (options.weight, options.division.groups) if name is not None]
+        read = [*(features or ()), *targets, *others]
         check_size(path, form, read, found.limits.upload_bytes)
         request = request_of(
             found,

@@ -14,7 +14,7 @@ from pydantic import (
 )
 from starlette.datastructures import QueryParams
 
-from app.data.names import MAX_NAMES
+from app.data.names import MAX_NAME_LENGTH, MAX_NAMES
 from app.data.part import Header
 from app.errors import InvalidInput
 from app.jobs.training_request import Inherited
@@ -142,6 +142,15 @@ class ValidationOptions(Options):
     """Exact k-fold cross-validation, from the statistics of the folds."""
 
     folds: int = Field(10, ge=2, le=100)
+    fold_seed: int = Field(
+        0, ge=0, lt=2**31, description="Seed of the random division into folds: the same seed gives the same folds."
+    )
+    groups: str | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_NAME_LENGTH,
+        description="Column whose equal values share a fold. It is not a feature unless it is listed as one.",
+    )
 
 
 class TrainingOptions(Options):
@@ -196,7 +205,12 @@ class TrainingOptions(Options):
     promote: Literal["always", "if_better", "never"] = Field(
         "always",
         description="Whether the new version becomes current; `if_better`: if its cross-validated error is no larger "
-        "than the current version's error on these rows.",
+        "than the current version's error on these rows. With mode `replace` this needs `unseen`.",
+    )
+    unseen: bool = Field(
+        False,
+        description="Says that the current version was not fitted to any of these rows, so `promote: if_better` with "
+        "mode `replace` may compare the two on them. Otherwise the version is published and not promoted.",
     )
 
     @model_validator(mode="after")
@@ -205,8 +219,13 @@ class TrainingOptions(Options):
             raise ValueError(f"Mode {self.mode} needs the exact solver")
         if self.decay != 1 and self.mode != "update":
             raise ValueError("Only mode update has a decay")
-        if self.folds is not None and (self.mode != "replace" or not isinstance(self.solver, ExactOptions)):
-            raise ValueError("Cross-validation needs the exact solver and mode replace")
+        if self.folds is not None:
+            self._can_be_validated()
+        if self.unseen and (self.mode != "replace" or self.promote != "if_better"):
+            raise ValueError(
+                "`unseen` is only for promote if_better with mode replace; "
+                f"this is promote {self.promote} with mode {self.mode}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -224,6 +243,17 @@ class TrainingOptions(Options):
             return ()
         return tuple(name for name in get_args(Inherited) if name not in self.solver.model_fields_set)
 
+    def _can_be_validated(self) -> None:
+        if self.solver.kind != "exact":
+            raise ValueError("Cross-validation needs the exact solver")
+        if self.chooses_l2 and self.mode != "replace":
+            raise ValueError("`l2: auto` needs mode replace, because it is chosen on all rows; give a number")
+        if self.mode == "forget":
+            raise ValueError(
+                "Mode forget cannot be cross-validated or compared: the rows that remain are not here, and their folds "
+                "are not known; use promote always or never"
+            )
+
     @property
     def chooses_l2(self) -> bool:
         return isinstance(self.solver, ExactOptions) and self.solver.l2 == "auto"
@@ -231,9 +261,14 @@ class TrainingOptions(Options):
     @property
     def folds(self) -> int | None:
         """Folds of the cross-validation, where something asked for needs one."""
-        if self.validation is not None:
-            return self.validation.folds
-        return ValidationOptions().folds if self.promote == "if_better" or self.chooses_l2 else None
+        if self.validation is None and self.promote != "if_better" and not self.chooses_l2:
+            return None
+        return self.division.folds
+
+    @property
+    def division(self) -> ValidationOptions:
+        """How rows are divided into folds, if they are."""
+        return self.validation or ValidationOptions()
 
 
 class FileOptions(TrainingOptions):
@@ -260,6 +295,7 @@ class TrainRequest(TrainingOptions):
 
 
 _SOLVER_FIELDS = {*ExactOptions.model_fields, *GradientDescentOptions.model_fields} - {"kind"}
+_VALIDATION_FIELDS = tuple(ValidationOptions.model_fields)
 _LISTS = ("targets", "features", "terms")
 
 WEIGHT_KIND_TEXT = (
@@ -282,7 +318,7 @@ def from_query(query: QueryParams) -> FileOptions:
 
     Raises InvalidInput for an unknown parameter, one that stands twice, or a value that does not fit.
     """
-    known = {*FileOptions.model_fields, *_SOLVER_FIELDS, "folds"} - {"validation"}
+    known = {*FileOptions.model_fields, *_SOLVER_FIELDS, *_VALIDATION_FIELDS} - {"validation"}
     check_query(query, known)
     plain: dict[str, Any] = {name: value for name, value in query.items() if name not in _SOLVER_FIELDS}
     for name in _LISTS:
@@ -291,8 +327,8 @@ def from_query(query: QueryParams) -> FileOptions:
     solver: dict[str, Any] = {name: value for name, value in query.items() if name in _SOLVER_FIELDS}
     if solver.get("start", "").isdecimal():
         solver["start"] = {"version": solver["start"]}
-    if "folds" in plain:
-        plain["validation"] = {"folds": plain.pop("folds")}
+    if validation := {name: plain.pop(name) for name in _VALIDATION_FIELDS if name in plain}:
+        plain["validation"] = validation
     if solver or "solver" in plain:
         plain["solver"] = {"kind": plain.get("solver", "exact"), **solver}
     try:
@@ -323,7 +359,10 @@ def query_parameters() -> list[dict[str, Any]]:
         ("share", "With `forget`, instead of `trained_in`: the share of the rows' weight to take out."),
         ("missing", "`refuse` or `drop` rows in which a value is missing."),
         ("folds", "Folds of a cross-validation."),
+        ("fold_seed", "Seed of the random division into folds."),
+        ("groups", "Column whose equal values share a fold; not a feature unless it is listed."),
         ("promote", "`always`, `if_better` or `never`."),
+        ("unseen", "Whether the current version has seen none of these rows; for `promote=if_better`."),
         ("solver", "`exact` or `gradient_descent`; its options are parameters beside it."),
         *(
             (name, "Option of the exact solver. For an update or a forget, the default is the current version's.")

@@ -37,6 +37,8 @@ def request_of(
 
     Without `features` the job finds them in the rows, and makes the checks that need them.
     """
+    if options.division.groups in targets:
+        raise InvalidInput.at("/validation/groups", "The column of groups is a target. Give a column of its own.")
     current = current_version(found, options)
     solver = options.solver.solver(current.card.version if current else None)
     check_device(found.capabilities, solver.device)
@@ -52,6 +54,9 @@ def request_of(
         mode=options.mode,
         decay=options.decay,
         folds=options.folds,
+        fold_seed=options.division.fold_seed,
+        groups=options.division.groups,
+        unseen=options.unseen,
         choose_l2=options.chooses_l2,
         terms=tuple(options.terms or ()),
         missing=options.missing,
@@ -72,6 +77,8 @@ def names_of_rows(asked: TrainRequest, current: Version | None) -> tuple[Sequenc
     """Features and targets of rows that came as JSON."""
     card = current.card if current else None
     features = _names(asked.instances, asked.feature_names, card.features if card else None, "feature")
+    if asked.feature_names is None and card is None:
+        features = [name for name in features if name != asked.division.groups]
     return features, _names(asked.targets, asked.target_names, card.targets if card else None, "target")
 
 
@@ -103,14 +110,15 @@ def columns_of_file(
     if form == "ndjson":
         return options.features, targets
     weight = [options.weight] if options.weight is not None else []
-    others = {*targets, *weight}
+    groups = [options.division.groups] if options.division.groups is not None else []
+    others = {*targets, *weight, *groups}
     features = options.features or [name for name in header if name not in others]
     if "" in features and "" in header:
         hint = "; to_csv(index=False) keeps pandas from writing its index." if header[0] == "" else "."
         message = f"Column {list(header).index('') + 1} has no name in the header{hint}"
         raise InvalidInput(message, [Detail(message, row=1)])
     present = set(header)
-    missing = [name for name in (*targets, *features, *weight) if name not in present]
+    missing = [name for name in dict.fromkeys((*targets, *features, *weight, *groups)) if name not in present]
     if missing:
         hint = " Only one column was found: is the separator a comma?" if len(header) == 1 else ""
         details = [_missing_column(name, header) for name in missing if name.isprintable()]

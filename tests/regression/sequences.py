@@ -77,7 +77,7 @@ class Published:
 def publish(statistics: SufficientStatistics, solver: Exact, rows: Block | None) -> Published:
     """Fit and publish; `rows` are all rows of the statistics if they can be read again. Raises InvalidInput."""
     optimum = fit(statistics, solver)
-    withheld = check_precision(statistics, optimum, l2=solver.l2)
+    withheld = check_precision(statistics, precision_bounds(statistics, optimum, l2=solver.l2))
     best: Fit | Refined = optimum
     if rows is not None and solver.l2 == 0 and is_worthwhile(statistics, optimum):
         best = refine([rows], statistics, fit_intercept=solver.fit_intercept)

@@ -6,11 +6,11 @@ import statsmodels.api as sm
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 from sklearn.datasets import load_diabetes, load_linnerud
+from statsmodels.stats.outliers_influence import variance_inflation_factor
+from trained import model_of
 
-from app.regression.accumulator import summarise
-from app.regression.block import Block
-from app.regression.inference import infer
-from app.regression.least_squares import fit
+from app.regression.inference import covariances, infer, variance_inflation
+from app.regression.likelihood import likelihood
 from app.regression.linear_model import LinearModel
 from app.regression.metrics import training_metrics
 from app.regression.solvers import Exact
@@ -19,18 +19,7 @@ Array = NDArray[np.float64]
 
 
 def fitted(x: Array, y: Array, weights: Array | None = None, *, fit_intercept: bool = True) -> LinearModel:
-    statistics = summarise([Block(x, y, weights)])
-    found = fit(statistics, Exact(fit_intercept=fit_intercept))
-    return LinearModel(
-        tuple(f"x{index}" for index in range(x.shape[1])),
-        tuple(f"y{index}" for index in range(y.shape[1])),
-        found.weights,
-        found.intercept,
-        statistics,
-        found.residual_norms,
-        found.unscaled_errors,
-        has_intercept=fit_intercept,
-    )
+    return model_of(x, y, weights, solver=Exact(fit_intercept=fit_intercept))
 
 
 def datasets() -> list[tuple[Array, Array]]:
@@ -46,12 +35,14 @@ def test_inference_is_that_of_statsmodels(x: Array, y: Array, fit_intercept: boo
     model = fitted(x, y, weights, fit_intercept=fit_intercept)
     found = infer(model)
     metrics = training_metrics(model.statistics, model.residual_norms, rank=model.rank, fit_intercept=fit_intercept)
+    likelihoods, matrices = likelihood(model), covariances(model, found)
     new = x[:7] * 1.1
     columns = slice(0 if fit_intercept else 1, None)
 
     for target in range(y.shape[1]):
         design = sm.add_constant(x) if fit_intercept else x
-        expected = sm.WLS(y[:, target], design, weights=1.0 if weights is None else weights / weights.mean()).fit()
+        scaled = 1.0 if weights is None else weights / weights.mean()
+        expected = sm.WLS(y[:, target], design, weights=scaled).fit()
 
         assert_allclose(found.standard_errors[target, columns], expected.bse, rtol=1e-8)
         assert_allclose(found.t_values[target, columns], expected.tvalues, rtol=1e-8)
@@ -64,6 +55,17 @@ def test_inference_is_that_of_statsmodels(x: Array, y: Array, fit_intercept: boo
         assert found.f_values[target] == pytest.approx(expected.fvalue, rel=1e-8)
         assert found.f_p_values[target] == pytest.approx(expected.f_pvalue, rel=1e-6)
 
+        assert model.degrees_of_freedom == expected.df_resid
+        assert model.rank - fit_intercept == expected.df_model
+        assert likelihoods.log_likelihood[target] == pytest.approx(expected.llf, rel=1e-12)
+        # statsmodels does not count the variance among the parameters.
+        assert likelihoods.aic[target] == pytest.approx(expected.aic + 2, rel=1e-12)
+        assert likelihoods.bic[target] == pytest.approx(expected.bic + np.log(len(x)), rel=1e-12)
+        apart = np.outer(expected.bse, expected.bse)
+        assert_allclose(
+            matrices[target, columns, columns] / apart, expected.cov_params() / apart, rtol=1e-8, atol=1e-12
+        )
+
         frame = expected.get_prediction(
             sm.add_constant(new, has_constant="add") if fit_intercept else new
         ).summary_frame(alpha=0.1)
@@ -71,6 +73,16 @@ def test_inference_is_that_of_statsmodels(x: Array, y: Array, fit_intercept: boo
         assert_allclose(model.interval(new, 0.9)[:, target, 1], frame["obs_ci_upper"], rtol=1e-8)
         confidence = model.interval(new, 0.9, of_mean=True)[:, target]
         assert_allclose(confidence, frame[["mean_ci_lower", "mean_ci_upper"]], rtol=1e-8)
+
+
+@pytest.mark.parametrize("fit_intercept", [True, False], ids=["with an intercept", "without one"])
+@pytest.mark.parametrize(("x", "y"), datasets(), ids=["diabetes", "linnerud"])
+def test_variance_inflation_factors_are_those_of_statsmodels(x: Array, y: Array, fit_intercept: bool) -> None:
+    design = sm.add_constant(x) if fit_intercept else x
+    expected = [
+        variance_inflation_factor(design, index + fit_intercept, standardize=False) for index in range(x.shape[1])
+    ]
+    assert_allclose(variance_inflation(fitted(x, y, fit_intercept=fit_intercept)), expected, rtol=1e-8)
 
 
 def test_95_of_100_intervals_hold_the_new_observation() -> None:

@@ -57,7 +57,7 @@ def test_a_device_comes_to_the_same_statistics_as_the_cpu(device: str, kind: str
 def test_folds_can_be_summarised_on_a_device(device: str) -> None:
     rows = some_rows("plain")
     found = summarise_folds([rows], 3, partial(CudaAccumulator, device=device))
-    for ours, theirs in zip(found, summarise_folds([rows], 3, Accumulator), strict=True):
+    for ours, theirs in zip(found.values(), summarise_folds([rows], 3, Accumulator).values(), strict=True):
         assert_allclose(fit(ours, Exact()).weights, fit(theirs, Exact()).weights, rtol=1e-9)
 
 

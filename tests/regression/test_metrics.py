@@ -81,6 +81,31 @@ def test_adjusted_r2_pays_for_every_feature() -> None:
     assert found.adjusted_r2[0] == pytest.approx(1 - (1 - found.r2[0]) * 19 / 16)
 
 
+def test_adjusted_r2_pays_for_the_rank_and_not_for_columns_that_do_not_vary() -> None:
+    # 12 rows of which one column explains 81.227 %: 1 - 0.18773 * 11 / 10, and not 1 - 0.18773 * 11 / 2.
+    x = np.arange(12.0) - 5.5
+    noise = np.random.default_rng(0).normal(size=12)
+    noise -= noise.mean() + x * (noise @ x) / (x @ x)
+    explained = np.sqrt(1 - 0.18773) * x / np.linalg.norm(x)
+    y = (explained + np.sqrt(0.18773) * noise / np.linalg.norm(noise))[:, np.newaxis]
+    statistics = SufficientStatistics.from_block(np.column_stack([x, np.full((12, 8), 0.1)]), y)
+    fitted = fit(statistics, Exact())
+    found = training_metrics(statistics, fitted.residual_norms, rank=fitted.design.rank)
+    assert found.adjusted_r2[0] == pytest.approx(0.7935, abs=5e-5)
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1e-155, 1e155, 1e200])
+def test_a_mean_square_beyond_64_bits_is_unknown_and_its_root_is_known(unit: float) -> None:
+    x = np.arange(6.0)[:, np.newaxis]
+    statistics = SufficientStatistics.from_block(x, unit * x**2)
+    found = training_metrics(statistics, fit(statistics, Exact()).residual_norms, rank=2)
+    plain = SufficientStatistics.from_block(x, x**2)
+    expected = training_metrics(plain, fit(plain, Exact()).residual_norms, rank=2)
+    assert np.isnan(found.mse)
+    assert_allclose(found.rmse / unit, expected.rmse)
+    assert_allclose(found.r2, expected.r2)
+
+
 def test_without_an_intercept_the_variance_is_that_about_zero() -> None:
     x = np.arange(1.0, 8.0)[:, np.newaxis]
     y = 2 * x + 5

@@ -54,6 +54,36 @@ def test_the_card_of_the_current_version_says_all_that_is_known(versioned: Servi
             assert 0 <= card["p_values"][target][name] <= 1
 
 
+@pytest.mark.parametrize("path", ["/models/crop-yield", "/models/crop-yield/versions/2"])
+def test_options_of_a_card_give_another_card_with_another_tag(versioned: Service, path: str) -> None:
+    plain = versioned.client.get(path)
+    tags = {plain.headers["etag"]}
+    for query in ("level=0.9", "level=0.99", "include=covariance", "level=0.9&include=covariance"):
+        answer = versioned.client.get(f"{path}?{query}", headers={"if-none-match": plain.headers["etag"]})
+        assert answer.status_code == httpx.codes.OK
+        tags.add(answer.headers["etag"])
+        again = versioned.client.get(f"{path}?{query}", headers={"if-none-match": answer.headers["etag"]})
+        assert again.status_code == httpx.codes.NOT_MODIFIED
+    assert len(tags) == 5
+    assert versioned.client.get(f"{path}?level=0.95").headers["etag"] == plain.headers["etag"]
+
+    asked = versioned.client.get(f"{path}?level=0.9&include=covariance").json()
+    assert (plain.json()["confidence_level"], asked["confidence_level"]) == (0.95, 0.9)
+    assert plain.json()["unavailable"]["covariance"] == "Add include=covariance to the request."
+    assert asked["covariance"]["coefficients"] == ["intercept", "temp", "rainfall", "humidity"]
+    assert asked["covariance"]["matrices"]["apples"][1][1] == pytest.approx(
+        asked["standard_errors"]["apples"]["temp"] ** 2
+    )
+
+
+@pytest.mark.parametrize("query", ["level=0", "level=1", "level=-1", "level=nan", "level=x", "include=all"])
+def test_options_of_a_card_that_are_wrong_are_refused_with_their_name(versioned: Service, query: str) -> None:
+    for path in ("/models/crop-yield", "/models/crop-yield/versions/1"):
+        answer = versioned.client.get(f"{path}?{query}")
+        assert answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY
+        assert answer.json()["errors"][0]["parameter"] == query.partition("=")[0]
+
+
 def test_a_version_that_is_not_current_says_so(versioned: Service) -> None:
     card = versioned.client.get("/models/crop-yield/versions/1").json()
 

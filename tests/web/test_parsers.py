@@ -170,7 +170,9 @@ def test_options_of_a_table_are_what_was_written(names: list[str], level: float 
     assert options_of(query(dict(given_options))) == TableOptions(keep=names, interval=level)
 
 
-PARAMETERS = st.sampled_from([*TableOptions.model_fields, *FileOptions.model_fields, "folds", "epochs", "start", "l2"])
+PARAMETERS = st.sampled_from(
+    [*TableOptions.model_fields, *FileOptions.model_fields, "folds", "fold_seed", "groups", "epochs", "start", "l2"]
+)
 VALUES = st.one_of(
     st.text(),
     st.floats().map(str),

@@ -252,7 +252,7 @@ def test_brackets_in_words_that_are_kept_are_no_rows(service: Service) -> None:
 def test_an_answer_too_long_for_memory_is_refused_with_its_length(service: Service) -> None:
     targets = {"targets": ",".join(f"t{n}" for n in range(1000)), "model": "wide"}
     header = ",".join(["a", *(f"t{n}" for n in range(1000))])
-    content = "\n".join([header, *(",".join([f"{n}"] * 1001) for n in (1, 2, 3))])
+    content = "\n".join([header, *(",".join([f"{n}", *[f"{n * n}"] * 1000]) for n in (1, 2, 3))])
     headers = {"content-type": "text/csv", "prefer": "wait=30"}
     trained = service.client.post("/train", params=targets, content=content, headers=headers)
     assert trained.json()["status"] == "succeeded"

@@ -1,9 +1,11 @@
 """New rows alone, or old rows taken back: the version is what a fit of all its rows would be."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from service import INPUTS, NOTEBOOK, TARGETS, Service
 
@@ -155,3 +157,55 @@ def test_decay_takes_weight_from_the_rows_before_by_their_age(own: Service) -> N
     assert decayed["rows"] == kept["rows"] == 15
     assert decayed["coefficients"] != kept["coefficients"]
     assert decayed["coefficients"]["apples"] == pytest.approx(kept["coefficients"]["apples"], rel=0.05)
+
+
+def test_a_likelihood_survives_an_update_and_is_withheld_after_decay(own: Service) -> None:
+    own.train(**NOTEBOOK)
+    expected = card(own)
+    own.train(instances=INPUTS[:8], targets=TARGETS[:8])
+    own.train(instances=INPUTS[8:], targets=TARGETS[8:], mode="update")
+    found = card(own)
+    for field in ("log_likelihood", "aic", "bic"):
+        assert found[field] == pytest.approx(expected[field], rel=1e-9)
+
+    own.train(instances=INPUTS[:8], targets=TARGETS[:8])
+    own.train(instances=INPUTS[8:], targets=TARGETS[8:], mode="update", decay=0.5)
+    decayed = card(own)
+    for field in ("log_likelihood", "aic", "bic"):
+        assert decayed[field] is None
+        assert "Decay" in decayed["unavailable"][field]
+    assert decayed["standard_errors"] is not None
+
+
+@pytest.mark.parametrize("outlier", [1e4, 1e8, 1e11, 1e14])
+def test_an_outlier_that_is_forgotten_leaves_right_numbers_or_none(own: Service, outlier: float) -> None:
+    random = np.random.default_rng(0)
+    x = random.normal(size=(50, 1))
+    y = 2 * x + 1 + random.normal(size=(50, 1))
+    model = f"outlier-{math.log10(outlier):g}"
+    names: dict[str, Any] = {"model": model, "feature_names": ["x"], "target_names": ["y"]}
+    own.train(**names, instances=x.tolist(), targets=y.tolist())
+    expected = card(own, model)
+    far: dict[str, Any] = {"instances": [[0.5]], "targets": [[outlier]]}
+    own.train(**names, **far, mode="update")
+
+    job = own.train(**names, **far, mode="forget")
+
+    if job["status"] == "failed":
+        assert job["error"]["status"] == 422
+        assert "again from the rows that remain" in job["error"]["detail"]
+        assert outlier > 1e4
+        return
+    found = card(own, model)
+    error = expected["standard_errors"]["y"]["x"]
+    assert abs(found["coefficients"]["y"]["x"] - expected["coefficients"]["y"]["x"]) < 1e-3 * error
+    assert found["precision_loss"] > 1e4
+    bound = found["precision_bounds"]["y"]
+    assert bound["coefficients"] < 1e-3
+    if found["standard_errors"] is None:
+        assert outlier > 1e4
+        assert "one part in a million" in found["unavailable"]["standard_errors"]
+        assert found["metrics"]["mse"] is None
+    else:
+        assert bound["residual_sum"] < 1e-6
+        assert found["standard_errors"]["y"] == pytest.approx(expected["standard_errors"]["y"], rel=1e-6)

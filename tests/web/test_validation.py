@@ -74,12 +74,12 @@ def test_only_a_better_version_is_promoted(own: Service) -> None:
     first = own.client.get("/models/rival").json()["version"]
 
     # The current version has seen too much noise; on clean rows a model of their own beats it.
-    better = own.train(model="rival", promote="if_better", **noisy(2, noise=0.1))
+    better = own.train(model="rival", promote="if_better", unseen=True, **noisy(2, noise=0.1))
     assert own.client.get("/models/rival").json()["version"] == better["version"] == first + 1
     assert better["warnings"] == []
 
     # A few rows of noise train nothing that predicts their own kind better than the current version does.
-    worse = own.train(model="rival", promote="if_better", **noisy(5, noise=1, rows=5))
+    worse = own.train(model="rival", promote="if_better", unseen=True, **noisy(5, noise=1, rows=5))
     assert worse["status"] == "succeeded"
     assert own.client.get("/models/rival").json()["version"] == better["version"]
     assert "not promoted" in worse["warnings"][0]
@@ -89,7 +89,13 @@ def test_only_a_better_version_is_promoted(own: Service) -> None:
     "body",
     [
         {"validation": {"folds": 5}, "solver": {"kind": "gradient_descent"}},
-        {"validation": {"folds": 5}, "mode": "update"},
+        {"validation": {"folds": 5}, "mode": "forget"},
+        {"validation": {"folds": 5, "fold_seed": -1}},
+        {"validation": {"folds": 5, "groups": ""}},
+        {"validation": {"groups": "site"}},
+        {"solver": {"kind": "exact", "l2": "auto"}, "mode": "update"},
+        {"unseen": True},
+        {"unseen": True, "promote": "if_better", "mode": "update"},
         {"promote": "if_better", "mode": "forget"},
         {"validation": {"folds": 1}},
         {"solver": {"kind": "exact", "l2": "much"}},
@@ -101,6 +107,123 @@ def test_what_cannot_be_validated_is_refused(own: Service, body: dict[str, Any])
 
     assert answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY, answer.text
     assert answer.json()["errors"][0]["detail"]
+
+
+def test_without_unseen_a_version_is_published_and_not_promoted(own: Service) -> None:
+    own.train(model="seen", **noisy(1, noise=5))
+
+    job = own.train(model="seen", promote="if_better", **noisy(2, noise=0.1))
+
+    assert job["status"] == "succeeded"
+    assert own.client.get("/models/seen").json()["version"] == job["version"] - 1
+    assert "unseen: true" in job["warnings"][0]
+
+
+SITES = ["north", "south", "east", "west", "7"]
+
+
+def by_site(rows: int = 60) -> dict[str, Any]:
+    """Rows of five sites in rotation, whose targets differ by site."""
+    body = noisy(3, noise=0.1, rows=rows)
+    instances = [{"a": a, "b": b, "site": SITES[index % 5]} for index, (a, b) in enumerate(body["instances"])]
+    targets = [{"y": y + index % 5} for index, (y,) in enumerate(body["targets"])]
+    return {"instances": instances, "targets": targets}
+
+
+def test_rows_of_a_group_are_kept_together_and_the_card_says_so(own: Service) -> None:
+    validation = {"folds": 10, "fold_seed": 4, "groups": "site"}
+
+    job = own.train(model="sites", validation=validation, **by_site())
+
+    assert job["status"] == "succeeded", job
+    found = own.client.get("/models/sites").json()
+    assert found["features"] == ["a", "b"]
+    used = job["metrics"]["cross_validation"]["folds"]
+    assert used <= 5
+    assert found["validation"] == {**validation, "empty_folds": 10 - used, "rows": 60, "stored": True}
+    assert found["no_folds"] is None
+    # Rows of other sites say little of a site: with all of them in every fold, the error is smaller.
+    rows = by_site()
+    instances = [{"a": row["a"], "b": row["b"]} for row in rows["instances"]]
+    by_rows = own.train(model="sites", validation={"folds": 10}, **rows | {"instances": instances})
+    assert job["metrics"]["cross_validation"]["mse"] > by_rows["metrics"]["cross_validation"]["mse"]
+
+
+@pytest.mark.parametrize("features", [None, "a,b"])
+def test_a_file_has_its_groups_in_a_column(own: Service, features: str | None) -> None:
+    rows = by_site()
+    lines = ["a,b,site,y"] + [
+        f"{row['a']!r},{row['b']!r},{row['site']},{target['y']!r}"
+        for row, target in zip(rows["instances"], rows["targets"], strict=True)
+    ]
+    query = {"model": "filed", "targets": "y", "folds": "10", "fold_seed": "4", "groups": "site"}
+    if features:
+        query["features"] = features
+
+    job = own.client.post(
+        "/train",
+        params=query,
+        content="\n".join(lines),
+        headers={"content-type": "text/csv", "prefer": "wait=20"},
+    ).json()
+    expected = own.train(
+        model="sites", promote="never", validation={"folds": 10, "fold_seed": 4, "groups": "site"}, **rows
+    )
+
+    assert job["status"] == "succeeded", job
+    assert own.client.get("/models/filed").json()["features"] == ["a", "b"]
+    assert job["metrics"]["cross_validation"]["mse"] == pytest.approx(expected["metrics"]["cross_validation"]["mse"])
+
+
+def test_groups_of_rows_that_are_arrays_are_one_of_the_features(own: Service) -> None:
+    job = own.train(model="arrays", validation={"groups": "b"}, **noisy(1, noise=1))
+
+    assert job["status"] == "succeeded", job
+    assert own.client.get("/models/arrays").json()["features"] == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("body", "says", "place"),
+    [
+        (noisy(1, noise=1) | {"validation": {"groups": "c"}}, "Expected an object", "/instances/0"),
+        (by_site() | {"validation": {"groups": "y"}}, "is a target", "/validation/groups"),
+        (
+            {"instances": [{"a": 1, "s": None}], "targets": [{"y": 1}], "validation": {"groups": "s"}},
+            "group is missing",
+            "/instances/0/s",
+        ),
+    ],
+)
+def test_groups_that_cannot_be_had_are_refused_with_their_place(
+    own: Service, body: dict[str, Any], says: str, place: str
+) -> None:
+    answer = own.client.post("/train", json=body | {"model": "new"})
+
+    assert answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY, answer.text
+    error = answer.json()["errors"][0]
+    assert says in error["detail"]
+    assert error["pointer"] == place
+
+
+def test_an_update_adds_its_rows_to_the_folds_and_a_forget_drops_them(own: Service) -> None:
+    rows = noisy(1, noise=1)
+    names = {name: rows[name] for name in ("feature_names", "target_names")}
+
+    def part(start: int, end: int) -> dict[str, Any]:
+        return {"instances": rows["instances"][start:end], "targets": rows["targets"][start:end], **names}
+
+    expected = own.train(model="grown", validation={"folds": 5}, **rows)
+    own.train(model="grown", validation={"folds": 5}, **part(0, 33))
+    update = own.train(model="grown", mode="update", validation={"folds": 5}, **part(33, 40))
+    found = own.client.get("/models/grown").json()
+    forget = own.train(model="grown", mode="forget", **part(0, 1))
+
+    assert update["metrics"]["cross_validation"]["mse"] == pytest.approx(
+        expected["metrics"]["cross_validation"]["mse"], rel=1e-9
+    )
+    assert found["validation"]["rows"] == 40
+    assert "drops the statistics of the folds" in forget["warnings"][0]
+    assert own.client.get("/models/grown").json()["no_folds"] == forget["warnings"][0]
 
 
 def test_one_row_cannot_be_validated_and_the_job_says_so(own: Service) -> None:

@@ -1,0 +1,86 @@
+"""Which fold of a cross-validation each row is in.
+
+Folds depend on the seed and the row's number alone, or on the value of its group, so that they are the same on every
+platform and in every version.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.regression.block import Array, Block
+
+# SplitMix64 (Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators, 2014): its increment and mixer.
+_GAMMA = np.uint64(0x9E3779B97F4A7C15)
+_MIX = ((np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB)))
+_LAST_SHIFT = np.uint64(31)
+
+
+def permutations(folds: int, seed: int, first: int, end: int) -> NDArray[np.intp]:
+    """Return where each fold's row is in each of the blocks of `folds` rows from `first` to `end`, (blocks, folds).
+
+    The random numbers of a block are the outputs of SplitMix64 for its rows, counted from a start that is mixed from
+    the seed. Their order is the permutation.
+    """
+    keys = np.arange(first * folds, end * folds, dtype=np.uint64)
+    keys *= _GAMMA
+    keys += _mixed(np.array([seed], dtype=np.uint64))
+    return np.asarray(_mixed(keys).reshape(-1, folds).argsort(axis=1))
+
+
+def _mixed(keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Mix the bits of keys in place, and return them."""
+    for shift, factor in _MIX:
+        keys ^= keys >> shift
+        keys *= factor
+    keys ^= keys >> _LAST_SHIFT
+    return keys
+
+
+def group_fold(group: str, folds: int, seed: int) -> int:
+    """Return the fold of a group: the first 64 bits of BLAKE2b, keyed by the seed, modulo the number of folds."""
+    digest = hashlib.blake2b(group.encode(errors="surrogatepass"), digest_size=8, key=seed.to_bytes(8, "little"))
+    return int.from_bytes(digest.digest(), "little") % folds
+
+
+def divide(block: Block, folds: int, seed: int, row: int) -> Iterator[tuple[int, Block]]:
+    """Divide a block of rows with positive weights, the first of which is used row number `row`, into folds.
+
+    Yields the folds that have rows in it, with the rows in their order.
+    """
+    order, ends = _by_fold(block, folds, seed, row)
+    x, y = _gathered(block.x, order), _gathered(block.y, order)
+    weights = None if block.weights is None else block.weights[order]
+    for fold, (start, end) in enumerate(pairwise([0, *ends])):
+        if start < end:
+            rows = slice(start, end)
+            yield fold, Block(x[rows], y[rows], None if weights is None else weights[rows])
+
+
+def _by_fold(block: Block, folds: int, seed: int, row: int) -> tuple[NDArray[np.intp], list[int]]:
+    """Return the rows fold by fold, and how many rows there are up to the end of each fold."""
+    if block.fold is not None:
+        return np.argsort(block.fold, kind="stable"), np.bincount(block.fold, minlength=folds).cumsum().tolist()
+    count = len(block.x)
+    first, end = row // folds, -(-(row + count) // folds)
+    places = np.ascontiguousarray(permutations(folds, seed, first, end).T)
+    places += np.arange(first, end) * folds - row
+    # Only the first and the last permutation may name rows that are not in the block.
+    outside = np.zeros(places.shape, dtype=bool)
+    outside[:, :1] = places[:, :1] < 0
+    outside[:, -1:] |= places[:, -1:] >= count
+    ends = (end - first - outside.sum(axis=1)).cumsum().tolist()
+    return np.delete(places.ravel(), np.flatnonzero(outside)), ends
+
+
+def _gathered(rows: Array, order: NDArray[np.intp]) -> Array:
+    """The rows in this order, in the same layout in memory."""
+    if rows.strides[0] > rows.itemsize:
+        return rows.take(order, axis=0)
+    found = np.empty((rows.shape[1], len(order)))
+    for column, place in zip(rows.T, found, strict=True):
+        column.take(order, out=place, mode="clip")  # another mode would buffer the output
+    return found.T

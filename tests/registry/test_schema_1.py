@@ -1,0 +1,87 @@
+"""Files of schema 1, written by the code before schema 2: versions of one model, "old".
+
+Version 1 was trained on 12 rows, 2 added 3 rows, 3 took 3 rows out, 4 added them again, and 5 was trained with weights.
+"""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from app.registry.registry import Registry
+from app.registry.version_file import read
+from app.regression.inference import infer
+from app.regression.least_squares import PRECISION_UNKNOWN
+from app.regression.likelihood import NOT_RECORDED, why_no_likelihood
+from app.regression.solvers import Exact
+from app.regression.sufficient_statistics import SufficientStatistics
+
+FILES = Path(__file__).parent / "schema_1"
+YIELDS = np.loadtxt(Path(__file__).parents[2] / "models" / "crop-yield" / "yields.csv", delimiter=",", skiprows=1)
+
+
+def path(number: int) -> Path:
+    return FILES / f"{number:06d}.safetensors"
+
+
+@pytest.mark.parametrize(("number", "rows"), [(1, 12), (2, 15)])
+def test_a_version_of_schema_1_keeps_its_numbers(number: int, rows: int) -> None:
+    version = read(path(number))
+    design = np.column_stack([np.ones(rows), YIELDS[:rows, :3]])
+    coefficients, squares, *_ = np.linalg.lstsq(design, YIELDS[:rows, 3:])
+    errors = np.sqrt(np.outer(squares / (rows - 4), np.diag(np.linalg.inv(design.T @ design))))
+
+    assert_allclose(np.column_stack([version.model.intercept, version.model.weights]), coefficients.T, rtol=1e-9)
+    assert_allclose(infer(version.model).standard_errors, errors, rtol=1e-7)
+    assert_allclose(version.model.residual_norms, np.sqrt(squares), rtol=1e-9)
+    assert version.card.no_intervals is None
+    assert why_no_likelihood(version.model.statistics) is None
+
+
+@pytest.mark.parametrize("number", [3, 4], ids=["a forget", "an update of a forget"])
+def test_a_version_of_schema_1_with_a_forget_in_its_history_has_no_inference(number: int) -> None:
+    version = read(path(number))
+
+    assert version.card.no_intervals == version.model.no_intervals == PRECISION_UNKNOWN
+    assert np.isnan(version.model.residual_norms).all()
+    assert version.model.unscaled_errors is None
+    assert version.card.metrics == {
+        "apples": {"r2": None, "adjusted_r2": None, "rmse": None},
+        "oranges": {"r2": None, "adjusted_r2": None, "rmse": None},
+        "mse": None,
+    }
+    assert np.isfinite(version.model.predict(YIELDS[:, :3])).all()
+
+
+def test_an_update_of_schema_1_whose_parent_is_gone_has_no_inference(tmp_path: Path) -> None:
+    shutil.copy(path(2), tmp_path)
+
+    assert read(tmp_path / path(2).name).card.no_intervals == PRECISION_UNKNOWN
+
+
+def test_what_is_added_to_a_version_of_unknown_precision_has_unknown_precision() -> None:
+    statistics = read(path(4)).model.statistics
+    more = SufficientStatistics.from_block(YIELDS[:, :3], YIELDS[:, 3:])
+
+    assert statistics.merge(more).untracked
+    assert more.merge(statistics).untracked
+
+
+def test_a_weighted_version_of_schema_1_has_inference_but_no_likelihood() -> None:
+    version = read(path(5))
+
+    assert np.isfinite(infer(version.model).standard_errors).all()
+    assert why_no_likelihood(version.model.statistics) == NOT_RECORDED
+
+
+def test_versions_of_schema_1_are_served_and_promoted(tmp_path: Path) -> None:
+    shutil.copytree(FILES, tmp_path / "old")
+    registry = Registry(tmp_path)
+    registry.promote("old", 2)
+
+    version = registry.current("old")
+
+    assert version.card.solver == Exact()
+    assert registry.versions("old") == [1, 2, 3, 4, 5]
