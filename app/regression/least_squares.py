@@ -245,8 +245,8 @@ def why_no_inference(
         )
     if statistics.count - fitted.design.rank < LEAST_FREEDOM:
         return (
-            f"Decay has left {statistics.count:.6g} rows, of which {fitted.design.rank} coefficients leave less than one "
-            "to estimate their error from."
+            f"Decay has left {statistics.count:.6g} rows. After {fitted.design.rank} coefficients, less than one row "
+            "remains to estimate their error from."
         )
     if is_essentially_perfect(statistics, fitted, residual_norms).any():
         return ESSENTIALLY_PERFECT

@@ -495,6 +495,9 @@ class Sequence:
         )
         self._require(not np.isinf(metrics.r2).any() and not np.isinf(metrics.adjusted_r2).any(), "R² infinite")
         self._require(not (metrics.r2 > 1).any(), "R² above 1")
+        representable = bool(((metrics.rmse > 1e-150) & (metrics.rmse < 1e150)).all())
+        self._require(not np.isinf(metrics.mse), "mean squared error infinite")
+        self._require(not representable or metrics.mse > 0, "mean squared error not known")
         if published.inference is not None:
             self._check_inference(published, published.inference)
 
