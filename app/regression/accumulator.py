@@ -114,12 +114,15 @@ class Accumulator:
         self._columns = np.empty((width, self._chunk))  # feature-major: each column of the data lies together
         # Columns are multiplied by 2^-exponent; the exponents are 0 unless squares would leave the range of numbers.
         self._exponents = np.zeros(width, dtype=int)
+        self._is_scaled = False
         self._flat = np.ones(width, dtype=bool)  # columns whose deviations are all zero so far
+        self._has_flat = True
         # Of the rows [1, z - shift] before those in the Gram matrix.
         self._factor = np.zeros((width, width))
         self._whiten = False
         self._gram: Array | None = None  # of the rows, those before among them; whitened by the factor where they are
-        self._carried: Array | float = 0.0  # what rounding took from the Gram matrix
+        self._carried = np.zeros((width, width))  # what rounding took from the Gram matrix
+        self._sum = np.empty((width, width))  # the next Gram matrix
         self._factorisations = 0  # QR decompositions, each of which rounds
         self._minimum = np.full(self._features, np.inf)
         self._maximum = np.full(self._features, -np.inf)
@@ -145,8 +148,9 @@ class Accumulator:
         # Powers of two of the scale. If later rows have another size than the first ones, those of the factor.
         powers = np.concatenate([[0], np.frexp(self._scale)[1] - 1])
         far = ~self._flat & (np.abs(self._exponents - powers) > MOST_REACH)
-        far[0] = False
-        powers = np.where(far, np.clip(self._exponents, -1000, 1000), powers)
+        if far[1:].any():
+            far[0] = False
+            powers = np.where(far, np.clip(self._exponents, -1000, 1000), powers)
         factor = np.ldexp(self._whole_factor(), self._exponents - powers)
         return SufficientStatistics(
             features=self._features,
@@ -183,15 +187,15 @@ class Accumulator:
         if not (self._gram.diagonal() + products.diagonal() <= self._most).all():
             return False
         products += self._carried
-        total = self._gram + products
-        np.subtract(total, self._gram, out=self._gram)
-        products -= self._gram
-        self._gram, self._carried = total, products
+        np.add(self._gram, products, out=self._sum)
+        np.subtract(self._sum, self._gram, out=self._gram)
+        np.subtract(products, self._gram, out=self._carried)
+        self._gram, self._sum = self._sum, self._gram
         return True
 
     def _has_new_scale(self, columns: Array) -> bool:
         """Return whether a column varies for the first time: only then may its squares underflow unseen."""
-        return bool(self._flat.any()) and bool(columns[self._flat].any())
+        return self._has_flat and bool(columns[self._flat].any())
 
     def _factorise(self, columns: Array) -> None:
         """Take in shifted columns, (d, m), by Householder QR."""
@@ -201,11 +205,13 @@ class Accumulator:
         if not np.isfinite(sizes).all():
             raise ValuesTooLarge(int(np.flatnonzero(~np.isfinite(sizes))[0]) - 1)
         self._flat = sizes == 0
+        self._has_flat = bool(self._flat.any())
         if not ((sizes >= ORDINARY[0]) & (sizes <= ORDINARY[1]) | self._flat).all():
             change = np.where(self._flat, 0, np.frexp(sizes)[1])
             columns = np.ldexp(columns, -change[:, np.newaxis])
             factor = np.ldexp(factor, -change)
             self._exponents += change
+            self._is_scaled = bool(self._exponents.any())
         self._restart(triangle(np.vstack([factor, columns.T])))
 
     def _shifted(self, chunk: Block) -> Array:
@@ -219,7 +225,7 @@ class Accumulator:
         columns[1:] -= self._shift[:, np.newaxis]
         if chunk.weights is not None:
             columns *= np.sqrt(chunk.weights)
-        if self._exponents.any():
+        if self._is_scaled:
             columns = np.ldexp(columns, -self._exponents[:, np.newaxis])
         return columns
 
@@ -251,7 +257,7 @@ class Accumulator:
 
     def _restart(self, factor: Array) -> None:
         self._factor = factor
-        self._carried = 0.0
+        self._carried.fill(0.0)
         self._whiten = not self._is_plain(factor)
         if self._whiten:
             self._gram = np.eye(len(factor)) if _condition(factor) < MOST_CONDITION else None

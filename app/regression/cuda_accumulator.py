@@ -29,7 +29,7 @@ class CudaAccumulator(Accumulator):
 
     def _take(self, chunk: Block) -> None:
         rows = self._rows_on_device(chunk)
-        if self._gram is not None and not (self._flat.any() and bool(rows[:, self._on_device(self._flat)].any())):
+        if self._gram is not None and not (self._has_flat and bool(rows[:, self._on_device(self._flat)].any())):
             whitened = rows
             if self._whiten:
                 whitened = torch.linalg.solve_triangular(self._on_device(self._factor), rows, upper=True, left=False)
@@ -44,7 +44,7 @@ class CudaAccumulator(Accumulator):
         rows[:, 1:] -= self._on_device(self._shift)
         if chunk.weights is not None:
             rows *= self._on_device(np.sqrt(chunk.weights))[:, None]
-        return torch.ldexp(rows, self._on_device(-self._exponents)) if self._exponents.any() else rows
+        return torch.ldexp(rows, self._on_device(-self._exponents)) if self._is_scaled else rows
 
     def _on_device(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)

@@ -1,5 +1,6 @@
 """Exact least squares, from sufficient statistics alone."""
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -32,6 +33,7 @@ ESSENTIALLY_PERFECT = "The fit is essentially perfect: the residuals are roundin
 # Powers of two: norms of columns, and ratios of the norms of targets to those of features, that are held. Coefficients
 # and standard errors are then in the range in which 64-bit numbers have all their digits.
 LARGEST_NORM, LARGEST_RATIO = 960, 900
+ORDINARY = (1e-100, 1e100)  # norms of columns, and a total weight, that are far from these limits
 
 PRECISION_UNKNOWN = (
     "Rows were taken out of this version, or of one before it, before the precision that this costs was recorded. "
@@ -80,7 +82,7 @@ class Design:
         """Number of coefficients the rows determine, the intercept among them."""
         return int(self._singular[3].sum()) + int(self.intercept)
 
-    @property
+    @cached_property
     def full_rank(self) -> bool:
         return bool(self._singular[3].all())
 
@@ -127,9 +129,11 @@ class Design:
 
     def whiten(self, deviations: Array) -> Array:
         """Return rows z, (m, p), of deviations x such that z'z is x'(A'A)^-1 x; infinite if x leaves the rows' span."""
+        _, s, vt, kept = self._singular
+        if self.full_rank:
+            return np.asarray((deviations / self.norms) @ vt.T / s)
         varying = self.norms > 0
         unit = np.where(varying, deviations, 0.0) / np.where(varying, self.norms, 1.0)
-        _, s, vt, kept = self._singular
         turned = unit @ vt.T
         # At the scale of the training rows, whose own deviations are about 1 / sqrt(n) here, less is rounding.
         size = np.maximum(np.abs(unit).max(axis=1, initial=0.0), 1 / np.sqrt(self.weight))
@@ -147,9 +151,12 @@ class Design:
         A coefficient is identifiable if its unit vector lies in the row space of the design (Searle, Linear Models,
         1971, 5.4). Squared, these are the variance inflation factors of a model with an intercept.
         """
+        errors = np.sqrt((self.unit_root() ** 2).sum(axis=1))
+        if self.full_rank:
+            return np.asarray(errors)
         _, _, vt, kept = self._singular
         outside = np.sqrt((vt[~kept] ** 2).sum(axis=0))
-        return np.where(outside <= IDENTIFIABLE, np.sqrt((self.unit_root() ** 2).sum(axis=1)), np.nan)
+        return np.where(outside <= IDENTIFIABLE, errors, np.nan)
 
     def unit_root(self) -> Array:
         """Return L, (p, r), with LL' the pseudo-inverse of A'A for columns at unit norm."""
@@ -192,9 +199,8 @@ def fit(statistics: SufficientStatistics, solver: Exact) -> Fit:
         at_shift = offset[p:] - weights @ offset[:p]
         centre_prediction = shift[p:] + at_shift
         intercept = centre_prediction - weights @ shift[:p]
-        with np.errstate(invalid="ignore", over="ignore"):
-            distance = design.whiten(statistics.mean[np.newaxis, :p])
-            at_zero = np.hypot(np.linalg.norm(distance), 1 / np.sqrt(statistics.weight))
+        distance = design.whiten((shift[:p] + offset[:p])[np.newaxis])[0]
+        at_zero = math.hypot(*distance.tolist(), 1 / math.sqrt(statistics.weight))
     else:
         about_zero = statistics.factor_in(np.zeros_like(shift), statistics.scale)
         right = triangle(about_zero[:, 1:])[:p, p:]
@@ -202,7 +208,7 @@ def fit(statistics: SufficientStatistics, solver: Exact) -> Fit:
         centre_prediction = weights @ shift[:p]
         at_shift = centre_prediction - shift[p:]
         intercept, at_zero = np.zeros(statistics.targets), 0.0
-    errors = np.concatenate([[at_zero if np.isfinite(at_zero) else np.nan], design.coefficient_errors()])
+    errors = np.concatenate([[at_zero if math.isfinite(at_zero) else np.nan], design.coefficient_errors()])
     residual = statistics.residual_norms_at_shift(weights, at_shift)
     return Fit(np.ascontiguousarray(weights), intercept, centre_prediction, residual, errors, design)
 
@@ -214,6 +220,9 @@ def _check_range(statistics: SufficientStatistics, *, fit_intercept: bool) -> No
     else:
         factor = statistics.factor_in(np.zeros_like(statistics.shift), scale)[:, 1:]
     norms = column_norms(factor)
+    ordinary = norms * scale
+    if ((ordinary > ORDINARY[0]) & (ordinary < ORDINARY[1])).all() and ORDINARY[0] < statistics.weight < ORDINARY[1]:
+        return
     norms[:p][statistics.constant] = 0.0
     sizes = np.where(norms > 0, np.log2(np.where(norms > 0, norms, 1.0)) + np.log2(scale), 0.0)
     per_row = np.where(norms > 0, sizes - np.log2(statistics.weight) / 2, 0.0)

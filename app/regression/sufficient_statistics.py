@@ -24,6 +24,7 @@ FACTOR_ERROR = 32 * EPSILON
 OPERATION_ERROR = 2 * EPSILON
 # Powers of two between the scale and the size of the deviations, up to which squares are in the range of numbers.
 MOST_REACH = 400
+SAFE_SQUARES = (1e-200, 1e200)  # sums of squares whose terms cannot have left the range of numbers unseen
 PART = 128  # rows, at least, of a QR decomposition that is part of another one
 
 
@@ -208,11 +209,11 @@ class SufficientStatistics:
 
         For the optimum, adding the shift would round the offset to the spacing of the targets.
         """
-        unit = self.scale[self.features :]
-        slopes = self.scale[: self.features, np.newaxis] * weights.T
+        p, unit = self.features, self.scale[self.features :]
         # One target a column, in the shifted and scaled coordinates.
-        coefficients = np.vstack([-offset / unit, -slopes / unit, np.eye(self.targets)])
-        return np.asarray(column_norms(self.factor @ coefficients) * unit)
+        predictions = self.factor[:, 1 : p + 1] @ (self.scale[:p, np.newaxis] * weights.T / unit)
+        predictions += self.factor[:, :1] * (offset / unit)
+        return np.asarray(column_norms(self.factor[:, p + 1 :] - predictions) * unit)
 
     def total_norms(self, *, centred: bool = True) -> Array:
         """Return the square root of the sum of squared deviations of each target from its mean, (k,).
@@ -230,7 +231,7 @@ def shift_and_scale(z: Array, weights: Array | None = None) -> tuple[Array, Arra
     The shift is the value nearest to the column's mean, the scale the power of two above its largest deviation.
     """
     share = np.full(len(z), 1 / len(z)) if weights is None else weights / weights.max()
-    share = share / share.sum()
+    share /= share.sum()
     with np.errstate(over="ignore"):  # a deviation that overflows is refused where the columns are summed up
         nearest = np.abs(z - share @ z).argmin(axis=0)
         shift = z[nearest, np.arange(z.shape[1])]
@@ -240,13 +241,15 @@ def shift_and_scale(z: Array, weights: Array | None = None) -> tuple[Array, Arra
 def power_of_two(spread: Array, otherwise: Array) -> Array:
     """Return the power of two above each value, or above the other one if it is zero; 1 if both are."""
     size = np.where(spread > 0, spread, np.abs(otherwise))
-    return np.asarray(
-        np.ldexp(1.0, np.clip(np.frexp(np.where((size > 0) & np.isfinite(size), size, 0.5))[1], -1000, 1000))
-    )
+    exponents = np.frexp(np.where((size > 0) & np.isfinite(size), size, 0.5))[1]
+    return np.asarray(np.ldexp(1.0, np.minimum(np.maximum(exponents, -1000), 1000)))
 
 
 def column_norms(matrix: Array) -> Array:
     """Return the Euclidean norm of each column, without overflow or underflow of its squares."""
+    squares = np.einsum("ij,ij->j", matrix, matrix)
+    if ((squares > SAFE_SQUARES[0]) & (squares < SAFE_SQUARES[1])).all():
+        return np.asarray(np.sqrt(squares))
     largest = np.abs(matrix).max(axis=0, initial=0.0)
     size = np.where(largest > 0, largest, 1.0)
     return np.asarray(largest * np.sqrt(((matrix / size) ** 2).sum(axis=0)))
