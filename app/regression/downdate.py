@@ -167,7 +167,11 @@ def _check_rows(whole: SufficientStatistics, part: SufficientStatistics) -> None
     theirs, ours = (part.count, whole.count) if frequency else (part.rows, whole.rows)
     if theirs > ours * (1 + _COUNT_TOLERANCE):
         raise InvalidInput(f"{NOT_AMONG}: they are {theirs:g} rows, and the version has {ours:g}.")
-    if theirs == ours:
+    if whole.discounted and part.count > whole.count + _COUNT_TOLERANCE * max(whole.count, 1.0):
+        raise InvalidInput(
+            f"{NOT_AMONG}: with their weights they count as {part.count:g} rows, and the version's as {whole.count:g}."
+        )
+    if theirs == ours or part.count >= whole.count:
         raise InvalidInput("These rows are all of them: at least as many rows as coefficients must remain.")
     if (part.minimum < whole.minimum).any() or (part.maximum > whole.maximum).any():
         raise InvalidInput(f"{NOT_AMONG}: a value lies outside the range of its feature.")

@@ -23,6 +23,9 @@ MOST_EXCESS = 1e-4  # a hundredth of a standard error
 RANK_TOLERANCE = 64 * EPSILON
 # Root mean square of residuals, relative to that of the terms they are left over from, up to which they are rounding.
 PERFECT = 32 * EPSILON
+# Degrees of freedom, which decay makes fractions, from which inference is given: with fewer, intervals have no bounds
+# that 64-bit numbers hold. One, less the rounding error of a sum of shares.
+LEAST_FREEDOM = 1 - 1e-9
 # Part of a coefficient's unit vector outside the row space of the design, up to which the coefficient is identifiable.
 IDENTIFIABLE = 1e-8
 
@@ -248,6 +251,11 @@ def why_no_inference(
     if statistics.count <= fitted.design.rank:
         return (
             f"{statistics.count:g} rows leave nothing to estimate the error of {fitted.design.rank} coefficients from."
+        )
+    if statistics.count - fitted.design.rank < LEAST_FREEDOM:
+        return (
+            f"Decay has left {statistics.count:.6g} rows. After {fitted.design.rank} coefficients, less than one row "
+            "remains to estimate their error from."
         )
     if is_essentially_perfect(statistics, fitted, residual_norms).any():
         return ESSENTIALLY_PERFECT

@@ -495,6 +495,9 @@ class Sequence:
         )
         self._require(not np.isinf(metrics.r2).any() and not np.isinf(metrics.adjusted_r2).any(), "R² infinite")
         self._require(not (metrics.r2 > 1).any(), "R² above 1")
+        representable = bool(((metrics.rmse > 1e-150) & (metrics.rmse < 1e150)).all())
+        self._require(not np.isinf(metrics.mse), "mean squared error infinite")
+        self._require(not representable or metrics.mse > 0, "mean squared error not known")
         if published.inference is not None:
             self._check_inference(published, published.inference)
 
@@ -675,7 +678,8 @@ class Comparison:
             products = [mpmath.mpf(a) * mpmath.mpf(b) for a, b in zip(model.weights[k], shift, strict=True)]
             size = abs(model.centre_prediction[k]) + sum(abs(value) for value in products)
             off = model.intercept[k] + sum(products) - model.centre_prediction[k]
-            self._observe("intercept", abs(off), 8 * EPSILON * size + 5e-324)
+            tiny = self._exact.target_spreads[k] * mpmath.mpf(10) ** -40  # what 400 bits leave of zero
+            self._observe("intercept", abs(off), 8 * EPSILON * size + tiny + 5e-324)
 
 
 def run(seed: int) -> Report:

@@ -304,3 +304,54 @@ def test_inference_is_withheld_if_only_standard_errors_lost_their_digits() -> No
     assert bounds.residual_sums[0] < WITHHELD_FROM < bounds.standard_errors[1]
     assert np.nanmax(bounds.coefficients) < FAILED_FROM
     assert published.inference is None
+
+
+def test_rows_that_count_more_than_decay_has_left_are_refused() -> None:
+    x, y = some_rows(11, 40)
+    whole = summed(x, y).decayed(0.01)
+    middle = np.repeat(x.mean(axis=0, keepdims=True), 2, axis=0), np.repeat(y.mean(axis=0, keepdims=True), 2, axis=0)
+
+    with pytest.raises(InvalidInput, match="with their weights they count as 2 rows"):
+        downdate(whole, summed(*middle))
+
+
+def test_a_part_of_frequency_weights_can_be_forgotten_after_decay() -> None:
+    x, y = some_rows(12, 20)
+    old = summarise([Block(x[:14], y[:14], np.full(14, 3.0))], weight_kind="frequency").decayed(0.25)
+    new = summarise([Block(x[14:], y[14:], np.ones(6))], weight_kind="frequency")
+    part = summarise([Block(x[:14], y[:14], np.ones(14))], weight_kind="frequency")
+
+    once = downdate(old.merge(new), part, 0.25)
+    twice = downdate(once, part, 0.25)
+
+    weights = np.array([*np.full(14, 0.25), *np.ones(6)])
+    expected = summarise([Block(x, y, weights)])
+    assert twice.count == pytest.approx(9.5)
+    assert_allclose(fit(twice, Exact()).weights, fit(expected, Exact()).weights, rtol=1e-9)
+
+
+def test_rows_whose_residuals_the_sum_has_lost_are_among_the_rows() -> None:
+    # Next to an outlier that was added and forgotten, the residuals of the other rows are below all digits.
+    x, y = straight_line(8)
+    y = 2 * x + 1e-4 * (y - 2 * x)
+    outlier = np.array([[0.3]]), np.array([[1e14]])
+    remaining = downdate(summed(np.vstack([x, outlier[0]]), np.vstack([y, outlier[1]])), summed(*outlier))
+
+    again = downdate(remaining, summed(x[:2], y[:2]))
+
+    with pytest.raises(InvalidInput, match="Too many digits were lost"):
+        publish(again, Exact(), None)
+
+
+@pytest.mark.parametrize("l2", [1e-6, 1.0, 1e3])
+def test_the_residual_sum_of_a_ridge_after_a_forget_is_within_its_bound(l2: float) -> None:
+    x, y = straight_line(9)
+    outlier = np.array([[1e4]]), np.array([[1e5]])
+    remaining = downdate(summed(np.vstack([x, outlier[0]]), np.vstack([y, outlier[1]])), summed(*outlier))
+    fitted = fit(remaining, Exact(l2=l2))
+
+    bounds = precision_bounds(remaining, fitted, l2=l2)
+
+    exact = ExactFit.of(x, y, [Fraction(1)] * 50, shift=np.zeros(2), penalty=l2 / 50)
+    assert bounds is not None
+    assert abs(float(fitted.residual_norms[0] ** 2 / exact.residual_sums[0] - 1)) <= bounds.residual_sums[0]

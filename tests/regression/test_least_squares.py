@@ -1,3 +1,4 @@
+from fractions import Fraction
 from pathlib import Path
 from typing import TypeAlias
 
@@ -8,11 +9,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
+from regression.exact import ExactFit
 from scipy.special import betainc, betaincinv
 
 from app.regression.inference import infer
 from app.regression.least_squares import Design, Fit, fit, why_no_inference
 from app.regression.linear_model import LinearModel
+from app.regression.metrics import training_metrics
 from app.regression.solvers import Exact
 from app.regression.sufficient_statistics import SufficientStatistics
 
@@ -254,3 +257,32 @@ def test_whitened_deviations_are_infinite_where_they_leave_the_span_of_the_rows(
     assert lengths[0] == pytest.approx(1 / 14 * 3)
     assert lengths[1] == np.inf
     assert lengths[2] == 0
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+@pytest.mark.parametrize("l2", [1e-30, 1e-25, 1e-20, 1e-15])
+def test_a_small_ridge_penalty_on_two_equal_columns_gives_its_limit(l2: float, *, intercept: bool) -> None:
+    random = np.random.default_rng(16)
+    column = random.normal(size=50)
+    x, y = np.column_stack([column, column]), 2 * column + 0.3 * random.normal(size=50)
+    exact = ExactFit.of(x, y[:, None], [Fraction(1)] * 50, shift=np.zeros(3), intercept=intercept, penalty=l2 / 50)
+    best = ExactFit.of(x, y[:, None], [Fraction(1)] * 50, shift=np.zeros(3), intercept=intercept)
+
+    statistics = statistics_of((x, y[:, np.newaxis]))
+    found = fit(statistics, Exact(l2=l2, fit_intercept=intercept))
+    r2 = training_metrics(statistics, found.residual_norms, rank=found.design.rank, fit_intercept=intercept).r2
+
+    assert_allclose(found.weights, exact.slopes.T.astype(float), rtol=1e-13)
+    assert found.weights[0, 0] == pytest.approx(found.weights[0, 1], rel=1e-14)
+    assert r2 <= float(1 - best.residual_sums[0] / best.total_sums[0]) + 1e-14
+
+
+def test_less_than_one_degree_of_freedom_that_decay_leaves_gives_no_inference() -> None:
+    statistics = statistics_of((YIELDS[:, :3], YIELDS[:, 3:]))
+    assert why_no_inference(statistics.decayed(5 / 15), fit(statistics, Exact()), Exact()) is None
+
+    reason = why_no_inference(statistics.decayed(4.9 / 15), fit(statistics, Exact()), Exact())
+
+    assert reason == (
+        "Decay has left 4.9 rows. After 4 coefficients, less than one row remains to estimate their error from."
+    )
