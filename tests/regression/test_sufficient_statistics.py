@@ -190,7 +190,7 @@ def test_values_at_the_edge_of_64_bits_are_refused(value: float) -> None:
 
 def some_statistics(seed: int, rows: int = 20, **changes: Any) -> SufficientStatistics:
     random = np.random.default_rng(seed)
-    x, y = random.normal(size=(rows, 2)) + [5, -3], random.normal(size=(rows, 1))
+    x, y = random.normal(size=(rows, 2)) + np.array([5.0, -3.0]), random.normal(size=(rows, 1))
     return replace(SufficientStatistics.from_block(x, y), **changes)
 
 
