@@ -1,5 +1,6 @@
 """Rows taken out of the statistics again."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -355,3 +356,98 @@ def test_the_residual_sum_of_a_ridge_after_a_forget_is_within_its_bound(l2: floa
     exact = ExactFit.of(x, y, [Fraction(1)] * 50, shift=np.zeros(2), penalty=l2 / 50)
     assert bounds is not None
     assert abs(float(fitted.residual_norms[0] ** 2 / exact.residual_sums[0] - 1)) <= bounds.residual_sums[0]
+
+
+def frequencies(rows: slice, times: list[int]) -> SufficientStatistics:
+    x, y = some_rows(5, 12)
+    block = Block(x[rows], y[rows], np.array(times, dtype=float))
+    return summarise([block], weight_kind="frequency")
+
+
+def test_what_is_counted_is_taken_out_too() -> None:
+    x, y = some_rows(6, 20)
+    weights = np.random.default_rng(6).uniform(0.5, 2, 20)
+    whole, part = summarise([Block(x, y, weights)]), summarise([Block(x[15:], y[15:], weights[15:])])
+
+    found = downdate(replace(whole, operations=3), replace(part, operations=2))
+
+    assert (found.rows, found.count, found.operations) == (15, 15.0, 6)
+    assert found.log_weights == pytest.approx(np.log(weights[:15]).sum())
+    assert found.weight == pytest.approx(weights[:15].sum())
+
+
+def test_rows_that_decayed_are_taken_out_with_the_share_that_is_left() -> None:
+    x, y = some_rows(7, 30)
+    old, new = SufficientStatistics.from_block(x[:10], y[:10]), SufficientStatistics.from_block(x[10:], y[10:])
+
+    found = downdate(old.decayed(0.25).merge(new), SufficientStatistics.from_block(x[:4], y[:4]), 0.25)
+
+    weights = np.where(np.arange(4, 30) < 10, 0.25, 1.0)
+    expected = summarise([Block(x[4:], y[4:], weights)])
+    assert found.count == pytest.approx(21.5)
+    assert_allclose(fit(found, Exact()).weights, fit(expected, Exact()).weights, rtol=1e-9)
+    assert_allclose(fit(found, Exact()).residual_norms, fit(expected, Exact()).residual_norms, rtol=1e-9)
+
+
+def test_part_of_the_observations_of_a_row_can_be_taken_out() -> None:
+    whole = frequencies(slice(0, 12), [3] * 12)
+
+    one_each = downdate(whole, frequencies(slice(0, 12), [1] * 12))
+    all_of_two = downdate(whole, frequencies(slice(0, 2), [3, 3]))
+    down_to_few = downdate(whole, frequencies(slice(0, 11), [2] * 11))
+
+    assert (one_each.rows, one_each.count) == (12, 24.0)
+    assert (all_of_two.rows, all_of_two.count) == (10, 30.0)
+    assert (down_to_few.rows, down_to_few.count) == (1, 14.0)
+    with pytest.raises(InvalidInput, match="they are 39 rows, and the version has 36"):
+        downdate(whole, frequencies(slice(0, 12), [4, 4, 4, *[3] * 9]))
+
+
+def test_rows_of_another_kind_of_weights_or_more_rows_than_there_are_are_refused() -> None:
+    x, y = some_rows(8, 12)
+    whole = SufficientStatistics.from_block(x, y)
+
+    with pytest.raises(InvalidInput, match="frequency weights, and the version has precision weights"):
+        downdate(whole, frequencies(slice(0, 2), [1, 1]))
+    with pytest.raises(InvalidInput, match="they are 24 rows, and the version has 12"):
+        downdate(whole, SufficientStatistics.from_block(np.tile(x, (2, 1)), np.tile(y, (2, 1))))
+
+
+@pytest.mark.parametrize("beyond", [-1000.0, 1000.0])
+@pytest.mark.parametrize("feature", [0, 2])
+def test_a_value_outside_the_range_of_one_feature_is_refused(beyond: float, feature: int) -> None:
+    x, y = some_rows(9, 40)
+    row = x[:1].copy()
+    row[0, feature] = beyond
+
+    with pytest.raises(InvalidInput, match="a value lies outside the range of its feature"):
+        downdate(SufficientStatistics.from_block(x, y), SufficientStatistics.from_block(row, y[:1]))
+
+
+def test_as_many_rows_as_coefficients_may_remain_and_no_fewer() -> None:
+    x, y = some_rows(10, 12)
+    whole = SufficientStatistics.from_block(x, y)
+
+    assert downdate(whole, SufficientStatistics.from_block(x[:8], y[:8])).rows == 4
+    with pytest.raises(InvalidInput, match="3 rows cannot determine 4 coefficients"):
+        downdate(whole, SufficientStatistics.from_block(x[:9], y[:9]))
+
+
+def test_a_feature_that_only_the_rows_taken_out_told_from_a_constant_is_refused() -> None:
+    x, y = some_rows(11, 30)
+    x[:, 1] = 5.0
+    x[:4, 1] = [0.0, 1.0, 2.0, 3.0]
+
+    with pytest.raises(InvalidInput, match="too few remain to determine the coefficients"):
+        downdate(SufficientStatistics.from_block(x, y), SufficientStatistics.from_block(x[:4], y[:4]))
+
+
+def test_rows_can_be_taken_out_beside_constant_and_dependent_columns() -> None:
+    x, y = some_rows(12, 30)
+    x = np.column_stack([x, x[:, 0] + x[:, 2], np.full(30, 3.0)])
+
+    found = downdate(SufficientStatistics.from_block(x, y), SufficientStatistics.from_block(x[:5], y[:5]))
+
+    expected = fit(SufficientStatistics.from_block(x[5:], y[5:]), Exact())
+    assert_allclose(fit(found, Exact()).weights, expected.weights, rtol=1e-8, atol=1e-9)
+    assert fit(found, Exact()).design.rank == 4

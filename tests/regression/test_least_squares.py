@@ -12,8 +12,19 @@ from numpy.typing import NDArray
 from regression.exact import ExactFit
 from scipy.special import betainc, betaincinv
 
+from app.regression.accumulator import summarise
+from app.regression.block import Block
 from app.regression.inference import infer
-from app.regression.least_squares import Design, Fit, fit, why_no_inference
+from app.regression.least_squares import (
+    MOST_EXCESS,
+    PERFECT,
+    Design,
+    Fit,
+    fit,
+    is_essentially_perfect,
+    is_optimal,
+    why_no_inference,
+)
 from app.regression.linear_model import LinearModel
 from app.regression.metrics import training_metrics
 from app.regression.solvers import Exact
@@ -286,3 +297,155 @@ def test_less_than_one_degree_of_freedom_that_decay_leaves_gives_no_inference() 
     assert reason == (
         "Decay has left 4.9 rows. After 4 coefficients, less than one row remains to estimate their error from."
     )
+
+
+@pytest.mark.parametrize("l2", [0.0, 0.5, 20.0])
+def test_effective_coefficients_are_the_trace_of_the_hat_matrix(intercept: bool, l2: float) -> None:
+    random = np.random.default_rng(1)
+    x = random.normal(size=(30, 3)) * [1, 10, 0.1] + 2
+    x = np.column_stack([x, x[:, 0] + x[:, 1]])
+    columns = (x - x.mean(axis=0)) if intercept else x
+    unit = columns / np.sqrt((columns**2).mean(axis=0))
+    hat = unit @ np.linalg.pinv(unit.T @ unit + l2 * np.eye(4), rcond=1e-10) @ unit.T
+
+    found = Design.of(SufficientStatistics.from_block(x, x[:, :1]), fit_intercept=intercept).effective_coefficients(l2)
+
+    assert found == pytest.approx(np.trace(hat) + intercept, rel=1e-9)
+
+
+def test_identifiable_coefficients_of_dependent_columns_have_the_errors_of_the_others_alone() -> None:
+    random = np.random.default_rng(2)
+    x = random.normal(size=(30, 3)) * [1, 10, 0.1]
+    x[:, 1] += 5 * x[:, 0]
+    y = random.normal(size=(30, 1))
+    dependent = np.column_stack([x, 3 * x[:, 2], np.full(30, 7.0)])
+
+    found = fit(SufficientStatistics.from_block(dependent, y), Exact())
+    expected = fit(SufficientStatistics.from_block(x, y), Exact())
+
+    assert_allclose(found.unscaled_errors[1:3], expected.unscaled_errors[1:3], rtol=1e-9)
+    assert_array_equal(np.isnan(found.unscaled_errors[3:]), [True, True, True])
+    assert found.design.norms[4] == 0
+    assert not found.design.full_rank
+
+
+@pytest.mark.parametrize("l2", [1e-3, 1.0, 2.0, 1e3])
+def test_slightly_different_penalties_give_slightly_different_coefficients(l2: float) -> None:
+    statistics = statistics_of((YIELDS[:, :3], YIELDS[:, 3:]))
+
+    found, other = fit(statistics, Exact(l2=l2)).weights, fit(statistics, Exact(l2=l2 * (1 + 1e-9))).weights
+
+    assert_allclose(found, other, rtol=1e-8)
+    assert not np.allclose(found, fit(statistics, Exact()).weights, rtol=1e-6, atol=0)
+
+
+def test_without_an_intercept_its_error_is_zero() -> None:
+    found = fit(statistics_of((YIELDS[:, :3], YIELDS[:, 3:])), Exact(fit_intercept=False))
+
+    assert found.unscaled_errors[0] == 0
+
+
+@pytest.mark.parametrize(("away", "infinite"), [(1e-9, False), (1e-7, True), (-1e-7, True)])
+@pytest.mark.parametrize("length", [1.0, 100.0, -100.0])
+def test_a_row_leaves_the_span_from_eight_digits_of_its_length_on(away: float, infinite: bool, length: float) -> None:
+    x = np.linspace(-1, 1, 25)[:, np.newaxis] * [1.0, 1.0]
+    design = Design.of(statistics_of((x, x[:, :1])))
+    norm = np.linalg.norm(x[:, 0])
+
+    found = design.whiten(length * np.array([[1 + away, 1 - away]]))
+
+    # The smallest length that counts is that of an average training row, 1 / sqrt(n) of the norm.
+    assert np.isinf(found).any() == infinite
+    if not infinite:
+        assert (found**2).sum() == pytest.approx((length / norm) ** 2, rel=1e-6)
+
+
+@pytest.mark.parametrize(("away", "infinite"), [(4e-9, False), (1e-8, True)])
+def test_near_the_centre_an_average_row_is_the_measure_of_the_span(away: float, infinite: bool) -> None:
+    x = np.linspace(-1, 1, 25)[:, np.newaxis] * [1.0, 1.0]
+    design = Design.of(statistics_of((x, x[:, :1])))
+
+    assert np.isinf(design.whiten(np.array([[away, -away]]))).any() == infinite
+
+
+@pytest.mark.parametrize(("centre", "moved", "infinite"), [(-1e6, 1e-3, False), (-1e6, -0.1, True), (1e6, 0.1, True)])
+def test_a_row_leaves_the_span_if_a_constant_column_moves(centre: float, moved: float, infinite: bool) -> None:
+    x = np.column_stack([np.linspace(-1, 1, 25), np.full(25, centre), np.full(25, 3.0)])
+    design = Design.of(statistics_of((x, x[:, :1])))
+
+    found = design.whiten(np.array([[0.5, 0.0, 0.0], [0.5, moved, 0.0]]))
+
+    assert np.isfinite(found[0]).all()
+    assert np.isinf(found[1]).any() == infinite
+
+
+def test_without_an_intercept_a_column_of_zeros_must_stay_zero() -> None:
+    x = np.column_stack([np.linspace(1, 2, 25), np.zeros(25)])
+    design = Design.of(statistics_of((x, x[:, :1])), fit_intercept=False)
+
+    found = design.whiten(np.array([[0.5, 0.0], [0.5, 1e-12]]))
+
+    assert np.isfinite(found[0]).all()
+    assert np.isinf(found[1]).any()
+
+
+def test_one_perfect_target_withholds_the_inference_of_all() -> None:
+    x, y = YIELDS[:, :3], np.column_stack([YIELDS[:, 3], 1 + YIELDS[:, :3].sum(axis=1)])
+    statistics = statistics_of((x, y))
+    found = fit(statistics, Exact())
+
+    assert is_essentially_perfect(statistics, found).tolist() == [False, True]
+    assert "essentially perfect" in str(why_no_inference(statistics, found, Exact()))
+
+
+@pytest.mark.parametrize("rows", [100, 10_000])
+@pytest.mark.parametrize(("level", "perfect"), [(0.8, True), (1.25, False)])
+@pytest.mark.parametrize("slopes", [(3.0, 0.5), (-3.0, -0.5), (0.0, 0.0)])
+def test_a_fit_is_perfect_up_to_rounding_errors_of_its_terms(
+    rows: int, level: float, perfect: bool, slopes: tuple[float, float]
+) -> None:
+    random = np.random.default_rng(3)
+    x = random.normal(size=(rows, 2)) * [1, 100]
+    y = (x @ slopes + 10 + random.normal(size=rows))[:, np.newaxis]
+    statistics = summarise([Block(x, y, random.uniform(1, 20, rows))])
+    found = fit(statistics, Exact())
+    root_weight, shift = np.sqrt(statistics.weight), statistics.shift[:2]
+    sizes = np.hypot(statistics.mean[:2] - shift, np.sqrt(np.diag(found_variances(statistics))))
+    terms = np.hypot(statistics.mean[2], statistics.total_norms()[0] / root_weight) + np.abs(found.weights[0]) @ sizes
+
+    norms = level * PERFECT * terms * root_weight * np.ones(1)
+
+    assert is_essentially_perfect(statistics, found, norms).tolist() == [perfect]
+
+
+def found_variances(statistics: SufficientStatistics) -> Array:
+    """Mean squares and products of the deviations of the features from their means."""
+    columns = statistics.centred_factor[:, : statistics.features]
+    return np.asarray(columns.T @ columns / statistics.weight)
+
+
+def test_a_descent_is_optimal_if_all_its_targets_are() -> None:
+    statistics = statistics_of((YIELDS[:, :3], YIELDS[:, 3:]))
+    optimum = fit(statistics, Exact())
+    near, far = 1 + 1e-6, 1 + 1e-2
+
+    assert is_optimal(optimum.residual_norms * [near, near], statistics, optimum)
+    assert not is_optimal(optimum.residual_norms * [near, far], statistics, optimum)
+    assert not is_optimal(optimum.residual_norms * [far, near], statistics, optimum)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("rows", [10, 1000])
+@pytest.mark.parametrize(("share", "optimal"), [(0.9, True), (1.1, False)])
+def test_what_a_descent_may_exceed_the_optimum_by_is_a_share_of_the_residual_variance(
+    scale: float, rows: int, share: float, optimal: bool
+) -> None:
+    random = np.random.default_rng(4)
+    x = random.normal(size=(rows, 2))
+    statistics = statistics_of((x, scale * random.normal(size=(rows, 1))))
+    optimum = fit(statistics, Exact())
+    variance = optimum.residual_norms**2 / (rows - 3)
+
+    norms = np.sqrt(optimum.residual_norms**2 + share * MOST_EXCESS * variance)
+
+    assert is_optimal(norms, statistics, optimum) is optimal

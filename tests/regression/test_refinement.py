@@ -127,6 +127,13 @@ def test_rows_of_weight_zero_change_nothing(either_way: None) -> None:
     assert_last_digits(refined(x, y, weights), x[kept], y[kept], weights[kept])
 
 
+def test_a_block_of_weights_of_zero_changes_nothing(either_way: None) -> None:
+    x, y = some_rows(4)
+    rows = [Block(x, y, np.ones(len(x))), Block(x + 1, y - 1, np.zeros(len(x)))]
+
+    assert_last_digits(refine(rows, summarise(rows), fit_intercept=True), x, y)
+
+
 @pytest.mark.parametrize("blocks", [1, 2, 5, 30])
 def test_the_blocks_that_rows_come_in_change_nothing(either_way: None, blocks: int) -> None:
     x, y = some_rows(5)

@@ -1,6 +1,7 @@
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import permutations
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -13,7 +14,14 @@ from numpy.typing import NDArray
 from app.errors import InvalidInput
 from app.regression.accumulator import summarise
 from app.regression.block import Block
-from app.regression.sufficient_statistics import SufficientStatistics
+from app.regression.sufficient_statistics import (
+    FACTOR_ERROR,
+    OPERATION_ERROR,
+    SufficientStatistics,
+    power_of_two,
+    shift_and_scale,
+    triangle,
+)
 
 Array: TypeAlias = NDArray[np.float64]
 Rows: TypeAlias = tuple[Array, Array]
@@ -178,3 +186,164 @@ def test_values_at_the_edge_of_64_bits_are_refused(value: float) -> None:
     edge, small = np.full((3, 1), value), np.array([[1.0], [2.0], [4.0]])
     with pytest.raises(InvalidInput, match="too large"):
         summarise_blocks([(np.vstack([edge, -edge]), np.vstack([small, small]))])
+
+
+def some_statistics(seed: int, rows: int = 20, **changes: Any) -> SufficientStatistics:
+    random = np.random.default_rng(seed)
+    x, y = random.normal(size=(rows, 2)) + np.array([5.0, -3.0]), random.normal(size=(rows, 1))
+    return replace(SufficientStatistics.from_block(x, y), **changes)
+
+
+def test_a_merge_adds_up_what_is_counted() -> None:
+    one = some_statistics(1, rows=20, log_weights=2.0, operations=3)
+    other = some_statistics(2, rows=15, log_weights=0.5, operations=4)
+
+    found = one.merge(other)
+
+    assert (found.rows, found.count, found.log_weights, found.operations) == (35, 35.0, 2.5, 8)
+    assert found.removed is None
+    assert not found.untracked
+    assert not found.discounted
+
+
+@pytest.mark.parametrize("flag", ["untracked", "discounted"])
+def test_a_merge_remembers_what_either_side_remembers(flag: str) -> None:
+    plain, marked = some_statistics(1), some_statistics(2, **{flag: True})
+
+    assert getattr(plain.merge(marked), flag) is True
+    assert getattr(marked.merge(plain), flag) is True
+
+
+def test_a_merge_keeps_the_rows_that_were_removed_from_either_side() -> None:
+    one, other = some_statistics(1), some_statistics(2)
+    gone, theirs = one.decayed(0.25).factor, other.decayed(0.5).factor
+
+    found = replace(one, removed=gone).merge(replace(other, removed=theirs))
+    only_theirs = one.merge(replace(other, removed=theirs))
+
+    assert found.removed is not None
+    assert only_theirs.removed is not None
+    moved = other.transform(theirs, one.shift, one.scale)
+    assert_allclose(found.removed.T @ found.removed, gone.T @ gone + moved.T @ moved, rtol=1e-12, atol=1e-12)
+    assert_allclose(only_theirs.removed.T @ only_theirs.removed, moved.T @ moved, rtol=1e-12, atol=1e-12)
+    held = found.held.T @ found.held
+    assert_allclose(held, found.factor.T @ found.factor + found.removed.T @ found.removed, rtol=1e-12, atol=1e-12)
+
+
+def test_weights_of_two_kinds_cannot_be_merged() -> None:
+    with pytest.raises(InvalidInput, match="The rows have frequency weights, and the version has precision weights"):
+        some_statistics(1).merge(some_statistics(2, weight_kind="frequency"))
+
+
+def test_decay_is_remembered_and_takes_weight_from_removed_rows_too() -> None:
+    one = some_statistics(1)
+    gone = replace(one, removed=one.factor)
+
+    found = gone.decayed(0.25)
+
+    assert found.removed is not None
+    assert_allclose(found.removed, one.factor / 2)
+    assert (found.rows, found.count, found.discounted) == (20, 5.0, True)
+    assert one.decayed(1.0).discounted is False
+    assert replace(one, discounted=True).decayed(1.0).discounted is True
+
+
+def test_the_mean_weight_is_that_of_precision_weights_and_one_for_frequencies() -> None:
+    random = np.random.default_rng(1)
+    x, y, weights = random.normal(size=(10, 1)), random.normal(size=(10, 1)), np.arange(1.0, 11.0)
+
+    assert summarise([Block(x, y, weights)]).mean_weight == pytest.approx(5.5)
+    assert summarise([Block(x, y, weights)], weight_kind="frequency").mean_weight == 1
+
+
+def test_a_feature_is_constant_after_a_removal_if_only_rounding_errors_of_it_remain() -> None:
+    """Of 1e-8 of its deviations are left 1e-16 of its sum of squares: less than 64 units of rounding."""
+    statistics = some_statistics(1)
+    share = 2 * statistics.error
+    for remaining, constant in ((0.9 * share, True), (1.1 * share, False)):
+        factor = statistics.factor.copy()
+        factor[1:, 1] *= np.sqrt(remaining)
+        gone = statistics.factor.copy()
+        gone[1:, 1] *= np.sqrt(1 - remaining)
+        # No part of the variation is in the column of the first row, which holds the mean.
+        factor[0, 1] = gone[0, 1] = 0.0
+        assert replace(statistics, factor=factor, removed=gone).constant.tolist() == [constant, False]
+        assert replace(statistics, factor=factor).constant.tolist() == [False, False]
+
+
+def test_a_feature_whose_minimum_is_its_maximum_is_constant_whether_rows_were_removed_or_not() -> None:
+    x = np.column_stack([np.full(6, 0.1), np.arange(6.0)])
+    statistics = SufficientStatistics.from_block(x, x[:, 1:])
+
+    assert statistics.constant.tolist() == [True, False]
+    assert replace(statistics, removed=statistics.factor).constant.tolist() == [True, False]
+
+
+def test_the_error_bound_grows_with_the_operations() -> None:
+    assert some_statistics(1).error == FACTOR_ERROR
+    assert some_statistics(1, operations=5).error == pytest.approx(FACTOR_ERROR + 5 * OPERATION_ERROR, rel=1e-15)
+
+
+def test_totals_about_zero_are_the_plain_squares_of_the_targets() -> None:
+    random = np.random.default_rng(3)
+    x, y = random.normal(size=(20, 2)), random.normal(size=(20, 3)) * [1, 100, 1e-3] + [5, 0, 1]
+    statistics = SufficientStatistics.from_block(x, y)
+
+    assert_allclose(statistics.total_norms(centred=False), np.linalg.norm(y, axis=0), rtol=1e-13)
+    assert_allclose(statistics.total_norms(), np.linalg.norm(y - y.mean(axis=0), axis=0), rtol=1e-13)
+
+
+def test_residuals_are_the_same_from_any_centre() -> None:
+    random = np.random.default_rng(4)
+    x, y = random.normal(size=(20, 2)) + 7, random.normal(size=(20, 2))
+    weights, intercept, centre = random.normal(size=(2, 2)), random.normal(size=2), np.array([3.0, -2.0])
+    expected = np.linalg.norm(y - (x - centre) @ weights.T - intercept, axis=0)
+
+    found = SufficientStatistics.from_block(x, y).residual_norms(weights, intercept, centre)
+
+    assert_allclose(found, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("weights", [None, np.array([1.0, 1.0, 1.0, 1e12]), np.array([1e-300, 2e-300, 1e-300, 1e-300])])
+def test_the_shift_is_the_value_nearest_to_the_mean_and_the_scale_above_the_largest_deviation(
+    weights: Array | None,
+) -> None:
+    z = np.array([[-5.0, 1e-9], [1.0, 2e-9], [2.0, 4e-9], [3.5, 1e-8]])
+    shift, scale = shift_and_scale(z, weights)
+
+    mean = np.average(z, axis=0, weights=weights)
+    nearest = np.abs(z - mean).argmin(axis=0)
+    assert shift.tolist() == [z[nearest[0], 0], z[nearest[1], 1]]
+    deviations = np.abs(z - shift).max(axis=0)
+    assert (scale > deviations).all()
+    assert (scale <= 2 * deviations).all()
+    assert_array_equal(np.frexp(scale)[0], [0.5, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("spread", "otherwise", "expected"),
+    [
+        (3.0, 100.0, 4.0),
+        (4.0, 0.0, 8.0),
+        (0.0, 100.0, 128.0),
+        (0.0, -100.0, 128.0),
+        (0.0, 0.0, 1.0),
+        (np.inf, 5.0, 1.0),
+        (0.1, 5.0, 0.125),
+        (1e308, 0.0, 2.0**1000),
+        (1e-308, 0.0, 2.0**-1000),
+    ],
+)
+def test_a_scale_is_a_power_of_two_that_can_be_divided_by(spread: float, otherwise: float, expected: float) -> None:
+    assert power_of_two(np.array([spread]), np.array([otherwise])).tolist() == [expected]
+
+
+@pytest.mark.parametrize("rows", [1, 3, 128, 256, 257, 400, 5000])
+def test_the_factor_of_many_rows_is_that_of_all_of_them(rows: int) -> None:
+    z = np.random.default_rng(rows).normal(size=(rows, 3))
+
+    found = triangle(z)
+
+    assert found.shape == (3, 3)
+    assert_array_equal(found, np.triu(found))
+    assert_allclose(found.T @ found, z.T @ z, rtol=1e-12, atol=1e-12 * rows)
