@@ -28,6 +28,7 @@ CHUNK_BYTES = 1 << 19  # a chunk of columns that stays in the cache of one core 
 PLAIN_CONDITION, PLAIN_CONDITION_WITH_TARGETS = 10.0, 100.0
 # Growth of the Gram matrix up to which rows are added to it. Its error grows as much, that of QR as the square root,
 # so that up to about 1,000 there is no difference.
+MOST_OBSERVATIONS = 2**53  # sum of frequency weights; larger integers are not exact in 64-bit numbers
 MOST_GROWTH = 100.0
 # Condition number of a factor up to which it whitens. Beyond, rows go through Householder QR. In theory the error of
 # whitened rows is bounded up to the root of 1 / EPSILON, about 1e8; in measurements it equals that of QR up to 1e13.
@@ -158,10 +159,11 @@ class Accumulator:
             far[0] = False
             powers = np.where(far, np.clip(self._exponents, -1000, 1000), powers)
         factor = np.ldexp(self._whole_factor(), self._exponents - powers)
+        rows = self._rows if weight_kind == "precision" else self._observations()
         return SufficientStatistics(
             features=self._features,
-            rows=self._rows,
-            count=float(self._rows) if weight_kind == "precision" else self._weight,
+            rows=rows,
+            count=float(rows),
             shift=self._shift,
             scale=np.ldexp(1.0, powers[1:]),
             factor=factor,
@@ -171,6 +173,11 @@ class Accumulator:
             log_weights=self._log_weights if weight_kind == "precision" else 0.0,
             operations=max(self._factorisations - 1, 0),
         )
+
+    def _observations(self) -> int:
+        if self._weight > MOST_OBSERVATIONS:
+            raise InvalidInput(f"The frequency weights add up to more than {MOST_OBSERVATIONS} observations.")
+        return round(self._weight)
 
     def _take(self, chunk: Block) -> None:
         """Take in rows that are no more than a chunk."""

@@ -69,7 +69,7 @@ def downdate(whole: SufficientStatistics, part: SufficientStatistics, share: flo
         rows.append(whole.removed)
     remaining = replace(
         whole,
-        rows=_remaining_rows(whole, part, len(of_inputs.eigenvalues)),
+        rows=whole.rows - part.rows,
         count=whole.count - part.count,
         factor=difference.factor(),
         removed=triangle(np.vstack(rows)),
@@ -162,36 +162,23 @@ def _check_rows(whole: SufficientStatistics, part: SufficientStatistics) -> None
         raise InvalidInput(
             f"The rows have {part.weight_kind} weights, and the version has {whole.weight_kind} weights."
         )
-    # Frequency weights may take out a part of a row's observations, so that the number of rows is not known exactly.
-    frequency = whole.weight_kind == "frequency"
-    theirs, ours = (part.count, whole.count) if frequency else (part.rows, whole.rows)
-    if theirs > ours * (1 + _COUNT_TOLERANCE):
-        raise InvalidInput(f"{NOT_AMONG}: they are {theirs:g} rows, and the version has {ours:g}.")
+    if part.rows > whole.rows:
+        raise InvalidInput(f"{NOT_AMONG}: they are {part.rows} rows, and the version has {whole.rows}.")
     if whole.discounted and part.count > whole.count + _COUNT_TOLERANCE * max(whole.count, 1.0):
         raise InvalidInput(
             f"{NOT_AMONG}: with their weights they count as {part.count:g} rows, and the version's as {whole.count:g}."
         )
-    if theirs == ours or part.count >= whole.count:
+    if part.rows == whole.rows or part.count >= whole.count:
         raise InvalidInput("These rows are all of them: at least as many rows as coefficients must remain.")
     if (part.minimum < whole.minimum).any() or (part.maximum > whole.maximum).any():
         raise InvalidInput(f"{NOT_AMONG}: a value lies outside the range of its feature.")
-    if frequency and whole.discounted:
-        return  # any number of rows may have a small count
     inputs = column_norms(whole.factor)[: whole.features + 1]
     s = np.linalg.svd(whole.factor[:, : whole.features + 1] / np.where(inputs > 0, inputs, 1.0), compute_uv=False)
     rank = int((s > RANK_TOLERANCE * len(s) * s[0]).sum())
-    if ours - theirs < rank:
+    if whole.rows - part.rows < rank:
         raise InvalidInput(
-            f"Without these rows, too few remain: {ours - theirs:g} rows cannot determine {rank} coefficients."
+            f"Without these rows, too few remain: {whole.rows - part.rows} rows cannot determine {rank} coefficients."
         )
-
-
-def _remaining_rows(whole: SufficientStatistics, part: SufficientStatistics, rank: int) -> int:
-    """Return how many rows remain, if each of the part's rows was taken out as a whole; at least the rank.
-
-    Only frequency weights can be taken out in part.
-    """
-    return max(whole.rows - part.rows, rank)
 
 
 def precision_loss(statistics: SufficientStatistics) -> float:

@@ -42,7 +42,7 @@ class SufficientStatistics:
     """
 
     features: int
-    rows: int
+    rows: int  # or observations, if weights are their frequencies
     count: float  # n that degrees of freedom are taken from: rows, or the sum of frequency weights; discounted by decay
     shift: Array  # (p + k,)
     scale: Array  # (p + k,), powers of two

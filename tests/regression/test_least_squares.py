@@ -299,6 +299,7 @@ def test_less_than_one_degree_of_freedom_that_decay_leaves_gives_no_inference() 
     )
 
 
+@pytest.mark.parametrize("intercept", [True, False])
 @pytest.mark.parametrize("l2", [0.0, 0.5, 20.0])
 def test_effective_coefficients_are_the_trace_of_the_hat_matrix(intercept: bool, l2: float) -> None:
     random = np.random.default_rng(1)
