@@ -281,6 +281,7 @@ def test_a_feature_whose_minimum_is_its_maximum_is_constant_whether_rows_were_re
 
 def test_the_error_bound_grows_with_the_operations() -> None:
     assert some_statistics(1).error == FACTOR_ERROR
+    assert some_statistics(1).log_weights == 0
     assert some_statistics(1, operations=5).error == pytest.approx(FACTOR_ERROR + 5 * OPERATION_ERROR, rel=1e-15)
 
 
@@ -304,7 +305,9 @@ def test_residuals_are_the_same_from_any_centre() -> None:
     assert_allclose(found, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("weights", [None, np.array([1.0, 1.0, 1.0, 1e12]), np.array([1e-300, 2e-300, 1e-300, 1e-300])])
+@pytest.mark.parametrize(
+    "weights", [None, np.array([1.0, 1.0, 1.0, 1e12]), np.array([1e-300, 2e-300, 1e10, 2e10]), np.array([1e-300] * 4)]
+)
 def test_the_shift_is_the_value_nearest_to_the_mean_and_the_scale_above_the_largest_deviation(
     weights: Array | None,
 ) -> None:
