@@ -257,16 +257,16 @@ def test_the_mean_weight_is_that_of_precision_weights_and_one_for_frequencies() 
 
 
 def test_a_feature_is_constant_after_a_removal_if_only_rounding_errors_of_it_remain() -> None:
-    """Of 1e-8 of its deviations are left 1e-16 of its sum of squares: less than 64 units of rounding."""
+    """64 units of rounding of its sum of squares about the shift, without the part that is in its mean."""
     statistics = some_statistics(1)
-    share = 2 * statistics.error
+    deviations = float((statistics.factor[1:, 1] ** 2).sum())
+    share = 2 * statistics.error * (deviations + statistics.factor[0, 1] ** 2) / deviations
     for remaining, constant in ((0.9 * share, True), (1.1 * share, False)):
         factor = statistics.factor.copy()
         factor[1:, 1] *= np.sqrt(remaining)
         gone = statistics.factor.copy()
         gone[1:, 1] *= np.sqrt(1 - remaining)
-        # No part of the variation is in the column of the first row, which holds the mean.
-        factor[0, 1] = gone[0, 1] = 0.0
+        gone[0, 1] = 0.0
         assert replace(statistics, factor=factor, removed=gone).constant.tolist() == [constant, False]
         assert replace(statistics, factor=factor).constant.tolist() == [False, False]
 

@@ -274,6 +274,12 @@ class TestWithheldFrom:
         only_totals = replace(bounds, residual_sums=np.zeros(1), total_sums=bounds.residual_sums)
         assert only_totals.withheld is withheld
 
+    def test_one_target_withholds_all(self) -> None:
+        _, _, bounds = without_far_rows(0.0, 2.0**13)
+
+        assert replace(bounds, residual_sums=np.array([1e-9, 1e-5]), total_sums=np.zeros(2)).withheld
+        assert not replace(bounds, residual_sums=np.array([1e-9, 1e-7]), total_sums=np.zeros(2)).withheld
+
 
 class TestFailedFrom:
     """A thousandth of a standard error."""
@@ -321,6 +327,18 @@ class TestNegligible:
             assert failed.value.message == PRECISION_LOST
         else:
             assert check_precision(found, fitted) == RESIDUALS_UNKNOWN
+
+    @pytest.mark.parametrize(("offset", "fails"), [(16.0, False), (256.0, True)])
+    def test_the_intercept_counts_in_deviations_of_the_target(self, offset: float, fails: bool) -> None:
+        """Its error is that of the slope times the offset, whatever the weights and the unit of the target are."""
+        x, y = column([*A, 64, -64]) + offset, column([*A, 64, -64]) * 2.0**10
+        weights = np.full(10, 64.0)
+        found = downdate(summarise([Block(x, y, weights)]), summarise([Block(x[8:], y[8:], weights[8:])]))
+
+        bounds = precision_bounds(found, fit(found, Exact()))
+
+        assert bounds is not None
+        assert bounds.unusable is fails
 
 
 @pytest.fixture
