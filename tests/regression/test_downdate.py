@@ -404,6 +404,24 @@ def test_part_of_the_observations_of_a_row_can_be_taken_out() -> None:
         downdate(whole, frequencies(slice(0, 12), [4, 4, 4, *[3] * 9]))
 
 
+def test_no_more_rows_remain_than_observations() -> None:
+    x, y = some_rows(5, 12)
+    x[1], y[1] = x[0], y[0]
+    whole = summarise([Block(x, y, np.ones(12))], weight_kind="frequency")
+
+    found = downdate(whole, summarise([Block(x[:1], y[:1], np.array([2.0]))], weight_kind="frequency"))
+
+    assert (found.rows, found.count) == (10, 10.0)
+
+
+def test_frequencies_that_decayed_are_counted_by_their_rows() -> None:
+    whole = frequencies(slice(0, 12), [3] * 12).decayed(0.5)
+
+    found = downdate(whole, frequencies(slice(0, 7), [3] * 7), 0.5)
+
+    assert (found.rows, found.count) == (5, 7.5)
+
+
 def test_rows_of_another_kind_of_weights_or_more_rows_than_there_are_are_refused() -> None:
     x, y = some_rows(8, 12)
     whole = SufficientStatistics.from_block(x, y)

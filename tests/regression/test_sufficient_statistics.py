@@ -257,16 +257,16 @@ def test_the_mean_weight_is_that_of_precision_weights_and_one_for_frequencies() 
 
 
 def test_a_feature_is_constant_after_a_removal_if_only_rounding_errors_of_it_remain() -> None:
-    """Of 1e-8 of its deviations are left 1e-16 of its sum of squares: less than 64 units of rounding."""
+    """64 units of rounding of its sum of squares about the shift, without the part that is in its mean."""
     statistics = some_statistics(1)
-    share = 2 * statistics.error
+    deviations = float((statistics.factor[1:, 1] ** 2).sum())
+    share = 2 * statistics.error * (deviations + statistics.factor[0, 1] ** 2) / deviations
     for remaining, constant in ((0.9 * share, True), (1.1 * share, False)):
         factor = statistics.factor.copy()
         factor[1:, 1] *= np.sqrt(remaining)
         gone = statistics.factor.copy()
         gone[1:, 1] *= np.sqrt(1 - remaining)
-        # No part of the variation is in the column of the first row, which holds the mean.
-        factor[0, 1] = gone[0, 1] = 0.0
+        gone[0, 1] = 0.0
         assert replace(statistics, factor=factor, removed=gone).constant.tolist() == [constant, False]
         assert replace(statistics, factor=factor).constant.tolist() == [False, False]
 
@@ -281,6 +281,7 @@ def test_a_feature_whose_minimum_is_its_maximum_is_constant_whether_rows_were_re
 
 def test_the_error_bound_grows_with_the_operations() -> None:
     assert some_statistics(1).error == FACTOR_ERROR
+    assert some_statistics(1).log_weights == 0
     assert some_statistics(1, operations=5).error == pytest.approx(FACTOR_ERROR + 5 * OPERATION_ERROR, rel=1e-15)
 
 
@@ -304,7 +305,9 @@ def test_residuals_are_the_same_from_any_centre() -> None:
     assert_allclose(found, expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("weights", [None, np.array([1.0, 1.0, 1.0, 1e12]), np.array([1e-300, 2e-300, 1e-300, 1e-300])])
+@pytest.mark.parametrize(
+    "weights", [None, np.array([1.0, 1.0, 1.0, 1e12]), np.array([1e-300, 2e-300, 1e10, 2e10]), np.array([1e-300] * 4)]
+)
 def test_the_shift_is_the_value_nearest_to_the_mean_and_the_scale_above_the_largest_deviation(
     weights: Array | None,
 ) -> None:

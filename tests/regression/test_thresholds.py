@@ -172,6 +172,25 @@ class TestRefusedDowndates:
             downdate(*self.sums(2.0**24))
         assert refused.value.message == TOO_FEW
 
+    def test_a_direction_of_two_columns_is_refused_too(self) -> None:
+        x = np.column_stack([[*A, 0, 0], [*A, 1, -1]])
+        y = column([*B, 0, 0])
+
+        with pytest.raises(InvalidInput) as refused:
+            downdate(statistics_of(x, y), statistics_of(x[8:], y[8:]))
+        assert refused.value.message == TOO_FEW
+
+    def test_what_remains_is_measured_against_all_that_was_ever_held(self) -> None:
+        """0.08 of 3.5e13, in two removals, neither of which takes out more than it may."""
+        far = 2.0**22
+        x = column([*(0.1 * A), *A, far, -far])
+        y = column([*B, *B, far, -far])
+        without_far = downdate(statistics_of(x, y), statistics_of(x[16:], y[16:]))
+
+        with pytest.raises(InvalidInput) as refused:
+            downdate(without_far, statistics_of(x[8:16], y[8:16]))
+        assert refused.value.message == TOO_FEW
+
     @pytest.mark.parametrize("operations", [1000])
     def test_each_operation_raises_the_bound(self, operations: int) -> None:
         """1000 of them to 32 times as much, so that 2^21 stands for 2^23 and 2^22 for 2^24."""
@@ -198,7 +217,12 @@ class TestRefusedDowndates:
             with pytest.raises(InvalidInput, match=NOT_AMONG):
                 downdate(whole, part)
         else:
-            assert downdate(whole, part).rows == 8
+            found = downdate(whole, part)
+            assert found.rows == 8
+            assert found.removed is not None
+            # What was changed, 2^-46, counts by its ratio to the error of the whole, 2^-47.
+            squares = (found.removed[:, 2] ** 2).sum() * found.scale[1] ** 2
+            assert squares / (2 * far**2) == pytest.approx(1 + 2.0**-46 / whole.error, rel=0.1)
 
 
 class TestDirectionTolerance:
@@ -250,6 +274,12 @@ class TestWithheldFrom:
         only_totals = replace(bounds, residual_sums=np.zeros(1), total_sums=bounds.residual_sums)
         assert only_totals.withheld is withheld
 
+    def test_one_target_withholds_all(self) -> None:
+        _, _, bounds = without_far_rows(0.0, 2.0**13)
+
+        assert replace(bounds, residual_sums=np.array([1e-9, 1e-5]), total_sums=np.zeros(2)).withheld
+        assert not replace(bounds, residual_sums=np.array([1e-9, 1e-7]), total_sums=np.zeros(2)).withheld
+
 
 class TestFailedFrom:
     """A thousandth of a standard error."""
@@ -297,6 +327,18 @@ class TestNegligible:
             assert failed.value.message == PRECISION_LOST
         else:
             assert check_precision(found, precision_bounds(found, fitted)) == RESIDUALS_UNKNOWN
+
+    @pytest.mark.parametrize(("offset", "fails"), [(16.0, False), (256.0, True)])
+    def test_the_intercept_counts_in_deviations_of_the_target(self, offset: float, fails: bool) -> None:
+        """Its error is that of the slope times the offset, whatever the weights and the unit of the target are."""
+        x, y = column([*A, 64, -64]) + offset, column([*A, 64, -64]) * 2.0**10
+        weights = np.full(10, 64.0)
+        found = downdate(summarise([Block(x, y, weights)]), summarise([Block(x[8:], y[8:], weights[8:])]))
+
+        bounds = precision_bounds(found, fit(found, Exact()))
+
+        assert bounds is not None
+        assert bounds.unusable is fails
 
 
 @pytest.fixture
