@@ -414,12 +414,12 @@ def test_no_more_rows_remain_than_observations() -> None:
     assert (found.rows, found.count) == (10, 10.0)
 
 
-def test_frequencies_that_decayed_are_counted_by_their_rows() -> None:
+def test_frequencies_that_decayed_keep_their_observations() -> None:
     whole = frequencies(slice(0, 12), [3] * 12).decayed(0.5)
 
     found = downdate(whole, frequencies(slice(0, 7), [3] * 7), 0.5)
 
-    assert (found.rows, found.count) == (5, 7.5)
+    assert (found.rows, found.count) == (15, 7.5)
 
 
 def test_rows_of_another_kind_of_weights_or_more_rows_than_there_are_are_refused() -> None:
