@@ -38,6 +38,7 @@ SCAN_BYTES = 1 << 16  # Bytes checked at a time for their encoding: they stay in
 MAX_SKIPPED = 1000  # Rows of the wrong length that are counted on the way to a byte that is not UTF-8.
 
 _BOM = codecs.BOM_UTF8
+MISSING_WORDS = ("", "na", "nan", "n/a", "null")  # in small letters
 _NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
@@ -117,8 +118,8 @@ def _header(beginning: bytes, header: Header | None) -> list[str]:
 
 
 def _are_numbers(names: Sequence[str]) -> bool:
-    """Return True if all names are numbers, apart from empty ones, which may be missing values."""
-    given = [name.strip() for name in names if name.strip()]
+    """Return True if all names are numbers, apart from those that mark a missing value in a row."""
+    given = [name.strip() for name in names if name.strip().lower() not in MISSING_WORDS]
     return bool(given) and all(_NUMBER.fullmatch(name) for name in given)
 
 

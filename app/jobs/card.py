@@ -69,6 +69,8 @@ def warnings_of(model: LinearModel, design: Design, solver: Solver, *, refined: 
     """
     if dropped:
         yield f"{dropped} row(s) were left out, for a value was missing in them."
+    if np.isnan(model.residual_norms).any() and model.no_intervals is not None:
+        yield f"Metrics and inference are withheld. {model.no_intervals}"
     exact = isinstance(solver, Exact)
     kind = "term" if model.terms else "feature"
     for name, norm in zip(model.columns, design.norms, strict=True):

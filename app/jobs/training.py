@@ -21,7 +21,7 @@ from app.jobs.inheritance import Base, differences, resolved
 from app.jobs.spool import Spool
 from app.jobs.start_weights import put_back
 from app.jobs.tracker import Tracker
-from app.jobs.training_columns import with_columns_of_file
+from app.jobs.training_columns import other_columns, with_columns_of_file
 from app.jobs.training_request import TrainingRequest
 from app.jobs.validation import FoldHistory, Validated
 from app.registry.model_card import ModelCard
@@ -38,12 +38,24 @@ from app.regression.downdate import (
     precision_bounds,
     precision_loss,
 )
-from app.regression.least_squares import Fit, fit, is_optimal, why_no_inference
+from app.regression.least_squares import (
+    ESSENTIALLY_PERFECT,
+    Fit,
+    fit,
+    is_essentially_perfect,
+    is_optimal,
+    why_no_inference,
+)
 from app.regression.linear_model import LinearModel
 from app.regression.refinement import Refined, is_worthwhile, refine
 from app.regression.solvers import Exact, GradientDescent, Solver, Start
 from app.regression.sufficient_statistics import SufficientStatistics, WeightKind
 from app.regression.terms import expand, parse_terms
+
+SHORT_OF_OPTIMUM = "The model was trained by gradient descent, which stopped short of the least-squares optimum."
+BIASED_BY_DECAY = (
+    "The model was trained by gradient descent with weight_decay, which keeps it from the least-squares optimum."
+)
 
 _log = logging.getLogger(__name__)
 
@@ -207,7 +219,7 @@ def _card(
         ),
         terms=request.terms,
         precision_loss=None if statistics.untracked else precision_loss(statistics),
-        precision_bounds=bounds_of(trained.bounds, request.targets),
+        precision_bounds=None if statistics.untracked else bounds_of(trained.bounds, request.targets),
         weight_kind=statistics.weight_kind,
         discounted=statistics.discounted,
         untracked=statistics.untracked,
@@ -233,7 +245,7 @@ def _base(request: TrainingRequest, registry: Registry) -> Base:
     """The version to update: the current one, now that it is this job's turn."""
     base = registry.current(request.model)
     if not _same_columns(base.model, request):
-        raise InvalidInput("The current version has other features, terms or targets than these rows.")
+        raise InvalidInput(other_columns(base.card))
     return Base.of(base, request)
 
 
@@ -277,7 +289,7 @@ def _solve(
     if earlier is not None:
         statistics = earlier.merge(statistics)
     elif base is not None:
-        statistics = _without(base, statistics)
+        statistics = _without(base, statistics, fit_intercept=solver.fit_intercept)
     optimum = fit(statistics, solver)
     bounds = precision_bounds(statistics, optimum, l2=solver.l2)
     withheld = check_precision(statistics, bounds)
@@ -302,9 +314,9 @@ def _solve(
     )
 
 
-def _without(base: Base, rows: SufficientStatistics) -> SufficientStatistics:
+def _without(base: Base, rows: SufficientStatistics, *, fit_intercept: bool) -> SufficientStatistics:
     try:
-        return downdate(base.version.model.statistics, rows, base.share)
+        return downdate(base.version.model.statistics, rows, base.share, fit_intercept=fit_intercept)
     except InvalidInput as error:
         if not base.version.card.discounted or not error.message.startswith(NOT_AMONG):
             raise
@@ -339,8 +351,10 @@ def _descend(
     shift = statistics.shift[: statistics.features]
     residual_norms = statistics.residual_norms(end.weights, end.centre_prediction, shift)
     no_intervals = why_no_inference(statistics, optimum, Exact())
-    if not is_optimal(residual_norms, statistics, optimum):
-        no_intervals = "The model was trained by gradient descent, which stopped short of the least-squares optimum."
+    if is_essentially_perfect(statistics, optimum, residual_norms).any():
+        no_intervals = ESSENTIALLY_PERFECT
+    elif not is_optimal(residual_norms, statistics, optimum):
+        no_intervals = SHORT_OF_OPTIMUM if solver.weight_decay == 0 else BIASED_BY_DECAY
     return _Trained(
         end.weights,
         end.intercept,

@@ -13,11 +13,13 @@ from app.data.ndjson_rows import ndjson_keys, ndjson_names
 from app.errors import Detail, InvalidInput, ModelFileInvalid, ModelNotFound, NotFound
 from app.jobs.inheritance import check_base
 from app.jobs.training_request import TrainingRequest
+from app.registry.model_card import ModelCard
 from app.registry.registry import Registry
 from app.registry.version_file import Version
 from app.regression.solvers import GradientDescent, Start
 from app.regression.terms import parse_terms
 
+MOST_NAMES = 10  # of each kind, in a message
 MAX_COEFFICIENTS = 200_000  # a card says six things of each
 
 
@@ -113,7 +115,7 @@ def with_columns(
     check_versions(request, current, registry)
     if _needs_current(request) and current is not None and not _has_columns_of(current, request):
         option = "/mode" if request.mode != "replace" else "/promote"
-        raise InvalidInput.at(option, "The current version has other features, terms or targets than these rows.")
+        raise InvalidInput.at(option, other_columns(current.card))
     _check_start(request, registry)
     return request
 
@@ -148,6 +150,17 @@ def _in_file(detail: Detail, features: Sequence[str], lines: Mapping[str, int]) 
     line = lines.get(features[int(index)], 1) if index and kind == "feature_names" else 1
     appears = f" The name first appears in line {line}." if line > 1 else ""
     return Detail(detail.message + appears, row=line)
+
+
+def other_columns(card: ModelCard) -> str:
+    """Return the message for rows whose columns are not those of the current version."""
+    columns = [("features", card.features), ("terms", card.terms), ("targets", card.targets)]
+    listed = "; ".join(
+        f"{kind}: {', '.join(names[:MOST_NAMES])}{', ...' * (len(names) > MOST_NAMES)}"
+        for kind, names in columns
+        if names
+    )
+    return f"The current version has other features, terms or targets than these rows. It has {listed}."
 
 
 def _has_columns_of(version: Version, request: TrainingRequest) -> bool:

@@ -30,6 +30,10 @@ def share_to_forget(base: ModelCard, trained_in: int | None, share: float | None
     and if the given version added no rows.
     """
     if share is not None:
+        if share < 1 and not base.discounted:
+            raise InvalidInput.at(
+                "/share", "Decay has not reduced the weights of this version's rows, so rows are taken out whole."
+            )
         return share
     if trained_in is None:
         if not base.discounted:

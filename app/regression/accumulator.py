@@ -181,14 +181,12 @@ class Accumulator:
 
     def _take(self, chunk: Block) -> None:
         """Take in rows that are no more than a chunk."""
-        columns = self._shifted(chunk)
-        if self._gram is not None and not self._has_new_scale(columns):
-            products = self._products(columns)
-            # Rows that outweigh all before them, if but in one direction, would leave nothing of their digits.
-            if self._gain(products):
-                return
+        if self._gram is not None:
             columns = self._shifted(chunk)
-        self._factorise(columns)
+            # Rows that outweigh all before them, if but in one direction, would leave nothing of their digits.
+            if not self._has_new_scale(columns) and self._gain(self._products(columns)):
+                return
+        self._factorise(self._shifted(chunk, scaled=False))
 
     def _gain(self, products: Array) -> bool:
         """Add cross products of rows to the Gram matrix. Return False, and add nothing, if they are too large for it.
@@ -211,23 +209,27 @@ class Accumulator:
         return self._has_flat and bool(columns[self._flat].any())
 
     def _factorise(self, columns: Array) -> None:
-        """Take in shifted columns, (d, m), by Householder QR."""
+        """Take in shifted columns, (d, m), that are not scaled yet, by Householder QR."""
         self._factorisations += 1
         factor = self._whole_factor()
-        sizes = np.maximum(np.abs(columns).max(axis=1), np.abs(factor).max(axis=0))
-        if not np.isfinite(sizes).all():
-            raise ValuesTooLarge(int(np.flatnonzero(~np.isfinite(sizes))[0]) - 1)
-        self._flat = sizes == 0
+        of_columns, of_factor = np.abs(columns).max(axis=1), np.abs(factor).max(axis=0)
+        beyond = ~(np.isfinite(of_columns) & np.isfinite(of_factor))
+        if beyond.any():
+            raise ValuesTooLarge(int(np.flatnonzero(beyond)[0]) - 1)
+        self._flat = (of_columns == 0) & (of_factor == 0)
         self._has_flat = bool(self._flat.any())
-        if not ((sizes >= ORDINARY[0]) & (sizes <= ORDINARY[1]) | self._flat).all():
-            change = np.where(self._flat, 0, np.frexp(sizes)[1])
-            columns = np.ldexp(columns, -change[:, np.newaxis])
-            factor = np.ldexp(factor, -change)
-            self._exponents += change
-            self._is_scaled = bool(self._exponents.any())
+        before = self._exponents
+        powers = np.maximum(_powers(of_columns), _powers(of_factor) + before)
+        low, high = np.frexp(ORDINARY)[1]
+        extreme = ~self._flat & ((powers - before < low) | (powers - before > high))
+        self._exponents = np.where(extreme, powers, before)
+        self._is_scaled = bool(self._exponents.any())
+        if self._is_scaled or extreme.any():
+            columns = np.ldexp(columns, -self._exponents[:, np.newaxis])
+            factor = np.ldexp(factor, before - self._exponents)
         self._restart(triangle(np.vstack([factor, columns.T])))
 
-    def _shifted(self, chunk: Block) -> Array:
+    def _shifted(self, chunk: Block, *, scaled: bool = True) -> Array:
         """[1, z - shift] of the rows, feature-major: (d, m)."""
         rows, p = len(chunk.x), self._features
         columns = self._columns if rows == self._chunk else np.empty((len(self._factor), rows))
@@ -238,7 +240,7 @@ class Accumulator:
         columns[1:] -= self._shift[:, np.newaxis]
         if chunk.weights is not None:
             columns *= np.sqrt(chunk.weights)
-        if self._is_scaled:
+        if scaled and self._is_scaled:
             columns = np.ldexp(columns, -self._exponents[:, np.newaxis])
         return columns
 
@@ -293,6 +295,11 @@ class Accumulator:
             return np.asarray(np.linalg.cholesky(self._gram, upper=True))
         except np.linalg.LinAlgError:  # values beyond all squares; the caller sees them in the factor
             return np.full_like(self._factor, np.inf)
+
+
+def _powers(sizes: Array) -> NDArray[np.int_]:
+    """Return the exponents of the powers of two above sizes; one below all others for a size of 0."""
+    return np.where(sizes > 0, np.frexp(sizes)[1], -100_000)
 
 
 Begin: TypeAlias = Callable[[Block], Accumulator]

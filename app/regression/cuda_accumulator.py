@@ -30,9 +30,11 @@ class CudaAccumulator(Accumulator):
     def _take(self, chunk: Block) -> None:
         rows = self._rows_on_device(chunk)
         if self._gram is not None and not (self._has_flat and bool(rows[:, self._on_device(self._flat)].any())):
-            whitened = rows
+            whitened = torch.ldexp(rows, self._on_device(-self._exponents)) if self._is_scaled else rows
             if self._whiten:
-                whitened = torch.linalg.solve_triangular(self._on_device(self._factor), rows, upper=True, left=False)
+                whitened = torch.linalg.solve_triangular(
+                    self._on_device(self._factor), whitened, upper=True, left=False
+                )
             if self._gain((whitened.T @ whitened).cpu().numpy()):
                 return
         self._factorise(rows.cpu().numpy().T)
@@ -44,7 +46,7 @@ class CudaAccumulator(Accumulator):
         rows[:, 1:] -= self._on_device(self._shift)
         if chunk.weights is not None:
             rows *= self._on_device(np.sqrt(chunk.weights))[:, None]
-        return torch.ldexp(rows, self._on_device(-self._exponents)) if self._is_scaled else rows
+        return rows
 
     def _on_device(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(array)).to(self._device)

@@ -44,23 +44,34 @@ RESIDUALS_UNKNOWN = (
 NOT_AMONG = "These rows are not among those the version was trained on"
 
 
-def downdate(whole: SufficientStatistics, part: SufficientStatistics, share: float = 1.0) -> SufficientStatistics:
+def downdate(
+    whole: SufficientStatistics, part: SufficientStatistics, share: float = 1.0, *, fit_intercept: bool = True
+) -> SufficientStatistics:
     """Return the statistics of the rows that remain when the part's are taken out: merge, undone.
 
     `share` is what decay has left of the part's weights. With R the factor of the whole and P that of the part, the
     remaining factor is chol(I - T'T) R, T = P R^-1 (Golub and Van Loan, Matrix Computations, 4th ed., 6.5.4). The
     ranges stay, since they cannot be narrowed.
 
+    The rows that remain must determine the coefficients that all rows did, of a model with or without an intercept.
+
     Raises InvalidInput if the part's rows cannot be in the whole, or if too few would remain. Rows that were never
     added, but fit into the sums, cannot be detected.
     """
     part = part.decayed(share) if share < 1 else part
-    _check_rows(whole, part)
     theirs = part.factor_in(whole.shift, whole.scale)
-    inputs = slice(0, whole.features + 1)
+
+    def inputs(factor: Array) -> Array:
+        """The columns that coefficients belong to: [1, x], or x about zero."""
+        if fit_intercept:
+            return factor[:, : whole.features + 1]
+        return whole.transform(factor, np.zeros_like(whole.shift), whole.scale)[:, 1 : whole.features + 1]
+
+    of_whole = triangle(inputs(whole.factor))
+    _check_rows(whole, part, of_whole)
     error = whole.error + part.error
     held = whole.held
-    of_inputs = _Difference.of(whole.factor[inputs, inputs], theirs[:, inputs], held[:, inputs], error)
+    of_inputs = _Difference.of(of_whole, inputs(theirs), inputs(held), error)
     if (of_inputs.eigenvalues <= of_inputs.bounds).any():
         raise InvalidInput(TOO_FEW)
     difference = _Difference.of(whole.factor, theirs, held, error)
@@ -76,7 +87,7 @@ def downdate(whole: SufficientStatistics, part: SufficientStatistics, share: flo
         log_weights=whole.log_weights - part.log_weights,
         operations=whole.operations + part.operations + 1,
     )
-    if (remaining.constant & ~whole.constant).any():
+    if fit_intercept and (remaining.constant & ~whole.constant).any():
         raise InvalidInput(TOO_FEW)
     return remaining
 
@@ -157,7 +168,8 @@ def _leading_rank(pivoted: Array) -> int:
     return int((diagonal > RANK_TOLERANCE * len(diagonal) * diagonal[0]).sum())
 
 
-def _check_rows(whole: SufficientStatistics, part: SufficientStatistics) -> None:
+def _check_rows(whole: SufficientStatistics, part: SufficientStatistics, inputs: Array) -> None:
+    """Check the kinds and numbers of rows, and their ranges. `inputs` is the factor of the coefficients' columns."""
     if whole.weight_kind != part.weight_kind:
         raise InvalidInput(
             f"The rows have {part.weight_kind} weights, and the version has {whole.weight_kind} weights."
@@ -172,8 +184,8 @@ def _check_rows(whole: SufficientStatistics, part: SufficientStatistics) -> None
         raise InvalidInput("These rows are all of them: at least as many rows as coefficients must remain.")
     if (part.minimum < whole.minimum).any() or (part.maximum > whole.maximum).any():
         raise InvalidInput(f"{NOT_AMONG}: a value lies outside the range of its feature.")
-    inputs = column_norms(whole.factor)[: whole.features + 1]
-    s = np.linalg.svd(whole.factor[:, : whole.features + 1] / np.where(inputs > 0, inputs, 1.0), compute_uv=False)
+    norms = column_norms(inputs)
+    s = np.linalg.svd(inputs / np.where(norms > 0, norms, 1.0), compute_uv=False)
     rank = int((s > RANK_TOLERANCE * len(s) * s[0]).sum())
     if whole.rows - part.rows < rank:
         raise InvalidInput(

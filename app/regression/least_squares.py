@@ -36,8 +36,8 @@ LARGEST_NORM, LARGEST_RATIO = 960, 900
 ORDINARY = (1e-100, 1e100)  # norms of columns, and a total weight, that are far from these limits
 
 PRECISION_UNKNOWN = (
-    "Rows were taken out of this version, or of one before it, before the precision that this costs was recorded. "
-    "Train the model again from the rows that remain."
+    "Rows were taken out of this version or an earlier one before the precision that this costs was recorded, or an "
+    "earlier version that could tell is gone. Train the model again from the rows that remain."
 )
 
 

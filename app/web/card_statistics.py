@@ -37,7 +37,7 @@ NO_FREEDOM = "The rows leave no degrees of freedom."
 BEYOND_SQUARES = "The squares of the residuals leave the range of 64-bit numbers; `rmse` does not."
 NOT_ASKED = "Add include=covariance to the request."
 NOT_SOLVED = "Gradient descent has no hat matrix."
-NOT_RECORDED = "It was not recorded when this version was trained."
+NOT_RECORDED = "This number was not recorded when the version was trained."
 LOST = "Rows were taken out that held all the variation of a direction of the columns, so the ratio is infinite."
 NOTHING_TAKEN_OUT = "No rows were taken out of this version."
 UNBOUNDED = "So much was taken out that there is no bound."
@@ -67,7 +67,7 @@ class CardStatistics:
             **(self._withheld(INFERENCE, self._card.no_intervals) if inference is None else self._inference(inference)),
             **self._likelihood(),
             **self._degrees_of_freedom(),
-            "total_weight": self._model.statistics.weight,
+            "total_weight": float(f"{self._model.statistics.weight:.14g}"),  # the square of a root
             "weight_kind": self._model.statistics.weight_kind,
             "variance_inflation_factors": self._variance_inflation_factors(),
             "linear_dependencies": self._linear_dependencies(),

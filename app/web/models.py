@@ -18,13 +18,14 @@ from app.web.card_statistics import MOST_COVARIANCE_COEFFICIENTS
 from app.web.errors import problems
 from app.web.guard import needs
 from app.web.model_view import DEFAULT_LEVEL, CurrentModelView, Extra, ModelView, card_view
-from app.web.parameters import ModelName, VersionNumber
+from app.web.parameters import ModelName, VersionNumber, check_query
 from app.web.services import services
 
 router = APIRouter(tags=["Models"], dependencies=[needs(Right.READ)])
 
 MAX_PROMOTION_BYTES = 1 << 12
 CHUNK_BYTES = 1 << 16
+CARD_OPTIONS = ("level", "include")
 
 IfNoneMatch = Annotated[str | None, Header(description="The ETag that is at hand: 304 where it is still right.")]
 Level = Annotated[
@@ -108,6 +109,18 @@ def get_model(
     include: Include = None,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
+    check_query(request.query_params, CARD_OPTIONS)
+    return _current_card(request, model, level=level, include=include, if_none_match=if_none_match)
+
+
+def _current_card(
+    request: Request,
+    model: str,
+    *,
+    level: float = DEFAULT_LEVEL,
+    include: Extra | None = None,
+    if_none_match: str | None = None,
+) -> Response:
     registry = services(request).registry
     version = registry.current(model)
     versions = registry.versions(model)
@@ -134,6 +147,7 @@ def get_version(
     include: Include = None,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
+    check_query(request.query_params, CARD_OPTIONS)
     registry = services(request).registry
     found = registry.version(model, version)
     current = registry.served_number(model) == version
@@ -202,7 +216,7 @@ async def promote(
             raise PreconditionFailed("The model changed since: its ETag is another one now.")
 
     await run_in_threadpool(registry.promote, model, promotion.version, check)
-    return await run_in_threadpool(get_model, request, model)
+    return await run_in_threadpool(_current_card, request, model)
 
 
 @router.delete(

@@ -390,6 +390,20 @@ def test_rows_that_decayed_are_taken_out_with_the_share_that_is_left() -> None:
     assert_allclose(fit(found, Exact()).residual_norms, fit(expected, Exact()).residual_norms, rtol=1e-9)
 
 
+def test_without_an_intercept_a_column_may_become_constant() -> None:
+    x, y = some_rows(12, 22)
+    x[:, 0] = np.where(np.arange(22) < 20, 1.0, 0.0)
+    whole, part = summed(x, y), summed(x[20:], y[20:])
+
+    found = fit(downdate(whole, part, fit_intercept=False), Exact(fit_intercept=False))
+
+    expected = np.linalg.lstsq(x[:20], y[:20])[0].T
+    assert_allclose(found.weights, expected, rtol=1e-9)
+    assert found.design.full_rank
+    with pytest.raises(InvalidInput, match="too few"):
+        downdate(whole, part)
+
+
 def test_part_of_the_observations_of_a_row_can_be_taken_out() -> None:
     whole = frequencies(slice(0, 12), [3] * 12)
 

@@ -496,6 +496,17 @@ class TestOrdinary:
         assert_allclose(found.weights * unit / target, expected.weights, rtol=1e-14)
         assert_allclose(found.residual_norms / target, expected.residual_norms, rtol=1e-14)
 
+    @pytest.mark.parametrize("first", [1e-300, 1e300])
+    def test_a_column_may_begin_with_another_size_than_it_has(self, first: float) -> None:
+        x = np.concatenate([[0.0, first], np.arange(1.0, 9.0)])[:, np.newaxis]
+        blocks = [Block(x[:2], x[:2]), Block(x[2:], x[2:])]
+
+        found = summarise(blocks)
+
+        deviations = x / max(1.0, first) - (x / max(1.0, first)).mean()
+        norm = np.linalg.norm(found.centred_factor[:, 0] / max(1.0, first))
+        assert norm == pytest.approx(np.linalg.norm(deviations), rel=1e-12)
+
     @pytest.mark.parametrize("power", [-250, -100, 100, 250])
     def test_columns_of_ordinary_size_are_not_scaled(self, power: int, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(accumulator, "CHUNK_BYTES", 0)
