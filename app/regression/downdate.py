@@ -247,8 +247,10 @@ def precision_bounds(statistics: SufficientStatistics, fitted: Fit, *, l2: float
 
     def error(a: Array, b: Array) -> Array:
         """Bound of the error of a'Gb for each pair of a column of a, (d, m), and a column of b, (d, n): (m, n)."""
-        ha, hb = column_norms(held @ a), column_norms(held @ b)
-        return statistics.error * (np.outer(ha, sizes @ np.abs(b)) + np.outer(sizes @ np.abs(a), hb))
+        sa, sb = sizes @ np.abs(a), sizes @ np.abs(b)
+        # What cancels in Ha is known to the error of its terms.
+        ha, hb = column_norms(held @ a) + statistics.error * sa, column_norms(held @ b) + statistics.error * sb
+        return statistics.error * (np.outer(ha, sb) + np.outer(sa, hb))
 
     # Directions in the coordinates of the factor, [1, (x - shift) / scale, (y - shift) / scale].
     scale, units = statistics.scale[:p], statistics.scale[p:]

@@ -628,8 +628,8 @@ class Comparison:
             deviation = residual / mpmath.sqrt(freedom)
             for j, off in enumerate(slopes[:, k]):
                 tiny = REFINED * errors[j + 1] * deviation
-                if exact.spreads[j]:  # and what 400 bits leave of a coefficient of zero
-                    tiny += exact.target_spreads[k] / exact.spreads[j] * mpmath.mpf(10) ** -40
+                if exact.norms[j]:  # and what 400 bits leave of a coefficient of zero
+                    tiny += totals[k] / exact.norms[j] * mpmath.mpf(10) ** -40
                 self._observe("refined coefficient", abs(off), REFINED * abs(self._exact.slopes[j, k]) + tiny)
             # Residuals below 1e-14 of the target's deviations are taken as zero.
             allowed = REFINED * residual if residual > 1.1e-14 * totals[k] else 1.1e-14 * totals[k]

@@ -484,3 +484,16 @@ def test_rows_can_be_taken_out_beside_constant_and_dependent_columns() -> None:
     expected = fit(SufficientStatistics.from_block(x[5:], y[5:]), Exact())
     assert_allclose(fit(found, Exact()).weights, expected.weights, rtol=1e-8, atol=1e-9)
     assert fit(found, Exact()).design.rank == 4
+
+
+@pytest.mark.parametrize("noise", [1e-15, 1e-14, 3e-14, 1e-13, 1e-12])
+def test_residuals_near_rounding_errors_are_withheld_after_a_forget(noise: float) -> None:
+    random = np.random.default_rng(13)
+    x = random.normal(size=(30, 1))
+    y = 2 * x + 1 + noise * random.normal(size=(30, 1))
+    remaining = downdate(summed(x, y), summed(x[:1], y[:1]))
+
+    published = publish(remaining, Exact(), None)
+
+    assert published.withheld is not None
+    assert np.isnan(published.model.residual_norms).all()
