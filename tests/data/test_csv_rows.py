@@ -247,7 +247,9 @@ def test_a_header_that_is_not_utf8_is_refused_however_long_the_file(tmp_path: Pa
 NUMERIC = "Row 1 holds only numbers; add `header=none`, or `header=names` if they are the names."
 
 
-@pytest.mark.parametrize("header", ["1,2", "7.59,1581.15,-3e5", " 1 ,.5,+2.", '"1","2"', "1,,2", "1,1,1", "\ufeff1,2"])
+@pytest.mark.parametrize(
+    "header", ["1,2", "7.59,1581.15,-3e5", " 1 ,.5,+2.", '"1","2"', "1,,2", "1,1,1", "\ufeff1,2", "1,NaN", "NA,2"]
+)
 def test_a_header_of_numbers_is_refused_unless_something_says_what_it_is(tmp_path: Path, header: str) -> None:
     path = stored(tmp_path, f"{header}\n{header}\n")
     with pytest.raises(InvalidInput) as refused:

@@ -10,6 +10,11 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
+from app.data.training_rows import write_matrix
+from app.jobs.spool import Spool
+from app.jobs.tracker import Tracker
+from app.jobs.training import Workshop, train
+from app.jobs.training_request import TrainingRequest
 from app.registry.registry import Registry
 from app.registry.version_file import read
 from app.regression.inference import infer
@@ -67,6 +72,33 @@ def test_what_is_added_to_a_version_of_unknown_precision_has_unknown_precision()
 
     assert statistics.merge(more).untracked
     assert more.merge(statistics).untracked
+
+
+def test_a_forget_from_a_version_of_unknown_precision_states_no_bounds(tmp_path: Path) -> None:
+    workshop = Workshop(Registry(tmp_path / "models"), Spool(tmp_path / "spool"), tmp_path)
+    shutil.copytree(FILES, tmp_path / "models" / "old")
+    workshop.registry.promote("old", 4)
+    upload = workshop.spool.new()
+    with workshop.spool.writing(upload) as file:
+        write_matrix(file, YIELDS[:2, :3], YIELDS[:2, 3:])
+        workshop.spool.seal(file)
+    request = TrainingRequest(
+        model="old",
+        upload=upload,
+        format="matrix",
+        features=("temp", "rainfall", "humidity"),
+        targets=("apples", "oranges"),
+        solver=Exact(),
+        promote="never",
+        fingerprint="",
+        mode="forget",
+    )
+
+    card = train(request, None, workshop, Tracker(lambda _progress, _curve: None, lambda: False))
+
+    assert card.no_intervals == PRECISION_UNKNOWN
+    assert (card.precision_loss, card.precision_bounds, card.metrics["mse"]) == (None, None, None)
+    assert any(PRECISION_UNKNOWN in warning for warning in card.warnings)
 
 
 def test_a_weighted_version_of_schema_1_has_inference_but_no_likelihood() -> None:

@@ -54,3 +54,11 @@ def test_a_constant_target_has_a_warning_and_a_reason(service: Service) -> None:
     assert any(warning.startswith('The target "y" is constant in these rows') for warning in card["warnings"])
     assert card["metrics"]["y"]["r2"] is None
     assert card["unavailable"]["metrics.y.r2"] == "The target does not vary."
+
+
+def test_a_card_has_no_other_options_than_it_names(service: Service) -> None:
+    refused = service.client.get("/models/crop-yield", params={"levl": "0.9"})
+
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["parameter"] == "levl"
+    assert service.client.get("/models/crop-yield", params={"level": "0.9"}).json()["confidence_level"] == 0.9

@@ -131,7 +131,7 @@ def test_a_new_model_takes_its_names_from_objects(service: Service) -> None:
 
 def test_collinear_and_constant_features_are_solved_and_said(service: Service) -> None:
     job = service.train(
-        model="collinear",
+        model="collinear-and-constant",
         instances=[{"a": x, "twice": 2 * x, "constant": 5} for x in (1.0, 2.0, 3.0, 4.0, 7.0)],
         targets=[{"y": 3 * x + 1} for x in (1.0, 2.0, 3.0, 4.0, 7.0)],
     )
@@ -139,12 +139,12 @@ def test_collinear_and_constant_features_are_solved_and_said(service: Service) -
     assert job["status"] == "succeeded"
     assert any('"constant" is constant' in warning for warning in job["warnings"])
     assert any("2 of 4 coefficients" in warning for warning in job["warnings"])
-    card = service.client.get("/models/collinear").json()
+    card = service.client.get("/models/collinear-and-constant").json()
     assert card["rank"] == 2
     assert card["standard_errors"] is None
     assert card["coefficients"]["y"]["constant"] == 0
     answer = service.client.post(
-        "/models/collinear/predict", json={"instances": [{"a": 5, "twice": 10, "constant": 5}]}
+        "/models/collinear-and-constant/predict", json={"instances": [{"a": 5, "twice": 10, "constant": 5}]}
     ).json()
     assert answer["predictions"] == [{"y": pytest.approx(16)}]
 

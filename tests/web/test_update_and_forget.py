@@ -128,7 +128,11 @@ def test_a_weight_counts_as_so_many_rows(own: Service) -> None:
         ({**NOTEBOOK, "mode": "update", "solver": {"kind": "gradient_descent"}}, "exact solver", ""),
         ({**NOTEBOOK, "decay": 0.9}, "Only mode update", ""),
         ({**NOTEBOOK, "mode": "update", "decay": 1.5}, "less than or equal to 1", "/decay"),
-        ({**NOTEBOOK, "mode": "update", "feature_names": ["a", "b", "c"]}, "other features", "/mode"),
+        (
+            {**NOTEBOOK, "mode": "update", "feature_names": ["a", "b", "c"]},
+            "terms or targets than these rows. It has features: temp, rainfall, humidity; targets: apples",
+            "/mode",
+        ),
         (
             {"model": "none", "mode": "forget", "instances": [{"a": 1}], "targets": [{"b": 1}]},
             "no current version",
@@ -206,6 +210,7 @@ def test_an_outlier_that_is_forgotten_leaves_right_numbers_or_none(own: Service,
         assert outlier > 1e4
         assert "one part in a million" in found["unavailable"]["standard_errors"]
         assert found["metrics"]["mse"] is None
+        assert any("withheld" in warning for warning in job["warnings"])
     else:
         assert bound["residual_sum"] < 1e-6
         assert found["standard_errors"]["y"] == pytest.approx(expected["standard_errors"]["y"], rel=1e-6)

@@ -161,6 +161,7 @@ def test_frequency_weights_in_a_file_must_be_whole(own: Service) -> None:
         ({}, {"weight_kind": "count"}, "'precision' or 'frequency'", "/weight_kind"),
         ({}, {"mode": "forget", "trained_in": 1}, "no rows that were added in version 1. It holds", "/trained_in"),
         ({}, {"mode": "forget", "trained_in": 0}, "greater than or equal to 1", "/trained_in"),
+        ({}, {"mode": "forget", "share": 0.5}, "rows are taken out whole", "/share"),
         ({}, {"mode": "forget", "share": 0}, "greater than 0", "/share"),
         ({}, {"mode": "forget", "share": 1.5}, "less than or equal to 1", "/share"),
         ({}, {"mode": "forget", "share": 0.5, "trained_in": 1}, "Give either trained_in or share", ""),
