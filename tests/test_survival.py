@@ -19,7 +19,7 @@ from service import NOTEBOOK, Service, wait_for
 from app.jobs import supervisor
 
 # Several seconds on an idle machine, were it not interrupted: long enough to be hit in the middle, wherever it runs.
-EPOCHS = 40_000
+EPOCHS = 120_000
 DESCENT = {"kind": "gradient_descent", "epochs": EPOCHS, "learning_rate": 1e-4}
 
 

@@ -68,7 +68,7 @@ def warnings_of(model: LinearModel, design: Design, solver: Solver, *, refined: 
     `refined` says that the coefficients were solved in more than the precision of their numbers.
     """
     if dropped:
-        yield f"{dropped} row(s) were left out, for a value was missing in them."
+        yield f"{dropped} row(s) were dropped because a value is missing."
     if np.isnan(model.residual_norms).any() and model.no_intervals is not None:
         yield f"Metrics and inference are withheld. {model.no_intervals}"
     exact = isinstance(solver, Exact)

@@ -8,13 +8,13 @@ from app.jobs.validation import Validated
 from app.registry.registry import Registry
 from app.regression.linear_model import LinearModel
 
-WORSE = "It is not promoted: on these rows its cross-validated error exceeds the current version's error."
+WORSE = "Not promoted: on these rows its cross-validated error exceeds the current version's error."
 NOT_UNSEEN = (
-    "It is not promoted: the current version may have been fitted to these rows, so its error on them says nothing. "
+    "Not promoted: the current version may have been fitted to these rows, so its error on them says nothing. "
     "If it has not seen any of them, say so with `unseen: true`."
 )
 TOO_FEW_FOLDS = (
-    "It is not promoted: the rows of this update are all in one fold, so there is no model that was fitted to some of "
+    "Not promoted: the rows of this update are all in one fold, so there is no model that was fitted to some of "
     "them and can be judged on others."
 )
 

@@ -322,7 +322,8 @@ def _without(base: Base, rows: SufficientStatistics, *, fit_intercept: bool) -> 
             raise
         # Rows that the version has, with less weight than is taken out, look like rows that it does not have.
         raise InvalidInput(
-            f"{error.message} Or decay has left less of them than the share of {base.share:g} that was to be taken out."
+            f"{error.message} If they are, decay has left less than {base.share:g} of their weight; check `trained_in` "
+            "or `share`."
         ) from None
 
 

@@ -13,7 +13,7 @@ from app.regression.least_squares import fit
 from app.regression.solvers import Exact
 from app.regression.sufficient_statistics import Array, SufficientStatistics
 
-# Of l2, for each unit of the rows' weight: a ridge penalty on standardised columns grows with them.
+# Candidates for l2, per observation.
 PATH = (0.0, *np.logspace(-6, 2, 33).tolist())
 
 

@@ -31,15 +31,13 @@ _DIRECTION_TOLERANCE = 1e-10
 _COUNT_TOLERANCE = 1e-9
 
 TOO_FEW = (
-    "Without these rows, too few remain to determine the coefficients, or too few of their digits. "
+    "Without these rows, too few remain to determine the coefficients, or not accurately enough. "
     "Train the model again from the rows that remain."
 )
-PRECISION_LOST = (
-    "Too many digits were lost when rows were taken out of this model. Train it again from the rows that remain."
-)
+PRECISION_LOST = "Too many digits were lost when rows were forgotten. Train the model again from the rows that remain."
 RESIDUALS_UNKNOWN = (
-    "So much was taken out of this model that its residual sums may be off by more than one part in a million. "
-    "Train it again from the rows that remain."
+    "So many rows were forgotten that sums of squares or standard errors of this version may be off by more than one "
+    "part in a million. Train the model again from the rows that remain."
 )
 NOT_AMONG = "These rows are not among those the version was trained on"
 

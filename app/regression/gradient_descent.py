@@ -233,7 +233,7 @@ def _not_finite(state: Descent, task: Task) -> Diverged | InvalidInput:
 
 
 def _diverged(state: Descent, task: Task) -> Diverged:
-    grown = f"to {state.loss:.6g}" if math.isfinite(state.loss) else "beyond all numbers"
+    grown = f"to {state.loss:.6g}" if math.isfinite(state.loss) else "beyond the range of 64-bit floats"
     return Diverged(
         f"Gradient descent diverged: the loss grew from {state.first_loss:.6g} {grown} by epoch {state.epoch} "
         f"with a learning rate of {task.options.learning_rate:g}. Full batches do not diverge with a learning rate "

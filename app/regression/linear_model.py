@@ -169,7 +169,7 @@ class LinearModel:
             yield self.design.whiten(part - self._shift - self._offset if self.has_intercept else part)
 
     def extrapolation(self, x: Array) -> Extrapolation:
-        """Flags rows outside the training range of a feature, or with a leverage beyond 3 (p + 1) / n.
+        """Flags rows outside the training range of a feature, or with a leverage beyond 3 r / n, r being the rank.
 
         Three times the mean leverage is the usual mark (Hoaglin and Welsch, 1978, take two).
         """

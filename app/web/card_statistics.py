@@ -24,8 +24,8 @@ INFERENCE = ("standard_errors", "t_values", "p_values", "confidence_intervals", 
 LIKELIHOOD = ("log_likelihood", "aic", "bic")
 
 NOT_FINITE = (
-    "Values that are null here are not finite: a residual or a standard error is zero, or they leave the range of "
-    "64-bit numbers."
+    "This value cannot be given as a 64-bit float: a residual or a standard error is zero, or the value is too large "
+    "or too small."
 )
 NOT_IDENTIFIABLE = (
     "The rows do not determine this coefficient: its column depends linearly on others (`linear_dependencies`)."
@@ -38,7 +38,7 @@ BEYOND_SQUARES = "The squares of the residuals leave the range of 64-bit numbers
 NOT_ASKED = "Add include=covariance to the request."
 NOT_SOLVED = "Gradient descent has no hat matrix."
 NOT_RECORDED = "This number was not recorded when the version was trained."
-LOST = "Rows were taken out that held all the variation of a direction of the columns, so the ratio is infinite."
+LOST = "The forgotten rows held all the variation in some direction of the columns, so the ratio is infinite."
 NOTHING_TAKEN_OUT = "No rows were taken out of this version."
 UNBOUNDED = "So much was taken out that there is no bound."
 NOT_VALIDATED = "The job did not ask for cross-validation."
@@ -75,7 +75,7 @@ class CardStatistics:
         }
         if not covariance:
             self.unavailable["covariance"] = NOT_ASKED
-        lost = NOT_RECORDED if self._model.statistics.removed is None else LOST
+        lost = NOT_RECORDED if self._card.untracked or self._model.statistics.removed is None else LOST
         recorded = {
             "precision_loss": lost,
             "shares": NOT_RECORDED,

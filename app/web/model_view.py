@@ -82,7 +82,9 @@ class ModelView(BaseModel):
     effective_degrees_of_freedom: float | None = Field(
         description="Trace of the hat matrix, in which the intercept counts 1. Without a ridge penalty it is the rank."
     )
-    total_weight: float = Field(description="Sum of the weights of the rows as they were given; rows without count 1.")
+    total_weight: float = Field(
+        description="Sum of the rows' weights, after decay. A row without a weight counts as 1."
+    )
     weight_kind: WeightKind = Field(
         description="`frequency`: times the row was observed. `precision`: inverse of the variance of its error."
     )

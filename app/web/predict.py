@@ -81,7 +81,7 @@ class PredictRequest(BaseModel):
 class Extrapolation(BaseModel):
     leverage: float | None = Field(description="null where a row leaves the space that the training rows span.")
     outside: list[str] = Field(description="Features, or terms, outside their range in training.")
-    flag: bool = Field(description="Something is outside, or the leverage exceeds 3 (p + 1) / n.")
+    flag: bool = Field(description="Something is outside, or the leverage exceeds 3 r / n, r being the rank.")
 
 
 class PredictResponse(BaseModel):

@@ -46,7 +46,8 @@ class ExactOptions(Options):
         Discriminator(lambda value: "word" if value == "auto" else "number"),
     ] = Field(
         0.0,
-        description="Ridge penalty on standardised columns; the intercept is free. `auto` cross-validates a path. "
+        description="Ridge penalty on standardised columns; the intercept is free. `auto` tries 34 penalties and keeps "
+        "the one with the smallest cross-validated error. "
         "Default: 0; for an update or a forget, the current version's penalty.",
         json_schema_extra=_without_default,
     )
@@ -204,13 +205,13 @@ class TrainingOptions(Options):
     validation: ValidationOptions | None = Field(None, description="Adds cross-validated metrics.")
     promote: Literal["always", "if_better", "never"] = Field(
         "always",
-        description="Whether the new version becomes current; `if_better`: if its cross-validated error is no larger "
-        "than the current version's error on these rows. With mode `replace` this needs `unseen`.",
+        description="Whether the new version becomes current; `if_better`: if its cross-validated error on "
+        "these rows does not exceed the current version's by more than chance explains. Mode `replace` needs `unseen`.",
     )
     unseen: bool = Field(
         False,
-        description="Says that the current version was not fitted to any of these rows, so `promote: if_better` with "
-        "mode `replace` may compare the two on them. Otherwise the version is published and not promoted.",
+        description="Set it to true if the current version was not fitted to any of these rows, so that `promote: "
+        "if_better` with mode `replace` may compare the two on them. Otherwise the version is published and not promoted.",
     )
 
     @model_validator(mode="after")

@@ -186,7 +186,7 @@ def test_a_share_too_large_is_named_as_a_possible_reason(line: Line) -> None:
 
     error = line.refused(OLD, mode="forget", share=1.0)
 
-    assert "Or decay has left less of them than the share of 1 that was to be taken out." in error.message
+    assert "If they are, decay has left less than 1 of their weight; check `trained_in` or `share`." in error.message
 
 
 @pytest.mark.usefixtures("days_pass")

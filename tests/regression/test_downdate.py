@@ -168,7 +168,7 @@ def test_a_coefficient_that_may_be_off_by_a_thousandth_of_its_standard_error_fai
     separating = np.array([[3.0, -3.0]]), np.array([[0.0]])
     remaining = downdate(summed(np.vstack([x, separating[0]]), np.vstack([y, separating[1]])), summed(*separating))
 
-    with pytest.raises(InvalidInput, match="Train it again from the rows that remain"):
+    with pytest.raises(InvalidInput, match="Train the model again from the rows that remain"):
         publish(remaining, Exact(), None)
 
 
