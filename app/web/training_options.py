@@ -211,7 +211,7 @@ class TrainingOptions(Options):
     unseen: bool = Field(
         False,
         description="Set it to true if the current version was not fitted to any of these rows, so that `promote: "
-        "if_better` with mode `replace` may compare the two on them. Otherwise the version is published and not promoted.",
+        "if_better` with mode `replace` may compare the two on them. Otherwise the version is published, not promoted.",
     )
 
     @model_validator(mode="after")
