@@ -9,6 +9,7 @@ that. It has the square of the condition number, which these digits can afford, 
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import TypeAlias
 
 import mpmath
@@ -65,10 +66,9 @@ def refine(blocks: Iterable[Block], statistics: SufficientStatistics, *, fit_int
     sizes = column_norms(centred) * statistics.scale / math.sqrt(statistics.weight)
     exponents = np.concatenate([[0], np.frexp(np.where(sizes > 0, sizes, 0.5))[1]])
     weight_exponent = 2 * (math.frexp(statistics.weight / statistics.rows)[1] // 2)
-    gram = _fixed_point_gram if _work(statistics) <= LITTLE_WORK else _double_double_gram
     used = slice(0, p + 1) if fit_intercept else slice(1, p + 1)
     with mpmath.workprec(BITS):
-        exact = gram(_parts(blocks, shift, exponents[1:], weight_exponent), len(exponents))
+        exact = _gram(blocks, shift, exponents, weight_exponent)
         unit = np.array([mpmath.ldexp(1, int(exponent)) for exponent in exponents], dtype=object)
         right = exact[used, p + 1 :]
         inverse = _inverse(exact[used, used])
@@ -104,6 +104,24 @@ def _roots(values: NDArray[np.object_]) -> NDArray[np.object_]:
 
 def _inverse(matrix: NDArray[np.object_]) -> NDArray[np.object_]:
     return np.array(mpmath.inverse(mpmath.matrix(matrix.tolist())).tolist(), dtype=object)
+
+
+def _gram(
+    blocks: Iterable[Block], shift: Array, exponents: NDArray[np.integer], weight_exponent: int
+) -> NDArray[np.object_]:
+    """Cross products (d, d) of the rows [1, (z - shift) / 2^exponent]: in fixed point if they are few.
+
+    They are counted as they come: a row of frequency weight stands for many in the statistics.
+    """
+    size = len(exponents)
+    begun: list[Block] = []
+    rest = iter(blocks)
+    for block in rest:
+        begun.append(block)
+        if sum(len(part.x) for part in begun) * size**2 > LITTLE_WORK:
+            whole = _parts(chain(begun, rest), shift, exponents[1:], weight_exponent)
+            return _double_double_gram(whole, size)
+    return _fixed_point_gram(_parts(begun, shift, exponents[1:], weight_exponent), size)
 
 
 def _parts(

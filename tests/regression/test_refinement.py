@@ -290,3 +290,19 @@ def test_statistics_of_another_shift_and_scale_give_the_same(either_way: None) -
     assert worst(found.weights, expected.coefficients[1:].T) <= LAST_DIGIT
     assert worst(found.centre_prediction, expected.predict(shift[np.newaxis, :2])[0]) <= LAST_DIGIT
     assert worst(found.residual_norms, expected.residual_norms) <= LAST_DIGIT
+
+
+def test_few_rows_of_large_frequency_weights_are_summed_in_fixed_point() -> None:
+    # Near collinearity of 1e-10 leaves nothing of a residual of 1e-2 in double-double.
+    random = np.random.default_rng(23)
+    first = random.normal(size=8)
+    x = np.column_stack([first, first + 1e-10 * random.normal(size=8)])
+    y = x @ [[1.0], [1.0]] + 1e-2 * random.normal(size=(8, 1))
+    weights = random.integers(1, 10**6, 8).astype(float)
+    rows = [Block(x, y, weights)]
+    statistics = summarise(rows, weight_kind="frequency")
+
+    found = refine(rows, statistics, fit_intercept=True)
+
+    assert statistics.rows * 16 > refinement.LITTLE_WORK
+    assert_last_digits(found, x, y, weights)
