@@ -65,7 +65,7 @@ def test_rows_with_a_missing_value_are_dropped_and_counted_where_that_was_asked(
     assert job["status"] == "succeeded", job
     card = service.client.get(f"/models/crop-yield/versions/{job['version']}").json()
     assert (card["rows"], card["dropped_rows"]) == (15, 2)
-    assert "2 row(s) were left out" in card["warnings"][0]
+    assert "2 row(s) were dropped" in card["warnings"][0]
 
 
 @pytest.mark.parametrize("form", MEDIA_TYPES)

@@ -82,7 +82,7 @@ def test_only_a_better_version_is_promoted(own: Service) -> None:
     worse = own.train(model="rival", promote="if_better", unseen=True, **noisy(5, noise=1, rows=5))
     assert worse["status"] == "succeeded"
     assert own.client.get("/models/rival").json()["version"] == better["version"]
-    assert "not promoted" in worse["warnings"][0]
+    assert "Not promoted" in worse["warnings"][0]
 
 
 @pytest.mark.parametrize(
