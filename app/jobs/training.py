@@ -53,6 +53,10 @@ from app.regression.sufficient_statistics import SufficientStatistics, WeightKin
 from app.regression.terms import expand, parse_terms
 
 SHORT_OF_OPTIMUM = "The model was trained by gradient descent, which stopped short of the least-squares optimum."
+RESIDUALS_TOO_SMALL = (
+    "The residuals are so small next to the terms they are left over from that their sum of squares is not known to "
+    "one part in a million."
+)
 BIASED_BY_DECAY = (
     "The model was trained by gradient descent with weight_decay, which keeps it from the least-squares optimum."
 )
@@ -297,12 +301,17 @@ def _solve(
     # Only rows that can be read again can be refined, and those of the version before are gone.
     if base is None and solver.l2 == 0 and is_worthwhile(statistics, optimum):
         best = refine(rows(), statistics, fit_intercept=solver.fit_intercept)
-    no_intervals = withheld or why_no_inference(statistics, optimum, solver, best.residual_norms)
+    # Residuals that are rounding errors are known to be small, and that is all.
+    perfect = is_essentially_perfect(statistics, optimum)
+    residual_norms = np.where(np.isnan(best.residual_norms) & perfect, optimum.residual_norms, best.residual_norms)
+    if withheld is None and np.isnan(residual_norms).any():
+        withheld = RESIDUALS_TOO_SMALL
+    no_intervals = withheld or why_no_inference(statistics, optimum, solver, residual_norms)
     return _Trained(
         best.weights,
         best.intercept,
         best.centre_prediction,
-        np.full_like(best.residual_norms, np.nan) if withheld else best.residual_norms,
+        np.full_like(residual_norms, np.nan) if withheld else residual_norms,
         best.unscaled_errors if no_intervals is None else None,
         statistics,
         optimum,

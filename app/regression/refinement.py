@@ -25,6 +25,8 @@ MOST_WORK = 2e8  # rows times columns squared: some seconds
 LITTLE_WORK = 1e5  # some milliseconds, which every fit is worth
 MOST_FEATURES = 60  # inverting their system in arithmetic of many digits takes a second
 NOISE = 1e-28  # of a residual's square beside its target's
+DOUBLE_DOUBLE_ERROR = 1e-31  # of a residual sum, relative to the square of the norms of its terms; twice what is seen
+KNOWN_TO = 1e-6  # relative error of a residual sum, above which it is not known
 POINT = 200  # bits behind the point in fixed point
 BITS = 400  # of the small system's arithmetic
 ROWS = 4096
@@ -52,7 +54,7 @@ class Refined:
     weights: Array  # (k, p)
     intercept: Array  # (k,)
     centre_prediction: Array  # (k,)
-    residual_norms: Array  # (k,)
+    residual_norms: Array  # (k,); NaN if it is not known to KNOWN_TO
     unscaled_errors: Array  # (1 + p,), the intercept first
 
 
@@ -68,7 +70,7 @@ def refine(blocks: Iterable[Block], statistics: SufficientStatistics, *, fit_int
     weight_exponent = 2 * (math.frexp(statistics.weight / statistics.rows)[1] // 2)
     used = slice(0, p + 1) if fit_intercept else slice(1, p + 1)
     with mpmath.workprec(BITS):
-        exact = _gram(blocks, shift, exponents, weight_exponent)
+        exact, error = _gram(blocks, shift, exponents, weight_exponent)
         unit = np.array([mpmath.ldexp(1, int(exponent)) for exponent in exponents], dtype=object)
         right = exact[used, p + 1 :]
         inverse = _inverse(exact[used, used])
@@ -76,6 +78,12 @@ def refine(blocks: Iterable[Block], statistics: SufficientStatistics, *, fit_int
         explained = (solution * right).sum(axis=0)
         total = np.diag(exact)[p + 1 :]
         residual_sums = np.where(total - explained > NOISE * total, total - explained, mpmath.mpf(0))
+        # A residual sum is a difference of terms whose cross products are rounded. It is zero to rounding if that error
+        # is below the noise.
+        norms = _roots(np.diag(exact))
+        off = error * (norms[used] @ np.abs(solution) + norms[p + 1 :]) ** 2
+        is_zero = (residual_sums == 0) & (off <= NOISE * total)
+        residual_sums[(residual_sums < off / KNOWN_TO) & ~is_zero] = mpmath.nan
 
         # Back from shifted and scaled columns, where y / u_y = B_0 + sum of B_j (x_j - shift_j) / u_j.
         weights = (solution[-p:] / unit[1 : p + 1, np.newaxis] * unit[p + 1 :]).T
@@ -108,8 +116,8 @@ def _inverse(matrix: NDArray[np.object_]) -> NDArray[np.object_]:
 
 def _gram(
     blocks: Iterable[Block], shift: Array, exponents: NDArray[np.integer], weight_exponent: int
-) -> NDArray[np.object_]:
-    """Cross products (d, d) of the rows [1, (z - shift) / 2^exponent]: in fixed point if they are few.
+) -> tuple[NDArray[np.object_], float]:
+    """Cross products (d, d) of the rows [1, (z - shift) / 2^exponent], in fixed point if they are few; and their error.
 
     They are counted as they come: a row of frequency weight stands for many in the statistics.
     """
@@ -120,8 +128,8 @@ def _gram(
         begun.append(block)
         if sum(len(part.x) for part in begun) * size**2 > LITTLE_WORK:
             whole = _parts(chain(begun, rest), shift, exponents[1:], weight_exponent)
-            return _double_double_gram(whole, size)
-    return _fixed_point_gram(_parts(begun, shift, exponents[1:], weight_exponent), size)
+            return _double_double_gram(whole, size), DOUBLE_DOUBLE_ERROR
+    return _fixed_point_gram(_parts(begun, shift, exponents[1:], weight_exponent), size), 0.0
 
 
 def _parts(

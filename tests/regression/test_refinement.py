@@ -202,7 +202,8 @@ def test_one_perfect_target_leaves_the_residuals_of_another(either_way: None) ->
 
     found = refined(x, y)
 
-    assert found.residual_norms[0] <= 1e-14 * np.abs(y[:, 0]).max()
+    # In double-double they are not known, or else rounding errors.
+    assert not found.residual_norms[0] > 1e-14 * np.abs(y[:, 0]).max()
     assert worst(found.residual_norms[1:], exact_fit(x, y).residual_norms[1:]) <= LAST_DIGIT
 
 

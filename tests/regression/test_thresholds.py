@@ -534,15 +534,25 @@ class TestNoise:
     """A residual sum of 1e-28 of the target's, below which it is taken as zero."""
 
     @pytest.fixture(params=[np.inf, 0.0], ids=["fixed point", "double-double"], autouse=True)
-    def _way(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_fixed_point(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
         monkeypatch.setattr(refinement, "LITTLE_WORK", request.param)
+        return bool(request.param)
 
     def norm(self, residual: float) -> float:
         rows = [Block(column(A), column(A + residual * B))]
         return float(refine(rows, summarise(rows), fit_intercept=True).residual_norms[0])
 
-    def test_above_it_residuals_have_their_digits(self) -> None:
-        assert self.norm(2.0**-46) * 2.0**46 == pytest.approx(8**0.5, rel=1e-3)
+    def test_above_it_residuals_have_their_digits_or_are_not_known(self, in_fixed_point: bool) -> None:
+        found = self.norm(2.0**-46) * 2.0**46
+        assert found == pytest.approx(8**0.5, rel=1e-3) if in_fixed_point else np.isnan(found)
+
+    def test_residuals_are_known_to_one_part_in_a_million_or_not_at_all(self, in_fixed_point: bool) -> None:
+        known = [np.isfinite(self.norm(2.0**-power)) for power in range(34, 47)]
+        assert known[0]
+        assert all(known) == in_fixed_point
+        for power in range(34, 47):
+            found = self.norm(2.0**-power) * 2.0**power
+            assert np.isnan(found) or found == pytest.approx(8**0.5, rel=1e-6)
 
     def test_below_it_there_are_none(self) -> None:
         assert self.norm(2.0**-47) == 0
