@@ -158,7 +158,7 @@ def _parsed(
     with ThreadPoolExecutor(threads) as pool:
         ahead: deque[Future[Part]] = deque()
         for piece in pieces:
-            # Read here, in the file's order; at most so many pieces are in memory.
+            # Read here, in the file's order; at most `threads` + 1 pieces are in memory.
             ahead.append(pool.submit(_parse, piece, header, columns, frozenset(known)))
             if len(ahead) > threads:
                 yield ahead.popleft().result()

@@ -55,7 +55,7 @@ class TrainingRows:
         self._weight_kind = weight_kind
         numbers = [*features, *targets, *([weight] if weight is not None else [])]
         self._groups = groups
-        # A matrix has a column of folds in place of groups that are no feature.
+        # A matrix has a column of folds in place of the groups, unless the groups are a feature.
         self._has_folds = groups is not None and form == "matrix" and groups.column not in features
         if groups is not None and self._has_folds:
             numbers.append(groups.column)

@@ -140,7 +140,7 @@ def _check_names(features: Sequence[str], request: TrainingRequest, lines: Mappi
     except InvalidInput as error:
         if request.format == "matrix":
             raise
-        # They stand in no list of the body, but in the file's header.
+        # These names are in the file's header, not in a list of the body.
         details = [_in_file(detail, features, lines) for detail in error.details]
         raise InvalidInput(error.message, details) from None
 

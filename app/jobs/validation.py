@@ -49,7 +49,7 @@ class FoldHistory:
 
     @property
     def rows(self) -> int:
-        """Number of the first new row: the permutations go on where the stored ones ended."""
+        """Number of the first new row: its permutations follow those of the stored folds."""
         return sum(fold.rows for fold in self._folds.values())
 
     def validate(self, new: Folds, solver: Exact, share: float, on_step: Callable[[], None]) -> Validated:

@@ -28,11 +28,11 @@ CHUNK_BYTES = 1 << 19  # a chunk of columns that stays in the cache of one core 
 PLAIN_CONDITION, PLAIN_CONDITION_WITH_TARGETS = 10.0, 100.0
 # Growth of the Gram matrix up to which rows are added to it. Its error grows as much, that of QR as the square root,
 # so that up to about 1,000 there is no difference.
-MOST_OBSERVATIONS = 2**53  # sum of frequency weights; larger integers are not exact in 64-bit numbers
 MOST_GROWTH = 100.0
 # Condition number of a factor up to which it whitens. Beyond, rows go through Householder QR. In theory the error of
 # whitened rows is bounded up to the root of 1 / EPSILON, about 1e8; in measurements it equals that of QR up to 1e13.
 MOST_CONDITION = 1e8
+MOST_OBSERVATIONS = 2**53  # sum of frequency weights; larger integers are not exact in 64-bit numbers
 # Sizes of deviations that are not scaled. Their squares overflow from 2^512 on. At 2^300, millions of rows that are
 # 2^200 times as large may follow before they do; no digit depends on this value.
 ORDINARY = (2.0**-300, 2.0**300)

@@ -19,7 +19,7 @@ from app.regression.sufficient_statistics import (
     triangle,
 )
 
-WITHHELD_FROM = 1e-6  # relative error bound of residual sums, above which they are withheld
+WITHHELD_FROM = 1e-6  # relative error bound of sums of squares and squared standard errors that are withheld
 FAILED_FROM = 1e-3  # standard errors that a coefficient may be off by, above which a fit fails
 # Deviations of the target per deviation of the feature that a coefficient may always be off by: the standard errors of
 # an essentially perfect fit are rounding errors themselves.
@@ -324,7 +324,7 @@ def _inverse_directions(statistics: SufficientStatistics, fitted: Fit, *, l2: fl
     to_zero = -statistics.shift[:p] / statistics.scale[:p]
     block = statistics.factor
     if not fitted.design.intercept:
-        block = statistics.factor_in(np.zeros_like(statistics.shift), statistics.scale)
+        block = statistics.factor_about_zero
         block[:, 0] = 0.0
     penalty = np.sqrt(l2 / statistics.count) * fitted.design.norms / statistics.scale[:p]
     block = np.vstack([block[:, : p + 1], np.diag(np.concatenate([[0.0], penalty]))])

@@ -63,8 +63,7 @@ class Design:
         if fit_intercept:
             factor, centre, flat = statistics.factor[1 : p + 1, 1 : p + 1], shift, statistics.constant
         else:
-            about_zero = statistics.factor_in(np.zeros_like(statistics.shift), statistics.scale)
-            factor, centre = triangle(about_zero[:, 1 : p + 1]), np.zeros(p)
+            factor, centre = triangle(statistics.factor_about_zero[:, 1 : p + 1]), np.zeros(p)
             flat = statistics.constant & (statistics.maximum == 0)
         norms = np.where(flat, 0.0, column_norms(factor))
         unit_factor = np.where(norms > 0, factor, 0.0) / np.where(norms > 0, norms, 1.0)
@@ -202,8 +201,7 @@ def fit(statistics: SufficientStatistics, solver: Exact) -> Fit:
         distance = design.whiten((shift[:p] + offset[:p])[np.newaxis])[0]
         at_zero = math.hypot(*distance.tolist(), 1 / math.sqrt(statistics.weight))
     else:
-        about_zero = statistics.factor_in(np.zeros_like(shift), statistics.scale)
-        right = triangle(about_zero[:, 1:])[:p, p:]
+        right = triangle(statistics.factor_about_zero[:, 1:])[:p, p:]
         weights = (design.solve(right, l2=solver.l2) * units).T
         centre_prediction = weights @ shift[:p]
         at_shift = centre_prediction - shift[p:]
@@ -215,11 +213,7 @@ def fit(statistics: SufficientStatistics, solver: Exact) -> Fit:
 
 def _check_range(statistics: SufficientStatistics, *, fit_intercept: bool) -> None:
     p, scale = statistics.features, statistics.scale
-    if fit_intercept:
-        factor = statistics.factor[1:, 1:]
-    else:
-        factor = statistics.factor_in(np.zeros_like(statistics.shift), scale)[:, 1:]
-    norms = column_norms(factor)
+    norms = column_norms(statistics.factor[1:, 1:] if fit_intercept else statistics.factor_about_zero[:, 1:])
     ordinary = norms * scale
     if ((ordinary > ORDINARY[0]) & (ordinary < ORDINARY[1])).all() and ORDINARY[0] < statistics.weight < ORDINARY[1]:
         return

@@ -190,6 +190,11 @@ class SufficientStatistics:
         return self.factor[1:, 1:] * self.scale
 
     @property
+    def factor_about_zero(self) -> Array:
+        """R, (1 + p + k, 1 + p + k), of the rows [1, z / scale], for models without an intercept."""
+        return self.factor_in(np.zeros_like(self.shift), self.scale)
+
+    @property
     def raw_factor(self) -> Array:
         """Upper-triangular R, (1 + p + k, 1 + p + k), of the rows [1, z] in their own units."""
         return self.factor_in(np.zeros_like(self.shift), np.ones_like(self.scale))

@@ -192,3 +192,27 @@ def test_weights_of_any_size_give_the_same_fit(weight: float) -> None:
 
     for read_again in (rows, None):
         assert_same_fit(publish(summarise([rows]), Exact(), read_again), published(x, y), np.ones(2), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("feature", "target", "held"),
+    [
+        (950, 950, True),
+        (970, 970, False),
+        (-950, -950, True),
+        (-970, -970, False),
+        (890, 0, True),
+        (910, 0, False),
+        (-890, 0, True),
+        (-910, 0, False),
+    ],
+)
+def test_columns_are_held_up_to_the_limits_of_their_norms_and_ratios(feature: int, target: int, held: bool) -> None:
+    x, y = some_rows()
+    statistics = summarise([Block(x * 2.0**feature, y * 2.0**target)])
+    if held:
+        found, expected = fit(statistics, Exact()), fit(summarise([Block(x, y)]), Exact())
+        assert_allclose(found.weights * 2.0 ** (feature - target), expected.weights, rtol=1e-12)
+    else:
+        with pytest.raises(ColumnOutOfRange):
+            fit(statistics, Exact())
