@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from dbos import DBOSClient, WorkflowStatus
 
 JOB_ID = r"[0-9a-f-]{36}"
+PUBLISHING = "publishing"  # the phase in which a job is not cancelled any more
 LATEST = "latest"  # in place of an id: the newest job
 
 _log = logging.getLogger(__name__)
@@ -225,10 +226,12 @@ class JobQueue:
         job = self.get(job_id)
         if job.status.ended:
             return job
+        if job.progress is not None and job.progress.phase == PUBLISHING:
+            raise Conflict("The job is publishing its version already.")
         with self._reaching():
             self.connect().cancel_workflow(job.id)
             # The trainer records that it publishes only while the job is not cancelled, so one of the two is first.
-            if self._reported(job.id).get("progress", {}).get("phase") == "publishing":
+            if self._reported(job.id).get("progress", {}).get("phase") == PUBLISHING:
                 self.connect().resume_workflow(job.id, queue_name=QUEUE)  # does nothing to a job that has ended
                 if not (ended := self.get(job.id)).status.ended:
                     raise Conflict("The job is publishing its version already.")

@@ -299,6 +299,8 @@ class Registry:
             former = deleted_models.last_number(self._folder, model)
             deleted_models.move(self._folder, model, max(*numbers, self.current_number(model) or 0, former))
         self._current.pop(model, None)
+        for number in numbers:
+            self._loaded.drop((model, number))
 
     def file(self, model: str, number: int) -> BinaryIO:
         """The version's file as it is, for the caller to close; a version that is deleted can be read to its end.
@@ -328,9 +330,7 @@ class Registry:
                 raise VersionNotFound("`current` is not a link to a version. Promote one.")
             return _Current(link, self._read(model, number))
         except (VersionNotFound, ModelFileInvalid) as error:
-            fault = ModelFileInvalid(
-                f'The current version of "{model}" is missing or damaged, and so are all before it.'
-            )
+            fault = ModelFileInvalid(f'No version of "{model}" can be served. {error.message}')
             if self._told.get(model) != (link, state):  # once, not with every request
                 self._told[model] = link, state
                 _log.error("version refused", extra={"model": model, "version": number, "reason": str(error)})

@@ -382,7 +382,7 @@ def test_where_no_version_is_intact_none_is_served(
     published(registry, 1, 2, promoted=2)
     damage(file_of(folder, 1))
     damage(file_of(folder, 2))
-    with pytest.raises(ModelFileInvalid, match="missing or damaged") as refused:
+    with pytest.raises(ModelFileInvalid, match='No version of "line" can be served') as refused:
         Registry(folder).current("line")
     assert str(folder) not in str(refused.value)
 
