@@ -15,7 +15,7 @@ from dbos import DBOS, DBOSPortableJSONSerializer
 from dbos import error as dbos_errors
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.errors import LinserveError, Unavailable
+from app.errors import LinserveError, PromotionFailed, Unavailable
 from app.jobs.attempts import Attempts
 from app.jobs.capabilities import write_capabilities
 from app.jobs.database import (
@@ -33,6 +33,7 @@ from app.jobs.database import (
 from app.jobs.job import Failure, Progress
 from app.jobs.locks import identity, locked_if_free
 from app.jobs.memory import within_memory
+from app.jobs.parent import finish_promotion
 from app.jobs.spare_cores import Traffic, sparing_cores
 from app.jobs.tracker import JobCancelled, Tracker
 from app.jobs.training import Workshop, train
@@ -148,7 +149,7 @@ def _register(workshop: Workshop, traffic: Traffic, attempts: Attempts, seconds:
     def run(request: dict[str, Any]) -> dict[str, Any]:
         try:
             result = publish(request)
-            if result["promote"]:
+            if result.get("promote"):  # recorded by an earlier release, in which promotion was a step of its own
                 promote(request, result["version"])
         except JobFailed:
             _clean(workshop, DBOS.workflow_id, request)  # its end is recorded with the step: it needs the rows no more
@@ -181,16 +182,14 @@ def _publish(
         raise dbos_errors.DBOSWorkflowCancelledError(f"job {job} was cancelled") from None
     except LinserveError as error:
         _report(tracker.progress, tracker.curve.with_last())
-        raise _failed(job, error) from None
+        raise _failed(job, error, error.version if isinstance(error, PromotionFailed) else None) from None
     else:
         _log.info("version published", extra={"model": card.model, "version": card.version})
     finally:
         attempts.end()
         job_id.reset(named)
-    promote = request["promote"] == "always" or (request["promote"] == "if_better" and bool(card.better))
     return {
         "version": card.version,
-        "promote": promote,
         "metrics": card.metrics,
         "warnings": list(card.warnings),
     }
@@ -198,7 +197,8 @@ def _publish(
 
 def _promote(workshop: Workshop, request: dict[str, Any], version: int) -> None:
     try:
-        workshop.registry.promote(request["model"], version)
+        card = workshop.registry.version(request["model"], version).card
+        finish_promotion(TrainingRequest.from_json(request), card, workshop.registry)
     except LinserveError as error:
         raise _failed(DBOS.workflow_id, error, version) from None
 
