@@ -23,8 +23,10 @@ from app.jobs.database import (
     MAX_RECOVERIES,
     PROGRESS,
     QUEUE,
+    UNFINISHED,
     WORKFLOW,
     file_of,
+    place_in_partitions,
     prepare,
     reason,
     shown,
@@ -46,7 +48,6 @@ SETTLED_SECONDS = 1.0  # after which a cancelling stands
 WATCH_SECONDS = 2.0
 TIDY_SECONDS = 60.0
 PRUNED_AT_ONCE = 500
-UNFINISHED = ["ENQUEUED", "PENDING"]
 ENDED = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
 
 _log = logging.getLogger(__name__)
@@ -85,6 +86,7 @@ def serve(
     """
     with _reaching(database_url):
         prepare(database_url)
+        place_in_partitions(database_url)
         watched = {path: identity(path) for path in (lock_of(executor), file_of(database_url)) if path}
         DBOS(
             config={
@@ -101,7 +103,15 @@ def serve(
         logging.getLogger("dbos").addFilter(_is_news)
         _register(workshop, traffic, attempts, max_job_seconds)
         DBOS.launch()
-        DBOS.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=POLL_SECONDS, on_conflict="always_update")
+        # A partition is a model. Its jobs run one after another, in the order in which they were recorded, whichever
+        # trainers take them; a trainer whose next job would have to wait takes one of another model.
+        DBOS.register_queue(
+            QUEUE,
+            worker_concurrency=1,
+            partition_concurrency=1,
+            polling_interval_sec=POLL_SECONDS,
+            on_conflict="always_update",
+        )
         _tell_of_other_versions()
     write_capabilities(capabilities)
     _log.info("trainer ready")
@@ -114,7 +124,7 @@ def serve(
         _touch(seen)
         if time.monotonic() - tidied >= TIDY_SECONDS:
             tidied = time.monotonic()
-            _tidy_up(workshop, max_kept_jobs, executor, lock_of)
+            _tidy_up(workshop, max_kept_jobs, executor, lock_of, database_url)
         if stop.wait(WATCH_SECONDS):
             break
     # Nothing else is wound up: what a kill -9 may not lose, a stop need not save.
@@ -238,8 +248,11 @@ def _is_cancelled(job: str) -> bool:
     return status is None or status.status == "CANCELLED"  # and pruned since
 
 
-def _tidy_up(workshop: Workshop, kept_jobs: int, executor: str, lock_of: Callable[[str], Path]) -> None:
+def _tidy_up(
+    workshop: Workshop, kept_jobs: int, executor: str, lock_of: Callable[[str], Path], database_url: str
+) -> None:
     try:
+        place_in_partitions(database_url)  # a service of an earlier release may still record jobs
         _take_over(executor, lock_of)
         _prune(kept_jobs)
         if not workshop.spool.is_empty() or any(workshop.checkpoints.glob("*")):
