@@ -1,8 +1,8 @@
 """How a version gets its number and becomes current, in steps between which a process may be killed.
 
-    models/crop-yield/uploads/4f1c… -> 000002.safetensors   the version that was published for this upload
-    models/crop-yield/uploads/.last -> 000002.safetensors   the last number that may be used
-    models/crop-yield/.next -> 000002.safetensors           becomes `current` once there is a version 2
+    models/crop-yield/uploads/4f1c… -> ../000002.safetensors   the version that was published for this upload
+    models/crop-yield/uploads/.last -> ../000002.safetensors   the last number that may be used
+    models/crop-yield/.next -> 000002.safetensors              becomes `current` once there is a version 2
 
 A version is published by the exclusive link that gives its file a number. What has to be true from then on is prepared
 before: the marker of its upload, and `.next` if it is to be promoted. Both name a number that may not exist yet, and
@@ -26,6 +26,7 @@ VERSION_FILE = re.compile(r"(\d{6,12})\.(safetensors|deleted)")
 UPLOADS = "uploads"
 _LAST = ".last"
 _NEXT = ".next"
+_UP = "../"
 _UPLOAD = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,127}")
 
 
@@ -40,7 +41,7 @@ def file_name(number: int) -> str:
 
 def number_of(link: str) -> int | None:
     """Return the number of the version that a symbolic link names; None if it names none."""
-    match = VERSION_FILE.fullmatch(link)
+    match = VERSION_FILE.fullmatch(link.removeprefix(_UP))
     return int(match[1]) if match and match[2] == "safetensors" else None
 
 
@@ -60,7 +61,8 @@ def complete(folder: Path) -> None:
     number = target_of(folder / _NEXT)
     if number is None:
         return
-    if (folder / file_name(number)).is_file():
+    # In a backup that was copied during a publication, a later version may be current already.
+    if (folder / file_name(number)).is_file() and number > (target_of(folder / "current") or 0):
         make_current(folder / _NEXT)
         sync_folder(folder)
     else:
@@ -100,10 +102,10 @@ def prepare_markers(folder: Path) -> None:
     temporary.mkdir()
     for number, upload in _uploads_of_cards(folder):
         if _UPLOAD.fullmatch(upload):
-            (temporary / upload).symlink_to(file_name(number))
+            (temporary / upload).symlink_to(_UP + file_name(number))
     last = max((int(match[1]) for name in os.listdir(folder) if (match := VERSION_FILE.fullmatch(name))), default=0)  # noqa: PTH208 - only the names
     if last:
-        (temporary / _LAST).symlink_to(file_name(last))
+        (temporary / _LAST).symlink_to(_UP + file_name(last))
     sync_folder(temporary)
     temporary.rename(uploads)
     sync_folder(folder)
@@ -127,8 +129,8 @@ def link_version(folder: Path, temporary: Path, number: int, *, upload: str | No
     """
     uploads, name = folder / UPLOADS, file_name(number)
     if upload is not None:
-        _point(uploads / upload, name)
-    _point(uploads / _LAST, name)
+        _point(uploads / upload, _UP + name)
+    _point(uploads / _LAST, _UP + name)
     sync_folder(uploads)
     if promote:
         (folder / _NEXT).symlink_to(name)
@@ -177,9 +179,9 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _point(link: Path, name: str) -> None:
+def _point(link: Path, target: str) -> None:
     temporary = link.with_name(f".{uuid.uuid4().hex}.tmp")
-    temporary.symlink_to(name)
+    temporary.symlink_to(target)
     temporary.rename(link)
 
 

@@ -1,6 +1,7 @@
 """Publishing and promoting as one act, between whose steps a process is killed."""
 
 import os
+import shutil
 import signal
 from collections.abc import Callable
 from dataclasses import replace
@@ -162,6 +163,26 @@ def test_the_marker_of_a_killed_publisher_does_not_claim_the_version_that_has_it
     assert registry.find("line", "a") is None
     assert registry.current_number("line") == 1
     assert published(registry, "a") == 3
+
+
+def test_a_copy_of_the_folder_that_was_made_during_a_publication_keeps_its_current_version(
+    registry: Registry, folder: Path
+) -> None:
+    published(registry, "a", promote=True)
+    published(registry, "b", promote=True)
+    (folder / "line" / ".next").symlink_to("000002.safetensors")  # copied before version 3 was published
+    assert published(registry, "c", promote=True, expected=3) == 4
+    assert registry.current_number("line") == 4
+
+
+def test_a_copy_of_the_folder_that_followed_the_links_goes_on(registry: Registry, folder: Path) -> None:
+    published(registry, "a", promote=True)
+    copied = shutil.copytree(folder, folder.with_name("copy"))
+    other = Registry(copied)
+    other.promote("line", 2)
+    assert published(other, "b", promote=True, expected=2) == 3
+    found = other.find("line", "b")
+    assert found is not None
 
 
 def test_versions_from_before_there_were_markers_are_found(folder: Path) -> None:
