@@ -72,6 +72,13 @@ class Tracker:
         self.progress = replace(self.progress, phase="publishing")
         self._report(self.progress, self.curve.with_last())
 
+    def begin_again(self) -> None:
+        """Record that the fit is made once more, so that the job can be cancelled again. Raises as `step` does."""
+        self.progress = replace(self.progress, phase="fitting")
+        self._report(self.progress, self.curve.with_last())
+        self._asked = -CANCEL_SECONDS
+        self.step()
+
     def advance(self, phase: str, *, rows: int | None = None, epochs: int | None = None) -> None:
         self.progress = replace(
             self.progress,
