@@ -24,6 +24,7 @@ LinserveError
 ├── QueueFull
 ├── Unavailable            nothing the caller did; later it may work
 │   ├── ModelFileInvalid   a version's file is truncated, altered or foreign
+│   ├── PromotionFailed    a version is published, and `current` could not be changed
 │   └── SpoolFull          there is no room to store what was sent, or the answer to it
 └── TrainingFailed
     ├── Diverged           gradient descent ran away
@@ -173,6 +174,14 @@ class Unavailable(LinserveError):
 
 class ModelFileInvalid(Unavailable):
     pass
+
+
+class PromotionFailed(Unavailable):
+    """`version` is the number of the version that is published all the same."""
+
+    def __init__(self, version: int, reason: str | None) -> None:
+        super().__init__(f"The models folder cannot be written: {reason}.")
+        self.version = version
 
 
 class SpoolFull(Unavailable):

@@ -16,6 +16,7 @@ TrainingStep: TypeAlias = Literal[
     "fitted",
     "temp_written",  # a version's file, partly in a buffer
     "fsynced",
+    "prepared",  # its number is chosen, and whether it is promoted
     "linked",  # under its number
     "promoted",  # `current` points to it
     "checkpoint_opened",  # with nothing in it yet

@@ -1,5 +1,6 @@
 """Where jobs are recorded: a SQLite file in the state folder, or Postgres."""
 
+import contextlib
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -7,6 +8,10 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from app.jobs.job import Failure
 
 if TYPE_CHECKING:
     from dbos import WorkflowStatus
@@ -20,8 +25,24 @@ APPLICATION_VERSION = "1"  # of the recorded requests; jobs recorded under anoth
 MAX_RECOVERIES = 100
 # What is asked of a request that is not trained now: kept beside it, since all of it may be megabytes of names.
 SUMMARY = ("model", "upload", "fingerprint")
+STARTED = "started_at"  # the attribute that keeps the start of a job that was cancelled
+
+UNFINISHED = ["ENQUEUED", "PENDING"]
+NOT_DECODED = Failure(
+    "TrainingFailed",
+    "The record of this job in the job database is not in JSON, in which this service writes. It was not decoded, and "
+    "nothing was trained. Send the rows again, and check who else can write to the job database.",
+)
 
 _SQLITE = "sqlite:///"
+
+
+class NotDecoded(Exception):
+    """Raised instead of decoding a value that was stored with another serializer than the service's own."""
+
+    def __init__(self) -> None:
+        super().__init__(NOT_DECODED.message)
+        self.data = msgspec.to_builtins(NOT_DECODED)
 
 
 def reason(error: Exception) -> str:
@@ -45,6 +66,7 @@ def prepare(url: str) -> None:
     """Create the database, or bring an older one up to date. Safe to call from any number of processes at once."""
     from dbos import DBOS  # 0.4 s, which the names above shall not cost
 
+    refuse_pickle()
     if path := file_of(url):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         # The files that SQLite puts beside it are as private.
@@ -82,10 +104,60 @@ def ids_in_file(
         return [job for (job,) in connection.execute(query, (*values, limit, offset))]
 
 
+def refuse_pickle() -> None:
+    """Keep DBOS from decoding what is pickled in the job database: to unpickle is to run what somebody wrote there.
+
+    DBOS decodes each value with the serializer that its row names, and knows pickle beside the one it was given. All of
+    its decoding goes through one private class. Raises RuntimeError if DBOS does not, in the release that is installed.
+    """
+    from dbos import DBOSPortableJSONSerializer, _serialization
+
+    ours = DBOSPortableJSONSerializer()
+
+    def refuse(_: object, serialized_data: str) -> Any:  # noqa: ARG001 - as DBOS calls it
+        raise NotDecoded
+
+    def as_text(_: object, data: Any) -> str:
+        return ours.serialize(str(data))  # of the error that is recorded for a job whose record is refused
+
+    _serialization.DefaultSerializer.deserialize = refuse  # type: ignore[assignment, method-assign]
+    _serialization.DefaultSerializer.serialize = as_text  # type: ignore[assignment, method-assign]
+    for decode in (
+        _serialization.deserialize_value,
+        _serialization.deserialize_args,
+        _serialization.deserialize_exception,
+    ):
+        with contextlib.suppress(NotDecoded):
+            decode("", "py_pickle", ours)
+            raise RuntimeError("This release of DBOS decodes pickled values. Install the one in constraints.txt.")
+
+
+def place_in_partitions(url: str) -> None:
+    """Give the waiting and running jobs of earlier releases their model as the partition of the queue."""
+    import sqlalchemy as sa  # comes with DBOS, as slowly
+
+    is_file = file_of(url) is not None
+    jobs = sa.table(
+        "workflow_status",
+        *(sa.column(name) for name in ("queue_name", "queue_partition_key", "status")),
+        sa.column("attributes", sa.JSON),
+        schema=None if is_file else "dbos",
+    )
+    model = sa.func.coalesce(jobs.c.attributes["model"].as_string(), "unknown")
+    unplaced = sa.and_(jobs.c.queue_name == QUEUE, jobs.c.queue_partition_key.is_(None), jobs.c.status.in_(UNFINISHED))
+    engine = sa.create_engine(url if is_file else sa.make_url(url).set(drivername="postgresql+psycopg"))
+    try:
+        with engine.begin() as connection:
+            connection.execute(sa.update(jobs).where(unplaced).values(queue_partition_key=model))
+    finally:
+        engine.dispose()
+
+
 def summary(job: "WorkflowStatus", list_workflows: "Callable[..., list[WorkflowStatus]]") -> dict[str, str]:
-    """The named parts of the job's request."""
-    if job.attributes:
-        return job.attributes
-    (whole,) = list_workflows(workflow_ids=[job.workflow_id], load_output=False)  # recorded before they were kept
-    assert whole.input is not None
-    return {name: whole.input["args"][0][name] for name in SUMMARY}
+    """The named parts of the job's request; they are empty if its record cannot be read."""
+    known: Any = job.attributes
+    if not known:
+        (whole,) = list_workflows(workflow_ids=[job.workflow_id], load_output=False)  # recorded before they were kept
+        known = whole.input  # as text, if DBOS did not decode it
+        known = known["args"][0] if isinstance(known, dict) else {}
+    return {name: str(known.get(name, "")) for name in SUMMARY}

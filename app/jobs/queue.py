@@ -17,10 +17,14 @@ from app.errors import Conflict, JobNotFound, KeyReused, QueueFull, Unavailable
 from app.failpoints import reach
 from app.jobs.database import (
     APPLICATION_VERSION,
+    NOT_DECODED,
     PROGRESS,
     QUEUE,
+    STARTED,
     SUMMARY,
+    UNFINISHED,
     WORKFLOW,
+    NotDecoded,
     file_of,
     ids_in_file,
     prepare,
@@ -33,6 +37,7 @@ from app.jobs.job_list import PAGE, JobFilter, Page, position
 from app.jobs.locks import identity, locked
 from app.jobs.spool import Spool
 from app.jobs.training_request import TrainingRequest
+from app.jobs.wakeup import wake_trainers
 
 if TYPE_CHECKING:
     from dbos import DBOSClient, WorkflowStatus
@@ -101,14 +106,19 @@ class JobQueue:
         path = file_of(self._url)
         return identity(path) if path else None
 
-    def check_room(self, job_id: str) -> None:
-        """Raises QueueFull where as many jobs wait as may, unless this one is recorded already."""
+    def check_room(self, job_id: str) -> int:
+        """Return a job's place in the queue, behind all that wait or run.
+
+        Raises QueueFull where as many jobs wait as may, unless this one is recorded already.
+        """
         with self._reaching():
-            waiting = self.connect().list_queued_workflows(
-                queue_name=QUEUE, status="ENQUEUED", limit=self._max_queued + 1, load_input=False
+            found = self.connect().list_queued_workflows(
+                queue_name=QUEUE, status=UNFINISHED, load_input=False, load_output=False
             )
+        waiting = [job for job in found if job.status == "ENQUEUED"]
         if len(waiting) >= self._max_queued and self._find(job_id) is None:
             raise QueueFull(f"{self._max_queued} training jobs are waiting already.")
+        return 1 + max((job.priority or 0 for job in found), default=0)
 
     def counts(self) -> dict[str, int]:
         """How many jobs are queued, and how many are running. Raises Unavailable."""
@@ -137,11 +147,11 @@ class JobQueue:
             with self._reaching():
                 self._lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 with locked(self._lock):
-                    self.check_room(job_id)
-                    self._record(request, job_id)
+                    self._record(request, job_id, self.check_room(job_id))
         except QueueFull:
             self.spool.remove(request.upload)
             raise
+        wake_trainers(self._lock.parent)
         reach("recorded")
         # From here on the rows are the job's. Where its record is another's, they are nobody's.
         status = self._status(job_id)
@@ -152,7 +162,7 @@ class JobQueue:
         assert found is not None
         return found
 
-    def _record(self, request: TrainingRequest, job_id: str) -> None:
+    def _record(self, request: TrainingRequest, job_id: str, place: int) -> None:
         from dbos import WorkflowSerializationFormat  # as in `connect`
 
         client, file = self.connect(), self._file
@@ -160,6 +170,8 @@ class JobQueue:
             {
                 "workflow_name": WORKFLOW,
                 "queue_name": QUEUE,
+                "queue_partition_key": request.model,
+                "priority": place,  # the time of the record, by which DBOS orders, is in seconds
                 "workflow_id": job_id,
                 "app_version": APPLICATION_VERSION,
                 "serialization_type": WorkflowSerializationFormat.PORTABLE,
@@ -223,12 +235,15 @@ class JobQueue:
 
         Raises JobNotFound; Conflict if the job publishes its version: that is not stopped.
         """
-        job = self.get(job_id)
+        job = self._job(status := self._status(job_id))
         if job.status.ended:
             return job
         if job.progress is not None and job.progress.phase == PUBLISHING:
             raise Conflict("The job is publishing its version already.")
         with self._reaching():
+            if status.dequeued_at is not None:  # which DBOS forgets
+                started = {STARTED: status.dequeued_at}
+                self.connect().update_workflow_attributes(job.id, started, merge=True)
             self.connect().cancel_workflow(job.id)
             # The trainer records that it publishes only while the job is not cancelled, so one of the two is first.
             if self._reported(job.id).get("progress", {}).get("phase") == PUBLISHING:
@@ -278,11 +293,14 @@ class JobQueue:
 
     def _reported(self, job_id: str) -> dict[str, Any]:
         """What the trainer reported last: progress and loss curve."""
-        with self._reaching():
+        with self._reaching(), contextlib.suppress(NotDecoded):
             return self.connect().get_event(job_id, PROGRESS, timeout_seconds=0) or {}
+        return {}
 
     def _job(self, status: "WorkflowStatus", *, brief: bool = False) -> Job:
         meaning = _STATUS[status.status]
+        if isinstance(status.output, str):  # DBOS gives the text of what it does not decode
+            meaning = Status.FAILED
         result: dict[str, Any] = (status.output or {}) if meaning == Status.SUCCEEDED else {}
         reported = {} if brief or meaning == Status.QUEUED else self._reported(status.workflow_id)
         curve = reported.get("loss_curve")
@@ -293,7 +311,7 @@ class JobQueue:
             model=self._summary(status)["model"],
             version=error.version if error else result.get("version"),
             created_at=_time(status.created_at) or datetime.fromtimestamp(0, UTC),
-            started_at=_time(status.dequeued_at),
+            started_at=_time(status.dequeued_at or (status.attributes or {}).get(STARTED)),
             finished_at=_time(status.completed_at),
             progress=msgspec.convert(reported["progress"], Progress) if "progress" in reported else None,
             loss_curve=tuple((int(epoch), float(loss)) for epoch, loss in curve) if curve else None,
@@ -316,6 +334,8 @@ class JobQueue:
 
 
 def _failure(status: "WorkflowStatus") -> Failure:
+    if isinstance(status.output, str) or isinstance(status.error, str):
+        return NOT_DECODED
     data = getattr(status.error, "data", None)
     if isinstance(data, dict) and "error" in data:
         return msgspec.convert(data, Failure)

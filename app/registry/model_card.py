@@ -55,6 +55,7 @@ class ModelCard:
     dropped_rows: int = 0  # of the job's, in which a value was missing
     terms: tuple[str, ...] = ()  # made from the features; none where the model's columns are the features
     better: bool | None = None  # than the version that was current, where that was asked
+    promoted: bool | None = None  # whether it became current when it was published; None if it was not recorded
     upload: str | None = None  # names the request uniquely: a job that is run again finds by it what it published
     weight_kind: WeightKind = "precision"
     precision_loss: float | None = None  # see app.regression.downdate; None if it was not recorded
