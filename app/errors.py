@@ -15,10 +15,12 @@ LinserveError
 │   └── KeyReused          an Idempotency-Key that came before with another request
 ├── NotFound
 │   ├── ModelNotFound
+│   │   └── NoCurrentVersion   it has versions, of which none is current
 │   ├── VersionNotFound
 │   └── JobNotFound
 ├── Conflict               right by itself, but not in the present state
 ├── PreconditionFailed     what the caller knows is no longer so
+├── PreconditionRequired   the caller has to say what it knows
 ├── QueueFull
 ├── Unavailable            nothing the caller did; later it may work
 │   ├── ModelFileInvalid   a version's file is truncated, altered or foreign
@@ -134,6 +136,10 @@ class ModelNotFound(NotFound):
     pass
 
 
+class NoCurrentVersion(ModelNotFound):
+    pass
+
+
 class VersionNotFound(NotFound):
     pass
 
@@ -151,6 +157,10 @@ class Conflict(LinserveError):
 
 
 class PreconditionFailed(LinserveError):
+    pass
+
+
+class PreconditionRequired(LinserveError):
     pass
 
 

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from app.regression.solvers import Solver
 from app.regression.sufficient_statistics import WeightKind
 
-SCHEMA = 2  # of the card and tensors of new files; files of schema 1 are read too
+# Format of the card and tensors of new files. Files of all formats from 1 on are read; each has a fixture in the tests.
+SCHEMA = 2
 
 
 def library_versions() -> dict[str, str]:

@@ -3,6 +3,7 @@
     models/crop-yield/000001.safetensors      one immutable file a version
     models/crop-yield/000002.deleted          a number that was used and is never used again
     models/crop-yield/current -> 000001.safetensors
+    models/.deleted/line/000007               a model that was deleted, and its last number
 
 Any number of processes, on any number of machines that share the folder, may read and write at once: a version's
 number is taken by an exclusive link, and `current` is replaced by a rename, so that each is there whole or not at all.
@@ -23,9 +24,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from app.errors import Conflict, InvalidInput, ModelFileInvalid, ModelNotFound, Unavailable, VersionNotFound
+from app.errors import (
+    Conflict,
+    InvalidInput,
+    ModelFileInvalid,
+    ModelNotFound,
+    NoCurrentVersion,
+    Unavailable,
+    VersionNotFound,
+)
 from app.failpoints import reach
-from app.registry import publication
+from app.registry import deleted_models, publication
 from app.registry.loaded import Loaded
 from app.registry.model_card import ModelCard
 from app.registry.names import MODEL_NAME, MODEL_NAME_RULE
@@ -36,6 +45,8 @@ from app.regression.sufficient_statistics import SufficientStatistics
 
 MAX_VERSION = 10**12
 LOADED_BYTES = 64 << 20  # of versions besides the current ones; each is a few kB unless the model is wide
+
+MOST_LISTED = 10  # versions, in a message
 
 SMALL_BYTES = 256 << 10  # of a file that is read in less than a millisecond
 
@@ -65,10 +76,10 @@ class Registry:
         self._told_closed: set[str] = set()
 
     def models(self) -> list[str]:
-        """Names of the models that have a current version, sorted. Raises Unavailable."""
+        """Names of the models that have a version, current or not, sorted. Raises Unavailable."""
         with self._reading():
             names = os.listdir(self._folder)  # noqa: PTH208 - names are all that is wanted
-            return sorted(name for name in names if re.fullmatch(MODEL_NAME, name) and self._has_current(name))
+            return sorted(name for name in names if re.fullmatch(MODEL_NAME, name) and self._is_model(name))
 
     def versions(self, model: str) -> list[int]:
         """Numbers of the versions there are, ascending. Raises ModelNotFound where there is none."""
@@ -107,7 +118,7 @@ class Registry:
 
         Where the promoted file is damaged, the version served before goes on, and failing that the newest
         intact one below it, until the file changes. While the folder cannot be read, the version served before goes
-        on too. Raises ModelNotFound; ModelFileInvalid where no version is intact; Unavailable.
+        on too. Raises ModelNotFound, NoCurrentVersion; ModelFileInvalid where no version is intact; Unavailable.
         """
         if (version := self.at_hand(model)) is not None:
             return version
@@ -124,7 +135,10 @@ class Registry:
             if error.errno in (errno.ENOENT, errno.ENOTDIR) and self._folder.is_dir():
                 if self._current.pop(model, None) is not None:
                     _log.warning("model vanished", extra={"model": model})
-                raise ModelNotFound(f'There is no model "{_shown(model)}".') from None
+                listed = ", ".join(map(str, self.versions(model)[-MOST_LISTED:]))
+                raise NoCurrentVersion(
+                    f'Model "{model}" has no current version; promote one. Its versions: {listed}.'
+                ) from None
             if error.errno != errno.EINVAL:
                 fault = self._unreadable(error)
                 if cached is None:
@@ -288,6 +302,23 @@ class Registry:
             path.unlink(missing_ok=True)
         self._loaded.drop((model, number))
 
+    def delete_model(self, model: str, check: Callable[[], None] = lambda: None) -> None:
+        """Remove a model with all its versions; their numbers are not used again.
+
+        `check` is called first, while nobody else promotes or deletes, and may raise. Raises ModelNotFound;
+        Unavailable where the folder cannot be written.
+        """
+        self.versions(model)
+        with self._changing(model):
+            self.versions(model)
+            check()
+            numbers = [number for number, _ in self._files(model)]
+            former = deleted_models.last_number(self._folder, model)
+            deleted_models.move(self._folder, model, max(*numbers, self.current_number(model) or 0, former))
+        self._current.pop(model, None)
+        for number in numbers:
+            self._loaded.drop((model, number))
+
     def file(self, model: str, number: int) -> BinaryIO:
         """The version's file as it is, for the caller to close; a version that is deleted can be read to its end.
 
@@ -299,12 +330,13 @@ class Registry:
             raise VersionNotFound(f'Model "{model}" has no version {number}.') from None
 
     def sweep(self) -> None:
-        """Remove what publishers left behind that were killed an hour ago or earlier."""
+        """Remove what publishers left behind that were killed an hour ago or earlier, and files of deleted models."""
         before = time.time() - 3600
         for temporary in (*self._folder.glob("*/.*.tmp"), *self._folder.glob(f"*/{UPLOADS}/.*.tmp")):
             with contextlib.suppress(OSError):
                 if temporary.lstat().st_mtime < before:
                     shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
+        deleted_models.sweep(self._folder)
 
     def _intact(self, model: str, link: str, cached: _Current | None) -> _Current:
         match = VERSION_FILE.fullmatch(link)
@@ -315,9 +347,7 @@ class Registry:
                 raise VersionNotFound("`current` is not a link to a version. Promote one.")
             return _Current(link, self._read(model, number))
         except (VersionNotFound, ModelFileInvalid) as error:
-            fault = ModelFileInvalid(
-                f'The current version of "{model}" is missing or damaged, and so are all before it.'
-            )
+            fault = ModelFileInvalid(f'No version of "{model}" can be served. {error.message}')
             if self._told.get(model) != (link, state):  # once, not with every request
                 self._told[model] = link, state
                 _log.error("version refused", extra={"model": model, "version": number, "reason": str(error)})
@@ -351,12 +381,17 @@ class Registry:
 
     @contextlib.contextmanager
     def _changing(self, model: str) -> Iterator[Path]:
-        """The model's folder, while no other process publishes, promotes or deletes in it."""
+        """The model's folder, while no other process publishes, promotes or deletes in it.
+
+        Raises ModelNotFound if the model was deleted by whoever held the lock before.
+        """
         folder = self._folder / model
         with _writing():
             descriptor = os.open(folder, os.O_RDONLY)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
+                if not _is_at(descriptor, folder):
+                    raise ModelNotFound(f'There is no model "{model}". It was deleted just now.')
                 publication.complete(folder)
                 yield folder
                 os.fsync(descriptor)
@@ -391,9 +426,13 @@ class Registry:
             if match := VERSION_FILE.fullmatch(name):
                 yield int(match[1]), match[2]
 
-    def _has_current(self, model: str) -> bool:
+    def _is_model(self, model: str) -> bool:
         try:
             os.lstat(f"{self._folder}/{model}/current")
+        except FileNotFoundError:
+            with contextlib.suppress(ModelNotFound, Unavailable):
+                return bool(self.versions(model))
+            return False
         except PermissionError as error:
             if model not in self._told_closed:  # once, not with every list
                 self._told_closed.add(model)
@@ -410,6 +449,14 @@ class Registry:
 def _shown(model: str) -> str:
     # A name that no model can have may be anything; it is not repeated to the caller.
     return model if re.fullmatch(MODEL_NAME, model) else "..."
+
+
+def _is_at(descriptor: int, folder: Path) -> bool:
+    """Return True if the open folder still has this path."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), folder.stat())
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager
