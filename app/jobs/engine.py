@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from dbos import DBOS, DBOSPortableJSONSerializer
 from dbos import error as dbos_errors
+from dbos._queue import queue_worker_thread
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.errors import LinserveError, PromotionFailed, Unavailable
@@ -40,6 +41,7 @@ from app.jobs.spare_cores import Traffic, sparing_cores
 from app.jobs.tracker import JobCancelled, Tracker
 from app.jobs.training import Workshop, train
 from app.jobs.training_request import TrainingRequest
+from app.jobs.wakeup import PollSchedule
 from app.logs import job_id
 
 # A job waits half of this on average; the trainer idles at 1.5 % of a core.
@@ -88,7 +90,7 @@ def serve(
         prepare(database_url)
         place_in_partitions(database_url)
         watched = {path: identity(path) for path in (lock_of(executor), file_of(database_url)) if path}
-        DBOS(
+        dbos = DBOS(
             config={
                 "name": "linserve",
                 "system_database_url": database_url,
@@ -101,11 +103,13 @@ def serve(
             }
         )
         logging.getLogger("dbos").addFilter(_is_news)
-        _register(workshop, traffic, attempts, max_job_seconds)
+        schedule = PollSchedule(seen.parent, executor)
+        _register(workshop, traffic, attempts, max_job_seconds, schedule)
+        DBOS.listen_queues([])  # the thread below polls instead: DBOS's own wakes up at its interval alone
         DBOS.launch()
         # A partition is a model. Its jobs run one after another, in the order in which they were recorded, whichever
         # trainers take them; a trainer whose next job would have to wait takes one of another model.
-        DBOS.register_queue(
+        queue = DBOS.register_queue(
             QUEUE,
             worker_concurrency=1,
             partition_concurrency=1,
@@ -115,6 +119,7 @@ def serve(
         _tell_of_other_versions()
     write_capabilities(capabilities)
     _log.info("trainer ready")
+    polling: threading.Thread | None = None
     tidied = -TIDY_SECONDS
     while True:
         for path, file in watched.items():
@@ -122,6 +127,9 @@ def serve(
                 _log.error("state folder replaced", extra={"file": str(path)})
                 raise Unavailable("The state folder was removed.")
         _touch(seen)
+        if polling is None or not polling.is_alive():  # it ends if the queue's record is missing for a moment
+            polling = threading.Thread(target=queue_worker_thread, args=(schedule, dbos, queue), daemon=True)
+            polling.start()
         if time.monotonic() - tidied >= TIDY_SECONDS:
             tidied = time.monotonic()
             _tidy_up(workshop, max_kept_jobs, executor, lock_of, database_url)
@@ -151,7 +159,7 @@ def _tell_of_other_versions() -> None:
         _log.warning("jobs of another version wait", extra={"jobs": count})
 
 
-def _register(workshop: Workshop, traffic: Traffic, attempts: Attempts, seconds: float) -> None:
+def _register(workshop: Workshop, traffic: Traffic, attempts: Attempts, seconds: float, schedule: PollSchedule) -> None:
     publish = DBOS.step(name="publish")(functools.partial(_publish, workshop, traffic, attempts, seconds))
     promote = DBOS.step(name="promote")(functools.partial(_promote, workshop))
 
@@ -169,6 +177,8 @@ def _register(workshop: Workshop, traffic: Traffic, attempts: Attempts, seconds:
             cancelled = (workshop, DBOS.workflow_id, request)
             threading.Timer(SETTLED_SECONDS, _clean_if_cancelled, cancelled).start()
             raise
+        finally:
+            schedule.job_ended()
         _clean(workshop, DBOS.workflow_id, request)
         return result
 

@@ -38,6 +38,7 @@ from app.jobs.job import Failure, Job, Progress, Status
 from app.jobs.locks import identity, locked
 from app.jobs.spool import Spool
 from app.jobs.training_request import TrainingRequest
+from app.jobs.wakeup import wake_trainers
 
 if TYPE_CHECKING:
     from dbos import DBOSClient, WorkflowStatus
@@ -159,6 +160,7 @@ class JobQueue:
         except QueueFull:
             self.spool.remove(request.upload)
             raise
+        wake_trainers(self._lock.parent)
         reach("recorded")
         # From here on the rows are the job's. Where its record is another's, they are nobody's.
         status = self._status(job_id)

@@ -56,9 +56,16 @@ class Tracker:
         self._cancelled = cancelled
         self._seconds = seconds
         self._began = self._reported = self._asked = time.monotonic()
+        self._abandoned = False
+
+    def abandon(self) -> None:
+        """Let the next step of the thread that works raise JobCancelled: the job has ended without it."""
+        self._abandoned = True
 
     def step(self) -> None:
         """Raise JobCancelled if the job was cancelled meanwhile, TimeExceeded if it takes longer than it may."""
+        if self._abandoned:
+            raise JobCancelled
         now = time.monotonic()
         if now - self._asked >= CANCEL_SECONDS:
             self._asked = now

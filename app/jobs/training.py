@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from app.failpoints import reach
 from app.jobs.card import bounds_of, metrics_of, warnings_of
 from app.jobs.comparison import Comparison, compare
 from app.jobs.inheritance import Base, differences, resolved
+from app.jobs.interruptible import run_interruptibly
 from app.jobs.job_rows import JobRows
 from app.jobs.parent import Parent, finish_promotion, solver_with_weights
 from app.jobs.spool import Spool
@@ -23,7 +25,7 @@ from app.jobs.start_weights import put_back
 from app.jobs.tracker import LossCurve, Tracker
 from app.jobs.training_columns import with_columns_of_file
 from app.jobs.training_request import TrainingRequest
-from app.jobs.validation import FoldHistory, Validated
+from app.jobs.validation import FoldHistory, Statistics, Validated
 from app.registry.model_card import ModelCard
 from app.registry.publication import ParentChanged
 from app.registry.registry import Registry
@@ -97,18 +99,36 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         raise Unavailable("The rows of this job are not in the state folder of the trainer that took it.")
     request, late = with_columns_of_file(put_back(request, workshop.spool), path, workshop.registry, tracker.step)
     rows = JobRows(path, late, workshop.threads, tracker)
+    fitting = partial(_fitted, request, job, workshop, rows, tracker)
     while True:
         try:
-            return _train_once(request, job, workshop, rows, tracker)
+            return run_interruptibly(fitting, tracker).publish(workshop.registry, tracker)
         except ParentChanged:
             _log.info("parent changed", extra={"model": request.model})
             tracker.begin_again()
 
 
-def _train_once(
+@dataclass(frozen=True, eq=False)
+class _Unpublished:
+    """A new version, before it is published."""
+
+    request: TrainingRequest
+    parent: Parent
+    card: ModelCard
+    model: LinearModel
+    folds: Statistics | None
+
+    def publish(self, registry: Registry, tracker: Tracker) -> ModelCard:
+        """Publish the version, and return its card. Raises ParentChanged if another parent is current by then."""
+        return self.parent.publish(
+            self.request, registry, self.card, self.model, folds=self.folds, tracker=tracker
+        ).card
+
+
+def _fitted(
     request: TrainingRequest, job: str | None, workshop: Workshop, rows: JobRows, tracker: Tracker
-) -> ModelCard:
-    """Train on the version that is current, and publish. Raises ParentChanged if another one is current by then."""
+) -> _Unpublished:
+    """Fit a new version on the one that is current."""
     registry = workshop.registry
     parent = Parent.of(request, registry)
     request = resolved(request, parent.base.version.card if parent.base else None)
@@ -157,7 +177,7 @@ def _train_once(
         ),
     )
     folds = trained.validation.stored if trained.validation else None
-    return parent.publish(request, registry, card, model, folds=folds, tracker=tracker).card
+    return _Unpublished(request, parent, card, model, folds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -326,7 +346,7 @@ def _descend(
     saved: "tuple[Descent, LossCurve] | None",
     tracker: Tracker,
 ) -> _Trained:
-    from app.regression.gradient_descent import gradient_descent  # as in `_train_once`
+    from app.regression.gradient_descent import gradient_descent  # as in `_fitted`
 
     assert request.weight_kind is not None
     gathered = _gathered(rows.blocks(request)) if solver.needs_rows else None

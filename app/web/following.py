@@ -16,7 +16,7 @@ from app.jobs.queue import JobQueue
 from app.web.job_view import view
 
 MOST_FOLLOWERS = 1000  # at a time, of one worker
-PAUSES = (0.02, 0.25)  # between two looks at a job: so short at first, and so long later
+PAUSES = (0.01, 0.25)  # between two looks at a job: so short at first, and so long later
 UNCHANGED_SECONDS = 2.0  # after which followers are told that nothing changed: what they may see may have
 
 
