@@ -22,6 +22,7 @@ LinserveError
 ├── QueueFull
 ├── Unavailable            nothing the caller did; later it may work
 │   ├── ModelFileInvalid   a version's file is truncated, altered or foreign
+│   ├── WorkerBusy         other requests have the memory or the turns of this worker
 │   └── SpoolFull          there is no room to store what was sent, or the answer to it
 └── TrainingFailed
     ├── Diverged           gradient descent ran away
@@ -162,6 +163,10 @@ class Unavailable(LinserveError):
 
 
 class ModelFileInvalid(Unavailable):
+    pass
+
+
+class WorkerBusy(Unavailable):
     pass
 
 

@@ -12,7 +12,6 @@ from importlib.metadata import version
 from types import FrameType
 from typing import Any, TypedDict
 
-from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
@@ -30,11 +29,12 @@ from app.startup import prepared
 from app.web import docs, errors, health, jobs, models, predict, train
 from app.web.access import Access
 from app.web.following import Following
+from app.web.memory_budget import MemoryBudget, Turns
 from app.web.methods import HeadAsGet
 from app.web.metrics import Metrics
 from app.web.middleware import RequestContext
 from app.web.predict_lane import PredictLane
-from app.web.services import Held, Limits, Services
+from app.web.services import Limits, Services
 
 DESCRIPTION = """
 Post rows, get predictions; post rows with their targets, get a new version of the model, without a restart.
@@ -42,11 +42,6 @@ Post rows, get predictions; post rows with their targets, get a new version of t
 The model that comes with the service predicts the yield of apples and oranges from temperature, rainfall and
 humidity. Try `POST /predict` below: *Try it out*, *Execute*.
 """
-
-# Of bodies and answers in memory at once, in each worker: so many bytes, and room for so many of the longest bodies.
-HELD_BYTES = 256 << 20
-HELD_BODIES = 4
-LONG_BODIES = 2  # of predictions, decoded at a time in each worker
 
 _log = logging.getLogger(__name__)
 
@@ -145,8 +140,8 @@ def _services(settings: Settings, access: Access, stopping: asyncio.Event) -> Se
             header_seconds=settings.header_seconds,
             body_seconds=settings.body_seconds,
         ),
-        held=Held(max(HELD_BYTES, HELD_BODIES * settings.max_json_bytes)),
-        long_bodies=CapacityLimiter(LONG_BODIES),
+        memory=MemoryBudget(settings.worker_memory),
+        turns=Turns(),
         access=access,
         default_model=settings.default_model,
         capabilities=settings.capabilities,

@@ -24,6 +24,11 @@ FILES: dict[str, FileFormat] = {
     "application/vnd.apache.parquet": "parquet",
 }
 
+# Bytes that JSON takes while it is decoded, measured with the schemas here.
+VALUE_BYTES = 76
+QUOTE_BYTES = 48
+ROW_BYTES = 500
+
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -44,8 +49,8 @@ def announced(request: Request) -> int:
 async def stream(request: Request, limit: int) -> AsyncIterator[bytes]:
     """The body, chunk by chunk, inflated where it came compressed.
 
-    Raises BodyTooLarge as soon as it is known to be longer than `limit` bytes, inflated or not, Unavailable where this
-    worker holds too many bodies that are being inflated.
+    Raises BodyTooLarge as soon as it is known to be longer than `limit` bytes, inflated or not, WorkerBusy if other
+    requests have the memory that inflating it takes.
     """
     if announced(request) > limit:
         raise _too_large(limit)
@@ -74,27 +79,36 @@ async def _within(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[byt
 
 
 async def _inflated(request: Request, chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:
-    held = services(request).held
+    memory = services(request).memory
     counted = STATE_BYTES
-    held.add(request, counted)
+    memory.hold(request, counted)
     window = WINDOW_BYTES.get(encoding, 0)
     async for piece in inflated(chunks, encoding):
         if filled := min(len(piece), window):
-            held.add(request, filled)
+            memory.hold(request, filled)
             counted += filled
             window -= filled
         yield piece
-    held.release(request, counted)
+    memory.release(request, counted)
 
 
 async def read(request: Request, limit: int) -> bytes:
-    """The whole body, at most `limit` bytes. Raises Unavailable where this worker holds too many already."""
-    held = services(request).held
+    """The whole body, at most `limit` bytes. Raises WorkerBusy if other requests have the memory for it."""
+    memory = services(request).memory
     body = bytearray()  # and no list of chunks, each of which may be a byte
     async for chunk in stream(request, limit):
-        held.add(request, len(chunk))
+        memory.hold(request, len(chunk))
         body += chunk
     return bytes(body)
+
+
+def decoding_bytes(body: bytes) -> int:
+    """Return about how many bytes a body of JSON takes while it is decoded, and as what it is decoded to.
+
+    Numbers are counted by the commas between them, names and words by their quotes, rows by their brackets.
+    """
+    brackets = body.count(b"[") + body.count(b"{")
+    return VALUE_BYTES * body.count(b",") + QUOTE_BYTES * body.count(b'"') + ROW_BYTES * brackets + len(body)
 
 
 def decode(schema: type[M], body: bytes) -> M:

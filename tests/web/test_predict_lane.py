@@ -15,7 +15,7 @@ from uvicorn.server import ServerState
 
 from app.main import create_app
 from app.web.connection import Connection
-from app.web.services import LARGE_BODY
+from app.web.memory_budget import LARGE_BODY
 
 JSON_TYPE = (b"content-type", b"application/json")
 
