@@ -12,11 +12,12 @@ from starlette.responses import Response
 
 from app.data.formats import FileFormat
 from app.errors import BodyTooLarge, MalformedBody, UnsupportedMediaType
-from app.web.compression import STATE_BYTES, WINDOW_BYTES, inflated
+from app.web.compression import STATE_BYTES, WINDOW_BYTES, check_encoding, inflated
 from app.web.errors import invalid
 from app.web.services import services
 
 JSON = "application/json"
+IDENTITY = "identity"
 FILES: dict[str, FileFormat] = {
     "text/csv": "csv",
     "application/x-ndjson": "ndjson",
@@ -52,17 +53,36 @@ async def stream(request: Request, limit: int) -> AsyncIterator[bytes]:
     Raises BodyTooLarge as soon as it is known to be longer than `limit` bytes, inflated or not, WorkerBusy if other
     requests have the memory that inflating it takes.
     """
+    encoding = encoding_of(request)
+    chunks = packed(request, limit)
+    if encoding != IDENTITY:
+        chunks = unpacked(request, chunks, encoding, limit)
+    async for chunk in chunks:
+        yield chunk
+
+
+def encoding_of(request: Request) -> str:
+    """Return the Content-Encoding. Raises UnsupportedMediaType if it is none that is read here."""
+    encoding = ",".join(request.headers.getlist("content-encoding")).strip().lower() or IDENTITY
+    if encoding != IDENTITY:
+        check_encoding(encoding)
+    return encoding
+
+
+async def packed(request: Request, limit: int) -> AsyncIterator[bytes]:
+    """The body as it comes, chunk by chunk. Raises BodyTooLarge."""
     if announced(request) > limit:
         raise _too_large(limit)
-    encoding = ",".join(request.headers.getlist("content-encoding")).strip().lower() or "identity"
-    chunks = _within(request.stream(), limit)
-    if encoding != "identity":
-        chunks = _within(_inflated(request, chunks, encoding), limit)
     try:
-        async for chunk in chunks:
+        async for chunk in _within(request.stream(), limit):
             yield chunk
     except ClientDisconnect:
         raise MalformedBody("The body ended early.") from None
+
+
+def unpacked(request: Request, chunks: AsyncIterator[bytes], encoding: str, limit: int) -> AsyncIterator[bytes]:
+    """The body inflated, chunk by chunk. Raises BodyTooLarge, MalformedBody, WorkerBusy."""
+    return _within(_inflated(request, chunks, encoding), limit)
 
 
 def _too_large(limit: int) -> BodyTooLarge:

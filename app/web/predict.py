@@ -45,6 +45,7 @@ from app.web.predict_tables import (
     TableOptions,
     answer_table,
     inference_bytes,
+    inflated,
     needs_turn,
     no_instance_weights,
     numbers_of,
@@ -206,16 +207,20 @@ async def _predict_file(
     request: Request, form: FileFormat, out: str, choose: Choice, options: TableOptions
 ) -> Response:
     found = services(request)
-    async with received(request, found) as source:
+    encoding = bodies.encoding_of(request)
+    async with contextlib.AsyncExitStack() as stack:
+        body = await stack.enter_async_context(
+            received(request, found, bodies.packed(request, found.limits.upload_bytes))
+        )
+        if needs_turn(body, form, encoding):
+            await stack.enter_async_context(found.turns.turn())
+        source = await stack.enter_async_context(inflated(request, found, body, encoding))
         version = await choose.promptly()
+        size = work_bytes(None if isinstance(source, Path) else len(source), version.model, options)
+        stack.enter_context(found.memory.working(request, size))
         parts = read_table(request, source, form, version, options)
         first = first_row(form, options.header)
-        size = work_bytes(None if isinstance(source, Path) else len(source), version.model, options)
-        async with found.turns.turn() if needs_turn(source, form) else contextlib.nullcontext():
-            with found.memory.working(request, size):
-                answer, rows = await run_in_threadpool(
-                    answer_table, request, parts, version, options, out, first_row=first
-                )
+        answer, rows = await run_in_threadpool(answer_table, request, parts, version, options, out, first_row=first)
     found.metrics.predicted(rows)
     return answer
 

@@ -1,8 +1,10 @@
 """Predictions for whole files: a table in, in one format, and a table out, in the same or another."""
 
 import contextlib
+import io
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -102,9 +104,8 @@ class _Memory:
 
 
 @contextlib.asynccontextmanager
-async def received(request: Request, found: Services) -> AsyncIterator[Source]:
-    """The body: bytes, or where it is long a file that is there for as long as the block."""
-    chunks = bodies.stream(request, found.limits.upload_bytes)
+async def received(request: Request, found: Services, chunks: AsyncIterator[bytes]) -> AsyncIterator[Source]:
+    """The chunks together: bytes, or where they are long a file that is there for as long as the block."""
     memory = _Memory(request, found.memory)
     first: list[bytes] = []
     async for chunk in chunks:
@@ -128,6 +129,20 @@ async def received(request: Request, found: Services) -> AsyncIterator[Source]:
         yield file.path
 
 
+@contextlib.asynccontextmanager
+async def inflated(request: Request, found: Services, body: Source, encoding: str) -> AsyncIterator[Source]:
+    """The body as it was before it was packed in that encoding. This waits for a turn, which few bytes may need."""
+    if encoding == bodies.IDENTITY:
+        yield body
+        return
+    file = body.open("rb") if isinstance(body, Path) else io.BytesIO(body)
+    packed = bodies.chunks_of(file, CHUNK_BYTES)
+    async with received(
+        request, found, bodies.unpacked(request, packed, encoding, found.limits.upload_bytes)
+    ) as source:
+        yield source
+
+
 def work_bytes(length: int | None, model: LinearModel, options: TableOptions) -> int:
     """Return about how many bytes it takes to predict for a table of that length, beside what is read at a time."""
     size = WORK_BYTES if length is None else min(WORK_BYTES, LARGE_BODY + SHORT_TIMES * length)
@@ -139,9 +154,10 @@ def inference_bytes(model: LinearModel) -> int:
     return DESIGN_TIMES * NUMBER_BYTES * len(model.columns) ** 2
 
 
-def needs_turn(source: Source, form: FileFormat) -> bool:
-    """Return True unless the table is short. One of Arrow or Parquet may have any number of rows in a few bytes."""
-    return not isinstance(source, bytes) or len(source) > LARGE_BODY or form in ("arrow", "parquet")
+def needs_turn(body: Source, form: FileFormat, encoding: str) -> bool:
+    """Return True unless the table is short. A packed one, or Arrow or Parquet, may have any number of rows."""
+    is_long = not isinstance(body, bytes) or len(body) > LARGE_BODY
+    return is_long or encoding != bodies.IDENTITY or form in ("arrow", "parquet")
 
 
 def read_table(
