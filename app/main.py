@@ -29,7 +29,7 @@ from app.startup import prepared
 from app.web import docs, errors, health, jobs, models, predict, train
 from app.web.access import Access
 from app.web.following import Following
-from app.web.memory_budget import MemoryBudget, Turns
+from app.web.memory_budget import VERSIONS_SHARE, MemoryBudget, Turns, share_of
 from app.web.methods import HeadAsGet
 from app.web.metrics import Metrics
 from app.web.middleware import RequestContext
@@ -125,7 +125,11 @@ def _services(settings: Settings, access: Access, stopping: asyncio.Event) -> Se
         lock=settings.queue_lock,
     )
     return Services(
-        registry=Registry(settings.models),
+        registry=Registry(
+            settings.models,
+            cached_bytes=share_of(settings.worker_memory, VERSIONS_SHARE),
+            kept=settings.default_model,
+        ),
         jobs=queue,
         following=Following(queue, stopping),
         # Half holds a body of the longest and its answer, as the limits are unless others are set.

@@ -107,7 +107,8 @@ def problem_of(name: str, message: str, details: Iterable[Detail]) -> dict[str, 
 
 def refusal(status: int, name: str, detail: str) -> Response:
     """For a request that never came to a route."""
-    return _response(_problem(status, name, detail, []))
+    later = {"retry-after": str(BUSY_SECONDS)} if name == errors.WorkerBusy.__name__ else None
+    return _response(_problem(status, name, detail, []), later)
 
 
 def server_error() -> Response:
