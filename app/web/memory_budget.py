@@ -25,7 +25,7 @@ SPILLING_SHARE = 4  # Of these, for what can also be in a file.
 
 MOST_TURNS = 2  # Long bodies decoded, and tables predicted for, at a time.
 MOST_WAITING = 64  # Requests that wait for a turn; each may have its body in memory or in a file.
-TURN_SECONDS = 2.0  # Longest wait for a turn.
+TURN_SECONDS = 5.0  # Longest wait for a turn.
 
 
 def share_of(total: int, share: int) -> int:
