@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 DROP_BYTES = 1 << 24  # of a mapped file, after which the pages that were read are let go
 BUFFER_BYTES = 1 << 20  # of each column chunk of a Parquet file
-WORDS_BYTES = 1 << 26  # of a part, as they are spelt
+WORDS_BYTES = 1 << 22  # of a part, as they are spelt
 
 
 def arrow_names(source: Source) -> list[str]:
@@ -72,11 +72,14 @@ def read_parquet(source: Source, columns: Columns, threads: int = 1) -> Iterator
             row += piece.num_rows
 
 
-def check_parquet(source: Source, names: Sequence[str], limit: int) -> None:
-    """Raises BodyTooLarge or InvalidInput where the columns come to more than may be decoded."""
+def check_parquet(source: Source, names: Sequence[str], limit: int) -> int:
+    """Return about how many bytes are decoded at a time.
+
+    Raises BodyTooLarge or InvalidInput where the columns come to more than may be decoded.
+    """
     file = _readable("Parquet", lambda: _open_parquet(source))
     paths = [file.schema.column(index).path for index in range(len(file.schema))]
-    check_parquet_size(source, paths, list(names), limit)
+    return check_parquet_size(source, paths, list(names), limit)
 
 
 def _is_words(kind: "pa.DataType") -> bool:

@@ -7,6 +7,7 @@ from app.data.arrow_rows import arrow_names, check_parquet, parquet_names, read_
 from app.data.arrow_size import check_arrow_size
 from app.data.csv_rows import csv_names, first_csv_row, read_csv
 from app.data.ndjson_rows import ndjson_names, read_ndjson
+from app.data.parquet_size import parquet_footer_bytes
 from app.data.part import Header, Reader, Source
 from app.errors import Detail, InvalidInput
 
@@ -39,12 +40,18 @@ def check_header(form: str, header: Header | None) -> None:
         raise InvalidInput(message, [Detail(message, parameter="header")])
 
 
-def check_size(source: Source, form: FileFormat, names: Sequence[str], limit: int) -> None:
-    """Find out, before these columns are decoded, whether they come to a bearable amount.
+def describing_bytes(source: Source, form: FileFormat) -> int:
+    """Return about how many bytes what describes the file takes in memory, once it is decoded."""
+    return parquet_footer_bytes(source) if form == "parquet" else 0
+
+
+def check_size(source: Source, form: FileFormat, names: Sequence[str], limit: int) -> int:
+    """Return about how many bytes of these columns are decoded at a time, beside the parts that are made of them.
 
     Raises BodyTooLarge or InvalidInput where a few bytes of an upload, which may have `limit`, come to very many.
     """
     if form == "arrow":
-        check_arrow_size(source, len(names), limit)
-    elif form == "parquet":
-        check_parquet(source, names, limit)
+        return check_arrow_size(source, len(names), limit)
+    if form == "parquet":
+        return check_parquet(source, names, limit)
+    return 0

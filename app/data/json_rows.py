@@ -137,14 +137,19 @@ def kept_columns(rows: Sequence[dict[str, Any]], keep: Sequence[str]) -> "pa.Rec
 
 
 def to_objects(values: NDArray[np.float64], names: Sequence[str]) -> bytes:
-    """Finite numbers, (n, d), as a JSON array of objects. Five times as fast as by way of dicts."""
+    """Finite numbers, (n, d), as a JSON array of objects."""
+    return b"[%b]" % objects_joined(values, names, b",")
+
+
+def objects_joined(values: NDArray[np.float64], names: Sequence[str], between: bytes) -> bytes:
+    """Finite numbers, (n, d), as JSON objects with `between` between them. Five times as fast as by way of dicts."""
     if values.size > AT_ONCE and len(values) > 1:
         rows = max(1, AT_ONCE // len(names))
-        pieces = (to_objects(values[start : start + rows], names) for start in range(0, len(values), rows))
-        return b"[%b]" % b",".join(piece[1:-1] for piece in pieces)
+        starts = range(0, len(values), rows)
+        return between.join(objects_joined(values[start : start + rows], names, between) for start in starts)
     numbers = orjson.dumps(np.ascontiguousarray(values).ravel(), None, orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
     row = b"{%b}" % b",".join(orjson.dumps(name).replace(b"%", b"%%") + b":%b" for name in names)
-    return b"[%b]" % b",".join([row] * len(values)) % tuple(numbers)
+    return between.join([row] * len(values)) % tuple(numbers)
 
 
 def _faults(rows: Sequence[Any], names: Sequence[str], pointer: str, allowed: frozenset[type]) -> Iterator[Detail]:

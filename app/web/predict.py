@@ -1,11 +1,13 @@
 """POST /predict and its siblings: rows in, predictions out."""
 
+import contextlib
 from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import orjson
-from anyio import to_thread
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
@@ -34,6 +36,7 @@ from app.web import bodies
 from app.web.access import Right
 from app.web.errors import problems
 from app.web.guard import needs
+from app.web.memory_budget import LARGE_BODY
 from app.web.negotiation import acceptable
 from app.web.parameters import ModelName, Rows, VersionNumber
 from app.web.predict_tables import (
@@ -41,20 +44,25 @@ from app.web.predict_tables import (
     NOT_POSITIVE,
     TableOptions,
     answer_table,
+    inference_bytes,
+    inflated,
+    needs_turn,
     no_instance_weights,
     numbers_of,
     options_of,
     query_parameters,
     read_table,
     received,
+    work_bytes,
 )
-from app.web.services import LARGE_BODY, Services, services
+from app.web.services import Services, services
 
 router = APIRouter(tags=["Predict"], dependencies=[needs(Right.PREDICT)])
 
 MOST_PRODUCTS = 20_000  # of a value and a weight, from which predicting would hold up other requests for milliseconds
 NUMBER_BYTES = 20  # in JSON, about
 LARGE_ANSWER = 1 << 22  # bytes from which no more are made at a time than long bodies are decoded
+ANSWER_TIMES = 4  # Times its length that a JSON answer takes while it is made.
 MOST_ANSWER = 1 << 27  # bytes in JSON: it is in memory until it is sent
 
 
@@ -172,11 +180,13 @@ async def _answer(request: Request, choose: Choice) -> Response:
         return await _predict_file(request, bodies.FILES[kind], out, choose, options)
     found = services(request)
     body = await bodies.read(request, found.limits.json_bytes)
-    long = found.long_bodies if len(body) > LARGE_BODY else None
+    is_long = len(body) > LARGE_BODY
     if out != bodies.JSON or request.query_params:
-        return await to_thread.run_sync(_predict_rows_as_table, request, body, out, choose, options, limiter=long)
-    if long:
-        return await to_thread.run_sync(_predict_long, request, body, choose, limiter=long)
+        as_table = partial(_predict_rows_as_table, request, body, out, choose, options)
+        return await _in_thread(found, as_table, waits=is_long)
+    if is_long:
+        return await _in_thread(found, partial(_predict_long, request, body, choose), waits=True)
+    _check_count(body, found)
     asked = _decoded(body, found)
     version = await choose.promptly()
     # The first of these for a version decomposes its design, which takes seconds for thousands of features.
@@ -184,17 +194,31 @@ async def _answer(request: Request, choose: Choice) -> Response:
     many = len(asked.instances) * version.model.weights.size > MOST_PRODUCTS
     if not many and not decomposes:
         return _predict(request, asked, version)
-    long = found.long_bodies if many and _answer_bytes(asked, version.model) > LARGE_ANSWER else None
-    return await to_thread.run_sync(_predict, request, asked, version, limiter=long)
+    waits = many and _answer_bytes(asked, version.model) > LARGE_ANSWER
+    return await _in_thread(found, partial(_predict, request, asked, version), waits=waits)
+
+
+async def _in_thread(found: Services, predict: Callable[[], Response], *, waits: bool) -> Response:
+    async with found.turns.turn() if waits else contextlib.nullcontext():
+        return await run_in_threadpool(predict)
 
 
 async def _predict_file(
     request: Request, form: FileFormat, out: str, choose: Choice, options: TableOptions
 ) -> Response:
     found = services(request)
-    async with received(request, found) as source:
+    encoding = bodies.encoding_of(request)
+    async with contextlib.AsyncExitStack() as stack:
+        body = await stack.enter_async_context(
+            received(request, found, bodies.packed(request, found.limits.upload_bytes))
+        )
+        if needs_turn(body, form, encoding):
+            await stack.enter_async_context(found.turns.turn())
+        source = await stack.enter_async_context(inflated(request, found, body, encoding))
         version = await choose.promptly()
-        parts = read_table(source, form, version, options, found.limits.upload_bytes)
+        size = work_bytes(None if isinstance(source, Path) else len(source), version.model, options)
+        stack.enter_context(found.memory.working(request, size))
+        parts = read_table(request, source, form, version, options)
         first = first_row(form, options.header)
         answer, rows = await run_in_threadpool(answer_table, request, parts, version, options, out, first_row=first)
     found.metrics.predicted(rows)
@@ -204,10 +228,19 @@ async def _predict_file(
 def _predict_rows_as_table(request: Request, body: bytes, out: str, choose: Choice, options: TableOptions) -> Response:
     """Rows that came as JSON, answered as a table."""
     found = services(request)
-    asked = _decoded(body, found)
-    if asked.model_fields_set - {"instances"}:
-        raise InvalidInput("Beside a table for an answer, options stand in the query and not in the body.")
-    version = choose()
+    _check_count(body, found)
+    with found.memory.working(request, bodies.decoding_bytes(body)):
+        asked = _decoded(body, found)
+        if asked.model_fields_set - {"instances"}:
+            raise InvalidInput("Beside a table for an answer, options stand in the query and not in the body.")
+        version = choose()
+        with found.memory.working(request, work_bytes(len(body), version.model, options)):
+            return _rows_as_table(request, asked, version, out, options)
+
+
+def _rows_as_table(
+    request: Request, asked: PredictRequest, version: Version, out: str, options: TableOptions
+) -> Response:
     rows = without_kept(asked.instances, options.keep, "/instances")
     if options.instance_weights in options.keep:  # it is read as well
         rows = without_kept(
@@ -216,25 +249,35 @@ def _predict_rows_as_table(request: Request, body: bytes, out: str, choose: Choi
     x = to_matrix(rows, numbers_of(version.model, options), "/instances")
     part = Part(x, kept_columns(asked.instances, options.keep))
     answer, _ = answer_table(request, iter([part]), version, options, out)
-    found.metrics.predicted(len(x))
+    services(request).metrics.predicted(len(x))
     return answer
 
 
-def _decoded(body: bytes, found: Services) -> PredictRequest:
+def _check_count(body: bytes, found: Services) -> None:
+    """Raise InvalidInput, or MalformedBody, if there are more instances than may be, before they are decoded."""
     most = found.limits.instances
-    too_many = InvalidInput.at("/instances", f"At most {most} instances fit into one request.")
     # Besides the body and its two lists only rows have brackets, and each that is right has one pair. Those that are
     # wrong would take very many times their length in memory.
     if len(body) > most and has_more_brackets(body, most + 3):
-        raise too_many if is_json(body) else MalformedBody("The body is not JSON.")
+        raise _too_many(most) if is_json(body) else MalformedBody("The body is not JSON.")
+
+
+def _too_many(most: int) -> InvalidInput:
+    return InvalidInput.at("/instances", f"At most {most} instances fit into one request.")
+
+
+def _decoded(body: bytes, found: Services) -> PredictRequest:
     asked = bodies.decode(PredictRequest, body)
-    if len(asked.instances) > most:
-        raise too_many
+    if len(asked.instances) > found.limits.instances:
+        raise _too_many(found.limits.instances)
     return asked
 
 
 def _predict_long(request: Request, body: bytes, choose: Choice) -> Response:
-    return _predict(request, _decoded(body, services(request)), choose())
+    found = services(request)
+    _check_count(body, found)
+    with found.memory.working(request, bodies.decoding_bytes(body)):
+        return _predict(request, _decoded(body, found), choose())
 
 
 def _answer_bytes(asked: PredictRequest, model: LinearModel) -> int:
@@ -264,6 +307,20 @@ def _predict(request: Request, asked: PredictRequest, version: Version) -> Respo
             f"The answer would have about {length} bytes, and at most {MOST_ANSWER} fit into one: fewer instances will "
             "do, or a table as the answer.",
         )
+    with found.memory.working(request, ANSWER_TIMES * length + _inference_bytes(asked, model)):
+        response = _computed(asked, version)
+    found.memory.hold(request, len(response.body))
+    found.metrics.predicted(len(asked.instances))
+    return response
+
+
+def _inference_bytes(asked: PredictRequest, model: LinearModel) -> int:
+    decomposes = asked.interval is not None or asked.confidence is not None or asked.extrapolation
+    return inference_bytes(model) if decomposes else 0
+
+
+def _computed(asked: PredictRequest, version: Version) -> Response:
+    model = version.model
     x = to_matrix(asked.instances, model.features, "/instances")
     weights = _weights(asked, model)
     objects = are_objects(asked.instances)
@@ -294,10 +351,7 @@ def _predict(request: Request, asked: PredictRequest, version: Version) -> Respo
         answer["contributions"] = _shaped(model.contributions(x), model, objects=objects, by_feature=True)
     if asked.extrapolation:
         answer["extrapolation"] = _extrapolation(model, x)
-    found.metrics.predicted(len(x))
-    response = bodies.json_response(answer)
-    found.held.add(request, len(response.body))
-    return response
+    return bodies.json_response(answer)
 
 
 def _weights(asked: PredictRequest, model: LinearModel) -> Array | None:
