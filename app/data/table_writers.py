@@ -10,6 +10,7 @@ import orjson
 
 from app.data.formats import FileFormat
 from app.data.part import Array
+from app.data.rfc3339 import dates_as_text
 from app.errors import BodyTooLarge, InvalidInput, not_stored
 
 if TYPE_CHECKING:
@@ -102,11 +103,11 @@ class _JsonWriter:
             file.write(orjson.dumps(document)[:-1] + b',"predictions":[')
 
     def write(self, kept: "pa.RecordBatch | None", values: Array) -> None:
-        columns = [*(kept.columns if kept is not None else ()), *values.T]
+        columns = [*(dates_as_text(kept).columns if kept is not None else ()), *values.T]
         try:
             rows = zip(*(column.tolist() for column in columns), strict=True)
         except (OverflowError, ValueError):
-            raise InvalidInput("A column that is kept holds a date or time that JSON cannot.") from None
+            raise InvalidInput("A column that is kept holds a value that JSON cannot.") from None
         names = [*self._keep, *self._names]
         texts = [orjson.dumps(dict(zip(names, row, strict=True)), default=str) for row in rows]
         if texts:
@@ -128,7 +129,7 @@ class _CsvWriter:
     def write(self, kept: "pa.RecordBatch | None", values: Array) -> None:
         import pyarrow as pa
 
-        batch = _batch(kept, self._names, values)
+        batch = _batch(None if kept is None else dates_as_text(kept), self._names, values)
         try:
             self._file.write(_csv(batch, "none"))
         except pa.ArrowInvalid:  # some value needs quotes; all words then have them
