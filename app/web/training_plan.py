@@ -85,11 +85,12 @@ def names_of_rows(asked: TrainRequest, current: Version | None) -> tuple[Sequenc
         features = [name for name in features if name != asked.division.groups]
     targets = _names(asked.targets, asked.target_names, card.targets if card else None, "target")
     if card is not None and asked.mode == "replace" and asked.feature_names is None:
-        first = list(asked.instances[0]) if are_objects(asked.instances) else features
+        # Only objects bring names that nobody chose.
+        found = list(asked.instances[0]) if are_objects(asked.instances) else card.features
         if asked.division.groups not in card.features:
-            first = [name for name in first if name != asked.division.groups]
+            found = [name for name in found if name != asked.division.groups]
         named = asked.target_names is None and are_objects(asked.targets)
-        checked_features(first, list(asked.targets[0]) if named else targets, card, body=True)
+        checked_features(found, list(asked.targets[0]) if named else card.targets, card, body=True)
     return features, targets
 
 
@@ -100,7 +101,7 @@ def _names(rows: Sequence[Any], given: Sequence[str] | None, known: Sequence[str
     if known is None and are_objects(rows):
         return list(rows[0])
     if known is None:
-        raise InvalidInput.at(f"/{kind}_names", f"Rows that are arrays have no names: give {kind}_names.")
+        raise InvalidInput.at(f"/{kind}_names", f"A new model, or `schema: infer`, from arrays needs {kind}_names.")
     return known
 
 
@@ -109,11 +110,12 @@ def index_left_out(index: Sequence[str], options: FileOptions, current: Version 
 
     One that the request names, or that the current version has as a feature, is a column like any other.
     """
-    if options.features is not None:
+    if options.features:
         return []
-    named = {*(options.targets or ()), options.weight, options.division.groups}
+    targets = options.targets or (current.card.targets if current else ())
+    named = {*targets, options.weight, options.division.groups}
     if current is not None and options.schema_ is None:
-        named |= {*current.card.features, *current.card.targets}
+        named.update(current.card.features)
     return [name for name in index if name not in named]
 
 
@@ -152,12 +154,9 @@ def columns_of_file(
         message = f"Column {list(header).index('') + 1} has no name in the header{hint}"
         raise InvalidInput(message, [Detail(message, row=1)])
     present = set(header)
-    if (
-        options.features is None
-        and current is not None
-        and len(header) > 1
-        and present.issuperset(options.targets or ())
-    ):
+    # One column means another separator, and a target that was misspelled is the plainer fault.
+    are_read = len(header) > 1 and present.issuperset(options.targets or ())
+    if not options.features and current is not None and are_read:
         features = _in_order(features, [name for name in targets if name in present], options, current)
     missing = [name for name in dict.fromkeys((*targets, *features, *weight, *groups)) if name not in present]
     if missing:
@@ -181,7 +180,7 @@ def _check_first_line(
     names: Sequence[str], options: FileOptions, targets: Sequence[str], current: Version | None
 ) -> None:
     """Raise InvalidInput if a line of NDJSON already has columns that the file may not have."""
-    if current is None or options.mode != "replace" or options.schema_ is not None or options.features is not None:
+    if current is None or options.mode != "replace" or options.schema_ is not None or options.features:
         return
     others = {*targets, options.weight, options.division.groups}
     features = [name for name in names if name not in others]

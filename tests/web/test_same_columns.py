@@ -90,6 +90,10 @@ def test_a_target_that_becomes_a_feature_is_another_column(service: Service) -> 
     default = service.client.post("/train", content=written(ROWS, form), headers={"content-type": MEDIA_TYPES[form]})
     assert "New features: size, rooms, price." in default.json()["detail"]
     assert "Missing targets: apples, oranges." in default.json()["detail"]
+    empty = service.client.post(
+        "/train?features=", content=written(ROWS, form), headers={"content-type": MEDIA_TYPES[form]}
+    )
+    assert empty.json()["detail"] == default.json()["detail"]
 
 
 def test_names_in_the_message_are_cut_and_escaped(service: Service) -> None:
