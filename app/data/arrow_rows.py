@@ -1,5 +1,6 @@
 """Arrow IPC streams and Parquet files."""
 
+import functools
 import mmap
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from app.data.arrow_size import check_arrow_schema
-from app.data.kept_types import is_words, kept_type, written_out
+from app.data.kept_types import is_words, kept_type, words_in_dictionaries, written_out
 from app.data.parquet_size import check_parquet_footer, check_parquet_size
 from app.data.part import Columns, Part, Source, check_distinct, check_names, part_of, part_rows
 from app.errors import Detail, InvalidInput
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DROP_BYTES = 1 << 24  # of a mapped file, after which the pages that were read are let go
+MAX_WORDS = 100_000_000  # in the dictionaries of an Arrow stream, which are looked at again with each batch
 BUFFER_BYTES = 1 << 20  # of each column chunk of a Parquet file
 
 
@@ -44,13 +46,20 @@ def read_arrow(source: Source, columns: Columns, threads: int = 1) -> Iterator[P
     _check_types(reader.schema, columns)
     kinds = {name: reader.schema.field(name).type for name in columns.keep}
     kept = {name: new for name, kind in kinds.items() if (new := kept_type(kind)) != kind}
-    size, row, read = part_rows(columns), 1, 0
+    size, row, read, words = part_rows(columns), 1, 0, 0
     while (batch := _readable("an Arrow stream", lambda: _next_batch(reader, columns))) is not None:
-        for start in range(0, batch.num_rows, size):
-            part = batch.slice(start, size)
-            for piece in written_out(part, kept) if kept else (part,):
-                yield part_of(piece, columns, row)
-                row += piece.num_rows
+        words += words_in_dictionaries(batch)
+        if words > MAX_WORDS:
+            raise InvalidInput(
+                f"The dictionaries of the columns to keep have more than {MAX_WORDS} words in all batches together. "
+                "Write larger batches, or strings instead of dictionaries."
+            )
+        # A stream is trusted otherwise, and wrong offsets of strings would be read from anywhere.
+        _readable("an Arrow stream", functools.partial(batch.validate, full=bool(columns.keep)))
+        slices = (batch.slice(start, size) for start in range(0, batch.num_rows, size))
+        for part in written_out(batch, kept, size) if kept else slices:
+            yield part_of(part, columns, row)
+            row += part.num_rows
             read += part.nbytes
             if mapped is not None and read > DROP_BYTES:
                 mapped.madvise(mmap.MADV_DONTNEED)
@@ -84,7 +93,7 @@ def read_parquet(source: Source, columns: Columns, threads: int = 1) -> Iterator
     batches = file.iter_batches(part_rows(columns), columns=wanted, use_threads=False)
     row = 1
     for batch in _ahead(batches) if threads > 1 else _each(batches):
-        for piece in written_out(batch, kept) if kept else (batch,):
+        for piece in written_out(batch, kept, part_rows(columns)) if kept else (batch,):
             yield part_of(piece, columns, row)
             row += piece.num_rows
 
@@ -137,10 +146,7 @@ def _next_batch(reader: "pa.ipc.RecordBatchStreamReader", columns: Columns) -> "
         batch = reader.read_next_batch()
     except StopIteration:
         return None
-    batch = batch.select(list(dict.fromkeys([*columns.numbers, *columns.keep])))
-    # A stream is taken at its word otherwise, and wrong offsets of strings would be read from anywhere.
-    batch.validate(full=bool(columns.keep))
-    return batch
+    return batch.select(list(dict.fromkeys([*columns.numbers, *columns.keep])))
 
 
 def _open_parquet(source: Source, words: Sequence[str] = ()) -> Any:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from app.errors import InvalidInput
 
@@ -42,17 +43,49 @@ def is_words(kind: "pa.DataType") -> bool:
     return bool(types.is_string(kind) or types.is_large_string(kind))
 
 
-def written_out(batch: "pa.RecordBatch", kept: "Mapping[str, pa.DataType]") -> "Iterator[pa.RecordBatch]":
-    """Yield the batch with these columns in these types, in pieces of at most WORDS_BYTES of words, or of one row."""
+def words_in_dictionaries(batch: "pa.RecordBatch") -> int:
+    """Return the number of words in the dictionaries of a batch, which each batch has to look at again."""
     import pyarrow as pa
 
-    if batch.num_rows > 1 and sum(_bytes_of_words(batch.column(name)) for name in kept) > WORDS_BYTES:
-        half = batch.num_rows // 2
-        yield from written_out(batch.slice(0, half), kept)
-        yield from written_out(batch.slice(half), kept)
-        return
-    columns = [_cast(column, kept.get(name)) for name, column in zip(batch.schema.names, batch, strict=True)]
-    yield pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+    return sum(len(column.dictionary) for column in batch.columns if isinstance(column, pa.DictionaryArray))
+
+
+def written_out(batch: "pa.RecordBatch", kept: "Mapping[str, pa.DataType]", rows: int) -> "Iterator[pa.RecordBatch]":
+    """Yield the batch with these columns in these types, in pieces of at most `rows` rows.
+
+    A piece has at most WORDS_BYTES of words, unless it is one row. Raises InvalidInput for a dictionary of views that
+    is longer.
+    """
+    import pyarrow as pa
+    from pyarrow import compute
+
+    names = batch.schema.names
+    columns = [_of_strings(column) if name in kept else column for name, column in zip(names, batch, strict=True)]
+    batch = pa.RecordBatch.from_arrays(columns, names=names)
+    dictionaries = {
+        name: None if (lengths := _lengths(batch.column(name).dictionary)) is None else compute.fill_null(lengths, 0)
+        for name in kept
+        if isinstance(batch.column(name), pa.DictionaryArray)
+    }
+    for start in range(0, batch.num_rows, rows):
+        part = batch.slice(start, rows)
+        size = np.zeros(part.num_rows, dtype=np.int64)
+        for name in kept:
+            size += _bytes_of_words(part.column(name), dictionaries.get(name))
+        for piece in _in_pieces(part, size):
+            found = [_cast(column, kept.get(name)) for name, column in zip(names, piece, strict=True)]
+            yield pa.RecordBatch.from_arrays(found, names=names)
+
+
+def _in_pieces(part: "pa.RecordBatch", size: NDArray[np.int64]) -> "Iterator[pa.RecordBatch]":
+    """Yield the part in pieces of at most WORDS_BYTES; `size` has the bytes of each row."""
+    ends = np.cumsum(size)
+    start = 0
+    while start < len(ends):
+        before = ends[start - 1] if start else 0
+        end = max(int(np.searchsorted(ends, before + WORDS_BYTES, "right")), start + 1)
+        yield part.slice(start, end - start)
+        start = end
 
 
 def _cast(column: "pa.Array", kind: "pa.DataType | None") -> "pa.Array":
@@ -61,38 +94,39 @@ def _cast(column: "pa.Array", kind: "pa.DataType | None") -> "pa.Array":
     if kind is None:
         return column
     if isinstance(column, pa.DictionaryArray):
-        column = _of_strings(column).dictionary_decode()
+        column = column.dictionary_decode()
     return column.cast(kind)
 
 
-def _of_strings(column: "pa.DictionaryArray") -> "pa.DictionaryArray":
+def _of_strings(column: "pa.Array") -> "pa.Array":
     """Return a dictionary of strings instead of one of views, from which pyarrow cannot take by index."""
     import pyarrow as pa
     from pyarrow import compute
 
-    words = column.dictionary
-    if not pa.types.is_string_view(words.type):
+    if not isinstance(column, pa.DictionaryArray) or not pa.types.is_string_view(column.dictionary.type):
         return column
     # Many views may be of the same bytes.
-    if (compute.sum(_lengths(words)).as_py() or 0) > WORDS_BYTES:
+    if (compute.sum(_lengths(column.dictionary)).as_py() or 0) > WORDS_BYTES:
         raise InvalidInput(
             f"A column that is kept has a dictionary of more than {WORDS_BYTES >> 20} MiB of words. Write its words as "
             "strings, or leave it out of `keep`."
         )
-    return pa.DictionaryArray.from_arrays(column.indices, words.cast(pa.string()))
+    return pa.DictionaryArray.from_arrays(column.indices, column.dictionary.cast(pa.string()))
 
 
-def _bytes_of_words(column: "pa.Array") -> int:
-    """Return the bytes that the words of a column take when each row has its own."""
+def _bytes_of_words(column: "pa.Array", dictionary: "pa.Array | None") -> "NDArray[np.int64] | int":
+    """Return the bytes that the word in each row takes; `dictionary` has those of the column's dictionary, if any."""
     import pyarrow as pa
     from pyarrow import compute
 
-    if not isinstance(column, pa.DictionaryArray):
-        lengths = _lengths(column)
+    if isinstance(column, pa.DictionaryArray):
+        lengths = None if dictionary is None else dictionary.take(column.indices)
     else:
-        lengths = _lengths(column.dictionary)
-        lengths = None if lengths is None else lengths.take(column.indices)
-    return 0 if lengths is None else compute.sum(lengths).as_py() or 0
+        lengths = _lengths(column)
+    if lengths is None:
+        return 0
+    found: NDArray[np.int64] = compute.fill_null(lengths, 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    return found
 
 
 def _lengths(words: "pa.Array") -> "pa.Array | None":

@@ -1,10 +1,14 @@
 """The types of columns that are kept."""
 
+import io
+
 import pyarrow as pa
 import pytest
 
-from app.data import kept_types
+from app.data import arrow_rows, kept_types
+from app.data.arrow_rows import read_arrow
 from app.data.kept_types import WORDS_BYTES, kept_type, written_out
+from app.data.part import Columns
 from app.errors import InvalidInput
 
 
@@ -42,7 +46,7 @@ WORDS = ["é" * 9, None, "b", "", "word of more than twelve bytes"]
 def test_words_are_written_out_in_pieces_of_bounded_length(column: pa.Array, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kept_types, "WORDS_BYTES", 20)
     kept = kept_type(column.type)
-    pieces = list(written_out(pa.RecordBatch.from_arrays([column], names=["a"]), {"a": kept}))
+    pieces = list(written_out(pa.RecordBatch.from_arrays([column], names=["a"]), {"a": kept}, 3))
     words = [piece.column("a").to_pylist() for piece in pieces]
     assert [word for piece in words for word in piece] == column.to_pylist()
     assert {piece.schema.field("a").type for piece in pieces} == {kept}
@@ -52,7 +56,7 @@ def test_words_are_written_out_in_pieces_of_bounded_length(column: pa.Array, mon
 
 def test_a_dictionary_of_views_is_kept_as_its_words() -> None:
     column = pa.DictionaryArray.from_arrays(pa.array([4, None, 0, 3]), pa.array(WORDS, pa.string_view()))
-    (piece,) = written_out(pa.RecordBatch.from_arrays([column], names=["a"]), {"a": pa.string()})
+    (piece,) = written_out(pa.RecordBatch.from_arrays([column], names=["a"]), {"a": pa.string()}, 500)
     assert piece.column("a").to_pylist() == [WORDS[4], None, WORDS[0], WORDS[3]]
 
 
@@ -64,8 +68,21 @@ def test_one_long_word_in_every_row_does_not_fill_the_memory() -> None:
     views = pa.Array.from_buffers(one.type, 200, [None, pa.py_buffer(buffers[1].to_pybytes()[:16] * 200), *buffers[2:]])
     for words in (column, views):
         batch = pa.RecordBatch.from_arrays([words], names=["a"])
-        for piece in written_out(batch, {"a": pa.string()}):
+        for piece in written_out(batch, {"a": pa.string()}, 500):
             assert piece.nbytes < WORDS_BYTES + (1 << 16)
     batch = pa.RecordBatch.from_arrays([pa.DictionaryArray.from_arrays(pa.array([0, 1]), views)], names=["a"])
     with pytest.raises(InvalidInput, match="64 MiB"):
-        list(written_out(batch, {"a": pa.string()}))
+        list(written_out(batch, {"a": pa.string()}, 500))
+
+
+def test_a_long_dictionary_with_many_short_batches_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrow_rows, "MAX_WORDS", 100)
+    words = pa.array([str(n) for n in range(30)])
+    column = pa.DictionaryArray.from_arrays(pa.array([0, 1, 2, 3]), words)
+    table = pa.table({"x": [1.0, 2.0, 3.0, 4.0], "word": column})
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table, max_chunksize=1)
+    assert len(list(read_arrow(sink.getvalue(), Columns(["x"])))) == 4
+    with pytest.raises(InvalidInput, match="larger batches"):
+        list(read_arrow(sink.getvalue(), Columns(["x"], keep=["word"])))
