@@ -288,7 +288,7 @@ def _open_carefully(
 
 def _from_row(first: int, parts: Iterator[Part]) -> Iterator[Part]:
     """The parts without their first rows."""
-    for values, kept, rounded in parts:
+    for values, kept, rounded, _ in parts:
         skipped = min(first, len(values))
         first -= skipped
         if skipped < len(values):

@@ -3,7 +3,15 @@
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
-from app.data.arrow_rows import arrow_names, check_parquet, parquet_names, read_arrow, read_parquet
+from app.data.arrow_rows import (
+    arrow_index,
+    arrow_names,
+    check_parquet,
+    parquet_index,
+    parquet_names,
+    read_arrow,
+    read_parquet,
+)
 from app.data.arrow_size import check_arrow_size
 from app.data.csv_rows import csv_names, first_csv_row, read_csv
 from app.data.ndjson_rows import ndjson_names, read_ndjson
@@ -21,11 +29,17 @@ READERS: dict[FileFormat, Reader] = {
 }
 
 _NAMES = {"ndjson": ndjson_names, "arrow": arrow_names, "parquet": parquet_names}
+_INDEX = {"arrow": arrow_index, "parquet": parquet_index}
 
 
 def names_of(source: Source, form: FileFormat, header: Header | None = None) -> list[str]:
     """The names of a file's columns; of NDJSON those in the first line. Raises InvalidInput if they cannot be read."""
     return csv_names(source, header) if form == "csv" else _NAMES[form](source)
+
+
+def index_of(source: Source, form: FileFormat) -> list[str]:
+    """Return the names of the columns that are, as the file says, the index of a pandas frame."""
+    return _INDEX[form](source) if form in _INDEX else []
 
 
 def first_row(form: str, header: Header | None = None) -> int:

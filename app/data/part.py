@@ -1,7 +1,8 @@
 """Rows that were read together, and what is refused in them, whatever the format they came in."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
@@ -31,6 +32,7 @@ class Columns(NamedTuple):
     keep: Sequence[str] = ()
     missing: bool = False  # whether a number may be missing; it is then NaN
     only: bool = False  # whether there may be no others
+    ignored: AbstractSet[str] = frozenset()  # with `only`: names that other columns may have all the same
     header: Header | None = None  # of CSV; None: names, which must not all be numbers
     late: Mapping[str, int] = MappingProxyType({})  # NDJSON: the lines in which names first appear, unless the first
 
@@ -41,6 +43,7 @@ class Part(NamedTuple):
     values: Array  # (n, d), each column lying together in memory
     kept: "pa.RecordBatch | None" = None
     rounded: Rounded = ()
+    others: frozenset[str] = frozenset()  # NDJSON: names in these rows that are not read, unless `only`
 
 
 # A format: the names of its columns, and its rows in parts.
@@ -137,14 +140,17 @@ def check(values: Array, columns: Columns, first_row: int) -> None:
         raise refusal(f"The value {fault}.", row=first_row + row, column=columns.numbers[index])
 
 
-def check_names(present: Sequence[str], columns: Columns) -> None:
-    """Raises InvalidInput unless all columns that are wanted are there and, where only they may be, no others."""
+def check_names(present: Sequence[str], columns: Columns, index: Collection[str] = ()) -> None:
+    """Raises InvalidInput unless all columns that are wanted are there and, if `columns.only`, no unknown ones.
+
+    `index` has the names of columns that are the index of a pandas frame.
+    """
     wanted = dict.fromkeys([*columns.numbers, *columns.keep])
     there = set(present)
     missing = [name for name in wanted if name not in there]
     if missing:
         raise InvalidInput("Columns are missing.", [Detail(f'No column "{name}".', row=1) for name in missing[:20]])
-    others = sum(name not in wanted for name in present)
+    others = sum(name not in wanted and name not in columns.ignored and name not in index for name in present)
     if columns.only and others:
         raise InvalidInput(f"There are {others} columns that are no features; `keep` passes columns through.")
 

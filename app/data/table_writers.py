@@ -11,6 +11,7 @@ import orjson
 from app.data.formats import FileFormat
 from app.data.json_rows import objects_joined
 from app.data.part import Array
+from app.data.rfc3339 import dates_as_text
 from app.errors import BodyTooLarge, InvalidInput, not_stored
 
 if TYPE_CHECKING:
@@ -108,11 +109,11 @@ class _JsonWriter:
         if kept is None and np.isfinite(values).all():
             self._append(objects_joined(values, self._names, self._between))
             return
-        columns = [*(kept.columns if kept is not None else ()), *values.T]
+        columns = [*(dates_as_text(kept).columns if kept is not None else ()), *values.T]
         try:
             rows = zip(*(column.tolist() for column in columns), strict=True)
         except (OverflowError, ValueError):
-            raise InvalidInput("A column that is kept holds a date or time that JSON cannot.") from None
+            raise InvalidInput("A column that is kept holds a value that JSON cannot.") from None
         names = [*self._keep, *self._names]
         # Each is copied and gone before the next: orjson takes 4 kB for it, of which the allocator gets back a piece.
         text = bytearray()
@@ -142,7 +143,7 @@ class _CsvWriter:
     def write(self, kept: "pa.RecordBatch | None", values: Array) -> None:
         import pyarrow as pa
 
-        batch = _batch(kept, self._names, values)
+        batch = _batch(None if kept is None else dates_as_text(kept), self._names, values)
         try:
             self._file.write(_csv(batch, "none"))
         except pa.ArrowInvalid:  # some value needs quotes; all words then have them

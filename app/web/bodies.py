@@ -169,7 +169,17 @@ def documented(schema: type[BaseModel], examples: dict[str, Any], *, csv_example
 
 def documented_answer() -> dict[str, Any]:
     """The answer 200 of a route that answers with JSON or files; FastAPI adds the JSON."""
-    return {"description": "Predictions, row by row.", "content": _documented_files()}
+    return {
+        "description": "Predictions, row by row.",
+        "content": _documented_files(),
+        "headers": {
+            "Linserve-Missing-Rows": {
+                "description": "Number of rows in which a value is missing, whose predictions are null. It is in every "
+                "answer to a file or in a file's format, and in JSON with `missing: null`.",
+                "schema": {"type": "integer", "minimum": 0},
+            }
+        },
+    }
 
 
 def _documented_files() -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """Predictions for whole files: a table in, in one format, and a table out, in the same or another."""
 
 import contextlib
+import functools
 import io
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -25,6 +26,7 @@ from app.regression.sufficient_statistics import Array
 from app.web import bodies
 from app.web.errors import invalid_query
 from app.web.memory_budget import LARGE_BODY, MemoryBudget
+from app.web.missing_rows import HEADER, CompleteRows
 from app.web.parameters import check_query, in_query, names_in_query
 from app.web.services import Services, services
 from app.web.training_options import HEADER_TEXT
@@ -52,11 +54,20 @@ class TableOptions(BaseModel):
     keep: list[str] = Field(
         [],
         max_length=MOST_KEPT,
-        description=f"Columns that are no features and pass through, separated by commas; at most {MOST_KEPT}.",
+        description=f"Columns that are no features and pass through, separated by commas; at most {MOST_KEPT}. If a "
+        "target is kept, the column of its predictions is called `predicted_` and its name, and so begin its bounds. "
+        "In CSV, NDJSON and JSON, dates, times and timestamps are written as in RFC 3339: in UTC with a Z, or without "
+        "an offset if the column has no time zone.",
     )
     interval: float | None = Field(None, gt=0, lt=1, description="Adds `..._lower` and `..._upper` of this level.")
     confidence: float | None = Field(None, gt=0, lt=1, description="Likewise `..._mean_lower`, `..._mean_upper`.")
     header: Header | None = Field(None, description=HEADER_TEXT)
+    missing: Literal["null", "refuse"] | None = Field(
+        None,
+        description="What is done with a row in which a value is missing. `null`, the default for files: its "
+        "predictions and bounds are null, and `Linserve-Missing-Rows` counts it. `refuse`, the default for JSON: the "
+        "request is refused, with the place of the first such value.",
+    )
     instance_weights: str | None = Field(
         None,
         description="Column with the precision weight of each row, positive. Intervals are then for an observation of "
@@ -165,7 +176,8 @@ def read_table(
 ) -> Iterator[Part]:
     """The rows of a file. Its columns may stand in any order, and are the features and those to keep.
 
-    A file without a header may have others, which are not read.
+    It may also have the columns that the version ignores, and a file without a header any others: they are not read. A
+    missing value is NaN unless `options.missing` refuses it.
 
     The memory that reading takes is held until the request has its answer. Raises BodyTooLarge or InvalidInput where
     the table comes to too much, WorkerBusy.
@@ -173,7 +185,14 @@ def read_table(
     found = services(request)
     # Without a header a column's place is its name, so that those between the features have to stay.
     numbers = numbers_of(version.model, options)
-    columns = Columns(numbers, options.keep, only=options.header != "none", header=options.header)
+    columns = Columns(
+        numbers,
+        options.keep,
+        missing=options.missing != "refuse",
+        only=options.header != "none",
+        ignored=version.ignored,
+        header=options.header,
+    )
     found.memory.hold(request, describing_bytes(source, form) + READ_TIMES * least_part_bytes(columns))
     read = [*columns.numbers, *columns.keep]
     found.memory.hold(request, check_size(source, form, read, found.limits.upload_bytes))
@@ -205,7 +224,7 @@ def answer_table(
     *,
     first_row: int | None = None,
 ) -> tuple[Response, int]:
-    """Predict for all parts, and answer with media type `out`; and the number of rows.
+    """Predict for all parts, and answer with media type `out`; and the number of rows. A row with NaN has no answers.
 
     The answer is written, into memory or when it is long into a file, before its first byte is sent, so that a fault in
     the last row is answered with its place as one in the first is. Raises InvalidInput, BodyTooLarge where the answer
@@ -218,23 +237,29 @@ def answer_table(
     _check_options(model, options)
     document = {"model": version.card.model, "version": version.card.version}
     writer = table_writer(FORMATS[out], sink, options.keep, names, document)
-    rows = 0
+    rows = missing = 0
     with contextlib.ExitStack() as failing:
         failing.callback(sink.discard)
         row_bytes = _row_bytes(model, options, names, is_json=FORMATS[out] in ("json", "ndjson"))
-        for values, kept, _ in _pieces(parts, row_bytes, first_row):
+        for values, kept, *_ in _pieces(parts, row_bytes, first_row):
+            complete = CompleteRows.of(values)
             try:
-                writer.write(kept, _columns(model, values, options))
+                writer.write(kept, complete.spread(functools.partial(_columns, model, complete.taken(values), options)))
             except PredictionTooLarge as error:
                 if first_row is None:
                     raise
                 raise refusal(error.message, row=first_row + rows + error.row) from None
             except _NotPositive as error:
-                raise _refused_weight(error, rows, first_row, options) from None
+                raise _refused_weight(rows + complete.place(error.row), first_row, options) from None
             rows += len(values)
+            missing += complete.missing
         writer.close()
         failing.pop_all()
-    headers = {"linserve-model": version.card.model, "linserve-version": str(version.card.version)}
+    headers = {
+        "linserve-model": version.card.model,
+        "linserve-version": str(version.card.version),
+        HEADER: str(missing),
+    }
     if isinstance(written := sink.written(), bytes):
         return Response(written, headers=headers, media_type=out), rows
     headers["content-length"] = str(sink.length)
@@ -256,11 +281,16 @@ def _pieces(parts: Iterator[Part], row_bytes: int, first_row: int | None) -> Ite
 
 
 def _names(model: LinearModel, options: TableOptions) -> Sequence[str]:
-    names = list(model.targets)
+    """Return the names of the columns of numbers: the predictions, named as targets that are not kept, and the bounds.
+
+    Raises InvalidInput if two columns of the answer would have the same name.
+    """
+    predictions = [f"predicted_{target}" if target in options.keep else target for target in model.targets]
+    names = list(predictions)
     if options.interval is not None:
-        names += [f"{target}_{side}" for target in model.targets for side in ("lower", "upper")]
+        names += [f"{prediction}_{side}" for prediction in predictions for side in ("lower", "upper")]
     if options.confidence is not None:
-        names += [f"{target}_mean_{side}" for target in model.targets for side in ("lower", "upper")]
+        names += [f"{prediction}_mean_{side}" for prediction in predictions for side in ("lower", "upper")]
     counts = Counter([*options.keep, *names, *model.features])
     twice = sorted({name for name in options.keep if counts[name] > 1})
     if twice or len(set(names)) < len(names):
@@ -291,11 +321,11 @@ class _NotPositive(Exception):
         self.row = row
 
 
-def _refused_weight(error: _NotPositive, rows: int, first_row: int | None, options: TableOptions) -> InvalidInput:
+def _refused_weight(row: int, first_row: int | None, options: TableOptions) -> InvalidInput:
     column = options.instance_weights or ""
     if first_row is None:
-        return InvalidInput.at(f"/instances/{rows + error.row}/{escaped(column)}", NOT_POSITIVE)
-    return refusal(NOT_POSITIVE, row=first_row + rows + error.row, column=column)
+        return InvalidInput.at(f"/instances/{row}/{escaped(column)}", NOT_POSITIVE)
+    return refusal(NOT_POSITIVE, row=first_row + row, column=column)
 
 
 def _columns(model: LinearModel, values: Array, options: TableOptions) -> Array:
@@ -307,7 +337,9 @@ def _columns(model: LinearModel, values: Array, options: TableOptions) -> Array:
             raise _NotPositive(int((weights <= 0).argmax()))
     columns = [model.predict(x)]
     if options.interval is not None:
-        columns.append(model.interval(x, options.interval, observation_weights=weights).reshape(len(x), -1))
+        bounds = model.interval(x, options.interval, observation_weights=weights)
+        columns.append(bounds.reshape(len(x), 2 * len(model.targets)))
     if options.confidence is not None:
-        columns.append(model.interval(x, options.confidence, of_mean=True).reshape(len(x), -1))
+        bounds = model.interval(x, options.confidence, of_mean=True)
+        columns.append(bounds.reshape(len(x), 2 * len(model.targets)))
     return np.hstack(columns) if len(columns) > 1 else columns[0]
