@@ -101,10 +101,15 @@ class JobQueue:
             return self._client
 
     def close(self) -> None:
-        with self._connecting:
+        """Close the connection. One that another thread is making is left to end with the process."""
+        if not self._connecting.acquire(blocking=False):  # it may be waiting for a locked database
+            return
+        try:
             if self._client is not None:
                 self._client.destroy()
                 self._client = None
+        finally:
+            self._connecting.release()
 
     def _present_file(self) -> tuple[int, int] | None:
         path = file_of(self._url)
