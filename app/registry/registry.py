@@ -24,6 +24,7 @@ from typing import BinaryIO
 
 from app.errors import Conflict, InvalidInput, ModelFileInvalid, ModelNotFound, Unavailable, VersionNotFound
 from app.failpoints import reach
+from app.permissions import why_denied
 from app.registry.loaded import Loaded
 from app.registry.model_card import ModelCard
 from app.registry.names import MODEL_NAME, MODEL_NAME_RULE
@@ -393,7 +394,7 @@ def _writing() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise Unavailable(f"The models folder cannot be written: {error.strerror}.") from error
+        raise Unavailable(why_denied(error) or f"The models folder cannot be written: {error.strerror}.") from error
 
 
 def _write_durably(path: Path, content: bytes) -> None:
