@@ -1,6 +1,7 @@
 """What can be seen of the image without building it; scripts/image_trial.sh builds and tries it."""
 
 import re
+from itertools import pairwise
 
 from service import ROOT
 
@@ -10,7 +11,7 @@ CONSTRAINTS = (ROOT / "constraints.txt").read_text()
 
 def run_command(text: str) -> list[str]:
     """The words of `docker run` in a page or a comment."""
-    found = re.search(r"docker run ((?:.*\\\n)*.*)", text)
+    found = re.search(r"docker run (--read-only(?:.*\\\n)*.*)", text)
     assert found
     return [word for word in found[1].split() if word not in {"\\", "#"}]
 
@@ -24,7 +25,7 @@ def test_readme_operating_and_dockerfile_run_it_alike_with_its_volumes_and_time_
     first, *others = [run_command(page) for page in pages]
     assert others == [first, first]
     assert first[first.index("--stop-timeout") + 1] == "30"
-    volumes = [word.partition(":")[2] for before, word in zip(first, first[1:], strict=False) if before == "-v"]
+    volumes = [word.partition(":")[2] for before, word in pairwise(first) if before == "-v"]
     assert f"{volumes}".replace("'", '"') == instructions("VOLUME")[0]
 
 
