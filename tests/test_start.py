@@ -59,7 +59,7 @@ def only_child(pid: int) -> int | None:
     return int(children[0]) if children else None
 
 
-def test_as_the_first_process_of_a_container_it_heeds_sigterm_before_it_loads_anything_large(tmp_path: Path) -> None:
+def test_as_the_first_process_of_a_container_it_handles_sigterm_before_it_loads_anything_large(tmp_path: Path) -> None:
     if shutil.which("unshare") is None or subprocess.run([*FIRST_PROCESS, "true"], check=False).returncode != 0:
         pytest.skip("process namespaces are not allowed here")
     with starting(tmp_path, *FIRST_PROCESS) as outside:
@@ -90,7 +90,7 @@ def test_told_to_stop_at_any_moment_of_its_start_it_ends_and_leaves_no_process_b
         folder = tmp_path / str(moment)
         folder.mkdir()
         with starting(folder, workers=workers) as service:
-            time.sleep(0.4 * moment)  # any moment will do; nothing tells of them
+            time.sleep(0.4 * moment)  # any moment will do; there is no event to wait for
             service.terminate()
             assert service.wait(20) in TERMINATED
             wait_for(lambda: left_behind(folder) == [])  # noqa: B023 - called at once
