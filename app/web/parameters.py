@@ -6,19 +6,33 @@ from collections.abc import Collection
 from typing import Annotated, Any, TypeAlias
 
 from fastapi import Path
-from pydantic import BaseModel, WithJsonSchema
+from pydantic import BaseModel, Field, GetJsonSchemaHandler, RootModel, TypeAdapter
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 from starlette.datastructures import QueryParams
 
 from app.data.names import MAX_NAME_LENGTH
 from app.errors import Detail, InvalidInput
 
-_OBJECT = {"type": "object", "additionalProperties": {"type": "number"}}
-_ARRAY = {"type": "array", "items": {"type": "number"}}
+
+class NamedRow(RootModel[dict[str, float | str | bool | None]]):
+    """A row as an object: the values by the names of their columns. Those of features and targets are numbers,
+    and null if they are missing.
+    """
+
+
+class DocumentedAs:
+    """Document a value as another type than the one that pydantic validates."""
+
+    def __init__(self, kind: Any) -> None:
+        self._schema = TypeAdapter(kind).core_schema
+
+    def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(self._schema)
+
 
 # The values are checked by app.data.json_rows, which names their places without building an error for each.
-Rows: TypeAlias = Annotated[
-    list[Any], WithJsonSchema({"type": "array", "minItems": 1, "items": {"anyOf": [_OBJECT, _ARRAY]}})
-]
+Rows: TypeAlias = Annotated[list[Any], DocumentedAs(Annotated[list[NamedRow | list[float]], Field(min_length=1)])]
 ModelName: TypeAlias = Annotated[str, Path(description="Name of the model.", examples=["crop-yield"])]
 VersionNumber: TypeAlias = Annotated[int, Path(description="Number of the version.", examples=[1])]
 JobId: TypeAlias = Annotated[str, Path(description="Id of the job.", examples=["6f1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"])]

@@ -35,7 +35,7 @@ from app.web.access import Right
 from app.web.errors import problems
 from app.web.guard import needs
 from app.web.negotiation import acceptable
-from app.web.parameters import ModelName, Rows, VersionNumber
+from app.web.parameters import ModelName, NamedRow, Rows, VersionNumber
 from app.web.predict_tables import (
     FORMATS,
     NOT_POSITIVE,
@@ -89,15 +89,19 @@ class PredictResponse(BaseModel):
 
     model: str
     version: int
-    predictions: list[dict[str, float | str | bool | None]] | list[list[float]] = Field(
+    predictions: list[NamedRow | list[float]] = Field(
         description="Beside the targets, with `keep`: the columns that are kept."
     )
     intervals: list[Any] | None = Field(
-        None, description="[lower, upper] for each target of each row, null for a row that has no interval."
+        None,
+        description="For each row an object or an array, as in `predictions`, of [lower, upper] for each target. Both "
+        "are null if the row has no interval.",
     )
     confidence_intervals: list[Any] | None = Field(None, description="Likewise, of the expected value.")
-    baseline: Any = Field(None, description="The prediction for the mean of the training rows.")
-    contributions: list[Any] | None = Field(
+    baseline: dict[str, float] | list[float] | None = Field(
+        None, description="The prediction for the mean of the training rows."
+    )
+    contributions: list[dict[str, dict[str, float]] | list[list[float]]] | None = Field(
         None, description="For each target and feature; with the baseline they sum to the prediction."
     )
     extrapolation: list[Extrapolation] | None = None

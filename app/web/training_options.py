@@ -11,7 +11,6 @@ from pydantic import (
     ModelWrapValidatorHandler,
     Tag,
     ValidationError,
-    WithJsonSchema,
     model_validator,
 )
 from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
@@ -25,7 +24,7 @@ from app.registry.names import MODEL_NAME
 from app.regression.solvers import Exact, GradientDescent, Solver, Start
 from app.regression.sufficient_statistics import WeightKind
 from app.web.errors import invalid_query
-from app.web.parameters import Rows, check_query, in_query, names_in_query
+from app.web.parameters import DocumentedAs, Rows, check_query, in_query, names_in_query
 
 MAX_EPOCHS = 100_000_000
 MAX_ROWS = 2**53 - 1  # JSON carries integers so far
@@ -36,7 +35,10 @@ class Options(BaseModel):
 
 
 def _without_default(schema: dict[str, Any]) -> None:
-    """Drop the default from the OpenAPI document: a client that sent it would override the current version's value."""
+    """Drop the default from the OpenAPI document.
+
+    A client that sent it would override the current version's value. Generators do not understand it for a union.
+    """
     schema.pop("default", None)
 
 
@@ -97,6 +99,14 @@ class ExactOptions(_OptionsOfOneKind):
 class StartOptions(Options):
     """A version of the model, or weights and intercept."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "minProperties": 1,
+            "maxProperties": 2,
+            "dependentRequired": {"weights": ["intercept"], "intercept": ["weights"]},
+        }
+    )
+
     version: int | None = Field(None, ge=1)
     weights: list[list[float]] | None = Field(None, description="A row for each target.")
     intercept: list[float] | None = None
@@ -126,7 +136,7 @@ class GradientDescentOptions(_OptionsOfOneKind):
     start: Annotated[
         Annotated[Literal["random", "current"], Tag("word")] | Annotated[StartOptions, Tag("object")],
         Discriminator(lambda value: "word" if isinstance(value, str) else "object"),
-    ] = "random"
+    ] = Field("random", description="Default: random.", json_schema_extra=_without_default)
     momentum: float = Field(0, ge=0, lt=1)
     weight_decay: float = Field(
         0,
@@ -343,9 +353,9 @@ class TrainRequest(TrainingOptions):
         None, description="Names for rows that are arrays. Default: those of the model's current version."
     )
     target_names: list[str] | None = Field(None, description="Likewise.")
-    sample_weights: Annotated[
-        list[Any] | None, WithJsonSchema({"type": "array", "items": {"type": "number", "minimum": 0}})
-    ] = Field(None, description="One for each row, at least 0; `weight_kind` says what they mean.")
+    sample_weights: Annotated[list[Any] | None, DocumentedAs(list[Annotated[float, Field(ge=0)]] | None)] = Field(
+        None, description="One for each row, at least 0; `weight_kind` says what they mean."
+    )
 
 
 _SOLVER_FIELDS = {*ExactOptions.model_fields, *GradientDescentOptions.model_fields} - {"kind"}

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from service import INPUTS, NOTEBOOK, TARGETS, Service
 
+NAMES: dict[str, Any] = {"feature_names": ["temp", "rainfall", "humidity"], "target_names": ["apples", "oranges"]}
 MODEL = "solver-kinds"
 CSV = "temp,rainfall,humidity,apples,oranges\n" + "".join(
     ",".join(map(str, x + y)) + "\n" for x, y in zip(INPUTS, TARGETS, strict=True)
@@ -18,9 +19,9 @@ def posted(service: Service, solver: object) -> dict[str, Any]:
     return answer
 
 
-def uploaded(service: Service, **options: object) -> dict[str, Any]:
+def uploaded(service: Service, **options: float) -> dict[str, Any]:
     """Return the answer to a training from a file with these options in the query."""
-    query = {"model": MODEL, "targets": "apples,oranges", **options}
+    query: dict[str, str | float] = {"model": MODEL, "targets": "apples,oranges", **options}
     headers = {"Content-Type": "text/csv", "Prefer": "wait=30"}
     answer: dict[str, Any] = service.client.post("/train", params=query, content=CSV, headers=headers).json()
     return answer
@@ -28,8 +29,7 @@ def uploaded(service: Service, **options: object) -> dict[str, Any]:
 
 @pytest.mark.parametrize("solver", [{}, {"l2": 0.5}, {"kind": "exact", "l2": 0.5}])
 def test_a_solver_without_a_kind_is_exact(service: Service, solver: dict[str, Any]) -> None:
-    names = {"feature_names": ["temp", "rainfall", "humidity"], "target_names": ["apples", "oranges"]}
-    job = service.train(**NOTEBOOK, **names, model=MODEL, solver=solver)
+    job = service.train(**NOTEBOOK, **NAMES, model=MODEL, solver=solver)
     card = service.client.get(f"/models/{MODEL}/versions/{job['version']}").json()
     assert card["solver"] == {"kind": "exact", "fit_intercept": True, "device": "cpu", "l2": solver.get("l2", 0.0)}
 
