@@ -21,6 +21,10 @@ class NamedRow(RootModel[dict[str, float | str | bool | None]]):
     """
 
 
+class Row(RootModel[NamedRow | list[float]]):
+    """A row as an object or as an array. An array is in the order of the features, or of the targets."""
+
+
 class DocumentedAs:
     """Document a value as another type than the one that pydantic validates."""
 
@@ -32,7 +36,7 @@ class DocumentedAs:
 
 
 # The values are checked by app.data.json_rows, which names their places without building an error for each.
-Rows: TypeAlias = Annotated[list[Any], DocumentedAs(Annotated[list[NamedRow | list[float]], Field(min_length=1)])]
+Rows: TypeAlias = Annotated[list[Any], DocumentedAs(Annotated[list[Row], Field(min_length=1)])]
 ModelName: TypeAlias = Annotated[str, Path(description="Name of the model.", examples=["crop-yield"])]
 VersionNumber: TypeAlias = Annotated[int, Path(description="Number of the version.", examples=[1])]
 JobId: TypeAlias = Annotated[str, Path(description="Id of the job.", examples=["6f1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"])]

@@ -35,7 +35,7 @@ from app.web.access import Right
 from app.web.errors import problems
 from app.web.guard import needs
 from app.web.negotiation import acceptable
-from app.web.parameters import ModelName, NamedRow, Rows, VersionNumber
+from app.web.parameters import ModelName, Row, Rows, VersionNumber
 from app.web.predict_tables import (
     FORMATS,
     NOT_POSITIVE,
@@ -89,9 +89,7 @@ class PredictResponse(BaseModel):
 
     model: str
     version: int
-    predictions: list[NamedRow | list[float]] = Field(
-        description="Beside the targets, with `keep`: the columns that are kept."
-    )
+    predictions: list[Row] = Field(description="Beside the targets, with `keep`: the columns that are kept.")
     intervals: list[Any] | None = Field(
         None,
         description="For each row an object or an array, as in `predictions`, of [lower, upper] for each target. Both "

@@ -19,10 +19,10 @@ func check(err error) {
 	}
 }
 
-func rows(values ...float64) []linserve.InstancesInner {
-	found := []linserve.InstancesInner{}
+func rows(values ...float64) []linserve.Row {
+	found := []linserve.Row{}
 	for _, value := range values {
-		found = append(found, linserve.InstancesInner{ArrayOfFloat64: &[]float64{value}})
+		found = append(found, linserve.Row{ArrayOfFloat64: &[]float64{value}})
 	}
 	return found
 }
@@ -41,7 +41,7 @@ func main() {
 		body.Solver = solver
 		job, _, err := client.TrainAPI.Train(ctx).TrainRequest(*body).Prefer(prefer).Execute()
 		check(err)
-		for job.Status == linserve.STATUS_QUEUED || job.Status == linserve.STATUS_RUNNING {
+		for job.Status == linserve.QUEUED || job.Status == linserve.RUNNING {
 			job, _, err = client.JobsAPI.GetJob(ctx, job.Id).Execute()
 			check(err)
 		}
@@ -53,7 +53,7 @@ func main() {
 		number := value
 		row[name] = linserve.NamedRowValue{Float64: &number}
 	}
-	named := []linserve.InstancesInner{{MapmapOfStringNamedRowValue: &row}}
+	named := []linserve.Row{{MapmapOfStringNamedRowValue: &row}}
 	request := linserve.NewPredictRequest(named)
 	request.SetInterval(0.95)
 	shipped, _, err := client.PredictAPI.Predict(ctx).PredictRequest(*request).Execute()

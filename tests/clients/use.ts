@@ -6,7 +6,10 @@ type Job = components["schemas"]["JobView"];
 
 declare const process: { argv: string[] };
 
-const client = createClient<paths>({ baseUrl: process.argv[2] });
+// Answers in JSON, and problems. The service has other formats of tables, too.
+type Format = "application/json" | "application/problem+json";
+
+const client = createClient<paths, Format>({ baseUrl: process.argv[2] });
 
 const rows = [[1], [2], [3], [4]];
 const targets = [[3], [5], [7], [9]];
