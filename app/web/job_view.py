@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, Field
 
 from app.jobs.job import Job, Status
+from app.web.documented import DocumentedAs
 from app.web.errors import Problem, problem_of
-from app.web.parameters import DocumentedAs
 
 
 class ProgressView(BaseModel):

@@ -6,34 +6,12 @@ from collections.abc import Collection
 from typing import Annotated, Any, TypeAlias
 
 from fastapi import Path
-from pydantic import BaseModel, Field, GetJsonSchemaHandler, RootModel, TypeAdapter
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema
+from pydantic import BaseModel, Field
 from starlette.datastructures import QueryParams
 
 from app.data.names import MAX_NAME_LENGTH
 from app.errors import Detail, InvalidInput
-
-
-class NamedRow(RootModel[dict[str, float | str | bool | None]]):
-    """A row as an object: the values by the names of their columns. Those of features and targets are numbers,
-    and null if they are missing.
-    """
-
-
-class Row(RootModel[NamedRow | list[float]]):
-    """A row as an object or as an array. An array is in the order of the features, or of the targets."""
-
-
-class DocumentedAs:
-    """Document a value as another type than the one that pydantic validates."""
-
-    def __init__(self, kind: Any) -> None:
-        self._schema = TypeAdapter(kind).core_schema
-
-    def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return handler(self._schema)
-
+from app.web.documented import DocumentedAs, Row
 
 # The values are checked by app.data.json_rows, which names their places without building an error for each.
 Rows: TypeAlias = Annotated[list[Any], DocumentedAs(Annotated[list[Row], Field(min_length=1)])]

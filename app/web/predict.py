@@ -32,10 +32,11 @@ from app.regression.linear_model import LinearModel
 from app.regression.sufficient_statistics import Array
 from app.web import bodies
 from app.web.access import Right
+from app.web.documented import Row
 from app.web.errors import problems
 from app.web.guard import needs
 from app.web.negotiation import acceptable
-from app.web.parameters import ModelName, Row, Rows, VersionNumber
+from app.web.parameters import ModelName, Rows, VersionNumber
 from app.web.predict_tables import (
     FORMATS,
     NOT_POSITIVE,

@@ -23,8 +23,9 @@ from app.jobs.training_request import Inherited
 from app.registry.names import MODEL_NAME
 from app.regression.solvers import Exact, GradientDescent, Solver, Start
 from app.regression.sufficient_statistics import WeightKind
+from app.web.documented import DocumentedAs
 from app.web.errors import invalid_query
-from app.web.parameters import DocumentedAs, Rows, check_query, in_query, names_in_query
+from app.web.parameters import Rows, check_query, in_query, names_in_query
 
 MAX_EPOCHS = 100_000_000
 MAX_ROWS = 2**53 - 1  # JSON carries integers so far
