@@ -18,7 +18,7 @@ from app.web.card_statistics import MOST_COVARIANCE_COEFFICIENTS
 from app.web.errors import problems
 from app.web.guard import needs
 from app.web.model_view import DEFAULT_LEVEL, CurrentModelView, Extra, ModelView, card_view
-from app.web.parameters import ModelName, VersionNumber, check_query
+from app.web.parameters import ModelName, OtherVersionNumber, VersionNumber, check_query
 from app.web.services import services
 
 router = APIRouter(tags=["Models"], dependencies=[needs(Right.READ)])
@@ -228,7 +228,7 @@ async def promote(
     status_code=204,
     responses=problems(404, 409, 422),
 )
-def delete_version(request: Request, model: ModelName, version: VersionNumber) -> None:
+def delete_version(request: Request, model: ModelName, version: OtherVersionNumber) -> None:
     services(request).registry.delete(model, version)
 
 

@@ -17,6 +17,8 @@ from app.web.documented import DocumentedAs, Row
 Rows: TypeAlias = Annotated[list[Any], DocumentedAs(Annotated[list[Row], Field(min_length=1)])]
 ModelName: TypeAlias = Annotated[str, Path(description="Name of the model.", examples=["crop-yield"])]
 VersionNumber: TypeAlias = Annotated[int, Path(description="Number of the version.", examples=[1])]
+# The first that a training adds: an example of one that is not current.
+OtherVersionNumber: TypeAlias = Annotated[int, Path(description="Number of the version.", examples=[2])]
 JobId: TypeAlias = Annotated[str, Path(description="Id of the job.", examples=["6f1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"])]
 
 
