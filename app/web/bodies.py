@@ -1,9 +1,7 @@
 """Request bodies: read within a limit, decoded by their content type, and described in the OpenAPI document."""
 
-import csv
-import json
 from collections.abc import AsyncIterator
-from io import FileIO, StringIO
+from io import FileIO
 from typing import Any, BinaryIO, TypeVar
 
 import orjson
@@ -132,13 +130,7 @@ def documented(schema: type[BaseModel], examples: dict[str, Any], *, csv_example
     if csv_example:
         content |= _documented_files()
         content["text/csv"]["example"] = csv_example
-        content["application/x-ndjson"]["example"] = _as_ndjson(csv_example)
     return {"requestBody": {"required": True, "content": content}}
-
-
-def _as_ndjson(table: str) -> str:
-    rows = csv.DictReader(StringIO(table))
-    return "".join(json.dumps({name: json.loads(value) for name, value in row.items()}) + "\n" for row in rows)
 
 
 def documented_answer() -> dict[str, Any]:
