@@ -14,6 +14,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from app.web.openapi import document_of
+from app.web.path_prefix import prefix
 
 router = APIRouter(include_in_schema=False)
 
@@ -47,13 +48,13 @@ def install(app: FastAPI) -> None:
 async def index(request: Request) -> Response:
     """A redirect to the documentation for browsers; the calls, each with a line to paste, for everyone else."""
     if "text/html" in request.headers.get("accept", ""):
-        return RedirectResponse("docs")
+        return RedirectResponse(f"{prefix(request.scope)}/docs")
     return PlainTextResponse(_calls(request.app.openapi(), str(request.base_url).rstrip("/")))
 
 
 @router.get("/docs")
 async def docs(request: Request) -> HTMLResponse:
-    root = request.scope.get("root_path", "").rstrip("/")
+    root = prefix(request.scope)
     page = get_swagger_ui_html(
         openapi_url=f"{root}/openapi.json",
         title=f"{request.app.title} - Swagger UI",

@@ -2,10 +2,12 @@
 
 import csv
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Annotated, Any, TypeAlias
 
-from fastapi import Path
+from fastapi import Depends, Path, Request
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 from starlette.datastructures import QueryParams
 
@@ -19,7 +21,9 @@ ModelName: TypeAlias = Annotated[str, Path(description="Name of the model.", exa
 VersionNumber: TypeAlias = Annotated[int, Path(description="Number of the version.", examples=[1])]
 # The first that a training adds: an example of one that is not current.
 OtherVersionNumber: TypeAlias = Annotated[int, Path(description="Number of the version.", examples=[2])]
-JobId: TypeAlias = Annotated[str, Path(description="Id of the job.", examples=["6f1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"])]
+JobId: TypeAlias = Annotated[
+    str, Path(description="Id of the job, or `latest` for the newest one.", examples=["latest"])
+]
 
 
 def in_query(options: type[BaseModel]) -> dict[str, dict[str, Any]]:
@@ -32,6 +36,23 @@ def in_query(options: type[BaseModel]) -> dict[str, dict[str, Any]]:
     return found
 
 
+def only_known() -> Any:
+    """A dependency of a route or a router: the query has no parameters but the route's own, and none of them twice."""
+
+    async def check(request: Request) -> None:
+        if request.query_params:
+            route: APIRoute = request.scope["route"]
+            check_query(request.query_params, set(_names_in(route.dependant)))
+
+    return Depends(check)
+
+
+def _names_in(dependant: Dependant) -> Iterator[str]:
+    yield from (parameter.alias for parameter in dependant.query_params)
+    for dependency in dependant.dependencies:
+        yield from _names_in(dependency)
+
+
 def check_query(query: QueryParams, known: Collection[str]) -> None:
     """Raises InvalidInput for an option that is none of those, or stands twice."""
     details = []
@@ -42,8 +63,8 @@ def check_query(query: QueryParams, known: Collection[str]) -> None:
         elif count > 1:
             details.append(Detail("This option stands twice.", parameter=name))
     if details:
-        listed = ", ".join(sorted(known))
-        raise InvalidInput(f"The query has unknown or repeated options. Known are: {listed}.", details)
+        listed = f"Known are: {', '.join(sorted(known))}." if known else "None are known here."
+        raise InvalidInput(f"The query has unknown or repeated options. {listed}", details)
 
 
 def names_in_query(option: str, text: str) -> list[str]:

@@ -57,7 +57,8 @@ def opened(page: Page, service: Service) -> Iterator[None]:
 def execute(page: Page, operation: str, content_type: str | None = None) -> tuple[int, str]:
     """Open the operation, "Try it out", "Execute"; return status and body as the page shows them."""
     block = page.locator(f"[id='operations-{operation}']")
-    block.locator(".opblock-summary-control").click()
+    summary = block.locator(".opblock-summary-control")
+    summary.click()
     block.get_by_role("button", name="Try it out").click()
     if content_type:
         block.locator(".opblock-section-request-body .content-type").select_option(content_type)
@@ -66,6 +67,7 @@ def execute(page: Page, operation: str, content_type: str | None = None) -> tupl
     expect(response).to_be_visible(timeout=30_000)
     status = response.locator(".response-col_status").inner_text()
     body = response.locator(".response-col_description").inner_text()
+    summary.click()  # closed, it is not rendered again for the next one
     return int(status.split()[0]), body
 
 
