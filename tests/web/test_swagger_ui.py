@@ -82,6 +82,7 @@ def operations(service: Service) -> list[str]:
     return [name for _, name in found]
 
 
+@pytest.mark.slow
 def test_every_operation_of_a_fresh_service_runs_as_it_is_prefilled(tmp_path: Path, page: Page) -> None:
     fresh = Service(tmp_path).start()
     try:
