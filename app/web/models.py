@@ -58,7 +58,7 @@ class UnpromotedModelView(BaseModel):
     """A model with versions, of which none is current."""
 
     model: str
-    current: None
+    current: int | None = Field(description="Always null.")
     note: str = Field(examples=[NO_CURRENT])
     versions: list[int]
 

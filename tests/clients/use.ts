@@ -25,7 +25,7 @@ async function ended(job: Job): Promise<Job> {
 
 async function train(solver?: components["schemas"]["TrainRequest"]["solver"], prefer?: string): Promise<Job> {
   const { data, error } = await client.POST("/train", {
-    params: { header: { prefer } },
+    params: { header: { Prefer: prefer } },
     body: { model: "typescript", instances: rows, targets, feature_names: ["x"], target_names: ["y"], solver },
   });
   if (error) throw new Error(error.detail);
