@@ -81,6 +81,8 @@ def _complete(operation: dict[str, Any]) -> None:
                 content["schema"] = {"contentMediaType": name}  # no type: some read text, some an event
     for parameter in operation.get("parameters", []):
         _simplify(parameter)
+        if parameter["name"] == "if-none-match":
+            responses["304"] = {"description": "The ETag is still right."}
 
 
 def _simplify(parameter: dict[str, Any]) -> None:
