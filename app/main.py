@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from importlib.metadata import version
@@ -42,6 +43,9 @@ Post rows, get predictions; post rows with their targets, get a new version of t
 The model that comes with the service predicts the yield of apples and oranges from temperature, rainfall and
 humidity. Try `POST /predict` below: *Try it out*, *Execute*.
 """
+
+# Seconds after which a thread that computes yields to the event loop: each answer waits that long for it, and longer.
+SWITCH_SECONDS = 0.001
 
 _log = logging.getLogger(__name__)
 
@@ -89,6 +93,7 @@ def create_app() -> FastAPI:
 @contextlib.asynccontextmanager
 async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
     logs.configure()
+    sys.setswitchinterval(SWITCH_SECONDS)
     stopping = asyncio.Event()
     try:
         settings, access = prepared()
