@@ -227,7 +227,7 @@ class JobQueue:
             raise Conflict(f"The job has {job.status} already.")
         with self._reaching():
             if job.status != Status.CANCELLED:
-                if status.dequeued_at is not None:  # which DBOS forgets
+                if status.dequeued_at is not None and status.attributes:  # DBOS forgets the first
                     started = {STARTED: status.dequeued_at}
                     self.connect().update_workflow_attributes(job_id, started, merge=True)
                 self.connect().cancel_workflow(job_id)
