@@ -8,9 +8,9 @@ reached, so that it acts once, on whichever process comes first.
 import os
 import signal
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
-Step = Literal[
+TrainingStep: TypeAlias = Literal[
     "spooled",  # uploaded rows are on disk
     "recorded",  # their job is in the database, and nobody was told
     "fitted",
@@ -21,6 +21,11 @@ Step = Literal[
     "promoted",  # `current` points to it
     "checkpoint_opened",  # with nothing in it yet
 ]
+DeletionStep: TypeAlias = Literal[
+    "deletion_prepared",  # of a model that is still whole
+    "deleted",  # whose files are not removed yet
+]
+Step: TypeAlias = TrainingStep | DeletionStep
 
 _FOLDER = os.environ.get("CHAOS_FAILPOINTS")
 

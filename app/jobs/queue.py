@@ -1,22 +1,19 @@
 """The web's side of the queue: record jobs, read them, cancel them."""
 
-import base64
 import contextlib
 import errno
-import json
 import logging
 import re
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from app.errors import Conflict, InvalidInput, JobNotFound, KeyReused, QueueFull, Unavailable
+from app.errors import Conflict, JobNotFound, KeyReused, QueueFull, Unavailable
 from app.failpoints import reach
 from app.jobs.database import (
     APPLICATION_VERSION,
@@ -29,23 +26,26 @@ from app.jobs.database import (
     WORKFLOW,
     NotDecoded,
     file_of,
+    ids_in_file,
     prepare,
     reason,
     shown,
     summary,
 )
 from app.jobs.job import Failure, Job, Progress, Status
+from app.jobs.job_list import PAGE, JobFilter, Page, position
 from app.jobs.locks import identity, locked
 from app.jobs.spool import Spool
 from app.jobs.training_request import TrainingRequest
 from app.jobs.wakeup import wake_trainers
+from app.permissions import why_denied, why_unwritable
 
 if TYPE_CHECKING:
     from dbos import DBOSClient, WorkflowStatus
 
 JOB_ID = r"[0-9a-f-]{36}"
-PAGE = 50
-MAX_TOKEN = 200
+PUBLISHING = "publishing"  # the phase in which a job is not cancelled any more
+LATEST = "latest"  # in place of an id: the newest job
 
 _log = logging.getLogger(__name__)
 
@@ -58,14 +58,6 @@ _STATUS = {
     "CANCELLED": Status.CANCELLED,
     "MAX_RECOVERY_ATTEMPTS_EXCEEDED": Status.FAILED,
 }
-
-
-@dataclass(frozen=True)
-class Page:
-    """Some jobs, newest first, and the token that asks for the next ones."""
-
-    jobs: list[Job]
-    next: str | None
 
 
 class JobQueue:
@@ -106,10 +98,15 @@ class JobQueue:
             return self._client
 
     def close(self) -> None:
-        with self._connecting:
+        """Close the connection. One that another thread is making is left to end with the process."""
+        if not self._connecting.acquire(blocking=False):  # it may be waiting for a locked database
+            return
+        try:
             if self._client is not None:
                 self._client.destroy()
                 self._client = None
+        finally:
+            self._connecting.release()
 
     def _present_file(self) -> tuple[int, int] | None:
         path = file_of(self._url)
@@ -192,7 +189,7 @@ class JobQueue:
             raise FileNotFoundError(errno.ENOENT, "The job database was removed just now")
 
     def get(self, job_id: str) -> Job:
-        """Raises JobNotFound."""
+        """The job of that id, or the newest if the id is `latest`. Raises JobNotFound."""
         return self._job(self._status(job_id))
 
     def found(self, job_ids: Sequence[str]) -> dict[str, Job]:
@@ -201,56 +198,99 @@ class JobQueue:
             found = self.connect().list_workflows(workflow_ids=[*job_ids], name=WORKFLOW, load_input=False)
         return {one.workflow_id: self._job(one) for one in found}
 
-    def list(self, *, status: Status | None = None, limit: int = PAGE, token: str | None = None) -> Page:
-        """Newest first, without progress and loss curves. Raises InvalidInput for a token that is none of ours."""
-        offset, end = _position(token)
+    def list(self, wanted: JobFilter = JobFilter(), *, limit: int = PAGE, token: str | None = None) -> Page:  # noqa: B008 - frozen
+        """Newest first, without progress and loss curves. A token alone goes on with the list that it comes from.
+
+        Raises InvalidInput for a token that is none of ours, or of another list.
+        """
+        start = position(token, wanted)
         with self._reaching():
-            found = self.connect().list_workflows(
-                name=WORKFLOW,
-                status=[name for name, meaning in _STATUS.items() if meaning == status] if status else None,
-                end_time=end,
-                sort_desc=True,
-                limit=limit + 1,
-                offset=offset,
-                load_input=False,
-            )
-        following = _token(offset + limit, end) if len(found) > limit else None
+            found = self._listed(start.filter, start.end, limit + 1, start.offset)
+        following = start.token(limit) if len(found) > limit else None
         return Page([self._job(one, brief=True) for one in found[:limit]], following)
 
-    def cancel(self, job_id: str) -> Job:
-        """Cancel a waiting or running job; a cancelled one stays so.
+    def _listed(self, wanted: JobFilter, end: datetime, limit: int, offset: int) -> "Sequence[WorkflowStatus]":
+        client = self.connect()
+        statuses = [name for name, meaning in _STATUS.items() if wanted.status in (None, meaning)]
+        if path := file_of(self._url):
+            ids = ids_in_file(
+                path,
+                model=wanted.model,
+                statuses=statuses,
+                since=wanted.since,
+                until=end,
+                limit=limit,
+                offset=offset,
+            )
+            found = client.list_workflows(workflow_ids=ids, name=WORKFLOW, load_input=False) if ids else []
+            return sorted(found, key=lambda one: ids.index(one.workflow_id))
+        return client.list_workflows(
+            name=WORKFLOW,
+            status=statuses,
+            start_time=None if wanted.since is None else wanted.since.isoformat(),
+            end_time=end.isoformat(),
+            attributes={"model": wanted.model} if wanted.model is not None else None,
+            sort_desc=True,
+            limit=limit,
+            offset=offset,
+            load_input=False,
+        )
 
-        Raises JobNotFound; Conflict where it has ended, or is about to: what is being published is not stopped.
+    def cancel(self, job_id: str) -> Job:
+        """Cancel a waiting or running job. A job that has ended stays as it is.
+
+        Raises JobNotFound; Conflict if the job publishes its version: that is not stopped.
         """
         job = self._job(status := self._status(job_id))
-        if job.status in (Status.SUCCEEDED, Status.FAILED):
-            raise Conflict(f"The job has {job.status} already.")
+        if job.status.ended:
+            return job
+        if job.progress is not None and job.progress.phase == PUBLISHING:
+            raise Conflict("The job is publishing its version already.")
         with self._reaching():
-            if job.status != Status.CANCELLED:
-                if status.dequeued_at is not None and status.attributes:  # DBOS forgets the first
-                    started = {STARTED: status.dequeued_at}
-                    self.connect().update_workflow_attributes(job_id, started, merge=True)
-                self.connect().cancel_workflow(job_id)
-                # The trainer records that it publishes only while the job is not cancelled, so one of the two is first.
-                if self._reported(job_id).get("progress", {}).get("phase") == "publishing":
-                    self.connect().resume_workflow(job_id, queue_name=QUEUE)
+            if status.dequeued_at is not None and status.attributes:  # DBOS forgets the first
+                started = {STARTED: status.dequeued_at}
+                self.connect().update_workflow_attributes(job.id, started, merge=True)
+            self.connect().cancel_workflow(job.id)
+            # The trainer records that it publishes only while the job is not cancelled, so one of the two is first.
+            if self._reported(job.id).get("progress", {}).get("phase") == PUBLISHING:
+                self.connect().resume_workflow(job.id, queue_name=QUEUE)  # does nothing to a job that has ended
+                if not (ended := self.get(job.id)).status.ended:
                     raise Conflict("The job is publishing its version already.")
-        status = self._status(job_id)
+                return ended
+        status = self._status(job.id)
         if job.status == Status.QUEUED:
             self.spool.remove(self._summary(status)["upload"])  # a running one's are removed by the trainer
         return self._job(status)
 
+    def cancel_all(self, model: str) -> Sequence[str]:
+        """Cancel the waiting and running jobs of a model. Return the ids of those that publish already."""
+        unfinished = [name for name, meaning in _STATUS.items() if not meaning.ended]
+        with self._reaching():
+            found = self.connect().list_workflows(name=WORKFLOW, status=unfinished, load_input=False, load_output=False)
+        publishing = []
+        for one in found:
+            if self._summary(one)["model"] == model:
+                try:
+                    self.cancel(one.workflow_id)
+                except Conflict:
+                    publishing.append(one.workflow_id)
+        return publishing
+
     def _status(self, job_id: str) -> "WorkflowStatus":
         found = self._find(job_id)
         if found is None:
-            raise JobNotFound("There is no such job.")
+            raise JobNotFound("There is no job yet." if job_id == LATEST else "There is no such job.")
         return found
 
     def _find(self, job_id: str) -> "WorkflowStatus | None":
-        if not re.fullmatch(JOB_ID, job_id):
+        if job_id != LATEST and not re.fullmatch(JOB_ID, job_id):
             return None
         with self._reaching():
-            found = self.connect().list_workflows(workflow_ids=[job_id], name=WORKFLOW, load_input=False)
+            found = (
+                self._listed(JobFilter(), datetime.now(UTC), 1, 0)
+                if job_id == LATEST
+                else self.connect().list_workflows(workflow_ids=[job_id], name=WORKFLOW, load_input=False)
+            )
         return found[0] if found else None
 
     def _summary(self, status: "WorkflowStatus") -> dict[str, str]:
@@ -294,9 +334,17 @@ class JobQueue:
         try:
             yield
         except (SQLAlchemyError, sqlite3.Error, OSError) as error:
-            told = {"database": shown(self._url), "reason": reason(error)}
+            denied = self._why_denied(error)
+            told = {"database": shown(self._url), "reason": denied or reason(error)}
             _log.error("job database out of reach", extra=told)
-            raise Unavailable("The job database cannot be reached. Predictions go on; training has to wait.") from None
+            message = denied or "The job database cannot be reached."
+            raise Unavailable(f"{message} Predictions go on; training has to wait.") from None
+
+    def _why_denied(self, error: Exception) -> str | None:
+        if isinstance(error, OSError):
+            return why_denied(error)
+        path = file_of(self._url)
+        return why_unwritable(path) if path else None  # SQLite says no more than that it cannot open the file
 
 
 def _failure(status: "WorkflowStatus") -> Failure:
@@ -312,19 +360,3 @@ def _failure(status: "WorkflowStatus") -> Failure:
 
 def _time(milliseconds: int | None) -> datetime | None:
     return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
-
-
-def _position(token: str | None) -> tuple[int, str]:
-    """How many jobs to pass over, and the time that bounds them: later jobs must not shift the pages."""
-    if token is None:
-        return 0, datetime.now(UTC).isoformat()
-    with contextlib.suppress(ValueError, TypeError, OverflowError):
-        if len(token) <= MAX_TOKEN:
-            offset, end = json.loads(base64.urlsafe_b64decode(token.encode()))
-            if isinstance(offset, int) and 0 <= offset < 2**31 and (bound := datetime.fromisoformat(end)).tzinfo:
-                return offset, bound.astimezone(UTC).isoformat()
-    raise InvalidInput.at("/next", "The token comes from the `next` of a page before.")
-
-
-def _token(offset: int, end: str) -> str:
-    return base64.urlsafe_b64encode(json.dumps([offset, end]).encode()).decode()

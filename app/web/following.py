@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import time
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, field
@@ -30,6 +31,11 @@ class Look:
     def text(self) -> str:
         """The job as JSON, made once for all who follow it."""
         return orjson.dumps(view(self.job), option=orjson.OPT_UTC_Z).decode()
+
+    @cached_property
+    def identity(self) -> str:
+        """The id of the event that shows the job so, the same from every worker and after every restart."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
 
 @dataclass(eq=False)
