@@ -75,6 +75,8 @@ def create_app() -> FastAPI:
         summary="A linear model behind HTTP: predict, train, roll back.",
         description=DESCRIPTION,
         version=version("linserve"),
+        license_info={"name": "Apache License 2.0", "identifier": "Apache-2.0"},
+        servers=[{"url": "/"}],
         lifespan=_lifespan,
         docs_url=None,
         redirect_slashes=False,  # the redirect would go to whatever host the caller names
