@@ -1,10 +1,10 @@
 """POST /train: rows in, a durable job out."""
 
+import contextlib
 import dataclasses
 import hashlib
 import uuid
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Annotated, Any, BinaryIO
 
 import numpy as np
@@ -103,7 +103,7 @@ async def train(
     found = services(request)
     kind = bodies.content_type(request, bodies.JSON, *bodies.FILES)
     job_id = str(uuid.uuid5(_KEYS, idempotency_key) if idempotency_key else uuid.uuid4())
-    with found.jobs.spool.claimed(job_id) if idempotency_key else nullcontext():
+    with found.jobs.spool.claimed(job_id) if idempotency_key else contextlib.nullcontext():
         job = await _recorded(found, request, kind, job_id)
     request.state.job = job.id  # for the log
     preferred = preferences(request.headers.getlist("prefer"))
@@ -121,7 +121,7 @@ async def _recorded(found: Services, request: Request, kind: str, job_id: str) -
         if request.query_params:
             raise InvalidInput("Beside a JSON body, options stand in the body and not in the query.")
         body = await bodies.read(request, found.limits.json_bytes)
-        async with found.turns.turn() if len(body) > LARGE_BODY else nullcontext():
+        async with found.turns.turn() if len(body) > LARGE_BODY else contextlib.nullcontext():
             with found.memory.working(request, bodies.decoding_bytes(body)):
                 return await run_in_threadpool(_train_from_json, found, body, job_id)
     return await _train_from_file(found, request, bodies.FILES[kind], job_id)
@@ -198,8 +198,10 @@ async def _train_from_file(found: Services, request: Request, form: FileFormat, 
                 else:
                     await run_in_threadpool(_store, file, digest, piece)
         await run_in_threadpool(found.jobs.spool.seal, file)
-    size = await run_in_threadpool(describing_bytes, found.jobs.spool.path(upload), form)
-    with found.jobs.spool.kept(upload), found.memory.working(request, size):
+    with contextlib.ExitStack() as working:
+        with found.jobs.spool.kept(upload):
+            size = await run_in_threadpool(describing_bytes, found.jobs.spool.path(upload), form)
+            working.enter_context(found.memory.working(request, size))
         return await run_in_threadpool(
             _train_from_upload, found, upload, form, options, job_id=job_id, fingerprint=digest.hexdigest()
         )

@@ -197,3 +197,11 @@ def test_some_of_the_disk_is_left_to_others(tmp_path: Path, monkeypatch: pytest.
         spool.check_room()
     with pytest.raises(SpoolFull, match="on the disk"):
         Scratch(tmp_path, 1 << 62).file()
+
+
+def test_an_upload_that_is_no_parquet_leaves_nothing_behind(small: Service) -> None:
+    headers = {"content-type": "application/vnd.apache.parquet"}
+    before = set(small.state.glob("spool/*"))
+    answer = small.client.post("/train?targets=a", content=b"a,b\n1,2\n" * 50_000, headers=headers)
+    assert answer.status_code == 422
+    assert set(small.state.glob("spool/*")) <= before
