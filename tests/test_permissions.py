@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ def test_what_may_be_written_has_no_reason_and_what_does_not_exist_is_judged_by_
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
-def test_the_reason_names_the_folder_its_owner_and_the_user(tmp_path: Path) -> None:
+def test_the_reason_names_the_folder_its_owner_and_the_user() -> None:
     code = """
 import os, pathlib, sys
 from app.permissions import why_denied, why_unwritable
@@ -40,16 +41,17 @@ except OSError as error:
     print(why_denied(error) == why_unwritable(folder / "a" / "b"))
 print(why_unwritable(folder))
 """
-    for folder in (*tmp_path.parents, tmp_path):
-        if folder.is_relative_to(tmp_path.parents[1]):
-            folder.chmod(0o755)
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    same, reason = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert same == "True"
-    assert reason == (
-        f"The folder {tmp_path} cannot be written by user 10001 of group 0: it belongs to user 0 and group "
-        f"{tmp_path.stat().st_gid} and has the mode 755. Change its owner or its mode, or run the service as its owner."
-    )
+    with tempfile.TemporaryDirectory() as name:  # pytest closes its own folders to other users
+        folder = Path(name)
+        folder.chmod(0o755)
+        command = [sys.executable, "-c", code, name]
+        same, reason = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+        assert same == "True"
+        assert reason == (
+            f"The folder {folder} cannot be written by user 10001 of group 0: it belongs to user 0 and group "
+            f"{folder.stat().st_gid} and has the mode 755. Change its owner or its mode, or run the service as its "
+            "owner."
+        )
 
 
 @pytest.mark.parametrize("closed", ["state", pytest.param("models", marks=pytest.mark.slow)])
