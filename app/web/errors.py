@@ -1,5 +1,6 @@
 """Every error as application/problem+json (RFC 9457), and the one table from errors to statuses."""
 
+import functools
 import itertools
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -8,17 +9,19 @@ from typing import Any
 import orjson
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from app import errors
-from app.data.json_rows import escaped
 from app.data.names import MAX_NAME_LENGTH
-from app.errors import Detail, InvalidInput, LinserveError, MalformedBody
+from app.errors import Detail, InvalidInput, LinserveError
 from app.logs import request_id
-from app.web.methods import allowed
+from app.web.hints import not_json
+from app.web.methods import allowed, similar_path
+from app.web.sentences import pointer_of, sentence
 
 METHOD_NOT_ALLOWED = 405
 MAX_DETAILS = 20
@@ -114,24 +117,30 @@ def server_error() -> Response:
     return _response(_problem(500, "InternalError", "Something went wrong here. The log has the details.", []))
 
 
-def invalid(error: ValidationError) -> LinserveError:
-    """What pydantic found wrong with a JSON body."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)
+def invalid(error: ValidationError, body: bytes, schema: type[BaseModel]) -> LinserveError:
+    """What pydantic found wrong with a JSON body that should have been of this schema."""
+    found = error.errors(include_url=False)
     if found[0]["type"] == "json_invalid":
-        place = re.search(r"line \d+ column \d+", found[0]["msg"])
-        return MalformedBody(f"The body is not JSON{f' ({place[0]})' if place else ''}.")
-    details = [Detail(_sentence(fault), pointer=_pointer(fault["loc"])) for fault in found[:MAX_DETAILS]]
-    return InvalidInput(f"{len(found)} fault(s) in the body.", details)
+        return not_json(body, found[0]["msg"])
+    details = [
+        Detail(sentence(fault, found, schema), pointer=pointer_of(fault["loc"])) for fault in found[:MAX_DETAILS]
+    ]
+    return InvalidInput(f"{len(found)} fault(s) in the body. {_first(details[0])}", details)
+
+
+def _first(detail: Detail) -> str:
+    place = detail.pointer or detail.parameter
+    return f"{place}: {detail.message}" if place else detail.message
 
 
 def invalid_query(error: ValidationError, known: Collection[str]) -> InvalidInput:
     """What pydantic found wrong with options of those names, which stand in the query."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)
+    found = error.errors(include_url=False)
     details = []
     for fault in found[:MAX_DETAILS]:
         parameter = next((str(step) for step in reversed(fault["loc"]) if step in known), None)
-        details.append(Detail(_sentence(fault), parameter=parameter))
-    return InvalidInput(f"{len(found)} fault(s) in the query.", details)
+        details.append(Detail(sentence(fault), parameter=parameter))
+    return InvalidInput(f"{len(found)} fault(s) in the query. {_first(details[0])}", details)
 
 
 def install(app: FastAPI) -> None:
@@ -143,15 +152,16 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _validation(request: Request, error: RequestValidationError) -> Response:
-        places = []
-        for fault in error.errors()[:MAX_DETAILS]:
+        found = error.errors()
+        details = []
+        for fault in found[:MAX_DETAILS]:
             where, *rest = fault["loc"]
-            place = {"pointer": _pointer(rest)} if where == "body" else {"parameter": str(rest[0])}
-            places.append({"detail": _sentence(fault), **place})
-        if error.errors()[0]["type"] == "json_invalid":
-            return _answer(request, problem_of(MalformedBody.__name__, "The body is not JSON.", ()))
-        message = f"{len(error.errors())} fault(s) in the request."
-        return _answer(request, _problem(422, "InvalidInput", message, places))
+            if where == "body":
+                details.append(Detail(sentence(fault), pointer=pointer_of(rest)))
+            else:
+                details.append(Detail(sentence(fault), parameter=str(rest[0])))
+        message = f"{len(found)} fault(s) in the request. {_first(details[0])}"
+        return _answer(request, problem_of(InvalidInput.__name__, message, details))
 
     @app.exception_handler(Exception)
     async def _fault(_: Request, __: Exception) -> Response:
@@ -169,12 +179,20 @@ def install(app: FastAPI) -> None:
             return Response(status_code=204, headers={"allow": "GET, HEAD, POST, PUT, DELETE, OPTIONS"})
         names = {404: "NotFound", 405: "MethodNotAllowed", 413: "BodyTooLarge", 400: "MalformedBody"}
         details = {
-            404: "There is nothing at this path; GET / lists what there is.",
-            405: "This path does not answer to this method; the Allow header has those it does.",
+            404: f"There is nothing at this path.{similar_path(_paths(app), request.scope)} GET / lists what there is.",
+            405: (
+                "This path does not answer to this method; the Allow header has those it does: "
+                f"{headers.get('allow', '')}. GET / lists all calls, each with a line to paste."
+            ),
         }
         name = names.get(error.status_code, "HttpError")
         detail = details.get(error.status_code, str(error.detail))
         return _answer(request, _problem(error.status_code, name, detail, []), headers)
+
+
+@functools.cache
+def _paths(app: FastAPI) -> list[str]:
+    return [found.path for found in iter_route_contexts(app.routes) if found.path]
 
 
 def _problem(status: int, name: str, detail: str, places: list[dict[str, Any]]) -> dict[str, Any]:
@@ -215,20 +233,3 @@ def _place(detail: Detail) -> dict[str, Any]:
 
 
 # Pydantic puts the name of the chosen alternative into the place; it is not in the body.
-_ALTERNATIVES = ("exact", "gradient_descent", "word", "object", "number")
-
-
-def _pointer(location: Iterable[object]) -> str:
-    steps = (str(step) for step in location if step not in _ALTERNATIVES)
-    # An unknown name may be anything; where it is longer than a name can be, the place is what holds it.
-    short = itertools.takewhile(lambda step: len(step) <= MAX_NAME_LENGTH, steps)
-    return "".join(f"/{escaped(step)}" for step in short)
-
-
-def _sentence(fault: Mapping[str, Any]) -> str:
-    message = str(fault["msg"]).removeprefix("Value error, ")
-    if fault["type"] == "extra_forbidden":
-        message = "There is no such option"
-    elif fault["type"] == "union_tag_invalid":
-        message = f"Expected one of{message.rpartition(':')[2]}"  # pydantic repeats what was given instead
-    return f"{message}." if message[-1] not in ".!?" else message

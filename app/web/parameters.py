@@ -9,15 +9,18 @@ from fastapi import Path
 from pydantic import BaseModel, WithJsonSchema
 from starlette.datastructures import QueryParams
 
+from app.data.name_hints import did_you_mean, shown
 from app.data.names import MAX_NAME_LENGTH
 from app.errors import Detail, InvalidInput
 
+_NUMBER = {"type": "number"}
 _OBJECT = {"type": "object", "additionalProperties": {"type": "number"}}
 _ARRAY = {"type": "array", "items": {"type": "number"}}
 
 # The values are checked by app.data.json_rows, which names their places without building an error for each.
 Rows: TypeAlias = Annotated[
-    list[Any], WithJsonSchema({"type": "array", "minItems": 1, "items": {"anyOf": [_OBJECT, _ARRAY]}})
+    list[Any],
+    WithJsonSchema({"type": "array", "minItems": 1, "items": {"anyOf": [_OBJECT, _ARRAY, _NUMBER]}}),
 ]
 ModelName: TypeAlias = Annotated[str, Path(description="Name of the model.", examples=["crop-yield"])]
 VersionNumber: TypeAlias = Annotated[int, Path(description="Number of the version.", examples=[1])]
@@ -39,13 +42,15 @@ def check_query(query: QueryParams, known: Collection[str]) -> None:
     details = []
     for name, count in Counter(name for name, _ in query.multi_items()).items():
         if name not in known:
-            shown = name if len(name) <= MAX_NAME_LENGTH else None
-            details.append(Detail("There is no such option.", parameter=shown))
+            place = name if len(name) <= MAX_NAME_LENGTH else None
+            message = f"There is no such option: {shown(name)}.{did_you_mean(name, sorted(known))}"
+            details.append(Detail(message, parameter=place))
         elif count > 1:
-            details.append(Detail("This option stands twice.", parameter=name))
+            details.append(Detail(f"Option given more than once: {shown(name)}. Give it once.", parameter=name))
     if details:
         listed = ", ".join(sorted(known))
-        raise InvalidInput(f"The query has unknown or repeated options. Known are: {listed}.", details)
+        message = f"The query has unknown or repeated options. {details[0].message} Known are: {listed}."
+        raise InvalidInput(message, details)
 
 
 def names_in_query(option: str, text: str) -> list[str]:

@@ -1,5 +1,6 @@
 """POST /predict and its siblings: rows in, predictions out."""
 
+from codecs import BOM_UTF8
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from app.data.json_rows import (
     AT_ONCE,
     MAX_DETAILS,
     are_objects,
+    as_rows,
     has_more_brackets,
     is_json,
     kept_columns,
@@ -25,7 +27,7 @@ from app.data.json_rows import (
     without_kept,
 )
 from app.data.part import Part
-from app.errors import Detail, InvalidInput, MalformedBody
+from app.errors import Detail, InvalidInput
 from app.registry.choice import Choice
 from app.registry.version_file import Version
 from app.regression.linear_model import LinearModel
@@ -34,6 +36,7 @@ from app.web import bodies
 from app.web.access import Right
 from app.web.errors import problems
 from app.web.guard import needs
+from app.web.hints import not_json
 from app.web.negotiation import acceptable
 from app.web.parameters import ModelName, Rows, VersionNumber
 from app.web.predict_tables import (
@@ -164,7 +167,7 @@ async def predict_with_version(request: Request, model: ModelName, version: Vers
 
 
 async def _answer(request: Request, choose: Choice) -> Response:
-    kind = bodies.content_type(request, *FORMATS)
+    kind = await bodies.content_type(request, *FORMATS)
     out = acceptable(request.headers.get("accept"), [kind, *(other for other in FORMATS if other != kind)])
     options = options_of(request.query_params)
     check_header(bodies.FILES.get(kind, "json"), options.header)
@@ -179,6 +182,7 @@ async def _answer(request: Request, choose: Choice) -> Response:
         return await to_thread.run_sync(_predict_long, request, body, choose, limiter=long)
     asked = _decoded(body, found)
     version = await choose.promptly()
+    asked = _with_rows(asked, version.model.features)
     # The first of these for a version decomposes its design, which takes seconds for thousands of features.
     decomposes = asked.interval is not None or asked.confidence is not None or asked.extrapolation or asked.explain
     many = len(asked.instances) * version.model.weights.size > MOST_PRODUCTS
@@ -208,6 +212,7 @@ def _predict_rows_as_table(request: Request, body: bytes, out: str, choose: Choi
     if asked.model_fields_set - {"instances"}:
         raise InvalidInput("Beside a table for an answer, options stand in the query and not in the body.")
     version = choose()
+    asked = _with_rows(asked, numbers_of(version.model, options))
     rows = without_kept(asked.instances, options.keep, "/instances")
     if options.instance_weights in options.keep:  # it is read as well
         rows = without_kept(
@@ -222,19 +227,28 @@ def _predict_rows_as_table(request: Request, body: bytes, out: str, choose: Choi
 
 def _decoded(body: bytes, found: Services) -> PredictRequest:
     most = found.limits.instances
-    too_many = InvalidInput.at("/instances", f"At most {most} instances fit into one request.")
+    too_many = InvalidInput.at(
+        "/instances", f"At most {most} instances fit into one request. Send them in several requests, or as a table."
+    )
     # Besides the body and its two lists only rows have brackets, and each that is right has one pair. Those that are
     # wrong would take very many times their length in memory.
     if len(body) > most and has_more_brackets(body, most + 3):
-        raise too_many if is_json(body) else MalformedBody("The body is not JSON.")
+        raise too_many if is_json(body.removeprefix(BOM_UTF8)) else not_json(body, "")
     asked = bodies.decode(PredictRequest, body)
     if len(asked.instances) > most:
         raise too_many
     return asked
 
 
+def _with_rows(asked: PredictRequest, names: Sequence[str]) -> PredictRequest:
+    """Return the request with a list of rows in place of a flat list. Raises InvalidInput for one that is none."""
+    asked.instances = as_rows(asked.instances, names, "/instances")
+    return asked
+
+
 def _predict_long(request: Request, body: bytes, choose: Choice) -> Response:
-    return _predict(request, _decoded(body, services(request)), choose())
+    asked, version = _decoded(body, services(request)), choose()
+    return _predict(request, _with_rows(asked, version.model.features), version)
 
 
 def _answer_bytes(asked: PredictRequest, model: LinearModel) -> int:

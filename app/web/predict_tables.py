@@ -13,7 +13,8 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from app.data.formats import READERS, FileFormat, check_size
+from app.data.content import explained
+from app.data.formats import FileFormat, check_size, read_file
 from app.data.json_rows import escaped
 from app.data.part import Columns, Header, Part, Source, narrowed, refusal
 from app.data.table_writers import OutputFormat, SpillingFile, table_writer
@@ -131,9 +132,10 @@ def read_table(source: Source, form: FileFormat, version: Version, options: Tabl
     """
     # Without a header a column's place is its name, so that those between the features have to stay.
     numbers = numbers_of(version.model, options)
-    columns = Columns(numbers, options.keep, only=options.header != "none", header=options.header)
-    check_size(source, form, [*columns.numbers, *columns.keep], limit)
-    yield from READERS[form](source, columns, 1)
+    columns = Columns(numbers, options.keep, only=options.header != "none", header=options.header, training=False)
+    with explained(source, form, options.header):
+        check_size(source, form, [*columns.numbers, *columns.keep], limit)
+    yield from read_file(source, form, columns)
 
 
 def numbers_of(model: LinearModel, options: TableOptions) -> Sequence[str]:
