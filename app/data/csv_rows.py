@@ -377,8 +377,8 @@ def _explanation(message: str, header: Sequence[str], columns: Columns) -> Inval
         return refusal(f"Expected a number, found {found}.{choice}", row=int(place[2]), column=header[int(place[1])])
     if place := re.match(r"CSV parse error: Row #(\d+): Expected (\d+) columns, got (\d+)", message):
         return refusal(
-            f"Expected {place[2]} values as in row 1, found {place[3]}. Commas inside a value need quotes around it, "
-            "and decimals need a point.",
+            f"Expected {place[2]} values, found {place[3]}. Each row needs as many as row 1: put a value with a comma "
+            "in quotes, and write decimals with a point.",
             row=int(place[1]),
         )
     if "straddling" in message:

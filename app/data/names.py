@@ -11,7 +11,7 @@ __all__ = ["MAX_NAMES", "MAX_NAME_LENGTH", "RESERVED_TARGETS", "check_names"]
 # Names that a card's metrics have beside the targets'.
 RESERVED_TARGETS = ("mse", "optimum_mse", "cross_validation", "folds", "r2_about")
 MAX_NAMES = 2_000  # the fit's work grows with the cube of their number
-RULE = f"A name has 1 to {MAX_NAME_LENGTH} printable characters."
+RULE = f"Expected a name of 1 to {MAX_NAME_LENGTH} printable characters."
 
 
 def check_names(features: Sequence[str], targets: Sequence[str]) -> None:

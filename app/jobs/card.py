@@ -104,7 +104,7 @@ def _collinearity(model: LinearModel, design: Design, solver: Solver, *, refined
         elif l2 == 0:
             chosen = " Of all solutions this is the one with the smallest standardised coefficients."
         rows = model.statistics.rows
-        reason = "features are collinear. Leave out those that follow from others."
+        reason = "features are collinear, or rows too alike. Leave out features that follow from others."
         if rows < coefficients:
             reason = f"{rows} row(s) are too few. Send at least {coefficients}, better many more."
         yield f"The rows determine only {design.rank} of {coefficients} coefficients: {reason}{chosen}"
