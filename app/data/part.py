@@ -146,7 +146,7 @@ def check_names(present: Sequence[str], columns: Columns) -> None:
 def check_distinct(names: Sequence[str], message: str, *, row: int | None = None) -> None:
     """Raises InvalidInput with the message where a column's name stands twice, and where there are too many columns."""
     if len(names) > MAX_COLUMNS:
-        raise InvalidInput(f"The file has {len(names)} columns; at most {MAX_COLUMNS} are possible. Leave some out.")
+        raise InvalidInput(f"The file has more than {MAX_COLUMNS} columns: {len(names)}. Leave some out.")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         details = [
