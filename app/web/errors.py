@@ -55,7 +55,7 @@ class Place(BaseModel):
     detail: str
     pointer: str | None = Field(None, description="JSON pointer into the body.", examples=["/instances/0/temp"])
     parameter: str | None = Field(None, description="Name of the query, path or header parameter.")
-    row: int | None = Field(None, description="Row of the file; the header is row 1.")
+    row: int | None = Field(None, description="Row of the file; the header is row 1. The first in which it occurs.")
     column: str | None = Field(None, description="Column of the file.")
 
 
@@ -65,8 +65,8 @@ class Problem(BaseModel):
     type: str = Field(examples=["urn:linserve:problem:invalid-input"])
     title: str = Field(examples=["Invalid input"])
     status: int = Field(examples=[422])
-    detail: str
-    errors: list[Place] = Field([], description=f"At most {MAX_DETAILS}.")
+    detail: str = Field(description="What was received, what was expected, and what to do.")
+    errors: list[Place] = Field([], description=f"One for each column or option at fault, at most {MAX_DETAILS}.")
     request_id: str | None = Field(None, description="Also in the X-Request-ID header and in the log.")
 
 

@@ -62,7 +62,10 @@ MOST_ANSWER = 1 << 27  # bytes in JSON: it is in memory until it is sent
 
 
 class PredictRequest(BaseModel):
-    """Rows to predict for, all objects or all arrays (then in the model's feature order)."""
+    """Rows to predict for, all objects or all arrays (then in the model's feature order).
+
+    A flat list of numbers is one row if the model has several features, and a row for each number if it has one.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
