@@ -55,11 +55,15 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return "" if found is None else f" Did you mean {shown(found)}?"
 
 
-def missing_columns(missing: Sequence[str], present: Sequence[str], *, in_file: bool = True) -> InvalidInput:
-    """Return the error for columns that are not among those of a file, each with the column that was probably meant."""
+def missing_columns(missing: Sequence[str], present: Sequence[str], *, has_header: bool = True) -> InvalidInput:
+    """Return the error for columns that a file lacks, each with the column that was probably meant."""
     looks = _Looks(present)
     details = [
-        Detail(f"There is no column {shown(name)}.{looks.hint(name)}", row=1 if in_file else None)
+        Detail(
+            f"There is no column {shown(name)}.{looks.hint(name)}",
+            row=1 if has_header else None,
+            column=None if has_header or not name.isprintable() else name,
+        )
         for name in missing[:MAX_LISTED]
     ]
     columns = "column" if len(missing) == 1 else "columns"

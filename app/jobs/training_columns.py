@@ -89,7 +89,7 @@ def _features_of(lines: Mapping[str, int], request: TrainingRequest, current: Ve
 
 def _check_present(names: Sequence[str], lines: Mapping[str, int]) -> None:
     if missing := [name for name in names if name not in lines]:
-        raise missing_columns(missing, list(lines), in_file=False)
+        raise missing_columns(missing, list(lines), has_header=False)
 
 
 def with_columns(
