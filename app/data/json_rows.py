@@ -66,15 +66,18 @@ def are_objects(rows: Sequence[Any]) -> bool:
 def to_matrix(rows: Sequence[Any], names: Sequence[str], pointer: str, *, missing: bool = False) -> NDArray[np.float64]:
     """The decoded rows as float64, (len(rows), len(names)), columns in the order of `names`.
 
-    Rows are all objects with exactly these names in any order, or all arrays of as many values. Values are finite
-    numbers: no booleans, no strings, no null; where values may be `missing`, null is NaN. `pointer` is where the rows
-    stand in the body; InvalidInput names the first 20 places where something else stands.
+    Rows are all objects with exactly these names in any order, or all arrays of as many values; of one name, they may
+    be all numbers. Values are finite numbers: no booleans, no strings, no null; where values may be `missing`, null is
+    NaN. `pointer` is where the rows stand in the body; InvalidInput names the first place of every fault.
     """
     width = len(names)
     allowed = NUMBERS | {type(None)} if missing else NUMBERS
     try:
-        if are_objects(rows):
-            values: list[Any] = [[row[name] for name in names] for row in rows]
+        if width == 1 and type(rows[0]) in allowed:
+            values: list[Any] = [rows]
+            widths = {width}
+        elif are_objects(rows):
+            values = [[row[name] for name in names] for row in rows]
             widths = {len(row) for row in rows}
         else:
             values = list(rows)
@@ -89,10 +92,10 @@ def to_matrix(rows: Sequence[Any], names: Sequence[str], pointer: str, *, missin
 
 
 def as_rows(given: list[Any], names: Sequence[str], pointer: str, *, missing: bool = False) -> list[Any]:
-    """Return the rows of a list that may be flat: a value for each of many rows, or the values of one row.
+    """Return a list of rows, given one or a flat list of numbers.
 
-    With one name every number is a row; with several a list of as many numbers is one row. Raises InvalidInput for any
-    other flat list.
+    With one name a flat list stays as it is, a number for each row; with several, as many numbers become one row.
+    Raises InvalidInput for any other flat list.
     """
     allowed = NUMBERS | {type(None)} if missing else NUMBERS
     if not all(type(value) in NUMBERS or value is None for value in (given[0], given[-1])):
@@ -104,7 +107,7 @@ def as_rows(given: list[Any], names: Sequence[str], pointer: str, *, missing: bo
             message = f"Not all values of the flat list are numbers. {details[0].pointer}: {details[0].message}"
             raise InvalidInput(message, details[:MAX_DETAILS])
     if len(names) == 1:
-        return [[value] for value in given]
+        return given
     if len(given) == len(names):
         return [given]
     raise InvalidInput.at(

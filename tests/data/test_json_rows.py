@@ -191,7 +191,8 @@ def test_at_most_twenty_columns_are_told_and_a_thousand_faults_are_counted() -> 
 def test_a_flat_list_is_one_row_of_several_names_or_many_rows_of_one(
     given: list[Any], names: tuple[str, ...], rows: list[Any]
 ) -> None:
-    assert as_rows(given, names, "/instances") == rows
+    found = to_matrix(as_rows(given, names, "/instances"), names, "/instances")
+    assert_array_equal(found, to_matrix(rows, names, "/instances"), strict=True)
 
 
 @pytest.mark.parametrize(
@@ -216,7 +217,8 @@ def test_another_flat_list_is_refused_with_its_place(
 
 
 def test_null_in_a_flat_list_is_a_missing_value_where_it_may_be() -> None:
-    assert as_rows([1, None, 3], ["y"], "/targets", missing=True) == [[1], [None], [3]]
+    flat = as_rows([1, None, 3], ["y"], "/targets", missing=True)
+    assert_array_equal(to_matrix(flat, ["y"], "/targets", missing=True), [[1], [np.nan], [3]])
 
 
 def test_faults_are_told_in_the_order_of_the_rows() -> None:
