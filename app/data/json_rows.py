@@ -102,10 +102,10 @@ def as_rows(given: list[Any], names: Sequence[str], pointer: str, *, missing: bo
         return given
     if not _are_numbers(given):
         faults = ((index, fault_of(value, allowed)) for index, value in enumerate(given))
-        details = [Detail(fault, pointer=f"{pointer}/{index}") for index, fault in faults if fault is not None]
-        if details:
+        places = (Detail(fault, pointer=f"{pointer}/{index}") for index, fault in faults if fault is not None)
+        if details := list(islice(places, MAX_DETAILS)):
             message = f"Not all values of the flat list are numbers. {details[0].pointer}: {details[0].message}"
-            raise InvalidInput(message, details[:MAX_DETAILS])
+            raise InvalidInput(message, details)
     if len(names) == 1:
         return given
     if len(given) == len(names):

@@ -3,13 +3,15 @@
 import difflib
 import unicodedata
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from app.errors import Detail, InvalidInput
 
 MAX_NAME_LENGTH = 128
 MAX_SHOWN = 100  # Characters of a name in a message.
 MAX_LISTED = 20  # Names in a message, and faults in an answer.
-MAX_COMPARED = 500  # Present names that are compared with one that is missing.
+MAX_COMPARED = 200  # Names of about the same length that are compared with one.
+MAX_PRESENT = 500  # Names of an object that are looked at.
 
 
 def shown(name: str) -> str:
@@ -41,9 +43,10 @@ def invisible_character(name: str) -> str | None:
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that is most like this one; None if none is."""
-    candidates = [other for other, _ in zip(known, range(MAX_COMPARED), strict=False) if len(other) <= MAX_NAME_LENGTH]
     if len(name) > MAX_NAME_LENGTH:
         return None
+    reach = max(2, len(name) // 3)
+    candidates = islice((other for other in known if abs(len(other) - len(name)) <= reach), MAX_COMPARED)
     folded = {other.casefold(): other for other in candidates}
     found = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.7)
     return folded[found[0]] if found else None
@@ -90,9 +93,9 @@ def extra_columns(extra: Sequence[str], present: Sequence[str], features: Sequen
     return InvalidInput(f"{found}: {listed(extra)}. Expected {listed(features)}. {remedy}", details)
 
 
-def instead(name: str, present: Sequence[str]) -> str:
+def instead(name: str, present: Iterable[str]) -> str:
     """Return a sentence on the present name that was probably meant, with a space before it; or nothing."""
-    return _Looks(present, numbered=False).hint(name)
+    return _Looks(list(islice(present, MAX_PRESENT)), numbered=False).hint(name)
 
 
 class _Looks:

@@ -2,7 +2,7 @@
 
 import io
 from codecs import BOM_UTF8
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -194,10 +194,10 @@ def _all_faults(rows: Sequence[Any], columns: Columns, first: int, kind: type) -
     for line, row in enumerate(rows, first):
         if fault := _fault_of_row(row, columns, kind):
             return in_columns(list(details.values())) if details else refusal(fault, row=line)
-        for name, message in _faults_in(row, columns):
-            details.setdefault(name, Detail(f"{message}{_first_line(name, columns)}", row=line, column=name))
-        if len(details) >= MAX_LISTED:
-            break
+        for name, message in _faults_in(row, columns, details):
+            details[name] = Detail(f"{message}{_first_line(name, columns)}", row=line, column=name)
+            if len(details) >= MAX_LISTED:
+                return in_columns(list(details.values()))
     return in_columns(list(details.values()))
 
 
@@ -219,13 +219,15 @@ def _fault_of_row(row: Any, columns: Columns, kind: type) -> str | None:
     return None
 
 
-def _faults_in(row: dict[str, Any] | list[Any], columns: Columns) -> Iterator[tuple[str, str]]:
-    """Return the columns of a row whose values are at fault, each with a message."""
+def _faults_in(row: dict[str, Any] | list[Any], columns: Columns, found: Container[str]) -> Iterator[tuple[str, str]]:
+    """Yield the columns of a row whose values are at fault, apart from those found before, each with a message."""
     if isinstance(row, dict):
         for name in (*(() if columns.missing else columns.numbers), *columns.keep):
-            if name not in row:
-                yield name, f"The value is missing: the line has no name {shown(name)}.{instead(name, list(row))}"
+            if name not in row and name not in found:
+                yield name, f"The value is missing: the line has no name {shown(name)}.{instead(name, row)}"
     for index, name in enumerate(columns.numbers):
+        if name in found:
+            continue
         if fault := fault_of(row.get(name) if isinstance(row, dict) else row[index], _allowed(columns)):
             yield name, fault
 

@@ -9,7 +9,7 @@ from fastapi import Path
 from pydantic import BaseModel, WithJsonSchema
 from starlette.datastructures import QueryParams
 
-from app.data.name_hints import did_you_mean, shown
+from app.data.name_hints import MAX_LISTED, did_you_mean, shown
 from app.data.names import MAX_NAME_LENGTH
 from app.errors import Detail, InvalidInput
 
@@ -39,8 +39,10 @@ def in_query(options: type[BaseModel]) -> dict[str, dict[str, Any]]:
 
 def check_query(query: QueryParams, known: Collection[str]) -> None:
     """Raises InvalidInput for an option that is none of those, or stands twice."""
-    details = []
+    details: list[Detail] = []
     for name, count in Counter(name for name, _ in query.multi_items()).items():
+        if len(details) == MAX_LISTED:
+            break
         if name not in known:
             place = name if len(name) <= MAX_NAME_LENGTH else None
             message = f"There is no such option: {shown(name)}.{did_you_mean(name, sorted(known))}"

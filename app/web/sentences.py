@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from pydantic import BaseModel
 
 from app.data.json_rows import escaped, kind_of
-from app.data.name_hints import did_you_mean, instead, shown
+from app.data.name_hints import MAX_PRESENT, did_you_mean, instead, shown
 from app.data.names import MAX_NAME_LENGTH
 from app.registry.names import MODEL_NAME_RULE
 
@@ -123,11 +123,12 @@ def _tag_missing(_: _Fault) -> str:
 
 def _missing(fault: _Fault, others: Sequence[_Fault]) -> str:
     name = _name(fault)
-    beside = [
+    extra = (
         str(other["loc"][-1])
         for other in others
         if other["type"] == "extra_forbidden" and other["loc"][:-1] == fault["loc"][:-1]
-    ]
+    )
+    beside = list(itertools.islice(extra, MAX_PRESENT))
     hint = instead(name, beside)
     if not hint and name == "instances":
         hint = next((f" Rename {shown(other)}." for other in beside if other.lower() in _OTHER_NAMES_OF_ROWS), "")

@@ -64,3 +64,11 @@ def test_the_work_to_find_more_is_bounded_by_that_of_the_first_fault(monkeypatch
     assert places(content, "csv", "a", "b") == [("a", 2)]
     monkeypatch.setattr(faults, "MAX_NUMBERS", 2 * rows)
     assert places(content, "csv", "a", "b") == [("a", 2), ("b", rows + 3)]
+
+
+def test_the_hints_for_very_many_names_are_few() -> None:
+    wanted = [f"wanted {index}" for index in range(2000)]
+    line = ("{" + ",".join(f'"wente {index}":1' for index in range(30_000)) + "}\n").encode()
+    assert places(line, "ndjson", *wanted, late={}) == [(None, 1)] * 20
+    rows = b'{"other":1}\n' * 30_000
+    assert places(b'{"other":1,"a":1}\n' + rows, "ndjson", "a") == [("a", 2)]

@@ -143,7 +143,7 @@ def is_read_as_a_line(case: bytes) -> bool:
     try:
         list(read_ndjson(b'{"temp": 1, "other": %b}' % case, Columns(["temp"])))
     except InvalidInput as error:
-        assert error.message == "Row 1: The line is not JSON."  # noqa: PT017 - or it is read
+        assert error.message.startswith("Row 1: The line is not JSON")  # noqa: PT017 - or it is read
         return False
     return True
 
