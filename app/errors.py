@@ -15,13 +15,17 @@ LinserveError
 │   └── KeyReused          an Idempotency-Key that came before with another request
 ├── NotFound
 │   ├── ModelNotFound
+│   │   └── NoCurrentVersion   it has versions, of which none is current
 │   ├── VersionNotFound
 │   └── JobNotFound
 ├── Conflict               right by itself, but not in the present state
 ├── PreconditionFailed     what the caller knows is no longer so
+├── PreconditionRequired   the caller has to say what it knows
 ├── QueueFull
 ├── Unavailable            nothing the caller did; later it may work
 │   ├── ModelFileInvalid   a version's file is truncated, altered or foreign
+│   ├── PromotionFailed    a version is published, and `current` could not be changed
+│   ├── WorkerBusy         other requests have the memory or the turns of this worker
 │   └── SpoolFull          there is no room to store what was sent, or the answer to it
 └── TrainingFailed
     ├── Diverged           gradient descent ran away
@@ -34,6 +38,8 @@ LinserveError
 import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from app.permissions import why_denied
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,9 @@ class Detail:
 
 
 class LinserveError(Exception):
-    """Root of the tree. The message is for the caller: no input, path or traceback belongs in it."""
+    """Root of the tree. The message is for the caller: no input or traceback belongs in it, and no path except that of
+    a folder of the service that it may not write.
+    """
 
     def __init__(self, message: str, details: Sequence[Detail] = ()) -> None:
         super().__init__(message)
@@ -133,6 +141,10 @@ class ModelNotFound(NotFound):
     pass
 
 
+class NoCurrentVersion(ModelNotFound):
+    pass
+
+
 class VersionNotFound(NotFound):
     pass
 
@@ -153,6 +165,10 @@ class PreconditionFailed(LinserveError):
     pass
 
 
+class PreconditionRequired(LinserveError):
+    pass
+
+
 class QueueFull(LinserveError):
     pass
 
@@ -165,6 +181,18 @@ class ModelFileInvalid(Unavailable):
     pass
 
 
+class PromotionFailed(Unavailable):
+    """`version` is the number of the version that is published all the same."""
+
+    def __init__(self, version: int, reason: str | None) -> None:
+        super().__init__(f"The models folder cannot be written: {reason}.")
+        self.version = version
+
+
+class WorkerBusy(Unavailable):
+    pass
+
+
 class SpoolFull(Unavailable):
     pass
 
@@ -172,7 +200,7 @@ class SpoolFull(Unavailable):
 def not_stored(what: str, error: OSError) -> Unavailable:
     """What a failed write comes to for the caller."""
     kind = SpoolFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else Unavailable
-    return kind(f"{what} cannot be stored: {error.strerror}.")
+    return kind(why_denied(error) or f"{what} cannot be stored: {error.strerror}.")
 
 
 class TrainingFailed(LinserveError):

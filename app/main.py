@@ -12,7 +12,6 @@ from importlib.metadata import version
 from types import FrameType
 from typing import Any, TypedDict
 
-from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
@@ -26,15 +25,17 @@ from app.jobs.spool import Spool
 from app.jobs.supervisor import Supervisor
 from app.registry.registry import Registry
 from app.settings import Settings
-from app.startup import prepared
-from app.web import docs, errors, health, jobs, models, predict, train
+from app.startup import prepared, warn_of_unwritable_folders
+from app.web import docs, errors, health, jobs, model_deletion, models, predict, train
 from app.web.access import Access
 from app.web.following import Following
+from app.web.memory_budget import VERSIONS_SHARE, MemoryBudget, Turns, share_of
 from app.web.methods import HeadAsGet
 from app.web.metrics import Metrics
 from app.web.middleware import RequestContext
+from app.web.path_prefix import PathPrefix
 from app.web.predict_lane import PredictLane
-from app.web.services import Held, Limits, Services
+from app.web.services import Limits, Services
 
 DESCRIPTION = """
 Post rows, get predictions; post rows with their targets, get a new version of the model, without a restart.
@@ -43,10 +44,8 @@ The model that comes with the service predicts the yield of apples and oranges f
 humidity. Try `POST /predict` below: *Try it out*, *Execute*.
 """
 
-# Of bodies and answers in memory at once, in each worker: so many bytes, and room for so many of the longest bodies.
-HELD_BYTES = 256 << 20
-HELD_BODIES = 4
-LONG_BODIES = 2  # of predictions, decoded at a time in each worker
+# First words of the service's own paths.
+_OWN_PATHS = {"predict", "train", "jobs", "models", "health", "metrics", "docs", "openapi.json"}
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +62,7 @@ class _Service(FastAPI):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._outermost = RequestContext(HeadAsGet(super().__call__))
+        self._outermost = PathPrefix(RequestContext(HeadAsGet(super().__call__)), _OWN_PATHS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._outermost(scope, receive, send)
@@ -76,6 +75,8 @@ def create_app() -> FastAPI:
         summary="A linear model behind HTTP: predict, train, roll back.",
         description=DESCRIPTION,
         version=version("linserve"),
+        license_info={"name": "Apache License 2.0", "identifier": "Apache-2.0"},
+        servers=[{"url": "/"}],
         lifespan=_lifespan,
         docs_url=None,
         redirect_slashes=False,  # the redirect would go to whatever host the caller names
@@ -85,7 +86,7 @@ def create_app() -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     errors.install(app)
-    for resource in (predict, train, jobs, models, health):
+    for resource in (predict, train, jobs, models, model_deletion, health):
         app.include_router(resource.router)
     docs.install(app)
     return app
@@ -102,6 +103,7 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
         _log.critical("not started", extra={"reason": str(error)})
         # Raised, it would become a traceback, and an exit status at which uvicorn stops the other workers too.
         os._exit(1)
+    warn_of_unwritable_folders(settings)
     try:
         # So that the first request does not wait for it; without a model the service lives, and is not ready.
         services.registry.current(settings.default_model)
@@ -130,7 +132,11 @@ def _services(settings: Settings, access: Access, stopping: asyncio.Event) -> Se
         lock=settings.queue_lock,
     )
     return Services(
-        registry=Registry(settings.models),
+        registry=Registry(
+            settings.models,
+            cached_bytes=share_of(settings.worker_memory, VERSIONS_SHARE),
+            kept=settings.default_model,
+        ),
         jobs=queue,
         following=Following(queue, stopping),
         # Half holds a body of the longest and its answer, as the limits are unless others are set.
@@ -145,8 +151,8 @@ def _services(settings: Settings, access: Access, stopping: asyncio.Event) -> Se
             header_seconds=settings.header_seconds,
             body_seconds=settings.body_seconds,
         ),
-        held=Held(max(HELD_BYTES, HELD_BODIES * settings.max_json_bytes)),
-        long_bodies=CapacityLimiter(LONG_BODIES),
+        memory=MemoryBudget(settings.worker_memory),
+        turns=Turns(),
         access=access,
         default_model=settings.default_model,
         capabilities=settings.capabilities,

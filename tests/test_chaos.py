@@ -12,6 +12,7 @@ from chaos.proof import caught, plant
 from chaos.violation import Unable
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("phase", "seconds", "done"),
     [
@@ -49,6 +50,7 @@ def test_every_planted_bug_still_finds_its_place(tmp_path: Path, bug: Bug) -> No
         compile(planted, name, "exec")
 
 
+@pytest.mark.slow
 def test_a_version_that_is_published_twice_is_noticed() -> None:
     bug = next(bug for bug in BUGS if bug.name == "an upload is published twice")
 

@@ -41,6 +41,7 @@ def _all_details(
 ) -> list[Detail]:
     details: list[Detail] = []
     while found := _columns_of(error, columns):
+        error.__traceback__ = None  # Its frames hold the part that was read last.
         details += error.details
         columns = columns._replace(numbers=[name for name in columns.numbers if name not in found], keep=(), only=False)
         if not columns.numbers or len(details) >= MAX_LISTED:

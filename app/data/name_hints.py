@@ -16,8 +16,13 @@ MAX_PRESENT = 500  # Names of an object that are looked at.
 
 def shown(name: str) -> str:
     """Return a name in quotes, cut at MAX_SHOWN characters, with invisible characters escaped."""
+    return f'"{unquoted(name)}"'
+
+
+def unquoted(name: str) -> str:
+    """Return a name cut at MAX_SHOWN characters, with invisible characters escaped."""
     text = "".join(char if char.isprintable() else _escaped(char) for char in name[:MAX_SHOWN])
-    return f'"{text}"' if len(name) <= MAX_SHOWN else f'"{text}..."'
+    return text if len(name) <= MAX_SHOWN else f"{text}..."
 
 
 def spelt(name: str) -> str:

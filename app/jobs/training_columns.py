@@ -14,6 +14,7 @@ from app.data.names import check_names
 from app.data.ndjson_rows import ndjson_keys, ndjson_names
 from app.errors import Detail, InvalidInput, ModelFileInvalid, ModelNotFound, NotFound
 from app.jobs.inheritance import check_base
+from app.jobs.same_columns import checked_features
 from app.jobs.training_request import TrainingRequest
 from app.registry.model_card import ModelCard
 from app.registry.registry import Registry
@@ -81,10 +82,13 @@ def _read(request: TrainingRequest, features: Sequence[str]) -> list[str]:
 def _features_of(lines: Mapping[str, int], request: TrainingRequest, current: Version | None) -> Sequence[str]:
     others = {*request.targets, request.weight, request.groups}
     features = [name for name in lines if name not in others]
-    # The order of an object's names means nothing, so that of the version that is compared or updated is kept.
-    if current is not None and _needs_current(request) and set(features) == set(current.card.features):
-        return current.card.features
-    return features
+    if current is None:
+        return features
+    if request.mode == "replace" and not request.infer_columns:
+        targets = [name for name in request.targets if name in lines]
+        return checked_features(features, targets, current.card, rows="The file has")
+    # The order of an object's names means nothing, so that of the current version is kept.
+    return current.card.features if set(features) == set(current.card.features) else features
 
 
 def _check_present(names: Sequence[str], lines: Mapping[str, int]) -> None:
@@ -117,10 +121,10 @@ def with_columns(
         )
     request = replace(request, features=tuple(features), terms=tuple(terms))
     check_versions(request, current, registry)
-    if _needs_current(request) and current is not None and not _has_columns_of(current, request):
+    if _needs_current(request) and current is not None and not has_columns_of(current, request):
         option = "/mode" if request.mode != "replace" else "/promote"
         raise InvalidInput.at(option, other_columns(current.card))
-    _check_start(request, registry)
+    _check_start(request, current, registry)
     return request
 
 
@@ -130,7 +134,7 @@ def check_versions(request: TrainingRequest, current: Version | None, registry: 
         raise InvalidInput.at("/mode", f"The model has no current version to {request.mode}.")
     if request.mode != "replace" and current is not None:
         check_base(request, current.card)
-    _start_version(request, registry)
+    _start_version(request, current, registry)
 
 
 def _needs_current(request: TrainingRequest) -> bool:
@@ -167,31 +171,41 @@ def other_columns(card: ModelCard) -> str:
     return f"The current version has other features, terms or targets than these rows. It has {listed}."
 
 
-def _has_columns_of(version: Version, request: TrainingRequest) -> bool:
+def has_columns_of(version: Version, request: TrainingRequest) -> bool:
+    """Return True if the version has the features, terms and targets of the request."""
     card = version.card
     names = (request.features, request.terms, request.targets)
     return [list(some) for some in names] == [list(card.features), list(card.terms), list(card.targets)]
 
 
-def _start_version(request: TrainingRequest, registry: Registry) -> Version | None:
-    solver = request.solver
-    if not isinstance(solver, GradientDescent) or not isinstance(solver.start, Start) or solver.start.version is None:
+def _start_version(request: TrainingRequest, current: Version | None, registry: Registry) -> Version | None:
+    start = _start(request)
+    if start is not None and start.current and current is None:
+        raise InvalidInput.at("/solver/start", "The model has no current version to start from.")
+    if start is not None and start.current:
+        return current
+    if start is None or start.version is None:
         return None
     try:
-        return registry.version(request.model, solver.start.version)
+        return registry.version(request.model, start.version)
     except NotFound as error:
         raise InvalidInput.at("/solver/start/version", error.message) from None
 
 
-def _check_start(request: TrainingRequest, registry: Registry) -> None:
+def _start(request: TrainingRequest) -> Start | None:
     solver = request.solver
-    if not isinstance(solver, GradientDescent) or not isinstance(solver.start, Start):
+    return solver.start if isinstance(solver, GradientDescent) and isinstance(solver.start, Start) else None
+
+
+def _check_start(request: TrainingRequest, current: Version | None, registry: Registry) -> None:
+    start = _start(request)
+    if start is None:
         return
-    start = solver.start
-    if (version := _start_version(request, registry)) is not None:
-        if not _has_columns_of(version, request):
+    if (version := _start_version(request, current, registry)) is not None:
+        if not has_columns_of(version, request):
             raise InvalidInput.at(
-                "/solver/start", f"Version {start.version} has other features, terms or targets than these rows."
+                "/solver/start",
+                f"Version {version.card.version} has other features, terms or targets than these rows.",
             )
     elif start.weights is not None and start.intercept is not None:
         columns, targets = request.terms or request.features, request.targets

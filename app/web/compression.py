@@ -27,18 +27,21 @@ class _Member(Protocol):
         """A piece of what the data inflates to, the data that is left, and whether there is more without it."""
 
 
-async def inflated(chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:
-    """The body itself, in pieces of at most PIECE_BYTES.
-
-    Raises UnsupportedMediaType for another encoding, MalformedBody where the bytes are not in this one, InvalidInput
-    where they are too many short members.
-    """
+def check_encoding(encoding: str) -> None:
+    """Raises UnsupportedMediaType for an encoding that is not read here."""
     if encoding not in _MEMBERS:
         message = (
             f"Content-Encoding has to be {' or '.join(_MEMBERS)}, and is another. Compress the body with one of these, "
             "or send it uncompressed and without the header."
         )
         raise UnsupportedMediaType(message, [Detail(message, parameter="Content-Encoding")])
+
+
+async def inflated(chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:
+    """The body itself, in pieces of at most PIECE_BYTES.
+
+    Raises MalformedBody where the bytes are not in this encoding, InvalidInput where they are too many short members.
+    """
     body = _Body(encoding)
     async for chunk in chunks:
         rest, more = chunk, False

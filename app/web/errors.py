@@ -21,12 +21,15 @@ from app.errors import Detail, InvalidInput, LinserveError
 from app.logs import request_id
 from app.web.hints import not_json
 from app.web.methods import allowed, similar_path
+from app.web.path_prefix import prefix
 from app.web.sentences import pointer_of, sentence
 
+NO_CONTENT = 204
 METHOD_NOT_ALLOWED = 405
 MAX_DETAILS = 20
 UNAUTHENTICATED = 401
 RETRY_SECONDS = {429: 5, 503: 1, 507: 30}
+BUSY_SECONDS = 5  # After a WorkerBusy: about as long as a table of a million rows takes.
 
 # A subclass that is not listed has its parent's status.
 STATUS: dict[type[LinserveError], int] = {
@@ -40,6 +43,7 @@ STATUS: dict[type[LinserveError], int] = {
     errors.BodyTooLarge: 413,
     errors.UnsupportedMediaType: 415,
     errors.InvalidInput: 422,
+    errors.PreconditionRequired: 428,
     errors.TrainingFailed: 422,
     errors.QueueFull: 429,
     errors.TrainerCrashed: 500,
@@ -85,10 +89,11 @@ def problems(*statuses: int, open_to_all: bool = False) -> dict[int | str, dict[
         414: "The path and its query are too long.",
         415: "Nothing here reads this content type.",
         422: "Understood, but wrong: the errors say where.",
+        428: "An If-Match header is needed.",
         429: "Too many jobs are waiting.",
         431: "The headers are too many or too large.",
         500: "A fault of the service.",
-        503: "Not now; a later try may work.",
+        503: "Not now; `Retry-After` says when to try again.",
         507: "There is no room to store it.",
     }
     always = (*(() if open_to_all else (401, 403)), 400, 408, 414, 431, 500, 503)
@@ -109,7 +114,8 @@ def problem_of(name: str, message: str, details: Iterable[Detail]) -> dict[str, 
 
 def refusal(status: int, name: str, detail: str) -> Response:
     """For a request that never came to a route."""
-    return _response(_problem(status, name, detail, []))
+    later = {"retry-after": str(BUSY_SECONDS)} if name == errors.WorkerBusy.__name__ else None
+    return _response(_problem(status, name, detail, []), later)
 
 
 def server_error() -> Response:
@@ -148,7 +154,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(LinserveError)
     async def _linserve(request: Request, error: LinserveError) -> Response:
-        return _answer(request, problem_of(type(error).__name__, error.message, error.details))
+        later = {"retry-after": str(BUSY_SECONDS)} if isinstance(error, errors.WorkerBusy) else None
+        return _answer(request, problem_of(type(error).__name__, error.message, error.details), later)
 
     @app.exception_handler(RequestValidationError)
     async def _validation(request: Request, error: RequestValidationError) -> Response:
@@ -169,25 +176,33 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
-        headers = dict(error.headers or {})
-        if error.status_code == METHOD_NOT_ALLOWED:
-            # Of one route only; others of the same path have methods of their own.
-            headers = {"allow": allowed(app.routes, request.scope)}
-            if request.method == "OPTIONS":
-                return Response(status_code=204, headers=headers)
-        if request.method == "OPTIONS" and request.scope["path"] == "*":  # of the service as a whole
-            return Response(status_code=204, headers={"allow": "GET, HEAD, POST, PUT, DELETE, OPTIONS"})
-        names = {404: "NotFound", 405: "MethodNotAllowed", 413: "BodyTooLarge", 400: "MalformedBody"}
-        details = {
-            404: f"There is nothing at this path.{similar_path(_paths(app), request.scope)} GET / lists what there is.",
-            405: (
-                "This path does not answer to this method; the Allow header has those it does: "
-                f"{headers.get('allow', '')}. GET / lists all calls, each with a line to paste."
-            ),
-        }
-        name = names.get(error.status_code, "HttpError")
-        detail = details.get(error.status_code, str(error.detail))
-        return _answer(request, _problem(error.status_code, name, detail, []), headers)
+        return _answer_to(request, error, app)
+
+
+def _answer_to(request: Request, error: HTTPException, app: FastAPI) -> Response:
+    headers = dict(error.headers or {})
+    if error.status_code == NO_CONTENT:
+        return Response(status_code=NO_CONTENT, headers=headers)
+    if error.status_code == METHOD_NOT_ALLOWED:
+        # Of one route only; others of the same path have methods of their own.
+        headers = {"allow": allowed(app.routes, request.scope)}
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers=headers)
+    if request.method == "OPTIONS" and request.scope["path"] == "*":  # of the service as a whole
+        return Response(status_code=204, headers={"allow": "GET, HEAD, POST, PUT, DELETE, OPTIONS"})
+    names = {404: "NotFound", 405: "MethodNotAllowed", 413: "BodyTooLarge", 400: "MalformedBody"}
+    index = f"{prefix(request.scope)}/"
+    similar = similar_path(_paths(app), request.scope)
+    details = {
+        404: f"There is nothing at this path.{similar} GET {index} lists what there is.",
+        405: (
+            "This path does not answer to this method; the Allow header has those it does: "
+            f"{headers.get('allow', '')}. GET {index} lists all calls, each with a line to paste."
+        ),
+    }
+    name = names.get(error.status_code, "HttpError")
+    detail = details.get(error.status_code, str(error.detail))
+    return _answer(request, _problem(error.status_code, name, detail, []), headers)
 
 
 @functools.cache
@@ -221,7 +236,7 @@ def _response(problem: dict[str, Any], headers: Mapping[str, str] | None = None)
     if status == UNAUTHENTICATED:
         added["www-authenticate"] = "Bearer"
     return Response(
-        orjson.dumps(problem), status, headers={**(headers or {}), **added}, media_type="application/problem+json"
+        orjson.dumps(problem), status, headers={**added, **(headers or {})}, media_type="application/problem+json"
     )
 
 

@@ -8,6 +8,8 @@ import anyio
 from starlette.routing import BaseRoute, Match, Mount
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.web.path_prefix import prefix
+
 MAX_COMPARED = 200  # Characters of a path that is compared with those of routes.
 
 _OF_ROUTES = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -26,14 +28,16 @@ def allowed(routes: Iterable[BaseRoute], scope: Scope) -> str:
 
 def similar_path(paths: Sequence[str], scope: Scope) -> str:
     """Return a question with one of the paths that is like the request's, with a space before it; or nothing."""
-    asked: str = scope["path"]
+    asked = str(scope["path"]).removeprefix(scope.get("root_path", "").rstrip("/"))
     if len(asked) > MAX_COMPARED:
         return ""
     # A parameter of a route's path is like any step in its place.
     steps = asked.lower().rstrip("/").split("/")
     filled = {_filled(path, steps): path for path in paths}
     near = get_close_matches("/".join(steps), filled, n=1, cutoff=0.6)
-    return f" Did you mean {filled[near[0]]}{', without a slash at its end' * asked.endswith('/')}?" if near else ""
+    if not near:
+        return ""
+    return f" Did you mean {prefix(scope)}{filled[near[0]]}{', without a slash at its end' * asked.endswith('/')}?"
 
 
 def _filled(path: str, steps: Sequence[str]) -> str:

@@ -2,29 +2,29 @@
 
 import csv
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Annotated, Any, TypeAlias
 
-from fastapi import Path
-from pydantic import BaseModel, WithJsonSchema
+from fastapi import Depends, Path, Request
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, Field
 from starlette.datastructures import QueryParams
 
 from app.data.name_hints import MAX_LISTED, did_you_mean, shown
 from app.data.names import MAX_NAME_LENGTH
 from app.errors import Detail, InvalidInput
-
-_NUMBER = {"type": "number"}
-_OBJECT = {"type": "object", "additionalProperties": {"type": "number"}}
-_ARRAY = {"type": "array", "items": {"type": "number"}}
+from app.web.documented import DocumentedAs, Row
 
 # The values are checked by app.data.json_rows, which names their places without building an error for each.
-Rows: TypeAlias = Annotated[
-    list[Any],
-    WithJsonSchema({"type": "array", "minItems": 1, "items": {"anyOf": [_OBJECT, _ARRAY, _NUMBER]}}),
-]
+Rows: TypeAlias = Annotated[list[Any], DocumentedAs(Annotated[list[Row], Field(min_length=1)])]
 ModelName: TypeAlias = Annotated[str, Path(description="Name of the model.", examples=["crop-yield"])]
 VersionNumber: TypeAlias = Annotated[int, Path(description="Number of the version.", examples=[1])]
-JobId: TypeAlias = Annotated[str, Path(description="Id of the job.", examples=["6f1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"])]
+# The first that a training adds: an example of one that is not current.
+OtherVersionNumber: TypeAlias = Annotated[int, Path(description="Number of the version.", examples=[2])]
+JobId: TypeAlias = Annotated[
+    str, Path(description="Id of the job, or `latest` for the newest one.", examples=["latest"])
+]
 
 
 def in_query(options: type[BaseModel]) -> dict[str, dict[str, Any]]:
@@ -35,6 +35,23 @@ def in_query(options: type[BaseModel]) -> dict[str, dict[str, Any]]:
         rules = {rule: value for rule, value in chosen.items() if rule not in ("title", "description", "default")}
         found[name] = {"type": "string"} if rules.get("type") == "array" else rules
     return found
+
+
+def only_known() -> Any:
+    """A dependency of a route or a router: the query has no parameters but the route's own, and none of them twice."""
+
+    async def check(request: Request) -> None:
+        if request.query_params:
+            route: APIRoute = request.scope["route"]
+            check_query(request.query_params, set(_names_in(route.dependant)))
+
+    return Depends(check)
+
+
+def _names_in(dependant: Dependant) -> Iterator[str]:
+    yield from (parameter.alias for parameter in dependant.query_params)
+    for dependency in dependant.dependencies:
+        yield from _names_in(dependency)
 
 
 def check_query(query: QueryParams, known: Collection[str]) -> None:
@@ -50,8 +67,8 @@ def check_query(query: QueryParams, known: Collection[str]) -> None:
         elif count > 1:
             details.append(Detail(f"Option given more than once: {shown(name)}. Give it once.", parameter=name))
     if details:
-        listed = ", ".join(sorted(known))
-        message = f"The query has unknown or repeated options. {details[0].message} Known are: {listed}."
+        listed = f"Known are: {', '.join(sorted(known))}." if known else "None are known here."
+        message = f"The query has unknown or repeated options. {details[0].message} {listed}"
         raise InvalidInput(message, details)
 
 

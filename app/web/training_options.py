@@ -1,5 +1,6 @@
 """The options of POST /train, in a JSON body or as query parameters, checked before a job is recorded."""
 
+import json
 from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
 from pydantic import (
@@ -7,20 +8,21 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    ModelWrapValidatorHandler,
     Tag,
     ValidationError,
-    WithJsonSchema,
     model_validator,
 )
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from starlette.datastructures import QueryParams
 
 from app.data.names import MAX_NAME_LENGTH, MAX_NAMES
 from app.data.part import Header
-from app.errors import InvalidInput
 from app.jobs.training_request import Inherited
 from app.registry.names import MODEL_NAME
 from app.regression.solvers import Exact, GradientDescent, Solver, Start
 from app.regression.sufficient_statistics import WeightKind
+from app.web.documented import DocumentedAs
 from app.web.errors import invalid_query
 from app.web.parameters import Rows, check_query, in_query, names_in_query
 
@@ -33,14 +35,46 @@ class Options(BaseModel):
 
 
 def _without_default(schema: dict[str, Any]) -> None:
-    """Drop the default from the OpenAPI document: a client that sent it would override the current version's value."""
+    """Drop the default from the OpenAPI document.
+
+    A client that sent it would override the current version's value. Generators do not understand it for a union.
+    """
     schema.pop("default", None)
 
 
-class ExactOptions(Options):
-    """The least-squares optimum, at once."""
+class _OptionsOfOneKind(Options):
+    @model_validator(mode="wrap")
+    @classmethod
+    def _name_the_kind_of_other_options(cls, values: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return validate(values)
+        except ValidationError as error:
+            lines = [cls._explained(line) for line in error.errors(include_url=False)]
+            raise ValidationError.from_exception_data(error.title, lines) from None
 
-    kind: Literal["exact"] = "exact"
+    @classmethod
+    def _explained(cls, line: ErrorDetails) -> InitErrorDetails:
+        """Return the error again. An option of another kind is named with its kind."""
+        found = InitErrorDetails(type=line["type"], loc=line["loc"], input=line["input"], ctx=line.get("ctx", {}))
+        name = line["loc"][-1] if line["type"] == "extra_forbidden" else None
+        owner = next((kind for kind, options in SOLVER_KINDS.items() if name in options.model_fields), None)
+        if owner is not None:
+            (chosen,) = (kind for kind, options in SOLVER_KINDS.items() if options is cls)
+            words = {"option": name, "owner": owner, "chosen": chosen}
+            found["type"] = PydanticCustomError("option_of_another_kind", _OPTION_OF_ANOTHER_KIND, words)
+        return found
+
+
+_OPTION_OF_ANOTHER_KIND = (
+    "`{option}` is an option of the solver {owner}, and this solver is {chosen}. Choose {owner} "
+    '(in JSON `"kind": "{owner}"`, in a query `solver={owner}`), or leave `{option}` out.'
+)
+
+
+class ExactOptions(_OptionsOfOneKind):
+    """The least-squares optimum, at once. A solver without a `kind` is of this kind."""
+
+    kind: Literal["exact"] = Field("exact", description="May be left out.")
     l2: Annotated[
         Annotated[Literal["auto"], Tag("word")] | Annotated[float, Field(ge=0), Tag("number")],
         Discriminator(lambda value: "word" if value == "auto" else "number"),
@@ -58,12 +92,20 @@ class ExactOptions(Options):
     )
     device: Literal["cpu", "cuda"] = Field("cpu", description="Where rows are summarised: `cuda` for wide ones.")
 
-    def solver(self, current: int | None) -> Solver:  # noqa: ARG002 - where it starts makes no difference here
+    def solver(self) -> Solver:
         return Exact(l2=0.0 if self.l2 == "auto" else self.l2, fit_intercept=self.fit_intercept, device=self.device)
 
 
 class StartOptions(Options):
     """A version of the model, or weights and intercept."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "minProperties": 1,
+            "maxProperties": 2,
+            "dependentRequired": {"weights": ["intercept"], "intercept": ["weights"]},
+        }
+    )
 
     version: int | None = Field(None, ge=1)
     weights: list[list[float]] | None = Field(None, description="A row for each target.")
@@ -77,7 +119,7 @@ class StartOptions(Options):
         return self
 
 
-class GradientDescentOptions(Options):
+class GradientDescentOptions(_OptionsOfOneKind):
     """Steps down the gradient of the mean squared error.
 
     Full batches diverge only with a learning rate above a bound that follows from the rows. A run above it fails if it
@@ -85,7 +127,7 @@ class GradientDescentOptions(Options):
     have diverged if they end above 10 times the larger of the first loss and the loss of the best constant.
     """
 
-    kind: Literal["gradient_descent"]
+    kind: Literal["gradient_descent"] = Field(description="Needed: without a `kind`, the solver is exact.")
     epochs: int = Field(100, ge=1, le=MAX_EPOCHS)
     learning_rate: float = Field(1e-5, gt=0)
     batch_size: int | None = Field(None, ge=1, le=MAX_ROWS, description="null: all rows.")
@@ -94,7 +136,13 @@ class GradientDescentOptions(Options):
     start: Annotated[
         Annotated[Literal["random", "current"], Tag("word")] | Annotated[StartOptions, Tag("object")],
         Discriminator(lambda value: "word" if isinstance(value, str) else "object"),
-    ] = "random"
+    ] = Field(
+        "random",
+        description="`current` starts from the version that is current when the job's turn comes. If another version "
+        "is promoted while the descent runs, the new version is published and not promoted, and a warning says so. "
+        "Default: random.",
+        json_schema_extra=_without_default,
+    )
     momentum: float = Field(0, ge=0, lt=1)
     weight_decay: float = Field(
         0,
@@ -123,20 +171,35 @@ class GradientDescentOptions(Options):
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
-    def solver(self, current: int | None) -> Solver:
-        """The recorded form, in which "current" has become the version that is current now."""
+    def solver(self) -> Solver:
+        """Return the recorded form. Which version "current" is, is known when the job's turn comes."""
         start: Literal["random"] | Start = "random"
         if isinstance(self.start, StartOptions):
             start = Start(self.start.version, self.start.weights, self.start.intercept)
         elif self.start == "current":
-            if current is None:
-                raise InvalidInput.at("/solver/start", "The model has no current version to start from.")
-            start = Start(version=current)
+            start = Start(current=True)
         fields = self.model_dump(exclude={"kind", "start"})
         return GradientDescent(**fields, start=start)
 
 
-SolverOptions: TypeAlias = Annotated[ExactOptions | GradientDescentOptions, Field(discriminator="kind")]
+SOLVER_KINDS: dict[str, type[Options]] = {"exact": ExactOptions, "gradient_descent": GradientDescentOptions}
+
+
+def _kind(solver: Any) -> str | None:
+    """Return the kind of solver that is asked for: exact, unless a kind is given."""
+    kind = solver.get("kind", "exact") if isinstance(solver, dict) else getattr(solver, "kind", None)
+    return kind if isinstance(kind, str) else None
+
+
+SolverOptions: TypeAlias = Annotated[
+    Annotated[ExactOptions, Tag("exact")] | Annotated[GradientDescentOptions, Tag("gradient_descent")],
+    Discriminator(
+        _kind,
+        custom_error_type="solver_kind",
+        custom_error_message=f"Expected one of {', '.join(map(json.dumps, SOLVER_KINDS))} as `kind` of an object, "
+        'such as {"kind": "exact"}. Without `kind` it is exact.',
+    ),
+]
 
 
 class ValidationOptions(Options):
@@ -163,7 +226,8 @@ class TrainingOptions(Options):
     mode: Literal["replace", "update", "forget"] = Field(
         "replace",
         description="`replace`: train on these rows alone; `update`: add them to those of the current version; "
-        "`forget`: take them out of those. No row but these is needed.",
+        "`forget`: take them out of those. No row but these is needed. The current version is the one that is current "
+        "when the job's turn comes; if another is promoted before it ends, the job is fitted again on that one.",
     )
     decay: float = Field(
         1.0,
@@ -198,15 +262,26 @@ class TrainingOptions(Options):
         le=1,
         description="With `forget`, instead of `trained_in`: the share of the rows' weight to take out.",
     )
+    schema_: Literal["infer"] | None = Field(
+        None,
+        alias="schema",
+        description="A new version of a model has the columns of the current one, unless the request names its "
+        "features. `infer`: take the columns from the rows, whatever the current version has.",
+    )
     missing: Literal["refuse", "drop"] = Field(
         "refuse", description="Whether a missing value fails the job, or its row is left out and counted."
     )
-    solver: SolverOptions = ExactOptions()
+    solver: SolverOptions = Field(
+        ExactOptions(),
+        description="How the coefficients are found. Default: exact, with the default options.",
+        json_schema_extra=_without_default,
+    )
     validation: ValidationOptions | None = Field(None, description="Adds cross-validated metrics.")
     promote: Literal["always", "if_better", "never"] = Field(
         "always",
         description="Whether the new version becomes current; `if_better`: if its cross-validated error on "
-        "these rows does not exceed the current version's by more than chance explains. Mode `replace` needs `unseen`.",
+        "these rows does not exceed the current version's by more than chance explains. Mode `replace` needs `unseen`. "
+        "With `never`, an update or a forget keeps the version that it was made from as its parent.",
     )
     unseen: bool = Field(
         False,
@@ -218,6 +293,8 @@ class TrainingOptions(Options):
     def _fits_together(self) -> Self:
         if self.mode != "replace" and not isinstance(self.solver, ExactOptions):
             raise ValueError(f"Mode {self.mode} needs the exact solver")
+        if self.schema_ is not None and self.mode != "replace":
+            raise ValueError(f"`schema: infer` needs mode replace; mode {self.mode} keeps the columns")
         if self.decay != 1 and self.mode != "update":
             raise ValueError("Only mode update has a decay")
         if self.folds is not None:
@@ -293,9 +370,9 @@ class TrainRequest(TrainingOptions):
         None, description="Names for rows that are arrays. Default: those of the model's current version."
     )
     target_names: list[str] | None = Field(None, description="Likewise.")
-    sample_weights: Annotated[
-        list[Any] | None, WithJsonSchema({"type": "array", "items": {"type": "number", "minimum": 0}})
-    ] = Field(None, description="One for each row, at least 0; `weight_kind` says what they mean.")
+    sample_weights: Annotated[list[Any] | None, DocumentedAs(list[Annotated[float, Field(ge=0)]] | None)] = Field(
+        None, description="One for each row, at least 0; `weight_kind` says what they mean."
+    )
 
 
 _SOLVER_FIELDS = {*ExactOptions.model_fields, *GradientDescentOptions.model_fields} - {"kind"}
@@ -308,8 +385,13 @@ WEIGHT_KIND_TEXT = (
     "kind."
 )
 FEATURES_TEXT = (
-    "Columns to predict from, comma-separated. Default: all columns that are no targets. The columns of NDJSON are the "
+    "Columns to predict from, comma-separated. Default: all columns that are no targets, weights, groups or index of a "
+    "pandas frame; of a model that exists, they have to be those of its current version. The columns of NDJSON are the "
     "names in all its lines; a name that a line lacks is a missing value."
+)
+SCHEMA_TEXT = (
+    "`infer`: take the columns from the file although the model's current version has others. Without it, and without "
+    "`features`, other columns are refused."
 )
 HEADER_TEXT = (
     "Of CSV: `names` if row 1 holds the columns' names, which may then be numbers; `none` if it holds values, and the "
@@ -322,7 +404,8 @@ def from_query(query: QueryParams) -> FileOptions:
 
     Raises InvalidInput for an unknown parameter, one that stands twice, or a value that does not fit.
     """
-    known = {*FileOptions.model_fields, *_SOLVER_FIELDS, *_VALIDATION_FIELDS} - {"validation"}
+    fields = {field.alias or name for name, field in FileOptions.model_fields.items()}
+    known = {*fields, *_SOLVER_FIELDS, *_VALIDATION_FIELDS} - {"validation"}
     check_query(query, known)
     plain: dict[str, Any] = {name: value for name, value in query.items() if name not in _SOLVER_FIELDS}
     for name in _LISTS:
@@ -352,6 +435,7 @@ def query_parameters() -> list[dict[str, Any]]:
             "Columns to predict, separated by commas. Default: the targets of the model's current version.",
         ),
         ("features", FEATURES_TEXT),
+        ("schema", SCHEMA_TEXT),
         ("header", HEADER_TEXT),
         ("model", "Gets the new version; created where it does not exist. Default: the default model."),
         ("weight", "Column of weights, at least 0; `weight_kind` says what they mean."),

@@ -60,6 +60,7 @@ def test_an_upload_of_unknown_length_is_refused_once_it_is_too_long(small: Servi
     assert list((small.state / "spool").glob("*")) == []
 
 
+@pytest.mark.slow
 def test_rows_that_wait_take_the_room_of_others_until_their_job_ends(small: Service) -> None:
     blocking = small.submit(**NOTEBOOK, solver=ENDLESS)
     next(job for job in small.follow(blocking) if job["status"] == "running")
@@ -76,10 +77,12 @@ def test_rows_that_wait_take_the_room_of_others_until_their_job_ends(small: Serv
     assert accepted.json()["status"] == "succeeded", accepted.text
 
 
-def held_body(service: Service, body: bytes, headers: dict[str, str]) -> http.client.HTTPConnection:
-    """A prediction of which all has come but the end."""
+def held_body(
+    service: Service, body: bytes, headers: dict[str, str], path: str = "/predict"
+) -> http.client.HTTPConnection:
+    """A request of which all has come but the end."""
     connection = http.client.HTTPConnection(service.url.removeprefix("http://"), timeout=20)
-    connection.putrequest("POST", "/predict")
+    connection.putrequest("POST", path)
     for name, value in {**headers, "content-length": str(len(body) + 1)}.items():
         connection.putheader(name, value)
     connection.endheaders(body)
@@ -115,19 +118,22 @@ def test_a_short_body_cannot_fill_the_disk_with_its_answer(small: Service) -> No
     assert stored(small) == 0
 
 
+@pytest.mark.slow
 def test_short_bodies_that_become_long_ones_do_not_fill_the_memory(tmp_path: Path) -> None:
     service = Service(tmp_path).start()
     body = zstd.compress(b"temp,rainfall,humidity\n" + b"1,1,1\n" * 1_398_000, 19)[:-4]
     assert len(body) < 1000
     headers = {**HEADERS, "content-encoding": "zstd"}
     before = service.memory("VmRSS")
-    connections = {(one := held_body(service, body, headers)).sock: one for _ in range(80)}
+    # Rows to predict for are inflated when all have come, and rows to train on as they come.
+    path = "/train?targets=apples,oranges"
+    connections = {(one := held_body(service, body, headers, path)).sock: one for _ in range(80)}
     answered, *_ = select.select(connections, [], [], 20)
     assert {connections[sock].getresponse().status for sock in answered} == {503}
     assert service.memory("VmHWM") - before < 640 << 20
     for connection in connections.values():
         connection.close()
-    wait_for(lambda: stored(service) == 0)
+    wait_for(lambda: not list((service.state / "spool").iterdir()))
     # What was held is let go, and long bodies are taken again.
     assert len(service.predict(*[[75.0, 63.0, 44.0]] * 100_000, interval=0.9)["intervals"]) == 100_000
     service.stop()

@@ -1,0 +1,87 @@
+"""Models that were deleted, and the last number that each of them used.
+
+    models/.deleted/crop-yield/last       7: numbers up to it are never used again
+    models/.deleted/crop-yield/000007/    files of the deleted model, until they are removed
+
+A model's folder is moved there in one step, so that a crash leaves the model whole or deleted. The last number is
+written before, when it says nothing new, and the files are removed afterwards.
+"""
+
+import contextlib
+import os
+import shutil
+import uuid
+from pathlib import Path
+
+from app.errors import ModelFileInvalid
+from app.failpoints import reach
+
+FOLDER = ".deleted"  # not a model's name
+_LAST = "last"
+
+
+def last_number(models: Path, model: str) -> int:
+    """Return the last number that deleted models of this name used; 0 if there are none. Raises OSError."""
+    try:
+        text = (models / FOLDER / model / _LAST).read_text()
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    if not (text.isascii() and text.strip().isdigit()):
+        raise ModelFileInvalid(f'{FOLDER}/{model}/{_LAST} has no number. Write the last one that "{model}" used.')
+    return int(text)
+
+
+def move(models: Path, model: str, last: int) -> None:
+    """Delete a model whose last number is `last`. The caller holds the lock of its folder.
+
+    Raises OSError if the model is not deleted.
+    """
+    records = models / FOLDER / model
+    records.mkdir(parents=True, exist_ok=True)
+    _write_last(records, last)
+    for folder in (records, records.parent, models):
+        _sync(folder)
+    place = records / f"{last:06d}"
+    _remove(place)  # files that a crash has left of another model with this number, restored from a copy
+    reach("deletion_prepared")
+    (models / model).rename(place)
+    reach("deleted")
+    for folder in (records, models):
+        _sync(folder)
+    with contextlib.suppress(OSError):  # `sweep` removes the rest
+        _remove(place)
+
+
+def sweep(models: Path) -> None:
+    """Remove the files of deleted models that a crash has left.
+
+    A number that is being written is named otherwise.
+    """
+    for place in models.glob(f"{FOLDER}/*/*"):
+        if place.name.isdigit():
+            with contextlib.suppress(OSError):
+                _remove(place)
+
+
+def _write_last(records: Path, last: int) -> None:
+    temporary = records / f".{uuid.uuid4().hex}.tmp"
+    with temporary.open("w") as file:
+        file.write(f"{last}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(records / _LAST)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
