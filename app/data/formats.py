@@ -64,7 +64,8 @@ def check_header(form: str, header: Header | None) -> None:
 
 def describing_bytes(source: Source, form: FileFormat) -> int:
     """Return about how many bytes what describes the file takes in memory, once it is decoded."""
-    return parquet_footer_bytes(source) if form == "parquet" else 0
+    with explained(source, form):
+        return parquet_footer_bytes(source) if form == "parquet" else 0
 
 
 def check_size(source: Source, form: FileFormat, names: Sequence[str], limit: int) -> int:

@@ -29,7 +29,8 @@ MIXED = "Rows are either all objects or all arrays."
 _REMEDIES: dict[type, str] = {
     str: " Send it without quotes.",
     bool: " Send 1 or 0.",
-    type(None): " Send a number, or leave the row out, as a training does with `missing`: `drop`.",
+    type(None): " Send a number, or leave the row out, as a training does with `missing`: `drop`; "
+    "a prediction answers it with null, given `missing`: `null`.",
 }
 
 _Key: TypeAlias = tuple[object, ...]

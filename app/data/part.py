@@ -144,11 +144,8 @@ def check(values: Array, columns: Columns, first_row: int) -> None:
     details = []
     for index in at_fault:
         row = int(np.argmax(faults[:, index]))
-        # A prediction reads no other columns.
-        filled = (
-            f"{MISSING} {'Fill it in.' if columns.only else 'Fill it in, or leave such rows out with `missing=drop`.'}"
-        )
-        fault = filled if np.isnan(values[row, index]) else NOT_FINITE
+        choice = "leave such rows out with `missing=drop`" if columns.training else "answer null with `missing=null`"
+        fault = f"{MISSING} Fill it in, or {choice}." if np.isnan(values[row, index]) else NOT_FINITE
         details.append(Detail(fault, row=first_row + row, column=columns.numbers[index]))
     raise in_columns(details)
 

@@ -13,12 +13,12 @@ from app.data.name_hints import MAX_PRESENT, did_you_mean, instead, shown
 from app.data.names import MAX_NAME_LENGTH
 from app.registry.names import MODEL_NAME_RULE
 
-_ALTERNATIVES = ("exact", "gradient_descent", "word", "object", "number")  # of a union, in a place
+_SOLVERS = ("exact", "gradient_descent")
+_ALTERNATIVES = (*_SOLVERS, "word", "object", "number")  # of a union, in a place
 _ROWS = 'Send a list of rows, such as {"instances": [[1, 2], [3, 4]]}.'
 _REMEDIES = {
     "instances": _ROWS,
     "targets": 'Send the targets of each row, such as "targets": [[5], [6]].',
-    "kind": 'Add "kind": "exact" or "kind": "gradient_descent".',
     "interval": "For 95 %, send 0.95.",
     "confidence": "For 95 %, send 0.95.",
     "version": "The number of a version is whole, such as 1. For the current version, leave it out of the path.",
@@ -110,15 +110,11 @@ def _no_choice(fault: _Fault) -> str:
     return f"Expected {expected}, found another value.{near or ' Send one of these.'}"
 
 
-def _no_tag(fault: _Fault) -> str:
-    # pydantic's own message repeats what was given instead.
-    expected, found = str(fault["ctx"]["expected_tags"]), fault["ctx"].get("tag")
-    near = did_you_mean(found, re.findall("'(.*?)'", expected)) if isinstance(found, str) else ""
-    return f"Expected one of {expected} as `kind`, found another value.{near or ' Send one of these.'}"
-
-
-def _tag_missing(_: _Fault) -> str:
-    return f"Expected `kind`, which is missing. {_REMEDIES['kind']}"
+def _solver_kind(fault: _Fault) -> str:
+    given = fault.get("input")
+    kind = given.get("kind") if isinstance(given, dict) else given
+    near = did_you_mean(kind, _SOLVERS) if isinstance(kind, str) else ""
+    return f"{fault['msg']}{near}"
 
 
 def _missing(fault: _Fault, others: Sequence[_Fault]) -> str:
@@ -196,6 +192,5 @@ _OTHERS: dict[str, Callable[[_Fault], str]] = {
     "string_pattern_mismatch": _pattern,
     "too_short": _too_short,
     "literal_error": _no_choice,
-    "union_tag_invalid": _no_tag,
-    "union_tag_not_found": _tag_missing,
+    "solver_kind": _solver_kind,
 }

@@ -115,7 +115,8 @@ def of_objects(columns: list[str], change: Callable[[dict[str, Any]], object]) -
     rows = objects(FEATURES)
     for row in rows:
         change(row)
-    return body(columns, instances=rows)
+    # Without names the columns of the objects would be compared with the current version's.
+    return body(columns, instances=rows, **({"feature_names": FEATURES} if len(columns) > len(FEATURES) else {}))
 
 
 def lines(columns: list[str], rows: list[dict[str, Any]]) -> str:
@@ -126,10 +127,10 @@ def lines(columns: list[str], rows: list[dict[str, Any]]) -> str:
 def both(
     name: str, make: Callable[[list[str]], bytes | str], headers: dict[str, str], *says: str, **more: Any
 ) -> Iterator[Mistake]:
-    """The mistake for /predict and for /train, whose rows have targets."""
-    options = more.pop("options", "")
+    """The mistake for /predict, with the `asked` query, and for /train, whose rows have targets."""
+    options, asked = more.pop("options", ""), more.pop("asked", "")
     for path, columns in (("/predict", FEATURES), ("/train", [*FEATURES, *TARGETS])):
-        query = TO_TRAIN + options if path == "/train" and headers is not JSON else ""
+        query = TO_TRAIN + options if path == "/train" and headers is not JSON else asked * (path == "/predict")
         target = f"{path}?{query}" if query else path
         yield Mistake(f"{name} {path}", make(columns), says, headers=headers, path=target, **more)
 
@@ -208,7 +209,7 @@ MISTAKES: list[Mistake] = [
     *file("a percent sign", lambda c: table(c, cells={(1, 2): f"{MARK}%"}), "found a number with a unit", "Expected a number", "Write the number alone", place={"row": 3, "column": "humidity"}),
     *file("a date", lambda c: table(c, cells={(1, 2): "2026-11-28"}), "found a date or a time", "Expected a number", "Convert it to a number", place={"row": 3, "column": "humidity"}),
     *file("text in three columns", lambda c: table(c, cells={(1, 0): "x", (3, 1): "y", (2, 2): "z"}), "3 columns have values at fault", "Expected a number, found text", "row 3, column", place={"row": 5, "column": "rainfall"}, places=3),
-    *file("text and a gap", lambda c: table(c, cells={(1, 0): "", (3, 1): "y"}), "The value is missing", "a number was expected", "Fill it in", place={"row": 5, "column": "rainfall"}, places=2),
+    *file("text and a gap", lambda c: table(c, cells={(1, 0): "", (3, 1): "y"}), "The value is missing", "a number was expected", "Fill it in", place={"row": 5, "column": "rainfall"}, places=2, asked="missing=refuse"),
     # Names
     *file("a misspelt column", lambda c: table(c, names={"rainfall": "rainfal", "apples": "aples"}), "Columns are missing", "expected, but the file has", "is similar. Rename it", place=ROW_1, options="&features=temp,rainfall,humidity"),
     *file("a column in capitals", lambda c: table(c, names={"rainfall": "Rainfall", "apples": "Apples"}), "differs in capitals", "expected, but the file has", "Use the same spelling", place=ROW_1, options="&features=temp,rainfall,humidity"),
@@ -237,7 +238,7 @@ MISTAKES: list[Mistake] = [
     *json_body("numbers as strings", lambda c: body(c, instances=[[MARK, MARK, 1]] * 5), "found a string", "Expected a number", "Send it without quotes", place={"pointer": "/instances/0/1"}, places=2),
     *json_body("null", lambda c: body(c, instances=[*X[:4], [1, None, 2]]), "found null", "Expected a number", "or leave the row out", place={"pointer": "/instances/4/1"}),
     *json_body("NaN", lambda c: body(c, instances=[*X[:4], [1, float("nan"), 2]]), "not finite", "Expected a finite number", "/instances/4/1", place={"pointer": "/instances/4/1"}),
-    *both("null in NDJSON", lambda c: lines(c, [*objects(c)[:4], objects(c)[4] | {"temp": None, "humidity": "x"}]), NDJSON, "2 columns have values at fault", "Expected a number, found null", "or leave the row out", place={"row": 5, "column": "humidity"}, places=2),
+    *both("null in NDJSON", lambda c: lines(c, [*objects(c)[:4], objects(c)[4] | {"temp": None, "humidity": "x"}]), NDJSON, "2 columns have values at fault", "Expected a number, found null", "or leave the row out", place={"row": 5, "column": "humidity"}, places=2, asked="missing=refuse"),
     *json_body("a name missing in all rows", lambda c: of_objects(c, lambda row: row.pop("temp")), '"temp" is missing', "5 fault(s) in the rows", "Add it", place={"pointer": "/instances/0"}, places=1),
     *json_body("a name misspelt in all rows", lambda c: of_objects(c, lambda row: row.update(rainfal=row.pop("rainfall"))), '"rainfall" is missing', "Expected temp, rainfall, humidity", '"rainfal" is similar. Rename it', place={"pointer": "/instances/0/rainfal"}, places=2),
     *json_body("names that are not features", lambda c: of_objects(c, lambda row: row.update(place=1, id=2)), '"id" is unknown', "Expected temp, rainfall, humidity", "(5 times)", place={"pointer": "/instances/0/id"}, places=2),
@@ -252,13 +253,13 @@ MISTAKES: list[Mistake] = [
     *one("a mode misspelt", f"/train?{TO_TRAIN}&mode=updat", table([*FEATURES, *TARGETS]), "found another value", "Expected 'replace', 'update' or 'forget'", 'Did you mean "update"?', headers=CSV, place={"parameter": "mode"}),
     *one("an option of the solver misspelt", "/train", body([*FEATURES, *TARGETS], solver={"kind": "gradient_descent", "epoch": 3}), 'no such option: "epoch"', '"epochs"', "Did you mean", place={"pointer": "/solver/epoch"}),
     *one("an option of the solver outside of it", "/train", body([*FEATURES, *TARGETS], epochs=3), 'no such option: "epochs"', "/solver", "Move it to /solver", place={"pointer": "/epochs"}),
-    *one("a solver misspelt", "/train", body([*FEATURES, *TARGETS], solver={"kind": "gradient-descent"}), "found another value", "Expected one of 'exact', 'gradient_descent'", 'Did you mean "gradient_descent"?', place={"pointer": "/solver"}),
+    *one("a solver misspelt", "/train", body([*FEATURES, *TARGETS], solver={"kind": "gradient-descent"}), "as `kind` of an object", 'Expected one of "exact", "gradient_descent"', 'Did you mean "gradient_descent"?', place={"pointer": "/solver"}),
     *one("epochs as a string", "/train", body([*FEATURES, *TARGETS], solver={"kind": "gradient_descent", "epochs": "3"}), "found a string", "Expected a whole number", "Send it without quotes", place={"pointer": "/solver/epochs"}),
     # Training
     *one("fewer targets than rows", "/train", body([*FEATURES, *TARGETS], targets=Y[:-1]), "Found 4 rows of targets", "for 5 instances", "Send one for each", place={"pointer": "/targets"}),
     *one("no targets", "/train", body(FEATURES), "missing", '"targets" is required', "Send the targets of each row", place={"pointer": "/targets"}),
     *one("flat targets of two names", "/train", body([*FEATURES, *TARGETS], targets=[1, 2, 3, 4, 5]), "Found a flat list of 5 numbers", "each with 2 values (apples, oranges)", "such as [[1, 2", place={"pointer": "/targets"}),
-    *one("arrays for a new model", "/train", body([*FEATURES, *TARGETS], model="mistakes-new"), "These rows are arrays", "no version that names their values", "Add `feature_names`", place={"pointer": "/feature_names"}),
+    *one("arrays for a new model", "/train", body([*FEATURES, *TARGETS], model="mistakes-new"), "These rows are arrays", "no version names their values", "Add `feature_names`", place={"pointer": "/feature_names"}),
     *one("a header without rows", f"/train?{TO_TRAIN}", table([*FEATURES, *TARGETS]).partition("\n")[0] + "\n", "There are no rows", "to train on", "Send at least one", headers=CSV),
     *one("one row to validate", f"/train?{TO_TRAIN}&l2=auto", "\n".join(table([*FEATURES, *TARGETS]).split("\n")[:2]), "found 1", "needs at least 2 rows", "Send more", headers=CSV),
     *one("a gap in every row", f"/train?{TO_TRAIN}&missing=drop", table([*FEATURES, *TARGETS], cells={(row, 0): "" for row in range(5)}), "In every row a value is missing", "none is left to train on", "Fill values in", headers=CSV),
