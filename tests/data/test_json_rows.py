@@ -87,7 +87,10 @@ def test_only_numbers_are_numbers(value: Any, what: str) -> None:
     remedy = {True: "Send 1 or 0.", False: "Send 1 or 0.", "1": "Send it without quotes."}
     expected = f"Expected a number, found {what}."
     if value is None:
-        expected += " Send a number, or leave the row out, as a training does with `missing`: `drop`; a prediction answers it with null, given `missing`: `null`."
+        expected += (
+            " Send a number, or leave the row out, as a training does with `missing`: `drop`; a prediction answers it "
+            "with null, given `missing`: `null`."
+        )
     elif not isinstance(value, list | dict):
         expected += f" {remedy[value]}"
     assert refusal([[1, 2, 3], [1, value, 3]]).details == (Detail(expected, pointer="/instances/1/1"),)
