@@ -11,6 +11,7 @@ import msgspec
 
 from app.data.arrow_size import check_arrow_schema
 from app.data.kept_types import is_words, kept_type, words_in_dictionaries, written_out
+from app.data.name_hints import MAX_LISTED, shown
 from app.data.parquet_size import check_parquet_footer, check_parquet_size
 from app.data.part import Columns, Part, Source, check_distinct, check_names, part_of, part_rows
 from app.errors import Detail, InvalidInput
@@ -171,17 +172,19 @@ def _readable(kind: str, read: Callable[[], T]) -> T:
     except MemoryError:  # pyarrow's own is an ArrowException too
         raise
     except (pa.ArrowException, OSError, ValueError):
-        raise InvalidInput(f"The file is not readable as {kind}.") from None
+        raise InvalidInput(
+            f"The body is not readable as {kind}, as which it was sent. Write it again, or correct Content-Type."
+        ) from None
 
 
 def _names(schema: "pa.Schema") -> list[str]:
     try:
         names = list(schema.names)
     except UnicodeDecodeError:
-        raise InvalidInput("A column's name is not UTF-8.") from None
-    check_distinct(names, "A column's name stands twice.")
+        raise InvalidInput("A column's name is not UTF-8. Rename it.") from None
+    check_distinct(names, "Several columns have the same name:")
     if not names:
-        raise InvalidInput("The file has no columns.")
+        raise InvalidInput("The file has no columns. Expected the features, and for a training the targets.")
     return names
 
 
@@ -203,8 +206,9 @@ def _index(schema: "pa.Schema") -> list[str]:
 def _check_types(schema: "pa.Schema", columns: Columns) -> None:
     from pyarrow import types
 
+    choice = ", or choose the columns to read with `features`" if columns.training else ""
     details = [
-        Detail("The column does not hold numbers.", column=name)
+        Detail(f"Expected numbers, found the type {_type_name(kind)}. Convert the column{choice}.", column=name)
         for name in columns.numbers
         if not (
             types.is_integer(kind := schema.field(name).type)
@@ -219,4 +223,13 @@ def _check_types(schema: "pa.Schema", columns: Columns) -> None:
         if kept_type(schema.field(name).type) is None
     ]
     if details:
-        raise InvalidInput("Not all columns hold what is wanted of them.", details[:20])
+        raise InvalidInput(
+            f"{len(details)} column(s) have a type that cannot be used. {shown(details[0].column or '')}: "
+            f"{details[0].message}",
+            details[:MAX_LISTED],
+        )
+
+
+def _type_name(kind: "pa.DataType") -> str:
+    """Return the name of a type without its parameters, which are the sender's."""
+    return str(kind).partition("<")[0].partition("[")[0]

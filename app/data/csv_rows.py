@@ -15,6 +15,8 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from app.data.content import SAVE_AS_UTF8
+from app.data.csv_numbers import MISSING_WORDS, NUMBER, kind_of_text
 from app.data.part import (
     Columns,
     Header,
@@ -39,8 +41,6 @@ SCAN_BYTES = 1 << 16  # Bytes checked at a time for their encoding: they stay in
 MAX_SKIPPED = 1000  # Rows of the wrong length that are counted on the way to a byte that is not UTF-8.
 
 _BOM = codecs.BOM_UTF8
-MISSING_WORDS = ("", "na", "nan", "n/a", "null")  # in small letters
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 
 
 def csv_names(source: Source, header: Header | None = None) -> list[str]:
@@ -95,33 +95,36 @@ def _bom_length(beginning: bytes) -> int:
 
 
 def _header(beginning: bytes, header: Header | None) -> list[str]:
-    no_header = InvalidInput("The file is not UTF-8 text with a header row.")
     # The encoding of later rows is checked as they are read.
     text = beginning[_bom_length(beginning) :].decode(errors="surrogateescape")
     try:
         names = next((row for row in csv.reader(io.StringIO(text, newline="")) if row), [])
     except csv.Error:
-        raise (InvalidInput("Row 1 is not readable as CSV.") if header == "none" else no_header) from None
+        message = "Row 1 is not readable as CSV. Expected the names of the columns, separated by commas."
+        raise InvalidInput(message, [Detail(message, row=1)]) from None
     if header == "none":
         names = [f"c{number}" for number in range(1, len(names) + 1)]
     if not names:
-        hint = "." if header == "none" else "; it needs a header row with the columns' names."
-        raise InvalidInput(f"The file is empty{hint}")
+        hint = "rows" if header == "none" else "a header row with the names of the columns, and rows"
+        raise InvalidInput(f"The file is empty. Expected {hint}.")
     try:
         "".join(names).encode()
     except UnicodeEncodeError:  # A byte that was escaped above.
-        raise no_header from None
+        raise _not_utf8(1) from None
     if header is None and _are_numbers(names):
-        message = "Row 1 holds only numbers; add `header=none`, or `header=names` if they are the names."
+        message = (
+            "Row 1 holds only numbers, but the names of the columns were expected. Add a first row with the names; or "
+            "add `header=none`, which names the columns c1, c2, ..., or `header=names` if the numbers are the names."
+        )
         raise InvalidInput(message, [Detail(message, row=1)])
-    check_distinct(names, "A column's name stands twice in the header.", row=1)
+    check_distinct(names, "Several columns have the same name in the header:", row=1)
     return names
 
 
 def _are_numbers(names: Sequence[str]) -> bool:
     """Return True if all names are numbers, apart from those that mark a missing value in a row."""
     given = [name.strip() for name in names if name.strip().lower() not in MISSING_WORDS]
-    return bool(given) and all(_NUMBER.fullmatch(name) for name in given)
+    return bool(given) and all(NUMBER.fullmatch(name) for name in given)
 
 
 def _body_start(beginning: bytes, header: list[str]) -> int | None:
@@ -250,7 +253,7 @@ def _read_carefully(source: Source, header: Sequence[str], columns: Columns) -> 
             yield part_of(batch, columns, row, functools.partial(texts.batch, number))
             row += batch.num_rows
     except pa.ArrowException as error:
-        raise _explanation(str(error), header) from None
+        raise _explanation(str(error), header, columns) from None
 
 
 class _TextBatches:
@@ -314,8 +317,8 @@ def _check_encoding(source: Source) -> None:
 
 def _not_utf8(row: int | None) -> InvalidInput:
     if row is None:
-        return InvalidInput("The file is not UTF-8 text. Save it as UTF-8.")
-    message = f"The file is not UTF-8 text: row {row} has a byte that is not UTF-8. Save the file as UTF-8."
+        return InvalidInput(f"The file is not UTF-8 text. {SAVE_AS_UTF8}")
+    message = f"The file is not UTF-8 text: row {row} has a byte that is not UTF-8. {SAVE_AS_UTF8}"
     return InvalidInput(message, [Detail(message, row=row)])
 
 
@@ -367,16 +370,21 @@ def _count_rows(file: io.RawIOBase) -> int:
     return rows + skipped
 
 
-def _explanation(message: str, header: Sequence[str]) -> InvalidInput:
+def _explanation(message: str, header: Sequence[str], columns: Columns) -> InvalidInput:
     """What pyarrow's message says, without the input that it quotes."""
     if place := re.match(r"In CSV column #(\d+): Row #(\d+)", message):
-        return refusal(
-            "The value is not a number; `features` chooses the columns to read.",
-            row=int(place[2]),
-            column=header[int(place[1])],
-        )
+        value = re.search(r"invalid value '(.*)'\Z", message, re.DOTALL)
+        found = kind_of_text(value[1]) if value else "text"
+        choice = " `features` chooses the columns to read." if columns.training else ""
+        return refusal(f"Expected a number, found {found}.{choice}", row=int(place[2]), column=header[int(place[1])])
     if place := re.match(r"CSV parse error: Row #(\d+): Expected (\d+) columns, got (\d+)", message):
-        return refusal(f"Expected {place[2]} values, found {place[3]}.", row=int(place[1]))
+        return refusal(
+            f"Expected {place[2]} values, found {place[3]}. Each row needs as many as row 1: put a value with a comma "
+            "in quotes, and write decimals with a point.",
+            row=int(place[1]),
+        )
     if "straddling" in message:
-        return InvalidInput(f"A row is longer than {BLOCK_BYTES} bytes.")
-    return InvalidInput("The file is not readable as CSV.")
+        return InvalidInput(
+            f"A row is longer than {BLOCK_BYTES} bytes. Is a closing quote missing? Write shorter rows."
+        )
+    return InvalidInput("The file is not readable as CSV. Expected rows of values separated by commas.")

@@ -1,6 +1,6 @@
 """The formats that rows come in as files, and how each is read."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, TypeAlias
 
 from app.data.arrow_rows import (
@@ -13,10 +13,12 @@ from app.data.arrow_rows import (
     read_parquet,
 )
 from app.data.arrow_size import check_arrow_size
+from app.data.content import explained
 from app.data.csv_rows import csv_names, first_csv_row, read_csv
+from app.data.faults import read_rows
 from app.data.ndjson_rows import ndjson_names, read_ndjson
 from app.data.parquet_size import parquet_footer_bytes
-from app.data.part import Header, Reader, Source
+from app.data.part import Columns, Header, Part, Reader, Source
 from app.errors import Detail, InvalidInput
 
 FileFormat: TypeAlias = Literal["csv", "ndjson", "arrow", "parquet"]
@@ -30,6 +32,12 @@ READERS: dict[FileFormat, Reader] = {
 
 _NAMES = {"ndjson": ndjson_names, "arrow": arrow_names, "parquet": parquet_names}
 _INDEX = {"arrow": arrow_index, "parquet": parquet_index}
+
+
+def read_file(source: Source, form: FileFormat, columns: Columns, threads: int = 1) -> Iterator[Part]:
+    """Read the rows of a file in parts. Raises InvalidInput with the first fault of each column that has one."""
+    with explained(source, form, columns.header):
+        yield from read_rows(READERS[form], source, columns, threads)
 
 
 def names_of(source: Source, form: FileFormat, header: Header | None = None) -> list[str]:
@@ -50,13 +58,14 @@ def first_row(form: str, header: Header | None = None) -> int:
 def check_header(form: str, header: Header | None) -> None:
     """Raises InvalidInput if there is a `header` option for a format that has no header row."""
     if header is not None and form != "csv":
-        message = "`header` is an option of CSV files only; leave it out for other formats."
+        message = "`header` is an option of CSV files only. Leave it out for other formats."
         raise InvalidInput(message, [Detail(message, parameter="header")])
 
 
 def describing_bytes(source: Source, form: FileFormat) -> int:
     """Return about how many bytes what describes the file takes in memory, once it is decoded."""
-    return parquet_footer_bytes(source) if form == "parquet" else 0
+    with explained(source, form):
+        return parquet_footer_bytes(source) if form == "parquet" else 0
 
 
 def check_size(source: Source, form: FileFormat, names: Sequence[str], limit: int) -> int:

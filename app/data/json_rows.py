@@ -1,16 +1,20 @@
 """Rows that came as JSON, objects or arrays, to a matrix."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import replace
+from functools import partial
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from app.data.name_hints import MAX_SHOWN, instead, invisible_character, shown, unquoted
 from app.data.rounding import rounded_numbers
 from app.errors import Detail, InvalidInput
 
@@ -19,7 +23,17 @@ if TYPE_CHECKING:
 
 MAX_DETAILS = 20
 AT_ONCE = 1 << 17  # numbers that are Python objects
+MAX_FAULTS = 1000  # Faults that are counted.
 NUMBERS: frozenset[type] = frozenset({int, float})  # bool is a type of its own here, and no number
+MIXED = "Rows are either all objects or all arrays."
+_REMEDIES: dict[type, str] = {
+    str: " Send it without quotes.",
+    bool: " Send 1 or 0.",
+    type(None): " Send a number, or leave the row out, as a training does with `missing`: `drop`; "
+    "a prediction answers it with null, given `missing`: `null`.",
+}
+
+_Key: TypeAlias = tuple[object, ...]
 
 _SKIPPING = msgspec.json.Decoder(msgspec.Raw)
 # Up to the next bracket that is in no string. Nothing is tried in two ways.
@@ -61,10 +75,10 @@ def to_matrix(
 ) -> NDArray[np.float64]:
     """The decoded rows as float64, (len(rows), len(names)), columns in the order of `names`.
 
-    Rows are all objects with exactly these names in any order, or all arrays of as many values. Objects may also have
-    `ignored` names, which are not read. Values are finite numbers: no booleans, no strings, no null; where values may
-    be `missing`, null is NaN. `pointer` is where the rows stand in the body; InvalidInput names the first 20 places
-    where something else stands.
+    Rows are all objects with exactly these names in any order, or all arrays of as many values; of one name, they may
+    be all numbers. Objects may also have `ignored` names, which are not read. Values are finite numbers: no booleans,
+    no strings, no null; where values may be `missing`, null is NaN. `pointer` is where the rows stand in the body;
+    InvalidInput names the first place of every fault.
     """
     allowed = NUMBERS | {type(None)} if missing else NUMBERS
     if (matrix := _matrix(rows, names, allowed)) is not None:
@@ -73,8 +87,7 @@ def to_matrix(
         rows = [without_names(row, ignored) if isinstance(row, dict) else row for row in rows]
         if (matrix := _matrix(rows, names, allowed)) is not None:
             return matrix
-    details = list(islice(_faults(rows, names, pointer, allowed), MAX_DETAILS))
-    raise InvalidInput(f"{len(details)}{'+' * (len(details) == MAX_DETAILS)} fault(s) in the rows.", details)
+    raise _all_faults(rows, names, pointer, allowed)
 
 
 def without_names(row: dict[str, Any], names: AbstractSet[str]) -> dict[str, Any]:
@@ -86,8 +99,11 @@ def _matrix(rows: Sequence[Any], names: Sequence[str], allowed: frozenset[type])
     """Return rows that are exactly as they should be as a matrix, and None for others."""
     width = len(names)
     try:
-        if are_objects(rows):
-            values: list[Any] = [[row[name] for name in names] for row in rows]
+        if width == 1 and type(rows[0]) in allowed:
+            values: list[Any] = [rows]
+            widths = {width}
+        elif are_objects(rows):
+            values = [[row[name] for name in names] for row in rows]
             widths = {len(row) for row in rows}
         else:
             values = list(rows)
@@ -99,6 +115,40 @@ def _matrix(rows: Sequence[Any], names: Sequence[str], allowed: frozenset[type])
     except (KeyError, TypeError, OverflowError):
         pass  # the slow way finds the places
     return None
+
+
+def as_rows(given: list[Any], names: Sequence[str], pointer: str, *, missing: bool = False) -> list[Any]:
+    """Return a list of rows, given one or a flat list of numbers.
+
+    With one name a flat list stays as it is, a number for each row; with several, as many numbers become one row.
+    Raises InvalidInput for any other flat list.
+    """
+    allowed = NUMBERS | {type(None)} if missing else NUMBERS
+    if not all(type(value) in NUMBERS or value is None for value in (given[0], given[-1])):
+        return given
+    if not _are_numbers(given):
+        faults = ((index, fault_of(value, allowed)) for index, value in enumerate(given))
+        places = (Detail(fault, pointer=f"{pointer}/{index}") for index, fault in faults if fault is not None)
+        if details := list(islice(places, MAX_DETAILS)):
+            message = f"Not all values of the flat list are numbers. {details[0].pointer}: {details[0].message}"
+            raise InvalidInput(message, details)
+    if len(names) == 1:
+        return given
+    if len(given) == len(names):
+        return [given]
+    raise InvalidInput.at(
+        pointer,
+        f"Found a flat list of {len(given)} numbers; expected a list of rows, each with {len(names)} values "
+        f"({_listed(names)}), such as [[1, 2, ...], [3, 4, ...]].",
+    )
+
+
+def _are_numbers(values: Sequence[Any]) -> bool:
+    """Return True if all decoded values are numbers that 64 bits can hold."""
+    try:
+        return set(map(type, values)) <= NUMBERS and bool(np.isfinite(np.array(values, dtype=np.float64)).all())
+    except OverflowError:
+        return False
 
 
 def first_rounded_rows(rows: Sequence[Any], names: Sequence[str], matrix: NDArray[np.float64]) -> dict[str, int]:
@@ -126,7 +176,7 @@ def to_column(values: Sequence[Any], pointer: str, *, missing: bool = False) -> 
         if (fault := fault_of(value, allowed))
     )
     if first := list(islice(details, MAX_DETAILS)):
-        raise InvalidInput("Not all of these are numbers.", first)
+        raise InvalidInput(f"Not all of these are numbers. {first[0].pointer}: {first[0].message}", first)
     return np.array(values, dtype=np.float64)[:, np.newaxis]
 
 
@@ -183,50 +233,89 @@ def objects_joined(values: NDArray[np.float64], names: Sequence[str], between: b
     return between.join([row] * len(values)) % tuple(numbers)
 
 
-def _faults(rows: Sequence[Any], names: Sequence[str], pointer: str, allowed: frozenset[type]) -> Iterator[Detail]:
+def _all_faults(rows: Sequence[Any], names: Sequence[str], pointer: str, allowed: frozenset[type]) -> InvalidInput:
+    """Return the error with the first place of every fault, at most MAX_DETAILS of them, and the number of each."""
+    first: dict[_Key, Detail] = {}
+    counts: Counter[_Key] = Counter()
+    seen = 0
+    for key, place, message in islice(_faults(rows, names, pointer, allowed), MAX_FAULTS):
+        seen += 1
+        counts[key] += 1
+        if key not in first and len(first) < MAX_DETAILS:
+            first[key] = Detail(message(), pointer=place)
+    more = "at least " if seen == MAX_FAULTS else ""
+    details = [
+        detail if counts[key] == 1 else replace(detail, message=f"{detail.message} ({more}{counts[key]} times)")
+        for key, detail in first.items()
+    ]
+    one = next(iter(first.values()))
+    return InvalidInput(f"{more.capitalize()}{seen} fault(s) in the rows. {one.pointer}: {one.message}", details)
+
+
+def _faults(
+    rows: Sequence[Any], names: Sequence[str], pointer: str, allowed: frozenset[type]
+) -> Iterator[tuple[_Key, str, Callable[[], str]]]:
+    """Yield every fault: a key that those of the same kind in the same column share, its place, and its message."""
     objects = are_objects(rows)
+    known = frozenset(names)
     for index, row in enumerate(rows):
         place = f"{pointer}/{index}"
+        kind = kind_of(row)
         if not isinstance(row, dict | list):
-            yield Detail(f"Expected an object or an array of numbers, found {_kind(row)}.", pointer=place)
+            yield (kind,), place, f"Expected an object or an array of numbers, found {kind}.".__str__
         elif isinstance(row, dict) != objects:
-            yield Detail("Rows are either all objects or all arrays.", pointer=place)
+            yield (MIXED,), place, f"{MIXED} Row 0 is {kind_of(rows[0])}, this one is {kind}.".__str__
         elif isinstance(row, dict):
-            yield from _faults_of_object(row, names, place, allowed)
+            yield from _faults_of_object(row, names, known, place, allowed)
         elif len(row) != len(names):
-            yield Detail(f"Expected {len(names)} values ({_listed(names)}), found {len(row)}.", pointer=place)
+            yield (len(row),), place, partial(_wrong_length, names, len(row))
         else:
             for column, value in enumerate(row):
                 if fault := fault_of(value, allowed):
-                    yield Detail(fault, pointer=f"{place}/{column}")
+                    yield (column, kind_of(value)), f"{place}/{column}", fault.__str__
 
 
 def _faults_of_object(
-    row: dict[str, Any], names: Sequence[str], place: str, allowed: frozenset[type]
-) -> Iterator[Detail]:
+    row: dict[str, Any], names: Sequence[str], known: frozenset[str], place: str, allowed: frozenset[type]
+) -> Iterator[tuple[_Key, str, Callable[[], str]]]:
+    unknown = list(islice((name for name in row if name not in known), MAX_DETAILS))
     for name in names:
         if name not in row:
-            yield Detail(f'"{name}" is missing.', pointer=place)
+            yield (name, "missing"), place, partial(_missing, name, unknown)
         elif fault := fault_of(row[name], allowed):
-            yield Detail(fault, pointer=f"{place}/{escaped(name)}")
-    unknown = sum(name not in names for name in islice(row, len(names) + MAX_DETAILS))
-    if unknown:
-        # The unknown name itself is input, and input is not repeated.
-        yield Detail(f"An unknown name; known are {_listed(names)}.", pointer=place)
+            yield (name, kind_of(row[name])), f"{place}/{escaped(name)}", fault.__str__
+    for name in unknown:
+        # A name that no column can have is shown in the message, and its place is the row.
+        at = f"{place}/{escaped(name)}" if len(name) <= MAX_SHOWN and name.isprintable() else place
+        yield (name, "unknown"), at, partial(_unknown, name, names)
+
+
+def _wrong_length(names: Sequence[str], length: int) -> str:
+    return f"Expected {len(names)} values ({_listed(names)}), found {length}. Send as many in each row."
+
+
+def _missing(name: str, unknown: Sequence[str]) -> str:
+    return f"{shown(name)} is missing.{instead(name, unknown) or ' Add it.'}"
+
+
+def _unknown(name: str, names: Sequence[str]) -> str:
+    odd = invisible_character(name)
+    return f"{shown(name)} is unknown. Expected {_listed(names)}." + f" The name has {odd}." * bool(odd)
 
 
 def fault_of(value: object, allowed: frozenset[type] = NUMBERS) -> str | None:
     """What is wrong with a decoded value that should be a number of a type that is allowed; None where nothing is."""
     if type(value) not in allowed:
-        return f"Expected a number, found {_kind(value)}."
+        return f"Expected a number, found {kind_of(value)}.{_REMEDIES.get(type(value), '')}"
     try:
         finite = value is None or np.isfinite(float(value))  # type: ignore[arg-type]
     except OverflowError:
         finite = False
-    return None if finite else "The number is not finite, or too large for 64 bits."
+    return None if finite else "The number is not finite, or too large for 64 bits. Expected a finite number."
 
 
-def _kind(value: object) -> str:
+def kind_of(value: object) -> str:
+    """Return in words what kind of JSON a decoded value is."""
     kinds = {bool: "a boolean", str: "a string", type(None): "null", list: "an array", dict: "an object"}
     return kinds.get(type(value), "a number")
 
@@ -237,4 +326,4 @@ def escaped(name: str) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:MAX_DETAILS]) + (", ..." if len(names) > MAX_DETAILS else "")
+    return ", ".join(map(unquoted, names[:MAX_DETAILS])) + ", ..." * (len(names) > MAX_DETAILS)

@@ -3,19 +3,15 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from app.data.name_hints import MAX_NAME_LENGTH, invisible_character, listed, shown
 from app.errors import Detail, InvalidInput
 
-MAX_NAME_LENGTH = 128
+__all__ = ["MAX_NAMES", "MAX_NAME_LENGTH", "RESERVED_TARGETS", "check_names"]
+
 # Names that a card's metrics have beside the targets'.
 RESERVED_TARGETS = ("mse", "optimum_mse", "cross_validation", "folds", "r2_about")
-SHOWN_LENGTH = 100  # characters of a name in a message
 MAX_NAMES = 2_000  # the fit's work grows with the cube of their number
-
-
-def shown(name: str) -> str:
-    """Return a name for a message: cut at SHOWN_LENGTH characters, those that cannot be printed escaped."""
-    cut = name if len(name) <= SHOWN_LENGTH else f"{name[:SHOWN_LENGTH]}..."
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in cut)
+RULE = f"Expected a name of 1 to {MAX_NAME_LENGTH} printable characters."
 
 
 def check_names(features: Sequence[str], targets: Sequence[str]) -> None:
@@ -29,9 +25,10 @@ def check_names(features: Sequence[str], targets: Sequence[str]) -> None:
     ]
     both = set(features) & set(targets)
     if both:
-        details.append(Detail("A column cannot be both a feature and a target.", pointer="/target_names"))
+        message = f"A column cannot be both a feature and a target: {listed(sorted(both))}. Leave it out of one."
+        details.append(Detail(message, pointer="/target_names"))
     if details:
-        raise InvalidInput("The names of features and targets are not usable.", details)
+        raise InvalidInput(f"The names of features and targets are not usable. {details[0].message}", details)
 
 
 def _faults(names: Sequence[str], pointer: str, kind: str, *, reserved: Sequence[str]) -> list[Detail]:
@@ -43,10 +40,14 @@ def _faults(names: Sequence[str], pointer: str, kind: str, *, reserved: Sequence
     counts = Counter(names)
     for index, name in enumerate(names):
         place = f"{pointer}/{index}"
-        if not name or len(name) > MAX_NAME_LENGTH or not name.isprintable():
-            found.append(Detail(f"A name has 1 to {MAX_NAME_LENGTH} printable characters.", pointer=place))
+        if not name:
+            found.append(Detail(f"{RULE} Name {index + 1} is empty.", pointer=place))
+        elif len(name) > MAX_NAME_LENGTH:
+            found.append(Detail(f"{RULE} Name {index + 1} has {len(name)}. Shorten it.", pointer=place))
+        elif odd := invisible_character(name):
+            found.append(Detail(f"{RULE} {shown(name)} has {odd}. Remove it.", pointer=place))
         elif name in reserved:
-            found.append(Detail(f'A {kind} cannot be called "{name}".', pointer=place))
+            found.append(Detail(f'A {kind} cannot be called "{name}". Rename it.', pointer=place))
         elif counts[name] > 1:
-            found.append(Detail("The same name stands twice.", pointer=place))
+            found.append(Detail(f"{shown(name)} is given more than once. Rename all but one.", pointer=place))
     return found

@@ -1,7 +1,8 @@
 """NDJSON: a JSON object or array in each line."""
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from codecs import BOM_UTF8
+from collections.abc import Callable, Container, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,25 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from app.data.json_rows import NUMBERS, fault_of, kept_columns
-from app.data.part import MAX_COLUMNS, Array, Columns, Part, Source, check, check_distinct, check_names, refusal
+from app.data.json_rows import MIXED, NUMBERS, fault_of, kept_columns, kind_of
+from app.data.name_hints import MAX_LISTED, instead, listed, shown
+from app.data.part import (
+    MAX_COLUMNS,
+    Array,
+    Columns,
+    Part,
+    Source,
+    check,
+    check_distinct,
+    check_names,
+    in_columns,
+    refusal,
+)
 from app.data.rounding import Rounded, rounded_numbers
 from app.errors import Detail, InvalidInput
 
 BLOCK_BYTES = 1 << 20  # a line has to fit into one
+EMPTY = "The file is empty. Expected a JSON object in each line."
 PIECE_BYTES = 1 << 17  # Bytes of lines decoded at a time, if lines are shorter: decoded, a byte may take a hundred.
 
 _FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
@@ -26,11 +40,11 @@ def ndjson_names(source: Source) -> list[str]:
     """The names in the first line. Raises InvalidInput where there is no object in it."""
     for _, rows in _rows(source):
         if not isinstance(rows[0], dict):
-            raise refusal("Expected an object whose names are the columns.", row=1)
+            raise refusal(_no_object(rows[0]), row=1)
         names = list(rows[0])
-        check_distinct(names, "A name stands twice in the first line.", row=1)
+        check_distinct(names, "Several values have the same name in the first line:", row=1)
         return names
-    raise InvalidInput("The file is empty.")
+    raise InvalidInput(EMPTY)
 
 
 def ndjson_keys(source: Source, step: Callable[[], None] = lambda: None) -> dict[str, int]:
@@ -50,7 +64,7 @@ def ndjson_keys(source: Source, step: Callable[[], None] = lambda: None) -> dict
                 if len(keys) > MAX_COLUMNS:
                     raise InvalidInput(f"The lines up to {line} have more than {MAX_COLUMNS} different names.")
     if not line:
-        raise InvalidInput("The file is empty.")
+        raise InvalidInput(EMPTY)
     return keys
 
 
@@ -62,8 +76,12 @@ def _names(text: bytes, line: int) -> dict[str, Any]:
     if isinstance(row, dict):
         return row
     if line == 1:
-        raise refusal("Expected an object whose names are the columns.", row=1)
-    raise refusal("Rows are either all objects or all arrays.", row=line)
+        raise refusal(_no_object(row), row=1)
+    raise refusal(f"{MIXED} This line has {kind_of(row)}.", row=line)
+
+
+def _no_object(row: object) -> str:
+    return f"Expected an object whose names are the columns, found {kind_of(row)}. Write one object in each line."
 
 
 def read_ndjson(source: Source, columns: Columns, threads: int = 1) -> Iterator[Part]:  # noqa: ARG001 - as all readers
@@ -89,7 +107,8 @@ def read_ndjson(source: Source, columns: Columns, threads: int = 1) -> Iterator[
         yield Part(values, kept_columns(rows, columns.keep), _rounded(values, rows, columns), others)
     if unseen:
         missing = [name for name in columns.numbers if name in unseen]
-        raise InvalidInput("Columns are missing.", [Detail(f'No line has the name "{name}".') for name in missing[:20]])
+        details = [Detail(f"No line has the name {shown(name)}. Add it.") for name in missing[:MAX_LISTED]]
+        raise InvalidInput(f"Columns are missing: no line has {listed(missing)}. Add them to the objects.", details)
 
 
 def _rows(source: Source) -> Iterator[tuple[int, list[Any]]]:
@@ -105,6 +124,8 @@ def _rows(source: Source) -> Iterator[tuple[int, list[Any]]]:
 def _blocks(source: Source) -> Iterator[bytes]:
     """Whole lines, about PIECE_BYTES at a time, or one line of up to BLOCK_BYTES more."""
     with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
+        if file.read(len(BOM_UTF8)) != BOM_UTF8:
+            file.seek(0)
         while block := file.read(PIECE_BYTES):
             yield block + file.readline(BLOCK_BYTES)
 
@@ -122,8 +143,18 @@ def _decoded(block: bytes, first: int) -> list[Any]:
             try:
                 _DECODER.decode(line)
             except _FAULTS:
-                raise refusal("The line is not JSON.", row=row) from None
+                raise refusal(
+                    f"The line is not JSON{_why(line)}. Write one JSON object in each line.", row=row
+                ) from None
         raise
+
+
+def _why(line: bytes) -> str:
+    try:
+        line.decode()
+    except UnicodeDecodeError:
+        return ", because it is not UTF-8 text"
+    return ""
 
 
 def _rounded(values: Array, rows: Sequence[Any], columns: Columns) -> Rounded:
@@ -143,7 +174,7 @@ def _values(rows: Sequence[Any], columns: Columns, first: int, kind: type) -> Ar
                 return np.array(values, dtype=np.float64).reshape(len(rows), len(names))
     except (KeyError, TypeError, OverflowError):
         pass
-    raise next(_faults(rows, columns, first, kind))
+    raise _all_faults(rows, columns, first, kind)
 
 
 def _objects(rows: Sequence[dict[str, Any]], columns: Columns) -> list[list[Any]]:
@@ -176,32 +207,49 @@ def _lacks(rows: Sequence[Any], columns: Columns) -> bool:
     return bool(columns.keep) and any(isinstance(row, list) or name not in row for row in rows for name in columns.keep)
 
 
-def _faults(rows: Sequence[Any], columns: Columns, first: int, kind: type) -> Iterator[InvalidInput]:
-    names = columns.numbers
+def _all_faults(rows: Sequence[Any], columns: Columns, first: int, kind: type) -> InvalidInput:
+    """Return the first fault of a row as a whole or, if values are at fault before it, the first of each column."""
+    details: dict[str, Detail] = {}
     for line, row in enumerate(rows, first):
-        if not isinstance(row, dict | list):
-            yield refusal("Expected an object or an array of numbers.", row=line)
-        elif type(row) is not kind:
-            yield refusal("Rows are either all objects or all arrays.", row=line)
-        elif isinstance(row, list) and columns.keep:
-            yield refusal("Expected an object: an array has no columns to keep.", row=line)
-        elif isinstance(row, list) and len(row) != len(names):
-            yield refusal(f"Expected {len(names)} values, found {len(row)}.", row=line)
-        else:
-            yield from _faults_in(row, columns, line)
+        if fault := _fault_of_row(row, columns, kind):
+            return in_columns(list(details.values())) if details else refusal(fault, row=line)
+        for name, message in _faults_in(row, columns, details):
+            details[name] = Detail(f"{message}{_first_line(name, columns)}", row=line, column=name)
+            if len(details) >= MAX_LISTED:
+                return in_columns(list(details.values()))
+    return in_columns(list(details.values()))
 
 
-def _faults_in(row: dict[str, Any] | list[Any], columns: Columns, line: int) -> Iterator[InvalidInput]:
+def _fault_of_row(row: Any, columns: Columns, kind: type) -> str | None:
+    """Return what is wrong with a row, apart from its values."""
+    if not isinstance(row, dict | list):
+        return f"Expected an object or an array of numbers, found {kind_of(row)}. Write one object in each line."
+    if type(row) is not kind:
+        return f"{MIXED} This line has {kind_of(row)}, line 1 {'an object' if kind is dict else 'an array'}."
+    if isinstance(row, list):
+        if columns.keep:
+            return "Expected an object: an array has no columns to keep. Write objects, or leave `keep` out."
+        if len(row) != len(columns.numbers):
+            return f"Expected {len(columns.numbers)} values ({listed(columns.numbers)}), found {len(row)}."
+    elif _unknown([row], columns):
+        known = {*columns.numbers, *columns.keep, *columns.ignored}
+        unknown = [name for name in row if name not in known]
+        return f"Found {listed(unknown)}, which no line before has. `keep` passes columns through; or remove the names."
+    return None
+
+
+def _faults_in(row: dict[str, Any] | list[Any], columns: Columns, found: Container[str]) -> Iterator[tuple[str, str]]:
+    """Yield the columns of a row whose values are at fault, apart from those found before, each with a message."""
     if isinstance(row, dict):
         for name in (*(() if columns.missing else columns.numbers), *columns.keep):
-            if name not in row:
-                yield refusal(f"The value is missing{_first_line(name, columns)}.", row=line, column=name)
+            if name not in row and name not in found:
+                yield name, f"The value is missing: the line has no name {shown(name)}.{instead(name, row)}"
     for index, name in enumerate(columns.numbers):
+        if name in found:
+            continue
         if fault := fault_of(row.get(name) if isinstance(row, dict) else row[index], _allowed(columns)):
-            yield refusal(f"{fault.removesuffix('.')}{_first_line(name, columns)}.", row=line, column=name)
-    if _unknown([row], columns):
-        yield refusal("An unknown name; `keep` passes columns through.", row=line)
+            yield name, fault
 
 
 def _first_line(name: str, columns: Columns) -> str:
-    return f"; the name first appears in line {columns.late[name]}" if name in columns.late else ""
+    return f" The name first appears in line {columns.late[name]}." if name in columns.late else ""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from app.data.name_hints import MAX_LISTED, extra_columns, listed, missing_columns, shown
 from app.data.rounding import Rounded, are_small, first_rounded, has_large
 from app.errors import Detail, InvalidInput
 
@@ -23,6 +24,8 @@ Header: TypeAlias = Literal["names", "none"]  # what the first row of a CSV file
 PART_BYTES = 1 << 21  # of numbers in one part, about
 KEPT_BYTES = 1 << 20  # of the columns that pass through, in one piece of a part
 MAX_COLUMNS = 10_000  # of a file, those that are not read too
+MISSING = "The value is missing, but a number was expected."
+NOT_FINITE = "The value is not a finite number. Write a number that a 64-bit float can hold, or leave the row out."
 
 
 class Columns(NamedTuple):
@@ -34,6 +37,7 @@ class Columns(NamedTuple):
     only: bool = False  # whether there may be no others
     ignored: AbstractSet[str] = frozenset()  # with `only`: names that other columns may have all the same
     header: Header | None = None  # of CSV; None: names, which must not all be numbers
+    training: bool = True  # whether the options of a training are at hand to leave columns or rows out
     late: Mapping[str, int] = MappingProxyType({})  # NDJSON: the lines in which names first appear, unless the first
 
 
@@ -134,10 +138,16 @@ def check(values: Array, columns: Columns, first_row: int) -> None:
         if np.isfinite(values.sum()):  # one pass; nearly always enough
             return
     faults = np.isinf(values) if columns.missing else ~np.isfinite(values)
-    if faults.any():
-        row, index = (int(place) for place in np.argwhere(faults)[0])
-        fault = "is missing" if np.isnan(values[row, index]) else "is not a finite number"
-        raise refusal(f"The value {fault}.", row=first_row + row, column=columns.numbers[index])
+    at_fault = np.flatnonzero(faults.any(axis=0))[:MAX_LISTED].tolist()
+    if not at_fault:
+        return
+    details = []
+    for index in at_fault:
+        row = int(np.argmax(faults[:, index]))
+        choice = "leave such rows out with `missing=drop`" if columns.training else "answer null with `missing=null`"
+        fault = f"{MISSING} Fill it in, or {choice}." if np.isnan(values[row, index]) else NOT_FINITE
+        details.append(Detail(fault, row=first_row + row, column=columns.numbers[index]))
+    raise in_columns(details)
 
 
 def check_names(present: Sequence[str], columns: Columns, index: Collection[str] = ()) -> None:
@@ -149,21 +159,42 @@ def check_names(present: Sequence[str], columns: Columns, index: Collection[str]
     there = set(present)
     missing = [name for name in wanted if name not in there]
     if missing:
-        raise InvalidInput("Columns are missing.", [Detail(f'No column "{name}".', row=1) for name in missing[:20]])
-    others = sum(name not in wanted and name not in columns.ignored and name not in index for name in present)
-    if columns.only and others:
-        raise InvalidInput(f"There are {others} columns that are no features; `keep` passes columns through.")
+        raise missing_columns(missing, present)
+    known = {*wanted, *columns.ignored, *index}
+    others = [name for name in present if name not in known] if columns.only else []
+    if others:
+        raise extra_columns(others, present, columns.numbers)
 
 
 def check_distinct(names: Sequence[str], message: str, *, row: int | None = None) -> None:
     """Raises InvalidInput with the message where a column's name stands twice, and where there are too many columns."""
     if len(names) > MAX_COLUMNS:
-        raise InvalidInput(f"The file has more than {MAX_COLUMNS} columns.")
+        raise InvalidInput(f"The file has more than {MAX_COLUMNS} columns: {len(names)}. Leave some out.")
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise InvalidInput(message, [Detail("The name stands twice.", row=row, column=name) for name in twice[:20]])
+        details = [
+            Detail(f"Columns {_places(name, names)} have the same name. Rename all but one.", row=row, column=name)
+            for name in twice[:MAX_LISTED]
+        ]
+        raise InvalidInput(f"{message} {listed(twice)}. Each column needs a name of its own.", details)
+
+
+def _places(name: str, names: Sequence[str]) -> str:
+    places = [str(place) for place, other in enumerate(names, 1) if other == name]
+    return ", ".join(places[:MAX_LISTED]) + ", ..." * (len(places) > MAX_LISTED)
+
+
+def in_columns(details: Sequence[Detail]) -> InvalidInput:
+    """Return the error for values at fault in columns, of which each has one detail with its row."""
+    details = sorted(details, key=lambda detail: detail.row or 0)[:MAX_LISTED]
+    first = details[0]
+    place = f"row {first.row}, column {shown(first.column or '')}: {first.message}"
+    if len(details) == 1:
+        return InvalidInput(place[0].upper() + place[1:], details)
+    return InvalidInput(f"{len(details)} columns have values at fault. The first: {place}", details)
 
 
 def refusal(message: str, *, row: int, column: str | None = None) -> InvalidInput:
-    place = f'Row {row}, column "{column}"' if column else f"Row {row}"
-    return InvalidInput(f"{place}: {message}", [Detail(message, row=row, column=column)])
+    if column is not None:
+        return in_columns([Detail(message, row=row, column=column)])
+    return InvalidInput(f"Row {row}: {message}", [Detail(message, row=row)])

@@ -8,7 +8,7 @@ from typing import BinaryIO, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from app.data.formats import READERS, FileFormat, first_row, names_of
+from app.data.formats import FileFormat, first_row, names_of, read_file
 from app.data.groups import MISSING, Groups
 from app.data.names import MAX_NAME_LENGTH
 from app.data.part import MAX_COLUMNS, Array, Columns, Header, Part, check, part_rows, refusal
@@ -143,9 +143,13 @@ class TrainingRows:
             for name, line in list(self._columns.late.items())[:MAX_WARNINGS]
         ]
         if not self.dropped:
-            return InvalidInput("Every row has weight 0.")
+            return InvalidInput("Every row has weight 0, so none is left to train on. Give some a positive weight.")
         if not self.zero_weight_rows:
-            return InvalidInput("In every row a value is missing.", late)
+            return InvalidInput(
+                "In every row a value is missing, so none is left to train on. Fill values in, or leave columns out "
+                "with `features`.",
+                late,
+            )
         return InvalidInput(
             f"There are no rows to train on: {self.zero_weight_rows} row(s) have weight 0, and in the other "
             f"{self.dropped} a value is missing.",
@@ -169,7 +173,7 @@ class TrainingRows:
 
     def _parts(self) -> Iterator[Part]:
         if self._form != "matrix":
-            yield from READERS[self._form](self._path, self._columns, self._threads)
+            yield from read_file(self._path, self._form, self._columns, self._threads)
             return
         rows = np.load(self._path, mmap_mode="r", allow_pickle=False)
         size = part_rows(self._columns)

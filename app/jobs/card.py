@@ -107,7 +107,10 @@ def _constant_targets(model: LinearModel) -> Iterator[str]:
     names = [name for name, constant in zip(model.targets, flat, strict=True) if constant]
     if names:
         kind = ("The target {} is", "The targets {} are")[len(names) > 1].format(_listed(names))
-        yield f"{kind} constant in these rows, so there is no variation to explain and R² is null."
+        yield (
+            f"{kind} constant in these rows, so there is no variation to explain and R² is null. Check that this is "
+            "the column to predict, and send rows in which it varies."
+        )
 
 
 def _collinearity(model: LinearModel, design: Design, solver: Solver, *, refined: bool) -> Iterator[str]:
@@ -119,10 +122,11 @@ def _collinearity(model: LinearModel, design: Design, solver: Solver, *, refined
             chosen = " Of all solutions this is the one that the descent came to from its start."
         elif l2 == 0:
             chosen = " Of all solutions this is the one with the smallest standardised coefficients."
-        yield (
-            f"The rows determine only {design.rank} of {coefficients} coefficients: features are collinear or "
-            f"rows too few.{chosen}"
-        )
+        rows = model.statistics.rows
+        reason = "features are collinear, or rows too alike. Leave out features that follow from others."
+        if rows < coefficients:
+            reason = f"{rows} row(s) are too few. Send at least {coefficients}, better many more."
+        yield f"The rows determine only {design.rank} of {coefficients} coefficients: {reason}{chosen}"
         return
     condition = design.penalised_condition(l2)
     if condition <= NEARLY_COLLINEAR:

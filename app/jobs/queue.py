@@ -279,7 +279,9 @@ class JobQueue:
     def _status(self, job_id: str) -> "WorkflowStatus":
         found = self._find(job_id)
         if found is None:
-            raise JobNotFound("There is no job yet." if job_id == LATEST else "There is no such job.")
+            if job_id == LATEST:
+                raise JobNotFound("There is no job yet.")
+            raise JobNotFound("There is no such job. The answer to POST /train has its id; GET /jobs lists those kept.")
         return found
 
     def _find(self, job_id: str) -> "WorkflowStatus | None":

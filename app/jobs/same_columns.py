@@ -5,7 +5,7 @@ Otherwise a column more or less in a file would silently change what the model i
 
 from collections.abc import Iterator, Sequence
 
-from app.data.names import shown
+from app.data.name_hints import shown, unquoted
 from app.errors import Detail, InvalidInput
 from app.registry.model_card import ModelCard
 
@@ -52,15 +52,15 @@ def _without(names: Sequence[str], others: Sequence[str]) -> list[str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(shown, names[:MOST_NAMES])) + (", ..." if len(names) > MOST_NAMES else "")
+    return ", ".join(map(unquoted, names[:MOST_NAMES])) + (", ..." if len(names) > MOST_NAMES else "")
 
 
 def _details(found: Sequence[tuple[str, Sequence[str]]], current: ModelCard, *, body: bool) -> Iterator[Detail]:
     for kind, names in found:
         verb = "does not have" if kind.startswith("New") else "has"
         for name in names:
-            message = f'{kind.removesuffix("s")} "{shown(name)}": version {current.version} {verb} it.'
+            message = f"{kind.removesuffix('s')} {shown(name)}: version {current.version} {verb} it."
             if body:
                 yield Detail(message, pointer="/targets/0" if kind.endswith("targets") else "/instances/0")
             else:
-                yield Detail(message, column=shown(name))
+                yield Detail(message, column=unquoted(name))

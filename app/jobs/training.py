@@ -30,7 +30,7 @@ from app.registry.model_card import ModelCard
 from app.registry.publication import ParentChanged
 from app.registry.registry import Registry
 from app.registry.shares import shares_after
-from app.regression.accumulator import Accumulator, summarise
+from app.regression.accumulator import NO_ROWS, Accumulator, summarise
 from app.regression.block import Block
 from app.regression.cross_validation import Folds
 from app.regression.downdate import (
@@ -390,7 +390,7 @@ def _gathered(blocks: Iterator[Block]) -> Block:
     parts = deque(blocks)
     count = sum(len(block.x) for block in parts)
     if count == 0:
-        raise InvalidInput("There are no rows to train on.")
+        raise InvalidInput(NO_ROWS)
     first = parts[0]
     weights = None if first.weights is None else np.empty(count)
     rows = Block(np.empty((count, first.x.shape[1])), np.empty((count, first.y.shape[1])), weights)

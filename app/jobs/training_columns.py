@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from app.data.content import explained
+from app.data.name_hints import missing_columns
 from app.data.names import check_names
 from app.data.ndjson_rows import ndjson_keys, ndjson_names
 from app.errors import Detail, InvalidInput, ModelFileInvalid, ModelNotFound, NotFound
@@ -49,6 +51,13 @@ def with_columns_of_file(
     """
     if request.format != "ndjson":
         return request, {}
+    with explained(path, request.format):
+        return _with_columns_of_lines(request, path, registry, step)
+
+
+def _with_columns_of_lines(
+    request: TrainingRequest, path: Path, registry: Registry, step: Callable[[], None]
+) -> tuple[TrainingRequest, Mapping[str, int]]:
     wanted = _read(request, request.features)
     if request.features and set(wanted) <= set(ndjson_names(path)):
         return request, {}
@@ -83,13 +92,8 @@ def _features_of(lines: Mapping[str, int], request: TrainingRequest, current: Ve
 
 
 def _check_present(names: Sequence[str], lines: Mapping[str, int]) -> None:
-    details = [
-        Detail(f'No line has the name "{name}".', column=name)
-        for name in names
-        if name not in lines and name.isprintable()
-    ]
-    if any(name not in lines for name in names):
-        raise InvalidInput("Columns are missing from the file.", details[:20])
+    if missing := [name for name in names if name not in lines]:
+        raise missing_columns(missing, list(lines), has_header=False)
 
 
 def with_columns(

@@ -94,7 +94,7 @@ class Registry:
         """Numbers of the versions there are, ascending. Raises ModelNotFound where there is none."""
         found = sorted(number for number, kind in self._files(model) if kind == "safetensors")
         if not found:
-            raise ModelNotFound(f'There is no model "{_shown(model)}".')
+            raise _no_model(model)
         return found
 
     def at_hand(self, model: str, number: int | None = None) -> Version | None:
@@ -133,7 +133,7 @@ class Registry:
         if (version := self.at_hand(model)) is not None:
             return version
         if not re.fullmatch(MODEL_NAME, model):
-            raise ModelNotFound(f'There is no model "{_shown(model)}".')
+            raise _no_model(model)
         with self._reading_current:  # one thread, while others wait for what it reads
             return self._read_current(model)
 
@@ -175,7 +175,7 @@ class Registry:
             exists = bool(re.fullmatch(MODEL_NAME, model)) and 0 < number < MAX_VERSION and path.is_file()
         if not exists:
             self.versions(model)
-            raise VersionNotFound(f'Model "{_shown(model)}" has no version {number}.')
+            raise _no_version(model, number)
         return path
 
     def current_number(self, model: str) -> int | None:
@@ -218,7 +218,7 @@ class Registry:
         try:
             return read_folds(self.path(model, number))
         except FileNotFoundError:
-            raise VersionNotFound(f'Model "{_shown(model)}" has no version {number}.') from None
+            raise _no_version(model, number) from None
 
     def publish(
         self,
@@ -337,7 +337,9 @@ class Registry:
         try:
             return open_file(self.path(model, number))
         except FileNotFoundError:
-            raise VersionNotFound(f'Model "{model}" has no version {number}.') from None
+            raise VersionNotFound(
+                f'Model "{model}" has no version {number}. GET /models/{_shown(model)} lists its versions.'
+            ) from None
 
     def sweep(self) -> None:
         """Remove what publishers left behind that were killed an hour ago or earlier, and files of deleted models."""
@@ -381,7 +383,9 @@ class Registry:
         try:
             found = read(self._path(model, number))
         except FileNotFoundError:
-            raise VersionNotFound(f'Model "{model}" has no version {number}.') from None
+            raise VersionNotFound(
+                f'Model "{model}" has no version {number}. GET /models/{_shown(model)} lists its versions.'
+            ) from None
         return replace(found, card=replace(found.card, model=model, version=number))
 
     def _read_if_intact(self, model: str, number: int) -> Version | None:
@@ -454,6 +458,17 @@ class Registry:
 
     def _path(self, model: str, number: int) -> Path:
         return self._folder / model / file_name(number)
+
+
+def _no_model(model: str) -> ModelNotFound:
+    rule = "" if re.fullmatch(MODEL_NAME, model) else f" {MODEL_NAME_RULE}"
+    return ModelNotFound(f'There is no model "{_shown(model)}".{rule} GET /models lists the models.')
+
+
+def _no_version(model: str, number: int) -> VersionNotFound:
+    return VersionNotFound(
+        f'Model "{_shown(model)}" has no version {number}. GET /models/{_shown(model)} lists its versions.'
+    )
 
 
 def _shown(model: str) -> str:

@@ -21,6 +21,7 @@ from app.regression.sufficient_statistics import (
     triangle,
 )
 
+NO_ROWS = "There are no rows to train on. Send at least one."
 CHUNK_BYTES = 1 << 19  # a chunk of columns that stays in the cache of one core while it is worked on
 # Condition numbers below which the plain Gram matrix is accurate enough: of the features, on which the coefficients
 # depend, and of all columns, on which the sum of squared residuals depends. It loses 2 log10(condition) digits. Lower
@@ -56,7 +57,7 @@ def summarise(
                 accumulator = accumulator or (begin or Accumulator)(weighted)
                 accumulator.add(weighted)
         if accumulator is None:
-            raise InvalidInput("There are no rows to train on.")
+            raise InvalidInput(NO_ROWS)
         return accumulator.statistics(weight_kind)
 
 
@@ -86,7 +87,7 @@ def summarise_folds(
                 accumulators[fold].add(mine)
             first += len(weighted.x)
         if not accumulators:
-            raise InvalidInput("There are no rows to train on.")
+            raise InvalidInput(NO_ROWS)
         return {fold: accumulators[fold].statistics(weight_kind) for fold in sorted(accumulators)}
 
 

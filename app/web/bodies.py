@@ -1,5 +1,7 @@
 """Request bodies: read within a limit, decoded by their content type, and described in the OpenAPI document."""
 
+import codecs
+import contextlib
 from collections.abc import AsyncIterator
 from io import FileIO
 from typing import Any, BinaryIO, TypeVar
@@ -10,10 +12,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from app.data.content import HEAD_BYTES
 from app.data.formats import FileFormat
-from app.errors import BodyTooLarge, MalformedBody, UnsupportedMediaType
+from app.errors import BodyTooLarge, LinserveError, MalformedBody
 from app.web.compression import STATE_BYTES, WINDOW_BYTES, check_encoding, inflated
 from app.web.errors import invalid
+from app.web.hints import unsupported
 from app.web.services import services
 
 JSON = "application/json"
@@ -33,12 +37,20 @@ ROW_BYTES = 500
 M = TypeVar("M", bound=BaseModel)
 
 
-def content_type(request: Request, *accepted: str) -> str:
+async def content_type(request: Request, *accepted: str) -> str:
     """The body's content type without its parameters. Raises UnsupportedMediaType unless it is one of those, once."""
     given = [value.partition(";")[0].strip().lower() for value in request.headers.getlist("content-type")]
     if len(given) != 1 or given[0] not in accepted:
-        raise UnsupportedMediaType(f"Content-Type has to be {' or '.join(accepted)}.")
+        raise unsupported(request, given, accepted, await _beginning(request))
     return given[0]
+
+
+async def _beginning(request: Request) -> bytes:
+    """The first chunk of a body that is refused."""
+    with contextlib.suppress(LinserveError):
+        async for chunk in stream(request, services(request).limits.upload_bytes):
+            return chunk[:HEAD_BYTES]
+    return b""
 
 
 def announced(request: Request) -> int:
@@ -86,7 +98,7 @@ def unpacked(request: Request, chunks: AsyncIterator[bytes], encoding: str, limi
 
 
 def _too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"The body is longer than {limit} bytes.")
+    return BodyTooLarge(f"The body is longer than {limit} bytes, the most that is read. Send it in several parts.")
 
 
 async def _within(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
@@ -146,11 +158,12 @@ def decoding_bytes(body: bytes) -> int:
 def decode(schema: type[M], body: bytes) -> M:
     """The body as `schema`. Raises MalformedBody where it is not JSON, InvalidInput where it is not this JSON."""
     if not body:
-        raise MalformedBody("The body is empty.")
+        raise MalformedBody("The body is empty. Expected a JSON object; curl sends one with --json or --data-binary.")
     try:
-        return schema.model_validate_json(body)
+        # RFC 8259 lets a parser ignore a byte order mark.
+        return schema.model_validate_json(body.removeprefix(codecs.BOM_UTF8))
     except ValidationError as error:
-        raise invalid(error) from None
+        raise invalid(error, body, schema) from None
 
 
 async def chunks_of(file: BinaryIO | FileIO, size: int) -> AsyncIterator[bytes]:

@@ -7,7 +7,7 @@ from typing import Protocol
 from backports import zstd
 from starlette.concurrency import run_in_threadpool
 
-from app.errors import InvalidInput, MalformedBody, UnsupportedMediaType
+from app.errors import Detail, InvalidInput, MalformedBody, UnsupportedMediaType
 
 PIECE_BYTES = 1 << 18  # inflated at a time, however much a small body becomes
 GZIP_WINDOW = 16 + zlib.MAX_WBITS  # with gzip's header
@@ -30,7 +30,11 @@ class _Member(Protocol):
 def check_encoding(encoding: str) -> None:
     """Raises UnsupportedMediaType for an encoding that is not read here."""
     if encoding not in _MEMBERS:
-        raise UnsupportedMediaType(f"Content-Encoding has to be {' or '.join(_MEMBERS)}.")
+        message = (
+            f"Content-Encoding has to be {' or '.join(_MEMBERS)}, and is another. Compress the body with one of these, "
+            "or send it uncompressed and without the header."
+        )
+        raise UnsupportedMediaType(message, [Detail(message, parameter="Content-Encoding")])
 
 
 async def inflated(chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:
@@ -66,7 +70,11 @@ class _Body:
             try:
                 piece, data, more = self._member.inflate(data, room)
             except (zlib.error, zstd.ZstdError):
-                raise MalformedBody(f"The body is not {self._encoding}.") from None
+                message = (
+                    f"The body is not {self._encoding}, which Content-Encoding says it is. Compress it, or leave the "
+                    "header out."
+                )
+                raise MalformedBody(message, [Detail(message, parameter="Content-Encoding")]) from None
             pieces.append(piece)
             room -= len(piece)
             self._length += len(piece)
@@ -86,7 +94,7 @@ class _Body:
 
     def end(self) -> None:
         if self._member is not None:
-            raise MalformedBody(f"The body's {self._encoding} ended early.")
+            raise MalformedBody(f"The body's {self._encoding} ended early. Send all of it.")
 
 
 class _Gzip:

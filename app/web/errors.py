@@ -1,26 +1,28 @@
 """Every error as application/problem+json (RFC 9457), and the one table from errors to statuses."""
 
+import functools
 import itertools
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import orjson
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
 from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute
 
 from app import errors
-from app.data.json_rows import escaped
 from app.data.names import MAX_NAME_LENGTH
-from app.errors import Detail, InvalidInput, LinserveError, MalformedBody
+from app.errors import Detail, InvalidInput, LinserveError
 from app.logs import request_id
-from app.web.methods import allowed
+from app.web.hints import not_json
+from app.web.methods import allowed, similar_path
 from app.web.path_prefix import prefix
+from app.web.sentences import pointer_of, sentence
 
 NO_CONTENT = 204
 METHOD_NOT_ALLOWED = 405
@@ -57,7 +59,7 @@ class Place(BaseModel):
     detail: str
     pointer: str | None = Field(None, description="JSON pointer into the body.", examples=["/instances/0/temp"])
     parameter: str | None = Field(None, description="Name of the query, path or header parameter.")
-    row: int | None = Field(None, description="Row of the file; the header is row 1.")
+    row: int | None = Field(None, description="Row of the file; the header is row 1. The first in which it occurs.")
     column: str | None = Field(None, description="Column of the file.")
 
 
@@ -67,8 +69,8 @@ class Problem(BaseModel):
     type: str = Field(examples=["urn:linserve:problem:invalid-input"])
     title: str = Field(examples=["Invalid input"])
     status: int = Field(examples=[422])
-    detail: str
-    errors: list[Place] = Field([], description=f"At most {MAX_DETAILS}.")
+    detail: str = Field(description="What was received, what was expected, and what to do.")
+    errors: list[Place] = Field([], description=f"One for each column or option at fault, at most {MAX_DETAILS}.")
     request_id: str | None = Field(None, description="Also in the X-Request-ID header and in the log.")
 
 
@@ -121,24 +123,30 @@ def server_error() -> Response:
     return _response(_problem(500, "InternalError", "Something went wrong here. The log has the details.", []))
 
 
-def invalid(error: ValidationError) -> LinserveError:
-    """What pydantic found wrong with a JSON body."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)
+def invalid(error: ValidationError, body: bytes, schema: type[BaseModel]) -> LinserveError:
+    """What pydantic found wrong with a JSON body that should have been of this schema."""
+    found = error.errors(include_url=False)
     if found[0]["type"] == "json_invalid":
-        place = re.search(r"line \d+ column \d+", found[0]["msg"])
-        return MalformedBody(f"The body is not JSON{f' ({place[0]})' if place else ''}.")
-    details = [Detail(_sentence(fault), pointer=_pointer(fault["loc"])) for fault in found[:MAX_DETAILS]]
-    return InvalidInput(f"{len(found)} fault(s) in the body.", details)
+        return not_json(body, found[0]["msg"])
+    details = [
+        Detail(sentence(fault, found, schema), pointer=pointer_of(fault["loc"])) for fault in found[:MAX_DETAILS]
+    ]
+    return InvalidInput(f"{len(found)} fault(s) in the body. {_first(details[0])}", details)
+
+
+def _first(detail: Detail) -> str:
+    place = detail.pointer or detail.parameter
+    return f"{place}: {detail.message}" if place else detail.message
 
 
 def invalid_query(error: ValidationError, known: Collection[str]) -> InvalidInput:
     """What pydantic found wrong with options of those names, which stand in the query."""
-    found = error.errors(include_url=False, include_context=False, include_input=False)
+    found = error.errors(include_url=False)
     details = []
     for fault in found[:MAX_DETAILS]:
         parameter = next((str(step) for step in reversed(fault["loc"]) if step in known), None)
-        details.append(Detail(_sentence(fault), parameter=parameter))
-    return InvalidInput(f"{len(found)} fault(s) in the query.", details)
+        details.append(Detail(sentence(fault), parameter=parameter))
+    return InvalidInput(f"{len(found)} fault(s) in the query. {_first(details[0])}", details)
 
 
 def install(app: FastAPI) -> None:
@@ -151,15 +159,16 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _validation(request: Request, error: RequestValidationError) -> Response:
-        places = []
-        for fault in error.errors()[:MAX_DETAILS]:
+        found = error.errors()
+        details = []
+        for fault in found[:MAX_DETAILS]:
             where, *rest = fault["loc"]
-            place = {"pointer": _pointer(rest)} if where == "body" else {"parameter": str(rest[0])}
-            places.append({"detail": _sentence(fault), **place})
-        if error.errors()[0]["type"] == "json_invalid":
-            return _answer(request, problem_of(MalformedBody.__name__, "The body is not JSON.", ()))
-        message = f"{len(error.errors())} fault(s) in the request."
-        return _answer(request, _problem(422, "InvalidInput", message, places))
+            if where == "body":
+                details.append(Detail(sentence(fault), pointer=pointer_of(rest)))
+            else:
+                details.append(Detail(sentence(fault), parameter=str(rest[0])))
+        message = f"{len(found)} fault(s) in the request. {_first(details[0])}"
+        return _answer(request, problem_of(InvalidInput.__name__, message, details))
 
     @app.exception_handler(Exception)
     async def _fault(_: Request, __: Exception) -> Response:
@@ -167,28 +176,38 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
-        return _answer_to(request, error, app.routes)
+        return _answer_to(request, error, app)
 
 
-def _answer_to(request: Request, error: HTTPException, routes: Sequence[BaseRoute]) -> Response:
+def _answer_to(request: Request, error: HTTPException, app: FastAPI) -> Response:
     headers = dict(error.headers or {})
     if error.status_code == NO_CONTENT:
         return Response(status_code=NO_CONTENT, headers=headers)
     if error.status_code == METHOD_NOT_ALLOWED:
         # Of one route only; others of the same path have methods of their own.
-        headers = {"allow": allowed(routes, request.scope)}
+        headers = {"allow": allowed(app.routes, request.scope)}
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=headers)
     if request.method == "OPTIONS" and request.scope["path"] == "*":  # of the service as a whole
         return Response(status_code=204, headers={"allow": "GET, HEAD, POST, PUT, DELETE, OPTIONS"})
     names = {404: "NotFound", 405: "MethodNotAllowed", 413: "BodyTooLarge", 400: "MalformedBody"}
+    index = f"{prefix(request.scope)}/"
+    similar = similar_path(_paths(app), request.scope)
     details = {
-        404: f"There is nothing at this path; GET {prefix(request.scope)}/ lists what there is.",
-        405: "This path does not answer to this method; the Allow header has those it does.",
+        404: f"There is nothing at this path.{similar} GET {index} lists what there is.",
+        405: (
+            "This path does not answer to this method; the Allow header has those it does: "
+            f"{headers.get('allow', '')}. GET {index} lists all calls, each with a line to paste."
+        ),
     }
     name = names.get(error.status_code, "HttpError")
     detail = details.get(error.status_code, str(error.detail))
     return _answer(request, _problem(error.status_code, name, detail, []), headers)
+
+
+@functools.cache
+def _paths(app: FastAPI) -> list[str]:
+    return [found.path for found in iter_route_contexts(app.routes) if found.path]
 
 
 def _problem(status: int, name: str, detail: str, places: list[dict[str, Any]]) -> dict[str, Any]:
@@ -229,20 +248,3 @@ def _place(detail: Detail) -> dict[str, Any]:
 
 
 # Pydantic puts the name of the chosen alternative into the place; it is not in the body.
-_ALTERNATIVES = ("exact", "gradient_descent", "word", "object", "number")
-
-
-def _pointer(location: Iterable[object]) -> str:
-    steps = (str(step) for step in location if step not in _ALTERNATIVES)
-    # An unknown name may be anything; where it is longer than a name can be, the place is what holds it.
-    short = itertools.takewhile(lambda step: len(step) <= MAX_NAME_LENGTH, steps)
-    return "".join(f"/{escaped(step)}" for step in short)
-
-
-def _sentence(fault: Mapping[str, Any]) -> str:
-    message = str(fault["msg"]).removeprefix("Value error, ")
-    if fault["type"] == "extra_forbidden":
-        message = "There is no such option"
-    elif fault["type"] == "union_tag_invalid":
-        message = f"Expected one of{message.rpartition(':')[2]}"  # pydantic repeats what was given instead
-    return f"{message}." if message[-1] not in ".!?" else message

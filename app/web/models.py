@@ -232,7 +232,7 @@ async def promote(
     model: ModelName,
     if_match: Annotated[str | None, Header(description="The ETag that has to be right still, or 412.")] = None,
 ) -> Response:
-    bodies.content_type(request, bodies.JSON)
+    await bodies.content_type(request, bodies.JSON)
     promotion = bodies.decode(Promotion, await bodies.read(request, MAX_PROMOTION_BYTES))
     registry = services(request).registry
 

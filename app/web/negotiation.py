@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from app.errors import NotAcceptable
+from app.errors import Detail, NotAcceptable
 
 
 def acceptable(accept: str | None, offered: Sequence[str]) -> str:
@@ -17,7 +17,11 @@ def acceptable(accept: str | None, offered: Sequence[str]) -> str:
         qualities[kind] = max(quality, qualities.get(kind, 0.0))
     best = max(offered, key=lambda kind: _quality(kind, qualities))
     if _quality(best, qualities) <= 0:
-        raise NotAcceptable(f"Accept has to name {' or '.join(sorted(offered))}.")
+        message = (
+            f"Accept has to name {' or '.join(sorted(offered))}, and names none of them. Without it, the answer has "
+            "the format of the rows."
+        )
+        raise NotAcceptable(message, [Detail(message, parameter="Accept")])
     return best
 
 

@@ -11,6 +11,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field
 from starlette.datastructures import QueryParams
 
+from app.data.name_hints import MAX_LISTED, did_you_mean, shown
 from app.data.names import MAX_NAME_LENGTH
 from app.errors import Detail, InvalidInput
 from app.web.documented import DocumentedAs, Row
@@ -55,16 +56,20 @@ def _names_in(dependant: Dependant) -> Iterator[str]:
 
 def check_query(query: QueryParams, known: Collection[str]) -> None:
     """Raises InvalidInput for an option that is none of those, or stands twice."""
-    details = []
+    details: list[Detail] = []
     for name, count in Counter(name for name, _ in query.multi_items()).items():
+        if len(details) == MAX_LISTED:
+            break
         if name not in known:
-            shown = name if len(name) <= MAX_NAME_LENGTH else None
-            details.append(Detail("There is no such option.", parameter=shown))
+            place = name if len(name) <= MAX_NAME_LENGTH else None
+            message = f"There is no such option: {shown(name)}.{did_you_mean(name, sorted(known))}"
+            details.append(Detail(message, parameter=place))
         elif count > 1:
-            details.append(Detail("This option stands twice.", parameter=name))
+            details.append(Detail(f"Option given more than once: {shown(name)}. Give it once.", parameter=name))
     if details:
         listed = f"Known are: {', '.join(sorted(known))}." if known else "None are known here."
-        raise InvalidInput(f"The query has unknown or repeated options. {listed}", details)
+        message = f"The query has unknown or repeated options. {details[0].message} {listed}"
+        raise InvalidInput(message, details)
 
 
 def names_in_query(option: str, text: str) -> list[str]:

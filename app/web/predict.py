@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+from codecs import BOM_UTF8
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from app.data.json_rows import (
     AT_ONCE,
     MAX_DETAILS,
     are_objects,
+    as_rows,
     has_more_brackets,
     is_json,
     kept_columns,
@@ -27,7 +29,7 @@ from app.data.json_rows import (
     without_kept,
 )
 from app.data.part import Part
-from app.errors import Detail, InvalidInput, MalformedBody
+from app.errors import Detail, InvalidInput
 from app.registry.choice import Choice
 from app.registry.version_file import Version
 from app.regression.linear_model import LinearModel
@@ -37,6 +39,7 @@ from app.web.access import Right
 from app.web.documented import Row
 from app.web.errors import problems
 from app.web.guard import needs
+from app.web.hints import not_json
 from app.web.memory_budget import LARGE_BODY
 from app.web.missing_rows import HEADER, CompleteRows
 from app.web.negotiation import acceptable
@@ -69,7 +72,10 @@ MOST_ANSWER = 1 << 27  # bytes in JSON: it is in memory until it is sent
 
 
 class PredictRequest(BaseModel):
-    """Rows to predict for, all objects or all arrays (then in the model's feature order)."""
+    """Rows to predict for, all objects or all arrays (then in the model's feature order).
+
+    A flat list of numbers is one row if the model has several features, and a row for each number if it has one.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -188,7 +194,7 @@ async def predict_with_version(request: Request, model: ModelName, version: Vers
 
 
 async def _answer(request: Request, choose: Choice) -> Response:
-    kind = bodies.content_type(request, *FORMATS)
+    kind = await bodies.content_type(request, *FORMATS)
     out = acceptable(request.headers.get("accept"), [kind, *(other for other in FORMATS if other != kind)])
     options = options_of(request.query_params)
     check_header(bodies.FILES.get(kind, "json"), options.header)
@@ -205,6 +211,7 @@ async def _answer(request: Request, choose: Choice) -> Response:
     _check_count(body, found)
     asked = _decoded(body, found)
     version = await choose.promptly()
+    asked = _with_rows(asked, version.model.features)
     # The first of these for a version decomposes its design, which takes seconds for thousands of features.
     decomposes = asked.interval is not None or asked.confidence is not None or asked.extrapolation or asked.explain
     many = len(asked.instances) * version.model.weights.size > MOST_PRODUCTS
@@ -250,6 +257,7 @@ def _predict_rows_as_table(request: Request, body: bytes, out: str, choose: Choi
         if asked.model_fields_set - {"instances"}:
             raise InvalidInput("Beside a table for an answer, options stand in the query and not in the body.")
         version = choose()
+        asked = _with_rows(asked, numbers_of(version.model, options), missing=options.missing == "null")
         with found.memory.working(request, work_bytes(len(body), version.model, options)):
             return _rows_as_table(request, asked, version, out, options)
 
@@ -276,11 +284,13 @@ def _check_count(body: bytes, found: Services) -> None:
     # Besides the body and its two lists only rows have brackets, and each that is right has one pair. Those that are
     # wrong would take very many times their length in memory.
     if len(body) > most and has_more_brackets(body, most + 3):
-        raise _too_many(most) if is_json(body) else MalformedBody("The body is not JSON.")
+        raise _too_many(most) if is_json(body.removeprefix(BOM_UTF8)) else not_json(body, "")
 
 
 def _too_many(most: int) -> InvalidInput:
-    return InvalidInput.at("/instances", f"At most {most} instances fit into one request.")
+    return InvalidInput.at(
+        "/instances", f"At most {most} instances fit into one request. Send them in several requests, or as a table."
+    )
 
 
 def _decoded(body: bytes, found: Services) -> PredictRequest:
@@ -290,11 +300,23 @@ def _decoded(body: bytes, found: Services) -> PredictRequest:
     return asked
 
 
+def _with_rows(asked: PredictRequest, names: Sequence[str], *, missing: bool | None = None) -> PredictRequest:
+    """Return the request with a list of rows in place of a flat list. Raises InvalidInput for one that is none.
+
+    Whether values may be `missing` is an option of the request, unless it is given.
+    """
+    if missing is None:
+        missing = asked.missing == "null"
+    asked.instances = as_rows(asked.instances, names, "/instances", missing=missing)
+    return asked
+
+
 def _predict_long(request: Request, body: bytes, choose: Choice) -> Response:
     found = services(request)
     _check_count(body, found)
     with found.memory.working(request, bodies.decoding_bytes(body)):
-        return _predict(request, _decoded(body, found), choose())
+        asked, version = _decoded(body, found), choose()
+        return _predict(request, _with_rows(asked, version.model.features), version)
 
 
 def _answer_bytes(asked: PredictRequest, model: LinearModel) -> int:

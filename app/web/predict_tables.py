@@ -15,7 +15,8 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from app.data.formats import READERS, FileFormat, check_size, describing_bytes
+from app.data.content import explained
+from app.data.formats import FileFormat, check_size, describing_bytes, read_file
 from app.data.json_rows import escaped
 from app.data.part import Columns, Header, Part, Source, least_part_bytes, narrowed, refusal
 from app.data.table_writers import OutputFormat, SpillingFile, table_writer
@@ -192,11 +193,13 @@ def read_table(
         only=options.header != "none",
         ignored=version.ignored,
         header=options.header,
+        training=False,
     )
-    found.memory.hold(request, describing_bytes(source, form) + READ_TIMES * least_part_bytes(columns))
     read = [*columns.numbers, *columns.keep]
-    found.memory.hold(request, check_size(source, form, read, found.limits.upload_bytes))
-    yield from READERS[form](source, columns, 1)
+    with explained(source, form, options.header):
+        found.memory.hold(request, describing_bytes(source, form) + READ_TIMES * least_part_bytes(columns))
+        found.memory.hold(request, check_size(source, form, read, found.limits.upload_bytes))
+    yield from read_file(source, form, columns)
 
 
 def numbers_of(model: LinearModel, options: TableOptions) -> Sequence[str]:

@@ -13,13 +13,15 @@ from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
+from app.data.content import explained
 from app.data.formats import FileFormat, check_header, check_size, describing_bytes, index_of, names_of
 from app.data.groups import taken_out
-from app.data.json_rows import first_rounded_rows, to_column, to_matrix
+from app.data.json_rows import as_rows, first_rounded_rows, to_column, to_matrix
+from app.data.names import MAX_NAME_LENGTH
 from app.data.rounding import rounding_warnings
 from app.data.training_rows import write_matrix
 from app.data.weights import first_fault
-from app.errors import InvalidInput
+from app.errors import Detail, InvalidInput
 from app.jobs.inheritance import weight_kind
 from app.jobs.job import Job
 from app.jobs.start_weights import put_aside
@@ -101,7 +103,7 @@ async def train(
     ] = None,
 ) -> Response:
     found = services(request)
-    kind = bodies.content_type(request, bodies.JSON, *bodies.FILES)
+    kind = await bodies.content_type(request, bodies.JSON, *bodies.FILES)
     job_id = str(uuid.uuid5(_KEYS, idempotency_key) if idempotency_key else uuid.uuid4())
     with found.jobs.spool.claimed(job_id) if idempotency_key else contextlib.nullcontext():
         job = await _recorded(found, request, kind, job_id)
@@ -119,7 +121,9 @@ async def train(
 async def _recorded(found: Services, request: Request, kind: str, job_id: str) -> Job:
     if kind == bodies.JSON:
         if request.query_params:
-            raise InvalidInput("Beside a JSON body, options stand in the body and not in the query.")
+            message = "Beside a JSON body, options are expected in the body, and found in the query. Move them."
+            name = next(iter(request.query_params))
+            raise InvalidInput(message, [Detail(message, parameter=name[:MAX_NAME_LENGTH])])
         body = await bodies.read(request, found.limits.json_bytes)
         async with found.turns.turn() if len(body) > LARGE_BODY else contextlib.nullcontext():
             with found.memory.working(request, bodies.decoding_bytes(body)):
@@ -133,10 +137,16 @@ def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
         return job
     found.jobs.check_room(job_id)
     asked = bodies.decode(TrainRequest, body)
-    if len(asked.instances) != len(asked.targets):
-        raise InvalidInput.at("/targets", f"{len(asked.targets)} rows of targets for {len(asked.instances)} instances.")
     current = current_version(found, asked)
     features, targets = names_of_rows(asked, current)
+    missing = asked.missing == "drop"
+    instances: Sequence[Any] = as_rows(asked.instances, features, "/instances", missing=missing)
+    rows_of_targets = as_rows(asked.targets, targets, "/targets", missing=missing)
+    if len(instances) != len(rows_of_targets):
+        raise InvalidInput.at(
+            "/targets",
+            f"Found {len(rows_of_targets)} rows of targets for {len(instances)} instances. Send one for each.",
+        )
     request = request_of(
         found,
         asked,
@@ -147,21 +157,19 @@ def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
         weight=None if asked.sample_weights is None else "sample_weights",
         fingerprint=fingerprint,
     )
-    missing = asked.missing == "drop"
-    instances: Sequence[Any] = asked.instances
     folds = []
     if request.fold_groups is not None and request.groups not in features:
         instances, column = taken_out(instances, request.fold_groups, missing=missing)
         folds.append(column)
     columns = [
         to_matrix(instances, features, "/instances", missing=missing),
-        to_matrix(asked.targets, targets, "/targets", missing=missing),
+        to_matrix(rows_of_targets, targets, "/targets", missing=missing),
     ]
     rounded = first_rounded_rows(instances, features, columns[0])
-    rounded |= first_rounded_rows(asked.targets, targets, columns[1])
+    rounded |= first_rounded_rows(rows_of_targets, targets, columns[1])
     if asked.sample_weights is not None:
         base = current.card if current and asked.mode != "replace" else None
-        columns.append(_weights(asked.sample_weights, len(asked.instances), weight_kind(request, base)))
+        columns.append(_weights(asked.sample_weights, len(instances), weight_kind(request, base)))
         rounded |= first_rounded_rows(asked.sample_weights, ["sample_weights"], columns[2])
     columns += folds
     request = dataclasses.replace(request, warnings=tuple(rounding_warnings(rounded)))
@@ -175,7 +183,7 @@ def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
 
 def _weights(given: Sequence[Any], rows: int, kind: WeightKind) -> NDArray[np.float64]:
     if len(given) != rows:
-        raise InvalidInput.at("/sample_weights", f"{len(given)} weights for {rows} instances.")
+        raise InvalidInput.at("/sample_weights", f"Found {len(given)} weights for {rows} instances. Send one for each.")
     weights = to_column(given, "/sample_weights")
     if fault := first_fault(weights, kind):
         raise InvalidInput.at(f"/sample_weights/{fault[0]}", fault[1])
@@ -221,13 +229,13 @@ def _train_from_upload(
             found.jobs.spool.remove(upload)
             return job
         path = found.jobs.spool.path(upload)
-        names = names_of(path, form, options.header)
-        current = current_version(found, options)
-        index = index_left_out(index_of(path, form), options, current)
-        features, targets = columns_of_file(names, form, options, current, index)
-        others = [name for name in (options.weight, options.division.groups) if name is not None]
-        read = [*(features or ()), *targets, *others]
-        check_size(path, form, read, found.limits.upload_bytes)
+        with explained(path, form, options.header):
+            names = names_of(path, form, options.header)
+            current = current_version(found, options)
+            index = index_left_out(index_of(path, form), options, current)
+            features, targets = columns_of_file(names, form, options, current, index)
+            others = [name for name in (options.weight, options.division.groups) if name is not None]
+            check_size(path, form, [*(features or ()), *targets, *others], found.limits.upload_bytes)
         request = request_of(
             found,
             options,

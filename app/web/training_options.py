@@ -359,7 +359,10 @@ class FileOptions(TrainingOptions):
 
 
 class TrainRequest(TrainingOptions):
-    """Rows with their targets, two lists of the same length, each all objects or all arrays."""
+    """Rows with their targets, two lists of the same length, each all objects or all arrays.
+
+    A flat list of numbers is one row if there are several names, and a row for each number if there is one.
+    """
 
     instances: Rows = Field(min_length=1)
     targets: Rows = Field(min_length=1)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.data.json_rows import are_objects
-from app.data.names import shown
+from app.data.name_hints import listed, missing_columns, shown
 from app.data.part import Header
 from app.data.rounding import MAX_WARNINGS
 from app.data.training_rows import Format
@@ -101,7 +101,11 @@ def _names(rows: Sequence[Any], given: Sequence[str] | None, known: Sequence[str
     if known is None and are_objects(rows):
         return list(rows[0])
     if known is None:
-        raise InvalidInput.at(f"/{kind}_names", f"A new model, or `schema: infer`, from arrays needs {kind}_names.")
+        message = (
+            f"These rows are arrays, and no version names their values: there is none, or `schema: infer` leaves it "
+            f"out. Add `{kind}_names`."
+        )
+        raise InvalidInput.at(f"/{kind}_names", message)
     return known
 
 
@@ -122,7 +126,7 @@ def index_left_out(index: Sequence[str], options: FileOptions, current: Version 
 def index_warnings(left_out: Sequence[str]) -> tuple[str, ...]:
     """Return a warning for each column that was left out as an index."""
     return tuple(
-        f'The column "{shown(name)}" is the index of the pandas frame that the file was made from. It was left out. To '
+        f"The column {shown(name)} is the index of the pandas frame that the file was made from. It was left out. To "
         "train on it, name it in `features`."
         for name in left_out[:MAX_WARNINGS]
     )
@@ -138,10 +142,11 @@ def columns_of_file(
     """
     targets = options.targets or (current.card.targets if current else None)
     if not targets:
-        raise InvalidInput(
-            "Which columns are the targets? Say so with ?targets=...",
-            [Detail("A new model needs `targets` in the query.")],
+        message = (
+            "No `targets` were given, and the model has no version whose targets would be taken. Name the columns to "
+            f"predict, as in ?targets=NAME,NAME. The file has {listed(header)}."
         )
+        raise InvalidInput(message, [Detail(message, parameter="targets")])
     if form == "ndjson":
         _check_first_line(header, options, targets, current)
         return options.features, targets
@@ -150,8 +155,13 @@ def columns_of_file(
     others = {*targets, *weight, *groups, *index}
     features: Sequence[str] = options.features or [name for name in header if name not in others]
     if "" in features and "" in header:
-        hint = "; to_csv(index=False) keeps pandas from writing its index." if header[0] == "" else "."
-        message = f"Column {list(header).index('') + 1} has no name in the header{hint}"
+        place = list(header).index("") + 1
+        hint = "Give it one."
+        if header[0] == "":
+            hint = "If it is the index that pandas wrote, use to_csv(index=False)."
+        elif header[-1] == "":
+            hint = "If the rows end with a comma, remove it."
+        message = f"Column {place} has no name in the header, but each column needs one. {hint}"
         raise InvalidInput(message, [Detail(message, row=1)])
     present = set(header)
     # One column means another separator, and a target that was misspelled is the plainer fault.
@@ -160,9 +170,7 @@ def columns_of_file(
         features = _in_order(features, [name for name in targets if name in present], options, current)
     missing = [name for name in dict.fromkeys((*targets, *features, *weight, *groups)) if name not in present]
     if missing:
-        hint = " Only one column was found: is the separator a comma?" if len(header) == 1 else ""
-        details = [_missing_column(name, header) for name in missing if name.isprintable()]
-        raise InvalidInput(f"Columns are missing from the file.{hint}", details[:20])
+        raise missing_columns(missing, header)
     return features, targets
 
 
@@ -186,9 +194,3 @@ def _check_first_line(
     features = [name for name in names if name not in others]
     if not set(features) <= set(current.card.features):
         checked_features(features, targets, current.card, rows="Line 1 has")
-
-
-def _missing_column(name: str, header: Sequence[str]) -> Detail:
-    spaced = any(name == column.strip() for column in header)
-    hint = " There is one of that name with spaces around it." if spaced else ""
-    return Detail(f'There is no column "{name}".{hint}', row=1)

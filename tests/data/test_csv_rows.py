@@ -10,11 +10,21 @@ from numpy.testing import assert_array_equal
 
 from app.data import csv_rows
 from app.data.csv_rows import BLOCK_BYTES, csv_names, read_csv
-from app.data.part import Columns, Header, Part
+from app.data.part import MISSING, NOT_FINITE, Columns, Header, Part
 from app.errors import Detail, InvalidInput
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 PRINTABLE = st.text(min_size=1, max_size=8).filter(str.isprintable)
+
+
+NUMERIC = (
+    "Row 1 holds only numbers, but the names of the columns were expected. Add a first row with the names; or add "
+    "`header=none`, which names the columns c1, c2, ..., or `header=names` if the numbers are the names."
+)
+MISSING_VALUE = f"{MISSING} Fill it in, or leave such rows out with `missing=drop`."
+FOUND, CHOICE = "Expected a number, found", " `features` chooses the columns to read."
+WITH_POINTS = "Write decimals with a point, and no separators between thousands."
+QUOTED = "Each row needs as many as row 1: put a value with a comma in quotes, and write decimals with a point."
 
 
 def stored(folder: Path, content: bytes | str) -> Path:
@@ -86,13 +96,13 @@ def test_a_header_alone_has_no_rows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"\n"])
 def test_a_file_without_a_header_is_refused(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(InvalidInput, match="needs a header row"):
+    with pytest.raises(InvalidInput, match="Expected a header row"):
         csv_names(stored(tmp_path, content))
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfea\x00", "temp\u00e9,b\n".encode("latin-1"), b'a,"' + b"x" * 200_000])
 def test_a_file_that_is_no_text_with_a_header_is_refused(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(InvalidInput, match="not UTF-8 text with a header row"):
+    with pytest.raises(InvalidInput, match=r"not UTF-8 text: row 1|Row 1 is not readable as CSV"):
         csv_names(stored(tmp_path, content))
 
 
@@ -113,28 +123,28 @@ def test_a_line_separator_in_a_name_does_not_end_the_header(tmp_path: Path) -> N
 def test_a_name_that_stands_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput) as refused:
         csv_names(stored(tmp_path, "a,b,a\n1,2,3\n"))
-    assert refused.value.details == (Detail("The name stands twice.", row=1, column="a"),)
+    assert refused.value.details == (Detail("Columns 1, 3 have the same name. Rename all but one.", row=1, column="a"),)
 
 
 def test_missing_columns_are_named(tmp_path: Path) -> None:
     error = refusal(stored(tmp_path, "a,b\n1,2\n"), "c", "a", "d")
-    assert error.details == (Detail('No column "c".', row=1), Detail('No column "d".', row=1))
+    assert error.details == (Detail('There is no column "c".', row=1), Detail('There is no column "d".', row=1))
 
 
 @pytest.mark.parametrize(
     ("cell", "fault"),
     [
-        ("", "The value is missing."),
-        ("NA", "The value is missing."),
-        ("nan", "The value is missing."),
-        ("inf", "The value is not a finite number."),
-        ("-inf", "The value is not a finite number."),
-        ("1e999", "The value is not a finite number."),
-        ("true", "The value is not a number; `features` chooses the columns to read."),
-        ("0x10", "The value is not a number; `features` chooses the columns to read."),
-        ("1_000", "The value is not a number; `features` chooses the columns to read."),
-        ("'; drop", "The value is not a number; `features` chooses the columns to read."),
-        ('"1,5"', "The value is not a number; `features` chooses the columns to read."),
+        ("", MISSING_VALUE),
+        ("NA", MISSING_VALUE),
+        ("nan", MISSING_VALUE),
+        ("inf", NOT_FINITE),
+        ("-inf", NOT_FINITE),
+        ("1e999", NOT_FINITE),
+        ("true", f"{FOUND} a boolean. Write 1 or 0.{CHOICE}"),
+        ("0x10", f"{FOUND} text.{CHOICE}"),
+        ("1_000", f"{FOUND} a number with separators between thousands. Write it without them.{CHOICE}"),
+        ("'; drop", f"{FOUND} text.{CHOICE}"),
+        ('"1,5"', f"{FOUND} a number with a comma. {WITH_POINTS}{CHOICE}"),
     ],
 )
 def test_what_is_no_finite_number_is_refused_with_row_and_column(tmp_path: Path, cell: str, fault: str) -> None:
@@ -156,15 +166,15 @@ def test_a_fault_in_a_column_that_is_not_read_does_not_matter(tmp_path: Path) ->
 @pytest.mark.parametrize(("row", "found"), [("3", 1), ("3,4,5", 3)])
 def test_a_row_with_another_number_of_values_is_refused_with_its_number(tmp_path: Path, row: str, found: int) -> None:
     error = refusal(stored(tmp_path, f"a,b\n1,2\n{row}\n"), "a", "b")
-    assert error.details == (Detail(f"Expected 2 values, found {found}.", row=3),)
+    assert error.details == (Detail(f"Expected 2 values, found {found}. {QUOTED}", row=3),)
 
 
 @pytest.mark.parametrize(
     ("last", "detail"),
     [
-        ("3,x", Detail("The value is not a number; `features` chooses the columns to read.", row=400_002, column="b")),
-        ("3,", Detail("The value is missing.", row=400_002, column="b")),
-        ("3", Detail("Expected 2 values, found 1.", row=400_002)),
+        ("3,x", Detail(f"{FOUND} text.{CHOICE}", row=400_002, column="b")),
+        ("3,", Detail(MISSING_VALUE, row=400_002, column="b")),
+        ("3", Detail(f"Expected 2 values, found 1. {QUOTED}", row=400_002)),
     ],
 )
 def test_row_numbers_count_on_from_block_to_block(tmp_path: Path, last: str, detail: Detail) -> None:
@@ -245,9 +255,6 @@ def test_a_header_that_is_not_utf8_is_refused_however_long_the_file(tmp_path: Pa
         csv_names(path)
 
 
-NUMERIC = "Row 1 holds only numbers; add `header=none`, or `header=names` if they are the names."
-
-
 @pytest.mark.parametrize(
     "header", ["1,2", "7.59,1581.15,-3e5", " 1 ,.5,+2.", '"1","2"', "1,,2", "1,1,1", "\ufeff1,2", "1,NaN", "NA,2"]
 )
@@ -293,11 +300,11 @@ def test_without_a_header_every_row_is_read(
 def test_without_a_header_rows_count_from_1(tmp_path: Path, quote: str) -> None:
     columns = Columns(["c1", "c2"], header="none")
     for content, detail in (
-        (f"1,{quote}{quote}\n", Detail("The value is missing.", row=1, column="c2")),
-        (f"{quote}1{quote},2\n3\n", Detail("Expected 2 values, found 1.", row=2)),
+        (f"1,{quote}{quote}\n", Detail(MISSING_VALUE, row=1, column="c2")),
+        (f"{quote}1{quote},2\n3\n", Detail(f"Expected 2 values, found 1. {QUOTED}", row=2)),
         (
             f"{quote}1{quote},2\n3,x\n",
-            Detail("The value is not a number; `features` chooses the columns to read.", row=2, column="c2"),
+            Detail(f"{FOUND} text.{CHOICE}", row=2, column="c2"),
         ),
     ):
         with pytest.raises(InvalidInput) as refused:
@@ -307,7 +314,7 @@ def test_without_a_header_rows_count_from_1(tmp_path: Path, quote: str) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf"])
 def test_an_empty_file_without_a_header_is_empty(tmp_path: Path, content: bytes) -> None:
-    with pytest.raises(InvalidInput, match=r"^The file is empty\.$"):
+    with pytest.raises(InvalidInput, match=r"^The file is empty\. Expected rows\.$"):
         csv_names(stored(tmp_path, content), "none")
 
 
@@ -381,7 +388,7 @@ def test_a_file_with_a_fault_that_is_not_utf8_either_is_refused_for_its_encoding
 
 def test_a_row_that_cannot_be_counted_is_not_named(tmp_path: Path) -> None:
     path = stored(tmp_path, b"a,b\n" + b"1\n" * 2000 + b"1,\xe9\n")
-    assert refusal(path, "a").message == "The file is not UTF-8 text. Save it as UTF-8."
+    assert refusal(path, "a").message.startswith("The file is not UTF-8 text. Save it as UTF-8")
 
 
 def test_a_character_across_blocks_is_one(tmp_path: Path) -> None:

@@ -57,8 +57,10 @@ def test_numbers_survive_to_the_last_bit_and_kept_columns_as_they_are(
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_missing_value_is_refused_with_its_place_or_is_nan_where_it_may_be(form: FileFormat) -> None:
     content = written(pa.table({"a": [1.0, 2.0, None, 4.0], "b": [5, 6, 7, None]}), form)
-    (detail,) = refusal(content, form, Columns(["b", "a"])).details
-    assert (detail.row, detail.column) == (4 if form == "csv" else 3, "a")
+    first = 4 if form == "csv" else 3
+    details = refusal(content, form, Columns(["b", "a"])).details
+    assert (details[0].row, details[0].column) == (first, "a")
+    assert {(detail.row, detail.column) for detail in details} <= {(first, "a"), (first + 1, "b")}
     found = values_of(content, form, Columns(["b", "a"], missing=True))
     assert_array_equal(found, [[5, 1], [6, 2], [7, np.nan], [np.nan, 4]])
 
@@ -82,8 +84,8 @@ def test_an_infinite_value_is_refused_with_its_place_even_where_some_may_be_miss
 def test_columns_that_are_not_there_are_named_and_others_are_refused_where_they_may_not_be(form: FileFormat) -> None:
     content = written(pa.table({"a": [1.0], "b": [2.0]}), form)
     missing = refusal(content, form, Columns(["a", "c"]))
-    assert 'No column "c"' in missing.details[0].message
-    assert "1 columns that are no features" in refusal(content, form, Columns(["a"], only=True)).message
+    assert 'no column "c"' in missing.details[0].message
+    assert "1 column that is not a feature" in refusal(content, form, Columns(["a"], only=True)).message
     assert_array_equal(values_of(content, form, Columns(["a"])), [[1]])
 
 
@@ -143,7 +145,8 @@ def test_any_bytes_in_a_file_are_read_or_refused(form: FileFormat, noise: bytes,
 @pytest.mark.parametrize("column", [["a", "b"], [True, False], [[1], [2]]], ids=["words", "booleans", "lists"])
 def test_a_column_that_holds_no_numbers_is_named(form: FileFormat, column: list[Any]) -> None:
     (detail,) = refusal(written(pa.table({"a": column}), form), form, Columns(["a"])).details
-    assert (detail.message, detail.column) == ("The column does not hold numbers.", "a")
+    assert detail.column == "a"
+    assert detail.message.startswith("Expected numbers, found the type ")
 
 
 @pytest.mark.parametrize("form", ["arrow", "parquet"])
@@ -164,7 +167,7 @@ def test_numbers_of_any_type_are_read(form: FileFormat, array: Any) -> None:
 @pytest.mark.parametrize("form", ["arrow", "parquet"])
 def test_a_name_that_stands_twice_is_refused(form: FileFormat) -> None:
     content = written(pa.table([pa.array([1]), pa.array([2])], names=["a", "a"]), form)
-    with pytest.raises(InvalidInput, match="twice"):
+    with pytest.raises(InvalidInput, match="the same name"):
         names_of(content, form)
 
 
@@ -188,7 +191,7 @@ def test_a_batch_larger_than_a_part_is_read_in_parts() -> None:
         ('{"a":1}\n{"a":true}\n', 2, "a", "found a boolean"),
         ('{"a":1}\n{"a":"2"}\n', 2, "a", "found a string"),
         ('{"a":1}\n{"b":2}\n', 2, "a", "missing"),
-        ("[1]\n[1,2]\n", 2, None, "Expected 1 values, found 2"),
+        ("[1]\n[1,2]\n", 2, None, 'Expected 1 values ("a"), found 2'),
         ("[1]\n[" + "9" * 400 + "]\n", 2, None, ""),
         ("[" * 100_000 + "\n", 1, None, "not JSON"),
     ],

@@ -13,6 +13,7 @@ from app.data.json_rows import (
     AT_ONCE,
     MAX_DETAILS,
     are_objects,
+    as_rows,
     escaped,
     has_more_brackets,
     is_json,
@@ -83,7 +84,15 @@ def test_the_first_row_sets_the_form_of_all() -> None:
     ],
 )
 def test_only_numbers_are_numbers(value: Any, what: str) -> None:
+    remedy = {True: "Send 1 or 0.", False: "Send 1 or 0.", "1": "Send it without quotes."}
     expected = f"Expected a number, found {what}."
+    if value is None:
+        expected += (
+            " Send a number, or leave the row out, as a training does with `missing`: `drop`; a prediction answers it "
+            "with null, given `missing`: `null`."
+        )
+    elif not isinstance(value, list | dict):
+        expected += f" {remedy[value]}"
     assert refusal([[1, 2, 3], [1, value, 3]]).details == (Detail(expected, pointer="/instances/1/1"),)
     objects = [{"temp": 1, "rainfall": value, "humidity": 3}]
     assert refusal(objects).details == (Detail(expected, pointer="/instances/0/rainfall"),)
@@ -91,7 +100,7 @@ def test_only_numbers_are_numbers(value: Any, what: str) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 10**309, -(10**400)])
 def test_numbers_that_64_bits_cannot_hold_are_refused(value: float) -> None:
-    expected = "The number is not finite, or too large for 64 bits."
+    expected = "The number is not finite, or too large for 64 bits. Expected a finite number."
     assert refusal([[1, 2, value]]).details == (Detail(expected, pointer="/instances/0/2"),)
     objects = [{"temp": value, "rainfall": 2, "humidity": 3}]
     assert refusal(objects).details == (Detail(expected, pointer="/instances/0/temp"),)
@@ -99,27 +108,46 @@ def test_numbers_that_64_bits_cannot_hold_are_refused(value: float) -> None:
 
 @pytest.mark.parametrize("row", [[1, 2], [1, 2, 3, 4], []])
 def test_an_array_of_another_length_is_refused_with_the_names_that_are_wanted(row: list[int]) -> None:
-    expected = f"Expected 3 values (temp, rainfall, humidity), found {len(row)}."
+    expected = f"Expected 3 values (temp, rainfall, humidity), found {len(row)}. Send as many in each row."
     assert refusal([[1, 2, 3], row]).details == (Detail(expected, pointer="/instances/1"),)
-    assert refusal([row, row]).details[0] == Detail(expected, pointer="/instances/0")
+    assert refusal([row, row]).details == (Detail(f"{expected} (2 times)", pointer="/instances/0"),)
 
 
 def test_missing_names_are_told_one_by_one() -> None:
     assert refusal([{"rainfall": 1}]).details == (
-        Detail('"temp" is missing.', pointer="/instances/0"),
-        Detail('"humidity" is missing.', pointer="/instances/0"),
+        Detail('"temp" is missing. Add it.', pointer="/instances/0"),
+        Detail('"humidity" is missing. Add it.', pointer="/instances/0"),
     )
 
 
-def test_an_unknown_name_is_refused_and_not_repeated() -> None:
-    error = refusal([{"temp": 1, "rainfall": 2, "humidity": 3, "password": 4, "second": 5}])
-    assert error.details == (Detail("An unknown name; known are temp, rainfall, humidity.", pointer="/instances/0"),)
-    assert "password" not in str(error)
+def test_unknown_names_are_refused_each_with_its_first_place() -> None:
+    rows = [{"temp": 1, "rainfall": 2, "humidity": 3, "first": 4, "a\u200bb": 5}] * 2
+    assert refusal(rows).details == (
+        Detail('"first" is unknown. Expected temp, rainfall, humidity. (2 times)', pointer="/instances/0/first"),
+        Detail(
+            '"a\\u200bb" is unknown. Expected temp, rainfall, humidity. The name has the invisible character U+200B '
+            "(zero width space) at position 2. (2 times)",
+            pointer="/instances/0",
+        ),
+    )
+
+
+def test_a_name_in_place_of_a_missing_one_is_found_however_it_differs() -> None:
+    for other, hint in [
+        ("rainfal", '"rainfal" is similar. Rename it if it is meant.'),
+        ("Rainfall", '"Rainfall" differs in capitals or spaces. Use the same spelling.'),
+        (" rainfall", '" rainfall" has that name with spaces around it. Remove the spaces.'),
+        ("rain\u00adfall", "the invisible character U+00AD (soft hyphen) at position 5. Remove it."),
+    ]:
+        (missing, unknown) = refusal([{"temp": 1, other: 2, "humidity": 3}]).details
+        assert missing.message.startswith('"rainfall" is missing. ')
+        assert missing.message.endswith(hint)
+        assert "is unknown" in unknown.message
 
 
 def test_an_unknown_name_is_found_behind_any_number_of_others() -> None:
     row = {"temp": 1, "rainfall": 2, "humidity": 3} | {f"column {index}": index for index in range(1000)}
-    assert places([row]) == ["/instances/0"]
+    assert places([row]) == [f"/instances/0/column {index}" for index in range(20)]
 
 
 @pytest.mark.parametrize(
@@ -138,12 +166,62 @@ def test_a_string_as_long_as_a_row_is_no_row() -> None:
     assert places(["123"]) == ["/instances/0"]
 
 
-def test_at_most_twenty_faults_are_told_and_the_message_says_that_there_are_more() -> None:
-    error = refusal([[None, None, None]] * 100)
-    assert len(error.details) == MAX_DETAILS == 20
-    assert error.details[-1].pointer == "/instances/6/1"
-    assert error.message.startswith("20+ fault")
-    assert refusal([[1, 2, None]]).message.startswith("1 fault")
+def test_every_column_at_fault_is_told_once_with_its_first_row_and_a_count() -> None:
+    error = refusal([[1, 2, 3]] * 5 + [[1, 2, None]] * 40 + [[None, 2, 3], ["x", 2, 3]])
+    assert [detail.pointer for detail in error.details] == ["/instances/5/2", "/instances/45/0", "/instances/46/0"]
+    assert error.details[0].message.endswith("(40 times)")
+    assert error.message.startswith("42 fault(s) in the rows. /instances/5/2: Expected a number, found null.")
+
+
+def test_at_most_twenty_columns_are_told_and_a_thousand_faults_are_counted() -> None:
+    names = tuple(f"x{index}" for index in range(30))
+    error = refusal([[None] * 30] * 100, names)
+    assert [detail.pointer for detail in error.details] == [f"/instances/0/{column}" for column in range(MAX_DETAILS)]
+    assert error.message.startswith("At least 1000 fault(s)")
+    assert error.details[0].message.endswith("(at least 34 times)")
+
+
+@pytest.mark.parametrize(
+    ("given", "names", "rows"),
+    [
+        ([1, 2.5, 3], NAMES, [[1, 2.5, 3]]),
+        ([1, 2.5, 3.1], ("y",), [[1], [2.5], [3.1]]),
+        ([7], ("y",), [[7]]),
+        ([[1, 2, 3]], NAMES, [[1, 2, 3]]),
+        ([{"y": 1}], ("y",), [{"y": 1}]),
+    ],
+)
+def test_a_flat_list_is_one_row_of_several_names_or_many_rows_of_one(
+    given: list[Any], names: tuple[str, ...], rows: list[Any]
+) -> None:
+    found = to_matrix(as_rows(given, names, "/instances"), names, "/instances")
+    assert_array_equal(found, to_matrix(rows, names, "/instances"), strict=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "names", "place", "says"),
+    [
+        ([1, 2], NAMES, "/instances", "Found a flat list of 2 numbers; expected a list of rows, each with 3 values"),
+        ([1, 2, 3, 4, 5, 6], NAMES, "/instances", "Found a flat list of 6 numbers"),
+        ([1, None, 3], NAMES, "/instances/1", "found null"),
+        ([1, "2", 3], NAMES, "/instances/1", "found a string"),
+        ([1, float("nan"), 3], NAMES, "/instances/1", "not finite"),
+        ([1, 10**400, 3], NAMES, "/instances/1", "too large"),
+        ([1, [2], 3], ("y",), "/instances/1", "found an array"),
+    ],
+)
+def test_another_flat_list_is_refused_with_its_place(
+    given: list[Any], names: tuple[str, ...], place: str, says: str
+) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        as_rows(given, names, "/instances")
+    assert refused.value.details[0].pointer == place
+    assert says in refused.value.details[0].message
+
+
+def test_null_in_a_flat_list_is_a_missing_value_where_it_may_be() -> None:
+    flat = as_rows([1, None, 3], ["y"], "/targets", missing=True)
+    assert_array_equal(to_matrix(flat, ["y"], "/targets", missing=True), [[1], [np.nan], [3]])
 
 
 def test_faults_are_told_in_the_order_of_the_rows() -> None:
@@ -165,7 +243,7 @@ def test_a_list_of_very_many_names_is_cut_short() -> None:
     names = tuple(f"x{index}" for index in range(1000))
     message = refusal([[1]], names).details[0].message
     assert message.startswith("Expected 1000 values (x0, x1, ")
-    assert message.endswith("x19, ...), found 1.")
+    assert message.endswith("x19, ...), found 1. Send as many in each row.")
 
 
 def peak_of(refused: Callable[[], object], message: str) -> int:

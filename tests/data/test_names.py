@@ -49,7 +49,7 @@ def test_the_same_name_twice_is_refused_at_both_places() -> None:
 
 def test_a_column_is_no_feature_and_target_at_once() -> None:
     assert faults(["a", "b"], ["b", "y"]) == [
-        Detail("A column cannot be both a feature and a target.", pointer="/target_names")
+        Detail('A column cannot be both a feature and a target: "b". Leave it out of one.', pointer="/target_names")
     ]
 
 

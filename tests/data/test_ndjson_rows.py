@@ -57,16 +57,21 @@ def test_an_absent_name_is_a_missing_value(rows: list[dict[str, int | None]]) ->
         return
     with pytest.raises(InvalidInput) as refused:
         list(read_ndjson(lines_of(rows), strict))
-    (detail,) = refused.value.details
-    assert detail.row == places[0][0]
-    assert (detail.row, detail.column) in places
+    # All columns at fault are told, each with its first row.
+    first = {name: min(row for row, column in places if column == name) for _, name in places}
+    assert {detail.column: detail.row for detail in refused.value.details} == first
+    assert refused.value.details[0].row == places[0][0]
 
 
 def test_a_fault_in_a_column_that_appears_late_names_the_line_of_its_name() -> None:
     with pytest.raises(InvalidInput) as refused:
         list(read_ndjson(b'{"a":1}\n{"a":1,"b":2}\n', Columns(["a", "b"], late={"b": 2})))
-    assert refused.value.message == 'Row 1, column "b": The value is missing; the name first appears in line 2.'
-    with pytest.raises(InvalidInput, match=r"found a string; the name first appears in line 2\.$"):
+    assert refused.value.message == (
+        'Row 1, column "b": The value is missing: the line has no name "b". The name first appears in line 2.'
+    )
+    with pytest.raises(
+        InvalidInput, match=r"found a string\. Send it without quotes\. The name first appears in line 2\.$"
+    ):
         list(read_ndjson(b'{"a":1}\n{"a":1,"b":"x"}\n', Columns(["a", "b"], missing=True, late={"b": 2})))
 
 
@@ -95,7 +100,7 @@ def test_rows_before_a_late_name_are_dropped_with_a_warning_or_all_are_refused(t
         (b'{"a":1}\nnull\n', "Row 2: Rows are either all objects or all arrays."),
         (b'{"a":1}\n{"b":\n', "Row 2: The line is not JSON."),
         (b'{"a":1}\n{"\\ud800":1}\n', "Row 2: The line is not JSON."),
-        (b'{"a":1}\n{"\xff":1}\n', "Row 2: The line is not JSON."),
+        (b'{"a":1}\n{"\xff":1}\n', "Row 2: The line is not JSON, because it is not UTF-8 text."),
         (b'{"a":' + b"[" * 100_000 + b"\n", "Row 1: The line is not JSON."),
         (b'{"a":1}\n' + b"9" * 5000, "Row 2: The line is not JSON."),
     ],

@@ -183,7 +183,7 @@ def test_rows_that_are_all_left_out_are_refused_with_the_reason(tmp_path: Path, 
     path.write_text(f"x,y,w\n{rows}")
     with pytest.raises(InvalidInput) as refused:
         kept(TrainingRows(path, "csv", ["x"], ["y"], "w", drop_missing=True))
-    assert refused.value.message == says
+    assert refused.value.message.startswith(says.removesuffix("."))
 
 
 def test_a_block_that_is_left_empty_does_not_come(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_the_smallest_standardised_coefficients_are_claimed_only_where_they_are_
     (ridge,) = warnings(columns, Exact(l2=0.1))
     (descent,) = warnings(columns, by=GradientDescent())
     assert exact.endswith("Of all solutions this is the one with the smallest standardised coefficients.")
-    assert ridge.endswith("features are collinear or rows too few.")
+    assert ridge.endswith("Leave out features that follow from others.")
     assert descent.endswith("this is the one that the descent came to from its start.")
 
 
@@ -86,7 +86,8 @@ def test_a_penalty_that_removes_the_collinearity_removes_the_warning() -> None:
 def test_a_constant_target_is_warned_of() -> None:
     y = np.column_stack([np.full(40, 0.1), Y, np.full(40, 7.0)])
     assert warnings([A, B], y=y[:, :2])[0] == (
-        'The target "y0" is constant in these rows, so there is no variation to explain and R² is null.'
+        'The target "y0" is constant in these rows, so there is no variation to explain and R² is null. Check '
+        "that this is the column to predict, and send rows in which it varies."
     )
     assert warnings([A, B], y=y)[0].startswith('The targets "y0" and "y2" are constant')
     # About zero, a constant target varies.

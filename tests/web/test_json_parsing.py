@@ -80,7 +80,11 @@ def test_what_is_json_is_read_and_found_to_be_no_request_of_ours(service: Servic
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
 def test_what_is_not_json_is_refused_as_such(service: Service, way: Way) -> None:
     refused = {**REFUSED, **REFUSED_BY_CHOICE}
-    assert statuses(service, way, refused) == dict.fromkeys(refused, httpx.codes.BAD_REQUEST)
+    expected = dict.fromkeys(refused, httpx.codes.BAD_REQUEST)
+    if way.body is as_it_is:
+        # A byte order mark is left out before a body, and only there.
+        expected["structure_UTF-8_BOM_empty_object"] = httpx.codes.UNPROCESSABLE_ENTITY
+    assert statuses(service, way, refused) == expected
 
 
 @pytest.mark.parametrize(
@@ -139,7 +143,7 @@ def is_read_as_a_line(case: bytes) -> bool:
     try:
         list(read_ndjson(b'{"temp": 1, "other": %b}' % case, Columns(["temp"])))
     except InvalidInput as error:
-        assert error.message == "Row 1: The line is not JSON."  # noqa: PT017 - or it is read
+        assert error.message.startswith("Row 1: The line is not JSON")  # noqa: PT017 - or it is read
         return False
     return True
 

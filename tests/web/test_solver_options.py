@@ -75,8 +75,8 @@ def test_all_options_that_do_not_belong_are_found_at_once(service: Service) -> N
     assert {place["pointer"]: place["detail"].partition(",")[0] for place in problem["errors"]} == {
         "/solver/epochs": "`epochs` is an option of the solver gradient_descent",
         "/solver/momentum": "`momentum` is an option of the solver gradient_descent",
-        "/solver/nonsense": "There is no such option.",
-        "/solver/l2": "Input should be greater than or equal to 0.",
+        "/solver/nonsense": 'There is no such option: "nonsense". Expected batch_size',
+        "/solver/l2": "Expected a number greater than or equal to 0",
     }
 
 

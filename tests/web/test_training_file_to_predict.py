@@ -94,7 +94,7 @@ def test_rows_in_json_may_have_targets_and_unused_columns_too(service: Service) 
     ]
     unknown = service.client.post(url, json={"instances": [rows[0], {**rows[1], "nothing": 1}]})
     assert unknown.status_code == 422
-    assert [place["pointer"] for place in unknown.json()["errors"]] == ["/instances/1"]
+    assert [place["pointer"] for place in unknown.json()["errors"]] == ["/instances/1/nothing"]
 
 
 def test_columns_of_groups_in_json_rows_are_known_to_predict(service: Service) -> None:

@@ -1,0 +1,151 @@
+"""Names of columns in messages: how they are shown, and which present name was probably meant."""
+
+import difflib
+import unicodedata
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+from app.errors import Detail, InvalidInput
+
+MAX_NAME_LENGTH = 128
+MAX_SHOWN = 100  # Characters of a name in a message.
+MAX_LISTED = 20  # Names in a message, and faults in an answer.
+MAX_COMPARED = 200  # Names of about the same length that are compared with one.
+MAX_PRESENT = 500  # Names of an object that are looked at.
+
+
+def shown(name: str) -> str:
+    """Return a name in quotes, cut at MAX_SHOWN characters, with invisible characters escaped."""
+    return f'"{unquoted(name)}"'
+
+
+def unquoted(name: str) -> str:
+    """Return a name cut at MAX_SHOWN characters, with invisible characters escaped."""
+    text = "".join(char if char.isprintable() else _escaped(char) for char in name[:MAX_SHOWN])
+    return text if len(name) <= MAX_SHOWN else f"{text}..."
+
+
+def spelt(name: str) -> str:
+    """Return a name in quotes with every character outside ASCII escaped, to tell apart what looks the same."""
+    text = "".join(char if char.isascii() and char.isprintable() else _escaped(char) for char in name[:MAX_SHOWN])
+    return f'"{text}"' if len(name) <= MAX_SHOWN else f'"{text}..."'
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names separated by commas, at most MAX_LISTED of them."""
+    more = len(names) - MAX_LISTED
+    return ", ".join(map(shown, names[:MAX_LISTED])) + (f" and {more} more" if more > 0 else "")
+
+
+def invisible_character(name: str) -> str | None:
+    """Return a phrase on the first character of a name that cannot be seen and its position; None if there is none."""
+    for position, char in enumerate(name, 1):
+        if not char.isprintable():
+            title = unicodedata.name(char, "a control character").lower()
+            return f"the invisible character U+{ord(char):04X} ({title}) at position {position}"
+    return None
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is most like this one; None if none is."""
+    if len(name) > MAX_NAME_LENGTH:
+        return None
+    reach = max(2, len(name) // 3)
+    candidates = islice((other for other in known if abs(len(other) - len(name)) <= reach), MAX_COMPARED)
+    folded = {other.casefold(): other for other in candidates}
+    found = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.7)
+    return folded[found[0]] if found else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a question with the nearest known name and a space before it; nothing if no name is near."""
+    found = nearest(name, known)
+    return "" if found is None else f" Did you mean {shown(found)}?"
+
+
+def missing_columns(missing: Sequence[str], present: Sequence[str], *, has_header: bool = True) -> InvalidInput:
+    """Return the error for columns that a file lacks, each with the column that was probably meant."""
+    looks = _Looks(present)
+    details = [
+        Detail(
+            f"There is no column {shown(name)}.{looks.hint(name)}",
+            row=1 if has_header else None,
+            column=None if has_header or not name.isprintable() else name,
+        )
+        for name in missing[:MAX_LISTED]
+    ]
+    columns = "column" if len(missing) == 1 else "columns"
+    found = f"{len(present)} column{'s' * (len(present) != 1)}"
+    return InvalidInput(
+        f"Columns are missing: {columns} {listed(missing)} expected, but the file has {found}, {listed(present)}. "
+        "Rename the columns of the file, or add those that are missing.",
+        details,
+    )
+
+
+def extra_columns(extra: Sequence[str], present: Sequence[str], features: Sequence[str]) -> InvalidInput:
+    """Return the error for columns of a file that are not features, each with its place."""
+    places = {name: number for number, name in enumerate(present, 1)}
+    details = [
+        Detail(f"Column {places[name]}, {shown(name)}, is not a feature.", row=1, column=name)
+        for name in extra[:MAX_LISTED]
+    ]
+    if len(extra) == 1:
+        found, remedy = "There is 1 column that is not a feature", "Remove it, or pass it through with `keep`."
+    else:
+        found = f"There are {len(extra)} columns that are not features"
+        remedy = "Remove them, or pass them through with `keep`."
+    return InvalidInput(f"{found}: {listed(extra)}. Expected {listed(features)}. {remedy}", details)
+
+
+def instead(name: str, present: Iterable[str]) -> str:
+    """Return a sentence on the present name that was probably meant, with a space before it; or nothing."""
+    return _Looks(list(islice(present, MAX_PRESENT)), numbered=False).hint(name)
+
+
+class _Looks:
+    """The names that are present, by how they look; those of a file are numbered."""
+
+    def __init__(self, present: Sequence[str], *, numbered: bool = True) -> None:
+        self._present = present
+        self._numbered = numbered
+        self._places: dict[str, int] = {}
+        for place, name in enumerate(present):
+            if len(name) <= MAX_NAME_LENGTH:
+                self._places.setdefault(_look(name), place)
+
+    def hint(self, name: str) -> str:
+        """Return a sentence on the present name that was probably meant, with a space before it; or nothing."""
+        place = self._places.get(_look(name)) if len(name) <= MAX_NAME_LENGTH else None
+        if place is None:
+            found = nearest(name, self._present)
+            if found is None:
+                return ""
+            column = self._column(self._present.index(found), shown(found))
+            return f" {column} is similar. Rename it if it is meant."
+        other = self._present[place]
+        column = f" {self._column(place, spelt(other))}"
+        if other.strip(" ") == name.strip(" "):
+            return f"{column} has that name with spaces around it. Remove the spaces."
+        if odd := invisible_character(other) or invisible_character(name):
+            return f"{column} looks the same, but there is {odd}. Remove it."
+        if unicodedata.normalize("NFC", other) == unicodedata.normalize("NFC", name):
+            return (
+                f"{column} looks the same as {spelt(name)}, but is composed of other characters (Unicode NFC or NFD). "
+                "Write both names in NFC."
+            )
+        return f"{column} differs in capitals or spaces. Use the same spelling."
+
+    def _column(self, place: int, name: str) -> str:
+        return f"Column {place + 1}, named {name}," if self._numbered else name
+
+
+def _look(name: str) -> str:
+    """Return what is left of a name without spaces, capitals, invisible characters and ways of composition."""
+    visible = "".join(char for char in name if char.isprintable() and char != " ")
+    return unicodedata.normalize("NFC", visible).casefold()
+
+
+def _escaped(char: str) -> str:
+    code = ord(char)
+    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"  # noqa: PLR2004 - JSON's short escapes

@@ -1,0 +1,196 @@
+"""What pydantic found wrong, in sentences: what was expected, what was found, and what to do."""
+
+import itertools
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
+from typing import Any, TypeAlias
+
+from pydantic import BaseModel
+
+from app.data.json_rows import escaped, kind_of
+from app.data.name_hints import MAX_PRESENT, did_you_mean, instead, shown
+from app.data.names import MAX_NAME_LENGTH
+from app.registry.names import MODEL_NAME_RULE
+
+_SOLVERS = ("exact", "gradient_descent")
+_ALTERNATIVES = (*_SOLVERS, "word", "object", "number")  # of a union, in a place
+_ROWS = 'Send a list of rows, such as {"instances": [[1, 2], [3, 4]]}.'
+_REMEDIES = {
+    "instances": _ROWS,
+    "targets": 'Send the targets of each row, such as "targets": [[5], [6]].',
+    "interval": "For 95 %, send 0.95.",
+    "confidence": "For 95 %, send 0.95.",
+    "version": "The number of a version is whole, such as 1. For the current version, leave it out of the path.",
+    "level": "For 95 %, send 0.95.",
+}
+_OTHER_NAMES_OF_ROWS = ("inputs", "input", "data", "rows", "records", "samples", "x", "features", "dataframe_records")
+_BOUNDS = {
+    "greater_than": ("gt", "greater than"),
+    "greater_than_equal": ("ge", "greater than or equal to"),
+    "less_than": ("lt", "less than"),
+    "less_than_equal": ("le", "less than or equal to"),
+}
+_TYPES = {
+    "int_type": "a whole number (an integer)",
+    "int_parsing": "a whole number (an integer)",
+    "int_from_float": "a whole number (an integer)",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false (a boolean)",
+    "bool_parsing": "true or false (a boolean)",
+    "string_type": "a string",
+    "list_type": "a list",
+    "model_type": "an object",
+    "dict_type": "an object",
+}
+_WHOLE_BODY = 'Send an object, such as {"instances": [[1, 2], [3, 4]]}.'
+MAX_DIGITS = 20  # Characters of an option's number in a message.
+
+_Fault: TypeAlias = Mapping[str, Any]  # As pydantic gives it.
+
+
+def pointer_of(location: Iterable[object]) -> str:
+    """Return the JSON pointer of a place."""
+    # An unknown name may be anything; if it is longer than a name can be, the place is the object that holds it.
+    short = itertools.takewhile(lambda step: len(step) <= MAX_NAME_LENGTH, steps_of(location))
+    return "".join(f"/{escaped(step)}" for step in short)
+
+
+def steps_of(location: Iterable[object]) -> list[str]:
+    return [str(step) for step in location if step not in _ALTERNATIVES]
+
+
+def sentence(fault: _Fault, others: Sequence[_Fault] = (), schema: type[BaseModel] | None = None) -> str:
+    """Return what is wrong at one place. `others` are all faults, `schema` is that of the body."""
+    kind = fault["type"]
+    if kind == "missing":
+        return _missing(fault, others)
+    if kind == "extra_forbidden":
+        return _unknown(fault, schema)
+    if kind in _BOUNDS:
+        return _out_of_bounds(fault)
+    if kind in _TYPES:
+        return _wrong_type(fault)
+    if kind in _OTHERS:
+        return _OTHERS[kind](fault)
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    return f"{message}." if message[-1] not in ".!?" else message
+
+
+def _name(fault: _Fault) -> str:
+    return steps_of(fault["loc"])[-1] if steps_of(fault["loc"]) else ""
+
+
+def _out_of_bounds(fault: _Fault) -> str:
+    bound, words = _BOUNDS[fault["type"]]
+    found = fault.get("input")
+    is_short = type(found) in (int, float) and str(found)[:MAX_DIGITS] == str(found)
+    remedy = _REMEDIES.get(_name(fault), "Send another.")
+    return f"Expected a number {words} {fault['ctx'][bound]:g}, found {found if is_short else 'another'}. {remedy}"
+
+
+def _too_short(fault: _Fault) -> str:
+    least, found = fault["ctx"]["min_length"], fault["ctx"]["actual_length"]
+    return (
+        f"Expected at least {least} item{'s' * (least != 1)}, found {found}. {_REMEDIES.get(_name(fault), 'Add one.')}"
+    )
+
+
+def _pattern(fault: _Fault) -> str:
+    if _name(fault) == "model":
+        return f"{MODEL_NAME_RULE} The name given breaks this rule. Choose another, such as my-model."
+    return "Found a character that is not allowed; the API document has the pattern. Leave it out."
+
+
+def _no_choice(fault: _Fault) -> str:
+    expected, found = str(fault["ctx"]["expected"]), fault.get("input")
+    near = did_you_mean(found, re.findall("'(.*?)'", expected)) if isinstance(found, str) else ""
+    return f"Expected {expected}, found another value.{near or ' Send one of these.'}"
+
+
+def _solver_kind(fault: _Fault) -> str:
+    given = fault.get("input")
+    kind = given.get("kind") if isinstance(given, dict) else given
+    near = did_you_mean(kind, _SOLVERS) if isinstance(kind, str) else ""
+    return f"{fault['msg']}{near}"
+
+
+def _missing(fault: _Fault, others: Sequence[_Fault]) -> str:
+    name = _name(fault)
+    extra = (
+        str(other["loc"][-1])
+        for other in others
+        if other["type"] == "extra_forbidden" and other["loc"][:-1] == fault["loc"][:-1]
+    )
+    beside = list(itertools.islice(extra, MAX_PRESENT))
+    hint = instead(name, beside)
+    if not hint and name == "instances":
+        hint = next((f" Rename {shown(other)}." for other in beside if other.lower() in _OTHER_NAMES_OF_ROWS), "")
+    return f"{shown(name)} is required, but missing.{hint} {_REMEDIES.get(name, 'Add it.')}"
+
+
+def _unknown(fault: _Fault, schema: type[BaseModel] | None) -> str:
+    *steps, name = steps_of(fault["loc"])
+    place = tuple(steps)
+    message = f"There is no such option: {shown(name)}."
+    options = {} if schema is None else options_of(schema)
+    here = sorted(options.get(place, ()))
+    if name in here:
+        return f"{message} It belongs to another `kind`. Change `kind`, or leave the option out."
+    if near := did_you_mean(name, here):
+        return message + near
+    for other, names in options.items():
+        if name in names:
+            return f"{message} Move it to {pointer_of(other) or 'the top of the body'}."
+    return f"{message} Expected {', '.join(here)}. Remove it."
+
+
+@cache
+def options_of(schema: type[BaseModel]) -> dict[tuple[str, ...], frozenset[str]]:
+    """Return the names of all options of a body by the place of the object that they are in."""
+    document = schema.model_json_schema()
+    found: dict[tuple[str, ...], frozenset[str]] = {}
+
+    def walk(node: Any, place: tuple[str, ...]) -> None:
+        if not isinstance(node, dict):
+            return
+        if "$ref" in node:
+            walk(document["$defs"][node["$ref"].rpartition("/")[2]], place)
+        for alternative in (*node.get("anyOf", ()), *node.get("oneOf", ()), *node.get("allOf", ())):
+            walk(alternative, place)
+        if "properties" in node:
+            found[place] = found.get(place, frozenset()) | frozenset(node["properties"])
+            for name, inner in node["properties"].items():
+                walk(inner, (*place, name))
+
+    walk(document, ())
+    return found
+
+
+def _wrong_type(fault: _Fault) -> str:
+    kind, found, name = fault["type"], fault.get("input"), _name(fault)
+    expected = _TYPES[kind]
+    if kind == "finite_number":
+        return f"Expected {expected}, found one that is not. {_REMEDIES.get(name, 'Send another.')}"
+    if kind.endswith("_parsing"):
+        return f"Expected {expected}, found other text. {_REMEDIES.get(name, 'Send one.')}"
+    what = "a number with a fraction" if kind == "int_from_float" else kind_of(found)
+    if not steps_of(fault["loc"]):
+        remedy = _WHOLE_BODY
+    elif isinstance(found, str) and kind != "string_type":
+        remedy = "Send it without quotes."
+    elif name == "instances" and isinstance(found, dict):
+        remedy = "Send a list of rows, not of columns (in pandas: to_dict('records'))."
+    else:
+        remedy = _REMEDIES.get(name, f"Send {expected}.")
+    return f"Expected {expected}, found {what}. {remedy}"
+
+
+_OTHERS: dict[str, Callable[[_Fault], str]] = {
+    "string_pattern_mismatch": _pattern,
+    "too_short": _too_short,
+    "literal_error": _no_choice,
+    "solver_kind": _solver_kind,
+}
