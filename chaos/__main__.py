@@ -8,8 +8,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal
 
-from service import ROOT
-
 from chaos.phases import PHASES, Phase
 from chaos.proof import prove
 from chaos.violation import Unable, Violation
@@ -29,11 +27,11 @@ def main() -> int:
     asked = parser.parse_args()
     if asked.prove:
         return prove(_say)
-    return _run(asked.hours * 3600 or asked.minutes * 60, asked.phase)
+    phases = {phase: share for phase, share in PHASES.items() if asked.phase in (None, phase.__name__)}
+    return _run(asked.hours * 3600 or asked.minutes * 60, phases)
 
 
-def _run(seconds: float, only: str | None) -> int:
-    phases = {phase: share for phase, share in PHASES.items() if only in (None, phase.__name__)}
+def _run(seconds: float, phases: dict[Phase, float]) -> int:
     totals: dict[str, Counter[str]] = {phase.__name__: Counter() for phase in phases}
     ends: Counter[End] = Counter()
     until = time.monotonic() + seconds
@@ -59,14 +57,14 @@ def _play(phase: Phase, seconds: float, totals: dict[str, Counter[str]]) -> End:
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         place = Path(folder) / phase.__name__
         try:
-            counts = phase(place, ROOT, seconds)
+            counts = phase(place, {}, seconds)
         except Unable as reason:
             _say(f"{phase.__name__}: not tried here: {reason}")
             return "untried"
         except Violation as violation:
             kept = Path(tempfile.mkdtemp(prefix="chaos-broken-"))
-            for log in place.rglob("service.log"):  # of two services, two
-                (kept / f"{log.parent.name}.log").write_bytes(log.read_bytes())
+            for log in place.rglob("*.log"):  # of services and trainers
+                (kept / f"{log.parent.name}-{log.name}").write_bytes(log.read_bytes())
             _say(f"{phase.__name__}: BROKEN: {violation} (logs: {kept})")
             return "broken"
     slowest = max(total["slowest start, ms"], counts.pop("slowest start, ms"))
