@@ -5,13 +5,16 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from functools import partial, update_wrapper
 from pathlib import Path
 from typing import Literal
 
 from chaos.phases import PHASES, Phase
 from chaos.proof import prove
+from chaos.trainers import three_trainers
 from chaos.violation import Unable, Violation
 
+ONCE = 0.001  # seconds: each phase makes one round at least
 ROUND_SECONDS = 300.0  # all phases come within so much time, and then again
 READY_MS = 2000
 
@@ -23,10 +26,17 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--hours", type=float, default=0.0, help="instead")
     parser.add_argument("--phase", choices=[phase.__name__ for phase in PHASES], help="only this one")
+    parser.add_argument("--updates", type=int, default=0, help="of --phase three_trainers, however long they take")
     parser.add_argument("--prove", action="store_true", help="plant bugs, each of which must be caught")
     asked = parser.parse_args()
     if asked.prove:
         return prove(_say)
+    if asked.updates:
+        if asked.phase != three_trainers.__name__:
+            parser.error(f"--updates is for --phase {three_trainers.__name__} alone.")
+        phase: Phase = partial(three_trainers, updates=asked.updates)
+        update_wrapper(phase, three_trainers)
+        return _run(ONCE, {phase: 1})
     phases = {phase: share for phase, share in PHASES.items() if asked.phase in (None, phase.__name__)}
     return _run(asked.hours * 3600 or asked.minutes * 60, phases)
 

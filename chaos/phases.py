@@ -44,6 +44,7 @@ from chaos.durability import check_order
 from chaos.ledger import audit
 from chaos.line import Line, Truth
 from chaos.stage import WORKERS, Environment, Stage
+from chaos.trainers import three_trainers
 from chaos.violation import demand
 from chaos.watching import count, until, watched
 
@@ -285,6 +286,7 @@ PHASES: dict[Phase, float] = {
     full_disk: 1,
     read_only_models: 1,
     two_services: 1,
+    three_trainers: 2,
     clock_jumps: 1,
     durability: 1,
 }

@@ -1,0 +1,106 @@
+"""Trainers of one state folder that are killed at random while they update one model."""
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Self
+
+from service import ROOT
+
+from app.failpoints import Step
+from chaos.acts import Counts
+from chaos.stage import Environment, Stage
+from chaos.updates import Updates
+from chaos.watching import count
+
+TRAINERS = 3
+UNDER_WAY = 20  # updates, at most
+KILL_SECONDS = 2.0  # between two kills, at most
+EXTERNAL = {"LINSERVE_TRAINER": "external"}
+STEPS: tuple[Step, ...] = ("fitted", "temp_written", "fsynced", "linked", "promoted")
+
+
+class Trainers:
+    """Some trainers of a stage, each with a name of its own; killed with their block."""
+
+    def __init__(self, stage: Stage, names: list[str]) -> None:
+        self._stage = stage
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._names = names
+        self.deaths = 0
+
+    def __enter__(self) -> Self:
+        for name in self._names:
+            self._start(name)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes.values():
+            process.kill()
+            process.wait()
+
+    def kill_any(self) -> None:
+        """Kill -9 of one that has come as far as to take jobs, if there is one."""
+        ready = [name for name in self._processes if self._is_ready(name)]
+        if ready:
+            process = self._processes[random.choice(ready)]
+            process.kill()
+            process.wait()
+
+    def revive(self) -> None:
+        """Start each that was killed again, under its name."""
+        for name, process in self._processes.items():
+            if process.poll() is not None:
+                self.deaths += 1
+                self._start(name)
+
+    def _start(self, name: str) -> None:
+        with self._log(name).open("wb") as log:
+            self._processes[name] = subprocess.Popen(
+                [sys.executable, "-m", "app.trainer"],
+                cwd=ROOT,
+                env=self._stage.service.environment | {"LINSERVE_EXECUTOR": name},
+                stdin=subprocess.DEVNULL,
+                stderr=log,
+            )
+
+    def _is_ready(self, name: str) -> bool:
+        return "trainer ready" in self._log(name).read_text()
+
+    def _log(self, name: str) -> Path:
+        return self._stage.service.log.with_name(f"{name}.log")
+
+
+def three_trainers(folder: Path, environment: Environment, seconds: float, updates: int = 0) -> Counts:
+    """Updates of one model by three trainers that are killed at random: each counts once in the model, and none twice.
+
+    If `updates` is given, that many are made, however long it takes.
+    """
+    counts = Counts()
+    names = [f"trainer-{number}" for number in range(1, TRAINERS + 1)]
+    with Stage(folder, {**environment, **EXTERNAL}, workers=1) as stage, Trainers(stage, names) as trainers:
+        asked = Updates(stage.service)
+        end = time.monotonic() + seconds
+
+        def is_enough() -> bool:
+            return asked.asked >= updates if updates else time.monotonic() > end
+
+        hurt = time.monotonic()
+        while not is_enough() or asked.under_way:
+            if not is_enough() and asked.under_way < UNDER_WAY:
+                asked.submit()
+            if not is_enough() and time.monotonic() > hurt:
+                hurt = time.monotonic() + random.uniform(0.0, KILL_SECONDS)
+                if random.random() < 0.5:
+                    trainers.kill_any()
+                else:
+                    stage.arm(random.choice(STEPS))  # kills the one that comes there next
+            trainers.revive()
+            asked.follow()
+        asked.check()
+        counts["updates"] += asked.asked
+        counts["kills"] += trainers.deaths
+        count(counts, stage)
+    return counts

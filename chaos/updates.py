@@ -1,0 +1,93 @@
+"""Many small updates of one model, and what the model must be after all of them."""
+
+import random
+import time
+from typing import Any
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+from service import INPUTS, TARGETS, Service
+
+from app.registry.version_file import Version
+from app.regression.sufficient_statistics import SufficientStatistics
+from chaos.acts import MODEL
+from chaos.ledger import audit
+from chaos.violation import demand
+
+END_SECONDS = 150.0
+LOOKED_AT = 5  # updates, at a time
+MOST_ROWS = 4  # of an update
+TOLERANCE = 1e-9  # relative, of sums over all rows
+
+Matrix = NDArray[np.float64]
+
+
+class Updates:
+    """Asks for updates of the shipped model, whose rows are known, and follows them up."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._rows = [np.hstack([INPUTS, TARGETS])]  # of the shipped version, then of each update
+        self._open: dict[str, float] = {}  # when each was asked for
+
+    @property
+    def asked(self) -> int:
+        return len(self._rows) - 1
+
+    @property
+    def under_way(self) -> int:
+        """How many updates have not ended, as far as is known."""
+        return len(self._open)
+
+    def submit(self) -> None:
+        """Ask for an update with a few rows of whole numbers, which have sums without rounding."""
+        count, width = random.randint(1, MOST_ROWS), len(INPUTS[0])
+        rows = np.array([[float(random.randint(0, 200)) for _ in self._rows[0][0]] for _ in range(count)])
+        body = {"instances": rows[:, :width].tolist(), "targets": rows[:, width:].tolist()}
+        answer = self._service.client.post("/train", json={**body, "mode": "update", "promote": "always"})
+        accepted = answer.status_code == httpx.codes.ACCEPTED
+        demand(accepted, f"update refused: {answer.status_code} {answer.text}")
+        self._rows.append(rows)
+        self._open[str(answer.json()["id"])] = time.monotonic()
+
+    def follow(self) -> None:
+        """Look what became of the oldest updates. Raises Violation for one that did not succeed, or does not end."""
+        for job, asked in list(self._open.items())[:LOOKED_AT]:
+            answer = self._service.client.get(f"/jobs/{job}")
+            demand(answer.status_code == httpx.codes.OK, f"job {job} is lost: {answer.status_code} {answer.text}")
+            found: dict[str, Any] = answer.json()
+            if found["finished_at"]:
+                demand(found["status"] == "succeeded", f"job {job} {found['status']}: {found['error']}")
+                del self._open[job]
+            else:
+                late = time.monotonic() - asked > END_SECONDS
+                demand(not late, f"job {job} has not ended in {END_SECONDS:g} s, it is still {found['status']}")
+
+    def check(self) -> None:
+        """Raises Violation unless the current version is the fit of all rows, of which none is lost or there twice."""
+        versions = audit(self._service.models)
+        current = (self._service.models / MODEL / "current").readlink().stem
+        _check_rows(versions[int(current)], np.vstack(self._rows))
+
+
+def _check_rows(version: Version, rows: Matrix) -> None:
+    found, number = version.model.statistics, version.card.version
+    demand(
+        version.card.rows == len(rows),
+        f"version {number} has {version.card.rows} rows of {len(rows)} that were trained on: updates are lost or twice",
+    )
+    x, y = rows[:, : found.features], rows[:, found.features :]
+    sums, right = _sums(found), _sums(SufficientStatistics.from_block(x, y))
+    demand(found.count == len(rows), f"version {number} counts {found.count} of {len(rows)} rows")
+    demand(np.allclose(sums, right, rtol=TOLERANCE, atol=0), f"version {number} has other sums than all its rows")
+    expected, *_ = np.linalg.lstsq(np.column_stack([np.ones(len(x)), x]), y, rcond=None)
+    fitted = np.vstack([version.model.intercept, version.model.weights.T])
+    demand(np.allclose(fitted, expected, rtol=1e-6, atol=1e-6), f"version {number} has other weights than all its rows")
+
+
+def _sums(statistics: SufficientStatistics) -> Matrix:
+    """Return the sums of all columns and of their products, from the factor R of the rows [1, x, y]: R'R."""
+    columns = len(statistics.shift)
+    factor = statistics.factor_in(np.zeros(columns), np.ones(columns))
+    return np.asarray(factor.T @ factor)
