@@ -28,9 +28,9 @@ def caught(bug: Bug) -> str:
         except Violation as violation:
             said = str(violation)
         except AssertionError:  # the service did not start
-            planting.outcome(record)
+            planting.check_outcome(record, started=False)
             raise
-        planting.outcome(record)
+        planting.check_outcome(record)
     if said is None:
         raise Missed(f"{bug.name}: not caught")
     if not re.search(bug.says, said):

@@ -148,11 +148,15 @@ class Service:
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(status.partition(f"{field}:")[2].split()[0]) << 10
 
+    def reset_peak(self) -> int:
+        """Let the most memory that a worker ever had be what it has now, and return that."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+        return self.memory("VmRSS")
+
     @contextlib.contextmanager
     def growing_by_less_than(self, most: int) -> Iterator[None]:
         """Whatever the worker does in the block, it never has so many bytes more than at the beginning."""
-        Path(f"/proc/{self.pid}/clear_refs").write_text("5")  # the most it ever had is what it has now
-        before = self.memory("VmRSS")
+        before = self.reset_peak()
         yield
         assert self.memory("VmHWM") - before < most
 

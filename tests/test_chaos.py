@@ -5,6 +5,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from service import ROOT
@@ -18,21 +19,25 @@ from chaos.violation import Unable
 from chaos.watching import FLOOR
 
 
+def _slow(phase: phases.Phase, seconds: float, done: str) -> Any:
+    return pytest.param(phase, seconds, done, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("phase", "seconds", "done"),
     [
         (partial(phases.promotions, floor=FLOOR), 1, "swaps"),  # other tests run beside it
-        (phases.kills, 1, "kills"),
-        (partial(phases.failpoints, steps=("recorded", "linked", "promoted")), 0, "kills"),
-        (phases.hangups, 0, "hangups"),
-        (phases.stops, 0, "stops"),
-        (phases.pauses, 0, "pauses"),
-        (phases.damage, 0, "damaged files"),
-        (phases.full_disk, 0, "full disks"),
-        (phases.read_only_models, 0, "read-only folders"),
-        (phases.two_services, 0, "shared versions"),
-        (phases.clock_jumps, 0, "clock jumps"),
         (phases.durability, 0, "ordered writes"),
+        _slow(phases.kills, 1, "kills"),
+        _slow(partial(phases.failpoints, steps=("recorded", "linked", "promoted")), 0, "kills"),
+        _slow(phases.hangups, 0, "hangups"),
+        _slow(phases.stops, 0, "stops"),
+        _slow(phases.pauses, 0, "pauses"),
+        _slow(phases.damage, 0, "damaged files"),
+        _slow(phases.full_disk, 0, "full disks"),
+        _slow(phases.read_only_models, 0, "read-only folders"),
+        _slow(phases.two_services, 0, "shared versions"),
+        _slow(phases.clock_jumps, 0, "clock jumps"),
     ],
     ids=lambda phase: getattr(getattr(phase, "func", phase), "__name__", None),
 )
@@ -78,7 +83,7 @@ def plant():
 
     assert _load("app.jobs.spool", "outdated:plant", tmp_path).returncode == planting.EXIT_STATUS
     with pytest.raises(planting.NotPlanted, match=fault):
-        planting.outcome(tmp_path / "planted")
+        planting.check_outcome(tmp_path / "planted")
 
 
 def test_a_bug_is_planted_when_its_modules_are_loaded_and_not_before(tmp_path: Path) -> None:
@@ -86,9 +91,9 @@ def test_a_bug_is_planted_when_its_modules_are_loaded_and_not_before(tmp_path: P
 
     assert _load("app.jobs.locks", plant.address, tmp_path).stdout == "\n"
     with pytest.raises(planting.NotPlanted, match="no process"):
-        planting.outcome(tmp_path / "planted")
+        planting.check_outcome(tmp_path / "planted")
     assert _load("app.jobs.spool", plant.address, tmp_path).stdout == "find_room\n"
-    planting.outcome(tmp_path / "planted")
+    planting.check_outcome(tmp_path / "planted")
 
 
 def _load(module: str, address: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -101,6 +106,7 @@ def _load(module: str, address: str, folder: Path) -> subprocess.CompletedProces
     )
 
 
+@pytest.mark.slow
 def test_a_version_that_is_published_twice_is_noticed() -> None:
     bug = next(bug for bug in BUGS if bug.name == "an upload is published twice")
 
