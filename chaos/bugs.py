@@ -109,7 +109,7 @@ BUGS = [
     Bug(
         "rows are removed before their job has ended",
         "failed, and should have succeeded",
-        _fitted,
+        _written,
         jobs.rows_removed_before_the_end,
     ),
     Bug(

@@ -33,7 +33,7 @@ def acknowledged_before_recorded() -> None:
 
 @after("app.jobs.training")
 def rows_removed_before_the_end() -> None:
-    """The upload is removed as soon as it was read, before the job has ended."""
+    """The upload is removed before its version is published."""
     from app.jobs import training
     from app.jobs.tracker import Tracker
     from app.jobs.training import Workshop
@@ -43,14 +43,13 @@ def rows_removed_before_the_end() -> None:
     train = training.train
 
     def train_and_remove(request: TrainingRequest, job: str | None, workshop: Workshop, tracker: Tracker) -> ModelCard:
-        advance = tracker.advance
+        begin = tracker.point_of_no_return
 
-        def advance_and_remove(phase: str, *, rows: int | None = None, epochs: int | None = None) -> None:
-            if phase == "fitting":
-                workshop.spool.remove(request.upload)
-            advance(phase, rows=rows, epochs=epochs)
+        def begin_and_remove() -> None:
+            workshop.spool.remove(request.upload)
+            begin()
 
-        tracker.advance = advance_and_remove
+        tracker.point_of_no_return = begin_and_remove
         return train(request, job, workshop, tracker)
 
     training.train = train_and_remove
