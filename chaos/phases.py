@@ -43,7 +43,7 @@ from chaos.disk import filled, read_only, tmpfs
 from chaos.durability import check_order
 from chaos.ledger import audit
 from chaos.line import Line, Truth
-from chaos.stage import WORKERS, Environment, Stage
+from chaos.stage import WORKERS, Environment, Stage, sharing
 from chaos.trainers import three_trainers
 from chaos.violation import demand
 from chaos.watching import count, until, watched
@@ -216,28 +216,29 @@ def damage(folder: Path, environment: Environment, seconds: float) -> Counts:
 
 def two_services(folder: Path, environment: Environment, seconds: float) -> Counts:
     """Two services with one models folder: no number is used twice, and each serves what the other promotes."""
-    with Stage(folder / "one", environment) as one:
-        (folder / "two").mkdir()
-        (folder / "two" / "models").symlink_to(one.service.models)
-        with Stage(folder / "two", environment) as two, watched(one) as counts:
-            for _ in until(seconds):
-                # One has taken the next number in mind, and is stopped before it takes it; the other passes by.
-                one.arm("fsynced", signal.SIGSTOP)
-                one.ledger.fit()
-                one.reached("fsynced")
-                two.ledger.fit("always")
-                two.ledger.settle()
-                os.kill(one.trainer(), signal.SIGCONT)
-                for stage in (one, two):
-                    stage.ledger.fit()
-                for stage in (one, two):
-                    stage.ledger.settle()
-                version = max(audit(one.service.models))
-                promote(two.service, version)
-                demand_current(one, version)
-                counts["shared versions"] += 4
-            counts["jobs"] += two.ledger.closed
-            two.read_log()
+    with (
+        Stage(folder / "one", environment) as one,
+        Stage(sharing(folder / "two", one), environment) as two,
+        watched(one) as counts,
+    ):
+        for _ in until(seconds):
+            # One has taken the next number in mind, and is stopped before it takes it; the other passes by.
+            one.arm("fsynced", signal.SIGSTOP)
+            one.ledger.fit()
+            one.reached("fsynced")
+            two.ledger.fit("always")
+            two.ledger.settle()
+            os.kill(one.trainer(), signal.SIGCONT)
+            for stage in (one, two):
+                stage.ledger.fit()
+            for stage in (one, two):
+                stage.ledger.settle()
+            version = max(audit(one.service.models))
+            promote(two.service, version)
+            demand_current(one, version)
+            counts["shared versions"] += 4
+        counts["jobs"] += two.ledger.closed
+        two.read_log()
     return counts
 
 

@@ -99,3 +99,10 @@ class Stage:
         if len(trainers) > 1:
             raise Violation(f"{len(trainers)} trainers at once")
         return trainers[0] if trainers else None
+
+
+def sharing(folder: Path, other: Stage) -> Path:
+    """Return the folder, made for a service that shares the models of another."""
+    folder.mkdir()
+    (folder / "models").symlink_to(other.service.models)
+    return folder

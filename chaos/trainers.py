@@ -1,5 +1,6 @@
 """Trainers of one state folder that are killed at random while they update one model."""
 
+import contextlib
 import random
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from service import ROOT
 
 from app.failpoints import Step
 from chaos.acts import Counts
-from chaos.stage import Environment, Stage
+from chaos.stage import Environment, Stage, sharing
 from chaos.updates import Updates
 from chaos.watching import count
 
@@ -23,17 +24,16 @@ STEPS: tuple[Step, ...] = ("fitted", "temp_written", "fsynced", "linked", "promo
 
 
 class Trainers:
-    """Some trainers of a stage, each with a name of its own; killed with their block."""
+    """Three trainers of a stage, each with a name of its own; killed when the block is left."""
 
-    def __init__(self, stage: Stage, names: list[str]) -> None:
+    def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._names = names
         self.deaths = 0
 
     def __enter__(self) -> Self:
-        for name in self._names:
-            self._start(name)
+        for number in range(1, TRAINERS + 1):
+            self._start(f"trainer-{number}")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -74,20 +74,23 @@ class Trainers:
 
 
 def three_trainers(folder: Path, environment: Environment, seconds: float, updates: int = 0) -> Counts:
-    """Updates of one model by three trainers that are killed at random: each counts once in the model, and none twice.
+    """Updates of one model by trainers that are killed at random: each counts once in the model, and none twice.
 
-    If `updates` is given, that many are made, however long it takes.
+    Three trainers share a state folder; a second service, with a trainer of its own, shares the models folder. If
+    `updates` is given, that many are made, however long it takes.
     """
     counts = Counts()
-    names = [f"trainer-{number}" for number in range(1, TRAINERS + 1)]
-    with Stage(folder, {**environment, **EXTERNAL}, workers=1) as stage, Trainers(stage, names) as trainers:
-        asked = Updates(stage.service)
-        end = time.monotonic() + seconds
+    with contextlib.ExitStack() as stack:
+        one = stack.enter_context(Stage(folder / "one", {**environment, **EXTERNAL}, workers=1))
+        two = stack.enter_context(Stage(sharing(folder / "two", one), environment, workers=1))
+        trainers = stack.enter_context(Trainers(one))
+        asked = Updates(one.service, two.service)
+        hurt = time.monotonic()
+        end = hurt + seconds
 
         def is_enough() -> bool:
             return asked.asked >= updates if updates else time.monotonic() > end
 
-        hurt = time.monotonic()
         while not is_enough() or asked.under_way:
             if not is_enough() and asked.under_way < UNDER_WAY:
                 asked.submit()
@@ -96,11 +99,13 @@ def three_trainers(folder: Path, environment: Environment, seconds: float, updat
                 if random.random() < 0.5:
                     trainers.kill_any()
                 else:
-                    stage.arm(random.choice(STEPS))  # kills the one that comes there next
+                    one.arm(random.choice(STEPS))  # kills the one that comes there next
             trainers.revive()
             asked.follow()
         asked.check()
         counts["updates"] += asked.asked
         counts["kills"] += trainers.deaths
-        count(counts, stage)
-    return counts
+        for stage in (one, two):
+            count(counts, stage)
+    counts["versions"] //= 2  # of one folder
+    return +counts

@@ -26,10 +26,11 @@ Matrix = NDArray[np.float64]
 class Updates:
     """Asks for updates of the shipped model, whose rows are known, and follows them up."""
 
-    def __init__(self, service: Service) -> None:
-        self._service = service
+    def __init__(self, *services: Service) -> None:
+        """The services share one models folder."""
+        self._services = services
         self._rows = [np.hstack([INPUTS, TARGETS])]  # of the shipped version, then of each update
-        self._open: dict[str, float] = {}  # when each was asked for
+        self._open: dict[str, tuple[Service, float]] = {}  # who was asked for each, and when
 
     @property
     def asked(self) -> int:
@@ -45,16 +46,17 @@ class Updates:
         count, width = random.randint(1, MOST_ROWS), len(INPUTS[0])
         rows = np.array([[float(random.randint(0, 200)) for _ in self._rows[0][0]] for _ in range(count)])
         body = {"instances": rows[:, :width].tolist(), "targets": rows[:, width:].tolist()}
-        answer = self._service.client.post("/train", json={**body, "mode": "update", "promote": "always"})
+        service = random.choice(self._services)
+        answer = service.client.post("/train", json={**body, "mode": "update", "promote": "always"})
         accepted = answer.status_code == httpx.codes.ACCEPTED
         demand(accepted, f"update refused: {answer.status_code} {answer.text}")
         self._rows.append(rows)
-        self._open[str(answer.json()["id"])] = time.monotonic()
+        self._open[str(answer.json()["id"])] = service, time.monotonic()
 
     def follow(self) -> None:
         """Look what became of the oldest updates. Raises Violation for one that did not succeed, or does not end."""
-        for job, asked in list(self._open.items())[:LOOKED_AT]:
-            answer = self._service.client.get(f"/jobs/{job}")
+        for job, (service, asked) in list(self._open.items())[:LOOKED_AT]:
+            answer = service.client.get(f"/jobs/{job}")
             demand(answer.status_code == httpx.codes.OK, f"job {job} is lost: {answer.status_code} {answer.text}")
             found: dict[str, Any] = answer.json()
             if found["finished_at"]:
@@ -66,8 +68,8 @@ class Updates:
 
     def check(self) -> None:
         """Raises Violation unless the current version is the fit of all rows, of which none is lost or there twice."""
-        versions = audit(self._service.models)
-        current = (self._service.models / MODEL / "current").readlink().stem
+        versions = audit(self._services[0].models)
+        current = (self._services[0].models / MODEL / "current").readlink().stem
         _check_rows(versions[int(current)], np.vstack(self._rows))
 
 

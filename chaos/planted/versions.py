@@ -8,7 +8,7 @@ from typing import Any
 
 from chaos.planting import after
 
-INTERRUPTED_SECONDS = 0.002
+INTERRUPTED_SECONDS = 0.01
 
 
 @after("app.registry.registry")
