@@ -3,15 +3,19 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
+PYTEST = .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 CHAOS = PYTHONPATH=.:tests .venv/bin/python -m chaos
 
-.PHONY: run test install check fuzz chaos chaos-proof licences sbom bench model clean
+.PHONY: run test test-slow install check fuzz chaos chaos-proof licences sbom bench model clean
 
 run: .venv/.service
 	exec .venv/bin/linserve
 
 test: .venv/.development
-	.venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	$(PYTEST) -m 'not slow'
+
+test-slow: .venv/.development
+	$(PYTEST) -m slow
 
 install: .venv/.development
 

@@ -5,7 +5,6 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 from service import ROOT
@@ -19,25 +18,22 @@ from chaos.violation import Unable
 from chaos.watching import FLOOR
 
 
-def _slow(phase: phases.Phase, seconds: float, done: str) -> Any:
-    return pytest.param(phase, seconds, done, marks=pytest.mark.slow)
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("phase", "seconds", "done"),
     [
         (partial(phases.promotions, floor=FLOOR), 1, "swaps"),  # other tests run beside it
         (phases.durability, 0, "ordered writes"),
-        _slow(phases.kills, 1, "kills"),
-        _slow(partial(phases.failpoints, steps=("recorded", "linked", "promoted")), 0, "kills"),
-        _slow(phases.hangups, 0, "hangups"),
-        _slow(phases.stops, 0, "stops"),
-        _slow(phases.pauses, 0, "pauses"),
-        _slow(phases.damage, 0, "damaged files"),
-        _slow(phases.full_disk, 0, "full disks"),
-        _slow(phases.read_only_models, 0, "read-only folders"),
-        _slow(phases.two_services, 0, "shared versions"),
-        _slow(phases.clock_jumps, 0, "clock jumps"),
+        (phases.kills, 1, "kills"),
+        (partial(phases.failpoints, steps=("recorded", "linked", "promoted")), 0, "kills"),
+        (phases.hangups, 0, "hangups"),
+        (phases.stops, 0, "stops"),
+        (phases.pauses, 0, "pauses"),
+        (phases.damage, 0, "damaged files"),
+        (phases.full_disk, 0, "full disks"),
+        (phases.read_only_models, 0, "read-only folders"),
+        (phases.two_services, 0, "shared versions"),
+        (phases.clock_jumps, 0, "clock jumps"),
     ],
     ids=lambda phase: getattr(getattr(phase, "func", phase), "__name__", None),
 )

@@ -89,6 +89,7 @@ def interrupted(service: Service, interrupt: Callable[[], None]) -> dict[str, An
     return job
 
 
+@pytest.mark.slow
 def test_a_descent_goes_on_after_its_trainer_is_killed_and_nobody_notices(four: Service) -> None:
     def kill_trainer() -> None:
         (trainer,) = four.trainers()
@@ -101,6 +102,7 @@ def test_a_descent_goes_on_after_its_trainer_is_killed_and_nobody_notices(four: 
     assert set(traffic.answers) <= {1, 2}
 
 
+@pytest.mark.slow
 def test_a_descent_goes_on_after_every_web_worker_is_killed_in_turn(four: Service) -> None:
     before = four.web_workers()
 
@@ -122,6 +124,7 @@ def test_a_descent_goes_on_after_every_web_worker_is_killed_in_turn(four: Servic
     assert len(four.trainers()) == 1
 
 
+@pytest.mark.slow
 def test_a_descent_goes_on_after_everything_is_killed_and_started_again(tmp_path: Path) -> None:
     straight = Service(tmp_path / "straight").start()
     hurt = Service(tmp_path / "hurt").start()
@@ -149,6 +152,7 @@ def test_a_descent_goes_on_after_everything_is_killed_and_started_again(tmp_path
         straight.kill()
 
 
+@pytest.mark.slow
 def test_a_stop_is_not_held_up_by_those_who_follow_or_wait(tmp_path: Path) -> None:
     service = Service(tmp_path).start()
     job_id = service.submit(**NOTEBOOK, solver={**DESCENT, "epochs": 10_000_000})
@@ -177,6 +181,7 @@ def test_a_request_under_way_is_answered_before_a_stop(tmp_path: Path, number: s
     assert service.ended() in (-number, 0)  # uvicorn takes Ctrl+C for an end like any other
 
 
+@pytest.mark.slow
 def test_an_upload_that_outlasts_a_stop_is_answered_with_a_problem_and_leaves_nothing(tmp_path: Path) -> None:
     service = Service(tmp_path, trainer="external").start()
     with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2])), timeout=20) as connection:
@@ -225,6 +230,7 @@ def test_the_trainer_dies_with_the_service(tmp_path: Path) -> None:
         service.kill()
 
 
+@pytest.mark.slow
 def test_a_trainer_started_apart_waits_for_the_one_of_the_service_to_end(tmp_path: Path) -> None:
     service = Service(tmp_path).start()
     log = tmp_path / "apart.log"
@@ -246,6 +252,7 @@ def test_a_trainer_started_apart_waits_for_the_one_of_the_service_to_end(tmp_pat
         apart.wait()
 
 
+@pytest.mark.slow
 def test_a_worker_that_finds_its_key_file_broken_takes_no_other_worker_with_it(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     good = f"ops admin {hashlib.sha256(b'secret').hexdigest()}\n"
@@ -270,6 +277,7 @@ def test_a_worker_that_finds_its_key_file_broken_takes_no_other_worker_with_it(t
         service.stop()
 
 
+@pytest.mark.slow
 def test_only_one_of_four_workers_runs_a_trainer_and_all_see_what_it_publishes(four: Service) -> None:
     job = four.train(**NOTEBOOK)
 

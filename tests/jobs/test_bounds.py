@@ -92,6 +92,7 @@ def test_weights_to_start_from_wait_beside_the_rows_and_not_in_the_record(small:
     assert list(spool.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_descent_starts_from_the_weights_that_were_sent_and_its_card_has_them(tmp_path: Path) -> None:
     service = Service(tmp_path).start()
     try:

@@ -54,6 +54,7 @@ def lines_of(log: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.read_text().splitlines() if line.startswith("{")]
 
 
+@pytest.mark.slow
 def test_a_job_whose_trainer_does_not_come_back_is_taken_over_by_another(alone: Service) -> None:
     with trainer(alone, "first") as first:
         job_id = alone.submit(**NOTEBOOK, solver={**ENDLESS, "epochs": 40_000, "learning_rate": 1e-4})
@@ -67,6 +68,7 @@ def test_a_job_whose_trainer_does_not_come_back_is_taken_over_by_another(alone: 
     assert alone.client.get("/models/crop-yield").json()["versions"] == [1, 2]
 
 
+@pytest.mark.slow
 def test_a_job_is_left_to_a_trainer_that_only_sleeps(alone: Service) -> None:
     with trainer(alone, "first") as first:
         job_id = alone.submit(**NOTEBOOK, solver=ENDLESS)
@@ -146,6 +148,7 @@ def test_a_damaged_database_is_named_and_the_service_predicts(tmp_path: Path) ->
         service.stop()
 
 
+@pytest.mark.slow
 def test_a_database_that_breaks_under_a_running_service_does_not_fill_the_log(tmp_path: Path) -> None:
     service = Service(tmp_path).start()
     try:

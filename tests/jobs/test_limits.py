@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from service import NOTEBOOK, Service, wait_for
 from tables import MEDIA_TYPES
 
@@ -32,6 +33,7 @@ def upload(service: Service, table: pa.Table, **query: Any) -> dict[str, Any]:
     return job
 
 
+@pytest.mark.slow
 def test_rows_that_do_not_fit_into_the_trainers_memory_fail_their_job_and_nothing_else(tmp_path: Path) -> None:
     service = Service(tmp_path, trainer_memory=str(1 << 30)).start()
     table = pa.table({name: np.arange(8e6) % 97 for name in ("a", "b", "c", "y")})
@@ -51,6 +53,7 @@ def test_rows_that_do_not_fit_into_the_trainers_memory_fail_their_job_and_nothin
         service.stop()
 
 
+@pytest.mark.slow
 def test_a_training_that_takes_longer_than_it_may_fails_and_says_so(tmp_path: Path) -> None:
     service = Service(tmp_path, max_job_seconds="0.5").start()
     try:
@@ -63,6 +66,7 @@ def test_a_training_that_takes_longer_than_it_may_fails_and_says_so(tmp_path: Pa
         service.stop()
 
 
+@pytest.mark.slow
 def test_a_job_under_which_the_trainer_dies_every_time_fails_and_the_next_succeeds(tmp_path: Path) -> None:
     service = Service(tmp_path).start()
     try:
@@ -88,6 +92,7 @@ def noted(service: Service) -> tuple[str, int] | None:
     return None
 
 
+@pytest.mark.slow
 def test_jobs_that_ended_long_ago_are_forgotten_with_their_keys_and_their_versions_stay(tmp_path: Path) -> None:
     service = Service(tmp_path, max_kept_jobs="2").start()
     try:
@@ -126,6 +131,7 @@ def cross_validated(service: Service, features: int = 400) -> str:
     return str(answer.json()["id"])
 
 
+@pytest.mark.slow
 def test_an_exact_solution_stops_between_two_fits_when_it_is_cancelled_or_takes_too_long(tmp_path: Path) -> None:
     service = Service(tmp_path, max_job_seconds="3").start()
     try:

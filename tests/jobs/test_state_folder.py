@@ -12,6 +12,7 @@ from service import NOTEBOOK, Service, wait_for
 from app.jobs.locks import identity, is_at, locked_if_free
 
 
+@pytest.mark.slow
 def test_a_job_acknowledged_after_the_state_folder_was_removed_is_there_after_a_restart(tmp_path: Path) -> None:
     service = Service(tmp_path, workers=2).start()
     try:
@@ -78,6 +79,7 @@ def test_a_lock_is_free_only_while_nobody_holds_it_and_only_where_there_is_one(t
         assert free
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_trainer_ends_with_its_lock_and_another_begins(tmp_path: Path, workers: int) -> None:
     service = Service(tmp_path, workers=workers).start()

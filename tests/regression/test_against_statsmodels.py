@@ -85,6 +85,7 @@ def test_variance_inflation_factors_are_those_of_statsmodels(x: Array, y: Array,
     assert_allclose(variance_inflation(fitted(x, y, fit_intercept=fit_intercept)), expected, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_95_of_100_intervals_hold_the_new_observation() -> None:
     random = np.random.default_rng(7)
     held = 0

@@ -32,7 +32,9 @@ def run_all(seeds: range) -> Report:
     return whole
 
 
-@pytest.mark.parametrize("first", range(0, len(SEEDS), AT_ONCE))
+@pytest.mark.parametrize(
+    "first", [0, *(pytest.param(first, marks=pytest.mark.slow) for first in range(AT_ONCE, len(SEEDS), AT_ONCE))]
+)
 def test_what_a_sequence_publishes_is_right_to_its_bound_or_withheld_or_refused(first: int) -> None:
     report = run_all(SEEDS[first : first + AT_ONCE])
 

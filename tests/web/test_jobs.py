@@ -115,6 +115,7 @@ def followers(service: Service, job_id: str, count: int) -> ExitStack:
     return opened
 
 
+@pytest.mark.slow
 def test_followers_are_bounded_and_one_that_leaves_makes_room_for_another(tmp_path: Path) -> None:
     service = Service(tmp_path, trainer="external").start()
     try:

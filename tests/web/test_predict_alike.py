@@ -67,7 +67,9 @@ def rows_of(content: bytes, form: str) -> list[list[float]]:
     return [list(row.values()) for row in table.to_pylist()]
 
 
-@pytest.mark.parametrize("kind", ["ordinary", "far", "widest", "terms"])
+@pytest.mark.parametrize(
+    "kind", ["ordinary", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("far", "widest", "terms"))]
+)
 def test_a_row_gets_the_same_bits_from_every_format_and_in_every_company(service: Service, kind: str) -> None:
     random = np.random.default_rng(len(kind))
     features, targets, terms = ["temp", "rainfall", "humidity"], 2, None

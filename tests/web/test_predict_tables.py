@@ -249,6 +249,7 @@ def test_a_kept_column_cannot_have_the_name_of_a_target(service: Service) -> Non
     assert "same name" in answer.json()["detail"]
 
 
+@pytest.mark.slow
 def test_a_body_too_long_for_memory_goes_through_files_that_do_not_stay(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(450_000, 3))
     table = pa.table(dict(zip(FEATURES, x.T, strict=True)))

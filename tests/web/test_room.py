@@ -60,6 +60,7 @@ def test_an_upload_of_unknown_length_is_refused_once_it_is_too_long(small: Servi
     assert list((small.state / "spool").glob("*")) == []
 
 
+@pytest.mark.slow
 def test_rows_that_wait_take_the_room_of_others_until_their_job_ends(small: Service) -> None:
     blocking = small.submit(**NOTEBOOK, solver=ENDLESS)
     next(job for job in small.follow(blocking) if job["status"] == "running")
@@ -115,6 +116,7 @@ def test_a_short_body_cannot_fill_the_disk_with_its_answer(small: Service) -> No
     assert stored(small) == 0
 
 
+@pytest.mark.slow
 def test_short_bodies_that_become_long_ones_do_not_fill_the_memory(tmp_path: Path) -> None:
     service = Service(tmp_path).start()
     body = zstd.compress(b"temp,rainfall,humidity\n" + b"1,1,1\n" * 1_398_000, 19)[:-4]

@@ -263,6 +263,7 @@ def test_a_repeated_request_names_its_job_even_where_it_would_be_refused_today(o
     assert own.client.post("/train", json=first).status_code == httpx.codes.UNPROCESSABLE_ENTITY
 
 
+@pytest.mark.slow
 def test_jobs_cancelled_at_any_moment_end_as_they_say(own: Service) -> None:
     for round_ in range(20):
         job_id = own.submit(**NOTEBOOK)
