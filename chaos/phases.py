@@ -105,6 +105,7 @@ def failpoints(
 def pauses(folder: Path, environment: Environment, seconds: float) -> Counts:
     """SIGSTOP of a web worker or the trainer, and SIGCONT within the time that uvicorn gives a worker to answer."""
     with Stage(folder, environment) as stage, watched(stage) as counts:
+        stage.ledger.diverge()
         for _ in until(seconds):
             submit_some(stage)
             victim = random.choice([random.choice(stage.service.web_workers()), stage.trainer()])

@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -56,6 +57,11 @@ class Trainers:
                 self.deaths += 1
                 self._start(name)
 
+    def go_on(self) -> None:
+        """Continue whichever was stopped."""
+        for process in self._processes.values():
+            process.send_signal(signal.SIGCONT)
+
     def _start(self, name: str) -> None:
         with self._log(name).open("wb") as log:
             self._processes[name] = subprocess.Popen(
@@ -91,6 +97,8 @@ def three_trainers(folder: Path, environment: Environment, seconds: float, updat
         def is_enough() -> bool:
             return asked.asked >= updates if updates else time.monotonic() > end
 
+        _overtake(one, two, asked)
+        trainers.go_on()
         while not is_enough() or asked.under_way:
             if not is_enough() and asked.under_way < UNDER_WAY:
                 asked.submit()
@@ -109,3 +117,13 @@ def three_trainers(folder: Path, environment: Environment, seconds: float, updat
             count(counts, stage)
     counts["versions"] //= 2  # of one folder
     return +counts
+
+
+def _overtake(one: Stage, two: Stage, asked: Updates) -> None:
+    """Stop a trainer between its fit and its publication, while the second service publishes another update."""
+    one.arm("fitted", signal.SIGSTOP)
+    asked.submit(one.service)
+    one.reached("fitted")
+    asked.submit(two.service)
+    while asked.under_way > 1:
+        asked.follow()

@@ -41,12 +41,12 @@ class Updates:
         """How many updates have not ended, as far as is known."""
         return len(self._open)
 
-    def submit(self) -> None:
-        """Ask for an update with a few rows of whole numbers, which have sums without rounding."""
+    def submit(self, service: Service | None = None) -> None:
+        """Ask a service, or any, for an update with a few rows of whole numbers, which have sums without rounding."""
         count, width = random.randint(1, MOST_ROWS), len(INPUTS[0])
         rows = np.array([[float(random.randint(0, 200)) for _ in self._rows[0][0]] for _ in range(count)])
         body = {"instances": rows[:, :width].tolist(), "targets": rows[:, width:].tolist()}
-        service = random.choice(self._services)
+        service = service or random.choice(self._services)
         answer = service.client.post("/train", json={**body, "mode": "update", "promote": "always"})
         accepted = answer.status_code == httpx.codes.ACCEPTED
         demand(accepted, f"update refused: {answer.status_code} {answer.text}")
