@@ -15,13 +15,16 @@ LinserveError
 │   └── KeyReused          an Idempotency-Key that came before with another request
 ├── NotFound
 │   ├── ModelNotFound
+│   │   └── NoCurrentVersion   it has versions, of which none is current
 │   ├── VersionNotFound
 │   └── JobNotFound
 ├── Conflict               right by itself, but not in the present state
 ├── PreconditionFailed     what the caller knows is no longer so
+├── PreconditionRequired   the caller has to say what it knows
 ├── QueueFull
 ├── Unavailable            nothing the caller did; later it may work
 │   ├── ModelFileInvalid   a version's file is truncated, altered or foreign
+│   ├── PromotionFailed    a version is published, and `current` could not be changed
 │   └── SpoolFull          there is no room to store what was sent, or the answer to it
 └── TrainingFailed
     ├── Diverged           gradient descent ran away
@@ -133,6 +136,10 @@ class ModelNotFound(NotFound):
     pass
 
 
+class NoCurrentVersion(ModelNotFound):
+    pass
+
+
 class VersionNotFound(NotFound):
     pass
 
@@ -153,6 +160,10 @@ class PreconditionFailed(LinserveError):
     pass
 
 
+class PreconditionRequired(LinserveError):
+    pass
+
+
 class QueueFull(LinserveError):
     pass
 
@@ -163,6 +174,14 @@ class Unavailable(LinserveError):
 
 class ModelFileInvalid(Unavailable):
     pass
+
+
+class PromotionFailed(Unavailable):
+    """`version` is the number of the version that is published all the same."""
+
+    def __init__(self, version: int, reason: str | None) -> None:
+        super().__init__(f"The models folder cannot be written: {reason}.")
+        self.version = version
 
 
 class SpoolFull(Unavailable):

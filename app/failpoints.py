@@ -8,18 +8,24 @@ reached, so that it acts once, on whichever process comes first.
 import os
 import signal
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
-Step = Literal[
+TrainingStep: TypeAlias = Literal[
     "spooled",  # uploaded rows are on disk
     "recorded",  # their job is in the database, and nobody was told
     "fitted",
     "temp_written",  # a version's file, partly in a buffer
     "fsynced",
+    "prepared",  # its number is chosen, and whether it is promoted
     "linked",  # under its number
     "promoted",  # `current` points to it
     "checkpoint_opened",  # with nothing in it yet
 ]
+DeletionStep: TypeAlias = Literal[
+    "deletion_prepared",  # of a model that is still whole
+    "deleted",  # whose files are not removed yet
+]
+Step: TypeAlias = TrainingStep | DeletionStep
 
 _FOLDER = os.environ.get("CHAOS_FAILPOINTS")
 

@@ -27,12 +27,13 @@ from app.jobs.supervisor import Supervisor
 from app.registry.registry import Registry
 from app.settings import Settings
 from app.startup import prepared
-from app.web import docs, errors, health, jobs, models, predict, train
+from app.web import docs, errors, health, jobs, model_deletion, models, predict, train
 from app.web.access import Access
 from app.web.following import Following
 from app.web.methods import HeadAsGet
 from app.web.metrics import Metrics
 from app.web.middleware import RequestContext
+from app.web.path_prefix import PathPrefix
 from app.web.predict_lane import PredictLane
 from app.web.services import Held, Limits, Services
 
@@ -47,6 +48,9 @@ humidity. Try `POST /predict` below: *Try it out*, *Execute*.
 HELD_BYTES = 256 << 20
 HELD_BODIES = 4
 LONG_BODIES = 2  # of predictions, decoded at a time in each worker
+
+# First words of the service's own paths.
+_OWN_PATHS = {"predict", "train", "jobs", "models", "health", "metrics", "docs", "openapi.json"}
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +67,7 @@ class _Service(FastAPI):
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._outermost = RequestContext(HeadAsGet(super().__call__))
+        self._outermost = PathPrefix(RequestContext(HeadAsGet(super().__call__)), _OWN_PATHS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._outermost(scope, receive, send)
@@ -85,7 +89,7 @@ def create_app() -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     errors.install(app)
-    for resource in (predict, train, jobs, models, health):
+    for resource in (predict, train, jobs, models, model_deletion, health):
         app.include_router(resource.router)
     docs.install(app)
     return app

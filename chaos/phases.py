@@ -15,7 +15,7 @@ from typing import get_args
 import httpx
 from service import copy_models
 
-from app.failpoints import Step
+from app.failpoints import Step, TrainingStep
 from chaos.acts import (
     LONG,
     MODEL,
@@ -90,7 +90,7 @@ def kills(folder: Path, environment: Environment, seconds: float) -> Counts:
 
 
 def failpoints(
-    folder: Path, environment: Environment, seconds: float, steps: tuple[Step, ...] = get_args(Step)
+    folder: Path, environment: Environment, seconds: float, steps: tuple[Step, ...] = get_args(TrainingStep)
 ) -> Counts:
     """Kill -9 of whoever reaches a step, or of everything at that moment, for one step after the other."""
     with Stage(folder, environment) as stage:

@@ -23,10 +23,13 @@ class _Saved(msgspec.Struct):
     curve: list[tuple[int, float]]
     stride: int
     form: Literal[2]  # 2: losses include the penalty of weight_decay. Older files had no form.
+    start: int | None = None
 
 
 class Checkpoint:
     """One job's file, replaced as a whole at most once a second. JSON: Python's floats survive it to the last bit."""
+
+    start: int | None = None  # the current version that the descent began from, if it did; read by `load`
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -36,7 +39,9 @@ class Checkpoint:
         """Keep this state, unless the last one kept is younger than a second."""
         if time.monotonic() - self._saved < SAVE_SECONDS:
             return
-        content = msgspec.json.encode(_Saved(state, curve.points, curve.stride, 2), enc_hook=np.ndarray.tolist)
+        content = msgspec.json.encode(
+            _Saved(state, curve.points, curve.stride, 2, self.start), enc_hook=np.ndarray.tolist
+        )
         self._saved = time.monotonic()
         temporary = self._path.with_suffix(".tmp")
         try:
@@ -60,6 +65,7 @@ class Checkpoint:
             saved = msgspec.json.decode(self._path.read_bytes(), type=_Saved, dec_hook=_array)
         except (FileNotFoundError, msgspec.DecodeError):
             return None
+        self.start = saved.start
         return saved.state, LossCurve(saved.curve, saved.stride)
 
     def remove(self) -> None:

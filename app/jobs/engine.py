@@ -13,9 +13,10 @@ from typing import Any
 import msgspec
 from dbos import DBOS, DBOSPortableJSONSerializer
 from dbos import error as dbos_errors
+from dbos._queue import queue_worker_thread
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.errors import LinserveError, Unavailable
+from app.errors import LinserveError, PromotionFailed, Unavailable
 from app.jobs.attempts import Attempts
 from app.jobs.capabilities import write_capabilities
 from app.jobs.database import (
@@ -23,8 +24,10 @@ from app.jobs.database import (
     MAX_RECOVERIES,
     PROGRESS,
     QUEUE,
+    UNFINISHED,
     WORKFLOW,
     file_of,
+    place_in_partitions,
     prepare,
     reason,
     shown,
@@ -33,10 +36,12 @@ from app.jobs.database import (
 from app.jobs.job import Failure, Progress
 from app.jobs.locks import identity, locked_if_free
 from app.jobs.memory import within_memory
+from app.jobs.parent import finish_promotion
 from app.jobs.spare_cores import Traffic, sparing_cores
 from app.jobs.tracker import JobCancelled, Tracker
 from app.jobs.training import Workshop, train
 from app.jobs.training_request import TrainingRequest
+from app.jobs.wakeup import PollSchedule
 from app.logs import job_id
 
 # A job waits half of this on average; the trainer idles at 1.5 % of a core.
@@ -45,7 +50,6 @@ SETTLED_SECONDS = 1.0  # after which a cancelling stands
 WATCH_SECONDS = 2.0
 TIDY_SECONDS = 60.0
 PRUNED_AT_ONCE = 500
-UNFINISHED = ["ENQUEUED", "PENDING"]
 ENDED = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
 
 _log = logging.getLogger(__name__)
@@ -84,8 +88,9 @@ def serve(
     """
     with _reaching(database_url):
         prepare(database_url)
+        place_in_partitions(database_url)
         watched = {path: identity(path) for path in (lock_of(executor), file_of(database_url)) if path}
-        DBOS(
+        dbos = DBOS(
             config={
                 "name": "linserve",
                 "system_database_url": database_url,
@@ -98,12 +103,23 @@ def serve(
             }
         )
         logging.getLogger("dbos").addFilter(_is_news)
-        _register(workshop, traffic, attempts, max_job_seconds)
+        schedule = PollSchedule(seen.parent, executor)
+        _register(workshop, traffic, attempts, max_job_seconds, schedule)
+        DBOS.listen_queues([])  # the thread below polls instead: DBOS's own wakes up at its interval alone
         DBOS.launch()
-        DBOS.register_queue(QUEUE, worker_concurrency=1, polling_interval_sec=POLL_SECONDS, on_conflict="always_update")
+        # A partition is a model. Its jobs run one after another, in the order in which they were recorded, whichever
+        # trainers take them; a trainer whose next job would have to wait takes one of another model.
+        queue = DBOS.register_queue(
+            QUEUE,
+            worker_concurrency=1,
+            partition_concurrency=1,
+            polling_interval_sec=POLL_SECONDS,
+            on_conflict="always_update",
+        )
         _tell_of_other_versions()
     write_capabilities(capabilities)
     _log.info("trainer ready")
+    polling: threading.Thread | None = None
     tidied = -TIDY_SECONDS
     while True:
         for path, file in watched.items():
@@ -111,9 +127,12 @@ def serve(
                 _log.error("state folder replaced", extra={"file": str(path)})
                 raise Unavailable("The state folder was removed.")
         _touch(seen)
+        if polling is None or not polling.is_alive():  # it ends if the queue's record is missing for a moment
+            polling = threading.Thread(target=queue_worker_thread, args=(schedule, dbos, queue), daemon=True)
+            polling.start()
         if time.monotonic() - tidied >= TIDY_SECONDS:
             tidied = time.monotonic()
-            _tidy_up(workshop, max_kept_jobs, executor, lock_of)
+            _tidy_up(workshop, max_kept_jobs, executor, lock_of, database_url)
         if stop.wait(WATCH_SECONDS):
             break
     # Nothing else is wound up: what a kill -9 may not lose, a stop need not save.
@@ -140,7 +159,7 @@ def _tell_of_other_versions() -> None:
         _log.warning("jobs of another version wait", extra={"jobs": count})
 
 
-def _register(workshop: Workshop, traffic: Traffic, attempts: Attempts, seconds: float) -> None:
+def _register(workshop: Workshop, traffic: Traffic, attempts: Attempts, seconds: float, schedule: PollSchedule) -> None:
     publish = DBOS.step(name="publish")(functools.partial(_publish, workshop, traffic, attempts, seconds))
     promote = DBOS.step(name="promote")(functools.partial(_promote, workshop))
 
@@ -148,7 +167,7 @@ def _register(workshop: Workshop, traffic: Traffic, attempts: Attempts, seconds:
     def run(request: dict[str, Any]) -> dict[str, Any]:
         try:
             result = publish(request)
-            if result["promote"]:
+            if result.get("promote"):  # recorded by an earlier release, in which promotion was a step of its own
                 promote(request, result["version"])
         except JobFailed:
             _clean(workshop, DBOS.workflow_id, request)  # its end is recorded with the step: it needs the rows no more
@@ -158,6 +177,8 @@ def _register(workshop: Workshop, traffic: Traffic, attempts: Attempts, seconds:
             cancelled = (workshop, DBOS.workflow_id, request)
             threading.Timer(SETTLED_SECONDS, _clean_if_cancelled, cancelled).start()
             raise
+        finally:
+            schedule.job_ended()
         _clean(workshop, DBOS.workflow_id, request)
         return result
 
@@ -181,16 +202,14 @@ def _publish(
         raise dbos_errors.DBOSWorkflowCancelledError(f"job {job} was cancelled") from None
     except LinserveError as error:
         _report(tracker.progress, tracker.curve.with_last())
-        raise _failed(job, error) from None
+        raise _failed(job, error, error.version if isinstance(error, PromotionFailed) else None) from None
     else:
         _log.info("version published", extra={"model": card.model, "version": card.version})
     finally:
         attempts.end()
         job_id.reset(named)
-    promote = request["promote"] == "always" or (request["promote"] == "if_better" and bool(card.better))
     return {
         "version": card.version,
-        "promote": promote,
         "metrics": card.metrics,
         "warnings": list(card.warnings),
     }
@@ -198,7 +217,8 @@ def _publish(
 
 def _promote(workshop: Workshop, request: dict[str, Any], version: int) -> None:
     try:
-        workshop.registry.promote(request["model"], version)
+        card = workshop.registry.version(request["model"], version).card
+        finish_promotion(TrainingRequest.from_json(request), card, workshop.registry)
     except LinserveError as error:
         raise _failed(DBOS.workflow_id, error, version) from None
 
@@ -238,8 +258,11 @@ def _is_cancelled(job: str) -> bool:
     return status is None or status.status == "CANCELLED"  # and pruned since
 
 
-def _tidy_up(workshop: Workshop, kept_jobs: int, executor: str, lock_of: Callable[[str], Path]) -> None:
+def _tidy_up(
+    workshop: Workshop, kept_jobs: int, executor: str, lock_of: Callable[[str], Path], database_url: str
+) -> None:
     try:
+        place_in_partitions(database_url)  # a service of an earlier release may still record jobs
         _take_over(executor, lock_of)
         _prune(kept_jobs)
         if not workshop.spool.is_empty() or any(workshop.checkpoints.glob("*")):

@@ -1,46 +1,50 @@
 """The web's side of the queue: record jobs, read them, cancel them."""
 
-import base64
 import contextlib
 import errno
-import json
 import logging
 import re
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from app.errors import Conflict, InvalidInput, JobNotFound, KeyReused, QueueFull, Unavailable
+from app.errors import Conflict, JobNotFound, KeyReused, QueueFull, Unavailable
 from app.failpoints import reach
 from app.jobs.database import (
     APPLICATION_VERSION,
+    NOT_DECODED,
     PROGRESS,
     QUEUE,
+    STARTED,
     SUMMARY,
+    UNFINISHED,
     WORKFLOW,
+    NotDecoded,
     file_of,
+    ids_in_file,
     prepare,
     reason,
     shown,
     summary,
 )
 from app.jobs.job import Failure, Job, Progress, Status
+from app.jobs.job_list import PAGE, JobFilter, Page, position
 from app.jobs.locks import identity, locked
 from app.jobs.spool import Spool
 from app.jobs.training_request import TrainingRequest
+from app.jobs.wakeup import wake_trainers
 
 if TYPE_CHECKING:
     from dbos import DBOSClient, WorkflowStatus
 
 JOB_ID = r"[0-9a-f-]{36}"
-PAGE = 50
-MAX_TOKEN = 200
+PUBLISHING = "publishing"  # the phase in which a job is not cancelled any more
+LATEST = "latest"  # in place of an id: the newest job
 
 _log = logging.getLogger(__name__)
 
@@ -53,14 +57,6 @@ _STATUS = {
     "CANCELLED": Status.CANCELLED,
     "MAX_RECOVERY_ATTEMPTS_EXCEEDED": Status.FAILED,
 }
-
-
-@dataclass(frozen=True)
-class Page:
-    """Some jobs, newest first, and the token that asks for the next ones."""
-
-    jobs: list[Job]
-    next: str | None
 
 
 class JobQueue:
@@ -110,14 +106,19 @@ class JobQueue:
         path = file_of(self._url)
         return identity(path) if path else None
 
-    def check_room(self, job_id: str) -> None:
-        """Raises QueueFull where as many jobs wait as may, unless this one is recorded already."""
+    def check_room(self, job_id: str) -> int:
+        """Return a job's place in the queue, behind all that wait or run.
+
+        Raises QueueFull where as many jobs wait as may, unless this one is recorded already.
+        """
         with self._reaching():
-            waiting = self.connect().list_queued_workflows(
-                queue_name=QUEUE, status="ENQUEUED", limit=self._max_queued + 1, load_input=False
+            found = self.connect().list_queued_workflows(
+                queue_name=QUEUE, status=UNFINISHED, load_input=False, load_output=False
             )
+        waiting = [job for job in found if job.status == "ENQUEUED"]
         if len(waiting) >= self._max_queued and self._find(job_id) is None:
             raise QueueFull(f"{self._max_queued} training jobs are waiting already.")
+        return 1 + max((job.priority or 0 for job in found), default=0)
 
     def counts(self) -> dict[str, int]:
         """How many jobs are queued, and how many are running. Raises Unavailable."""
@@ -146,11 +147,11 @@ class JobQueue:
             with self._reaching():
                 self._lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 with locked(self._lock):
-                    self.check_room(job_id)
-                    self._record(request, job_id)
+                    self._record(request, job_id, self.check_room(job_id))
         except QueueFull:
             self.spool.remove(request.upload)
             raise
+        wake_trainers(self._lock.parent)
         reach("recorded")
         # From here on the rows are the job's. Where its record is another's, they are nobody's.
         status = self._status(job_id)
@@ -161,7 +162,7 @@ class JobQueue:
         assert found is not None
         return found
 
-    def _record(self, request: TrainingRequest, job_id: str) -> None:
+    def _record(self, request: TrainingRequest, job_id: str, place: int) -> None:
         from dbos import WorkflowSerializationFormat  # as in `connect`
 
         client, file = self.connect(), self._file
@@ -169,6 +170,8 @@ class JobQueue:
             {
                 "workflow_name": WORKFLOW,
                 "queue_name": QUEUE,
+                "queue_partition_key": request.model,
+                "priority": place,  # the time of the record, by which DBOS orders, is in seconds
                 "workflow_id": job_id,
                 "app_version": APPLICATION_VERSION,
                 "serialization_type": WorkflowSerializationFormat.PORTABLE,
@@ -180,7 +183,7 @@ class JobQueue:
             raise FileNotFoundError(errno.ENOENT, "The job database was removed just now")
 
     def get(self, job_id: str) -> Job:
-        """Raises JobNotFound."""
+        """The job of that id, or the newest if the id is `latest`. Raises JobNotFound."""
         return self._job(self._status(job_id))
 
     def found(self, job_ids: Sequence[str]) -> dict[str, Job]:
@@ -189,53 +192,98 @@ class JobQueue:
             found = self.connect().list_workflows(workflow_ids=[*job_ids], name=WORKFLOW, load_input=False)
         return {one.workflow_id: self._job(one) for one in found}
 
-    def list(self, *, status: Status | None = None, limit: int = PAGE, token: str | None = None) -> Page:
-        """Newest first, without progress and loss curves. Raises InvalidInput for a token that is none of ours."""
-        offset, end = _position(token)
+    def list(self, wanted: JobFilter = JobFilter(), *, limit: int = PAGE, token: str | None = None) -> Page:  # noqa: B008 - frozen
+        """Newest first, without progress and loss curves. A token alone goes on with the list that it comes from.
+
+        Raises InvalidInput for a token that is none of ours, or of another list.
+        """
+        start = position(token, wanted)
         with self._reaching():
-            found = self.connect().list_workflows(
-                name=WORKFLOW,
-                status=[name for name, meaning in _STATUS.items() if meaning == status] if status else None,
-                end_time=end,
-                sort_desc=True,
-                limit=limit + 1,
-                offset=offset,
-                load_input=False,
-            )
-        following = _token(offset + limit, end) if len(found) > limit else None
+            found = self._listed(start.filter, start.end, limit + 1, start.offset)
+        following = start.token(limit) if len(found) > limit else None
         return Page([self._job(one, brief=True) for one in found[:limit]], following)
 
-    def cancel(self, job_id: str) -> Job:
-        """Cancel a waiting or running job; a cancelled one stays so.
+    def _listed(self, wanted: JobFilter, end: datetime, limit: int, offset: int) -> "Sequence[WorkflowStatus]":
+        client = self.connect()
+        statuses = [name for name, meaning in _STATUS.items() if wanted.status in (None, meaning)]
+        if path := file_of(self._url):
+            ids = ids_in_file(
+                path,
+                model=wanted.model,
+                statuses=statuses,
+                since=wanted.since,
+                until=end,
+                limit=limit,
+                offset=offset,
+            )
+            found = client.list_workflows(workflow_ids=ids, name=WORKFLOW, load_input=False) if ids else []
+            return sorted(found, key=lambda one: ids.index(one.workflow_id))
+        return client.list_workflows(
+            name=WORKFLOW,
+            status=statuses,
+            start_time=None if wanted.since is None else wanted.since.isoformat(),
+            end_time=end.isoformat(),
+            attributes={"model": wanted.model} if wanted.model is not None else None,
+            sort_desc=True,
+            limit=limit,
+            offset=offset,
+            load_input=False,
+        )
 
-        Raises JobNotFound; Conflict where it has ended, or is about to: what is being published is not stopped.
+    def cancel(self, job_id: str) -> Job:
+        """Cancel a waiting or running job. A job that has ended stays as it is.
+
+        Raises JobNotFound; Conflict if the job publishes its version: that is not stopped.
         """
-        job = self.get(job_id)
-        if job.status in (Status.SUCCEEDED, Status.FAILED):
-            raise Conflict(f"The job has {job.status} already.")
+        job = self._job(found := self._status(job_id))
+        if job.status.ended:
+            return job
+        if job.progress is not None and job.progress.phase == PUBLISHING:
+            raise Conflict("The job is publishing its version already.")
         with self._reaching():
-            if job.status != Status.CANCELLED:
-                self.connect().cancel_workflow(job_id)
-                # The trainer records that it publishes only while the job is not cancelled, so one of the two is first.
-                if self._reported(job_id).get("progress", {}).get("phase") == "publishing":
-                    self.connect().resume_workflow(job_id, queue_name=QUEUE)
+            if found.dequeued_at is not None:  # which DBOS forgets
+                self.connect().update_workflow_attributes(job.id, {STARTED: found.dequeued_at}, merge=True)
+            self.connect().cancel_workflow(job.id)
+            # The trainer records that it publishes only while the job is not cancelled, so one of the two is first.
+            if self._reported(job.id).get("progress", {}).get("phase") == PUBLISHING:
+                self.connect().resume_workflow(job.id, queue_name=QUEUE)  # does nothing to a job that has ended
+                if not (ended := self.get(job.id)).status.ended:
                     raise Conflict("The job is publishing its version already.")
-        status = self._status(job_id)
+                return ended
+        status = self._status(job.id)
         if job.status == Status.QUEUED:
             self.spool.remove(self._summary(status)["upload"])  # a running one's are removed by the trainer
         return self._job(status)
 
+    def cancel_all(self, model: str) -> Sequence[str]:
+        """Cancel the waiting and running jobs of a model. Return the ids of those that publish already."""
+        unfinished = [name for name, meaning in _STATUS.items() if not meaning.ended]
+        with self._reaching():
+            found = self.connect().list_workflows(name=WORKFLOW, status=unfinished, load_input=False, load_output=False)
+        publishing = []
+        for one in found:
+            if self._summary(one)["model"] == model:
+                try:
+                    self.cancel(one.workflow_id)
+                except Conflict:
+                    publishing.append(one.workflow_id)
+        return publishing
+
     def _status(self, job_id: str) -> "WorkflowStatus":
         found = self._find(job_id)
         if found is None:
-            raise JobNotFound("There is no such job.")
+            raise JobNotFound("There is no job yet." if job_id == LATEST else "There is no such job.")
         return found
 
     def _find(self, job_id: str) -> "WorkflowStatus | None":
-        if not re.fullmatch(JOB_ID, job_id):
+        if job_id != LATEST and not re.fullmatch(JOB_ID, job_id):
             return None
         with self._reaching():
-            found = self.connect().list_workflows(workflow_ids=[job_id], name=WORKFLOW, load_input=False)
+            found = (
+                self._listed(JobFilter(), datetime.now(UTC), 1, 0)
+                if job_id == LATEST
+                else self.connect().list_workflows(workflow_ids=[job_id], name=WORKFLOW, load_input=False)
+            )
         return found[0] if found else None
 
     def _summary(self, status: "WorkflowStatus") -> dict[str, str]:
@@ -244,11 +292,14 @@ class JobQueue:
 
     def _reported(self, job_id: str) -> dict[str, Any]:
         """What the trainer reported last: progress and loss curve."""
-        with self._reaching():
+        with self._reaching(), contextlib.suppress(NotDecoded):
             return self.connect().get_event(job_id, PROGRESS, timeout_seconds=0) or {}
+        return {}
 
     def _job(self, status: "WorkflowStatus", *, brief: bool = False) -> Job:
         meaning = _STATUS[status.status]
+        if isinstance(status.output, str):  # DBOS gives the text of what it does not decode
+            meaning = Status.FAILED
         result: dict[str, Any] = (status.output or {}) if meaning == Status.SUCCEEDED else {}
         reported = {} if brief or meaning == Status.QUEUED else self._reported(status.workflow_id)
         curve = reported.get("loss_curve")
@@ -259,7 +310,7 @@ class JobQueue:
             model=self._summary(status)["model"],
             version=error.version if error else result.get("version"),
             created_at=_time(status.created_at) or datetime.fromtimestamp(0, UTC),
-            started_at=_time(status.dequeued_at),
+            started_at=_time(status.dequeued_at or (status.attributes or {}).get(STARTED)),
             finished_at=_time(status.completed_at),
             progress=msgspec.convert(reported["progress"], Progress) if "progress" in reported else None,
             loss_curve=tuple((int(epoch), float(loss)) for epoch, loss in curve) if curve else None,
@@ -282,6 +333,8 @@ class JobQueue:
 
 
 def _failure(status: "WorkflowStatus") -> Failure:
+    if isinstance(status.output, str) or isinstance(status.error, str):
+        return NOT_DECODED
     data = getattr(status.error, "data", None)
     if isinstance(data, dict) and "error" in data:
         return msgspec.convert(data, Failure)
@@ -292,19 +345,3 @@ def _failure(status: "WorkflowStatus") -> Failure:
 
 def _time(milliseconds: int | None) -> datetime | None:
     return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
-
-
-def _position(token: str | None) -> tuple[int, str]:
-    """How many jobs to pass over, and the time that bounds them: later jobs must not shift the pages."""
-    if token is None:
-        return 0, datetime.now(UTC).isoformat()
-    with contextlib.suppress(ValueError, TypeError, OverflowError):
-        if len(token) <= MAX_TOKEN:
-            offset, end = json.loads(base64.urlsafe_b64decode(token.encode()))
-            if isinstance(offset, int) and 0 <= offset < 2**31 and (bound := datetime.fromisoformat(end)).tzinfo:
-                return offset, bound.astimezone(UTC).isoformat()
-    raise InvalidInput.at("/next", "The token comes from the `next` of a page before.")
-
-
-def _token(offset: int, end: str) -> str:
-    return base64.urlsafe_b64encode(json.dumps([offset, end]).encode()).decode()

@@ -56,9 +56,16 @@ class Tracker:
         self._cancelled = cancelled
         self._seconds = seconds
         self._began = self._reported = self._asked = time.monotonic()
+        self._abandoned = False
+
+    def abandon(self) -> None:
+        """Let the next step of the thread that works raise JobCancelled: the job has ended without it."""
+        self._abandoned = True
 
     def step(self) -> None:
         """Raise JobCancelled if the job was cancelled meanwhile, TimeExceeded if it takes longer than it may."""
+        if self._abandoned:
+            raise JobCancelled
         now = time.monotonic()
         if now - self._asked >= CANCEL_SECONDS:
             self._asked = now
@@ -71,6 +78,13 @@ class Tracker:
         """Record that publishing begins, or raise: a job whose cancelling was recorded before can record nothing."""
         self.progress = replace(self.progress, phase="publishing")
         self._report(self.progress, self.curve.with_last())
+
+    def begin_again(self) -> None:
+        """Record that the fit is made once more, so that the job can be cancelled again. Raises as `step` does."""
+        self.progress = replace(self.progress, phase="fitting")
+        self._report(self.progress, self.curve.with_last())
+        self._asked = -CANCEL_SECONDS
+        self.step()
 
     def advance(self, phase: str, *, rows: int | None = None, epochs: int | None = None) -> None:
         self.progress = replace(

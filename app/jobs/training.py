@@ -2,32 +2,35 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from dataclasses import replace as replace_fields
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from msgspec.structs import replace
 
 from app.data.part import Array
-from app.data.training_rows import TrainingRows
 from app.errors import ColumnOutOfRange, InvalidInput, Unavailable
 from app.failpoints import reach
 from app.jobs.card import bounds_of, metrics_of, warnings_of
 from app.jobs.comparison import Comparison, compare
 from app.jobs.inheritance import Base, differences, resolved
+from app.jobs.interruptible import run_interruptibly
+from app.jobs.job_rows import JobRows
+from app.jobs.parent import Parent, finish_promotion, solver_with_weights
 from app.jobs.spool import Spool
 from app.jobs.start_weights import put_back
-from app.jobs.tracker import Tracker
-from app.jobs.training_columns import other_columns, with_columns_of_file
+from app.jobs.tracker import LossCurve, Tracker
+from app.jobs.training_columns import with_columns_of_file
 from app.jobs.training_request import TrainingRequest
-from app.jobs.validation import FoldHistory, Validated
+from app.jobs.validation import FoldHistory, Statistics, Validated
 from app.registry.model_card import ModelCard
+from app.registry.publication import ParentChanged
 from app.registry.registry import Registry
 from app.registry.shares import shares_after
-from app.regression.accumulator import Accumulator, summarise, summarise_folds
+from app.regression.accumulator import Accumulator, summarise
 from app.regression.block import Block
 from app.regression.cross_validation import Folds
 from app.regression.downdate import (
@@ -48,9 +51,12 @@ from app.regression.least_squares import (
 )
 from app.regression.linear_model import LinearModel
 from app.regression.refinement import Refined, is_worthwhile, refine
-from app.regression.solvers import Exact, GradientDescent, Solver, Start
-from app.regression.sufficient_statistics import SufficientStatistics, WeightKind
-from app.regression.terms import expand, parse_terms
+from app.regression.solvers import Exact, GradientDescent, Solver
+from app.regression.sufficient_statistics import SufficientStatistics
+
+if TYPE_CHECKING:  # they load torch
+    from app.jobs.checkpoint import Checkpoint
+    from app.regression.gradient_descent import Descent
 
 SHORT_OF_OPTIMUM = "The model was trained by gradient descent, which stopped short of the least-squares optimum."
 RESIDUALS_TOO_SMALL = (
@@ -79,49 +85,68 @@ class Workshop:
 
 
 def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker: Tracker) -> ModelCard:
-    """Train and publish one version, without promoting it. The same request publishes once, however often it is run.
+    """Train and publish one version, and promote it if asked. The same request publishes once, however often it is run.
 
-    Raises any error of `app.errors` that rows or options deserve, and JobCancelled.
+    An update, a forget or a comparison is made again if another version is current when it is to be published. Raises
+    any error of `app.errors` that rows or options deserve, and JobCancelled.
     """
     if published := workshop.registry.find(request.model, request.upload):
+        finish_promotion(request, published.card, workshop.registry)
         return published.card
 
     path = workshop.spool.path(request.upload)
     if not path.exists():
         raise Unavailable("The rows of this job are not in the state folder of the trainer that took it.")
     request, late = with_columns_of_file(put_back(request, workshop.spool), path, workshop.registry, tracker.step)
-    base = None if request.mode == "replace" else _base(request, workshop.registry)
-    request = resolved(request, base.version.card if base else None)
-    assert request.weight_kind is not None
-    stored = TrainingRows(
-        path,
-        request.format,
-        request.features,
-        request.targets,
-        request.weight,
-        weight_kind=request.weight_kind,
-        drop_missing=request.missing == "drop",
-        header=request.header,
-        late=late,
-        groups=request.fold_groups,
-        threads=workshop.threads,
-    )
+    rows = JobRows(path, late, workshop.threads, tracker)
+    fitting = partial(_fitted, request, job, workshop, rows, tracker)
+    while True:
+        try:
+            return run_interruptibly(fitting, tracker).publish(workshop.registry, tracker)
+        except ParentChanged:
+            _log.info("parent changed", extra={"model": request.model})
+            tracker.begin_again()
 
-    def rows() -> Iterator[Block]:
-        blocks = stored.blocks()
-        if request.terms:
-            terms = parse_terms(request.terms, request.features)
-            blocks = (block._replace(x=expand(block.x, terms)) for block in blocks)
-        return _counted(blocks, tracker)
 
-    history = FoldHistory(request, base.version if base else None, workshop.registry)
+@dataclass(frozen=True, eq=False)
+class _Unpublished:
+    """A new version, before it is published."""
+
+    request: TrainingRequest
+    parent: Parent
+    card: ModelCard
+    model: LinearModel
+    folds: Statistics | None
+
+    def publish(self, registry: Registry, tracker: Tracker) -> ModelCard:
+        """Publish the version, and return its card. Raises ParentChanged if another parent is current by then."""
+        return self.parent.publish(
+            self.request, registry, self.card, self.model, folds=self.folds, tracker=tracker
+        ).card
+
+
+def _fitted(
+    request: TrainingRequest, job: str | None, workshop: Workshop, rows: JobRows, tracker: Tracker
+) -> _Unpublished:
+    """Fit a new version on the one that is current."""
+    registry = workshop.registry
+    parent = Parent.of(request, registry)
+    request = resolved(request, parent.base.version.card if parent.base else None)
+    history = FoldHistory(request, parent.base.version if parent.base else None, registry)
     try:
         if isinstance(request.solver, Exact):
-            trained = _solve(rows, request, base, history, tracker)
+            trained = _solve(rows, request, parent.base, history, tracker)
         else:
-            checkpoint = workshop.checkpoint(job or request.upload)
-            solver = _with_weights(request, workshop.registry)
-            trained = _descend(rows(), solver, checkpoint, tracker, request.weight_kind)
+            # torch is loaded by the first job that descends, not by those that are solved at once.
+            from app.jobs.checkpoint import Checkpoint
+
+            checkpoint = Checkpoint(workshop.checkpoint(job or request.upload))
+            saved = checkpoint.load()
+            request, parent = parent.started(request, registry, checkpoint.start)
+            assert isinstance(request.solver, GradientDescent)
+            solver = request.solver if saved else solver_with_weights(request, registry)
+            checkpoint.start = parent.start
+            trained = _descend(rows, request, solver, checkpoint, saved=saved, tracker=tracker)
     except ColumnOutOfRange as error:
         columns = (*(request.terms or request.features), *request.targets)
         raise type(error)(error.column, columns[error.column]) from None
@@ -131,29 +156,28 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
         comparison = compare(
             request,
             trained.validation,
-            workshop.registry,
+            registry,
             coefficients=trained.optimum.design.effective_coefficients(getattr(trained.solver, "l2", 0.0)),
             weight=trained.statistics.weight,
         )
-    tracker.point_of_no_return()
     model = _model(request, trained)
-    card = _card(request, trained, model, base, stored)
-    card = replace_fields(
+    card = _card(request, trained, model, parent.base, rows)
+    card = replace(
         card,
         job=job,
-        parent=base.version.card.version if base else workshop.registry.current_number(request.model),
+        parent=parent.version,
         better=comparison.better,
         no_folds=trained.validation.no_folds if trained.validation else history.no_folds,
         warnings=(
-            *(differences(request, base.version.card) if base else ()),
+            *(differences(request, parent.base.version.card) if parent.base else ()),
             *request.warnings,
-            *stored.warnings,
+            *rows.warnings,
             *filter(None, (comparison.warning, *history.warnings)),
             *card.warnings,
         ),
     )
     folds = trained.validation.stored if trained.validation else None
-    return workshop.registry.publish(card, model, folds).card
+    return _Unpublished(request, parent, card, model, folds)
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,7 +220,7 @@ def _model(request: TrainingRequest, trained: _Trained) -> LinearModel:
 
 
 def _card(
-    request: TrainingRequest, trained: _Trained, model: LinearModel, base: Base | None, stored: TrainingRows
+    request: TrainingRequest, trained: _Trained, model: LinearModel, base: Base | None, rows: JobRows
 ) -> ModelCard:
     """The card of a new version, as far as its rows and their fit decide it."""
     design, statistics, validation = trained.optimum.design, trained.statistics, trained.validation
@@ -212,7 +236,7 @@ def _card(
         mode=request.mode,
         solver=trained.solver if trained.exact else request.solver,
         rows=statistics.rows,
-        dropped_rows=stored.dropped,
+        dropped_rows=rows.dropped,
         rank=design.rank,
         condition_number=design.condition_number,
         metrics=metrics_of(
@@ -232,25 +256,9 @@ def _card(
         validation=validation.card if validation else None,
         warnings=(
             *trained.warnings,
-            *warnings_of(model, design, trained.solver, refined=trained.refined, dropped=stored.dropped),
+            *warnings_of(model, design, trained.solver, refined=trained.refined, dropped=rows.dropped),
         ),
     )
-
-
-def _counted(blocks: Iterator[Block], tracker: Tracker) -> Iterator[Block]:
-    rows = 0
-    for block in blocks:
-        yield block
-        rows += len(block.x)
-        tracker.advance("reading", rows=rows)
-
-
-def _base(request: TrainingRequest, registry: Registry) -> Base:
-    """The version to update: the current one, now that it is this job's turn."""
-    base = registry.current(request.model)
-    if not _same_columns(base.model, request):
-        raise InvalidInput(other_columns(base.card))
-    return Base.of(base, request)
 
 
 def _earlier_shares(request: TrainingRequest, base: Base | None) -> dict[int, float] | None:
@@ -260,15 +268,10 @@ def _earlier_shares(request: TrainingRequest, base: Base | None) -> dict[int, fl
 
 
 def _solve(
-    rows: Callable[[], Iterator[Block]],
-    request: TrainingRequest,
-    base: Base | None,
-    history: FoldHistory,
-    tracker: Tracker,
+    rows: JobRows, request: TrainingRequest, base: Base | None, history: FoldHistory, tracker: Tracker
 ) -> _Trained:
-    solver, kind = request.solver, request.weight_kind
+    solver = request.solver
     assert isinstance(solver, Exact)
-    assert kind is not None
     accumulator: type[Accumulator] = Accumulator
     if solver.device == "cuda":
         # torch is loaded by the first job that needs it.
@@ -278,12 +281,10 @@ def _solve(
         earlier = base.version.model.statistics.decayed(base.share)
     validation = None
     if request.folds is None:
-        statistics = summarise(rows(), accumulator, kind)
+        statistics = rows.statistics(request, accumulator)
         tracker.advance("fitting")
     else:
-        found = summarise_folds(
-            rows(), request.folds, accumulator, weight_kind=kind, seed=request.fold_seed, first=history.rows
-        )
+        found = rows.statistics_of_folds(request, accumulator, history.rows)
         tracker.advance("fitting")
         folds = Folds(found, tracker.step, base=earlier)
         statistics = folds.whole
@@ -300,7 +301,7 @@ def _solve(
     best: Fit | Refined = optimum
     # Only rows that can be read again can be refined, and those of the version before are gone.
     if base is None and solver.l2 == 0 and is_worthwhile(statistics, optimum):
-        best = refine(rows(), statistics, fit_intercept=solver.fit_intercept)
+        best = refine(rows.blocks(request), statistics, fit_intercept=solver.fit_intercept)
     # Residuals that are rounding errors are known to be small, and that is all.
     perfect = is_essentially_perfect(statistics, optimum)
     residual_norms = np.where(np.isnan(best.residual_norms) & perfect, optimum.residual_norms, best.residual_norms)
@@ -337,26 +338,30 @@ def _without(base: Base, rows: SufficientStatistics, *, fit_intercept: bool) -> 
 
 
 def _descend(
-    blocks: Iterator[Block], solver: GradientDescent, checkpoint_path: Path, tracker: Tracker, weight_kind: WeightKind
+    rows: JobRows,
+    request: TrainingRequest,
+    solver: GradientDescent,
+    checkpoint: "Checkpoint",
+    *,
+    saved: "tuple[Descent, LossCurve] | None",
+    tracker: Tracker,
 ) -> _Trained:
-    # torch is loaded by the first job that descends, not by those that are solved at once.
-    from app.jobs.checkpoint import Checkpoint
-    from app.regression.gradient_descent import Descent, gradient_descent
+    from app.regression.gradient_descent import gradient_descent  # as in `_fitted`
 
-    rows = _gathered(blocks) if solver.needs_rows else None
-    statistics = summarise([rows] if rows else blocks, weight_kind=weight_kind)
+    assert request.weight_kind is not None
+    gathered = _gathered(rows.blocks(request)) if solver.needs_rows else None
+    statistics = summarise([gathered] if gathered else rows.blocks(request), weight_kind=request.weight_kind)
     tracker.advance("fitting", epochs=solver.epochs)
-    checkpoint = Checkpoint(checkpoint_path)
     resume = None
-    if saved := checkpoint.load():
+    if saved is not None:
         resume, tracker.curve = saved
         _log.info("descent resumed", extra={"epoch": resume.epoch})
 
-    def on_epoch(state: Descent) -> None:
+    def on_epoch(state: "Descent") -> None:
         tracker.epoch(state.epoch, state.loss)
         checkpoint.save(state, tracker.curve)
 
-    end = gradient_descent(rows, statistics, solver, resume=resume, on_step=tracker.step, on_epoch=on_epoch)
+    end = gradient_descent(gathered, statistics, solver, resume=resume, on_step=tracker.step, on_epoch=on_epoch)
     optimum = fit(statistics, Exact())
     shift = statistics.shift[: statistics.features]
     residual_norms = statistics.residual_norms(end.weights, end.centre_prediction, shift)
@@ -396,21 +401,3 @@ def _gathered(blocks: Iterator[Block]) -> Block:
         if weights is not None:
             weights[part] = block.weights
     return rows
-
-
-def _with_weights(request: TrainingRequest, registry: Registry) -> GradientDescent:
-    """The solver with its start written out as weights, where it is a version."""
-    solver = request.solver
-    assert isinstance(solver, GradientDescent)
-    if not isinstance(solver.start, Start) or solver.start.version is None:
-        return solver
-    start = registry.version(request.model, solver.start.version).model
-    if not _same_columns(start, request):
-        raise InvalidInput.at(
-            "/solver/start/version", "The version to start from has other features, terms or targets."
-        )
-    return replace(solver, start=Start(weights=start.weights.tolist(), intercept=start.intercept.tolist()))
-
-
-def _same_columns(model: LinearModel, request: TrainingRequest) -> bool:
-    return (model.features, model.terms, model.targets) == (request.features, request.terms, request.targets)

@@ -113,10 +113,10 @@ def with_columns(
         )
     request = replace(request, features=tuple(features), terms=tuple(terms))
     check_versions(request, current, registry)
-    if _needs_current(request) and current is not None and not _has_columns_of(current, request):
+    if _needs_current(request) and current is not None and not has_columns_of(current, request):
         option = "/mode" if request.mode != "replace" else "/promote"
         raise InvalidInput.at(option, other_columns(current.card))
-    _check_start(request, registry)
+    _check_start(request, current, registry)
     return request
 
 
@@ -126,7 +126,7 @@ def check_versions(request: TrainingRequest, current: Version | None, registry: 
         raise InvalidInput.at("/mode", f"The model has no current version to {request.mode}.")
     if request.mode != "replace" and current is not None:
         check_base(request, current.card)
-    _start_version(request, registry)
+    _start_version(request, current, registry)
 
 
 def _needs_current(request: TrainingRequest) -> bool:
@@ -163,31 +163,41 @@ def other_columns(card: ModelCard) -> str:
     return f"The current version has other features, terms or targets than these rows. It has {listed}."
 
 
-def _has_columns_of(version: Version, request: TrainingRequest) -> bool:
+def has_columns_of(version: Version, request: TrainingRequest) -> bool:
+    """Return True if the version has the features, terms and targets of the request."""
     card = version.card
     names = (request.features, request.terms, request.targets)
     return [list(some) for some in names] == [list(card.features), list(card.terms), list(card.targets)]
 
 
-def _start_version(request: TrainingRequest, registry: Registry) -> Version | None:
-    solver = request.solver
-    if not isinstance(solver, GradientDescent) or not isinstance(solver.start, Start) or solver.start.version is None:
+def _start_version(request: TrainingRequest, current: Version | None, registry: Registry) -> Version | None:
+    start = _start(request)
+    if start is not None and start.current and current is None:
+        raise InvalidInput.at("/solver/start", "The model has no current version to start from.")
+    if start is not None and start.current:
+        return current
+    if start is None or start.version is None:
         return None
     try:
-        return registry.version(request.model, solver.start.version)
+        return registry.version(request.model, start.version)
     except NotFound as error:
         raise InvalidInput.at("/solver/start/version", error.message) from None
 
 
-def _check_start(request: TrainingRequest, registry: Registry) -> None:
+def _start(request: TrainingRequest) -> Start | None:
     solver = request.solver
-    if not isinstance(solver, GradientDescent) or not isinstance(solver.start, Start):
+    return solver.start if isinstance(solver, GradientDescent) and isinstance(solver.start, Start) else None
+
+
+def _check_start(request: TrainingRequest, current: Version | None, registry: Registry) -> None:
+    start = _start(request)
+    if start is None:
         return
-    start = solver.start
-    if (version := _start_version(request, registry)) is not None:
-        if not _has_columns_of(version, request):
+    if (version := _start_version(request, current, registry)) is not None:
+        if not has_columns_of(version, request):
             raise InvalidInput.at(
-                "/solver/start", f"Version {start.version} has other features, terms or targets than these rows."
+                "/solver/start",
+                f"Version {version.card.version} has other features, terms or targets than these rows.",
             )
     elif start.weights is not None and start.intercept is not None:
         columns, targets = request.terms or request.features, request.targets

@@ -8,7 +8,8 @@ from typing import Any, Literal
 from app.regression.solvers import Solver
 from app.regression.sufficient_statistics import WeightKind
 
-SCHEMA = 2  # of the card and tensors of new files; files of schema 1 are read too
+# Format of the card and tensors of new files. Files of all formats from 1 on are read; each has a fixture in the tests.
+SCHEMA = 2
 
 
 def library_versions() -> dict[str, str]:
@@ -54,6 +55,7 @@ class ModelCard:
     dropped_rows: int = 0  # of the job's, in which a value was missing
     terms: tuple[str, ...] = ()  # made from the features; none where the model's columns are the features
     better: bool | None = None  # than the version that was current, where that was asked
+    promoted: bool | None = None  # whether it became current when it was published; None if it was not recorded
     upload: str | None = None  # names the request uniquely: a job that is run again finds by it what it published
     weight_kind: WeightKind = "precision"
     precision_loss: float | None = None  # see app.regression.downdate; None if it was not recorded

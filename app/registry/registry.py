@@ -3,6 +3,7 @@
     models/crop-yield/000001.safetensors      one immutable file a version
     models/crop-yield/000002.deleted          a number that was used and is never used again
     models/crop-yield/current -> 000001.safetensors
+    models/.deleted/line/000007               a model that was deleted, and its last number
 
 Any number of processes, on any number of machines that share the folder, may read and write at once: a version's
 number is taken by an exclusive link, and `current` is replaced by a rename, so that each is there whole or not at all.
@@ -14,32 +15,44 @@ import fcntl
 import logging
 import os
 import re
+import shutil
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
-from app.errors import Conflict, InvalidInput, ModelFileInvalid, ModelNotFound, Unavailable, VersionNotFound
+from app.errors import (
+    Conflict,
+    InvalidInput,
+    ModelFileInvalid,
+    ModelNotFound,
+    NoCurrentVersion,
+    Unavailable,
+    VersionNotFound,
+)
 from app.failpoints import reach
+from app.registry import deleted_models, publication
 from app.registry.loaded import Loaded
 from app.registry.model_card import ModelCard
 from app.registry.names import MODEL_NAME, MODEL_NAME_RULE
-from app.registry.version_file import Version, encode, open_file, read, read_card, read_folds
+from app.registry.publication import UPLOADS, VERSION_FILE, ParentChanged, file_name, sync_folder
+from app.registry.version_file import Version, encode, open_file, read, read_folds
 from app.regression.linear_model import LinearModel
 from app.regression.sufficient_statistics import SufficientStatistics
 
 MAX_VERSION = 10**12
 LOADED_BYTES = 64 << 20  # of versions besides the current ones; each is a few kB unless the model is wide
 
+MOST_LISTED = 10  # versions, in a message
+
 SMALL_BYTES = 256 << 10  # of a file that is read in less than a millisecond
 
 TELL_SECONDS = 10.0  # between two lines that say that the folder cannot be read
 
 NO_LINK = ""  # what a `current` points to that is a file or a folder
-_FILE = re.compile(r"(\d{6,12})\.(safetensors|deleted)")
 _log = logging.getLogger(__name__)
 
 
@@ -63,10 +76,10 @@ class Registry:
         self._told_closed: set[str] = set()
 
     def models(self) -> list[str]:
-        """Names of the models that have a current version, sorted. Raises Unavailable."""
+        """Names of the models that have a version, current or not, sorted. Raises Unavailable."""
         with self._reading():
             names = os.listdir(self._folder)  # noqa: PTH208 - names are all that is wanted
-            return sorted(name for name in names if re.fullmatch(MODEL_NAME, name) and self._has_current(name))
+            return sorted(name for name in names if re.fullmatch(MODEL_NAME, name) and self._is_model(name))
 
     def versions(self, model: str) -> list[int]:
         """Numbers of the versions there are, ascending. Raises ModelNotFound where there is none."""
@@ -105,7 +118,7 @@ class Registry:
 
         Where the promoted file is damaged, the version served before goes on, and failing that the newest
         intact one below it, until the file changes. While the folder cannot be read, the version served before goes
-        on too. Raises ModelNotFound; ModelFileInvalid where no version is intact; Unavailable.
+        on too. Raises ModelNotFound, NoCurrentVersion; ModelFileInvalid where no version is intact; Unavailable.
         """
         if (version := self.at_hand(model)) is not None:
             return version
@@ -122,7 +135,10 @@ class Registry:
             if error.errno in (errno.ENOENT, errno.ENOTDIR) and self._folder.is_dir():
                 if self._current.pop(model, None) is not None:
                     _log.warning("model vanished", extra={"model": model})
-                raise ModelNotFound(f'There is no model "{_shown(model)}".') from None
+                listed = ", ".join(map(str, self.versions(model)[-MOST_LISTED:]))
+                raise NoCurrentVersion(
+                    f'Model "{model}" has no current version; promote one. Its versions: {listed}.'
+                ) from None
             if error.errno != errno.EINVAL:
                 fault = self._unreadable(error)
                 if cached is None:
@@ -155,11 +171,7 @@ class Registry:
         """The number `current` points to, or None where no version was promoted."""
         if not re.fullmatch(MODEL_NAME, model):
             return None
-        try:
-            match = _FILE.fullmatch((self._folder / model / "current").readlink().name)
-        except OSError:
-            return None
-        return int(match[1]) if match else None
+        return publication.target_of(self._folder / model / "current")
 
     def served_number(self, model: str) -> int | None:
         """The number of the version that `current` answers with, or None where there is none. Raises Unavailable."""
@@ -169,13 +181,23 @@ class Registry:
             return None
 
     def find(self, model: str, upload: str) -> Version | None:
-        """The version that was published for this upload, if one was."""
-        numbers = sorted((number for number, kind in self._files(model) if kind == "safetensors"), reverse=True)
-        for number in numbers:
-            with contextlib.suppress(ModelFileInvalid, FileNotFoundError, VersionNotFound):
-                if read_card(self._path(model, number)).upload == upload:
-                    return self._read(model, number)
-        return None
+        """The version that was published for this upload, if one was. It is promoted, if it was to be.
+
+        Raises Unavailable.
+        """
+        if not re.fullmatch(MODEL_NAME, model):
+            return None
+        with self._reading():
+            try:
+                number = publication.published_for(self._folder / model, upload)
+            except (FileNotFoundError, NotADirectoryError):
+                if not self._folder.is_dir():  # then nobody knows what there is
+                    raise
+                return None
+        if number is None:
+            return None
+        with self._changing(model):  # which finishes what its publisher may have left
+            return self._read_if_intact(model, number)
 
     def folds(self, model: str, number: int) -> dict[int, SufficientStatistics]:
         """The statistics of a version's folds, which are not kept in memory; none if it has none stored.
@@ -188,52 +210,62 @@ class Registry:
             raise VersionNotFound(f'Model "{_shown(model)}" has no version {number}.') from None
 
     def publish(
-        self, card: ModelCard, model: LinearModel, folds: Mapping[int, SufficientStatistics] | None = None
+        self,
+        card: ModelCard,
+        model: LinearModel,
+        folds: Mapping[int, SufficientStatistics] | None = None,
+        *,
+        promote: bool = False,
+        expected: int | Literal["any"] | None = "any",
     ) -> Version:
-        """Write a new version under the next free number, whatever the card's says. It is not promoted.
+        """Write a new version under the next free number, whatever the card's says, and promote it if asked.
 
-        An upload is published once: asked again, its version is returned. Raises Unavailable where the
+        If a number is `expected`, `current` must name it, and no version if that is None; it is compared in the same
+        act. A version that replaces all rows and has no parent gets the current version as its parent. An upload is
+        published once: asked again, its version is returned.
+
+        Raises ParentChanged if another version is current, PromotionFailed if it is published only, Unavailable if the
         folder cannot be written.
         """
         if not re.fullmatch(MODEL_NAME, card.model):
             raise InvalidInput.at("/model", MODEL_NAME_RULE)
-        if card.upload is not None and (published := self.find(card.model, card.upload)):
-            return published
         folder = self._folder / card.model
-        try:
-            with _writing():
-                folder.mkdir(exist_ok=True)  # in a models folder that is not there, all others would be missing
-                temporary = folder / f".{uuid.uuid4().hex}.tmp"
-                try:
-                    return self._link(folder, temporary, card, model, folds)
-                finally:
-                    temporary.unlink(missing_ok=True)
-        finally:
-            with contextlib.suppress(OSError):
-                folder.rmdir()  # a new model whose first version failed leaves nothing
-
-    def _link(
-        self,
-        folder: Path,
-        temporary: Path,
-        card: ModelCard,
-        model: LinearModel,
-        folds: Mapping[int, SufficientStatistics] | None,
-    ) -> Version:
-        while True:
-            # A copy of the folder may point to a version that it lacks; another of its number would be served at once.
-            pointed_to = self.current_number(card.model) or 0
-            number = max((number for number, _ in self._files(card.model)), default=0)
-            number = max(number, pointed_to) + 1
-            numbered = replace(card, version=number)
-            _write_durably(temporary, encode(numbered, model, folds))
+        card = replace(card, promoted=promote)
+        with _writing():
+            folder.mkdir(exist_ok=True)  # in a models folder that is not there, all others would be missing
+            temporary = folder / f".{uuid.uuid4().hex}.tmp"
             try:
-                os.link(temporary, self._path(card.model, number))
-            except FileExistsError:
-                continue  # another publisher took the number
-            reach("linked")
-            _sync_folder(folder)
-            return Version(numbered, model)
+                # Written before the lock is taken, because a wide model takes a while: most often all of it holds.
+                written = _completed(card, folder)
+                _write_durably(temporary, encode(written, model, folds))
+                with self._changing(card.model):
+                    if (published := self._published_for(card)) is not None:
+                        return published
+                    if expected != "any" and self.current_number(card.model) != expected:
+                        raise ParentChanged
+                    publication.prepare_markers(folder)
+                    while True:
+                        numbered = _completed(card, folder)
+                        if numbered != written:
+                            written = numbered
+                            _write_durably(temporary, encode(written, model, folds))
+                        with contextlib.suppress(FileExistsError):  # somebody who takes no lock took the number
+                            publication.link_version(
+                                folder, temporary, written.version, upload=card.upload, promote=promote
+                            )
+                            return Version(written, model)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                publication.remove_empty(folder)  # a new model whose first version failed leaves nothing
+                raise
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    def _published_for(self, card: ModelCard) -> Version | None:
+        if card.upload is None:
+            return None
+        number = publication.published_for(self._folder / card.model, card.upload)
+        return None if number is None else self._read_if_intact(card.model, number)
 
     def promote(self, model: str, number: int, check: Callable[[], None] = lambda: None) -> None:
         """Make a version current, for every process at its next request.
@@ -246,10 +278,9 @@ class Registry:
             check()
             self._read(model, number)
             temporary = folder / f".{uuid.uuid4().hex}.tmp"
-            temporary.symlink_to(self._path(model, number).name)
+            temporary.symlink_to(file_name(number))
             try:
-                temporary.rename(folder / "current")
-                reach("promoted")
+                publication.make_current(temporary)
             except OSError:
                 temporary.unlink(missing_ok=True)
                 raise
@@ -266,9 +297,27 @@ class Registry:
             if self.served_number(model) == number:
                 raise Conflict(f"Version {number} is served in place of the current one. Promote another one first.")
             path.with_suffix(".deleted").touch()
-            _sync_folder(folder)
+            sync_folder(folder)
+            publication.remove_marker(folder, number)
             path.unlink(missing_ok=True)
         self._loaded.drop((model, number))
+
+    def delete_model(self, model: str, check: Callable[[], None] = lambda: None) -> None:
+        """Remove a model with all its versions; their numbers are not used again.
+
+        `check` is called first, while nobody else promotes or deletes, and may raise. Raises ModelNotFound;
+        Unavailable where the folder cannot be written.
+        """
+        self.versions(model)
+        with self._changing(model):
+            self.versions(model)
+            check()
+            numbers = [number for number, _ in self._files(model)]
+            former = deleted_models.last_number(self._folder, model)
+            deleted_models.move(self._folder, model, max(*numbers, self.current_number(model) or 0, former))
+        self._current.pop(model, None)
+        for number in numbers:
+            self._loaded.drop((model, number))
 
     def file(self, model: str, number: int) -> BinaryIO:
         """The version's file as it is, for the caller to close; a version that is deleted can be read to its end.
@@ -281,15 +330,16 @@ class Registry:
             raise VersionNotFound(f'Model "{model}" has no version {number}.') from None
 
     def sweep(self) -> None:
-        """Remove what publishers left behind that were killed an hour ago or earlier."""
+        """Remove what publishers left behind that were killed an hour ago or earlier, and files of deleted models."""
         before = time.time() - 3600
-        for temporary in self._folder.glob("*/.*.tmp"):
+        for temporary in (*self._folder.glob("*/.*.tmp"), *self._folder.glob(f"*/{UPLOADS}/.*.tmp")):
             with contextlib.suppress(OSError):
                 if temporary.lstat().st_mtime < before:
-                    temporary.unlink()
+                    shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
+        deleted_models.sweep(self._folder)
 
     def _intact(self, model: str, link: str, cached: _Current | None) -> _Current:
-        match = _FILE.fullmatch(link)
+        match = VERSION_FILE.fullmatch(link)
         number = int(match[1]) if match and match[2] == "safetensors" else 0
         state = self._state_of(model, link)
         try:
@@ -297,9 +347,7 @@ class Registry:
                 raise VersionNotFound("`current` is not a link to a version. Promote one.")
             return _Current(link, self._read(model, number))
         except (VersionNotFound, ModelFileInvalid) as error:
-            fault = ModelFileInvalid(
-                f'The current version of "{model}" is missing or damaged, and so are all before it.'
-            )
+            fault = ModelFileInvalid(f'No version of "{model}" can be served. {error.message}')
             if self._told.get(model) != (link, state):  # once, not with every request
                 self._told[model] = link, state
                 _log.error("version refused", extra={"model": model, "version": number, "reason": str(error)})
@@ -326,14 +374,25 @@ class Registry:
             raise VersionNotFound(f'Model "{model}" has no version {number}.') from None
         return replace(found, card=replace(found.card, model=model, version=number))
 
+    def _read_if_intact(self, model: str, number: int) -> Version | None:
+        with contextlib.suppress(ModelFileInvalid, VersionNotFound):
+            return self._read(model, number)
+        return None
+
     @contextlib.contextmanager
     def _changing(self, model: str) -> Iterator[Path]:
-        """The model's folder, while no other process promotes or deletes in it."""
+        """The model's folder, while no other process publishes, promotes or deletes in it.
+
+        Raises ModelNotFound if the model was deleted by whoever held the lock before.
+        """
         folder = self._folder / model
         with _writing():
             descriptor = os.open(folder, os.O_RDONLY)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
+                if not _is_at(descriptor, folder):
+                    raise ModelNotFound(f'There is no model "{model}". It was deleted just now.')
+                publication.complete(folder)
                 yield folder
                 os.fsync(descriptor)
             finally:
@@ -364,12 +423,16 @@ class Registry:
                     raise
                 return
         for name in names:
-            if match := _FILE.fullmatch(name):
+            if match := VERSION_FILE.fullmatch(name):
                 yield int(match[1]), match[2]
 
-    def _has_current(self, model: str) -> bool:
+    def _is_model(self, model: str) -> bool:
         try:
             os.lstat(f"{self._folder}/{model}/current")
+        except FileNotFoundError:
+            with contextlib.suppress(ModelNotFound, Unavailable):
+                return bool(self.versions(model))
+            return False
         except PermissionError as error:
             if model not in self._told_closed:  # once, not with every list
                 self._told_closed.add(model)
@@ -380,12 +443,20 @@ class Registry:
         return True
 
     def _path(self, model: str, number: int) -> Path:
-        return self._folder / model / f"{number:06d}.safetensors"
+        return self._folder / model / file_name(number)
 
 
 def _shown(model: str) -> str:
     # A name that no model can have may be anything; it is not repeated to the caller.
     return model if re.fullmatch(MODEL_NAME, model) else "..."
+
+
+def _is_at(descriptor: int, folder: Path) -> bool:
+    """Return True if the open folder still has this path."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), folder.stat())
+    except FileNotFoundError:
+        return False
 
 
 @contextlib.contextmanager
@@ -405,9 +476,8 @@ def _write_durably(path: Path, content: bytes) -> None:
     reach("fsynced")
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _completed(card: ModelCard, folder: Path) -> ModelCard:
+    """The card with the number that is free, and with the current version as its parent if it has to state one."""
+    parent = publication.target_of(folder / "current")
+    fills_in = card.mode == "replace" and card.parent is None
+    return replace(card, version=publication.free_number(folder), parent=parent if fills_in else card.parent)

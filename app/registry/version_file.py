@@ -44,6 +44,13 @@ _UNREADABLE = (
 )
 
 
+# What to do about a file that cannot be read.
+_REMEDY = "Restore it from a backup, train the model again, or promote another version."
+
+# Fields that the files of the first commits lack, although they have the number of format 1.
+_SINCE_FORMAT_1 = "statistics.count"
+
+
 class _Schema(msgspec.Struct):
     schema: int
 
@@ -109,22 +116,34 @@ def read_folds(path: Path) -> dict[int, SufficientStatistics]:
 @contextlib.contextmanager
 def _checked(path: Path) -> Iterator[tuple[ModelCard, dict[str, NDArray[np.float64]], int]]:
     """Yield the card, the tensors and the size of a file, whose checksum and shapes are right."""
-    with open_file(path) as file, _tensors_of(file, path.name) as stored:
+    with open_file(path) as file, _tensors_of(file, path) as stored:
         metadata = stored.metadata() or {}
         text = metadata.get("card", "")
+        schema = _known_schema(text, path)
         tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a dict
         if metadata.get("sha256") != _checksum(text, tensors):
-            raise ModelFileInvalid(f"{path.name} is altered or not a model of this service: its checksum is wrong.")
-        card = _card(text, path.name)
+            raise ModelFileInvalid(
+                f"{_place(path)} is altered or not a model of this service: its checksum is wrong. {_REMEDY}"
+            )
+        if schema == 1 and _SINCE_FORMAT_1 not in tensors:
+            raise ModelFileInvalid(
+                f"{_place(path)} has an early form of format 1, without {_SINCE_FORMAT_1}, which is not read. {_REMEDY}"
+            )
+        card = msgspec.json.decode(text, type=ModelCard)
         if faults := "; ".join(_faults(card, tensors)):
-            raise ModelFileInvalid(f"{path.name} is not a model that this service could have made: {faults}.")
+            raise ModelFileInvalid(
+                f"{_place(path)}, of format {schema}, is not a model that this service could have made: {faults}. "
+                f"{_REMEDY}"
+            )
         yield card, tensors, os.fstat(file.fileno()).st_size
 
 
 def read_card(path: Path) -> ModelCard:
     """The card alone, without loading or checking the tensors. Raises as `read` does."""
-    with open_file(path) as file, _tensors_of(file, path.name) as stored:
-        return _card((stored.metadata() or {}).get("card", ""), path.name)
+    with open_file(path) as file, _tensors_of(file, path) as stored:
+        text = (stored.metadata() or {}).get("card", "")
+        _known_schema(text, path)
+        return msgspec.json.decode(text, type=ModelCard)
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -137,17 +156,17 @@ def open_file(path: Path) -> BinaryIO:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise ModelFileInvalid(f"{path.name} cannot be opened: {error.strerror}.") from None
+        raise ModelFileInvalid(f"{_place(path)} cannot be opened: {error.strerror}.") from None
     state = os.fstat(file.fileno())
     if stat.S_ISREG(state.st_mode) and state.st_size <= MAX_FILE_BYTES:
         return file
     file.close()
     fault = "is larger than any model can be" if stat.S_ISREG(state.st_mode) else "is no plain file"
-    raise ModelFileInvalid(f"{path.name} {fault}.")
+    raise ModelFileInvalid(f"{_place(path)} {fault}. {_REMEDY}")
 
 
 @contextlib.contextmanager
-def _tensors_of(file: BinaryIO, name: str) -> Iterator[Any]:
+def _tensors_of(file: BinaryIO, path: Path) -> Iterator[Any]:
     """What safetensors sees in the file, of which whatever cannot be read is a ModelFileInvalid."""
     try:
         # It opens paths alone; this is one to what is open already. Mapped into memory, a file that somebody cuts off
@@ -155,14 +174,24 @@ def _tensors_of(file: BinaryIO, name: str) -> Iterator[Any]:
         with safe_open(f"/dev/fd/{file.fileno()}", framework="np", backend="pread") as stored:
             yield stored
     except _UNREADABLE:
-        raise ModelFileInvalid(f"{name} is truncated, altered or not a model of this service.") from None
+        message = f"{_place(path)} is truncated, altered or not a model of this service. {_REMEDY}"
+        raise ModelFileInvalid(message) from None
 
 
-def _card(text: str, name: str) -> ModelCard:
+def _known_schema(text: str, path: Path) -> int:
+    """Return the number of the format of a file with this card. Raises ModelFileInvalid if it is not read here."""
     schema = msgspec.json.decode(text, type=_Schema).schema
-    if schema not in (1, SCHEMA):
-        raise ModelFileInvalid(f"{name} has schema version {schema!r}; this service reads 1 to {SCHEMA}.")
-    return msgspec.json.decode(text, type=ModelCard)
+    if 1 <= schema <= SCHEMA:
+        return schema
+    found = f"{_place(path)} has format {schema}; this service reads formats 1 to {SCHEMA}."
+    if schema > SCHEMA:
+        found += " A newer service wrote it: install that one, or promote another version."
+    raise ModelFileInvalid(found if schema > SCHEMA else f"{found} {_REMEDY}")
+
+
+def _place(path: Path) -> str:
+    """Return the file's name below the models folder, the only part of its path that callers are told."""
+    return f"{path.parent.name}/{path.name}"
 
 
 def _migrated(

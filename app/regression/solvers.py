@@ -20,13 +20,15 @@ class Exact(Struct, frozen=True, tag_field="kind", tag="exact"):
 class Start(Struct, frozen=True, omit_defaults=True):
     """Where to descend from: a version of the model, or weights (k, p), a row for each target, and intercept (k,).
 
-    In the record of a job such weights are only said to be uploaded: they wait beside the rows.
+    In the record of a job such weights are only said to be uploaded: they wait beside the rows. `current` is the
+    version that is current when the job's turn comes.
     """
 
     version: int | None = None
     weights: list[list[float]] | None = None
     intercept: list[float] | None = None
     uploaded: bool = False
+    current: bool = False
 
 
 class GradientDescent(Struct, frozen=True, tag_field="kind", tag="gradient_descent"):

@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.web.errors import Problem
 from app.web.models import Promotion
+from app.web.path_prefix import prefix
 from app.web.predict import PredictRequest
 from app.web.training_options import TrainRequest
 
@@ -54,13 +55,13 @@ def install(app: FastAPI) -> None:
 async def index(request: Request) -> Response:
     """A redirect to the documentation for browsers; the calls, each with a line to paste, for everyone else."""
     if "text/html" in request.headers.get("accept", ""):
-        return RedirectResponse("docs")
+        return RedirectResponse(f"{prefix(request.scope)}/docs")
     return PlainTextResponse(_calls(request.app.openapi(), str(request.base_url).rstrip("/")))
 
 
 @router.get("/docs")
 async def docs(request: Request) -> HTMLResponse:
-    root = request.scope.get("root_path", "").rstrip("/")
+    root = prefix(request.scope)
     page = get_swagger_ui_html(
         openapi_url=f"{root}/openapi.json",
         title=f"{request.app.title} - Swagger UI",

@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute
 
 from app import errors
 from app.data.json_rows import escaped
@@ -19,7 +20,9 @@ from app.data.names import MAX_NAME_LENGTH
 from app.errors import Detail, InvalidInput, LinserveError, MalformedBody
 from app.logs import request_id
 from app.web.methods import allowed
+from app.web.path_prefix import prefix
 
+NO_CONTENT = 204
 METHOD_NOT_ALLOWED = 405
 MAX_DETAILS = 20
 UNAUTHENTICATED = 401
@@ -37,6 +40,7 @@ STATUS: dict[type[LinserveError], int] = {
     errors.BodyTooLarge: 413,
     errors.UnsupportedMediaType: 415,
     errors.InvalidInput: 422,
+    errors.PreconditionRequired: 428,
     errors.TrainingFailed: 422,
     errors.QueueFull: 429,
     errors.TrainerCrashed: 500,
@@ -82,6 +86,7 @@ def problems(*statuses: int, open_to_all: bool = False) -> dict[int | str, dict[
         414: "The path and its query are too long.",
         415: "Nothing here reads this content type.",
         422: "Understood, but wrong: the errors say where.",
+        428: "An If-Match header is needed.",
         429: "Too many jobs are waiting.",
         431: "The headers are too many or too large.",
         500: "A fault of the service.",
@@ -159,22 +164,28 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
-        headers = dict(error.headers or {})
-        if error.status_code == METHOD_NOT_ALLOWED:
-            # Of one route only; others of the same path have methods of their own.
-            headers = {"allow": allowed(app.routes, request.scope)}
-            if request.method == "OPTIONS":
-                return Response(status_code=204, headers=headers)
-        if request.method == "OPTIONS" and request.scope["path"] == "*":  # of the service as a whole
-            return Response(status_code=204, headers={"allow": "GET, HEAD, POST, PUT, DELETE, OPTIONS"})
-        names = {404: "NotFound", 405: "MethodNotAllowed", 413: "BodyTooLarge", 400: "MalformedBody"}
-        details = {
-            404: "There is nothing at this path; GET / lists what there is.",
-            405: "This path does not answer to this method; the Allow header has those it does.",
-        }
-        name = names.get(error.status_code, "HttpError")
-        detail = details.get(error.status_code, str(error.detail))
-        return _answer(request, _problem(error.status_code, name, detail, []), headers)
+        return _answer_to(request, error, app.routes)
+
+
+def _answer_to(request: Request, error: HTTPException, routes: Sequence[BaseRoute]) -> Response:
+    headers = dict(error.headers or {})
+    if error.status_code == NO_CONTENT:
+        return Response(status_code=NO_CONTENT, headers=headers)
+    if error.status_code == METHOD_NOT_ALLOWED:
+        # Of one route only; others of the same path have methods of their own.
+        headers = {"allow": allowed(routes, request.scope)}
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers=headers)
+    if request.method == "OPTIONS" and request.scope["path"] == "*":  # of the service as a whole
+        return Response(status_code=204, headers={"allow": "GET, HEAD, POST, PUT, DELETE, OPTIONS"})
+    names = {404: "NotFound", 405: "MethodNotAllowed", 413: "BodyTooLarge", 400: "MalformedBody"}
+    details = {
+        404: f"There is nothing at this path; GET {prefix(request.scope)}/ lists what there is.",
+        405: "This path does not answer to this method; the Allow header has those it does.",
+    }
+    name = names.get(error.status_code, "HttpError")
+    detail = details.get(error.status_code, str(error.detail))
+    return _answer(request, _problem(error.status_code, name, detail, []), headers)
 
 
 def _problem(status: int, name: str, detail: str, places: list[dict[str, Any]]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import time
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from app.jobs.queue import JobQueue
 from app.web.job_view import view
 
 MOST_FOLLOWERS = 1000  # at a time, of one worker
-PAUSES = (0.02, 0.25)  # between two looks at a job: so short at first, and so long later
+PAUSES = (0.01, 0.25)  # between two looks at a job: so short at first, and so long later
 UNCHANGED_SECONDS = 2.0  # after which followers are told that nothing changed: what they may see may have
 
 
@@ -30,6 +31,11 @@ class Look:
     def text(self) -> str:
         """The job as JSON, made once for all who follow it."""
         return orjson.dumps(view(self.job), option=orjson.OPT_UTC_Z).decode()
+
+    @cached_property
+    def identity(self) -> str:
+        """The id of the event that shows the job so, the same from every worker and after every restart."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
 
 @dataclass(eq=False)

@@ -8,9 +8,10 @@ from starlette.responses import Response
 from app.errors import NotFound, Unavailable
 from app.registry.choice import Choice
 from app.web.errors import problems
+from app.web.parameters import only_known
 from app.web.services import Services, services
 
-router = APIRouter(tags=["Health"])
+router = APIRouter(tags=["Health"], dependencies=[only_known()])
 
 
 class Live(BaseModel):
@@ -23,12 +24,14 @@ class Ready(BaseModel):
     version: int = Field(examples=[1])
 
 
-@router.get("/health/live", name="live", summary="The process answers", responses=problems(open_to_all=True))
+@router.get("/health/live", name="live", summary="The process answers", responses=problems(422, open_to_all=True))
 async def live() -> Live:
     return Live(status="live")
 
 
-@router.get("/health/ready", name="ready", summary="The default model is loaded", responses=problems(open_to_all=True))
+@router.get(
+    "/health/ready", name="ready", summary="The default model is loaded", responses=problems(422, open_to_all=True)
+)
 async def ready(request: Request) -> Ready:
     found = services(request)
     if found.stopping.is_set():
@@ -47,7 +50,7 @@ async def ready(request: Request) -> Ready:
     response_class=Response,
     responses={
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
-        **problems(open_to_all=True),
+        **problems(422, open_to_all=True),
     },
 )
 async def metrics(request: Request) -> Response:

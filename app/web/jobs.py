@@ -2,25 +2,30 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from app.errors import LinserveError
+from app.errors import Detail, InvalidInput, LinserveError
 from app.jobs.job import Job, Status
+from app.jobs.job_list import JobFilter
+from app.registry.names import MODEL_NAME, MODEL_NAME_RULE
 from app.web import bodies
 from app.web.access import Right
 from app.web.errors import problems
+from app.web.following import Look
 from app.web.guard import needs
 from app.web.job_view import JobList, JobView, view
-from app.web.parameters import JobId
+from app.web.parameters import JobId, only_known
 from app.web.services import Services, services
 
-router = APIRouter(tags=["Jobs"], dependencies=[needs(Right.READ)])
+router = APIRouter(tags=["Jobs"], dependencies=[needs(Right.READ), only_known()])
 
 
 async def wait_for(found: Services, job: Job, seconds: float) -> Job:
@@ -34,18 +39,52 @@ async def wait_for(found: Services, job: Job, seconds: float) -> Job:
     return job
 
 
-@router.get("/jobs", name="listJobs", summary="List jobs, newest first", responses=problems(422))
+def _filter(
+    status: Annotated[Status | None, Query(description="Only jobs of this status.")] = None,
+    model: Annotated[str | None, Query(description="Only jobs of this model.", examples=["crop-yield"])] = None,
+    since: Annotated[
+        str | None,
+        Query(
+            description="Only jobs recorded then or later, a time as in RFC 3339.",
+            examples=["2026-01-01T00:00:00Z"],
+            json_schema_extra={"format": "date-time"},
+        ),
+    ] = None,
+) -> JobFilter:
+    if model is not None and not re.fullmatch(MODEL_NAME, model):
+        raise InvalidInput("No model can have this name.", [Detail(MODEL_NAME_RULE, parameter="model")])
+    return JobFilter(status, model, None if since is None else _time(since))
+
+
+def _time(text: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(text)
+        if found.tzinfo is not None:
+            return found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    message = "Expected a time with its offset from UTC, such as 2026-01-01T00:00:00Z. In a query, + is written %2B."
+    raise InvalidInput(message, [Detail(message, parameter="since")])
+
+
+@router.get(
+    "/jobs",
+    name="listJobs",
+    summary="List jobs, newest first",
+    description="With `next` alone, or with the parameters repeated, the list goes on as it began.",
+    responses=problems(422),
+)
 def list_jobs(
     request: Request,
-    status: Annotated[Status | None, Query(description="Only jobs of this status.")] = None,
+    wanted: Annotated[JobFilter, Depends(_filter)],
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     next: Annotated[str | None, Query(description="The `next` of the page before.")] = None,  # noqa: A002 - its name in the design
 ) -> JobList:
-    page = services(request).jobs.list(status=status, limit=limit, token=next)
+    page = services(request).jobs.list(wanted, limit=limit, token=next)
     return JobList.model_validate({"items": [view(job) for job in page.jobs], "next": page.next})
 
 
-@router.get("/jobs/{job}", name="getJob", summary="Read a job", response_model=JobView, responses=problems(404))
+@router.get("/jobs/{job}", name="getJob", summary="Read a job", response_model=JobView, responses=problems(404, 422))
 def get_job(request: Request, job: JobId) -> Response:
     return bodies.json_response(view(services(request).jobs.get(job)))
 
@@ -57,21 +96,32 @@ def get_job(request: Request, job: JobId) -> Response:
     dependencies=[needs(Right.TRAIN)],
     description=(
         "A running gradient descent stops within a second, an exact solution after the fit under way. "
-        "Cancelling a cancelled job changes nothing."
+        "A job that has ended stays as it is and is returned. One that publishes its version is not cancelled (409)."
     ),
     response_model=JobView,
-    responses=problems(404, 409),
+    responses=problems(404, 409, 422),
 )
 def cancel_job(request: Request, job: JobId) -> Response:
     request.state.job = job  # for the log
-    return bodies.json_response(view(services(request).jobs.cancel(job)))
+    cancelled = services(request).jobs.cancel(job)
+    request.state.job = cancelled.id
+    return bodies.json_response(view(cancelled))
 
 
-async def _followed(request: Request, job: JobId) -> AsyncIterator[Job]:
+LastEventId = Annotated[
+    str | None,
+    Header(description="The `id` of the last event that came. What it says is not repeated; 204 if nothing follows."),
+]
+
+
+async def _followed(request: Request, job: JobId, last_event_id: LastEventId = None) -> AsyncIterator[Job]:
     # As a dependency: an unknown job is answered with 404, one follower too many with 503, before the stream begins.
     found = services(request)
     with found.following.admitted():
-        yield await run_in_threadpool(found.jobs.get, job)
+        look = Look(await run_in_threadpool(found.jobs.get, job))
+        if look.job.status.ended and look.identity == last_event_id:
+            raise HTTPException(204)  # at which a browser's EventSource does not connect again
+        yield look.job
 
 
 @router.get(
@@ -80,20 +130,24 @@ async def _followed(request: Request, job: JobId) -> AsyncIterator[Job]:
     summary="Follow a job as server-sent events",
     description=(
         "An event `job` with the whole job whenever it changed. The stream ends with the job, or once the API key is "
-        "taken back. Of more than a thousand who follow jobs at a time, some are refused (503)."
+        "taken back. A client that connects again with the `id` of the last event as Last-Event-ID, as a browser's "
+        "EventSource does, gets what is new, and 204 if the job has ended. Of more than a thousand who follow jobs at "
+        "a time, some are refused (503)."
     ),
     response_class=EventSourceResponse,
-    responses=problems(404),
+    responses={204: {"description": "The job has ended, and its last event came already."}, **problems(404, 422)},
 )
-async def follow_job(request: Request, followed: Annotated[Job, Depends(_followed)]) -> AsyncIterator[ServerSentEvent]:
+async def follow_job(
+    request: Request, followed: Annotated[Job, Depends(_followed)], last_event_id: LastEventId = None
+) -> AsyncIterator[ServerSentEvent]:
     found = services(request)
-    shown = None
+    shown = last_event_id
     async with contextlib.aclosing(found.following.looks(followed)) as looks:
         async for look in looks:
             try:
                 found.access.check(request.scope, Right.READ)
             except LinserveError:  # the key was taken back meanwhile
                 return
-            if look.text != shown:
-                shown = look.text
-                yield ServerSentEvent(event="job", raw_data=shown)
+            if look.identity != shown:
+                shown = look.identity
+                yield ServerSentEvent(event="job", id=shown, raw_data=look.text)

@@ -1,8 +1,9 @@
-"""Models and their versions: read, download, promote, delete."""
+"""Models and their versions: read, download, promote, delete a version."""
 
 import base64
 import os
 import re
+from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
@@ -10,22 +11,24 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
-from app.errors import InvalidInput, ModelFileInvalid, NotFound, PreconditionFailed
+from app.errors import InvalidInput, ModelFileInvalid, NoCurrentVersion, NotFound
 from app.registry.names import MODEL_NAME
+from app.registry.registry import Registry
 from app.web import bodies
 from app.web.access import Right
 from app.web.card_statistics import MOST_COVARIANCE_COEFFICIENTS
+from app.web.entity_tags import check_unchanged, has, tag_of
 from app.web.errors import problems
 from app.web.guard import needs
 from app.web.model_view import DEFAULT_LEVEL, CurrentModelView, Extra, ModelView, card_view
-from app.web.parameters import ModelName, VersionNumber, check_query
+from app.web.parameters import ModelName, VersionNumber, only_known
 from app.web.services import services
 
-router = APIRouter(tags=["Models"], dependencies=[needs(Right.READ)])
+router = APIRouter(tags=["Models"], dependencies=[needs(Right.READ), only_known()])
 
 MAX_PROMOTION_BYTES = 1 << 12
 CHUNK_BYTES = 1 << 16
-CARD_OPTIONS = ("level", "include")
+NO_CURRENT = "no current version; promote one"
 
 IfNoneMatch = Annotated[str | None, Header(description="The ETag that is at hand: 304 where it is still right.")]
 Level = Annotated[
@@ -44,9 +47,19 @@ Include = Annotated[
 
 class ModelSummary(BaseModel):
     model: str
-    version: int = Field(description="The current one.")
-    features: list[str]
-    targets: list[str]
+    current: int | None = Field(description="Number of the current version.")
+    note: str | None = Field(None, description=f"`{NO_CURRENT}` if `current` is null.")
+    features: list[str] = Field(description="Of the current version, or else of the newest.")
+    targets: list[str] = Field(description="Of the current version, or else of the newest.")
+    versions: list[int]
+
+
+class UnpromotedModelView(BaseModel):
+    """A model with versions, of which none is current."""
+
+    model: str
+    current: None
+    note: str = Field(examples=[NO_CURRENT])
     versions: list[int]
 
 
@@ -65,7 +78,7 @@ class Promotion(BaseModel):
     "/models",
     name="listModels",
     summary="List models, by their names",
-    description="Those with a current version. A page has fewer where some of its models have none that can be read.",
+    description="A page has fewer if some of its models have no version that can be read.",
     responses=problems(422),
 )
 def list_models(
@@ -79,26 +92,35 @@ def list_models(
     items = []
     for name in names[:limit]:
         try:
-            card, versions = registry.current(name).card, registry.versions(name)
+            items.append(_summary(registry, name))
         except (NotFound, ModelFileInvalid):
             continue  # deleted meanwhile, or without one intact version, which the log says
-        items.append(
-            ModelSummary(
-                model=name,
-                version=card.version,
-                features=list(card.features),
-                targets=list(card.targets),
-                versions=versions,
-            )
-        )
     return ModelList(items=items, next=_token(names[limit - 1]) if len(names) > limit else None)
+
+
+def _summary(registry: Registry, model: str) -> ModelSummary:
+    versions = registry.versions(model)
+    try:
+        card = registry.current(model).card
+        current: int | None = card.version
+    except NoCurrentVersion:
+        card, current = registry.version(model, versions[-1]).card, None
+    return ModelSummary(
+        model=model,
+        current=current,
+        note=NO_CURRENT if current is None else None,
+        features=list(card.features),
+        targets=list(card.targets),
+        versions=versions,
+    )
 
 
 @router.get(
     "/models/{model}",
     name="getModel",
     summary="Read a model's current card, and which versions there are",
-    response_model=CurrentModelView,
+    description="If no version is current, `current` is null, and there is no card.",
+    response_model=CurrentModelView | UnpromotedModelView,
     responses=problems(404, 422),
 )
 def get_model(
@@ -109,7 +131,6 @@ def get_model(
     include: Include = None,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    check_query(request.query_params, CARD_OPTIONS)
     return _current_card(request, model, level=level, include=include, if_none_match=if_none_match)
 
 
@@ -122,12 +143,20 @@ def _current_card(
     if_none_match: str | None = None,
 ) -> Response:
     registry = services(request).registry
-    version = registry.current(model)
     versions = registry.versions(model)
-    tag = _with_options(_tag(version.card.version, versions, model), level, include)
-    if _has(if_none_match, tag):
+    try:
+        version = registry.current(model)
+    except NoCurrentVersion:
+        version = None
+    tag = tag_of(model, version.card.version if version else None, versions)
+    tag = _with_options(tag, level, include) if version else tag
+    if has(if_none_match, tag):
         return Response(status_code=304, headers={"etag": tag})
-    card = card_view(version, current=True, level=level, include=include) | {"versions": versions}
+    card = (
+        card_view(version, current=True, level=level, include=include) | {"versions": versions}
+        if version
+        else {"model": model, "current": None, "note": NO_CURRENT, "versions": versions}
+    )
     return bodies.json_response(card, headers={"etag": tag})
 
 
@@ -147,12 +176,11 @@ def get_version(
     include: Include = None,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    check_query(request.query_params, CARD_OPTIONS)
     registry = services(request).registry
     found = registry.version(model, version)
     current = registry.served_number(model) == version
     tag = _with_options(f'"{model}/{version}/{"current" if current else "other"}"', level, include)
-    if _has(if_none_match, tag):
+    if has(if_none_match, tag):
         return Response(status_code=304, headers={"etag": tag})
     card = card_view(found, current=current, level=level, include=include)
     return bodies.json_response(card, headers={"etag": tag})
@@ -173,7 +201,7 @@ def download_version(
 ) -> Response:
     file = services(request).registry.file(model, version)
     tag = f'"{model}/{version}"'
-    if _has(if_none_match, tag):
+    if has(if_none_match, tag):
         file.close()
         return Response(status_code=304, headers={"etag": tag})
     headers = {
@@ -208,13 +236,7 @@ async def promote(
     promotion = bodies.decode(Promotion, await bodies.read(request, MAX_PROMOTION_BYTES))
     registry = services(request).registry
 
-    def check() -> None:
-        if if_match is None:
-            return
-        number = registry.served_number(model)
-        if number is None or not _has(if_match, _tag(number, registry.versions(model), model), weakly=False):
-            raise PreconditionFailed("The model changed since: its ETag is another one now.")
-
+    check = partial(check_unchanged, registry, model, if_match)
     await run_in_threadpool(registry.promote, model, promotion.version, check)
     return await run_in_threadpool(_current_card, request, model)
 
@@ -232,24 +254,11 @@ def delete_version(request: Request, model: ModelName, version: VersionNumber) -
     services(request).registry.delete(model, version)
 
 
-def _tag(current: int, versions: list[int], model: str) -> str:
-    return f'"{model}/{current}/of-{len(versions)}-{versions[-1]}"'
-
-
 def _with_options(tag: str, level: float, include: Extra | None) -> str:
     """Return the entity tag of a card that was computed with these options; the same tag with the default ones."""
     options = "" if level == DEFAULT_LEVEL else f"/level-{level!r}"
     options += "" if include is None else f"/{include}"
     return f'{tag[:-1]}{options}"'
-
-
-def _has(condition: str | None, tag: str, *, weakly: bool = True) -> bool:
-    """Whether a condition has this entity tag among its own: weakly for If-None-Match, not so for If-Match.
-
-    RFC 9110, 13.1: a weak tag says that what it stands for is much the same, which is too little to change it.
-    """
-    found = [] if condition is None else [one.strip() for one in condition.split(",")]
-    return "*" in found or tag in found or (weakly and f"W/{tag}" in found)
 
 
 def _token(last: str) -> str:

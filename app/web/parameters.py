@@ -2,10 +2,12 @@
 
 import csv
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Annotated, Any, TypeAlias
 
-from fastapi import Path
+from fastapi import Depends, Path, Request
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, WithJsonSchema
 from starlette.datastructures import QueryParams
 
@@ -21,7 +23,9 @@ Rows: TypeAlias = Annotated[
 ]
 ModelName: TypeAlias = Annotated[str, Path(description="Name of the model.", examples=["crop-yield"])]
 VersionNumber: TypeAlias = Annotated[int, Path(description="Number of the version.", examples=[1])]
-JobId: TypeAlias = Annotated[str, Path(description="Id of the job.", examples=["6f1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"])]
+JobId: TypeAlias = Annotated[
+    str, Path(description="Id of the job, or `latest` for the newest one.", examples=["latest"])
+]
 
 
 def in_query(options: type[BaseModel]) -> dict[str, dict[str, Any]]:
@@ -34,6 +38,23 @@ def in_query(options: type[BaseModel]) -> dict[str, dict[str, Any]]:
     return found
 
 
+def only_known() -> Any:
+    """A dependency of a route or a router: the query has no parameters but the route's own, and none of them twice."""
+
+    async def check(request: Request) -> None:
+        if request.query_params:
+            route: APIRoute = request.scope["route"]
+            check_query(request.query_params, set(_names_in(route.dependant)))
+
+    return Depends(check)
+
+
+def _names_in(dependant: Dependant) -> Iterator[str]:
+    yield from (parameter.alias for parameter in dependant.query_params)
+    for dependency in dependant.dependencies:
+        yield from _names_in(dependency)
+
+
 def check_query(query: QueryParams, known: Collection[str]) -> None:
     """Raises InvalidInput for an option that is none of those, or stands twice."""
     details = []
@@ -44,8 +65,8 @@ def check_query(query: QueryParams, known: Collection[str]) -> None:
         elif count > 1:
             details.append(Detail("This option stands twice.", parameter=name))
     if details:
-        listed = ", ".join(sorted(known))
-        raise InvalidInput(f"The query has unknown or repeated options. Known are: {listed}.", details)
+        listed = f"Known are: {', '.join(sorted(known))}." if known else "None are known here."
+        raise InvalidInput(f"The query has unknown or repeated options. {listed}", details)
 
 
 def names_in_query(option: str, text: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import re
 import uuid
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -32,6 +31,8 @@ from app.web.errors import problems
 from app.web.guard import needs
 from app.web.job_view import JobView, view
 from app.web.jobs import wait_for
+from app.web.path_prefix import prefix
+from app.web.preferences import preferences
 from app.web.services import LARGE_BODY, Services, services
 from app.web.training_examples import CSV_EXAMPLE, EXAMPLES
 from app.web.training_options import FileOptions, TrainRequest, from_query, query_parameters
@@ -64,7 +65,17 @@ _KEYS = uuid.UUID("6b1d6a5e-7d0a-5b0e-9a53-0c0f5f3c7a11")  # namespace of the jo
 )
 async def train(
     request: Request,
-    prefer: Annotated[str | None, Header(description="`wait=10` waits up to 10 s.", examples=["wait=10"])] = None,
+    _prefer: Annotated[
+        str | None,
+        Header(
+            alias="Prefer",
+            description=(
+                "`wait=10` waits up to 10 s for the job to end; `respond-async` does not wait. Both together wait. "
+                "As in RFC 7240, the first of a name counts, and others are ignored."
+            ),
+            examples=["wait=10"],
+        ),
+    ] = None,
     idempotency_key: Annotated[
         str | None,
         Header(
@@ -85,12 +96,14 @@ async def train(
     with found.jobs.spool.claimed(job_id) if idempotency_key else nullcontext():
         job = await _recorded(found, request, kind, job_id)
     request.state.job = job.id  # for the log
-    wait = _seconds_to_wait(prefer, found.limits.wait_seconds)
-    job = await wait_for(found, job, wait or 0)
-    headers = {"location": f"/jobs/{job.id}"}
-    if wait is not None:
-        headers["preference-applied"] = f"wait={wait:g}"
-    return bodies.json_response(view(job), 200 if wait is not None and job.status.ended else 202, headers)
+    preferred = preferences(request.headers.getlist("prefer"))
+    wait = min(preferred.wait or 0, found.limits.wait_seconds)
+    job = await wait_for(found, job, wait)
+    ended = preferred.wait is not None and job.status.ended
+    headers = {"location": f"{prefix(request.scope)}/jobs/{job.id}"}
+    if applied := preferred.applied(wait, ended=ended):
+        headers["preference-applied"] = applied
+    return bodies.json_response(view(job), 200 if ended else 202, headers)
 
 
 async def _recorded(found: Services, request: Request, kind: str, job_id: str) -> Job:
@@ -201,9 +214,3 @@ def _train_from_upload(
             header=options.header,
         )
     return found.jobs.submit(request, job_id)
-
-
-def _seconds_to_wait(prefer: str | None, most: float) -> float | None:
-    """What `Prefer: wait=N` asks for (RFC 7240), within the service's limit; None where it does not ask."""
-    match = re.search(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?", prefer or "", re.IGNORECASE)
-    return min(float(match[1]), most) if match else None

@@ -16,7 +16,6 @@ from starlette.datastructures import QueryParams
 
 from app.data.names import MAX_NAME_LENGTH, MAX_NAMES
 from app.data.part import Header
-from app.errors import InvalidInput
 from app.jobs.training_request import Inherited
 from app.registry.names import MODEL_NAME
 from app.regression.solvers import Exact, GradientDescent, Solver, Start
@@ -58,7 +57,7 @@ class ExactOptions(Options):
     )
     device: Literal["cpu", "cuda"] = Field("cpu", description="Where rows are summarised: `cuda` for wide ones.")
 
-    def solver(self, current: int | None) -> Solver:  # noqa: ARG002 - where it starts makes no difference here
+    def solver(self) -> Solver:
         return Exact(l2=0.0 if self.l2 == "auto" else self.l2, fit_intercept=self.fit_intercept, device=self.device)
 
 
@@ -94,7 +93,11 @@ class GradientDescentOptions(Options):
     start: Annotated[
         Annotated[Literal["random", "current"], Tag("word")] | Annotated[StartOptions, Tag("object")],
         Discriminator(lambda value: "word" if isinstance(value, str) else "object"),
-    ] = "random"
+    ] = Field(
+        "random",
+        description="`current` starts from the version that is current when the job's turn comes. If another version "
+        "is promoted while the descent runs, the new version is published and not promoted, and a warning says so.",
+    )
     momentum: float = Field(0, ge=0, lt=1)
     weight_decay: float = Field(
         0,
@@ -123,15 +126,13 @@ class GradientDescentOptions(Options):
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
-    def solver(self, current: int | None) -> Solver:
-        """The recorded form, in which "current" has become the version that is current now."""
+    def solver(self) -> Solver:
+        """Return the recorded form. Which version "current" is, is known when the job's turn comes."""
         start: Literal["random"] | Start = "random"
         if isinstance(self.start, StartOptions):
             start = Start(self.start.version, self.start.weights, self.start.intercept)
         elif self.start == "current":
-            if current is None:
-                raise InvalidInput.at("/solver/start", "The model has no current version to start from.")
-            start = Start(version=current)
+            start = Start(current=True)
         fields = self.model_dump(exclude={"kind", "start"})
         return GradientDescent(**fields, start=start)
 
@@ -163,7 +164,8 @@ class TrainingOptions(Options):
     mode: Literal["replace", "update", "forget"] = Field(
         "replace",
         description="`replace`: train on these rows alone; `update`: add them to those of the current version; "
-        "`forget`: take them out of those. No row but these is needed.",
+        "`forget`: take them out of those. No row but these is needed. The current version is the one that is current "
+        "when the job's turn comes; if another is promoted before it ends, the job is fitted again on that one.",
     )
     decay: float = Field(
         1.0,
@@ -206,7 +208,8 @@ class TrainingOptions(Options):
     promote: Literal["always", "if_better", "never"] = Field(
         "always",
         description="Whether the new version becomes current; `if_better`: if its cross-validated error on "
-        "these rows does not exceed the current version's by more than chance explains. Mode `replace` needs `unseen`.",
+        "these rows does not exceed the current version's by more than chance explains. Mode `replace` needs `unseen`. "
+        "With `never`, an update or a forget keeps the version that it was made from as its parent.",
     )
     unseen: bool = Field(
         False,

@@ -40,7 +40,7 @@ def request_of(
     if options.division.groups in targets:
         raise InvalidInput.at("/validation/groups", "The column of groups is a target. Give a column of its own.")
     current = current_version(found, options)
-    solver = options.solver.solver(current.card.version if current else None)
+    solver = options.solver.solver()
     check_device(found.capabilities, solver.device)
     request = TrainingRequest(
         model=options.model or found.default_model,

@@ -1,12 +1,8 @@
 """Trainers that run apart, and a job database that cannot be reached."""
 
-import contextlib
 import json
-import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -14,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from service import NOTEBOOK, ROOT, Service, wait_for
+from service import NOTEBOOK, Service, wait_for
+from trainers import log_of, trainer
 
 ENDLESS = {"kind": "gradient_descent", "epochs": 10_000_000, "learning_rate": 1e-9}
 NOWHERE = "postgresql://linserve:hidden@127.0.0.1:1/jobs"  # pragma: allowlist secret
@@ -26,28 +23,6 @@ def alone(tmp_path: Path) -> Iterator[Service]:
     running = Service(tmp_path, trainer="external").start()
     yield running
     running.stop()
-
-
-@contextlib.contextmanager
-def trainer(service: Service, name: str, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A trainer of this name, whose log is beside the service's."""
-    given = {"LINSERVE_STATE": str(service.state), "LINSERVE_MODELS": str(service.models), "LINSERVE_EXECUTOR": name}
-    with log_of(service, name).open("ab") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "app.trainer"],
-            cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)} | given | settings,
-            stderr=log,
-        )
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def log_of(service: Service, name: str) -> Path:
-    return service.state.parent / f"{name}.log"
 
 
 def lines_of(log: Path) -> list[dict[str, Any]]:
@@ -76,7 +51,8 @@ def test_a_job_is_left_to_a_trainer_that_only_sleeps(alone: Service) -> None:
         first.send_signal(signal.SIGSTOP)
         with trainer(alone, "second"):
             wait_for(lambda: "trainer ready" in log_of(alone, "second").read_text())
-            other = alone.submit(**NOTEBOOK)
+            names = {"feature_names": ["a", "b", "c"], "target_names": ["d", "e"]}
+            other = alone.submit(**NOTEBOOK, **names, model="other")
             assert alone.end_of(other)["status"] == "succeeded"  # it is past its first look at what others left
             assert alone.job(job_id)["status"] == "running"
             assert "jobs taken over" not in log_of(alone, "second").read_text()

@@ -12,7 +12,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.errors import Conflict, InvalidInput, ModelFileInvalid, ModelNotFound, Unavailable, VersionNotFound
+from app.errors import (
+    Conflict,
+    InvalidInput,
+    ModelFileInvalid,
+    ModelNotFound,
+    NoCurrentVersion,
+    Unavailable,
+    VersionNotFound,
+)
 from app.registry import registry as module
 from app.registry.model_card import ModelCard
 from app.registry.registry import Registry
@@ -132,7 +140,7 @@ def test_versions_are_numbered_from_one_and_read_back(registry: Registry, folder
     other = Registry(folder)
     assert other.versions("line") == [1, 2, 3]
     assert [slope(other.version("line", number)) for number in (1, 2, 3)] == [1, 2, 3]
-    assert other.version("line", 2).card == replace(CARD, version=2)
+    assert other.version("line", 2).card == replace(CARD, version=2, promoted=False)
     assert other.path("line", 2) == file_of(folder, 2)
 
 
@@ -142,9 +150,9 @@ def test_the_number_on_the_card_does_not_matter(registry: Registry) -> None:
 
 def test_publishing_promotes_nothing(registry: Registry) -> None:
     published(registry, 1, 2)
-    assert registry.models() == []
+    assert registry.models() == ["line"]
     assert registry.current_number("line") is None
-    with pytest.raises(ModelNotFound):
+    with pytest.raises(NoCurrentVersion, match=r'"line" has no current version; promote one\. .*: 1, 2\.'):
         registry.current("line")
 
 
@@ -155,6 +163,7 @@ def test_publishing_and_promoting_leave_nothing_else_behind(registry: Registry, 
         "000001.safetensors",
         "000002.safetensors",
         "current",
+        "uploads",
     ]
 
 
@@ -188,7 +197,7 @@ def test_current_is_a_relative_link_so_that_the_folder_can_move(registry: Regist
     assert slope(Registry(moved).current("line")) == 1
 
 
-def test_models_with_a_current_version_are_listed(registry: Registry, folder: Path) -> None:
+def test_models_with_a_version_are_listed(registry: Registry, folder: Path) -> None:
     assert registry.models() == []
     published(registry, 1, model="beta", promoted=1)
     published(registry, 1, model="alpha", promoted=1)
@@ -196,6 +205,8 @@ def test_models_with_a_current_version_are_listed(registry: Registry, folder: Pa
     (folder / "Not a model").mkdir()
     (folder / "Not a model" / "current").symlink_to("000001.safetensors")
     (folder / "rebuild.py").touch()
+    assert registry.models() == ["alpha", "beta", "unpromoted"]
+    registry.delete("unpromoted", 1)
     assert registry.models() == ["alpha", "beta"]
 
 
@@ -242,6 +253,8 @@ def test_a_version_that_the_disk_refuses_leaves_nothing_behind(
         for model in ("line", "new"):
             with pytest.raises(Unavailable, match="No space left on device"):
                 registry.publish(replace(CARD, model=model), line(2))
+    (folder / "line" / "uploads" / ".last").unlink()  # a number may be reserved, and not used
+    (folder / "line" / "uploads" / ".last").symlink_to("../000001.safetensors")
     assert everything_under(folder) == before
     assert registry.publish(CARD, line(2)).card.version == 2
 
@@ -372,7 +385,7 @@ def test_where_no_version_is_intact_none_is_served(
     published(registry, 1, 2, promoted=2)
     damage(file_of(folder, 1))
     damage(file_of(folder, 2))
-    with pytest.raises(ModelFileInvalid, match="missing or damaged") as refused:
+    with pytest.raises(ModelFileInvalid, match='No version of "line" can be served') as refused:
         Registry(folder).current("line")
     assert str(folder) not in str(refused.value)
 

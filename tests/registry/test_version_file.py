@@ -254,7 +254,7 @@ def test_a_card_that_is_no_card_is_refused(tmp_path: Path, card: str) -> None:
 def test_a_card_of_a_later_schema_is_refused_with_both_schemas_in_the_message(tmp_path: Path) -> None:
     path = stored(tmp_path, encode(replace(CARD, schema=SCHEMA + 1), MODEL))
     for reading in (read, read_card):
-        with pytest.raises(ModelFileInvalid, match=f"schema version {SCHEMA + 1}; this service reads 1 to {SCHEMA}"):
+        with pytest.raises(ModelFileInvalid, match=f"format {SCHEMA + 1}; this service reads formats 1 to {SCHEMA}"):
             reading(path)
 
 

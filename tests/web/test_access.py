@@ -67,6 +67,7 @@ ALLOWED = {
     "POST /jobs/no-job/cancel": {"cron", "both", "ops"},
     "PUT /models/crop-yield/current": {"ops"},
     "DELETE /models/crop-yield/versions/99": {"ops"},
+    "DELETE /models/no-model": {"ops"},
 }
 BODIES = {"POST /train": {**NOTEBOOK, "promote": "never"}, "PUT /models/crop-yield/current": {"version": 1}}
 

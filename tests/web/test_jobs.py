@@ -9,15 +9,20 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
+from playwright.sync_api import sync_playwright
 from service import INPUTS, NOTEBOOK, Service, wait_for
 
 from app.web.following import MOST_FOLLOWERS
 
 BODY = json.dumps({**NOTEBOOK, "promote": "never"}).encode()
 KEY = {"content-type": "application/json", "idempotency-key": "harvest"}
+CHROMIUM = Path("/usr/bin/chromium")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 ENDLESS = {"kind": "gradient_descent", "epochs": 10_000_000, "learning_rate": 1e-9}
 
 
@@ -161,3 +166,69 @@ def test_a_key_that_is_taken_back_follows_no_longer(tmp_path: Path) -> None:
             assert '"cancelled"' in "".join(others_lines)
     finally:
         service.stop()
+
+
+def connections(service: Service, job_id: str, last: str | None = None) -> Iterator[list[dict[str, Any]]]:
+    """Connect as a browser's EventSource does, again and again until it would not. Yield the events of each time."""
+    with httpx.Client(base_url=service.url, timeout=20) as client:
+        while True:
+            headers = {"accept": "text/event-stream", "connection": "close"}  # whichever worker answers
+            headers |= {} if last is None else {"last-event-id": last}
+            with client.stream("GET", f"/jobs/{job_id}/events", headers=headers) as answer:
+                if answer.status_code != 200:
+                    assert (answer.status_code, answer.read()) == (204, b"")
+                    return
+                events: list[dict[str, Any]] = []
+                fields: dict[str, str] = {}
+                for line in answer.iter_lines():
+                    if not line and "data" in fields:
+                        last = fields["id"]
+                        events.append({"id": last, "job": json.loads(fields["data"])})
+                        fields = {}
+                        if len(events) == 1 and not events[0]["job"]["finished_at"]:
+                            break  # the connection is lost
+                    elif line:
+                        name, _, value = line.partition(": ")
+                        fields[name] = value
+            yield events
+
+
+def test_a_client_that_connects_again_gets_what_is_new_and_stops_after_the_end(own: Service) -> None:
+    job_id = own.submit(**NOTEBOOK, solver=ENDLESS)
+    connected = connections(own, job_id)
+    found = [*next(connected), *next(connected)]
+    own.client.post(f"/jobs/{job_id}/cancel")
+    for events in connected:
+        found += events
+    ids = [event["id"] for event in found]
+    assert len(ids) == len(set(ids))
+    assert found[-1]["job"] == own.job(job_id)
+    assert found[-1]["job"]["status"] == "cancelled"
+
+
+def test_a_client_that_follows_an_ended_job_gets_its_end_once(own: Service) -> None:
+    job = own.train(**NOTEBOOK, promote="never")
+    (events,) = connections(own, job["id"])
+    assert [event["job"] for event in events] == [job]
+    assert list(connections(own, job["id"], events[0]["id"])) == []
+    assert list(connections(own, job["id"], "an id of before")) == [events]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed")
+def test_a_browser_stops_following_a_job_that_has_ended(own: Service) -> None:
+    job = own.train(**NOTEBOOK, promote="never")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
+        page = browser.new_page()
+        page.goto(f"{own.url}/docs")
+        found = page.evaluate(
+            """path => new Promise(resolve => {
+                const source = new EventSource(path), ids = [];
+                source.addEventListener("job", event => ids.push(event.lastEventId));
+                source.onerror = () => source.readyState === EventSource.CLOSED && resolve(ids);
+            })""",
+            f"/jobs/{job['id']}/events",
+        )
+        browser.close()
+    assert len(found) == 1

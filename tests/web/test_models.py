@@ -96,7 +96,8 @@ def test_models_are_listed_with_their_versions(versioned: Service) -> None:
         "items": [
             {
                 "model": "crop-yield",
-                "version": 3,
+                "current": 3,
+                "note": None,
                 "features": ["temp", "rainfall", "humidity"],
                 "targets": ["apples", "oranges"],
                 "versions": [1, 2, 3],

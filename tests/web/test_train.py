@@ -213,12 +213,15 @@ def test_a_running_descent_reports_its_progress_and_stops_within_a_second_of_its
     assert list((service.state / "checkpoints").glob("*")) == []
 
 
-def test_a_job_that_ended_cannot_be_cancelled(service: Service) -> None:
-    job = service.train(**NOTEBOOK, promote="never")
+def test_cancelling_a_job_that_ended_changes_nothing_and_returns_it(service: Service) -> None:
+    for solver, status in ((descent(learning_rate=1), "failed"), ({"kind": "exact"}, "succeeded")):
+        job = service.train(**NOTEBOOK, promote="never", solver=solver)
+        assert job["status"] == status
 
-    answer = service.client.post(f"/jobs/{job['id']}/cancel")
+        answer = service.client.post(f"/jobs/{job['id']}/cancel")
 
-    assert answer.status_code == httpx.codes.CONFLICT
+        assert answer.status_code == httpx.codes.OK
+        assert answer.json() == service.job(job["id"])
 
 
 def test_jobs_are_listed_newest_first_page_by_page_and_by_status(service: Service) -> None:

@@ -1,0 +1,64 @@
+"""Which jobs a list shows, and the token that asks for its next page."""
+
+import base64
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from app.errors import InvalidInput
+from app.jobs.job import Job, Status
+
+PAGE = 50
+MAX_TOKEN = 500
+
+
+@dataclass(frozen=True)
+class JobFilter:
+    """A list has the jobs that fit all of it."""
+
+    status: Status | None = None
+    model: str | None = None
+    since: Annotated[datetime, Meta(tz=True)] | None = None  # recorded then or later
+
+
+@dataclass(frozen=True)
+class Page:
+    """Some jobs, newest first, and the token that asks for the next ones."""
+
+    jobs: list[Job]
+    next: str | None
+
+
+class Position(msgspec.Struct, array_like=True, frozen=True):
+    """Where a page begins. Jobs that were recorded later must not shift the pages."""
+
+    offset: Annotated[int, Meta(ge=0, lt=2**31)]
+    end: Annotated[datetime, Meta(tz=True)]
+    filter: JobFilter = JobFilter()
+
+    def token(self, more: int) -> str:
+        """Return the token of the page that begins after `more` jobs."""
+        following = Position(self.offset + more, self.end, self.filter)
+        return base64.urlsafe_b64encode(msgspec.json.encode(following)).decode()
+
+
+def position(token: str | None, wanted: JobFilter) -> Position:
+    """Return where the page of a token begins; without one, the first page.
+
+    Raises InvalidInput for a token that no page gave, and for one of a list with another filter.
+    """
+    if token is None:
+        return Position(0, datetime.now(UTC), wanted)
+    try:
+        found = msgspec.json.decode(base64.urlsafe_b64decode(token[:MAX_TOKEN].encode()), type=Position)
+        found = Position(found.offset, found.end.astimezone(UTC), found.filter)
+    except (msgspec.MsgspecError, ValueError, OverflowError):
+        raise InvalidInput.at("/next", "The token comes from the `next` of a page before.") from None
+    if wanted not in (JobFilter(), found.filter):
+        raise InvalidInput.at(
+            "/next", "The token belongs to a list with another filter. Repeat the parameters of the page before."
+        )
+    return found

@@ -1,0 +1,206 @@
+"""How a version gets its number and becomes current, in steps between which a process may be killed.
+
+    models/crop-yield/uploads/4f1c… -> ../000002.safetensors   the version that was published for this upload
+    models/crop-yield/uploads/.last -> ../000002.safetensors   the last number that may be used
+    models/crop-yield/.next -> 000002.safetensors              becomes `current` once there is a version 2
+
+A version is published by the exclusive link that gives its file a number. What has to be true from then on is prepared
+before: the marker of its upload, and `.next` if it is to be promoted. Both name a number that may not exist yet, and
+mean nothing until it does. After the link, `.next` is renamed to `current`. A publisher that is killed before the link
+has published nothing; one that is killed after it leaves a `.next`, which the next process that locks the folder
+renames. All of this happens under the folder's lock.
+"""
+
+import contextlib
+import os
+import re
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from app.errors import ModelFileInvalid, PromotionFailed
+from app.failpoints import reach
+from app.registry import deleted_models
+from app.registry.version_file import read_card
+
+VERSION_FILE = re.compile(r"(\d{6,12})\.(safetensors|deleted)")
+UPLOADS = "uploads"
+_LAST = ".last"
+_NEXT = ".next"
+_UP = "../"
+_UPLOAD = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,127}")
+
+
+class ParentChanged(Exception):
+    """Raised if another version is current than the one that a new version was compared with or built on."""
+
+
+def file_name(number: int) -> str:
+    """Return the name of a version's file in its model's folder."""
+    return f"{number:06d}.safetensors"
+
+
+def number_of(link: str) -> int | None:
+    """Return the number of the version that a symbolic link names; None if it names none."""
+    match = VERSION_FILE.fullmatch(link.removeprefix(_UP))
+    return int(match[1]) if match and match[2] == "safetensors" else None
+
+
+def target_of(link: Path) -> int | None:
+    """Return the number of the version that the link at this path names; None without such a link."""
+    try:
+        return number_of(os.readlink(link))  # noqa: PTH115 - a third of the time of Path's
+    except OSError:
+        return None
+
+
+def complete(folder: Path) -> None:
+    """Finish the promotion that a killed publisher had begun, if its version was published; undo it otherwise.
+
+    The folder must be locked.
+    """
+    number = target_of(folder / _NEXT)
+    if number is None:
+        return
+    # In a backup that was copied during a publication, a later version may be current already.
+    if (folder / file_name(number)).is_file() and number > (target_of(folder / "current") or 0):
+        make_current(folder / _NEXT)
+        sync_folder(folder)
+    else:
+        (folder / _NEXT).unlink()
+
+
+def make_current(link: Path) -> None:
+    """Make a prepared symbolic link the `current` of its folder, at once for every reader."""
+    link.rename(link.with_name("current"))
+    reach("promoted")
+
+
+def published_for(folder: Path, upload: str) -> int | None:
+    """Return the number of the version that was published for this upload; None if none was, or it is deleted.
+
+    Reads one card at most, unless the folder has no markers yet. Raises OSError.
+    """
+    if not (folder / UPLOADS).is_dir():
+        found = (number for number, card_upload in _uploads_of_cards(folder) if card_upload == upload)
+        return next(found, None)
+    if not _UPLOAD.fullmatch(upload):
+        return None
+    number = target_of(folder / UPLOADS / upload)
+    # A marker that was prepared by a publisher that was killed may name a number that another version has now.
+    return number if number is not None and _upload_of(folder, number) == upload else None
+
+
+def prepare_markers(folder: Path) -> None:
+    """Make the folder of markers, with one for each version that is there, unless it exists.
+
+    The folder must be locked. Reads all cards, once in the life of a model. Raises OSError.
+    """
+    uploads = folder / UPLOADS
+    if uploads.is_dir():
+        return
+    temporary = folder / f".{uuid.uuid4().hex}.tmp"
+    temporary.mkdir()
+    for number, upload in _uploads_of_cards(folder):
+        if _UPLOAD.fullmatch(upload):
+            (temporary / upload).symlink_to(_UP + file_name(number))
+    last = max((int(match[1]) for name in os.listdir(folder) if (match := VERSION_FILE.fullmatch(name))), default=0)  # noqa: PTH208 - only the names
+    if last:
+        (temporary / _LAST).symlink_to(_UP + file_name(last))
+    sync_folder(temporary)
+    temporary.rename(uploads)
+    sync_folder(folder)
+
+
+def free_number(folder: Path) -> int:
+    """Return the number of the next version, which no version ever had. Does not list the folder."""
+    # A copy of the folder may point to a version that it lacks; another of its number would be served at once.
+    after_current = (target_of(folder / "current") or 0) + 1
+    of_deleted = deleted_models.last_number(folder.parent, folder.name)
+    number = max(target_of(folder / UPLOADS / _LAST) or 1, after_current, of_deleted + 1)
+    while _is_used(folder, number):
+        number += 1
+    return number
+
+
+def link_version(folder: Path, temporary: Path, number: int, *, upload: str | None, promote: bool) -> None:
+    """Publish a durable file under this number, and make it current if asked.
+
+    The folder must be locked and `complete`; whoever unlocks it brings the last name to disk. Raises FileExistsError if
+    the number is taken; PromotionFailed; OSError if nothing was published.
+    """
+    uploads, name = folder / UPLOADS, file_name(number)
+    if upload is not None:
+        _point(uploads / upload, _UP + name)
+    _point(uploads / _LAST, _UP + name)
+    sync_folder(uploads)
+    if promote:
+        (folder / _NEXT).symlink_to(name)
+        sync_folder(folder)
+    reach("prepared")
+    try:
+        os.link(temporary, folder / name)
+    except OSError:
+        (folder / _NEXT).unlink(missing_ok=True)
+        raise
+    reach("linked")
+    if not promote:
+        return
+    try:
+        sync_folder(folder)
+        make_current(folder / _NEXT)
+    except OSError as error:
+        (folder / _NEXT).unlink(missing_ok=True)
+        raise PromotionFailed(number, error.strerror) from error
+
+
+def remove_marker(folder: Path, number: int) -> None:
+    """Remove the marker of the upload that this version was published for, if its card can be read."""
+    upload = _upload_of(folder, number)
+    if upload is not None and _UPLOAD.fullmatch(upload):
+        (folder / UPLOADS / upload).unlink(missing_ok=True)
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove the folder of a model that has no version and never had one."""
+    with contextlib.suppress(OSError):
+        if {entry.name for entry in folder.iterdir()} <= {UPLOADS}:
+            for marker in (folder / UPLOADS).iterdir():
+                marker.unlink()
+            (folder / UPLOADS).rmdir()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _point(link: Path, target: str) -> None:
+    temporary = link.with_name(f".{uuid.uuid4().hex}.tmp")
+    temporary.symlink_to(target)
+    temporary.rename(link)
+
+
+def _is_used(folder: Path, number: int) -> bool:
+    path = folder / file_name(number)
+    return os.path.lexists(path) or os.path.lexists(path.with_suffix(".deleted"))
+
+
+def _uploads_of_cards(folder: Path) -> Iterator[tuple[int, str]]:
+    """Yield the versions that were published for an upload, newest first."""
+    names = os.listdir(folder)  # noqa: PTH208 - only the names
+    for number in sorted((found for name in names if (found := number_of(name)) is not None), reverse=True):
+        if (upload := _upload_of(folder, number)) is not None:
+            yield number, upload
+
+
+def _upload_of(folder: Path, number: int) -> str | None:
+    with contextlib.suppress(ModelFileInvalid, FileNotFoundError):
+        return read_card(folder / file_name(number)).upload
+    return None

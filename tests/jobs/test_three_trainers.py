@@ -1,0 +1,94 @@
+"""Three trainers, killed at random, work on the updates of one model."""
+
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+from service import INPUTS, POLL_SECONDS, TARGETS, Service
+from trainers import trainer
+
+UPDATES = int(os.environ.get("LINSERVE_TEST_UPDATES", "15"))
+SECONDS_BETWEEN_KILLS = (2.0, 8.0)
+MOST_SECONDS = 300.0  # from the end of one job to that of the next
+NAMES = ("one", "two", "three")
+
+
+class Trainers:
+    """One trainer of each name, which is started again whenever it is killed."""
+
+    def __init__(self, service: Service) -> None:
+        self.kills = 0
+        self._service = service
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._threads = [threading.Thread(target=self._keep, args=(name,)) for name in NAMES]
+        self._threads.append(threading.Thread(target=self._kill))
+
+    def __enter__(self) -> Self:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        with self._lock:
+            for process in self._processes.values():
+                process.kill()
+        for thread in self._threads:
+            thread.join()
+
+    def _keep(self, name: str) -> None:
+        while not self._stop.is_set():
+            with trainer(self._service, name) as process:
+                with self._lock:
+                    self._processes[name] = process
+                    if self._stop.is_set():
+                        return
+                process.wait()
+
+    def _kill(self) -> None:
+        while not self._stop.wait(random.uniform(*SECONDS_BETWEEN_KILLS)):  # noqa: S311 - random faults are no secrets
+            with self._lock:
+                victim = random.choice([*self._processes.values()])  # noqa: S311
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim.pid, signal.SIGKILL)
+                self.kills += 1
+
+
+def end_of(service: Service, job_id: str) -> dict[str, Any]:
+    """The job once it has ended. The trainers are killed and started meanwhile, so that it takes its time."""
+    deadline = time.monotonic() + MOST_SECONDS
+    while (job := service.job(job_id))["status"] in ("queued", "running"):
+        assert time.monotonic() < deadline, job
+        time.sleep(POLL_SECONDS)
+    return job
+
+
+@pytest.mark.slow
+def test_no_update_of_three_trainers_that_are_killed_at_random_is_lost(tmp_path: Path) -> None:
+    service = Service(tmp_path, trainer="external", max_queued_jobs="2000").start()
+    try:
+        with Trainers(service) as trainers:
+            before = service.client.get("/models/crop-yield").json()["rows"]
+            jobs = [
+                service.submit(instances=INPUTS[:3], targets=TARGETS[:3], mode="update", promote="always")
+                for _ in range(UPDATES)
+            ]
+            ended = [end_of(service, job) for job in jobs]
+        assert [job["status"] for job in ended] == ["succeeded"] * UPDATES
+        found = service.client.get("/models/crop-yield").json()
+        assert found["rows"] == before + 3 * UPDATES
+        assert found["version"] == UPDATES + 1
+        assert found["versions"] == list(range(1, UPDATES + 2))
+        assert sorted(job["version"] for job in ended) == list(range(2, UPDATES + 2))
+        assert trainers.kills > 0
+    finally:
+        service.stop()

@@ -1,0 +1,163 @@
+"""Files of every format that landed are read; one of another format stops nothing but itself and says what it is.
+
+`schema_N` has versions as the code wrote them when N was the number of new files. Those of schema 2 are, in turn: 12
+rows, 3 more, 3 taken out, cross-validated, with a term, a descent, frequency weights, precision weights with a ridge
+penalty. `early` has files of the first commits, whose number is 1 too.
+"""
+
+import logging
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+from safetensors import safe_open
+from service import Service, copy_models
+
+from app.errors import ModelFileInvalid
+from app.registry.model_card import SCHEMA
+from app.registry.registry import Registry
+from app.registry.version_file import encode, read, read_card, read_folds
+from app.regression.inference import infer
+
+HERE = Path(__file__).parent
+YIELDS = np.loadtxt(Path(__file__).parents[2] / "models" / "crop-yield" / "yields.csv", delimiter=",", skiprows=1)
+ROW = {"instances": [[75, 63, 44]]}
+WEIGHTS = np.arange(1.0, 16.0)
+
+
+def path(number: int, schema: int = 2) -> Path:
+    return HERE / f"schema_{schema}" / f"{number:06d}.safetensors"
+
+
+def tensors_in(file: Path) -> set[str]:
+    with safe_open(file, framework="np") as stored:
+        return set(stored.keys())
+
+
+@pytest.mark.parametrize("schema", range(1, SCHEMA + 1))
+def test_every_format_has_a_fixture_of_which_all_versions_are_served(tmp_path: Path, schema: int) -> None:
+    files = sorted((HERE / f"schema_{schema}").glob("*.safetensors"))
+    assert files, f"Write versions with the code that introduced format {schema} into tests/registry/schema_{schema}."
+    assert {read_card(file).schema for file in files} == {schema}
+    shutil.copytree(HERE / f"schema_{schema}", tmp_path / "old")
+    registry = Registry(tmp_path)
+    for number in registry.versions("old"):
+        registry.promote("old", number)
+        assert np.isfinite(registry.current("old").model.predict(YIELDS[:, :3])).all()
+
+
+def test_files_are_written_with_the_tensors_of_their_format_and_no_others(tmp_path: Path) -> None:
+    # A tensor that is added, renamed or dropped needs a new number, and a fixture of it.
+    written = tmp_path / "written.safetensors"
+    for file in sorted((HERE / f"schema_{SCHEMA}").glob("*.safetensors")):
+        version = read(file)
+        written.write_bytes(encode(version.card, version.model, read_folds(file)))
+        assert tensors_in(written) == tensors_in(file)
+
+
+@pytest.mark.parametrize(
+    ("number", "rows", "weights"),
+    [
+        (1, YIELDS[:12], None),
+        (2, YIELDS, None),
+        (3, YIELDS[3:], None),
+        (4, YIELDS, None),
+        (7, YIELDS, WEIGHTS),
+    ],
+)
+def test_a_version_of_schema_2_keeps_its_numbers(number: int, rows: np.ndarray, weights: np.ndarray | None) -> None:
+    version = read(path(number))
+    root = np.ones(len(rows)) if weights is None else np.sqrt(weights)
+    observations = len(rows) if weights is None else weights.sum()
+    design = np.column_stack([np.ones(len(rows)), rows[:, :3]]) * root[:, None]
+    coefficients, squares, *_ = np.linalg.lstsq(design, rows[:, 3:] * root[:, None])
+    errors = np.sqrt(np.outer(squares / (observations - 4), np.diag(np.linalg.inv(design.T @ design))))
+
+    assert_allclose(np.column_stack([version.model.intercept, version.model.weights]), coefficients.T, rtol=1e-9)
+    assert_allclose(infer(version.model).standard_errors, errors, rtol=1e-7)
+
+
+def test_a_version_of_schema_2_keeps_what_is_known_of_it() -> None:
+    cards = {number: read_card(path(number)) for number in range(1, 9)}
+    assert [cards[number].mode for number in (1, 2, 3)] == ["replace", "update", "forget"]
+    assert read(path(3)).model.statistics.removed is not None
+    assert sum(fold.rows for fold in read_folds(path(4)).values()) == 15
+    assert cards[5].terms == ("temp", "rainfall", "temp:rainfall")
+    assert cards[6].no_intervals is not None
+    assert (cards[7].weight_kind, cards[8].weight_kind) == ("frequency", "precision")
+
+
+def other_formats(models: Path) -> dict[str, str]:
+    """Put a model of each format that is not read into the folder. Return what is said of its file."""
+    version = read(path(1))
+    contents = {
+        "early-1": (HERE / "early" / "without_residuals.safetensors").read_bytes(),
+        "early-2": (HERE / "early" / "without_weights.safetensors").read_bytes(),
+        "newer": encode(replace(version.card, schema=SCHEMA + 1), version.model),
+        "no-format": encode(replace(version.card, schema=0), version.model),
+    }
+    for model, content in contents.items():
+        (models / model).mkdir()
+        (models / model / "000001.safetensors").write_bytes(content)
+        (models / model / "current").symlink_to("000001.safetensors")
+    early = "/000001.safetensors has an early form of format 1, without statistics.count, which is not read. Restore"
+    return {
+        "early-1": f"early-1{early}",
+        "early-2": f"early-2{early}",
+        "newer": f"newer/000001.safetensors has format {SCHEMA + 1}; this service reads formats 1 to {SCHEMA}. A newer",
+        "no-format": f"no-format/000001.safetensors has format 0; this service reads formats 1 to {SCHEMA}. Restore",
+    }
+
+
+def test_a_file_of_another_format_is_refused_with_its_name_its_format_and_what_to_do(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = Registry(tmp_path)
+    for model, told in other_formats(tmp_path).items():
+        caplog.clear()
+        with caplog.at_level(logging.ERROR), pytest.raises(ModelFileInvalid) as refused:
+            registry.current(model)
+        assert told in refused.value.message
+        assert "promote another version" in refused.value.message
+        assert [record.__dict__["reason"].startswith(told) for record in caplog.records] == [True]
+        with pytest.raises(ModelFileInvalid, match=told[:30]):
+            registry.promote(model, 1)
+
+
+class Alive(Service):
+    """A service that need not be ready."""
+
+    def _is_ready(self) -> bool:
+        try:
+            return super()._is_ready() or self.client.get("/health/live").status_code == httpx.codes.OK
+        except (httpx.TransportError, httpx.UnsupportedProtocol):  # it has no port yet
+            return False
+
+
+def test_files_of_other_formats_stop_neither_the_service_nor_other_models(tmp_path: Path) -> None:
+    told = other_formats(copy_models(tmp_path))
+    service = Alive(tmp_path, trainer="external", default_model="newer").start()
+    try:
+        for path in ("/models/crop-yield/predict", "/models/crop-yield/versions/1/predict"):
+            assert service.client.post(path, json=ROW).json()["version"] == 1
+        assert [item["model"] for item in service.client.get("/models").json()["items"]] == ["crop-yield"]
+        for model, words in told.items():
+            answers = [
+                service.client.get(f"/models/{model}"),
+                service.client.get(f"/models/{model}/versions/1"),
+                service.client.post(f"/models/{model}/predict", json=ROW),
+                service.client.put(f"/models/{model}/current", json={"version": 1}),
+            ]
+            for answer in answers:
+                assert answer.status_code == 503
+                assert words in answer.json()["detail"]
+        for answer in (service.client.get("/health/ready"), service.client.post("/predict", json=ROW)):
+            assert answer.status_code == 503
+            assert told["newer"] in answer.json()["detail"]
+        assert service.client.delete("/models/early-1", headers={"if-match": "*"}).status_code == 204
+    finally:
+        service.stop()
