@@ -7,6 +7,7 @@ from chaos import phases
 from chaos.phases import Phase
 from chaos.planted import answers, durability, jobs, versions
 from chaos.planting import Plant
+from chaos.trainers import three_trainers
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ BUGS = [
         phases.durability,
         durability.no_fsync_of_a_checkpoint,
     ),
-    Bug("versions are written in place", "corrupt version", _written, versions.written_in_place),
+    Bug("versions are written in place", "corrupt version", _linked, versions.written_in_place),
     Bug(
         "a number is taken by a rename, which does not notice that it is taken",
         "is another's",
@@ -161,5 +162,12 @@ BUGS = [
         "was promoted, and .* answers",
         phases.clock_jumps,
         versions.pointer_believed_by_the_time_of_day,
+    ),
+    Bug(
+        "a version is published without comparing the parent",
+        "updates are lost",
+        three_trainers,
+        versions.parent_not_compared,
+        seconds=20.0,
     ),
 ]

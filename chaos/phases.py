@@ -272,6 +272,7 @@ def durability(folder: Path, environment: Environment, seconds: float) -> Counts
             stage.ledger.fit("always")
             stage.ledger.descend(60_000)
             stage.ledger.settle()
+            promote(stage.service, 1)
         counts["ordered writes"] = check_order(record, stage.service.models / MODEL, stage.service.state)
         count(counts, stage)
     return counts

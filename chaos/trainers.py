@@ -21,7 +21,7 @@ TRAINERS = 3
 UNDER_WAY = 20  # updates, at most
 KILL_SECONDS = 2.0  # between two kills, at most
 EXTERNAL = {"LINSERVE_TRAINER": "external"}
-STEPS: tuple[Step, ...] = ("fitted", "temp_written", "fsynced", "linked", "promoted")
+STEPS: tuple[Step, ...] = ("fitted", "temp_written", "fsynced", "prepared", "linked", "promoted")
 
 
 class Trainers:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,56 +12,59 @@ from chaos.planting import after
 INTERRUPTED_SECONDS = 0.01
 
 
-@after("app.registry.registry")
+@after("app.registry.publication")
 def written_in_place() -> None:
-    """The file has its name before anything is in it."""
-    from app.registry import registry
+    """The file has its number before all of it is written."""
+    from app.failpoints import reach
 
-    write, link = registry._write_durably, os.link
+    def copy(src: Any, dst: Any, **options: Any) -> None:
+        content = Path(src).read_bytes()
+        with open(dst, "xb") as file:
+            file.write(content[: len(content) // 2])
+            file.flush()
+            reach("linked")
+            file.write(content[len(content) // 2 :])
 
-    def write_under_the_name(path: Path, content: bytes) -> None:
-        numbers = (int(file.stem) for file in path.parent.glob("[0-9]*.*"))
-        named = path.with_name(f"{max(numbers, default=0) + 1:06d}.safetensors")
-        named.touch()
-        link(named, path)
-        write(path, content)
-
-    def link_unless_named(src: Any, dst: Any, **options: Any) -> None:
-        if not (os.path.exists(dst) and os.path.samefile(src, dst)):
-            link(src, dst, **options)
-
-    registry._write_durably = write_under_the_name
-    os.link = link_unless_named
+    os.link = copy
 
 
 @after("app.registry.registry")
 def numbered_by_rename() -> None:
-    """A rename does not notice that the number is taken."""
+    """The number that was free before the folder was locked is taken by a rename, even if it is taken."""
+    from app.registry import registry
+    from app.registry.model_card import ModelCard
+
+    complete = registry._completed
+    numbered: dict[str | None, ModelCard] = {}
+
+    def complete_once(card: ModelCard, folder: Path) -> ModelCard:
+        return numbered.setdefault(card.upload, complete(card, folder))
 
     def rename(src: Any, dst: Any, **options: Any) -> None:
         os.rename(src, dst)
 
+    registry._completed = complete_once
     os.link = rename
 
 
-@after("app.registry.registry")
+@after("app.registry.publication")
 def published_twice() -> None:
     """The version of an upload is not found, so that a job that is run again publishes again."""
-    from app.registry.registry import Registry
+    from app.registry import publication
 
-    def find(self: Registry, model: str, upload: str) -> None:
+    def find_none(folder: Path, upload: str) -> None:
         return None
 
-    Registry.find = find
+    publication.published_for = find_none
 
 
-@after("app.registry.registry")
+@after("app.registry.publication")
 def promoted_by_removing() -> None:
     """There is no pointer to the current version for a moment: long enough for a process that is interrupted there."""
     rename = os.rename
 
     def remove_first(src: Any, dst: Any, **options: Any) -> None:
-        if os.path.islink(src):
+        if Path(dst).name == "current":
             Path(dst).unlink(missing_ok=True)
             time.sleep(INTERRUPTED_SECONDS)
         rename(src, dst, **options)
@@ -147,3 +151,18 @@ def failed_promotion_swallowed() -> None:
             promote(self, *args, **named)
 
     Registry.promote = swallow
+
+
+@after("app.jobs.parent")
+def parent_not_compared() -> None:
+    """A version is promoted even if another one became current since its job began."""
+    from app.jobs.parent import Parent
+    from app.jobs.training_request import TrainingRequest
+    from app.registry.registry import Registry
+
+    of = Parent.of
+
+    def expecting_any(request: TrainingRequest, registry: Registry) -> Parent:
+        return replace(of(request, registry), expected="any")
+
+    Parent.of = staticmethod(expecting_any)
