@@ -3,8 +3,9 @@
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,6 +75,33 @@ def prepare(url: str) -> None:
             # Readers then never wait for the writer. It stays with the file.
             connection.execute("PRAGMA journal_mode=WAL")
     DBOS.migrate(url)
+
+
+def ids_in_file(
+    path: Path,
+    *,
+    model: str | None,
+    statuses: Sequence[str],
+    since: datetime | None,
+    until: datetime,
+    limit: int,
+    offset: int,
+) -> list[str]:
+    """Return ids of jobs, newest first, from a database that is a file.
+
+    In SQLite, DBOS keeps the time of a job in whole seconds, within which its own list has no order, and does not
+    filter by attributes. The table and its columns are documented.
+    """
+    conditions = ["name = ?", "created_at BETWEEN ? AND ?", f"status IN ({', '.join('?' * len(statuses))})"]
+    since = since or datetime.fromtimestamp(0, UTC)
+    values: list[Any] = [WORKFLOW, int(since.timestamp() * 1000), int(until.timestamp() * 1000), *statuses]
+    if model is not None:
+        conditions.append("json_extract(attributes, '$.model') = ?")
+        values.append(model)
+    query = f"SELECT workflow_uuid FROM workflow_status WHERE {' AND '.join(conditions)}"  # noqa: S608 - made of constants
+    query += " ORDER BY created_at DESC, rowid DESC LIMIT ? OFFSET ?"
+    with closing(sqlite3.connect(path, timeout=30)) as connection:
+        return [job for (job,) in connection.execute(query, (*values, limit, offset))]
 
 
 def refuse_pickle() -> None:

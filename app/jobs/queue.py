@@ -235,14 +235,15 @@ class JobQueue:
 
         Raises JobNotFound; Conflict if the job publishes its version: that is not stopped.
         """
-        job = self._job(found := self._status(job_id))
+        job = self._job(status := self._status(job_id))
         if job.status.ended:
             return job
         if job.progress is not None and job.progress.phase == PUBLISHING:
             raise Conflict("The job is publishing its version already.")
         with self._reaching():
-            if found.dequeued_at is not None:  # which DBOS forgets
-                self.connect().update_workflow_attributes(job.id, {STARTED: found.dequeued_at}, merge=True)
+            if status.dequeued_at is not None:  # which DBOS forgets
+                started = {STARTED: status.dequeued_at}
+                self.connect().update_workflow_attributes(job.id, started, merge=True)
             self.connect().cancel_workflow(job.id)
             # The trainer records that it publishes only while the job is not cancelled, so one of the two is first.
             if self._reported(job.id).get("progress", {}).get("phase") == PUBLISHING:

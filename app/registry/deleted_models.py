@@ -1,32 +1,34 @@
 """Models that were deleted, and the last number that each of them used.
 
-    models/.deleted/crop-yield/000007/    "crop-yield" was deleted; 7 was its last number
+    models/.deleted/crop-yield/last       7: numbers up to it are never used again
+    models/.deleted/crop-yield/000007/    files of the deleted model, until they are removed
 
-A model's folder is moved there in one step, so that a crash leaves the model whole or deleted. Its files are removed
-afterwards. The empty folder stays as a record: numbers of versions are never used again.
+A model's folder is moved there in one step, so that a crash leaves the model whole or deleted. The last number is
+written before, when it says nothing new, and the files are removed afterwards.
 """
 
 import contextlib
 import os
-import re
 import shutil
+import uuid
 from pathlib import Path
 
+from app.errors import ModelFileInvalid
 from app.failpoints import reach
-from app.registry.names import MODEL_NAME
 
 FOLDER = ".deleted"  # not a model's name
-
-_NUMBER = re.compile(r"\d{6,12}")
+_LAST = "last"
 
 
 def last_number(models: Path, model: str) -> int:
-    """Return the last number that deleted models of this name used; 0 if there are none."""
+    """Return the last number that deleted models of this name used; 0 if there are none. Raises OSError."""
     try:
-        names = os.listdir(models / FOLDER / model)  # noqa: PTH208 - names are all that is wanted
-    except FileNotFoundError:
+        text = (models / FOLDER / model / _LAST).read_text()
+    except (FileNotFoundError, NotADirectoryError):
         return 0
-    return max((int(name) for name in names if _NUMBER.fullmatch(name)), default=0)
+    if not (text.isascii() and text.strip().isdigit()):
+        raise ModelFileInvalid(f'{FOLDER}/{model}/{_LAST} has no number. Write the last one that "{model}" used.')
+    return int(text)
 
 
 def move(models: Path, model: str, last: int) -> None:
@@ -36,35 +38,45 @@ def move(models: Path, model: str, last: int) -> None:
     """
     records = models / FOLDER / model
     records.mkdir(parents=True, exist_ok=True)
-    for folder in (records.parent, models):  # the names of new folders
+    _write_last(records, last)
+    for folder in (records, records.parent, models):
         _sync(folder)
     place = records / f"{last:06d}"
-    _empty(place)  # a model that was restored from a copy may use a number again
+    _remove(place)  # files that a crash has left of another model with this number, restored from a copy
     reach("deletion_prepared")
     (models / model).rename(place)
     reach("deleted")
     for folder in (records, models):
         _sync(folder)
     with contextlib.suppress(OSError):  # `sweep` removes the rest
-        _empty(place)
+        _remove(place)
 
 
 def sweep(models: Path) -> None:
-    """Remove the files of deleted models that a crash has left."""
+    """Remove the files of deleted models that a crash has left.
+
+    A number that is being written is named otherwise.
+    """
     for place in models.glob(f"{FOLDER}/*/*"):
-        if re.fullmatch(MODEL_NAME, place.parent.name) and _NUMBER.fullmatch(place.name):
+        if place.name.isdigit():
             with contextlib.suppress(OSError):
-                _empty(place)
+                _remove(place)
 
 
-def _empty(folder: Path) -> None:
-    """Remove what is in the folder; one that is not there is empty."""
-    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir(follow_symlinks=False):
-                shutil.rmtree(entry.path)
-            else:
-                Path(entry.path).unlink(missing_ok=True)
+def _write_last(records: Path, last: int) -> None:
+    temporary = records / f".{uuid.uuid4().hex}.tmp"
+    with temporary.open("w") as file:
+        file.write(f"{last}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(records / _LAST)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _sync(folder: Path) -> None:

@@ -116,8 +116,8 @@ def free_number(folder: Path) -> int:
     """Return the number of the next version, which no version ever had. Does not list the folder."""
     # A copy of the folder may point to a version that it lacks; another of its number would be served at once.
     after_current = (target_of(folder / "current") or 0) + 1
-    of_deleted = deleted_models.last_number(folder.parent, folder.name)
-    number = max(target_of(folder / UPLOADS / _LAST) or 1, after_current, of_deleted + 1)
+    after_deleted = deleted_models.last_number(folder.parent, folder.name) + 1
+    number = max(target_of(folder / UPLOADS / _LAST) or 1, after_current, after_deleted)
     while _is_used(folder, number):
         number += 1
     return number

@@ -3,7 +3,7 @@
     models/crop-yield/000001.safetensors      one immutable file a version
     models/crop-yield/000002.deleted          a number that was used and is never used again
     models/crop-yield/current -> 000001.safetensors
-    models/.deleted/line/000007               a model that was deleted, and its last number
+    models/.deleted/line/last                 the last number of a model that was deleted
 
 Any number of processes, on any number of machines that share the folder, may read and write at once: a version's
 number is taken by an exclusive link, and `current` is replaced by a rename, so that each is there whole or not at all.
@@ -21,6 +21,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -51,6 +52,9 @@ MOST_LISTED = 10  # versions, in a message
 SMALL_BYTES = 256 << 10  # of a file that is read in less than a millisecond
 
 TELL_SECONDS = 10.0  # between two lines that say that the folder cannot be read
+
+# Files and folders that are renamed once they are complete.
+_TEMPORARY = ("*/.*.tmp", f"*/{UPLOADS}/.*.tmp", f"{deleted_models.FOLDER}/*/.*.tmp")
 
 NO_LINK = ""  # what a `current` points to that is a file or a folder
 _log = logging.getLogger(__name__)
@@ -309,12 +313,11 @@ class Registry:
         Unavailable where the folder cannot be written.
         """
         self.versions(model)
-        with self._changing(model):
+        with self._changing(model) as folder:
             self.versions(model)
             check()
             numbers = [number for number, _ in self._files(model)]
-            former = deleted_models.last_number(self._folder, model)
-            deleted_models.move(self._folder, model, max(*numbers, self.current_number(model) or 0, former))
+            deleted_models.move(self._folder, model, max(*numbers, publication.free_number(folder) - 1))
         self._current.pop(model, None)
         for number in numbers:
             self._loaded.drop((model, number))
@@ -332,7 +335,7 @@ class Registry:
     def sweep(self) -> None:
         """Remove what publishers left behind that were killed an hour ago or earlier, and files of deleted models."""
         before = time.time() - 3600
-        for temporary in (*self._folder.glob("*/.*.tmp"), *self._folder.glob(f"*/{UPLOADS}/.*.tmp")):
+        for temporary in chain.from_iterable(map(self._folder.glob, _TEMPORARY)):
             with contextlib.suppress(OSError):
                 if temporary.lstat().st_mtime < before:
                     shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()

@@ -95,7 +95,7 @@ def get_job(request: Request, job: JobId) -> Response:
     summary="Cancel a job",
     dependencies=[needs(Right.TRAIN)],
     description=(
-        "A running gradient descent stops within a second, an exact solution after the fit under way. "
+        "A running job ends within a second. "
         "A job that has ended stays as it is and is returned. One that publishes its version is not cancelled (409)."
     ),
     response_model=JobView,

@@ -1,4 +1,4 @@
-"""Three trainers, killed at random, work on the updates of one model."""
+"""Three trainers, killed at random, work on the updates of one model. `UPDATES=1000` makes it longer."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ import pytest
 from service import INPUTS, POLL_SECONDS, TARGETS, Service
 from trainers import trainer
 
-UPDATES = int(os.environ.get("LINSERVE_TEST_UPDATES", "15"))
+UPDATES = int(os.environ.get("UPDATES", "15"))
 SECONDS_BETWEEN_KILLS = (2.0, 8.0)
 MOST_SECONDS = 300.0  # from the end of one job to that of the next
 NAMES = ("one", "two", "three")

@@ -1,6 +1,7 @@
 """A model is deleted as a whole, at once for every process, and its numbers are never used again."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from app.errors import ModelNotFound, PreconditionFailed, VersionNotFound
+from app.errors import ModelFileInvalid, ModelNotFound, PreconditionFailed, VersionNotFound
 from app.registry.model_card import ModelCard
 from app.registry.registry import Registry
 from app.regression.linear_model import LinearModel
@@ -100,7 +101,7 @@ def test_a_number_that_only_the_link_of_a_deleted_model_names_is_not_used_again(
 
 def test_files_of_a_deleted_model_are_removed(registry: Registry, tmp_path: Path) -> None:
     registry.delete_model("line")
-    assert not [path for path in tmp_path.rglob("*") if not path.is_dir()]
+    assert [path.name for path in tmp_path.rglob("*") if not path.is_dir()] == ["last"]
 
 
 def test_a_restored_model_is_deleted_again(registry: Registry, tmp_path: Path) -> None:
@@ -108,10 +109,27 @@ def test_a_restored_model_is_deleted_again(registry: Registry, tmp_path: Path) -
     registry.delete_model("line")
     (tmp_path / "models" / "line").mkdir()
     (tmp_path / "models" / "line" / "000003.safetensors").write_bytes(copy)
-    (tmp_path / "models" / ".deleted" / "line" / "000003" / "left").touch()
+    left = tmp_path / "models" / ".deleted" / "line" / "000003"
+    left.mkdir()
+    (left / "left").touch()
     registry.delete_model("line")
     assert registry.models() == []
     assert publish(registry, 1) == 4
+
+
+def test_a_restored_model_uses_no_number_of_the_deleted_one(registry: Registry, tmp_path: Path) -> None:
+    copy = shutil.copytree(tmp_path / "models" / "line", tmp_path / "copy", symlinks=True)
+    publish(registry, 1)
+    registry.delete_model("line")
+    copy.rename(tmp_path / "models" / "line")
+    assert publish(registry, 1) == 5
+
+
+def test_a_record_that_has_no_number_stops_the_next_training_with_its_name(registry: Registry, tmp_path: Path) -> None:
+    registry.delete_model("line")
+    (tmp_path / "models" / ".deleted" / "line" / "last").write_text("seven")
+    with pytest.raises(ModelFileInvalid, match="deleted/line/last has no number"):
+        publish(registry, 1)
 
 
 def test_a_check_that_fails_leaves_the_model_whole(registry: Registry) -> None:
