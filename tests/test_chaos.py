@@ -14,6 +14,7 @@ from chaos.bugs import BUGS, Bug
 from chaos.planted import jobs
 from chaos.proof import caught
 from chaos.stage import RECORDER
+from chaos.trainers import three_trainers
 from chaos.violation import Unable
 from chaos.watching import FLOOR
 
@@ -33,6 +34,7 @@ from chaos.watching import FLOOR
         (phases.full_disk, 0, "full disks"),
         (phases.read_only_models, 0, "read-only folders"),
         (phases.two_services, 0, "shared versions"),
+        (three_trainers, 0, "updates"),
         (phases.clock_jumps, 0, "clock jumps"),
     ],
     ids=lambda phase: getattr(getattr(phase, "func", phase), "__name__", None),
