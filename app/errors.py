@@ -25,6 +25,7 @@ LinserveError
 ├── Unavailable            nothing the caller did; later it may work
 │   ├── ModelFileInvalid   a version's file is truncated, altered or foreign
 │   ├── PromotionFailed    a version is published, and `current` could not be changed
+│   ├── WorkerBusy         other requests have the memory or the turns of this worker
 │   └── SpoolFull          there is no room to store what was sent, or the answer to it
 └── TrainingFailed
     ├── Diverged           gradient descent ran away
@@ -182,6 +183,10 @@ class PromotionFailed(Unavailable):
     def __init__(self, version: int, reason: str | None) -> None:
         super().__init__(f"The models folder cannot be written: {reason}.")
         self.version = version
+
+
+class WorkerBusy(Unavailable):
+    pass
 
 
 class SpoolFull(Unavailable):

@@ -12,7 +12,6 @@ from importlib.metadata import version
 from types import FrameType
 from typing import Any, TypedDict
 
-from anyio import CapacityLimiter
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
@@ -30,12 +29,13 @@ from app.startup import prepared
 from app.web import docs, errors, health, jobs, model_deletion, models, predict, train
 from app.web.access import Access
 from app.web.following import Following
+from app.web.memory_budget import VERSIONS_SHARE, MemoryBudget, Turns, share_of
 from app.web.methods import HeadAsGet
 from app.web.metrics import Metrics
 from app.web.middleware import RequestContext
 from app.web.path_prefix import PathPrefix
 from app.web.predict_lane import PredictLane
-from app.web.services import Held, Limits, Services
+from app.web.services import Limits, Services
 
 DESCRIPTION = """
 Post rows, get predictions; post rows with their targets, get a new version of the model, without a restart.
@@ -43,11 +43,6 @@ Post rows, get predictions; post rows with their targets, get a new version of t
 The model that comes with the service predicts the yield of apples and oranges from temperature, rainfall and
 humidity. Try `POST /predict` below: *Try it out*, *Execute*.
 """
-
-# Of bodies and answers in memory at once, in each worker: so many bytes, and room for so many of the longest bodies.
-HELD_BYTES = 256 << 20
-HELD_BODIES = 4
-LONG_BODIES = 2  # of predictions, decoded at a time in each worker
 
 # First words of the service's own paths.
 _OWN_PATHS = {"predict", "train", "jobs", "models", "health", "metrics", "docs", "openapi.json"}
@@ -134,7 +129,11 @@ def _services(settings: Settings, access: Access, stopping: asyncio.Event) -> Se
         lock=settings.queue_lock,
     )
     return Services(
-        registry=Registry(settings.models),
+        registry=Registry(
+            settings.models,
+            cached_bytes=share_of(settings.worker_memory, VERSIONS_SHARE),
+            kept=settings.default_model,
+        ),
         jobs=queue,
         following=Following(queue, stopping),
         # Half holds a body of the longest and its answer, as the limits are unless others are set.
@@ -149,8 +148,8 @@ def _services(settings: Settings, access: Access, stopping: asyncio.Event) -> Se
             header_seconds=settings.header_seconds,
             body_seconds=settings.body_seconds,
         ),
-        held=Held(max(HELD_BYTES, HELD_BODIES * settings.max_json_bytes)),
-        long_bodies=CapacityLimiter(LONG_BODIES),
+        memory=MemoryBudget(settings.worker_memory),
+        turns=Turns(),
         access=access,
         default_model=settings.default_model,
         capabilities=settings.capabilities,

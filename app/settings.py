@@ -14,6 +14,7 @@ from app.registry.names import MODEL_NAME
 MEBIBYTE = 1 << 20
 GIBIBYTE = 1 << 30
 LEAST_TRAINER_MEMORY = 512 * MEBIBYTE
+LEAST_WORKER_MEMORY = 64 * MEBIBYTE
 PREFIX = "LINSERVE_"
 # What Kubernetes tells every pod beside a Service that is called linserve.
 KUBERNETES_OWN = re.compile("LINSERVE_(SERVICE_(HOST|PORT.*)|PORT(_.*)?)")
@@ -76,6 +77,12 @@ class Settings(BaseSettings):
         None,
         ge=0,
         description="Bytes that the trainer may allocate; 0: no limit; three quarters of the memory unless given.",
+    )
+    worker_memory: int = Field(
+        512 * MEBIBYTE,
+        ge=LEAST_WORKER_MEMORY,
+        description="Bytes that the requests of one web worker, and the versions it keeps, may take beside the idle "
+        "worker. Requests that need more are refused.",
     )
     log_predictions: bool = Field(
         False, description="Whether predictions that went well have lines in the log; the metrics count them all."

@@ -1,12 +1,16 @@
 """Arrow IPC streams and Parquet files."""
 
+import functools
 import mmap
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
+
 from app.data.arrow_size import check_arrow_schema
+from app.data.kept_types import is_words, kept_type, words_in_dictionaries, written_out
 from app.data.parquet_size import check_parquet_footer, check_parquet_size
 from app.data.part import Columns, Part, Source, check_distinct, check_names, part_of, part_rows
 from app.errors import Detail, InvalidInput
@@ -17,13 +21,18 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 DROP_BYTES = 1 << 24  # of a mapped file, after which the pages that were read are let go
+MAX_WORDS = 100_000_000  # in the dictionaries of an Arrow stream, which are looked at again with each batch
 BUFFER_BYTES = 1 << 20  # of each column chunk of a Parquet file
-WORDS_BYTES = 1 << 26  # of a part, as they are spelt
 
 
 def arrow_names(source: Source) -> list[str]:
     """The names of the columns. Raises InvalidInput where the file is no Arrow stream, or a name stands twice."""
     return _names(_readable("an Arrow stream", lambda: _open_stream(source)[0].schema))
+
+
+def arrow_index(source: Source) -> list[str]:
+    """Return the names of the columns that are the index of a pandas frame. Raises as `arrow_names` does."""
+    return _index(_readable("an Arrow stream", lambda: _open_stream(source)[0].schema))
 
 
 def read_arrow(source: Source, columns: Columns, threads: int = 1) -> Iterator[Part]:  # noqa: ARG001 - as all readers
@@ -33,12 +42,22 @@ def read_arrow(source: Source, columns: Columns, threads: int = 1) -> Iterator[P
     no numbers. Rows count from 1.
     """
     reader, mapped = _readable("an Arrow stream", lambda: _open_stream(source))
-    check_names(_names(reader.schema), columns)
+    check_names(_names(reader.schema), columns, _index(reader.schema))
     _check_types(reader.schema, columns)
-    size, row, read = part_rows(columns), 1, 0
+    kinds = {name: reader.schema.field(name).type for name in columns.keep}
+    kept = {name: new for name, kind in kinds.items() if (new := kept_type(kind)) != kind}
+    size, row, read, words = part_rows(columns), 1, 0, 0
     while (batch := _readable("an Arrow stream", lambda: _next_batch(reader, columns))) is not None:
-        for start in range(0, batch.num_rows, size):
-            part = batch.slice(start, size)
+        words += words_in_dictionaries(batch)
+        if words > MAX_WORDS:
+            raise InvalidInput(
+                f"The dictionaries of the columns to keep have more than {MAX_WORDS} words in all batches together. "
+                "Write larger batches, or strings instead of dictionaries."
+            )
+        # A stream is trusted otherwise, and wrong offsets of strings would be read from anywhere.
+        _readable("an Arrow stream", functools.partial(batch.validate, full=bool(columns.keep)))
+        slices = (batch.slice(start, size) for start in range(0, batch.num_rows, size))
+        for part in written_out(batch, kept, size) if kept else slices:
             yield part_of(part, columns, row)
             row += part.num_rows
             read += part.nbytes
@@ -52,56 +71,41 @@ def parquet_names(source: Source) -> list[str]:
     return _names(_readable("Parquet", lambda: _open_parquet(source).schema_arrow))
 
 
+def parquet_index(source: Source) -> list[str]:
+    """Return the names of the columns that are the index of a pandas frame. Raises as `parquet_names` does."""
+    return _index(_readable("Parquet", lambda: _open_parquet(source).schema_arrow))
+
+
 def read_parquet(source: Source, columns: Columns, threads: int = 1) -> Iterator[Part]:
     """The rows of a Parquet file, one part after the other.
 
     Raises InvalidInput as `read_arrow` does.
     """
     file = _readable("Parquet", lambda: _open_parquet(source))
-    check_names(_names(file.schema_arrow), columns)
+    check_names(_names(file.schema_arrow), columns, _index(file.schema_arrow))
     _check_types(file.schema_arrow, columns)
     wanted = [*columns.numbers, *(name for name in columns.keep if name not in columns.numbers)]
-    words = {name: kind for name in columns.keep if _is_words(kind := file.schema_arrow.field(name).type)}
+    kinds = {name: file.schema_arrow.field(name).type for name in columns.keep}
+    words = [name for name, kind in kinds.items() if is_words(kind)]
+    kept = {name: new for name, kind in kinds.items() if (new := kept_type(kind)) != kind or is_words(new)}
     if words:
-        file = _readable("Parquet", lambda: _open_parquet(source, list(words)))
+        file = _readable("Parquet", lambda: _open_parquet(source, words))
     batches = file.iter_batches(part_rows(columns), columns=wanted, use_threads=False)
     row = 1
     for batch in _ahead(batches) if threads > 1 else _each(batches):
-        for piece in _spelt(batch, words):
+        for piece in written_out(batch, kept, part_rows(columns)) if kept else (batch,):
             yield part_of(piece, columns, row)
             row += piece.num_rows
 
 
-def check_parquet(source: Source, names: Sequence[str], limit: int) -> None:
-    """Raises BodyTooLarge or InvalidInput where the columns come to more than may be decoded."""
+def check_parquet(source: Source, names: Sequence[str], limit: int) -> int:
+    """Return about how many bytes are decoded at a time.
+
+    Raises BodyTooLarge or InvalidInput where the columns come to more than may be decoded.
+    """
     file = _readable("Parquet", lambda: _open_parquet(source))
     paths = [file.schema.column(index).path for index in range(len(file.schema))]
-    check_parquet_size(source, paths, list(names), limit)
-
-
-def _is_words(kind: "pa.DataType") -> bool:
-    from pyarrow import types
-
-    return bool(types.is_string(kind) or types.is_large_string(kind))
-
-
-def _spelt(batch: "pa.RecordBatch", words: "dict[str, pa.DataType]") -> "Iterator[pa.RecordBatch]":
-    """The batch with its words instead of their places in dictionaries, in as many pieces as it takes.
-
-    A long word that stands once in a dictionary may stand in every row.
-    """
-    import pyarrow as pa
-    from pyarrow import compute
-
-    columns = {name: batch.column(name) for name in words}
-    lengths = (compute.take(compute.binary_length(column.dictionary), column.indices) for column in columns.values())
-    if sum(compute.sum(length).as_py() or 0 for length in lengths) > WORDS_BYTES and batch.num_rows > 1:
-        half = batch.num_rows // 2
-        yield from _spelt(batch.slice(0, half), words)
-        yield from _spelt(batch.slice(half), words)
-        return
-    spelt = [column.cast(words.get(name, column.type)) for name, column in zip(batch.schema.names, batch, strict=True)]
-    yield pa.RecordBatch.from_arrays(spelt, names=batch.schema.names)
+    return check_parquet_size(source, paths, list(names), limit)
 
 
 def _each(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
@@ -145,10 +149,7 @@ def _next_batch(reader: "pa.ipc.RecordBatchStreamReader", columns: Columns) -> "
         batch = reader.read_next_batch()
     except StopIteration:
         return None
-    batch = batch.select(list(dict.fromkeys([*columns.numbers, *columns.keep])))
-    # A stream is taken at its word otherwise, and wrong offsets of strings would be read from anywhere.
-    batch.validate(full=bool(columns.keep))
-    return batch
+    return batch.select(list(dict.fromkeys([*columns.numbers, *columns.keep])))
 
 
 def _open_parquet(source: Source, words: Sequence[str] = ()) -> Any:
@@ -184,6 +185,21 @@ def _names(schema: "pa.Schema") -> list[str]:
     return names
 
 
+class _PandasMetadata(msgspec.Struct):
+    index_columns: list[Any] = []
+
+
+def _index(schema: "pa.Schema") -> list[str]:
+    """Return the columns that the metadata of pandas names as a frame's index; an index that is a range has none."""
+    text = (schema.metadata or {}).get(b"pandas", b"{}")
+    try:
+        named = msgspec.json.decode(text, type=_PandasMetadata).index_columns
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return []
+    present = set(schema.names)
+    return [name for name in named if isinstance(name, str) and name in present]
+
+
 def _check_types(schema: "pa.Schema", columns: Columns) -> None:
     from pyarrow import types
 
@@ -200,18 +216,7 @@ def _check_types(schema: "pa.Schema", columns: Columns) -> None:
     details += [
         Detail("Only numbers, words, booleans, dates and times can be kept.", column=name)
         for name in columns.keep
-        if types.is_nested(kind := schema.field(name).type)
-        or types.is_dictionary(kind)
-        or types.is_binary(kind)
-        or types.is_large_binary(kind)
-        or types.is_interval(kind)
-        or not (
-            types.is_primitive(kind)
-            or types.is_decimal(kind)
-            or types.is_string(kind)
-            or types.is_large_string(kind)
-            or types.is_null(kind)
-        )
+        if kept_type(schema.field(name).type) is None
     ]
     if details:
         raise InvalidInput("Not all columns hold what is wanted of them.", details[:20])

@@ -48,8 +48,10 @@ def check_arrow_schema(source: Source) -> None:
 
 
 @_looking()
-def check_arrow_size(source: Source, columns: int, limit: int) -> None:
-    """Raises BodyTooLarge where so many of the columns come to more than an upload of `limit` bytes may.
+def check_arrow_size(source: Source, columns: int, limit: int) -> int:
+    """Return how many bytes of a batch, and of all dictionaries, are decoded at a time.
+
+    Raises BodyTooLarge where so many of the columns come to more than an upload of `limit` bytes may.
 
     Raises InvalidInput where a batch takes more memory than may be, or there are too many.
     """
@@ -65,6 +67,7 @@ def check_arrow_size(source: Source, columns: int, limit: int) -> None:
         check_held(held + dictionaries, len(view))
         if batches > MAX_BATCHES:
             raise InvalidInput(f"The stream has more than {MAX_BATCHES} batches; fewer and larger ones will do.")
+    return held + dictionaries
 
 
 def _messages(view: memoryview) -> Iterator[_Message]:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 BLOCK_BYTES = 1 << 20  # a row has to fit into one
 LINE_BYTES = 1 << 12
 PIECE_BYTES = 1 << 21  # parsed by one thread at a time
+ALONE_BYTES = 1 << 19  # likewise, if there is only one thread: a byte may take eight and more once it is parsed
 SCAN_BYTES = 1 << 16  # Bytes checked at a time for their encoding: they stay in the cache between read and check.
 MAX_SKIPPED = 1000  # Rows of the wrong length that are counted on the way to a byte that is not UTF-8.
 
@@ -140,9 +141,10 @@ def _read_fast(
     """Pieces between line breaks, parsed side by side. Raises _UnusualError at whatever they cannot be parsed with."""
     if start is None:
         raise _UnusualError
+    size = PIECE_BYTES if threads > 1 else ALONE_BYTES
     known: set[int] = set()  # Columns in which an integer was rounded; later pieces need not look for another.
     with _opened(source) as file:
-        pieces = (_read_at(file, begin, end) for begin, end in pairwise(_cuts(file, start)))
+        pieces = (_read_at(file, begin, end) for begin, end in pairwise(_cuts(file, start, size)))
         for part in _parsed(pieces, header, columns, known, threads):
             known.update(index for index, _ in part.rounded)
             yield part
@@ -166,12 +168,12 @@ def _parsed(
             yield ahead.popleft().result()
 
 
-def _cuts(file: BinaryIO, start: int) -> Iterator[int]:
-    """Places right after line breaks, a piece apart, from `start` to the end of the file."""
+def _cuts(file: BinaryIO, start: int, piece: int) -> Iterator[int]:
+    """Places right after line breaks, `piece` bytes apart, from `start` to the end of the file."""
     size = file.seek(0, os.SEEK_END)
     yield start
     while start < size:
-        start += PIECE_BYTES
+        start += piece
         if start < size:
             # Most rows are short; one that is not has to fit into a block all the same.
             for most in (LINE_BYTES, BLOCK_BYTES):
@@ -286,7 +288,7 @@ def _open_carefully(
 
 def _from_row(first: int, parts: Iterator[Part]) -> Iterator[Part]:
     """The parts without their first rows."""
-    for values, kept, rounded in parts:
+    for values, kept, rounded, _ in parts:
         skipped = min(first, len(values))
         first -= skipped
         if skipped < len(values):

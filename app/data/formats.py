@@ -3,10 +3,19 @@
 from collections.abc import Sequence
 from typing import Literal, TypeAlias
 
-from app.data.arrow_rows import arrow_names, check_parquet, parquet_names, read_arrow, read_parquet
+from app.data.arrow_rows import (
+    arrow_index,
+    arrow_names,
+    check_parquet,
+    parquet_index,
+    parquet_names,
+    read_arrow,
+    read_parquet,
+)
 from app.data.arrow_size import check_arrow_size
 from app.data.csv_rows import csv_names, first_csv_row, read_csv
 from app.data.ndjson_rows import ndjson_names, read_ndjson
+from app.data.parquet_size import parquet_footer_bytes
 from app.data.part import Header, Reader, Source
 from app.errors import Detail, InvalidInput
 
@@ -20,11 +29,17 @@ READERS: dict[FileFormat, Reader] = {
 }
 
 _NAMES = {"ndjson": ndjson_names, "arrow": arrow_names, "parquet": parquet_names}
+_INDEX = {"arrow": arrow_index, "parquet": parquet_index}
 
 
 def names_of(source: Source, form: FileFormat, header: Header | None = None) -> list[str]:
     """The names of a file's columns; of NDJSON those in the first line. Raises InvalidInput if they cannot be read."""
     return csv_names(source, header) if form == "csv" else _NAMES[form](source)
+
+
+def index_of(source: Source, form: FileFormat) -> list[str]:
+    """Return the names of the columns that are, as the file says, the index of a pandas frame."""
+    return _INDEX[form](source) if form in _INDEX else []
 
 
 def first_row(form: str, header: Header | None = None) -> int:
@@ -39,12 +54,18 @@ def check_header(form: str, header: Header | None) -> None:
         raise InvalidInput(message, [Detail(message, parameter="header")])
 
 
-def check_size(source: Source, form: FileFormat, names: Sequence[str], limit: int) -> None:
-    """Find out, before these columns are decoded, whether they come to a bearable amount.
+def describing_bytes(source: Source, form: FileFormat) -> int:
+    """Return about how many bytes what describes the file takes in memory, once it is decoded."""
+    return parquet_footer_bytes(source) if form == "parquet" else 0
+
+
+def check_size(source: Source, form: FileFormat, names: Sequence[str], limit: int) -> int:
+    """Return about how many bytes of these columns are decoded at a time, beside the parts that are made of them.
 
     Raises BodyTooLarge or InvalidInput where a few bytes of an upload, which may have `limit`, come to very many.
     """
     if form == "arrow":
-        check_arrow_size(source, len(names), limit)
-    elif form == "parquet":
-        check_parquet(source, names, limit)
+        return check_arrow_size(source, len(names), limit)
+    if form == "parquet":
+        return check_parquet(source, names, limit)
+    return 0

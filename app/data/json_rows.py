@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
@@ -50,15 +51,40 @@ def are_objects(rows: Sequence[Any]) -> bool:
     return isinstance(rows[0], dict)
 
 
-def to_matrix(rows: Sequence[Any], names: Sequence[str], pointer: str, *, missing: bool = False) -> NDArray[np.float64]:
+def to_matrix(
+    rows: Sequence[Any],
+    names: Sequence[str],
+    pointer: str,
+    *,
+    missing: bool = False,
+    ignored: AbstractSet[str] = frozenset(),
+) -> NDArray[np.float64]:
     """The decoded rows as float64, (len(rows), len(names)), columns in the order of `names`.
 
-    Rows are all objects with exactly these names in any order, or all arrays of as many values. Values are finite
-    numbers: no booleans, no strings, no null; where values may be `missing`, null is NaN. `pointer` is where the rows
-    stand in the body; InvalidInput names the first 20 places where something else stands.
+    Rows are all objects with exactly these names in any order, or all arrays of as many values. Objects may also have
+    `ignored` names, which are not read. Values are finite numbers: no booleans, no strings, no null; where values may
+    be `missing`, null is NaN. `pointer` is where the rows stand in the body; InvalidInput names the first 20 places
+    where something else stands.
     """
-    width = len(names)
     allowed = NUMBERS | {type(None)} if missing else NUMBERS
+    if (matrix := _matrix(rows, names, allowed)) is not None:
+        return matrix
+    if ignored:
+        rows = [without_names(row, ignored) if isinstance(row, dict) else row for row in rows]
+        if (matrix := _matrix(rows, names, allowed)) is not None:
+            return matrix
+    details = list(islice(_faults(rows, names, pointer, allowed), MAX_DETAILS))
+    raise InvalidInput(f"{len(details)}{'+' * (len(details) == MAX_DETAILS)} fault(s) in the rows.", details)
+
+
+def without_names(row: dict[str, Any], names: AbstractSet[str]) -> dict[str, Any]:
+    """Return the row without the values of these names."""
+    return {name: value for name, value in row.items() if name not in names}
+
+
+def _matrix(rows: Sequence[Any], names: Sequence[str], allowed: frozenset[type]) -> NDArray[np.float64] | None:
+    """Return rows that are exactly as they should be as a matrix, and None for others."""
+    width = len(names)
     try:
         if are_objects(rows):
             values: list[Any] = [[row[name] for name in names] for row in rows]
@@ -68,12 +94,11 @@ def to_matrix(rows: Sequence[Any], names: Sequence[str], pointer: str, *, missin
             widths = {len(row) if type(row) is list else -1 for row in rows}
         if widths == {width} and set(map(type, chain.from_iterable(values))) <= allowed:
             matrix = np.array(values, dtype=np.float64).reshape(len(rows), width)
-            if np.isfinite(matrix).all() or (missing and not np.isinf(matrix).any()):
+            if np.isfinite(matrix).all() or (type(None) in allowed and not np.isinf(matrix).any()):
                 return matrix
     except (KeyError, TypeError, OverflowError):
         pass  # the slow way finds the places
-    details = list(islice(_faults(rows, names, pointer, allowed), MAX_DETAILS))
-    raise InvalidInput(f"{len(details)}{'+' * (len(details) == MAX_DETAILS)} fault(s) in the rows.", details)
+    return None
 
 
 def first_rounded_rows(rows: Sequence[Any], names: Sequence[str], matrix: NDArray[np.float64]) -> dict[str, int]:
@@ -89,10 +114,16 @@ def first_rounded_rows(rows: Sequence[Any], names: Sequence[str], matrix: NDArra
     return {names[column]: row + 1 for column, row in places}
 
 
-def to_column(values: Sequence[Any], pointer: str) -> NDArray[np.float64]:
-    """Decoded numbers as a column, (len(values), 1). Raises InvalidInput with the places of those that are none."""
+def to_column(values: Sequence[Any], pointer: str, *, missing: bool = False) -> NDArray[np.float64]:
+    """Decoded numbers as a column, (len(values), 1); where values may be `missing`, null is NaN.
+
+    Raises InvalidInput with the places of those that are none.
+    """
+    allowed = NUMBERS | {type(None)} if missing else NUMBERS
     details = (
-        Detail(fault, pointer=f"{pointer}/{index}") for index, value in enumerate(values) if (fault := fault_of(value))
+        Detail(fault, pointer=f"{pointer}/{index}")
+        for index, value in enumerate(values)
+        if (fault := fault_of(value, allowed))
     )
     if first := list(islice(details, MAX_DETAILS)):
         raise InvalidInput("Not all of these are numbers.", first)
@@ -112,7 +143,7 @@ def without_kept(rows: Sequence[Any], keep: Sequence[str], pointer: str) -> Sequ
     if first := list(islice(details, MAX_DETAILS)):
         raise InvalidInput("Not all rows have the columns to keep.", first)
     kept = set(keep)
-    return [{name: value for name, value in row.items() if name not in kept} for row in rows]
+    return [without_names(row, kept) for row in rows]
 
 
 def kept_columns(rows: Sequence[dict[str, Any]], keep: Sequence[str]) -> "pa.RecordBatch | None":
@@ -137,14 +168,19 @@ def kept_columns(rows: Sequence[dict[str, Any]], keep: Sequence[str]) -> "pa.Rec
 
 
 def to_objects(values: NDArray[np.float64], names: Sequence[str]) -> bytes:
-    """Finite numbers, (n, d), as a JSON array of objects. Five times as fast as by way of dicts."""
+    """Finite numbers, (n, d), as a JSON array of objects."""
+    return b"[%b]" % objects_joined(values, names, b",")
+
+
+def objects_joined(values: NDArray[np.float64], names: Sequence[str], between: bytes) -> bytes:
+    """Finite numbers, (n, d), as JSON objects with `between` between them. Five times as fast as by way of dicts."""
     if values.size > AT_ONCE and len(values) > 1:
         rows = max(1, AT_ONCE // len(names))
-        pieces = (to_objects(values[start : start + rows], names) for start in range(0, len(values), rows))
-        return b"[%b]" % b",".join(piece[1:-1] for piece in pieces)
+        starts = range(0, len(values), rows)
+        return between.join(objects_joined(values[start : start + rows], names, between) for start in starts)
     numbers = orjson.dumps(np.ascontiguousarray(values).ravel(), None, orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
     row = b"{%b}" % b",".join(orjson.dumps(name).replace(b"%", b"%%") + b":%b" for name in names)
-    return b"[%b]" % b",".join([row] * len(values)) % tuple(numbers)
+    return between.join([row] * len(values)) % tuple(numbers)
 
 
 def _faults(rows: Sequence[Any], names: Sequence[str], pointer: str, allowed: frozenset[type]) -> Iterator[Detail]:

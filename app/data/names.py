@@ -8,7 +8,14 @@ from app.errors import Detail, InvalidInput
 MAX_NAME_LENGTH = 128
 # Names that a card's metrics have beside the targets'.
 RESERVED_TARGETS = ("mse", "optimum_mse", "cross_validation", "folds", "r2_about")
+SHOWN_LENGTH = 100  # characters of a name in a message
 MAX_NAMES = 2_000  # the fit's work grows with the cube of their number
+
+
+def shown(name: str) -> str:
+    """Return a name for a message: cut at SHOWN_LENGTH characters, those that cannot be printed escaped."""
+    cut = name if len(name) <= SHOWN_LENGTH else f"{name[:SHOWN_LENGTH]}..."
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in cut)
 
 
 def check_names(features: Sequence[str], targets: Sequence[str]) -> None:

@@ -12,9 +12,10 @@ import numpy as np
 from app.data.json_rows import NUMBERS, fault_of, kept_columns
 from app.data.part import MAX_COLUMNS, Array, Columns, Part, Source, check, check_distinct, check_names, refusal
 from app.data.rounding import Rounded, rounded_numbers
-from app.errors import InvalidInput
+from app.errors import Detail, InvalidInput
 
 BLOCK_BYTES = 1 << 20  # a line has to fit into one
+PIECE_BYTES = 1 << 17  # Bytes of lines decoded at a time, if lines are shorter: decoded, a byte may take a hundred.
 
 _FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _DECODER = msgspec.json.Decoder()
@@ -68,18 +69,27 @@ def _names(text: bytes, line: int) -> dict[str, Any]:
 def read_ndjson(source: Source, columns: Columns, threads: int = 1) -> Iterator[Part]:  # noqa: ARG001 - as all readers
     """The rows: objects, of whose names those of the columns are read, or arrays of the numbers in their order.
 
-    A name that an object lacks is a missing value. Raises InvalidInput with the place of the first line or value that
-    is not as it should be. Rows are lines, counted from 1; empty ones do not count.
+    A name that an object lacks is a missing value, unless all of them lack it. Raises InvalidInput with the place of
+    the first line or value that is not as it should be. Rows are lines, counted from 1; empty ones do not count.
     """
     kind: type | None = None
+    unseen: set[str] = set()
     for first, rows in _rows(source):
         if kind is None:
             kind = type(rows[0])
             if kind is dict and not columns.missing:
                 check_names([*rows[0], *columns.late], columns)
+            elif kind is dict and columns.only:
+                unseen = {*columns.numbers}
         values = _values(rows, columns, first, kind)
         check(values, columns, first)
-        yield Part(values, kept_columns(rows, columns.keep), _rounded(values, rows, columns))
+        if unseen:
+            unseen -= _names_in(rows)
+        others = frozenset() if columns.only or kind is list else frozenset(_others(rows, columns))
+        yield Part(values, kept_columns(rows, columns.keep), _rounded(values, rows, columns), others)
+    if unseen:
+        missing = [name for name in columns.numbers if name in unseen]
+        raise InvalidInput("Columns are missing.", [Detail(f'No line has the name "{name}".') for name in missing[:20]])
 
 
 def _rows(source: Source) -> Iterator[tuple[int, list[Any]]]:
@@ -93,9 +103,9 @@ def _rows(source: Source) -> Iterator[tuple[int, list[Any]]]:
 
 
 def _blocks(source: Source) -> Iterator[bytes]:
-    """Whole lines, about BLOCK_BYTES at a time."""
+    """Whole lines, about PIECE_BYTES at a time, or one line of up to BLOCK_BYTES more."""
     with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
-        while block := file.read(BLOCK_BYTES):
+        while block := file.read(PIECE_BYTES):
             yield block + file.readline(BLOCK_BYTES)
 
 
@@ -127,7 +137,7 @@ def _rounded(values: Array, rows: Sequence[Any], columns: Columns) -> Rounded:
 def _values(rows: Sequence[Any], columns: Columns, first: int, kind: type) -> Array:
     names, allowed = columns.numbers, _allowed(columns)
     try:
-        if {type(row) for row in rows} == {kind} and not _others(rows, columns) and not _lacks(rows, columns):
+        if {type(row) for row in rows} == {kind} and not _unknown(rows, columns) and not _lacks(rows, columns):
             values = rows if kind is list else _objects(rows, columns)
             if set(map(len, values)) == {len(names)} and set(map(type, chain.from_iterable(values))) <= allowed:
                 return np.array(values, dtype=np.float64).reshape(len(rows), len(names))
@@ -147,10 +157,18 @@ def _allowed(columns: Columns) -> frozenset[type]:
     return NUMBERS | {type(None)} if columns.missing else NUMBERS
 
 
-def _others(rows: Sequence[Any], columns: Columns) -> bool:
-    """Whether objects have more names than they may."""
-    most = len(columns.numbers) + len(columns.keep)
-    return columns.only and any(isinstance(row, dict) and len(row) > most for row in rows)
+def _names_in(rows: Sequence[Any]) -> set[str]:
+    return set[str]().union(*(row for row in rows if isinstance(row, dict)))
+
+
+def _others(rows: Sequence[Any], columns: Columns) -> set[str]:
+    """Return the names that are not read."""
+    return _names_in(rows).difference(columns.numbers, columns.keep)
+
+
+def _unknown(rows: Sequence[Any], columns: Columns) -> bool:
+    """Return True if objects have names that they may not have."""
+    return columns.only and not _others(rows, columns) <= columns.ignored
 
 
 def _lacks(rows: Sequence[Any], columns: Columns) -> bool:
@@ -181,7 +199,7 @@ def _faults_in(row: dict[str, Any] | list[Any], columns: Columns, line: int) -> 
     for index, name in enumerate(columns.numbers):
         if fault := fault_of(row.get(name) if isinstance(row, dict) else row[index], _allowed(columns)):
             yield refusal(f"{fault.removesuffix('.')}{_first_line(name, columns)}.", row=line, column=name)
-    if _others([row], columns):
+    if _unknown([row], columns):
         yield refusal("An unknown name; `keep` passes columns through.", row=line)
 
 

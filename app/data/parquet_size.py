@@ -11,10 +11,14 @@ from typing import Any, NamedTuple
 
 from app.data.decoded_size import check_held, check_metadata, check_rows, view_of
 from app.data.part import Source
-from app.data.thrift import I32, I64, LIST, STRUCT, Fields, Reader
+from app.data.thrift import I32, I64, LIST, MAX_STRUCTS, STRUCT, Fields, Reader
 from app.errors import InvalidInput
 
 MAX_PAGES = 200_000  # of the columns that are read
+
+STRUCT_BYTES = 1000  # that a struct of a footer takes at most, decoded,
+FOOTER_TIMES = 20  # and times its length that a footer takes beside
+DECODED_TIMES = 1.5  # what a page and its values take, compared with the page
 
 _TAIL_BYTES = 8  # the footer's length and "PAR1"
 _PLAIN = 0  # a codec
@@ -38,14 +42,24 @@ def _looking() -> Iterator[None]:
 
 
 @_looking()
+def parquet_footer_bytes(source: Source) -> int:
+    """Return about how many bytes the footer takes once it is decoded, of which each struct ends with a zero."""
+    described = _footer_view(view_of(source))
+    structs = min(bytes(described).count(0), MAX_STRUCTS)
+    return STRUCT_BYTES * structs + FOOTER_TIMES * len(described)
+
+
+@_looking()
 def check_parquet_footer(source: Source) -> None:
     """Raises InvalidInput where the footer is too long to be decoded in bearable memory, or is none."""
     _footer(view_of(source))
 
 
 @_looking()
-def check_parquet_size(source: Source, paths: list[str], names: list[str], limit: int) -> None:
-    """Raises BodyTooLarge where the columns of these names come to more than an upload of `limit` bytes may.
+def check_parquet_size(source: Source, paths: list[str], names: list[str], limit: int) -> int:
+    """Return about how many bytes of pages are decoded at a time.
+
+    Raises BodyTooLarge where the columns of these names come to more than an upload of `limit` bytes may.
 
     `paths` are those of all columns. Raises InvalidInput where a row group takes more memory than may be, or the
     columns have too many pages.
@@ -54,7 +68,7 @@ def check_parquet_size(source: Source, paths: list[str], names: list[str], limit
     groups = _footer(view)
     check_rows(sum(max(group[3, I64], 0) for group in groups), len(names), limit)
     wanted = frozenset(names)
-    pages = 0
+    pages = most = 0
     for group in groups:
         chunks = group[1, LIST]
         if len(chunks) != len(paths):
@@ -71,10 +85,17 @@ def check_parquet_size(source: Source, paths: list[str], names: list[str], limit
                 largest[page.kind == _DICTIONARY] = max(largest[page.kind == _DICTIONARY], page.inflated)
             held += sum(largest.values())
         check_held(held, len(view))
+        most = max(most, held)
+    return int(DECODED_TIMES * most)
 
 
 def _footer(view: memoryview) -> list[Any]:
     """What the footer says of each row group."""
+    groups: list[Any] = Reader(_footer_view(view)).struct()[4, LIST]
+    return groups
+
+
+def _footer_view(view: memoryview) -> memoryview:
     end = len(view) - _TAIL_BYTES
     if end < 0:
         raise IndexError("There is no footer.")
@@ -82,8 +103,7 @@ def _footer(view: memoryview) -> list[Any]:
     check_metadata(length)
     if length > end:
         raise IndexError("The footer is longer than the file.")
-    groups: list[Any] = Reader(view[end - length : end]).struct()[4, LIST]
-    return groups
+    return view[end - length : end]
 
 
 def _pages(view: memoryview, chunk: Fields) -> Iterator[_Page]:

@@ -1,7 +1,8 @@
 """Rows that were read together, and what is refused in them, whatever the format they came in."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
@@ -20,6 +21,7 @@ Source: TypeAlias = Path | bytes  # a file, or its content
 Header: TypeAlias = Literal["names", "none"]  # what the first row of a CSV file is said to be
 
 PART_BYTES = 1 << 21  # of numbers in one part, about
+KEPT_BYTES = 1 << 20  # of the columns that pass through, in one piece of a part
 MAX_COLUMNS = 10_000  # of a file, those that are not read too
 
 
@@ -30,6 +32,7 @@ class Columns(NamedTuple):
     keep: Sequence[str] = ()
     missing: bool = False  # whether a number may be missing; it is then NaN
     only: bool = False  # whether there may be no others
+    ignored: AbstractSet[str] = frozenset()  # with `only`: names that other columns may have all the same
     header: Header | None = None  # of CSV; None: names, which must not all be numbers
     late: Mapping[str, int] = MappingProxyType({})  # NDJSON: the lines in which names first appear, unless the first
 
@@ -40,6 +43,7 @@ class Part(NamedTuple):
     values: Array  # (n, d), each column lying together in memory
     kept: "pa.RecordBatch | None" = None
     rounded: Rounded = ()
+    others: frozenset[str] = frozenset()  # NDJSON: names in these rows that are not read, unless `only`
 
 
 # A format: the names of its columns, and its rows in parts.
@@ -48,22 +52,40 @@ Reader: TypeAlias = Callable[[Source, Columns, int], Iterator[Part]]
 
 def part_rows(columns: Columns) -> int:
     """Rows of a part of so many columns."""
-    return _rows_of(len(columns.numbers))
+    return max(256, PART_BYTES // (8 * max(1, len(columns.numbers))))
 
 
-def _rows_of(width: int) -> int:
-    return max(256, PART_BYTES // (8 * max(1, width)))
+def least_part_bytes(columns: Columns) -> int:
+    """Return the bytes of numbers in a part, if it has more of them than PART_BYTES since its rows are so wide."""
+    size = 8 * len(columns.numbers) * part_rows(columns)
+    return size if size > PART_BYTES else 0
 
 
-def narrowed(part: Part, width: int) -> Iterator[Part]:
-    """The part in pieces, for what makes rows of so many numbers from its own."""
-    rows = _rows_of(width)
-    if len(part.values) <= rows:
+def narrowed(part: Part, row_bytes: int, first_row: int | None = None) -> Iterator[Part]:
+    """The part in pieces of PART_BYTES, each row being made into `row_bytes`, and of KEPT_BYTES that pass through.
+
+    Raises InvalidInput if one row passes more than KEPT_BYTES through. `first_row` is the number of the first.
+    """
+    rows = max(1, PART_BYTES // max(1, row_bytes))
+    if len(part.values) <= rows and (part.kept is None or part.kept.nbytes <= KEPT_BYTES):
         yield part
         return
     for start in range(0, len(part.values), rows):
         kept = part.kept.slice(start, rows) if part.kept is not None else None
-        yield Part(part.values[start : start + rows], kept)
+        row = None if first_row is None else first_row + start
+        yield from _halved(Part(part.values[start : start + rows], kept), row)
+
+
+def _halved(part: Part, first_row: int | None) -> Iterator[Part]:
+    if part.kept is None or part.kept.nbytes <= KEPT_BYTES:
+        yield part
+        return
+    half = len(part.values) // 2
+    if not half:
+        message = f"The columns that are kept have more than {KEPT_BYTES} bytes in this row. Keep shorter ones."
+        raise refusal(message, row=first_row) if first_row is not None else InvalidInput(message)
+    yield from _halved(Part(part.values[:half], part.kept.slice(0, half)), first_row)
+    yield from _halved(Part(part.values[half:], part.kept.slice(half)), None if first_row is None else first_row + half)
 
 
 def part_of(
@@ -118,14 +140,17 @@ def check(values: Array, columns: Columns, first_row: int) -> None:
         raise refusal(f"The value {fault}.", row=first_row + row, column=columns.numbers[index])
 
 
-def check_names(present: Sequence[str], columns: Columns) -> None:
-    """Raises InvalidInput unless all columns that are wanted are there and, where only they may be, no others."""
+def check_names(present: Sequence[str], columns: Columns, index: Collection[str] = ()) -> None:
+    """Raises InvalidInput unless all columns that are wanted are there and, if `columns.only`, no unknown ones.
+
+    `index` has the names of columns that are the index of a pandas frame.
+    """
     wanted = dict.fromkeys([*columns.numbers, *columns.keep])
     there = set(present)
     missing = [name for name in wanted if name not in there]
     if missing:
         raise InvalidInput("Columns are missing.", [Detail(f'No column "{name}".', row=1) for name in missing[:20]])
-    others = sum(name not in wanted for name in present)
+    others = sum(name not in wanted and name not in columns.ignored and name not in index for name in present)
     if columns.only and others:
         raise InvalidInput(f"There are {others} columns that are no features; `keep` passes columns through.")
 

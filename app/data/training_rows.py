@@ -1,6 +1,6 @@
 """Stored training rows, whatever their format, to a stream of blocks."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO, Literal, TypeAlias
@@ -8,9 +8,10 @@ from typing import BinaryIO, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from app.data.formats import READERS, FileFormat, first_row
+from app.data.formats import READERS, FileFormat, first_row, names_of
 from app.data.groups import MISSING, Groups
-from app.data.part import Array, Columns, Header, Part, check, part_rows, refusal
+from app.data.names import MAX_NAME_LENGTH
+from app.data.part import MAX_COLUMNS, Array, Columns, Header, Part, check, part_rows, refusal
 from app.data.rounding import MAX_WARNINGS, rounding_warnings
 from app.data.weights import first_fault
 from app.errors import Detail, InvalidInput
@@ -49,6 +50,7 @@ class TrainingRows:
         # Of the last pass: rows left out because a value was missing, and rows ignored because their weight is 0.
         self.dropped = self.zero_weight_rows = 0
         self._rounded: dict[int, int] = {}  # column to the first row in which an integer was rounded
+        self._others: dict[str, None] = {}  # names in the lines of NDJSON that are not read
         self._path = path
         self._form = form
         self._features, self._targets, self._weight = len(features), len(targets), weight
@@ -75,6 +77,19 @@ class TrainingRows:
             ]
         return found
 
+    @property
+    def unused(self) -> list[str]:
+        """The columns that are neither features nor targets; those of NDJSON as the last pass found them."""
+        numbers, keep = self._columns.numbers, self._columns.keep
+        used = {*numbers[: self._features + self._targets]}
+        if self._form == "matrix":  # Its weights have no column in the rows that were sent.
+            names: Iterable[str] = numbers[-1:] if self._has_folds else ()
+        elif self._form == "ndjson":
+            names = (*numbers, *keep, *self._others)
+        else:
+            names = names_of(self._path, self._form, self._columns.header)
+        return [name for name in dict.fromkeys(names) if name not in used]
+
     def blocks(self) -> Iterator[Block]:
         """The rows in blocks of a few thousand.
 
@@ -91,6 +106,8 @@ class TrainingRows:
         for part in self._parts():
             for column, row in part.rounded:
                 self._rounded.setdefault(column, self._first_row + read + row)
+            if part.others and len(self._others) < MAX_COLUMNS:
+                self._others |= dict.fromkeys(name for name in sorted(part.others) if len(name) <= MAX_NAME_LENGTH)
             values, fold = part.values, self._fold(part, self._first_row + read)
             unused = self._unused(values, fold, self._first_row + read)
             read += len(values)

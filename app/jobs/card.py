@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from app.data.names import MAX_NAME_LENGTH
+from app.registry.model_card import ModelCard
 from app.regression.cross_validation import CrossValidation
 from app.regression.dependencies import implicit_constant
 from app.regression.downdate import PrecisionBounds
@@ -17,6 +19,7 @@ from app.regression.sufficient_statistics import Array
 DIGITS = 16  # decimal digits of float64
 NEARLY_COLLINEAR = 1e8  # condition number from which half the digits of a coefficient may be lost
 MOST_NAMES = 10  # columns that a warning lists
+MAX_UNUSED_BYTES = 1 << 18  # of the names of unused columns in a card, in UTF-8
 
 
 def metrics_of(
@@ -48,6 +51,22 @@ def metrics_of(
 
 def _known(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
+
+
+def unused_columns(names: Sequence[str], base: ModelCard | None) -> tuple[str, ...]:
+    """Return the unused columns that a version's card lists: those of its rows and of the version it builds on.
+
+    Names longer than MAX_NAME_LENGTH are left out, and those beyond MAX_UNUSED_BYTES.
+    """
+    kept, size = [], 0
+    for name in dict.fromkeys((*(base.unused_columns if base else ()), *names)):
+        if len(name) > MAX_NAME_LENGTH:
+            continue
+        size += len(name.encode())
+        if size > MAX_UNUSED_BYTES:
+            break
+        kept.append(name)
+    return tuple(kept)
 
 
 def bounds_of(bounds: PrecisionBounds | None, targets: Sequence[str]) -> dict[str, dict[str, float | None]] | None:

@@ -40,6 +40,11 @@ class JobRows:
         """Return what the last pass found that does not fail a job."""
         return [] if self._stored is None else self._stored.warnings
 
+    @property
+    def unused(self) -> list[str]:
+        """The columns that are neither features nor targets, as the last pass found them."""
+        return [] if self._stored is None else self._stored.unused
+
     def blocks(self, request: TrainingRequest) -> Iterator[Block]:
         """Read the rows, and report how many there were so far. Raises as `TrainingRows.blocks` does."""
         assert request.weight_kind is not None

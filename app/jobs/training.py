@@ -14,7 +14,7 @@ import numpy as np
 from app.data.part import Array
 from app.errors import ColumnOutOfRange, InvalidInput, Unavailable
 from app.failpoints import reach
-from app.jobs.card import bounds_of, metrics_of, warnings_of
+from app.jobs.card import bounds_of, metrics_of, unused_columns, warnings_of
 from app.jobs.comparison import Comparison, compare
 from app.jobs.inheritance import Base, differences, resolved
 from app.jobs.interruptible import run_interruptibly
@@ -246,6 +246,7 @@ def _card(
             optimum_norms=None if trained.exact else trained.optimum.residual_norms,
         ),
         terms=request.terms,
+        unused_columns=unused_columns(rows.unused, base.version.card if base else None),
         precision_loss=None if statistics.untracked else precision_loss(statistics),
         precision_bounds=None if statistics.untracked else bounds_of(trained.bounds, request.targets),
         weight_kind=statistics.weight_kind,

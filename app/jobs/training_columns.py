@@ -12,6 +12,7 @@ from app.data.names import check_names
 from app.data.ndjson_rows import ndjson_keys, ndjson_names
 from app.errors import Detail, InvalidInput, ModelFileInvalid, ModelNotFound, NotFound
 from app.jobs.inheritance import check_base
+from app.jobs.same_columns import checked_features
 from app.jobs.training_request import TrainingRequest
 from app.registry.model_card import ModelCard
 from app.registry.registry import Registry
@@ -72,10 +73,13 @@ def _read(request: TrainingRequest, features: Sequence[str]) -> list[str]:
 def _features_of(lines: Mapping[str, int], request: TrainingRequest, current: Version | None) -> Sequence[str]:
     others = {*request.targets, request.weight, request.groups}
     features = [name for name in lines if name not in others]
-    # The order of an object's names means nothing, so that of the version that is compared or updated is kept.
-    if current is not None and _needs_current(request) and set(features) == set(current.card.features):
-        return current.card.features
-    return features
+    if current is None:
+        return features
+    if request.mode == "replace" and not request.infer_columns:
+        targets = [name for name in request.targets if name in lines]
+        return checked_features(features, targets, current.card, rows="The file has")
+    # The order of an object's names means nothing, so that of the current version is kept.
+    return current.card.features if set(features) == set(current.card.features) else features
 
 
 def _check_present(names: Sequence[str], lines: Mapping[str, int]) -> None:

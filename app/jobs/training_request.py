@@ -42,7 +42,8 @@ class TrainingRequest:
     trained_in: int | None = None  # with mode "forget": the version in which the rows were added
     share: float | None = None  # with mode "forget": what decay has left of the rows
     header: Header | None = None  # what the first row of a CSV file is said to be
-    warnings: tuple[str, ...] = ()  # about rows that came as JSON, found while they were decoded
+    warnings: tuple[str, ...] = ()  # about the rows, found while they were received
+    infer_columns: bool = False  # whether the rows may have other columns than the current version
 
     @property
     def fold_groups(self) -> Groups | None:

@@ -53,6 +53,8 @@ class ModelCard:
     metrics: dict[str, Any]
     mode: Literal["replace", "update", "forget"] = "replace"  # what the job's rows were to those of the parent
     dropped_rows: int = 0  # of the job's, in which a value was missing
+    # Of the rows of this version and those it builds on, the columns that are neither features nor targets.
+    unused_columns: tuple[str, ...] = ()
     terms: tuple[str, ...] = ()  # made from the features; none where the model's columns are the features
     better: bool | None = None  # than the version that was current, where that was asked
     promoted: bool | None = None  # whether it became current when it was published; None if it was not recorded

@@ -36,7 +36,7 @@ from app.errors import (
 )
 from app.failpoints import reach
 from app.registry import deleted_models, publication
-from app.registry.loaded import Loaded
+from app.registry.cache import Cache, memory_of
 from app.registry.model_card import ModelCard
 from app.registry.names import MODEL_NAME, MODEL_NAME_RULE
 from app.registry.publication import UPLOADS, VERSION_FILE, ParentChanged, file_name, sync_folder
@@ -45,7 +45,7 @@ from app.regression.linear_model import LinearModel
 from app.regression.sufficient_statistics import SufficientStatistics
 
 MAX_VERSION = 10**12
-LOADED_BYTES = 64 << 20  # of versions besides the current ones; each is a few kB unless the model is wide
+CACHED_BYTES = 64 << 20  # of versions in memory; each takes some kB unless the model is wide
 
 MOST_LISTED = 10  # versions, in a message
 
@@ -56,13 +56,14 @@ TELL_SECONDS = 10.0  # between two lines that say that the folder cannot be read
 # Files and folders that are renamed once they are complete.
 _TEMPORARY = ("*/.*.tmp", f"*/{UPLOADS}/.*.tmp", f"{deleted_models.FOLDER}/*/.*.tmp")
 
+CURRENT = 0  # the number under which current versions are cached
 NO_LINK = ""  # what a `current` points to that is a file or a folder
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Current:
-    link: str  # what `current` pointed to
+class _Loaded:
+    link: str  # what `current` pointed to, if this is the current version
     version: Version
     damaged: tuple[int, int] | None = None  # the file it points to, if that is not what is served: size and time
 
@@ -70,11 +71,14 @@ class _Current:
 class Registry:
     """Reads and writes a models folder, and keeps what it loaded."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, cached_bytes: int = CACHED_BYTES, kept: str | None = None) -> None:
+        """Keep `cached_bytes` of versions in memory, and in any case the current one of the model `kept`."""
         self._folder = folder
-        self._current: dict[str, _Current] = {}
+        # By model and number; the current ones have the number CURRENT.
+        self._loaded: Cache[tuple[str, int], _Loaded] = Cache(
+            cached_bytes, lambda found: memory_of(found.version), (kept, CURRENT) if kept else None
+        )
         self._reading_current = threading.Lock()
-        self._loaded = Loaded(LOADED_BYTES)
         self._told_unreadable = -TELL_SECONDS
         self._told: dict[str, tuple[str, tuple[int, int]]] = {}  # what is damaged, and in the log already
         self._told_closed: set[str] = set()
@@ -100,8 +104,8 @@ class Registry:
         """
         if number is not None:
             self.path(model, number)
-            return self._loaded.get((model, number))
-        cached = self._current.get(model)
+            return found.version if (found := self._loaded.get((model, number))) else None
+        cached = self._loaded.get((model, CURRENT))
         if cached is None:
             return None
         try:
@@ -122,7 +126,8 @@ class Registry:
 
         Where the promoted file is damaged, the version served before goes on, and failing that the newest
         intact one below it, until the file changes. While the folder cannot be read, the version served before goes
-        on too. Raises ModelNotFound, NoCurrentVersion; ModelFileInvalid where no version is intact; Unavailable.
+        on too. A version that was evicted from memory counts as not served before. Raises ModelNotFound,
+        NoCurrentVersion; ModelFileInvalid where no version is intact; Unavailable.
         """
         if (version := self.at_hand(model)) is not None:
             return version
@@ -132,12 +137,12 @@ class Registry:
             return self._read_current(model)
 
     def _read_current(self, model: str) -> Version:
-        cached = self._current.get(model)
+        cached = self._loaded.get((model, CURRENT))
         try:
             link = str((self._folder / model / "current").readlink())
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR) and self._folder.is_dir():
-                if self._current.pop(model, None) is not None:
+                if self._loaded.drop((model, CURRENT)):
                     _log.warning("model vanished", extra={"model": model})
                 listed = ", ".join(map(str, self.versions(model)[-MOST_LISTED:]))
                 raise NoCurrentVersion(
@@ -152,14 +157,15 @@ class Registry:
         if cached and cached.link == link and (not cached.damaged or cached.damaged == self._state_of(model, link)):
             return cached.version
         # One reference is swapped: a request under way keeps the version it began with.
-        self._current[model] = found = self._intact(model, link, cached)
+        found = self._intact(model, link, cached)
+        self._loaded.put((model, CURRENT), found)
         return found.version
 
     def version(self, model: str, number: int) -> Version:
         """Any version. Raises ModelNotFound, VersionNotFound, ModelFileInvalid."""
-        return self.at_hand(model, number) or self._loaded.get_or_read(
-            (model, number), lambda: self._read(model, number)
-        )
+        if (version := self.at_hand(model, number)) is not None:
+            return version
+        return self._loaded.get_or_read((model, number), lambda: _Loaded("", self._read(model, number))).version
 
     def path(self, model: str, number: int) -> Path:
         """The version's file. Raises ModelNotFound, VersionNotFound."""
@@ -318,7 +324,7 @@ class Registry:
             check()
             numbers = [number for number, _ in self._files(model)]
             deleted_models.move(self._folder, model, max(*numbers, publication.free_number(folder) - 1))
-        self._current.pop(model, None)
+        self._loaded.drop((model, CURRENT))
         for number in numbers:
             self._loaded.drop((model, number))
 
@@ -341,25 +347,25 @@ class Registry:
                     shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
         deleted_models.sweep(self._folder)
 
-    def _intact(self, model: str, link: str, cached: _Current | None) -> _Current:
+    def _intact(self, model: str, link: str, cached: _Loaded | None) -> _Loaded:
         match = VERSION_FILE.fullmatch(link)
         number = int(match[1]) if match and match[2] == "safetensors" else 0
         state = self._state_of(model, link)
         try:
             if link == NO_LINK:  # as a copy has it that followed the links
                 raise VersionNotFound("`current` is not a link to a version. Promote one.")
-            return _Current(link, self._read(model, number))
+            return _Loaded(link, self._read(model, number))
         except (VersionNotFound, ModelFileInvalid) as error:
             fault = ModelFileInvalid(f'No version of "{model}" can be served. {error.message}')
             if self._told.get(model) != (link, state):  # once, not with every request
                 self._told[model] = link, state
                 _log.error("version refused", extra={"model": model, "version": number, "reason": str(error)})
         if cached is not None:
-            return _Current(link, cached.version, state)
+            return _Loaded(link, cached.version, state)
         older = (found for found, kind in self._files(model) if kind == "safetensors" and found < number)
         for candidate in sorted(older, reverse=True):
             with contextlib.suppress(VersionNotFound, ModelFileInvalid):
-                return _Current(link, self._read(model, candidate), state)
+                return _Loaded(link, self._read(model, candidate), state)
         raise fault
 
     def _state_of(self, model: str, link: str) -> tuple[int, int]:

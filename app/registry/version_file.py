@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -62,6 +63,11 @@ class Version:
     card: ModelCard
     model: LinearModel
     size: int = 0  # bytes of the file it was read from, without those of the folds
+
+    @cached_property
+    def ignored(self) -> frozenset[str]:
+        """The columns that rows to predict for may have although they are not read: what it was trained on has them."""
+        return frozenset((*self.card.targets, *self.card.unused_columns)).difference(self.card.features)
 
 
 def encode(card: ModelCard, model: LinearModel, folds: Mapping[int, SufficientStatistics] | None = None) -> bytes:

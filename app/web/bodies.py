@@ -12,17 +12,23 @@ from starlette.responses import Response
 
 from app.data.formats import FileFormat
 from app.errors import BodyTooLarge, MalformedBody, UnsupportedMediaType
-from app.web.compression import STATE_BYTES, WINDOW_BYTES, inflated
+from app.web.compression import STATE_BYTES, WINDOW_BYTES, check_encoding, inflated
 from app.web.errors import invalid
 from app.web.services import services
 
 JSON = "application/json"
+IDENTITY = "identity"
 FILES: dict[str, FileFormat] = {
     "text/csv": "csv",
     "application/x-ndjson": "ndjson",
     "application/vnd.apache.arrow.stream": "arrow",
     "application/vnd.apache.parquet": "parquet",
 }
+
+# Bytes that JSON takes while it is decoded, measured with the schemas here.
+VALUE_BYTES = 76
+QUOTE_BYTES = 48
+ROW_BYTES = 500
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -44,20 +50,39 @@ def announced(request: Request) -> int:
 async def stream(request: Request, limit: int) -> AsyncIterator[bytes]:
     """The body, chunk by chunk, inflated where it came compressed.
 
-    Raises BodyTooLarge as soon as it is known to be longer than `limit` bytes, inflated or not, Unavailable where this
-    worker holds too many bodies that are being inflated.
+    Raises BodyTooLarge as soon as it is known to be longer than `limit` bytes, inflated or not, WorkerBusy if other
+    requests have the memory that inflating it takes.
     """
+    encoding = encoding_of(request)
+    chunks = packed(request, limit)
+    if encoding != IDENTITY:
+        chunks = unpacked(request, chunks, encoding, limit)
+    async for chunk in chunks:
+        yield chunk
+
+
+def encoding_of(request: Request) -> str:
+    """Return the Content-Encoding. Raises UnsupportedMediaType if it is none that is read here."""
+    encoding = ",".join(request.headers.getlist("content-encoding")).strip().lower() or IDENTITY
+    if encoding != IDENTITY:
+        check_encoding(encoding)
+    return encoding
+
+
+async def packed(request: Request, limit: int) -> AsyncIterator[bytes]:
+    """The body as it comes, chunk by chunk. Raises BodyTooLarge."""
     if announced(request) > limit:
         raise _too_large(limit)
-    encoding = ",".join(request.headers.getlist("content-encoding")).strip().lower() or "identity"
-    chunks = _within(request.stream(), limit)
-    if encoding != "identity":
-        chunks = _within(_inflated(request, chunks, encoding), limit)
     try:
-        async for chunk in chunks:
+        async for chunk in _within(request.stream(), limit):
             yield chunk
     except ClientDisconnect:
         raise MalformedBody("The body ended early.") from None
+
+
+def unpacked(request: Request, chunks: AsyncIterator[bytes], encoding: str, limit: int) -> AsyncIterator[bytes]:
+    """The body inflated, chunk by chunk. Raises BodyTooLarge, MalformedBody, WorkerBusy."""
+    return _within(_inflated(request, chunks, encoding), limit)
 
 
 def _too_large(limit: int) -> BodyTooLarge:
@@ -74,27 +99,36 @@ async def _within(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[byt
 
 
 async def _inflated(request: Request, chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:
-    held = services(request).held
+    memory = services(request).memory
     counted = STATE_BYTES
-    held.add(request, counted)
+    memory.hold(request, counted)
     window = WINDOW_BYTES.get(encoding, 0)
     async for piece in inflated(chunks, encoding):
         if filled := min(len(piece), window):
-            held.add(request, filled)
+            memory.hold(request, filled)
             counted += filled
             window -= filled
         yield piece
-    held.release(request, counted)
+    memory.release(request, counted)
 
 
 async def read(request: Request, limit: int) -> bytes:
-    """The whole body, at most `limit` bytes. Raises Unavailable where this worker holds too many already."""
-    held = services(request).held
+    """The whole body, at most `limit` bytes. Raises WorkerBusy if other requests have the memory for it."""
+    memory = services(request).memory
     body = bytearray()  # and no list of chunks, each of which may be a byte
     async for chunk in stream(request, limit):
-        held.add(request, len(chunk))
+        memory.hold(request, len(chunk))
         body += chunk
     return bytes(body)
+
+
+def decoding_bytes(body: bytes) -> int:
+    """Return about how many bytes a body of JSON takes while it is decoded, and as what it is decoded to.
+
+    Numbers are counted by the commas between them, names and words by their quotes, rows by their brackets.
+    """
+    brackets = body.count(b"[") + body.count(b"{")
+    return VALUE_BYTES * body.count(b",") + QUOTE_BYTES * body.count(b'"') + ROW_BYTES * brackets + len(body)
 
 
 def decode(schema: type[M], body: bytes) -> M:
@@ -135,7 +169,17 @@ def documented(schema: type[BaseModel], examples: dict[str, Any], *, csv_example
 
 def documented_answer() -> dict[str, Any]:
     """The answer 200 of a route that answers with JSON or files; FastAPI adds the JSON."""
-    return {"description": "Predictions, row by row.", "content": _documented_files()}
+    return {
+        "description": "Predictions, row by row.",
+        "content": _documented_files(),
+        "headers": {
+            "Linserve-Missing-Rows": {
+                "description": "Number of rows in which a value is missing, whose predictions are null. It is in every "
+                "answer to a file or in a file's format, and in JSON with `missing: null`.",
+                "schema": {"type": "integer", "minimum": 0},
+            }
+        },
+    }
 
 
 def _documented_files() -> dict[str, Any]:

@@ -27,14 +27,17 @@ class _Member(Protocol):
         """A piece of what the data inflates to, the data that is left, and whether there is more without it."""
 
 
+def check_encoding(encoding: str) -> None:
+    """Raises UnsupportedMediaType for an encoding that is not read here."""
+    if encoding not in _MEMBERS:
+        raise UnsupportedMediaType(f"Content-Encoding has to be {' or '.join(_MEMBERS)}.")
+
+
 async def inflated(chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:
     """The body itself, in pieces of at most PIECE_BYTES.
 
-    Raises UnsupportedMediaType for another encoding, MalformedBody where the bytes are not in this one, InvalidInput
-    where they are too many short members.
+    Raises MalformedBody where the bytes are not in this encoding, InvalidInput where they are too many short members.
     """
-    if encoding not in _MEMBERS:
-        raise UnsupportedMediaType(f"Content-Encoding has to be {' or '.join(_MEMBERS)}.")
     body = _Body(encoding)
     async for chunk in chunks:
         rest, more = chunk, False

@@ -24,6 +24,7 @@ MOST_HEADERS = 100
 LEAST_BYTES_A_SECOND = 10_000  # of a body, or of a long answer, but for the seconds that it may fall behind
 BUFFERED_BYTES = 48 << 10  # that asyncio lets go of, by default, between a stall's beginning and its end
 SLICE_BYTES = 16 << 10  # that are parsed at once, so that few requests wait behind one that is being answered
+PAGE_BYTES = 4 << 10  # Smallest change of what is buffered for a connection that is counted.
 CHECK_SECONDS = 1.0  # between looks at a connection's deadline
 SPARE_CONNECTIONS = 256  # beyond the limit, for probes and for the news that there are too many; then the oldest go
 LAST_SECONDS = 1.0  # in which a stopping worker still answers a request on a connection that was idle
@@ -75,6 +76,7 @@ class Connection(HttpToolsProtocol):
         self._body_behind = 0.0  # likewise the caller's body,
         self._watched_bytes = 0  # of which so much had come when it was looked at last
         self._held = bytearray()  # what came behind a request that is being answered
+        self._reserved = 0  # Bytes of the memory budget for what is buffered here, in whole PAGE_BYTES.
         self._refused: _Refused | None = None  # to be said after what is being answered
         self._earlier: RequestResponseCycle  # that is being answered while another waits in the pipeline
         self._has_ended = False  # the caller sends nothing more
@@ -104,6 +106,9 @@ class Connection(HttpToolsProtocol):
             self._watching.cancel()
         self._latecomers.pop(self, None)
         super().connection_lost(exc)
+        self._held.clear()
+        self._body.clear()
+        self._reserve(0)
 
     def eof_received(self) -> bool:  # type: ignore[override] # as asyncio's
         """A caller that says nothing more still gets the answers to what it asked."""
@@ -123,6 +128,37 @@ class Connection(HttpToolsProtocol):
             self._feed(data)
         else:
             self._feed_slices(data)
+        if self._reserved or self._expected is not _Expected.REQUEST:  # An ordinary request that came whole is gone.
+            self._count_buffers()
+
+    def _count_buffers(self) -> None:
+        """Reserve memory for what is buffered for this connection; refuse its request if there is none."""
+        cycle = self.cycle
+        size = len(self._held) + self.transport.get_write_buffer_size()
+        if self._expected is _Expected.HEADERS:
+            size += self._before_body_bytes
+        elif self._ordinary is not None:
+            size += self._body_bytes
+        if cycle is not None:
+            size += len(cycle.body)
+        if size >= PAGE_BYTES or self._reserved:
+            self._reserve(size)
+
+    def _reserve(self, size: int) -> None:
+        size -= size % PAGE_BYTES
+        if size == self._reserved:
+            return
+        if self._services.memory.buffered(self._reserved, size):
+            self._reserved = size
+        elif self.transport.get_write_buffer_size() > PAGE_BYTES:
+            self._drop_answers()  # The client does not read what it asked for.
+        elif self._refused is None:
+            self._refuse(self._no_memory())
+
+    def _drop_answers(self) -> None:
+        if self._is_answering():
+            self._drop()
+        self.transport.abort()
 
     def _feed_slices(self, data: bytes) -> None:
         """Feed the parser bit by bit, and stop where a request has to be answered before the next is looked at."""
@@ -257,6 +293,8 @@ class Connection(HttpToolsProtocol):
             self._since = time.perf_counter()
         is_last = not self.pipeline
         super().on_response_complete()
+        if self._reserved:
+            self._count_buffers()
         if self.transport.is_closing():
             return
         if self._refused is not None:
@@ -286,6 +324,7 @@ class Connection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         self._stalled = time.perf_counter()
         super().pause_writing()
+        self._count_buffers()
 
     def resume_writing(self) -> None:
         if self._stalled is not None:
@@ -293,6 +332,8 @@ class Connection(HttpToolsProtocol):
             self._answer_behind = max(0.0, self._answer_behind + stalled - BUFFERED_BYTES / LEAST_BYTES_A_SECOND)
             self._stalled = None
         super().resume_writing()
+        if self._reserved:
+            self._count_buffers()
 
     def _begin(self) -> None:
         earlier = self.cycle
@@ -336,10 +377,9 @@ class Connection(HttpToolsProtocol):
         limits = self._services.limits
         waited = time.perf_counter() - self._since
         stalled = self._answer_behind + (time.perf_counter() - self._stalled if self._stalled is not None else 0)
+        self._count_buffers()
         if stalled > limits.body_seconds:
-            if self._is_answering():
-                self._drop()
-            self.transport.abort()
+            self._drop_answers()
         elif self._refused is not None:
             pass  # it is said as soon as the answers before it are
         elif self._expected is _Expected.REQUEST and waited > self.timeout_keep_alive:
@@ -369,6 +409,7 @@ class Connection(HttpToolsProtocol):
         self._ordinary = None
         self._refused = refused
         self._held.clear()
+        self._body.clear()
         if not self._is_answering():
             self._say(refused)
         elif not self.cycle.more_body:
@@ -404,6 +445,11 @@ class Connection(HttpToolsProtocol):
 
     def _too_long(self) -> _Refused:
         return _Refused(414, "TargetTooLong", f"A path and its query have at most {MOST_TARGET_BYTES} bytes.")
+
+    def _no_memory(self) -> _Refused:
+        return _Refused(
+            503, "WorkerBusy", "Other requests use the memory of this worker. Send this one again later, and whole."
+        )
 
     def _too_many(self) -> _Refused:
         return _Refused(503, "TooManyConnections", "There are too many connections. A later try may work.")

@@ -27,6 +27,7 @@ METHOD_NOT_ALLOWED = 405
 MAX_DETAILS = 20
 UNAUTHENTICATED = 401
 RETRY_SECONDS = {429: 5, 503: 1, 507: 30}
+BUSY_SECONDS = 5  # After a WorkerBusy: about as long as a table of a million rows takes.
 
 # A subclass that is not listed has its parent's status.
 STATUS: dict[type[LinserveError], int] = {
@@ -90,7 +91,7 @@ def problems(*statuses: int, open_to_all: bool = False) -> dict[int | str, dict[
         429: "Too many jobs are waiting.",
         431: "The headers are too many or too large.",
         500: "A fault of the service.",
-        503: "Not now; a later try may work.",
+        503: "Not now; `Retry-After` says when to try again.",
         507: "There is no room to store it.",
     }
     always = (*(() if open_to_all else (401, 403)), 400, 408, 414, 431, 500, 503)
@@ -111,7 +112,8 @@ def problem_of(name: str, message: str, details: Iterable[Detail]) -> dict[str, 
 
 def refusal(status: int, name: str, detail: str) -> Response:
     """For a request that never came to a route."""
-    return _response(_problem(status, name, detail, []))
+    later = {"retry-after": str(BUSY_SECONDS)} if name == errors.WorkerBusy.__name__ else None
+    return _response(_problem(status, name, detail, []), later)
 
 
 def server_error() -> Response:
@@ -144,7 +146,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(LinserveError)
     async def _linserve(request: Request, error: LinserveError) -> Response:
-        return _answer(request, problem_of(type(error).__name__, error.message, error.details))
+        later = {"retry-after": str(BUSY_SECONDS)} if isinstance(error, errors.WorkerBusy) else None
+        return _answer(request, problem_of(type(error).__name__, error.message, error.details), later)
 
     @app.exception_handler(RequestValidationError)
     async def _validation(request: Request, error: RequestValidationError) -> Response:
@@ -214,7 +217,7 @@ def _response(problem: dict[str, Any], headers: Mapping[str, str] | None = None)
     if status == UNAUTHENTICATED:
         added["www-authenticate"] = "Bearer"
     return Response(
-        orjson.dumps(problem), status, headers={**(headers or {}), **added}, media_type="application/problem+json"
+        orjson.dumps(problem), status, headers={**added, **(headers or {})}, media_type="application/problem+json"
     )
 
 

@@ -24,6 +24,7 @@ SECURITY_HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"private, no-cache"),
 ]
+SLICE_BYTES = 1 << 18  # of a body that are written at a time; the server waits between two for a slow client
 REQUEST_ID = b"x-request-id"
 METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"}
 
@@ -54,7 +55,7 @@ class RequestContext:
                 headers = [*message["headers"], (REQUEST_ID, identity)]
                 own = {name for name, _ in headers}
                 message["headers"] = headers + [header for header in SECURITY_HEADERS if header[0] not in own]
-            await send(message)
+            await _send_in_slices(send, message)
 
         try:
             await self.app(scope, receive, send_with_id)
@@ -68,6 +69,18 @@ class RequestContext:
         finally:
             _note(scope, status, time.perf_counter() - started, identity)
             request_id.reset(token)
+
+
+async def _send_in_slices(send: Send, message: Message) -> None:
+    """Send a long body so that the client has taken nearly all of it on return: until then it counts as held."""
+    body = message.get("body", b"")
+    if len(body) <= SLICE_BYTES:
+        await send(message)
+        return
+    view = memoryview(body)
+    for start in range(0, len(body), SLICE_BYTES):
+        await send({"type": message["type"], "body": view[start : start + SLICE_BYTES], "more_body": True})
+    await send({"type": message["type"], "body": b"", "more_body": message.get("more_body", False)})
 
 
 def kept_id(given: bytes) -> bytes | None:
@@ -107,7 +120,7 @@ def _note(scope: Scope, status: int, seconds: float, identity: bytes) -> None:
     services: Services | None = state.get("services")
     if services is None:
         return
-    services.held.let_go(scope)
+    services.memory.release_all(scope)
     if status != OK or not route.endswith("/predict") or services.logs_predictions:
         _log_request(scope, status, seconds, identity)
     services.metrics.answered(scope["method"] if scope["method"] in METHODS else "other", route, status, seconds)

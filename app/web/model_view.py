@@ -48,6 +48,10 @@ class ModelView(BaseModel):
     current: bool = Field(description="Whether it is the one that is served.")
     features: list[str]
     targets: list[str]
+    unused_columns: list[str] = Field(
+        description="Columns of the training rows that are neither features nor targets, such as weights and groups. "
+        "Rows to predict for may have them, and the targets: they are ignored."
+    )
     terms: list[str] = Field(description="Made from the features; empty where the coefficients are the features' own.")
     intercept: dict[str, float]
     coefficients: dict[str, dict[str, float]]
@@ -190,6 +194,7 @@ def card_view(
         "current": current,
         "features": card.features,
         "targets": card.targets,
+        "unused_columns": card.unused_columns,
         "terms": card.terms,
         "intercept": dict(zip(card.targets, model.intercept.tolist(), strict=True)),
         "coefficients": {

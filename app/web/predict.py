@@ -1,11 +1,13 @@
 """POST /predict and its siblings: rows in, predictions out."""
 
+import contextlib
+import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import orjson
-from anyio import to_thread
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
@@ -34,6 +36,8 @@ from app.web import bodies
 from app.web.access import Right
 from app.web.errors import problems
 from app.web.guard import needs
+from app.web.memory_budget import LARGE_BODY
+from app.web.missing_rows import HEADER, CompleteRows
 from app.web.negotiation import acceptable
 from app.web.parameters import ModelName, Rows, VersionNumber
 from app.web.predict_tables import (
@@ -41,20 +45,25 @@ from app.web.predict_tables import (
     NOT_POSITIVE,
     TableOptions,
     answer_table,
+    inference_bytes,
+    inflated,
+    needs_turn,
     no_instance_weights,
     numbers_of,
     options_of,
     query_parameters,
     read_table,
     received,
+    work_bytes,
 )
-from app.web.services import LARGE_BODY, Services, services
+from app.web.services import Services, services
 
 router = APIRouter(tags=["Predict"], dependencies=[needs(Right.PREDICT)])
 
 MOST_PRODUCTS = 20_000  # of a value and a weight, from which predicting would hold up other requests for milliseconds
 NUMBER_BYTES = 20  # in JSON, about
 LARGE_ANSWER = 1 << 22  # bytes from which no more are made at a time than long bodies are decoded
+ANSWER_TIMES = 4  # Times its length that a JSON answer takes while it is made.
 MOST_ANSWER = 1 << 27  # bytes in JSON: it is in memory until it is sent
 
 
@@ -74,6 +83,11 @@ class PredictRequest(BaseModel):
         "weight and not of the mean weight of the training rows. Only with `interval`.",
         json_schema_extra={"items": {"type": "number", "exclusiveMinimum": 0}},
     )
+    missing: Literal["refuse", "null"] = Field(
+        "refuse",
+        description="What is done with an instance in which a value, or its weight, is null. `refuse`: the request is "
+        "refused. `null`: all that is answered for it is null, and the header `Linserve-Missing-Rows` counts it.",
+    )
     explain: bool = Field(False, description="Add what each feature contributes to each prediction.")
     extrapolation: bool = Field(False, description="Add how far each row is from the training rows.")
 
@@ -89,8 +103,9 @@ class PredictResponse(BaseModel):
 
     model: str
     version: int
-    predictions: list[dict[str, float | str | bool | None]] | list[list[float]] = Field(
-        description="Beside the targets, with `keep`: the columns that are kept."
+    predictions: list[dict[str, float | str | bool | None]] | list[list[float | None]] = Field(
+        description="Beside the targets, with `keep`: the columns that are kept. null for a row in which a value is "
+        "missing."
     )
     intervals: list[Any] | None = Field(
         None, description="[lower, upper] for each target of each row, null for a row that has no interval."
@@ -100,7 +115,9 @@ class PredictResponse(BaseModel):
     contributions: list[Any] | None = Field(
         None, description="For each target and feature; with the baseline they sum to the prediction."
     )
-    extrapolation: list[Extrapolation] | None = None
+    extrapolation: list[Extrapolation | None] | None = Field(
+        None, description="null for an instance in which a value is missing."
+    )
     unavailable: dict[str, str] | None = Field(None, description="What was asked for and cannot be given, and why.")
 
 
@@ -124,7 +141,9 @@ CSV_EXAMPLE = "temp,rainfall,humidity\n73,67,43\n91,88,64\n"
 
 DESCRIPTION = (
     "Rows come as JSON or as a table: CSV, NDJSON, an Arrow IPC stream or Parquet, its columns in any order, plain "
-    "or with a Content-Encoding of gzip or zstd. The answer has the format that Accept names, by default that of the "
+    "or with a Content-Encoding of gzip or zstd. Besides the features, rows may have the model's targets and the "
+    "`unused_columns` of its card, which are ignored; so is the index of a pandas frame in Arrow and Parquet. "
+    "The answer has the format that Accept names, by default that of the "
     f"rows. As JSON for rows in JSON it has at most {MOST_ANSWER >> 20} MiB, and else as many bytes as an upload may."
 )
 
@@ -172,11 +191,13 @@ async def _answer(request: Request, choose: Choice) -> Response:
         return await _predict_file(request, bodies.FILES[kind], out, choose, options)
     found = services(request)
     body = await bodies.read(request, found.limits.json_bytes)
-    long = found.long_bodies if len(body) > LARGE_BODY else None
+    is_long = len(body) > LARGE_BODY
     if out != bodies.JSON or request.query_params:
-        return await to_thread.run_sync(_predict_rows_as_table, request, body, out, choose, options, limiter=long)
-    if long:
-        return await to_thread.run_sync(_predict_long, request, body, choose, limiter=long)
+        as_table = functools.partial(_predict_rows_as_table, request, body, out, choose, options)
+        return await _in_thread(found, as_table, waits=is_long)
+    if is_long:
+        return await _in_thread(found, functools.partial(_predict_long, request, body, choose), waits=True)
+    _check_count(body, found)
     asked = _decoded(body, found)
     version = await choose.promptly()
     # The first of these for a version decomposes its design, which takes seconds for thousands of features.
@@ -184,17 +205,31 @@ async def _answer(request: Request, choose: Choice) -> Response:
     many = len(asked.instances) * version.model.weights.size > MOST_PRODUCTS
     if not many and not decomposes:
         return _predict(request, asked, version)
-    long = found.long_bodies if many and _answer_bytes(asked, version.model) > LARGE_ANSWER else None
-    return await to_thread.run_sync(_predict, request, asked, version, limiter=long)
+    waits = many and _answer_bytes(asked, version.model) > LARGE_ANSWER
+    return await _in_thread(found, functools.partial(_predict, request, asked, version), waits=waits)
+
+
+async def _in_thread(found: Services, predict: Callable[[], Response], *, waits: bool) -> Response:
+    async with found.turns.turn() if waits else contextlib.nullcontext():
+        return await run_in_threadpool(predict)
 
 
 async def _predict_file(
     request: Request, form: FileFormat, out: str, choose: Choice, options: TableOptions
 ) -> Response:
     found = services(request)
-    async with received(request, found) as source:
+    encoding = bodies.encoding_of(request)
+    async with contextlib.AsyncExitStack() as stack:
+        body = await stack.enter_async_context(
+            received(request, found, bodies.packed(request, found.limits.upload_bytes))
+        )
+        if needs_turn(body, form, encoding):
+            await stack.enter_async_context(found.turns.turn())
+        source = await stack.enter_async_context(inflated(request, found, body, encoding))
         version = await choose.promptly()
-        parts = read_table(source, form, version, options, found.limits.upload_bytes)
+        size = work_bytes(None if isinstance(source, Path) else len(source), version.model, options)
+        stack.enter_context(found.memory.working(request, size))
+        parts = read_table(request, source, form, version, options)
         first = first_row(form, options.header)
         answer, rows = await run_in_threadpool(answer_table, request, parts, version, options, out, first_row=first)
     found.metrics.predicted(rows)
@@ -204,37 +239,57 @@ async def _predict_file(
 def _predict_rows_as_table(request: Request, body: bytes, out: str, choose: Choice, options: TableOptions) -> Response:
     """Rows that came as JSON, answered as a table."""
     found = services(request)
-    asked = _decoded(body, found)
-    if asked.model_fields_set - {"instances"}:
-        raise InvalidInput("Beside a table for an answer, options stand in the query and not in the body.")
-    version = choose()
+    _check_count(body, found)
+    with found.memory.working(request, bodies.decoding_bytes(body)):
+        asked = _decoded(body, found)
+        if asked.model_fields_set - {"instances"}:
+            raise InvalidInput("Beside a table for an answer, options stand in the query and not in the body.")
+        version = choose()
+        with found.memory.working(request, work_bytes(len(body), version.model, options)):
+            return _rows_as_table(request, asked, version, out, options)
+
+
+def _rows_as_table(
+    request: Request, asked: PredictRequest, version: Version, out: str, options: TableOptions
+) -> Response:
     rows = without_kept(asked.instances, options.keep, "/instances")
     if options.instance_weights in options.keep:  # it is read as well
         rows = without_kept(
             asked.instances, [name for name in options.keep if name != options.instance_weights], "/instances"
         )
-    x = to_matrix(rows, numbers_of(version.model, options), "/instances")
+    numbers, missing = numbers_of(version.model, options), options.missing == "null"
+    x = to_matrix(rows, numbers, "/instances", missing=missing, ignored=version.ignored)
     part = Part(x, kept_columns(asked.instances, options.keep))
     answer, _ = answer_table(request, iter([part]), version, options, out)
-    found.metrics.predicted(len(x))
+    services(request).metrics.predicted(len(x))
     return answer
 
 
-def _decoded(body: bytes, found: Services) -> PredictRequest:
+def _check_count(body: bytes, found: Services) -> None:
+    """Raise InvalidInput, or MalformedBody, if there are more instances than may be, before they are decoded."""
     most = found.limits.instances
-    too_many = InvalidInput.at("/instances", f"At most {most} instances fit into one request.")
     # Besides the body and its two lists only rows have brackets, and each that is right has one pair. Those that are
     # wrong would take very many times their length in memory.
     if len(body) > most and has_more_brackets(body, most + 3):
-        raise too_many if is_json(body) else MalformedBody("The body is not JSON.")
+        raise _too_many(most) if is_json(body) else MalformedBody("The body is not JSON.")
+
+
+def _too_many(most: int) -> InvalidInput:
+    return InvalidInput.at("/instances", f"At most {most} instances fit into one request.")
+
+
+def _decoded(body: bytes, found: Services) -> PredictRequest:
     asked = bodies.decode(PredictRequest, body)
-    if len(asked.instances) > most:
-        raise too_many
+    if len(asked.instances) > found.limits.instances:
+        raise _too_many(found.limits.instances)
     return asked
 
 
 def _predict_long(request: Request, body: bytes, choose: Choice) -> Response:
-    return _predict(request, _decoded(body, services(request)), choose())
+    found = services(request)
+    _check_count(body, found)
+    with found.memory.working(request, bodies.decoding_bytes(body)):
+        return _predict(request, _decoded(body, found), choose())
 
 
 def _answer_bytes(asked: PredictRequest, model: LinearModel) -> int:
@@ -264,13 +319,30 @@ def _predict(request: Request, asked: PredictRequest, version: Version) -> Respo
             f"The answer would have about {length} bytes, and at most {MOST_ANSWER} fit into one: fewer instances will "
             "do, or a table as the answer.",
         )
-    x = to_matrix(asked.instances, model.features, "/instances")
+    with found.memory.working(request, ANSWER_TIMES * length + _inference_bytes(asked, model)):
+        response = _computed(asked, version)
+    found.memory.hold(request, len(response.body))
+    found.metrics.predicted(len(asked.instances))
+    return response
+
+
+def _inference_bytes(asked: PredictRequest, model: LinearModel) -> int:
+    decomposes = asked.interval is not None or asked.confidence is not None or asked.extrapolation
+    return inference_bytes(model) if decomposes else 0
+
+
+def _computed(asked: PredictRequest, version: Version) -> Response:
+    model = version.model
+    missing = asked.missing == "null"
+    x = to_matrix(asked.instances, model.features, "/instances", missing=missing, ignored=version.ignored)
     weights = _weights(asked, model)
     objects = are_objects(asked.instances)
+    complete = CompleteRows.of(x if weights is None else np.column_stack([x, weights]))
+    x, weights = complete.taken(x), None if weights is None else complete.taken(weights)
     answer: dict[str, Any] = {
         "model": version.card.model,
         "version": version.card.version,
-        "predictions": _predictions(model, x, objects=objects),
+        "predictions": _predictions(model, complete.spread(lambda: model.predict(x)), objects=objects),
     }
     levels = {"intervals": asked.interval, "confidence_intervals": asked.confidence}
     unavailable = {}
@@ -282,22 +354,22 @@ def _predict(request: Request, asked: PredictRequest, version: Version) -> Respo
             unavailable[name] = model.no_intervals
             continue
         of_mean = name == "confidence_intervals"
-        intervals = model.interval(x, level, of_mean=of_mean, observation_weights=None if of_mean else weights)
+        own = None if of_mean else weights
+        interval = functools.partial(model.interval, x, level, of_mean=of_mean, observation_weights=own)
+        intervals = complete.spread(interval)
         answer[name] = _shaped(intervals, model, objects=objects)
-        if reason := _without_bounds(intervals):
+        if reason := _without_bounds(complete.taken(intervals), complete):
             unavailable[name] = reason
     if unavailable:
         answer["unavailable"] = unavailable
     if asked.explain:
         baseline = model.mean_prediction
         answer["baseline"] = dict(zip(model.targets, baseline.tolist(), strict=True)) if objects else baseline
-        answer["contributions"] = _shaped(model.contributions(x), model, objects=objects, by_feature=True)
+        contributions = complete.spread(lambda: model.contributions(x))
+        answer["contributions"] = _shaped(contributions, model, objects=objects, by_feature=True)
     if asked.extrapolation:
-        answer["extrapolation"] = _extrapolation(model, x)
-    found.metrics.predicted(len(x))
-    response = bodies.json_response(answer)
-    found.held.add(request, len(response.body))
-    return response
+        answer["extrapolation"] = _extrapolation(model, x, complete)
+    return bodies.json_response(answer, headers={HEADER: str(complete.missing)} if missing else None)
 
 
 def _weights(asked: PredictRequest, model: LinearModel) -> Array | None:
@@ -314,25 +386,25 @@ def _weights(asked: PredictRequest, model: LinearModel) -> Array | None:
             pointer,
             f"Expected one weight for each instance ({len(asked.instances)}), found {len(asked.instance_weights)}.",
         )
-    weights = to_column(asked.instance_weights, pointer)[:, 0]
-    if not (weights > 0).all():
+    weights = to_column(asked.instance_weights, pointer, missing=asked.missing == "null")[:, 0]
+    if (weights <= 0).any():
         places = np.flatnonzero(weights <= 0)[:MAX_DETAILS].tolist()
         details = [Detail(NOT_POSITIVE, pointer=f"{pointer}/{place}") for place in places]
         raise InvalidInput("Not all instance weights are positive.", details)
     return weights
 
 
-def _without_bounds(intervals: Array) -> str | None:
-    """Return why some rows have no bounds, and which they are; None if all have."""
+def _without_bounds(intervals: Array, complete: CompleteRows) -> str | None:
+    """Return why some of the complete rows have no bounds, and which they are; None if all have."""
     rows = np.flatnonzero(np.isnan(intervals).any(axis=(1, 2)))
     if not len(rows):
         return None
-    places = ", ".join(map(str, rows[:MAX_DETAILS].tolist())) + (", ..." if len(rows) > MAX_DETAILS else "")
+    places = ", ".join(str(complete.place(row)) for row in rows[:MAX_DETAILS].tolist())
+    places += ", ..." if len(rows) > MAX_DETAILS else ""
     return f"{len(rows)} row(s) outside the space that the training rows span: /instances/{places}."
 
 
-def _predictions(model: LinearModel, x: Array, *, objects: bool) -> Any:
-    predictions = model.predict(x)
+def _predictions(model: LinearModel, predictions: Array, *, objects: bool) -> Any:
     return orjson.Fragment(to_objects(predictions, model.targets)) if objects else np.ascontiguousarray(predictions)
 
 
@@ -353,20 +425,22 @@ def _shaped(values: Array, model: LinearModel, *, objects: bool, by_feature: boo
     )
 
 
-def _extrapolation(model: LinearModel, x: Array) -> orjson.Fragment:
+def _extrapolation(model: LinearModel, x: Array, complete: CompleteRows) -> orjson.Fragment:
     found = model.extrapolation(x)
-    return _joined(
-        len(x),
-        len(model.columns),
-        lambda some: [
-            {
-                "leverage": float(leverage) if np.isfinite(leverage) else None,
-                "outside": [name for name, is_outside in zip(model.columns, outside, strict=True) if is_outside],
-                "flag": bool(flag),
-            }
-            for leverage, outside, flag in zip(found.leverage[some], found.outside[some], found.flag[some], strict=True)
-        ],
-    )
+    places = complete.positions
+
+    def described(row: int) -> dict[str, Any] | None:
+        if row < 0:
+            return None
+        leverage = float(found.leverage[row])
+        outside = zip(model.columns, found.outside[row], strict=True)
+        return {
+            "leverage": leverage if np.isfinite(leverage) else None,
+            "outside": [name for name, is_outside in outside if is_outside],
+            "flag": bool(found.flag[row]),
+        }
+
+    return _joined(len(places), len(model.columns), lambda some: [described(row) for row in places[some].tolist()])
 
 
 def _joined(rows: int, width: int, objects: Callable[[slice], list[Any]]) -> orjson.Fragment:

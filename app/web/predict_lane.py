@@ -21,9 +21,10 @@ from app.data.typed_rows import Rows, RowsDecoder, to_array
 from app.registry.version_file import Version
 from app.regression.linear_model import FEW_PRODUCTS
 from app.web.access import Right
+from app.web.memory_budget import LARGE_BODY
 from app.web.middleware import REQUEST_ID, SECURITY_HEADERS, kept_id, new_id
 from app.web.predict import MOST_PRODUCTS, router
-from app.web.services import LARGE_BODY, Services
+from app.web.services import Services
 
 _AWKWARD = re.compile(r'["\\]').search
 

@@ -1,10 +1,12 @@
 """Predictions for whole files: a table in, in one format, and a table out, in the same or another."""
 
 import contextlib
-import itertools
+import functools
+import io
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -13,9 +15,9 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from app.data.formats import READERS, FileFormat, check_size
+from app.data.formats import READERS, FileFormat, check_size, describing_bytes
 from app.data.json_rows import escaped
-from app.data.part import Columns, Header, Part, Source, narrowed, refusal
+from app.data.part import Columns, Header, Part, Source, least_part_bytes, narrowed, refusal
 from app.data.table_writers import OutputFormat, SpillingFile, table_writer
 from app.errors import Detail, InvalidInput, PredictionTooLarge, not_stored
 from app.registry.version_file import Version
@@ -23,13 +25,21 @@ from app.regression.linear_model import LinearModel
 from app.regression.sufficient_statistics import Array
 from app.web import bodies
 from app.web.errors import invalid_query
+from app.web.memory_budget import LARGE_BODY, MemoryBudget
+from app.web.missing_rows import HEADER, CompleteRows
 from app.web.parameters import check_query, in_query, names_in_query
-from app.web.services import Held, Services, services
+from app.web.services import Services, services
 from app.web.training_options import HEADER_TEXT
 
 MEMORY_BYTES = 1 << 23  # of a body; a longer one goes through a file, and so does its answer
+WORK_BYTES = 1 << 25  # Bytes that predicting for a table takes beside what is read at a time.
+DESIGN_TIMES = 3  # Times its bytes that a design takes while it is decomposed.
+READ_TIMES = 3  # Times its bytes that a part takes while it is read.
+SHORT_TIMES = 160  # Times its length that predicting for a short table takes.
 CHUNK_BYTES = 1 << 18
 OBJECT_BYTES = 64  # that a chunk takes beside what is in it, which may be a byte
+NUMBER_BYTES = 8
+JSON_BYTES = 30  # of a number, and of what is around it and its name
 MOST_KEPT = 1000  # columns
 NOT_POSITIVE = "The weight is not a positive number."
 
@@ -44,11 +54,20 @@ class TableOptions(BaseModel):
     keep: list[str] = Field(
         [],
         max_length=MOST_KEPT,
-        description=f"Columns that are no features and pass through, separated by commas; at most {MOST_KEPT}.",
+        description=f"Columns that are no features and pass through, separated by commas; at most {MOST_KEPT}. If a "
+        "target is kept, the column of its predictions is called `predicted_` and its name, and so begin its bounds. "
+        "In CSV, NDJSON and JSON, dates, times and timestamps are written as in RFC 3339: in UTC with a Z, or without "
+        "an offset if the column has no time zone.",
     )
     interval: float | None = Field(None, gt=0, lt=1, description="Adds `..._lower` and `..._upper` of this level.")
     confidence: float | None = Field(None, gt=0, lt=1, description="Likewise `..._mean_lower`, `..._mean_upper`.")
     header: Header | None = Field(None, description=HEADER_TEXT)
+    missing: Literal["null", "refuse"] | None = Field(
+        None,
+        description="What is done with a row in which a value is missing. `null`, the default for files: its "
+        "predictions and bounds are null, and `Linserve-Missing-Rows` counts it. `refuse`, the default for JSON: the "
+        "request is refused, with the place of the first such value.",
+    )
     instance_weights: str | None = Field(
         None,
         description="Column with the precision weight of each row, positive. Intervals are then for an observation of "
@@ -82,24 +101,23 @@ def query_parameters() -> list[dict[str, Any]]:
 class _Memory:
     """What of one body, or of one answer, is in memory: up to MEMORY_BYTES, and none where others take the room."""
 
-    def __init__(self, request: Request, held: Held) -> None:
-        self._request, self._held = request, held
+    def __init__(self, request: Request, memory: MemoryBudget) -> None:
+        self._request, self._memory = request, memory
         self._bytes = 0
 
     def hold(self, count: int) -> bool:
         """Whether so many bytes more may be in memory. If not, the bytes before them go to a file as well."""
-        if self._bytes + count <= MEMORY_BYTES and self._held.may_add(self._request, count):
+        if self._bytes + count <= MEMORY_BYTES and self._memory.may_hold(self._request, count):
             self._bytes += count
             return True
-        self._held.release(self._request, self._bytes)
+        self._memory.release(self._request, self._bytes)
         return False
 
 
 @contextlib.asynccontextmanager
-async def received(request: Request, found: Services) -> AsyncIterator[Source]:
-    """The body: bytes, or where it is long a file that is there for as long as the block."""
-    chunks = bodies.stream(request, found.limits.upload_bytes)
-    memory = _Memory(request, found.held)
+async def received(request: Request, found: Services, chunks: AsyncIterator[bytes]) -> AsyncIterator[Source]:
+    """The chunks together: bytes, or where they are long a file that is there for as long as the block."""
+    memory = _Memory(request, found.memory)
     first: list[bytes] = []
     async for chunk in chunks:
         first.append(chunk)
@@ -122,17 +140,62 @@ async def received(request: Request, found: Services) -> AsyncIterator[Source]:
         yield file.path
 
 
-def read_table(source: Source, form: FileFormat, version: Version, options: TableOptions, limit: int) -> Iterator[Part]:
+@contextlib.asynccontextmanager
+async def inflated(request: Request, found: Services, body: Source, encoding: str) -> AsyncIterator[Source]:
+    """The body as it was before it was packed in that encoding. This waits for a turn, which few bytes may need."""
+    if encoding == bodies.IDENTITY:
+        yield body
+        return
+    file = body.open("rb") if isinstance(body, Path) else io.BytesIO(body)
+    packed = bodies.chunks_of(file, CHUNK_BYTES)
+    async with received(
+        request, found, bodies.unpacked(request, packed, encoding, found.limits.upload_bytes)
+    ) as source:
+        yield source
+
+
+def work_bytes(length: int | None, model: LinearModel, options: TableOptions) -> int:
+    """Return about how many bytes it takes to predict for a table of that length, beside what is read at a time."""
+    size = WORK_BYTES if length is None else min(WORK_BYTES, LARGE_BODY + SHORT_TIMES * length)
+    return size + (inference_bytes(model) if (options.interval or options.confidence) is not None else 0)
+
+
+def inference_bytes(model: LinearModel) -> int:
+    """Return about how many bytes it takes to decompose a design, which the first interval of a version does."""
+    return DESIGN_TIMES * NUMBER_BYTES * len(model.columns) ** 2
+
+
+def needs_turn(body: Source, form: FileFormat, encoding: str) -> bool:
+    """Return True unless the table is short. A packed one, or Arrow or Parquet, may have any number of rows."""
+    is_long = not isinstance(body, bytes) or len(body) > LARGE_BODY
+    return is_long or encoding != bodies.IDENTITY or form in ("arrow", "parquet")
+
+
+def read_table(
+    request: Request, source: Source, form: FileFormat, version: Version, options: TableOptions
+) -> Iterator[Part]:
     """The rows of a file. Its columns may stand in any order, and are the features and those to keep.
 
-    A file without a header may have others, which are not read.
+    It may also have the columns that the version ignores, and a file without a header any others: they are not read. A
+    missing value is NaN unless `options.missing` refuses it.
 
-    Raises BodyTooLarge or InvalidInput where an upload of `limit` bytes comes to too much.
+    The memory that reading takes is held until the request has its answer. Raises BodyTooLarge or InvalidInput where
+    the table comes to too much, WorkerBusy.
     """
+    found = services(request)
     # Without a header a column's place is its name, so that those between the features have to stay.
     numbers = numbers_of(version.model, options)
-    columns = Columns(numbers, options.keep, only=options.header != "none", header=options.header)
-    check_size(source, form, [*columns.numbers, *columns.keep], limit)
+    columns = Columns(
+        numbers,
+        options.keep,
+        missing=options.missing != "refuse",
+        only=options.header != "none",
+        ignored=version.ignored,
+        header=options.header,
+    )
+    found.memory.hold(request, describing_bytes(source, form) + READ_TIMES * least_part_bytes(columns))
+    read = [*columns.numbers, *columns.keep]
+    found.memory.hold(request, check_size(source, form, read, found.limits.upload_bytes))
     yield from READERS[form](source, columns, 1)
 
 
@@ -161,48 +224,73 @@ def answer_table(
     *,
     first_row: int | None = None,
 ) -> tuple[Response, int]:
-    """Predict for all parts, and answer with media type `out`; and the number of rows.
+    """Predict for all parts, and answer with media type `out`; and the number of rows. A row with NaN has no answers.
 
     The answer is written, into memory or when it is long into a file, before its first byte is sent, so that a fault in
     the last row is answered with its place as one in the first is. Raises InvalidInput, BodyTooLarge where the answer
     is longer than an upload may be, Unavailable. Rows that are no file's have no `first_row`.
     """
     found = services(request)
-    sink = SpillingFile(_Memory(request, found.held).hold, found.scratch.file, found.limits.upload_bytes)
+    sink = SpillingFile(_Memory(request, found.memory).hold, found.scratch.file, found.limits.upload_bytes)
     model = version.model
     names = _names(model, options)
     _check_options(model, options)
     document = {"model": version.card.model, "version": version.card.version}
     writer = table_writer(FORMATS[out], sink, options.keep, names, document)
-    rows = 0
+    rows = missing = 0
     with contextlib.ExitStack() as failing:
         failing.callback(sink.discard)
-        width = max(len(numbers_of(model, options)), len(model.columns), len(names))
-        for values, kept, _ in itertools.chain.from_iterable(narrowed(part, width) for part in parts):
+        row_bytes = _row_bytes(model, options, names, is_json=FORMATS[out] in ("json", "ndjson"))
+        for values, kept, *_ in _pieces(parts, row_bytes, first_row):
+            complete = CompleteRows.of(values)
             try:
-                writer.write(kept, _columns(model, values, options))
+                writer.write(kept, complete.spread(functools.partial(_columns, model, complete.taken(values), options)))
             except PredictionTooLarge as error:
                 if first_row is None:
                     raise
                 raise refusal(error.message, row=first_row + rows + error.row) from None
             except _NotPositive as error:
-                raise _refused_weight(error, rows, first_row, options) from None
+                raise _refused_weight(rows + complete.place(error.row), first_row, options) from None
             rows += len(values)
+            missing += complete.missing
         writer.close()
         failing.pop_all()
-    headers = {"linserve-model": version.card.model, "linserve-version": str(version.card.version)}
+    headers = {
+        "linserve-model": version.card.model,
+        "linserve-version": str(version.card.version),
+        HEADER: str(missing),
+    }
     if isinstance(written := sink.written(), bytes):
         return Response(written, headers=headers, media_type=out), rows
     headers["content-length"] = str(sink.length)
     return StreamingResponse(bodies.chunks_of(written, CHUNK_BYTES), headers=headers, media_type=out), rows
 
 
+def _row_bytes(model: LinearModel, options: TableOptions, names: Sequence[str], *, is_json: bool) -> int:
+    """Return how many bytes the most is that is made of a row."""
+    values = max(len(numbers_of(model, options)), len(model.columns), len(names) + len(options.keep))
+    text = sum(len(name) + JSON_BYTES for name in [*options.keep, *names]) if is_json else 0
+    return max(NUMBER_BYTES * values, text)
+
+
+def _pieces(parts: Iterator[Part], row_bytes: int, first_row: int | None) -> Iterator[Part]:
+    for part in parts:
+        yield from narrowed(part, row_bytes, first_row)
+        if first_row is not None:
+            first_row += len(part.values)
+
+
 def _names(model: LinearModel, options: TableOptions) -> Sequence[str]:
-    names = list(model.targets)
+    """Return the names of the columns of numbers: the predictions, named as targets that are not kept, and the bounds.
+
+    Raises InvalidInput if two columns of the answer would have the same name.
+    """
+    predictions = [f"predicted_{target}" if target in options.keep else target for target in model.targets]
+    names = list(predictions)
     if options.interval is not None:
-        names += [f"{target}_{side}" for target in model.targets for side in ("lower", "upper")]
+        names += [f"{prediction}_{side}" for prediction in predictions for side in ("lower", "upper")]
     if options.confidence is not None:
-        names += [f"{target}_mean_{side}" for target in model.targets for side in ("lower", "upper")]
+        names += [f"{prediction}_mean_{side}" for prediction in predictions for side in ("lower", "upper")]
     counts = Counter([*options.keep, *names, *model.features])
     twice = sorted({name for name in options.keep if counts[name] > 1})
     if twice or len(set(names)) < len(names):
@@ -233,11 +321,11 @@ class _NotPositive(Exception):
         self.row = row
 
 
-def _refused_weight(error: _NotPositive, rows: int, first_row: int | None, options: TableOptions) -> InvalidInput:
+def _refused_weight(row: int, first_row: int | None, options: TableOptions) -> InvalidInput:
     column = options.instance_weights or ""
     if first_row is None:
-        return InvalidInput.at(f"/instances/{rows + error.row}/{escaped(column)}", NOT_POSITIVE)
-    return refusal(NOT_POSITIVE, row=first_row + rows + error.row, column=column)
+        return InvalidInput.at(f"/instances/{row}/{escaped(column)}", NOT_POSITIVE)
+    return refusal(NOT_POSITIVE, row=first_row + row, column=column)
 
 
 def _columns(model: LinearModel, values: Array, options: TableOptions) -> Array:
@@ -249,7 +337,9 @@ def _columns(model: LinearModel, values: Array, options: TableOptions) -> Array:
             raise _NotPositive(int((weights <= 0).argmax()))
     columns = [model.predict(x)]
     if options.interval is not None:
-        columns.append(model.interval(x, options.interval, observation_weights=weights).reshape(len(x), -1))
+        bounds = model.interval(x, options.interval, observation_weights=weights)
+        columns.append(bounds.reshape(len(x), 2 * len(model.targets)))
     if options.confidence is not None:
-        columns.append(model.interval(x, options.confidence, of_mean=True).reshape(len(x), -1))
+        bounds = model.interval(x, options.confidence, of_mean=True)
+        columns.append(bounds.reshape(len(x), 2 * len(model.targets)))
     return np.hstack(columns) if len(columns) > 1 else columns[0]

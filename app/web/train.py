@@ -8,13 +8,12 @@ from contextlib import nullcontext
 from typing import Annotated, Any
 
 import numpy as np
-from anyio import to_thread
 from fastapi import APIRouter, Header, Request
 from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from app.data.formats import FileFormat, check_header, check_size, names_of
+from app.data.formats import FileFormat, check_header, check_size, describing_bytes, index_of, names_of
 from app.data.groups import taken_out
 from app.data.json_rows import first_rounded_rows, to_column, to_matrix
 from app.data.rounding import rounding_warnings
@@ -31,12 +30,20 @@ from app.web.errors import problems
 from app.web.guard import needs
 from app.web.job_view import JobView, view
 from app.web.jobs import wait_for
+from app.web.memory_budget import LARGE_BODY
 from app.web.path_prefix import prefix
 from app.web.preferences import preferences
-from app.web.services import LARGE_BODY, Services, services
+from app.web.services import Services, services
 from app.web.training_examples import CSV_EXAMPLE, EXAMPLES
 from app.web.training_options import FileOptions, TrainRequest, from_query, query_parameters
-from app.web.training_plan import columns_of_file, current_version, names_of_rows, request_of
+from app.web.training_plan import (
+    columns_of_file,
+    current_version,
+    index_left_out,
+    index_warnings,
+    names_of_rows,
+    request_of,
+)
 
 router = APIRouter(tags=["Train"], dependencies=[needs(Right.TRAIN)])
 
@@ -50,7 +57,9 @@ _KEYS = uuid.UUID("6b1d6a5e-7d0a-5b0e-9a53-0c0f5f3c7a11")  # namespace of the jo
     description=(
         "Records a training job and answers at once; with `Prefer: wait=10` it waits for the job to end, for so many "
         "seconds at most. Once answered, the job survives any crash. Rows come as JSON, or as a file: CSV with a "
-        "header, NDJSON objects, an Arrow IPC stream or Parquet, plain or with a Content-Encoding of gzip or zstd."
+        "header, NDJSON objects, an Arrow IPC stream or Parquet, plain or with a Content-Encoding of gzip or zstd. If "
+        "the model exists, its new version has the columns of the current one, unless the request names its features "
+        "or says `schema: infer`."
     ),
     status_code=202,
     response_model=JobView,
@@ -111,8 +120,9 @@ async def _recorded(found: Services, request: Request, kind: str, job_id: str) -
         if request.query_params:
             raise InvalidInput("Beside a JSON body, options stand in the body and not in the query.")
         body = await bodies.read(request, found.limits.json_bytes)
-        limiter = found.long_bodies if len(body) > LARGE_BODY else None
-        return await to_thread.run_sync(_train_from_json, found, body, job_id, limiter=limiter)
+        async with found.turns.turn() if len(body) > LARGE_BODY else nullcontext():
+            with found.memory.working(request, bodies.decoding_bytes(body)):
+                return await run_in_threadpool(_train_from_json, found, body, job_id)
     return await _train_from_file(found, request, bodies.FILES[kind], job_id)
 
 
@@ -184,9 +194,11 @@ async def _train_from_file(found: Services, request: Request, form: FileFormat, 
             # A page-cache copy of some kB; a thread would cost more than it saves.
             file.write(chunk)
         await run_in_threadpool(found.jobs.spool.seal, file)
-    return await run_in_threadpool(
-        _train_from_upload, found, upload, form, options, job_id=job_id, fingerprint=digest.hexdigest()
-    )
+    size = await run_in_threadpool(describing_bytes, found.jobs.spool.path(upload), form)
+    with found.jobs.spool.kept(upload), found.memory.working(request, size):
+        return await run_in_threadpool(
+            _train_from_upload, found, upload, form, options, job_id=job_id, fingerprint=digest.hexdigest()
+        )
 
 
 def _train_from_upload(
@@ -198,7 +210,9 @@ def _train_from_upload(
             return job
         path = found.jobs.spool.path(upload)
         names = names_of(path, form, options.header)
-        features, targets = columns_of_file(names, form, options, current_version(found, options))
+        current = current_version(found, options)
+        index = index_left_out(index_of(path, form), options, current)
+        features, targets = columns_of_file(names, form, options, current, index)
         others = [name for name in (options.weight, options.division.groups) if name is not None]
         read = [*(features or ()), *targets, *others]
         check_size(path, form, read, found.limits.upload_bytes)
@@ -213,4 +227,5 @@ def _train_from_upload(
             fingerprint=fingerprint,
             header=options.header,
         )
+        request = dataclasses.replace(request, warnings=index_warnings(index))
     return found.jobs.submit(request, job_id)

@@ -200,6 +200,12 @@ class TrainingOptions(Options):
         le=1,
         description="With `forget`, instead of `trained_in`: the share of the rows' weight to take out.",
     )
+    schema_: Literal["infer"] | None = Field(
+        None,
+        alias="schema",
+        description="A new version of a model has the columns of the current one, unless the request names its "
+        "features. `infer`: take the columns from the rows, whatever the current version has.",
+    )
     missing: Literal["refuse", "drop"] = Field(
         "refuse", description="Whether a missing value fails the job, or its row is left out and counted."
     )
@@ -221,6 +227,8 @@ class TrainingOptions(Options):
     def _fits_together(self) -> Self:
         if self.mode != "replace" and not isinstance(self.solver, ExactOptions):
             raise ValueError(f"Mode {self.mode} needs the exact solver")
+        if self.schema_ is not None and self.mode != "replace":
+            raise ValueError(f"`schema: infer` needs mode replace; mode {self.mode} keeps the columns")
         if self.decay != 1 and self.mode != "update":
             raise ValueError("Only mode update has a decay")
         if self.folds is not None:
@@ -308,8 +316,13 @@ WEIGHT_KIND_TEXT = (
     "kind."
 )
 FEATURES_TEXT = (
-    "Columns to predict from, comma-separated. Default: all columns that are no targets. The columns of NDJSON are the "
+    "Columns to predict from, comma-separated. Default: all columns that are no targets, weights, groups or index of a "
+    "pandas frame; of a model that exists, they have to be those of its current version. The columns of NDJSON are the "
     "names in all its lines; a name that a line lacks is a missing value."
+)
+SCHEMA_TEXT = (
+    "`infer`: take the columns from the file although the model's current version has others. Without it, and without "
+    "`features`, other columns are refused."
 )
 HEADER_TEXT = (
     "Of CSV: `names` if row 1 holds the columns' names, which may then be numbers; `none` if it holds values, and the "
@@ -322,7 +335,8 @@ def from_query(query: QueryParams) -> FileOptions:
 
     Raises InvalidInput for an unknown parameter, one that stands twice, or a value that does not fit.
     """
-    known = {*FileOptions.model_fields, *_SOLVER_FIELDS, *_VALIDATION_FIELDS} - {"validation"}
+    fields = {field.alias or name for name, field in FileOptions.model_fields.items()}
+    known = {*fields, *_SOLVER_FIELDS, *_VALIDATION_FIELDS} - {"validation"}
     check_query(query, known)
     plain: dict[str, Any] = {name: value for name, value in query.items() if name not in _SOLVER_FIELDS}
     for name in _LISTS:
@@ -352,6 +366,7 @@ def query_parameters() -> list[dict[str, Any]]:
             "Columns to predict, separated by commas. Default: the targets of the model's current version.",
         ),
         ("features", FEATURES_TEXT),
+        ("schema", SCHEMA_TEXT),
         ("header", HEADER_TEXT),
         ("model", "Gets the new version; created where it does not exist. Default: the default model."),
         ("weight", "Column of weights, at least 0; `weight_kind` says what they mean."),

@@ -4,11 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.data.json_rows import are_objects
+from app.data.names import shown
 from app.data.part import Header
+from app.data.rounding import MAX_WARNINGS
 from app.data.training_rows import Format
 from app.errors import Detail, InvalidInput
 from app.jobs import training_columns
 from app.jobs.capabilities import check_device
+from app.jobs.same_columns import checked_features
 from app.jobs.training_columns import check_versions, with_columns
 from app.jobs.training_request import TrainingRequest
 from app.registry.version_file import Version
@@ -66,6 +69,7 @@ def request_of(
         trained_in=options.trained_in,
         share=options.share,
         header=header,
+        infer_columns=options.schema_ == "infer",
     )
     if features is not None:
         return with_columns(request, features, current, found.registry)
@@ -75,11 +79,19 @@ def request_of(
 
 def names_of_rows(asked: TrainRequest, current: Version | None) -> tuple[Sequence[str], Sequence[str]]:
     """Features and targets of rows that came as JSON."""
-    card = current.card if current else None
+    card = current.card if current and asked.schema_ is None else None
     features = _names(asked.instances, asked.feature_names, card.features if card else None, "feature")
     if asked.feature_names is None and card is None:
         features = [name for name in features if name != asked.division.groups]
-    return features, _names(asked.targets, asked.target_names, card.targets if card else None, "target")
+    targets = _names(asked.targets, asked.target_names, card.targets if card else None, "target")
+    if card is not None and asked.mode == "replace" and asked.feature_names is None:
+        # Only objects bring names that nobody chose.
+        found = list(asked.instances[0]) if are_objects(asked.instances) else card.features
+        if asked.division.groups not in card.features:
+            found = [name for name in found if name != asked.division.groups]
+        named = asked.target_names is None and are_objects(asked.targets)
+        checked_features(found, list(asked.targets[0]) if named else card.targets, card, body=True)
+    return features, targets
 
 
 def _names(rows: Sequence[Any], given: Sequence[str] | None, known: Sequence[str] | None, kind: str) -> Sequence[str]:
@@ -89,14 +101,37 @@ def _names(rows: Sequence[Any], given: Sequence[str] | None, known: Sequence[str
     if known is None and are_objects(rows):
         return list(rows[0])
     if known is None:
-        raise InvalidInput.at(f"/{kind}_names", f"A new model from arrays needs {kind}_names.")
+        raise InvalidInput.at(f"/{kind}_names", f"A new model, or `schema: infer`, from arrays needs {kind}_names.")
     return known
 
 
+def index_left_out(index: Sequence[str], options: FileOptions, current: Version | None) -> list[str]:
+    """Return the columns that are left out because they are the index of a pandas frame.
+
+    One that the request names, or that the current version has as a feature, is a column like any other.
+    """
+    if options.features:
+        return []
+    targets = options.targets or (current.card.targets if current else ())
+    named = {*targets, options.weight, options.division.groups}
+    if current is not None and options.schema_ is None:
+        named.update(current.card.features)
+    return [name for name in index if name not in named]
+
+
+def index_warnings(left_out: Sequence[str]) -> tuple[str, ...]:
+    """Return a warning for each column that was left out as an index."""
+    return tuple(
+        f'The column "{shown(name)}" is the index of the pandas frame that the file was made from. It was left out. To '
+        "train on it, name it in `features`."
+        for name in left_out[:MAX_WARNINGS]
+    )
+
+
 def columns_of_file(
-    header: Sequence[str], form: Format, options: FileOptions, current: Version | None
+    header: Sequence[str], form: Format, options: FileOptions, current: Version | None, index: Sequence[str] = ()
 ) -> tuple[Sequence[str] | None, Sequence[str]]:
-    """Features and targets among the columns of a file.
+    """Features and targets among the columns of a file, without those of `index`.
 
     `header` has only the names in the first line of NDJSON. Unless they are given, its features are not known yet:
     None. Whether all columns are in one of its lines is known to the job.
@@ -108,22 +143,49 @@ def columns_of_file(
             [Detail("A new model needs `targets` in the query.")],
         )
     if form == "ndjson":
+        _check_first_line(header, options, targets, current)
         return options.features, targets
     weight = [options.weight] if options.weight is not None else []
     groups = [options.division.groups] if options.division.groups is not None else []
-    others = {*targets, *weight, *groups}
-    features = options.features or [name for name in header if name not in others]
+    others = {*targets, *weight, *groups, *index}
+    features: Sequence[str] = options.features or [name for name in header if name not in others]
     if "" in features and "" in header:
         hint = "; to_csv(index=False) keeps pandas from writing its index." if header[0] == "" else "."
         message = f"Column {list(header).index('') + 1} has no name in the header{hint}"
         raise InvalidInput(message, [Detail(message, row=1)])
     present = set(header)
+    # One column means another separator, and a target that was misspelled is the plainer fault.
+    are_read = len(header) > 1 and present.issuperset(options.targets or ())
+    if not options.features and current is not None and are_read:
+        features = _in_order(features, [name for name in targets if name in present], options, current)
     missing = [name for name in dict.fromkeys((*targets, *features, *weight, *groups)) if name not in present]
     if missing:
         hint = " Only one column was found: is the separator a comma?" if len(header) == 1 else ""
         details = [_missing_column(name, header) for name in missing if name.isprintable()]
         raise InvalidInput(f"Columns are missing from the file.{hint}", details[:20])
     return features, targets
+
+
+def _in_order(features: Sequence[str], targets: Sequence[str], options: FileOptions, current: Version) -> Sequence[str]:
+    """Return the features of a file in the order of the current version, if they are the same.
+
+    Raises InvalidInput if the columns have to be the same, and are not.
+    """
+    if options.mode == "replace" and options.schema_ is None:
+        return checked_features(features, targets, current.card, rows="The file has")
+    return current.card.features if set(features) == set(current.card.features) else features
+
+
+def _check_first_line(
+    names: Sequence[str], options: FileOptions, targets: Sequence[str], current: Version | None
+) -> None:
+    """Raise InvalidInput if a line of NDJSON already has columns that the file may not have."""
+    if current is None or options.mode != "replace" or options.schema_ is not None or options.features:
+        return
+    others = {*targets, options.weight, options.division.groups}
+    features = [name for name in names if name not in others]
+    if not set(features) <= set(current.card.features):
+        checked_features(features, targets, current.card, rows="Line 1 has")
 
 
 def _missing_column(name: str, header: Sequence[str]) -> Detail:

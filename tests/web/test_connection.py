@@ -338,7 +338,7 @@ def test_a_connection_whose_answer_came_before_the_body_does_not_stay_open_for_e
 
 
 def test_long_bodies_that_do_not_end_leave_room_for_others(tmp_path: Path) -> None:
-    service = Service(tmp_path, trainer="external").start()
+    service = Service(tmp_path, trainer="external", worker_memory=str(256 << 20)).start()
     longest = 16 << 20
     long = json.dumps({"instances": [[75, 63, 44]] * 10_000}).encode()
 

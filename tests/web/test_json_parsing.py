@@ -17,8 +17,8 @@ from app.data.part import Columns
 from app.data.typed_rows import RowsDecoder, to_array
 from app.errors import InvalidInput
 from app.web.bodies import decode
+from app.web.memory_budget import LARGE_BODY
 from app.web.predict import PredictRequest
-from app.web.services import LARGE_BODY
 
 JSON = {"content-type": "application/json"}
 ROW = b"[1, 2, 3], "

@@ -15,7 +15,7 @@ from uvicorn.server import ServerState
 
 from app.main import create_app
 from app.web.connection import Connection
-from app.web.services import LARGE_BODY
+from app.web.memory_budget import LARGE_BODY
 
 JSON_TYPE = (b"content-type", b"application/json")
 
@@ -106,6 +106,9 @@ class Wire(asyncio.Transport):
 
     def is_closing(self) -> bool:
         return self._closing
+
+    def get_write_buffer_size(self) -> int:
+        return 0
 
     def pause_reading(self) -> None: ...
 

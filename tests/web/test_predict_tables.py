@@ -1,6 +1,7 @@
 """Predictions for tables, in and out in every format."""
 
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,8 @@ def test_a_missing_column_and_a_missing_value_are_named(service: Service, into: 
     assert without.status_code == 422
     assert "rainfall" in without.text
     values = pa.array([1.0, None, *range(14)], pa.float64())
-    hole = ask(service, TABLE.drop(["id", "rainfall"]).append_column("rainfall", values), into, "*/*")
+    table = TABLE.drop(["id", "rainfall"]).append_column("rainfall", values)
+    hole = ask(service, table, into, "*/*", missing="refuse")
     assert hole.status_code == 422
     (place,) = hole.json()["errors"]
     if into == JSON:
@@ -241,12 +243,13 @@ def test_a_thousand_columns_are_the_most_to_keep(service: Service) -> None:
         assert len(rows_of(fewer.content, JSON)[0]) == 1002
 
 
-def test_a_kept_column_cannot_have_the_name_of_a_target(service: Service) -> None:
-    answer = ask(
-        service, TABLE.append_column("apples", pa.array(range(len(ROWS)))), "text/csv", "*/*", keep="id,apples"
-    )
+def test_two_columns_of_the_answer_cannot_have_the_same_name(service: Service) -> None:
+    column = pa.array(range(len(ROWS)))
+    table = TABLE.append_column("apples", column).append_column("predicted_apples", column)
+    answer = ask(service, table, "text/csv", "*/*", keep="apples,predicted_apples")
     assert answer.status_code == 422
     assert "same name" in answer.json()["detail"]
+    assert [place["column"] for place in answer.json()["errors"]] == ["predicted_apples"]
 
 
 @pytest.mark.slow
@@ -282,9 +285,7 @@ UNUSUAL = {
     "a list": pa.array([[1], [2]]),
     "a struct": pa.array([{"a": 1}, {"b": 2}]),
     "bytes": pa.array([b"a", b"\xff"]),
-    "a dictionary": pa.array(["a", "b"]).dictionary_encode(),
     "a date beyond all": pa.array([2**30, 1], pa.date32()),
-    "a time in no zone": pa.array([1, 2], pa.timestamp("s", "Nowhere/Never")),
     "an interval": pa.array([(1, 2, 3), None], pa.month_day_nano_interval()),
     "a word not in UTF-8": pa.Array.from_buffers(
         pa.string(), 2, [None, pa.py_buffer(np.array([0, 1, 2], np.int32)), pa.py_buffer(b"a\xff")]
@@ -297,6 +298,10 @@ USUAL = {
     "a time": pa.array([1, 2], pa.timestamp("us", "UTC")),
     "decimals": pa.array([1, 2], pa.decimal128(9, 2)),
     "words": pa.array(["a", None], pa.large_string()),
+    "a dictionary": pa.array(["a", None]).dictionary_encode(),
+    "a dictionary of numbers": pa.array([1, None]).dictionary_encode(),
+    "views of words": pa.array(["a", "word of more than twelve bytes"], pa.string_view()),
+    "a time in no zone": pa.array([1, 2], pa.timestamp("s", "Nowhere/Never")),
 }
 
 
@@ -313,6 +318,39 @@ def test_what_is_kept_is_answered_or_refused_whatever_its_type(
     headers = {"content-type": into, "accept": out}
     answer = service.client.post("/predict?keep=kept", content=content, headers=headers)
     assert answer.status_code == 200 if kind in USUAL else answer.status_code in {200, 422}, answer.text
+
+
+@pytest.mark.parametrize("out", [JSON, *MEDIA_TYPES.values()])
+@pytest.mark.parametrize("into", [MEDIA_TYPES["arrow"], MEDIA_TYPES["parquet"]])
+def test_kept_words_dates_and_times_are_spelled_alike_in_every_format(service: Service, into: str, out: str) -> None:
+    table = kept(pa.array(["b", "a"]).dictionary_encode())
+    for name, column in {
+        "view": pa.array(["x", None], pa.string_view()),
+        "utc": pa.array([0, 1_500_000], pa.timestamp("us", "Europe/Berlin")),
+        "local": pa.array([0, None], pa.timestamp("ms")),
+        "day": pa.array([1, None], pa.date32()),
+    }.items():
+        table = table.append_column(name, column)
+    content = body_of(table, into)
+    headers = {"content-type": into, "accept": out}
+    answer = service.client.post("/predict?keep=kept,view,utc,local,day", content=content, headers=headers)
+    assert answer.status_code == 200, answer.text
+    first, second = rows_of(answer.content, out)
+    assert (first["kept"], second["kept"], first["view"]) == ("b", "a", "x")
+    if out in (MEDIA_TYPES["arrow"], MEDIA_TYPES["parquet"]):
+        schema = (
+            pa.ipc.open_stream(answer.content).schema
+            if out == MEDIA_TYPES["arrow"]
+            else pyarrow.parquet.read_schema(io.BytesIO(answer.content))
+        )
+        assert [schema.field(name).type for name in ("utc", "local", "day")] == [
+            table.schema.field(name).type for name in ("utc", "local", "day")
+        ]
+        return
+    text = answer.text
+    for spelled in ("1970-01-01T00:00:00Z", "1970-01-01T00:00:01.5Z", "1970-01-02"):
+        assert spelled in text
+    assert re.search(r"1970-01-01T00:00:00(?!Z)", text)
 
 
 def test_a_column_that_changes_its_kind_in_a_long_table_is_refused_or_kept(service: Service) -> None:

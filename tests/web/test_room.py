@@ -77,10 +77,12 @@ def test_rows_that_wait_take_the_room_of_others_until_their_job_ends(small: Serv
     assert accepted.json()["status"] == "succeeded", accepted.text
 
 
-def held_body(service: Service, body: bytes, headers: dict[str, str]) -> http.client.HTTPConnection:
-    """A prediction of which all has come but the end."""
+def held_body(
+    service: Service, body: bytes, headers: dict[str, str], path: str = "/predict"
+) -> http.client.HTTPConnection:
+    """A request of which all has come but the end."""
     connection = http.client.HTTPConnection(service.url.removeprefix("http://"), timeout=20)
-    connection.putrequest("POST", "/predict")
+    connection.putrequest("POST", path)
     for name, value in {**headers, "content-length": str(len(body) + 1)}.items():
         connection.putheader(name, value)
     connection.endheaders(body)
@@ -123,13 +125,15 @@ def test_short_bodies_that_become_long_ones_do_not_fill_the_memory(tmp_path: Pat
     assert len(body) < 1000
     headers = {**HEADERS, "content-encoding": "zstd"}
     before = service.memory("VmRSS")
-    connections = {(one := held_body(service, body, headers)).sock: one for _ in range(80)}
+    # Rows to predict for are inflated when all have come, and rows to train on as they come.
+    path = "/train?targets=apples,oranges"
+    connections = {(one := held_body(service, body, headers, path)).sock: one for _ in range(80)}
     answered, *_ = select.select(connections, [], [], 20)
     assert {connections[sock].getresponse().status for sock in answered} == {503}
     assert service.memory("VmHWM") - before < 640 << 20
     for connection in connections.values():
         connection.close()
-    wait_for(lambda: stored(service) == 0)
+    wait_for(lambda: not list((service.state / "spool").iterdir()))
     # What was held is let go, and long bodies are taken again.
     assert len(service.predict(*[[75.0, 63.0, 44.0]] * 100_000, interval=0.9)["intervals"]) == 100_000
     service.stop()

@@ -1,0 +1,68 @@
+"""Dates and times as text (RFC 3339), the same in every format that has no type for them.
+
+A timestamp with a time zone is written in UTC, with a Z. One without a time zone has no offset, because none is known.
+"""
+
+from typing import TYPE_CHECKING
+
+from app.errors import Detail, InvalidInput
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+_DAY_SECONDS = 86_400
+# Seconds from 1970 to the beginning of year 0 and of year 10000, between which years have four digits.
+_FIRST, _END = -62_167_219_200, 253_402_300_800
+_TRAILING_ZEROS = r"(?:(\.[0-9]*[1-9])|\.)0+$"  # of a fraction of a second
+
+
+def dates_as_text(batch: "pa.RecordBatch") -> "pa.RecordBatch":
+    """Return the batch with its dates, times and timestamps as text. Raises InvalidInput for years beyond 0 to 9999."""
+    import pyarrow as pa
+    from pyarrow import types
+
+    if not any(map(types.is_temporal, batch.schema.types)):
+        return batch
+    columns = [_as_text(name, column) for name, column in zip(batch.schema.names, batch.columns, strict=True)]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _as_text(name: str, column: "pa.Array") -> "pa.Array":
+    """Return a column of dates, times or timestamps as text, and any other as it is."""
+    import pyarrow as pa
+    from pyarrow import compute, types
+
+    kind = column.type
+    if not (types.is_date(kind) or types.is_time(kind) or types.is_timestamp(kind)):
+        return column
+    numbers = column.view(pa.int32() if kind.bit_width == 32 else pa.int64())  # noqa: PLR2004 - bits
+    _check_range(name, numbers, kind)
+    if types.is_date(kind):
+        return column.cast(pa.date32(), safe=False).cast(pa.string())
+    if types.is_time(kind):
+        return compute.replace_substring_regex(column.cast(pa.string()), _TRAILING_ZEROS, r"\1")
+    # Without its time zone, whose name need not be known here: the numbers are of UTC.
+    text = numbers.cast(pa.timestamp(kind.unit)).cast(pa.string())
+    text = compute.replace_substring(text, " ", "T")
+    text = compute.replace_substring_regex(text, _TRAILING_ZEROS, r"\1")
+    return text if kind.tz is None else compute.binary_join_element_wise(text, "Z", "")
+
+
+def _check_range(name: str, numbers: "pa.Array", kind: "pa.DataType") -> None:
+    """Raise InvalidInput if a value has no text."""
+    from pyarrow import compute, types
+
+    if types.is_date32(kind):
+        first, end = _FIRST // _DAY_SECONDS, _END // _DAY_SECONDS
+    else:
+        per_second = _PER_SECOND["ms" if types.is_date64(kind) else kind.unit]
+        first, end = (0, _DAY_SECONDS) if types.is_time(kind) else (_FIRST, _END)
+        first, end = first * per_second, end * per_second
+    found = compute.min_max(numbers).as_py()
+    if found["min"] is not None and not first <= found["min"] <= found["max"] < end:
+        message = (
+            "The column holds a date or time that RFC 3339 cannot write: its years are 0 to 9999. Ask for an answer in "
+            "Arrow or Parquet, or leave the column out of `keep`."
+        )
+        raise InvalidInput(message, [Detail(message, column=name)])
