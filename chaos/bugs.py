@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from chaos import phases
+from chaos.flood import flood
 from chaos.phases import Phase
 from chaos.planted import answers, durability, jobs, versions
 from chaos.planting import Plant
@@ -170,4 +171,5 @@ BUGS = [
         versions.parent_not_compared,
         seconds=20.0,
     ),
+    Bug("the memory budget is not enforced", "more in a flood", flood, answers.budget_not_enforced),
 ]

@@ -41,6 +41,7 @@ from chaos.acts import (
 from chaos.clock import JUMPS, Clock
 from chaos.disk import filled, read_only, tmpfs
 from chaos.durability import check_order
+from chaos.flood import flood
 from chaos.ledger import audit
 from chaos.line import Line, Truth
 from chaos.stage import WORKERS, Environment, Stage, sharing
@@ -291,6 +292,7 @@ PHASES: dict[Phase, float] = {
     two_services: 1,
     three_trainers: 2,
     clock_jumps: 1,
+    flood: 1,
     durability: 1,
 }
 """Each with its share of the time."""

@@ -11,6 +11,7 @@ from service import ROOT
 
 from chaos import phases, planting
 from chaos.bugs import BUGS, Bug
+from chaos.flood import flood
 from chaos.planted import jobs
 from chaos.proof import caught
 from chaos.stage import RECORDER
@@ -36,6 +37,7 @@ from chaos.watching import FLOOR
         (phases.two_services, 0, "shared versions"),
         (three_trainers, 0, "updates"),
         (phases.clock_jumps, 0, "clock jumps"),
+        (flood, 0, "tables"),
     ],
     ids=lambda phase: getattr(getattr(phase, "func", phase), "__name__", None),
 )
