@@ -19,7 +19,7 @@ from chaos.watching import count
 
 TRAINERS = 3
 UNDER_WAY = 20  # updates, at most
-KILL_SECONDS = 2.0  # between two kills, at most
+MOST_BETWEEN = 5  # updates that end between two kills, so that some do on any machine
 EXTERNAL = {"LINSERVE_TRAINER": "external"}
 STEPS: tuple[Step, ...] = ("fitted", "temp_written", "fsynced", "prepared", "linked", "promoted")
 
@@ -30,6 +30,7 @@ class Trainers:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._begun: dict[str, int] = {}  # where in its log the newest start of each begins
         self.deaths = 0
 
     def __enter__(self) -> Self:
@@ -63,7 +64,8 @@ class Trainers:
             process.send_signal(signal.SIGCONT)
 
     def _start(self, name: str) -> None:
-        with self._log(name).open("wb") as log:
+        with self._log(name).open("ab") as log:
+            self._begun[name] = log.tell()
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "app.trainer"],
                 cwd=ROOT,
@@ -73,7 +75,7 @@ class Trainers:
             )
 
     def _is_ready(self, name: str) -> bool:
-        return "trainer ready" in self._log(name).read_text()
+        return b"trainer ready" in self._log(name).read_bytes()[self._begun[name] :]
 
     def _log(self, name: str) -> Path:
         return self._stage.service.log.with_name(f"{name}.log")
@@ -91,8 +93,8 @@ def three_trainers(folder: Path, environment: Environment, seconds: float, updat
         two = stack.enter_context(Stage(sharing(folder / "two", one), environment, workers=1))
         trainers = stack.enter_context(Trainers(one))
         asked = Updates(one.service, two.service)
-        hurt = time.monotonic()
-        end = hurt + seconds
+        end = time.monotonic() + seconds
+        hurt = 0  # when so many updates have ended
 
         def is_enough() -> bool:
             return asked.asked >= updates if updates else time.monotonic() > end
@@ -102,8 +104,8 @@ def three_trainers(folder: Path, environment: Environment, seconds: float, updat
         while not is_enough() or asked.under_way:
             if not is_enough() and asked.under_way < UNDER_WAY:
                 asked.submit()
-            if not is_enough() and time.monotonic() > hurt:
-                hurt = time.monotonic() + random.uniform(0.0, KILL_SECONDS)
+            if not is_enough() and asked.ended >= hurt:
+                hurt = asked.ended + random.randint(1, MOST_BETWEEN)
                 if random.random() < 0.5:
                     trainers.kill_any()
                 else:

@@ -30,11 +30,16 @@ class Updates:
         """The services share one models folder."""
         self._services = services
         self._rows = [np.hstack([INPUTS, TARGETS])]  # of the shipped version, then of each update
-        self._open: dict[str, tuple[Service, float]] = {}  # who was asked for each, and when
+        self._open: dict[str, Service] = {}  # that was asked for each
+        self._last_end = time.monotonic()
 
     @property
     def asked(self) -> int:
         return len(self._rows) - 1
+
+    @property
+    def ended(self) -> int:
+        return self.asked - self.under_way
 
     @property
     def under_way(self) -> int:
@@ -51,20 +56,20 @@ class Updates:
         accepted = answer.status_code == httpx.codes.ACCEPTED
         demand(accepted, f"update refused: {answer.status_code} {answer.text}")
         self._rows.append(rows)
-        self._open[str(answer.json()["id"])] = service, time.monotonic()
+        self._open[str(answer.json()["id"])] = service
 
     def follow(self) -> None:
         """Look what became of the oldest updates. Raises Violation for one that did not succeed, or does not end."""
-        for job, (service, asked) in list(self._open.items())[:LOOKED_AT]:
+        for job, service in list(self._open.items())[:LOOKED_AT]:
             answer = service.client.get(f"/jobs/{job}")
             demand(answer.status_code == httpx.codes.OK, f"job {job} is lost: {answer.status_code} {answer.text}")
             found: dict[str, Any] = answer.json()
             if found["finished_at"]:
                 demand(found["status"] == "succeeded", f"job {job} {found['status']}: {found['error']}")
                 del self._open[job]
-            else:
-                late = time.monotonic() - asked > END_SECONDS
-                demand(not late, f"job {job} has not ended in {END_SECONDS:g} s, it is still {found['status']}")
+                self._last_end = time.monotonic()
+            late = time.monotonic() - self._last_end > END_SECONDS
+            demand(not late, f"no update has ended for {END_SECONDS:g} s; job {job} is still {found['status']}")
 
     def check(self) -> None:
         """Raises Violation unless the current version is the fit of all rows, of which none is lost or there twice."""
