@@ -1,27 +1,50 @@
 # syntax=docker/dockerfile:1
 
 # docker build -t linserve --build-arg TORCH_INDEX=ADDRESS .
-# docker run --init --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges -p 8000:8000 linserve
-# ADDRESS is that of PyTorch's own package index for the build of torch that is wanted, CPU or a version of CUDA, as
-# PyTorch's page "Start locally" names it. Without it, pip takes the package index's default build.
-FROM python:3.11-slim AS build
+# docker run --read-only --tmpfs /tmp --cap-drop ALL --security-opt no-new-privileges --stop-timeout 30 -p 8000:8000 \
+#   -v linserve-models:/service/models -v linserve-state:/service/state linserve
+#
+# ADDRESS is the package index of PyTorch's CPU builds, which PyTorch's page "Start locally" shows. For CUDA, give the
+# address of that build's index and its name: --build-arg TORCH_BUILD=+cu130. With an empty TORCH_BUILD and no address,
+# pip takes the build that its default index has; for x86-64 that is one with CUDA, and the image has 5.6 GB.
+ARG BASE=python:3.11.16-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
+
+FROM ${BASE} AS build
 ARG TORCH_INDEX=
+ARG TORCH_BUILD=+cpu
 WORKDIR /src
-RUN python -m venv /venv
 COPY constraints.txt .
-# First and by itself: the layer of torch is the largest and changes least.
-RUN /venv/bin/pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -c constraints.txt torch
+RUN python3 -m venv /venv \
+    && /venv/bin/pip install --no-cache-dir -c constraints.txt pip setuptools dumb-init==1.2.5.post1
+# By itself and early: the layer of torch is the largest and changes least.
+RUN /venv/bin/pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -c constraints.txt \
+        "$(grep '^torch==' constraints.txt)$TORCH_BUILD" \
+    || { echo "There is no torch$TORCH_BUILD. Give the address of its index: --build-arg TORCH_INDEX=ADDRESS"; exit 1; }
 COPY pyproject.toml README.md LICENSE ./
 COPY app app
-RUN /venv/bin/pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -c constraints.txt .
+# The service needs neither pip nor the tests, headers and static libraries of its packages.
+RUN /venv/bin/pip install --no-cache-dir --no-build-isolation -c constraints.txt . \
+    && /venv/bin/pip uninstall --yes pip setuptools \
+    && cd /venv/lib/python3*/site-packages \
+    && find . -depth -type d \( -name tests -o -name include \) -exec rm -rf {} + \
+    && find . -type f \( -name '*.a' -o -name '*.pyi' -o -name '*.pxd' \) -delete \
+    && rm -rf torch/share torch/test torch/bin/protoc* pyarrow/src
+# All that the service ever loads can still be loaded.
+RUN cd / && PYTHONDONTWRITEBYTECODE=1 /venv/bin/python -c "import app.main, app.serve, app.trainer, app.jobs.engine, \
+app.regression.descent_task, app.data.table_writers, dbos, prometheus_client.multiprocess, scipy.special, torch, uvloop"
+# The shipped model alone, whatever was trained in this folder. Any user of group 0 may write, as OpenShift runs it.
+COPY models/crop-yield/000001.safetensors /service/models/crop-yield/
+RUN ln -s 000001.safetensors /service/models/crop-yield/current \
+    && mkdir /service/state \
+    && chmod -R u=rwX,g=u,o=rX /service/models \
+    && chmod 770 /service/state
 
-FROM python:3.11-slim
-RUN useradd --system --uid 10001 --no-create-home linserve \
-    && mkdir -p /service/state && chown linserve /service /service/state
+FROM ${BASE}
+RUN useradd --system --uid 10001 --gid 0 --no-create-home --no-log-init linserve
 WORKDIR /service
 COPY --from=build /venv /venv
-COPY --chown=linserve models models
-USER linserve
+COPY --from=build --chown=10001:0 /service /service
+USER 10001:0
 ENV PATH=/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     LINSERVE_MODELS=/service/models \
@@ -30,6 +53,7 @@ ENV PATH=/venv/bin:$PATH \
     UVICORN_PORT=8000
 VOLUME ["/service/models", "/service/state"]
 EXPOSE 8000
-HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["python", "-c", \
-    "import os, urllib.request as u; u.urlopen(f'http://127.0.0.1:{os.environ[\"UVICORN_PORT\"]}/health/live', timeout=2)"]
+HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["linserve-health"]
+# The first process of a container has to pass signals on from its first moment, and to reap orphans.
+ENTRYPOINT ["dumb-init", "--single-child", "--"]
 CMD ["linserve"]

@@ -39,6 +39,8 @@ import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from app.permissions import why_denied
+
 
 @dataclass(frozen=True)
 class Detail:
@@ -55,7 +57,9 @@ class Detail:
 
 
 class LinserveError(Exception):
-    """Root of the tree. The message is for the caller: no input, path or traceback belongs in it."""
+    """Root of the tree. The message is for the caller: no input or traceback belongs in it, and no path except that of
+    a folder of the service that it may not write.
+    """
 
     def __init__(self, message: str, details: Sequence[Detail] = ()) -> None:
         super().__init__(message)
@@ -196,7 +200,7 @@ class SpoolFull(Unavailable):
 def not_stored(what: str, error: OSError) -> Unavailable:
     """What a failed write comes to for the caller."""
     kind = SpoolFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else Unavailable
-    return kind(f"{what} cannot be stored: {error.strerror}.")
+    return kind(why_denied(error) or f"{what} cannot be stored: {error.strerror}.")
 
 
 class TrainingFailed(LinserveError):

@@ -25,7 +25,7 @@ from app.jobs.spool import Spool
 from app.jobs.supervisor import Supervisor
 from app.registry.registry import Registry
 from app.settings import Settings
-from app.startup import prepared
+from app.startup import prepared, warn_of_unwritable_folders
 from app.web import docs, errors, health, jobs, model_deletion, models, predict, train
 from app.web.access import Access
 from app.web.following import Following
@@ -75,6 +75,8 @@ def create_app() -> FastAPI:
         summary="A linear model behind HTTP: predict, train, roll back.",
         description=DESCRIPTION,
         version=version("linserve"),
+        license_info={"name": "Apache License 2.0", "identifier": "Apache-2.0"},
+        servers=[{"url": "/"}],
         lifespan=_lifespan,
         docs_url=None,
         redirect_slashes=False,  # the redirect would go to whatever host the caller names
@@ -101,6 +103,7 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
         _log.critical("not started", extra={"reason": str(error)})
         # Raised, it would become a traceback, and an exit status at which uvicorn stops the other workers too.
         os._exit(1)
+    warn_of_unwritable_folders(settings)
     try:
         # So that the first request does not wait for it; without a model the service lives, and is not ready.
         services.registry.current(settings.default_model)

@@ -4,27 +4,30 @@ Its options (`linserve --help`) and UVICORN_* variables hold as ever. `uvicorn a
 the limits and the speed of our own connections.
 """
 
-import logging
 import os
 import resource
+import signal
 import sys
-from importlib.resources import files
-
-import uvicorn
-
-from app import logs
-from app.startup import prepared
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 DEFAULTS = {
     "HTTP": "app.web.connection:Connection",
-    "LOG_CONFIG": str(files("app").joinpath("logging.json")),
+    "LOG_CONFIG": str(Path(__file__).with_name("logging.json")),
     "SERVER_HEADER": "false",
     "WS": "none",
     "TIMEOUT_GRACEFUL_SHUTDOWN": "10",  # seconds
 }
+# Exit status of a process that ended by SIGTERM, as a shell shows it.
+TERMINATED = 128 + signal.SIGTERM
 
 
 def main() -> None:
+    if os.getpid() == 1:
+        # The kernel drops signals to the first process of a container while no handler is installed. uvicorn installs
+        # its own after everything is loaded. All larger imports therefore come after this line.
+        signal.signal(signal.SIGTERM, _exit)
     # A connection is a file, and many systems allow a process 1,024 unless it asks for more.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -32,11 +35,22 @@ def main() -> None:
         os.environ.setdefault(f"UVICORN_{name}", value)
     if not {"--help", "--version"} & set(sys.argv):
         _check()
+    import uvicorn  # as explained above
+
     uvicorn.main(["app.main:app", *sys.argv[1:]])
 
 
+def _exit(_signal: int, _frame: FrameType | None) -> NoReturn:
+    os._exit(TERMINATED)  # the module that is being imported could catch an exception
+
+
 def _check() -> None:
-    """End with a line in the log where a setting is wrong, before there are workers that would do so one by one."""
+    """Exit with a line in the log if a setting is wrong, before there are workers that would do so one by one."""
+    import logging  # these as explained above
+
+    from app import logs
+    from app.startup import prepared
+
     logs.configure()
     try:
         prepared()

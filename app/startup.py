@@ -1,7 +1,12 @@
 """What has to be right before anything is served."""
 
+import logging
+
+from app.permissions import why_unwritable
 from app.settings import PREFIX, Settings, load
 from app.web.access import Access
+
+_log = logging.getLogger(__name__)
 
 
 def prepared() -> tuple[Settings, Access]:
@@ -20,3 +25,10 @@ def prepared() -> tuple[Settings, Access]:
         return settings, Access(settings.api_keys)
     except (OSError, ValueError) as error:
         raise ValueError(f"{PREFIX}API_KEYS: {error}") from None
+
+
+def warn_of_unwritable_folders(settings: Settings) -> None:
+    """Log why a folder cannot be written. Predictions need neither, so this does not end the service."""
+    for name, folder in (("MODELS", settings.models), ("STATE", settings.state)):
+        if reason := why_unwritable(folder):
+            _log.warning("folder not writable", extra={"setting": f"{PREFIX}{name}", "reason": reason})

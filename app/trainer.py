@@ -38,7 +38,6 @@ def main() -> None:
     else:
         _wait_for_turn(settings.trainer_lock)
     _step_back()
-    limit_memory(settings.trainer_memory)
     threads = settings.trainer_threads or os.cpu_count() or 1
     # Read when numpy and torch are loaded, which is why nothing above loads them.
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
@@ -50,6 +49,7 @@ def main() -> None:
     from app.jobs.training import Workshop
     from app.registry.registry import Registry
 
+    limit_memory(settings.trainer_memory)
     stop = threading.Event()
 
     def stop_soon(_signal: int, _frame: FrameType | None) -> None:

@@ -48,7 +48,7 @@ def read_arrow(source: Source, columns: Columns, threads: int = 1) -> Iterator[P
     kept = {name: new for name, kind in kinds.items() if (new := kept_type(kind)) != kind}
     size, row, read, words = part_rows(columns), 1, 0, 0
     while (batch := _readable("an Arrow stream", lambda: _next_batch(reader, columns))) is not None:
-        words += words_in_dictionaries(batch)
+        words += words_in_dictionaries(batch) if kept else 0
         if words > MAX_WORDS:
             raise InvalidInput(
                 f"The dictionaries of the columns to keep have more than {MAX_WORDS} words in all batches together. "

@@ -9,30 +9,41 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from app.errors import MemoryExceeded
+from app.jobs.control_groups import memory_limits
 
 SHARE = 0.75  # of the machine's memory, unless the operator says otherwise
-
-_CONTAINERS_LIMIT = Path("/sys/fs/cgroup/memory.max")
+SMALL = 512 << 20  # bytes, below which a limit has to leave out what is reserved and not used
 
 
 def limit_memory(limit: int | None) -> None:
     """Let this process allocate so many bytes at most: what it asks for beyond is refused by a MemoryError.
 
     0 is no limit, None a share of the machine's or the container's memory. Counted is what a process can write to by
-    itself, and not the address space, of which CUDA reserves more than any machine has.
+    itself, and not the address space, of which CUDA reserves more than any machine has. Call it after the libraries
+    are loaded: in a small container they reserve more than the limit, and use less.
     """
     if limit is None:
         limit = int(SHARE * _memory())
+        if limit < SMALL:
+            limit += _reserved()
     if limit and sys.platform.startswith("linux"):
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
 
 
 def _memory() -> int:
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    with contextlib.suppress(OSError, ValueError):  # there is no container, or no limit to it
-        memory = min(memory, int(_CONTAINERS_LIMIT.read_text()))
-    return memory
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return min([machine, *memory_limits()])
+
+
+def _reserved() -> int:
+    """Return the bytes of writable memory that this process has reserved and not used."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return 0
+    fields = dict(line.split(":", 1) for line in status.read_text().splitlines())
+    reserved, used = (int(fields[name].split()[0]) << 10 for name in ("VmData", "RssAnon"))
+    return max(reserved - used, 0)
 
 
 @contextlib.contextmanager

@@ -38,6 +38,7 @@ from app.jobs.locks import identity, locked
 from app.jobs.spool import Spool
 from app.jobs.training_request import TrainingRequest
 from app.jobs.wakeup import wake_trainers
+from app.permissions import why_denied, why_unwritable
 
 if TYPE_CHECKING:
     from dbos import DBOSClient, WorkflowStatus
@@ -97,10 +98,15 @@ class JobQueue:
             return self._client
 
     def close(self) -> None:
-        with self._connecting:
+        """Close the connection. One that another thread is making is left to end with the process."""
+        if not self._connecting.acquire(blocking=False):  # it may be waiting for a locked database
+            return
+        try:
             if self._client is not None:
                 self._client.destroy()
                 self._client = None
+        finally:
+            self._connecting.release()
 
     def _present_file(self) -> tuple[int, int] | None:
         path = file_of(self._url)
@@ -328,9 +334,17 @@ class JobQueue:
         try:
             yield
         except (SQLAlchemyError, sqlite3.Error, OSError) as error:
-            told = {"database": shown(self._url), "reason": reason(error)}
+            denied = self._why_denied(error)
+            told = {"database": shown(self._url), "reason": denied or reason(error)}
             _log.error("job database out of reach", extra=told)
-            raise Unavailable("The job database cannot be reached. Predictions go on; training has to wait.") from None
+            message = denied or "The job database cannot be reached."
+            raise Unavailable(f"{message} Predictions go on; training has to wait.") from None
+
+    def _why_denied(self, error: Exception) -> str | None:
+        if isinstance(error, OSError):
+            return why_denied(error)
+        path = file_of(self._url)
+        return why_unwritable(path) if path else None  # SQLite says no more than that it cannot open the file
 
 
 def _failure(status: "WorkflowStatus") -> Failure:

@@ -35,6 +35,7 @@ from app.errors import (
     VersionNotFound,
 )
 from app.failpoints import reach
+from app.permissions import why_denied
 from app.registry import deleted_models, publication
 from app.registry.cache import Cache, memory_of
 from app.registry.model_card import ModelCard
@@ -473,7 +474,7 @@ def _writing() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise Unavailable(f"The models folder cannot be written: {error.strerror}.") from error
+        raise Unavailable(why_denied(error) or f"The models folder cannot be written: {error.strerror}.") from error
 
 
 def _write_durably(path: Path, content: bytes) -> None:

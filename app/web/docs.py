@@ -9,23 +9,16 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
-from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
-from app.web.errors import Problem
-from app.web.models import Promotion
+from app.web.openapi import document_of
 from app.web.path_prefix import prefix
-from app.web.predict import PredictRequest
-from app.web.training_options import TrainRequest
 
 router = APIRouter(include_in_schema=False)
 
 ASSETS = "/docs/assets"
-# Schemas of bodies that routes read by themselves, which FastAPI does not come across.
-_SCHEMAS: tuple[type[BaseModel], ...] = (PredictRequest, TrainRequest, Promotion, Problem)
 
 
 class _Whole(StaticFiles):
@@ -44,7 +37,7 @@ def install(app: FastAPI) -> None:
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _openapi(app)
+            app.openapi_schema = document_of(app)
         return app.openapi_schema
 
     # The documented way to extend the document.
@@ -85,35 +78,6 @@ def _policy(page: bytes) -> str:
     )
 
 
-def _openapi(app: FastAPI) -> dict[str, Any]:
-    document = get_openapi(
-        title=app.title,
-        version=app.version,
-        summary=app.summary,
-        description=app.description,
-        routes=app.routes,
-        tags=app.openapi_tags,
-    )
-    schemas = document.setdefault("components", {}).setdefault("schemas", {})
-    for model in _SCHEMAS:
-        schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
-        schemas.update(schema.pop("$defs", {}))
-        schemas[model.__name__] = schema
-    # Every 422 here is a problem; FastAPI's own form of it is never sent.
-    for operation in _operations(document):
-        unprocessable = operation["responses"].get("422", {}).get("content", {})
-        if "application/json" in unprocessable:
-            del unprocessable["application/json"]
-            unprocessable["application/problem+json"] = {"schema": {"$ref": "#/components/schemas/Problem"}}
-    schemas.pop("HTTPValidationError", None)
-    schemas.pop("ValidationError", None)
-    return document
-
-
-def _operations(document: dict[str, Any]) -> list[dict[str, Any]]:
-    return [operation for path in document["paths"].values() for operation in path.values()]
-
-
 def _calls(document: dict[str, Any], base: str) -> str:
     """Each operation of the OpenAPI document, with a curl line made from its examples."""
     lines = [f"{document['info']['title']}: {document['info']['summary']}", f"In a browser: {base}/docs", ""]
@@ -138,7 +102,7 @@ def _curl(base: str, method: str, path: str, operation: dict[str, Any]) -> str:
 
 
 def _example(parameter: dict[str, Any]) -> object:
-    return parameter["schema"].get("examples", parameter.get("examples", ["..."]))[0]
+    return parameter.get("example", "...")
 
 
 def _body_example(body: dict[str, Any]) -> object:

@@ -2,11 +2,12 @@
 
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, Field
 
 from app.jobs.job import Job, Status
+from app.web.documented import DocumentedAs
 from app.web.errors import Problem, problem_of
 
 
@@ -16,6 +17,12 @@ class ProgressView(BaseModel):
     epoch: int | None
     epochs: int | None
     loss: float | None
+
+
+# In the document an array of two numbers: generators disagree about tuples.
+LossPoint: TypeAlias = Annotated[
+    tuple[int, float], DocumentedAs(Annotated[list[float], Field(min_length=2, max_length=2)])
+]
 
 
 class JobView(BaseModel):
@@ -29,7 +36,7 @@ class JobView(BaseModel):
     started_at: datetime | None
     finished_at: datetime | None
     progress: ProgressView | None
-    loss_curve: list[tuple[int, float]] | None = Field(
+    loss_curve: list[LossPoint] | None = Field(
         description="[epoch, loss], at most 500; epoch 0 is before the first step. The loss is the mean squared error "
         "of the rows trained on. With `weight_decay`, it is the penalised objective: the mean squared error + "
         "weight_decay / 2 * (sum of squared coefficients and intercepts; with `standardize`, of the standardised "

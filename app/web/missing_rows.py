@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isnan
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ class CompleteRows:
     def of(cls, values: Array) -> "CompleteRows":
         """Find the rows without NaN among values (n, d)."""
         with np.errstate(over="ignore", invalid="ignore"):
-            if not np.isnan(values.sum()):  # one pass; nearly always enough
+            if not isnan(np.add.reduce(values, axis=None)):  # one pass; nearly always enough
                 return cls(len(values), None)
         missing = np.isnan(values).any(axis=1)
         return cls(len(values), np.flatnonzero(~missing) if missing.any() else None)

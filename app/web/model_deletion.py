@@ -50,7 +50,7 @@ def delete_model(
     model: ModelName,
     if_match: Annotated[str | None, Header(include_in_schema=False)] = None,
     *,
-    force: Annotated[bool, Query(description="Delete it even if it is the default model.")] = False,
+    force: Annotated[bool, Query(description="Delete it even if it is the default model.", examples=[True])] = False,
 ) -> None:
     found = services(request)
     registry = found.registry

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias
 
 import msgspec
 import numpy as np
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, RootModel
 
 from app.registry.version_file import Version
 from app.regression.sufficient_statistics import WeightKind
@@ -21,9 +21,15 @@ from app.web.card_statistics import (
 
 DEFAULT_LEVEL = 0.95
 
-ByTarget = dict[str, dict[str, float | None]]
-OfTarget = dict[str, float | None]
 Extra: TypeAlias = Literal["covariance"]
+
+
+class Numbers(RootModel[dict[str, float | None]]):
+    """Numbers by the names of targets, or of what else the field says. Null if a number is withheld."""
+
+
+class NumbersByTarget(RootModel[dict[str, Numbers]]):
+    """Numbers by the names of targets, and in each by the names of coefficients, or of what else the field says."""
 
 
 class CovarianceView(BaseModel):
@@ -55,25 +61,25 @@ class ModelView(BaseModel):
     terms: list[str] = Field(description="Made from the features; empty where the coefficients are the features' own.")
     intercept: dict[str, float]
     coefficients: dict[str, dict[str, float]]
-    standard_errors: ByTarget | None = Field(
+    standard_errors: NumbersByTarget | None = Field(
         description=(
             "The intercept among them. Null for a coefficient that the rows do not determine: its unit vector does not "
             "lie in the row space of the design. R drops the later of two dependent columns instead."
         )
     )
-    t_values: ByTarget | None = Field(description="Coefficient divided by its standard error.")
-    p_values: ByTarget | None = Field(description="Two-sided, of the hypothesis that the coefficient is 0.")
+    t_values: NumbersByTarget | None = Field(description="Coefficient divided by its standard error.")
+    p_values: NumbersByTarget | None = Field(description="Two-sided, of the hypothesis that the coefficient is 0.")
     confidence_level: float = Field(description="Of `confidence_intervals`: the parameter `level`.")
     confidence_intervals: dict[str, dict[str, list[float] | None]] | None = Field(
         description="[lower, upper] at `confidence_level`."
     )
-    f_tests: ByTarget | None = Field(
+    f_tests: NumbersByTarget | None = Field(
         description=(
             "Of all coefficients but the intercept together: f and p_value. Without an intercept, against a prediction "
             "of zero."
         )
     )
-    residual_deviation: OfTarget | None = Field(
+    residual_deviation: Numbers | None = Field(
         description="Estimated standard deviation of the errors, for an observation of mean weight."
     )
     residual_degrees_of_freedom: float | None = Field(
@@ -92,22 +98,22 @@ class ModelView(BaseModel):
     weight_kind: WeightKind = Field(
         description="`frequency`: times the row was observed. `precision`: inverse of the variance of its error."
     )
-    log_likelihood: OfTarget | None = Field(
+    log_likelihood: Numbers | None = Field(
         description="Of normal errors at the maximum, as R's logLik gives it; with frequency weights, of repeated rows."
     )
-    aic: OfTarget | None = Field(
+    aic: Numbers | None = Field(
         description=(
             "Akaike's criterion, -2 log_likelihood + 2 (rank + 1). It counts the variance as R does; that of "
             "statsmodels does not and is smaller by 2."
         )
     )
-    bic: OfTarget | None = Field(
+    bic: Numbers | None = Field(
         description=(
             "Schwarz's criterion, -2 log_likelihood + log(n) (rank + 1), n observations. It counts the variance as R "
             "does; that of statsmodels does not and is smaller by log(n)."
         )
     )
-    variance_inflation_factors: OfTarget | None = Field(
+    variance_inflation_factors: Numbers | None = Field(
         description=(
             "For each column, 1 / (1 - R²) of its regression on the others. Without an intercept, that R² is about "
             "zero (uncentred)."
@@ -154,7 +160,7 @@ class ModelView(BaseModel):
             "if no rows were taken out."
         )
     )
-    precision_bounds: ByTarget | None = Field(
+    precision_bounds: NumbersByTarget | None = Field(
         description=(
             "How far numbers may be off because rows were taken out: `residual_sum`, relative, of the sum of squared "
             "residuals, and `coefficients`, the largest error of a coefficient in standard errors. Residual sums are "

@@ -21,7 +21,7 @@ from app.web.entity_tags import check_unchanged, has, tag_of
 from app.web.errors import problems
 from app.web.guard import needs
 from app.web.model_view import DEFAULT_LEVEL, CurrentModelView, Extra, ModelView, card_view
-from app.web.parameters import ModelName, VersionNumber, only_known
+from app.web.parameters import ModelName, OtherVersionNumber, VersionNumber, only_known
 from app.web.services import services
 
 router = APIRouter(tags=["Models"], dependencies=[needs(Right.READ), only_known()])
@@ -58,7 +58,7 @@ class UnpromotedModelView(BaseModel):
     """A model with versions, of which none is current."""
 
     model: str
-    current: None
+    current: int | None = Field(description="Always null.")
     note: str = Field(examples=[NO_CURRENT])
     versions: list[int]
 
@@ -250,7 +250,7 @@ async def promote(
     status_code=204,
     responses=problems(404, 409, 422),
 )
-def delete_version(request: Request, model: ModelName, version: VersionNumber) -> None:
+def delete_version(request: Request, model: ModelName, version: OtherVersionNumber) -> None:
     services(request).registry.delete(model, version)
 
 

@@ -8,21 +8,19 @@ from typing import Annotated, Any, TypeAlias
 from fastapi import Depends, Path, Request
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, WithJsonSchema
+from pydantic import BaseModel, Field
 from starlette.datastructures import QueryParams
 
 from app.data.names import MAX_NAME_LENGTH
 from app.errors import Detail, InvalidInput
-
-_OBJECT = {"type": "object", "additionalProperties": {"type": "number"}}
-_ARRAY = {"type": "array", "items": {"type": "number"}}
+from app.web.documented import DocumentedAs, Row
 
 # The values are checked by app.data.json_rows, which names their places without building an error for each.
-Rows: TypeAlias = Annotated[
-    list[Any], WithJsonSchema({"type": "array", "minItems": 1, "items": {"anyOf": [_OBJECT, _ARRAY]}})
-]
+Rows: TypeAlias = Annotated[list[Any], DocumentedAs(Annotated[list[Row], Field(min_length=1)])]
 ModelName: TypeAlias = Annotated[str, Path(description="Name of the model.", examples=["crop-yield"])]
 VersionNumber: TypeAlias = Annotated[int, Path(description="Number of the version.", examples=[1])]
+# The first that a training adds: an example of one that is not current.
+OtherVersionNumber: TypeAlias = Annotated[int, Path(description="Number of the version.", examples=[2])]
 JobId: TypeAlias = Annotated[
     str, Path(description="Id of the job, or `latest` for the newest one.", examples=["latest"])
 ]

@@ -34,6 +34,7 @@ from app.regression.linear_model import LinearModel
 from app.regression.sufficient_statistics import Array
 from app.web import bodies
 from app.web.access import Right
+from app.web.documented import Row
 from app.web.errors import problems
 from app.web.guard import needs
 from app.web.memory_budget import LARGE_BODY
@@ -103,16 +104,20 @@ class PredictResponse(BaseModel):
 
     model: str
     version: int
-    predictions: list[dict[str, float | str | bool | None]] | list[list[float | None]] = Field(
+    predictions: list[Row] = Field(
         description="Beside the targets, with `keep`: the columns that are kept. null for a row in which a value is "
         "missing."
     )
     intervals: list[Any] | None = Field(
-        None, description="[lower, upper] for each target of each row, null for a row that has no interval."
+        None,
+        description="For each row an object or an array, as in `predictions`, of [lower, upper] for each target. Both "
+        "are null if the row has no interval.",
     )
     confidence_intervals: list[Any] | None = Field(None, description="Likewise, of the expected value.")
-    baseline: Any = Field(None, description="The prediction for the mean of the training rows.")
-    contributions: list[Any] | None = Field(
+    baseline: dict[str, float] | list[float] | None = Field(
+        None, description="The prediction for the mean of the training rows."
+    )
+    contributions: list[dict[str, dict[str, float]] | list[list[float]]] | None = Field(
         None, description="For each target and feature; with the baseline they sum to the prediction."
     )
     extrapolation: list[Extrapolation | None] | None = Field(

@@ -1,5 +1,6 @@
 """The options of POST /train, in a JSON body or as query parameters, checked before a job is recorded."""
 
+import json
 from typing import Annotated, Any, Literal, Self, TypeAlias, get_args
 
 from pydantic import (
@@ -7,11 +8,12 @@ from pydantic import (
     ConfigDict,
     Discriminator,
     Field,
+    ModelWrapValidatorHandler,
     Tag,
     ValidationError,
-    WithJsonSchema,
     model_validator,
 )
+from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from starlette.datastructures import QueryParams
 
 from app.data.names import MAX_NAME_LENGTH, MAX_NAMES
@@ -20,6 +22,7 @@ from app.jobs.training_request import Inherited
 from app.registry.names import MODEL_NAME
 from app.regression.solvers import Exact, GradientDescent, Solver, Start
 from app.regression.sufficient_statistics import WeightKind
+from app.web.documented import DocumentedAs
 from app.web.errors import invalid_query
 from app.web.parameters import Rows, check_query, in_query, names_in_query
 
@@ -32,14 +35,46 @@ class Options(BaseModel):
 
 
 def _without_default(schema: dict[str, Any]) -> None:
-    """Drop the default from the OpenAPI document: a client that sent it would override the current version's value."""
+    """Drop the default from the OpenAPI document.
+
+    A client that sent it would override the current version's value. Generators do not understand it for a union.
+    """
     schema.pop("default", None)
 
 
-class ExactOptions(Options):
-    """The least-squares optimum, at once."""
+class _OptionsOfOneKind(Options):
+    @model_validator(mode="wrap")
+    @classmethod
+    def _name_the_kind_of_other_options(cls, values: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return validate(values)
+        except ValidationError as error:
+            lines = [cls._explained(line) for line in error.errors(include_url=False)]
+            raise ValidationError.from_exception_data(error.title, lines) from None
 
-    kind: Literal["exact"] = "exact"
+    @classmethod
+    def _explained(cls, line: ErrorDetails) -> InitErrorDetails:
+        """Return the error again. An option of another kind is named with its kind."""
+        found = InitErrorDetails(type=line["type"], loc=line["loc"], input=line["input"], ctx=line.get("ctx", {}))
+        name = line["loc"][-1] if line["type"] == "extra_forbidden" else None
+        owner = next((kind for kind, options in SOLVER_KINDS.items() if name in options.model_fields), None)
+        if owner is not None:
+            (chosen,) = (kind for kind, options in SOLVER_KINDS.items() if options is cls)
+            words = {"option": name, "owner": owner, "chosen": chosen}
+            found["type"] = PydanticCustomError("option_of_another_kind", _OPTION_OF_ANOTHER_KIND, words)
+        return found
+
+
+_OPTION_OF_ANOTHER_KIND = (
+    "`{option}` is an option of the solver {owner}, and this solver is {chosen}. Choose {owner} "
+    '(in JSON `"kind": "{owner}"`, in a query `solver={owner}`), or leave `{option}` out.'
+)
+
+
+class ExactOptions(_OptionsOfOneKind):
+    """The least-squares optimum, at once. A solver without a `kind` is of this kind."""
+
+    kind: Literal["exact"] = Field("exact", description="May be left out.")
     l2: Annotated[
         Annotated[Literal["auto"], Tag("word")] | Annotated[float, Field(ge=0), Tag("number")],
         Discriminator(lambda value: "word" if value == "auto" else "number"),
@@ -64,6 +99,14 @@ class ExactOptions(Options):
 class StartOptions(Options):
     """A version of the model, or weights and intercept."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "minProperties": 1,
+            "maxProperties": 2,
+            "dependentRequired": {"weights": ["intercept"], "intercept": ["weights"]},
+        }
+    )
+
     version: int | None = Field(None, ge=1)
     weights: list[list[float]] | None = Field(None, description="A row for each target.")
     intercept: list[float] | None = None
@@ -76,7 +119,7 @@ class StartOptions(Options):
         return self
 
 
-class GradientDescentOptions(Options):
+class GradientDescentOptions(_OptionsOfOneKind):
     """Steps down the gradient of the mean squared error.
 
     Full batches diverge only with a learning rate above a bound that follows from the rows. A run above it fails if it
@@ -84,7 +127,7 @@ class GradientDescentOptions(Options):
     have diverged if they end above 10 times the larger of the first loss and the loss of the best constant.
     """
 
-    kind: Literal["gradient_descent"]
+    kind: Literal["gradient_descent"] = Field(description="Needed: without a `kind`, the solver is exact.")
     epochs: int = Field(100, ge=1, le=MAX_EPOCHS)
     learning_rate: float = Field(1e-5, gt=0)
     batch_size: int | None = Field(None, ge=1, le=MAX_ROWS, description="null: all rows.")
@@ -96,7 +139,9 @@ class GradientDescentOptions(Options):
     ] = Field(
         "random",
         description="`current` starts from the version that is current when the job's turn comes. If another version "
-        "is promoted while the descent runs, the new version is published and not promoted, and a warning says so.",
+        "is promoted while the descent runs, the new version is published and not promoted, and a warning says so. "
+        "Default: random.",
+        json_schema_extra=_without_default,
     )
     momentum: float = Field(0, ge=0, lt=1)
     weight_decay: float = Field(
@@ -137,7 +182,24 @@ class GradientDescentOptions(Options):
         return GradientDescent(**fields, start=start)
 
 
-SolverOptions: TypeAlias = Annotated[ExactOptions | GradientDescentOptions, Field(discriminator="kind")]
+SOLVER_KINDS: dict[str, type[Options]] = {"exact": ExactOptions, "gradient_descent": GradientDescentOptions}
+
+
+def _kind(solver: Any) -> str | None:
+    """Return the kind of solver that is asked for: exact, unless a kind is given."""
+    kind = solver.get("kind", "exact") if isinstance(solver, dict) else getattr(solver, "kind", None)
+    return kind if isinstance(kind, str) else None
+
+
+SolverOptions: TypeAlias = Annotated[
+    Annotated[ExactOptions, Tag("exact")] | Annotated[GradientDescentOptions, Tag("gradient_descent")],
+    Discriminator(
+        _kind,
+        custom_error_type="solver_kind",
+        custom_error_message=f"Expected one of {', '.join(map(json.dumps, SOLVER_KINDS))} as `kind` of an object, "
+        'such as {"kind": "exact"}. Without `kind` it is exact.',
+    ),
+]
 
 
 class ValidationOptions(Options):
@@ -209,7 +271,11 @@ class TrainingOptions(Options):
     missing: Literal["refuse", "drop"] = Field(
         "refuse", description="Whether a missing value fails the job, or its row is left out and counted."
     )
-    solver: SolverOptions = ExactOptions()
+    solver: SolverOptions = Field(
+        ExactOptions(),
+        description="How the coefficients are found. Default: exact, with the default options.",
+        json_schema_extra=_without_default,
+    )
     validation: ValidationOptions | None = Field(None, description="Adds cross-validated metrics.")
     promote: Literal["always", "if_better", "never"] = Field(
         "always",
@@ -301,9 +367,9 @@ class TrainRequest(TrainingOptions):
         None, description="Names for rows that are arrays. Default: those of the model's current version."
     )
     target_names: list[str] | None = Field(None, description="Likewise.")
-    sample_weights: Annotated[
-        list[Any] | None, WithJsonSchema({"type": "array", "items": {"type": "number", "minimum": 0}})
-    ] = Field(None, description="One for each row, at least 0; `weight_kind` says what they mean.")
+    sample_weights: Annotated[list[Any] | None, DocumentedAs(list[Annotated[float, Field(ge=0)]] | None)] = Field(
+        None, description="One for each row, at least 0; `weight_kind` says what they mean."
+    )
 
 
 _SOLVER_FIELDS = {*ExactOptions.model_fields, *GradientDescentOptions.model_fields} - {"kind"}

@@ -3,6 +3,8 @@ import resource
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from service import ROOT
@@ -16,6 +18,41 @@ def in_a_process_of(limit: str, code: str) -> str:
     begin = f"from app.jobs.memory import limit_memory\nlimit_memory({limit})\n"
     command = [sys.executable, "-c", begin + textwrap.dedent(code)]
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+
+
+@pytest.fixture
+def small_container() -> Iterator[Path]:
+    """The control group of a container with 300 MB, of whichever version this machine has."""
+    for folder, file in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
+        group = Path(folder) / f"linserve-test-{os.getpid()}"
+        try:
+            group.mkdir()
+            (group / file).write_text(str(300 << 20))
+        except OSError:
+            continue
+        yield group
+        group.rmdir()
+        return
+    pytest.skip("control groups cannot be made here")
+
+
+def test_in_a_small_container_the_trainer_has_room_beside_its_libraries_and_more_is_refused(
+    small_container: Path,
+) -> None:
+    code = """
+import app.jobs.engine
+from app.jobs.memory import limit_memory
+limit_memory(None)
+bytearray(64 << 20)
+try:
+    bytearray(400 << 20)
+except MemoryError:
+    print("refused")
+"""
+    join = f'echo $$ >"{small_container}/cgroup.procs" && exec "$@"'
+    command = ["sh", "-c", join, "sh", sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "refused\n"
 
 
 @pytest.mark.parametrize(

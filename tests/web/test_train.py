@@ -173,7 +173,7 @@ def test_a_wait_too_short_answers_202_with_the_job_as_it_is(service: Service) ->
     answer = service.client.post("/train", json=body, headers={"prefer": "respond-async, wait=1"})
 
     assert answer.status_code == httpx.codes.ACCEPTED
-    assert answer.headers["preference-applied"] == "wait=1"
+    assert answer.headers["preference-applied"] == "respond-async, wait=1"
     assert answer.json()["status"] in ("queued", "running")
     service.client.post(f"/jobs/{answer.json()['id']}/cancel")
 

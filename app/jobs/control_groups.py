@@ -1,0 +1,65 @@
+"""Limits that Linux control groups put on this process, and so a container's.
+
+Version 1 has one hierarchy per resource, version 2 one for all. Their files have other names, and both may be mounted.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+PROCESS = Path("/proc/self")
+
+# By the type of the file system: the file that holds the limit.
+_FILES = {"cgroup": "memory.limit_in_bytes", "cgroup2": "memory.max"}
+
+
+def memory_limits(process: Path = PROCESS) -> list[int]:
+    """Return the limits on memory, in bytes, of the process's control groups and all above them that are mounted.
+
+    The smallest one applies. `process` is the folder of the process in /proc.
+    """
+    found = []
+    for group, top, file in _memory_groups(process):
+        for folder in (group, *group.parents):
+            with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+                found.append(int((folder / file).read_text()))
+            if folder == top:
+                break
+    return found
+
+
+def _memory_groups(process: Path) -> Iterator[tuple[Path, Path, str]]:
+    """Yield the folder of each group, the place where its hierarchy is mounted, and the name of the limit's file."""
+    paths = dict(_paths(process))
+    for line in _lines(process / "mountinfo"):
+        # 36 35 98:0 /root /place options, then optional fields, then - type source options; see proc(5).
+        before, _, after = line.partition(" - ")
+        root, place = (_unescaped(word) for word in before.split()[3:5])
+        kind, _, options = after.split()
+        path = paths.get(kind) if kind == "cgroup2" or "memory" in options.split(",") else None
+        if kind in _FILES and path is not None:
+            top = Path(place)
+            # A container may see its own group mounted as the root, and its path as the host sees it.
+            below = Path(path).relative_to(root) if Path(path).is_relative_to(root) else Path()
+            yield (top if ".." in below.parts else top / below), top, _FILES[kind]
+
+
+def _paths(process: Path) -> Iterator[tuple[str, str]]:
+    """Yield the path of the process's memory group for each version, by the type of its file system."""
+    for line in _lines(process / "cgroup"):
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            yield "cgroup2", path
+        elif "memory" in controllers.split(","):
+            yield "cgroup", path
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:  # not Linux, or /proc is not mounted
+        return []
+
+
+def _unescaped(word: str) -> str:
+    return word.encode().decode("unicode_escape")  # a space is \\040

@@ -1,0 +1,36 @@
+"""Why a file or a folder cannot be written, in words for whoever runs the service."""
+
+import errno
+import os
+from pathlib import Path
+
+_DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+def why_denied(error: OSError) -> str | None:
+    """Return the reason for a write that the system did not permit, or None if it failed for another reason."""
+    place = error.filename2 or error.filename  # of a link or a rename, the second is what was to be made
+    if error.errno not in _DENIED or not isinstance(place, str | Path):
+        return None
+    return why_unwritable(Path(place))
+
+
+def why_unwritable(path: Path) -> str | None:
+    """Return a sentence that names the path and the missing permission, or None if this process may write it.
+
+    For a path that does not exist, it is about the folder that it would be made in.
+    """
+    path = path.absolute()
+    while not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where a folder is closed
+        path = path.parent
+    kind, needed = ("folder", os.W_OK | os.X_OK) if path.is_dir() else ("file", os.W_OK)
+    if os.access(path, needed):
+        return None
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        return f"The {kind} {path} is on a read-only file system. It has to be writable."
+    found = path.stat()
+    return (
+        f"The {kind} {path} cannot be written by user {os.geteuid()} of group {os.getegid()}: it belongs to user "
+        f"{found.st_uid} and group {found.st_gid} and has the mode {found.st_mode & 0o7777:03o}. Change its owner or "
+        "its mode, or run the service as its owner."
+    )

@@ -1,0 +1,27 @@
+"""Types that only the OpenAPI document has: what the routes decode themselves, by names for generated clients."""
+
+from typing import Any
+
+from pydantic import GetJsonSchemaHandler, RootModel, TypeAdapter
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+
+
+class NamedRow(RootModel[dict[str, float | str | bool | None]]):
+    """A row as an object: the values by the names of their columns. Those of features and targets are numbers,
+    and null if they are missing.
+    """
+
+
+class Row(RootModel[NamedRow | list[float | None]]):
+    """A row as an object or as an array. An array is in the order of the features, or of the targets."""
+
+
+class DocumentedAs:
+    """Document a value as another type than the one that pydantic validates."""
+
+    def __init__(self, kind: Any) -> None:
+        self._schema = TypeAdapter(kind).core_schema
+
+    def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(self._schema)

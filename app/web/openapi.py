@@ -1,0 +1,110 @@
+"""The OpenAPI document: what FastAPI makes of the routes, completed and kept within OpenAPI 3.1.
+
+Validators reject words of a later version, and client generators drop what they do not understand.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core.core_schema import TaggedUnionSchema
+
+from app.web.errors import Problem
+from app.web.models import Promotion
+from app.web.predict import PredictRequest
+from app.web.training_options import TrainRequest
+
+# Schemas of bodies that the routes decode themselves, so that FastAPI does not find them.
+_BODIES: tuple[type[BaseModel], ...] = (PredictRequest, TrainRequest, Promotion, Problem)
+
+_PROBLEM = {"schema": {"$ref": "#/components/schemas/Problem"}}
+
+# Without keys the service asks for none, so the empty requirement comes first.
+_SECURITY: list[dict[str, list[str]]] = [{}, {"bearer": []}, {"header": []}]
+
+
+# Without a format, generators for Go, Java or C# take floats of 32 bits and integers of 32 bits.
+_FORMATS = {"number": "double", "integer": "int64"}
+
+
+class _Schemas(GenerateJsonSchema):
+    def tagged_union_schema(self, schema: TaggedUnionSchema) -> JsonSchemaValue:
+        """Return `anyOf`: the tag may be missing, and generators expect it in each value of a `oneOf`."""
+        found = super().tagged_union_schema(schema)
+        return {"anyOf" if key == "oneOf" else key: value for key, value in found.items()}
+
+
+def document_of(app: FastAPI) -> dict[str, Any]:
+    document = get_openapi(
+        title=app.title,
+        version=app.version,
+        summary=app.summary,
+        description=app.description,
+        routes=app.routes,
+        tags=app.openapi_tags,
+        servers=app.servers,
+        license_info=app.license_info,
+    )
+    schemas = document["components"]["schemas"]
+    for model in _BODIES:
+        schema = model.model_json_schema(ref_template="#/components/schemas/{model}", schema_generator=_Schemas)
+        schemas.update(schema.pop("$defs", {}))
+        schemas[model.__name__] = schema
+    # Every 422 here is a problem; FastAPI's own form of it is never sent.
+    schemas.pop("HTTPValidationError", None)
+    schemas.pop("ValidationError", None)
+    document["security"] = _SECURITY
+    for operation in _operations(document):
+        _complete(operation)
+    _add_formats(document)
+    return document
+
+
+def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for path in document["paths"].values():
+        yield from path.values()
+
+
+def _complete(operation: dict[str, Any]) -> None:
+    responses = operation["responses"]
+    if not operation.pop("security", None):
+        operation["security"] = []  # open to all; the others have the document's
+    unprocessable = responses.get("422", {}).get("content", {})
+    if unprocessable.pop("application/json", None):
+        unprocessable["application/problem+json"] = _PROBLEM
+    for response in responses.values():
+        for name, content in response.get("content", {}).items():
+            if content.pop("itemSchema", None):  # of OpenAPI 3.2
+                content["schema"] = {"type": "string", "contentMediaType": name}
+    for parameter in operation.get("parameters", []):
+        _simplify(parameter)
+
+
+def _simplify(parameter: dict[str, Any]) -> None:
+    """Say in one place what FastAPI says in two. A parameter is left out and not null."""
+    schema = parameter["schema"]
+    schema.pop("description", None)
+    schema.pop("title", None)
+    if examples := schema.pop("examples", None):
+        parameter["example"] = examples[0]  # Swagger UI fills it in
+    if "oneOf" in schema:
+        schema["anyOf"] = schema.pop("oneOf")
+    kinds = [kind for kind in schema.get("anyOf", []) if kind.get("type") != "null"]
+    if len(kinds) == 1:
+        del schema["anyOf"]
+        schema.update(kinds[0])
+
+
+def _add_formats(part: Any) -> None:
+    if isinstance(part, dict):
+        kind = part.get("type")
+        if isinstance(kind, str) and kind in _FORMATS:
+            part["format"] = _FORMATS[kind]
+        for inner in part.values():
+            _add_formats(inner)
+    elif isinstance(part, list):
+        for inner in part:
+            _add_formats(inner)

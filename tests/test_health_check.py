@@ -1,0 +1,80 @@
+"""The command of the image's health check, which finds the service by itself."""
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from service import ROOT, Service, copy_models, wait_for
+
+from app.health_check import listening
+
+
+def health(pid: int, **environment: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "app.health_check", str(pid)]
+    return subprocess.run(
+        command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=30
+    )
+
+
+@contextlib.contextmanager
+def serving(folder: Path, *options: str, **environment: str) -> Iterator[int]:
+    """The process id of a service that listens."""
+    given = os.environ | {
+        "LINSERVE_STATE": str(folder / "state"),
+        "LINSERVE_MODELS": str(copy_models(folder)),
+        "LINSERVE_TRAINER": "external",
+        "PYTHONPATH": str(ROOT),
+        **environment,
+    }
+    command = [sys.executable, "-m", "app.serve", *options]
+    with subprocess.Popen(command, cwd=folder, env=given, stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_for(lambda: listening(Path(f"/proc/{process.pid}")))
+            yield process.pid
+        finally:
+            process.terminate()
+
+
+def test_a_service_that_lives_is_healthy_whatever_proxy_is_configured(service: Service) -> None:
+    found = health(service.pid, http_proxy="http://127.0.0.1:9", ALL_PROXY="http://127.0.0.1:9", UVICORN_PORT="9")
+    assert (found.returncode, found.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("options", "environment"),
+    [
+        ((), {"UVICORN_HOST": "::", "UVICORN_PORT": "0"}),
+        (("--uds", "place of the socket"), {}),
+        (("--port", "0", "--ssl-certfile", "certificate", "--ssl-keyfile", "key"), {}),
+    ],
+    ids=["IPv6", "unix", "TLS"],
+)
+def test_the_address_is_found_however_it_was_chosen(
+    tmp_path: Path, options: tuple[str, ...], environment: dict[str, str]
+) -> None:
+    if "--ssl-keyfile" in options:
+        made = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=somewhere.else -keyout key -out certificate"
+        subprocess.run(made.split(), cwd=tmp_path, check=True, capture_output=True)
+    with serving(tmp_path, *options, **environment) as pid:
+        found = health(pid)
+        assert (found.returncode, found.stderr) == (0, "")
+
+
+def test_a_process_that_does_not_listen_and_an_answer_of_another_kind_are_faults(tmp_path: Path) -> None:
+    silent = health(os.getpid())
+    assert silent.returncode == 1
+    assert silent.stderr.startswith("No process of the service listens.")
+
+    command = [sys.executable, "-m", "http.server", "0", "--bind", "127.0.0.1"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as other:
+        try:
+            wait_for(lambda: listening(Path(f"/proc/{other.pid}")))
+            found = health(other.pid)
+        finally:
+            other.terminate()
+    assert found.returncode == 1
+    assert "expected status 200 from /health/live, received b'HTTP/1.0 404" in found.stderr

@@ -1,0 +1,91 @@
+"""Folders that the service cannot write: it serves, and says which folder it is and what is missing."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from service import NOTEBOOK, ROOT, Service
+
+from app.permissions import why_denied, why_unwritable
+
+# Run a command that sees the folder $1 read-only.
+READ_ONLY = """
+set -e
+mount --bind "$1" "$1"
+mount -o remount,bind,ro "$1"
+shift
+exec "$@"
+"""
+
+
+def test_what_may_be_written_has_no_reason_and_what_does_not_exist_is_judged_by_its_folder(tmp_path: Path) -> None:
+    assert why_unwritable(tmp_path) is None
+    assert why_unwritable(tmp_path / "a" / "b") is None
+    assert why_denied(FileNotFoundError(2, "No such file", "/proc/nowhere")) is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_the_reason_names_the_folder_its_owner_and_the_user(tmp_path: Path) -> None:
+    code = """
+import os, pathlib, sys
+from app.permissions import why_denied, why_unwritable
+os.setgroups([]); os.setgid(0); os.setuid(10001)
+folder = pathlib.Path(sys.argv[1])
+try:
+    os.symlink("000001.safetensors", folder / "current")
+except OSError as error:
+    print(why_denied(error) == why_unwritable(folder / "a" / "b"))
+print(why_unwritable(folder))
+"""
+    for folder in (*tmp_path.parents, tmp_path):
+        if folder.is_relative_to(tmp_path.parents[1]):
+            folder.chmod(0o755)
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    same, reason = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert same == "True"
+    assert reason == (
+        f"The folder {tmp_path} cannot be written by user 10001 of group 0: it belongs to user 0 and group "
+        f"{tmp_path.stat().st_gid} and has the mode 755. Change its owner or its mode, or run the service as its owner."
+    )
+
+
+@pytest.mark.parametrize("closed", ["state", pytest.param("models", marks=pytest.mark.slow)])
+def test_a_service_with_a_folder_that_it_cannot_write_predicts_and_its_trainings_name_the_folder(
+    tmp_path: Path, closed: str
+) -> None:
+    (tmp_path / "state").mkdir()
+    Service(tmp_path)  # makes the models folder
+    words = ["unshare", "--mount", "sh", "-c", READ_ONLY, "sh", str(tmp_path / closed)]
+    if shutil.which("unshare") is None or subprocess.run([*words, "true"], check=False).returncode != 0:
+        pytest.skip("mounting is not allowed here")
+    done = subprocess.run(
+        [*words, sys.executable, "-B", __file__, str(tmp_path), closed], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "served\n"), done.stderr
+
+
+def serve(folder: Path, closed: str) -> None:
+    reason = f"The folder {folder / closed}{'/crop-yield' if closed == 'models' else ''} is on a read-only file system."
+    service = Service(folder).start()
+    try:
+        assert service.predict([75, 63, 44])["version"] == 1
+        if closed == "state":
+            answer = service.client.post("/train", json=NOTEBOOK)
+            assert answer.status_code == 503
+            detail = answer.json()["detail"]
+        else:
+            job = service.train(**NOTEBOOK)
+            assert job["status"] == "failed"
+            detail = job["error"]["detail"]
+        assert detail.startswith(reason), detail
+        assert '"folder not writable"' in service.log.read_text()
+    finally:
+        service.stop()
+    sys.stdout.write("served\n")
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,96 @@
+"""A service that is told to stop while it starts."""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from service import ROOT, Service, copy_models, wait_for
+
+TERMINATED = (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+FIRST_PROCESS = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+# A library that the settings need, so it is loaded first of all that takes long to load.
+FIRST_LIBRARY = "pydantic_core"
+
+
+@contextlib.contextmanager
+def starting(folder: Path, *before: str, workers: int = 1) -> "Iterator[subprocess.Popen[bytes]]":
+    environment = os.environ | {
+        "LINSERVE_STATE": str(folder / "state"),
+        "LINSERVE_MODELS": str(copy_models(folder)),
+        "PYTHONPATH": str(ROOT),
+        "UVICORN_PORT": "0",
+        "UVICORN_WORKERS": str(workers),
+    }
+    command = [*before, sys.executable, "-m", "app.serve"]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def left_behind(folder: Path) -> list[str]:
+    """Command lines of processes of the service in this folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if f"LINSERVE_STATE={folder / 'state'}".encode() in (process / "environ").read_bytes().split(b"\0"):
+                found.append((process / "cmdline").read_text().replace("\0", " "))
+    return found
+
+
+def catches(pid: int, number: int) -> bool:
+    caught = re.search("^SigCgt:\t([0-9a-f]+)$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert caught
+    return bool(int(caught[1], 16) >> (number - 1) & 1)
+
+
+def only_child(pid: int) -> int | None:
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return int(children[0]) if children else None
+
+
+def test_as_the_first_process_of_a_container_it_handles_sigterm_before_it_loads_anything_large(tmp_path: Path) -> None:
+    if shutil.which("unshare") is None or subprocess.run([*FIRST_PROCESS, "true"], check=False).returncode != 0:
+        pytest.skip("process namespaces are not allowed here")
+    with starting(tmp_path, *FIRST_PROCESS) as outside:
+        wait_for(lambda: only_child(outside.pid))
+        service = only_child(outside.pid)
+        assert service is not None
+        while not catches(service, signal.SIGTERM):
+            assert FIRST_LIBRARY not in Path(f"/proc/{service}/maps").read_text()
+        os.kill(service, signal.SIGTERM)
+        assert outside.wait(5) == 128 + signal.SIGTERM
+
+
+def test_a_service_that_waits_for_its_job_database_ends_without_it(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    with contextlib.closing(sqlite3.connect(tmp_path / "state" / "jobs.sqlite")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        service = Service(tmp_path, trainer="external").start()
+        assert service.stop() == -signal.SIGTERM
+        assert "job database out of reach" not in service.log.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_told_to_stop_at_any_moment_of_its_start_it_ends_and_leaves_no_process_behind(
+    tmp_path: Path, workers: int
+) -> None:
+    for moment in range(6):
+        folder = tmp_path / str(moment)
+        folder.mkdir()
+        with starting(folder, workers=workers) as service:
+            time.sleep(0.4 * moment)  # any moment will do; there is no event to wait for
+            service.terminate()
+            assert service.wait(20) in TERMINATED
+            wait_for(lambda: left_behind(folder) == [])  # noqa: B023 - called at once
