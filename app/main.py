@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from importlib.metadata import version
@@ -46,6 +47,8 @@ humidity. Try `POST /predict` below: *Try it out*, *Execute*.
 
 # First words of the service's own paths.
 _OWN_PATHS = {"predict", "train", "jobs", "models", "health", "metrics", "docs", "openapi.json"}
+# Seconds after which a thread that computes yields to the event loop: each answer waits that long for it, and longer.
+SWITCH_SECONDS = 0.001
 
 _log = logging.getLogger(__name__)
 
@@ -95,6 +98,7 @@ def create_app() -> FastAPI:
 @contextlib.asynccontextmanager
 async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
     logs.configure()
+    sys.setswitchinterval(SWITCH_SECONDS)
     stopping = asyncio.Event()
     try:
         settings, access = prepared()

@@ -1,8 +1,9 @@
-"""What single predictions notice of other work: of trainings, and of callers who are slow on purpose.
+"""What single predictions notice of other work: of uploads and trainings, and of callers who are slow on purpose.
 
 One web worker, nothing pinned; every round measures without the disturbance, then with it.
 """
 
+import multiprocessing
 import resource
 import socket
 import statistics
@@ -10,14 +11,16 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from environments import CACHE
 from files import ROWS
+from paced import RATE, p99_at_rate
 from serve import Server, arrays, load, ours, running, what_is_missing
 
 BODY = arrays([[75, 63, 44]])
+SECONDS = 5.0  # Measured at a time.
 SLOW_SOCKETS = 1000
 # Connected and silent, half of the headers, half of a body.
 BEGINNINGS = [
@@ -46,14 +49,31 @@ def _while_training(folder: Path, rounds: int) -> Iterator[str]:
     with running(served, BODY, pinned=False):
         time.sleep(3)  # for the trainer to be there
         for _ in range(rounds):
-            idle.append(load(served, BODY, 1, seconds=5, pinned=False).p99)
-            for _ in range(5):  # so that the load does not outlive them
-                _train(served, data)
-            training.append(load(served, BODY, 1, seconds=5, pinned=False).p99)
-            while b'"queued"' in (jobs := _get(served, "/jobs?limit=5")) or b'"running"' in jobs:
+            idle.append(p99_at_rate(served, BODY, SECONDS))
+            with _uploading(served, data):
+                training.append(p99_at_rate(served, BODY, SECONDS))
+            while b'"queued"' in (jobs := _get(served, "/jobs?limit=20")) or b'"running"' in jobs:
                 time.sleep(0.2)
-    yield f"\nsingle predictions at 1 connection, while {ROWS:,} rows train again and again"
-    yield from _beside_idle("training", idle, training)
+    yield f"\n{RATE} single predictions a second, while {ROWS:,} rows are uploaded and trained again and again"
+    yield from _beside_idle("upload and training", idle, training)
+
+
+@contextmanager
+def _uploading(server: Server, data: Path) -> Iterator[None]:
+    """Upload the file and train from it, again and again, from a process of its own until the block ends."""
+    context = multiprocessing.get_context("spawn")
+    uploading = context.Process(target=_train_for_ever, args=(server, data))
+    uploading.start()
+    try:
+        yield
+    finally:
+        uploading.kill()
+        uploading.join()
+
+
+def _train_for_ever(server: Server, data: Path) -> None:
+    while True:
+        _train(server, data)
 
 
 def _beside_slow_sockets(folder: Path, rounds: int) -> Iterator[str]:

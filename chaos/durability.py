@@ -39,7 +39,7 @@ def check_order(record: Path, models: Path, state: Path) -> int:
         if folder == models:
             demand((process, folder) not in unsettled, f"a name in {folder.name} was not brought to disk")
             unsettled.add((process, folder))
-            linked += target[0].suffix == ".safetensors"
+            linked += act == "link" and target[0].suffix == ".safetensors"  # and not the folder of markers
         named += 1
     demand(not unsettled, f"a name in {models.name} was not brought to disk")
     versions = [read_card(path) for path in models.glob("*.safetensors") if path.name != "000001.safetensors"]

@@ -72,7 +72,7 @@ def test_redocly_finds_no_fault_in_the_document(document: Path, node: Path) -> N
 
 def test_the_python_client_predicts_trains_and_waits(service: Service, document: Path, tmp_path: Path) -> None:
     (tmp_path / "config.yml").write_text("post_hooks: []\n")
-    command: Sequence[str | Path] = [
+    command: list[str | Path] = [
         "openapi-python-client",
         "generate",
         "--path",
@@ -98,7 +98,7 @@ def test_the_typescript_client_predicts_trains_and_waits(service: Service, docum
 def test_the_go_client_predicts_trains_and_waits(service: Service, document: Path, tmp_path: Path) -> None:
     needs("go", "java")
     client = tmp_path / "client"
-    command: Sequence[str | Path] = ["openapi-generator-cli", "generate", "-g", "go", "-i", document, "-o", client]
+    command: list[str | Path] = ["openapi-generator-cli", "generate", "-g", "go", "-i", document, "-o", client]
     module = ["--git-host", "linserve.test", "--git-user-id", "linserve", "--git-repo-id", "client"]
     ran([*command, *module, "--additional-properties", "packageName=linserve"], tmp_path)
     (client / "use").mkdir()

@@ -247,7 +247,7 @@ class JobQueue:
         if job.progress is not None and job.progress.phase == PUBLISHING:
             raise Conflict("The job is publishing its version already.")
         with self._reaching():
-            if status.dequeued_at is not None:  # which DBOS forgets
+            if status.dequeued_at is not None and status.attributes:  # DBOS forgets the first
                 started = {STARTED: status.dequeued_at}
                 self.connect().update_workflow_attributes(job.id, started, merge=True)
             self.connect().cancel_workflow(job.id)

@@ -112,6 +112,18 @@ async def _inflated(request: Request, chunks: AsyncIterator[bytes], encoding: st
     memory.release(request, counted)
 
 
+async def gathered(chunks: AsyncIterator[bytes], size: int) -> AsyncIterator[bytearray]:
+    """The chunks in pieces of `size` bytes and up to one chunk more; the last may be shorter."""
+    piece = bytearray()
+    async for chunk in chunks:
+        piece += chunk
+        if len(piece) >= size:
+            yield piece
+            piece = bytearray()
+    if piece:
+        yield piece
+
+
 async def read(request: Request, limit: int) -> bytes:
     """The whole body, at most `limit` bytes. Raises WorkerBusy if other requests have the memory for it."""
     memory = services(request).memory

@@ -13,7 +13,7 @@ class NamedRow(RootModel[dict[str, float | str | bool | None]]):
     """
 
 
-class Row(RootModel[NamedRow | list[float | None]]):
+class Row(RootModel[NamedRow | list[float]]):
     """A row as an object or as an array. An array is in the order of the features, or of the targets."""
 
 

@@ -78,9 +78,11 @@ def _complete(operation: dict[str, Any]) -> None:
     for response in responses.values():
         for name, content in response.get("content", {}).items():
             if content.pop("itemSchema", None):  # of OpenAPI 3.2
-                content["schema"] = {"type": "string", "contentMediaType": name}
+                content["schema"] = {"contentMediaType": name}  # no type: some read text, some an event
     for parameter in operation.get("parameters", []):
         _simplify(parameter)
+        if parameter["name"] == "if-none-match":
+            responses["304"] = {"description": "The ETag is still right."}
 
 
 def _simplify(parameter: dict[str, Any]) -> None:

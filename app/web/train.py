@@ -5,7 +5,7 @@ import hashlib
 import uuid
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Annotated, Any
+from typing import Annotated, Any, BinaryIO
 
 import numpy as np
 from fastapi import APIRouter, Header, Request
@@ -47,6 +47,7 @@ from app.web.training_plan import (
 
 router = APIRouter(tags=["Train"], dependencies=[needs(Right.TRAIN)])
 
+PIECE_BYTES = 1 << 18  # Bytes of an upload hashed and written at a time, in a thread.
 _KEYS = uuid.UUID("6b1d6a5e-7d0a-5b0e-9a53-0c0f5f3c7a11")  # namespace of the job ids made from Idempotency-Keys
 
 
@@ -189,16 +190,25 @@ async def _train_from_file(found: Services, request: Request, form: FileFormat, 
     upload = found.jobs.spool.new()
     with found.jobs.spool.writing(upload) as file:
         body = bodies.stream(request, found.limits.upload_bytes)
-        async for chunk in found.jobs.spool.admit(body, bodies.announced(request)):
-            digest.update(chunk)
-            # A page-cache copy of some kB; a thread would cost more than it saves.
-            file.write(chunk)
+        length = bodies.announced(request)
+        with found.memory.working(request, 2 * min(length or PIECE_BYTES, PIECE_BYTES)):
+            async for piece in bodies.gathered(found.jobs.spool.admit(body, length), PIECE_BYTES):
+                if len(piece) <= LARGE_BODY:  # A thread would cost more than it saves.
+                    _store(file, digest, piece)
+                else:
+                    await run_in_threadpool(_store, file, digest, piece)
         await run_in_threadpool(found.jobs.spool.seal, file)
     size = await run_in_threadpool(describing_bytes, found.jobs.spool.path(upload), form)
     with found.jobs.spool.kept(upload), found.memory.working(request, size):
         return await run_in_threadpool(
             _train_from_upload, found, upload, form, options, job_id=job_id, fingerprint=digest.hexdigest()
         )
+
+
+def _store(file: BinaryIO, digest: Any, piece: bytearray) -> None:
+    """Hash and write a piece, both without the GIL, and meanwhile receive nothing more: predictions come between."""
+    digest.update(piece)
+    file.write(piece)
 
 
 def _train_from_upload(

@@ -1,5 +1,8 @@
 """Jobs whose parent changes between their start and their publication."""
 
+import os
+import random
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -117,6 +120,42 @@ def test_an_update_is_overtaken_as_often_as_it_has_to_be(line: Line) -> None:
     card = line.run(line.request(slice(20, 40), mode="update"), at)
     assert (card.version, card.parent) == (6, 5)
     line.assert_current_is_the_fit_of(slice(120))
+
+
+def test_no_update_of_three_processes_that_are_killed_at_random_is_lost(line: Line, tmp_path: Path) -> None:
+    line.train(slice(3))
+    requests = [[line.request(slice(3 * start, 3 * start + 3), mode="update") for start in range(8)] for _ in range(3)]
+    ended = tmp_path / "ended"
+    ended.mkdir()
+
+    def work(own: list[TrainingRequest], seconds: float) -> None:
+        signal.setitimer(signal.ITIMER_REAL, seconds)  # ends this process wherever it is by then, as a kill does
+        for request in own:
+            if not (ended / request.upload).exists():
+                line.run(request)
+                (ended / request.upload).touch()
+
+    rounds = 0
+    while len(list(ended.iterdir())) < 24:
+        rounds += 1
+        children = []
+        for own in requests:
+            seconds = random.uniform(0.02, 0.1 * rounds)  # noqa: S311 - random faults are no secrets
+            if (child := os.fork()) == 0:
+                signal.signal(signal.SIGALRM, signal.SIG_DFL)
+                try:
+                    work(own, seconds)
+                finally:
+                    os._exit(0)
+            children.append(child)
+        for child in children:
+            os.waitpid(child, 0)
+
+    versions = line.registry.versions("m")
+    cards = [line.registry.version("m", number).card for number in versions]
+    assert line.registry.current("m").card.rows == 3 * (1 + 24)
+    assert [card.parent for card in cards] == [None, *versions[:-1]]
+    assert len({card.upload for card in cards}) == len(cards) == 25
 
 
 def test_the_rows_of_an_overtaken_update_are_read_once(line: Line) -> None:

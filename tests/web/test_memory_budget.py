@@ -9,7 +9,6 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 import numpy as np
@@ -256,9 +255,3 @@ def test_what_needs_more_memory_than_there_is_for_one_request_is_refused_for_goo
     answer = bounded.client.post("/predict", content=content, headers={"content-type": JSON})
     assert answer.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
     assert "a request may have" in answer.json()["detail"]
-
-
-def test_the_budget_is_checked_when_the_service_starts(tmp_path: Path) -> None:
-    service = Service(tmp_path, trainer="external", worker_memory="1000")
-    with pytest.raises(AssertionError, match="LINSERVE_WORKER_MEMORY"):
-        service.start()

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 
 import pytest
@@ -15,7 +16,8 @@ from uvicorn.server import ServerState
 
 from app.main import create_app
 from app.web.connection import Connection
-from app.web.memory_budget import LARGE_BODY
+from app.web.memory_budget import LARGE_BODY, MemoryBudget
+from app.web.predict_lane import PredictLane
 
 JSON_TYPE = (b"content-type", b"application/json")
 
@@ -96,6 +98,7 @@ class Wire(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 80)})
         self.written = b""
+        self.unread = 0
         self._closing = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -108,7 +111,10 @@ class Wire(asyncio.Transport):
         return self._closing
 
     def get_write_buffer_size(self) -> int:
-        return 0
+        return self.unread
+
+    def abort(self) -> None:
+        self._closing = True
 
     def pause_reading(self) -> None: ...
 
@@ -285,3 +291,78 @@ def test_a_request_whose_body_is_under_way_when_the_service_stops_is_answered(ru
     written, closed = running.runner.run(stop())
     assert Answer(written).status == "HTTP/1.1 200 OK"
     assert closed
+
+
+SMALL_BUDGET = 1 << 20  # bytes, of which connections may have 14 sixteenths
+
+
+def with_little_memory(running: Running) -> Running:
+    services = replace(running.state["services"], memory=MemoryBudget(SMALL_BUDGET))
+    return running._replace(state={"services": services, "lane": PredictLane(services)})
+
+
+def is_all_free(running: Running) -> bool:
+    """Return True if nothing is reserved, and that much could be."""
+    memory: MemoryBudget = running.state["services"].memory
+    everything = SMALL_BUDGET * 14 // 16
+    return memory.reserve(everything, everything)
+
+
+def test_bodies_that_wait_in_the_lane_count_until_their_connections_end(running: Running) -> None:
+    small = with_little_memory(running)
+
+    async def flood() -> list[bytes]:
+        head, part, *_ = written_of([b" " * 60_000, b" "], [JSON_TYPE])
+        opened = [connect(small, lane=True) for _ in range(30)]
+        for connection, _ in opened:
+            connection.data_received(head)
+            connection.data_received(part)
+        written = [wire.written for _, wire in opened]
+        for connection, _ in opened:
+            connection.connection_lost(None)
+        return written
+
+    written = small.runner.run(flood())
+    assert written[:14] == [b""] * 14  # 14 bodies of 56 KiB, in whole pages
+    assert {Answer(text).status for text in written[16:]} == {"HTTP/1.1 503 Service Unavailable"}
+    assert all(Answer(text).body["title"] == "Worker busy" for text in written[16:])
+    assert is_all_free(small)
+
+
+def test_what_comes_behind_a_request_counts_until_it_is_answered(running: Running) -> None:
+    small = with_little_memory(running)
+
+    async def pipeline() -> bool:
+        slow = written_of([b'{"instances": [[75, 63, 44]], "interval": 0.9}'], [JSON_TYPE])[0]
+        opened = [connect(small, lane=True) for _ in range(10)]
+        for connection, _ in opened:
+            connection.data_received(slow + slow * 2000)
+        was_free = is_all_free(small)
+        for connection, wire in opened:
+            wire.close()
+            connection.connection_lost(None)
+            while tasks := list(connection.tasks):
+                await asyncio.wait(tasks)
+        return was_free
+
+    assert not small.runner.run(pipeline())
+    assert is_all_free(small)
+
+
+def test_a_client_that_leaves_much_unread_is_cut_off_when_there_is_no_memory(running: Running) -> None:
+    small = with_little_memory(running)
+
+    async def leave_unread() -> list[bool]:
+        opened = [connect(small, lane=True) for _ in range(4)]
+        for connection, wire in opened:
+            wire.unread = 280_000
+            connection.pause_writing()
+        closed = [wire.is_closing() for _, wire in opened]
+        opened[0][1].unread = 0
+        opened[0][0].resume_writing()
+        for connection, _ in opened:
+            connection.connection_lost(None)
+        return closed
+
+    assert small.runner.run(leave_unread()) == [False, False, False, True]
+    assert is_all_free(small)
