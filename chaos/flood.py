@@ -57,7 +57,7 @@ def flood(folder: Path, environment: Environment, seconds: float) -> Counts:
 
 
 def _ask(service: Service, body: bytes, rows: int = ROWS) -> str:
-    """Ask once for a table, and return what came of it: it is proper to refuse it, if Retry-After says so."""
+    """Request one table, and return the outcome. A refusal with Retry-After is a proper one."""
     url = f"{service.url}/models/{MODEL}/predict"
     try:
         with httpx.stream("POST", url, content=body, headers=HEADERS, timeout=TABLE_SECONDS) as answer:
@@ -72,7 +72,7 @@ def _ask(service: Service, body: bytes, rows: int = ROWS) -> str:
 
 
 def _predict_one(service: Service) -> str:
-    """Predict one row, and return what came of it."""
+    """Predict one row, and return the outcome."""
     try:
         answer = service.client.post("/predict", json={"instances": [[75, 63, 44]]}, timeout=ROW_SECONDS)
     except httpx.TransportError as error:

@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import Any
 
 BUG = "CHAOS_BUG"  # environment variable: MODULE:NAME of the plant
-RECORD = "CHAOS_PLANTED"  # environment variable: the file in which each process notes what came of it
+RECORD = "CHAOS_PLANTED"  # environment variable: the file in which each process notes the outcome
 DONE = "planted"
 EXIT_STATUS = 70
 
@@ -30,7 +30,7 @@ Place = tuple[str, str]  # a module, or a class with its module; and the name of
 
 
 class NotPlanted(Exception):
-    """The bug did not change what it should. The message says why."""
+    """The bug did not change the service as it should. The message says why."""
 
 
 @dataclass(frozen=True)

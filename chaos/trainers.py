@@ -44,7 +44,7 @@ class Trainers:
             process.wait()
 
     def kill_any(self) -> None:
-        """Kill -9 of one that has come as far as to take jobs, if there is one."""
+        """Kill one of the trainers that are ready to take jobs, if there is any."""
         ready = [name for name in self._processes if self._is_ready(name)]
         if ready:
             process = self._processes[random.choice(ready)]
@@ -52,14 +52,14 @@ class Trainers:
             process.wait()
 
     def revive(self) -> None:
-        """Start each that was killed again, under its name."""
+        """Restart each trainer that was killed, under its name."""
         for name, process in self._processes.items():
             if process.poll() is not None:
                 self.deaths += 1
                 self._start(name)
 
     def go_on(self) -> None:
-        """Continue whichever was stopped."""
+        """Continue the trainers that were stopped."""
         for process in self._processes.values():
             process.send_signal(signal.SIGCONT)
 
@@ -82,7 +82,7 @@ class Trainers:
 
 
 def three_trainers(folder: Path, environment: Environment, seconds: float, updates: int = 0) -> Counts:
-    """Updates of one model by trainers that are killed at random: each counts once in the model, and none twice.
+    """Updates of one model by trainers that are killed at random: no update is lost, and none counts twice.
 
     Three trainers share a state folder; a second service, with a trainer of its own, shares the models folder. If
     `updates` is given, that many are made, however long it takes.

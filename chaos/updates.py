@@ -24,7 +24,7 @@ Matrix = NDArray[np.float64]
 
 
 class Updates:
-    """Asks for updates of the shipped model, whose rows are known, and follows them up."""
+    """Submits updates of the shipped model, whose rows are known, and follows their jobs."""
 
     def __init__(self, *services: Service) -> None:
         """The services share one models folder."""
@@ -43,11 +43,11 @@ class Updates:
 
     @property
     def under_way(self) -> int:
-        """How many updates have not ended, as far as is known."""
+        """The number of updates that have not ended, as far as is known."""
         return len(self._open)
 
     def submit(self, service: Service | None = None) -> None:
-        """Ask a service, or any, for an update with a few rows of whole numbers, which have sums without rounding."""
+        """Submit an update of a few rows of whole numbers, whose sums are exact, to this service or any."""
         count, width = random.randint(1, MOST_ROWS), len(INPUTS[0])
         rows = np.array([[float(random.randint(0, 200)) for _ in self._rows[0][0]] for _ in range(count)])
         body = {"instances": rows[:, :width].tolist(), "targets": rows[:, width:].tolist()}
@@ -59,7 +59,7 @@ class Updates:
         self._open[str(answer.json()["id"])] = service
 
     def follow(self) -> None:
-        """Look what became of the oldest updates. Raises Violation for one that did not succeed, or does not end."""
+        """Read the jobs of the oldest updates. Raises Violation for one that did not succeed, and if none ends."""
         for job, service in list(self._open.items())[:LOOKED_AT]:
             answer = service.client.get(f"/jobs/{job}")
             demand(answer.status_code == httpx.codes.OK, f"job {job} is lost: {answer.status_code} {answer.text}")

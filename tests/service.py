@@ -149,7 +149,7 @@ class Service:
         return int(status.partition(f"{field}:")[2].split()[0]) << 10
 
     def reset_peak(self) -> int:
-        """Let the most memory that a worker ever had be what it has now, and return that."""
+        """Reset the peak of a worker's memory to its present use, and return that."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
         return self.memory("VmRSS")
 
