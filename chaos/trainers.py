@@ -93,14 +93,14 @@ def three_trainers(folder: Path, environment: Environment, seconds: float, updat
         two = stack.enter_context(Stage(sharing(folder / "two", one), environment, workers=1))
         trainers = stack.enter_context(Trainers(one))
         asked = Updates(one.service, two.service)
+        _overtake(one, two, asked)
+        trainers.go_on()
         end = time.monotonic() + seconds
-        hurt = 0  # when so many updates have ended
+        hurt = 0  # the number of ended updates at which the next trainer is killed
 
         def is_enough() -> bool:
             return asked.asked >= updates if updates else time.monotonic() > end
 
-        _overtake(one, two, asked)
-        trainers.go_on()
         while not is_enough() or asked.under_way:
             if not is_enough() and asked.under_way < UNDER_WAY:
                 asked.submit()
