@@ -177,7 +177,8 @@ def test_row_numbers_count_on_from_block_to_block(tmp_path: Path, last: str, det
 def test_a_long_file_comes_in_parts_and_no_row_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
-    monkeypatch.setattr(csv_rows, "PIECE_BYTES", 100_000)
+    for name in ("PIECE_BYTES", "ALONE_BYTES"):
+        monkeypatch.setattr(csv_rows, name, 100_000)
     path = stored(tmp_path, "a,b\n" + "".join(f"{index},{-index}\n" for index in range(150_000)))
     parts = [part.values for part in read_csv(path, Columns(["b", "a"]), threads)]
     assert len(parts) > 10

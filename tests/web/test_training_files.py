@@ -121,12 +121,14 @@ def test_a_large_compressed_body_inflates_to_the_last_byte(service: Service, enc
 )
 def test_a_compressed_body_is_cut_off_at_the_limit_of_the_inflated_one(service: Service, bomb: bytes) -> None:
     encoding = "gzip" if bomb[:2] == b"\x1f\x8b" else "zstd"
+    spool = service.state / "spool"
+    before = set(spool.glob("*"))  # of jobs that still run
     answer = service.client.post(
         "/train?targets=y", content=bomb, headers={"content-type": "text/csv", "content-encoding": encoding}
     )
     assert len(bomb) < 100_000
     assert answer.status_code == 413
-    assert list((service.state / "spool").glob("*")) == []
+    assert set(spool.glob("*")) <= before
 
 
 TABLES = Path(__file__).parents[1] / "tables"
@@ -360,14 +362,16 @@ def test_a_byte_that_is_not_utf8_in_an_unread_column_fails_the_job_wherever_it_i
     message, (place,) = failure(posted(service, content, "csv", features="x"))
     assert message.startswith("The file is not UTF-8 text")
     assert place["row"] == rows + 2
+    # The answer to these fits into the limit of this service, wherever the fault is.
+    long, short = b"1.00000000000,2.0000000,3.0000000,4\n", min(rows, 40_000)
     unread = service.client.post(
         "/predict",
         params={"keep": "note"},
-        content=b"temp,rainfall,humidity,note\n" + b"1,2,3,4\n" * rows + b"1,2,3,caf\xe9\n",
-        headers={"content-type": "text/csv"},
+        content=b"temp,rainfall,humidity,note\n" + long * short + b"1,2,3,caf\xe9\n",
+        headers={"content-type": "text/csv", "accept": "text/csv"},
     )
     assert unread.status_code == 422
-    assert unread.json()["detail"].startswith(f"The file is not UTF-8 text: row {rows + 2} ")
+    assert unread.json()["detail"].startswith(f"The file is not UTF-8 text: row {short + 2} ")
 
 
 def test_a_header_that_is_not_utf8_is_refused_at_once(service: Service) -> None:
