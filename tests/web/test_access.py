@@ -96,10 +96,11 @@ def test_probes_and_documentation_need_no_key(guarded: Guarded, path: str) -> No
 def test_the_document_says_that_keys_are_wanted(guarded: Guarded) -> None:
     document = guarded.service.client.get("/openapi.json").json()
     assert set(document["components"]["securitySchemes"]) == {"bearer", "header"}
+    assert {name for way in document["security"] for name in way} == {"bearer", "header"}
     for path, operations in document["paths"].items():
         for operation in operations.values():
             needs_key = not path.startswith(("/health", "/metrics"))
-            assert ("security" in operation) == needs_key
+            assert (operation.get("security") != []) == needs_key
             assert ({"401", "403"} <= set(operation["responses"])) == needs_key
 
 
