@@ -5,15 +5,16 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from functools import partial, update_wrapper
 from pathlib import Path
 from typing import Literal
 
-from service import ROOT
-
 from chaos.phases import PHASES, Phase
 from chaos.proof import prove
+from chaos.trainers import three_trainers
 from chaos.violation import Unable, Violation
 
+ONCE = 0.001  # seconds: each phase makes one round at least
 ROUND_SECONDS = 300.0  # all phases come within so much time, and then again
 READY_MS = 2000
 
@@ -25,15 +26,22 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--hours", type=float, default=0.0, help="instead")
     parser.add_argument("--phase", choices=[phase.__name__ for phase in PHASES], help="only this one")
+    parser.add_argument("--updates", type=int, default=0, help="of --phase three_trainers, however long they take")
     parser.add_argument("--prove", action="store_true", help="plant bugs, each of which must be caught")
     asked = parser.parse_args()
     if asked.prove:
         return prove(_say)
-    return _run(asked.hours * 3600 or asked.minutes * 60, asked.phase)
+    if asked.updates:
+        if asked.phase != three_trainers.__name__:
+            parser.error(f"--updates is for --phase {three_trainers.__name__} alone.")
+        phase: Phase = partial(three_trainers, updates=asked.updates)
+        update_wrapper(phase, three_trainers)
+        return _run(ONCE, {phase: 1})
+    phases = {phase: share for phase, share in PHASES.items() if asked.phase in (None, phase.__name__)}
+    return _run(asked.hours * 3600 or asked.minutes * 60, phases)
 
 
-def _run(seconds: float, only: str | None) -> int:
-    phases = {phase: share for phase, share in PHASES.items() if only in (None, phase.__name__)}
+def _run(seconds: float, phases: dict[Phase, float]) -> int:
     totals: dict[str, Counter[str]] = {phase.__name__: Counter() for phase in phases}
     ends: Counter[End] = Counter()
     until = time.monotonic() + seconds
@@ -59,14 +67,14 @@ def _play(phase: Phase, seconds: float, totals: dict[str, Counter[str]]) -> End:
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         place = Path(folder) / phase.__name__
         try:
-            counts = phase(place, ROOT, seconds)
+            counts = phase(place, {}, seconds)
         except Unable as reason:
             _say(f"{phase.__name__}: not tried here: {reason}")
             return "untried"
         except Violation as violation:
             kept = Path(tempfile.mkdtemp(prefix="chaos-broken-"))
-            for log in place.rglob("service.log"):  # of two services, two
-                (kept / f"{log.parent.name}.log").write_bytes(log.read_bytes())
+            for log in place.rglob("*.log"):  # of services and trainers
+                (kept / f"{log.parent.name}-{log.name}").write_bytes(log.read_bytes())
             _say(f"{phase.__name__}: BROKEN: {violation} (logs: {kept})")
             return "broken"
     slowest = max(total["slowest start, ms"], counts.pop("slowest start, ms"))

@@ -29,7 +29,12 @@ def check_order(record: Path, models: Path, state: Path) -> int:
         if folder not in (models, checkpoints):
             continue
         if act == "link":
-            demand(path in synced, f"a file in {folder.name} was given its name before it was on disk")
+            demand(
+                path in synced,
+                f"a file in {folder.name} was given its name before it was on disk"
+                if target[0].suffix
+                else f"a name in {target[0].name} was not brought to disk",  # of a folder that was made elsewhere
+            )
             synced.discard(path)  # the next of its name is another
         if folder == models:
             demand((process, folder) not in unsettled, f"a name in {folder.name} was not brought to disk")

@@ -8,7 +8,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
 
@@ -20,7 +20,6 @@ from chaos.acts import (
     LONG,
     MODEL,
     Counts,
-    cut_off,
     damaged,
     demand_current,
     demand_good,
@@ -42,43 +41,43 @@ from chaos.acts import (
 from chaos.clock import JUMPS, Clock
 from chaos.disk import filled, read_only, tmpfs
 from chaos.durability import check_order
+from chaos.flood import flood
 from chaos.ledger import audit
 from chaos.line import Line, Truth
-from chaos.stage import WORKERS, Stage
-from chaos.traffic import Traffic
+from chaos.stage import WORKERS, Environment, Stage, sharing
+from chaos.trainers import three_trainers
 from chaos.violation import demand
+from chaos.watching import count, until, watched
 
 FULL_FLOOR = 500.0  # predictions a second, below which a run does not count
-FLOOR = 25.0  # where processes are stopped or down most of the time
-PAUSE = 0.01  # that leaves the trainer time to work: it takes only what predictions leave
 
-Phase = Callable[[Path, Path, float], Counts]
+Phase = Callable[[Path, Environment, float], Counts]
 
 
-def promotions(folder: Path, root: Path, seconds: float, floor: float = FULL_FLOOR) -> Counts:
+def promotions(folder: Path, environment: Environment, seconds: float, floor: float = FULL_FLOOR) -> Counts:
     """Promotions and rollbacks without pause; the next answer of any worker is of the version just promoted."""
-    with Stage(folder, root) as stage:
+    with Stage(folder, environment) as stage:
         for _ in range(5):
             stage.ledger.fit()
         stage.ledger.settle()
         versions = sorted(audit(stage.service.models))
         truth = Truth(stage.service.models)
-        with _watched(stage, floor=floor, pause=0.0) as counts, contextlib.ExitStack() as stack:
-            watched = [stack.enter_context(contextlib.closing(Line(stage.port, truth))) for _ in range(8)]
-            for _ in _until(seconds):
+        with watched(stage, floor=floor, pause=0.0) as counts, contextlib.ExitStack() as stack:
+            lines = [stack.enter_context(contextlib.closing(Line(stage.port, truth))) for _ in range(8)]
+            for _ in until(seconds):
                 version = random.choice(versions)
                 promote(stage.service, version)
                 counts["swaps"] += 1
-                for line in random.sample(watched, 2):
+                for line in random.sample(lines, 2):
                     demand_version(line, version)
                     counts["predictions"] += 1
     return counts
 
 
-def kills(folder: Path, root: Path, seconds: float) -> Counts:
+def kills(folder: Path, environment: Environment, seconds: float) -> Counts:
     """Kill -9 of a web worker, the trainer, or everything, at any time, with jobs at every stage."""
-    with Stage(folder, root) as stage, _watched(stage) as counts:
-        for round_ in _until(seconds):
+    with Stage(folder, environment) as stage, watched(stage) as counts:
+        for round_ in until(seconds):
             submit_some(stage)
             if round_ == 0:  # at the moment when the last job was acknowledged
                 kill_everything(stage, counts)
@@ -91,21 +90,24 @@ def kills(folder: Path, root: Path, seconds: float) -> Counts:
     return counts
 
 
-def failpoints(folder: Path, root: Path, seconds: float, steps: tuple[Step, ...] = get_args(TrainingStep)) -> Counts:
+def failpoints(
+    folder: Path, environment: Environment, seconds: float, steps: tuple[Step, ...] = get_args(TrainingStep)
+) -> Counts:
     """Kill -9 of whoever reaches a step, or of everything at that moment, for one step after the other."""
-    with Stage(folder, root) as stage:
+    with Stage(folder, environment) as stage:
         stage.trainer()
-        with _watched(stage) as counts:
-            for round_ in _until(seconds):
+        with watched(stage) as counts:
+            for round_ in until(seconds):
                 for step in steps:
                     kill_at(step, stage, counts, everything=bool(round_ % 2))
     return counts
 
 
-def pauses(folder: Path, root: Path, seconds: float) -> Counts:
+def pauses(folder: Path, environment: Environment, seconds: float) -> Counts:
     """SIGSTOP of a web worker or the trainer, and SIGCONT within the time that uvicorn gives a worker to answer."""
-    with Stage(folder, root) as stage, _watched(stage) as counts:
-        for _ in _until(seconds):
+    with Stage(folder, environment) as stage, watched(stage) as counts:
+        stage.ledger.diverge()
+        for _ in until(seconds):
             submit_some(stage)
             victim = random.choice([random.choice(stage.service.web_workers()), stage.trainer()])
             os.kill(victim, signal.SIGSTOP)
@@ -117,10 +119,10 @@ def pauses(folder: Path, root: Path, seconds: float) -> Counts:
     return counts
 
 
-def hangups(folder: Path, root: Path, seconds: float) -> Counts:
+def hangups(folder: Path, environment: Environment, seconds: float) -> Counts:
     """SIGHUP under load: every worker is replaced, and no request notices."""
-    with Stage(folder, root) as stage, _watched(stage) as counts:
-        for _ in _until(seconds):
+    with Stage(folder, environment) as stage, watched(stage) as counts:
+        for _ in until(seconds):
             stage.ledger.fit()
             stage.all_workers()
             while not hang_up(stage):
@@ -129,10 +131,10 @@ def hangups(folder: Path, root: Path, seconds: float) -> Counts:
     return counts
 
 
-def stops(folder: Path, root: Path, seconds: float) -> Counts:
+def stops(folder: Path, environment: Environment, seconds: float) -> Counts:
     """SIGTERM under load: requests under way are answered, and jobs go on with the next start."""
-    with Stage(folder, root) as stage, _watched(stage) as counts:
-        for _ in _until(seconds):
+    with Stage(folder, environment) as stage, watched(stage) as counts:
+        for _ in until(seconds):
             stage.ledger.fit()
             stage.all_workers()
             slow = half_a_request(stage.port)
@@ -146,16 +148,16 @@ def stops(folder: Path, root: Path, seconds: float) -> Counts:
     return counts
 
 
-def full_disk(folder: Path, root: Path, seconds: float) -> Counts:
+def full_disk(folder: Path, environment: Environment, seconds: float) -> Counts:
     """No room for jobs, then none for versions: every prediction is answered, and training says why it cannot."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(tmpfs(folder / "state", 8 << 20))
         stack.enter_context(tmpfs(folder / "models", 1 << 20))
         copy_models(folder)
-        stage = stack.enter_context(Stage(folder, root))
+        stage = stack.enter_context(Stage(folder, environment))
         first, second = two_versions(stage)
-        with _watched(stage) as counts:
-            for _ in _until(seconds):
+        with watched(stage) as counts:
+            for _ in until(seconds):
                 with filled(stage.service.state):
                     answer = train_by_hand(stage.service)
                     demand(answer.status_code in (503, 507), f"on a full disk /train answers {answer.status_code}")
@@ -170,12 +172,12 @@ def full_disk(folder: Path, root: Path, seconds: float) -> Counts:
     return counts
 
 
-def read_only_models(folder: Path, root: Path, seconds: float) -> Counts:
+def read_only_models(folder: Path, environment: Environment, seconds: float) -> Counts:
     """The models folder cannot be written: every prediction is answered, promotions and jobs say why they cannot."""
-    with Stage(folder, root) as stage:
+    with Stage(folder, environment) as stage:
         first, second = two_versions(stage)
-        with _watched(stage) as counts:
-            for _ in _until(seconds):
+        with watched(stage) as counts:
+            for _ in until(seconds):
                 promote(stage.service, first)
                 with read_only(stage.service.models):
                     answer = put_current(stage.service, second)
@@ -190,15 +192,15 @@ def read_only_models(folder: Path, root: Path, seconds: float) -> Counts:
     return counts
 
 
-def damage(folder: Path, root: Path, seconds: float) -> Counts:
+def damage(folder: Path, environment: Environment, seconds: float) -> Counts:
     """Truncated files and flipped bits: no damaged version is promoted or served, by any worker."""
-    with Stage(folder, root) as stage:
+    with Stage(folder, environment) as stage:
         good, bad = two_versions(stage)
         path = stage.service.models / MODEL / f"{bad:06d}.safetensors"
         intact = path.read_bytes()
         truth = Truth(stage.service.models)
-        with _watched(stage) as counts:
-            for round_ in _until(seconds):
+        with watched(stage) as counts:
+            for round_ in until(seconds):
                 promote(stage.service, good)
                 replace(path, damaged(intact))
                 answer = put_current(stage.service, bad)
@@ -214,40 +216,41 @@ def damage(folder: Path, root: Path, seconds: float) -> Counts:
     return counts
 
 
-def two_services(folder: Path, root: Path, seconds: float) -> Counts:
+def two_services(folder: Path, environment: Environment, seconds: float) -> Counts:
     """Two services with one models folder: no number is used twice, and each serves what the other promotes."""
-    with Stage(folder / "one", root) as one:
-        (folder / "two").mkdir()
-        (folder / "two" / "models").symlink_to(one.service.models)
-        with Stage(folder / "two", root) as two, _watched(one) as counts:
-            for _ in _until(seconds):
-                # One has taken the next number in mind, and is stopped before it takes it; the other passes by.
-                one.arm("fsynced", signal.SIGSTOP)
-                one.ledger.fit()
-                one.reached("fsynced")
-                two.ledger.fit("always")
-                two.ledger.settle()
-                os.kill(one.trainer(), signal.SIGCONT)
-                for stage in (one, two):
-                    stage.ledger.fit()
-                for stage in (one, two):
-                    stage.ledger.settle()
-                version = max(audit(one.service.models))
-                promote(two.service, version)
-                demand_current(one, version)
-                counts["shared versions"] += 4
-            counts["jobs"] += two.ledger.closed
-            two.read_log()
+    with (
+        Stage(folder / "one", environment) as one,
+        Stage(sharing(folder / "two", one), environment) as two,
+        watched(one) as counts,
+    ):
+        for _ in until(seconds):
+            # One has taken the next number in mind, and is stopped before it takes it; the other passes by.
+            one.arm("fsynced", signal.SIGSTOP)
+            one.ledger.fit()
+            one.reached("fsynced")
+            two.ledger.fit("always")
+            two.ledger.settle()
+            os.kill(one.trainer(), signal.SIGCONT)
+            for stage in (one, two):
+                stage.ledger.fit()
+            for stage in (one, two):
+                stage.ledger.settle()
+            version = max(audit(one.service.models))
+            promote(two.service, version)
+            demand_current(one, version)
+            counts["shared versions"] += 4
+        counts["jobs"] += two.ledger.closed
+        two.read_log()
     return counts
 
 
-def clock_jumps(folder: Path, root: Path, seconds: float) -> Counts:
+def clock_jumps(folder: Path, environment: Environment, seconds: float) -> Counts:
     """The time of day jumps by hours, days and years, to and fro."""
     clock = Clock(folder)
-    with Stage(folder, root, **clock.environment) as stage:
+    with Stage(folder, {**environment, **clock.environment}) as stage:
         first, second = two_versions(stage)
-        with _watched(stage) as counts:
-            for round_ in _until(seconds):
+        with watched(stage) as counts:
+            for round_ in until(seconds):
                 long = stage.ledger.descend(LONG)
                 stage.ledger.fit("never")
                 clock.jump(JUMPS[round_ % len(JUMPS)])
@@ -261,18 +264,18 @@ def clock_jumps(folder: Path, root: Path, seconds: float) -> Counts:
     return counts
 
 
-def durability(folder: Path, root: Path, seconds: float) -> Counts:
+def durability(folder: Path, environment: Environment, seconds: float) -> Counts:
     """What a power cut may not take was synchronised before it was given its name, and the name after."""
     counts = Counts()
     record = folder / "record"
-    recorder = os.pathsep.join([str(Path(__file__).parent / "recorder"), str(root)])
-    with Stage(folder, root, CHAOS_RECORD=str(record), PYTHONPATH=recorder) as stage:
-        for _ in _until(seconds):
+    with Stage(folder, {**environment, "CHAOS_RECORD": str(record)}) as stage:
+        for _ in until(seconds):
             stage.ledger.fit("always")
             stage.ledger.descend(60_000)
             stage.ledger.settle()
+            promote(stage.service, 1)
         counts["ordered writes"] = check_order(record, stage.service.models / MODEL, stage.service.state)
-        _count(counts, stage)
+        count(counts, stage)
     return counts
 
 
@@ -287,48 +290,9 @@ PHASES: dict[Phase, float] = {
     full_disk: 1,
     read_only_models: 1,
     two_services: 1,
+    three_trainers: 2,
     clock_jumps: 1,
+    flood: 1,
     durability: 1,
 }
 """Each with its share of the time."""
-
-
-@contextlib.contextmanager
-def _watched(stage: Stage, *, floor: float = FLOOR, pause: float = PAUSE) -> Iterator[Counts]:
-    """Predictions are asked for as long as the block, which counts what it does to the service.
-
-    After it all jobs have ended as they should. Raises Violation otherwise, and where a prediction was not answered
-    that no kill and no stop has cut off.
-    """
-    counts = Counts()
-    with Traffic(stage.service, pause=pause) as traffic:
-        yield counts
-        stage.ledger.settle()
-        stage.the_trainer()
-    tally = traffic.judge(
-        floor=floor,
-        killed=cut_off(counts),
-        stopped=counts["stops"],
-        down=bool(counts["stops"] or counts["kills of everything"]),
-    )
-    counts["predictions"] += tally.answered
-    counts["cut by kills and stops"] += tally.cut + tally.unanswered
-    _count(counts, stage)
-
-
-def _count(counts: Counts, stage: Stage) -> None:
-    stage.read_log()
-    counts["jobs"] += stage.ledger.closed
-    counts["versions"] += len(audit(stage.service.models))
-    counts["starts"] += len(stage.ready_seconds)
-    slowest = round(1000 * max(stage.ready_seconds))
-    counts["slowest start, ms"] = max(counts["slowest start, ms"], slowest)
-
-
-def _until(seconds: float) -> Iterator[int]:
-    """Rounds until so much time is over, and one at least."""
-    until = time.monotonic() + seconds
-    round_ = 0
-    while round_ == 0 or time.monotonic() < until:
-        yield round_
-        round_ += 1

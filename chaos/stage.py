@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -16,19 +16,21 @@ from chaos.ledger import Ledger
 from chaos.violation import Violation, demand
 
 WORKERS = 4
+RECORDER = Path(__file__).with_name("recorder")  # folder of the site customisation that the service gets
 HAPPEN_SECONDS = 60.0
 POLL_SECONDS = 0.01
 
+Environment = Mapping[str, str]  # variables that the service gets in addition to those of the harness
+
 
 class Stage:
-    """A service of four workers with failpoints and a ledger; ended with its block, however that ends."""
+    """A service of some workers with failpoints and a ledger; ended with its block, however that ends."""
 
-    def __init__(self, folder: Path, root: Path = ROOT, **environment: str) -> None:
-        """The code in `root` runs: this tree's, or a copy with a planted bug."""
+    def __init__(self, folder: Path, environment: Environment, workers: int = WORKERS) -> None:
         self.failpoints = folder / "failpoints"
         self.failpoints.mkdir(parents=True)
-        environment |= {"CHAOS_FAILPOINTS": str(self.failpoints)}
-        self.service = Service(folder, workers=WORKERS, root=root, environment=environment)
+        own = {"CHAOS_FAILPOINTS": str(self.failpoints), "PYTHONPATH": os.pathsep.join([str(RECORDER), str(ROOT)])}
+        self.service = Service(folder, workers=workers, environment={**environment, **own})
         self.ledger = Ledger(self.service)
         self.ready_seconds: list[float] = []  # from each start to the first answer
 
@@ -97,3 +99,10 @@ class Stage:
         if len(trainers) > 1:
             raise Violation(f"{len(trainers)} trainers at once")
         return trainers[0] if trainers else None
+
+
+def sharing(folder: Path, other: Stage) -> Path:
+    """Return the folder, made for a service that shares the models of another."""
+    folder.mkdir()
+    (folder / "models").symlink_to(other.service.models)
+    return folder

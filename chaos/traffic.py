@@ -82,10 +82,6 @@ class Traffic:
         `stopped` is how often the service was told to stop, which may leave a new connection without an answer.
         """
         tally = self.tally
-        rate = tally.answered / tally.seconds
-        demand(
-            rate >= floor, f"the run does not count: {rate:.0f} predictions a second, where {floor:.0f} are the floor"
-        )
         demand(tally.failed == 0, f"{tally.failed} predictions failed, as: {tally.failures}")
         most = PROCESSES * LINES
         demand(tally.cut <= killed * most, f"{tally.cut} connections cut, with {killed} workers killed")
@@ -94,6 +90,10 @@ class Traffic:
             f"{tally.unanswered} new connections without an answer, with {killed} workers killed and {stopped} stops",
         )
         demand(down or tally.refused == 0, f"{tally.refused} connections refused")
+        rate = tally.answered / tally.seconds
+        demand(
+            rate >= floor, f"the run does not count: {rate:.0f} predictions a second, where {floor:.0f} are the floor"
+        )
         return tally
 
 

@@ -58,20 +58,18 @@ class Service:
         folder: Path,
         *,
         workers: int = 1,
-        root: Path = ROOT,
         environment: dict[str, str] | None = None,
         **settings: str,
     ) -> None:
-        """The code in `root` runs, with `environment` beside this process's own."""
+        """The service gets `environment` in addition to this process's own."""
         self.state = folder / "state"
         self.models = folder / "models"
         if not self.models.exists():
             copy_models(folder)
         self.log = folder / "service.log"
         self.workers = workers
-        self._root = root
         self._settings = {f"LINSERVE_{name.upper()}": value for name, value in settings.items()}
-        self._settings |= {"PYTHONPATH": str(root)} | (environment or {})
+        self._settings |= {"PYTHONPATH": str(ROOT)} | (environment or {})
         self._port = 0
         self._process: subprocess.Popen[bytes] | None = None
         self.client: httpx.Client
@@ -85,15 +83,19 @@ class Service:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What the service is started with, and what a trainer needs that works for it."""
+        folders = {"LINSERVE_MODELS": str(self.models), "LINSERVE_STATE": str(self.state)}
+        return os.environ | self._settings | folders
+
     def start(self) -> Self:
         """Start, and return once the service predicts. It keeps its port from one start to the next."""
-        environment = os.environ | self._settings
-        environment |= {"LINSERVE_MODELS": str(self.models), "LINSERVE_STATE": str(self.state)}
         command = [str(Path(sys.executable).with_name("linserve"))]
         command += ["--port", str(self._port), "--workers", str(self.workers), "--timeout-graceful-shutdown", "5"]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                command, cwd=self._root, env=environment, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True
+                command, cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True
             )
         self.client = httpx.Client(timeout=60)  # one for all: to make one costs as much as a hundred requests
         try:
@@ -146,11 +148,15 @@ class Service:
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(status.partition(f"{field}:")[2].split()[0]) << 10
 
+    def reset_peak(self) -> int:
+        """Reset the peak of a worker's memory to its present use, and return that."""
+        Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+        return self.memory("VmRSS")
+
     @contextlib.contextmanager
     def growing_by_less_than(self, most: int) -> Iterator[None]:
         """Whatever the worker does in the block, it never has so many bytes more than at the beginning."""
-        Path(f"/proc/{self.pid}/clear_refs").write_text("5")  # the most it ever had is what it has now
-        before = self.memory("VmRSS")
+        before = self.reset_peak()
         yield
         assert self.memory("VmHWM") - before < most
 

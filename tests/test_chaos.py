@@ -1,22 +1,31 @@
 """The harness in its short form: for seconds what `make chaos` does for minutes or hours; and that it sees bugs."""
 
+import os
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
 from service import ROOT
 
-from chaos import phases
+from chaos import phases, planting
 from chaos.bugs import BUGS, Bug
-from chaos.proof import caught, plant
+from chaos.flood import flood
+from chaos.planted import jobs
+from chaos.proof import caught
+from chaos.stage import RECORDER
+from chaos.trainers import three_trainers
 from chaos.violation import Unable
+from chaos.watching import FLOOR
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("phase", "seconds", "done"),
     [
-        (partial(phases.promotions, floor=phases.FLOOR), 1, "swaps"),  # other tests run beside it
+        (partial(phases.promotions, floor=FLOOR), 1, "swaps"),  # other tests run beside it
+        (phases.durability, 0, "ordered writes"),
         (phases.kills, 1, "kills"),
         (partial(phases.failpoints, steps=("recorded", "linked", "promoted")), 0, "kills"),
         (phases.hangups, 0, "hangups"),
@@ -26,14 +35,15 @@ from chaos.violation import Unable
         (phases.full_disk, 0, "full disks"),
         (phases.read_only_models, 0, "read-only folders"),
         (phases.two_services, 0, "shared versions"),
+        (three_trainers, 0, "updates"),
         (phases.clock_jumps, 0, "clock jumps"),
-        (phases.durability, 0, "ordered writes"),
+        (flood, 0, "tables"),
     ],
     ids=lambda phase: getattr(getattr(phase, "func", phase), "__name__", None),
 )
 def test_nothing_is_lost_failed_or_mislabelled(tmp_path: Path, phase: phases.Phase, seconds: float, done: str) -> None:
     try:
-        counts = phase(tmp_path / "stage", ROOT, seconds)
+        counts = phase(tmp_path / "stage", {}, seconds)
     except Unable as reason:
         pytest.skip(str(reason))
 
@@ -41,13 +51,59 @@ def test_nothing_is_lost_failed_or_mislabelled(tmp_path: Path, phase: phases.Pha
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=[bug.name for bug in BUGS])
-def test_every_planted_bug_still_finds_its_place(tmp_path: Path, bug: Bug) -> None:
-    plant(bug, tmp_path)
+def test_every_planted_bug_changes_the_service_and_can_be_taken_back(bug: Bug) -> None:
+    with planting.changed(bug.plant) as old:
+        assert old
 
-    for name in bug.changes:
-        planted = (tmp_path / "app" / name).read_text()
-        assert planted != (ROOT / "app" / name).read_text()
-        compile(planted, name, "exec")
+    with planting.changed(bug.plant) as old_again:
+        assert old_again == old
+
+
+@pytest.mark.parametrize(
+    ("body", "fault"),
+    [
+        ("spool.ORPHAN_SECOND = 0", "which the service does not have"),
+        ("spool.Spool.finish = None", "which the service does not have"),
+        ("pass", "changes nothing"),
+        ("from app.jobs import gone", "cannot import name 'gone'"),
+        ("from app.jobs import queue; queue.PAGE = 0", "add it to the modules"),
+    ],
+)
+def test_a_bug_that_does_not_change_what_it_should_ends_the_process_and_is_no_miss(
+    tmp_path: Path, body: str, fault: str
+) -> None:
+    source = f"""
+from chaos.planting import after
+@after("app.jobs.spool")
+def plant():
+    from app.jobs import spool
+    {body}
+"""
+    (tmp_path / "outdated.py").write_text(source)
+
+    assert _load("app.jobs.spool", "outdated:plant", tmp_path).returncode == planting.EXIT_STATUS
+    with pytest.raises(planting.NotPlanted, match=fault):
+        planting.check_outcome(tmp_path / "planted")
+
+
+def test_a_bug_is_planted_when_its_modules_are_loaded_and_not_before(tmp_path: Path) -> None:
+    plant = jobs.full_disk_is_an_internal_error
+
+    assert _load("app.jobs.locks", plant.address, tmp_path).stdout == "\n"
+    with pytest.raises(planting.NotPlanted, match="no process"):
+        planting.check_outcome(tmp_path / "planted")
+    assert _load("app.jobs.spool", plant.address, tmp_path).stdout == "find_room\n"
+    planting.check_outcome(tmp_path / "planted")
+
+
+def _load(module: str, address: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Load a module of the service in a process that is to have a bug."""
+    path = os.pathsep.join([str(RECORDER), str(ROOT), str(folder)])
+    environment = {"PYTHONPATH": path, planting.BUG: address, planting.RECORD: str(folder / "planted")}
+    program = f"import {module} as found; print(found.Spool.check_room.__name__ if hasattr(found, 'Spool') else '')"
+    return subprocess.run(
+        [sys.executable, "-c", program], env=os.environ | environment, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.mark.slow

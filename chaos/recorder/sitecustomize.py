@@ -1,33 +1,40 @@
-"""Found first by a service whose path begins here: notes each fsync, link and rename, in the order they happen."""
+"""Imported first by each process of a service under test: plants a bug in it, or notes the order of its writes."""
 
 import json
 import os
+from pathlib import Path
 from typing import Any
 
-_file = os.open(os.environ["CHAOS_RECORD"], os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-_fsync, _link, _rename = os.fsync, os.link, os.rename
+
+def note_writes(record: str) -> None:
+    """Note each fsync, link and rename of this process, in the order in which they happen."""
+    file = os.open(record, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    real_fsync, real_link, real_rename = os.fsync, os.link, os.rename
+
+    def note(act: str, path: Any, target: Any = None) -> None:
+        names = [None if name is None else os.path.abspath(name) for name in (path, target)]
+        os.write(file, json.dumps([os.getpid(), act, *names]).encode() + b"\n")
+
+    def fsync(descriptor: int) -> None:
+        real_fsync(descriptor)
+        note("fsync", os.readlink(f"/proc/self/fd/{descriptor}"))
+
+    def link(source: Any, target: Any, **options: Any) -> None:
+        real_link(source, target, **options)
+        note("link", source, target)
+
+    def rename(source: Any, target: Any, **options: Any) -> None:
+        kind = "point" if os.path.islink(source) else "link"
+        real_rename(source, target, **options)
+        note(kind, source, target)
+
+    for noting in (fsync, link, rename):
+        setattr(os, noting.__name__, noting)
 
 
-def _note(act: str, path: Any, target: Any = None) -> None:
-    names = [None if name is None else os.path.abspath(name) for name in (path, target)]
-    os.write(_file, json.dumps([os.getpid(), act, *names]).encode() + b"\n")
+if "CHAOS_RECORD" in os.environ:
+    note_writes(os.environ["CHAOS_RECORD"])
+if "CHAOS_BUG" in os.environ:
+    from chaos.planting import plant_when_loaded  # a service without a bug starts sooner
 
-
-def fsync(descriptor: int) -> None:
-    _fsync(descriptor)
-    _note("fsync", os.readlink(f"/proc/self/fd/{descriptor}"))
-
-
-def link(source: Any, target: Any, **options: Any) -> None:
-    _link(source, target, **options)
-    _note("link", source, target)
-
-
-def rename(source: Any, target: Any, **options: Any) -> None:
-    kind = "point" if os.path.islink(source) else "link"
-    _rename(source, target, **options)
-    _note(kind, source, target)
-
-
-for noting in (fsync, link, rename):
-    setattr(os, noting.__name__, noting)
+    plant_when_loaded(os.environ["CHAOS_BUG"], Path(os.environ["CHAOS_PLANTED"]))

@@ -1,0 +1,78 @@
+"""Predictions that are mislabelled, out of date or dropped, and memory without limit."""
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+from chaos.planting import after
+
+
+@after("app.web.predict_lane")
+def lane_keeps_its_version() -> None:
+    from app.web.predict_lane import PredictLane
+
+    def do_not_look(self: PredictLane) -> None:
+        self._is_current = True
+
+    PredictLane._look_again = do_not_look
+
+
+@after("app.web.predict_lane")
+def parent_stated() -> None:
+    """An answer states the parent of the version that predicted."""
+    from app.registry.version_file import Version
+    from app.web.predict_lane import _Prepared
+
+    prepare = _Prepared.__init__
+
+    def prepare_as_parent(self: _Prepared, version: Version) -> None:
+        card = version.card
+        prepare(self, replace(version, card=replace(card, version=card.parent or card.version)))
+        self.version = version
+
+    _Prepared.__init__ = prepare_as_parent
+
+
+@after("app.web.connection")
+def requests_under_way_dropped() -> None:
+    """A stopping worker closes connections whose request is still coming."""
+    from app.web.connection import Connection
+
+    shutdown = Connection.shutdown
+
+    def drop(self: Connection) -> None:
+        if self._ordinary is None:
+            shutdown(self)
+        else:
+            self.transport.close()
+
+    Connection.shutdown = drop
+
+
+@after("app.web.connection")
+def idle_connections_closed_at_once() -> None:
+    """A stopping worker neither waits nor says `Connection: close`."""
+    from app.web import connection
+    from app.web.connection import Connection
+
+    make = Connection.__init__
+
+    def make_without_notice(self: Connection, *args: Any, **named: Any) -> None:
+        make(self, *args, **named)
+        self._stopping = asyncio.Event()
+
+    connection.LAST_SECONDS = 0.0
+    Connection.__init__ = make_without_notice
+
+
+@after("app.web.memory_budget")
+def budget_not_enforced() -> None:
+    """A request gets whatever it wants to reserve, and none waits for its turn."""
+    from app.web import memory_budget
+    from app.web.memory_budget import MemoryBudget
+
+    def reserve(self: MemoryBudget, count: int, most: int) -> bool:
+        return True
+
+    MemoryBudget.reserve = reserve
+    memory_budget.MOST_TURNS = 1000

@@ -1,0 +1,76 @@
+"""Writes that a power failure may lose: a call of fsync is left out."""
+
+import functools
+import os
+import stat
+import threading
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+from chaos.planting import after
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _without_fsync(function: Callable[P, R], of: Callable[[int], bool]) -> Callable[P, R]:
+    """Return a function that does the same, except for fsync of what `of` says of its mode: files or folders."""
+    fsync = os.fsync
+    inside = threading.local()
+
+    def sometimes(fd: Any) -> None:
+        if not (getattr(inside, "function", False) and of(os.fstat(fd).st_mode)):
+            fsync(fd)
+
+    @functools.wraps(function)
+    def call(*args: P.args, **named: P.kwargs) -> R:
+        inside.function = True
+        try:
+            return function(*args, **named)
+        finally:
+            inside.function = False
+
+    os.fsync = sometimes
+    return call
+
+
+@after("app.registry.registry")
+def no_fsync_of_a_version() -> None:
+    from app.registry.registry import Registry
+
+    Registry.publish = _without_fsync(Registry.publish, stat.S_ISREG)
+
+
+@after("app.registry.registry")
+def no_fsync_of_the_folder_of_a_version() -> None:
+    from app.registry.registry import Registry
+
+    Registry.publish = _without_fsync(Registry.publish, stat.S_ISDIR)
+
+
+@after("app.registry.registry")
+def no_fsync_of_a_promotion() -> None:
+    from app.registry.registry import Registry
+
+    Registry.promote = _without_fsync(Registry.promote, stat.S_ISDIR)
+
+
+@after("app.jobs.spool")
+def no_fsync_of_an_upload() -> None:
+    from app.jobs.spool import Spool
+
+    Spool.seal = _without_fsync(Spool.seal, stat.S_ISREG)
+
+
+@after("app.jobs.spool")
+def no_fsync_of_the_folder_of_an_upload() -> None:
+    from app.jobs.spool import Spool
+
+    Spool.seal = _without_fsync(Spool.seal, stat.S_ISDIR)
+
+
+@after("app.jobs.checkpoint")
+def no_fsync_of_a_checkpoint() -> None:
+    from app.jobs.checkpoint import Checkpoint
+
+    Checkpoint.save = _without_fsync(Checkpoint.save, stat.S_ISREG)

@@ -1,0 +1,135 @@
+"""Jobs that are lost, run twice, robbed of their rows, or reported as what they are not."""
+
+import contextlib
+import fcntl
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path, PosixPath
+from typing import TYPE_CHECKING, Any
+
+from chaos.planting import after
+
+if TYPE_CHECKING:
+    from dbos import DBOSConfig
+
+
+@after("app.jobs.queue")
+def acknowledged_before_recorded() -> None:
+    from app.jobs.job import Job, Status
+    from app.jobs.queue import JobQueue
+    from app.jobs.training_request import TrainingRequest
+
+    submit = JobQueue.submit
+
+    def submit_later(self: JobQueue, request: TrainingRequest, job_id: str) -> Job:
+        threading.Timer(0.3, submit, (self, request, job_id)).start()
+        now = datetime.now(UTC)
+        return Job(job_id, Status.QUEUED, request.model, None, now, None, None, None, None, None, (), None)
+
+    JobQueue.submit = submit_later
+
+
+@after("app.jobs.training")
+def rows_removed_before_the_end() -> None:
+    """The upload is removed before its version is published."""
+    from app.jobs import training
+    from app.jobs.tracker import Tracker
+    from app.jobs.training import Workshop
+    from app.jobs.training_request import TrainingRequest
+    from app.registry.model_card import ModelCard
+
+    train = training.train
+
+    def train_and_remove(request: TrainingRequest, job: str | None, workshop: Workshop, tracker: Tracker) -> ModelCard:
+        begin = tracker.point_of_no_return
+
+        def begin_and_remove() -> None:
+            workshop.spool.remove(request.upload)
+            begin()
+
+        tracker.point_of_no_return = begin_and_remove
+        return train(request, job, workshop, tracker)
+
+    training.train = train_and_remove
+
+
+@after("app.jobs.checkpoint")
+def checkpoints_written_in_place() -> None:
+    """The temporary file is the file itself."""
+    from app.jobs.checkpoint import Checkpoint
+
+    class InPlace(PosixPath):
+        __slots__ = ()
+
+        def with_suffix(self, suffix: str) -> "InPlace":
+            return self
+
+    make = Checkpoint.__init__
+
+    def make_in_place(self: Checkpoint, path: Path) -> None:
+        make(self, InPlace(path))
+
+    Checkpoint.__init__ = make_in_place
+
+
+@after("app.jobs.engine")
+def trainer_forgets_its_name() -> None:
+    """DBOS knows the trainer by another name after each start, so it does not take its own jobs up again."""
+    from dbos import DBOS
+
+    make = DBOS.__init__
+
+    def make_with_new_name(self: DBOS, *, config: "DBOSConfig", **named: Any) -> None:
+        config["executor_id"] = f"{config['executor_id']}-{time.time_ns()}"
+        make(self, config=config, **named)
+
+    DBOS.__init__ = make_with_new_name
+
+
+@after("app.jobs.supervisor")
+def lock_not_held() -> None:
+    """Any number of trainers share the lock of one."""
+    from app.jobs.supervisor import Supervisor
+
+    def share(descriptor: int) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    Supervisor._acquire = staticmethod(share)
+
+
+@after("app.jobs.engine")
+def failure_reported_as_success() -> None:
+    from app.jobs import engine
+
+    publish = engine._publish
+
+    def publish_or_pretend(*args: Any, **named: Any) -> dict[str, Any]:
+        try:
+            return publish(*args, **named)
+        except engine.JobFailed:
+            return {"version": 1, "promote": False, "metrics": {}, "warnings": []}
+
+    engine._publish = publish_or_pretend
+
+
+@after("app.jobs.spool")
+def full_disk_is_an_internal_error() -> None:
+    """It is neither noticed in time nor turned into a problem."""
+    from app.jobs import spool
+    from app.jobs.spool import Spool
+
+    def find_room(self: Spool, more: int = 0) -> None:
+        pass
+
+    @contextlib.contextmanager
+    def storing() -> Iterator[None]:
+        yield
+
+    Spool.check_room = find_room
+    spool._storing = storing

@@ -1,0 +1,168 @@
+"""Versions that are half written, published twice, wrongly promoted or read without a check."""
+
+import contextlib
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from chaos.planting import after
+
+INTERRUPTED_SECONDS = 0.01
+
+
+@after("app.registry.publication")
+def written_in_place() -> None:
+    """The file has its number before all of it is written."""
+    from app.failpoints import reach
+
+    def copy(src: Any, dst: Any, **options: Any) -> None:
+        content = Path(src).read_bytes()
+        with open(dst, "xb") as file:
+            file.write(content[: len(content) // 2])
+            file.flush()
+            reach("linked")
+            file.write(content[len(content) // 2 :])
+
+    os.link = copy
+
+
+@after("app.registry.registry")
+def numbered_by_rename() -> None:
+    """The number that was free before the folder was locked is taken by a rename, even if it is taken."""
+    from app.registry import registry
+    from app.registry.model_card import ModelCard
+
+    complete = registry._completed
+    numbered: dict[str | None, ModelCard] = {}
+
+    def complete_once(card: ModelCard, folder: Path) -> ModelCard:
+        return numbered.setdefault(card.upload, complete(card, folder))
+
+    def rename(src: Any, dst: Any, **options: Any) -> None:
+        os.rename(src, dst)
+
+    registry._completed = complete_once
+    os.link = rename
+
+
+@after("app.registry.publication")
+def published_twice() -> None:
+    """The version of an upload is not found, so that a job that is run again publishes again."""
+    from app.registry import publication
+
+    def find_none(folder: Path, upload: str) -> None:
+        return None
+
+    publication.published_for = find_none
+
+
+@after("app.registry.publication")
+def promoted_by_removing() -> None:
+    """There is no pointer to the current version for a moment: long enough for a process that is interrupted there."""
+    rename = os.rename
+
+    def remove_first(src: Any, dst: Any, **options: Any) -> None:
+        if Path(dst).name == "current":
+            Path(dst).unlink(missing_ok=True)
+            time.sleep(INTERRUPTED_SECONDS)
+        rename(src, dst, **options)
+
+    os.rename = remove_first
+
+
+@after("app.registry.registry")
+def pointer_not_read() -> None:
+    """The current version is what it was at first."""
+    from app.registry.registry import Registry
+    from app.registry.version_file import Version
+
+    at_hand = Registry.at_hand
+    seen: dict[str, Version] = {}
+
+    def first_seen(self: Registry, model: str, number: int | None = None) -> Version | None:
+        if number is None and model in seen:
+            return seen[model]
+        found = at_hand(self, model, number)
+        if number is None and found is not None:
+            seen[model] = found
+        return found
+
+    Registry.at_hand = first_seen
+
+
+@after("app.registry.registry")
+def pointer_believed_by_the_time_of_day() -> None:
+    """The pointer is not read again for a millisecond by a clock that may be set back."""
+    from app.registry.registry import Registry
+    from app.registry.version_file import Version
+
+    at_hand = Registry.at_hand
+    believed: dict[str, tuple[float, Version]] = {}
+
+    def believe(self: Registry, model: str, number: int | None = None) -> Version | None:
+        if number is not None:
+            return at_hand(self, model, number)
+        until, version = believed.get(model, (0.0, None))
+        if time.time() < until:
+            return version
+        found = at_hand(self, model)
+        if found is not None:
+            believed[model] = time.time() + 0.001, found
+        return found
+
+    Registry.at_hand = believe
+
+
+@after("app.registry.version_file")
+def checksums_not_verified() -> None:
+    """A checksum that is computed is equal to any other."""
+    from app.registry import version_file
+
+    checksum = version_file._checksum
+
+    class EqualToAll(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, _: object) -> bool:
+            return True
+
+        def __ne__(self, _: object) -> bool:
+            return False
+
+    def any_checksum(card: str, tensors: Any) -> str:
+        return EqualToAll(checksum(card, tensors))
+
+    version_file._checksum = any_checksum
+
+
+@after("app.registry.registry")
+def failed_promotion_swallowed() -> None:
+    """Nobody hears that the pointer could not be written."""
+    from app.errors import Unavailable
+    from app.registry.registry import Registry
+
+    promote = Registry.promote
+
+    def swallow(self: Registry, *args: Any, **named: Any) -> None:
+        with contextlib.suppress(Unavailable):
+            promote(self, *args, **named)
+
+    Registry.promote = swallow
+
+
+@after("app.jobs.parent")
+def parent_not_compared() -> None:
+    """A version is promoted even if another one became current since its job began."""
+    from app.jobs.parent import Parent
+    from app.jobs.training_request import TrainingRequest
+    from app.registry.registry import Registry
+
+    of = Parent.of
+
+    def expecting_any(request: TrainingRequest, registry: Registry) -> Parent:
+        return replace(of(request, registry), expected="any")
+
+    Parent.of = staticmethod(expecting_any)

@@ -1,0 +1,100 @@
+"""Many small updates of one model, and what the model must be after all of them."""
+
+import random
+import time
+from typing import Any
+
+import httpx
+import numpy as np
+from numpy.typing import NDArray
+from service import INPUTS, TARGETS, Service
+
+from app.registry.version_file import Version
+from app.regression.sufficient_statistics import SufficientStatistics
+from chaos.acts import MODEL
+from chaos.ledger import audit
+from chaos.violation import demand
+
+END_SECONDS = 150.0
+LOOKED_AT = 5  # updates, at a time
+MOST_ROWS = 4  # of an update
+TOLERANCE = 1e-9  # relative, of sums over all rows
+
+Matrix = NDArray[np.float64]
+
+
+class Updates:
+    """Submits updates of the shipped model, whose rows are known, and follows their jobs."""
+
+    def __init__(self, *services: Service) -> None:
+        """The services share one models folder."""
+        self._services = services
+        self._rows = [np.hstack([INPUTS, TARGETS])]  # of the shipped version, then of each update
+        self._open: dict[str, Service] = {}  # that was asked for each
+        self._last_end = time.monotonic()
+
+    @property
+    def asked(self) -> int:
+        return len(self._rows) - 1
+
+    @property
+    def ended(self) -> int:
+        return self.asked - self.under_way
+
+    @property
+    def under_way(self) -> int:
+        """The number of updates that have not ended, as far as is known."""
+        return len(self._open)
+
+    def submit(self, service: Service | None = None) -> None:
+        """Submit an update of a few rows of whole numbers, whose sums are exact, to this service or any."""
+        count, width = random.randint(1, MOST_ROWS), len(INPUTS[0])
+        rows = np.array([[float(random.randint(0, 200)) for _ in self._rows[0][0]] for _ in range(count)])
+        body = {"instances": rows[:, :width].tolist(), "targets": rows[:, width:].tolist()}
+        service = service or random.choice(self._services)
+        answer = service.client.post("/train", json={**body, "mode": "update", "promote": "always"})
+        accepted = answer.status_code == httpx.codes.ACCEPTED
+        demand(accepted, f"update refused: {answer.status_code} {answer.text}")
+        self._rows.append(rows)
+        self._open[str(answer.json()["id"])] = service
+
+    def follow(self) -> None:
+        """Read the jobs of the oldest updates. Raises Violation for one that did not succeed, and if none ends."""
+        for job, service in list(self._open.items())[:LOOKED_AT]:
+            answer = service.client.get(f"/jobs/{job}")
+            demand(answer.status_code == httpx.codes.OK, f"job {job} is lost: {answer.status_code} {answer.text}")
+            found: dict[str, Any] = answer.json()
+            if found["finished_at"]:
+                demand(found["status"] == "succeeded", f"job {job} {found['status']}: {found['error']}")
+                del self._open[job]
+                self._last_end = time.monotonic()
+            late = time.monotonic() - self._last_end > END_SECONDS
+            demand(not late, f"no update has ended for {END_SECONDS:g} s; job {job} is still {found['status']}")
+
+    def check(self) -> None:
+        """Raises Violation unless the current version is the fit of all rows, of which none is lost or there twice."""
+        versions = audit(self._services[0].models)
+        current = (self._services[0].models / MODEL / "current").readlink().stem
+        _check_rows(versions[int(current)], np.vstack(self._rows))
+
+
+def _check_rows(version: Version, rows: Matrix) -> None:
+    found, number = version.model.statistics, version.card.version
+    demand(
+        version.card.rows == len(rows),
+        f"version {number} has {version.card.rows} rows of {len(rows)} that were trained on: updates are lost or twice",
+    )
+    x, y = rows[:, : found.features], rows[:, found.features :]
+    sums, right = _sums(found), _sums(SufficientStatistics.from_block(x, y))
+    demand(found.count == len(rows), f"version {number} counts {found.count} of {len(rows)} rows")
+    demand(np.allclose(sums, right, rtol=TOLERANCE, atol=0), f"version {number} has other sums than all its rows")
+    expected, *_ = np.linalg.lstsq(np.column_stack([np.ones(len(x)), x]), y, rcond=None)
+    fitted = np.vstack([version.model.intercept, version.model.weights.T])
+    demand(np.allclose(fitted, expected, rtol=1e-6, atol=1e-6), f"version {number} has other weights than all its rows")
+
+
+def _sums(statistics: SufficientStatistics) -> Matrix:
+    """Return the sums of all columns and of their products, from the factor R of the rows [1, x, y]: R'R."""
+    columns = len(statistics.shift)
+    factor = statistics.factor_in(np.zeros(columns), np.ones(columns))
+    return np.asarray(factor.T @ factor)
