@@ -112,7 +112,7 @@ def _no_choice(fault: _Fault) -> str:
 
 def _solver_kind(fault: _Fault) -> str:
     given = fault.get("input")
-    kind = given.get("kind") if isinstance(given, dict) else given
+    kind = given.get("kind") if isinstance(given, dict) else None
     near = did_you_mean(kind, _SOLVERS) if isinstance(kind, str) else ""
     return f"{fault['msg']}{near}"
 

@@ -116,7 +116,9 @@ def test_every_operation_refuses_a_parameter_that_it_does_not_have(service: Serv
                 headers={"if-match": "*", "content-type": "text/csv"},
             )
             assert answer.status_code == 422, (method, path, answer.text)
-            assert answer.json()["errors"][0] == {"detail": "There is no such option.", "parameter": "stauts"}
+            (error,) = answer.json()["errors"]
+            assert error["parameter"] == "stauts"
+            assert error["detail"].startswith('There is no such option: "stauts".')
 
 
 @pytest.mark.parametrize(
@@ -125,7 +127,7 @@ def test_every_operation_refuses_a_parameter_that_it_does_not_have(service: Serv
 def test_a_parameter_that_is_given_twice_is_refused(service: Service, path: str) -> None:
     answer = service.client.get(path)
     assert answer.status_code == 422
-    assert answer.json()["errors"][0]["detail"] == "This option stands twice."
+    assert answer.json()["errors"][0]["detail"].startswith("Option given more than once: ")
 
 
 def test_several_prefer_fields_are_one_list(service: Service) -> None:

@@ -10,6 +10,7 @@ from service import NOTEBOOK, Service
 ROW = {"instances": [[75, 63, 44]]}
 ENDLESS = {"kind": "gradient_descent", "epochs": 10_000_000, "learning_rate": 1e-9}
 NAMES: dict[str, Any] = {"feature_names": ["temp", "rainfall", "humidity"], "target_names": ["apples", "oranges"]}
+TYPO_IS_GONE = 'There is no model "typo". GET /models lists the models.'
 NO_CURRENT = "no current version; promote one"
 
 
@@ -46,9 +47,9 @@ def test_a_deleted_model_is_gone_in_every_worker_and_its_numbers_are_not_used_ag
         for _ in range(8):
             for path in ("/models/typo/predict", "/models/typo/versions/1/predict"):
                 answer = client.post(path, json=ROW)
-                assert (answer.status_code, answer.json()["detail"]) == (404, 'There is no model "typo".')
+                assert (answer.status_code, answer.json()["detail"]) == (404, TYPO_IS_GONE)
     again = delete(own, "typo")
-    assert (again.status_code, again.json()["detail"]) == (404, 'There is no model "typo".')
+    assert (again.status_code, again.json()["detail"]) == (404, TYPO_IS_GONE)
     assert "typo" not in [item["model"] for item in own.client.get("/models").json()["items"]]
 
     assert trained(own, "typo") == 3
@@ -79,7 +80,10 @@ def test_the_default_model_is_deleted_only_by_force(tmp_path_factory: pytest.Tem
         assert delete(service, "crop-yield", force="true").status_code == 204
         assert service.client.post("/predict", json=ROW).status_code == 404
         ready = service.client.get("/health/ready")
-        assert (ready.status_code, ready.json()["detail"]) == (503, 'There is no model "crop-yield".')
+        assert (ready.status_code, ready.json()["detail"]) == (
+            503,
+            'There is no model "crop-yield". GET /models lists the models.',
+        )
         assert service.client.get("/models").json()["items"] == []
     finally:
         service.stop()
