@@ -220,7 +220,12 @@ def state_of(service: Service) -> list[Any]:
     """Every model with its card, the newest jobs, and the uploads that are stored."""
     models = service.client.get("/models").json()["items"]
     cards = [service.client.get(f"/models/{model['model']}").json() for model in models]
-    return [models, cards, service.client.get("/jobs?limit=5").json(), list((service.state / "spool").glob("*"))]
+    return [
+        models,
+        cards,
+        service.client.get("/jobs?limit=5").json()["items"],
+        list((service.state / "spool").glob("*")),
+    ]
 
 
 @pytest.mark.parametrize(
