@@ -79,7 +79,7 @@ def create_app() -> FastAPI:
         description=DESCRIPTION,
         version=version("linserve"),
         license_info={"name": "Apache License 2.0", "identifier": "Apache-2.0"},
-        servers=[{"url": "/"}],
+        openapi_url=None,  # FastAPI's own answer would name the path without a prefix as well
         lifespan=_lifespan,
         docs_url=None,
         redirect_slashes=False,  # the redirect would go to whatever host the caller names

@@ -13,6 +13,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
+from app.web.bodies import json_response
 from app.web.openapi import document_of
 from app.web.path_prefix import prefix
 
@@ -50,6 +51,12 @@ async def index(request: Request) -> Response:
     if "text/html" in request.headers.get("accept", ""):
         return RedirectResponse(f"{prefix(request.scope)}/docs")
     return PlainTextResponse(_calls(request.app.openapi(), str(request.base_url).rstrip("/")))
+
+
+@router.get("/openapi.json")
+async def openapi_document(request: Request) -> Response:
+    """Answer with the OpenAPI document, and the path below which its calls are."""
+    return json_response({**request.app.openapi(), "servers": [{"url": prefix(request.scope) or "/"}]})
 
 
 @router.get("/docs")

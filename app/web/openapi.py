@@ -45,7 +45,6 @@ def document_of(app: FastAPI) -> dict[str, Any]:
         description=app.description,
         routes=app.routes,
         tags=app.openapi_tags,
-        servers=app.servers,
         license_info=app.license_info,
     )
     schemas = document["components"]["schemas"]
