@@ -3,7 +3,8 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-PYTEST = .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+# One more process than cores, up to five: tests also wait for the services that they start.
+PYTEST = .venv/bin/python -m pytest -n $$(n=$$(getconf _NPROCESSORS_ONLN); [ $$n -lt 4 ] || n=4; echo $$((n + 1))) --dist loadfile
 CHAOS = PYTHONPATH=.:tests .venv/bin/python -m chaos
 
 .PHONY: run test test-slow install check fuzz chaos chaos-proof licences sbom bench model clean

@@ -9,7 +9,7 @@ import pytest
 from service import Service, wait_for
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_readiness_fails_first_and_predictions_are_answered_until_the_drain_is_over(
     tmp_path: Path, workers: int
 ) -> None:

@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import pytest
 from fuzz import fuzz, start
 
 
+@pytest.mark.slow
 def test_requests_made_from_the_document_are_answered_as_it_says(tmp_path: Path) -> None:
     service = start(tmp_path)
     try:

@@ -28,6 +28,7 @@ def inside(folder: Path, *command: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(words, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_predictions_trainings_and_long_files_need_nothing_but_the_folders_of_models_and_state(tmp_path: Path) -> None:
     if shutil.which("unshare") is None or inside(tmp_path, "true").returncode != 0:
         pytest.skip("mounting is not allowed here")

@@ -160,6 +160,7 @@ def test_nothing_that_is_pickled_in_the_job_database_is_decoded(shared: Service,
     assert [mark.name for mark in marks if mark.exists()] == []
 
 
+@pytest.mark.slow
 def test_a_recorded_step_that_is_pickled_fails_its_job_without_being_decoded(tmp_path: Path) -> None:
     service = Service(tmp_path, trainer="external").start()
     mark = tmp_path / "mark"

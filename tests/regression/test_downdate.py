@@ -201,6 +201,7 @@ def forget_one_by_one(seed: int) -> None:
         assert fit(statistics, Exact()).design.rank == p + 1 <= statistics.rows == n - row - 1
 
 
+@pytest.mark.slow
 def test_rows_forgotten_one_at_a_time_are_refused_when_fewer_rows_than_coefficients_would_remain() -> None:
     for seed in range(200):
         forget_one_by_one(seed)

@@ -223,7 +223,8 @@ def damaged(draw: st.DrawFn) -> list[bytes]:
     return [bytes(content[start:end]) for start, end in itertools.pairwise(cuts)]
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(pieces=damaged(), takes_answers=st.booleans())
 def test_whatever_bytes_come_are_answered_with_http_and_are_no_fault_of_ours(
     service: Service, pieces: list[bytes], *, takes_answers: bool

@@ -214,6 +214,7 @@ def test_a_promotion_is_seen_by_the_very_next_prediction_on_the_lane(tmp_path: P
     own.stop()
 
 
+@pytest.mark.slow
 def test_models_of_any_shape_and_name_predict_the_same_for_one_row_and_for_many(tmp_path: Path) -> None:
     own = Service(tmp_path).start()
     rows = [[float(n)] for n in range(200)]

@@ -112,7 +112,7 @@ def test_the_prefilled_table_is_predicted(docs: Page) -> None:
     assert "57.3" in body
 
 
-@pytest.mark.parametrize("content_type", [None, "text/csv"])
+@pytest.mark.parametrize("content_type", [None, pytest.param("text/csv", marks=pytest.mark.slow)])
 def test_the_prefilled_training_publishes_a_version(service: Service, docs: Page, content_type: str | None) -> None:
     status, body = execute(docs, "Train-train", content_type)
     service.client.put("/models/crop-yield/current", json={"version": 1})

@@ -11,12 +11,19 @@ WEIGHTS = [[0.9887, -0.6828, -0.3289], [-0.0954, -0.1854, -0.6360]]
 INTERCEPT = [1.0996, 0.1550]
 
 
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[Service]:
-    """A service whose models a test may change."""
-    running = Service(tmp_path).start()
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    running = Service(tmp_path_factory.mktemp("train")).start()
     yield running
     running.stop()
+
+
+@pytest.fixture
+def own(changed: Service) -> Service:
+    """A service whose models a test may change. The shipped version is current again."""
+    answer = changed.client.put("/models/crop-yield/current", json={"version": 1})
+    assert answer.status_code == httpx.codes.OK
+    return changed
 
 
 def descent(**solver: Any) -> dict[str, Any]:
@@ -27,11 +34,11 @@ def test_exact_training_answers_with_the_optimum_and_the_next_prediction_uses_it
     job = own.train(**NOTEBOOK)
 
     assert job["status"] == "succeeded"
-    assert job["version"] == 2
+    assert job["version"] > 1
     assert job["metrics"]["mse"] == pytest.approx(0.9094, abs=5e-5)
     assert job["progress"]["rows"] == 15
     answer = own.predict([75, 63, 44])
-    assert answer["version"] == 2
+    assert answer["version"] == job["version"]
     assert answer["predictions"][0] == [pytest.approx(53.80, abs=0.005), pytest.approx(66.81, abs=0.005)]
 
 
@@ -49,7 +56,7 @@ def test_a_csv_file_trains_the_same_model_as_its_rows_in_json(own: Service) -> N
 
     shipped = own.client.get("/models/crop-yield/versions/1").json()
     trained = own.client.get("/models/crop-yield").json()
-    assert trained["version"] == 3
+    assert trained["version"] == answer.json()["version"]
     for target in ("apples", "oranges"):
         assert trained["coefficients"][target] == pytest.approx(shipped["coefficients"][target], rel=1e-9)
 
@@ -83,8 +90,8 @@ def test_the_notebooks_descent_from_its_printed_weights_has_the_notebooks_losses
     assert second["loss_curve"][0] == [0, pytest.approx(losses[102])]
     assert second["loss_curve"][-1] == [100, pytest.approx(184.35, rel=1e-3)]
     card = own.client.get("/models/crop-yield").json()
-    assert card["solver"]["start"] == {"version": 2}
-    assert card["parent"] == 2
+    assert card["solver"]["start"] == {"version": first["version"]}
+    assert card["parent"] == first["version"]
 
 
 def test_batches_of_5_for_100_epochs_come_near_the_yields(own: Service) -> None:
@@ -299,24 +306,27 @@ def test_a_version_that_cannot_be_promoted_is_named_by_the_failed_job(own: Servi
 
 @pytest.mark.parametrize("promote", ["always", "if_better"])
 def test_a_training_mends_a_model_of_which_nothing_is_intact(own: Service, promote: str) -> None:
-    folder = own.models / "hurt"
+    model = f"hurt-{promote.replace('_', '-')}"
+    folder = own.models / model
     folder.mkdir()
     whole = (own.models / "crop-yield" / "000001.safetensors").read_bytes()
     (folder / "000001.safetensors").write_bytes(whole[:-1])
     (folder / "current").symlink_to("000001.safetensors")
-    predict = "/models/hurt/predict", {"instances": INPUTS[:1]}
-    train = {**NOTEBOOK, "model": "hurt", "feature_names": ["a", "b", "c"], "target_names": ["d", "e"]}
+    predict = f"/models/{model}/predict", {"instances": INPUTS[:1]}
+    train = {**NOTEBOOK, "model": model, "feature_names": ["a", "b", "c"], "target_names": ["d", "e"]}
     for path, body in (predict, predict, ("/train", {**train, "mode": "update"})):
         refused = own.client.post(path, json=body)
         assert refused.status_code == httpx.codes.SERVICE_UNAVAILABLE
         assert refused.json()["type"].endswith("model-file-invalid")
-    assert own.log.read_text().count("version refused") == 1  # not with every request
+    refusals = [line for line in own.log.read_text().splitlines() if "version refused" in line and model in line]
+    assert len(refusals) == 1  # not with every request
 
     assert own.train(**train, promote=promote)["version"] == 2
 
     assert own.client.post(predict[0], json=predict[1]).json()["version"] == 2
 
 
+@pytest.mark.slow
 def test_a_full_queue_refuses_with_a_time_to_come_back(tmp_path: Path) -> None:
     service = Service(tmp_path, max_queued_jobs="2").start()
     try:
