@@ -6,7 +6,6 @@ A wrong content type, a wrong encoding or a wrong separator otherwise shows as a
 import codecs
 import contextlib
 import csv
-import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -218,7 +217,10 @@ def _of_first_row(head: bytes, header: Header | None, *, in_row_1: bool) -> Inva
             return InvalidInput(message, [Detail(message, row=1)])
     if header is not None or not in_row_1:
         return None
-    cells = next(csv.reader(io.StringIO(line)), [])[:MAX_SHARED_CELLS]
+    try:
+        cells = next(csv.reader([line]), [])[:MAX_SHARED_CELLS]
+    except csv.Error:  # a carriage return inside the row, or a cell longer than the module reads
+        return None
     numbers = sum(NUMBER.fullmatch(cell.strip()) is not None for cell in cells)
     if 0 < numbers < len(cells):
         message = (

@@ -3,7 +3,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.data.content import HEAD_BYTES, Form, begins_with, better, content_of, explained
@@ -51,6 +51,7 @@ def test_what_a_body_is_shows_in_its_beginning(head: bytes, label: str | None) -
     assert label_of(head) == label
 
 
+@example(b"\x00\r\x00", "csv")
 @given(st.binary(max_size=200), st.sampled_from(["json", "csv", "ndjson", "arrow", "parquet"]))
 def test_any_bytes_leave_an_error_with_a_message(head: bytes, form: Form) -> None:
     content_of(head)
