@@ -272,5 +272,5 @@ def _last_of(token: str) -> str:
     except ValueError:
         last = ""
     if not re.fullmatch(MODEL_NAME, last):
-        raise InvalidInput.at("/next", "The token comes from the `next` of a page before.")
+        raise InvalidInput.at("/next", "The token is invalid. Send the `next` of the previous page.")
     return last
