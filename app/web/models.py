@@ -49,8 +49,8 @@ class ModelSummary(BaseModel):
     model: str
     current: int | None = Field(description="Number of the current version.")
     note: str | None = Field(None, description=f"`{NO_CURRENT}` if `current` is null.")
-    features: list[str] = Field(description="Of the current version, or else of the newest.")
-    targets: list[str] = Field(description="Of the current version, or else of the newest.")
+    features: list[str] = Field(description="Of the current version, or of the newest if none is current.")
+    targets: list[str] = Field(description="Of the current version, or of the newest if none is current.")
     versions: list[int]
 
 
