@@ -1,6 +1,6 @@
 """Continuous predictions from separate processes; each answer is compared with the version that it names.
 
-Started by `Traffic` as `python -m chaos.traffic PORT MODELS LINES PAUSE`; sends requests until its standard input is closed.
+Started by `Traffic` as `python -m chaos.traffic PORT MODELS LINES PAUSE`; runs until its standard input is closed.
 """
 
 import contextlib
