@@ -12,18 +12,18 @@ from typing import Literal, TypeAlias
 
 TrainingStep: TypeAlias = Literal[
     "spooled",  # uploaded rows are on disk
-    "recorded",  # their job is in the database, and nobody was told
+    "recorded",  # their job is in the database, but not yet acknowledged
     "fitted",
-    "temp_written",  # a version's file, partly in a buffer
+    "temp_written",  # a version's file is written, partly to a buffer
     "fsynced",
-    "prepared",  # its number is chosen, and whether it is promoted
-    "linked",  # under its number
+    "prepared",  # the marker and `.next` are on disk
+    "linked",  # the file has its number
     "promoted",  # `current` points to it
-    "checkpoint_opened",  # with nothing in it yet
+    "checkpoint_opened",  # the file is empty
 ]
 DeletionStep: TypeAlias = Literal[
-    "deletion_prepared",  # of a model that is still whole
-    "deleted",  # whose files are not removed yet
+    "deletion_prepared",  # the last number is on disk, the model is still complete
+    "deleted",  # the model is moved, its files are not removed
 ]
 Step: TypeAlias = TrainingStep | DeletionStep
 
@@ -31,7 +31,7 @@ _FOLDER = os.environ.get("CHAOS_FAILPOINTS")
 
 
 def reach(step: Step) -> None:
-    """Here a process may end, where a test wants it to."""
+    """Raise the signal with which a test has armed the step, if any."""
     if _FOLDER is None:
         return
     reached = Path(_FOLDER, f"{step}.reached")

@@ -1,4 +1,4 @@
-"""Why a file or a folder cannot be written, in words for whoever runs the service."""
+"""Explain to the operator why a file or a folder cannot be written."""
 
 import errno
 import os
@@ -8,8 +8,8 @@ _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def why_denied(error: OSError) -> str | None:
-    """Return the reason for a write that the system did not permit, or None if it failed for another reason."""
-    place = error.filename2 or error.filename  # of a link or a rename, the second is what was to be made
+    """Return the reason if a write failed because of permissions, or None."""
+    place = error.filename2 or error.filename  # a link or a rename has the new path second
     if error.errno not in _DENIED or not isinstance(place, str | Path):
         return None
     return why_unwritable(Path(place))
@@ -18,10 +18,10 @@ def why_denied(error: OSError) -> str | None:
 def why_unwritable(path: Path) -> str | None:
     """Return a sentence that names the path and the missing permission, or None if this process may write it.
 
-    For a path that does not exist, it is about the folder that it would be made in.
+    If the path does not exist, the nearest existing folder above it is checked.
     """
     path = path.absolute()
-    while not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where a folder is closed
+    while not os.path.exists(path):  # noqa: PTH110 - Path.exists raises if a folder cannot be read
         path = path.parent
     kind, needed = ("folder", os.W_OK | os.X_OK) if path.is_dir() else ("file", os.W_OK)
     if os.access(path, needed):

@@ -55,22 +55,20 @@ class Settings(BaseSettings):
 
     models: Path = Field(Path("models"), description="Folder of the versioned models.")
     state: Path = Field(Path(".linserve"), description="Folder of the job database, spooled uploads and checkpoints.")
-    default_model: str = Field(
-        "crop-yield", pattern=f"^{MODEL_NAME}$", description="The model that /predict and /train mean."
-    )
+    default_model: str = Field("crop-yield", pattern=f"^{MODEL_NAME}$", description="The model of /predict and /train.")
     database_url: Annotated[str, AfterValidator(_job_database)] | None = Field(
         None, description="Job database; SQLite in the state folder unless given."
     )
     api_keys: Path | None = Field(
-        None, description="File of API keys. Without one, whatever changes something is open to this machine alone."
+        None, description="File of API keys. Without one, only clients on this machine can change anything."
     )
     trainer: Literal["embedded", "external"] = Field(
-        "embedded", description="Whether the service starts the trainer itself, or `python -m app.trainer` runs apart."
+        "embedded", description="`embedded`: the service starts the trainer. `external`: run `python -m app.trainer`."
     )
     executor: str = Field(
         "local",
         pattern=f"^{EXECUTOR}$",
-        description="Name of this trainer; of two with one name, the second waits for the first to end.",
+        description="Name of this trainer. Only one trainer per name runs; a second one waits.",
     )
     trainer_threads: int = Field(0, ge=0, description="Threads a training uses; 0: as many as there are cores.")
     trainer_memory: Annotated[int, AfterValidator(_enough)] | None = Field(
@@ -81,34 +79,34 @@ class Settings(BaseSettings):
     worker_memory: int = Field(
         512 * MEBIBYTE,
         ge=LEAST_WORKER_MEMORY,
-        description="Bytes that the requests of one web worker, and the versions it keeps, may take beside the idle "
-        "worker. Requests that need more are refused.",
+        description="Bytes for the requests of one web worker and its cached versions, in addition to the idle "
+        "worker's memory. Requests for which nothing is left are refused.",
     )
     log_predictions: bool = Field(
-        False, description="Whether predictions that went well have lines in the log; the metrics count them all."
+        False, description="Whether successful predictions are logged; the metrics count all predictions."
     )
     max_json_bytes: int = Field(16 * MEBIBYTE, ge=1, description="Longest JSON body.")
     max_upload_bytes: int = Field(4096 * MEBIBYTE, ge=1, description="Longest uploaded file.")
     max_instances: int = Field(100_000, ge=1, description="Most rows in one JSON prediction.")
     max_queued_jobs: int = Field(100, ge=1, description="Most training jobs waiting; more are refused with 429.")
-    max_job_seconds: float = Field(0, ge=0, description="Longest that a training may take, in seconds; 0: no limit.")
-    max_kept_jobs: int = Field(10_000, ge=1, description="Most jobs that ended and can still be read.")
+    max_job_seconds: float = Field(0, ge=0, description="Seconds after which a running training fails; 0: no limit.")
+    max_kept_jobs: int = Field(10_000, ge=1, description="Most ended jobs that can still be read.")
     max_spool_bytes: int = Field(
         16 * GIBIBYTE,
         ge=1,
-        description="Most bytes of uploaded rows stored at once; more are refused with 507. Long predictions, "
-        "their rows and answers, may take half as much beside them.",
+        description="Most bytes of uploaded rows stored at once; more are refused with 507. Rows and answers of long "
+        "predictions may take half as much in addition.",
     )
-    max_wait_seconds: float = Field(60, ge=0, description="Longest that `Prefer: wait` is honoured, in seconds.")
+    max_wait_seconds: float = Field(60, ge=0, description="Longest wait that `Prefer: wait` can ask for, in seconds.")
     max_connections: int = Field(
         4096, ge=1, description="Most connections to one web worker; requests on more are refused with 503."
     )
     drain_seconds: float = Field(
-        0, ge=0, description="How long the service, told to stop, still takes requests and says it is not ready."
+        0, ge=0, description="Seconds after SIGTERM or SIGHUP during which a worker accepts requests and is not ready."
     )
-    header_seconds: float = Field(10, gt=0, description="Longest that a request's headers may take, in seconds.")
+    header_seconds: float = Field(10, gt=0, description="Seconds within which a request's headers have to arrive.")
     body_seconds: float = Field(
-        20, gt=0, description="How far a body, or the taking of an answer, may fall behind 10 kB a second, in seconds."
+        20, gt=0, description="Grace period for slow transfers: seconds that they may fall behind 10 kB/s."
     )
 
     @property

@@ -1,4 +1,4 @@
-"""`python -m chaos`: every phase in turn for so many minutes, or one of them; `--prove` plants bugs instead."""
+"""`python -m chaos`: run all phases in turn, or one of them, for some minutes. `--prove` plants bugs instead."""
 
 import argparse
 import sys
@@ -14,8 +14,8 @@ from chaos.proof import prove
 from chaos.trainers import three_trainers
 from chaos.violation import Unable, Violation
 
-ONCE = 0.001  # seconds: each phase makes one round at least
-ROUND_SECONDS = 300.0  # all phases come within so much time, and then again
+ONCE = 0.001  # Seconds for one round, which every phase makes at least.
+ROUND_SECONDS = 300.0  # Longest time for one turn of all phases.
 READY_MS = 2000
 
 End = Literal["kept", "broken", "untried"]
@@ -24,9 +24,14 @@ End = Literal["kept", "broken", "untried"]
 def main() -> int:
     parser = argparse.ArgumentParser(prog="chaos", description=__doc__)
     parser.add_argument("--minutes", type=float, default=5.0)
-    parser.add_argument("--hours", type=float, default=0.0, help="instead")
+    parser.add_argument("--hours", type=float, default=0.0, help="instead of --minutes")
     parser.add_argument("--phase", choices=[phase.__name__ for phase in PHASES], help="only this one")
-    parser.add_argument("--updates", type=int, default=0, help="of --phase three_trainers, however long they take")
+    parser.add_argument(
+        "--updates",
+        type=int,
+        default=0,
+        help="with --phase three_trainers: the number of updates to make, without a time limit",
+    )
     parser.add_argument("--prove", action="store_true", help="plant bugs, each of which must be caught")
     asked = parser.parse_args()
     if asked.prove:

@@ -1,4 +1,4 @@
-"""The bugs: what is planted in the service, the phase that must notice it, and what the phase must say."""
+"""The planted bugs, each with the phase that must notice it and a pattern of the phase's message."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,7 @@ from chaos.trainers import three_trainers
 @dataclass(frozen=True)
 class Bug:
     name: str
-    says: str  # pattern of the violation; a phase that fails for another reason has not noticed the bug
+    says: str  # pattern of the violation's message; a phase that fails for another reason has missed the bug
     phase: Phase
     plant: Plant
     seconds: float = 4.0

@@ -1,4 +1,4 @@
-"""A time of day that jumps, for one service alone: the C library's clock, moved by what stands in a file."""
+"""A jumping time of day for one service: the C library's clock, moved by an offset in a file."""
 
 import shutil
 import struct
@@ -18,7 +18,7 @@ SEEN_SECONDS = 10.0
 
 class Clock:
     def __init__(self, folder: Path) -> None:
-        """Raises Unable where there is no C compiler."""
+        """Build the clock. Raises Unable if there is no C compiler."""
         folder.mkdir(parents=True, exist_ok=True)
         self._offset = folder / "clock"
         self._offset.write_bytes(struct.pack("q", 0))
@@ -32,13 +32,13 @@ class Clock:
         self._jumped = 0
 
     def jump(self, seconds: int) -> None:
-        """For every process of the service at once, those that run included."""
+        """Move the clock of all processes of the service at once, including running ones."""
         with self._offset.open("r+b") as file:
             file.write(struct.pack("q", seconds))
         self._jumped = seconds
 
     def is_seen_by(self, service: Service) -> bool:
-        """Whether the service's answers come to be dated accordingly; uvicorn sets the date once a second."""
+        """Return True if the Date header follows within SEEN_SECONDS; uvicorn updates it once a second."""
         until = time.monotonic() + SEEN_SECONDS
         while time.monotonic() < until:
             date = parsedate_to_datetime(service.client.get("/health/live").headers["date"])

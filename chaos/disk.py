@@ -1,4 +1,4 @@
-"""Disks that are full or cannot be written. Root may write anywhere, so that it takes mounts; these need root."""
+"""Full and read-only disks. They are mounts, because root can write to any folder, and so need root."""
 
 import contextlib
 import subprocess
@@ -12,7 +12,7 @@ BLOCK = bytes(4096)
 
 @contextlib.contextmanager
 def tmpfs(folder: Path, size: int) -> Iterator[None]:
-    """A file system of its own, of so many bytes. Raises Unable."""
+    """Mount a file system of `size` bytes for the block. Raises Unable."""
     folder.mkdir(parents=True)
     _mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder))
     try:
@@ -23,7 +23,7 @@ def tmpfs(folder: Path, size: int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def filled(folder: Path) -> Iterator[None]:
-    """No byte is left on the file system of the folder."""
+    """Fill the file system of the folder for the block."""
     filler = folder.parent / folder.name / ".filler"
     try:
         with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
@@ -36,7 +36,7 @@ def filled(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def read_only(folder: Path) -> Iterator[None]:
-    """The folder cannot be written. Raises Unable."""
+    """Make the folder read-only for the block. Raises Unable."""
     _mount("--bind", str(folder), str(folder))
     try:
         _mount("-o", "remount,bind,ro", str(folder))

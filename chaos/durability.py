@@ -1,6 +1,6 @@
-"""The order in which a service's files were synchronised and named, from what `recorder` noted.
+"""The order in which a service fsynced and named its files, from the records of `recorder`.
 
-No kill shows what a power cut would take, for the kernel keeps what was written; the order does.
+A kill cannot show what a power failure would lose, because the kernel keeps all writes. The order can.
 """
 
 import json
@@ -11,7 +11,7 @@ from chaos.violation import demand
 
 
 def check_order(record: Path, models: Path, state: Path) -> int:
-    """How many names were given in the right order. Raises Violation for one that was not."""
+    """Return how many names were given in the right order. Raises Violation for one that was not."""
     checkpoints, spool = state / "checkpoints", state / "spool"
     synced: set[Path] = set()  # files as they are now
     unsettled: set[tuple[int, Path]] = set()  # processes, and the folders in which they gave a name

@@ -1,4 +1,4 @@
-"""A flood of small requests that unpack to large tables, against the memory budget of a web worker."""
+"""A flood of small requests that decompress to large tables, to test the memory budget of a web worker."""
 
 import gzip
 from collections import Counter
@@ -13,12 +13,12 @@ from chaos.stage import Environment, Stage
 from chaos.violation import demand
 from chaos.watching import count, until
 
-BUDGET = 128 << 20  # bytes that the requests of the worker may take
-OVERRUN = 1.25  # times the budget; what a request takes is estimated
-CLIENTS = 60  # that ask at a time
-ROWS = 1_000_000  # of a table, in a request of some kilobytes
+BUDGET = 128 << 20  # Bytes for the requests of the worker.
+OVERRUN = 1.25  # Times the budget, because the memory of a request is estimated.
+CLIENTS = 60  # Requests at a time.
+ROWS = 1_000_000  # Rows of a table, in a request of some kilobytes.
 TABLE_SECONDS = 60.0
-ROW_SECONDS = 10.0  # within which one row is predicted during the flood
+ROW_SECONDS = 10.0  # Longest time for a one-row prediction during the flood.
 MODEL = "narrow"
 PROPER = TABLE, REFUSED, ROW = "tables", "tables refused", "one-row predictions"
 LINE = b'{"a":1}\n'
@@ -26,13 +26,13 @@ HEADERS = {"content-type": "application/x-ndjson", "accept": "application/x-ndjs
 
 
 def flood(folder: Path, environment: Environment, seconds: float) -> Counts:
-    """Tables of a million rows in requests of some kilobytes: the worker keeps to its budget, and answers others."""
+    """Send tables of a million rows in small requests: the worker keeps to its budget and answers other requests."""
     counts = Counts()
     large, small = gzip.compress(LINE * ROWS), gzip.compress(LINE)
     with Stage(folder, {**environment, "LINSERVE_WORKER_MEMORY": str(BUDGET)}, workers=1) as stage:
         service = stage.service
         service.train(model=MODEL, instances=[{"a": a} for a in range(5)], targets=[{"b": 2 * a} for a in range(5)])
-        _ask(service, small, 1)  # loads what tables need, which is no request's memory
+        _ask(service, small, 1)  # loads libraries, which are not part of the budget
         before = service.reset_peak()
         ends: Counter[str] = Counter()
         with ThreadPoolExecutor(CLIENTS) as clients:

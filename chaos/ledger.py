@@ -1,4 +1,4 @@
-"""Every job that the service acknowledged, and what must have become of it."""
+"""Every job that the service acknowledged, with its expected end."""
 
 import time
 import uuid
@@ -25,7 +25,7 @@ Promote = Literal["always", "never"]
 
 @dataclass(frozen=True)
 class Asked:
-    """How a job must end, and the slope by which its version is known; None where any version will do."""
+    """The expected end of a job, and the slope that identifies its version, or None for any version."""
 
     end: str
     slope: int | None = None
@@ -51,7 +51,7 @@ class Ledger:
         return self._acknowledged(Asked("succeeded", self._slope), body)
 
     def descend(self, epochs: int, promote: Promote = "never") -> str:
-        """A job that takes its time, and checkpoints."""
+        """Submit a long job with checkpoints."""
         solver = {"kind": "gradient_descent", "epochs": epochs, "learning_rate": 1e-4}
         return self._acknowledged(Asked("succeeded"), {**NOTEBOOK, "solver": solver, "promote": promote})
 
@@ -66,11 +66,11 @@ class Ledger:
             self._open[job] = Asked("cancelled")
 
     def excuse(self, job: str) -> None:
-        """This job may end in any way, as long as it ends."""
+        """Accept any end of this job."""
         self._open[job] = Asked("any")
 
     def expect_failure(self, job: str) -> None:
-        """This job cannot succeed as things are now."""
+        """Expect the job to fail from now on."""
         self._open[job] = Asked("failed")
 
     def settle(self) -> None:
@@ -126,7 +126,7 @@ class Ledger:
 
 
 def audit(models: Path, model: str = "crop-yield") -> dict[int, Version]:
-    """All versions. Raises Violation where one is corrupt, misnamed, or published twice."""
+    """Return all versions. Raises Violation if one is corrupt, misnamed, or published twice."""
     found: dict[int, Version] = {}
     publications: dict[tuple[str, str], str] = {}
     for path in sorted((models / model).glob("*.safetensors")):

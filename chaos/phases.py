@@ -1,6 +1,6 @@
-"""What is done to the service. Each phase starts one of its own, hurts it for a while and checks what it kept.
+"""The phases. Each starts its own service, kills or damages it for a while, and checks the guarantees.
 
-A phase raises Violation where a promise was broken, and Unable where this machine does not let it be tried.
+A phase raises Violation if a guarantee was broken, and Unable if it cannot run on this machine.
 """
 
 import contextlib
@@ -49,7 +49,7 @@ from chaos.trainers import three_trainers
 from chaos.violation import demand
 from chaos.watching import count, until, watched
 
-FULL_FLOOR = 500.0  # predictions a second, below which a run does not count
+FULL_FLOOR = 500.0  # Lowest rate, in predictions a second, for a valid run.
 
 Phase = Callable[[Path, Environment, float], Counts]
 
@@ -93,7 +93,7 @@ def kills(folder: Path, environment: Environment, seconds: float) -> Counts:
 def failpoints(
     folder: Path, environment: Environment, seconds: float, steps: tuple[Step, ...] = get_args(TrainingStep)
 ) -> Counts:
-    """Kill -9 of whoever reaches a step, or of everything at that moment, for one step after the other."""
+    """Kill -9 of the process that reaches a step, or of all processes at that moment, for each step in turn."""
     with Stage(folder, environment) as stage:
         stage.trainer()
         with watched(stage) as counts:
@@ -149,7 +149,7 @@ def stops(folder: Path, environment: Environment, seconds: float) -> Counts:
 
 
 def full_disk(folder: Path, environment: Environment, seconds: float) -> Counts:
-    """No room for jobs, then none for versions: every prediction is answered, and training says why it cannot."""
+    """Fill the disk of jobs, then that of versions: predictions are answered, and trainings state the reason."""
     with contextlib.ExitStack() as stack:
         stack.enter_context(tmpfs(folder / "state", 8 << 20))
         stack.enter_context(tmpfs(folder / "models", 1 << 20))
@@ -173,7 +173,7 @@ def full_disk(folder: Path, environment: Environment, seconds: float) -> Counts:
 
 
 def read_only_models(folder: Path, environment: Environment, seconds: float) -> Counts:
-    """The models folder cannot be written: every prediction is answered, promotions and jobs say why they cannot."""
+    """Make the models folder read-only: predictions are answered, and promotions and jobs state the reason."""
     with Stage(folder, environment) as stage:
         first, second = two_versions(stage)
         with watched(stage) as counts:
@@ -205,7 +205,7 @@ def damage(folder: Path, environment: Environment, seconds: float) -> Counts:
                 replace(path, damaged(intact))
                 answer = put_current(stage.service, bad)
                 demand(answer.status_code != httpx.codes.OK, "a damaged version was promoted")
-                point_to(path)  # as a hand that knows no better does
+                point_to(path)  # as an operator might by mistake
                 demand_good(stage, truth)
                 if round_ % 10 == 9:  # a start takes longest
                     kill_everything(stage, counts)
@@ -224,7 +224,7 @@ def two_services(folder: Path, environment: Environment, seconds: float) -> Coun
         watched(one) as counts,
     ):
         for _ in until(seconds):
-            # One has taken the next number in mind, and is stopped before it takes it; the other passes by.
+            # One service has chosen the next number and is stopped before it takes it; the other overtakes it.
             one.arm("fsynced", signal.SIGSTOP)
             one.ledger.fit()
             one.reached("fsynced")
@@ -265,7 +265,7 @@ def clock_jumps(folder: Path, environment: Environment, seconds: float) -> Count
 
 
 def durability(folder: Path, environment: Environment, seconds: float) -> Counts:
-    """What a power cut may not take was synchronised before it was given its name, and the name after."""
+    """Everything that must survive a power failure is fsynced before it is named, and the name after that."""
     counts = Counts()
     record = folder / "record"
     with Stage(folder, {**environment, "CHAOS_RECORD": str(record)}) as stage:

@@ -1,9 +1,9 @@
-"""Plants a bug in a process of the service: replaces attributes of its modules as soon as they are loaded.
+"""Plant a bug in a process of the service: replace attributes of its modules as soon as they are loaded.
 
-A bug is a function that assigns to attributes, so that mypy checks their names. At run time it is an error if one of
-them is not there, or if none changes: a bug that was never planted would count as one that the harness missed.
+A bug is a function that assigns to attributes, so mypy checks their names. It is an error if an attribute does not
+exist, or if nothing changes; otherwise, a bug that was never planted would count as missed by the harness.
 
-Imported by `recorder/sitecustomize.py` when a process of the service starts, so it imports the standard library alone.
+Imported by `recorder/sitecustomize.py` when a process of the service starts, so it imports only the standard library.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ class Plant:
 
 
 def after(*modules: str) -> Callable[[Callable[[], None]], Plant]:
-    """Make a plant of the decorated function. Only processes that load these modules have the bug."""
+    """Turn the decorated function into a Plant. Only processes that load these modules get the bug."""
     return lambda change: Plant(change, modules)
 
 
@@ -90,7 +90,7 @@ def changed(plant: Plant) -> Iterator[dict[Place, Any]]:
 
 
 def check_outcome(record: Path, *, started: bool = True) -> None:
-    """Raise NotPlanted if a process of the service could not have the bug, or if none has though they all `started`."""
+    """Raise NotPlanted if planting failed in a process, or if the service `started` and no process has the bug."""
     noted = record.read_text() if record.exists() else ""
     if faults := [text for text in noted.split("\0") if text not in ("", DONE)]:
         raise NotPlanted(faults[0])
@@ -104,7 +104,7 @@ def _plant_or_exit(plant: Plant, record: Path) -> None:
         change(plant)
     except BaseException:
         fault = traceback.format_exc()
-    with record.open("a") as file:  # one write, which is whole beside those of other processes
+    with record.open("a") as file:  # one write, which is atomic next to those of other processes
         file.write(f"{fault}\0")
     if fault != DONE:
         os._exit(EXIT_STATUS)
@@ -123,7 +123,7 @@ def _owners() -> dict[str, Any]:
 
 
 def _attributes() -> dict[Place, Any]:
-    """Return each attribute of these, as it is stored: a static method is not the function that it gives."""
+    """Return each attribute of the owners as it is stored, so a static method is not its function."""
     return {
         (name, attribute): value
         for name, owner in _owners().items()

@@ -18,7 +18,7 @@ class Missed(Exception):
 
 
 def caught(bug: Bug) -> str:
-    """Return what the harness says of the bug. Raises Missed; NotPlanted if the service did not have the bug."""
+    """Return the harness's message about the bug. Raises Missed; NotPlanted if the service did not have the bug."""
     with tempfile.TemporaryDirectory(prefix="chaos-bug-") as folder:
         record = Path(folder, "planted")
         environment = {planting.BUG: bug.plant.address, planting.RECORD: str(record)}
@@ -39,7 +39,7 @@ def caught(bug: Bug) -> str:
 
 
 def prove(say: Callable[[str], None]) -> int:
-    """Return the exit status: 0 if the harness passes the service as it is, and catches every bug."""
+    """Return 0 if the unchanged service passes and every bug is caught, else 1."""
     failed = 0
     for name, (phase, seconds) in {_name_of(bug.phase): (bug.phase, bug.seconds) for bug in BUGS}.items():
         with tempfile.TemporaryDirectory(prefix="chaos-bug-") as folder:

@@ -1,4 +1,4 @@
-"""A service set up to be hurt."""
+"""A service for one phase, with failpoints and a ledger of its jobs."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ Environment = Mapping[str, str]  # variables that the service gets in addition t
 
 
 class Stage:
-    """A service of some workers with failpoints and a ledger; ended with its block, however that ends."""
+    """A service with failpoints and a ledger, which is stopped at the end of the block in any case."""
 
     def __init__(self, folder: Path, environment: Environment, workers: int = WORKERS) -> None:
         self.failpoints = folder / "failpoints"
@@ -73,11 +73,11 @@ class Stage:
             time.sleep(POLL_SECONDS)
 
     def count_log(self, words: str) -> int:
-        """How often the log says so."""
+        """Return how often the log contains the text."""
         return self.service.log.read_text().count(words)
 
     def read_log(self) -> None:
-        """Raises Violation where a line of the log is not one JSON object, whatever was done to the service."""
+        """Raise Violation if a line of the log is not one JSON object."""
         for line in self.service.log.read_text().splitlines():
             try:
                 is_object = isinstance(json.loads(line), dict)
@@ -86,11 +86,11 @@ class Stage:
             demand(is_object, f"a line of the log is not a JSON object: {line[:200]}")
 
     def all_workers(self) -> None:
-        """Wait until as many workers live as should."""
+        """Wait until all workers are running."""
         self.wait_for(lambda: len(self.service.web_workers()) == WORKERS, "a killed worker was not replaced")
 
     def trainer(self) -> int:
-        """The trainer's process id, once there is one. Raises Violation where there are two."""
+        """Wait for a trainer and return its process id. Raises Violation if there are two."""
         self.wait_for(lambda: bool(self.service.trainers()), "there is no trainer")
         return self.the_trainer() or self.trainer()
 
@@ -102,7 +102,7 @@ class Stage:
 
 
 def sharing(folder: Path, other: Stage) -> Path:
-    """Return the folder, made for a service that shares the models of another."""
+    """Make a folder for a service that shares the models of another, and return it."""
     folder.mkdir()
     (folder / "models").symlink_to(other.service.models)
     return folder

@@ -1,6 +1,6 @@
-"""Predictions without pause from processes of their own; each answer is held against the version that it states.
+"""Continuous predictions from separate processes; each answer is compared with the version that it names.
 
-Started by `Traffic` as `python -m chaos.traffic PORT MODELS LINES PAUSE`; asks until its standard input is closed.
+Started by `Traffic` as `python -m chaos.traffic PORT MODELS LINES PAUSE`; runs until its standard input is closed.
 """
 
 import contextlib
@@ -77,9 +77,9 @@ class Traffic:
                 self.tally.add(msgspec.json.decode(process.stdout.read(), type=Tally))
 
     def judge(self, *, floor: float, killed: int = 0, stopped: int = 0, down: bool = False) -> Tally:
-        """Raises Violation unless all was answered, apart from the connections of so many killed workers.
+        """Raise Violation unless all requests were answered, except on connections of `killed` workers.
 
-        `stopped` is how often the service was told to stop, which may leave a new connection without an answer.
+        `stopped` is the number of stops of the service, each of which may leave new connections unanswered.
         """
         tally = self.tally
         demand(tally.failed == 0, f"{tally.failed} predictions failed, as: {tally.failures}")
@@ -98,7 +98,7 @@ class Traffic:
 
 
 def ask(lines: list[Line], pause: float) -> Tally:
-    """Ask on all lines, again and again, until standard input ends."""
+    """Send requests on all lines until standard input ends."""
     tally = Tally()
     started = time.monotonic()
     while not select.select([sys.stdin], [], [], pause)[0]:
@@ -111,7 +111,7 @@ def ask(lines: list[Line], pause: float) -> Tally:
 
 
 def _counted(tally: Tally, act: Callable[[], None]) -> bool:
-    """Whether it went well; if not, it is counted under what happened."""
+    """Return True if `act` succeeds; otherwise count the failure by its kind."""
     try:
         act()
     except Wrong as wrong:

@@ -18,8 +18,8 @@ from chaos.updates import Updates
 from chaos.watching import count
 
 TRAINERS = 3
-UNDER_WAY = 20  # updates, at most
-MOST_BETWEEN = 5  # updates that end between two kills, so that some do on any machine
+UNDER_WAY = 20  # Updates under way at a time.
+MOST_BETWEEN = 5  # Most updates that end between two kills.
 EXTERNAL = {"LINSERVE_TRAINER": "external"}
 STEPS: tuple[Step, ...] = ("fitted", "temp_written", "fsynced", "prepared", "linked", "promoted")
 
@@ -30,7 +30,7 @@ class Trainers:
     def __init__(self, stage: Stage) -> None:
         self._stage = stage
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
-        self._begun: dict[str, int] = {}  # where in its log the newest start of each begins
+        self._begun: dict[str, int] = {}  # offset in each trainer's log at its newest start
         self.deaths = 0
 
     def __enter__(self) -> Self:
@@ -82,10 +82,10 @@ class Trainers:
 
 
 def three_trainers(folder: Path, environment: Environment, seconds: float, updates: int = 0) -> Counts:
-    """Updates of one model by trainers that are killed at random: no update is lost, and none counts twice.
+    """Update one model while its trainers are killed at random: no update is lost or counted twice.
 
-    Three trainers share a state folder; a second service, with a trainer of its own, shares the models folder. If
-    `updates` is given, that many are made, however long it takes.
+    Three trainers share a state folder. A second service, with its own trainer, shares the models folder. If `updates`
+    is given, it replaces the time limit.
     """
     counts = Counts()
     with contextlib.ExitStack() as stack:
@@ -96,7 +96,7 @@ def three_trainers(folder: Path, environment: Environment, seconds: float, updat
         _overtake(one, two, asked)
         trainers.go_on()
         end = time.monotonic() + seconds
-        hurt = 0  # the number of ended updates at which the next trainer is killed
+        kill_at = 0  # number of ended updates at which the next trainer is killed
 
         def is_enough() -> bool:
             return asked.asked >= updates if updates else time.monotonic() > end
@@ -104,12 +104,12 @@ def three_trainers(folder: Path, environment: Environment, seconds: float, updat
         while not is_enough() or asked.under_way:
             if not is_enough() and asked.under_way < UNDER_WAY:
                 asked.submit()
-            if not is_enough() and asked.ended >= hurt:
-                hurt = asked.ended + random.randint(1, MOST_BETWEEN)
+            if not is_enough() and asked.ended >= kill_at:
+                kill_at = asked.ended + random.randint(1, MOST_BETWEEN)
                 if random.random() < 0.5:
                     trainers.kill_any()
                 else:
-                    one.arm(random.choice(STEPS))  # kills the one that comes there next
+                    one.arm(random.choice(STEPS))  # kills the trainer that reaches the step next
             trainers.revive()
             asked.follow()
         asked.check()

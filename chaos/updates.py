@@ -1,4 +1,4 @@
-"""Many small updates of one model, and what the model must be after all of them."""
+"""Many small updates of one model, and the check of the model after them."""
 
 import random
 import time
@@ -16,9 +16,9 @@ from chaos.ledger import audit
 from chaos.violation import demand
 
 END_SECONDS = 150.0
-LOOKED_AT = 5  # updates, at a time
-MOST_ROWS = 4  # of an update
-TOLERANCE = 1e-9  # relative, of sums over all rows
+LOOKED_AT = 5  # Oldest updates that are polled at a time.
+MOST_ROWS = 4  # Rows of an update.
+TOLERANCE = 1e-9  # Relative error of sums over all rows.
 
 Matrix = NDArray[np.float64]
 
@@ -30,7 +30,7 @@ class Updates:
         """The services share one models folder."""
         self._services = services
         self._rows = [np.hstack([INPUTS, TARGETS])]  # of the shipped version, then of each update
-        self._open: dict[str, Service] = {}  # that was asked for each
+        self._open: dict[str, Service] = {}  # the service of each update under way, by job
         self._last_end = time.monotonic()
 
     @property
@@ -72,7 +72,7 @@ class Updates:
             demand(not late, f"no update has ended for {END_SECONDS:g} s; job {job} is still {found['status']}")
 
     def check(self) -> None:
-        """Raises Violation unless the current version is the fit of all rows, of which none is lost or there twice."""
+        """Raise Violation unless the current version is the fit of all rows, each counted once."""
         versions = audit(self._services[0].models)
         current = (self._services[0].models / MODEL / "current").readlink().stem
         _check_rows(versions[int(current)], np.vstack(self._rows))

@@ -1,4 +1,4 @@
-"""What the phases have in common: predictions asked for all the time, rounds, and counts."""
+"""Shared parts of the phases: continuous predictions, rounds and counts."""
 
 import contextlib
 import time
@@ -9,16 +9,18 @@ from chaos.ledger import audit
 from chaos.stage import Stage
 from chaos.traffic import Traffic
 
-FLOOR = 25.0  # predictions a second, where processes are stopped or down most of the time
-PAUSE = 0.01  # seconds, that leave the trainer time to work: it takes only what predictions leave
+FLOOR = (
+    25.0  # Lowest rate, in predictions a second, for phases in which processes are stopped or down most of the time.
+)
+PAUSE = 0.01  # Seconds between predictions, so that the trainer gets CPU time.
 
 
 @contextlib.contextmanager
 def watched(stage: Stage, *, floor: float = FLOOR, pause: float = PAUSE) -> Iterator[Counts]:
-    """Predictions are asked for as long as the block, which counts what it does to the service.
+    """Request predictions during the block, which counts its acts, and then wait for all jobs.
 
-    After it all jobs have ended as they should. Raises Violation otherwise, and where a prediction was not answered
-    that no kill and no stop has cut off.
+    Raises Violation if a job did not end as expected, or if a prediction was not answered although no kill or stop cut
+    it off.
     """
     counts = Counts()
     with Traffic(stage.service, pause=pause) as traffic:
@@ -46,7 +48,7 @@ def count(counts: Counts, stage: Stage) -> None:
 
 
 def until(seconds: float) -> Iterator[int]:
-    """Rounds until so much time is over, and one at least."""
+    """Yield the numbers of rounds until `seconds` have passed, and at least one."""
     end = time.monotonic() + seconds
     round_ = 0
     while round_ == 0 or time.monotonic() < end:

@@ -173,7 +173,7 @@ def _readable(kind: str, read: Callable[[], T]) -> T:
         raise
     except (pa.ArrowException, OSError, ValueError):
         raise InvalidInput(
-            f"The body is not readable as {kind}, as which it was sent. Write it again, or correct Content-Type."
+            f"The body was sent as {kind}, but is not readable as {kind}. Write it again, or correct Content-Type."
         ) from None
 
 

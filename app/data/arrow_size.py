@@ -66,7 +66,7 @@ def check_arrow_size(source: Source, columns: int, limit: int) -> int:
         check_rows(rows, columns, limit)
         check_held(held + dictionaries, len(view))
         if batches > MAX_BATCHES:
-            raise InvalidInput(f"The stream has more than {MAX_BATCHES} batches; fewer and larger ones will do.")
+            raise InvalidInput(f"The stream has more than {MAX_BATCHES} batches. Write fewer and larger ones.")
     return held + dictionaries
 
 

@@ -1,6 +1,6 @@
-"""What the bytes of a body are, found from its beginning once it could not be read as what it was sent as.
+"""Recognise the format of a body from its first bytes, after it could not be read in the declared format.
 
-A wrong content type, a wrong encoding or a wrong separator otherwise shows as a fault that leads nowhere.
+Without this, a wrong content type, encoding or separator would lead to a misleading error.
 """
 
 import codecs
@@ -17,8 +17,8 @@ from app.errors import Detail, InvalidInput, LinserveError, MalformedBody
 
 Form: TypeAlias = Literal["json", "csv", "ndjson", "arrow", "parquet"]
 
-HEAD_BYTES = 1 << 12  # Bytes of a body that are looked at.
-MAX_SHARED_CELLS = 10_000  # Cells of a first row that are looked at.
+HEAD_BYTES = 1 << 12  # Bytes of a body that are inspected.
+MAX_SHARED_CELLS = 10_000  # Cells of the first row that are inspected.
 
 MEDIA_TYPES: dict[Form, str] = {
     "json": "application/json",
@@ -43,19 +43,19 @@ _SAVE_SHEET = 'Excel files are not read. Save the sheet as "CSV UTF-8" and send 
 
 @dataclass(frozen=True)
 class Content:
-    """What a body is: the format, if it is one that is read, in words, and what to do with it."""
+    """A recognised kind of content: its name, what to do about it, and its `form` if the service reads it."""
 
     label: str
     advice: str
     form: Form | None = None
-    header: str = "Content-Type"  # that is wrong
+    header: str = "Content-Type"  # the header that is wrong
 
 
 def _readable(form: Form, label: str | None = None) -> Content:
     return Content(label or LABELS[form], f"Send it with Content-Type: {MEDIA_TYPES[form]}.", form)
 
 
-# What begins with these bytes. The longest come first.
+# Content by its first bytes. The longest signatures come first.
 _SIGNATURES: tuple[tuple[bytes, Content], ...] = (
     (
         b"ARROW1",
@@ -114,7 +114,7 @@ def begins_with(source: Source) -> bytes:
 
 
 def content_of(head: bytes) -> Content | None:
-    """Return what a body is that begins with these bytes; None if nothing shows that."""
+    """Return the content whose first bytes are `head`, or None if it is not recognised."""
     for signature, content in _SIGNATURES:
         if head.startswith(signature):
             return content
@@ -163,9 +163,9 @@ def _content_of_text(text: bytes) -> Content | None:
 
 @contextlib.contextmanager
 def explained(source: Source, form: Form, header: Header | None = None) -> Iterator[None]:
-    """Raise an error that names what the body is in place of one that follows from its being something else.
+    """Replace an InvalidInput raised in the block by one that names the real format, if the body has another format.
 
-    It looks at the body's beginning, and only once reading it has failed.
+    The body's beginning is read only after such an error.
     """
     try:
         yield
@@ -174,7 +174,7 @@ def explained(source: Source, form: Form, header: Header | None = None) -> Itera
 
 
 def better(error: LinserveError, head: bytes, form: Form, header: Header | None = None) -> LinserveError:
-    """Return the error that names what a body is which begins with these bytes; the given error if it is `form`."""
+    """Return an error that names the format of a body beginning with `head`, or `error` if it has the format `form`."""
     content = content_of(head)
     if content is not None and content.form != form and not _is_plausible(content, head, form, error):
         message = (
@@ -183,14 +183,14 @@ def better(error: LinserveError, head: bytes, form: Form, header: Header | None 
         )
         kind = MalformedBody if isinstance(error, MalformedBody) else InvalidInput
         return kind(message, [Detail(message, parameter=content.header)])
-    # What follows from the first row has no other place.
+    # Only faults of the first row have no place, or row 1.
     if form == "csv" and all(detail.row in (None, 1) and detail.pointer is None for detail in error.details):
         return _of_first_row(head, header, in_row_1=any(detail.row for detail in error.details)) or error
     return error
 
 
 def _is_plausible(content: Content, head: bytes, form: Form, error: LinserveError) -> bool:
-    """Return True if the body may be of this form all the same: text that has a fault of its own."""
+    """Return True if the body may have the format `form` after all, and its text has a fault."""
     if form == "csv":
         # A name may begin with a bracket.
         return content.form in ("json", "ndjson") and any((detail.row or 1) > 1 for detail in error.details)

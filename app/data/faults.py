@@ -6,14 +6,14 @@ from app.data.name_hints import MAX_LISTED
 from app.data.part import Columns, Part, Reader, Source, in_columns
 from app.errors import Detail, InvalidInput
 
-MAX_NUMBERS = 1 << 21  # Numbers that are read again to find further faults, beside as many as were read before.
+MAX_NUMBERS = 1 << 21  # Numbers that may be read again to find further faults, besides those read before.
 
 
 def read_rows(read: Reader, source: Source, columns: Columns, threads: int = 1) -> Iterator[Part]:
     """Read a file's rows in parts.
 
-    Raises InvalidInput with the first fault of each column, at most MAX_LISTED, if values are at fault: those that
-    can be found with about as much work as the first of them took.
+    Raises InvalidInput with the first fault of each column, at most MAX_LISTED. The search for further faults takes
+    about as much work as finding the first one.
     """
     numbers = 0
     try:

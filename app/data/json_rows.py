@@ -205,7 +205,7 @@ def kept_columns(rows: Sequence[dict[str, Any]], keep: Sequence[str]) -> "pa.Rec
         return None
     # Looked for first: of objects pyarrow would make a column for every name that is in any of them.
     if any(isinstance(row[name], dict | list) for row in rows for name in keep):
-        raise InvalidInput("A column that is kept holds numbers, words or booleans, or null.")
+        raise InvalidInput("A kept column may hold only numbers, strings, booleans and null.")
     try:
         arrays = [pa.array([row[name] for row in rows]) for name in keep]
     except (pa.ArrowException, OverflowError, UnicodeEncodeError):

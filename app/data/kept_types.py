@@ -1,4 +1,4 @@
-"""Columns of Arrow and Parquet that pass through a prediction, and the types that they have in the answer."""
+"""Types of Arrow and Parquet columns that are kept in the answer to a prediction."""
 
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from app.errors import InvalidInput
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Bytes of words written out in one piece: a long word that a dictionary has once may be in every row.
+# Bytes of strings written in one piece. A dictionary may have a long string once that every row repeats.
 WORDS_BYTES = 1 << 22
 
 
@@ -37,14 +37,14 @@ def kept_type(kind: "pa.DataType") -> "pa.DataType | None":
 
 
 def is_words(kind: "pa.DataType") -> bool:
-    """Return True for strings that are stored one after the other."""
+    """Return True for string types with contiguous data, which views are not."""
     from pyarrow import types
 
     return bool(types.is_string(kind) or types.is_large_string(kind))
 
 
 def words_in_dictionaries(batch: "pa.RecordBatch") -> int:
-    """Return the number of words in the dictionaries of a batch, which each batch has to look at again."""
+    """Return the number of strings in the dictionaries of a batch, all of which are checked for each batch."""
     import pyarrow as pa
 
     return sum(len(column.dictionary) for column in batch.columns if isinstance(column, pa.DictionaryArray))
@@ -105,7 +105,7 @@ def _of_strings(column: "pa.Array") -> "pa.Array":
 
     if not isinstance(column, pa.DictionaryArray) or not pa.types.is_string_view(column.dictionary.type):
         return column
-    # Many views may be of the same bytes.
+    # Many views may point to the same bytes.
     if (compute.sum(_lengths(column.dictionary)).as_py() or 0) > WORDS_BYTES:
         raise InvalidInput(
             f"A column that is kept has a dictionary of more than {WORDS_BYTES >> 20} MiB of words. Write its words as "

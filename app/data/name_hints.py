@@ -1,4 +1,4 @@
-"""Names of columns in messages: how they are shown, and which present name was probably meant."""
+"""Column names in messages: how to show them, and which existing name was probably meant."""
 
 import difflib
 import unicodedata
@@ -10,8 +10,8 @@ from app.errors import Detail, InvalidInput
 MAX_NAME_LENGTH = 128
 MAX_SHOWN = 100  # Characters of a name in a message.
 MAX_LISTED = 20  # Names in a message, and faults in an answer.
-MAX_COMPARED = 200  # Names of about the same length that are compared with one.
-MAX_PRESENT = 500  # Names of an object that are looked at.
+MAX_COMPARED = 200  # Names of similar length that are compared with a name.
+MAX_PRESENT = 500  # Names of an object that are inspected.
 
 
 def shown(name: str) -> str:
@@ -38,7 +38,7 @@ def listed(names: Sequence[str]) -> str:
 
 
 def invisible_character(name: str) -> str | None:
-    """Return a phrase on the first character of a name that cannot be seen and its position; None if there is none."""
+    """Return a description of the first invisible character of a name and its position, or None."""
     for position, char in enumerate(name, 1):
         if not char.isprintable():
             title = unicodedata.name(char, "a control character").lower()
@@ -47,7 +47,7 @@ def invisible_character(name: str) -> str | None:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that is most like this one; None if none is."""
+    """Return the most similar known name, or None if none is similar."""
     if len(name) > MAX_NAME_LENGTH:
         return None
     reach = max(2, len(name) // 3)
@@ -58,7 +58,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return a question with the nearest known name and a space before it; nothing if no name is near."""
+    """Return " Did you mean ...?" with the most similar known name, or an empty string."""
     found = nearest(name, known)
     return "" if found is None else f" Did you mean {shown(found)}?"
 
@@ -104,7 +104,7 @@ def instead(name: str, present: Iterable[str]) -> str:
 
 
 class _Looks:
-    """The names that are present, by how they look; those of a file are numbered."""
+    """Existing names by their normalised spelling. Columns of a file are numbered."""
 
     def __init__(self, present: Sequence[str], *, numbered: bool = True) -> None:
         self._present = present
@@ -141,7 +141,7 @@ class _Looks:
 
 
 def _look(name: str) -> str:
-    """Return what is left of a name without spaces, capitals, invisible characters and ways of composition."""
+    """Return a name without spaces and invisible characters, casefolded and in NFC."""
     visible = "".join(char for char in name if char.isprintable() and char != " ")
     return unicodedata.normalize("NFC", visible).casefold()
 

@@ -81,7 +81,7 @@ def check_parquet_size(source: Source, paths: list[str], names: list[str], limit
             for page in _pages(view, chunk[3, STRUCT]):
                 pages += 1
                 if pages > MAX_PAGES:
-                    raise InvalidInput(f"The columns have more than {MAX_PAGES} pages; larger ones will do.")
+                    raise InvalidInput(f"The columns have more than {MAX_PAGES} pages. Write larger ones.")
                 largest[page.kind == _DICTIONARY] = max(largest[page.kind == _DICTIONARY], page.inflated)
             held += sum(largest.values())
         check_held(held, len(view))

@@ -113,7 +113,7 @@ class _JsonWriter:
         try:
             rows = zip(*(column.tolist() for column in columns), strict=True)
         except (OverflowError, ValueError):
-            raise InvalidInput("A column that is kept holds a value that JSON cannot.") from None
+            raise InvalidInput("A kept column has a value that JSON cannot hold. Accept Arrow or Parquet.") from None
         names = [*self._keep, *self._names]
         # Each is copied and gone before the next: orjson takes 4 kB for it, of which the allocator gets back a piece.
         text = bytearray()
@@ -163,9 +163,9 @@ def _csv(batch: "pa.RecordBatch", quoting: str) -> bytes:
     except pa.ArrowInvalid:
         if quoting == "none":
             raise
-        raise InvalidInput("A column that is kept holds values that CSV cannot.") from None
+        raise InvalidInput("A kept column has values that CSV cannot hold. Accept Arrow or Parquet.") from None
     except pa.ArrowException:
-        raise InvalidInput("A column that is kept holds values that CSV cannot.") from None
+        raise InvalidInput("A kept column has values that CSV cannot hold. Accept Arrow or Parquet.") from None
     return text.getvalue()
 
 
@@ -191,11 +191,11 @@ class _ArrowWriter:
             else:
                 self._chunks += batch.num_columns
                 if self._chunks > MAX_CHUNKS:
-                    raise InvalidInput("The answer has too many columns and rows for Parquet: the others can hold it.")
+                    raise InvalidInput("The answer has too many columns and rows for Parquet. Accept another format.")
                 self._parquet.write_batch(batch)
         except pa.ArrowException:
             raise InvalidInput(
-                "A column that is kept holds values of more than one kind, or none at first: JSON and CSV can hold it."
+                "A kept column has values of several types, or only null in the first rows. Accept JSON or CSV."
             ) from None
 
     def close(self) -> None:

@@ -1,6 +1,6 @@
-"""Limits that Linux control groups put on this process, and so a container's.
+"""Memory limits of the Linux control groups of this process, and thus of its container.
 
-Version 1 has one hierarchy per resource, version 2 one for all. Their files have other names, and both may be mounted.
+Version 1 has one hierarchy per resource, version 2 one for all. Their files differ in name, and both may be mounted.
 """
 
 import contextlib
@@ -9,7 +9,7 @@ from pathlib import Path
 
 PROCESS = Path("/proc/self")
 
-# By the type of the file system: the file that holds the limit.
+# The file with the limit, by the type of the file system.
 _FILES = {"cgroup": "memory.limit_in_bytes", "cgroup2": "memory.max"}
 
 

@@ -1,7 +1,7 @@
-"""Work that a job can leave at once, although a call into LAPACK or BLAS cannot be stopped.
+"""Run work that a job can abandon at once, although a call into LAPACK or BLAS cannot be interrupted.
 
-The work runs in a thread of its own. If the job is cancelled or takes too long, the job ends and the thread goes on
-until its call returns and it reports progress, which raises. The next job's work waits for that.
+The work runs in its own thread. If the job is cancelled or exceeds its time limit, the job ends. The thread runs until
+its call returns and it reports progress, which raises. The next job's work waits for it.
 """
 
 import contextlib
@@ -16,11 +16,11 @@ CHECK_SECONDS = 0.1
 
 T = TypeVar("T")
 
-_busy = threading.Lock()  # held by the thread that works; the process trains one job at a time
+_busy = threading.Lock()  # Held by the working thread; a process trains one job at a time.
 
 
 def run_interruptibly(work: Callable[[], T], tracker: Tracker) -> T:
-    """Return what `work` returns or raise what it raises; raise what `tracker.step` raises as soon as it does."""
+    """Return the result of `work`. Raises what `work` raises, and without waiting what `tracker.step` raises."""
     while not _busy.acquire(timeout=CHECK_SECONDS):
         tracker.step()
     ended = threading.Event()
@@ -46,6 +46,6 @@ def run_interruptibly(work: Callable[[], T], tracker: Tracker) -> T:
         raise
     if errors:
         with contextlib.ExitStack() as leaving:
-            leaving.callback(errors.clear)  # the error's frames would hold the rows in a circle
+            leaving.callback(errors.clear)  # the error's frames would keep the rows in a reference cycle
             raise errors[0]
     return results[0]

@@ -1,6 +1,6 @@
-"""A job's rows, read once for however many fits.
+"""The rows of a job, read once for any number of fits.
 
-A job whose parent changed while it was fitted is fitted again, and its rows are not read again for that.
+If the parent changes during a fit, the job is fitted again without reading its rows again.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ Key: TypeAlias = tuple[object, ...]
 
 
 class JobRows:
-    """The rows of one job in the spool, and their statistics for as long as these are asked for in the same way."""
+    """The rows of one job in the spool, with their statistics cached until a request needs them differently."""
 
     def __init__(self, path: Path, late: Mapping[str, int], threads: int, tracker: Tracker) -> None:
         self._path = path
@@ -37,7 +37,7 @@ class JobRows:
 
     @property
     def warnings(self) -> list[str]:
-        """Return what the last pass found that does not fail a job."""
+        """Warnings of the last pass."""
         return [] if self._stored is None else self._stored.warnings
 
     @property
@@ -46,7 +46,7 @@ class JobRows:
         return [] if self._stored is None else self._stored.unused
 
     def blocks(self, request: TrainingRequest) -> Iterator[Block]:
-        """Read the rows, and report how many there were so far. Raises as `TrainingRows.blocks` does."""
+        """Yield the rows and report the number read so far. Raises as `TrainingRows.blocks` does."""
         assert request.weight_kind is not None
         self._stored = stored = TrainingRows(
             self._path,
@@ -97,5 +97,5 @@ class JobRows:
 
 
 def _key(request: TrainingRequest) -> Key:
-    """Return what the version that is built on may change about the way in which rows are read."""
+    """Return the options that depend on the parent and change how rows are read."""
     return request.weight_kind, request.terms

@@ -1,7 +1,7 @@
-"""The version that a job builds on: the current one, when the job's turn has come.
+"""The version that a job builds on: the one that is current when the job starts.
 
-It is still current when the new version is published, or the job is fitted again: two jobs that add rows to the same
-version would otherwise lose the rows of one of them.
+If another version is current when the new one is published, the job is fitted again. Otherwise, two jobs that add rows
+to the same version would lose the rows of one of them.
 """
 
 from dataclasses import dataclass, replace
@@ -25,29 +25,31 @@ from app.regression.solvers import GradientDescent, Start
 
 @dataclass(frozen=True, eq=False)
 class Parent:
-    """What a new version is made from or compared with."""
+    """The version that a new version is made from or compared with."""
 
-    expected: int | Literal["any"] | None  # what `current` has to name when the version is published
+    expected: int | Literal["any"] | None  # the number that must be current at the publication
     base: Base | None = None  # of an update or a forget
-    start: int | None = None  # the version that was current when a descent began there
+    start: int | None = None  # the version that a descent with `start: current` began from
 
     @classmethod
     def of(cls, request: TrainingRequest, registry: Registry) -> "Parent":
-        """Return the version that is current now. Raises InvalidInput if the request's columns are not its own."""
-        current = registry.current_number(request.model)  # read first, so that a change in between is noticed
+        """Return the version that is current now. Raises InvalidInput if its columns are not those of the request."""
+        current = registry.current_number(
+            request.model
+        )  # read before the version, so that a change in between is noticed
         base = None if request.mode == "replace" else _base(request, registry)
         compared = request.promote == "if_better" or (base is not None and request.promote != "never")
         return cls(current if compared else "any", base)
 
     @property
     def version(self) -> int | None:
-        """The parent that the card states, or None for the one that is current at the publication."""
+        """The parent to state in the card; None stands for the version that is current at the publication."""
         return self.base.version.card.version if self.base else self.start
 
     def started(
         self, request: TrainingRequest, registry: Registry, resumed: int | None
     ) -> tuple[TrainingRequest, "Parent"]:
-        """Return the request with the current version as its start, if it asks for that.
+        """Return the request with `start: current` replaced by the number of the current version.
 
         A descent that is `resumed` keeps the version that it began from. Raises InvalidInput.
         """
@@ -82,12 +84,12 @@ class Parent:
     ) -> Version:
         """Publish, and promote if asked and the parent is still current.
 
-        Raises ParentChanged if it is not, and the version can be made again from the one that is. A descent keeps its
-        start: it is published and not promoted, with a warning.
+        Raises ParentChanged if another version is current and the job can be fitted again on it. A descent keeps its
+        start, so it is published without promotion, and with a warning.
         """
         promote = wants_promotion(request, card)
         if self.start is None and self.expected not in ("any", registry.current_number(request.model)):
-            raise ParentChanged  # before it is too late to cancel the job
+            raise ParentChanged  # while the job can still be cancelled
         tracker.point_of_no_return()
         try:
             return registry.publish(card, model, folds, promote=promote, expected=self.expected)
@@ -104,7 +106,7 @@ class Parent:
 
 
 def solver_with_weights(request: TrainingRequest, registry: Registry) -> GradientDescent:
-    """Return the solver with its start written out as weights if it is a version. Raises InvalidInput."""
+    """Return the solver with the weights of its start version in place of the number. Raises InvalidInput."""
     solver = request.solver
     assert isinstance(solver, GradientDescent)
     if not isinstance(solver.start, Start) or solver.start.version is None:
@@ -125,7 +127,7 @@ def wants_promotion(request: TrainingRequest, card: ModelCard) -> bool:
 
 
 def finish_promotion(request: TrainingRequest, card: ModelCard, registry: Registry) -> None:
-    """Promote a version that an earlier release published, which promoted in a step of its own.
+    """Promote a version of an earlier release, which published and promoted in two steps.
 
     Raises Conflict if the version that it was made from or compared with is no longer current.
     """
@@ -137,7 +139,7 @@ def finish_promotion(request: TrainingRequest, card: ModelCard, registry: Regist
         compared = card.mode != "replace" or request.promote == "if_better"
         if compared and current not in (card.parent, card.version):
             raise Conflict(
-                f"Version {card.version} is published, but not promoted: it was made from version {card.parent}, and "
+                f"Version {card.version} was published, but not promoted: it was made from version {card.parent}, and "
                 f"version {current} is current now. Train again with the same rows."
             )
 

@@ -245,7 +245,7 @@ class JobQueue:
         if job.status.ended:
             return job
         if job.progress is not None and job.progress.phase == PUBLISHING:
-            raise Conflict("The job is publishing its version already.")
+            raise Conflict("The job is already publishing its version, so it cannot be cancelled.")
         with self._reaching():
             if status.dequeued_at is not None and status.attributes:  # DBOS forgets the first
                 started = {STARTED: status.dequeued_at}
@@ -255,7 +255,7 @@ class JobQueue:
             if self._reported(job.id).get("progress", {}).get("phase") == PUBLISHING:
                 self.connect().resume_workflow(job.id, queue_name=QUEUE)  # does nothing to a job that has ended
                 if not (ended := self.get(job.id)).status.ended:
-                    raise Conflict("The job is publishing its version already.")
+                    raise Conflict("The job is already publishing its version, so it cannot be cancelled.")
                 return ended
         status = self._status(job.id)
         if job.status == Status.QUEUED:
@@ -340,7 +340,7 @@ class JobQueue:
             told = {"database": shown(self._url), "reason": denied or reason(error)}
             _log.error("job database out of reach", extra=told)
             message = denied or "The job database cannot be reached."
-            raise Unavailable(f"{message} Predictions go on; training has to wait.") from None
+            raise Unavailable(f"{message} Predictions continue. Send the training again later.") from None
 
     def _why_denied(self, error: Exception) -> str | None:
         if isinstance(error, OSError):

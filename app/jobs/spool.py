@@ -86,7 +86,9 @@ class Spool:
         Raises Conflict where another does. The lock is gone with its process, however that ends.
         """
         path = self._folder / f"{job}.lock"
-        taken = Conflict("A request with this Idempotency-Key is being received; its answer will name the job.")
+        taken = Conflict(
+            "A request with this Idempotency-Key is being received. Wait for its answer, which names the job."
+        )
         with contextlib.ExitStack() as leaving:
             with _storing():
                 self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Versions in memory: as many as fit into so many bytes, those that were used last."""
+"""A cache of versions with a limit in bytes, which evicts the least recently used."""
 
 import contextlib
 import threading
@@ -11,21 +11,21 @@ from app.registry.version_file import Version
 K = TypeVar("K", bound=Hashable)
 E = TypeVar("E")
 
-# Bytes that a version takes in memory: its objects, and times its file what it reads and what it decomposes later.
+# Memory of a version: bytes of its objects, and times its file's length for its matrices and their decomposition.
 ENTRY_BYTES = 40 << 10
 FILE_TIMES = 2
 
 
 def memory_of(version: Version) -> int:
-    """Return about how many bytes a version takes in memory."""
+    """Return an estimate of the bytes that a version takes in memory."""
     return ENTRY_BYTES + FILE_TIMES * version.size
 
 
 class Cache(Generic[K, E]):
-    """Entries by their keys, least recently used first.
+    """Entries by key, least recently used first.
 
-    When they take more than `most_bytes`, the first go, except the `kept` one and the newest. That one alone may
-    take more: whoever asked for it uses it now.
+    Above `most_bytes`, the first entries are evicted, except the one with the key `kept` and the newest. The newest
+    stays even if it exceeds the limit alone, because its caller uses it now.
     """
 
     def __init__(self, most_bytes: int, size: Callable[[E], int], kept: K | None = None) -> None:
@@ -36,7 +36,7 @@ class Cache(Generic[K, E]):
         self._reading = threading.Lock()
 
     def get(self, key: K) -> E | None:
-        """Return the entry, which is now the last used one. This waits for no lock, and so not for a disk."""
+        """Return the entry and mark it as the most recently used. Never waits for a lock, and so not for a disk."""
         entry = self._entries.get(key)
         if entry is not None and key != self._kept:
             with contextlib.suppress(KeyError):  # evicted meanwhile
@@ -44,7 +44,7 @@ class Cache(Generic[K, E]):
         return entry
 
     def get_or_read(self, key: K, read: Callable[[], E]) -> E:
-        """Return the entry, or else the one that `read` reads: by one thread at a time, and so only once."""
+        """Return the entry, or read and add it. One thread reads at a time, so each entry is read once."""
         with self._reading:
             entry = self.get(key)
             if entry is None:
@@ -53,7 +53,7 @@ class Cache(Generic[K, E]):
             return entry
 
     def put(self, key: K, entry: E) -> None:
-        """Add an entry, or replace the one of that key, and evict others until the rest fits."""
+        """Add or replace an entry, and evict others until the rest fits."""
         with self._changing:
             self._bytes += self._size(entry)
             if (before := self._entries.pop(key, None)) is not None:

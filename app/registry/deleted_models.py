@@ -4,7 +4,7 @@
     models/.deleted/crop-yield/000007/    files of the deleted model, until they are removed
 
 A model's folder is moved there in one step, so that a crash leaves the model whole or deleted. The last number is
-written before, when it says nothing new, and the files are removed afterwards.
+written before the move, and the files are removed after it.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from pathlib import Path
 from app.errors import ModelFileInvalid
 from app.failpoints import reach
 
-FOLDER = ".deleted"  # not a model's name
+FOLDER = ".deleted"  # Not a valid model name.
 _LAST = "last"
 
 
@@ -42,7 +42,7 @@ def move(models: Path, model: str, last: int) -> None:
     for folder in (records, records.parent, models):
         _sync(folder)
     place = records / f"{last:06d}"
-    _remove(place)  # files that a crash has left of another model with this number, restored from a copy
+    _remove(place)  # leftovers of an earlier deletion of this model, if it was restored from a copy since
     reach("deletion_prepared")
     (models / model).rename(place)
     reach("deleted")
@@ -53,10 +53,7 @@ def move(models: Path, model: str, last: int) -> None:
 
 
 def sweep(models: Path) -> None:
-    """Remove the files of deleted models that a crash has left.
-
-    A number that is being written is named otherwise.
-    """
+    """Remove the files of deleted models that a crash has left."""
     for place in models.glob(f"{FOLDER}/*/*"):
         if place.name.isdigit():
             with contextlib.suppress(OSError):

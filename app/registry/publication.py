@@ -1,14 +1,13 @@
-"""How a version gets its number and becomes current, in steps between which a process may be killed.
+"""Publication and promotion of a version, in steps between which the process may be killed.
 
     models/crop-yield/uploads/4f1c… -> ../000002.safetensors   the version that was published for this upload
-    models/crop-yield/uploads/.last -> ../000002.safetensors   the last number that may be used
+    models/crop-yield/uploads/.last -> ../000002.safetensors   the highest number used or reserved so far
     models/crop-yield/.next -> 000002.safetensors              becomes `current` once there is a version 2
 
-A version is published by the exclusive link that gives its file a number. What has to be true from then on is prepared
-before: the marker of its upload, and `.next` if it is to be promoted. Both name a number that may not exist yet, and
-mean nothing until it does. After the link, `.next` is renamed to `current`. A publisher that is killed before the link
-has published nothing; one that is killed after it leaves a `.next`, which the next process that locks the folder
-renames. All of this happens under the folder's lock.
+An exclusive link publishes a version: it gives the file its number. The marker of the upload, and `.next` if the
+version is to be promoted, are made before the link. They have no effect until a version with their number exists.
+After the link, `.next` is renamed to `current`. If a publisher is killed before the link, nothing was published. If it
+is killed after the link, the next process that locks the folder renames `.next`. The folder is locked all the time.
 """
 
 import contextlib
@@ -32,7 +31,7 @@ _UPLOAD = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,127}")
 
 
 class ParentChanged(Exception):
-    """Raised if another version is current than the one that a new version was compared with or built on."""
+    """The current version is not the one that a new version was compared with or built on."""
 
 
 def file_name(number: int) -> str:
@@ -41,13 +40,13 @@ def file_name(number: int) -> str:
 
 
 def number_of(link: str) -> int | None:
-    """Return the number of the version that a symbolic link names; None if it names none."""
+    """Return the version number in a symbolic link's target, or None."""
     match = VERSION_FILE.fullmatch(link.removeprefix(_UP))
     return int(match[1]) if match and match[2] == "safetensors" else None
 
 
 def target_of(link: Path) -> int | None:
-    """Return the number of the version that the link at this path names; None without such a link."""
+    """Return the number of the version that the symbolic link at `link` points to, or None."""
     try:
         return number_of(os.readlink(link))  # noqa: PTH115 - a third of the time of Path's
     except OSError:
@@ -55,14 +54,14 @@ def target_of(link: Path) -> int | None:
 
 
 def complete(folder: Path) -> None:
-    """Finish the promotion that a killed publisher had begun, if its version was published; undo it otherwise.
+    """Finish the promotion of a killed publisher if its version was published; otherwise remove its `.next`.
 
     The folder must be locked.
     """
     number = target_of(folder / _NEXT)
     if number is None:
         return
-    # In a backup that was copied during a publication, a later version may be current already.
+    # A copy made during a publication may have a `.next` older than `current`.
     if (folder / file_name(number)).is_file() and number > (target_of(folder / "current") or 0):
         make_current(folder / _NEXT)
         sync_folder(folder)
@@ -71,7 +70,7 @@ def complete(folder: Path) -> None:
 
 
 def make_current(link: Path) -> None:
-    """Make a prepared symbolic link the `current` of its folder, at once for every reader."""
+    """Rename a prepared symbolic link to `current`, atomically for all readers."""
     link.rename(link.with_name("current"))
     reach("promoted")
 
@@ -87,14 +86,14 @@ def published_for(folder: Path, upload: str) -> int | None:
     if not _UPLOAD.fullmatch(upload):
         return None
     number = target_of(folder / UPLOADS / upload)
-    # A marker that was prepared by a publisher that was killed may name a number that another version has now.
+    # The marker of a killed publisher may name a number that another version has taken since.
     return number if number is not None and _upload_of(folder, number) == upload else None
 
 
 def prepare_markers(folder: Path) -> None:
-    """Make the folder of markers, with one for each version that is there, unless it exists.
+    """Make the folder of markers if it does not exist, with a marker for each version.
 
-    The folder must be locked. Reads all cards, once in the life of a model. Raises OSError.
+    The folder must be locked. Reads all cards, once per model. Raises OSError.
     """
     uploads = folder / UPLOADS
     if uploads.is_dir():
@@ -113,8 +112,8 @@ def prepare_markers(folder: Path) -> None:
 
 
 def free_number(folder: Path) -> int:
-    """Return the number of the next version, which no version ever had. Does not list the folder."""
-    # A copy of the folder may point to a version that it lacks; another of its number would be served at once.
+    """Return the next number, which no version has ever had. Does not list the folder."""
+    # In a copy, `current` may point to a missing version; a new version of that number would be served.
     after_current = (target_of(folder / "current") or 0) + 1
     after_deleted = deleted_models.last_number(folder.parent, folder.name) + 1
     number = max(target_of(folder / UPLOADS / _LAST) or 1, after_current, after_deleted)
@@ -126,8 +125,9 @@ def free_number(folder: Path) -> int:
 def link_version(folder: Path, temporary: Path, number: int, *, upload: str | None, promote: bool) -> None:
     """Publish a durable file under this number, and make it current if asked.
 
-    The folder must be locked and `complete`; whoever unlocks it brings the last name to disk. Raises FileExistsError if
-    the number is taken; PromotionFailed; OSError if nothing was published.
+    The folder must be locked and `complete`. The caller fsyncs it before it releases the lock.
+
+    Raises FileExistsError if the number is taken; PromotionFailed; OSError if nothing was published.
     """
     uploads, name = folder / UPLOADS, file_name(number)
     if upload is not None:
@@ -155,7 +155,7 @@ def link_version(folder: Path, temporary: Path, number: int, *, upload: str | No
 
 
 def remove_marker(folder: Path, number: int) -> None:
-    """Remove the marker of the upload that this version was published for, if its card can be read."""
+    """Remove the marker of this version's upload, if its card can be read."""
     upload = _upload_of(folder, number)
     if upload is not None and _UPLOAD.fullmatch(upload):
         (folder / UPLOADS / upload).unlink(missing_ok=True)
@@ -173,7 +173,7 @@ def remove_empty(folder: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to disk."""
+    """Fsync a folder, so that the names in it are durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -101,7 +101,7 @@ class Access:
             try:
                 self._keys = parse_keys(self._path.read_text())
             except (OSError, ValueError) as error:
-                _log.error("API keys not read, those of before hold", extra={"reason": str(error)})
+                _log.error("API keys not read, previous keys stay in effect", extra={"reason": str(error)})
             else:
                 _log.info("API keys read", extra={"keys": [key.name for key in self._keys]})
         return self._keys

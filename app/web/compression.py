@@ -31,8 +31,8 @@ def check_encoding(encoding: str) -> None:
     """Raises UnsupportedMediaType for an encoding that is not read here."""
     if encoding not in _MEMBERS:
         message = (
-            f"Content-Encoding has to be {' or '.join(_MEMBERS)}, and is another. Compress the body with one of these, "
-            "or send it uncompressed and without the header."
+            f"Content-Encoding has to be {' or '.join(_MEMBERS)}, but has another value. Compress the body with one "
+            "of these, or send it uncompressed and without the header."
         )
         raise UnsupportedMediaType(message, [Detail(message, parameter="Content-Encoding")])
 
@@ -89,7 +89,7 @@ class _Body:
         if self._short > MOST_SHORT:
             raise InvalidInput(
                 f"The body's {self._encoding} has more than {MOST_SHORT} members of less than {SHORT_BYTES} bytes; "
-                "fewer and larger ones will do."
+                "compress it into fewer and larger ones."
             )
 
     def end(self) -> None:

@@ -447,12 +447,10 @@ class Connection(HttpToolsProtocol):
         return _Refused(414, "TargetTooLong", f"A path and its query have at most {MOST_TARGET_BYTES} bytes.")
 
     def _no_memory(self) -> _Refused:
-        return _Refused(
-            503, "WorkerBusy", "Other requests use the memory of this worker. Send this one again later, and whole."
-        )
+        return _Refused(503, "WorkerBusy", "Other requests use the memory of this worker. Send this one again later.")
 
     def _too_many(self) -> _Refused:
-        return _Refused(503, "TooManyConnections", "There are too many connections. A later try may work.")
+        return _Refused(503, "TooManyConnections", "There are too many connections. Try again later.")
 
 
 @lru_cache(128)  # callers name a few

@@ -1,4 +1,4 @@
-"""Ways in: Swagger UI that asks no other host, and a list of calls for whoever comes with curl."""
+"""Documentation: Swagger UI without requests to other hosts, and a list of calls for curl."""
 
 import json
 import re
@@ -23,7 +23,7 @@ ASSETS = "/docs/assets"
 
 
 class _Whole(StaticFiles):
-    """Files that are answered whole, whatever part was asked for: of a wrong range Starlette would say no problem."""
+    """Static files without ranges, because Starlette does not answer a wrong range with a problem document."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(name, value) for name, value in scope["headers"] if name != b"range"]
@@ -47,7 +47,7 @@ def install(app: FastAPI) -> None:
 
 @router.get("/")
 async def index(request: Request) -> Response:
-    """A redirect to the documentation for browsers; the calls, each with a line to paste, for everyone else."""
+    """Redirect browsers to the documentation. List the calls, each with a curl line, for other clients."""
     if "text/html" in request.headers.get("accept", ""):
         return RedirectResponse(f"{prefix(request.scope)}/docs")
     return PlainTextResponse(_calls(request.app.openapi(), str(request.base_url).rstrip("/")))
@@ -75,7 +75,7 @@ async def docs(request: Request) -> HTMLResponse:
 
 
 def _policy(page: bytes) -> str:
-    """What Swagger UI needs, and no more: files and answers of this service, and the one script in the page."""
+    """Return a Content-Security-Policy for Swagger UI: this service's files and the one script in the page."""
     scripts = re.findall(rb"<script>(.*?)</script>", page, re.DOTALL)
     known = " ".join(f"'sha256-{b64encode(sha256(script).digest()).decode()}'" for script in scripts)
     return (
@@ -86,7 +86,7 @@ def _policy(page: bytes) -> str:
 
 
 def _calls(document: dict[str, Any], base: str) -> str:
-    """Each operation of the OpenAPI document, with a curl line made from its examples."""
+    """List each operation of the OpenAPI document with a curl line made from its examples."""
     lines = [f"{document['info']['title']}: {document['info']['summary']}", f"In a browser: {base}/docs", ""]
     for path, operations in document["paths"].items():
         for method, operation in operations.items():

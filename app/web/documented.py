@@ -1,4 +1,4 @@
-"""Types that only the OpenAPI document has: what the routes decode themselves, by names for generated clients."""
+"""Named types for the OpenAPI document only, for values that the routes decode themselves."""
 
 from typing import Any
 
@@ -8,9 +8,7 @@ from pydantic_core import CoreSchema
 
 
 class NamedRow(RootModel[dict[str, float | str | bool | None]]):
-    """A row as an object: the values by the names of their columns. Those of features and targets are numbers,
-    and null if they are missing.
-    """
+    """A row as an object of values by column name. Features and targets are numbers, or null if missing."""
 
 
 class Row(RootModel[NamedRow | list[float]]):

@@ -15,7 +15,9 @@ def check_unchanged(registry: Registry, model: str, condition: str | None) -> No
         return
     tag = tag_of(model, registry.served_number(model), registry.versions(model))
     if not has(condition, tag, weakly=False):
-        raise PreconditionFailed("The model changed since: its ETag is another one now.")
+        raise PreconditionFailed(
+            "The model has changed, and with it its ETag. Read the model again before you repeat the request."
+        )
 
 
 def has(condition: str | None, tag: str, *, weakly: bool = True) -> bool:

@@ -75,26 +75,26 @@ class Problem(BaseModel):
 
 
 def problems(*statuses: int, open_to_all: bool = False) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route: the problems it can answer with, and those that a connection can before it."""
+    """Return the `responses` of a route: its own problems, and those that the server can answer with before it."""
     titles = {
         400: "The request is not HTTP, or its body not what its content type says.",
         401: "No valid API key.",
-        403: "The API key has no such scope; or there are no keys, and this request is not of this machine's own.",
-        404: "There is no such thing.",
-        406: "Nothing here writes a content type that is accepted.",
+        403: "The API key lacks the scope; or, without keys, the request does not come from this machine.",
+        404: "The path, model, version or job does not exist.",
+        406: "None of the accepted content types is supported.",
         408: "The request came too slowly.",
-        409: "Not in the present state.",
-        412: "The model changed since.",
+        409: "Not possible in the current state.",
+        412: "The model has changed since the ETag was read.",
         413: "The body is too large.",
         414: "The path and its query are too long.",
-        415: "Nothing here reads this content type.",
-        422: "Understood, but wrong: the errors say where.",
-        428: "An If-Match header is needed.",
+        415: "This content type or encoding is not supported.",
+        422: "A value is invalid; `errors` has the places.",
+        428: "The If-Match header is missing.",
         429: "Too many jobs are waiting.",
         431: "The headers are too many or too large.",
-        500: "A fault of the service.",
-        503: "Not now; `Retry-After` says when to try again.",
-        507: "There is no room to store it.",
+        500: "A bug in the service.",
+        503: "Temporarily unavailable; `Retry-After` has the seconds to wait.",
+        507: "There is no disk space to store the request.",
     }
     always = (*(() if open_to_all else (401, 403)), 400, 408, 414, 431, 500, 503)
     content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -113,18 +113,18 @@ def problem_of(name: str, message: str, details: Iterable[Detail]) -> dict[str, 
 
 
 def refusal(status: int, name: str, detail: str) -> Response:
-    """For a request that never came to a route."""
+    """Return the response to a request that did not reach a route."""
     later = {"retry-after": str(BUSY_SECONDS)} if name == errors.WorkerBusy.__name__ else None
     return _response(_problem(status, name, detail, []), later)
 
 
 def server_error() -> Response:
-    """What a caller sees of a fault of ours: nothing but the id under which the log has the rest."""
-    return _response(_problem(500, "InternalError", "Something went wrong here. The log has the details.", []))
+    """Return the response for a bug in the service: only the request id, under which the log has the rest."""
+    return _response(_problem(500, "InternalError", "The service has a bug. Its log has the details.", []))
 
 
 def invalid(error: ValidationError, body: bytes, schema: type[BaseModel]) -> LinserveError:
-    """What pydantic found wrong with a JSON body that should have been of this schema."""
+    """Return the error for a JSON body in which pydantic found faults against this schema."""
     found = error.errors(include_url=False)
     if found[0]["type"] == "json_invalid":
         return not_json(body, found[0]["msg"])
@@ -140,7 +140,7 @@ def _first(detail: Detail) -> str:
 
 
 def invalid_query(error: ValidationError, known: Collection[str]) -> InvalidInput:
-    """What pydantic found wrong with options of those names, which stand in the query."""
+    """Return the error for a query in which pydantic found faults; `known` are the names of its options."""
     found = error.errors(include_url=False)
     details = []
     for fault in found[:MAX_DETAILS]:
@@ -194,9 +194,9 @@ def _answer_to(request: Request, error: HTTPException, app: FastAPI) -> Response
     index = f"{prefix(request.scope)}/"
     similar = similar_path(_paths(app), request.scope)
     details = {
-        404: f"There is nothing at this path.{similar} GET {index} lists what there is.",
+        404: f"There is nothing at this path.{similar} GET {index} lists all calls.",
         405: (
-            "This path does not answer to this method; the Allow header has those it does: "
+            "This path does not support this method. Supported methods, as in the Allow header: "
             f"{headers.get('allow', '')}. GET {index} lists all calls, each with a line to paste."
         ),
     }

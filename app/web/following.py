@@ -73,9 +73,9 @@ class Following:
 
     @contextlib.contextmanager
     def admitted(self) -> Iterator[None]:
-        """For as long as a request follows a job. Raises Unavailable where as many do as may."""
+        """Count a follower for the block. Raises Unavailable if there are MOST_FOLLOWERS already."""
         if self._admitted >= MOST_FOLLOWERS:
-            raise Unavailable(f"{MOST_FOLLOWERS} requests follow jobs here already. A later try may work.")
+            raise Unavailable(f"{MOST_FOLLOWERS} requests already follow jobs in this worker. Try again later.")
         self._admitted += 1
         try:
             yield

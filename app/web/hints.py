@@ -1,4 +1,4 @@
-"""How to send a body that came with the wrong headers, or that is not JSON; worked out once something has failed."""
+"""Advice on bodies with wrong headers and on bodies that are not JSON, computed only after an error."""
 
 import codecs
 import re
@@ -22,7 +22,7 @@ _REASONS = (
     (r"trailing comma", "a comma before a closing bracket", "Remove it."),
     (r"key must be a string", "a name without double quotes", 'Write names and strings in double quotes: "name".'),
     (r"EOF while parsing", "the end of the body before all brackets and quotes are closed", "Send all of it."),
-    (r"trailing characters", "something after the end of the JSON value", "Remove it, or send NDJSON as such."),
+    (r"trailing characters", "something after the end of the JSON value", "Remove it, or send it as NDJSON."),
     (r"surrogate|escape", "a wrong escape sequence in a string", "Correct it."),
     (r"control character", "a line break or another control character in a string", "Escape it, as in \\n."),
     (r"recursion", "too many brackets inside one another", "Send a list of rows."),
@@ -32,9 +32,9 @@ _REASONS = (
 
 
 def unsupported(request: Request, given: Sequence[str], accepted: Sequence[str], head: bytes) -> UnsupportedMediaType:
-    """Return the error for a body with these content types, of which one of the accepted was expected.
+    """Return the error for a body whose content types (`given`) are not among the `accepted` ones.
 
-    `head` is the beginning of the body. Content types that are not known are not repeated.
+    `head` is the beginning of the body. The message never repeats an unknown content type.
     """
     declared = given[0] if len(given) == 1 else ""
     if declared == "multipart/form-data":
@@ -47,7 +47,7 @@ def unsupported(request: Request, given: Sequence[str], accepted: Sequence[str],
     elif not declared:
         received = "There is no Content-Type header."
     else:
-        received = "The Content-Type of the body is not one that is read."
+        received = "The Content-Type of the body is not supported."
     expected = f"Content-Type has to be {' or '.join(accepted)}."
     message = f"{received} {expected} {_remedy(request, content, accepted)}"
     return UnsupportedMediaType(message, [Detail(message, parameter="Content-Type")])

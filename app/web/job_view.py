@@ -33,7 +33,7 @@ class JobView(BaseModel):
     model: str
     version: int | None = Field(description="The version it published.")
     created_at: datetime
-    started_at: datetime | None = Field(description="When a trainer took it last. Kept if the job is cancelled.")
+    started_at: datetime | None = Field(description="When a trainer last started it. Kept if the job is cancelled.")
     finished_at: datetime | None
     progress: ProgressView | None
     loss_curve: list[LossPoint] | None = Field(
@@ -46,7 +46,7 @@ class JobView(BaseModel):
         examples=[{"apples": {"r2": 0.999, "rmse": 1.0}, "oranges": {"r2": 0.999, "rmse": 0.9}, "mse": 0.909}]
     )
     warnings: list[str] = Field(
-        description="What a reader of the result has to know; also why a version that was to be promoted was not."
+        description="Warnings about the result, and the reason if the version was not promoted as requested."
     )
     error: Problem | None = Field(description="Why it failed.")
 

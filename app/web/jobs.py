@@ -45,7 +45,7 @@ def _filter(
     since: Annotated[
         str | None,
         Query(
-            description="Only jobs recorded then or later, a time as in RFC 3339.",
+            description="Only jobs recorded at this time (RFC 3339) or later.",
             examples=["2026-01-01T00:00:00Z"],
             json_schema_extra={"format": "date-time"},
         ),
@@ -71,7 +71,7 @@ def _time(text: str) -> datetime:
     "/jobs",
     name="listJobs",
     summary="List jobs, newest first",
-    description="With `next` alone, or with the parameters repeated, the list goes on as it began.",
+    description="`next` continues the list, alone or with the same parameters.",
     responses=problems(422),
 )
 def list_jobs(
@@ -110,7 +110,7 @@ def cancel_job(request: Request, job: JobId) -> Response:
 
 LastEventId = Annotated[
     str | None,
-    Header(description="The `id` of the last event that came. What it says is not repeated; 204 if nothing follows."),
+    Header(description="`id` of the last event received. That event is not sent again; 204 if none follows."),
 ]
 
 
@@ -131,11 +131,11 @@ async def _followed(request: Request, job: JobId, last_event_id: LastEventId = N
     description=(
         "An event `job` with the whole job whenever it changed. The stream ends with the job, or once the API key is "
         "taken back. A client that connects again with the `id` of the last event as Last-Event-ID, as a browser's "
-        "EventSource does, gets what is new, and 204 if the job has ended. Of more than a thousand who follow jobs at "
-        "a time, some are refused (503)."
+        "EventSource does, gets what is new, and 204 if the job has ended. A worker refuses more than a thousand "
+        "followers at a time (503)."
     ),
     response_class=EventSourceResponse,
-    responses={204: {"description": "The job has ended, and its last event came already."}, **problems(404, 422)},
+    responses={204: {"description": "The job has ended, and the client has its last event."}, **problems(404, 422)},
 )
 async def follow_job(
     request: Request, followed: Annotated[Job, Depends(_followed)], last_event_id: LastEventId = None

@@ -1,7 +1,7 @@
-"""The memory that the requests of one worker may take, counted in one place.
+"""The memory budget for the requests of one worker.
 
-Bodies, answers and the work between them are reserved here before they take memory, so that no number and no kind of
-requests takes more than the operator set.
+Bodies, answers and the work on them reserve memory here before they allocate it, so that no number and no kind of
+requests exceeds the limit that the operator set.
 """
 
 import asyncio
@@ -14,30 +14,30 @@ from starlette.types import Scope
 
 from app.errors import BodyTooLarge, WorkerBusy
 
-# Bytes of a body from which decoding it would hold up other requests for milliseconds.
+# Length of a body, in bytes, above which decoding it would delay other requests by milliseconds.
 LARGE_BODY = 1 << 16
 
 # Shares of the budget, in sixteenths:
 VERSIONS_SHARE = 2  # For versions of models that are kept in memory.
-REQUESTS_SHARE = 14  # For requests and connections.
-LONG_SHARE = 12  # Of these, for long bodies and answers and for work on them, so that short ones have room in any case.
-SPILLING_SHARE = 4  # Of these, for what can also be in a file.
+REQUESTS_SHARE = 14  # For all requests and connections.
+LONG_SHARE = 12  # Part of REQUESTS_SHARE for long bodies and answers; the rest is left to short ones.
+SPILLING_SHARE = 4  # Bytes reserved in all, above which data that can be in a file is written to one.
 
-MOST_TURNS = 2  # Long bodies decoded, and tables predicted for, at a time.
-MOST_WAITING = 64  # Requests that wait for a turn; each may have its body in memory or in a file.
+MOST_TURNS = 2  # Long requests processed at a time.
+MOST_WAITING = 64  # Requests waiting for a turn, each with its body in memory or in a file.
 TURN_SECONDS = 5.0  # Longest wait for a turn.
 
 
 def share_of(total: int, share: int) -> int:
-    """Return that many sixteenths of `total` bytes."""
+    """Return `share` sixteenths of `total` bytes."""
     return total * share // 16
 
 
 class MemoryBudget:
-    """Bytes that are reserved for requests and connections of this worker. Threads share it."""
+    """Counts the bytes that requests and connections of this worker have reserved. Thread-safe."""
 
     def __init__(self, total: int) -> None:
-        """Allow `total` bytes beyond what the idle worker has, the cached versions included."""
+        """Allow `total` bytes in addition to the memory of the idle worker, including the cached versions."""
         self._requests = share_of(total, REQUESTS_SHARE)
         self._long = share_of(total, LONG_SHARE)
         self._spilling = share_of(total, SPILLING_SHARE)
@@ -45,7 +45,7 @@ class MemoryBudget:
         self._lock = threading.Lock()
 
     def reserve(self, count: int, most: int) -> bool:
-        """Reserve `count` bytes, and return True, unless more than `most` bytes would then be reserved in all."""
+        """Reserve `count` bytes and return True, or return False if the total would exceed `most` bytes."""
         with self._lock:
             if self._reserved + count > most:
                 return False
@@ -53,14 +53,14 @@ class MemoryBudget:
             return True
 
     def free(self, count: int) -> None:
-        """Give back `count` reserved bytes."""
+        """Release `count` reserved bytes."""
         with self._lock:
             self._reserved -= count
 
     def hold(self, request: Request, count: int) -> None:
-        """Reserve `count` bytes more until the request has its answer.
+        """Reserve `count` more bytes until the response is sent.
 
-        Raises WorkerBusy if other requests have them, BodyTooLarge if this request needs more than any may have.
+        Raises WorkerBusy if other requests have reserved the memory; BodyTooLarge if no request may have that much.
         """
         state = request.scope["state"]
         held = state.get("held", 0) + count
@@ -77,20 +77,20 @@ class MemoryBudget:
         state["held"] = held
 
     def may_hold(self, request: Request, count: int) -> bool:
-        """Reserve them likewise, and return True, if enough is left; for what can also be in a file."""
+        """Reserve `count` more bytes for data that can spill to a file. Return False if there is too little left."""
         if not self.reserve(count, self._spilling):
             return False
         request.scope["state"]["held"] = request.scope["state"].get("held", 0) + count
         return True
 
     def release(self, request: Request, count: int) -> None:
-        """Give back `count` of the bytes that the request holds, unless it is answered and holds none."""
+        """Release `count` bytes of the request, unless all of its bytes are released already."""
         if (held := request.scope["state"].get("held")) is not None:
             request.scope["state"]["held"] = held - count
             self.free(count)
 
     def release_all(self, scope: Scope) -> None:
-        """Give back all that the request holds: it is answered."""
+        """Release all bytes of an answered request."""
         if held := scope["state"].pop("held", 0):
             self.free(held)
 
@@ -104,7 +104,7 @@ class MemoryBudget:
             self.release(request, count)
 
     def buffered(self, before: int, now: int) -> bool:
-        """Change what is reserved for a connection's buffers; return False, and leave it, if there is no room."""
+        """Change a connection's reservation from `before` to `now` bytes. Return False if there is too little left."""
         if now > before:
             return self.reserve(now - before, self._requests)
         self.free(before - now)
@@ -112,23 +112,23 @@ class MemoryBudget:
 
 
 class Turns:
-    """Lets at most MOST_TURNS requests decode long bodies or predict for tables at a time; others wait in turn."""
+    """Semaphore for long requests: MOST_TURNS are processed at a time, and others wait in order."""
 
     def __init__(self) -> None:
         self._free = asyncio.Semaphore(MOST_TURNS)
         self._waiting = 0
 
     def check(self) -> None:
-        """Raise WorkerBusy if no more requests may wait, before their bodies are received."""
+        """Raise WorkerBusy if the queue is full. Called before the body is received."""
         if self._waiting >= MOST_WAITING:
             raise WorkerBusy(
                 f"{MOST_TURNS} long requests are being computed in this worker and {self._waiting} wait, which is the "
-                "most. Send this one again later."
+                "limit. Send this one again later."
             )
 
     @contextlib.asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
-        """Wait for a turn, which lasts as long as the block. Raises WorkerBusy if too many wait, or for too long."""
+        """Hold a turn for the block. Raises WorkerBusy if the queue is full or TURN_SECONDS have passed."""
         self.check()
         self._waiting += 1
         try:

@@ -1,4 +1,4 @@
-"""Rows in which a value is missing: nothing is predicted for them, and their answers are null."""
+"""Rows with missing values, which get null in place of a prediction."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ HEADER = "linserve-missing-rows"
 
 @dataclass(frozen=True)
 class CompleteRows:
-    """Which of some rows have all their values."""
+    """The rows of a request that have no missing value."""
 
-    count: int  # rows, complete or not
-    places: NDArray[np.intp] | None  # of the complete ones; None if all are
+    count: int  # all rows, complete or not
+    places: NDArray[np.intp] | None  # of the complete rows; None if all are complete
 
     @classmethod
     def of(cls, values: Array) -> "CompleteRows":
         """Find the rows without NaN among values (n, d)."""
         with np.errstate(over="ignore", invalid="ignore"):
-            if not isnan(np.add.reduce(values, axis=None)):  # one pass; nearly always enough
+            if not isnan(np.add.reduce(values, axis=None)):  # one pass; usually enough
                 return cls(len(values), None)
         missing = np.isnan(values).any(axis=1)
         return cls(len(values), np.flatnonzero(~missing) if missing.any() else None)
@@ -36,14 +36,14 @@ class CompleteRows:
 
     @property
     def positions(self) -> NDArray[np.intp]:
-        """The number of each row among the complete ones, (n,), or -1 if it is not one of them."""
+        """The number of each row among the complete rows, (n,), or -1 if it is not complete."""
         found = np.full(self.count, -1)
         places = slice(None) if self.places is None else self.places
         found[places] = np.arange(self.count - self.missing)
         return found
 
     def place(self, row: int) -> int:
-        """Return the number among all rows of a complete one."""
+        """Return the number among all rows of complete row `row`."""
         return row if self.places is None else int(self.places[row])
 
     def taken(self, values: Array) -> Array:
@@ -51,7 +51,7 @@ class CompleteRows:
         return values if self.places is None else values[self.places]
 
     def spread(self, answers: Callable[[], Array]) -> Array:
-        """Return the answers to the complete rows, (m, ...), among NaN for the others: (n, ...).
+        """Return the answers to the complete rows, (m, ...), with NaN for the other rows: (n, ...).
 
         Raises PredictionTooLarge with the row's number among all rows if `answers` does.
         """

@@ -26,8 +26,9 @@ POLL_SECONDS = 0.05
     description=(
         "With If-Match and the ETag of `GET /models/{model}`, only if nothing was promoted, published or deleted "
         "since; `If-Match: *` deletes the model as it is. Without If-Match the answer is 428. Waiting and running jobs "
-        "of the model are cancelled first. A job that publishes already is waited for; its version changes the ETag. "
-        "Numbers of versions are not used again: a later training of this name continues after the last."
+        "of the model are cancelled first. The call waits for a job that is already publishing; its version "
+        "changes the ETag. Version numbers are not used again: a later training under this name "
+        "continues after the last one."
     ),
     status_code=204,
     # Required, but not by FastAPI, which would answer 422 and not 428.
@@ -37,7 +38,7 @@ POLL_SECONDS = 0.05
                 "name": "If-Match",
                 "in": "header",
                 "required": True,
-                "description": "The ETag that has to be right still, or 412; or `*`.",
+                "description": "The model's current ETag, or `*`. The answer to another ETag is 412.",
                 "schema": {"type": "string"},
                 "example": "*",
             }

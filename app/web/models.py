@@ -49,8 +49,8 @@ class ModelSummary(BaseModel):
     model: str
     current: int | None = Field(description="Number of the current version.")
     note: str | None = Field(None, description=f"`{NO_CURRENT}` if `current` is null.")
-    features: list[str] = Field(description="Of the current version, or else of the newest.")
-    targets: list[str] = Field(description="Of the current version, or else of the newest.")
+    features: list[str] = Field(description="Of the current version, or of the newest if none is current.")
+    targets: list[str] = Field(description="Of the current version, or of the newest if none is current.")
     versions: list[int]
 
 
@@ -272,5 +272,5 @@ def _last_of(token: str) -> str:
     except ValueError:
         last = ""
     if not re.fullmatch(MODEL_NAME, last):
-        raise InvalidInput.at("/next", "The token comes from the `next` of a page before.")
+        raise InvalidInput.at("/next", "The token is invalid. Send the `next` of the previous page.")
     return last

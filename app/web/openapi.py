@@ -1,6 +1,6 @@
-"""The OpenAPI document: what FastAPI makes of the routes, completed and kept within OpenAPI 3.1.
+"""The OpenAPI document of FastAPI, completed and restricted to OpenAPI 3.1.
 
-Validators reject words of a later version, and client generators drop what they do not understand.
+Validators reject keywords of later versions, and client generators ignore keywords that they do not know.
 """
 
 from collections.abc import Iterator
@@ -22,17 +22,17 @@ _BODIES: tuple[type[BaseModel], ...] = (PredictRequest, TrainRequest, Promotion,
 
 _PROBLEM = {"schema": {"$ref": "#/components/schemas/Problem"}}
 
-# Without keys the service asks for none, so the empty requirement comes first.
+# The empty requirement comes first, because a service without a key file requires no key.
 _SECURITY: list[dict[str, list[str]]] = [{}, {"bearer": []}, {"header": []}]
 
 
-# Without a format, generators for Go, Java or C# take floats of 32 bits and integers of 32 bits.
+# Without a format, generators for Go, Java and C# use 32-bit floats and integers.
 _FORMATS = {"number": "double", "integer": "int64"}
 
 
 class _Schemas(GenerateJsonSchema):
     def tagged_union_schema(self, schema: TaggedUnionSchema) -> JsonSchemaValue:
-        """Return `anyOf`: the tag may be missing, and generators expect it in each value of a `oneOf`."""
+        """Return `anyOf`, because the tag may be missing, and generators expect the tag in every value of a `oneOf`."""
         found = super().tagged_union_schema(schema)
         return {"anyOf" if key == "oneOf" else key: value for key, value in found.items()}
 
@@ -52,7 +52,7 @@ def document_of(app: FastAPI) -> dict[str, Any]:
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}", schema_generator=_Schemas)
         schemas.update(schema.pop("$defs", {}))
         schemas[model.__name__] = schema
-    # Every 422 here is a problem; FastAPI's own form of it is never sent.
+    # Every 422 is a problem document; FastAPI's own form is never sent.
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
     document["security"] = _SECURITY
@@ -77,7 +77,7 @@ def _complete(operation: dict[str, Any]) -> None:
     for response in responses.values():
         for name, content in response.get("content", {}).items():
             if content.pop("itemSchema", None):  # of OpenAPI 3.2
-                content["schema"] = {"contentMediaType": name}  # no type: some read text, some an event
+                content["schema"] = {"contentMediaType": name}  # no type: some clients read text, others events
     for parameter in operation.get("parameters", []):
         _simplify(parameter)
         if parameter["name"] == "if-none-match":
@@ -85,7 +85,7 @@ def _complete(operation: dict[str, Any]) -> None:
 
 
 def _simplify(parameter: dict[str, Any]) -> None:
-    """Say in one place what FastAPI says in two. A parameter is left out and not null."""
+    """Remove what FastAPI states twice, and null, because an absent parameter is left out."""
     schema = parameter["schema"]
     schema.pop("description", None)
     schema.pop("title", None)

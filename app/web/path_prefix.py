@@ -1,4 +1,4 @@
-"""The prefix of all paths, where a proxy serves the service below one: `--root-path /ml`."""
+"""The path prefix below which a proxy serves the service: `--root-path /ml`."""
 
 from collections.abc import Collection
 
@@ -6,7 +6,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 def prefix(scope: Scope) -> str:
-    """Return what every path of a link begins with: `/ml`, or nothing."""
+    """Return the prefix of all links, such as `/ml`, or an empty string."""
     root = str(scope.get("root_path", "")).strip("/")
     return f"/{root}" if root else ""
 
@@ -14,12 +14,12 @@ def prefix(scope: Scope) -> str:
 class PathPrefix:
     """An ASGI middleware: a proxy may remove the prefix from a path or leave it.
 
-    Servers assume that it is removed, and put it in front. A prefix that begins as a path of the service itself has to
-    be removed, because such a path could be meant.
+    ASGI servers assume that it was removed, and add it to the path. If the prefix begins like a path of the service,
+    the proxy has to remove it, because the two could be confused.
     """
 
     def __init__(self, app: ASGIApp, own: Collection[str]) -> None:
-        """`own` are the first words of the service's own paths."""
+        """`own` are the first segments of the service's own paths."""
         self.app = app
         self._own = own
 

@@ -93,16 +93,19 @@ class PredictRequest(BaseModel):
     missing: Literal["refuse", "null"] = Field(
         "refuse",
         description="What is done with an instance in which a value, or its weight, is null. `refuse`: the request is "
-        "refused. `null`: all that is answered for it is null, and the header `Linserve-Missing-Rows` counts it.",
+        "refused. `null`: its predictions and all else about it are null, and the header `Linserve-Missing-Rows` "
+        "counts it.",
     )
-    explain: bool = Field(False, description="Add what each feature contributes to each prediction.")
+    explain: bool = Field(False, description="Add the contribution of each feature to each prediction.")
     extrapolation: bool = Field(False, description="Add how far each row is from the training rows.")
 
 
 class Extrapolation(BaseModel):
-    leverage: float | None = Field(description="null where a row leaves the space that the training rows span.")
+    leverage: float | None = Field(description="null if the row is outside the space that the training rows span.")
     outside: list[str] = Field(description="Features, or terms, outside their range in training.")
-    flag: bool = Field(description="Something is outside, or the leverage exceeds 3 r / n, r being the rank.")
+    flag: bool = Field(
+        description="True if `outside` is not empty, or the leverage exceeds 3 r / n, where r is the rank."
+    )
 
 
 class PredictResponse(BaseModel):
@@ -111,15 +114,14 @@ class PredictResponse(BaseModel):
     model: str
     version: int
     predictions: list[Row] = Field(
-        description="Beside the targets, with `keep`: the columns that are kept. null for a row in which a value is "
-        "missing."
+        description="The predictions and, with `keep`, the kept columns. null for a row in which a value is missing."
     )
     intervals: list[Any] | None = Field(
         None,
         description="For each row an object or an array, as in `predictions`, of [lower, upper] for each target. Both "
         "are null if the row has no interval.",
     )
-    confidence_intervals: list[Any] | None = Field(None, description="Likewise, of the expected value.")
+    confidence_intervals: list[Any] | None = Field(None, description="The same for the expected value.")
     baseline: dict[str, float] | list[float] | None = Field(
         None, description="The prediction for the mean of the training rows."
     )
@@ -129,7 +131,9 @@ class PredictResponse(BaseModel):
     extrapolation: list[Extrapolation | None] | None = Field(
         None, description="null for an instance in which a value is missing."
     )
-    unavailable: dict[str, str] | None = Field(None, description="What was asked for and cannot be given, and why.")
+    unavailable: dict[str, str] | None = Field(
+        None, description="What was requested and cannot be given, with the reasons."
+    )
 
 
 EXAMPLES: dict[str, Any] = {
@@ -155,7 +159,7 @@ DESCRIPTION = (
     "or with a Content-Encoding of gzip or zstd. Besides the features, rows may have the model's targets and the "
     "`unused_columns` of its card, which are ignored; so is the index of a pandas frame in Arrow and Parquet. "
     "The answer has the format that Accept names, by default that of the "
-    f"rows. As JSON for rows in JSON it has at most {MOST_ANSWER >> 20} MiB, and else as many bytes as an upload may."
+    f"rows. A JSON answer to JSON rows has at most {MOST_ANSWER >> 20} MiB, any other as many bytes as an upload may."
 )
 
 _ROUTE: dict[str, Any] = {
@@ -255,7 +259,9 @@ def _predict_rows_as_table(request: Request, body: bytes, out: str, choose: Choi
     with found.memory.working(request, bodies.decoding_bytes(body)):
         asked = _decoded(body, found)
         if asked.model_fields_set - {"instances"}:
-            raise InvalidInput("Beside a table for an answer, options stand in the query and not in the body.")
+            raise InvalidInput(
+                "If the answer is a table, options are expected in the query, but were found in the body. Move them."
+            )
         version = choose()
         asked = _with_rows(asked, numbers_of(version.model, options), missing=options.missing == "null")
         with found.memory.working(request, work_bytes(len(body), version.model, options)):
@@ -343,8 +349,8 @@ def _predict(request: Request, asked: PredictRequest, version: Version) -> Respo
     if (length := _answer_bytes(asked, model)) > MOST_ANSWER:
         raise InvalidInput.at(
             "/instances",
-            f"The answer would have about {length} bytes, and at most {MOST_ANSWER} fit into one: fewer instances will "
-            "do, or a table as the answer.",
+            f"The answer would have about {length} bytes, and the limit is {MOST_ANSWER}. Send fewer instances, or "
+            "accept a table.",
         )
     with found.memory.working(request, ANSWER_TIMES * length + _inference_bytes(asked, model)):
         response = _computed(asked, version)

@@ -33,7 +33,7 @@ from app.web.services import Services, services
 from app.web.training_options import HEADER_TEXT
 
 MEMORY_BYTES = 1 << 23  # of a body; a longer one goes through a file, and so does its answer
-WORK_BYTES = 1 << 25  # Bytes that predicting for a table takes beside what is read at a time.
+WORK_BYTES = 1 << 25  # Bytes for predicting for a table, in addition to the part that is read.
 DESIGN_TIMES = 3  # Times its bytes that a design takes while it is decomposed.
 READ_TIMES = 3  # Times its bytes that a part takes while it is read.
 SHORT_TIMES = 160  # Times its length that predicting for a short table takes.
@@ -48,15 +48,15 @@ FORMATS: dict[str, OutputFormat] = {bodies.JSON: "json", **bodies.FILES}
 
 
 class TableOptions(BaseModel):
-    """Options of a prediction that stand in the query."""
+    """Options of a prediction in the query."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     keep: list[str] = Field(
         [],
         max_length=MOST_KEPT,
-        description=f"Columns that are no features and pass through, separated by commas; at most {MOST_KEPT}. If a "
-        "target is kept, the column of its predictions is called `predicted_` and its name, and so begin its bounds. "
+        description=f"Columns to pass through to the answer, separated by commas; at most {MOST_KEPT}. If a target is "
+        "kept, the columns of its predictions and bounds begin with `predicted_` and its name. "
         "In CSV, NDJSON and JSON, dates, times and timestamps are written as in RFC 3339: in UTC with a Z, or without "
         "an offset if the column has no time zone.",
     )
@@ -100,14 +100,14 @@ def query_parameters() -> list[dict[str, Any]]:
 
 
 class _Memory:
-    """What of one body, or of one answer, is in memory: up to MEMORY_BYTES, and none where others take the room."""
+    """Decides how much of a body or an answer is in memory: up to MEMORY_BYTES, if the budget allows."""
 
     def __init__(self, request: Request, memory: MemoryBudget) -> None:
         self._request, self._memory = request, memory
         self._bytes = 0
 
     def hold(self, count: int) -> bool:
-        """Whether so many bytes more may be in memory. If not, the bytes before them go to a file as well."""
+        """Return True if `count` more bytes may be in memory. If not, all bytes have to go to a file."""
         if self._bytes + count <= MEMORY_BYTES and self._memory.may_hold(self._request, count):
             self._bytes += count
             return True
@@ -117,7 +117,7 @@ class _Memory:
 
 @contextlib.asynccontextmanager
 async def received(request: Request, found: Services, chunks: AsyncIterator[bytes]) -> AsyncIterator[Source]:
-    """The chunks together: bytes, or where they are long a file that is there for as long as the block."""
+    """Yield the whole body: bytes, or a temporary file if it is long."""
     memory = _Memory(request, found.memory)
     first: list[bytes] = []
     async for chunk in chunks:
@@ -156,13 +156,13 @@ async def inflated(request: Request, found: Services, body: Source, encoding: st
 
 
 def work_bytes(length: int | None, model: LinearModel, options: TableOptions) -> int:
-    """Return about how many bytes it takes to predict for a table of that length, beside what is read at a time."""
+    """Return an estimate of the bytes that predicting for a table takes, in addition to the part that is read."""
     size = WORK_BYTES if length is None else min(WORK_BYTES, LARGE_BODY + SHORT_TIMES * length)
     return size + (inference_bytes(model) if (options.interval or options.confidence) is not None else 0)
 
 
 def inference_bytes(model: LinearModel) -> int:
-    """Return about how many bytes it takes to decompose a design, which the first interval of a version does."""
+    """Return an estimate of the bytes for decomposing a design, as the first interval of a version does."""
     return DESIGN_TIMES * NUMBER_BYTES * len(model.columns) ** 2
 
 
@@ -270,7 +270,7 @@ def answer_table(
 
 
 def _row_bytes(model: LinearModel, options: TableOptions, names: Sequence[str], *, is_json: bool) -> int:
-    """Return how many bytes the most is that is made of a row."""
+    """Return the most bytes that one row of the answer takes while it is made."""
     values = max(len(numbers_of(model, options)), len(model.columns), len(names) + len(options.keep))
     text = sum(len(name) + JSON_BYTES for name in [*options.keep, *names]) if is_json else 0
     return max(NUMBER_BYTES * values, text)

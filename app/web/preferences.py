@@ -1,24 +1,24 @@
-"""What a request prefers: the `Prefer` header of RFC 7240."""
+"""The `Prefer` header of a request (RFC 7240)."""
 
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# A quoted string, which an unclosed quotation mark begins as well, a delimiter, or what is between them.
+# A quoted string (possibly without a closing quote), a delimiter, or the text between them.
 _PIECE = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?$)|[,;]|[^",;]+')
 _ESCAPED = re.compile(r"\\(.)")
 
 
 @dataclass(frozen=True)
 class Preferences:
-    """Those that this service honours."""
+    """The preferences that this service supports."""
 
     wait: float | None = None  # seconds
     respond_async: bool = False
 
     def applied(self, wait: float, *, ended: bool) -> str | None:
-        """Return the Preference-Applied header of an answer after at most `wait` seconds; None if none was applied."""
+        """Return the Preference-Applied header of an answer that waited up to `wait` seconds, or None."""
         found = ["respond-async"] if self.respond_async and not ended else []
         found += [] if self.wait is None else [f"wait={wait:g}"]
         return ", ".join(found) or None

@@ -1,4 +1,4 @@
-"""What pydantic found wrong, in sentences: what was expected, what was found, and what to do."""
+"""Sentences for the faults that pydantic found: what was expected, what was found, and what to do."""
 
 import itertools
 import re
@@ -87,8 +87,10 @@ def _out_of_bounds(fault: _Fault) -> str:
     bound, words = _BOUNDS[fault["type"]]
     found = fault.get("input")
     is_short = type(found) in (int, float) and str(found)[:MAX_DIGITS] == str(found)
-    remedy = _REMEDIES.get(_name(fault), "Send another.")
-    return f"Expected a number {words} {fault['ctx'][bound]:g}, found {found if is_short else 'another'}. {remedy}"
+    remedy = _REMEDIES.get(_name(fault), "Send such a number.")
+    return (
+        f"Expected a number {words} {fault['ctx'][bound]:g}, found {found if is_short else 'another number'}. {remedy}"
+    )
 
 
 def _too_short(fault: _Fault) -> str:
@@ -101,7 +103,7 @@ def _too_short(fault: _Fault) -> str:
 def _pattern(fault: _Fault) -> str:
     if _name(fault) == "model":
         return f"{MODEL_NAME_RULE} The name given breaks this rule. Choose another, such as my-model."
-    return "Found a character that is not allowed; the API document has the pattern. Leave it out."
+    return "Found a character that is not allowed. Remove it; /openapi.json has the pattern."
 
 
 def _no_choice(fault: _Fault) -> str:
@@ -173,7 +175,7 @@ def _wrong_type(fault: _Fault) -> str:
     kind, found, name = fault["type"], fault.get("input"), _name(fault)
     expected = _TYPES[kind]
     if kind == "finite_number":
-        return f"Expected {expected}, found one that is not. {_REMEDIES.get(name, 'Send another.')}"
+        return f"Expected {expected}, found one that is not. {_REMEDIES.get(name, 'Send a finite one.')}"
     if kind.endswith("_parsing"):
         return f"Expected {expected}, found other text. {_REMEDIES.get(name, 'Send one.')}"
     what = "a number with a fraction" if kind == "int_from_float" else kind_of(found)

@@ -121,7 +121,7 @@ async def train(
 async def _recorded(found: Services, request: Request, kind: str, job_id: str) -> Job:
     if kind == bodies.JSON:
         if request.query_params:
-            message = "Beside a JSON body, options are expected in the body, and found in the query. Move them."
+            message = "With a JSON body, options are expected in the body, but were found in the query. Move them."
             name = next(iter(request.query_params))
             raise InvalidInput(message, [Detail(message, parameter=name[:MAX_NAME_LENGTH])])
         body = await bodies.read(request, found.limits.json_bytes)

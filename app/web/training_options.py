@@ -138,7 +138,7 @@ class GradientDescentOptions(_OptionsOfOneKind):
         Discriminator(lambda value: "word" if isinstance(value, str) else "object"),
     ] = Field(
         "random",
-        description="`current` starts from the version that is current when the job's turn comes. If another version "
+        description="`current` starts from the version that is current when the job starts. If another version "
         "is promoted while the descent runs, the new version is published and not promoted, and a warning says so. "
         "Default: random.",
         json_schema_extra=_without_default,
@@ -172,7 +172,7 @@ class GradientDescentOptions(_OptionsOfOneKind):
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     def solver(self) -> Solver:
-        """Return the recorded form. Which version "current" is, is known when the job's turn comes."""
+        """Return the recorded form. `current` is resolved only when the job starts."""
         start: Literal["random"] | Start = "random"
         if isinstance(self.start, StartOptions):
             start = Start(self.start.version, self.start.weights, self.start.intercept)
@@ -226,14 +226,15 @@ class TrainingOptions(Options):
     mode: Literal["replace", "update", "forget"] = Field(
         "replace",
         description="`replace`: train on these rows alone; `update`: add them to those of the current version; "
-        "`forget`: take them out of those. No row but these is needed. The current version is the one that is current "
-        "when the job's turn comes; if another is promoted before it ends, the job is fitted again on that one.",
+        "`forget`: take them out of those. No other rows are needed. The current version is the one that is current "
+        "when the job starts; if another is promoted before it ends, the job is fitted again on that one.",
     )
     decay: float = Field(
         1.0,
         gt=0,
         le=1,
-        description="With `update`: what each day since the current version leaves of its rows' weight.",
+        description="With `update`: the factor by which the weight of the current version's rows is multiplied for "
+        "each day since that version.",
     )
     terms: list[str] | None = Field(
         None,
@@ -385,7 +386,7 @@ WEIGHT_KIND_TEXT = (
     "kind."
 )
 FEATURES_TEXT = (
-    "Columns to predict from, comma-separated. Default: all columns that are no targets, weights, groups or index of a "
+    "Columns to predict from, comma-separated. Default: all columns except targets, weights, groups and the index of a "
     "pandas frame; of a model that exists, they have to be those of its current version. The columns of NDJSON are the "
     "names in all its lines; a name that a line lacks is a missing value."
 )
@@ -442,7 +443,10 @@ def query_parameters() -> list[dict[str, Any]]:
         ("weight_kind", WEIGHT_KIND_TEXT),
         ("terms", "Columns made from the features, separated by commas, such as `temp,temp^2,temp:rainfall`."),
         ("mode", "`replace`, `update` or `forget`."),
-        ("decay", "With `update`: what each day since the current version leaves of its rows' weight."),
+        (
+            "decay",
+            "With `update`: the factor for the weight of the current version's rows, for each day since that version.",
+        ),
         ("trained_in", "With `forget`: the version in which the rows were added, if decay has left a share of them."),
         ("share", "With `forget`, instead of `trained_in`: the share of the rows' weight to take out."),
         ("missing", "`refuse` or `drop` rows in which a value is missing."),

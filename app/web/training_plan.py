@@ -102,8 +102,8 @@ def _names(rows: Sequence[Any], given: Sequence[str] | None, known: Sequence[str
         return list(rows[0])
     if known is None:
         message = (
-            f"These rows are arrays, and no version names their values: there is none, or `schema: infer` leaves it "
-            f"out. Add `{kind}_names`."
+            f"These rows are arrays, and no current version names their values: there is none, or `schema: infer` "
+            f"ignores it. Add `{kind}_names`."
         )
         raise InvalidInput.at(f"/{kind}_names", message)
     return known
@@ -143,7 +143,7 @@ def columns_of_file(
     targets = options.targets or (current.card.targets if current else None)
     if not targets:
         message = (
-            "No `targets` were given, and the model has no version whose targets would be taken. Name the columns to "
+            "No `targets` were given, and the model has no current version to take them from. Name the columns to "
             f"predict, as in ?targets=NAME,NAME. The file has {listed(header)}."
         )
         raise InvalidInput(message, [Detail(message, parameter="targets")])

@@ -1,4 +1,4 @@
-"""Predictions that are mislabelled, out of date or dropped, and memory without limit."""
+"""Bugs that mislabel, delay or drop predictions, or take unlimited memory."""
 
 import asyncio
 from dataclasses import replace
@@ -51,7 +51,7 @@ def requests_under_way_dropped() -> None:
 
 @after("app.web.connection")
 def idle_connections_closed_at_once() -> None:
-    """A stopping worker neither waits nor says `Connection: close`."""
+    """A stopping worker neither waits nor sends `Connection: close`."""
     from app.web import connection
     from app.web.connection import Connection
 
@@ -67,7 +67,7 @@ def idle_connections_closed_at_once() -> None:
 
 @after("app.web.memory_budget")
 def budget_not_enforced() -> None:
-    """A request gets whatever it wants to reserve, and none waits for its turn."""
+    """Every reservation succeeds, and no request waits for its turn."""
     from app.web import memory_budget
     from app.web.memory_budget import MemoryBudget
 

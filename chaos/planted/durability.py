@@ -1,4 +1,4 @@
-"""Writes that a power failure may lose: a call of fsync is left out."""
+"""Bugs that omit an fsync, so a power failure may lose a write."""
 
 import functools
 import os

@@ -1,4 +1,4 @@
-"""Jobs that are lost, run twice, robbed of their rows, or reported as what they are not."""
+"""Bugs that lose jobs, run them twice, remove their rows, or report a wrong status."""
 
 import contextlib
 import fcntl
@@ -57,7 +57,7 @@ def rows_removed_before_the_end() -> None:
 
 @after("app.jobs.checkpoint")
 def checkpoints_written_in_place() -> None:
-    """The temporary file is the file itself."""
+    """Checkpoints are written directly to their final name."""
     from app.jobs.checkpoint import Checkpoint
 
     class InPlace(PosixPath):
@@ -120,7 +120,7 @@ def failure_reported_as_success() -> None:
 
 @after("app.jobs.spool")
 def full_disk_is_an_internal_error() -> None:
-    """It is neither noticed in time nor turned into a problem."""
+    """A full disk is neither noticed in time nor answered with a problem."""
     from app.jobs import spool
     from app.jobs.spool import Spool
 

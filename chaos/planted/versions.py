@@ -1,4 +1,4 @@
-"""Versions that are half written, published twice, wrongly promoted or read without a check."""
+"""Bugs that half-write versions, publish them twice, promote the wrong one, or skip a check."""
 
 import contextlib
 import os
@@ -60,7 +60,7 @@ def published_twice() -> None:
 
 @after("app.registry.publication")
 def promoted_by_removing() -> None:
-    """There is no pointer to the current version for a moment: long enough for a process that is interrupted there."""
+    """For a moment there is no pointer to the current version."""
     rename = os.rename
 
     def remove_first(src: Any, dst: Any, **options: Any) -> None:
@@ -74,7 +74,7 @@ def promoted_by_removing() -> None:
 
 @after("app.registry.registry")
 def pointer_not_read() -> None:
-    """The current version is what it was at first."""
+    """The current version is read only once."""
     from app.registry.registry import Registry
     from app.registry.version_file import Version
 
@@ -140,7 +140,7 @@ def checksums_not_verified() -> None:
 
 @after("app.registry.registry")
 def failed_promotion_swallowed() -> None:
-    """Nobody hears that the pointer could not be written."""
+    """A failure to write the pointer is ignored."""
     from app.errors import Unavailable
     from app.registry.registry import Registry
 

@@ -1,4 +1,4 @@
-"""Imported first by each process of a service under test: plants a bug in it, or notes the order of its writes."""
+"""Imported first by each process of a service under test: plants a bug in it, or records the order of its writes."""
 
 import json
 import os

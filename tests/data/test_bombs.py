@@ -258,7 +258,7 @@ def test_a_dictionary_counts_beside_the_pages_that_point_into_it(monkeypatch: py
     check_size(content, "parquet", ["a"], GIBIBYTE)
     monkeypatch.setattr(decoded_size, "HELD_BYTES", 80_000 - len(content))
     check_size(content, "parquet", ["b"], GIBIBYTE)  # what is not read takes nothing
-    with pytest.raises(InvalidInput, match="in memory at once"):
+    with pytest.raises(InvalidInput, match="of memory at once"):
         check_size(content, "parquet", ["a"], GIBIBYTE)
 
 
@@ -269,7 +269,7 @@ def test_dictionaries_of_a_stream_count_beside_its_batches(monkeypatch: pytest.M
     monkeypatch.setattr(decoded_size, "HELD_BYTES", 22_000)
     check_size(content, "arrow", ["a"], GIBIBYTE)
     monkeypatch.setattr(decoded_size, "HELD_BYTES", 20_000)
-    with pytest.raises(InvalidInput, match="in memory at once"):
+    with pytest.raises(InvalidInput, match="of memory at once"):
         check_size(content, "arrow", ["a"], GIBIBYTE)
 
 
@@ -277,7 +277,7 @@ def test_a_packed_buffer_is_taken_at_its_word_before_it_is_unpacked() -> None:
     content = zeros(1000, "lz4")
     packed = content.replace(struct.pack("<q", 8000), struct.pack("<q", 1 << 60))
     assert packed != content
-    with pytest.raises(InvalidInput, match="in memory at once"):
+    with pytest.raises(InvalidInput, match="of memory at once"):
         check_size(packed, "arrow", ["a"], GIBIBYTE)
 
 
@@ -298,7 +298,7 @@ def test_batches_and_pages_without_end_are_refused(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("form", ["csv", "arrow", "parquet"])
 def test_ten_thousand_columns_are_the_most(form: FileFormat) -> None:
     columns = {f"{n:x}": pa.array([1.0]) for n in range(10_001)}
-    with pytest.raises(InvalidInput, match=r"more than 10000 columns|describes the file's columns"):
+    with pytest.raises(InvalidInput, match=r"more than 10000 columns|metadata is longer"):
         names_of(written(pa.table(columns), form), form)
     columns.popitem()
     assert form == "parquet" or len(names_of(written(pa.table(columns), form), form)) == 10_000

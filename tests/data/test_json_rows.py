@@ -268,8 +268,8 @@ def test_kept_objects_are_refused_before_a_column_is_made_for_each_of_their_name
     assert kept is not None
     assert kept.to_pydict() == {"kept": [1, None], "other": [None, True]}
     rows = [{"kept": {f"{row} {index}": 1 for index in range(100)}} for row in range(1000)]
-    assert peak_of(lambda: kept_columns(rows, ["kept"]), "numbers, words or booleans") < 100_000
-    assert peak_of(lambda: kept_columns([{"kept": 1}, {"kept": [1]}], ["kept"]), "numbers, words or booleans") < 100_000
+    assert peak_of(lambda: kept_columns(rows, ["kept"]), "numbers, strings, booleans") < 100_000
+    assert peak_of(lambda: kept_columns([{"kept": 1}, {"kept": [1]}], ["kept"]), "numbers, strings, booleans") < 100_000
 
 
 def containers(value: Any) -> int:

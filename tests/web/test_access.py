@@ -140,7 +140,7 @@ def test_keys_change_without_a_restart_and_no_secret_is_logged(guarded: Guarded)
     assert guarded.ask("POST /predict", "web", json=ROWS).status_code == httpx.codes.UNAUTHORIZED
     assert guarded.ask("POST /predict", "ops", json=ROWS).status_code == httpx.codes.OK
 
-    for faulty in ("web predict NO-HASH\n", "", "# none\n"):  # those of before hold
+    for faulty in ("web predict NO-HASH\n", "", "# none\n"):  # the previous keys stay in effect
         guarded.keys.write_text(faulty)
         assert guarded.ask("POST /predict", "ops", json=ROWS).status_code == httpx.codes.OK
     guarded.keys.unlink()
@@ -150,7 +150,7 @@ def test_keys_change_without_a_restart_and_no_secret_is_logged(guarded: Guarded)
     guarded.keys.write_text(before)
     assert guarded.ask("GET /models", "web").status_code == httpx.codes.OK
     log = guarded.service.log.read_text()
-    assert "those of before hold" in log
+    assert "previous keys stay in effect" in log
     assert '"caller": "web"' in log
     assert not any(secret in log for secret in SECRETS.values())
     assert hashlib.sha256(SECRETS["ops"].encode()).hexdigest() not in log

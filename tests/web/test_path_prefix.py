@@ -75,9 +75,9 @@ def test_calls_answer_as_without_a_prefix(proxy: Proxy) -> None:
     assert (wrong.status_code, wrong.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
     missing = proxy.ask("GET", "/ml/nothing")
     assert missing.status_code == 404
-    assert missing.json()["detail"] == "There is nothing at this path. GET /ml/ lists what there is."
+    assert missing.json()["detail"] == "There is nothing at this path. GET /ml/ lists all calls."
     similar = proxy.ask("GET", "/ml/modells").json()["detail"]
-    assert similar == "There is nothing at this path. Did you mean /ml/models? GET /ml/ lists what there is."
+    assert similar == "There is nothing at this path. Did you mean /ml/models? GET /ml/ lists all calls."
 
 
 def test_a_prefix_that_is_a_path_of_the_service_is_not_removed_twice(tmp_path_factory: pytest.TempPathFactory) -> None:

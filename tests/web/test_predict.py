@@ -263,8 +263,8 @@ def test_an_answer_too_long_for_memory_is_refused_with_its_length(service: Servi
     assert refused.status_code == 422
     assert refused.json()["errors"] == [
         {
-            "detail": "The answer would have about 140000000 bytes, and at most 134217728 fit into one: fewer "
-            "instances will do, or a table as the answer.",
+            "detail": "The answer would have about 140000000 bytes, and the limit is 134217728. Send fewer instances, "
+            "or accept a table.",
             "pointer": "/instances",
         }
     ]
