@@ -182,7 +182,7 @@ class ModelFileInvalid(Unavailable):
 
 
 class PromotionFailed(Unavailable):
-    """`version` is the number of the version that is published all the same."""
+    """`version` is the number of the version, which stays published."""
 
     def __init__(self, version: int, reason: str | None) -> None:
         super().__init__(f"The models folder cannot be written: {reason}.")
@@ -198,7 +198,7 @@ class SpoolFull(Unavailable):
 
 
 def not_stored(what: str, error: OSError) -> Unavailable:
-    """What a failed write comes to for the caller."""
+    """Map a failed write to SpoolFull if the disk is full, otherwise to Unavailable."""
     kind = SpoolFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else Unavailable
     return kind(why_denied(error) or f"{what} cannot be stored: {error.strerror}.")
 

@@ -51,9 +51,9 @@ def check_arrow_schema(source: Source) -> None:
 def check_arrow_size(source: Source, columns: int, limit: int) -> int:
     """Return how many bytes of a batch, and of all dictionaries, are decoded at a time.
 
-    Raises BodyTooLarge where so many of the columns come to more than an upload of `limit` bytes may.
+    Raises BodyTooLarge if `columns` columns exceed INFLATION times `limit`, the limit of an upload.
 
-    Raises InvalidInput where a batch takes more memory than may be, or there are too many.
+    Raises InvalidInput if a batch takes too much memory, or if there are too many batches.
     """
     rows = held = dictionaries = 0
     view = view_of(source)

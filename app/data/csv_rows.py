@@ -33,10 +33,10 @@ from app.errors import Detail, InvalidInput
 if TYPE_CHECKING:
     import pyarrow as pa
 
-BLOCK_BYTES = 1 << 20  # a row has to fit into one
+BLOCK_BYTES = 1 << 20  # Bytes that a row may have.
 LINE_BYTES = 1 << 12
-PIECE_BYTES = 1 << 21  # parsed by one thread at a time
-ALONE_BYTES = 1 << 19  # likewise, if there is only one thread: a byte may take eight and more once it is parsed
+PIECE_BYTES = 1 << 21  # Bytes parsed by one of several threads at a time.
+ALONE_BYTES = 1 << 19  # Bytes parsed at a time by a single thread. A parsed byte may take eight or more.
 SCAN_BYTES = 1 << 16  # Bytes checked at a time for their encoding: they stay in the cache between read and check.
 MAX_SKIPPED = 1000  # Rows of the wrong length that are counted on the way to a byte that is not UTF-8.
 

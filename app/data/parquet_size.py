@@ -14,10 +14,10 @@ from app.data.part import Source
 from app.data.thrift import I32, I64, LIST, MAX_STRUCTS, STRUCT, Fields, Reader
 from app.errors import InvalidInput
 
-MAX_PAGES = 200_000  # of the columns that are read
+MAX_PAGES = 200_000  # Pages of the columns that are read.
 
-STRUCT_BYTES = 1000  # that a struct of a footer takes at most, decoded,
-FOOTER_TIMES = 20  # and times its length that a footer takes beside
+STRUCT_BYTES = 1000  # Most bytes that a struct of a footer takes when decoded.
+FOOTER_TIMES = 20  # Times its length that a decoded footer takes in addition to its structs.
 DECODED_TIMES = 1.5  # what a page and its values take, compared with the page
 
 _TAIL_BYTES = 8  # the footer's length and "PAR1"
@@ -43,7 +43,7 @@ def _looking() -> Iterator[None]:
 
 @_looking()
 def parquet_footer_bytes(source: Source) -> int:
-    """Return about how many bytes the footer takes once it is decoded, of which each struct ends with a zero."""
+    """Return an estimate of the bytes of the decoded footer. Each struct in it ends with a zero byte."""
     described = _footer_view(view_of(source))
     structs = min(bytes(described).count(0), MAX_STRUCTS)
     return STRUCT_BYTES * structs + FOOTER_TIMES * len(described)

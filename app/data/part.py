@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 Array: TypeAlias = NDArray[np.float64]
 Source: TypeAlias = Path | bytes  # a file, or its content
-Header: TypeAlias = Literal["names", "none"]  # what the first row of a CSV file is said to be
+Header: TypeAlias = Literal["names", "none"]  # content of the first row of a CSV file
 
-PART_BYTES = 1 << 21  # of numbers in one part, about
-KEPT_BYTES = 1 << 20  # of the columns that pass through, in one piece of a part
-MAX_COLUMNS = 10_000  # of a file, those that are not read too
+PART_BYTES = 1 << 21  # Approximate bytes of numbers in one part.
+KEPT_BYTES = 1 << 20  # Bytes of kept columns in one piece of a part.
+MAX_COLUMNS = 10_000  # Columns of a file, including those that are not read.
 MISSING = "The value is missing, but a number was expected."
 NOT_FINITE = "The value is not a finite number. Write a number that a 64-bit float can hold, or leave the row out."
 
@@ -34,10 +34,10 @@ class Columns(NamedTuple):
     numbers: Sequence[str]
     keep: Sequence[str] = ()
     missing: bool = False  # whether a number may be missing; it is then NaN
-    only: bool = False  # whether there may be no others
-    ignored: AbstractSet[str] = frozenset()  # with `only`: names that other columns may have all the same
+    only: bool = False  # whether other columns are refused
+    ignored: AbstractSet[str] = frozenset()  # with `only`: names of other columns that are allowed and not read
     header: Header | None = None  # of CSV; None: names, which must not all be numbers
-    training: bool = True  # whether the options of a training are at hand to leave columns or rows out
+    training: bool = True  # whether messages may advise the training options that leave out columns or rows
     late: Mapping[str, int] = MappingProxyType({})  # NDJSON: the lines in which names first appear, unless the first
 
 
@@ -55,7 +55,7 @@ Reader: TypeAlias = Callable[[Source, Columns, int], Iterator[Part]]
 
 
 def part_rows(columns: Columns) -> int:
-    """Rows of a part of so many columns."""
+    """Return the number of rows of a part with these columns."""
     return max(256, PART_BYTES // (8 * max(1, len(columns.numbers))))
 
 
@@ -151,7 +151,7 @@ def check(values: Array, columns: Columns, first_row: int) -> None:
 
 
 def check_names(present: Sequence[str], columns: Columns, index: Collection[str] = ()) -> None:
-    """Raises InvalidInput unless all columns that are wanted are there and, if `columns.only`, no unknown ones.
+    """Raise InvalidInput if a wanted column is missing or, with `columns.only`, if there is an unknown one.
 
     `index` has the names of columns that are the index of a pandas frame.
     """

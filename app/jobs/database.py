@@ -105,10 +105,10 @@ def ids_in_file(
 
 
 def refuse_pickle() -> None:
-    """Keep DBOS from decoding what is pickled in the job database: to unpickle is to run what somebody wrote there.
+    """Keep DBOS from unpickling values in the job database, because unpickling can run any code.
 
-    DBOS decodes each value with the serializer that its row names, and knows pickle beside the one it was given. All of
-    its decoding goes through one private class. Raises RuntimeError if DBOS does not, in the release that is installed.
+    DBOS decodes each value with the serializer that its row names, and also knows pickle. All decoding goes through one
+    private class. Raises RuntimeError if the installed release of DBOS has no such class.
     """
     from dbos import DBOSPortableJSONSerializer, _serialization
 

@@ -1,4 +1,4 @@
-"""Which jobs a list shows, and the token that asks for its next page."""
+"""The filter of a list of jobs, and the token of its next page."""
 
 import base64
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ MAX_TOKEN = 500
 
 @dataclass(frozen=True)
 class JobFilter:
-    """A list has the jobs that fit all of it."""
+    """Conditions that all jobs of a list meet."""
 
     status: Status | None = None
     model: str | None = None
@@ -26,14 +26,14 @@ class JobFilter:
 
 @dataclass(frozen=True)
 class Page:
-    """Some jobs, newest first, and the token that asks for the next ones."""
+    """Some jobs, newest first, and the token of the next page."""
 
     jobs: list[Job]
     next: str | None
 
 
 class Position(msgspec.Struct, array_like=True, frozen=True):
-    """Where a page begins. Jobs that were recorded later must not shift the pages."""
+    """The beginning of a page. It has a time, so that jobs recorded later do not shift the pages."""
 
     offset: Annotated[int, Meta(ge=0, lt=2**31)]
     end: Annotated[datetime, Meta(tz=True)]

@@ -199,9 +199,9 @@ class JobQueue:
         return {one.workflow_id: self._job(one) for one in found}
 
     def list(self, wanted: JobFilter = JobFilter(), *, limit: int = PAGE, token: str | None = None) -> Page:  # noqa: B008 - frozen
-        """Newest first, without progress and loss curves. A token alone goes on with the list that it comes from.
+        """Return a page of jobs, newest first, without progress and loss curves. A token continues its list.
 
-        Raises InvalidInput for a token that is none of ours, or of another list.
+        Raises InvalidInput if the token is invalid or belongs to another list.
         """
         start = position(token, wanted)
         with self._reaching():

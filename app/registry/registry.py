@@ -91,7 +91,7 @@ class Registry:
             return sorted(name for name in names if re.fullmatch(MODEL_NAME, name) and self._is_model(name))
 
     def versions(self, model: str) -> list[int]:
-        """Numbers of the versions there are, ascending. Raises ModelNotFound where there is none."""
+        """Return the numbers of all versions, ascending. Raises ModelNotFound if there are none."""
         found = sorted(number for number, kind in self._files(model) if kind == "safetensors")
         if not found:
             raise _no_model(model)
@@ -179,20 +179,20 @@ class Registry:
         return path
 
     def current_number(self, model: str) -> int | None:
-        """The number `current` points to, or None where no version was promoted."""
+        """Return the number that `current` points to, or None if no version was promoted."""
         if not re.fullmatch(MODEL_NAME, model):
             return None
         return publication.target_of(self._folder / model / "current")
 
     def served_number(self, model: str) -> int | None:
-        """The number of the version that `current` answers with, or None where there is none. Raises Unavailable."""
+        """Return the number of the version that is served as current, or None. Raises Unavailable."""
         try:
             return self.current(model).card.version
         except (ModelNotFound, ModelFileInvalid):
             return None
 
     def find(self, model: str, upload: str) -> Version | None:
-        """The version that was published for this upload, if one was. It is promoted, if it was to be.
+        """Return the version that was published for this upload, or None, after finishing its promotion.
 
         Raises Unavailable.
         """
@@ -202,7 +202,7 @@ class Registry:
             try:
                 number = publication.published_for(self._folder / model, upload)
             except (FileNotFoundError, NotADirectoryError):
-                if not self._folder.is_dir():  # then nobody knows what there is
+                if not self._folder.is_dir():  # then the versions are unknown
                     raise
                 return None
         if number is None:
@@ -229,7 +229,7 @@ class Registry:
         promote: bool = False,
         expected: int | Literal["any"] | None = "any",
     ) -> Version:
-        """Write a new version under the next free number, whatever the card's says, and promote it if asked.
+        """Write a new version under the next free number, which replaces the card's, and promote it if asked.
 
         If a number is `expected`, `current` must name it, and no version if that is None; it is compared in the same
         act. A version that replaces all rows and has no parent gets the current version as its parent. An upload is
@@ -243,7 +243,7 @@ class Registry:
         folder = self._folder / card.model
         card = replace(card, promoted=promote)
         with _writing():
-            folder.mkdir(exist_ok=True)  # in a models folder that is not there, all others would be missing
+            folder.mkdir(exist_ok=True)  # no parents: if the models folder is missing, all other models are too
             temporary = folder / f".{uuid.uuid4().hex}.tmp"
             try:
                 # Written before the lock is taken, because a wide model takes a while: most often all of it holds.
@@ -342,7 +342,7 @@ class Registry:
             ) from None
 
     def sweep(self) -> None:
-        """Remove what publishers left behind that were killed an hour ago or earlier, and files of deleted models."""
+        """Remove files of publishers that were killed an hour ago or earlier, and files of deleted models."""
         before = time.time() - 3600
         for temporary in chain.from_iterable(map(self._folder.glob, _TEMPORARY)):
             with contextlib.suppress(OSError):
@@ -395,7 +395,7 @@ class Registry:
 
     @contextlib.contextmanager
     def _changing(self, model: str) -> Iterator[Path]:
-        """The model's folder, while no other process publishes, promotes or deletes in it.
+        """Lock the model's folder for the block against publications, promotions and deletions elsewhere.
 
         Raises ModelNotFound if the model was deleted by whoever held the lock before.
         """
@@ -433,7 +433,7 @@ class Registry:
             try:
                 names = os.listdir(self._folder / model)  # noqa: PTH208 - as above
             except (FileNotFoundError, NotADirectoryError):
-                if not self._folder.is_dir():  # then nobody knows what there is
+                if not self._folder.is_dir():  # then the versions are unknown
                     raise
                 return
         for name in names:

@@ -21,9 +21,9 @@ def check_unchanged(registry: Registry, model: str, condition: str | None) -> No
 
 
 def has(condition: str | None, tag: str, *, weakly: bool = True) -> bool:
-    """Whether a condition has this entity tag among its own: weakly for If-None-Match, not so for If-Match.
+    """Return True if the condition names this entity tag.
 
-    A weak tag says that what it stands for is much the same, which is too little to change it.
+    If-None-Match compares weakly. If-Match does not, because a weak tag does not identify one state of the model.
     """
     found = [] if condition is None else [one.strip() for one in condition.split(",")]
     return "*" in found or tag in found or (weakly and f"W/{tag}" in found)
