@@ -51,7 +51,7 @@ def main() -> None:
     from app.jobs.training import Workshop
     from app.registry.registry import Registry
 
-    limit_memory(settings.trainer_memory, threads)
+    limit_memory(settings.trainer_memory)
     stop = threading.Event()
 
     def stop_soon(_signal: int, _frame: FrameType | None) -> None:

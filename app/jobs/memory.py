@@ -19,7 +19,7 @@ from app.jobs.control_groups import memory_limits
 SHARE = 0.75  # of the machine's memory, unless the operator says otherwise
 SMALL = 1 << 30  # bytes, below which a limit has to leave out what is reserved and not used
 TORCH = 192 << 20  # Bytes that loading torch and a small descent take.
-THREADS = 12  # Threads that the trainer starts with its first job, apart from those that read files.
+THREADS = 14  # Threads that the trainer starts with its first job. More, to read large files, count.
 STACK = 8 << 20  # Bytes reserved for the stack of a thread, unless RLIMIT_STACK says otherwise.
 HINT = "Raise LINSERVE_TRAINER_MEMORY, or the memory of the container."
 
@@ -34,19 +34,18 @@ _WORDS = (
 )
 
 
-def limit_memory(limit: int | None, threads: int = 1) -> None:
+def limit_memory(limit: int | None) -> None:
     """Let this process allocate `limit` bytes at most: what it asks for beyond is refused by a MemoryError.
 
     0 is no limit, None a share of the machine's or the container's memory. Counted is what a process can write to by
     itself, and not the address space, of which CUDA reserves more than any machine has. Call it after the libraries
     are loaded: next to a small limit, the memory that they reserve and do not use is large, so it is not counted.
-    `threads` is how many read files.
     """
     if limit is None:
         limit = int(SHARE * _memory())
     if 0 < limit < SMALL:
         _load()
-        limit += _reserved() + (THREADS + threads) * _stack()
+        limit += _reserved() + THREADS * _stack()
     if limit and sys.platform.startswith("linux"):
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
