@@ -4,6 +4,7 @@ The service starts one by itself. Started by hand, with LINSERVE_TRAINER=externa
 on another machine too if the models and state folders are shared and the job database is Postgres.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import logging
@@ -17,11 +18,11 @@ from types import FrameType
 from app import logs
 from app.errors import Unavailable
 from app.jobs.locks import is_at
-from app.jobs.memory import limit_memory
 from app.settings import PARENT, load
 
 PR_SET_PDEATHSIG = 1
 NICENESS = 19
+OOM_SCORE = 500  # of 1000, added to the share of the memory that this process uses
 
 _log = logging.getLogger("app.trainer")  # not __main__, as which it is run
 
@@ -44,6 +45,7 @@ def main() -> None:
 
     from app.jobs.attempts import Attempts
     from app.jobs.engine import serve
+    from app.jobs.memory import limit_memory
     from app.jobs.spare_cores import Traffic
     from app.jobs.spool import Spool
     from app.jobs.training import Workshop
@@ -80,12 +82,16 @@ def main() -> None:
 def _step_back() -> None:
     """Take only the time that nothing else wants, so that predictions do not notice a training.
 
+    If the machine or the container runs out of memory, the kernel ends this process and not a web worker.
+
     On Linux the idle class gives way to a worker that wakes up; a nice process would still end its slice.
     """
     if sys.platform.startswith("linux"):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     else:
         os.nice(NICENESS)
+    with contextlib.suppress(OSError):  # not Linux, or /proc cannot be written
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
 
 
 def _wait_for_turn(lock: Path) -> None:

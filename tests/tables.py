@@ -30,7 +30,7 @@ def written(table: pa.Table, form: FileFormat, **options: Any) -> bytes:
         sink.writelines(orjson.dumps(row) + b"\n" for row in table.to_pylist())
     elif form == "arrow":
         with pa.ipc.new_stream(sink, table.schema, **options) as stream:
-            stream.write_table(table, max_chunksize=3)
+            stream.write_table(table, max_chunksize=max(3, len(table) // 1000))
     else:
         pyarrow.parquet.write_table(table, sink, **options)
     return sink.getvalue()

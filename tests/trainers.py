@@ -14,12 +14,14 @@ READY_SECONDS = 120.0
 
 
 @contextlib.contextmanager
-def trainer(service: Service, name: str, **settings: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A trainer of this name, whose log is beside the service's."""
+def trainer(
+    service: Service, name: str, *, group: Path | None = None, **settings: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A trainer of this name, whose log is beside the service's, in a control group if one is given."""
     given = {"LINSERVE_STATE": str(service.state), "LINSERVE_MODELS": str(service.models), "LINSERVE_EXECUTOR": name}
     with log_of(service, name).open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "app.trainer"],
+            in_group(group, [sys.executable, "-m", "app.trainer"]),
             cwd=ROOT,
             env=os.environ | {"PYTHONPATH": str(ROOT)} | given | settings,
             stderr=log,
@@ -29,6 +31,13 @@ def trainer(service: Service, name: str, **settings: str) -> Iterator[subprocess
     finally:
         process.kill()
         process.wait()
+
+
+def in_group(group: Path | None, command: list[str]) -> list[str]:
+    """A command that runs `command` in a control group."""
+    if group is None:
+        return command
+    return ["sh", "-c", f'echo $$ >"{group}/cgroup.procs" && exec "$@"', "sh", *command]
 
 
 def wait_until_ready(service: Service, name: str) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from app.data.arrow_memory import raise_if_memory
 from app.data.arrow_size import check_arrow_schema
 from app.data.kept_types import is_words, kept_type, words_in_dictionaries, written_out
 from app.data.name_hints import MAX_LISTED, shown
@@ -169,9 +170,8 @@ def _readable(kind: str, read: Callable[[], T]) -> T:
 
     try:
         return read()
-    except MemoryError:  # pyarrow's own is an ArrowException too
-        raise
-    except (pa.ArrowException, OSError, ValueError):
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise_if_memory(error)
         raise InvalidInput(
             f"The body was sent as {kind}, but is not readable as {kind}. Write it again, or correct Content-Type."
         ) from None

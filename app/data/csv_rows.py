@@ -1,7 +1,6 @@
 """CSV, read by pyarrow: fast as long as nothing is unusual, then again, carefully, for the place of what is."""
 
 import codecs
-import contextlib
 import csv
 import functools
 import io
@@ -15,6 +14,7 @@ from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from app.data.arrow_memory import raise_if_memory
 from app.data.content import SAVE_AS_UTF8
 from app.data.csv_numbers import MISSING_WORDS, NUMBER, kind_of_text
 from app.data.part import (
@@ -205,7 +205,8 @@ def _parse(piece: bytes, header: Sequence[str], columns: Columns, known: Abstrac
         null_values: list[str] | None = None if columns.missing else []
         batch = _parse_piece(piece, header, _conversion(columns, null_values=null_values))
         return part_of(batch, columns, 0, lambda values: _texts(piece, header, columns, values, known))
-    except (pa.ArrowException, InvalidInput, IndexError, UnicodeDecodeError):
+    except (pa.ArrowException, InvalidInput, IndexError, UnicodeDecodeError) as error:
+        raise_if_memory(error)
         raise _UnusualError from None
 
 
@@ -253,6 +254,7 @@ def _read_carefully(source: Source, header: Sequence[str], columns: Columns) -> 
             yield part_of(batch, columns, row, functools.partial(texts.batch, number))
             row += batch.num_rows
     except pa.ArrowException as error:
+        raise_if_memory(error)
         raise _explanation(str(error), header, columns) from None
 
 
@@ -344,8 +346,11 @@ def _row_at(source: Source, offset: int) -> int | None:
     import pyarrow as pa
 
     for word in (b"word\n", b'word"\n'):  # The byte may be inside quotes.
-        with contextlib.suppress(pa.ArrowException), _opened(source) as file:
-            return _count_rows(_Head(file, offset, word))
+        try:
+            with _opened(source) as file:
+                return _count_rows(_Head(file, offset, word))
+        except pa.ArrowException as error:
+            raise_if_memory(error)
     return None
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from app.data.arrow_memory import raise_if_memory
 from app.data.json_rows import MAX_DETAILS, escaped
 from app.data.part import Array
 from app.errors import Detail, InvalidInput
@@ -55,7 +56,8 @@ class Groups:
             distinct = encoded.dictionary
             if not pa.types.is_floating(distinct.type):
                 distinct = distinct.cast(pa.large_string())
-        except pa.ArrowException:
+        except pa.ArrowException as error:
+            raise_if_memory(error)
             message = "A column of groups holds numbers, words, booleans, dates or times."
             raise InvalidInput(message, [Detail(message, column=self.column)]) from None
         places: NDArray[np.intp] = encoded.indices.to_numpy(zero_copy_only=False)

@@ -14,6 +14,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from app.data.arrow_memory import raise_if_memory
 from app.data.name_hints import MAX_SHOWN, instead, invisible_character, shown, unquoted
 from app.data.rounding import rounded_numbers
 from app.errors import Detail, InvalidInput
@@ -208,7 +209,8 @@ def kept_columns(rows: Sequence[dict[str, Any]], keep: Sequence[str]) -> "pa.Rec
         raise InvalidInput("A kept column may hold only numbers, strings, booleans and null.")
     try:
         arrays = [pa.array([row[name] for row in rows]) for name in keep]
-    except (pa.ArrowException, OverflowError, UnicodeEncodeError):
+    except (pa.ArrowException, OverflowError, UnicodeEncodeError) as error:
+        raise_if_memory(error)
         raise InvalidInput("A column that is kept holds values of one kind, or null.") from None
     if any(
         pa.types.is_floating(array.type) and compute.all(compute.is_finite(array)).as_py() is False for array in arrays

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 import numpy as np
 import orjson
 
+from app.data.arrow_memory import raise_if_memory
 from app.data.formats import FileFormat
 from app.data.json_rows import objects_joined
 from app.data.part import Array
@@ -164,7 +165,8 @@ def _csv(batch: "pa.RecordBatch", quoting: str) -> bytes:
         if quoting == "none":
             raise
         raise InvalidInput("A kept column has values that CSV cannot hold. Accept Arrow or Parquet.") from None
-    except pa.ArrowException:
+    except pa.ArrowException as error:
+        raise_if_memory(error)
         raise InvalidInput("A kept column has values that CSV cannot hold. Accept Arrow or Parquet.") from None
     return text.getvalue()
 
@@ -193,7 +195,8 @@ class _ArrowWriter:
                 if self._chunks > MAX_CHUNKS:
                     raise InvalidInput("The answer has too many columns and rows for Parquet. Accept another format.")
                 self._parquet.write_batch(batch)
-        except pa.ArrowException:
+        except pa.ArrowException as error:
+            raise_if_memory(error)
             raise InvalidInput(
                 "A kept column has values of several types, or only null in the first rows. Accept JSON or CSV."
             ) from None

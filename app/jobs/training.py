@@ -19,6 +19,7 @@ from app.jobs.comparison import Comparison, compare
 from app.jobs.inheritance import Base, differences, resolved
 from app.jobs.interruptible import run_interruptibly
 from app.jobs.job_rows import JobRows
+from app.jobs.memory import check_memory_for_torch
 from app.jobs.parent import Parent, finish_promotion, solver_with_weights
 from app.jobs.spool import Spool
 from app.jobs.start_weights import put_back
@@ -138,6 +139,7 @@ def _fitted(
             trained = _solve(rows, request, parent.base, history, tracker)
         else:
             # torch is loaded by the first job that descends, not by those that are solved at once.
+            check_memory_for_torch()
             from app.jobs.checkpoint import Checkpoint
 
             checkpoint = Checkpoint(workshop.checkpoint(job or request.upload))
@@ -276,6 +278,7 @@ def _solve(
     accumulator: type[Accumulator] = Accumulator
     if solver.device == "cuda":
         # torch is loaded by the first job that needs it.
+        check_memory_for_torch()
         from app.regression.cuda_accumulator import CudaAccumulator as accumulator  # noqa: N813 - one or the other
     earlier = None
     if base is not None and request.mode == "update":

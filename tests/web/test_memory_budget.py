@@ -221,7 +221,7 @@ def test_a_flood_stays_within_the_budget(bounded: Service, requests: list[Sent])
 
 
 @pytest.mark.slow
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(sent(), min_size=1, max_size=24))
 def test_whatever_is_sent_the_worker_stays_within_its_budget(bounded: Service, requests: list[Sent]) -> None:
     stays_within(bounded, requests, BODIES)

@@ -73,7 +73,7 @@ def test_rows_that_wait_take_the_room_of_others_until_their_job_ends(small: Serv
 
     small.client.post(f"/jobs/{waiting.json()['id']}/cancel")
     small.client.post(f"/jobs/{blocking}/cancel")
-    accepted = small.client.post("/train", params=TARGETS, content=content, headers={**HEADERS, "prefer": "wait=20"})
+    accepted = small.client.post("/train", params=TARGETS, content=content, headers={**HEADERS, "prefer": "wait=60"})
     assert accepted.json()["status"] == "succeeded", accepted.text
 
 
