@@ -97,6 +97,11 @@ class InvalidInput(LinserveError):
         """An error with one place: the message, and the pointer to the field."""
         return cls(message, [Detail(message, pointer=pointer)])
 
+    @classmethod
+    def of_parameter(cls, parameter: str, message: str) -> "InvalidInput":
+        """An error with one place: the message, and the parameter of the query."""
+        return cls(message, [Detail(message, parameter=parameter)])
+
 
 class PredictionTooLarge(InvalidInput):
     """`row` is that of the first such prediction, from 0."""

@@ -20,9 +20,13 @@ def shown(name: str) -> str:
 
 
 def unquoted(name: str) -> str:
-    """Return a name cut at MAX_SHOWN characters, with invisible characters escaped."""
-    text = "".join(char if char.isprintable() else _escaped(char) for char in name[:MAX_SHOWN])
-    return text if len(name) <= MAX_SHOWN else f"{text}..."
+    """Return a name cut at MAX_SHOWN characters and at the first line break, with invisible characters escaped.
+
+    What follows a line break may be cells: a quote in the header may have no end.
+    """
+    begin = name[:MAX_SHOWN].split("\n", 1)[0]
+    text = "".join(char if char.isprintable() else _escaped(char) for char in begin)
+    return text if len(begin) == len(name) else f"{text}..."
 
 
 def spelt(name: str) -> str:
@@ -74,6 +78,12 @@ def missing_columns(missing: Sequence[str], present: Sequence[str], *, has_heade
         )
         for name in missing[:MAX_LISTED]
     ]
+    if any("\n" in name for name in present):
+        message = (
+            "A column name in the header has a line break, so a quote in the header may have no end. Expected "
+            f"{listed(missing)}. Close the quote, or remove it."
+        )
+        return InvalidInput(message, [Detail(message, row=1 if has_header else None)])
     columns = "column" if len(missing) == 1 else "columns"
     found = f"{len(present)} column{'s' * (len(present) != 1)}"
     return InvalidInput(
@@ -95,6 +105,8 @@ def extra_columns(extra: Sequence[str], present: Sequence[str], features: Sequen
     else:
         found = f"There are {len(extra)} columns that are not features"
         remedy = "Remove them, or pass them through with `keep`."
+    if "" in extra:
+        remedy = "Remove it; pandas writes no index with to_csv(index=False)." if len(extra) == 1 else remedy
     return InvalidInput(f"{found}: {listed(extra)}. Expected {listed(features)}. {remedy}", details)
 
 

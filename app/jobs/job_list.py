@@ -56,7 +56,7 @@ def position(token: str | None, wanted: JobFilter) -> Position:
         found = msgspec.json.decode(base64.urlsafe_b64decode(token[:MAX_TOKEN].encode()), type=Position)
         found = Position(found.offset, found.end.astimezone(UTC), found.filter)
     except (msgspec.MsgspecError, ValueError, OverflowError):
-        raise InvalidInput.at("/next", "The token is invalid. Send the `next` of the previous page.") from None
+        raise InvalidInput.of_parameter("next", "The token is invalid. Send the `next` of the previous page.") from None
     if wanted not in (JobFilter(), found.filter):
         raise InvalidInput.at(
             "/next", "The token belongs to a list with another filter. Repeat the parameters of the previous page."

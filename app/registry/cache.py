@@ -13,7 +13,7 @@ E = TypeVar("E")
 
 # Memory of a version: bytes of its objects, and times its file's length for its matrices and their decomposition.
 ENTRY_BYTES = 40 << 10
-FILE_TIMES = 2
+FILE_TIMES = 5
 
 
 def memory_of(version: Version) -> int:

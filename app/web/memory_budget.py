@@ -68,7 +68,8 @@ class MemoryBudget:
             if held > self._long:
                 raise BodyTooLarge(
                     f"This request needs about {held} bytes of memory, and a request may have {self._long} in this "
-                    "service. Send fewer rows or columns at once."
+                    "service. Send fewer rows or columns at once, or raise LINSERVE_WORKER_MEMORY if the model itself "
+                    "is wide."
                 )
             raise WorkerBusy(
                 f"Other requests use the memory of this worker: this one needs about {count} bytes more of the "

@@ -22,6 +22,7 @@ from app.web.errors import problems
 from app.web.guard import needs
 from app.web.model_view import DEFAULT_LEVEL, CurrentModelView, Extra, ModelView, card_view
 from app.web.parameters import ModelName, OtherVersionNumber, VersionNumber, only_known
+from app.web.predict_tables import inference_bytes
 from app.web.services import services
 
 router = APIRouter(tags=["Models"], dependencies=[needs(Right.READ), only_known()])
@@ -152,12 +153,12 @@ def _current_card(
     tag = _with_options(tag, level, include) if version else tag
     if has(if_none_match, tag):
         return Response(status_code=304, headers={"etag": tag})
-    card = (
-        card_view(version, current=True, level=level, include=include) | {"versions": versions}
-        if version
-        else {"model": model, "current": None, "note": NO_CURRENT, "versions": versions}
-    )
-    return bodies.json_response(card, headers={"etag": tag})
+    if version is None:
+        found = {"model": model, "current": None, "note": NO_CURRENT, "versions": versions}
+        return bodies.json_response(found, headers={"etag": tag})
+    with services(request).memory.working(request, inference_bytes(version.model)):
+        card = card_view(version, current=True, level=level, include=include) | {"versions": versions}
+        return bodies.json_response(card, headers={"etag": tag})
 
 
 @router.get(
@@ -182,8 +183,9 @@ def get_version(
     tag = _with_options(f'"{model}/{version}/{"current" if current else "other"}"', level, include)
     if has(if_none_match, tag):
         return Response(status_code=304, headers={"etag": tag})
-    card = card_view(found, current=current, level=level, include=include)
-    return bodies.json_response(card, headers={"etag": tag})
+    with services(request).memory.working(request, inference_bytes(found.model)):
+        card = card_view(found, current=current, level=level, include=include)
+        return bodies.json_response(card, headers={"etag": tag})
 
 
 @router.get(
@@ -272,5 +274,5 @@ def _last_of(token: str) -> str:
     except ValueError:
         last = ""
     if not re.fullmatch(MODEL_NAME, last):
-        raise InvalidInput.at("/next", "The token is invalid. Send the `next` of the previous page.")
+        raise InvalidInput.of_parameter("next", "The token is invalid. Send the `next` of the previous page.")
     return last

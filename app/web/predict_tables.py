@@ -18,6 +18,7 @@ from starlette.responses import Response, StreamingResponse
 from app.data.content import explained
 from app.data.formats import FileFormat, check_size, describing_bytes, read_file
 from app.data.json_rows import escaped
+from app.data.name_hints import listed
 from app.data.part import Columns, Header, Part, Source, least_part_bytes, narrowed, refusal
 from app.data.table_writers import OutputFormat, SpillingFile, table_writer
 from app.errors import Detail, InvalidInput, PredictionTooLarge, not_stored
@@ -34,7 +35,7 @@ from app.web.training_options import HEADER_TEXT
 
 MEMORY_BYTES = 1 << 23  # of a body; a longer one goes through a file, and so does its answer
 WORK_BYTES = 1 << 25  # Bytes for predicting for a table, in addition to the part that is read.
-DESIGN_TIMES = 3  # Times its bytes that a design takes while it is decomposed.
+DESIGN_TIMES = 9  # Times its bytes that a design takes while it is decomposed, with the workspace of LAPACK.
 READ_TIMES = 3  # Times its bytes that a part takes while it is read.
 SHORT_TIMES = 160  # Times its length that predicting for a short table takes.
 CHUNK_BYTES = 1 << 18
@@ -297,6 +298,9 @@ def _names(model: LinearModel, options: TableOptions) -> Sequence[str]:
     counts = Counter([*options.keep, *names, *model.features])
     twice = sorted({name for name in options.keep if counts[name] > 1})
     if twice or len(set(names)) < len(names):
+        if features := [name for name in options.keep if name in model.features]:
+            message = f"{listed(features)} cannot be kept: features are read as numbers. Leave them out of `keep`."
+            raise InvalidInput(message, [Detail(message, parameter="keep")])
         details = [Detail("A column of that name is there already.", column=name) for name in twice]
         raise InvalidInput("Two columns of the answer would have the same name.", details)
     return names

@@ -181,7 +181,7 @@ def _wrong_type(fault: _Fault) -> str:
     what = "a number with a fraction" if kind == "int_from_float" else kind_of(found)
     if not steps_of(fault["loc"]):
         remedy = _WHOLE_BODY
-    elif isinstance(found, str) and kind != "string_type":
+    elif isinstance(found, str) and kind != "string_type" and not kind.startswith(("list", "dict", "model")):
         remedy = "Send it without quotes."
     elif name == "instances" and isinstance(found, dict):
         remedy = "Send a list of rows, not of columns (in pandas: to_dict('records'))."

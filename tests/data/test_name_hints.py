@@ -17,7 +17,7 @@ def test_a_name_is_shown_in_characters_that_can_be_seen_and_cut(name: str) -> No
         assert len(text) <= 100 * len("\\U0001f600") + len('""...')
         text.encode()
     assert spelt(name).isascii()
-    assert shown(name).endswith('..."') == (len(name) > 100 or name.endswith("..."))
+    assert shown(name).endswith('..."') == (len(name) > 100 or "\n" in name or name.endswith("..."))
 
 
 def test_many_names_are_listed_up_to_twenty() -> None:

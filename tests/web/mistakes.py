@@ -196,6 +196,9 @@ MISTAKES: list[Mistake] = [
     *json_body("UTF-16 as JSON", lambda c: body(c).encode("utf-16"), "The body is UTF-16 text", "JSON was expected", "Save it as UTF-8", place=BODY_TYPE, status=400),
     *json_body("Windows-1252 as JSON", lambda c: body(c, note="N").replace("N", "é").encode("cp1252"), "has a byte that is not UTF-8 (line 1 column ", "The body is not JSON", "Save it as UTF-8", status=400),
     # CSV
+    *file("a quote in the header without an end", lambda c: '"' + table(c), "has a line break", "Expected ", "Close the quote", place=ROW_1),
+    *one("pandas' index as a column", "/predict", ",temp,rainfall,humidity\n0,1,2,3\n", "1 column that is not a feature", "Expected ", "to_csv(index=False)", headers=CSV, place=ROW_1),
+    *one("a feature to keep", "/predict?keep=temp", table(FEATURES), "cannot be kept", "features are read as numbers", "Leave them out of `keep`", headers=CSV, place={"parameter": "keep"}),
     *file("semicolons", lambda c: table(c, separator=";"), "Row 1 has semicolons", "commas were expected", "Save the file with commas as separators", place=ROW_1),
     *file("tabs", lambda c: table(c, separator="\t"), "Row 1 has tabs", "commas were expected", "Save the file with commas as separators", place=ROW_1),
     *file("semicolons and decimal commas", lambda c: table(c, separator=";", cells={(0, 0): "73,5"}), "Row 1 has semicolons", "commas were expected", "and points instead of decimal commas", place=ROW_1),
@@ -254,6 +257,7 @@ MISTAKES: list[Mistake] = [
     *one("an option of the solver misspelt", "/train", body([*FEATURES, *TARGETS], solver={"kind": "gradient_descent", "epoch": 3}), 'no such option: "epoch"', '"epochs"', "Did you mean", place={"pointer": "/solver/epoch"}),
     *one("an option of the solver outside of it", "/train", body([*FEATURES, *TARGETS], epochs=3), 'no such option: "epochs"', "/solver", "Move it to /solver", place={"pointer": "/epochs"}),
     *one("a solver misspelt", "/train", body([*FEATURES, *TARGETS], solver={"kind": "gradient-descent"}), "as `kind` of an object", 'Expected one of "exact", "gradient_descent"', 'Did you mean "gradient_descent"?', place={"pointer": "/solver"}),
+    *one("a name where a list is needed", "/train", body([*FEATURES, *TARGETS], targets="y"), "found a string", "Expected a list", "Send the targets of each row", place={"pointer": "/targets"}),
     *one("epochs as a string", "/train", body([*FEATURES, *TARGETS], solver={"kind": "gradient_descent", "epochs": "3"}), "found a string", "Expected a whole number", "Send it without quotes", place={"pointer": "/solver/epochs"}),
     # Training
     *one("fewer targets than rows", "/train", body([*FEATURES, *TARGETS], targets=Y[:-1]), "Found 4 rows of targets", "for 5 instances", "Send one for each", place={"pointer": "/targets"}),

@@ -99,7 +99,7 @@ def test_a_token_that_no_page_gave_is_refused(own: Service, position: object) ->
     token = base64.urlsafe_b64encode(json.dumps(position).encode()).decode()
     answer = own.client.get("/jobs", params={"next": token})
     assert answer.status_code == 422, answer.text
-    assert answer.json()["errors"][0]["pointer"] == "/next"
+    assert answer.json()["errors"][0]["parameter"] == "next"
 
 
 @pytest.mark.parametrize("time", ["0001-01-01T00:00:00+00:00", "9999-12-31T23:59:59+00:00"])

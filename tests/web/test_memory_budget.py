@@ -8,7 +8,8 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import httpx
 import numpy as np
@@ -19,6 +20,9 @@ from backports import zstd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from service import Service, wait_for
+from trained import model_of, version_of
+
+from app.registry.registry import Registry
 
 BUDGET = 128 << 20
 MOST_OVER = 1.25
@@ -255,3 +259,19 @@ def test_what_needs_more_memory_than_there_is_for_one_request_is_refused_for_goo
     answer = bounded.client.post("/predict", content=content, headers={"content-type": JSON})
     assert answer.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
     assert "a request may have" in answer.json()["detail"]
+
+
+@pytest.mark.slow
+def test_cards_of_wide_models_that_are_read_at_once_stay_within_the_budget(bounded: Service) -> None:
+    random = np.random.default_rng(0)
+    x = random.normal(size=(900, 800))
+    made = version_of(model_of(x, x[:, :1] + random.normal(size=(900, 1))))
+    names = [f"wide-{number}" for number in range(5)]
+    for name in names:
+        Registry(bounded.models).publish(replace(made.card, model=name), made.model, promote=True)
+
+    with bounded.growing_by_less_than(int(MOST_OVER * BUDGET)), ThreadPoolExecutor(30) as readers:
+        statuses = set(readers.map(lambda name: bounded.client.get(f"/models/{name}").status_code, names * 12))
+
+    assert statuses <= {200, 503}
+    assert 200 in statuses
