@@ -375,7 +375,7 @@ def test_a_version_of_an_earlier_release_is_not_promoted_over_rows_that_it_lacks
     asked = line.request(slice(40, 80), mode="update")
     as_an_earlier_release_left_it(line, asked, parent=1)
     line.train(slice(80, 120), mode="update")
-    with pytest.raises(Conflict, match="Version 2 is published, but not promoted: it was made from version 1, and"):
+    with pytest.raises(Conflict, match="Version 2 was published, but not promoted: it was made from version 1, and"):
         line.run(asked)
     assert line.registry.current_number("m") == 3
 
