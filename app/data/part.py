@@ -158,10 +158,12 @@ def check_names(present: Sequence[str], columns: Columns, index: Collection[str]
     wanted = dict.fromkeys([*columns.numbers, *columns.keep])
     there = set(present)
     missing = [name for name in wanted if name not in there]
-    if missing:
-        raise missing_columns(missing, present)
     known = {*wanted, *columns.ignored, *index}
     others = [name for name in present if name not in known] if columns.only else []
+    if missing:
+        error = missing_columns(missing, present)
+        extra = extra_columns(others, present, columns.numbers).details if others else ()
+        raise InvalidInput(error.message, [*error.details, *extra][:MAX_LISTED])
     if others:
         raise extra_columns(others, present, columns.numbers)
 

@@ -198,6 +198,7 @@ MISTAKES: list[Mistake] = [
     # CSV
     *file("a quote in the header without an end", lambda c: '"' + table(c), "has a line break", "Expected ", "Close the quote", place=ROW_1),
     *one("pandas' index as a column", "/predict", ",temp,rainfall,humidity\n0,1,2,3\n", "1 column that is not a feature", "Expected ", "to_csv(index=False)", headers=CSV, place=ROW_1),
+    *one("a missing column and others", "/predict", "temp,Rainfall,humidity,x\n1,2,3,4\n", "has 4 columns", '"rainfall" expected', "Rename the columns", headers=CSV, place=ROW_1, places=3),
     *one("a feature to keep", "/predict?keep=temp", table(FEATURES), "cannot be kept", "features are read as numbers", "Leave them out of `keep`", headers=CSV, place={"parameter": "keep"}),
     *file("semicolons", lambda c: table(c, separator=";"), "Row 1 has semicolons", "commas were expected", "Save the file with commas as separators", place=ROW_1),
     *file("tabs", lambda c: table(c, separator="\t"), "Row 1 has tabs", "commas were expected", "Save the file with commas as separators", place=ROW_1),
