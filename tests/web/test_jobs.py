@@ -128,7 +128,7 @@ def test_followers_are_bounded_and_one_that_leaves_makes_room_for_another(tmp_pa
         with followers(service, job_id, MOST_FOLLOWERS):
             refused = service.client.get(f"/jobs/{job_id}/events")
             assert refused.status_code == 503
-            assert "follow jobs here already" in refused.json()["detail"]
+            assert "already follow jobs" in refused.json()["detail"]
             began = time.monotonic()
             assert service.client.get("/models").status_code == 200
             assert time.monotonic() - began < 1  # nobody waits for what is read for the followers
