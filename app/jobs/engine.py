@@ -44,7 +44,7 @@ from app.jobs.training_request import TrainingRequest
 from app.jobs.wakeup import PollSchedule
 from app.logs import job_id
 
-# Between two polls, if no message of a new job wakes the trainer: it then idles at 1 % of a core.
+# Between two polls, if no message of a new job wakes the trainer: it then idles below 2 % of a core.
 POLL_SECONDS = 0.8
 SETTLED_SECONDS = 1.0  # after which a cancelling stands
 WATCH_SECONDS = 2.0
