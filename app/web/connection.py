@@ -272,6 +272,8 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._expected = _Expected.NOTHING
+        if self._ordinary is not None and self._stopping.is_set():
+            self._hand_on()  # its headers came just before the stop, and its answer has to say so
         if self._ordinary is not None and self._lane is not None:
             common = self.server_state.default_headers
             answer = self._lane.answer(b"".join(self._body), self._ordinary, self._since, common)
