@@ -17,7 +17,7 @@ import httpx
 
 ROOT = Path(__file__).parents[1]
 MODELS = ROOT / "models"
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 POLL_SECONDS = 0.02
 
 INPUTS: list[list[float]] = [
