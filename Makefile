@@ -42,7 +42,7 @@ bench: .venv/.development
 	.venv/bin/python benchmarks/run.py
 
 # make chaos MINUTES=30, or HOURS=2; 5 minutes otherwise. PHASE=kills plays that one alone.
-# make chaos PHASE=three_trainers UPDATES=1000 goes on until so many updates are made.
+# make chaos PHASE=three_trainers UPDATES=1000 goes on until 1,000 updates are made.
 chaos: .venv/.development
 	$(CHAOS) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(HOURS),--hours $(HOURS)) $(if $(PHASE),--phase $(PHASE)) $(if $(UPDATES),--updates $(UPDATES))
 

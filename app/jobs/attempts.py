@@ -29,7 +29,7 @@ class Attempts:
             *before, counted = json.loads(self._path.read_text())
             count = int(counted) if before == now else 0
         if count >= MOST:
-            raise TrainerCrashed(f"The trainer died under this job {MOST} times, and gave it up.")
+            raise TrainerCrashed(f"The trainer crashed {MOST} times while running this job. The job was abandoned.")
         temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}.tmp")
         with contextlib.suppress(OSError):  # a full disk is no reason not to try
             temporary.write_text(json.dumps([*now, count + 1]))

@@ -34,4 +34,4 @@ def check_device(path: Path, device: str) -> None:
         return
     with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
         if not json.loads(path.read_text())["cuda"]:
-            raise DeviceUnavailable('There is no CUDA device on the training machine; Send "auto" or "cpu".')
+            raise DeviceUnavailable('There is no CUDA device on the training machine. Send "auto" or "cpu".')

@@ -58,7 +58,7 @@ def position(token: str | None, wanted: JobFilter) -> Position:
     except (msgspec.MsgspecError, ValueError, OverflowError):
         raise InvalidInput.of_parameter("next", "The token is invalid. Send the `next` of the previous page.") from None
     if wanted not in (JobFilter(), found.filter):
-        raise InvalidInput.at(
-            "/next", "The token belongs to a list with another filter. Repeat the parameters of the previous page."
+        raise InvalidInput.of_parameter(
+            "next", "The token belongs to a list with another filter. Repeat the parameters of the previous page."
         )
     return found

@@ -357,7 +357,7 @@ def _failure(status: "WorkflowStatus") -> Failure:
         return msgspec.convert(data, Failure)
     if status.status == "ERROR":
         return Failure("TrainingFailed", "The training failed for a reason that only the trainer's log knows.")
-    return Failure("TrainerCrashed", "The trainer died under this job again and again, and gave it up.")
+    return Failure("TrainerCrashed", "The trainer crashed repeatedly while running this job. The job was abandoned.")
 
 
 def _time(milliseconds: int | None) -> datetime | None:

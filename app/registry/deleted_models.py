@@ -15,6 +15,7 @@ from pathlib import Path
 
 from app.errors import ModelFileInvalid
 from app.failpoints import reach
+from app.registry.folders import sync_folder
 
 FOLDER = ".deleted"  # Not a valid model name.
 _LAST = "last"
@@ -40,14 +41,14 @@ def move(models: Path, model: str, last: int) -> None:
     records.mkdir(parents=True, exist_ok=True)
     _write_last(records, last)
     for folder in (records, records.parent, models):
-        _sync(folder)
+        sync_folder(folder)
     place = records / f"{last:06d}"
     _remove(place)  # leftovers of an earlier deletion of this model, if it was restored from a copy since
     reach("deletion_prepared")
     (models / model).rename(place)
     reach("deleted")
     for folder in (records, models):
-        _sync(folder)
+        sync_folder(folder)
     with contextlib.suppress(OSError):  # `sweep` removes the rest
         _remove(place)
 
@@ -74,11 +75,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

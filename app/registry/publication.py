@@ -20,6 +20,7 @@ from pathlib import Path
 from app.errors import ModelFileInvalid, PromotionFailed
 from app.failpoints import reach
 from app.registry import deleted_models
+from app.registry.folders import sync_folder
 from app.registry.version_file import read_card
 
 VERSION_FILE = re.compile(r"(\d{6,12})\.(safetensors|deleted)")
@@ -170,15 +171,6 @@ def remove_empty(folder: Path) -> None:
             (folder / UPLOADS).rmdir()
     with contextlib.suppress(OSError):
         folder.rmdir()
-
-
-def sync_folder(folder: Path) -> None:
-    """Fsync a folder, so that the names in it are durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _point(link: Path, target: str) -> None:

@@ -23,7 +23,7 @@ class CudaAccumulator(Accumulator):
 
     def __init__(self, first: Block, device: str = "cuda") -> None:
         if device == "cuda" and not torch.cuda.is_available():
-            raise DeviceUnavailable('There is no CUDA device on the training machine; Send "cpu".')
+            raise DeviceUnavailable('There is no CUDA device on the training machine. Send "cpu".')
         super().__init__(first, CHUNK_BYTES)
         self._device = torch.device(device)
 

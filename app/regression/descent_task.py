@@ -125,7 +125,7 @@ def choose_device(wanted: str) -> torch.device:
     """The device for "auto", "cpu" or "cuda". Raises DeviceUnavailable for "cuda" where there is none."""
     available = torch.cuda.is_available()
     if wanted == "cuda" and not available:
-        raise DeviceUnavailable('There is no CUDA device on the training machine; Send "auto" or "cpu".')
+        raise DeviceUnavailable('There is no CUDA device on the training machine. Send "auto" or "cpu".')
     return torch.device("cuda" if available and wanted != "cpu" else "cpu")
 
 
