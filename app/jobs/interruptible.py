@@ -4,10 +4,10 @@ The work runs in its own thread. If the job is cancelled or exceeds its time lim
 its call returns and it reports progress, which raises. The next job's work waits for it.
 """
 
-import contextlib
 import contextvars
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from typing import TypeVar
 
 from app.jobs.tracker import Tracker
@@ -23,29 +23,22 @@ def run_interruptibly(work: Callable[[], T], tracker: Tracker) -> T:
     """Return the result of `work`. Raises what `work` raises, and without waiting what `tracker.step` raises."""
     while not _busy.acquire(timeout=CHECK_SECONDS):
         tracker.step()
-    ended = threading.Event()
-    results: list[T] = []
-    errors: list[BaseException] = []
+    future: Future[T] = Future()
 
     def run() -> None:
         try:
-            results.append(work())
+            future.set_result(work())
         except BaseException as error:
-            errors.append(error)
+            future.set_exception(error)
         finally:
             _busy.release()
-            ended.set()
 
     # DBOS and the log find the job in the context.
     threading.Thread(target=contextvars.copy_context().run, args=(run,), name="fit", daemon=True).start()
     try:
-        while not ended.wait(CHECK_SECONDS):
+        while not wait([future], CHECK_SECONDS).done:
             tracker.step()
     except BaseException:
         tracker.abandon()
         raise
-    if errors:
-        with contextlib.ExitStack() as leaving:
-            leaving.callback(errors.clear)  # the error's frames would keep the rows in a reference cycle
-            raise errors[0]
-    return results[0]
+    return future.result()
