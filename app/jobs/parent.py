@@ -34,9 +34,8 @@ class Parent:
     @classmethod
     def of(cls, request: TrainingRequest, registry: Registry) -> "Parent":
         """Return the version that is current now. Raises InvalidInput if its columns are not those of the request."""
-        current = registry.current_number(
-            request.model
-        )  # read before the version, so that a change in between is noticed
+        # Read before the version, so that a change in between is noticed.
+        current = registry.current_number(request.model)
         base = None if request.mode == "replace" else _base(request, registry)
         compared = request.promote == "if_better" or (base is not None and request.promote != "never")
         return cls(current if compared else "any", base)

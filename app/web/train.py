@@ -60,9 +60,9 @@ _KEYS = uuid.UUID("6b1d6a5e-7d0a-5b0e-9a53-0c0f5f3c7a11")  # namespace of the jo
     description=(
         "Records a training job and answers at once; with `Prefer: wait=10` it waits for up to 10 seconds for the job "
         "to end. Once answered, the job survives any crash. Rows come as JSON, or as a file: CSV with a header, NDJSON "
-        "objects, an Arrow IPC stream or Parquet, plain or with a Content-Encoding of gzip or zstd. If the model exists, its "
-        "new version has the columns of the current one, unless the request names its features "
-        "or says `schema: infer`."
+        "objects, an Arrow IPC stream or Parquet, plain or with a Content-Encoding of gzip or zstd. If the model "
+        "exists, its new version has the columns of the current one, unless the request names its features or says "
+        "`schema: infer`."
     ),
     status_code=202,
     response_model=JobView,
