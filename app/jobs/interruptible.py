@@ -34,7 +34,12 @@ def run_interruptibly(work: Callable[[], T], tracker: Tracker) -> T:
             _busy.release()
 
     # DBOS and the log find the job in the context.
-    threading.Thread(target=contextvars.copy_context().run, args=(run,), name="fit", daemon=True).start()
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(run,), name="fit", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # there is no memory for its stack
+        _busy.release()
+        raise
     try:
         while not wait([future], CHECK_SECONDS).done:
             tracker.step()

@@ -46,3 +46,15 @@ def test_a_job_ends_while_its_work_is_in_a_call_that_cannot_be_stopped_and_the_n
     returns.set()
 
     assert run_interruptibly(lambda: list(after_call), tracker()) == ["stopped"]
+
+
+def test_a_thread_that_cannot_be_started_keeps_no_later_job_from_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", no_room)
+        with pytest.raises(RuntimeError):
+            run_interruptibly(lambda: 7, tracker())
+
+    assert run_interruptibly(lambda: 7, tracker(seconds=LONG)) == 7
