@@ -62,7 +62,7 @@ def _sockets(process: Path) -> Iterator[tuple[str, Address]]:
 
 
 def _reachable(family: socket.AddressFamily, host: str) -> str:
-    """Return the address in its usual form, or the loopback address for one that stands for all interfaces."""
+    """Return the address in its usual notation, or the loopback address for the wildcard address."""
     words = bytes.fromhex(host)
     # The kernel prints words of 32 bits, each as a number of the machine.
     packed = b"".join(

@@ -103,7 +103,7 @@ def read_parquet(source: Source, columns: Columns, threads: int = 1) -> Iterator
 def check_parquet(source: Source, names: Sequence[str], limit: int) -> int:
     """Return about how many bytes are decoded at a time.
 
-    Raises BodyTooLarge or InvalidInput where the columns come to more than may be decoded.
+    Raises BodyTooLarge or InvalidInput if the columns come to more than may be decoded.
     """
     file = _readable("Parquet", lambda: _open_parquet(source))
     paths = [file.schema.column(index).path for index in range(len(file.schema))]

@@ -78,7 +78,7 @@ def to_matrix(
 
     Rows are all objects with exactly these names in any order, or all arrays of as many values; of one name, they may
     be all numbers. Objects may also have `ignored` names, which are not read. Values are finite numbers: no booleans,
-    no strings, no null; where values may be `missing`, null is NaN. `pointer` is where the rows stand in the body;
+    no strings, no null; if values may be `missing`, null is NaN. `pointer` is the place of the rows in the body;
     InvalidInput names the first place of every fault.
     """
     allowed = NUMBERS | {type(None)} if missing else NUMBERS
@@ -166,7 +166,7 @@ def first_rounded_rows(rows: Sequence[Any], names: Sequence[str], matrix: NDArra
 
 
 def to_column(values: Sequence[Any], pointer: str, *, missing: bool = False) -> NDArray[np.float64]:
-    """Decoded numbers as a column, (len(values), 1); where values may be `missing`, null is NaN.
+    """Decoded numbers as a column, (len(values), 1); if values may be `missing`, null is NaN.
 
     Raises InvalidInput with the places of those that are none.
     """

@@ -59,9 +59,9 @@ def check_parquet_footer(source: Source) -> None:
 def check_parquet_size(source: Source, paths: list[str], names: list[str], limit: int) -> int:
     """Return about how many bytes of pages are decoded at a time.
 
-    Raises BodyTooLarge where the columns of these names come to more than an upload of `limit` bytes may.
+    Raises BodyTooLarge if the columns of these names come to more than an upload of `limit` bytes may.
 
-    `paths` are those of all columns. Raises InvalidInput where a row group takes more memory than may be, or the
+    `paths` are those of all columns. Raises InvalidInput if a row group takes more memory than may be, or the
     columns have too many pages.
     """
     view = view_of(source)

@@ -46,7 +46,7 @@ class Position(msgspec.Struct, array_like=True, frozen=True):
 
 
 def position(token: str | None, wanted: JobFilter) -> Position:
-    """Return where the page of a token begins; without one, the first page.
+    """Return the position at which the token's page begins; without a token, the first page.
 
     Raises InvalidInput for a token that no page gave, and for one of a list with another filter.
     """

@@ -103,7 +103,7 @@ def _status() -> dict[str, int]:
 
 @contextlib.contextmanager
 def within_memory() -> Iterator[None]:
-    """Raise MemoryExceeded for whatever numpy, pyarrow and torch raise if there is no memory left."""
+    """Raise MemoryExceeded in place of the errors of numpy, pyarrow and torch for lack of memory."""
     try:
         yield
     except (MemoryError, RuntimeError, OSError, ImportError) as error:

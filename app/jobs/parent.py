@@ -42,7 +42,7 @@ class Parent:
 
     @property
     def version(self) -> int | None:
-        """The parent to state in the card; None stands for the version that is current at the publication."""
+        """The parent for the card. None means the version that is current at the publication."""
         return self.base.version.card.version if self.base else self.start
 
     def started(

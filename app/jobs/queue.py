@@ -337,8 +337,8 @@ class JobQueue:
             yield
         except (SQLAlchemyError, sqlite3.Error, OSError) as error:
             denied = self._why_denied(error)
-            told = {"database": shown(self._url), "reason": denied or reason(error)}
-            _log.error("job database out of reach", extra=told)
+            fields = {"database": shown(self._url), "reason": denied or reason(error)}
+            _log.error("job database out of reach", extra=fields)
             message = denied or "The job database cannot be reached."
             raise Unavailable(f"{message} Predictions continue. Send the training again later.") from None
 

@@ -1,11 +1,11 @@
-"""What all files of the registry need of a folder."""
+"""Durability of the names in a folder."""
 
 import os
 from pathlib import Path
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to disk."""
+    """Fsync a folder, so that its names survive a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -283,7 +283,7 @@ class Registry:
         """Make a version current, for every process at its next request.
 
         `check` is called first, while nobody else promotes or deletes, and may raise. Raises ModelNotFound,
-        VersionNotFound, ModelFileInvalid where the file is damaged, Unavailable where the folder cannot be written.
+        VersionNotFound, ModelFileInvalid where the file is damaged, Unavailable if the folder cannot be written.
         """
         self.path(model, number)
         with self._changing(model) as folder:
@@ -318,7 +318,7 @@ class Registry:
         """Remove a model with all its versions; their numbers are not used again.
 
         `check` is called first, while nobody else promotes or deletes, and may raise. Raises ModelNotFound;
-        Unavailable where the folder cannot be written.
+        Unavailable if the folder cannot be written.
         """
         self.versions(model)
         with self._changing(model) as folder:

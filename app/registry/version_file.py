@@ -196,7 +196,7 @@ def _known_schema(text: str, path: Path) -> int:
 
 
 def _place(path: Path) -> str:
-    """Return the file's name below the models folder, the only part of its path that callers are told."""
+    """Return the file's path below the models folder. Messages state no more of it."""
     return f"{path.parent.name}/{path.name}"
 
 

@@ -40,7 +40,7 @@ def check_encoding(encoding: str) -> None:
 async def inflated(chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:
     """The body itself, in pieces of at most PIECE_BYTES.
 
-    Raises MalformedBody where the bytes are not in this encoding, InvalidInput where they are too many short members.
+    Raises MalformedBody if the bytes are not in this encoding, InvalidInput if they are too many short members.
     """
     body = _Body(encoding)
     async for chunk in chunks:

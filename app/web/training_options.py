@@ -267,7 +267,7 @@ class TrainingOptions(Options):
         None,
         alias="schema",
         description="A new version of a model has the columns of the current one, unless the request names its "
-        "features. `infer`: take the columns from the rows, whatever the current version has.",
+        "features. `infer`: take the columns from the rows, even if the current version has others.",
     )
     missing: Literal["refuse", "drop"] = Field(
         "refuse", description="Whether a missing value fails the job, or its row is left out and counted."
