@@ -10,35 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
+from line import CARD, STATISTICS
 
 from app import failpoints
 from app.errors import Conflict
-from app.registry.model_card import ModelCard
 from app.registry.publication import ParentChanged
 from app.registry.registry import Registry
 from app.registry.version_file import encode
 from app.regression.linear_model import LinearModel
-from app.regression.solvers import Exact
-from app.regression.sufficient_statistics import SufficientStatistics
 
-ROWS = np.array([[1.0], [2.0], [4.0]])
-STATISTICS = SufficientStatistics.from_block(ROWS, ROWS)
 MODEL = LinearModel(("x",), ("y",), np.ones((1, 1)), np.zeros(1), STATISTICS, np.ones(1))
-CARD = ModelCard(
-    model="line",
-    version=0,
-    features=("x",),
-    targets=("y",),
-    created_at="2026-07-01T12:00:00.000Z",
-    job=None,
-    parent=None,
-    solver=Exact(),
-    rows=3,
-    rank=2,
-    condition_number=1.0,
-    metrics={"mse": 0.0},
-    no_intervals="no reason",
-)
 BEFORE_IT_IS_PUBLISHED = ("temp_written", "fsynced", "prepared")
 WHEN_IT_IS_PUBLISHED = ("linked", "promoted")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from line import CARD, STATISTICS
 
 from app.errors import (
     Conflict,
@@ -22,30 +23,10 @@ from app.errors import (
     VersionNotFound,
 )
 from app.registry import registry as module
-from app.registry.model_card import ModelCard
 from app.registry.registry import Registry
 from app.registry.version_file import Version, encode, read
 from app.regression.linear_model import LinearModel
-from app.regression.solvers import Exact
-from app.regression.sufficient_statistics import SufficientStatistics
 
-ROWS = np.array([[1.0], [2.0], [4.0]])
-STATISTICS = SufficientStatistics.from_block(ROWS, ROWS)
-CARD = ModelCard(
-    model="line",
-    version=0,
-    features=("x",),
-    targets=("y",),
-    created_at="2026-07-01T12:00:00.000Z",
-    job=None,
-    parent=None,
-    solver=Exact(),
-    rows=3,
-    rank=2,
-    condition_number=1.0,
-    metrics={"mse": 0.0},
-    no_intervals="no reason",
-)
 HOSTILE = ["..", ".", "", "A", "a/b", "a/../line", "../line", "/line", "line/", ".line", "line.", "-line", "line\n",
            "a b", "a\0b", "a\\b", "ä", "\ud800", "\udcff", "a" * 65, "a" * 5000]  # fmt: skip
 
