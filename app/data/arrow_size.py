@@ -33,7 +33,9 @@ def _looking() -> Iterator[None]:
     try:
         yield
     except (OverflowError, struct.error):
-        raise InvalidInput("The file is not readable as an Arrow stream.") from None
+        raise InvalidInput(
+            "The file is not readable as an Arrow stream: it is damaged. Write it again, and send all of it."
+        ) from None
 
 
 @_looking()

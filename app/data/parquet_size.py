@@ -38,7 +38,9 @@ def _looking() -> Iterator[None]:
     try:
         yield
     except (IndexError, KeyError, OverflowError, TypeError, struct.error):
-        raise InvalidInput("The file is not readable as Parquet.") from None
+        raise InvalidInput(
+            "The file is not readable as Parquet: it is damaged or cut off. Send the whole file, or write it again."
+        ) from None
 
 
 @_looking()

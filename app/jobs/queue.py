@@ -123,7 +123,10 @@ class JobQueue:
             )
         waiting = [job for job in found if job.status == "ENQUEUED"]
         if len(waiting) >= self._max_queued and self._find(job_id) is None:
-            raise QueueFull(f"{self._max_queued} training jobs are waiting already.")
+            raise QueueFull(
+                f"{self._max_queued} training jobs are waiting already, which is the limit. Send the request again "
+                "later, or cancel a job that waits."
+            )
         return 1 + max((job.priority or 0 for job in found), default=0)
 
     def counts(self) -> dict[str, int]:
