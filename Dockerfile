@@ -30,8 +30,8 @@ RUN /venv/bin/pip install --no-cache-dir --no-build-isolation -c constraints.txt
     && find . -type f \( -name '*.a' -o -name '*.pyi' -o -name '*.pxd' \) -delete \
     && rm -rf torch/share torch/test torch/bin/protoc* pyarrow/src
 # All that the service ever loads can still be loaded.
-RUN cd / && PYTHONDONTWRITEBYTECODE=1 /venv/bin/python -c "import app.main, app.serve, app.trainer, app.jobs.engine, \
-app.regression.descent_task, app.data.table_writers, dbos, prometheus_client.multiprocess, scipy.special, torch, uvloop"
+RUN cd / && PYTHONDONTWRITEBYTECODE=1 /venv/bin/python -c "import app.main, app.serve, app.trainer, app.jobs.worker, \
+app.regression.solvers.descent_task, app.data.formats.writers, dbos, prometheus_client.multiprocess, scipy.special, torch, uvloop"
 # The shipped model alone, whatever was trained in this folder. Any user of group 0 may write, as OpenShift runs it.
 COPY models/crop-yield/000001.safetensors /service/models/crop-yield/
 RUN ln -s 000001.safetensors /service/models/crop-yield/current \

@@ -19,24 +19,25 @@ from starlette.types import Receive, Scope, Send
 
 from app import logs
 from app.errors import NotFound, Unavailable
+from app.jobs.host.cpu_affinity import Traffic
 from app.jobs.queue import JobQueue
-from app.jobs.scratch import Scratch
-from app.jobs.spare_cores import Traffic
-from app.jobs.spool import Spool
 from app.jobs.supervisor import Supervisor
+from app.jobs.uploads import Spool
 from app.registry.registry import Registry
 from app.settings import Settings
 from app.startup import prepared, warn_of_unwritable_folders
-from app.web import docs, errors, health, jobs, model_deletion, models, predict, train
-from app.web.access import Access
-from app.web.following import Following
-from app.web.memory_budget import VERSIONS_SHARE, MemoryBudget, Turns, share_of
+from app.storage.memory_budget import VERSIONS_SHARE, MemoryBudget, Turns, share_of
+from app.storage.temp import Scratch
+from app.web import problems
+from app.web.auth import Access
+from app.web.fast_path import PredictLane
+from app.web.job_watcher import Following
 from app.web.methods import HeadAsGet
 from app.web.metrics import Metrics
 from app.web.middleware import RequestContext
 from app.web.path_prefix import PathPrefix
-from app.web.predict_lane import PredictLane
-from app.web.services import Limits, Services
+from app.web.routes import docs, health, jobs, model_deletion, models, predict, train
+from app.web.state import Limits, Services
 
 DESCRIPTION = """
 Post rows, get predictions; post rows with their targets, get a new version of the model, without a restart.
@@ -88,7 +89,7 @@ def create_app() -> FastAPI:
         # Looked for anew in every request otherwise; metrics are ours.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    errors.install(app)
+    problems.install(app)
     for resource in (predict, train, jobs, models, model_deletion, health):
         app.include_router(resource.router)
     docs.install(app)

@@ -4,7 +4,7 @@ import logging
 
 from app.permissions import why_unwritable
 from app.settings import PREFIX, Settings, load
-from app.web.access import Access
+from app.web.auth import Access
 
 _log = logging.getLogger(__name__)
 

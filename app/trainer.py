@@ -17,8 +17,8 @@ from types import FrameType
 
 from app import logs
 from app.errors import Unavailable
-from app.jobs.locks import is_at
 from app.settings import PARENT, load
+from app.storage.file_lock import is_at
 
 PR_SET_PDEATHSIG = 1
 NICENESS = 19
@@ -43,13 +43,13 @@ def main() -> None:
     # Read when numpy and torch are loaded, which is why nothing above loads them.
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
 
-    from app.jobs.attempts import Attempts
-    from app.jobs.engine import serve
-    from app.jobs.memory import limit_memory
-    from app.jobs.spare_cores import Traffic
-    from app.jobs.spool import Spool
-    from app.jobs.training import Workshop
+    from app.jobs.crash_loop import Attempts
+    from app.jobs.host.cpu_affinity import Traffic
+    from app.jobs.host.memory_limit import limit_memory
+    from app.jobs.uploads import Spool
+    from app.jobs.worker import serve
     from app.registry.registry import Registry
+    from app.training.pipeline import Workshop
 
     limit_memory(settings.trainer_memory)
     stop = threading.Event()

@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from sklearn.linear_model import LinearRegression, Ridge
 
-from app.regression.accumulator import summarise
-from app.regression.block import Block
-from app.regression.gradient_descent import gradient_descent
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact, GradientDescent
+from app.regression.solvers.gradient_descent import gradient_descent
+from app.regression.streaming_qr import summarise
+from app.regression.training_batch import Block
 
 Array = NDArray[np.float64]
 SIZES = [(15, 3), (1_000_000, 10), (10_000_000, 3), (200_000, 200)]

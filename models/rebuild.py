@@ -3,12 +3,12 @@
 import sys
 from pathlib import Path
 
-from app.jobs.spool import Spool
-from app.jobs.tracker import Tracker
-from app.jobs.training import Workshop, train
-from app.jobs.training_request import TrainingRequest
+from app.jobs.progress import Tracker
+from app.jobs.uploads import Spool
 from app.registry.registry import Registry
 from app.regression.solvers import Exact
+from app.training.pipeline import Workshop, train
+from app.training.request import TrainingRequest
 
 ROWS = Path(__file__).parent / "crop-yield" / "yields.csv"
 

@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
         ("app.main", ["torch", "dbos", "pyarrow", "scipy"]),
         ("app.trainer", ["numpy", "torch"]),  # they read the number of threads when they are loaded
         ("app.regression.least_squares", ["fastapi", "dbos", "pyarrow", "torch"]),
-        ("app.regression.gradient_descent", ["fastapi", "dbos", "pyarrow"]),
+        ("app.regression.solvers.gradient_descent", ["fastapi", "dbos", "pyarrow"]),
         ("app.regression.linear_model", ["fastapi", "dbos", "pyarrow", "torch"]),
     ],
 )

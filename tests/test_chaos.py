@@ -74,14 +74,14 @@ def test_a_bug_that_does_not_change_what_it_should_ends_the_process_and_is_no_mi
 ) -> None:
     source = f"""
 from chaos.planting import after
-@after("app.jobs.spool")
+@after("app.jobs.uploads")
 def plant():
-    from app.jobs import spool
+    from app.jobs import uploads
     {body}
 """
     (tmp_path / "outdated.py").write_text(source)
 
-    assert _load("app.jobs.spool", "outdated:plant", tmp_path).returncode == planting.EXIT_STATUS
+    assert _load("app.jobs.uploads", "outdated:plant", tmp_path).returncode == planting.EXIT_STATUS
     with pytest.raises(planting.NotPlanted, match=fault):
         planting.check_outcome(tmp_path / "planted")
 
@@ -89,10 +89,10 @@ def plant():
 def test_a_bug_is_planted_when_its_modules_are_loaded_and_not_before(tmp_path: Path) -> None:
     plant = jobs.full_disk_is_an_internal_error
 
-    assert _load("app.jobs.locks", plant.address, tmp_path).stdout == "\n"
+    assert _load("app.storage.file_lock", plant.address, tmp_path).stdout == "\n"
     with pytest.raises(planting.NotPlanted, match="no process"):
         planting.check_outcome(tmp_path / "planted")
-    assert _load("app.jobs.spool", plant.address, tmp_path).stdout == "find_room\n"
+    assert _load("app.jobs.uploads", plant.address, tmp_path).stdout == "find_room\n"
     planting.check_outcome(tmp_path / "planted")
 
 

@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.jobs.card import metrics_of
 from app.registry.model_card import ModelCard
 from app.registry.version_file import Version
-from app.regression.accumulator import summarise
-from app.regression.block import Block
 from app.regression.least_squares import fit, why_no_inference
 from app.regression.linear_model import LinearModel
 from app.regression.solvers import Exact, Solver
+from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics, WeightKind
+from app.regression.training_batch import Block
+from app.training.card import metrics_of
 
 Array = NDArray[np.float64]
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterator
 
+from app.data.batch import Columns, Part, Reader, Source, in_columns
 from app.data.name_hints import MAX_LISTED
-from app.data.part import Columns, Part, Reader, Source, in_columns
 from app.errors import Detail, InvalidInput
 
 MAX_NUMBERS = 1 << 21  # Numbers that may be read again to find further faults, besides those read before.

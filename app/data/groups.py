@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.data.arrow_memory import raise_if_memory
+from app.data.batch import Array
 from app.data.json_rows import MAX_DETAILS, escaped
-from app.data.part import Array
+from app.data.limits.arrow_memory import raise_if_memory
 from app.errors import Detail, InvalidInput
 from app.regression.folds import group_fold
 

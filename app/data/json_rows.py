@@ -14,7 +14,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from app.data.arrow_memory import raise_if_memory
+from app.data.limits.arrow_memory import raise_if_memory
 from app.data.name_hints import MAX_SHOWN, instead, invisible_character, shown, unquoted
 from app.data.rounding import rounded_numbers
 from app.errors import Detail, InvalidInput

@@ -8,15 +8,15 @@ from typing import BinaryIO, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from app.data.batch import MAX_COLUMNS, Array, Columns, Header, Part, check, part_rows, refusal
 from app.data.formats import FileFormat, first_row, names_of, read_file
 from app.data.groups import MISSING, Groups
 from app.data.names import MAX_NAME_LENGTH
-from app.data.part import MAX_COLUMNS, Array, Columns, Header, Part, check, part_rows, refusal
 from app.data.rounding import MAX_WARNINGS, rounding_warnings
 from app.data.weights import first_fault
 from app.errors import Detail, InvalidInput
-from app.regression.block import Block
 from app.regression.sufficient_statistics import WeightKind
+from app.regression.training_batch import Block
 
 Format: TypeAlias = Literal["matrix"] | FileFormat
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from app.data.part import Array
+from app.data.batch import Array
 from app.regression.sufficient_statistics import WeightKind
 
 NEGATIVE = "A weight cannot be negative."

@@ -34,11 +34,11 @@ from app.jobs.database import (
 )
 from app.jobs.job import Failure, Job, Progress, Status
 from app.jobs.job_list import PAGE, JobFilter, Page, position
-from app.jobs.locks import identity, locked
-from app.jobs.spool import Spool
-from app.jobs.training_request import TrainingRequest
+from app.jobs.uploads import Spool
 from app.jobs.wakeup import wake_trainers
 from app.permissions import why_denied, why_unwritable
+from app.storage.file_lock import identity, locked
+from app.training.request import TrainingRequest
 
 if TYPE_CHECKING:
     from dbos import DBOSClient, WorkflowStatus

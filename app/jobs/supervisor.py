@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from app.jobs.locks import is_at
+from app.storage.file_lock import is_at
 
 WAIT_SECONDS = 0.5  # between two tries for the lock, and between two looks at the trainer
 STOP_SECONDS = 5.0

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from app.errors import ModelFileInvalid
 from app.failpoints import reach
-from app.registry.folders import sync_folder
+from app.storage.folder import sync_folder
 
 FOLDER = ".deleted"  # Not a valid model name.
 _LAST = "last"

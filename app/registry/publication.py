@@ -20,8 +20,8 @@ from pathlib import Path
 from app.errors import ModelFileInvalid, PromotionFailed
 from app.failpoints import reach
 from app.registry import deleted_models
-from app.registry.folders import sync_folder
 from app.registry.version_file import read_card
+from app.storage.folder import sync_folder
 
 VERSION_FILE = re.compile(r"(\d{6,12})\.(safetensors|deleted)")
 UPLOADS = "uploads"

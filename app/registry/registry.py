@@ -37,14 +37,14 @@ from app.errors import (
 from app.failpoints import reach
 from app.permissions import why_denied
 from app.registry import deleted_models, publication
-from app.registry.cache import Cache, memory_of
-from app.registry.folders import sync_folder
 from app.registry.model_card import ModelCard
 from app.registry.names import MODEL_NAME, MODEL_NAME_RULE
 from app.registry.publication import UPLOADS, VERSION_FILE, ParentChanged, file_name
+from app.registry.version_cache import Cache, memory_of
 from app.registry.version_file import Version, encode, open_file, read, read_folds
 from app.regression.linear_model import LinearModel
 from app.regression.sufficient_statistics import SufficientStatistics
+from app.storage.folder import sync_folder
 
 MAX_VERSION = 10**12
 CACHED_BYTES = 64 << 20  # of versions in memory; each takes some kB unless the model is wide

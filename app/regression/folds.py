@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from app.regression.block import Array, Block
+from app.regression.training_batch import Array, Block
 
 # SplitMix64 (Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators, 2014): its increment and mixer.
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)

@@ -60,7 +60,7 @@ class SufficientStatistics:
     def from_block(cls, x: Array, y: Array) -> Self:
         """Return the statistics of rows in memory, by their definition: x is (n, p), y is (n, k), n at least 1.
 
-        `app.regression.accumulator` finds those of many rows faster.
+        `app.regression.streaming_qr` finds those of many rows faster.
         """
         z = np.hstack([x, y])
         shift, scale = shift_and_scale(z)

@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 
 from app.errors import Detail, InvalidInput
-from app.regression.block import Array
+from app.regression.training_batch import Array
 
 MAX_POWER = 20  # of all factors of a term together
 MAX_TERM_LENGTH = 300  # two names and their powers, and some; a card repeats terms for every target

@@ -12,13 +12,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from app.data.content import HEAD_BYTES
 from app.data.formats import FileFormat
+from app.data.formats.content import HEAD_BYTES
 from app.errors import BodyTooLarge, LinserveError, MalformedBody
-from app.web.compression import STATE_BYTES, WINDOW_BYTES, check_encoding, inflated
-from app.web.errors import invalid
+from app.web.decompression import STATE_BYTES, WINDOW_BYTES, check_encoding, inflated
 from app.web.hints import unsupported
-from app.web.services import services
+from app.web.problems import invalid
+from app.web.state import services
 
 JSON = "application/json"
 IDENTITY = "identity"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from starlette.requests import Request
 
-from app.data.content import HEAD_BYTES, LABELS, MEDIA_TYPES, SAVE_AS_UTF8, Content, Form, better, content_of
+from app.data.formats.content import HEAD_BYTES, LABELS, MEDIA_TYPES, SAVE_AS_UTF8, Content, Form, better, content_of
 from app.errors import Detail, LinserveError, MalformedBody, UnsupportedMediaType
 
 MAX_URL_LENGTH = 300  # Characters of an address in a message.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.jobs.spare_cores import Traffic
+from app.jobs.host.cpu_affinity import Traffic
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Histogram

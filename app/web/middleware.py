@@ -10,8 +10,8 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.logs import request_id
-from app.web.errors import refusal, server_error
-from app.web.services import Services
+from app.web.problems import refusal, server_error
+from app.web.state import Services
 
 OK = 200
 SERVER_ERROR = 500

@@ -12,10 +12,10 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core.core_schema import TaggedUnionSchema
 
-from app.web.errors import Problem
-from app.web.models import Promotion
-from app.web.predict import PredictRequest
-from app.web.training_options import TrainRequest
+from app.web.problems import Problem
+from app.web.routes.models import Promotion
+from app.web.routes.predict import PredictRequest
+from app.web.schemas.train import TrainRequest
 
 # Schemas of bodies that the routes decode themselves, so that FastAPI does not find them.
 _BODIES: tuple[type[BaseModel], ...] = (PredictRequest, TrainRequest, Promotion, Problem)

@@ -7,9 +7,9 @@ from typing import Any
 from chaos.planting import after
 
 
-@after("app.web.predict_lane")
+@after("app.web.fast_path")
 def lane_keeps_its_version() -> None:
-    from app.web.predict_lane import PredictLane
+    from app.web.fast_path import PredictLane
 
     def do_not_look(self: PredictLane) -> None:
         self._is_current = True
@@ -17,11 +17,11 @@ def lane_keeps_its_version() -> None:
     PredictLane._look_again = do_not_look
 
 
-@after("app.web.predict_lane")
+@after("app.web.fast_path")
 def parent_stated() -> None:
     """An answer states the parent of the version that predicted."""
     from app.registry.version_file import Version
-    from app.web.predict_lane import _Prepared
+    from app.web.fast_path import _Prepared
 
     prepare = _Prepared.__init__
 
@@ -33,10 +33,10 @@ def parent_stated() -> None:
     _Prepared.__init__ = prepare_as_parent
 
 
-@after("app.web.connection")
+@after("app.server.protocol")
 def requests_under_way_dropped() -> None:
     """A stopping worker closes connections whose request is still coming."""
-    from app.web.connection import Connection
+    from app.server.protocol import Connection
 
     shutdown = Connection.shutdown
 
@@ -49,11 +49,11 @@ def requests_under_way_dropped() -> None:
     Connection.shutdown = drop
 
 
-@after("app.web.connection")
+@after("app.server.protocol")
 def idle_connections_closed_at_once() -> None:
     """A stopping worker neither waits nor sends `Connection: close`."""
-    from app.web import connection
-    from app.web.connection import Connection
+    from app.server import protocol
+    from app.server.protocol import Connection
 
     make = Connection.__init__
 
@@ -61,15 +61,15 @@ def idle_connections_closed_at_once() -> None:
         make(self, *args, **named)
         self._stopping = asyncio.Event()
 
-    connection.LAST_SECONDS = 0.0
+    protocol.LAST_SECONDS = 0.0
     Connection.__init__ = make_without_notice
 
 
-@after("app.web.memory_budget")
+@after("app.storage.memory_budget")
 def budget_not_enforced() -> None:
     """Every reservation succeeds, and no request waits for its turn."""
-    from app.web import memory_budget
-    from app.web.memory_budget import MemoryBudget
+    from app.storage import memory_budget
+    from app.storage.memory_budget import MemoryBudget
 
     def reserve(self: MemoryBudget, count: int, most: int) -> bool:
         return True

@@ -55,22 +55,22 @@ def no_fsync_of_a_promotion() -> None:
     Registry.promote = _without_fsync(Registry.promote, stat.S_ISDIR)
 
 
-@after("app.jobs.spool")
+@after("app.jobs.uploads")
 def no_fsync_of_an_upload() -> None:
-    from app.jobs.spool import Spool
+    from app.jobs.uploads import Spool
 
     Spool.seal = _without_fsync(Spool.seal, stat.S_ISREG)
 
 
-@after("app.jobs.spool")
+@after("app.jobs.uploads")
 def no_fsync_of_the_folder_of_an_upload() -> None:
-    from app.jobs.spool import Spool
+    from app.jobs.uploads import Spool
 
     Spool.seal = _without_fsync(Spool.seal, stat.S_ISDIR)
 
 
-@after("app.jobs.checkpoint")
+@after("app.training.checkpoints")
 def no_fsync_of_a_checkpoint() -> None:
-    from app.jobs.checkpoint import Checkpoint
+    from app.training.checkpoints import Checkpoint
 
     Checkpoint.save = _without_fsync(Checkpoint.save, stat.S_ISREG)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def acknowledged_before_recorded() -> None:
     from app.jobs.job import Job, Status
     from app.jobs.queue import JobQueue
-    from app.jobs.training_request import TrainingRequest
+    from app.training.request import TrainingRequest
 
     submit = JobQueue.submit
 
@@ -31,16 +31,16 @@ def acknowledged_before_recorded() -> None:
     JobQueue.submit = submit_later
 
 
-@after("app.jobs.training")
+@after("app.training.pipeline")
 def rows_removed_before_the_end() -> None:
     """The upload is removed before its version is published."""
-    from app.jobs import training
-    from app.jobs.tracker import Tracker
-    from app.jobs.training import Workshop
-    from app.jobs.training_request import TrainingRequest
+    from app.jobs.progress import Tracker
     from app.registry.model_card import ModelCard
+    from app.training import pipeline
+    from app.training.pipeline import Workshop
+    from app.training.request import TrainingRequest
 
-    train = training.train
+    train = pipeline.train
 
     def train_and_remove(request: TrainingRequest, job: str | None, workshop: Workshop, tracker: Tracker) -> ModelCard:
         begin = tracker.point_of_no_return
@@ -52,13 +52,13 @@ def rows_removed_before_the_end() -> None:
         tracker.point_of_no_return = begin_and_remove
         return train(request, job, workshop, tracker)
 
-    training.train = train_and_remove
+    pipeline.train = train_and_remove
 
 
-@after("app.jobs.checkpoint")
+@after("app.training.checkpoints")
 def checkpoints_written_in_place() -> None:
     """Checkpoints are written directly to their final name."""
-    from app.jobs.checkpoint import Checkpoint
+    from app.training.checkpoints import Checkpoint
 
     class InPlace(PosixPath):
         __slots__ = ()
@@ -74,7 +74,7 @@ def checkpoints_written_in_place() -> None:
     Checkpoint.__init__ = make_in_place
 
 
-@after("app.jobs.engine")
+@after("app.jobs.worker")
 def trainer_forgets_its_name() -> None:
     """DBOS knows the trainer by another name after each start, so it does not take its own jobs up again."""
     from dbos import DBOS
@@ -103,26 +103,26 @@ def lock_not_held() -> None:
     Supervisor._acquire = staticmethod(share)
 
 
-@after("app.jobs.engine")
+@after("app.jobs.worker")
 def failure_reported_as_success() -> None:
-    from app.jobs import engine
+    from app.jobs import worker
 
-    publish = engine._publish
+    publish = worker._publish
 
     def publish_or_pretend(*args: Any, **named: Any) -> dict[str, Any]:
         try:
             return publish(*args, **named)
-        except engine.JobFailed:
+        except worker.JobFailed:
             return {"version": 1, "promote": False, "metrics": {}, "warnings": []}
 
-    engine._publish = publish_or_pretend
+    worker._publish = publish_or_pretend
 
 
-@after("app.jobs.spool")
+@after("app.jobs.uploads")
 def full_disk_is_an_internal_error() -> None:
     """A full disk is neither noticed in time nor answered with a problem."""
-    from app.jobs import spool
-    from app.jobs.spool import Spool
+    from app.jobs import uploads
+    from app.jobs.uploads import Spool
 
     def find_room(self: Spool, more: int = 0) -> None:
         pass
@@ -132,4 +132,4 @@ def full_disk_is_an_internal_error() -> None:
         yield
 
     Spool.check_room = find_room
-    spool._storing = storing
+    uploads._storing = storing

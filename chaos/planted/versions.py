@@ -153,12 +153,12 @@ def failed_promotion_swallowed() -> None:
     Registry.promote = swallow
 
 
-@after("app.jobs.parent")
+@after("app.training.parent")
 def parent_not_compared() -> None:
     """A version is promoted even if another one became current since its job began."""
-    from app.jobs.parent import Parent
-    from app.jobs.training_request import TrainingRequest
     from app.registry.registry import Registry
+    from app.training.parent import Parent
+    from app.training.request import TrainingRequest
 
     of = Parent.of
 

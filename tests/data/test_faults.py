@@ -6,8 +6,8 @@ import pytest
 from tables import written
 
 from app.data import faults
+from app.data.batch import Columns
 from app.data.formats import FileFormat, read_file
-from app.data.part import Columns
 from app.errors import InvalidInput
 
 FORMATS: list[FileFormat] = ["csv", "ndjson", "arrow", "parquet"]

@@ -5,10 +5,11 @@ import io
 import pyarrow as pa
 import pytest
 
-from app.data import arrow_rows, kept_types
-from app.data.arrow_rows import read_arrow
+from app.data import kept_types
+from app.data.batch import Columns
+from app.data.formats import arrow
+from app.data.formats.arrow import read_arrow
 from app.data.kept_types import WORDS_BYTES, kept_type, written_out
-from app.data.part import Columns
 from app.errors import InvalidInput
 
 
@@ -76,7 +77,7 @@ def test_one_long_word_in_every_row_does_not_fill_the_memory() -> None:
 
 
 def test_a_long_dictionary_with_many_short_batches_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arrow_rows, "MAX_WORDS", 100)
+    monkeypatch.setattr(arrow, "MAX_WORDS", 100)
     words = pa.array([str(n) for n in range(30)])
     column = pa.DictionaryArray.from_arrays(pa.array([0, 1, 2, 3]), words)
     table = pa.table({"x": [1.0, 2.0, 3.0, 4.0], "word": column})

@@ -13,10 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tables import written
 
-from app.data import csv_rows
-from app.data.formats import READERS, FileFormat
+from app.data.batch import Columns
+from app.data.formats import READERS, FileFormat, csv
 from app.data.json_rows import first_rounded_rows, to_column, to_matrix
-from app.data.part import Columns
 from app.data.rounding import MAX_WARNINGS, rounding_warnings
 from app.data.training_rows import TrainingRows
 
@@ -90,7 +89,7 @@ def test_csv_names_exactly_the_columns_with_a_rounded_integer(
     content = "a,b,c\n" + "".join(f"{cell(a)},{cell(b)},x\n" for a, b in rows)
     a, b = (list(column) for column in zip(*rows, strict=True))
     with pytest.MonkeyPatch.context() as small:
-        small.setattr(csv_rows, "PIECE_BYTES", how[0])
+        small.setattr(csv, "PIECE_BYTES", how[0])
         assert found(content.encode(), "csv", ["b", "a"], how[1]) == expected({"a": a, "b": b})
 
 
@@ -139,21 +138,21 @@ def test_a_number_of_very_many_digits_is_compared_exactly() -> None:
 
 @pytest.mark.parametrize("quote", ["", '"'])
 def test_an_ordinary_csv_is_parsed_once(quote: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csv_rows, "_as_text", lambda _: pytest.fail("parsed again"))
+    monkeypatch.setattr(csv, "_as_text", lambda _: pytest.fail("parsed again"))
     content = "a,b\n" + f"{quote}1.5{quote},9007199254740991\n" * 1000
     assert found(content.encode(), "csv", ["a", "b"], 2) == {}
 
 
 def test_a_column_that_is_known_to_be_rounded_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Sequence[str]] = []
-    as_text = csv_rows._as_text
+    as_text = csv._as_text
 
     def counted(names: Sequence[str]) -> Any:
         asked.append(names)
         return as_text(names)
 
-    monkeypatch.setattr(csv_rows, "_as_text", counted)
-    monkeypatch.setattr(csv_rows, "PIECE_BYTES", 1000)
+    monkeypatch.setattr(csv, "_as_text", counted)
+    monkeypatch.setattr(csv, "PIECE_BYTES", 1000)
     content = "a,b\n" + "9007199254740993,1\n" * 5000
     assert found(content.encode(), "csv", ["a", "b"]) == {"a": 0}
     assert asked == [["a"]]
@@ -177,7 +176,7 @@ def test_careful_reading_finds_what_is_rounded_in_any_block(tmp_path: Path) -> N
 def test_each_column_is_named_once_with_its_first_row_and_each_pass_starts_anew(
     tmp_path: Path, header: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(csv_rows, "PIECE_BYTES", 100)
+    monkeypatch.setattr(csv, "PIECE_BYTES", 100)
     path = tmp_path / "rows"
     path.write_text("1,2\n" + "1,2\n" * 500 + "9007199254740993,3\n" * 500)
     features, targets = (["1"], ["2"]) if header == "names" else (["c1"], ["c2"])

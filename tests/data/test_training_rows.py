@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_array_equal
 
-from app.data.part import Array, Columns, part_rows
+from app.data.batch import Array, Columns, part_rows
 from app.data.training_rows import Format, TrainingRows, write_matrix
 from app.errors import InvalidInput
-from app.regression.block import Block
+from app.regression.training_batch import Block
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 

@@ -14,7 +14,7 @@ import pytest
 from service import NOTEBOOK, Service, wait_for
 from tables import MEDIA_TYPES
 
-from app.jobs.attempts import MOST
+from app.jobs.crash_loop import MOST
 
 ENDLESS = {"kind": "gradient_descent", "epochs": 10_000_000, "learning_rate": 1e-9}
 

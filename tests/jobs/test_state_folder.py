@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from service import NOTEBOOK, Service, wait_for
 
-from app.jobs.locks import identity, is_at, locked_if_free
+from app.storage.file_lock import identity, is_at, locked_if_free
 
 
 @pytest.mark.slow

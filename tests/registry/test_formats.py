@@ -21,7 +21,7 @@ from app.errors import ModelFileInvalid
 from app.registry.model_card import SCHEMA
 from app.registry.registry import Registry
 from app.registry.version_file import encode, read, read_card, read_folds
-from app.regression.inference import infer
+from app.regression.hypothesis_tests import infer
 
 HERE = Path(__file__).parent
 YIELDS = np.loadtxt(Path(__file__).parents[2] / "models" / "crop-yield" / "yields.csv", delimiter=",", skiprows=1)

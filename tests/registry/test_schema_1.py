@@ -11,17 +11,17 @@ import pytest
 from numpy.testing import assert_allclose
 
 from app.data.training_rows import write_matrix
-from app.jobs.spool import Spool
-from app.jobs.tracker import Tracker
-from app.jobs.training import Workshop, train
-from app.jobs.training_request import TrainingRequest
+from app.jobs.progress import Tracker
+from app.jobs.uploads import Spool
 from app.registry.registry import Registry
 from app.registry.version_file import read
-from app.regression.inference import infer
+from app.regression.hypothesis_tests import infer
 from app.regression.least_squares import PRECISION_UNKNOWN
 from app.regression.likelihood import NOT_RECORDED, why_no_likelihood
 from app.regression.solvers import Exact
 from app.regression.sufficient_statistics import SufficientStatistics
+from app.training.pipeline import Workshop, train
+from app.training.request import TrainingRequest
 
 FILES = Path(__file__).parent / "schema_1"
 YIELDS = np.loadtxt(Path(__file__).parents[2] / "models" / "crop-yield" / "yields.csv", delimiter=",", skiprows=1)

@@ -16,11 +16,11 @@ from app.registry.model_card import ModelCard, Validation
 from app.registry.stored_folds import fold_bytes
 from app.registry.version_file import _checksum as checksum
 from app.registry.version_file import encode, read, read_folds
-from app.regression.accumulator import summarise_folds
-from app.regression.block import Block
 from app.regression.cross_validation import Folds
 from app.regression.linear_model import LinearModel
 from app.regression.solvers import Exact
+from app.regression.streaming_qr import summarise_folds
+from app.regression.training_batch import Block
 
 Tensors = dict[str, NDArray[np.float64]]
 

@@ -32,8 +32,6 @@ from numpy.typing import NDArray
 from regression.exact import BITS, ExactFit, Objects
 
 from app.errors import InvalidInput
-from app.regression.accumulator import summarise
-from app.regression.block import Block
 from app.regression.downdate import (
     FAILED_FROM,
     NEGLIGIBLE,
@@ -45,13 +43,15 @@ from app.regression.downdate import (
     precision_bounds,
     precision_loss,
 )
-from app.regression.inference import Inference, infer
+from app.regression.extended_precision import Refined, is_worthwhile, refine
+from app.regression.hypothesis_tests import Inference, infer
 from app.regression.least_squares import Fit, fit, why_no_inference
 from app.regression.linear_model import LinearModel
 from app.regression.metrics import Metrics, training_metrics
-from app.regression.refinement import Refined, is_worthwhile, refine
 from app.regression.solvers import Exact
+from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics, WeightKind
+from app.regression.training_batch import Block
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -63,7 +63,7 @@ EPSILON = float(np.finfo(float).eps)
 
 @dataclass(frozen=True, eq=False)
 class Published:
-    """All that a job publishes of its fit, as `app.jobs.training` puts it together."""
+    """All that a job publishes of its fit, as `app.training.pipeline` puts it together."""
 
     statistics: SufficientStatistics
     model: LinearModel

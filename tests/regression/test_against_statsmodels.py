@@ -9,7 +9,7 @@ from sklearn.datasets import load_diabetes, load_linnerud
 from statsmodels.stats.outliers_influence import variance_inflation_factor
 from trained import model_of
 
-from app.regression.inference import covariances, infer, variance_inflation
+from app.regression.hypothesis_tests import covariances, infer, variance_inflation
 from app.regression.likelihood import likelihood
 from app.regression.linear_model import LinearModel
 from app.regression.metrics import training_metrics

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from app.regression.block import Block
 from app.regression.cross_validation import CrossValidation, Folds
 from app.regression.folds import divide
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact
 from app.regression.sufficient_statistics import Array, SufficientStatistics
+from app.regression.training_batch import Block
 
 FEATURES = 3
 # Coefficients of 1 that are shrunk by this have a squared error of 0.1 error variances in all.

@@ -9,13 +9,13 @@ from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
 from app.errors import InvalidInput
-from app.regression.accumulator import summarise_folds
-from app.regression.block import Block
 from app.regression.cross_validation import PATH, Folds
 from app.regression.folds import permutations
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact
+from app.regression.streaming_qr import summarise_folds
 from app.regression.sufficient_statistics import SufficientStatistics
+from app.regression.training_batch import Block
 
 
 def some_rows(seed: int, rows: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

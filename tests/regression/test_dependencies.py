@@ -4,10 +4,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from app.regression.accumulator import summarise
-from app.regression.block import Block
 from app.regression.dependencies import Dependency, implicit_constant, linear_dependencies
 from app.regression.least_squares import Design
+from app.regression.streaming_qr import summarise
+from app.regression.training_batch import Block
 
 Array = NDArray[np.float64]
 

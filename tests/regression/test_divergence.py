@@ -12,12 +12,12 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from app.errors import Diverged, InvalidInput
-from app.regression.accumulator import summarise
-from app.regression.block import Block
-from app.regression.gradient_descent import Descended, Descent, gradient_descent
-from app.regression.learning_rate import largest_learning_rate
+from app.regression.learning_rate_bound import largest_learning_rate
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact, GradientDescent, Start
+from app.regression.solvers.gradient_descent import Descended, Descent, gradient_descent
+from app.regression.streaming_qr import summarise
+from app.regression.training_batch import Block
 
 Array: TypeAlias = NDArray[np.float64]
 

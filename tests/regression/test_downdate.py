@@ -13,8 +13,6 @@ from regression.exact import ExactFit
 from regression.sequences import publish
 
 from app.errors import InvalidInput
-from app.regression.accumulator import summarise
-from app.regression.block import Block
 from app.regression.downdate import (
     FAILED_FROM,
     WITHHELD_FROM,
@@ -24,7 +22,9 @@ from app.regression.downdate import (
 )
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact
+from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics
+from app.regression.training_batch import Block
 
 
 def some_rows(seed: int, rows: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -9,10 +9,10 @@ import pytest
 from exact import rational
 from numpy.typing import NDArray
 
-from app.regression import accumulator
-from app.regression.accumulator import summarise
-from app.regression.block import Block
+from app.regression import streaming_qr
+from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import FACTOR_ERROR, OPERATION_ERROR, SufficientStatistics
+from app.regression.training_batch import Block
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -67,14 +67,14 @@ def test_rows_of_one_chunk_keep_the_bound(some: Callable[[int], Array], times: i
 
 @pytest.mark.parametrize("some", [some_rows, one_sided, nearly_collinear, with_an_outlier])
 def test_thousands_of_chunks_keep_the_bound(some: Callable[[int], Array], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accumulator, "CHUNK_BYTES", 0)
+    monkeypatch.setattr(streaming_qr, "CHUNK_BYTES", 0)
     for seed in range(2):
         statistics = repeated(some(seed), 2000)
         assert error_of(statistics, some(seed), 2000) <= statistics.error
 
 
 def test_equal_chunks_of_a_gram_matrix_round_no_more_than_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accumulator, "CHUNK_BYTES", 0)
+    monkeypatch.setattr(streaming_qr, "CHUNK_BYTES", 0)
     for seed in range(3):
         statistics = repeated(some_rows(seed), 4000)
         assert statistics.operations == 0
@@ -102,7 +102,7 @@ def test_merges_keep_the_bound(merges: int) -> None:
 
 
 def test_each_decomposition_after_the_first_counts_as_an_operation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accumulator, "CHUNK_BYTES", 0)
+    monkeypatch.setattr(streaming_qr, "CHUNK_BYTES", 0)
     rows = nearly_collinear(1)
 
     assert repeated(rows, 1).operations == 1  # two chunks of eight rows

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from app.regression.accumulator import summarise_folds
-from app.regression.block import Block
 from app.regression.cross_validation import Folds
 from app.regression.folds import divide, group_fold, permutations
 from app.regression.solvers import Exact
+from app.regression.streaming_qr import summarise_folds
+from app.regression.training_batch import Block
 
 MASK = 2**64 - 1
 

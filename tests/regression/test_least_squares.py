@@ -12,9 +12,7 @@ from numpy.typing import NDArray
 from regression.exact import ExactFit
 from scipy.special import betainc, betaincinv
 
-from app.regression.accumulator import summarise
-from app.regression.block import Block
-from app.regression.inference import infer
+from app.regression.hypothesis_tests import infer
 from app.regression.least_squares import (
     MOST_EXCESS,
     PERFECT,
@@ -28,7 +26,9 @@ from app.regression.least_squares import (
 from app.regression.linear_model import LinearModel
 from app.regression.metrics import training_metrics
 from app.regression.solvers import Exact
+from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics
+from app.regression.training_batch import Block
 
 Array: TypeAlias = NDArray[np.float64]
 Rows: TypeAlias = tuple[Array, Array]

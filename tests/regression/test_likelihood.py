@@ -7,10 +7,10 @@ import pytest
 from numpy.testing import assert_allclose
 from trained import model_from, model_of
 
-from app.regression.accumulator import summarise
-from app.regression.block import Block
 from app.regression.likelihood import likelihood, why_no_likelihood
 from app.regression.solvers import Exact
+from app.regression.streaming_qr import summarise
+from app.regression.training_batch import Block
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(5, 2, (40, 3))

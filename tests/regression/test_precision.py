@@ -10,8 +10,6 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 
 from app.errors import InvalidInput
-from app.regression.accumulator import summarise
-from app.regression.block import Block
 from app.regression.downdate import (
     PRECISION_LOST,
     check_precision,
@@ -21,7 +19,9 @@ from app.regression.downdate import (
 )
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact
+from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics
+from app.regression.training_batch import Block
 
 Array: TypeAlias = NDArray[np.float64]
 

@@ -12,8 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from app.errors import InvalidInput
-from app.regression.accumulator import summarise
-from app.regression.block import Block
+from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import (
     FACTOR_ERROR,
     OPERATION_ERROR,
@@ -22,6 +21,7 @@ from app.regression.sufficient_statistics import (
     shift_and_scale,
     triangle,
 )
+from app.regression.training_batch import Block
 
 Array: TypeAlias = NDArray[np.float64]
 Rows: TypeAlias = tuple[Array, Array]

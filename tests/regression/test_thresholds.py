@@ -15,9 +15,7 @@ from numpy.typing import NDArray
 from scipy.linalg import blas, hadamard
 
 from app.errors import InvalidInput
-from app.regression import accumulator, refinement
-from app.regression.accumulator import summarise
-from app.regression.block import Block
+from app.regression import extended_precision, streaming_qr
 from app.regression.downdate import (
     NOT_AMONG,
     PRECISION_LOST,
@@ -28,10 +26,12 @@ from app.regression.downdate import (
     downdate,
     precision_bounds,
 )
+from app.regression.extended_precision import is_worthwhile, refine
 from app.regression.least_squares import Fit, fit, is_essentially_perfect, is_optimal
-from app.regression.refinement import is_worthwhile, refine
 from app.regression.solvers import Exact
+from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import EPSILON, SufficientStatistics, triangle
+from app.regression.training_batch import Block
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -344,12 +344,12 @@ class TestNegligible:
 @pytest.fixture
 def chunks_of_8_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Twice as many rows as columns, the fewest that there can be."""
-    monkeypatch.setattr(accumulator, "CHUNK_BYTES", 0)
+    monkeypatch.setattr(streaming_qr, "CHUNK_BYTES", 0)
 
 
 @pytest.fixture
 def chunks_of_100_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(accumulator, "CHUNK_BYTES", 100 * 8 * 4)
+    monkeypatch.setattr(streaming_qr, "CHUNK_BYTES", 100 * 8 * 4)
 
 
 @pytest.fixture
@@ -361,7 +361,7 @@ def whitenings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         found.append(len(columns))
         return np.asarray(blas.dtrsm(alpha, factor, columns, **options))
 
-    monkeypatch.setattr(accumulator, "dtrsm", dtrsm)
+    monkeypatch.setattr(streaming_qr, "dtrsm", dtrsm)
     return found
 
 
@@ -374,7 +374,7 @@ def decompositions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         found.append(len(rows))
         return triangle(rows)
 
-    monkeypatch.setattr(accumulator, "triangle", decomposed)
+    monkeypatch.setattr(streaming_qr, "triangle", decomposed)
     return found
 
 
@@ -509,18 +509,18 @@ class TestOrdinary:
 
     @pytest.mark.parametrize("power", [-250, -100, 100, 250])
     def test_columns_of_ordinary_size_are_not_scaled(self, power: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(accumulator, "CHUNK_BYTES", 0)
+        monkeypatch.setattr(streaming_qr, "CHUNK_BYTES", 0)
         random = np.random.default_rng(1)
         x = random.normal(size=(50, 2)) * 2.0**power
         y = column(random.normal(size=50))
-        made = accumulator.Accumulator(Block(x, y))
+        made = streaming_qr.Accumulator(Block(x, y))
 
         made.add(Block(x, y))
 
         assert not made._exponents.any()
 
     def test_a_column_that_grows_by_many_sizes_keeps_its_digits(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(accumulator, "CHUNK_BYTES", 0)
+        monkeypatch.setattr(streaming_qr, "CHUNK_BYTES", 0)
         random = np.random.default_rng(1)
         x = random.normal(size=(50, 1)) * np.where(np.arange(50) < 30, 2.0**-299, 2.0**299)[:, np.newaxis]
         y = column(random.normal(size=50))
@@ -535,7 +535,7 @@ class TestNoise:
 
     @pytest.fixture(params=[np.inf, 0.0], ids=["fixed point", "double-double"], autouse=True)
     def in_fixed_point(self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-        monkeypatch.setattr(refinement, "LITTLE_WORK", request.param)
+        monkeypatch.setattr(extended_precision, "LITTLE_WORK", request.param)
         return bool(request.param)
 
     def norm(self, residual: float) -> float:
@@ -603,9 +603,9 @@ class TestWorthwhile:
 
         def gram(parts: Any, size: int) -> Any:
             called.append(size)
-            return refinement._double_double_gram(parts, size)
+            return extended_precision._double_double_gram(parts, size)
 
-        monkeypatch.setattr(refinement, "_fixed_point_gram", gram)
+        monkeypatch.setattr(extended_precision, "_fixed_point_gram", gram)
         random = np.random.default_rng(1)
         x = random.normal(size=(rows, 2))
         block = [Block(x, column(x @ [1.0, 2.0] + random.normal(size=rows)))]

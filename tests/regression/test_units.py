@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from regression.sequences import Published, publish
 
 from app.errors import ColumnOutOfRange, ValuesTooLarge, ValuesTooSmall
-from app.regression.accumulator import summarise
-from app.regression.block import Block
 from app.regression.downdate import downdate
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact
+from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics
+from app.regression.training_batch import Block
 
 UNITS = (0.0, 1e-300, 1e-160, 1.0, 1e160, 1e300)
 

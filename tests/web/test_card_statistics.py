@@ -12,10 +12,10 @@ from trained import model_from, model_of, version_of
 
 from app.errors import InvalidInput
 from app.registry.version_file import Version
-from app.regression.accumulator import summarise
-from app.regression.block import Block
 from app.regression.solvers import Exact, GradientDescent
-from app.web.model_view import Extra, ModelView, card_view
+from app.regression.streaming_qr import summarise
+from app.regression.training_batch import Block
+from app.web.schemas.models import Extra, ModelView, card_view
 
 RANDOM = np.random.default_rng(0)
 A, B, C = RANDOM.normal(3, 1, (3, 40))

@@ -17,7 +17,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 from service import INPUTS, NOTEBOOK, Service, wait_for
 
-from app.web.following import MOST_FOLLOWERS
+from app.web.job_watcher import MOST_FOLLOWERS
 
 BODY = json.dumps({**NOTEBOOK, "promote": "never"}).encode()
 KEY = {"content-type": "application/json", "idempotency-key": "harvest"}

@@ -11,14 +11,14 @@ from json_suite import ACCEPTED, ACCEPTED_BY_CHOICE, NOT_NUMBERS, REFUSED, REFUS
 from numpy.testing import assert_array_equal
 from service import Service
 
+from app.data.batch import Columns
+from app.data.formats.ndjson import read_ndjson
 from app.data.json_rows import to_matrix
-from app.data.ndjson_rows import read_ndjson
-from app.data.part import Columns
-from app.data.typed_rows import RowsDecoder, to_array
+from app.data.predict_decoder import RowsDecoder, to_array
 from app.errors import InvalidInput
+from app.storage.memory_budget import LARGE_BODY
 from app.web.bodies import decode
-from app.web.memory_budget import LARGE_BODY
-from app.web.predict import PredictRequest
+from app.web.routes.predict import PredictRequest
 
 JSON = {"content-type": "application/json"}
 ROW = b"[1, 2, 3], "

@@ -18,8 +18,8 @@ from service import INPUTS, NOTEBOOK, TARGETS, Service
 
 from app.errors import InvalidInput
 from app.registry.names import MODEL_NAME
-from app.web.models import _last_of as last_of
-from app.web.models import _token as token_of
+from app.web.routes.models import _last_of as last_of
+from app.web.routes.models import _token as token_of
 
 CURRENT = "/models/crop-yield/current"
 

@@ -22,15 +22,15 @@ from service import Service
 from starlette.datastructures import QueryParams
 
 from app.errors import InvalidInput, MalformedBody, NotAcceptable
-from app.web.access import _why_not_local as why_not_local
+from app.prediction.tables import FORMATS, TableOptions, options_of
+from app.server.protocol import _is_host as is_host
+from app.web.auth import _why_not_local as why_not_local
 from app.web.bodies import decode
-from app.web.compression import MOST_SHORT, PIECE_BYTES, SHORT_BYTES, inflated
-from app.web.connection import _is_host as is_host
+from app.web.decompression import MOST_SHORT, PIECE_BYTES, SHORT_BYTES, inflated
 from app.web.middleware import kept_id
 from app.web.negotiation import acceptable
-from app.web.predict_tables import FORMATS, TableOptions, options_of
 from app.web.preferences import preferences
-from app.web.training_options import FileOptions, TrainRequest, from_query
+from app.web.schemas.train import FileOptions, TrainRequest, from_query
 
 OFFERED = tuple(FORMATS)
 QUALITIES = st.integers(0, 1000).map(lambda thousandths: thousandths / 1000)

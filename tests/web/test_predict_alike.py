@@ -13,10 +13,10 @@ from service import Service
 from tables import MEDIA_TYPES, written
 
 from app.data.formats import FileFormat
-from app.data.table_writers import OutputFormat
+from app.data.formats.writers import OutputFormat
 from app.regression.linear_model import FEW_PRODUCTS
 from app.regression.ordered_sum import MOST_ORDERED
-from app.web.predict import MOST_PRODUCTS
+from app.web.routes.predict import MOST_PRODUCTS
 
 JSON = "application/json"
 

@@ -13,10 +13,10 @@ import pytest
 from backports import zstd
 from service import MODELS, NOTEBOOK, Service, wait_for
 
-from app.data.table_writers import SpillingFile
+from app.data.formats.writers import SpillingFile
 from app.errors import SpoolFull, Unavailable
-from app.jobs.scratch import Scratch
-from app.jobs.spool import Spool
+from app.jobs.uploads import Spool
+from app.storage.temp import Scratch
 
 ROOM = 20_000_000
 ENDLESS = {"kind": "gradient_descent", "epochs": 10_000_000, "learning_rate": 1e-9}
@@ -191,8 +191,8 @@ def test_some_of_the_disk_is_left_to_others(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(SpoolFull, match="on the disk"):
         spool.check_room(1 << 62)
 
-    monkeypatch.setattr("app.data.disk.RESERVED_BYTES", 1 << 62)
-    monkeypatch.setattr("app.data.disk.RESERVED_SHARE", 2.0)
+    monkeypatch.setattr("app.storage.disk_space.RESERVED_BYTES", 1 << 62)
+    monkeypatch.setattr("app.storage.disk_space.RESERVED_SHARE", 2.0)
     with pytest.raises(SpoolFull, match="on the disk"):
         spool.check_room()
     with pytest.raises(SpoolFull, match="on the disk"):

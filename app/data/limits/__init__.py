@@ -1,0 +1,1 @@
+"""Size limits that are checked before a file is decoded."""

@@ -1,0 +1,137 @@
+"""What an Arrow IPC stream says of its size, message by message, found without decoding any.
+
+See `Message.fbs` and `Schema.fbs` of the format for the fields' numbers.
+"""
+
+import contextlib
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from app.data.batch import MAX_COLUMNS, Source
+from app.data.limits.decode_limits import check_held, check_metadata, check_rows, view_of
+from app.data.limits.flatbuffer import Table
+from app.errors import InvalidInput
+
+MAX_BATCHES = 1_000_000
+
+_CONTINUATION = b"\xff\xff\xff\xff"
+_SCHEMA, _DICTIONARY, _RECORDS = 1, 2, 3  # kinds of a message's header
+_BUFFER_BYTES = 16  # a buffer's place and length in a batch's list
+
+
+class _Message(NamedTuple):
+    kind: int
+    header: Table
+    view: memoryview  # of the metadata
+    body: memoryview
+
+
+@contextlib.contextmanager
+def _looking() -> Iterator[None]:
+    """Wherever in a message there is nothing to be read, it is none."""
+    try:
+        yield
+    except (OverflowError, struct.error):
+        raise InvalidInput(
+            "The file is not readable as an Arrow stream: it is damaged. Write it again, and send all of it."
+        ) from None
+
+
+@_looking()
+def check_arrow_schema(source: Source) -> None:
+    """Raises InvalidInput where the stream describes more columns than may be, or describes them at too great length.
+
+    Parts of a description may be shared, so that a short one comes to any length.
+    """
+    message = next(_messages(view_of(source)), None)
+    if message is not None and message.kind == _SCHEMA:
+        _check_fields(message.header)
+
+
+@_looking()
+def check_arrow_size(source: Source, columns: int, limit: int) -> int:
+    """Return how many bytes of a batch, and of all dictionaries, are decoded at a time.
+
+    Raises BodyTooLarge if `columns` columns exceed INFLATION times `limit`, the limit of an upload.
+
+    Raises InvalidInput if a batch takes too much memory, or if there are too many batches.
+    """
+    rows = held = dictionaries = 0
+    view = view_of(source)
+    for batches, message in enumerate(_messages(view)):
+        if message.kind == _RECORDS:
+            rows += max(message.header.long(0), 0)
+            held = max(held, _inflated(message, message.header))
+        elif message.kind == _DICTIONARY and (batch := message.header.table(1)):
+            dictionaries += _inflated(message, batch)
+        check_rows(rows, columns, limit)
+        check_held(held + dictionaries, len(view))
+        if batches > MAX_BATCHES:
+            raise InvalidInput(f"The stream has more than {MAX_BATCHES} batches. Write fewer and larger ones.")
+    return held + dictionaries
+
+
+def _messages(view: memoryview) -> Iterator[_Message]:
+    """The messages up to the end of the stream, each with its metadata checked for length."""
+    at = 0
+    while at < len(view):
+        at += 4 * (view[at : at + 4] == _CONTINUATION)  # older streams have none
+        (length,) = struct.unpack_from("<i", view, at)
+        at += 4
+        if length == 0:
+            return
+        check_metadata(length)
+        metadata = view[at : at + length]
+        if length < 0 or len(metadata) < length:
+            raise struct.error("The metadata ends early.")
+        root = Table.root(metadata)
+        at += length
+        size, header = root.long(3), root.table(2)
+        body = view[at : at + size]
+        if header is None or size < 0 or len(body) < size:
+            raise struct.error("The body ends early.")
+        check_metadata(_strings(root, 4))
+        yield _Message(root.byte(1), header, metadata, body)
+        at += size
+
+
+def _check_fields(schema: Table) -> None:
+    described = _strings(schema, 2)
+    count = 0
+    open_ = [schema.tables(1)]
+    while open_:
+        field = next(open_[-1], None)
+        if field is None:
+            open_.pop()
+            continue
+        count += 1
+        if count > MAX_COLUMNS:
+            raise InvalidInput(f"The file has more than {MAX_COLUMNS} columns.")
+        described += field.vector(0)[1] + _strings(field, 6)
+        check_metadata(described)
+        open_.append(field.tables(5))
+    check_metadata(described)
+
+
+def _strings(table: Table, field: int) -> int:
+    """The length of all keys and values in a table's own metadata."""
+    length = 0
+    for pair in table.tables(field):
+        length += 1 + pair.vector(0)[1] + pair.vector(1)[1]
+        check_metadata(length)
+    return length
+
+
+def _inflated(message: _Message, batch: Table) -> int:
+    """How many bytes the buffers of a batch come to; none where they are not compressed, and read where they lie."""
+    if batch.table(3) is None:
+        return 0
+    size = 0
+    start, count = batch.vector(2)
+    for place in range(start, start + _BUFFER_BYTES * count, _BUFFER_BYTES):
+        offset, length = struct.unpack_from("<Qq", message.view, place)
+        if length:
+            # Before its bytes a compressed buffer has their number, or -1 where it is not compressed after all.
+            size += max(struct.unpack_from("<q", message.body, offset)[0], 0)
+    return size

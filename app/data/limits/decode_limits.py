@@ -1,0 +1,42 @@
+"""Limits on the size of a decoded file, because a short file can decode to any size."""
+
+import mmap
+
+from app.data.batch import Source
+from app.errors import BodyTooLarge, InvalidInput
+
+INFLATION = 8  # Times an upload's limit that its rows may take as numbers.
+HELD_BYTES = 1 << 28  # Bytes of a file that may be in memory at once, in addition to the file's own length.
+METADATA_BYTES = 1 << 21  # Bytes of a footer or a message, each of which may take hundreds in memory.
+
+
+def check_rows(rows: int, columns: int, limit: int) -> None:
+    """Raise BodyTooLarge if the rows take more than INFLATION times `limit` bytes, the limit of an upload."""
+    if rows * columns * 8 > INFLATION * limit:
+        raise BodyTooLarge(f"The file's rows come to more than {INFLATION} times the {limit} bytes of an upload.")
+
+
+def check_held(size: int, file_size: int) -> None:
+    """Raise InvalidInput if reading a file would take too much memory at once; `size` bytes are needed."""
+    if size > HELD_BYTES + file_size:
+        raise InvalidInput(
+            f"Reading the file takes {size} bytes of memory at once, and the limit is {HELD_BYTES + file_size}. Write "
+            "it with smaller pages or batches."
+        )
+
+
+def check_metadata(size: int) -> None:
+    if size > METADATA_BYTES:
+        raise InvalidInput(
+            f"The file's metadata is longer than {METADATA_BYTES} bytes. Write fewer row groups or columns."
+        )
+
+
+def view_of(source: Source) -> memoryview:
+    """Return the bytes of the file. Only the bytes that are accessed are read."""
+    if isinstance(source, bytes):
+        return memoryview(source)
+    with source.open("rb") as file:
+        if not source.stat().st_size:
+            return memoryview(b"")
+        return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))

@@ -1,0 +1,1 @@
+"""What the machine offers the trainer: cores, memory, devices."""

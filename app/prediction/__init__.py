@@ -1,0 +1,1 @@
+"""Predict for rows and tables."""

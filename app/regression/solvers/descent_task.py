@@ -1,0 +1,156 @@
+"""What a gradient descent works on: its columns, its batches, and the rows that it holds out."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from app.errors import DeviceUnavailable, InvalidInput
+from app.regression.learning_rate_bound import Columns, exceeds_bound, largest_learning_rate
+from app.regression.solvers import GradientDescent
+from app.regression.streaming_qr import summarise
+from app.regression.sufficient_statistics import Array, SufficientStatistics
+from app.regression.training_batch import Block
+
+
+class Batch(NamedTuple):
+    """Rows [w, w x] and [w y] with w the square root of their weight; the columns of a factor R stand for its rows."""
+
+    inputs: Tensor  # (m, 1 + p)
+    targets: Tensor  # (m, k)
+    weight: float  # of all rows together, by which the mean is taken
+
+    @classmethod
+    def of(cls, rows: Tensor, features: int, weight: float) -> "Batch":
+        return cls(rows[:, : features + 1], rows[:, features + 1 :], weight)
+
+    def loss(self, coefficients: Tensor) -> float:
+        """Mean squared error over rows and targets, F.mse_loss."""
+        error = torch.addmm(self.targets, self.inputs, coefficients.T, beta=-1)
+        return float((error * error).sum()) / (self.weight * error.shape[1])
+
+
+class RowBatches:
+    """The rows themselves on the device, in batches of fewer than all."""
+
+    def __init__(
+        self, rows: Block, options: GradientDescent, columns: Columns, weight: float, device: torch.device
+    ) -> None:
+        """`weight` is that of all rows together."""
+        self._options = options
+        self._mean_weight = weight / len(rows.x)
+        p = self._features = rows.x.shape[1]
+        values = np.empty((len(rows.x), 1 + p + rows.y.shape[1]))
+        values[:, 0] = 1.0
+        values[:, 1 : p + 1] = columns.rows(rows.x) if options.standardize else rows.x
+        values[:, p + 1 :] = rows.y
+        if rows.weights is not None:
+            values *= np.sqrt(rows.weights)[:, np.newaxis]
+        self._rows = torch.from_numpy(values).to(device)
+
+    def of_epoch(self, epoch: int) -> Iterable[Batch]:
+        size = self._options.batch_size
+        assert size is not None
+        rows = self._rows
+        if self._options.shuffle:
+            generator = torch.Generator().manual_seed(self._options.seed * 1_000_003 + epoch)
+            # Gathered once an epoch, the batches are views: a gather for each would cost as much as its step.
+            rows = rows.index_select(0, torch.randperm(len(rows), generator=generator).to(rows.device))
+        parts = zip(*(torch.split(part, size) for part in Batch.of(rows, self._features, 0)[:2]), strict=True)
+        return (Batch(inputs, targets, len(inputs) * self._mean_weight) for inputs, targets in parts)
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What is descended: all rows together, their losses, and the batches an epoch takes them in.
+
+    The losses of many rows are those of their factor R: |[1, X] w - Y|^2 is |R_x w - R_y|^2.
+    """
+
+    options: GradientDescent
+    columns: Columns
+    statistics: SufficientStatistics  # of the rows that are trained on
+    factor: Array  # of the same rows, in the columns of the run
+    whole: Batch
+    watched: Batch  # of the rows whose loss patience watches
+    rows: RowBatches | None  # None if every step takes all rows
+    warnings: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls, rows: Block | None, statistics: SufficientStatistics, options: GradientDescent, device: torch.device
+    ) -> "Task":
+        """Return the task of a run over the rows of `statistics`; `rows` are needed only if `options.needs_rows`.
+
+        Raises InvalidInput if all rows would be held out.
+        """
+        columns = Columns.of(statistics, options)
+        watched, batches = None, None
+        warnings: tuple[str, ...] = ()
+        if rows is not None and options.needs_rows:
+            rows = _of_positive_weight(rows)
+            held_out, warnings = _held_out(len(rows.x), options)
+            if held_out:
+                order = torch.randperm(len(rows.x), generator=torch.Generator().manual_seed(options.seed)).numpy()
+                watched = summarise([_part(rows, order[:held_out])])
+                rows = _part(rows, order[held_out:])
+                statistics = summarise([rows])
+            if options.batch_size is not None and options.batch_size < len(rows.x):
+                batches = RowBatches(rows, options, columns, statistics.weight, device)
+        factor = columns.factor(statistics)
+        whole = watched_batch = _batch_of(factor, statistics, device)
+        if watched is not None:
+            watched_batch = _batch_of(columns.factor(watched), watched, device)
+        return cls(options, columns, statistics, factor, whole, watched_batch, batches, warnings)
+
+    def of_epoch(self, epoch: int) -> Iterable[Batch]:
+        return [self.whole] if self.rows is None else self.rows.of_epoch(epoch)
+
+    @property
+    def bound(self) -> float:
+        """The learning rate below which steps that take all rows cannot diverge."""
+        return largest_learning_rate(self.statistics, self.options, self.factor)
+
+    @property
+    def is_stable(self) -> bool:
+        """Whether every step takes all rows, and the learning rate is within the bound."""
+        return self.rows is None and not exceeds_bound(self.statistics, self.options, self.factor)
+
+
+def choose_device(wanted: str) -> torch.device:
+    """The device for "auto", "cpu" or "cuda". Raises DeviceUnavailable for "cuda" where there is none."""
+    available = torch.cuda.is_available()
+    if wanted == "cuda" and not available:
+        raise DeviceUnavailable('There is no CUDA device on the training machine. Send "auto" or "cpu".')
+    return torch.device("cuda" if available and wanted != "cpu" else "cpu")
+
+
+def _held_out(rows: int, options: GradientDescent) -> tuple[int, tuple[str, ...]]:
+    """Return the number of rows that are held out, and a warning if `held_out` is so small that it is 0."""
+    count = round(options.held_out * rows)
+    if count == rows:
+        raise InvalidInput.at(
+            "/solver/held_out",
+            f"held_out={options.held_out:g} of {rows} row(s) holds out all of them. At least one row must remain to "
+            "train on: choose a smaller fraction, or send more rows.",
+        )
+    if count or not options.held_out:
+        return count, ()
+    instead = "all rows are trained on" if options.patience is None else "patience watches the training rows"
+    return 0, (f"held_out={options.held_out:g} of {rows} rows holds out no row; {instead}.",)
+
+
+def _of_positive_weight(rows: Block) -> Block:
+    return rows if rows.weights is None or rows.weights.all() else _part(rows, np.flatnonzero(rows.weights))
+
+
+def _part(rows: Block, chosen: NDArray[np.int64]) -> Block:
+    return Block(rows.x[chosen], rows.y[chosen], None if rows.weights is None else rows.weights[chosen])
+
+
+def _batch_of(factor: Array, statistics: SufficientStatistics, device: torch.device) -> Batch:
+    return Batch.of(torch.from_numpy(factor).to(device), statistics.features, statistics.weight)

@@ -1,0 +1,1 @@
+"""Files, locks, temporary storage and the memory budget."""

@@ -1,0 +1,1 @@
+"""Turn rows and options into a version. Knows neither HTTP nor the queue."""

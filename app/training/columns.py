@@ -1,0 +1,215 @@
+"""The columns of a training request, and whether they fit its options and the model's versions.
+
+POST /train checks them before a job is recorded. The names in an NDJSON file are known only at its end, so if a request
+leaves its features to the file, the job finds them and makes the same checks.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from app.data.formats.content import explained
+from app.data.formats.ndjson import ndjson_keys, ndjson_names
+from app.data.name_hints import missing_columns
+from app.data.names import check_names
+from app.errors import Detail, InvalidInput, ModelFileInvalid, ModelNotFound, NotFound
+from app.registry.model_card import ModelCard
+from app.registry.registry import Registry
+from app.registry.version_file import Version
+from app.regression.solvers import GradientDescent, Start
+from app.regression.terms import parse_terms
+from app.training.inheritance import check_base
+from app.training.request import TrainingRequest
+from app.training.same_columns import checked_features
+
+MOST_NAMES = 10  # of each kind, in a message
+MAX_COEFFICIENTS = 200_000  # a card says six things of each
+
+
+def current_version(registry: Registry, model: str, mode: str) -> Version | None:
+    """The current version of the model that is to be trained, if it has one.
+
+    A damaged one counts as none where it is to be replaced: that mends it.
+    """
+    try:
+        return registry.current(model)
+    except ModelNotFound:
+        return None
+    except ModelFileInvalid:
+        if mode != "replace":
+            raise
+        return None
+
+
+def with_columns_of_file(
+    request: TrainingRequest, path: Path, registry: Registry, step: Callable[[], None]
+) -> tuple[TrainingRequest, Mapping[str, int]]:
+    """Return the request with features, and the line in which each of its columns first appears, unless the first.
+
+    Reads all names of an NDJSON file unless its first line has those that the request names; calls `step` as it does.
+    Raises InvalidInput if columns are missing from the file, or do not fit.
+    """
+    if request.format != "ndjson":
+        return request, {}
+    with explained(path, request.format):
+        return _with_columns_of_lines(request, path, registry, step)
+
+
+def _with_columns_of_lines(
+    request: TrainingRequest, path: Path, registry: Registry, step: Callable[[], None]
+) -> tuple[TrainingRequest, Mapping[str, int]]:
+    wanted = _read(request, request.features)
+    if request.features and set(wanted) <= set(ndjson_names(path)):
+        return request, {}
+    lines = ndjson_keys(path, step)
+    features = request.features
+    if not features:
+        current = current_version(registry, request.model, request.mode)
+        features = tuple(_features_of(lines, request, current))
+        # Checked first: a name that is missing is a plainer fault than what follows from it.
+        _check_present(_read(request, features), lines)
+        request = with_columns(request, features, current, registry, lines)
+    else:
+        _check_present(wanted, lines)
+    return request, {name: lines[name] for name in _read(request, features) if lines[name] > 1}
+
+
+def _read(request: TrainingRequest, features: Sequence[str]) -> list[str]:
+    others = [name for name in (request.weight, request.groups) if name is not None and name not in features]
+    return [*request.targets, *features, *others]
+
+
+def _features_of(lines: Mapping[str, int], request: TrainingRequest, current: Version | None) -> Sequence[str]:
+    others = {*request.targets, request.weight, request.groups}
+    features = [name for name in lines if name not in others]
+    if current is None:
+        return features
+    if request.mode == "replace" and not request.infer_columns:
+        targets = [name for name in request.targets if name in lines]
+        return checked_features(features, targets, current.card, rows="The file has")
+    # The order of an object's names means nothing, so that of the current version is kept.
+    return current.card.features if set(features) == set(current.card.features) else features
+
+
+def _check_present(names: Sequence[str], lines: Mapping[str, int]) -> None:
+    if missing := [name for name in names if name not in lines]:
+        raise missing_columns(missing, list(lines), has_header=False)
+
+
+def with_columns(
+    request: TrainingRequest,
+    features: Sequence[str],
+    current: Version | None,
+    registry: Registry,
+    lines: Mapping[str, int] | None = None,
+) -> TrainingRequest:
+    """Return the request with these features and its terms, once they are known to fit together.
+
+    Its `terms` are those that were asked for, if any were. `lines` gives the line in which each name of an NDJSON file
+    first appears. Raises InvalidInput.
+    """
+    _check_names(features, request, lines or {})
+    terms: Sequence[str] = request.terms
+    if terms:
+        parse_terms(terms, features)
+    elif current is not None and request.mode != "replace":
+        terms = current.card.terms
+    columns, targets = terms or features, request.targets
+    if len(columns) * len(targets) > MAX_COEFFICIENTS:
+        raise InvalidInput(
+            f"{len(columns)} columns for {len(targets)} targets: a model has at most {MAX_COEFFICIENTS} coefficients."
+        )
+    request = replace(request, features=tuple(features), terms=tuple(terms))
+    check_versions(request, current, registry)
+    if _needs_current(request) and current is not None and not has_columns_of(current, request):
+        option = "/mode" if request.mode != "replace" else "/promote"
+        raise InvalidInput.at(option, other_columns(current.card))
+    _check_start(request, current, registry)
+    return request
+
+
+def check_versions(request: TrainingRequest, current: Version | None, registry: Registry) -> None:
+    """Raises InvalidInput if a version that the request builds on does not exist."""
+    if request.mode != "replace" and current is None:
+        raise InvalidInput.at("/mode", f"The model has no current version to {request.mode}.")
+    if request.mode != "replace" and current is not None:
+        check_base(request, current.card)
+    _start_version(request, current, registry)
+
+
+def _needs_current(request: TrainingRequest) -> bool:
+    """Whether an update, its reverse or a comparison needs a version of the same columns to begin with."""
+    return request.mode != "replace" or request.promote == "if_better"
+
+
+def _check_names(features: Sequence[str], request: TrainingRequest, lines: Mapping[str, int]) -> None:
+    try:
+        check_names(features, request.targets)
+    except InvalidInput as error:
+        if request.format == "matrix":
+            raise
+        # These names are in the file's header, not in a list of the body.
+        details = [_in_file(detail, features, lines) for detail in error.details]
+        raise InvalidInput(error.message, details) from None
+
+
+def _in_file(detail: Detail, features: Sequence[str], lines: Mapping[str, int]) -> Detail:
+    _, kind, index = f"{detail.pointer}/".split("/")[:3]
+    line = lines.get(features[int(index)], 1) if index and kind == "feature_names" else 1
+    appears = f" The name first appears in line {line}." if line > 1 else ""
+    return Detail(detail.message + appears, row=line)
+
+
+def other_columns(card: ModelCard) -> str:
+    """Return the message for rows whose columns are not those of the current version."""
+    columns = [("features", card.features), ("terms", card.terms), ("targets", card.targets)]
+    listed = "; ".join(
+        f"{kind}: {', '.join(names[:MOST_NAMES])}{', ...' * (len(names) > MOST_NAMES)}"
+        for kind, names in columns
+        if names
+    )
+    return f"The current version has other features, terms or targets than these rows. It has {listed}."
+
+
+def has_columns_of(version: Version, request: TrainingRequest) -> bool:
+    """Return True if the version has the features, terms and targets of the request."""
+    card = version.card
+    names = (request.features, request.terms, request.targets)
+    return [list(some) for some in names] == [list(card.features), list(card.terms), list(card.targets)]
+
+
+def _start_version(request: TrainingRequest, current: Version | None, registry: Registry) -> Version | None:
+    start = _start(request)
+    if start is not None and start.current and current is None:
+        raise InvalidInput.at("/solver/start", "The model has no current version to start from.")
+    if start is not None and start.current:
+        return current
+    if start is None or start.version is None:
+        return None
+    try:
+        return registry.version(request.model, start.version)
+    except NotFound as error:
+        raise InvalidInput.at("/solver/start/version", error.message) from None
+
+
+def _start(request: TrainingRequest) -> Start | None:
+    solver = request.solver
+    return solver.start if isinstance(solver, GradientDescent) and isinstance(solver.start, Start) else None
+
+
+def _check_start(request: TrainingRequest, current: Version | None, registry: Registry) -> None:
+    start = _start(request)
+    if start is None:
+        return
+    if (version := _start_version(request, current, registry)) is not None:
+        if not has_columns_of(version, request):
+            raise InvalidInput.at(
+                "/solver/start",
+                f"Version {version.card.version} has other features, terms or targets than these rows.",
+            )
+    elif start.weights is not None and start.intercept is not None:
+        columns, targets = request.terms or request.features, request.targets
+        if len(start.weights) != len(targets) or any(len(row) != len(columns) for row in start.weights):
+            raise InvalidInput.at("/solver/start/weights", f"Expected {len(targets)} rows of {len(columns)} weights.")
+        if len(start.intercept) != len(targets):
+            raise InvalidInput.at("/solver/start/intercept", f"Expected {len(targets)} values.")

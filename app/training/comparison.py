@@ -1,0 +1,67 @@
+"""Whether a new version is promoted by `if_better`: the errors of two models on rows that neither was fitted to."""
+
+from dataclasses import dataclass
+
+from app.errors import InvalidInput, ModelFileInvalid, ModelNotFound
+from app.registry.registry import Registry
+from app.regression.linear_model import LinearModel
+from app.training.request import TrainingRequest
+from app.training.validation import Validated
+
+WORSE = "Not promoted: on these rows its cross-validated error exceeds the current version's error."
+NOT_UNSEEN = (
+    "Not promoted: the current version may have been fitted to these rows, so its error on them says nothing. "
+    "If it has not seen any of them, say so with `unseen: true`."
+)
+TOO_FEW_FOLDS = (
+    "Not promoted: the rows of this update are all in one fold, so there is no model that was fitted to some of "
+    "them and can be judged on others."
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Whether the new version is better than the current one, and why it is not promoted if it is not."""
+
+    better: bool | None = None  # None if they were not compared
+    warning: str | None = None
+
+
+def compare(
+    request: TrainingRequest, validated: Validated, registry: Registry, *, coefficients: float, weight: float
+) -> Comparison:
+    """Compare the errors on the request's rows: of models they were kept from, and of the current version.
+
+    In an update the former are fitted to all earlier rows too, as the current version is. For rows that replace all
+    others, the request must say that the current version has not seen them. The new version has this number of
+    coefficients and this total weight of rows. It is better than no current version at all.
+
+    Raises InvalidInput if the current version has other columns.
+    """
+    current = _current_model(request, registry)
+    if current is None:
+        return Comparison(better=True)
+    if request.mode == "replace" and not request.unseen:
+        return Comparison(None, NOT_UNSEEN)
+    if validated.kept is None:
+        return Comparison(None, TOO_FEW_FOLDS)
+    centre, at_centre = None, current.intercept
+    if current.centre_prediction is not None:
+        centre, at_centre = current.statistics.shift[: len(current.columns)], current.centre_prediction
+    residual = validated.new.residual_norms(current.weights, at_centre, centre)
+    better = validated.kept.is_as_good_as(residual, coefficients=coefficients, share=validated.new.weight / weight)
+    return Comparison(better, None if better else WORSE)
+
+
+def _current_model(request: TrainingRequest, registry: Registry) -> LinearModel | None:
+    """Return the current version's model; None if there is none that can be read.
+
+    Raises InvalidInput if it has other columns.
+    """
+    try:
+        current = registry.current(request.model).model
+    except (ModelNotFound, ModelFileInvalid):
+        return None
+    if (current.features, current.terms, current.targets) != (request.features, request.terms, request.targets):
+        raise InvalidInput("The current version has other features, terms or targets, so the two cannot be compared.")
+    return current

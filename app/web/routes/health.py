@@ -1,0 +1,68 @@
+"""Whether the process lives, whether it can predict, and its counters."""
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from app.errors import NotFound, Unavailable
+from app.web.problems import problems
+from app.web.query import only_known
+from app.web.state import Services, services
+from app.web.version_selector import Choice
+
+router = APIRouter(tags=["Health"], dependencies=[only_known()])
+
+
+class Live(BaseModel):
+    status: str = Field(examples=["live"])
+
+
+class Ready(BaseModel):
+    status: str = Field(examples=["ready"])
+    model: str = Field(examples=["crop-yield"])
+    version: int = Field(examples=[1])
+
+
+@router.get("/health/live", name="live", summary="The process answers", responses=problems(422, open_to_all=True))
+async def live() -> Live:
+    return Live(status="live")
+
+
+@router.get(
+    "/health/ready", name="ready", summary="The default model is loaded", responses=problems(422, open_to_all=True)
+)
+async def ready(request: Request) -> Ready:
+    found = services(request)
+    if found.stopping.is_set():
+        raise Unavailable("The service is stopping.")
+    try:
+        card = (await Choice(found.registry, found.default_model).promptly()).card
+    except NotFound as error:
+        raise Unavailable(error.message) from None
+    return Ready(status="ready", model=card.model, version=card.version)
+
+
+@router.get(
+    "/metrics",
+    name="metrics",
+    summary="Counters for Prometheus, over all workers",
+    response_class=Response,
+    responses={
+        200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
+        **problems(422, open_to_all=True),
+    },
+)
+async def metrics(request: Request) -> Response:
+    found = services(request)
+    found.metrics.write()
+    text = await run_in_threadpool(_text, found)
+    return Response(text, media_type="text/plain; version=1.0.0; charset=utf-8")
+
+
+def _text(found: Services) -> bytes:
+    try:
+        jobs = found.jobs.counts()
+    except Unavailable:  # the log says so
+        jobs = None
+    return found.metrics.text(jobs)

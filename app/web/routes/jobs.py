@@ -1,0 +1,153 @@
+"""Training jobs: read, list, follow, cancel."""
+
+import asyncio
+import contextlib
+import re
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from app.errors import Detail, InvalidInput, LinserveError
+from app.jobs.job import Job, Status
+from app.jobs.job_list import JobFilter
+from app.registry.names import MODEL_NAME, MODEL_NAME_RULE
+from app.web import bodies
+from app.web.auth import Right
+from app.web.dependencies import needs
+from app.web.job_watcher import Look
+from app.web.problems import problems
+from app.web.query import JobId, only_known
+from app.web.schemas.jobs import JobList, JobView, view
+from app.web.state import Services, services
+
+router = APIRouter(tags=["Jobs"], dependencies=[needs(Right.READ), only_known()])
+
+
+async def wait_for(found: Services, job: Job, seconds: float) -> Job:
+    """The job once it has ended, or as it is after so many seconds, or when the service stops."""
+    if seconds <= 0:
+        return job
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds), contextlib.aclosing(found.following.looks(job)) as looks:
+            async for look in looks:
+                job = look.job
+    return job
+
+
+def _filter(
+    status: Annotated[Status | None, Query(description="Only jobs of this status.")] = None,
+    model: Annotated[str | None, Query(description="Only jobs of this model.", examples=["crop-yield"])] = None,
+    since: Annotated[
+        str | None,
+        Query(
+            description="Only jobs recorded at this time (RFC 3339) or later.",
+            examples=["2026-01-01T00:00:00Z"],
+            json_schema_extra={"format": "date-time"},
+        ),
+    ] = None,
+) -> JobFilter:
+    if model is not None and not re.fullmatch(MODEL_NAME, model):
+        raise InvalidInput("No model can have this name.", [Detail(MODEL_NAME_RULE, parameter="model")])
+    return JobFilter(status, model, None if since is None else _time(since))
+
+
+def _time(text: str) -> datetime:
+    try:
+        found = datetime.fromisoformat(text)
+        if found.tzinfo is not None:
+            return found.astimezone(UTC)
+    except (ValueError, OverflowError):
+        pass
+    message = "Expected a time with its offset from UTC, such as 2026-01-01T00:00:00Z. In a query, + is written %2B."
+    raise InvalidInput(message, [Detail(message, parameter="since")])
+
+
+@router.get(
+    "/jobs",
+    name="listJobs",
+    summary="List jobs, newest first",
+    description="`next` continues the list, alone or with the same parameters.",
+    responses=problems(422),
+)
+def list_jobs(
+    request: Request,
+    wanted: Annotated[JobFilter, Depends(_filter)],
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    next: Annotated[str | None, Query(description="The `next` of the page before.")] = None,  # noqa: A002 - its name in the design
+) -> JobList:
+    page = services(request).jobs.list(wanted, limit=limit, token=next)
+    return JobList.model_validate({"items": [view(job) for job in page.jobs], "next": page.next})
+
+
+@router.get("/jobs/{job}", name="getJob", summary="Read a job", response_model=JobView, responses=problems(404, 422))
+def get_job(request: Request, job: JobId) -> Response:
+    return bodies.json_response(view(services(request).jobs.get(job)))
+
+
+@router.post(
+    "/jobs/{job}/cancel",
+    name="cancelJob",
+    summary="Cancel a job",
+    dependencies=[needs(Right.TRAIN)],
+    description=(
+        "A running job ends within a second. "
+        "A job that has ended stays as it is and is returned. One that publishes its version is not cancelled (409)."
+    ),
+    response_model=JobView,
+    responses=problems(404, 409, 422),
+)
+def cancel_job(request: Request, job: JobId) -> Response:
+    request.state.job = job  # for the log
+    cancelled = services(request).jobs.cancel(job)
+    request.state.job = cancelled.id
+    return bodies.json_response(view(cancelled))
+
+
+LastEventId = Annotated[
+    str | None,
+    Header(description="`id` of the last event received. That event is not sent again; 204 if none follows."),
+]
+
+
+async def _followed(request: Request, job: JobId, last_event_id: LastEventId = None) -> AsyncIterator[Job]:
+    # As a dependency: an unknown job is answered with 404, one follower too many with 503, before the stream begins.
+    found = services(request)
+    with found.following.admitted():
+        look = Look(await run_in_threadpool(found.jobs.get, job))
+        if look.job.status.ended and look.identity == last_event_id:
+            raise HTTPException(204)  # at which a browser's EventSource does not connect again
+        yield look.job
+
+
+@router.get(
+    "/jobs/{job}/events",
+    name="followJob",
+    summary="Follow a job as server-sent events",
+    description=(
+        "An event `job` with the whole job whenever it changed. The stream ends with the job, or once the API key is "
+        "taken back. A client that connects again with the `id` of the last event as Last-Event-ID, as a browser's "
+        "EventSource does, gets what is new, and 204 if the job has ended. A worker refuses more than a thousand "
+        "followers at a time (503)."
+    ),
+    response_class=EventSourceResponse,
+    responses={204: {"description": "The job has ended, and the client has its last event."}, **problems(404, 422)},
+)
+async def follow_job(
+    request: Request, followed: Annotated[Job, Depends(_followed)], last_event_id: LastEventId = None
+) -> AsyncIterator[ServerSentEvent]:
+    found = services(request)
+    shown = last_event_id
+    async with contextlib.aclosing(found.following.looks(followed)) as looks:
+        async for look in looks:
+            try:
+                found.access.check(request.scope, Right.READ)
+            except LinserveError:  # the key was taken back meanwhile
+                return
+            if look.identity != shown:
+                shown = look.identity
+                yield ServerSentEvent(event="job", id=shown, raw_data=look.text)

@@ -1,0 +1,73 @@
+"""DELETE /models/{model}: a model with all its versions and its waiting jobs."""
+
+import time
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Query, Request
+
+from app.errors import Conflict, PreconditionRequired
+from app.web.auth import Right
+from app.web.dependencies import needs
+from app.web.entity_tags import check_unchanged
+from app.web.problems import problems
+from app.web.query import ModelName, only_known
+from app.web.state import services
+
+router = APIRouter(tags=["Models"], dependencies=[needs(Right.ADMIN), only_known()])
+
+PUBLISHING_SECONDS = 5.0  # to wait for jobs that publish a version
+POLL_SECONDS = 0.05
+
+
+@router.delete(
+    "/models/{model}",
+    name="deleteModel",
+    summary="Delete a model with all its versions",
+    description=(
+        "With If-Match and the ETag of `GET /models/{model}`, only if nothing was promoted, published or deleted "
+        "since; `If-Match: *` deletes the model as it is. Without If-Match the answer is 428. Waiting and running jobs "
+        "of the model are cancelled first. The call waits for a job that is already publishing; its version "
+        "changes the ETag. Version numbers are not used again: a later training under this name "
+        "continues after the last one."
+    ),
+    status_code=204,
+    # Required, but not by FastAPI, which would answer 422 and not 428.
+    openapi_extra={
+        "parameters": [
+            {
+                "name": "If-Match",
+                "in": "header",
+                "required": True,
+                "description": "The model's current ETag, or `*`. The answer to another ETag is 412.",
+                "schema": {"type": "string"},
+                "example": "*",
+            }
+        ]
+    },
+    responses=problems(404, 409, 412, 422, 428),
+)
+def delete_model(
+    request: Request,
+    model: ModelName,
+    if_match: Annotated[str | None, Header(include_in_schema=False)] = None,
+    *,
+    force: Annotated[bool, Query(description="Delete it even if it is the default model.", examples=[True])] = False,
+) -> None:
+    found = services(request)
+    registry = found.registry
+    registry.versions(model)
+    if if_match is None:
+        raise PreconditionRequired(
+            "An If-Match header is needed: the ETag of GET /models/{model}, or * for the model as it is."
+        )
+    if model == found.default_model and not force:
+        raise Conflict(f'"{model}" is the default model. Add ?force=true to delete it.')
+    check_unchanged(registry, model, if_match)
+    until = time.monotonic() + PUBLISHING_SECONDS
+    while publishing := found.jobs.cancel_all(model):
+        if time.monotonic() > until:
+            raise Conflict(
+                f"Job {publishing[0]} is publishing a version of this model. Wait for its end and try again."
+            )
+        time.sleep(POLL_SECONDS)
+    registry.delete_model(model, lambda: check_unchanged(registry, model, if_match))

@@ -1,0 +1,65 @@
+"""A job as callers see it."""
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, Field
+
+from app.jobs.job import Job, Status
+from app.web.problems import Problem, problem_of
+from app.web.schemas.openapi_schema import DocumentedAs
+
+
+class ProgressView(BaseModel):
+    phase: Literal["reading", "fitting", "publishing"]
+    rows: int
+    epoch: int | None
+    epochs: int | None
+    loss: float | None
+
+
+# In the document an array of two numbers: generators disagree about tuples.
+LossPoint: TypeAlias = Annotated[
+    tuple[int, float], DocumentedAs(Annotated[list[float], Field(min_length=2, max_length=2)])
+]
+
+
+class JobView(BaseModel):
+    """A training job. It ends in exactly one of succeeded, failed and cancelled."""
+
+    id: str
+    status: Status
+    model: str
+    version: int | None = Field(description="The version it published.")
+    created_at: datetime
+    started_at: datetime | None = Field(description="When a trainer last started it. Kept if the job is cancelled.")
+    finished_at: datetime | None
+    progress: ProgressView | None
+    loss_curve: list[LossPoint] | None = Field(
+        description="[epoch, loss], at most 500; epoch 0 is before the first step. The loss is the mean squared error "
+        "of the rows trained on. With `weight_decay`, it is the penalised objective: the mean squared error + "
+        "weight_decay / 2 * (sum of squared coefficients and intercepts; with `standardize`, of the standardised "
+        "features). `metrics.mse` is without the penalty. Not in lists."
+    )
+    metrics: dict[str, Any] | None = Field(
+        examples=[{"apples": {"r2": 0.999, "rmse": 1.0}, "oranges": {"r2": 0.999, "rmse": 0.9}, "mse": 0.909}]
+    )
+    warnings: list[str] = Field(
+        description="Warnings about the result, and the reason if the version was not promoted as requested."
+    )
+    error: Problem | None = Field(description="Why it failed.")
+
+
+class JobList(BaseModel):
+    items: list[JobView]
+    next: str | None = Field(description="Asks for the next page; null on the last.")
+
+
+def view(job: Job) -> dict[str, Any]:
+    """The job as JobView has it."""
+    shown = asdict(job)
+    if job.error is not None:
+        shown["error"] = problem_of(job.error.error, job.error.message, job.error.details)
+        shown["error"].pop("request_id", None)  # the request that asks is not the one that failed
+    return shown

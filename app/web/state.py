@@ -1,0 +1,50 @@
+"""What the routes work with: built once at the start, found through the request."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+from starlette.requests import Request
+
+from app.jobs.queue import JobQueue
+from app.registry.registry import Registry
+from app.storage.memory_budget import MemoryBudget, Turns
+from app.storage.temp import Scratch
+from app.web.auth import Access
+from app.web.job_watcher import Following
+from app.web.metrics import Metrics
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much one request may ask for, and how long it may take to come."""
+
+    json_bytes: int
+    upload_bytes: int
+    instances: int
+    wait_seconds: float
+    connections: int  # at a time, with one worker
+    header_seconds: float
+    body_seconds: float  # that a body may fall behind its least rate
+
+
+@dataclass(frozen=True)
+class Services:
+    registry: Registry
+    jobs: JobQueue
+    following: Following
+    scratch: Scratch
+    metrics: Metrics
+    limits: Limits
+    memory: MemoryBudget
+    turns: Turns
+    access: Access
+    default_model: str
+    capabilities: Path  # the trainer's, see app.jobs.host.devices
+    logs_predictions: bool  # a line for each that went well, which costs more than the prediction
+    stopping: asyncio.Event  # set when the service is to stop: whoever waits or follows lets go
+
+
+def services(request: Request) -> Services:
+    found: Services = request.state.services
+    return found

@@ -1,0 +1,109 @@
+import codecs
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from app.data.formats.content import HEAD_BYTES, Form, begins_with, better, content_of, explained
+from app.errors import Detail, InvalidInput, MalformedBody
+
+FAULT = InvalidInput("A fault.", [Detail("A fault.", row=1)])
+
+
+def label_of(head: bytes) -> str | None:
+    found = content_of(head)
+    return None if found is None else found.label
+
+
+@pytest.mark.parametrize(
+    ("head", "label"),
+    [
+        (b"PAR1\x15\x04", "a Parquet file"),
+        (b"ARROW1\0\0\xff\xff\xff\xff", "an Arrow file, also called Feather"),
+        (b"\xff\xff\xff\xff\x78\0\0\0", "an Arrow IPC stream"),
+        (b"PK\x03\x04" + bytes(22) + b"[Content_Types].xml", "an Excel workbook (.xlsx)"),
+        (
+            b"PK\x03\x04" + bytes(22) + b"mimetypeapplication/vnd.oasis.opendocument.spreadsheet",
+            "an OpenDocument spreadsheet",
+        ),
+        (b"PK\x03\x04" + bytes(22) + b"rows.csv", "a ZIP archive"),
+        (b"\x1f\x8b\x08", "compressed with gzip"),
+        (b"\x28\xb5\x2f\xfd", "compressed with zstd"),
+        (b"\x93NUMPY\x01", "a NumPy file"),
+        ("a,b\n1,2\n".encode("utf-16"), "UTF-16 text"),
+        ("a,b\n1,2\n".encode("utf-16-be"), "UTF-16BE text"),
+        ("a,b\n1,2\n".encode("utf-32"), "UTF-32 text"),
+        (b'{"instances": [[1]]}', "JSON"),
+        (codecs.BOM_UTF8 + b' {"a": 1}\n{"a": 2}\n', "NDJSON (a JSON object in each line)"),
+        (b"[[1, 2]]", "a JSON array"),
+        (b"<!DOCTYPE html><html>", "an HTML page"),
+        (b"a,b\n1,2\n", "CSV"),
+        (b"a;b\r\n1;2\r\n", "CSV"),
+        (b"gr\xf6\xdfe,b\n", "CSV"),
+        (b"word", None),
+        (b"", None),
+        (bytes(100), None),
+    ],
+)
+def test_what_a_body_is_shows_in_its_beginning(head: bytes, label: str | None) -> None:
+    assert label_of(head) == label
+
+
+@example(b"\x00\r\x00", "csv")
+@given(st.binary(max_size=200), st.sampled_from(["json", "csv", "ndjson", "arrow", "parquet"]))
+def test_any_bytes_leave_an_error_with_a_message(head: bytes, form: Form) -> None:
+    content_of(head)
+    assert better(FAULT, head, form).message
+
+
+@pytest.mark.parametrize(
+    ("form", "head"),
+    [
+        ("csv", b"a,b\n1,2\n"),
+        ("csv", b'a,"b;c"\n1,2\n'),
+        ("ndjson", b'{"a": 1}\n{"a": "x"}\n'),
+        ("ndjson", b'{"a": 1}\n'),
+        ("json", b'{"instances": [['),
+        ("json", b"[[1, 2"),
+        ("parquet", b"PAR1"),
+        ("arrow", b"\xff\xff\xff\xff"),
+    ],
+)
+def test_the_fault_of_a_body_that_is_what_it_is_sent_as_is_kept(form: Form, head: bytes) -> None:
+    assert better(FAULT, head, form) is FAULT
+
+
+def test_a_fault_in_a_later_row_is_not_put_down_to_the_first() -> None:
+    fault = InvalidInput("A fault.", [Detail("A fault.", row=7, column="a;b")])
+    assert better(fault, b"a;b\n1\n", "csv") is fault
+    assert better(fault, b"{a},b\n1,2\n", "csv") is fault
+
+
+def test_years_as_names_are_not_taken_for_values_once_the_header_is_said_to_hold_names() -> None:
+    head = b"place,2024,2025\nnorth,1,2\n"
+    assert "the header row seems to be missing" in better(FAULT, head, "csv").message
+    assert better(FAULT, head, "csv", "names") is FAULT
+
+
+def test_no_cell_of_a_file_without_a_header_is_repeated() -> None:
+    assert "4711" not in str(better(FAULT, b"north;4711,25\nsouth;3\n", "csv"))
+    assert "4711" not in str(better(FAULT, b"north,4711,25\nsouth,3,4\n", "csv"))
+
+
+def test_a_body_that_is_malformed_stays_so() -> None:
+    error = better(MalformedBody("The body is not JSON."), b"a,b\n1,2\n", "json")
+    assert isinstance(error, MalformedBody)
+    assert error.details[0].parameter == "Content-Type"
+
+
+def test_only_the_beginning_of_a_file_is_read_and_only_after_a_fault(tmp_path: Path) -> None:
+    path = tmp_path / "rows"
+    path.write_bytes(json.dumps({"instances": [[1]] * 10_000}).encode())
+    assert len(begins_with(path)) == HEAD_BYTES == len(begins_with(path.read_bytes()))
+    with pytest.raises(InvalidInput, match="The body is JSON, but CSV was expected"), explained(path, "csv"):
+        raise FAULT
+    path.unlink()
+    with explained(path, "csv"):
+        pass

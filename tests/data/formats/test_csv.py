@@ -1,0 +1,398 @@
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from app.data.batch import MISSING, NOT_FINITE, Columns, Header, Part
+from app.data.formats import csv as csv_format
+from app.data.formats.csv import BLOCK_BYTES, csv_names, read_csv
+from app.errors import Detail, InvalidInput
+
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+PRINTABLE = st.text(min_size=1, max_size=8).filter(str.isprintable)
+
+
+NUMERIC = (
+    "Row 1 holds only numbers, but the names of the columns were expected. Add a first row with the names; or add "
+    "`header=none`, which names the columns c1, c2, ..., or `header=names` if the numbers are the names."
+)
+MISSING_VALUE = f"{MISSING} Fill it in, or leave such rows out with `missing=drop`."
+FOUND, CHOICE = "Expected a number, found", " `features` chooses the columns to read."
+WITH_POINTS = "Write decimals with a point, and no separators between thousands."
+QUOTED = "Each row needs as many as row 1: put a value with a comma in quotes, and write decimals with a point."
+
+
+def stored(folder: Path, content: bytes | str) -> Path:
+    path = folder / "rows.csv"
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def rows_of(path: Path, *columns: str) -> list[list[float]]:
+    return [row for part in read_csv(path, Columns(columns)) for row in part.values.tolist()]
+
+
+def refusal(path: Path, *columns: str) -> InvalidInput:
+    with pytest.raises(InvalidInput) as refused:
+        rows_of(path, *columns)
+    return refused.value
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.tuples(FLOATS, FLOATS), min_size=1, max_size=8))
+def test_floats_survive_csv_to_the_last_bit(tmp_path: Path, rows: list[tuple[float, float]]) -> None:
+    text = "a,b\n" + "".join(f"{first!r},{second!r}\n" for first, second in rows)
+    (part,) = read_csv(stored(tmp_path, text), Columns(["a", "b"]))
+    assert_array_equal(part.values, np.array(rows), strict=True)
+    assert_array_equal(np.signbit(part.values), np.signbit(np.array(rows)))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(PRINTABLE, min_size=1, max_size=4, unique=True), st.data())
+def test_any_printable_names_written_as_csv_are_read_back_and_chosen_in_any_order(
+    tmp_path: Path, names: list[str], data: st.DataObject
+) -> None:
+    path = tmp_path / "rows.csv"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, quoting=csv.QUOTE_ALL)
+        writer.writerow(names)
+        writer.writerow(range(len(names)))
+    assert csv_names(path, "names") == names
+    chosen = data.draw(st.permutations(names))
+    parts = list(read_csv(path, Columns(chosen, header="names")))
+    assert [part.values.tolist() for part in parts] == [[[names.index(name) for name in chosen]]]
+
+
+def test_columns_come_in_the_asked_order_and_others_are_not_read(tmp_path: Path) -> None:
+    path = stored(tmp_path, "a,note,b\n1,first,2\n3,second,4\n")
+    assert rows_of(path, "b", "a") == [[2, 1], [4, 3]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a,b\r\n1,2\r\n",
+        "\ufeffa,b\n1,2\n",
+        '"a","b"\n"1","2"\n',
+        "a,b\n 1 ,2 \n",
+        "a,b\n1,2",
+        "a,b\n\n1,2\n\n",
+        "a,b\n1.0e0,200E-2\n",
+    ],
+    ids=["CRLF", "byte order mark", "quotes", "blanks", "no last newline", "empty lines", "exponents"],
+)
+def test_the_dialects_of_spreadsheets_are_read(tmp_path: Path, text: str) -> None:
+    assert rows_of(stored(tmp_path, text), "a", "b") == [[1, 2]]
+
+
+def test_a_header_alone_has_no_rows(tmp_path: Path) -> None:
+    assert rows_of(stored(tmp_path, "a,b\n"), "a", "b") == []
+
+
+@pytest.mark.parametrize("content", [b"", b"\n"])
+def test_a_file_without_a_header_is_refused(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(InvalidInput, match="Expected a header row"):
+        csv_names(stored(tmp_path, content))
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfea\x00", "temp\u00e9,b\n".encode("latin-1"), b'a,"' + b"x" * 200_000])
+def test_a_file_that_is_no_text_with_a_header_is_refused(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(InvalidInput, match=r"not UTF-8 text: row 1|Row 1 is not readable as CSV"):
+        csv_names(stored(tmp_path, content))
+
+
+def test_a_header_is_read_although_the_first_block_ends_inside_a_character(tmp_path: Path) -> None:
+    head = "größe,b\n".encode()
+    body = "ä".encode() * BLOCK_BYTES  # two bytes each, so that one of the two cuts is inside
+    assert csv_names(stored(tmp_path, head + body)) == ["größe", "b"]
+    assert csv_names(stored(tmp_path, head + b" " + body)) == ["größe", "b"]
+
+
+def test_a_line_separator_in_a_name_does_not_end_the_header(tmp_path: Path) -> None:
+    # For Python's splitlines it does, for CSV (RFC 4180) and pyarrow it does not.
+    path = stored(tmp_path, "a,b\u2028c,d\n1,2,3\n")
+    assert csv_names(path) == ["a", "b\u2028c", "d"]
+    assert rows_of(path, "a", "d") == [[1, 3]]
+
+
+def test_a_name_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        csv_names(stored(tmp_path, "a,b,a\n1,2,3\n"))
+    assert refused.value.details == (Detail("Columns 1, 3 have the same name. Rename all but one.", row=1, column="a"),)
+
+
+def test_missing_columns_are_named(tmp_path: Path) -> None:
+    error = refusal(stored(tmp_path, "a,b\n1,2\n"), "c", "a", "d")
+    assert error.details == (Detail('There is no column "c".', row=1), Detail('There is no column "d".', row=1))
+
+
+@pytest.mark.parametrize(
+    ("cell", "fault"),
+    [
+        ("", MISSING_VALUE),
+        ("NA", MISSING_VALUE),
+        ("nan", MISSING_VALUE),
+        ("inf", NOT_FINITE),
+        ("-inf", NOT_FINITE),
+        ("1e999", NOT_FINITE),
+        ("true", f"{FOUND} a boolean. Write 1 or 0.{CHOICE}"),
+        ("0x10", f"{FOUND} text.{CHOICE}"),
+        ("1_000", f"{FOUND} a number with separators between thousands. Write it without them.{CHOICE}"),
+        ("'; drop", f"{FOUND} text.{CHOICE}"),
+        ('"1,5"', f"{FOUND} a number with a comma. {WITH_POINTS}{CHOICE}"),
+    ],
+)
+def test_what_is_no_finite_number_is_refused_with_row_and_column(tmp_path: Path, cell: str, fault: str) -> None:
+    error = refusal(stored(tmp_path, f"a,b\n1,2\n3,{cell}\n5,6\n"), "a", "b")
+    assert error.details == (Detail(fault, row=3, column="b"),)
+    assert error.message == f'Row 3, column "b": {fault}'
+
+
+def test_the_column_is_named_rightly_whatever_the_order_asked_for(tmp_path: Path) -> None:
+    path = stored(tmp_path, "a,b,c\n1,x,\n")
+    assert refusal(path, "c", "b", "a").details[0].column == "b"
+    assert refusal(path, "c", "a").details[0].column == "c"
+
+
+def test_a_fault_in_a_column_that_is_not_read_does_not_matter(tmp_path: Path) -> None:
+    assert rows_of(stored(tmp_path, "a,b\n1,x\n2,\n"), "a") == [[1], [2]]
+
+
+@pytest.mark.parametrize(("row", "found"), [("3", 1), ("3,4,5", 3)])
+def test_a_row_with_another_number_of_values_is_refused_with_its_number(tmp_path: Path, row: str, found: int) -> None:
+    error = refusal(stored(tmp_path, f"a,b\n1,2\n{row}\n"), "a", "b")
+    assert error.details == (Detail(f"Expected 2 values, found {found}. {QUOTED}", row=3),)
+
+
+@pytest.mark.parametrize(
+    ("last", "detail"),
+    [
+        ("3,x", Detail(f"{FOUND} text.{CHOICE}", row=400_002, column="b")),
+        ("3,", Detail(MISSING_VALUE, row=400_002, column="b")),
+        ("3", Detail(f"Expected 2 values, found 1. {QUOTED}", row=400_002)),
+    ],
+)
+def test_row_numbers_count_on_from_block_to_block(tmp_path: Path, last: str, detail: Detail) -> None:
+    path = stored(tmp_path, "a,b\n" + "1,2\n" * 400_000 + last + "\n")
+    assert path.stat().st_size > BLOCK_BYTES
+    assert refusal(path, "a", "b").details == (detail,)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_long_file_comes_in_parts_and_no_row_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    for name in ("PIECE_BYTES", "ALONE_BYTES"):
+        monkeypatch.setattr(csv_format, name, 100_000)
+    path = stored(tmp_path, "a,b\n" + "".join(f"{index},{-index}\n" for index in range(150_000)))
+    parts = [part.values for part in read_csv(path, Columns(["b", "a"]), threads)]
+    assert len(parts) > 10
+    assert_array_equal(np.concatenate(parts), np.column_stack([-np.arange(150_000.0), np.arange(150_000.0)]))
+
+
+CELLS = st.sampled_from(
+    ["1", "-2.5", "1e3", " 4 ", "", "NA", "nan", "inf", "x", '"5"', '"6\n7"', "1,2", "\r", "é", "1e999"]
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.lists(CELLS, min_size=2, max_size=2), min_size=1, max_size=12),
+    st.sampled_from(["\n", "\r\n"]),
+    st.booleans(),
+    st.tuples(st.integers(1, 40), st.integers(1, 2)),
+)
+def test_fast_reading_finds_what_careful_reading_finds(
+    tmp_path: Path, rows: list[list[str]], newline: str, missing: bool, how: tuple[int, int]
+) -> None:
+    piece, threads = how
+    columns = Columns(["a"], keep=["b"], missing=missing)
+    content = newline.join(["a,b", *(",".join(row) for row in rows)]).encode()
+    path = stored(tmp_path, content)
+
+    def outcome(parts: Iterator[Part]) -> object:
+        try:
+            found = list(parts)
+        except InvalidInput as refused:
+            return refused.details, refused.message
+        kept = [value for part in found if part.kept for value in part.kept.column("b").to_pylist()]
+        return [repr(value) for part in found for value in part.values[:, 0].tolist()], kept
+
+    with pytest.MonkeyPatch.context() as small:
+        small.setattr(csv, "PIECE_BYTES", piece)
+        fast = outcome(read_csv(path, columns, threads))
+        in_memory = outcome(read_csv(content, columns, threads))
+
+    assert fast == in_memory == outcome(csv_format._read_carefully(path, ["a", "b"], columns))
+
+
+def test_a_row_longer_than_a_block_is_refused(tmp_path: Path) -> None:
+    path = stored(tmp_path, "a,b\n" + "1" * (2 * BLOCK_BYTES) + ",2\n")
+    assert str(BLOCK_BYTES) in refusal(path, "a", "b").message
+
+
+def test_no_message_repeats_the_input(tmp_path: Path) -> None:
+    for content in ("a,b\n1,secret\n", "a,b\nsecret\n", "a,b\n1,2\nsecret,secret,secret\n"):
+        error = refusal(stored(tmp_path, content), "a", "b")
+        assert "secret" not in error.message
+        assert not any("secret" in detail.message for detail in error.details)
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_header_alone_is_a_table_of_no_rows(tmp_path: Path, end: str) -> None:
+    assert rows_of(stored(tmp_path, f"a,b{end}"), "a", "b") == []
+
+
+@pytest.mark.parametrize("rows", [1, 200_000])
+def test_a_header_that_is_not_utf8_is_refused_however_long_the_file(tmp_path: Path, rows: int) -> None:
+    path = stored(tmp_path, "Größe,b\n".encode("latin-1") + b"1,2345\n" * rows)
+    with pytest.raises(InvalidInput, match="UTF-8"):
+        csv_names(path)
+
+
+@pytest.mark.parametrize(
+    "header", ["1,2", "7.59,1581.15,-3e5", " 1 ,.5,+2.", '"1","2"', "1,,2", "1,1,1", "\ufeff1,2", "1,NaN", "NA,2"]
+)
+def test_a_header_of_numbers_is_refused_unless_something_says_what_it_is(tmp_path: Path, header: str) -> None:
+    path = stored(tmp_path, f"{header}\n{header}\n")
+    with pytest.raises(InvalidInput) as refused:
+        csv_names(path)
+    assert (refused.value.message, refused.value.details) == (NUMERIC, (Detail(NUMERIC, row=1),))
+    assert refusal(path, "zebra").message == NUMERIC
+    assert csv_names(path, "none") == ["c1", "c2", "c3"][: header.count(",") + 1]
+
+
+@pytest.mark.parametrize("header", ["a,1", "1,2,x", "1_000,2", "0x1", "nan", "٣,1", "1 2", "2020-01-01"])
+def test_a_header_with_a_name_in_it_is_one(tmp_path: Path, header: str) -> None:
+    assert csv_names(stored(tmp_path, f"{header}\n")) == header.split(",")
+
+
+def test_numbers_are_names_if_they_are_said_to_be(tmp_path: Path) -> None:
+    (part,) = read_csv(stored(tmp_path, "2019,2020\n1,2\n"), Columns(["2020"], header="names"))
+    assert part.values.tolist() == [[2]]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(st.tuples(FLOATS, FLOATS), min_size=1, max_size=8),
+    st.sampled_from(["{!r},{!r}\n", "{!r},{!r}\r\n", '"{!r}",{!r}\n']),
+    st.sampled_from(["", "\ufeff", "\n", "\r\n"]),
+    st.sampled_from([1 << 21, 8]),
+)
+def test_without_a_header_every_row_is_read(
+    tmp_path: Path, rows: list[tuple[float, float]], form: str, before: str, piece: int
+) -> None:
+    path = stored(tmp_path, before + "".join(form.format(*row) for row in rows))
+    columns = Columns(["c2", "c1"], header="none")
+    with pytest.MonkeyPatch.context() as small:
+        small.setattr(csv, "PIECE_BYTES", piece)
+        for threads in (1, 2):
+            values = [row for part in read_csv(path, columns, threads) for row in part.values.tolist()]
+            assert values == [[second, first] for first, second in rows]
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_without_a_header_rows_count_from_1(tmp_path: Path, quote: str) -> None:
+    columns = Columns(["c1", "c2"], header="none")
+    for content, detail in (
+        (f"1,{quote}{quote}\n", Detail(MISSING_VALUE, row=1, column="c2")),
+        (f"{quote}1{quote},2\n3\n", Detail(f"Expected 2 values, found 1. {QUOTED}", row=2)),
+        (
+            f"{quote}1{quote},2\n3,x\n",
+            Detail(f"{FOUND} text.{CHOICE}", row=2, column="c2"),
+        ),
+    ):
+        with pytest.raises(InvalidInput) as refused:
+            list(read_csv(stored(tmp_path, content), columns))
+        assert refused.value.details == (detail,)
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf"])
+def test_an_empty_file_without_a_header_is_empty(tmp_path: Path, content: bytes) -> None:
+    with pytest.raises(InvalidInput, match=r"^The file is empty\. Expected rows\.$"):
+        csv_names(stored(tmp_path, content), "none")
+
+
+@pytest.mark.parametrize("columns", [10_000, 10_001])
+def test_a_row_of_very_many_numbers_has_that_many_columns_at_most(tmp_path: Path, columns: int) -> None:
+    path = stored(tmp_path, ",".join(map(str, range(columns))))
+    with pytest.raises(InvalidInput, match="only numbers"):
+        csv_names(path)
+    if columns == 10_000:
+        assert len(csv_names(path, "none")) == columns
+        assert rows_of_none(path, "c10000") == [[9999]]
+    else:
+        with pytest.raises(InvalidInput, match="more than 10000 columns"):
+            csv_names(path, "none")
+
+
+def rows_of_none(path: Path, *columns: str) -> list[list[float]]:
+    return [row for part in read_csv(path, Columns(columns, header="none")) for row in part.values.tolist()]
+
+
+BAD = st.sampled_from([b"\xe9", b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xf4\x90\x80\x80"])
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=st.lists(st.sampled_from(["1,x\n", "2,größe\n", '3,"a\nb"\n', '"4",€\n', "\n", "5,x\r\n"]), max_size=30),
+    at=st.integers(0, 30),
+    bad=BAD,
+    form=st.sampled_from(["{},x\n", "1,{}\n", '1,"x\n{}"\n', "{}"]),
+    how=st.sampled_from([(1 << 21, 1 << 20, 1), (16, 1 << 20, 1), (16, 1 << 20, 3), (16, 256, 2)]),
+    header=st.sampled_from(["names", "none"]),
+)
+def test_a_byte_that_is_not_utf8_is_found_in_any_column_and_named_with_its_row(
+    tmp_path: Path, *, rows: list[str], at: int, bad: bytes, form: str, how: tuple[int, int, int], header: Header
+) -> None:
+    at = min(at, len(rows))
+    first, last = form.split("{}")
+    body = "".join([*rows[:at], first]).encode() + bad + "".join([last, *rows[at:]]).encode()
+    content = b"a,b\n" + body if header == "names" else b"0,x\n" + body
+    number = 2 + sum(row != "\n" for row in rows[:at])
+    columns = Columns(["a" if header == "names" else "c1"], missing=True, header=header)
+    piece, block, threads = how
+    with pytest.MonkeyPatch.context() as small:
+        small.setattr(csv, "PIECE_BYTES", piece)
+        small.setattr(csv, "BLOCK_BYTES", block)
+        small.setattr(csv, "SCAN_BYTES", piece)
+        for source in (stored(tmp_path, content), content):
+            with pytest.raises(InvalidInput) as refused:
+                list(read_csv(source, columns, threads))
+            assert refused.value.message.startswith(f"The file is not UTF-8 text: row {number} ")
+            assert [detail.row for detail in refused.value.details] == [number]
+
+
+@pytest.mark.parametrize("rows", [10, 600_000])
+@pytest.mark.parametrize("quote", ["", '"'])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_decision_on_encoding_is_the_same_wherever_the_byte_is(
+    tmp_path: Path, rows: int, quote: str, threads: int
+) -> None:
+    path = stored(tmp_path, b"a,unread\n" + f"1,{quote}x{quote}\n".encode() * rows + b"2,caf\xe9\n3,x\n")
+    assert csv_names(path) == ["a", "unread"]
+    with pytest.raises(InvalidInput) as refused:
+        list(read_csv(path, Columns(["a"]), threads))
+    assert f"not UTF-8 text: row {rows + 2} " in refused.value.message
+
+
+def test_a_file_with_a_fault_that_is_not_utf8_either_is_refused_for_its_encoding(tmp_path: Path) -> None:
+    path = stored(tmp_path, b"a,b\nzebra,1\n1\n1,\xe9\n")
+    assert "not UTF-8 text: row 4 " in refusal(path, "a").message
+
+
+def test_a_row_that_cannot_be_counted_is_not_named(tmp_path: Path) -> None:
+    path = stored(tmp_path, b"a,b\n" + b"1\n" * 2000 + b"1,\xe9\n")
+    assert refusal(path, "a").message.startswith("The file is not UTF-8 text. Save it as UTF-8")
+
+
+def test_a_character_across_blocks_is_one(tmp_path: Path) -> None:
+    for filler in range(4):
+        content = ('a,b\n"1",' + "x" * filler + "\U0001f600" * 300 + "\n") * 1
+        path = stored(tmp_path, content + '"2",€\n' * (BLOCK_BYTES // 6))
+        assert len(rows_of(path, "a")) == 1 + BLOCK_BYTES // 6

@@ -1,0 +1,222 @@
+"""What holds for files of every format."""
+
+import contextlib
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+from tables import written
+
+from app.data.batch import Columns, Source
+from app.data.formats import READERS, FileFormat, names_of
+from app.data.training_rows import TrainingRows
+from app.errors import InvalidInput
+
+FORMATS: list[FileFormat] = ["csv", "ndjson", "arrow", "parquet"]
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+
+
+def values_of(source: Source, form: FileFormat, columns: Columns, threads: int = 1) -> np.ndarray[Any, Any]:
+    return np.concatenate([part.values for part in READERS[form](source, columns, threads)])
+
+
+def refusal(content: bytes, form: FileFormat, columns: Columns) -> InvalidInput:
+    with pytest.raises(InvalidInput) as refused:
+        list(READERS[form](content, columns, 1))
+    return refused.value
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=st.lists(st.tuples(NUMBERS, st.integers(-(2**53), 2**53), st.text()), min_size=1, max_size=9))
+def test_numbers_survive_to_the_last_bit_and_kept_columns_as_they_are(
+    form: FileFormat, rows: list[tuple[float, int, str]], tmp_path: Path
+) -> None:
+    floats, integers, words = (list(column) for column in zip(*rows, strict=True))
+    # A CSV parser may take a lone control character for an end, and knows no difference between "" and nothing.
+    words = [f"<{''.join(filter(str.isprintable, word))}>" for word in words]
+    content = written(pa.table({"a": floats, "word": words, "b": integers}), form)
+    path = tmp_path / "rows"
+    path.write_bytes(content)
+    columns = Columns(["b", "a"], keep=["word"])
+    sources: list[Source] = [content, path]
+    for source in sources:
+        assert names_of(source, form) == ["a", "word", "b"]
+        parts = list(READERS[form](source, columns, 2))
+        assert_array_equal(np.concatenate([part.values for part in parts]), np.column_stack([integers, floats]))
+        assert [word for part in parts if part.kept for word in part.kept.column("word").to_pylist()] == words
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_missing_value_is_refused_with_its_place_or_is_nan_where_it_may_be(form: FileFormat) -> None:
+    content = written(pa.table({"a": [1.0, 2.0, None, 4.0], "b": [5, 6, 7, None]}), form)
+    first = 4 if form == "csv" else 3
+    details = refusal(content, form, Columns(["b", "a"])).details
+    assert (details[0].row, details[0].column) == (first, "a")
+    assert {(detail.row, detail.column) for detail in details} <= {(first, "a"), (first + 1, "b")}
+    found = values_of(content, form, Columns(["b", "a"], missing=True))
+    assert_array_equal(found, [[5, 1], [6, 2], [7, np.nan], [np.nan, 4]])
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("missing", [False, True])
+def test_an_infinite_value_is_refused_with_its_place_even_where_some_may_be_missing(
+    form: FileFormat, missing: bool
+) -> None:
+    table = pa.table({"a": [1.0, None, np.inf] if missing else [1.0, 2.0, np.inf], "b": [1, 2, 3]})
+    content = b'{"a":1}\n{"a":null}\n{"a":1e999}\n' if form == "ndjson" else written(table, form)
+    if form == "ndjson" and not missing:
+        content = content.replace(b"null", b"2")
+    (detail,) = refusal(content, form, Columns(["a"], missing=missing)).details
+    # A decoder of JSON calls a number beyond all floats malformed, before it is anything else.
+    expected = (3, None if form == "ndjson" else "a")
+    assert (detail.row, detail.column) == ((4, "a") if form == "csv" else expected)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_columns_that_are_not_there_are_named_and_others_are_refused_where_they_may_not_be(form: FileFormat) -> None:
+    content = written(pa.table({"a": [1.0], "b": [2.0]}), form)
+    missing = refusal(content, form, Columns(["a", "c"]))
+    assert 'no column "c"' in missing.details[0].message
+    assert "1 column that is not a feature" in refusal(content, form, Columns(["a"], only=True)).message
+    assert_array_equal(values_of(content, form, Columns(["a"])), [[1]])
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("content", [b"\x00\xff" * 500, b"\xff\xff\xff\xff\x10\x00\x00\x00junk", b'"' + b"PAR1" * 4])
+def test_bytes_of_another_format_are_refused_in_a_sentence(form: FileFormat, content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "rows"
+    path.write_bytes(content)
+    sources: list[Source] = [content, path]
+    for source in sources:
+        with pytest.raises(InvalidInput):
+            list(READERS[form](source, Columns(["a"]), 1))
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_an_empty_file_has_no_names(form: FileFormat, tmp_path: Path) -> None:
+    path = tmp_path / "rows"
+    path.touch()
+    for source in (b"", path):
+        with pytest.raises(InvalidInput):
+            names_of(source, form)
+
+
+@pytest.mark.parametrize("form", ["arrow", "parquet"])
+@pytest.mark.parametrize("at", range(0, 100, 7))
+@pytest.mark.parametrize("change", [lambda data, at: data[:at], lambda data, at: data[:at] + b"\xa5" + data[at + 1 :]])
+def test_a_damaged_file_is_refused_or_read_but_never_anything_else(
+    form: FileFormat, at: int, change: Callable[[bytes, int], bytes]
+) -> None:
+    content = written(pa.table({"a": np.arange(50.0), "word": ["x" * n for n in range(50)]}), form)
+    damaged = change(content, len(content) * at // 100)
+    try:
+        for part in READERS[form](damaged, Columns(["a"], keep=["word"]), 1):
+            assert part.kept is not None
+            part.kept.to_pylist()
+    except (InvalidInput, UnicodeDecodeError):
+        pass
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@settings(max_examples=100, deadline=None)
+@given(noise=st.binary(max_size=40), data=st.data())
+def test_any_bytes_in_a_file_are_read_or_refused(form: FileFormat, noise: bytes, data: st.DataObject) -> None:
+    content = written(pa.table({"a": [1.0, 2.5], "word": ["x", "y"]}), form)
+    start, end = sorted(data.draw(st.tuples(*2 * [st.integers(0, len(content))])))
+    for damaged in (noise, content[:start] + noise + content[end:]):
+        with contextlib.suppress(InvalidInput, UnicodeDecodeError):
+            assert all(isinstance(name, str) for name in names_of(damaged, form))
+            for part in READERS[form](damaged, Columns(["a"], keep=["word"]), 1):
+                assert part.values.shape[1] == 1
+                assert np.isfinite(part.values).all()
+                assert part.kept is not None
+                part.kept.to_pylist()
+
+
+@pytest.mark.parametrize("form", ["arrow", "parquet"])
+@pytest.mark.parametrize("column", [["a", "b"], [True, False], [[1], [2]]], ids=["words", "booleans", "lists"])
+def test_a_column_that_holds_no_numbers_is_named(form: FileFormat, column: list[Any]) -> None:
+    (detail,) = refusal(written(pa.table({"a": column}), form), form, Columns(["a"])).details
+    assert detail.column == "a"
+    assert detail.message.startswith("Expected numbers, found the type ")
+
+
+@pytest.mark.parametrize("form", ["arrow", "parquet"])
+@pytest.mark.parametrize(
+    "array",
+    [
+        pa.array([1, 2], pa.int8()),
+        pa.array([1, 2], pa.uint64()),
+        pa.array([1, 2], pa.float32()),
+        pa.array([1, 2], pa.decimal128(9, 2)),
+    ],
+    ids=lambda array: str(array.type),
+)
+def test_numbers_of_any_type_are_read(form: FileFormat, array: Any) -> None:
+    assert_array_equal(values_of(written(pa.table({"a": array}), form), form, Columns(["a"])), [[1], [2]])
+
+
+@pytest.mark.parametrize("form", ["arrow", "parquet"])
+def test_a_name_that_stands_twice_is_refused(form: FileFormat) -> None:
+    content = written(pa.table([pa.array([1]), pa.array([2])], names=["a", "a"]), form)
+    with pytest.raises(InvalidInput, match="the same name"):
+        names_of(content, form)
+
+
+def test_a_batch_larger_than_a_part_is_read_in_parts() -> None:
+    table = pa.table({"a": np.arange(700_000.0)})
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    parts = [part.values for part in READERS["arrow"](sink.getvalue(), Columns(["a"]), 1)]
+    assert len(parts) > 2
+    assert_array_equal(np.concatenate(parts)[:, 0], np.arange(700_000.0))
+
+
+@pytest.mark.parametrize(
+    ("lines", "row", "column", "message"),
+    [
+        ('{"a":1}\n{"a":', 2, None, "not JSON"),
+        ('{"a":1},{"a":2}\n', 1, None, "not JSON"),
+        ('{"a":1}\n\n[2]\n', 2, None, "all objects or all arrays"),
+        ('{"a":1}\n7\n', 2, None, "an object or an array"),
+        ('{"a":1}\n{"a":true}\n', 2, "a", "found a boolean"),
+        ('{"a":1}\n{"a":"2"}\n', 2, "a", "found a string"),
+        ('{"a":1}\n{"b":2}\n', 2, "a", "missing"),
+        ("[1]\n[1,2]\n", 2, None, 'Expected 1 values ("a"), found 2'),
+        ("[1]\n[" + "9" * 400 + "]\n", 2, None, ""),
+        ("[" * 100_000 + "\n", 1, None, "not JSON"),
+    ],
+)
+def test_the_first_faulty_line_of_ndjson_is_named(lines: str, row: int, column: str | None, message: str) -> None:
+    (detail,) = refusal(lines.encode(), "ndjson", Columns(["a"])).details
+    assert detail.row == row
+    assert column is None or detail.column == column
+    assert message in detail.message
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_rows_with_missing_values_are_dropped_and_counted(form: FileFormat, tmp_path: Path) -> None:
+    table = pa.table({"x": [1.0, None, 3.0, 4.0], "unused": [None, 1.0, 1.0, 1.0], "y": [1.0, 2.0, 3.0, None]})
+    path = tmp_path / "rows"
+    path.write_bytes(written(table, form))
+    rows = TrainingRows(path, form, ["x"], ["y"], drop_missing=True)
+    for _ in range(2):  # each pass counts for itself
+        blocks = list(rows.blocks())
+        assert_array_equal(np.concatenate([block.x for block in blocks]), [[1], [3]])
+        assert rows.dropped == 2
+
+
+def test_rows_that_all_miss_a_value_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "rows"
+    path.write_text("x,y\n1,\n,2\n")
+    with pytest.raises(InvalidInput, match="In every row"):
+        list(TrainingRows(path, "csv", ["x"], ["y"], drop_missing=True).blocks())

@@ -1,0 +1,328 @@
+"""Small files that would come to very much: refused from what they say of themselves, or read in bounded memory."""
+
+import io
+import json
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from service import ROOT
+from tables import written
+
+from app.data.formats import FileFormat, check_size, names_of
+from app.data.limits import arrow_limits, decode_limits, parquet_limits
+from app.errors import BodyTooLarge, InvalidInput
+
+GIBIBYTE = 1 << 30
+SMALL = 1 << 20  # bytes of a file that is a bomb, at most
+# Of what a file needs: 256 MiB at once, and half of that again for what is made of it.
+MOST_MEMORY = 3 << 27
+
+# Admits a file as the service does, reads it as the trainer does, and says how it ended and what it took.
+READ = """
+import json, sys
+from pathlib import Path
+import pyarrow.parquet, numpy
+from app.data.formats import READERS, check_size, names_of
+from app.data.batch import Columns
+from app.errors import LinserveError
+path, form, limit = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+peak = lambda: int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) << 10
+before, rows, end = peak(), 0, "read"
+try:
+    names = names_of(path, form)[:100]
+    check_size(path, form, names, limit)
+    for part in READERS[form](path, Columns(names, missing=True), 2):
+        rows += len(part.values)
+except LinserveError as error:
+    end = type(error).__name__
+print(json.dumps([end, rows, peak() - before]))
+"""
+
+
+def read(content: bytes, form: FileFormat, folder: Path, limit: int = 4 * GIBIBYTE) -> tuple[str, int, int]:
+    """How reading ends in a process of its own, how many rows it came to, and the memory it took."""
+    path = folder / "rows"
+    path.write_bytes(content)
+    command = [sys.executable, "-c", READ, str(path), form, str(limit)]
+    said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=120).stdout
+    end, rows, memory = json.loads(said)
+    return end, rows, memory
+
+
+def arrow(schema: pa.Schema, *batches: pa.RecordBatch, compression: str | None = None) -> bytes:
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, schema, options=pa.ipc.IpcWriteOptions(compression=compression)) as stream:
+        for batch in batches:
+            stream.write_batch(batch)
+    return sink.getvalue()
+
+
+def zeros(rows: int, compression: str) -> bytes:
+    batch = pa.record_batch({"a": np.zeros(rows)})
+    return arrow(batch.schema, batch, compression=compression)
+
+
+def nulls(rows: int) -> bytes:
+    schema = pa.schema([("a", pa.null())])
+    content = arrow(schema, pa.RecordBatch.from_arrays([pa.nulls(12345)], schema=schema))
+    return content.replace(struct.pack("<q", 12345), struct.pack("<q", rows))
+
+
+def parquet(table: pa.Table, **options: Any) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, **options)
+    return sink.getvalue()
+
+
+def one_page(rows: int, compression: str) -> bytes:
+    options = {"data_page_size": 1 << 31, "max_rows_per_page": 1 << 31, "row_group_size": rows}
+    return parquet(pa.table({"a": np.zeros(rows)}), use_dictionary=False, compression=compression, **options)
+
+
+def varint(number: int) -> bytes:
+    low, rest = number & 127, number >> 7
+    return bytes([low | 128]) + varint(rest) if rest else bytes([low])
+
+
+def footer(groups: int, columns: int) -> bytes:
+    """A Parquet file of nothing but descriptions, three bytes each, of column chunks."""
+    schema = b"\x19\x2c" + b"\x48\x01r\x15\x02\x00" + b"\x15\x0a\x25\x00\x18\x01a\x00"
+    group = b"\x19\xfc" + varint(columns) + b"\x26\x00\x00" * columns + b"\x16\x00\x16\x00\x00"
+    described = b"\x15\x02" + schema + b"\x16\x00" + b"\x19\xfc" + varint(groups) + group * groups + b"\x00"
+    return b"PAR1" + described + struct.pack("<I", len(described)) + b"PAR1"
+
+
+class Described:
+    """A message of Arrow's with a schema, laid out by hand: parts of it may be shared as no writer would."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray(4)
+
+    def table(self, slots: dict[int, bytes]) -> int:
+        """Where a table of these fields begins; what a field points to is set later."""
+        count = max(slots, default=-1) + 1
+        places, body = [0] * count, bytearray(4)
+        for slot, value in slots.items():
+            places[slot] = len(body)
+            body += value
+        fields = struct.pack(f"<HH{count}H", 4 + 2 * count, len(body), *places)
+        at = len(self._bytes) + len(fields)
+        struct.pack_into("<i", body, 0, len(fields))
+        self._bytes += fields + body
+        return at
+
+    def vector(self, count: int, content: bytes) -> int:
+        at = len(self._bytes)
+        self._bytes += struct.pack("<I", count) + content
+        return at
+
+    def point(self, at: int, to: int) -> None:
+        struct.pack_into("<I", self._bytes, at, to - at)
+
+    def message(self) -> bytes:
+        metadata = bytes(self._bytes) + b"\0" * (-len(self._bytes) % 8)
+        return b"\xff" * 4 + struct.pack("<i", len(metadata)) + metadata
+
+
+def schema_of(names: int, depth: int = 0) -> bytes:
+    """Of so many fields that are all the same one; and so many in each, and in those, to that depth."""
+    made = Described()
+    root = made.table({1: b"\1", 2: b"\0" * 4})
+    made.point(0, root)
+    holder = made.table({1: b"\0" * 4})
+    made.point(root + 5, holder)
+    for level in range(depth + 1):
+        vector = made.vector(names, b"\0" * 4 * names)
+        made.point(holder + 4, vector)
+        last = level == depth
+        field = made.table({0: b"\0" * 4} if last else {5: b"\0" * 4})
+        for index in range(names):
+            made.point(vector + 4 + 4 * index, field)
+        holder = field
+    made.point(holder + 4, made.vector(1, b"a\0"))
+    return made.message()
+
+
+def shared_words() -> bytes:
+    """A schema whose every note to itself is the same one, of 100 kB."""
+    made = Described()
+    root = made.table({1: b"\1", 2: b"\0" * 4})
+    made.point(0, root)
+    schema = made.table({2: b"\0" * 4})
+    made.point(root + 5, schema)
+    notes = made.vector(50_000, b"\0" * 200_000)
+    made.point(schema + 4, notes)
+    pair = made.table({0: b"\0" * 4, 1: b"\0" * 4})
+    for index in range(50_000):
+        made.point(notes + 4 + 4 * index, pair)
+    words = made.vector(100_000, b"a" * 100_001)
+    made.point(pair + 4, words)
+    made.point(pair + 8, words)
+    return made.message()
+
+
+BOMBS: dict[str, tuple[FileFormat, Callable[[], bytes], set[str]]] = {
+    "Arrow, a batch that lz4 packed": ("arrow", lambda: zeros(34_000_000, "lz4"), {"InvalidInput"}),
+    "Arrow, a batch that zstd packed": ("arrow", lambda: zeros(34_000_000, "zstd"), {"InvalidInput"}),
+    "Arrow, rows without bytes": ("arrow", lambda: nulls(1 << 40), {"BodyTooLarge"}),
+    "Arrow, more rows than can be added up": ("arrow", lambda: nulls((1 << 63) - 1), {"BodyTooLarge"}),
+    "Arrow, metadata of 2 GB": ("arrow", lambda: b"\xff" * 7 + b"\x7f" + b"\0" * 100, {"InvalidInput"}),
+    "Arrow, a name for each of many columns": ("arrow", lambda: schema_of(200_000), {"InvalidInput"}),
+    "Arrow, columns in columns in columns": ("arrow", lambda: schema_of(20, depth=20), {"InvalidInput"}),
+    "Arrow, notes that are all the same": ("arrow", shared_words, {"InvalidInput"}),
+    "Parquet, a page that zstd packed": ("parquet", lambda: one_page(34_000_000, "zstd"), {"InvalidInput"}),
+    "Parquet, a page that gzip packed": ("parquet", lambda: one_page(34_000_000, "gzip"), {"InvalidInput"}),
+    "Parquet, a footer of descriptions": ("parquet", lambda: footer(6, 50_000), {"InvalidInput"}),
+    "Parquet, a footer longer than the file": ("parquet", lambda: b"PAR1\xff\xff\xff\x7fPAR1", {"InvalidInput"}),
+    "CSV, a line without end": ("csv", lambda: b"a\n" + b"1" * SMALL * 64, {"InvalidInput"}),
+    "CSV, a quote without end": ("csv", lambda: b'a\n"' + b"1\n" * SMALL * 32, {"InvalidInput"}),
+    "CSV, a header of names": ("csv", lambda: b",".join(b"%x" % n for n in range(150_000)), {"InvalidInput"}),
+    "NDJSON, a line without end": ("ndjson", lambda: b'{"a":' + b" " * SMALL * 64, {"InvalidInput"}),
+    "NDJSON, arrays in arrays": ("ndjson", lambda: b'{"a":' + b"[" * SMALL * 64, {"InvalidInput"}),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_small_file_that_would_take_much_memory_is_refused_before_it_does(name: str, tmp_path: Path) -> None:
+    form, make, expected = BOMBS[name]
+    end, rows, memory = read(make(), form, tmp_path)
+    assert ({end}, rows) == (expected, 0)
+    assert memory < MOST_MEMORY, f"{memory >> 20} MiB"
+
+
+@pytest.mark.parametrize(
+    ("form", "make"),
+    [
+        ("parquet", lambda: parquet(pa.table({"a": np.zeros(50_000_000)}), row_group_size=50_000_000)),
+        ("parquet", lambda: parquet(pa.table({"a": pa.nulls(50_000_000)}), row_group_size=50_000_000)),
+        ("parquet", lambda: one_page(20_000_000, "zstd")),
+        ("arrow", lambda: zeros(20_000_000, "zstd")),
+    ],
+    ids=["equal values", "no values", "a page that just fits", "a batch that just fits"],
+)
+def test_what_is_packed_a_thousandfold_but_bearable_is_read_in_bounded_memory(
+    form: FileFormat, make: Callable[[], bytes], tmp_path: Path
+) -> None:
+    content = make()
+    assert len(content) < SMALL
+    end, rows, memory = read(content, form, tmp_path)
+    assert end == ("InvalidInput" if rows == 0 else "read")
+    assert memory < MOST_MEMORY, f"{memory >> 20} MiB"
+
+
+def test_a_long_word_that_every_row_repeats_is_read_in_bounded_memory(tmp_path: Path) -> None:
+    rows = 600
+    words = pa.DictionaryArray.from_arrays(np.zeros(rows, np.int8), ["x" * SMALL])
+    (tmp_path / "rows").write_bytes(parquet(pa.table({"a": np.zeros(rows), "word": words.cast(pa.string())})))
+    code = """
+import sys
+from pathlib import Path
+import pyarrow.compute, pyarrow.parquet
+from app.data.formats import READERS
+from app.data.batch import Columns
+peak = lambda: int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) << 10
+before, length = peak(), 0
+for part in READERS["parquet"](Path(sys.argv[1]), Columns(["a"], ["word"]), 1):
+    length += pyarrow.compute.sum(pyarrow.compute.binary_length(part.kept.column("word"))).as_py()
+print(length, peak() - before)
+"""
+    command = [sys.executable, "-c", code, str(tmp_path / "rows")]
+    said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=120).stdout
+    length, memory = map(int, said.split())
+    assert length == rows * SMALL
+    assert memory < MOST_MEMORY, f"{memory >> 20} MiB"
+
+
+def test_rows_that_come_to_more_than_an_upload_several_times_over_are_too_large() -> None:
+    content = parquet(pa.table({"a": np.zeros(1_000_000), "b": np.zeros(1_000_000)}))
+    check_size(content, "parquet", ["a"], SMALL)  # 8 MB, of 1 MiB eight times over
+    with pytest.raises(BodyTooLarge, match="8 times the 1048576 bytes"):
+        check_size(content, "parquet", ["a", "b"], SMALL)
+    with pytest.raises(BodyTooLarge):
+        check_size(zeros(2_000_000, "lz4"), "arrow", ["a"], SMALL)
+
+
+def test_a_dictionary_counts_beside_the_pages_that_point_into_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = pa.table({"a": np.arange(20_000) % 10_000, "b": np.zeros(20_000)})
+    content = parquet(table, compression="zstd", dictionary_pagesize_limit=1 << 20)
+    check_size(content, "parquet", ["a"], GIBIBYTE)
+    monkeypatch.setattr(decode_limits, "HELD_BYTES", 80_000 - len(content))
+    check_size(content, "parquet", ["b"], GIBIBYTE)  # what is not read takes nothing
+    with pytest.raises(InvalidInput, match="of memory at once"):
+        check_size(content, "parquet", ["a"], GIBIBYTE)
+
+
+def test_dictionaries_of_a_stream_count_beside_its_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = pa.array([f"{n % 10:1000}" for n in range(1000)]).dictionary_encode()
+    batch = pa.record_batch({"a": np.zeros(1000), "words": words.cast(pa.dictionary(pa.int32(), pa.string()))})
+    content = arrow(batch.schema, batch, compression="zstd")
+    monkeypatch.setattr(decode_limits, "HELD_BYTES", 22_000)
+    check_size(content, "arrow", ["a"], GIBIBYTE)
+    monkeypatch.setattr(decode_limits, "HELD_BYTES", 20_000)
+    with pytest.raises(InvalidInput, match="of memory at once"):
+        check_size(content, "arrow", ["a"], GIBIBYTE)
+
+
+def test_a_packed_buffer_is_taken_at_its_word_before_it_is_unpacked() -> None:
+    content = zeros(1000, "lz4")
+    packed = content.replace(struct.pack("<q", 8000), struct.pack("<q", 1 << 60))
+    assert packed != content
+    with pytest.raises(InvalidInput, match="of memory at once"):
+        check_size(packed, "arrow", ["a"], GIBIBYTE)
+
+
+def test_batches_and_pages_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = pa.schema([("a", pa.float64())])
+    empty = pa.RecordBatch.from_arrays([pa.array([], pa.float64())], schema=schema)
+    monkeypatch.setattr(arrow_limits, "MAX_BATCHES", 10)
+    check_size(arrow(schema, *[empty] * 9), "arrow", ["a"], GIBIBYTE)
+    with pytest.raises(InvalidInput, match="more than 10 batches"):
+        check_size(arrow(schema, *[empty] * 11), "arrow", ["a"], GIBIBYTE)
+    content = parquet(pa.table({"a": np.random.default_rng(0).normal(size=1000)}), max_rows_per_page=10)
+    check_size(content, "parquet", ["a"], GIBIBYTE)
+    monkeypatch.setattr(parquet_limits, "MAX_PAGES", 50)
+    with pytest.raises(InvalidInput, match="more than 50 pages"):
+        check_size(content, "parquet", ["a"], GIBIBYTE)
+
+
+@pytest.mark.parametrize("form", ["csv", "arrow", "parquet"])
+def test_ten_thousand_columns_are_the_most(form: FileFormat) -> None:
+    columns = {f"{n:x}": pa.array([1.0]) for n in range(10_001)}
+    with pytest.raises(InvalidInput, match=r"more than 10000 columns|metadata is longer"):
+        names_of(written(pa.table(columns), form), form)
+    columns.popitem()
+    assert form == "parquet" or len(names_of(written(pa.table(columns), form), form)) == 10_000
+
+
+FILES = {
+    "arrow": arrow(
+        pa.schema([("a", pa.float64()), ("b", pa.list_(pa.int8()))], {"k": "v"}),
+        pa.record_batch({"a": [1.0, 2.0], "b": pa.array([[1], [2]], pa.list_(pa.int8()))}),
+        compression="zstd",
+    ),
+    "parquet": parquet(pa.table({"a": np.arange(50.0)}), compression="zstd"),
+}
+
+
+@pytest.mark.parametrize("form", FILES)
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_whatever_the_bytes_are_a_file_is_let_in_or_refused(form: FileFormat, data: st.DataObject) -> None:
+    content = bytearray(FILES[form])
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        names_of(bytes(content), form)
+        check_size(bytes(content), form, ["a"], GIBIBYTE)
+    except (InvalidInput, BodyTooLarge):
+        pass

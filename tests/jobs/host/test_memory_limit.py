@@ -1,0 +1,226 @@
+import errno
+import os
+import resource
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from service import NOTEBOOK, ROOT, Service
+from trainers import in_group, trainer, wait_until_ready
+
+from app.data.batch import Columns
+from app.data.formats.csv import read_csv
+from app.errors import InvalidInput, MemoryExceeded
+from app.jobs.host.memory_limit import SHARE, within_memory
+
+
+def in_a_process_of(limit: str, code: str) -> str:
+    """What the code prints, run where so much memory may be allocated."""
+    begin = f"from app.jobs.host.memory_limit import limit_memory\nlimit_memory({limit})\n"
+    command = [sys.executable, "-c", begin + textwrap.dedent(code)]
+    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+
+
+@pytest.fixture
+def small_container() -> Iterator[Path]:
+    """The control group of a container with 300 MB, of whichever version this machine has."""
+    for folder, file in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
+        group = Path(folder) / f"linserve-test-{os.getpid()}"
+        try:
+            group.mkdir()
+            (group / file).write_text(str(300 << 20))
+        except OSError:
+            continue
+        yield group
+        group.rmdir()
+        return
+    pytest.skip("control groups cannot be made here")
+
+
+def test_in_a_small_container_the_trainer_has_room_beside_its_libraries_and_more_is_refused(
+    small_container: Path,
+) -> None:
+    code = """
+import app.jobs.worker
+from app.jobs.host.memory_limit import limit_memory
+limit_memory(None)
+bytearray(64 << 20)
+try:
+    bytearray(400 << 20)
+except MemoryError:
+    print("refused")
+"""
+    command = in_group(small_container, [sys.executable, "-c", code])
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60)
+    assert done.stdout == "refused\n"
+
+
+@pytest.mark.parametrize(
+    "too_much",
+    [
+        "import numpy; numpy.ones(1 << 27)",
+        "import pyarrow; pyarrow.allocate_buffer(1 << 30)",
+        "import torch; torch.ones(1 << 27, dtype=torch.float64)",
+        "bytes(1 << 30)",
+    ],
+    ids=["numpy", "pyarrow", "torch", "python"],
+)
+def test_more_memory_than_there_may_be_is_an_error_of_ours_and_what_fits_is_still_to_be_had(too_much: str) -> None:
+    said = in_a_process_of(
+        "900 << 20",
+        f"""
+        from app.errors import MemoryExceeded
+        from app.jobs.host.memory_limit import within_memory
+        try:
+            with within_memory():
+                {too_much}
+        except MemoryExceeded as error:
+            print(error.message)
+        import numpy
+        numpy.ones(1 << 20)
+        """,
+    )
+    assert said.startswith("The training needs more memory than the trainer may have. Raise LINSERVE_TRAINER_MEMORY")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("can't start new thread"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        OSError("libtorch_cpu.so: cannot allocate memory in static TLS block"),
+        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+    ],
+    ids=["thread", "torch", "import", "library", "system call"],
+)
+def test_a_library_that_finds_no_memory_has_the_training_fail_for_it(error: Exception) -> None:
+    with pytest.raises(MemoryExceeded, match="LINSERVE_TRAINER_MEMORY"), within_memory():
+        raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("a shape that does not fit"),
+        OSError(errno.ENOSPC, "disk full"),
+        BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)),
+    ],
+)
+def test_other_errors_stay_what_they_are(error: Exception) -> None:
+    with pytest.raises(type(error)) as raised, within_memory():
+        raise error
+    assert raised.value is error
+
+
+def test_a_file_that_no_thread_can_read_for_lack_of_memory_is_not_faulty(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_bytes(b'"x"\n"1"\n2\n')  # quotes have it read carefully, by a thread of pyarrow's
+    said = in_a_process_of(
+        "0",
+        f"""
+        import os
+        os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"
+        import resource
+        from pathlib import Path
+        from app.data.formats.csv import read_csv
+        from app.data.batch import Columns
+        from app.jobs.host.memory_limit import within_memory
+        import numpy, pyarrow.csv
+
+        taken = Path("/proc/self/status").read_text().partition("VmData:")[2].split()[0]
+        resource.setrlimit(resource.RLIMIT_DATA, ((int(taken) << 10) + (6 << 20), -1))  # a stack takes 8 MiB
+        try:
+            with within_memory():
+                print(list(read_csv(Path({str(file)!r}), Columns(["x"]))))
+        except Exception as error:
+            print(type(error).__name__)
+        """,
+    )
+    assert said == "MemoryExceeded"
+
+
+def test_a_cell_that_quotes_a_memory_error_is_a_faulty_cell(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    file.write_bytes(b"x\nFailed to launch worker thread: cannot allocate memory\n")
+    with pytest.raises(InvalidInput, match="Expected a number"), within_memory():
+        list(read_csv(file, Columns(["x"])))
+
+
+def test_torch_is_not_loaded_into_less_memory_than_it_takes() -> None:
+    said = in_a_process_of(
+        "225 << 20",
+        """
+        import sys
+        from app.errors import MemoryExceeded
+        from app.jobs.host.memory_limit import check_memory_for_torch
+        taken = bytearray(160 << 20)
+        try:
+            check_memory_for_torch()
+        except MemoryExceeded as error:
+            print(error.message, "torch" in sys.modules)
+        """,
+    )
+    assert "which takes 192 MiB" in said
+    assert "LINSERVE_TRAINER_MEMORY" in said
+    assert said.endswith("False")
+
+
+@pytest.mark.parametrize("limit", ["0", "1 << 30"])
+def test_torch_is_loaded_where_there_is_room(limit: str) -> None:
+    assert (
+        in_a_process_of(limit, "from app.jobs.host.memory_limit import *; check_memory_for_torch(); print('room')")
+        == "room"
+    )
+
+
+@pytest.mark.slow
+def test_in_a_small_container_small_trainings_succeed_and_a_descent_fails_for_memory(
+    small_container: Path, tmp_path: Path
+) -> None:
+    rows = (ROOT / "models" / "crop-yield" / "yields.csv").read_bytes()
+    headers = {"content-type": "text/csv", "prefer": "wait=20"}
+    descent = NOTEBOOK | {"solver": {"kind": "gradient_descent"}}
+    service = Service(tmp_path, trainer="external").start()
+    try:
+        with trainer(service, "small", group=small_container) as process:
+            wait_until_ready(service, "small")
+            for _ in range(2):
+                solved = service.client.post("/train?targets=apples,oranges", content=rows, headers=headers).json()
+                assert solved["status"] == "succeeded", solved
+                failed = service.client.post("/train", json=descent, headers={"prefer": "wait=20"}).json()
+                assert failed["error"]["type"] == "urn:linserve:problem:memory-exceeded"
+                assert "LINSERVE_TRAINER_MEMORY" in failed["error"]["detail"]
+            assert process.poll() is None  # one trainer ran them all
+            score, worker = (Path(f"/proc/{pid}/oom_score_adj").read_text() for pid in (process.pid, service.pid))
+            assert int(score) > int(worker)  # the kernel ends the trainer first
+    finally:
+        service.stop()
+
+
+def test_the_rows_that_were_too_many_are_let_go_though_the_error_is_kept() -> None:
+    kept: list[int] = []
+
+    class Rows(list[int]):
+        def __del__(self) -> None:
+            kept.remove(id(self))
+
+    def gather() -> None:
+        rows = Rows()
+        kept.append(id(rows))
+        raise MemoryError
+
+    with pytest.raises(MemoryExceeded) as raised, within_memory():
+        gather()
+    assert kept == []
+    assert raised.value.message
+
+
+def test_by_default_a_share_of_the_memory_is_the_limit_and_0_is_none() -> None:
+    code = "import resource; print(resource.getrlimit(resource.RLIMIT_DATA)[0])"
+    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert 0 < int(in_a_process_of("None", code)) <= SHARE * machine
+    assert int(in_a_process_of("0", code)) == resource.getrlimit(resource.RLIMIT_DATA)[0]

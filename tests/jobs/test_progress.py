@@ -1,0 +1,182 @@
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.errors import TimeExceeded
+from app.jobs.job import Progress
+from app.jobs.progress import CANCEL_SECONDS, CURVE_POINTS, REPORT_SECONDS, JobCancelled, LossCurve, Tracker
+
+Curve = list[tuple[int, float]]
+
+
+class Clock:
+    """Stands in for the module `time`, so that no test depends on how fast it runs."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("app.jobs.progress.time", clock)
+    return clock
+
+
+class Told:
+    """What a tracker reported, and whether its job is cancelled."""
+
+    def __init__(self) -> None:
+        self.reports: list[tuple[Progress, Curve]] = []
+        self.cancelled = False
+        self.asked = 0
+
+    def tracker(self) -> Tracker:
+        return Tracker(lambda progress, curve: self.reports.append((progress, list(curve))), self._is_cancelled)
+
+    def _is_cancelled(self) -> bool:
+        self.asked += 1
+        return self.cancelled
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 6000), st.integers(0, 40))
+def test_a_loss_curve_is_even_begins_at_the_start_ends_at_the_newest_and_stays_short(epochs: int, more: int) -> None:
+    curve = LossCurve()
+    for epoch in range(epochs + 1):
+        curve.add(epoch, 1 / (epoch + 1))
+        assert len(curve.with_last()) <= CURVE_POINTS == 500
+    points = curve.with_last()
+    assert points[0] == (0, 1.0)
+    assert points[-1] == (epochs, 1 / (epochs + 1))
+    assert all(loss == 1 / (epoch + 1) for epoch, loss in points)
+    steps = [after - before for (before, _), (after, _) in pairwise(points)]
+    assert set(steps[:-1]) <= {curve.stride}
+    assert not steps or 0 < steps[-1] <= curve.stride
+    # Thinned no more than needed: half the points or more are there.
+    assert len(points) >= min(epochs + 1, CURVE_POINTS // 2)
+
+
+def test_a_short_loss_curve_holds_every_epoch() -> None:
+    curve = LossCurve()
+    for epoch in range(CURVE_POINTS - 1):
+        curve.add(epoch, float(epoch))
+    assert curve.with_last() == [(epoch, float(epoch)) for epoch in range(CURVE_POINTS - 1)]
+
+
+def test_a_loss_curve_without_epochs_is_empty() -> None:
+    assert LossCurve().with_last() == []
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 3000), st.integers(0, 3000), st.integers(0, 5))
+def test_a_loss_curve_that_goes_on_from_a_checkpoint_is_the_uninterrupted_one(
+    interrupted: int, epochs: int, before: int
+) -> None:
+    whole = LossCurve()
+    for epoch in range(interrupted + epochs + 1):
+        whole.add(epoch, -float(epoch))
+    part = LossCurve()
+    for epoch in range(interrupted + 1):
+        part.add(epoch, -float(epoch))
+    resumed = LossCurve(list(part.points), part.stride)
+    # The descent goes on from the checkpoint's epoch or, after another crash, from an earlier one.
+    for epoch in range(max(0, interrupted - before), interrupted + epochs + 1):
+        resumed.add(epoch, -float(epoch))
+    assert resumed.with_last() == whole.with_last()
+    assert resumed.stride == whole.stride
+
+
+def test_progress_is_reported_at_most_twice_a_second(clock: Clock) -> None:
+    told = Told()
+    tracker = told.tracker()
+    times = []
+    for index in range(401):
+        clock.now = 1000.0 + index / 64
+        before = len(told.reports)
+        tracker.epoch(index, float(index))
+        if len(told.reports) > before:
+            times.append(clock.now)
+    assert REPORT_SECONDS == 0.5
+    assert times == [1000.5 + index / 2 for index in range(12)]
+
+
+def test_a_report_holds_all_that_is_known_and_the_newest_epoch(clock: Clock) -> None:
+    told = Told()
+    tracker = told.tracker()
+    tracker.advance("reading", rows=7)
+    tracker.advance("reading", rows=15)
+    tracker.advance("fitting", epochs=100)
+    tracker.epoch(0, 4.0)
+    tracker.epoch(1, 3.0)
+    assert told.reports == []
+    clock.now += REPORT_SECONDS
+    tracker.epoch(2, 2.0)
+    expected = Progress(phase="fitting", rows=15, epoch=2, epochs=100, loss=2.0)
+    assert told.reports == [(expected, [(0, 4.0), (1, 3.0), (2, 2.0)])]
+    clock.now += REPORT_SECONDS
+    tracker.advance("publishing")
+    assert told.reports[1][0] == Progress(phase="publishing", rows=15, epoch=2, epochs=100, loss=2.0)
+    assert tracker.progress == told.reports[1][0]
+
+
+def test_a_job_that_has_told_nothing_is_reading() -> None:
+    assert Told().tracker().progress == Progress(phase="reading", rows=0, epoch=None, epochs=None, loss=None)
+
+
+def test_cancellation_is_asked_for_at_most_four_times_a_second(clock: Clock) -> None:
+    told = Told()
+    tracker = told.tracker()
+    for index in range(65):
+        clock.now = 1000.0 + index / 32
+        tracker.step()
+    assert CANCEL_SECONDS == 0.25
+    assert told.asked == 8
+
+
+@pytest.mark.parametrize("call", ["step", "advance", "epoch"])
+def test_a_cancelled_job_is_ended_by_whatever_it_tells_next(clock: Clock, call: str) -> None:
+    told = Told()
+    tracker = told.tracker()
+    told.cancelled = True
+    calls: dict[str, Callable[[], None]] = {
+        "step": tracker.step,
+        "advance": lambda: tracker.advance("fitting"),
+        "epoch": lambda: tracker.epoch(1, 2.0),
+    }
+    calls[call]()  # too early to be asked again
+    clock.now += CANCEL_SECONDS
+    with pytest.raises(JobCancelled):
+        calls[call]()
+    assert told.reports == []
+
+
+def test_a_cancelled_job_makes_no_further_report(clock: Clock) -> None:
+    told = Told()
+    tracker = told.tracker()
+    told.cancelled = True
+    clock.now += REPORT_SECONDS
+    with pytest.raises(JobCancelled):
+        tracker.epoch(1, 2.0)
+    assert told.reports == []
+
+
+def test_a_job_that_takes_longer_than_it_may_is_ended_by_whatever_it_tells_next(clock: Clock) -> None:
+    tracker = Tracker(lambda *_: None, lambda: False, seconds=10)
+    clock.now += 10
+    tracker.advance("reading", rows=1)
+    clock.now += CANCEL_SECONDS
+    with pytest.raises(TimeExceeded, match="longer than the 10 seconds"):
+        tracker.advance("reading", rows=2)
+
+
+def test_a_job_without_a_limit_takes_as_long_as_it_likes(clock: Clock) -> None:
+    tracker = Told().tracker()
+    clock.now += 1e9
+    tracker.step()

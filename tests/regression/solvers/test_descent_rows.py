@@ -1,0 +1,227 @@
+"""Which rows and columns a gradient descent works on, and that it hands back what it descended to."""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+from numpy.testing import assert_allclose, assert_array_equal
+from numpy.typing import NDArray
+
+from app.errors import InvalidInput, TrainingFailed
+from app.regression.learning_rate_bound import largest_learning_rate
+from app.regression.least_squares import fit
+from app.regression.solvers import Exact, GradientDescent, Start
+from app.regression.solvers.gradient_descent import Descended, Descent, gradient_descent
+from app.regression.streaming_qr import summarise
+from app.regression.sufficient_statistics import SufficientStatistics
+from app.regression.training_batch import Block
+
+Array: TypeAlias = NDArray[np.float64]
+
+ON_CPU = GradientDescent(device="cpu")
+STANDARDISED = replace(ON_CPU, standardize=True, learning_rate=0.4, epochs=300)
+YIELDS = np.loadtxt(Path(__file__).parents[2] / "models" / "crop-yield" / "yields.csv", delimiter=",", skiprows=1)
+ALL_ROWS = Block(YIELDS[:, :3], YIELDS[:, 3:])
+LINE = np.arange(1.0, 8.0)
+
+
+def descend(rows: Block, options: GradientDescent, resume: Descent | None = None) -> Descended:
+    return gradient_descent(rows, summarise([rows]), options, resume=resume)
+
+
+def assert_identical(found: Descended, expected: Descended) -> None:
+    assert_array_equal(found.weights, expected.weights)
+    assert_array_equal(found.intercept, expected.intercept)
+    assert (found.loss, found.epoch, found.warnings) == (expected.loss, expected.epoch, expected.warnings)
+
+
+def beside_the_line(constant: float) -> Block:
+    return Block(np.column_stack([LINE, np.full(7, constant)]), 2 * LINE[:, np.newaxis] + 1)
+
+
+def exact_loss(rows: Block, found: Descended, statistics: SufficientStatistics) -> float:
+    """The mean squared error in exact arithmetic, from the prediction at the statistics' shift."""
+    centre = [Fraction(value) for value in statistics.shift[: statistics.features]]
+    weights = [[Fraction(value) for value in row] for row in found.weights]
+    total = Fraction(0)
+    for x, y in zip(rows.x, rows.y, strict=True):
+        deviations = [Fraction(value) - at for value, at in zip(x, centre, strict=True)]
+        for row, at_centre, wanted in zip(weights, found.centre_prediction, y, strict=True):
+            slope = sum(weight * deviation for weight, deviation in zip(row, deviations, strict=True))
+            total += (Fraction(wanted) - Fraction(at_centre) - slope) ** 2
+    return float(total / rows.y.size)
+
+
+@pytest.mark.parametrize("batch_size", [None, 3])
+def test_a_constant_column_beside_standardised_ones_changes_no_prediction_whatever_its_value(
+    batch_size: int | None,
+) -> None:
+    options = replace(STANDARDISED, batch_size=batch_size, learning_rate=0.1, epochs=120)
+    alone = descend(Block(LINE[:, np.newaxis], 2 * LINE[:, np.newaxis] + 1), options)
+    expected = LINE * alone.weights[0, 0] + alone.intercept[0]
+    random = np.random.default_rng(0)
+    constants = [0.1, *np.round(random.uniform(-10, 10, 60), 2), 1e15 + 0.125, 1e-300, 0.0]
+    for constant in constants:
+        rows = beside_the_line(constant)
+        found = descend(rows, options)
+        assert found.weights[0, 1] == 0
+        # The random numbers of the start are others for two columns than for one.
+        assert_allclose((rows.x @ found.weights.T + found.intercept)[:, 0], expected, atol=1e-9)
+
+
+@pytest.mark.parametrize("batch_size", [None, 3])
+def test_a_given_weight_of_a_constant_column_stays_and_the_predictions_are_right(batch_size: int | None) -> None:
+    start = Start(weights=[[0.5, -3.0]], intercept=[4.0])
+    rows = beside_the_line(0.1)
+    found = descend(rows, replace(STANDARDISED, start=start, learning_rate=0.1, batch_size=batch_size))
+    assert found.weights[0, 1] == -3
+    assert_allclose(rows.x @ found.weights.T + found.intercept, rows.y, atol=1e-9)
+    before = descend(rows, replace(STANDARDISED, start=start, epochs=0))
+    assert_allclose(before.intercept, [4.0], rtol=1e-14)
+
+
+def test_a_column_that_varies_only_in_rows_of_weight_zero_is_constant() -> None:
+    rows = beside_the_line(0.1)
+    rows.x[2, 1] = 5.0
+    weighted = Block(rows.x, rows.y, (rows.x[:, 1] == 0.1).astype(float))
+    for batch_size in (None, 3):
+        found = descend(weighted, replace(STANDARDISED, batch_size=batch_size, learning_rate=0.1))
+        assert found.weights[0, 1] == 0
+        assert_allclose((rows.x @ found.weights.T + found.intercept)[:2], rows.y[:2], atol=1e-9)
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e6, 1e12, 1e15])
+@pytest.mark.parametrize("patience", [None, 5])
+@pytest.mark.parametrize("batch_size", [None, 16])
+def test_the_loss_of_what_is_handed_back_is_that_of_its_epoch(
+    offset: float, patience: int | None, batch_size: int | None
+) -> None:
+    random = np.random.default_rng(4)
+    x = offset + random.integers(-50, 50, size=(64, 2)).astype(float)
+    rows = Block(x, 0.5 * (x - offset) @ np.ones((2, 1)) + random.normal(size=(64, 1)))
+    options = replace(STANDARDISED, learning_rate=0.05, epochs=40, patience=patience, batch_size=batch_size)
+    statistics = summarise([rows])
+    losses: list[float] = []
+    found = gradient_descent(rows, statistics, options, on_epoch=lambda state: losses.append(state.loss))
+    assert found.loss == losses[-1 if patience is None else found.best_epoch]
+    assert exact_loss(rows, found, statistics) == pytest.approx(found.loss, rel=1e-9)
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_a_perfect_fit_is_handed_back_though_its_loss_is_rounding(standardize: bool) -> None:
+    rows = Block(LINE[:, np.newaxis], 3e6 * LINE[:, np.newaxis] - 7e5)
+    options = replace(STANDARDISED, standardize=standardize, epochs=3000)
+    bound = largest_learning_rate(summarise([rows]), options)
+    found = descend(rows, replace(options, learning_rate=0.9 * bound))
+    assert found.loss < 1e-15
+    assert_allclose(found.weights, [[3e6]], rtol=1e-12)
+
+
+@pytest.mark.parametrize(("error", "is_told"), [(1e-10, False), (1e-8, True), (1.0, True), (-0.5, True)])
+@pytest.mark.parametrize("standardize", [False, True])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_coefficients_without_the_loss_of_their_epoch_are_not_handed_back(
+    error: float, is_told: bool, standardize: bool, weight_decay: float
+) -> None:
+    options = replace(ON_CPU, standardize=standardize, weight_decay=weight_decay, epochs=3)
+    states: list[Descent] = []
+    gradient_descent(None, summarise([ALL_ROWS]), options, on_epoch=states.append)
+    fields = {**vars(states[-1]), "loss": states[-1].loss * (1 + error)}
+    if not is_told:
+        descend(ALL_ROWS, options, Descent(**fields))
+        return
+    with pytest.raises(TrainingFailed, match="No version was published"):
+        descend(ALL_ROWS, options, Descent(**fields))
+
+
+def test_the_centre_prediction_is_that_at_the_shift_of_all_rows_held_out_or_not() -> None:
+    statistics = summarise([ALL_ROWS])
+    for options in (ON_CPU, STANDARDISED, replace(STANDARDISED, held_out=0.4, patience=5, learning_rate=0.1)):
+        found = gradient_descent(ALL_ROWS, statistics, options)
+        at_shift = found.weights @ statistics.shift[:3] + found.intercept
+        assert_allclose(found.centre_prediction, at_shift, rtol=1e-12)
+
+
+def with_rows_of_weight_zero(rows: Block) -> Block:
+    """The rows of weight 1, and between them others of weight 0."""
+    count = len(rows.x)
+    x, y = np.full((3 * count, rows.x.shape[1]), 1e6), np.full((3 * count, rows.y.shape[1]), -1e6)
+    weights = np.zeros(3 * count)
+    at = np.arange(count) * 3 + np.arange(count) % 2
+    x[at], y[at], weights[at] = rows.x, rows.y, 1.0
+    return Block(x, y, weights)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        replace(ON_CPU, batch_size=4),
+        replace(ON_CPU, batch_size=4, shuffle=False, momentum=0.5),
+        replace(ON_CPU, batch_size=15),
+        replace(ON_CPU, batch_size=4, held_out=0.3, patience=4),
+        replace(ON_CPU, held_out=0.3, patience=4, standardize=True, learning_rate=0.1),
+        replace(ON_CPU, held_out=0.02, patience=4),
+    ],
+    ids=["batches", "unshuffled", "all at once", "held out", "held out of the full batch", "none held out"],
+)
+def test_rows_of_weight_zero_change_nothing(options: GradientDescent) -> None:
+    plain = Block(ALL_ROWS.x, ALL_ROWS.y, np.ones(15))
+    options = replace(options, epochs=30)
+    statistics = summarise([plain])
+    expected = gradient_descent(plain, statistics, options)
+    assert_identical(gradient_descent(with_rows_of_weight_zero(plain), statistics, options), expected)
+
+
+def test_the_weights_of_held_out_rows_count_in_the_loss_that_patience_watches() -> None:
+    weights = np.tile([1.0, 3.0, 0.0], 5)
+    options = replace(ON_CPU, held_out=0.3, patience=50, epochs=20)
+    states: list[Descent] = []
+    rows = Block(ALL_ROWS.x, ALL_ROWS.y, weights)
+    gradient_descent(rows, summarise([rows]), options, on_epoch=states.append)
+    held = np.array([state.watched for state in states])
+    assert len(set(held)) == len(held)
+    heavier = Block(ALL_ROWS.x, ALL_ROWS.y, weights * 7)
+    again: list[Descent] = []
+    gradient_descent(heavier, summarise([heavier]), options, on_epoch=again.append)
+    assert_allclose([state.watched for state in again], held, rtol=1e-9)
+
+
+def test_patience_watches_the_plain_loss_of_held_out_rows_and_otherwise_the_penalised_one() -> None:
+    options = replace(ON_CPU, weight_decay=0.5, epochs=3, patience=9)
+    states: list[Descent] = []
+    gradient_descent(ALL_ROWS, summarise([ALL_ROWS]), options, on_epoch=states.append)
+    assert [state.watched for state in states] == [state.loss for state in states]
+    states.clear()
+    # All rows are alike: whichever are held out, their loss is that of the others.
+    doubled = Block(np.repeat(ALL_ROWS.x[:1], 4, axis=0), np.repeat(ALL_ROWS.y[:1], 4, axis=0))
+    gradient_descent(doubled, summarise([doubled]), replace(options, held_out=0.5), on_epoch=states.append)
+    for state in states:
+        penalty = 0.25 * ((state.weights**2).sum() + (state.intercept**2).sum())
+        assert state.loss == pytest.approx(state.watched + penalty, rel=1e-9)
+
+
+def test_a_fraction_that_holds_out_no_row_is_a_warning() -> None:
+    options = replace(ON_CPU, held_out=0.01, patience=5, epochs=30)
+    found = descend(ALL_ROWS, options)
+    assert found.warnings == ("held_out=0.01 of 15 rows holds out no row; patience watches the training rows.",)
+    assert_array_equal(found.weights, descend(ALL_ROWS, replace(options, held_out=0.0)).weights)
+    without = descend(ALL_ROWS, replace(options, patience=None))
+    assert without.warnings == ("held_out=0.01 of 15 rows holds out no row; all rows are trained on.",)
+    assert descend(ALL_ROWS, replace(options, held_out=0.04)).warnings == ()
+
+
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_a_fraction_that_holds_out_every_row_is_refused(batch_size: int | None) -> None:
+    with pytest.raises(InvalidInput, match=r"held_out=0\.99 of 15 row\(s\) holds out all of them") as refused:
+        descend(ALL_ROWS, replace(ON_CPU, held_out=0.99, batch_size=batch_size))
+    assert [detail.pointer for detail in refused.value.details] == ["/solver/held_out"]
+    assert descend(ALL_ROWS, replace(ON_CPU, held_out=0.95, batch_size=batch_size)).epoch == 100
+
+
+def test_standardising_brings_a_feature_in_tiny_units_to_the_optimum_too() -> None:
+    rows = Block(ALL_ROWS.x * [1e-150, 1.0, 1e150], ALL_ROWS.y)
+    found = descend(rows, replace(STANDARDISED, epochs=3000))
+    assert_allclose(found.weights, fit(summarise([rows]), Exact()).weights, rtol=1e-8)

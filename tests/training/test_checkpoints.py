@@ -1,0 +1,214 @@
+import json
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.testing import assert_array_equal
+from numpy.typing import NDArray
+
+from app.jobs.progress import LossCurve
+from app.regression.solvers.gradient_descent import Descent
+from app.training.checkpoints import SAVE_SECONDS, Checkpoint
+
+Array: TypeAlias = NDArray[np.float64]
+
+FLOATS = st.floats(allow_nan=False, allow_infinity=False)
+STATE = Descent(
+    epoch=7,
+    weights=np.array([[0.1, -1 / 3], [5e-324, 1.7e308]]),
+    intercept=np.array([1.0, -0.0]),
+    loss=2.0,
+    first_loss=100.25,
+    weight_velocity=np.array([[0.5, -0.25], [0.0, 1e-300]]),
+    intercept_velocity=np.array([-0.0, 7.0]),
+    watched=1.75,
+    best_epoch=6,
+    best_watched=1.5,
+    best_loss=1.25,
+    best_weights=np.array([[0.2, 0.3], [0.4, 0.5]]),
+    best_intercept=np.array([3.0, 4.0]),
+)
+
+
+class Clock:
+    """Stands in for the module `time`, so that no test depends on how fast it runs."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("app.training.checkpoints.time", clock)
+    return clock
+
+
+def saved(path: Path, clock: Clock, state: Descent, curve: LossCurve | None = None) -> Checkpoint:
+    checkpoint = Checkpoint(path)
+    clock.now += SAVE_SECONDS
+    checkpoint.save(state, curve or LossCurve())
+    return checkpoint
+
+
+def loaded(path: Path) -> tuple[Descent, LossCurve]:
+    found = Checkpoint(path).load()
+    assert found is not None, "there is no checkpoint to go on from"
+    return found
+
+
+def assert_identical(found: Descent, expected: Descent) -> None:
+    for field in fields(Descent):
+        one, other = np.asarray(getattr(found, field.name)), np.asarray(getattr(expected, field.name))
+        assert one.dtype == other.dtype
+        assert one.shape == other.shape
+        assert one.tobytes() == other.tobytes(), field.name
+
+
+@st.composite
+def states(draw: st.DrawFn) -> Descent:
+    k, p = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+
+    def drawn(*shape: int) -> Array:
+        return draw(arrays(np.float64, shape, elements=FLOATS))
+
+    return Descent(
+        epoch=draw(st.integers(0, 10**9)),
+        weights=drawn(k, p),
+        intercept=drawn(k),
+        loss=draw(FLOATS),
+        first_loss=draw(FLOATS),
+        weight_velocity=drawn(k, p),
+        intercept_velocity=drawn(k),
+        watched=draw(FLOATS),
+        best_epoch=draw(st.integers(0, 10**9)),
+        best_watched=draw(FLOATS),
+        best_loss=draw(FLOATS),
+        best_weights=drawn(k, p),
+        best_intercept=drawn(k),
+    )
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(states())
+def test_a_state_is_loaded_to_the_last_bit(tmp_path: Path, clock: Clock, state: Descent) -> None:
+    saved(tmp_path / "job.json", clock, state)
+    assert_identical(loaded(tmp_path / "job.json")[0], state)
+
+
+def test_the_loss_curve_is_loaded_with_its_stride(tmp_path: Path, clock: Clock) -> None:
+    curve = LossCurve()
+    for epoch in range(1200):
+        curve.add(epoch, 1 / (epoch + 3))
+    saved(tmp_path / "job.json", clock, STATE, curve)
+    _, found = loaded(tmp_path / "job.json")
+    assert found.points == curve.points
+    assert found.stride == curve.stride > 1
+
+
+def test_where_nothing_was_kept_nothing_is_loaded(tmp_path: Path) -> None:
+    assert Checkpoint(tmp_path / "job.json").load() is None
+    assert Checkpoint(tmp_path / "no folder" / "job.json").load() is None
+
+
+def test_the_folder_is_made_with_the_first_state(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "state" / "checkpoints" / "job.json"
+    saved(path, clock, STATE)
+    assert_identical(loaded(path)[0], STATE)
+
+
+def test_states_are_kept_at_most_once_a_second(tmp_path: Path, clock: Clock) -> None:
+    assert SAVE_SECONDS == 1.0
+    path = tmp_path / "job.json"
+    checkpoint = Checkpoint(path)
+    checkpoint.save(STATE, LossCurve())
+    clock.now += 0.999
+    checkpoint.save(STATE, LossCurve())
+    assert not path.exists()
+    clock.now += 0.001
+    checkpoint.save(replace(STATE, epoch=8), LossCurve())
+    clock.now += 0.999
+    checkpoint.save(replace(STATE, epoch=9), LossCurve())
+    assert loaded(path)[0].epoch == 8
+    clock.now += 0.001
+    checkpoint.save(replace(STATE, epoch=10), LossCurve())
+    assert loaded(path)[0].epoch == 10
+
+
+def test_a_new_state_replaces_the_old_one_and_leaves_nothing_else(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "job.json"
+    checkpoint = saved(path, clock, STATE)
+    clock.now += SAVE_SECONDS
+    checkpoint.save(replace(STATE, epoch=8, weights=-STATE.weights), LossCurve())
+    found, _ = loaded(path)
+    assert found.epoch == 8
+    assert_array_equal(found.weights, -STATE.weights)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["job.json"]
+
+
+def test_a_state_is_replaced_as_a_whole_so_that_an_open_file_still_shows_the_old_one(
+    tmp_path: Path, clock: Clock
+) -> None:
+    path = tmp_path / "job.json"
+    checkpoint = saved(path, clock, STATE)
+    with path.open("rb") as file:
+        before = path.read_bytes()
+        clock.now += SAVE_SECONDS
+        checkpoint.save(replace(STATE, epoch=8), LossCurve())
+        assert file.read() == before != path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"null", b"{}", b"\xff", b'{"state": {}, "curve": [], "stride": 1}']
+)
+def test_a_checkpoint_that_is_not_readable_means_to_start_anew(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "job.json"
+    path.write_bytes(content)
+    assert Checkpoint(path).load() is None
+
+
+def test_a_checkpoint_whose_losses_were_without_the_penalty_means_to_start_anew(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "job.json"
+    saved(path, clock, STATE)
+    content = json.loads(path.read_bytes())
+    assert content.pop("form") == 2
+    path.write_text(json.dumps(content))  # as it was before files had a form
+    assert Checkpoint(path).load() is None
+    path.write_text(json.dumps(content | {"form": 1}))
+    assert Checkpoint(path).load() is None
+    path.write_text(json.dumps(content | {"form": 2}))
+    assert_identical(loaded(path)[0], STATE)
+
+
+def test_a_checkpoint_cut_off_anywhere_means_to_start_anew(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "job.json"
+    saved(path, clock, STATE)
+    content = path.read_bytes()
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        assert Checkpoint(path).load() is None
+    path.write_bytes(content)
+    assert_identical(loaded(path)[0], STATE)
+
+
+def test_a_checkpoint_that_was_removed_is_gone_and_removing_it_again_is_fine(tmp_path: Path, clock: Clock) -> None:
+    path = tmp_path / "job.json"
+    checkpoint = saved(path, clock, STATE)
+    checkpoint.remove()
+    assert checkpoint.load() is None
+    checkpoint.remove()
+
+
+def test_two_jobs_keep_their_states_apart(tmp_path: Path, clock: Clock) -> None:
+    saved(tmp_path / "a.json", clock, STATE)
+    saved(tmp_path / "b.json", clock, replace(STATE, epoch=1))
+    assert loaded(tmp_path / "a.json")[0].epoch == 7
+    assert loaded(tmp_path / "b.json")[0].epoch == 1

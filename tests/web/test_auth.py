@@ -1,0 +1,343 @@
+"""Who may do what, with keys and without."""
+
+import hashlib
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from service import NOTEBOOK, Service
+
+from app.errors import Forbidden
+from app.web.auth import Access, Right, parse_keys
+
+ROWS = {"instances": [[75, 63, 44]]}
+SECRETS = {"web": "secret-of-web", "cron": "secret-of-cron", "both": "secret-of-both", "ops": "secret-of-ops"}
+SCOPES = {"web": "predict", "cron": "train", "both": "predict,train", "ops": "admin"}
+
+
+def line(name: str, scopes: str, secret: str) -> str:
+    return f"{name} {scopes} {hashlib.sha256(secret.encode()).hexdigest()}\n"
+
+
+def lines(*names: str) -> str:
+    return "".join(line(name, SCOPES[name], SECRETS[name]) for name in names)
+
+
+class Guarded(NamedTuple):
+    service: Service
+    keys: Path
+
+    def ask(self, call: str, who: str | None = None, **options: Any) -> httpx.Response:
+        method, _, path = call.partition(" ")
+        headers = {"authorization": f"Bearer {SECRETS[who]}"} if who else {}
+        return self.service.client.request(method, path, headers=headers, **options)
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    folder = tmp_path_factory.mktemp("guarded")
+    keys = folder / "keys"
+    keys.write_text(f"# Who may do what\n\n{lines(*SECRETS)}")
+    service = Service(folder, api_keys=str(keys)).start()
+    yield Guarded(service, keys)
+    service.stop()
+
+
+ALLOWED = {
+    "POST /predict": {"web", "both", "ops"},
+    "POST /models/crop-yield/predict": {"web", "both", "ops"},
+    "POST /models/crop-yield/versions/1/predict": {"web", "both", "ops"},
+    "POST /train": {"cron", "both", "ops"},
+    "GET /models": set(SECRETS),
+    "GET /models/crop-yield": set(SECRETS),
+    "GET /models/crop-yield/versions/1": set(SECRETS),
+    "GET /models/crop-yield/versions/1/file": set(SECRETS),
+    "GET /jobs": set(SECRETS),
+    "GET /jobs/no-job": set(SECRETS),
+    "GET /jobs/no-job/events": set(SECRETS),
+    "POST /jobs/no-job/cancel": {"cron", "both", "ops"},
+    "PUT /models/crop-yield/current": {"ops"},
+    "DELETE /models/crop-yield/versions/99": {"ops"},
+    "DELETE /models/no-model": {"ops"},
+}
+BODIES = {"POST /train": {**NOTEBOOK, "promote": "never"}, "PUT /models/crop-yield/current": {"version": 1}}
+
+
+@pytest.mark.parametrize("call", ALLOWED)
+def test_a_key_does_what_its_scopes_say_and_no_more(guarded: Guarded, call: str) -> None:
+    body = BODIES.get(call, ROWS if "predict" in call else None)
+    for name in SECRETS:
+        answer = guarded.ask(call, name, json=body)
+        if name in ALLOWED[call]:
+            assert answer.status_code in (200, 202, 404), answer.text
+        else:
+            assert answer.status_code == httpx.codes.FORBIDDEN
+            assert "scope" in answer.json()["detail"]
+    answer = guarded.ask(call, json=body)
+    assert answer.status_code == httpx.codes.UNAUTHORIZED
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/health/live", "/health/ready", "/metrics"])
+def test_probes_and_documentation_need_no_key(guarded: Guarded, path: str) -> None:
+    assert guarded.service.client.get(path).status_code == httpx.codes.OK
+
+
+def test_the_document_says_that_keys_are_wanted(guarded: Guarded) -> None:
+    document = guarded.service.client.get("/openapi.json").json()
+    assert set(document["components"]["securitySchemes"]) == {"bearer", "header"}
+    assert {name for way in document["security"] for name in way} == {"bearer", "header"}
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            needs_key = not path.startswith(("/health", "/metrics"))
+            assert (operation.get("security") != []) == needs_key
+            assert ({"401", "403"} <= set(operation["responses"])) == needs_key
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"authorization": "Bearer wrong"},
+        {"authorization": SECRETS["ops"]},
+        {"authorization": f"Basic {SECRETS['ops']}"},
+        {"authorization": "Bearer"},
+        {"authorization": f"Bearer {SECRETS['ops']} "[:-2]},
+        {"x-api-key": ""},
+        {"x-api-key": hashlib.sha256(SECRETS["ops"].encode()).hexdigest()},
+        {"x-api-key": SECRETS["ops"], "authorization": f"Bearer {SECRETS['web']}"},
+        {"x-api-key": "\u00e9"},
+    ],
+)
+def test_what_is_no_key_is_refused_on_the_lane_and_beside_it(guarded: Guarded, headers: dict[str, str]) -> None:
+    encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+    for body in (ROWS, {**ROWS, "explain": True}):
+        answer = guarded.service.client.post("/predict", json=body, headers=encoded)
+        assert answer.status_code == httpx.codes.UNAUTHORIZED
+        assert "secret" not in answer.text
+
+
+def test_both_headers_take_a_key(guarded: Guarded) -> None:
+    given = [{"x-api-key": SECRETS["web"]}, {"authorization": f"bearer  {SECRETS['web']}"}]
+    for headers in given:
+        assert guarded.service.client.post("/predict", json=ROWS, headers=headers).status_code == httpx.codes.OK
+
+
+def test_keys_change_without_a_restart_and_no_secret_is_logged(guarded: Guarded) -> None:
+    before = guarded.keys.read_text()
+    assert guarded.ask("POST /predict", "web", json=ROWS).status_code == httpx.codes.OK
+
+    guarded.keys.write_text(lines("ops"))  # one less
+    assert guarded.ask("POST /predict", "web", json=ROWS).status_code == httpx.codes.UNAUTHORIZED
+    assert guarded.ask("POST /predict", "ops", json=ROWS).status_code == httpx.codes.OK
+
+    for faulty in ("web predict NO-HASH\n", "", "# none\n"):  # the previous keys stay in effect
+        guarded.keys.write_text(faulty)
+        assert guarded.ask("POST /predict", "ops", json=ROWS).status_code == httpx.codes.OK
+    guarded.keys.unlink()
+    assert guarded.ask("POST /predict", "ops", json=ROWS).status_code == httpx.codes.OK
+    assert guarded.ask("POST /predict", json=ROWS).status_code == httpx.codes.UNAUTHORIZED
+
+    guarded.keys.write_text(before)
+    assert guarded.ask("GET /models", "web").status_code == httpx.codes.OK
+    log = guarded.service.log.read_text()
+    assert "previous keys stay in effect" in log
+    assert '"caller": "web"' in log
+    assert not any(secret in log for secret in SECRETS.values())
+    assert hashlib.sha256(SECRETS["ops"].encode()).hexdigest() not in log
+
+
+def test_a_service_whose_keys_cannot_be_read_does_not_start(tmp_path: Path) -> None:
+    keys = tmp_path / "keys"
+    for content in (None, "web predict\n", "web guess " + "0" * 64, lines("web") + lines("web")):
+        if content is not None:
+            keys.write_text(content)
+        with pytest.raises((ValueError, OSError)) as error:
+            Access(keys)
+        assert "0000" not in str(error.value)
+    with pytest.raises(AssertionError, match="not started"):
+        Service(tmp_path, api_keys=str(keys)).start()
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_keys_or_names_its_line(text: str) -> None:
+    said = "Line by line"
+    try:
+        keys = parse_keys(text)
+    except ValueError as error:
+        said = str(error)
+    else:
+        assert len({key.name for key in keys}) == len(keys)
+    assert said.startswith(("Line ", "There is no key"))
+
+
+WORDS = st.text(st.characters(codec="ascii", exclude_characters="\r\n"), min_size=1).map(str.strip).filter(bool)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(WORDS, min_size=2, max_size=2, unique=True))
+def test_any_secret_opens_with_itself_alone(tmp_path: Path, secrets: list[str]) -> None:
+    mine, other = secrets
+    path = tmp_path / "keys"
+    path.write_text(line("it", "predict", mine))
+    access = Access(path)
+    for header in (b"x-api-key", b"authorization"):
+        before = b"Bearer " if header == b"authorization" else b""
+        assert access.allows([(header, before + mine.encode())], Right.PREDICT)
+        assert not access.allows([(header, before + mine.encode())], Right.TRAIN)
+        assert not access.allows([(header, before + other.encode())], Right.PREDICT)
+
+
+def test_a_file_that_changes_is_read_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "keys"
+    path.write_text(lines("web"))
+    access = Access(path)
+    given_key = [(b"x-api-key", SECRETS["web"].encode())]
+    assert access.allows(given_key, Right.PREDICT)
+    assert not access.allows(given_key, Right.TRAIN)
+    path.write_text(line("web", "train", SECRETS["web"]) + "#\n")
+    os.utime(path, (time.time() + 1, time.time() + 1))
+    with caplog.at_level(logging.INFO):
+        assert access.allows(given_key, Right.TRAIN)
+    assert caplog.records[0].__dict__["keys"] == ["web"]
+
+
+LOCAL = [(b"host", b"127.0.0.1:8000")]
+
+
+def why_refused(
+    client: tuple[str, int] | None, headers: list[tuple[bytes, bytes]], http_version: str = "1.1"
+) -> str | None:
+    scope = {"type": "http", "client": client, "headers": headers, "http_version": http_version}
+    try:
+        Access(None).check(scope, Right.TRAIN)
+    except Forbidden as error:
+        return error.message.partition("; ")[2]
+    return None
+
+
+@pytest.mark.parametrize("client", ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"])
+@pytest.mark.parametrize("host", [b"127.0.0.1:8000", b"localhost", b"LocalHost:80", b"[::1]:8000", b"me.localhost"])
+def test_without_keys_this_machine_may_change_what_it_likes(client: str, host: bytes) -> None:
+    assert why_refused((client, 5), [(b"host", host)]) is None
+
+
+@pytest.mark.parametrize("client", [("10.0.0.1", 5), ("::ffff:10.0.0.1", 5), ("fe80::1", 5), ("", 5), None])
+def test_without_keys_another_machine_changes_nothing(client: tuple[str, int] | None) -> None:
+    assert why_refused(client, LOCAL) == "this request comes from another one."
+
+
+@pytest.mark.parametrize("name", [b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-proto", b"x-real-ip"])
+def test_without_keys_a_proxy_is_another_machine(name: bytes) -> None:
+    assert why_refused(("127.0.0.1", 5), [*LOCAL, (name, b"127.0.0.1")]) == "this request comes through a proxy."
+
+
+def test_without_keys_the_old_protocol_is_taken_for_a_proxy_that_adds_no_header() -> None:
+    assert why_refused(("127.0.0.1", 5), LOCAL, http_version="1.0") == "this request comes through a proxy."
+
+
+@pytest.mark.parametrize(
+    "host", [b"evil.example", b"127.0.0.1.evil.example", b"localhost.evil.example", b"10.0.0.1", b""]
+)
+def test_without_keys_a_name_that_was_made_to_point_here_is_refused(host: bytes) -> None:
+    assert why_refused(("127.0.0.1", 5), [(b"host", host)]) == "this request is for a host of another name."
+
+
+@pytest.mark.parametrize(
+    ("headers", "is_refused"),
+    [
+        ([(b"origin", b"http://127.0.0.1:8000")], False),
+        ([(b"origin", b"https://127.0.0.1:8000")], False),
+        ([(b"origin", b"http://127.0.0.1:9999")], True),
+        ([(b"origin", b"http://localhost:8000")], True),
+        ([(b"origin", b"https://evil.example")], True),
+        ([(b"origin", b"null")], True),
+        ([(b"sec-fetch-site", b"same-origin")], False),
+        ([(b"sec-fetch-site", b"none")], False),
+        ([(b"sec-fetch-site", b"same-site")], True),
+        ([(b"sec-fetch-site", b"cross-site")], True),
+    ],
+)
+def test_without_keys_a_page_of_another_site_changes_nothing(
+    headers: list[tuple[bytes, bytes]], is_refused: bool
+) -> None:
+    expected = "this request comes from a page of another site." if is_refused else None
+    assert why_refused(("127.0.0.1", 5), [*LOCAL, *headers]) == expected
+
+
+@pytest.mark.parametrize(
+    "headers", [{"origin": "https://evil.example"}, {"host": "evil.example"}, {"x-forwarded-for": "127.0.0.1"}]
+)
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/train", NOTEBOOK),
+        ("POST", "/jobs/no-job/cancel", None),
+        ("PUT", "/models/crop-yield/current", {"version": 1}),
+        ("DELETE", "/models/crop-yield/versions/1", None),
+    ],
+)
+def test_a_web_page_cannot_train(
+    service: Service, headers: dict[str, str], method: str, path: str, body: dict[str, Any] | None
+) -> None:
+    answer = service.client.request(method, path, json=body, headers=headers)
+    assert answer.status_code == httpx.codes.FORBIDDEN
+    assert "LINSERVE" not in answer.text
+    assert service.client.post("/predict", json=ROWS, headers=headers).status_code == httpx.codes.OK
+
+
+def test_no_other_site_is_let_read(service: Service) -> None:
+    preflight = {
+        "origin": "https://other.example",
+        "access-control-request-method": "POST",
+        "access-control-request-headers": "content-type",
+    }
+    answer = service.client.options("/predict", headers=preflight)
+    assert not any(name.startswith("access-control") for name in answer.headers)
+    answer = service.client.get("/models", headers={"origin": "https://other.example"})
+    assert "access-control-allow-origin" not in answer.headers
+    assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+
+
+@pytest.mark.parametrize("path", ["/", "/models", "/docs", "/docs/assets/favicon.png", "/nothing", "/metrics"])
+def test_every_answer_tells_browsers_to_be_careful(service: Service, path: str) -> None:
+    headers = service.client.get(path).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert "unsafe-eval" not in headers["content-security-policy"]
+    assert headers["cache-control"] == "private, no-cache"
+
+
+def test_a_key_that_is_missing_is_told_before_the_body_comes(guarded: Guarded) -> None:
+    address = httpx.URL(guarded.service.url)
+    with socket.create_connection((address.host, address.port or 0), timeout=10) as connection:
+        connection.sendall(b"POST /train HTTP/1.1\r\nhost: here\r\ncontent-type: text/csv\r\ncontent-length: 9\r\n\r\n")
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 401 ")
+
+
+def test_log_lines_cannot_be_forged(service: Service) -> None:
+    service.client.get("/models/%0A%7B%22level%22%3A%20%22FORGED%22%7D")
+    service.client.get("/models/x", headers={"x-request-id": 'a"}\\n{"level": "FORGED"}'})
+    for entry in service.log.read_text().splitlines():
+        assert json.loads(entry)["level"] != "FORGED"
+
+
+def test_a_file_that_changed_in_nothing_but_what_stands_there_is_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text(line("ops", "admin", "old"))
+    access = Access(path)
+    before = path.stat()
+    path.write_text(line("ops", "admin", "new"))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert access.allows([(b"x-api-key", b"new")], Right.ADMIN)
+    assert not access.allows([(b"x-api-key", b"old")], Right.ADMIN)

@@ -1,0 +1,368 @@
+"""The lane for ordinary predictions and the route answer the same, whatever comes."""
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeAlias
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from service import INPUTS, copy_models
+from uvicorn import Config
+from uvicorn.server import ServerState
+
+from app.main import create_app
+from app.server.protocol import Connection
+from app.storage.memory_budget import LARGE_BODY, MemoryBudget
+from app.web.fast_path import PredictLane
+
+JSON_TYPE = (b"content-type", b"application/json")
+
+NUMBERS = st.one_of(st.integers(-(2**70), 2**70), st.floats(allow_nan=False), st.floats(-200, 200))
+ANYTHING = st.one_of(NUMBERS, st.none(), st.booleans(), st.text(max_size=3), st.lists(st.integers(), max_size=2))
+NAMES = st.sampled_from(["temp", "rainfall", "humidity"])
+ROWS = st.one_of(
+    st.lists(NUMBERS, min_size=3, max_size=3),
+    st.fixed_dictionaries(dict.fromkeys(("humidity", "temp", "rainfall"), NUMBERS)),
+    st.lists(ANYTHING, max_size=4),
+    st.dictionaries(st.one_of(NAMES, st.text(max_size=3)), ANYTHING, max_size=4),
+    ANYTHING,
+)
+INSTANCES = st.one_of(st.lists(ROWS, max_size=4), st.lists(st.lists(NUMBERS, min_size=3, max_size=3), max_size=60))
+BODIES = st.one_of(
+    st.fixed_dictionaries({"instances": INSTANCES}),
+    st.fixed_dictionaries(
+        {"instances": INSTANCES}, optional=dict.fromkeys(("interval", "explain", "instance_weights", "x"), ANYTHING)
+    ),
+    INSTANCES,
+).map(lambda body: json.dumps(body).encode())
+TEXTS = st.sampled_from(
+    [
+        b"",
+        b" ",
+        b"null",
+        b'{"instances": [[1, 2, 3]]} x',
+        b'{"instances": [[1, 2, 3]], "instances": [[4, 5, 6]]}',
+        b'{"instances": [{"temp": 1, "temp": 2, "rainfall": 3, "humidity": 4}]}',
+        b'{"instances": [[NaN, 2, 3]]}',
+        b'{"instances": [[1e999, 2, 3]]}',
+        b'{"instances": [[1e308, 1e308, -1e308]]}',
+        b'{"instances": [[-0, -0.0, 0]]}',
+        b'{"instances": [[1e-400, 5e-324, 0.1]]}',
+        b'{"instances": [[1.0, 2, 3],]}',
+        b'{"instances": [[01, 2, 3]]}',
+        b'{"instances": [["\\ud800", 2, 3]]}',
+        b'{"inst\\u0061nces": [[1, 2, 3]]}',
+        b'{"instances": [{"te\\u006dp": 1, "rainfall": 3, "humidity": 4}]}',
+        b'\xef\xbb\xbf{"instances": [[1, 2, 3]]}',
+        b'{"instances": [[1, 2, 3]]}'.decode().encode("utf-16"),
+        b'{"instances": [[1, 2, "\xff"]]}',
+        b'{"instances": ' + b"[" * 5000 + b"]" * 5000 + b"}",
+        b'{"instances": [[' + b"9" * 400 + b", 2, 3]]}",
+        b'{"instances": [[0.1000000000000000055511151231257827021181583404541015625, 2, 3]]}',
+    ]
+)
+
+
+class Running(NamedTuple):
+    """The app, started, on an event loop that the tests share."""
+
+    config: Config
+    state: dict[str, Any]
+    runner: asyncio.Runner
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    folder = tmp_path_factory.mktemp("lane")
+    app = create_app()
+    config = Config(app, log_config=None, access_log=False)
+    config.load()
+    with asyncio.Runner() as runner:
+        lifespan = app.router.lifespan_context(app)
+        with pytest.MonkeyPatch.context() as environment:
+            environment.setenv("LINSERVE_MODELS", str(copy_models(folder)))
+            environment.setenv("LINSERVE_STATE", str(folder / "state"))
+            environment.setenv("LINSERVE_TRAINER", "external")
+            state = runner.run(lifespan.__aenter__())
+        yield Running(config, dict(state or {}), runner)
+        runner.run(lifespan.__aexit__(None, None, None))
+
+
+class Wire(asyncio.Transport):
+    """Keeps what is written to it."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 80)})
+        self.written = b""
+        self.unread = 0
+        self._closing = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self._closing = True
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread
+
+    def abort(self) -> None:
+        self._closing = True
+
+    def pause_reading(self) -> None: ...
+
+    def resume_reading(self) -> None: ...
+
+
+class Answer:
+    """What was written, but for the request's id."""
+
+    def __init__(self, written: bytes) -> None:
+        head, _, body = written.partition(b"\r\n\r\n")
+        self.status, *fields = head.decode().split("\r\n")
+        headers = dict(field.split(": ", 1) for field in fields)
+        assert headers.pop("x-request-id")
+        assert int(headers["content-length"]) == len(body)
+        self.headers = headers
+        problem = headers["content-type"] == "application/problem+json"
+        self.body: Any = {**json.loads(body), "request_id": None} if problem else body
+
+    def __eq__(self, other: object) -> bool:
+        return vars(self) == vars(other)
+
+    def __repr__(self) -> str:
+        return repr(vars(self))
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+Request: TypeAlias = tuple[list[bytes], list[tuple[bytes, bytes]]]  # parts of the body, headers
+
+
+def written_of(parts: list[bytes], headers: list[tuple[bytes, bytes]]) -> list[bytes]:
+    """A request as it comes, part by part."""
+    head = b"POST /predict HTTP/1.1\r\nhost: here\r\n"
+    head += b"".join(b"%b: %b\r\n" % header for header in headers)
+    if len(parts) == 1:
+        return [head + b"content-length: %d\r\n\r\n" % len(parts[0]) + parts[0]]
+    chunks = [b"%x\r\n%b\r\n" % (len(part), part) for part in parts if part]
+    return [head + b"transfer-encoding: chunked\r\n\r\n", *chunks, b"0\r\n\r\n"]
+
+
+def connect(running: Running, *, lane: bool) -> tuple[Connection, Wire]:
+    state = running.state if lane else {name: value for name, value in running.state.items() if name != "lane"}
+    connection = Connection(running.config, ServerState(), state)
+    wire = Wire()
+    connection.connection_made(wire)
+    return connection, wire
+
+
+async def ask(running: Running, pieces: list[bytes], *, lane: bool) -> tuple[Answer, bool]:
+    """The answer, and whether the lane gave it."""
+    connection, wire = connect(running, lane=lane)
+    for piece in pieces:
+        connection.data_received(piece)
+    while tasks := list(connection.tasks):
+        await asyncio.wait(tasks)
+    by_lane = connection.cycle is None
+    connection.connection_lost(None)
+    return Answer(wire.written), by_lane
+
+
+def both(running: Running, *requests: Request) -> list[tuple[Answer, Answer, bool]]:
+    """For each request the answers with the lane and without it, and whether the lane gave its own."""
+
+    async def answers() -> list[tuple[Answer, Answer, bool]]:
+        found = []
+        for parts, headers in requests:
+            pieces = written_of(parts, headers)
+            with_lane, by_lane = await ask(running, pieces, lane=True)
+            without, _ = await ask(running, pieces, lane=False)
+            found.append((with_lane, without, by_lane))
+        return found
+
+    return running.runner.run(answers())
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.one_of(BODIES, TEXTS), min_size=1, max_size=8))
+def test_any_body_is_answered_the_same_with_the_lane_and_without_it(running: Running, bodies: list[bytes]) -> None:
+    for with_lane, without, _ in both(running, *(([body], [JSON_TYPE]) for body in bodies)):
+        assert with_lane == without
+
+
+def test_ordinary_bodies_are_answered_by_the_lane_itself(running: Running) -> None:
+    objects = [dict(zip(["humidity", "temp", "rainfall"], row, strict=True)) for row in INPUTS]
+    bodies = [
+        json.dumps({"instances": rows}).encode()
+        for rows in ([[75, 63, 44]], INPUTS, INPUTS * 50, objects, objects * 50)
+    ]
+    for with_lane, without, by_lane in both(running, *(([body], [JSON_TYPE]) for body in bodies)):
+        assert by_lane
+        assert with_lane == without
+        assert with_lane.status == "HTTP/1.1 200 OK"
+
+
+def test_a_body_in_parts_is_put_together_or_handed_on_whole(running: Running) -> None:
+    body = json.dumps({"instances": INPUTS}).encode()
+    few = [body[:10], b"", body[10:]]
+    many = [body[i : i + 1] for i in range(len(body))]
+    long = json.dumps({"instances": INPUTS * 500}).encode()
+    assert len(long) > LARGE_BODY
+    long_in_parts = [long[i : i + 1000] for i in range(0, len(long), 1000)]
+    for (with_lane, without, by_lane), expected in zip(
+        both(running, *((parts, [JSON_TYPE]) for parts in (few, many, [long], long_in_parts))),
+        (True, True, False, False),
+        strict=True,
+    ):
+        assert by_lane == expected
+        assert with_lane == without
+        assert with_lane.status == "HTTP/1.1 200 OK"
+
+
+def test_requests_that_come_at_once_are_answered_in_their_order(running: Running) -> None:
+    rows = [[[1, 2, 3]], INPUTS * 500, [[4, 5, 6]], [[7, 8, 9]]]  # the second is too long for the lane
+    pieces = [piece for row in rows for piece in written_of([json.dumps({"instances": row}).encode()], [JSON_TYPE])]
+
+    async def written(*, lane: bool) -> bytes:
+        connection, wire = connect(running, lane=lane)
+        connection.data_received(b"".join(pieces))
+        while tasks := list(connection.tasks):
+            await asyncio.wait(tasks)
+        connection.connection_lost(None)
+        return re.sub(rb"x-request-id: .*\r\n", b"", wire.written)
+
+    with_lane = running.runner.run(written(lane=True))
+    assert with_lane.count(b"200 OK") == len(rows)
+    assert with_lane == running.runner.run(written(lane=False))
+
+
+@pytest.mark.parametrize(
+    ("headers", "by_lane"),
+    [
+        ([JSON_TYPE, (b"accept", b"*/*"), (b"user-agent", b"x"), (b"x-request-id", b"mine")], True),
+        ([(b"content-type", b"application/json; charset=utf-8")], True),
+        ([(b"content-type", b"Application/JSON")], False),
+        ([(b"content-type", b"text/plain")], False),
+        ([], False),
+        ([JSON_TYPE, (b"accept", b"text/csv")], False),
+        ([JSON_TYPE, (b"accept", b"text/html")], False),
+        ([JSON_TYPE, (b"content-encoding", b"gzip")], False),
+        ([JSON_TYPE, (b"content-encoding", b"br")], False),
+    ],
+)
+def test_headers_that_ask_for_something_else_are_left_to_the_route(
+    running: Running, headers: list[tuple[bytes, bytes]], by_lane: bool
+) -> None:
+    ((with_lane, without, found),) = both(running, ([b'{"instances": [[75, 63, 44]]}'], headers))
+    assert found == by_lane
+    assert with_lane == without
+
+
+def test_a_caller_that_leaves_before_its_body_ends_breaks_nothing(running: Running) -> None:
+    async def leave() -> bytes:
+        connection, wire = connect(running, lane=True)
+        connection.data_received(b"".join(written_of([b"{", b"}"], [JSON_TYPE])[:2]))
+        connection.connection_lost(None)
+        return wire.written
+
+    assert running.runner.run(leave()) == b""
+
+
+def test_a_request_whose_body_is_under_way_when_the_service_stops_is_answered(running: Running) -> None:
+    async def stop() -> tuple[bytes, bool]:
+        connection, wire = connect(running, lane=True)
+        first, *rest = written_of([b'{"instances"', b": [[75, 63, 44]]}"], [JSON_TYPE])
+        connection.data_received(first)
+        connection.shutdown()
+        for piece in rest:
+            connection.data_received(piece)
+        while tasks := list(connection.tasks):
+            await asyncio.wait(tasks)
+        return wire.written, wire.is_closing()
+
+    written, closed = running.runner.run(stop())
+    assert Answer(written).status == "HTTP/1.1 200 OK"
+    assert closed
+
+
+SMALL_BUDGET = 1 << 20  # bytes, of which connections may have 14 sixteenths
+
+
+def with_little_memory(running: Running) -> Running:
+    services = replace(running.state["services"], memory=MemoryBudget(SMALL_BUDGET))
+    return running._replace(state={"services": services, "lane": PredictLane(services)})
+
+
+def is_all_free(running: Running) -> bool:
+    """Return True if nothing is reserved, and that much could be."""
+    memory: MemoryBudget = running.state["services"].memory
+    everything = SMALL_BUDGET * 14 // 16
+    return memory.reserve(everything, everything)
+
+
+def test_bodies_that_wait_in_the_lane_count_until_their_connections_end(running: Running) -> None:
+    small = with_little_memory(running)
+
+    async def flood() -> list[bytes]:
+        head, part, *_ = written_of([b" " * 60_000, b" "], [JSON_TYPE])
+        opened = [connect(small, lane=True) for _ in range(30)]
+        for connection, _ in opened:
+            connection.data_received(head)
+            connection.data_received(part)
+        written = [wire.written for _, wire in opened]
+        for connection, _ in opened:
+            connection.connection_lost(None)
+        return written
+
+    written = small.runner.run(flood())
+    assert written[:14] == [b""] * 14  # 14 bodies of 56 KiB, in whole pages
+    assert {Answer(text).status for text in written[16:]} == {"HTTP/1.1 503 Service Unavailable"}
+    assert all(Answer(text).body["title"] == "Worker busy" for text in written[16:])
+    assert is_all_free(small)
+
+
+def test_what_comes_behind_a_request_counts_until_it_is_answered(running: Running) -> None:
+    small = with_little_memory(running)
+
+    async def pipeline() -> bool:
+        slow = written_of([b'{"instances": [[75, 63, 44]], "interval": 0.9}'], [JSON_TYPE])[0]
+        opened = [connect(small, lane=True) for _ in range(10)]
+        for connection, _ in opened:
+            connection.data_received(slow + slow * 2000)
+        was_free = is_all_free(small)
+        for connection, wire in opened:
+            wire.close()
+            connection.connection_lost(None)
+            while tasks := list(connection.tasks):
+                await asyncio.wait(tasks)
+        return was_free
+
+    assert not small.runner.run(pipeline())
+    assert is_all_free(small)
+
+
+def test_a_client_that_leaves_much_unread_is_cut_off_when_there_is_no_memory(running: Running) -> None:
+    small = with_little_memory(running)
+
+    async def leave_unread() -> list[bool]:
+        opened = [connect(small, lane=True) for _ in range(4)]
+        for connection, wire in opened:
+            wire.unread = 280_000
+            connection.pause_writing()
+        closed = [wire.is_closing() for _, wire in opened]
+        opened[0][1].unread = 0
+        opened[0][0].resume_writing()
+        for connection, _ in opened:
+            connection.connection_lost(None)
+        return closed
+
+    assert small.runner.run(leave_unread()) == [False, False, False, True]
+    assert is_all_free(small)
