@@ -1,8 +1,13 @@
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from service import Service, copy_models
+
+# Under nohup SIGHUP is ignored, and so it would be in the services that the tests start. A handler is not inherited.
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.fixture
