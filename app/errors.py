@@ -43,7 +43,7 @@ from app.permissions import why_denied
 
 
 @dataclass(frozen=True)
-class Detail:
+class FieldError:
     """One fault and its place: a JSON pointer into the body, a parameter, or a row and column of a file.
 
     Rows count from 1 as a spreadsheet shows them: the header is row 1.
@@ -61,7 +61,7 @@ class LinserveError(Exception):
     a folder of the service that it may not write.
     """
 
-    def __init__(self, message: str, details: Sequence[Detail] = ()) -> None:
+    def __init__(self, message: str, details: Sequence[FieldError] = ()) -> None:
         super().__init__(message)
         self.message = message
         self.details = tuple(details)
@@ -95,12 +95,12 @@ class InvalidInput(LinserveError):
     @classmethod
     def at(cls, pointer: str, message: str) -> "InvalidInput":
         """An error with one place: the message, and the pointer to the field."""
-        return cls(message, [Detail(message, pointer=pointer)])
+        return cls(message, [FieldError(message, pointer=pointer)])
 
     @classmethod
     def of_parameter(cls, parameter: str, message: str) -> "InvalidInput":
         """An error with one place: the message, and the parameter of the query."""
-        return cls(message, [Detail(message, parameter=parameter)])
+        return cls(message, [FieldError(message, parameter=parameter)])
 
 
 class PredictionTooLarge(InvalidInput):
@@ -108,7 +108,7 @@ class PredictionTooLarge(InvalidInput):
 
     def __init__(self, row: int) -> None:
         message = "The prediction for this instance, or an interval of it, is beyond the range of 64-bit numbers."
-        super().__init__(message, [Detail(message, pointer=f"/instances/{row}")])
+        super().__init__(message, [FieldError(message, pointer=f"/instances/{row}")])
         self.row = row
 
 
@@ -120,7 +120,7 @@ class ColumnOutOfRange(InvalidInput):
     def __init__(self, column: int, name: str | None = None) -> None:
         label = f"Column {column + 1}" if name is None else f'Column "{name}"'
         message = f"{label} {self.fault}"
-        super().__init__(message, [Detail(message, column=name)])
+        super().__init__(message, [FieldError(message, column=name)])
         self.column = column
 
 

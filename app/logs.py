@@ -17,7 +17,7 @@ from pythonjsonlogger.json import JsonFormatter
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 job_id: ContextVar[str | None] = ContextVar("job_id", default=None)
 
-TELL_SECONDS = 10.0  # between two lines of one kind, of those that tell what the database said
+LOG_INTERVAL_SECONDS = 10.0  # between two lines of one kind, of those that tell what the database said
 
 # How SQLAlchemy ends its messages: with the statement, all that was to be stored by it, and a link.
 _STATEMENT = re.compile(r"\s*(\[SQL: |\(Background on this error).*", re.DOTALL)
@@ -25,7 +25,7 @@ _STATEMENT = re.compile(r"\s*(\[SQL: |\(Background on this error).*", re.DOTALL)
 _log = logging.getLogger(__name__)
 
 
-class Sparing(logging.Filter):
+class RateLimitFilter(logging.Filter):
     """Of lines that come from one place of the code for one kind of error, one in so many seconds, without statements.
 
     A database that is out of reach would otherwise fill the log, with every request and every look at the queue.
@@ -39,7 +39,7 @@ class Sparing(logging.Filter):
         kind, error, _ = record.exc_info or (None, None, None)
         now = time.monotonic()
         place = (record.name, record.pathname, record.lineno, kind)
-        if now - self._told.get(place, -TELL_SECONDS) < TELL_SECONDS:
+        if now - self._told.get(place, -LOG_INTERVAL_SECONDS) < LOG_INTERVAL_SECONDS:
             return False
         self._told[place] = now
         record.msg, record.args = _STATEMENT.sub("", record.getMessage()), ()

@@ -19,22 +19,22 @@ from starlette.types import Receive, Scope, Send
 
 from app import logs
 from app.errors import NotFound, Unavailable
-from app.jobs.host.cpu_affinity import Traffic
+from app.jobs.host.cpu_affinity import PredictionActivity
 from app.jobs.queue import JobQueue
 from app.jobs.supervisor import Supervisor
-from app.jobs.uploads import Spool
+from app.jobs.uploads import UploadStore
 from app.registry.registry import Registry
 from app.settings import Settings
 from app.startup import prepared, warn_of_unwritable_folders
 from app.storage.memory_budget import VERSIONS_SHARE, MemoryBudget, Turns, share_of
-from app.storage.temp import Scratch
+from app.storage.temp import TempStorage
 from app.web import problems
-from app.web.auth import Access
-from app.web.fast_path import PredictLane
-from app.web.job_watcher import Following
-from app.web.methods import HeadAsGet
+from app.web.auth import Authorizer
+from app.web.fast_path import PredictFastPath
+from app.web.job_watcher import JobWatcher
+from app.web.methods import HeadMiddleware
 from app.web.metrics import Metrics
-from app.web.middleware import RequestContext
+from app.web.middleware import RequestContextMiddleware
 from app.web.path_prefix import PathPrefix
 from app.web.routes import docs, health, jobs, model_deletion, models, predict, train
 from app.web.state import Limits, Services
@@ -58,15 +58,15 @@ class State(TypedDict):
     """What the lifespan gives every request, as `request.state`, and every connection."""
 
     services: Services
-    lane: PredictLane
+    lane: PredictFastPath
 
 
-class _Service(FastAPI):
+class LinserveAPI(FastAPI):
     """FastAPI with what is ours around everything that is FastAPI's, its own error handling included."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._outermost = PathPrefix(RequestContext(HeadAsGet(super().__call__)), _OWN_PATHS)
+        self._outermost = PathPrefix(RequestContextMiddleware(HeadMiddleware(super().__call__)), _OWN_PATHS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._outermost(scope, receive, send)
@@ -74,7 +74,7 @@ class _Service(FastAPI):
 
 def create_app() -> FastAPI:
     """The service. Its settings are read from the environment when it starts."""
-    app = _Service(
+    app = LinserveAPI(
         title="Linserve",
         summary="A linear model behind HTTP: predict, train, roll back.",
         description=DESCRIPTION,
@@ -120,8 +120,8 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
     # Behind the start: a first training need not wait for the import of DBOS.
     threading.Thread(target=_connect, args=(services.jobs,), name="connect-jobs", daemon=True).start()
     try:
-        with _told_of_stopping(stopping, settings.drain_seconds):
-            yield {"services": services, "lane": PredictLane(services)}
+        with drain_on_signal(stopping, settings.drain_seconds):
+            yield {"services": services, "lane": PredictFastPath(services)}
     finally:
         if supervisor:
             supervisor.stop()
@@ -129,10 +129,10 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
         services.metrics.write()
 
 
-def _services(settings: Settings, access: Access, stopping: asyncio.Event) -> Services:
+def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -> Services:
     queue = JobQueue(
         settings.job_database_url,
-        Spool(settings.spool, settings.max_spool_bytes),
+        UploadStore(settings.spool, settings.max_spool_bytes),
         max_queued=settings.max_queued_jobs,
         lock=settings.queue_lock,
     )
@@ -143,10 +143,10 @@ def _services(settings: Settings, access: Access, stopping: asyncio.Event) -> Se
             kept=settings.default_model,
         ),
         jobs=queue,
-        following=Following(queue, stopping),
+        following=JobWatcher(queue, stopping),
         # Half holds a body of the longest and its answer, as the limits are unless others are set.
-        scratch=Scratch(settings.scratch, settings.max_spool_bytes // 2),
-        metrics=Metrics(settings.state, Traffic(settings.traffic), settings.trainer_seen),
+        scratch=TempStorage(settings.scratch, settings.max_spool_bytes // 2),
+        metrics=Metrics(settings.state, PredictionActivity(settings.traffic), settings.trainer_seen),
         limits=Limits(
             json_bytes=settings.max_json_bytes,
             upload_bytes=settings.max_upload_bytes,
@@ -176,7 +176,7 @@ def _connect(queue: JobQueue) -> None:
 
 
 @contextlib.contextmanager
-def _told_of_stopping(stopping: asyncio.Event, drain_seconds: float) -> Iterator[None]:
+def drain_on_signal(stopping: asyncio.Event, drain_seconds: float) -> Iterator[None]:
     """Set the event when uvicorn is to stop, and tell uvicorn so many seconds later.
 
     It then waits for the requests under way before it ends the lifespan, so those that wait for something themselves

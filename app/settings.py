@@ -13,8 +13,8 @@ from app.registry.names import MODEL_NAME
 
 MEBIBYTE = 1 << 20
 GIBIBYTE = 1 << 30
-LEAST_TRAINER_MEMORY = 512 * MEBIBYTE
-LEAST_WORKER_MEMORY = 64 * MEBIBYTE
+MIN_TRAINER_MEMORY = 512 * MEBIBYTE
+MIN_WORKER_MEMORY = 64 * MEBIBYTE
 PREFIX = "LINSERVE_"
 # What Kubernetes tells every pod beside a Service that is called linserve.
 KUBERNETES_OWN = re.compile("LINSERVE_(SERVICE_(HOST|PORT.*)|PORT(_.*)?)")
@@ -43,8 +43,8 @@ def _job_database(url: str) -> str:
 
 
 def _enough(memory: int) -> int:
-    if 0 < memory < LEAST_TRAINER_MEMORY:
-        raise ValueError(f"the trainer alone takes up to {LEAST_TRAINER_MEMORY}; 0 is no limit")
+    if 0 < memory < MIN_TRAINER_MEMORY:
+        raise ValueError(f"the trainer alone takes up to {MIN_TRAINER_MEMORY}; 0 is no limit")
     return memory
 
 
@@ -78,7 +78,7 @@ class Settings(BaseSettings):
     )
     worker_memory: int = Field(
         512 * MEBIBYTE,
-        ge=LEAST_WORKER_MEMORY,
+        ge=MIN_WORKER_MEMORY,
         description="Bytes for the requests of one web worker and its cached versions, in addition to the idle "
         "worker's memory. Requests for which nothing is left are refused.",
     )

@@ -4,12 +4,12 @@ import logging
 
 from app.permissions import why_unwritable
 from app.settings import PREFIX, Settings, load
-from app.web.auth import Access
+from app.web.auth import Authorizer
 
 _log = logging.getLogger(__name__)
 
 
-def prepared() -> tuple[Settings, Access]:
+def prepared() -> tuple[Settings, Authorizer]:
     """The settings, their folders made, and the API keys.
 
     Raises ValueError, in a sentence for the operator that names the variable.
@@ -22,7 +22,7 @@ def prepared() -> tuple[Settings, Access]:
         except OSError as error:
             raise ValueError(f"{PREFIX}{name}: {folder} is no folder and cannot be made: {error.strerror}.") from None
     try:
-        return settings, Access(settings.api_keys)
+        return settings, Authorizer(settings.api_keys)
     except (OSError, ValueError) as error:
         raise ValueError(f"{PREFIX}API_KEYS: {error}") from None
 

@@ -43,13 +43,13 @@ def main() -> None:
     # Read when numpy and torch are loaded, which is why nothing above loads them.
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
 
-    from app.jobs.crash_loop import Attempts
-    from app.jobs.host.cpu_affinity import Traffic
+    from app.jobs.crash_loop import CrashLoopGuard
+    from app.jobs.host.cpu_affinity import PredictionActivity
     from app.jobs.host.memory_limit import limit_memory
-    from app.jobs.uploads import Spool
+    from app.jobs.uploads import UploadStore
     from app.jobs.worker import serve
     from app.registry.registry import Registry
-    from app.training.pipeline import Workshop
+    from app.training.pipeline import TrainerContext
 
     limit_memory(settings.trainer_memory)
     stop = threading.Event()
@@ -59,17 +59,17 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, stop_soon)
     signal.signal(signal.SIGINT, stop_soon)
-    workshop = Workshop(Registry(settings.models), Spool(settings.spool), settings.checkpoints, threads)
+    workshop = TrainerContext(Registry(settings.models), UploadStore(settings.spool), settings.checkpoints, threads)
     try:
         serve(
             settings.job_database_url,
             settings.executor,
             workshop,
-            traffic=Traffic(settings.traffic),
+            traffic=PredictionActivity(settings.traffic),
             capabilities=settings.capabilities,
             seen=settings.trainer_seen,
             lock_of=settings.lock_of,
-            attempts=Attempts(settings.attempt, os.environ.get(PARENT)),
+            attempts=CrashLoopGuard(settings.attempt, os.environ.get(PARENT)),
             max_job_seconds=settings.max_job_seconds,
             max_kept_jobs=settings.max_kept_jobs,
             stop=stop,

@@ -21,7 +21,7 @@ from app.regression.least_squares import fit
 from app.regression.solvers import Exact, GradientDescent
 from app.regression.solvers.gradient_descent import gradient_descent
 from app.regression.streaming_qr import summarise
-from app.regression.training_batch import Block
+from app.regression.training_batch import TrainingBatch
 
 Array = NDArray[np.float64]
 SIZES = [(15, 3), (1_000_000, 10), (10_000_000, 3), (200_000, 200)]
@@ -35,7 +35,7 @@ def rows_of(count: int, features: int) -> tuple[Array, Array]:
 
 
 def ours(x: Array, y: Array) -> Array:
-    return fit(summarise([Block(x, y)]), Exact()).weights
+    return fit(summarise([TrainingBatch(x, y)]), Exact()).weights
 
 
 def linear_regression(x: Array, y: Array) -> Array:
@@ -110,12 +110,12 @@ def peak() -> float:
 def compare_epochs(rounds: int) -> Iterator[str]:
     count = 1_000_000
     x, y = rows_of(count, 3)
-    statistics_of_rows = summarise([Block(x, y)])
+    statistics_of_rows = summarise([TrainingBatch(x, y)])
     part = 100_000
 
     def descent(epochs: int) -> float:
         batches = GradientDescent(epochs=epochs, batch_size=1024, learning_rate=1e-3, device="cpu")
-        return seconds(lambda: gradient_descent(Block(x, y), statistics_of_rows, batches))
+        return seconds(lambda: gradient_descent(TrainingBatch(x, y), statistics_of_rows, batches))
 
     descent(1)  # torch takes its time to begin
     notebook_epoch(x[:5000], y[:5000])
@@ -129,7 +129,7 @@ def compare_epochs(rounds: int) -> Iterator[str]:
     yield f"  the notebook's DataLoader  {statistics.median(loop):9.4f} s   {ratio:6.1f} x ours   (from {part:,} rows)"
     yield "\nA thousand epochs of full batches, from the statistics"
     for rows in (15, 1_000_000):
-        few = summarise([Block(x[:rows], y[:rows])])
+        few = summarise([TrainingBatch(x[:rows], y[:rows])])
         many = GradientDescent(epochs=1000, learning_rate=1e-3, device="cpu")
         found = statistics.median(seconds(lambda: gradient_descent(None, few, many)) for _ in range(rounds))  # noqa: B023
         yield f"  {rows:9,} rows             {found:9.4f} s"

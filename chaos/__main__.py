@@ -35,7 +35,7 @@ def main() -> int:
     parser.add_argument("--prove", action="store_true", help="plant bugs, each of which must be caught")
     asked = parser.parse_args()
     if asked.prove:
-        return prove(_say)
+        return prove(_send_error)
     if asked.updates:
         if asked.phase != three_trainers.__name__:
             parser.error(f"--updates is for --phase {three_trainers.__name__} alone.")
@@ -54,16 +54,16 @@ def _run(seconds: float, phases: dict[Phase, float]) -> int:
         for phase, share in phases.items():
             ends[_play(phase, min(left, ROUND_SECONDS) * share / sum(phases.values()), totals)] += 1
     for name, counts in totals.items():
-        _say(f"{name:18}" + ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items())))
+        _send_error(f"{name:18}" + ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items())))
     slowest = max(counts["slowest start, ms"] for counts in totals.values())
     if slowest > READY_MS:
-        _say(f"A start took {slowest} ms; on an idle machine the aim is {READY_MS}.")
+        _send_error(f"A start took {slowest} ms; on an idle machine the aim is {READY_MS}.")
     if ends["untried"]:
-        _say(f"{ends['untried']} times a phase could not be tried here.")
+        _send_error(f"{ends['untried']} times a phase could not be tried here.")
     if ends["broken"]:
-        _say(f"{ends['broken']} times a phase found a broken promise.")
+        _send_error(f"{ends['broken']} times a phase found a broken promise.")
         return 1
-    _say("No promise was broken." if ends["kept"] else "Nothing was tried.")
+    _send_error("No promise was broken." if ends["kept"] else "Nothing was tried.")
     return 0
 
 
@@ -74,22 +74,22 @@ def _play(phase: Phase, seconds: float, totals: dict[str, Counter[str]]) -> End:
         try:
             counts = phase(place, {}, seconds)
         except Unable as reason:
-            _say(f"{phase.__name__}: not tried here: {reason}")
+            _send_error(f"{phase.__name__}: not tried here: {reason}")
             return "untried"
         except Violation as violation:
             kept = Path(tempfile.mkdtemp(prefix="chaos-broken-"))
             for log in place.rglob("*.log"):  # of services and trainers
                 (kept / f"{log.parent.name}-{log.name}").write_bytes(log.read_bytes())
-            _say(f"{phase.__name__}: BROKEN: {violation} (logs: {kept})")
+            _send_error(f"{phase.__name__}: BROKEN: {violation} (logs: {kept})")
             return "broken"
     slowest = max(total["slowest start, ms"], counts.pop("slowest start, ms"))
     total.update(counts)
     total["slowest start, ms"] = slowest
-    _say(f"{phase.__name__}: " + ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items())))
+    _send_error(f"{phase.__name__}: " + ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items())))
     return "kept"
 
 
-def _say(line: str) -> None:
+def _send_error(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 

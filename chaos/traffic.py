@@ -22,7 +22,7 @@ from chaos.violation import demand
 PROCESSES = 2
 LINES = 4  # of each process
 REFUSED_PAUSE = 0.02  # seconds
-MOST_FAILURES = 20  # that are told; all are counted
+MAX_FAILURES = 20  # that are told; all are counted
 
 
 class Tally(msgspec.Struct):
@@ -41,7 +41,7 @@ class Tally(msgspec.Struct):
         for name in ("answered", "failed", "refused", "unanswered", "cut"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.seconds = max(self.seconds, other.seconds)
-        self.failures = [*self.failures, *other.failures][:MOST_FAILURES]
+        self.failures = [*self.failures, *other.failures][:MAX_FAILURES]
         self.versions |= other.versions
 
 
@@ -116,7 +116,7 @@ def _counted(tally: Tally, act: Callable[[], None]) -> bool:
         act()
     except Wrong as wrong:
         tally.failed += 1
-        tally.failures = [*tally.failures, str(wrong)][:MOST_FAILURES]
+        tally.failures = [*tally.failures, str(wrong)][:MAX_FAILURES]
     except Ended as ended:
         setattr(tally, ended.how, getattr(tally, ended.how) + 1)
         if ended.how == "refused":

@@ -19,7 +19,7 @@ from chaos.watching import count
 
 TRAINERS = 3
 UNDER_WAY = 20  # Updates under way at a time.
-MOST_BETWEEN = 5  # Most updates that end between two kills.
+MAX_BETWEEN = 5  # Most updates that end between two kills.
 EXTERNAL = {"LINSERVE_TRAINER": "external"}
 STEPS: tuple[Step, ...] = ("fitted", "temp_written", "fsynced", "prepared", "linked", "promoted")
 
@@ -105,7 +105,7 @@ def three_trainers(folder: Path, environment: Environment, seconds: float, updat
             if not is_enough() and asked.under_way < UNDER_WAY:
                 asked.submit()
             if not is_enough() and asked.ended >= kill_at:
-                kill_at = asked.ended + random.randint(1, MOST_BETWEEN)
+                kill_at = asked.ended + random.randint(1, MAX_BETWEEN)
                 if random.random() < 0.5:
                     trainers.kill_any()
                 else:

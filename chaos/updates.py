@@ -17,7 +17,7 @@ from chaos.violation import demand
 
 END_SECONDS = 150.0
 LOOKED_AT = 5  # Oldest updates that are polled at a time.
-MOST_ROWS = 4  # Rows of an update.
+MAX_ROWS = 4  # Rows of an update.
 TOLERANCE = 1e-9  # Relative error of sums over all rows.
 
 Matrix = NDArray[np.float64]
@@ -48,7 +48,7 @@ class Updates:
 
     def submit(self, service: Service | None = None) -> None:
         """Submit an update of a few rows of whole numbers, whose sums are exact, to this service or any."""
-        count, width = random.randint(1, MOST_ROWS), len(INPUTS[0])
+        count, width = random.randint(1, MAX_ROWS), len(INPUTS[0])
         rows = np.array([[float(random.randint(0, 200)) for _ in self._rows[0][0]] for _ in range(count)])
         body = {"instances": rows[:, :width].tolist(), "targets": rows[:, width:].tolist()}
         service = service or random.choice(self._services)
@@ -96,5 +96,5 @@ def _check_rows(version: Version, rows: Matrix) -> None:
 def _sums(statistics: SufficientStatistics) -> Matrix:
     """Return the sums of all columns and of their products, from the factor R of the rows [1, x, y]: R'R."""
     columns = len(statistics.shift)
-    factor = statistics.factor_in(np.zeros(columns), np.ones(columns))
+    factor = statistics.rescaled_factor(np.zeros(columns), np.ones(columns))
     return np.asarray(factor.T @ factor)

@@ -3,11 +3,11 @@
 import sys
 from pathlib import Path
 
-from app.jobs.progress import Tracker
-from app.jobs.uploads import Spool
+from app.jobs.progress import ProgressReporter
+from app.jobs.uploads import UploadStore
 from app.registry.registry import Registry
 from app.regression.solvers import Exact
-from app.training.pipeline import Workshop, train
+from app.training.pipeline import TrainerContext, train
 from app.training.request import TrainingRequest
 
 ROWS = Path(__file__).parent / "crop-yield" / "yields.csv"
@@ -25,8 +25,8 @@ def main(folder: Path) -> None:
         fingerprint="",
     )
     registry = Registry(folder)
-    workshop = Workshop(registry, Spool(ROWS.parent), folder)
-    card = train(request, None, workshop, Tracker(lambda _progress, _curve: None, lambda: False))
+    workshop = TrainerContext(registry, UploadStore(ROWS.parent), folder)
+    card = train(request, None, workshop, ProgressReporter(lambda _progress, _curve: None, lambda: False))
     registry.promote(card.model, card.version)
 
 

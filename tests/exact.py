@@ -19,7 +19,7 @@ class ExactFit:
 
     coefficients: Rational  # (1 + p, k), the intercept first; 0 if there is none
     inverse: Rational  # (1 + p, 1 + p), of X'WX; zero in the row and column of an intercept that is not fitted
-    residual_sums: Rational  # (k,)
+    rss: Rational  # (k,)
 
     @property
     def weights(self) -> Array:
@@ -31,7 +31,7 @@ class ExactFit:
 
     @property
     def residual_norms(self) -> Array:
-        return roots(self.residual_sums)
+        return roots(self.rss)
 
     @property
     def unscaled_errors(self) -> Array:

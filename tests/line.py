@@ -21,5 +21,5 @@ CARD = ModelCard(
     rank=2,
     condition_number=1.0,
     metrics={"mse": 0.0},
-    no_intervals="no reason",
+    inference_unavailable="no reason",
 )

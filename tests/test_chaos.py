@@ -63,7 +63,7 @@ def test_every_planted_bug_changes_the_service_and_can_be_taken_back(bug: Bug) -
     ("body", "fault"),
     [
         ("spool.ORPHAN_SECOND = 0", "which the service does not have"),
-        ("spool.Spool.finish = None", "which the service does not have"),
+        ("spool.UploadStore.finish = None", "which the service does not have"),
         ("pass", "changes nothing"),
         ("from app.jobs import gone", "cannot import name 'gone'"),
         ("from app.jobs import queue; queue.PAGE = 0", "add it to the modules"),
@@ -100,7 +100,7 @@ def _load(module: str, address: str, folder: Path) -> subprocess.CompletedProces
     """Load a module of the service in a process that is to have a bug."""
     path = os.pathsep.join([str(RECORDER), str(ROOT), str(folder)])
     environment = {"PYTHONPATH": path, planting.BUG: address, planting.RECORD: str(folder / "planted")}
-    program = f"import {module} as found; print(found.Spool.check_room.__name__ if hasattr(found, 'Spool') else '')"
+    program = f"import {module} as found; print(found.UploadStore.check_room.__name__ if hasattr(found, 'UploadStore') else '')"
     return subprocess.run(
         [sys.executable, "-c", program], env=os.environ | environment, capture_output=True, text=True, check=False
     )

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from app.jobs.database import reason
-from app.logs import Sparing
+from app.logs import RateLimitFilter
 
 IN_MAIN = "raise OSError('no room\\nleft')"
 IN_A_THREAD = "import threading; thread = threading.Thread(target=open, args=['/missing']); thread.start()"
@@ -35,7 +35,7 @@ def test_what_the_database_says_again_and_again_is_told_once_and_without_stateme
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     told = logging.getLogger("told")
-    told.addFilter(Sparing())
+    told.addFilter(RateLimitFilter())
     error = OperationalError("INSERT INTO jobs VALUES (?)", ("somebody's rows",), OSError("disk is full"))
     for _ in range(100):
         told.warning(f"Trying again: {error}")  # as DBOS writes it

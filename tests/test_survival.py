@@ -31,7 +31,7 @@ def four(tmp_path: Path) -> Iterator[Service]:
     running.kill()
 
 
-class Traffic:
+class PredictionActivity:
     """Predictions without pause over connections of its own; every answer is kept by version."""
 
     def __init__(self, service: Service, connections: int = 4) -> None:
@@ -95,7 +95,7 @@ def test_a_descent_goes_on_after_its_trainer_is_killed_and_nobody_notices(four: 
         (trainer,) = four.trainers()
         os.kill(trainer, signal.SIGKILL)
 
-    with Traffic(four, connections=1) as traffic:
+    with PredictionActivity(four, connections=1) as traffic:
         interrupted(four, kill_trainer)
 
     assert traffic.failures == []
@@ -201,7 +201,7 @@ def test_a_trainer_is_tried_for_until_the_state_folder_can_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     began = threading.Event()
-    monkeypatch.setattr(supervisor, "MOST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(supervisor, "MAX_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr(supervisor.Supervisor, "_supervise", lambda *_: began.set())
     state = tmp_path / "state"
     state.write_text("no folder")

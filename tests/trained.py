@@ -13,7 +13,7 @@ from app.regression.linear_model import LinearModel
 from app.regression.solvers import Exact, Solver
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics, WeightKind
-from app.regression.training_batch import Block
+from app.regression.training_batch import TrainingBatch
 from app.training.card import metrics_of
 
 Array = NDArray[np.float64]
@@ -28,7 +28,7 @@ def model_of(
     weight_kind: WeightKind = "precision",
 ) -> LinearModel:
     """The model of these rows: features x0, x1 and so on, targets y0, y1 and so on."""
-    return model_from(summarise([Block(x, y, weights)], weight_kind=weight_kind), solver or Exact())
+    return model_from(summarise([TrainingBatch(x, y, weights)], weight_kind=weight_kind), solver or Exact())
 
 
 def model_from(statistics: SufficientStatistics, solver: Exact) -> LinearModel:
@@ -44,7 +44,7 @@ def model_from(statistics: SufficientStatistics, solver: Exact) -> LinearModel:
         found.unscaled_errors if reason is None else None,
         found.centre_prediction,
         has_intercept=solver.fit_intercept,
-        no_intervals=reason,
+        inference_unavailable=reason,
     )
 
 
@@ -63,6 +63,6 @@ def version_of(model: LinearModel, solver: Solver | None = None, **card: Any) ->
         rank=model.rank,
         condition_number=model.design.condition_number,
         metrics=metrics_of(model, model.design, None),
-        no_intervals=model.no_intervals,
+        inference_unavailable=model.inference_unavailable,
     )
     return Version(replace(made, **card), model)

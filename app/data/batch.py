@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from app.data.name_hints import MAX_LISTED, extra_columns, listed, missing_columns, shown
 from app.data.rounding import Rounded, are_small, first_rounded, has_large
-from app.errors import Detail, InvalidInput
+from app.errors import FieldError, InvalidInput
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,7 +41,7 @@ class Columns(NamedTuple):
     late: Mapping[str, int] = MappingProxyType({})  # NDJSON: the lines in which names first appear, unless the first
 
 
-class Part(NamedTuple):
+class RowBatch(NamedTuple):
     """Some of the rows of a file."""
 
     values: Array  # (n, d), each column lying together in memory
@@ -51,7 +51,7 @@ class Part(NamedTuple):
 
 
 # A format: the names of its columns, and its rows in parts.
-Reader: TypeAlias = Callable[[Source, Columns, int], Iterator[Part]]
+Reader: TypeAlias = Callable[[Source, Columns, int], Iterator[RowBatch]]
 
 
 def part_rows(columns: Columns) -> int:
@@ -65,7 +65,7 @@ def least_part_bytes(columns: Columns) -> int:
     return size if size > PART_BYTES else 0
 
 
-def narrowed(part: Part, row_bytes: int, first_row: int | None = None) -> Iterator[Part]:
+def split_wide(part: RowBatch, row_bytes: int, first_row: int | None = None) -> Iterator[RowBatch]:
     """The part in pieces of PART_BYTES, each row being made into `row_bytes`, and of KEPT_BYTES that pass through.
 
     Raises InvalidInput if one row passes more than KEPT_BYTES through. `first_row` is the number of the first.
@@ -77,10 +77,10 @@ def narrowed(part: Part, row_bytes: int, first_row: int | None = None) -> Iterat
     for start in range(0, len(part.values), rows):
         kept = part.kept.slice(start, rows) if part.kept is not None else None
         row = None if first_row is None else first_row + start
-        yield from _halved(Part(part.values[start : start + rows], kept), row)
+        yield from _halved(RowBatch(part.values[start : start + rows], kept), row)
 
 
-def _halved(part: Part, first_row: int | None) -> Iterator[Part]:
+def _halved(part: RowBatch, first_row: int | None) -> Iterator[RowBatch]:
     if part.kept is None or part.kept.nbytes <= KEPT_BYTES:
         yield part
         return
@@ -88,16 +88,18 @@ def _halved(part: Part, first_row: int | None) -> Iterator[Part]:
     if not half:
         message = f"The columns that are kept have more than {KEPT_BYTES} bytes in this row. Keep shorter ones."
         raise refusal(message, row=first_row) if first_row is not None else InvalidInput(message)
-    yield from _halved(Part(part.values[:half], part.kept.slice(0, half)), first_row)
-    yield from _halved(Part(part.values[half:], part.kept.slice(half)), None if first_row is None else first_row + half)
+    yield from _halved(RowBatch(part.values[:half], part.kept.slice(0, half)), first_row)
+    yield from _halved(
+        RowBatch(part.values[half:], part.kept.slice(half)), None if first_row is None else first_row + half
+    )
 
 
-def part_of(
+def from_record_batch(
     batch: "pa.RecordBatch",
     columns: Columns,
     first_row: int,
     exact: "Callable[[Array], pa.RecordBatch | None] | None" = None,
-) -> Part:
+) -> RowBatch:
     """The wanted columns of a record batch. Raises InvalidInput with the place of the first value that is no number.
 
     If the batch holds floats that were made from something else, `exact` gives columns of that, to find integers that
@@ -113,10 +115,10 @@ def part_of(
         values[index] = column.to_numpy(zero_copy_only=False)  # null comes out as NaN
     kept = batch.select(list(columns.keep)) if columns.keep else None
     if are_small(values):
-        return Part(values.T, kept)
+        return RowBatch(values.T, kept)
     check(values.T, columns, first_row)
     rounded = _rounded(exact(values) if exact else batch, columns, values) if has_large(values) else ()
-    return Part(values.T, kept, rounded)
+    return RowBatch(values.T, kept, rounded)
 
 
 def _rounded(batch: "pa.RecordBatch | None", columns: Columns, values: Array) -> Rounded:
@@ -146,7 +148,7 @@ def check(values: Array, columns: Columns, first_row: int) -> None:
         row = int(np.argmax(faults[:, index]))
         choice = "leave such rows out with `missing=drop`" if columns.training else "answer null with `missing=null`"
         fault = f"{MISSING} Fill it in, or {choice}." if np.isnan(values[row, index]) else NOT_FINITE
-        details.append(Detail(fault, row=first_row + row, column=columns.numbers[index]))
+        details.append(FieldError(fault, row=first_row + row, column=columns.numbers[index]))
     raise in_columns(details)
 
 
@@ -175,7 +177,7 @@ def check_distinct(names: Sequence[str], message: str, *, row: int | None = None
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         details = [
-            Detail(f"Columns {_places(name, names)} have the same name. Rename all but one.", row=row, column=name)
+            FieldError(f"Columns {_places(name, names)} have the same name. Rename all but one.", row=row, column=name)
             for name in twice[:MAX_LISTED]
         ]
         raise InvalidInput(f"{message} {listed(twice)}. Each column needs a name of its own.", details)
@@ -186,7 +188,7 @@ def _places(name: str, names: Sequence[str]) -> str:
     return ", ".join(places[:MAX_LISTED]) + ", ..." * (len(places) > MAX_LISTED)
 
 
-def in_columns(details: Sequence[Detail]) -> InvalidInput:
+def in_columns(details: Sequence[FieldError]) -> InvalidInput:
     """Return the error for values at fault in columns, of which each has one detail with its row."""
     details = sorted(details, key=lambda detail: detail.row or 0)[:MAX_LISTED]
     first = details[0]
@@ -198,5 +200,5 @@ def in_columns(details: Sequence[Detail]) -> InvalidInput:
 
 def refusal(message: str, *, row: int, column: str | None = None) -> InvalidInput:
     if column is not None:
-        return in_columns([Detail(message, row=row, column=column)])
-    return InvalidInput(f"Row {row}: {message}", [Detail(message, row=row)])
+        return in_columns([FieldError(message, row=row, column=column)])
+    return InvalidInput(f"Row {row}: {message}", [FieldError(message, row=row)])

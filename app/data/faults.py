@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterator
 
-from app.data.batch import Columns, Part, Reader, Source, in_columns
+from app.data.batch import Columns, Reader, RowBatch, Source, in_columns
 from app.data.name_hints import MAX_LISTED
-from app.errors import Detail, InvalidInput
+from app.errors import FieldError, InvalidInput
 
 MAX_NUMBERS = 1 << 21  # Numbers that may be read again to find further faults, besides those read before.
 
 
-def read_rows(read: Reader, source: Source, columns: Columns, threads: int = 1) -> Iterator[Part]:
+def read_rows(read: Reader, source: Source, columns: Columns, threads: int = 1) -> Iterator[RowBatch]:
     """Read a file's rows in parts.
 
     Raises InvalidInput with the first fault of each column, at most MAX_LISTED. The search for further faults takes
@@ -37,9 +37,9 @@ def _columns_of(error: InvalidInput, columns: Columns) -> set[str]:
 
 
 def _all_details(
-    error: InvalidInput, read: Callable[[Columns], Iterator[Part]], columns: Columns, numbers: int
-) -> list[Detail]:
-    details: list[Detail] = []
+    error: InvalidInput, read: Callable[[Columns], Iterator[RowBatch]], columns: Columns, numbers: int
+) -> list[FieldError]:
+    details: list[FieldError] = []
     while found := _columns_of(error, columns):
         error.__traceback__ = None  # Its frames hold the part that was read last.
         details += error.details

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from app.data.batch import Array
 from app.data.json_rows import MAX_DETAILS, escaped
 from app.data.limits.arrow_memory import raise_if_memory
-from app.errors import Detail, InvalidInput
+from app.errors import FieldError, InvalidInput
 from app.regression.folds import group_fold
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Groups:
         except pa.ArrowException as error:
             raise_if_memory(error)
             message = "A column of groups holds numbers, words, booleans, dates or times."
-            raise InvalidInput(message, [Detail(message, column=self.column)]) from None
+            raise InvalidInput(message, [FieldError(message, column=self.column)]) from None
         places: NDArray[np.intp] = encoded.indices.to_numpy(zero_copy_only=False)
         return self._folds(distinct.to_pylist())[places]
 
@@ -104,7 +104,7 @@ def taken_out(rows: Sequence[Any], groups: Groups, *, missing: bool) -> tuple[Se
     """
     name = groups.column
     details = (
-        Detail(fault, pointer=f"/instances/{index}" + f"/{escaped(name)}" * (isinstance(row, dict) and name in row))
+        FieldError(fault, pointer=f"/instances/{index}" + f"/{escaped(name)}" * (isinstance(row, dict) and name in row))
         for index, row in enumerate(rows)
         if (fault := _fault(row, name, missing=missing))
     )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from app.data.limits.arrow_memory import raise_if_memory
 from app.data.name_hints import MAX_SHOWN, instead, invisible_character, shown, unquoted
 from app.data.rounding import rounded_numbers
-from app.errors import Detail, InvalidInput
+from app.errors import FieldError, InvalidInput
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -129,7 +129,7 @@ def as_rows(given: list[Any], names: Sequence[str], pointer: str, *, missing: bo
         return given
     if not _are_numbers(given):
         faults = ((index, fault_of(value, allowed)) for index, value in enumerate(given))
-        places = (Detail(fault, pointer=f"{pointer}/{index}") for index, fault in faults if fault is not None)
+        places = (FieldError(fault, pointer=f"{pointer}/{index}") for index, fault in faults if fault is not None)
         if details := list(islice(places, MAX_DETAILS)):
             message = f"Not all values of the flat list are numbers. {details[0].pointer}: {details[0].message}"
             raise InvalidInput(message, details)
@@ -172,7 +172,7 @@ def to_column(values: Sequence[Any], pointer: str, *, missing: bool = False) -> 
     """
     allowed = NUMBERS | {type(None)} if missing else NUMBERS
     details = (
-        Detail(fault, pointer=f"{pointer}/{index}")
+        FieldError(fault, pointer=f"{pointer}/{index}")
         for index, value in enumerate(values)
         if (fault := fault_of(value, allowed))
     )
@@ -186,7 +186,7 @@ def without_kept(rows: Sequence[Any], keep: Sequence[str], pointer: str) -> Sequ
     if not keep:
         return rows
     details = (
-        Detail(f'"{name}" is missing.', pointer=f"{pointer}/{index}")
+        FieldError(f'"{name}" is missing.', pointer=f"{pointer}/{index}")
         for index, row in enumerate(rows)
         for name in keep
         if not isinstance(row, dict) or name not in row
@@ -237,14 +237,14 @@ def objects_joined(values: NDArray[np.float64], names: Sequence[str], between: b
 
 def _all_faults(rows: Sequence[Any], names: Sequence[str], pointer: str, allowed: frozenset[type]) -> InvalidInput:
     """Return the error with the first place of every fault, at most MAX_DETAILS of them, and the number of each."""
-    first: dict[_Key, Detail] = {}
+    first: dict[_Key, FieldError] = {}
     counts: Counter[_Key] = Counter()
     seen = 0
     for key, place, message in islice(_faults(rows, names, pointer, allowed), MAX_FAULTS):
         seen += 1
         counts[key] += 1
         if key not in first and len(first) < MAX_DETAILS:
-            first[key] = Detail(message(), pointer=place)
+            first[key] = FieldError(message(), pointer=place)
     more = "at least " if seen == MAX_FAULTS else ""
     details = [
         detail if counts[key] == 1 else replace(detail, message=f"{detail.message} ({more}{counts[key]} times)")

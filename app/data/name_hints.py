@@ -5,7 +5,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from itertools import islice
 
-from app.errors import Detail, InvalidInput
+from app.errors import FieldError, InvalidInput
 
 MAX_NAME_LENGTH = 128
 MAX_SHOWN = 100  # Characters of a name in a message.
@@ -71,7 +71,7 @@ def missing_columns(missing: Sequence[str], present: Sequence[str], *, has_heade
     """Return the error for columns that a file lacks, each with the column that was probably meant."""
     looks = _Looks(present)
     details = [
-        Detail(
+        FieldError(
             f"There is no column {shown(name)}.{looks.hint(name)}",
             row=1 if has_header else None,
             column=None if has_header or not name.isprintable() else name,
@@ -83,7 +83,7 @@ def missing_columns(missing: Sequence[str], present: Sequence[str], *, has_heade
             "A column name in the header has a line break, so a quote in the header may have no end. Expected "
             f"{listed(missing)}. Close the quote, or remove it."
         )
-        return InvalidInput(message, [Detail(message, row=1 if has_header else None)])
+        return InvalidInput(message, [FieldError(message, row=1 if has_header else None)])
     columns = "column" if len(missing) == 1 else "columns"
     found = f"{len(present)} column{'s' * (len(present) != 1)}"
     return InvalidInput(
@@ -97,7 +97,7 @@ def extra_columns(extra: Sequence[str], present: Sequence[str], features: Sequen
     """Return the error for columns of a file that are not features, each with its place."""
     places = {name: number for number, name in enumerate(present, 1)}
     details = [
-        Detail(f"Column {places[name]}, {shown(name)}, is not a feature.", row=1, column=name)
+        FieldError(f"Column {places[name]}, {shown(name)}, is not a feature.", row=1, column=name)
         for name in extra[:MAX_LISTED]
     ]
     if len(extra) == 1:

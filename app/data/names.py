@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from app.data.name_hints import MAX_NAME_LENGTH, invisible_character, listed, shown
-from app.errors import Detail, InvalidInput
+from app.errors import FieldError, InvalidInput
 
 __all__ = ["MAX_NAMES", "MAX_NAME_LENGTH", "RESERVED_TARGETS", "check_names"]
 
@@ -26,28 +26,28 @@ def check_names(features: Sequence[str], targets: Sequence[str]) -> None:
     both = set(features) & set(targets)
     if both:
         message = f"A column cannot be both a feature and a target: {listed(sorted(both))}. Leave it out of one."
-        details.append(Detail(message, pointer="/target_names"))
+        details.append(FieldError(message, pointer="/target_names"))
     if details:
         raise InvalidInput(f"The names of features and targets are not usable. {details[0].message}", details)
 
 
-def _faults(names: Sequence[str], pointer: str, kind: str, *, reserved: Sequence[str]) -> list[Detail]:
+def _faults(names: Sequence[str], pointer: str, kind: str, *, reserved: Sequence[str]) -> list[FieldError]:
     if not names:
-        return [Detail(f"At least one {kind} is needed.", pointer=pointer)]
+        return [FieldError(f"At least one {kind} is needed.", pointer=pointer)]
     if len(names) > MAX_NAMES:
-        return [Detail(f"At most {MAX_NAMES} {kind}s are possible.", pointer=pointer)]
+        return [FieldError(f"At most {MAX_NAMES} {kind}s are possible.", pointer=pointer)]
     found = []
     counts = Counter(names)
     for index, name in enumerate(names):
         place = f"{pointer}/{index}"
         if not name:
-            found.append(Detail(f"{RULE} Name {index + 1} is empty.", pointer=place))
+            found.append(FieldError(f"{RULE} Name {index + 1} is empty.", pointer=place))
         elif len(name) > MAX_NAME_LENGTH:
-            found.append(Detail(f"{RULE} Name {index + 1} has {len(name)}. Shorten it.", pointer=place))
+            found.append(FieldError(f"{RULE} Name {index + 1} has {len(name)}. Shorten it.", pointer=place))
         elif odd := invisible_character(name):
-            found.append(Detail(f"{RULE} {shown(name)} has {odd}. Remove it.", pointer=place))
+            found.append(FieldError(f"{RULE} {shown(name)} has {odd}. Remove it.", pointer=place))
         elif name in reserved:
-            found.append(Detail(f'A {kind} cannot be called "{name}". Rename it.', pointer=place))
+            found.append(FieldError(f'A {kind} cannot be called "{name}". Rename it.', pointer=place))
         elif counts[name] > 1:
-            found.append(Detail(f"{shown(name)} is given more than once. Rename all but one.", pointer=place))
+            found.append(FieldError(f"{shown(name)} is given more than once. Rename all but one.", pointer=place))
     return found

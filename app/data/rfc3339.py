@@ -5,7 +5,7 @@ A timestamp with a time zone is written in UTC, with a Z. One without a time zon
 
 from typing import TYPE_CHECKING
 
-from app.errors import Detail, InvalidInput
+from app.errors import FieldError, InvalidInput
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,4 +65,4 @@ def _check_range(name: str, numbers: "pa.Array", kind: "pa.DataType") -> None:
             "The column holds a date or time that RFC 3339 cannot write: its years are 0 to 9999. Ask for an answer in "
             "Arrow or Parquet, or leave the column out of `keep`."
         )
-        raise InvalidInput(message, [Detail(message, column=name)])
+        raise InvalidInput(message, [FieldError(message, column=name)])

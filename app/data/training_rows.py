@@ -8,15 +8,15 @@ from typing import BinaryIO, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from app.data.batch import MAX_COLUMNS, Array, Columns, Header, Part, check, part_rows, refusal
+from app.data.batch import MAX_COLUMNS, Array, Columns, Header, RowBatch, check, part_rows, refusal
 from app.data.formats import FileFormat, first_row, names_of, read_file
 from app.data.groups import MISSING, Groups
 from app.data.names import MAX_NAME_LENGTH
 from app.data.rounding import MAX_WARNINGS, rounding_warnings
 from app.data.weights import first_fault
-from app.errors import Detail, InvalidInput
+from app.errors import FieldError, InvalidInput
 from app.regression.sufficient_statistics import WeightKind
-from app.regression.training_batch import Block
+from app.regression.training_batch import TrainingBatch
 
 Format: TypeAlias = Literal["matrix"] | FileFormat
 
@@ -90,7 +90,7 @@ class TrainingRows:
             names = names_of(self._path, self._form, self._columns.header)
         return [name for name in dict.fromkeys(names) if name not in used]
 
-    def blocks(self) -> Iterator[Block]:
+    def blocks(self) -> Iterator[TrainingBatch]:
         """The rows in blocks of a few thousand.
 
         A row of weight 0 is left out once it is read and checked, and counts neither as a row nor as dropped. Unless
@@ -115,7 +115,7 @@ class TrainingRows:
                 values, fold = values[~unused], None if fold is None else fold[~unused]
             if len(values):
                 weights = values[:, last] if self._weight is not None else None
-                yield Block(values[:, : self._features], values[:, self._features : last], weights, fold)
+                yield TrainingBatch(values[:, : self._features], values[:, self._features : last], weights, fold)
         if read and read == self.dropped + self.zero_weight_rows:
             raise self._nothing_left()
 
@@ -139,7 +139,7 @@ class TrainingRows:
 
     def _nothing_left(self) -> InvalidInput:
         late = [
-            Detail(f"The name first appears in line {line}.", row=line, column=name)
+            FieldError(f"The name first appears in line {line}.", row=line, column=name)
             for name, line in list(self._columns.late.items())[:MAX_WARNINGS]
         ]
         if not self.dropped:
@@ -156,7 +156,7 @@ class TrainingRows:
             late,
         )
 
-    def _fold(self, part: Part, first_row: int) -> NDArray[np.intp] | None:
+    def _fold(self, part: RowBatch, first_row: int) -> NDArray[np.intp] | None:
         """The fold of each row, if groups decide it. Raises InvalidInput for a group that may not be missing."""
         if self._groups is None:
             return None
@@ -171,7 +171,7 @@ class TrainingRows:
             raise refusal("The group is missing.", row=row, column=self._groups.column)
         return fold
 
-    def _parts(self) -> Iterator[Part]:
+    def _parts(self) -> Iterator[RowBatch]:
         if self._form != "matrix":
             yield from read_file(self._path, self._form, self._columns, self._threads)
             return
@@ -180,4 +180,4 @@ class TrainingRows:
         for start in range(0, len(rows), size):
             values = np.asarray(rows[start : start + size])
             check(values, self._columns, start + 1)
-            yield Part(values)
+            yield RowBatch(values)

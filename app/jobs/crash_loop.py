@@ -11,7 +11,7 @@ from app.errors import TrainerCrashed
 MOST = 5
 
 
-class Attempts:
+class CrashLoopGuard:
     """A note of the job that is tried, outside the process that may die of it.
 
     A death that is not the job's does not count: not that of the service, `parent`, nor one after the job had got on.

@@ -5,7 +5,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from app.errors import Detail
+from app.errors import FieldError
 
 
 class Status(StrEnum):
@@ -39,7 +39,7 @@ class Failure:
 
     error: str
     message: str
-    details: tuple[Detail, ...] = ()
+    details: tuple[FieldError, ...] = ()
     version: int | None = None  # published all the same, where it was the promotion that failed
 
 

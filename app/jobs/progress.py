@@ -40,7 +40,7 @@ class LossCurve:
         return [*self.points, self._last]
 
 
-class Tracker:
+class ProgressReporter:
     """What the work tells of itself as it goes; called as often as the work likes."""
 
     def __init__(
@@ -74,7 +74,7 @@ class Tracker:
             if self._seconds and now - self._began > self._seconds:
                 raise TimeExceeded(f"The training took longer than the {self._seconds:g} seconds that it may.")
 
-    def point_of_no_return(self) -> None:
+    def begin_publishing(self) -> None:
         """Record that publishing begins, or raise: a job whose cancelling was recorded before can record nothing."""
         self.progress = replace(self.progress, phase="publishing")
         self._report(self.progress, self.curve.with_last())

@@ -34,7 +34,7 @@ from app.jobs.database import (
 )
 from app.jobs.job import Failure, Job, Progress, Status
 from app.jobs.job_list import PAGE, JobFilter, Page, position
-from app.jobs.uploads import Spool
+from app.jobs.uploads import UploadStore
 from app.jobs.wakeup import wake_trainers
 from app.permissions import why_denied, why_unwritable
 from app.storage.file_lock import identity, locked
@@ -63,7 +63,7 @@ _STATUS = {
 class JobQueue:
     """Jobs as durable records. Its methods wait for the database: call them off the event loop."""
 
-    def __init__(self, database_url: str, spool: Spool, *, max_queued: int, lock: Path) -> None:
+    def __init__(self, database_url: str, spool: UploadStore, *, max_queued: int, lock: Path) -> None:
         """All workers of a service share the file `lock`, so that together they let in no more jobs than may wait."""
         self.spool = spool
         self._url = database_url

@@ -14,7 +14,7 @@ from app.storage.file_lock import is_at
 WAIT_SECONDS = 0.5  # between two tries for the lock, and between two looks at the trainer
 STOP_SECONDS = 5.0
 HEALTHY_SECONDS = 10.0  # a trainer that lived so long is started again at once
-MOST_PAUSE_SECONDS = 10.0
+MAX_PAUSE_SECONDS = 10.0
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Supervisor:
                     self._keep_running(file.fileno())
             except OSError as error:  # the folder cannot be written; that may pass
                 _log.error("trainer not started", extra={"reason": str(error)})
-                self._stop.wait(MOST_PAUSE_SECONDS)
+                self._stop.wait(MAX_PAUSE_SECONDS)
 
     def _keep_running(self, lock: int) -> None:
         """Until the service stops, or the lock's file is removed: another worker may then hold one of the same name."""
@@ -61,7 +61,7 @@ class Supervisor:
             except OSError as error:  # no memory or no process to be had; that passes
                 _log.error("trainer not started", extra={"reason": str(error)})
             short = time.monotonic() - started < HEALTHY_SECONDS
-            pause = min(max(2 * pause, WAIT_SECONDS), MOST_PAUSE_SECONDS) if short else 0.0
+            pause = min(max(2 * pause, WAIT_SECONDS), MAX_PAUSE_SECONDS) if short else 0.0
 
     @staticmethod
     def _acquire(descriptor: int) -> bool:

@@ -20,7 +20,7 @@ ORPHAN_SECONDS = 3600  # an upload this old that no job names was cut off by a c
 _START = ".start"
 
 
-class Spool:
+class UploadStore:
     """A folder of uploads, of `max_bytes` in all. A name is handed out once and says nothing of who sent it."""
 
     def __init__(self, folder: Path, max_bytes: int | None = None) -> None:

@@ -17,7 +17,7 @@ from dbos._queue import queue_worker_thread
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.errors import LinserveError, PromotionFailed, Unavailable
-from app.jobs.crash_loop import Attempts
+from app.jobs.crash_loop import CrashLoopGuard
 from app.jobs.database import (
     APPLICATION_VERSION,
     MAX_RECOVERIES,
@@ -32,16 +32,16 @@ from app.jobs.database import (
     shown,
     summary,
 )
-from app.jobs.host.cpu_affinity import Traffic, sparing_cores
+from app.jobs.host.cpu_affinity import PredictionActivity, yield_cores_to_predictions
 from app.jobs.host.devices import write_capabilities
 from app.jobs.host.memory_limit import within_memory
 from app.jobs.job import Failure, Progress
-from app.jobs.progress import JobCancelled, Tracker
+from app.jobs.progress import JobCancelled, ProgressReporter
 from app.jobs.wakeup import PollSchedule
 from app.logs import job_id
 from app.storage.file_lock import identity, locked_if_free
 from app.training.parent import finish_promotion
-from app.training.pipeline import Workshop, train
+from app.training.pipeline import TrainerContext, train
 from app.training.request import TrainingRequest
 
 # Between two polls, if no message of a new job wakes the trainer: it then idles below 2 % of a core.
@@ -64,13 +64,13 @@ class JobFailed(Exception):
 def serve(
     database_url: str,
     executor: str,
-    workshop: Workshop,
+    workshop: TrainerContext,
     *,
-    traffic: Traffic,
+    traffic: PredictionActivity,
     capabilities: Path,
     seen: Path,
     lock_of: Callable[[str], Path],
-    attempts: Attempts,
+    attempts: CrashLoopGuard,
     max_job_seconds: float,
     max_kept_jobs: int,
     stop: threading.Event,
@@ -159,7 +159,13 @@ def _tell_of_other_versions() -> None:
         _log.warning("jobs of another version wait", extra={"jobs": count})
 
 
-def _register(workshop: Workshop, traffic: Traffic, attempts: Attempts, seconds: float, schedule: PollSchedule) -> None:
+def _register(
+    workshop: TrainerContext,
+    traffic: PredictionActivity,
+    attempts: CrashLoopGuard,
+    seconds: float,
+    schedule: PollSchedule,
+) -> None:
     publish = DBOS.step(name="publish")(functools.partial(_publish, workshop, traffic, attempts, seconds))
     promote = DBOS.step(name="promote")(functools.partial(_promote, workshop))
 
@@ -184,15 +190,19 @@ def _register(workshop: Workshop, traffic: Traffic, attempts: Attempts, seconds:
 
 
 def _publish(
-    workshop: Workshop, traffic: Traffic, attempts: Attempts, seconds: float, request: dict[str, Any]
+    workshop: TrainerContext,
+    traffic: PredictionActivity,
+    attempts: CrashLoopGuard,
+    seconds: float,
+    request: dict[str, Any],
 ) -> dict[str, Any]:
     job = DBOS.workflow_id
     assert job is not None
-    tracker = Tracker(_report, lambda: _is_cancelled(job), seconds)
+    tracker = ProgressReporter(_report, lambda: _is_cancelled(job), seconds)
     named = job_id.set(job)
     try:
         attempts.begin(job, workshop.checkpoint(job))
-        with sparing_cores(traffic), within_memory():
+        with yield_cores_to_predictions(traffic), within_memory():
             card = train(TrainingRequest.from_json(request), job, workshop, tracker)
     except (JobCancelled, dbos_errors.DBOSWorkflowConflictIDError):
         # The second is raised where progress was to be recorded for a job that is no longer ours to record.
@@ -215,7 +225,7 @@ def _publish(
     }
 
 
-def _promote(workshop: Workshop, request: dict[str, Any], version: int) -> None:
+def _promote(workshop: TrainerContext, request: dict[str, Any], version: int) -> None:
     try:
         card = workshop.registry.version(request["model"], version).card
         finish_promotion(TrainingRequest.from_json(request), card, workshop.registry)
@@ -223,13 +233,13 @@ def _promote(workshop: Workshop, request: dict[str, Any], version: int) -> None:
         raise _failed(DBOS.workflow_id, error, version) from None
 
 
-def _clean(workshop: Workshop, job: str | None, request: dict[str, Any]) -> None:
+def _clean(workshop: TrainerContext, job: str | None, request: dict[str, Any]) -> None:
     assert job is not None
     workshop.spool.remove(request["upload"])
     workshop.checkpoint(job).unlink(missing_ok=True)
 
 
-def _clean_if_cancelled(workshop: Workshop, job: str, request: dict[str, Any]) -> None:
+def _clean_if_cancelled(workshop: TrainerContext, job: str, request: dict[str, Any]) -> None:
     if _is_cancelled(job):
         _clean(workshop, job, request)
 
@@ -259,7 +269,7 @@ def _is_cancelled(job: str) -> bool:
 
 
 def _tidy_up(
-    workshop: Workshop, kept_jobs: int, executor: str, lock_of: Callable[[str], Path], database_url: str
+    workshop: TrainerContext, kept_jobs: int, executor: str, lock_of: Callable[[str], Path], database_url: str
 ) -> None:
     try:
         place_in_partitions(database_url)  # a service of an earlier release may still record jobs
@@ -299,7 +309,7 @@ def _prune(most: int) -> None:
         DBOS.delete_workflows([job.workflow_id for job in old])
 
 
-def _sweep(workshop: Workshop) -> None:
+def _sweep(workshop: TrainerContext) -> None:
     """Remove what jobs and requests left behind when they were killed."""
     jobs = DBOS.list_workflows(name=WORKFLOW, load_input=False, load_output=False)
     unfinished = {job.workflow_id for job in jobs if job.status in UNFINISHED}

@@ -15,13 +15,13 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from app.data.batch import Columns, Header, Part, Source, least_part_bytes, narrowed, refusal
+from app.data.batch import Columns, Header, RowBatch, Source, least_part_bytes, refusal, split_wide
 from app.data.formats import FileFormat, check_size, describing_bytes, read_file
 from app.data.formats.content import explained
-from app.data.formats.writers import OutputFormat, SpillingFile, table_writer
+from app.data.formats.writers import OutputFormat, SpooledOutput, table_writer
 from app.data.json_rows import escaped
 from app.data.name_hints import listed
-from app.errors import Detail, InvalidInput, PredictionTooLarge, not_stored
+from app.errors import FieldError, InvalidInput, PredictionTooLarge, not_stored
 from app.prediction.missing_rows import HEADER, CompleteRows
 from app.registry.version_file import Version
 from app.regression.linear_model import LinearModel
@@ -42,7 +42,7 @@ CHUNK_BYTES = 1 << 18
 OBJECT_BYTES = 64  # that a chunk takes beside what is in it, which may be a byte
 NUMBER_BYTES = 8
 JSON_BYTES = 30  # of a number, and of what is around it and its name
-MOST_KEPT = 1000  # columns
+MAX_KEPT = 1000  # columns
 NOT_POSITIVE = "The weight is not a positive number."
 
 FORMATS: dict[str, OutputFormat] = {bodies.JSON: "json", **bodies.FILES}
@@ -55,8 +55,8 @@ class TableOptions(BaseModel):
 
     keep: list[str] = Field(
         [],
-        max_length=MOST_KEPT,
-        description=f"Columns to pass through to the answer, separated by commas; at most {MOST_KEPT}. If a target is "
+        max_length=MAX_KEPT,
+        description=f"Columns to pass through to the answer, separated by commas; at most {MAX_KEPT}. If a target is "
         "kept, the columns of its predictions and bounds begin with `predicted_` and its name. "
         "In CSV, NDJSON and JSON, dates, times and timestamps are written as in RFC 3339: in UTC with a Z, or without "
         "an offset if the column has no time zone.",
@@ -175,7 +175,7 @@ def needs_turn(body: Source, form: FileFormat, encoding: str) -> bool:
 
 def read_table(
     request: Request, source: Source, form: FileFormat, version: Version, options: TableOptions
-) -> Iterator[Part]:
+) -> Iterator[RowBatch]:
     """The rows of a file. Its columns may stand in any order, and are the features and those to keep.
 
     It may also have the columns that the version ignores, and a file without a header any others: they are not read. A
@@ -221,7 +221,7 @@ def no_instance_weights(model: LinearModel) -> str | None:
 
 def answer_table(
     request: Request,
-    parts: Iterator[Part],
+    parts: Iterator[RowBatch],
     version: Version,
     options: TableOptions,
     out: str,
@@ -235,7 +235,7 @@ def answer_table(
     is longer than an upload may be, Unavailable. Rows that are no file's have no `first_row`.
     """
     found = services(request)
-    sink = SpillingFile(_Memory(request, found.memory).hold, found.scratch.file, found.limits.upload_bytes)
+    sink = SpooledOutput(_Memory(request, found.memory).hold, found.scratch.file, found.limits.upload_bytes)
     model = version.model
     names = _names(model, options)
     _check_options(model, options)
@@ -277,9 +277,9 @@ def _row_bytes(model: LinearModel, options: TableOptions, names: Sequence[str], 
     return max(NUMBER_BYTES * values, text)
 
 
-def _pieces(parts: Iterator[Part], row_bytes: int, first_row: int | None) -> Iterator[Part]:
+def _pieces(parts: Iterator[RowBatch], row_bytes: int, first_row: int | None) -> Iterator[RowBatch]:
     for part in parts:
-        yield from narrowed(part, row_bytes, first_row)
+        yield from split_wide(part, row_bytes, first_row)
         if first_row is not None:
             first_row += len(part.values)
 
@@ -300,8 +300,8 @@ def _names(model: LinearModel, options: TableOptions) -> Sequence[str]:
     if twice or len(set(names)) < len(names):
         if features := [name for name in options.keep if name in model.features]:
             message = f"{listed(features)} cannot be kept: features are read as numbers. Leave them out of `keep`."
-            raise InvalidInput(message, [Detail(message, parameter="keep")])
-        details = [Detail("A column of that name is there already.", column=name) for name in twice]
+            raise InvalidInput(message, [FieldError(message, parameter="keep")])
+        details = [FieldError("A column of that name is there already.", column=name) for name in twice]
         raise InvalidInput("Two columns of the answer would have the same name.", details)
     return names
 
@@ -309,16 +309,16 @@ def _names(model: LinearModel, options: TableOptions) -> Sequence[str]:
 def _check_options(model: LinearModel, options: TableOptions) -> None:
     """Raise InvalidInput for an option that this model or the other options do not allow."""
     for option in ("interval", "confidence"):
-        if getattr(options, option) is not None and model.no_intervals is not None:
-            message = f"This model has no intervals. {model.no_intervals}"
-            raise InvalidInput(message, [Detail(message, parameter=option)])
+        if getattr(options, option) is not None and model.inference_unavailable is not None:
+            message = f"This model has no intervals. {model.inference_unavailable}"
+            raise InvalidInput(message, [FieldError(message, parameter=option)])
     if options.instance_weights is None:
         return
     refused = no_instance_weights(model)
     if options.interval is None:
         refused = "Instance weights are only for prediction intervals. Add `interval`."
     if refused:
-        raise InvalidInput(refused, [Detail(refused, parameter="instance_weights")])
+        raise InvalidInput(refused, [FieldError(refused, parameter="instance_weights")])
 
 
 class _NotPositive(Exception):

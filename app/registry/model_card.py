@@ -36,7 +36,7 @@ class ModelCard:
     """One version's history and quality. It stands as JSON in the metadata of the version's file.
 
     `metrics` holds a dict for each target, "mse", the mean squared error over all rows and targets, and what there is
-    of "optimum_mse" and "cross_validation". Without `no_intervals`, the inference of classical theory holds.
+    of "optimum_mse" and "cross_validation". Without `inference_unavailable`, the inference of classical theory holds.
     """
 
     model: str
@@ -68,7 +68,7 @@ class ModelCard:
     untracked: bool = False  # whether rows were taken out before the loss of precision was recorded
     # What decay has left of a row that was added in an earlier version; None if it was not recorded.
     earlier_shares: dict[int, float] | None = None
-    no_intervals: str | None = None
+    inference_unavailable: str | None = None
     validation: Validation | None = None
     no_folds: str | None = None  # why a validated version, or one whose parent has them, has no statistics of folds
     warnings: tuple[str, ...] = ()

@@ -49,11 +49,11 @@ from app.storage.folder import sync_folder
 MAX_VERSION = 10**12
 CACHED_BYTES = 64 << 20  # of versions in memory; each takes some kB unless the model is wide
 
-MOST_LISTED = 10  # versions, in a message
+MAX_LISTED = 10  # versions, in a message
 
 SMALL_BYTES = 256 << 10  # of a file that is read in less than a millisecond
 
-TELL_SECONDS = 10.0  # between two lines that say that the folder cannot be read
+LOG_INTERVAL_SECONDS = 10.0  # between two lines that say that the folder cannot be read
 
 # Files and folders that are renamed once they are complete.
 _TEMPORARY = ("*/.*.tmp", f"*/{UPLOADS}/.*.tmp", f"{deleted_models.FOLDER}/*/.*.tmp")
@@ -81,7 +81,7 @@ class Registry:
             cached_bytes, lambda found: memory_of(found.version), (kept, CURRENT) if kept else None
         )
         self._reading_current = threading.Lock()
-        self._told_unreadable = -TELL_SECONDS
+        self._told_unreadable = -LOG_INTERVAL_SECONDS
         self._told: dict[str, tuple[str, tuple[int, int]]] = {}  # what is damaged, and in the log already
         self._told_closed: set[str] = set()
 
@@ -98,7 +98,7 @@ class Registry:
             raise _no_model(model)
         return found
 
-    def at_hand(self, model: str, number: int | None = None) -> Version | None:
+    def get_cached(self, model: str, number: int | None = None) -> Version | None:
         """The current version, or the one of that number, if it can be had without holding up an event loop.
 
         Nothing is read where nothing changed, which costs one `readlink` or `stat`; after a promotion a small file is,
@@ -131,7 +131,7 @@ class Registry:
         on too. A version that was evicted from memory counts as not served before. Raises ModelNotFound,
         NoCurrentVersion; ModelFileInvalid where no version is intact; Unavailable.
         """
-        if (version := self.at_hand(model)) is not None:
+        if (version := self.get_cached(model)) is not None:
             return version
         if not re.fullmatch(MODEL_NAME, model):
             raise _no_model(model)
@@ -146,7 +146,7 @@ class Registry:
             if error.errno in (errno.ENOENT, errno.ENOTDIR) and self._folder.is_dir():
                 if self._loaded.drop((model, CURRENT)):
                     _log.warning("model vanished", extra={"model": model})
-                listed = ", ".join(map(str, self.versions(model)[-MOST_LISTED:]))
+                listed = ", ".join(map(str, self.versions(model)[-MAX_LISTED:]))
                 raise NoCurrentVersion(
                     f'Model "{model}" has no current version; promote one. Its versions: {listed}.'
                 ) from None
@@ -165,7 +165,7 @@ class Registry:
 
     def version(self, model: str, number: int) -> Version:
         """Any version. Raises ModelNotFound, VersionNotFound, ModelFileInvalid."""
-        if (version := self.at_hand(model, number)) is not None:
+        if (version := self.get_cached(model, number)) is not None:
             return version
         return self._loaded.get_or_read((model, number), lambda: _Loaded("", self._read(model, number))).version
 
@@ -422,7 +422,7 @@ class Registry:
 
     def _unreadable(self, error: OSError) -> Unavailable:
         now = time.monotonic()
-        if now - self._told_unreadable > TELL_SECONDS:
+        if now - self._told_unreadable > LOG_INTERVAL_SECONDS:
             self._told_unreadable = now
             _log.error("models folder not read", extra={"folder": str(self._folder), "reason": str(error)})
         return Unavailable(f"The models folder cannot be read: {error.strerror}.")

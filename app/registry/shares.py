@@ -4,7 +4,7 @@ from app.errors import InvalidInput
 from app.registry.model_card import ModelCard
 
 MAX_SHARES = 1000  # versions that a card lists, the newest; the shares of older ones are dropped
-MOST_NAMED = 10  # versions that a message names, the newest
+MAX_NAMED = 10  # versions that a message names, the newest
 
 NOT_RECORDED = (
     "The version's weights were reduced by decay before it was recorded how much of each row is left. Give `share`, "
@@ -64,5 +64,5 @@ def share_to_forget(base: ModelCard, trained_in: int | None, share: float | None
 def _listed(versions: dict[int, str]) -> str:
     newest = sorted(versions, reverse=True)
     named = [f"version {version}" + (f": {versions[version]}" if versions[version] else "") for version in newest]
-    more = [f"and {len(named) - MOST_NAMED} older ones"] if len(named) > MOST_NAMED else []
-    return ", ".join([*named[:MOST_NAMED], *more])
+    more = [f"and {len(named) - MAX_NAMED} older ones"] if len(named) > MAX_NAMED else []
+    return ", ".join([*named[:MAX_NAMED], *more])

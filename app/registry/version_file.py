@@ -219,7 +219,7 @@ def _migrated(
     if card.untracked:
         tensors["residual_norms"] = np.full_like(tensors["residual_norms"], np.nan)
         tensors.pop("unscaled_errors", None)
-        card = replace(card, no_intervals=PRECISION_UNKNOWN, metrics=_without_values(card.metrics))
+        card = replace(card, inference_unavailable=PRECISION_UNKNOWN, metrics=_without_values(card.metrics))
     return card, tensors
 
 
@@ -267,7 +267,7 @@ def _faults(card: ModelCard, tensors: dict[str, NDArray[Any]]) -> Iterator[str]:
         "statistics.minimum": (p,),
         "statistics.maximum": (p,),
     }
-    if card.no_intervals is None or errors in tensors:
+    if card.inference_unavailable is None or errors in tensors:
         shapes[errors] = (1 + p,)
     if not schema_1:
         shapes |= {"statistics.log_weights": (1,), "statistics.operations": (1,)}
@@ -317,7 +317,7 @@ def _model(card: ModelCard, tensors: dict[str, NDArray[np.float64]]) -> LinearMo
         tensors.get("centre_prediction"),
         terms=card.terms,
         has_intercept=getattr(card.solver, "fit_intercept", True),
-        no_intervals=card.no_intervals,
+        inference_unavailable=card.inference_unavailable,
     )
 
 

@@ -49,15 +49,15 @@ def downdate(
 
     `share` is what decay has left of the part's weights. With R the factor of the whole and P that of the part, the
     remaining factor is chol(I - T'T) R, T = P R^-1 (Golub and Van Loan, Matrix Computations, 4th ed., 6.5.4). The
-    ranges stay, since they cannot be narrowed.
+    ranges stay, since they cannot be split_wide.
 
     The rows that remain must determine the coefficients that all rows did, of a model with or without an intercept.
 
     Raises InvalidInput if the part's rows cannot be in the whole, or if too few would remain. Rows that were never
     added, but fit into the sums, cannot be detected.
     """
-    part = part.decayed(share) if share < 1 else part
-    theirs = part.factor_in(whole.shift, whole.scale)
+    part = part.discounted_by(share) if share < 1 else part
+    theirs = part.rescaled_factor(whole.shift, whole.scale)
 
     def inputs(factor: Array) -> Array:
         """The columns that coefficients belong to: [1, x], or x about zero."""
@@ -212,8 +212,8 @@ def precision_loss(statistics: SufficientStatistics) -> float:
 class PrecisionBounds:
     """How far the numbers of a fit may be off because rows were taken out of its statistics."""
 
-    residual_sums: Array  # (k,), relative error of the sums of squared residuals
-    total_sums: Array  # (k,), relative error of the sums of squared deviations
+    rss: Array  # (k,), relative error of the sums of squared residuals
+    tss: Array  # (k,), relative error of the sums of squared deviations
     coefficients: Array  # (k, 1 + p), error in standard errors; NaN for one that is not identifiable
     standard_errors: Array  # (1 + p,), relative error of the squares of `Fit.unscaled_errors`; NaN as above
     unusable: bool  # whether a coefficient may be off by more than FAILED_FROM, and not negligibly
@@ -221,7 +221,7 @@ class PrecisionBounds:
     @property
     def withheld(self) -> bool:
         """Return whether residual sums or standard errors may be off by more than WITHHELD_FROM."""
-        sums = np.concatenate([self.residual_sums, self.total_sums, self.standard_errors])
+        sums = np.concatenate([self.rss, self.tss, self.standard_errors])
         return bool((sums[~np.isnan(sums)] > WITHHELD_FROM).any())
 
 
@@ -260,8 +260,8 @@ def precision_bounds(statistics: SufficientStatistics, fitted: Fit, *, l2: float
     # Deviations of each column, about zero if the model has no intercept.
     origin = (-statistics.offset if fitted.design.intercept else statistics.shift) / statistics.scale
     deviations = np.vstack([origin, np.eye(p + k)])
-    residual_sums = fitted.residual_norms / units
-    total_sums = statistics.total_norms(centred=fitted.design.intercept) / units
+    rss = fitted.residual_norms / units
+    tss = statistics.total_norms(centred=fitted.design.intercept) / units
     freedom = max(statistics.count - fitted.design.rank, 1.0)
     inverse = _inverse_directions(statistics, fitted, l2=l2)
     off = error(residual, inverse)  # in scaled coordinates, (k, 1 + p)
@@ -273,23 +273,23 @@ def precision_bounds(statistics: SufficientStatistics, fitted: Fit, *, l2: float
         off = off + share * np.abs(slopes) * of_squares[:p] @ np.abs(inverse[1 : p + 1])
         of_sums = of_sums + 2 * share * (off[:, 1:] * np.abs(slopes) * (fitted.design.norms / scale) ** 2).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        of_residuals = of_sums / residual_sums**2
-        of_totals = of_squares[p:] / total_sums**2
+        of_residuals = of_sums / rss**2
+        of_totals = of_squares[p:] / tss**2
         # A coefficient is compared with the smallest standard error that the residual sum can stand for.
-        deviation = residual_sums * _certain_root(of_residuals) / np.sqrt(freedom)
+        deviation = rss * _certain_root(of_residuals) / np.sqrt(freedom)
         lengths = column_norms(statistics.factor @ inverse)
         relative = off / np.outer(deviation, lengths)
         of_errors = error(inverse, inverse).diagonal() / lengths**2
         # Deviations of the target per deviation of each column; the intercept in deviations of the target.
         root_weight = math.sqrt(statistics.weight)
         spread = np.concatenate([[1.0], fitted.design.norms / scale / root_weight])
-        target = total_sums * _certain_root(of_totals) / root_weight
+        target = tss * _certain_root(of_totals) / root_weight
         usable = np.isnan(relative) | (relative <= FAILED_FROM) | (off <= NEGLIGIBLE * np.outer(target, 1 / spread))
     unknown = np.isnan(fitted.unscaled_errors)
     unknown[0] = not fitted.design.intercept
     return PrecisionBounds(
-        residual_sums=np.where(residual_sums > 0, of_residuals, np.inf),
-        total_sums=np.where(total_sums > 0, of_totals, 0.0),
+        rss=np.where(rss > 0, of_residuals, np.inf),
+        tss=np.where(tss > 0, of_totals, 0.0),
         coefficients=np.where(unknown, np.nan, relative),
         standard_errors=np.where(unknown, np.nan, of_errors) if l2 == 0 else np.full(p + 1, np.nan),
         unusable=not bool(usable[:, ~unknown].all()),

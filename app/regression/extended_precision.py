@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from app.regression.least_squares import Fit
 from app.regression.sufficient_statistics import SufficientStatistics, column_norms
-from app.regression.training_batch import Array, Block
+from app.regression.training_batch import Array, TrainingBatch
 
 LOST_FROM = 10.0  # condition number from which on a digit is lost
-MOST_WORK = 2e8  # rows times columns squared: some seconds
+MAX_WORK = 2e8  # rows times columns squared: some seconds
 LITTLE_WORK = 1e5  # some milliseconds, which every fit is worth
-MOST_FEATURES = 60  # inverting their system in arithmetic of many digits takes a second
+MAX_FEATURES = 60  # inverting their system in arithmetic of many digits takes a second
 NOISE = 1e-28  # of a residual's square beside its target's
 DOUBLE_DOUBLE_ERROR = 1e-31  # of a residual sum, relative to the square of the norms of its terms; twice what is seen
 KNOWN_TO = 1e-6  # relative error of a residual sum, above which it is not known
@@ -34,12 +34,12 @@ ROWS = 4096
 Double2: TypeAlias = tuple[Array, Array]  # high and low part, of equal shape
 
 
-def is_worthwhile(statistics: SufficientStatistics, fitted: Fit) -> bool:
+def should_refine(statistics: SufficientStatistics, fitted: Fit) -> bool:
     """Whether digits are being lost that a second reading of the rows can bring back at a bearable price."""
     return (
         fitted.design.full_rank
-        and statistics.features <= MOST_FEATURES
-        and _work(statistics) <= (MOST_WORK if fitted.design.condition_number >= LOST_FROM else LITTLE_WORK)
+        and statistics.features <= MAX_FEATURES
+        and _work(statistics) <= (MAX_WORK if fitted.design.condition_number >= LOST_FROM else LITTLE_WORK)
     )
 
 
@@ -58,13 +58,13 @@ class Refined:
     unscaled_errors: Array  # (1 + p,), the intercept first
 
 
-def refine(blocks: Iterable[Block], statistics: SufficientStatistics, *, fit_intercept: bool) -> Refined:
+def refine(blocks: Iterable[TrainingBatch], statistics: SufficientStatistics, *, fit_intercept: bool) -> Refined:
     """Solve the normal equations of the rows, read once more, which statistics summarise and determine in full."""
     p = statistics.features
     # The rows less any number are known exactly; with the mean, the system has the smallest condition number.
     shift = statistics.mean if fit_intercept else np.zeros_like(statistics.shift)
     # Scaling by powers of two rounds nothing: the root mean square of each column, and the mean weight, become about 1.
-    centred = statistics.factor_in(shift, statistics.scale)[:, 1:]
+    centred = statistics.rescaled_factor(shift, statistics.scale)[:, 1:]
     sizes = column_norms(centred) * statistics.scale / math.sqrt(statistics.weight)
     exponents = np.concatenate([[0], np.frexp(np.where(sizes > 0, sizes, 0.5))[1]])
     weight_exponent = 2 * (math.frexp(statistics.weight / statistics.rows)[1] // 2)
@@ -77,13 +77,13 @@ def refine(blocks: Iterable[Block], statistics: SufficientStatistics, *, fit_int
         solution = inverse @ right
         explained = (solution * right).sum(axis=0)
         total = np.diag(exact)[p + 1 :]
-        residual_sums = np.where(total - explained > NOISE * total, total - explained, mpmath.mpf(0))
+        rss = np.where(total - explained > NOISE * total, total - explained, mpmath.mpf(0))
         # A residual sum is a difference of terms whose cross products are rounded. It is zero to rounding if that error
         # is below the noise.
         norms = _roots(np.diag(exact))
         off = error * (norms[used] @ np.abs(solution) + norms[p + 1 :]) ** 2
-        is_zero = (residual_sums == 0) & (off <= NOISE * total)
-        residual_sums[(residual_sums < off / KNOWN_TO) & ~is_zero] = mpmath.nan
+        is_zero = (rss == 0) & (off <= NOISE * total)
+        rss[(rss < off / KNOWN_TO) & ~is_zero] = mpmath.nan
 
         # Back from shifted and scaled columns, where y / u_y = B_0 + sum of B_j (x_j - shift_j) / u_j.
         weights = (solution[-p:] / unit[1 : p + 1, np.newaxis] * unit[p + 1 :]).T
@@ -100,7 +100,7 @@ def refine(blocks: Iterable[Block], statistics: SufficientStatistics, *, fit_int
             intercept, at_zero = np.full(len(weights), mpmath.mpf(0)), mpmath.mpf(0)
             centre_prediction = weights @ statistics.shift[:p]
         root = mpmath.ldexp(1, weight_exponent // 2)
-        residual_norms = _roots(residual_sums) * unit[p + 1 :] * root
+        residual_norms = _roots(rss) * unit[p + 1 :] * root
         errors = _roots(np.array([at_zero, *variances])) / root
         found = (weights, intercept, centre_prediction, residual_norms, errors)
     return Refined(*(part.astype(np.float64) for part in found))
@@ -115,14 +115,14 @@ def _inverse(matrix: NDArray[np.object_]) -> NDArray[np.object_]:
 
 
 def _gram(
-    blocks: Iterable[Block], shift: Array, exponents: NDArray[np.integer], weight_exponent: int
+    blocks: Iterable[TrainingBatch], shift: Array, exponents: NDArray[np.integer], weight_exponent: int
 ) -> tuple[NDArray[np.object_], float]:
     """Cross products (d, d) of the rows [1, (z - shift) / 2^exponent], in fixed point if they are few; and their error.
 
     They are counted as they come: a row of frequency weight stands for many in the statistics.
     """
     size = len(exponents)
-    begun: list[Block] = []
+    begun: list[TrainingBatch] = []
     rest = iter(blocks)
     for block in rest:
         begun.append(block)
@@ -133,7 +133,7 @@ def _gram(
 
 
 def _parts(
-    blocks: Iterable[Block], shift: Array, exponents: NDArray[np.integer], weight_exponent: int
+    blocks: Iterable[TrainingBatch], shift: Array, exponents: NDArray[np.integer], weight_exponent: int
 ) -> Iterator[tuple[Double2, Array | None]]:
     """Columns (d, n) of the rows [1, (z - shift) / 2^exponent], some rows at a time, and their weights.
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from app.regression.training_batch import Array, Block
+from app.regression.training_batch import Array, TrainingBatch
 
 # SplitMix64 (Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators, 2014): its increment and mixer.
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
@@ -46,7 +46,7 @@ def group_fold(group: str, folds: int, seed: int) -> int:
     return int.from_bytes(digest.digest(), "little") % folds
 
 
-def divide(block: Block, folds: int, seed: int, row: int) -> Iterator[tuple[int, Block]]:
+def divide(block: TrainingBatch, folds: int, seed: int, row: int) -> Iterator[tuple[int, TrainingBatch]]:
     """Divide a block of rows with positive weights, the first of which is used row number `row`, into folds.
 
     Yields the folds that have rows in it, with the rows in their order.
@@ -57,10 +57,10 @@ def divide(block: Block, folds: int, seed: int, row: int) -> Iterator[tuple[int,
     for fold, (start, end) in enumerate(pairwise([0, *ends])):
         if start < end:
             rows = slice(start, end)
-            yield fold, Block(x[rows], y[rows], None if weights is None else weights[rows])
+            yield fold, TrainingBatch(x[rows], y[rows], None if weights is None else weights[rows])
 
 
-def _by_fold(block: Block, folds: int, seed: int, row: int) -> tuple[NDArray[np.intp], list[int]]:
+def _by_fold(block: TrainingBatch, folds: int, seed: int, row: int) -> tuple[NDArray[np.intp], list[int]]:
     """Return the rows fold by fold, and how many rows there are up to the end of each fold."""
     if block.fold is not None:
         return np.argsort(block.fold, kind="stable"), np.bincount(block.fold, minlength=folds).cumsum().tolist()

@@ -41,7 +41,7 @@ class Columns:
     def factor(self, statistics: SufficientStatistics) -> Array:
         """Return R, (1 + p + k, 1 + p + k), of rows [1, columns, y]: its Gram matrix is that of the rows."""
         k = statistics.targets
-        factor = statistics.factor_in(
+        factor = statistics.rescaled_factor(
             np.concatenate([self.centre, np.zeros(k)]), np.concatenate([self.scale, np.ones(k)])
         )
         factor[:, 1:-k][:, self.zero] = 0.0

@@ -18,14 +18,14 @@ from app.regression.sufficient_statistics import (
     triangle,
 )
 
-MOST_EXCESS = 1e-4  # a hundredth of a standard error
+MAX_EXCESS_RSS_RATIO = 1e-4  # a hundredth of a standard error
 # Singular values of unit-norm columns, for each column and relative to the largest, below which they are rounding.
 RANK_TOLERANCE = 64 * EPSILON
 # Root mean square of residuals, relative to that of the terms they are left over from, up to which they are rounding.
 PERFECT = 32 * EPSILON
 # Degrees of freedom, which decay makes fractions, from which inference is given: with fewer, intervals have no bounds
 # that 64-bit numbers hold. One, less the rounding error of a sum of shares.
-LEAST_FREEDOM = 1 - 1e-9
+MIN_FREEDOM = 1 - 1e-9
 # Part of a coefficient's unit vector outside the row space of the design, up to which the coefficient is identifiable.
 IDENTIFIABLE = 1e-8
 
@@ -246,7 +246,7 @@ def why_no_inference(
         return (
             f"{statistics.count:g} rows leave nothing to estimate the error of {fitted.design.rank} coefficients from."
         )
-    if statistics.count - fitted.design.rank < LEAST_FREEDOM:
+    if statistics.count - fitted.design.rank < MIN_FREEDOM:
         return (
             f"Decay has left {statistics.count:.6g} rows. After {fitted.design.rank} coefficients, less than one row "
             "remains to estimate their error from."
@@ -280,4 +280,4 @@ def is_optimal(residual_norms: Array, statistics: SufficientStatistics, optimum:
     freedom = statistics.count - optimum.design.rank
     best = optimum.residual_norms
     excess = (residual_norms - best) * (residual_norms + best)
-    return bool((excess * freedom <= MOST_EXCESS * best**2).all())
+    return bool((excess * freedom <= MAX_EXCESS_RSS_RATIO * best**2).all())

@@ -29,7 +29,7 @@ class Likelihood:
 def why_no_likelihood(statistics: SufficientStatistics) -> str | None:
     """Return why no likelihood can be given for these rows, in a sentence for the reader; None if it can.
 
-    It is not given either for a model whose `no_intervals` says why its coefficients are not those of maximum
+    It is not given either for a model whose `inference_unavailable` says why its coefficients are not those of maximum
     likelihood: a ridge penalty, a descent that stopped early, residuals that are rounding errors.
     """
     if statistics.discounted:

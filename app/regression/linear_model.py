@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from app.errors import PredictionTooLarge
 from app.regression.least_squares import Design
-from app.regression.ordered_sum import MOST_ORDERED, OrderedSum
+from app.regression.ordered_sum import MAX_ORDERED, OrderedSum
 from app.regression.sufficient_statistics import EPSILON, Array, SufficientStatistics
 from app.regression.terms import Factors, expand, parse_terms
 
 AT_ONCE = 1 << 18  # values of columns made from rows
-FEW_PRODUCTS = 100  # of a value and a weight, up to which plain Python is faster than numpy
+MAX_PYTHON_MULTIPLIES = 100  # of a value and a weight, up to which plain Python is faster than numpy
 PLAIN_ERROR = 1e-10  # Error of a prediction in residual deviations, up to which the plain form is accurate enough.
 
 
@@ -45,7 +45,7 @@ class LinearModel:
     centre_prediction: Array | None = None  # (k,), at the shift of the statistics; None if it is not known
     has_intercept: bool = True
     terms: tuple[str, ...] = ()  # q of them, see app.regression.terms; none where the columns are the features
-    no_intervals: str | None = None  # why inference is not valid for this model; None where it is
+    inference_unavailable: str | None = None  # why inference is not valid for this model; None where it is
 
     @property
     def rank(self) -> int:
@@ -64,7 +64,7 @@ class LinearModel:
     def predict(self, x: Array) -> Array:
         """Return predictions (m, k) for rows x (m, p).
 
-        Up to MOST_ORDERED coefficients, the bits of a prediction do not depend on the other rows or on how they lie in
+        Up to MAX_ORDERED coefficients, the bits of a prediction do not depend on the other rows or on how they lie in
         memory. With more coefficients, two predictions for the same row differ by at most (p + 3) EPSILON times
         |b| + sum |w_j x_j|, or in the centred form |c| + sum |w_j (x_j - shift_j)| (Higham, Accuracy and Stability of
         Numerical Algorithms, 2nd ed., 3.1, for any order of summation).
@@ -75,7 +75,7 @@ class LinearModel:
 
         Raises PredictionTooLarge if a prediction leaves the range of 64-bit numbers.
         """
-        if len(x) * self.weights.size <= FEW_PRODUCTS:
+        if len(x) * self.weights.size <= MAX_PYTHON_MULTIPLIES:
             return np.array(self.predict_few(self._expanded(x).tolist())).reshape(len(x), len(self.targets))
         with np.errstate(over="ignore", invalid="ignore"):
             y = np.concatenate(list(map(self._sums, self._parts(x)))) if self.terms else self._sums(x)
@@ -117,7 +117,7 @@ class LinearModel:
 
         The observation has the mean weight of the training rows, or its own precision weight of `observation_weights`,
         (m,): its variance is s_w^2 (x'(X'WX)^-1 x + 1/w) with s_w^2 = RSS_w / df. `of_mean` gives the confidence
-        interval of the expected value instead. Call it only if `no_intervals` is None.
+        interval of the expected value instead. Call it only if `inference_unavailable` is None.
 
         A row outside the space that the training rows span has no interval: its bounds are NaN. Raises
         PredictionTooLarge if another bound leaves the range of 64-bit numbers.
@@ -190,7 +190,7 @@ class LinearModel:
 
     def _sums(self, columns: Array) -> Array:
         """Return start + weights (x - centre), (m, k), for rows of columns (m, p)."""
-        if self.weights.size <= MOST_ORDERED:
+        if self.weights.size <= MAX_ORDERED:
             return self._ordered.of(columns)
         if self._centre is not None:
             columns = columns - self._centre

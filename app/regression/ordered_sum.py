@@ -12,7 +12,7 @@ import numpy as np
 from app.regression.sufficient_statistics import Array
 
 # Weights up to which the order is fixed. With more of them BLAS is so much faster that requests would take longer.
-MOST_ORDERED = 32
+MAX_ORDERED = 32
 SMALL = 128  # Sums per column up to which one call for all products is faster: calls take longer than arithmetic.
 CACHED = 1 << 14  # Sums of a block, which stays in the processor's cache.
 

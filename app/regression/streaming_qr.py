@@ -11,7 +11,7 @@ from threadpoolctl import ThreadpoolController
 from app.errors import InvalidInput, ValuesTooLarge
 from app.regression.folds import divide
 from app.regression.sufficient_statistics import (
-    MOST_REACH,
+    MAX_REACH,
     Array,
     SufficientStatistics,
     WeightKind,
@@ -19,21 +19,21 @@ from app.regression.sufficient_statistics import (
     shift_and_scale,
     triangle,
 )
-from app.regression.training_batch import Block
+from app.regression.training_batch import TrainingBatch
 
 NO_ROWS = "There are no rows to train on. Send at least one."
 CHUNK_BYTES = 1 << 19  # a chunk of columns that stays in the cache of one core while it is worked on
 # Condition numbers below which the plain Gram matrix is accurate enough: of the features, on which the coefficients
 # depend, and of all columns, on which the sum of squared residuals depends. It loses 2 log10(condition) digits. Lower
 # values would cost time without a gain in digits.
-PLAIN_CONDITION, PLAIN_CONDITION_WITH_TARGETS = 10.0, 100.0
+MAX_PLAIN_GRAM_CONDITION, PLAIN_CONDITION_WITH_TARGETS = 10.0, 100.0
 # Growth of the Gram matrix up to which rows are added to it. Its error grows as much, that of QR as the square root,
 # so that up to about 1,000 there is no difference.
-MOST_GROWTH = 100.0
+MAX_GROWTH = 100.0
 # Condition number of a factor up to which it whitens. Beyond, rows go through Householder QR. In theory the error of
 # whitened rows is bounded up to the root of 1 / EPSILON, about 1e8; in measurements it equals that of QR up to 1e13.
-MOST_CONDITION = 1e8
-MOST_OBSERVATIONS = 2**53  # sum of frequency weights; larger integers are not exact in 64-bit numbers
+MAX_CONDITION = 1e8
+MAX_OBSERVATIONS = 2**53  # sum of frequency weights; larger integers are not exact in 64-bit numbers
 # Sizes of deviations that are not scaled. Their squares overflow from 2^512 on. At 2^300, millions of rows that are
 # 2^200 times as large may follow before they do; no digit depends on this value.
 ORDINARY = (2.0**-300, 2.0**300)
@@ -43,18 +43,18 @@ _BLAS = ThreadpoolController().select(user_api="blas")
 
 
 def summarise(
-    blocks: Iterable[Block], begin: "Begin | None" = None, weight_kind: WeightKind = "precision"
+    blocks: Iterable[TrainingBatch], begin: "Begin | None" = None, weight_kind: WeightKind = "precision"
 ) -> SufficientStatistics:
     """Return the statistics of a stream of blocks; `begin` makes the accumulator that takes them in.
 
     Raises InvalidInput if no row has a positive weight, ValuesTooLarge if a column's deviations exceed 64-bit numbers.
     """
-    accumulator: Accumulator | None = None
+    accumulator: StreamingQR | None = None
     with _BLAS.limit(limits=1), np.errstate(over="ignore", invalid="ignore"):
         for block in blocks:
             weighted = _weighted_rows(block)
             if len(weighted.x):
-                accumulator = accumulator or (begin or Accumulator)(weighted)
+                accumulator = accumulator or (begin or StreamingQR)(weighted)
                 accumulator.add(weighted)
         if accumulator is None:
             raise InvalidInput(NO_ROWS)
@@ -62,7 +62,7 @@ def summarise(
 
 
 def summarise_folds(
-    blocks: Iterable[Block],
+    blocks: Iterable[TrainingBatch],
     folds: int,
     begin: "Begin | None" = None,
     weight_kind: WeightKind = "precision",
@@ -77,13 +77,13 @@ def summarise_folds(
 
     Raises InvalidInput as `summarise` does.
     """
-    accumulators: dict[int, Accumulator] = {}
+    accumulators: dict[int, StreamingQR] = {}
     with _BLAS.limit(limits=1), np.errstate(over="ignore", invalid="ignore"):
         for block in blocks:
             weighted = _weighted_rows(block)
             for fold, mine in divide(weighted, folds, seed, first):
                 if fold not in accumulators:
-                    accumulators[fold] = (begin or Accumulator)(mine)
+                    accumulators[fold] = (begin or StreamingQR)(mine)
                 accumulators[fold].add(mine)
             first += len(weighted.x)
         if not accumulators:
@@ -91,16 +91,16 @@ def summarise_folds(
         return {fold: accumulators[fold].statistics(weight_kind) for fold in sorted(accumulators)}
 
 
-def _weighted_rows(block: Block) -> Block:
+def _weighted_rows(block: TrainingBatch) -> TrainingBatch:
     """The block without the rows of weight 0, which count for nothing, not even for the ranges."""
     if block.weights is None or block.weights.all():
         return block
     kept = block.weights > 0
     fold = None if block.fold is None else block.fold[kept]
-    return Block(block.x[kept], block.y[kept], block.weights[kept], fold)
+    return TrainingBatch(block.x[kept], block.y[kept], block.weights[kept], fold)
 
 
-class Accumulator:
+class StreamingQR:
     """Adds up the Gram matrix of the rows, whitened where they need it: preconditioned CholeskyQR.
 
     A factor R0 of the rows so far whitens those that follow: W = Z R0^-1 has a condition near 1, so that its Gram
@@ -111,7 +111,7 @@ class Accumulator:
     rows themselves.
     """
 
-    def __init__(self, first: Block, chunk_bytes: int | None = None) -> None:
+    def __init__(self, first: TrainingBatch, chunk_bytes: int | None = None) -> None:
         self._features = first.x.shape[1]
         width = self._features + first.y.shape[1] + 1
         self._chunk = max(2 * width, (CHUNK_BYTES if chunk_bytes is None else chunk_bytes) // (8 * width))
@@ -137,7 +137,7 @@ class Accumulator:
         self._next_check = 0  # at so many rows,
         self._most: Array | float = np.inf  # and before the diagonal of the Gram matrix is more than this
 
-    def add(self, block: Block) -> None:
+    def add(self, block: TrainingBatch) -> None:
         """Take in a block of at least one row, all of whose weights are positive."""
         if block.weights is not None:
             self._weight += float(block.weights.sum())
@@ -147,7 +147,9 @@ class Accumulator:
         for start in range(0, len(block.x), self._chunk):
             part = slice(start, start + self._chunk)
             self._rows += len(block.x[part])
-            self._take(Block(block.x[part], block.y[part], None if block.weights is None else block.weights[part]))
+            self._take(
+                TrainingBatch(block.x[part], block.y[part], None if block.weights is None else block.weights[part])
+            )
             if self._gram is not None and self._rows >= self._next_check:
                 self._check()
 
@@ -155,7 +157,7 @@ class Accumulator:
         """Return the statistics of all rows so far, whose weights are of this kind."""
         # Powers of two of the scale. If later rows have another size than the first ones, those of the factor.
         powers = np.concatenate([[0], np.frexp(self._scale)[1] - 1])
-        far = ~self._flat & (np.abs(self._exponents - powers) > MOST_REACH)
+        far = ~self._flat & (np.abs(self._exponents - powers) > MAX_REACH)
         if far[1:].any():
             far[0] = False
             powers = np.where(far, np.clip(self._exponents, -1000, 1000), powers)
@@ -176,11 +178,11 @@ class Accumulator:
         )
 
     def _observations(self) -> int:
-        if self._weight > MOST_OBSERVATIONS:
-            raise InvalidInput(f"The frequency weights add up to more than {MOST_OBSERVATIONS} observations.")
+        if self._weight > MAX_OBSERVATIONS:
+            raise InvalidInput(f"The frequency weights add up to more than {MAX_OBSERVATIONS} observations.")
         return round(self._weight)
 
-    def _take(self, chunk: Block) -> None:
+    def _take(self, chunk: TrainingBatch) -> None:
         """Take in rows that are no more than a chunk."""
         if self._gram is not None:
             columns = self._shifted(chunk)
@@ -230,7 +232,7 @@ class Accumulator:
             factor = np.ldexp(factor, before - self._exponents)
         self._restart(triangle(np.vstack([factor, columns.T])))
 
-    def _shifted(self, chunk: Block, *, scaled: bool = True) -> Array:
+    def _shifted(self, chunk: TrainingBatch, *, scaled: bool = True) -> Array:
         """[1, z - shift] of the rows, feature-major: (d, m)."""
         rows, p = len(chunk.x), self._features
         columns = self._columns if rows == self._chunk else np.empty((len(self._factor), rows))
@@ -266,24 +268,24 @@ class Accumulator:
     def _is_plain(self, factor: Array) -> bool:
         """Whether a Gram matrix with this factor is as good as the factor."""
         whole = _condition(factor)
-        if whole < PLAIN_CONDITION:
+        if whole < MAX_PLAIN_GRAM_CONDITION:
             return True
         inputs = self._features + 1
-        return whole < PLAIN_CONDITION_WITH_TARGETS and _condition(factor[:inputs, :inputs]) < PLAIN_CONDITION
+        return whole < PLAIN_CONDITION_WITH_TARGETS and _condition(factor[:inputs, :inputs]) < MAX_PLAIN_GRAM_CONDITION
 
     def _restart(self, factor: Array) -> None:
         self._factor = factor
         self._carried.fill(0.0)
         self._whiten = not self._is_plain(factor)
         if self._whiten:
-            self._gram = np.eye(len(factor)) if _condition(factor) < MOST_CONDITION else None
+            self._gram = np.eye(len(factor)) if _condition(factor) < MAX_CONDITION else None
         else:
             self._gram = factor.T @ factor
         self._look_again_later()
 
     def _look_again_later(self) -> None:
         self._next_check = 2 * self._rows
-        self._most = np.inf if self._gram is None else MOST_GROWTH * self._gram.diagonal()
+        self._most = np.inf if self._gram is None else MAX_GROWTH * self._gram.diagonal()
 
     def _whole_factor(self) -> Array:
         if self._gram is None:
@@ -303,7 +305,7 @@ def _powers(sizes: Array) -> NDArray[np.int_]:
     return np.where(sizes > 0, np.frexp(sizes)[1], -100_000)
 
 
-Begin: TypeAlias = Callable[[Block], Accumulator]
+Begin: TypeAlias = Callable[[TrainingBatch], StreamingQR]
 
 
 def _condition(factor: Array) -> float:

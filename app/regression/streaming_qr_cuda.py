@@ -8,26 +8,26 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from app.errors import DeviceUnavailable
-from app.regression.streaming_qr import Accumulator
-from app.regression.training_batch import Block
+from app.regression.streaming_qr import StreamingQR
+from app.regression.training_batch import TrainingBatch
 
 CHUNK_BYTES = 1 << 26  # of columns: enough work for the device, and little of its memory
 
 
-class CudaAccumulator(Accumulator):
+class CudaAccumulator(StreamingQR):
     """Shifts, whitens and multiplies on the device, in float64, which TF32 does not touch.
 
     The decisions, on matrices of a column's width, stay with the CPU, and so do rows that need Householder QR.
     Raises DeviceUnavailable where there is no such device.
     """
 
-    def __init__(self, first: Block, device: str = "cuda") -> None:
+    def __init__(self, first: TrainingBatch, device: str = "cuda") -> None:
         if device == "cuda" and not torch.cuda.is_available():
             raise DeviceUnavailable('There is no CUDA device on the training machine. Send "cpu".')
         super().__init__(first, CHUNK_BYTES)
         self._device = torch.device(device)
 
-    def _take(self, chunk: Block) -> None:
+    def _take(self, chunk: TrainingBatch) -> None:
         rows = self._rows_on_device(chunk)
         if self._gram is not None and not (self._has_flat and bool(rows[:, self._on_device(self._flat)].any())):
             whitened = torch.ldexp(rows, self._on_device(-self._exponents)) if self._is_scaled else rows
@@ -39,7 +39,7 @@ class CudaAccumulator(Accumulator):
                 return
         self._factorise(rows.cpu().numpy().T)
 
-    def _rows_on_device(self, chunk: Block) -> Tensor:
+    def _rows_on_device(self, chunk: TrainingBatch) -> Tensor:
         inputs, targets = self._on_device(chunk.x), self._on_device(chunk.y)
         self._observe(inputs.amin(dim=0).cpu().numpy(), inputs.amax(dim=0).cpu().numpy())
         rows = torch.hstack([torch.ones_like(inputs[:, :1]), inputs, targets])

@@ -23,7 +23,7 @@ FACTOR_ERROR = 32 * EPSILON
 # its column. Over thousands of operations the errors partly cancel. At most a tenth of this is observed.
 OPERATION_ERROR = 2 * EPSILON
 # Powers of two between the scale and the size of the deviations, up to which squares are in the range of numbers.
-MOST_REACH = 400
+MAX_REACH = 400
 SAFE_SQUARES = (1e-200, 1e200)  # sums of squares whose terms cannot have left the range of numbers unseen
 PART = 128  # rows, at least, of a QR decomposition that is part of another one
 
@@ -87,7 +87,7 @@ class SufficientStatistics:
             rows=self.rows + other.rows,
             count=self.count + other.count,
             scale=scale,
-            factor=triangle(np.vstack([part.factor_in(self.shift, scale) for part in (self, other)])),
+            factor=triangle(np.vstack([part.rescaled_factor(self.shift, scale) for part in (self, other)])),
             minimum=np.minimum(self.minimum, other.minimum),
             maximum=np.maximum(self.maximum, other.maximum),
             removed=triangle(np.vstack(removed)) if removed else None,
@@ -105,10 +105,10 @@ class SufficientStatistics:
             size = np.maximum.reduce([*parts, np.log2(distance)])
         if (size == np.inf).any():
             raise ValuesTooLarge(int(np.argmax(size)))
-        far = np.isfinite(size) & (np.abs(size - np.log2(self.scale)) > MOST_REACH)
+        far = np.isfinite(size) & (np.abs(size - np.log2(self.scale)) > MAX_REACH)
         return np.where(far, np.exp2(np.clip(np.ceil(np.where(far, size, 0.0)), -1000, 1000)), self.scale)
 
-    def decayed(self, share: float) -> Self:
+    def discounted_by(self, share: float) -> Self:
         """Return the same rows, each with this share of its weight, in (0, 1]."""
         root = math.sqrt(share)
         return replace(
@@ -119,7 +119,7 @@ class SufficientStatistics:
             discounted=self.discounted or share < 1,
         )
 
-    def factor_in(self, shift: Array, scale: Array) -> Array:
+    def rescaled_factor(self, shift: Array, scale: Array) -> Array:
         """Return R of the same rows in other coordinates, [1, (z - shift) / scale]."""
         return self.transform(self.factor, shift, scale)
 
@@ -161,7 +161,7 @@ class SufficientStatistics:
     def constant(self) -> NDArray[np.bool_]:
         """Return which features do not vary, (p,): their minimum equals their maximum.
 
-        Ranges are not narrowed when rows are taken out. After that, a feature is constant too if what remains of its
+        Ranges are not split_wide when rows are taken out. After that, a feature is constant too if what remains of its
         variation is within the rounding error of the variation that was ever held.
         """
         same: NDArray[np.bool_] = self.minimum == self.maximum
@@ -192,12 +192,12 @@ class SufficientStatistics:
     @property
     def factor_about_zero(self) -> Array:
         """R, (1 + p + k, 1 + p + k), of the rows [1, z / scale], for models without an intercept."""
-        return self.factor_in(np.zeros_like(self.shift), self.scale)
+        return self.rescaled_factor(np.zeros_like(self.shift), self.scale)
 
     @property
     def raw_factor(self) -> Array:
         """Upper-triangular R, (1 + p + k, 1 + p + k), of the rows [1, z] in their own units."""
-        return self.factor_in(np.zeros_like(self.shift), np.ones_like(self.scale))
+        return self.rescaled_factor(np.zeros_like(self.shift), np.ones_like(self.scale))
 
     def residual_norms(self, weights: Array, intercept: Array, centre: Array | None = None) -> Array:
         """Return the square root of the sum of squared residuals for each target, (k,), without the rows.

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from app.errors import Detail, InvalidInput
+from app.errors import FieldError, InvalidInput
 from app.regression.training_batch import Array
 
 MAX_POWER = 20  # of all factors of a term together
@@ -35,7 +35,7 @@ def parse_terms(terms: Sequence[str], features: Sequence[str]) -> list[Factors]:
         else:
             parsed.append(factors)
             continue
-        details.append(Detail(message, pointer=f"/terms/{position}"))
+        details.append(FieldError(message, pointer=f"/terms/{position}"))
     if details:
         raise InvalidInput("Not all terms can be made from the features.", details)
     return parsed

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 Array: TypeAlias = NDArray[np.float64]
 
 
-class Block(NamedTuple):
+class TrainingBatch(NamedTuple):
     """Rows that came together."""
 
     x: Array  # (n, p)

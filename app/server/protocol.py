@@ -13,15 +13,15 @@ from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from app.logs import request_id
-from app.web.fast_path import PredictLane
+from app.web.fast_path import PredictFastPath
 from app.web.middleware import REQUEST_ID, SECURITY_HEADERS, new_id
 from app.web.problems import refusal
 from app.web.state import Services
 
-MOST_TARGET_BYTES = 8 << 10
-MOST_HEAD_BYTES = 32 << 10
-MOST_HEADERS = 100
-LEAST_BYTES_A_SECOND = 10_000  # of a body, or of a long answer, but for the seconds that it may fall behind
+MAX_TARGET_BYTES = 8 << 10
+MAX_HEAD_BYTES = 32 << 10
+MAX_HEADERS = 100
+MIN_BYTES_PER_SECOND = 10_000  # of a body, or of a long answer, but for the seconds that it may fall behind
 BUFFERED_BYTES = 48 << 10  # that asyncio lets go of, by default, between a stall's beginning and its end
 SLICE_BYTES = 16 << 10  # that are parsed at once, so that few requests wait behind one that is being answered
 PAGE_BYTES = 4 << 10  # Smallest change of what is buffered for a connection that is counted.
@@ -36,7 +36,7 @@ _OF_BODIES = {b"content-length", b"transfer-encoding"}
 _log = logging.getLogger("app.requests")
 
 
-class _Expected(Enum):
+class _Awaiting(Enum):
     """What a caller has to send next."""
 
     REQUEST = auto()
@@ -45,7 +45,7 @@ class _Expected(Enum):
     NOTHING = auto()  # it is our turn
 
 
-class _Refused(Exception):
+class _ProtocolError(Exception):
     """Raised while a request is parsed, which ends the connection."""
 
     def __init__(self, status: int, name: str, detail: str) -> None:
@@ -63,21 +63,23 @@ class Connection(HttpToolsProtocol):
         super().__init__(*args, **named)
         self._services: Services = self.app_state["services"]
         self._stopping = self._services.stopping
-        lane: PredictLane | None = self.app_state.get("lane")
+        lane: PredictFastPath | None = self.app_state.get("lane")
         logs_each = self.access_log and self.access_logger.isEnabledFor(logging.INFO)
         self._lane = lane if lane is not None and lane.is_open and not logs_each else None
         self._watching: asyncio.TimerHandle | None = None
-        self._is_excess = False  # beyond the limit when it came
-        self._latecomers: dict[Connection, None] = self.app_state.setdefault("latecomers", {})  # of all those, in turn
-        self._expected = _Expected.HEADERS
+        self._over_limit = False  # beyond the limit when it came
+        self._excess_connections: dict[Connection, None] = self.app_state.setdefault(
+            "latecomers", {}
+        )  # of all those, in turn
+        self._expected = _Awaiting.HEADERS
         self._since = 0.0  # by time.perf_counter
         self._stalled: float | None = None  # since when the caller does not take its answer
         self._answer_behind = 0.0  # seconds that it is behind the least rate, with stalls that are over
         self._body_behind = 0.0  # likewise the caller's body,
         self._watched_bytes = 0  # of which so much had come when it was looked at last
-        self._held = bytearray()  # what came behind a request that is being answered
+        self._pending_input = bytearray()  # what came behind a request that is being answered
         self._reserved = 0  # Bytes of the memory budget for what is buffered here, in whole PAGE_BYTES.
-        self._refused: _Refused | None = None  # to be said after what is being answered
+        self._refused: _ProtocolError | None = None  # to be said after what is being answered
         self._earlier: RequestResponseCycle  # that is being answered while another waits in the pipeline
         self._has_ended = False  # the caller sends nothing more
         # Of the request that is coming:
@@ -87,7 +89,7 @@ class Connection(HttpToolsProtocol):
         self._between_bytes = 0  # since there was some of the body: of chunks' extensions, or of trailers
         self._hosts = 0
         self._is_coded = False  # by another Transfer-Encoding than chunks
-        self._ordinary: bytes | None = None  # its id, if it is ordinary so far
+        self._fast_path_request_id: bytes | None = None  # its id, if it is ordinary so far
         self._body: list[bytes] = []
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
@@ -96,17 +98,17 @@ class Connection(HttpToolsProtocol):
         self._watching = self.loop.call_later(CHECK_SECONDS, self._watch)
         excess = len(self.connections) - self._services.limits.connections
         if excess > 0:
-            self._is_excess = True
-            self._latecomers[self] = None
+            self._over_limit = True
+            self._excess_connections[self] = None
         if excess > SPARE_CONNECTIONS:
             self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._watching is not None:
             self._watching.cancel()
-        self._latecomers.pop(self, None)
+        self._excess_connections.pop(self, None)
         super().connection_lost(exc)
-        self._held.clear()
+        self._pending_input.clear()
         self._body.clear()
         self._reserve(0)
 
@@ -115,9 +117,9 @@ class Connection(HttpToolsProtocol):
         self._has_ended = True
         if self._is_answering() and self.cycle.more_body:  # the last of it will never be whole
             if not self.pipeline:
-                self._drop()
+                self._mark_disconnected()
                 return False
-            self._take_back()
+            self._drop_pipelined()
         return self._is_answering()
 
     def data_received(self, data: bytes) -> None:
@@ -125,19 +127,19 @@ class Connection(HttpToolsProtocol):
         if self._must_hold():
             self._hold(data)
         elif len(data) <= SLICE_BYTES:
-            self._feed(data)
+            self._parse(data)
         else:
             self._feed_slices(data)
-        if self._reserved or self._expected is not _Expected.REQUEST:  # An ordinary request that came whole is gone.
+        if self._reserved or self._expected is not _Awaiting.REQUEST:  # An ordinary request that came whole is gone.
             self._count_buffers()
 
     def _count_buffers(self) -> None:
         """Reserve memory for what is buffered for this connection; refuse its request if there is none."""
         cycle = self.cycle
-        size = len(self._held) + self.transport.get_write_buffer_size()
-        if self._expected is _Expected.HEADERS:
+        size = len(self._pending_input) + self.transport.get_write_buffer_size()
+        if self._expected is _Awaiting.HEADERS:
             size += self._before_body_bytes
-        elif self._ordinary is not None:
+        elif self._fast_path_request_id is not None:
             size += self._body_bytes
         if cycle is not None:
             size += len(cycle.body)
@@ -157,7 +159,7 @@ class Connection(HttpToolsProtocol):
 
     def _drop_answers(self) -> None:
         if self._is_answering():
-            self._drop()
+            self._mark_disconnected()
         self.transport.abort()
 
     def _feed_slices(self, data: bytes) -> None:
@@ -167,7 +169,7 @@ class Connection(HttpToolsProtocol):
             if self._must_hold():
                 self._hold(view[start:])
                 return
-            self._feed(view[start : start + SLICE_BYTES])
+            self._parse(view[start : start + SLICE_BYTES])
 
     def _must_hold(self) -> bool:
         """Whether an earlier request is still to be answered, or nothing is to be read any more."""
@@ -176,9 +178,9 @@ class Connection(HttpToolsProtocol):
     def _hold(self, data: bytes | memoryview) -> None:
         self.flow.pause_reading()
         if self._refused is None:
-            self._held += data
+            self._pending_input += data
 
-    def _feed(self, data: bytes | memoryview) -> None:
+    def _parse(self, data: bytes | memoryview) -> None:
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -188,22 +190,22 @@ class Connection(HttpToolsProtocol):
         except httptools.HttpParserError as error:
             self._refuse(
                 error.__context__
-                if isinstance(error.__context__, _Refused)
-                else _Refused(400, "MalformedRequest", "What came is not a request of HTTP/1.1.")
+                if isinstance(error.__context__, _ProtocolError)
+                else _ProtocolError(400, "MalformedRequest", "What came is not a request of HTTP/1.1.")
             )
         else:
-            if self._expected is _Expected.HEADERS:
+            if self._expected is _Awaiting.HEADERS:
                 self._before_body_bytes += len(data)
-                if self._before_body_bytes > 2 * MOST_HEAD_BYTES:
+                if self._before_body_bytes > 2 * MAX_HEAD_BYTES:
                     self._refuse(self._too_large() if self.headers else self._too_long())
-            elif self._expected is _Expected.BODY:
+            elif self._expected is _Awaiting.BODY:
                 self._between_bytes += len(data)
-                if self._between_bytes > 2 * MOST_HEAD_BYTES:
+                if self._between_bytes > 2 * MAX_HEAD_BYTES:
                     self._refuse(self._too_large())
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        self._expected = _Expected.HEADERS
+        self._expected = _Awaiting.HEADERS
         self._since = time.perf_counter()
         self._head_bytes = self._before_body_bytes = self._body_bytes = self._between_bytes = self._hosts = 0
         self._body_behind = self._answer_behind = 0.0
@@ -211,7 +213,7 @@ class Connection(HttpToolsProtocol):
         self._is_coded = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._expected is not _Expected.HEADERS:
+        if self._expected is not _Awaiting.HEADERS:
             return  # a trailer: nothing here heeds one, and none may pass for a header
         name = name.lower()
         self._head_bytes += len(name) + len(value)
@@ -224,22 +226,22 @@ class Connection(HttpToolsProtocol):
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        self._expected = _Expected.BODY
+        self._expected = _Awaiting.BODY
         self._since = time.perf_counter()
         version = self.parser.get_http_version()
         if version not in ("1.0", "1.1"):
-            raise _Refused(400, "MalformedRequest", "What came is not a request of HTTP/1.1.")
+            raise _ProtocolError(400, "MalformedRequest", "What came is not a request of HTTP/1.1.")
         if self.parser.should_upgrade() and any(name in _OF_BODIES for name, _ in self.headers):
-            raise _Refused(400, "UpgradeRefused", "A request with a body cannot ask for another protocol here.")
+            raise _ProtocolError(400, "UpgradeRefused", "A request with a body cannot ask for another protocol here.")
         if self._hosts != 1 and (self._hosts or version == "1.1"):
-            raise _Refused(400, "MalformedRequest", "One Host header is expected, with a host's name in it.")
+            raise _ProtocolError(400, "MalformedRequest", "One Host header is expected, with a host's name in it.")
         if self._is_coded:
-            raise _Refused(400, "MalformedRequest", "No Transfer-Encoding but chunked is read here.")
-        if len(self.url) > MOST_TARGET_BYTES:
+            raise _ProtocolError(400, "MalformedRequest", "No Transfer-Encoding but chunked is read here.")
+        if len(self.url) > MAX_TARGET_BYTES:
             raise self._too_long()
-        if self._head_bytes > MOST_HEAD_BYTES or len(self.headers) > MOST_HEADERS:
+        if self._head_bytes > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:
             raise self._too_large()
-        if self._is_excess and len(self.connections) > self._services.limits.connections and self.url not in PROBES:
+        if self._over_limit and len(self.connections) > self._services.limits.connections and self.url not in PROBES:
             raise self._too_many()
         lane = self._lane
         if (
@@ -254,8 +256,8 @@ class Connection(HttpToolsProtocol):
             and not self.flow.write_paused
             and not self._stopping.is_set()
         ):
-            self._ordinary = lane.identity(self.headers)
-            if self._ordinary is not None:
+            self._fast_path_request_id = lane.identity(self.headers)
+            if self._fast_path_request_id is not None:
                 self._body = []
                 return
         self._begin()
@@ -263,35 +265,35 @@ class Connection(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
         self._between_bytes = 0
-        if self._ordinary is None:
+        if self._fast_path_request_id is None:
             super().on_body(body)
             return
         self._body.append(body)
-        if self._body_bytes > PredictLane.most_bytes:
-            self._hand_on()
+        if self._body_bytes > PredictFastPath.most_bytes:
+            self._fall_back()
 
     def on_message_complete(self) -> None:
-        self._expected = _Expected.NOTHING
-        if self._ordinary is not None and self._stopping.is_set():
-            self._hand_on()  # its headers came just before the stop, and its answer has to say so
-        if self._ordinary is not None and self._lane is not None:
+        self._expected = _Awaiting.NOTHING
+        if self._fast_path_request_id is not None and self._stopping.is_set():
+            self._fall_back()  # its headers came just before the stop, and its answer has to say so
+        if self._fast_path_request_id is not None and self._lane is not None:
             common = self.server_state.default_headers
-            answer = self._lane.answer(b"".join(self._body), self._ordinary, self._since, common)
+            answer = self._lane.answer(b"".join(self._body), self._fast_path_request_id, self._since, common)
             if answer is not None:
-                self._ordinary = None
-                self._expected = _Expected.REQUEST
+                self._fast_path_request_id = None
+                self._expected = _Awaiting.REQUEST
                 self.server_state.total_requests += 1
                 self.transport.writelines(answer)
                 return
-            self._hand_on()
+            self._fall_back()
         super().on_message_complete()
         if not self._is_answering():  # the answer did not wait for the body
-            self._expected = _Expected.REQUEST
+            self._expected = _Awaiting.REQUEST
             self._since = time.perf_counter()
 
     def on_response_complete(self) -> None:
-        if self._expected is _Expected.NOTHING:
-            self._expected = _Expected.REQUEST
+        if self._expected is _Awaiting.NOTHING:
+            self._expected = _Awaiting.REQUEST
             self._since = time.perf_counter()
         is_last = not self.pipeline
         super().on_response_complete()
@@ -301,9 +303,9 @@ class Connection(HttpToolsProtocol):
             return
         if self._refused is not None:
             if is_last:
-                self._say(self._refused)
-        elif self._held and not self._must_hold():
-            held, self._held = bytes(self._held), bytearray()
+                self._send_error(self._refused)
+        elif self._pending_input and not self._must_hold():
+            held, self._pending_input = bytes(self._pending_input), bytearray()
             self.data_received(held)
         elif self.pipeline:
             self.flow.pause_reading()
@@ -315,8 +317,8 @@ class Connection(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """A request under way is still answered, and so is one on its way, which closing at once would lose."""
-        if self._ordinary is not None:
-            self._hand_on()
+        if self._fast_path_request_id is not None:
+            self._fall_back()
         if self._is_answering():
             super().shutdown()
         else:
@@ -331,7 +333,7 @@ class Connection(HttpToolsProtocol):
     def resume_writing(self) -> None:
         if self._stalled is not None:
             stalled = time.perf_counter() - self._stalled
-            self._answer_behind = max(0.0, self._answer_behind + stalled - BUFFERED_BYTES / LEAST_BYTES_A_SECOND)
+            self._answer_behind = max(0.0, self._answer_behind + stalled - BUFFERED_BYTES / MIN_BYTES_PER_SECOND)
             self._stalled = None
         super().resume_writing()
         if self._reserved:
@@ -351,25 +353,25 @@ class Connection(HttpToolsProtocol):
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is not None and not cycle.response_complete
 
-    def _take_back(self) -> None:
+    def _drop_pipelined(self) -> None:
         """The request behind the one that is being answered will not be whole."""
         self.pipeline.popleft()
         self.cycle = self._earlier
 
     def _make_room(self) -> None:
         """Give up the latecomer that has waited longest to be asked something: a probe asks as soon as it is there."""
-        longest = next((one for one in self._latecomers if not one._is_answering()), self)  # noqa: SLF001 - its kind
-        del self._latecomers[longest]
+        longest = next((one for one in self._excess_connections if not one._is_answering()), self)  # noqa: SLF001 - its kind
+        del self._excess_connections[longest]
         longest._refuse(self._too_many())  # noqa: SLF001
 
-    def _drop(self) -> None:
+    def _mark_disconnected(self) -> None:
         """Nobody is to hear the answer: what is written to a closed connection is a fault to uvloop."""
         self.cycle.disconnected = True
         self.cycle.message_event.set()
 
-    def _hand_on(self) -> None:
+    def _fall_back(self) -> None:
         """The request is not so ordinary: from here on it is as if it had been uvicorn's from the start."""
-        self._ordinary = None
+        self._fast_path_request_id = None
         self._begin()
         if self._body:
             super().on_body(b"".join(self._body))
@@ -384,18 +386,18 @@ class Connection(HttpToolsProtocol):
             self._drop_answers()
         elif self._refused is not None:
             pass  # it is said as soon as the answers before it are
-        elif self._expected is _Expected.REQUEST and waited > self.timeout_keep_alive:
+        elif self._expected is _Awaiting.REQUEST and waited > self.timeout_keep_alive:
             self.transport.close()
-        elif self._expected is _Expected.HEADERS and waited > (
-            HURRIED_SECONDS if self._is_excess else limits.header_seconds
+        elif self._expected is _Awaiting.HEADERS and waited > (
+            HURRIED_SECONDS if self._over_limit else limits.header_seconds
         ):
             if self._before_body_bytes == 0:
                 self.transport.close()
             else:
-                self._refuse(_Refused(408, "TooSlow", f"The headers took over {limits.header_seconds:g} s."))
-        elif self._expected is _Expected.BODY and self._falls_behind():
-            most = f"{limits.body_seconds:g} s behind {LEAST_BYTES_A_SECOND} bytes a second"
-            self._refuse(_Refused(408, "TooSlow", f"The body came too slowly: it may fall {most}."))
+                self._refuse(_ProtocolError(408, "TooSlow", f"The headers took over {limits.header_seconds:g} s."))
+        elif self._expected is _Awaiting.BODY and self._falls_behind():
+            most = f"{limits.body_seconds:g} s behind {MIN_BYTES_PER_SECOND} bytes a second"
+            self._refuse(_ProtocolError(408, "TooSlow", f"The body came too slowly: it may fall {most}."))
         if not self.transport.is_closing():
             self._watching = self.loop.call_later(CHECK_SECONDS, self._watch)
 
@@ -403,29 +405,29 @@ class Connection(HttpToolsProtocol):
         """Whether the body is too late by now. Nobody saves up time by sending much at first."""
         came = self._body_bytes - self._watched_bytes
         self._watched_bytes = self._body_bytes
-        self._body_behind = max(0.0, self._body_behind + CHECK_SECONDS - came / LEAST_BYTES_A_SECOND)
+        self._body_behind = max(0.0, self._body_behind + CHECK_SECONDS - came / MIN_BYTES_PER_SECOND)
         return self._body_behind > self._services.limits.body_seconds
 
-    def _refuse(self, refused: _Refused) -> None:
+    def _refuse(self, refused: _ProtocolError) -> None:
         """Say what is wrong with the request that is coming, after the answers to those before it, and close."""
-        self._ordinary = None
+        self._fast_path_request_id = None
         self._refused = refused
-        self._held.clear()
+        self._pending_input.clear()
         self._body.clear()
         if not self._is_answering():
-            self._say(refused)
+            self._send_error(refused)
         elif not self.cycle.more_body:
             self.flow.pause_reading()  # it came behind others
         elif self.pipeline:
-            self._take_back()
+            self._drop_pipelined()
         else:
-            self._drop()
+            self._mark_disconnected()
             if self.cycle.response_started:
                 self.transport.close()
             else:
-                self._say(refused)
+                self._send_error(refused)
 
-    def _say(self, refused: _Refused) -> None:
+    def _send_error(self, refused: _ProtocolError) -> None:
         identity = new_id()
         token = request_id.set(identity.decode())
         answer = refusal(refused.status, refused.name, refused.detail)
@@ -441,18 +443,20 @@ class Connection(HttpToolsProtocol):
         lines = [b"%b: %b\r\n" % header for header in [*self.server_state.default_headers, *own]]
         self.transport.write(b"".join([STATUS_LINE[answer.status_code], *lines, b"\r\n", cast("bytes", answer.body)]))
 
-    def _too_large(self) -> _Refused:
-        most = f"{MOST_HEADERS} headers and {MOST_HEAD_BYTES} bytes"
-        return _Refused(431, "HeadersTooLarge", f"A request has at most {most} of them.")
+    def _too_large(self) -> _ProtocolError:
+        most = f"{MAX_HEADERS} headers and {MAX_HEAD_BYTES} bytes"
+        return _ProtocolError(431, "HeadersTooLarge", f"A request has at most {most} of them.")
 
-    def _too_long(self) -> _Refused:
-        return _Refused(414, "TargetTooLong", f"A path and its query have at most {MOST_TARGET_BYTES} bytes.")
+    def _too_long(self) -> _ProtocolError:
+        return _ProtocolError(414, "TargetTooLong", f"A path and its query have at most {MAX_TARGET_BYTES} bytes.")
 
-    def _no_memory(self) -> _Refused:
-        return _Refused(503, "WorkerBusy", "Other requests use the memory of this worker. Send this one again later.")
+    def _no_memory(self) -> _ProtocolError:
+        return _ProtocolError(
+            503, "WorkerBusy", "Other requests use the memory of this worker. Send this one again later."
+        )
 
-    def _too_many(self) -> _Refused:
-        return _Refused(503, "TooManyConnections", "There are too many connections. Try again later.")
+    def _too_many(self) -> _ProtocolError:
+        return _ProtocolError(503, "TooManyConnections", "There are too many connections. Try again later.")
 
 
 @lru_cache(128)  # callers name a few

@@ -23,8 +23,8 @@ REQUESTS_SHARE = 14  # For all requests and connections.
 LONG_SHARE = 12  # Part of REQUESTS_SHARE for long bodies and answers; the rest is left to short ones.
 SPILLING_SHARE = 4  # Bytes reserved in all, above which data that can be in a file is written to one.
 
-MOST_TURNS = 2  # Long requests processed at a time.
-MOST_WAITING = 64  # Requests waiting for a turn, each with its body in memory or in a file.
+MAX_TURNS = 2  # Long requests processed at a time.
+MAX_WAITING = 64  # Requests waiting for a turn, each with its body in memory or in a file.
 TURN_SECONDS = 5.0  # Longest wait for a turn.
 
 
@@ -113,17 +113,17 @@ class MemoryBudget:
 
 
 class Turns:
-    """Semaphore for long requests: MOST_TURNS are processed at a time, and others wait in order."""
+    """Semaphore for long requests: MAX_TURNS are processed at a time, and others wait in order."""
 
     def __init__(self) -> None:
-        self._free = asyncio.Semaphore(MOST_TURNS)
+        self._free = asyncio.Semaphore(MAX_TURNS)
         self._waiting = 0
 
     def check(self) -> None:
         """Raise WorkerBusy if the queue is full. Called before the body is received."""
-        if self._waiting >= MOST_WAITING:
+        if self._waiting >= MAX_WAITING:
             raise WorkerBusy(
-                f"{MOST_TURNS} long requests are being computed in this worker and {self._waiting} wait, which is the "
+                f"{MAX_TURNS} long requests are being computed in this worker and {self._waiting} wait, which is the "
                 "limit. Send this one again later."
             )
 
@@ -137,7 +137,7 @@ class Turns:
                 await self._free.acquire()
         except TimeoutError:
             raise WorkerBusy(
-                f"This worker computes {MOST_TURNS} long requests at a time, and this one waited {TURN_SECONDS:g} s "
+                f"This worker computes {MAX_TURNS} long requests at a time, and this one waited {TURN_SECONDS:g} s "
                 "for its turn. Send it again later."
             ) from None
         finally:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 ORPHAN_SECONDS = 3600  # a file that was last written to so long ago was left by a crash, or has its answer read
 
 
-class Scratch:
+class TempStorage:
     """A folder of such files, of `max_bytes` in all, whichever worker writes them."""
 
     def __init__(self, folder: Path, max_bytes: int) -> None:

@@ -18,7 +18,7 @@ from app.regression.sufficient_statistics import Array
 
 DIGITS = 16  # decimal digits of float64
 NEARLY_COLLINEAR = 1e8  # condition number from which half the digits of a coefficient may be lost
-MOST_NAMES = 10  # columns that a warning lists
+MAX_NAMES = 10  # columns that a warning lists
 MAX_UNUSED_BYTES = 1 << 18  # of the names of unused columns in a card, in UTF-8
 
 
@@ -77,7 +77,7 @@ def bounds_of(bounds: PrecisionBounds | None, targets: Sequence[str]) -> dict[st
     coefficients = np.nan_to_num(known, nan=np.inf).max(axis=1, initial=0.0)
     return {
         target: {"residual_sum": _known(residual), "coefficients": _known(coefficient)}
-        for target, residual, coefficient in zip(targets, bounds.residual_sums, coefficients, strict=True)
+        for target, residual, coefficient in zip(targets, bounds.rss, coefficients, strict=True)
     }
 
 
@@ -88,8 +88,8 @@ def warnings_of(model: LinearModel, design: Design, solver: Solver, *, refined: 
     """
     if dropped:
         yield f"{dropped} row(s) were dropped because a value is missing."
-    if np.isnan(model.residual_norms).any() and model.no_intervals is not None:
-        yield f"Metrics and inference are withheld. {model.no_intervals}"
+    if np.isnan(model.residual_norms).any() and model.inference_unavailable is not None:
+        yield f"Metrics and inference are withheld. {model.inference_unavailable}"
     exact = isinstance(solver, Exact)
     kind = "term" if model.terms else "feature"
     for name, norm in zip(model.columns, design.norms, strict=True):
@@ -98,7 +98,7 @@ def warnings_of(model: LinearModel, design: Design, solver: Solver, *, refined: 
     yield from _constant_targets(model)
     yield from _collinearity(model, design, solver, refined=refined)
     yield from _implicit_constant(model)
-    if model.no_intervals == ESSENTIALLY_PERFECT:
+    if model.inference_unavailable == ESSENTIALLY_PERFECT:
         yield f"{ESSENTIALLY_PERFECT} Standard errors and all that follows from them are withheld."
 
 
@@ -158,8 +158,8 @@ def _implicit_constant(model: LinearModel) -> Iterator[str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Return the names in quotes, at most MOST_NAMES of them."""
-    quoted = [f'"{name}"' for name in names[:MOST_NAMES]]
-    if len(names) > MOST_NAMES:
-        return f"{', '.join(quoted)} and {len(names) - MOST_NAMES} more"
+    """Return the names in quotes, at most MAX_NAMES of them."""
+    quoted = [f'"{name}"' for name in names[:MAX_NAMES]]
+    if len(names) > MAX_NAMES:
+        return f"{', '.join(quoted)} and {len(names) - MAX_NAMES} more"
     return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"

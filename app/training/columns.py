@@ -12,7 +12,7 @@ from app.data.formats.content import explained
 from app.data.formats.ndjson import ndjson_keys, ndjson_names
 from app.data.name_hints import missing_columns
 from app.data.names import check_names
-from app.errors import Detail, InvalidInput, ModelFileInvalid, ModelNotFound, NotFound
+from app.errors import FieldError, InvalidInput, ModelFileInvalid, ModelNotFound, NotFound
 from app.registry.model_card import ModelCard
 from app.registry.registry import Registry
 from app.registry.version_file import Version
@@ -22,7 +22,7 @@ from app.training.inheritance import check_base
 from app.training.request import TrainingRequest
 from app.training.same_columns import checked_features
 
-MOST_NAMES = 10  # of each kind, in a message
+MAX_NAMES = 10  # of each kind, in a message
 MAX_COEFFICIENTS = 200_000  # a card says six things of each
 
 
@@ -153,18 +153,18 @@ def _check_names(features: Sequence[str], request: TrainingRequest, lines: Mappi
         raise InvalidInput(error.message, details) from None
 
 
-def _in_file(detail: Detail, features: Sequence[str], lines: Mapping[str, int]) -> Detail:
+def _in_file(detail: FieldError, features: Sequence[str], lines: Mapping[str, int]) -> FieldError:
     _, kind, index = f"{detail.pointer}/".split("/")[:3]
     line = lines.get(features[int(index)], 1) if index and kind == "feature_names" else 1
     appears = f" The name first appears in line {line}." if line > 1 else ""
-    return Detail(detail.message + appears, row=line)
+    return FieldError(detail.message + appears, row=line)
 
 
 def other_columns(card: ModelCard) -> str:
     """Return the message for rows whose columns are not those of the current version."""
     columns = [("features", card.features), ("terms", card.terms), ("targets", card.targets)]
     listed = "; ".join(
-        f"{kind}: {', '.join(names[:MOST_NAMES])}{', ...' * (len(names) > MOST_NAMES)}"
+        f"{kind}: {', '.join(names[:MAX_NAMES])}{', ...' * (len(names) > MAX_NAMES)}"
         for kind, names in columns
         if names
     )

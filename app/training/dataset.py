@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TypeAlias
 
 from app.data.training_rows import TrainingRows
-from app.jobs.progress import Tracker
-from app.regression.streaming_qr import Accumulator, summarise, summarise_folds
+from app.jobs.progress import ProgressReporter
+from app.regression.streaming_qr import StreamingQR, summarise, summarise_folds
 from app.regression.sufficient_statistics import SufficientStatistics
 from app.regression.terms import expand, parse_terms
-from app.regression.training_batch import Block
+from app.regression.training_batch import TrainingBatch
 from app.training.request import TrainingRequest
 
 Key: TypeAlias = tuple[object, ...]
@@ -21,7 +21,7 @@ Key: TypeAlias = tuple[object, ...]
 class JobRows:
     """The rows of one job in the spool, with their statistics cached until a request needs them differently."""
 
-    def __init__(self, path: Path, late: Mapping[str, int], threads: int, tracker: Tracker) -> None:
+    def __init__(self, path: Path, late: Mapping[str, int], threads: int, tracker: ProgressReporter) -> None:
         self._path = path
         self._late = late
         self._threads = threads
@@ -45,7 +45,7 @@ class JobRows:
         """The columns that are neither features nor targets, as the last pass found them."""
         return [] if self._stored is None else self._stored.unused
 
-    def blocks(self, request: TrainingRequest) -> Iterator[Block]:
+    def blocks(self, request: TrainingRequest) -> Iterator[TrainingBatch]:
         """Yield the rows and report the number read so far. Raises as `TrainingRows.blocks` does."""
         assert request.weight_kind is not None
         self._stored = stored = TrainingRows(
@@ -68,7 +68,7 @@ class JobRows:
             rows += len(block.x)
             self._tracker.advance("reading", rows=rows)
 
-    def statistics(self, request: TrainingRequest, accumulator: type[Accumulator]) -> SufficientStatistics:
+    def statistics(self, request: TrainingRequest, accumulator: type[StreamingQR]) -> SufficientStatistics:
         """Return the statistics of all rows."""
         key = _key(request)
         if self._whole is None or self._whole[0] != key:
@@ -77,7 +77,7 @@ class JobRows:
         return self._whole[1]
 
     def statistics_of_folds(
-        self, request: TrainingRequest, accumulator: type[Accumulator], first: int
+        self, request: TrainingRequest, accumulator: type[StreamingQR], first: int
     ) -> dict[int, SufficientStatistics]:
         """Return the statistics of each fold; `first` is the number of the first row, which decides its fold."""
         key = (*_key(request), first if request.groups is None else None)

@@ -6,12 +6,12 @@ import msgspec
 import numpy as np
 
 from app.errors import Unavailable
-from app.jobs.uploads import Spool
+from app.jobs.uploads import UploadStore
 from app.regression.solvers import GradientDescent, Start
 from app.training.request import TrainingRequest
 
 
-def put_aside(request: TrainingRequest, spool: Spool) -> TrainingRequest:
+def detach(request: TrainingRequest, spool: UploadStore) -> TrainingRequest:
     """The request without such weights. They outlive a power cut when this returns, and go when the rows go."""
     solver = request.solver
     if not isinstance(solver, GradientDescent) or not isinstance(solver.start, Start) or solver.start.weights is None:
@@ -23,7 +23,7 @@ def put_aside(request: TrainingRequest, spool: Spool) -> TrainingRequest:
     return _with_start(request, solver, Start(uploaded=True))
 
 
-def put_back(request: TrainingRequest, spool: Spool) -> TrainingRequest:
+def attach(request: TrainingRequest, spool: UploadStore) -> TrainingRequest:
     """The request as it came. Raises Unavailable where its weights are gone."""
     solver = request.solver
     if not isinstance(solver, GradientDescent) or not isinstance(solver.start, Start) or not solver.start.uploaded:

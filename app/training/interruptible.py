@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import TypeVar
 
-from app.jobs.progress import Tracker
+from app.jobs.progress import ProgressReporter
 
 CHECK_SECONDS = 0.1
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 _busy = threading.Lock()  # Held by the working thread; a process trains one job at a time.
 
 
-def run_interruptibly(work: Callable[[], T], tracker: Tracker) -> T:
+def run_interruptibly(work: Callable[[], T], tracker: ProgressReporter) -> T:
     """Return the result of `work`. Raises what `work` raises, and without waiting what `tracker.step` raises."""
     while not _busy.acquire(timeout=CHECK_SECONDS):
         tracker.step()

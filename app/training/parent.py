@@ -10,7 +10,7 @@ from typing import Literal
 import msgspec
 
 from app.errors import Conflict, InvalidInput, ModelNotFound
-from app.jobs.progress import Tracker
+from app.jobs.progress import ProgressReporter
 from app.registry.model_card import ModelCard
 from app.registry.publication import ParentChanged
 from app.registry.registry import Registry
@@ -79,7 +79,7 @@ class Parent:
         model: LinearModel,
         *,
         folds: Statistics | None,
-        tracker: Tracker,
+        tracker: ProgressReporter,
     ) -> Version:
         """Publish, and promote if asked and the parent is still current.
 
@@ -89,7 +89,7 @@ class Parent:
         promote = wants_promotion(request, card)
         if self.start is None and self.expected not in ("any", registry.current_number(request.model)):
             raise ParentChanged  # while the job can still be cancelled
-        tracker.point_of_no_return()
+        tracker.begin_publishing()
         try:
             return registry.publish(card, model, folds, promote=promote, expected=self.expected)
         except ParentChanged:

@@ -15,8 +15,8 @@ from app.data.batch import Array
 from app.errors import ColumnOutOfRange, InvalidInput, Unavailable
 from app.failpoints import reach
 from app.jobs.host.memory_limit import check_memory_for_torch
-from app.jobs.progress import LossCurve, Tracker
-from app.jobs.uploads import Spool
+from app.jobs.progress import LossCurve, ProgressReporter
+from app.jobs.uploads import UploadStore
 from app.registry.model_card import ModelCard
 from app.registry.publication import ParentChanged
 from app.registry.registry import Registry
@@ -30,7 +30,7 @@ from app.regression.downdate import (
     precision_bounds,
     precision_loss,
 )
-from app.regression.extended_precision import Refined, is_worthwhile, refine
+from app.regression.extended_precision import Refined, refine, should_refine
 from app.regression.least_squares import (
     ESSENTIALLY_PERFECT,
     Fit,
@@ -41,15 +41,15 @@ from app.regression.least_squares import (
 )
 from app.regression.linear_model import LinearModel
 from app.regression.solvers import Exact, GradientDescent, Solver
-from app.regression.streaming_qr import NO_ROWS, Accumulator, summarise
+from app.regression.streaming_qr import NO_ROWS, StreamingQR, summarise
 from app.regression.sufficient_statistics import SufficientStatistics
-from app.regression.training_batch import Block
+from app.regression.training_batch import TrainingBatch
 from app.training.card import bounds_of, metrics_of, unused_columns, warnings_of
 from app.training.columns import with_columns_of_file
 from app.training.comparison import Comparison, compare
 from app.training.dataset import JobRows
 from app.training.inheritance import Base, differences, resolved
-from app.training.initial_coefficients import put_back
+from app.training.initial_coefficients import attach
 from app.training.interruptible import run_interruptibly
 from app.training.parent import Parent, finish_promotion, solver_with_weights
 from app.training.request import TrainingRequest
@@ -72,11 +72,11 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Workshop:
+class TrainerContext:
     """The places a trainer works in."""
 
     registry: Registry
-    spool: Spool
+    spool: UploadStore
     checkpoints: Path
     threads: int = 1  # that read files
 
@@ -85,7 +85,7 @@ class Workshop:
         return self.checkpoints / f"{job}.json"
 
 
-def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker: Tracker) -> ModelCard:
+def train(request: TrainingRequest, job: str | None, workshop: TrainerContext, tracker: ProgressReporter) -> ModelCard:
     """Train and publish one version, and promote it if asked. The same request publishes once, however often it is run.
 
     An update, a forget or a comparison is made again if another version is current when it is to be published. Raises
@@ -98,7 +98,7 @@ def train(request: TrainingRequest, job: str | None, workshop: Workshop, tracker
     path = workshop.spool.path(request.upload)
     if not path.exists():
         raise Unavailable("The rows of this job are not in the state folder of the trainer that took it.")
-    request, late = with_columns_of_file(put_back(request, workshop.spool), path, workshop.registry, tracker.step)
+    request, late = with_columns_of_file(attach(request, workshop.spool), path, workshop.registry, tracker.step)
     rows = JobRows(path, late, workshop.threads, tracker)
     fitting = partial(_fitted, request, job, workshop, rows, tracker)
     while True:
@@ -119,7 +119,7 @@ class _Unpublished:
     model: LinearModel
     folds: Statistics | None
 
-    def publish(self, registry: Registry, tracker: Tracker) -> ModelCard:
+    def publish(self, registry: Registry, tracker: ProgressReporter) -> ModelCard:
         """Publish the version, and return its card. Raises ParentChanged if another parent is current by then."""
         return self.parent.publish(
             self.request, registry, self.card, self.model, folds=self.folds, tracker=tracker
@@ -127,7 +127,7 @@ class _Unpublished:
 
 
 def _fitted(
-    request: TrainingRequest, job: str | None, workshop: Workshop, rows: JobRows, tracker: Tracker
+    request: TrainingRequest, job: str | None, workshop: TrainerContext, rows: JobRows, tracker: ProgressReporter
 ) -> _Unpublished:
     """Fit a new version on the one that is current."""
     registry = workshop.registry
@@ -193,7 +193,7 @@ class _Trained:
     unscaled_errors: Array | None
     statistics: SufficientStatistics
     optimum: Fit
-    no_intervals: str | None
+    inference_unavailable: str | None
     solver: Solver  # with the penalty that was chosen
     validation: Validated | None = None
     refined: bool = False
@@ -217,7 +217,7 @@ def _model(request: TrainingRequest, trained: _Trained) -> LinearModel:
         trained.centre_prediction,
         terms=request.terms,
         has_intercept=trained.optimum.design.intercept,
-        no_intervals=trained.no_intervals,
+        inference_unavailable=trained.inference_unavailable,
     )
 
 
@@ -255,7 +255,7 @@ def _card(
         discounted=statistics.discounted,
         untracked=statistics.untracked,
         earlier_shares=_earlier_shares(request, base),
-        no_intervals=trained.no_intervals,
+        inference_unavailable=trained.inference_unavailable,
         validation=validation.card if validation else None,
         warnings=(
             *trained.warnings,
@@ -271,18 +271,18 @@ def _earlier_shares(request: TrainingRequest, base: Base | None) -> dict[int, fl
 
 
 def _solve(
-    rows: JobRows, request: TrainingRequest, base: Base | None, history: FoldHistory, tracker: Tracker
+    rows: JobRows, request: TrainingRequest, base: Base | None, history: FoldHistory, tracker: ProgressReporter
 ) -> _Trained:
     solver = request.solver
     assert isinstance(solver, Exact)
-    accumulator: type[Accumulator] = Accumulator
+    accumulator: type[StreamingQR] = StreamingQR
     if solver.device == "cuda":
         # torch is loaded by the first job that needs it.
         check_memory_for_torch()
         from app.regression.streaming_qr_cuda import CudaAccumulator as accumulator  # noqa: N813 - one or the other
     earlier = None
     if base is not None and request.mode == "update":
-        earlier = base.version.model.statistics.decayed(base.share)
+        earlier = base.version.model.statistics.discounted_by(base.share)
     validation = None
     if request.folds is None:
         statistics = rows.statistics(request, accumulator)
@@ -304,23 +304,23 @@ def _solve(
     withheld = check_precision(statistics, bounds)
     best: Fit | Refined = optimum
     # Only rows that can be read again can be refined, and those of the version before are gone.
-    if base is None and solver.l2 == 0 and is_worthwhile(statistics, optimum):
+    if base is None and solver.l2 == 0 and should_refine(statistics, optimum):
         best = refine(rows.blocks(request), statistics, fit_intercept=solver.fit_intercept)
     # Residuals that are rounding errors are known to be small, and that is all.
     perfect = is_essentially_perfect(statistics, optimum)
     residual_norms = np.where(np.isnan(best.residual_norms) & perfect, optimum.residual_norms, best.residual_norms)
     if withheld is None and np.isnan(residual_norms).any():
         withheld = RESIDUALS_TOO_SMALL
-    no_intervals = withheld or why_no_inference(statistics, optimum, solver, residual_norms)
+    inference_unavailable = withheld or why_no_inference(statistics, optimum, solver, residual_norms)
     return _Trained(
         best.weights,
         best.intercept,
         best.centre_prediction,
         np.full_like(residual_norms, np.nan) if withheld else residual_norms,
-        best.unscaled_errors if no_intervals is None else None,
+        best.unscaled_errors if inference_unavailable is None else None,
         statistics,
         optimum,
-        no_intervals,
+        inference_unavailable,
         solver,
         validation,
         refined=isinstance(best, Refined),
@@ -348,7 +348,7 @@ def _descend(
     checkpoint: "Checkpoint",
     *,
     saved: "tuple[Descent, LossCurve] | None",
-    tracker: Tracker,
+    tracker: ProgressReporter,
 ) -> _Trained:
     from app.regression.solvers.gradient_descent import gradient_descent  # as in `_fitted`
 
@@ -369,26 +369,26 @@ def _descend(
     optimum = fit(statistics, Exact())
     shift = statistics.shift[: statistics.features]
     residual_norms = statistics.residual_norms(end.weights, end.centre_prediction, shift)
-    no_intervals = why_no_inference(statistics, optimum, Exact())
+    inference_unavailable = why_no_inference(statistics, optimum, Exact())
     if is_essentially_perfect(statistics, optimum, residual_norms).any():
-        no_intervals = ESSENTIALLY_PERFECT
+        inference_unavailable = ESSENTIALLY_PERFECT
     elif not is_optimal(residual_norms, statistics, optimum):
-        no_intervals = SHORT_OF_OPTIMUM if solver.weight_decay == 0 else BIASED_BY_DECAY
+        inference_unavailable = SHORT_OF_OPTIMUM if solver.weight_decay == 0 else BIASED_BY_DECAY
     return _Trained(
         end.weights,
         end.intercept,
         end.centre_prediction,
         residual_norms,
-        optimum.unscaled_errors if no_intervals is None else None,
+        optimum.unscaled_errors if inference_unavailable is None else None,
         statistics,
         optimum,
-        no_intervals,
+        inference_unavailable,
         solver,
         warnings=end.warnings,
     )
 
 
-def _gathered(blocks: Iterator[Block]) -> Block:
+def _gathered(blocks: Iterator[TrainingBatch]) -> TrainingBatch:
     """All rows in memory, once: each block is let go as it is copied."""
     parts = deque(blocks)
     count = sum(len(block.x) for block in parts)
@@ -396,7 +396,7 @@ def _gathered(blocks: Iterator[Block]) -> Block:
         raise InvalidInput(NO_ROWS)
     first = parts[0]
     weights = None if first.weights is None else np.empty(count)
-    rows = Block(np.empty((count, first.x.shape[1])), np.empty((count, first.y.shape[1])), weights)
+    rows = TrainingBatch(np.empty((count, first.x.shape[1])), np.empty((count, first.y.shape[1])), weights)
     start = 0
     while parts:
         block = parts.popleft()

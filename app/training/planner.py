@@ -8,7 +8,7 @@ from app.data.json_rows import are_objects
 from app.data.name_hints import listed, missing_columns, shown
 from app.data.rounding import MAX_WARNINGS
 from app.data.training_rows import Format
-from app.errors import Detail, InvalidInput
+from app.errors import FieldError, InvalidInput
 from app.jobs.host.devices import check_device
 from app.registry.version_file import Version
 from app.training import columns
@@ -24,7 +24,7 @@ def current_version(found: Services, options: TrainingOptions) -> Version | None
     return columns.current_version(found.registry, options.model or found.default_model, options.mode)
 
 
-def request_of(
+def build_training_request(
     found: Services,
     options: TrainingOptions,
     *,
@@ -146,7 +146,7 @@ def columns_of_file(
             "No `targets` were given, and the model has no current version to take them from. Name the columns to "
             f"predict, as in ?targets=NAME,NAME. The file has {listed(header)}."
         )
-        raise InvalidInput(message, [Detail(message, parameter="targets")])
+        raise InvalidInput(message, [FieldError(message, parameter="targets")])
     if form == "ndjson":
         _check_first_line(header, options, targets, current)
         return options.features, targets
@@ -162,7 +162,7 @@ def columns_of_file(
         elif header[-1] == "":
             hint = "If the rows end with a comma, remove it."
         message = f"Column {place} has no name in the header, but each column needs one. {hint}"
-        raise InvalidInput(message, [Detail(message, row=1)])
+        raise InvalidInput(message, [FieldError(message, row=1)])
     present = set(header)
     # One column means another separator, and a target that was misspelled is the plainer fault.
     are_read = len(header) > 1 and present.issuperset(options.targets or ())

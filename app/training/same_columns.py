@@ -6,11 +6,11 @@ Otherwise a column more or less in a file would silently change what the model i
 from collections.abc import Iterator, Sequence
 
 from app.data.name_hints import shown, unquoted
-from app.errors import Detail, InvalidInput
+from app.errors import FieldError, InvalidInput
 from app.registry.model_card import ModelCard
 
-MOST_NAMES = 10  # of each kind, in a message
-MOST_DETAILS = 20
+MAX_NAMES = 10  # of each kind, in a message
+MAX_DETAILS = 20
 
 
 def checked_features(
@@ -42,7 +42,7 @@ def checked_features(
         f'{rows} other columns than version {current.version} of the model "{current.model}". {listed} '
         f"Add {model} to train a new model on these rows. To give the next version of this one other columns, add "
         f"{infer}, or name its features with {choose}.",
-        list(_details(found, current, body=body))[:MOST_DETAILS],
+        list(_details(found, current, body=body))[:MAX_DETAILS],
     )
 
 
@@ -52,15 +52,15 @@ def _without(names: Sequence[str], others: Sequence[str]) -> list[str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(unquoted, names[:MOST_NAMES])) + (", ..." if len(names) > MOST_NAMES else "")
+    return ", ".join(map(unquoted, names[:MAX_NAMES])) + (", ..." if len(names) > MAX_NAMES else "")
 
 
-def _details(found: Sequence[tuple[str, Sequence[str]]], current: ModelCard, *, body: bool) -> Iterator[Detail]:
+def _details(found: Sequence[tuple[str, Sequence[str]]], current: ModelCard, *, body: bool) -> Iterator[FieldError]:
     for kind, names in found:
         verb = "does not have" if kind.startswith("New") else "has"
         for name in names:
             message = f"{kind.removesuffix('s')} {shown(name)}: version {current.version} {verb} it."
             if body:
-                yield Detail(message, pointer="/targets/0" if kind.endswith("targets") else "/instances/0")
+                yield FieldError(message, pointer="/targets/0" if kind.endswith("targets") else "/instances/0")
             else:
-                yield Detail(message, column=unquoted(name))
+                yield FieldError(message, column=unquoted(name))

@@ -90,7 +90,7 @@ class FoldHistory:
 
     def _merged(self, new: Statistics, share: float) -> Iterator[tuple[int, SufficientStatistics]]:
         for fold in sorted(self._folds.keys() | new.keys()):
-            parts = [self._folds[fold].decayed(share)] if fold in self._folds else []
+            parts = [self._folds[fold].discounted_by(share)] if fold in self._folds else []
             parts += [new[fold]] if fold in new else []
             yield fold, parts[0] if len(parts) == 1 else parts[0].merge(parts[1])
 

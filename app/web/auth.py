@@ -26,7 +26,7 @@ _PROXY_HEADERS = {b"forwarded", b"via", b"x-real-ip", b"x-client-ip", b"true-cli
 _log = logging.getLogger(__name__)
 
 
-class Right(StrEnum):
+class AccessScope(StrEnum):
     """What a key may do. Every key reads models and jobs, and `admin` has all rights."""
 
     READ = "read"
@@ -35,21 +35,21 @@ class Right(StrEnum):
     ADMIN = "admin"  # promote, delete
 
 
-CHANGING = {Right.TRAIN, Right.ADMIN}
-SCOPES = {Right.PREDICT, Right.TRAIN, Right.ADMIN}
+WRITE_SCOPES = {AccessScope.TRAIN, AccessScope.ADMIN}
+SCOPES = {AccessScope.PREDICT, AccessScope.TRAIN, AccessScope.ADMIN}
 
 
 @dataclass(frozen=True)
 class Key:
     name: str
     digest: bytes  # SHA-256 of the key; keys are random, so that nothing slower is needed
-    rights: frozenset[Right]
+    rights: frozenset[AccessScope]
 
-    def has(self, right: Right) -> bool:
-        return right is Right.READ or right in self.rights or Right.ADMIN in self.rights
+    def has(self, right: AccessScope) -> bool:
+        return right is AccessScope.READ or right in self.rights or AccessScope.ADMIN in self.rights
 
 
-class Access:
+class Authorizer:
     def __init__(self, path: Path | None) -> None:
         """With the file of the keys, or without any. Raises OSError and ValueError where it cannot be read."""
         self.has_keys = path is not None
@@ -60,15 +60,15 @@ class Access:
             self._state = _state_of(path)
             self._keys = parse_keys(path.read_text())
 
-    def allows(self, headers: Headers, right: Right) -> bool:
+    def allows(self, headers: Headers, right: AccessScope) -> bool:
         """Whether a key in these headers gives the right."""
         key = self._key_in(headers)
         return key is not None and key.has(right)
 
-    def check(self, scope: Scope, right: Right) -> str | None:
+    def check(self, scope: Scope, right: AccessScope) -> str | None:
         """The name of the key that is used, if keys are. Raises Unauthenticated and Forbidden."""
         if not self.has_keys:
-            if right in CHANGING and (reason := _why_not_local(scope)):
+            if right in WRITE_SCOPES and (reason := _why_not_local(scope)):
                 raise Forbidden(f"Without API keys, only this machine may change something; {reason}.")
             return None
         key = self._key_in(scope["headers"])
@@ -126,7 +126,7 @@ def parse_keys(text: str) -> tuple[Key, ...]:
             raise ValueError(f"Line {number}: this is the SHA-256 of nothing; the key was empty.")
         if match["name"] in keys or any(key.digest == digest for key in keys.values()):
             raise ValueError(f"Line {number}: the name or the key stands in another line already.")
-        keys[match["name"]] = Key(match["name"], digest, frozenset(map(Right, scopes)))
+        keys[match["name"]] = Key(match["name"], digest, frozenset(map(AccessScope, scopes)))
     if not keys:  # more likely caught while it is being written than meant
         raise ValueError("There is no key in it.")
     return tuple(keys.values())

@@ -7,7 +7,7 @@ from typing import Protocol
 from backports import zstd
 from starlette.concurrency import run_in_threadpool
 
-from app.errors import Detail, InvalidInput, MalformedBody, UnsupportedMediaType
+from app.errors import FieldError, InvalidInput, MalformedBody, UnsupportedMediaType
 
 PIECE_BYTES = 1 << 18  # inflated at a time, however much a small body becomes
 GZIP_WINDOW = 16 + zlib.MAX_WBITS  # with gzip's header
@@ -15,7 +15,7 @@ ZSTD_WINDOW = 23  # log2 of 8 MiB, the most that RFC 9659 lets an encoder use
 STATE_BYTES = 1 << 17  # that a decompressor takes, about, before its window fills
 WINDOW_BYTES = {"gzip": 0, "zstd": 1 << ZSTD_WINDOW}
 SHORT_BYTES = 1 << 12  # less than any program puts into each of many members
-MOST_SHORT = 1000  # members
+MAX_SHORT = 1000  # members
 
 
 class _Member(Protocol):
@@ -34,7 +34,7 @@ def check_encoding(encoding: str) -> None:
             f"Content-Encoding has to be {' or '.join(_MEMBERS)}, but has another value. Compress the body with one "
             "of these, or send it uncompressed and without the header."
         )
-        raise UnsupportedMediaType(message, [Detail(message, parameter="Content-Encoding")])
+        raise UnsupportedMediaType(message, [FieldError(message, parameter="Content-Encoding")])
 
 
 async def inflated(chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:
@@ -74,7 +74,7 @@ class _Body:
                     f"The body is not {self._encoding}, which Content-Encoding says it is. Compress it, or leave the "
                     "header out."
                 )
-                raise MalformedBody(message, [Detail(message, parameter="Content-Encoding")]) from None
+                raise MalformedBody(message, [FieldError(message, parameter="Content-Encoding")]) from None
             pieces.append(piece)
             room -= len(piece)
             self._length += len(piece)
@@ -86,9 +86,9 @@ class _Body:
     def _next(self) -> None:
         self._short += self._length < SHORT_BYTES
         self._member, self._length = None, 0
-        if self._short > MOST_SHORT:
+        if self._short > MAX_SHORT:
             raise InvalidInput(
-                f"The body's {self._encoding} has more than {MOST_SHORT} members of less than {SHORT_BYTES} bytes; "
+                f"The body's {self._encoding} has more than {MAX_SHORT} members of less than {SHORT_BYTES} bytes; "
                 "compress it into fewer and larger ones."
             )
 

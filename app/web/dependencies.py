@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 
-from app.web.auth import Right
+from app.web.auth import AccessScope
 from app.web.state import services
 
 _DESCRIPTION = "An API key, where the service has keys; this machine needs none where it has not."
@@ -13,7 +13,7 @@ _BEARER = HTTPBearer(auto_error=False, scheme_name="bearer", description=_DESCRI
 _HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, scheme_name="header", description=_DESCRIPTION)
 
 
-def needs(right: Right) -> Any:
+def needs(right: AccessScope) -> Any:
     """A dependency of a route or a router: whoever calls it has this right."""
 
     async def check(

@@ -19,11 +19,11 @@ from fastapi.routing import APIRoute
 from app.data.json_rows import to_objects
 from app.data.predict_decoder import Rows, RowsDecoder, to_array
 from app.registry.version_file import Version
-from app.regression.linear_model import FEW_PRODUCTS
+from app.regression.linear_model import MAX_PYTHON_MULTIPLIES
 from app.storage.memory_budget import LARGE_BODY
-from app.web.auth import Right
+from app.web.auth import AccessScope
 from app.web.middleware import REQUEST_ID, SECURITY_HEADERS, kept_id, new_id
-from app.web.routes.predict import MOST_PRODUCTS, router
+from app.web.routes.predict import MAX_INLINE_MULTIPLIES, router
 from app.web.state import Services
 
 _AWKWARD = re.compile(r'["\\]').search
@@ -40,7 +40,7 @@ _BEFORE_ID = b"\r\ncontent-type: application/json\r\n%b: " % REQUEST_ID
 _AFTER_ID = b"".join(b"\r\n%b: %b" % header for header in SECURITY_HEADERS) + b"\r\n\r\n"
 
 
-class PredictLane:
+class PredictFastPath:
     """What all connections of a process share."""
 
     target = _PATH.encode()
@@ -57,7 +57,7 @@ class PredictLane:
 
     def identity(self, headers: list[tuple[bytes, bytes]]) -> bytes | None:
         """The id of a request with these headers, their names in small letters; None where they ask for something."""
-        if self._access.has_keys and not self._access.allows(headers, Right.PREDICT):
+        if self._access.has_keys and not self._access.allows(headers, AccessScope.PREDICT):
             return None
         typed = False
         identity: bytes | None = None
@@ -107,7 +107,7 @@ class PredictLane:
         Whatever runs before the event loop looks for new bytes again has arrived already, so that the version is
         current for all of it: one look is enough, however many requests came at once.
         """
-        version = services.registry.at_hand(services.default_model)
+        version = services.registry.get_cached(services.default_model)
         if version is None:
             raise LookupError
         if self._prepared is None or self._prepared.version is not version:
@@ -128,8 +128,8 @@ class _Prepared:
         self.version = version
         # Names that msgspec cannot take are for the route alone.
         self.decode = RowsDecoder(model.features).decode if not any(map(_AWKWARD, model.features)) else None
-        self._few = 0 if model.terms else FEW_PRODUCTS // model.weights.size  # rows
-        self.most_rows = MOST_PRODUCTS // model.weights.size
+        self._few = 0 if model.terms else MAX_PYTHON_MULTIPLIES // model.weights.size  # rows
+        self.most_rows = MAX_INLINE_MULTIPLIES // model.weights.size
         self._beginning = orjson.dumps({"model": version.card.model, "version": version.card.version})[:-1]
 
     def answer(self, rows: Rows, *, objects: bool) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from starlette.requests import Request
 
 from app.data.formats.content import HEAD_BYTES, LABELS, MEDIA_TYPES, SAVE_AS_UTF8, Content, Form, better, content_of
-from app.errors import Detail, LinserveError, MalformedBody, UnsupportedMediaType
+from app.errors import FieldError, LinserveError, MalformedBody, UnsupportedMediaType
 
 MAX_URL_LENGTH = 300  # Characters of an address in a message.
 
@@ -50,7 +50,7 @@ def unsupported(request: Request, given: Sequence[str], accepted: Sequence[str],
         received = "The Content-Type of the body is not supported."
     expected = f"Content-Type has to be {' or '.join(accepted)}."
     message = f"{received} {expected} {_remedy(request, content, accepted)}"
-    return UnsupportedMediaType(message, [Detail(message, parameter="Content-Type")])
+    return UnsupportedMediaType(message, [FieldError(message, parameter="Content-Type")])
 
 
 def _remedy(request: Request, content: Content | None, accepted: Sequence[str]) -> str:

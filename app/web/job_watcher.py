@@ -16,13 +16,13 @@ from app.jobs.job import Job
 from app.jobs.queue import JobQueue
 from app.web.schemas.jobs import view
 
-MOST_FOLLOWERS = 1000  # at a time, of one worker
+MAX_FOLLOWERS = 1000  # at a time, of one worker
 PAUSES = (0.01, 0.25)  # between two looks at a job: so short at first, and so long later
 UNCHANGED_SECONDS = 2.0  # after which followers are told that nothing changed: what they may see may have
 
 
 @dataclass(frozen=True)
-class Look:
+class JobSnapshot:
     """A job as it was found."""
 
     job: Job
@@ -42,7 +42,7 @@ class Look:
 class _Watched:
     """A job that somebody waits for."""
 
-    look: Look
+    look: JobSnapshot
     followers: int = 0
     over: bool = False
     told_at: float = field(default_factory=time.monotonic)
@@ -52,7 +52,7 @@ class _Watched:
         """Tell the followers where that is news to them. None is a job that is no more."""
         self.over = job is None or job.status.ended
         if job is not None and job != self.look.job:
-            self.look = Look(job)
+            self.look = JobSnapshot(job)
         elif not self.over and time.monotonic() - self.told_at < UNCHANGED_SECONDS:
             return
         self.told_at = time.monotonic()
@@ -60,7 +60,7 @@ class _Watched:
         self.told = asyncio.Event()
 
 
-class Following:
+class JobWatcher:
     """Belongs to the event loop of one worker."""
 
     def __init__(self, queue: JobQueue, stopping: asyncio.Event) -> None:
@@ -73,21 +73,21 @@ class Following:
 
     @contextlib.contextmanager
     def admitted(self) -> Iterator[None]:
-        """Count a follower for the block. Raises Unavailable if there are MOST_FOLLOWERS already."""
-        if self._admitted >= MOST_FOLLOWERS:
-            raise Unavailable(f"{MOST_FOLLOWERS} requests already follow jobs in this worker. Try again later.")
+        """Count a follower for the block. Raises Unavailable if there are MAX_FOLLOWERS already."""
+        if self._admitted >= MAX_FOLLOWERS:
+            raise Unavailable(f"{MAX_FOLLOWERS} requests already follow jobs in this worker. Try again later.")
         self._admitted += 1
         try:
             yield
         finally:
             self._admitted -= 1
 
-    async def looks(self, job: Job) -> AsyncGenerator[Look]:
+    async def looks(self, job: Job) -> AsyncGenerator[JobSnapshot]:
         """The job as it is, and whenever it changed or did not for a while; until it ends, or the service stops."""
         if job.status.ended:
-            yield Look(job)
+            yield JobSnapshot(job)
             return
-        watched = self._watched.setdefault(job.id, _Watched(Look(job)))
+        watched = self._watched.setdefault(job.id, _Watched(JobSnapshot(job)))
         watched.followers += 1
         self._pause = PAUSES[0]
         if self._watching is None:

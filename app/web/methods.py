@@ -46,7 +46,7 @@ def _filled(path: str, steps: Sequence[str]) -> str:
     return "/".join(step if own.startswith("{") else own for own, step in pairs)
 
 
-class HeadAsGet:
+class HeadMiddleware:
     """An ASGI middleware: HEAD is GET whose body is not sent, nor made where it comes piece by piece."""
 
     def __init__(self, app: ASGIApp) -> None:

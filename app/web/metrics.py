@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.jobs.host.cpu_affinity import Traffic
+from app.jobs.host.cpu_affinity import PredictionActivity
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Histogram
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 WRITE_SECONDS = 0.25
-LEAST_ROOM = 4 << 20  # bytes
+MIN_ROOM = 4 << 20  # bytes
 
 
 @dataclass(slots=True, eq=False)
@@ -41,7 +41,7 @@ class Metrics:
     costs as much as to answer it.
     """
 
-    def __init__(self, service: Path, traffic: Traffic, trainer_seen: Path) -> None:
+    def __init__(self, service: Path, traffic: PredictionActivity, trainer_seen: Path) -> None:
         """All workers of one service, known by its state folder, share their counters.
 
         The trainer touches the file `trainer_seen` every few seconds.
@@ -162,7 +162,7 @@ def _shared_memory(service: Path) -> Path:
 
 def _has_room(folder: Path) -> bool:
     """Whether a file can grow there. Without room, writing to a mapped file would kill the process too."""
-    return folder.is_dir() and shutil.disk_usage(folder).free > LEAST_ROOM
+    return folder.is_dir() and shutil.disk_usage(folder).free > MIN_ROOM
 
 
 def _remove_files_of_the_dead(folder: Path) -> None:

@@ -32,7 +32,7 @@ _log = logging.getLogger("app.requests")
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
-class RequestContext:
+class RequestContextMiddleware:
     """An ASGI middleware. A caller's X-Request-ID is kept where it is one, and answered in any case."""
 
     def __init__(self, app: ASGIApp) -> None:

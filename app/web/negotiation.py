@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from app.errors import Detail, NotAcceptable
+from app.errors import FieldError, NotAcceptable
 
 
-def acceptable(accept: str | None, offered: Sequence[str]) -> str:
+def select_media_type(accept: str | None, offered: Sequence[str]) -> str:
     """The best of the offered media types for an Accept header; of equally good ones the first.
 
     Raises NotAcceptable where the caller wants none of them.
@@ -21,7 +21,7 @@ def acceptable(accept: str | None, offered: Sequence[str]) -> str:
             f"Accept has to name {' or '.join(sorted(offered))}, and names none of them. Without it, the answer has "
             "the format of the rows."
         )
-        raise NotAcceptable(message, [Detail(message, parameter="Accept")])
+        raise NotAcceptable(message, [FieldError(message, parameter="Accept")])
     return best
 
 

@@ -17,7 +17,7 @@ from starlette.responses import Response
 
 from app import errors
 from app.data.names import MAX_NAME_LENGTH
-from app.errors import Detail, InvalidInput, LinserveError
+from app.errors import FieldError, InvalidInput, LinserveError
 from app.logs import request_id
 from app.web.hints import not_json
 from app.web.methods import allowed, similar_path
@@ -53,7 +53,7 @@ STATUS: dict[type[LinserveError], int] = {
 }
 
 
-class Place(BaseModel):
+class ProblemDetail(BaseModel):
     """One fault: what, and where in the body (a JSON pointer), the parameters, or the file (row and column)."""
 
     detail: str
@@ -70,7 +70,9 @@ class Problem(BaseModel):
     title: str = Field(examples=["Invalid input"])
     status: int = Field(examples=[422])
     detail: str = Field(description="What was received, what was expected, and what to do.")
-    errors: list[Place] = Field([], description=f"One for each column or option at fault, at most {MAX_DETAILS}.")
+    errors: list[ProblemDetail] = Field(
+        [], description=f"One for each column or option at fault, at most {MAX_DETAILS}."
+    )
     request_id: str | None = Field(None, description="Also in the X-Request-ID header and in the log.")
 
 
@@ -101,7 +103,7 @@ def problems(*statuses: int, open_to_all: bool = False) -> dict[int | str, dict[
     return {status: {"description": titles[status], "content": content} for status in sorted({*always, *statuses})}
 
 
-def problem_of(name: str, message: str, details: Iterable[Detail]) -> dict[str, Any]:
+def problem_from_error(name: str, message: str, details: Iterable[FieldError]) -> dict[str, Any]:
     """A problem object for an error of `app.errors`, given by its name as a job's record has it."""
     kind = getattr(errors, name, LinserveError)
     status = next(STATUS[base] for base in kind.__mro__ if base in STATUS)
@@ -129,12 +131,12 @@ def invalid(error: ValidationError, body: bytes, schema: type[BaseModel]) -> Lin
     if found[0]["type"] == "json_invalid":
         return not_json(body, found[0]["msg"])
     details = [
-        Detail(sentence(fault, found, schema), pointer=pointer_of(fault["loc"])) for fault in found[:MAX_DETAILS]
+        FieldError(sentence(fault, found, schema), pointer=pointer_of(fault["loc"])) for fault in found[:MAX_DETAILS]
     ]
     return InvalidInput(f"{len(found)} fault(s) in the body. {_first(details[0])}", details)
 
 
-def _first(detail: Detail) -> str:
+def _first(detail: FieldError) -> str:
     place = detail.pointer or detail.parameter
     return f"{place}: {detail.message}" if place else detail.message
 
@@ -145,7 +147,7 @@ def invalid_query(error: ValidationError, known: Collection[str]) -> InvalidInpu
     details = []
     for fault in found[:MAX_DETAILS]:
         parameter = next((str(step) for step in reversed(fault["loc"]) if step in known), None)
-        details.append(Detail(sentence(fault), parameter=parameter))
+        details.append(FieldError(sentence(fault), parameter=parameter))
     return InvalidInput(f"{len(found)} fault(s) in the query. {_first(details[0])}", details)
 
 
@@ -155,7 +157,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(LinserveError)
     async def _linserve(request: Request, error: LinserveError) -> Response:
         later = {"retry-after": str(BUSY_SECONDS)} if isinstance(error, errors.WorkerBusy) else None
-        return _answer(request, problem_of(type(error).__name__, error.message, error.details), later)
+        return _answer(request, problem_from_error(type(error).__name__, error.message, error.details), later)
 
     @app.exception_handler(RequestValidationError)
     async def _validation(request: Request, error: RequestValidationError) -> Response:
@@ -164,11 +166,11 @@ def install(app: FastAPI) -> None:
         for fault in found[:MAX_DETAILS]:
             where, *rest = fault["loc"]
             if where == "body":
-                details.append(Detail(sentence(fault), pointer=pointer_of(rest)))
+                details.append(FieldError(sentence(fault), pointer=pointer_of(rest)))
             else:
-                details.append(Detail(sentence(fault), parameter=str(rest[0])))
+                details.append(FieldError(sentence(fault), parameter=str(rest[0])))
         message = f"{len(found)} fault(s) in the request. {_first(details[0])}"
-        return _answer(request, problem_of(InvalidInput.__name__, message, details))
+        return _answer(request, problem_from_error(InvalidInput.__name__, message, details))
 
     @app.exception_handler(Exception)
     async def _fault(_: Request, __: Exception) -> Response:
@@ -240,7 +242,7 @@ def _response(problem: dict[str, Any], headers: Mapping[str, str] | None = None)
     )
 
 
-def _place(detail: Detail) -> dict[str, Any]:
+def _place(detail: FieldError) -> dict[str, Any]:
     # A column that no name could have is not named; its row is.
     column = detail.column if detail.column and len(detail.column) <= MAX_NAME_LENGTH else None
     places = {"pointer": detail.pointer, "parameter": detail.parameter, "row": detail.row, "column": column}

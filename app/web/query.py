@@ -13,7 +13,7 @@ from starlette.datastructures import QueryParams
 
 from app.data.name_hints import MAX_LISTED, did_you_mean, shown
 from app.data.names import MAX_NAME_LENGTH
-from app.errors import Detail, InvalidInput
+from app.errors import FieldError, InvalidInput
 from app.web.schemas.openapi_schema import DocumentedAs, Row
 
 # The values are checked by app.data.json_rows, which names their places without building an error for each.
@@ -56,16 +56,16 @@ def _names_in(dependant: Dependant) -> Iterator[str]:
 
 def check_query(query: QueryParams, known: Collection[str]) -> None:
     """Raises InvalidInput for an option that is none of those, or stands twice."""
-    details: list[Detail] = []
+    details: list[FieldError] = []
     for name, count in Counter(name for name, _ in query.multi_items()).items():
         if len(details) == MAX_LISTED:
             break
         if name not in known:
             place = name if len(name) <= MAX_NAME_LENGTH else None
             message = f"There is no such option: {shown(name)}.{did_you_mean(name, sorted(known))}"
-            details.append(Detail(message, parameter=place))
+            details.append(FieldError(message, parameter=place))
         elif count > 1:
-            details.append(Detail(f"Option given more than once: {shown(name)}. Give it once.", parameter=name))
+            details.append(FieldError(f"Option given more than once: {shown(name)}. Give it once.", parameter=name))
     if details:
         listed = f"Known are: {', '.join(sorted(known))}." if known else "None are known here."
         message = f"The query has unknown or repeated options. {details[0].message} {listed}"
@@ -78,4 +78,4 @@ def names_in_query(option: str, text: str) -> list[str]:
         return next(csv.reader([text]), [])
     except csv.Error:
         message = "Expected names of columns, separated by commas."
-        raise InvalidInput(message, [Detail(message, parameter=option)]) from None
+        raise InvalidInput(message, [FieldError(message, parameter=option)]) from None

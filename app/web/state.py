@@ -9,9 +9,9 @@ from starlette.requests import Request
 from app.jobs.queue import JobQueue
 from app.registry.registry import Registry
 from app.storage.memory_budget import MemoryBudget, Turns
-from app.storage.temp import Scratch
-from app.web.auth import Access
-from app.web.job_watcher import Following
+from app.storage.temp import TempStorage
+from app.web.auth import Authorizer
+from app.web.job_watcher import JobWatcher
 from app.web.metrics import Metrics
 
 
@@ -32,13 +32,13 @@ class Limits:
 class Services:
     registry: Registry
     jobs: JobQueue
-    following: Following
-    scratch: Scratch
+    following: JobWatcher
+    scratch: TempStorage
     metrics: Metrics
     limits: Limits
     memory: MemoryBudget
     turns: Turns
-    access: Access
+    access: Authorizer
     default_model: str
     capabilities: Path  # the trainer's, see app.jobs.host.devices
     logs_predictions: bool  # a line for each that went well, which costs more than the prediction

@@ -8,7 +8,7 @@ from app.registry.version_file import Version
 
 
 @dataclass(frozen=True)
-class Choice:
+class VersionSelector:
     """A model's current version, or the one of that number. It is looked for when it is asked for, and not before.
 
     Both ways to ask raise what `Registry.current` and `Registry.version` do.
@@ -23,7 +23,7 @@ class Choice:
             return self.registry.current(self.model)
         return self.registry.version(self.model, self.number)
 
-    async def promptly(self) -> Version:
+    async def resolve_async(self) -> Version:
         """For an event loop: what is at hand at once, and what has to be read from a thread."""
-        version = self.registry.at_hand(self.model, self.number)
+        version = self.registry.get_cached(self.model, self.number)
         return await asyncio.to_thread(self) if version is None else version

@@ -9,12 +9,12 @@ from chaos.planting import after
 
 @after("app.web.fast_path")
 def lane_keeps_its_version() -> None:
-    from app.web.fast_path import PredictLane
+    from app.web.fast_path import PredictFastPath
 
-    def do_not_look(self: PredictLane) -> None:
+    def do_not_look(self: PredictFastPath) -> None:
         self._is_current = True
 
-    PredictLane._look_again = do_not_look
+    PredictFastPath._look_again = do_not_look
 
 
 @after("app.web.fast_path")
@@ -41,7 +41,7 @@ def requests_under_way_dropped() -> None:
     shutdown = Connection.shutdown
 
     def drop(self: Connection) -> None:
-        if self._ordinary is None:
+        if self._fast_path_request_id is None:
             shutdown(self)
         else:
             self.transport.close()
@@ -75,4 +75,4 @@ def budget_not_enforced() -> None:
         return True
 
     MemoryBudget.reserve = reserve
-    memory_budget.MOST_TURNS = 1000
+    memory_budget.MAX_TURNS = 1000

@@ -57,16 +57,16 @@ def no_fsync_of_a_promotion() -> None:
 
 @after("app.jobs.uploads")
 def no_fsync_of_an_upload() -> None:
-    from app.jobs.uploads import Spool
+    from app.jobs.uploads import UploadStore
 
-    Spool.seal = _without_fsync(Spool.seal, stat.S_ISREG)
+    UploadStore.seal = _without_fsync(UploadStore.seal, stat.S_ISREG)
 
 
 @after("app.jobs.uploads")
 def no_fsync_of_the_folder_of_an_upload() -> None:
-    from app.jobs.uploads import Spool
+    from app.jobs.uploads import UploadStore
 
-    Spool.seal = _without_fsync(Spool.seal, stat.S_ISDIR)
+    UploadStore.seal = _without_fsync(UploadStore.seal, stat.S_ISDIR)
 
 
 @after("app.training.checkpoints")

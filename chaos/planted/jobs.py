@@ -34,22 +34,24 @@ def acknowledged_before_recorded() -> None:
 @after("app.training.pipeline")
 def rows_removed_before_the_end() -> None:
     """The upload is removed before its version is published."""
-    from app.jobs.progress import Tracker
+    from app.jobs.progress import ProgressReporter
     from app.registry.model_card import ModelCard
     from app.training import pipeline
-    from app.training.pipeline import Workshop
+    from app.training.pipeline import TrainerContext
     from app.training.request import TrainingRequest
 
     train = pipeline.train
 
-    def train_and_remove(request: TrainingRequest, job: str | None, workshop: Workshop, tracker: Tracker) -> ModelCard:
-        begin = tracker.point_of_no_return
+    def train_and_remove(
+        request: TrainingRequest, job: str | None, workshop: TrainerContext, tracker: ProgressReporter
+    ) -> ModelCard:
+        begin = tracker.begin_publishing
 
         def begin_and_remove() -> None:
             workshop.spool.remove(request.upload)
             begin()
 
-        tracker.point_of_no_return = begin_and_remove
+        tracker.begin_publishing = begin_and_remove
         return train(request, job, workshop, tracker)
 
     pipeline.train = train_and_remove
@@ -122,14 +124,14 @@ def failure_reported_as_success() -> None:
 def full_disk_is_an_internal_error() -> None:
     """A full disk is neither noticed in time nor answered with a problem."""
     from app.jobs import uploads
-    from app.jobs.uploads import Spool
+    from app.jobs.uploads import UploadStore
 
-    def find_room(self: Spool, more: int = 0) -> None:
+    def find_room(self: UploadStore, more: int = 0) -> None:
         pass
 
     @contextlib.contextmanager
     def storing() -> Iterator[None]:
         yield
 
-    Spool.check_room = find_room
+    UploadStore.check_room = find_room
     uploads._storing = storing

@@ -78,18 +78,18 @@ def pointer_not_read() -> None:
     from app.registry.registry import Registry
     from app.registry.version_file import Version
 
-    at_hand = Registry.at_hand
+    get_cached = Registry.get_cached
     seen: dict[str, Version] = {}
 
     def first_seen(self: Registry, model: str, number: int | None = None) -> Version | None:
         if number is None and model in seen:
             return seen[model]
-        found = at_hand(self, model, number)
+        found = get_cached(self, model, number)
         if number is None and found is not None:
             seen[model] = found
         return found
 
-    Registry.at_hand = first_seen
+    Registry.get_cached = first_seen
 
 
 @after("app.registry.registry")
@@ -98,21 +98,21 @@ def pointer_believed_by_the_time_of_day() -> None:
     from app.registry.registry import Registry
     from app.registry.version_file import Version
 
-    at_hand = Registry.at_hand
+    get_cached = Registry.get_cached
     believed: dict[str, tuple[float, Version]] = {}
 
     def believe(self: Registry, model: str, number: int | None = None) -> Version | None:
         if number is not None:
-            return at_hand(self, model, number)
+            return get_cached(self, model, number)
         until, version = believed.get(model, (0.0, None))
         if time.time() < until:
             return version
-        found = at_hand(self, model)
+        found = get_cached(self, model)
         if found is not None:
             believed[model] = time.time() + 0.001, found
         return found
 
-    Registry.at_hand = believe
+    Registry.get_cached = believe
 
 
 @after("app.registry.version_file")

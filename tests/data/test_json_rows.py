@@ -23,7 +23,7 @@ from app.data.json_rows import (
     to_objects,
     without_kept,
 )
-from app.errors import Detail, InvalidInput
+from app.errors import FieldError, InvalidInput
 
 NAMES = ("temp", "rainfall", "humidity")
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**70), 2**70)
@@ -93,38 +93,38 @@ def test_only_numbers_are_numbers(value: Any, what: str) -> None:
         )
     elif not isinstance(value, list | dict):
         expected += f" {remedy[value]}"
-    assert refusal([[1, 2, 3], [1, value, 3]]).details == (Detail(expected, pointer="/instances/1/1"),)
+    assert refusal([[1, 2, 3], [1, value, 3]]).details == (FieldError(expected, pointer="/instances/1/1"),)
     objects = [{"temp": 1, "rainfall": value, "humidity": 3}]
-    assert refusal(objects).details == (Detail(expected, pointer="/instances/0/rainfall"),)
+    assert refusal(objects).details == (FieldError(expected, pointer="/instances/0/rainfall"),)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), 10**309, -(10**400)])
 def test_numbers_that_64_bits_cannot_hold_are_refused(value: float) -> None:
     expected = "The number is not finite, or too large for 64 bits. Expected a finite number."
-    assert refusal([[1, 2, value]]).details == (Detail(expected, pointer="/instances/0/2"),)
+    assert refusal([[1, 2, value]]).details == (FieldError(expected, pointer="/instances/0/2"),)
     objects = [{"temp": value, "rainfall": 2, "humidity": 3}]
-    assert refusal(objects).details == (Detail(expected, pointer="/instances/0/temp"),)
+    assert refusal(objects).details == (FieldError(expected, pointer="/instances/0/temp"),)
 
 
 @pytest.mark.parametrize("row", [[1, 2], [1, 2, 3, 4], []])
 def test_an_array_of_another_length_is_refused_with_the_names_that_are_wanted(row: list[int]) -> None:
     expected = f"Expected 3 values (temp, rainfall, humidity), found {len(row)}. Send as many in each row."
-    assert refusal([[1, 2, 3], row]).details == (Detail(expected, pointer="/instances/1"),)
-    assert refusal([row, row]).details == (Detail(f"{expected} (2 times)", pointer="/instances/0"),)
+    assert refusal([[1, 2, 3], row]).details == (FieldError(expected, pointer="/instances/1"),)
+    assert refusal([row, row]).details == (FieldError(f"{expected} (2 times)", pointer="/instances/0"),)
 
 
 def test_missing_names_are_told_one_by_one() -> None:
     assert refusal([{"rainfall": 1}]).details == (
-        Detail('"temp" is missing. Add it.', pointer="/instances/0"),
-        Detail('"humidity" is missing. Add it.', pointer="/instances/0"),
+        FieldError('"temp" is missing. Add it.', pointer="/instances/0"),
+        FieldError('"humidity" is missing. Add it.', pointer="/instances/0"),
     )
 
 
 def test_unknown_names_are_refused_each_with_its_first_place() -> None:
     rows = [{"temp": 1, "rainfall": 2, "humidity": 3, "first": 4, "a\u200bb": 5}] * 2
     assert refusal(rows).details == (
-        Detail('"first" is unknown. Expected temp, rainfall, humidity. (2 times)', pointer="/instances/0/first"),
-        Detail(
+        FieldError('"first" is unknown. Expected temp, rainfall, humidity. (2 times)', pointer="/instances/0/first"),
+        FieldError(
             '"a\\u200bb" is unknown. Expected temp, rainfall, humidity. The name has the invisible character U+200B '
             "(zero width space) at position 2. (2 times)",
             pointer="/instances/0",
@@ -154,9 +154,9 @@ def test_an_unknown_name_is_found_behind_any_number_of_others() -> None:
     ("row", "what"), [(5, "a number"), (2.5, "a number"), ("abc", "a string"), (None, "null"), (True, "a boolean")]
 )
 def test_a_row_that_is_no_row_is_refused(row: Any, what: str) -> None:
-    expected = (Detail(f"Expected an object or an array of numbers, found {what}.", pointer="/instances/0"),)
+    expected = (FieldError(f"Expected an object or an array of numbers, found {what}.", pointer="/instances/0"),)
     assert refusal([row]).details == expected
-    after = Detail(expected[0].message, pointer="/instances/1")
+    after = FieldError(expected[0].message, pointer="/instances/1")
     assert refusal([[1, 2, 3], row]).details == (after,)
     assert refusal([{"temp": 1, "rainfall": 2, "humidity": 3}, row]).details == (after,)
 

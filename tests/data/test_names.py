@@ -1,10 +1,10 @@
 import pytest
 
 from app.data.names import MAX_NAME_LENGTH, MAX_NAMES, check_names
-from app.errors import Detail, InvalidInput
+from app.errors import FieldError, InvalidInput
 
 
-def faults(features: list[str], targets: list[str]) -> list[Detail]:
+def faults(features: list[str], targets: list[str]) -> list[FieldError]:
     with pytest.raises(InvalidInput) as refused:
         check_names(features, targets)
     return list(refused.value.details)
@@ -32,8 +32,8 @@ def test_empty_long_and_unprintable_names_are_refused_with_their_place(name: str
 
 def test_there_is_at_least_one_feature_and_one_target() -> None:
     assert faults([], []) == [
-        Detail("At least one feature is needed.", pointer="/feature_names"),
-        Detail("At least one target is needed.", pointer="/target_names"),
+        FieldError("At least one feature is needed.", pointer="/feature_names"),
+        FieldError("At least one target is needed.", pointer="/target_names"),
     ]
 
 
@@ -49,7 +49,7 @@ def test_the_same_name_twice_is_refused_at_both_places() -> None:
 
 def test_a_column_is_no_feature_and_target_at_once() -> None:
     assert faults(["a", "b"], ["b", "y"]) == [
-        Detail('A column cannot be both a feature and a target: "b". Leave it out of one.', pointer="/target_names")
+        FieldError('A column cannot be both a feature and a target: "b". Leave it out of one.', pointer="/target_names")
     ]
 
 
@@ -57,7 +57,7 @@ def test_there_are_limits_to_the_number_of_names() -> None:
     many = [f"x{index}" for index in range(MAX_NAMES)]
     check_names(many, ["y"])
     assert faults([*many, "one more"], ["y"]) == [
-        Detail(f"At most {MAX_NAMES} features are possible.", pointer="/feature_names")
+        FieldError(f"At most {MAX_NAMES} features are possible.", pointer="/feature_names")
     ]
     assert places(["x"], [f"y{index}" for index in range(MAX_NAMES + 1)]) == ["/target_names"]
 

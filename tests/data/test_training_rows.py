@@ -13,7 +13,7 @@ from numpy.testing import assert_array_equal
 from app.data.batch import Array, Columns, part_rows
 from app.data.training_rows import Format, TrainingRows, write_matrix
 from app.errors import InvalidInput
-from app.regression.training_batch import Block
+from app.regression.training_batch import TrainingBatch
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -21,7 +21,7 @@ FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 BLOCK_ROWS = part_rows(Columns(["a", "b", "c"]))
 
 
-def read_blocks(path: Path, form: Format, features: list[str], targets: list[str]) -> Iterator[Block]:
+def read_blocks(path: Path, form: Format, features: list[str], targets: list[str]) -> Iterator[TrainingBatch]:
     return TrainingRows(path, form, features, targets).blocks()
 
 

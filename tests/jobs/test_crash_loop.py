@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 
 from app.errors import TrainerCrashed
-from app.jobs.crash_loop import MOST, Attempts
+from app.jobs.crash_loop import MOST, CrashLoopGuard
 
 
 def begun(folder: Path, times: int, parent: str | None = "7", job: str = "job") -> None:
     for _ in range(times):
-        Attempts(folder / "attempt", parent).begin(job, folder / "checkpoint")
+        CrashLoopGuard(folder / "attempt", parent).begin(job, folder / "checkpoint")
 
 
 def test_a_job_that_kills_its_trainer_again_and_again_is_given_up(tmp_path: Path) -> None:
@@ -25,7 +25,7 @@ def test_attempts_do_not_count_from_one_job_to_another(tmp_path: Path) -> None:
 
 def test_attempts_do_not_count_after_an_end_in_good_order(tmp_path: Path) -> None:
     begun(tmp_path, MOST)
-    Attempts(tmp_path / "attempt", "7").end()
+    CrashLoopGuard(tmp_path / "attempt", "7").end()
     begun(tmp_path, MOST)
     assert [entry.name for entry in tmp_path.iterdir()] == ["attempt"]
 
@@ -50,4 +50,4 @@ def test_a_note_that_a_power_cut_left_in_pieces_is_no_note(tmp_path: Path, conte
 
 
 def test_a_job_is_tried_where_it_cannot_be_noted(tmp_path: Path) -> None:
-    Attempts(tmp_path / "none" / "attempt", None).begin("job", tmp_path / "checkpoint")
+    CrashLoopGuard(tmp_path / "none" / "attempt", None).begin("job", tmp_path / "checkpoint")

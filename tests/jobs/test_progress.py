@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from app.errors import TimeExceeded
 from app.jobs.job import Progress
-from app.jobs.progress import CANCEL_SECONDS, CURVE_POINTS, REPORT_SECONDS, JobCancelled, LossCurve, Tracker
+from app.jobs.progress import CANCEL_SECONDS, CURVE_POINTS, REPORT_SECONDS, JobCancelled, LossCurve, ProgressReporter
 
 Curve = list[tuple[int, float]]
 
@@ -37,8 +37,10 @@ class Told:
         self.cancelled = False
         self.asked = 0
 
-    def tracker(self) -> Tracker:
-        return Tracker(lambda progress, curve: self.reports.append((progress, list(curve))), self._is_cancelled)
+    def tracker(self) -> ProgressReporter:
+        return ProgressReporter(
+            lambda progress, curve: self.reports.append((progress, list(curve))), self._is_cancelled
+        )
 
     def _is_cancelled(self) -> bool:
         self.asked += 1
@@ -168,7 +170,7 @@ def test_a_cancelled_job_makes_no_further_report(clock: Clock) -> None:
 
 
 def test_a_job_that_takes_longer_than_it_may_is_ended_by_whatever_it_tells_next(clock: Clock) -> None:
-    tracker = Tracker(lambda *_: None, lambda: False, seconds=10)
+    tracker = ProgressReporter(lambda *_: None, lambda: False, seconds=10)
     clock.now += 10
     tracker.advance("reading", rows=1)
     clock.now += CANCEL_SECONDS

@@ -17,7 +17,7 @@ from trainers import trainer
 UPDATES = int(os.environ.get("UPDATES", "15"))
 MIN_KILLS = 2  # Updates go on until there have been this many, so that a fast machine kills trainers too.
 SECONDS_BETWEEN_KILLS = (2.0, 8.0)
-MOST_SECONDS = 300.0  # from the end of one job to that of the next
+MAX_SECONDS = 300.0  # from the end of one job to that of the next
 NAMES = ("one", "two", "three")
 
 
@@ -66,7 +66,7 @@ class Trainers:
 
 def end_of(service: Service, job_id: str) -> dict[str, Any]:
     """The job once it has ended. The trainers are killed and started meanwhile, so that it takes its time."""
-    deadline = time.monotonic() + MOST_SECONDS
+    deadline = time.monotonic() + MAX_SECONDS
     while (job := service.job(job_id))["status"] in ("queued", "running"):
         assert time.monotonic() < deadline, job
         time.sleep(POLL_SECONDS)
@@ -88,7 +88,7 @@ def test_no_update_of_three_trainers_that_are_killed_at_random_is_lost(tmp_path:
         with Trainers(service) as trainers:
             before = service.client.get("/models/crop-yield").json()["rows"]
             ended: list[dict[str, Any]] = []
-            deadline = time.monotonic() + MOST_SECONDS
+            deadline = time.monotonic() + MAX_SECONDS
             while len(ended) < UPDATES or trainers.kills < MIN_KILLS:
                 assert ended == [] or time.monotonic() < deadline, trainers.kills
                 ended += update_at_once(service, UPDATES)

@@ -5,35 +5,35 @@ from pathlib import Path
 import pytest
 
 from app.errors import Unavailable
-from app.jobs.uploads import ORPHAN_SECONDS, Spool
+from app.jobs.uploads import ORPHAN_SECONDS, UploadStore
 
 
 class Interrupted(BaseException):
     """As a cancelled request ends, by nothing that `except Exception` would catch."""
 
 
-def written(spool: Spool, content: bytes = b"rows") -> str:
+def written(spool: UploadStore, content: bytes = b"rows") -> str:
     upload = spool.new()
     with spool.writing(upload) as file:
         file.write(content)
     return upload
 
 
-def aged(spool: Spool, upload: str, seconds: float) -> str:
+def aged(spool: UploadStore, upload: str, seconds: float) -> str:
     then = time.time() - seconds
     os.utime(spool.path(upload), (then, then))
     return upload
 
 
 def test_what_was_written_is_there_when_the_block_is_left(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "state" / "spool")
+    spool = UploadStore(tmp_path / "state" / "spool")
     upload = written(spool, b"a,b\n1,2\n")
     assert spool.path(upload).read_bytes() == b"a,b\n1,2\n"
     assert spool.path(upload).parent == tmp_path / "state" / "spool"
 
 
 def test_every_name_is_handed_out_once_and_is_a_plain_file_name(tmp_path: Path) -> None:
-    spool = Spool(tmp_path)
+    spool = UploadStore(tmp_path)
     names = {spool.new() for _ in range(1000)}
     assert len(names) == 1000
     assert all(name.isalnum() and name.isascii() for name in names)
@@ -41,7 +41,7 @@ def test_every_name_is_handed_out_once_and_is_a_plain_file_name(tmp_path: Path) 
 
 
 def test_an_upload_is_never_written_over(tmp_path: Path) -> None:
-    spool = Spool(tmp_path)
+    spool = UploadStore(tmp_path)
     upload = spool.new()
     spool.path(upload).write_bytes(b"first")
     with pytest.raises(Unavailable), spool.writing(upload):
@@ -50,7 +50,7 @@ def test_an_upload_is_never_written_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, Interrupted])
 def test_an_upload_that_breaks_off_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
-    spool = Spool(tmp_path)
+    spool = UploadStore(tmp_path)
     upload = spool.new()
 
     def break_off() -> None:
@@ -65,7 +65,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(tmp_path: Path, error: type[Ba
 
 @pytest.mark.parametrize("error", [ValueError, Interrupted])
 def test_an_upload_is_kept_unless_what_follows_fails(tmp_path: Path, error: type[BaseException]) -> None:
-    spool = Spool(tmp_path)
+    spool = UploadStore(tmp_path)
     kept, dropped = written(spool), written(spool)
     with spool.kept(kept):
         pass
@@ -75,7 +75,7 @@ def test_an_upload_is_kept_unless_what_follows_fails(tmp_path: Path, error: type
 
 
 def test_an_upload_is_removed_once_and_removing_it_again_is_fine(tmp_path: Path) -> None:
-    spool = Spool(tmp_path)
+    spool = UploadStore(tmp_path)
     one, other = written(spool), written(spool)
     spool.remove(one)
     spool.remove(one)
@@ -83,7 +83,7 @@ def test_an_upload_is_removed_once_and_removing_it_again_is_fine(tmp_path: Path)
 
 
 def test_a_sweep_removes_old_uploads_that_no_job_wants_and_no_others(tmp_path: Path) -> None:
-    spool = Spool(tmp_path)
+    spool = UploadStore(tmp_path)
     orphan = aged(spool, written(spool), ORPHAN_SECONDS + 60)
     waiting = aged(spool, written(spool), ORPHAN_SECONDS * 100)
     arriving = aged(spool, written(spool), ORPHAN_SECONDS - 60)
@@ -93,5 +93,5 @@ def test_a_sweep_removes_old_uploads_that_no_job_wants_and_no_others(tmp_path: P
 
 
 def test_a_sweep_without_a_folder_does_nothing(tmp_path: Path) -> None:
-    Spool(tmp_path / "none").sweep(set())
+    UploadStore(tmp_path / "none").sweep(set())
     assert not (tmp_path / "none").exists()

@@ -53,10 +53,10 @@ def test_a_deleted_model_is_gone_for_every_reader_at_once(registry: Registry, tm
         for call in (reader.current, reader.delete_model):
             with pytest.raises(ModelNotFound, match='no model "line"'):
                 call("line")
-        for numbered in (reader.version, reader.at_hand, reader.file, reader.promote, reader.delete):
+        for numbered in (reader.version, reader.get_cached, reader.file, reader.promote, reader.delete):
             with pytest.raises(ModelNotFound, match='no model "line"'):
                 numbered("line", 3)
-        assert reader.at_hand("line") is None
+        assert reader.get_cached("line") is None
         assert reader.models() == []
 
 

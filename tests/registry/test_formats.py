@@ -87,7 +87,7 @@ def test_a_version_of_schema_2_keeps_what_is_known_of_it() -> None:
     assert read(path(3)).model.statistics.removed is not None
     assert sum(fold.rows for fold in read_folds(path(4)).values()) == 15
     assert cards[5].terms == ("temp", "rainfall", "temp:rainfall")
-    assert cards[6].no_intervals is not None
+    assert cards[6].inference_unavailable is not None
     assert (cards[7].weight_kind, cards[8].weight_kind) == ("frequency", "precision")
 
 

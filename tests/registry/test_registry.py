@@ -531,16 +531,19 @@ def test_what_is_in_memory_is_at_hand_until_a_large_file_takes_its_place(
     published(registry, 1, 2, promoted=1)
     reader = Registry(folder)
     monkeypatch.setattr(module, "SMALL_BYTES", 100)
-    assert reader.at_hand("line") is None
-    assert reader.at_hand("line", 2) is None
-    assert (reader.current("line"), reader.version("line", 2)) == (reader.at_hand("line"), reader.at_hand("line", 2))
+    assert reader.get_cached("line") is None
+    assert reader.get_cached("line", 2) is None
+    assert (reader.current("line"), reader.version("line", 2)) == (
+        reader.get_cached("line"),
+        reader.get_cached("line", 2),
+    )
     registry.promote("line", 2)
-    assert reader.at_hand("line") is None
+    assert reader.get_cached("line") is None
     registry.promote("line", 1)
     registry.delete("line", 2)
-    assert reader.at_hand("line") is not None
+    assert reader.get_cached("line") is not None
     with pytest.raises(VersionNotFound):
-        reader.at_hand("line", 2)
+        reader.get_cached("line", 2)
 
 
 def test_a_small_file_that_was_promoted_is_at_hand_at_once_unless_another_is_being_read(
@@ -551,8 +554,8 @@ def test_a_small_file_that_was_promoted_is_at_hand_at_once_unless_another_is_bei
     reader.current("line")
     registry.promote("line", 2)
     with reader._reading_current:
-        assert reader.at_hand("line") is None
-    assert slope(reader.at_hand("line") or reader.version("line", 1)) == 2
+        assert reader.get_cached("line") is None
+    assert slope(reader.get_cached("line") or reader.version("line", 1)) == 2
 
 
 def test_threads_that_want_a_new_current_version_read_it_once(

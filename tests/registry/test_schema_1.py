@@ -11,8 +11,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 from app.data.training_rows import write_matrix
-from app.jobs.progress import Tracker
-from app.jobs.uploads import Spool
+from app.jobs.progress import ProgressReporter
+from app.jobs.uploads import UploadStore
 from app.registry.registry import Registry
 from app.registry.version_file import read
 from app.regression.hypothesis_tests import infer
@@ -20,7 +20,7 @@ from app.regression.least_squares import PRECISION_UNKNOWN
 from app.regression.likelihood import NOT_RECORDED, why_no_likelihood
 from app.regression.solvers import Exact
 from app.regression.sufficient_statistics import SufficientStatistics
-from app.training.pipeline import Workshop, train
+from app.training.pipeline import TrainerContext, train
 from app.training.request import TrainingRequest
 
 FILES = Path(__file__).parent / "schema_1"
@@ -41,7 +41,7 @@ def test_a_version_of_schema_1_keeps_its_numbers(number: int, rows: int) -> None
     assert_allclose(np.column_stack([version.model.intercept, version.model.weights]), coefficients.T, rtol=1e-9)
     assert_allclose(infer(version.model).standard_errors, errors, rtol=1e-7)
     assert_allclose(version.model.residual_norms, np.sqrt(squares), rtol=1e-9)
-    assert version.card.no_intervals is None
+    assert version.card.inference_unavailable is None
     assert why_no_likelihood(version.model.statistics) is None
 
 
@@ -49,7 +49,7 @@ def test_a_version_of_schema_1_keeps_its_numbers(number: int, rows: int) -> None
 def test_a_version_of_schema_1_with_a_forget_in_its_history_has_no_inference(number: int) -> None:
     version = read(path(number))
 
-    assert version.card.no_intervals == version.model.no_intervals == PRECISION_UNKNOWN
+    assert version.card.inference_unavailable == version.model.inference_unavailable == PRECISION_UNKNOWN
     assert np.isnan(version.model.residual_norms).all()
     assert version.model.unscaled_errors is None
     assert version.card.metrics == {
@@ -63,7 +63,7 @@ def test_a_version_of_schema_1_with_a_forget_in_its_history_has_no_inference(num
 def test_an_update_of_schema_1_whose_parent_is_gone_has_no_inference(tmp_path: Path) -> None:
     shutil.copy(path(2), tmp_path)
 
-    assert read(tmp_path / path(2).name).card.no_intervals == PRECISION_UNKNOWN
+    assert read(tmp_path / path(2).name).card.inference_unavailable == PRECISION_UNKNOWN
 
 
 def test_what_is_added_to_a_version_of_unknown_precision_has_unknown_precision() -> None:
@@ -75,7 +75,7 @@ def test_what_is_added_to_a_version_of_unknown_precision_has_unknown_precision()
 
 
 def test_a_forget_from_a_version_of_unknown_precision_states_no_bounds(tmp_path: Path) -> None:
-    workshop = Workshop(Registry(tmp_path / "models"), Spool(tmp_path / "spool"), tmp_path)
+    workshop = TrainerContext(Registry(tmp_path / "models"), UploadStore(tmp_path / "spool"), tmp_path)
     shutil.copytree(FILES, tmp_path / "models" / "old")
     workshop.registry.promote("old", 4)
     upload = workshop.spool.new()
@@ -94,9 +94,9 @@ def test_a_forget_from_a_version_of_unknown_precision_states_no_bounds(tmp_path:
         mode="forget",
     )
 
-    card = train(request, None, workshop, Tracker(lambda _progress, _curve: None, lambda: False))
+    card = train(request, None, workshop, ProgressReporter(lambda _progress, _curve: None, lambda: False))
 
-    assert card.no_intervals == PRECISION_UNKNOWN
+    assert card.inference_unavailable == PRECISION_UNKNOWN
     assert (card.precision_loss, card.precision_bounds, card.metrics["mse"]) == (None, None, None)
     assert any(PRECISION_UNKNOWN in warning for warning in card.warnings)
 

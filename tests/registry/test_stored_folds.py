@@ -20,13 +20,13 @@ from app.regression.cross_validation import Folds
 from app.regression.linear_model import LinearModel
 from app.regression.solvers import Exact
 from app.regression.streaming_qr import summarise_folds
-from app.regression.training_batch import Block
+from app.regression.training_batch import TrainingBatch
 
 Tensors = dict[str, NDArray[np.float64]]
 
 RANDOM = np.random.default_rng(0)
 ROWS = RANDOM.normal(size=(20, 2))
-FOLDS = {number: fold for number, fold in summarise_folds([Block(ROWS, ROWS[:, :1])], 4).items() if number != 1}
+FOLDS = {number: fold for number, fold in summarise_folds([TrainingBatch(ROWS, ROWS[:, :1])], 4).items() if number != 1}
 WHOLE = Folds(FOLDS).whole
 MODEL = LinearModel(
     ("a", "b"),
@@ -35,7 +35,7 @@ MODEL = LinearModel(
     np.array([0.0]),
     WHOLE,
     residual_norms=np.array([0.0]),
-    no_intervals="no reason",
+    inference_unavailable="no reason",
 )
 CARD = ModelCard(
     model="line",
@@ -50,7 +50,7 @@ CARD = ModelCard(
     rank=3,
     condition_number=1.0,
     metrics={"y": {"r2": 1.0, "rmse": 0.0}, "mse": 0.0},
-    no_intervals="no reason",
+    inference_unavailable="no reason",
     validation=Validation(folds=4, fold_seed=7, groups="site", empty_folds=1, rows=15, stored=True),
 )
 

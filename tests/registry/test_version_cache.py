@@ -126,7 +126,7 @@ def test_current_versions_of_many_models_take_no_more_than_their_room(tmp_path: 
         publish(registry, f"model-{index}")
     for index in range(count + 1):
         assert registry.current(f"model-{index}").card.model == f"model-{index}"
-    in_memory = [index for index in range(count + 1) if registry.at_hand(f"model-{index}") is not None]
+    in_memory = [index for index in range(count + 1) if registry.get_cached(f"model-{index}") is not None]
     assert in_memory == [0, *range(max(1, count - 2), count + 1)]
 
 
@@ -136,7 +136,7 @@ def test_a_promotion_is_seen_at_once_after_its_model_was_evicted(tmp_path: Path)
         publish(registry, model)
     for version in (2, 4):
         assert registry.current("other").card.version == 1
-        assert registry.at_hand("one") is None
+        assert registry.get_cached("one") is None
         publish(registry, "one")
         assert registry.current("one").card.version == version
         publish(registry, "one", promote=False)

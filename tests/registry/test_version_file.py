@@ -34,7 +34,7 @@ MODEL = LinearModel(
     SufficientStatistics.from_block(ROWS, ROWS),
     residual_norms=np.array([0.5]),
     unscaled_errors=np.array([1.5, 0.25]),
-    no_intervals="no reason",
+    inference_unavailable="no reason",
 )
 CARD = ModelCard(
     model="line",
@@ -49,7 +49,7 @@ CARD = ModelCard(
     rank=2,
     condition_number=1.0,
     metrics={"y": {"r2": None, "rmse": 0.1}, "mse": 0.01},
-    no_intervals="no reason",
+    inference_unavailable="no reason",
     warnings=("a warning",),
 )
 
@@ -62,7 +62,7 @@ def stored(folder: Path, content: bytes) -> Path:
 
 def assert_identical(found: LinearModel, expected: LinearModel) -> None:
     assert (found.features, found.targets) == (expected.features, expected.targets)
-    assert found.no_intervals == expected.no_intervals
+    assert found.inference_unavailable == expected.inference_unavailable
     assert found.statistics.features == expected.statistics.features
     assert found.statistics.rows == expected.statistics.rows
     assert found.has_intercept == expected.has_intercept
@@ -106,7 +106,7 @@ def test_any_model_is_read_back_to_the_last_bit(tmp_path: Path, p: int, k: int, 
     def drawn(*shape: int) -> np.ndarray[Any, np.dtype[np.float64]]:
         return data.draw(arrays(np.float64, shape, elements=FLOATS))
 
-    no_intervals = data.draw(st.sampled_from([None, "a reason"]))
+    inference_unavailable = data.draw(st.sampled_from([None, "a reason"]))
     model = LinearModel(
         features=tuple(f"x{index}" for index in range(p)),
         targets=tuple(f"y{index}" for index in range(k)),
@@ -123,15 +123,15 @@ def test_any_model_is_read_back_to_the_last_bit(tmp_path: Path, p: int, k: int, 
             minimum=drawn(p),
             maximum=drawn(p),
         ),
-        unscaled_errors=drawn(1 + p) if no_intervals is None or data.draw(st.booleans()) else None,
-        no_intervals=no_intervals,
+        unscaled_errors=drawn(1 + p) if inference_unavailable is None or data.draw(st.booleans()) else None,
+        inference_unavailable=inference_unavailable,
     )
     card = replace(
         CARD,
         features=model.features,
         targets=model.targets,
         rows=model.statistics.rows,
-        no_intervals=model.no_intervals,
+        inference_unavailable=model.inference_unavailable,
     )
     found = read(stored(tmp_path, encode(card, model)))
     assert found.card == card
@@ -276,7 +276,7 @@ def test_a_card_of_a_later_schema_is_refused_with_both_schemas_in_the_message(tm
         ({}, {"statistics.minimum": np.ones(2)}, "statistics.minimum is"),
         ({}, {"statistics.shift": None}, "statistics.shift is missing"),
         ({}, {"unscaled_errors": np.ones(3)}, "unscaled_errors is"),
-        ({"no_intervals": None}, {"unscaled_errors": None}, "unscaled_errors is missing"),
+        ({"inference_unavailable": None}, {"unscaled_errors": None}, "unscaled_errors is missing"),
         ({"rows": -5}, {}, "it has -5 rows"),
         ({"features": ()}, {}, "features and targets are none"),
         ({"targets": ()}, {}, "features and targets are none"),

@@ -33,8 +33,8 @@ class ExactFit:
     gram: Objects  # (d, d), cross products of [1, x - shift, y - shift]
     at_shift: Objects  # (k,), prediction at the features' shift less the targets' shift
     slopes: Objects  # (p, k)
-    residual_sums: Objects  # (k,)
-    total_sums: Objects  # (k,), about the mean, or about zero if there is no intercept
+    rss: Objects  # (k,)
+    tss: Objects  # (k,), about the mean, or about zero if there is no intercept
     variances: Objects  # (1 + p,), diagonal of (X'WX)^-1 at zero, the intercept first; only of full rank
     penalties: Objects  # (p,), l2 / n times the sum of squared deviations
     # Smallest singular value that is not zero, of the inputs about the shift at unit norm, and with the penalties among
@@ -93,8 +93,8 @@ class ExactFit:
                 gram=gram,
                 at_shift=means[p:] - means[:p] @ slopes,
                 slopes=slopes,
-                residual_sums=np.diag(residual),
-                total_sums=total,
+                rss=np.diag(residual),
+                tss=total,
                 variances=np.array([at_zero, *np.diag(inverse)], dtype=object),
                 penalties=penalties,
                 least_of_rows=least_of_rows,

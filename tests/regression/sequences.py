@@ -43,7 +43,7 @@ from app.regression.downdate import (
     precision_bounds,
     precision_loss,
 )
-from app.regression.extended_precision import Refined, is_worthwhile, refine
+from app.regression.extended_precision import Refined, refine, should_refine
 from app.regression.hypothesis_tests import Inference, infer
 from app.regression.least_squares import Fit, fit, why_no_inference
 from app.regression.linear_model import LinearModel
@@ -51,7 +51,7 @@ from app.regression.metrics import Metrics, training_metrics
 from app.regression.solvers import Exact
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics, WeightKind
-from app.regression.training_batch import Block
+from app.regression.training_batch import TrainingBatch
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -74,14 +74,14 @@ class Published:
     inference: Inference | None
 
 
-def publish(statistics: SufficientStatistics, solver: Exact, rows: Block | None) -> Published:
+def publish(statistics: SufficientStatistics, solver: Exact, rows: TrainingBatch | None) -> Published:
     """Fit and publish; `rows` are all rows of the statistics if they can be read again. Raises InvalidInput."""
     optimum = fit(statistics, solver)
     withheld = check_precision(statistics, precision_bounds(statistics, optimum, l2=solver.l2))
     best: Fit | Refined = optimum
-    if rows is not None and solver.l2 == 0 and is_worthwhile(statistics, optimum):
+    if rows is not None and solver.l2 == 0 and should_refine(statistics, optimum):
         best = refine([rows], statistics, fit_intercept=solver.fit_intercept)
-    no_intervals = withheld or why_no_inference(statistics, optimum, solver, best.residual_norms)
+    inference_unavailable = withheld or why_no_inference(statistics, optimum, solver, best.residual_norms)
     names = [f"c{index}" for index in range(len(statistics.shift))]
     model = LinearModel(
         tuple(names[: statistics.features]),
@@ -90,16 +90,16 @@ def publish(statistics: SufficientStatistics, solver: Exact, rows: Block | None)
         best.intercept,
         statistics,
         np.full_like(best.residual_norms, np.nan) if withheld else best.residual_norms,
-        best.unscaled_errors if no_intervals is None else None,
+        best.unscaled_errors if inference_unavailable is None else None,
         best.centre_prediction,
         has_intercept=solver.fit_intercept,
-        no_intervals=no_intervals,
+        inference_unavailable=inference_unavailable,
     )
     with np.errstate(over="ignore", under="ignore"):  # of the mean squared error
         metrics = training_metrics(
             statistics, model.residual_norms, rank=optimum.design.rank, fit_intercept=solver.fit_intercept
         )
-    inference = infer(model) if no_intervals is None else None
+    inference = infer(model) if inference_unavailable is None else None
     return Published(statistics, model, optimum, best is not optimum, withheld, metrics, inference)
 
 
@@ -115,11 +115,11 @@ class Truth:
     kind: WeightKind
 
     @classmethod
-    def of(cls, rows: Block, kind: WeightKind) -> "Truth":
+    def of(cls, rows: TrainingBatch, kind: WeightKind) -> "Truth":
         given = np.ones(len(rows.x)) if rows.weights is None else rows.weights
         return cls(rows.x, rows.y, given, np.ones(len(given)), tuple(map(Fraction, given.tolist())), kind)
 
-    def decayed(self, share: float) -> "Truth":
+    def discounted_by(self, share: float) -> "Truth":
         weights = tuple(weight * Fraction(share) for weight in self.weights)
         return replace(self, shares=self.shares * share, weights=weights)
 
@@ -232,7 +232,7 @@ class Population:
             spread,
         )
 
-    def rows(self, random: np.random.Generator, count: int, outlier: float = 0.0) -> Block:
+    def rows(self, random: np.random.Generator, count: int, outlier: float = 0.0) -> TrainingBatch:
         """Return rows; with an outlier, of a random column that is so many of its scales away."""
         units: list[Array] = []
         for column in self.columns:
@@ -248,7 +248,7 @@ class Population:
         offsets = np.array([column.offset for column in self.columns])
         x = (z + offsets) * np.array([column.scale for column in self.columns])
         y = (target + self.target_offset) * self.target_scale
-        return Block(x, y, self._weights(random, count))
+        return TrainingBatch(x, y, self._weights(random, count))
 
     def _weights(self, random: np.random.Generator, count: int) -> Array | None:
         if not self.weighted:
@@ -325,7 +325,7 @@ class Sequence:
         rows = self._rows(count)
         self._attempt("train", lambda: summarise([rows], weight_kind=self.population.kind), self._positive(rows), rows)
 
-    def _rows(self, count: int, outlier: float = 0.0) -> Block:
+    def _rows(self, count: int, outlier: float = 0.0) -> TrainingBatch:
         rows = self.population.rows(self._random, count, outlier)
         if self._units is None or self._units.random() < 0.6:
             return rows
@@ -345,8 +345,8 @@ class Sequence:
         new = self._positive(rows)
         return self._attempt(
             f"update with {len(rows.x)} rows, outlier {outlier:g}, decay {share}",
-            lambda: base.decayed(share).merge(summarise([rows], weight_kind=self.population.kind)),
-            truth.decayed(share) if new is None else truth.decayed(share).merge(new),
+            lambda: base.discounted_by(share).merge(summarise([rows], weight_kind=self.population.kind)),
+            truth.discounted_by(share) if new is None else truth.discounted_by(share).merge(new),
         )
 
     def _outliers(self) -> None:
@@ -403,10 +403,13 @@ class Sequence:
         base, truth = self.statistics, self.truth
         assert base is not None
         assert truth is not None
-        part = Block(truth.x[rows], truth.y[rows], truth.given[rows] if lost is None else lost)
+        part = TrainingBatch(truth.x[rows], truth.y[rows], truth.given[rows] if lost is None else lost)
         share = float(truth.shares[rows[0]])
         if (truth.shares[rows] != share).any():
-            rows, part = rows[:1], Block(part.x[:1], part.y[:1], None if part.weights is None else part.weights[:1])
+            rows, part = (
+                rows[:1],
+                TrainingBatch(part.x[:1], part.y[:1], None if part.weights is None else part.weights[:1]),
+            )
             lost = None if lost is None else lost[:1]
         self._attempt(
             f"forget {what}, share {share}",
@@ -417,7 +420,7 @@ class Sequence:
 
     # Checks
 
-    def _positive(self, rows: Block) -> Truth | None:
+    def _positive(self, rows: TrainingBatch) -> Truth | None:
         truth = Truth.of(rows, self.population.kind)
         kept = np.flatnonzero(truth.given > 0)
         return truth.without(np.setdiff1d(np.arange(len(truth.x)), kept)) if len(kept) else None
@@ -427,7 +430,7 @@ class Sequence:
         step: str,
         statistics: Callable[[], SufficientStatistics],
         truth: Truth | None,
-        rows: Block | None = None,
+        rows: TrainingBatch | None = None,
         *,
         legitimate: bool = False,
     ) -> None:
@@ -548,7 +551,7 @@ class Comparison:
         self._sizes = sizes if exact.intercept else sizes + 2 * self._root_weight * np.array([0.0, *shift])
         norms = [(self._sizes[j] / sizes[j], sizes[j]) for j in range(1, p + 1) if sizes[j] > 0]
         self._growth = mpmath.sqrt(sum(ratio**2 for ratio, _ in norms) + exact.intercept)
-        self._residuals = np.array([mpmath.sqrt(abs(value)) for value in exact.residual_sums], dtype=object)
+        self._residuals = np.array([mpmath.sqrt(abs(value)) for value in exact.rss], dtype=object)
 
     def run(self) -> None:
         removed = self._statistics.removed is not None
@@ -608,7 +611,7 @@ class Comparison:
             off = np.array([at_shift[k], *slopes[:, k]], dtype=object)[first]
             coefficients = np.array([exact.at_shift[k], *exact.slopes[:, k]], dtype=object)[first]
             terms = abs(coefficients) @ self._sizes[first] + size
-            residual = mpmath.sqrt(exact.residual_sums[k] + exact.penalties @ exact.slopes[:, k] ** 2)
+            residual = mpmath.sqrt(exact.rss[k] + exact.penalties @ exact.slopes[:, k] ** 2)
             bound = 2 * e * (terms + self._growth * residual / exact.least)
             # The published prediction at the shift is rounded to the spacing of the targets.
             bound += EPSILON * self._root_weight * abs(self._statistics.shift[self._p + k])
@@ -621,7 +624,7 @@ class Comparison:
     def _check_refined(self) -> None:
         _, slopes = self._differences()
         exact = self._exact
-        totals = [mpmath.sqrt(value) for value in self._exact.total_sums]
+        totals = [mpmath.sqrt(value) for value in self._exact.tss]
         freedom = max(self._statistics.count - self._exact.rank, 1.0)
         errors = np.array([mpmath.sqrt(value) for value in self._exact.variances], dtype=object)
         for k, residual in enumerate(self._residuals):
@@ -645,16 +648,16 @@ class Comparison:
         freedom = max(self._statistics.count - exact.rank, 1.0)
         for k, residual in enumerate(self._residuals):
             if not self._published.withheld:
-                sums = abs(mpmath.mpf(self._published.model.residual_norms[k]) ** 2 - exact.residual_sums[k])
-                self._observe("residual sum after a forget", sums, bounds.residual_sums[k] * exact.residual_sums[k])
-                self._observe("published residual sum", sums, WITHHELD_FROM * exact.residual_sums[k])
+                sums = abs(mpmath.mpf(self._published.model.residual_norms[k]) ** 2 - exact.rss[k])
+                self._observe("residual sum after a forget", sums, bounds.rss[k] * exact.rss[k])
+                self._observe("published residual sum", sums, WITHHELD_FROM * exact.rss[k])
             if not full:
                 continue
             deviation = residual / mpmath.sqrt(freedom)
             for j, off in enumerate(slopes[:, k]):
                 error = deviation * mpmath.sqrt(exact.variances[j + 1])
                 spread = exact.norms[j]
-                negligible = 2 * NEGLIGIBLE * mpmath.sqrt(exact.total_sums[k]) / spread if spread else 0
+                negligible = 2 * NEGLIGIBLE * mpmath.sqrt(exact.tss[k]) / spread if spread else 0
                 stated = bounds.coefficients[k, j + 1] * error
                 if abs(off) > negligible:
                     self._observe("coefficient after a forget", abs(off), stated)

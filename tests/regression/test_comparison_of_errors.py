@@ -8,7 +8,7 @@ from app.regression.folds import divide
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact
 from app.regression.sufficient_statistics import Array, SufficientStatistics
-from app.regression.training_batch import Block
+from app.regression.training_batch import TrainingBatch
 
 FEATURES = 3
 # Coefficients of 1 that are shrunk by this have a squared error of 0.1 error variances in all.
@@ -30,7 +30,7 @@ def is_preferred(
     """Return whether a model of the new rows, or of all, is preferred to the model of the rows that were seen."""
     current = fit(seen, Exact())
     statistics = {
-        fold: SufficientStatistics.from_block(part.x, part.y) for fold, part in divide(Block(*new), 10, seed, 0)
+        fold: SufficientStatistics.from_block(part.x, part.y) for fold, part in divide(TrainingBatch(*new), 10, seed, 0)
     }
     folds = Folds(statistics, base=seen if update else None)
     whole = seen.merge(folds.whole) if update else folds.whole

@@ -15,7 +15,7 @@ from app.regression.least_squares import fit
 from app.regression.solvers import Exact
 from app.regression.streaming_qr import summarise_folds
 from app.regression.sufficient_statistics import SufficientStatistics
-from app.regression.training_batch import Block
+from app.regression.training_batch import TrainingBatch
 
 
 def some_rows(seed: int, rows: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -49,7 +49,7 @@ def test_folds_from_their_statistics_equal_the_loop_that_refits(
     seed: int, folds: int, cuts: list[int], solver: Exact
 ) -> None:
     x, y = some_rows(seed, 60)
-    blocks = [Block(*parts) for parts in zip(np.split(x, sorted(cuts)), np.split(y, sorted(cuts)), strict=True)]
+    blocks = [TrainingBatch(*parts) for parts in zip(np.split(x, sorted(cuts)), np.split(y, sorted(cuts)), strict=True)]
 
     found = Folds(summarise_folds(blocks, folds)).validate(solver)
 
@@ -64,7 +64,7 @@ def test_the_chosen_penalty_predicts_kept_rows_best_of_the_path() -> None:
     random = np.random.default_rng(0)
     x = random.normal(size=(30, 1)) + 0.05 * random.normal(size=(30, 12))  # nearly collinear: a penalty helps
     y = x[:, :1] + random.normal(size=(30, 1))
-    folds = Folds(summarise_folds([Block(x, y)], 10))
+    folds = Folds(summarise_folds([TrainingBatch(x, y)], 10))
 
     chosen = folds.choose_l2(Exact())
 
@@ -77,13 +77,13 @@ def test_a_row_alone_cannot_be_validated() -> None:
     x, y = some_rows(0, 1)
 
     with pytest.raises(InvalidInput, match="at least 2 rows"):
-        Folds(summarise_folds([Block(x, y)], 5))
+        Folds(summarise_folds([TrainingBatch(x, y)], 5))
 
 
 def test_more_folds_than_rows_leave_one_row_out_each() -> None:
     x, y = some_rows(3, 8)
 
-    found = Folds(summarise_folds([Block(x, y)], 50)).validate(Exact())
+    found = Folds(summarise_folds([TrainingBatch(x, y)], 50)).validate(Exact())
 
     assert found.folds == 8
     assert_allclose(found.residual_norms**2, refitted(x, y, 8, Exact()), rtol=1e-9)
@@ -97,7 +97,7 @@ def test_whoever_watches_can_end_a_validation_at_each_fit_and_each_merge() -> No
         nonlocal steps
         steps += 1
 
-    Folds(summarise_folds([Block(x, y)], 5), step).choose_l2(Exact())
+    Folds(summarise_folds([TrainingBatch(x, y)], 5), step).choose_l2(Exact())
     assert steps == 4 + 3 + 3 + 3 + 5 * len(PATH)  # all folds, those before, those behind, both; each fit
 
     class Ended(Exception):
@@ -107,4 +107,4 @@ def test_whoever_watches_can_end_a_validation_at_each_fit_and_each_merge() -> No
         raise Ended
 
     with pytest.raises(Ended):
-        Folds(summarise_folds([Block(x, y)], 5), end).choose_l2(Exact())
+        Folds(summarise_folds([TrainingBatch(x, y)], 5), end).choose_l2(Exact())

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from app.regression.dependencies import Dependency, implicit_constant, linear_dependencies
 from app.regression.least_squares import Design
 from app.regression.streaming_qr import summarise
-from app.regression.training_batch import Block
+from app.regression.training_batch import TrainingBatch
 
 Array = NDArray[np.float64]
 
@@ -18,13 +18,13 @@ DUMMIES = np.eye(3)[RANDOM.integers(0, 3, 60)]
 
 def dependencies(*columns: Array, fit_intercept: bool = True, weights: Array | None = None) -> list[Dependency]:
     x = np.column_stack(columns)
-    statistics = summarise([Block(x, x[:, :1], weights)])
+    statistics = summarise([TrainingBatch(x, x[:, :1], weights)])
     return linear_dependencies(statistics, Design.of(statistics, fit_intercept=fit_intercept))
 
 
 def constant(*columns: Array) -> tuple[int, ...]:
     x = np.column_stack(columns)
-    return implicit_constant(summarise([Block(x, x[:, :1])]))
+    return implicit_constant(summarise([TrainingBatch(x, x[:, :1])]))
 
 
 def test_independent_columns_have_no_dependency() -> None:

@@ -17,25 +17,25 @@ from app.regression.least_squares import fit
 from app.regression.solvers import Exact, GradientDescent, Start
 from app.regression.solvers.gradient_descent import Descended, Descent, gradient_descent
 from app.regression.streaming_qr import summarise
-from app.regression.training_batch import Block
+from app.regression.training_batch import TrainingBatch
 
 Array: TypeAlias = NDArray[np.float64]
 
 ON_CPU = GradientDescent(device="cpu")
 YIELDS = np.loadtxt(Path(__file__).parents[2] / "models" / "crop-yield" / "yields.csv", delimiter=",", skiprows=1)
-ALL_ROWS = Block(YIELDS[:, :3], YIELDS[:, 3:])
+ALL_ROWS = TrainingBatch(YIELDS[:, :3], YIELDS[:, 3:])
 ZERO = Start(weights=[[0.0] * 3] * 2, intercept=[0.0] * 2)
 NEAR = Start(weights=[[0.7, 0.0, 0.0], [0.0, 0.7, 0.0]], intercept=[0.0, 0.0])  # little in the unstable direction
 PROBLEMS, STEPS = 500, 20_000
-MOST_ROWS, MOST_INPUTS, MOST_TARGETS = 12, 4, 2
+MAX_ROWS, MAX_INPUTS, MAX_TARGETS = 12, 4, 2
 NEAR_ONE = 1e-3  # Spectral radii nearer to 1 than this are not among the problems.
 
 
-def descend(rows: Block, options: GradientDescent, resume: Descent | None = None) -> Descended:
+def descend(rows: TrainingBatch, options: GradientDescent, resume: Descent | None = None) -> Descended:
     return gradient_descent(rows, summarise([rows]), options, resume=resume)
 
 
-def states_of(rows: Block, options: GradientDescent) -> list[Descent]:
+def states_of(rows: TrainingBatch, options: GradientDescent) -> list[Descent]:
     states: list[Descent] = []
     gradient_descent(rows, summarise([rows]), options, on_epoch=states.append)
     return states
@@ -45,7 +45,7 @@ def states_of(rows: Block, options: GradientDescent) -> list[Descent]:
 class Problem:
     """Rows and options, and the iteration that they mean, written down without the code under test."""
 
-    rows: Block
+    rows: TrainingBatch
     options: GradientDescent
 
     @cached_property
@@ -98,7 +98,7 @@ class Problem:
 
 
 def random_problem(random: np.random.Generator) -> Problem:
-    n, p, k = int(random.integers(3, MOST_ROWS + 1)), int(random.integers(1, 4)), int(random.integers(1, 3))
+    n, p, k = int(random.integers(3, MAX_ROWS + 1)), int(random.integers(1, 4)), int(random.integers(1, 3))
     x = (random.normal(size=(n, p)) + random.uniform(-1, 1, p)) * random.uniform(0.5, 2, p)
     if random.random() < 0.2:
         x[:, -1] = x[:, 0]
@@ -108,7 +108,7 @@ def random_problem(random: np.random.Generator) -> Problem:
     weights = random.choice([0.0, 1.0, 2.5], n, p=[0.1, 0.5, 0.4]) if random.random() < 0.3 else None
     if weights is not None:
         weights[:2] = 1
-    rows = Block(x, y, weights)
+    rows = TrainingBatch(x, y, weights)
     if random.random() < 0.4:
         optimum = fit(summarise([rows]), Exact())
         start = (optimum.weights + 1e-3 * random.normal(size=(k, p)), optimum.intercept)
@@ -144,9 +144,9 @@ def problems() -> list[Problem]:
 @pytest.fixture(scope="module")
 def loops(problems: list[Problem]) -> Array:
     """Losses, (problems, 3), of plain loops over all problems at once: at the start, after `epochs`, at the end."""
-    inputs = np.zeros((PROBLEMS, MOST_ROWS, MOST_INPUTS))
-    targets = np.zeros((PROBLEMS, MOST_ROWS, MOST_TARGETS))
-    coefficients = np.zeros((PROBLEMS, MOST_INPUTS, MOST_TARGETS))
+    inputs = np.zeros((PROBLEMS, MAX_ROWS, MAX_INPUTS))
+    targets = np.zeros((PROBLEMS, MAX_ROWS, MAX_TARGETS))
+    coefficients = np.zeros((PROBLEMS, MAX_INPUTS, MAX_TARGETS))
     for index, problem in enumerate(problems):
         root = np.sqrt(problem.weights)[:, np.newaxis]
         n, inputs_used = problem.inputs.shape
@@ -199,7 +199,7 @@ def test_a_full_batch_counts_as_diverged_exactly_if_it_exceeds_the_bound_and_the
                 descend(problem.rows, problem.options)
             continue
         end = descend(problem.rows, problem.options)
-        assert end.first_loss == pytest.approx(first, rel=1e-9)
+        assert end.initial_loss == pytest.approx(first, rel=1e-9)
         assert end.loss == pytest.approx(last, rel=1e-6)
         assert [warning for warning in end.warnings if "the bound" in warning] == list(end.warnings)
         assert bool(end.warnings) == (problem.spectral_radius > 1)
@@ -250,7 +250,7 @@ def test_weight_decay_from_the_optimum_raises_the_plain_loss_and_has_not_diverge
     penalty = 0.25 * ((end.weights**2).sum() + (end.intercept**2).sum())
     assert (error**2).mean() > 1.0001 * float(optimum.residual_norms @ optimum.residual_norms / ALL_ROWS.y.size)
     assert end.loss == pytest.approx((error**2).mean() + penalty, rel=1e-9)
-    assert end.loss < end.first_loss
+    assert end.loss < end.initial_loss
 
 
 def test_momentum_just_below_the_bound_may_raise_the_loss_a_hundredfold_before_it_falls() -> None:
@@ -266,7 +266,7 @@ def test_a_run_stopped_while_momentum_still_raises_its_loss_has_not_diverged_bel
     options = replace(ON_CPU, momentum=0.99, standardize=True, epochs=60)
     bound = largest_learning_rate(summarise([ALL_ROWS]), options)
     end = descend(ALL_ROWS, replace(options, learning_rate=0.999 * bound))
-    assert end.loss > end.first_loss
+    assert end.loss > end.initial_loss
     assert end.warnings == ()
 
 
@@ -274,7 +274,7 @@ def test_a_full_batch_above_the_bound_that_still_ends_lower_succeeds_with_a_warn
     bound = largest_learning_rate(summarise([ALL_ROWS]), ON_CPU)
     options = replace(ON_CPU, learning_rate=1.001 * bound, epochs=50, start=NEAR)
     end = descend(ALL_ROWS, options)
-    assert end.loss <= end.first_loss
+    assert end.loss <= end.initial_loss
     (warning,) = end.warnings
     named = float(warning.partition(" above ")[2].partition(",")[0])
     assert 0.999 * bound < named <= bound
@@ -296,11 +296,11 @@ def test_the_bound_is_that_of_the_rows_that_are_trained_on() -> None:
     random = np.random.default_rng(3)
     x = random.normal(size=(20, 1))
     y = x + random.normal(size=(20, 1))
-    options = replace(ON_CPU, held_out=0.5, epochs=300)
+    options = replace(ON_CPU, validation_fraction=0.5, epochs=300)
     order = torch.randperm(20, generator=torch.Generator().manual_seed(0)).numpy()
     x[order[:10]] *= 10  # of the rows held out
-    rows = Block(x, y)
-    bound = largest_learning_rate(summarise([Block(x[order[10:]], y[order[10:]])]), options)
+    rows = TrainingBatch(x, y)
+    bound = largest_learning_rate(summarise([TrainingBatch(x[order[10:]], y[order[10:]])]), options)
     assert largest_learning_rate(summarise([rows]), options) < bound / 10
     assert descend(rows, replace(options, learning_rate=0.99 * bound)).warnings == ()
     with pytest.raises(Diverged):
@@ -329,7 +329,7 @@ def test_a_resumed_run_above_the_bound_comes_to_the_same_verdict(epoch: int) -> 
     assert resumed.value.message == straight.value.message
 
 
-def plain_batches(rows: Block, options: GradientDescent) -> list[float]:
+def plain_batches(rows: TrainingBatch, options: GradientDescent) -> list[float]:
     """The losses of all rows before the first epoch and after each, in batches without shuffling, from zero."""
     x = np.column_stack([np.ones(len(rows.x)), rows.x])
     coefficients = np.zeros((x.shape[1], rows.y.shape[1]))
@@ -366,14 +366,14 @@ def test_mini_batches_from_the_optimum_may_end_above_their_first_loss_but_not_fa
     optimum = fit(summarise([ALL_ROWS]), Exact())
     start = Start(weights=optimum.weights.tolist(), intercept=optimum.intercept.tolist())
     end = descend(ALL_ROWS, replace(ON_CPU, batch_size=1, learning_rate=2e-5, epochs=20, start=start))
-    assert end.loss > 1.1 * end.first_loss
+    assert end.loss > 1.1 * end.initial_loss
     with pytest.raises(Diverged):
         descend(ALL_ROWS, replace(ON_CPU, batch_size=1, learning_rate=2e-4, epochs=20, start=start))
 
 
 def test_mini_batches_whose_loss_rises_a_hundredfold_and_then_falls_have_not_diverged() -> None:
     # Every batch has the same rows, so that its steps are those of the full batch.
-    rows = Block(np.vstack([ALL_ROWS.x] * 2), np.vstack([ALL_ROWS.y] * 2))
+    rows = TrainingBatch(np.vstack([ALL_ROWS.x] * 2), np.vstack([ALL_ROWS.y] * 2))
     options = replace(ON_CPU, momentum=0.99, standardize=True, batch_size=15, shuffle=False, epochs=1500)
     options = replace(options, learning_rate=0.999 * largest_learning_rate(summarise([rows]), options))
     losses = [state.loss for state in states_of(rows, options)]

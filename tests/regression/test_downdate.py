@@ -24,7 +24,7 @@ from app.regression.least_squares import fit
 from app.regression.solvers import Exact
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics
-from app.regression.training_batch import Block
+from app.regression.training_batch import TrainingBatch
 
 
 def some_rows(seed: int, rows: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -90,9 +90,9 @@ def test_so_many_rows_that_the_rank_falls_are_refused() -> None:
 def test_decay_is_a_weight_on_every_row(seed: int, share: float) -> None:
     x, y = some_rows(seed, 30)
 
-    found = SufficientStatistics.from_block(x, y).decayed(share)
+    found = SufficientStatistics.from_block(x, y).discounted_by(share)
 
-    weighted = summarise([Block(x, y, np.full(30, share))])
+    weighted = summarise([TrainingBatch(x, y, np.full(30, share))])
     assert_allclose(np.abs(found.raw_factor), np.abs(weighted.raw_factor), rtol=1e-9, atol=1e-9)
     assert found.weight == pytest.approx(30 * share)
     assert found.rows == 30
@@ -100,13 +100,13 @@ def test_decay_is_a_weight_on_every_row(seed: int, share: float) -> None:
 
 
 def summed(x: NDArray[np.float64], y: NDArray[np.float64]) -> SufficientStatistics:
-    return summarise([Block(x, y)])
+    return summarise([TrainingBatch(x, y)])
 
 
 def exact_errors(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the true standard errors of one target, the intercept first."""
     exact = ExactFit.of(x, y, [Fraction(1)] * len(x), shift=np.zeros(x.shape[1] + 1))
-    variances = exact.residual_sums[0] / (len(x) - exact.rank) * exact.variances
+    variances = exact.rss[0] / (len(x) - exact.rank) * exact.variances
     return np.asarray(np.sqrt(variances.astype(np.float64)))
 
 
@@ -179,7 +179,7 @@ def test_adding_rows_lowers_the_loss_of_precision_and_decay_does_not_change_it()
     more = straight_line(3)
 
     assert precision_loss(lost) == pytest.approx(1e10 / fit(summed(x, y), Exact()).residual_norms[0] ** 2, rel=0.1)
-    assert precision_loss(lost.decayed(0.01)) == pytest.approx(precision_loss(lost), rel=1e-6)
+    assert precision_loss(lost.discounted_by(0.01)) == pytest.approx(precision_loss(lost), rel=1e-6)
     assert precision_loss(lost.merge(summed(*more))) == pytest.approx(precision_loss(lost) / 2, rel=0.3)
     assert precision_loss(summed(x, y)) == 1
 
@@ -246,8 +246,8 @@ def test_a_part_of_a_frequency_weight_can_be_forgotten() -> None:
     x, y = some_rows(9, 8)
     weights = np.array([3.0, 1, 1, 1, 2, 1, 4, 1])
     lost = np.array([2.0, 0, 0, 0, 1, 0, 3, 0])
-    whole = summarise([Block(x, y, weights)], weight_kind="frequency")
-    part = summarise([Block(x, y, lost)], weight_kind="frequency")
+    whole = summarise([TrainingBatch(x, y, weights)], weight_kind="frequency")
+    part = summarise([TrainingBatch(x, y, lost)], weight_kind="frequency")
 
     found = downdate(whole, part)
 
@@ -258,9 +258,9 @@ def test_a_part_of_a_frequency_weight_can_be_forgotten() -> None:
 
 def test_the_rank_does_not_exceed_the_rows_that_parts_of_frequency_weights_leave() -> None:
     x, y = some_rows(10, 6)
-    whole = summarise([Block(x, y, np.full(6, 2.0))], weight_kind="frequency")
+    whole = summarise([TrainingBatch(x, y, np.full(6, 2.0))], weight_kind="frequency")
 
-    found = downdate(whole, summarise([Block(x[:5], y[:5], np.ones(5))], weight_kind="frequency"))
+    found = downdate(whole, summarise([TrainingBatch(x[:5], y[:5], np.ones(5))], weight_kind="frequency"))
 
     assert found.count == 7
     assert fit(found, Exact()).design.rank == 4
@@ -290,8 +290,8 @@ def test_residual_sums_about_zero_after_a_forget_are_within_their_bound() -> Non
     exact = ExactFit.of(x[3:], y[3:], [Fraction(1)] * 27, shift=np.zeros(3), intercept=False)
     bounds = precision_bounds(remaining, fitted)
     assert bounds is not None
-    error = abs(float(fitted.residual_norms[0] ** 2 / exact.residual_sums[0] - 1))
-    assert error <= bounds.residual_sums[0]
+    error = abs(float(fitted.residual_norms[0] ** 2 / exact.rss[0] - 1))
+    assert error <= bounds.rss[0]
 
 
 def test_inference_is_withheld_if_only_standard_errors_lost_their_digits() -> None:
@@ -304,14 +304,14 @@ def test_inference_is_withheld_if_only_standard_errors_lost_their_digits() -> No
     published = publish(remaining, Exact(), None)
 
     assert bounds is not None
-    assert bounds.residual_sums[0] < WITHHELD_FROM < bounds.standard_errors[1]
+    assert bounds.rss[0] < WITHHELD_FROM < bounds.standard_errors[1]
     assert np.nanmax(bounds.coefficients) < FAILED_FROM
     assert published.inference is None
 
 
 def test_rows_that_count_more_than_decay_has_left_are_refused() -> None:
     x, y = some_rows(11, 40)
-    whole = summed(x, y).decayed(0.01)
+    whole = summed(x, y).discounted_by(0.01)
     middle = np.repeat(x.mean(axis=0, keepdims=True), 2, axis=0), np.repeat(y.mean(axis=0, keepdims=True), 2, axis=0)
 
     with pytest.raises(InvalidInput, match="with their weights they count as 2 rows"):
@@ -320,15 +320,15 @@ def test_rows_that_count_more_than_decay_has_left_are_refused() -> None:
 
 def test_a_part_of_frequency_weights_can_be_forgotten_after_decay() -> None:
     x, y = some_rows(12, 20)
-    old = summarise([Block(x[:14], y[:14], np.full(14, 3.0))], weight_kind="frequency").decayed(0.25)
-    new = summarise([Block(x[14:], y[14:], np.ones(6))], weight_kind="frequency")
-    part = summarise([Block(x[:14], y[:14], np.ones(14))], weight_kind="frequency")
+    old = summarise([TrainingBatch(x[:14], y[:14], np.full(14, 3.0))], weight_kind="frequency").discounted_by(0.25)
+    new = summarise([TrainingBatch(x[14:], y[14:], np.ones(6))], weight_kind="frequency")
+    part = summarise([TrainingBatch(x[:14], y[:14], np.ones(14))], weight_kind="frequency")
 
     once = downdate(old.merge(new), part, 0.25)
     twice = downdate(once, part, 0.25)
 
     weights = np.array([*np.full(14, 0.25), *np.ones(6)])
-    expected = summarise([Block(x, y, weights)])
+    expected = summarise([TrainingBatch(x, y, weights)])
     assert twice.count == pytest.approx(9.5)
     assert_allclose(fit(twice, Exact()).weights, fit(expected, Exact()).weights, rtol=1e-9)
 
@@ -357,19 +357,19 @@ def test_the_residual_sum_of_a_ridge_after_a_forget_is_within_its_bound(l2: floa
 
     exact = ExactFit.of(x, y, [Fraction(1)] * 50, shift=np.zeros(2), penalty=l2 / 50)
     assert bounds is not None
-    assert abs(float(fitted.residual_norms[0] ** 2 / exact.residual_sums[0] - 1)) <= bounds.residual_sums[0]
+    assert abs(float(fitted.residual_norms[0] ** 2 / exact.rss[0] - 1)) <= bounds.rss[0]
 
 
 def frequencies(rows: slice, times: list[int]) -> SufficientStatistics:
     x, y = some_rows(5, 12)
-    block = Block(x[rows], y[rows], np.array(times, dtype=float))
+    block = TrainingBatch(x[rows], y[rows], np.array(times, dtype=float))
     return summarise([block], weight_kind="frequency")
 
 
 def test_what_is_counted_is_taken_out_too() -> None:
     x, y = some_rows(6, 20)
     weights = np.random.default_rng(6).uniform(0.5, 2, 20)
-    whole, part = summarise([Block(x, y, weights)]), summarise([Block(x[15:], y[15:], weights[15:])])
+    whole, part = summarise([TrainingBatch(x, y, weights)]), summarise([TrainingBatch(x[15:], y[15:], weights[15:])])
 
     found = downdate(replace(whole, operations=3), replace(part, operations=2))
 
@@ -382,10 +382,10 @@ def test_rows_that_decayed_are_taken_out_with_the_share_that_is_left() -> None:
     x, y = some_rows(7, 30)
     old, new = SufficientStatistics.from_block(x[:10], y[:10]), SufficientStatistics.from_block(x[10:], y[10:])
 
-    found = downdate(old.decayed(0.25).merge(new), SufficientStatistics.from_block(x[:4], y[:4]), 0.25)
+    found = downdate(old.discounted_by(0.25).merge(new), SufficientStatistics.from_block(x[:4], y[:4]), 0.25)
 
     weights = np.where(np.arange(4, 30) < 10, 0.25, 1.0)
-    expected = summarise([Block(x[4:], y[4:], weights)])
+    expected = summarise([TrainingBatch(x[4:], y[4:], weights)])
     assert found.count == pytest.approx(21.5)
     assert_allclose(fit(found, Exact()).weights, fit(expected, Exact()).weights, rtol=1e-9)
     assert_allclose(fit(found, Exact()).residual_norms, fit(expected, Exact()).residual_norms, rtol=1e-9)
@@ -422,15 +422,15 @@ def test_part_of_the_observations_of_a_row_can_be_taken_out() -> None:
 def test_no_more_rows_remain_than_observations() -> None:
     x, y = some_rows(5, 12)
     x[1], y[1] = x[0], y[0]
-    whole = summarise([Block(x, y, np.ones(12))], weight_kind="frequency")
+    whole = summarise([TrainingBatch(x, y, np.ones(12))], weight_kind="frequency")
 
-    found = downdate(whole, summarise([Block(x[:1], y[:1], np.array([2.0]))], weight_kind="frequency"))
+    found = downdate(whole, summarise([TrainingBatch(x[:1], y[:1], np.array([2.0]))], weight_kind="frequency"))
 
     assert (found.rows, found.count) == (10, 10.0)
 
 
 def test_frequencies_that_decayed_keep_their_observations() -> None:
-    whole = frequencies(slice(0, 12), [3] * 12).decayed(0.5)
+    whole = frequencies(slice(0, 12), [3] * 12).discounted_by(0.5)
 
     found = downdate(whole, frequencies(slice(0, 7), [3] * 7), 0.5)
 

@@ -15,11 +15,11 @@ from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
 from app.regression import extended_precision
-from app.regression.extended_precision import Refined, is_worthwhile, refine
+from app.regression.extended_precision import Refined, refine, should_refine
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact
 from app.regression.streaming_qr import summarise
-from app.regression.training_batch import Block
+from app.regression.training_batch import TrainingBatch
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -42,7 +42,7 @@ def some_rows(seed: int, rows: int = 30, features: int = 2, targets: int = 2) ->
 
 
 def refined(x: Array, y: Array, weights: Array | None = None, *, intercept: bool = True) -> Refined:
-    rows = [Block(x, y, weights)]
+    rows = [TrainingBatch(x, y, weights)]
     return refine(rows, summarise(rows), fit_intercept=intercept)
 
 
@@ -57,7 +57,7 @@ def assert_last_digits(
     tolerance: float = LAST_DIGIT,
 ) -> None:
     expected = exact_fit(x, y, weights, intercept=intercept)
-    shift = summarise([Block(x, y, weights)]).shift if shift is None else shift
+    shift = summarise([TrainingBatch(x, y, weights)]).shift if shift is None else shift
     assert worst(found.weights, expected.coefficients[1:].T) <= tolerance
     assert worst(found.intercept, expected.coefficients[0]) <= tolerance
     assert worst(found.centre_prediction, expected.predict(shift[np.newaxis, : x.shape[1]])[0]) <= tolerance
@@ -129,7 +129,7 @@ def test_rows_of_weight_zero_change_nothing(either_way: None) -> None:
 
 def test_a_block_of_weights_of_zero_changes_nothing(either_way: None) -> None:
     x, y = some_rows(4)
-    rows = [Block(x, y, np.ones(len(x))), Block(x + 1, y - 1, np.zeros(len(x)))]
+    rows = [TrainingBatch(x, y, np.ones(len(x))), TrainingBatch(x + 1, y - 1, np.zeros(len(x)))]
 
     assert_last_digits(refine(rows, summarise(rows), fit_intercept=True), x, y)
 
@@ -141,8 +141,8 @@ def test_the_blocks_that_rows_come_in_change_nothing(either_way: None, blocks: i
     rng = np.random.default_rng(blocks)
     inner = np.sort(rng.choice(np.arange(1, len(x)), blocks - 1, replace=False))
     cuts = [0, *inner.tolist(), len(x)]
-    parts = [Block(x[a:b], y[a:b], weights[a:b]) for a, b in pairwise(cuts)]
-    parts.insert(1, Block(x[:0], y[:0], weights[:0]))
+    parts = [TrainingBatch(x[a:b], y[a:b], weights[a:b]) for a, b in pairwise(cuts)]
+    parts.insert(1, TrainingBatch(x[:0], y[:0], weights[:0]))
 
     statistics = summarise(parts)
 
@@ -161,9 +161,9 @@ def test_rows_beyond_those_that_are_summed_at_once_count_too(either_way: None, m
 def test_more_rows_than_are_summed_at_once_keep_their_digits() -> None:
     x, y = some_rows(7, rows=2 * extended_precision.ROWS + 1, features=1, targets=1)
     x += 1e6
-    statistics = summarise([Block(x, y)])
+    statistics = summarise([TrainingBatch(x, y)])
 
-    found = refine([Block(x, y)], statistics, fit_intercept=True)
+    found = refine([TrainingBatch(x, y)], statistics, fit_intercept=True)
 
     # Normal equations of two unknowns, in integers, which are faster than fractions.
     a, b = ([round(value) for value in np.ldexp(column[:, 0], 60).tolist()] for column in (x, y))
@@ -219,7 +219,7 @@ def test_a_target_that_does_not_vary_has_no_slope(either_way: None) -> None:
 
 
 def _condition(x: Array) -> float:
-    return float(fit(summarise([Block(x, x[:, :1])]), Exact()).design.condition_number)
+    return float(fit(summarise([TrainingBatch(x, x[:, :1])]), Exact()).design.condition_number)
 
 
 @pytest.mark.parametrize(("gap", "intercept"), [(1e-6, True), (1e-6, False), (1e-11, True)])
@@ -251,8 +251,8 @@ def test_only_a_fit_of_full_rank_and_few_features_is_refined() -> None:
     random = np.random.default_rng(14)
 
     def worthwhile(x: Array) -> bool:
-        statistics = summarise([Block(x, x[:, :1] + random.normal(size=(len(x), 1)))])
-        return is_worthwhile(statistics, fit(statistics, Exact()))
+        statistics = summarise([TrainingBatch(x, x[:, :1] + random.normal(size=(len(x), 1)))])
+        return should_refine(statistics, fit(statistics, Exact()))
 
     x = random.normal(size=(200, 61))
     assert worthwhile(x[:10, :3])
@@ -264,9 +264,9 @@ def test_only_a_fit_of_full_rank_and_few_features_is_refined() -> None:
 
 def test_the_rows_are_read_once() -> None:
     x, y = some_rows(15)
-    rows: Iterable[Block] = iter([Block(x, y)])
+    rows: Iterable[TrainingBatch] = iter([TrainingBatch(x, y)])
 
-    assert_last_digits(refine(rows, summarise([Block(x, y)]), fit_intercept=True), x, y)
+    assert_last_digits(refine(rows, summarise([TrainingBatch(x, y)]), fit_intercept=True), x, y)
 
 
 def test_columns_that_the_statistics_call_constant_zeros_are_no_obstacle(either_way: None) -> None:
@@ -282,11 +282,11 @@ def test_columns_that_the_statistics_call_constant_zeros_are_no_obstacle(either_
 
 def test_statistics_of_another_shift_and_scale_give_the_same(either_way: None) -> None:
     x, y = some_rows(17)
-    statistics = summarise([Block(x, y)])
+    statistics = summarise([TrainingBatch(x, y)])
     shift, scale = statistics.shift + 3, statistics.scale * 1024
-    moved = replace(statistics, shift=shift, scale=scale, factor=statistics.factor_in(shift, scale))
+    moved = replace(statistics, shift=shift, scale=scale, factor=statistics.rescaled_factor(shift, scale))
 
-    found, expected = refine([Block(x, y)], moved, fit_intercept=True), exact_fit(x, y)
+    found, expected = refine([TrainingBatch(x, y)], moved, fit_intercept=True), exact_fit(x, y)
 
     assert worst(found.weights, expected.coefficients[1:].T) <= LAST_DIGIT
     assert worst(found.centre_prediction, expected.predict(shift[np.newaxis, :2])[0]) <= LAST_DIGIT
@@ -300,7 +300,7 @@ def test_few_rows_of_large_frequency_weights_are_summed_in_fixed_point() -> None
     x = np.column_stack([first, first + 1e-10 * random.normal(size=8)])
     y = x @ [[1.0], [1.0]] + 1e-2 * random.normal(size=(8, 1))
     weights = random.integers(1, 10**6, 8).astype(float)
-    rows = [Block(x, y, weights)]
+    rows = [TrainingBatch(x, y, weights)]
     statistics = summarise(rows, weight_kind="frequency")
 
     found = refine(rows, statistics, fit_intercept=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from app.regression import streaming_qr
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import FACTOR_ERROR, OPERATION_ERROR, SufficientStatistics
-from app.regression.training_batch import Block
+from app.regression.training_batch import TrainingBatch
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -54,7 +54,7 @@ def error_of(statistics: SufficientStatistics, rows: Array, times: int) -> float
 
 def repeated(rows: Array, times: int) -> SufficientStatistics:
     block = np.tile(rows, (times, 1))
-    return summarise([Block(block[:, :2], block[:, 2:])])
+    return summarise([TrainingBatch(block[:, :2], block[:, 2:])])
 
 
 @pytest.mark.parametrize("some", [some_rows, one_sided, nearly_collinear, with_an_outlier])

@@ -12,7 +12,7 @@ from app.regression.cross_validation import Folds
 from app.regression.folds import divide, group_fold, permutations
 from app.regression.solvers import Exact
 from app.regression.streaming_qr import summarise_folds
-from app.regression.training_batch import Block
+from app.regression.training_batch import TrainingBatch
 
 MASK = 2**64 - 1
 
@@ -30,7 +30,7 @@ def folds_of(rows: int, folds: int, seed: int, cuts: list[int], first: int = 0) 
     numbers = np.arange(float(rows))[:, np.newaxis]
     start = 0
     for part in np.split(numbers, sorted(cuts)):
-        for fold, mine in divide(Block(part, part), folds, seed, first + start):
+        for fold, mine in divide(TrainingBatch(part, part), folds, seed, first + start):
             found[mine.x[:, 0].astype(int)] = fold
         start += len(part)
     return list(map(int, found))
@@ -82,8 +82,10 @@ def test_rows_of_weight_zero_take_no_place_in_the_folds() -> None:
     x, y, weights = random.normal(size=(40, 2)), random.normal(size=(40, 1)), random.integers(0, 3, 40).astype(float)
     used = weights > 0
 
-    found = summarise_folds([Block(x[:11], y[:11], weights[:11]), Block(x[11:], y[11:], weights[11:])], 4)
-    expected = summarise_folds([Block(x[used], y[used], weights[used])], 4)
+    found = summarise_folds(
+        [TrainingBatch(x[:11], y[:11], weights[:11]), TrainingBatch(x[11:], y[11:], weights[11:])], 4
+    )
+    expected = summarise_folds([TrainingBatch(x[used], y[used], weights[used])], 4)
 
     assert list(found) == list(expected)
     for fold, mine in expected.items():
@@ -98,7 +100,7 @@ def test_ten_sites_in_rotation_are_predicted_as_well_as_they_can_be() -> None:
     sites = np.tile(np.eye(10), (30, 1))
     y = sites @ np.arange(10.0)[:, np.newaxis] + 0.3 * random.normal(size=(300, 1))
 
-    found = Folds(summarise_folds([Block(sites[:, :9], y)], 10)).validate(Exact())
+    found = Folds(summarise_folds([TrainingBatch(sites[:, :9], y)], 10)).validate(Exact())
 
     assert found.r2[0] > 0.98
 
@@ -108,7 +110,9 @@ def test_rows_of_one_group_are_in_its_fold() -> None:
     x = random.normal(size=(50, 1))
     fold = random.choice([0, 2, 5], 50).astype(np.intp)
 
-    found = summarise_folds([Block(x[:20], x[:20], None, fold[:20]), Block(x[20:], x[20:], None, fold[20:])], 7)
+    found = summarise_folds(
+        [TrainingBatch(x[:20], x[:20], None, fold[:20]), TrainingBatch(x[20:], x[20:], None, fold[20:])], 7
+    )
 
     assert list(found) == [0, 2, 5]
     for number, mine in found.items():
@@ -119,7 +123,7 @@ def test_rows_of_one_group_are_in_its_fold() -> None:
 @pytest.mark.parametrize("order", ["C", "F"])
 def test_rows_keep_their_values_whatever_their_layout(order: str) -> None:
     rows = np.asarray(np.arange(60.0).reshape(20, 3), order=order)  # type: ignore[call-overload]
-    parts = list(divide(Block(rows[:, :2], rows[:, 2:], rows[:, 0]), 6, 0, 0))
+    parts = list(divide(TrainingBatch(rows[:, :2], rows[:, 2:], rows[:, 0]), 6, 0, 0))
 
     together = np.vstack([np.column_stack([part.x, part.y]) for _, part in parts])
     assert_array_equal(together[together[:, 0].argsort()], rows)

@@ -14,7 +14,7 @@ from scipy.special import betainc, betaincinv
 
 from app.regression.hypothesis_tests import infer
 from app.regression.least_squares import (
-    MOST_EXCESS,
+    MAX_EXCESS_RSS_RATIO,
     PERFECT,
     Design,
     Fit,
@@ -28,7 +28,7 @@ from app.regression.metrics import training_metrics
 from app.regression.solvers import Exact
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics
-from app.regression.training_batch import Block
+from app.regression.training_batch import TrainingBatch
 
 Array: TypeAlias = NDArray[np.float64]
 Rows: TypeAlias = tuple[Array, Array]
@@ -285,14 +285,14 @@ def test_a_small_ridge_penalty_on_two_equal_columns_gives_its_limit(l2: float, *
 
     assert_allclose(found.weights, exact.slopes.T.astype(float), rtol=1e-13)
     assert found.weights[0, 0] == pytest.approx(found.weights[0, 1], rel=1e-14)
-    assert r2 <= float(1 - best.residual_sums[0] / best.total_sums[0]) + 1e-14
+    assert r2 <= float(1 - best.rss[0] / best.tss[0]) + 1e-14
 
 
 def test_less_than_one_degree_of_freedom_that_decay_leaves_gives_no_inference() -> None:
     statistics = statistics_of((YIELDS[:, :3], YIELDS[:, 3:]))
-    assert why_no_inference(statistics.decayed(5 / 15), fit(statistics, Exact()), Exact()) is None
+    assert why_no_inference(statistics.discounted_by(5 / 15), fit(statistics, Exact()), Exact()) is None
 
-    reason = why_no_inference(statistics.decayed(4.9 / 15), fit(statistics, Exact()), Exact())
+    reason = why_no_inference(statistics.discounted_by(4.9 / 15), fit(statistics, Exact()), Exact())
 
     assert reason == (
         "Decay has left 4.9 rows. After 4 coefficients, less than one row remains to estimate their error from."
@@ -408,7 +408,7 @@ def test_a_fit_is_perfect_up_to_rounding_errors_of_its_terms(
     random = np.random.default_rng(3)
     x = random.normal(size=(rows, 2)) * [1, 100]
     y = (x @ slopes + 10 + random.normal(size=rows))[:, np.newaxis]
-    statistics = summarise([Block(x, y, random.uniform(1, 20, rows))])
+    statistics = summarise([TrainingBatch(x, y, random.uniform(1, 20, rows))])
     found = fit(statistics, Exact())
     root_weight, shift = np.sqrt(statistics.weight), statistics.shift[:2]
     sizes = np.hypot(statistics.mean[:2] - shift, np.sqrt(np.diag(found_variances(statistics))))
@@ -447,6 +447,6 @@ def test_what_a_descent_may_exceed_the_optimum_by_is_a_share_of_the_residual_var
     optimum = fit(statistics, Exact())
     variance = optimum.residual_norms**2 / (rows - 3)
 
-    norms = np.sqrt(optimum.residual_norms**2 + share * MOST_EXCESS * variance)
+    norms = np.sqrt(optimum.residual_norms**2 + share * MAX_EXCESS_RSS_RATIO * variance)
 
     assert is_optimal(norms, statistics, optimum) is optimal

@@ -10,7 +10,7 @@ from trained import model_from, model_of
 from app.regression.likelihood import likelihood, why_no_likelihood
 from app.regression.solvers import Exact
 from app.regression.streaming_qr import summarise
-from app.regression.training_batch import Block
+from app.regression.training_batch import TrainingBatch
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(5, 2, (40, 3))
@@ -58,14 +58,16 @@ def test_columns_that_add_nothing_to_the_rank_cost_no_parameter() -> None:
 
 
 def test_the_likelihood_survives_an_update_and_ends_with_decay() -> None:
-    first, second = (summarise([Block(X[part], Y[part], WEIGHTS[part])]) for part in (slice(0, 15), slice(15, None)))
+    first, second = (
+        summarise([TrainingBatch(X[part], Y[part], WEIGHTS[part])]) for part in (slice(0, 15), slice(15, None))
+    )
     merged = first.merge(second)
     assert why_no_likelihood(merged) is None
     found = likelihood(model_from(merged, Exact()))
     assert_allclose(found.log_likelihood, likelihood(model_of(X, Y, WEIGHTS)).log_likelihood, rtol=1e-12)
-    assert "Decay" in str(why_no_likelihood(first.decayed(0.5).merge(second)))
+    assert "Decay" in str(why_no_likelihood(first.discounted_by(0.5).merge(second)))
 
 
 def test_a_version_without_the_sum_of_log_weights_has_no_likelihood() -> None:
-    statistics = replace(summarise([Block(X, Y, WEIGHTS)]), log_weights=np.nan)
+    statistics = replace(summarise([TrainingBatch(X, Y, WEIGHTS)]), log_weights=np.nan)
     assert "logarithms" in str(why_no_likelihood(statistics))

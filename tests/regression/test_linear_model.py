@@ -15,10 +15,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from scipy.special import betaincinv, stdtrit
 
-from app.errors import Detail, InvalidInput, PredictionTooLarge
+from app.errors import FieldError, InvalidInput, PredictionTooLarge
 from app.regression.least_squares import fit
 from app.regression.linear_model import LinearModel
-from app.regression.ordered_sum import MOST_ORDERED
+from app.regression.ordered_sum import MAX_ORDERED
 from app.regression.solvers import Exact
 from app.regression.sufficient_statistics import EPSILON, SufficientStatistics
 
@@ -170,7 +170,7 @@ def test_a_row_alone_gets_the_bits_that_it_gets_among_others(p: int, k: int, far
 
 
 @pytest.mark.parametrize("far", [False, True])
-@pytest.mark.parametrize("p", [MOST_ORDERED + 1, 300])
+@pytest.mark.parametrize("p", [MAX_ORDERED + 1, 300])
 def test_a_wide_model_keeps_its_stated_bound_in_every_layout(p: int, far: bool) -> None:
     random = np.random.default_rng(p)
     x = random.normal(size=(p + 40, p)) + far * 1e12
@@ -206,7 +206,7 @@ def test_a_prediction_beyond_64_bits_is_refused_with_its_instance(value: float) 
     with pytest.raises(InvalidInput) as refusal:
         model.predict(np.array([[1.0, 1.0], [value, 0.0], [value, value]]))
     assert [detail.pointer for detail in refusal.value.details] == ["/instances/1"]
-    assert isinstance(refusal.value.details[0], Detail)
+    assert isinstance(refusal.value.details[0], FieldError)
     assert "range of 64-bit numbers" in refusal.value.message
 
 

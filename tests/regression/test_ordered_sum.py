@@ -7,11 +7,11 @@ import pytest
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
-from app.regression.ordered_sum import MOST_ORDERED, OrderedSum
+from app.regression.ordered_sum import MAX_ORDERED, OrderedSum
 
 Array: TypeAlias = NDArray[np.float64]
 
-SHAPES = [(1, 1), (2, 1), (3, 2), (9, 1), (MOST_ORDERED, 1), (MOST_ORDERED // 2, 2), (2, MOST_ORDERED // 2)]
+SHAPES = [(1, 1), (2, 1), (3, 2), (9, 1), (MAX_ORDERED, 1), (MAX_ORDERED // 2, 2), (2, MAX_ORDERED // 2)]
 
 
 def one_by_one(x: Array, weights: Array, start: Array, centre: Array | None) -> list[list[float]]:

@@ -21,7 +21,7 @@ from app.regression.least_squares import fit
 from app.regression.solvers import Exact
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics
-from app.regression.training_batch import Block
+from app.regression.training_batch import TrainingBatch
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -39,7 +39,7 @@ def taken_out(rows: int = 30, far: float = 100.0, gap: float | None = None) -> S
         x[:, 1] = x[:, 0] + gap * x[:, 1]
     for columns in (x, y):
         columns[rows:] = columns[:rows].mean(axis=0) + far * (columns[rows:] - columns[:rows].mean(axis=0))
-    return downdate(summarise([Block(x, y)]), summarise([Block(x[rows:], y[rows:])]))
+    return downdate(summarise([TrainingBatch(x, y)]), summarise([TrainingBatch(x[rows:], y[rows:])]))
 
 
 def grams(statistics: SufficientStatistics) -> tuple[Array, Array]:
@@ -56,18 +56,18 @@ def test_the_loss_is_the_largest_ratio_of_sums_of_squares_over_all_directions() 
 
 def test_rows_lower_the_loss_and_decay_leaves_it() -> None:
     statistics = taken_out()
-    others = summarise([Block(*some_rows(2, 300))])
+    others = summarise([TrainingBatch(*some_rows(2, 300))])
 
     assert precision_loss(others) == 1
     assert precision_loss(statistics.merge(others)) < 0.2 * precision_loss(statistics)
-    assert precision_loss(statistics.decayed(0.1)) == pytest.approx(precision_loss(statistics), rel=1e-9)
+    assert precision_loss(statistics.discounted_by(0.1)) == pytest.approx(precision_loss(statistics), rel=1e-9)
 
 
 def test_dependent_columns_do_not_count_as_lost() -> None:
     x, y = some_rows(3)
     x = np.column_stack([x, x[:, 0], np.full(len(x), 5.0)])
 
-    found = downdate(summarise([Block(x, y)]), summarise([Block(x[25:], y[25:])]))
+    found = downdate(summarise([TrainingBatch(x, y)]), summarise([TrainingBatch(x[25:], y[25:])]))
 
     assert 1 < precision_loss(found) < 10
 
@@ -117,9 +117,9 @@ def test_the_bounds_are_those_of_their_definition(intercept: bool, l2: float, ro
         residual = y - design @ (coefficients if intercept else coefficients[1:])
         squares = fitted.residual_norms[target] ** 2
         of_squares = error(residual, residual) / squares
-        assert found.residual_sums[target] == pytest.approx(of_squares, rel=1e-4)
+        assert found.rss[target] == pytest.approx(of_squares, rel=1e-4)
         mean = y - np.eye(5)[0] * (gram[0] @ y) / gram[0, 0] if intercept else y
-        assert found.total_sums[target] == pytest.approx(error(mean, mean) / (mean @ gram @ mean), rel=1e-4)
+        assert found.tss[target] == pytest.approx(error(mean, mean) / (mean @ gram @ mean), rel=1e-4)
         deviation = np.sqrt(max(1 - of_squares, 0) * squares / max(rows - p - intercept, 1))
         off = np.array([error(residual, u) for u in directions.T])
         lengths = np.sqrt([u @ gram @ u for u in directions.T])
@@ -142,14 +142,14 @@ def test_a_penalty_spares_the_direction_whose_digits_are_lost() -> None:
 
 
 def test_a_version_without_rows_that_were_taken_out_has_no_bounds() -> None:
-    statistics = summarise([Block(*some_rows(4))])
+    statistics = summarise([TrainingBatch(*some_rows(4))])
 
     assert precision_bounds(statistics, fit(statistics, Exact())) is None
     assert check_precision(statistics, None) is None
 
 
 def test_the_precision_of_rows_that_were_taken_out_untracked_is_unknown() -> None:
-    statistics = replace(summarise([Block(*some_rows(4))]), untracked=True)
+    statistics = replace(summarise([TrainingBatch(*some_rows(4))]), untracked=True)
 
     assert "before the precision that this costs was recorded" in str(check_precision(statistics, None))
 
@@ -157,12 +157,12 @@ def test_the_precision_of_rows_that_were_taken_out_untracked_is_unknown() -> Non
 def test_a_second_removal_keeps_what_the_first_one_cost() -> None:
     statistics = taken_out()
     x, y = some_rows(1, 35)
-    part = summarise([Block(x[:3], y[:3])])
+    part = summarise([TrainingBatch(x[:3], y[:3])])
 
     found = downdate(statistics, part)
 
     assert found.removed is not None
-    moved = part.factor_in(statistics.shift, statistics.scale)
+    moved = part.rescaled_factor(statistics.shift, statistics.scale)
     assert statistics.removed is not None
     expected = statistics.removed.T @ statistics.removed + moved.T @ moved
     norms = np.sqrt(expected.diagonal())

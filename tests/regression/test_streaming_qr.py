@@ -15,7 +15,7 @@ from app.regression.least_squares import fit
 from app.regression.solvers import Exact
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics
-from app.regression.training_batch import Block
+from app.regression.training_batch import TrainingBatch
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def assert_same(found: SufficientStatistics, expected: SufficientStatistics, tol
 def test_many_chunks_give_the_factor_of_all_rows_at_once(seed: int, features: int) -> None:
     x, y = some_rows(seed, features=features)
 
-    assert_same(summarise([Block(x, y)]), SufficientStatistics.from_block(x, y))
+    assert_same(summarise([TrainingBatch(x, y)]), SufficientStatistics.from_block(x, y))
 
 
 @pytest.mark.parametrize("blocks", [1, 3, 37])
@@ -52,7 +52,7 @@ def test_rows_in_any_number_of_blocks_merged_in_any_order_have_the_same_coeffici
     x, y = some_rows(seed)
     expected = fit(SufficientStatistics.from_block(x, y), Exact())
     cuts = np.linspace(0, len(x), blocks + 1).astype(int)
-    parts = [summarise([Block(x[a:b], y[a:b])]) for a, b in pairwise(cuts)]
+    parts = [summarise([TrainingBatch(x[a:b], y[a:b])]) for a, b in pairwise(cuts)]
 
     merged, *others = [parts[i] for i in np.random.default_rng(seed).permutation(blocks)]
     for part in others:
@@ -67,14 +67,14 @@ def test_rows_that_drift_are_whitened_anew() -> None:
     x, y = some_rows(1, rows=2000)
     x *= np.logspace(0, 6, len(x))[:, np.newaxis]  # the last rows are a million times as long as the first
 
-    assert_same(summarise([Block(x, y)]), SufficientStatistics.from_block(x, y))
+    assert_same(summarise([TrainingBatch(x, y)]), SufficientStatistics.from_block(x, y))
 
 
 @pytest.mark.parametrize("mean", [1e6, 1e8])
 def test_means_far_above_deviations_cost_no_digits(mean: float) -> None:
     x, y = some_rows(2)
     near = fit(SufficientStatistics.from_block(x, y), Exact())
-    far = fit(summarise([Block(x + mean, y)]), Exact())
+    far = fit(summarise([TrainingBatch(x + mean, y)]), Exact())
 
     assert_allclose(far.weights, near.weights, rtol=1e-15 * mean)
 
@@ -84,7 +84,7 @@ def test_scales_side_by_side_that_lie_24_digits_apart_keep_theirs() -> None:
     scales = np.array([1e-12, 1.0, 1e12])
     expected = fit(SufficientStatistics.from_block(x, y), Exact())
 
-    found = fit(summarise([Block(x * scales, y)]), Exact())
+    found = fit(summarise([TrainingBatch(x * scales, y)]), Exact())
 
     assert_allclose(found.weights * scales, expected.weights, rtol=1e-10)
     assert found.design.full_rank
@@ -94,7 +94,7 @@ def test_scales_side_by_side_that_lie_24_digits_apart_keep_theirs() -> None:
 def test_collinear_and_constant_columns_are_told_from_the_others(late: bool) -> None:
     x, y = some_rows(4)
     collinear = np.column_stack([x, x[:, 0] + x[:, 1], np.full(len(x), 7.0)])
-    blocks = [Block(collinear[:200], y[:200]), Block(collinear[200:], y[200:])]
+    blocks = [TrainingBatch(collinear[:200], y[:200]), TrainingBatch(collinear[200:], y[200:])]
 
     found = fit(summarise(blocks[::-1] if late else blocks), Exact())
 
@@ -109,7 +109,7 @@ def test_a_perfect_fit_stays_one() -> None:
     x, _ = some_rows(5)
     y = x @ np.array([[1.0], [2.0], [3.0]]) + 4
 
-    found = fit(summarise([Block(x, y)]), Exact())
+    found = fit(summarise([TrainingBatch(x, y)]), Exact())
 
     assert_allclose(found.weights, [[1, 2, 3]], rtol=1e-12)
     assert_allclose(found.intercept, [4], rtol=1e-12)
@@ -120,7 +120,7 @@ def test_a_weight_counts_as_so_many_rows_and_none_as_no_row() -> None:
     times = np.random.default_rng(6).integers(0, 4, len(x))
     repeated = SufficientStatistics.from_block(np.repeat(x, times, axis=0), np.repeat(y, times, axis=0))
 
-    found = summarise([Block(x, y, times.astype(float))])
+    found = summarise([TrainingBatch(x, y, times.astype(float))])
 
     assert found.rows == (times > 0).sum()
     assert_allclose(np.abs(found.raw_factor), np.abs(repeated.raw_factor), atol=1e-10)
@@ -131,7 +131,7 @@ def test_rows_that_all_weigh_nothing_are_no_rows() -> None:
     x, y = some_rows(7, rows=5)
 
     with pytest.raises(InvalidInput, match="no rows"):
-        summarise([Block(x, y, np.zeros(5))])
+        summarise([TrainingBatch(x, y, np.zeros(5))])
 
 
 @pytest.mark.parametrize("outlier", [1e4, -999_999_999, 1e10, 1e11, 1e12])
@@ -149,7 +149,7 @@ def test_a_row_far_out_in_two_columns_costs_the_others_no_digits(
     x[30_000, :2] = outlier
     expected = fit(SufficientStatistics.from_block(x, y), Exact())
 
-    found = fit(summarise([Block(x, y)]), Exact())
+    found = fit(summarise([TrainingBatch(x, y)]), Exact())
 
     # QR itself keeps so many digits of them.
     scale = np.abs(expected.weights).max()

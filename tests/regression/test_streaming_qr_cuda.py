@@ -11,9 +11,9 @@ from app.errors import DeviceUnavailable
 from app.regression import streaming_qr_cuda
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact
-from app.regression.streaming_qr import Accumulator, summarise, summarise_folds
+from app.regression.streaming_qr import StreamingQR, summarise, summarise_folds
 from app.regression.streaming_qr_cuda import CudaAccumulator
-from app.regression.training_batch import Block
+from app.regression.training_batch import TrainingBatch
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=needs_cuda)]
@@ -24,7 +24,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streaming_qr_cuda, "CHUNK_BYTES", 0)  # a chunk is then twice as many rows as there are columns
 
 
-def some_rows(kind: str) -> Block:
+def some_rows(kind: str) -> TrainingBatch:
     random = np.random.default_rng(0)
     x = random.normal(size=(500, 4)) + 1e3
     if kind == "in need of whitening":
@@ -34,7 +34,7 @@ def some_rows(kind: str) -> Block:
     if kind == "drifting":
         x *= np.logspace(0, 6, len(x))[:, np.newaxis]
     weights = random.uniform(0, 2, len(x)) if kind == "weighted" else None
-    return Block(x, x @ random.normal(size=(4, 2)) + random.normal(size=(500, 2)), weights)
+    return TrainingBatch(x, x @ random.normal(size=(4, 2)) + random.normal(size=(500, 2)), weights)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -57,7 +57,7 @@ def test_a_device_comes_to_the_same_statistics_as_the_cpu(device: str, kind: str
 def test_folds_can_be_summarised_on_a_device(device: str) -> None:
     rows = some_rows("plain")
     found = summarise_folds([rows], 3, partial(CudaAccumulator, device=device))
-    for ours, theirs in zip(found.values(), summarise_folds([rows], 3, Accumulator).values(), strict=True):
+    for ours, theirs in zip(found.values(), summarise_folds([rows], 3, StreamingQR).values(), strict=True):
         assert_allclose(fit(ours, Exact()).weights, fit(theirs, Exact()).weights, rtol=1e-9)
 
 

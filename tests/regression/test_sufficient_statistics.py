@@ -21,7 +21,7 @@ from app.regression.sufficient_statistics import (
     shift_and_scale,
     triangle,
 )
-from app.regression.training_batch import Block
+from app.regression.training_batch import TrainingBatch
 
 Array: TypeAlias = NDArray[np.float64]
 Rows: TypeAlias = tuple[Array, Array]
@@ -37,7 +37,7 @@ def some_rows(draw: st.DrawFn, least: int = 1) -> Rows:
 
 
 def summarise_blocks(blocks: Iterable[Rows]) -> SufficientStatistics:
-    return summarise(Block(x, y) for x, y in blocks)
+    return summarise(TrainingBatch(x, y) for x, y in blocks)
 
 
 def gram(statistics: SufficientStatistics) -> Array:
@@ -216,7 +216,7 @@ def test_a_merge_remembers_what_either_side_remembers(flag: str) -> None:
 
 def test_a_merge_keeps_the_rows_that_were_removed_from_either_side() -> None:
     one, other = some_statistics(1), some_statistics(2)
-    gone, theirs = one.decayed(0.25).factor, other.decayed(0.5).factor
+    gone, theirs = one.discounted_by(0.25).factor, other.discounted_by(0.5).factor
 
     found = replace(one, removed=gone).merge(replace(other, removed=theirs))
     only_theirs = one.merge(replace(other, removed=theirs))
@@ -239,21 +239,21 @@ def test_decay_is_remembered_and_takes_weight_from_removed_rows_too() -> None:
     one = some_statistics(1)
     gone = replace(one, removed=one.factor)
 
-    found = gone.decayed(0.25)
+    found = gone.discounted_by(0.25)
 
     assert found.removed is not None
     assert_allclose(found.removed, one.factor / 2)
     assert (found.rows, found.count, found.discounted) == (20, 5.0, True)
-    assert one.decayed(1.0).discounted is False
-    assert replace(one, discounted=True).decayed(1.0).discounted is True
+    assert one.discounted_by(1.0).discounted is False
+    assert replace(one, discounted=True).discounted_by(1.0).discounted is True
 
 
 def test_the_mean_weight_is_that_of_precision_weights_and_one_for_frequencies() -> None:
     random = np.random.default_rng(1)
     x, y, weights = random.normal(size=(10, 1)), random.normal(size=(10, 1)), np.arange(1.0, 11.0)
 
-    assert summarise([Block(x, y, weights)]).mean_weight == pytest.approx(5.5)
-    assert summarise([Block(x, y, weights)], weight_kind="frequency").mean_weight == 1
+    assert summarise([TrainingBatch(x, y, weights)]).mean_weight == pytest.approx(5.5)
+    assert summarise([TrainingBatch(x, y, weights)], weight_kind="frequency").mean_weight == 1
 
 
 def test_a_feature_is_constant_after_a_removal_if_only_rounding_errors_of_it_remain() -> None:

@@ -26,12 +26,12 @@ from app.regression.downdate import (
     downdate,
     precision_bounds,
 )
-from app.regression.extended_precision import is_worthwhile, refine
+from app.regression.extended_precision import refine, should_refine
 from app.regression.least_squares import Fit, fit, is_essentially_perfect, is_optimal
 from app.regression.solvers import Exact
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import EPSILON, SufficientStatistics, triangle
-from app.regression.training_batch import Block
+from app.regression.training_batch import TrainingBatch
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -44,7 +44,7 @@ def column(values: Any) -> Array:
 
 
 def statistics_of(x: Array, y: Array) -> SufficientStatistics:
-    return summarise([Block(x, y)])
+    return summarise([TrainingBatch(x, y)])
 
 
 class TestRankTolerance:
@@ -264,21 +264,21 @@ class TestWithheldFrom:
         found, fitted, bounds = without_far_rows(0.0, far)
 
         assert check_precision(found, precision_bounds(found, fitted)) == reason
-        assert abs(fitted.residual_norms[0] ** 2 / 8 - 1) <= bounds.residual_sums[0]
-        assert 1e-7 < bounds.residual_sums[0] < 1e-5
+        assert abs(fitted.residual_norms[0] ** 2 / 8 - 1) <= bounds.rss[0]
+        assert 1e-7 < bounds.rss[0] < 1e-5
 
     @pytest.mark.parametrize(("far", "withheld"), [(2.0**13, False), (2.0**15, True)])
     def test_the_total_sum_counts_too(self, far: float, withheld: bool) -> None:
         _, _, bounds = without_far_rows(0.0, far)
 
-        only_totals = replace(bounds, residual_sums=np.zeros(1), total_sums=bounds.residual_sums)
+        only_totals = replace(bounds, rss=np.zeros(1), tss=bounds.rss)
         assert only_totals.withheld is withheld
 
     def test_one_target_withholds_all(self) -> None:
         _, _, bounds = without_far_rows(0.0, 2.0**13)
 
-        assert replace(bounds, residual_sums=np.array([1e-9, 1e-5]), total_sums=np.zeros(2)).withheld
-        assert not replace(bounds, residual_sums=np.array([1e-9, 1e-7]), total_sums=np.zeros(2)).withheld
+        assert replace(bounds, rss=np.array([1e-9, 1e-5]), tss=np.zeros(2)).withheld
+        assert not replace(bounds, rss=np.array([1e-9, 1e-7]), tss=np.zeros(2)).withheld
 
 
 class TestFailedFrom:
@@ -309,7 +309,7 @@ def test_the_sign_of_the_factors_rows_does_not_matter_to_the_bounds() -> None:
 
     assert other is not None
     assert other.unusable is bounds.unusable is False
-    assert_allclose(other.total_sums, bounds.total_sums)
+    assert_allclose(other.tss, bounds.tss)
 
 
 class TestNegligible:
@@ -333,7 +333,9 @@ class TestNegligible:
         """Its error is that of the slope times the offset, whatever the weights and the unit of the target are."""
         x, y = column([*A, 64, -64]) + offset, column([*A, 64, -64]) * 2.0**10
         weights = np.full(10, 64.0)
-        found = downdate(summarise([Block(x, y, weights)]), summarise([Block(x[8:], y[8:], weights[8:])]))
+        found = downdate(
+            summarise([TrainingBatch(x, y, weights)]), summarise([TrainingBatch(x[8:], y[8:], weights[8:])])
+        )
 
         bounds = precision_bounds(found, fit(found, Exact()))
 
@@ -499,7 +501,7 @@ class TestOrdinary:
     @pytest.mark.parametrize("first", [1e-300, 1e300])
     def test_a_column_may_begin_with_another_size_than_it_has(self, first: float) -> None:
         x = np.concatenate([[0.0, first], np.arange(1.0, 9.0)])[:, np.newaxis]
-        blocks = [Block(x[:2], x[:2]), Block(x[2:], x[2:])]
+        blocks = [TrainingBatch(x[:2], x[:2]), TrainingBatch(x[2:], x[2:])]
 
         found = summarise(blocks)
 
@@ -513,9 +515,9 @@ class TestOrdinary:
         random = np.random.default_rng(1)
         x = random.normal(size=(50, 2)) * 2.0**power
         y = column(random.normal(size=50))
-        made = streaming_qr.Accumulator(Block(x, y))
+        made = streaming_qr.StreamingQR(TrainingBatch(x, y))
 
-        made.add(Block(x, y))
+        made.add(TrainingBatch(x, y))
 
         assert not made._exponents.any()
 
@@ -539,7 +541,7 @@ class TestNoise:
         return bool(request.param)
 
     def norm(self, residual: float) -> float:
-        rows = [Block(column(A), column(A + residual * B))]
+        rows = [TrainingBatch(column(A), column(A + residual * B))]
         return float(refine(rows, summarise(rows), fit_intercept=True).residual_norms[0])
 
     def test_above_it_residuals_have_their_digits_or_are_not_known(self, in_fixed_point: bool) -> None:
@@ -561,7 +563,7 @@ class TestNoise:
         for seed in range(20):
             random = np.random.default_rng(seed)
             x = random.integers(-(2**20), 2**20, (300, 3)).astype(float)
-            rows = [Block(x, column(x @ [1.0, 3.0, 0.25]))]
+            rows = [TrainingBatch(x, column(x @ [1.0, 3.0, 0.25]))]
 
             assert refine(rows, summarise(rows), fit_intercept=True).residual_norms[0] == 0
 
@@ -577,7 +579,7 @@ class TestWorthwhile:
         statistics = statistics_of(x, column(A + C))
         found = fit(statistics, Exact())
         assert found.design.condition_number == pytest.approx(condition)
-        return is_worthwhile(replace(statistics, rows=int(work / 16)), found)
+        return should_refine(replace(statistics, rows=int(work / 16)), found)
 
     @pytest.mark.parametrize(
         ("condition", "work", "expected"),
@@ -608,7 +610,7 @@ class TestWorthwhile:
         monkeypatch.setattr(extended_precision, "_fixed_point_gram", gram)
         random = np.random.default_rng(1)
         x = random.normal(size=(rows, 2))
-        block = [Block(x, column(x @ [1.0, 2.0] + random.normal(size=rows)))]
+        block = [TrainingBatch(x, column(x @ [1.0, 2.0] + random.normal(size=rows)))]
 
         refine(block, summarise(block), fit_intercept=True)
 

@@ -14,7 +14,7 @@ from app.regression.least_squares import fit
 from app.regression.solvers import Exact
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics
-from app.regression.training_batch import Block
+from app.regression.training_batch import TrainingBatch
 
 UNITS = (0.0, 1e-300, 1e-160, 1.0, 1e160, 1e300)
 
@@ -29,7 +29,7 @@ def some_rows(rows: int = 30, unit: float = 1.0, seed: int = 3) -> tuple[NDArray
 def published(
     x: NDArray[np.float64], y: NDArray[np.float64], *, intercept: bool = True, refined: bool = True
 ) -> Published:
-    rows = Block(x, y)
+    rows = TrainingBatch(x, y)
     return publish(summarise([rows]), Exact(fit_intercept=intercept), rows if refined else None)
 
 
@@ -110,7 +110,7 @@ def test_values_whose_differences_overflow_are_refused_with_their_column() -> No
     x[0, 1] = -1.7e308
 
     with pytest.raises(ValuesTooLarge, match="Column 2 has values too large"):
-        summarise([Block(x, y)])
+        summarise([TrainingBatch(x, y)])
 
 
 def test_versions_whose_shifts_are_too_far_apart_are_not_merged() -> None:
@@ -125,7 +125,7 @@ def test_versions_whose_shifts_are_too_far_apart_are_not_merged() -> None:
 @pytest.mark.parametrize(("first", "second"), [*itertools.product(UNITS, UNITS)])
 def test_rows_of_any_units_after_each_other_are_fitted_or_refused(first: float, second: float) -> None:
     (x1, y1), (x2, y2) = some_rows(20, first), some_rows(20, second, seed=4)
-    one, other = summarise([Block(x1, y1)]), summarise([Block(x2, y2)])
+    one, other = summarise([TrainingBatch(x1, y1)]), summarise([TrainingBatch(x2, y2)])
     together = SufficientStatistics.from_block(np.vstack([x1, x2]), np.vstack([y1, y2]))
     too_far = max(first, second) == 1e300 or 0 < max(first, second) < 1e-200
 
@@ -138,9 +138,9 @@ def test_rows_of_any_units_after_each_other_are_fitted_or_refused(first: float, 
         assert_same_optimum(merged, together)
     if too_far:
         with pytest.raises(ColumnOutOfRange):
-            fit(summarise([Block(x1, y1), Block(x2, y2)]), Exact())
+            fit(summarise([TrainingBatch(x1, y1), TrainingBatch(x2, y2)]), Exact())
     else:
-        assert_same_optimum(summarise([Block(x1, y1), Block(x2, y2)]), together)
+        assert_same_optimum(summarise([TrainingBatch(x1, y1), TrainingBatch(x2, y2)]), together)
     if first == second and not too_far:
         assert_same_optimum(downdate(merged, other), one)
 
@@ -149,7 +149,7 @@ def test_rows_of_another_unit_in_a_later_chunk_are_fitted() -> None:
     x, y = some_rows(40_000)
     first = x.copy()
     first[:, 0] = 0.1 * 1e-160  # constant in the first chunk
-    blocks = [Block(first, y), Block(x * [1e160, 1], y)]
+    blocks = [TrainingBatch(first, y), TrainingBatch(x * [1e160, 1], y)]
 
     found = fit(summarise(blocks), Exact())
 
@@ -176,7 +176,7 @@ def test_integers_near_2_to_the_53_are_not_constant() -> None:
 def test_a_distant_row_of_little_weight_makes_no_column_constant() -> None:
     x, y = some_rows()
     far, weights = np.full((1, 2), 1e25), np.array([*np.ones(30), 1e-60])
-    rows = Block(np.vstack([x, far]), np.vstack([y, [[0.0]]]), weights)
+    rows = TrainingBatch(np.vstack([x, far]), np.vstack([y, [[0.0]]]), weights)
 
     for found in (publish(summarise([rows]), Exact(), rows), publish(summarise([rows]), Exact(), None)):
         assert_array_equal(found.optimum.design.norms > 0, [True, True])
@@ -188,7 +188,7 @@ def test_a_distant_row_of_little_weight_makes_no_column_constant() -> None:
 @pytest.mark.parametrize("weight", [1e-300, 1e-60, 1e60, 1e300])
 def test_weights_of_any_size_give_the_same_fit(weight: float) -> None:
     x, y = some_rows()
-    rows = Block(x, y, np.full(len(x), weight))
+    rows = TrainingBatch(x, y, np.full(len(x), weight))
 
     for read_again in (rows, None):
         assert_same_fit(publish(summarise([rows]), Exact(), read_again), published(x, y), np.ones(2), 1.0)
@@ -209,9 +209,9 @@ def test_weights_of_any_size_give_the_same_fit(weight: float) -> None:
 )
 def test_columns_are_held_up_to_the_limits_of_their_norms_and_ratios(feature: int, target: int, held: bool) -> None:
     x, y = some_rows()
-    statistics = summarise([Block(x * 2.0**feature, y * 2.0**target)])
+    statistics = summarise([TrainingBatch(x * 2.0**feature, y * 2.0**target)])
     if held:
-        found, expected = fit(statistics, Exact()), fit(summarise([Block(x, y)]), Exact())
+        found, expected = fit(statistics, Exact()), fit(summarise([TrainingBatch(x, y)]), Exact())
         assert_allclose(found.weights * 2.0 ** (feature - target), expected.weights, rtol=1e-12)
     else:
         with pytest.raises(ColumnOutOfRange):

@@ -25,7 +25,7 @@ from trained import model_of, version_of
 from app.registry.registry import Registry
 
 BUDGET = 128 << 20
-MOST_OVER = 1.25
+MAX_OVER = 1.25
 JSON, NDJSON, CSV = "application/json", "application/x-ndjson", "text/csv"
 ARROW, PARQUET = "application/vnd.apache.arrow.stream", "application/vnd.apache.parquet"
 FEATURES = ("temp", "rainfall", "humidity")
@@ -198,7 +198,7 @@ def bounded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 def stays_within(service: Service, requests: list[Sent], bodies: Bodies) -> None:
     idle = service.memory("VmRSS")
-    with service.growing_by_less_than(int(MOST_OVER * BUDGET)):
+    with service.growing_by_less_than(int(MAX_OVER * BUDGET)):
         flood = Flood(service, [(one, bodies.request(one)) for one in requests])
     assert flood.statuses <= ANSWERED
     assert service.predict([75, 63, 44])["version"] == 1, idle
@@ -270,7 +270,7 @@ def test_cards_of_wide_models_that_are_read_at_once_stay_within_the_budget(bound
     for name in names:
         Registry(bounded.models).publish(replace(made.card, model=name), made.model, promote=True)
 
-    with bounded.growing_by_less_than(int(MOST_OVER * BUDGET)), ThreadPoolExecutor(30) as readers:
+    with bounded.growing_by_less_than(int(MAX_OVER * BUDGET)), ThreadPoolExecutor(30) as readers:
         statuses = set(readers.map(lambda name: bounded.client.get(f"/models/{name}").status_code, names * 12))
 
     assert statuses <= {200, 503}

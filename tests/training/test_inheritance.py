@@ -14,8 +14,8 @@ from numpy.testing import assert_allclose
 from app.data.batch import Array
 from app.data.training_rows import write_matrix
 from app.errors import InvalidInput
-from app.jobs.progress import Tracker
-from app.jobs.uploads import Spool
+from app.jobs.progress import ProgressReporter
+from app.jobs.uploads import UploadStore
 from app.registry.model_card import ModelCard
 from app.registry.registry import Registry
 from app.regression.downdate import downdate
@@ -25,8 +25,8 @@ from app.regression.linear_model import LinearModel
 from app.regression.solvers import Exact, GradientDescent
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics, WeightKind
-from app.regression.training_batch import Block
-from app.training.pipeline import Workshop, train
+from app.regression.training_batch import TrainingBatch
+from app.training.pipeline import TrainerContext, train
 from app.training.request import TrainingRequest
 
 RANDOM = np.random.default_rng(11)
@@ -65,7 +65,7 @@ class Line:
     def __init__(self, folder: Path) -> None:
         models = folder / "models"
         models.mkdir()
-        self.workshop = Workshop(Registry(models), Spool(folder / "spool"), folder / "checkpoints")
+        self.workshop = TrainerContext(Registry(models), UploadStore(folder / "spool"), folder / "checkpoints")
 
     def request(self, x: Array, y: Array, weights: Array | None = None, **options: Any) -> TrainingRequest:
         upload = self.workshop.spool.new()
@@ -85,7 +85,7 @@ class Line:
         return replace(plain, **options)
 
     def run(self, request: TrainingRequest) -> ModelCard:
-        card = train(request, None, self.workshop, Tracker(lambda *_: None, lambda: False))
+        card = train(request, None, self.workshop, ProgressReporter(lambda *_: None, lambda: False))
         self.workshop.registry.promote("m", card.version)
         return card
 
@@ -108,7 +108,7 @@ def line(tmp_path: Path) -> Line:
 
 
 def statistics(rows: slice, weights: Array | None = None, kind: WeightKind = "precision") -> SufficientStatistics:
-    return summarise([Block(X[rows], Y[rows], weights)], weight_kind=kind)
+    return summarise([TrainingBatch(X[rows], Y[rows], weights)], weight_kind=kind)
 
 
 def assert_fits(model: LinearModel, expected: SufficientStatistics) -> None:
@@ -137,7 +137,7 @@ def test_an_old_row_that_decayed_is_forgotten_with_the_weight_that_is_left(line:
     scratch = fit(statistics(slice(1, 40), weights), Exact())
     assert_allclose(line.model.weights, scratch.weights, rtol=1e-9)
     assert_allclose(line.model.intercept, scratch.intercept, rtol=1e-9)
-    assert_fits(line.model, statistics(slice(1, 25)).decayed(share).merge(statistics(NEW)))
+    assert_fits(line.model, statistics(slice(1, 25)).discounted_by(share).merge(statistics(NEW)))
 
 
 @pytest.mark.usefixtures("days_pass")
@@ -231,7 +231,7 @@ def test_frequency_weights_equal_repeated_rows_through_update_and_forget(line: L
 
     assert card.weight_kind == "frequency"
     rest = np.repeat(np.arange(2, 40), TIMES[2:].astype(int))
-    repeated = summarise([Block(X[rest], Y[rest])])
+    repeated = summarise([TrainingBatch(X[rest], Y[rest])])
     assert_fits(line.model, repeated)
     assert line.model.residual_deviation == pytest.approx(
         fit(repeated, Exact()).residual_norms / np.sqrt(len(rest) - 3), rel=1e-9
@@ -333,10 +333,10 @@ def test_a_request_recorded_before_these_options_runs_as_it_was_recorded(line: L
 def published(line: Line, *cards: ModelCard) -> Iterator[Any]:
     """All numbers that a client can see of these versions and of the last one's predictions."""
     for card in cards:
-        yield card.metrics, card.rank, card.condition_number, card.warnings, card.no_intervals
+        yield card.metrics, card.rank, card.condition_number, card.warnings, card.inference_unavailable
     model = line.model
     yield model.weights, model.intercept, model.leverage(X)
-    if model.no_intervals is None:
+    if model.inference_unavailable is None:
         inference = infer(model)
         yield vars(inference), model.interval(X, 0.95), model.interval(X, 0.9, of_mean=True)
 

@@ -4,14 +4,14 @@ from collections.abc import Callable
 import pytest
 
 from app.errors import InvalidInput, TimeExceeded
-from app.jobs.progress import JobCancelled, Tracker
+from app.jobs.progress import JobCancelled, ProgressReporter
 from app.training.interruptible import run_interruptibly
 
 LONG = 60.0
 
 
-def tracker(*, cancelled: Callable[[], bool] = lambda: False, seconds: float = 0) -> Tracker:
-    return Tracker(lambda *_: None, cancelled, seconds)
+def tracker(*, cancelled: Callable[[], bool] = lambda: False, seconds: float = 0) -> ProgressReporter:
+    return ProgressReporter(lambda *_: None, cancelled, seconds)
 
 
 def test_what_the_work_returns_or_raises_is_returned_or_raised() -> None:

@@ -16,16 +16,16 @@ from numpy.testing import assert_allclose
 from app.data.training_rows import write_matrix
 from app.errors import Conflict, InvalidInput, PromotionFailed, TimeExceeded
 from app.jobs.job import Progress
-from app.jobs.progress import JobCancelled, Tracker
-from app.jobs.uploads import Spool
+from app.jobs.progress import JobCancelled, ProgressReporter
+from app.jobs.uploads import UploadStore
 from app.registry.model_card import ModelCard
 from app.registry.registry import Registry
 from app.registry.version_file import encode
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact, GradientDescent, Start
 from app.regression.streaming_qr import summarise
-from app.regression.training_batch import Block
-from app.training.pipeline import Workshop, train
+from app.regression.training_batch import TrainingBatch
+from app.training.pipeline import TrainerContext, train
 from app.training.request import TrainingRequest
 
 RANDOM = np.random.default_rng(5)
@@ -41,7 +41,7 @@ class Line:
     def __init__(self, folder: Path) -> None:
         (folder / "models").mkdir()
         self.registry = Registry(folder / "models")
-        self.workshop = Workshop(self.registry, Spool(folder / "spool"), folder / "checkpoints")
+        self.workshop = TrainerContext(self.registry, UploadStore(folder / "spool"), folder / "checkpoints")
 
     def request(self, rows: slice, **options: Any) -> TrainingRequest:
         upload = self.workshop.spool.new()
@@ -71,14 +71,14 @@ class Line:
         def report(progress: Progress, _: object) -> None:
             at(progress)
 
-        return train(request, None, self.workshop, Tracker(report, cancelled, seconds))
+        return train(request, None, self.workshop, ProgressReporter(report, cancelled, seconds))
 
     def train(self, rows: slice, **options: Any) -> ModelCard:
         return self.run(self.request(rows, **options))
 
     def assert_current_is_the_fit_of(self, rows: slice) -> None:
         model = self.registry.current("m").model
-        best = fit(summarise([Block(X[rows], Y[rows])]), Exact())
+        best = fit(summarise([TrainingBatch(X[rows], Y[rows])]), Exact())
         assert model.statistics.rows == len(X[rows])
         assert_allclose(model.weights, best.weights, rtol=1e-9)
         assert_allclose(model.residual_norms, best.residual_norms, rtol=1e-9)

@@ -10,8 +10,8 @@ from numpy.testing import assert_allclose
 
 from app.data.training_rows import write_matrix
 from app.errors import InvalidInput
-from app.jobs.progress import Tracker
-from app.jobs.uploads import Spool
+from app.jobs.progress import ProgressReporter
+from app.jobs.uploads import UploadStore
 from app.registry.model_card import ModelCard
 from app.registry.registry import Registry
 from app.regression.folds import permutations
@@ -19,14 +19,14 @@ from app.regression.least_squares import fit
 from app.regression.solvers import Exact
 from app.regression.sufficient_statistics import Array, SufficientStatistics
 from app.training.comparison import NOT_UNSEEN, TOO_FEW_FOLDS, WORSE
-from app.training.pipeline import Workshop, train
+from app.training.pipeline import TrainerContext, train
 from app.training.request import TrainingRequest
 
 
 @pytest.fixture
-def workshop(tmp_path: Path) -> Workshop:
+def workshop(tmp_path: Path) -> TrainerContext:
     (tmp_path / "models").mkdir()
-    return Workshop(Registry(tmp_path / "models"), Spool(tmp_path / "spool"), tmp_path / "checkpoints")
+    return TrainerContext(Registry(tmp_path / "models"), UploadStore(tmp_path / "spool"), tmp_path / "checkpoints")
 
 
 def some_rows(seed: int, rows: int = 60, noise: float = 1.0) -> tuple[Array, Array]:
@@ -35,7 +35,7 @@ def some_rows(seed: int, rows: int = 60, noise: float = 1.0) -> tuple[Array, Arr
     return x, x @ [[1.0], [2.0]] + noise * random.normal(size=(rows, 1))
 
 
-def trained(workshop: Workshop, rows: tuple[Array, Array], *, current: bool = True, **options: Any) -> ModelCard:
+def trained(workshop: TrainerContext, rows: tuple[Array, Array], *, current: bool = True, **options: Any) -> ModelCard:
     upload = workshop.spool.new()
     with workshop.spool.writing(upload) as file:
         write_matrix(file, *rows)
@@ -43,7 +43,7 @@ def trained(workshop: Workshop, rows: tuple[Array, Array], *, current: bool = Tr
     request = TrainingRequest(
         model="m", upload=upload, format="matrix", features=("a", "b"), targets=("y",), fingerprint="", **given
     )
-    card = train(request, None, workshop, Tracker(lambda *_: None, lambda: False))
+    card = train(request, None, workshop, ProgressReporter(lambda *_: None, lambda: False))
     if current:
         workshop.registry.promote("m", card.version)
     return card
@@ -64,7 +64,7 @@ def assert_same_metrics(found: ModelCard, expected: ModelCard) -> None:
     assert ours["folds"] == theirs["folds"]
 
 
-def test_the_card_says_how_rows_were_divided(workshop: Workshop) -> None:
+def test_the_card_says_how_rows_were_divided(workshop: TrainerContext) -> None:
     card = trained(workshop, some_rows(0, 8), folds=10, fold_seed=5)
 
     assert card.validation is not None
@@ -77,7 +77,7 @@ def test_the_card_says_how_rows_were_divided(workshop: Workshop) -> None:
 
 
 @pytest.mark.parametrize("cuts", [[33, 40], [1, 2, 3, 59], [7]])
-def test_updates_in_the_same_folds_are_validated_as_all_rows_at_once(workshop: Workshop, cuts: list[int]) -> None:
+def test_updates_in_the_same_folds_are_validated_as_all_rows_at_once(workshop: TrainerContext, cuts: list[int]) -> None:
     rows = some_rows(0)
     expected = trained(workshop, rows, folds=5, fold_seed=2)
     parts = [cut(rows, start, end) for start, end in zip([0, *cuts], [*cuts, 60], strict=True)]
@@ -94,7 +94,7 @@ def test_updates_in_the_same_folds_are_validated_as_all_rows_at_once(workshop: W
     assert card.warnings == ()
 
 
-def test_folds_are_decayed_as_all_rows_are(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folds_are_decayed_as_all_rows_are(workshop: TrainerContext, monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = some_rows(0), some_rows(1)
 
     class Later(datetime):
@@ -139,7 +139,7 @@ def folds_of(rows: int, folds: int) -> dict[int, list[int]]:
     ],
 )
 def test_an_update_in_other_folds_validates_its_rows_alone_and_says_so(
-    workshop: Workshop, first: dict[str, Any], says: str
+    workshop: TrainerContext, first: dict[str, Any], says: str
 ) -> None:
     base, new = some_rows(0, 20), some_rows(1, 30)
     trained(workshop, base, **first)
@@ -163,7 +163,7 @@ def test_an_update_in_other_folds_validates_its_rows_alone_and_says_so(
         ("update", "The rows of this update are in no fold, so the folds of version 1 are not carried on."),
     ],
 )
-def test_folds_that_are_dropped_are_named_in_the_card(workshop: Workshop, mode: str, says: str) -> None:
+def test_folds_that_are_dropped_are_named_in_the_card(workshop: TrainerContext, mode: str, says: str) -> None:
     rows = some_rows(0)
     trained(workshop, rows, folds=5)
 
@@ -174,7 +174,7 @@ def test_folds_that_are_dropped_are_named_in_the_card(workshop: Workshop, mode: 
     assert trained(workshop, cut(rows, 3, 5), mode=mode).no_folds is None
 
 
-def test_folds_of_more_than_64_mib_are_not_stored(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folds_of_more_than_64_mib_are_not_stored(workshop: TrainerContext, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.training.validation.MAX_FOLD_BYTES", 1000)
 
     card = trained(workshop, some_rows(0), folds=5)
@@ -186,7 +186,7 @@ def test_folds_of_more_than_64_mib_are_not_stored(workshop: Workshop, monkeypatc
     assert workshop.registry.folds("m", 1) == {}
 
 
-def test_rows_that_replace_all_others_are_compared_only_if_they_are_unseen(workshop: Workshop) -> None:
+def test_rows_that_replace_all_others_are_compared_only_if_they_are_unseen(workshop: TrainerContext) -> None:
     trained(workshop, some_rows(0, noise=20))
 
     card = trained(workshop, some_rows(1), current=False, promote="if_better", folds=10)
@@ -195,13 +195,13 @@ def test_rows_that_replace_all_others_are_compared_only_if_they_are_unseen(works
     assert (card.better, card.warnings) == (True, ())
 
 
-def test_the_first_version_is_better_than_none(workshop: Workshop) -> None:
+def test_the_first_version_is_better_than_none(workshop: TrainerContext) -> None:
     card = trained(workshop, some_rows(1), promote="if_better", folds=10)
 
     assert (card.better, card.warnings) == (True, ())
 
 
-def test_an_update_is_compared_on_its_own_rows_with_the_version_it_started_from(workshop: Workshop) -> None:
+def test_an_update_is_compared_on_its_own_rows_with_the_version_it_started_from(workshop: TrainerContext) -> None:
     base = some_rows(0, 20)
     trained(workshop, base)
 
@@ -217,7 +217,7 @@ def test_an_update_is_compared_on_its_own_rows_with_the_version_it_started_from(
     assert (bad.better, bad.warnings) == (False, (difference, WORSE))
 
 
-def test_an_update_whose_rows_are_in_one_fold_is_not_compared(workshop: Workshop) -> None:
+def test_an_update_whose_rows_are_in_one_fold_is_not_compared(workshop: TrainerContext) -> None:
     trained(workshop, some_rows(0), folds=10)
 
     card = trained(workshop, some_rows(1, 1), mode="update", promote="if_better", folds=10)
@@ -227,7 +227,7 @@ def test_an_update_whose_rows_are_in_one_fold_is_not_compared(workshop: Workshop
     assert (card.validation.rows, card.validation.stored) == (61, True)
 
 
-def test_a_comparison_in_an_update_looks_at_the_new_rows_alone_and_the_metrics_at_all(workshop: Workshop) -> None:
+def test_a_comparison_in_an_update_looks_at_the_new_rows_alone_and_the_metrics_at_all(workshop: TrainerContext) -> None:
     old, new = some_rows(0), some_rows(1)
     expected = trained(workshop, both(old, new), folds=6)
     trained(workshop, old, folds=6)
@@ -239,7 +239,7 @@ def test_a_comparison_in_an_update_looks_at_the_new_rows_alone_and_the_metrics_a
 
 
 @pytest.mark.parametrize(("fit_intercept", "about"), [(True, "mean"), (False, "zero")])
-def test_both_r2_of_a_card_are_about_the_same_value(workshop: Workshop, fit_intercept: bool, about: str) -> None:
+def test_both_r2_of_a_card_are_about_the_same_value(workshop: TrainerContext, fit_intercept: bool, about: str) -> None:
     """Without an intercept the one was about zero, 0.993, and the other about the mean, -1.17."""
     random = np.random.default_rng(0)
     x = random.normal(10, size=(200, 2))
@@ -251,7 +251,7 @@ def test_both_r2_of_a_card_are_about_the_same_value(workshop: Workshop, fit_inte
     assert metrics["cross_validation"]["y"]["r2"] == pytest.approx(metrics["y"]["r2"], abs=0.03)
 
 
-def test_rows_in_one_group_cannot_be_validated(workshop: Workshop) -> None:
+def test_rows_in_one_group_cannot_be_validated(workshop: TrainerContext) -> None:
     x, y = some_rows(0, 10)
     upload = workshop.spool.new()
     with workshop.spool.writing(upload) as file:
@@ -270,4 +270,4 @@ def test_rows_in_one_group_cannot_be_validated(workshop: Workshop) -> None:
     )
 
     with pytest.raises(InvalidInput, match="all 10 rows are in one"):
-        train(request, None, workshop, Tracker(lambda *_: None, lambda: False))
+        train(request, None, workshop, ProgressReporter(lambda *_: None, lambda: False))

@@ -32,7 +32,7 @@ MARK = "4711.25"  # a value in a cell, which no answer may repeat
 TO_TRAIN = "targets=apples,oranges&model=mistakes"
 XLS = bytes.fromhex("d0cf11e0a1b11ae1") + bytes(504)
 
-Place: TypeAlias = dict[str, object]
+ProblemDetail: TypeAlias = dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Mistake:
     name: str
     content: bytes | str | None
     says: tuple[str, ...]
-    place: Place | None = None  # of one of the errors
+    place: ProblemDetail | None = None  # of one of the errors
     headers: dict[str, str] | None = None
     path: str = "/predict"
     method: str = "POST"

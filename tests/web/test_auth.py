@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from service import NOTEBOOK, Service
 
 from app.errors import Forbidden
-from app.web.auth import Access, Right, parse_keys
+from app.web.auth import AccessScope, Authorizer, parse_keys
 
 ROWS = {"instances": [[75, 63, 44]]}
 SECRETS = {"web": "secret-of-web", "cron": "secret-of-cron", "both": "secret-of-both", "ops": "secret-of-ops"}
@@ -162,7 +162,7 @@ def test_a_service_whose_keys_cannot_be_read_does_not_start(tmp_path: Path) -> N
         if content is not None:
             keys.write_text(content)
         with pytest.raises((ValueError, OSError)) as error:
-            Access(keys)
+            Authorizer(keys)
         assert "0000" not in str(error.value)
     with pytest.raises(AssertionError, match="not started"):
         Service(tmp_path, api_keys=str(keys)).start()
@@ -189,25 +189,25 @@ def test_any_secret_opens_with_itself_alone(tmp_path: Path, secrets: list[str]) 
     mine, other = secrets
     path = tmp_path / "keys"
     path.write_text(line("it", "predict", mine))
-    access = Access(path)
+    access = Authorizer(path)
     for header in (b"x-api-key", b"authorization"):
         before = b"Bearer " if header == b"authorization" else b""
-        assert access.allows([(header, before + mine.encode())], Right.PREDICT)
-        assert not access.allows([(header, before + mine.encode())], Right.TRAIN)
-        assert not access.allows([(header, before + other.encode())], Right.PREDICT)
+        assert access.allows([(header, before + mine.encode())], AccessScope.PREDICT)
+        assert not access.allows([(header, before + mine.encode())], AccessScope.TRAIN)
+        assert not access.allows([(header, before + other.encode())], AccessScope.PREDICT)
 
 
 def test_a_file_that_changes_is_read_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "keys"
     path.write_text(lines("web"))
-    access = Access(path)
+    access = Authorizer(path)
     given_key = [(b"x-api-key", SECRETS["web"].encode())]
-    assert access.allows(given_key, Right.PREDICT)
-    assert not access.allows(given_key, Right.TRAIN)
+    assert access.allows(given_key, AccessScope.PREDICT)
+    assert not access.allows(given_key, AccessScope.TRAIN)
     path.write_text(line("web", "train", SECRETS["web"]) + "#\n")
     os.utime(path, (time.time() + 1, time.time() + 1))
     with caplog.at_level(logging.INFO):
-        assert access.allows(given_key, Right.TRAIN)
+        assert access.allows(given_key, AccessScope.TRAIN)
     assert caplog.records[0].__dict__["keys"] == ["web"]
 
 
@@ -219,7 +219,7 @@ def why_refused(
 ) -> str | None:
     scope = {"type": "http", "client": client, "headers": headers, "http_version": http_version}
     try:
-        Access(None).check(scope, Right.TRAIN)
+        Authorizer(None).check(scope, AccessScope.TRAIN)
     except Forbidden as error:
         return error.message.partition("; ")[2]
     return None
@@ -335,9 +335,9 @@ def test_log_lines_cannot_be_forged(service: Service) -> None:
 def test_a_file_that_changed_in_nothing_but_what_stands_there_is_read_again(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text(line("ops", "admin", "old"))
-    access = Access(path)
+    access = Authorizer(path)
     before = path.stat()
     path.write_text(line("ops", "admin", "new"))
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert access.allows([(b"x-api-key", b"new")], Right.ADMIN)
-    assert not access.allows([(b"x-api-key", b"old")], Right.ADMIN)
+    assert access.allows([(b"x-api-key", b"new")], AccessScope.ADMIN)
+    assert not access.allows([(b"x-api-key", b"old")], AccessScope.ADMIN)

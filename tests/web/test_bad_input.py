@@ -17,7 +17,7 @@ ROW = {"temp": 73, "rainfall": 67, "humidity": 43}
 
 
 TYPES = {  # of problems, by status, unless a case says otherwise
-    400: "malformed-body", 403: "forbidden", 404: "not-found", 405: "method-not-allowed", 406: "not-acceptable",
+    400: "malformed-body", 403: "forbidden", 404: "not-found", 405: "method-not-allowed", 406: "not-select_media_type",
     409: "conflict", 412: "precondition-failed", 413: "body-too-large", 414: "target-too-long",
     415: "unsupported-media-type", 422: "invalid-input", 431: "headers-too-large",
 }  # fmt: skip
@@ -129,7 +129,7 @@ CASES = [
     Case("a small body that inflates to a large one", 413, "longer than", gzip.compress(b" " * 50_000_000), headers={**JSON, "content-encoding": "gzip"}),
     Case("a token of no page", 422, "token", None, "next", f"/jobs?next={MARK}", "GET"),
     Case("a page without end", 422, "less than or equal to 200", method="GET", path="/jobs?limit=100000"),
-    # Access
+    # Authorizer
     Case("a page of another site that trains", 403, "page of another site", json.dumps(NOTEBOOK), path="/train", headers={**JSON, "origin": f"https://{MARK}.example"}),
     Case("a page of another site that trains without saying whose", 403, "page of another site", json.dumps(NOTEBOOK), path="/train", headers={**JSON, "sec-fetch-site": "cross-site"}),
     Case("a name that was made to point here", 403, "host of another name", json.dumps(NOTEBOOK), path="/train", headers={**JSON, "host": f"{MARK}.example"}),

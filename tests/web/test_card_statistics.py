@@ -14,7 +14,7 @@ from app.errors import InvalidInput
 from app.registry.version_file import Version
 from app.regression.solvers import Exact, GradientDescent
 from app.regression.streaming_qr import summarise
-from app.regression.training_batch import Block
+from app.regression.training_batch import TrainingBatch
 from app.web.schemas.models import Extra, ModelView, card_view
 
 RANDOM = np.random.default_rng(0)
@@ -42,7 +42,9 @@ def nulls(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]
 
 def check_reasons(card: dict[str, Any]) -> None:
     """Every null has a reason, and every reason is for a null. Options that are not set, and reasons, are exempt."""
-    statistics = {name: value for name, value in card.items() if name not in ("solver", "no_intervals", "no_folds")}
+    statistics = {
+        name: value for name, value in card.items() if name not in ("solver", "inference_unavailable", "no_folds")
+    }
     reasons = {tuple(path.split(".")) for path in card["unavailable"]}
 
     def explains(reason: tuple[str, ...], path: tuple[str, ...]) -> bool:
@@ -129,7 +131,7 @@ def test_a_descent_has_no_effective_degrees_of_freedom() -> None:
 
 
 def test_decay_withholds_the_likelihood_alone() -> None:
-    statistics = summarise([Block(X, Y)]).decayed(0.5)
+    statistics = summarise([TrainingBatch(X, Y)]).discounted_by(0.5)
     card = card_of(version_of(model_from(statistics, Exact())))
     assert card["log_likelihood"] is None
     assert "Decay" in card["unavailable"]["aic"]
@@ -138,7 +140,7 @@ def test_decay_withholds_the_likelihood_alone() -> None:
 
 
 def test_fewer_discounted_rows_than_coefficients_leave_no_degrees_of_freedom() -> None:
-    card = card_of(version_of(model_from(summarise([Block(X, Y)]).decayed(0.05), Exact())))
+    card = card_of(version_of(model_from(summarise([TrainingBatch(X, Y)]).discounted_by(0.05), Exact())))
     assert card["residual_degrees_of_freedom"] is None
     assert "2 rows" in card["unavailable"]["residual_degrees_of_freedom"]
     assert card["metrics"]["y0"]["adjusted_r2"] is None
@@ -154,7 +156,10 @@ def test_a_constant_target_has_no_r2_and_the_reason() -> None:
 
 def test_without_residual_norms_everything_that_follows_from_them_is_null_with_the_reason() -> None:
     model = replace(
-        model_of(X, Y), residual_norms=np.full(2, np.nan), unscaled_errors=None, no_intervals="Too many rows taken out."
+        model_of(X, Y),
+        residual_norms=np.full(2, np.nan),
+        unscaled_errors=None,
+        inference_unavailable="Too many rows taken out.",
     )
     card = card_of(version_of(model))
     for field in ("standard_errors", "log_likelihood", "variance_inflation_factors", "linear_dependencies"):
@@ -205,7 +210,7 @@ def test_many_dependencies_are_counted_and_not_listed() -> None:
 @pytest.mark.parametrize(("columns", "targets", "refused"), [(499, 1, False), (500, 1, True), (499, 11, True)])
 def test_covariances_are_given_for_a_bounded_number_of_coefficients(columns: int, targets: int, refused: bool) -> None:
     x = RANDOM.normal(size=(40, columns))
-    version = version_of(replace(model_of(x, RANDOM.normal(size=(40, targets))), no_intervals="a reason"))
+    version = version_of(replace(model_of(x, RANDOM.normal(size=(40, targets))), inference_unavailable="a reason"))
     if refused:
         with pytest.raises(InvalidInput) as error:
             card_view(version, current=True, include="covariance")

@@ -17,7 +17,7 @@ from uvicorn.server import ServerState
 from app.main import create_app
 from app.server.protocol import Connection
 from app.storage.memory_budget import LARGE_BODY, MemoryBudget
-from app.web.fast_path import PredictLane
+from app.web.fast_path import PredictFastPath
 
 JSON_TYPE = (b"content-type", b"application/json")
 
@@ -298,7 +298,7 @@ SMALL_BUDGET = 1 << 20  # bytes, of which connections may have 14 sixteenths
 
 def with_little_memory(running: Running) -> Running:
     services = replace(running.state["services"], memory=MemoryBudget(SMALL_BUDGET))
-    return running._replace(state={"services": services, "lane": PredictLane(services)})
+    return running._replace(state={"services": services, "lane": PredictFastPath(services)})
 
 
 def is_all_free(running: Running) -> bool:

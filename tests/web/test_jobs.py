@@ -17,7 +17,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 from service import INPUTS, NOTEBOOK, Service, wait_for
 
-from app.web.job_watcher import MOST_FOLLOWERS
+from app.web.job_watcher import MAX_FOLLOWERS
 
 BODY = json.dumps({**NOTEBOOK, "promote": "never"}).encode()
 KEY = {"content-type": "application/json", "idempotency-key": "harvest"}
@@ -125,7 +125,7 @@ def test_followers_are_bounded_and_one_that_leaves_makes_room_for_another(tmp_pa
     service = Service(tmp_path, trainer="external").start()
     try:
         job_id = service.submit(**NOTEBOOK)
-        with followers(service, job_id, MOST_FOLLOWERS):
+        with followers(service, job_id, MAX_FOLLOWERS):
             refused = service.client.get(f"/jobs/{job_id}/events")
             assert refused.status_code == 503
             assert "already follow jobs" in refused.json()["detail"]

@@ -28,7 +28,7 @@ MAX_ANSWER_BYTES = 8000
 UNSUPPORTED = 415
 
 
-def problem_of(service: Service, mistake: Mistake) -> dict[str, Any]:
+def problem_from_error(service: Service, mistake: Mistake) -> dict[str, Any]:
     """The problem that the request is answered with, or that its job ended with."""
     headers = {**(JSON if mistake.headers is None else mistake.headers), "prefer": "wait=20"}
     answer = service.client.request(mistake.method, mistake.path, content=mistake.content, headers=headers)
@@ -42,7 +42,7 @@ def problem_of(service: Service, mistake: Mistake) -> dict[str, Any]:
 def test_the_answer_to_a_mistake_says_what_was_received_and_expected_and_what_to_do(
     service: Service, mistake: Mistake
 ) -> None:
-    problem = problem_of(service, mistake)
+    problem = problem_from_error(service, mistake)
 
     errors = problem.get("errors", [])
     said = " ".join([problem["detail"], *(error["detail"] for error in errors)])
@@ -91,7 +91,7 @@ def test_a_file_with_faults_in_thirty_columns_has_twenty_of_them_answered(servic
         )
         path, query = "/models/thirty-features/predict", ""
         content = ",".join(names) + "\n" + ",".join(["x"] * 30) + "\n"
-    problem = problem_of(service, Mistake("thirty", content, (), headers=CSV, path=path + query))
+    problem = problem_from_error(service, Mistake("thirty", content, (), headers=CSV, path=path + query))
 
     assert [error["column"] for error in problem["errors"]] == names[:MAX_DETAILS]
     assert {error["row"] for error in problem["errors"]} == {2}
@@ -100,7 +100,7 @@ def test_a_file_with_faults_in_thirty_columns_has_twenty_of_them_answered(servic
 def test_a_long_name_is_cut_and_an_invisible_one_escaped(service: Service) -> None:
     name = "\u202e" + "n" * 200
     content = table(FEATURES, names={"temp": name})
-    problem = problem_of(service, Mistake("long", content, (), headers=CSV))
+    problem = problem_from_error(service, Mistake("long", content, (), headers=CSV))
 
     assert '"\\u202e' + "n" * 99 + '..."' in problem["detail"]
     assert "\u202e" not in json.dumps(problem, ensure_ascii=False)

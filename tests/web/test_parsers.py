@@ -26,9 +26,9 @@ from app.prediction.tables import FORMATS, TableOptions, options_of
 from app.server.protocol import _is_host as is_host
 from app.web.auth import _why_not_local as why_not_local
 from app.web.bodies import decode
-from app.web.decompression import MOST_SHORT, PIECE_BYTES, SHORT_BYTES, inflated
+from app.web.decompression import MAX_SHORT, PIECE_BYTES, SHORT_BYTES, inflated
 from app.web.middleware import kept_id
-from app.web.negotiation import acceptable
+from app.web.negotiation import select_media_type
 from app.web.preferences import preferences
 from app.web.schemas.train import FileOptions, TrainRequest, from_query
 
@@ -48,7 +48,7 @@ quick = settings(max_examples=100, deadline=None, suppress_health_check=[HealthC
 @given(st.text(), st.lists(st.sampled_from(OFFERED), min_size=1, unique=True))
 def test_any_accept_header_chooses_one_of_those_offered_or_none(accept: str, offered: list[str]) -> None:
     with contextlib.suppress(NotAcceptable):
-        assert acceptable(accept, offered) in offered
+        assert select_media_type(accept, offered) in offered
 
 
 @quick
@@ -62,9 +62,9 @@ def test_the_best_is_the_one_whose_most_specific_range_has_the_highest_quality(r
     best = max(map(quality, OFFERED))
     if best == 0:
         with pytest.raises(NotAcceptable):
-            acceptable(accept, OFFERED)
+            select_media_type(accept, OFFERED)
     else:
-        assert acceptable(accept, OFFERED) == next(kind for kind in OFFERED if quality(kind) == best)
+        assert select_media_type(accept, OFFERED) == next(kind for kind in OFFERED if quality(kind) == best)
 
 
 # Content-Encoding
@@ -88,8 +88,8 @@ def cut(body: bytes, places: Sequence[int]) -> list[bytes]:
 @pytest.mark.parametrize("encoding", COMPRESSED)
 def test_a_thousand_short_members_are_the_most_and_longer_ones_do_not_count(encoding: str) -> None:
     short, long = COMPRESSED[encoding](b"12"), COMPRESSED[encoding](b"1" * SHORT_BYTES)
-    allowed = short * MOST_SHORT + long * 100
-    assert len(asyncio.run(inflate([allowed], encoding))) == 2 * MOST_SHORT + 100 * SHORT_BYTES
+    allowed = short * MAX_SHORT + long * 100
+    assert len(asyncio.run(inflate([allowed], encoding))) == 2 * MAX_SHORT + 100 * SHORT_BYTES
     with pytest.raises(InvalidInput, match="more than 1000 members"):
         asyncio.run(inflate([allowed, short], encoding))
 

@@ -14,9 +14,9 @@ from tables import MEDIA_TYPES, written
 
 from app.data.formats import FileFormat
 from app.data.formats.writers import OutputFormat
-from app.regression.linear_model import FEW_PRODUCTS
-from app.regression.ordered_sum import MOST_ORDERED
-from app.web.routes.predict import MOST_PRODUCTS
+from app.regression.linear_model import MAX_PYTHON_MULTIPLIES
+from app.regression.ordered_sum import MAX_ORDERED
+from app.web.routes.predict import MAX_INLINE_MULTIPLIES
 
 JSON = "application/json"
 
@@ -75,7 +75,7 @@ def test_a_row_gets_the_same_bits_from_every_format_and_in_every_company(service
     features, targets, terms = ["temp", "rainfall", "humidity"], 2, None
     path, x = "/predict", random.normal(70, 20, size=(4000, 3))
     if kind != "ordinary":
-        p = {"far": 2, "widest": MOST_ORDERED, "terms": 2}[kind]
+        p = {"far": 2, "widest": MAX_ORDERED, "terms": 2}[kind]
         targets = 1 if kind == "widest" else 2
         x = random.normal(size=(4000 if kind != "widest" else 700, p)) * 1000
         x = np.round(x) + (2.0**51 if kind == "far" else 0.25)
@@ -83,7 +83,7 @@ def test_a_row_gets_the_same_bits_from_every_format_and_in_every_company(service
         terms = ["x0", "x1^3", "x0^2:x1"] if kind == "terms" else None
         path = trained(service, f"alike-{kind}", x[:60], targets, terms)
     size = (3 if terms else x.shape[1]) * targets
-    few, many = FEW_PRODUCTS // size, MOST_PRODUCTS // size
+    few, many = MAX_PYTHON_MULTIPLIES // size, MAX_INLINE_MULTIPLIES // size
     whole = service.client.post(path, json={"instances": x.tolist()}).json()["predictions"]
     for row in (0, 1, 2, 3, few, len(x) - 1):
         assert service.client.post(path, json={"instances": [x[row].tolist()]}).json()["predictions"] == [whole[row]]

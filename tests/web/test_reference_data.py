@@ -77,7 +77,7 @@ def trained_digits(
     exact = exact_solution(x, y, intercept=intercept)
     coefficients, variances = exact[: len(names)], exact[len(names) :]
     if card["standard_errors"] is None:
-        assert "essentially perfect" in card["no_intervals"]
+        assert "essentially perfect" in card["inference_unavailable"]
         return min(digits(found[name], exact) for name, exact in zip(names, coefficients, strict=True)), None
     errors = [
         digits(card["standard_errors"]["y"][name], root(variance))

@@ -13,10 +13,10 @@ import pytest
 from backports import zstd
 from service import MODELS, NOTEBOOK, Service, wait_for
 
-from app.data.formats.writers import SpillingFile
+from app.data.formats.writers import SpooledOutput
 from app.errors import SpoolFull, Unavailable
-from app.jobs.uploads import Spool
-from app.storage.temp import Scratch
+from app.jobs.uploads import UploadStore
+from app.storage.temp import TempStorage
 
 ROOM = 20_000_000
 ENDLESS = {"kind": "gradient_descent", "epochs": 10_000_000, "learning_rate": 1e-9}
@@ -140,7 +140,7 @@ def test_short_bodies_that_become_long_ones_do_not_fill_the_memory(tmp_path: Pat
 
 
 def test_a_scratch_file_is_counted_until_it_is_closed_or_let_go(tmp_path: Path) -> None:
-    scratch = Scratch(tmp_path / "scratch", 1000)
+    scratch = TempStorage(tmp_path / "scratch", 1000)
     first, second = scratch.file(), scratch.file(900)
     first.write(b"a" * 500)
     second.write(np.ones(50).data)
@@ -158,15 +158,15 @@ def test_a_scratch_file_that_a_crash_left_is_removed_after_an_hour(tmp_path: Pat
     left = tmp_path / "left"
     left.write_bytes(bytes(2000))
     with pytest.raises(SpoolFull):
-        Scratch(tmp_path, 1000).file()
+        TempStorage(tmp_path, 1000).file()
     os.utime(left, (0, 0))
-    Scratch(tmp_path, 1000).file().close()
+    TempStorage(tmp_path, 1000).file().close()
     assert not left.exists()
 
 
 def test_a_full_disk_is_told_from_other_faults(tmp_path: Path) -> None:
     def refuse(number: int) -> None:
-        spool = Spool(tmp_path)
+        spool = UploadStore(tmp_path)
         with spool.writing(spool.new()):
             raise OSError(number, os.strerror(number))
 
@@ -180,13 +180,13 @@ def test_a_full_disk_is_told_from_other_faults(tmp_path: Path) -> None:
 
 def test_an_answer_that_the_disk_has_no_room_for_is_told_from_other_faults() -> None:
     with Path("/dev/full").open("wb", buffering=0) as full:
-        file = SpillingFile(lambda _: False, lambda: full, 1000)
+        file = SpooledOutput(lambda _: False, lambda: full, 1000)
         with pytest.raises(SpoolFull, match="The answer cannot be stored: No space left on device"):
             file.write(b"more than ten bytes")
 
 
 def test_some_of_the_disk_is_left_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spool = Spool(tmp_path)
+    spool = UploadStore(tmp_path)
     spool.check_room(1)
     with pytest.raises(SpoolFull, match="on the disk"):
         spool.check_room(1 << 62)
@@ -196,7 +196,7 @@ def test_some_of_the_disk_is_left_to_others(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(SpoolFull, match="on the disk"):
         spool.check_room()
     with pytest.raises(SpoolFull, match="on the disk"):
-        Scratch(tmp_path, 1 << 62).file()
+        TempStorage(tmp_path, 1 << 62).file()
 
 
 def test_an_upload_that_is_no_parquet_leaves_nothing_behind(small: Service) -> None:

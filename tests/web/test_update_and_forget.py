@@ -152,15 +152,15 @@ def test_what_does_not_fit_together_is_refused(own: Service, body: dict[str, Any
 def test_decay_takes_weight_from_the_rows_before_by_their_age(own: Service) -> None:
     own.train(instances=INPUTS[:8], targets=TARGETS[:8])
     own.train(instances=INPUTS[8:], targets=TARGETS[8:], mode="update", decay=1e-9)
-    decayed = card(own)
+    discounted_by = card(own)
     own.train(instances=INPUTS[:8], targets=TARGETS[:8])
     own.train(instances=INPUTS[8:], targets=TARGETS[8:], mode="update")
     kept = card(own)
 
     # Seconds old, the rows before lost a little of their weight and are all still there.
-    assert decayed["rows"] == kept["rows"] == 15
-    assert decayed["coefficients"] != kept["coefficients"]
-    assert decayed["coefficients"]["apples"] == pytest.approx(kept["coefficients"]["apples"], rel=0.05)
+    assert discounted_by["rows"] == kept["rows"] == 15
+    assert discounted_by["coefficients"] != kept["coefficients"]
+    assert discounted_by["coefficients"]["apples"] == pytest.approx(kept["coefficients"]["apples"], rel=0.05)
 
 
 def test_a_likelihood_survives_an_update_and_is_withheld_after_decay(own: Service) -> None:
@@ -174,11 +174,11 @@ def test_a_likelihood_survives_an_update_and_is_withheld_after_decay(own: Servic
 
     own.train(instances=INPUTS[:8], targets=TARGETS[:8])
     own.train(instances=INPUTS[8:], targets=TARGETS[8:], mode="update", decay=0.5)
-    decayed = card(own)
+    discounted_by = card(own)
     for field in ("log_likelihood", "aic", "bic"):
-        assert decayed[field] is None
-        assert "Decay" in decayed["unavailable"][field]
-    assert decayed["standard_errors"] is not None
+        assert discounted_by[field] is None
+        assert "Decay" in discounted_by["unavailable"][field]
+    assert discounted_by["standard_errors"] is not None
 
 
 @pytest.mark.parametrize("outlier", [1e4, 1e8, 1e11, 1e14])

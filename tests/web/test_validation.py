@@ -52,7 +52,7 @@ def test_an_automatic_penalty_is_chosen_and_stands_in_the_card(own: Service) -> 
     card = own.client.get("/models/ridge").json()
     assert card["solver"]["l2"] > 0
     assert card["standard_errors"] is None
-    assert "ridge" in card["no_intervals"]
+    assert "ridge" in card["inference_unavailable"]
 
 
 def test_the_same_options_stand_in_a_query(own: Service) -> None:

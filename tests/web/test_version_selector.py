@@ -9,7 +9,7 @@ from app.errors import ModelNotFound, VersionNotFound
 from app.registry import registry as module
 from app.registry.registry import Registry
 from app.registry.version_file import Version, read
-from app.web.version_selector import Choice
+from app.web.version_selector import VersionSelector
 
 
 @pytest.fixture
@@ -29,10 +29,14 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
 def test_a_file_is_read_once_and_not_by_the_thread_of_the_event_loop(
     models: Path, reads: list[threading.Thread], number: int | None
 ) -> None:
-    choose = Choice(Registry(models), "crop-yield", number)
+    choose = VersionSelector(Registry(models), "crop-yield", number)
 
     async def ask_often() -> list[Version]:
-        return [await choose.promptly(), *await asyncio.gather(*(choose.promptly() for _ in range(5))), choose()]
+        return [
+            await choose.resolve_async(),
+            *await asyncio.gather(*(choose.resolve_async() for _ in range(5))),
+            choose(),
+        ]
 
     assert len(set(asyncio.run(ask_often()))) == 1
     assert len(reads) == 1
@@ -46,12 +50,12 @@ def test_a_promotion_is_seen_at_the_next_look_and_read_in_a_thread_where_the_fil
     monkeypatch.setattr(module, "SMALL_BYTES", small)
     shutil.copy(models / "crop-yield" / "000001.safetensors", models / "crop-yield" / "000002.safetensors")
     registry = Registry(models)
-    choose = Choice(registry, "crop-yield")
+    choose = VersionSelector(registry, "crop-yield")
 
     async def look_promote_and_look() -> list[int]:
-        numbers = [(await choose.promptly()).card.version]
+        numbers = [(await choose.resolve_async()).card.version]
         await asyncio.to_thread(registry.promote, "crop-yield", 2)
-        return [*numbers, (await choose.promptly()).card.version]
+        return [*numbers, (await choose.resolve_async()).card.version]
 
     assert asyncio.run(look_promote_and_look()) == [1, 2]
     assert (reads[-1] is threading.main_thread()) == (small > 0)
@@ -59,12 +63,12 @@ def test_a_promotion_is_seen_at_the_next_look_and_read_in_a_thread_where_the_fil
 
 def test_what_is_not_there_is_not_found_either_way(models: Path) -> None:
     for choose, error in (
-        (Choice(Registry(models), "crop-yield", 2), VersionNotFound),
-        (Choice(Registry(models), "other", 1), ModelNotFound),
-        (Choice(Registry(models), "other"), ModelNotFound),
-        (Choice(Registry(models), "../models/crop-yield"), ModelNotFound),
+        (VersionSelector(Registry(models), "crop-yield", 2), VersionNotFound),
+        (VersionSelector(Registry(models), "other", 1), ModelNotFound),
+        (VersionSelector(Registry(models), "other"), ModelNotFound),
+        (VersionSelector(Registry(models), "../models/crop-yield"), ModelNotFound),
     ):
         with pytest.raises(error):
             choose()
         with pytest.raises(error):
-            asyncio.run(choose.promptly())
+            asyncio.run(choose.resolve_async())

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Literal, TypeAlias
 
-from app.data.batch import Columns, Header, Part, Reader, Source
+from app.data.batch import Columns, Header, Reader, RowBatch, Source
 from app.data.faults import read_rows
 from app.data.formats.arrow import (
     arrow_index,
@@ -19,7 +19,7 @@ from app.data.formats.csv import csv_names, first_csv_row, read_csv
 from app.data.formats.ndjson import ndjson_names, read_ndjson
 from app.data.limits.arrow_limits import check_arrow_size
 from app.data.limits.parquet_limits import parquet_footer_bytes
-from app.errors import Detail, InvalidInput
+from app.errors import FieldError, InvalidInput
 
 FileFormat: TypeAlias = Literal["csv", "ndjson", "arrow", "parquet"]
 
@@ -34,7 +34,7 @@ _NAMES = {"ndjson": ndjson_names, "arrow": arrow_names, "parquet": parquet_names
 _INDEX = {"arrow": arrow_index, "parquet": parquet_index}
 
 
-def read_file(source: Source, form: FileFormat, columns: Columns, threads: int = 1) -> Iterator[Part]:
+def read_file(source: Source, form: FileFormat, columns: Columns, threads: int = 1) -> Iterator[RowBatch]:
     """Read the rows of a file in parts. Raises InvalidInput with the first fault of each column that has one."""
     with explained(source, form, columns.header):
         yield from read_rows(READERS[form], source, columns, threads)
@@ -59,7 +59,7 @@ def check_header(form: str, header: Header | None) -> None:
     """Raises InvalidInput if there is a `header` option for a format that has no header row."""
     if header is not None and form != "csv":
         message = "`header` is an option of CSV files only. Leave it out for other formats."
-        raise InvalidInput(message, [Detail(message, parameter="header")])
+        raise InvalidInput(message, [FieldError(message, parameter="header")])
 
 
 def describing_bytes(source: Source, form: FileFormat) -> int:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from app.data.batch import Columns, Part, Source, check_distinct, check_names, part_of, part_rows
+from app.data.batch import Columns, RowBatch, Source, check_distinct, check_names, from_record_batch, part_rows
 from app.data.kept_types import is_words, kept_type, words_in_dictionaries, written_out
 from app.data.limits.arrow_limits import check_arrow_schema
 from app.data.limits.arrow_memory import raise_if_memory
 from app.data.limits.parquet_limits import check_parquet_footer, check_parquet_size
 from app.data.name_hints import MAX_LISTED, shown
-from app.errors import Detail, InvalidInput
+from app.errors import FieldError, InvalidInput
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,7 +37,7 @@ def arrow_index(source: Source) -> list[str]:
     return _index(_readable("an Arrow stream", lambda: _open_stream(source)[0].schema))
 
 
-def read_arrow(source: Source, columns: Columns, threads: int = 1) -> Iterator[Part]:  # noqa: ARG001 - as all readers
+def read_arrow(source: Source, columns: Columns, threads: int = 1) -> Iterator[RowBatch]:  # noqa: ARG001 - as all readers
     """The rows of an Arrow IPC stream, in memory that does not grow with it, nor with its batches.
 
     Raises InvalidInput with the place of the first value that is missing or not finite, or with the column that holds
@@ -60,7 +60,7 @@ def read_arrow(source: Source, columns: Columns, threads: int = 1) -> Iterator[P
         _readable("an Arrow stream", functools.partial(batch.validate, full=bool(columns.keep)))
         slices = (batch.slice(start, size) for start in range(0, batch.num_rows, size))
         for part in written_out(batch, kept, size) if kept else slices:
-            yield part_of(part, columns, row)
+            yield from_record_batch(part, columns, row)
             row += part.num_rows
             read += part.nbytes
             if mapped is not None and read > DROP_BYTES:
@@ -78,7 +78,7 @@ def parquet_index(source: Source) -> list[str]:
     return _index(_readable("Parquet", lambda: _open_parquet(source).schema_arrow))
 
 
-def read_parquet(source: Source, columns: Columns, threads: int = 1) -> Iterator[Part]:
+def read_parquet(source: Source, columns: Columns, threads: int = 1) -> Iterator[RowBatch]:
     """The rows of a Parquet file, one part after the other.
 
     Raises InvalidInput as `read_arrow` does.
@@ -96,7 +96,7 @@ def read_parquet(source: Source, columns: Columns, threads: int = 1) -> Iterator
     row = 1
     for batch in _ahead(batches) if threads > 1 else _each(batches):
         for piece in written_out(batch, kept, part_rows(columns)) if kept else (batch,):
-            yield part_of(piece, columns, row)
+            yield from_record_batch(piece, columns, row)
             row += piece.num_rows
 
 
@@ -208,7 +208,7 @@ def _check_types(schema: "pa.Schema", columns: Columns) -> None:
 
     choice = ", or choose the columns to read with `features`" if columns.training else ""
     details = [
-        Detail(f"Expected numbers, found the type {_type_name(kind)}. Convert the column{choice}.", column=name)
+        FieldError(f"Expected numbers, found the type {_type_name(kind)}. Convert the column{choice}.", column=name)
         for name in columns.numbers
         if not (
             types.is_integer(kind := schema.field(name).type)
@@ -218,7 +218,7 @@ def _check_types(schema: "pa.Schema", columns: Columns) -> None:
         )
     ]
     details += [
-        Detail("Only numbers, words, booleans, dates and times can be kept.", column=name)
+        FieldError("Only numbers, words, booleans, dates and times can be kept.", column=name)
         for name in columns.keep
         if kept_type(schema.field(name).type) is None
     ]

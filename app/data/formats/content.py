@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 
 from app.data.batch import Header, Source
 from app.data.formats.csv_numbers import LOCAL_NUMBER, NUMBER
-from app.errors import Detail, InvalidInput, LinserveError, MalformedBody
+from app.errors import FieldError, InvalidInput, LinserveError, MalformedBody
 
 Form: TypeAlias = Literal["json", "csv", "ndjson", "arrow", "parquet"]
 
@@ -182,7 +182,7 @@ def better(error: LinserveError, head: bytes, form: Form, header: Header | None 
             f"{content.advice}"
         )
         kind = MalformedBody if isinstance(error, MalformedBody) else InvalidInput
-        return kind(message, [Detail(message, parameter=content.header)])
+        return kind(message, [FieldError(message, parameter=content.header)])
     # Only faults of the first row have no place, or row 1.
     if form == "csv" and all(detail.row in (None, 1) and detail.pointer is None for detail in error.details):
         return _of_first_row(head, header, in_row_1=any(detail.row for detail in error.details)) or error
@@ -214,7 +214,7 @@ def _of_first_row(head: bytes, header: Header | None, *, in_row_1: bool) -> Inva
                 f"Row 1 has {name} between its cells, but commas were expected. Save the file with commas as "
                 f"separators{and_points}; pandas does with to_csv(index=False)."
             )
-            return InvalidInput(message, [Detail(message, row=1)])
+            return InvalidInput(message, [FieldError(message, row=1)])
     if header is not None or not in_row_1:
         return None
     try:
@@ -228,5 +228,5 @@ def _of_first_row(head: bytes, header: Header | None, *, in_row_1: bool) -> Inva
             "the header row seems to be missing. Add a first row with the names; or add `header=none`, which names the "
             "columns c1, c2, ..., or `header=names` if row 1 holds the names."
         )
-        return InvalidInput(message, [Detail(message, row=1)])
+        return InvalidInput(message, [FieldError(message, row=1)])
     return None

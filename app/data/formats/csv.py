@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from app.data.batch import (
     Columns,
     Header,
-    Part,
+    RowBatch,
     Source,
     check_distinct,
     check_names,
-    part_of,
+    from_record_batch,
     refusal,
 )
 from app.data.formats.content import SAVE_AS_UTF8
 from app.data.formats.csv_numbers import MISSING_WORDS, NUMBER, kind_of_text
 from app.data.limits.arrow_memory import raise_if_memory
 from app.data.rounding import Array, has_large
-from app.errors import Detail, InvalidInput
+from app.errors import FieldError, InvalidInput
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -57,7 +57,7 @@ def first_csv_row(header: Header | None) -> int:
     return 1 if header == "none" else 2
 
 
-def read_csv(source: Source, columns: Columns, threads: int = 1) -> Iterator[Part]:
+def read_csv(source: Source, columns: Columns, threads: int = 1) -> Iterator[RowBatch]:
     """The rows of a file with a header row, or without one if `columns.header` is "none".
 
     Raises InvalidInput with the place of the first value that is missing, not a number or not finite. Rows count
@@ -101,7 +101,7 @@ def _header(beginning: bytes, header: Header | None) -> list[str]:
         names = next((row for row in csv.reader(io.StringIO(text, newline="")) if row), [])
     except csv.Error:
         message = "Row 1 is not readable as CSV. Expected the names of the columns, separated by commas."
-        raise InvalidInput(message, [Detail(message, row=1)]) from None
+        raise InvalidInput(message, [FieldError(message, row=1)]) from None
     if header == "none":
         names = [f"c{number}" for number in range(1, len(names) + 1)]
     if not names:
@@ -116,7 +116,7 @@ def _header(beginning: bytes, header: Header | None) -> list[str]:
             "Row 1 holds only numbers, but the names of the columns were expected. Add a first row with the names; or "
             "add `header=none`, which names the columns c1, c2, ..., or `header=names` if the numbers are the names."
         )
-        raise InvalidInput(message, [Detail(message, row=1)])
+        raise InvalidInput(message, [FieldError(message, row=1)])
     check_distinct(names, "Several columns have the same name in the header:", row=1)
     return names
 
@@ -140,7 +140,7 @@ def _body_start(beginning: bytes, header: list[str]) -> int | None:
 
 def _read_fast(
     source: Source, start: int | None, header: Sequence[str], columns: Columns, threads: int
-) -> Iterator[Part]:
+) -> Iterator[RowBatch]:
     """Pieces between line breaks, parsed side by side. Raises _UnusualError at whatever they cannot be parsed with."""
     if start is None:
         raise _UnusualError
@@ -155,13 +155,13 @@ def _read_fast(
 
 def _parsed(
     pieces: Iterable[bytes], header: Sequence[str], columns: Columns, known: AbstractSet[int], threads: int
-) -> Iterator[Part]:
+) -> Iterator[RowBatch]:
     if threads <= 1:
         for piece in pieces:
             yield _parse(piece, header, columns, known)
         return
     with ThreadPoolExecutor(threads) as pool:
-        ahead: deque[Future[Part]] = deque()
+        ahead: deque[Future[RowBatch]] = deque()
         for piece in pieces:
             # Read here, in the file's order; at most `threads` + 1 pieces are in memory.
             ahead.append(pool.submit(_parse, piece, header, columns, frozenset(known)))
@@ -194,7 +194,7 @@ def _read_at(file: BinaryIO, begin: int, end: int) -> bytes:
     return file.read(end - begin)
 
 
-def _parse(piece: bytes, header: Sequence[str], columns: Columns, known: AbstractSet[int]) -> Part:
+def _parse(piece: bytes, header: Sequence[str], columns: Columns, known: AbstractSet[int]) -> RowBatch:
     import pyarrow as pa
 
     if b'"' in piece:  # a line break may be one inside quotes
@@ -204,7 +204,7 @@ def _parse(piece: bytes, header: Sequence[str], columns: Columns, known: Abstrac
             piece.decode()
         null_values: list[str] | None = None if columns.missing else []
         batch = _parse_piece(piece, header, _conversion(columns, null_values=null_values))
-        return part_of(batch, columns, 0, lambda values: _texts(piece, header, columns, values, known))
+        return from_record_batch(batch, columns, 0, lambda values: _texts(piece, header, columns, values, known))
     except (pa.ArrowException, InvalidInput, IndexError, UnicodeDecodeError) as error:
         raise_if_memory(error)
         raise _UnusualError from None
@@ -243,7 +243,7 @@ def _as_text(names: Sequence[str]) -> "pa.csv.ConvertOptions":
     return _conversion(Columns([], keep=names))
 
 
-def _read_carefully(source: Source, header: Sequence[str], columns: Columns) -> Iterator[Part]:
+def _read_carefully(source: Source, header: Sequence[str], columns: Columns) -> Iterator[RowBatch]:
     import pyarrow as pa
 
     _check_encoding(source)
@@ -251,7 +251,7 @@ def _read_carefully(source: Source, header: Sequence[str], columns: Columns) -> 
         row = first_csv_row(columns.header)
         texts = _TextBatches(source, header, columns)
         for number, batch in enumerate(_open_carefully(source, header, columns, _conversion(columns))):
-            yield part_of(batch, columns, row, functools.partial(texts.batch, number))
+            yield from_record_batch(batch, columns, row, functools.partial(texts.batch, number))
             row += batch.num_rows
     except pa.ArrowException as error:
         raise_if_memory(error)
@@ -291,14 +291,14 @@ def _open_carefully(
     )
 
 
-def _from_row(first: int, parts: Iterator[Part]) -> Iterator[Part]:
+def _from_row(first: int, parts: Iterator[RowBatch]) -> Iterator[RowBatch]:
     """The parts without their first rows."""
     for values, kept, rounded, _ in parts:
         skipped = min(first, len(values))
         first -= skipped
         if skipped < len(values):
             later = tuple((column, row - skipped) for column, row in rounded if row >= skipped)
-            yield Part(values[skipped:], kept.slice(skipped) if kept is not None else None, later)
+            yield RowBatch(values[skipped:], kept.slice(skipped) if kept is not None else None, later)
 
 
 def _check_encoding(source: Source) -> None:
@@ -321,7 +321,7 @@ def _not_utf8(row: int | None) -> InvalidInput:
     if row is None:
         return InvalidInput(f"The file is not UTF-8 text. {SAVE_AS_UTF8}")
     message = f"The file is not UTF-8 text: row {row} has a byte that is not UTF-8. {SAVE_AS_UTF8}"
-    return InvalidInput(message, [Detail(message, row=row)])
+    return InvalidInput(message, [FieldError(message, row=row)])
 
 
 class _Head(io.RawIOBase):

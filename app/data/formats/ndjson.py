@@ -14,7 +14,7 @@ from app.data.batch import (
     MAX_COLUMNS,
     Array,
     Columns,
-    Part,
+    RowBatch,
     Source,
     check,
     check_distinct,
@@ -25,7 +25,7 @@ from app.data.batch import (
 from app.data.json_rows import MIXED, NUMBERS, fault_of, kept_columns, kind_of
 from app.data.name_hints import MAX_LISTED, instead, listed, shown
 from app.data.rounding import Rounded, rounded_numbers
-from app.errors import Detail, InvalidInput
+from app.errors import FieldError, InvalidInput
 
 BLOCK_BYTES = 1 << 20  # a line has to fit into one
 EMPTY = "The file is empty. Expected a JSON object in each line."
@@ -84,7 +84,7 @@ def _no_object(row: object) -> str:
     return f"Expected an object whose names are the columns, found {kind_of(row)}. Write one object in each line."
 
 
-def read_ndjson(source: Source, columns: Columns, threads: int = 1) -> Iterator[Part]:  # noqa: ARG001 - as all readers
+def read_ndjson(source: Source, columns: Columns, threads: int = 1) -> Iterator[RowBatch]:  # noqa: ARG001 - as all readers
     """The rows: objects, of whose names those of the columns are read, or arrays of the numbers in their order.
 
     A name that an object lacks is a missing value, unless all of them lack it. Raises InvalidInput with the place of
@@ -104,10 +104,10 @@ def read_ndjson(source: Source, columns: Columns, threads: int = 1) -> Iterator[
         if unseen:
             unseen -= _names_in(rows)
         others = frozenset() if columns.only or kind is list else frozenset(_others(rows, columns))
-        yield Part(values, kept_columns(rows, columns.keep), _rounded(values, rows, columns), others)
+        yield RowBatch(values, kept_columns(rows, columns.keep), _rounded(values, rows, columns), others)
     if unseen:
         missing = [name for name in columns.numbers if name in unseen]
-        details = [Detail(f"No line has the name {shown(name)}. Add it.") for name in missing[:MAX_LISTED]]
+        details = [FieldError(f"No line has the name {shown(name)}. Add it.") for name in missing[:MAX_LISTED]]
         raise InvalidInput(f"Columns are missing: no line has {listed(missing)}. Add them to the objects.", details)
 
 
@@ -209,12 +209,12 @@ def _lacks(rows: Sequence[Any], columns: Columns) -> bool:
 
 def _all_faults(rows: Sequence[Any], columns: Columns, first: int, kind: type) -> InvalidInput:
     """Return the first fault of a row as a whole or, if values are at fault before it, the first of each column."""
-    details: dict[str, Detail] = {}
+    details: dict[str, FieldError] = {}
     for line, row in enumerate(rows, first):
         if fault := _fault_of_row(row, columns, kind):
             return in_columns(list(details.values())) if details else refusal(fault, row=line)
         for name, message in _faults_in(row, columns, details):
-            details[name] = Detail(f"{message}{_first_line(name, columns)}", row=line, column=name)
+            details[name] = FieldError(f"{message}{_first_line(name, columns)}", row=line, column=name)
             if len(details) >= MAX_LISTED:
                 return in_columns(list(details.values()))
     return in_columns(list(details.values()))

@@ -24,7 +24,7 @@ END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"  # of the Arrow IPC format
 OutputFormat: TypeAlias = Literal["json"] | FileFormat
 
 
-class SpillingFile:
+class SpooledOutput:
     """A binary file to write to, in memory for as long as `hold` agrees to so many bytes more, then on the disk.
 
     Raises BodyTooLarge when it would be longer than `limit` bytes, SpoolFull where the disk is full.
@@ -82,7 +82,7 @@ class TableWriter(Protocol):
 
 
 def table_writer(
-    form: OutputFormat, file: SpillingFile, keep: Sequence[str], names: Sequence[str], document: Mapping[str, Any]
+    form: OutputFormat, file: SpooledOutput, keep: Sequence[str], names: Sequence[str], document: Mapping[str, Any]
 ) -> TableWriter:
     """A writer of the columns `keep` and then `names`. As JSON the rows are the last member of the document."""
     if form in ("json", "ndjson"):
@@ -96,7 +96,7 @@ class _JsonWriter:
     """Objects, as the predictions of a document or one a line."""
 
     def __init__(
-        self, file: SpillingFile, keep: Sequence[str], names: Sequence[str], document: Mapping[str, Any] | None
+        self, file: SpooledOutput, keep: Sequence[str], names: Sequence[str], document: Mapping[str, Any] | None
     ) -> None:
         self._file, self._keep, self._names = file, keep, names
         self._between, self._end = (b"\n", b"\n") if document is None else (b",", b"]}")
@@ -135,7 +135,7 @@ class _JsonWriter:
 
 
 class _CsvWriter:
-    def __init__(self, file: SpillingFile, keep: Sequence[str], names: Sequence[str]) -> None:
+    def __init__(self, file: SpooledOutput, keep: Sequence[str], names: Sequence[str]) -> None:
         self._file, self._names = file, names
         header = io.StringIO()
         csv.writer(header, lineterminator="\n").writerow([*keep, *names])
@@ -174,7 +174,7 @@ def _csv(batch: "pa.RecordBatch", quoting: str) -> bytes:
 class _ArrowWriter:
     """An Arrow IPC stream or a Parquet file. The first rows decide the types of the columns that are kept."""
 
-    def __init__(self, form: OutputFormat, file: SpillingFile, keep: Sequence[str], names: Sequence[str]) -> None:
+    def __init__(self, form: OutputFormat, file: SpooledOutput, keep: Sequence[str], names: Sequence[str]) -> None:
         self._form, self._file, self._keep, self._names = form, file, keep, names
         self._schema: pa.Schema | None = None
         self._parquet: Any = None

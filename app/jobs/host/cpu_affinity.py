@@ -15,7 +15,7 @@ CHECK_SECONDS = 0.02
 QUIET_SECONDS = 1.0  # without a prediction, and the trainer takes all cores again
 
 
-class Traffic:
+class PredictionActivity:
     """When predictions were made last, kept as the time of a file that web workers and trainer share."""
 
     def __init__(self, path: Path) -> None:
@@ -37,7 +37,7 @@ class Traffic:
 
 
 @contextlib.contextmanager
-def sparing_cores(traffic: Traffic) -> Iterator[None]:
+def yield_cores_to_predictions(traffic: PredictionActivity) -> Iterator[None]:
     """Keep all threads of this process off half of the cores whenever there is traffic, where the system can."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     if len(cores) < 2:  # noqa: PLR2004 - there is none to spare
@@ -53,7 +53,7 @@ def sparing_cores(traffic: Traffic) -> Iterator[None]:
         spared.join()
 
 
-def _watch(traffic: Traffic, cores: list[int], done: threading.Event) -> None:
+def _watch(traffic: PredictionActivity, cores: list[int], done: threading.Event) -> None:
     allowed = cores
     while True:
         wanted = cores[len(cores) // 2 :] if traffic.is_recent() else cores

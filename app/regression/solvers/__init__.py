@@ -50,13 +50,13 @@ class GradientDescent(Struct, frozen=True, tag_field="kind", tag="gradient_desce
     weight_decay: float = 0.0
     standardize: bool = False
     patience: int | None = None
-    held_out: float = 0.0
+    validation_fraction: float = 0.0
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
     @property
     def needs_rows(self) -> bool:
         """Whether the statistics of the rows are not enough: the gradient of the full batch needs nothing else."""
-        return self.batch_size is not None or self.held_out > 0
+        return self.batch_size is not None or self.validation_fraction > 0
 
 
 Solver: TypeAlias = Exact | GradientDescent

@@ -14,7 +14,7 @@ from app.regression.learning_rate_bound import Columns, exceeds_bound, largest_l
 from app.regression.solvers import GradientDescent
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import Array, SufficientStatistics
-from app.regression.training_batch import Block
+from app.regression.training_batch import TrainingBatch
 
 
 class Batch(NamedTuple):
@@ -38,7 +38,7 @@ class RowBatches:
     """The rows themselves on the device, in batches of fewer than all."""
 
     def __init__(
-        self, rows: Block, options: GradientDescent, columns: Columns, weight: float, device: torch.device
+        self, rows: TrainingBatch, options: GradientDescent, columns: Columns, weight: float, device: torch.device
     ) -> None:
         """`weight` is that of all rows together."""
         self._options = options
@@ -82,7 +82,11 @@ class Task:
 
     @classmethod
     def of(
-        cls, rows: Block | None, statistics: SufficientStatistics, options: GradientDescent, device: torch.device
+        cls,
+        rows: TrainingBatch | None,
+        statistics: SufficientStatistics,
+        options: GradientDescent,
+        device: torch.device,
     ) -> "Task":
         """Return the task of a run over the rows of `statistics`; `rows` are needed only if `options.needs_rows`.
 
@@ -93,11 +97,11 @@ class Task:
         warnings: tuple[str, ...] = ()
         if rows is not None and options.needs_rows:
             rows = _of_positive_weight(rows)
-            held_out, warnings = _held_out(len(rows.x), options)
-            if held_out:
+            validation_fraction, warnings = _held_out(len(rows.x), options)
+            if validation_fraction:
                 order = torch.randperm(len(rows.x), generator=torch.Generator().manual_seed(options.seed)).numpy()
-                watched = summarise([_part(rows, order[:held_out])])
-                rows = _part(rows, order[held_out:])
+                watched = summarise([_part(rows, order[:validation_fraction])])
+                rows = _part(rows, order[validation_fraction:])
                 statistics = summarise([rows])
             if options.batch_size is not None and options.batch_size < len(rows.x):
                 batches = RowBatches(rows, options, columns, statistics.weight, device)
@@ -130,26 +134,26 @@ def choose_device(wanted: str) -> torch.device:
 
 
 def _held_out(rows: int, options: GradientDescent) -> tuple[int, tuple[str, ...]]:
-    """Return the number of rows that are held out, and a warning if `held_out` is so small that it is 0."""
-    count = round(options.held_out * rows)
+    """Return the number of rows that are held out, and a warning if `validation_fraction` is so small that it is 0."""
+    count = round(options.validation_fraction * rows)
     if count == rows:
         raise InvalidInput.at(
-            "/solver/held_out",
-            f"held_out={options.held_out:g} of {rows} row(s) holds out all of them. At least one row must remain to "
+            "/solver/validation_fraction",
+            f"validation_fraction={options.validation_fraction:g} of {rows} row(s) holds out all of them. At least one row must remain to "
             "train on: choose a smaller fraction, or send more rows.",
         )
-    if count or not options.held_out:
+    if count or not options.validation_fraction:
         return count, ()
     instead = "all rows are trained on" if options.patience is None else "patience watches the training rows"
-    return 0, (f"held_out={options.held_out:g} of {rows} rows holds out no row; {instead}.",)
+    return 0, (f"validation_fraction={options.validation_fraction:g} of {rows} rows holds out no row; {instead}.",)
 
 
-def _of_positive_weight(rows: Block) -> Block:
+def _of_positive_weight(rows: TrainingBatch) -> TrainingBatch:
     return rows if rows.weights is None or rows.weights.all() else _part(rows, np.flatnonzero(rows.weights))
 
 
-def _part(rows: Block, chosen: NDArray[np.int64]) -> Block:
-    return Block(rows.x[chosen], rows.y[chosen], None if rows.weights is None else rows.weights[chosen])
+def _part(rows: TrainingBatch, chosen: NDArray[np.int64]) -> TrainingBatch:
+    return TrainingBatch(rows.x[chosen], rows.y[chosen], None if rows.weights is None else rows.weights[chosen])
 
 
 def _batch_of(factor: Array, statistics: SufficientStatistics, device: torch.device) -> Batch:

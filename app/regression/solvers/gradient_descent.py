@@ -14,12 +14,12 @@ from app.regression.learning_rate_bound import Columns
 from app.regression.solvers import GradientDescent, Start
 from app.regression.solvers.descent_task import Batch, Task, choose_device
 from app.regression.sufficient_statistics import Array, SufficientStatistics
-from app.regression.training_batch import Block
+from app.regression.training_batch import TrainingBatch
 
 EPSILON = float(np.finfo(float).eps)
 TINY = float(np.finfo(float).tiny)
 SAME_LOSS = 1e-9  # Relative difference of two losses that counts as rounding.
-MOST_GROWTH = 10.0  # Loss at which mini-batches count as diverged, relative to the start or to the best constant.
+MAX_GROWTH = 10.0  # Loss at which mini-batches count as diverged, relative to the start or to the best constant.
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class Descent:
     weight_velocity: Array
     intercept_velocity: Array
     loss: float
-    first_loss: float
+    initial_loss: float
     watched: float
     best_epoch: int
     best_watched: float
@@ -57,12 +57,12 @@ class Descended:
     epoch: int  # the last one
     best_epoch: int  # the one with the lowest watched loss
     loss: float  # the objective of these coefficients
-    first_loss: float  # before the first step
+    initial_loss: float  # before the first step
     warnings: tuple[str, ...] = ()
 
 
 def gradient_descent(
-    rows: Block | None,
+    rows: TrainingBatch | None,
     statistics: SufficientStatistics,
     options: GradientDescent,
     *,
@@ -84,7 +84,7 @@ def gradient_descent(
     best constant. Only a loss that is not finite ends a run early. With `patience` the last epoch decides as well, not
     the one whose weights are returned.
 
-    Raises Diverged, with the bound; DeviceUnavailable; InvalidInput if `held_out` leaves no row to train on, or if a
+    Raises Diverged, with the bound; DeviceUnavailable; InvalidInput if `validation_fraction` leaves no row to train on, or if a
     loss below the bound exceeds the range of 64-bit numbers; TrainingFailed if the coefficients for the features' own
     units do not have the loss of their epoch.
     """
@@ -174,7 +174,7 @@ def _state(sgd: _Sgd, task: Task, before: Descent | None) -> Descent:
         weight_velocity=velocity[:, 1:],
         intercept_velocity=velocity[:, 0],
         loss=loss,
-        first_loss=loss if before is None else before.first_loss,
+        initial_loss=loss if before is None else before.initial_loss,
         watched=watched,
         best_epoch=epoch if before is None or is_best else before.best_epoch,
         best_watched=watched if before is None or is_best else before.best_watched,
@@ -201,10 +201,10 @@ def _verdict(state: Descent, task: Task) -> tuple[str, ...]:
     if task.is_stable:
         return ()
     if task.rows is not None:
-        if state.loss > MOST_GROWTH * max(state.first_loss, _loss_of_constant(task)):
+        if state.loss > MAX_GROWTH * max(state.initial_loss, _loss_of_constant(task)):
             raise _diverged(state, task)
         return ()
-    if state.loss > state.first_loss * (1 + SAME_LOSS) + TINY:
+    if state.loss > state.initial_loss * (1 + SAME_LOSS) + TINY:
         raise _diverged(state, task)
     warning = (
         f"The learning rate of {task.options.learning_rate:g} is above {_rounded_down(task.bound)}, the bound below "
@@ -235,7 +235,7 @@ def _not_finite(state: Descent, task: Task) -> Diverged | InvalidInput:
 def _diverged(state: Descent, task: Task) -> Diverged:
     grown = f"to {state.loss:.6g}" if math.isfinite(state.loss) else "beyond the range of 64-bit floats"
     return Diverged(
-        f"Gradient descent diverged: the loss grew from {state.first_loss:.6g} {grown} by epoch {state.epoch} "
+        f"Gradient descent diverged: the loss grew from {state.initial_loss:.6g} {grown} by epoch {state.epoch} "
         f"with a learning rate of {task.options.learning_rate:g}. Full batches do not diverge with a learning rate "
         f"below {_rounded_down(task.bound)}."
     )
@@ -279,7 +279,7 @@ def _in_own_units(state: Descent, task: Task, shift: Array, warnings: tuple[str,
         epoch=state.epoch,
         best_epoch=state.best_epoch,
         loss=loss,
-        first_loss=state.first_loss,
+        initial_loss=state.initial_loss,
         warnings=warnings,
     )
 

@@ -9,7 +9,7 @@ from app.errors import NotFound, Unavailable
 from app.web.problems import problems
 from app.web.query import only_known
 from app.web.state import Services, services
-from app.web.version_selector import Choice
+from app.web.version_selector import VersionSelector
 
 router = APIRouter(tags=["Health"], dependencies=[only_known()])
 
@@ -37,7 +37,7 @@ async def ready(request: Request) -> Ready:
     if found.stopping.is_set():
         raise Unavailable("The service is stopping.")
     try:
-        card = (await Choice(found.registry, found.default_model).promptly()).card
+        card = (await VersionSelector(found.registry, found.default_model).resolve_async()).card
     except NotFound as error:
         raise Unavailable(error.message) from None
     return Ready(status="ready", model=card.model, version=card.version)

@@ -12,20 +12,20 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from app.errors import Detail, InvalidInput, LinserveError
+from app.errors import FieldError, InvalidInput, LinserveError
 from app.jobs.job import Job, Status
 from app.jobs.job_list import JobFilter
 from app.registry.names import MODEL_NAME, MODEL_NAME_RULE
 from app.web import bodies
-from app.web.auth import Right
+from app.web.auth import AccessScope
 from app.web.dependencies import needs
-from app.web.job_watcher import Look
+from app.web.job_watcher import JobSnapshot
 from app.web.problems import problems
 from app.web.query import JobId, only_known
 from app.web.schemas.jobs import JobList, JobView, view
 from app.web.state import Services, services
 
-router = APIRouter(tags=["Jobs"], dependencies=[needs(Right.READ), only_known()])
+router = APIRouter(tags=["Jobs"], dependencies=[needs(AccessScope.READ), only_known()])
 
 
 async def wait_for(found: Services, job: Job, seconds: float) -> Job:
@@ -52,7 +52,7 @@ def _filter(
     ] = None,
 ) -> JobFilter:
     if model is not None and not re.fullmatch(MODEL_NAME, model):
-        raise InvalidInput("No model can have this name.", [Detail(MODEL_NAME_RULE, parameter="model")])
+        raise InvalidInput("No model can have this name.", [FieldError(MODEL_NAME_RULE, parameter="model")])
     return JobFilter(status, model, None if since is None else _time(since))
 
 
@@ -64,7 +64,7 @@ def _time(text: str) -> datetime:
     except (ValueError, OverflowError):
         pass
     message = "Expected a time with its offset from UTC, such as 2026-01-01T00:00:00Z. In a query, + is written %2B."
-    raise InvalidInput(message, [Detail(message, parameter="since")])
+    raise InvalidInput(message, [FieldError(message, parameter="since")])
 
 
 @router.get(
@@ -93,7 +93,7 @@ def get_job(request: Request, job: JobId) -> Response:
     "/jobs/{job}/cancel",
     name="cancelJob",
     summary="Cancel a job",
-    dependencies=[needs(Right.TRAIN)],
+    dependencies=[needs(AccessScope.TRAIN)],
     description=(
         "A running job ends within a second. "
         "A job that has ended stays as it is and is returned. One that publishes its version is not cancelled (409)."
@@ -118,7 +118,7 @@ async def _followed(request: Request, job: JobId, last_event_id: LastEventId = N
     # As a dependency: an unknown job is answered with 404, one follower too many with 503, before the stream begins.
     found = services(request)
     with found.following.admitted():
-        look = Look(await run_in_threadpool(found.jobs.get, job))
+        look = JobSnapshot(await run_in_threadpool(found.jobs.get, job))
         if look.job.status.ended and look.identity == last_event_id:
             raise HTTPException(204)  # at which a browser's EventSource does not connect again
         yield look.job
@@ -145,7 +145,7 @@ async def follow_job(
     async with contextlib.aclosing(found.following.looks(followed)) as looks:
         async for look in looks:
             try:
-                found.access.check(request.scope, Right.READ)
+                found.access.check(request.scope, AccessScope.READ)
             except LinserveError:  # the key was taken back meanwhile
                 return
             if look.identity != shown:

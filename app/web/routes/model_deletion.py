@@ -6,14 +6,14 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Query, Request
 
 from app.errors import Conflict, PreconditionRequired
-from app.web.auth import Right
+from app.web.auth import AccessScope
 from app.web.dependencies import needs
 from app.web.entity_tags import check_unchanged
 from app.web.problems import problems
 from app.web.query import ModelName, only_known
 from app.web.state import services
 
-router = APIRouter(tags=["Models"], dependencies=[needs(Right.ADMIN), only_known()])
+router = APIRouter(tags=["Models"], dependencies=[needs(AccessScope.ADMIN), only_known()])
 
 PUBLISHING_SECONDS = 5.0  # to wait for jobs that publish a version
 POLL_SECONDS = 0.05

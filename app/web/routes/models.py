@@ -16,16 +16,16 @@ from app.prediction.tables import inference_bytes
 from app.registry.names import MODEL_NAME
 from app.registry.registry import Registry
 from app.web import bodies
-from app.web.auth import Right
+from app.web.auth import AccessScope
 from app.web.dependencies import needs
 from app.web.entity_tags import check_unchanged, has, tag_of
 from app.web.problems import problems
 from app.web.query import ModelName, OtherVersionNumber, VersionNumber, only_known
-from app.web.schemas.card_statistics import MOST_COVARIANCE_COEFFICIENTS
+from app.web.schemas.card_statistics import MAX_COVARIANCE_COEFFICIENTS
 from app.web.schemas.models import DEFAULT_LEVEL, CurrentModelView, Extra, ModelView, card_view
 from app.web.state import services
 
-router = APIRouter(tags=["Models"], dependencies=[needs(Right.READ), only_known()])
+router = APIRouter(tags=["Models"], dependencies=[needs(AccessScope.READ), only_known()])
 
 MAX_PROMOTION_BYTES = 1 << 12
 CHUNK_BYTES = 1 << 16
@@ -40,7 +40,7 @@ Include = Annotated[
     Query(
         description=(
             "`covariance` adds the covariance matrices of the coefficients, of which there may be at most "
-            f"{MOST_COVARIANCE_COEFFICIENTS}."
+            f"{MAX_COVARIANCE_COEFFICIENTS}."
         )
     ),
 ]
@@ -219,7 +219,7 @@ def download_version(
 @router.put(
     "/models/{model}/current",
     name="promote",
-    dependencies=[needs(Right.ADMIN)],
+    dependencies=[needs(AccessScope.ADMIN)],
     summary="Promote a version, or roll back to it",
     description=(
         "Every worker serves it from its next request on. With If-Match and the ETag of `GET /models/{model}`, only if "
@@ -246,7 +246,7 @@ async def promote(
 @router.delete(
     "/models/{model}/versions/{version}",
     name="deleteVersion",
-    dependencies=[needs(Right.ADMIN)],
+    dependencies=[needs(AccessScope.ADMIN)],
     summary="Delete a version",
     description="Neither the current one nor the one that is served in its place. Its number is not used again.",
     status_code=204,

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from app.data.batch import Part
+from app.data.batch import RowBatch
 from app.data.formats import FileFormat, check_header, first_row
 from app.data.json_rows import (
     AT_ONCE,
@@ -29,7 +29,7 @@ from app.data.json_rows import (
     to_objects,
     without_kept,
 )
-from app.errors import Detail, InvalidInput
+from app.errors import FieldError, InvalidInput
 from app.prediction.missing_rows import HEADER, CompleteRows
 from app.prediction.tables import (
     FORMATS,
@@ -52,23 +52,25 @@ from app.regression.linear_model import LinearModel
 from app.regression.sufficient_statistics import Array
 from app.storage.memory_budget import LARGE_BODY
 from app.web import bodies
-from app.web.auth import Right
+from app.web.auth import AccessScope
 from app.web.dependencies import needs
 from app.web.hints import not_json
-from app.web.negotiation import acceptable
+from app.web.negotiation import select_media_type
 from app.web.problems import problems
 from app.web.query import ModelName, Rows, VersionNumber
 from app.web.schemas.openapi_schema import Row
 from app.web.state import Services, services
-from app.web.version_selector import Choice
+from app.web.version_selector import VersionSelector
 
-router = APIRouter(tags=["Predict"], dependencies=[needs(Right.PREDICT)])
+router = APIRouter(tags=["Predict"], dependencies=[needs(AccessScope.PREDICT)])
 
-MOST_PRODUCTS = 20_000  # of a value and a weight, from which predicting would hold up other requests for milliseconds
+MAX_INLINE_MULTIPLIES = (
+    20_000  # of a value and a weight, from which predicting would hold up other requests for milliseconds
+)
 NUMBER_BYTES = 20  # in JSON, about
 LARGE_ANSWER = 1 << 22  # bytes from which no more are made at a time than long bodies are decoded
 ANSWER_TIMES = 4  # Times its length that a JSON answer takes while it is made.
-MOST_ANSWER = 1 << 27  # bytes in JSON: it is in memory until it is sent
+MAX_ANSWER = 1 << 27  # bytes in JSON: it is in memory until it is sent
 
 
 class PredictRequest(BaseModel):
@@ -159,7 +161,7 @@ DESCRIPTION = (
     "or with a Content-Encoding of gzip or zstd. Besides the features, rows may have the model's targets and the "
     "`unused_columns` of its card, which are ignored; so is the index of a pandas frame in Arrow and Parquet. "
     "The answer has the format that Accept names, by default that of the "
-    f"rows. A JSON answer to JSON rows has at most {MOST_ANSWER >> 20} MiB, any other as many bytes as an upload may."
+    f"rows. A JSON answer to JSON rows has at most {MAX_ANSWER >> 20} MiB, any other as many bytes as an upload may."
 )
 
 _ROUTE: dict[str, Any] = {
@@ -177,14 +179,14 @@ _ROUTE: dict[str, Any] = {
 @router.post("/predict", name="predict", summary="Predict with the default model's current version", **_ROUTE)
 async def predict(request: Request) -> Response:
     found = services(request)
-    return await _answer(request, Choice(found.registry, found.default_model))
+    return await _answer(request, VersionSelector(found.registry, found.default_model))
 
 
 @router.post(
     "/models/{model}/predict", name="predictWithModel", summary="Predict with a model's current version", **_ROUTE
 )
 async def predict_with_model(request: Request, model: ModelName) -> Response:
-    return await _answer(request, Choice(services(request).registry, model))
+    return await _answer(request, VersionSelector(services(request).registry, model))
 
 
 @router.post(
@@ -194,12 +196,12 @@ async def predict_with_model(request: Request, model: ModelName) -> Response:
     **_ROUTE,
 )
 async def predict_with_version(request: Request, model: ModelName, version: VersionNumber) -> Response:
-    return await _answer(request, Choice(services(request).registry, model, version))
+    return await _answer(request, VersionSelector(services(request).registry, model, version))
 
 
-async def _answer(request: Request, choose: Choice) -> Response:
+async def _answer(request: Request, choose: VersionSelector) -> Response:
     kind = await bodies.content_type(request, *FORMATS)
-    out = acceptable(request.headers.get("accept"), [kind, *(other for other in FORMATS if other != kind)])
+    out = select_media_type(request.headers.get("accept"), [kind, *(other for other in FORMATS if other != kind)])
     options = options_of(request.query_params)
     check_header(bodies.FILES.get(kind, "json"), options.header)
     if kind != bodies.JSON:
@@ -214,11 +216,11 @@ async def _answer(request: Request, choose: Choice) -> Response:
         return await _in_thread(found, functools.partial(_predict_long, request, body, choose), waits=True)
     _check_count(body, found)
     asked = _decoded(body, found)
-    version = await choose.promptly()
+    version = await choose.resolve_async()
     asked = _with_rows(asked, version.model.features)
     # The first of these for a version decomposes its design, which takes seconds for thousands of features.
     decomposes = asked.interval is not None or asked.confidence is not None or asked.extrapolation or asked.explain
-    many = len(asked.instances) * version.model.weights.size > MOST_PRODUCTS
+    many = len(asked.instances) * version.model.weights.size > MAX_INLINE_MULTIPLIES
     if not many and not decomposes:
         return _predict(request, asked, version)
     waits = many and _answer_bytes(asked, version.model) > LARGE_ANSWER
@@ -231,7 +233,7 @@ async def _in_thread(found: Services, predict: Callable[[], Response], *, waits:
 
 
 async def _predict_file(
-    request: Request, form: FileFormat, out: str, choose: Choice, options: TableOptions
+    request: Request, form: FileFormat, out: str, choose: VersionSelector, options: TableOptions
 ) -> Response:
     found = services(request)
     encoding = bodies.encoding_of(request)
@@ -242,7 +244,7 @@ async def _predict_file(
         if needs_turn(body, form, encoding):
             await stack.enter_async_context(found.turns.turn())
         source = await stack.enter_async_context(inflated(request, found, body, encoding))
-        version = await choose.promptly()
+        version = await choose.resolve_async()
         size = work_bytes(None if isinstance(source, Path) else len(source), version.model, options)
         stack.enter_context(found.memory.working(request, size))
         parts = read_table(request, source, form, version, options)
@@ -252,7 +254,9 @@ async def _predict_file(
     return answer
 
 
-def _predict_rows_as_table(request: Request, body: bytes, out: str, choose: Choice, options: TableOptions) -> Response:
+def _predict_rows_as_table(
+    request: Request, body: bytes, out: str, choose: VersionSelector, options: TableOptions
+) -> Response:
     """Rows that came as JSON, answered as a table."""
     found = services(request)
     _check_count(body, found)
@@ -278,7 +282,7 @@ def _rows_as_table(
         )
     numbers, missing = numbers_of(version.model, options), options.missing == "null"
     x = to_matrix(rows, numbers, "/instances", missing=missing, ignored=version.ignored)
-    part = Part(x, kept_columns(asked.instances, options.keep))
+    part = RowBatch(x, kept_columns(asked.instances, options.keep))
     answer, _ = answer_table(request, iter([part]), version, options, out)
     services(request).metrics.predicted(len(x))
     return answer
@@ -317,7 +321,7 @@ def _with_rows(asked: PredictRequest, names: Sequence[str], *, missing: bool | N
     return asked
 
 
-def _predict_long(request: Request, body: bytes, choose: Choice) -> Response:
+def _predict_long(request: Request, body: bytes, choose: VersionSelector) -> Response:
     found = services(request)
     _check_count(body, found)
     with found.memory.working(request, bodies.decoding_bytes(body)):
@@ -346,10 +350,10 @@ def _written(names: Sequence[str]) -> int:
 def _predict(request: Request, asked: PredictRequest, version: Version) -> Response:
     found = services(request)
     model = version.model
-    if (length := _answer_bytes(asked, model)) > MOST_ANSWER:
+    if (length := _answer_bytes(asked, model)) > MAX_ANSWER:
         raise InvalidInput.at(
             "/instances",
-            f"The answer would have about {length} bytes, and the limit is {MOST_ANSWER}. Send fewer instances, or "
+            f"The answer would have about {length} bytes, and the limit is {MAX_ANSWER}. Send fewer instances, or "
             "accept a table.",
         )
     with found.memory.working(request, ANSWER_TIMES * length + _inference_bytes(asked, model)):
@@ -382,9 +386,9 @@ def _computed(asked: PredictRequest, version: Version) -> Response:
     for name, level in levels.items():
         if level is None:
             continue
-        if model.no_intervals is not None:
+        if model.inference_unavailable is not None:
             answer[name] = None
-            unavailable[name] = model.no_intervals
+            unavailable[name] = model.inference_unavailable
             continue
         of_mean = name == "confidence_intervals"
         own = None if of_mean else weights
@@ -422,7 +426,7 @@ def _weights(asked: PredictRequest, model: LinearModel) -> Array | None:
     weights = to_column(asked.instance_weights, pointer, missing=asked.missing == "null")[:, 0]
     if (weights <= 0).any():
         places = np.flatnonzero(weights <= 0)[:MAX_DETAILS].tolist()
-        details = [Detail(NOT_POSITIVE, pointer=f"{pointer}/{place}") for place in places]
+        details = [FieldError(NOT_POSITIVE, pointer=f"{pointer}/{place}") for place in places]
         raise InvalidInput("Not all instance weights are positive.", details)
     return weights
 

@@ -21,22 +21,22 @@ from app.data.names import MAX_NAME_LENGTH
 from app.data.rounding import rounding_warnings
 from app.data.training_rows import write_matrix
 from app.data.weights import first_fault
-from app.errors import Detail, InvalidInput
+from app.errors import FieldError, InvalidInput
 from app.jobs.job import Job
 from app.regression.sufficient_statistics import WeightKind
 from app.storage.memory_budget import LARGE_BODY
 from app.training.inheritance import weight_kind
-from app.training.initial_coefficients import put_aside
+from app.training.initial_coefficients import detach
 from app.training.planner import (
+    build_training_request,
     columns_of_file,
     current_version,
     index_left_out,
     index_warnings,
     names_of_rows,
-    request_of,
 )
 from app.web import bodies
-from app.web.auth import Right
+from app.web.auth import AccessScope
 from app.web.dependencies import needs
 from app.web.path_prefix import prefix
 from app.web.preferences import preferences
@@ -47,7 +47,7 @@ from app.web.schemas.train import FileOptions, TrainRequest, from_query, query_p
 from app.web.schemas.train_examples import CSV_EXAMPLE, EXAMPLES
 from app.web.state import Services, services
 
-router = APIRouter(tags=["Train"], dependencies=[needs(Right.TRAIN)])
+router = APIRouter(tags=["Train"], dependencies=[needs(AccessScope.TRAIN)])
 
 PIECE_BYTES = 1 << 18  # Bytes of an upload hashed and written at a time, in a thread.
 _KEYS = uuid.UUID("6b1d6a5e-7d0a-5b0e-9a53-0c0f5f3c7a11")  # namespace of the job ids made from Idempotency-Keys
@@ -123,7 +123,7 @@ async def _recorded(found: Services, request: Request, kind: str, job_id: str) -
         if request.query_params:
             message = "With a JSON body, options are expected in the body, but were found in the query. Move them."
             name = next(iter(request.query_params))
-            raise InvalidInput(message, [Detail(message, parameter=name[:MAX_NAME_LENGTH])])
+            raise InvalidInput(message, [FieldError(message, parameter=name[:MAX_NAME_LENGTH])])
         body = await bodies.read(request, found.limits.json_bytes)
         async with found.turns.turn() if len(body) > LARGE_BODY else contextlib.nullcontext():
             with found.memory.working(request, bodies.decoding_bytes(body)):
@@ -147,7 +147,7 @@ def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
             "/targets",
             f"Found {len(rows_of_targets)} rows of targets for {len(instances)} instances. Send one for each.",
         )
-    request = request_of(
+    request = build_training_request(
         found,
         asked,
         features=features,
@@ -175,7 +175,7 @@ def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
     request = dataclasses.replace(request, warnings=tuple(rounding_warnings(rounded)))
     found.jobs.spool.check_room(sum(column.nbytes for column in columns))
     with found.jobs.spool.writing(request.upload) as file:
-        request = put_aside(request, found.jobs.spool)
+        request = detach(request, found.jobs.spool)
         write_matrix(file, *columns)
         found.jobs.spool.seal(file)
     return found.jobs.submit(request, job_id)
@@ -236,7 +236,7 @@ def _train_from_upload(
             features, targets = columns_of_file(names, form, options, current, index)
             others = [name for name in (options.weight, options.division.groups) if name is not None]
             check_size(path, form, [*(features or ()), *targets, *others], found.limits.upload_bytes)
-        request = request_of(
+        request = build_training_request(
             found,
             options,
             features=features,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import Detail, InvalidInput
+from app.errors import FieldError, InvalidInput
 from app.registry.version_file import Version
 from app.regression.dependencies import linear_dependencies
 from app.regression.hypothesis_tests import Inference, covariances, infer, variance_inflation
@@ -16,9 +16,9 @@ from app.regression.likelihood import likelihood, why_no_likelihood
 from app.regression.solvers import Exact
 from app.regression.sufficient_statistics import Array
 
-MOST_COVARIANCE_COEFFICIENTS = 500
-MOST_COVARIANCES = 2_500_000  # numbers in all matrices together: about 50 MB of JSON
-MOST_DEPENDENCIES = 100
+MAX_COVARIANCE_COEFFICIENTS = 500
+MAX_COVARIANCES = 2_500_000  # numbers in all matrices together: about 50 MB of JSON
+MAX_DEPENDENCIES = 100
 
 INFERENCE = ("standard_errors", "t_values", "p_values", "confidence_intervals", "f_tests", "residual_deviation")
 LIKELIHOOD = ("log_likelihood", "aic", "bic")
@@ -62,9 +62,13 @@ class CardStatistics:
         """Return the fields by name. Raises InvalidInput if the covariances that are asked for are too many."""
         if covariance:
             self._check_size()
-        inference = infer(self._model, level=self._level) if self._card.no_intervals is None else None
+        inference = infer(self._model, level=self._level) if self._card.inference_unavailable is None else None
         found = {
-            **(self._withheld(INFERENCE, self._card.no_intervals) if inference is None else self._inference(inference)),
+            **(
+                self._withheld(INFERENCE, self._card.inference_unavailable)
+                if inference is None
+                else self._inference(inference)
+            ),
             **self._likelihood(),
             **self._degrees_of_freedom(),
             "total_weight": float(f"{self._model.statistics.weight:.14g}"),  # the square of a root
@@ -136,7 +140,7 @@ class CardStatistics:
         return found
 
     def _likelihood(self) -> dict[str, Any]:
-        reason = self._card.no_intervals or why_no_likelihood(self._model.statistics)
+        reason = self._card.inference_unavailable or why_no_likelihood(self._model.statistics)
         if reason is not None:
             return self._withheld(LIKELIHOOD, reason)
         found = likelihood(self._model)
@@ -179,8 +183,8 @@ class CardStatistics:
             self.unavailable[field] = self._imprecise
             return None
         count = len(self._model.columns) + design.intercept - design.rank
-        if count > MOST_DEPENDENCIES:
-            self.unavailable[field] = f"There are {count} dependencies; they are listed up to {MOST_DEPENDENCIES}."
+        if count > MAX_DEPENDENCIES:
+            self.unavailable[field] = f"There are {count} dependencies; they are listed up to {MAX_DEPENDENCIES}."
             return None
         return [
             ["intercept"] * found.intercept + [self._model.columns[index] for index in found.columns]
@@ -190,8 +194,8 @@ class CardStatistics:
     def _covariance(self, inference: Inference | None) -> dict[str, Any] | None:
         field, model = "covariance", self._model
         if inference is None:
-            assert self._card.no_intervals is not None
-            self.unavailable[field] = self._card.no_intervals
+            assert self._card.inference_unavailable is not None
+            self.unavailable[field] = self._card.inference_unavailable
             return None
         skipped = not model.has_intercept
         found = covariances(model, inference)[:, skipped:, skipped:]
@@ -202,18 +206,18 @@ class CardStatistics:
 
     def _check_size(self) -> None:
         size, targets = len(self._coefficients), len(self._card.targets)
-        if size > MOST_COVARIANCE_COEFFICIENTS:
+        if size > MAX_COVARIANCE_COEFFICIENTS:
             message = (
-                f"This model has {size} coefficients. Covariances are given for at most {MOST_COVARIANCE_COEFFICIENTS}."
+                f"This model has {size} coefficients. Covariances are given for at most {MAX_COVARIANCE_COEFFICIENTS}."
             )
-        elif size**2 * targets > MOST_COVARIANCES:
+        elif size**2 * targets > MAX_COVARIANCES:
             message = (
                 f"This model has {targets} targets with {size} coefficients each. Covariances are given for at most "
-                f"{MOST_COVARIANCES:,} pairs of coefficients of all targets."
+                f"{MAX_COVARIANCES:,} pairs of coefficients of all targets."
             )
         else:
             return
-        raise InvalidInput(message, [Detail(message, parameter="include")])
+        raise InvalidInput(message, [FieldError(message, parameter="include")])
 
     @cached_property
     def _coefficients(self) -> list[str]:
@@ -227,7 +231,7 @@ class CardStatistics:
     @property
     def _imprecise(self) -> str | None:
         """Why nothing is given that follows from sums of squares, if rows that were taken out left too few digits."""
-        return self._card.no_intervals if np.isnan(self._model.residual_norms).any() else None
+        return self._card.inference_unavailable if np.isnan(self._model.residual_norms).any() else None
 
     def _withheld(self, fields: Iterable[str], reason: str | None) -> dict[str, None]:
         assert reason is not None

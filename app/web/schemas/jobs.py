@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, Field
 
 from app.jobs.job import Job, Status
-from app.web.problems import Problem, problem_of
+from app.web.problems import Problem, problem_from_error
 from app.web.schemas.openapi_schema import DocumentedAs
 
 
@@ -60,6 +60,6 @@ def view(job: Job) -> dict[str, Any]:
     """The job as JobView has it."""
     shown = asdict(job)
     if job.error is not None:
-        shown["error"] = problem_of(job.error.error, job.error.message, job.error.details)
+        shown["error"] = problem_from_error(job.error.error, job.error.message, job.error.details)
         shown["error"].pop("request_id", None)  # the request that asks is not the one that failed
     return shown

@@ -12,8 +12,8 @@ from pydantic import BaseModel, Field, RootModel
 from app.registry.version_file import Version
 from app.regression.sufficient_statistics import WeightKind
 from app.web.schemas.card_statistics import (
-    MOST_COVARIANCE_COEFFICIENTS,
-    MOST_DEPENDENCIES,
+    MAX_COVARIANCE_COEFFICIENTS,
+    MAX_DEPENDENCIES,
     NO_VARIATION,
     NOT_IDENTIFIABLE,
     CardStatistics,
@@ -122,16 +122,16 @@ class ModelView(BaseModel):
     linear_dependencies: list[list[str]] | None = Field(
         description=(
             "Sets of columns that have a weighted sum of zero in all rows. Each column of a set depends on the others. "
-            f"`intercept` takes part if the sum is another constant. At most {MOST_DEPENDENCIES} sets are listed."
+            f"`intercept` takes part if the sum is another constant. At most {MAX_DEPENDENCIES} sets are listed."
         )
     )
     covariance: CovarianceView | None = Field(
         description=(
             f"Covariance matrices of the coefficients. Only with `include=covariance`, for at most "
-            f"{MOST_COVARIANCE_COEFFICIENTS} coefficients."
+            f"{MAX_COVARIANCE_COEFFICIENTS} coefficients."
         )
     )
-    no_intervals: str | None = Field(description="Why inference is not valid for this version.")
+    inference_unavailable: str | None = Field(description="Why inference is not valid for this version.")
     unavailable: dict[str, str] = Field(
         description=(
             "The reason for each statistic that is null. A key is the path in the card, with dots between its names; "
@@ -209,7 +209,7 @@ def card_view(
         },
         "confidence_level": level,
         **computed.fields(covariance=include == "covariance"),
-        "no_intervals": card.no_intervals,
+        "inference_unavailable": card.inference_unavailable,
         "unavailable": computed.unavailable,
         "metrics": card.metrics,
         "validation": None if card.validation is None else msgspec.to_builtins(card.validation),

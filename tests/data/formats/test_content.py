@@ -7,9 +7,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.data.formats.content import HEAD_BYTES, Form, begins_with, better, content_of, explained
-from app.errors import Detail, InvalidInput, MalformedBody
+from app.errors import FieldError, InvalidInput, MalformedBody
 
-FAULT = InvalidInput("A fault.", [Detail("A fault.", row=1)])
+FAULT = InvalidInput("A fault.", [FieldError("A fault.", row=1)])
 
 
 def label_of(head: bytes) -> str | None:
@@ -76,7 +76,7 @@ def test_the_fault_of_a_body_that_is_what_it_is_sent_as_is_kept(form: Form, head
 
 
 def test_a_fault_in_a_later_row_is_not_put_down_to_the_first() -> None:
-    fault = InvalidInput("A fault.", [Detail("A fault.", row=7, column="a;b")])
+    fault = InvalidInput("A fault.", [FieldError("A fault.", row=7, column="a;b")])
     assert better(fault, b"a;b\n1\n", "csv") is fault
     assert better(fault, b"{a},b\n1,2\n", "csv") is fault
 

@@ -8,10 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from app.data.batch import MISSING, NOT_FINITE, Columns, Header, Part
+from app.data.batch import MISSING, NOT_FINITE, Columns, Header, RowBatch
 from app.data.formats import csv as csv_format
 from app.data.formats.csv import BLOCK_BYTES, csv_names, read_csv
-from app.errors import Detail, InvalidInput
+from app.errors import FieldError, InvalidInput
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 PRINTABLE = st.text(min_size=1, max_size=8).filter(str.isprintable)
@@ -123,12 +123,14 @@ def test_a_line_separator_in_a_name_does_not_end_the_header(tmp_path: Path) -> N
 def test_a_name_that_stands_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput) as refused:
         csv_names(stored(tmp_path, "a,b,a\n1,2,3\n"))
-    assert refused.value.details == (Detail("Columns 1, 3 have the same name. Rename all but one.", row=1, column="a"),)
+    assert refused.value.details == (
+        FieldError("Columns 1, 3 have the same name. Rename all but one.", row=1, column="a"),
+    )
 
 
 def test_missing_columns_are_named(tmp_path: Path) -> None:
     error = refusal(stored(tmp_path, "a,b\n1,2\n"), "c", "a", "d")
-    assert error.details == (Detail('There is no column "c".', row=1), Detail('There is no column "d".', row=1))
+    assert error.details == (FieldError('There is no column "c".', row=1), FieldError('There is no column "d".', row=1))
 
 
 @pytest.mark.parametrize(
@@ -149,7 +151,7 @@ def test_missing_columns_are_named(tmp_path: Path) -> None:
 )
 def test_what_is_no_finite_number_is_refused_with_row_and_column(tmp_path: Path, cell: str, fault: str) -> None:
     error = refusal(stored(tmp_path, f"a,b\n1,2\n3,{cell}\n5,6\n"), "a", "b")
-    assert error.details == (Detail(fault, row=3, column="b"),)
+    assert error.details == (FieldError(fault, row=3, column="b"),)
     assert error.message == f'Row 3, column "b": {fault}'
 
 
@@ -166,18 +168,18 @@ def test_a_fault_in_a_column_that_is_not_read_does_not_matter(tmp_path: Path) ->
 @pytest.mark.parametrize(("row", "found"), [("3", 1), ("3,4,5", 3)])
 def test_a_row_with_another_number_of_values_is_refused_with_its_number(tmp_path: Path, row: str, found: int) -> None:
     error = refusal(stored(tmp_path, f"a,b\n1,2\n{row}\n"), "a", "b")
-    assert error.details == (Detail(f"Expected 2 values, found {found}. {QUOTED}", row=3),)
+    assert error.details == (FieldError(f"Expected 2 values, found {found}. {QUOTED}", row=3),)
 
 
 @pytest.mark.parametrize(
     ("last", "detail"),
     [
-        ("3,x", Detail(f"{FOUND} text.{CHOICE}", row=400_002, column="b")),
-        ("3,", Detail(MISSING_VALUE, row=400_002, column="b")),
-        ("3", Detail(f"Expected 2 values, found 1. {QUOTED}", row=400_002)),
+        ("3,x", FieldError(f"{FOUND} text.{CHOICE}", row=400_002, column="b")),
+        ("3,", FieldError(MISSING_VALUE, row=400_002, column="b")),
+        ("3", FieldError(f"Expected 2 values, found 1. {QUOTED}", row=400_002)),
     ],
 )
-def test_row_numbers_count_on_from_block_to_block(tmp_path: Path, last: str, detail: Detail) -> None:
+def test_row_numbers_count_on_from_block_to_block(tmp_path: Path, last: str, detail: FieldError) -> None:
     path = stored(tmp_path, "a,b\n" + "1,2\n" * 400_000 + last + "\n")
     assert path.stat().st_size > BLOCK_BYTES
     assert refusal(path, "a", "b").details == (detail,)
@@ -215,7 +217,7 @@ def test_fast_reading_finds_what_careful_reading_finds(
     content = newline.join(["a,b", *(",".join(row) for row in rows)]).encode()
     path = stored(tmp_path, content)
 
-    def outcome(parts: Iterator[Part]) -> object:
+    def outcome(parts: Iterator[RowBatch]) -> object:
         try:
             found = list(parts)
         except InvalidInput as refused:
@@ -262,7 +264,7 @@ def test_a_header_of_numbers_is_refused_unless_something_says_what_it_is(tmp_pat
     path = stored(tmp_path, f"{header}\n{header}\n")
     with pytest.raises(InvalidInput) as refused:
         csv_names(path)
-    assert (refused.value.message, refused.value.details) == (NUMERIC, (Detail(NUMERIC, row=1),))
+    assert (refused.value.message, refused.value.details) == (NUMERIC, (FieldError(NUMERIC, row=1),))
     assert refusal(path, "zebra").message == NUMERIC
     assert csv_names(path, "none") == ["c1", "c2", "c3"][: header.count(",") + 1]
 
@@ -300,11 +302,11 @@ def test_without_a_header_every_row_is_read(
 def test_without_a_header_rows_count_from_1(tmp_path: Path, quote: str) -> None:
     columns = Columns(["c1", "c2"], header="none")
     for content, detail in (
-        (f"1,{quote}{quote}\n", Detail(MISSING_VALUE, row=1, column="c2")),
-        (f"{quote}1{quote},2\n3\n", Detail(f"Expected 2 values, found 1. {QUOTED}", row=2)),
+        (f"1,{quote}{quote}\n", FieldError(MISSING_VALUE, row=1, column="c2")),
+        (f"{quote}1{quote},2\n3\n", FieldError(f"Expected 2 values, found 1. {QUOTED}", row=2)),
         (
             f"{quote}1{quote},2\n3,x\n",
-            Detail(f"{FOUND} text.{CHOICE}", row=2, column="c2"),
+            FieldError(f"{FOUND} text.{CHOICE}", row=2, column="c2"),
         ),
     ):
         with pytest.raises(InvalidInput) as refused:

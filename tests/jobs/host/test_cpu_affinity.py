@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from service import wait_for
 
-from app.jobs.host.cpu_affinity import QUIET_SECONDS, Traffic, sparing_cores
+from app.jobs.host.cpu_affinity import QUIET_SECONDS, PredictionActivity, yield_cores_to_predictions
 
 needs_cores = pytest.mark.skipif(
     not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2, reason="needs two cores, on Linux"
@@ -18,7 +18,7 @@ needs_cores = pytest.mark.skipif(
 
 
 def test_traffic_is_recent_for_a_moment(tmp_path: Path) -> None:
-    traffic = Traffic(tmp_path / "traffic")
+    traffic = PredictionActivity(tmp_path / "traffic")
     assert not traffic.is_recent()
     traffic.note()
     assert traffic.is_recent()
@@ -30,20 +30,20 @@ def test_traffic_is_recent_for_a_moment(tmp_path: Path) -> None:
 
 
 def test_a_state_folder_that_cannot_be_written_is_no_fault(tmp_path: Path) -> None:
-    traffic = Traffic(tmp_path / "missing" / "traffic")
+    traffic = PredictionActivity(tmp_path / "missing" / "traffic")
     traffic.note()
     assert not traffic.is_recent()
 
 
 @needs_cores
 def test_all_threads_keep_off_half_of_the_cores_until_it_is_quiet_again(tmp_path: Path) -> None:
-    traffic = Traffic(tmp_path / "traffic")
+    traffic = PredictionActivity(tmp_path / "traffic")
     cores = os.sched_getaffinity(0)
     done = threading.Event()
     other = threading.Thread(target=done.wait)
     other.start()
     try:
-        with sparing_cores(traffic):
+        with yield_cores_to_predictions(traffic):
             traffic.note()
             wait_for(lambda: len(os.sched_getaffinity(0)) == (len(cores) + 1) // 2)
             assert os.sched_getaffinity(other.native_id or 0) == os.sched_getaffinity(0) < cores
@@ -63,8 +63,8 @@ def test_with_one_core_there_is_none_to_spare(tmp_path: Path) -> None:
         pytest.skip("needs Linux")
     program = (
         "import os, pathlib, app.jobs.host.cpu_affinity as s; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]);"
-        f"t = s.Traffic(pathlib.Path({str(tmp_path / 'traffic')!r})); t.note()\n"
-        "with s.sparing_cores(t): print(len(os.sched_getaffinity(0)))"
+        f"t = s.PredictionActivity(pathlib.Path({str(tmp_path / 'traffic')!r})); t.note()\n"
+        "with s.yield_cores_to_predictions(t): print(len(os.sched_getaffinity(0)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "1\n"

@@ -17,18 +17,18 @@ from app.regression.solvers import Exact, GradientDescent, Start
 from app.regression.solvers.gradient_descent import Descended, Descent, gradient_descent
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics
-from app.regression.training_batch import Block
+from app.regression.training_batch import TrainingBatch
 
 Array: TypeAlias = NDArray[np.float64]
 
 ON_CPU = GradientDescent(device="cpu")
 STANDARDISED = replace(ON_CPU, standardize=True, learning_rate=0.4, epochs=300)
 YIELDS = np.loadtxt(Path(__file__).parents[2] / "models" / "crop-yield" / "yields.csv", delimiter=",", skiprows=1)
-ALL_ROWS = Block(YIELDS[:, :3], YIELDS[:, 3:])
+ALL_ROWS = TrainingBatch(YIELDS[:, :3], YIELDS[:, 3:])
 LINE = np.arange(1.0, 8.0)
 
 
-def descend(rows: Block, options: GradientDescent, resume: Descent | None = None) -> Descended:
+def descend(rows: TrainingBatch, options: GradientDescent, resume: Descent | None = None) -> Descended:
     return gradient_descent(rows, summarise([rows]), options, resume=resume)
 
 
@@ -38,11 +38,11 @@ def assert_identical(found: Descended, expected: Descended) -> None:
     assert (found.loss, found.epoch, found.warnings) == (expected.loss, expected.epoch, expected.warnings)
 
 
-def beside_the_line(constant: float) -> Block:
-    return Block(np.column_stack([LINE, np.full(7, constant)]), 2 * LINE[:, np.newaxis] + 1)
+def beside_the_line(constant: float) -> TrainingBatch:
+    return TrainingBatch(np.column_stack([LINE, np.full(7, constant)]), 2 * LINE[:, np.newaxis] + 1)
 
 
-def exact_loss(rows: Block, found: Descended, statistics: SufficientStatistics) -> float:
+def exact_loss(rows: TrainingBatch, found: Descended, statistics: SufficientStatistics) -> float:
     """The mean squared error in exact arithmetic, from the prediction at the statistics' shift."""
     centre = [Fraction(value) for value in statistics.shift[: statistics.features]]
     weights = [[Fraction(value) for value in row] for row in found.weights]
@@ -60,7 +60,7 @@ def test_a_constant_column_beside_standardised_ones_changes_no_prediction_whatev
     batch_size: int | None,
 ) -> None:
     options = replace(STANDARDISED, batch_size=batch_size, learning_rate=0.1, epochs=120)
-    alone = descend(Block(LINE[:, np.newaxis], 2 * LINE[:, np.newaxis] + 1), options)
+    alone = descend(TrainingBatch(LINE[:, np.newaxis], 2 * LINE[:, np.newaxis] + 1), options)
     expected = LINE * alone.weights[0, 0] + alone.intercept[0]
     random = np.random.default_rng(0)
     constants = [0.1, *np.round(random.uniform(-10, 10, 60), 2), 1e15 + 0.125, 1e-300, 0.0]
@@ -86,7 +86,7 @@ def test_a_given_weight_of_a_constant_column_stays_and_the_predictions_are_right
 def test_a_column_that_varies_only_in_rows_of_weight_zero_is_constant() -> None:
     rows = beside_the_line(0.1)
     rows.x[2, 1] = 5.0
-    weighted = Block(rows.x, rows.y, (rows.x[:, 1] == 0.1).astype(float))
+    weighted = TrainingBatch(rows.x, rows.y, (rows.x[:, 1] == 0.1).astype(float))
     for batch_size in (None, 3):
         found = descend(weighted, replace(STANDARDISED, batch_size=batch_size, learning_rate=0.1))
         assert found.weights[0, 1] == 0
@@ -101,7 +101,7 @@ def test_the_loss_of_what_is_handed_back_is_that_of_its_epoch(
 ) -> None:
     random = np.random.default_rng(4)
     x = offset + random.integers(-50, 50, size=(64, 2)).astype(float)
-    rows = Block(x, 0.5 * (x - offset) @ np.ones((2, 1)) + random.normal(size=(64, 1)))
+    rows = TrainingBatch(x, 0.5 * (x - offset) @ np.ones((2, 1)) + random.normal(size=(64, 1)))
     options = replace(STANDARDISED, learning_rate=0.05, epochs=40, patience=patience, batch_size=batch_size)
     statistics = summarise([rows])
     losses: list[float] = []
@@ -112,7 +112,7 @@ def test_the_loss_of_what_is_handed_back_is_that_of_its_epoch(
 
 @pytest.mark.parametrize("standardize", [False, True])
 def test_a_perfect_fit_is_handed_back_though_its_loss_is_rounding(standardize: bool) -> None:
-    rows = Block(LINE[:, np.newaxis], 3e6 * LINE[:, np.newaxis] - 7e5)
+    rows = TrainingBatch(LINE[:, np.newaxis], 3e6 * LINE[:, np.newaxis] - 7e5)
     options = replace(STANDARDISED, standardize=standardize, epochs=3000)
     bound = largest_learning_rate(summarise([rows]), options)
     found = descend(rows, replace(options, learning_rate=0.9 * bound))
@@ -139,20 +139,24 @@ def test_coefficients_without_the_loss_of_their_epoch_are_not_handed_back(
 
 def test_the_centre_prediction_is_that_at_the_shift_of_all_rows_held_out_or_not() -> None:
     statistics = summarise([ALL_ROWS])
-    for options in (ON_CPU, STANDARDISED, replace(STANDARDISED, held_out=0.4, patience=5, learning_rate=0.1)):
+    for options in (
+        ON_CPU,
+        STANDARDISED,
+        replace(STANDARDISED, validation_fraction=0.4, patience=5, learning_rate=0.1),
+    ):
         found = gradient_descent(ALL_ROWS, statistics, options)
         at_shift = found.weights @ statistics.shift[:3] + found.intercept
         assert_allclose(found.centre_prediction, at_shift, rtol=1e-12)
 
 
-def with_rows_of_weight_zero(rows: Block) -> Block:
+def with_rows_of_weight_zero(rows: TrainingBatch) -> TrainingBatch:
     """The rows of weight 1, and between them others of weight 0."""
     count = len(rows.x)
     x, y = np.full((3 * count, rows.x.shape[1]), 1e6), np.full((3 * count, rows.y.shape[1]), -1e6)
     weights = np.zeros(3 * count)
     at = np.arange(count) * 3 + np.arange(count) % 2
     x[at], y[at], weights[at] = rows.x, rows.y, 1.0
-    return Block(x, y, weights)
+    return TrainingBatch(x, y, weights)
 
 
 @pytest.mark.parametrize(
@@ -161,14 +165,14 @@ def with_rows_of_weight_zero(rows: Block) -> Block:
         replace(ON_CPU, batch_size=4),
         replace(ON_CPU, batch_size=4, shuffle=False, momentum=0.5),
         replace(ON_CPU, batch_size=15),
-        replace(ON_CPU, batch_size=4, held_out=0.3, patience=4),
-        replace(ON_CPU, held_out=0.3, patience=4, standardize=True, learning_rate=0.1),
-        replace(ON_CPU, held_out=0.02, patience=4),
+        replace(ON_CPU, batch_size=4, validation_fraction=0.3, patience=4),
+        replace(ON_CPU, validation_fraction=0.3, patience=4, standardize=True, learning_rate=0.1),
+        replace(ON_CPU, validation_fraction=0.02, patience=4),
     ],
     ids=["batches", "unshuffled", "all at once", "held out", "held out of the full batch", "none held out"],
 )
 def test_rows_of_weight_zero_change_nothing(options: GradientDescent) -> None:
-    plain = Block(ALL_ROWS.x, ALL_ROWS.y, np.ones(15))
+    plain = TrainingBatch(ALL_ROWS.x, ALL_ROWS.y, np.ones(15))
     options = replace(options, epochs=30)
     statistics = summarise([plain])
     expected = gradient_descent(plain, statistics, options)
@@ -177,13 +181,13 @@ def test_rows_of_weight_zero_change_nothing(options: GradientDescent) -> None:
 
 def test_the_weights_of_held_out_rows_count_in_the_loss_that_patience_watches() -> None:
     weights = np.tile([1.0, 3.0, 0.0], 5)
-    options = replace(ON_CPU, held_out=0.3, patience=50, epochs=20)
+    options = replace(ON_CPU, validation_fraction=0.3, patience=50, epochs=20)
     states: list[Descent] = []
-    rows = Block(ALL_ROWS.x, ALL_ROWS.y, weights)
+    rows = TrainingBatch(ALL_ROWS.x, ALL_ROWS.y, weights)
     gradient_descent(rows, summarise([rows]), options, on_epoch=states.append)
     held = np.array([state.watched for state in states])
     assert len(set(held)) == len(held)
-    heavier = Block(ALL_ROWS.x, ALL_ROWS.y, weights * 7)
+    heavier = TrainingBatch(ALL_ROWS.x, ALL_ROWS.y, weights * 7)
     again: list[Descent] = []
     gradient_descent(heavier, summarise([heavier]), options, on_epoch=again.append)
     assert_allclose([state.watched for state in again], held, rtol=1e-9)
@@ -196,32 +200,36 @@ def test_patience_watches_the_plain_loss_of_held_out_rows_and_otherwise_the_pena
     assert [state.watched for state in states] == [state.loss for state in states]
     states.clear()
     # All rows are alike: whichever are held out, their loss is that of the others.
-    doubled = Block(np.repeat(ALL_ROWS.x[:1], 4, axis=0), np.repeat(ALL_ROWS.y[:1], 4, axis=0))
-    gradient_descent(doubled, summarise([doubled]), replace(options, held_out=0.5), on_epoch=states.append)
+    doubled = TrainingBatch(np.repeat(ALL_ROWS.x[:1], 4, axis=0), np.repeat(ALL_ROWS.y[:1], 4, axis=0))
+    gradient_descent(doubled, summarise([doubled]), replace(options, validation_fraction=0.5), on_epoch=states.append)
     for state in states:
         penalty = 0.25 * ((state.weights**2).sum() + (state.intercept**2).sum())
         assert state.loss == pytest.approx(state.watched + penalty, rel=1e-9)
 
 
 def test_a_fraction_that_holds_out_no_row_is_a_warning() -> None:
-    options = replace(ON_CPU, held_out=0.01, patience=5, epochs=30)
+    options = replace(ON_CPU, validation_fraction=0.01, patience=5, epochs=30)
     found = descend(ALL_ROWS, options)
-    assert found.warnings == ("held_out=0.01 of 15 rows holds out no row; patience watches the training rows.",)
-    assert_array_equal(found.weights, descend(ALL_ROWS, replace(options, held_out=0.0)).weights)
+    assert found.warnings == (
+        "validation_fraction=0.01 of 15 rows holds out no row; patience watches the training rows.",
+    )
+    assert_array_equal(found.weights, descend(ALL_ROWS, replace(options, validation_fraction=0.0)).weights)
     without = descend(ALL_ROWS, replace(options, patience=None))
-    assert without.warnings == ("held_out=0.01 of 15 rows holds out no row; all rows are trained on.",)
-    assert descend(ALL_ROWS, replace(options, held_out=0.04)).warnings == ()
+    assert without.warnings == ("validation_fraction=0.01 of 15 rows holds out no row; all rows are trained on.",)
+    assert descend(ALL_ROWS, replace(options, validation_fraction=0.04)).warnings == ()
 
 
 @pytest.mark.parametrize("batch_size", [None, 4])
 def test_a_fraction_that_holds_out_every_row_is_refused(batch_size: int | None) -> None:
-    with pytest.raises(InvalidInput, match=r"held_out=0\.99 of 15 row\(s\) holds out all of them") as refused:
-        descend(ALL_ROWS, replace(ON_CPU, held_out=0.99, batch_size=batch_size))
-    assert [detail.pointer for detail in refused.value.details] == ["/solver/held_out"]
-    assert descend(ALL_ROWS, replace(ON_CPU, held_out=0.95, batch_size=batch_size)).epoch == 100
+    with pytest.raises(
+        InvalidInput, match=r"validation_fraction=0\.99 of 15 row\(s\) holds out all of them"
+    ) as refused:
+        descend(ALL_ROWS, replace(ON_CPU, validation_fraction=0.99, batch_size=batch_size))
+    assert [detail.pointer for detail in refused.value.details] == ["/solver/validation_fraction"]
+    assert descend(ALL_ROWS, replace(ON_CPU, validation_fraction=0.95, batch_size=batch_size)).epoch == 100
 
 
 def test_standardising_brings_a_feature_in_tiny_units_to_the_optimum_too() -> None:
-    rows = Block(ALL_ROWS.x * [1e-150, 1.0, 1e150], ALL_ROWS.y)
+    rows = TrainingBatch(ALL_ROWS.x * [1e-150, 1.0, 1e150], ALL_ROWS.y)
     found = descend(rows, replace(STANDARDISED, epochs=3000))
     assert_allclose(found.weights, fit(summarise([rows]), Exact()).weights, rtol=1e-8)

@@ -21,7 +21,7 @@ from app.regression.solvers.descent_task import choose_device
 from app.regression.solvers.gradient_descent import Descended, Descent, gradient_descent
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics
-from app.regression.training_batch import Block
+from app.regression.training_batch import TrainingBatch
 
 Array: TypeAlias = NDArray[np.float64]
 Rows: TypeAlias = tuple[Array, Array]
@@ -41,7 +41,9 @@ def descend(
     on_step: Callable[[], None] = lambda: None,
 ) -> Descended:
     statistics = SufficientStatistics.from_block(*rows)
-    return gradient_descent(Block(*rows), statistics, options, resume=resume, on_epoch=on_epoch, on_step=on_step)
+    return gradient_descent(
+        TrainingBatch(*rows), statistics, options, resume=resume, on_epoch=on_epoch, on_step=on_step
+    )
 
 
 def mean_squared_error(rows: Rows, found: Descended) -> float:
@@ -69,7 +71,7 @@ def test_the_notebooks_descent_keeps_its_reference_losses() -> None:
     found = [losses[epoch] for epoch in (0, 1, 2, 102, 202)]
     assert found == pytest.approx([16740.3, 11840.2, 8531.4, 530.45, 184.35], rel=1e-4)
     assert end.loss == losses[-1]
-    assert end.first_loss == losses[0]
+    assert end.initial_loss == losses[0]
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
@@ -398,7 +400,7 @@ def test_a_row_of_weight_three_steps_like_three_rows(batch_size: int | None, sta
         learning_rate=0.05 if standardize else 1e-5,
     )
     twice = replace(options, batch_size=batch_size and 2 * batch_size)
-    weighted = Block(x, y, weights)
+    weighted = TrainingBatch(x, y, weights)
 
     found = gradient_descent(weighted, summarise([weighted]), options)
     expected = descend((x[repeated], y[repeated]), twice)
@@ -451,7 +453,7 @@ def test_patience_watches_the_rows_that_are_held_out() -> None:
     random = np.random.default_rng(0)
     x = random.normal(size=(24, 12))
     y = x[:, :1] + 2 * random.normal(size=(24, 1))  # so many features for so few rows are soon fitted to their noise
-    options = replace(ON_CPU, epochs=5000, learning_rate=0.1, held_out=0.5, patience=20)
+    options = replace(ON_CPU, epochs=5000, learning_rate=0.1, validation_fraction=0.5, patience=20)
     states: list[Descent] = []
 
     end = descend((x, y), options, on_epoch=states.append)
