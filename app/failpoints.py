@@ -30,7 +30,7 @@ Step: TypeAlias = TrainingStep | DeletionStep
 _FOLDER = os.environ.get("CHAOS_FAILPOINTS")
 
 
-def reach(step: Step) -> None:
+def failpoint(step: Step) -> None:
     """Raise the signal with which a test has armed the step, if any."""
     if _FOLDER is None:
         return

@@ -25,7 +25,7 @@ from app.jobs.supervisor import Supervisor
 from app.jobs.uploads import UploadStore
 from app.registry.registry import Registry
 from app.settings import Settings
-from app.startup import prepared, warn_of_unwritable_folders
+from app.startup import load_config, warn_of_unwritable_folders
 from app.storage.memory_budget import VERSIONS_SHARE, MemoryBudget, Turns, share_of
 from app.storage.temp import TempStorage
 from app.web import problems
@@ -89,7 +89,7 @@ def create_app() -> FastAPI:
         # Looked for anew in every request otherwise; metrics are ours.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    problems.install(app)
+    problems.add_exception_handlers(app)
     for resource in (predict, train, jobs, models, model_deletion, health):
         app.include_router(resource.router)
     docs.install(app)
@@ -102,7 +102,7 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
     sys.setswitchinterval(SWITCH_SECONDS)
     stopping = asyncio.Event()
     try:
-        settings, access = prepared()
+        settings, access = load_config()
         services = _services(settings, access, stopping)
     except (ValueError, OSError) as error:
         _log.critical("not started", extra={"reason": str(error)})

@@ -49,11 +49,11 @@ def _check() -> None:
     import logging  # these as explained above
 
     from app import logs
-    from app.startup import prepared
+    from app.startup import load_config
 
     logs.configure()
     try:
-        prepared()
+        load_config()
     except ValueError as error:
         logging.getLogger(__name__).critical("not started", extra={"reason": str(error)})
         sys.exit(1)

@@ -9,7 +9,7 @@ from app.web.auth import Authorizer
 _log = logging.getLogger(__name__)
 
 
-def prepared() -> tuple[Settings, Authorizer]:
+def load_config() -> tuple[Settings, Authorizer]:
     """The settings, their folders made, and the API keys.
 
     Raises ValueError, in a sentence for the operator that names the variable.

@@ -47,7 +47,7 @@ def main() -> None:
     from app.jobs.host.cpu_affinity import PredictionActivity
     from app.jobs.host.memory_limit import limit_memory
     from app.jobs.uploads import UploadStore
-    from app.jobs.worker import serve
+    from app.jobs.worker import run_worker
     from app.registry.registry import Registry
     from app.training.pipeline import TrainerContext
 
@@ -61,7 +61,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, stop_soon)
     workshop = TrainerContext(Registry(settings.models), UploadStore(settings.spool), settings.checkpoints, threads)
     try:
-        serve(
+        run_worker(
             settings.job_database_url,
             settings.executor,
             workshop,

@@ -87,7 +87,7 @@ def _halved(part: RowBatch, first_row: int | None) -> Iterator[RowBatch]:
     half = len(part.values) // 2
     if not half:
         message = f"The columns that are kept have more than {KEPT_BYTES} bytes in this row. Keep shorter ones."
-        raise refusal(message, row=first_row) if first_row is not None else InvalidInput(message)
+        raise row_error(message, row=first_row) if first_row is not None else InvalidInput(message)
     yield from _halved(RowBatch(part.values[:half], part.kept.slice(0, half)), first_row)
     yield from _halved(
         RowBatch(part.values[half:], part.kept.slice(half)), None if first_row is None else first_row + half
@@ -198,7 +198,7 @@ def in_columns(details: Sequence[FieldError]) -> InvalidInput:
     return InvalidInput(f"{len(details)} columns have values at fault. The first: {place}", details)
 
 
-def refusal(message: str, *, row: int, column: str | None = None) -> InvalidInput:
+def row_error(message: str, *, row: int, column: str | None = None) -> InvalidInput:
     if column is not None:
         return in_columns([FieldError(message, row=row, column=column)])
     return InvalidInput(f"Row {row}: {message}", [FieldError(message, row=row)])

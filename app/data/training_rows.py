@@ -8,7 +8,7 @@ from typing import BinaryIO, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from app.data.batch import MAX_COLUMNS, Array, Columns, Header, RowBatch, check, part_rows, refusal
+from app.data.batch import MAX_COLUMNS, Array, Columns, Header, RowBatch, check, part_rows, row_error
 from app.data.formats import FileFormat, first_row, names_of, read_file
 from app.data.groups import MISSING, Groups
 from app.data.names import MAX_NAME_LENGTH
@@ -125,7 +125,7 @@ class TrainingRows:
         if self._weight is not None:
             weights = values[:, self._features + self._targets]
             if fault := first_fault(weights, self._weight_kind):
-                raise refusal(fault[1], row=row + fault[0], column=self._weight)
+                raise row_error(fault[1], row=row + fault[0], column=self._weight)
             zero = weights == 0
             self.zero_weight_rows += int(zero.sum())
         if not self._columns.missing:
@@ -168,7 +168,7 @@ class TrainingRows:
             fold = self._groups.of_numbers(part.values[:, self._columns.numbers.index(self._groups.column)])
         if not self._columns.missing and (fold == MISSING).any():
             row = first_row + int(np.argmax(fold == MISSING))
-            raise refusal("The group is missing.", row=row, column=self._groups.column)
+            raise row_error("The group is missing.", row=row, column=self._groups.column)
         return fold
 
     def _parts(self) -> Iterator[RowBatch]:

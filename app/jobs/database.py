@@ -50,7 +50,7 @@ def reason(error: Exception) -> str:
     return str(getattr(error, "orig", None) or error)
 
 
-def shown(url: str) -> str:
+def redact_url(url: str) -> str:
     """The database's URL for the log, without its password."""
     from sqlalchemy import make_url  # comes with DBOS, as slowly
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from app.errors import Conflict, JobNotFound, KeyReused, QueueFull, Unavailable
-from app.failpoints import reach
+from app.failpoints import failpoint
 from app.jobs.database import (
     APPLICATION_VERSION,
     NOT_DECODED,
@@ -29,7 +29,7 @@ from app.jobs.database import (
     ids_in_file,
     prepare,
     reason,
-    shown,
+    redact_url,
     summary,
 )
 from app.jobs.job import Failure, Job, Progress, Status
@@ -81,7 +81,7 @@ class JobQueue:
         with self._connecting, self._reaching():
             if self._client is not None and self._present_file() != self._file:
                 # What is written to a removed file is gone with the process.
-                _log.error("job database replaced", extra={"database": shown(self._url)})
+                _log.error("job database replaced", extra={"database": redact_url(self._url)})
                 self._client.destroy()
                 self._client = None
             if self._client is None:
@@ -161,7 +161,7 @@ class JobQueue:
             self.spool.remove(request.upload)
             raise
         wake_trainers(self._lock.parent)
-        reach("recorded")
+        failpoint("recorded")
         # From here on the rows are the job's. Where its record is another's, they are nobody's.
         status = self._status(job_id)
         if self._summary(status)["upload"] == request.upload:
@@ -340,7 +340,7 @@ class JobQueue:
             yield
         except (SQLAlchemyError, sqlite3.Error, OSError) as error:
             denied = self._why_denied(error)
-            fields = {"database": shown(self._url), "reason": denied or reason(error)}
+            fields = {"database": redact_url(self._url), "reason": denied or reason(error)}
             _log.error("job database out of reach", extra=fields)
             message = denied or "The job database cannot be reached."
             raise Unavailable(f"{message} Predictions continue. Send the training again later.") from None

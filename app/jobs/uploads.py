@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from app.errors import Conflict, SpoolFull, not_stored
-from app.failpoints import reach
+from app.failpoints import failpoint
 from app.storage.disk_space import has_room
 from app.storage.file_lock import is_at
 
@@ -116,7 +116,7 @@ class UploadStore:
             os.fsync(folder)
         finally:
             os.close(folder)
-        reach("spooled")
+        failpoint("spooled")
 
     @contextlib.contextmanager
     def kept(self, upload: str) -> Iterator[None]:

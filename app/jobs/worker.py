@@ -29,7 +29,7 @@ from app.jobs.database import (
     place_in_partitions,
     prepare,
     reason,
-    shown,
+    redact_url,
     summary,
 )
 from app.jobs.host.cpu_affinity import PredictionActivity, yield_cores_to_predictions
@@ -61,7 +61,7 @@ class JobFailed(Exception):
         self.data = msgspec.to_builtins(failure)
 
 
-def serve(
+def run_worker(
     database_url: str,
     executor: str,
     workshop: TrainerContext,
@@ -144,7 +144,7 @@ def _reaching(url: str) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, sqlite3.Error, OSError, dbos_errors.DBOSException) as error:
-        _log.critical("job database out of reach", extra={"database": shown(url), "reason": reason(error)})
+        _log.critical("job database out of reach", extra={"database": redact_url(url), "reason": reason(error)})
         raise Unavailable("The job database cannot be reached.") from error
 
 

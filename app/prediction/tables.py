@@ -15,7 +15,7 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from app.data.batch import Columns, Header, RowBatch, Source, least_part_bytes, refusal, split_wide
+from app.data.batch import Columns, Header, RowBatch, Source, least_part_bytes, row_error, split_wide
 from app.data.formats import FileFormat, check_size, describing_bytes, read_file
 from app.data.formats.content import explained
 from app.data.formats.writers import OutputFormat, SpooledOutput, table_writer
@@ -31,7 +31,7 @@ from app.web import bodies
 from app.web.problems import invalid_query
 from app.web.query import check_query, in_query, names_in_query
 from app.web.schemas.train import HEADER_TEXT
-from app.web.state import Services, services
+from app.web.state import Services, get_services
 
 MEMORY_BYTES = 1 << 23  # of a body; a longer one goes through a file, and so does its answer
 WORK_BYTES = 1 << 25  # Bytes for predicting for a table, in addition to the part that is read.
@@ -117,7 +117,7 @@ class _Memory:
 
 
 @contextlib.asynccontextmanager
-async def received(request: Request, found: Services, chunks: AsyncIterator[bytes]) -> AsyncIterator[Source]:
+async def spool_body(request: Request, found: Services, chunks: AsyncIterator[bytes]) -> AsyncIterator[Source]:
     """Yield the whole body: bytes, or a temporary file if it is long."""
     memory = _Memory(request, found.memory)
     first: list[bytes] = []
@@ -132,7 +132,7 @@ async def received(request: Request, found: Services, chunks: AsyncIterator[byte
         return
     with contextlib.ExitStack() as closing:
         try:
-            file = closing.enter_context(found.scratch.file(bodies.announced(request)))
+            file = closing.enter_context(found.scratch.file(bodies.content_length(request)))
             await run_in_threadpool(file.writelines, first)
             first.clear()
             async for chunk in chunks:
@@ -150,7 +150,7 @@ async def inflated(request: Request, found: Services, body: Source, encoding: st
         return
     file = body.open("rb") if isinstance(body, Path) else io.BytesIO(body)
     packed = bodies.chunks_of(file, CHUNK_BYTES)
-    async with received(
+    async with spool_body(
         request, found, bodies.unpacked(request, packed, encoding, found.limits.upload_bytes)
     ) as source:
         yield source
@@ -184,7 +184,7 @@ def read_table(
     The memory that reading takes is held until the request has its answer. Raises BodyTooLarge or InvalidInput where
     the table comes to too much, WorkerBusy.
     """
-    found = services(request)
+    found = get_services(request)
     # Without a header a column's place is its name, so that those between the features have to stay.
     numbers = numbers_of(version.model, options)
     columns = Columns(
@@ -234,7 +234,7 @@ def answer_table(
     the last row is answered with its place as one in the first is. Raises InvalidInput, BodyTooLarge where the answer
     is longer than an upload may be, Unavailable. Rows that are no file's have no `first_row`.
     """
-    found = services(request)
+    found = get_services(request)
     sink = SpooledOutput(_Memory(request, found.memory).hold, found.scratch.file, found.limits.upload_bytes)
     model = version.model
     names = _names(model, options)
@@ -252,7 +252,7 @@ def answer_table(
             except PredictionTooLarge as error:
                 if first_row is None:
                     raise
-                raise refusal(error.message, row=first_row + rows + error.row) from None
+                raise row_error(error.message, row=first_row + rows + error.row) from None
             except _NotPositive as error:
                 raise _refused_weight(rows + complete.place(error.row), first_row, options) from None
             rows += len(values)
@@ -332,7 +332,7 @@ def _refused_weight(row: int, first_row: int | None, options: TableOptions) -> I
     column = options.instance_weights or ""
     if first_row is None:
         return InvalidInput.at(f"/instances/{row}/{escaped(column)}", NOT_POSITIVE)
-    return refusal(NOT_POSITIVE, row=first_row + row, column=column)
+    return row_error(NOT_POSITIVE, row=first_row + row, column=column)
 
 
 def _columns(model: LinearModel, values: Array, options: TableOptions) -> Array:

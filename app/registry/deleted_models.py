@@ -14,7 +14,7 @@ import uuid
 from pathlib import Path
 
 from app.errors import ModelFileInvalid
-from app.failpoints import reach
+from app.failpoints import failpoint
 from app.storage.folder import sync_folder
 
 FOLDER = ".deleted"  # Not a valid model name.
@@ -44,9 +44,9 @@ def move(models: Path, model: str, last: int) -> None:
         sync_folder(folder)
     place = records / f"{last:06d}"
     _remove(place)  # leftovers of an earlier deletion of this model, if it was restored from a copy since
-    reach("deletion_prepared")
+    failpoint("deletion_prepared")
     (models / model).rename(place)
-    reach("deleted")
+    failpoint("deleted")
     for folder in (records, models):
         sync_folder(folder)
     with contextlib.suppress(OSError):  # `sweep` removes the rest

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from app.errors import ModelFileInvalid, PromotionFailed
-from app.failpoints import reach
+from app.failpoints import failpoint
 from app.registry import deleted_models
 from app.registry.version_file import read_card
 from app.storage.folder import sync_folder
@@ -73,7 +73,7 @@ def complete(folder: Path) -> None:
 def make_current(link: Path) -> None:
     """Rename a prepared symbolic link to `current`, atomically for all readers."""
     link.rename(link.with_name("current"))
-    reach("promoted")
+    failpoint("promoted")
 
 
 def published_for(folder: Path, upload: str) -> int | None:
@@ -138,13 +138,13 @@ def link_version(folder: Path, temporary: Path, number: int, *, upload: str | No
     if promote:
         (folder / _NEXT).symlink_to(name)
         sync_folder(folder)
-    reach("prepared")
+    failpoint("prepared")
     try:
         os.link(temporary, folder / name)
     except OSError:
         (folder / _NEXT).unlink(missing_ok=True)
         raise
-    reach("linked")
+    failpoint("linked")
     if not promote:
         return
     try:

@@ -34,7 +34,7 @@ from app.errors import (
     Unavailable,
     VersionNotFound,
 )
-from app.failpoints import reach
+from app.failpoints import failpoint
 from app.permissions import why_denied
 from app.registry import deleted_models, publication
 from app.registry.model_card import ModelCard
@@ -496,10 +496,10 @@ def _writing() -> Iterator[None]:
 def _write_durably(path: Path, content: bytes) -> None:
     with path.open("wb") as file:
         file.write(content)
-        reach("temp_written")
+        failpoint("temp_written")
         file.flush()
         os.fsync(file.fileno())
-    reach("fsynced")
+    failpoint("fsynced")
 
 
 def _completed(card: ModelCard, folder: Path) -> ModelCard:

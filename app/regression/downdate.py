@@ -16,7 +16,7 @@ from app.regression.sufficient_statistics import (
     Array,
     SufficientStatistics,
     column_norms,
-    triangle,
+    r_factor,
 )
 
 WITHHELD_FROM = 1e-6  # relative error bound of sums of squares and squared standard errors that are withheld
@@ -65,7 +65,7 @@ def downdate(
             return factor[:, : whole.features + 1]
         return whole.transform(factor, np.zeros_like(whole.shift), whole.scale)[:, 1 : whole.features + 1]
 
-    of_whole = triangle(inputs(whole.factor))
+    of_whole = r_factor(inputs(whole.factor))
     _check_rows(whole, part, of_whole)
     error = whole.error + part.error
     held = whole.held
@@ -81,7 +81,7 @@ def downdate(
         rows=whole.rows - part.rows,
         count=whole.count - part.count,
         factor=difference.factor(),
-        removed=triangle(np.vstack(rows)),
+        removed=r_factor(np.vstack(rows)),
         log_weights=whole.log_weights - part.log_weights,
         operations=whole.operations + part.operations + 1,
     )
@@ -147,7 +147,7 @@ class _Difference:
 
     def factor(self) -> Array:
         """Return the triangular factor of the difference, negative eigenvalues taken as zero."""
-        return triangle(self._rows(self.eigenvalues))
+        return r_factor(self._rows(self.eigenvalues))
 
     def clipped(self) -> Array:
         """Return rows whose sums of squares are what the negative eigenvalues were changed by: an error of the factor.

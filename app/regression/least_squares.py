@@ -15,7 +15,7 @@ from app.regression.sufficient_statistics import (
     Array,
     SufficientStatistics,
     column_norms,
-    triangle,
+    r_factor,
 )
 
 MAX_EXCESS_RSS_RATIO = 1e-4  # a hundredth of a standard error
@@ -63,7 +63,7 @@ class Design:
         if fit_intercept:
             factor, centre, flat = statistics.factor[1 : p + 1, 1 : p + 1], shift, statistics.constant
         else:
-            factor, centre = triangle(statistics.factor_about_zero[:, 1 : p + 1]), np.zeros(p)
+            factor, centre = r_factor(statistics.factor_about_zero[:, 1 : p + 1]), np.zeros(p)
             flat = statistics.constant & (statistics.maximum == 0)
         norms = np.where(flat, 0.0, column_norms(factor))
         unit_factor = np.where(norms > 0, factor, 0.0) / np.where(norms > 0, norms, 1.0)
@@ -201,7 +201,7 @@ def fit(statistics: SufficientStatistics, solver: Exact) -> Fit:
         distance = design.whiten((shift[:p] + offset[:p])[np.newaxis])[0]
         at_zero = math.hypot(*distance.tolist(), 1 / math.sqrt(statistics.weight))
     else:
-        right = triangle(statistics.factor_about_zero[:, 1:])[:p, p:]
+        right = r_factor(statistics.factor_about_zero[:, 1:])[:p, p:]
         weights = (design.solve(right, l2=solver.l2) * units).T
         centre_prediction = weights @ shift[:p]
         at_shift = centre_prediction - shift[p:]

@@ -16,8 +16,8 @@ from app.regression.sufficient_statistics import (
     SufficientStatistics,
     WeightKind,
     column_norms,
+    r_factor,
     shift_and_scale,
-    triangle,
 )
 from app.regression.training_batch import TrainingBatch
 
@@ -230,7 +230,7 @@ class StreamingQR:
         if self._is_scaled or extreme.any():
             columns = np.ldexp(columns, -self._exponents[:, np.newaxis])
             factor = np.ldexp(factor, before - self._exponents)
-        self._restart(triangle(np.vstack([factor, columns.T])))
+        self._restart(r_factor(np.vstack([factor, columns.T])))
 
     def _shifted(self, chunk: TrainingBatch, *, scaled: bool = True) -> Array:
         """[1, z - shift] of the rows, feature-major: (d, m)."""

@@ -66,7 +66,7 @@ class SufficientStatistics:
         shift, scale = shift_and_scale(z)
         rows = np.column_stack([np.ones(len(z)), (z - shift) / scale])
         n = len(z)
-        return cls(x.shape[1], n, float(n), shift, scale, triangle(rows), x.min(axis=0), x.max(axis=0))
+        return cls(x.shape[1], n, float(n), shift, scale, r_factor(rows), x.min(axis=0), x.max(axis=0))
 
     def merge(self, other: "SufficientStatistics") -> Self:
         """Return the statistics of both sets of rows together, exact up to rounding.
@@ -87,10 +87,10 @@ class SufficientStatistics:
             rows=self.rows + other.rows,
             count=self.count + other.count,
             scale=scale,
-            factor=triangle(np.vstack([part.rescaled_factor(self.shift, scale) for part in (self, other)])),
+            factor=r_factor(np.vstack([part.rescaled_factor(self.shift, scale) for part in (self, other)])),
             minimum=np.minimum(self.minimum, other.minimum),
             maximum=np.maximum(self.maximum, other.maximum),
-            removed=triangle(np.vstack(removed)) if removed else None,
+            removed=r_factor(np.vstack(removed)) if removed else None,
             untracked=self.untracked or other.untracked,
             log_weights=self.log_weights + other.log_weights,
             discounted=self.discounted or other.discounted,
@@ -182,7 +182,7 @@ class SufficientStatistics:
 
         Its Gram matrix bounds every Gram matrix that was ever held, from above.
         """
-        return self.factor if self.removed is None else triangle(np.vstack([self.factor, self.removed]))
+        return self.factor if self.removed is None else r_factor(np.vstack([self.factor, self.removed]))
 
     @property
     def centred_factor(self) -> Array:
@@ -260,7 +260,7 @@ def column_norms(matrix: Array) -> Array:
     return np.asarray(largest * np.sqrt(((matrix / size) ** 2).sum(axis=0)))
 
 
-def triangle(rows: Array) -> Array:
+def r_factor(rows: Array) -> Array:
     """Return the square upper-triangular factor of the QR decomposition of any number of rows.
 
     Many rows are decomposed in parts, and the factors of the parts again. The rounding errors of one decomposition

@@ -15,7 +15,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from app.logs import request_id
 from app.web.fast_path import PredictFastPath
 from app.web.middleware import REQUEST_ID, SECURITY_HEADERS, new_id
-from app.web.problems import refusal
+from app.web.problems import problem_response
 from app.web.state import Services
 
 MAX_TARGET_BYTES = 8 << 10
@@ -430,7 +430,7 @@ class Connection(HttpToolsProtocol):
     def _send_error(self, refused: _ProtocolError) -> None:
         identity = new_id()
         token = request_id.set(identity.decode())
-        answer = refusal(refused.status, refused.name, refused.detail)
+        answer = problem_response(refused.status, refused.name, refused.detail)
         request_id.reset(token)
         self._services.metrics.answered("other", "none", refused.status, 0.0)
         said = {"request_id": identity.decode(), "status": refused.status, "reason": refused.detail}

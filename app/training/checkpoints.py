@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from app.failpoints import reach
+from app.failpoints import failpoint
 from app.jobs.progress import LossCurve
 from app.regression.solvers.gradient_descent import Descent
 
@@ -47,7 +47,7 @@ class Checkpoint:
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with temporary.open("wb") as file:
-                reach("checkpoint_opened")
+                failpoint("checkpoint_opened")
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())

@@ -13,7 +13,7 @@ import numpy as np
 
 from app.data.batch import Array
 from app.errors import ColumnOutOfRange, InvalidInput, Unavailable
-from app.failpoints import reach
+from app.failpoints import failpoint
 from app.jobs.host.memory_limit import check_memory_for_torch
 from app.jobs.progress import LossCurve, ProgressReporter
 from app.jobs.uploads import UploadStore
@@ -152,7 +152,7 @@ def _fitted(
     except ColumnOutOfRange as error:
         columns = (*(request.terms or request.features), *request.targets)
         raise type(error)(error.column, columns[error.column]) from None
-    reach("fitted")
+    failpoint("fitted")
     comparison = Comparison()
     if request.promote == "if_better" and trained.validation is not None:
         comparison = compare(

@@ -15,10 +15,10 @@ from starlette.responses import Response
 from app.data.formats import FileFormat
 from app.data.formats.content import HEAD_BYTES
 from app.errors import BodyTooLarge, LinserveError, MalformedBody
-from app.web.decompression import STATE_BYTES, WINDOW_BYTES, check_encoding, inflated
+from app.web.decompression import STATE_BYTES, WINDOW_BYTES, check_encoding, decompress
 from app.web.hints import unsupported
 from app.web.problems import invalid
-from app.web.state import services
+from app.web.state import get_services
 
 JSON = "application/json"
 IDENTITY = "identity"
@@ -48,18 +48,18 @@ async def content_type(request: Request, *accepted: str) -> str:
 async def _beginning(request: Request) -> bytes:
     """The first chunk of a body that is refused."""
     with contextlib.suppress(LinserveError):
-        async for chunk in stream(request, services(request).limits.upload_bytes):
+        async for chunk in iter_body(request, get_services(request).limits.upload_bytes):
             return chunk[:HEAD_BYTES]
     return b""
 
 
-def announced(request: Request) -> int:
+def content_length(request: Request) -> int:
     """How many bytes are to come at least; 0 where the request does not say."""
     length = request.headers.get("content-length", "")
     return int(length) if length.isdecimal() else 0
 
 
-async def stream(request: Request, limit: int) -> AsyncIterator[bytes]:
+async def iter_body(request: Request, limit: int) -> AsyncIterator[bytes]:
     """The body, chunk by chunk, inflated where it came compressed.
 
     Raises BodyTooLarge as soon as it is known to be longer than `limit` bytes, inflated or not, WorkerBusy if other
@@ -83,7 +83,7 @@ def encoding_of(request: Request) -> str:
 
 async def packed(request: Request, limit: int) -> AsyncIterator[bytes]:
     """The body as it comes, chunk by chunk. Raises BodyTooLarge."""
-    if announced(request) > limit:
+    if content_length(request) > limit:
         raise _too_large(limit)
     try:
         async for chunk in _within(request.stream(), limit):
@@ -111,11 +111,11 @@ async def _within(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[byt
 
 
 async def _inflated(request: Request, chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:
-    memory = services(request).memory
+    memory = get_services(request).memory
     counted = STATE_BYTES
     memory.hold(request, counted)
     window = WINDOW_BYTES.get(encoding, 0)
-    async for piece in inflated(chunks, encoding):
+    async for piece in decompress(chunks, encoding):
         if filled := min(len(piece), window):
             memory.hold(request, filled)
             counted += filled
@@ -136,11 +136,11 @@ async def gathered(chunks: AsyncIterator[bytes], size: int) -> AsyncIterator[byt
         yield piece
 
 
-async def read(request: Request, limit: int) -> bytes:
+async def read_body(request: Request, limit: int) -> bytes:
     """The whole body, at most `limit` bytes. Raises WorkerBusy if other requests have the memory for it."""
-    memory = services(request).memory
+    memory = get_services(request).memory
     body = bytearray()  # and no list of chunks, each of which may be a byte
-    async for chunk in stream(request, limit):
+    async for chunk in iter_body(request, limit):
         memory.hold(request, len(chunk))
         body += chunk
     return bytes(body)
@@ -178,7 +178,9 @@ def json_response(content: object, status: int = 200, headers: dict[str, str] | 
     return Response(body, status, headers=headers, media_type=JSON)
 
 
-def documented(schema: type[BaseModel], examples: dict[str, Any], *, csv_example: str | None = None) -> dict[str, Any]:
+def openapi_request_body(
+    schema: type[BaseModel], examples: dict[str, Any], *, csv_example: str | None = None
+) -> dict[str, Any]:
     """`openapi_extra` of a route that reads its body by itself: JSON of this schema or, with an example, files."""
     content: dict[str, Any] = {
         JSON: {

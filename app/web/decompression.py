@@ -37,7 +37,7 @@ def check_encoding(encoding: str) -> None:
         raise UnsupportedMediaType(message, [FieldError(message, parameter="Content-Encoding")])
 
 
-async def inflated(chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:
+async def decompress(chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:
     """The body itself, in pieces of at most PIECE_BYTES.
 
     Raises MalformedBody if the bytes are not in this encoding, InvalidInput if they are too many short members.

@@ -6,14 +6,14 @@ from fastapi import Depends, Request, Security
 from fastapi.security import APIKeyHeader, HTTPBearer
 
 from app.web.auth import AccessScope
-from app.web.state import services
+from app.web.state import get_services
 
 _DESCRIPTION = "An API key, where the service has keys; this machine needs none where it has not."
 _BEARER = HTTPBearer(auto_error=False, scheme_name="bearer", description=_DESCRIPTION)
 _HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, scheme_name="header", description=_DESCRIPTION)
 
 
-def needs(right: AccessScope) -> Any:
+def require_scope(right: AccessScope) -> Any:
     """A dependency of a route or a router: whoever calls it has this right."""
 
     async def check(
@@ -22,6 +22,6 @@ def needs(right: AccessScope) -> Any:
         _header: Annotated[Any, Security(_HEADER)],
     ) -> None:
         # These two are for the document alone; the lane has no FastAPI that could read them.
-        request.state.caller = services(request).access.check(request.scope, right)
+        request.state.caller = get_services(request).access.check(request.scope, right)
 
     return Depends(check)

@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from app.errors import Unavailable
 from app.jobs.job import Job
 from app.jobs.queue import JobQueue
-from app.web.schemas.jobs import view
+from app.web.schemas.jobs import job_to_view
 
 MAX_FOLLOWERS = 1000  # at a time, of one worker
 PAUSES = (0.01, 0.25)  # between two looks at a job: so short at first, and so long later
@@ -30,7 +30,7 @@ class JobSnapshot:
     @cached_property
     def text(self) -> str:
         """The job as JSON, made once for all who follow it."""
-        return orjson.dumps(view(self.job), option=orjson.OPT_UTC_Z).decode()
+        return orjson.dumps(job_to_view(self.job), option=orjson.OPT_UTC_Z).decode()
 
     @cached_property
     def identity(self) -> str:

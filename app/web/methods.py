@@ -15,7 +15,7 @@ MAX_COMPARED = 200  # Characters of a path that is compared with those of routes
 _OF_ROUTES = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
-def allowed(routes: Iterable[BaseRoute], scope: Scope) -> str:
+def allowed_methods(routes: Iterable[BaseRoute], scope: Scope) -> str:
     """The Allow header for the path of a request that a route answers to with some method."""
     own = [route for route in routes if not isinstance(route, Mount)]
     found = [

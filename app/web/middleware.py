@@ -10,7 +10,7 @@ from typing import Any
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.logs import request_id
-from app.web.problems import refusal, server_error
+from app.web.problems import problem_response, server_error
 from app.web.state import Services
 
 OK = 200
@@ -61,7 +61,7 @@ class RequestContextMiddleware:
             await self.app(scope, receive, send_with_id)
         except asyncio.CancelledError:  # the service stops, and waited for as long as it does
             if status == 0:
-                await refusal(503, "Unavailable", "The service is stopping.")(scope, receive, send_with_id)
+                await problem_response(503, "Unavailable", "The service is stopping.")(scope, receive, send_with_id)
         except Exception:
             _log.exception("request failed")
             if status == 0:

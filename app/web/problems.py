@@ -20,7 +20,7 @@ from app.data.names import MAX_NAME_LENGTH
 from app.errors import FieldError, InvalidInput, LinserveError
 from app.logs import request_id
 from app.web.hints import not_json
-from app.web.methods import allowed, similar_path
+from app.web.methods import allowed_methods, similar_path
 from app.web.path_prefix import prefix
 from app.web.validation_messages import pointer_of, sentence
 
@@ -76,7 +76,7 @@ class Problem(BaseModel):
     request_id: str | None = Field(None, description="Also in the X-Request-ID header and in the log.")
 
 
-def problems(*statuses: int, open_to_all: bool = False) -> dict[int | str, dict[str, Any]]:
+def problem_responses(*statuses: int, open_to_all: bool = False) -> dict[int | str, dict[str, Any]]:
     """Return the `responses` of a route: its own problems, and those that the server can answer with before it."""
     titles = {
         400: "The request is not HTTP, or its body not what its content type says.",
@@ -114,7 +114,7 @@ def problem_from_error(name: str, message: str, details: Iterable[FieldError]) -
     return _problem(status, name, message, places)
 
 
-def refusal(status: int, name: str, detail: str) -> Response:
+def problem_response(status: int, name: str, detail: str) -> Response:
     """Return the response to a request that did not reach a route."""
     later = {"retry-after": str(BUSY_SECONDS)} if name == errors.WorkerBusy.__name__ else None
     return _response(_problem(status, name, detail, []), later)
@@ -151,7 +151,7 @@ def invalid_query(error: ValidationError, known: Collection[str]) -> InvalidInpu
     return InvalidInput(f"{len(found)} fault(s) in the query. {_first(details[0])}", details)
 
 
-def install(app: FastAPI) -> None:
+def add_exception_handlers(app: FastAPI) -> None:
     """Answer with problems wherever FastAPI or Starlette would answer with something else."""
 
     @app.exception_handler(LinserveError)
@@ -187,7 +187,7 @@ def _answer_to(request: Request, error: HTTPException, app: FastAPI) -> Response
         return Response(status_code=NO_CONTENT, headers=headers)
     if error.status_code == METHOD_NOT_ALLOWED:
         # Of one route only; others of the same path have methods of their own.
-        headers = {"allow": allowed(app.routes, request.scope)}
+        headers = {"allow": allowed_methods(app.routes, request.scope)}
         if request.method == "OPTIONS":
             return Response(status_code=204, headers=headers)
     if request.method == "OPTIONS" and request.scope["path"] == "*":  # of the service as a whole

@@ -45,6 +45,6 @@ class Services:
     stopping: asyncio.Event  # set when the service is to stop: whoever waits or follows lets go
 
 
-def services(request: Request) -> Services:
+def get_services(request: Request) -> Services:
     found: Services = request.state.services
     return found

@@ -15,14 +15,14 @@ INTERRUPTED_SECONDS = 0.01
 @after("app.registry.publication")
 def written_in_place() -> None:
     """The file has its number before all of it is written."""
-    from app.failpoints import reach
+    from app.failpoints import failpoint
 
     def copy(src: Any, dst: Any, **options: Any) -> None:
         content = Path(src).read_bytes()
         with open(dst, "xb") as file:
             file.write(content[: len(content) // 2])
             file.flush()
-            reach("linked")
+            failpoint("linked")
             file.write(content[len(content) // 2 :])
 
     os.link = copy

@@ -18,8 +18,8 @@ from app.regression.sufficient_statistics import (
     OPERATION_ERROR,
     SufficientStatistics,
     power_of_two,
+    r_factor,
     shift_and_scale,
-    triangle,
 )
 from app.regression.training_batch import TrainingBatch
 
@@ -345,7 +345,7 @@ def test_a_scale_is_a_power_of_two_that_can_be_divided_by(spread: float, otherwi
 def test_the_factor_of_many_rows_is_that_of_all_of_them(rows: int) -> None:
     z = np.random.default_rng(rows).normal(size=(rows, 3))
 
-    found = triangle(z)
+    found = r_factor(z)
 
     assert found.shape == (3, 3)
     assert_array_equal(found, np.triu(found))

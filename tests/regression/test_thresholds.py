@@ -30,7 +30,7 @@ from app.regression.extended_precision import refine, should_refine
 from app.regression.least_squares import Fit, fit, is_essentially_perfect, is_optimal
 from app.regression.solvers import Exact
 from app.regression.streaming_qr import summarise
-from app.regression.sufficient_statistics import EPSILON, SufficientStatistics, triangle
+from app.regression.sufficient_statistics import EPSILON, SufficientStatistics, r_factor
 from app.regression.training_batch import TrainingBatch
 
 Array: TypeAlias = NDArray[np.float64]
@@ -374,7 +374,7 @@ def decompositions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def decomposed(rows: Array) -> Array:
         found.append(len(rows))
-        return triangle(rows)
+        return r_factor(rows)
 
     monkeypatch.setattr(streaming_qr, "triangle", decomposed)
     return found
@@ -433,7 +433,7 @@ class TestMostGrowth:
         a, b, e = random.normal(size=(3, 64))
         x = np.column_stack([a + b / 30, a - b / 30])
         z = np.column_stack([x, x @ [1.0, 2.0] + 0.1 * e])
-        factor = triangle(np.column_stack([np.ones(16), z[:16]]))
+        factor = r_factor(np.column_stack([np.ones(16), z[:16]]))
         factor *= np.sign(factor.diagonal())[:, np.newaxis]
         whitened = np.array([1 / factor[0, 0], *np.full(3, np.sqrt(growth))])
         z[20] = (whitened @ factor)[1:]

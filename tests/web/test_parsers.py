@@ -26,7 +26,7 @@ from app.prediction.tables import FORMATS, TableOptions, options_of
 from app.server.protocol import _is_host as is_host
 from app.web.auth import _why_not_local as why_not_local
 from app.web.bodies import decode
-from app.web.decompression import MAX_SHORT, PIECE_BYTES, SHORT_BYTES, inflated
+from app.web.decompression import MAX_SHORT, PIECE_BYTES, SHORT_BYTES, decompress
 from app.web.middleware import kept_id
 from app.web.negotiation import select_media_type
 from app.web.preferences import preferences
@@ -75,7 +75,7 @@ async def inflate(chunks: Sequence[bytes], encoding: str) -> bytes:
         for chunk in chunks:
             yield chunk
 
-    pieces = [piece async for piece in inflated(arriving(), encoding)]
+    pieces = [piece async for piece in decompress(arriving(), encoding)]
     assert all(0 < len(piece) <= PIECE_BYTES for piece in pieces)
     return b"".join(pieces)
 

@@ -22,7 +22,7 @@ from app.data.batch import (
     check_distinct,
     check_names,
     from_record_batch,
-    refusal,
+    row_error,
 )
 from app.data.formats.content import SAVE_AS_UTF8
 from app.data.formats.csv_numbers import MISSING_WORDS, NUMBER, kind_of_text
@@ -381,9 +381,9 @@ def _explanation(message: str, header: Sequence[str], columns: Columns) -> Inval
         value = re.search(r"invalid value '(.*)'\Z", message, re.DOTALL)
         found = kind_of_text(value[1]) if value else "text"
         choice = " `features` chooses the columns to read." if columns.training else ""
-        return refusal(f"Expected a number, found {found}.{choice}", row=int(place[2]), column=header[int(place[1])])
+        return row_error(f"Expected a number, found {found}.{choice}", row=int(place[2]), column=header[int(place[1])])
     if place := re.match(r"CSV parse error: Row #(\d+): Expected (\d+) columns, got (\d+)", message):
-        return refusal(
+        return row_error(
             f"Expected {place[2]} values, found {place[3]}. Each row needs as many as row 1: put a value with a comma "
             "in quotes, and write decimals with a point.",
             row=int(place[1]),

@@ -20,7 +20,7 @@ from app.data.batch import (
     check_distinct,
     check_names,
     in_columns,
-    refusal,
+    row_error,
 )
 from app.data.json_rows import MIXED, NUMBERS, fault_of, kept_columns, kind_of
 from app.data.name_hints import MAX_LISTED, instead, listed, shown
@@ -40,7 +40,7 @@ def ndjson_names(source: Source) -> list[str]:
     """The names in the first line. Raises InvalidInput where there is no object in it."""
     for _, rows in _rows(source):
         if not isinstance(rows[0], dict):
-            raise refusal(_no_object(rows[0]), row=1)
+            raise row_error(_no_object(rows[0]), row=1)
         names = list(rows[0])
         check_distinct(names, "Several values have the same name in the first line:", row=1)
         return names
@@ -76,8 +76,8 @@ def _names(text: bytes, line: int) -> dict[str, Any]:
     if isinstance(row, dict):
         return row
     if line == 1:
-        raise refusal(_no_object(row), row=1)
-    raise refusal(f"{MIXED} This line has {kind_of(row)}.", row=line)
+        raise row_error(_no_object(row), row=1)
+    raise row_error(f"{MIXED} This line has {kind_of(row)}.", row=line)
 
 
 def _no_object(row: object) -> str:
@@ -143,7 +143,7 @@ def _decoded(block: bytes, first: int) -> list[Any]:
             try:
                 _DECODER.decode(line)
             except _FAULTS:
-                raise refusal(
+                raise row_error(
                     f"The line is not JSON{_why(line)}. Write one JSON object in each line.", row=row
                 ) from None
         raise
@@ -212,7 +212,7 @@ def _all_faults(rows: Sequence[Any], columns: Columns, first: int, kind: type) -
     details: dict[str, FieldError] = {}
     for line, row in enumerate(rows, first):
         if fault := _fault_of_row(row, columns, kind):
-            return in_columns(list(details.values())) if details else refusal(fault, row=line)
+            return in_columns(list(details.values())) if details else row_error(fault, row=line)
         for name, message in _faults_in(row, columns, details):
             details[name] = FieldError(f"{message}{_first_line(name, columns)}", row=line, column=name)
             if len(details) >= MAX_LISTED:

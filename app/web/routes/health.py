@@ -6,9 +6,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from app.errors import NotFound, Unavailable
-from app.web.problems import problems
+from app.web.problems import problem_responses
 from app.web.query import only_known
-from app.web.state import Services, services
+from app.web.state import Services, get_services
 from app.web.version_selector import VersionSelector
 
 router = APIRouter(tags=["Health"], dependencies=[only_known()])
@@ -24,16 +24,21 @@ class Ready(BaseModel):
     version: int = Field(examples=[1])
 
 
-@router.get("/health/live", name="live", summary="The process answers", responses=problems(422, open_to_all=True))
+@router.get(
+    "/health/live", name="live", summary="The process answers", responses=problem_responses(422, open_to_all=True)
+)
 async def live() -> Live:
     return Live(status="live")
 
 
 @router.get(
-    "/health/ready", name="ready", summary="The default model is loaded", responses=problems(422, open_to_all=True)
+    "/health/ready",
+    name="ready",
+    summary="The default model is loaded",
+    responses=problem_responses(422, open_to_all=True),
 )
 async def ready(request: Request) -> Ready:
-    found = services(request)
+    found = get_services(request)
     if found.stopping.is_set():
         raise Unavailable("The service is stopping.")
     try:
@@ -50,11 +55,11 @@ async def ready(request: Request) -> Ready:
     response_class=Response,
     responses={
         200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
-        **problems(422, open_to_all=True),
+        **problem_responses(422, open_to_all=True),
     },
 )
 async def metrics(request: Request) -> Response:
-    found = services(request)
+    found = get_services(request)
     found.metrics.write()
     text = await run_in_threadpool(_text, found)
     return Response(text, media_type="text/plain; version=1.0.0; charset=utf-8")

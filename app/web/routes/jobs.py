@@ -18,14 +18,14 @@ from app.jobs.job_list import JobFilter
 from app.registry.names import MODEL_NAME, MODEL_NAME_RULE
 from app.web import bodies
 from app.web.auth import AccessScope
-from app.web.dependencies import needs
+from app.web.dependencies import require_scope
 from app.web.job_watcher import JobSnapshot
-from app.web.problems import problems
+from app.web.problems import problem_responses
 from app.web.query import JobId, only_known
-from app.web.schemas.jobs import JobList, JobView, view
-from app.web.state import Services, services
+from app.web.schemas.jobs import JobList, JobView, job_to_view
+from app.web.state import Services, get_services
 
-router = APIRouter(tags=["Jobs"], dependencies=[needs(AccessScope.READ), only_known()])
+router = APIRouter(tags=["Jobs"], dependencies=[require_scope(AccessScope.READ), only_known()])
 
 
 async def wait_for(found: Services, job: Job, seconds: float) -> Job:
@@ -72,7 +72,7 @@ def _time(text: str) -> datetime:
     name="listJobs",
     summary="List jobs, newest first",
     description="`next` continues the list, alone or with the same parameters.",
-    responses=problems(422),
+    responses=problem_responses(422),
 )
 def list_jobs(
     request: Request,
@@ -80,32 +80,34 @@ def list_jobs(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     next: Annotated[str | None, Query(description="The `next` of the page before.")] = None,  # noqa: A002 - its name in the design
 ) -> JobList:
-    page = services(request).jobs.list(wanted, limit=limit, token=next)
-    return JobList.model_validate({"items": [view(job) for job in page.jobs], "next": page.next})
+    page = get_services(request).jobs.list(wanted, limit=limit, token=next)
+    return JobList.model_validate({"items": [job_to_view(job) for job in page.jobs], "next": page.next})
 
 
-@router.get("/jobs/{job}", name="getJob", summary="Read a job", response_model=JobView, responses=problems(404, 422))
+@router.get(
+    "/jobs/{job}", name="getJob", summary="Read a job", response_model=JobView, responses=problem_responses(404, 422)
+)
 def get_job(request: Request, job: JobId) -> Response:
-    return bodies.json_response(view(services(request).jobs.get(job)))
+    return bodies.json_response(job_to_view(get_services(request).jobs.get(job)))
 
 
 @router.post(
     "/jobs/{job}/cancel",
     name="cancelJob",
     summary="Cancel a job",
-    dependencies=[needs(AccessScope.TRAIN)],
+    dependencies=[require_scope(AccessScope.TRAIN)],
     description=(
         "A running job ends within a second. "
         "A job that has ended stays as it is and is returned. One that publishes its version is not cancelled (409)."
     ),
     response_model=JobView,
-    responses=problems(404, 409, 422),
+    responses=problem_responses(404, 409, 422),
 )
 def cancel_job(request: Request, job: JobId) -> Response:
     request.state.job = job  # for the log
-    cancelled = services(request).jobs.cancel(job)
+    cancelled = get_services(request).jobs.cancel(job)
     request.state.job = cancelled.id
-    return bodies.json_response(view(cancelled))
+    return bodies.json_response(job_to_view(cancelled))
 
 
 LastEventId = Annotated[
@@ -116,7 +118,7 @@ LastEventId = Annotated[
 
 async def _followed(request: Request, job: JobId, last_event_id: LastEventId = None) -> AsyncIterator[Job]:
     # As a dependency: an unknown job is answered with 404, one follower too many with 503, before the stream begins.
-    found = services(request)
+    found = get_services(request)
     with found.following.admitted():
         look = JobSnapshot(await run_in_threadpool(found.jobs.get, job))
         if look.job.status.ended and look.identity == last_event_id:
@@ -135,12 +137,15 @@ async def _followed(request: Request, job: JobId, last_event_id: LastEventId = N
         "followers at a time (503)."
     ),
     response_class=EventSourceResponse,
-    responses={204: {"description": "The job has ended, and the client has its last event."}, **problems(404, 422)},
+    responses={
+        204: {"description": "The job has ended, and the client has its last event."},
+        **problem_responses(404, 422),
+    },
 )
 async def follow_job(
     request: Request, followed: Annotated[Job, Depends(_followed)], last_event_id: LastEventId = None
 ) -> AsyncIterator[ServerSentEvent]:
-    found = services(request)
+    found = get_services(request)
     shown = last_event_id
     async with contextlib.aclosing(found.following.looks(followed)) as looks:
         async for look in looks:

@@ -7,13 +7,13 @@ from fastapi import APIRouter, Header, Query, Request
 
 from app.errors import Conflict, PreconditionRequired
 from app.web.auth import AccessScope
-from app.web.dependencies import needs
+from app.web.dependencies import require_scope
 from app.web.entity_tags import check_unchanged
-from app.web.problems import problems
+from app.web.problems import problem_responses
 from app.web.query import ModelName, only_known
-from app.web.state import services
+from app.web.state import get_services
 
-router = APIRouter(tags=["Models"], dependencies=[needs(AccessScope.ADMIN), only_known()])
+router = APIRouter(tags=["Models"], dependencies=[require_scope(AccessScope.ADMIN), only_known()])
 
 PUBLISHING_SECONDS = 5.0  # to wait for jobs that publish a version
 POLL_SECONDS = 0.05
@@ -44,7 +44,7 @@ POLL_SECONDS = 0.05
             }
         ]
     },
-    responses=problems(404, 409, 412, 422, 428),
+    responses=problem_responses(404, 409, 412, 422, 428),
 )
 def delete_model(
     request: Request,
@@ -53,7 +53,7 @@ def delete_model(
     *,
     force: Annotated[bool, Query(description="Delete it even if it is the default model.", examples=[True])] = False,
 ) -> None:
-    found = services(request)
+    found = get_services(request)
     registry = found.registry
     registry.versions(model)
     if if_match is None:

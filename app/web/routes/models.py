@@ -17,15 +17,15 @@ from app.registry.names import MODEL_NAME
 from app.registry.registry import Registry
 from app.web import bodies
 from app.web.auth import AccessScope
-from app.web.dependencies import needs
+from app.web.dependencies import require_scope
 from app.web.entity_tags import check_unchanged, has, tag_of
-from app.web.problems import problems
+from app.web.problems import problem_responses
 from app.web.query import ModelName, OtherVersionNumber, VersionNumber, only_known
 from app.web.schemas.card_statistics import MAX_COVARIANCE_COEFFICIENTS
 from app.web.schemas.models import DEFAULT_LEVEL, CurrentModelView, Extra, ModelView, card_view
-from app.web.state import services
+from app.web.state import get_services
 
-router = APIRouter(tags=["Models"], dependencies=[needs(AccessScope.READ), only_known()])
+router = APIRouter(tags=["Models"], dependencies=[require_scope(AccessScope.READ), only_known()])
 
 MAX_PROMOTION_BYTES = 1 << 12
 CHUNK_BYTES = 1 << 16
@@ -80,14 +80,14 @@ class Promotion(BaseModel):
     name="listModels",
     summary="List models, by their names",
     description="A page has fewer if some of its models have no version that can be read.",
-    responses=problems(422),
+    responses=problem_responses(422),
 )
 def list_models(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     next: Annotated[str | None, Query(description="The `next` of the page before.")] = None,  # noqa: A002 - its name in the design
 ) -> ModelList:
-    registry = services(request).registry
+    registry = get_services(request).registry
     last = "" if next is None else _last_of(next)
     names = [name for name in registry.models() if name > last]
     items = []
@@ -122,7 +122,7 @@ def _summary(registry: Registry, model: str) -> ModelSummary:
     summary="Read a model's current card, and which versions there are",
     description="If no version is current, `current` is null, and there is no card.",
     response_model=CurrentModelView | UnpromotedModelView,
-    responses=problems(404, 422),
+    responses=problem_responses(404, 422),
 )
 def get_model(
     request: Request,
@@ -143,7 +143,7 @@ def _current_card(
     include: Extra | None = None,
     if_none_match: str | None = None,
 ) -> Response:
-    registry = services(request).registry
+    registry = get_services(request).registry
     versions = registry.versions(model)
     try:
         version = registry.current(model)
@@ -156,7 +156,7 @@ def _current_card(
     if version is None:
         found = {"model": model, "current": None, "note": NO_CURRENT, "versions": versions}
         return bodies.json_response(found, headers={"etag": tag})
-    with services(request).memory.working(request, inference_bytes(version.model)):
+    with get_services(request).memory.working(request, inference_bytes(version.model)):
         card = card_view(version, current=True, level=level, include=include) | {"versions": versions}
         return bodies.json_response(card, headers={"etag": tag})
 
@@ -166,7 +166,7 @@ def _current_card(
     name="getVersion",
     summary="Read a version's card",
     response_model=ModelView,
-    responses=problems(404, 422),
+    responses=problem_responses(404, 422),
 )
 def get_version(
     request: Request,
@@ -177,13 +177,13 @@ def get_version(
     include: Include = None,
     if_none_match: IfNoneMatch = None,
 ) -> Response:
-    registry = services(request).registry
+    registry = get_services(request).registry
     found = registry.version(model, version)
     current = registry.served_number(model) == version
     tag = _with_options(f'"{model}/{version}/{"current" if current else "other"}"', level, include)
     if has(if_none_match, tag):
         return Response(status_code=304, headers={"etag": tag})
-    with services(request).memory.working(request, inference_bytes(found.model)):
+    with get_services(request).memory.working(request, inference_bytes(found.model)):
         card = card_view(found, current=current, level=level, include=include)
         return bodies.json_response(card, headers={"etag": tag})
 
@@ -195,13 +195,13 @@ def get_version(
     response_class=Response,
     responses={
         200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
-        **problems(404, 422),
+        **problem_responses(404, 422),
     },
 )
 def download_version(
     request: Request, model: ModelName, version: VersionNumber, if_none_match: IfNoneMatch = None
 ) -> Response:
-    file = services(request).registry.file(model, version)
+    file = get_services(request).registry.file(model, version)
     tag = f'"{model}/{version}"'
     if has(if_none_match, tag):
         file.close()
@@ -219,15 +219,15 @@ def download_version(
 @router.put(
     "/models/{model}/current",
     name="promote",
-    dependencies=[needs(AccessScope.ADMIN)],
+    dependencies=[require_scope(AccessScope.ADMIN)],
     summary="Promote a version, or roll back to it",
     description=(
         "Every worker serves it from its next request on. With If-Match and the ETag of `GET /models/{model}`, only if "
         "nothing was promoted, published or deleted since."
     ),
     response_model=CurrentModelView,
-    openapi_extra=bodies.documented(Promotion, {"Roll back to version 1": {"version": 1}}),
-    responses=problems(404, 412, 413, 415, 422),
+    openapi_extra=bodies.openapi_request_body(Promotion, {"Roll back to version 1": {"version": 1}}),
+    responses=problem_responses(404, 412, 413, 415, 422),
 )
 async def promote(
     request: Request,
@@ -235,8 +235,8 @@ async def promote(
     if_match: Annotated[str | None, Header(description="The ETag that has to be right still, or 412.")] = None,
 ) -> Response:
     await bodies.content_type(request, bodies.JSON)
-    promotion = bodies.decode(Promotion, await bodies.read(request, MAX_PROMOTION_BYTES))
-    registry = services(request).registry
+    promotion = bodies.decode(Promotion, await bodies.read_body(request, MAX_PROMOTION_BYTES))
+    registry = get_services(request).registry
 
     check = partial(check_unchanged, registry, model, if_match)
     await run_in_threadpool(registry.promote, model, promotion.version, check)
@@ -246,14 +246,14 @@ async def promote(
 @router.delete(
     "/models/{model}/versions/{version}",
     name="deleteVersion",
-    dependencies=[needs(AccessScope.ADMIN)],
+    dependencies=[require_scope(AccessScope.ADMIN)],
     summary="Delete a version",
     description="Neither the current one nor the one that is served in its place. Its number is not used again.",
     status_code=204,
-    responses=problems(404, 409, 422),
+    responses=problem_responses(404, 409, 422),
 )
 def delete_version(request: Request, model: ModelName, version: OtherVersionNumber) -> None:
-    services(request).registry.delete(model, version)
+    get_services(request).registry.delete(model, version)
 
 
 def _with_options(tag: str, level: float, include: Extra | None) -> str:

@@ -44,7 +44,7 @@ from app.prediction.tables import (
     options_of,
     query_parameters,
     read_table,
-    received,
+    spool_body,
     work_bytes,
 )
 from app.registry.version_file import Version
@@ -53,16 +53,16 @@ from app.regression.sufficient_statistics import Array
 from app.storage.memory_budget import LARGE_BODY
 from app.web import bodies
 from app.web.auth import AccessScope
-from app.web.dependencies import needs
+from app.web.dependencies import require_scope
 from app.web.hints import not_json
 from app.web.negotiation import select_media_type
-from app.web.problems import problems
+from app.web.problems import problem_responses
 from app.web.query import ModelName, Rows, VersionNumber
 from app.web.schemas.openapi_schema import Row
-from app.web.state import Services, services
+from app.web.state import Services, get_services
 from app.web.version_selector import VersionSelector
 
-router = APIRouter(tags=["Predict"], dependencies=[needs(AccessScope.PREDICT)])
+router = APIRouter(tags=["Predict"], dependencies=[require_scope(AccessScope.PREDICT)])
 
 MAX_INLINE_MULTIPLIES = (
     20_000  # of a value and a weight, from which predicting would hold up other requests for milliseconds
@@ -169,16 +169,16 @@ _ROUTE: dict[str, Any] = {
     "response_model_exclude_none": True,
     "description": DESCRIPTION,
     "openapi_extra": {
-        **bodies.documented(PredictRequest, EXAMPLES, csv_example=CSV_EXAMPLE),
+        **bodies.openapi_request_body(PredictRequest, EXAMPLES, csv_example=CSV_EXAMPLE),
         "parameters": query_parameters(),
     },
-    "responses": {200: bodies.documented_answer(), **problems(404, 406, 413, 415, 422, 507)},
+    "responses": {200: bodies.documented_answer(), **problem_responses(404, 406, 413, 415, 422, 507)},
 }
 
 
 @router.post("/predict", name="predict", summary="Predict with the default model's current version", **_ROUTE)
 async def predict(request: Request) -> Response:
-    found = services(request)
+    found = get_services(request)
     return await _answer(request, VersionSelector(found.registry, found.default_model))
 
 
@@ -186,7 +186,7 @@ async def predict(request: Request) -> Response:
     "/models/{model}/predict", name="predictWithModel", summary="Predict with a model's current version", **_ROUTE
 )
 async def predict_with_model(request: Request, model: ModelName) -> Response:
-    return await _answer(request, VersionSelector(services(request).registry, model))
+    return await _answer(request, VersionSelector(get_services(request).registry, model))
 
 
 @router.post(
@@ -196,7 +196,7 @@ async def predict_with_model(request: Request, model: ModelName) -> Response:
     **_ROUTE,
 )
 async def predict_with_version(request: Request, model: ModelName, version: VersionNumber) -> Response:
-    return await _answer(request, VersionSelector(services(request).registry, model, version))
+    return await _answer(request, VersionSelector(get_services(request).registry, model, version))
 
 
 async def _answer(request: Request, choose: VersionSelector) -> Response:
@@ -206,8 +206,8 @@ async def _answer(request: Request, choose: VersionSelector) -> Response:
     check_header(bodies.FILES.get(kind, "json"), options.header)
     if kind != bodies.JSON:
         return await _predict_file(request, bodies.FILES[kind], out, choose, options)
-    found = services(request)
-    body = await bodies.read(request, found.limits.json_bytes)
+    found = get_services(request)
+    body = await bodies.read_body(request, found.limits.json_bytes)
     is_long = len(body) > LARGE_BODY
     if out != bodies.JSON or request.query_params:
         as_table = functools.partial(_predict_rows_as_table, request, body, out, choose, options)
@@ -235,11 +235,11 @@ async def _in_thread(found: Services, predict: Callable[[], Response], *, waits:
 async def _predict_file(
     request: Request, form: FileFormat, out: str, choose: VersionSelector, options: TableOptions
 ) -> Response:
-    found = services(request)
+    found = get_services(request)
     encoding = bodies.encoding_of(request)
     async with contextlib.AsyncExitStack() as stack:
         body = await stack.enter_async_context(
-            received(request, found, bodies.packed(request, found.limits.upload_bytes))
+            spool_body(request, found, bodies.packed(request, found.limits.upload_bytes))
         )
         if needs_turn(body, form, encoding):
             await stack.enter_async_context(found.turns.turn())
@@ -258,7 +258,7 @@ def _predict_rows_as_table(
     request: Request, body: bytes, out: str, choose: VersionSelector, options: TableOptions
 ) -> Response:
     """Rows that came as JSON, answered as a table."""
-    found = services(request)
+    found = get_services(request)
     _check_count(body, found)
     with found.memory.working(request, bodies.decoding_bytes(body)):
         asked = _decoded(body, found)
@@ -284,7 +284,7 @@ def _rows_as_table(
     x = to_matrix(rows, numbers, "/instances", missing=missing, ignored=version.ignored)
     part = RowBatch(x, kept_columns(asked.instances, options.keep))
     answer, _ = answer_table(request, iter([part]), version, options, out)
-    services(request).metrics.predicted(len(x))
+    get_services(request).metrics.predicted(len(x))
     return answer
 
 
@@ -322,7 +322,7 @@ def _with_rows(asked: PredictRequest, names: Sequence[str], *, missing: bool | N
 
 
 def _predict_long(request: Request, body: bytes, choose: VersionSelector) -> Response:
-    found = services(request)
+    found = get_services(request)
     _check_count(body, found)
     with found.memory.working(request, bodies.decoding_bytes(body)):
         asked, version = _decoded(body, found), choose()
@@ -348,7 +348,7 @@ def _written(names: Sequence[str]) -> int:
 
 
 def _predict(request: Request, asked: PredictRequest, version: Version) -> Response:
-    found = services(request)
+    found = get_services(request)
     model = version.model
     if (length := _answer_bytes(asked, model)) > MAX_ANSWER:
         raise InvalidInput.at(

@@ -37,17 +37,17 @@ from app.training.planner import (
 )
 from app.web import bodies
 from app.web.auth import AccessScope
-from app.web.dependencies import needs
+from app.web.dependencies import require_scope
 from app.web.path_prefix import prefix
 from app.web.preferences import preferences
-from app.web.problems import problems
+from app.web.problems import problem_responses
 from app.web.routes.jobs import wait_for
-from app.web.schemas.jobs import JobView, view
+from app.web.schemas.jobs import JobView, job_to_view
 from app.web.schemas.train import FileOptions, TrainRequest, from_query, query_parameters
 from app.web.schemas.train_examples import CSV_EXAMPLE, EXAMPLES
-from app.web.state import Services, services
+from app.web.state import Services, get_services
 
-router = APIRouter(tags=["Train"], dependencies=[needs(AccessScope.TRAIN)])
+router = APIRouter(tags=["Train"], dependencies=[require_scope(AccessScope.TRAIN)])
 
 PIECE_BYTES = 1 << 18  # Bytes of an upload hashed and written at a time, in a thread.
 _KEYS = uuid.UUID("6b1d6a5e-7d0a-5b0e-9a53-0c0f5f3c7a11")  # namespace of the job ids made from Idempotency-Keys
@@ -67,12 +67,12 @@ _KEYS = uuid.UUID("6b1d6a5e-7d0a-5b0e-9a53-0c0f5f3c7a11")  # namespace of the jo
     status_code=202,
     response_model=JobView,
     openapi_extra={
-        **bodies.documented(TrainRequest, EXAMPLES, csv_example=CSV_EXAMPLE),
+        **bodies.openapi_request_body(TrainRequest, EXAMPLES, csv_example=CSV_EXAMPLE),
         "parameters": query_parameters(),
     },
     responses={
         200: {"model": JobView, "description": "The job ended while the request waited for it."},
-        **problems(404, 409, 413, 415, 422, 429, 507),
+        **problem_responses(404, 409, 413, 415, 422, 429, 507),
     },
 )
 async def train(
@@ -102,7 +102,7 @@ async def train(
         ),
     ] = None,
 ) -> Response:
-    found = services(request)
+    found = get_services(request)
     kind = await bodies.content_type(request, bodies.JSON, *bodies.FILES)
     job_id = str(uuid.uuid5(_KEYS, idempotency_key) if idempotency_key else uuid.uuid4())
     with found.jobs.spool.claimed(job_id) if idempotency_key else contextlib.nullcontext():
@@ -115,7 +115,7 @@ async def train(
     headers = {"location": f"{prefix(request.scope)}/jobs/{job.id}"}
     if applied := preferred.applied(wait, ended=ended):
         headers["preference-applied"] = applied
-    return bodies.json_response(view(job), 200 if ended else 202, headers)
+    return bodies.json_response(job_to_view(job), 200 if ended else 202, headers)
 
 
 async def _recorded(found: Services, request: Request, kind: str, job_id: str) -> Job:
@@ -124,7 +124,7 @@ async def _recorded(found: Services, request: Request, kind: str, job_id: str) -
             message = "With a JSON body, options are expected in the body, but were found in the query. Move them."
             name = next(iter(request.query_params))
             raise InvalidInput(message, [FieldError(message, parameter=name[:MAX_NAME_LENGTH])])
-        body = await bodies.read(request, found.limits.json_bytes)
+        body = await bodies.read_body(request, found.limits.json_bytes)
         async with found.turns.turn() if len(body) > LARGE_BODY else contextlib.nullcontext():
             with found.memory.working(request, bodies.decoding_bytes(body)):
                 return await run_in_threadpool(_train_from_json, found, body, job_id)
@@ -197,8 +197,8 @@ async def _train_from_file(found: Services, request: Request, form: FileFormat, 
     digest = hashlib.sha256(str((form, sorted(request.query_params.multi_items()))).encode())
     upload = found.jobs.spool.new()
     with found.jobs.spool.writing(upload) as file:
-        body = bodies.stream(request, found.limits.upload_bytes)
-        length = bodies.announced(request)
+        body = bodies.iter_body(request, found.limits.upload_bytes)
+        length = bodies.content_length(request)
         with found.memory.working(request, 2 * min(length or PIECE_BYTES, PIECE_BYTES)):
             async for piece in bodies.gathered(found.jobs.spool.admit(body, length), PIECE_BYTES):
                 if len(piece) <= LARGE_BODY:  # A thread would cost more than it saves.

@@ -56,7 +56,7 @@ class JobList(BaseModel):
     next: str | None = Field(description="Asks for the next page; null on the last.")
 
 
-def view(job: Job) -> dict[str, Any]:
+def job_to_view(job: Job) -> dict[str, Any]:
     """The job as JobView has it."""
     shown = asdict(job)
     if job.error is not None:
