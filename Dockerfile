@@ -47,8 +47,8 @@ COPY --from=build --chown=10001:0 /service /service
 USER 10001:0
 ENV PATH=/venv/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
-    LINSERVE_MODELS=/service/models \
-    LINSERVE_STATE=/service/state \
+    LINSERVE_MODELS_DIR=/service/models \
+    LINSERVE_STATE_DIR=/service/state \
     UVICORN_HOST=0.0.0.0 \
     UVICORN_PORT=8000
 VOLUME ["/service/models", "/service/state"]

@@ -114,7 +114,7 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
         services.registry.current(settings.default_model)
     except (NotFound, Unavailable) as error:
         _log.warning("no model to serve", extra={"model": settings.default_model, "reason": error.message})
-    supervisor = Supervisor(settings.trainer_lock) if settings.trainer == "embedded" else None
+    supervisor = Supervisor(settings.trainer_lock) if settings.trainer_mode == "embedded" else None
     if supervisor:
         supervisor.start()
     # Behind the start: a first training need not wait for the import of DBOS.
@@ -138,7 +138,7 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
     )
     return Services(
         registry=Registry(
-            settings.models,
+            settings.models_dir,
             cached_bytes=share_of(settings.worker_memory, VERSIONS_SHARE),
             kept=settings.default_model,
         ),
@@ -146,15 +146,15 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
         following=JobWatcher(queue, stopping),
         # Half holds a body of the longest and its answer, as the limits are unless others are set.
         scratch=TempStorage(settings.scratch, settings.max_spool_bytes // 2),
-        metrics=Metrics(settings.state, PredictionActivity(settings.traffic), settings.trainer_seen),
+        metrics=Metrics(settings.state_dir, PredictionActivity(settings.traffic), settings.trainer_seen),
         limits=Limits(
             json_bytes=settings.max_json_bytes,
             upload_bytes=settings.max_upload_bytes,
             instances=settings.max_instances,
             wait_seconds=settings.max_wait_seconds,
             connections=settings.max_connections,
-            header_seconds=settings.header_seconds,
-            body_seconds=settings.body_seconds,
+            header_timeout=settings.header_timeout,
+            transfer_grace=settings.transfer_grace,
         ),
         memory=MemoryBudget(settings.worker_memory),
         turns=Turns(),

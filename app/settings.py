@@ -18,7 +18,7 @@ MIN_WORKER_MEMORY = 64 * MEBIBYTE
 PREFIX = "LINSERVE_"
 # What Kubernetes tells every pod beside a Service that is called linserve.
 KUBERNETES_OWN = re.compile("LINSERVE_(SERVICE_(HOST|PORT.*)|PORT(_.*)?)")
-EXECUTOR = "[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}"  # a part of file names
+TRAINER_NAME = "[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}"  # a part of file names
 PARENT = "LINSERVE_PARENT"  # no setting: tells an embedded trainer whose it is
 
 
@@ -53,21 +53,23 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, allow_inf_nan=False)
 
-    models: Path = Field(Path("models"), description="Folder of the versioned models.")
-    state: Path = Field(Path(".linserve"), description="Folder of the job database, spooled uploads and checkpoints.")
+    models_dir: Path = Field(Path("models"), description="Folder of the versioned models.")
+    state_dir: Path = Field(
+        Path(".linserve"), description="Folder of the job database, spooled uploads and checkpoints."
+    )
     default_model: str = Field("crop-yield", pattern=f"^{MODEL_NAME}$", description="The model of /predict and /train.")
     database_url: Annotated[str, AfterValidator(_job_database)] | None = Field(
         None, description="Job database; SQLite in the state folder unless given."
     )
-    api_keys: Path | None = Field(
+    api_keys_file: Path | None = Field(
         None, description="File of API keys. Without one, only clients on this machine can change anything."
     )
-    trainer: Literal["embedded", "external"] = Field(
+    trainer_mode: Literal["embedded", "external"] = Field(
         "embedded", description="`embedded`: the service starts the trainer. `external`: run `python -m app.trainer`."
     )
-    executor: str = Field(
+    trainer_name: str = Field(
         "local",
-        pattern=f"^{EXECUTOR}$",
+        pattern=f"^{TRAINER_NAME}$",
         description="Name of this trainer. Only one trainer per name runs; a second one waits.",
     )
     trainer_threads: int = Field(0, ge=0, description="Threads a training uses; 0: as many as there are cores.")
@@ -90,7 +92,7 @@ class Settings(BaseSettings):
     max_instances: int = Field(100_000, ge=1, description="Most rows in one JSON prediction.")
     max_queued_jobs: int = Field(100, ge=1, description="Most training jobs waiting; more are refused with 429.")
     max_job_seconds: float = Field(0, ge=0, description="Seconds after which a running training fails; 0: no limit.")
-    max_kept_jobs: int = Field(10_000, ge=1, description="Most ended jobs that can still be read.")
+    max_retained_jobs: int = Field(10_000, ge=1, description="Most ended jobs that can still be read.")
     max_spool_bytes: int = Field(
         16 * GIBIBYTE,
         ge=1,
@@ -104,54 +106,54 @@ class Settings(BaseSettings):
     drain_seconds: float = Field(
         0, ge=0, description="Seconds after SIGTERM or SIGHUP during which a worker accepts requests and is not ready."
     )
-    header_seconds: float = Field(10, gt=0, description="Seconds within which a request's headers have to arrive.")
-    body_seconds: float = Field(
+    header_timeout: float = Field(10, gt=0, description="Seconds within which a request's headers have to arrive.")
+    transfer_grace: float = Field(
         20, gt=0, description="Grace period for slow transfers: seconds that they may fall behind 10 kB/s."
     )
 
     @property
     def job_database_url(self) -> str:
-        return self.database_url or f"sqlite:///{self.state.resolve() / 'jobs.sqlite'}"
+        return self.database_url or f"sqlite:///{self.state_dir.resolve() / 'jobs.sqlite'}"
 
     @property
     def spool(self) -> Path:
-        return self.state / "spool"
+        return self.state_dir / "spool"
 
     @property
     def scratch(self) -> Path:
-        return self.state / "scratch"
+        return self.state_dir / "scratch"
 
     @property
     def checkpoints(self) -> Path:
-        return self.state / "checkpoints"
+        return self.state_dir / "checkpoints"
 
     @property
     def capabilities(self) -> Path:
-        return self.state / "trainer.json"
+        return self.state_dir / "trainer.json"
 
     @property
     def traffic(self) -> Path:
-        return self.state / "traffic"
+        return self.state_dir / "traffic"
 
     @property
     def trainer_seen(self) -> Path:
-        return self.state / "trainer.seen"
+        return self.state_dir / "trainer.seen"
 
     @property
     def queue_lock(self) -> Path:
-        return self.state / "queue.lock"
+        return self.state_dir / "queue.lock"
 
     @property
     def attempt(self) -> Path:
-        return self.state / f"attempt.{self.executor}"
+        return self.state_dir / f"attempt.{self.trainer_name}"
 
     @property
     def trainer_lock(self) -> Path:
-        return self.lock_of(self.executor)
+        return self.lock_of(self.trainer_name)
 
-    def lock_of(self, executor: str) -> Path:
+    def lock_of(self, trainer_name: str) -> Path:
         """What the trainer of this name holds for as long as it lives."""
-        return self.state / f"trainer.{executor}.lock"
+        return self.state_dir / f"trainer.{trainer_name}.lock"
 
 
 def load() -> Settings:

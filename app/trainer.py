@@ -1,6 +1,6 @@
 """The training process: `python -m app.trainer`.
 
-The service starts one by itself. Started by hand, with LINSERVE_TRAINER=external for the service, it runs alone,
+The service starts one by itself. Started by hand, with LINSERVE_TRAINER_MODE=external for the service, it runs alone,
 on another machine too if the models and state folders are shared and the job database is Postgres.
 """
 
@@ -59,11 +59,11 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, stop_soon)
     signal.signal(signal.SIGINT, stop_soon)
-    workshop = TrainerContext(Registry(settings.models), UploadStore(settings.spool), settings.checkpoints, threads)
+    workshop = TrainerContext(Registry(settings.models_dir), UploadStore(settings.spool), settings.checkpoints, threads)
     try:
         run_worker(
             settings.job_database_url,
-            settings.executor,
+            settings.trainer_name,
             workshop,
             traffic=PredictionActivity(settings.traffic),
             capabilities=settings.capabilities,
@@ -71,7 +71,7 @@ def main() -> None:
             lock_of=settings.lock_of,
             attempts=CrashLoopGuard(settings.attempt, os.environ.get(PARENT)),
             max_job_seconds=settings.max_job_seconds,
-            max_kept_jobs=settings.max_kept_jobs,
+            max_retained_jobs=settings.max_retained_jobs,
             stop=stop,
         )
     except Unavailable:  # the log says so; whoever started this process starts another

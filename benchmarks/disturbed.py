@@ -44,7 +44,7 @@ def _while_training(folder: Path, rounds: int) -> Iterator[str]:
     if not data.exists():
         return
     served = ours(folder)
-    served.environment["LINSERVE_TRAINER"] = "embedded"
+    served.environment["LINSERVE_TRAINER_MODE"] = "embedded"
     idle, training = [], []
     with running(served, BODY, pinned=False):
         time.sleep(3)  # for the trainer to be there

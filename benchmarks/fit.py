@@ -35,7 +35,7 @@ def rows_of(count: int, features: int) -> tuple[Array, Array]:
 
 
 def ours(x: Array, y: Array) -> Array:
-    return fit(summarise([TrainingBatch(x, y)]), Exact()).weights
+    return fit(summarise([TrainingBatch(x, y)]), Exact()).coef
 
 
 def linear_regression(x: Array, y: Array) -> Array:

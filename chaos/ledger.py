@@ -154,7 +154,7 @@ def _check_version(job: str, asked: Asked | None, version: Version | None) -> No
         raise Violation(f"the version of job {job} is not there")
     demand(version.card.job == job, f"version {version.card.version} of job {job} is another's: {version.card.job}'s")
     if asked is not None and asked.slope is not None:
-        right = np.allclose(version.model.weights, _weights(asked.slope), rtol=1e-6, atol=1e-6)
+        right = np.allclose(version.model.coef, _weights(asked.slope), rtol=1e-6, atol=1e-6)
         demand(right, f"version {version.card.version} of job {job} has other weights than its rows")
 
 

@@ -66,7 +66,7 @@ class Truth:
         if (number, version, body) not in self._seen:
             form = FORMS[number]
             model = self._of(version)
-            expected = model.weights @ form.row + model.intercept
+            expected = model.coef @ form.row + model.intercept
             found = form.found(body)
             if not np.allclose(found, expected, rtol=TOLERANCE, atol=0):
                 raise Wrong(f"mislabelled: version {version} predicts {expected}, not {found}")

@@ -20,7 +20,7 @@ from chaos.watching import count
 TRAINERS = 3
 UNDER_WAY = 20  # Updates under way at a time.
 MAX_BETWEEN = 5  # Most updates that end between two kills.
-EXTERNAL = {"LINSERVE_TRAINER": "external"}
+EXTERNAL = {"LINSERVE_TRAINER_MODE": "external"}
 STEPS: tuple[Step, ...] = ("fitted", "temp_written", "fsynced", "prepared", "linked", "promoted")
 
 
@@ -69,7 +69,7 @@ class Trainers:
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "app.trainer"],
                 cwd=ROOT,
-                env=self._stage.service.environment | {"LINSERVE_EXECUTOR": name},
+                env=self._stage.service.environment | {"LINSERVE_TRAINER_NAME": name},
                 stdin=subprocess.DEVNULL,
                 stderr=log,
             )

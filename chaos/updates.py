@@ -86,10 +86,10 @@ def _check_rows(version: Version, rows: Matrix) -> None:
     )
     x, y = rows[:, : found.features], rows[:, found.features :]
     sums, right = _sums(found), _sums(SufficientStatistics.from_block(x, y))
-    demand(found.count == len(rows), f"version {number} counts {found.count} of {len(rows)} rows")
+    demand(found.effective_rows == len(rows), f"version {number} counts {found.effective_rows} of {len(rows)} rows")
     demand(np.allclose(sums, right, rtol=TOLERANCE, atol=0), f"version {number} has other sums than all its rows")
     expected, *_ = np.linalg.lstsq(np.column_stack([np.ones(len(x)), x]), y, rcond=None)
-    fitted = np.vstack([version.model.intercept, version.model.weights.T])
+    fitted = np.vstack([version.model.intercept, version.model.coef.T])
     demand(np.allclose(fitted, expected, rtol=1e-6, atol=1e-6), f"version {number} has other weights than all its rows")
 
 

@@ -162,7 +162,7 @@ mkdir "$work/keys"
 key=$(head -c 32 /dev/urandom | od -An -tx1 | tr -d ' \n')
 echo "nightly train,predict $(printf %s "$key" | sha256sum | cut -d' ' -f1)" >"$work/keys/keys.txt"
 # shellcheck disable=SC2086
-start three $volumes -v "$work/keys:/keys:ro" -e LINSERVE_API_KEYS=/keys/keys.txt -e UVICORN_WORKERS=2 "$image"
+start three $volumes -v "$work/keys:/keys:ro" -e LINSERVE_API_KEYS_FILE=/keys/keys.txt -e UVICORN_WORKERS=2 "$image"
 check "it starts with two workers and keys" ready three
 check "a stranger trains with a key" trains three -H 'X-Forwarded-For: 192.0.2.1' -H "X-API-Key: $key"
 check "it is healthy" healthy three

@@ -22,7 +22,7 @@ class ExactFit:
     rss: Rational  # (k,)
 
     @property
-    def weights(self) -> Array:
+    def coef(self) -> Array:
         return np.asarray(self.coefficients[1:].T, dtype=float)
 
     @property

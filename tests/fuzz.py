@@ -43,7 +43,7 @@ def start(folder: Path) -> Service:
     """A service that keeps no request waiting for a job, and asks for a key."""
     keys = folder / "keys"
     keys.write_text(f"fuzz admin {hashlib.sha256(KEY['X-API-Key'].encode()).hexdigest()}\n")
-    return Service(folder, max_wait_seconds="0.1", max_queued_jobs="50", api_keys=str(keys)).start()
+    return Service(folder, max_wait_seconds="0.1", max_queued_jobs="50", api_keys_file=str(keys)).start()
 
 
 def _cancel_jobs(service: Service, done: threading.Event) -> None:

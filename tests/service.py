@@ -86,7 +86,7 @@ class Service:
     @property
     def environment(self) -> dict[str, str]:
         """What the service is started with, and what a trainer needs that works for it."""
-        folders = {"LINSERVE_MODELS": str(self.models), "LINSERVE_STATE": str(self.state)}
+        folders = {"LINSERVE_MODELS_DIR": str(self.models), "LINSERVE_STATE_DIR": str(self.state)}
         return os.environ | self._settings | folders
 
     def start(self) -> Self:
@@ -166,7 +166,7 @@ class Service:
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 words = (process / "cmdline").read_bytes().split(b"\0")
-                mine = f"LINSERVE_STATE={self.state}".encode() in (process / "environ").read_bytes().split(b"\0")
+                mine = f"LINSERVE_STATE_DIR={self.state}".encode() in (process / "environ").read_bytes().split(b"\0")
                 if b"app.trainer" in words and mine:
                     found.append(int(process.name))
         return found

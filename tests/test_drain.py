@@ -13,7 +13,7 @@ from service import Service, wait_for
 def test_readiness_fails_first_and_predictions_are_answered_until_the_drain_is_over(
     tmp_path: Path, workers: int
 ) -> None:
-    service = Service(tmp_path, workers=workers, drain_seconds="4", trainer="external").start()
+    service = Service(tmp_path, workers=workers, drain_seconds="4", trainer_mode="external").start()
     try:
         assert httpx.get(f"{service.url}/health/ready").status_code == httpx.codes.OK
         os.kill(service.pid, signal.SIGTERM)

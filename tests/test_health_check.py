@@ -24,9 +24,9 @@ def health(pid: int, **environment: str) -> "subprocess.CompletedProcess[str]":
 def serving(folder: Path, *options: str, **environment: str) -> Iterator[int]:
     """The process id of a service that listens."""
     given = os.environ | {
-        "LINSERVE_STATE": str(folder / "state"),
-        "LINSERVE_MODELS": str(copy_models(folder)),
-        "LINSERVE_TRAINER": "external",
+        "LINSERVE_STATE_DIR": str(folder / "state"),
+        "LINSERVE_MODELS_DIR": str(copy_models(folder)),
+        "LINSERVE_TRAINER_MODE": "external",
         "PYTHONPATH": str(ROOT),
         **environment,
     }

@@ -73,8 +73,8 @@ def test_the_readme_names_every_setting_and_no_other() -> None:
 def test_make_run_serves(tmp_path: Path) -> None:
     environment = os.environ | {
         "UVICORN_PORT": "0",
-        "LINSERVE_STATE": str(tmp_path / "state"),
-        "LINSERVE_MODELS": str(copy_models(tmp_path)),
+        "LINSERVE_STATE_DIR": str(tmp_path / "state"),
+        "LINSERVE_MODELS_DIR": str(copy_models(tmp_path)),
     }
     with subprocess.Popen(
         ["make", "run"], cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True

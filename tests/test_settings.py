@@ -15,18 +15,18 @@ WRONG = [
     ("LINSERVE_MAX_JSON_BYTE", "5", "LINSERVE_MAX_JSON_BYTE: there is no such setting"),
     ("LINSERVE_WORKERS", "4", "UVICORN_WORKERS"),
     ("LINSERVE_DEFAULT_MODEL", "../x", "LINSERVE_DEFAULT_MODEL"),
-    ("LINSERVE_STATE", "/proc/nowhere", "LINSERVE_STATE: /proc/nowhere is no folder and cannot be made"),
-    ("LINSERVE_MODELS", "/etc/hostname", "LINSERVE_MODELS: /etc/hostname is no folder"),
-    ("LINSERVE_API_KEYS", "/proc/nowhere", "LINSERVE_API_KEYS"),
-    ("LINSERVE_API_KEYS", "/etc/hostname", "LINSERVE_API_KEYS: Line 1: expected a name"),
-    ("LINSERVE_API_KEYS", "", "LINSERVE_API_KEYS: it is empty"),
+    ("LINSERVE_STATE_DIR", "/proc/nowhere", "LINSERVE_STATE_DIR: /proc/nowhere is no folder and cannot be made"),
+    ("LINSERVE_MODELS_DIR", "/etc/hostname", "LINSERVE_MODELS_DIR: /etc/hostname is no folder"),
+    ("LINSERVE_API_KEYS_FILE", "/proc/nowhere", "LINSERVE_API_KEYS_FILE"),
+    ("LINSERVE_API_KEYS_FILE", "/etc/hostname", "LINSERVE_API_KEYS_FILE: Line 1: expected a name"),
+    ("LINSERVE_API_KEYS_FILE", "", "LINSERVE_API_KEYS_FILE: it is empty"),
     ("LINSERVE_DRAIN_SECONDS", "inf", "LINSERVE_DRAIN_SECONDS"),
     ("LINSERVE_TRAINER_MEMORY", "1000000", "LINSERVE_TRAINER_MEMORY: the trainer alone takes"),
     ("LINSERVE_WORKER_MEMORY", "1000000", "LINSERVE_WORKER_MEMORY: Input should be greater than or equal to 67108864"),
-    ("LINSERVE_EXECUTOR", "../../x", "LINSERVE_EXECUTOR"),
-    ("LINSERVE_EXECUTOR", "team/a", "LINSERVE_EXECUTOR"),
-    ("LINSERVE_EXECUTOR", ".hidden", "LINSERVE_EXECUTOR"),
-    ("LINSERVE_EXECUTOR", "a" * 65, "LINSERVE_EXECUTOR"),
+    ("LINSERVE_TRAINER_NAME", "../../x", "LINSERVE_TRAINER_NAME"),
+    ("LINSERVE_TRAINER_NAME", "team/a", "LINSERVE_TRAINER_NAME"),
+    ("LINSERVE_TRAINER_NAME", ".hidden", "LINSERVE_TRAINER_NAME"),
+    ("LINSERVE_TRAINER_NAME", "a" * 65, "LINSERVE_TRAINER_NAME"),
     ("linserve_models", "elsewhere", "linserve_models: names of settings are written in capitals"),
     ("LINSERVE_DATABASE_URL", "sqlite:///", "expected a file after sqlite:///"),
     ("LINSERVE_DATABASE_URL", "sqlite:///:memory:", "expected a file after sqlite:///"),
@@ -41,7 +41,7 @@ WRONG = [
 def test_a_setting_that_cannot_be_ends_the_start_with_one_line_that_says_why(
     tmp_path: Path, name: str, value: str, says: str
 ) -> None:
-    given = {"LINSERVE_STATE": str(tmp_path), "UVICORN_WORKERS": "2", "UVICORN_PORT": "0", name: value}
+    given = {"LINSERVE_STATE_DIR": str(tmp_path), "UVICORN_WORKERS": "2", "UVICORN_PORT": "0", name: value}
     command = [sys.executable, "-m", "app.serve"]
 
     done = subprocess.run(
@@ -71,13 +71,13 @@ def test_job_databases_are_sqlite_and_postgres(monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.mark.parametrize("command", [["uvicorn", "app.main:app", "--port", "0"], ["app.trainer"]])
 def test_whatever_is_started_says_in_the_log_which_setting_is_wrong(tmp_path: Path, command: list[str]) -> None:
-    given = {"LINSERVE_STATE": str(tmp_path), "LINSERVE_EXECUTOR": ""}
+    given = {"LINSERVE_STATE_DIR": str(tmp_path), "LINSERVE_TRAINER_NAME": ""}
     done = subprocess.run(
         [sys.executable, "-m", *command], cwd=ROOT, env=os.environ | given, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
     told = json.loads(next(line for line in done.stderr.splitlines() if "not started" in line))
-    assert told["reason"].startswith("LINSERVE_EXECUTOR: it is empty")
+    assert told["reason"].startswith("LINSERVE_TRAINER_NAME: it is empty")
     assert "Traceback" not in done.stderr
 
 

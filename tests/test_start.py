@@ -24,8 +24,8 @@ FIRST_LIBRARY = "pydantic_core"
 @contextlib.contextmanager
 def starting(folder: Path, *before: str, workers: int = 1) -> "Iterator[subprocess.Popen[bytes]]":
     environment = os.environ | {
-        "LINSERVE_STATE": str(folder / "state"),
-        "LINSERVE_MODELS": str(copy_models(folder)),
+        "LINSERVE_STATE_DIR": str(folder / "state"),
+        "LINSERVE_MODELS_DIR": str(copy_models(folder)),
         "PYTHONPATH": str(ROOT),
         "UVICORN_PORT": "0",
         "UVICORN_WORKERS": str(workers),
@@ -43,7 +43,7 @@ def left_behind(folder: Path) -> list[str]:
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            if f"LINSERVE_STATE={folder / 'state'}".encode() in (process / "environ").read_bytes().split(b"\0"):
+            if f"LINSERVE_STATE_DIR={folder / 'state'}".encode() in (process / "environ").read_bytes().split(b"\0"):
                 found.append((process / "cmdline").read_text().replace("\0", " "))
     return found
 
@@ -76,7 +76,7 @@ def test_a_service_that_waits_for_its_job_database_ends_without_it(tmp_path: Pat
     (tmp_path / "state").mkdir()
     with contextlib.closing(sqlite3.connect(tmp_path / "state" / "jobs.sqlite")) as other:
         other.execute("BEGIN EXCLUSIVE")
-        service = Service(tmp_path, trainer="external").start()
+        service = Service(tmp_path, trainer_mode="external").start()
         assert service.stop() == -signal.SIGTERM
         assert "job database out of reach" not in service.log.read_text()
 

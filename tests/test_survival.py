@@ -166,7 +166,7 @@ def test_a_stop_is_not_held_up_by_those_who_follow_or_wait(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_request_under_way_is_answered_before_a_stop(tmp_path: Path, number: signal.Signals) -> None:
-    service = Service(tmp_path, trainer="external").start()
+    service = Service(tmp_path, trainer_mode="external").start()
     with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2])), timeout=10) as connection:
         body = b'{"instances": [[75, 63, 44]]}'
         head = f"POST /predict HTTP/1.1\r\nhost: here\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
@@ -183,7 +183,7 @@ def test_a_request_under_way_is_answered_before_a_stop(tmp_path: Path, number: s
 
 @pytest.mark.slow
 def test_an_upload_that_outlasts_a_stop_is_answered_with_a_problem_and_leaves_nothing(tmp_path: Path) -> None:
-    service = Service(tmp_path, trainer="external").start()
+    service = Service(tmp_path, trainer_mode="external").start()
     with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2])), timeout=20) as connection:
         head = "POST /train?targets=y HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/csv\r\ncontent-length: 1000"
         connection.sendall(head.encode() + b"\r\n\r\nx,y\n1,2\n")
@@ -237,7 +237,7 @@ def test_a_trainer_started_apart_waits_for_the_one_of_the_service_to_end(tmp_pat
     with log.open("wb") as file:
         apart = subprocess.Popen(
             [sys.executable, "-m", "app.trainer"],
-            env=os.environ | {"LINSERVE_STATE": str(service.state), "LINSERVE_MODELS": str(service.models)},
+            env=os.environ | {"LINSERVE_STATE_DIR": str(service.state), "LINSERVE_MODELS_DIR": str(service.models)},
             stderr=file,
         )
     try:
@@ -257,7 +257,7 @@ def test_a_worker_that_finds_its_key_file_broken_takes_no_other_worker_with_it(t
     keys = tmp_path / "keys"
     good = f"ops admin {hashlib.sha256(b'secret').hexdigest()}\n"
     keys.write_text(good)
-    service = Service(tmp_path, workers=2, api_keys=str(keys), trainer="external").start()
+    service = Service(tmp_path, workers=2, api_keys_file=str(keys), trainer_mode="external").start()
 
     def begun() -> int:
         return service.log.read_text().count("Application startup complete")
@@ -267,7 +267,7 @@ def test_a_worker_that_finds_its_key_file_broken_takes_no_other_worker_with_it(t
         keys.write_text("nonsense")
         hurt, _ = service.web_workers()
         os.kill(hurt, signal.SIGKILL)
-        wait_for(lambda: "LINSERVE_API_KEYS: Line 1" in service.log.read_text())
+        wait_for(lambda: "LINSERVE_API_KEYS_FILE: Line 1" in service.log.read_text())
         with httpx.Client(base_url=service.url, headers={"x-api-key": "secret"}) as client:
             assert client.get("/models").status_code == httpx.codes.OK
         keys.write_text(good)

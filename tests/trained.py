@@ -37,7 +37,7 @@ def model_from(statistics: SufficientStatistics, solver: Exact) -> LinearModel:
     return LinearModel(
         tuple(f"x{index}" for index in range(statistics.features)),
         tuple(f"y{index}" for index in range(statistics.targets)),
-        found.weights,
+        found.coef,
         found.intercept,
         statistics,
         found.residual_norms,

@@ -18,7 +18,11 @@ def trainer(
     service: Service, name: str, *, group: Path | None = None, **settings: str
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A trainer of this name, whose log is beside the service's, in a control group if one is given."""
-    given = {"LINSERVE_STATE": str(service.state), "LINSERVE_MODELS": str(service.models), "LINSERVE_EXECUTOR": name}
+    given = {
+        "LINSERVE_STATE_DIR": str(service.state),
+        "LINSERVE_MODELS_DIR": str(service.models),
+        "LINSERVE_TRAINER_NAME": name,
+    }
     with log_of(service, name).open("ab") as log:
         process = subprocess.Popen(
             in_group(group, [sys.executable, "-m", "app.trainer"]),

@@ -62,7 +62,7 @@ class ProgressReporter:
         """Let the next step of the thread that works raise JobCancelled: the job has ended without it."""
         self._abandoned = True
 
-    def step(self) -> None:
+    def check_cancelled(self) -> None:
         """Raise JobCancelled if the job was cancelled meanwhile, TimeExceeded if it takes longer than it may."""
         if self._abandoned:
             raise JobCancelled
@@ -84,7 +84,7 @@ class ProgressReporter:
         self.progress = replace(self.progress, phase="fitting")
         self._report(self.progress, self.curve.with_last())
         self._asked = -CANCEL_SECONDS
-        self.step()
+        self.check_cancelled()
 
     def advance(self, phase: str, *, rows: int | None = None, epochs: int | None = None) -> None:
         self.progress = replace(
@@ -101,7 +101,7 @@ class ProgressReporter:
         self._report_sometimes()
 
     def _report_sometimes(self) -> None:
-        self.step()
+        self.check_cancelled()
         now = time.monotonic()
         if now - self._reported >= REPORT_SECONDS:
             self._reported = now

@@ -39,14 +39,14 @@ class UploadStore:
         return upload + _START
 
     @contextlib.contextmanager
-    def writing(self, upload: str) -> Iterator[BinaryIO]:
+    def open_new(self, upload: str) -> Iterator[BinaryIO]:
         """The upload's file, open for writing; `seal` it before the block is left. Left by an error, nothing stays.
 
         Raises SpoolFull where the disk is full, Unavailable where the folder cannot be written.
         """
         with _storing():
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with self.path(upload).open("xb") as file, self.kept(upload):
+            with self.path(upload).open("xb") as file, self.remove_on_error(upload):
                 yield file
 
     def check_room(self, more: int = 0) -> None:
@@ -80,7 +80,7 @@ class UploadStore:
             yield chunk
 
     @contextlib.contextmanager
-    def claimed(self, job: str) -> Iterator[None]:
+    def exclusive(self, job: str) -> Iterator[None]:
         """Whoever is in the block is the only one, in any process, to receive the rows of this job.
 
         Raises Conflict where another does. The lock is gone with its process, however that ends.
@@ -103,7 +103,7 @@ class UploadStore:
             leaving.callback(path.unlink, missing_ok=True)
             yield
 
-    def seal(self, file: BinaryIO) -> None:
+    def sync(self, file: BinaryIO) -> None:
         """Make what was written outlive a power cut. This waits for the disk.
 
         Raises SpoolFull where all uploads are now more than may be: others may have been written at the same time.
@@ -119,7 +119,7 @@ class UploadStore:
         failpoint("spooled")
 
     @contextlib.contextmanager
-    def kept(self, upload: str) -> Iterator[None]:
+    def remove_on_error(self, upload: str) -> Iterator[None]:
         """Remove the upload if the block is left by an error."""
         try:
             yield

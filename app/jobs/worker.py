@@ -72,7 +72,7 @@ def run_worker(
     lock_of: Callable[[str], Path],
     attempts: CrashLoopGuard,
     max_job_seconds: float,
-    max_kept_jobs: int,
+    max_retained_jobs: int,
     stop: threading.Event,
 ) -> None:
     """Run jobs until `stop` is set; the process is then to exit. A job under way goes on with the next start.
@@ -132,7 +132,7 @@ def run_worker(
             polling.start()
         if time.monotonic() - tidied >= TIDY_SECONDS:
             tidied = time.monotonic()
-            _tidy_up(workshop, max_kept_jobs, executor, lock_of, database_url)
+            _tidy_up(workshop, max_retained_jobs, executor, lock_of, database_url)
         if stop.wait(WATCH_SECONDS):
             break
     # Nothing else is wound up: what a kill -9 may not lose, a stop need not save.

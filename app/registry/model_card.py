@@ -9,7 +9,7 @@ from app.regression.solvers import Solver
 from app.regression.sufficient_statistics import WeightKind
 
 # Format of the card and tensors of new files. Files of all formats from 1 on are read; each has a fixture in the tests.
-SCHEMA = 2
+SCHEMA = 3
 
 
 def library_versions() -> dict[str, str]:
@@ -56,7 +56,7 @@ class ModelCard:
     # Of the rows of this version and those it builds on, the columns that are neither features nor targets.
     unused_columns: tuple[str, ...] = ()
     terms: tuple[str, ...] = ()  # made from the features; none where the model's columns are the features
-    better: bool | None = None  # than the version that was current, where that was asked
+    beats_current: bool | None = None  # than the version that was current, where that was asked
     promoted: bool | None = None  # whether it became current when it was published; None if it was not recorded
     upload: str | None = None  # names the request uniquely: a job that is run again finds by it what it published
     weight_kind: WeightKind = "precision"

@@ -15,7 +15,7 @@ from app.regression.sufficient_statistics import SufficientStatistics
 MAX_FOLD_BYTES = 64 << 20  # of all folds of a version; ten folds of 900 columns
 PREFIX = "folds."
 
-_SCALARS = ("number", "rows", "count", "log_weights")
+_SCALARS = ("number", "rows", "effective_rows", "log_weights")
 _ARRAYS = ("shift", "scale", "factor", "minimum", "maximum")
 
 Tensors = dict[str, NDArray[np.float64]]
@@ -45,7 +45,7 @@ def folds_of(card: ModelCard, tensors: Tensors) -> dict[int, SufficientStatistic
         int(number): SufficientStatistics(
             features=len(card.terms or card.features),
             rows=int(values["rows"][index]),
-            count=float(values["count"][index]),
+            effective_rows=float(values["effective_rows"][index]),
             log_weights=float(values["log_weights"][index]),
             **{name: values[name][index] for name in _ARRAYS},
             weight_kind=card.weight_kind,
@@ -78,5 +78,5 @@ def fold_faults(card: ModelCard, tensors: Mapping[str, NDArray[Any]]) -> Iterato
         yield f"its folds are not numbered from 0 to {card.validation.folds - 1}"
     if not ((rows >= 1).all() and (rows == np.floor(rows)).all() and rows.sum() == card.rows):
         yield f"its folds do not have {card.rows} rows together"
-    if not np.isfinite(found["count"]).all():
-        yield "folds.count is not finite"
+    if not np.isfinite(found["effective_rows"]).all():
+        yield "folds.effective_rows is not finite"

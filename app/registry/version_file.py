@@ -52,6 +52,17 @@ _REMEDY = "Restore it from a backup, train the model again, or promote another v
 _SINCE_FORMAT_1 = "statistics.count"
 
 
+# Names that format 3 gave to tensors and to fields of the card.
+_RENAMED_TENSORS = {
+    "weights": "coef",
+    "statistics.count": "statistics.effective_rows",
+    "folds.count": "folds.effective_rows",
+}
+_RENAMED_FIELDS = {"no_intervals": "inference_unavailable", "better": "beats_current"}
+_RENAMED_OPTIONS = {"held_out": "validation_fraction"}
+_SCHEMA_OF_NAMES = 3
+
+
 class _Schema(msgspec.Struct):
     schema: int
 
@@ -77,10 +88,10 @@ def encode(card: ModelCard, model: LinearModel, folds: Mapping[int, SufficientSt
     """
     statistics = model.statistics
     tensors: dict[str, NDArray[np.float64]] = {
-        "weights": model.weights,
+        "coef": model.coef,
         "intercept": model.intercept,
         "residual_norms": model.residual_norms,
-        "statistics.count": np.array([statistics.count]),
+        "statistics.effective_rows": np.array([statistics.effective_rows]),
         "statistics.log_weights": np.array([statistics.log_weights]),
         "statistics.operations": np.array([statistics.operations]),
         "statistics.shift": statistics.shift,
@@ -135,7 +146,9 @@ def _checked(path: Path) -> Iterator[tuple[ModelCard, dict[str, NDArray[np.float
             raise ModelFileInvalid(
                 f"{_place(path)} has an early form of format 1, without {_SINCE_FORMAT_1}, which is not read. {_REMEDY}"
             )
-        card = msgspec.json.decode(text, type=ModelCard)
+        card = _card(text, schema)
+        if schema < _SCHEMA_OF_NAMES:
+            tensors = _renamed(tensors, _RENAMED_TENSORS)
         if faults := "; ".join(_faults(card, tensors)):
             raise ModelFileInvalid(
                 f"{_place(path)}, of format {schema}, is not a model that this service could have made: {faults}. "
@@ -148,8 +161,20 @@ def read_card(path: Path) -> ModelCard:
     """The card alone, without loading or checking the tensors. Raises as `read` does."""
     with open_file(path) as file, _tensors_of(file, path) as stored:
         text = (stored.metadata() or {}).get("card", "")
-        _known_schema(text, path)
+        return _card(text, _known_schema(text, path))
+
+
+def _card(text: str, schema: int) -> ModelCard:
+    """Return the card with this text in a file of this format."""
+    if schema >= _SCHEMA_OF_NAMES:
         return msgspec.json.decode(text, type=ModelCard)
+    plain = _renamed(msgspec.json.decode(text, type=dict[str, Any]), _RENAMED_FIELDS)
+    plain["solver"] = _renamed(plain["solver"], _RENAMED_OPTIONS)
+    return msgspec.convert(plain, type=ModelCard, str_keys=True)
+
+
+def _renamed(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names.get(name, name): value for name, value in values.items()}
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -211,7 +236,7 @@ def _migrated(
     tensors["residual_norms"] = np.sqrt(tensors.pop("residual_sums"))
     if "variances" in tensors:
         tensors["unscaled_errors"] = np.sqrt(tensors.pop("variances"))
-    count, weight = tensors["statistics.count"], tensors["statistics.factor"][0, 0] ** 2
+    count, weight = tensors["statistics.effective_rows"], tensors["statistics.factor"][0, 0] ** 2
     unweighted = np.isclose(weight, count, rtol=1e-9)
     tensors["statistics.log_weights"] = np.where(unweighted, 0.0, np.nan)  # not recorded
     tensors["statistics.operations"] = np.zeros(1)
@@ -257,10 +282,10 @@ def _faults(card: ModelCard, tensors: dict[str, NDArray[Any]]) -> Iterator[str]:
     schema_1 = card.schema == 1
     errors = "variances" if schema_1 else "unscaled_errors"
     shapes: dict[str, tuple[int, ...]] = {
-        "weights": (k, p),
+        "coef": (k, p),
         "intercept": (k,),
         "residual_sums" if schema_1 else "residual_norms": (k,),
-        "statistics.count": (1,),
+        "statistics.effective_rows": (1,),
         "statistics.shift": (p + k,),
         "statistics.scale": (p + k,),
         "statistics.factor": (1 + p + k, 1 + p + k),
@@ -286,14 +311,14 @@ def _faults(card: ModelCard, tensors: dict[str, NDArray[Any]]) -> Iterator[str]:
     yield from fold_faults(card, tensors)
 
 
-_FINITE = ("weights", "intercept", "statistics.count", "statistics.operations")
+_FINITE = ("coef", "intercept", "statistics.effective_rows", "statistics.operations")
 
 
 def _model(card: ModelCard, tensors: dict[str, NDArray[np.float64]]) -> LinearModel:
     statistics = SufficientStatistics(
         features=len(card.terms or card.features),
         rows=card.rows,
-        count=float(tensors["statistics.count"][0]),
+        effective_rows=float(tensors["statistics.effective_rows"][0]),
         shift=tensors["statistics.shift"],
         scale=tensors["statistics.scale"],
         factor=tensors["statistics.factor"],
@@ -309,7 +334,7 @@ def _model(card: ModelCard, tensors: dict[str, NDArray[np.float64]]) -> LinearMo
     return LinearModel(
         card.features,
         card.targets,
-        tensors["weights"],
+        tensors["coef"],
         tensors["intercept"],
         statistics,
         tensors["residual_norms"],

@@ -26,7 +26,7 @@ class CrossValidation:
     # (k,), square root of the sum of squared deviations from the mean of all rows; from zero without an intercept
     total_norms: Array
     weight: float  # of all rows
-    count: float  # of observations
+    effective_rows: float  # of observations
 
     @property
     def mse(self) -> float:
@@ -61,7 +61,7 @@ class CrossValidation:
         above_median = q - q * (1 - 2 / (9 * q)) ** 3  # Wilson and Hilferty, 1931
         # The errors of several targets are not taken to be the same: the median of their sum is nearer to its mean.
         allowed = 2 * w * above_median / len(self.residual_norms) + q * w**2 / (self.folds - w)
-        return self.score <= relative_error(residual_norms, self.total_norms) * (1 + allowed / self.count)
+        return self.score <= relative_error(residual_norms, self.total_norms) * (1 + allowed / self.effective_rows)
 
 
 def relative_error(residual_norms: Array, total_norms: Array) -> float:
@@ -128,11 +128,11 @@ class Folds:
             self._on_step()
             fitted = fit(others, solver)
             centre = others.shift[: others.features]
-            residual = np.hypot(residual, kept.residual_norms(fitted.weights, fitted.centre_prediction, centre))
+            residual = np.hypot(residual, kept.residual_norms(fitted.coef, fitted.centre_prediction, centre))
         totals = self.whole.total_norms(centred=solver.fit_intercept)
-        return CrossValidation(len(self._folds), residual, totals, self.whole.weight, self.whole.count)
+        return CrossValidation(len(self._folds), residual, totals, self.whole.total_weight, self.whole.effective_rows)
 
     def choose_l2(self, solver: Exact) -> Exact:
         """The solver with the penalty of the path that predicts kept rows best."""
-        candidates = [msgspec.structs.replace(solver, l2=l2 * self.whole.count) for l2 in PATH]
+        candidates = [msgspec.structs.replace(solver, l2=l2 * self.whole.effective_rows) for l2 in PATH]
         return min(candidates, key=lambda candidate: self.validate(candidate).score)

@@ -53,7 +53,7 @@ def _constant_part(echelon: Array, statistics: SufficientStatistics, design: Des
     with np.errstate(over="ignore"):
         means = mean / unit
     # The root mean square of each column in these units: below its rounding error, a sum is zero.
-    sizes = np.hypot(means, np.where(design.norms > 0, 1 / np.sqrt(statistics.weight), 0.0))
+    sizes = np.hypot(means, np.where(design.norms > 0, 1 / np.sqrt(statistics.total_weight), 0.0))
     return np.asarray(np.abs(echelon @ means) > noise * (np.abs(echelon) @ sizes))
 
 

@@ -79,7 +79,7 @@ def downdate(
     remaining = replace(
         whole,
         rows=whole.rows - part.rows,
-        count=whole.count - part.count,
+        effective_rows=whole.effective_rows - part.effective_rows,
         factor=difference.factor(),
         removed=r_factor(np.vstack(rows)),
         log_weights=whole.log_weights - part.log_weights,
@@ -174,11 +174,13 @@ def _check_rows(whole: SufficientStatistics, part: SufficientStatistics, inputs:
         )
     if part.rows > whole.rows:
         raise InvalidInput(f"{NOT_AMONG}: they are {part.rows} rows, and the version has {whole.rows}.")
-    if whole.discounted and part.count > whole.count + _COUNT_TOLERANCE * max(whole.count, 1.0):
+    if whole.discounted and part.effective_rows > whole.effective_rows + _COUNT_TOLERANCE * max(
+        whole.effective_rows, 1.0
+    ):
         raise InvalidInput(
-            f"{NOT_AMONG}: with their weights they count as {part.count:g} rows, and the version's as {whole.count:g}."
+            f"{NOT_AMONG}: with their weights they count as {part.effective_rows:g} rows, and the version's as {whole.effective_rows:g}."
         )
-    if part.rows == whole.rows or part.count >= whole.count:
+    if part.rows == whole.rows or part.effective_rows >= whole.effective_rows:
         raise InvalidInput("These rows are all of them: at least as many rows as coefficients must remain.")
     if (part.minimum < whole.minimum).any() or (part.maximum > whole.maximum).any():
         raise InvalidInput(f"{NOT_AMONG}: a value lies outside the range of its feature.")
@@ -253,7 +255,7 @@ def precision_bounds(statistics: SufficientStatistics, fitted: Fit, *, l2: float
     # Directions in the coordinates of the factor, [1, (x - shift) / scale, (y - shift) / scale].
     scale, units = statistics.scale[:p], statistics.scale[p:]
     at_shift = (fitted.centre_prediction - statistics.shift[p:]) / units
-    slopes = fitted.weights * scale / units[:, np.newaxis]
+    slopes = fitted.coef * scale / units[:, np.newaxis]
     if fitted.design.intercept:  # not rounded to the spacing of the targets
         at_shift = statistics.offset[p:] / units - slopes @ (statistics.offset[:p] / scale)
     residual = np.vstack([-at_shift, -slopes.T, np.eye(k)])
@@ -262,14 +264,14 @@ def precision_bounds(statistics: SufficientStatistics, fitted: Fit, *, l2: float
     deviations = np.vstack([origin, np.eye(p + k)])
     rss = fitted.residual_norms / units
     tss = statistics.total_norms(centred=fitted.design.intercept) / units
-    freedom = max(statistics.count - fitted.design.rank, 1.0)
+    freedom = max(statistics.effective_rows - fitted.design.rank, 1.0)
     inverse = _inverse_directions(statistics, fitted, l2=l2)
     off = error(residual, inverse)  # in scaled coordinates, (k, 1 + p)
     of_sums = error(residual, residual).diagonal()
     of_squares = error(deviations, deviations).diagonal()
     if l2 > 0:
         # The penalties are known as well as the deviations are, and the residual sum is not at its minimum.
-        share = l2 / statistics.count
+        share = l2 / statistics.effective_rows
         off = off + share * np.abs(slopes) * of_squares[:p] @ np.abs(inverse[1 : p + 1])
         of_sums = of_sums + 2 * share * (off[:, 1:] * np.abs(slopes) * (fitted.design.norms / scale) ** 2).sum(axis=1)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -281,7 +283,7 @@ def precision_bounds(statistics: SufficientStatistics, fitted: Fit, *, l2: float
         relative = off / np.outer(deviation, lengths)
         of_errors = error(inverse, inverse).diagonal() / lengths**2
         # Deviations of the target per deviation of each column; the intercept in deviations of the target.
-        root_weight = math.sqrt(statistics.weight)
+        root_weight = math.sqrt(statistics.total_weight)
         spread = np.concatenate([[1.0], fitted.design.norms / scale / root_weight])
         target = tss * _certain_root(of_totals) / root_weight
         usable = np.isnan(relative) | (relative <= FAILED_FROM) | (off <= NEGLIGIBLE * np.outer(target, 1 / spread))
@@ -326,7 +328,7 @@ def _inverse_directions(statistics: SufficientStatistics, fitted: Fit, *, l2: fl
     if not fitted.design.intercept:
         block = statistics.factor_about_zero
         block[:, 0] = 0.0
-    penalty = np.sqrt(l2 / statistics.count) * fitted.design.norms / statistics.scale[:p]
+    penalty = np.sqrt(l2 / statistics.effective_rows) * fitted.design.norms / statistics.scale[:p]
     block = np.vstack([block[:, : p + 1], np.diag(np.concatenate([[0.0], penalty]))])
     norms = column_norms(block)
     norms = np.where(norms > 0, norms, 1.0)

@@ -51,7 +51,7 @@ def _work(statistics: SufficientStatistics) -> float:
 class Refined:
     """What `Fit` holds, to about full precision."""
 
-    weights: Array  # (k, p)
+    coef: Array  # (k, p)
     intercept: Array  # (k,)
     centre_prediction: Array  # (k,)
     residual_norms: Array  # (k,); NaN if it is not known to KNOWN_TO
@@ -65,9 +65,9 @@ def refine(blocks: Iterable[TrainingBatch], statistics: SufficientStatistics, *,
     shift = statistics.mean if fit_intercept else np.zeros_like(statistics.shift)
     # Scaling by powers of two rounds nothing: the root mean square of each column, and the mean weight, become about 1.
     centred = statistics.rescaled_factor(shift, statistics.scale)[:, 1:]
-    sizes = column_norms(centred) * statistics.scale / math.sqrt(statistics.weight)
+    sizes = column_norms(centred) * statistics.scale / math.sqrt(statistics.total_weight)
     exponents = np.concatenate([[0], np.frexp(np.where(sizes > 0, sizes, 0.5))[1]])
-    weight_exponent = 2 * (math.frexp(statistics.weight / statistics.rows)[1] // 2)
+    weight_exponent = 2 * (math.frexp(statistics.total_weight / statistics.rows)[1] // 2)
     used = slice(0, p + 1) if fit_intercept else slice(1, p + 1)
     with mpmath.workprec(BITS):
         exact, error = _gram(blocks, shift, exponents, weight_exponent)
@@ -142,7 +142,7 @@ def _parts(
     for block in blocks:
         for start in range(0, len(block.x), ROWS):
             part = slice(start, start + ROWS)
-            weights = None if block.weights is None else np.ldexp(block.weights[part], -weight_exponent)
+            weights = None if block.sample_weight is None else np.ldexp(block.sample_weight[part], -weight_exponent)
             yield _columns(np.hstack([block.x[part], block.y[part]]), shift, exponents), weights
 
 

@@ -53,7 +53,7 @@ def divide(block: TrainingBatch, folds: int, seed: int, row: int) -> Iterator[tu
     """
     order, ends = _by_fold(block, folds, seed, row)
     x, y = _gathered(block.x, order), _gathered(block.y, order)
-    weights = None if block.weights is None else block.weights[order]
+    weights = None if block.sample_weight is None else block.sample_weight[order]
     for fold, (start, end) in enumerate(pairwise([0, *ends])):
         if start < end:
             rows = slice(start, end)

@@ -41,7 +41,7 @@ def infer(model: LinearModel, *, level: float = 0.95) -> Inference:
     # In units of an observation of weight 1; the mean weight brings it to an ordinary observation's. In longdouble,
     # because each product of rounded roots would cost the last digit again.
     deviation = model.residual_norms / np.sqrt(np.longdouble(freedom))
-    coefficients = np.column_stack([model.intercept, model.weights])
+    coefficients = np.column_stack([model.intercept, model.coef])
     errors = np.outer(deviation, model.unscaled_errors).astype(np.float64)
     total = model.statistics.total_norms(centred=model.has_intercept)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -88,7 +88,7 @@ def covariances(model: LinearModel, inference: Inference) -> Array:
     rows[1:, 1:] = root
     if model.has_intercept:
         to_zero = statistics.mean[:p] / np.where(design.norms > 0, design.norms, 1.0)
-        rows[0] = [1 / np.sqrt(statistics.weight), *(-to_zero @ root)]
+        rows[0] = [1 / np.sqrt(statistics.total_weight), *(-to_zero @ root)]
     with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         correlations, errors = rows @ rows.T, inference.standard_errors

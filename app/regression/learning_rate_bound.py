@@ -31,7 +31,9 @@ class Columns:
         if not options.standardize:
             return cls(np.zeros(p), np.ones(p), np.zeros(p, dtype=bool))
         constant = statistics.constant
-        deviation = statistics.scale[:p] * column_norms(statistics.factor[1:, 1 : p + 1]) / math.sqrt(statistics.weight)
+        deviation = (
+            statistics.scale[:p] * column_norms(statistics.factor[1:, 1 : p + 1]) / math.sqrt(statistics.total_weight)
+        )
         return cls(
             np.where(constant, statistics.minimum, statistics.mean[:p]),
             np.where(~constant & (deviation > 0), deviation, 1.0),
@@ -84,5 +86,5 @@ def exceeds_bound(statistics: SufficientStatistics, options: GradientDescent, fa
 
 def _bound(norm: float, statistics: SufficientStatistics, options: GradientDescent) -> float:
     """Return the bound if the rows [1, columns] together have this norm."""
-    root = norm / math.sqrt(statistics.weight)
+    root = norm / math.sqrt(statistics.total_weight)
     return 2 * (1 + options.momentum) / (2 * root * root / statistics.targets + options.weight_decay)

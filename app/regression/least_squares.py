@@ -53,7 +53,7 @@ class Design:
     norms: Array  # (p,), Euclidean norm of each column; 0 where the column does not vary
     centre: Array  # (p,), the value of a column that does not vary
     weight: float  # sum of the rows' weights
-    count: float  # rows that the penalty is measured in
+    effective_rows: float  # rows that the penalty is measured in
     intercept: bool
 
     @classmethod
@@ -67,7 +67,9 @@ class Design:
             flat = statistics.constant & (statistics.maximum == 0)
         norms = np.where(flat, 0.0, column_norms(factor))
         unit_factor = np.where(norms > 0, factor, 0.0) / np.where(norms > 0, norms, 1.0)
-        return cls(unit_factor, norms * scale, centre, statistics.weight, statistics.count, fit_intercept)
+        return cls(
+            unit_factor, norms * scale, centre, statistics.total_weight, statistics.effective_rows, fit_intercept
+        )
 
     @cached_property
     def _singular(self) -> tuple[Array, Array, Array, NDArray[np.bool_]]:
@@ -93,7 +95,7 @@ class Design:
 
     def penalised_condition(self, l2: float) -> float:
         """Return the condition number with a ridge penalty, sqrt((s_1^2 + l2 / n) / (s_r^2 + l2 / n))."""
-        s = np.hypot(self._singular[1][self._singular[3]], np.sqrt(l2 / self.count))
+        s = np.hypot(self._singular[1][self._singular[3]], np.sqrt(l2 / self.effective_rows))
         return float(s[0] / s[-1]) if len(s) else 1.0
 
     @property
@@ -114,7 +116,7 @@ class Design:
             unit = np.linalg.solve(self.unit_factor, right)
         else:
             u, s, vt, kept = self._singular
-            filtered = (u.T @ right)[kept] / (s[kept] + l2 / self.count / s[kept])[:, np.newaxis]
+            filtered = (u.T @ right)[kept] / (s[kept] + l2 / self.effective_rows / s[kept])[:, np.newaxis]
             unit = vt[kept].T @ filtered
         return np.asarray(np.where(self.norms[:, np.newaxis] > 0, unit, 0.0) / norms, dtype=np.float64)
 
@@ -124,7 +126,7 @@ class Design:
         Without a penalty this is the rank (Hastie, Tibshirani and Friedman, 2nd ed., 3.50).
         """
         s = self._singular[1][self._singular[3]]
-        return float((s**2 / (s**2 + l2 / self.count)).sum()) + self.intercept
+        return float((s**2 / (s**2 + l2 / self.effective_rows)).sum()) + self.intercept
 
     def whiten(self, deviations: Array) -> Array:
         """Return rows z, (m, p), of deviations x such that z'z is x'(A'A)^-1 x; infinite if x leaves the rows' span."""
@@ -173,7 +175,7 @@ class Design:
 class Fit:
     """A solved least-squares problem, and how well the rows determined it."""
 
-    weights: Array  # (k, p)
+    coef: Array  # (k, p)
     intercept: Array  # (k,)
     centre_prediction: Array  # (k,), at the shift of the statistics, where nothing large cancels
     residual_norms: Array  # (k,), square root of the sum of squared residuals
@@ -199,7 +201,7 @@ def fit(statistics: SufficientStatistics, solver: Exact) -> Fit:
         centre_prediction = shift[p:] + at_shift
         intercept = centre_prediction - weights @ shift[:p]
         distance = design.whiten((shift[:p] + offset[:p])[np.newaxis])[0]
-        at_zero = math.hypot(*distance.tolist(), 1 / math.sqrt(statistics.weight))
+        at_zero = math.hypot(*distance.tolist(), 1 / math.sqrt(statistics.total_weight))
     else:
         right = r_factor(statistics.factor_about_zero[:, 1:])[:p, p:]
         weights = (design.solve(right, l2=solver.l2) * units).T
@@ -215,11 +217,13 @@ def _check_range(statistics: SufficientStatistics, *, fit_intercept: bool) -> No
     p, scale = statistics.features, statistics.scale
     norms = column_norms(statistics.factor[1:, 1:] if fit_intercept else statistics.factor_about_zero[:, 1:])
     ordinary = norms * scale
-    if ((ordinary > ORDINARY[0]) & (ordinary < ORDINARY[1])).all() and ORDINARY[0] < statistics.weight < ORDINARY[1]:
+    if ((ordinary > ORDINARY[0]) & (ordinary < ORDINARY[1])).all() and ORDINARY[0] < statistics.total_weight < ORDINARY[
+        1
+    ]:
         return
     norms[:p][statistics.constant] = 0.0
     sizes = np.where(norms > 0, np.log2(np.where(norms > 0, norms, 1.0)) + np.log2(scale), 0.0)
-    per_row = np.where(norms > 0, sizes - np.log2(statistics.weight) / 2, 0.0)
+    per_row = np.where(norms > 0, sizes - np.log2(statistics.total_weight) / 2, 0.0)
     extreme = np.flatnonzero(np.maximum(np.abs(sizes), np.abs(per_row)) > LARGEST_NORM)
     if len(extreme):
         raise _out_of_range(int(extreme[0]), sizes)
@@ -242,13 +246,11 @@ def why_no_inference(
     """
     if solver.l2 > 0:
         return "The model was fitted with a ridge penalty, which biases its coefficients."
-    if statistics.count <= fitted.design.rank:
+    if statistics.effective_rows <= fitted.design.rank:
+        return f"{statistics.effective_rows:g} rows leave nothing to estimate the error of {fitted.design.rank} coefficients from."
+    if statistics.effective_rows - fitted.design.rank < MIN_FREEDOM:
         return (
-            f"{statistics.count:g} rows leave nothing to estimate the error of {fitted.design.rank} coefficients from."
-        )
-    if statistics.count - fitted.design.rank < MIN_FREEDOM:
-        return (
-            f"Decay has left {statistics.count:.6g} rows. After {fitted.design.rank} coefficients, less than one row "
+            f"Decay has left {statistics.effective_rows:.6g} rows. After {fitted.design.rank} coefficients, less than one row "
             "remains to estimate their error from."
         )
     if is_essentially_perfect(statistics, fitted, residual_norms).any():
@@ -264,11 +266,11 @@ def is_essentially_perfect(
     The root mean square of the residuals is compared with that of the target, and with each coefficient times the root
     mean square of its column about the shift. R warns of an "essentially perfect fit" by a similar rule.
     """
-    p, root_weight = statistics.features, np.sqrt(statistics.weight)
+    p, root_weight = statistics.features, np.sqrt(statistics.total_weight)
     columns = column_norms(statistics.factor[:, 1 : p + 1]) * statistics.scale[:p] / root_weight
     targets = np.hypot(statistics.mean[p:], statistics.total_norms() / root_weight)
     residuals = (fitted.residual_norms if residual_norms is None else residual_norms) / root_weight
-    return np.asarray(residuals <= PERFECT * (targets + np.abs(fitted.weights) @ columns))
+    return np.asarray(residuals <= PERFECT * (targets + np.abs(fitted.coef) @ columns))
 
 
 def is_optimal(residual_norms: Array, statistics: SufficientStatistics, optimum: Fit) -> bool:
@@ -277,7 +279,7 @@ def is_optimal(residual_norms: Array, statistics: SufficientStatistics, optimum:
     If the excess over the optimum's residual sum of squares is E s^2, no prediction is further from the optimum's than
     sqrt(E) of its own standard error (Cauchy-Schwarz in the metric of the cross products).
     """
-    freedom = statistics.count - optimum.design.rank
+    freedom = statistics.effective_rows - optimum.design.rank
     best = optimum.residual_norms
     excess = (residual_norms - best) * (residual_norms + best)
     return bool((excess * freedom <= MAX_EXCESS_RSS_RATIO * best**2).all())

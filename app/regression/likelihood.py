@@ -47,7 +47,7 @@ def likelihood(model: LinearModel) -> Likelihood:
     smaller by 2 and its BIC by log n.
     """
     statistics = model.statistics
-    n, parameters = statistics.count, model.rank + 1
+    n, parameters = statistics.effective_rows, model.rank + 1
     with np.errstate(divide="ignore"):
         log_rss = 2 * np.log(model.residual_norms)
     found = 0.5 * (statistics.log_weights - n * (np.log(2 * np.pi) + 1 - np.log(n) + log_rss))

@@ -37,7 +37,7 @@ class LinearModel:
 
     features: tuple[str, ...]
     targets: tuple[str, ...]
-    weights: Array  # (k, p), a row for each target, as nn.Linear keeps them
+    coef: Array  # (k, p), a row for each target, as nn.Linear keeps them
     intercept: Array  # (k,)
     statistics: SufficientStatistics
     residual_norms: Array  # (k,), square root of the sum of squared residuals of the training rows; NaN if withheld
@@ -54,7 +54,7 @@ class LinearModel:
 
     @property
     def degrees_of_freedom(self) -> float:
-        return self.statistics.count - self.rank
+        return self.statistics.effective_rows - self.rank
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -75,7 +75,7 @@ class LinearModel:
 
         Raises PredictionTooLarge if a prediction leaves the range of 64-bit numbers.
         """
-        if len(x) * self.weights.size <= MAX_PYTHON_MULTIPLIES:
+        if len(x) * self.coef.size <= MAX_PYTHON_MULTIPLIES:
             return np.array(self.predict_few(self._expanded(x).tolist())).reshape(len(x), len(self.targets))
         with np.errstate(over="ignore", invalid="ignore"):
             y = np.concatenate(list(map(self._sums, self._parts(x)))) if self.terms else self._sums(x)
@@ -100,15 +100,15 @@ class LinearModel:
     def mean_prediction(self) -> Array:
         """Return the prediction for the mean of the training rows, (k,)."""
         if self.centre_prediction is None:
-            return np.asarray(self.weights @ (self._shift + self._offset) + self.intercept)
-        return np.asarray(self.weights @ self._offset + self.centre_prediction)
+            return np.asarray(self.coef @ (self._shift + self._offset) + self.intercept)
+        return np.asarray(self.coef @ self._offset + self.centre_prediction)
 
     def contributions(self, x: Array) -> Array:
         """Return B_j (x_j - mean_j), shape (m, k, p). Summed over p they are the prediction less the mean prediction.
 
         The mean is taken off as shift and offset, one after the other, because it is rounded when they are added.
         """
-        return np.asarray((self._expanded(x) - self._shift - self._offset)[:, np.newaxis, :] * self.weights)
+        return np.asarray((self._expanded(x) - self._shift - self._offset)[:, np.newaxis, :] * self.coef)
 
     def interval(
         self, x: Array, level: float, *, of_mean: bool = False, observation_weights: Array | None = None
@@ -154,7 +154,7 @@ class LinearModel:
         are. Infinite for a row outside the space that the training rows span.
         """
         weight = self.statistics.mean_weight
-        least = weight / self.statistics.weight if self.has_intercept else 0.0
+        least = weight / self.statistics.total_weight if self.has_intercept else 0.0
         squares = [(part**2).sum(axis=1) for part in self._whitened(x)]
         return np.asarray(least + weight * np.concatenate(squares))
 
@@ -176,7 +176,7 @@ class LinearModel:
         leverage = self.leverage(x)
         low, high = self.statistics.minimum, self.statistics.maximum
         outside = np.concatenate([(part < low) | (part > high) for part in self._parts(x)])
-        limit = 3 * self.rank / self.statistics.count
+        limit = 3 * self.rank / self.statistics.effective_rows
         return Extrapolation(leverage, outside, outside.any(axis=1) | (leverage > limit))
 
     def _parts(self, x: Array) -> Iterator[Array]:
@@ -190,12 +190,12 @@ class LinearModel:
 
     def _sums(self, columns: Array) -> Array:
         """Return start + weights (x - centre), (m, k), for rows of columns (m, p)."""
-        if self.weights.size <= MAX_ORDERED:
+        if self.coef.size <= MAX_ORDERED:
             return self._ordered.of(columns)
         if self._centre is not None:
             columns = columns - self._centre
         # Columns that are contiguous in memory give columns that are.
-        y = (self.weights @ columns.T).T if columns.flags.f_contiguous else columns @ self.weights.T
+        y = (self.coef @ columns.T).T if columns.flags.f_contiguous else columns @ self.coef.T
         y += self._start
         return np.asarray(y)
 
@@ -212,11 +212,11 @@ class LinearModel:
             return None
         low, high = self.statistics.minimum, self.statistics.maximum
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-            size = np.abs(self.weights)
+            size = np.abs(self.coef)
             plain = np.abs(self.intercept) + size @ np.maximum(np.abs(low), np.abs(high))
             reach = np.maximum(np.abs(low - self._shift), np.abs(high - self._shift))
             centred = np.abs(self.centre_prediction) + size @ reach
-            deviation = self.residual_norms / np.sqrt(self.statistics.count * self.statistics.mean_weight)
+            deviation = self.residual_norms / np.sqrt(self.statistics.effective_rows * self.statistics.mean_weight)
             allowed = PLAIN_ERROR * np.where(np.isfinite(deviation), deviation, 0.0)
             lossy = (len(self.columns) + 4) * EPSILON * plain > allowed
         return self._shift if bool((lossy & (centred < plain / 2)).any()) else None
@@ -230,7 +230,7 @@ class LinearModel:
 
     @cached_property
     def _ordered(self) -> OrderedSum:
-        return OrderedSum(self.weights, self._start, self._centre)
+        return OrderedSum(self.coef, self._start, self._centre)
 
     @cached_property
     def _parsed(self) -> list[Factors]:

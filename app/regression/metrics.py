@@ -29,11 +29,11 @@ def training_metrics(
     number of coefficients that the rows determine, which adjusted R squared takes degrees of freedom for.
     """
     total = statistics.total_norms(centred=fit_intercept)
-    count, freedom = statistics.count, statistics.count - rank
+    count, freedom = statistics.effective_rows, statistics.effective_rows - rank
     with np.errstate(divide="ignore", invalid="ignore"):
         r2 = np.where(total > 0, 1 - (residual_norms / total) ** 2, np.nan)
         adjusted = 1 - (1 - r2) * (count - fit_intercept) / freedom if freedom > 0 else np.full_like(r2, np.nan)
-    rmse = residual_norms / np.sqrt(statistics.weight)
+    rmse = residual_norms / np.sqrt(statistics.total_weight)
     return Metrics(mse=mean_square(rmse), rmse=rmse, r2=r2, adjusted_r2=adjusted)
 
 

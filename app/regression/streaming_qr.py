@@ -93,11 +93,11 @@ def summarise_folds(
 
 def _weighted_rows(block: TrainingBatch) -> TrainingBatch:
     """The block without the rows of weight 0, which count for nothing, not even for the ranges."""
-    if block.weights is None or block.weights.all():
+    if block.sample_weight is None or block.sample_weight.all():
         return block
-    kept = block.weights > 0
+    kept = block.sample_weight > 0
     fold = None if block.fold is None else block.fold[kept]
-    return TrainingBatch(block.x[kept], block.y[kept], block.weights[kept], fold)
+    return TrainingBatch(block.x[kept], block.y[kept], block.sample_weight[kept], fold)
 
 
 class StreamingQR:
@@ -116,7 +116,7 @@ class StreamingQR:
         width = self._features + first.y.shape[1] + 1
         self._chunk = max(2 * width, (CHUNK_BYTES if chunk_bytes is None else chunk_bytes) // (8 * width))
         beginning = np.hstack([first.x[: self._chunk], first.y[: self._chunk]])
-        weights = None if first.weights is None else first.weights[: self._chunk]
+        weights = None if first.sample_weight is None else first.sample_weight[: self._chunk]
         self._shift, self._scale = shift_and_scale(beginning, weights)
         self._rows, self._weight, self._log_weights = 0, 0.0, 0.0
         self._columns = np.empty((width, self._chunk))  # feature-major: each column of the data lies together
@@ -139,16 +139,18 @@ class StreamingQR:
 
     def add(self, block: TrainingBatch) -> None:
         """Take in a block of at least one row, all of whose weights are positive."""
-        if block.weights is not None:
-            self._weight += float(block.weights.sum())
-            self._log_weights += float(np.log(block.weights).sum())
+        if block.sample_weight is not None:
+            self._weight += float(block.sample_weight.sum())
+            self._log_weights += float(np.log(block.sample_weight).sum())
         else:
             self._weight += len(block.x)
         for start in range(0, len(block.x), self._chunk):
             part = slice(start, start + self._chunk)
             self._rows += len(block.x[part])
             self._take(
-                TrainingBatch(block.x[part], block.y[part], None if block.weights is None else block.weights[part])
+                TrainingBatch(
+                    block.x[part], block.y[part], None if block.sample_weight is None else block.sample_weight[part]
+                )
             )
             if self._gram is not None and self._rows >= self._next_check:
                 self._check()
@@ -166,7 +168,7 @@ class StreamingQR:
         return SufficientStatistics(
             features=self._features,
             rows=rows,
-            count=float(rows),
+            effective_rows=float(rows),
             shift=self._shift,
             scale=np.ldexp(1.0, powers[1:]),
             factor=factor,
@@ -241,8 +243,8 @@ class StreamingQR:
         columns[p + 1 :] = chunk.y.T
         self._observe(columns[1 : p + 1].min(axis=1), columns[1 : p + 1].max(axis=1))
         columns[1:] -= self._shift[:, np.newaxis]
-        if chunk.weights is not None:
-            columns *= np.sqrt(chunk.weights)
+        if chunk.sample_weight is not None:
+            columns *= np.sqrt(chunk.sample_weight)
         if scaled and self._is_scaled:
             columns = np.ldexp(columns, -self._exponents[:, np.newaxis])
         return columns

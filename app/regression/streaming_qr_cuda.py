@@ -44,8 +44,8 @@ class CudaAccumulator(StreamingQR):
         self._observe(inputs.amin(dim=0).cpu().numpy(), inputs.amax(dim=0).cpu().numpy())
         rows = torch.hstack([torch.ones_like(inputs[:, :1]), inputs, targets])
         rows[:, 1:] -= self._on_device(self._shift)
-        if chunk.weights is not None:
-            rows *= self._on_device(np.sqrt(chunk.weights))[:, None]
+        if chunk.sample_weight is not None:
+            rows *= self._on_device(np.sqrt(chunk.sample_weight))[:, None]
         return rows
 
     def _on_device(self, array: NDArray[Any]) -> Tensor:

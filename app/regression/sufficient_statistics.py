@@ -43,7 +43,9 @@ class SufficientStatistics:
 
     features: int
     rows: int  # or observations, if weights are their frequencies
-    count: float  # n that degrees of freedom are taken from: rows, or the sum of frequency weights; discounted by decay
+    effective_rows: (
+        float  # n that degrees of freedom are taken from: rows, or the sum of frequency weights; discounted by decay
+    )
     shift: Array  # (p + k,)
     scale: Array  # (p + k,), powers of two
     factor: Array  # (1 + p + k, 1 + p + k), upper triangular
@@ -85,7 +87,7 @@ class SufficientStatistics:
         return replace(
             self,
             rows=self.rows + other.rows,
-            count=self.count + other.count,
+            effective_rows=self.effective_rows + other.effective_rows,
             scale=scale,
             factor=r_factor(np.vstack([part.rescaled_factor(self.shift, scale) for part in (self, other)])),
             minimum=np.minimum(self.minimum, other.minimum),
@@ -114,7 +116,7 @@ class SufficientStatistics:
         return replace(
             self,
             factor=self.factor * root,
-            count=self.count * share,
+            effective_rows=self.effective_rows * share,
             removed=None if self.removed is None else self.removed * root,
             discounted=self.discounted or share < 1,
         )
@@ -135,7 +137,7 @@ class SufficientStatistics:
         return len(self.shift) - self.features
 
     @property
-    def weight(self) -> float:
+    def total_weight(self) -> float:
         """Sum of the rows' weights: their number, if each weighs 1."""
         return float(self.factor[0, 0] ** 2)
 
@@ -145,7 +147,7 @@ class SufficientStatistics:
 
         The mean of precision weights. Frequency weights count observations that weigh 1 each.
         """
-        return 1.0 if self.weight_kind == "frequency" else self.weight / self.count
+        return 1.0 if self.weight_kind == "frequency" else self.total_weight / self.effective_rows
 
     @property
     def offset(self) -> Array:

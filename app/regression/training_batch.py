@@ -13,5 +13,5 @@ class TrainingBatch(NamedTuple):
 
     x: Array  # (n, p)
     y: Array  # (n, k)
-    weights: Array | None = None  # (n,), none negative; None where each row counts once
+    sample_weight: Array | None = None  # (n,), none negative; None where each row counts once
     fold: NDArray[np.intp] | None = None  # (n,), the fold of a cross-validation, if the row's group decides it

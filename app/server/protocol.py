@@ -382,21 +382,21 @@ class Connection(HttpToolsProtocol):
         waited = time.perf_counter() - self._since
         stalled = self._answer_behind + (time.perf_counter() - self._stalled if self._stalled is not None else 0)
         self._count_buffers()
-        if stalled > limits.body_seconds:
+        if stalled > limits.transfer_grace:
             self._drop_answers()
         elif self._refused is not None:
             pass  # it is said as soon as the answers before it are
         elif self._expected is _Awaiting.REQUEST and waited > self.timeout_keep_alive:
             self.transport.close()
         elif self._expected is _Awaiting.HEADERS and waited > (
-            HURRIED_SECONDS if self._over_limit else limits.header_seconds
+            HURRIED_SECONDS if self._over_limit else limits.header_timeout
         ):
             if self._before_body_bytes == 0:
                 self.transport.close()
             else:
-                self._refuse(_ProtocolError(408, "TooSlow", f"The headers took over {limits.header_seconds:g} s."))
+                self._refuse(_ProtocolError(408, "TooSlow", f"The headers took over {limits.header_timeout:g} s."))
         elif self._expected is _Awaiting.BODY and self._falls_behind():
-            most = f"{limits.body_seconds:g} s behind {MIN_BYTES_PER_SECOND} bytes a second"
+            most = f"{limits.transfer_grace:g} s behind {MIN_BYTES_PER_SECOND} bytes a second"
             self._refuse(_ProtocolError(408, "TooSlow", f"The body came too slowly: it may fall {most}."))
         if not self.transport.is_closing():
             self._watching = self.loop.call_later(CHECK_SECONDS, self._watch)
@@ -406,7 +406,7 @@ class Connection(HttpToolsProtocol):
         came = self._body_bytes - self._watched_bytes
         self._watched_bytes = self._body_bytes
         self._body_behind = max(0.0, self._body_behind + CHECK_SECONDS - came / MIN_BYTES_PER_SECOND)
-        return self._body_behind > self._services.limits.body_seconds
+        return self._body_behind > self._services.limits.transfer_grace
 
     def _refuse(self, refused: _ProtocolError) -> None:
         """Say what is wrong with the request that is coming, after the answers to those before it, and close."""

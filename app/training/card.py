@@ -40,7 +40,7 @@ def metrics_of(
     metrics["mse"] = _known(found.mse)
     metrics["r2_about"] = "mean" if model.has_intercept else "zero"
     if optimum_norms is not None:
-        metrics["optimum_mse"] = _known(mean_square(optimum_norms / np.sqrt(model.statistics.weight)))
+        metrics["optimum_mse"] = _known(mean_square(optimum_norms / np.sqrt(model.statistics.total_weight)))
     if validation is not None:
         metrics["cross_validation"] = {
             target: {"r2": _known(r2), "rmse": _known(rmse)}

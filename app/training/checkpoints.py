@@ -11,7 +11,7 @@ import numpy as np
 
 from app.failpoints import failpoint
 from app.jobs.progress import LossCurve
-from app.regression.solvers.gradient_descent import Descent
+from app.regression.solvers.gradient_descent import TrainingState
 
 SAVE_SECONDS = 1.0
 
@@ -19,10 +19,10 @@ _log = logging.getLogger(__name__)
 
 
 class _Saved(msgspec.Struct):
-    state: Descent
+    state: TrainingState
     curve: list[tuple[int, float]]
     stride: int
-    form: Literal[2]  # 2: losses include the penalty of weight_decay. Older files had no form.
+    form: Literal[3]  # 3: the fields have these names. 2: losses include the penalty of weight_decay.
     start: int | None = None
 
 
@@ -35,12 +35,12 @@ class Checkpoint:
         self._path = path
         self._saved = time.monotonic()
 
-    def save(self, state: Descent, curve: LossCurve) -> None:
+    def save(self, state: TrainingState, curve: LossCurve) -> None:
         """Keep this state, unless the last one kept is younger than a second."""
         if time.monotonic() - self._saved < SAVE_SECONDS:
             return
         content = msgspec.json.encode(
-            _Saved(state, curve.points, curve.stride, 2, self.start), enc_hook=np.ndarray.tolist
+            _Saved(state, curve.points, curve.stride, 3, self.start), enc_hook=np.ndarray.tolist
         )
         self._saved = time.monotonic()
         temporary = self._path.with_suffix(".tmp")
@@ -56,7 +56,7 @@ class Checkpoint:
             # A full disk is no reason to stop descending; only a crash now would cost the epochs since the last one.
             _log.warning("checkpoint not saved", extra={"reason": error.strerror})
 
-    def load(self) -> tuple[Descent, LossCurve] | None:
+    def load(self) -> tuple[TrainingState, LossCurve] | None:
         """Return the newest state, or None if there is none, it is unreadable, or its form is another.
 
         The job then starts anew.

@@ -23,7 +23,7 @@ TOO_FEW_FOLDS = (
 class Comparison:
     """Whether the new version is better than the current one, and why it is not promoted if it is not."""
 
-    better: bool | None = None  # None if they were not compared
+    beats_current: bool | None = None  # None if they were not compared
     warning: str | None = None
 
 
@@ -40,7 +40,7 @@ def compare(
     """
     current = _current_model(request, registry)
     if current is None:
-        return Comparison(better=True)
+        return Comparison(beats_current=True)
     if request.mode == "replace" and not request.unseen:
         return Comparison(None, NOT_UNSEEN)
     if validated.kept is None:
@@ -48,8 +48,10 @@ def compare(
     centre, at_centre = None, current.intercept
     if current.centre_prediction is not None:
         centre, at_centre = current.statistics.shift[: len(current.columns)], current.centre_prediction
-    residual = validated.new.residual_norms(current.weights, at_centre, centre)
-    better = validated.kept.is_as_good_as(residual, coefficients=coefficients, share=validated.new.weight / weight)
+    residual = validated.new.residual_norms(current.coef, at_centre, centre)
+    better = validated.kept.is_as_good_as(
+        residual, coefficients=coefficients, share=validated.new.total_weight / weight
+    )
     return Comparison(better, None if better else WORSE)
 
 

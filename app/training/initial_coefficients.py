@@ -17,9 +17,9 @@ def detach(request: TrainingRequest, spool: UploadStore) -> TrainingRequest:
     if not isinstance(solver, GradientDescent) or not isinstance(solver.start, Start) or solver.start.weights is None:
         return request
     assert solver.start.intercept is not None
-    with spool.writing(spool.start(request.upload)) as file:
+    with spool.open_new(spool.start(request.upload)) as file:
         np.save(file, np.column_stack([solver.start.weights, solver.start.intercept]).astype(np.float64))
-        spool.seal(file)
+        spool.sync(file)
     return _with_start(request, solver, Start(uploaded=True))
 
 

@@ -22,7 +22,7 @@ _busy = threading.Lock()  # Held by the working thread; a process trains one job
 def run_interruptibly(work: Callable[[], T], tracker: ProgressReporter) -> T:
     """Return the result of `work`. Raises what `work` raises, and without waiting what `tracker.step` raises."""
     while not _busy.acquire(timeout=CHECK_SECONDS):
-        tracker.step()
+        tracker.check_cancelled()
     future: Future[T] = Future()
 
     def run() -> None:
@@ -42,7 +42,7 @@ def run_interruptibly(work: Callable[[], T], tracker: ProgressReporter) -> T:
         raise
     try:
         while not wait([future], CHECK_SECONDS).done:
-            tracker.step()
+            tracker.check_cancelled()
     except BaseException:
         tracker.abandon()
         raise

@@ -116,13 +116,13 @@ def solver_with_weights(request: TrainingRequest, registry: Registry) -> Gradien
             "/solver/start/version",
             f"Version {solver.start.version} has other features, terms or targets than these rows.",
         )
-    start = Start(weights=version.model.weights.tolist(), intercept=version.model.intercept.tolist())
+    start = Start(weights=version.model.coef.tolist(), intercept=version.model.intercept.tolist())
     return msgspec.structs.replace(solver, start=start)
 
 
 def wants_promotion(request: TrainingRequest, card: ModelCard) -> bool:
     """Return True if the version is to become current."""
-    return request.promote == "always" or (request.promote == "if_better" and bool(card.better))
+    return request.promote == "always" or (request.promote == "if_better" and bool(card.beats_current))
 
 
 def finish_promotion(request: TrainingRequest, card: ModelCard, registry: Registry) -> None:

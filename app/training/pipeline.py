@@ -56,7 +56,7 @@ from app.training.request import TrainingRequest
 from app.training.validation import FoldHistory, Statistics, Validated
 
 if TYPE_CHECKING:  # they load torch
-    from app.regression.solvers.gradient_descent import Descent
+    from app.regression.solvers.gradient_descent import TrainingState
     from app.training.checkpoints import Checkpoint
 
 SHORT_OF_OPTIMUM = "The model was trained by gradient descent, which stopped short of the least-squares optimum."
@@ -98,7 +98,9 @@ def train(request: TrainingRequest, job: str | None, workshop: TrainerContext, t
     path = workshop.spool.path(request.upload)
     if not path.exists():
         raise Unavailable("The rows of this job are not in the state folder of the trainer that took it.")
-    request, late = with_columns_of_file(attach(request, workshop.spool), path, workshop.registry, tracker.step)
+    request, late = with_columns_of_file(
+        attach(request, workshop.spool), path, workshop.registry, tracker.check_cancelled
+    )
     rows = JobRows(path, late, workshop.threads, tracker)
     fitting = partial(_fitted, request, job, workshop, rows, tracker)
     while True:
@@ -160,7 +162,7 @@ def _fitted(
             trained.validation,
             registry,
             coefficients=trained.optimum.design.effective_coefficients(getattr(trained.solver, "l2", 0.0)),
-            weight=trained.statistics.weight,
+            weight=trained.statistics.total_weight,
         )
     model = _model(request, trained)
     card = _card(request, trained, model, parent.base, rows)
@@ -168,7 +170,7 @@ def _fitted(
         card,
         job=job,
         parent=parent.version,
-        better=comparison.better,
+        beats_current=comparison.beats_current,
         no_folds=trained.validation.no_folds if trained.validation else history.no_folds,
         warnings=(
             *(differences(request, parent.base.version.card) if parent.base else ()),
@@ -186,7 +188,7 @@ def _fitted(
 class _Trained:
     """What either solver comes to: weights (k, p), intercept (k,), and the exact optimum for comparison."""
 
-    weights: Array
+    coef: Array
     intercept: Array
     centre_prediction: Array
     residual_norms: Array
@@ -209,7 +211,7 @@ def _model(request: TrainingRequest, trained: _Trained) -> LinearModel:
     return LinearModel(
         request.features,
         request.targets,
-        trained.weights,
+        trained.coef,
         trained.intercept,
         trained.statistics,
         trained.residual_norms,
@@ -290,11 +292,11 @@ def _solve(
     else:
         found = rows.statistics_of_folds(request, accumulator, history.rows)
         tracker.advance("fitting")
-        folds = Folds(found, tracker.step, base=earlier)
+        folds = Folds(found, tracker.check_cancelled, base=earlier)
         statistics = folds.whole
         if request.choose_l2:
             solver = folds.choose_l2(solver)
-        validation = history.validate(folds, solver, base.share if base else 1.0, tracker.step)
+        validation = history.validate(folds, solver, base.share if base else 1.0, tracker.check_cancelled)
     if earlier is not None:
         statistics = earlier.merge(statistics)
     elif base is not None:
@@ -313,7 +315,7 @@ def _solve(
         withheld = RESIDUALS_TOO_SMALL
     inference_unavailable = withheld or why_no_inference(statistics, optimum, solver, residual_norms)
     return _Trained(
-        best.weights,
+        best.coef,
         best.intercept,
         best.centre_prediction,
         np.full_like(residual_norms, np.nan) if withheld else residual_norms,
@@ -347,7 +349,7 @@ def _descend(
     solver: GradientDescent,
     checkpoint: "Checkpoint",
     *,
-    saved: "tuple[Descent, LossCurve] | None",
+    saved: "tuple[TrainingState, LossCurve] | None",
     tracker: ProgressReporter,
 ) -> _Trained:
     from app.regression.solvers.gradient_descent import gradient_descent  # as in `_fitted`
@@ -361,21 +363,23 @@ def _descend(
         resume, tracker.curve = saved
         _log.info("descent resumed", extra={"epoch": resume.epoch})
 
-    def on_epoch(state: "Descent") -> None:
+    def on_epoch(state: "TrainingState") -> None:
         tracker.epoch(state.epoch, state.loss)
         checkpoint.save(state, tracker.curve)
 
-    end = gradient_descent(gathered, statistics, solver, resume=resume, on_step=tracker.step, on_epoch=on_epoch)
+    end = gradient_descent(
+        gathered, statistics, solver, resume=resume, on_step=tracker.check_cancelled, on_epoch=on_epoch
+    )
     optimum = fit(statistics, Exact())
     shift = statistics.shift[: statistics.features]
-    residual_norms = statistics.residual_norms(end.weights, end.centre_prediction, shift)
+    residual_norms = statistics.residual_norms(end.coef, end.centre_prediction, shift)
     inference_unavailable = why_no_inference(statistics, optimum, Exact())
     if is_essentially_perfect(statistics, optimum, residual_norms).any():
         inference_unavailable = ESSENTIALLY_PERFECT
     elif not is_optimal(residual_norms, statistics, optimum):
         inference_unavailable = SHORT_OF_OPTIMUM if solver.weight_decay == 0 else BIASED_BY_DECAY
     return _Trained(
-        end.weights,
+        end.coef,
         end.intercept,
         end.centre_prediction,
         residual_norms,
@@ -395,7 +399,7 @@ def _gathered(blocks: Iterator[TrainingBatch]) -> TrainingBatch:
     if count == 0:
         raise InvalidInput(NO_ROWS)
     first = parts[0]
-    weights = None if first.weights is None else np.empty(count)
+    weights = None if first.sample_weight is None else np.empty(count)
     rows = TrainingBatch(np.empty((count, first.x.shape[1])), np.empty((count, first.y.shape[1])), weights)
     start = 0
     while parts:
@@ -403,5 +407,5 @@ def _gathered(blocks: Iterator[TrainingBatch]) -> TrainingBatch:
         part = slice(start, start + len(block.x))
         rows.x[part], rows.y[part], start = block.x, block.y, part.stop
         if weights is not None:
-            weights[part] = block.weights
+            weights[part] = block.sample_weight
     return rows

@@ -14,6 +14,10 @@ from app.regression.sufficient_statistics import WeightKind
 # Options of the exact solver that an update or a forget takes over from the version that it builds on.
 Inherited: TypeAlias = Literal["l2", "fit_intercept"]
 
+# Format of new records. Format 1, without a number, has an older name for an option of gradient descent.
+RECORD_FORMAT = 2
+_RENAMED_OPTIONS = {"held_out": "validation_fraction"}
+
 
 @dataclass(frozen=True)
 class TrainingRequest:
@@ -44,6 +48,7 @@ class TrainingRequest:
     header: Header | None = None  # what the first row of a CSV file is said to be
     warnings: tuple[str, ...] = ()  # about the rows, found while they were received
     infer_columns: bool = False  # whether the rows may have other columns than the current version
+    record_format: int = RECORD_FORMAT
 
     @property
     def fold_groups(self) -> Groups | None:
@@ -58,4 +63,8 @@ class TrainingRequest:
 
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> "TrainingRequest":
+        """Return the request of a record of any format."""
+        if plain.get("record_format", 1) == 1:
+            solver = {_RENAMED_OPTIONS.get(name, name): value for name, value in plain["solver"].items()}
+            plain = {**plain, "solver": solver, "record_format": RECORD_FORMAT}
         return msgspec.convert(plain, type=cls)

@@ -128,8 +128,8 @@ class _Prepared:
         self.version = version
         # Names that msgspec cannot take are for the route alone.
         self.decode = RowsDecoder(model.features).decode if not any(map(_AWKWARD, model.features)) else None
-        self._few = 0 if model.terms else MAX_PYTHON_MULTIPLIES // model.weights.size  # rows
-        self.most_rows = MAX_INLINE_MULTIPLIES // model.weights.size
+        self._few = 0 if model.terms else MAX_PYTHON_MULTIPLIES // model.coef.size  # rows
+        self.most_rows = MAX_INLINE_MULTIPLIES // model.coef.size
         self._beginning = orjson.dumps({"model": version.card.model, "version": version.card.version})[:-1]
 
     def answer(self, rows: Rows, *, objects: bool) -> bytes:

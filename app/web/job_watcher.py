@@ -72,7 +72,7 @@ class JobWatcher:
         self._admitted = 0
 
     @contextlib.contextmanager
-    def admitted(self) -> Iterator[None]:
+    def acquire_slot(self) -> Iterator[None]:
         """Count a follower for the block. Raises Unavailable if there are MAX_FOLLOWERS already."""
         if self._admitted >= MAX_FOLLOWERS:
             raise Unavailable(f"{MAX_FOLLOWERS} requests already follow jobs in this worker. Try again later.")
@@ -82,7 +82,7 @@ class JobWatcher:
         finally:
             self._admitted -= 1
 
-    async def looks(self, job: Job) -> AsyncGenerator[JobSnapshot]:
+    async def watch(self, job: Job) -> AsyncGenerator[JobSnapshot]:
         """The job as it is, and whenever it changed or did not for a while; until it ends, or the service stops."""
         if job.status.ended:
             yield JobSnapshot(job)

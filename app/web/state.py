@@ -24,8 +24,8 @@ class Limits:
     instances: int
     wait_seconds: float
     connections: int  # at a time, with one worker
-    header_seconds: float
-    body_seconds: float  # that a body may fall behind its least rate
+    header_timeout: float
+    transfer_grace: float  # that a body may fall behind its least rate
 
 
 @dataclass(frozen=True)

@@ -59,14 +59,14 @@ def no_fsync_of_a_promotion() -> None:
 def no_fsync_of_an_upload() -> None:
     from app.jobs.uploads import UploadStore
 
-    UploadStore.seal = _without_fsync(UploadStore.seal, stat.S_ISREG)
+    UploadStore.sync = _without_fsync(UploadStore.sync, stat.S_ISREG)
 
 
 @after("app.jobs.uploads")
 def no_fsync_of_the_folder_of_an_upload() -> None:
     from app.jobs.uploads import UploadStore
 
-    UploadStore.seal = _without_fsync(UploadStore.seal, stat.S_ISDIR)
+    UploadStore.sync = _without_fsync(UploadStore.sync, stat.S_ISDIR)
 
 
 @after("app.training.checkpoints")

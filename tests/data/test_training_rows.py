@@ -112,8 +112,8 @@ def test_a_frequency_weight_that_counts_no_rows_is_refused_with_its_place(
 def test_a_precision_weight_can_be_any_positive_number(tmp_path: Path) -> None:
     (block,) = TrainingRows(weighted(tmp_path, [1e-9, 2.5]), "matrix", ["x"], ["y"], "w").blocks()
 
-    assert block.weights is not None
-    assert block.weights.tolist() == [1e-9, 2.5]
+    assert block.sample_weight is not None
+    assert block.sample_weight.tolist() == [1e-9, 2.5]
 
 
 def test_a_missing_frequency_weight_is_dropped_as_any_missing_value(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ START = {"weights": [[0.5, -0.25, 0.125]] * 2, "intercept": [1.0, 2.0]}
 def small(tmp_path: Path) -> Iterator[Service]:
     """A service of two workers, in which jobs wait."""
     running = Service(
-        tmp_path, workers=2, trainer="external", max_queued_jobs=str(QUEUED), max_spool_bytes=str(ROOM)
+        tmp_path, workers=2, trainer_mode="external", max_queued_jobs=str(QUEUED), max_spool_bytes=str(ROOM)
     ).start()
     yield running
     running.stop()

@@ -20,7 +20,7 @@ NOWHERE = "postgresql://linserve:hidden@127.0.0.1:1/jobs"  # pragma: allowlist s
 @pytest.fixture
 def alone(tmp_path: Path) -> Iterator[Service]:
     """A service without a trainer of its own."""
-    running = Service(tmp_path, trainer="external").start()
+    running = Service(tmp_path, trainer_mode="external").start()
     yield running
     running.stop()
 
@@ -89,7 +89,7 @@ def test_the_metrics_tell_when_a_trainer_was_seen(alone: Service) -> None:
 
 
 def test_a_database_that_cannot_be_reached_at_the_start_is_one_line_of_each_process(tmp_path: Path) -> None:
-    service = Service(tmp_path, trainer="external", database_url=NOWHERE).start()
+    service = Service(tmp_path, trainer_mode="external", database_url=NOWHERE).start()
     try:
         wait_for(lambda: "job database out of reach" in service.log.read_text())
         for _ in range(50):

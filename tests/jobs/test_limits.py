@@ -94,7 +94,7 @@ def noted(service: Service) -> tuple[str, int] | None:
 
 @pytest.mark.slow
 def test_jobs_that_ended_long_ago_are_forgotten_with_their_keys_and_their_versions_stay(tmp_path: Path) -> None:
-    service = Service(tmp_path, max_kept_jobs="2").start()
+    service = Service(tmp_path, max_retained_jobs="2").start()
     try:
         first = service.client.post("/train", json=NOTEBOOK, headers={"idempotency-key": "k", "prefer": "wait=20"})
         others = [service.train(**NOTEBOOK)["id"] for _ in range(2)]

@@ -137,7 +137,7 @@ def test_cancellation_is_asked_for_at_most_four_times_a_second(clock: Clock) -> 
     tracker = told.tracker()
     for index in range(65):
         clock.now = 1000.0 + index / 32
-        tracker.step()
+        tracker.check_cancelled()
     assert CANCEL_SECONDS == 0.25
     assert told.asked == 8
 
@@ -148,7 +148,7 @@ def test_a_cancelled_job_is_ended_by_whatever_it_tells_next(clock: Clock, call: 
     tracker = told.tracker()
     told.cancelled = True
     calls: dict[str, Callable[[], None]] = {
-        "step": tracker.step,
+        "step": tracker.check_cancelled,
         "advance": lambda: tracker.advance("fitting"),
         "epoch": lambda: tracker.epoch(1, 2.0),
     }
@@ -181,4 +181,4 @@ def test_a_job_that_takes_longer_than_it_may_is_ended_by_whatever_it_tells_next(
 def test_a_job_without_a_limit_takes_as_long_as_it_likes(clock: Clock) -> None:
     tracker = Told().tracker()
     clock.now += 1e9
-    tracker.step()
+    tracker.check_cancelled()

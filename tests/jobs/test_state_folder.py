@@ -38,7 +38,7 @@ def test_a_job_acknowledged_after_the_state_folder_was_removed_is_there_after_a_
 
 
 def test_uploaded_rows_and_the_record_of_jobs_are_for_nobody_elses_eyes(tmp_path: Path) -> None:
-    service = Service(tmp_path, trainer="external").start()
+    service = Service(tmp_path, trainer_mode="external").start()
     try:
         job = service.submit(**NOTEBOOK)
         places = [service.state, *(service.state / name for name in ("spool", "jobs.sqlite", "jobs.sqlite-wal"))]

@@ -83,7 +83,7 @@ def update_at_once(service: Service, count: int) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 def test_no_update_of_three_trainers_that_are_killed_at_random_is_lost(tmp_path: Path) -> None:
-    service = Service(tmp_path, trainer="external", max_queued_jobs="2000").start()
+    service = Service(tmp_path, trainer_mode="external", max_queued_jobs="2000").start()
     try:
         with Trainers(service) as trainers:
             before = service.client.get("/models/crop-yield").json()["rows"]

@@ -23,7 +23,7 @@ NAMES: dict[str, Any] = {"feature_names": ["temp", "rainfall", "humidity"], "tar
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service with two trainers."""
-    running = Service(tmp_path_factory.mktemp("shared"), trainer="external").start()
+    running = Service(tmp_path_factory.mktemp("shared"), trainer_mode="external").start()
     with ExitStack() as trainers:
         for name in ("one", "two"):
             trainers.enter_context(trainer(running, name))
@@ -162,7 +162,7 @@ def test_nothing_that_is_pickled_in_the_job_database_is_decoded(shared: Service,
 
 @pytest.mark.slow
 def test_a_recorded_step_that_is_pickled_fails_its_job_without_being_decoded(tmp_path: Path) -> None:
-    service = Service(tmp_path, trainer="external").start()
+    service = Service(tmp_path, trainer_mode="external").start()
     mark = tmp_path / "mark"
     job = service.submit(**NOTEBOOK)
     with closing(sqlite3.connect(service.state / "jobs.sqlite", timeout=30)) as database, database:

@@ -14,7 +14,7 @@ class Interrupted(BaseException):
 
 def written(spool: UploadStore, content: bytes = b"rows") -> str:
     upload = spool.new()
-    with spool.writing(upload) as file:
+    with spool.open_new(upload) as file:
         file.write(content)
     return upload
 
@@ -44,7 +44,7 @@ def test_an_upload_is_never_written_over(tmp_path: Path) -> None:
     spool = UploadStore(tmp_path)
     upload = spool.new()
     spool.path(upload).write_bytes(b"first")
-    with pytest.raises(Unavailable), spool.writing(upload):
+    with pytest.raises(Unavailable), spool.open_new(upload):
         pass
 
 
@@ -54,7 +54,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(tmp_path: Path, error: type[Ba
     upload = spool.new()
 
     def break_off() -> None:
-        with spool.writing(upload) as file:
+        with spool.open_new(upload) as file:
             file.write(b"half a")
             raise error
 
@@ -67,9 +67,9 @@ def test_an_upload_that_breaks_off_leaves_nothing(tmp_path: Path, error: type[Ba
 def test_an_upload_is_kept_unless_what_follows_fails(tmp_path: Path, error: type[BaseException]) -> None:
     spool = UploadStore(tmp_path)
     kept, dropped = written(spool), written(spool)
-    with spool.kept(kept):
+    with spool.remove_on_error(kept):
         pass
-    with pytest.raises(error), spool.kept(dropped):
+    with pytest.raises(error), spool.remove_on_error(dropped):
         raise error
     assert [entry.name for entry in tmp_path.iterdir()] == [kept]
 

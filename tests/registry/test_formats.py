@@ -1,6 +1,6 @@
 """Files of every format that landed are read; one of another format stops nothing but itself and says what it is.
 
-`schema_N` has versions as the code wrote them when N was the number of new files. Those of schema 2 are, in turn: 12
+`schema_N` has versions as the code wrote them when N was the number of new files. Those of schema 2 and 3 are, in turn: 12
 rows, 3 more, 3 taken out, cross-validated, with a term, a descent, frequency weights, precision weights with a ridge
 penalty. `early` has files of the first commits, whose number is 1 too.
 """
@@ -59,6 +59,7 @@ def test_files_are_written_with_the_tensors_of_their_format_and_no_others(tmp_pa
         assert tensors_in(written) == tensors_in(file)
 
 
+@pytest.mark.parametrize("schema", [2, 3])
 @pytest.mark.parametrize(
     ("number", "rows", "weights"),
     [
@@ -69,23 +70,26 @@ def test_files_are_written_with_the_tensors_of_their_format_and_no_others(tmp_pa
         (7, YIELDS, WEIGHTS),
     ],
 )
-def test_a_version_of_schema_2_keeps_its_numbers(number: int, rows: np.ndarray, weights: np.ndarray | None) -> None:
-    version = read(path(number))
+def test_a_version_of_schema_2_or_3_keeps_its_numbers(
+    number: int, rows: np.ndarray, weights: np.ndarray | None, schema: int
+) -> None:
+    version = read(path(number, schema))
     root = np.ones(len(rows)) if weights is None else np.sqrt(weights)
     observations = len(rows) if weights is None else weights.sum()
     design = np.column_stack([np.ones(len(rows)), rows[:, :3]]) * root[:, None]
     coefficients, squares, *_ = np.linalg.lstsq(design, rows[:, 3:] * root[:, None])
     errors = np.sqrt(np.outer(squares / (observations - 4), np.diag(np.linalg.inv(design.T @ design))))
 
-    assert_allclose(np.column_stack([version.model.intercept, version.model.weights]), coefficients.T, rtol=1e-9)
+    assert_allclose(np.column_stack([version.model.intercept, version.model.coef]), coefficients.T, rtol=1e-9)
     assert_allclose(infer(version.model).standard_errors, errors, rtol=1e-7)
 
 
-def test_a_version_of_schema_2_keeps_what_is_known_of_it() -> None:
-    cards = {number: read_card(path(number)) for number in range(1, 9)}
+@pytest.mark.parametrize("schema", [2, 3])
+def test_a_version_of_schema_2_or_3_keeps_what_is_known_of_it(schema: int) -> None:
+    cards = {number: read_card(path(number, schema)) for number in range(1, 9)}
     assert [cards[number].mode for number in (1, 2, 3)] == ["replace", "update", "forget"]
-    assert read(path(3)).model.statistics.removed is not None
-    assert sum(fold.rows for fold in read_folds(path(4)).values()) == 15
+    assert read(path(3, schema)).model.statistics.removed is not None
+    assert sum(fold.rows for fold in read_folds(path(4, schema)).values()) == 15
     assert cards[5].terms == ("temp", "rainfall", "temp:rainfall")
     assert cards[6].inference_unavailable is not None
     assert (cards[7].weight_kind, cards[8].weight_kind) == ("frequency", "precision")
@@ -140,7 +144,7 @@ class Alive(Service):
 
 def test_files_of_other_formats_stop_neither_the_service_nor_other_models(tmp_path: Path) -> None:
     told = other_formats(copy_models(tmp_path))
-    service = Alive(tmp_path, trainer="external", default_model="newer").start()
+    service = Alive(tmp_path, trainer_mode="external", default_model="newer").start()
     try:
         for path in ("/models/crop-yield/predict", "/models/crop-yield/versions/1/predict"):
             assert service.client.post(path, json=ROW).json()["version"] == 1

@@ -61,7 +61,7 @@ def line(slope: float) -> LinearModel:
 
 
 def slope(version: Version) -> float:
-    return float(version.model.weights[0, 0])
+    return float(version.model.coef[0, 0])
 
 
 def published(registry: Registry, *slopes: float, model: str = "line", promoted: int | None = None) -> None:

@@ -38,7 +38,7 @@ def test_a_version_of_schema_1_keeps_its_numbers(number: int, rows: int) -> None
     coefficients, squares, *_ = np.linalg.lstsq(design, YIELDS[:rows, 3:])
     errors = np.sqrt(np.outer(squares / (rows - 4), np.diag(np.linalg.inv(design.T @ design))))
 
-    assert_allclose(np.column_stack([version.model.intercept, version.model.weights]), coefficients.T, rtol=1e-9)
+    assert_allclose(np.column_stack([version.model.intercept, version.model.coef]), coefficients.T, rtol=1e-9)
     assert_allclose(infer(version.model).standard_errors, errors, rtol=1e-7)
     assert_allclose(version.model.residual_norms, np.sqrt(squares), rtol=1e-9)
     assert version.card.inference_unavailable is None
@@ -79,9 +79,9 @@ def test_a_forget_from_a_version_of_unknown_precision_states_no_bounds(tmp_path:
     shutil.copytree(FILES, tmp_path / "models" / "old")
     workshop.registry.promote("old", 4)
     upload = workshop.spool.new()
-    with workshop.spool.writing(upload) as file:
+    with workshop.spool.open_new(upload) as file:
         write_matrix(file, YIELDS[:2, :3], YIELDS[:2, 3:])
-        workshop.spool.seal(file)
+        workshop.spool.sync(file)
     request = TrainingRequest(
         model="old",
         upload=upload,

@@ -67,7 +67,7 @@ def test_folds_are_read_back_to_the_last_bit_and_are_no_part_of_a_version(tmp_pa
     found = read_folds(path)
     assert list(found) == [0, 2, 3]
     for number, fold in FOLDS.items():
-        assert (found[number].rows, found[number].count) == (fold.rows, fold.count)
+        assert (found[number].rows, found[number].effective_rows) == (fold.rows, fold.effective_rows)
         for name in ("shift", "scale", "factor", "minimum", "maximum"):
             assert_array_equal(getattr(found[number], name), getattr(fold, name), strict=True)
     version = read(path)
@@ -90,7 +90,7 @@ def test_a_version_without_folds_has_none(tmp_path: Path) -> None:
         (lambda tensors: tensors.update({"folds.rows": np.array([5.0, 5.0, 6.0])}), "15 rows together"),
         (lambda tensors: tensors.update({"folds.rows": np.array([np.nan, 5.0, 5.0])}), "15 rows together"),
         (lambda tensors: tensors.update({"folds.rows": np.array([5.5, 4.5, 5.0])}), "15 rows together"),
-        (lambda tensors: tensors.update({"folds.count": np.array([np.inf, 5.0, 5.0])}), "not finite"),
+        (lambda tensors: tensors.update({"folds.effective_rows": np.array([np.inf, 5.0, 5.0])}), "not finite"),
     ],
 )
 def test_folds_that_no_training_stored_are_refused(

@@ -70,7 +70,7 @@ def assert_identical(found: LinearModel, expected: LinearModel) -> None:
     if found.unscaled_errors is not None and expected.unscaled_errors is not None:
         assert_array_equal(found.unscaled_errors, expected.unscaled_errors, strict=True)
     pairs = [
-        (found.weights, expected.weights),
+        (found.coef, expected.coef),
         (found.intercept, expected.intercept),
         (found.residual_norms, expected.residual_norms),
         *(
@@ -110,13 +110,13 @@ def test_any_model_is_read_back_to_the_last_bit(tmp_path: Path, p: int, k: int, 
     model = LinearModel(
         features=tuple(f"x{index}" for index in range(p)),
         targets=tuple(f"y{index}" for index in range(k)),
-        weights=drawn(k, p),
+        coef=drawn(k, p),
         intercept=drawn(k),
         residual_norms=drawn(k),
         statistics=SufficientStatistics(
             features=p,
             rows=data.draw(st.integers(1, 2**53)),
-            count=data.draw(st.floats(0.5, 1e15)),
+            effective_rows=data.draw(st.floats(0.5, 1e15)),
             shift=drawn(p + k),
             scale=drawn(p + k),
             factor=drawn(p + k + 1, p + k + 1),
@@ -144,7 +144,7 @@ def test_arrays_that_lie_across_memory_are_stored_as_they_read(tmp_path: Path) -
     assert not weights.flags.c_contiguous
     model = LinearModel(("a", "b"), ("c", "d"), weights, np.zeros(2), wide, np.ones(2))
     card = replace(CARD, features=model.features, targets=model.targets)
-    assert_array_equal(read(stored(tmp_path, encode(card, model))).model.weights, [[1.0, 3.0], [2.0, 4.0]])
+    assert_array_equal(read(stored(tmp_path, encode(card, model))).model.coef, [[1.0, 3.0], [2.0, 4.0]])
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -220,7 +220,7 @@ def test_a_file_with_something_behind_its_end_is_refused(tmp_path: Path) -> None
     assert_refused(stored(tmp_path, encode(CARD, MODEL) + b"\0"))
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 4096, b"PK\x03\x04" + b"\0" * 60, b'{"weights": [1]}', b"\xff" * 64])
+@pytest.mark.parametrize("content", [b"", b"\0" * 4096, b"PK\x03\x04" + b"\0" * 60, b'{"coef": [1]}', b"\xff" * 64])
 def test_a_file_of_another_format_is_refused(tmp_path: Path, content: bytes) -> None:
     path = stored(tmp_path, content)
     assert_refused(path)
@@ -230,7 +230,7 @@ def test_a_file_of_another_format_is_refused(tmp_path: Path, content: bytes) -> 
 
 @pytest.mark.parametrize("metadata", [None, {}, {"format": "pt"}, {"card": "{}"}, {"card": "{}", "sha256": "0" * 64}])
 def test_a_safetensors_file_of_someone_else_is_refused(tmp_path: Path, metadata: dict[str, str] | None) -> None:
-    path = stored(tmp_path, save({"weights": np.ones((2, 2))}, metadata=metadata))
+    path = stored(tmp_path, save({"coef": np.ones((2, 2))}, metadata=metadata))
     assert_refused(path)
     with pytest.raises(ModelFileInvalid):
         read_card(path)
@@ -240,12 +240,12 @@ def test_a_safetensors_file_of_someone_else_is_refused(tmp_path: Path, metadata:
 def test_tensors_of_any_other_type_are_refused(tmp_path: Path, kind: str) -> None:
     # Half of the world's safetensors files hold bfloat16, which numpy does not know.
     size = {"BF16": 2, "F16": 2, "C64": 8}.get(kind, 1)
-    assert_refused(stored(tmp_path, foreign({"weights": (kind, [1], b"\0" * size)}, {})))
+    assert_refused(stored(tmp_path, foreign({"coef": (kind, [1], b"\0" * size)}, {})))
 
 
 @pytest.mark.parametrize("card", ["[1]", "1", "null", '"card"', "[" * 100_000, "{", '{"schema": 1}', '{"schema": []}'])
 def test_a_card_that_is_no_card_is_refused(tmp_path: Path, card: str) -> None:
-    path = stored(tmp_path, save({"weights": np.ones(1)}, metadata={"card": card}))
+    path = stored(tmp_path, save({"coef": np.ones(1)}, metadata={"card": card}))
     assert_refused(path)
     with pytest.raises(ModelFileInvalid):
         read_card(path)
@@ -261,17 +261,17 @@ def test_a_card_of_a_later_schema_is_refused_with_both_schemas_in_the_message(tm
 @pytest.mark.parametrize(
     ("card", "tensors", "fault"),
     [
-        ({}, {"weights": np.ones((1, 2))}, r"weights is float64 \(1, 2\) and not float64 \(1, 1\)"),
-        ({}, {"weights": np.ones(1)}, r"weights is float64 \(1,\)"),
-        ({}, {"weights": np.ones((1, 1), np.float32)}, "weights is float32"),
-        ({}, {"weights": np.ones((1, 1), np.int64)}, "weights is int64"),
-        ({}, {"weights": np.ones((1, 1), np.bool_)}, "weights is bool"),
-        ({}, {"weights": np.array([[math.nan]])}, "weights is not finite"),
+        ({}, {"coef": np.ones((1, 2))}, r"coef is float64 \(1, 2\) and not float64 \(1, 1\)"),
+        ({}, {"coef": np.ones(1)}, r"coef is float64 \(1,\)"),
+        ({}, {"coef": np.ones((1, 1), np.float32)}, "coef is float32"),
+        ({}, {"coef": np.ones((1, 1), np.int64)}, "coef is int64"),
+        ({}, {"coef": np.ones((1, 1), np.bool_)}, "coef is bool"),
+        ({}, {"coef": np.array([[math.nan]])}, "coef is not finite"),
         ({}, {"intercept": np.array([math.inf])}, "intercept is not finite"),
         ({}, {"intercept": np.array(0.0)}, r"intercept is float64 \(\)"),
         ({}, {"residual_norms": np.ones(2)}, "residual_norms is"),
-        ({}, {"statistics.count": np.array([])}, "statistics.count is"),
-        ({}, {"statistics.count": np.array([math.nan])}, "statistics.count is not finite"),
+        ({}, {"statistics.effective_rows": np.array([])}, "statistics.effective_rows is"),
+        ({}, {"statistics.effective_rows": np.array([math.nan])}, "statistics.effective_rows is not finite"),
         ({}, {"statistics.factor": np.eye(4)}, "statistics.factor is"),
         ({}, {"statistics.minimum": np.ones(2)}, "statistics.minimum is"),
         ({}, {"statistics.shift": None}, "statistics.shift is missing"),
@@ -280,11 +280,11 @@ def test_a_card_of_a_later_schema_is_refused_with_both_schemas_in_the_message(tm
         ({"rows": -5}, {}, "it has -5 rows"),
         ({"features": ()}, {}, "features and targets are none"),
         ({"targets": ()}, {}, "features and targets are none"),
-        ({"features": ("x", "x")}, {"weights": np.ones((1, 2))}, "not distinct"),
+        ({"features": ("x", "x")}, {"coef": np.ones((1, 2))}, "not distinct"),
         ({"features": ("y",)}, {}, "not distinct"),
         ({"terms": ("z^2",)}, {}, "its terms cannot be made from its features"),
         ({"terms": ("x", "x^1")}, {}, "its terms cannot be made from its features"),
-        ({"terms": ("x", "x^2")}, {}, r"weights is float64 \(1, 1\) and not float64 \(1, 2\)"),
+        ({"terms": ("x", "x^2")}, {}, r"coef is float64 \(1, 1\) and not float64 \(1, 2\)"),
     ],
 )
 def test_numbers_that_make_no_model_are_refused_although_their_checksum_is_right(
@@ -327,7 +327,7 @@ def test_a_file_closed_to_this_user_is_refused_and_not_said_to_be_missing(tmp_pa
 
 
 def test_the_card_of_one_file_and_the_numbers_of_another_make_no_version(tmp_path: Path) -> None:
-    other = replace(MODEL, weights=np.array([[2.5]]))
+    other = replace(MODEL, coef=np.array([[2.5]]))
     one, two = encode(CARD, MODEL), encode(CARD, other)
     assert len(one) == len(two)
     header = 8 + struct.unpack("<Q", one[:8])[0]

@@ -86,7 +86,7 @@ def publish(statistics: SufficientStatistics, solver: Exact, rows: TrainingBatch
     model = LinearModel(
         tuple(names[: statistics.features]),
         tuple(names[statistics.features :]),
-        best.weights,
+        best.coef,
         best.intercept,
         statistics,
         np.full_like(best.residual_norms, np.nan) if withheld else best.residual_norms,
@@ -116,7 +116,7 @@ class Truth:
 
     @classmethod
     def of(cls, rows: TrainingBatch, kind: WeightKind) -> "Truth":
-        given = np.ones(len(rows.x)) if rows.weights is None else rows.weights
+        given = np.ones(len(rows.x)) if rows.sample_weight is None else rows.sample_weight
         return cls(rows.x, rows.y, given, np.ones(len(given)), tuple(map(Fraction, given.tolist())), kind)
 
     def discounted_by(self, share: float) -> "Truth":
@@ -408,7 +408,7 @@ class Sequence:
         if (truth.shares[rows] != share).any():
             rows, part = (
                 rows[:1],
-                TrainingBatch(part.x[:1], part.y[:1], None if part.weights is None else part.weights[:1]),
+                TrainingBatch(part.x[:1], part.y[:1], None if part.sample_weight is None else part.sample_weight[:1]),
             )
             lost = None if lost is None else lost[:1]
         self._attempt(
@@ -483,9 +483,9 @@ class Sequence:
         """Check what holds of every version, whatever its rows were."""
         model, statistics, metrics = published.model, published.statistics, published.metrics
         self._require(published.optimum.design.rank <= statistics.rows, "the rank exceeds the rows")
-        self._require(statistics.rows > 0 and statistics.count > 0, "no rows")
+        self._require(statistics.rows > 0 and statistics.effective_rows > 0, "no rows")
         for name, values in (
-            ("weights", model.weights),
+            ("weights", model.coef),
             ("intercept", model.intercept),
             ("centre prediction", model.centre_prediction),
             ("condition number", published.optimum.design.condition_number),
@@ -523,14 +523,14 @@ class Sequence:
         self._require(published.optimum.design.rank <= len(truth.x), "the rank exceeds the rows that there are")
         whole = self.population.kind == "precision"
         self._require(not whole or statistics.rows == len(truth.x), "not as many rows as there are")
-        self._observe("count", abs(statistics.count - truth.count), 1e-9 * max(truth.count, 1))
+        self._observe("count", abs(statistics.effective_rows - truth.count), 1e-9 * max(truth.count, 1))
         exact = ExactFit.of(
             truth.x,
             truth.y,
             list(truth.weights),
             shift=statistics.shift,
             intercept=self.solver.fit_intercept,
-            penalty=self.solver.l2 / statistics.count,
+            penalty=self.solver.l2 / statistics.effective_rows,
         )
         Comparison(self, published, exact).run()
 
@@ -583,14 +583,14 @@ class Comparison:
             not clear or rank == constant, f"the rank is {rank} and not {constant}, least {self._exact.least}"
         )
         flat = self._published.optimum.design.norms == 0
-        self._require(not self._published.model.weights[:, flat].any(), "a constant column has a coefficient")
+        self._require(not self._published.model.coef[:, flat].any(), "a constant column has a coefficient")
         return rank == constant
 
     def _differences(self) -> tuple[Objects, Objects]:
         """Errors of the predictions at the shift, (k,), and of the slopes, (p, k)."""
         model = self._published.model
         assert model.centre_prediction is not None
-        slopes = model.weights.T.astype(object) - self._exact.slopes
+        slopes = model.coef.T.astype(object) - self._exact.slopes
         if not self._intercept:
             return np.array([mpmath.mpf(0)] * len(model.intercept)), slopes
         at_shift = [mpmath.mpf(value) for value in model.centre_prediction] - self._statistics.shift[self._p :].astype(
@@ -625,7 +625,7 @@ class Comparison:
         _, slopes = self._differences()
         exact = self._exact
         totals = [mpmath.sqrt(value) for value in self._exact.tss]
-        freedom = max(self._statistics.count - self._exact.rank, 1.0)
+        freedom = max(self._statistics.effective_rows - self._exact.rank, 1.0)
         errors = np.array([mpmath.sqrt(value) for value in self._exact.variances], dtype=object)
         for k, residual in enumerate(self._residuals):
             deviation = residual / mpmath.sqrt(freedom)
@@ -645,7 +645,7 @@ class Comparison:
         exact = self._exact
         full = exact.rank == self._p + self._intercept
         _, slopes = self._differences()
-        freedom = max(self._statistics.count - exact.rank, 1.0)
+        freedom = max(self._statistics.effective_rows - exact.rank, 1.0)
         for k, residual in enumerate(self._residuals):
             if not self._published.withheld:
                 sums = abs(mpmath.mpf(self._published.model.residual_norms[k]) ** 2 - exact.rss[k])
@@ -678,7 +678,7 @@ class Comparison:
         model, shift = self._published.model, self._statistics.shift[: self._p]
         assert model.centre_prediction is not None
         for k in range(len(model.intercept)):
-            products = [mpmath.mpf(a) * mpmath.mpf(b) for a, b in zip(model.weights[k], shift, strict=True)]
+            products = [mpmath.mpf(a) * mpmath.mpf(b) for a, b in zip(model.coef[k], shift, strict=True)]
             size = abs(model.centre_prediction[k]) + sum(abs(value) for value in products)
             off = model.intercept[k] + sum(products) - model.centre_prediction[k]
             tiny = self._exact.target_spreads[k] * mpmath.mpf(10) ** -40  # what 400 bits leave of zero

@@ -35,9 +35,9 @@ def is_preferred(
     folds = Folds(statistics, base=seen if update else None)
     whole = seen.merge(folds.whole) if update else folds.whole
     return folds.validate(solver).is_as_good_as(
-        folds.whole.residual_norms(current.weights, current.intercept),
+        folds.whole.residual_norms(current.coef, current.intercept),
         coefficients=fit(whole, solver).design.effective_coefficients(solver.l2),
-        share=folds.whole.weight / whole.weight,
+        share=folds.whole.total_weight / whole.total_weight,
     )
 
 

@@ -15,7 +15,7 @@ from app.errors import Diverged, InvalidInput
 from app.regression.learning_rate_bound import largest_learning_rate
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact, GradientDescent, Start
-from app.regression.solvers.gradient_descent import Descended, Descent, gradient_descent
+from app.regression.solvers.gradient_descent import Descended, TrainingState, gradient_descent
 from app.regression.streaming_qr import summarise
 from app.regression.training_batch import TrainingBatch
 
@@ -31,12 +31,12 @@ MAX_ROWS, MAX_INPUTS, MAX_TARGETS = 12, 4, 2
 NEAR_ONE = 1e-3  # Spectral radii nearer to 1 than this are not among the problems.
 
 
-def descend(rows: TrainingBatch, options: GradientDescent, resume: Descent | None = None) -> Descended:
+def descend(rows: TrainingBatch, options: GradientDescent, resume: TrainingState | None = None) -> Descended:
     return gradient_descent(rows, summarise([rows]), options, resume=resume)
 
 
-def states_of(rows: TrainingBatch, options: GradientDescent) -> list[Descent]:
-    states: list[Descent] = []
+def states_of(rows: TrainingBatch, options: GradientDescent) -> list[TrainingState]:
+    states: list[TrainingState] = []
     gradient_descent(rows, summarise([rows]), options, on_epoch=states.append)
     return states
 
@@ -50,7 +50,7 @@ class Problem:
 
     @cached_property
     def weights(self) -> Array:
-        return np.ones(len(self.rows.x)) if self.rows.weights is None else self.rows.weights
+        return np.ones(len(self.rows.x)) if self.rows.sample_weight is None else self.rows.sample_weight
 
     @cached_property
     def columns(self) -> tuple[Array, Array]:
@@ -111,7 +111,7 @@ def random_problem(random: np.random.Generator) -> Problem:
     rows = TrainingBatch(x, y, weights)
     if random.random() < 0.4:
         optimum = fit(summarise([rows]), Exact())
-        start = (optimum.weights + 1e-3 * random.normal(size=(k, p)), optimum.intercept)
+        start = (optimum.coef + 1e-3 * random.normal(size=(k, p)), optimum.intercept)
     else:
         start = (random.normal(size=(k, p)), random.normal(size=k))
     options = replace(
@@ -208,7 +208,7 @@ def test_a_full_batch_counts_as_diverged_exactly_if_it_exceeds_the_bound_and_the
 
 
 def test_twenty_of_them_agree_with_the_classes_of_torch(problems: list[Problem]) -> None:
-    chosen = [problem for problem in problems if problem.rows.weights is None][:20]
+    chosen = [problem for problem in problems if problem.rows.sample_weight is None][:20]
     assert {problem.spectral_radius > 1 for problem in chosen} == {True, False}
     for problem in chosen:
         losses = torch_losses(problem, problem.options.epochs)
@@ -244,10 +244,10 @@ def torch_losses(problem: Problem, steps: int) -> list[float]:
 def test_weight_decay_from_the_optimum_raises_the_plain_loss_and_has_not_diverged() -> None:
     statistics = summarise([ALL_ROWS])
     optimum = fit(statistics, Exact())
-    start = Start(weights=optimum.weights.tolist(), intercept=optimum.intercept.tolist())
+    start = Start(weights=optimum.coef.tolist(), intercept=optimum.intercept.tolist())
     end = descend(ALL_ROWS, replace(ON_CPU, start=start, weight_decay=0.5, learning_rate=1e-5, epochs=2000))
-    error = ALL_ROWS.y - ALL_ROWS.x @ end.weights.T - end.intercept
-    penalty = 0.25 * ((end.weights**2).sum() + (end.intercept**2).sum())
+    error = ALL_ROWS.y - ALL_ROWS.x @ end.coef.T - end.intercept
+    penalty = 0.25 * ((end.coef**2).sum() + (end.intercept**2).sum())
     assert (error**2).mean() > 1.0001 * float(optimum.residual_norms @ optimum.residual_norms / ALL_ROWS.y.size)
     assert end.loss == pytest.approx((error**2).mean() + penalty, rel=1e-9)
     assert end.loss < end.initial_loss
@@ -321,7 +321,7 @@ def test_a_resumed_run_above_the_bound_comes_to_the_same_verdict(epoch: int) -> 
     states = states_of(ALL_ROWS, kept)
     assert descend(ALL_ROWS, kept, states[epoch]).warnings == descend(ALL_ROWS, kept).warnings != ()
     lost = replace(kept, learning_rate=1.2 * bound)
-    reached: list[Descent] = []
+    reached: list[TrainingState] = []
     with pytest.raises(Diverged) as straight:
         gradient_descent(None, summarise([ALL_ROWS]), lost, on_epoch=reached.append)
     with pytest.raises(Diverged) as resumed:
@@ -364,7 +364,7 @@ def test_mini_batches_that_end_above_ten_times_the_start_and_the_best_constant_h
 
 def test_mini_batches_from_the_optimum_may_end_above_their_first_loss_but_not_far_above_the_best_constant() -> None:
     optimum = fit(summarise([ALL_ROWS]), Exact())
-    start = Start(weights=optimum.weights.tolist(), intercept=optimum.intercept.tolist())
+    start = Start(weights=optimum.coef.tolist(), intercept=optimum.intercept.tolist())
     end = descend(ALL_ROWS, replace(ON_CPU, batch_size=1, learning_rate=2e-5, epochs=20, start=start))
     assert end.loss > 1.1 * end.initial_loss
     with pytest.raises(Diverged):

@@ -41,9 +41,9 @@ def test_forgetting_equals_a_fit_from_scratch_on_the_rows_that_remain(seed: int,
 
     found, expected = downdate(whole, part), SufficientStatistics.from_block(x[forgotten:], y[forgotten:])
 
-    assert (found.rows, found.count) == (expected.rows, expected.count)
-    assert found.weight == pytest.approx(expected.weight, rel=1e-9)
-    assert_allclose(fit(found, Exact()).weights, fit(expected, Exact()).weights, rtol=1e-9, atol=1e-9)
+    assert (found.rows, found.effective_rows) == (expected.rows, expected.effective_rows)
+    assert found.total_weight == pytest.approx(expected.total_weight, rel=1e-9)
+    assert_allclose(fit(found, Exact()).coef, fit(expected, Exact()).coef, rtol=1e-9, atol=1e-9)
     assert_allclose(fit(found, Exact()).residual_norms ** 2, fit(expected, Exact()).residual_norms ** 2, rtol=1e-7)
 
 
@@ -53,7 +53,7 @@ def test_updating_and_forgetting_again_changes_nothing() -> None:
 
     found = downdate(first.merge(second), second)
 
-    assert_allclose(fit(found, Exact()).weights, fit(first, Exact()).weights, rtol=1e-9)
+    assert_allclose(fit(found, Exact()).coef, fit(first, Exact()).coef, rtol=1e-9)
 
 
 def test_rows_of_a_perfect_fit_can_be_forgotten() -> None:
@@ -62,7 +62,7 @@ def test_rows_of_a_perfect_fit_can_be_forgotten() -> None:
 
     found = downdate(SufficientStatistics.from_block(x, y), SufficientStatistics.from_block(x[:9], y[:9]))
 
-    assert_allclose(fit(found, Exact()).weights, [[1, 0, 0]], atol=1e-9)
+    assert_allclose(fit(found, Exact()).coef, [[1, 0, 0]], atol=1e-9)
 
 
 def test_rows_that_were_never_there_are_refused() -> None:
@@ -94,9 +94,9 @@ def test_decay_is_a_weight_on_every_row(seed: int, share: float) -> None:
 
     weighted = summarise([TrainingBatch(x, y, np.full(30, share))])
     assert_allclose(np.abs(found.raw_factor), np.abs(weighted.raw_factor), rtol=1e-9, atol=1e-9)
-    assert found.weight == pytest.approx(30 * share)
+    assert found.total_weight == pytest.approx(30 * share)
     assert found.rows == 30
-    assert found.count == pytest.approx(30 * share)
+    assert found.effective_rows == pytest.approx(30 * share)
 
 
 def summed(x: NDArray[np.float64], y: NDArray[np.float64]) -> SufficientStatistics:
@@ -156,7 +156,7 @@ def test_the_loss_of_precision_is_that_of_the_worst_direction_not_of_the_worst_c
     published = publish(remaining, Exact(), None)
     assert published.withheld is not None
     exact = ExactFit.of(x, y, [Fraction(1)] * 50, shift=np.zeros(3))
-    error = np.abs(published.model.weights - exact.slopes.T.astype(float)) / exact_errors(x, y)[1:]
+    error = np.abs(published.model.coef - exact.slopes.T.astype(float)) / exact_errors(x, y)[1:]
     assert 1e-6 < error.max() < FAILED_FROM
 
 
@@ -251,8 +251,8 @@ def test_a_part_of_a_frequency_weight_can_be_forgotten() -> None:
 
     found = downdate(whole, part)
 
-    assert found.count == 8
-    assert_allclose(fit(found, Exact()).weights, fit(summed(x, y), Exact()).weights, rtol=1e-9)
+    assert found.effective_rows == 8
+    assert_allclose(fit(found, Exact()).coef, fit(summed(x, y), Exact()).coef, rtol=1e-9)
     assert_allclose(fit(found, Exact()).residual_norms, fit(summed(x, y), Exact()).residual_norms, rtol=1e-9)
 
 
@@ -262,7 +262,7 @@ def test_the_rank_does_not_exceed_the_rows_that_parts_of_frequency_weights_leave
 
     found = downdate(whole, summarise([TrainingBatch(x[:5], y[:5], np.ones(5))], weight_kind="frequency"))
 
-    assert found.count == 7
+    assert found.effective_rows == 7
     assert fit(found, Exact()).design.rank == 4
     assert found.rows == 7
 
@@ -329,8 +329,8 @@ def test_a_part_of_frequency_weights_can_be_forgotten_after_decay() -> None:
 
     weights = np.array([*np.full(14, 0.25), *np.ones(6)])
     expected = summarise([TrainingBatch(x, y, weights)])
-    assert twice.count == pytest.approx(9.5)
-    assert_allclose(fit(twice, Exact()).weights, fit(expected, Exact()).weights, rtol=1e-9)
+    assert twice.effective_rows == pytest.approx(9.5)
+    assert_allclose(fit(twice, Exact()).coef, fit(expected, Exact()).coef, rtol=1e-9)
 
 
 def test_rows_whose_residuals_the_sum_has_lost_are_among_the_rows() -> None:
@@ -373,9 +373,9 @@ def test_what_is_counted_is_taken_out_too() -> None:
 
     found = downdate(replace(whole, operations=3), replace(part, operations=2))
 
-    assert (found.rows, found.count, found.operations) == (15, 15.0, 6)
+    assert (found.rows, found.effective_rows, found.operations) == (15, 15.0, 6)
     assert found.log_weights == pytest.approx(np.log(weights[:15]).sum())
-    assert found.weight == pytest.approx(weights[:15].sum())
+    assert found.total_weight == pytest.approx(weights[:15].sum())
 
 
 def test_rows_that_decayed_are_taken_out_with_the_share_that_is_left() -> None:
@@ -386,8 +386,8 @@ def test_rows_that_decayed_are_taken_out_with_the_share_that_is_left() -> None:
 
     weights = np.where(np.arange(4, 30) < 10, 0.25, 1.0)
     expected = summarise([TrainingBatch(x[4:], y[4:], weights)])
-    assert found.count == pytest.approx(21.5)
-    assert_allclose(fit(found, Exact()).weights, fit(expected, Exact()).weights, rtol=1e-9)
+    assert found.effective_rows == pytest.approx(21.5)
+    assert_allclose(fit(found, Exact()).coef, fit(expected, Exact()).coef, rtol=1e-9)
     assert_allclose(fit(found, Exact()).residual_norms, fit(expected, Exact()).residual_norms, rtol=1e-9)
 
 
@@ -399,7 +399,7 @@ def test_without_an_intercept_a_column_may_become_constant() -> None:
     found = fit(downdate(whole, part, fit_intercept=False), Exact(fit_intercept=False))
 
     expected = np.linalg.lstsq(x[:20], y[:20])[0].T
-    assert_allclose(found.weights, expected, rtol=1e-9)
+    assert_allclose(found.coef, expected, rtol=1e-9)
     assert found.design.full_rank
     with pytest.raises(InvalidInput, match="too few"):
         downdate(whole, part)
@@ -412,9 +412,9 @@ def test_part_of_the_observations_of_a_row_can_be_taken_out() -> None:
     all_of_two = downdate(whole, frequencies(slice(0, 2), [3, 3]))
     down_to_few = downdate(whole, frequencies(slice(0, 11), [2] * 11))
 
-    assert (one_each.rows, one_each.count) == (24, 24.0)
-    assert (all_of_two.rows, all_of_two.count) == (30, 30.0)
-    assert (down_to_few.rows, down_to_few.count) == (14, 14.0)
+    assert (one_each.rows, one_each.effective_rows) == (24, 24.0)
+    assert (all_of_two.rows, all_of_two.effective_rows) == (30, 30.0)
+    assert (down_to_few.rows, down_to_few.effective_rows) == (14, 14.0)
     with pytest.raises(InvalidInput, match="they are 39 rows, and the version has 36"):
         downdate(whole, frequencies(slice(0, 12), [4, 4, 4, *[3] * 9]))
 
@@ -426,7 +426,7 @@ def test_no_more_rows_remain_than_observations() -> None:
 
     found = downdate(whole, summarise([TrainingBatch(x[:1], y[:1], np.array([2.0]))], weight_kind="frequency"))
 
-    assert (found.rows, found.count) == (10, 10.0)
+    assert (found.rows, found.effective_rows) == (10, 10.0)
 
 
 def test_frequencies_that_decayed_keep_their_observations() -> None:
@@ -434,7 +434,7 @@ def test_frequencies_that_decayed_keep_their_observations() -> None:
 
     found = downdate(whole, frequencies(slice(0, 7), [3] * 7), 0.5)
 
-    assert (found.rows, found.count) == (15, 7.5)
+    assert (found.rows, found.effective_rows) == (15, 7.5)
 
 
 def test_rows_of_another_kind_of_weights_or_more_rows_than_there_are_are_refused() -> None:
@@ -483,7 +483,7 @@ def test_rows_can_be_taken_out_beside_constant_and_dependent_columns() -> None:
     found = downdate(SufficientStatistics.from_block(x, y), SufficientStatistics.from_block(x[:5], y[:5]))
 
     expected = fit(SufficientStatistics.from_block(x[5:], y[5:]), Exact())
-    assert_allclose(fit(found, Exact()).weights, expected.weights, rtol=1e-8, atol=1e-9)
+    assert_allclose(fit(found, Exact()).coef, expected.coef, rtol=1e-8, atol=1e-9)
     assert fit(found, Exact()).design.rank == 4
 
 

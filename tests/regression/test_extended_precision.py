@@ -58,7 +58,7 @@ def assert_last_digits(
 ) -> None:
     expected = exact_fit(x, y, weights, intercept=intercept)
     shift = summarise([TrainingBatch(x, y, weights)]).shift if shift is None else shift
-    assert worst(found.weights, expected.coefficients[1:].T) <= tolerance
+    assert worst(found.coef, expected.coefficients[1:].T) <= tolerance
     assert worst(found.intercept, expected.coefficients[0]) <= tolerance
     assert worst(found.centre_prediction, expected.predict(shift[np.newaxis, : x.shape[1]])[0]) <= tolerance
     assert worst(found.residual_norms, expected.residual_norms) <= tolerance
@@ -170,7 +170,7 @@ def test_more_rows_than_are_summed_at_once_keep_their_digits() -> None:
     n, products = len(a), sum(u * v for u, v in zip(a, b, strict=True))
     slope = Fraction(n * products - sum(a) * sum(b), n * sum(u * u for u in a) - sum(a) ** 2)
     intercept = (sum(b) - slope * sum(a)) / n / 2**60
-    assert worst(found.weights, [slope]) <= LAST_DIGIT
+    assert worst(found.coef, [slope]) <= LAST_DIGIT
     assert worst(found.intercept, [intercept]) <= LAST_DIGIT
 
 
@@ -192,7 +192,7 @@ def test_a_perfect_fit_has_no_residuals(either_way: None, intercept: bool) -> No
     found = refined(x, y, intercept=intercept)
 
     assert_array_equal(found.residual_norms, [0, 0])
-    assert_array_equal(found.weights, [[1, -3, 0.5], [0.125, 5, 7]])
+    assert_array_equal(found.coef, [[1, -3, 0.5], [0.125, 5, 7]])
     assert_array_equal(found.intercept, [4 * intercept, 4 * intercept])
 
 
@@ -213,7 +213,7 @@ def test_a_target_that_does_not_vary_has_no_slope(either_way: None) -> None:
 
     found = refined(x, y)
 
-    assert_array_equal(found.weights[1], [0, 0])
+    assert_array_equal(found.coef[1], [0, 0])
     assert_array_equal(found.residual_norms[1], 0)
     assert found.intercept[1] == found.centre_prediction[1] == 0.1
 
@@ -276,8 +276,8 @@ def test_columns_that_the_statistics_call_constant_zeros_are_no_obstacle(either_
 
     found = refined(x, y)
 
-    assert_array_equal(found.weights[0], [0, 0])
-    assert worst(found.weights[1:], exact_fit(x, y).coefficients[1:, 1:].T) <= LAST_DIGIT
+    assert_array_equal(found.coef[0], [0, 0])
+    assert worst(found.coef[1:], exact_fit(x, y).coefficients[1:, 1:].T) <= LAST_DIGIT
 
 
 def test_statistics_of_another_shift_and_scale_give_the_same(either_way: None) -> None:
@@ -288,7 +288,7 @@ def test_statistics_of_another_shift_and_scale_give_the_same(either_way: None) -
 
     found, expected = refine([TrainingBatch(x, y)], moved, fit_intercept=True), exact_fit(x, y)
 
-    assert worst(found.weights, expected.coefficients[1:].T) <= LAST_DIGIT
+    assert worst(found.coef, expected.coefficients[1:].T) <= LAST_DIGIT
     assert worst(found.centre_prediction, expected.predict(shift[np.newaxis, :2])[0]) <= LAST_DIGIT
     assert worst(found.residual_norms, expected.residual_norms) <= LAST_DIGIT
 

@@ -91,7 +91,7 @@ def test_rows_of_weight_zero_take_no_place_in_the_folds() -> None:
     for fold, mine in expected.items():
         assert found[fold].rows == mine.rows
         assert_allclose(found[fold].mean, mine.mean)
-        assert found[fold].weight == pytest.approx(mine.weight)
+        assert found[fold].total_weight == pytest.approx(mine.total_weight)
 
 
 def test_ten_sites_in_rotation_are_predicted_as_well_as_they_can_be() -> None:
@@ -128,6 +128,6 @@ def test_rows_keep_their_values_whatever_their_layout(order: str) -> None:
     together = np.vstack([np.column_stack([part.x, part.y]) for _, part in parts])
     assert_array_equal(together[together[:, 0].argsort()], rows)
     for _, part in parts:
-        assert part.weights is not None
-        assert_array_equal(part.weights, part.x[:, 0])
+        assert part.sample_weight is not None
+        assert_array_equal(part.sample_weight, part.x[:, 0])
         assert (np.diff(part.x[:, 0]) > 0).all()

@@ -66,7 +66,7 @@ def model_of(statistics: SufficientStatistics, found: Fit) -> LinearModel:
     return LinearModel(
         features,
         targets,
-        found.weights,
+        found.coef,
         found.intercept,
         statistics,
         found.residual_norms,
@@ -88,8 +88,8 @@ def test_the_fit_is_the_least_squares_solution_of_the_rows(rows: Rows) -> None:
     units = units_of(x, centred=True)
     expected, *_ = np.linalg.lstsq(np.column_stack([np.ones(len(x)), (x - x.mean(axis=0)) / units]), y)
     found = fit(statistics_of(rows), Exact())
-    assert_allclose(found.weights * units, expected[1:].T, rtol=1e-8, atol=1e-9)
-    assert_allclose(found.weights @ x.mean(axis=0) + found.intercept, expected[0], rtol=1e-8, atol=1e-9)
+    assert_allclose(found.coef * units, expected[1:].T, rtol=1e-8, atol=1e-9)
+    assert_allclose(found.coef @ x.mean(axis=0) + found.intercept, expected[0], rtol=1e-8, atol=1e-9)
 
 
 @settings(max_examples=60, deadline=None)
@@ -100,7 +100,7 @@ def test_without_an_intercept_the_fit_goes_through_the_origin(rows: Rows) -> Non
     expected, *_ = np.linalg.lstsq(x / units, y)
     found = fit(statistics_of(rows), Exact(fit_intercept=False))
     assert_array_equal(found.intercept, np.zeros(y.shape[1]))
-    assert_allclose(found.weights * units, expected.T, rtol=1e-7, atol=1e-8)
+    assert_allclose(found.coef * units, expected.T, rtol=1e-7, atol=1e-8)
 
 
 @settings(max_examples=60, deadline=None)
@@ -111,8 +111,8 @@ def test_ridge_is_its_closed_form_on_standardised_columns(rows: Rows, l2: float)
     z = (x - x.mean(axis=0)) / deviation
     expected = np.linalg.solve(z.T @ z + l2 * np.eye(x.shape[1]), z.T @ (y - y.mean(axis=0)))
     found = fit(statistics_of(rows), Exact(l2=l2))
-    assert_allclose(found.weights * deviation, expected.T, rtol=1e-8, atol=1e-10)
-    assert_allclose(found.intercept + found.weights @ x.mean(axis=0), y.mean(axis=0), rtol=1e-8, atol=1e-8)
+    assert_allclose(found.coef * deviation, expected.T, rtol=1e-8, atol=1e-10)
+    assert_allclose(found.intercept + found.coef @ x.mean(axis=0), y.mean(axis=0), rtol=1e-8, atol=1e-8)
 
 
 @settings(max_examples=40, deadline=None)
@@ -123,7 +123,7 @@ def test_ridge_without_an_intercept_is_its_closed_form(rows: Rows, l2: float) ->
     z = x / units
     expected = np.linalg.solve(z.T @ z + l2 * np.eye(x.shape[1]), z.T @ y)
     found = fit(statistics_of(rows), Exact(l2=l2, fit_intercept=False))
-    assert_allclose(found.weights * units, expected.T, rtol=1e-8, atol=1e-10)
+    assert_allclose(found.coef * units, expected.T, rtol=1e-8, atol=1e-10)
     assert_array_equal(found.intercept, np.zeros(y.shape[1]))
 
 
@@ -137,8 +137,8 @@ def test_collinear_or_too_few_rows_give_the_minimum_norm_solution_and_its_rank(r
     unit = deviations / norms
     expected = np.linalg.pinv(unit, rcond=1e-9) @ (y - y.mean(axis=0))
     found = fit(statistics_of(rows), Exact())
-    assert_allclose(found.weights.T, expected / norms[:, np.newaxis], rtol=1e-8, atol=1e-9)
-    assert_allclose(found.weights @ x.mean(axis=0) + found.intercept, y.mean(axis=0), rtol=1e-8, atol=1e-9)
+    assert_allclose(found.coef.T, expected / norms[:, np.newaxis], rtol=1e-8, atol=1e-9)
+    assert_allclose(found.coef @ x.mean(axis=0) + found.intercept, y.mean(axis=0), rtol=1e-8, atol=1e-9)
     singular = np.linalg.svd(unit, compute_uv=False)
     singular = singular[singular > 1e-9]
     assert found.design.rank == len(singular) + 1
@@ -155,15 +155,15 @@ def test_collinear_rows_without_an_intercept_give_the_minimum_norm_solution(rows
     norms[norms == 0] = np.inf
     expected = np.linalg.pinv(x / norms, rcond=1e-9) @ y
     found = fit(statistics_of(rows), Exact(fit_intercept=False))
-    assert_allclose(found.weights.T, expected / norms[:, np.newaxis], rtol=1e-8, atol=1e-9)
+    assert_allclose(found.coef.T, expected / norms[:, np.newaxis], rtol=1e-8, atol=1e-9)
     assert found.design.rank == np.linalg.matrix_rank(x)
 
 
 def test_a_constant_feature_gets_no_weight_however_its_mean_is_rounded() -> None:
     x = np.column_stack([np.full(7, 0.1), np.arange(7.0)])
     found = fit(SufficientStatistics.from_block(x, 2 * np.arange(7.0)[:, np.newaxis] + 5), Exact())
-    assert found.weights[0, 0] == 0
-    assert_allclose(found.weights[0, 1], 2)
+    assert found.coef[0, 0] == 0
+    assert_allclose(found.coef[0, 1], 2)
     assert_allclose(found.intercept, [5])
     assert found.design.rank == 2
 
@@ -173,7 +173,7 @@ def test_the_unit_of_a_feature_changes_its_weight_and_nothing_else(unit: float) 
     x, y = YIELDS[:, :3], YIELDS[:, 3:]
     units = np.array([1.0, unit, 1.0])
     before, after = fit(statistics_of((x, y)), Exact()), fit(statistics_of((x * units, y)), Exact())
-    assert_allclose(after.weights * units, before.weights, rtol=1e-9)
+    assert_allclose(after.coef * units, before.coef, rtol=1e-9)
     assert_allclose(after.intercept, before.intercept, rtol=1e-9)
     assert after.design.rank == before.design.rank == 4
     assert_allclose(after.design.condition_number, before.design.condition_number, rtol=1e-9)
@@ -183,9 +183,9 @@ def test_the_exact_optimum_of_the_notebook_keeps_its_reference_points() -> None:
     x, y = YIELDS[:, :3], YIELDS[:, 3:]
     statistics = statistics_of((x, y))
     found = fit(statistics, Exact())
-    residuals = y - x @ found.weights.T - found.intercept
+    residuals = y - x @ found.coef.T - found.intercept
     assert float((residuals**2).mean()) == pytest.approx(0.9094, abs=5e-5)
-    prediction = found.weights @ [75, 63, 44] + found.intercept
+    prediction = found.coef @ [75, 63, 44] + found.intercept
     assert prediction.tolist() == pytest.approx([53.80, 66.81], abs=5e-3)
 
 
@@ -193,7 +193,7 @@ def test_wamplers_quintic_polynomial_is_recovered_although_its_normal_equations_
     x = np.arange(21.0)[:, np.newaxis] ** np.arange(1, 6)
     y = 1 + x.sum(axis=1, keepdims=True)
     found = fit(statistics_of((x, y)), Exact())
-    assert_allclose([*found.intercept, *found.weights[0]], np.ones(6), rtol=1e-7)
+    assert_allclose([*found.intercept, *found.coef[0]], np.ones(6), rtol=1e-7)
 
 
 @settings(max_examples=60, deadline=None)
@@ -283,8 +283,8 @@ def test_a_small_ridge_penalty_on_two_equal_columns_gives_its_limit(l2: float, *
     found = fit(statistics, Exact(l2=l2, fit_intercept=intercept))
     r2 = training_metrics(statistics, found.residual_norms, rank=found.design.rank, fit_intercept=intercept).r2
 
-    assert_allclose(found.weights, exact.slopes.T.astype(float), rtol=1e-13)
-    assert found.weights[0, 0] == pytest.approx(found.weights[0, 1], rel=1e-14)
+    assert_allclose(found.coef, exact.slopes.T.astype(float), rtol=1e-13)
+    assert found.coef[0, 0] == pytest.approx(found.coef[0, 1], rel=1e-14)
     assert r2 <= float(1 - best.rss[0] / best.tss[0]) + 1e-14
 
 
@@ -334,10 +334,10 @@ def test_identifiable_coefficients_of_dependent_columns_have_the_errors_of_the_o
 def test_slightly_different_penalties_give_slightly_different_coefficients(l2: float) -> None:
     statistics = statistics_of((YIELDS[:, :3], YIELDS[:, 3:]))
 
-    found, other = fit(statistics, Exact(l2=l2)).weights, fit(statistics, Exact(l2=l2 * (1 + 1e-9))).weights
+    found, other = fit(statistics, Exact(l2=l2)).coef, fit(statistics, Exact(l2=l2 * (1 + 1e-9))).coef
 
     assert_allclose(found, other, rtol=1e-8)
-    assert not np.allclose(found, fit(statistics, Exact()).weights, rtol=1e-6, atol=0)
+    assert not np.allclose(found, fit(statistics, Exact()).coef, rtol=1e-6, atol=0)
 
 
 def test_without_an_intercept_its_error_is_zero() -> None:
@@ -410,9 +410,9 @@ def test_a_fit_is_perfect_up_to_rounding_errors_of_its_terms(
     y = (x @ slopes + 10 + random.normal(size=rows))[:, np.newaxis]
     statistics = summarise([TrainingBatch(x, y, random.uniform(1, 20, rows))])
     found = fit(statistics, Exact())
-    root_weight, shift = np.sqrt(statistics.weight), statistics.shift[:2]
+    root_weight, shift = np.sqrt(statistics.total_weight), statistics.shift[:2]
     sizes = np.hypot(statistics.mean[:2] - shift, np.sqrt(np.diag(found_variances(statistics))))
-    terms = np.hypot(statistics.mean[2], statistics.total_norms()[0] / root_weight) + np.abs(found.weights[0]) @ sizes
+    terms = np.hypot(statistics.mean[2], statistics.total_norms()[0] / root_weight) + np.abs(found.coef[0]) @ sizes
 
     norms = level * PERFECT * terms * root_weight * np.ones(1)
 
@@ -422,7 +422,7 @@ def test_a_fit_is_perfect_up_to_rounding_errors_of_its_terms(
 def found_variances(statistics: SufficientStatistics) -> Array:
     """Mean squares and products of the deviations of the features from their means."""
     columns = statistics.centred_factor[:, : statistics.features]
-    return np.asarray(columns.T @ columns / statistics.weight)
+    return np.asarray(columns.T @ columns / statistics.total_weight)
 
 
 def test_a_descent_is_optimal_if_all_its_targets_are() -> None:

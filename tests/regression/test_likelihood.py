@@ -20,7 +20,7 @@ WEIGHTS = RANDOM.uniform(0.5, 3, 40)
 
 def test_the_log_likelihood_is_the_density_of_the_rows_at_the_fit() -> None:
     model = model_of(X, Y, WEIGHTS)
-    residuals = Y - X @ model.weights.T - model.intercept
+    residuals = Y - X @ model.coef.T - model.intercept
     variances = (WEIGHTS[:, np.newaxis] * residuals**2).mean(axis=0) / WEIGHTS[:, np.newaxis]
     with mpmath.workdps(30):
         expected = [

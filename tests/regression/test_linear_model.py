@@ -38,7 +38,7 @@ def trained(x: Array, y: Array) -> LinearModel:
     return LinearModel(
         names("x", x.shape[1]),
         names("y", y.shape[1]),
-        found.weights,
+        found.coef,
         found.intercept,
         statistics,
         found.residual_norms,
@@ -188,7 +188,7 @@ def test_a_wide_model_keeps_its_stated_bound_in_every_layout(p: int, far: bool) 
             with mpmath.workprec(300):
                 terms = [
                     mpmath.mpf(w) * (mpmath.mpf(v) - mpmath.mpf(c))
-                    for w, v, c in zip(model.weights[0].tolist(), row.tolist(), centre.tolist(), strict=True)
+                    for w, v, c in zip(model.coef[0].tolist(), row.tolist(), centre.tolist(), strict=True)
                 ]
                 size = abs(mpmath.mpf(float(start[0]))) + sum(map(abs, terms))
                 error = abs(predicted - float(start[0]) - sum(terms))
@@ -405,7 +405,7 @@ def test_rows_with_many_terms_come_to_the_same_however_many_there_are(monkeypatc
     assert_array_equal(model.extrapolation(3 * x).outside, outside)
     for one, other in zip(whole, parts, strict=True):
         assert_allclose(one, other, rtol=1e-12)
-    assert_allclose(whole[0], columns @ model.weights.T + model.intercept)
+    assert_allclose(whole[0], columns @ model.coef.T + model.intercept)
     beyond = x.copy()
     beyond[40] = 1e300
     with pytest.raises(PredictionTooLarge) as refused:

@@ -41,7 +41,7 @@ def test_metrics_of_any_weights_are_those_of_the_rows(n: int, p: int, k: int, se
 def test_the_optimum_of_the_notebook_has_the_reference_error() -> None:
     statistics = SufficientStatistics.from_block(YIELDS[:, :3], YIELDS[:, 3:])
     found = fit(statistics, Exact())
-    assert metrics_of(statistics, found.weights, found.intercept).mse == pytest.approx(0.9094, abs=5e-5)
+    assert metrics_of(statistics, found.coef, found.intercept).mse == pytest.approx(0.9094, abs=5e-5)
 
 
 def test_a_model_that_always_predicts_the_mean_explains_nothing() -> None:

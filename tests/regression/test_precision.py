@@ -103,7 +103,9 @@ def test_the_bounds_are_those_of_their_definition(intercept: bool, l2: float, ro
     design[1 : p + 1, 1:] = np.diag(scale[:p])
     design = design if intercept else design[:, 1:]
     products = design.T @ gram @ design
-    penalised = products + np.diag([0.0] * intercept + (l2 / statistics.count * fitted.design.norms**2).tolist())
+    penalised = products + np.diag(
+        [0.0] * intercept + (l2 / statistics.effective_rows * fitted.design.norms**2).tolist()
+    )
     directions = design @ np.linalg.inv(penalised)
 
     found = precision_bounds(statistics, fitted, l2=l2)
@@ -113,7 +115,7 @@ def test_the_bounds_are_those_of_their_definition(intercept: bool, l2: float, ro
         y = np.zeros(5)
         y[1 + p + target] = scale[p + target]
         y[0] = shift[p + target]
-        coefficients = np.concatenate([fitted.intercept[target : target + 1], fitted.weights[target]])
+        coefficients = np.concatenate([fitted.intercept[target : target + 1], fitted.coef[target]])
         residual = y - design @ (coefficients if intercept else coefficients[1:])
         squares = fitted.residual_norms[target] ** 2
         of_squares = error(residual, residual) / squares

@@ -59,7 +59,7 @@ def test_rows_in_any_number_of_blocks_merged_in_any_order_have_the_same_coeffici
         merged = merged.merge(part)
 
     found = fit(merged, Exact())
-    assert_allclose(found.weights, expected.weights, rtol=1e-10)
+    assert_allclose(found.coef, expected.coef, rtol=1e-10)
     assert_allclose(found.intercept, expected.intercept, rtol=1e-10, atol=1e-10)
 
 
@@ -76,7 +76,7 @@ def test_means_far_above_deviations_cost_no_digits(mean: float) -> None:
     near = fit(SufficientStatistics.from_block(x, y), Exact())
     far = fit(summarise([TrainingBatch(x + mean, y)]), Exact())
 
-    assert_allclose(far.weights, near.weights, rtol=1e-15 * mean)
+    assert_allclose(far.coef, near.coef, rtol=1e-15 * mean)
 
 
 def test_scales_side_by_side_that_lie_24_digits_apart_keep_theirs() -> None:
@@ -86,7 +86,7 @@ def test_scales_side_by_side_that_lie_24_digits_apart_keep_theirs() -> None:
 
     found = fit(summarise([TrainingBatch(x * scales, y)]), Exact())
 
-    assert_allclose(found.weights * scales, expected.weights, rtol=1e-10)
+    assert_allclose(found.coef * scales, expected.coef, rtol=1e-10)
     assert found.design.full_rank
 
 
@@ -99,10 +99,10 @@ def test_collinear_and_constant_columns_are_told_from_the_others(late: bool) -> 
     found = fit(summarise(blocks[::-1] if late else blocks), Exact())
 
     assert found.design.rank == 4
-    assert_allclose(found.weights[:, 4], 0)
+    assert_allclose(found.coef[:, 4], 0)
     expected = fit(SufficientStatistics.from_block(x, y), Exact())
-    combined = found.weights[:, :2] + found.weights[:, 3:4]
-    assert_allclose(combined, expected.weights[:, :2], rtol=1e-9)
+    combined = found.coef[:, :2] + found.coef[:, 3:4]
+    assert_allclose(combined, expected.coef[:, :2], rtol=1e-9)
 
 
 def test_a_perfect_fit_stays_one() -> None:
@@ -111,7 +111,7 @@ def test_a_perfect_fit_stays_one() -> None:
 
     found = fit(summarise([TrainingBatch(x, y)]), Exact())
 
-    assert_allclose(found.weights, [[1, 2, 3]], rtol=1e-12)
+    assert_allclose(found.coef, [[1, 2, 3]], rtol=1e-12)
     assert_allclose(found.intercept, [4], rtol=1e-12)
 
 
@@ -152,6 +152,6 @@ def test_a_row_far_out_in_two_columns_costs_the_others_no_digits(
     found = fit(summarise([TrainingBatch(x, y)]), Exact())
 
     # QR itself keeps so many digits of them.
-    scale = np.abs(expected.weights).max()
-    assert_allclose(found.weights, expected.weights, rtol=0, atol=scale * 1e-14 * max(1e5, abs(outlier)))
+    scale = np.abs(expected.coef).max()
+    assert_allclose(found.coef, expected.coef, rtol=0, atol=scale * 1e-14 * max(1e5, abs(outlier)))
     assert_allclose(found.residual_norms**2, expected.residual_norms**2, rtol=1e-16 * max(1e10, abs(outlier)))

@@ -200,7 +200,7 @@ def test_a_merge_adds_up_what_is_counted() -> None:
 
     found = one.merge(other)
 
-    assert (found.rows, found.count, found.log_weights, found.operations) == (35, 35.0, 2.5, 8)
+    assert (found.rows, found.effective_rows, found.log_weights, found.operations) == (35, 35.0, 2.5, 8)
     assert found.removed is None
     assert not found.untracked
     assert not found.discounted
@@ -243,7 +243,7 @@ def test_decay_is_remembered_and_takes_weight_from_removed_rows_too() -> None:
 
     assert found.removed is not None
     assert_allclose(found.removed, one.factor / 2)
-    assert (found.rows, found.count, found.discounted) == (20, 5.0, True)
+    assert (found.rows, found.effective_rows, found.discounted) == (20, 5.0, True)
     assert one.discounted_by(1.0).discounted is False
     assert replace(one, discounted=True).discounted_by(1.0).discounted is True
 

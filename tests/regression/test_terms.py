@@ -98,7 +98,7 @@ def test_a_model_with_terms_makes_them_again_for_all_it_says(seed: int) -> None:
         return LinearModel(
             features,
             ("y",),
-            found.weights,
+            found.coef,
             found.intercept,
             statistics,
             found.residual_norms,

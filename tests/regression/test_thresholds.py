@@ -58,13 +58,13 @@ class TestRankTolerance:
         x, y, found = self.fit(2.0**-43)
 
         assert found.design.rank == 3
-        assert worst(found.weights, exact_fit(x, y).coefficients[1:].T) < 0.2
+        assert worst(found.coef, exact_fit(x, y).coefficients[1:].T) < 0.2
 
     def test_below_it_columns_count_as_dependent(self) -> None:
         _, _, found = self.fit(2.0**-44)
 
         assert found.design.rank == 2
-        assert_allclose(found.weights, [[0.5, 0.5]], rtol=1e-12)
+        assert_allclose(found.coef, [[0.5, 0.5]], rtol=1e-12)
 
     def test_a_sum_of_columns_that_is_rounded_counts_as_dependent(self) -> None:
         for seed in range(20):
@@ -76,9 +76,9 @@ class TestRankTolerance:
             found = fit(statistics_of(x, y), Exact())
 
             # The solution of the rounded rows is made of rounding errors.
-            assert np.abs(exact_fit(x, y).weights).max() > 1e9
+            assert np.abs(exact_fit(x, y).coef).max() > 1e9
             assert found.design.rank == 3
-            assert np.abs(found.weights).max() < 2
+            assert np.abs(found.coef).max() < 2
 
 
 class TestIdentifiable:
@@ -98,7 +98,7 @@ class TestIdentifiable:
         assert found.unscaled_errors[1] == pytest.approx(8**-0.5, rel=1e-7)
         for others in (B, B + 2.0**-27 * A):
             expected = exact_fit(np.column_stack([A, others]), column(2 * A + 3 * B + C))
-            assert_allclose(found.weights[0, 0], expected.weights[0, 0], rtol=0, atol=3e-8)
+            assert_allclose(found.coef[0, 0], expected.coef[0, 0], rtol=0, atol=3e-8)
 
 
 class TestPerfect:
@@ -240,7 +240,7 @@ class TestDirectionTolerance:
     def test_below_it_the_row_is_taken_as_one_in_the_span(self) -> None:
         found, expected = downdate(*self.sums(2.0**-31)), downdate(*self.sums(0.0))
 
-        assert_allclose(fit(found, Exact()).weights, fit(expected, Exact()).weights, rtol=0, atol=1e-9)
+        assert_allclose(fit(found, Exact()).coef, fit(expected, Exact()).coef, rtol=0, atol=1e-9)
 
 
 def without_far_rows(
@@ -292,7 +292,7 @@ class TestFailedFrom:
         exact = exact_fit(column(A), column(A + B))
         standard_error = exact.residual_norms[0] / np.sqrt(6) * exact.unscaled_errors[1]
 
-        assert abs(fitted.weights[0, 0] - 1) <= bounds.coefficients[0, 1] * standard_error
+        assert abs(fitted.coef[0, 0] - 1) <= bounds.coefficients[0, 1] * standard_error
         assert 1e-4 < bounds.coefficients[0, 1] < 1e-2
         if fails:
             with pytest.raises(InvalidInput) as failed:
@@ -320,7 +320,7 @@ class TestNegligible:
         found, fitted, bounds = without_far_rows(far, far, noise=0.0)
 
         assert bounds.unusable is fails
-        assert abs(fitted.weights[0, 0] - 1) < 1e-9 * (4 if fails else 1)
+        assert abs(fitted.coef[0, 0] - 1) < 1e-9 * (4 if fails else 1)
         if fails:
             with pytest.raises(InvalidInput) as failed:
                 check_precision(found, precision_bounds(found, fitted))
@@ -383,9 +383,9 @@ def decompositions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def errors_of_rows(x: Array, y: Array) -> tuple[float, float]:
     """Relative errors of the coefficients, beside the largest one, and of the residual norms, in units of rounding."""
     found, exact = fit(statistics_of(x, y), Exact()), exact_fit(x, y)
-    differences = np.abs((rational(found.weights.T) - exact.coefficients[1:]).astype(float))
+    differences = np.abs((rational(found.coef.T) - exact.coefficients[1:]).astype(float))
     of_norms = worst(found.residual_norms, exact.residual_norms)
-    return float(differences.max() / np.abs(exact.weights).max()) / EPSILON, of_norms / EPSILON
+    return float(differences.max() / np.abs(exact.coef).max()) / EPSILON, of_norms / EPSILON
 
 
 @pytest.mark.usefixtures("chunks_of_100_rows")
@@ -495,7 +495,7 @@ class TestOrdinary:
 
         found = fit(statistics_of(x * unit, y * target), Exact())
 
-        assert_allclose(found.weights * unit / target, expected.weights, rtol=1e-14)
+        assert_allclose(found.coef * unit / target, expected.coef, rtol=1e-14)
         assert_allclose(found.residual_norms / target, expected.residual_norms, rtol=1e-14)
 
     @pytest.mark.parametrize("first", [1e-300, 1e300])
@@ -529,7 +529,7 @@ class TestOrdinary:
 
         found = fit(statistics_of(x, y), Exact())
 
-        assert worst(found.weights, exact_fit(x, y).coefficients[1:].T) < 1e-13
+        assert worst(found.coef, exact_fit(x, y).coefficients[1:].T) < 1e-13
 
 
 class TestNoise:

@@ -42,14 +42,14 @@ def assert_same_fit(found: Published, expected: Published, units: NDArray[np.flo
     for name in ("standard_errors", "lower", "upper"):
         brought_back = getattr(found.inference, name) / target * [1.0, *units]
         assert_allclose(brought_back, getattr(expected.inference, name), rtol=1e-9)
-    assert_allclose(found.model.weights / target * units, expected.model.weights, rtol=1e-9)
+    assert_allclose(found.model.coef / target * units, expected.model.coef, rtol=1e-9)
     assert_allclose(found.model.intercept / target, expected.model.intercept, rtol=1e-9)
     assert_allclose(found.metrics.r2, expected.metrics.r2, rtol=1e-9)
     assert_allclose(found.metrics.rmse / target, expected.metrics.rmse, rtol=1e-9)
 
 
 def assert_same_optimum(found: SufficientStatistics, expected: SufficientStatistics) -> None:
-    assert_allclose(fit(found, Exact()).weights, fit(expected, Exact()).weights, rtol=1e-9)
+    assert_allclose(fit(found, Exact()).coef, fit(expected, Exact()).coef, rtol=1e-9)
     assert_allclose(fit(found, Exact()).residual_norms, fit(expected, Exact()).residual_norms, rtol=1e-9)
 
 
@@ -155,7 +155,7 @@ def test_rows_of_another_unit_in_a_later_chunk_are_fitted() -> None:
 
     stacked = np.vstack([blocks[0].x, blocks[1].x]) * [1e-160, 1]
     expected = fit(SufficientStatistics.from_block(stacked, np.vstack([y, y])), Exact())
-    assert_allclose(found.weights * [1e160, 1], expected.weights, rtol=1e-9)
+    assert_allclose(found.coef * [1e160, 1], expected.coef, rtol=1e-9)
     assert_allclose(found.residual_norms, expected.residual_norms, rtol=1e-9)
 
 
@@ -169,7 +169,7 @@ def test_integers_near_2_to_the_53_are_not_constant() -> None:
     assert found.optimum.design.rank == 2
     assert found.inference is not None
     assert expected.inference is not None
-    assert_allclose(found.model.weights, expected.model.weights, rtol=1e-12)
+    assert_allclose(found.model.coef, expected.model.coef, rtol=1e-12)
     assert_allclose(found.inference.p_values[:, 1], expected.inference.p_values[:, 1], rtol=1e-9)
 
 
@@ -182,7 +182,7 @@ def test_a_distant_row_of_little_weight_makes_no_column_constant() -> None:
         assert_array_equal(found.optimum.design.norms > 0, [True, True])
         assert found.optimum.design.rank == 3
         # Its weight is 1e-60 and its deviation 1e25: it moves nothing by more than one part in 1e9.
-        assert_allclose(found.model.weights, published(x, y).model.weights, rtol=1e-8)
+        assert_allclose(found.model.coef, published(x, y).model.coef, rtol=1e-8)
 
 
 @pytest.mark.parametrize("weight", [1e-300, 1e-60, 1e60, 1e300])
@@ -212,7 +212,7 @@ def test_columns_are_held_up_to_the_limits_of_their_norms_and_ratios(feature: in
     statistics = summarise([TrainingBatch(x * 2.0**feature, y * 2.0**target)])
     if held:
         found, expected = fit(statistics, Exact()), fit(summarise([TrainingBatch(x, y)]), Exact())
-        assert_allclose(found.weights * 2.0 ** (feature - target), expected.weights, rtol=1e-12)
+        assert_allclose(found.coef * 2.0 ** (feature - target), expected.coef, rtol=1e-12)
     else:
         with pytest.raises(ColumnOutOfRange):
             fit(statistics, Exact())

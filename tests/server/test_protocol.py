@@ -32,10 +32,10 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("strict")
     running = Service(
         folder,
-        header_seconds="1",
-        body_seconds="1",
+        header_timeout="1",
+        transfer_grace="1",
         max_connections="20",
-        trainer="external",
+        trainer_mode="external",
         environment={"UVICORN_TIMEOUT_KEEP_ALIVE": "1"},
     ).start()
     yield running
@@ -339,7 +339,7 @@ def test_a_connection_whose_answer_came_before_the_body_does_not_stay_open_for_e
 
 
 def test_long_bodies_that_do_not_end_leave_room_for_others(tmp_path: Path) -> None:
-    service = Service(tmp_path, trainer="external", worker_memory=str(256 << 20)).start()
+    service = Service(tmp_path, trainer_mode="external", worker_memory=str(256 << 20)).start()
     longest = 16 << 20
     long = json.dumps({"instances": [[75, 63, 44]] * 10_000}).encode()
 
@@ -420,7 +420,7 @@ def sockets_of(service: Service) -> Iterator[list[str]]:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service for few."""
-    running = Service(tmp_path_factory.mktemp("small"), max_connections="20", trainer="external").start()
+    running = Service(tmp_path_factory.mktemp("small"), max_connections="20", trainer_mode="external").start()
     yield running
     running.stop()
 

@@ -184,7 +184,7 @@ class Flood:
 
 @pytest.fixture(scope="module")
 def bounded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    service = Service(tmp_path_factory.mktemp("budget"), trainer="external", worker_memory=str(BUDGET)).start()
+    service = Service(tmp_path_factory.mktemp("budget"), trainer_mode="external", worker_memory=str(BUDGET)).start()
     # What is imported when it is first needed is no request's.
     for kind, accept in itertools.product((ARROW, PARQUET), (CSV, NDJSON, ARROW, PARQUET)):
         content = arrow(table(1)) if kind == ARROW else parquet(table(1))

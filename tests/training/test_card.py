@@ -52,7 +52,7 @@ def test_the_solution_for_two_collinear_columns_is_the_smallest_in_standardised_
     # (1, 10) and (50.5, 5.05) fit alike: the first is smaller, the second is smaller on standardised columns.
     x = np.column_stack([A, 10 * A])
     model = model_of(x, (101 * A)[:, np.newaxis])
-    assert model.weights[0] == pytest.approx([50.5, 5.05])
+    assert model.coef[0] == pytest.approx([50.5, 5.05])
 
 
 @pytest.mark.parametrize(("noise", "warned"), [(1e-6, False), (1e-7, False), (1e-9, True), (1e-11, True)])

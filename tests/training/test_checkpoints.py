@@ -12,21 +12,21 @@ from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
 from app.jobs.progress import LossCurve
-from app.regression.solvers.gradient_descent import Descent
+from app.regression.solvers.gradient_descent import TrainingState
 from app.training.checkpoints import SAVE_SECONDS, Checkpoint
 
 Array: TypeAlias = NDArray[np.float64]
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
-STATE = Descent(
+STATE = TrainingState(
     epoch=7,
-    weights=np.array([[0.1, -1 / 3], [5e-324, 1.7e308]]),
+    coef=np.array([[0.1, -1 / 3], [5e-324, 1.7e308]]),
     intercept=np.array([1.0, -0.0]),
     loss=2.0,
     initial_loss=100.25,
     weight_velocity=np.array([[0.5, -0.25], [0.0, 1e-300]]),
     intercept_velocity=np.array([-0.0, 7.0]),
-    watched=1.75,
+    monitored_loss=1.75,
     best_epoch=6,
     best_watched=1.5,
     best_loss=1.25,
@@ -52,21 +52,21 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-def saved(path: Path, clock: Clock, state: Descent, curve: LossCurve | None = None) -> Checkpoint:
+def saved(path: Path, clock: Clock, state: TrainingState, curve: LossCurve | None = None) -> Checkpoint:
     checkpoint = Checkpoint(path)
     clock.now += SAVE_SECONDS
     checkpoint.save(state, curve or LossCurve())
     return checkpoint
 
 
-def loaded(path: Path) -> tuple[Descent, LossCurve]:
+def loaded(path: Path) -> tuple[TrainingState, LossCurve]:
     found = Checkpoint(path).load()
     assert found is not None, "there is no checkpoint to go on from"
     return found
 
 
-def assert_identical(found: Descent, expected: Descent) -> None:
-    for field in fields(Descent):
+def assert_identical(found: TrainingState, expected: TrainingState) -> None:
+    for field in fields(TrainingState):
         one, other = np.asarray(getattr(found, field.name)), np.asarray(getattr(expected, field.name))
         assert one.dtype == other.dtype
         assert one.shape == other.shape
@@ -74,21 +74,21 @@ def assert_identical(found: Descent, expected: Descent) -> None:
 
 
 @st.composite
-def states(draw: st.DrawFn) -> Descent:
+def states(draw: st.DrawFn) -> TrainingState:
     k, p = draw(st.integers(1, 3)), draw(st.integers(1, 3))
 
     def drawn(*shape: int) -> Array:
         return draw(arrays(np.float64, shape, elements=FLOATS))
 
-    return Descent(
+    return TrainingState(
         epoch=draw(st.integers(0, 10**9)),
-        weights=drawn(k, p),
+        coef=drawn(k, p),
         intercept=drawn(k),
         loss=draw(FLOATS),
         initial_loss=draw(FLOATS),
         weight_velocity=drawn(k, p),
         intercept_velocity=drawn(k),
-        watched=draw(FLOATS),
+        monitored_loss=draw(FLOATS),
         best_epoch=draw(st.integers(0, 10**9)),
         best_watched=draw(FLOATS),
         best_loss=draw(FLOATS),
@@ -99,7 +99,7 @@ def states(draw: st.DrawFn) -> Descent:
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(states())
-def test_a_state_is_loaded_to_the_last_bit(tmp_path: Path, clock: Clock, state: Descent) -> None:
+def test_a_state_is_loaded_to_the_last_bit(tmp_path: Path, clock: Clock, state: TrainingState) -> None:
     saved(tmp_path / "job.json", clock, state)
     assert_identical(loaded(tmp_path / "job.json")[0], state)
 
@@ -147,10 +147,10 @@ def test_a_new_state_replaces_the_old_one_and_leaves_nothing_else(tmp_path: Path
     path = tmp_path / "job.json"
     checkpoint = saved(path, clock, STATE)
     clock.now += SAVE_SECONDS
-    checkpoint.save(replace(STATE, epoch=8, weights=-STATE.weights), LossCurve())
+    checkpoint.save(replace(STATE, epoch=8, coef=-STATE.coef), LossCurve())
     found, _ = loaded(path)
     assert found.epoch == 8
-    assert_array_equal(found.weights, -STATE.weights)
+    assert_array_equal(found.coef, -STATE.coef)
     assert [entry.name for entry in tmp_path.iterdir()] == ["job.json"]
 
 

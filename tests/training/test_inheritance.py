@@ -69,7 +69,7 @@ class Line:
 
     def request(self, x: Array, y: Array, weights: Array | None = None, **options: Any) -> TrainingRequest:
         upload = self.workshop.spool.new()
-        with self.workshop.spool.writing(upload) as file:
+        with self.workshop.spool.open_new(upload) as file:
             write_matrix(file, x, y, *([] if weights is None else [weights[:, np.newaxis]]))
         plain = TrainingRequest(
             model="m",
@@ -113,12 +113,12 @@ def statistics(rows: slice, weights: Array | None = None, kind: WeightKind = "pr
 
 def assert_fits(model: LinearModel, expected: SufficientStatistics) -> None:
     best = fit(expected, Exact())
-    assert_allclose(model.weights, best.weights, rtol=1e-9)
+    assert_allclose(model.coef, best.coef, rtol=1e-9)
     assert_allclose(model.intercept, best.intercept, rtol=1e-9)
     assert_allclose(model.residual_norms, best.residual_norms, rtol=1e-9)
     assert model.unscaled_errors is not None
     assert_allclose(model.unscaled_errors, best.unscaled_errors, rtol=1e-9)
-    assert model.degrees_of_freedom == pytest.approx(expected.count - best.design.rank, rel=1e-9)
+    assert model.degrees_of_freedom == pytest.approx(expected.effective_rows - best.design.rank, rel=1e-9)
 
 
 @pytest.mark.usefixtures("days_pass")
@@ -135,7 +135,7 @@ def test_an_old_row_that_decayed_is_forgotten_with_the_weight_that_is_left(line:
     assert card.rows == 39
     weights = np.where(np.arange(40) < 25, share, 1.0)[1:]
     scratch = fit(statistics(slice(1, 40), weights), Exact())
-    assert_allclose(line.model.weights, scratch.weights, rtol=1e-9)
+    assert_allclose(line.model.coef, scratch.coef, rtol=1e-9)
     assert_allclose(line.model.intercept, scratch.intercept, rtol=1e-9)
     assert_fits(line.model, statistics(slice(1, 25)).discounted_by(share).merge(statistics(NEW)))
 
@@ -161,7 +161,7 @@ def test_all_old_rows_can_be_forgotten_after_decay(line: Line) -> None:
     line.train(OLD, mode="forget", trained_in=1)
 
     new = fit(statistics(NEW), Exact())
-    assert_allclose(line.model.weights, new.weights, rtol=1e-9)
+    assert_allclose(line.model.coef, new.coef, rtol=1e-9)
     assert_allclose(line.model.intercept, new.intercept, rtol=1e-9)
     assert line.model.degrees_of_freedom == pytest.approx(15 - 3)
 
@@ -276,7 +276,7 @@ def test_the_parents_penalty_and_intercept_are_inherited(line: Line, parent: Exa
     assert not any("parent" in warning for warning in card.warnings)
     whole = statistics(OLD).merge(statistics(NEW))
     expected = whole if mode == "update" else downdate(statistics(slice(0, 40)), statistics(NEW))
-    assert_allclose(line.model.weights, fit(expected, parent).weights, rtol=1e-9)
+    assert_allclose(line.model.coef, fit(expected, parent).coef, rtol=1e-9)
 
 
 def test_other_options_than_the_parents_are_used_with_a_warning(line: Line) -> None:
@@ -335,7 +335,7 @@ def published(line: Line, *cards: ModelCard) -> Iterator[Any]:
     for card in cards:
         yield card.metrics, card.rank, card.condition_number, card.warnings, card.inference_unavailable
     model = line.model
-    yield model.weights, model.intercept, model.leverage(X)
+    yield model.coef, model.intercept, model.leverage(X)
     if model.inference_unavailable is None:
         inference = infer(model)
         yield vars(inference), model.interval(X, 0.95), model.interval(X, 0.9, of_mean=True)

@@ -45,7 +45,7 @@ class Line:
 
     def request(self, rows: slice, **options: Any) -> TrainingRequest:
         upload = self.workshop.spool.new()
-        with self.workshop.spool.writing(upload) as file:
+        with self.workshop.spool.open_new(upload) as file:
             write_matrix(file, X[rows], Y[rows])
         plain = TrainingRequest(
             model="m",
@@ -80,7 +80,7 @@ class Line:
         model = self.registry.current("m").model
         best = fit(summarise([TrainingBatch(X[rows], Y[rows])]), Exact())
         assert model.statistics.rows == len(X[rows])
-        assert_allclose(model.weights, best.weights, rtol=1e-9)
+        assert_allclose(model.coef, best.coef, rtol=1e-9)
         assert_allclose(model.residual_norms, best.residual_norms, rtol=1e-9)
 
 
@@ -219,12 +219,12 @@ def test_the_parent_of_a_replacement_is_the_version_that_it_took_the_place_of(li
 @pytest.mark.parametrize("overtaken", [False, True])
 def test_a_comparison_is_with_the_version_that_is_current_at_the_publication(line: Line, overtaken: bool) -> None:
     bad = line.workshop.spool.new()
-    with line.workshop.spool.writing(bad) as file:
+    with line.workshop.spool.open_new(bad) as file:
         write_matrix(file, X[:40], -10 * Y[:40])
     line.train(slice(40), upload=bad)
     constant = line.request(slice(40, 80), solver=Exact(l2=1e12), promote="if_better", unseen=True, folds=10)
     card = line.run(constant, once_publishing(lambda: line.train(slice(120)) if overtaken else None))
-    assert (card.version, card.parent, card.better) == ((3, 2, False) if overtaken else (2, 1, True))
+    assert (card.version, card.parent, card.beats_current) == ((3, 2, False) if overtaken else (2, 1, True))
     assert line.registry.current_number("m") == 2
 
 
@@ -324,7 +324,7 @@ def test_a_resumed_descent_keeps_the_version_that_it_started_from(line: Line, mo
     assert card.solver.start == Start(version=1)
     assert (card.parent, card.promoted) == (1, False)
     assert "started from version 1" in card.warnings[0]
-    found, same = (line.registry.version("m", one.version).model.weights for one in (card, expected))
+    found, same = (line.registry.version("m", one.version).model.coef for one in (card, expected))
     assert found.tobytes() == same.tobytes()
     assert line.registry.current_number("m") == 2
 

@@ -79,7 +79,7 @@ def request(
 ) -> TrainingRequest:
     """The notebook's rows as they are uploaded, or any other CSV with the same columns."""
     upload = workshop.spool.new()
-    with workshop.spool.writing(upload) as file:
+    with workshop.spool.open_new(upload) as file:
         file.write(YIELDS.read_bytes() if content is None else content)
     return TrainingRequest(
         model=model,
@@ -95,7 +95,7 @@ def request(
 
 def weights_of(workshop: TrainerContext, card: ModelCard) -> list[bytes]:
     model = workshop.registry.version(card.model, card.version).model
-    return [model.weights.tobytes(), model.intercept.tobytes()]
+    return [model.coef.tobytes(), model.intercept.tobytes()]
 
 
 def published(workshop: TrainerContext, model: str = "crop") -> list[int]:
@@ -183,7 +183,7 @@ def test_the_reference_losses_of_the_notebook_come_out_of_a_training(
 def test_rows_stored_as_numbers_train_the_same_model_as_rows_in_csv(workshop: TrainerContext, solver: Solver) -> None:
     in_csv = request(workshop, solver)
     upload = workshop.spool.new()
-    with workshop.spool.writing(upload) as file:
+    with workshop.spool.open_new(upload) as file:
         write_matrix(file, X, Y)
     as_numbers = replace(in_csv, upload=upload, format="matrix")
     one = train(in_csv, "a", workshop, tracker())
@@ -232,7 +232,7 @@ def test_progress_goes_from_reading_to_fitting_to_publishing(workshop: TrainerCo
 def test_every_block_of_a_long_upload_is_counted(workshop: TrainerContext, seconds_fly: None) -> None:
     rows = np.arange(300_000.0)[:, np.newaxis]
     upload = workshop.spool.new()
-    with workshop.spool.writing(upload) as file:
+    with workshop.spool.open_new(upload) as file:
         write_matrix(file, rows, 2 * rows + 1)
     asked = replace(
         request(workshop, Exact()), upload=upload, format="matrix", features=("x",), targets=("y",), model="line"
@@ -243,7 +243,7 @@ def test_every_block_of_a_long_upload_is_counted(workshop: TrainerContext, secon
     assert read == [131_072, 262_144, 300_000]
     assert card.rows == 300_000
     model = workshop.registry.version("line", 1).model
-    assert_allclose([model.weights[0, 0], model.intercept[0]], [2, 1], rtol=1e-9)
+    assert_allclose([model.coef[0, 0], model.intercept[0]], [2, 1], rtol=1e-9)
 
 
 @pytest.mark.parametrize("solver", [Exact(), msgspec.structs.replace(ON_CPU, epochs=1000)])
@@ -369,9 +369,9 @@ def test_the_loss_curve_has_the_penalty_of_weight_decay_and_the_metrics_do_not(w
     told = Told()
     card = train(request(workshop, solver), "job", workshop, tracker(told))
     model = workshop.registry.version("crop", card.version).model
-    error = Y - X @ model.weights.T - model.intercept
+    error = Y - X @ model.coef.T - model.intercept
     assert card.metrics["mse"] == pytest.approx((error**2).mean(), rel=1e-9)
-    penalty = 0.25 * ((model.weights**2).sum() + (model.intercept**2).sum())
+    penalty = 0.25 * ((model.coef**2).sum() + (model.intercept**2).sum())
     assert told.progress[-1].loss == pytest.approx((error**2).mean() + penalty, rel=1e-9)
 
 
@@ -399,7 +399,7 @@ def test_constant_and_collinear_features_are_warned_of_and_intervals_withheld(wo
     assert card.warnings[1].startswith("The rows determine only 2 of 4 coefficients")
     assert card.inference_unavailable is not None
     model = workshop.registry.version("crop", 1).model
-    assert_array_equal(model.weights[:, 2], [0, 0])
+    assert_array_equal(model.coef[:, 2], [0, 0])
     assert_allclose(model.predict(np.array([[2.0, 4.0, 7.0]])), [[6, 3]])
 
 
@@ -408,7 +408,7 @@ def test_a_warning_of_a_descent_does_not_claim_what_only_the_exact_solver_does(w
     solver = msgspec.structs.replace(ON_CPU, epochs=2, learning_rate=1e-3)
     card = train(request(workshop, solver, "\n".join(lines).encode()), "job", workshop, tracker())
     model = workshop.registry.version("crop", 1).model
-    assert model.weights[0, 2] != 0
+    assert model.coef[0, 2] != 0
     assert card.warnings
     for warning in card.warnings:
         assert "its coefficient is 0" not in warning

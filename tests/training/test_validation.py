@@ -37,7 +37,7 @@ def some_rows(seed: int, rows: int = 60, noise: float = 1.0) -> tuple[Array, Arr
 
 def trained(workshop: TrainerContext, rows: tuple[Array, Array], *, current: bool = True, **options: Any) -> ModelCard:
     upload = workshop.spool.new()
-    with workshop.spool.writing(upload) as file:
+    with workshop.spool.open_new(upload) as file:
         write_matrix(file, *rows)
     given: dict[str, Any] = {"promote": "never", "solver": Exact(), **options}
     request = TrainingRequest(
@@ -107,10 +107,10 @@ def test_folds_are_decayed_as_all_rows_are(workshop: TrainerContext, monkeypatch
     card = trained(workshop, new, mode="update", folds=5, decay=0.25)
 
     folds = workshop.registry.folds("m", card.version)
-    weights = [fold.weight for fold in folds.values()]
+    weights = [fold.total_weight for fold in folds.values()]
     assert_allclose(weights, 12 * 0.25 + 12, rtol=1e-4)
     model = workshop.registry.version("m", card.version).model
-    assert sum(weights) == pytest.approx(model.statistics.weight)
+    assert sum(weights) == pytest.approx(model.statistics.total_weight)
     assert all(fold.discounted for fold in folds.values())
 
 
@@ -121,7 +121,7 @@ def refitted(base: tuple[Array, Array], new: tuple[Array, Array], folds: dict[in
         others = np.setdiff1d(np.arange(len(new[0])), mine)
         x, y = both(base, (new[0][others], new[1][others]))
         found = fit(SufficientStatistics.from_block(x, y), Exact())
-        total += float(((new[1][mine] - new[0][mine] @ found.weights.T - found.intercept) ** 2).sum())
+        total += float(((new[1][mine] - new[0][mine] @ found.coef.T - found.intercept) ** 2).sum())
     return total
 
 
@@ -190,15 +190,15 @@ def test_rows_that_replace_all_others_are_compared_only_if_they_are_unseen(works
     trained(workshop, some_rows(0, noise=20))
 
     card = trained(workshop, some_rows(1), current=False, promote="if_better", folds=10)
-    assert (card.better, card.warnings) == (None, (NOT_UNSEEN,))
+    assert (card.beats_current, card.warnings) == (None, (NOT_UNSEEN,))
     card = trained(workshop, some_rows(1), promote="if_better", folds=10, unseen=True)
-    assert (card.better, card.warnings) == (True, ())
+    assert (card.beats_current, card.warnings) == (True, ())
 
 
 def test_the_first_version_is_better_than_none(workshop: TrainerContext) -> None:
     card = trained(workshop, some_rows(1), promote="if_better", folds=10)
 
-    assert (card.better, card.warnings) == (True, ())
+    assert (card.beats_current, card.warnings) == (True, ())
 
 
 def test_an_update_is_compared_on_its_own_rows_with_the_version_it_started_from(workshop: TrainerContext) -> None:
@@ -212,9 +212,9 @@ def test_an_update_is_compared_on_its_own_rows_with_the_version_it_started_from(
         workshop, (x, y), current=False, mode="update", promote="if_better", folds=10, solver=Exact(l2=1000.0)
     )
 
-    assert (good.better, good.warnings) == (True, ())
+    assert (good.beats_current, good.warnings) == (True, ())
     difference = "The parent was fitted with l2=0; this version with l2=1000, as asked."
-    assert (bad.better, bad.warnings) == (False, (difference, WORSE))
+    assert (bad.beats_current, bad.warnings) == (False, (difference, WORSE))
 
 
 def test_an_update_whose_rows_are_in_one_fold_is_not_compared(workshop: TrainerContext) -> None:
@@ -222,7 +222,7 @@ def test_an_update_whose_rows_are_in_one_fold_is_not_compared(workshop: TrainerC
 
     card = trained(workshop, some_rows(1, 1), mode="update", promote="if_better", folds=10)
 
-    assert (card.better, card.warnings) == (None, (TOO_FEW_FOLDS,))
+    assert (card.beats_current, card.warnings) == (None, (TOO_FEW_FOLDS,))
     assert card.validation is not None
     assert (card.validation.rows, card.validation.stored) == (61, True)
 
@@ -235,7 +235,7 @@ def test_a_comparison_in_an_update_looks_at_the_new_rows_alone_and_the_metrics_a
     card = trained(workshop, new, mode="update", promote="if_better", folds=6)
 
     assert_same_metrics(card, expected)
-    assert card.better is not None
+    assert card.beats_current is not None
 
 
 @pytest.mark.parametrize(("fit_intercept", "about"), [(True, "mean"), (False, "zero")])
@@ -254,7 +254,7 @@ def test_both_r2_of_a_card_are_about_the_same_value(workshop: TrainerContext, fi
 def test_rows_in_one_group_cannot_be_validated(workshop: TrainerContext) -> None:
     x, y = some_rows(0, 10)
     upload = workshop.spool.new()
-    with workshop.spool.writing(upload) as file:
+    with workshop.spool.open_new(upload) as file:
         write_matrix(file, x, y, np.full((10, 1), 3.0))
     request = TrainingRequest(
         model="m",

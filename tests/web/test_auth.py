@@ -47,7 +47,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     folder = tmp_path_factory.mktemp("guarded")
     keys = folder / "keys"
     keys.write_text(f"# Who may do what\n\n{lines(*SECRETS)}")
-    service = Service(folder, api_keys=str(keys)).start()
+    service = Service(folder, api_keys_file=str(keys)).start()
     yield Guarded(service, keys)
     service.stop()
 
@@ -165,7 +165,7 @@ def test_a_service_whose_keys_cannot_be_read_does_not_start(tmp_path: Path) -> N
             Authorizer(keys)
         assert "0000" not in str(error.value)
     with pytest.raises(AssertionError, match="not started"):
-        Service(tmp_path, api_keys=str(keys)).start()
+        Service(tmp_path, api_keys_file=str(keys)).start()
 
 
 @given(st.text(max_size=200))

@@ -84,9 +84,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     with asyncio.Runner() as runner:
         lifespan = app.router.lifespan_context(app)
         with pytest.MonkeyPatch.context() as environment:
-            environment.setenv("LINSERVE_MODELS", str(copy_models(folder)))
-            environment.setenv("LINSERVE_STATE", str(folder / "state"))
-            environment.setenv("LINSERVE_TRAINER", "external")
+            environment.setenv("LINSERVE_MODELS_DIR", str(copy_models(folder)))
+            environment.setenv("LINSERVE_STATE_DIR", str(folder / "state"))
+            environment.setenv("LINSERVE_TRAINER_MODE", "external")
             state = runner.run(lifespan.__aenter__())
         yield Running(config, dict(state or {}), runner)
         runner.run(lifespan.__aexit__(None, None, None))

@@ -36,7 +36,7 @@ def test_every_line_of_the_log_is_one_json_object_with_time_and_level(service: S
 
 
 def test_a_service_without_its_model_lives_but_is_not_ready(tmp_path: Path) -> None:
-    service = Service(tmp_path, trainer="external", default_model="crop-yield").start()
+    service = Service(tmp_path, trainer_mode="external", default_model="crop-yield").start()
     try:
         (service.models / "crop-yield" / "current").unlink()
 
@@ -70,7 +70,7 @@ def test_metrics_count_requests_by_route_and_not_by_what_was_sent(service: Servi
 
 
 def test_metrics_tell_how_many_jobs_wait(tmp_path: Path) -> None:
-    own = Service(tmp_path, trainer="external").start()
+    own = Service(tmp_path, trainer_mode="external").start()
     try:
         assert 'linserve_jobs{status="queued"} 0.0' in own.client.get("/metrics").text.splitlines()
         for _ in range(2):
@@ -149,7 +149,7 @@ def test_head_is_answered_as_get_without_the_body(service: Service, path: str) -
 
 
 def test_head_of_events_does_not_wait_for_the_job_to_end(tmp_path: Path) -> None:
-    own = Service(tmp_path, trainer="external").start()
+    own = Service(tmp_path, trainer_mode="external").start()
     try:
         job = own.submit(**NOTEBOOK)  # nobody will train it
         head = own.client.head(f"/jobs/{job}/events")

@@ -95,7 +95,7 @@ def test_latest_is_the_newest_job(service: Service) -> None:
 
 
 def test_without_any_job_there_is_no_latest_one(tmp_path_factory: pytest.TempPathFactory) -> None:
-    service = Service(tmp_path_factory.mktemp("no-jobs"), trainer="external").start()
+    service = Service(tmp_path_factory.mktemp("no-jobs"), trainer_mode="external").start()
     try:
         for method, path in (("GET", ""), ("GET", "/events"), ("POST", "/cancel")):
             answer = service.client.request(method, f"/jobs/latest{path}")

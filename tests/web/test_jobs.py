@@ -122,7 +122,7 @@ def followers(service: Service, job_id: str, count: int) -> ExitStack:
 
 @pytest.mark.slow
 def test_followers_are_bounded_and_one_that_leaves_makes_room_for_another(tmp_path: Path) -> None:
-    service = Service(tmp_path, trainer="external").start()
+    service = Service(tmp_path, trainer_mode="external").start()
     try:
         job_id = service.submit(**NOTEBOOK)
         with followers(service, job_id, MAX_FOLLOWERS):
@@ -150,7 +150,7 @@ def test_a_key_that_is_taken_back_follows_no_longer(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     lines = [f"{name} train {hashlib.sha256(name.encode()).hexdigest()}\n" for name in ("kept", "lost")]
     keys.write_text("".join(lines))
-    service = Service(tmp_path, trainer="external", api_keys=str(keys)).start()
+    service = Service(tmp_path, trainer_mode="external", api_keys_file=str(keys)).start()
     try:
         kept, lost = ({"x-api-key": name} for name in ("kept", "lost"))
         job_id = service.client.post("/train", json=NOTEBOOK, headers=kept).json()["id"]

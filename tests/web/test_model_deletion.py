@@ -71,7 +71,7 @@ def test_a_model_is_deleted_only_if_it_is_as_the_client_knows_it(own: Service) -
 
 
 def test_the_default_model_is_deleted_only_by_force(tmp_path_factory: pytest.TempPathFactory) -> None:
-    service = Service(tmp_path_factory.mktemp("default"), trainer="external").start()
+    service = Service(tmp_path_factory.mktemp("default"), trainer_mode="external").start()
     try:
         refused = delete(service, "crop-yield")
         assert refused.status_code == 409

@@ -315,7 +315,7 @@ def test_a_downloaded_file_serves_elsewhere(versioned: Service, tmp_path: Path) 
     (folder / "000002.safetensors").write_bytes(content)
     (folder / "current").symlink_to("000002.safetensors")
 
-    elsewhere = Service(tmp_path, trainer="external").start()
+    elsewhere = Service(tmp_path, trainer_mode="external").start()
     try:
         there = versioned.client.post("/models/crop-yield/versions/2/predict", json={"instances": [[1, 2, 3]]})
         assert elsewhere.predict([1, 2, 3]) == there.json()

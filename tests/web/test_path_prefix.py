@@ -16,7 +16,7 @@ PREFIX = "/ml"
 @pytest.fixture(scope="module")
 def prefixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     environment = {"UVICORN_ROOT_PATH": PREFIX}
-    running = Service(tmp_path_factory.mktemp("prefixed"), trainer="external", environment=environment).start()
+    running = Service(tmp_path_factory.mktemp("prefixed"), trainer_mode="external", environment=environment).start()
     yield running
     running.stop()
 
@@ -82,7 +82,7 @@ def test_calls_answer_as_without_a_prefix(proxy: Proxy) -> None:
 
 def test_a_prefix_that_is_a_path_of_the_service_is_not_removed_twice(tmp_path_factory: pytest.TempPathFactory) -> None:
     environment = {"UVICORN_ROOT_PATH": "/models"}
-    service = Service(tmp_path_factory.mktemp("awkward"), trainer="external", environment=environment).start()
+    service = Service(tmp_path_factory.mktemp("awkward"), trainer_mode="external", environment=environment).start()
     try:
         assert service.client.get("/models").json()["items"][0]["model"] == "crop-yield"
         assert service.client.get("/models/crop-yield").json()["version"] == 1

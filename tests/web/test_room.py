@@ -167,7 +167,7 @@ def test_a_scratch_file_that_a_crash_left_is_removed_after_an_hour(tmp_path: Pat
 def test_a_full_disk_is_told_from_other_faults(tmp_path: Path) -> None:
     def refuse(number: int) -> None:
         spool = UploadStore(tmp_path)
-        with spool.writing(spool.new()):
+        with spool.open_new(spool.new()):
             raise OSError(number, os.strerror(number))
 
     with pytest.raises(SpoolFull, match="No space left on device"):

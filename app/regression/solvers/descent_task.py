@@ -48,8 +48,8 @@ class RowBatches:
         values[:, 0] = 1.0
         values[:, 1 : p + 1] = columns.rows(rows.x) if options.standardize else rows.x
         values[:, p + 1 :] = rows.y
-        if rows.weights is not None:
-            values *= np.sqrt(rows.weights)[:, np.newaxis]
+        if rows.sample_weight is not None:
+            values *= np.sqrt(rows.sample_weight)[:, np.newaxis]
         self._rows = torch.from_numpy(values).to(device)
 
     def of_epoch(self, epoch: int) -> Iterable[Batch]:
@@ -104,7 +104,7 @@ class Task:
                 rows = _part(rows, order[validation_fraction:])
                 statistics = summarise([rows])
             if options.batch_size is not None and options.batch_size < len(rows.x):
-                batches = RowBatches(rows, options, columns, statistics.weight, device)
+                batches = RowBatches(rows, options, columns, statistics.total_weight, device)
         factor = columns.factor(statistics)
         whole = watched_batch = _batch_of(factor, statistics, device)
         if watched is not None:
@@ -149,12 +149,18 @@ def _held_out(rows: int, options: GradientDescent) -> tuple[int, tuple[str, ...]
 
 
 def _of_positive_weight(rows: TrainingBatch) -> TrainingBatch:
-    return rows if rows.weights is None or rows.weights.all() else _part(rows, np.flatnonzero(rows.weights))
+    return (
+        rows
+        if rows.sample_weight is None or rows.sample_weight.all()
+        else _part(rows, np.flatnonzero(rows.sample_weight))
+    )
 
 
 def _part(rows: TrainingBatch, chosen: NDArray[np.int64]) -> TrainingBatch:
-    return TrainingBatch(rows.x[chosen], rows.y[chosen], None if rows.weights is None else rows.weights[chosen])
+    return TrainingBatch(
+        rows.x[chosen], rows.y[chosen], None if rows.sample_weight is None else rows.sample_weight[chosen]
+    )
 
 
 def _batch_of(factor: Array, statistics: SufficientStatistics, device: torch.device) -> Batch:
-    return Batch.of(torch.from_numpy(factor).to(device), statistics.features, statistics.weight)
+    return Batch.of(torch.from_numpy(factor).to(device), statistics.features, statistics.total_weight)

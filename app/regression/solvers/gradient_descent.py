@@ -23,7 +23,7 @@ MAX_GROWTH = 10.0  # Loss at which mini-batches count as diverged, relative to t
 
 
 @dataclass(frozen=True, eq=False)
-class Descent:
+class TrainingState:
     """Where a run stands after a whole number of epochs: all that is needed to go on from there.
 
     Weights and their velocity are (k, p), intercepts and theirs (k,), of the features in their own units unless the run
@@ -33,13 +33,13 @@ class Descent:
     """
 
     epoch: int
-    weights: Array
+    coef: Array
     intercept: Array
     weight_velocity: Array
     intercept_velocity: Array
     loss: float
     initial_loss: float
-    watched: float
+    monitored_loss: float
     best_epoch: int
     best_watched: float
     best_loss: float
@@ -51,7 +51,7 @@ class Descent:
 class Descended:
     """The result of a run: its coefficients, for features in their own units."""
 
-    weights: Array  # (k, p)
+    coef: Array  # (k, p)
     intercept: Array  # (k,)
     centre_prediction: Array  # (k,), the prediction at the shift of the statistics, free of the intercept's rounding
     epoch: int  # the last one
@@ -66,9 +66,9 @@ def gradient_descent(
     statistics: SufficientStatistics,
     options: GradientDescent,
     *,
-    resume: Descent | None = None,
+    resume: TrainingState | None = None,
     on_step: Callable[[], None] = lambda: None,
-    on_epoch: Callable[[Descent], None] = lambda _: None,
+    on_epoch: Callable[[TrainingState], None] = lambda _: None,
 ) -> Descended:
     """Descend from `options.start`, or from where an interrupted run stood, for up to `options.epochs` epochs.
 
@@ -92,7 +92,7 @@ def gradient_descent(
     task = Task.of(rows, statistics, options, device)
     sgd = _Sgd(options, resume, _initial(options, resume, task.columns, targets=statistics.targets), device)
 
-    def check(state: Descent) -> Descent:
+    def check(state: TrainingState) -> TrainingState:
         if not math.isfinite(state.loss):
             raise _not_finite(state, task)
         on_epoch(state)
@@ -115,7 +115,7 @@ class _Sgd:
     """
 
     def __init__(
-        self, options: GradientDescent, resume: Descent | None, coefficients: Tensor, device: torch.device
+        self, options: GradientDescent, resume: TrainingState | None, coefficients: Tensor, device: torch.device
     ) -> None:
         self.coefficients = coefficients.to(device)  # (k, 1 + p), the intercept first
         self.velocity = torch.zeros_like(self.coefficients)
@@ -136,14 +136,14 @@ class _Sgd:
         self.coefficients.add_(gradient, alpha=-self._rate)
 
 
-def _initial(options: GradientDescent, resume: Descent | None, columns: Columns, *, targets: int) -> Tensor:
+def _initial(options: GradientDescent, resume: TrainingState | None, columns: Columns, *, targets: int) -> Tensor:
     """The coefficients to start from, (k, 1 + p); given weights are for features in their own units.
 
     At a random start the weight of a constant column is 0 if the run standardises: it changes no prediction of the
     training rows and would stay random.
     """
     if resume is not None:
-        weights, intercept = resume.weights, resume.intercept
+        weights, intercept = resume.coef, resume.intercept
     elif isinstance(options.start, Start):
         raw = np.array(options.start.weights, dtype=np.float64)
         weights = raw * columns.scale
@@ -157,7 +157,7 @@ def _initial(options: GradientDescent, resume: Descent | None, columns: Columns,
     return torch.from_numpy(np.column_stack([intercept, weights]))
 
 
-def _state(sgd: _Sgd, task: Task, before: Descent | None) -> Descent:
+def _state(sgd: _Sgd, task: Task, before: TrainingState | None) -> TrainingState:
     """Where the run stands now, an epoch after `before`."""
     coefficients, velocity = _array(sgd.coefficients), _array(sgd.velocity)
     weights, intercept = coefficients[:, 1:], coefficients[:, 0]
@@ -167,15 +167,15 @@ def _state(sgd: _Sgd, task: Task, before: Descent | None) -> Descent:
     watched = loss if task.watched is task.whole else task.watched.loss(sgd.coefficients)
     epoch = 0 if before is None else before.epoch + 1
     is_best = before is None or watched < before.best_watched
-    return Descent(
+    return TrainingState(
         epoch=epoch,
-        weights=weights,
+        coef=weights,
         intercept=intercept,
         weight_velocity=velocity[:, 1:],
         intercept_velocity=velocity[:, 0],
         loss=loss,
         initial_loss=loss if before is None else before.initial_loss,
-        watched=watched,
+        monitored_loss=watched,
         best_epoch=epoch if before is None or is_best else before.best_epoch,
         best_watched=watched if before is None or is_best else before.best_watched,
         best_loss=loss if before is None or is_best else before.best_loss,
@@ -192,11 +192,11 @@ def _array(tensor: Tensor) -> Array:
     return tensor.detach().cpu().numpy().copy()
 
 
-def _out_of_patience(state: Descent, options: GradientDescent) -> bool:
+def _out_of_patience(state: TrainingState, options: GradientDescent) -> bool:
     return options.patience is not None and state.epoch - state.best_epoch >= options.patience
 
 
-def _verdict(state: Descent, task: Task) -> tuple[str, ...]:
+def _verdict(state: TrainingState, task: Task) -> tuple[str, ...]:
     """Return the warnings that the end of a run deserves. Raises Diverged."""
     if task.is_stable:
         return ()
@@ -223,7 +223,7 @@ def _loss_of_constant(task: Task) -> float:
     return deviation * deviation + _penalty(mean, task)
 
 
-def _not_finite(state: Descent, task: Task) -> Diverged | InvalidInput:
+def _not_finite(state: TrainingState, task: Task) -> Diverged | InvalidInput:
     if state.epoch and not task.is_stable:
         return _diverged(state, task)
     return InvalidInput(
@@ -232,7 +232,7 @@ def _not_finite(state: Descent, task: Task) -> Diverged | InvalidInput:
     )
 
 
-def _diverged(state: Descent, task: Task) -> Diverged:
+def _diverged(state: TrainingState, task: Task) -> Diverged:
     grown = f"to {state.loss:.6g}" if math.isfinite(state.loss) else "beyond the range of 64-bit floats"
     return Diverged(
         f"Gradient descent diverged: the loss grew from {state.initial_loss:.6g} {grown} by epoch {state.epoch} "
@@ -247,14 +247,14 @@ def _rounded_down(bound: float) -> str:
 
 
 @np.errstate(over="ignore", invalid="ignore")
-def _in_own_units(state: Descent, task: Task, shift: Array, warnings: tuple[str, ...]) -> Descended:
+def _in_own_units(state: TrainingState, task: Task, shift: Array, warnings: tuple[str, ...]) -> Descended:
     """Return the coefficients of the last epoch, or with patience of the best, for features in their own units.
 
     `shift` is that of the statistics of all rows, held out or not. Raises TrainingFailed if the loss of these
     coefficients is not the loss of the epoch they come from. The two are computed in different coordinates, so that
     their roots may differ by SAME_LOSS / 2, relative, and by the rounding of the terms that a residual is the sum of.
     """
-    found, loss = (state.weights, state.intercept), state.loss
+    found, loss = (state.coef, state.intercept), state.loss
     if task.options.patience is not None:
         found, loss = (state.best_weights, state.best_intercept), state.best_loss
     scaled, at_centre = found
@@ -273,7 +273,7 @@ def _in_own_units(state: Descent, task: Task, shift: Array, warnings: tuple[str,
             "towards zero, or scale them to similar sizes."
         )
     return Descended(
-        weights=weights,
+        coef=weights,
         intercept=intercept,
         centre_prediction=at_centre + weights @ (shift - task.columns.centre),
         epoch=state.epoch,
@@ -295,7 +295,7 @@ def _root_mean_square_error(task: Task, weights: Array, at_centre: Array) -> tup
     coefficients = np.column_stack([at_shift - statistics.shift[p:], weights * statistics.scale[:p]])
     factor = statistics.factor * np.concatenate([np.ones(p + 1), statistics.scale[p:]])
     errors = factor[:, : p + 1] @ coefficients.T - factor[:, p + 1 :]
-    error = float(np.linalg.norm(errors)) / math.sqrt(statistics.weight * statistics.targets)
+    error = float(np.linalg.norm(errors)) / math.sqrt(statistics.total_weight * statistics.targets)
     return error, _rounding(factor, coefficients, task)
 
 
@@ -305,6 +305,6 @@ def _rounding(factor: Array, coefficients: Array, task: Task) -> float:
     A residual is the sum of p + 2 terms, and off by a few units in the last place of the sum of their sizes.
     """
     inputs = coefficients.shape[1]
-    sizes = np.linalg.norm(factor, axis=0) / math.sqrt(task.statistics.weight)
+    sizes = np.linalg.norm(factor, axis=0) / math.sqrt(task.statistics.total_weight)
     terms = np.abs(coefficients) @ sizes[:inputs] + sizes[inputs:]
     return float(4 * (inputs + 1) * EPSILON * np.linalg.norm(terms) / math.sqrt(len(terms)))

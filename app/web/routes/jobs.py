@@ -33,7 +33,7 @@ async def wait_for(found: Services, job: Job, seconds: float) -> Job:
     if seconds <= 0:
         return job
     with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds), contextlib.aclosing(found.following.looks(job)) as looks:
+        async with asyncio.timeout(seconds), contextlib.aclosing(found.following.watch(job)) as looks:
             async for look in looks:
                 job = look.job
     return job
@@ -119,7 +119,7 @@ LastEventId = Annotated[
 async def _followed(request: Request, job: JobId, last_event_id: LastEventId = None) -> AsyncIterator[Job]:
     # As a dependency: an unknown job is answered with 404, one follower too many with 503, before the stream begins.
     found = get_services(request)
-    with found.following.admitted():
+    with found.following.acquire_slot():
         look = JobSnapshot(await run_in_threadpool(found.jobs.get, job))
         if look.job.status.ended and look.identity == last_event_id:
             raise HTTPException(204)  # at which a browser's EventSource does not connect again
@@ -147,7 +147,7 @@ async def follow_job(
 ) -> AsyncIterator[ServerSentEvent]:
     found = get_services(request)
     shown = last_event_id
-    async with contextlib.aclosing(found.following.looks(followed)) as looks:
+    async with contextlib.aclosing(found.following.watch(followed)) as looks:
         async for look in looks:
             try:
                 found.access.check(request.scope, AccessScope.READ)

@@ -220,7 +220,7 @@ async def _answer(request: Request, choose: VersionSelector) -> Response:
     asked = _with_rows(asked, version.model.features)
     # The first of these for a version decomposes its design, which takes seconds for thousands of features.
     decomposes = asked.interval is not None or asked.confidence is not None or asked.extrapolation or asked.explain
-    many = len(asked.instances) * version.model.weights.size > MAX_INLINE_MULTIPLIES
+    many = len(asked.instances) * version.model.coef.size > MAX_INLINE_MULTIPLIES
     if not many and not decomposes:
         return _predict(request, asked, version)
     waits = many and _answer_bytes(asked, version.model) > LARGE_ANSWER

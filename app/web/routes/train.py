@@ -93,7 +93,7 @@ async def train(
         Header(
             description=(
                 "The same key with the same request names the same job, for as long as that job can be read: a key is "
-                "forgotten with its job, of which the service keeps as many as LINSERVE_MAX_KEPT_JOBS says. With "
+                "forgotten with its job, of which the service keeps as many as LINSERVE_MAX_RETAINED_JOBS says. With "
                 "another request it is refused (422), and while the first is still being received, too (409)."
             ),
             min_length=1,
@@ -105,7 +105,7 @@ async def train(
     found = get_services(request)
     kind = await bodies.content_type(request, bodies.JSON, *bodies.FILES)
     job_id = str(uuid.uuid5(_KEYS, idempotency_key) if idempotency_key else uuid.uuid4())
-    with found.jobs.spool.claimed(job_id) if idempotency_key else contextlib.nullcontext():
+    with found.jobs.spool.exclusive(job_id) if idempotency_key else contextlib.nullcontext():
         job = await _recorded(found, request, kind, job_id)
     request.state.job = job.id  # for the log
     preferred = preferences(request.headers.getlist("prefer"))
@@ -174,10 +174,10 @@ def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
     columns += folds
     request = dataclasses.replace(request, warnings=tuple(rounding_warnings(rounded)))
     found.jobs.spool.check_room(sum(column.nbytes for column in columns))
-    with found.jobs.spool.writing(request.upload) as file:
+    with found.jobs.spool.open_new(request.upload) as file:
         request = detach(request, found.jobs.spool)
         write_matrix(file, *columns)
-        found.jobs.spool.seal(file)
+        found.jobs.spool.sync(file)
     return found.jobs.submit(request, job_id)
 
 
@@ -196,7 +196,7 @@ async def _train_from_file(found: Services, request: Request, form: FileFormat, 
     await run_in_threadpool(found.jobs.check_room, job_id)
     digest = hashlib.sha256(str((form, sorted(request.query_params.multi_items()))).encode())
     upload = found.jobs.spool.new()
-    with found.jobs.spool.writing(upload) as file:
+    with found.jobs.spool.open_new(upload) as file:
         body = bodies.iter_body(request, found.limits.upload_bytes)
         length = bodies.content_length(request)
         with found.memory.working(request, 2 * min(length or PIECE_BYTES, PIECE_BYTES)):
@@ -205,9 +205,9 @@ async def _train_from_file(found: Services, request: Request, form: FileFormat, 
                     _store(file, digest, piece)
                 else:
                     await run_in_threadpool(_store, file, digest, piece)
-        await run_in_threadpool(found.jobs.spool.seal, file)
+        await run_in_threadpool(found.jobs.spool.sync, file)
     with contextlib.ExitStack() as working:
-        with found.jobs.spool.kept(upload):
+        with found.jobs.spool.remove_on_error(upload):
             size = await run_in_threadpool(describing_bytes, found.jobs.spool.path(upload), form)
             working.enter_context(found.memory.working(request, size))
         return await run_in_threadpool(
@@ -224,7 +224,7 @@ def _store(file: BinaryIO, digest: Any, piece: bytearray) -> None:
 def _train_from_upload(
     found: Services, upload: str, form: FileFormat, options: FileOptions, *, job_id: str, fingerprint: str
 ) -> Job:
-    with found.jobs.spool.kept(upload):
+    with found.jobs.spool.remove_on_error(upload):
         if job := found.jobs.repeated(job_id, fingerprint):
             found.jobs.spool.remove(upload)
             return job

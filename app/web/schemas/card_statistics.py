@@ -71,7 +71,7 @@ class CardStatistics:
             ),
             **self._likelihood(),
             **self._degrees_of_freedom(),
-            "total_weight": float(f"{self._model.statistics.weight:.14g}"),  # the square of a root
+            "total_weight": float(f"{self._model.statistics.total_weight:.14g}"),  # the square of a root
             "weight_kind": self._model.statistics.weight_kind,
             "variance_inflation_factors": self._variance_inflation_factors(),
             "linear_dependencies": self._linear_dependencies(),
@@ -151,7 +151,7 @@ class CardStatistics:
         residual, effective = model.degrees_of_freedom, None
         if residual < 0:
             self.unavailable["residual_degrees_of_freedom"] = (
-                f"Decay left {model.statistics.count:g} rows, which are fewer than {model.rank} coefficients."
+                f"Decay left {model.statistics.effective_rows:g} rows, which are fewer than {model.rank} coefficients."
             )
         if isinstance(solver, Exact):
             effective = model.design.effective_coefficients(solver.l2)

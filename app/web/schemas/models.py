@@ -205,7 +205,7 @@ def card_view(
         "intercept": dict(zip(card.targets, model.intercept.tolist(), strict=True)),
         "coefficients": {
             target: dict(zip(model.columns, row, strict=True))
-            for target, row in zip(card.targets, model.weights.tolist(), strict=True)
+            for target, row in zip(card.targets, model.coef.tolist(), strict=True)
         },
         "confidence_level": level,
         **computed.fields(covariance=include == "covariance"),

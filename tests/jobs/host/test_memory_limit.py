@@ -184,7 +184,7 @@ def test_in_a_small_container_small_trainings_succeed_and_a_descent_fails_for_me
     rows = (ROOT / "models" / "crop-yield" / "yields.csv").read_bytes()
     headers = {"content-type": "text/csv", "prefer": "wait=20"}
     descent = NOTEBOOK | {"solver": {"kind": "gradient_descent"}}
-    service = Service(tmp_path, trainer="external").start()
+    service = Service(tmp_path, trainer_mode="external").start()
     try:
         with trainer(service, "small", group=small_container) as process:
             wait_until_ready(service, "small")

@@ -14,7 +14,7 @@ from app.errors import InvalidInput, TrainingFailed
 from app.regression.learning_rate_bound import largest_learning_rate
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact, GradientDescent, Start
-from app.regression.solvers.gradient_descent import Descended, Descent, gradient_descent
+from app.regression.solvers.gradient_descent import Descended, TrainingState, gradient_descent
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics
 from app.regression.training_batch import TrainingBatch
@@ -28,12 +28,12 @@ ALL_ROWS = TrainingBatch(YIELDS[:, :3], YIELDS[:, 3:])
 LINE = np.arange(1.0, 8.0)
 
 
-def descend(rows: TrainingBatch, options: GradientDescent, resume: Descent | None = None) -> Descended:
+def descend(rows: TrainingBatch, options: GradientDescent, resume: TrainingState | None = None) -> Descended:
     return gradient_descent(rows, summarise([rows]), options, resume=resume)
 
 
 def assert_identical(found: Descended, expected: Descended) -> None:
-    assert_array_equal(found.weights, expected.weights)
+    assert_array_equal(found.coef, expected.coef)
     assert_array_equal(found.intercept, expected.intercept)
     assert (found.loss, found.epoch, found.warnings) == (expected.loss, expected.epoch, expected.warnings)
 
@@ -45,7 +45,7 @@ def beside_the_line(constant: float) -> TrainingBatch:
 def exact_loss(rows: TrainingBatch, found: Descended, statistics: SufficientStatistics) -> float:
     """The mean squared error in exact arithmetic, from the prediction at the statistics' shift."""
     centre = [Fraction(value) for value in statistics.shift[: statistics.features]]
-    weights = [[Fraction(value) for value in row] for row in found.weights]
+    weights = [[Fraction(value) for value in row] for row in found.coef]
     total = Fraction(0)
     for x, y in zip(rows.x, rows.y, strict=True):
         deviations = [Fraction(value) - at for value, at in zip(x, centre, strict=True)]
@@ -61,15 +61,15 @@ def test_a_constant_column_beside_standardised_ones_changes_no_prediction_whatev
 ) -> None:
     options = replace(STANDARDISED, batch_size=batch_size, learning_rate=0.1, epochs=120)
     alone = descend(TrainingBatch(LINE[:, np.newaxis], 2 * LINE[:, np.newaxis] + 1), options)
-    expected = LINE * alone.weights[0, 0] + alone.intercept[0]
+    expected = LINE * alone.coef[0, 0] + alone.intercept[0]
     random = np.random.default_rng(0)
     constants = [0.1, *np.round(random.uniform(-10, 10, 60), 2), 1e15 + 0.125, 1e-300, 0.0]
     for constant in constants:
         rows = beside_the_line(constant)
         found = descend(rows, options)
-        assert found.weights[0, 1] == 0
+        assert found.coef[0, 1] == 0
         # The random numbers of the start are others for two columns than for one.
-        assert_allclose((rows.x @ found.weights.T + found.intercept)[:, 0], expected, atol=1e-9)
+        assert_allclose((rows.x @ found.coef.T + found.intercept)[:, 0], expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("batch_size", [None, 3])
@@ -77,8 +77,8 @@ def test_a_given_weight_of_a_constant_column_stays_and_the_predictions_are_right
     start = Start(weights=[[0.5, -3.0]], intercept=[4.0])
     rows = beside_the_line(0.1)
     found = descend(rows, replace(STANDARDISED, start=start, learning_rate=0.1, batch_size=batch_size))
-    assert found.weights[0, 1] == -3
-    assert_allclose(rows.x @ found.weights.T + found.intercept, rows.y, atol=1e-9)
+    assert found.coef[0, 1] == -3
+    assert_allclose(rows.x @ found.coef.T + found.intercept, rows.y, atol=1e-9)
     before = descend(rows, replace(STANDARDISED, start=start, epochs=0))
     assert_allclose(before.intercept, [4.0], rtol=1e-14)
 
@@ -89,8 +89,8 @@ def test_a_column_that_varies_only_in_rows_of_weight_zero_is_constant() -> None:
     weighted = TrainingBatch(rows.x, rows.y, (rows.x[:, 1] == 0.1).astype(float))
     for batch_size in (None, 3):
         found = descend(weighted, replace(STANDARDISED, batch_size=batch_size, learning_rate=0.1))
-        assert found.weights[0, 1] == 0
-        assert_allclose((rows.x @ found.weights.T + found.intercept)[:2], rows.y[:2], atol=1e-9)
+        assert found.coef[0, 1] == 0
+        assert_allclose((rows.x @ found.coef.T + found.intercept)[:2], rows.y[:2], atol=1e-9)
 
 
 @pytest.mark.parametrize("offset", [0.0, 1e6, 1e12, 1e15])
@@ -117,7 +117,7 @@ def test_a_perfect_fit_is_handed_back_though_its_loss_is_rounding(standardize: b
     bound = largest_learning_rate(summarise([rows]), options)
     found = descend(rows, replace(options, learning_rate=0.9 * bound))
     assert found.loss < 1e-15
-    assert_allclose(found.weights, [[3e6]], rtol=1e-12)
+    assert_allclose(found.coef, [[3e6]], rtol=1e-12)
 
 
 @pytest.mark.parametrize(("error", "is_told"), [(1e-10, False), (1e-8, True), (1.0, True), (-0.5, True)])
@@ -127,14 +127,14 @@ def test_coefficients_without_the_loss_of_their_epoch_are_not_handed_back(
     error: float, is_told: bool, standardize: bool, weight_decay: float
 ) -> None:
     options = replace(ON_CPU, standardize=standardize, weight_decay=weight_decay, epochs=3)
-    states: list[Descent] = []
+    states: list[TrainingState] = []
     gradient_descent(None, summarise([ALL_ROWS]), options, on_epoch=states.append)
     fields = {**vars(states[-1]), "loss": states[-1].loss * (1 + error)}
     if not is_told:
-        descend(ALL_ROWS, options, Descent(**fields))
+        descend(ALL_ROWS, options, TrainingState(**fields))
         return
     with pytest.raises(TrainingFailed, match="No version was published"):
-        descend(ALL_ROWS, options, Descent(**fields))
+        descend(ALL_ROWS, options, TrainingState(**fields))
 
 
 def test_the_centre_prediction_is_that_at_the_shift_of_all_rows_held_out_or_not() -> None:
@@ -145,7 +145,7 @@ def test_the_centre_prediction_is_that_at_the_shift_of_all_rows_held_out_or_not(
         replace(STANDARDISED, validation_fraction=0.4, patience=5, learning_rate=0.1),
     ):
         found = gradient_descent(ALL_ROWS, statistics, options)
-        at_shift = found.weights @ statistics.shift[:3] + found.intercept
+        at_shift = found.coef @ statistics.shift[:3] + found.intercept
         assert_allclose(found.centre_prediction, at_shift, rtol=1e-12)
 
 
@@ -182,29 +182,29 @@ def test_rows_of_weight_zero_change_nothing(options: GradientDescent) -> None:
 def test_the_weights_of_held_out_rows_count_in_the_loss_that_patience_watches() -> None:
     weights = np.tile([1.0, 3.0, 0.0], 5)
     options = replace(ON_CPU, validation_fraction=0.3, patience=50, epochs=20)
-    states: list[Descent] = []
+    states: list[TrainingState] = []
     rows = TrainingBatch(ALL_ROWS.x, ALL_ROWS.y, weights)
     gradient_descent(rows, summarise([rows]), options, on_epoch=states.append)
-    held = np.array([state.watched for state in states])
+    held = np.array([state.monitored_loss for state in states])
     assert len(set(held)) == len(held)
     heavier = TrainingBatch(ALL_ROWS.x, ALL_ROWS.y, weights * 7)
-    again: list[Descent] = []
+    again: list[TrainingState] = []
     gradient_descent(heavier, summarise([heavier]), options, on_epoch=again.append)
-    assert_allclose([state.watched for state in again], held, rtol=1e-9)
+    assert_allclose([state.monitored_loss for state in again], held, rtol=1e-9)
 
 
 def test_patience_watches_the_plain_loss_of_held_out_rows_and_otherwise_the_penalised_one() -> None:
     options = replace(ON_CPU, weight_decay=0.5, epochs=3, patience=9)
-    states: list[Descent] = []
+    states: list[TrainingState] = []
     gradient_descent(ALL_ROWS, summarise([ALL_ROWS]), options, on_epoch=states.append)
-    assert [state.watched for state in states] == [state.loss for state in states]
+    assert [state.monitored_loss for state in states] == [state.loss for state in states]
     states.clear()
     # All rows are alike: whichever are held out, their loss is that of the others.
     doubled = TrainingBatch(np.repeat(ALL_ROWS.x[:1], 4, axis=0), np.repeat(ALL_ROWS.y[:1], 4, axis=0))
     gradient_descent(doubled, summarise([doubled]), replace(options, validation_fraction=0.5), on_epoch=states.append)
     for state in states:
-        penalty = 0.25 * ((state.weights**2).sum() + (state.intercept**2).sum())
-        assert state.loss == pytest.approx(state.watched + penalty, rel=1e-9)
+        penalty = 0.25 * ((state.coef**2).sum() + (state.intercept**2).sum())
+        assert state.loss == pytest.approx(state.monitored_loss + penalty, rel=1e-9)
 
 
 def test_a_fraction_that_holds_out_no_row_is_a_warning() -> None:
@@ -213,7 +213,7 @@ def test_a_fraction_that_holds_out_no_row_is_a_warning() -> None:
     assert found.warnings == (
         "validation_fraction=0.01 of 15 rows holds out no row; patience watches the training rows.",
     )
-    assert_array_equal(found.weights, descend(ALL_ROWS, replace(options, validation_fraction=0.0)).weights)
+    assert_array_equal(found.coef, descend(ALL_ROWS, replace(options, validation_fraction=0.0)).coef)
     without = descend(ALL_ROWS, replace(options, patience=None))
     assert without.warnings == ("validation_fraction=0.01 of 15 rows holds out no row; all rows are trained on.",)
     assert descend(ALL_ROWS, replace(options, validation_fraction=0.04)).warnings == ()
@@ -232,4 +232,4 @@ def test_a_fraction_that_holds_out_every_row_is_refused(batch_size: int | None) 
 def test_standardising_brings_a_feature_in_tiny_units_to_the_optimum_too() -> None:
     rows = TrainingBatch(ALL_ROWS.x * [1e-150, 1.0, 1e150], ALL_ROWS.y)
     found = descend(rows, replace(STANDARDISED, epochs=3000))
-    assert_allclose(found.weights, fit(summarise([rows]), Exact()).weights, rtol=1e-8)
+    assert_allclose(found.coef, fit(summarise([rows]), Exact()).coef, rtol=1e-8)

@@ -18,7 +18,7 @@ from app.regression.learning_rate_bound import largest_learning_rate
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact, GradientDescent, Start
 from app.regression.solvers.descent_task import choose_device
-from app.regression.solvers.gradient_descent import Descended, Descent, gradient_descent
+from app.regression.solvers.gradient_descent import Descended, TrainingState, gradient_descent
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics
 from app.regression.training_batch import TrainingBatch
@@ -36,8 +36,8 @@ ON_CPU = GradientDescent(device="cpu")
 def descend(
     rows: Rows,
     options: GradientDescent,
-    resume: Descent | None = None,
-    on_epoch: Callable[[Descent], None] = lambda _: None,
+    resume: TrainingState | None = None,
+    on_epoch: Callable[[TrainingState], None] = lambda _: None,
     on_step: Callable[[], None] = lambda: None,
 ) -> Descended:
     statistics = SufficientStatistics.from_block(*rows)
@@ -48,10 +48,10 @@ def descend(
 
 def mean_squared_error(rows: Rows, found: Descended) -> float:
     x, y = rows
-    return float(((y - x @ found.weights.T - found.intercept) ** 2).mean())
+    return float(((y - x @ found.coef.T - found.intercept) ** 2).mean())
 
 
-def assert_identical(found: Descent | Descended, expected: Descent | Descended) -> None:
+def assert_identical(found: TrainingState | Descended, expected: TrainingState | Descended) -> None:
     for field in fields(expected):
         assert_array_equal(getattr(found, field.name), getattr(expected, field.name), strict=True)
 
@@ -78,7 +78,7 @@ def test_the_notebooks_descent_keeps_its_reference_losses() -> None:
 def test_a_hundred_epochs_in_batches_of_five_come_near_the_notebooks_prediction(seed: int) -> None:
     options = replace(ON_CPU, epochs=100, learning_rate=1e-5, batch_size=5, seed=seed)
     end = descend(ALL_ROWS, options)
-    prediction = end.weights @ [75, 63, 44] + end.intercept
+    prediction = end.coef @ [75, 63, 44] + end.intercept
     assert prediction.tolist() == pytest.approx([55, 69], abs=5)
 
 
@@ -90,7 +90,7 @@ def test_a_full_batch_step_is_the_gradient_of_the_mean_squared_error() -> None:
         weights = weights - 1e-5 * 2 / y.size * error.T @ x
         intercept = intercept - 1e-5 * 2 / y.size * error.sum(axis=0)
     end = descend(FIVE_ROWS, replace(ON_CPU, start=NOTEBOOK_START, epochs=3, learning_rate=1e-5))
-    assert_allclose(end.weights, weights, rtol=1e-12)
+    assert_allclose(end.coef, weights, rtol=1e-12)
     assert_allclose(end.intercept, intercept, rtol=1e-12)
 
 
@@ -103,7 +103,7 @@ def test_batches_without_shuffling_are_taken_in_the_rows_order() -> None:
         intercept = intercept - 1e-5 * 2 / error.size * error.sum(axis=0)
     options = replace(ON_CPU, start=NOTEBOOK_START, epochs=1, learning_rate=1e-5, batch_size=4, shuffle=False)
     end = descend(ALL_ROWS, options)
-    assert_allclose(end.weights, weights, rtol=1e-12)
+    assert_allclose(end.coef, weights, rtol=1e-12)
     assert_allclose(end.intercept, intercept, rtol=1e-12)
 
 
@@ -158,7 +158,7 @@ def test_a_loss_beyond_all_numbers_is_called_that(batch_size: int | None) -> Non
 
 def test_a_full_batch_that_ends_a_little_above_its_start_has_diverged() -> None:
     optimum = fit(SufficientStatistics.from_block(*FIVE_ROWS), Exact())
-    start = Start(weights=(optimum.weights + 1e-3).tolist(), intercept=optimum.intercept.tolist())
+    start = Start(weights=(optimum.coef + 1e-3).tolist(), intercept=optimum.intercept.tolist())
     bound = largest_learning_rate(SufficientStatistics.from_block(*FIVE_ROWS), GradientDescent(standardize=False))
     with pytest.raises(Diverged, match="by epoch 2 "):
         descend(FIVE_ROWS, replace(ON_CPU, start=start, learning_rate=1.1 * bound, epochs=2))
@@ -168,7 +168,7 @@ def test_standardised_descent_comes_to_the_exact_optimum_in_the_features_own_uni
     statistics = SufficientStatistics.from_block(*ALL_ROWS)
     options = replace(ON_CPU, standardize=True, learning_rate=0.5, epochs=3000)
     end, optimum = descend(ALL_ROWS, options), fit(statistics, Exact())
-    assert_allclose(end.weights, optimum.weights, rtol=1e-8)
+    assert_allclose(end.coef, optimum.coef, rtol=1e-8)
     assert_allclose(end.intercept, optimum.intercept, rtol=1e-8)
     assert end.loss == pytest.approx(0.9094, abs=5e-5)
 
@@ -181,7 +181,7 @@ def test_given_weights_are_in_the_features_own_units_whether_or_not_the_descent_
     end = descend(FIVE_ROWS, options)
     assert end.epoch == 0
     assert end.loss == pytest.approx(16740.3, rel=1e-4)
-    assert_allclose(end.weights, np.array(NOTEBOOK_START.weights), rtol=1e-12)
+    assert_allclose(end.coef, np.array(NOTEBOOK_START.weights), rtol=1e-12)
     assert_allclose(end.intercept, np.array(NOTEBOOK_START.intercept), rtol=1e-11)
 
 
@@ -198,19 +198,19 @@ def test_the_same_seed_takes_the_same_steps_and_another_seed_takes_others() -> N
     options = replace(ON_CPU, epochs=5, batch_size=4)
     assert_identical(descend(ALL_ROWS, options), descend(ALL_ROWS, options))
     other = descend(ALL_ROWS, replace(options, seed=1))
-    assert not np.array_equal(descend(ALL_ROWS, options).weights, other.weights)
+    assert not np.array_equal(descend(ALL_ROWS, options).coef, other.coef)
 
 
 def test_the_seed_shuffles_the_rows_anew_in_every_epoch() -> None:
     options = replace(ON_CPU, start=NOTEBOOK_START, epochs=2, batch_size=4)
     in_order = descend(ALL_ROWS, replace(options, shuffle=False))
     one, two = descend(ALL_ROWS, options), descend(ALL_ROWS, replace(options, seed=1))
-    assert not np.array_equal(one.weights, two.weights)
-    assert not np.array_equal(one.weights, in_order.weights)
+    assert not np.array_equal(one.coef, two.coef)
+    assert not np.array_equal(one.coef, in_order.coef)
     # One epoch from where the first ended, in the first epoch's order, is another second epoch.
     first = descend(ALL_ROWS, replace(options, epochs=1))
-    again = Start(weights=first.weights.tolist(), intercept=first.intercept.tolist())
-    assert not np.array_equal(descend(ALL_ROWS, replace(options, epochs=1, start=again)).weights, one.weights)
+    again = Start(weights=first.coef.tolist(), intercept=first.intercept.tolist())
+    assert not np.array_equal(descend(ALL_ROWS, replace(options, epochs=1, start=again)).coef, one.coef)
 
 
 def test_a_random_start_depends_on_the_seed_and_on_nothing_else() -> None:
@@ -220,7 +220,7 @@ def test_a_random_start_depends_on_the_seed_and_on_nothing_else() -> None:
     torch.manual_seed(2)
     assert_identical(descend(ALL_ROWS, options), start)
     other = descend(ALL_ROWS, replace(options, seed=1))
-    assert not np.array_equal(other.weights, start.weights)
+    assert not np.array_equal(other.coef, start.coef)
     assert not np.array_equal(other.intercept, start.intercept)
 
 
@@ -266,9 +266,9 @@ def test_every_step_and_every_epoch_with_the_start_among_them_is_told(batch_size
 )
 @pytest.mark.parametrize("epoch", [0, 1, 4, 7])  # with patience, the fourth is not the best so far
 def test_a_resumed_descent_ends_in_the_very_bits_of_an_uninterrupted_one(options: GradientDescent, epoch: int) -> None:
-    states: list[Descent] = []
+    states: list[TrainingState] = []
     expected = descend(ALL_ROWS, options, on_epoch=states.append)
-    again: list[Descent] = []
+    again: list[TrainingState] = []
     found = descend(ALL_ROWS, options, resume=states[epoch], on_epoch=again.append)
     assert_identical(found, expected)
     assert [state.epoch for state in again] == [state.epoch for state in states[epoch:]]
@@ -277,7 +277,7 @@ def test_a_resumed_descent_ends_in_the_very_bits_of_an_uninterrupted_one(options
 
 
 def test_patience_stops_a_descent_that_no_longer_improves_and_keeps_its_best_weights() -> None:
-    states: list[Descent] = []
+    states: list[TrainingState] = []
     options = replace(ON_CPU, epochs=500, batch_size=3, patience=8, learning_rate=8e-5, start=NOTEBOOK_START)
     end = descend(ALL_ROWS, options, on_epoch=states.append)
     losses = [state.loss for state in states]
@@ -285,7 +285,7 @@ def test_patience_stops_a_descent_that_no_longer_improves_and_keeps_its_best_wei
     assert end.epoch == states[-1].epoch == best + 8 < 500
     assert end.best_epoch == best
     assert end.loss == losses[best] < losses[-1]
-    assert_array_equal(end.weights, states[best].weights)
+    assert_array_equal(end.coef, states[best].coef)
     assert_array_equal(end.intercept, states[best].intercept)
     # Until then there never were eight epochs without a new lowest loss.
     for epoch in range(8, best + 1):
@@ -319,7 +319,7 @@ def test_a_constant_feature_can_be_standardised() -> None:
     x = np.column_stack([np.full(6, 4.0), np.arange(6.0)])
     y = 3 * np.arange(6.0)[:, np.newaxis] + 1
     end = descend((x, y), replace(ON_CPU, standardize=True, learning_rate=0.4, epochs=500))
-    assert_allclose(x @ end.weights.T + end.intercept, y, atol=1e-9)
+    assert_allclose(x @ end.coef.T + end.intercept, y, atol=1e-9)
 
 
 def test_cpu_is_always_to_be_had() -> None:
@@ -344,7 +344,7 @@ def test_descent_on_cuda_equals_descent_on_the_cpu(batch_size: int | None, stand
         ON_CPU, epochs=50, batch_size=batch_size, standardize=standardize, learning_rate=0.05 if standardize else 1e-5
     )
     on_cpu, on_cuda = descend(ALL_ROWS, options), descend(ALL_ROWS, replace(options, device="cuda"))
-    assert_allclose(on_cuda.weights, on_cpu.weights, rtol=1e-9, atol=1e-9)
+    assert_allclose(on_cuda.coef, on_cpu.coef, rtol=1e-9, atol=1e-9)
     assert_allclose(on_cuda.intercept, on_cpu.intercept, rtol=1e-9, atol=1e-9)
     assert on_cuda.loss == pytest.approx(on_cpu.loss, rel=1e-9)
 
@@ -405,7 +405,7 @@ def test_a_row_of_weight_three_steps_like_three_rows(batch_size: int | None, sta
     found = gradient_descent(weighted, summarise([weighted]), options)
     expected = descend((x[repeated], y[repeated]), twice)
 
-    assert_allclose(found.weights, expected.weights, rtol=1e-9)
+    assert_allclose(found.coef, expected.coef, rtol=1e-9)
     assert_allclose(found.intercept, expected.intercept, rtol=1e-9)
     assert found.loss == pytest.approx(expected.loss, rel=1e-9)
 
@@ -427,13 +427,13 @@ def test_batches_follow_the_notebooks_loop_with_automatic_differentiation() -> N
 
     end = descend(ALL_ROWS, options)
 
-    assert_allclose(end.weights, model.weight.tolist(), rtol=1e-10)
+    assert_allclose(end.coef, model.weight.tolist(), rtol=1e-10)
     assert_allclose(end.intercept, model.bias.tolist(), rtol=1e-10)
 
 
 def test_momentum_survives_an_interruption_to_the_last_bit() -> None:
     options = replace(ON_CPU, epochs=30, momentum=0.9, batch_size=4)
-    states: list[Descent] = []
+    states: list[TrainingState] = []
     straight = descend(ALL_ROWS, options, on_epoch=states.append)
 
     assert_identical(descend(ALL_ROWS, options, resume=states[11]), straight)
@@ -454,12 +454,16 @@ def test_patience_watches_the_rows_that_are_held_out() -> None:
     x = random.normal(size=(24, 12))
     y = x[:, :1] + 2 * random.normal(size=(24, 1))  # so many features for so few rows are soon fitted to their noise
     options = replace(ON_CPU, epochs=5000, learning_rate=0.1, validation_fraction=0.5, patience=20)
-    states: list[Descent] = []
+    states: list[TrainingState] = []
 
     end = descend((x, y), options, on_epoch=states.append)
 
     assert end.epoch < options.epochs
     assert end.epoch == end.best_epoch + 20
-    assert min(state.watched for state in states) == states[-1].best_watched == states[end.best_epoch].watched
+    assert (
+        min(state.monitored_loss for state in states)
+        == states[-1].best_watched
+        == states[end.best_epoch].monitored_loss
+    )
     assert states[-1].loss < states[end.best_epoch].loss  # the training rows' loss went on falling
-    assert_array_equal(end.weights, states[end.best_epoch].weights)
+    assert_array_equal(end.coef, states[end.best_epoch].coef)
