@@ -100,7 +100,10 @@ def _load(module: str, address: str, folder: Path) -> subprocess.CompletedProces
     """Load a module of the service in a process that is to have a bug."""
     path = os.pathsep.join([str(RECORDER), str(ROOT), str(folder)])
     environment = {"PYTHONPATH": path, planting.BUG: address, planting.RECORD: str(folder / "planted")}
-    program = f"import {module} as found; print(found.UploadStore.check_room.__name__ if hasattr(found, 'UploadStore') else '')"
+    program = (
+        f"import {module} as found; "
+        "print(found.UploadStore.check_room.__name__ if hasattr(found, 'UploadStore') else '')"
+    )
     return subprocess.run(
         [sys.executable, "-c", program], env=os.environ | environment, capture_output=True, text=True, check=False
     )

@@ -178,7 +178,8 @@ def _check_rows(whole: SufficientStatistics, part: SufficientStatistics, inputs:
         whole.effective_rows, 1.0
     ):
         raise InvalidInput(
-            f"{NOT_AMONG}: with their weights they count as {part.effective_rows:g} rows, and the version's as {whole.effective_rows:g}."
+            f"{NOT_AMONG}: with their weights they count as {part.effective_rows:g} rows, and the version's as "
+            f"{whole.effective_rows:g}."
         )
     if part.rows == whole.rows or part.effective_rows >= whole.effective_rows:
         raise InvalidInput("These rows are all of them: at least as many rows as coefficients must remain.")

@@ -32,7 +32,10 @@ class Inference:
 
 
 def infer(model: LinearModel, *, level: float = 0.95) -> Inference:
-    """Return standard errors, t, p, confidence intervals of this level, and F; `inference_unavailable` has to be None."""
+    """Return standard errors, t, p, confidence intervals of this level, and F.
+
+    `inference_unavailable` has to be None.
+    """
     from scipy.special import fdtrc, stdtr, stdtrit  # a quarter of a second and 25 MB, for those who want inference
 
     assert model.unscaled_errors is not None

@@ -247,10 +247,14 @@ def why_no_inference(
     if solver.l2 > 0:
         return "The model was fitted with a ridge penalty, which biases its coefficients."
     if statistics.effective_rows <= fitted.design.rank:
-        return f"{statistics.effective_rows:g} rows leave nothing to estimate the error of {fitted.design.rank} coefficients from."
+        return (
+            f"{statistics.effective_rows:g} rows leave nothing to estimate the error of {fitted.design.rank} "
+            "coefficients from."
+        )
     if statistics.effective_rows - fitted.design.rank < MIN_FREEDOM:
         return (
-            f"Decay has left {statistics.effective_rows:.6g} rows. After {fitted.design.rank} coefficients, less than one row "
+            f"Decay has left {statistics.effective_rows:.6g} rows. After {fitted.design.rank} coefficients, less than "
+            "one row "
             "remains to estimate their error from."
         )
     if is_essentially_perfect(statistics, fitted, residual_norms).any():

@@ -139,7 +139,8 @@ def _held_out(rows: int, options: GradientDescent) -> tuple[int, tuple[str, ...]
     if count == rows:
         raise InvalidInput.at(
             "/solver/validation_fraction",
-            f"validation_fraction={options.validation_fraction:g} of {rows} row(s) holds out all of them. At least one row must remain to "
+            f"validation_fraction={options.validation_fraction:g} of {rows} row(s) holds out all of them. "
+            "At least one row must remain to "
             "train on: choose a smaller fraction, or send more rows.",
         )
     if count or not options.validation_fraction:

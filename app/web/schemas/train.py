@@ -160,7 +160,8 @@ class GradientDescentOptions(_OptionsOfOneKind):
         ge=1,
         le=MAX_EPOCHS,
         description="Stop after this number of epochs without a lower loss, and keep the coefficients of the lowest. "
-        "The loss is the mean squared error of the held-out rows, or without `validation_fraction` the loss of the curve.",
+        "The loss is the mean squared error of the held-out rows, or without `validation_fraction` the loss of the "
+        "curve.",
     )
     validation_fraction: float = Field(
         0,
