@@ -84,9 +84,9 @@ def gradient_descent(
     best constant. Only a loss that is not finite ends a run early. With `patience` the last epoch decides as well, not
     the one whose weights are returned.
 
-    Raises Diverged, with the bound; DeviceUnavailable; InvalidInput if `validation_fraction` leaves no row to train on, or if
-    a loss below the bound exceeds the range of 64-bit numbers; TrainingFailed if the coefficients for the features' own
-    units do not have the loss of their epoch.
+    Raises Diverged, with the bound; DeviceUnavailable; InvalidInput if `validation_fraction` leaves no row to train on,
+    or if a loss below the bound exceeds the range of 64-bit numbers; TrainingFailed if the coefficients for the
+    features' own units do not have the loss of their epoch.
     """
     device = choose_device(options.device)
     task = Task.of(rows, statistics, options, device)
