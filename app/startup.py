@@ -16,7 +16,7 @@ def load_config() -> tuple[Settings, Authorizer]:
     """
     settings = load()
     # What others upload is nobody else's business; models are for whoever may read the folder above them.
-    for name, folder, mode in (("MODELS", settings.models_dir, 0o777), ("STATE", settings.state_dir, 0o700)):
+    for name, folder, mode in (("MODELS_DIR", settings.models_dir, 0o777), ("STATE_DIR", settings.state_dir, 0o700)):
         try:
             folder.mkdir(mode=mode, parents=True, exist_ok=True)
         except OSError as error:
@@ -24,11 +24,11 @@ def load_config() -> tuple[Settings, Authorizer]:
     try:
         return settings, Authorizer(settings.api_keys_file)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{PREFIX}API_KEYS: {error}") from None
+        raise ValueError(f"{PREFIX}API_KEYS_FILE: {error}") from None
 
 
 def warn_of_unwritable_folders(settings: Settings) -> None:
     """Log why a folder cannot be written. Predictions need neither, so this does not end the service."""
-    for name, folder in (("MODELS", settings.models_dir), ("STATE", settings.state_dir)):
+    for name, folder in (("MODELS_DIR", settings.models_dir), ("STATE_DIR", settings.state_dir)):
         if reason := why_unwritable(folder):
             _log.warning("folder not writable", extra={"setting": f"{PREFIX}{name}", "reason": reason})

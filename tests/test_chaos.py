@@ -62,8 +62,8 @@ def test_every_planted_bug_changes_the_service_and_can_be_taken_back(bug: Bug) -
 @pytest.mark.parametrize(
     ("body", "fault"),
     [
-        ("spool.ORPHAN_SECOND = 0", "which the service does not have"),
-        ("spool.UploadStore.finish = None", "which the service does not have"),
+        ("uploads.ORPHAN_SECOND = 0", "which the service does not have"),
+        ("uploads.UploadStore.finish = None", "which the service does not have"),
         ("pass", "changes nothing"),
         ("from app.jobs import gone", "cannot import name 'gone'"),
         ("from app.jobs import queue; queue.PAGE = 0", "add it to the modules"),

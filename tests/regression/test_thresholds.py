@@ -376,7 +376,7 @@ def decompositions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         found.append(len(rows))
         return r_factor(rows)
 
-    monkeypatch.setattr(streaming_qr, "triangle", decomposed)
+    monkeypatch.setattr(streaming_qr, "r_factor", decomposed)
     return found
 
 

@@ -179,12 +179,12 @@ def test_a_checkpoint_whose_losses_were_without_the_penalty_means_to_start_anew(
     path = tmp_path / "job.json"
     saved(path, clock, STATE)
     content = json.loads(path.read_bytes())
-    assert content.pop("form") == 2
+    assert content.pop("form") == 3
     path.write_text(json.dumps(content))  # as it was before files had a form
     assert Checkpoint(path).load() is None
-    path.write_text(json.dumps(content | {"form": 1}))
-    assert Checkpoint(path).load() is None
     path.write_text(json.dumps(content | {"form": 2}))
+    assert Checkpoint(path).load() is None
+    path.write_text(json.dumps(content | {"form": 3}))
     assert_identical(loaded(path)[0], STATE)
 
 

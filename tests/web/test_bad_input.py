@@ -17,7 +17,7 @@ ROW = {"temp": 73, "rainfall": 67, "humidity": 43}
 
 
 TYPES = {  # of problems, by status, unless a case says otherwise
-    400: "malformed-body", 403: "forbidden", 404: "not-found", 405: "method-not-allowed", 406: "not-select_media_type",
+    400: "malformed-body", 403: "forbidden", 404: "not-found", 405: "method-not-allowed", 406: "not-acceptable",
     409: "conflict", 412: "precondition-failed", 413: "body-too-large", 414: "target-too-long",
     415: "unsupported-media-type", 422: "invalid-input", 431: "headers-too-large",
 }  # fmt: skip

@@ -226,7 +226,7 @@ def test_fast_reading_finds_what_careful_reading_finds(
         return [repr(value) for part in found for value in part.values[:, 0].tolist()], kept
 
     with pytest.MonkeyPatch.context() as small:
-        small.setattr(csv, "PIECE_BYTES", piece)
+        small.setattr(csv_format, "PIECE_BYTES", piece)
         fast = outcome(read_csv(path, columns, threads))
         in_memory = outcome(read_csv(content, columns, threads))
 
@@ -292,7 +292,7 @@ def test_without_a_header_every_row_is_read(
     path = stored(tmp_path, before + "".join(form.format(*row) for row in rows))
     columns = Columns(["c2", "c1"], header="none")
     with pytest.MonkeyPatch.context() as small:
-        small.setattr(csv, "PIECE_BYTES", piece)
+        small.setattr(csv_format, "PIECE_BYTES", piece)
         for threads in (1, 2):
             values = [row for part in read_csv(path, columns, threads) for row in part.values.tolist()]
             assert values == [[second, first] for first, second in rows]
@@ -360,9 +360,9 @@ def test_a_byte_that_is_not_utf8_is_found_in_any_column_and_named_with_its_row(
     columns = Columns(["a" if header == "names" else "c1"], missing=True, header=header)
     piece, block, threads = how
     with pytest.MonkeyPatch.context() as small:
-        small.setattr(csv, "PIECE_BYTES", piece)
-        small.setattr(csv, "BLOCK_BYTES", block)
-        small.setattr(csv, "SCAN_BYTES", piece)
+        small.setattr(csv_format, "PIECE_BYTES", piece)
+        small.setattr(csv_format, "BLOCK_BYTES", block)
+        small.setattr(csv_format, "SCAN_BYTES", piece)
         for source in (stored(tmp_path, content), content):
             with pytest.raises(InvalidInput) as refused:
                 list(read_csv(source, columns, threads))

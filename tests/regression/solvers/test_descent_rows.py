@@ -23,7 +23,7 @@ Array: TypeAlias = NDArray[np.float64]
 
 ON_CPU = GradientDescent(device="cpu")
 STANDARDISED = replace(ON_CPU, standardize=True, learning_rate=0.4, epochs=300)
-YIELDS = np.loadtxt(Path(__file__).parents[2] / "models" / "crop-yield" / "yields.csv", delimiter=",", skiprows=1)
+YIELDS = np.loadtxt(Path(__file__).parents[3] / "models" / "crop-yield" / "yields.csv", delimiter=",", skiprows=1)
 ALL_ROWS = TrainingBatch(YIELDS[:, :3], YIELDS[:, 3:])
 LINE = np.arange(1.0, 8.0)
 

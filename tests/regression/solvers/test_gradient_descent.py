@@ -26,7 +26,7 @@ from app.regression.training_batch import TrainingBatch
 Array: TypeAlias = NDArray[np.float64]
 Rows: TypeAlias = tuple[Array, Array]
 
-YIELDS = np.loadtxt(Path(__file__).parents[2] / "models" / "crop-yield" / "yields.csv", delimiter=",", skiprows=1)
+YIELDS = np.loadtxt(Path(__file__).parents[3] / "models" / "crop-yield" / "yields.csv", delimiter=",", skiprows=1)
 ALL_ROWS: Rows = (YIELDS[:, :3], YIELDS[:, 3:])
 FIVE_ROWS: Rows = (YIELDS[:5, :3], YIELDS[:5, 3:])
 NOTEBOOK_START = Start(weights=[[0.9887, -0.6828, -0.3289], [-0.0954, -0.1854, -0.6360]], intercept=[1.0996, 0.1550])
