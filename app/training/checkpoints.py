@@ -1,7 +1,6 @@
 """Where an interrupted gradient descent goes on."""
 
 import logging
-import os
 import time
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +11,7 @@ import numpy as np
 from app.failpoints import failpoint
 from app.jobs.progress import LossCurve
 from app.regression.solvers.gradient_descent import TrainingState
+from app.storage.folder import durable_file
 
 SAVE_SECONDS = 1.0
 
@@ -46,11 +46,9 @@ class Checkpoint:
         temporary = self._path.with_suffix(".tmp")
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
+            with durable_file(temporary) as file:
                 failpoint("checkpoint_opened")
                 file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
             temporary.rename(self._path)
         except OSError as error:
             # A full disk is no reason to stop descending; only a crash now would cost the epochs since the last one.
