@@ -132,7 +132,7 @@ async def spool_body(request: Request, found: Services, chunks: AsyncIterator[by
         return
     with contextlib.ExitStack() as closing:
         try:
-            file = closing.enter_context(found.scratch.file(bodies.content_length(request)))
+            file = closing.enter_context(found.scratch.open(bodies.content_length(request)))
             await run_in_threadpool(file.writelines, first)
             first.clear()
             async for chunk in chunks:
@@ -235,7 +235,7 @@ def answer_table(
     is longer than an upload may be, Unavailable. Rows that are no file's have no `first_row`.
     """
     found = get_services(request)
-    sink = SpooledOutput(_Memory(request, found.memory).hold, found.scratch.file, found.limits.upload_bytes)
+    sink = SpooledOutput(_Memory(request, found.memory).hold, found.scratch.open, found.limits.upload_bytes)
     model = version.model
     names = _names(model, options)
     _check_options(model, options)
