@@ -26,7 +26,7 @@ from app.jobs.uploads import UploadStore
 from app.registry.registry import Registry
 from app.settings import Settings
 from app.startup import load_config, warn_of_unwritable_folders
-from app.storage.memory_budget import VERSIONS_SHARE, MemoryBudget, Turns, share_of
+from app.storage.memory_budget import VERSIONS_SHARE, LargeBodyLimiter, MemoryBudget, share_of
 from app.storage.temp import TempStorage
 from app.web import problems
 from app.web.auth import Authorizer
@@ -157,7 +157,7 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
             transfer_grace=settings.transfer_grace,
         ),
         memory=MemoryBudget(settings.worker_memory),
-        turns=Turns(),
+        large_body_limiter=LargeBodyLimiter(),
         access=access,
         default_model=settings.default_model,
         capabilities=settings.capabilities,

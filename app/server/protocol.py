@@ -150,7 +150,7 @@ class Connection(HttpToolsProtocol):
         size -= size % PAGE_BYTES
         if size == self._reserved:
             return
-        if self._services.memory.buffered(self._reserved, size):
+        if self._services.memory.resize(self._reserved, size):
             self._reserved = size
         elif self.transport.get_write_buffer_size() > PAGE_BYTES:
             self._drop_answers()  # The client does not read what it asked for.

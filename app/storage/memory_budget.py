@@ -44,7 +44,7 @@ class MemoryBudget:
         self._reserved = 0
         self._lock = threading.Lock()
 
-    def reserve(self, count: int, most: int) -> bool:
+    def try_reserve(self, count: int, most: int) -> bool:
         """Reserve `count` bytes and return True, or return False if the total would exceed `most` bytes."""
         with self._lock:
             if self._reserved + count > most:
@@ -64,7 +64,7 @@ class MemoryBudget:
         """
         state = request.scope["state"]
         held = state.get("held", 0) + count
-        if not self.reserve(count, self._requests if held <= LARGE_BODY else self._long):
+        if not self.try_reserve(count, self._requests if held <= LARGE_BODY else self._long):
             if held > self._long:
                 raise BodyTooLarge(
                     f"This request needs about {held} bytes of memory, and a request may have {self._long} in this "
@@ -79,7 +79,7 @@ class MemoryBudget:
 
     def may_hold(self, request: Request, count: int) -> bool:
         """Reserve `count` more bytes for data that can spill to a file. Return False if there is too little left."""
-        if not self.reserve(count, self._spilling):
+        if not self.try_reserve(count, self._spilling):
             return False
         request.scope["state"]["held"] = request.scope["state"].get("held", 0) + count
         return True
@@ -104,15 +104,15 @@ class MemoryBudget:
         finally:
             self.release(request, count)
 
-    def buffered(self, before: int, now: int) -> bool:
+    def resize(self, before: int, now: int) -> bool:
         """Change a connection's reservation from `before` to `now` bytes. Return False if there is too little left."""
         if now > before:
-            return self.reserve(now - before, self._requests)
+            return self.try_reserve(now - before, self._requests)
         self.free(before - now)
         return True
 
 
-class Turns:
+class LargeBodyLimiter:
     """Semaphore for long requests: MAX_TURNS are processed at a time, and others wait in order."""
 
     def __init__(self) -> None:
@@ -128,7 +128,7 @@ class Turns:
             )
 
     @contextlib.asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
+    async def slot(self) -> AsyncIterator[None]:
         """Hold a turn for the block. Raises WorkerBusy if the queue is full or TURN_SECONDS have passed."""
         self.check()
         self._waiting += 1

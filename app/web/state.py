@@ -8,7 +8,7 @@ from starlette.requests import Request
 
 from app.jobs.queue import JobQueue
 from app.registry.registry import Registry
-from app.storage.memory_budget import MemoryBudget, Turns
+from app.storage.memory_budget import LargeBodyLimiter, MemoryBudget
 from app.storage.temp import TempStorage
 from app.web.auth import Authorizer
 from app.web.job_watcher import JobWatcher
@@ -37,7 +37,7 @@ class Services:
     metrics: Metrics
     limits: Limits
     memory: MemoryBudget
-    turns: Turns
+    large_body_limiter: LargeBodyLimiter
     access: Authorizer
     default_model: str
     capabilities: Path  # the trainer's, see app.jobs.host.devices

@@ -228,7 +228,7 @@ async def _answer(request: Request, choose: VersionSelector) -> Response:
 
 
 async def _in_thread(found: Services, predict: Callable[[], Response], *, waits: bool) -> Response:
-    async with found.turns.turn() if waits else contextlib.nullcontext():
+    async with found.large_body_limiter.slot() if waits else contextlib.nullcontext():
         return await run_in_threadpool(predict)
 
 
@@ -242,7 +242,7 @@ async def _predict_file(
             spool_body(request, found, bodies.packed(request, found.limits.upload_bytes))
         )
         if needs_turn(body, form, encoding):
-            await stack.enter_async_context(found.turns.turn())
+            await stack.enter_async_context(found.large_body_limiter.slot())
         source = await stack.enter_async_context(inflated(request, found, body, encoding))
         version = await choose.resolve_async()
         size = work_bytes(None if isinstance(source, Path) else len(source), version.model, options)

@@ -125,7 +125,7 @@ async def _recorded(found: Services, request: Request, kind: str, job_id: str) -
             name = next(iter(request.query_params))
             raise InvalidInput(message, [FieldError(message, parameter=name[:MAX_NAME_LENGTH])])
         body = await bodies.read_body(request, found.limits.json_bytes)
-        async with found.turns.turn() if len(body) > LARGE_BODY else contextlib.nullcontext():
+        async with found.large_body_limiter.slot() if len(body) > LARGE_BODY else contextlib.nullcontext():
             with found.memory.working(request, bodies.decoding_bytes(body)):
                 return await run_in_threadpool(_train_from_json, found, body, job_id)
     return await _train_from_file(found, request, bodies.FILES[kind], job_id)
