@@ -23,7 +23,7 @@ from app.web.problems import problem_responses
 from app.web.query import ModelName, OtherVersionNumber, VersionNumber, only_known
 from app.web.schemas.card_statistics import MAX_COVARIANCE_COEFFICIENTS
 from app.web.schemas.models import DEFAULT_LEVEL, CurrentModelView, Extra, ModelView, card_view
-from app.web.state import get_services
+from app.web.state import get_memory, get_services
 
 router = APIRouter(tags=["Models"], dependencies=[require_scope(AccessScope.READ), only_known()])
 
@@ -156,7 +156,7 @@ def _current_card(
     if version is None:
         found = {"model": model, "current": None, "note": NO_CURRENT, "versions": versions}
         return bodies.json_response(found, headers={"etag": tag})
-    with get_services(request).memory.working(request, inference_bytes(version.model)):
+    with get_memory(request).reserved(inference_bytes(version.model)):
         card = card_view(version, current=True, level=level, include=include) | {"versions": versions}
         return bodies.json_response(card, headers={"etag": tag})
 
@@ -183,7 +183,7 @@ def get_version(
     tag = _with_options(f'"{model}/{version}/{"current" if current else "other"}"', level, include)
     if has(if_none_match, tag):
         return Response(status_code=304, headers={"etag": tag})
-    with get_services(request).memory.working(request, inference_bytes(found.model)):
+    with get_memory(request).reserved(inference_bytes(found.model)):
         card = card_view(found, current=current, level=level, include=include)
         return bodies.json_response(card, headers={"etag": tag})
 
