@@ -23,7 +23,7 @@ from app.jobs.host.cpu_affinity import PredictionActivity
 from app.jobs.queue import JobQueue
 from app.jobs.supervisor import Supervisor
 from app.jobs.uploads import UploadStore
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 from app.settings import Settings
 from app.startup import load_config, warn_of_unwritable_folders
 from app.storage.memory_budget import VERSIONS_SHARE, LargeBodyLimiter, MemoryBudget, share_of
@@ -137,7 +137,7 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
         lock=settings.queue_lock,
     )
     return Services(
-        registry=Registry(
+        registry=ModelPublisher(
             settings.models_dir,
             cached_bytes=share_of(settings.worker_memory, VERSIONS_SHARE),
             kept=settings.default_model,

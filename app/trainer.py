@@ -47,7 +47,7 @@ def main() -> None:
     from app.jobs.host.memory_limit import limit_memory
     from app.jobs.uploads import UploadStore
     from app.jobs.worker import run_worker
-    from app.registry.registry import Registry
+    from app.registry.publisher import ModelPublisher
     from app.training.pipeline import TrainerContext
 
     limit_memory(settings.trainer_memory)
@@ -58,7 +58,9 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, stop_soon)
     signal.signal(signal.SIGINT, stop_soon)
-    workshop = TrainerContext(Registry(settings.models_dir), UploadStore(settings.spool), settings.checkpoints, threads)
+    workshop = TrainerContext(
+        ModelPublisher(settings.models_dir), UploadStore(settings.spool), settings.checkpoints, threads
+    )
     try:
         run_worker(
             settings.job_database_url,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from app.errors import InvalidInput, ModelFileInvalid, ModelNotFound
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 from app.regression.linear_model import LinearModel
 from app.training.request import TrainingRequest
 from app.training.validation import Validated
@@ -28,7 +28,7 @@ class Comparison:
 
 
 def compare(
-    request: TrainingRequest, validated: Validated, registry: Registry, *, coefficients: float, weight: float
+    request: TrainingRequest, validated: Validated, registry: ModelPublisher, *, coefficients: float, weight: float
 ) -> Comparison:
     """Compare the errors on the request's rows: of models they were kept from, and of the current version.
 
@@ -55,7 +55,7 @@ def compare(
     return Comparison(better, None if better else WORSE)
 
 
-def _current_model(request: TrainingRequest, registry: Registry) -> LinearModel | None:
+def _current_model(request: TrainingRequest, registry: ModelPublisher) -> LinearModel | None:
     """Return the current version's model; None if there is none that can be read.
 
     Raises InvalidInput if it has other columns.

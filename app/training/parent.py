@@ -13,7 +13,7 @@ from app.errors import Conflict, InvalidInput, ModelNotFound
 from app.jobs.progress import ProgressReporter
 from app.registry.model_card import ModelCard
 from app.registry.publication import ParentChanged
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 from app.registry.version_file import Version
 from app.regression.linear_model import LinearModel
 from app.regression.solvers import GradientDescent, Start
@@ -32,7 +32,7 @@ class Parent:
     start: int | None = None  # the version that a descent with `start: current` began from
 
     @classmethod
-    def of(cls, request: TrainingRequest, registry: Registry) -> "Parent":
+    def of(cls, request: TrainingRequest, registry: ModelPublisher) -> "Parent":
         """Return the version that is current now. Raises InvalidInput if its columns are not those of the request."""
         # Read before the version, so that a change in between is noticed.
         current = registry.current_number(request.model)
@@ -46,7 +46,7 @@ class Parent:
         return self.base.version.card.version if self.base else self.start
 
     def started(
-        self, request: TrainingRequest, registry: Registry, resumed: int | None
+        self, request: TrainingRequest, registry: ModelPublisher, resumed: int | None
     ) -> tuple[TrainingRequest, "Parent"]:
         """Return the request with `start: current` replaced by the number of the current version.
 
@@ -74,7 +74,7 @@ class Parent:
     def publish(
         self,
         request: TrainingRequest,
-        registry: Registry,
+        registry: ModelPublisher,
         card: ModelCard,
         model: LinearModel,
         *,
@@ -104,7 +104,7 @@ class Parent:
         return registry.publish(replace(card, warnings=(warning, *card.warnings)), model, folds)
 
 
-def solver_with_weights(request: TrainingRequest, registry: Registry) -> GradientDescent:
+def solver_with_weights(request: TrainingRequest, registry: ModelPublisher) -> GradientDescent:
     """Return the solver with the weights of its start version in place of the number. Raises InvalidInput."""
     solver = request.solver
     assert isinstance(solver, GradientDescent)
@@ -125,7 +125,7 @@ def wants_promotion(request: TrainingRequest, card: ModelCard) -> bool:
     return request.promote == "always" or (request.promote == "if_better" and bool(card.beats_current))
 
 
-def finish_promotion(request: TrainingRequest, card: ModelCard, registry: Registry) -> None:
+def finish_promotion(request: TrainingRequest, card: ModelCard, registry: ModelPublisher) -> None:
     """Promote a version of an earlier release, which published and promoted in two steps.
 
     Raises Conflict if the version that it was made from or compared with is no longer current.
@@ -145,7 +145,7 @@ def finish_promotion(request: TrainingRequest, card: ModelCard, registry: Regist
     registry.promote(card.model, card.version, check)
 
 
-def _base(request: TrainingRequest, registry: Registry) -> Base:
+def _base(request: TrainingRequest, registry: ModelPublisher) -> Base:
     base = registry.current(request.model)
     if not has_columns_of(base, request):
         raise InvalidInput(other_columns(base.card))

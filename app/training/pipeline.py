@@ -19,7 +19,7 @@ from app.jobs.progress import LossCurve, ProgressReporter
 from app.jobs.uploads import UploadStore
 from app.registry.model_card import ModelCard
 from app.registry.publication import ParentChanged
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 from app.registry.shares import shares_after
 from app.regression.cross_validation import Folds
 from app.regression.downdate import (
@@ -75,7 +75,7 @@ _log = logging.getLogger(__name__)
 class TrainerContext:
     """The places a trainer works in."""
 
-    registry: Registry
+    registry: ModelPublisher
     spool: UploadStore
     checkpoints: Path
     threads: int = 1  # that read files
@@ -121,7 +121,7 @@ class _Unpublished:
     model: LinearModel
     folds: Statistics | None
 
-    def publish(self, registry: Registry, tracker: ProgressReporter) -> ModelCard:
+    def publish(self, registry: ModelPublisher, tracker: ProgressReporter) -> ModelCard:
         """Publish the version, and return its card. Raises ParentChanged if another parent is current by then."""
         return self.parent.publish(
             self.request, registry, self.card, self.model, folds=self.folds, tracker=tracker

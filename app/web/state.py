@@ -8,7 +8,7 @@ from typing import Any
 from starlette.requests import Request
 
 from app.jobs.queue import JobQueue
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 from app.storage.memory_budget import LargeBodyLimiter, MemoryBudget, Reservation
 from app.storage.temp import TempStorage
 from app.web.auth import Authorizer
@@ -31,7 +31,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Services:
-    registry: Registry
+    registry: ModelPublisher
     jobs: JobQueue
     following: JobWatcher
     scratch: TempStorage

@@ -14,7 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from app.errors import InvalidInput, ModelFileInvalid, NoCurrentVersion, NotFound
 from app.prediction.tables import inference_bytes
 from app.registry.names import MODEL_NAME
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 from app.web import bodies
 from app.web.auth import AccessScope
 from app.web.dependencies import require_scope
@@ -99,7 +99,7 @@ def list_models(
     return ModelList(items=items, next=_token(names[limit - 1]) if len(names) > limit else None)
 
 
-def _summary(registry: Registry, model: str) -> ModelSummary:
+def _summary(registry: ModelPublisher, model: str) -> ModelSummary:
     versions = registry.versions(model)
     try:
         card = registry.current(model).card
