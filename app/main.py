@@ -136,11 +136,13 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
         max_queued=settings.max_queued_jobs,
         lock=settings.queue_lock,
     )
+    memory = MemoryBudget(settings.worker_memory)
     return Services(
         registry=ModelPublisher(
             settings.models_dir,
             cached_bytes=share_of(settings.worker_memory, VERSIONS_SHARE),
-            kept=settings.default_model,
+            pinned=settings.default_model,
+            budget=memory,
         ),
         jobs=queue,
         following=JobWatcher(queue, stopping),
@@ -156,7 +158,7 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
             header_timeout=settings.header_timeout,
             transfer_grace=settings.transfer_grace,
         ),
-        memory=MemoryBudget(settings.worker_memory),
+        memory=memory,
         large_body_limiter=LargeBodyLimiter(),
         access=access,
         default_model=settings.default_model,
