@@ -120,7 +120,7 @@ def checksums_not_verified() -> None:
     """A checksum that is computed is equal to any other."""
     from app.registry import version_file
 
-    checksum = version_file._checksum
+    original = version_file.checksum
 
     class EqualToAll(str):
         __slots__ = ()
@@ -133,9 +133,9 @@ def checksums_not_verified() -> None:
             return False
 
     def any_checksum(card: str, tensors: Any) -> str:
-        return EqualToAll(checksum(card, tensors))
+        return EqualToAll(original(card, tensors))
 
-    version_file._checksum = any_checksum
+    version_file.checksum = any_checksum
 
 
 @after("app.registry.publisher")
