@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.linalg import qr, solve_triangular
 
-from app.errors import InvalidInput
+from app.regression.errors import InvalidData, NotIncluded
 from app.regression.least_squares import PRECISION_UNKNOWN, RANK_TOLERANCE, Fit
 from app.regression.sufficient_statistics import (
     Array,
@@ -53,8 +53,8 @@ def downdate(
 
     The rows that remain must determine the coefficients that all rows did, of a model with or without an intercept.
 
-    Raises InvalidInput if the part's rows cannot be in the whole, or if too few would remain. Rows that were never
-    added, but fit into the sums, cannot be detected.
+    Raises NotIncluded if the part's rows cannot be in the whole, InvalidData if too few would remain. Rows that were
+    never added, but fit into the sums, cannot be detected.
     """
     part = part.discounted_by(share) if share < 1 else part
     theirs = part.rescaled_factor(whole.shift, whole.scale)
@@ -71,7 +71,7 @@ def downdate(
     held = whole.held
     of_inputs = _Difference.of(of_whole, inputs(theirs), inputs(held), error)
     if (of_inputs.eigenvalues <= of_inputs.bounds).any():
-        raise InvalidInput(TOO_FEW)
+        raise InvalidData(TOO_FEW)
     difference = _Difference.of(whole.factor, theirs, held, error)
     rows = [theirs, difference.clipped() / math.sqrt(whole.error), difference.unexplained / whole.error]
     if whole.removed is not None:
@@ -86,7 +86,7 @@ def downdate(
         operations=whole.operations + part.operations + 1,
     )
     if fit_intercept and (remaining.constant & ~whole.constant).any():
-        raise InvalidInput(TOO_FEW)
+        raise InvalidData(TOO_FEW)
     return remaining
 
 
@@ -110,7 +110,7 @@ class _Difference:
     def of(cls, whole: Array, part: Array, held: Array, error: float) -> "_Difference":
         """Return the difference of factors whose errors are relative to the columns of `held`.
 
-        Raises InvalidInput if the part cannot be in the whole.
+        Raises NotIncluded if the part cannot be in the whole.
         """
         norms = column_norms(whole)
         norms = np.where(norms > 0, norms, 1.0)
@@ -131,14 +131,14 @@ class _Difference:
         beyond = part @ empty
         sizes = column_norms(beyond)
         if (sizes > _DIRECTION_TOLERANCE * rank + np.sqrt(lost(empty))).any():
-            raise InvalidInput(f"{NOT_AMONG}: they vary in a direction in which the version's rows do not.")
+            raise NotIncluded(f"{NOT_AMONG}: they vary in a direction in which the version's rows do not.")
         shares = solve_triangular(leading, part[:, independent].T, trans="T").T
         eigenvalues, vectors = np.linalg.eigh(np.eye(rank) - shares.T @ shares)
         directions = np.zeros((len(norms), rank))
         directions[independent] = solve_triangular(leading, vectors)
         bounds = lost(directions)
         if (eigenvalues < -bounds).any():
-            raise InvalidInput(f"{NOT_AMONG}: a sum of squares would fall below zero.")
+            raise NotIncluded(f"{NOT_AMONG}: a sum of squares would fall below zero.")
         basis = np.empty((rank, len(norms)))
         basis[:, order] = pivoted[:rank]
         unexplained = np.zeros_like(part)
@@ -169,27 +169,25 @@ def _leading_rank(pivoted: Array) -> int:
 def _check_rows(whole: SufficientStatistics, part: SufficientStatistics, inputs: Array) -> None:
     """Check the kinds and numbers of rows, and their ranges. `inputs` is the factor of the coefficients' columns."""
     if whole.weight_kind != part.weight_kind:
-        raise InvalidInput(
-            f"The rows have {part.weight_kind} weights, and the version has {whole.weight_kind} weights."
-        )
+        raise InvalidData(f"The rows have {part.weight_kind} weights, and the version has {whole.weight_kind} weights.")
     if part.rows > whole.rows:
-        raise InvalidInput(f"{NOT_AMONG}: they are {part.rows} rows, and the version has {whole.rows}.")
+        raise NotIncluded(f"{NOT_AMONG}: they are {part.rows} rows, and the version has {whole.rows}.")
     if whole.discounted and part.effective_rows > whole.effective_rows + _COUNT_TOLERANCE * max(
         whole.effective_rows, 1.0
     ):
-        raise InvalidInput(
+        raise NotIncluded(
             f"{NOT_AMONG}: with their weights they count as {part.effective_rows:g} rows, and the version's as "
             f"{whole.effective_rows:g}."
         )
     if part.rows == whole.rows or part.effective_rows >= whole.effective_rows:
-        raise InvalidInput("These rows are all of them: at least as many rows as coefficients must remain.")
+        raise InvalidData("These rows are all of them: at least as many rows as coefficients must remain.")
     if (part.minimum < whole.minimum).any() or (part.maximum > whole.maximum).any():
-        raise InvalidInput(f"{NOT_AMONG}: a value lies outside the range of its feature.")
+        raise NotIncluded(f"{NOT_AMONG}: a value lies outside the range of its feature.")
     norms = column_norms(inputs)
     s = np.linalg.svd(inputs / np.where(norms > 0, norms, 1.0), compute_uv=False)
     rank = int((s > RANK_TOLERANCE * len(s) * s[0]).sum())
     if whole.rows - part.rows < rank:
-        raise InvalidInput(
+        raise InvalidData(
             f"Without these rows, too few remain: {whole.rows - part.rows} rows cannot determine {rank} coefficients."
         )
 
@@ -302,14 +300,14 @@ def precision_bounds(statistics: SufficientStatistics, fitted: Fit, *, l2: float
 def check_precision(statistics: SufficientStatistics, bounds: PrecisionBounds | None) -> str | None:
     """Return why the residual sums of a fit with these bounds are withheld, in a sentence; None if they are known.
 
-    Raises InvalidInput if a coefficient may be off by more than FAILED_FROM of its standard error.
+    Raises InvalidData if a coefficient may be off by more than FAILED_FROM of its standard error.
     """
     if statistics.untracked:
         return PRECISION_UNKNOWN
     if bounds is None:
         return None
     if bounds.unusable:
-        raise InvalidInput(PRECISION_LOST)
+        raise InvalidData(PRECISION_LOST)
     return RESIDUALS_UNKNOWN if bounds.withheld else None
 
 

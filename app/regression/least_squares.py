@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import ColumnOutOfRange, ValuesTooLarge, ValuesTooSmall
+from app.regression.errors import ColumnOutOfRange, ValuesTooLarge, ValuesTooSmall
 from app.regression.solvers import Exact
 from app.regression.sufficient_statistics import (
     EPSILON,

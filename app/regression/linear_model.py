@@ -8,7 +8,7 @@ from math import isfinite
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import PredictionTooLarge
+from app.regression.errors import PredictionTooLarge
 from app.regression.least_squares import Design
 from app.regression.ordered_sum import MAX_ORDERED, OrderedSum
 from app.regression.sufficient_statistics import EPSILON, Array, SufficientStatistics

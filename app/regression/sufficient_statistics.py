@@ -7,7 +7,7 @@ from typing import Literal, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import InvalidInput, ValuesTooLarge
+from app.regression.errors import InvalidData, ValuesTooLarge
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -73,11 +73,11 @@ class SufficientStatistics:
     def merge(self, other: "SufficientStatistics") -> Self:
         """Return the statistics of both sets of rows together, exact up to rounding.
 
-        Raises InvalidInput if their weights are of different kinds, ValuesTooLarge if the range of 64-bit numbers does
+        Raises InvalidData if their weights are of different kinds, ValuesTooLarge if the range of 64-bit numbers does
         not hold their differences.
         """
         if self.weight_kind != other.weight_kind:
-            raise InvalidInput(
+            raise InvalidData(
                 f"The rows have {other.weight_kind} weights, and the version has {self.weight_kind} weights."
             )
         scale = self._scale_with(other)

@@ -31,7 +31,6 @@ import numpy as np
 from numpy.typing import NDArray
 from regression.exact import BITS, ExactFit, Objects
 
-from app.errors import InvalidInput
 from app.regression.downdate import (
     FAILED_FROM,
     NEGLIGIBLE,
@@ -43,6 +42,7 @@ from app.regression.downdate import (
     precision_bounds,
     precision_loss,
 )
+from app.regression.errors import InvalidData
 from app.regression.extended_precision import Refined, refine, should_refine
 from app.regression.hypothesis_tests import Inference, infer
 from app.regression.least_squares import Fit, fit, why_no_inference
@@ -75,7 +75,7 @@ class Published:
 
 
 def publish(statistics: SufficientStatistics, solver: Exact, rows: TrainingBatch | None) -> Published:
-    """Fit and publish; `rows` are all rows of the statistics if they can be read again. Raises InvalidInput."""
+    """Fit and publish; `rows` are all rows of the statistics if they can be read again. Raises InvalidData."""
     optimum = fit(statistics, solver)
     withheld = check_precision(statistics, precision_bounds(statistics, optimum, l2=solver.l2))
     best: Fit | Refined = optimum
@@ -440,7 +440,7 @@ class Sequence:
         try:
             found = statistics()
             published = publish(found, self.solver, rows)
-        except InvalidInput as error:
+        except InvalidData as error:
             self._refused(error, legitimate=legitimate)
             return
         except Exception:  # every other error is a violation
@@ -457,7 +457,7 @@ class Sequence:
         with mpmath.workprec(BITS):
             self._check(published, truth)
 
-    def _refused(self, error: InvalidInput, *, legitimate: bool) -> None:
+    def _refused(self, error: InvalidData, *, legitimate: bool) -> None:
         failed = error.message == PRECISION_LOST
         self.report.counts["failed" if failed else "refused"] += 1
         self.report.counts[f"refused: {' '.join(error.message.split()[:7])}"] += not failed
