@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.regression.errors import ColumnOutOfRange, ValuesTooLarge, ValuesTooSmall
-from app.regression.solvers import Exact
+from app.regression.solvers.exact import Exact
 from app.regression.sufficient_statistics import (
     EPSILON,
     Array,
