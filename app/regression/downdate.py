@@ -67,13 +67,13 @@ def downdate(
 
     of_whole = r_factor(inputs(whole.factor))
     _check_rows(whole, part, of_whole)
-    error = whole.error + part.error
-    held = whole.held
+    error = whole.factor_error + part.factor_error
+    held = whole.cumulative_factor
     of_inputs = _Difference.of(of_whole, inputs(theirs), inputs(held), error)
     if (of_inputs.eigenvalues <= of_inputs.bounds).any():
         raise InvalidInput(TOO_FEW)
     difference = _Difference.of(whole.factor, theirs, held, error)
-    rows = [theirs, difference.clipped() / math.sqrt(whole.error), difference.unexplained / whole.error]
+    rows = [theirs, difference.clipped() / math.sqrt(whole.factor_error), difference.unexplained / whole.factor_error]
     if whole.removed is not None:
         rows.append(whole.removed)
     remaining = replace(
@@ -201,9 +201,9 @@ def precision_loss(statistics: SufficientStatistics) -> float:
     """
     if statistics.removed is None:
         return 1.0
-    norms = column_norms(statistics.held)
+    norms = column_norms(statistics.cumulative_factor)
     norms = np.where(norms > 0, norms, 1.0)
-    _, pivoted, order = qr(statistics.held / norms, mode="economic", pivoting=True)
+    _, pivoted, order = qr(statistics.cumulative_factor / norms, mode="economic", pivoting=True)
     rank = _leading_rank(pivoted)
     remaining = (statistics.factor / norms)[:, order[:rank]]
     shares = np.linalg.svd(solve_triangular(pivoted[:rank, :rank], remaining.T, trans="T"), compute_uv=False)
@@ -241,7 +241,7 @@ def precision_bounds(statistics: SufficientStatistics, fitted: Fit, *, l2: float
     if statistics.removed is None:
         return None
     p, k = statistics.features, statistics.targets
-    held = statistics.held
+    held = statistics.cumulative_factor
     sizes = column_norms(held)
     if not fitted.design.intercept:  # the columns about zero are rounded too
         sizes[1:] += np.abs(statistics.shift / statistics.scale) * sizes[0]
@@ -250,8 +250,11 @@ def precision_bounds(statistics: SufficientStatistics, fitted: Fit, *, l2: float
         """Bound of the error of a'Gb for each pair of a column of a, (d, m), and a column of b, (d, n): (m, n)."""
         sa, sb = sizes @ np.abs(a), sizes @ np.abs(b)
         # What cancels in Ha is known to the error of its terms.
-        ha, hb = column_norms(held @ a) + statistics.error * sa, column_norms(held @ b) + statistics.error * sb
-        return statistics.error * (np.outer(ha, sb) + np.outer(sa, hb))
+        ha, hb = (
+            column_norms(held @ a) + statistics.factor_error * sa,
+            column_norms(held @ b) + statistics.factor_error * sb,
+        )
+        return statistics.factor_error * (np.outer(ha, sb) + np.outer(sa, hb))
 
     # Directions in the coordinates of the factor, [1, (x - shift) / scale, (y - shift) / scale].
     scale, units = statistics.scale[:p], statistics.scale[p:]

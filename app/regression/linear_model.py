@@ -89,7 +89,7 @@ class LinearModel:
 
         Raises PredictionTooLarge.
         """
-        predictions = self._ordered.of_few(rows)
+        predictions = self._ordered.sum_lists(rows)
         if not isfinite(sum(map(sum, predictions))):
             for index, row in enumerate(predictions):
                 if not all(map(isfinite, row)):
@@ -191,7 +191,7 @@ class LinearModel:
     def _sums(self, columns: Array) -> Array:
         """Return start + weights (x - centre), (m, k), for rows of columns (m, p)."""
         if self.coef.size <= MAX_ORDERED:
-            return self._ordered.of(columns)
+            return self._ordered.sum_rows(columns)
         if self._centre is not None:
             columns = columns - self._centre
         # Columns that are contiguous in memory give columns that are.

@@ -29,7 +29,7 @@ class OrderedSum:
         self._few_centre: list[float] = [] if centre is None else centre.tolist()
         self._rows = max(1024, CACHED // len(weights))
 
-    def of_few(self, rows: Sequence[Sequence[float]]) -> list[list[float]]:
+    def sum_lists(self, rows: Sequence[Sequence[float]]) -> list[list[float]]:
         """Return the sums for few rows of plain numbers, for which numpy would take longer to begin.
 
         The builtin `sum` would be faster for many columns, but from Python 3.12 on it compensates for rounding, so its
@@ -47,7 +47,7 @@ class OrderedSum:
             found.append(sums)
         return found
 
-    def of(self, x: Array) -> Array:
+    def sum_rows(self, x: Array) -> Array:
         """Return the sums, (m, k), for rows x, (m, p)."""
         if len(x) <= self._rows:
             return self._block(x.T, np.empty((len(self._start), len(x)))).T

@@ -59,7 +59,7 @@ class SufficientStatistics:
     operations: int = 0  # merges, downdates and further QR decompositions that led here, each of which rounds
 
     @classmethod
-    def from_block(cls, x: Array, y: Array) -> Self:
+    def from_rows(cls, x: Array, y: Array) -> Self:
         """Return the statistics of rows in memory, by their definition: x is (n, p), y is (n, k), n at least 1.
 
         `app.regression.streaming_qr` finds those of many rows faster.
@@ -171,15 +171,17 @@ class SufficientStatistics:
             return same
         columns = slice(1, self.features + 1)
         remaining = column_norms(self.factor[1:, columns])
-        return np.asarray(same | (remaining**2 <= 2 * self.error * column_norms(self.held[:, columns]) ** 2))
+        return np.asarray(
+            same | (remaining**2 <= 2 * self.factor_error * column_norms(self.cumulative_factor[:, columns]) ** 2)
+        )
 
     @property
-    def error(self) -> float:
+    def factor_error(self) -> float:
         """Bound of the factor's rounding error, relative to the norm of each column of `held`."""
         return FACTOR_ERROR + OPERATION_ERROR * self.operations
 
     @property
-    def held(self) -> Array:
+    def cumulative_factor(self) -> Array:
         """Factor of all rows that were ever held, those taken out among them, in these coordinates.
 
         Its Gram matrix bounds every Gram matrix that was ever held, from above.

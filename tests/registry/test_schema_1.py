@@ -68,7 +68,7 @@ def test_an_update_of_schema_1_whose_parent_is_gone_has_no_inference(tmp_path: P
 
 def test_what_is_added_to_a_version_of_unknown_precision_has_unknown_precision() -> None:
     statistics = read(path(4)).model.statistics
-    more = SufficientStatistics.from_block(YIELDS[:, :3], YIELDS[:, 3:])
+    more = SufficientStatistics.from_rows(YIELDS[:, :3], YIELDS[:, 3:])
 
     assert statistics.merge(more).untracked
     assert more.merge(statistics).untracked

@@ -5,7 +5,7 @@ sequence. The long form prints counts, the largest error of each kind relative t
 
     PYTHONPATH=.:tests nice -n 10 python -W error -m regression.sequences 20000 [FIRST_SEED] [PROCESSES]
 
-The bounds. e is `SufficientStatistics.error`, the relative error of each column of the factor:
+The bounds. e is `SufficientStatistics.factor_error`, the relative error of each column of the factor:
 
 - Rows were taken out: `precision_bounds`. Residual sums are published if their bound is at most 1e-6, and so are
   standard errors; coefficients if they are within 1e-3 of a standard error, or their error is negligible.
@@ -567,7 +567,7 @@ class Comparison:
 
     @property
     def _error(self) -> float:
-        return float(self._statistics.error)
+        return float(self._statistics.factor_error)
 
     @property
     def _second_order(self) -> bool:

@@ -33,7 +33,7 @@ def names(letter: str, count: int) -> tuple[str, ...]:
 
 
 def trained(x: Array, y: Array) -> LinearModel:
-    statistics = SufficientStatistics.from_block(x, y)
+    statistics = SufficientStatistics.from_rows(x, y)
     found = fit(statistics, Exact())
     return LinearModel(
         names("x", x.shape[1]),
@@ -48,7 +48,7 @@ def trained(x: Array, y: Array) -> LinearModel:
 
 
 def with_weights(weights: Array, intercept: Array, x: Array) -> LinearModel:
-    statistics = SufficientStatistics.from_block(x, np.zeros((len(x), len(weights))))
+    statistics = SufficientStatistics.from_rows(x, np.zeros((len(x), len(weights))))
     return LinearModel(
         names("x", x.shape[1]), names("y", len(weights)), weights, intercept, statistics, np.zeros(len(weights))
     )

@@ -222,7 +222,7 @@ class TestRefusedDowndates:
             assert found.removed is not None
             # What was changed, 2^-46, counts by its ratio to the error of the whole, 2^-47.
             squares = (found.removed[:, 2] ** 2).sum() * found.scale[1] ** 2
-            assert squares / (2 * far**2) == pytest.approx(1 + 2.0**-46 / whole.error, rel=0.1)
+            assert squares / (2 * far**2) == pytest.approx(1 + 2.0**-46 / whole.factor_error, rel=0.1)
 
 
 class TestDirectionTolerance:
