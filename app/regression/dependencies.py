@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from app.regression.least_squares import IDENTIFIABLE, RANK_TOLERANCE, Design
+from app.regression.design import IDENTIFIABLE, RANK_TOLERANCE, Design
 from app.regression.sufficient_statistics import EPSILON, Array, SufficientStatistics
 
 

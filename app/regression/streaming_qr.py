@@ -43,7 +43,7 @@ _BLAS = ThreadpoolController().select(user_api="blas")
 
 
 def summarise(
-    blocks: Iterable[TrainingBatch], begin: "Begin | None" = None, weight_kind: WeightKind = "precision"
+    blocks: Iterable[TrainingBatch], begin: "QRFactory | None" = None, weight_kind: WeightKind = "precision"
 ) -> SufficientStatistics:
     """Return the statistics of a stream of blocks; `begin` makes the accumulator that takes them in.
 
@@ -64,7 +64,7 @@ def summarise(
 def summarise_folds(
     blocks: Iterable[TrainingBatch],
     folds: int,
-    begin: "Begin | None" = None,
+    begin: "QRFactory | None" = None,
     weight_kind: WeightKind = "precision",
     *,
     seed: int = 0,
@@ -307,7 +307,7 @@ def _powers(sizes: Array) -> NDArray[np.int_]:
     return np.where(sizes > 0, np.frexp(sizes)[1], -100_000)
 
 
-Begin: TypeAlias = Callable[[TrainingBatch], StreamingQR]
+QRFactory: TypeAlias = Callable[[TrainingBatch], StreamingQR]
 
 
 def _condition(factor: Array) -> float:

@@ -14,7 +14,7 @@ from app.regression.training_batch import TrainingBatch
 CHUNK_BYTES = 1 << 26  # of columns: enough work for the device, and little of its memory
 
 
-class CudaAccumulator(StreamingQR):
+class CudaStreamingQR(StreamingQR):
     """Shifts, whitens and multiplies on the device, in float64, which TF32 does not touch.
 
     The decisions, on matrices of a column's width, stay with the CPU, and so do rows that need Householder QR.

@@ -1,4 +1,4 @@
-"""Rows on their way into the statistics."""
+"""A batch of rows, the unit in which training data is read."""
 
 from typing import NamedTuple, TypeAlias
 
@@ -9,9 +9,9 @@ Array: TypeAlias = NDArray[np.float64]
 
 
 class TrainingBatch(NamedTuple):
-    """Rows that came together."""
+    """n rows with p features and k targets."""
 
     x: Array  # (n, p)
     y: Array  # (n, k)
-    sample_weight: Array | None = None  # (n,), none negative; None where each row counts once
-    fold: NDArray[np.intp] | None = None  # (n,), the fold of a cross-validation, if the row's group decides it
+    sample_weight: Array | None = None  # (n,), not negative; None if each row has weight 1
+    fold: NDArray[np.intp] | None = None  # (n,), fold of a cross-validation; None if folds are drawn by row number

@@ -22,14 +22,7 @@ from app.registry.publication import ParentChanged
 from app.registry.registry import Registry
 from app.registry.shares import shares_after
 from app.regression.cross_validation import Folds
-from app.regression.downdate import (
-    NOT_AMONG,
-    PrecisionBounds,
-    check_precision,
-    downdate,
-    precision_bounds,
-    precision_loss,
-)
+from app.regression.downdate import NOT_AMONG, downdate
 from app.regression.extended_precision import Refined, refine, should_refine
 from app.regression.least_squares import (
     ESSENTIALLY_PERFECT,
@@ -40,6 +33,7 @@ from app.regression.least_squares import (
     why_no_inference,
 )
 from app.regression.linear_model import LinearModel
+from app.regression.precision import PrecisionBounds, check_precision, precision_bounds, precision_loss
 from app.regression.solvers import Exact, GradientDescent, Solver
 from app.regression.streaming_qr import NO_ROWS, StreamingQR, summarise
 from app.regression.sufficient_statistics import SufficientStatistics
@@ -281,7 +275,7 @@ def _solve(
     if solver.device == "cuda":
         # torch is loaded by the first job that needs it.
         check_memory_for_torch()
-        from app.regression.streaming_qr_cuda import CudaAccumulator as accumulator  # noqa: N813 - one or the other
+        from app.regression.streaming_qr_cuda import CudaStreamingQR as accumulator  # noqa: N813 - one or the other
     earlier = None
     if base is not None and request.mode == "update":
         earlier = base.version.model.statistics.discounted_by(base.share)

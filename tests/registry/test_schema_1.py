@@ -16,10 +16,9 @@ from app.jobs.uploads import UploadStore
 from app.registry.registry import Registry
 from app.registry.version_file import read
 from app.regression.hypothesis_tests import infer
-from app.regression.least_squares import PRECISION_UNKNOWN
 from app.regression.likelihood import NOT_RECORDED, why_no_likelihood
 from app.regression.solvers import Exact
-from app.regression.sufficient_statistics import SufficientStatistics
+from app.regression.sufficient_statistics import PRECISION_UNKNOWN, SufficientStatistics
 from app.training.pipeline import TrainerContext, train
 from app.training.request import TrainingRequest
 

@@ -32,22 +32,21 @@ from numpy.typing import NDArray
 from regression.exact import BITS, ExactFit, Objects
 
 from app.errors import InvalidInput
-from app.regression.downdate import (
-    FAILED_FROM,
-    NEGLIGIBLE,
-    NOT_AMONG,
-    PRECISION_LOST,
-    WITHHELD_FROM,
-    check_precision,
-    downdate,
-    precision_bounds,
-    precision_loss,
-)
+from app.regression.downdate import NOT_AMONG, downdate
 from app.regression.extended_precision import Refined, refine, should_refine
 from app.regression.hypothesis_tests import Inference, infer
 from app.regression.least_squares import Fit, fit, why_no_inference
 from app.regression.linear_model import LinearModel
 from app.regression.metrics import Metrics, training_metrics
+from app.regression.precision import (
+    FAILED_FROM,
+    NEGLIGIBLE,
+    PRECISION_LOST,
+    WITHHELD_FROM,
+    check_precision,
+    precision_bounds,
+    precision_loss,
+)
 from app.regression.solvers import Exact
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics, WeightKind

@@ -13,14 +13,9 @@ from regression.exact import ExactFit
 from regression.sequences import publish
 
 from app.errors import InvalidInput
-from app.regression.downdate import (
-    FAILED_FROM,
-    WITHHELD_FROM,
-    downdate,
-    precision_bounds,
-    precision_loss,
-)
+from app.regression.downdate import downdate
 from app.regression.least_squares import fit
+from app.regression.precision import FAILED_FROM, WITHHELD_FROM, precision_bounds, precision_loss
 from app.regression.solvers import Exact
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from regression.exact import ExactFit
 from scipy.special import betainc, betaincinv
 
+from app.regression.design import Design
 from app.regression.hypothesis_tests import infer
 from app.regression.least_squares import (
     MAX_EXCESS_RSS_RATIO,
     PERFECT,
-    Design,
     Fit,
     fit,
     is_essentially_perfect,

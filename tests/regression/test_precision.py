@@ -10,14 +10,9 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 
 from app.errors import InvalidInput
-from app.regression.downdate import (
-    PRECISION_LOST,
-    check_precision,
-    downdate,
-    precision_bounds,
-    precision_loss,
-)
+from app.regression.downdate import downdate
 from app.regression.least_squares import fit
+from app.regression.precision import PRECISION_LOST, check_precision, precision_bounds, precision_loss
 from app.regression.solvers import Exact
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics

@@ -16,18 +16,16 @@ from scipy.linalg import blas, hadamard
 
 from app.errors import InvalidInput
 from app.regression import extended_precision, streaming_qr
-from app.regression.downdate import (
-    NOT_AMONG,
-    PRECISION_LOST,
-    RESIDUALS_UNKNOWN,
-    TOO_FEW,
-    PrecisionBounds,
-    check_precision,
-    downdate,
-    precision_bounds,
-)
+from app.regression.downdate import NOT_AMONG, TOO_FEW, downdate
 from app.regression.extended_precision import refine, should_refine
 from app.regression.least_squares import Fit, fit, is_essentially_perfect, is_optimal
+from app.regression.precision import (
+    PRECISION_LOST,
+    RESIDUALS_UNKNOWN,
+    PrecisionBounds,
+    check_precision,
+    precision_bounds,
+)
 from app.regression.solvers import Exact
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import EPSILON, SufficientStatistics, r_factor
