@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from app.errors import InvalidInput, ModelFileInvalid
+from app.errors import ModelFileInvalid
 from app.registry.model_card import SCHEMA, ModelCard
 from app.registry.stored_folds import PREFIX, fold_faults, fold_tensors, folds_of
+from app.regression.errors import InvalidTerms
 from app.regression.linear_model import LinearModel
 from app.regression.sufficient_statistics import PRECISION_UNKNOWN, SufficientStatistics
 from app.regression.terms import parse_terms
@@ -273,7 +274,7 @@ def _faults(card: ModelCard, tensors: dict[str, NDArray[Any]]) -> Iterator[str]:
         yield "its features and targets are none, or not distinct"
     try:
         parse_terms(card.terms, card.features)
-    except InvalidInput:
+    except InvalidTerms:
         yield "its terms cannot be made from its features"
     if card.rows < 1:
         yield f"it has {card.rows} rows"

@@ -8,7 +8,7 @@ from itertools import accumulate
 import msgspec
 import numpy as np
 
-from app.errors import InvalidInput
+from app.regression.errors import InvalidData
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact
 from app.regression.sufficient_statistics import Array, SufficientStatistics
@@ -89,10 +89,10 @@ class Folds:
         self._on_step = on_step
         if len(self._folds) < 2 and base is None:  # noqa: PLR2004 - one to train on, one to be kept
             if self.rows < 2:  # noqa: PLR2004 - likewise
-                raise InvalidInput(
+                raise InvalidData(
                     f"Cross-validation needs at least 2 rows, found {self.rows}. Send more, or train without it."
                 )
-            raise InvalidInput(
+            raise InvalidData(
                 f"Cross-validation needs rows in at least 2 folds, and all {self.rows} rows are in one. Give more "
                 "folds, another fold_seed, or a column with more groups."
             )

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from app.errors import InvalidInput
 from app.regression.design import RANK_TOLERANCE
+from app.regression.errors import InvalidData, NotIncluded
 from app.regression.precision import pivoted_factor
 from app.regression.sufficient_statistics import Array, SufficientStatistics, column_norms, r_factor
 
@@ -33,8 +33,9 @@ def downdate(
     the part's rows. Minimum and maximum of the features stay: the next extreme value is not known. The remaining rows
     have to determine the coefficients that all rows did, with or without an intercept.
 
-    Raises InvalidInput if the part's rows cannot be in the whole, or if too few would remain. Rows that were never
-    added but agree with the sums are not detected.
+    Raises NotIncluded if the part's rows cannot be in the whole. Rows that were never added but agree with the sums are
+    not detected.
+    Raises InvalidData if too few rows would remain.
     """
     part = part.discounted_by(share) if share < 1 else part
     subtracted = part.rescaled_factor(whole.shift, whole.scale)
@@ -49,7 +50,7 @@ def downdate(
         error,
     )
     if (input_difference.eigenvalues <= input_difference.bounds).any():
-        raise InvalidInput(TOO_FEW)
+        raise InvalidData(TOO_FEW)
     difference = _Difference.of(whole.factor, subtracted, whole.cumulative_factor, error)
     relative = whole.factor_error
     removed = [subtracted, difference.clipped() / math.sqrt(relative), difference.unexplained / relative]
@@ -65,7 +66,7 @@ def downdate(
         operations=whole.operations + part.operations + 1,
     )
     if fit_intercept and (remaining.constant & ~whole.constant).any():
-        raise InvalidInput(TOO_FEW)
+        raise InvalidData(TOO_FEW)
     return remaining
 
 
@@ -96,7 +97,7 @@ class _Difference:
     def of(cls, whole: Array, part: Array, cumulative: Array, error: float) -> "_Difference":
         """Return the difference of factors whose columns have this error relative to those of `cumulative`.
 
-        Raises InvalidInput if the part cannot be in the whole.
+        Raises NotIncluded if the part cannot be in the whole.
         """
         norms = column_norms(whole)
         norms = np.where(norms > 0, norms, 1.0)
@@ -111,14 +112,14 @@ class _Difference:
         outside = part @ empty
         sizes = column_norms(outside)
         if (sizes > _DIRECTION_TOLERANCE * rank + np.sqrt(_square_error(cumulative, empty, error))).any():
-            raise InvalidInput(f"{NOT_AMONG}: they vary in a direction in which the version's rows do not.")
+            raise NotIncluded(f"{NOT_AMONG}: they vary in a direction in which the version's rows do not.")
         shares = solve_triangular(leading, part[:, independent].T, trans="T").T
         eigenvalues, vectors = np.linalg.eigh(np.eye(rank) - shares.T @ shares)
         directions = np.zeros((len(norms), rank))
         directions[independent] = solve_triangular(leading, vectors)
         bounds = _square_error(cumulative, directions, error)
         if (eigenvalues < -bounds).any():
-            raise InvalidInput(f"{NOT_AMONG}: a sum of squares would fall below zero.")
+            raise NotIncluded(f"{NOT_AMONG}: a sum of squares would fall below zero.")
         basis = np.empty((rank, len(norms)))
         basis[:, order] = pivoted[:rank]
         unexplained = np.zeros_like(part)
@@ -148,29 +149,30 @@ def _square_error(cumulative: Array, directions: Array, error: float) -> Array:
 
 
 def _check_counts(whole: SufficientStatistics, part: SufficientStatistics) -> None:
-    """Check the kinds of weights and the numbers of rows. Raises InvalidInput."""
+    """Check the kinds of weights and the numbers of rows. Raises InvalidData or NotIncluded."""
     whole.check_weight_kind(part)
     if part.rows > whole.rows:
-        raise InvalidInput(f"{NOT_AMONG}: they are {part.rows} rows, and the version has {whole.rows}.")
+        raise NotIncluded(f"{NOT_AMONG}: they are {part.rows} rows, and the version has {whole.rows}.")
     most = whole.effective_rows + _COUNT_TOLERANCE * max(whole.effective_rows, 1.0)
     if whole.discounted and part.effective_rows > most:
-        raise InvalidInput(
+        raise NotIncluded(
             f"{NOT_AMONG}: with their weights they count as {part.effective_rows:g} rows, and the version's as "
             f"{whole.effective_rows:g}."
         )
     if part.rows == whole.rows or part.effective_rows >= whole.effective_rows:
-        raise InvalidInput("These rows are all of them: at least as many rows as coefficients must remain.")
+        raise InvalidData("These rows are all of them: at least as many rows as coefficients must remain.")
 
 
 def _check_values(whole: SufficientStatistics, part: SufficientStatistics, inputs: Array) -> None:
-    """Check the ranges of the features, and that enough rows remain for the rank of `inputs`. Raises InvalidInput."""
+    """Check the ranges of the features, and that enough rows remain for the rank of `inputs`.
+
+    Raises InvalidData or NotIncluded.
+    """
     if (part.minimum < whole.minimum).any() or (part.maximum > whole.maximum).any():
-        raise InvalidInput(f"{NOT_AMONG}: a value lies outside the range of its feature.")
+        raise NotIncluded(f"{NOT_AMONG}: a value lies outside the range of its feature.")
     norms = column_norms(inputs)
     s = np.linalg.svd(inputs / np.where(norms > 0, norms, 1.0), compute_uv=False)
     rank = int((s > RANK_TOLERANCE * len(s) * s[0]).sum())
     remaining = whole.rows - part.rows
     if remaining < rank:
-        raise InvalidInput(
-            f"Without these rows, too few remain: {remaining} rows cannot determine {rank} coefficients."
-        )
+        raise InvalidData(f"Without these rows, too few remain: {remaining} rows cannot determine {rank} coefficients.")

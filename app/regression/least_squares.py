@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import ColumnOutOfRange, ValuesTooLarge, ValuesTooSmall
 from app.regression.design import Design
+from app.regression.errors import ColumnOutOfRange, ValuesTooLarge, ValuesTooSmall
 from app.regression.solvers import Exact
 from app.regression.sufficient_statistics import EPSILON, Array, SufficientStatistics, column_norms, r_factor
 

@@ -8,8 +8,8 @@ from math import isfinite
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import PredictionTooLarge
 from app.regression.design import Design
+from app.regression.errors import PredictionTooLarge
 from app.regression.ordered_sum import MAX_ORDERED, OrderedSum
 from app.regression.sufficient_statistics import EPSILON, Array, SufficientStatistics
 from app.regression.terms import Factors, expand, parse_terms

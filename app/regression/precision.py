@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import qr, solve_triangular
 
-from app.errors import InvalidInput
 from app.regression.design import RANK_TOLERANCE
+from app.regression.errors import InvalidData
 from app.regression.least_squares import Fit
 from app.regression.sufficient_statistics import PRECISION_UNKNOWN, Array, SufficientStatistics, column_norms
 
@@ -213,12 +213,12 @@ def _inverse_directions(statistics: SufficientStatistics, fitted: Fit, *, l2: fl
 def check_precision(statistics: SufficientStatistics, bounds: PrecisionBounds | None) -> str | None:
     """Return the reason, a sentence, why the sums of squares of a fit with these bounds are withheld; None if not.
 
-    Raises InvalidInput if the error of a coefficient may exceed FAILED_FROM of its standard error.
+    Raises InvalidData if the error of a coefficient may exceed FAILED_FROM of its standard error.
     """
     if statistics.untracked:
         return PRECISION_UNKNOWN
     if bounds is None:
         return None
     if bounds.unusable:
-        raise InvalidInput(PRECISION_LOST)
+        raise InvalidData(PRECISION_LOST)
     return RESIDUALS_UNKNOWN if bounds.withheld else None

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.linalg.blas import dtrsm
 from threadpoolctl import ThreadpoolController
 
-from app.errors import InvalidInput, ValuesTooLarge
+from app.regression.errors import InvalidData, ValuesTooLarge
 from app.regression.folds import divide
 from app.regression.sufficient_statistics import (
     MAX_REACH,
@@ -47,7 +47,7 @@ def summarise(
 ) -> SufficientStatistics:
     """Return the statistics of a stream of blocks; `begin` makes the accumulator that takes them in.
 
-    Raises InvalidInput if no row has a positive weight, ValuesTooLarge if a column's deviations exceed 64-bit numbers.
+    Raises InvalidData if no row has a positive weight, ValuesTooLarge if a column's deviations exceed 64-bit numbers.
     """
     accumulator: StreamingQR | None = None
     with _BLAS.limit(limits=1), np.errstate(over="ignore", invalid="ignore"):
@@ -57,7 +57,7 @@ def summarise(
                 accumulator = accumulator or (begin or StreamingQR)(weighted)
                 accumulator.add(weighted)
         if accumulator is None:
-            raise InvalidInput(NO_ROWS)
+            raise InvalidData(NO_ROWS)
         return accumulator.statistics(weight_kind)
 
 
@@ -75,7 +75,7 @@ def summarise_folds(
     A row's fold is its group's, if the blocks have groups. Otherwise each `folds` consecutive rows of positive weight
     are a random permutation of the folds. The first row has the number `first`.
 
-    Raises InvalidInput as `summarise` does.
+    Raises InvalidData as `summarise` does.
     """
     accumulators: dict[int, StreamingQR] = {}
     with _BLAS.limit(limits=1), np.errstate(over="ignore", invalid="ignore"):
@@ -87,7 +87,7 @@ def summarise_folds(
                 accumulators[fold].add(mine)
             first += len(weighted.x)
         if not accumulators:
-            raise InvalidInput(NO_ROWS)
+            raise InvalidData(NO_ROWS)
         return {fold: accumulators[fold].statistics(weight_kind) for fold in sorted(accumulators)}
 
 
@@ -181,7 +181,7 @@ class StreamingQR:
 
     def _observations(self) -> int:
         if self._weight > MAX_OBSERVATIONS:
-            raise InvalidInput(f"The frequency weights add up to more than {MAX_OBSERVATIONS} observations.")
+            raise InvalidData(f"The frequency weights add up to more than {MAX_OBSERVATIONS} observations.")
         return round(self._weight)
 
     def _take(self, chunk: TrainingBatch) -> None:

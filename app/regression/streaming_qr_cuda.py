@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from app.errors import DeviceUnavailable
+from app.regression.errors import DeviceUnavailable
 from app.regression.streaming_qr import StreamingQR
 from app.regression.training_batch import TrainingBatch
 

@@ -10,7 +10,7 @@ from typing import Literal, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import InvalidInput, ValuesTooLarge
+from app.regression.errors import InvalidData, ValuesTooLarge
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -76,16 +76,16 @@ class SufficientStatistics:
         return cls(x.shape[1], n, float(n), shift, scale, r_factor(rows), x.min(axis=0), x.max(axis=0))
 
     def check_weight_kind(self, other: "SufficientStatistics") -> None:
-        """Raise InvalidInput if the weights of the other rows are of another kind."""
+        """Raise InvalidData if the weights of the other rows are of another kind."""
         if self.weight_kind != other.weight_kind:
-            raise InvalidInput(
+            raise InvalidData(
                 f"The rows have {other.weight_kind} weights, and the version has {self.weight_kind} weights."
             )
 
     def merge(self, other: "SufficientStatistics") -> Self:
         """Return the statistics of both sets of rows together, exact up to rounding.
 
-        Raises InvalidInput if their weights are of different kinds.
+        Raises InvalidData if their weights are of different kinds.
         Raises ValuesTooLarge if a difference between the two exceeds the range of 64-bit numbers.
         """
         self.check_weight_kind(other)

@@ -6,7 +6,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from app.errors import FieldError, InvalidInput
+from app.regression.errors import InvalidTerms, TermFault
 from app.regression.training_batch import Array
 
 MAX_POWER = 20  # of all factors of a term together
@@ -18,10 +18,10 @@ Factors: TypeAlias = tuple[tuple[int, int], ...]  # (index of a feature, power),
 def parse_terms(terms: Sequence[str], features: Sequence[str]) -> list[Factors]:
     """What each term multiplies: "temp", "temp^2", "temp:rainfall", "temp^2:rainfall".
 
-    A feature whose name has such signs in it can stand by itself. Raises InvalidInput with the place of each term that
+    A feature whose name has such signs in it can stand by itself. Raises InvalidTerms with the index of each term that
     is none, or stands twice.
     """
-    parsed, details = [], []
+    parsed, faults = [], []
     places = {name: index for index, name in enumerate(features)}
     for position, term in enumerate(terms):
         factors = _factors(term, places)
@@ -35,9 +35,9 @@ def parse_terms(terms: Sequence[str], features: Sequence[str]) -> list[Factors]:
         else:
             parsed.append(factors)
             continue
-        details.append(FieldError(message, pointer=f"/terms/{position}"))
-    if details:
-        raise InvalidInput("Not all terms can be made from the features.", details)
+        faults.append(TermFault(position, message))
+    if faults:
+        raise InvalidTerms(faults)
     return parsed
 
 

@@ -18,6 +18,7 @@ from app.registry.registry import Registry
 from app.registry.version_file import Version
 from app.regression.solvers import GradientDescent, Start
 from app.regression.terms import parse_terms
+from app.training.fit_errors import fit_errors_translated
 from app.training.inheritance import check_base
 from app.training.request import TrainingRequest
 from app.training.same_columns import checked_features
@@ -111,7 +112,8 @@ def with_columns(
     _check_names(features, request, lines or {})
     terms: Sequence[str] = request.terms
     if terms:
-        parse_terms(terms, features)
+        with fit_errors_translated():
+            parse_terms(terms, features)
     elif current is not None and request.mode != "replace":
         terms = current.card.terms
     columns, targets = terms or features, request.targets

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from app.data.batch import Array
-from app.errors import ColumnOutOfRange, InvalidInput, Unavailable
+from app.errors import Unavailable
 from app.failpoints import failpoint
 from app.jobs.host.memory_limit import check_memory_for_torch
 from app.jobs.progress import LossCurve, ProgressReporter
@@ -22,7 +22,8 @@ from app.registry.publication import ParentChanged
 from app.registry.registry import Registry
 from app.registry.shares import shares_after
 from app.regression.cross_validation import Folds
-from app.regression.downdate import NOT_AMONG, downdate
+from app.regression.downdate import downdate
+from app.regression.errors import InvalidData, NotIncluded
 from app.regression.extended_precision import Refined, refine, should_refine
 from app.regression.least_squares import (
     ESSENTIALLY_PERFECT,
@@ -42,6 +43,7 @@ from app.training.card import bounds_of, metrics_of, unused_columns, warnings_of
 from app.training.columns import with_columns_of_file
 from app.training.comparison import Comparison, compare
 from app.training.dataset import JobRows
+from app.training.fit_errors import fit_errors_translated
 from app.training.inheritance import Base, differences, resolved
 from app.training.initial_coefficients import attach
 from app.training.interruptible import run_interruptibly
@@ -130,7 +132,7 @@ def _fitted(
     parent = Parent.of(request, registry)
     request = resolved(request, parent.base.version.card if parent.base else None)
     history = FoldHistory(request, parent.base.version if parent.base else None, registry)
-    try:
+    with fit_errors_translated((*(request.terms or request.features), *request.targets)):
         if isinstance(request.solver, Exact):
             trained = _solve(rows, request, parent.base, history, tracker)
         else:
@@ -145,9 +147,6 @@ def _fitted(
             solver = request.solver if saved else solver_with_weights(request, registry)
             checkpoint.start = parent.start
             trained = _descend(rows, request, solver, checkpoint, saved=saved, tracker=tracker)
-    except ColumnOutOfRange as error:
-        columns = (*(request.terms or request.features), *request.targets)
-        raise type(error)(error.column, columns[error.column]) from None
     failpoint("fitted")
     comparison = Comparison()
     if request.promote == "if_better" and trained.validation is not None:
@@ -327,11 +326,11 @@ def _solve(
 def _without(base: Base, rows: SufficientStatistics, *, fit_intercept: bool) -> SufficientStatistics:
     try:
         return downdate(base.version.model.statistics, rows, base.share, fit_intercept=fit_intercept)
-    except InvalidInput as error:
-        if not base.version.card.discounted or not error.message.startswith(NOT_AMONG):
+    except NotIncluded as error:
+        if not base.version.card.discounted:
             raise
         # Rows that the version has, with less weight than is taken out, look like rows that it does not have.
-        raise InvalidInput(
+        raise NotIncluded(
             f"{error.message} If they are, decay has left less than {base.share:g} of their weight; check `trained_in` "
             "or `share`."
         ) from None
@@ -391,7 +390,7 @@ def _gathered(blocks: Iterator[TrainingBatch]) -> TrainingBatch:
     parts = deque(blocks)
     count = sum(len(block.x) for block in parts)
     if count == 0:
-        raise InvalidInput(NO_ROWS)
+        raise InvalidData(NO_ROWS)
     first = parts[0]
     weights = None if first.sample_weight is None else np.empty(count)
     rows = TrainingBatch(np.empty((count, first.x.shape[1])), np.empty((count, first.y.shape[1])), weights)

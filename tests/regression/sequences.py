@@ -31,8 +31,8 @@ import numpy as np
 from numpy.typing import NDArray
 from regression.exact import BITS, ExactFit, Objects
 
-from app.errors import InvalidInput
 from app.regression.downdate import NOT_AMONG, downdate
+from app.regression.errors import InvalidData
 from app.regression.extended_precision import Refined, refine, should_refine
 from app.regression.hypothesis_tests import Inference, infer
 from app.regression.least_squares import Fit, fit, why_no_inference
@@ -74,7 +74,7 @@ class Published:
 
 
 def publish(statistics: SufficientStatistics, solver: Exact, rows: TrainingBatch | None) -> Published:
-    """Fit and publish; `rows` are all rows of the statistics if they can be read again. Raises InvalidInput."""
+    """Fit and publish; `rows` are all rows of the statistics if they can be read again. Raises InvalidData."""
     optimum = fit(statistics, solver)
     withheld = check_precision(statistics, precision_bounds(statistics, optimum, l2=solver.l2))
     best: Fit | Refined = optimum
@@ -439,7 +439,7 @@ class Sequence:
         try:
             found = statistics()
             published = publish(found, self.solver, rows)
-        except InvalidInput as error:
+        except InvalidData as error:
             self._refused(error, legitimate=legitimate)
             return
         except Exception:  # every other error is a violation
@@ -456,7 +456,7 @@ class Sequence:
         with mpmath.workprec(BITS):
             self._check(published, truth)
 
-    def _refused(self, error: InvalidInput, *, legitimate: bool) -> None:
+    def _refused(self, error: InvalidData, *, legitimate: bool) -> None:
         failed = error.message == PRECISION_LOST
         self.report.counts["failed" if failed else "refused"] += 1
         self.report.counts[f"refused: {' '.join(error.message.split()[:7])}"] += not failed

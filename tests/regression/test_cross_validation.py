@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
-from app.errors import InvalidInput
 from app.regression.cross_validation import PATH, Folds
+from app.regression.errors import InvalidData
 from app.regression.folds import permutations
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact
@@ -76,7 +76,7 @@ def test_the_chosen_penalty_predicts_kept_rows_best_of_the_path() -> None:
 def test_a_row_alone_cannot_be_validated() -> None:
     x, y = some_rows(0, 1)
 
-    with pytest.raises(InvalidInput, match="at least 2 rows"):
+    with pytest.raises(InvalidData, match="at least 2 rows"):
         Folds(summarise_folds([TrainingBatch(x, y)], 5))
 
 

@@ -9,8 +9,8 @@ from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 
-from app.errors import InvalidInput
 from app.regression.downdate import downdate
+from app.regression.errors import InvalidData
 from app.regression.least_squares import fit
 from app.regression.precision import PRECISION_LOST, check_precision, precision_bounds, precision_loss
 from app.regression.solvers import Exact
@@ -130,10 +130,10 @@ def test_a_penalty_spares_the_direction_whose_digits_are_lost() -> None:
     statistics = taken_out(far=1e4, gap=1e-5)
     plain, penalised = fit(statistics, Exact()), fit(statistics, Exact(l2=1e9))
 
-    with pytest.raises(InvalidInput) as failed:
+    with pytest.raises(InvalidData) as failed:
         check_precision(statistics, precision_bounds(statistics, plain))
     assert failed.value.message == PRECISION_LOST
-    with pytest.raises(InvalidInput):
+    with pytest.raises(InvalidData):
         check_precision(statistics, precision_bounds(statistics, penalised))
     assert check_precision(statistics, precision_bounds(statistics, penalised, l2=1e9)) is None
 

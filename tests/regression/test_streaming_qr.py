@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
-from app.errors import InvalidInput
 from app.regression import streaming_qr
+from app.regression.errors import InvalidData
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact
 from app.regression.streaming_qr import summarise
@@ -130,7 +130,7 @@ def test_a_weight_counts_as_so_many_rows_and_none_as_no_row() -> None:
 def test_rows_that_all_weigh_nothing_are_no_rows() -> None:
     x, y = some_rows(7, rows=5)
 
-    with pytest.raises(InvalidInput, match="no rows"):
+    with pytest.raises(InvalidData, match="no rows"):
         summarise([TrainingBatch(x, y, np.zeros(5))])
 
 

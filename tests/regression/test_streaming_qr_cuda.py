@@ -7,8 +7,8 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from app.errors import DeviceUnavailable
 from app.regression import streaming_qr_cuda
+from app.regression.errors import DeviceUnavailable
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact
 from app.regression.streaming_qr import StreamingQR, summarise, summarise_folds

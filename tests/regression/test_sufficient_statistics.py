@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
-from app.errors import InvalidInput
+from app.regression.errors import InvalidData
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import (
     FACTOR_ERROR,
@@ -162,9 +162,9 @@ def test_statistics_of_rows_a_billion_away_from_zero_keep_the_small_differences(
 
 
 def test_no_rows_at_all_are_refused() -> None:
-    with pytest.raises(InvalidInput, match="no rows"):
+    with pytest.raises(InvalidData, match="no rows"):
         summarise_blocks([])
-    with pytest.raises(InvalidInput, match="no rows"):
+    with pytest.raises(InvalidData, match="no rows"):
         summarise_blocks([(np.empty((0, 2)), np.empty((0, 1)))])
 
 
@@ -184,7 +184,7 @@ def test_values_whose_squares_overflow_are_ordinary(column: str, block: int) -> 
 @pytest.mark.parametrize("value", [1e308, -1.7e308])
 def test_values_at_the_edge_of_64_bits_are_refused(value: float) -> None:
     edge, small = np.full((3, 1), value), np.array([[1.0], [2.0], [4.0]])
-    with pytest.raises(InvalidInput, match="too large"):
+    with pytest.raises(InvalidData, match="too large"):
         summarise_blocks([(np.vstack([edge, -edge]), np.vstack([small, small]))])
 
 
@@ -231,7 +231,7 @@ def test_a_merge_keeps_the_rows_that_were_removed_from_either_side() -> None:
 
 
 def test_weights_of_two_kinds_cannot_be_merged() -> None:
-    with pytest.raises(InvalidInput, match="The rows have frequency weights, and the version has precision weights"):
+    with pytest.raises(InvalidData, match="The rows have frequency weights, and the version has precision weights"):
         some_statistics(1).merge(some_statistics(2, weight_kind="frequency"))
 
 

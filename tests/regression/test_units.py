@@ -8,8 +8,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from regression.sequences import Published, publish
 
-from app.errors import ColumnOutOfRange, ValuesTooLarge, ValuesTooSmall
 from app.regression.downdate import downdate
+from app.regression.errors import ColumnOutOfRange, ValuesTooLarge, ValuesTooSmall
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact
 from app.regression.streaming_qr import summarise

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from app.errors import DeviceUnavailable, InvalidInput
+from app.regression.errors import DeviceUnavailable, InvalidOption
 from app.regression.learning_rate_bound import Columns, exceeds_bound, largest_learning_rate
 from app.regression.solvers import GradientDescent
 from app.regression.streaming_qr import summarise
@@ -90,7 +90,7 @@ class Task:
     ) -> "Task":
         """Return the task of a run over the rows of `statistics`; `rows` are needed only if `options.needs_rows`.
 
-        Raises InvalidInput if all rows would be held out.
+        Raises InvalidOption if all rows would be held out.
         """
         columns = Columns.of(statistics, options)
         watched, batches = None, None
@@ -137,8 +137,8 @@ def _held_out(rows: int, options: GradientDescent) -> tuple[int, tuple[str, ...]
     """Return the number of rows that are held out, and a warning if `validation_fraction` is so small that it is 0."""
     count = round(options.validation_fraction * rows)
     if count == rows:
-        raise InvalidInput.at(
-            "/solver/validation_fraction",
+        raise InvalidOption(
+            "validation_fraction",
             f"validation_fraction={options.validation_fraction:g} of {rows} row(s) holds out all of them. "
             "At least one row must remain to "
             "train on: choose a smaller fraction, or send more rows.",

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from app.errors import Diverged, InvalidInput, TrainingFailed
+from app.regression.errors import Diverged, InaccurateCoefficients, InvalidData
 from app.regression.learning_rate_bound import Columns
 from app.regression.solvers import GradientDescent, Start
 from app.regression.solvers.descent_task import Batch, Task, choose_device
@@ -84,9 +84,9 @@ def gradient_descent(
     best constant. Only a loss that is not finite ends a run early. With `patience` the last epoch decides as well, not
     the one whose weights are returned.
 
-    Raises Diverged, with the bound; DeviceUnavailable; InvalidInput if `validation_fraction` leaves no row to train on,
-    or if a loss below the bound exceeds the range of 64-bit numbers; TrainingFailed if the coefficients for the
-    features' own units do not have the loss of their epoch.
+    Raises Diverged, with the bound; DeviceUnavailable; InvalidOption if `validation_fraction` leaves no row to train
+    on; InvalidData if a loss below the bound exceeds the range of 64-bit numbers; InaccurateCoefficients if the
+    coefficients for the features' own units do not have the loss of their epoch.
     """
     device = choose_device(options.device)
     task = Task.of(rows, statistics, options, device)
@@ -223,10 +223,10 @@ def _loss_of_constant(task: Task) -> float:
     return deviation * deviation + _penalty(mean, task)
 
 
-def _not_finite(state: TrainingState, task: Task) -> Diverged | InvalidInput:
+def _not_finite(state: TrainingState, task: Task) -> Diverged | InvalidData:
     if state.epoch and not task.is_stable:
         return _diverged(state, task)
-    return InvalidInput(
+    return InvalidData(
         f"The loss of epoch {state.epoch} exceeds the range of 64-bit numbers, although the descent has not diverged. "
         "Start from smaller weights, or scale the features and targets down."
     )
@@ -250,7 +250,7 @@ def _rounded_down(bound: float) -> str:
 def _in_own_units(state: TrainingState, task: Task, shift: Array, warnings: tuple[str, ...]) -> Descended:
     """Return the coefficients of the last epoch, or with patience of the best, for features in their own units.
 
-    `shift` is that of the statistics of all rows, held out or not. Raises TrainingFailed if the loss of these
+    `shift` is that of the statistics of all rows, held out or not. Raises InaccurateCoefficients if the loss of these
     coefficients is not the loss of the epoch they come from. The two are computed in different coordinates, so that
     their roots may differ by SAME_LOSS / 2, relative, and by the rounding of the terms that a residual is the sum of.
     """
@@ -267,7 +267,7 @@ def _in_own_units(state: TrainingState, task: Task, shift: Array, warnings: tupl
     expected = math.sqrt(loss)
     same = abs(math.hypot(error, math.sqrt(penalty)) - expected) <= SAME_LOSS / 2 * expected + rounding
     if not same or not np.isfinite(intercept).all():
-        raise TrainingFailed(
+        raise InaccurateCoefficients(
             f"The coefficients for the features' own units have a loss of {error * error + penalty:.6g}, but the "
             f"descent had a loss of {loss:.6g} in the same epoch. No version was published. Shift the features "
             "towards zero, or scale them to similar sizes."

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
-from app.errors import DeviceUnavailable, Diverged
+from app.regression.errors import DeviceUnavailable, Diverged
 from app.regression.learning_rate_bound import largest_learning_rate
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact, GradientDescent, Start
