@@ -265,6 +265,15 @@ def column_norms(matrix: Array) -> Array:
     return np.asarray(largest * np.sqrt(((matrix / size) ** 2).sum(axis=0)))
 
 
+def condition_number(factor: Array) -> float:
+    """Return the condition number of a factor with columns at unit norm; infinite if one is zero or not finite."""
+    norms = column_norms(factor)
+    if not (np.isfinite(norms).all() and norms.all()):
+        return np.inf
+    singular: NDArray[np.floating] = np.linalg.svd(factor / norms, compute_uv=False)
+    return float(singular[0] / singular[-1]) if singular[-1] > 0 else np.inf
+
+
 def r_factor(rows: Array) -> Array:
     """Return the upper-triangular factor, (d, d), of the QR decomposition of rows, (n, d).
 
