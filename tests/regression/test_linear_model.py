@@ -399,7 +399,7 @@ def test_rows_with_many_terms_come_to_the_same_however_many_there_are(monkeypatc
     model = replace(trained(columns, random.normal(size=(50, 3))), features=names("x", 2), terms=terms)
     whole = model.predict(x), model.leverage(x)
     outside = model.extrapolation(3 * x).outside
-    monkeypatch.setattr("app.regression.linear_model.AT_ONCE", 12)  # three rows
+    monkeypatch.setattr("app.regression.linear_model.MAX_CHUNK_VALUES", 12)  # three rows
     parts = model.predict(x), model.leverage(x)
     assert_array_equal(model.extrapolation(3 * x).outside, outside)
     for one, other in zip(whole, parts, strict=True):
