@@ -10,6 +10,7 @@ from app.failpoints import failpoint
 from app.registry.model_card import ModelCard
 from app.registry.publication import ParentChanged
 from app.registry.registry import Registry
+<<<<<<< HEAD
 from app.regression.cross_validation import FoldStatistics
 from app.regression.fit import DataSummary, fit_model
 from app.regression.linear_model import LinearModel
@@ -17,6 +18,28 @@ from app.regression.solvers import Solver
 from app.regression.solvers.coefficients import TrainingState
 from app.training.card import make_card
 from app.training.checkpoints import Checkpoint, SavedRun
+=======
+from app.registry.shares import shares_after
+from app.regression.cross_validation import Folds
+from app.regression.downdate import downdate
+from app.regression.errors import InvalidData, NotIncluded
+from app.regression.extended_precision import Refined, refine, should_refine
+from app.regression.least_squares import (
+    ESSENTIALLY_PERFECT,
+    Fit,
+    fit,
+    is_essentially_perfect,
+    is_optimal,
+    why_no_inference,
+)
+from app.regression.linear_model import LinearModel
+from app.regression.precision import PrecisionBounds, check_precision, precision_bounds, precision_loss
+from app.regression.solvers import Exact, GradientDescent, Solver
+from app.regression.streaming_qr import NO_ROWS, StreamingQR, summarise
+from app.regression.sufficient_statistics import SufficientStatistics
+from app.regression.training_batch import TrainingBatch
+from app.training.card import bounds_of, metrics_of, unused_columns, warnings_of
+>>>>>>> estimator
 from app.training.columns import with_columns_of_file
 from app.training.comparison import compare
 from app.training.dataset import JobRows
@@ -190,5 +213,195 @@ class _Observer:
         self._progress.epoch(state.epoch, state.loss)
         self._checkpoint.save(state, self._progress.curve)
 
+<<<<<<< HEAD
     def check_cancelled(self) -> None:
         self._progress.check_cancelled()
+=======
+
+def _card(
+    request: TrainingRequest, trained: _Trained, model: LinearModel, base: Base | None, rows: JobRows
+) -> ModelCard:
+    """The card of a new version, as far as its rows and their fit decide it."""
+    design, statistics, validation = trained.optimum.design, trained.statistics, trained.validation
+    return ModelCard(
+        model=request.model,
+        version=0,  # the registry gives the number
+        features=request.features,
+        targets=request.targets,
+        created_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        job=None,
+        parent=None,
+        upload=request.upload,
+        mode=request.mode,
+        solver=trained.solver if trained.exact else request.solver,
+        rows=statistics.rows,
+        dropped_rows=rows.dropped,
+        rank=design.rank,
+        condition_number=design.condition_number,
+        metrics=metrics_of(
+            model,
+            design,
+            validation.result if validation else None,
+            optimum_norms=None if trained.exact else trained.optimum.residual_norms,
+        ),
+        terms=request.terms,
+        unused_columns=unused_columns(rows.unused, base.version.card if base else None),
+        precision_loss=None if statistics.untracked else precision_loss(statistics),
+        precision_bounds=None if statistics.untracked else bounds_of(trained.bounds, request.targets),
+        weight_kind=statistics.weight_kind,
+        discounted=statistics.discounted,
+        untracked=statistics.untracked,
+        earlier_shares=_earlier_shares(request, base),
+        inference_unavailable=trained.inference_unavailable,
+        validation=validation.card if validation else None,
+        warnings=(
+            *trained.warnings,
+            *warnings_of(model, design, trained.solver, refined=trained.refined, dropped=rows.dropped),
+        ),
+    )
+
+
+def _earlier_shares(request: TrainingRequest, base: Base | None) -> dict[int, float] | None:
+    if base is None:
+        return {}
+    return shares_after(base.version.card, base.share if request.mode == "update" else 1.0)
+
+
+def _solve(
+    rows: JobRows, request: TrainingRequest, base: Base | None, history: FoldHistory, tracker: ProgressReporter
+) -> _Trained:
+    solver = request.solver
+    assert isinstance(solver, Exact)
+    accumulator: type[StreamingQR] = StreamingQR
+    if solver.device == "cuda":
+        # torch is loaded by the first job that needs it.
+        check_memory_for_torch()
+        from app.regression.streaming_qr_cuda import CudaStreamingQR as accumulator  # noqa: N813 - one or the other
+    earlier = None
+    if base is not None and request.mode == "update":
+        earlier = base.version.model.statistics.discounted_by(base.share)
+    validation = None
+    if request.folds is None:
+        statistics = rows.statistics(request, accumulator)
+        tracker.advance("fitting")
+    else:
+        found = rows.statistics_of_folds(request, accumulator, history.rows)
+        tracker.advance("fitting")
+        folds = Folds(found, tracker.check_cancelled, base=earlier)
+        statistics = folds.whole
+        if request.choose_l2:
+            solver = folds.choose_l2(solver)
+        validation = history.validate(folds, solver, base.share if base else 1.0, tracker.check_cancelled)
+    if earlier is not None:
+        statistics = earlier.merge(statistics)
+    elif base is not None:
+        statistics = _without(base, statistics, fit_intercept=solver.fit_intercept)
+    optimum = fit(statistics, solver)
+    bounds = precision_bounds(statistics, optimum, l2=solver.l2)
+    withheld = check_precision(statistics, bounds)
+    best: Fit | Refined = optimum
+    # Only rows that can be read again can be refined, and those of the version before are gone.
+    if base is None and solver.l2 == 0 and should_refine(statistics, optimum):
+        best = refine(rows.blocks(request), statistics, fit_intercept=solver.fit_intercept)
+    # Residuals that are rounding errors are known to be small, and that is all.
+    perfect = is_essentially_perfect(statistics, optimum)
+    residual_norms = np.where(np.isnan(best.residual_norms) & perfect, optimum.residual_norms, best.residual_norms)
+    if withheld is None and np.isnan(residual_norms).any():
+        withheld = RESIDUALS_TOO_SMALL
+    inference_unavailable = withheld or why_no_inference(statistics, optimum, solver, residual_norms)
+    return _Trained(
+        best.coef,
+        best.intercept,
+        best.centre_prediction,
+        np.full_like(residual_norms, np.nan) if withheld else residual_norms,
+        best.unscaled_errors if inference_unavailable is None else None,
+        statistics,
+        optimum,
+        inference_unavailable,
+        solver,
+        validation,
+        refined=isinstance(best, Refined),
+        bounds=bounds,
+    )
+
+
+def _without(base: Base, rows: SufficientStatistics, *, fit_intercept: bool) -> SufficientStatistics:
+    try:
+        return downdate(base.version.model.statistics, rows, base.share, fit_intercept=fit_intercept)
+    except NotIncluded as error:
+        if not base.version.card.discounted:
+            raise
+        # Rows that the version has, with less weight than is taken out, look like rows that it does not have.
+        raise NotIncluded(
+            f"{error.message} If they are, decay has left less than {base.share:g} of their weight; check `trained_in` "
+            "or `share`."
+        ) from None
+
+
+def _descend(
+    rows: JobRows,
+    request: TrainingRequest,
+    solver: GradientDescent,
+    checkpoint: "Checkpoint",
+    *,
+    saved: "tuple[TrainingState, LossCurve] | None",
+    tracker: ProgressReporter,
+) -> _Trained:
+    from app.regression.solvers.gradient_descent import gradient_descent  # as in `_fitted`
+
+    assert request.weight_kind is not None
+    gathered = _gathered(rows.blocks(request)) if solver.needs_rows else None
+    statistics = summarise([gathered] if gathered else rows.blocks(request), weight_kind=request.weight_kind)
+    tracker.advance("fitting", epochs=solver.epochs)
+    resume = None
+    if saved is not None:
+        resume, tracker.curve = saved
+        _log.info("descent resumed", extra={"epoch": resume.epoch})
+
+    def on_epoch(state: "TrainingState") -> None:
+        tracker.epoch(state.epoch, state.loss)
+        checkpoint.save(state, tracker.curve)
+
+    end = gradient_descent(
+        gathered, statistics, solver, resume=resume, on_step=tracker.check_cancelled, on_epoch=on_epoch
+    )
+    optimum = fit(statistics, Exact())
+    shift = statistics.shift[: statistics.features]
+    residual_norms = statistics.residual_norms(end.coef, end.centre_prediction, shift)
+    inference_unavailable = why_no_inference(statistics, optimum, Exact())
+    if is_essentially_perfect(statistics, optimum, residual_norms).any():
+        inference_unavailable = ESSENTIALLY_PERFECT
+    elif not is_optimal(residual_norms, statistics, optimum):
+        inference_unavailable = SHORT_OF_OPTIMUM if solver.weight_decay == 0 else BIASED_BY_DECAY
+    return _Trained(
+        end.coef,
+        end.intercept,
+        end.centre_prediction,
+        residual_norms,
+        optimum.unscaled_errors if inference_unavailable is None else None,
+        statistics,
+        optimum,
+        inference_unavailable,
+        solver,
+        warnings=end.warnings,
+    )
+
+
+def _gathered(blocks: Iterator[TrainingBatch]) -> TrainingBatch:
+    """All rows in memory, once: each block is let go as it is copied."""
+    parts = deque(blocks)
+    count = sum(len(block.x) for block in parts)
+    if count == 0:
+        raise InvalidData(NO_ROWS)
+    first = parts[0]
+    weights = None if first.sample_weight is None else np.empty(count)
+    rows = TrainingBatch(np.empty((count, first.x.shape[1])), np.empty((count, first.y.shape[1])), weights)
+    start = 0
+    while parts:
+        block = parts.popleft()
+        part = slice(start, start + len(block.x))
+        rows.x[part], rows.y[part], start = block.x, block.y, part.stop
+        if weights is not None:
+            weights[part] = block.sample_weight
+    return rows
+>>>>>>> estimator
