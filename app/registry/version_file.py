@@ -22,7 +22,6 @@ from app.registry.stored_folds import PREFIX, fold_faults, fold_tensors, folds_o
 from app.regression.errors import InvalidTerms
 from app.regression.linear_model import LinearModel
 from app.regression.solvers import solver_from_record
-from app.regression.sufficient_statistics import SufficientStatistics
 from app.regression.sufficient_statistics import PRECISION_UNKNOWN, SufficientStatistics
 from app.regression.terms import parse_terms
 

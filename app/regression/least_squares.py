@@ -16,7 +16,6 @@ from app.regression.sufficient_statistics import (
     column_norms,
     r_factor,
 )
-from app.regression.sufficient_statistics import EPSILON, Array, SufficientStatistics, column_norms, r_factor
 
 # Largest excess of the RSS over the optimum's, relative to the residual variance, that counts as none: 1 % of a
 # standard error, squared.
