@@ -53,7 +53,7 @@ class _ProtocolError(Exception):
         self.status, self.name, self.detail = status, name, detail
 
 
-class Connection(HttpToolsProtocol):
+class BoundedHttpProtocol(HttpToolsProtocol):
     """A request that may be ordinary waits here for its body; any other is uvicorn's as soon as its headers are there.
 
     Deadlines are absolute: a caller that sends a byte now and then gains nothing.
@@ -68,7 +68,7 @@ class Connection(HttpToolsProtocol):
         self._lane = lane if lane is not None and lane.is_open and not logs_each else None
         self._watching: asyncio.TimerHandle | None = None
         self._over_limit = False  # beyond the limit when it came
-        self._excess_connections: dict[Connection, None] = self.app_state.setdefault(
+        self._excess_connections: dict[BoundedHttpProtocol, None] = self.app_state.setdefault(
             "latecomers", {}
         )  # of all those, in turn
         self._expected = _Awaiting.HEADERS

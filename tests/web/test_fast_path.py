@@ -15,7 +15,7 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from app.main import create_app
-from app.server.protocol import Connection
+from app.server.protocol import BoundedHttpProtocol
 from app.storage.memory_budget import LARGE_BODY, MemoryBudget
 from app.web.fast_path import PredictFastPath
 
@@ -156,9 +156,9 @@ def written_of(parts: list[bytes], headers: list[tuple[bytes, bytes]]) -> list[b
     return [head + b"transfer-encoding: chunked\r\n\r\n", *chunks, b"0\r\n\r\n"]
 
 
-def connect(running: Running, *, lane: bool) -> tuple[Connection, Wire]:
+def connect(running: Running, *, lane: bool) -> tuple[BoundedHttpProtocol, Wire]:
     state = running.state if lane else {name: value for name, value in running.state.items() if name != "lane"}
-    connection = Connection(running.config, ServerState(), state)
+    connection = BoundedHttpProtocol(running.config, ServerState(), state)
     wire = Wire()
     connection.connection_made(wire)
     return connection, wire
