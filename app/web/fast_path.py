@@ -44,7 +44,7 @@ class PredictFastPath:
     """What all connections of a process share."""
 
     target = _PATH.encode()
-    most_bytes = LARGE_BODY
+    max_bytes = LARGE_BODY
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -55,7 +55,7 @@ class PredictFastPath:
         self._head = b""
         self.is_open = not services.logs_predictions  # a line in the log costs more than the route
 
-    def identity(self, headers: list[tuple[bytes, bytes]]) -> bytes | None:
+    def match(self, headers: list[tuple[bytes, bytes]]) -> bytes | None:
         """The id of a request with these headers, their names in small letters; None where they ask for something."""
         if self._access.has_keys and not self._access.allows(headers, AccessScope.PREDICT):
             return None
