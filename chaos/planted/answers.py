@@ -52,7 +52,7 @@ def requests_under_way_dropped() -> None:
 @after("app.server.protocol")
 def idle_connections_closed_at_once() -> None:
     """A stopping worker neither waits nor sends `Connection: close`."""
-    from app.server import protocol
+    from app.server import connection
     from app.server.protocol import BoundedHttpProtocol
 
     make = BoundedHttpProtocol.__init__
@@ -61,7 +61,7 @@ def idle_connections_closed_at_once() -> None:
         make(self, *args, **named)
         self._stopping = asyncio.Event()
 
-    protocol.LAST_SECONDS = 0.0
+    connection.LAST_SECONDS = 0.0
     BoundedHttpProtocol.__init__ = make_without_notice
 
 
