@@ -98,10 +98,11 @@ class BoundedHttpProtocol(BoundedConnection):
             self._reject(rejections.target_too_long())
 
     def on_message_begin(self) -> None:
-        if self._clock.awaiting is Awaiting.NOTHING:
+        clock = self._clock
+        if clock.awaiting is Awaiting.NOTHING:
             raise rejections.malformed()  # stops the parser
         super().on_message_begin()
-        self._clock.start(Awaiting.HEADERS, time.perf_counter())
+        clock.awaiting, clock.since = Awaiting.HEADERS, time.perf_counter()
         self._response_clock.reset()
         self._head_bytes = self._overhead_bytes = self._body_bytes = self._checked_bytes = self._hosts = 0
         self._has_other_coding = False
@@ -120,8 +121,9 @@ class BoundedHttpProtocol(BoundedConnection):
         self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        self._clock.start(Awaiting.BODY, now := time.perf_counter())
-        self._body_clock.restart(now)
+        clock = self._clock
+        clock.awaiting, clock.since = Awaiting.BODY, time.perf_counter()
+        self._body_clock.restart(clock.since)
         self._overhead_bytes = 0
         version = self.parser.get_http_version()
         self._check_head(version)
