@@ -21,13 +21,13 @@ from app.jobs.host.cpu_affinity import PredictionActivity
 from app.jobs.queue import JobQueue
 from app.jobs.supervisor import Supervisor
 from app.jobs.uploads import UploadStore
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 from app.server.admission import ConnectionAdmission
 from app.server.hooks import ConnectionState
 from app.server.shutdown import drain_on_signal
 from app.settings import Settings
 from app.startup import load_config, warn_of_unwritable_folders
-from app.storage.memory_budget import VERSIONS_SHARE, MemoryBudget, Turns, share_of
+from app.storage.memory_budget import VERSIONS_SHARE, LargeBodyLimiter, MemoryBudget, share_of
 from app.storage.temp import TempStorage
 from app.web import problems
 from app.web.auth import Authorizer
@@ -147,7 +147,7 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
         lock=settings.queue_lock,
     )
     return Services(
-        registry=Registry(
+        registry=ModelPublisher(
             settings.models_dir,
             cached_bytes=share_of(settings.worker_memory, VERSIONS_SHARE),
             kept=settings.default_model,
@@ -164,7 +164,7 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
             wait_seconds=settings.max_wait_seconds,
         ),
         memory=MemoryBudget(settings.worker_memory),
-        turns=Turns(),
+        large_body_limiter=LargeBodyLimiter(),
         access=access,
         default_model=settings.default_model,
         capabilities=settings.capabilities,
