@@ -12,7 +12,8 @@ import numpy as np
 
 from app.registry.model_card import ModelCard
 from app.registry.tensors import Tensors
-from app.regression.least_squares import PRECISION_UNKNOWN
+from app.regression.solvers import solver_from_record
+from app.regression.sufficient_statistics import PRECISION_UNKNOWN
 
 _FORMAT_OF_NAMES = 3
 
@@ -33,10 +34,10 @@ _OPTIONS = {"held_out": "validation_fraction"}
 def decode_card(text: str, schema: int) -> ModelCard:
     """Return the card with this text in a file of this format."""
     if schema >= _FORMAT_OF_NAMES:
-        return msgspec.json.decode(text, type=ModelCard)
+        return msgspec.json.decode(text, type=ModelCard, dec_hook=solver_from_record)
     fields = _renamed(msgspec.json.decode(text, type=dict[str, Any]), _FIELDS)
     fields["solver"] = _renamed(fields["solver"], _OPTIONS)
-    return msgspec.convert(fields, type=ModelCard, str_keys=True)
+    return msgspec.convert(fields, type=ModelCard, str_keys=True, dec_hook=solver_from_record)
 
 
 def rename_tensors(tensors: Tensors, schema: int) -> Tensors:

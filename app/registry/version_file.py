@@ -15,11 +15,12 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from app.errors import InvalidInput, ModelFileInvalid
+from app.errors import ModelFileInvalid
 from app.registry.migrations import SINCE_FORMAT_1, convert_format_1, decode_card, rename_tensors
 from app.registry.model_card import SCHEMA, ModelCard
 from app.registry.stored_folds import PREFIX, fold_faults, fold_tensors, folds_of
 from app.registry.tensors import Tensors, model_of, model_tensors, tensor_faults
+from app.regression.errors import InvalidTerms
 from app.regression.linear_model import LinearModel
 from app.regression.sufficient_statistics import SufficientStatistics
 from app.regression.terms import parse_terms
@@ -194,7 +195,7 @@ def _card_faults(card: ModelCard) -> Iterator[str]:
         yield "its features and targets are none, or not distinct"
     try:
         parse_terms(card.terms, card.features)
-    except InvalidInput:
+    except InvalidTerms:
         yield "its terms cannot be made from its features"
     if card.rows < 1:
         yield f"it has {card.rows} rows"
