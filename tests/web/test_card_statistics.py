@@ -15,7 +15,8 @@ from app.registry.version_file import Version
 from app.regression.solvers import Exact, GradientDescent
 from app.regression.streaming_qr import summarise
 from app.regression.training_batch import TrainingBatch
-from app.web.schemas.models import Extra, ModelView, card_view
+from app.web.model_view import Extra, model_to_view
+from app.web.schemas.models import ModelView
 
 RANDOM = np.random.default_rng(0)
 A, B, C = RANDOM.normal(3, 1, (3, 40))
@@ -25,7 +26,7 @@ X = np.column_stack([A, B, C])
 
 def card_of(version: Version, *, level: float = 0.95, include: Extra | None = None) -> dict[str, Any]:
     """The card as a client reads it."""
-    view = card_view(version, current=True, level=level, include=include)
+    view = model_to_view(version, current=True, level=level, include=include)
     card: dict[str, Any] = orjson.loads(orjson.dumps(view, option=orjson.OPT_SERIALIZE_NUMPY))
     ModelView.model_validate(card)
     check_reasons(card)
@@ -213,7 +214,7 @@ def test_covariances_are_given_for_a_bounded_number_of_coefficients(columns: int
     version = version_of(replace(model_of(x, RANDOM.normal(size=(40, targets))), inference_unavailable="a reason"))
     if refused:
         with pytest.raises(InvalidInput) as error:
-            card_view(version, current=True, include="covariance")
+            model_to_view(version, current=True, include="covariance")
         assert [detail.parameter for detail in error.value.details] == ["include"]
     else:
-        assert card_view(version, current=True, include="covariance")["covariance"] is None
+        assert model_to_view(version, current=True, include="covariance")["covariance"] is None
