@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from app import logs
 from app.errors import NotFound, Unavailable
+from app.jobs.dbos_store import DBOSStore
 from app.jobs.host.cpu_affinity import PredictionActivity
 from app.jobs.queue import JobQueue
 from app.jobs.supervisor import Supervisor
@@ -131,7 +132,7 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
 
 def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -> Services:
     queue = JobQueue(
-        settings.job_database_url,
+        DBOSStore(settings.job_database_url),
         UploadStore(settings.spool, settings.max_spool_bytes),
         max_queued=settings.max_queued_jobs,
         lock=settings.queue_lock,

@@ -111,7 +111,7 @@ class JobWatcher:
                 self._pause = min(1.2 * self._pause, self._most_pause)
                 asked = dict(self._watched)
                 try:
-                    found = await run_in_threadpool(self._queue.found, list(asked))
+                    found = await run_in_threadpool(self._queue.get_many, list(asked))
                 except Unavailable:  # the log says so; it passes
                     continue
                 for job_id, watched in asked.items():

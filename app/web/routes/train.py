@@ -105,7 +105,7 @@ async def train(
     found = get_services(request)
     kind = await bodies.content_type(request, bodies.JSON, *bodies.FILES)
     job_id = str(uuid.uuid5(_KEYS, idempotency_key) if idempotency_key else uuid.uuid4())
-    with found.jobs.spool.exclusive(job_id) if idempotency_key else contextlib.nullcontext():
+    with found.jobs.uploads.exclusive(job_id) if idempotency_key else contextlib.nullcontext():
         job = await _recorded(found, request, kind, job_id)
     request.state.job = job.id  # for the log
     preferred = preferences(request.headers.getlist("prefer"))
@@ -133,7 +133,7 @@ async def _recorded(found: Services, request: Request, kind: str, job_id: str) -
 
 def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
     fingerprint = hashlib.sha256(body).hexdigest()
-    if job := found.jobs.repeated(job_id, fingerprint):
+    if job := found.jobs.find_repeated(job_id, fingerprint):
         return job
     found.jobs.check_room(job_id)
     asked = bodies.decode(TrainRequest, body)
@@ -152,7 +152,7 @@ def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
         asked,
         features=features,
         targets=targets,
-        upload=found.jobs.spool.new(),
+        upload=found.jobs.uploads.new(),
         form="matrix",
         weight=None if asked.sample_weights is None else "sample_weights",
         fingerprint=fingerprint,
@@ -173,11 +173,11 @@ def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
         rounded |= first_rounded_rows(asked.sample_weights, ["sample_weights"], columns[2])
     columns += folds
     request = dataclasses.replace(request, warnings=tuple(rounding_warnings(rounded)))
-    found.jobs.spool.check_room(sum(column.nbytes for column in columns))
-    with found.jobs.spool.open_new(request.upload) as file:
-        request = detach(request, found.jobs.spool)
+    found.jobs.uploads.check_room(sum(column.nbytes for column in columns))
+    with found.jobs.uploads.open_new(request.upload) as file:
+        request = detach(request, found.jobs.uploads)
         write_matrix(file, *columns)
-        found.jobs.spool.sync(file)
+        found.jobs.uploads.sync(file)
     return found.jobs.submit(request, job_id)
 
 
@@ -195,20 +195,20 @@ async def _train_from_file(found: Services, request: Request, form: FileFormat, 
     check_header(form, options.header)
     await run_in_threadpool(found.jobs.check_room, job_id)
     digest = hashlib.sha256(str((form, sorted(request.query_params.multi_items()))).encode())
-    upload = found.jobs.spool.new()
-    with found.jobs.spool.open_new(upload) as file:
+    upload = found.jobs.uploads.new()
+    with found.jobs.uploads.open_new(upload) as file:
         body = bodies.iter_body(request, found.limits.upload_bytes)
         length = bodies.content_length(request)
         with found.memory.working(request, 2 * min(length or PIECE_BYTES, PIECE_BYTES)):
-            async for piece in bodies.gathered(found.jobs.spool.admit(body, length), PIECE_BYTES):
+            async for piece in bodies.gathered(found.jobs.uploads.admit(body, length), PIECE_BYTES):
                 if len(piece) <= LARGE_BODY:  # A thread would cost more than it saves.
                     _store(file, digest, piece)
                 else:
                     await run_in_threadpool(_store, file, digest, piece)
-        await run_in_threadpool(found.jobs.spool.sync, file)
+        await run_in_threadpool(found.jobs.uploads.sync, file)
     with contextlib.ExitStack() as working:
-        with found.jobs.spool.remove_on_error(upload):
-            size = await run_in_threadpool(describing_bytes, found.jobs.spool.path(upload), form)
+        with found.jobs.uploads.remove_on_error(upload):
+            size = await run_in_threadpool(describing_bytes, found.jobs.uploads.path(upload), form)
             working.enter_context(found.memory.working(request, size))
         return await run_in_threadpool(
             _train_from_upload, found, upload, form, options, job_id=job_id, fingerprint=digest.hexdigest()
@@ -224,11 +224,11 @@ def _store(file: BinaryIO, digest: Any, piece: bytearray) -> None:
 def _train_from_upload(
     found: Services, upload: str, form: FileFormat, options: FileOptions, *, job_id: str, fingerprint: str
 ) -> Job:
-    with found.jobs.spool.remove_on_error(upload):
-        if job := found.jobs.repeated(job_id, fingerprint):
-            found.jobs.spool.remove(upload)
+    with found.jobs.uploads.remove_on_error(upload):
+        if job := found.jobs.find_repeated(job_id, fingerprint):
+            found.jobs.uploads.remove(upload)
             return job
-        path = found.jobs.spool.path(upload)
+        path = found.jobs.uploads.path(upload)
         with explained(path, form, options.header):
             names = names_of(path, form, options.header)
             current = current_version(found, options)
