@@ -144,7 +144,7 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
             kept=settings.default_model,
         ),
         jobs=queue,
-        following=JobWatcher(queue, stopping),
+        job_watcher=JobWatcher(queue, stopping),
         # Half holds a body of the longest and its answer, as the limits are unless others are set.
         scratch=TempStorage(settings.scratch, settings.max_spool_bytes // 2),
         metrics=Metrics(settings.state_dir, PredictionActivity(settings.traffic), settings.trainer_seen),

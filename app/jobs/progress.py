@@ -17,7 +17,7 @@ class JobCancelled(Exception):
 
 
 class LossCurve:
-    """The losses of evenly spaced epochs, CURVE_POINTS at most."""
+    """The loss of each epoch, thinned evenly so that it never holds more than 500 points."""
 
     def __init__(self, points: list[tuple[int, float]] | None = None, stride: int = 1) -> None:
         self.points = points or []
@@ -34,7 +34,7 @@ class LossCurve:
             self.points = [point for point in self.points if point[0] % self.stride == 0]
 
     def with_last(self) -> list[tuple[int, float]]:
-        """Return the points and, if it is not one of them, the latest epoch."""
+        """The points, and the newest epoch whether or not it is one of them."""
         if self._last is None or (self.points and self.points[-1][0] >= self._last[0]):
             return self.points
         return [*self.points, self._last]

@@ -1,38 +1,43 @@
-"""Weights to start from that a caller sent: they wait in the spool beside the rows, for a record has to stay short."""
+"""Initial coefficients that a caller sent. They are stored in a file next to the rows, to keep the record small."""
 
 import dataclasses
+from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 import numpy as np
 
+from app.data.batch import Array
 from app.errors import Unavailable
-from app.jobs.uploads import UploadStore
 from app.regression.solvers import GradientDescent, Start
 from app.training.request import TrainingRequest
 
 
-def detach(request: TrainingRequest, spool: UploadStore) -> TrainingRequest:
-    """The request without such weights. They outlive a power cut when this returns, and go when the rows go."""
+def detach(request: TrainingRequest) -> tuple[TrainingRequest, Array | None]:
+    """Return the request without its initial coefficients, and these, (k, p + 1) with the intercept last, or None."""
     solver = request.solver
     if not isinstance(solver, GradientDescent) or not isinstance(solver.start, Start) or solver.start.weights is None:
-        return request
+        return request, None
     assert solver.start.intercept is not None
-    with spool.open_new(spool.start(request.upload)) as file:
-        np.save(file, np.column_stack([solver.start.weights, solver.start.intercept]).astype(np.float64))
-        spool.sync(file)
-    return _with_start(request, solver, Start(uploaded=True))
+    coefficients = np.column_stack([solver.start.weights, solver.start.intercept]).astype(np.float64)
+    return _with_start(request, solver, Start(uploaded=True)), coefficients
 
 
-def attach(request: TrainingRequest, spool: UploadStore) -> TrainingRequest:
-    """The request as it came. Raises Unavailable where its weights are gone."""
+def write(file: BinaryIO, coefficients: Array) -> None:
+    """Write initial coefficients as `attach` reads them."""
+    np.save(file, coefficients, allow_pickle=False)
+
+
+def attach(request: TrainingRequest, path: Path) -> TrainingRequest:
+    """Return the request with the initial coefficients in the file. Raises Unavailable if the file is missing."""
     solver = request.solver
     if not isinstance(solver, GradientDescent) or not isinstance(solver.start, Start) or not solver.start.uploaded:
         return request
     try:
-        found = np.load(spool.path(spool.start(request.upload)))  # (k, p + 1), the intercept last
+        coefficients = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
         raise Unavailable("The weights that this job starts from are not in the trainer's state folder.") from error
-    start = Start(weights=found[:, :-1].tolist(), intercept=found[:, -1].tolist())
+    start = Start(weights=coefficients[:, :-1].tolist(), intercept=coefficients[:, -1].tolist())
     return _with_start(request, solver, start)
 
 

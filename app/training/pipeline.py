@@ -99,7 +99,10 @@ def train(request: TrainingRequest, job: str | None, workshop: TrainerContext, t
     if not path.exists():
         raise Unavailable("The rows of this job are not in the state folder of the trainer that took it.")
     request, late = with_columns_of_file(
-        attach(request, workshop.spool), path, workshop.registry, tracker.check_cancelled
+        attach(request, workshop.spool.path(workshop.spool.start(request.upload))),
+        path,
+        workshop.registry,
+        tracker.check_cancelled,
     )
     rows = JobRows(path, late, workshop.threads, tracker)
     fitting = partial(_fitted, request, job, workshop, rows, tracker)

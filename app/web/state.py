@@ -32,7 +32,7 @@ class Limits:
 class Services:
     registry: Registry
     jobs: JobQueue
-    following: JobWatcher
+    job_watcher: JobWatcher
     scratch: TempStorage
     metrics: Metrics
     limits: Limits
