@@ -6,7 +6,6 @@ models and state folders are shared and the job database is Postgres.
 
 import contextlib
 import ctypes
-import fcntl
 import logging
 import os
 import signal
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING
 from app import logs
 from app.errors import Unavailable
 from app.settings import PARENT, Settings, load
-from app.storage.file_lock import is_at
+from app.storage.file_lock import FileLock
 
 if TYPE_CHECKING:  # it loads numpy
     from app.jobs.worker import Worker
@@ -71,9 +70,10 @@ def _make_worker(settings: Settings, threads: int) -> "Worker":
     from app.jobs.crash_loop import CrashLoopGuard
     from app.jobs.dbos_worker import DBOSWorkerStore
     from app.jobs.host.cpu_affinity import PredictionActivity
+    from app.jobs.host.memory_limit import check_memory_for_torch
     from app.jobs.uploads import UploadStore
     from app.jobs.worker import Worker, WorkerConfig
-    from app.registry.registry import Registry
+    from app.registry.publisher import ModelPublisher
     from app.training.pipeline import TrainerContext
 
     uploads = UploadStore(settings.spool)
@@ -87,7 +87,9 @@ def _make_worker(settings: Settings, threads: int) -> "Worker":
             settings.lock_of,
         ),
         DBOSWorkerStore(settings.job_database_url, settings.trainer_name, settings.state_dir),
-        TrainerContext(Registry(settings.models_dir), uploads, settings.checkpoints, threads),
+        TrainerContext(
+            ModelPublisher(settings.models_dir), uploads, settings.checkpoints, threads, check_memory_for_torch
+        ),
         uploads=uploads,
         activity=PredictionActivity(settings.traffic),
         crash_loop=CrashLoopGuard(settings.attempt, os.environ.get(PARENT)),
@@ -110,16 +112,10 @@ def _lower_priority() -> None:
 
 def _wait_for_lock(lock: Path) -> None:
     """Return once no other trainer of this name runs for the state folder."""
-    lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)  # stays open as long as this process runs
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    held = FileLock(lock)  # until this process ends
+    if not held.acquire(timeout=0):
         _log.warning("another trainer works here", extra={"lock": str(lock)})
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    if not is_at(descriptor, lock):  # the folder was removed meanwhile
-        os.close(descriptor)
-        _wait_for_lock(lock)
+        held.acquire()
 
 
 def _die_with_parent(parent: int) -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +34,7 @@ from app.jobs.job import JobFailed, Progress
 from app.jobs.progress import JobCancelled
 from app.jobs.store import JobHandler, JobUpload
 from app.jobs.wakeup import PollSchedule
-from app.storage.file_lock import identity, locked_if_free
+from app.storage.file_lock import FileLock, identity
 
 # Seconds between two polls if no message of a new job wakes the trainer. It then idles below 2 % of a core.
 POLL_SECONDS = 0.8
@@ -152,9 +153,10 @@ class DBOSWorkerStore:
             running = DBOS.list_workflows(name=WORKFLOW, status="PENDING", load_input=False, load_output=False)
             for other in {job.executor_id for job in running} - {self._name, None}:
                 # While this process holds the lock of a dead trainer, that trainer cannot start again.
-                with locked_if_free(lock_of(str(other))) as free:
+                lock = FileLock(lock_of(str(other)), os.O_RDWR)
+                with contextlib.suppress(FileNotFoundError), contextlib.closing(lock):
                     # Unlike the public `resume_workflow`, this leaves jobs alone that have ended meanwhile.
-                    if free and (taken := DBOS._recover_pending_workflows([str(other)])):  # noqa: SLF001
+                    if lock.acquire(timeout=0) and (taken := DBOS._recover_pending_workflows([str(other)])):  # noqa: SLF001
                         ids = [job.workflow_id for job in taken]
                         _log.warning("jobs taken over", extra={"trainer": other, "jobs": ids})
 

@@ -12,7 +12,7 @@ from app.jobs.job_list import PAGE, JobFilter, Page, decode_token
 from app.jobs.store import JobRecord, JobStore
 from app.jobs.uploads import UploadStore
 from app.jobs.wakeup import wake_trainers
-from app.storage.file_lock import locked
+from app.storage.file_lock import FileLock
 from app.training.request import TrainingRequest
 
 JOB_ID = r"[0-9a-f-]{36}"
@@ -88,8 +88,7 @@ class JobQueue:
 
     def _record(self, request: TrainingRequest, job_id: str) -> None:
         try:
-            self._lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with locked(self._lock):
+            with FileLock(self._lock):
                 self._store.add(job_id, request, self.check_room(job_id))
         except OSError as error:
             raise not_stored("The job", error) from error

@@ -1,7 +1,6 @@
 """Uploaded rows on disk, until their job ends."""
 
 import contextlib
-import fcntl
 import os
 import time
 import uuid
@@ -12,7 +11,8 @@ from typing import BinaryIO
 from app.errors import Conflict, SpoolFull, not_stored
 from app.failpoints import failpoint
 from app.storage.disk_space import has_room
-from app.storage.file_lock import is_at
+from app.storage.file_lock import FileLock
+from app.storage.folder import sync_file, sync_folder
 
 CHECK_BYTES = 1 << 20  # Bytes written between two checks of the room that is left.
 ORPHAN_SECONDS = 3600  # Age at which an upload that no job names is removed: its request was interrupted.
@@ -85,37 +85,27 @@ class UploadStore:
 
         Raises Conflict if another request holds the lock. The lock is released when its process ends.
         """
-        path = self._folder / f"{job}.lock"
-        conflict = Conflict(
-            "A request with this Idempotency-Key is being received. Wait for its answer, which names the job."
-        )
-        with contextlib.ExitStack() as leaving:
-            with _storage_errors():
-                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                file = leaving.enter_context(path.open("a"))
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise conflict from None
-            # A file that was removed before it was locked is not a lock.
-            if not is_at(file.fileno(), path):
-                raise conflict
-            leaving.callback(path.unlink, missing_ok=True)
+        lock = FileLock(self._folder / f"{job}.lock")
+        with _storage_errors():
+            acquired = lock.acquire(timeout=0)
+        if not acquired:
+            raise Conflict(
+                "A request with this Idempotency-Key is being received. Wait for its answer, which names the job."
+            )
+        try:
             yield
+        finally:
+            lock.path.unlink(missing_ok=True)
+            lock.close()
 
     def sync(self, file: BinaryIO) -> None:
         """Fsync the file and its folder.
 
         Raises SpoolFull if all uploads together are now too large, because others were written at the same time.
         """
-        file.flush()
-        os.fsync(file.fileno())
+        sync_file(file)
         self.check_room()
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(self._folder)
         failpoint("spooled")
 
     @contextlib.contextmanager

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import PredictionTooLarge
+from app.regression import errors
 from app.regression.sufficient_statistics import Array
 
 HEADER = "linserve-missing-rows"
@@ -57,7 +58,7 @@ class CompleteRows:
         """
         try:
             found = answers()
-        except PredictionTooLarge as error:
+        except errors.PredictionTooLarge as error:
             raise PredictionTooLarge(self.place(error.row)) from None
         if self.places is None:
             return found

@@ -14,10 +14,11 @@ from app.data.name_hints import missing_columns
 from app.data.names import check_names
 from app.errors import FieldError, InvalidInput, ModelFileInvalid, ModelNotFound, NotFound
 from app.registry.model_card import ModelCard
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 from app.registry.version_file import Version
 from app.regression.solvers import GradientDescent, Start
 from app.regression.terms import parse_terms
+from app.training.fit_errors import fit_errors_translated
 from app.training.inheritance import check_base
 from app.training.request import TrainingRequest
 from app.training.same_columns import checked_features
@@ -26,7 +27,7 @@ MAX_NAMES = 10  # Most names of features, terms or targets in a message.
 MAX_COEFFICIENTS = 200_000  # Most coefficients of a model. Its card has six values for each.
 
 
-def current_version(registry: Registry, model: str, mode: str) -> Version | None:
+def current_version(registry: ModelPublisher, model: str, mode: str) -> Version | None:
     """Return the current version of the model that will be trained, or None.
 
     If it is damaged and the mode is replace, return None, because the training repairs the model.
@@ -42,7 +43,7 @@ def current_version(registry: Registry, model: str, mode: str) -> Version | None
 
 
 def with_columns_of_file(
-    request: TrainingRequest, path: Path, registry: Registry, step: Callable[[], None]
+    request: TrainingRequest, path: Path, registry: ModelPublisher, step: Callable[[], None]
 ) -> tuple[TrainingRequest, Mapping[str, int]]:
     """Return the request with features, and the line in which a column first appears, for columns not in line 1.
 
@@ -56,7 +57,7 @@ def with_columns_of_file(
 
 
 def _with_columns_of_lines(
-    request: TrainingRequest, path: Path, registry: Registry, step: Callable[[], None]
+    request: TrainingRequest, path: Path, registry: ModelPublisher, step: Callable[[], None]
 ) -> tuple[TrainingRequest, Mapping[str, int]]:
     columns = _columns_to_read(request, request.features)
     if request.features and set(columns) <= set(ndjson_names(path)):
@@ -100,7 +101,7 @@ def with_columns(
     request: TrainingRequest,
     features: Sequence[str],
     current: Version | None,
-    registry: Registry,
+    registry: ModelPublisher,
     lines: Mapping[str, int] | None = None,
 ) -> TrainingRequest:
     """Return the request with these features and with its terms, or those of the version that it builds on.
@@ -111,7 +112,8 @@ def with_columns(
     _check_names(features, request, lines or {})
     terms: Sequence[str] = request.terms
     if terms:
-        parse_terms(terms, features)
+        with fit_errors_translated():
+            parse_terms(terms, features)
     elif current is not None and request.mode != "replace":
         terms = current.card.terms
     columns, targets = terms or features, request.targets
@@ -128,7 +130,7 @@ def with_columns(
     return request
 
 
-def check_versions(request: TrainingRequest, current: Version | None, registry: Registry) -> None:
+def check_versions(request: TrainingRequest, current: Version | None, registry: ModelPublisher) -> None:
     """Raise InvalidInput if a version that the request builds on does not exist."""
     if request.mode != "replace" and current is None:
         raise InvalidInput.at("/mode", f"The model has no current version to {request.mode}.")
@@ -178,13 +180,13 @@ def has_columns_of(version: Version, request: TrainingRequest) -> bool:
     return [list(names) for names in columns] == [list(card.features), list(card.terms), list(card.targets)]
 
 
-def _start_version(request: TrainingRequest, current: Version | None, registry: Registry) -> Version | None:
+def _start_version(request: TrainingRequest, current: Version | None, registry: ModelPublisher) -> Version | None:
     start = _start(request)
-    if start is not None and start.current and current is None:
+    if start == "current" and current is None:
         raise InvalidInput.at("/solver/start", "The model has no current version to start from.")
-    if start is not None and start.current:
+    if start == "current":
         return current
-    if start is None or start.version is None:
+    if not isinstance(start, Start) or start.version is None:
         return None
     try:
         return registry.version(request.model, start.version)
@@ -192,22 +194,19 @@ def _start_version(request: TrainingRequest, current: Version | None, registry: 
         raise InvalidInput.at("/solver/start/version", error.message) from None
 
 
-def _start(request: TrainingRequest) -> Start | None:
-    solver = request.solver
-    return solver.start if isinstance(solver, GradientDescent) and isinstance(solver.start, Start) else None
+def _start(request: TrainingRequest) -> str | Start | None:
+    return request.solver.start if isinstance(request.solver, GradientDescent) else None
 
 
-def _check_start(request: TrainingRequest, current: Version | None, registry: Registry) -> None:
+def _check_start(request: TrainingRequest, current: Version | None, registry: ModelPublisher) -> None:
     start = _start(request)
-    if start is None:
-        return
     if (version := _start_version(request, current, registry)) is not None:
         if not has_columns_of(version, request):
             raise InvalidInput.at(
                 "/solver/start",
                 f"Version {version.card.version} has other features, terms or targets than these rows.",
             )
-    elif start.weights is not None and start.intercept is not None:
+    elif isinstance(start, Start) and start.weights is not None and start.intercept is not None:
         columns, targets = request.terms or request.features, request.targets
         if len(start.weights) != len(targets) or any(len(row) != len(columns) for row in start.weights):
             raise InvalidInput.at("/solver/start/weights", f"Expected {len(targets)} rows of {len(columns)} weights.")

@@ -1,45 +1,38 @@
-"""Initial coefficients that a caller sent. They are stored in a file next to the rows, to keep the record small."""
+"""Coefficients to start from that a caller sent: a file next to the rows, because a record has to be short."""
 
-import dataclasses
-from pathlib import Path
-from typing import BinaryIO
+from dataclasses import replace
 
-import msgspec
 import numpy as np
 
-from app.data.batch import Array
 from app.errors import Unavailable
 from app.regression.solvers import GradientDescent, Start
 from app.training.request import TrainingRequest
+from app.training.uploads import Uploads
 
 
-def detach(request: TrainingRequest) -> tuple[TrainingRequest, Array | None]:
-    """Return the request without its initial coefficients, and these, (k, p + 1) with the intercept last, or None."""
+def detach(request: TrainingRequest, uploads: Uploads) -> TrainingRequest:
+    """Write such coefficients to their file, and return the request without them.
+
+    The file is durable when this returns. It is removed with the rows.
+    """
     solver = request.solver
     if not isinstance(solver, GradientDescent) or not isinstance(solver.start, Start) or solver.start.weights is None:
-        return request, None
-    assert solver.start.intercept is not None
-    coefficients = np.column_stack([solver.start.weights, solver.start.intercept]).astype(np.float64)
-    return _with_start(request, solver, Start(uploaded=True)), coefficients
-
-
-def write(file: BinaryIO, coefficients: Array) -> None:
-    """Write initial coefficients as `attach` reads them."""
-    np.save(file, coefficients, allow_pickle=False)
-
-
-def attach(request: TrainingRequest, path: Path) -> TrainingRequest:
-    """Return the request with the initial coefficients in the file. Raises Unavailable if the file is missing."""
-    solver = request.solver
-    if not isinstance(solver, GradientDescent) or not isinstance(solver.start, Start) or not solver.start.uploaded:
         return request
+    assert solver.start.intercept is not None
+    with uploads.open_new(uploads.start(request.upload)) as file:
+        np.save(file, np.column_stack([solver.start.weights, solver.start.intercept]).astype(np.float64))
+        uploads.sync(file)
+    return replace(request, solver=replace(solver, start="random"), start_uploaded=True)
+
+
+def attach(request: TrainingRequest, uploads: Uploads) -> TrainingRequest:
+    """Return the request with its coefficients. Raises Unavailable if their file is gone."""
+    if not request.start_uploaded:
+        return request
+    assert isinstance(request.solver, GradientDescent)
     try:
-        coefficients = np.load(path, allow_pickle=False)
+        matrix = np.load(uploads.path(uploads.start(request.upload)))  # (k, p + 1), the intercept last
     except (OSError, ValueError) as error:
         raise Unavailable("The weights that this job starts from are not in the trainer's state folder.") from error
-    start = Start(weights=coefficients[:, :-1].tolist(), intercept=coefficients[:, -1].tolist())
-    return _with_start(request, solver, start)
-
-
-def _with_start(request: TrainingRequest, solver: GradientDescent, start: Start) -> TrainingRequest:
-    return dataclasses.replace(request, solver=msgspec.structs.replace(solver, start=start))
+    start = Start(weights=matrix[:, :-1].tolist(), intercept=matrix[:, -1].tolist())
+    return replace(request, solver=replace(request.solver, start=start), start_uploaded=False)

@@ -8,13 +8,14 @@ import msgspec
 from app.data.batch import Header
 from app.data.groups import Groups
 from app.data.training_rows import Format
-from app.regression.solvers import Solver
+from app.regression.solvers import Solver, solver_from_record
 from app.regression.sufficient_statistics import WeightKind
 
 # Options of the exact solver that an update or a forget takes from the version that it builds on.
 Inherited: TypeAlias = Literal["l2", "fit_intercept"]
 
-# Format number of new records. Format 1 has no number, and an older name for an option of gradient descent.
+# Format number of new records. Format 1 has no number and an older name for an option of gradient descent, and notes in
+# `solver.start` whether the initial coefficients are uploaded or those of the current version.
 RECORD_FORMAT = 2
 _RENAMED_OPTIONS = {"held_out": "validation_fraction"}
 
@@ -47,6 +48,7 @@ class TrainingRequest:
     share: float | None = None  # with mode "forget": share of the rows' weight that decay has left
     header: Header | None = None  # whether the first row of a CSV file holds names; None: decided by its values
     warnings: tuple[str, ...] = ()  # about the rows, noticed when they were received
+    start_uploaded: bool = False  # whether the initial coefficients are in a file next to the rows
     infer_columns: bool = False  # whether the rows may have other columns than the current version
     record_format: int = RECORD_FORMAT
 
@@ -66,5 +68,11 @@ class TrainingRequest:
         """Return the request of a record of any format."""
         if plain.get("record_format", 1) == 1:
             solver = {_RENAMED_OPTIONS.get(name, name): value for name, value in plain["solver"].items()}
-            plain = {**plain, "solver": solver, "record_format": RECORD_FORMAT}
-        return msgspec.convert(plain, type=cls)
+            start = solver.get("start")
+            uploaded = isinstance(start, dict) and start.get("uploaded", False)
+            if uploaded:
+                solver["start"] = "random"
+            elif isinstance(start, dict) and start.get("current", False):
+                solver["start"] = "current"
+            plain = {**plain, "solver": solver, "start_uploaded": uploaded, "record_format": RECORD_FORMAT}
+        return msgspec.convert(plain, type=cls, dec_hook=solver_from_record)

@@ -17,14 +17,14 @@ from app.errors import InvalidInput
 from app.jobs.host.devices import check_device
 from app.jobs.job import Job
 from app.storage.memory_budget import LARGE_BODY
-from app.training import initial_coefficients
+from app.training.initial_coefficients import detach
 from app.training.json_rows import plan_rows
 from app.training.planner import plan_file
 from app.training.request import TrainingRequest
 from app.web import bodies
 from app.web.schemas.train import TrainRequest
 from app.web.schemas.train_query import from_query
-from app.web.state import Services
+from app.web.state import Services, get_memory
 
 SLICE_BYTES = 1 << 18  # Bytes of an upload hashed and written at a time, in a thread.
 
@@ -37,8 +37,8 @@ async def submit_json(services: Services, request: Request, job_id: str) -> Job:
             name, "With a JSON body, options are expected in the body, but were found in the query. Move them."
         )
     body = await bodies.read_body(request, services.limits.json_bytes)
-    async with services.turns.turn() if len(body) > LARGE_BODY else contextlib.nullcontext():
-        with services.memory.working(request, bodies.decoding_bytes(body)):
+    async with services.large_body_limiter.slot() if len(body) > LARGE_BODY else contextlib.nullcontext():
+        with get_memory(request).reserved(bodies.decoding_bytes(body)):
             return await run_in_threadpool(_submit_json, services, body, job_id)
 
 
@@ -56,11 +56,7 @@ def _submit_json(services: Services, body: bytes, job_id: str) -> Job:
     check_device(services.capabilities, training.solver.device)
     uploads.check_room(sum(column.nbytes for column in columns))
     with uploads.open_new(training.upload) as file:
-        training, coefficients = initial_coefficients.detach(training)
-        if coefficients is not None:
-            with uploads.open_new(uploads.start(training.upload)) as start:
-                initial_coefficients.write(start, coefficients)
-                uploads.sync(start)
+        training = detach(training, uploads)
         write_matrix(file, *columns)
         uploads.sync(file)
     return jobs.submit(training, job_id)
@@ -83,7 +79,7 @@ async def submit_file(services: Services, request: Request, table_format: FileFo
     with contextlib.ExitStack() as reserved:
         with uploads.remove_on_error(upload):
             size = await run_in_threadpool(describing_bytes, uploads.path(upload), table_format)
-            reserved.enter_context(services.memory.working(request, size))
+            reserved.enter_context(get_memory(request).reserved(size))
         return await run_in_threadpool(_submit_upload, services, draft, job_id)
 
 
@@ -91,7 +87,7 @@ async def _receive(services: Services, request: Request, file: BinaryIO, digest:
     """Write the body to the file, and hash it."""
     chunks = bodies.iter_body(request, services.limits.upload_bytes)
     length = bodies.content_length(request)
-    with services.memory.working(request, 2 * min(length or SLICE_BYTES, SLICE_BYTES)):
+    with get_memory(request).reserved(2 * min(length or SLICE_BYTES, SLICE_BYTES)):
         async for part in bodies.gathered(services.jobs.uploads.admit(chunks, length), SLICE_BYTES):
             if len(part) <= LARGE_BODY:  # a thread would cost more than it saves
                 _store(file, digest, part)

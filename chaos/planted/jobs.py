@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -34,25 +35,25 @@ def acknowledged_before_recorded() -> None:
 @after("app.training.pipeline")
 def rows_removed_before_the_end() -> None:
     """The upload is removed before its version is published."""
-    from app.jobs.progress import ProgressReporter
     from app.registry.model_card import ModelCard
     from app.training import pipeline
     from app.training.pipeline import TrainerContext
+    from app.training.progress import ProgressSink
     from app.training.request import TrainingRequest
 
     train = pipeline.train
 
     def train_and_remove(
-        request: TrainingRequest, job: str | None, workshop: TrainerContext, tracker: ProgressReporter
+        request: TrainingRequest, job: str | None, context: TrainerContext, progress: ProgressSink
     ) -> ModelCard:
-        begin = tracker.begin_publishing
+        begin = progress.begin_publishing
 
         def begin_and_remove() -> None:
-            workshop.spool.remove(request.upload)
+            context.spool.remove(request.upload)
             begin()
 
-        tracker.begin_publishing = begin_and_remove
-        return train(request, job, workshop, tracker)
+        progress.begin_publishing = begin_and_remove
+        return train(request, job, context, progress)
 
     pipeline.train = train_and_remove
 
@@ -93,16 +94,23 @@ def trainer_forgets_its_name() -> None:
 @after("app.jobs.supervisor")
 def lock_not_held() -> None:
     """Any number of trainers share the lock of one."""
-    from app.jobs.supervisor import Supervisor
+    from app.storage.file_lock import FileLock
 
-    def share(descriptor: int) -> bool:
+    acquire = FileLock.acquire
+
+    def share(self: FileLock, timeout: float | None = None) -> bool:
+        if not self.path.name.startswith("trainer."):
+            return acquire(self, timeout)
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
+            self.close()
             return False
         return True
 
-    Supervisor._acquire = staticmethod(share)
+    FileLock.acquire = share
 
 
 @after("app.jobs.worker")
