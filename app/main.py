@@ -147,11 +147,13 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
         max_queued=settings.max_queued_jobs,
         lock=settings.queue_lock,
     )
+    memory = MemoryBudget(settings.worker_memory)
     return Services(
         registry=ModelPublisher(
             settings.models_dir,
             cached_bytes=share_of(settings.worker_memory, VERSIONS_SHARE),
-            kept=settings.default_model,
+            pinned=settings.default_model,
+            budget=memory,
         ),
         jobs=queue,
         job_watcher=JobWatcher(queue, stopping),
@@ -164,7 +166,7 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
             instances=settings.max_instances,
             wait_seconds=settings.max_wait_seconds,
         ),
-        memory=MemoryBudget(settings.worker_memory),
+        memory=memory,
         large_body_limiter=LargeBodyLimiter(),
         access=access,
         default_model=settings.default_model,
