@@ -21,6 +21,7 @@ from app.registry.model_card import SCHEMA, ModelCard
 from app.registry.stored_folds import PREFIX, fold_faults, fold_tensors, folds_of
 from app.regression.errors import InvalidTerms
 from app.regression.linear_model import LinearModel
+from app.regression.solvers import solver_from_record
 from app.regression.sufficient_statistics import PRECISION_UNKNOWN, SufficientStatistics
 from app.regression.terms import parse_terms
 
@@ -167,10 +168,10 @@ def read_card(path: Path) -> ModelCard:
 def _card(text: str, schema: int) -> ModelCard:
     """Return the card with this text in a file of this format."""
     if schema >= _SCHEMA_OF_NAMES:
-        return msgspec.json.decode(text, type=ModelCard)
+        return msgspec.json.decode(text, type=ModelCard, dec_hook=solver_from_record)
     plain = _renamed(msgspec.json.decode(text, type=dict[str, Any]), _RENAMED_FIELDS)
     plain["solver"] = _renamed(plain["solver"], _RENAMED_OPTIONS)
-    return msgspec.convert(plain, type=ModelCard, str_keys=True)
+    return msgspec.convert(plain, type=ModelCard, str_keys=True, dec_hook=solver_from_record)
 
 
 def _renamed(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

@@ -8,8 +8,14 @@ from numpy.typing import NDArray
 
 from app.regression.design import Design
 from app.regression.errors import ColumnOutOfRange, ValuesTooLarge, ValuesTooSmall
-from app.regression.solvers import Exact
-from app.regression.sufficient_statistics import EPSILON, Array, SufficientStatistics, column_norms, r_factor
+from app.regression.solvers.exact import Exact
+from app.regression.sufficient_statistics import (
+    EPSILON,
+    Array,
+    SufficientStatistics,
+    column_norms,
+    r_factor,
+)
 
 # Largest excess of the RSS over the optimum's, relative to the residual variance, that counts as none: 1 % of a
 # standard error, squared.

@@ -13,9 +13,11 @@ from app.regression.errors import (
     InaccurateCoefficients,
     InvalidOption,
     InvalidTerms,
+    NotIncluded,
     ValuesTooLarge,
     ValuesTooSmall,
 )
+from app.training.inheritance import BaseVersion
 
 _SAME_MESSAGE: dict[type[FitError], type[LinserveError]] = {
     Diverged: errors.Diverged,
@@ -29,10 +31,21 @@ _OUT_OF_RANGE: dict[type[ColumnOutOfRange], type[errors.ColumnOutOfRange]] = {
 
 
 @contextmanager
-def fit_errors_translated(columns: Sequence[str] = ()) -> Iterator[None]:
-    """Raise each FitError of the block as a LinserveError. `columns` names the model's columns, then its targets."""
+def fit_errors_translated(columns: Sequence[str] = (), base: BaseVersion | None = None) -> Iterator[None]:
+    """Raise each FitError of the block as a LinserveError.
+
+    `columns` names the model's columns, then its targets. `base` is the version that rows were to be taken out of.
+    """
     try:
         yield
+    except NotIncluded as error:
+        message = error.message
+        if base is not None and base.version.card.discounted:
+            # Rows that the version has, with less weight than is taken out, look like rows that it does not have.
+            message += (
+                f" If they are, decay has left less than {base.share:g} of their weight; check `trained_in` or `share`."
+            )
+        raise InvalidInput(message) from error
     except FitError as error:
         raise _translated(error, columns) from error
 

@@ -1,6 +1,7 @@
 """Against the loop that refits."""
 
-import msgspec
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -68,7 +69,7 @@ def test_the_chosen_penalty_predicts_kept_rows_best_of_the_path() -> None:
 
     chosen = folds.choose_l2(Exact())
 
-    errors = {l2: refitted(x, y, 10, msgspec.structs.replace(Exact(), l2=30 * l2)).sum() for l2 in PATH}
+    errors = {l2: refitted(x, y, 10, replace(Exact(), l2=30 * l2)).sum() for l2 in PATH}
     assert chosen.l2 == pytest.approx(30 * min(errors, key=lambda l2: errors[l2]))
     assert chosen.l2 > 0
 

@@ -1,6 +1,6 @@
 """When a gradient descent counts as diverged, against plain loops over the rows."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
@@ -8,14 +8,14 @@ from typing import TypeAlias
 import numpy as np
 import pytest
 import torch
-from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from app.regression.errors import Diverged, InvalidData
 from app.regression.learning_rate_bound import largest_learning_rate
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact, GradientDescent, Start
-from app.regression.solvers.gradient_descent import Descended, TrainingState, gradient_descent
+from app.regression.solvers.coefficients import TrainingState
+from app.regression.solvers.descent import Descended, gradient_descent
 from app.regression.streaming_qr import summarise
 from app.regression.training_batch import TrainingBatch
 

@@ -1,12 +1,12 @@
 """Which rows and columns a gradient descent works on, and that it hands back what it descended to."""
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import pytest
-from msgspec.structs import replace
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
@@ -14,7 +14,8 @@ from app.regression.errors import InaccurateCoefficients, InvalidOption
 from app.regression.learning_rate_bound import largest_learning_rate
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact, GradientDescent, Start
-from app.regression.solvers.gradient_descent import Descended, TrainingState, gradient_descent
+from app.regression.solvers.coefficients import TrainingState
+from app.regression.solvers.descent import Descended, gradient_descent
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics
 from app.regression.training_batch import TrainingBatch
@@ -203,7 +204,7 @@ def test_patience_watches_the_plain_loss_of_held_out_rows_and_otherwise_the_pena
     doubled = TrainingBatch(np.repeat(ALL_ROWS.x[:1], 4, axis=0), np.repeat(ALL_ROWS.y[:1], 4, axis=0))
     gradient_descent(doubled, summarise([doubled]), replace(options, validation_fraction=0.5), on_epoch=states.append)
     for state in states:
-        penalty = 0.25 * ((state.coef**2).sum() + (state.intercept**2).sum())
+        penalty = 0.25 * ((state.current.coef**2).sum() + (state.current.intercept**2).sum())
         assert state.loss == pytest.approx(state.monitored_loss + penalty, rel=1e-9)
 
 

@@ -1,15 +1,14 @@
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, is_dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec.structs import replace
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
@@ -17,8 +16,9 @@ from app.regression.errors import DeviceUnavailable, Diverged
 from app.regression.learning_rate_bound import largest_learning_rate
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact, GradientDescent, Start
+from app.regression.solvers.coefficients import TrainingState
+from app.regression.solvers.descent import Descended, gradient_descent
 from app.regression.solvers.descent_task import choose_device
-from app.regression.solvers.gradient_descent import Descended, TrainingState, gradient_descent
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics
 from app.regression.training_batch import TrainingBatch
@@ -51,9 +51,14 @@ def mean_squared_error(rows: Rows, found: Descended) -> float:
     return float(((y - x @ found.coef.T - found.intercept) ** 2).mean())
 
 
-def assert_identical(found: TrainingState | Descended, expected: TrainingState | Descended) -> None:
+def assert_identical(found: Any, expected: Any) -> None:
+    """Compare two dataclasses field by field, and the dataclasses in them."""
     for field in fields(expected):
-        assert_array_equal(getattr(found, field.name), getattr(expected, field.name), strict=True)
+        one, other = getattr(found, field.name), getattr(expected, field.name)
+        if is_dataclass(other):
+            assert_identical(one, other)
+        else:
+            assert_array_equal(one, other, strict=True)
 
 
 @st.composite
@@ -285,8 +290,8 @@ def test_patience_stops_a_descent_that_no_longer_improves_and_keeps_its_best_wei
     assert end.epoch == states[-1].epoch == best + 8 < 500
     assert end.best_epoch == best
     assert end.loss == losses[best] < losses[-1]
-    assert_array_equal(end.coef, states[best].coef)
-    assert_array_equal(end.intercept, states[best].intercept)
+    assert_array_equal(end.coef, states[best].current.coef)
+    assert_array_equal(end.intercept, states[best].current.intercept)
     # Until then there never were eight epochs without a new lowest loss.
     for epoch in range(8, best + 1):
         assert min(losses[epoch - 7 : epoch + 1]) < min(losses[: epoch - 7])
@@ -462,8 +467,8 @@ def test_patience_watches_the_rows_that_are_held_out() -> None:
     assert end.epoch == end.best_epoch + 20
     assert (
         min(state.monitored_loss for state in states)
-        == states[-1].best_watched
+        == states[-1].best.monitored_loss
         == states[end.best_epoch].monitored_loss
     )
     assert states[-1].loss < states[end.best_epoch].loss  # the training rows' loss went on falling
-    assert_array_equal(end.coef, states[end.best_epoch].coef)
+    assert_array_equal(end.coef, states[end.best_epoch].current.coef)
