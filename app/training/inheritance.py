@@ -13,8 +13,6 @@ from app.errors import InvalidInput
 from app.registry.model_card import ModelCard
 from app.registry.shares import share_to_forget
 from app.registry.version_file import Version
-from app.regression import fit
-from app.regression.cross_validation import FoldStatistics
 from app.regression.solvers import Exact, Solver
 from app.regression.sufficient_statistics import WeightKind
 from app.training.request import TrainingRequest
@@ -37,10 +35,6 @@ class BaseVersion:
             return cls(version, "forget", share_to_forget(version.card, request.trained_in, request.share))
         age = datetime.now(UTC) - datetime.fromisoformat(version.card.created_at)
         return cls(version, "update", request.decay ** max(age / timedelta(days=1), 0.0))
-
-    def rows(self, folds: FoldStatistics) -> fit.Base:
-        """Return the version's rows, by their statistics and those of their folds."""
-        return fit.Base(self.version.model.statistics, self.mode, self.share, folds)
 
 
 def weight_kind(request: TrainingRequest, base: ModelCard | None) -> WeightKind:

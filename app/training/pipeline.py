@@ -11,7 +11,7 @@ from app.registry.model_card import ModelCard
 from app.registry.publication import ParentChanged
 from app.registry.registry import Registry
 from app.regression.cross_validation import FoldStatistics
-from app.regression.fit import DataSummary, fit_model
+from app.regression.fit import Base, DataSummary, fit_model
 from app.regression.linear_model import LinearModel
 from app.regression.solvers import Solver
 from app.regression.solvers.coefficients import TrainingState
@@ -129,7 +129,7 @@ class _Training:
             result = fit_model(
                 rows,
                 solver,
-                base=base.rows(history.stored) if base else None,
+                base=Base(base.version.model.statistics, base.mode, base.share, history.stored) if base else None,
                 folds=history.options,
                 observer=observer,
                 resume=saved.state if saved else None,

@@ -127,10 +127,10 @@ def _initial(options: GradientDescent, scaler: Scaler, *, targets: int) -> Coeff
 def _state(sgd: _Sgd, task: Task, before: TrainingState | None) -> TrainingState:
     """Return the state of the run, an epoch after `before`."""
     current = Coefficients.from_matrix(_array(sgd.coefficients))
-    loss = task.whole.loss(sgd.coefficients)
+    loss = task.all_rows.loss(sgd.coefficients)
     if task.options.weight_decay:
         loss += task.penalty(current.matrix)
-    monitored = loss if task.monitored is task.whole else task.monitored.loss(sgd.coefficients)
+    monitored = loss if task.monitored_rows is task.all_rows else task.monitored_rows.loss(sgd.coefficients)
     epoch = 0 if before is None else before.epoch + 1
     best = BestEpoch(epoch, current, loss, monitored)
     return TrainingState(
