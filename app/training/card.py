@@ -16,7 +16,7 @@ from app.regression.fit import FitResult
 from app.regression.least_squares import ESSENTIALLY_PERFECT, Design
 from app.regression.linear_model import LinearModel
 from app.regression.metrics import mean_square, training_metrics
-from app.regression.solvers import Exact, Solver
+from app.regression.solvers import Exact, GradientDescent, Solver
 from app.regression.sufficient_statistics import Array
 from app.training.dataset import JobRows
 from app.training.inheritance import BaseVersion
@@ -191,9 +191,9 @@ def _collinearity(model: LinearModel, design: Design, solver: Solver, *, refined
     l2 = solver.l2 if isinstance(solver, Exact) else 0.0
     if design.rank < coefficients:
         chosen = ""
-        if not isinstance(solver, Exact):
+        if isinstance(solver, GradientDescent):
             chosen = " Of all solutions this is the one that the descent came to from its start."
-        elif l2 == 0:
+        elif isinstance(solver, Exact) and l2 == 0:
             chosen = " Of all solutions this is the one with the smallest standardised coefficients."
         rows = model.statistics.rows
         reason = "features are collinear, or rows too alike. Leave out features that follow from others."

@@ -1,6 +1,6 @@
 """The options of POST /train, in a JSON body or as query parameters, checked before a job is recorded."""
 
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 from starlette.datastructures import QueryParams
@@ -10,7 +10,6 @@ from app.data.names import MAX_NAME_LENGTH, MAX_NAMES
 from app.registry.names import MODEL_NAME
 from app.regression.solvers import Exact
 from app.regression.sufficient_statistics import WeightKind
-from app.training.request import Inherited
 from app.web.problems import invalid_query
 from app.web.query import Rows, check_query, in_query, names_in_query
 from app.web.schemas.openapi_schema import DocumentedAs
@@ -139,11 +138,11 @@ class TrainingOptions(Options):
         return self
 
     @property
-    def inherits(self) -> tuple[Inherited, ...]:
+    def inherits(self) -> tuple[str, ...]:
         """The options of the solver that the version to build on gives, because the request does not."""
         if self.mode == "replace":
             return ()
-        return tuple(name for name in get_args(Inherited) if name not in self.solver.model_fields_set)
+        return tuple(name for name in self.solver.made.inherited if name not in self.solver.model_fields_set)
 
     def _can_be_validated(self) -> None:
         if self.solver.made is not Exact:
