@@ -51,9 +51,8 @@ def gradient_descent(
         on_step: called after every step; may raise to stop.
         on_epoch: gets the state after every epoch, epoch 0 included, and the same state again on resuming.
 
-    The order of the rows in an epoch depends on the seed and the epoch alone, so that a resumed run takes the same
-    steps as one that was never interrupted. Arithmetic is in float64. With `patience`, the last epoch decides whether
-    the run has diverged, not the one whose coefficients are returned.
+    A resumed run takes the same steps as one that was never interrupted. Arithmetic is in float64. With `patience`,
+    the last epoch decides whether the run has diverged, not the one whose coefficients are returned.
 
     Raises Diverged, with the bound; DeviceUnavailable; InvalidOption if `validation_fraction` leaves no row to train
     on; InvalidData if a loss below the bound exceeds the range of 64-bit numbers; InaccurateCoefficients if the
