@@ -20,10 +20,9 @@ from app.errors import ModelFileInvalid
 from app.registry.model_card import SCHEMA, ModelCard
 from app.registry.stored_folds import PREFIX, fold_faults, fold_tensors, folds_of
 from app.regression.errors import InvalidTerms
-from app.regression.least_squares import PRECISION_UNKNOWN
 from app.regression.linear_model import LinearModel
 from app.regression.solvers import solver_from_record
-from app.regression.sufficient_statistics import SufficientStatistics
+from app.regression.sufficient_statistics import PRECISION_UNKNOWN, SufficientStatistics
 from app.regression.terms import parse_terms
 
 # The largest model, of 2,000 columns and 2,000 targets, takes 160 MB, another 128 MB for rows that were taken out, and

@@ -11,10 +11,11 @@ from typing import Literal, Protocol
 import numpy as np
 
 from app.regression.cross_validation import CrossValidation, Folds, FoldStatistics, merged_folds
-from app.regression.downdate import PrecisionBounds, downdate
+from app.regression.downdate import downdate
 from app.regression.errors import InvalidData, InvalidOption
 from app.regression.least_squares import Fit
 from app.regression.linear_model import LinearModel
+from app.regression.precision import PrecisionBounds
 from app.regression.solvers.base import FitObserver, Problem, SilentObserver, Solution, Solver
 from app.regression.solvers.coefficients import TrainingState
 from app.regression.solvers.exact import Exact
@@ -233,9 +234,9 @@ def _summary(
 
 def _accumulator(solver: Solver) -> type[StreamingQR]:
     if isinstance(solver, Exact) and solver.device == "cuda":
-        from app.regression.streaming_qr_cuda import CudaAccumulator  # loads torch
+        from app.regression.streaming_qr_cuda import CudaStreamingQR  # loads torch
 
-        return CudaAccumulator
+        return CudaStreamingQR
     return StreamingQR
 
 

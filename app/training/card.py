@@ -11,11 +11,12 @@ from app.registry.model_card import ModelCard
 from app.registry.shares import shares_after
 from app.regression.cross_validation import CrossValidation
 from app.regression.dependencies import implicit_constant
-from app.regression.downdate import PrecisionBounds, precision_loss
+from app.regression.design import Design
 from app.regression.fit import FitResult
-from app.regression.least_squares import ESSENTIALLY_PERFECT, Design
+from app.regression.least_squares import ESSENTIALLY_PERFECT
 from app.regression.linear_model import LinearModel
 from app.regression.metrics import mean_square, training_metrics
+from app.regression.precision import PrecisionBounds, precision_loss
 from app.regression.solvers import Exact, GradientDescent, Solver
 from app.regression.sufficient_statistics import Array
 from app.training.dataset import JobRows

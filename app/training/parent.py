@@ -10,7 +10,7 @@ from typing import Literal
 from app.errors import Conflict, InvalidInput, ModelNotFound
 from app.registry.model_card import ModelCard
 from app.registry.publication import ParentChanged
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 from app.registry.version_file import Version
 from app.regression.cross_validation import FoldStatistics
 from app.regression.linear_model import LinearModel
@@ -30,7 +30,7 @@ class Parent:
     start: int | None = None  # number of the version that a descent with `start: current` started from
 
     @classmethod
-    def of(cls, request: TrainingRequest, registry: Registry) -> "Parent":
+    def of(cls, request: TrainingRequest, registry: ModelPublisher) -> "Parent":
         """Return the current version. Raises InvalidInput if its columns are not those of the request."""
         # The number is read before the version, so that a change in between is noticed.
         current = registry.current_number(request.model)
@@ -44,7 +44,7 @@ class Parent:
         return self.base.version.card.version if self.base else self.start
 
     def started(
-        self, request: TrainingRequest, registry: Registry, resumed: int | None
+        self, request: TrainingRequest, registry: ModelPublisher, resumed: int | None
     ) -> tuple[TrainingRequest, "Parent"]:
         """Return the request with `start: current` replaced by the number of the current version.
 
@@ -72,7 +72,7 @@ class Parent:
     def publish(
         self,
         request: TrainingRequest,
-        registry: Registry,
+        registry: ModelPublisher,
         card: ModelCard,
         model: LinearModel,
         *,
@@ -103,7 +103,7 @@ class Parent:
         return registry.publish(replace(card, warnings=(warning, *card.warnings)), model, folds)
 
 
-def with_initial_coefficients(request: TrainingRequest, registry: Registry) -> Solver:
+def with_initial_coefficients(request: TrainingRequest, registry: ModelPublisher) -> Solver:
     """Return the solver with the coefficients of the version that it starts from, if it starts from one.
 
     Raises InvalidInput.
@@ -126,7 +126,7 @@ def wants_promotion(request: TrainingRequest, card: ModelCard) -> bool:
     return request.promote == "always" or (request.promote == "if_better" and bool(card.beats_current))
 
 
-def finish_promotion(request: TrainingRequest, card: ModelCard, registry: Registry) -> None:
+def finish_promotion(request: TrainingRequest, card: ModelCard, registry: ModelPublisher) -> None:
     """Promote a version of an earlier release, which published and promoted in two steps.
 
     Raises Conflict if the version that it was made from or compared with is no longer current.
@@ -146,7 +146,7 @@ def finish_promotion(request: TrainingRequest, card: ModelCard, registry: Regist
     registry.promote(card.model, card.version, check)
 
 
-def _base(request: TrainingRequest, registry: Registry) -> BaseVersion:
+def _base(request: TrainingRequest, registry: ModelPublisher) -> BaseVersion:
     base = registry.current(request.model)
     if not has_columns_of(base, request):
         raise InvalidInput(other_columns(base.card))

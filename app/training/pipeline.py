@@ -9,7 +9,7 @@ from app.errors import Unavailable
 from app.failpoints import failpoint
 from app.registry.model_card import ModelCard
 from app.registry.publication import ParentChanged
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 from app.regression.cross_validation import FoldStatistics
 from app.regression.fit import Base, DataSummary, FitResult, fit_model
 from app.regression.linear_model import LinearModel
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 class TrainerContext:
     """The places a trainer works in."""
 
-    registry: Registry
+    registry: ModelPublisher
     spool: Uploads
     checkpoints: Path
     threads: int = 1  # threads that read files
@@ -83,7 +83,7 @@ class _Unpublished:
     model: LinearModel
     folds: FoldStatistics | None
 
-    def publish(self, registry: Registry, progress: ProgressSink) -> ModelCard:
+    def publish(self, registry: ModelPublisher, progress: ProgressSink) -> ModelCard:
         """Publish the version, and return its card. Raises ParentChanged if another parent is current by then."""
         return self.parent.publish(
             self.request, registry, self.card, self.model, folds=self.folds, progress=progress

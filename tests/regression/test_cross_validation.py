@@ -34,7 +34,7 @@ def refitted(x: NDArray[np.float64], y: NDArray[np.float64], folds: int, solver:
     mine = fold_of_each(len(x), folds)
     for fold in range(min(folds, len(x))):
         kept = mine == fold if folds <= len(x) else np.arange(len(x)) == fold
-        found = fit(SufficientStatistics.from_block(x[~kept], y[~kept]), solver)
+        found = fit(SufficientStatistics.from_rows(x[~kept], y[~kept]), solver)
         total += ((y[kept] - x[kept] @ found.coef.T - found.intercept) ** 2).sum(axis=0)
     return total
 

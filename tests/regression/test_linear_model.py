@@ -33,7 +33,7 @@ def names(letter: str, count: int) -> tuple[str, ...]:
 
 
 def trained(x: Array, y: Array) -> LinearModel:
-    statistics = SufficientStatistics.from_block(x, y)
+    statistics = SufficientStatistics.from_rows(x, y)
     found = fit(statistics, Exact())
     return LinearModel(
         names("x", x.shape[1]),
@@ -48,7 +48,7 @@ def trained(x: Array, y: Array) -> LinearModel:
 
 
 def with_weights(weights: Array, intercept: Array, x: Array) -> LinearModel:
-    statistics = SufficientStatistics.from_block(x, np.zeros((len(x), len(weights))))
+    statistics = SufficientStatistics.from_rows(x, np.zeros((len(x), len(weights))))
     return LinearModel(
         names("x", x.shape[1]), names("y", len(weights)), weights, intercept, statistics, np.zeros(len(weights))
     )
@@ -399,7 +399,7 @@ def test_rows_with_many_terms_come_to_the_same_however_many_there_are(monkeypatc
     model = replace(trained(columns, random.normal(size=(50, 3))), features=names("x", 2), terms=terms)
     whole = model.predict(x), model.leverage(x)
     outside = model.extrapolation(3 * x).outside
-    monkeypatch.setattr("app.regression.linear_model.AT_ONCE", 12)  # three rows
+    monkeypatch.setattr("app.regression.linear_model.MAX_CHUNK_VALUES", 12)  # three rows
     parts = model.predict(x), model.leverage(x)
     assert_array_equal(model.extrapolation(3 * x).outside, outside)
     for one, other in zip(whole, parts, strict=True):

@@ -91,7 +91,7 @@ def test_a_model_with_terms_makes_them_again_for_all_it_says(seed: int) -> None:
     names = ("a", "a^2", "a:b")
     columns = np.column_stack([x[:, 0], x[:, 0] ** 2, x[:, 0] * x[:, 1]])
     y = columns @ random.normal(size=(3, 1)) + 0.1 * random.normal(size=(40, 1))
-    statistics = SufficientStatistics.from_block(columns, y)
+    statistics = SufficientStatistics.from_rows(columns, y)
     found = fit(statistics, Exact())
 
     def model(features: tuple[str, ...], terms: tuple[str, ...]) -> LinearModel:

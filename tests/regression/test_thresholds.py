@@ -15,19 +15,17 @@ from numpy.typing import NDArray
 from scipy.linalg import blas, hadamard
 
 from app.regression import extended_precision, streaming_qr
-from app.regression.downdate import (
-    NOT_AMONG,
-    PRECISION_LOST,
-    RESIDUALS_UNKNOWN,
-    TOO_FEW,
-    PrecisionBounds,
-    check_precision,
-    downdate,
-    precision_bounds,
-)
+from app.regression.downdate import NOT_AMONG, TOO_FEW, downdate
 from app.regression.errors import InvalidData
 from app.regression.extended_precision import refine, should_refine
 from app.regression.least_squares import Fit, fit, is_essentially_perfect, is_optimal
+from app.regression.precision import (
+    PRECISION_LOST,
+    RESIDUALS_UNKNOWN,
+    PrecisionBounds,
+    check_precision,
+    precision_bounds,
+)
 from app.regression.solvers import Exact
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import EPSILON, SufficientStatistics, r_factor
@@ -222,7 +220,7 @@ class TestRefusedDowndates:
             assert found.removed is not None
             # What was changed, 2^-46, counts by its ratio to the error of the whole, 2^-47.
             squares = (found.removed[:, 2] ** 2).sum() * found.scale[1] ** 2
-            assert squares / (2 * far**2) == pytest.approx(1 + 2.0**-46 / whole.error, rel=0.1)
+            assert squares / (2 * far**2) == pytest.approx(1 + 2.0**-46 / whole.factor_error, rel=0.1)
 
 
 class TestDirectionTolerance:

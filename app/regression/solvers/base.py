@@ -8,8 +8,8 @@ from app.regression.solvers.coefficients import TrainingState
 from app.regression.training_batch import Array, TrainingBatch
 
 if TYPE_CHECKING:  # they import the solvers
-    from app.regression.downdate import PrecisionBounds
     from app.regression.least_squares import Fit
+    from app.regression.precision import PrecisionBounds
     from app.regression.sufficient_statistics import SufficientStatistics
 
 # How pydantic reads the options in a request. A plain dict, so that pydantic is not imported here.

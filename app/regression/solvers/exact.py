@@ -48,9 +48,9 @@ class Exact:
         read again. Raises ValuesTooLarge or ValuesTooSmall, and InvalidData if taking rows out cost too many digits.
         """
         # They import this module, and the web process has no use for them.
-        from app.regression.downdate import check_precision, precision_bounds
         from app.regression.extended_precision import Refined, refine, should_refine
         from app.regression.least_squares import Fit, fit, is_essentially_perfect, why_no_inference
+        from app.regression.precision import check_precision, precision_bounds
 
         statistics = problem.statistics
         optimum = fit(statistics, self)

@@ -40,7 +40,7 @@ def descend(
     on_epoch: Callable[[TrainingState], None] = lambda _: None,
     on_step: Callable[[], None] = lambda: None,
 ) -> Descended:
-    statistics = SufficientStatistics.from_block(*rows)
+    statistics = SufficientStatistics.from_rows(*rows)
     return gradient_descent(
         TrainingBatch(*rows), statistics, options, resume=resume, on_epoch=on_epoch, on_step=on_step
     )
@@ -114,7 +114,7 @@ def test_batches_without_shuffling_are_taken_in_the_rows_order() -> None:
 
 @pytest.mark.parametrize("batch_size", [None, 5])
 def test_a_learning_rate_of_one_diverges_and_the_message_names_the_bound(batch_size: int | None) -> None:
-    bound = largest_learning_rate(SufficientStatistics.from_block(*FIVE_ROWS), GradientDescent(standardize=False))
+    bound = largest_learning_rate(SufficientStatistics.from_rows(*FIVE_ROWS), GradientDescent(standardize=False))
     options = replace(ON_CPU, start=NOTEBOOK_START, learning_rate=1.0, batch_size=batch_size)
     with pytest.raises(Diverged, match="learning rate of 1") as diverged:
         descend(FIVE_ROWS, options)
@@ -125,7 +125,7 @@ def test_a_learning_rate_of_one_diverges_and_the_message_names_the_bound(batch_s
 def test_the_bound_is_two_over_the_largest_eigenvalue_of_the_hessian() -> None:
     x, y = ALL_ROWS
     ones = np.column_stack([np.ones(15), x])
-    statistics = SufficientStatistics.from_block(x, y)
+    statistics = SufficientStatistics.from_rows(x, y)
     hessian = 2 / y.size * ones.T @ ones
     raw = largest_learning_rate(statistics, GradientDescent())
     assert raw == pytest.approx(2 / np.linalg.eigvalsh(hessian)[-1])
@@ -138,7 +138,7 @@ def test_the_bound_is_two_over_the_largest_eigenvalue_of_the_hessian() -> None:
 @settings(max_examples=25, deadline=None)
 @given(noisy_rows(), st.booleans(), st.integers(0, 100))
 def test_full_batches_below_the_bound_lower_the_loss_with_every_epoch(rows: Rows, standardize: bool, seed: int) -> None:
-    bound = largest_learning_rate(SufficientStatistics.from_block(*rows), GradientDescent(standardize=standardize))
+    bound = largest_learning_rate(SufficientStatistics.from_rows(*rows), GradientDescent(standardize=standardize))
     losses: list[float] = []
     options = replace(ON_CPU, learning_rate=0.98 * bound, epochs=30, standardize=standardize, seed=seed)
     descend(rows, options, on_epoch=lambda state: losses.append(state.loss))
@@ -149,7 +149,7 @@ def test_full_batches_below_the_bound_lower_the_loss_with_every_epoch(rows: Rows
 @settings(max_examples=25, deadline=None)
 @given(noisy_rows(), st.booleans(), st.integers(0, 100))
 def test_full_batches_above_the_bound_diverge(rows: Rows, standardize: bool, seed: int) -> None:
-    bound = largest_learning_rate(SufficientStatistics.from_block(*rows), GradientDescent(standardize=standardize))
+    bound = largest_learning_rate(SufficientStatistics.from_rows(*rows), GradientDescent(standardize=standardize))
     options = replace(ON_CPU, learning_rate=1.2 * bound, epochs=2000, standardize=standardize, seed=seed)
     with pytest.raises(Diverged):
         descend(rows, options)
@@ -162,15 +162,15 @@ def test_a_loss_beyond_all_numbers_is_called_that(batch_size: int | None) -> Non
 
 
 def test_a_full_batch_that_ends_a_little_above_its_start_has_diverged() -> None:
-    optimum = fit(SufficientStatistics.from_block(*FIVE_ROWS), Exact())
+    optimum = fit(SufficientStatistics.from_rows(*FIVE_ROWS), Exact())
     start = Start(weights=(optimum.coef + 1e-3).tolist(), intercept=optimum.intercept.tolist())
-    bound = largest_learning_rate(SufficientStatistics.from_block(*FIVE_ROWS), GradientDescent(standardize=False))
+    bound = largest_learning_rate(SufficientStatistics.from_rows(*FIVE_ROWS), GradientDescent(standardize=False))
     with pytest.raises(Diverged, match="by epoch 2 "):
         descend(FIVE_ROWS, replace(ON_CPU, start=start, learning_rate=1.1 * bound, epochs=2))
 
 
 def test_standardised_descent_comes_to_the_exact_optimum_in_the_features_own_units() -> None:
-    statistics = SufficientStatistics.from_block(*ALL_ROWS)
+    statistics = SufficientStatistics.from_rows(*ALL_ROWS)
     options = replace(ON_CPU, standardize=True, learning_rate=0.5, epochs=3000)
     end, optimum = descend(ALL_ROWS, options), fit(statistics, Exact())
     assert_allclose(end.coef, optimum.coef, rtol=1e-8)
@@ -383,7 +383,7 @@ def test_full_batches_from_the_statistics_alone_follow_the_loop_over_the_rows(
     losses: list[float] = []
 
     gradient_descent(
-        None, SufficientStatistics.from_block(*ALL_ROWS), options, on_epoch=lambda state: losses.append(state.loss)
+        None, SufficientStatistics.from_rows(*ALL_ROWS), options, on_epoch=lambda state: losses.append(state.loss)
     )
 
     assert losses == pytest.approx(torch_trace(ALL_ROWS, options), rel=1e-9)
@@ -445,7 +445,7 @@ def test_momentum_survives_an_interruption_to_the_last_bit() -> None:
 
 
 def test_momentum_lets_the_learning_rate_be_larger() -> None:
-    statistics = SufficientStatistics.from_block(*ALL_ROWS)
+    statistics = SufficientStatistics.from_rows(*ALL_ROWS)
     plain, heavy = (largest_learning_rate(statistics, GradientDescent(momentum=beta)) for beta in (0.0, 0.9))
     assert heavy == pytest.approx(1.9 * plain)
     options = replace(ON_CPU, epochs=300, momentum=0.9)
