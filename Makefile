@@ -7,7 +7,7 @@ PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c con
 PYTEST = .venv/bin/python -m pytest -n $$(n=$$(getconf _NPROCESSORS_ONLN); [ $$n -lt 4 ] || n=4; echo $$((n + 1))) --dist loadfile
 CHAOS = PYTHONPATH=.:tests .venv/bin/python -m chaos
 
-.PHONY: run test test-slow install check fuzz chaos chaos-proof licences sbom bench model clean
+.PHONY: run test test-slow install check prose fuzz chaos chaos-proof licences sbom bench model clean
 
 run: .venv/.service
 	exec .venv/bin/linserve
@@ -28,6 +28,9 @@ check: .venv/.development
 	.venv/bin/python supply/licences.py --check
 	git ls-files -z | xargs -0 .venv/bin/detect-secrets-hook --no-verify
 	.venv/bin/python supply/audit.py
+
+prose: .venv/bin/python
+	.venv/bin/python scripts/prose.py $(if $(LIST),--list)
 
 fuzz: .venv/.development
 	PYTHONPATH=tests .venv/bin/python tests/fuzz.py

@@ -6,7 +6,6 @@ on another machine too if the models and state folders are shared and the job da
 
 import contextlib
 import ctypes
-import fcntl
 import logging
 import os
 import signal
@@ -18,7 +17,7 @@ from types import FrameType
 from app import logs
 from app.errors import Unavailable
 from app.settings import PARENT, load
-from app.storage.file_lock import is_at
+from app.storage.file_lock import FileLock
 
 PR_SET_PDEATHSIG = 1
 NICENESS = 19
@@ -48,7 +47,7 @@ def main() -> None:
     from app.jobs.host.memory_limit import check_memory_for_torch, limit_memory
     from app.jobs.uploads import UploadStore
     from app.jobs.worker import run_worker
-    from app.registry.registry import Registry
+    from app.registry.publisher import ModelPublisher
     from app.training.pipeline import TrainerContext
 
     limit_memory(settings.trainer_memory)
@@ -60,7 +59,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, stop_soon)
     signal.signal(signal.SIGINT, stop_soon)
     workshop = TrainerContext(
-        Registry(settings.models_dir),
+        ModelPublisher(settings.models_dir),
         UploadStore(settings.spool),
         settings.checkpoints,
         threads,
@@ -102,16 +101,10 @@ def _step_back() -> None:
 
 def _wait_for_turn(lock: Path) -> None:
     """Return once no other trainer of this name works in the state folder, neither a service's own nor one apart."""
-    lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)  # held for as long as this process lives
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    held = FileLock(lock)  # until this process ends
+    if not held.acquire(timeout=0):
         _log.warning("another trainer works here", extra={"lock": str(lock)})
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    if not is_at(descriptor, lock):  # its folder was removed meanwhile
-        os.close(descriptor)
-        _wait_for_turn(lock)
+        held.acquire()
 
 
 def _die_with_parent(parent: int) -> None:

@@ -37,7 +37,7 @@ from app.jobs.job_list import PAGE, JobFilter, Page, position
 from app.jobs.uploads import UploadStore
 from app.jobs.wakeup import wake_trainers
 from app.permissions import why_denied, why_unwritable
-from app.storage.file_lock import identity, locked
+from app.storage.file_lock import FileLock, identity
 from app.training.request import TrainingRequest
 
 if TYPE_CHECKING:
@@ -153,10 +153,8 @@ class JobQueue:
         where it was asked for something else. QueueFull, and the rows are removed, where too many came meanwhile.
         """
         try:
-            with self._reaching():
-                self._lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                with locked(self._lock):
-                    self._record(request, job_id, self.check_room(job_id))
+            with self._reaching(), FileLock(self._lock):
+                self._record(request, job_id, self.check_room(job_id))
         except QueueFull:
             self.spool.remove(request.upload)
             raise

@@ -1,6 +1,6 @@
 """Keeps one trainer alive on this machine, whichever web worker it hangs on."""
 
-import fcntl
+import contextlib
 import logging
 import os
 import subprocess
@@ -9,7 +9,7 @@ import threading
 import time
 from pathlib import Path
 
-from app.storage.file_lock import is_at
+from app.storage.file_lock import FileLock
 
 WAIT_SECONDS = 0.5  # between two tries for the lock, and between two looks at the trainer
 STOP_SECONDS = 5.0
@@ -41,20 +41,20 @@ class Supervisor:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                self._lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                with self._lock.open("a") as file:
-                    self._keep_running(file.fileno())
+                lock = FileLock(self._lock)
+                if lock.acquire(timeout=0):
+                    with contextlib.closing(lock):
+                        self._keep_running(lock)
+                else:
+                    self._stop.wait(WAIT_SECONDS)
             except OSError as error:  # the folder cannot be written; that may pass
                 _log.error("trainer not started", extra={"reason": str(error)})
                 self._stop.wait(MAX_PAUSE_SECONDS)
 
-    def _keep_running(self, lock: int) -> None:
+    def _keep_running(self, lock: FileLock) -> None:
         """Until the service stops, or the lock's file is removed: another worker may then hold one of the same name."""
-        while not self._acquire(lock):
-            if self._stop.wait(WAIT_SECONDS) or not is_at(lock, self._lock):
-                return
         pause = 0.0
-        while not self._stop.wait(pause) and is_at(lock, self._lock):
+        while not self._stop.wait(pause) and lock.is_current():
             started = time.monotonic()
             try:
                 self._supervise(lock)
@@ -63,25 +63,17 @@ class Supervisor:
             short = time.monotonic() - started < HEALTHY_SECONDS
             pause = min(max(2 * pause, WAIT_SECONDS), MAX_PAUSE_SECONDS) if short else 0.0
 
-    @staticmethod
-    def _acquire(descriptor: int) -> bool:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def _supervise(self, lock: int) -> None:
+    def _supervise(self, lock: FileLock) -> None:
         """Start the trainer and stay with it until it ends or is to be stopped, or its lock is none any more."""
         # The kernel's death signal goes by the thread that started the child: this one, which lives as long as we do.
         trainer = subprocess.Popen(
             [sys.executable, "-m", "app.trainer"],
             stdin=subprocess.DEVNULL,
-            pass_fds=[lock],
+            pass_fds=[lock.fileno()],
             env=os.environ | {"LINSERVE_PARENT": str(os.getpid())},
         )
         while trainer.poll() is None:
-            if self._stop.wait(WAIT_SECONDS) or not is_at(lock, self._lock):
+            if self._stop.wait(WAIT_SECONDS) or not lock.is_current():
                 trainer.terminate()
                 try:
                     trainer.wait(STOP_SECONDS)

@@ -1,7 +1,6 @@
 """Uploaded rows on disk, from their arrival until their job ends."""
 
 import contextlib
-import fcntl
 import os
 import time
 import uuid
@@ -12,7 +11,8 @@ from typing import BinaryIO
 from app.errors import Conflict, SpoolFull, not_stored
 from app.failpoints import failpoint
 from app.storage.disk_space import has_room
-from app.storage.file_lock import is_at
+from app.storage.file_lock import FileLock
+from app.storage.folder import sync_file, sync_folder
 
 CHECK_BYTES = 1 << 20  # to write, after which the room is looked at again
 ORPHAN_SECONDS = 3600  # an upload this old that no job names was cut off by a crash
@@ -85,37 +85,27 @@ class UploadStore:
 
         Raises Conflict where another does. The lock is gone with its process, however that ends.
         """
-        path = self._folder / f"{job}.lock"
-        taken = Conflict(
-            "A request with this Idempotency-Key is being received. Wait for its answer, which names the job."
-        )
-        with contextlib.ExitStack() as leaving:
-            with _storing():
-                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                file = leaving.enter_context(path.open("a"))
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise taken from None
-            # One that was removed between its opening and its locking locks nothing.
-            if not is_at(file.fileno(), path):
-                raise taken
-            leaving.callback(path.unlink, missing_ok=True)
+        lock = FileLock(self._folder / f"{job}.lock")
+        with _storing():
+            acquired = lock.acquire(timeout=0)
+        if not acquired:
+            raise Conflict(
+                "A request with this Idempotency-Key is being received. Wait for its answer, which names the job."
+            )
+        try:
             yield
+        finally:
+            lock.path.unlink(missing_ok=True)
+            lock.close()
 
     def sync(self, file: BinaryIO) -> None:
         """Make what was written outlive a power cut. This waits for the disk.
 
         Raises SpoolFull where all uploads are now more than may be: others may have been written at the same time.
         """
-        file.flush()
-        os.fsync(file.fileno())
+        sync_file(file)
         self.check_room()
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(self._folder)
         failpoint("spooled")
 
     @contextlib.contextmanager

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import logging
+import os
 import sqlite3
 import threading
 import time
@@ -39,7 +40,7 @@ from app.jobs.job import Failure, Progress
 from app.jobs.progress import JobCancelled, ProgressReporter
 from app.jobs.wakeup import PollSchedule
 from app.logs import job_id
-from app.storage.file_lock import identity, locked_if_free
+from app.storage.file_lock import FileLock, identity
 from app.training.parent import finish_promotion
 from app.training.pipeline import TrainerContext, train
 from app.training.request import TrainingRequest
@@ -289,10 +290,15 @@ def _take_over(executor: str, lock_of: Callable[[str], Path]) -> None:
     """
     running = DBOS.list_workflows(name=WORKFLOW, status="PENDING", load_input=False, load_output=False)
     for other in {job.executor_id for job in running} - {executor, None}:
-        with locked_if_free(lock_of(str(other))) as free:
+        lock = FileLock(lock_of(str(other)), os.O_RDWR)
+        try:
             # A job that is cancelled or finished meanwhile is left alone; DBOS's public `resume_workflow` would not.
-            if free and (taken := DBOS._recover_pending_workflows([str(other)])):  # noqa: SLF001
+            if lock.acquire(timeout=0) and (taken := DBOS._recover_pending_workflows([str(other)])):  # noqa: SLF001
                 _log.warning("jobs taken over", extra={"trainer": other, "jobs": [job.workflow_id for job in taken]})
+        except FileNotFoundError:  # no trainer of that name uses this state folder
+            continue
+        finally:
+            lock.close()
 
 
 def _prune(most: int) -> None:

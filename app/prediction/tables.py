@@ -26,12 +26,12 @@ from app.prediction.missing_rows import HEADER, CompleteRows
 from app.registry.version_file import Version
 from app.regression.linear_model import LinearModel
 from app.regression.sufficient_statistics import Array
-from app.storage.memory_budget import LARGE_BODY, MemoryBudget
+from app.storage.memory_budget import LARGE_BODY, Reservation
 from app.web import bodies
 from app.web.problems import invalid_query
 from app.web.query import check_query, in_query, names_in_query
 from app.web.schemas.train import HEADER_TEXT
-from app.web.state import Services, get_services
+from app.web.state import Services, get_memory, get_services
 
 MEMORY_BYTES = 1 << 23  # of a body; a longer one goes through a file, and so does its answer
 WORK_BYTES = 1 << 25  # Bytes for predicting for a table, in addition to the part that is read.
@@ -103,23 +103,23 @@ def query_parameters() -> list[dict[str, Any]]:
 class _Memory:
     """Decides how much of a body or an answer is in memory: up to MEMORY_BYTES, if the budget allows."""
 
-    def __init__(self, request: Request, memory: MemoryBudget) -> None:
-        self._request, self._memory = request, memory
+    def __init__(self, memory: Reservation) -> None:
+        self._memory = memory
         self._bytes = 0
 
     def hold(self, count: int) -> bool:
         """Return True if `count` more bytes may be in memory. If not, all bytes have to go to a file."""
-        if self._bytes + count <= MEMORY_BYTES and self._memory.may_hold(self._request, count):
+        if self._bytes + count <= MEMORY_BYTES and self._memory.try_reserve(count):
             self._bytes += count
             return True
-        self._memory.release(self._request, self._bytes)
+        self._memory.release(self._bytes)
         return False
 
 
 @contextlib.asynccontextmanager
 async def spool_body(request: Request, found: Services, chunks: AsyncIterator[bytes]) -> AsyncIterator[Source]:
     """Yield the whole body: bytes, or a temporary file if it is long."""
-    memory = _Memory(request, found.memory)
+    memory = _Memory(get_memory(request))
     first: list[bytes] = []
     async for chunk in chunks:
         first.append(chunk)
@@ -132,7 +132,7 @@ async def spool_body(request: Request, found: Services, chunks: AsyncIterator[by
         return
     with contextlib.ExitStack() as closing:
         try:
-            file = closing.enter_context(found.scratch.file(bodies.content_length(request)))
+            file = closing.enter_context(found.scratch.open(bodies.content_length(request)))
             await run_in_threadpool(file.writelines, first)
             first.clear()
             async for chunk in chunks:
@@ -198,8 +198,8 @@ def read_table(
     )
     read = [*columns.numbers, *columns.keep]
     with explained(source, form, options.header):
-        found.memory.hold(request, describing_bytes(source, form) + READ_TIMES * least_part_bytes(columns))
-        found.memory.hold(request, check_size(source, form, read, found.limits.upload_bytes))
+        get_memory(request).reserve(describing_bytes(source, form) + READ_TIMES * least_part_bytes(columns))
+        get_memory(request).reserve(check_size(source, form, read, found.limits.upload_bytes))
     yield from read_file(source, form, columns)
 
 
@@ -235,7 +235,7 @@ def answer_table(
     is longer than an upload may be, Unavailable. Rows that are no file's have no `first_row`.
     """
     found = get_services(request)
-    sink = SpooledOutput(_Memory(request, found.memory).hold, found.scratch.file, found.limits.upload_bytes)
+    sink = SpooledOutput(_Memory(get_memory(request)).hold, found.scratch.open, found.limits.upload_bytes)
     model = version.model
     names = _names(model, options)
     _check_options(model, options)

@@ -1,7 +1,7 @@
 """What a job is asked to do, as it is recorded."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import msgspec
 
@@ -10,9 +10,6 @@ from app.data.groups import Groups
 from app.data.training_rows import Format
 from app.regression.solvers import Solver, solver_from_record
 from app.regression.sufficient_statistics import WeightKind
-
-# Options of the exact solver that an update or a forget takes over from the version that it builds on.
-Inherited: TypeAlias = Literal["l2", "fit_intercept"]
 
 # Format of new records. Format 1, without a number, has an older name for an option of gradient descent, and says in
 # `solver.start` that the start is uploaded or the current version.
@@ -43,7 +40,7 @@ class TrainingRequest:
     missing: Literal["refuse", "drop"] = "refuse"  # what is done with rows in which a value is missing
     weight: str | None = None  # the column of weights: of a matrix its last
     weight_kind: WeightKind | None = None  # None: as the version to build on has it, or else precision
-    inherits: tuple[Inherited, ...] = ()
+    inherits: tuple[str, ...] = ()  # options of the solver that the version to build on gives
     trained_in: int | None = None  # with mode "forget": the version in which the rows were added
     share: float | None = None  # with mode "forget": what decay has left of the rows
     header: Header | None = None  # what the first row of a CSV file is said to be

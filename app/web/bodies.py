@@ -18,7 +18,7 @@ from app.errors import BodyTooLarge, LinserveError, MalformedBody
 from app.web.decompression import STATE_BYTES, WINDOW_BYTES, check_encoding, decompress
 from app.web.hints import unsupported
 from app.web.problems import invalid
-from app.web.state import get_services
+from app.web.state import get_memory, get_services
 
 JSON = "application/json"
 IDENTITY = "identity"
@@ -111,17 +111,17 @@ async def _within(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[byt
 
 
 async def _inflated(request: Request, chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:
-    memory = get_services(request).memory
+    memory = get_memory(request)
     counted = STATE_BYTES
-    memory.hold(request, counted)
+    memory.reserve(counted)
     window = WINDOW_BYTES.get(encoding, 0)
     async for piece in decompress(chunks, encoding):
         if filled := min(len(piece), window):
-            memory.hold(request, filled)
+            memory.reserve(filled)
             counted += filled
             window -= filled
         yield piece
-    memory.release(request, counted)
+    memory.release(counted)
 
 
 async def gathered(chunks: AsyncIterator[bytes], size: int) -> AsyncIterator[bytearray]:
@@ -138,10 +138,10 @@ async def gathered(chunks: AsyncIterator[bytes], size: int) -> AsyncIterator[byt
 
 async def read_body(request: Request, limit: int) -> bytes:
     """The whole body, at most `limit` bytes. Raises WorkerBusy if other requests have the memory for it."""
-    memory = get_services(request).memory
+    memory = get_memory(request)
     body = bytearray()  # and no list of chunks, each of which may be a byte
     async for chunk in iter_body(request, limit):
-        memory.hold(request, len(chunk))
+        memory.reserve(len(chunk))
         body += chunk
     return bytes(body)
 

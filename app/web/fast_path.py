@@ -44,7 +44,7 @@ class PredictFastPath:
     """What all connections of a process share."""
 
     target = _PATH.encode()
-    most_bytes = LARGE_BODY
+    max_bytes = LARGE_BODY
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -55,7 +55,7 @@ class PredictFastPath:
         self._head = b""
         self.is_open = not services.logs_predictions  # a line in the log costs more than the route
 
-    def identity(self, headers: list[tuple[bytes, bytes]]) -> bytes | None:
+    def match(self, headers: list[tuple[bytes, bytes]]) -> bytes | None:
         """The id of a request with these headers, their names in small letters; None where they ask for something."""
         if self._access.has_keys and not self._access.allows(headers, AccessScope.PREDICT):
             return None
@@ -72,8 +72,8 @@ class PredictFastPath:
 
     def answer(
         self, body: bytes, identity: bytes, started: float, common: list[tuple[bytes, bytes]]
-    ) -> list[bytes] | None:
-        """The answer to an ordinary body, as it is written; None where the body turns out to be another.
+    ) -> tuple[bytes, bytes] | None:
+        """The head and the body of the answer to an ordinary body; None where the body turns out to be another.
 
         `started` is when its headers had come, by `time.perf_counter`; `common` are headers that every answer has.
         """
@@ -97,7 +97,7 @@ class PredictFastPath:
             fields = b"".join(b"%b: %b\r\n" % header for header in common)
             self._head = b"HTTP/1.1 200 OK\r\n%bcontent-length: " % fields
         services.metrics.answered("POST", _PATH, 200, time.perf_counter() - started, len(rows))
-        return [b"%b%d%b%b%b" % (self._head, len(answer), _BEFORE_ID, identity, _AFTER_ID), answer]
+        return b"%b%d%b%b%b" % (self._head, len(answer), _BEFORE_ID, identity, _AFTER_ID), answer
 
     def _prepare(self, services: Services) -> "_Prepared":
         """The current version, for this request and those that wait beside it.

@@ -120,7 +120,8 @@ def _note(scope: Scope, status: int, seconds: float, identity: bytes) -> None:
     services: Services | None = state.get("services")
     if services is None:
         return
-    services.memory.release_all(scope)
+    if "memory" in state:
+        state["memory"].release_all()
     if status != OK or not route.endswith("/predict") or services.logs_predictions:
         _log_request(scope, status, seconds, identity)
     services.metrics.answered(scope["method"] if scope["method"] in METHODS else "other", route, status, seconds)

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -93,16 +94,23 @@ def trainer_forgets_its_name() -> None:
 @after("app.jobs.supervisor")
 def lock_not_held() -> None:
     """Any number of trainers share the lock of one."""
-    from app.jobs.supervisor import Supervisor
+    from app.storage.file_lock import FileLock
 
-    def share(descriptor: int) -> bool:
+    acquire = FileLock.acquire
+
+    def share(self: FileLock, timeout: float | None = None) -> bool:
+        if not self.path.name.startswith("trainer."):
+            return acquire(self, timeout)
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
+            self.close()
             return False
         return True
 
-    Supervisor._acquire = staticmethod(share)
+    FileLock.acquire = share
 
 
 @after("app.jobs.worker")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.registry.model_card import ModelCard
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 from app.registry.version_cache import Cache, memory_of
 from app.registry.version_file import Version, read
 
@@ -26,7 +26,7 @@ def keep(loaded: Cache[str, Version], **sizes: int) -> None:
         loaded.get_or_read(key, lambda size=size: of(size))  # type: ignore[misc]
 
 
-def publish(registry: Registry, model: str, *, promote: bool = True) -> None:
+def publish(registry: ModelPublisher, model: str, *, promote: bool = True) -> None:
     card: ModelCard = replace(SHIPPED.card, model=model, upload=None)
     number = registry.publish(card, SHIPPED.model).card.version
     if promote:
@@ -121,7 +121,7 @@ def test_a_cached_version_is_had_while_another_one_is_read() -> None:
 
 @pytest.mark.parametrize("count", [1, 50])
 def test_current_versions_of_many_models_take_no_more_than_their_room(tmp_path: Path, count: int) -> None:
-    registry = Registry(tmp_path, cached_bytes=int(4.5 * memory_of(SHIPPED)), kept="model-0")
+    registry = ModelPublisher(tmp_path, cached_bytes=int(4.5 * memory_of(SHIPPED)), kept="model-0")
     for index in range(count + 1):
         publish(registry, f"model-{index}")
     for index in range(count + 1):
@@ -131,7 +131,7 @@ def test_current_versions_of_many_models_take_no_more_than_their_room(tmp_path: 
 
 
 def test_a_promotion_is_seen_at_once_after_its_model_was_evicted(tmp_path: Path) -> None:
-    registry = Registry(tmp_path, cached_bytes=1)
+    registry = ModelPublisher(tmp_path, cached_bytes=1)
     for model in ("one", "other"):
         publish(registry, model)
     for version in (2, 4):

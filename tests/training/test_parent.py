@@ -18,7 +18,7 @@ from app.jobs.job import Progress
 from app.jobs.progress import JobCancelled, ProgressReporter
 from app.jobs.uploads import UploadStore
 from app.registry.model_card import ModelCard
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 from app.registry.version_file import encode
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact, GradientDescent, Start
@@ -39,7 +39,7 @@ class Line:
 
     def __init__(self, folder: Path) -> None:
         (folder / "models").mkdir()
-        self.registry = Registry(folder / "models")
+        self.registry = ModelPublisher(folder / "models")
         self.workshop = TrainerContext(self.registry, UploadStore(folder / "spool"), folder / "checkpoints")
 
     def request(self, rows: slice, **options: Any) -> TrainingRequest:

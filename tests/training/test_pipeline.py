@@ -14,7 +14,7 @@ from app.jobs.job import Progress
 from app.jobs.progress import JobCancelled, ProgressReporter
 from app.jobs.uploads import UploadStore
 from app.registry.model_card import ModelCard
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 from app.regression.solvers import Exact, GradientDescent, Solver, Start
 from app.training.pipeline import TrainerContext, train
 from app.training.request import TrainingRequest
@@ -70,7 +70,7 @@ def tracker(told: Told | None = None, cancelled: Callable[[], bool] = never) -> 
 def workshop(tmp_path: Path) -> TrainerContext:
     models = tmp_path / "models"
     models.mkdir()
-    return TrainerContext(Registry(models), UploadStore(tmp_path / "spool"), tmp_path / "checkpoints")
+    return TrainerContext(ModelPublisher(models), UploadStore(tmp_path / "spool"), tmp_path / "checkpoints")
 
 
 def request(

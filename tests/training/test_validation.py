@@ -13,7 +13,7 @@ from app.errors import InvalidInput
 from app.jobs.progress import ProgressReporter
 from app.jobs.uploads import UploadStore
 from app.registry.model_card import ModelCard
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 from app.regression.folds import permutations
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact
@@ -26,7 +26,9 @@ from app.training.request import TrainingRequest
 @pytest.fixture
 def workshop(tmp_path: Path) -> TrainerContext:
     (tmp_path / "models").mkdir()
-    return TrainerContext(Registry(tmp_path / "models"), UploadStore(tmp_path / "spool"), tmp_path / "checkpoints")
+    return TrainerContext(
+        ModelPublisher(tmp_path / "models"), UploadStore(tmp_path / "spool"), tmp_path / "checkpoints"
+    )
 
 
 def some_rows(seed: int, rows: int = 60, noise: float = 1.0) -> tuple[Array, Array]:

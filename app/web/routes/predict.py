@@ -59,7 +59,7 @@ from app.web.negotiation import select_media_type
 from app.web.problems import problem_responses
 from app.web.query import ModelName, Rows, VersionNumber
 from app.web.schemas.openapi_schema import Row
-from app.web.state import Services, get_services
+from app.web.state import Services, get_memory, get_services
 from app.web.version_selector import VersionSelector
 
 router = APIRouter(tags=["Predict"], dependencies=[require_scope(AccessScope.PREDICT)])
@@ -228,7 +228,7 @@ async def _answer(request: Request, choose: VersionSelector) -> Response:
 
 
 async def _in_thread(found: Services, predict: Callable[[], Response], *, waits: bool) -> Response:
-    async with found.turns.turn() if waits else contextlib.nullcontext():
+    async with found.large_body_limiter.slot() if waits else contextlib.nullcontext():
         return await run_in_threadpool(predict)
 
 
@@ -242,11 +242,11 @@ async def _predict_file(
             spool_body(request, found, bodies.packed(request, found.limits.upload_bytes))
         )
         if needs_turn(body, form, encoding):
-            await stack.enter_async_context(found.turns.turn())
+            await stack.enter_async_context(found.large_body_limiter.slot())
         source = await stack.enter_async_context(inflated(request, found, body, encoding))
         version = await choose.resolve_async()
         size = work_bytes(None if isinstance(source, Path) else len(source), version.model, options)
-        stack.enter_context(found.memory.working(request, size))
+        stack.enter_context(get_memory(request).reserved(size))
         parts = read_table(request, source, form, version, options)
         first = first_row(form, options.header)
         answer, rows = await run_in_threadpool(answer_table, request, parts, version, options, out, first_row=first)
@@ -260,7 +260,7 @@ def _predict_rows_as_table(
     """Rows that came as JSON, answered as a table."""
     found = get_services(request)
     _check_count(body, found)
-    with found.memory.working(request, bodies.decoding_bytes(body)):
+    with get_memory(request).reserved(bodies.decoding_bytes(body)):
         asked = _decoded(body, found)
         if asked.model_fields_set - {"instances"}:
             raise InvalidInput(
@@ -268,7 +268,7 @@ def _predict_rows_as_table(
             )
         version = choose()
         asked = _with_rows(asked, numbers_of(version.model, options), missing=options.missing == "null")
-        with found.memory.working(request, work_bytes(len(body), version.model, options)):
+        with get_memory(request).reserved(work_bytes(len(body), version.model, options)):
             return _rows_as_table(request, asked, version, out, options)
 
 
@@ -324,7 +324,7 @@ def _with_rows(asked: PredictRequest, names: Sequence[str], *, missing: bool | N
 def _predict_long(request: Request, body: bytes, choose: VersionSelector) -> Response:
     found = get_services(request)
     _check_count(body, found)
-    with found.memory.working(request, bodies.decoding_bytes(body)):
+    with get_memory(request).reserved(bodies.decoding_bytes(body)):
         asked, version = _decoded(body, found), choose()
         return _predict(request, _with_rows(asked, version.model.features), version)
 
@@ -356,9 +356,9 @@ def _predict(request: Request, asked: PredictRequest, version: Version) -> Respo
             f"The answer would have about {length} bytes, and the limit is {MAX_ANSWER}. Send fewer instances, or "
             "accept a table.",
         )
-    with found.memory.working(request, ANSWER_TIMES * length + _inference_bytes(asked, model)):
+    with get_memory(request).reserved(ANSWER_TIMES * length + _inference_bytes(asked, model)):
         response = _computed(asked, version)
-    found.memory.hold(request, len(response.body))
+    get_memory(request).reserve(len(response.body))
     found.metrics.predicted(len(asked.instances))
     return response
 

@@ -45,7 +45,7 @@ from app.web.routes.jobs import wait_for
 from app.web.schemas.jobs import JobView, job_to_view
 from app.web.schemas.train import FileOptions, TrainRequest, from_query, query_parameters
 from app.web.schemas.train_examples import CSV_EXAMPLE, EXAMPLES
-from app.web.state import Services, get_services
+from app.web.state import Services, get_memory, get_services
 
 router = APIRouter(tags=["Train"], dependencies=[require_scope(AccessScope.TRAIN)])
 
@@ -125,8 +125,8 @@ async def _recorded(found: Services, request: Request, kind: str, job_id: str) -
             name = next(iter(request.query_params))
             raise InvalidInput(message, [FieldError(message, parameter=name[:MAX_NAME_LENGTH])])
         body = await bodies.read_body(request, found.limits.json_bytes)
-        async with found.turns.turn() if len(body) > LARGE_BODY else contextlib.nullcontext():
-            with found.memory.working(request, bodies.decoding_bytes(body)):
+        async with found.large_body_limiter.slot() if len(body) > LARGE_BODY else contextlib.nullcontext():
+            with get_memory(request).reserved(bodies.decoding_bytes(body)):
                 return await run_in_threadpool(_train_from_json, found, body, job_id)
     return await _train_from_file(found, request, bodies.FILES[kind], job_id)
 
@@ -199,7 +199,7 @@ async def _train_from_file(found: Services, request: Request, form: FileFormat, 
     with found.jobs.spool.open_new(upload) as file:
         body = bodies.iter_body(request, found.limits.upload_bytes)
         length = bodies.content_length(request)
-        with found.memory.working(request, 2 * min(length or PIECE_BYTES, PIECE_BYTES)):
+        with get_memory(request).reserved(2 * min(length or PIECE_BYTES, PIECE_BYTES)):
             async for piece in bodies.gathered(found.jobs.spool.admit(body, length), PIECE_BYTES):
                 if len(piece) <= LARGE_BODY:  # A thread would cost more than it saves.
                     _store(file, digest, piece)
@@ -209,7 +209,7 @@ async def _train_from_file(found: Services, request: Request, form: FileFormat, 
     with contextlib.ExitStack() as working:
         with found.jobs.spool.remove_on_error(upload):
             size = await run_in_threadpool(describing_bytes, found.jobs.spool.path(upload), form)
-            working.enter_context(found.memory.working(request, size))
+            working.enter_context(get_memory(request).reserved(size))
         return await run_in_threadpool(
             _train_from_upload, found, upload, form, options, job_id=job_id, fingerprint=digest.hexdigest()
         )

@@ -70,7 +70,7 @@ class _Loaded:
     damaged: tuple[int, int] | None = None  # the file it points to, if that is not what is served: size and time
 
 
-class Registry:
+class ModelPublisher:
     """Reads and writes a models folder, and keeps what it loaded."""
 
     def __init__(self, folder: Path, *, cached_bytes: int = CACHED_BYTES, kept: str | None = None) -> None:
