@@ -1,7 +1,7 @@
 """The request of a training job, as it is recorded."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import msgspec
 
@@ -11,11 +11,8 @@ from app.data.training_rows import Format
 from app.regression.solvers import Solver, solver_from_record
 from app.regression.sufficient_statistics import WeightKind
 
-# Options of the exact solver that an update or a forget takes from the version that it builds on.
-Inherited: TypeAlias = Literal["l2", "fit_intercept"]
-
-# Format number of new records. Format 1 has no number and an older name for an option of gradient descent, and notes in
-# `solver.start` whether the initial coefficients are uploaded or those of the current version.
+# Format of new records. Format 1, without a number, has an older name for an option of gradient descent, and says in
+# `solver.start` that the start is uploaded or the current version.
 RECORD_FORMAT = 2
 _RENAMED_OPTIONS = {"held_out": "validation_fraction"}
 
@@ -43,7 +40,7 @@ class TrainingRequest:
     missing: Literal["refuse", "drop"] = "refuse"  # whether a missing value fails the job or drops its row
     weight: str | None = None  # the column of weights; in a matrix, the column after the targets
     weight_kind: WeightKind | None = None  # None: the kind of the version to build on, or else precision
-    inherits: tuple[Inherited, ...] = ()
+    inherits: tuple[str, ...] = ()  # options of the solver that the version to build on gives
     trained_in: int | None = None  # with mode "forget": the version in which the rows were added
     share: float | None = None  # with mode "forget": share of the rows' weight that decay has left
     header: Header | None = None  # whether the first row of a CSV file holds names; None: decided by its values

@@ -1,207 +1,30 @@
 """The options of POST /train, checked before a job is recorded."""
 
 import dataclasses
-import json
-from typing import Annotated, Any, Literal, Self, TypeAlias, TypedDict, Unpack, get_args
+from typing import Annotated, Any, Literal, Self, TypedDict, Unpack
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    ModelWrapValidatorHandler,
-    Tag,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
+from pydantic import Field, model_validator
 
 from app.data.batch import Header
 from app.data.names import MAX_NAME_LENGTH, MAX_NAMES
 from app.data.training_rows import Format
 from app.registry.names import MODEL_NAME
-from app.regression.solvers import Exact, GradientDescent, Solver, Start
+from app.regression.solvers import Exact
 from app.regression.sufficient_statistics import WeightKind
-from app.training.request import Inherited, TrainingRequest
+from app.training.request import TrainingRequest
 from app.web.query import Rows
 from app.web.schemas.openapi_schema import DocumentedAs
+from app.web.schemas.solver_options import (
+    DEFAULT_SOLVER,
+    AnySolver,
+    Options,
+    without_default,
+)
 
 HEADER_TEXT = (
     "For CSV: `names` if row 1 holds the columns' names, which may then be numbers; `none` if it holds values, and the "
     "columns are called c1, c2, ... Default: `names`, refused if all of them are numbers."
 )
-MAX_EPOCHS = 100_000_000
-MAX_ROWS = 2**53 - 1  # Largest integer up to which JSON carries all integers exactly.
-
-
-class Options(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
-
-
-def _without_default(schema: dict[str, Any]) -> None:
-    """Drop the default from the OpenAPI document.
-
-    A client that sent it would override the current version's value. Generators do not understand it for a union.
-    """
-    schema.pop("default", None)
-
-
-class _OptionsOfOneKind(Options):
-    @model_validator(mode="wrap")
-    @classmethod
-    def _name_the_kind_of_other_options(cls, values: Any, validate: ModelWrapValidatorHandler[Self]) -> Self:
-        try:
-            return validate(values)
-        except ValidationError as error:
-            lines = [cls._explained(line) for line in error.errors(include_url=False)]
-            raise ValidationError.from_exception_data(error.title, lines) from None
-
-    @classmethod
-    def _explained(cls, line: ErrorDetails) -> InitErrorDetails:
-        """Return the error again. An option of another kind is named with its kind."""
-        found = InitErrorDetails(type=line["type"], loc=line["loc"], input=line["input"], ctx=line.get("ctx", {}))
-        name = line["loc"][-1] if line["type"] == "extra_forbidden" else None
-        owner = next((kind for kind, options in SOLVER_KINDS.items() if name in options.model_fields), None)
-        if owner is not None:
-            (chosen,) = (kind for kind, options in SOLVER_KINDS.items() if options is cls)
-            words = {"option": name, "owner": owner, "chosen": chosen}
-            found["type"] = PydanticCustomError("option_of_another_kind", _OPTION_OF_ANOTHER_KIND, words)
-        return found
-
-
-_OPTION_OF_ANOTHER_KIND = (
-    "`{option}` is an option of the solver {owner}, and this solver is {chosen}. Choose {owner} "
-    '(in JSON `"kind": "{owner}"`, in a query `solver={owner}`), or leave `{option}` out.'
-)
-
-
-class ExactOptions(_OptionsOfOneKind):
-    """The least-squares optimum, at once. A solver without a `kind` is of this kind."""
-
-    kind: Literal["exact"] = Field("exact", description="May be left out.")
-    l2: Annotated[
-        Annotated[Literal["auto"], Tag("word")] | Annotated[float, Field(ge=0), Tag("number")],
-        Discriminator(lambda value: "word" if value == "auto" else "number"),
-    ] = Field(
-        0.0,
-        description="Ridge penalty on standardised columns; the intercept is free. `auto` tries 34 penalties and keeps "
-        "the one with the smallest cross-validated error. "
-        "Default: 0; for an update or a forget, the current version's penalty.",
-        json_schema_extra=_without_default,
-    )
-    fit_intercept: bool = Field(
-        True,
-        description="Default: true; for an update or a forget, as in the current version.",
-        json_schema_extra=_without_default,
-    )
-    device: Literal["cpu", "cuda"] = Field("cpu", description="Where rows are summarised: `cuda` for wide ones.")
-
-    def solver(self) -> Solver:
-        return Exact(l2=0.0 if self.l2 == "auto" else self.l2, fit_intercept=self.fit_intercept, device=self.device)
-
-
-class StartOptions(Options):
-    """A version of the model, or weights and intercept."""
-
-    model_config = ConfigDict(
-        json_schema_extra={
-            "minProperties": 1,
-            "maxProperties": 2,
-            "dependentRequired": {"weights": ["intercept"], "intercept": ["weights"]},
-        }
-    )
-
-    version: int | None = Field(None, ge=1)
-    weights: list[list[float]] | None = Field(None, description="A row for each target.")
-    intercept: list[float] | None = None
-
-    @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
-        given = (self.version is not None, self.weights is not None, self.intercept is not None)
-        if given not in ((True, False, False), (False, True, True)):
-            raise ValueError("Give either a version, or weights and intercept")
-        return self
-
-
-class GradientDescentOptions(_OptionsOfOneKind):
-    """Steps down the gradient of the mean squared error.
-
-    Full batches diverge only with a learning rate above a bound that follows from the rows. A run above it fails if it
-    ends with a larger loss than it began with; otherwise it succeeds with a warning that names the bound. Mini-batches
-    have diverged if they end above 10 times the larger of the first loss and the loss of the best constant.
-    """
-
-    kind: Literal["gradient_descent"] = Field(description="Needed: without a `kind`, the solver is exact.")
-    epochs: int = Field(100, ge=1, le=MAX_EPOCHS)
-    learning_rate: float = Field(1e-5, gt=0)
-    batch_size: int | None = Field(None, ge=1, le=MAX_ROWS, description="null: all rows.")
-    shuffle: bool = True
-    seed: int = Field(0, ge=0, lt=2**31)
-    start: Annotated[
-        Annotated[Literal["random", "current"], Tag("word")] | Annotated[StartOptions, Tag("object")],
-        Discriminator(lambda value: "word" if isinstance(value, str) else "object"),
-    ] = Field(
-        "random",
-        description="`current` starts from the version that is current when the job starts. If another version "
-        "is promoted while the descent runs, the new version is published and not promoted, and a warning says so. "
-        "Default: random.",
-        json_schema_extra=_without_default,
-    )
-    momentum: float = Field(0, ge=0, lt=1)
-    weight_decay: float = Field(
-        0,
-        ge=0,
-        description="As in torch.optim.SGD: weight_decay / 2 * (sum of squared coefficients and intercepts) is part of "
-        "the loss that is descended and reported. With `standardize`, these are those of the standardised features.",
-    )
-    standardize: bool = Field(
-        False,
-        description="Descend on (feature - mean) / standard deviation. The weight of a constant feature changes no "
-        "prediction of the rows: it is 0 after a random start, and otherwise only `weight_decay` moves it.",
-    )
-    patience: int | None = Field(
-        None,
-        ge=1,
-        le=MAX_EPOCHS,
-        description="Stop after this number of epochs without a lower loss, and keep the coefficients of the lowest. "
-        "The loss is the mean squared error of the held-out rows, or without `validation_fraction` the loss of the "
-        "curve.",
-    )
-    validation_fraction: float = Field(
-        0,
-        ge=0,
-        lt=1,
-        description="Fraction of the rows that patience watches, not trained on. The number of rows is rounded to the "
-        "nearest; none gives a warning, and all of them fail the job.",
-    )
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-
-    def solver(self) -> Solver:
-        """Return the recorded form. `current` is resolved only when the job starts."""
-        start: Literal["random", "current"] | Start
-        start = Start(**self.start.model_dump()) if isinstance(self.start, StartOptions) else self.start
-        fields = self.model_dump(exclude={"kind", "start"})
-        return GradientDescent(**fields, start=start)
-
-
-SOLVER_KINDS: dict[str, type[Options]] = {"exact": ExactOptions, "gradient_descent": GradientDescentOptions}
-
-
-def _kind(solver: Any) -> str | None:
-    """Return the kind of a solver. Without one, it is exact."""
-    kind = solver.get("kind", "exact") if isinstance(solver, dict) else getattr(solver, "kind", None)
-    return kind if isinstance(kind, str) else None
-
-
-SolverOptions: TypeAlias = Annotated[
-    Annotated[ExactOptions, Tag("exact")] | Annotated[GradientDescentOptions, Tag("gradient_descent")],
-    Discriminator(
-        _kind,
-        custom_error_type="solver_kind",
-        custom_error_message=f"Expected one of {', '.join(map(json.dumps, SOLVER_KINDS))} as `kind` of an object, "
-        'such as {"kind": "exact"}. Without `kind` it is exact.',
-    ),
-]
 
 
 class ValidationOptions(Options):
@@ -284,10 +107,10 @@ class TrainingOptions(Options):
     missing: Literal["refuse", "drop"] = Field(
         "refuse", description="Whether a missing value fails the job, or its row is left out and counted."
     )
-    solver: SolverOptions = Field(
-        ExactOptions(),
+    solver: AnySolver = Field(
+        DEFAULT_SOLVER,
         description="How the coefficients are found. Default: exact, with the default options.",
-        json_schema_extra=_without_default,
+        json_schema_extra=without_default,
     )
     validation: ValidationOptions | None = Field(None, description="Adds cross-validated metrics.")
     promote: Literal["always", "if_better", "never"] = Field(
@@ -304,7 +127,7 @@ class TrainingOptions(Options):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if self.mode != "replace" and not isinstance(self.solver, ExactOptions):
+        if self.mode != "replace" and not self.solver.made.mergeable:
             raise ValueError(f"Mode {self.mode} needs the exact solver")
         if self.schema_ is not None and self.mode != "replace":
             raise ValueError(f"`schema: infer` needs mode replace; mode {self.mode} keeps the columns")
@@ -328,14 +151,14 @@ class TrainingOptions(Options):
         return self
 
     @property
-    def inherits(self) -> tuple[Inherited, ...]:
-        """The options of the solver that are not given, and so taken from the version to build on."""
+    def inherits(self) -> tuple[str, ...]:
+        """The options of the solver that the version to build on gives, because the request does not."""
         if self.mode == "replace":
             return ()
-        return tuple(name for name in get_args(Inherited) if name not in self.solver.model_fields_set)
+        return tuple(name for name in self.solver.made.inherited if name not in self.solver.model_fields_set)
 
     def _can_be_validated(self) -> None:
-        if self.solver.kind != "exact":
+        if self.solver.made is not Exact:
             raise ValueError("Cross-validation needs the exact solver")
         if self.chooses_l2 and self.mode != "replace":
             raise ValueError("`l2: auto` needs mode replace, because it is chosen on all rows; give a number")
@@ -347,7 +170,7 @@ class TrainingOptions(Options):
 
     @property
     def chooses_l2(self) -> bool:
-        return isinstance(self.solver, ExactOptions) and self.solver.l2 == "auto"
+        return getattr(self.solver, "l2", None) == "auto"
 
     @property
     def folds(self) -> int | None:

@@ -7,9 +7,9 @@ from starlette.datastructures import QueryParams
 
 from app.web.problems import invalid_query
 from app.web.query import check_query, names_in_query
-from app.web.schemas.train import SOLVER_KINDS, ExactOptions, FileOptions, GradientDescentOptions, ValidationOptions
+from app.web.schemas.solver_options import SOLVER_FIELDS, SOLVER_OPTIONS
+from app.web.schemas.train import FileOptions, ValidationOptions
 
-_SOLVER_FIELDS = {*ExactOptions.model_fields, *GradientDescentOptions.model_fields} - {"kind"}
 _VALIDATION_FIELDS = tuple(ValidationOptions.model_fields)
 _LISTS = ("targets", "features", "terms")
 # Keywords of a property's schema that do not restrict its value in a query.
@@ -22,13 +22,13 @@ def from_query(query: QueryParams) -> FileOptions:
     Raises InvalidInput for a parameter that is unknown, repeated or invalid.
     """
     fields = {field.alias or name for name, field in FileOptions.model_fields.items()}
-    known = {*fields, *_SOLVER_FIELDS, *_VALIDATION_FIELDS} - {"validation"}
+    known = {*fields, *SOLVER_FIELDS, *_VALIDATION_FIELDS} - {"validation"}
     check_query(query, known)
-    options: dict[str, Any] = {name: value for name, value in query.items() if name not in _SOLVER_FIELDS}
+    options: dict[str, Any] = {name: value for name, value in query.items() if name not in SOLVER_FIELDS}
     for name in _LISTS:
         if name in options:
             options[name] = names_in_query(name, options[name])
-    solver: dict[str, Any] = {name: value for name, value in query.items() if name in _SOLVER_FIELDS}
+    solver: dict[str, Any] = {name: value for name, value in query.items() if name in SOLVER_FIELDS}
     if solver.get("start", "").isdecimal():
         solver["start"] = {"version": solver["start"]}
     if validation := {name: options.pop(name) for name in _VALIDATION_FIELDS if name in options}:
@@ -44,9 +44,10 @@ def from_query(query: QueryParams) -> FileOptions:
 def query_parameters() -> list[dict[str, Any]]:
     """Return the query parameters for the OpenAPI document."""
     properties: dict[str, dict[str, Any]] = {}
-    for options in (FileOptions, ValidationOptions, ExactOptions, GradientDescentOptions):
+    models: list[type[BaseModel]] = [FileOptions, ValidationOptions, *SOLVER_OPTIONS.values()]
+    for options in models:
         properties |= _properties(options)
-    properties["solver"] |= {"type": "string", "enum": [*SOLVER_KINDS]}
+    properties["solver"] |= {"type": "string", "enum": [*SOLVER_OPTIONS]}
     properties["start"] |= {"type": "string", "pattern": "^(random|current|[1-9][0-9]*)$"}
     properties["device"]["description"] = "Device for the training; `auto` is for gradient descent."
     first = ["targets", "features"]  # the order in which Swagger UI shows them
@@ -69,7 +70,7 @@ def _properties(options: type[BaseModel]) -> dict[str, dict[str, Any]]:
 
 def _parameter(name: str, rules: dict[str, Any]) -> dict[str, Any]:
     sentences = [rules.get("description", ""), "Only for files; in JSON it is in the body."]
-    if owners := [solver for solver, options in SOLVER_KINDS.items() if name in options.model_fields]:
+    if owners := [solver for solver, options in SOLVER_OPTIONS.items() if name in options.model_fields]:
         sentences.insert(0, f"With `solver={'` or `'.join(owners)}`.")
     schema = {rule: value for rule, value in rules.items() if rule not in _NOT_RULES}
     if "type" in schema:
