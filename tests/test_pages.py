@@ -1,5 +1,12 @@
-"""The README's calls answer what the README says."""
+"""The commands of the README and of the documentation do what the pages show.
 
+A block of `sh` is run, in the page's order, and its answer is compared with the block of JSON, CSV or text below it. A
+block of `python` is executed. Blocks of `console` need software that is not at hand everywhere, and are not run.
+"""
+
+import contextlib
+import csv
+import io
 import json
 import math
 import os
@@ -11,25 +18,28 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from service import ROOT, Service, copy_models
+from service import MODELS, ROOT, Service, copy_models
 
-README = (ROOT / "README.md").read_text()
+from app.settings import Settings
+
 ANYTHING = "…"
-
-
-def blocks() -> list[tuple[str, Any]]:
-    """Each block of commands with the answer that stands below it, in the page's order."""
-    found = re.findall(r"```sh\n(.*?)```\n(?:```(json|csv)\n(.*?)```)?", README, re.DOTALL)
-    return [(commands, json.loads(shown) if kind == "json" else shown) for commands, kind, shown in found if kind]
+BLOCK = re.compile(r"```(sh|python)\n(.*?)```\n(?:```(json|csv|text)\n(.*?)```)?", re.DOTALL)
+START = re.compile(r"^((?:LINSERVE_\w+=\S+ +)+)make run$", re.MULTILINE)
+PAGES = [
+    page
+    for page in [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))]
+    if BLOCK.search(page.read_text())
+]  # fmt: skip
+PAGE_NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 
 
 def matches(actual: Any, shown: Any) -> bool:
+    """Compare numbers to 6 digits; an ellipsis stands for any value, or for further fields."""
     if shown == ANYTHING:
         return True
     if isinstance(shown, dict) and isinstance(actual, dict):
-        open_end = ANYTHING in shown
         named = {key: value for key, value in shown.items() if key != ANYTHING}
-        return (open_end or actual.keys() == named.keys()) and all(
+        return (ANYTHING in shown or actual.keys() == named.keys()) and all(
             key in actual and matches(actual[key], value) for key, value in named.items()
         )
     if isinstance(shown, list) and isinstance(actual, list):
@@ -39,35 +49,103 @@ def matches(actual: Any, shown: Any) -> bool:
     return type(actual) is type(shown) and bool(actual == shown)
 
 
-@pytest.fixture(scope="module")
-def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    running = Service(tmp_path_factory.mktemp("readme")).start()
-    yield running
-    running.stop()
+def parse(text: str, kind: str) -> Any:
+    """Return the last JSON value in the text, or the cells of the CSV."""
+    if kind == "csv":
+        return [[_cell(cell) for cell in row] for row in csv.reader(io.StringIO(text))]
+    if kind == "text":
+        return text
+    decoder, rest, value = json.JSONDecoder(), text.strip(), None
+    while rest:
+        value, end = decoder.raw_decode(rest)
+        rest = rest[end:].strip()
+    return value
 
 
-def test_every_call_of_the_readme_answers_what_it_says(fresh: Service) -> None:
-    assert len(blocks()) == 11
-    for commands, shown in blocks():
-        script = commands.replace("localhost:8000", fresh.url).replace("curl ", "curl --silent --show-error ")
-        done = subprocess.run(["bash", "-ec", script], cwd=ROOT, capture_output=True, text=True, check=True)
-        if isinstance(shown, str):
-            assert done.stdout == shown
-            continue
-        decoder = json.JSONDecoder()
-        text, actual = done.stdout.strip(), None
-        while text:  # where a block has several calls, the last one's answer is shown
-            actual, end = decoder.raw_decode(text)
-            text = text[end:].strip()
-        assert matches(actual, shown), f"{commands}\n{done.stdout}"
+def _cell(text: str) -> float | str:
+    with contextlib.suppress(ValueError):
+        return float(text)
+    return text
 
 
-def test_the_readme_names_every_setting_and_no_other() -> None:
-    from app.settings import Settings
+class Reader:
+    """Somebody who types the commands of one page, in a folder with the file of the shipped model."""
 
-    named = set(re.findall(r"^\| `(LINSERVE_\w+)`", README, re.MULTILINE))
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        copy_models(folder)
+        (folder / "models/crop-yield/yields.csv").write_bytes((MODELS / "crop-yield/yields.csv").read_bytes())
+        self._service: Service | None = None
+        self._names: dict[str, Any] = {}
 
-    assert named == {f"LINSERVE_{name.upper()}" for name in Settings.model_fields}
+    def run(self, language: str, commands: str) -> str:
+        if language == "python":
+            with contextlib.redirect_stdout(io.StringIO()) as output:
+                exec(commands, self._names)  # noqa: S102 - our own pages
+            return output.getvalue()
+        if started := START.search(commands):
+            self._start(dict(word.split("=", 1) for word in started[1].split()))
+            return ""
+        if re.search(r"^make ", commands, re.MULTILINE):
+            return self._shell(re.sub(r"^make ", "make --dry-run ", commands, flags=re.MULTILINE), ROOT)
+        if "localhost:8000" in commands:
+            commands = commands.replace("localhost:8000", (self._service or self._start({})).url)
+            commands = commands.replace("Prefer: wait=10", "Prefer: wait=60")  # a busy machine takes longer
+        return self._shell(commands, self.folder)
+
+    def _start(self, environment: dict[str, str]) -> Service:
+        self.stop()
+        (self.folder / "service.log").unlink(missing_ok=True)  # it names the port of the service before
+        files = {name: str(self.folder / value) for name, value in environment.items() if name.endswith("_FILE")}
+        self._service = Service(self.folder, environment=environment | files).start()
+        return self._service
+
+    @staticmethod
+    def _shell(script: str, folder: Path) -> str:
+        quiet = re.sub(r"\bcurl ", "curl --silent --show-error ", script)
+        done = subprocess.run(["bash", "-euc", quiet], cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def stop(self) -> None:
+        if self._service is not None:
+            self._service.stop()
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Iterator[Reader]:
+    somebody = Reader(tmp_path)
+    yield somebody
+    somebody.stop()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=PAGE_NAMES)
+def test_every_command_of_a_page_answers_as_the_page_shows(reader: Reader, page: Path) -> None:
+    for language, commands, kind, shown in BLOCK.findall(page.read_text()):
+        output = reader.run(language, commands)
+        if kind:
+            assert matches(parse(output, kind), parse(shown, kind)), f"{commands}\n{output}"
+
+
+def test_no_page_has_a_command_that_is_neither_run_nor_marked_as_such() -> None:
+    pages = "\n".join(page.read_text() for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+    languages = set(re.findall(r"^```(\w*)$", pages, re.MULTILINE))
+    assert languages == {"", "sh", "python", "json", "csv", "text", "console", "nginx", "diff"}
+
+
+def test_the_pages_name_no_setting_that_does_not_exist() -> None:
+    settings = {f"LINSERVE_{name.upper()}" for name in Settings.model_fields}
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]:
+        if page.name != "CHANGELOG.md":
+            assert set(re.findall(r"LINSERVE_[A-Z_]*[A-Z]", page.read_text())) <= settings, page
+
+
+def test_the_table_of_errors_has_each_problem_of_the_server() -> None:
+    named = set(re.findall(r"^\| `([a-z-]+)` \|", (ROOT / "docs/reference/errors.md").read_text(), re.MULTILINE))
+    sources = [path.read_text() for room in ("server", "web") for path in (ROOT / "app" / room).rglob("*.py")]
+    raised = {name for source in sources for name in re.findall(r'\b[45]\d\d, "([A-Z]\w+)"', source)}
+    assert raised
+    assert {re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower() for name in raised} <= named
 
 
 def test_make_run_serves(tmp_path: Path) -> None:
