@@ -10,7 +10,7 @@ CHAOS = PYTHONPATH=.:tests .venv/bin/python -m chaos
 .PHONY: run test test-slow install check fuzz chaos chaos-proof licences sbom bench model clean
 
 run: .venv/.service
-	exec .venv/bin/linserve
+	exec .venv/bin/linserve-server
 
 test: .venv/.development
 	$(PYTEST) -m 'not slow'

@@ -103,7 +103,8 @@ def _secured(connection: socket.socket) -> socket.socket:
 def _is_service(process: Path) -> bool:
     words = _words(process / "cmdline")
     return process.name != str(os.getpid()) and (
-        any(Path(word).name == "linserve" for word in words[:3]) or {"app.serve", "app.main:app"} & set(words) != set()
+        any(Path(word).name == "linserve-server" for word in words[:3])
+        or not {"app.serve", "app.main:app"}.isdisjoint(words)
     )
 
 

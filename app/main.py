@@ -8,14 +8,13 @@ import os
 import sys
 import threading
 from collections.abc import AsyncIterator
-from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
 
-from app import logs
+from app import __version__, logs
 from app.errors import NotFound, Unavailable
 from app.jobs.host.cpu_affinity import PredictionActivity
 from app.jobs.queue import JobQueue
@@ -79,7 +78,7 @@ def create_app() -> FastAPI:
         title="Linserve",
         summary="A linear model behind HTTP: predict, train, roll back.",
         description=DESCRIPTION,
-        version=version("linserve"),
+        version=__version__,
         license_info={"name": "Apache License 2.0", "identifier": "Apache-2.0"},
         openapi_url=None,  # FastAPI's own answer would name the path without a prefix as well
         lifespan=_lifespan,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-SERVICE = "linserve"
+SERVICE = "linserve-server"
 
 # Of torch's builds for CUDA, which the service does not need.
 _CUDA = ("cuda-", "nvidia-", "triton")
