@@ -21,7 +21,7 @@ WRONG = [
     ("LINSERVE_API_KEYS_FILE", "/etc/hostname", "LINSERVE_API_KEYS_FILE: Line 1: expected a name"),
     ("LINSERVE_API_KEYS_FILE", "", "LINSERVE_API_KEYS_FILE: it is empty"),
     ("LINSERVE_DRAIN_SECONDS", "inf", "LINSERVE_DRAIN_SECONDS"),
-    ("LINSERVE_TRAINER_MEMORY", "1000000", "LINSERVE_TRAINER_MEMORY: the trainer alone takes"),
+    ("LINSERVE_TRAINER_MEMORY", "1000000", "LINSERVE_TRAINER_MEMORY: the trainer itself takes"),
     ("LINSERVE_WORKER_MEMORY", "1000000", "LINSERVE_WORKER_MEMORY: Input should be greater than or equal to 67108864"),
     ("LINSERVE_TRAINER_NAME", "../../x", "LINSERVE_TRAINER_NAME"),
     ("LINSERVE_TRAINER_NAME", "team/a", "LINSERVE_TRAINER_NAME"),
