@@ -55,6 +55,7 @@ from app.web import bodies
 from app.web.auth import AccessScope
 from app.web.dependencies import require_scope
 from app.web.hints import not_json
+from app.web.middleware import QuietRoute
 from app.web.negotiation import select_media_type
 from app.web.problems import problem_responses
 from app.web.query import ModelName, Rows, VersionNumber
@@ -62,7 +63,7 @@ from app.web.schemas.openapi_schema import Row
 from app.web.state import Services, get_memory, get_services
 from app.web.version_selector import VersionSelector
 
-router = APIRouter(tags=["Predict"], dependencies=[require_scope(AccessScope.PREDICT)])
+router = APIRouter(tags=["Predict"], dependencies=[require_scope(AccessScope.PREDICT)], route_class=QuietRoute)
 
 MAX_INLINE_MULTIPLIES = (
     20_000  # of a value and a weight, from which predicting would hold up other requests for milliseconds
