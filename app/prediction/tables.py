@@ -29,7 +29,7 @@ from app.regression.sufficient_statistics import Array
 from app.storage.memory_budget import LARGE_BODY, MemoryBudget
 from app.web import bodies
 from app.web.problems import invalid_query
-from app.web.query import check_query, in_query, names_in_query
+from app.web.query import check_query, query_schemas, split_names
 from app.web.schemas.train import HEADER_TEXT
 from app.web.state import Services, get_services
 
@@ -84,7 +84,7 @@ def options_of(query: QueryParams) -> TableOptions:
     check_query(query, TableOptions.model_fields)
     plain: dict[str, Any] = dict(query)
     if "keep" in plain:
-        plain["keep"] = names_in_query("keep", plain["keep"])
+        plain["keep"] = split_names("keep", plain["keep"])
     try:
         return TableOptions.model_validate(plain)
     except ValidationError as error:
@@ -93,7 +93,7 @@ def options_of(query: QueryParams) -> TableOptions:
 
 def query_parameters() -> list[dict[str, Any]]:
     """The query parameters for the OpenAPI document."""
-    schemas = in_query(TableOptions)
+    schemas = query_schemas(TableOptions)
     return [
         {"name": name, "in": "query", "required": False, "schema": schemas[name], "description": field.description}
         for name, field in TableOptions.model_fields.items()
@@ -151,7 +151,7 @@ async def inflated(request: Request, found: Services, body: Source, encoding: st
     file = body.open("rb") if isinstance(body, Path) else io.BytesIO(body)
     packed = bodies.chunks_of(file, CHUNK_BYTES)
     async with spool_body(
-        request, found, bodies.unpacked(request, packed, encoding, found.limits.upload_bytes)
+        request, found, bodies.iter_decompressed(request, packed, encoding, found.limits.upload_bytes)
     ) as source:
         yield source
 

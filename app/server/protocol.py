@@ -256,7 +256,7 @@ class Connection(HttpToolsProtocol):
             and not self.flow.write_paused
             and not self._stopping.is_set()
         ):
-            self._fast_path_request_id = lane.identity(self.headers)
+            self._fast_path_request_id = lane.match(self.headers)
             if self._fast_path_request_id is not None:
                 self._body = []
                 return
@@ -269,7 +269,7 @@ class Connection(HttpToolsProtocol):
             super().on_body(body)
             return
         self._body.append(body)
-        if self._body_bytes > PredictFastPath.most_bytes:
+        if self._body_bytes > PredictFastPath.max_bytes:
             self._fall_back()
 
     def on_message_complete(self) -> None:

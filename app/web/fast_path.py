@@ -44,18 +44,18 @@ class PredictFastPath:
     """What all connections of a process share."""
 
     target = _PATH.encode()
-    most_bytes = LARGE_BODY
+    max_bytes = LARGE_BODY
 
     def __init__(self, services: Services) -> None:
         self._services = services
         self._access = services.access
-        self._prepared: _Prepared | None = None  # for the version that came last
+        self._prepared: PreparedModel | None = None  # for the version that came last
         self._is_current = False
         self._common: list[tuple[bytes, bytes]] | None = None  # the server's own headers, and as they are written:
         self._head = b""
         self.is_open = not services.logs_predictions  # a line in the log costs more than the route
 
-    def identity(self, headers: list[tuple[bytes, bytes]]) -> bytes | None:
+    def match(self, headers: list[tuple[bytes, bytes]]) -> bytes | None:
         """The id of a request with these headers, their names in small letters; None where they ask for something."""
         if self._access.has_keys and not self._access.allows(headers, AccessScope.PREDICT):
             return None
@@ -83,7 +83,7 @@ class PredictFastPath:
         try:
             prepared = self._prepared
             if prepared is None or not self._is_current:
-                prepared = self._prepare(services)
+                prepared = self._current_model(services)
             if prepared.decode is None:
                 return None
             rows, objects = prepared.decode(body)
@@ -99,7 +99,7 @@ class PredictFastPath:
         services.metrics.answered("POST", _PATH, 200, time.perf_counter() - started, len(rows))
         return [b"%b%d%b%b%b" % (self._head, len(answer), _BEFORE_ID, identity, _AFTER_ID), answer]
 
-    def _prepare(self, services: Services) -> "_Prepared":
+    def _current_model(self, services: Services) -> "PreparedModel":
         """The current version, for this request and those that wait beside it.
 
         Raises LookupError where its file has to be read, for which the route has threads.
@@ -111,16 +111,16 @@ class PredictFastPath:
         if version is None:
             raise LookupError
         if self._prepared is None or self._prepared.version is not version:
-            self._prepared = _Prepared(version)
+            self._prepared = PreparedModel(version)
         self._is_current = True
-        asyncio.get_running_loop().call_soon(self._look_again)
+        asyncio.get_running_loop().call_soon(self._expire)
         return self._prepared
 
-    def _look_again(self) -> None:
+    def _expire(self) -> None:
         self._is_current = False
 
 
-class _Prepared:
+class PreparedModel:
     """What a version needs at every request, made once."""
 
     def __init__(self, version: Version) -> None:

@@ -37,7 +37,7 @@ class _Schemas(GenerateJsonSchema):
         return {"anyOf" if key == "oneOf" else key: value for key, value in found.items()}
 
 
-def document_of(app: FastAPI) -> dict[str, Any]:
+def build_document(app: FastAPI) -> dict[str, Any]:
     document = get_openapi(
         title=app.title,
         version=app.version,

@@ -27,7 +27,7 @@ JobId: TypeAlias = Annotated[
 ]
 
 
-def in_query(options: type[BaseModel]) -> dict[str, dict[str, Any]]:
+def query_schemas(options: type[BaseModel]) -> dict[str, dict[str, Any]]:
     """The schemas of options as they stand in a query, by name: nothing is null there, and lists are text."""
     found = {}
     for name, schema in options.model_json_schema()["properties"].items():
@@ -37,7 +37,7 @@ def in_query(options: type[BaseModel]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def only_known() -> Any:
+def reject_unknown_parameters() -> Any:
     """A dependency of a route or a router: the query has no parameters but the route's own, and none of them twice."""
 
     async def check(request: Request) -> None:
@@ -72,7 +72,7 @@ def check_query(query: QueryParams, known: Collection[str]) -> None:
         raise InvalidInput(message, details)
 
 
-def names_in_query(option: str, text: str) -> list[str]:
+def split_names(option: str, text: str) -> list[str]:
     """Names separated by commas; one with a comma in it stands in quotes. Raises InvalidInput."""
     try:
         return next(csv.reader([text]), [])

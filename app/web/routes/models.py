@@ -20,12 +20,12 @@ from app.web.auth import AccessScope
 from app.web.dependencies import require_scope
 from app.web.entity_tags import check_unchanged, has, tag_of
 from app.web.problems import problem_responses
-from app.web.query import ModelName, OtherVersionNumber, VersionNumber, only_known
+from app.web.query import ModelName, OtherVersionNumber, VersionNumber, reject_unknown_parameters
 from app.web.schemas.card_statistics import MAX_COVARIANCE_COEFFICIENTS
 from app.web.schemas.models import DEFAULT_LEVEL, CurrentModelView, Extra, ModelView, card_view
 from app.web.state import get_services
 
-router = APIRouter(tags=["Models"], dependencies=[require_scope(AccessScope.READ), only_known()])
+router = APIRouter(tags=["Models"], dependencies=[require_scope(AccessScope.READ), reject_unknown_parameters()])
 
 MAX_PROMOTION_BYTES = 1 << 12
 CHUNK_BYTES = 1 << 16

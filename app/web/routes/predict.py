@@ -172,7 +172,7 @@ _ROUTE: dict[str, Any] = {
         **bodies.openapi_request_body(PredictRequest, EXAMPLES, csv_example=CSV_EXAMPLE),
         "parameters": query_parameters(),
     },
-    "responses": {200: bodies.documented_answer(), **problem_responses(404, 406, 413, 415, 422, 507)},
+    "responses": {200: bodies.openapi_response(), **problem_responses(404, 406, 413, 415, 422, 507)},
 }
 
 
@@ -236,10 +236,10 @@ async def _predict_file(
     request: Request, form: FileFormat, out: str, choose: VersionSelector, options: TableOptions
 ) -> Response:
     found = get_services(request)
-    encoding = bodies.encoding_of(request)
+    encoding = bodies.content_encoding(request)
     async with contextlib.AsyncExitStack() as stack:
         body = await stack.enter_async_context(
-            spool_body(request, found, bodies.packed(request, found.limits.upload_bytes))
+            spool_body(request, found, bodies.iter_limited(request, found.limits.upload_bytes))
         )
         if needs_turn(body, form, encoding):
             await stack.enter_async_context(found.turns.turn())

@@ -200,7 +200,7 @@ async def _train_from_file(found: Services, request: Request, form: FileFormat, 
         body = bodies.iter_body(request, found.limits.upload_bytes)
         length = bodies.content_length(request)
         with found.memory.working(request, 2 * min(length or PIECE_BYTES, PIECE_BYTES)):
-            async for piece in bodies.gathered(found.jobs.spool.admit(body, length), PIECE_BYTES):
+            async for piece in bodies.regroup(found.jobs.spool.admit(body, length), PIECE_BYTES):
                 if len(piece) <= LARGE_BODY:  # A thread would cost more than it saves.
                     _store(file, digest, piece)
                 else:

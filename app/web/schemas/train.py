@@ -23,7 +23,7 @@ from app.regression.solvers import Exact, GradientDescent, Solver, Start
 from app.regression.sufficient_statistics import WeightKind
 from app.training.request import Inherited
 from app.web.problems import invalid_query
-from app.web.query import Rows, check_query, in_query, names_in_query
+from app.web.query import Rows, check_query, query_schemas, split_names
 from app.web.schemas.openapi_schema import DocumentedAs
 
 MAX_EPOCHS = 100_000_000
@@ -412,7 +412,7 @@ def from_query(query: QueryParams) -> FileOptions:
     plain: dict[str, Any] = {name: value for name, value in query.items() if name not in _SOLVER_FIELDS}
     for name in _LISTS:
         if name in plain:
-            plain[name] = names_in_query(name, plain[name])
+            plain[name] = split_names(name, plain[name])
     solver: dict[str, Any] = {name: value for name, value in query.items() if name in _SOLVER_FIELDS}
     if solver.get("start", "").isdecimal():
         solver["start"] = {"version": solver["start"]}
@@ -466,10 +466,10 @@ def query_parameters() -> list[dict[str, Any]]:
     ]
     note = " For files; in JSON it stands in the body."
     schemas = {
-        **in_query(ExactOptions),
-        **in_query(GradientDescentOptions),
-        **in_query(FileOptions),
-        **in_query(ValidationOptions),
+        **query_schemas(ExactOptions),
+        **query_schemas(GradientDescentOptions),
+        **query_schemas(FileOptions),
+        **query_schemas(ValidationOptions),
         "solver": {"type": "string", "enum": ["exact", "gradient_descent"]},
         "start": {"type": "string", "pattern": "^(random|current|[1-9][0-9]*)$"},
     }
