@@ -22,6 +22,7 @@ from app.web.state import get_services
 
 JSON = "application/json"
 IDENTITY = "identity"
+MISSING_ROWS = "linserve-missing-rows"  # Response header with the number of rows in which a value is missing.
 FILES: dict[str, FileFormat] = {
     "text/csv": "csv",
     "application/x-ndjson": "ndjson",

@@ -169,7 +169,8 @@ def add_exception_handlers(app: FastAPI) -> None:
                 details.append(FieldError(sentence(fault), pointer=pointer_of(rest)))
             else:
                 details.append(FieldError(sentence(fault), parameter=str(rest[0])))
-        message = f"{len(found)} fault(s) in the request. {_first(details[0])}"
+        place = "query" if all(fault["loc"][0] == "query" for fault in found) else "request"
+        message = f"{len(found)} fault(s) in the {place}. {_first(details[0])}"
         return _answer(request, problem_from_error(InvalidInput.__name__, message, details))
 
     @app.exception_handler(Exception)

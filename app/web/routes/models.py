@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from app.errors import InvalidInput, ModelFileInvalid, NoCurrentVersion, NotFound
-from app.prediction.tables import inference_bytes
+from app.prediction.estimates import inference_bytes
 from app.registry.names import MODEL_NAME
 from app.registry.registry import Registry
 from app.web import bodies
