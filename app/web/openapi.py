@@ -13,12 +13,15 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core.core_schema import TaggedUnionSchema
 
 from app.web.problems import Problem
+from app.web.protocols import PROTOCOLS
 from app.web.routes.models import Promotion
-from app.web.schemas.predict import PredictRequest
 from app.web.schemas.train import TrainRequest
 
 # Schemas of bodies that the routes decode themselves, so that FastAPI does not find them.
-_BODIES: tuple[type[BaseModel], ...] = (PredictRequest, TrainRequest, Promotion, Problem)
+_BODIES: tuple[type[BaseModel], ...] = (
+    *(schema for wire_format in PROTOCOLS for schema in wire_format.schemas),
+    *(TrainRequest, Promotion, Problem),
+)
 
 _PROBLEM = {"schema": {"$ref": "#/components/schemas/Problem"}}
 

@@ -15,7 +15,6 @@ from starlette.responses import Response
 
 from app.data.json_rows import has_more_brackets, is_json
 from app.errors import InvalidInput
-from app.prediction.encoding import encode_result
 from app.prediction.estimates import MAX_RESPONSE, response_bytes, rows_bytes, workload
 from app.prediction.predictor import Executor, PredictionResult, Predictor, Workload, choose_executor
 from app.prediction.query import PredictionQuery
@@ -35,12 +34,9 @@ T = TypeVar("T")
 _OTHER_BRACKETS = 3  # Brackets of a body that belong to no row: of the body and of its two lists.
 
 
-async def predict_json(
-    request: Request, selector: VersionSelector, decode: Decode | None = None, encode: Encode = encode_result
-) -> Response:
-    """Read a JSON body, predict, and respond in JSON. Without `decode` and `encode`, both are this service's format."""
+async def predict_json(request: Request, selector: VersionSelector, decode: Decode, encode: Encode) -> Response:
+    """Read a JSON body, predict, and respond in JSON."""
     services = get_services(request)
-    decode = decode or decode_query
     body = await bodies.read_body(request, services.limits.json_bytes)
     executor = choose_executor(Workload(body_bytes=len(body)))
     if executor is not Executor.INLINE:

@@ -32,6 +32,7 @@ from app.web.negotiation import select_media_type
 from app.web.predict_tables import FORMATS
 from app.web.preferences import preferences
 from app.web.problems import add_exception_handlers
+from app.web.protocols import render_error
 from app.web.query import reject_unknown_parameters
 from app.web.schemas.predict import PredictParameters
 from app.web.schemas.train import FileOptions, TrainRequest, from_query
@@ -169,7 +170,7 @@ def query(options: dict[str, object]) -> QueryParams:
 def make_app() -> FastAPI:
     """Return an app with one route, which returns the parameters of a prediction."""
     app = FastAPI(dependencies=[reject_unknown_parameters()])
-    add_exception_handlers(app)
+    add_exception_handlers(app, render_error)
 
     @app.get("/")
     async def parameters(parameters: Annotated[PredictParameters, Query()]) -> PredictParameters:
@@ -194,7 +195,8 @@ def answer(items: Sequence[tuple[str, str]]) -> httpx.Response:
 def test_options_of_a_table_are_what_was_written(names: list[str], level: float | None) -> None:
     assume(not any("\0" in name for name in names))
     items = [("keep", as_csv(names))] + [("interval", repr(level))] * (level is not None)
-    assert PredictParameters.model_validate(answer(items).json()) == PredictParameters(keep=names, interval=level)
+    options = answer(items).json()
+    assert (options["keep"], options["interval"]) == (names, level)
 
 
 PARAMETERS = st.sampled_from(

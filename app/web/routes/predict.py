@@ -6,13 +6,14 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from app.data.formats import check_header
+from app.prediction.encoding import encode_result
 from app.prediction.estimates import MAX_RESPONSE
 from app.prediction.selection import VersionSelector
 from app.web import bodies
 from app.web.auth import AccessScope
 from app.web.dependencies import require_scope
 from app.web.negotiation import select_media_type
-from app.web.predict_json import predict_json
+from app.web.predict_json import decode_query, predict_json
 from app.web.predict_tables import FORMATS, predict_file, predict_rows
 from app.web.problems import problem_responses
 from app.web.query import ModelName, VersionNumber, reject_unknown_parameters
@@ -76,4 +77,4 @@ async def _predict(request: Request, parameters: PredictParameters, selector: Ve
         return await predict_file(request, selector, bodies.FILES[media_type], parameters.options("null"), accepted)
     if accepted != bodies.JSON or request.query_params:
         return await predict_rows(request, selector, parameters.options("refuse"), accepted)
-    return await predict_json(request, selector)
+    return await predict_json(request, selector, decode_query, encode_result)
