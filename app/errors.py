@@ -113,29 +113,15 @@ class PredictionTooLarge(InvalidInput):
 
 
 class ColumnOutOfRange(InvalidInput):
-    """`column` is the index of the first such column among features and targets."""
-
-    fault = "has values that cannot be computed with. Use other units."
-
-    def __init__(self, column: int, name: str | None = None) -> None:
-        label = f"Column {column + 1}" if name is None else f'Column "{name}"'
-        message = f"{label} {self.fault}"
-        super().__init__(message, [FieldError(message, column=name)])
-        self.column = column
+    pass
 
 
 class ValuesTooLarge(ColumnOutOfRange):
-    fault = (
-        "has values too large: their differences, or the coefficients that they lead to, exceed the range of 64-bit "
-        "numbers. Use larger units."
-    )
+    pass
 
 
 class ValuesTooSmall(ColumnOutOfRange):
-    fault = (
-        "has values too small: their differences, or the coefficients that they lead to, leave the range in which "
-        "64-bit numbers have all their digits. Use smaller units."
-    )
+    pass
 
 
 class NotFound(LinserveError):

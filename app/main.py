@@ -5,13 +5,11 @@ import contextlib
 import gc
 import logging
 import os
-import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from importlib.metadata import version
-from types import FrameType
-from typing import Any, TypedDict
+from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
@@ -24,12 +22,16 @@ from app.jobs.queue import JobQueue
 from app.jobs.supervisor import Supervisor
 from app.jobs.uploads import UploadStore
 from app.registry.registry import Registry
+from app.server.admission import ConnectionAdmission
+from app.server.hooks import ConnectionState
+from app.server.shutdown import drain_on_signal
 from app.settings import Settings
 from app.startup import load_config, warn_of_unwritable_folders
 from app.storage.memory_budget import VERSIONS_SHARE, MemoryBudget, Turns, share_of
 from app.storage.temp import TempStorage
 from app.web import problems
 from app.web.auth import Authorizer
+from app.web.connection_hooks import PROBES, ServiceHooks
 from app.web.fast_path import PredictFastPath
 from app.web.job_watcher import JobWatcher
 from app.web.methods import HeadMiddleware
@@ -55,11 +57,10 @@ SWITCH_SECONDS = 0.001
 _log = logging.getLogger(__name__)
 
 
-class State(TypedDict):
-    """What the lifespan gives every request, as `request.state`, and every connection."""
+class State(ConnectionState):
+    """The lifespan state: requests have it as `request.state`, and connections as `app_state`."""
 
     services: Services
-    lane: PredictFastPath
 
 
 class LinserveAPI(FastAPI):
@@ -124,12 +125,21 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
     threading.Thread(target=_connect, args=(services.jobs,), name="connect-jobs", daemon=True).start()
     try:
         with drain_on_signal(stopping, settings.drain_seconds):
-            yield {"services": services, "lane": PredictFastPath(services)}
+            yield _state(services, settings)
     finally:
         if supervisor:
             supervisor.stop()
         services.jobs.close()
         services.metrics.write()
+
+
+def _state(services: Services, settings: Settings) -> State:
+    return {
+        "services": services,
+        "hooks": ServiceHooks(services, header_timeout=settings.header_timeout, transfer_grace=settings.transfer_grace),
+        "admission": ConnectionAdmission(settings.max_connections, PROBES),
+        "fast_path": PredictFastPath(services),
+    }
 
 
 def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -> Services:
@@ -155,9 +165,6 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
             upload_bytes=settings.max_upload_bytes,
             instances=settings.max_instances,
             wait_seconds=settings.max_wait_seconds,
-            connections=settings.max_connections,
-            header_timeout=settings.header_timeout,
-            transfer_grace=settings.transfer_grace,
         ),
         memory=MemoryBudget(settings.worker_memory),
         turns=Turns(),
@@ -176,40 +183,6 @@ def _connect(queue: JobQueue) -> None:
     # makes thousands of objects, in no circles, for which it need not come each time.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-
-
-@contextlib.contextmanager
-def drain_on_signal(stopping: asyncio.Event, drain_seconds: float) -> Iterator[None]:
-    """Set the event when uvicorn is to stop, and tell uvicorn so many seconds later.
-
-    It then waits for the requests under way before it ends the lifespan, so those that wait for something themselves
-    have to be told earlier; and whoever asks whether the service is ready, before it takes no more requests.
-    """
-    loop = asyncio.get_running_loop()
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    # A closed terminal ends the service as properly as the others, unless it was started not to heed that.
-    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-        before[signal.SIGHUP] = before[signal.SIGTERM]
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        handler = before[signal.Signals(number)]
-        assert callable(handler)
-        if drain_seconds and not stopping.is_set():
-            loop.call_soon_threadsafe(loop.call_later, drain_seconds, handler, number, frame)
-        else:
-            handler(number, frame)
-        loop.call_soon_threadsafe(stopping.set)
-
-    for number in before:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if number == signal.SIGHUP else handler)
 
 
 def _operation_id(route: APIRoute) -> str:

@@ -13,7 +13,7 @@ from types import FrameType
 from typing import NoReturn
 
 DEFAULTS = {
-    "HTTP": "app.server.protocol:Connection",
+    "HTTP": "app.server.protocol:BoundedHttpProtocol",
     "LOG_CONFIG": str(Path(__file__).with_name("logging.json")),
     "SERVER_HEADER": "false",
     "WS": "none",

@@ -45,7 +45,7 @@ def main() -> None:
 
     from app.jobs.crash_loop import CrashLoopGuard
     from app.jobs.host.cpu_affinity import PredictionActivity
-    from app.jobs.host.memory_limit import limit_memory
+    from app.jobs.host.memory_limit import check_memory_for_torch, limit_memory
     from app.jobs.uploads import UploadStore
     from app.jobs.worker import run_worker
     from app.registry.registry import Registry
@@ -59,7 +59,13 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, stop_soon)
     signal.signal(signal.SIGINT, stop_soon)
-    workshop = TrainerContext(Registry(settings.models_dir), UploadStore(settings.spool), settings.checkpoints, threads)
+    workshop = TrainerContext(
+        Registry(settings.models_dir),
+        UploadStore(settings.spool),
+        settings.checkpoints,
+        threads,
+        check_memory_for_torch,
+    )
     try:
         run_worker(
             settings.job_database_url,

@@ -85,7 +85,7 @@ def _check_rows(version: Version, rows: Matrix) -> None:
         f"version {number} has {version.card.rows} rows of {len(rows)} that were trained on: updates are lost or twice",
     )
     x, y = rows[:, : found.features], rows[:, found.features :]
-    sums, right = _sums(found), _sums(SufficientStatistics.from_block(x, y))
+    sums, right = _sums(found), _sums(SufficientStatistics.from_rows(x, y))
     demand(found.effective_rows == len(rows), f"version {number} counts {found.effective_rows} of {len(rows)} rows")
     demand(np.allclose(sums, right, rtol=TOLERANCE, atol=0), f"version {number} has other sums than all its rows")
     expected, *_ = np.linalg.lstsq(np.column_stack([np.ones(len(x)), x]), y, rcond=None)

@@ -6,38 +6,14 @@ from dataclasses import replace
 
 from app.errors import TimeExceeded
 from app.jobs.job import Progress
+from app.training.progress import LossCurve
 
 REPORT_SECONDS = 0.5
 CANCEL_SECONDS = 0.25
-CURVE_POINTS = 500
 
 
 class JobCancelled(Exception):
     """Raised inside a job that was cancelled, to end it."""
-
-
-class LossCurve:
-    """The loss of each epoch, thinned evenly so that it never holds more than 500 points."""
-
-    def __init__(self, points: list[tuple[int, float]] | None = None, stride: int = 1) -> None:
-        self.points = points or []
-        self.stride = stride
-        self._last: tuple[int, float] | None = None
-
-    def add(self, epoch: int, loss: float) -> None:
-        self._last = (epoch, loss)
-        if epoch % self.stride or (self.points and self.points[-1][0] >= epoch):
-            return
-        self.points.append(self._last)
-        while len(self.points) >= CURVE_POINTS:
-            self.stride *= 2
-            self.points = [point for point in self.points if point[0] % self.stride == 0]
-
-    def with_last(self) -> list[tuple[int, float]]:
-        """The points, and the newest epoch whether or not it is one of them."""
-        if self._last is None or (self.points and self.points[-1][0] >= self._last[0]):
-            return self.points
-        return [*self.points, self._last]
 
 
 class ProgressReporter:

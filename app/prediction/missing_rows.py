@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import PredictionTooLarge
+from app.regression import errors
 from app.regression.sufficient_statistics import Array
 
 
@@ -61,7 +62,7 @@ class CompleteRows:
         """
         try:
             results = compute()
-        except PredictionTooLarge as error:
+        except errors.PredictionTooLarge as error:
             raise PredictionTooLarge(self.index(error.row)) from None
         if self.indices is None:
             return results

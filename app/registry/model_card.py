@@ -60,7 +60,7 @@ class ModelCard:
     promoted: bool | None = None  # whether it became current when it was published; None if it was not recorded
     upload: str | None = None  # names the request uniquely: a job that is run again finds by it what it published
     weight_kind: WeightKind = "precision"
-    precision_loss: float | None = None  # see app.regression.downdate; None if it was not recorded
+    precision_loss: float | None = None  # see app.regression.precision; None if it was not recorded
     # By target: bounds of the errors of its residual sum, relative, and of its coefficients, in standard errors. None
     # if no row was ever taken out, or it was not recorded.
     precision_bounds: dict[str, dict[str, float | None]] | None = None

@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from app.errors import InvalidInput, ModelFileInvalid
+from app.errors import ModelFileInvalid
 from app.registry.model_card import SCHEMA, ModelCard
 from app.registry.stored_folds import PREFIX, fold_faults, fold_tensors, folds_of
-from app.regression.least_squares import PRECISION_UNKNOWN
+from app.regression.errors import InvalidTerms
 from app.regression.linear_model import LinearModel
-from app.regression.sufficient_statistics import SufficientStatistics
+from app.regression.solvers import solver_from_record
+from app.regression.sufficient_statistics import PRECISION_UNKNOWN, SufficientStatistics
 from app.regression.terms import parse_terms
 
 # The largest model, of 2,000 columns and 2,000 targets, takes 160 MB, another 128 MB for rows that were taken out, and
@@ -167,10 +168,10 @@ def read_card(path: Path) -> ModelCard:
 def _card(text: str, schema: int) -> ModelCard:
     """Return the card with this text in a file of this format."""
     if schema >= _SCHEMA_OF_NAMES:
-        return msgspec.json.decode(text, type=ModelCard)
+        return msgspec.json.decode(text, type=ModelCard, dec_hook=solver_from_record)
     plain = _renamed(msgspec.json.decode(text, type=dict[str, Any]), _RENAMED_FIELDS)
     plain["solver"] = _renamed(plain["solver"], _RENAMED_OPTIONS)
-    return msgspec.convert(plain, type=ModelCard, str_keys=True)
+    return msgspec.convert(plain, type=ModelCard, str_keys=True, dec_hook=solver_from_record)
 
 
 def _renamed(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -274,7 +275,7 @@ def _faults(card: ModelCard, tensors: dict[str, NDArray[Any]]) -> Iterator[str]:
         yield "its features and targets are none, or not distinct"
     try:
         parse_terms(card.terms, card.features)
-    except InvalidInput:
+    except InvalidTerms:
         yield "its terms cannot be made from its features"
     if card.rows < 1:
         yield f"it has {card.rows} rows"

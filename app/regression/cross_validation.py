@@ -1,17 +1,19 @@
 """Cross-validation from the statistics of the folds: no second pass over the rows, and no row kept."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
 from itertools import accumulate
+from typing import TypeAlias
 
-import msgspec
 import numpy as np
 
-from app.errors import InvalidInput
+from app.regression.errors import InvalidData
 from app.regression.least_squares import fit
-from app.regression.solvers import Exact
+from app.regression.solvers.exact import Exact
 from app.regression.sufficient_statistics import Array, SufficientStatistics
+
+FoldStatistics: TypeAlias = Mapping[int, SufficientStatistics]  # by the fold's number
 
 # Candidates for l2, per observation.
 PATH = (0.0, *np.logspace(-6, 2, 33).tolist())
@@ -89,10 +91,10 @@ class Folds:
         self._on_step = on_step
         if len(self._folds) < 2 and base is None:  # noqa: PLR2004 - one to train on, one to be kept
             if self.rows < 2:  # noqa: PLR2004 - likewise
-                raise InvalidInput(
+                raise InvalidData(
                     f"Cross-validation needs at least 2 rows, found {self.rows}. Send more, or train without it."
                 )
-            raise InvalidInput(
+            raise InvalidData(
                 f"Cross-validation needs rows in at least 2 folds, and all {self.rows} rows are in one. Give more "
                 "folds, another fold_seed, or a column with more groups."
             )
@@ -134,5 +136,15 @@ class Folds:
 
     def choose_l2(self, solver: Exact) -> Exact:
         """The solver with the penalty of the path that predicts kept rows best."""
-        candidates = [msgspec.structs.replace(solver, l2=l2 * self.whole.effective_rows) for l2 in PATH]
+        candidates = [replace(solver, l2=l2 * self.whole.effective_rows) for l2 in PATH]
         return min(candidates, key=lambda candidate: self.validate(candidate).score)
+
+
+def merged_folds(stored: FoldStatistics, new: FoldStatistics, share: float) -> dict[int, SufficientStatistics]:
+    """Return the stored folds, of which decay left this share, together with the new ones."""
+    merged = {}
+    for fold in sorted(stored.keys() | new.keys()):
+        parts = [stored[fold].discounted_by(share)] if fold in stored else []
+        parts += [new[fold]] if fold in new else []
+        merged[fold] = parts[0] if len(parts) == 1 else parts[0].merge(parts[1])
+    return merged

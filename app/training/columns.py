@@ -18,6 +18,7 @@ from app.registry.registry import Registry
 from app.registry.version_file import Version
 from app.regression.solvers import GradientDescent, Start
 from app.regression.terms import parse_terms
+from app.training.fit_errors import fit_errors_translated
 from app.training.inheritance import check_base
 from app.training.request import TrainingRequest
 from app.training.same_columns import checked_features
@@ -111,7 +112,8 @@ def with_columns(
     _check_names(features, request, lines or {})
     terms: Sequence[str] = request.terms
     if terms:
-        parse_terms(terms, features)
+        with fit_errors_translated():
+            parse_terms(terms, features)
     elif current is not None and request.mode != "replace":
         terms = current.card.terms
     columns, targets = terms or features, request.targets
@@ -180,11 +182,11 @@ def has_columns_of(version: Version, request: TrainingRequest) -> bool:
 
 def _start_version(request: TrainingRequest, current: Version | None, registry: Registry) -> Version | None:
     start = _start(request)
-    if start is not None and start.current and current is None:
+    if start == "current" and current is None:
         raise InvalidInput.at("/solver/start", "The model has no current version to start from.")
-    if start is not None and start.current:
+    if start == "current":
         return current
-    if start is None or start.version is None:
+    if not isinstance(start, Start) or start.version is None:
         return None
     try:
         return registry.version(request.model, start.version)
@@ -192,22 +194,19 @@ def _start_version(request: TrainingRequest, current: Version | None, registry: 
         raise InvalidInput.at("/solver/start/version", error.message) from None
 
 
-def _start(request: TrainingRequest) -> Start | None:
-    solver = request.solver
-    return solver.start if isinstance(solver, GradientDescent) and isinstance(solver.start, Start) else None
+def _start(request: TrainingRequest) -> str | Start | None:
+    return request.solver.start if isinstance(request.solver, GradientDescent) else None
 
 
 def _check_start(request: TrainingRequest, current: Version | None, registry: Registry) -> None:
     start = _start(request)
-    if start is None:
-        return
     if (version := _start_version(request, current, registry)) is not None:
         if not has_columns_of(version, request):
             raise InvalidInput.at(
                 "/solver/start",
                 f"Version {version.card.version} has other features, terms or targets than these rows.",
             )
-    elif start.weights is not None and start.intercept is not None:
+    elif isinstance(start, Start) and start.weights is not None and start.intercept is not None:
         columns, targets = request.terms or request.features, request.targets
         if len(start.weights) != len(targets) or any(len(row) != len(columns) for row in start.weights):
             raise InvalidInput.at("/solver/start/weights", f"Expected {len(targets)} rows of {len(columns)} weights.")

@@ -7,20 +7,18 @@ to the same version would lose the rows of one of them.
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import msgspec
-
 from app.errors import Conflict, InvalidInput, ModelNotFound
-from app.jobs.progress import ProgressReporter
 from app.registry.model_card import ModelCard
 from app.registry.publication import ParentChanged
 from app.registry.registry import Registry
 from app.registry.version_file import Version
+from app.regression.cross_validation import FoldStatistics
 from app.regression.linear_model import LinearModel
-from app.regression.solvers import GradientDescent, Start
+from app.regression.solvers import GradientDescent, Solver, Start
 from app.training.columns import has_columns_of, other_columns
-from app.training.inheritance import Base
+from app.training.inheritance import BaseVersion
+from app.training.progress import ProgressSink
 from app.training.request import TrainingRequest
-from app.training.validation import Statistics
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +26,7 @@ class Parent:
     """The version that a new version is made from or compared with."""
 
     expected: int | Literal["any"] | None  # the number that must be current at the publication
-    base: Base | None = None  # of an update or a forget
+    base: BaseVersion | None = None  # of an update or a forget
     start: int | None = None  # the version that a descent with `start: current` began from
 
     @classmethod
@@ -53,7 +51,7 @@ class Parent:
         A descent that is `resumed` keeps the version that it began from. Raises InvalidInput.
         """
         solver = request.solver
-        if not isinstance(solver, GradientDescent) or not isinstance(solver.start, Start) or not solver.start.current:
+        if not isinstance(solver, GradientDescent) or solver.start != "current":
             return request, self
         current = registry.current_number(request.model)
         number = resumed
@@ -67,7 +65,7 @@ class Parent:
             number = version.card.version
         else:
             current = number
-        solver = msgspec.structs.replace(solver, start=Start(version=number))
+        solver = replace(solver, start=Start(version=number))
         expected: int | Literal["any"] | None = "any" if request.promote == "never" else current
         return replace(request, solver=solver), replace(self, expected=expected, start=number)
 
@@ -78,8 +76,8 @@ class Parent:
         card: ModelCard,
         model: LinearModel,
         *,
-        folds: Statistics | None,
-        tracker: ProgressReporter,
+        folds: FoldStatistics | None,
+        progress: ProgressSink,
     ) -> Version:
         """Publish, and promote if asked and the parent is still current.
 
@@ -89,7 +87,7 @@ class Parent:
         promote = wants_promotion(request, card)
         if self.start is None and self.expected not in ("any", registry.current_number(request.model)):
             raise ParentChanged  # while the job can still be cancelled
-        tracker.begin_publishing()
+        progress.begin_publishing()
         try:
             return registry.publish(card, model, folds, promote=promote, expected=self.expected)
         except ParentChanged:
@@ -104,11 +102,13 @@ class Parent:
         return registry.publish(replace(card, warnings=(warning, *card.warnings)), model, folds)
 
 
-def solver_with_weights(request: TrainingRequest, registry: Registry) -> GradientDescent:
-    """Return the solver with the weights of its start version in place of the number. Raises InvalidInput."""
+def with_initial_coefficients(request: TrainingRequest, registry: Registry) -> Solver:
+    """Return the solver with the coefficients of the version that it starts from, if it starts from one.
+
+    Raises InvalidInput.
+    """
     solver = request.solver
-    assert isinstance(solver, GradientDescent)
-    if not isinstance(solver.start, Start) or solver.start.version is None:
+    if not isinstance(solver, GradientDescent) or not isinstance(solver.start, Start) or solver.start.version is None:
         return solver
     version = registry.version(request.model, solver.start.version)
     if not has_columns_of(version, request):
@@ -117,7 +117,7 @@ def solver_with_weights(request: TrainingRequest, registry: Registry) -> Gradien
             f"Version {solver.start.version} has other features, terms or targets than these rows.",
         )
     start = Start(weights=version.model.coef.tolist(), intercept=version.model.intercept.tolist())
-    return msgspec.structs.replace(solver, start=start)
+    return replace(solver, start=start)
 
 
 def wants_promotion(request: TrainingRequest, card: ModelCard) -> bool:
@@ -145,8 +145,8 @@ def finish_promotion(request: TrainingRequest, card: ModelCard, registry: Regist
     registry.promote(card.model, card.version, check)
 
 
-def _base(request: TrainingRequest, registry: Registry) -> Base:
+def _base(request: TrainingRequest, registry: Registry) -> BaseVersion:
     base = registry.current(request.model)
     if not has_columns_of(base, request):
         raise InvalidInput(other_columns(base.card))
-    return Base.of(base, request)
+    return BaseVersion.of(base, request)

@@ -8,13 +8,14 @@ import msgspec
 from app.data.batch import Header
 from app.data.groups import Groups
 from app.data.training_rows import Format
-from app.regression.solvers import Solver
+from app.regression.solvers import Solver, solver_from_record
 from app.regression.sufficient_statistics import WeightKind
 
 # Options of the exact solver that an update or a forget takes over from the version that it builds on.
 Inherited: TypeAlias = Literal["l2", "fit_intercept"]
 
-# Format of new records. Format 1, without a number, has an older name for an option of gradient descent.
+# Format of new records. Format 1, without a number, has an older name for an option of gradient descent, and says in
+# `solver.start` that the start is uploaded or the current version.
 RECORD_FORMAT = 2
 _RENAMED_OPTIONS = {"held_out": "validation_fraction"}
 
@@ -47,6 +48,7 @@ class TrainingRequest:
     share: float | None = None  # with mode "forget": what decay has left of the rows
     header: Header | None = None  # what the first row of a CSV file is said to be
     warnings: tuple[str, ...] = ()  # about the rows, found while they were received
+    start_uploaded: bool = False  # whether the coefficients to start from are in a file next to the rows
     infer_columns: bool = False  # whether the rows may have other columns than the current version
     record_format: int = RECORD_FORMAT
 
@@ -66,5 +68,11 @@ class TrainingRequest:
         """Return the request of a record of any format."""
         if plain.get("record_format", 1) == 1:
             solver = {_RENAMED_OPTIONS.get(name, name): value for name, value in plain["solver"].items()}
-            plain = {**plain, "solver": solver, "record_format": RECORD_FORMAT}
-        return msgspec.convert(plain, type=cls)
+            start = solver.get("start")
+            uploaded = isinstance(start, dict) and start.get("uploaded", False)
+            if uploaded:
+                solver["start"] = "random"
+            elif isinstance(start, dict) and start.get("current", False):
+                solver["start"] = "current"
+            plain = {**plain, "solver": solver, "start_uploaded": uploaded, "record_format": RECORD_FORMAT}
+        return msgspec.convert(plain, type=cls, dec_hook=solver_from_record)

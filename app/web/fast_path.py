@@ -70,8 +70,8 @@ class PredictFastPath:
 
     def answer(
         self, body: bytes, identity: bytes, started: float, common: list[tuple[bytes, bytes]]
-    ) -> list[bytes] | None:
-        """Return the response to an eligible body in pieces to write; None if the body is not eligible.
+    ) -> tuple[bytes, bytes] | None:
+        """Return the head and the body of the response to an eligible body; None if the body is not eligible.
 
         `started` is the time by `time.perf_counter` at which the headers were complete. `common` are the headers of
         every response.
@@ -96,7 +96,7 @@ class PredictFastPath:
             fields = b"".join(b"%b: %b\r\n" % header for header in common)
             self._head = b"HTTP/1.1 200 OK\r\n%bcontent-length: " % fields
         services.metrics.answered("POST", _PATH, 200, time.perf_counter() - started, len(rows))
-        return [b"%b%d%b%b%b" % (self._head, len(content), _BEFORE_ID, identity, _AFTER_ID), content]
+        return b"%b%d%b%b%b" % (self._head, len(content), _BEFORE_ID, identity, _AFTER_ID), content
 
     def _current_model(self, services: Services) -> "PreparedModel":
         """Return the current version, for this request and all that have already arrived.

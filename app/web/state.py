@@ -23,9 +23,6 @@ class Limits:
     upload_bytes: int
     instances: int
     wait_seconds: float
-    connections: int  # at a time, with one worker
-    header_timeout: float
-    transfer_grace: float  # that a body may fall behind its least rate
 
 
 @dataclass(frozen=True)

@@ -36,33 +36,33 @@ def parent_stated() -> None:
 @after("app.server.protocol")
 def requests_under_way_dropped() -> None:
     """A stopping worker closes connections whose request is still coming."""
-    from app.server.protocol import Connection
+    from app.server.protocol import BoundedHttpProtocol
 
-    shutdown = Connection.shutdown
+    shutdown = BoundedHttpProtocol.shutdown
 
-    def drop(self: Connection) -> None:
+    def drop(self: BoundedHttpProtocol) -> None:
         if self._fast_path_request_id is None:
             shutdown(self)
         else:
             self.transport.close()
 
-    Connection.shutdown = drop
+    BoundedHttpProtocol.shutdown = drop
 
 
 @after("app.server.protocol")
 def idle_connections_closed_at_once() -> None:
     """A stopping worker neither waits nor sends `Connection: close`."""
-    from app.server import protocol
-    from app.server.protocol import Connection
+    from app.server import connection
+    from app.server.protocol import BoundedHttpProtocol
 
-    make = Connection.__init__
+    make = BoundedHttpProtocol.__init__
 
-    def make_without_notice(self: Connection, *args: Any, **named: Any) -> None:
+    def make_without_notice(self: BoundedHttpProtocol, *args: Any, **named: Any) -> None:
         make(self, *args, **named)
         self._stopping = asyncio.Event()
 
-    protocol.LAST_SECONDS = 0.0
-    Connection.__init__ = make_without_notice
+    connection.LAST_SECONDS = 0.0
+    BoundedHttpProtocol.__init__ = make_without_notice
 
 
 @after("app.storage.memory_budget")

@@ -34,25 +34,25 @@ def acknowledged_before_recorded() -> None:
 @after("app.training.pipeline")
 def rows_removed_before_the_end() -> None:
     """The upload is removed before its version is published."""
-    from app.jobs.progress import ProgressReporter
     from app.registry.model_card import ModelCard
     from app.training import pipeline
     from app.training.pipeline import TrainerContext
+    from app.training.progress import ProgressSink
     from app.training.request import TrainingRequest
 
     train = pipeline.train
 
     def train_and_remove(
-        request: TrainingRequest, job: str | None, workshop: TrainerContext, tracker: ProgressReporter
+        request: TrainingRequest, job: str | None, context: TrainerContext, progress: ProgressSink
     ) -> ModelCard:
-        begin = tracker.begin_publishing
+        begin = progress.begin_publishing
 
         def begin_and_remove() -> None:
-            workshop.spool.remove(request.upload)
+            context.spool.remove(request.upload)
             begin()
 
-        tracker.begin_publishing = begin_and_remove
-        return train(request, job, workshop, tracker)
+        progress.begin_publishing = begin_and_remove
+        return train(request, job, context, progress)
 
     pipeline.train = train_and_remove
 

@@ -16,10 +16,9 @@ from app.jobs.uploads import UploadStore
 from app.registry.registry import Registry
 from app.registry.version_file import read
 from app.regression.hypothesis_tests import infer
-from app.regression.least_squares import PRECISION_UNKNOWN
 from app.regression.likelihood import NOT_RECORDED, why_no_likelihood
 from app.regression.solvers import Exact
-from app.regression.sufficient_statistics import SufficientStatistics
+from app.regression.sufficient_statistics import PRECISION_UNKNOWN, SufficientStatistics
 from app.training.pipeline import TrainerContext, train
 from app.training.request import TrainingRequest
 
@@ -68,7 +67,7 @@ def test_an_update_of_schema_1_whose_parent_is_gone_has_no_inference(tmp_path: P
 
 def test_what_is_added_to_a_version_of_unknown_precision_has_unknown_precision() -> None:
     statistics = read(path(4)).model.statistics
-    more = SufficientStatistics.from_block(YIELDS[:, :3], YIELDS[:, 3:])
+    more = SufficientStatistics.from_rows(YIELDS[:, :3], YIELDS[:, 3:])
 
     assert statistics.merge(more).untracked
     assert more.merge(statistics).untracked

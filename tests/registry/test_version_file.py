@@ -31,7 +31,7 @@ MODEL = LinearModel(
     ("y",),
     np.array([[2.0]]),
     np.array([0.1]),
-    SufficientStatistics.from_block(ROWS, ROWS),
+    SufficientStatistics.from_rows(ROWS, ROWS),
     residual_norms=np.array([0.5]),
     unscaled_errors=np.array([1.5, 0.25]),
     inference_unavailable="no reason",
@@ -139,7 +139,7 @@ def test_any_model_is_read_back_to_the_last_bit(tmp_path: Path, p: int, k: int, 
 
 
 def test_arrays_that_lie_across_memory_are_stored_as_they_read(tmp_path: Path) -> None:
-    wide = SufficientStatistics.from_block(np.array([[1.0, 2.0], [3.0, 5.0], [4.0, 4.0]]), np.eye(3)[:, :2])
+    wide = SufficientStatistics.from_rows(np.array([[1.0, 2.0], [3.0, 5.0], [4.0, 4.0]]), np.eye(3)[:, :2])
     weights = np.array([[1.0, 2.0], [3.0, 4.0]]).T
     assert not weights.flags.c_contiguous
     model = LinearModel(("a", "b"), ("c", "d"), weights, np.zeros(2), wide, np.ones(2))

@@ -55,7 +55,7 @@ class Updated(datetime):
 
 @pytest.fixture
 def days_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.training.pipeline.datetime", Published)
+    monkeypatch.setattr("app.training.card.datetime", Published)
     monkeypatch.setattr("app.training.inheritance.datetime", Updated)
 
 

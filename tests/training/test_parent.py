@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -32,7 +31,7 @@ RANDOM = np.random.default_rng(5)
 X = RANDOM.normal((3, 50), size=(120, 2))
 Y = X @ [[1.0], [2.0]] + RANDOM.normal(size=(120, 1))
 DESCENT = GradientDescent(device="cpu", epochs=30, learning_rate=0.05, standardize=True)
-FROM_CURRENT = msgspec.structs.replace(DESCENT, start=Start(current=True))
+FROM_CURRENT = replace(DESCENT, start="current")
 
 
 class Line:

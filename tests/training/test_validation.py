@@ -120,7 +120,7 @@ def refitted(base: tuple[Array, Array], new: tuple[Array, Array], folds: dict[in
     for mine in folds.values():
         others = np.setdiff1d(np.arange(len(new[0])), mine)
         x, y = both(base, (new[0][others], new[1][others]))
-        found = fit(SufficientStatistics.from_block(x, y), Exact())
+        found = fit(SufficientStatistics.from_rows(x, y), Exact())
         total += float(((new[1][mine] - new[0][mine] @ found.coef.T - found.intercept) ** 2).sum())
     return total
 

@@ -174,11 +174,8 @@ class GradientDescentOptions(_OptionsOfOneKind):
 
     def solver(self) -> Solver:
         """Return the recorded form. `current` is resolved only when the job starts."""
-        start: Literal["random"] | Start = "random"
-        if isinstance(self.start, StartOptions):
-            start = Start(self.start.version, self.start.weights, self.start.intercept)
-        elif self.start == "current":
-            start = Start(current=True)
+        start: Literal["random", "current"] | Start
+        start = Start(**self.start.model_dump()) if isinstance(self.start, StartOptions) else self.start
         fields = self.model_dump(exclude={"kind", "start"})
         return GradientDescent(**fields, start=start)
 
