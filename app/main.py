@@ -39,7 +39,8 @@ from app.web.methods import HeadMiddleware
 from app.web.metrics import Metrics
 from app.web.middleware import RequestContextMiddleware
 from app.web.path_prefix import PathPrefix
-from app.web.routes import docs, health, jobs, model_deletion, models, predict, train
+from app.web.protocols import PROTOCOLS, render_error
+from app.web.routes import docs, health, jobs, model_deletion, models, train
 from app.web.state import Limits, Services
 
 DESCRIPTION = """
@@ -91,8 +92,10 @@ def create_app() -> FastAPI:
         # FastAPI would look for OpenTelemetry in every request. The service has its own metrics.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    problems.add_exception_handlers(app)
-    for resource in (predict, train, jobs, models, model_deletion, health):
+    problems.add_exception_handlers(app, render_error)
+    for wire_format in PROTOCOLS:
+        app.include_router(wire_format.router)
+    for resource in (train, jobs, models, model_deletion, health):
         app.include_router(resource.router)
     docs.install(app)
     return app
