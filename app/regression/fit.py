@@ -105,7 +105,7 @@ class DataSummary:
     """The statistics of the data, kept so that another fit to the same data need not read it again."""
 
     key: tuple[object, ...]  # everything else that they depend on
-    whole: SufficientStatistics | None  # None if they are divided into folds
+    all_rows: SufficientStatistics | None  # None if they are divided into folds
     folds: FoldStatistics
 
 
@@ -136,6 +136,7 @@ def fit_model(
     observer: FitObserver | None = None,
     resume: TrainingState | None = None,
     summary: DataSummary | None = None,
+    reread: bool = True,
 ) -> FitResult:
     """Fit a model to the data, on top of a base if there is one.
 
@@ -147,6 +148,7 @@ def fit_model(
         observer: follows the fit, and may end it by raising.
         resume: the last state of an interrupted run of an iterative solver with the same options.
         summary: that of an earlier fit to the same data, which spares reading it again.
+        reread: False if the data can be read only once. It is then not refined.
 
     Raises FitError, and whatever reading the data or the observer raises.
     """
@@ -160,7 +162,7 @@ def fit_model(
     observer.solving()
     statistics, solver, validation = _combined(summary, solver, base, folds, observer)
     # The rows of a base are gone, so they cannot be read again.
-    problem = Problem(statistics, rows.gathered, rows.batches if base is None else None, resume)
+    problem = Problem(statistics, rows.gathered, rows.batches if base is None and reread else None, resume)
     solution = solver.solve(problem, observer)
     return FitResult(
         _model(data, statistics, solution),
@@ -247,13 +249,13 @@ def _combined(
     earlier = base.statistics.discounted_by(base.share) if base is not None and base.mode == "update" else None
     validation = None
     if folds is None:
-        assert summary.whole is not None
-        statistics = summary.whole
+        assert summary.all_rows is not None
+        statistics = summary.all_rows
     else:
         if not isinstance(solver, Exact):
             raise InvalidOption("kind", "Cross-validation needs the exact solver.")
         divided = Folds(summary.folds, observer.check_cancelled, base=earlier)
-        statistics = divided.whole
+        statistics = divided.all_rows
         if folds.choose_l2:
             solver = divided.choose_l2(solver)
         validation = _validate(divided, solver, base, folds, observer)
@@ -277,7 +279,7 @@ def _validate(data: Folds, solver: Exact, base: Base | None, options: FoldOption
     apart = None
     if options.apart and len(data.statistics) > 1:
         apart = data.validate(solver) if stored else result
-    return Validation(result, together.statistics, data.whole, apart)
+    return Validation(result, together.statistics, data.all_rows, apart)
 
 
 def _model(data: TrainingData, statistics: SufficientStatistics, solution: Solution) -> LinearModel:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from app.data.names import MAX_NAME_LENGTH
-from app.registry.model_card import ModelCard, Validation
+from app.registry.model_card import ModelCard
 from app.registry.shares import shares_after
 from app.regression.cross_validation import CrossValidation
 from app.regression.dependencies import implicit_constant
@@ -17,7 +17,7 @@ from app.regression.least_squares import ESSENTIALLY_PERFECT
 from app.regression.linear_model import LinearModel
 from app.regression.metrics import mean_square, training_metrics
 from app.regression.precision import PrecisionBounds, precision_loss
-from app.regression.solvers import Exact, Solver
+from app.regression.solvers import Exact, GradientDescent, Solver
 from app.regression.sufficient_statistics import Array
 from app.training.dataset import JobRows
 from app.training.inheritance import BaseVersion
@@ -29,37 +29,21 @@ MAX_NAMES = 10  # columns that a warning lists
 MAX_UNUSED_BYTES = 1 << 18  # size of the names of unused columns in a card, in UTF-8
 
 
-def make_card(
-    request: TrainingRequest,
-    result: FitResult,
-    *,
-    solver: Solver,
-    base: BaseVersion | None,
-    rows: JobRows,
-    job: str | None,
-    parent: int | None,
-    beats_current: bool | None,
-    validation: Validation | None,
-    no_folds: str | None,
-    warnings: tuple[str, ...],
-) -> ModelCard:
-    """Return the card of a new version, without its number.
-
-    `solver` has the options as they were requested, with the penalty that was chosen. `warnings` are those of anything
-    but the fit.
-    """
+def make_card(request: TrainingRequest, result: FitResult, base: BaseVersion | None, rows: JobRows) -> ModelCard:
+    """Return the card of a new version, as far as its rows and their fit decide it."""
     model, statistics, design = result.model, result.statistics, result.optimum.design
+    tracked = not statistics.untracked
     return ModelCard(
         model=request.model,
         version=0,  # the registry gives the number
         features=request.features,
         targets=request.targets,
         created_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        job=job,
-        parent=parent,
+        job=None,
+        parent=None,
         upload=request.upload,
         mode=request.mode,
-        solver=solver,
+        solver=result.solver,
         rows=statistics.rows,
         dropped_rows=rows.dropped,
         rank=design.rank,
@@ -70,20 +54,16 @@ def make_card(
             result.validation.result if result.validation else None,
             optimum_norms=None if isinstance(result.solver, Exact) else result.optimum.residual_norms,
         ),
-        beats_current=beats_current,
         terms=request.terms,
         unused_columns=unused_columns(rows.unused, base.version.card if base else None),
-        precision_loss=None if statistics.untracked else precision_loss(statistics),
-        precision_bounds=None if statistics.untracked else bounds_of(result.bounds, request.targets),
+        precision_loss=precision_loss(statistics) if tracked else None,
+        precision_bounds=bounds_of(result.bounds, request.targets) if tracked else None,
         weight_kind=statistics.weight_kind,
         discounted=statistics.discounted,
         untracked=statistics.untracked,
         earlier_shares=_earlier_shares(base),
         inference_unavailable=model.inference_unavailable,
-        validation=validation,
-        no_folds=no_folds,
         warnings=(
-            *warnings,
             *result.warnings,
             *warnings_of(model, design, result.solver, refined=result.refined, dropped=rows.dropped),
         ),
@@ -192,9 +172,9 @@ def _collinearity(model: LinearModel, design: Design, solver: Solver, *, refined
     l2 = solver.l2 if isinstance(solver, Exact) else 0.0
     if design.rank < coefficients:
         chosen = ""
-        if not isinstance(solver, Exact):
+        if isinstance(solver, GradientDescent):
             chosen = " Of all solutions this is the one that the descent came to from its start."
-        elif l2 == 0:
+        elif isinstance(solver, Exact) and l2 == 0:
             chosen = " Of all solutions this is the one with the smallest standardised coefficients."
         rows = model.statistics.rows
         reason = "features are collinear, or rows too alike. Leave out features that follow from others."

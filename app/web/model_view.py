@@ -5,12 +5,20 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 import numpy as np
 
+from app.prediction.estimates import inference_bytes
 from app.registry.version_file import Version
+from app.regression.linear_model import LinearModel
 from app.regression.solvers import solver_to_record
 from app.web.card_reasons import NullReasons
 from app.web.card_statistics import CardStatistics
 
 DEFAULT_LEVEL = 0.95  # Level of the confidence intervals of the coefficients.
+
+# Bytes that a card takes while it is computed from a decomposed design, measured without covariances: matrices of the
+# design's size, and what each coefficient of each target takes in the statistics and in JSON.
+DECOMPOSED_FACTOR = 2
+COEFFICIENT_BYTES = 700
+NUMBER_BYTES = 8
 
 Extra: TypeAlias = Literal["covariance"]
 
@@ -63,3 +71,12 @@ def model_to_view(
         "created_at": card.created_at,
         "libraries": card.libraries,
     }
+
+
+def view_bytes(model: LinearModel, include: Extra | None) -> int:
+    """Return an estimate of the bytes that `model_to_view` and its JSON take in addition to the model."""
+    size = inference_bytes(model)
+    if include is None and model.has_decomposed_design:
+        design = DECOMPOSED_FACTOR * NUMBER_BYTES * len(model.columns) ** 2
+        size = min(size, design + COEFFICIENT_BYTES * model.coef.size)
+    return size

@@ -26,7 +26,7 @@ Tensors = dict[str, NDArray[np.float64]]
 RANDOM = np.random.default_rng(0)
 ROWS = RANDOM.normal(size=(20, 2))
 FOLDS = {number: fold for number, fold in summarise_folds([TrainingBatch(ROWS, ROWS[:, :1])], 4).items() if number != 1}
-WHOLE = Folds(FOLDS).whole
+WHOLE = Folds(FOLDS).all_rows
 MODEL = LinearModel(
     ("a", "b"),
     ("y",),

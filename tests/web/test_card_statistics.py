@@ -1,5 +1,6 @@
 """The computed fields of a card, and the reason for each that is null."""
 
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,7 @@ from app.registry.version_file import Version
 from app.regression.solvers import Exact, GradientDescent
 from app.regression.streaming_qr import summarise
 from app.regression.training_batch import TrainingBatch
-from app.web.model_view import Extra, model_to_view
+from app.web.model_view import Extra, model_to_view, view_bytes
 from app.web.schemas.models import ModelView
 
 RANDOM = np.random.default_rng(0)
@@ -218,3 +219,20 @@ def test_covariances_are_given_for_a_bounded_number_of_coefficients(columns: int
         assert [detail.parameter for detail in error.value.details] == ["include"]
     else:
         assert model_to_view(version, current=True, include="covariance")["covariance"] is None
+
+
+def test_a_card_of_a_decomposed_design_reserves_less_memory_and_takes_no_more() -> None:
+    x = RANDOM.normal(size=(400, 300))
+    x[:, -20:] = x[:, :20]  # the null space takes memory, too
+    version = version_of(model_of(x, x[:, :2] + RANDOM.normal(size=(400, 2))))
+    model = replace(version.model)  # without what the fit has computed
+    before = view_bytes(model, None)
+    model_to_view(replace(version, model=model), current=True)
+    assert view_bytes(model, "covariance") == before
+
+    tracemalloc.start()
+    view = model_to_view(replace(version, model=model), current=True)
+    orjson.dumps(view, option=orjson.OPT_SERIALIZE_NUMPY)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < view_bytes(model, None) < before / 2

@@ -11,7 +11,6 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from app.errors import InvalidInput, ModelFileInvalid, NoCurrentVersion, NotFound
-from app.prediction.tables import inference_bytes
 from app.registry.names import MODEL_NAME
 from app.registry.reader import ModelReader
 from app.registry.version_file import Version
@@ -20,9 +19,9 @@ from app.web.auth import AccessScope
 from app.web.card_statistics import MAX_COVARIANCE_COEFFICIENTS
 from app.web.dependencies import require_scope
 from app.web.entity_tags import check_unchanged, etag_matches, make_etag
-from app.web.model_view import DEFAULT_LEVEL, Extra, model_to_view
+from app.web.model_view import DEFAULT_LEVEL, Extra, model_to_view, view_bytes
 from app.web.problems import problem_responses
-from app.web.query import ModelName, OtherVersionNumber, VersionNumber, only_known
+from app.web.query import ModelName, OtherVersionNumber, VersionNumber, reject_unknown_parameters
 from app.web.schemas.models import (
     NO_CURRENT,
     CurrentModelView,
@@ -34,7 +33,7 @@ from app.web.schemas.models import (
 )
 from app.web.state import get_memory, get_services
 
-router = APIRouter(tags=["Models"], dependencies=[require_scope(AccessScope.READ), only_known()])
+router = APIRouter(tags=["Models"], dependencies=[require_scope(AccessScope.READ), reject_unknown_parameters()])
 
 MAX_PROMOTION_BYTES = 1 << 12
 CHUNK_BYTES = 1 << 16  # Bytes of a file read at a time.
@@ -174,7 +173,7 @@ def _card_response(
     include: Extra | None,
     versions: list[int] | None = None,
 ) -> Response:
-    with get_memory(request).reserved(inference_bytes(version.model)):
+    with get_memory(request).reserved(view_bytes(version.model, include)):
         card = model_to_view(version, current=current, level=level, include=include)
         if versions is not None:
             card["versions"] = versions
