@@ -109,7 +109,7 @@ class NullReasons:
 
     @property
     def _all(self) -> Sequence[str]:
-        """The name or the step of a path that stands for every target."""
+        """Return the step of a path for all targets: the only target, or a wildcard."""
         return self._card.targets if len(self._card.targets) == 1 else ("*",)
 
     def _explain_measures(self, path: str, metrics: dict[str, Any], withheld: str | None) -> None:

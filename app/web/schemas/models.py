@@ -127,7 +127,7 @@ class ModelView(BaseModel):
     unavailable: dict[str, str] = Field(
         description=(
             "The reason for each statistic that is null. A key is the path in the card, with dots between its names; "
-            "`*` stands for every name. A field that is null as a whole has one reason."
+            "`*` means every name. A field that is null as a whole has one reason."
         ),
         examples=[{"standard_errors.y.x2": NOT_IDENTIFIABLE, "metrics.y.r2": NO_VARIATION}],
     )
