@@ -1,7 +1,7 @@
 """The version that an update or a forget builds on, and the options it takes from there.
 
-That version is known when the job starts. POST /train makes the same checks against the version that is current at
-that moment, so that a client learns of most faults at once.
+The job uses the version that is current when it starts. POST /train makes the same checks against the version that is
+current when the request arrives, so that a client learns of most faults at once.
 """
 
 from collections.abc import Iterator
