@@ -20,6 +20,8 @@ ROOT = Path(__file__).parents[1]
         ("app.regression.solvers.descent", ["fastapi", "pydantic", "dbos", "pyarrow"]),
         ("app.training.pipeline", ["fastapi", "dbos", "torch"]),
         ("app.regression.linear_model", ["fastapi", "dbos", "pyarrow", "torch"]),
+        ("app.regression", ["fastapi", "pydantic", "dbos", "pyarrow", "torch", "scipy"]),
+        ("app.regression.estimator", ["fastapi", "pydantic", "dbos", "pyarrow", "torch", "sklearn", "pandas"]),
     ],
 )
 def test_importing_a_room_does_not_load_what_belongs_to_others(module: str, absent: list[str]) -> None:

@@ -5,6 +5,7 @@ import platform
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from app import __version__
 from app.regression.solvers import Solver
 from app.regression.sufficient_statistics import WeightKind
 
@@ -14,8 +15,8 @@ SCHEMA = 3
 
 def library_versions() -> dict[str, str]:
     """The libraries that had a hand in a model's numbers."""
-    return {"python": platform.python_version()} | {
-        name: importlib.metadata.version(name) for name in ("linserve", "numpy", "scipy", "torch")
+    return {"python": platform.python_version(), "linserve-server": __version__} | {
+        name: importlib.metadata.version(name) for name in ("numpy", "scipy", "torch")
     }
 
 

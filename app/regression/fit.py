@@ -136,6 +136,7 @@ def fit_model(
     observer: FitObserver | None = None,
     resume: TrainingState | None = None,
     summary: DataSummary | None = None,
+    reread: bool = True,
 ) -> FitResult:
     """Fit a model to the data, on top of a base if there is one.
 
@@ -147,6 +148,7 @@ def fit_model(
         observer: follows the fit, and may end it by raising.
         resume: the last state of an interrupted run of an iterative solver with the same options.
         summary: that of an earlier fit to the same data, which spares reading it again.
+        reread: False if the data can be read only once. It is then not refined.
 
     Raises FitError, and whatever reading the data or the observer raises.
     """
@@ -160,7 +162,7 @@ def fit_model(
     observer.solving()
     statistics, solver, validation = _combined(summary, solver, base, folds, observer)
     # The rows of a base are gone, so they cannot be read again.
-    problem = Problem(statistics, rows.gathered, rows.batches if base is None else None, resume)
+    problem = Problem(statistics, rows.gathered, rows.batches if base is None and reread else None, resume)
     solution = solver.solve(problem, observer)
     return FitResult(
         _model(data, statistics, solution),

@@ -130,7 +130,7 @@ def test_the_card_of_an_exact_model_is_complete(context: TrainerContext) -> None
     assert card.warnings == ()
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", card.created_at)
     assert abs(datetime.fromisoformat(card.created_at) - before).total_seconds() < 3600
-    assert {"python", "linserve", "numpy", "torch"} <= set(card.libraries)
+    assert {"python", "linserve-server", "numpy", "torch"} <= set(card.libraries)
 
 
 def test_an_unpenalised_exact_model_has_valid_intervals(context: TrainerContext) -> None:

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from app.errors import InvalidInput, ModelFileInvalid, NoCurrentVersion, NotFound
-from app.prediction.tables import inference_bytes
+from app.prediction.estimates import inference_bytes
 from app.registry.names import MODEL_NAME
 from app.registry.publisher import ModelPublisher
 from app.web import bodies
@@ -20,12 +20,12 @@ from app.web.auth import AccessScope
 from app.web.dependencies import require_scope
 from app.web.entity_tags import check_unchanged, has, tag_of
 from app.web.problems import problem_responses
-from app.web.query import ModelName, OtherVersionNumber, VersionNumber, only_known
+from app.web.query import ModelName, OtherVersionNumber, VersionNumber, reject_unknown_parameters
 from app.web.schemas.card_statistics import MAX_COVARIANCE_COEFFICIENTS
 from app.web.schemas.models import DEFAULT_LEVEL, CurrentModelView, Extra, ModelView, card_view
 from app.web.state import get_memory, get_services
 
-router = APIRouter(tags=["Models"], dependencies=[require_scope(AccessScope.READ), only_known()])
+router = APIRouter(tags=["Models"], dependencies=[require_scope(AccessScope.READ), reject_unknown_parameters()])
 
 MAX_PROMOTION_BYTES = 1 << 12
 CHUNK_BYTES = 1 << 16
