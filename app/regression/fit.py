@@ -164,16 +164,9 @@ def fit_model(
     # The rows of a base are gone, so they cannot be read again.
     problem = Problem(statistics, rows.gathered, rows.batches if base is None and reread else None, resume)
     solution = solver.solve(problem, observer)
-    return FitResult(
-        _model(data, statistics, solution),
-        solver,
-        solution.optimum,
-        solution.refined,
-        solution.bounds,
-        validation,
-        solution.warnings,
-        summary,
-    )
+    model = _model(data, statistics, solution)
+    optimum, refined, bounds = solution.optimum, solution.refined, solution.bounds
+    return FitResult(model, solver, optimum, refined, bounds, validation, solution.warnings, summary)
 
 
 class _Rows:
