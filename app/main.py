@@ -17,6 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from app import logs
 from app.errors import NotFound, Unavailable
+from app.jobs.dbos_store import DBOSStore
 from app.jobs.host.cpu_affinity import PredictionActivity
 from app.jobs.queue import JobQueue
 from app.jobs.supervisor import Supervisor
@@ -141,19 +142,21 @@ def _state(services: Services, settings: Settings) -> State:
 
 def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -> Services:
     queue = JobQueue(
-        settings.job_database_url,
+        DBOSStore(settings.job_database_url),
         UploadStore(settings.spool, settings.max_spool_bytes),
         max_queued=settings.max_queued_jobs,
         lock=settings.queue_lock,
     )
+    memory = MemoryBudget(settings.worker_memory)
     return Services(
         registry=ModelPublisher(
             settings.models_dir,
             cached_bytes=share_of(settings.worker_memory, VERSIONS_SHARE),
-            kept=settings.default_model,
+            pinned=settings.default_model,
+            budget=memory,
         ),
         jobs=queue,
-        following=JobWatcher(queue, stopping),
+        job_watcher=JobWatcher(queue, stopping),
         # Half holds a body of the longest and its answer, as the limits are unless others are set.
         scratch=TempStorage(settings.scratch, settings.max_spool_bytes // 2),
         metrics=Metrics(settings.state_dir, PredictionActivity(settings.traffic), settings.trainer_seen),
@@ -163,7 +166,7 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
             instances=settings.max_instances,
             wait_seconds=settings.max_wait_seconds,
         ),
-        memory=MemoryBudget(settings.worker_memory),
+        memory=memory,
         large_body_limiter=LargeBodyLimiter(),
         access=access,
         default_model=settings.default_model,

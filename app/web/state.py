@@ -30,7 +30,7 @@ class Limits:
 class Services:
     registry: ModelPublisher
     jobs: JobQueue
-    following: JobWatcher
+    job_watcher: JobWatcher
     scratch: TempStorage
     metrics: Metrics
     limits: Limits

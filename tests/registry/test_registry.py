@@ -22,7 +22,7 @@ from app.errors import (
     Unavailable,
     VersionNotFound,
 )
-from app.registry import publisher as module
+from app.registry import reader as module
 from app.registry.publisher import ModelPublisher
 from app.registry.version_file import Version, encode, read
 from app.regression.linear_model import LinearModel

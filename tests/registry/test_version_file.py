@@ -18,8 +18,7 @@ from safetensors.numpy import load, save
 
 from app.errors import ModelFileInvalid
 from app.registry.model_card import SCHEMA, ModelCard
-from app.registry.version_file import MAX_FILE_BYTES, Version, encode, open_file, read, read_card
-from app.registry.version_file import _checksum as checksum
+from app.registry.version_file import MAX_FILE_BYTES, Version, checksum, encode, open_file, read, read_card
 from app.regression.linear_model import LinearModel
 from app.regression.solvers import Exact, GradientDescent, Solver, Start
 from app.regression.sufficient_statistics import SufficientStatistics

@@ -30,7 +30,8 @@ from app.web.decompression import MAX_SHORT, PIECE_BYTES, SHORT_BYTES, decompres
 from app.web.middleware import kept_id
 from app.web.negotiation import select_media_type
 from app.web.preferences import preferences
-from app.web.schemas.train import FileOptions, TrainRequest, from_query
+from app.web.schemas.train import FileOptions, TrainRequest
+from app.web.schemas.train_query import from_query
 
 OFFERED = tuple(FORMATS)
 QUALITIES = st.integers(0, 1000).map(lambda thousandths: thousandths / 1000)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import ModelNotFound, VersionNotFound
-from app.registry import publisher as module
+from app.registry import reader as module
 from app.registry.publisher import ModelPublisher
 from app.registry.version_file import Version, read
 from app.web.version_selector import VersionSelector

@@ -177,19 +177,3 @@ _ANY_SOLVER: Any = Annotated[
     ),
 ]
 AnySolver: TypeAlias = Annotated[SolverOptions, GetPydanticSchema(lambda _, handler: handler(_ANY_SOLVER))]
-
-
-def solver_parameters() -> Iterator[tuple[str, str]]:
-    """Yield the query parameters of the solvers' options, each with its description."""
-    yield "device", "Where rows are summarised or descended: `cpu`, `cuda` or, for gradient descent, `auto`."
-    owners: dict[str, list[type[Solver]]] = {}
-    for options in SOLVER_OPTIONS.values():
-        for name in options.model_fields:
-            owners.setdefault(name, []).append(options.made)
-    for name, solvers in owners.items():
-        if name in ("kind", "device"):
-            continue
-        text = f"Option of {' and '.join(solver.label for solver in solvers)}."
-        if any(name in solver.inherited for solver in solvers):
-            text += " For an update or a forget, the default is the current version's."
-        yield name, text

@@ -1,33 +1,36 @@
-"""The options of POST /train, in a JSON body or as query parameters, checked before a job is recorded."""
+"""The options of POST /train, checked before a job is recorded."""
 
-from typing import Annotated, Any, Literal, Self
+import dataclasses
+from typing import Annotated, Any, Literal, Self, TypedDict, Unpack
 
-from pydantic import Field, ValidationError, model_validator
-from starlette.datastructures import QueryParams
+from pydantic import Field, model_validator
 
 from app.data.batch import Header
 from app.data.names import MAX_NAME_LENGTH, MAX_NAMES
+from app.data.training_rows import Format
 from app.registry.names import MODEL_NAME
 from app.regression.solvers import Exact
 from app.regression.sufficient_statistics import WeightKind
-from app.web.problems import invalid_query
-from app.web.query import Rows, check_query, in_query, names_in_query
+from app.training.request import TrainingRequest
+from app.web.query import Rows
 from app.web.schemas.openapi_schema import DocumentedAs
 from app.web.schemas.solver_options import (
     DEFAULT_SOLVER,
-    SOLVER_FIELDS,
-    SOLVER_OPTIONS,
     AnySolver,
     Options,
-    solver_parameters,
     without_default,
+)
+
+HEADER_TEXT = (
+    "For CSV: `names` if row 1 holds the columns' names, which may then be numbers; `none` if it holds values, and the "
+    "columns are called c1, c2, ... Default: `names`, refused if all of them are numbers."
 )
 
 
 class ValidationOptions(Options):
     """Exact k-fold cross-validation, from the statistics of the folds."""
 
-    folds: int = Field(10, ge=2, le=100)
+    folds: int = Field(10, ge=2, le=100, description="Number of folds.")
     fold_seed: int = Field(
         0, ge=0, lt=2**31, description="Seed of the random division into folds: the same seed gives the same folds."
     )
@@ -39,11 +42,21 @@ class ValidationOptions(Options):
     )
 
 
+class RequestFields(TypedDict):
+    """The parts of a TrainingRequest that are not options."""
+
+    upload: str
+    format: Format
+    fingerprint: str
+
+
 class TrainingOptions(Options):
-    """What holds for rows of every format."""
+    """The options of requests in every format."""
 
     model: str | None = Field(
-        None, pattern=f"^{MODEL_NAME}$", description="Gets the new version; created where it does not exist."
+        None,
+        pattern=f"^{MODEL_NAME}$",
+        description="The model that gets the new version, created if it does not exist. Default: the default model.",
     )
     mode: Literal["replace", "update", "forget"] = Field(
         "replace",
@@ -161,30 +174,71 @@ class TrainingOptions(Options):
 
     @property
     def folds(self) -> int | None:
-        """Folds of the cross-validation, where something asked for needs one."""
+        """Number of folds of the cross-validation, or None if no option needs one."""
         if self.validation is None and self.promote != "if_better" and not self.chooses_l2:
             return None
         return self.division.folds
 
     @property
     def division(self) -> ValidationOptions:
-        """How rows are divided into folds, if they are."""
+        """The division of the rows into folds."""
         return self.validation or ValidationOptions()
+
+    def to_request(self, *, default_model: str, **fields: Unpack[RequestFields]) -> TrainingRequest:
+        """Return the request as far as the options give it. The planner adds the columns of the rows."""
+        return TrainingRequest(
+            model=self.model or default_model,
+            features=(),
+            targets=(),
+            solver=self.solver.solver(),
+            promote=self.promote,
+            mode=self.mode,
+            decay=self.decay,
+            folds=self.folds,
+            fold_seed=self.division.fold_seed,
+            groups=self.division.groups,
+            unseen=self.unseen,
+            choose_l2=self.chooses_l2,
+            terms=tuple(self.terms or ()),
+            missing=self.missing,
+            weight_kind=self.weight_kind,
+            inherits=self.inherits,
+            trained_in=self.trained_in,
+            share=self.share,
+            infer_columns=self.schema_ == "infer",
+            **fields,
+        )
 
 
 class FileOptions(TrainingOptions):
-    """Options beside an uploaded file."""
+    """The options of a request whose body is a file."""
 
-    targets: list[str] | None = None
-    features: list[str] | None = None
-    weight: str | None = None
-    header: Header | None = None
+    targets: list[str] | None = Field(
+        None, description="Columns to predict. Default: the targets of the model's current version."
+    )
+    features: list[str] | None = Field(
+        None,
+        description="Columns to predict from. Default: all columns except targets, weights, groups and the index of a "
+        "pandas frame; if the model exists, they have to be those of its current version. The columns of NDJSON are "
+        "the names in all its lines; a name that a line lacks is a missing value.",
+    )
+    weight: str | None = Field(None, description="Column of weights, at least 0; `weight_kind` says what they mean.")
+    header: Header | None = Field(None, description=HEADER_TEXT)
+
+    def to_request(self, *, default_model: str, **fields: Unpack[RequestFields]) -> TrainingRequest:
+        return dataclasses.replace(
+            super().to_request(default_model=default_model, **fields),
+            features=tuple(self.features or ()),
+            targets=tuple(self.targets or ()),
+            weight=self.weight,
+            header=self.header,
+        )
 
 
 class TrainRequest(TrainingOptions):
-    """Rows with their targets, two lists of the same length, each all objects or all arrays.
+    """Rows and their targets: two lists of the same length, each of objects or of arrays.
 
-    A flat list of numbers is one row if there are several names, and a row for each number if there is one.
+    A flat list of numbers is one row if there are several names, and one row per number if there is one name.
     """
 
     instances: Rows = Field(min_length=1)
@@ -192,99 +246,9 @@ class TrainRequest(TrainingOptions):
     feature_names: list[str] | None = Field(
         None, description="Names for rows that are arrays. Default: those of the model's current version."
     )
-    target_names: list[str] | None = Field(None, description="Likewise.")
-    sample_weights: Annotated[list[Any] | None, DocumentedAs(list[Annotated[float, Field(ge=0)]] | None)] = Field(
-        None, description="One for each row, at least 0; `weight_kind` says what they mean."
+    target_names: list[str] | None = Field(
+        None, description="Names for targets that are arrays. Default: those of the model's current version."
     )
-
-
-_VALIDATION_FIELDS = tuple(ValidationOptions.model_fields)
-_LISTS = ("targets", "features", "terms")
-
-WEIGHT_KIND_TEXT = (
-    "What weights mean. `precision`, the default: the inverse of the variance of a row's error, up to a common factor. "
-    "`frequency`: how many times the row was observed, a whole number. An update or a forget has the current version's "
-    "kind."
-)
-FEATURES_TEXT = (
-    "Columns to predict from, comma-separated. Default: all columns except targets, weights, groups and the index of a "
-    "pandas frame; of a model that exists, they have to be those of its current version. The columns of NDJSON are the "
-    "names in all its lines; a name that a line lacks is a missing value."
-)
-SCHEMA_TEXT = (
-    "`infer`: take the columns from the file although the model's current version has others. Without it, and without "
-    "`features`, other columns are refused."
-)
-HEADER_TEXT = (
-    "Of CSV: `names` if row 1 holds the columns' names, which may then be numbers; `none` if it holds values, and the "
-    "columns are called c1, c2, ... Default: `names`, refused if all of them are numbers."
-)
-
-
-def from_query(query: QueryParams) -> FileOptions:
-    """Options given as query parameters: the solver's fields stand beside the others, lists are comma-separated.
-
-    Raises InvalidInput for an unknown parameter, one that stands twice, or a value that does not fit.
-    """
-    fields = {field.alias or name for name, field in FileOptions.model_fields.items()}
-    known = {*fields, *SOLVER_FIELDS, *_VALIDATION_FIELDS} - {"validation"}
-    check_query(query, known)
-    plain: dict[str, Any] = {name: value for name, value in query.items() if name not in SOLVER_FIELDS}
-    for name in _LISTS:
-        if name in plain:
-            plain[name] = names_in_query(name, plain[name])
-    solver: dict[str, Any] = {name: value for name, value in query.items() if name in SOLVER_FIELDS}
-    if solver.get("start", "").isdecimal():
-        solver["start"] = {"version": solver["start"]}
-    if validation := {name: plain.pop(name) for name in _VALIDATION_FIELDS if name in plain}:
-        plain["validation"] = validation
-    if solver or "solver" in plain:
-        plain["solver"] = {"kind": plain.get("solver", "exact"), **solver}
-    try:
-        return FileOptions.model_validate(plain, strict=False)  # all are strings here
-    except ValidationError as error:
-        raise invalid_query(error, known) from None
-
-
-def query_parameters() -> list[dict[str, Any]]:
-    """The query parameters for the OpenAPI document."""
-    found = [
-        (
-            "targets",
-            "Columns to predict, separated by commas. Default: the targets of the model's current version.",
-        ),
-        ("features", FEATURES_TEXT),
-        ("schema", SCHEMA_TEXT),
-        ("header", HEADER_TEXT),
-        ("model", "Gets the new version; created where it does not exist. Default: the default model."),
-        ("weight", "Column of weights, at least 0; `weight_kind` says what they mean."),
-        ("weight_kind", WEIGHT_KIND_TEXT),
-        ("terms", "Columns made from the features, separated by commas, such as `temp,temp^2,temp:rainfall`."),
-        ("mode", "`replace`, `update` or `forget`."),
-        (
-            "decay",
-            "With `update`: the factor for the weight of the current version's rows, for each day since that version.",
-        ),
-        ("trained_in", "With `forget`: the version in which the rows were added, if decay has left a share of them."),
-        ("share", "With `forget`, instead of `trained_in`: the share of the rows' weight to take out."),
-        ("missing", "`refuse` or `drop` rows in which a value is missing."),
-        ("folds", "Folds of a cross-validation."),
-        ("fold_seed", "Seed of the random division into folds."),
-        ("groups", "Column whose equal values share a fold; not a feature unless it is listed."),
-        ("promote", "`always`, `if_better` or `never`."),
-        ("unseen", "Whether the current version has seen none of these rows; for `promote=if_better`."),
-        ("solver", f"{' or '.join(f'`{kind}`' for kind in SOLVER_OPTIONS)}; its options are parameters next to it."),
-        *solver_parameters(),
-    ]
-    note = " For files; in JSON it stands in the body."
-    schemas = {
-        **{name: schema for options in SOLVER_OPTIONS.values() for name, schema in in_query(options).items()},
-        **in_query(FileOptions),
-        **in_query(ValidationOptions),
-        "solver": {"type": "string", "enum": list(SOLVER_OPTIONS)},
-        "start": {"type": "string", "pattern": "^(random|current|[1-9][0-9]*)$"},
-    }
-    return [
-        {"name": name, "in": "query", "required": False, "schema": schemas[name], "description": text + note}
-        for name, text in found
-    ]
+    sample_weights: Annotated[list[Any] | None, DocumentedAs(list[Annotated[float, Field(ge=0)]] | None)] = Field(
+        None, description="A weight for each row, at least 0; `weight_kind` says what they mean."
+    )
