@@ -57,4 +57,4 @@ EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["linserve-health"]
 # The first process of a container has to pass signals on from its start, and to reap orphans.
 ENTRYPOINT ["dumb-init", "--single-child", "--"]
-CMD ["linserve"]
+CMD ["linserve-server"]

@@ -19,7 +19,7 @@ from sklearn.linear_model import LinearRegression, Ridge
 
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact, GradientDescent
-from app.regression.solvers.gradient_descent import gradient_descent
+from app.regression.solvers.descent import gradient_descent
 from app.regression.streaming_qr import summarise
 from app.regression.training_batch import TrainingBatch
 

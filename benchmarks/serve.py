@@ -103,7 +103,7 @@ def ours(folder: Path, port: int = 8301) -> Server:
         shutil.copytree(ROOT / "models", models, symlinks=True)
     settings = {"MODELS_DIR": str(models), "STATE_DIR": str(folder / "state"), "TRAINER_MODE": "external"}
     environment_ = {f"LINSERVE_{name}": value for name, value in settings.items()}
-    command = [str(Path(sys.executable).with_name("linserve")), "--log-level", "warning", "--port", str(port)]
+    command = [str(Path(sys.executable).with_name("linserve-server")), "--log-level", "warning", "--port", str(port)]
     return Server("linserve", command, port, environment=environment_, folder=ROOT)
 
 

@@ -85,7 +85,7 @@ def _check_rows(version: Version, rows: Matrix) -> None:
         f"version {number} has {version.card.rows} rows of {len(rows)} that were trained on: updates are lost or twice",
     )
     x, y = rows[:, : statistics.features], rows[:, statistics.features :]
-    sums, right = _sums(statistics), _sums(SufficientStatistics.from_block(x, y))
+    sums, right = _sums(statistics), _sums(SufficientStatistics.from_rows(x, y))
     demand(
         statistics.effective_rows == len(rows),
         f"version {number} counts {statistics.effective_rows} of {len(rows)} rows",

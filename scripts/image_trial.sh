@@ -187,7 +187,7 @@ address() { # address NAME ADDRESS OPTION... [-- COMMAND...]
     return $status
 }
 check "it is healthy with a proxy" address proxy 127.0.0.1:8000 -e http_proxy=http://127.0.0.1:9
-check "it is healthy with --port" address port 127.0.0.1:9000 -- linserve --port 9000
+check "it is healthy with --port" address port 127.0.0.1:9000 -- linserve-server --port 9000
 check "it is healthy on IPv6" address six '[::1]:8000' -e UVICORN_HOST=::
 down() { # a container without the service
     start down "$image" sleep 60

@@ -51,7 +51,7 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 class Service:
-    """`linserve` on a free port of this machine, with folders of its own."""
+    """`linserve-server` on a free port of this machine, with folders of its own."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Service:
 
     def start(self) -> Self:
         """Start, and return once the service predicts. It keeps its port from one start to the next."""
-        command = [str(Path(sys.executable).with_name("linserve"))]
+        command = [sys.executable, "-m", "app.serve"]
         command += ["--port", str(self._port), "--workers", str(self.workers), "--timeout-graceful-shutdown", "5"]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(

@@ -15,8 +15,13 @@ ROOT = Path(__file__).parents[1]
         ("app.main", ["torch", "dbos", "pyarrow", "scipy"]),
         ("app.trainer", ["numpy", "torch"]),  # they read the number of threads when they are loaded
         ("app.regression.least_squares", ["fastapi", "dbos", "pyarrow", "torch"]),
-        ("app.regression.solvers.gradient_descent", ["fastapi", "dbos", "pyarrow"]),
+        ("app.regression.solvers", ["fastapi", "pydantic", "dbos", "pyarrow", "scipy", "torch"]),
+        ("app.regression.fit", ["fastapi", "pydantic", "dbos", "pyarrow", "torch"]),
+        ("app.regression.solvers.descent", ["fastapi", "pydantic", "dbos", "pyarrow"]),
+        ("app.training.pipeline", ["fastapi", "dbos", "torch"]),
         ("app.regression.linear_model", ["fastapi", "dbos", "pyarrow", "torch"]),
+        ("app.regression", ["fastapi", "pydantic", "dbos", "pyarrow", "torch", "scipy"]),
+        ("app.regression.estimator", ["fastapi", "pydantic", "dbos", "pyarrow", "torch", "sklearn", "pandas"]),
     ],
 )
 def test_importing_a_room_does_not_load_what_belongs_to_others(module: str, absent: list[str]) -> None:

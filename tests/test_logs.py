@@ -8,7 +8,7 @@ import sys
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from app.jobs.database import reason
+from app.jobs.dbos_database import driver_message
 from app.logs import RateLimitFilter
 
 IN_MAIN = "raise OSError('no room\\nleft')"
@@ -28,7 +28,7 @@ def test_what_nobody_caught_is_one_line_of_the_log(program: str, told: str) -> N
 
 def test_the_log_has_what_the_database_says_and_neither_statement_nor_data() -> None:
     error = OperationalError("INSERT INTO jobs VALUES (?)", ("somebody's rows",), OSError("disk is full"))
-    assert reason(error) == "disk is full"
+    assert driver_message(error) == "disk is full"
 
 
 def test_what_the_database_says_again_and_again_is_told_once_and_without_statement_or_data(
@@ -61,7 +61,7 @@ def test_what_the_database_says_again_and_again_is_told_once_and_without_stateme
 def test_both_processes_tell_of_the_database_sparingly() -> None:
     code = "from app import logs; logs.configure(); import logging, sys\n"
     code += "for name in sys.argv[1:] * 9: logging.getLogger(name).error('x')"
-    command = [sys.executable, "-c", code, "dbos", "app.jobs.queue"]
+    command = [sys.executable, "-c", code, "dbos", "app.jobs.dbos_store"]
     ended = subprocess.run(command, capture_output=True, text=True, check=True)
     # Both come from one place of the code, but each has its own count.
-    assert sorted(json.loads(line)["logger"] for line in ended.stderr.splitlines()) == ["app.jobs.queue", "dbos"]
+    assert sorted(json.loads(line)["logger"] for line in ended.stderr.splitlines()) == ["app.jobs.dbos_store", "dbos"]

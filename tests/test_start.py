@@ -72,6 +72,12 @@ def test_as_the_first_process_of_a_container_it_handles_sigterm_before_it_loads_
         assert outside.wait(5) == 128 + signal.SIGTERM
 
 
+def test_the_installed_command_starts_the_server() -> None:
+    command = [str(Path(sys.executable).with_name("linserve-server")), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "--workers" in done.stdout
+
+
 def test_a_service_that_waits_for_its_job_database_ends_without_it(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     with contextlib.closing(sqlite3.connect(tmp_path / "state" / "jobs.sqlite")) as other:

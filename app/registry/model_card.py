@@ -5,6 +5,7 @@ import platform
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from app import __version__
 from app.regression.solvers import Solver
 from app.regression.sufficient_statistics import WeightKind
 
@@ -14,8 +15,8 @@ SCHEMA = 3
 
 def library_versions() -> dict[str, str]:
     """The libraries that had a hand in a model's numbers."""
-    return {"python": platform.python_version()} | {
-        name: importlib.metadata.version(name) for name in ("linserve", "numpy", "scipy", "torch")
+    return {"python": platform.python_version(), "linserve-server": __version__} | {
+        name: importlib.metadata.version(name) for name in ("numpy", "scipy", "torch")
     }
 
 
@@ -60,7 +61,7 @@ class ModelCard:
     promoted: bool | None = None  # whether it became current when it was published; None if it was not recorded
     upload: str | None = None  # names the request uniquely: a job that is run again finds by it what it published
     weight_kind: WeightKind = "precision"
-    precision_loss: float | None = None  # see app.regression.downdate; None if it was not recorded
+    precision_loss: float | None = None  # see app.regression.precision; None if it was not recorded
     # By target: bounds of the errors of its residual sum, relative, and of its coefficients, in standard errors. None
     # if no row was ever taken out, or it was not recorded.
     precision_bounds: dict[str, dict[str, float | None]] | None = None

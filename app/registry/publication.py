@@ -13,7 +13,6 @@ is killed after the link, the next process that locks the folder renames `.next`
 import contextlib
 import os
 import re
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from app.errors import ModelFileInvalid, PromotionFailed
 from app.failpoints import failpoint
 from app.registry import deleted_models
 from app.registry.version_file import read_card
-from app.storage.folder import sync_folder
+from app.storage.folder import replace_link, sync_folder, temporary_path
 
 VERSION_FILE = re.compile(r"(\d{6,12})\.(safetensors|deleted)")
 UPLOADS = "uploads"
@@ -99,7 +98,7 @@ def prepare_markers(folder: Path) -> None:
     uploads = folder / UPLOADS
     if uploads.is_dir():
         return
-    temporary = folder / f".{uuid.uuid4().hex}.tmp"
+    temporary = temporary_path(folder)
     temporary.mkdir()
     for number, upload in _uploads_of_cards(folder):
         if _UPLOAD.fullmatch(upload):
@@ -132,8 +131,8 @@ def link_version(folder: Path, temporary: Path, number: int, *, upload: str | No
     """
     uploads, name = folder / UPLOADS, file_name(number)
     if upload is not None:
-        _point(uploads / upload, _UP + name)
-    _point(uploads / _LAST, _UP + name)
+        replace_link(uploads / upload, _UP + name)
+    replace_link(uploads / _LAST, _UP + name)
     sync_folder(uploads)
     if promote:
         (folder / _NEXT).symlink_to(name)
@@ -171,12 +170,6 @@ def remove_empty(folder: Path) -> None:
             (folder / UPLOADS).rmdir()
     with contextlib.suppress(OSError):
         folder.rmdir()
-
-
-def _point(link: Path, target: str) -> None:
-    temporary = link.with_name(f".{uuid.uuid4().hex}.tmp")
-    temporary.symlink_to(target)
-    temporary.rename(link)
 
 
 def _is_used(folder: Path, number: int) -> bool:

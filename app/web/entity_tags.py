@@ -1,7 +1,7 @@
 """Entity tags of models, and the conditions that name them (RFC 9110, 8.8.3 and 13.1)."""
 
 from app.errors import PreconditionFailed
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 
 
 def tag_of(model: str, current: int | None, versions: list[int]) -> str:
@@ -9,7 +9,7 @@ def tag_of(model: str, current: int | None, versions: list[int]) -> str:
     return f'"{model}/{"none" if current is None else current}/of-{len(versions)}-{versions[-1]}"'
 
 
-def check_unchanged(registry: Registry, model: str, condition: str | None) -> None:
+def check_unchanged(registry: ModelPublisher, model: str, condition: str | None) -> None:
     """Raise PreconditionFailed if the condition does not have the model's tag as it is now."""
     if condition is None:
         return

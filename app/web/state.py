@@ -3,12 +3,13 @@
 import asyncio
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from starlette.requests import Request
 
 from app.jobs.queue import JobQueue
-from app.registry.registry import Registry
-from app.storage.memory_budget import MemoryBudget, Turns
+from app.registry.publisher import ModelPublisher
+from app.storage.memory_budget import LargeBodyLimiter, MemoryBudget, Reservation
 from app.storage.temp import TempStorage
 from app.web.auth import Authorizer
 from app.web.job_watcher import JobWatcher
@@ -23,21 +24,18 @@ class Limits:
     upload_bytes: int
     instances: int
     wait_seconds: float
-    connections: int  # at a time, with one worker
-    header_timeout: float
-    transfer_grace: float  # that a body may fall behind its least rate
 
 
 @dataclass(frozen=True)
 class Services:
-    registry: Registry
+    registry: ModelPublisher
     jobs: JobQueue
-    following: JobWatcher
+    job_watcher: JobWatcher
     scratch: TempStorage
     metrics: Metrics
     limits: Limits
     memory: MemoryBudget
-    turns: Turns
+    large_body_limiter: LargeBodyLimiter
     access: Authorizer
     default_model: str
     capabilities: Path  # the trainer's, see app.jobs.host.devices
@@ -48,3 +46,12 @@ class Services:
 def get_services(request: Request) -> Services:
     found: Services = request.state.services
     return found
+
+
+def get_memory(request: Request) -> Reservation:
+    """Return the request's reservation of memory."""
+    state: dict[str, Any] = request.scope["state"]
+    if "memory" not in state:
+        state["memory"] = Reservation(get_services(request).memory)
+    reservation: Reservation = state["memory"]
+    return reservation

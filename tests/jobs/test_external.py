@@ -116,7 +116,7 @@ def test_a_damaged_database_is_named_and_the_service_predicts(tmp_path: Path) ->
     try:
         wait_for(lambda: service.log.read_text().count("job database out of reach") >= 2)
         told = [line for line in lines_of(service.log) if line["message"] == "job database out of reach"]
-        assert {line["logger"] for line in told} == {"app.jobs.queue", "app.jobs.worker"}
+        assert {line["logger"] for line in told} == {"app.jobs.dbos_store", "app.jobs.dbos_worker"}
         assert all(line["database"].endswith("state/jobs.sqlite") for line in told)
         assert "Traceback" not in service.log.read_text()
         service.predict([75, 63, 44])

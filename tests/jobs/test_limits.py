@@ -14,7 +14,7 @@ import pytest
 from service import NOTEBOOK, Service, wait_for
 from tables import MEDIA_TYPES
 
-from app.jobs.crash_loop import MOST
+from app.jobs.crash_loop import MAX_CRASHES
 
 ENDLESS = {"kind": "gradient_descent", "epochs": 10_000_000, "learning_rate": 1e-9}
 
@@ -71,7 +71,7 @@ def test_a_job_under_which_the_trainer_dies_every_time_fails_and_the_next_succee
     service = Service(tmp_path).start()
     try:
         job_id = service.submit(**NOTEBOOK, solver=ENDLESS)
-        for attempt in range(1, MOST + 1):
+        for attempt in range(1, MAX_CRASHES + 1):
             wait_for(lambda attempt=attempt: noted(service) == (job_id, attempt))  # type: ignore[misc]
             (trainer,) = service.trainers()
             os.kill(trainer, signal.SIGKILL)

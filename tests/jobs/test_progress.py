@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from app.errors import TimeExceeded
 from app.jobs.job import Progress
-from app.jobs.progress import CANCEL_SECONDS, CURVE_POINTS, REPORT_SECONDS, JobCancelled, LossCurve, ProgressReporter
+from app.jobs.progress import CANCEL_SECONDS, REPORT_SECONDS, JobCancelled, ProgressReporter
+from app.training.progress import MAX_CURVE_POINTS, LossCurve
 
 Curve = list[tuple[int, float]]
 
@@ -53,7 +54,7 @@ def test_a_loss_curve_is_even_begins_at_the_start_ends_at_the_newest_and_stays_s
     curve = LossCurve()
     for epoch in range(epochs + 1):
         curve.add(epoch, 1 / (epoch + 1))
-        assert len(curve.with_last()) <= CURVE_POINTS == 500
+        assert len(curve.with_last()) <= MAX_CURVE_POINTS == 500
     points = curve.with_last()
     assert points[0] == (0, 1.0)
     assert points[-1] == (epochs, 1 / (epochs + 1))
@@ -62,14 +63,14 @@ def test_a_loss_curve_is_even_begins_at_the_start_ends_at_the_newest_and_stays_s
     assert set(steps[:-1]) <= {curve.stride}
     assert not steps or 0 < steps[-1] <= curve.stride
     # Thinned no more than needed: half the points or more are there.
-    assert len(points) >= min(epochs + 1, CURVE_POINTS // 2)
+    assert len(points) >= min(epochs + 1, MAX_CURVE_POINTS // 2)
 
 
 def test_a_short_loss_curve_holds_every_epoch() -> None:
     curve = LossCurve()
-    for epoch in range(CURVE_POINTS - 1):
+    for epoch in range(MAX_CURVE_POINTS - 1):
         curve.add(epoch, float(epoch))
-    assert curve.with_last() == [(epoch, float(epoch)) for epoch in range(CURVE_POINTS - 1)]
+    assert curve.with_last() == [(epoch, float(epoch)) for epoch in range(MAX_CURVE_POINTS - 1)]
 
 
 def test_a_loss_curve_without_epochs_is_empty() -> None:

@@ -2,14 +2,10 @@
 
 import shutil
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from service import NOTEBOOK, Service, wait_for
-
-from app.storage.file_lock import identity, is_at, locked_if_free
 
 
 @pytest.mark.slow
@@ -46,37 +42,6 @@ def test_uploaded_rows_and_the_record_of_jobs_are_for_nobody_elses_eyes(tmp_path
         service.client.post(f"/jobs/{job}/cancel")
     finally:
         service.stop()
-
-
-def test_a_lock_whose_file_was_removed_is_no_lock(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    assert identity(path) is None
-    with path.open("a") as file:
-        assert is_at(file.fileno(), path)
-        path.unlink()
-        assert not is_at(file.fileno(), path)
-        path.touch()
-        assert not is_at(file.fileno(), path)
-
-
-def test_a_lock_is_free_only_while_nobody_holds_it_and_only_where_there_is_one(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    with locked_if_free(path) as free:
-        assert not free
-    assert not path.exists()
-    path.touch()
-    holding = (
-        "import fcntl, sys; file = open(sys.argv[1]); fcntl.flock(file, fcntl.LOCK_EX); print(flush=True); input()"
-    )
-    command = [sys.executable, "-c", holding, str(path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout
-        other.stdout.readline()
-        with locked_if_free(path) as free:
-            assert not free
-        other.kill()
-    with locked_if_free(path) as free:
-        assert free
 
 
 @pytest.mark.slow

@@ -18,8 +18,7 @@ from safetensors.numpy import load, save
 
 from app.errors import ModelFileInvalid
 from app.registry.model_card import SCHEMA, ModelCard
-from app.registry.version_file import MAX_FILE_BYTES, Version, encode, open_file, read, read_card
-from app.registry.version_file import _checksum as checksum
+from app.registry.version_file import MAX_FILE_BYTES, Version, checksum, encode, open_file, read, read_card
 from app.regression.linear_model import LinearModel
 from app.regression.solvers import Exact, GradientDescent, Solver, Start
 from app.regression.sufficient_statistics import SufficientStatistics
@@ -31,7 +30,7 @@ MODEL = LinearModel(
     ("y",),
     np.array([[2.0]]),
     np.array([0.1]),
-    SufficientStatistics.from_block(ROWS, ROWS),
+    SufficientStatistics.from_rows(ROWS, ROWS),
     residual_norms=np.array([0.5]),
     unscaled_errors=np.array([1.5, 0.25]),
     inference_unavailable="no reason",
@@ -139,7 +138,7 @@ def test_any_model_is_read_back_to_the_last_bit(tmp_path: Path, p: int, k: int, 
 
 
 def test_arrays_that_lie_across_memory_are_stored_as_they_read(tmp_path: Path) -> None:
-    wide = SufficientStatistics.from_block(np.array([[1.0, 2.0], [3.0, 5.0], [4.0, 4.0]]), np.eye(3)[:, :2])
+    wide = SufficientStatistics.from_rows(np.array([[1.0, 2.0], [3.0, 5.0], [4.0, 4.0]]), np.eye(3)[:, :2])
     weights = np.array([[1.0, 2.0], [3.0, 4.0]]).T
     assert not weights.flags.c_contiguous
     model = LinearModel(("a", "b"), ("c", "d"), weights, np.zeros(2), wide, np.ones(2))

@@ -5,7 +5,7 @@ sequence. The long form prints counts, the largest error of each kind relative t
 
     PYTHONPATH=.:tests nice -n 10 python -W error -m regression.sequences 20000 [FIRST_SEED] [PROCESSES]
 
-The bounds. e is `SufficientStatistics.error`, the relative error of each column of the factor:
+The bounds. e is `SufficientStatistics.factor_error`, the relative error of each column of the factor:
 
 - Rows were taken out: `precision_bounds`. Residual sums are published if their bound is at most 1e-6, and so are
   standard errors; coefficients if they are within 1e-3 of a standard error, or their error is negligible.
@@ -31,23 +31,22 @@ import numpy as np
 from numpy.typing import NDArray
 from regression.exact import BITS, ExactFit, Objects
 
-from app.errors import InvalidInput
-from app.regression.downdate import (
-    FAILED_FROM,
-    NEGLIGIBLE,
-    NOT_AMONG,
-    PRECISION_LOST,
-    WITHHELD_FROM,
-    check_precision,
-    downdate,
-    precision_bounds,
-    precision_loss,
-)
+from app.regression.downdate import NOT_AMONG, downdate
+from app.regression.errors import InvalidData
 from app.regression.extended_precision import Refined, refine, should_refine
 from app.regression.hypothesis_tests import Inference, infer
 from app.regression.least_squares import Fit, fit, why_no_inference
 from app.regression.linear_model import LinearModel
 from app.regression.metrics import Metrics, training_metrics
+from app.regression.precision import (
+    FAILED_FROM,
+    NEGLIGIBLE,
+    PRECISION_LOST,
+    WITHHELD_FROM,
+    check_precision,
+    precision_bounds,
+    precision_loss,
+)
 from app.regression.solvers import Exact
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics, WeightKind
@@ -75,7 +74,7 @@ class Published:
 
 
 def publish(statistics: SufficientStatistics, solver: Exact, rows: TrainingBatch | None) -> Published:
-    """Fit and publish; `rows` are all rows of the statistics if they can be read again. Raises InvalidInput."""
+    """Fit and publish; `rows` are all rows of the statistics if they can be read again. Raises InvalidData."""
     optimum = fit(statistics, solver)
     withheld = check_precision(statistics, precision_bounds(statistics, optimum, l2=solver.l2))
     best: Fit | Refined = optimum
@@ -440,7 +439,7 @@ class Sequence:
         try:
             found = statistics()
             published = publish(found, self.solver, rows)
-        except InvalidInput as error:
+        except InvalidData as error:
             self._refused(error, legitimate=legitimate)
             return
         except Exception:  # every other error is a violation
@@ -457,7 +456,7 @@ class Sequence:
         with mpmath.workprec(BITS):
             self._check(published, truth)
 
-    def _refused(self, error: InvalidInput, *, legitimate: bool) -> None:
+    def _refused(self, error: InvalidData, *, legitimate: bool) -> None:
         failed = error.message == PRECISION_LOST
         self.report.counts["failed" if failed else "refused"] += 1
         self.report.counts[f"refused: {' '.join(error.message.split()[:7])}"] += not failed
@@ -567,7 +566,7 @@ class Comparison:
 
     @property
     def _error(self) -> float:
-        return float(self._statistics.error)
+        return float(self._statistics.factor_error)
 
     @property
     def _second_order(self) -> bool:

@@ -1,6 +1,7 @@
 """Against the loop that refits."""
 
-import msgspec
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
-from app.errors import InvalidInput
 from app.regression.cross_validation import PATH, Folds
+from app.regression.errors import InvalidData
 from app.regression.folds import permutations
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact
@@ -33,7 +34,7 @@ def refitted(x: NDArray[np.float64], y: NDArray[np.float64], folds: int, solver:
     mine = fold_of_each(len(x), folds)
     for fold in range(min(folds, len(x))):
         kept = mine == fold if folds <= len(x) else np.arange(len(x)) == fold
-        found = fit(SufficientStatistics.from_block(x[~kept], y[~kept]), solver)
+        found = fit(SufficientStatistics.from_rows(x[~kept], y[~kept]), solver)
         total += ((y[kept] - x[kept] @ found.coef.T - found.intercept) ** 2).sum(axis=0)
     return total
 
@@ -68,7 +69,7 @@ def test_the_chosen_penalty_predicts_kept_rows_best_of_the_path() -> None:
 
     chosen = folds.choose_l2(Exact())
 
-    errors = {l2: refitted(x, y, 10, msgspec.structs.replace(Exact(), l2=30 * l2)).sum() for l2 in PATH}
+    errors = {l2: refitted(x, y, 10, replace(Exact(), l2=30 * l2)).sum() for l2 in PATH}
     assert chosen.l2 == pytest.approx(30 * min(errors, key=lambda l2: errors[l2]))
     assert chosen.l2 > 0
 
@@ -76,7 +77,7 @@ def test_the_chosen_penalty_predicts_kept_rows_best_of_the_path() -> None:
 def test_a_row_alone_cannot_be_validated() -> None:
     x, y = some_rows(0, 1)
 
-    with pytest.raises(InvalidInput, match="at least 2 rows"):
+    with pytest.raises(InvalidData, match="at least 2 rows"):
         Folds(summarise_folds([TrainingBatch(x, y)], 5))
 
 

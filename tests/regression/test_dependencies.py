@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from app.regression.dependencies import Dependency, implicit_constant, linear_dependencies
-from app.regression.least_squares import Design
+from app.regression.design import Design
 from app.regression.streaming_qr import summarise
 from app.regression.training_batch import TrainingBatch
 

@@ -1,6 +1,6 @@
 """When a gradient descent counts as diverged, against plain loops over the rows."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TypeAlias
@@ -8,14 +8,14 @@ from typing import TypeAlias
 import numpy as np
 import pytest
 import torch
-from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from app.errors import Diverged, InvalidInput
+from app.regression.errors import Diverged, InvalidData
 from app.regression.learning_rate_bound import largest_learning_rate
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact, GradientDescent, Start
-from app.regression.solvers.gradient_descent import Descended, TrainingState, gradient_descent
+from app.regression.solvers.coefficients import TrainingState
+from app.regression.solvers.descent import Descended, gradient_descent
 from app.regression.streaming_qr import summarise
 from app.regression.training_batch import TrainingBatch
 
@@ -384,7 +384,7 @@ def test_mini_batches_whose_loss_rises_a_hundredfold_and_then_falls_have_not_div
 @pytest.mark.parametrize("weight", [1e154, 1e200])
 def test_a_start_whose_loss_is_beyond_all_numbers_is_refused_and_not_called_diverged(weight: float) -> None:
     start = Start(weights=[[weight] * 3] * 2, intercept=[0.0] * 2)
-    with pytest.raises(InvalidInput, match="epoch 0 exceeds the range"):
+    with pytest.raises(InvalidData, match="epoch 0 exceeds the range"):
         descend(ALL_ROWS, replace(ON_CPU, start=start))
 
 
@@ -392,5 +392,5 @@ def test_a_loss_that_leaves_the_numbers_below_the_bound_is_refused_and_not_calle
     options = replace(ON_CPU, momentum=0.99, standardize=True, epochs=3000)
     bound = largest_learning_rate(summarise([ALL_ROWS]), options)
     start = Start(weights=[[1e152, -1e152, 1e152]] * 2, intercept=[0.0] * 2)
-    with pytest.raises(InvalidInput, match="has not diverged"):
+    with pytest.raises(InvalidData, match="has not diverged"):
         descend(ALL_ROWS, replace(options, learning_rate=0.999 * bound, start=start))

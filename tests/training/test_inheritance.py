@@ -17,7 +17,7 @@ from app.errors import InvalidInput
 from app.jobs.progress import ProgressReporter
 from app.jobs.uploads import UploadStore
 from app.registry.model_card import ModelCard
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 from app.regression.downdate import downdate
 from app.regression.hypothesis_tests import infer
 from app.regression.least_squares import fit
@@ -55,7 +55,7 @@ class Updated(datetime):
 
 @pytest.fixture
 def days_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.training.pipeline.datetime", Published)
+    monkeypatch.setattr("app.training.card.datetime", Published)
     monkeypatch.setattr("app.training.inheritance.datetime", Updated)
 
 
@@ -65,7 +65,7 @@ class Line:
     def __init__(self, folder: Path) -> None:
         models = folder / "models"
         models.mkdir()
-        self.workshop = TrainerContext(Registry(models), UploadStore(folder / "spool"), folder / "checkpoints")
+        self.workshop = TrainerContext(ModelPublisher(models), UploadStore(folder / "spool"), folder / "checkpoints")
 
     def request(self, x: Array, y: Array, weights: Array | None = None, **options: Any) -> TrainingRequest:
         upload = self.workshop.spool.new()

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -19,7 +18,7 @@ from app.jobs.job import Progress
 from app.jobs.progress import JobCancelled, ProgressReporter
 from app.jobs.uploads import UploadStore
 from app.registry.model_card import ModelCard
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 from app.registry.version_file import encode
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact, GradientDescent, Start
@@ -32,7 +31,7 @@ RANDOM = np.random.default_rng(5)
 X = RANDOM.normal((3, 50), size=(120, 2))
 Y = X @ [[1.0], [2.0]] + RANDOM.normal(size=(120, 1))
 DESCENT = GradientDescent(device="cpu", epochs=30, learning_rate=0.05, standardize=True)
-FROM_CURRENT = msgspec.structs.replace(DESCENT, start=Start(current=True))
+FROM_CURRENT = replace(DESCENT, start="current")
 
 
 class Line:
@@ -40,7 +39,7 @@ class Line:
 
     def __init__(self, folder: Path) -> None:
         (folder / "models").mkdir()
-        self.registry = Registry(folder / "models")
+        self.registry = ModelPublisher(folder / "models")
         self.workshop = TrainerContext(self.registry, UploadStore(folder / "spool"), folder / "checkpoints")
 
     def request(self, rows: slice, **options: Any) -> TrainingRequest:

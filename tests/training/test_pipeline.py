@@ -4,7 +4,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -15,7 +14,7 @@ from app.jobs.job import Progress
 from app.jobs.progress import JobCancelled, ProgressReporter
 from app.jobs.uploads import UploadStore
 from app.registry.model_card import ModelCard
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 from app.regression.solvers import Exact, GradientDescent, Solver, Start
 from app.training.pipeline import TrainerContext, train
 from app.training.request import TrainingRequest
@@ -71,7 +70,7 @@ def tracker(told: Told | None = None, cancelled: Callable[[], bool] = never) -> 
 def workshop(tmp_path: Path) -> TrainerContext:
     models = tmp_path / "models"
     models.mkdir()
-    return TrainerContext(Registry(models), UploadStore(tmp_path / "spool"), tmp_path / "checkpoints")
+    return TrainerContext(ModelPublisher(models), UploadStore(tmp_path / "spool"), tmp_path / "checkpoints")
 
 
 def request(
@@ -131,7 +130,7 @@ def test_the_card_of_an_exact_model_says_all_that_is_known_of_it(workshop: Train
     assert card.warnings == ()
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", card.created_at)
     assert abs(datetime.fromisoformat(card.created_at) - before).total_seconds() < 3600
-    assert {"python", "linserve", "numpy", "torch"} <= set(card.libraries)
+    assert {"python", "linserve-server", "numpy", "torch"} <= set(card.libraries)
 
 
 def test_the_intervals_of_an_unpenalised_exact_model_hold(workshop: TrainerContext) -> None:
@@ -141,7 +140,7 @@ def test_the_intervals_of_an_unpenalised_exact_model_hold(workshop: TrainerConte
 
 
 def test_gradient_descent_publishes_where_it_ended_and_how_far_from_the_optimum(workshop: TrainerContext) -> None:
-    solver = msgspec.structs.replace(ON_CPU, epochs=100, learning_rate=1e-5, batch_size=5)
+    solver = replace(ON_CPU, epochs=100, learning_rate=1e-5, batch_size=5)
     card = train(request(workshop, solver), "job", workshop, tracker())
     model = workshop.registry.version("crop", 1).model
     assert model.predict(np.array([[75.0, 63.0, 44.0]]))[0].tolist() == pytest.approx([55, 69], abs=5)
@@ -155,9 +154,9 @@ def test_gradient_descent_publishes_where_it_ended_and_how_far_from_the_optimum(
 
 def test_a_descent_that_came_to_the_optimum_has_its_intervals(workshop: TrainerContext) -> None:
     exact = train(request(workshop, Exact()), "exact", workshop, tracker())
-    solver = msgspec.structs.replace(ON_CPU, epochs=2000, learning_rate=0.5, standardize=True)
+    solver = replace(ON_CPU, epochs=2000, learning_rate=0.5, standardize=True)
     near = train(request(workshop, solver), "near", workshop, tracker())
-    far = train(request(workshop, msgspec.structs.replace(solver, epochs=20)), "far", workshop, tracker())
+    far = train(request(workshop, replace(solver, epochs=20)), "far", workshop, tracker())
     assert near.inference_unavailable is None
     assert far.inference_unavailable is not None
     expected, found = (workshop.registry.version("crop", card.version).model for card in (exact, near))
@@ -168,7 +167,7 @@ def test_the_reference_losses_of_the_notebook_come_out_of_a_training(
     workshop: TrainerContext, seconds_fly: None
 ) -> None:
     start = Start(weights=[[0.9887, -0.6828, -0.3289], [-0.0954, -0.1854, -0.6360]], intercept=[1.0996, 0.1550])
-    solver = msgspec.structs.replace(ON_CPU, epochs=202, learning_rate=1e-5, start=start)
+    solver = replace(ON_CPU, epochs=202, learning_rate=1e-5, start=start)
     told = Told()
     five = b"".join(YIELDS.read_bytes().splitlines(keepends=True)[:6])
     train(request(workshop, solver, five), "job", workshop, tracker(told))
@@ -179,7 +178,7 @@ def test_the_reference_losses_of_the_notebook_come_out_of_a_training(
     assert found == pytest.approx([16740.3, 11840.2, 8531.4, 530.45, 184.35], rel=1e-4)
 
 
-@pytest.mark.parametrize("solver", [Exact(), msgspec.structs.replace(ON_CPU, epochs=5, batch_size=4)])
+@pytest.mark.parametrize("solver", [Exact(), replace(ON_CPU, epochs=5, batch_size=4)])
 def test_rows_stored_as_numbers_train_the_same_model_as_rows_in_csv(workshop: TrainerContext, solver: Solver) -> None:
     in_csv = request(workshop, solver)
     upload = workshop.spool.new()
@@ -191,7 +190,7 @@ def test_rows_stored_as_numbers_train_the_same_model_as_rows_in_csv(workshop: Tr
     assert weights_of(workshop, one) == weights_of(workshop, other)
 
 
-@pytest.mark.parametrize("solver", [Exact(), msgspec.structs.replace(ON_CPU, epochs=5)])
+@pytest.mark.parametrize("solver", [Exact(), replace(ON_CPU, epochs=5)])
 def test_a_job_publishes_one_version_however_often_it_runs(workshop: TrainerContext, solver: Solver) -> None:
     first = request(workshop, solver)
     card = train(first, "job", workshop, tracker())
@@ -219,7 +218,7 @@ def test_training_promotes_nothing_and_names_the_promoted_version_as_the_parent(
 
 def test_progress_goes_from_reading_to_fitting_to_publishing(workshop: TrainerContext, seconds_fly: None) -> None:
     told = Told()
-    solver = msgspec.structs.replace(ON_CPU, epochs=3)
+    solver = replace(ON_CPU, epochs=3)
     train(request(workshop, solver), "job", workshop, tracker(told))
     phases = [progress.phase for progress in told.progress]
     assert phases == ["reading", "fitting", "fitting", "fitting", "fitting", "fitting", "publishing"]
@@ -246,7 +245,7 @@ def test_every_block_of_a_long_upload_is_counted(workshop: TrainerContext, secon
     assert_allclose([model.coef[0, 0], model.intercept[0]], [2, 1], rtol=1e-9)
 
 
-@pytest.mark.parametrize("solver", [Exact(), msgspec.structs.replace(ON_CPU, epochs=1000)])
+@pytest.mark.parametrize("solver", [Exact(), replace(ON_CPU, epochs=1000)])
 def test_a_cancelled_training_raises_and_publishes_nothing(
     workshop: TrainerContext, solver: Solver, seconds_fly: None
 ) -> None:
@@ -264,7 +263,7 @@ def test_a_descent_is_cancelled_in_the_middle_of_an_epoch(workshop: TrainerConte
         asked[0] += 1
         return asked[0] > 40
 
-    solver = msgspec.structs.replace(ON_CPU, epochs=1000, batch_size=1)
+    solver = replace(ON_CPU, epochs=1000, batch_size=1)
     with pytest.raises(JobCancelled):
         train(request(workshop, solver), "job", workshop, tracker(told, after_a_while))
     assert asked == [41]
@@ -274,10 +273,10 @@ def test_a_descent_is_cancelled_in_the_middle_of_an_epoch(workshop: TrainerConte
 @pytest.mark.parametrize(
     "solver",
     [
-        msgspec.structs.replace(ON_CPU, epochs=60),
-        msgspec.structs.replace(ON_CPU, epochs=60, batch_size=4, seed=3),
-        msgspec.structs.replace(ON_CPU, epochs=60, batch_size=4, standardize=True, learning_rate=0.03),
-        msgspec.structs.replace(ON_CPU, epochs=60, batch_size=4, patience=20),
+        replace(ON_CPU, epochs=60),
+        replace(ON_CPU, epochs=60, batch_size=4, seed=3),
+        replace(ON_CPU, epochs=60, batch_size=4, standardize=True, learning_rate=0.03),
+        replace(ON_CPU, epochs=60, batch_size=4, patience=20),
     ],
     ids=["full batch", "batches", "standardised", "patience"],
 )
@@ -302,7 +301,7 @@ def test_a_training_resumed_from_its_checkpoint_ends_in_the_very_bits_of_an_unin
 
 
 def test_the_checkpoint_of_another_job_is_left_alone(workshop: TrainerContext, seconds_fly: None) -> None:
-    solver = msgspec.structs.replace(ON_CPU, epochs=20)
+    solver = replace(ON_CPU, epochs=20)
     part, other = Told(), Told()
     with pytest.raises(JobCancelled):
         train(request(workshop, solver), "job", workshop, tracker(part, lambda: len(part.epochs) > 10))
@@ -311,7 +310,7 @@ def test_the_checkpoint_of_another_job_is_left_alone(workshop: TrainerContext, s
 
 
 def test_an_unreadable_checkpoint_means_to_start_anew(workshop: TrainerContext, seconds_fly: None) -> None:
-    solver = msgspec.structs.replace(ON_CPU, epochs=20)
+    solver = replace(ON_CPU, epochs=20)
     expected = train(request(workshop, solver), "whole", workshop, tracker())
     (workshop.checkpoints / "job.json").write_bytes(b'{"state": {')
     told = Told()
@@ -321,10 +320,10 @@ def test_an_unreadable_checkpoint_means_to_start_anew(workshop: TrainerContext, 
 
 
 def test_a_descent_goes_on_from_the_weights_of_a_version(workshop: TrainerContext, seconds_fly: None) -> None:
-    solver = msgspec.structs.replace(ON_CPU, epochs=40)
+    solver = replace(ON_CPU, epochs=40)
     expected = train(request(workshop, solver, model="whole"), "whole", workshop, tracker())
-    half = train(request(workshop, msgspec.structs.replace(solver, epochs=20)), "half", workshop, tracker())
-    onward = msgspec.structs.replace(solver, epochs=20, start=Start(version=half.version))
+    half = train(request(workshop, replace(solver, epochs=20)), "half", workshop, tracker())
+    onward = replace(solver, epochs=20, start=Start(version=half.version))
     told = Told()
     found = train(request(workshop, onward), "rest", workshop, tracker(told))
     assert weights_of(workshop, found) == weights_of(workshop, expected)
@@ -335,7 +334,7 @@ def test_a_descent_goes_on_from_the_weights_of_a_version(workshop: TrainerContex
 
 def test_a_start_from_a_version_with_other_columns_is_refused(workshop: TrainerContext) -> None:
     train(request(workshop, Exact()), "exact", workshop, tracker())
-    onward = msgspec.structs.replace(ON_CPU, start=Start(version=1))
+    onward = replace(ON_CPU, start=Start(version=1))
     asked = replace(request(workshop, onward), features=("rainfall", "temp", "humidity"))
     with pytest.raises(InvalidInput) as refused:
         train(asked, "job", workshop, tracker())
@@ -345,11 +344,11 @@ def test_a_start_from_a_version_with_other_columns_is_refused(workshop: TrainerC
 def test_a_start_from_a_version_there_is_not_is_refused(workshop: TrainerContext) -> None:
     train(request(workshop, Exact()), "exact", workshop, tracker())
     with pytest.raises(VersionNotFound):
-        train(request(workshop, msgspec.structs.replace(ON_CPU, start=Start(version=9))), "job", workshop, tracker())
+        train(request(workshop, replace(ON_CPU, start=Start(version=9))), "job", workshop, tracker())
 
 
 def test_a_learning_rate_of_one_diverges_and_publishes_nothing(workshop: TrainerContext) -> None:
-    solver = msgspec.structs.replace(ON_CPU, learning_rate=1.0)
+    solver = replace(ON_CPU, learning_rate=1.0)
     with pytest.raises(Diverged, match=r"do not diverge with a learning rate below \d"):
         train(request(workshop, solver), "job", workshop, tracker())
     assert workshop.registry.find("crop", "job") is None
@@ -357,7 +356,7 @@ def test_a_learning_rate_of_one_diverges_and_publishes_nothing(workshop: Trainer
 
 def test_what_a_descent_warns_of_is_in_the_card(workshop: TrainerContext) -> None:
     start = Start(weights=[[0.7, 0.0, 0.0], [0.0, 0.7, 0.0]], intercept=[0.0, 0.0])
-    solver = msgspec.structs.replace(ON_CPU, start=start, learning_rate=1.119e-4, epochs=2, validation_fraction=0.01)
+    solver = replace(ON_CPU, start=start, learning_rate=1.119e-4, epochs=2, validation_fraction=0.01)
     card = train(request(workshop, solver), "job", workshop, tracker())
     unheld, above = card.warnings
     assert unheld == "validation_fraction=0.01 of 15 rows holds out no row; all rows are trained on."
@@ -365,7 +364,7 @@ def test_what_a_descent_warns_of_is_in_the_card(workshop: TrainerContext) -> Non
 
 
 def test_the_loss_curve_has_the_penalty_of_weight_decay_and_the_metrics_do_not(workshop: TrainerContext) -> None:
-    solver = msgspec.structs.replace(ON_CPU, weight_decay=0.5, epochs=200)
+    solver = replace(ON_CPU, weight_decay=0.5, epochs=200)
     told = Told()
     card = train(request(workshop, solver), "job", workshop, tracker(told))
     model = workshop.registry.version("crop", card.version).model
@@ -405,7 +404,7 @@ def test_constant_and_collinear_features_are_warned_of_and_intervals_withheld(wo
 
 def test_a_warning_of_a_descent_does_not_claim_what_only_the_exact_solver_does(workshop: TrainerContext) -> None:
     lines = ["temp,rainfall,humidity,apples,oranges", *(f"{i},{2 * i},7,{3 * i},{i + 1}" for i in range(6))]
-    solver = msgspec.structs.replace(ON_CPU, epochs=2, learning_rate=1e-3)
+    solver = replace(ON_CPU, epochs=2, learning_rate=1e-3)
     card = train(request(workshop, solver, "\n".join(lines).encode()), "job", workshop, tracker())
     model = workshop.registry.version("crop", 1).model
     assert model.coef[0, 2] != 0

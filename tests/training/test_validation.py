@@ -13,7 +13,7 @@ from app.errors import InvalidInput
 from app.jobs.progress import ProgressReporter
 from app.jobs.uploads import UploadStore
 from app.registry.model_card import ModelCard
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 from app.regression.folds import permutations
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact
@@ -26,7 +26,9 @@ from app.training.request import TrainingRequest
 @pytest.fixture
 def workshop(tmp_path: Path) -> TrainerContext:
     (tmp_path / "models").mkdir()
-    return TrainerContext(Registry(tmp_path / "models"), UploadStore(tmp_path / "spool"), tmp_path / "checkpoints")
+    return TrainerContext(
+        ModelPublisher(tmp_path / "models"), UploadStore(tmp_path / "spool"), tmp_path / "checkpoints"
+    )
 
 
 def some_rows(seed: int, rows: int = 60, noise: float = 1.0) -> tuple[Array, Array]:
@@ -120,7 +122,7 @@ def refitted(base: tuple[Array, Array], new: tuple[Array, Array], folds: dict[in
     for mine in folds.values():
         others = np.setdiff1d(np.arange(len(new[0])), mine)
         x, y = both(base, (new[0][others], new[1][others]))
-        found = fit(SufficientStatistics.from_block(x, y), Exact())
+        found = fit(SufficientStatistics.from_rows(x, y), Exact())
         total += float(((new[1][mine] - new[0][mine] @ found.coef.T - found.intercept) ** 2).sum())
     return total
 

@@ -7,8 +7,7 @@ import httpx
 import pytest
 from service import NOTEBOOK, Service
 
-from app.main import _OWN_PATHS as OWN_PATHS
-from app.main import app
+from app.main import OWN_PATHS, app
 
 PREFIX = "/ml"
 

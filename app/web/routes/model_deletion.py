@@ -10,10 +10,10 @@ from app.web.auth import AccessScope
 from app.web.dependencies import require_scope
 from app.web.entity_tags import check_unchanged
 from app.web.problems import problem_responses
-from app.web.query import ModelName, only_known
+from app.web.query import ModelName, reject_unknown_parameters
 from app.web.state import get_services
 
-router = APIRouter(tags=["Models"], dependencies=[require_scope(AccessScope.ADMIN), only_known()])
+router = APIRouter(tags=["Models"], dependencies=[require_scope(AccessScope.ADMIN), reject_unknown_parameters()])
 
 PUBLISHING_SECONDS = 5.0  # to wait for jobs that publish a version
 POLL_SECONDS = 0.05

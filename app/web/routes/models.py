@@ -12,20 +12,20 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from app.errors import InvalidInput, ModelFileInvalid, NoCurrentVersion, NotFound
-from app.prediction.tables import inference_bytes
+from app.prediction.estimates import inference_bytes
 from app.registry.names import MODEL_NAME
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 from app.web import bodies
 from app.web.auth import AccessScope
 from app.web.dependencies import require_scope
 from app.web.entity_tags import check_unchanged, has, tag_of
 from app.web.problems import problem_responses
-from app.web.query import ModelName, OtherVersionNumber, VersionNumber, only_known
+from app.web.query import ModelName, OtherVersionNumber, VersionNumber, reject_unknown_parameters
 from app.web.schemas.card_statistics import MAX_COVARIANCE_COEFFICIENTS
 from app.web.schemas.models import DEFAULT_LEVEL, CurrentModelView, Extra, ModelView, card_view
-from app.web.state import get_services
+from app.web.state import get_memory, get_services
 
-router = APIRouter(tags=["Models"], dependencies=[require_scope(AccessScope.READ), only_known()])
+router = APIRouter(tags=["Models"], dependencies=[require_scope(AccessScope.READ), reject_unknown_parameters()])
 
 MAX_PROMOTION_BYTES = 1 << 12
 CHUNK_BYTES = 1 << 16
@@ -99,7 +99,7 @@ def list_models(
     return ModelList(items=items, next=_token(names[limit - 1]) if len(names) > limit else None)
 
 
-def _summary(registry: Registry, model: str) -> ModelSummary:
+def _summary(registry: ModelPublisher, model: str) -> ModelSummary:
     versions = registry.versions(model)
     try:
         card = registry.current(model).card
@@ -156,7 +156,7 @@ def _current_card(
     if version is None:
         found = {"model": model, "current": None, "note": NO_CURRENT, "versions": versions}
         return bodies.json_response(found, headers={"etag": tag})
-    with get_services(request).memory.working(request, inference_bytes(version.model)):
+    with get_memory(request).reserved(inference_bytes(version.model)):
         card = card_view(version, current=True, level=level, include=include) | {"versions": versions}
         return bodies.json_response(card, headers={"etag": tag})
 
@@ -183,7 +183,7 @@ def get_version(
     tag = _with_options(f'"{model}/{version}/{"current" if current else "other"}"', level, include)
     if has(if_none_match, tag):
         return Response(status_code=304, headers={"etag": tag})
-    with get_services(request).memory.working(request, inference_bytes(found.model)):
+    with get_memory(request).reserved(inference_bytes(found.model)):
         card = card_view(found, current=current, level=level, include=include)
         return bodies.json_response(card, headers={"etag": tag})
 

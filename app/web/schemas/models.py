@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import BaseModel, Field, RootModel
 
 from app.registry.version_file import Version
+from app.regression.solvers import solver_to_record
 from app.regression.sufficient_statistics import WeightKind
 from app.web.schemas.card_statistics import (
     MAX_COVARIANCE_COEFFICIENTS,
@@ -221,7 +222,7 @@ def card_view(
         "precision_loss": card.precision_loss,
         "precision_bounds": computed.precision_bounds(),
         "ranges": dict(zip(model.columns, ranges, strict=True)),
-        "solver": msgspec.to_builtins(card.solver),
+        "solver": solver_to_record(card.solver),
         "shares": None if card.shares is None else {str(number): share for number, share in card.shares.items()},
         "mode": card.mode,
         "warnings": card.warnings,

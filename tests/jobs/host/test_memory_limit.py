@@ -19,7 +19,8 @@ from app.jobs.host.memory_limit import SHARE, within_memory
 
 def in_a_process_of(limit: str, code: str) -> str:
     """What the code prints, run where so much memory may be allocated."""
-    begin = f"from app.jobs.host.memory_limit import limit_memory\nlimit_memory({limit})\n"
+    begin = "from app.jobs.host.memory_limit import limit_memory\nfrom app.training.warm_up import warm_up\n"
+    begin += f"limit_memory({limit}, warm_up)\n"
     command = [sys.executable, "-c", begin + textwrap.dedent(code)]
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
 
@@ -44,9 +45,10 @@ def test_in_a_small_container_the_trainer_has_room_beside_its_libraries_and_more
     small_container: Path,
 ) -> None:
     code = """
-import app.jobs.worker
+import app.jobs.dbos_worker, app.jobs.worker
 from app.jobs.host.memory_limit import limit_memory
-limit_memory(None)
+from app.training.warm_up import warm_up
+limit_memory(None, warm_up)
 bytearray(64 << 20)
 try:
     bytearray(400 << 20)

@@ -1,20 +1,21 @@
 """Which rows and columns a gradient descent works on, and that it hands back what it descended to."""
 
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 import pytest
-from msgspec.structs import replace
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
-from app.errors import InvalidInput, TrainingFailed
+from app.regression.errors import InaccurateCoefficients, InvalidOption
 from app.regression.learning_rate_bound import largest_learning_rate
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact, GradientDescent, Start
-from app.regression.solvers.gradient_descent import Descended, TrainingState, gradient_descent
+from app.regression.solvers.coefficients import TrainingState
+from app.regression.solvers.descent import Descended, gradient_descent
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics
 from app.regression.training_batch import TrainingBatch
@@ -133,7 +134,7 @@ def test_coefficients_without_the_loss_of_their_epoch_are_not_handed_back(
     if not is_told:
         descend(ALL_ROWS, options, TrainingState(**fields))
         return
-    with pytest.raises(TrainingFailed, match="No version was published"):
+    with pytest.raises(InaccurateCoefficients, match="No version was published"):
         descend(ALL_ROWS, options, TrainingState(**fields))
 
 
@@ -203,7 +204,7 @@ def test_patience_watches_the_plain_loss_of_held_out_rows_and_otherwise_the_pena
     doubled = TrainingBatch(np.repeat(ALL_ROWS.x[:1], 4, axis=0), np.repeat(ALL_ROWS.y[:1], 4, axis=0))
     gradient_descent(doubled, summarise([doubled]), replace(options, validation_fraction=0.5), on_epoch=states.append)
     for state in states:
-        penalty = 0.25 * ((state.coef**2).sum() + (state.intercept**2).sum())
+        penalty = 0.25 * ((state.current.coef**2).sum() + (state.current.intercept**2).sum())
         assert state.loss == pytest.approx(state.monitored_loss + penalty, rel=1e-9)
 
 
@@ -222,10 +223,10 @@ def test_a_fraction_that_holds_out_no_row_is_a_warning() -> None:
 @pytest.mark.parametrize("batch_size", [None, 4])
 def test_a_fraction_that_holds_out_every_row_is_refused(batch_size: int | None) -> None:
     with pytest.raises(
-        InvalidInput, match=r"validation_fraction=0\.99 of 15 row\(s\) holds out all of them"
+        InvalidOption, match=r"validation_fraction=0\.99 of 15 row\(s\) holds out all of them"
     ) as refused:
         descend(ALL_ROWS, replace(ON_CPU, validation_fraction=0.99, batch_size=batch_size))
-    assert [detail.pointer for detail in refused.value.details] == ["/solver/validation_fraction"]
+    assert refused.value.option == "validation_fraction"
     assert descend(ALL_ROWS, replace(ON_CPU, validation_fraction=0.95, batch_size=batch_size)).epoch == 100
 
 

@@ -1,4 +1,4 @@
-"""Where jobs are recorded: a SQLite file in the state folder, or Postgres."""
+"""The database in which DBOS records jobs: a SQLite file in the state folder, or Postgres."""
 
 import contextlib
 import os
@@ -12,20 +12,22 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from app.jobs.job import Failure
+from app.jobs.job_list import JobFilter
 
 if TYPE_CHECKING:
     from dbos import WorkflowStatus
 
 QUEUE = "training"
 WORKFLOW = "train"
-PROGRESS = "progress"  # the event that carries it
-APPLICATION_VERSION = "1"  # of the recorded requests; jobs recorded under another are left alone
-# A job that takes the trainer down with it every time is given up after so many. Restarts of the service count too,
-# which a descent of days may see many of.
+PROGRESS = "progress"  # Key of the event that carries the progress of a job.
+# Version of the recorded requests. A trainer leaves jobs of another version alone.
+APPLICATION_VERSION = "1"
+# Number of times that a job may be started again after its trainer ended. Restarts of the service count too, and a
+# descent that takes days may see many.
 MAX_RECOVERIES = 100
-# What is asked of a request that is not trained now: kept beside it, since all of it may be megabytes of names.
+# Parts of a request that are also stored apart from it, because the whole request may hold megabytes of names.
 SUMMARY = ("model", "upload", "fingerprint")
-STARTED = "started_at"  # the attribute that keeps the start of a job that was cancelled
+STARTED = "started_at"  # Attribute with the start time of a cancelled job.
 
 UNFINISHED = ["ENQUEUED", "PENDING"]
 NOT_DECODED = Failure(
@@ -45,60 +47,53 @@ class NotDecoded(Exception):
         self.data = msgspec.to_builtins(NOT_DECODED)
 
 
-def reason(error: Exception) -> str:
-    """What the database says. SQLAlchemy's own words add the statement, and all that was to be stored by it."""
+def driver_message(error: Exception) -> str:
+    """Return the database driver's message. SQLAlchemy's own also has the statement and the values to store."""
     return str(getattr(error, "orig", None) or error)
 
 
 def redact_url(url: str) -> str:
-    """The database's URL for the log, without its password."""
-    from sqlalchemy import make_url  # comes with DBOS, as slowly
+    """Return the database URL without its password, for the log."""
+    from sqlalchemy import make_url
 
     return make_url(url).render_as_string()
 
 
-def file_of(url: str) -> Path | None:
-    """The file that the database is, where it is one."""
+def database_file(url: str) -> Path | None:
+    """Return the file of a SQLite database, or None for another database."""
     return Path(url.removeprefix(_SQLITE)) if url.startswith(_SQLITE) else None
 
 
 def prepare(url: str) -> None:
-    """Create the database, or bring an older one up to date. Safe to call from any number of processes at once."""
-    from dbos import DBOS  # 0.4 s, which the names above shall not cost
+    """Create the database, or migrate an older one. Any number of processes may call this at once."""
+    from dbos import DBOS
 
     refuse_pickle()
-    if path := file_of(url):
+    if path := database_file(url):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # The files that SQLite puts beside it are as private.
+        # SQLite gives the files that it adds the same mode.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
         with closing(sqlite3.connect(path, timeout=30)) as connection:
-            # Readers then never wait for the writer. It stays with the file.
+            # Readers then never wait for the writer. The file keeps this mode.
             connection.execute("PRAGMA journal_mode=WAL")
     DBOS.migrate(url)
 
 
 def ids_in_file(
-    path: Path,
-    *,
-    model: str | None,
-    statuses: Sequence[str],
-    since: datetime | None,
-    until: datetime,
-    limit: int,
-    offset: int,
+    path: Path, conditions: JobFilter, *, statuses: Sequence[str], until: datetime, limit: int, offset: int
 ) -> list[str]:
-    """Return ids of jobs, newest first, from a database that is a file.
+    """Return the ids of jobs in a SQLite database, newest first.
 
-    In SQLite, DBOS keeps the time of a job in whole seconds, within which its own list has no order, and does not
-    filter by attributes. The table and its columns are documented.
+    In SQLite, DBOS keeps the time of a job in whole seconds, so its own list has no order within a second, and it does
+    not filter by attributes. DBOS documents this table and its columns.
     """
-    conditions = ["name = ?", "created_at BETWEEN ? AND ?", f"status IN ({', '.join('?' * len(statuses))})"]
-    since = since or datetime.fromtimestamp(0, UTC)
+    clauses = ["name = ?", "created_at BETWEEN ? AND ?", f"status IN ({', '.join('?' * len(statuses))})"]
+    since = conditions.since or datetime.fromtimestamp(0, UTC)
     values: list[Any] = [WORKFLOW, int(since.timestamp() * 1000), int(until.timestamp() * 1000), *statuses]
-    if model is not None:
-        conditions.append("json_extract(attributes, '$.model') = ?")
-        values.append(model)
-    query = f"SELECT workflow_uuid FROM workflow_status WHERE {' AND '.join(conditions)}"  # noqa: S608 - made of constants
+    if conditions.model is not None:
+        clauses.append("json_extract(attributes, '$.model') = ?")
+        values.append(conditions.model)
+    query = f"SELECT workflow_uuid FROM workflow_status WHERE {' AND '.join(clauses)}"  # noqa: S608 - made of constants
     query += " ORDER BY created_at DESC, rowid DESC LIMIT ? OFFSET ?"
     with closing(sqlite3.connect(path, timeout=30)) as connection:
         return [job for (job,) in connection.execute(query, (*values, limit, offset))]
@@ -112,13 +107,13 @@ def refuse_pickle() -> None:
     """
     from dbos import DBOSPortableJSONSerializer, _serialization
 
-    ours = DBOSPortableJSONSerializer()
+    serializer = DBOSPortableJSONSerializer()
 
-    def refuse(_: object, serialized_data: str) -> Any:  # noqa: ARG001 - as DBOS calls it
+    def refuse(_: object, serialized_data: str) -> Any:  # noqa: ARG001 - DBOS passes it by name
         raise NotDecoded
 
     def as_text(_: object, data: Any) -> str:
-        return ours.serialize(str(data))  # of the error that is recorded for a job whose record is refused
+        return serializer.serialize(str(data))  # for the error that is recorded for a job whose record is refused
 
     _serialization.DefaultSerializer.deserialize = refuse  # type: ignore[assignment, method-assign]
     _serialization.DefaultSerializer.serialize = as_text  # type: ignore[assignment, method-assign]
@@ -128,15 +123,15 @@ def refuse_pickle() -> None:
         _serialization.deserialize_exception,
     ):
         with contextlib.suppress(NotDecoded):
-            decode("", "py_pickle", ours)
+            decode("", "py_pickle", serializer)
             raise RuntimeError("This release of DBOS decodes pickled values. Install the one in constraints.txt.")
 
 
 def place_in_partitions(url: str) -> None:
     """Give the waiting and running jobs of earlier releases their model as the partition of the queue."""
-    import sqlalchemy as sa  # comes with DBOS, as slowly
+    import sqlalchemy as sa
 
-    is_file = file_of(url) is not None
+    is_file = database_file(url) is not None
     jobs = sa.table(
         "workflow_status",
         *(sa.column(name) for name in ("queue_name", "queue_partition_key", "status")),
@@ -153,11 +148,11 @@ def place_in_partitions(url: str) -> None:
         engine.dispose()
 
 
-def summary(job: "WorkflowStatus", list_workflows: "Callable[..., list[WorkflowStatus]]") -> dict[str, str]:
-    """The named parts of the job's request; they are empty if its record cannot be read."""
-    known: Any = job.attributes
-    if not known:
-        (whole,) = list_workflows(workflow_ids=[job.workflow_id], load_output=False)  # recorded before they were kept
-        known = whole.input  # as text, if DBOS did not decode it
-        known = known["args"][0] if isinstance(known, dict) else {}
-    return {name: str(known.get(name, "")) for name in SUMMARY}
+def request_summary(job: "WorkflowStatus", list_workflows: "Callable[..., list[WorkflowStatus]]") -> dict[str, str]:
+    """Return the parts of the job's request in SUMMARY. They are empty if its record cannot be read."""
+    attributes: Any = job.attributes
+    if not attributes:  # an earlier release recorded the job
+        (complete,) = list_workflows(workflow_ids=[job.workflow_id], load_output=False)
+        request = complete.input  # a text if DBOS did not decode it
+        attributes = request["args"][0] if isinstance(request, dict) else {}
+    return {name: str(attributes.get(name, "")) for name in SUMMARY}
