@@ -1,4 +1,4 @@
-"""A real service in processes of its own, as an operator runs it, for tests to use and to hurt."""
+"""Runs a real service in its own processes, as an operator does, for tests to use, stop and kill."""
 
 import contextlib
 import json
@@ -34,7 +34,7 @@ NOTEBOOK: dict[str, Any] = {"instances": INPUTS, "targets": TARGETS}
 
 
 def copy_models(folder: Path) -> Path:
-    """The shipped model alone, whatever versions a service has published beside it meanwhile."""
+    """Copy the shipped version, without other versions of the model, and return the models folder."""
     target = folder / "models" / "crop-yield"
     target.mkdir(parents=True)
     shutil.copy(MODELS / "crop-yield" / "000001.safetensors", target)
@@ -43,7 +43,7 @@ def copy_models(folder: Path) -> Path:
 
 
 def wait_for(condition: Callable[[], object]) -> None:
-    """Return once it holds, which nothing else tells of."""
+    """Poll until the condition is true. Use it only if there is no event to wait for."""
     deadline = time.monotonic() + START_SECONDS
     while not condition():
         assert time.monotonic() < deadline
@@ -61,7 +61,7 @@ class Service:
         environment: dict[str, str] | None = None,
         **settings: str,
     ) -> None:
-        """The service gets `environment` in addition to this process's own."""
+        """Set up a service with these settings. `environment` is added to the variables of this process."""
         self.state = folder / "state"
         self.models = folder / "models"
         if not self.models.exists():
@@ -85,7 +85,7 @@ class Service:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the service is started with, and what a trainer needs that works for it."""
+        """The environment variables of the service and of its external trainers."""
         folders = {"LINSERVE_MODELS_DIR": str(self.models), "LINSERVE_STATE_DIR": str(self.state)}
         return os.environ | self._settings | folders
 
@@ -97,11 +97,11 @@ class Service:
             self._process = subprocess.Popen(
                 command, cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True
             )
-        self.client = httpx.Client(timeout=60)  # one for all: to make one costs as much as a hundred requests
+        self.client = httpx.Client(timeout=60)  # shared, because making a client takes longer than a hundred requests
         try:
             wait_for(self._is_ready)
         except AssertionError:
-            self.kill()  # nobody else will
+            self.kill()
             raise AssertionError(self.log.read_text()) from None
         return self
 
@@ -121,14 +121,14 @@ class Service:
         return int(announced[1]) if announced else 0
 
     def stop(self) -> int:
-        """Stop as an operator does. Returns the exit status."""
+        """Stop the service with SIGTERM. Return the exit status."""
         assert self._process is not None
         self.client.close()
         self._process.terminate()
         return self._process.wait(START_SECONDS)
 
     def ended(self) -> int:
-        """Wait until it has ended by itself. Returns the exit status."""
+        """Wait until the service has ended by itself. Return the exit status."""
         assert self._process is not None
         self.client.close()
         return self._process.wait(START_SECONDS)
@@ -140,28 +140,28 @@ class Service:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        for pid in self.trainers():  # started in the same process group, unless it got away
+        for pid in self.trainers():  # a trainer may have left the process group
             os.kill(pid, signal.SIGKILL)
 
     def memory(self, field: str) -> int:
-        """Bytes of a worker's memory: VmRSS, or VmHWM for the most it ever had."""
+        """Return the bytes of a worker's memory: VmRSS for now, or VmHWM for the peak."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(status.partition(f"{field}:")[2].split()[0]) << 10
 
     def reset_peak(self) -> int:
-        """Reset the peak of a worker's memory to its present use, and return that."""
+        """Reset the peak of a worker's memory to its current use, and return that."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
         return self.memory("VmRSS")
 
     @contextlib.contextmanager
     def growing_by_less_than(self, most: int) -> Iterator[None]:
-        """Whatever the worker does in the block, it never has so many bytes more than at the beginning."""
+        """Assert that the worker's memory never grows by `most` bytes or more during the block."""
         before = self.reset_peak()
         yield
         assert self.memory("VmHWM") - before < most
 
     def trainers(self) -> list[int]:
-        """Process ids of the trainers that work in this service's state folder."""
+        """Return the process ids of the trainers of this service's state folder."""
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
@@ -172,13 +172,13 @@ class Service:
         return found
 
     def web_workers(self) -> list[int]:
-        """Process ids of the processes that answer requests."""
+        """Return the process ids of the web workers."""
         if self.workers == 1:
             return [self.pid]
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         found = []
         for pid in children:
-            with contextlib.suppress(OSError):  # it may have ended just now
+            with contextlib.suppress(OSError):  # it may have ended meanwhile
                 if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     found.append(int(pid))
         return found
@@ -191,7 +191,7 @@ class Service:
         return job
 
     def submit(self, **body: Any) -> str:
-        """Train from JSON without waiting. Returns the job's id."""
+        """Train from JSON without waiting, and return the job's id."""
         answer = self.client.post("/train", json=body)
         assert answer.status_code == httpx.codes.ACCEPTED, answer.text
         return str(answer.json()["id"])
@@ -203,7 +203,7 @@ class Service:
         return job
 
     def follow(self, job_id: str) -> Iterator[dict[str, Any]]:
-        """The job whenever it changes, until it ends."""
+        """Yield the job at each change until it ends."""
         with self.client.stream("GET", f"/jobs/{job_id}/events") as answer:
             for line in answer.iter_lines():
                 if line.startswith("data: "):
