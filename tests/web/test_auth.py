@@ -177,7 +177,7 @@ def test_any_text_is_keys_or_names_its_line(text: str) -> None:
         said = str(error)
     else:
         assert len({key.name for key in keys}) == len(keys)
-    assert said.startswith(("Line ", "There is no key"))
+    assert said.startswith(("Line ", "The file has no keys"))
 
 
 WORDS = st.text(st.characters(codec="ascii", exclude_characters="\r\n"), min_size=1).map(str.strip).filter(bool)
