@@ -230,9 +230,9 @@ def test_another_penalty_or_intercept_than_the_parents_is_used_with_a_warning(ow
     again = post_csv(own, csv([1.0] * 15), query)
 
     expected = [
-        "The parent was fitted with l2=1; this version with l2=0, as asked.",
-        "The parent was fitted with an intercept; this version without one, as asked.",
+        "The parent was fitted with l2=1; this version with l2=0, as requested.",
+        "The parent was fitted with an intercept; this version without one, as requested.",
     ]
     assert job["warnings"][:2] == found["warnings"][:2] == expected
     assert found["solver"] == {"kind": "exact", "l2": 0.0, "fit_intercept": False, "device": "cpu"}
-    assert again["warnings"][0] == "The parent was fitted without an intercept; this version with one, as asked."
+    assert again["warnings"][0] == "The parent was fitted without an intercept; this version with one, as requested."
