@@ -19,7 +19,7 @@ help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
 run: .venv/.service ## serve on http://127.0.0.1:8000
-	exec .venv/bin/linserve
+	exec .venv/bin/linserve-server
 
 test: .venv/.development ## run the tests, except the slow ones
 	$(PYTEST) -m 'not slow'

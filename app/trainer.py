@@ -1,7 +1,7 @@
 """The training process: `python -m app.trainer`.
 
-The service starts one itself. With LINSERVE_TRAINER_MODE=external the operator starts it, on another machine too if the
-models and state folders are shared and the job database is Postgres.
+The service starts one by itself. With LINSERVE_TRAINER_MODE=external, start it by hand. It can run on another machine
+if the models and state folders are shared and the job database is Postgres.
 """
 
 import contextlib
@@ -13,10 +13,11 @@ import sys
 import threading
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from app import logs
 from app.errors import Unavailable
+from app.private_names import check_private_names
 from app.settings import PARENT, Settings, load
 from app.storage.file_lock import FileLock
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:  # it loads numpy
 
 PR_SET_PDEATHSIG = 1
 NICENESS = 19
-OOM_SCORE = 500  # Of 1000, added to the share of the memory that this process uses.
+OOM_SCORE = 500  # Thousandths added to the share of the memory that this process uses.
 
 _log = logging.getLogger("app.trainer")  # run as __main__
 
@@ -35,8 +36,7 @@ def main() -> None:
     try:
         settings = load()
     except ValueError as error:
-        _log.critical("not started", extra={"reason": str(error)})
-        sys.exit(1)
+        _exit_before_start(error)
     if PARENT in os.environ:
         _die_with_parent(int(os.environ[PARENT]))
     else:
@@ -45,6 +45,10 @@ def main() -> None:
     threads = settings.trainer_threads or os.cpu_count() or 1
     # numpy and torch read these when they are loaded, so no module imported above loads them.
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
+    try:
+        check_private_names("dbos")
+    except ImportError as error:
+        _exit_before_start(error)
 
     from app.jobs.host.memory_limit import limit_memory
     from app.jobs.worker import run_worker
@@ -54,11 +58,11 @@ def main() -> None:
     limit_memory(settings.trainer_memory, warm_up)  # all other libraries are loaded
     stop = threading.Event()
 
-    def stop_soon(_signal: int, _frame: FrameType | None) -> None:
+    def request_stop(_signal: int, _frame: FrameType | None) -> None:
         stop.set()
 
-    signal.signal(signal.SIGTERM, stop_soon)
-    signal.signal(signal.SIGINT, stop_soon)
+    signal.signal(signal.SIGTERM, request_stop)
+    signal.signal(signal.SIGINT, request_stop)
     try:
         run_worker(worker, stop)
     except Unavailable:  # already logged; the supervisor starts another trainer
@@ -96,6 +100,11 @@ def _make_worker(settings: Settings, threads: int) -> "Worker":
     )
 
 
+def _exit_before_start(error: Exception) -> NoReturn:
+    _log.critical("not started", extra={"reason": str(error)})
+    sys.exit(1)
+
+
 def _lower_priority() -> None:
     """Take only processor time that no other process needs, so that a training does not slow predictions down.
 
@@ -124,7 +133,7 @@ def _die_with_parent(parent: int) -> None:
         return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        _log.warning("not started", extra={"reason": "The service that started this trainer has ended."})
+        _log.warning("not started", extra={"reason": "The service that started this trainer has exited."})
         sys.exit(1)
 
 

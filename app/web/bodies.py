@@ -22,6 +22,7 @@ from app.web.state import get_memory, get_services
 
 JSON = "application/json"
 IDENTITY = "identity"
+MISSING_ROWS = "linserve-missing-rows"  # Response header with the number of rows in which a value is missing.
 FILES: dict[str, FileFormat] = {
     "text/csv": "csv",
     "application/x-ndjson": "ndjson",
@@ -65,15 +66,15 @@ async def iter_body(request: Request, limit: int) -> AsyncIterator[bytes]:
     Raises BodyTooLarge as soon as it is known to be longer than `limit` bytes, inflated or not, WorkerBusy if other
     requests have the memory that inflating it takes.
     """
-    encoding = encoding_of(request)
-    chunks = packed(request, limit)
+    encoding = content_encoding(request)
+    chunks = iter_limited(request, limit)
     if encoding != IDENTITY:
-        chunks = unpacked(request, chunks, encoding, limit)
+        chunks = iter_decompressed(request, chunks, encoding, limit)
     async for chunk in chunks:
         yield chunk
 
 
-def encoding_of(request: Request) -> str:
+def content_encoding(request: Request) -> str:
     """Return the Content-Encoding. Raises UnsupportedMediaType if it is none that is read here."""
     encoding = ",".join(request.headers.getlist("content-encoding")).strip().lower() or IDENTITY
     if encoding != IDENTITY:
@@ -81,7 +82,7 @@ def encoding_of(request: Request) -> str:
     return encoding
 
 
-async def packed(request: Request, limit: int) -> AsyncIterator[bytes]:
+async def iter_limited(request: Request, limit: int) -> AsyncIterator[bytes]:
     """The body as it comes, chunk by chunk. Raises BodyTooLarge."""
     if content_length(request) > limit:
         raise _too_large(limit)
@@ -92,7 +93,9 @@ async def packed(request: Request, limit: int) -> AsyncIterator[bytes]:
         raise MalformedBody("The body ended early.") from None
 
 
-def unpacked(request: Request, chunks: AsyncIterator[bytes], encoding: str, limit: int) -> AsyncIterator[bytes]:
+def iter_decompressed(
+    request: Request, chunks: AsyncIterator[bytes], encoding: str, limit: int
+) -> AsyncIterator[bytes]:
     """The body inflated, chunk by chunk. Raises BodyTooLarge, MalformedBody, WorkerBusy."""
     return _within(_inflated(request, chunks, encoding), limit)
 
@@ -124,7 +127,7 @@ async def _inflated(request: Request, chunks: AsyncIterator[bytes], encoding: st
     memory.release(counted)
 
 
-async def gathered(chunks: AsyncIterator[bytes], size: int) -> AsyncIterator[bytearray]:
+async def regroup(chunks: AsyncIterator[bytes], size: int) -> AsyncIterator[bytearray]:
     """The chunks in pieces of `size` bytes and up to one chunk more; the last may be shorter."""
     piece = bytearray()
     async for chunk in chunks:
@@ -194,7 +197,7 @@ def openapi_request_body(
     return {"requestBody": {"required": True, "content": content}}
 
 
-def documented_answer() -> dict[str, Any]:
+def openapi_response() -> dict[str, Any]:
     """The answer 200 of a route that answers with JSON or files; FastAPI adds the JSON."""
     return {
         "description": "Predictions, row by row.",

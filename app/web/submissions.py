@@ -88,7 +88,7 @@ async def _receive(services: Services, request: Request, file: BinaryIO, digest:
     chunks = bodies.iter_body(request, services.limits.upload_bytes)
     length = bodies.content_length(request)
     with get_memory(request).reserved(2 * min(length or SLICE_BYTES, SLICE_BYTES)):
-        async for part in bodies.gathered(services.jobs.uploads.admit(chunks, length), SLICE_BYTES):
+        async for part in bodies.regroup(services.jobs.uploads.admit(chunks, length), SLICE_BYTES):
             if len(part) <= LARGE_BODY:  # a thread would cost more than it saves
                 _store(file, digest, part)
             else:

@@ -14,23 +14,23 @@ def lane_keeps_its_version() -> None:
     def do_not_look(self: PredictFastPath) -> None:
         self._is_current = True
 
-    PredictFastPath._look_again = do_not_look
+    PredictFastPath._expire = do_not_look
 
 
 @after("app.web.fast_path")
 def parent_stated() -> None:
     """An answer states the parent of the version that predicted."""
     from app.registry.version_file import Version
-    from app.web.fast_path import _Prepared
+    from app.web.fast_path import PreparedModel
 
-    prepare = _Prepared.__init__
+    prepare = PreparedModel.__init__
 
-    def prepare_as_parent(self: _Prepared, version: Version) -> None:
+    def prepare_as_parent(self: PreparedModel, version: Version) -> None:
         card = version.card
         prepare(self, replace(version, card=replace(card, version=card.parent or card.version)))
         self.version = version
 
-    _Prepared.__init__ = prepare_as_parent
+    PreparedModel.__init__ = prepare_as_parent
 
 
 @after("app.server.protocol")

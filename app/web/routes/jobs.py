@@ -20,11 +20,11 @@ from app.web.auth import AccessScope
 from app.web.dependencies import require_scope
 from app.web.job_watcher import JobSnapshot
 from app.web.problems import problem_responses
-from app.web.query import JobId, only_known
+from app.web.query import JobId, reject_unknown_parameters
 from app.web.schemas.jobs import JobList, JobView, job_to_view
 from app.web.state import get_services
 
-router = APIRouter(tags=["Jobs"], dependencies=[require_scope(AccessScope.READ), only_known()])
+router = APIRouter(tags=["Jobs"], dependencies=[require_scope(AccessScope.READ), reject_unknown_parameters()])
 
 
 def _filter(
@@ -101,7 +101,7 @@ def cancel_job(request: Request, job: JobId) -> Response:
 
 LastEventId = Annotated[
     str | None,
-    Header(description="`id` of the last event received. That event is not sent again; 204 if no event follows."),
+    Header(description="`id` of the last event received. The next event is sent, or 204 if there is none."),
 ]
 
 

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.datastructures import QueryParams
 
 from app.web.problems import invalid_query
-from app.web.query import check_query, names_in_query
+from app.web.query import check_query, split_names
 from app.web.schemas.solver_options import SOLVER_FIELDS, SOLVER_OPTIONS
 from app.web.schemas.train import FileOptions, ValidationOptions
 
@@ -27,7 +27,7 @@ def from_query(query: QueryParams) -> FileOptions:
     options: dict[str, Any] = {name: value for name, value in query.items() if name not in SOLVER_FIELDS}
     for name in _LISTS:
         if name in options:
-            options[name] = names_in_query(name, options[name])
+            options[name] = split_names(name, options[name])
     solver: dict[str, Any] = {name: value for name, value in query.items() if name in SOLVER_FIELDS}
     if solver.get("start", "").isdecimal():
         solver["start"] = {"version": solver["start"]}

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from app.errors import ModelNotFound, VersionNotFound
+from app.prediction.selection import VersionSelector
 from app.registry import reader as module
 from app.registry.publisher import ModelPublisher
 from app.registry.version_file import Version, read
-from app.web.version_selector import VersionSelector
 
 
 @pytest.fixture

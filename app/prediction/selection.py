@@ -1,4 +1,4 @@
-"""Which version a request is for."""
+"""The version that a request names."""
 
 import asyncio
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from app.registry.version_file import Version
 
 @dataclass(frozen=True)
 class VersionSelector:
-    """A model's current version, or the one of that number. It is looked for when it is asked for, and not before.
+    """A model's current version, or the version with this number. It is looked up on each call.
 
     Both ways to ask raise what `ModelPublisher.current` and `ModelPublisher.version` do.
     """
@@ -19,11 +19,12 @@ class VersionSelector:
     number: int | None = None
 
     def __call__(self) -> Version:
+        """Return the version. This may read a file."""
         if self.number is None:
             return self.registry.current(self.model)
         return self.registry.version(self.model, self.number)
 
     async def resolve_async(self) -> Version:
-        """For an event loop: what is at hand at once, and what has to be read from a thread."""
+        """Return the version. A file that has to be read is read in a thread."""
         version = self.registry.get_cached(self.model, self.number)
         return await asyncio.to_thread(self) if version is None else version
