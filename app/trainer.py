@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # it loads numpy
 
 PR_SET_PDEATHSIG = 1
 NICENESS = 19
-OOM_SCORE = 500  # Of 1000, added to the share of the memory that this process uses.
+OOM_SCORE = 500  # Thousandths added to the share of the memory that this process uses.
 
 _log = logging.getLogger("app.trainer")  # run as __main__
 

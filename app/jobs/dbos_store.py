@@ -87,7 +87,7 @@ class DBOSStore:
 
     def close(self) -> None:
         """Close the connection. One that another thread is opening ends with the process."""
-        if not self._connecting.acquire(blocking=False):  # that thread may be waiting for a locked database
+        if not self._connecting.acquire(blocking=False):  # the other thread may be waiting for a locked database
             return
         try:
             if self._client is not None:

@@ -25,7 +25,7 @@ class ProgressReporter:
         cancelled: Callable[[], bool],
         seconds: float = 0,
     ) -> None:
-        """`seconds` is the time limit of the job; 0 is no limit."""
+        """`seconds` is the time limit of the job; 0 means no limit."""
         self.progress = Progress()
         self.curve = LossCurve()
         self._report = report

@@ -16,7 +16,7 @@ from app.storage.file_lock import FileLock
 from app.training.request import TrainingRequest
 
 JOB_ID = r"[0-9a-f-]{36}"
-LATEST = "latest"  # Stands for the id of the newest job.
+LATEST = "latest"  # Accepted instead of the id of the newest job.
 
 
 class JobQueue:
@@ -41,7 +41,7 @@ class JobQueue:
         self._store.close()
 
     def check_room(self, job_id: str) -> int:
-        """Return the position of a new job, behind all that wait or run.
+        """Return the position of a new job, behind every unfinished job.
 
         Raises QueueFull if `max_queued` jobs wait, unless this one is recorded already.
         """
@@ -79,7 +79,7 @@ class JobQueue:
             raise
         wake_trainers(self._lock.parent)
         failpoint("recorded")
-        # From here on the upload belongs to the job. If another request recorded the job, it belongs to nobody.
+        # The upload now belongs to the job, unless another request recorded the job.
         record = self._find(job_id)
         if record.upload != request.upload:
             self.uploads.remove(request.upload)
@@ -124,7 +124,7 @@ class JobQueue:
         return self._find(record.job.id).job
 
     def cancel_all(self, model: str) -> Sequence[str]:
-        """Cancel the waiting and running jobs of a model. Return the ids of those that already publish."""
+        """Cancel the waiting and running jobs of a model. Return the ids of jobs that already publish."""
         publishing = []
         for job in self._store.unfinished():
             if job.model == model:

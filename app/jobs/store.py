@@ -1,6 +1,6 @@
-"""Where jobs are recorded, as the queue and the worker use it.
+"""The durable records of jobs, as the queue and the worker use them.
 
-The web processes use a JobStore, and the trainer a WorkerStore of the same database.
+Web processes use a JobStore, and the trainer uses a WorkerStore of the same database.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from app.jobs.job import Job, Progress, Status
 from app.jobs.job_list import JobFilter
 from app.training.request import TrainingRequest
 
-FileIdentity: TypeAlias = tuple[int, int] | None  # of `app.storage.file_lock.identity`
+FileIdentity: TypeAlias = tuple[int, int] | None  # see app.storage.file_lock.identity
 
 
 @dataclass(frozen=True)

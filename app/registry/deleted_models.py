@@ -20,7 +20,10 @@ _LAST = "last"
 
 
 def last_number(models: Path, model: str) -> int:
-    """Return the last number that deleted models of this name used; 0 if there are none. Raises OSError."""
+    """Return the last number that deleted models of this name used; 0 if there are none.
+
+    Raises ModelFileInvalid if the record has no number; OSError.
+    """
     try:
         text = (models / FOLDER / model / _LAST).read_text()
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""Publication and promotion of a version, in steps between which the process may be killed.
+"""Publication and promotion of a version, in steps that survive a kill between any two of them.
 
     models/crop-yield/uploads/4f1c… -> ../000002.safetensors   the version that was published for this upload
     models/crop-yield/uploads/.last -> ../000002.safetensors   the highest number used or reserved so far
@@ -7,7 +7,7 @@
 An exclusive link publishes a version: it gives the file its number. The marker of the upload, and `.next` if the
 version is to be promoted, are made before the link. They have no effect until a version with their number exists.
 After the link, `.next` is renamed to `current`. If a publisher is killed before the link, nothing was published. If it
-is killed after the link, the next process that locks the folder renames `.next`. The folder is locked all the time.
+is killed after the link, the next process that locks the folder renames `.next`. The folder is locked throughout.
 """
 
 import contextlib

@@ -64,7 +64,7 @@ def folds_of(card: ModelCard, tensors: Tensors) -> dict[int, SufficientStatistic
 
 
 def fold_faults(card: ModelCard, tensors: Mapping[str, NDArray[Any]]) -> Iterator[str]:
-    """Yield what is wrong with the tensors of the folds. There must be none unless the card says so."""
+    """Yield what is wrong with the tensors of the folds. There must be none unless the card declares them."""
     stored = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}
     if card.validation is None or not card.validation.stored:
         if stored:

@@ -20,7 +20,7 @@ class Tensor(NamedTuple):
     """A tensor of float64, named as the attribute of LinearModel that it holds."""
 
     name: str
-    shape: str  # of p columns and k targets
+    shape: str  # lengths in terms of p columns and k targets
     optional: bool = False
     finite: bool = False
 

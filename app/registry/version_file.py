@@ -70,7 +70,7 @@ class Version:
 def encode(card: ModelCard, model: LinearModel, folds: Mapping[int, SufficientStatistics] | None = None) -> bytes:
     """Return the bytes of a file. It holds the model's statistics, for intervals, updates and warnings.
 
-    The statistics of the folds of a cross-validation are stored if the card says so.
+    The statistics of the folds of a cross-validation are stored if there are any.
     """
     tensors = model_tensors(model) | (fold_tensors(folds) if folds else {})
     text = msgspec.json.encode(card).decode()

@@ -1,4 +1,4 @@
-"""Linear regression: statistics, solvers and `LinearRegressor`. Knows nothing of HTTP, jobs or files."""
+"""Linear regression: statistics, solvers and `LinearRegressor`. Independent of HTTP, jobs and files."""
 
 from typing import TYPE_CHECKING, Any
 

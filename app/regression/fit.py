@@ -70,7 +70,7 @@ class Base:
     # In an update, the share of their weight that decay leaves the earlier rows. In a forget, the share of their
     # weight that the data's rows have in the base.
     share: float = 1.0
-    folds: FoldStatistics = field(default_factory=dict)  # of a cross-validation that the data's folds are added to
+    folds: FoldStatistics = field(default_factory=dict)  # stored folds that the data's folds are added to
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class FoldOptions:
     count: int
     seed: int = 0
     by_group: bool = False
-    choose_l2: bool = False  # whether the exact solver's penalty is the one with the smallest cross-validated error
-    apart: bool = False  # whether the data is also validated apart from the folds of the base
+    choose_l2: bool = False  # replace the solver's penalty by the one with the smallest cross-validated error
+    apart: bool = False  # also validate the data apart from the folds of the base
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,7 @@ class Validation:
 
     result: CrossValidation  # over the folds of the base and the data together
     folds: FoldStatistics  # the same folds
-    data: SufficientStatistics  # of the data's rows
+    data: SufficientStatistics  # statistics of the data's rows
     # Over the data's rows alone, each predicted from the other folds and the base. None if they are all in one fold,
     # or it was not requested.
     apart: CrossValidation | None
@@ -116,7 +116,7 @@ class FitResult:
     model: LinearModel
     solver: Solver  # with the penalty that was chosen
     optimum: Fit  # the exact solution of the same rows
-    refined: bool  # whether the coefficients were solved in higher precision
+    refined: bool  # True if the coefficients were solved in higher precision
     bounds: PrecisionBounds | None  # None if no row was ever taken out
     validation: Validation | None
     warnings: tuple[str, ...]
@@ -164,16 +164,9 @@ def fit_model(
     # The rows of a base are gone, so they cannot be read again.
     problem = Problem(statistics, rows.gathered, rows.batches if base is None and reread else None, resume)
     solution = solver.solve(problem, observer)
-    return FitResult(
-        _model(data, statistics, solution),
-        solver,
-        solution.optimum,
-        solution.refined,
-        solution.bounds,
-        validation,
-        solution.warnings,
-        summary,
-    )
+    model = _model(data, statistics, solution)
+    optimum, refined, bounds = solution.optimum, solution.refined, solution.bounds
+    return FitResult(model, solver, optimum, refined, bounds, validation, solution.warnings, summary)
 
 
 class _Rows:

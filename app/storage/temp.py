@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 _ACCOUNT = ".account"
-_DESCRIPTORS = Path("/proc/self/fd")  # Where Linux lets a file without a name be opened again.
+_DESCRIPTORS = Path("/proc/self/fd")  # Folder in which Linux opens unnamed files again.
 
 
 class TempStorage:
@@ -31,7 +31,7 @@ class TempStorage:
         self._folder = folder
         self._max_bytes = max_bytes
         self._account: FileLock | None = None
-        self._files = self._bytes = 0  # of this worker
+        self._files = self._bytes = 0  # this worker's
         self._counting = threading.RLock()  # the garbage collector may close a file while another one is counted
 
     def open(self, expected: int = 0) -> "TempFile":

@@ -1,7 +1,7 @@
 """The version that an update or a forget builds on, and the options it takes from there.
 
-That version is known when the job starts. POST /train makes the same checks against the version that is current at
-that moment, so that a client learns of most faults at once.
+The job uses the version that is current when it starts. POST /train makes the same checks against the version that is
+current when the request arrives, so that a client learns of most faults at once.
 """
 
 from collections.abc import Iterator
@@ -74,7 +74,7 @@ def differences(request: TrainingRequest, base: ModelCard) -> Iterator[str]:
     if not isinstance(solver, Exact):
         return
     if solver.l2 != theirs.l2 and not request.choose_l2:
-        yield f"The parent was fitted with l2={theirs.l2:g}; this version with l2={solver.l2:g}, as asked."
+        yield f"The parent was fitted with l2={theirs.l2:g}; this version with l2={solver.l2:g}, as requested."
     if solver.fit_intercept != theirs.fit_intercept:
         parent, this = ("with", "without") if theirs.fit_intercept else ("without", "with")
-        yield f"The parent was fitted {parent} an intercept; this version {this} one, as asked."
+        yield f"The parent was fitted {parent} an intercept; this version {this} one, as requested."

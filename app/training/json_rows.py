@@ -25,20 +25,11 @@ SAMPLE_WEIGHTS = "sample_weights"
 class JsonRows(Protocol):
     """Decoded rows, with the names that the caller gave to their values."""
 
-    @property
-    def instances(self) -> list[Any]: ...
-
-    @property
-    def targets(self) -> list[Any]: ...
-
-    @property
-    def feature_names(self) -> Sequence[str] | None: ...
-
-    @property
-    def target_names(self) -> Sequence[str] | None: ...
-
-    @property
-    def sample_weights(self) -> Sequence[Any] | None: ...
+    instances: list[Any]
+    targets: list[Any]
+    feature_names: list[str] | None
+    target_names: list[str] | None
+    sample_weights: list[Any] | None
 
 
 def plan_rows(draft: TrainingRequest, rows: JsonRows, registry: ModelPublisher) -> tuple[TrainingRequest, list[Array]]:

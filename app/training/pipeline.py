@@ -1,4 +1,4 @@
-"""A training: find what is published, open the rows, fit, compare, publish. Knows nothing of queues."""
+"""A training: find the published version, open the rows, fit, compare, publish. No queue is needed."""
 
 import logging
 from collections.abc import Callable, Mapping

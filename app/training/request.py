@@ -11,7 +11,7 @@ from app.data.training_rows import Format
 from app.regression.solvers import Solver, solver_from_record
 from app.regression.sufficient_statistics import WeightKind
 
-# Format of new records. Format 1, without a number, has an older name for an option of gradient descent, and says in
+# Format number of new records. Format 1 has no number and an older name for an option of gradient descent, and notes in
 # `solver.start` that the start is uploaded or the current version.
 RECORD_FORMAT = 2
 _RENAMED_OPTIONS = {"held_out": "validation_fraction"}
@@ -34,19 +34,19 @@ class TrainingRequest:
     folds: int | None = None  # number of folds of the cross-validation; None: no cross-validation
     fold_seed: int = 0  # seed of the permutation into folds, or of the hash of the groups
     groups: str | None = None  # the column whose equal values share a fold
-    choose_l2: bool = False  # whether the cross-validation chooses the penalty
-    unseen: bool = False  # whether the current version was fitted to none of the rows
+    choose_l2: bool = False  # True if the cross-validation chooses the penalty
+    unseen: bool = False  # True if the current version was fitted to none of the rows
     terms: tuple[str, ...] = ()
-    missing: Literal["refuse", "drop"] = "refuse"  # whether a missing value fails the job or drops its row
+    missing: Literal["refuse", "drop"] = "refuse"  # a missing value fails the job, or its row is dropped
     weight: str | None = None  # the column of weights; in a matrix, the column after the targets
     weight_kind: WeightKind | None = None  # None: the kind of the version to build on, or else precision
     inherits: tuple[str, ...] = ()  # options of the solver that the version to build on gives
     trained_in: int | None = None  # with mode "forget": the version in which the rows were added
     share: float | None = None  # with mode "forget": share of the rows' weight that decay has left
-    header: Header | None = None  # whether the first row of a CSV file holds names; None: decided by its values
+    header: Header | None = None  # content of the first row of a CSV file; None: decided by its values
     warnings: tuple[str, ...] = ()  # about the rows, noticed when they were received
-    start_uploaded: bool = False  # whether the initial coefficients are in a file next to the rows
-    infer_columns: bool = False  # whether the rows may have other columns than the current version
+    start_uploaded: bool = False  # True if the initial coefficients are in a file next to the rows
+    infer_columns: bool = False  # True if the rows may have other columns than the current version
     record_format: int = RECORD_FORMAT
 
     @property

@@ -1,4 +1,4 @@
-"""What the routes work with: built once at the start, found through the request."""
+"""What the routes work with: built once at the start, and reached through the request."""
 
 import asyncio
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from app.web.metrics import Metrics
 
 @dataclass(frozen=True)
 class Limits:
-    """How much one request may ask for, and how long it may take to come."""
+    """Greatest size of one request: bytes of a body, rows in JSON, and seconds of `Prefer: wait`."""
 
     json_bytes: int
     upload_bytes: int
@@ -39,13 +39,13 @@ class Services:
     access: Authorizer
     default_model: str
     capabilities: Path  # the trainer's, see app.jobs.host.devices
-    logs_predictions: bool  # a line for each that went well, which costs more than the prediction
-    stopping: asyncio.Event  # set when the service is to stop: whoever waits or follows lets go
+    logs_predictions: bool  # To log a successful prediction costs more than to compute it.
+    stopping: asyncio.Event  # Set when the service stops. Requests that wait or stream then end.
 
 
 def get_services(request: Request) -> Services:
-    found: Services = request.state.services
-    return found
+    services: Services = request.state.services
+    return services
 
 
 def get_memory(request: Request) -> Reservation:

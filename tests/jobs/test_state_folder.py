@@ -1,4 +1,4 @@
-"""A state folder that is removed under a running service: what is acknowledged afterwards is kept all the same."""
+"""The state folder is removed while the service runs. Jobs acknowledged afterwards are kept."""
 
 import shutil
 import stat
@@ -9,7 +9,7 @@ from service import NOTEBOOK, Service, wait_for
 
 
 @pytest.mark.slow
-def test_a_job_acknowledged_after_the_state_folder_was_removed_is_there_after_a_restart(tmp_path: Path) -> None:
+def test_a_job_acknowledged_after_the_state_folder_was_removed_exists_after_a_restart(tmp_path: Path) -> None:
     service = Service(tmp_path, workers=2).start()
     try:
         before = service.train(**NOTEBOOK)["id"]
@@ -18,7 +18,7 @@ def test_a_job_acknowledged_after_the_state_folder_was_removed_is_there_after_a_
         first = service.submit(**NOTEBOOK, promote="never")
         assert service.client.get(f"/jobs/{before}").status_code == 404
 
-        # A trainer that still reads the removed database would leave it waiting for ever.
+        # A trainer that still reads the removed database would never run it.
         assert service.end_of(first)["status"] == "succeeded"
         assert trainer not in service.trainers()
         assert len(service.trainers()) == 1
@@ -33,7 +33,7 @@ def test_a_job_acknowledged_after_the_state_folder_was_removed_is_there_after_a_
         service.kill()
 
 
-def test_uploaded_rows_and_the_record_of_jobs_are_for_nobody_elses_eyes(tmp_path: Path) -> None:
+def test_other_users_can_read_neither_uploaded_rows_nor_the_job_database(tmp_path: Path) -> None:
     service = Service(tmp_path, trainer_mode="external").start()
     try:
         job = service.submit(**NOTEBOOK)
@@ -46,7 +46,7 @@ def test_uploaded_rows_and_the_record_of_jobs_are_for_nobody_elses_eyes(tmp_path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_trainer_ends_with_its_lock_and_another_begins(tmp_path: Path, workers: int) -> None:
+def test_a_trainer_whose_lock_file_is_removed_is_replaced(tmp_path: Path, workers: int) -> None:
     service = Service(tmp_path, workers=workers).start()
     try:
         service.train(**NOTEBOOK)

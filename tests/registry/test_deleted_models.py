@@ -125,7 +125,9 @@ def test_a_check_that_fails_leaves_the_model_whole(registry: ModelPublisher) -> 
     assert registry.versions("line") == [1, 2, 3]
 
 
-def test_whoever_waits_to_change_a_model_that_is_deleted_is_told_so(registry: ModelPublisher, tmp_path: Path) -> None:
+def test_a_change_that_waits_for_the_deletion_of_its_model_is_rejected(
+    registry: ModelPublisher, tmp_path: Path
+) -> None:
     # The lock is asked for while the model is being deleted: neither a new folder nor the old one is changed.
     other = ModelPublisher(tmp_path / "models")
     found: list[BaseException] = []

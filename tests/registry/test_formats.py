@@ -1,4 +1,4 @@
-"""Files of every format that landed are read; one of another format stops nothing but itself and says what it is.
+"""Files of every landed format are read. A file of another format is rejected by itself, with its format.
 
 `schema_N` has versions as the code wrote them when N was the number of new files. Those of schema 2 and 3 are, in turn:
 12 rows, 3 more, 3 taken out, cross-validated, with a term, a descent, frequency weights, precision weights with a ridge

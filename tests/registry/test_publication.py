@@ -231,9 +231,7 @@ def test_a_deleted_version_takes_its_marker_along(registry: ModelPublisher, fold
     assert published(registry, "b") == 3
 
 
-def test_what_killed_publishers_left_in_the_markers_is_swept_after_an_hour(
-    registry: ModelPublisher, folder: Path
-) -> None:
+def test_temporary_markers_of_killed_publishers_are_swept_after_an_hour(registry: ModelPublisher, folder: Path) -> None:
     left = folder / "line" / "uploads" / ".0.tmp"
     left.symlink_to("000001.safetensors")
     folder_left = folder / "line" / ".1.tmp"

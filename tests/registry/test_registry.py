@@ -159,7 +159,7 @@ def test_a_promotion_is_seen_by_every_reader_at_its_next_look(registry: ModelPub
     assert slope(reader.current("line")) == 1
 
 
-def test_what_did_not_change_is_not_loaded_again(registry: ModelPublisher) -> None:
+def test_an_unchanged_version_is_not_loaded_again(registry: ModelPublisher) -> None:
     published(registry, 1, 2, promoted=1)
     assert registry.current("line") is registry.current("line")
     assert registry.version("line", 2) is registry.version("line", 2)
@@ -335,7 +335,7 @@ def test_a_damaged_version_is_neither_read_nor_promoted(
 
 
 @DAMAGES
-def test_where_the_promoted_file_is_damaged_the_version_served_before_is_served_on(
+def test_the_version_served_before_stays_if_the_promoted_file_is_damaged(
     registry: ModelPublisher, folder: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     published(registry, 1, 2, 3, promoted=1)
@@ -346,7 +346,7 @@ def test_where_the_promoted_file_is_damaged_the_version_served_before_is_served_
     with caplog.at_level(logging.ERROR):
         assert slope(reader.current("line")) == 1
         assert slope(reader.current("line")) == 1
-    # It is told once, not with every request.
+    # It is logged once, not with every request.
     assert [record.getMessage() for record in caplog.records] == ["version refused"]
 
 
@@ -362,7 +362,7 @@ def test_a_new_reader_serves_the_newest_intact_version_below_a_damaged_one(
 
 
 @DAMAGES
-def test_where_no_version_is_intact_none_is_served(
+def test_no_version_is_served_if_none_is_intact(
     registry: ModelPublisher, folder: Path, damage: Callable[[Path], None]
 ) -> None:
     published(registry, 1, 2, promoted=2)
@@ -493,7 +493,7 @@ def test_the_version_that_is_served_in_place_of_the_current_one_is_not_deleted(
     assert slope(ModelPublisher(folder).current("line")) == 2
 
 
-def test_no_version_is_served_where_none_is_current_or_intact(registry: ModelPublisher, folder: Path) -> None:
+def test_no_version_is_served_if_none_is_current_or_intact(registry: ModelPublisher, folder: Path) -> None:
     published(registry, 1)
     assert registry.served_number("line") is None
     registry.promote("line", 1)
@@ -533,7 +533,7 @@ def test_a_version_that_is_a_link_to_another_file_is_refused(registry: ModelPubl
     assert secret.exists()
 
 
-def test_what_is_in_memory_is_at_hand_until_a_large_file_takes_its_place(
+def test_a_version_stays_cached_until_a_large_file_replaces_it(
     registry: ModelPublisher, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published(registry, 1, 2, promoted=1)
@@ -554,7 +554,7 @@ def test_what_is_in_memory_is_at_hand_until_a_large_file_takes_its_place(
         reader.get_cached("line", 2)
 
 
-def test_a_small_file_that_was_promoted_is_at_hand_at_once_unless_another_is_being_read(
+def test_a_promoted_small_file_is_read_at_once_unless_another_is_being_read(
     registry: ModelPublisher, folder: Path
 ) -> None:
     published(registry, 1, 2, promoted=1)
@@ -642,7 +642,7 @@ def test_while_the_models_folder_is_gone_the_version_served_before_is_served_on_
     assert reader.versions("line") == [1, 2]
 
 
-def test_where_an_empty_folder_takes_the_place_of_the_models_each_that_was_served_is_told_of_once(
+def test_each_served_model_is_logged_once_if_an_empty_folder_replaces_the_models(
     registry: ModelPublisher, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     published(registry, 1, promoted=1)
@@ -659,7 +659,7 @@ def test_where_an_empty_folder_takes_the_place_of_the_models_each_that_was_serve
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
-def test_a_closed_model_is_not_listed_and_told_of_once(
+def test_an_unreadable_model_is_not_listed_and_logged_once(
     registry: ModelPublisher, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     published(registry, 1, promoted=1)
@@ -682,9 +682,9 @@ def test_a_model_whose_link_is_gone_is_not_found_although_it_was_served(registry
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)
-def test_a_hostile_name_is_no_model_and_touches_nothing(registry: ModelPublisher, folder: Path, name: str) -> None:
+def test_a_hostile_name_is_rejected_and_touches_nothing(registry: ModelPublisher, folder: Path, name: str) -> None:
     published(registry, 1, 2, promoted=1)
-    # What a name that climbs out of its folder would find.
+    # Files that a name would find if it led out of its folder.
     (folder / "current").symlink_to("line/000001.safetensors")
     (folder.parent / "current").symlink_to("models/line/000001.safetensors")
     (folder / "000001.safetensors").symlink_to("line/000001.safetensors")
@@ -712,7 +712,7 @@ def test_plain_names_are_names_of_models(registry: ModelPublisher, name: str) ->
     assert slope(registry.current(name)) == 1
 
 
-def test_a_folder_that_cannot_be_written_is_unavailable_and_no_path_is_told(
+def test_a_folder_that_cannot_be_written_is_unavailable_and_its_path_is_not_repeated(
     registry: ModelPublisher, folder: Path
 ) -> None:
     (folder / "line").write_text("a file where the model's folder would be")

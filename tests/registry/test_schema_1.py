@@ -65,7 +65,7 @@ def test_an_update_of_schema_1_whose_parent_is_gone_has_no_inference(tmp_path: P
     assert read(tmp_path / path(2).name).card.inference_unavailable == PRECISION_UNKNOWN
 
 
-def test_what_is_added_to_a_version_of_unknown_precision_has_unknown_precision() -> None:
+def test_an_update_of_a_version_of_unknown_precision_has_unknown_precision() -> None:
     statistics = read(path(4)).model.statistics
     more = SufficientStatistics.from_rows(YIELDS[:, :3], YIELDS[:, 3:])
 

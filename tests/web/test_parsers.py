@@ -24,7 +24,7 @@ from starlette.datastructures import QueryParams
 
 from app.errors import InvalidInput, MalformedBody, NotAcceptable
 from app.server.protocol import is_host
-from app.web.auth import _why_not_local as why_not_local
+from app.web.auth import why_not_local
 from app.web.bodies import decode
 from app.web.decompression import MAX_SHORT, PIECE_BYTES, SHORT_BYTES, decompress
 from app.web.middleware import kept_id

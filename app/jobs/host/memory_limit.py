@@ -33,7 +33,7 @@ _MESSAGES = (
 def limit_memory(limit: int | None, warm_up: Callable[[], None]) -> None:
     """Let this process allocate at most `limit` bytes. Further allocations raise MemoryError.
 
-    0 is no limit, and None is SHARE of the machine's or the container's memory. The limit counts private writable
+    0 means no limit, and None means SHARE of the machine's or the container's memory. The limit counts private writable
     memory, and not the address space, of which CUDA reserves more than any machine has. For a small limit, `warm_up`
     loads the libraries first, and the memory that they have reserved and do not use is not counted.
     """

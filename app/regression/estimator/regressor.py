@@ -136,7 +136,7 @@ class LinearRegressor:
         return self._fit(X, y, sample_weight, columns=self._columns, base=base)
 
     def forget(self, X: Any, y: Any = None, sample_weight: Any = None, *, share: float = 1.0) -> Self:
-        """Take rows out of those that the estimator was fitted to, exactly. The other rows are not needed.
+        """Take out rows that the estimator was fitted to, exactly. The other rows are not needed.
 
         `share` is the share of their weight that decay has left. Numbers that rounding errors may have changed are
         withheld. Raises NotIncluded if the rows cannot be among those of the fit, and InvalidData if too few remain.

@@ -61,7 +61,7 @@ class RowBatches:
         rows = self._rows
         if self._options.shuffle:
             generator = torch.Generator().manual_seed(self._options.seed * 1_000_003 + epoch)
-            # Gathered once an epoch, the batches are views: a gather for each would cost as much as its step.
+            # One gather per epoch makes the batches views. A gather per batch would double the time of a step.
             rows = rows.index_select(0, torch.randperm(len(rows), generator=generator).to(rows.device))
         parts = zip(*(torch.split(part, size) for part in Batch.of(rows, self._features, 0)[:2]), strict=True)
         return (Batch(inputs, targets, len(inputs) * self._mean_weight) for inputs, targets in parts)
@@ -76,8 +76,8 @@ class Task:
 
     options: GradientDescent
     scaler: Scaler
-    statistics: SufficientStatistics  # of the rows that are trained on
-    factor: Array  # of the same rows, in the scaled columns
+    statistics: SufficientStatistics  # statistics of the rows that are trained on
+    factor: Array  # R factor of the same rows, in the scaled columns
     all_rows: Batch
     monitored_rows: Batch  # the rows whose loss patience watches
     rows: RowBatches | None  # None if every step takes all rows

@@ -101,7 +101,7 @@ def cancel_job(request: Request, job: JobId) -> Response:
 
 LastEventId = Annotated[
     str | None,
-    Header(description="`id` of the last event received. That event is not sent again; 204 if no event follows."),
+    Header(description="`id` of the last event received. The next event is sent, or 204 if there is none."),
 ]
 
 

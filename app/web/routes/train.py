@@ -58,7 +58,7 @@ _IdempotencyKey = Annotated[
         "Records a training job and answers at once; with `Prefer: wait=10` it waits for up to 10 seconds for the job "
         "to end. Once answered, the job survives any crash. Rows come as JSON, or as a file: CSV with a header, NDJSON "
         "objects, an Arrow IPC stream or Parquet, plain or with a Content-Encoding of gzip or zstd. If the model "
-        "exists, its new version has the columns of the current one, unless the request names its features or says "
+        "exists, its new version has the columns of the current one, unless the request names its features or has "
         "`schema: infer`."
     ),
     status_code=202,

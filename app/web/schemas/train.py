@@ -80,10 +80,10 @@ class TrainingOptions(Options):
     )
     weight_kind: WeightKind | None = Field(
         None,
-        description="What the weights of rows mean. `precision`: the inverse of the variance of a row's error, up to a "
-        "common factor that changes no result. `frequency`: how many times the row was observed, a whole number; a row "
-        "of weight 2 counts like two rows. Rows without weights weigh 1 each. A version has one kind, which updates "
-        "and forgets must have too. Default: `precision`; for an update or a forget, the current version's kind.",
+        description="Meaning of the weights of rows. `precision`: the inverse of the variance of a row's error, up to "
+        "a common factor that changes no result. `frequency`: how many times the row was observed, a whole number; a "
+        "row of weight 2 counts like two rows. Rows without weights weigh 1 each. A version has one kind, which "
+        "updates and forgets must have too. Default: `precision`; for an update or a forget, the current version's kind.",
     )
     trained_in: int | None = Field(
         None,
@@ -105,7 +105,7 @@ class TrainingOptions(Options):
         "features. `infer`: take the columns from the rows, even if the current version has others.",
     )
     missing: Literal["refuse", "drop"] = Field(
-        "refuse", description="Whether a missing value fails the job, or its row is left out and counted."
+        "refuse", description="`refuse`: a missing value fails the job; `drop`: its row is left out and counted."
     )
     solver: AnySolver = Field(
         DEFAULT_SOLVER,
@@ -115,7 +115,7 @@ class TrainingOptions(Options):
     validation: ValidationOptions | None = Field(None, description="Adds cross-validated metrics.")
     promote: Literal["always", "if_better", "never"] = Field(
         "always",
-        description="Whether the new version becomes current; `if_better`: if its cross-validated error on "
+        description="When the new version becomes current. `if_better`: if its cross-validated error on "
         "these rows does not exceed the current version's by more than chance explains. Mode `replace` needs `unseen`. "
         "With `never`, an update or a forget keeps the version that it was made from as its parent.",
     )
@@ -152,7 +152,7 @@ class TrainingOptions(Options):
 
     @property
     def inherits(self) -> tuple[str, ...]:
-        """The options of the solver that the version to build on gives, because the request does not."""
+        """The options of the solver that are not given, and so taken from the version to build on."""
         if self.mode == "replace":
             return ()
         return tuple(name for name in self.solver.made.inherited if name not in self.solver.model_fields_set)
@@ -222,7 +222,7 @@ class FileOptions(TrainingOptions):
         "pandas frame; if the model exists, they have to be those of its current version. The columns of NDJSON are "
         "the names in all its lines; a name that a line lacks is a missing value.",
     )
-    weight: str | None = Field(None, description="Column of weights, at least 0; `weight_kind` says what they mean.")
+    weight: str | None = Field(None, description="Column of weights, at least 0; see `weight_kind`.")
     header: Header | None = Field(None, description=HEADER_TEXT)
 
     def to_request(self, *, default_model: str, **fields: Unpack[RequestFields]) -> TrainingRequest:
@@ -250,5 +250,5 @@ class TrainRequest(TrainingOptions):
         None, description="Names for targets that are arrays. Default: those of the model's current version."
     )
     sample_weights: Annotated[list[Any] | None, DocumentedAs(list[Annotated[float, Field(ge=0)]] | None)] = Field(
-        None, description="A weight for each row, at least 0; `weight_kind` says what they mean."
+        None, description="A weight for each row, at least 0; see `weight_kind`."
     )

@@ -35,7 +35,7 @@ ESTIMATORS: list[tuple[dict[str, Any], dict[str, str]]] = [
 
 
 @pytest.mark.filterwarnings("ignore:Estimator LinearRegressor does not inherit")  # scikit-learn may not be installed
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")  # of array_api, which needs a variable set
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")  # array_api needs a variable set
 @pytest.mark.parametrize(("parameters", "failures"), ESTIMATORS, ids=lambda value: "".join(map(str, value)))
 def test_check_estimator_passes(parameters: dict[str, Any], failures: dict[str, str]) -> None:
     results = check_estimator(LinearRegressor(**parameters), expected_failed_checks=failures)

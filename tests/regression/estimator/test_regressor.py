@@ -155,7 +155,7 @@ def test_inference_is_withheld_if_forgetting_costs_too_many_digits() -> None:
 
     assert model.model_.inference_unavailable is not None
     assert model.model_.inference_unavailable in model.summary()
-    with pytest.raises(FitError, match=r"There are no intervals\. So many rows were forgotten"):
+    with pytest.raises(FitError, match=r"There are no intervals\. Too many rows were forgotten"):
         model.predict(near, interval=0.9)
 
 
