@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Runs a real service in its own processes, as an operator does, for tests to use, stop and kill."""
-=======
 """A real service in its own processes, as an operator runs it, for tests to use and to kill."""
->>>>>>> refs/heads/server
 
 import contextlib
 import json
@@ -38,11 +34,7 @@ NOTEBOOK: dict[str, Any] = {"instances": INPUTS, "targets": TARGETS}
 
 
 def copy_models(folder: Path) -> Path:
-<<<<<<< HEAD
-    """Copy the shipped version, without other versions of the model, and return the models folder."""
-=======
     """Copy the shipped model alone, without versions that a service has published since. Return the models folder."""
->>>>>>> refs/heads/server
     target = folder / "models" / "crop-yield"
     target.mkdir(parents=True)
     shutil.copy(MODELS / "crop-yield" / "000001.safetensors", target)
@@ -51,11 +43,7 @@ def copy_models(folder: Path) -> Path:
 
 
 def wait_for(condition: Callable[[], object]) -> None:
-<<<<<<< HEAD
-    """Poll until the condition is true. Use it only if there is no event to wait for."""
-=======
     """Poll until the condition holds, if there is no event to wait for."""
->>>>>>> refs/heads/server
     deadline = time.monotonic() + START_SECONDS
     while not condition():
         assert time.monotonic() < deadline
@@ -73,11 +61,7 @@ class Service:
         environment: dict[str, str] | None = None,
         **settings: str,
     ) -> None:
-<<<<<<< HEAD
-        """Set up a service with these settings. `environment` is added to the variables of this process."""
-=======
         """Pass `environment` to the service, in addition to that of this process."""
->>>>>>> refs/heads/server
         self.state = folder / "state"
         self.models = folder / "models"
         if not self.models.exists():
@@ -101,11 +85,7 @@ class Service:
 
     @property
     def environment(self) -> dict[str, str]:
-<<<<<<< HEAD
-        """The environment variables of the service and of its external trainers."""
-=======
         """The environment of the service, which also suits an external trainer."""
->>>>>>> refs/heads/server
         folders = {"LINSERVE_MODELS_DIR": str(self.models), "LINSERVE_STATE_DIR": str(self.state)}
         return os.environ | self._settings | folders
 
@@ -117,19 +97,11 @@ class Service:
             self._process = subprocess.Popen(
                 command, cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True
             )
-<<<<<<< HEAD
-        self.client = httpx.Client(timeout=60)  # shared, because making a client takes longer than a hundred requests
-        try:
-            wait_for(self._is_ready)
-        except AssertionError:
-            self.kill()
-=======
         self.client = httpx.Client(timeout=60)  # One for all tests: to create one costs as much as a hundred requests.
         try:
             wait_for(self._is_ready)
         except AssertionError:
             self.kill()  # The caller gets no service that it could stop.
->>>>>>> refs/heads/server
             raise AssertionError(self.log.read_text()) from None
         return self
 
@@ -149,22 +121,14 @@ class Service:
         return int(announced[1]) if announced else 0
 
     def stop(self) -> int:
-<<<<<<< HEAD
-        """Stop the service with SIGTERM. Return the exit status."""
-=======
         """Stop the service as an operator does. Return the exit status."""
->>>>>>> refs/heads/server
         assert self._process is not None
         self.client.close()
         self._process.terminate()
         return self._process.wait(START_SECONDS)
 
     def ended(self) -> int:
-<<<<<<< HEAD
-        """Wait until the service has ended by itself. Return the exit status."""
-=======
         """Wait until the service exits by itself. Return the exit status."""
->>>>>>> refs/heads/server
         assert self._process is not None
         self.client.close()
         return self._process.wait(START_SECONDS)
@@ -176,19 +140,11 @@ class Service:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-<<<<<<< HEAD
-        for pid in self.trainers():  # a trainer may have left the process group
-            os.kill(pid, signal.SIGKILL)
-
-    def memory(self, field: str) -> int:
-        """Return the bytes of a worker's memory: VmRSS for now, or VmHWM for the peak."""
-=======
         for pid in self.trainers():  # Those that left the process group.
             os.kill(pid, signal.SIGKILL)
 
     def memory(self, field: str) -> int:
         """Return the memory of a worker in bytes: VmRSS now, or VmHWM at most so far."""
->>>>>>> refs/heads/server
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(status.partition(f"{field}:")[2].split()[0]) << 10
 
@@ -199,23 +155,14 @@ class Service:
 
     @contextlib.contextmanager
     def growing_by_less_than(self, most: int) -> Iterator[None]:
-<<<<<<< HEAD
-        """Assert that the worker's memory never grows by `most` bytes or more during the block."""
-=======
         """Assert that the memory of the worker grows by less than `most` bytes in the block."""
->>>>>>> refs/heads/server
         before = self.reset_peak()
         yield
         assert self.memory("VmHWM") - before < most
 
     def trainers(self) -> list[int]:
-<<<<<<< HEAD
-        """Return the process ids of the trainers of this service's state folder."""
-        found = []
-=======
         """Return the process ids of the trainers in this service's state folder."""
         pids = []
->>>>>>> refs/heads/server
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 words = (process / "cmdline").read_bytes().split(b"\0")
@@ -231,11 +178,7 @@ class Service:
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
         pids = []
         for pid in children:
-<<<<<<< HEAD
-            with contextlib.suppress(OSError):  # it may have ended meanwhile
-=======
             with contextlib.suppress(OSError):  # The process may have ended.
->>>>>>> refs/heads/server
                 if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
                     pids.append(int(pid))
         return pids
@@ -248,17 +191,10 @@ class Service:
         return job
 
     def submit(self, **body: Any) -> str:
-<<<<<<< HEAD
-        """Train from JSON without waiting, and return the job's id."""
-        answer = self.client.post("/train", json=body)
-        assert answer.status_code == httpx.codes.ACCEPTED, answer.text
-        return str(answer.json()["id"])
-=======
         """Train from JSON without waiting. Return the id of the job."""
         response = self.client.post("/train", json=body)
         assert response.status_code == httpx.codes.ACCEPTED, response.text
         return str(response.json()["id"])
->>>>>>> refs/heads/server
 
     def job(self, job_id: str) -> dict[str, Any]:
         response = self.client.get(f"/jobs/{job_id}")
@@ -267,15 +203,9 @@ class Service:
         return job
 
     def follow(self, job_id: str) -> Iterator[dict[str, Any]]:
-<<<<<<< HEAD
-        """Yield the job at each change until it ends."""
-        with self.client.stream("GET", f"/jobs/{job_id}/events") as answer:
-            for line in answer.iter_lines():
-=======
         """Yield the job whenever it changes, until it ends."""
         with self.client.stream("GET", f"/jobs/{job_id}/events") as response:
             for line in response.iter_lines():
->>>>>>> refs/heads/server
                 if line.startswith("data: "):
                     yield json.loads(line.removeprefix("data: "))
 

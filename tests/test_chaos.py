@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """The chaos harness: its phases for seconds each, and the bugs that it must notice."""
-=======
-"""The phases of `make chaos`, for seconds instead of minutes, and a proof that they detect bugs."""
->>>>>>> refs/heads/server
 
 import os
 import subprocess
@@ -28,11 +24,7 @@ from chaos.watching import FLOOR
 @pytest.mark.parametrize(
     ("phase", "seconds", "done"),
     [
-<<<<<<< HEAD
         (partial(phases.promotions, floor=FLOOR), 1, "swaps"),  # other tests run at the same time
-=======
-        (partial(phases.promotions, floor=FLOOR), 1, "swaps"),  # Other tests run at the same time.
->>>>>>> refs/heads/server
         (phases.durability, 0, "ordered writes"),
         (phases.kills, 1, "kills"),
         (partial(phases.failpoints, steps=("recorded", "linked", "promoted")), 0, "kills"),
@@ -49,7 +41,7 @@ from chaos.watching import FLOOR
     ],
     ids=lambda phase: getattr(getattr(phase, "func", phase), "__name__", None),
 )
-def test_phase_finds_no_violation(tmp_path: Path, phase: phases.Phase, seconds: float, done: str) -> None:
+def test_nothing_is_lost_failed_or_mislabelled(tmp_path: Path, phase: phases.Phase, seconds: float, done: str) -> None:
     try:
         counts = phase(tmp_path / "stage", {}, seconds)
     except Unable as reason:
@@ -59,7 +51,7 @@ def test_phase_finds_no_violation(tmp_path: Path, phase: phases.Phase, seconds: 
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=[bug.name for bug in BUGS])
-def test_every_planted_bug_changes_the_service_and_can_be_undone(bug: Bug) -> None:
+def test_every_planted_bug_changes_the_service_and_can_be_taken_back(bug: Bug) -> None:
     with planting.changed(bug.plant) as old:
         assert old
 
@@ -77,7 +69,7 @@ def test_every_planted_bug_changes_the_service_and_can_be_undone(bug: Bug) -> No
         ("from app.jobs import queue; queue.PAGE = 0", "add it to the modules"),
     ],
 )
-def test_bug_that_changes_nothing_ends_the_process_and_does_not_count_as_missed(
+def test_a_bug_that_does_not_change_what_it_should_ends_the_process_and_is_no_miss(
     tmp_path: Path, body: str, fault: str
 ) -> None:
     source = f"""
@@ -94,7 +86,7 @@ def plant():
         planting.check_outcome(tmp_path / "planted")
 
 
-def test_bug_is_planted_when_its_modules_are_loaded(tmp_path: Path) -> None:
+def test_a_bug_is_planted_when_its_modules_are_loaded_and_not_before(tmp_path: Path) -> None:
     plant = jobs.full_disk_is_an_internal_error
 
     assert _load("app.storage.file_lock", plant.address, tmp_path).stdout == "\n"
@@ -105,12 +97,12 @@ def test_bug_is_planted_when_its_modules_are_loaded(tmp_path: Path) -> None:
 
 
 def _load(module: str, address: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Load a module of the service in a process with a planted bug."""
+    """Load a module of the service in a process that is to have a bug."""
     path = os.pathsep.join([str(RECORDER), str(ROOT), str(folder)])
     environment = {"PYTHONPATH": path, planting.BUG: address, planting.RECORD: str(folder / "planted")}
     program = (
-        f"import {module} as loaded; "
-        "print(loaded.UploadStore.check_room.__name__ if hasattr(loaded, 'UploadStore') else '')"
+        f"import {module} as found; "
+        "print(found.UploadStore.check_room.__name__ if hasattr(found, 'UploadStore') else '')"
     )
     return subprocess.run(
         [sys.executable, "-c", program], env=os.environ | environment, capture_output=True, text=True, check=False
@@ -126,7 +118,7 @@ def test_the_documentation_lists_every_planted_bug() -> None:
 
 
 @pytest.mark.slow
-def test_version_that_is_published_twice_is_detected() -> None:
+def test_a_version_that_is_published_twice_is_noticed() -> None:
     bug = next(bug for bug in BUGS if bug.name == "an upload is published twice")
 
     assert "published twice" in caught(bug)

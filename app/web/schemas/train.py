@@ -83,7 +83,8 @@ class TrainingOptions(Options):
         description="Meaning of the weights of rows. `precision`: the inverse of the variance of a row's error, up to "
         "a common factor that changes no result. `frequency`: how many times the row was observed, a whole number; a "
         "row of weight 2 counts like two rows. Rows without weights weigh 1 each. A version has one kind, which "
-        "updates and forgets must have too. Default: `precision`; for an update or a forget, the current version's kind.",
+        "updates and forgets must have too. Default: `precision`; for an update or a forget, the current "
+        "version's kind.",
     )
     trained_in: int | None = Field(
         None,
