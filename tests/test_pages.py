@@ -163,6 +163,14 @@ def test_the_table_of_errors_has_each_problem_of_the_server() -> None:
     assert {re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower() for name in raised} <= named
 
 
+def test_the_page_of_log_messages_lists_each_message() -> None:
+    listed = (ROOT / "docs/reference/log-messages.md").read_text()
+    sources = [path.read_text() for path in (ROOT / "app").rglob("*.py")]
+    logged = {text for source in sources for text in re.findall(r'\b_log\.[a-z]+\(\s*"([^"]+)"', source)}
+    assert logged
+    assert {message for message in logged if f"`{message}`" not in listed} == set()
+
+
 def test_make_run_serves(tmp_path: Path) -> None:
     environment = os.environ | {
         "UVICORN_PORT": "0",
