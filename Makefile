@@ -30,7 +30,7 @@ test-fast: .venv/.development ## run the tests that need no running service, in 
 test-slow: .venv/.development ## run the slow tests
 	$(PYTEST) -m slow
 
-check: .venv/.development audit ## lint, types, import contracts, prose, licences, secrets, known vulnerabilities
+check: .venv/.development prose audit ## lint, types, import contracts, prose, licences, secrets, known vulnerabilities
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
