@@ -26,7 +26,7 @@ from app.errors import InvalidInput, MalformedBody, NotAcceptable
 from app.server.protocol import is_host
 from app.web.auth import _why_not_local as why_not_local
 from app.web.bodies import decode
-from app.web.decompression import MAX_SHORT, PIECE_BYTES, SHORT_BYTES, decompress
+from app.web.decompression import CHUNK_BYTES, MAX_SHORT, SHORT_BYTES, decompress
 from app.web.middleware import kept_id
 from app.web.negotiation import select_media_type
 from app.web.predict_tables import FORMATS
@@ -79,7 +79,7 @@ async def inflate(chunks: Sequence[bytes], encoding: str) -> bytes:
             yield chunk
 
     pieces = [piece async for piece in decompress(arriving(), encoding)]
-    assert all(0 < len(piece) <= PIECE_BYTES for piece in pieces)
+    assert all(0 < len(piece) <= CHUNK_BYTES for piece in pieces)
     return b"".join(pieces)
 
 
