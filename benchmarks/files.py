@@ -34,7 +34,7 @@ from app.regression.least_squares import fit
 from app.regression.solvers import Exact
 def work(path, form):
     rows = TrainingRows(Path(path), form, ["a", "b", "c"], ["y"], threads=os.cpu_count())
-    return fit(summarise(rows.blocks()), Exact()).weights
+    return fit(summarise(rows.batches()), Exact()).weights
 """
 
 PANDAS = """

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.data.batch import Array
-from app.data.json_rows import MAX_DETAILS, escaped
+from app.data.json_faults import MAX_DETAILS, escaped
 from app.data.limits.arrow_memory import raise_if_memory
 from app.errors import FieldError, InvalidInput
 from app.regression.folds import group_fold

@@ -15,18 +15,21 @@ from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from app.data.batch import Columns, Header, RowBatch, Source, least_part_bytes, row_error, split_wide
-from app.data.formats import FileFormat, check_size, describing_bytes, read_file
-from app.data.formats.content import explained
-from app.data.formats.writers import OutputFormat, SpooledOutput, table_writer
-from app.data.json_rows import escaped
+from app.data.batch import Columns, Header, RowBatch, Source, row_error, split_wide, wide_batch_bytes
+from app.data.content import explained
+from app.data.formats import BY_MEDIA_TYPE
+from app.data.formats.base import TableFormat, TableWriter
+from app.data.formats.json import JSON, JsonDocumentWriter
+from app.data.json_faults import escaped
 from app.data.name_hints import listed
+from app.data.reading import read_file
 from app.errors import FieldError, InvalidInput, PredictionTooLarge, not_stored
 from app.prediction.missing_rows import HEADER, CompleteRows
 from app.registry.version_file import Version
 from app.regression.linear_model import LinearModel
 from app.regression.sufficient_statistics import Array
 from app.storage.memory_budget import LARGE_BODY, MemoryBudget
+from app.storage.spooled_output import SpooledOutput
 from app.web import bodies
 from app.web.problems import invalid_query
 from app.web.query import check_query, in_query, names_in_query
@@ -45,7 +48,7 @@ JSON_BYTES = 30  # of a number, and of what is around it and its name
 MAX_KEPT = 1000  # columns
 NOT_POSITIVE = "The weight is not a positive number."
 
-FORMATS: dict[str, OutputFormat] = {bodies.JSON: "json", **bodies.FILES}
+MEDIA_TYPES = (JSON.media_type, *BY_MEDIA_TYPE)
 
 
 class TableOptions(BaseModel):
@@ -167,14 +170,14 @@ def inference_bytes(model: LinearModel) -> int:
     return DESIGN_TIMES * NUMBER_BYTES * len(model.columns) ** 2
 
 
-def needs_turn(body: Source, form: FileFormat, encoding: str) -> bool:
-    """Return True unless the table is short. A packed one, or Arrow or Parquet, may have any number of rows."""
+def needs_turn(body: Source, table_format: TableFormat, encoding: str) -> bool:
+    """Return True unless the table is short. A compressed or binary one may have any number of rows."""
     is_long = not isinstance(body, bytes) or len(body) > LARGE_BODY
-    return is_long or encoding != bodies.IDENTITY or form in ("arrow", "parquet")
+    return is_long or encoding != bodies.IDENTITY or not table_format.is_text
 
 
 def read_table(
-    request: Request, source: Source, form: FileFormat, version: Version, options: TableOptions
+    request: Request, source: Source, table_format: TableFormat, version: Version, options: TableOptions
 ) -> Iterator[RowBatch]:
     """The rows of a file. Its columns may stand in any order, and are the features and those to keep.
 
@@ -197,10 +200,11 @@ def read_table(
         training=False,
     )
     read = [*columns.numbers, *columns.keep]
-    with explained(source, form, options.header):
-        found.memory.hold(request, describing_bytes(source, form) + READ_TIMES * least_part_bytes(columns))
-        found.memory.hold(request, check_size(source, form, read, found.limits.upload_bytes))
-    yield from read_file(source, form, columns)
+    with explained(source, table_format, options.header):
+        metadata = table_format.metadata_bytes(source)
+        found.memory.hold(request, metadata + READ_TIMES * wide_batch_bytes(columns))
+        found.memory.hold(request, table_format.check_size(source, read, found.limits.upload_bytes))
+    yield from read_file(source, table_format, columns)
 
 
 def numbers_of(model: LinearModel, options: TableOptions) -> Sequence[str]:
@@ -240,11 +244,16 @@ def answer_table(
     names = _names(model, options)
     _check_options(model, options)
     document = {"model": version.card.model, "version": version.card.version}
-    writer = table_writer(FORMATS[out], sink, options.keep, names, document)
+    table_format = BY_MEDIA_TYPE.get(out)
+    if table_format is None:
+        writer: TableWriter = JsonDocumentWriter(sink, options.keep, names, document)
+    else:
+        writer = table_format.writer(sink, options.keep, names)
+    names_in_rows = table_format is None or table_format.names_in_rows
     rows = missing = 0
     with contextlib.ExitStack() as failing:
         failing.callback(sink.discard)
-        row_bytes = _row_bytes(model, options, names, is_json=FORMATS[out] in ("json", "ndjson"))
+        row_bytes = _row_bytes(model, options, names, names_in_rows=names_in_rows)
         for values, kept, *_ in _pieces(parts, row_bytes, first_row):
             complete = CompleteRows.of(values)
             try:
@@ -270,10 +279,10 @@ def answer_table(
     return StreamingResponse(bodies.chunks_of(written, CHUNK_BYTES), headers=headers, media_type=out), rows
 
 
-def _row_bytes(model: LinearModel, options: TableOptions, names: Sequence[str], *, is_json: bool) -> int:
+def _row_bytes(model: LinearModel, options: TableOptions, names: Sequence[str], *, names_in_rows: bool) -> int:
     """Return the most bytes that one row of the answer takes while it is made."""
     values = max(len(numbers_of(model, options)), len(model.columns), len(names) + len(options.keep))
-    text = sum(len(name) + JSON_BYTES for name in [*options.keep, *names]) if is_json else 0
+    text = sum(len(name) + JSON_BYTES for name in [*options.keep, *names]) if names_in_rows else 0
     return max(NUMBER_BYTES * values, text)
 
 

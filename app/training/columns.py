@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from app.data.formats.content import explained
-from app.data.formats.ndjson import ndjson_keys, ndjson_names
+from app.data.content import explained
+from app.data.formats import BY_NAME
+from app.data.formats.base import TableFormat
 from app.data.name_hints import missing_columns
 from app.data.names import check_names
 from app.errors import FieldError, InvalidInput, ModelFileInvalid, ModelNotFound, NotFound
@@ -49,19 +50,20 @@ def with_columns_of_file(
     Reads all names of an NDJSON file unless its first line has those that the request names; calls `step` as it does.
     Raises InvalidInput if columns are missing from the file, or do not fit.
     """
-    if request.format != "ndjson":
+    table_format = BY_NAME.get(request.format)
+    if table_format is None or not table_format.names_in_rows:
         return request, {}
-    with explained(path, request.format):
-        return _with_columns_of_lines(request, path, registry, step)
+    with explained(path, table_format):
+        return _with_columns_of_lines(request, path, table_format, registry, step)
 
 
 def _with_columns_of_lines(
-    request: TrainingRequest, path: Path, registry: Registry, step: Callable[[], None]
+    request: TrainingRequest, path: Path, table_format: TableFormat, registry: Registry, step: Callable[[], None]
 ) -> tuple[TrainingRequest, Mapping[str, int]]:
     wanted = _read(request, request.features)
-    if request.features and set(wanted) <= set(ndjson_names(path)):
+    if request.features and set(wanted) <= set(table_format.column_names(path)):
         return request, {}
-    lines = ndjson_keys(path, step)
+    lines = table_format.first_lines(path, step)
     features = request.features
     if not features:
         current = current_version(registry, request.model, request.mode)

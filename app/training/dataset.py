@@ -46,7 +46,7 @@ class JobRows:
         return [] if self._stored is None else self._stored.unused
 
     def blocks(self, request: TrainingRequest) -> Iterator[TrainingBatch]:
-        """Yield the rows and report the number read so far. Raises as `TrainingRows.blocks` does."""
+        """Yield the rows and report the number read so far. Raises as `TrainingRows.batches` does."""
         assert request.weight_kind is not None
         self._stored = stored = TrainingRows(
             self._path,
@@ -63,7 +63,7 @@ class JobRows:
         )
         terms = parse_terms(request.terms, request.features) if request.terms else None
         rows = 0
-        for block in stored.blocks():
+        for block in stored.batches():
             yield block if terms is None else block._replace(x=expand(block.x, terms))
             rows += len(block.x)
             self._tracker.advance("reading", rows=rows)

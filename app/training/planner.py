@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from app.data.batch import Header
-from app.data.json_rows import are_objects
+from app.data.formats.base import TableFormat
+from app.data.json_faults import are_objects
 from app.data.name_hints import listed, missing_columns, shown
 from app.data.rounding import MAX_WARNINGS
-from app.data.training_rows import Format
 from app.errors import FieldError, InvalidInput
 from app.jobs.host.devices import check_device
 from app.registry.version_file import Version
@@ -31,7 +31,7 @@ def build_training_request(
     features: Sequence[str] | None,
     targets: Sequence[str],
     upload: str,
-    form: Format,
+    form: str,
     weight: str | None,
     fingerprint: str,
     header: Header | None = None,
@@ -133,7 +133,11 @@ def index_warnings(left_out: Sequence[str]) -> tuple[str, ...]:
 
 
 def columns_of_file(
-    header: Sequence[str], form: Format, options: FileOptions, current: Version | None, index: Sequence[str] = ()
+    header: Sequence[str],
+    table_format: TableFormat,
+    options: FileOptions,
+    current: Version | None,
+    index: Sequence[str] = (),
 ) -> tuple[Sequence[str] | None, Sequence[str]]:
     """Features and targets among the columns of a file, without those of `index`.
 
@@ -147,7 +151,7 @@ def columns_of_file(
             f"predict, as in ?targets=NAME,NAME. The file has {listed(header)}."
         )
         raise InvalidInput(message, [FieldError(message, parameter="targets")])
-    if form == "ndjson":
+    if table_format.names_in_rows:
         _check_first_line(header, options, targets, current)
         return options.features, targets
     weight = [options.weight] if options.weight is not None else []

@@ -7,7 +7,6 @@ import msgspec
 
 from app.data.batch import Header
 from app.data.groups import Groups
-from app.data.training_rows import Format
 from app.regression.solvers import Solver
 from app.regression.sufficient_statistics import WeightKind
 
@@ -25,7 +24,7 @@ class TrainingRequest:
 
     model: str
     upload: str
-    format: Format
+    format: str  # name of a file format, or MATRIX
     features: tuple[str, ...]  # none: the job finds them in the rows (NDJSON)
     targets: tuple[str, ...]
     solver: Solver

@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 from fastapi.routing import APIRoute
 
-from app.data.json_rows import to_objects
+from app.data.formats.json import to_objects
 from app.data.predict_decoder import Rows, RowsDecoder, to_array
 from app.registry.version_file import Version
 from app.regression.linear_model import MAX_PYTHON_MULTIPLIES

@@ -9,20 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from app.data.json_rows import (
-    AT_ONCE,
-    MAX_DETAILS,
-    are_objects,
-    as_rows,
-    escaped,
-    has_more_brackets,
-    is_json,
-    kept_columns,
-    to_column,
-    to_matrix,
-    to_objects,
-    without_kept,
-)
+from app.data.formats.json import MAX_CHUNK_VALUES, to_objects
+from app.data.json_faults import MAX_DETAILS, are_objects, escaped
+from app.data.json_rows import as_rows, has_more_brackets, is_json, kept_columns, to_column, to_matrix, without_kept
 from app.errors import FieldError, InvalidInput
 
 NAMES = ("temp", "rainfall", "humidity")
@@ -298,7 +287,7 @@ def test_what_is_not_json_is_told_without_decoding_it() -> None:
 
 
 def test_long_tables_become_the_same_objects_as_short_ones() -> None:
-    values = np.random.default_rng(0).normal(size=(AT_ONCE // 2 + 1, 3))
+    values = np.random.default_rng(0).normal(size=(MAX_CHUNK_VALUES // 2 + 1, 3))
     assert json.loads(to_objects(values, NAMES)) == [dict(zip(NAMES, row, strict=True)) for row in values.tolist()]
-    wide = np.ones((2, AT_ONCE))
-    assert json.loads(to_objects(wide, [f"{n}" for n in range(AT_ONCE)]))[1]["7"] == 1
+    wide = np.ones((2, MAX_CHUNK_VALUES))
+    assert json.loads(to_objects(wide, [f"{n}" for n in range(MAX_CHUNK_VALUES)]))[1]["7"] == 1

@@ -8,7 +8,7 @@ import pytest
 from app.data import kept_types
 from app.data.batch import Columns
 from app.data.formats import arrow
-from app.data.formats.arrow import read_arrow
+from app.data.formats.arrow import ARROW
 from app.data.kept_types import WORDS_BYTES, kept_type, written_out
 from app.errors import InvalidInput
 
@@ -84,6 +84,6 @@ def test_a_long_dictionary_with_many_short_batches_is_refused(monkeypatch: pytes
     sink = io.BytesIO()
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table, max_chunksize=1)
-    assert len(list(read_arrow(sink.getvalue(), Columns(["x"])))) == 4
+    assert len(list(ARROW.batches(sink.getvalue(), Columns(["x"])))) == 4
     with pytest.raises(InvalidInput, match="larger batches"):
-        list(read_arrow(sink.getvalue(), Columns(["x"], keep=["word"])))
+        list(ARROW.batches(sink.getvalue(), Columns(["x"], keep=["word"])))

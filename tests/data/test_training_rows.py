@@ -10,19 +10,19 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_array_equal
 
-from app.data.batch import Array, Columns, part_rows
-from app.data.training_rows import Format, TrainingRows, write_matrix
+from app.data.batch import Array, Columns, batch_rows
+from app.data.training_rows import TrainingRows, write_matrix
 from app.errors import InvalidInput
 from app.regression.training_batch import TrainingBatch
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 
 
-BLOCK_ROWS = part_rows(Columns(["a", "b", "c"]))
+BLOCK_ROWS = batch_rows(Columns(["a", "b", "c"]))
 
 
-def read_blocks(path: Path, form: Format, features: list[str], targets: list[str]) -> Iterator[TrainingBatch]:
-    return TrainingRows(path, form, features, targets).blocks()
+def read_blocks(path: Path, form: str, features: list[str], targets: list[str]) -> Iterator[TrainingBatch]:
+    return TrainingRows(path, form, features, targets).batches()
 
 
 def stored(folder: Path, x: Array, y: Array) -> Path:
@@ -104,13 +104,13 @@ def test_a_frequency_weight_that_counts_no_rows_is_refused_with_its_place(
     rows = TrainingRows(weighted(tmp_path, weights), "matrix", ["x"], ["y"], "w", weight_kind="frequency")
 
     with pytest.raises(InvalidInput, match=says) as raised:
-        list(rows.blocks())
+        list(rows.batches())
 
     assert (raised.value.details[0].row, raised.value.details[0].column) == (3, "w")
 
 
 def test_a_precision_weight_can_be_any_positive_number(tmp_path: Path) -> None:
-    (block,) = TrainingRows(weighted(tmp_path, [1e-9, 2.5]), "matrix", ["x"], ["y"], "w").blocks()
+    (block,) = TrainingRows(weighted(tmp_path, [1e-9, 2.5]), "matrix", ["x"], ["y"], "w").batches()
 
     assert block.sample_weight is not None
     assert block.sample_weight.tolist() == [1e-9, 2.5]
@@ -119,13 +119,13 @@ def test_a_precision_weight_can_be_any_positive_number(tmp_path: Path) -> None:
 def test_a_missing_frequency_weight_is_dropped_as_any_missing_value(tmp_path: Path) -> None:
     path = weighted(tmp_path, [1.0, np.nan])
 
-    (block,) = TrainingRows(path, "matrix", ["x"], ["y"], "w", weight_kind="frequency", drop_missing=True).blocks()
+    (block,) = TrainingRows(path, "matrix", ["x"], ["y"], "w", weight_kind="frequency", drop_missing=True).batches()
 
     assert len(block.x) == 1
 
 
 def kept(rows: TrainingRows) -> list[list[float]]:
-    return [row for block in rows.blocks() for row in np.hstack([block.x, block.y]).tolist()]
+    return [row for block in rows.batches() for row in np.hstack([block.x, block.y]).tolist()]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -136,7 +136,7 @@ def kept(rows: TrainingRows) -> list[list[float]]:
     st.sampled_from(["csv", "ndjson", "matrix"]),
 )
 def test_a_row_of_weight_zero_counts_as_no_row_and_a_dropped_one_as_dropped(
-    tmp_path: Path, given_rows: list[tuple[int | None, int | None, float]], form: Format
+    tmp_path: Path, given_rows: list[tuple[int | None, int | None, float]], form: str
 ) -> None:
     path = tmp_path / "rows"
     if form == "matrix":
@@ -191,7 +191,7 @@ def test_a_block_that_is_left_empty_does_not_come(tmp_path: Path) -> None:
     weights[BLOCK_ROWS : 2 * BLOCK_ROWS] = 0
     x = np.arange(3.0 * BLOCK_ROWS)[:, np.newaxis]
     rows = TrainingRows(stored(tmp_path, np.hstack([x, x]), weights), "matrix", ["a"], ["b"], "w")
-    assert [len(block.x) for block in rows.blocks()] == [BLOCK_ROWS, BLOCK_ROWS]
+    assert [len(block.x) for block in rows.batches()] == [BLOCK_ROWS, BLOCK_ROWS]
     assert rows.zero_weight_rows == BLOCK_ROWS
 
 

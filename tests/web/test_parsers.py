@@ -22,7 +22,7 @@ from service import Service
 from starlette.datastructures import QueryParams
 
 from app.errors import InvalidInput, MalformedBody, NotAcceptable
-from app.prediction.tables import FORMATS, TableOptions, options_of
+from app.prediction.tables import MEDIA_TYPES, TableOptions, options_of
 from app.server.protocol import _is_host as is_host
 from app.web.auth import _why_not_local as why_not_local
 from app.web.bodies import decode
@@ -32,7 +32,7 @@ from app.web.negotiation import select_media_type
 from app.web.preferences import preferences
 from app.web.schemas.train import FileOptions, TrainRequest, from_query
 
-OFFERED = tuple(FORMATS)
+OFFERED = MEDIA_TYPES
 QUALITIES = st.integers(0, 1000).map(lambda thousandths: thousandths / 1000)
 RANGES = st.sampled_from([*OFFERED, "*/*", "application/*", "text/*", "image/png", "image/*"])
 NAMES = st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=1, max_size=4)
@@ -294,7 +294,7 @@ def test_any_idempotency_key_is_taken_or_refused_before_the_body_is(service: Ser
 def test_any_content_type_is_read_or_refused(service: Service, kind: str) -> None:
     headers = {b"content-type": kind.encode("latin-1")}
     answer = service.client.post("/predict", content=b"nothing", headers=headers)
-    known = kind.partition(";")[0].strip().lower() in FORMATS
+    known = kind.partition(";")[0].strip().lower() in MEDIA_TYPES
     assert (answer.status_code == httpx.codes.UNSUPPORTED_MEDIA_TYPE) == (not known)
 
 

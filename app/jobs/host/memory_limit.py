@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from app.data.batch import Columns
-from app.data.formats.csv import read_csv
+from app.data.formats.csv import CSV
 from app.errors import MemoryExceeded
 from app.jobs.host.control_groups import memory_limits
 
@@ -71,7 +71,7 @@ def _load() -> None:
     """Load what most trainings need, and have it reserve its memory."""
     # Arrow's own allocator reserves memory in pieces of up to 1 GiB, and any of it could be used.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    list(read_csv(b"x\n1\n", Columns(["x"])))
+    list(CSV.batches(b"x\n1\n", Columns(["x"])))
     square = np.ones((64, 64))
     square @ square
 

@@ -15,24 +15,23 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from app.data.batch import RowBatch
-from app.data.formats import FileFormat, check_header, first_row
+from app.data.formats import BY_MEDIA_TYPE, LABELS, check_header
+from app.data.formats.base import TableFormat
+from app.data.formats.json import MAX_CHUNK_VALUES, to_objects
+from app.data.json_faults import MAX_DETAILS, are_objects
 from app.data.json_rows import (
-    AT_ONCE,
-    MAX_DETAILS,
-    are_objects,
     as_rows,
     has_more_brackets,
     is_json,
     kept_columns,
     to_column,
     to_matrix,
-    to_objects,
     without_kept,
 )
 from app.errors import FieldError, InvalidInput
 from app.prediction.missing_rows import HEADER, CompleteRows
 from app.prediction.tables import (
-    FORMATS,
+    MEDIA_TYPES,
     NOT_POSITIVE,
     TableOptions,
     answer_table,
@@ -157,7 +156,7 @@ EXAMPLES: dict[str, Any] = {
 CSV_EXAMPLE = "temp,rainfall,humidity\n73,67,43\n91,88,64\n"
 
 DESCRIPTION = (
-    "Rows come as JSON or as a table: CSV, NDJSON, an Arrow IPC stream or Parquet, its columns in any order, plain "
+    f"Rows come as JSON or as a table: {LABELS}, its columns in any order, plain "
     "or with a Content-Encoding of gzip or zstd. Besides the features, rows may have the model's targets and the "
     "`unused_columns` of its card, which are ignored; so is the index of a pandas frame in Arrow and Parquet. "
     "The answer has the format that Accept names, by default that of the "
@@ -200,12 +199,13 @@ async def predict_with_version(request: Request, model: ModelName, version: Vers
 
 
 async def _answer(request: Request, choose: VersionSelector) -> Response:
-    kind = await bodies.content_type(request, *FORMATS)
-    out = select_media_type(request.headers.get("accept"), [kind, *(other for other in FORMATS if other != kind)])
+    kind = await bodies.content_type(request, *MEDIA_TYPES)
+    out = select_media_type(request.headers.get("accept"), [kind, *(other for other in MEDIA_TYPES if other != kind)])
     options = options_of(request.query_params)
-    check_header(bodies.FILES.get(kind, "json"), options.header)
-    if kind != bodies.JSON:
-        return await _predict_file(request, bodies.FILES[kind], out, choose, options)
+    table_format = BY_MEDIA_TYPE.get(kind)
+    check_header(table_format, options.header)
+    if table_format is not None:
+        return await _predict_file(request, table_format, out, choose, options)
     found = get_services(request)
     body = await bodies.read_body(request, found.limits.json_bytes)
     is_long = len(body) > LARGE_BODY
@@ -233,7 +233,7 @@ async def _in_thread(found: Services, predict: Callable[[], Response], *, waits:
 
 
 async def _predict_file(
-    request: Request, form: FileFormat, out: str, choose: VersionSelector, options: TableOptions
+    request: Request, table_format: TableFormat, out: str, choose: VersionSelector, options: TableOptions
 ) -> Response:
     found = get_services(request)
     encoding = bodies.encoding_of(request)
@@ -241,14 +241,14 @@ async def _predict_file(
         body = await stack.enter_async_context(
             spool_body(request, found, bodies.packed(request, found.limits.upload_bytes))
         )
-        if needs_turn(body, form, encoding):
+        if needs_turn(body, table_format, encoding):
             await stack.enter_async_context(found.turns.turn())
         source = await stack.enter_async_context(inflated(request, found, body, encoding))
         version = await choose.resolve_async()
         size = work_bytes(None if isinstance(source, Path) else len(source), version.model, options)
         stack.enter_context(found.memory.working(request, size))
-        parts = read_table(request, source, form, version, options)
-        first = first_row(form, options.header)
+        parts = read_table(request, source, table_format, version, options)
+        first = table_format.first_row(options.header)
         answer, rows = await run_in_threadpool(answer_table, request, parts, version, options, out, first_row=first)
     found.metrics.predicted(rows)
     return answer
@@ -482,6 +482,6 @@ def _extrapolation(model: LinearModel, x: Array, complete: CompleteRows) -> orjs
 
 def _joined(rows: int, width: int, objects: Callable[[slice], list[Any]]) -> orjson.Fragment:
     """One list in JSON, made of some rows at a time: as objects they take many times as much memory."""
-    at_once = max(1, AT_ONCE // width)
+    at_once = max(1, MAX_CHUNK_VALUES // width)
     pieces = (orjson.dumps(objects(slice(start, start + at_once)))[1:-1] for start in range(0, rows, at_once))
     return orjson.Fragment(b"[%b]" % b",".join(pieces))

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any, BinaryIO
 
 import numpy as np
@@ -13,13 +14,14 @@ from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from app.data.formats import FileFormat, check_header, check_size, describing_bytes, index_of, names_of
-from app.data.formats.content import explained
+from app.data.content import explained
+from app.data.formats import BY_MEDIA_TYPE, LABELS, check_header
+from app.data.formats.base import TableFormat
 from app.data.groups import taken_out
 from app.data.json_rows import as_rows, first_rounded_rows, to_column, to_matrix
 from app.data.names import MAX_NAME_LENGTH
 from app.data.rounding import rounding_warnings
-from app.data.training_rows import write_matrix
+from app.data.training_rows import MATRIX, write_matrix
 from app.data.weights import first_fault
 from app.errors import FieldError, InvalidInput
 from app.jobs.job import Job
@@ -59,8 +61,8 @@ _KEYS = uuid.UUID("6b1d6a5e-7d0a-5b0e-9a53-0c0f5f3c7a11")  # namespace of the jo
     summary="Train a new version",
     description=(
         "Records a training job and answers at once; with `Prefer: wait=10` it waits for up to 10 seconds for the job "
-        "to end. Once answered, the job survives any crash. Rows come as JSON, or as a file: CSV with a header, NDJSON "
-        "objects, an Arrow IPC stream or Parquet, plain or with a Content-Encoding of gzip or zstd. If the model "
+        "to end. Once answered, the job survives any crash. Rows come as JSON, or as a file: "
+        f"{LABELS}, plain or with a Content-Encoding of gzip or zstd. If the model "
         "exists, its new version has the columns of the current one, unless the request names its features or says "
         "`schema: infer`."
     ),
@@ -103,7 +105,7 @@ async def train(
     ] = None,
 ) -> Response:
     found = get_services(request)
-    kind = await bodies.content_type(request, bodies.JSON, *bodies.FILES)
+    kind = await bodies.content_type(request, bodies.JSON, *BY_MEDIA_TYPE)
     job_id = str(uuid.uuid5(_KEYS, idempotency_key) if idempotency_key else uuid.uuid4())
     with found.jobs.spool.exclusive(job_id) if idempotency_key else contextlib.nullcontext():
         job = await _recorded(found, request, kind, job_id)
@@ -128,7 +130,7 @@ async def _recorded(found: Services, request: Request, kind: str, job_id: str) -
         async with found.turns.turn() if len(body) > LARGE_BODY else contextlib.nullcontext():
             with found.memory.working(request, bodies.decoding_bytes(body)):
                 return await run_in_threadpool(_train_from_json, found, body, job_id)
-    return await _train_from_file(found, request, bodies.FILES[kind], job_id)
+    return await _train_from_file(found, request, BY_MEDIA_TYPE[kind], job_id)
 
 
 def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
@@ -153,7 +155,7 @@ def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
         features=features,
         targets=targets,
         upload=found.jobs.spool.new(),
-        form="matrix",
+        form=MATRIX,
         weight=None if asked.sample_weights is None else "sample_weights",
         fingerprint=fingerprint,
     )
@@ -190,11 +192,11 @@ def _weights(given: Sequence[Any], rows: int, kind: WeightKind) -> NDArray[np.fl
     return weights
 
 
-async def _train_from_file(found: Services, request: Request, form: FileFormat, job_id: str) -> Job:
+async def _train_from_file(found: Services, request: Request, table_format: TableFormat, job_id: str) -> Job:
     options = from_query(request.query_params)
-    check_header(form, options.header)
+    check_header(table_format, options.header)
     await run_in_threadpool(found.jobs.check_room, job_id)
-    digest = hashlib.sha256(str((form, sorted(request.query_params.multi_items()))).encode())
+    digest = hashlib.sha256(str((table_format.name, sorted(request.query_params.multi_items()))).encode())
     upload = found.jobs.spool.new()
     with found.jobs.spool.open_new(upload) as file:
         body = bodies.iter_body(request, found.limits.upload_bytes)
@@ -208,11 +210,16 @@ async def _train_from_file(found: Services, request: Request, form: FileFormat, 
         await run_in_threadpool(found.jobs.spool.sync, file)
     with contextlib.ExitStack() as working:
         with found.jobs.spool.remove_on_error(upload):
-            size = await run_in_threadpool(describing_bytes, found.jobs.spool.path(upload), form)
+            size = await run_in_threadpool(_metadata_bytes, table_format, found.jobs.spool.path(upload))
             working.enter_context(found.memory.working(request, size))
         return await run_in_threadpool(
-            _train_from_upload, found, upload, form, options, job_id=job_id, fingerprint=digest.hexdigest()
+            _train_from_upload, found, upload, table_format, options, job_id=job_id, fingerprint=digest.hexdigest()
         )
+
+
+def _metadata_bytes(table_format: TableFormat, path: Path) -> int:
+    with explained(path, table_format):
+        return table_format.metadata_bytes(path)
 
 
 def _store(file: BinaryIO, digest: Any, piece: bytearray) -> None:
@@ -222,27 +229,27 @@ def _store(file: BinaryIO, digest: Any, piece: bytearray) -> None:
 
 
 def _train_from_upload(
-    found: Services, upload: str, form: FileFormat, options: FileOptions, *, job_id: str, fingerprint: str
+    found: Services, upload: str, table_format: TableFormat, options: FileOptions, *, job_id: str, fingerprint: str
 ) -> Job:
     with found.jobs.spool.remove_on_error(upload):
         if job := found.jobs.repeated(job_id, fingerprint):
             found.jobs.spool.remove(upload)
             return job
         path = found.jobs.spool.path(upload)
-        with explained(path, form, options.header):
-            names = names_of(path, form, options.header)
+        with explained(path, table_format, options.header):
+            names = table_format.column_names(path, options.header)
             current = current_version(found, options)
-            index = index_left_out(index_of(path, form), options, current)
-            features, targets = columns_of_file(names, form, options, current, index)
+            index = index_left_out(table_format.index_columns(path), options, current)
+            features, targets = columns_of_file(names, table_format, options, current, index)
             others = [name for name in (options.weight, options.division.groups) if name is not None]
-            check_size(path, form, [*(features or ()), *targets, *others], found.limits.upload_bytes)
+            table_format.check_size(path, [*(features or ()), *targets, *others], found.limits.upload_bytes)
         request = build_training_request(
             found,
             options,
             features=features,
             targets=targets,
             upload=upload,
-            form=form,
+            form=table_format.name,
             weight=options.weight,
             fingerprint=fingerprint,
             header=options.header,

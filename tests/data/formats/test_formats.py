@@ -15,21 +15,21 @@ from numpy.testing import assert_array_equal
 from tables import written
 
 from app.data.batch import Columns, Source
-from app.data.formats import READERS, FileFormat, names_of
+from app.data.formats import BY_NAME
 from app.data.training_rows import TrainingRows
 from app.errors import InvalidInput
 
-FORMATS: list[FileFormat] = ["csv", "ndjson", "arrow", "parquet"]
+FORMATS: list[str] = ["csv", "ndjson", "arrow", "parquet"]
 NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
 
 
-def values_of(source: Source, form: FileFormat, columns: Columns, threads: int = 1) -> np.ndarray[Any, Any]:
-    return np.concatenate([part.values for part in READERS[form](source, columns, threads)])
+def values_of(source: Source, form: str, columns: Columns, threads: int = 1) -> np.ndarray[Any, Any]:
+    return np.concatenate([part.values for part in BY_NAME[form].batches(source, columns, threads)])
 
 
-def refusal(content: bytes, form: FileFormat, columns: Columns) -> InvalidInput:
+def refusal(content: bytes, form: str, columns: Columns) -> InvalidInput:
     with pytest.raises(InvalidInput) as refused:
-        list(READERS[form](content, columns, 1))
+        list(BY_NAME[form].batches(content, columns, 1))
     return refused.value
 
 
@@ -37,7 +37,7 @@ def refusal(content: bytes, form: FileFormat, columns: Columns) -> InvalidInput:
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.tuples(NUMBERS, st.integers(-(2**53), 2**53), st.text()), min_size=1, max_size=9))
 def test_numbers_survive_to_the_last_bit_and_kept_columns_as_they_are(
-    form: FileFormat, rows: list[tuple[float, int, str]], tmp_path: Path
+    form: str, rows: list[tuple[float, int, str]], tmp_path: Path
 ) -> None:
     floats, integers, words = (list(column) for column in zip(*rows, strict=True))
     # A CSV parser may take a lone control character for an end, and knows no difference between "" and nothing.
@@ -48,14 +48,14 @@ def test_numbers_survive_to_the_last_bit_and_kept_columns_as_they_are(
     columns = Columns(["b", "a"], keep=["word"])
     sources: list[Source] = [content, path]
     for source in sources:
-        assert names_of(source, form) == ["a", "word", "b"]
-        parts = list(READERS[form](source, columns, 2))
+        assert BY_NAME[form].column_names(source) == ["a", "word", "b"]
+        parts = list(BY_NAME[form].batches(source, columns, 2))
         assert_array_equal(np.concatenate([part.values for part in parts]), np.column_stack([integers, floats]))
         assert [word for part in parts if part.kept for word in part.kept.column("word").to_pylist()] == words
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_a_missing_value_is_refused_with_its_place_or_is_nan_where_it_may_be(form: FileFormat) -> None:
+def test_a_missing_value_is_refused_with_its_place_or_is_nan_where_it_may_be(form: str) -> None:
     content = written(pa.table({"a": [1.0, 2.0, None, 4.0], "b": [5, 6, 7, None]}), form)
     first = 4 if form == "csv" else 3
     details = refusal(content, form, Columns(["b", "a"])).details
@@ -67,9 +67,7 @@ def test_a_missing_value_is_refused_with_its_place_or_is_nan_where_it_may_be(for
 
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("missing", [False, True])
-def test_an_infinite_value_is_refused_with_its_place_even_where_some_may_be_missing(
-    form: FileFormat, missing: bool
-) -> None:
+def test_an_infinite_value_is_refused_with_its_place_even_where_some_may_be_missing(form: str, missing: bool) -> None:
     table = pa.table({"a": [1.0, None, np.inf] if missing else [1.0, 2.0, np.inf], "b": [1, 2, 3]})
     content = b'{"a":1}\n{"a":null}\n{"a":1e999}\n' if form == "ndjson" else written(table, form)
     if form == "ndjson" and not missing:
@@ -81,7 +79,7 @@ def test_an_infinite_value_is_refused_with_its_place_even_where_some_may_be_miss
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_columns_that_are_not_there_are_named_and_others_are_refused_where_they_may_not_be(form: FileFormat) -> None:
+def test_columns_that_are_not_there_are_named_and_others_are_refused_where_they_may_not_be(form: str) -> None:
     content = written(pa.table({"a": [1.0], "b": [2.0]}), form)
     missing = refusal(content, form, Columns(["a", "c"]))
     assert 'no column "c"' in missing.details[0].message
@@ -91,34 +89,34 @@ def test_columns_that_are_not_there_are_named_and_others_are_refused_where_they_
 
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("content", [b"\x00\xff" * 500, b"\xff\xff\xff\xff\x10\x00\x00\x00junk", b'"' + b"PAR1" * 4])
-def test_bytes_of_another_format_are_refused_in_a_sentence(form: FileFormat, content: bytes, tmp_path: Path) -> None:
+def test_bytes_of_another_format_are_refused_in_a_sentence(form: str, content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "rows"
     path.write_bytes(content)
     sources: list[Source] = [content, path]
     for source in sources:
         with pytest.raises(InvalidInput):
-            list(READERS[form](source, Columns(["a"]), 1))
+            list(BY_NAME[form].batches(source, Columns(["a"]), 1))
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_an_empty_file_has_no_names(form: FileFormat, tmp_path: Path) -> None:
+def test_an_empty_file_has_no_names(form: str, tmp_path: Path) -> None:
     path = tmp_path / "rows"
     path.touch()
     for source in (b"", path):
         with pytest.raises(InvalidInput):
-            names_of(source, form)
+            BY_NAME[form].column_names(source)
 
 
 @pytest.mark.parametrize("form", ["arrow", "parquet"])
 @pytest.mark.parametrize("at", range(0, 100, 7))
 @pytest.mark.parametrize("change", [lambda data, at: data[:at], lambda data, at: data[:at] + b"\xa5" + data[at + 1 :]])
 def test_a_damaged_file_is_refused_or_read_but_never_anything_else(
-    form: FileFormat, at: int, change: Callable[[bytes, int], bytes]
+    form: str, at: int, change: Callable[[bytes, int], bytes]
 ) -> None:
     content = written(pa.table({"a": np.arange(50.0), "word": ["x" * n for n in range(50)]}), form)
     damaged = change(content, len(content) * at // 100)
     try:
-        for part in READERS[form](damaged, Columns(["a"], keep=["word"]), 1):
+        for part in BY_NAME[form].batches(damaged, Columns(["a"], keep=["word"]), 1):
             assert part.kept is not None
             part.kept.to_pylist()
     except (InvalidInput, UnicodeDecodeError):
@@ -128,13 +126,13 @@ def test_a_damaged_file_is_refused_or_read_but_never_anything_else(
 @pytest.mark.parametrize("form", FORMATS)
 @settings(max_examples=100, deadline=None)
 @given(noise=st.binary(max_size=40), data=st.data())
-def test_any_bytes_in_a_file_are_read_or_refused(form: FileFormat, noise: bytes, data: st.DataObject) -> None:
+def test_any_bytes_in_a_file_are_read_or_refused(form: str, noise: bytes, data: st.DataObject) -> None:
     content = written(pa.table({"a": [1.0, 2.5], "word": ["x", "y"]}), form)
     start, end = sorted(data.draw(st.tuples(*2 * [st.integers(0, len(content))])))
     for damaged in (noise, content[:start] + noise + content[end:]):
         with contextlib.suppress(InvalidInput, UnicodeDecodeError):
-            assert all(isinstance(name, str) for name in names_of(damaged, form))
-            for part in READERS[form](damaged, Columns(["a"], keep=["word"]), 1):
+            assert all(isinstance(name, str) for name in BY_NAME[form].column_names(damaged))
+            for part in BY_NAME[form].batches(damaged, Columns(["a"], keep=["word"]), 1):
                 assert part.values.shape[1] == 1
                 assert np.isfinite(part.values).all()
                 assert part.kept is not None
@@ -143,7 +141,7 @@ def test_any_bytes_in_a_file_are_read_or_refused(form: FileFormat, noise: bytes,
 
 @pytest.mark.parametrize("form", ["arrow", "parquet"])
 @pytest.mark.parametrize("column", [["a", "b"], [True, False], [[1], [2]]], ids=["words", "booleans", "lists"])
-def test_a_column_that_holds_no_numbers_is_named(form: FileFormat, column: list[Any]) -> None:
+def test_a_column_that_holds_no_numbers_is_named(form: str, column: list[Any]) -> None:
     (detail,) = refusal(written(pa.table({"a": column}), form), form, Columns(["a"])).details
     assert detail.column == "a"
     assert detail.message.startswith("Expected numbers, found the type ")
@@ -160,15 +158,15 @@ def test_a_column_that_holds_no_numbers_is_named(form: FileFormat, column: list[
     ],
     ids=lambda array: str(array.type),
 )
-def test_numbers_of_any_type_are_read(form: FileFormat, array: Any) -> None:
+def test_numbers_of_any_type_are_read(form: str, array: Any) -> None:
     assert_array_equal(values_of(written(pa.table({"a": array}), form), form, Columns(["a"])), [[1], [2]])
 
 
 @pytest.mark.parametrize("form", ["arrow", "parquet"])
-def test_a_name_that_stands_twice_is_refused(form: FileFormat) -> None:
+def test_a_name_that_stands_twice_is_refused(form: str) -> None:
     content = written(pa.table([pa.array([1]), pa.array([2])], names=["a", "a"]), form)
     with pytest.raises(InvalidInput, match="the same name"):
-        names_of(content, form)
+        BY_NAME[form].column_names(content)
 
 
 def test_a_batch_larger_than_a_part_is_read_in_parts() -> None:
@@ -176,7 +174,7 @@ def test_a_batch_larger_than_a_part_is_read_in_parts() -> None:
     sink = io.BytesIO()
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table)
-    parts = [part.values for part in READERS["arrow"](sink.getvalue(), Columns(["a"]), 1)]
+    parts = [part.values for part in BY_NAME["arrow"].batches(sink.getvalue(), Columns(["a"]), 1)]
     assert len(parts) > 2
     assert_array_equal(np.concatenate(parts)[:, 0], np.arange(700_000.0))
 
@@ -204,13 +202,13 @@ def test_the_first_faulty_line_of_ndjson_is_named(lines: str, row: int, column: 
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_rows_with_missing_values_are_dropped_and_counted(form: FileFormat, tmp_path: Path) -> None:
+def test_rows_with_missing_values_are_dropped_and_counted(form: str, tmp_path: Path) -> None:
     table = pa.table({"x": [1.0, None, 3.0, 4.0], "unused": [None, 1.0, 1.0, 1.0], "y": [1.0, 2.0, 3.0, None]})
     path = tmp_path / "rows"
     path.write_bytes(written(table, form))
     rows = TrainingRows(path, form, ["x"], ["y"], drop_missing=True)
     for _ in range(2):  # each pass counts for itself
-        blocks = list(rows.blocks())
+        blocks = list(rows.batches())
         assert_array_equal(np.concatenate([block.x for block in blocks]), [[1], [3]])
         assert rows.dropped == 2
 
@@ -219,4 +217,4 @@ def test_rows_that_all_miss_a_value_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows"
     path.write_text("x,y\n1,\n,2\n")
     with pytest.raises(InvalidInput, match="In every row"):
-        list(TrainingRows(path, "csv", ["x"], ["y"], drop_missing=True).blocks())
+        list(TrainingRows(path, "csv", ["x"], ["y"], drop_missing=True).batches())

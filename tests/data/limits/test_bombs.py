@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from service import ROOT
 from tables import written
 
-from app.data.formats import FileFormat, check_size, names_of
+from app.data.formats import BY_NAME
 from app.data.limits import arrow_limits, decode_limits, parquet_limits
 from app.errors import BodyTooLarge, InvalidInput
 
@@ -32,16 +32,16 @@ READ = """
 import json, sys
 from pathlib import Path
 import pyarrow.parquet, numpy
-from app.data.formats import READERS, check_size, names_of
+from app.data.formats import BY_NAME
 from app.data.batch import Columns
 from app.errors import LinserveError
 path, form, limit = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 peak = lambda: int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) << 10
 before, rows, end = peak(), 0, "read"
 try:
-    names = names_of(path, form)[:100]
-    check_size(path, form, names, limit)
-    for part in READERS[form](path, Columns(names, missing=True), 2):
+    names = BY_NAME[form].column_names(path)[:100]
+    BY_NAME[form].check_size(path, names, limit)
+    for part in BY_NAME[form].batches(path, Columns(names, missing=True), 2):
         rows += len(part.values)
 except LinserveError as error:
     end = type(error).__name__
@@ -49,7 +49,7 @@ print(json.dumps([end, rows, peak() - before]))
 """
 
 
-def read(content: bytes, form: FileFormat, folder: Path, limit: int = 4 * GIBIBYTE) -> tuple[str, int, int]:
+def read(content: bytes, form: str, folder: Path, limit: int = 4 * GIBIBYTE) -> tuple[str, int, int]:
     """How reading ends in a process of its own, how many rows it came to, and the memory it took."""
     path = folder / "rows"
     path.write_bytes(content)
@@ -171,7 +171,7 @@ def shared_words() -> bytes:
     return made.message()
 
 
-BOMBS: dict[str, tuple[FileFormat, Callable[[], bytes], set[str]]] = {
+BOMBS: dict[str, tuple[str, Callable[[], bytes], set[str]]] = {
     "Arrow, a batch that lz4 packed": ("arrow", lambda: zeros(34_000_000, "lz4"), {"InvalidInput"}),
     "Arrow, a batch that zstd packed": ("arrow", lambda: zeros(34_000_000, "zstd"), {"InvalidInput"}),
     "Arrow, rows without bytes": ("arrow", lambda: nulls(1 << 40), {"BodyTooLarge"}),
@@ -211,7 +211,7 @@ def test_a_small_file_that_would_take_much_memory_is_refused_before_it_does(name
     ids=["equal values", "no values", "a page that just fits", "a batch that just fits"],
 )
 def test_what_is_packed_a_thousandfold_but_bearable_is_read_in_bounded_memory(
-    form: FileFormat, make: Callable[[], bytes], tmp_path: Path
+    form: str, make: Callable[[], bytes], tmp_path: Path
 ) -> None:
     content = make()
     assert len(content) < SMALL
@@ -228,11 +228,11 @@ def test_a_long_word_that_every_row_repeats_is_read_in_bounded_memory(tmp_path: 
 import sys
 from pathlib import Path
 import pyarrow.compute, pyarrow.parquet
-from app.data.formats import READERS
+from app.data.formats import BY_NAME
 from app.data.batch import Columns
 peak = lambda: int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) << 10
 before, length = peak(), 0
-for part in READERS["parquet"](Path(sys.argv[1]), Columns(["a"], ["word"]), 1):
+for part in BY_NAME["parquet"].batches(Path(sys.argv[1]), Columns(["a"], ["word"]), 1):
     length += pyarrow.compute.sum(pyarrow.compute.binary_length(part.kept.column("word"))).as_py()
 print(length, peak() - before)
 """
@@ -245,21 +245,21 @@ print(length, peak() - before)
 
 def test_rows_that_come_to_more_than_an_upload_several_times_over_are_too_large() -> None:
     content = parquet(pa.table({"a": np.zeros(1_000_000), "b": np.zeros(1_000_000)}))
-    check_size(content, "parquet", ["a"], SMALL)  # 8 MB, of 1 MiB eight times over
+    BY_NAME["parquet"].check_size(content, ["a"], SMALL)  # 8 MB, of 1 MiB eight times over
     with pytest.raises(BodyTooLarge, match="8 times the 1048576 bytes"):
-        check_size(content, "parquet", ["a", "b"], SMALL)
+        BY_NAME["parquet"].check_size(content, ["a", "b"], SMALL)
     with pytest.raises(BodyTooLarge):
-        check_size(zeros(2_000_000, "lz4"), "arrow", ["a"], SMALL)
+        BY_NAME["arrow"].check_size(zeros(2_000_000, "lz4"), ["a"], SMALL)
 
 
 def test_a_dictionary_counts_beside_the_pages_that_point_into_it(monkeypatch: pytest.MonkeyPatch) -> None:
     table = pa.table({"a": np.arange(20_000) % 10_000, "b": np.zeros(20_000)})
     content = parquet(table, compression="zstd", dictionary_pagesize_limit=1 << 20)
-    check_size(content, "parquet", ["a"], GIBIBYTE)
+    BY_NAME["parquet"].check_size(content, ["a"], GIBIBYTE)
     monkeypatch.setattr(decode_limits, "HELD_BYTES", 80_000 - len(content))
-    check_size(content, "parquet", ["b"], GIBIBYTE)  # what is not read takes nothing
+    BY_NAME["parquet"].check_size(content, ["b"], GIBIBYTE)  # what is not read takes nothing
     with pytest.raises(InvalidInput, match="of memory at once"):
-        check_size(content, "parquet", ["a"], GIBIBYTE)
+        BY_NAME["parquet"].check_size(content, ["a"], GIBIBYTE)
 
 
 def test_dictionaries_of_a_stream_count_beside_its_batches(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,10 +267,10 @@ def test_dictionaries_of_a_stream_count_beside_its_batches(monkeypatch: pytest.M
     batch = pa.record_batch({"a": np.zeros(1000), "words": words.cast(pa.dictionary(pa.int32(), pa.string()))})
     content = arrow(batch.schema, batch, compression="zstd")
     monkeypatch.setattr(decode_limits, "HELD_BYTES", 22_000)
-    check_size(content, "arrow", ["a"], GIBIBYTE)
+    BY_NAME["arrow"].check_size(content, ["a"], GIBIBYTE)
     monkeypatch.setattr(decode_limits, "HELD_BYTES", 20_000)
     with pytest.raises(InvalidInput, match="of memory at once"):
-        check_size(content, "arrow", ["a"], GIBIBYTE)
+        BY_NAME["arrow"].check_size(content, ["a"], GIBIBYTE)
 
 
 def test_a_packed_buffer_is_taken_at_its_word_before_it_is_unpacked() -> None:
@@ -278,30 +278,30 @@ def test_a_packed_buffer_is_taken_at_its_word_before_it_is_unpacked() -> None:
     packed = content.replace(struct.pack("<q", 8000), struct.pack("<q", 1 << 60))
     assert packed != content
     with pytest.raises(InvalidInput, match="of memory at once"):
-        check_size(packed, "arrow", ["a"], GIBIBYTE)
+        BY_NAME["arrow"].check_size(packed, ["a"], GIBIBYTE)
 
 
 def test_batches_and_pages_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     schema = pa.schema([("a", pa.float64())])
     empty = pa.RecordBatch.from_arrays([pa.array([], pa.float64())], schema=schema)
     monkeypatch.setattr(arrow_limits, "MAX_BATCHES", 10)
-    check_size(arrow(schema, *[empty] * 9), "arrow", ["a"], GIBIBYTE)
+    BY_NAME["arrow"].check_size(arrow(schema, *[empty] * 9), ["a"], GIBIBYTE)
     with pytest.raises(InvalidInput, match="more than 10 batches"):
-        check_size(arrow(schema, *[empty] * 11), "arrow", ["a"], GIBIBYTE)
+        BY_NAME["arrow"].check_size(arrow(schema, *[empty] * 11), ["a"], GIBIBYTE)
     content = parquet(pa.table({"a": np.random.default_rng(0).normal(size=1000)}), max_rows_per_page=10)
-    check_size(content, "parquet", ["a"], GIBIBYTE)
+    BY_NAME["parquet"].check_size(content, ["a"], GIBIBYTE)
     monkeypatch.setattr(parquet_limits, "MAX_PAGES", 50)
     with pytest.raises(InvalidInput, match="more than 50 pages"):
-        check_size(content, "parquet", ["a"], GIBIBYTE)
+        BY_NAME["parquet"].check_size(content, ["a"], GIBIBYTE)
 
 
 @pytest.mark.parametrize("form", ["csv", "arrow", "parquet"])
-def test_ten_thousand_columns_are_the_most(form: FileFormat) -> None:
+def test_ten_thousand_columns_are_the_most(form: str) -> None:
     columns = {f"{n:x}": pa.array([1.0]) for n in range(10_001)}
     with pytest.raises(InvalidInput, match=r"more than 10000 columns|metadata is longer"):
-        names_of(written(pa.table(columns), form), form)
+        BY_NAME[form].column_names(written(pa.table(columns), form))
     columns.popitem()
-    assert form == "parquet" or len(names_of(written(pa.table(columns), form), form)) == 10_000
+    assert form == "parquet" or len(BY_NAME[form].column_names(written(pa.table(columns), form))) == 10_000
 
 
 FILES = {
@@ -317,12 +317,12 @@ FILES = {
 @pytest.mark.parametrize("form", FILES)
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
-def test_whatever_the_bytes_are_a_file_is_let_in_or_refused(form: FileFormat, data: st.DataObject) -> None:
+def test_whatever_the_bytes_are_a_file_is_let_in_or_refused(form: str, data: st.DataObject) -> None:
     content = bytearray(FILES[form])
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     try:
-        names_of(bytes(content), form)
-        check_size(bytes(content), form, ["a"], GIBIBYTE)
+        BY_NAME[form].column_names(bytes(content))
+        BY_NAME[form].check_size(bytes(content), ["a"], GIBIBYTE)
     except (InvalidInput, BodyTooLarge):
         pass
