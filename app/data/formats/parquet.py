@@ -9,7 +9,12 @@ from app.data.batch import Columns, Header, RowBatch, Source, batch_rows, from_r
 from app.data.formats.arrow_columns import ArrowTableWriter, check_columns, index_names, readable, schema_names
 from app.data.formats.base import Output, TableFormat, TableWriter
 from app.data.kept_types import is_words, kept_type, written_out
-from app.data.limits.parquet_limits import check_parquet_footer, check_parquet_size, parquet_footer_bytes
+from app.data.limits.parquet_limits import (
+    THRIFT_LIMITS,
+    check_parquet_footer,
+    check_parquet_size,
+    parquet_footer_bytes,
+)
 from app.errors import InvalidInput
 
 if TYPE_CHECKING:
@@ -84,7 +89,9 @@ def _open(source: Source, words: Sequence[str] = ()) -> Any:
     check_parquet_footer(source)
     readable_source = pa.py_buffer(source) if isinstance(source, bytes) else Path(source)
     # With pre_buffer, all row groups would be read at once.
-    return ParquetFile(readable_source, read_dictionary=list(words), buffer_size=BUFFER_BYTES, pre_buffer=False)
+    return ParquetFile(
+        readable_source, read_dictionary=list(words), buffer_size=BUFFER_BYTES, pre_buffer=False, **THRIFT_LIMITS
+    )
 
 
 def _next_valid(batches: "Iterator[pa.RecordBatch]") -> "pa.RecordBatch | None":

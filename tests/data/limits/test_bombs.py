@@ -102,6 +102,23 @@ def footer(groups: int, columns: int) -> bytes:
     return b"PAR1" + described + struct.pack("<I", len(described)) + b"PAR1"
 
 
+def claimed(groups: int) -> bytes:
+    """A Parquet file whose footer announces row groups that are not there."""
+    schema = b"\x19\x2c" + b"\x48\x01r\x15\x02\x00" + b"\x15\x0a\x25\x00\x18\x01a\x00"
+    described = b"\x15\x02" + schema + b"\x16\x00" + b"\x19\xfc" + varint(groups) + b"\x00"
+    return b"PAR1" + described + struct.pack("<I", len(described)) + b"PAR1"
+
+
+def page_header_of_numbers(count: int) -> bytes:
+    """A Parquet file with a compressed page whose header is a list of zeros."""
+    header = b"\x19\xf5" + varint(count) + b"\x00" * count
+    sizes = b"\x15\x02" + b"\x16\x02" + b"\x16\x02" + b"\x16" + varint(2 * len(header)) + b"\x26" + varint(8)
+    chunk = b"\x26\x00\x1c" + b"\x15\x0a\x19\x05\x19\x18\x01a" + sizes + b"\x00\x00"
+    schema = b"\x19\x2c" + b"\x48\x01r\x15\x02\x00" + b"\x15\x0a\x25\x00\x18\x01a\x00"
+    described = b"\x15\x02" + schema + b"\x16\x02" + b"\x19\x1c" + b"\x19\x1c" + chunk + b"\x16\x02\x16\x02\x00\x00"
+    return b"PAR1" + header + described + struct.pack("<I", len(described)) + b"PAR1"
+
+
 class Described:
     """A message of Arrow's with a schema, laid out by hand: parts of it may be shared as no writer would."""
 
@@ -183,6 +200,8 @@ BOMBS: dict[str, tuple[str, Callable[[], bytes], set[str]]] = {
     "Parquet, a page that zstd packed": ("parquet", lambda: one_page(34_000_000, "zstd"), {"InvalidInput"}),
     "Parquet, a page that gzip packed": ("parquet", lambda: one_page(34_000_000, "gzip"), {"InvalidInput"}),
     "Parquet, a footer of descriptions": ("parquet", lambda: footer(6, 50_000), {"InvalidInput"}),
+    "Parquet, a footer that announces a million row groups": ("parquet", lambda: claimed(1_000_000), {"InvalidInput"}),
+    "Parquet, a page header of numbers": ("parquet", lambda: page_header_of_numbers(64 * SMALL), {"InvalidInput"}),
     "Parquet, a footer longer than the file": ("parquet", lambda: b"PAR1\xff\xff\xff\x7fPAR1", {"InvalidInput"}),
     "CSV, a line without end": ("csv", lambda: b"a\n" + b"1" * SMALL * 64, {"InvalidInput"}),
     "CSV, a quote without end": ("csv", lambda: b'a\n"' + b"1\n" * SMALL * 32, {"InvalidInput"}),
