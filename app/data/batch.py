@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from app.data.name_hints import MAX_LISTED, extra_columns, listed, missing_columns, shown
+from app.data.names import MAX_LISTED, extra_columns, listed, missing_columns, shown
 from app.data.rounding import Rounded, are_small, first_rounded, has_large
 from app.errors import FieldError, InvalidInput
 
@@ -145,7 +145,7 @@ def check(values: Array, columns: Columns, first_row: int) -> None:
         raise in_columns(details)
 
 
-def check_names(present: Sequence[str], columns: Columns, index: Collection[str] = ()) -> None:
+def check_present(present: Sequence[str], columns: Columns, index: Collection[str] = ()) -> None:
     """Raise InvalidInput if a wanted column is missing or, with `columns.only`, if there is an unknown one.
 
     `index` has the names of columns that are the index of a pandas frame.

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from app.data.name_hints import MAX_SHOWN, instead, invisible_character, shown, unquoted
+from app.data.names import MAX_SHOWN, instead, invisible_character, shown, unquoted
 from app.errors import FieldError, InvalidInput
 
 MAX_DETAILS = 20  # Faults in a response.

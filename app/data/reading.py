@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from app.data.batch import Columns, RowBatch, Source, in_columns
 from app.data.content import explained
 from app.data.formats.base import TableFormat
-from app.data.name_hints import MAX_LISTED
+from app.data.names import MAX_LISTED
 from app.errors import FieldError, InvalidInput
 
 MAX_NUMBERS = 1 << 21  # Numbers that may be read again to find further faults, in addition to those read before.

@@ -21,7 +21,7 @@ from app.data.formats import BY_MEDIA_TYPE
 from app.data.formats.base import TableFormat, TableWriter
 from app.data.formats.json import JSON, JsonDocumentWriter
 from app.data.json_faults import escaped
-from app.data.name_hints import listed
+from app.data.names import listed
 from app.data.reading import read_file
 from app.errors import FieldError, InvalidInput, PredictionTooLarge, not_stored
 from app.prediction.missing_rows import HEADER, CompleteRows

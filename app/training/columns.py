@@ -11,8 +11,7 @@ from pathlib import Path
 from app.data.content import explained
 from app.data.formats import BY_NAME
 from app.data.formats.base import TableFormat
-from app.data.name_hints import missing_columns
-from app.data.names import check_names
+from app.data.names import check_names, missing_columns
 from app.errors import FieldError, InvalidInput, ModelFileInvalid, ModelNotFound, NotFound
 from app.registry.model_card import ModelCard
 from app.registry.registry import Registry

@@ -6,7 +6,7 @@ from typing import Any
 from app.data.batch import Header
 from app.data.formats.base import TableFormat
 from app.data.json_faults import are_objects
-from app.data.name_hints import listed, missing_columns, shown
+from app.data.names import listed, missing_columns, shown
 from app.data.rounding import MAX_WARNINGS
 from app.errors import FieldError, InvalidInput
 from app.jobs.host.devices import check_device

@@ -5,7 +5,7 @@ Otherwise a column more or less in a file would silently change what the model i
 
 from collections.abc import Iterator, Sequence
 
-from app.data.name_hints import shown, unquoted
+from app.data.names import shown, unquoted
 from app.errors import FieldError, InvalidInput
 from app.registry.model_card import ModelCard
 

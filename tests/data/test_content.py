@@ -52,7 +52,7 @@ def label_of(head: bytes) -> str | None:
         (bytes(100), None),
     ],
 )
-def test_what_a_body_is_shows_in_its_beginning(head: bytes, label: str | None) -> None:
+def test_the_first_bytes_of_a_body_show_its_format(head: bytes, label: str | None) -> None:
     assert label_of(head) == label
 
 
@@ -76,17 +76,17 @@ def test_any_bytes_leave_an_error_with_a_message(head: bytes, form: str) -> None
         ("arrow", b"\xff\xff\xff\xff"),
     ],
 )
-def test_the_fault_of_a_body_that_is_what_it_is_sent_as_is_kept(form: str, head: bytes) -> None:
+def test_the_error_about_a_body_in_the_declared_format_is_kept(form: str, head: bytes) -> None:
     assert better(FAULT, head, BODY_FORMATS[form]) is FAULT
 
 
-def test_a_fault_in_a_later_row_is_not_put_down_to_the_first() -> None:
+def test_a_fault_in_a_later_row_is_not_explained_by_the_first_row() -> None:
     fault = InvalidInput("A fault.", [FieldError("A fault.", row=7, column="a;b")])
     assert better(fault, b"a;b\n1\n", CSV) is fault
     assert better(fault, b"{a},b\n1,2\n", CSV) is fault
 
 
-def test_years_as_names_are_not_taken_for_values_once_the_header_is_said_to_hold_names() -> None:
+def test_years_as_names_are_accepted_once_the_header_is_declared_to_hold_names() -> None:
     head = b"place,2024,2025\nnorth,1,2\n"
     assert "the header row seems to be missing" in better(FAULT, head, CSV).message
     assert better(FAULT, head, CSV, "names") is FAULT
@@ -97,7 +97,7 @@ def test_no_cell_of_a_file_without_a_header_is_repeated() -> None:
     assert "4711" not in str(better(FAULT, b"north,4711,25\nsouth,3,4\n", CSV))
 
 
-def test_a_body_that_is_malformed_stays_so() -> None:
+def test_the_error_about_a_malformed_body_keeps_its_type() -> None:
     error = better(MalformedBody("The body is not JSON."), b"a,b\n1,2\n", JSON)
     assert isinstance(error, MalformedBody)
     assert error.details[0].parameter == "Content-Type"

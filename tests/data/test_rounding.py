@@ -33,13 +33,13 @@ def model(numbers: Sequence[object]) -> int | None:
 
 
 def found(content: bytes, form: str, names: Sequence[str], threads: int = 1) -> dict[str, int]:
-    """The first rounded row of each column, from 0, over all parts."""
+    """The first rounded row of each column, from 0, over all batches."""
     rows: dict[str, int] = {}
     read = 0
-    for part in BY_NAME[form].batches(content, Columns(names, missing=True), threads):
-        for column, row in part.rounded:
+    for batch in BY_NAME[form].batches(content, Columns(names, missing=True), threads):
+        for column, row in batch.rounded:
             rows.setdefault(names[column], read + row)
-        read += len(part.values)
+        read += len(batch.values)
     return rows
 
 
@@ -113,13 +113,14 @@ def test_arrow_types_name_exactly_the_columns_with_a_rounded_integer(
     assert {name: row for name, row in places.items() if name != "decimal"} == exact
     # The float that a decimal becomes may be its neighbour, so that it is compared with what was read.
     read = [
-        part.values[:, 0] for part in BY_NAME[form].batches(written(table, form), Columns(["decimal"], missing=True), 1)
+        batch.values[:, 0]
+        for batch in BY_NAME[form].batches(written(table, form), Columns(["decimal"], missing=True), 1)
     ]
     pairs = zip(np.concatenate(read)[1:].tolist(), decimals, strict=True)
     assert places.get("decimal") == next((row for row, (got, number) in enumerate(pairs, 1) if got != number), None)
 
 
-def test_decimals_with_a_fraction_are_no_integers() -> None:
+def test_decimals_with_a_fraction_are_not_integers() -> None:
     table = pa.table({"a": pa.array([Decimal("9007199254740993.5"), Decimal("0.1")], pa.decimal128(38, 1))})
     assert found(written(table, "arrow"), "arrow", ["a"]) == {}
 
@@ -127,7 +128,7 @@ def test_decimals_with_a_fraction_are_no_integers() -> None:
 @pytest.mark.parametrize(
     "content", ["a,b\n1e16,2\n12345678901234567e3,9007199254740993.5\n", "a,b\n9007199254740992,1\n"]
 )
-def test_floats_in_csv_and_integers_that_fit_are_no_rounded_integers(content: str) -> None:
+def test_floats_in_csv_and_integers_that_fit_are_not_rounded_integers(content: str) -> None:
     assert found(content.encode(), "csv", ["a", "b"]) == {}
 
 
@@ -145,7 +146,7 @@ def test_an_ordinary_csv_is_parsed_once(quote: str, monkeypatch: pytest.MonkeyPa
     assert found(content.encode(), "csv", ["a", "b"], 2) == {}
 
 
-def test_a_column_that_is_known_to_be_rounded_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_column_that_is_known_to_be_rounded_is_not_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Sequence[str]] = []
     as_text = csv_careful.conversion_to_text
 
@@ -160,13 +161,13 @@ def test_a_column_that_is_known_to_be_rounded_is_not_looked_at_again(monkeypatch
     assert asked == [["a"]]
 
 
-def test_careful_reading_finds_what_is_rounded_in_any_block(tmp_path: Path) -> None:
+def test_careful_reading_finds_rounded_integers_in_any_block(tmp_path: Path) -> None:
     path = tmp_path / "rows"
     lines = ['"1",2\n'] * 400_000
     lines[399_000], lines[399_500] = '"1",9007199254740993\n', '"-9007199254740993",2\n'
     path.write_text("a,b\n" + "".join(lines))
     rows = TrainingRows(path, "csv", ["a"], ["b"])
-    assert sum(len(block.x) for block in rows.batches()) == 400_000
+    assert sum(len(batch.x) for batch in rows.batches()) == 400_000
     a, b = rows.warnings
     assert '"a"' in a
     assert "first in row 399502." in a

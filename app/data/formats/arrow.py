@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from app.data.batch import Columns, Header, RowBatch, Source, batch_rows, from_record_batch
 from app.data.formats.arrow_columns import ArrowTableWriter, check_columns, index_names, readable, schema_names
 from app.data.formats.base import Output, TableFormat, TableWriter
-from app.data.kept_types import kept_type, words_in_dictionaries, written_out
+from app.data.kept_types import cast_kept, kept_type, words_in_dictionaries
 from app.data.limits.arrow_limits import check_arrow_schema, check_arrow_size
 from app.errors import InvalidInput
 
@@ -48,20 +48,20 @@ class ArrowFormat(TableFormat):
         types = {name: reader.schema.field(name).type for name in columns.keep}
         kept = {name: new for name, old in types.items() if (new := kept_type(old)) != old}
         size, row, read, words = batch_rows(columns), 1, 0, 0
-        while (batch := readable(self.label, lambda: _next_batch(reader, columns))) is not None:
-            words += words_in_dictionaries(batch) if kept else 0
+        while (message := readable(self.label, lambda: _next_batch(reader, columns))) is not None:
+            words += words_in_dictionaries(message) if kept else 0
             if words > MAX_WORDS:
                 raise InvalidInput(
                     f"The dictionaries of the columns to keep have more than {MAX_WORDS} words in all batches "
                     "together. Write larger batches, or strings instead of dictionaries."
                 )
             # pyarrow trusts a stream, and wrong offsets of strings would be read from anywhere.
-            readable(self.label, functools.partial(batch.validate, full=bool(columns.keep)))
-            slices = (batch.slice(start, size) for start in range(0, batch.num_rows, size))
-            for part in written_out(batch, kept, size) if kept else slices:
-                yield from_record_batch(part, columns, row)
-                row += part.num_rows
-                read += part.nbytes
+            readable(self.label, functools.partial(message.validate, full=bool(columns.keep)))
+            slices = (message.slice(start, size) for start in range(0, message.num_rows, size))
+            for batch in cast_kept(message, kept, size) if kept else slices:
+                yield from_record_batch(batch, columns, row)
+                row += batch.num_rows
+                read += batch.nbytes
                 if mapped is not None and read > RELEASE_BYTES:
                     mapped.madvise(mmap.MADV_DONTNEED)
                     read = 0

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 import numpy as np
 
-from app.data.batch import Array, Columns, check_distinct, check_names
+from app.data.batch import Array, Columns, check_distinct, check_present
 from app.data.kept_types import kept_type
 from app.data.limits.arrow_memory import raise_if_memory
-from app.data.name_hints import MAX_LISTED, shown
+from app.data.names import MAX_LISTED, shown
 from app.errors import FieldError, InvalidInput
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def check_columns(schema: "pa.Schema", columns: Columns) -> None:
     """Raise InvalidInput if a column is missing or not allowed, or has a type that cannot be used."""
     from pyarrow import types
 
-    check_names(schema_names(schema), columns, index_names(schema))
+    check_present(schema_names(schema), columns, index_names(schema))
     choice = ", or choose the columns to read with `features`" if columns.training else ""
     details = [
         FieldError(f"Expected numbers, found the type {_type_name(type_)}. Convert the column{choice}.", column=name)

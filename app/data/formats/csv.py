@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from typing import TYPE_CHECKING, BinaryIO
 
-from app.data.batch import Array, Columns, Header, RowBatch, Source, check_names, from_record_batch
+from app.data.batch import Array, Columns, Header, RowBatch, Source, check_present, from_record_batch
 from app.data.formats.arrow_columns import record_batch
 from app.data.formats.base import Content, Output, TableFormat, TableWriter
 from app.data.formats.csv_careful import conversion, conversion_to_text, read_carefully
@@ -74,7 +74,7 @@ class CsvFormat(TableFormat):
         """
         beginning = read_beginning(source)
         header = header_names(beginning, columns.header)
-        check_names(header, columns)
+        check_present(header, columns)
         start = body_start(beginning, header) if columns.header != "none" else bom_length(beginning)
         rows = 0
         try:

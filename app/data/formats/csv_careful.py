@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from app.data.batch import Array, Columns, RowBatch, Source, from_record_batch, row_error
 from app.data.formats.csv_header import MAX_ROW_BYTES, not_utf8, open_source
-from app.data.formats.csv_numbers import kind_of_text
+from app.data.formats.csv_numbers import describe_text
 from app.data.limits.arrow_memory import raise_if_memory
 from app.errors import InvalidInput
 
@@ -157,7 +157,7 @@ def _explanation(message: str, header: Sequence[str], columns: Columns) -> Inval
     """Return an error for pyarrow's message, without the input that it quotes."""
     if place := re.match(r"In CSV column #(\d+): Row #(\d+)", message):
         value = re.search(r"invalid value '(.*)'\Z", message, re.DOTALL)
-        received = kind_of_text(value[1]) if value else "text"
+        received = describe_text(value[1]) if value else "text"
         choice = " `features` chooses the columns to read." if columns.training else ""
         fault = f"Expected a number, found {received}.{choice}"
         return row_error(fault, row=int(place[2]), column=header[int(place[1])])

@@ -19,7 +19,7 @@ from app.data.batch import (
     Source,
     check,
     check_distinct,
-    check_names,
+    check_present,
     row_error,
 )
 from app.data.formats.base import Content, Output, TableFormat, TableWriter
@@ -27,7 +27,7 @@ from app.data.formats.json import JSON, rows_as_objects
 from app.data.formats.ndjson_faults import all_faults, allowed_types, has_unknown, names_in, other_names
 from app.data.json_faults import MIXED, kind_of
 from app.data.json_rows import kept_columns
-from app.data.name_hints import MAX_LISTED, listed, shown
+from app.data.names import MAX_LISTED, listed, shown
 from app.data.rounding import Rounded, rounded_numbers
 from app.errors import FieldError, InvalidInput, LinserveError
 
@@ -103,7 +103,7 @@ class NdjsonFormat(TableFormat):
             if row_type is None:
                 row_type = type(rows[0])
                 if row_type is dict and not columns.missing:
-                    check_names([*rows[0], *columns.late], columns)
+                    check_present([*rows[0], *columns.late], columns)
                 elif row_type is dict and columns.only:
                     unseen = {*columns.numbers}
             values = _values(rows, columns, first, row_type)

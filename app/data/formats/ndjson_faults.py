@@ -5,7 +5,7 @@ from typing import Any
 
 from app.data.batch import Columns, in_columns, row_error
 from app.data.json_faults import MIXED, NUMBERS, fault_of, kind_of
-from app.data.name_hints import MAX_LISTED, instead, listed, shown
+from app.data.names import MAX_LISTED, instead, listed, shown
 from app.errors import FieldError, InvalidInput
 
 

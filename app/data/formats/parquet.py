@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from app.data.batch import Columns, Header, RowBatch, Source, batch_rows, from_record_batch
 from app.data.formats.arrow_columns import ArrowTableWriter, check_columns, index_names, readable, schema_names
 from app.data.formats.base import Output, TableFormat, TableWriter
-from app.data.kept_types import is_words, kept_type, written_out
+from app.data.kept_types import cast_kept, is_words, kept_type
 from app.data.limits.parquet_limits import (
     THRIFT_LIMITS,
     check_parquet_footer,
@@ -57,12 +57,12 @@ class ParquetFormat(TableFormat):
         kept = {name: new for name, old in types.items() if (new := kept_type(old)) != old or is_words(new)}
         if words:
             file = self._open(source, words)
-        batches = self._valid(file.iter_batches(size, columns=wanted, use_threads=False))
+        decoded = self._valid(file.iter_batches(size, columns=wanted, use_threads=False))
         row = 1
-        for batch in _decoded_ahead(batches) if threads > 1 else batches:
-            for part in written_out(batch, kept, size) if kept else (batch,):
-                yield from_record_batch(part, columns, row)
-                row += part.num_rows
+        for whole in _decoded_ahead(decoded) if threads > 1 else decoded:
+            for batch in cast_kept(whole, kept, size) if kept else (whole,):
+                yield from_record_batch(batch, columns, row)
+                row += batch.num_rows
 
     def writer(self, file: Output, keep: Sequence[str], names: Sequence[str]) -> TableWriter:
         return _ParquetTableWriter(file, keep, names)

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from app.data.content import explained
 from app.data.formats import BY_MEDIA_TYPE, LABELS, check_header
 from app.data.formats.base import TableFormat
-from app.data.groups import taken_out
+from app.data.groups import split_groups
 from app.data.json_rows import as_rows, first_rounded_rows, to_column, to_matrix
 from app.data.names import MAX_NAME_LENGTH
 from app.data.rounding import rounding_warnings
@@ -161,7 +161,7 @@ def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
     )
     folds = []
     if request.fold_groups is not None and request.groups not in features:
-        instances, column = taken_out(instances, request.fold_groups, missing=missing)
+        instances, column = split_groups(instances, request.fold_groups, missing=missing)
         folds.append(column)
     columns = [
         to_matrix(instances, features, "/instances", missing=missing),

@@ -37,7 +37,7 @@ def stored(folder: Path, content: bytes | str) -> Path:
 
 
 def rows_of(path: Path, *columns: str) -> list[list[float]]:
-    return [row for part in CSV.batches(path, Columns(columns)) for row in part.values.tolist()]
+    return [row for batch in CSV.batches(path, Columns(columns)) for row in batch.values.tolist()]
 
 
 def refusal(path: Path, *columns: str) -> InvalidInput:
@@ -50,9 +50,9 @@ def refusal(path: Path, *columns: str) -> InvalidInput:
 @given(st.lists(st.tuples(FLOATS, FLOATS), min_size=1, max_size=8))
 def test_floats_survive_csv_to_the_last_bit(tmp_path: Path, rows: list[tuple[float, float]]) -> None:
     text = "a,b\n" + "".join(f"{first!r},{second!r}\n" for first, second in rows)
-    (part,) = CSV.batches(stored(tmp_path, text), Columns(["a", "b"]))
-    assert_array_equal(part.values, np.array(rows), strict=True)
-    assert_array_equal(np.signbit(part.values), np.signbit(np.array(rows)))
+    (batch,) = CSV.batches(stored(tmp_path, text), Columns(["a", "b"]))
+    assert_array_equal(batch.values, np.array(rows), strict=True)
+    assert_array_equal(np.signbit(batch.values), np.signbit(np.array(rows)))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -67,11 +67,11 @@ def test_any_printable_names_written_as_csv_are_read_back_and_chosen_in_any_orde
         writer.writerow(range(len(names)))
     assert CSV.column_names(path, "names") == names
     chosen = data.draw(st.permutations(names))
-    parts = list(CSV.batches(path, Columns(chosen, header="names")))
-    assert [part.values.tolist() for part in parts] == [[[names.index(name) for name in chosen]]]
+    batches = list(CSV.batches(path, Columns(chosen, header="names")))
+    assert [batch.values.tolist() for batch in batches] == [[[names.index(name) for name in chosen]]]
 
 
-def test_columns_come_in_the_asked_order_and_others_are_not_read(tmp_path: Path) -> None:
+def test_columns_come_in_the_requested_order_and_others_are_not_read(tmp_path: Path) -> None:
     path = stored(tmp_path, "a,note,b\n1,first,2\n3,second,4\n")
     assert rows_of(path, "b", "a") == [[2, 1], [4, 3]]
 
@@ -104,7 +104,7 @@ def test_a_file_without_a_header_is_refused(tmp_path: Path, content: bytes) -> N
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfea\x00", "temp\u00e9,b\n".encode("latin-1"), b'a,"' + b"x" * 200_000])
-def test_a_file_that_is_no_text_with_a_header_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_text_with_a_header_is_refused(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(InvalidInput, match=r"not UTF-8 text: row 1|Row 1 is not readable as CSV"):
         CSV.column_names(stored(tmp_path, content))
 
@@ -123,7 +123,7 @@ def test_a_line_separator_in_a_name_does_not_end_the_header(tmp_path: Path) -> N
     assert rows_of(path, "a", "d") == [[1, 3]]
 
 
-def test_a_name_that_stands_twice_is_refused(tmp_path: Path) -> None:
+def test_a_name_that_appears_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput) as refused:
         CSV.column_names(stored(tmp_path, "a,b,a\n1,2,3\n"))
     assert refused.value.details == (
@@ -152,13 +152,13 @@ def test_missing_columns_are_named(tmp_path: Path) -> None:
         ('"1,5"', f"{FOUND} a number with a comma. {WITH_POINTS}{CHOICE}"),
     ],
 )
-def test_what_is_no_finite_number_is_refused_with_row_and_column(tmp_path: Path, cell: str, fault: str) -> None:
+def test_anything_except_a_finite_number_is_refused_with_its_place(tmp_path: Path, cell: str, fault: str) -> None:
     error = refusal(stored(tmp_path, f"a,b\n1,2\n3,{cell}\n5,6\n"), "a", "b")
     assert error.details == (FieldError(fault, row=3, column="b"),)
     assert error.message == f'Row 3, column "b": {fault}'
 
 
-def test_the_column_is_named_rightly_whatever_the_order_asked_for(tmp_path: Path) -> None:
+def test_the_right_column_is_named_in_any_requested_order(tmp_path: Path) -> None:
     path = stored(tmp_path, "a,b,c\n1,x,\n")
     assert refusal(path, "c", "b", "a").details[0].column == "b"
     assert refusal(path, "c", "a").details[0].column == "c"
@@ -189,15 +189,15 @@ def test_row_numbers_count_on_from_block_to_block(tmp_path: Path, last: str, det
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_a_long_file_comes_in_parts_and_no_row_is_lost(
+def test_a_long_file_comes_in_batches_and_no_row_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
     for name in ("BLOCK_BYTES", "SINGLE_BLOCK_BYTES"):
         monkeypatch.setattr(csv_format, name, 100_000)
     path = stored(tmp_path, "a,b\n" + "".join(f"{index},{-index}\n" for index in range(150_000)))
-    parts = [part.values for part in CSV.batches(path, Columns(["b", "a"]), threads)]
-    assert len(parts) > 10
-    assert_array_equal(np.concatenate(parts), np.column_stack([-np.arange(150_000.0), np.arange(150_000.0)]))
+    batches = [batch.values for batch in CSV.batches(path, Columns(["b", "a"]), threads)]
+    assert len(batches) > 10
+    assert_array_equal(np.concatenate(batches), np.column_stack([-np.arange(150_000.0), np.arange(150_000.0)]))
 
 
 CELLS = st.sampled_from(
@@ -212,7 +212,7 @@ CELLS = st.sampled_from(
     st.booleans(),
     st.tuples(st.integers(1, 40), st.integers(1, 2)),
 )
-def test_fast_reading_finds_what_careful_reading_finds(
+def test_fast_and_careful_reading_give_the_same_result(
     tmp_path: Path, rows: list[list[str]], newline: str, missing: bool, how: tuple[int, int]
 ) -> None:
     piece, threads = how
@@ -220,13 +220,13 @@ def test_fast_reading_finds_what_careful_reading_finds(
     content = newline.join(["a,b", *(",".join(row) for row in rows)]).encode()
     path = stored(tmp_path, content)
 
-    def outcome(parts: Iterator[RowBatch]) -> object:
+    def outcome(batches: Iterator[RowBatch]) -> object:
         try:
-            found = list(parts)
+            found = list(batches)
         except InvalidInput as refused:
             return refused.details, refused.message
-        kept = [value for part in found if part.kept for value in part.kept.column("b").to_pylist()]
-        return [repr(value) for part in found for value in part.values[:, 0].tolist()], kept
+        kept = [value for batch in found if batch.kept for value in batch.kept.column("b").to_pylist()]
+        return [repr(value) for batch in found for value in batch.values[:, 0].tolist()], kept
 
     with pytest.MonkeyPatch.context() as small:
         small.setattr(csv_format, "BLOCK_BYTES", piece)
@@ -263,7 +263,7 @@ def test_a_header_that_is_not_utf8_is_refused_however_long_the_file(tmp_path: Pa
 @pytest.mark.parametrize(
     "header", ["1,2", "7.59,1581.15,-3e5", " 1 ,.5,+2.", '"1","2"', "1,,2", "1,1,1", "\ufeff1,2", "1,NaN", "NA,2"]
 )
-def test_a_header_of_numbers_is_refused_unless_something_says_what_it_is(tmp_path: Path, header: str) -> None:
+def test_a_header_of_numbers_is_refused_unless_the_header_option_says_what_it_is(tmp_path: Path, header: str) -> None:
     path = stored(tmp_path, f"{header}\n{header}\n")
     with pytest.raises(InvalidInput) as refused:
         CSV.column_names(path)
@@ -277,9 +277,9 @@ def test_a_header_with_a_name_in_it_is_one(tmp_path: Path, header: str) -> None:
     assert CSV.column_names(stored(tmp_path, f"{header}\n")) == header.split(",")
 
 
-def test_numbers_are_names_if_they_are_said_to_be(tmp_path: Path) -> None:
-    (part,) = CSV.batches(stored(tmp_path, "2019,2020\n1,2\n"), Columns(["2020"], header="names"))
-    assert part.values.tolist() == [[2]]
+def test_numbers_are_names_if_the_header_option_says_so(tmp_path: Path) -> None:
+    (batch,) = CSV.batches(stored(tmp_path, "2019,2020\n1,2\n"), Columns(["2020"], header="names"))
+    assert batch.values.tolist() == [[2]]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -297,7 +297,7 @@ def test_without_a_header_every_row_is_read(
     with pytest.MonkeyPatch.context() as small:
         small.setattr(csv_format, "BLOCK_BYTES", piece)
         for threads in (1, 2):
-            values = [row for part in CSV.batches(path, columns, threads) for row in part.values.tolist()]
+            values = [row for batch in CSV.batches(path, columns, threads) for row in batch.values.tolist()]
             assert values == [[second, first] for first, second in rows]
 
 
@@ -337,7 +337,7 @@ def test_a_row_of_very_many_numbers_has_that_many_columns_at_most(tmp_path: Path
 
 
 def rows_of_none(path: Path, *columns: str) -> list[list[float]]:
-    return [row for part in CSV.batches(path, Columns(columns, header="none")) for row in part.values.tolist()]
+    return [row for batch in CSV.batches(path, Columns(columns, header="none")) for row in batch.values.tolist()]
 
 
 BAD = st.sampled_from([b"\xe9", b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xf4\x90\x80\x80"])
@@ -377,7 +377,7 @@ def test_a_byte_that_is_not_utf8_is_found_in_any_column_and_named_with_its_row(
 @pytest.mark.parametrize("rows", [10, 600_000])
 @pytest.mark.parametrize("quote", ["", '"'])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_the_decision_on_encoding_is_the_same_wherever_the_byte_is(
+def test_a_byte_that_is_not_utf8_is_refused_anywhere_in_the_file(
     tmp_path: Path, rows: int, quote: str, threads: int
 ) -> None:
     path = stored(tmp_path, b"a,unread\n" + f"1,{quote}x{quote}\n".encode() * rows + b"2,caf\xe9\n3,x\n")
@@ -397,7 +397,7 @@ def test_a_row_that_cannot_be_counted_is_not_named(tmp_path: Path) -> None:
     assert refusal(path, "a").message.startswith("The file is not UTF-8 text. Save it as UTF-8")
 
 
-def test_a_character_across_blocks_is_one(tmp_path: Path) -> None:
+def test_a_character_across_blocks_is_read_as_one(tmp_path: Path) -> None:
     for filler in range(4):
         content = ('a,b\n"1",' + "x" * filler + "\U0001f600" * 300 + "\n") * 1
         path = stored(tmp_path, content + '"2",€\n' * (MAX_ROW_BYTES // 6))

@@ -47,17 +47,17 @@ def test_the_names_are_those_of_all_lines_in_the_order_they_appear(
 def test_an_absent_name_is_a_missing_value(rows: list[dict[str, int | None]]) -> None:
     dense = [[row.get("c"), row.get("a")] for row in rows]
     columns = Columns(["c", "a"], missing=True)
-    values = np.concatenate([part.values for part in NDJSON.batches(lines_of(rows), columns)])
+    values = np.concatenate([batch.values for batch in NDJSON.batches(lines_of(rows), columns)])
     assert_array_equal(values, np.array(dense, float))
     # Refused, it is refused as null is: at the first row and column without a number.
     places = [(row, "ca"[at]) for row, pair in enumerate(dense, 1) for at, number in enumerate(pair) if number is None]
     strict = Columns(["c", "a"], late={"c": 2, "a": 2})
     if not places:
-        assert_array_equal(np.concatenate([part.values for part in NDJSON.batches(lines_of(rows), strict)]), dense)
+        assert_array_equal(np.concatenate([batch.values for batch in NDJSON.batches(lines_of(rows), strict)]), dense)
         return
     with pytest.raises(InvalidInput) as refused:
         list(NDJSON.batches(lines_of(rows), strict))
-    # All columns at fault are told, each with its first row.
+    # All columns at fault are listed, each with its first row.
     first = {name: min(row for row, column in places if column == name) for _, name in places}
     assert {detail.column: detail.row for detail in refused.value.details} == first
     assert refused.value.details[0].row == places[0][0]
@@ -112,16 +112,16 @@ def test_lines_without_names_are_refused_with_their_number(content: bytes, says:
 
 
 @pytest.mark.parametrize("per_line", [1, 100, 20_000])
-def test_more_names_than_columns_may_be_are_refused_however_they_are_spread(per_line: int) -> None:
+def test_more_names_than_the_limit_are_refused_however_they_are_spread(per_line: int) -> None:
     lines = lines_of([{f"{line}-{index}": 1 for index in range(per_line)} for line in range(20_000 // per_line)])
     with pytest.raises(InvalidInput, match="more than 10000 different names"):
         NDJSON.first_lines(lines)
 
 
-def test_a_name_that_stands_twice_in_a_line_keeps_its_last_value() -> None:
+def test_a_name_that_appears_twice_in_a_line_keeps_its_last_value() -> None:
     assert NDJSON.first_lines(b'{"a":1,"b":2,"a":3}\n') == {"a": 1, "b": 1}
-    (part,) = NDJSON.batches(b'{"a":1,"b":2,"a":3}\n', Columns(["a"]))
-    assert part.values.tolist() == [[3]]
+    (batch,) = NDJSON.batches(b'{"a":1,"b":2,"a":3}\n', Columns(["a"]))
+    assert batch.values.tolist() == [[3]]
 
 
 def test_the_names_of_the_first_line_may_be_none() -> None:

@@ -1,4 +1,4 @@
-"""Small files that would come to very much: refused from what they say of themselves, or read in bounded memory."""
+"""Small files that would decode to very much: refused before they are decoded, or read in bounded memory."""
 
 import io
 import json
@@ -24,10 +24,10 @@ from app.errors import BodyTooLarge, InvalidInput
 
 GIBIBYTE = 1 << 30
 SMALL = 1 << 20  # bytes of a file that is a bomb, at most
-# Of what a file needs: 256 MiB at once, and half of that again for what is made of it.
+# Bytes that reading a file may take: 256 MiB at once, and half of that again for the values decoded from it.
 MAX_MEMORY = 3 << 27
 
-# Admits a file as the service does, reads it as the trainer does, and says how it ended and what it took.
+# Admits a file as the service does, reads it as the trainer does, and prints the result, the rows and the memory.
 READ = """
 import json, sys
 from pathlib import Path
@@ -41,8 +41,8 @@ before, rows, end = peak(), 0, "read"
 try:
     names = BY_NAME[form].column_names(path)[:100]
     BY_NAME[form].check_size(path, names, limit)
-    for part in BY_NAME[form].batches(path, Columns(names, missing=True), 2):
-        rows += len(part.values)
+    for batch in BY_NAME[form].batches(path, Columns(names, missing=True), 2):
+        rows += len(batch.values)
 except LinserveError as error:
     end = type(error).__name__
 print(json.dumps([end, rows, peak() - before]))
@@ -50,7 +50,7 @@ print(json.dumps([end, rows, peak() - before]))
 
 
 def read(content: bytes, form: str, folder: Path, limit: int = 4 * GIBIBYTE) -> tuple[str, int, int]:
-    """How reading ends in a process of its own, how many rows it came to, and the memory it took."""
+    """Read a file in a process of its own. Return the result, the number of rows, and the memory that it took."""
     path = folder / "rows"
     path.write_bytes(content)
     command = [sys.executable, "-c", READ, str(path), form, str(limit)]
@@ -120,13 +120,13 @@ def page_header_of_numbers(count: int) -> bytes:
 
 
 class Described:
-    """A message of Arrow's with a schema, laid out by hand: parts of it may be shared as no writer would."""
+    """An Arrow message with a schema, laid out by hand, with parts that are shared as no writer would."""
 
     def __init__(self) -> None:
         self._bytes = bytearray(4)
 
     def table(self, slots: dict[int, bytes]) -> int:
-        """Where a table of these fields begins; what a field points to is set later."""
+        """Return the offset of a table with these fields. The targets of its references are set later."""
         count = max(slots, default=-1) + 1
         places, body = [0] * count, bytearray(4)
         for slot, value in slots.items():
@@ -152,7 +152,7 @@ class Described:
 
 
 def schema_of(names: int, depth: int = 0) -> bytes:
-    """Of so many fields that are all the same one; and so many in each, and in those, to that depth."""
+    """A schema of `names` fields that are all the same one, and again as many in each of them, to that depth."""
     made = Described()
     root = made.table({1: b"\1", 2: b"\0" * 4})
     made.point(0, root)
@@ -171,7 +171,7 @@ def schema_of(names: int, depth: int = 0) -> bytes:
 
 
 def shared_words() -> bytes:
-    """A schema whose every note to itself is the same one, of 100 kB."""
+    """A schema with many entries of metadata that are all the same one, of 100 kB."""
     made = Described()
     root = made.table({1: b"\1", 2: b"\0" * 4})
     made.point(0, root)
@@ -229,7 +229,7 @@ def test_a_small_file_that_would_take_much_memory_is_refused_before_it_does(name
     ],
     ids=["equal values", "no values", "a page that just fits", "a batch that just fits"],
 )
-def test_what_is_packed_a_thousandfold_but_bearable_is_read_in_bounded_memory(
+def test_a_file_compressed_a_thousandfold_within_the_limits_is_read_in_bounded_memory(
     form: str, make: Callable[[], bytes], tmp_path: Path
 ) -> None:
     content = make()
@@ -251,8 +251,8 @@ from app.data.formats import BY_NAME
 from app.data.batch import Columns
 peak = lambda: int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) << 10
 before, length = peak(), 0
-for part in BY_NAME["parquet"].batches(Path(sys.argv[1]), Columns(["a"], ["word"]), 1):
-    length += pyarrow.compute.sum(pyarrow.compute.binary_length(part.kept.column("word"))).as_py()
+for batch in BY_NAME["parquet"].batches(Path(sys.argv[1]), Columns(["a"], ["word"]), 1):
+    length += pyarrow.compute.sum(pyarrow.compute.binary_length(batch.kept.column("word"))).as_py()
 print(length, peak() - before)
 """
     command = [sys.executable, "-c", code, str(tmp_path / "rows")]
@@ -262,7 +262,7 @@ print(length, peak() - before)
     assert memory < MAX_MEMORY, f"{memory >> 20} MiB"
 
 
-def test_rows_that_come_to_more_than_an_upload_several_times_over_are_too_large() -> None:
+def test_rows_of_several_times_the_size_of_an_upload_are_too_large() -> None:
     content = parquet(pa.table({"a": np.zeros(1_000_000), "b": np.zeros(1_000_000)}))
     BY_NAME["parquet"].check_size(content, ["a"], SMALL)  # 8 MB, of 1 MiB eight times over
     with pytest.raises(BodyTooLarge, match="8 times the 1048576 bytes"):
@@ -271,7 +271,7 @@ def test_rows_that_come_to_more_than_an_upload_several_times_over_are_too_large(
         BY_NAME["arrow"].check_size(zeros(2_000_000, "lz4"), ["a"], SMALL)
 
 
-def test_a_dictionary_counts_beside_the_pages_that_point_into_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dictionary_counts_in_addition_to_the_pages_that_point_into_it(monkeypatch: pytest.MonkeyPatch) -> None:
     table = pa.table({"a": np.arange(20_000) % 10_000, "b": np.zeros(20_000)})
     content = parquet(table, compression="zstd", dictionary_pagesize_limit=1 << 20)
     BY_NAME["parquet"].check_size(content, ["a"], GIBIBYTE)
@@ -281,7 +281,7 @@ def test_a_dictionary_counts_beside_the_pages_that_point_into_it(monkeypatch: py
         BY_NAME["parquet"].check_size(content, ["a"], GIBIBYTE)
 
 
-def test_dictionaries_of_a_stream_count_beside_its_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dictionaries_of_a_stream_count_in_addition_to_its_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     words = pa.array([f"{n % 10:1000}" for n in range(1000)]).dictionary_encode()
     batch = pa.record_batch({"a": np.zeros(1000), "words": words.cast(pa.dictionary(pa.int32(), pa.string()))})
     content = arrow(batch.schema, batch, compression="zstd")
@@ -292,7 +292,7 @@ def test_dictionaries_of_a_stream_count_beside_its_batches(monkeypatch: pytest.M
         BY_NAME["arrow"].check_size(content, ["a"], GIBIBYTE)
 
 
-def test_a_packed_buffer_is_taken_at_its_word_before_it_is_unpacked() -> None:
+def test_the_announced_length_of_a_compressed_buffer_is_checked_before_it_is_decompressed() -> None:
     content = zeros(1000, "lz4")
     packed = content.replace(struct.pack("<q", 8000), struct.pack("<q", 1 << 60))
     assert packed != content
@@ -300,7 +300,7 @@ def test_a_packed_buffer_is_taken_at_its_word_before_it_is_unpacked() -> None:
         BY_NAME["arrow"].check_size(packed, ["a"], GIBIBYTE)
 
 
-def test_batches_and_pages_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_batches_or_pages_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     schema = pa.schema([("a", pa.float64())])
     empty = pa.RecordBatch.from_arrays([pa.array([], pa.float64())], schema=schema)
     monkeypatch.setattr(arrow_limits, "MAX_BATCHES", 10)
@@ -315,7 +315,7 @@ def test_batches_and_pages_without_end_are_refused(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("form", ["csv", "arrow", "parquet"])
-def test_ten_thousand_columns_are_the_most(form: str) -> None:
+def test_more_than_ten_thousand_columns_are_refused(form: str) -> None:
     columns = {f"{n:x}": pa.array([1.0]) for n in range(10_001)}
     with pytest.raises(InvalidInput, match=r"more than 10000 columns|metadata is longer"):
         BY_NAME[form].column_names(written(pa.table(columns), form))
@@ -336,7 +336,7 @@ FILES = {
 @pytest.mark.parametrize("form", FILES)
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
-def test_whatever_the_bytes_are_a_file_is_let_in_or_refused(form: str, data: st.DataObject) -> None:
+def test_any_bytes_are_admitted_or_refused(form: str, data: st.DataObject) -> None:
     content = bytearray(FILES[form])
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
