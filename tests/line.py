@@ -7,7 +7,7 @@ from app.regression.solvers import Exact
 from app.regression.sufficient_statistics import SufficientStatistics
 
 ROWS = np.array([[1.0], [2.0], [4.0]])
-STATISTICS = SufficientStatistics.from_block(ROWS, ROWS)
+STATISTICS = SufficientStatistics.from_rows(ROWS, ROWS)
 CARD = ModelCard(
     model="line",
     version=0,

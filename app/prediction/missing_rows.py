@@ -1,4 +1,7 @@
-"""Rows with missing values, which get null in place of a prediction."""
+"""Rows with missing values.
+
+They get no results, and must not change the results of the other rows.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,59 +11,61 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.errors import PredictionTooLarge
+from app.regression import errors
 from app.regression.sufficient_statistics import Array
-
-HEADER = "linserve-missing-rows"
 
 
 @dataclass(frozen=True)
 class CompleteRows:
-    """The rows of a request that have no missing value."""
+    """The rows of a query that have no missing value."""
 
-    count: int  # all rows, complete or not
-    places: NDArray[np.intp] | None  # of the complete rows; None if all are complete
+    count: int  # Number of all rows, complete or not.
+    indices: NDArray[np.intp] | None  # Indices of the complete rows; None if all are complete.
 
     @classmethod
-    def of(cls, values: Array) -> "CompleteRows":
-        """Find the rows without NaN among values (n, d)."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            if not isnan(np.add.reduce(values, axis=None)):  # one pass; usually enough
+    def of(cls, values: Array, weights: Array | None = None) -> "CompleteRows":
+        """Find the rows without NaN among values (n, d) and weights (n,)."""
+        with np.errstate(over="ignore", invalid="ignore"):  # A sum finds NaN in one pass.
+            total = float(np.add.reduce(values, axis=None))
+            total += 0.0 if weights is None else float(np.add.reduce(weights))
+            if not isnan(total):
                 return cls(len(values), None)
         missing = np.isnan(values).any(axis=1)
+        if weights is not None:
+            missing |= np.isnan(weights)
         return cls(len(values), np.flatnonzero(~missing) if missing.any() else None)
 
     @property
     def missing(self) -> int:
         """The number of rows that are not complete."""
-        return 0 if self.places is None else self.count - len(self.places)
+        return 0 if self.indices is None else self.count - len(self.indices)
 
     @property
     def positions(self) -> NDArray[np.intp]:
-        """The number of each row among the complete rows, (n,), or -1 if it is not complete."""
-        found = np.full(self.count, -1)
-        places = slice(None) if self.places is None else self.places
-        found[places] = np.arange(self.count - self.missing)
-        return found
+        """The index of each row among the complete rows, (n,), or -1 if it is not complete."""
+        positions = np.full(self.count, -1)
+        positions[slice(None) if self.indices is None else self.indices] = np.arange(self.count - self.missing)
+        return positions
 
-    def place(self, row: int) -> int:
-        """Return the number among all rows of complete row `row`."""
-        return row if self.places is None else int(self.places[row])
+    def index(self, row: int) -> int:
+        """Return the index among all rows of complete row `row`."""
+        return row if self.indices is None else int(self.indices[row])
 
-    def taken(self, values: Array) -> Array:
-        """Return the complete rows."""
-        return values if self.places is None else values[self.places]
+    def take(self, values: Array) -> Array:
+        """Return the complete rows of values (n, ...)."""
+        return values if self.indices is None else values[self.indices]
 
-    def spread(self, answers: Callable[[], Array]) -> Array:
-        """Return the answers to the complete rows, (m, ...), with NaN for the other rows: (n, ...).
+    def spread(self, compute: Callable[[], Array]) -> Array:
+        """Return the results for the complete rows, (m, ...), with NaN for the other rows: (n, ...).
 
-        Raises PredictionTooLarge with the row's number among all rows if `answers` does.
+        Raises PredictionTooLarge with the index among all rows if `compute` does.
         """
         try:
-            found = answers()
-        except PredictionTooLarge as error:
-            raise PredictionTooLarge(self.place(error.row)) from None
-        if self.places is None:
-            return found
-        spread = np.full((self.count, *found.shape[1:]), np.nan)
-        spread[self.places] = found
+            results = compute()
+        except errors.PredictionTooLarge as error:
+            raise PredictionTooLarge(self.index(error.row)) from None
+        if self.indices is None:
+            return results
+        spread = np.full((self.count, *results.shape[1:]), np.nan)
+        spread[self.indices] = results
         return spread

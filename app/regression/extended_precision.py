@@ -1,41 +1,44 @@
-"""The last digits of a fit: its normal equations, from a second reading of the rows in higher precision.
+"""Refine a fit to about full precision by solving its normal equations in higher precision.
 
-Householder QR loses about as many digits as its condition number has. Here the cross products of the rows are summed in
-double-double, as unevaluated sums of two 64-bit numbers that no rounding escapes (Dekker, 1971; Ogita, Rump and Oishi,
-2005), about 32 digits, or for few rows in fixed point of 200 bits. The small system they make is solved with more than
-that. It has the square of the condition number, which these digits can afford, and there is nothing to iterate.
+Householder QR loses about as many digits as the condition number has. Here the rows are read a second time. Their cross
+products are summed in double-double, about 32 digits, or for few rows in fixed point of 200 bits. The small system of
+normal equations is solved with 400 bits. Its condition number is squared, which these digits can afford.
 """
 
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import mpmath
 import numpy as np
 from numpy.typing import NDArray
 
+from app.regression import double_double
+from app.regression.double_double import DoubleDouble
 from app.regression.least_squares import Fit
 from app.regression.sufficient_statistics import SufficientStatistics, column_norms
 from app.regression.training_batch import Array, TrainingBatch
 
-LOST_FROM = 10.0  # condition number from which on a digit is lost
-MAX_WORK = 2e8  # rows times columns squared: some seconds
-LITTLE_WORK = 1e5  # some milliseconds, which every fit is worth
-MAX_FEATURES = 60  # inverting their system in arithmetic of many digits takes a second
-NOISE = 1e-28  # of a residual's square beside its target's
-DOUBLE_DOUBLE_ERROR = 1e-31  # of a residual sum, relative to the square of the norms of its terms; twice what is seen
-KNOWN_TO = 1e-6  # relative error of a residual sum, above which it is not known
-POINT = 200  # bits behind the point in fixed point
-BITS = 400  # of the small system's arithmetic
-ROWS = 4096
+LOST_FROM = 10.0  # Condition number from which QR loses a digit.
+MAX_WORK = 2e8  # Rows times columns squared, a few seconds of work.
+LITTLE_WORK = 1e5  # The same for a few milliseconds, which are spent on every fit.
+MAX_FEATURES = 60  # Features whose system takes a second to invert in 400 bits.
+NOISE = 1e-28  # Residual sum of squares, relative to the target's, that counts as zero.
+# Relative error of a residual sum in double-double, relative to the square of the norms of its terms. The largest error
+# observed is half of this.
+DOUBLE_DOUBLE_ERROR = 1e-31
+KNOWN_TO = 1e-6  # Relative error of a residual sum above which it is withheld.
+POINT = 200  # Bits after the point in fixed point.
+BITS = 400  # Bits of the arithmetic that solves the small system.
+ROWS = 4096  # Rows processed at once.
 
-Double2: TypeAlias = tuple[Array, Array]  # high and low part, of equal shape
+Objects: TypeAlias = NDArray[np.object_]  # integers, or numbers of mpmath
 
 
 def should_refine(statistics: SufficientStatistics, fitted: Fit) -> bool:
-    """Whether digits are being lost that a second reading of the rows can bring back at a bearable price."""
+    """Return True if the fit has lost digits that a second reading of the rows restores within MAX_WORK."""
     return (
         fitted.design.full_rank
         and statistics.features <= MAX_FEATURES
@@ -49,107 +52,129 @@ def _work(statistics: SufficientStatistics) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Refined:
-    """What `Fit` holds, to about full precision."""
+    """The numbers of a `Fit`, to about full precision."""
 
     coef: Array  # (k, p)
     intercept: Array  # (k,)
     centre_prediction: Array  # (k,)
     residual_norms: Array  # (k,); NaN if it is not known to KNOWN_TO
-    unscaled_errors: Array  # (1 + p,), the intercept first
+    unscaled_errors: Array  # (1 + p,), intercept first
 
 
-def refine(blocks: Iterable[TrainingBatch], statistics: SufficientStatistics, *, fit_intercept: bool) -> Refined:
-    """Solve the normal equations of the rows, read once more, which statistics summarise and determine in full."""
+class _Units(NamedTuple):
+    """Coordinates [1, (z - shift) / 2^exponent] in which columns and weights are about 1. Powers of two are exact."""
+
+    shift: Array  # (p + k,)
+    exponents: NDArray[np.integer]  # (1 + p + k,)
+    weight_exponent: int  # even; weights are divided by two to this power
+
+    @classmethod
+    def of(cls, statistics: SufficientStatistics, *, fit_intercept: bool) -> "_Units":
+        # Rows minus any number are known exactly. With the mean, the system has the smallest condition number.
+        shift = statistics.mean if fit_intercept else np.zeros_like(statistics.shift)
+        deviations = statistics.rescaled_factor(shift, statistics.scale)[:, 1:]
+        sizes = column_norms(deviations) * statistics.scale / math.sqrt(statistics.total_weight)
+        exponents = np.concatenate([[0], np.frexp(np.where(sizes > 0, sizes, 0.5))[1]])
+        return cls(shift, exponents, 2 * (math.frexp(statistics.total_weight / statistics.rows)[1] // 2))
+
+
+def refine(batches: Iterable[TrainingBatch], statistics: SufficientStatistics, *, fit_intercept: bool) -> Refined:
+    """Solve the normal equations of the rows, which are read again. `statistics` are theirs, and of full rank."""
     p = statistics.features
-    # The rows less any number are known exactly; with the mean, the system has the smallest condition number.
-    shift = statistics.mean if fit_intercept else np.zeros_like(statistics.shift)
-    # Scaling by powers of two rounds nothing: the root mean square of each column, and the mean weight, become about 1.
-    centred = statistics.rescaled_factor(shift, statistics.scale)[:, 1:]
-    sizes = column_norms(centred) * statistics.scale / math.sqrt(statistics.total_weight)
-    exponents = np.concatenate([[0], np.frexp(np.where(sizes > 0, sizes, 0.5))[1]])
-    weight_exponent = 2 * (math.frexp(statistics.total_weight / statistics.rows)[1] // 2)
+    units = _Units.of(statistics, fit_intercept=fit_intercept)
+    shift = units.shift
     used = slice(0, p + 1) if fit_intercept else slice(1, p + 1)
     with mpmath.workprec(BITS):
-        exact, error = _gram(blocks, shift, exponents, weight_exponent)
-        unit = np.array([mpmath.ldexp(1, int(exponent)) for exponent in exponents], dtype=object)
-        right = exact[used, p + 1 :]
-        inverse = _inverse(exact[used, used])
-        solution = inverse @ right
-        explained = (solution * right).sum(axis=0)
-        total = np.diag(exact)[p + 1 :]
-        rss = np.where(total - explained > NOISE * total, total - explained, mpmath.mpf(0))
-        # A residual sum is a difference of terms whose cross products are rounded. It is zero to rounding if that error
-        # is below the noise.
-        norms = _roots(np.diag(exact))
-        off = error * (norms[used] @ np.abs(solution) + norms[p + 1 :]) ** 2
-        is_zero = (rss == 0) & (off <= NOISE * total)
-        rss[(rss < off / KNOWN_TO) & ~is_zero] = mpmath.nan
-
-        # Back from shifted and scaled columns, where y / u_y = B_0 + sum of B_j (x_j - shift_j) / u_j.
-        weights = (solution[-p:] / unit[1 : p + 1, np.newaxis] * unit[p + 1 :]).T
+        gram, error = _gram(batches, units)
+        unit = np.array([mpmath.ldexp(1, int(exponent)) for exponent in units.exponents], dtype=object)
+        inverse = _inverse(gram[used, used])
+        solution = inverse @ gram[used, p + 1 :]
+        rss = _residual_sums(gram, solution, used, error)
+        # Back to the columns' own units: y / u_y = B_0 + sum of B_j (x_j - shift_j) / u_j.
+        coef = (solution[-p:] / unit[1 : p + 1, np.newaxis] * unit[p + 1 :]).T
         variances = np.diag(inverse)[-p:] / unit[1 : p + 1] ** 2
-        origin = np.array([mpmath.mpf(1), *(-shift[:p] / unit[1 : p + 1])])
         if fit_intercept:
+            origin = np.array([mpmath.mpf(1), *(-shift[:p] / unit[1 : p + 1])])
             intercept = shift[p:] + origin @ solution * unit[p + 1 :]
             at_mean = shift[p:] + solution[0] * unit[p + 1 :]
-            # In many digits: the coefficients of nearly collinear columns multiply the rounding of a difference.
+            # With all digits: the coefficients of nearly collinear columns multiply the rounding of a difference.
             distance = np.array([mpmath.mpf(value) for value in statistics.shift[:p]]) - shift[:p]
-            centre_prediction = at_mean + weights @ distance
-            at_zero = origin @ inverse @ origin
+            centre_prediction = at_mean + coef @ distance
+            intercept_variance = origin @ inverse @ origin
         else:
-            intercept, at_zero = np.full(len(weights), mpmath.mpf(0)), mpmath.mpf(0)
-            centre_prediction = weights @ statistics.shift[:p]
-        root = mpmath.ldexp(1, weight_exponent // 2)
+            intercept, intercept_variance = np.full(len(coef), mpmath.mpf(0)), mpmath.mpf(0)
+            centre_prediction = coef @ statistics.shift[:p]
+        root = mpmath.ldexp(1, units.weight_exponent // 2)
         residual_norms = _roots(rss) * unit[p + 1 :] * root
-        errors = _roots(np.array([at_zero, *variances])) / root
-        found = (weights, intercept, centre_prediction, residual_norms, errors)
-    return Refined(*(part.astype(np.float64) for part in found))
+        errors = _roots(np.array([intercept_variance, *variances])) / root
+        results = (coef, intercept, centre_prediction, residual_norms, errors)
+    return Refined(*(values.astype(np.float64) for values in results))
 
 
-def _roots(values: NDArray[np.object_]) -> NDArray[np.object_]:
+def _residual_sums(gram: Objects, solution: Objects, used: slice, error: float) -> Objects:
+    """Return the residual sums of squares, (k,), of a solution, (p or 1 + p, k); NaN if not known to KNOWN_TO.
+
+    `error` is the relative error of the cross products. A residual sum is a difference of terms that have this error.
+    It is zero to rounding if the error is below NOISE.
+    """
+    first_target = len(gram) - solution.shape[1]
+    explained = (solution * gram[used, first_target:]).sum(axis=0)
+    total = np.diag(gram)[first_target:]
+    rss = np.where(total - explained > NOISE * total, total - explained, mpmath.mpf(0))
+    norms = _roots(np.diag(gram))
+    bound = error * (norms[used] @ np.abs(solution) + norms[first_target:]) ** 2
+    is_zero = (rss == 0) & (bound <= NOISE * total)
+    rss[(rss < bound / KNOWN_TO) & ~is_zero] = mpmath.nan
+    return np.asarray(rss)
+
+
+def _roots(values: Objects) -> Objects:
     return np.array([mpmath.sqrt(value) for value in values], dtype=object)
 
 
-def _inverse(matrix: NDArray[np.object_]) -> NDArray[np.object_]:
+def _inverse(matrix: Objects) -> Objects:
     return np.array(mpmath.inverse(mpmath.matrix(matrix.tolist())).tolist(), dtype=object)
 
 
-def _gram(
-    blocks: Iterable[TrainingBatch], shift: Array, exponents: NDArray[np.integer], weight_exponent: int
-) -> tuple[NDArray[np.object_], float]:
-    """Cross products (d, d) of the rows [1, (z - shift) / 2^exponent], in fixed point if they are few; and their error.
+def _gram(batches: Iterable[TrainingBatch], units: _Units) -> tuple[Objects, float]:
+    """Return the cross products, (d, d), of the rows in these units, and their relative error.
 
-    They are counted as they come: a row of frequency weight stands for many in the statistics.
+    Few rows are summed in fixed point. Rows are counted as they are read, since `statistics.rows` of frequency weights
+    is their sum.
     """
-    size = len(exponents)
-    begun: list[TrainingBatch] = []
-    rest = iter(blocks)
-    for block in rest:
-        begun.append(block)
-        if sum(len(part.x) for part in begun) * size**2 > LITTLE_WORK:
-            whole = _parts(chain(begun, rest), shift, exponents[1:], weight_exponent)
-            return _double_double_gram(whole, size), DOUBLE_DOUBLE_ERROR
-    return _fixed_point_gram(_parts(begun, shift, exponents[1:], weight_exponent), size), 0.0
+    size = len(units.exponents)
+    read: list[TrainingBatch] = []
+    rest = iter(batches)
+    for batch in rest:
+        read.append(batch)
+        if sum(len(earlier.x) for earlier in read) * size**2 > LITTLE_WORK:
+            return _double_double_gram(_chunks(chain(read, rest), units), size), DOUBLE_DOUBLE_ERROR
+    return _fixed_point_gram(_chunks(read, units), size), 0.0
 
 
-def _parts(
-    blocks: Iterable[TrainingBatch], shift: Array, exponents: NDArray[np.integer], weight_exponent: int
-) -> Iterator[tuple[Double2, Array | None]]:
-    """Columns (d, n) of the rows [1, (z - shift) / 2^exponent], some rows at a time, and their weights.
-
-    Weights are divided by 2^weight_exponent.
-    """
-    for block in blocks:
-        for start in range(0, len(block.x), ROWS):
-            part = slice(start, start + ROWS)
-            weights = None if block.sample_weight is None else np.ldexp(block.sample_weight[part], -weight_exponent)
-            yield _columns(np.hstack([block.x[part], block.y[part]]), shift, exponents), weights
+def _chunks(batches: Iterable[TrainingBatch], units: _Units) -> Iterator[tuple[DoubleDouble, Array | None]]:
+    """Yield columns, (d, n), of some rows at a time in these units, and their weights."""
+    for batch in batches:
+        for start in range(0, len(batch.x), ROWS):
+            chunk = batch.select(slice(start, start + ROWS))
+            weights = chunk.sample_weight
+            if weights is not None:
+                weights = np.ldexp(weights, -units.weight_exponent)
+            yield _columns(np.hstack([chunk.x, chunk.y]), units), weights
 
 
-def _fixed_point_gram(parts: Iterable[tuple[Double2, Array | None]], size: int) -> NDArray[np.object_]:
-    """Cross products (d, d), in integers: exact except for bits below 2^-POINT of the columns."""
+def _columns(z: Array, units: _Units) -> DoubleDouble:
+    """Return the columns, (d, n), of rows z, (n, d - 1), in these units, exactly."""
+    exponents = -units.exponents[1:, np.newaxis]
+    high, low = double_double.two_sum(z, np.broadcast_to(-units.shift, z.shape))
+    ones = np.ones(len(z))
+    return np.vstack([ones, np.ldexp(high.T, exponents)]), np.vstack([0 * ones, np.ldexp(low.T, exponents)])
+
+
+def _fixed_point_gram(chunks: Iterable[tuple[DoubleDouble, Array | None]], size: int) -> Objects:
+    """Return cross products, (d, d), in integers: exact except for bits of the columns below 2^-POINT."""
     gram = np.full((size, size), mpmath.mpf(0), dtype=object)
-    for (high, low), weights in parts:
+    for (high, low), weights in chunks:
         columns = _fixed(high) + _fixed(low)
         times, exponent = _integers(np.ones(high.shape[1]) if weights is None else weights)
         products = columns @ (columns * times).T
@@ -157,78 +182,27 @@ def _fixed_point_gram(parts: Iterable[tuple[Double2, Array | None]], size: int) 
     return gram
 
 
-def _fixed(values: Array) -> NDArray[np.object_]:
+def _fixed(values: Array) -> Objects:
     return np.asarray(np.frompyfunc(int, 1, 1)(np.ldexp(values, POINT)))
 
 
-def _integers(values: Array) -> tuple[NDArray[np.object_], int]:
-    """Return integers m and an exponent e with m * 2^e equal to the values, whatever their range."""
+def _integers(values: Array) -> tuple[Objects, int]:
+    """Return integers m and an exponent e with m * 2^e equal to the values, for values of any range."""
     mantissas, exponents = np.frexp(values)
     least = int(exponents[mantissas != 0].min(initial=1024))
     shifts = np.maximum(exponents - least, 0).astype(object)
     return np.asarray(np.ldexp(mantissas, 53).astype(np.int64).astype(object) << shifts), least - 53
 
 
-def _double_double_gram(parts: Iterable[tuple[Double2, Array | None]], size: int) -> NDArray[np.object_]:
-    """Cross products (d, d), in double-double."""
+def _double_double_gram(chunks: Iterable[tuple[DoubleDouble, Array | None]], size: int) -> Objects:
+    """Return cross products, (d, d), summed in double-double."""
     high, low = np.zeros((size, size)), np.zeros((size, size))
-    for columns, weights in parts:
-        weighted = columns if weights is None else _times(columns, (weights, np.zeros_like(weights)))
+    for columns, weights in chunks:
+        weighted = columns if weights is None else double_double.multiply(columns, (weights, np.zeros_like(weights)))
         for i in range(size):
-            found = _sum(_times((columns[0][i], columns[1][i]), (weighted[0][i:], weighted[1][i:])))
-            high[i, i:], low[i, i:] = _plus((high[i, i:], low[i, i:]), found)
+            products = double_double.multiply((columns[0][i], columns[1][i]), (weighted[0][i:], weighted[1][i:]))
+            sums = double_double.pairwise_sum(products)
+            high[i, i:], low[i, i:] = double_double.add((high[i, i:], low[i, i:]), sums)
     upper = np.triu(np.ones_like(high, dtype=bool))
-    whole = np.where(upper, high, high.T), np.where(upper, low, low.T)
-    return np.asarray(np.vectorize(lambda a, b: mpmath.mpf(a) + mpmath.mpf(b), otypes=[object])(*whole))
-
-
-def _columns(z: Array, shift: Array, exponents: NDArray[np.integer]) -> Double2:
-    """The columns (d, n) of rows [1, (z - shift) / 2^exponent], exactly."""
-    high, low = _two_sum(z, np.broadcast_to(-shift, z.shape))
-    ones = np.ones(len(z))
-    return (
-        np.vstack([ones, np.ldexp(high.T, -exponents[:, np.newaxis])]),
-        np.vstack([0 * ones, np.ldexp(low.T, -exponents[:, np.newaxis])]),
-    )
-
-
-def _two_sum(a: Array, b: Array) -> Double2:
-    """A + b, and what rounding took from it, exactly (Knuth)."""
-    total = a + b
-    part = total - a
-    return total, (a - (total - part)) + (b - part)
-
-
-def _two_product(a: Array, b: Array) -> Double2:
-    """A * b, and what rounding took from it, exactly (Dekker; Veltkamp's splitting)."""
-    product = a * b
-    (a_high, a_low), (b_high, b_low) = _halves(a), _halves(b)
-    return product, ((a_high * b_high - product) + a_high * b_low + a_low * b_high) + a_low * b_low
-
-
-def _halves(a: Array) -> Double2:
-    big = 134217729.0 * a  # 2^27 + 1
-    high = big - (big - a)
-    return high, a - high
-
-
-def _times(a: Double2, b: Double2) -> Double2:
-    product, error = _two_product(a[0], b[0])
-    return _two_sum(product, error + (a[0] * b[1] + a[1] * b[0]))
-
-
-def _plus(a: Double2, b: Double2) -> Double2:
-    total, error = _two_sum(a[0], b[0])
-    return _two_sum(total, error + (a[1] + b[1]))
-
-
-def _sum(values: Double2) -> Double2:
-    """Sum over the last axis, halves onto halves."""
-    high, low = values
-    while (count := high.shape[-1]) > 1:
-        half = count // 2
-        first, second, rest = slice(0, half), slice(half, 2 * half), slice(2 * half, count)
-        sums = _plus((high[..., first], low[..., first]), (high[..., second], low[..., second]))
-        high = np.concatenate([sums[0], high[..., rest]], axis=-1)
-        low = np.concatenate([sums[1], low[..., rest]], axis=-1)
-    return high[..., 0], low[..., 0]
+    symmetric = np.where(upper, high, high.T), np.where(upper, low, low.T)
+    return np.asarray(np.vectorize(lambda a, b: mpmath.mpf(a) + mpmath.mpf(b), otypes=[object])(*symmetric))

@@ -1,4 +1,7 @@
-"""What classical theory says of a fitted model (Greene, Econometric Analysis, ch. 4 and 5)."""
+"""Classical inference for a fitted model: standard errors, t and F tests, confidence intervals.
+
+Source: Greene, Econometric Analysis, 7th ed., chapters 4 and 5.
+"""
 
 from dataclasses import dataclass
 
@@ -11,38 +14,34 @@ from app.regression.sufficient_statistics import EPSILON, Array
 
 @dataclass(frozen=True, eq=False)
 class Inference:
-    """Inference of an unpenalised fit. Arrays by coefficient are (k, 1 + p), the intercept first.
+    """Inference for k targets and p columns. Arrays by coefficient are (k, 1 + p), intercept first.
 
-    NaN for a coefficient that is not identifiable: its unit vector does not lie in the row space of the design, so that
-    the rows determine only sums in which it takes part (Searle, Linear Models, 1971, 5.4). R's lm drops the later of
-    two dependent columns instead, and gives the earlier one a standard error that holds for that choice alone.
+    They are NaN for a coefficient that is not identifiable: its unit vector is not in the row space of the design, so
+    that the rows determine only sums that contain it (Searle, Linear Models, 1971, 5.4). R's lm drops the later of two
+    dependent columns instead, and its standard error for the earlier one is valid for that choice only.
 
-    If the model has no intercept, its column holds zeros, and NaN for t and p.
+    Without an intercept, its column is 0, with NaN for t and p.
     """
 
     standard_errors: Array
     t_values: Array
     p_values: Array
-    lower: Array  # of the confidence interval
-    upper: Array
-    residual_deviation: Array  # (k,), the estimate s
-    f_values: Array  # (k,), of all coefficients but the intercept together
-    f_p_values: Array  # (k,); NaN if there are no other coefficients
+    lower: Array  # lower bound of the confidence interval
+    upper: Array  # upper bound of the confidence interval
+    residual_deviation: Array  # (k,), s
+    f_values: Array  # (k,), for all coefficients except the intercept together
+    f_p_values: Array  # (k,); NaN if there are no such coefficients
     degrees_of_freedom: float
 
 
 def infer(model: LinearModel, *, level: float = 0.95) -> Inference:
-    """Return standard errors, t, p, confidence intervals of this level, and F.
-
-    `inference_unavailable` has to be None.
-    """
-    from scipy.special import fdtrc, stdtr, stdtrit  # a quarter of a second and 25 MB, for those who want inference
+    """Return inference with confidence intervals of this level, for a model whose `inference_unavailable` is None."""
+    from scipy.special import fdtrc, stdtr, stdtrit  # a quarter of a second and 25 MB, only for inference
 
     assert model.unscaled_errors is not None
     freedom = model.degrees_of_freedom
     p = model.rank - model.has_intercept
-    # In units of an observation of weight 1; the mean weight brings it to an ordinary observation's. In longdouble,
-    # because each product of rounded roots would cost the last digit again.
+    # For an observation of weight 1. In longdouble, since each product of rounded roots would cost the last digit.
     deviation = model.residual_norms / np.sqrt(np.longdouble(freedom))
     coefficients = np.column_stack([model.intercept, model.coef])
     errors = np.outer(deviation, model.unscaled_errors).astype(np.float64)
@@ -66,10 +65,11 @@ def infer(model: LinearModel, *, level: float = 0.95) -> Inference:
 
 
 def variance_inflation(model: LinearModel) -> Array:
-    """Return 1 / (1 - R_j^2) for each column, R_j^2 that of its regression on the others, (p,); NaN as in Inference.
+    """Return 1 / (1 - R_j^2) for each column, (p,), with R_j^2 that of its regression on the others.
 
-    Without an intercept, R_j^2 is about zero. statsmodels' variance_inflation_factor gives the same with
-    standardize=False for columns without a constant. Rows count by their weights.
+    NaN for a column whose coefficient is not identifiable. Without an intercept, R_j^2 is about zero. Rows count by
+    their weights. statsmodels' variance_inflation_factor with standardize=False gives the same for columns without a
+    constant. Source: Belsley, Kuh and Welsch, Regression Diagnostics, 1980, 3.2.
     """
     design = model.design
     if model.unscaled_errors is None:
@@ -79,10 +79,10 @@ def variance_inflation(model: LinearModel) -> Array:
 
 
 def covariances(model: LinearModel, inference: Inference) -> Array:
-    """Return s^2 (X'WX)^-1 for each target, (k, 1 + p, 1 + p), the intercept first; NaN as in Inference.
+    """Return s^2 (X'WX)^-1 for each target, (k, 1 + p, 1 + p), intercept first; NaN as in `Inference`.
 
     They are the correlations of the coefficients times the standard errors, so that the diagonal agrees with these. NaN
-    too for a value that leaves the range in which float64 has all its digits.
+    also for a value outside the range in which float64 has all its digits.
     """
     design, statistics = model.design, model.statistics
     root = design.unit_root()
@@ -95,6 +95,6 @@ def covariances(model: LinearModel, inference: Inference) -> Array:
     with np.errstate(divide="ignore", invalid="ignore", over="ignore", under="ignore"):
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         correlations, errors = rows @ rows.T, inference.standard_errors
-        found = errors[:, :, np.newaxis] * correlations * errors[:, np.newaxis, :]
-    lost = ~np.isfinite(found) | ((np.abs(found) < TINY) & (np.abs(correlations) > EPSILON))
-    return np.where(lost, np.nan, found)
+        products = errors[:, :, np.newaxis] * correlations * errors[:, np.newaxis, :]
+    lost = ~np.isfinite(products) | ((np.abs(products) < TINY) & (np.abs(correlations) > EPSILON))
+    return np.where(lost, np.nan, products)

@@ -1,4 +1,4 @@
-"""The likelihood of a fitted model with normal errors, and the information criteria that follow from it."""
+"""Likelihood of a fitted model with normal errors, and the information criteria AIC and BIC."""
 
 from dataclasses import dataclass
 
@@ -16,9 +16,9 @@ NOT_RECORDED = (
 
 @dataclass(frozen=True, eq=False)
 class Likelihood:
-    """Maximum of the log-likelihood for each of k targets, and its criteria: lower is better.
+    """Maximum log-likelihood of k targets, and the criteria, of which lower is better.
 
-    -inf and inf for a target without residuals.
+    Infinite for a target without residuals.
     """
 
     log_likelihood: Array  # (k,)
@@ -27,10 +27,9 @@ class Likelihood:
 
 
 def why_no_likelihood(statistics: SufficientStatistics) -> str | None:
-    """Return why no likelihood can be given for these rows, in a sentence for the reader; None if it can.
+    """Return the reason, a sentence, why these rows have no likelihood; None if they have one.
 
-    It is not given either for a model whose `inference_unavailable` says why its coefficients are not those of maximum
-    likelihood: a ridge penalty, a descent that stopped early, residuals that are rounding errors.
+    A model with `inference_unavailable` has none either, since its coefficients are not those of maximum likelihood.
     """
     if statistics.discounted:
         return DISCOUNTED
@@ -40,15 +39,16 @@ def why_no_likelihood(statistics: SufficientStatistics) -> str | None:
 def likelihood(model: LinearModel) -> Likelihood:
     """Return 1/2 (sum of log w - n (log(2 pi) + 1 - log n + log RSS)) with AIC = -2 ll + 2 q, BIC = -2 ll + q log n.
 
-    This is R's logLik.lm, which has the same terms for precision weights w and rows n. Multiplying all weights by a
-    number does not change it. With frequency weights, n is their sum and there is no term in log w: the value is that
-    of the repeated rows. q counts the coefficients that the rows determine, the intercept among them, and the variance,
-    as R's AIC and BIC do. statsmodels has the same log-likelihood but does not count the variance, so its AIC is
-    smaller by 2 and its BIC by log n.
+    The source is R's logLik.lm, with precision weights w and n rows. Multiplying all weights by a number does not
+    change the result. With frequency weights, n is their sum and the term in log w is 0: the result is that of the
+    repeated rows. As in R, q counts the coefficients that the rows determine, including the intercept, and the
+    variance. statsmodels does not count the variance, so its AIC is smaller by 2 and its BIC by log n.
     """
     statistics = model.statistics
     n, parameters = statistics.effective_rows, model.rank + 1
     with np.errstate(divide="ignore"):
         log_rss = 2 * np.log(model.residual_norms)
-    found = 0.5 * (statistics.log_weights - n * (np.log(2 * np.pi) + 1 - np.log(n) + log_rss))
-    return Likelihood(found, -2 * found + 2 * parameters, -2 * found + parameters * np.log(n))
+    log_likelihood = 0.5 * (statistics.log_weights - n * (np.log(2 * np.pi) + 1 - np.log(n) + log_rss))
+    return Likelihood(
+        log_likelihood, -2 * log_likelihood + 2 * parameters, -2 * log_likelihood + parameters * np.log(n)
+    )

@@ -1,4 +1,4 @@
-"""How well a model fits the rows it was trained on, from their sufficient statistics."""
+"""Goodness of fit on the training rows, from their sufficient statistics."""
 
 import math
 from dataclasses import dataclass
@@ -12,21 +12,21 @@ TINY = float(np.finfo(np.float64).tiny)
 
 @dataclass(frozen=True, eq=False)
 class Metrics:
-    """Of the training rows, for each of k targets."""
+    """Goodness of fit for k targets."""
 
-    mse: float  # mean squared residual over all rows and targets, as F.mse_loss has it; see mean_square
+    mse: float  # mean squared residual over rows and targets, as F.mse_loss; NaN as in `mean_square`
     rmse: Array  # (k,), in the target's unit
-    r2: Array  # (k,), share of the variance explained; NaN for a target that does not vary
-    adjusted_r2: Array  # (k,), the same by unbiased variances; NaN where no row is left to estimate one
+    r2: Array  # (k,), explained share of the variance; NaN for a constant target
+    adjusted_r2: Array  # (k,), the same with unbiased variances; NaN without residual degrees of freedom
 
 
 def training_metrics(
     statistics: SufficientStatistics, residual_norms: Array, *, rank: int, fit_intercept: bool = True
 ) -> Metrics:
-    """Return the metrics of a model with these square roots of sums of squared residuals, (k,).
+    """Return the metrics of a model with these square roots of residual sums of squares, (k,).
 
-    Without an intercept the variance is that about zero (Greene, Econometric Analysis, 7th ed., 3.5). `rank` is the
-    number of coefficients that the rows determine, which adjusted R squared takes degrees of freedom for.
+    Without an intercept, the variance is about zero (Greene, Econometric Analysis, 7th ed., 3.5). `rank` is the number
+    of coefficients that the rows determine.
     """
     total = statistics.total_norms(centred=fit_intercept)
     count, freedom = statistics.effective_rows, statistics.effective_rows - rank
@@ -40,7 +40,7 @@ def training_metrics(
 def mean_square(values: Array) -> float:
     """Return the mean of the squares; NaN if it leaves the range in which float64 has all its digits."""
     with np.errstate(over="ignore", under="ignore"):
-        found = float((values**2).mean())
-    if np.isfinite(found) and (found >= TINY or not values.any()):
-        return found
+        mean = float((values**2).mean())
+    if np.isfinite(mean) and (mean >= TINY or not values.any()):
+        return mean
     return math.nan

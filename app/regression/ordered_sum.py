@@ -1,7 +1,7 @@
-"""Weighted sums of columns, added up in the same order for any number of rows.
+"""Weighted sums of columns whose result for a row does not depend on the other rows.
 
-Floating-point addition is not associative, and BLAS chooses its order by the shape of the matrix. A row gets the same
-prediction alone and among others only if its products are added in an order that does not depend on the other rows.
+Floating-point addition is not associative, and BLAS chooses its order by the shape of the matrix. Here the products of
+a row are added in a fixed order, so that a row gets the same prediction alone and among others.
 """
 
 from collections.abc import Sequence
@@ -11,57 +11,55 @@ import numpy as np
 
 from app.regression.sufficient_statistics import Array
 
-# Weights up to which the order is fixed. With more of them BLAS is so much faster that requests would take longer.
-MAX_ORDERED = 32
-SMALL = 128  # Sums per column up to which one call for all products is faster: calls take longer than arithmetic.
-CACHED = 1 << 14  # Sums of a block, which stays in the processor's cache.
+MAX_ORDERED = 32  # Largest number of weights for the fixed order. With more of them, BLAS is much faster.
+SMALL = 128  # Sums per column up to which one numpy call for all products is faster than one per column.
+CACHED = 1 << 14  # Sums computed at once, so that they stay in the processor's cache.
 
 
 class OrderedSum:
     """start + weights[:, 0] (x[:, 0] - centre[0]) + weights[:, 1] (x[:, 1] - centre[1]) + ..., from left to right."""
 
     def __init__(self, weights: Array, start: Array, centre: Array | None) -> None:
-        """Prepare sums with weights (k, p), start (k,) and centre (p,); without a centre, x is taken as it is."""
+        """Prepare sums with weights (k, p), start (k,) and centre (p,), by default zero."""
         self._start = start[:, np.newaxis]
         self._weights = np.ascontiguousarray(weights.T)[:, :, np.newaxis]
         self._centre = None if centre is None else centre[:, np.newaxis]
         self._lines = list(zip(weights.tolist(), start.tolist(), strict=True))
-        self._few_centre: list[float] = [] if centre is None else centre.tolist()
+        self._centre_list: list[float] = [] if centre is None else centre.tolist()
         self._rows = max(1024, CACHED // len(weights))
 
-    def of_few(self, rows: Sequence[Sequence[float]]) -> list[list[float]]:
-        """Return the sums for few rows of plain numbers, for which numpy would take longer to begin.
+    def sum_lists(self, rows: Sequence[Sequence[float]]) -> list[list[float]]:
+        """Return the sums, k for each row, in plain Python, which is faster than numpy for a few rows.
 
-        The builtin `sum` would be faster for many columns, but from Python 3.12 on it compensates for rounding, so its
-        result depends on the version of Python.
+        The builtin `sum` is not used: from Python 3.12 on it compensates for rounding, so the result would depend on
+        the version of Python.
         """
-        found = []
+        sums = []
         for row in rows:
-            if self._few_centre:
-                row = list(map(sub, row, self._few_centre))  # noqa: PLW2901 - deviations stand for the row
-            sums = []
+            deviations = list(map(sub, row, self._centre_list)) if self._centre_list else row
+            row_sums = []
             for weights, total in self._lines:
-                for weight, value in zip(weights, row):  # noqa: B905 - as long by their making
+                for weight, value in zip(weights, deviations):  # noqa: B905 - equally long; strict=True is slower
                     total += weight * value  # noqa: PLW2901 - the sum begins with the line's start
-                sums.append(total)
-            found.append(sums)
-        return found
+                row_sums.append(total)
+            sums.append(row_sums)
+        return sums
 
-    def of(self, x: Array) -> Array:
+    def sum_rows(self, x: Array) -> Array:
         """Return the sums, (m, k), for rows x, (m, p)."""
         if len(x) <= self._rows:
-            return self._block(x.T, np.empty((len(self._start), len(x)))).T
+            return self._sum_columns(x.T, np.empty((len(self._start), len(x)))).T
         sums = np.empty((len(self._start), len(x)))
         for first in range(0, len(x), self._rows):
             rows = slice(first, first + self._rows)
-            self._block(x[rows].T, sums[:, rows])
+            self._sum_columns(x[rows].T, sums[:, rows])
         return sums.T
 
-    def _block(self, columns: Array, sums: Array) -> Array:
+    def _sum_columns(self, columns: Array, sums: Array) -> Array:
         """Write the sums for columns (p, m) into `sums`, (k, m), and return them."""
         if self._centre is not None:
             columns = columns - self._centre
-        if len(columns) > 2 and 1 < sums.size <= SMALL * len(columns):  # noqa: PLR2004 - two calls less pay
+        if len(columns) > 2 and 1 < sums.size <= SMALL * len(columns):  # noqa: PLR2004 - fewer calls for 3 columns
             products = np.empty((len(columns), *sums.shape))
             np.multiply(self._weights, columns[:, np.newaxis], out=products)
             products[0] += self._start

@@ -1,4 +1,4 @@
-"""Polynomial and interaction terms: columns made from features, in training and again at prediction."""
+"""Polynomial and interaction terms: columns made from features, in training and again in prediction."""
 
 import re
 from collections.abc import Sequence
@@ -6,57 +6,58 @@ from typing import TypeAlias
 
 import numpy as np
 
-from app.errors import FieldError, InvalidInput
+from app.regression.errors import InvalidTerms, TermFault
 from app.regression.training_batch import Array
 
-MAX_POWER = 20  # of all factors of a term together
-MAX_TERM_LENGTH = 300  # two names and their powers, and some; a card repeats terms for every target
+MAX_POWER = 20  # Largest sum of the powers of a term.
+MAX_TERM_LENGTH = 300  # Characters of a term: two long names and their powers. A card repeats terms for each target.
 
-Factors: TypeAlias = tuple[tuple[int, int], ...]  # (index of a feature, power), multiplied
+Factors: TypeAlias = tuple[tuple[int, int], ...]  # (index of a feature, power) of each factor
 
 
 def parse_terms(terms: Sequence[str], features: Sequence[str]) -> list[Factors]:
-    """What each term multiplies: "temp", "temp^2", "temp:rainfall", "temp^2:rainfall".
+    """Return the factors of each term, such as "temp", "temp^2", "temp:rainfall" or "temp^2:rainfall".
 
-    A feature whose name has such signs in it can stand by itself. Raises InvalidInput with the place of each term that
-    is none, or stands twice.
+    A feature whose name contains ":" or "^" can only be a term of its own.
+
+    Raises InvalidTerms with the index of each term that is invalid or repeated.
     """
-    parsed, details = [], []
-    places = {name: index for index, name in enumerate(features)}
-    for position, term in enumerate(terms):
-        factors = _factors(term, places)
+    parsed, faults = [], []
+    indices = {name: index for index, name in enumerate(features)}
+    for term_index, term in enumerate(terms):
+        factors = _factors(term, indices)
         if factors is None:
             message = (
-                f"A term is a feature, with a power of 1 to {MAX_POWER} or not, or several such joined by colons, "
-                f"whose powers come to {MAX_POWER} at most and whose characters to {MAX_TERM_LENGTH}."
+                "A term is a feature, or several joined by colons, each with or without a power. The powers of a term "
+                f"add up to at most {MAX_POWER}, and a term has at most {MAX_TERM_LENGTH} characters."
             )
         elif factors in parsed:
-            message = "The same term stands twice."
+            message = "Term given twice."
         else:
             parsed.append(factors)
             continue
-        details.append(FieldError(message, pointer=f"/terms/{position}"))
-    if details:
-        raise InvalidInput("Not all terms can be made from the features.", details)
+        faults.append(TermFault(term_index, message))
+    if faults:
+        raise InvalidTerms(faults)
     return parsed
 
 
-def _factors(term: str, places: dict[str, int]) -> Factors | None:
-    if term in places:
-        return ((places[term], 1),)
+def _factors(term: str, indices: dict[str, int]) -> Factors | None:
+    if term in indices:
+        return ((indices[term], 1),)
     if len(term) > MAX_TERM_LENGTH:
         return None
     powers: dict[int, int] = {}
     for part in term.split(":"):
         name, _, power = part.rpartition("^") if re.search(r"\^\d{1,2}$", part) else (part, "", "1")
-        if name not in places or int(power) < 1:
+        if name not in indices or int(power) < 1:
             return None
-        powers[places[name]] = powers.get(places[name], 0) + int(power)
+        powers[indices[name]] = powers.get(indices[name], 0) + int(power)
     return tuple(sorted(powers.items())) if sum(powers.values()) <= MAX_POWER else None
 
 
 def expand(x: Array, terms: Sequence[Factors]) -> Array:
-    """The terms' columns, (n, q), of rows x (n, p)."""
-    with np.errstate(over="ignore", invalid="ignore"):  # what leaves the range is found where the columns are used
+    """Return the columns of the terms, (n, q), for rows x, (n, p)."""
+    with np.errstate(over="ignore", invalid="ignore"):  # overflow is reported by whatever uses the columns
         columns = [np.prod([x[:, index] ** power for index, power in factors], axis=0) for factors in terms]
     return np.stack(columns, axis=1)

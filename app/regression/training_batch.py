@@ -1,6 +1,6 @@
-"""Rows on their way into the statistics."""
+"""A batch of rows, the unit in which training data is read."""
 
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,9 +9,20 @@ Array: TypeAlias = NDArray[np.float64]
 
 
 class TrainingBatch(NamedTuple):
-    """Rows that came together."""
+    """n rows with p features and k targets."""
 
     x: Array  # (n, p)
     y: Array  # (n, k)
-    sample_weight: Array | None = None  # (n,), none negative; None where each row counts once
-    fold: NDArray[np.intp] | None = None  # (n,), the fold of a cross-validation, if the row's group decides it
+    sample_weight: Array | None = None  # (n,), not negative; None if each row has weight 1
+    fold: NDArray[np.intp] | None = None  # (n,), fold of a cross-validation; None if folds are drawn by row number
+
+    def select(self, rows: slice | NDArray[Any]) -> "TrainingBatch":
+        """Return the rows of a slice, an array of indices or a mask."""
+        sample_weight = None if self.sample_weight is None else self.sample_weight[rows]
+        return TrainingBatch(self.x[rows], self.y[rows], sample_weight, None if self.fold is None else self.fold[rows])
+
+    def without_zero_weights(self) -> "TrainingBatch":
+        """Return the batch without its rows of weight 0, which do not even count for the ranges."""
+        if self.sample_weight is None or self.sample_weight.all():
+            return self
+        return self.select(self.sample_weight > 0)

@@ -1,72 +1,73 @@
-"""Where an interrupted gradient descent goes on."""
+"""Checkpoints: the file from which an interrupted gradient descent resumes."""
 
 import logging
-import os
 import time
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 
 from app.failpoints import failpoint
-from app.jobs.progress import LossCurve
-from app.regression.solvers.gradient_descent import TrainingState
+from app.regression.solvers.coefficients import TrainingState
+from app.storage.folder import durable_file
+from app.training.progress import LossCurve
 
-SAVE_SECONDS = 1.0
+SAVE_SECONDS = 1.0  # least time between two saved states
 
 _log = logging.getLogger(__name__)
 
 
-class _Saved(msgspec.Struct):
+class _Record(msgspec.Struct):
     state: TrainingState
     curve: list[tuple[int, float]]
     stride: int
-    form: Literal[3]  # 3: the fields have these names. 2: losses include the penalty of weight_decay.
+    form: Literal[3]  # 3: the state has these fields. 2: losses include the penalty of weight_decay.
     start: int | None = None
 
 
-class Checkpoint:
-    """One job's file, replaced as a whole at most once a second. JSON: Python's floats survive it to the last bit."""
+class SavedRun(NamedTuple):
+    """A run to resume: its last saved state, and its losses up to then."""
 
-    start: int | None = None  # the current version that the descent began from, if it did; read by `load`
+    state: TrainingState
+    curve: LossCurve
+
+
+class Checkpoint:
+    """One job's file, replaced as a whole at most once a second. In JSON, Python's floats survive to the last bit."""
+
+    start: int | None = None  # number of the version that the descent started from, if it did; read by `load`
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._saved = time.monotonic()
 
     def save(self, state: TrainingState, curve: LossCurve) -> None:
-        """Keep this state, unless the last one kept is younger than a second."""
+        """Save this state, unless the last saved one is younger than SAVE_SECONDS."""
         if time.monotonic() - self._saved < SAVE_SECONDS:
             return
-        content = msgspec.json.encode(
-            _Saved(state, curve.points, curve.stride, 3, self.start), enc_hook=np.ndarray.tolist
-        )
+        record = _Record(state, curve.points, curve.stride, 3, self.start)
+        content = msgspec.json.encode(record, enc_hook=np.ndarray.tolist)
         self._saved = time.monotonic()
         temporary = self._path.with_suffix(".tmp")
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
+            with durable_file(temporary) as file:
                 failpoint("checkpoint_opened")
                 file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
             temporary.rename(self._path)
         except OSError as error:
-            # A full disk is no reason to stop descending; only a crash now would cost the epochs since the last one.
+            # The descent continues on a full disk. Only a crash now would lose the epochs since the last saved state.
             _log.warning("checkpoint not saved", extra={"reason": error.strerror})
 
-    def load(self) -> tuple[TrainingState, LossCurve] | None:
-        """Return the newest state, or None if there is none, it is unreadable, or its form is another.
-
-        The job then starts anew.
-        """
+    def load(self) -> SavedRun | None:
+        """Return the last saved run. None if there is none, or the file is unreadable or has another format."""
         try:
-            saved = msgspec.json.decode(self._path.read_bytes(), type=_Saved, dec_hook=_array)
+            record = msgspec.json.decode(self._path.read_bytes(), type=_Record, dec_hook=_array)
         except (FileNotFoundError, msgspec.DecodeError):
             return None
-        self.start = saved.start
-        return saved.state, LossCurve(saved.curve, saved.stride)
+        self.start = record.start
+        return SavedRun(record.state, LossCurve(record.curve, record.stride))
 
     def remove(self) -> None:
         self._path.unlink(missing_ok=True)

@@ -1,17 +1,17 @@
-"""Whether a new version is promoted by `if_better`: the errors of two models on rows that neither was fitted to."""
+"""Decide whether a new version is promoted by `if_better`: compare two models on rows that neither was fitted to."""
 
 from dataclasses import dataclass
 
 from app.errors import InvalidInput, ModelFileInvalid, ModelNotFound
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
+from app.regression.fit import FitResult
 from app.regression.linear_model import LinearModel
 from app.training.request import TrainingRequest
-from app.training.validation import Validated
 
 WORSE = "Not promoted: on these rows its cross-validated error exceeds the current version's error."
 NOT_UNSEEN = (
-    "Not promoted: the current version may have been fitted to these rows, so its error on them says nothing. "
-    "If it has not seen any of them, say so with `unseen: true`."
+    "Not promoted: the current version may have been fitted to these rows, so its error on them proves nothing. "
+    "If it has not seen any of them, add `unseen: true`."
 )
 TOO_FEW_FOLDS = (
     "Not promoted: the rows of this update are all in one fold, so there is no model that was fitted to some of "
@@ -21,41 +21,44 @@ TOO_FEW_FOLDS = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """Whether the new version is better than the current one, and why it is not promoted if it is not."""
+    """The result of a comparison with the current version, and the reason if the new version is not promoted."""
 
     beats_current: bool | None = None  # None if they were not compared
     warning: str | None = None
 
 
-def compare(
-    request: TrainingRequest, validated: Validated, registry: Registry, *, coefficients: float, weight: float
-) -> Comparison:
-    """Compare the errors on the request's rows: of models they were kept from, and of the current version.
+def compare(request: TrainingRequest, result: FitResult, registry: ModelPublisher) -> Comparison:
+    """Compare two errors on the request's rows: of models that were fitted to other rows, and of the current version.
 
     In an update the former are fitted to all earlier rows too, as the current version is. For rows that replace all
-    others, the request must say that the current version has not seen them. The new version has this number of
-    coefficients and this total weight of rows. It is better than no current version at all.
+    others, the request must declare that the current version has not seen them. The new version is better than no
+    current version. Nothing is compared unless the request asks for promotion of a better version.
 
     Raises InvalidInput if the current version has other columns.
     """
+    validation = result.validation
+    if request.promote != "if_better" or validation is None:
+        return Comparison()
     current = _current_model(request, registry)
     if current is None:
         return Comparison(beats_current=True)
     if request.mode == "replace" and not request.unseen:
         return Comparison(None, NOT_UNSEEN)
-    if validated.kept is None:
+    if validation.apart is None:
         return Comparison(None, TOO_FEW_FOLDS)
     centre, at_centre = None, current.intercept
     if current.centre_prediction is not None:
         centre, at_centre = current.statistics.shift[: len(current.columns)], current.centre_prediction
-    residual = validated.new.residual_norms(current.coef, at_centre, centre)
-    better = validated.kept.is_as_good_as(
-        residual, coefficients=coefficients, share=validated.new.total_weight / weight
+    residual = validation.data.residual_norms(current.coef, at_centre, centre)
+    better = validation.apart.is_as_good_as(
+        residual,
+        coefficients=result.optimum.design.effective_coefficients(getattr(result.solver, "l2", 0.0)),
+        share=validation.data.total_weight / result.statistics.total_weight,
     )
     return Comparison(better, None if better else WORSE)
 
 
-def _current_model(request: TrainingRequest, registry: Registry) -> LinearModel | None:
+def _current_model(request: TrainingRequest, registry: ModelPublisher) -> LinearModel | None:
     """Return the current version's model; None if there is none that can be read.
 
     Raises InvalidInput if it has other columns.

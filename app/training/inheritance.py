@@ -1,51 +1,51 @@
-"""What an update or a forget takes over from the version that it builds on.
+"""The version that an update or a forget builds on, and the options it takes from there.
 
-That version is known when the job's turn comes. POST /train makes the same checks against the version that is current
-then, so that a client learns of most faults at once.
+The job uses the version that is current when it starts. POST /train makes the same checks against the version that is
+current when the request arrives, so that a client learns of most faults at once.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-
-import msgspec
+from typing import Literal
 
 from app.errors import InvalidInput
 from app.registry.model_card import ModelCard
 from app.registry.shares import share_to_forget
 from app.registry.version_file import Version
-from app.regression.solvers import Exact
+from app.regression.solvers import Exact, with_options
 from app.regression.sufficient_statistics import WeightKind
 from app.training.request import TrainingRequest
 
 
 @dataclass(frozen=True, eq=False)
-class Base:
+class BaseVersion:
     """The version that an update adds rows to, or a forget takes rows out of."""
 
     version: Version
+    mode: Literal["update", "forget"]
     # In an update, the share of their weight that decay leaves the version's rows. In a forget, the share of their
     # weight that the job's rows have in the version.
     share: float
 
     @classmethod
-    def of(cls, version: Version, request: TrainingRequest) -> "Base":
-        """Raises InvalidInput if the request does not say what share of its rows the version has."""
+    def of(cls, version: Version, request: TrainingRequest) -> "BaseVersion":
+        """Return the version as the request's base. Raises InvalidInput if the share of its rows is not known."""
         if request.mode == "forget":
-            return cls(version, share_to_forget(version.card, request.trained_in, request.share))
+            return cls(version, "forget", share_to_forget(version.card, request.trained_in, request.share))
         age = datetime.now(UTC) - datetime.fromisoformat(version.card.created_at)
-        return cls(version, request.decay ** max(age / timedelta(days=1), 0.0))
+        return cls(version, "update", request.decay ** max(age / timedelta(days=1), 0.0))
 
 
 def weight_kind(request: TrainingRequest, base: ModelCard | None) -> WeightKind:
-    """Return what the weights of the request's rows mean: as given, or else as in the base, or else precision."""
+    """Return the meaning of the rows' weights: the request's, or else the base's, or else precision."""
     return request.weight_kind or (base.weight_kind if base else "precision")
 
 
 def resolved(request: TrainingRequest, base: ModelCard | None) -> TrainingRequest:
-    """Return the request with its kind of weights, and with the solver's options that the base gives.
+    """Return the request with its kind of weights, and with the solver's options that it takes from the base.
 
-    Raises InvalidInput if the base has weights of another kind than the request.
+    Raises InvalidInput if the base has weights of another kind.
     """
     kind = weight_kind(request, base)
     if base is None:
@@ -56,11 +56,9 @@ def resolved(request: TrainingRequest, base: ModelCard | None) -> TrainingReques
             f"The current version has {base.weight_kind} weights, and this request asks for {kind} weights. "
             "Leave `weight_kind` out, or train the model again from all its rows.",
         )
-    solver, theirs = request.solver, _exact(base)
-    if isinstance(solver, Exact):
-        taken = {name: getattr(theirs, name) for name in request.inherits}
-        solver = msgspec.structs.replace(solver, **taken)
-    return replace(request, weight_kind=kind, solver=solver)
+    # Options that the request does not give have their defaults, which hold if the base has no such options.
+    options = {name: getattr(base.solver, name, getattr(request.solver, name)) for name in request.inherits}
+    return replace(request, weight_kind=kind, solver=with_options(request.solver, **options))
 
 
 def check_base(request: TrainingRequest, base: ModelCard) -> None:
@@ -71,16 +69,12 @@ def check_base(request: TrainingRequest, base: ModelCard) -> None:
 
 
 def differences(request: TrainingRequest, base: ModelCard) -> Iterator[str]:
-    """Return a warning for each option of the solver that was given another value than the base has."""
-    solver, theirs = request.solver, _exact(base)
-    assert isinstance(solver, Exact)
+    """Return a warning for each option of the exact solver that was given another value than the base has."""
+    solver, theirs = request.solver, base.solver if isinstance(base.solver, Exact) else Exact()
+    if not isinstance(solver, Exact):
+        return
     if solver.l2 != theirs.l2 and not request.choose_l2:
-        yield f"The parent was fitted with l2={theirs.l2:g}; this version with l2={solver.l2:g}, as asked."
+        yield f"The parent was fitted with l2={theirs.l2:g}; this version with l2={solver.l2:g}, as requested."
     if solver.fit_intercept != theirs.fit_intercept:
         parent, this = ("with", "without") if theirs.fit_intercept else ("without", "with")
-        yield f"The parent was fitted {parent} an intercept; this version {this} one, as asked."
-
-
-def _exact(base: ModelCard) -> Exact:
-    """Return the base's solver, or the defaults if it was trained by gradient descent, whose options do not apply."""
-    return base.solver if isinstance(base.solver, Exact) else Exact()
+        yield f"The parent was fitted {parent} an intercept; this version {this} one, as requested."

@@ -1,7 +1,7 @@
-"""Run work that a job can abandon at once, although a call into LAPACK or BLAS cannot be interrupted.
+"""Run work that a training can abandon at once, although a call into LAPACK or BLAS cannot be interrupted.
 
-The work runs in its own thread. If the job is cancelled or exceeds its time limit, the job ends. The thread runs until
-its call returns and it reports progress, which raises. The next job's work waits for it.
+The work runs in its own thread. If the training is cancelled or exceeds its time limit, it ends. The thread runs until
+its call returns and it reports progress, which raises. The next training's work waits for it.
 """
 
 import contextvars
@@ -10,19 +10,22 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import TypeVar
 
-from app.jobs.progress import ProgressReporter
+from app.training.progress import Interruptible
 
-CHECK_SECONDS = 0.1
+CHECK_SECONDS = 0.1  # between two checks for cancellation
 
 T = TypeVar("T")
 
-_busy = threading.Lock()  # Held by the working thread; a process trains one job at a time.
+_busy = threading.Lock()  # held by the working thread: a process has one training at a time
 
 
-def run_interruptibly(work: Callable[[], T], tracker: ProgressReporter) -> T:
-    """Return the result of `work`. Raises what `work` raises, and without waiting what `tracker.step` raises."""
+def run_interruptibly(work: Callable[[], T], watched: Interruptible) -> T:
+    """Return the result of `work`, which runs in a thread of its own.
+
+    Raises what `work` raises; and at once what `watched.check_cancelled` raises.
+    """
     while not _busy.acquire(timeout=CHECK_SECONDS):
-        tracker.check_cancelled()
+        watched.check_cancelled()
     future: Future[T] = Future()
 
     def run() -> None:
@@ -42,8 +45,8 @@ def run_interruptibly(work: Callable[[], T], tracker: ProgressReporter) -> T:
         raise
     try:
         while not wait([future], CHECK_SECONDS).done:
-            tracker.check_cancelled()
+            watched.check_cancelled()
     except BaseException:
-        tracker.abandon()
+        watched.abandon()
         raise
     return future.result()

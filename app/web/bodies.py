@@ -19,10 +19,11 @@ from app.errors import BodyTooLarge, LinserveError, MalformedBody
 from app.web.decompression import STATE_BYTES, WINDOW_BYTES, check_encoding, decompress
 from app.web.hints import unsupported
 from app.web.problems import invalid
-from app.web.state import get_services
+from app.web.state import get_memory, get_services
 
 JSON = "application/json"
 IDENTITY = "identity"
+MISSING_ROWS = "linserve-missing-rows"  # Response header with the number of rows in which a value is missing.
 
 # Bytes that JSON takes while it is decoded, measured with the schemas here.
 VALUE_BYTES = 76
@@ -60,15 +61,15 @@ async def iter_body(request: Request, limit: int) -> AsyncIterator[bytes]:
     Raises BodyTooLarge as soon as it is known to be longer than `limit` bytes, inflated or not, WorkerBusy if other
     requests have the memory that inflating it takes.
     """
-    encoding = encoding_of(request)
-    chunks = packed(request, limit)
+    encoding = content_encoding(request)
+    chunks = iter_limited(request, limit)
     if encoding != IDENTITY:
-        chunks = unpacked(request, chunks, encoding, limit)
+        chunks = iter_decompressed(request, chunks, encoding, limit)
     async for chunk in chunks:
         yield chunk
 
 
-def encoding_of(request: Request) -> str:
+def content_encoding(request: Request) -> str:
     """Return the Content-Encoding. Raises UnsupportedMediaType if it is none that is read here."""
     encoding = ",".join(request.headers.getlist("content-encoding")).strip().lower() or IDENTITY
     if encoding != IDENTITY:
@@ -76,7 +77,7 @@ def encoding_of(request: Request) -> str:
     return encoding
 
 
-async def packed(request: Request, limit: int) -> AsyncIterator[bytes]:
+async def iter_limited(request: Request, limit: int) -> AsyncIterator[bytes]:
     """The body as it comes, chunk by chunk. Raises BodyTooLarge."""
     if content_length(request) > limit:
         raise _too_large(limit)
@@ -87,7 +88,9 @@ async def packed(request: Request, limit: int) -> AsyncIterator[bytes]:
         raise MalformedBody("The body ended early.") from None
 
 
-def unpacked(request: Request, chunks: AsyncIterator[bytes], encoding: str, limit: int) -> AsyncIterator[bytes]:
+def iter_decompressed(
+    request: Request, chunks: AsyncIterator[bytes], encoding: str, limit: int
+) -> AsyncIterator[bytes]:
     """The body inflated, chunk by chunk. Raises BodyTooLarge, MalformedBody, WorkerBusy."""
     return _within(_inflated(request, chunks, encoding), limit)
 
@@ -106,20 +109,20 @@ async def _within(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[byt
 
 
 async def _inflated(request: Request, chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:
-    memory = get_services(request).memory
+    memory = get_memory(request)
     counted = STATE_BYTES
-    memory.hold(request, counted)
+    memory.reserve(counted)
     window = WINDOW_BYTES.get(encoding, 0)
     async for piece in decompress(chunks, encoding):
         if filled := min(len(piece), window):
-            memory.hold(request, filled)
+            memory.reserve(filled)
             counted += filled
             window -= filled
         yield piece
-    memory.release(request, counted)
+    memory.release(counted)
 
 
-async def gathered(chunks: AsyncIterator[bytes], size: int) -> AsyncIterator[bytearray]:
+async def regroup(chunks: AsyncIterator[bytes], size: int) -> AsyncIterator[bytearray]:
     """The chunks in pieces of `size` bytes and up to one chunk more; the last may be shorter."""
     piece = bytearray()
     async for chunk in chunks:
@@ -133,10 +136,10 @@ async def gathered(chunks: AsyncIterator[bytes], size: int) -> AsyncIterator[byt
 
 async def read_body(request: Request, limit: int) -> bytes:
     """The whole body, at most `limit` bytes. Raises WorkerBusy if other requests have the memory for it."""
-    memory = get_services(request).memory
+    memory = get_memory(request)
     body = bytearray()  # and no list of chunks, each of which may be a byte
     async for chunk in iter_body(request, limit):
-        memory.hold(request, len(chunk))
+        memory.reserve(len(chunk))
         body += chunk
     return bytes(body)
 
@@ -189,7 +192,7 @@ def openapi_request_body(
     return {"requestBody": {"required": True, "content": content}}
 
 
-def documented_answer() -> dict[str, Any]:
+def openapi_response() -> dict[str, Any]:
     """The answer 200 of a route that answers with JSON or files; FastAPI adds the JSON."""
     return {
         "description": "Predictions, row by row.",

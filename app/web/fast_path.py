@@ -1,37 +1,35 @@
-"""The ordinary prediction, answered before there is a request: most of its time would go by in the layers below.
+"""The common prediction, answered before a request object exists, because the layers below take most of its time.
 
-Ordinary is a short `POST /predict` with a JSON body of nothing but rows, without options or headers that ask for
-something else. Whatever is not, or fails, goes on to the route with its body untouched; the route alone decides what is
-right and wrong. What both answer is the same to the last byte, and so are request ids, metrics and limits.
+Eligible is a short `POST /predict` with a JSON body that has only rows, and no options or headers that ask for more.
+Any other request, and any that fails, goes on to the route with its body untouched; only the route decides about
+errors. Both give the same bytes, request ids, metrics and limits.
 
-Calls are few and flat here on purpose: at this speed each one shows.
+This code makes few calls, because each call takes a measurable part of the time.
 """
 
 import asyncio
 import re
 import time
-from typing import Any
 
 import numpy as np
 import orjson
 from fastapi.routing import APIRoute
 
-from app.data.formats.json import to_objects
 from app.data.predict_decoder import Rows, RowsDecoder, to_array
+from app.prediction.encoding import encode_few, encode_predictions
+from app.prediction.predictor import MAX_INLINE_MULTIPLIES
 from app.registry.version_file import Version
 from app.regression.linear_model import MAX_PYTHON_MULTIPLIES
 from app.storage.memory_budget import LARGE_BODY
 from app.web.auth import AccessScope
 from app.web.middleware import REQUEST_ID, SECURITY_HEADERS, kept_id, new_id
-from app.web.routes.predict import MAX_INLINE_MULTIPLIES, router
+from app.web.routes.predict import router
 from app.web.state import Services
 
-_AWKWARD = re.compile(r'["\\]').search
-
-_ROUTE = next(route for route in router.routes if isinstance(route, APIRoute) and route.path == "/predict")
-_PATH = _ROUTE.path
-
-_ORDINARY_HEADERS = {
+_PATH = next(route.path for route in router.routes if isinstance(route, APIRoute) and route.path == "/predict")
+_NOT_IN_FIELD_NAMES = re.compile(r'["\\]').search  # Characters that msgspec does not escape in names of fields.
+# Values that an eligible request may have in these headers.
+_ELIGIBLE_HEADERS = {
     b"content-type": {b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"},
     b"accept": {b"*/*", b"application/json", b"application/json, text/plain, */*"},
     b"content-encoding": set(),
@@ -41,29 +39,29 @@ _AFTER_ID = b"".join(b"\r\n%b: %b" % header for header in SECURITY_HEADERS) + b"
 
 
 class PredictFastPath:
-    """What all connections of a process share."""
+    """The fast path of a process, shared by its connections."""
 
     target = _PATH.encode()
-    most_bytes = LARGE_BODY
+    max_bytes = LARGE_BODY
 
     def __init__(self, services: Services) -> None:
         self._services = services
         self._access = services.access
-        self._prepared: _Prepared | None = None  # for the version that came last
+        self._prepared: PreparedModel | None = None  # For the version that was predicted with last.
         self._is_current = False
-        self._common: list[tuple[bytes, bytes]] | None = None  # the server's own headers, and as they are written:
+        self._common: list[tuple[bytes, bytes]] | None = None  # The server's own headers, and _head made from them.
         self._head = b""
-        self.is_open = not services.logs_predictions  # a line in the log costs more than the route
+        self.is_open = not services.logs_predictions  # A log record takes longer than the route.
 
-    def identity(self, headers: list[tuple[bytes, bytes]]) -> bytes | None:
-        """The id of a request with these headers, their names in small letters; None where they ask for something."""
+    def match(self, headers: list[tuple[bytes, bytes]]) -> bytes | None:
+        """Return the id of an eligible request with these headers, their names in lower case; None for any other."""
         if self._access.has_keys and not self._access.allows(headers, AccessScope.PREDICT):
             return None
         typed = False
         identity: bytes | None = None
         for name, value in headers:
-            if name in _ORDINARY_HEADERS:
-                if value not in _ORDINARY_HEADERS[name] or (typed and name == b"content-type"):
+            if name in _ELIGIBLE_HEADERS:
+                if value not in _ELIGIBLE_HEADERS[name] or (typed and name == b"content-type"):
                     return None
                 typed = typed or name == b"content-type"
             elif name == REQUEST_ID and identity is None:
@@ -72,10 +70,11 @@ class PredictFastPath:
 
     def answer(
         self, body: bytes, identity: bytes, started: float, common: list[tuple[bytes, bytes]]
-    ) -> list[bytes] | None:
-        """The answer to an ordinary body, as it is written; None where the body turns out to be another.
+    ) -> tuple[bytes, bytes] | None:
+        """Return the head and the body of the response to an eligible body; None if the body is not eligible.
 
-        `started` is when its headers had come, by `time.perf_counter`; `common` are headers that every answer has.
+        `started` is the time by `time.perf_counter` at which the headers were complete. `common` are the headers of
+        every response.
         """
         services = self._services
         if len(body) > services.limits.json_bytes:
@@ -83,68 +82,61 @@ class PredictFastPath:
         try:
             prepared = self._prepared
             if prepared is None or not self._is_current:
-                prepared = self._prepare(services)
+                prepared = self._current_model(services)
             if prepared.decode is None:
                 return None
-            rows, objects = prepared.decode(body)
-            if not 0 < len(rows) <= min(services.limits.instances, prepared.most_rows):
+            rows, as_objects = prepared.decode(body)
+            if not 0 < len(rows) <= min(services.limits.instances, prepared.max_rows):
                 return None
-            answer = prepared.answer(rows, objects=objects)
-        except Exception:  # whatever it is, the route meets it too, and says so as it should be said
+            content = prepared.predict(rows, as_objects=as_objects)
+        except Exception:  # The route meets the same fault and reports it.
             return None
         if common is not self._common:
             self._common = common
             fields = b"".join(b"%b: %b\r\n" % header for header in common)
             self._head = b"HTTP/1.1 200 OK\r\n%bcontent-length: " % fields
         services.metrics.answered("POST", _PATH, 200, time.perf_counter() - started, len(rows))
-        return [b"%b%d%b%b%b" % (self._head, len(answer), _BEFORE_ID, identity, _AFTER_ID), answer]
+        return b"%b%d%b%b%b" % (self._head, len(content), _BEFORE_ID, identity, _AFTER_ID), content
 
-    def _prepare(self, services: Services) -> "_Prepared":
-        """The current version, for this request and those that wait beside it.
+    def _current_model(self, services: Services) -> "PreparedModel":
+        """Return the current version, for this request and all that have already arrived.
 
-        Raises LookupError where its file has to be read, for which the route has threads.
+        Everything that runs before the event loop polls the sockets again has arrived already, so the version is
+        looked up once for all of it.
 
-        Whatever runs before the event loop looks for new bytes again has arrived already, so that the version is
-        current for all of it: one look is enough, however many requests came at once.
+        Raises LookupError if the file of the version has to be read, for which the route has threads.
         """
         version = services.registry.get_cached(services.default_model)
         if version is None:
             raise LookupError
         if self._prepared is None or self._prepared.version is not version:
-            self._prepared = _Prepared(version)
+            self._prepared = PreparedModel(version)
         self._is_current = True
-        asyncio.get_running_loop().call_soon(self._look_again)
+        asyncio.get_running_loop().call_soon(self._expire)
         return self._prepared
 
-    def _look_again(self) -> None:
+    def _expire(self) -> None:
         self._is_current = False
 
 
-class _Prepared:
-    """What a version needs at every request, made once."""
+class PreparedModel:
+    """A version, with all that its predictions need made once."""
 
     def __init__(self, version: Version) -> None:
         model = version.model
         self.version = version
-        # Names that msgspec cannot take are for the route alone.
-        self.decode = RowsDecoder(model.features).decode if not any(map(_AWKWARD, model.features)) else None
-        self._few = 0 if model.terms else MAX_PYTHON_MULTIPLIES // model.coef.size  # rows
-        self.most_rows = MAX_INLINE_MULTIPLIES // model.coef.size
+        # Only the route can decode features with names that msgspec does not accept.
+        self.decode = RowsDecoder(model.features).decode if not any(map(_NOT_IN_FIELD_NAMES, model.features)) else None
+        self.max_rows = MAX_INLINE_MULTIPLIES // model.coef.size
+        self._max_few = 0 if model.terms else MAX_PYTHON_MULTIPLIES // model.coef.size  # Rows.
         self._beginning = orjson.dumps({"model": version.card.model, "version": version.card.version})[:-1]
 
-    def answer(self, rows: Rows, *, objects: bool) -> bytes:
-        """Raises PredictionTooLarge."""
+    def predict(self, rows: Rows, *, as_objects: bool) -> bytes:
+        """Return the body of the response. Raises PredictionTooLarge."""
         model = self.version.model
-        if len(rows) <= self._few and not isinstance(rows, np.ndarray):
-            few: Any = model.predict_few(rows)
-            if objects:
-                few = [dict(zip(model.targets, row)) for row in few]  # noqa: B905 - as long by their making
-            predictions = orjson.dumps(few)
+        if len(rows) <= self._max_few and not isinstance(rows, np.ndarray):
+            predictions = encode_few(model.predict_few(rows), model.targets, as_objects=as_objects)
         else:
             many = model.predict(to_array(rows, len(model.features)))
-            predictions = (
-                to_objects(many, model.targets)
-                if objects
-                else orjson.dumps(np.ascontiguousarray(many), None, orjson.OPT_SERIALIZE_NUMPY)
-            )
+            predictions = encode_predictions(many, model.targets, as_objects=as_objects)
         return b'%b,"predictions":%b}' % (self._beginning, predictions)

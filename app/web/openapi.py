@@ -13,12 +13,15 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core.core_schema import TaggedUnionSchema
 
 from app.web.problems import Problem
-from app.web.routes.models import Promotion
-from app.web.routes.predict import PredictRequest
+from app.web.protocols import PROTOCOLS
+from app.web.schemas.models import Promotion
 from app.web.schemas.train import TrainRequest
 
 # Schemas of bodies that the routes decode themselves, so that FastAPI does not find them.
-_BODIES: tuple[type[BaseModel], ...] = (PredictRequest, TrainRequest, Promotion, Problem)
+_BODIES: tuple[type[BaseModel], ...] = (
+    *(schema for wire_format in PROTOCOLS for schema in wire_format.schemas),
+    *(TrainRequest, Promotion, Problem),
+)
 
 _PROBLEM = {"schema": {"$ref": "#/components/schemas/Problem"}}
 
@@ -37,7 +40,7 @@ class _Schemas(GenerateJsonSchema):
         return {"anyOf" if key == "oneOf" else key: value for key, value in found.items()}
 
 
-def document_of(app: FastAPI) -> dict[str, Any]:
+def build_document(app: FastAPI) -> dict[str, Any]:
     document = get_openapi(
         title=app.title,
         version=app.version,

@@ -1,10 +1,10 @@
 """Every error as application/problem+json (RFC 9457), and the one table from errors to statuses."""
 
-import functools
 import itertools
 import re
-from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import cache
+from typing import Any, TypeAlias
 
 import orjson
 from fastapi import FastAPI
@@ -25,11 +25,14 @@ from app.web.path_prefix import prefix
 from app.web.validation_messages import pointer_of, sentence
 
 NO_CONTENT = 204
+UNAUTHENTICATED = 401
 METHOD_NOT_ALLOWED = 405
 MAX_DETAILS = 20
-UNAUTHENTICATED = 401
 RETRY_SECONDS = {429: 5, 503: 1, 507: 30}
-BUSY_SECONDS = 5  # After a WorkerBusy: about as long as a table of a million rows takes.
+BUSY_SECONDS = 5  # Retry-After of a WorkerBusy, in seconds: the time that a table of a million rows takes.
+
+# Makes the response to a request from a problem and the headers that its status needs.
+Render: TypeAlias = Callable[[Request, Mapping[str, Any], Mapping[str, str]], Response]
 
 # A subclass that is not listed has its parent's status.
 STATUS: dict[type[LinserveError], int] = {
@@ -54,7 +57,7 @@ STATUS: dict[type[LinserveError], int] = {
 
 
 class ProblemDetail(BaseModel):
-    """One fault: what, and where in the body (a JSON pointer), the parameters, or the file (row and column)."""
+    """One fault, and its place in the body (a JSON pointer), the parameters, or the file (row and column)."""
 
     detail: str
     pointer: str | None = Field(None, description="JSON pointer into the body.", examples=["/instances/0/temp"])
@@ -77,14 +80,14 @@ class Problem(BaseModel):
 
 
 def problem_responses(*statuses: int, open_to_all: bool = False) -> dict[int | str, dict[str, Any]]:
-    """Return the `responses` of a route: its own problems, and those that the server can answer with before it."""
+    """Return the `responses` of a route: its own problems, and those that the server sends for any request."""
     titles = {
-        400: "The request is not HTTP, or its body not what its content type says.",
+        400: "The request is not HTTP, or its body does not match its content type.",
         401: "No valid API key.",
         403: "The API key lacks the scope; or, without keys, the request does not come from this machine.",
         404: "The path, model, version or job does not exist.",
         406: "None of the accepted content types is supported.",
-        408: "The request came too slowly.",
+        408: "The request was sent too slowly.",
         409: "Not possible in the current state.",
         412: "The model has changed since the ETag was read.",
         413: "The body is too large.",
@@ -104,115 +107,127 @@ def problem_responses(*statuses: int, open_to_all: bool = False) -> dict[int | s
 
 
 def problem_from_error(name: str, message: str, details: Iterable[FieldError]) -> dict[str, Any]:
-    """A problem object for an error of `app.errors`, given by its name as a job's record has it."""
-    kind = getattr(errors, name, LinserveError)
-    status = next(STATUS[base] for base in kind.__mro__ if base in STATUS)
-    places = [
-        {key: value for key, value in _place(detail).items() if value is not None}
-        for detail in itertools.islice(details, MAX_DETAILS)
-    ]
-    return _problem(status, name, message, places)
+    """Return the problem for an error of `app.errors`, given by its name, as the record of a job has it."""
+    error_type = getattr(errors, name, LinserveError)
+    status = next(STATUS[base] for base in error_type.__mro__ if base in STATUS)
+    return _problem(status, name, message, map(_detail, itertools.islice(details, MAX_DETAILS)))
 
 
 def problem_response(status: int, name: str, detail: str) -> Response:
     """Return the response to a request that did not reach a route."""
-    later = {"retry-after": str(BUSY_SECONDS)} if name == errors.WorkerBusy.__name__ else None
-    return _response(_problem(status, name, detail, []), later)
+    return problem_document(_problem(status, name, detail), _headers(status, name))
 
 
 def server_error() -> Response:
     """Return the response for a bug in the service: only the request id, under which the log has the rest."""
-    return _response(_problem(500, "InternalError", "The service has a bug. Its log has the details.", []))
+    return problem_document(_server_problem(), {})
+
+
+def problem_document(problem: Mapping[str, Any], headers: Mapping[str, str]) -> Response:
+    """Return the problem as a response."""
+    return Response(orjson.dumps(problem), problem["status"], headers=headers, media_type="application/problem+json")
 
 
 def invalid(error: ValidationError, body: bytes, schema: type[BaseModel]) -> LinserveError:
     """Return the error for a JSON body in which pydantic found faults against this schema."""
-    found = error.errors(include_url=False)
-    if found[0]["type"] == "json_invalid":
-        return not_json(body, found[0]["msg"])
+    faults = error.errors(include_url=False)
+    if faults[0]["type"] == "json_invalid":
+        return not_json(body, faults[0]["msg"])
     details = [
-        FieldError(sentence(fault, found, schema), pointer=pointer_of(fault["loc"])) for fault in found[:MAX_DETAILS]
+        FieldError(sentence(fault, faults, schema), pointer=pointer_of(fault["loc"])) for fault in faults[:MAX_DETAILS]
     ]
-    return InvalidInput(f"{len(found)} fault(s) in the body. {_first(details[0])}", details)
-
-
-def _first(detail: FieldError) -> str:
-    place = detail.pointer or detail.parameter
-    return f"{place}: {detail.message}" if place else detail.message
+    return _invalid_input("body", len(faults), details)
 
 
 def invalid_query(error: ValidationError, known: Collection[str]) -> InvalidInput:
-    """Return the error for a query in which pydantic found faults; `known` are the names of its options."""
-    found = error.errors(include_url=False)
+    """Return the error for a query in which pydantic found faults; `known` are the names of its parameters."""
+    faults = error.errors(include_url=False)
     details = []
-    for fault in found[:MAX_DETAILS]:
+    for fault in faults[:MAX_DETAILS]:
         parameter = next((str(step) for step in reversed(fault["loc"]) if step in known), None)
         details.append(FieldError(sentence(fault), parameter=parameter))
-    return InvalidInput(f"{len(found)} fault(s) in the query. {_first(details[0])}", details)
+    return _invalid_input("query", len(faults), details)
 
 
-def add_exception_handlers(app: FastAPI) -> None:
-    """Answer with problems wherever FastAPI or Starlette would answer with something else."""
+def _invalid_request(error: RequestValidationError) -> InvalidInput:
+    """Return the error for a path, a query or headers in which FastAPI found faults."""
+    faults = error.errors()
+    details = []
+    for fault in faults[:MAX_DETAILS]:
+        where, *steps = fault["loc"]
+        if where == "body":
+            details.append(FieldError(sentence(fault), pointer=pointer_of(steps)))
+        else:
+            details.append(FieldError(sentence(fault), parameter=str(steps[0])))
+    part = "query" if all(fault["loc"][0] == "query" for fault in faults) else "request"
+    return _invalid_input(part, len(faults), details)
+
+
+def _invalid_input(part: str, count: int, details: list[FieldError]) -> InvalidInput:
+    first = details[0]
+    at = first.pointer or first.parameter
+    message = f"{at}: {first.message}" if at else first.message
+    return InvalidInput(f"{count} fault(s) in the {part}. {message}", details)
+
+
+def add_exception_handlers(app: FastAPI, render: Render) -> None:
+    """Respond with a problem, rendered by `render`, where FastAPI or Starlette would respond with something else."""
+
+    def respond(request: Request, problem: dict[str, Any], headers: Mapping[str, str]) -> Response:
+        request.state.problem = problem  # For the log.
+        return render(request, problem, headers)
 
     @app.exception_handler(LinserveError)
     async def _linserve(request: Request, error: LinserveError) -> Response:
-        later = {"retry-after": str(BUSY_SECONDS)} if isinstance(error, errors.WorkerBusy) else None
-        return _answer(request, problem_from_error(type(error).__name__, error.message, error.details), later)
+        name = type(error).__name__
+        problem = problem_from_error(name, error.message, error.details)
+        return respond(request, problem, _headers(problem["status"], name))
 
     @app.exception_handler(RequestValidationError)
     async def _validation(request: Request, error: RequestValidationError) -> Response:
-        found = error.errors()
-        details = []
-        for fault in found[:MAX_DETAILS]:
-            where, *rest = fault["loc"]
-            if where == "body":
-                details.append(FieldError(sentence(fault), pointer=pointer_of(rest)))
-            else:
-                details.append(FieldError(sentence(fault), parameter=str(rest[0])))
-        message = f"{len(found)} fault(s) in the request. {_first(details[0])}"
-        return _answer(request, problem_from_error(InvalidInput.__name__, message, details))
+        return await _linserve(request, _invalid_request(error))
 
     @app.exception_handler(Exception)
-    async def _fault(_: Request, __: Exception) -> Response:
-        return server_error()
+    async def _fault(request: Request, _: Exception) -> Response:
+        return render(request, _server_problem(), {})
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, error: HTTPException) -> Response:
-        return _answer_to(request, error, app)
+        headers = dict(error.headers or {})
+        if error.status_code == METHOD_NOT_ALLOWED:
+            # FastAPI names the methods of one route; other routes of the same path have methods of their own.
+            headers = {"allow": allowed_methods(app.routes, request.scope)}
+        if request.method == "OPTIONS" and request.scope["path"] == "*":  # The service as a whole.
+            headers = {"allow": "GET, HEAD, POST, PUT, DELETE, OPTIONS"}
+        if error.status_code == NO_CONTENT or (request.method == "OPTIONS" and "allow" in headers):
+            return Response(status_code=NO_CONTENT, headers=headers)
+        problem = _problem_from_http(request, error, headers.get("allow", ""))
+        return respond(request, problem, {**_headers(error.status_code), **headers})
 
 
-def _answer_to(request: Request, error: HTTPException, app: FastAPI) -> Response:
-    headers = dict(error.headers or {})
-    if error.status_code == NO_CONTENT:
-        return Response(status_code=NO_CONTENT, headers=headers)
-    if error.status_code == METHOD_NOT_ALLOWED:
-        # Of one route only; others of the same path have methods of their own.
-        headers = {"allow": allowed_methods(app.routes, request.scope)}
-        if request.method == "OPTIONS":
-            return Response(status_code=204, headers=headers)
-    if request.method == "OPTIONS" and request.scope["path"] == "*":  # of the service as a whole
-        return Response(status_code=204, headers={"allow": "GET, HEAD, POST, PUT, DELETE, OPTIONS"})
+def _problem_from_http(request: Request, error: HTTPException, allow: str) -> dict[str, Any]:
     names = {404: "NotFound", 405: "MethodNotAllowed", 413: "BodyTooLarge", 400: "MalformedBody"}
     index = f"{prefix(request.scope)}/"
-    similar = similar_path(_paths(app), request.scope)
     details = {
-        404: f"There is nothing at this path.{similar} GET {index} lists all calls.",
-        405: (
-            "This path does not support this method. Supported methods, as in the Allow header: "
-            f"{headers.get('allow', '')}. GET {index} lists all calls, each with a line to paste."
-        ),
+        404: f"There is nothing at this path.{similar_path(_paths(request.app), request.scope)} "
+        f"GET {index} lists all calls.",
+        405: f"This path does not support this method. Supported methods, as in the Allow header: {allow}. "
+        f"GET {index} lists all calls, each with a line to paste.",
     }
-    name = names.get(error.status_code, "HttpError")
-    detail = details.get(error.status_code, str(error.detail))
-    return _answer(request, _problem(error.status_code, name, detail, []), headers)
+    status = error.status_code
+    return _problem(status, names.get(status, "HttpError"), details.get(status, str(error.detail)))
 
 
-@functools.cache
+@cache
 def _paths(app: FastAPI) -> list[str]:
-    return [found.path for found in iter_route_contexts(app.routes) if found.path]
+    return [context.path for context in iter_route_contexts(app.routes) if context.path]
 
 
-def _problem(status: int, name: str, detail: str, places: list[dict[str, Any]]) -> dict[str, Any]:
+def _server_problem() -> dict[str, Any]:
+    return _problem(500, "InternalError", "The service has a bug. Its log has the details.")
+
+
+def _problem(status: int, name: str, detail: str, details: Iterable[dict[str, Any]] = ()) -> dict[str, Any]:
     words = re.findall("[A-Z][a-z]*", name)
     problem: dict[str, Any] = {
         "type": f"urn:linserve:problem:{'-'.join(words).lower()}",
@@ -220,33 +235,23 @@ def _problem(status: int, name: str, detail: str, places: list[dict[str, Any]]) 
         "status": status,
         "detail": detail,
     }
-    if places:
-        problem["errors"] = places
+    if found := list(details):
+        problem["errors"] = found
     if (current := request_id.get()) is not None:
         problem["request_id"] = current
     return problem
 
 
-def _answer(request: Request, problem: dict[str, Any], headers: Mapping[str, str] | None = None) -> Response:
-    request.state.problem = problem  # for the log
-    return _response(problem, headers)
-
-
-def _response(problem: dict[str, Any], headers: Mapping[str, str] | None = None) -> Response:
-    status = problem["status"]
-    added = {"retry-after": str(RETRY_SECONDS[status])} if status in RETRY_SECONDS else {}
+def _headers(status: int, name: str = "") -> dict[str, str]:
+    """Return the headers that a problem of this status and name has."""
     if status == UNAUTHENTICATED:
-        added["www-authenticate"] = "Bearer"
-    return Response(
-        orjson.dumps(problem), status, headers={**added, **(headers or {})}, media_type="application/problem+json"
-    )
+        return {"www-authenticate": "Bearer"}
+    seconds = BUSY_SECONDS if name == errors.WorkerBusy.__name__ else RETRY_SECONDS.get(status)
+    return {} if seconds is None else {"retry-after": str(seconds)}
 
 
-def _place(detail: FieldError) -> dict[str, Any]:
+def _detail(detail: FieldError) -> dict[str, Any]:
     # A column that no name could have is not named; its row is.
     column = detail.column if detail.column and len(detail.column) <= MAX_NAME_LENGTH else None
     places = {"pointer": detail.pointer, "parameter": detail.parameter, "row": detail.row, "column": column}
-    return {"detail": detail.message, **places}
-
-
-# Pydantic puts the name of the chosen alternative into the place; it is not in the body.
+    return {"detail": detail.message, **{place: value for place, value in places.items() if value is not None}}

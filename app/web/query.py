@@ -1,4 +1,7 @@
-"""What several routes take from their paths and bodies."""
+"""Parameters that several routes take from their paths and queries, and the check of a query's names.
+
+FastAPI checks the values. It would ignore all but the last value of a parameter that is given more than once.
+"""
 
 import csv
 from collections import Counter
@@ -8,7 +11,7 @@ from typing import Annotated, Any, TypeAlias
 from fastapi import Depends, Path, Request
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, BeforeValidator, Field
 from starlette.datastructures import QueryParams
 
 from app.data.names import MAX_LISTED, MAX_NAME_LENGTH, did_you_mean, shown
@@ -19,42 +22,73 @@ from app.web.schemas.openapi_schema import DocumentedAs, Row
 Rows: TypeAlias = Annotated[list[Any], DocumentedAs(Annotated[list[Row], Field(min_length=1)])]
 ModelName: TypeAlias = Annotated[str, Path(description="Name of the model.", examples=["crop-yield"])]
 VersionNumber: TypeAlias = Annotated[int, Path(description="Number of the version.", examples=[1])]
-# The first that a training adds: an example of one that is not current.
+# The first version that a training adds: an example of a version that is not current.
 OtherVersionNumber: TypeAlias = Annotated[int, Path(description="Number of the version.", examples=[2])]
 JobId: TypeAlias = Annotated[
     str, Path(description="Id of the job, or `latest` for the newest one.", examples=["latest"])
 ]
 
+_NO_NAMES = "Expected names of columns, separated by commas."
 
-def in_query(options: type[BaseModel]) -> dict[str, dict[str, Any]]:
-    """The schemas of options as they stand in a query, by name: nothing is null there, and lists are text."""
-    found = {}
+
+def _parse_names(text: str) -> list[str]:
+    """Return names separated by commas. A name that contains a comma is in quotes. Raises ValueError."""
+    try:
+        return next(csv.reader([text]), [])
+    except csv.Error:
+        raise ValueError(_NO_NAMES) from None
+
+
+# Names of columns in one parameter of a query model. FastAPI gives the validator a list of the parameter's values.
+NameList: TypeAlias = Annotated[
+    list[str],
+    BeforeValidator(lambda values: _parse_names(values[0]) if len(values) == 1 else values),
+    DocumentedAs(str),
+]
+
+
+def split_names(option: str, text: str) -> list[str]:
+    """Return names separated by commas. Raises InvalidInput."""
+    try:
+        return _parse_names(text)
+    except ValueError:
+        raise InvalidInput.of_parameter(option, _NO_NAMES) from None
+
+
+def query_schemas(options: type[BaseModel]) -> dict[str, dict[str, Any]]:
+    """Return the schemas of options as they are in a query, by name: no value is null there, and a list is text."""
+    schemas = {}
     for name, schema in options.model_json_schema()["properties"].items():
         chosen = next(one for one in schema.get("anyOf", [schema]) if one.get("type") != "null")
         rules = {rule: value for rule, value in chosen.items() if rule not in ("title", "description", "default")}
-        found[name] = {"type": "string"} if rules.get("type") == "array" else rules
-    return found
+        schemas[name] = {"type": "string"} if rules.get("type") == "array" else rules
+    return schemas
 
 
-def only_known() -> Any:
-    """A dependency of a route or a router: the query has no parameters but the route's own, and none of them twice."""
+def reject_unknown_parameters() -> Any:
+    """Return a dependency of a route or a router: its query has only the route's own parameters, each once."""
 
     async def check(request: Request) -> None:
         if request.query_params:
             route: APIRoute = request.scope["route"]
-            check_query(request.query_params, set(_names_in(route.dependant)))
+            check_query(request.query_params, set(_parameter_names(route.dependant)))
 
     return Depends(check)
 
 
-def _names_in(dependant: Dependant) -> Iterator[str]:
-    yield from (parameter.alias for parameter in dependant.query_params)
+def _parameter_names(dependant: Dependant) -> Iterator[str]:
+    for parameter in dependant.query_params:
+        model = parameter.field_info.annotation
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            yield from (field.alias or name for name, field in model.model_fields.items())
+        else:
+            yield parameter.alias
     for dependency in dependant.dependencies:
-        yield from _names_in(dependency)
+        yield from _parameter_names(dependency)
 
 
 def check_query(query: QueryParams, known: Collection[str]) -> None:
-    """Raises InvalidInput for an option that is none of those, or stands twice."""
+    """Raise InvalidInput for a parameter that is not known, or is given more than once."""
     details: list[FieldError] = []
     for name, count in Counter(name for name, _ in query.multi_items()).items():
         if len(details) == MAX_LISTED:
@@ -69,12 +103,3 @@ def check_query(query: QueryParams, known: Collection[str]) -> None:
         listed = f"Known are: {', '.join(sorted(known))}." if known else "None are known here."
         message = f"The query has unknown or repeated options. {details[0].message} {listed}"
         raise InvalidInput(message, details)
-
-
-def names_in_query(option: str, text: str) -> list[str]:
-    """Names separated by commas; one with a comma in it stands in quotes. Raises InvalidInput."""
-    try:
-        return next(csv.reader([text]), [])
-    except csv.Error:
-        message = "Expected names of columns, separated by commas."
-        raise InvalidInput(message, [FieldError(message, parameter=option)]) from None

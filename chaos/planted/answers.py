@@ -14,65 +14,65 @@ def lane_keeps_its_version() -> None:
     def do_not_look(self: PredictFastPath) -> None:
         self._is_current = True
 
-    PredictFastPath._look_again = do_not_look
+    PredictFastPath._expire = do_not_look
 
 
 @after("app.web.fast_path")
 def parent_stated() -> None:
     """An answer states the parent of the version that predicted."""
     from app.registry.version_file import Version
-    from app.web.fast_path import _Prepared
+    from app.web.fast_path import PreparedModel
 
-    prepare = _Prepared.__init__
+    prepare = PreparedModel.__init__
 
-    def prepare_as_parent(self: _Prepared, version: Version) -> None:
+    def prepare_as_parent(self: PreparedModel, version: Version) -> None:
         card = version.card
         prepare(self, replace(version, card=replace(card, version=card.parent or card.version)))
         self.version = version
 
-    _Prepared.__init__ = prepare_as_parent
+    PreparedModel.__init__ = prepare_as_parent
 
 
 @after("app.server.protocol")
 def requests_under_way_dropped() -> None:
     """A stopping worker closes connections whose request is still coming."""
-    from app.server.protocol import Connection
+    from app.server.protocol import BoundedHttpProtocol
 
-    shutdown = Connection.shutdown
+    shutdown = BoundedHttpProtocol.shutdown
 
-    def drop(self: Connection) -> None:
+    def drop(self: BoundedHttpProtocol) -> None:
         if self._fast_path_request_id is None:
             shutdown(self)
         else:
             self.transport.close()
 
-    Connection.shutdown = drop
+    BoundedHttpProtocol.shutdown = drop
 
 
 @after("app.server.protocol")
 def idle_connections_closed_at_once() -> None:
     """A stopping worker neither waits nor sends `Connection: close`."""
-    from app.server import protocol
-    from app.server.protocol import Connection
+    from app.server import connection
+    from app.server.protocol import BoundedHttpProtocol
 
-    make = Connection.__init__
+    make = BoundedHttpProtocol.__init__
 
-    def make_without_notice(self: Connection, *args: Any, **named: Any) -> None:
+    def make_without_notice(self: BoundedHttpProtocol, *args: Any, **named: Any) -> None:
         make(self, *args, **named)
         self._stopping = asyncio.Event()
 
-    protocol.LAST_SECONDS = 0.0
-    Connection.__init__ = make_without_notice
+    connection.LAST_SECONDS = 0.0
+    BoundedHttpProtocol.__init__ = make_without_notice
 
 
 @after("app.storage.memory_budget")
 def budget_not_enforced() -> None:
-    """Every reservation succeeds, and no request waits for its turn."""
+    """Every reservation succeeds, and no request waits for a slot."""
     from app.storage import memory_budget
     from app.storage.memory_budget import MemoryBudget
 
-    def reserve(self: MemoryBudget, count: int, most: int) -> bool:
+    def try_reserve(self: MemoryBudget, count: int, limit: int) -> bool:
         return True
 
-    MemoryBudget.reserve = reserve
-    memory_budget.MAX_TURNS = 1000
+    MemoryBudget.try_reserve = try_reserve
+    memory_budget.MAX_SLOTS = 1000

@@ -1,11 +1,12 @@
 """Random sequences of train, update, decay and forget over hostile rows, checked against exact arithmetic.
 
-What a sequence publishes must be right to its stated bound, or withheld with a reason, or refused. A seed gives one
-sequence. The long form prints counts, the largest error of each kind relative to its bound, and each violation:
+Each number that a sequence publishes must be right to its stated bound, or withheld with a reason, or refused. A
+seed gives one sequence. The long form prints counts, the largest error of each kind relative to its bound, and each
+violation:
 
     PYTHONPATH=.:tests nice -n 10 python -W error -m regression.sequences 20000 [FIRST_SEED] [PROCESSES]
 
-The bounds. e is `SufficientStatistics.error`, the relative error of each column of the factor:
+The bounds. e is `SufficientStatistics.factor_error`, the relative error of each column of the factor:
 
 - Rows were taken out: `precision_bounds`. Residual sums are published if their bound is at most 1e-6, and so are
   standard errors; coefficients if they are within 1e-3 of a standard error, or their error is negligible.
@@ -31,23 +32,22 @@ import numpy as np
 from numpy.typing import NDArray
 from regression.exact import BITS, ExactFit, Objects
 
-from app.errors import InvalidInput
-from app.regression.downdate import (
-    FAILED_FROM,
-    NEGLIGIBLE,
-    NOT_AMONG,
-    PRECISION_LOST,
-    WITHHELD_FROM,
-    check_precision,
-    downdate,
-    precision_bounds,
-    precision_loss,
-)
+from app.regression.downdate import NOT_AMONG, downdate
+from app.regression.errors import InvalidData
 from app.regression.extended_precision import Refined, refine, should_refine
 from app.regression.hypothesis_tests import Inference, infer
 from app.regression.least_squares import Fit, fit, why_no_inference
 from app.regression.linear_model import LinearModel
 from app.regression.metrics import Metrics, training_metrics
+from app.regression.precision import (
+    FAILED_FROM,
+    NEGLIGIBLE,
+    PRECISION_LOST,
+    WITHHELD_FROM,
+    check_precision,
+    precision_bounds,
+    precision_loss,
+)
 from app.regression.solvers import Exact
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics, WeightKind
@@ -63,7 +63,7 @@ EPSILON = float(np.finfo(float).eps)
 
 @dataclass(frozen=True, eq=False)
 class Published:
-    """All that a job publishes of its fit, as `app.training.pipeline` puts it together."""
+    """Numbers that a job publishes about its fit, as `app.training.pipeline` assembles them."""
 
     statistics: SufficientStatistics
     model: LinearModel
@@ -75,7 +75,7 @@ class Published:
 
 
 def publish(statistics: SufficientStatistics, solver: Exact, rows: TrainingBatch | None) -> Published:
-    """Fit and publish; `rows` are all rows of the statistics if they can be read again. Raises InvalidInput."""
+    """Fit and publish; `rows` are all rows of the statistics if they can be read again. Raises InvalidData."""
     optimum = fit(statistics, solver)
     withheld = check_precision(statistics, precision_bounds(statistics, optimum, l2=solver.l2))
     best: Fit | Refined = optimum
@@ -95,7 +95,7 @@ def publish(statistics: SufficientStatistics, solver: Exact, rows: TrainingBatch
         has_intercept=solver.fit_intercept,
         inference_unavailable=inference_unavailable,
     )
-    with np.errstate(over="ignore", under="ignore"):  # of the mean squared error
+    with np.errstate(over="ignore", under="ignore"):  # the mean squared error may overflow
         metrics = training_metrics(
             statistics, model.residual_norms, rank=optimum.design.rank, fit_intercept=solver.fit_intercept
         )
@@ -110,8 +110,8 @@ class Truth:
     x: Array
     y: Array
     given: Array  # weights as they were sent
-    shares: Array  # of each row's weight that is left, as the service computes them
-    weights: tuple[Fraction, ...]  # what is left of them
+    shares: Array  # remaining share of each row's weight, as the service computes it
+    weights: tuple[Fraction, ...]  # exact weights after decay
     kind: WeightKind
 
     @classmethod
@@ -134,7 +134,7 @@ class Truth:
         )
 
     def without(self, rows: NDArray[np.int64], lost: Array | None = None) -> "Truth":
-        """Return the rows but for these, or without this integer part of their weights."""
+        """Return the rows without these, or without this integer part of their weights."""
         weights, given = list(self.weights), self.given.copy()
         if lost is not None:
             for row, part in zip(rows, lost, strict=True):
@@ -200,7 +200,7 @@ def _scale(random: np.random.Generator) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """Where the rows of a sequence come from."""
+    """Source of the rows of a sequence."""
 
     columns: tuple[Column, ...]
     slopes: Array
@@ -233,7 +233,7 @@ class Population:
         )
 
     def rows(self, random: np.random.Generator, count: int, outlier: float = 0.0) -> TrainingBatch:
-        """Return rows; with an outlier, of a random column that is so many of its scales away."""
+        """Return rows; with an outlier, one value of a random column is moved by this number of its scales."""
         units: list[Array] = []
         for column in self.columns:
             units.append(column.values(random, count, units[-1] if units else None))
@@ -262,7 +262,7 @@ class Population:
 
 @dataclass
 class Report:
-    """What came of sequences."""
+    """Results of sequences."""
 
     counts: collections.Counter[str] = field(default_factory=collections.Counter)
     worst: dict[str, tuple[float, int]] = field(default_factory=dict)  # error relative to its bound, and the seed
@@ -440,7 +440,7 @@ class Sequence:
         try:
             found = statistics()
             published = publish(found, self.solver, rows)
-        except InvalidInput as error:
+        except InvalidData as error:
             self._refused(error, legitimate=legitimate)
             return
         except Exception:  # every other error is a violation
@@ -457,7 +457,7 @@ class Sequence:
         with mpmath.workprec(BITS):
             self._check(published, truth)
 
-    def _refused(self, error: InvalidInput, *, legitimate: bool) -> None:
+    def _refused(self, error: InvalidData, *, legitimate: bool) -> None:
         failed = error.message == PRECISION_LOST
         self.report.counts["failed" if failed else "refused"] += 1
         self.report.counts[f"refused: {' '.join(error.message.split()[:7])}"] += not failed
@@ -567,11 +567,11 @@ class Comparison:
 
     @property
     def _error(self) -> float:
-        return float(self._statistics.error)
+        return float(self._statistics.factor_error)
 
     @property
     def _second_order(self) -> bool:
-        """Whether the error of the columns is too large for bounds of first order."""
+        """Return True if the error of the columns is too large for first-order bounds."""
         return bool(self._error * self._growth > 1e-2 * self._exact.least)
 
     def _check_rank(self, *, removed: bool) -> bool:
@@ -681,7 +681,7 @@ class Comparison:
             products = [mpmath.mpf(a) * mpmath.mpf(b) for a, b in zip(model.coef[k], shift, strict=True)]
             size = abs(model.centre_prediction[k]) + sum(abs(value) for value in products)
             off = model.intercept[k] + sum(products) - model.centre_prediction[k]
-            tiny = self._exact.target_spreads[k] * mpmath.mpf(10) ** -40  # what 400 bits leave of zero
+            tiny = self._exact.target_spreads[k] * mpmath.mpf(10) ** -40  # rounding of zero in 400 bits
             self._observe("intercept", abs(off), 8 * EPSILON * size + tiny + 5e-324)
 
 

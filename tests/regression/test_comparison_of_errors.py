@@ -30,14 +30,14 @@ def is_preferred(
     """Return whether a model of the new rows, or of all, is preferred to the model of the rows that were seen."""
     current = fit(seen, Exact())
     statistics = {
-        fold: SufficientStatistics.from_block(part.x, part.y) for fold, part in divide(TrainingBatch(*new), 10, seed, 0)
+        fold: SufficientStatistics.from_rows(part.x, part.y) for fold, part in divide(TrainingBatch(*new), 10, seed, 0)
     }
     folds = Folds(statistics, base=seen if update else None)
-    whole = seen.merge(folds.whole) if update else folds.whole
+    whole = seen.merge(folds.all_rows) if update else folds.all_rows
     return folds.validate(solver).is_as_good_as(
-        folds.whole.residual_norms(current.coef, current.intercept),
+        folds.all_rows.residual_norms(current.coef, current.intercept),
         coefficients=fit(whole, solver).design.effective_coefficients(solver.l2),
-        share=folds.whole.total_weight / whole.total_weight,
+        share=folds.all_rows.total_weight / whole.total_weight,
     )
 
 
@@ -47,7 +47,7 @@ def test_half_of_the_models_that_are_as_good_are_preferred(rows: int) -> None:
     runs = 150
     preferred = 0
     for seed in range(runs):
-        seen = SufficientStatistics.from_block(*some_rows(random, rows))
+        seen = SufficientStatistics.from_rows(*some_rows(random, rows))
         preferred += is_preferred(seen, some_rows(random, rows), Exact(), seed)
 
     assert 0.35 < preferred / runs < 0.65
@@ -58,7 +58,7 @@ def test_half_of_the_small_updates_are_preferred() -> None:
     runs = 150
     preferred = 0
     for seed in range(runs):
-        seen = SufficientStatistics.from_block(*some_rows(random, 3000))
+        seen = SufficientStatistics.from_rows(*some_rows(random, 3000))
         preferred += is_preferred(seen, some_rows(random, 100), Exact(), seed, update=True)
 
     assert 0.35 < preferred / runs < 0.65
@@ -70,7 +70,7 @@ def test_a_model_with_an_error_ten_percent_larger_is_rarely_preferred(update: bo
     runs = 60
     preferred = 0
     for seed in range(runs):
-        seen = SufficientStatistics.from_block(*some_rows(random, 3000))
+        seen = SufficientStatistics.from_rows(*some_rows(random, 3000))
         solver = ridge_ten_percent_worse(6000 if update else 3000)
         preferred += is_preferred(seen, some_rows(random, 3000), solver, seed, update=update)
 

@@ -1,6 +1,7 @@
 """Against the loop that refits."""
 
-import msgspec
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
-from app.errors import InvalidInput
 from app.regression.cross_validation import PATH, Folds
+from app.regression.errors import InvalidData
 from app.regression.folds import permutations
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact
@@ -33,7 +34,7 @@ def refitted(x: NDArray[np.float64], y: NDArray[np.float64], folds: int, solver:
     mine = fold_of_each(len(x), folds)
     for fold in range(min(folds, len(x))):
         kept = mine == fold if folds <= len(x) else np.arange(len(x)) == fold
-        found = fit(SufficientStatistics.from_block(x[~kept], y[~kept]), solver)
+        found = fit(SufficientStatistics.from_rows(x[~kept], y[~kept]), solver)
         total += ((y[kept] - x[kept] @ found.coef.T - found.intercept) ** 2).sum(axis=0)
     return total
 
@@ -60,7 +61,7 @@ def test_folds_from_their_statistics_equal_the_loop_that_refits(
     assert_allclose(found.r2, 1 - expected / ((y - centre) ** 2).sum(axis=0), rtol=1e-9)
 
 
-def test_the_chosen_penalty_predicts_kept_rows_best_of_the_path() -> None:
+def test_the_chosen_penalty_has_the_smallest_cross_validated_error_of_the_path() -> None:
     random = np.random.default_rng(0)
     x = random.normal(size=(30, 1)) + 0.05 * random.normal(size=(30, 12))  # nearly collinear: a penalty helps
     y = x[:, :1] + random.normal(size=(30, 1))
@@ -68,15 +69,15 @@ def test_the_chosen_penalty_predicts_kept_rows_best_of_the_path() -> None:
 
     chosen = folds.choose_l2(Exact())
 
-    errors = {l2: refitted(x, y, 10, msgspec.structs.replace(Exact(), l2=30 * l2)).sum() for l2 in PATH}
+    errors = {l2: refitted(x, y, 10, replace(Exact(), l2=30 * l2)).sum() for l2 in PATH}
     assert chosen.l2 == pytest.approx(30 * min(errors, key=lambda l2: errors[l2]))
     assert chosen.l2 > 0
 
 
-def test_a_row_alone_cannot_be_validated() -> None:
+def test_a_single_row_cannot_be_validated() -> None:
     x, y = some_rows(0, 1)
 
-    with pytest.raises(InvalidInput, match="at least 2 rows"):
+    with pytest.raises(InvalidData, match="at least 2 rows"):
         Folds(summarise_folds([TrainingBatch(x, y)], 5))
 
 
@@ -89,7 +90,7 @@ def test_more_folds_than_rows_leave_one_row_out_each() -> None:
     assert_allclose(found.residual_norms**2, refitted(x, y, 8, Exact()), rtol=1e-9)
 
 
-def test_whoever_watches_can_end_a_validation_at_each_fit_and_each_merge() -> None:
+def test_a_validation_can_be_ended_before_each_fit_and_each_merge() -> None:
     x, y = some_rows(0, 60)
     steps = 0
 

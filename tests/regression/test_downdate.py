@@ -12,15 +12,10 @@ from numpy.typing import NDArray
 from regression.exact import ExactFit
 from regression.sequences import publish
 
-from app.errors import InvalidInput
-from app.regression.downdate import (
-    FAILED_FROM,
-    WITHHELD_FROM,
-    downdate,
-    precision_bounds,
-    precision_loss,
-)
+from app.regression.downdate import downdate
+from app.regression.errors import InvalidData
 from app.regression.least_squares import fit
+from app.regression.precision import FAILED_FROM, WITHHELD_FROM, precision_bounds, precision_loss
 from app.regression.solvers import Exact
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics
@@ -37,9 +32,9 @@ def some_rows(seed: int, rows: int) -> tuple[NDArray[np.float64], NDArray[np.flo
 @given(st.integers(0, 10**6), st.integers(1, 30))
 def test_forgetting_equals_a_fit_from_scratch_on_the_rows_that_remain(seed: int, forgotten: int) -> None:
     x, y = some_rows(seed, 60)
-    whole, part = SufficientStatistics.from_block(x, y), SufficientStatistics.from_block(x[:forgotten], y[:forgotten])
+    whole, part = SufficientStatistics.from_rows(x, y), SufficientStatistics.from_rows(x[:forgotten], y[:forgotten])
 
-    found, expected = downdate(whole, part), SufficientStatistics.from_block(x[forgotten:], y[forgotten:])
+    found, expected = downdate(whole, part), SufficientStatistics.from_rows(x[forgotten:], y[forgotten:])
 
     assert (found.rows, found.effective_rows) == (expected.rows, expected.effective_rows)
     assert found.total_weight == pytest.approx(expected.total_weight, rel=1e-9)
@@ -49,7 +44,7 @@ def test_forgetting_equals_a_fit_from_scratch_on_the_rows_that_remain(seed: int,
 
 def test_updating_and_forgetting_again_changes_nothing() -> None:
     x, y = some_rows(1, 80)
-    first, second = SufficientStatistics.from_block(x[:50], y[:50]), SufficientStatistics.from_block(x[50:], y[50:])
+    first, second = SufficientStatistics.from_rows(x[:50], y[:50]), SufficientStatistics.from_rows(x[50:], y[50:])
 
     found = downdate(first.merge(second), second)
 
@@ -60,28 +55,28 @@ def test_rows_of_a_perfect_fit_can_be_forgotten() -> None:
     x, _ = some_rows(2, 20)
     y = x[:, :1] + 1
 
-    found = downdate(SufficientStatistics.from_block(x, y), SufficientStatistics.from_block(x[:9], y[:9]))
+    found = downdate(SufficientStatistics.from_rows(x, y), SufficientStatistics.from_rows(x[:9], y[:9]))
 
     assert_allclose(fit(found, Exact()).coef, [[1, 0, 0]], atol=1e-9)
 
 
 def test_rows_that_were_never_there_are_refused() -> None:
     x, y = some_rows(3, 40)
-    whole = SufficientStatistics.from_block(x, y)
+    whole = SufficientStatistics.from_rows(x, y)
 
-    with pytest.raises(InvalidInput, match="not among"):
-        downdate(whole, SufficientStatistics.from_block(x[:3] + 1000, y[:3]))  # outside the ranges
-    with pytest.raises(InvalidInput, match="not among"):
-        downdate(whole, SufficientStatistics.from_block(x[:3], y[:3] + 1000))  # squares would be negative
+    with pytest.raises(InvalidData, match="not among"):
+        downdate(whole, SufficientStatistics.from_rows(x[:3] + 1000, y[:3]))  # outside the ranges
+    with pytest.raises(InvalidData, match="not among"):
+        downdate(whole, SufficientStatistics.from_rows(x[:3], y[:3] + 1000))  # squares would be negative
 
 
-def test_so_many_rows_that_the_rank_falls_are_refused() -> None:
+def test_rows_without_which_the_rank_falls_are_refused() -> None:
     x, y = some_rows(4, 10)
-    whole = SufficientStatistics.from_block(x, y)
+    whole = SufficientStatistics.from_rows(x, y)
 
-    with pytest.raises(InvalidInput, match="too few remain"):
-        downdate(whole, SufficientStatistics.from_block(x[:7], y[:7]))
-    with pytest.raises(InvalidInput, match="all of them"):
+    with pytest.raises(InvalidData, match="too few remain"):
+        downdate(whole, SufficientStatistics.from_rows(x[:7], y[:7]))
+    with pytest.raises(InvalidData, match="all of them"):
         downdate(whole, whole)
 
 
@@ -90,7 +85,7 @@ def test_so_many_rows_that_the_rank_falls_are_refused() -> None:
 def test_decay_is_a_weight_on_every_row(seed: int, share: float) -> None:
     x, y = some_rows(seed, 30)
 
-    found = SufficientStatistics.from_block(x, y).discounted_by(share)
+    found = SufficientStatistics.from_rows(x, y).discounted_by(share)
 
     weighted = summarise([TrainingBatch(x, y, np.full(30, share))])
     assert_allclose(np.abs(found.raw_factor), np.abs(weighted.raw_factor), rtol=1e-9, atol=1e-9)
@@ -125,7 +120,7 @@ def test_standard_errors_after_an_outlier_is_forgotten_are_right_or_not_publishe
     remaining = downdate(whole, summed(*outlier))
 
     assert precision_loss(remaining) > 1e12
-    with pytest.raises(InvalidInput, match="Too many digits were lost"):
+    with pytest.raises(InvalidData, match="Too many digits were lost"):
         publish(remaining, Exact(), None)
 
 
@@ -168,7 +163,7 @@ def test_a_coefficient_that_may_be_off_by_a_thousandth_of_its_standard_error_fai
     separating = np.array([[3.0, -3.0]]), np.array([[0.0]])
     remaining = downdate(summed(np.vstack([x, separating[0]]), np.vstack([y, separating[1]])), summed(*separating))
 
-    with pytest.raises(InvalidInput, match="Train the model again from the rows that remain"):
+    with pytest.raises(InvalidData, match="Train the model again from the rows that remain"):
         publish(remaining, Exact(), None)
 
 
@@ -194,7 +189,7 @@ def forget_one_by_one(seed: int) -> None:
     for row in range(n):
         part = summed(x[row : row + 1], y[row : row + 1])
         if statistics.rows == p + 1:
-            with pytest.raises(InvalidInput, match="too few"):
+            with pytest.raises(InvalidData, match="too few"):
                 downdate(statistics, part)
             return
         statistics = downdate(statistics, part)
@@ -209,37 +204,37 @@ def test_rows_forgotten_one_at_a_time_are_refused_when_fewer_rows_than_coefficie
 
 def test_rows_that_add_up_to_more_than_there_is_are_refused() -> None:
     x, y = some_rows(5, 40)
-    whole = SufficientStatistics.from_block(x, y)
+    whole = SufficientStatistics.from_rows(x, y)
 
-    with pytest.raises(InvalidInput, match="a sum of squares would fall below zero"):
-        downdate(whole, SufficientStatistics.from_block(np.repeat(x[:1], 30, axis=0), np.repeat(y[:1], 30, axis=0)))
+    with pytest.raises(InvalidData, match="a sum of squares would fall below zero"):
+        downdate(whole, SufficientStatistics.from_rows(np.repeat(x[:1], 30, axis=0), np.repeat(y[:1], 30, axis=0)))
 
 
 def test_rows_with_a_direction_that_the_sum_does_not_have_are_refused() -> None:
     x, y = some_rows(6, 40)
     x[:, 2] = x[:, 0] - x[:, 1]
-    whole = SufficientStatistics.from_block(x, y)
+    whole = SufficientStatistics.from_rows(x, y)
     other = x[:3].copy()
     other[:, 2] = np.median(x[:, 2])
 
-    with pytest.raises(InvalidInput, match="they vary in a direction in which the version's rows do not"):
-        downdate(whole, SufficientStatistics.from_block(other, y[:3]))
+    with pytest.raises(InvalidData, match="they vary in a direction in which the version's rows do not"):
+        downdate(whole, SufficientStatistics.from_rows(other, y[:3]))
 
 
 def test_more_rows_than_there_are_are_refused() -> None:
     x, y = some_rows(7, 20)
-    whole = SufficientStatistics.from_block(x, y)
+    whole = SufficientStatistics.from_rows(x, y)
 
-    with pytest.raises(InvalidInput, match="they are 21 rows, and the version has 20"):
-        downdate(whole, SufficientStatistics.from_block(np.vstack([x, x[:1]]), np.vstack([y, y[:1]])))
+    with pytest.raises(InvalidData, match="they are 21 rows, and the version has 20"):
+        downdate(whole, SufficientStatistics.from_rows(np.vstack([x, x[:1]]), np.vstack([y, y[:1]])))
 
 
 def test_rows_that_were_never_added_but_fit_into_the_sum_are_not_detected() -> None:
     x, y = some_rows(8, 40)
-    whole = SufficientStatistics.from_block(x, y)
+    whole = SufficientStatistics.from_rows(x, y)
     middle = x.mean(axis=0, keepdims=True), y.mean(axis=0, keepdims=True)
 
-    assert downdate(whole, SufficientStatistics.from_block(*middle)).rows == 39
+    assert downdate(whole, SufficientStatistics.from_rows(*middle)).rows == 39
 
 
 def test_a_part_of_a_frequency_weight_can_be_forgotten() -> None:
@@ -267,14 +262,14 @@ def test_the_rank_does_not_exceed_the_rows_that_parts_of_frequency_weights_leave
     assert found.rows == 7
 
 
-def test_a_forget_after_a_larger_one_has_the_error_of_all_that_was_held() -> None:
+def test_a_forget_after_a_larger_one_has_the_error_of_the_largest_sum() -> None:
     # The errors that the first forget left exceed those of the sum that remains after it.
     x, y = straight_line(4)
     huge, large = (np.array([[0.1]]), np.array([[5e13]])), (np.array([[0.2]]), np.array([[9e9]]))
     whole = summed(np.vstack([x, huge[0], large[0]]), np.vstack([y, huge[1], large[1]]))
     whole = downdate(whole, summed(*huge))
 
-    with pytest.raises(InvalidInput, match="Too many digits were lost"):
+    with pytest.raises(InvalidData, match="Too many digits were lost"):
         publish(downdate(whole, summed(*large)), Exact(), None)
 
 
@@ -314,7 +309,7 @@ def test_rows_that_count_more_than_decay_has_left_are_refused() -> None:
     whole = summed(x, y).discounted_by(0.01)
     middle = np.repeat(x.mean(axis=0, keepdims=True), 2, axis=0), np.repeat(y.mean(axis=0, keepdims=True), 2, axis=0)
 
-    with pytest.raises(InvalidInput, match="with their weights they count as 2 rows"):
+    with pytest.raises(InvalidData, match="with their weights they count as 2 rows"):
         downdate(whole, summed(*middle))
 
 
@@ -342,7 +337,7 @@ def test_rows_whose_residuals_the_sum_has_lost_are_among_the_rows() -> None:
 
     again = downdate(remaining, summed(x[:2], y[:2]))
 
-    with pytest.raises(InvalidInput, match="Too many digits were lost"):
+    with pytest.raises(InvalidData, match="Too many digits were lost"):
         publish(again, Exact(), None)
 
 
@@ -366,7 +361,7 @@ def frequencies(rows: slice, times: list[int]) -> SufficientStatistics:
     return summarise([block], weight_kind="frequency")
 
 
-def test_what_is_counted_is_taken_out_too() -> None:
+def test_row_counts_and_weights_are_taken_out_too() -> None:
     x, y = some_rows(6, 20)
     weights = np.random.default_rng(6).uniform(0.5, 2, 20)
     whole, part = summarise([TrainingBatch(x, y, weights)]), summarise([TrainingBatch(x[15:], y[15:], weights[15:])])
@@ -380,9 +375,9 @@ def test_what_is_counted_is_taken_out_too() -> None:
 
 def test_rows_that_decayed_are_taken_out_with_the_share_that_is_left() -> None:
     x, y = some_rows(7, 30)
-    old, new = SufficientStatistics.from_block(x[:10], y[:10]), SufficientStatistics.from_block(x[10:], y[10:])
+    old, new = SufficientStatistics.from_rows(x[:10], y[:10]), SufficientStatistics.from_rows(x[10:], y[10:])
 
-    found = downdate(old.discounted_by(0.25).merge(new), SufficientStatistics.from_block(x[:4], y[:4]), 0.25)
+    found = downdate(old.discounted_by(0.25).merge(new), SufficientStatistics.from_rows(x[:4], y[:4]), 0.25)
 
     weights = np.where(np.arange(4, 30) < 10, 0.25, 1.0)
     expected = summarise([TrainingBatch(x[4:], y[4:], weights)])
@@ -401,7 +396,7 @@ def test_without_an_intercept_a_column_may_become_constant() -> None:
     expected = np.linalg.lstsq(x[:20], y[:20])[0].T
     assert_allclose(found.coef, expected, rtol=1e-9)
     assert found.design.full_rank
-    with pytest.raises(InvalidInput, match="too few"):
+    with pytest.raises(InvalidData, match="too few"):
         downdate(whole, part)
 
 
@@ -415,7 +410,7 @@ def test_part_of_the_observations_of_a_row_can_be_taken_out() -> None:
     assert (one_each.rows, one_each.effective_rows) == (24, 24.0)
     assert (all_of_two.rows, all_of_two.effective_rows) == (30, 30.0)
     assert (down_to_few.rows, down_to_few.effective_rows) == (14, 14.0)
-    with pytest.raises(InvalidInput, match="they are 39 rows, and the version has 36"):
+    with pytest.raises(InvalidData, match="they are 39 rows, and the version has 36"):
         downdate(whole, frequencies(slice(0, 12), [4, 4, 4, *[3] * 9]))
 
 
@@ -439,12 +434,12 @@ def test_frequencies_that_decayed_keep_their_observations() -> None:
 
 def test_rows_of_another_kind_of_weights_or_more_rows_than_there_are_are_refused() -> None:
     x, y = some_rows(8, 12)
-    whole = SufficientStatistics.from_block(x, y)
+    whole = SufficientStatistics.from_rows(x, y)
 
-    with pytest.raises(InvalidInput, match="frequency weights, and the version has precision weights"):
+    with pytest.raises(InvalidData, match="frequency weights, and the version has precision weights"):
         downdate(whole, frequencies(slice(0, 2), [1, 1]))
-    with pytest.raises(InvalidInput, match="they are 24 rows, and the version has 12"):
-        downdate(whole, SufficientStatistics.from_block(np.tile(x, (2, 1)), np.tile(y, (2, 1))))
+    with pytest.raises(InvalidData, match="they are 24 rows, and the version has 12"):
+        downdate(whole, SufficientStatistics.from_rows(np.tile(x, (2, 1)), np.tile(y, (2, 1))))
 
 
 @pytest.mark.parametrize("beyond", [-1000.0, 1000.0])
@@ -454,35 +449,35 @@ def test_a_value_outside_the_range_of_one_feature_is_refused(beyond: float, feat
     row = x[:1].copy()
     row[0, feature] = beyond
 
-    with pytest.raises(InvalidInput, match="a value lies outside the range of its feature"):
-        downdate(SufficientStatistics.from_block(x, y), SufficientStatistics.from_block(row, y[:1]))
+    with pytest.raises(InvalidData, match="a value lies outside the range of its feature"):
+        downdate(SufficientStatistics.from_rows(x, y), SufficientStatistics.from_rows(row, y[:1]))
 
 
 def test_as_many_rows_as_coefficients_may_remain_and_no_fewer() -> None:
     x, y = some_rows(10, 12)
-    whole = SufficientStatistics.from_block(x, y)
+    whole = SufficientStatistics.from_rows(x, y)
 
-    assert downdate(whole, SufficientStatistics.from_block(x[:8], y[:8])).rows == 4
-    with pytest.raises(InvalidInput, match="3 rows cannot determine 4 coefficients"):
-        downdate(whole, SufficientStatistics.from_block(x[:9], y[:9]))
+    assert downdate(whole, SufficientStatistics.from_rows(x[:8], y[:8])).rows == 4
+    with pytest.raises(InvalidData, match="3 rows cannot determine 4 coefficients"):
+        downdate(whole, SufficientStatistics.from_rows(x[:9], y[:9]))
 
 
-def test_a_feature_that_only_the_rows_taken_out_told_from_a_constant_is_refused() -> None:
+def test_a_feature_that_becomes_constant_is_refused() -> None:
     x, y = some_rows(11, 30)
     x[:, 1] = 5.0
     x[:4, 1] = [0.0, 1.0, 2.0, 3.0]
 
-    with pytest.raises(InvalidInput, match="too few remain to determine the coefficients"):
-        downdate(SufficientStatistics.from_block(x, y), SufficientStatistics.from_block(x[:4], y[:4]))
+    with pytest.raises(InvalidData, match="too few remain to determine the coefficients"):
+        downdate(SufficientStatistics.from_rows(x, y), SufficientStatistics.from_rows(x[:4], y[:4]))
 
 
-def test_rows_can_be_taken_out_beside_constant_and_dependent_columns() -> None:
+def test_rows_can_be_taken_out_if_columns_are_constant_or_dependent() -> None:
     x, y = some_rows(12, 30)
     x = np.column_stack([x, x[:, 0] + x[:, 2], np.full(30, 3.0)])
 
-    found = downdate(SufficientStatistics.from_block(x, y), SufficientStatistics.from_block(x[:5], y[:5]))
+    found = downdate(SufficientStatistics.from_rows(x, y), SufficientStatistics.from_rows(x[:5], y[:5]))
 
-    expected = fit(SufficientStatistics.from_block(x[5:], y[5:]), Exact())
+    expected = fit(SufficientStatistics.from_rows(x[5:], y[5:]), Exact())
     assert_allclose(fit(found, Exact()).coef, expected.coef, rtol=1e-8, atol=1e-9)
     assert fit(found, Exact()).design.rank == 4
 

@@ -43,7 +43,7 @@ def with_an_outlier(seed: int) -> Array:
 
 
 def error_of(statistics: SufficientStatistics, rows: Array, times: int) -> float:
-    """Return the largest error of the Gram matrix of the rows so many times, in norms of its columns, as `error` is."""
+    """Return the largest error of the Gram matrix of the rows, repeated `times`, in norms of its columns."""
     z = rational(rows) - rational(statistics.shift)
     design = np.hstack([rational(np.ones((len(rows), 1))), z / rational(statistics.scale)])
     gram = times * (design.T @ design)
@@ -62,7 +62,7 @@ def repeated(rows: Array, times: int) -> SufficientStatistics:
 def test_rows_of_one_chunk_keep_the_bound(some: Callable[[int], Array], times: int) -> None:
     for seed in range(6):
         statistics = repeated(some(seed), times)
-        assert error_of(statistics, some(seed), times) <= statistics.error
+        assert error_of(statistics, some(seed), times) <= statistics.factor_error
 
 
 @pytest.mark.parametrize("some", [some_rows, one_sided, nearly_collinear, with_an_outlier])
@@ -70,7 +70,7 @@ def test_thousands_of_chunks_keep_the_bound(some: Callable[[int], Array], monkey
     monkeypatch.setattr(streaming_qr, "CHUNK_BYTES", 0)
     for seed in range(2):
         statistics = repeated(some(seed), 2000)
-        assert error_of(statistics, some(seed), 2000) <= statistics.error
+        assert error_of(statistics, some(seed), 2000) <= statistics.factor_error
 
 
 def test_equal_chunks_of_a_gram_matrix_round_no_more_than_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,8 +97,8 @@ def test_merges_keep_the_bound(merges: int) -> None:
             whole = whole.merge(other)
 
         assert whole.operations == merges
-        assert whole.error == FACTOR_ERROR + merges * OPERATION_ERROR
-        assert error_of(whole, some(1), 1 + merges) <= whole.error
+        assert whole.factor_error == FACTOR_ERROR + merges * OPERATION_ERROR
+        assert error_of(whole, some(1), 1 + merges) <= whole.factor_error
 
 
 def test_each_decomposition_after_the_first_counts_as_an_operation(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from regression.exact import ExactFit
 from scipy.special import betainc, betaincinv
 
+from app.regression.design import Design
 from app.regression.hypothesis_tests import infer
 from app.regression.least_squares import (
     MAX_EXCESS_RSS_RATIO,
     PERFECT,
-    Design,
     Fit,
     fit,
     is_essentially_perfect,
@@ -57,7 +57,7 @@ def awkward_rows(draw: st.DrawFn) -> Rows:
 
 
 def statistics_of(rows: Rows) -> SufficientStatistics:
-    return SufficientStatistics.from_block(*rows)
+    return SufficientStatistics.from_rows(*rows)
 
 
 def model_of(statistics: SufficientStatistics, found: Fit) -> LinearModel:
@@ -161,7 +161,7 @@ def test_collinear_rows_without_an_intercept_give_the_minimum_norm_solution(rows
 
 def test_a_constant_feature_gets_no_weight_however_its_mean_is_rounded() -> None:
     x = np.column_stack([np.full(7, 0.1), np.arange(7.0)])
-    found = fit(SufficientStatistics.from_block(x, 2 * np.arange(7.0)[:, np.newaxis] + 5), Exact())
+    found = fit(SufficientStatistics.from_rows(x, 2 * np.arange(7.0)[:, np.newaxis] + 5), Exact())
     assert found.coef[0, 0] == 0
     assert_allclose(found.coef[0, 1], 2)
     assert_allclose(found.intercept, [5])
@@ -253,9 +253,7 @@ def test_a_target_of_zeros_gives_no_warning_and_no_number_for_t() -> None:
         (15, Exact(), None),
     ],
 )
-def test_inference_is_withheld_with_the_reason_where_theory_has_nothing_to_say(
-    rows: int, solver: Exact, reason: str | None
-) -> None:
+def test_inference_is_withheld_with_the_reason_if_it_is_not_valid(rows: int, solver: Exact, reason: str | None) -> None:
     statistics = statistics_of((YIELDS[:rows, :3], YIELDS[:rows, 3:]))
     found = why_no_inference(statistics, fit(statistics, solver), solver)
     assert found is None if reason is None else reason in str(found)
@@ -309,7 +307,7 @@ def test_effective_coefficients_are_the_trace_of_the_hat_matrix(intercept: bool,
     unit = columns / np.sqrt((columns**2).mean(axis=0))
     hat = unit @ np.linalg.pinv(unit.T @ unit + l2 * np.eye(4), rcond=1e-10) @ unit.T
 
-    found = Design.of(SufficientStatistics.from_block(x, x[:, :1]), fit_intercept=intercept).effective_coefficients(l2)
+    found = Design.of(SufficientStatistics.from_rows(x, x[:, :1]), fit_intercept=intercept).effective_coefficients(l2)
 
     assert found == pytest.approx(np.trace(hat) + intercept, rel=1e-9)
 
@@ -321,8 +319,8 @@ def test_identifiable_coefficients_of_dependent_columns_have_the_errors_of_the_o
     y = random.normal(size=(30, 1))
     dependent = np.column_stack([x, 3 * x[:, 2], np.full(30, 7.0)])
 
-    found = fit(SufficientStatistics.from_block(dependent, y), Exact())
-    expected = fit(SufficientStatistics.from_block(x, y), Exact())
+    found = fit(SufficientStatistics.from_rows(dependent, y), Exact())
+    expected = fit(SufficientStatistics.from_rows(x, y), Exact())
 
     assert_allclose(found.unscaled_errors[1:3], expected.unscaled_errors[1:3], rtol=1e-9)
     assert_array_equal(np.isnan(found.unscaled_errors[3:]), [True, True, True])
@@ -438,7 +436,7 @@ def test_a_descent_is_optimal_if_all_its_targets_are() -> None:
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 @pytest.mark.parametrize("rows", [10, 1000])
 @pytest.mark.parametrize(("share", "optimal"), [(0.9, True), (1.1, False)])
-def test_what_a_descent_may_exceed_the_optimum_by_is_a_share_of_the_residual_variance(
+def test_a_descent_may_exceed_the_optimum_by_a_share_of_the_residual_variance(
     scale: float, rows: int, share: float, optimal: bool
 ) -> None:
     random = np.random.default_rng(4)

@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from scipy.special import betaincinv, stdtrit
 
-from app.errors import FieldError, InvalidInput, PredictionTooLarge
+from app.regression.errors import PredictionTooLarge
 from app.regression.least_squares import fit
 from app.regression.linear_model import LinearModel
 from app.regression.ordered_sum import MAX_ORDERED
@@ -33,7 +33,7 @@ def names(letter: str, count: int) -> tuple[str, ...]:
 
 
 def trained(x: Array, y: Array) -> LinearModel:
-    statistics = SufficientStatistics.from_block(x, y)
+    statistics = SufficientStatistics.from_rows(x, y)
     found = fit(statistics, Exact())
     return LinearModel(
         names("x", x.shape[1]),
@@ -48,7 +48,7 @@ def trained(x: Array, y: Array) -> LinearModel:
 
 
 def with_weights(weights: Array, intercept: Array, x: Array) -> LinearModel:
-    statistics = SufficientStatistics.from_block(x, np.zeros((len(x), len(weights))))
+    statistics = SufficientStatistics.from_rows(x, np.zeros((len(x), len(weights))))
     return LinearModel(
         names("x", x.shape[1]), names("y", len(weights)), weights, intercept, statistics, np.zeros(len(weights))
     )
@@ -139,7 +139,7 @@ def test_a_far_offset_costs_neither_predictions_nor_intervals_nor_contributions_
     assert_allclose(far.contributions(moved), near.contributions(asked), rtol=0, atol=1e-9)
     explained = far.mean_prediction + far.contributions(moved).sum(axis=2)
     assert_allclose(explained, far.predict(moved), rtol=0, atol=1e-9)
-    # A file from before has no prediction at the shift: the plain form is all that is left, and loses them.
+    # A file from before has no prediction at the shift: only the plain form is possible, and loses them.
     before = replace(far, centre_prediction=None)
     assert np.abs(before.predict(moved) - near.predict(asked)).max() > 0.01
 
@@ -203,10 +203,9 @@ def test_the_exact_model_of_the_notebook_predicts_its_reference_point() -> None:
 @pytest.mark.parametrize("value", [1e308, -1e308])
 def test_a_prediction_beyond_64_bits_is_refused_with_its_instance(value: float) -> None:
     model = with_weights(np.array([[1.0, 1.0], [10.0, -10.0]]), np.zeros(2), np.eye(2))
-    with pytest.raises(InvalidInput) as refusal:
+    with pytest.raises(PredictionTooLarge) as refusal:
         model.predict(np.array([[1.0, 1.0], [value, 0.0], [value, value]]))
-    assert [detail.pointer for detail in refusal.value.details] == ["/instances/1"]
-    assert isinstance(refusal.value.details[0], FieldError)
+    assert refusal.value.row == 1
     assert "range of 64-bit numbers" in refusal.value.message
 
 
@@ -400,7 +399,7 @@ def test_rows_with_many_terms_come_to_the_same_however_many_there_are(monkeypatc
     model = replace(trained(columns, random.normal(size=(50, 3))), features=names("x", 2), terms=terms)
     whole = model.predict(x), model.leverage(x)
     outside = model.extrapolation(3 * x).outside
-    monkeypatch.setattr("app.regression.linear_model.AT_ONCE", 12)  # three rows
+    monkeypatch.setattr("app.regression.linear_model.MAX_CHUNK_VALUES", 12)  # three rows
     parts = model.predict(x), model.leverage(x)
     assert_array_equal(model.extrapolation(3 * x).outside, outside)
     for one, other in zip(whole, parts, strict=True):

@@ -32,20 +32,20 @@ def test_metrics_of_any_weights_are_those_of_the_rows(n: int, p: int, k: int, se
     x, y = rng.normal(5, 2, (n, p)), rng.normal(-3, 10, (n, k))
     weights, intercept = rng.normal(size=(k, p)), rng.normal(size=k)
     residuals = y - x @ weights.T - intercept
-    found = metrics_of(SufficientStatistics.from_block(x, y), weights, intercept)
+    found = metrics_of(SufficientStatistics.from_rows(x, y), weights, intercept)
     assert found.mse == pytest.approx(float((residuals**2).mean()), rel=1e-9)
     assert_allclose(found.rmse, np.sqrt((residuals**2).mean(axis=0)), rtol=1e-9)
     assert_allclose(found.r2, 1 - (residuals**2).sum(axis=0) / (n * y.var(axis=0)), rtol=1e-9)
 
 
 def test_the_optimum_of_the_notebook_has_the_reference_error() -> None:
-    statistics = SufficientStatistics.from_block(YIELDS[:, :3], YIELDS[:, 3:])
+    statistics = SufficientStatistics.from_rows(YIELDS[:, :3], YIELDS[:, 3:])
     found = fit(statistics, Exact())
     assert metrics_of(statistics, found.coef, found.intercept).mse == pytest.approx(0.9094, abs=5e-5)
 
 
 def test_a_model_that_always_predicts_the_mean_explains_nothing() -> None:
-    statistics = SufficientStatistics.from_block(YIELDS[:, :3], YIELDS[:, 3:])
+    statistics = SufficientStatistics.from_rows(YIELDS[:, :3], YIELDS[:, 3:])
     found = metrics_of(statistics, np.zeros((2, 3)), YIELDS[:, 3:].mean(axis=0))
     assert_allclose(found.r2, [0, 0], atol=1e-12)
     assert_allclose(found.rmse, YIELDS[:, 3:].std(axis=0))
@@ -53,30 +53,30 @@ def test_a_model_that_always_predicts_the_mean_explains_nothing() -> None:
 
 def test_a_perfect_model_explains_everything() -> None:
     x = np.arange(6.0)[:, np.newaxis]
-    found = metrics_of(SufficientStatistics.from_block(x, 2 * x - 1), np.array([[2.0]]), np.array([-1.0]))
+    found = metrics_of(SufficientStatistics.from_rows(x, 2 * x - 1), np.array([[2.0]]), np.array([-1.0]))
     assert_allclose(found.r2, [1])
     assert_allclose([found.mse, found.rmse[0]], [0, 0], atol=1e-12)
 
 
-def test_of_a_target_that_does_not_vary_nothing_can_be_explained() -> None:
+def test_a_constant_target_has_no_r2() -> None:
     x = np.arange(4.0)[:, np.newaxis]
     y = np.column_stack([np.full(4, 2.0), np.arange(4.0)])
-    found = metrics_of(SufficientStatistics.from_block(x, y), np.array([[1.0], [1.0]]), np.zeros(2))
+    found = metrics_of(SufficientStatistics.from_rows(x, y), np.array([[1.0], [1.0]]), np.zeros(2))
     assert np.isnan(found.r2[0])
     assert found.r2[1] == pytest.approx(1)
 
 
 def test_a_target_that_is_always_one_tenth_does_not_vary_either() -> None:
-    # The mean of seven tenths is no tenth; what is left over is rounding, not variation.
+    # The mean of seven tenths is not exactly a tenth. The remainder is rounding, not variation.
     x = np.arange(7.0)[:, np.newaxis]
-    found = metrics_of(SufficientStatistics.from_block(x, np.full((7, 1), 0.1)), np.array([[1.0]]), np.zeros(1))
+    found = metrics_of(SufficientStatistics.from_rows(x, np.full((7, 1), 0.1)), np.array([[1.0]]), np.zeros(1))
     assert np.isnan(found.r2[0])
 
 
 def test_adjusted_r2_pays_for_every_feature() -> None:
     x = np.random.default_rng(0).normal(size=(20, 3))
     y = x[:, :1] + np.random.default_rng(1).normal(size=(20, 1))
-    statistics = SufficientStatistics.from_block(x, y)
+    statistics = SufficientStatistics.from_rows(x, y)
     found = training_metrics(statistics, fit(statistics, Exact()).residual_norms, rank=4)
     assert found.adjusted_r2[0] == pytest.approx(1 - (1 - found.r2[0]) * 19 / 16)
 
@@ -88,7 +88,7 @@ def test_adjusted_r2_pays_for_the_rank_and_not_for_columns_that_do_not_vary() ->
     noise -= noise.mean() + x * (noise @ x) / (x @ x)
     explained = np.sqrt(1 - 0.18773) * x / np.linalg.norm(x)
     y = (explained + np.sqrt(0.18773) * noise / np.linalg.norm(noise))[:, np.newaxis]
-    statistics = SufficientStatistics.from_block(np.column_stack([x, np.full((12, 8), 0.1)]), y)
+    statistics = SufficientStatistics.from_rows(np.column_stack([x, np.full((12, 8), 0.1)]), y)
     fitted = fit(statistics, Exact())
     found = training_metrics(statistics, fitted.residual_norms, rank=fitted.design.rank)
     assert found.adjusted_r2[0] == pytest.approx(0.7935, abs=5e-5)
@@ -97,9 +97,9 @@ def test_adjusted_r2_pays_for_the_rank_and_not_for_columns_that_do_not_vary() ->
 @pytest.mark.parametrize("unit", [1e-200, 1e-155, 1e155, 1e200])
 def test_a_mean_square_beyond_64_bits_is_unknown_and_its_root_is_known(unit: float) -> None:
     x = np.arange(6.0)[:, np.newaxis]
-    statistics = SufficientStatistics.from_block(x, unit * x**2)
+    statistics = SufficientStatistics.from_rows(x, unit * x**2)
     found = training_metrics(statistics, fit(statistics, Exact()).residual_norms, rank=2)
-    plain = SufficientStatistics.from_block(x, x**2)
+    plain = SufficientStatistics.from_rows(x, x**2)
     expected = training_metrics(plain, fit(plain, Exact()).residual_norms, rank=2)
     assert np.isnan(found.mse)
     assert_allclose(found.rmse / unit, expected.rmse)
@@ -109,7 +109,7 @@ def test_a_mean_square_beyond_64_bits_is_unknown_and_its_root_is_known(unit: flo
 def test_without_an_intercept_the_variance_is_that_about_zero() -> None:
     x = np.arange(1.0, 8.0)[:, np.newaxis]
     y = 2 * x + 5
-    statistics = SufficientStatistics.from_block(x, y)
+    statistics = SufficientStatistics.from_rows(x, y)
     found = training_metrics(
         statistics, fit(statistics, Exact(fit_intercept=False)).residual_norms, rank=1, fit_intercept=False
     )

@@ -40,23 +40,23 @@ def test_every_number_of_rows_in_any_layout_is_summed_from_left_to_right(p: int,
     ordered = OrderedSum(weights, start, centre)
     for rows in (1, 2, 3, 7, 64, 65, 127, 129, 640, 1024, 1025, 1500):
         for block in (x[:rows], np.asfortranarray(x)[:rows], np.asfortranarray(x[:rows]), x[::-1][-rows:][::-1]):
-            assert_array_equal(ordered.of(block), expected[:rows])
-    assert_array_equal(ordered.of_few(x[:50].tolist()), expected[:50])
-    assert ordered.of(x[:0]).shape == (0, k)
+            assert_array_equal(ordered.sum_rows(block), expected[:rows])
+    assert_array_equal(ordered.sum_lists(x[:50].tolist()), expected[:50])
+    assert ordered.sum_rows(x[:0]).shape == (0, k)
 
 
 def test_blocks_change_no_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     random = np.random.default_rng(0)
     weights, start, x = random.normal(size=(2, 5)), random.normal(size=2), random.normal(size=(5000, 5))
-    whole = OrderedSum(weights, start, None).of(x)
+    whole = OrderedSum(weights, start, None).sum_rows(x)
     monkeypatch.setattr("app.regression.ordered_sum.CACHED", 1)
-    assert_array_equal(OrderedSum(weights, start, None).of(x), whole)
+    assert_array_equal(OrderedSum(weights, start, None).sum_rows(x), whole)
     monkeypatch.setattr("app.regression.ordered_sum.SMALL", 10**6)
-    assert_array_equal(OrderedSum(weights, start, None).of(x), whole)
+    assert_array_equal(OrderedSum(weights, start, None).sum_rows(x), whole)
 
 
 def test_the_sum_of_few_does_not_compensate_for_rounding_as_later_versions_of_python_do() -> None:
     # The builtin `sum` of Python 3.12 gives 2.0 here.
     ordered = OrderedSum(np.array([[1.0, 1.0, 1.0]]), np.array([1.0]), None)
-    assert ordered.of_few([[1e100, 1.0, -1e100]]) == [[0.0]]
-    assert ordered.of(np.array([[1e100, 1.0, -1e100]] * 3)).tolist() == [[0.0]] * 3
+    assert ordered.sum_lists([[1e100, 1.0, -1e100]]) == [[0.0]]
+    assert ordered.sum_rows(np.array([[1e100, 1.0, -1e100]] * 3)).tolist() == [[0.0]] * 3

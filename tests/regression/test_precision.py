@@ -9,15 +9,10 @@ from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 from scipy.linalg import eigh
 
-from app.errors import InvalidInput
-from app.regression.downdate import (
-    PRECISION_LOST,
-    check_precision,
-    downdate,
-    precision_bounds,
-    precision_loss,
-)
+from app.regression.downdate import downdate
+from app.regression.errors import InvalidData
 from app.regression.least_squares import fit
+from app.regression.precision import PRECISION_LOST, check_precision, precision_bounds, precision_loss
 from app.regression.solvers import Exact
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics
@@ -43,7 +38,7 @@ def taken_out(rows: int = 30, far: float = 100.0, gap: float | None = None) -> S
 
 
 def grams(statistics: SufficientStatistics) -> tuple[Array, Array]:
-    return statistics.held.T @ statistics.held, statistics.factor.T @ statistics.factor
+    return statistics.cumulative_factor.T @ statistics.cumulative_factor, statistics.factor.T @ statistics.factor
 
 
 def test_the_loss_is_the_largest_ratio_of_sums_of_squares_over_all_directions() -> None:
@@ -95,7 +90,7 @@ def test_the_bounds_are_those_of_their_definition(intercept: bool, l2: float, ro
 
     def error(a: Array, b: Array) -> float:
         ha, hb = np.sqrt(a @ held @ a), np.sqrt(b @ held @ b)
-        return float(statistics.error * (ha * (np.abs(b) @ sizes) + hb * (np.abs(a) @ sizes)))
+        return float(statistics.factor_error * (ha * (np.abs(b) @ sizes) + hb * (np.abs(a) @ sizes)))
 
     # Each of [1, x] as a combination of the factor's columns [1, (x - shift) / scale].
     design = np.zeros((5, 1 + p))
@@ -135,10 +130,10 @@ def test_a_penalty_spares_the_direction_whose_digits_are_lost() -> None:
     statistics = taken_out(far=1e4, gap=1e-5)
     plain, penalised = fit(statistics, Exact()), fit(statistics, Exact(l2=1e9))
 
-    with pytest.raises(InvalidInput) as failed:
+    with pytest.raises(InvalidData) as failed:
         check_precision(statistics, precision_bounds(statistics, plain))
     assert failed.value.message == PRECISION_LOST
-    with pytest.raises(InvalidInput):
+    with pytest.raises(InvalidData):
         check_precision(statistics, precision_bounds(statistics, penalised))
     assert check_precision(statistics, precision_bounds(statistics, penalised, l2=1e9)) is None
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
-from app.errors import InvalidInput
 from app.regression import streaming_qr
+from app.regression.errors import InvalidData
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact
 from app.regression.streaming_qr import summarise
@@ -43,14 +43,14 @@ def assert_same(found: SufficientStatistics, expected: SufficientStatistics, tol
 def test_many_chunks_give_the_factor_of_all_rows_at_once(seed: int, features: int) -> None:
     x, y = some_rows(seed, features=features)
 
-    assert_same(summarise([TrainingBatch(x, y)]), SufficientStatistics.from_block(x, y))
+    assert_same(summarise([TrainingBatch(x, y)]), SufficientStatistics.from_rows(x, y))
 
 
 @pytest.mark.parametrize("blocks", [1, 3, 37])
 @pytest.mark.parametrize("seed", range(5))
 def test_rows_in_any_number_of_blocks_merged_in_any_order_have_the_same_coefficients(blocks: int, seed: int) -> None:
     x, y = some_rows(seed)
-    expected = fit(SufficientStatistics.from_block(x, y), Exact())
+    expected = fit(SufficientStatistics.from_rows(x, y), Exact())
     cuts = np.linspace(0, len(x), blocks + 1).astype(int)
     parts = [summarise([TrainingBatch(x[a:b], y[a:b])]) for a, b in pairwise(cuts)]
 
@@ -67,13 +67,13 @@ def test_rows_that_drift_are_whitened_anew() -> None:
     x, y = some_rows(1, rows=2000)
     x *= np.logspace(0, 6, len(x))[:, np.newaxis]  # the last rows are a million times as long as the first
 
-    assert_same(summarise([TrainingBatch(x, y)]), SufficientStatistics.from_block(x, y))
+    assert_same(summarise([TrainingBatch(x, y)]), SufficientStatistics.from_rows(x, y))
 
 
 @pytest.mark.parametrize("mean", [1e6, 1e8])
 def test_means_far_above_deviations_cost_no_digits(mean: float) -> None:
     x, y = some_rows(2)
-    near = fit(SufficientStatistics.from_block(x, y), Exact())
+    near = fit(SufficientStatistics.from_rows(x, y), Exact())
     far = fit(summarise([TrainingBatch(x + mean, y)]), Exact())
 
     assert_allclose(far.coef, near.coef, rtol=1e-15 * mean)
@@ -82,7 +82,7 @@ def test_means_far_above_deviations_cost_no_digits(mean: float) -> None:
 def test_scales_side_by_side_that_lie_24_digits_apart_keep_theirs() -> None:
     x, y = some_rows(3)
     scales = np.array([1e-12, 1.0, 1e12])
-    expected = fit(SufficientStatistics.from_block(x, y), Exact())
+    expected = fit(SufficientStatistics.from_rows(x, y), Exact())
 
     found = fit(summarise([TrainingBatch(x * scales, y)]), Exact())
 
@@ -90,8 +90,8 @@ def test_scales_side_by_side_that_lie_24_digits_apart_keep_theirs() -> None:
     assert found.design.full_rank
 
 
-@pytest.mark.parametrize("late", [False, True], ids=["from the first row", "from the middle"])
-def test_collinear_and_constant_columns_are_told_from_the_others(late: bool) -> None:
+@pytest.mark.parametrize("late", [False, True], ids=["at the first row", "in the middle"])
+def test_collinear_and_constant_columns_are_recognised(late: bool) -> None:
     x, y = some_rows(4)
     collinear = np.column_stack([x, x[:, 0] + x[:, 1], np.full(len(x), 7.0)])
     blocks = [TrainingBatch(collinear[:200], y[:200]), TrainingBatch(collinear[200:], y[200:])]
@@ -100,7 +100,7 @@ def test_collinear_and_constant_columns_are_told_from_the_others(late: bool) -> 
 
     assert found.design.rank == 4
     assert_allclose(found.coef[:, 4], 0)
-    expected = fit(SufficientStatistics.from_block(x, y), Exact())
+    expected = fit(SufficientStatistics.from_rows(x, y), Exact())
     combined = found.coef[:, :2] + found.coef[:, 3:4]
     assert_allclose(combined, expected.coef[:, :2], rtol=1e-9)
 
@@ -115,10 +115,10 @@ def test_a_perfect_fit_stays_one() -> None:
     assert_allclose(found.intercept, [4], rtol=1e-12)
 
 
-def test_a_weight_counts_as_so_many_rows_and_none_as_no_row() -> None:
+def test_a_whole_weight_equals_repeated_rows_and_zero_equals_no_row() -> None:
     x, y = some_rows(6, rows=60)
     times = np.random.default_rng(6).integers(0, 4, len(x))
-    repeated = SufficientStatistics.from_block(np.repeat(x, times, axis=0), np.repeat(y, times, axis=0))
+    repeated = SufficientStatistics.from_rows(np.repeat(x, times, axis=0), np.repeat(y, times, axis=0))
 
     found = summarise([TrainingBatch(x, y, times.astype(float))])
 
@@ -130,7 +130,7 @@ def test_a_weight_counts_as_so_many_rows_and_none_as_no_row() -> None:
 def test_rows_that_all_weigh_nothing_are_no_rows() -> None:
     x, y = some_rows(7, rows=5)
 
-    with pytest.raises(InvalidInput, match="no rows"):
+    with pytest.raises(InvalidData, match="no rows"):
         summarise([TrainingBatch(x, y, np.zeros(5))])
 
 
@@ -147,11 +147,11 @@ def test_a_row_far_out_in_two_columns_costs_the_others_no_digits(
         x[:, 2] = x[:, 1] + 0.01 * x[:, 2]
     y = x @ [[1.0], [2.0], [3.0]] + random.normal(size=(40_000, 1))
     x[30_000, :2] = outlier
-    expected = fit(SufficientStatistics.from_block(x, y), Exact())
+    expected = fit(SufficientStatistics.from_rows(x, y), Exact())
 
     found = fit(summarise([TrainingBatch(x, y)]), Exact())
 
-    # QR itself keeps so many digits of them.
+    # QR itself has this accuracy.
     scale = np.abs(expected.coef).max()
     assert_allclose(found.coef, expected.coef, rtol=0, atol=scale * 1e-14 * max(1e5, abs(outlier)))
     assert_allclose(found.residual_norms**2, expected.residual_norms**2, rtol=1e-16 * max(1e10, abs(outlier)))

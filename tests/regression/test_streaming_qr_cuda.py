@@ -7,12 +7,12 @@ import pytest
 import torch
 from numpy.testing import assert_allclose
 
-from app.errors import DeviceUnavailable
 from app.regression import streaming_qr_cuda
+from app.regression.errors import DeviceUnavailable
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact
 from app.regression.streaming_qr import StreamingQR, summarise, summarise_folds
-from app.regression.streaming_qr_cuda import CudaAccumulator
+from app.regression.streaming_qr_cuda import CudaStreamingQR
 from app.regression.training_batch import TrainingBatch
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")
@@ -42,9 +42,9 @@ def some_rows(kind: str) -> TrainingBatch:
 def test_a_device_comes_to_the_same_statistics_as_the_cpu(device: str, kind: str) -> None:
     rows = some_rows(kind)
 
-    found, expected = summarise([rows], partial(CudaAccumulator, device=device)), summarise([rows])
+    found, expected = summarise([rows], partial(CudaStreamingQR, device=device)), summarise([rows])
 
-    # Factors of collinear rows are the same but for a rotation.
+    # Factors of collinear rows are the same up to a rotation.
     ours, theirs = (part.raw_factor.T @ part.raw_factor for part in (found, expected))
     scale = np.sqrt(theirs.diagonal())
     assert_allclose(ours / np.outer(scale, scale), theirs / np.outer(scale, scale), rtol=0, atol=1e-12)
@@ -56,7 +56,7 @@ def test_a_device_comes_to_the_same_statistics_as_the_cpu(device: str, kind: str
 @pytest.mark.parametrize("device", DEVICES)
 def test_folds_can_be_summarised_on_a_device(device: str) -> None:
     rows = some_rows("plain")
-    found = summarise_folds([rows], 3, partial(CudaAccumulator, device=device))
+    found = summarise_folds([rows], 3, partial(CudaStreamingQR, device=device))
     for ours, theirs in zip(found.values(), summarise_folds([rows], 3, StreamingQR).values(), strict=True):
         assert_allclose(fit(ours, Exact()).coef, fit(theirs, Exact()).coef, rtol=1e-9)
 
@@ -64,4 +64,4 @@ def test_folds_can_be_summarised_on_a_device(device: str) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
 def test_without_a_device_the_rows_are_refused() -> None:
     with pytest.raises(DeviceUnavailable, match="no CUDA device"):
-        summarise([some_rows("plain")], CudaAccumulator)
+        summarise([some_rows("plain")], CudaStreamingQR)

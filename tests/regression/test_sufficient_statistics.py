@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
-from app.errors import InvalidInput
+from app.regression.errors import InvalidData
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import (
     FACTOR_ERROR,
@@ -66,7 +66,7 @@ def assert_statistics_of(found: SufficientStatistics, x: Array, y: Array) -> Non
 @settings(max_examples=60, deadline=None)
 @given(some_rows())
 def test_the_factor_holds_the_cross_products_of_all_columns(rows: Rows) -> None:
-    statistics = SufficientStatistics.from_block(*rows)
+    statistics = SufficientStatistics.from_rows(*rows)
     assert_array_equal(statistics.factor, np.triu(statistics.factor))
     assert_statistics_of(statistics, *rows)
 
@@ -74,7 +74,7 @@ def test_the_factor_holds_the_cross_products_of_all_columns(rows: Rows) -> None:
 @settings(max_examples=60, deadline=None)
 @given(some_rows())
 def test_the_mean_and_the_deviations_are_those_of_the_rows(rows: Rows) -> None:
-    statistics = SufficientStatistics.from_block(*rows)
+    statistics = SufficientStatistics.from_rows(*rows)
     z = np.hstack(rows)
     largest = np.maximum(np.abs(z).max(axis=0), 1e-3)
     deviations = z - z.mean(axis=0)
@@ -96,8 +96,8 @@ def test_the_mean_and_the_deviations_are_those_of_the_rows(rows: Rows) -> None:
 def test_merging_two_halves_equals_all_rows_at_once(rows: Rows, data: st.DataObject) -> None:
     x, y = rows
     cut = data.draw(st.integers(1, len(x) - 1))
-    first = SufficientStatistics.from_block(x[:cut], y[:cut])
-    second = SufficientStatistics.from_block(x[cut:], y[cut:])
+    first = SufficientStatistics.from_rows(x[:cut], y[:cut])
+    second = SufficientStatistics.from_rows(x[cut:], y[cut:])
     assert_statistics_of(first.merge(second), x, y)
 
 
@@ -107,7 +107,7 @@ def test_three_parts_merge_to_the_same_in_every_order(rows: Rows, data: st.DataO
     x, y = rows
     one = data.draw(st.integers(1, len(x) - 2))
     two = data.draw(st.integers(one + 1, len(x) - 1))
-    parts = [SufficientStatistics.from_block(x[part], y[part]) for part in np.split(np.arange(len(x)), [one, two])]
+    parts = [SufficientStatistics.from_rows(x[part], y[part]) for part in np.split(np.arange(len(x)), [one, two])]
     for first, second, third in permutations(parts):
         assert_statistics_of(first.merge(second).merge(third), x, y)
         assert_statistics_of(first.merge(second.merge(third)), x, y)
@@ -117,7 +117,7 @@ def test_three_parts_merge_to_the_same_in_every_order(rows: Rows, data: st.DataO
 @given(some_rows(), st.data())
 def test_a_stream_cut_into_blocks_anywhere_equals_one_block(rows: Rows, data: st.DataObject) -> None:
     x, y = rows
-    # Cuts may coincide or stand at the ends: empty blocks are part of life.
+    # Cuts may coincide or be at the ends, which makes empty blocks.
     cuts = sorted(data.draw(st.lists(st.integers(0, len(x)), max_size=4)))
     blocks = zip(np.split(x, cuts), np.split(y, cuts), strict=True)
     assert_statistics_of(summarise_blocks(blocks), x, y)
@@ -128,9 +128,9 @@ def test_a_stream_cut_into_blocks_anywhere_equals_one_block(rows: Rows, data: st
 def test_rows_added_in_another_order_leave_the_same_statistics(rows: Rows, data: st.DataObject) -> None:
     x, y = rows
     order = data.draw(st.permutations(range(len(x))))
-    statistics = SufficientStatistics.from_block(x[order[:1]], y[order[:1]])
+    statistics = SufficientStatistics.from_rows(x[order[:1]], y[order[:1]])
     for row in order[1:]:
-        statistics = statistics.merge(SufficientStatistics.from_block(x[[row]], y[[row]]))
+        statistics = statistics.merge(SufficientStatistics.from_rows(x[[row]], y[[row]]))
     assert_statistics_of(statistics, x, y)
 
 
@@ -140,7 +140,7 @@ def test_residual_sums_are_those_of_the_rows_for_any_weights(rows: Rows, data: s
     x, y = rows
     weights = data.draw(arrays(np.float64, (y.shape[1], x.shape[1]), elements=VALUES))
     intercept = data.draw(arrays(np.float64, y.shape[1], elements=VALUES))
-    found = SufficientStatistics.from_block(x, y).residual_norms(weights, intercept) ** 2
+    found = SufficientStatistics.from_rows(x, y).residual_norms(weights, intercept) ** 2
     expected = ((y - x @ weights.T - intercept) ** 2).sum(axis=0)
     size = np.abs(y).max(axis=0) + np.abs(x).max(axis=0) @ np.abs(weights).T + np.abs(intercept) + 1e-3
     assert_allclose(found / (len(x) * size**2), expected / (len(x) * size**2), rtol=0, atol=1e-12)
@@ -150,7 +150,7 @@ def test_residual_sums_keep_their_digits_far_from_the_origin() -> None:
     steps = np.arange(100.0)[:, np.newaxis]
     noise = np.where(steps % 2 == 0, 0.25, -0.25)
     x = 2.0**30 + steps
-    statistics = SufficientStatistics.from_block(x, 3 * steps + noise)
+    statistics = SufficientStatistics.from_rows(x, 3 * steps + noise)
     found = statistics.residual_norms(np.array([[3.0]]), np.array([-3 * 2.0**30])) ** 2
     assert_allclose(found, [100 * 0.0625], rtol=1e-6)
 
@@ -162,9 +162,9 @@ def test_statistics_of_rows_a_billion_away_from_zero_keep_the_small_differences(
 
 
 def test_no_rows_at_all_are_refused() -> None:
-    with pytest.raises(InvalidInput, match="no rows"):
+    with pytest.raises(InvalidData, match="no rows"):
         summarise_blocks([])
-    with pytest.raises(InvalidInput, match="no rows"):
+    with pytest.raises(InvalidData, match="no rows"):
         summarise_blocks([(np.empty((0, 2)), np.empty((0, 1)))])
 
 
@@ -184,14 +184,14 @@ def test_values_whose_squares_overflow_are_ordinary(column: str, block: int) -> 
 @pytest.mark.parametrize("value", [1e308, -1.7e308])
 def test_values_at_the_edge_of_64_bits_are_refused(value: float) -> None:
     edge, small = np.full((3, 1), value), np.array([[1.0], [2.0], [4.0]])
-    with pytest.raises(InvalidInput, match="too large"):
+    with pytest.raises(InvalidData, match="too large"):
         summarise_blocks([(np.vstack([edge, -edge]), np.vstack([small, small]))])
 
 
 def some_statistics(seed: int, rows: int = 20, **changes: Any) -> SufficientStatistics:
     random = np.random.default_rng(seed)
     x, y = random.normal(size=(rows, 2)) + np.array([5.0, -3.0]), random.normal(size=(rows, 1))
-    return replace(SufficientStatistics.from_block(x, y), **changes)
+    return replace(SufficientStatistics.from_rows(x, y), **changes)
 
 
 def test_a_merge_adds_up_what_is_counted() -> None:
@@ -226,12 +226,12 @@ def test_a_merge_keeps_the_rows_that_were_removed_from_either_side() -> None:
     moved = other.transform(theirs, one.shift, one.scale)
     assert_allclose(found.removed.T @ found.removed, gone.T @ gone + moved.T @ moved, rtol=1e-12, atol=1e-12)
     assert_allclose(only_theirs.removed.T @ only_theirs.removed, moved.T @ moved, rtol=1e-12, atol=1e-12)
-    held = found.held.T @ found.held
+    held = found.cumulative_factor.T @ found.cumulative_factor
     assert_allclose(held, found.factor.T @ found.factor + found.removed.T @ found.removed, rtol=1e-12, atol=1e-12)
 
 
 def test_weights_of_two_kinds_cannot_be_merged() -> None:
-    with pytest.raises(InvalidInput, match="The rows have frequency weights, and the version has precision weights"):
+    with pytest.raises(InvalidData, match="The rows have frequency weights, and the version has precision weights"):
         some_statistics(1).merge(some_statistics(2, weight_kind="frequency"))
 
 
@@ -260,7 +260,7 @@ def test_a_feature_is_constant_after_a_removal_if_only_rounding_errors_of_it_rem
     """64 units of rounding of its sum of squares about the shift, without the part that is in its mean."""
     statistics = some_statistics(1)
     deviations = float((statistics.factor[1:, 1] ** 2).sum())
-    share = 2 * statistics.error * (deviations + statistics.factor[0, 1] ** 2) / deviations
+    share = 2 * statistics.factor_error * (deviations + statistics.factor[0, 1] ** 2) / deviations
     for remaining, constant in ((0.9 * share, True), (1.1 * share, False)):
         factor = statistics.factor.copy()
         factor[1:, 1] *= np.sqrt(remaining)
@@ -273,22 +273,22 @@ def test_a_feature_is_constant_after_a_removal_if_only_rounding_errors_of_it_rem
 
 def test_a_feature_whose_minimum_is_its_maximum_is_constant_whether_rows_were_removed_or_not() -> None:
     x = np.column_stack([np.full(6, 0.1), np.arange(6.0)])
-    statistics = SufficientStatistics.from_block(x, x[:, 1:])
+    statistics = SufficientStatistics.from_rows(x, x[:, 1:])
 
     assert statistics.constant.tolist() == [True, False]
     assert replace(statistics, removed=statistics.factor).constant.tolist() == [True, False]
 
 
 def test_the_error_bound_grows_with_the_operations() -> None:
-    assert some_statistics(1).error == FACTOR_ERROR
+    assert some_statistics(1).factor_error == FACTOR_ERROR
     assert some_statistics(1).log_weights == 0
-    assert some_statistics(1, operations=5).error == pytest.approx(FACTOR_ERROR + 5 * OPERATION_ERROR, rel=1e-15)
+    assert some_statistics(1, operations=5).factor_error == pytest.approx(FACTOR_ERROR + 5 * OPERATION_ERROR, rel=1e-15)
 
 
 def test_totals_about_zero_are_the_plain_squares_of_the_targets() -> None:
     random = np.random.default_rng(3)
     x, y = random.normal(size=(20, 2)), random.normal(size=(20, 3)) * [1, 100, 1e-3] + [5, 0, 1]
-    statistics = SufficientStatistics.from_block(x, y)
+    statistics = SufficientStatistics.from_rows(x, y)
 
     assert_allclose(statistics.total_norms(centred=False), np.linalg.norm(y, axis=0), rtol=1e-13)
     assert_allclose(statistics.total_norms(), np.linalg.norm(y - y.mean(axis=0), axis=0), rtol=1e-13)
@@ -300,7 +300,7 @@ def test_residuals_are_the_same_from_any_centre() -> None:
     weights, intercept, centre = random.normal(size=(2, 2)), random.normal(size=2), np.array([3.0, -2.0])
     expected = np.linalg.norm(y - (x - centre) @ weights.T - intercept, axis=0)
 
-    found = SufficientStatistics.from_block(x, y).residual_norms(weights, intercept, centre)
+    found = SufficientStatistics.from_rows(x, y).residual_norms(weights, intercept, centre)
 
     assert_allclose(found, expected, rtol=1e-12)
 

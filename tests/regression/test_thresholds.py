@@ -14,20 +14,18 @@ from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 from scipy.linalg import blas, hadamard
 
-from app.errors import InvalidInput
 from app.regression import extended_precision, streaming_qr
-from app.regression.downdate import (
-    NOT_AMONG,
-    PRECISION_LOST,
-    RESIDUALS_UNKNOWN,
-    TOO_FEW,
-    PrecisionBounds,
-    check_precision,
-    downdate,
-    precision_bounds,
-)
+from app.regression.downdate import NOT_AMONG, TOO_FEW, downdate
+from app.regression.errors import InvalidData
 from app.regression.extended_precision import refine, should_refine
 from app.regression.least_squares import Fit, fit, is_essentially_perfect, is_optimal
+from app.regression.precision import (
+    PRECISION_LOST,
+    RESIDUALS_UNKNOWN,
+    PrecisionBounds,
+    check_precision,
+    precision_bounds,
+)
 from app.regression.solvers import Exact
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import EPSILON, SufficientStatistics, r_factor
@@ -91,7 +89,7 @@ class TestIdentifiable:
     def test_above_it_a_coefficient_has_no_standard_error(self) -> None:
         assert np.isnan(self.fit(2.0**-26).unscaled_errors[1:]).all()
 
-    def test_below_it_the_coefficient_is_the_same_whichever_dependent_column_is_left_out(self) -> None:
+    def test_below_it_the_coefficient_is_the_same_without_either_dependent_column(self) -> None:
         found = self.fit(2.0**-27)
 
         assert np.isnan(found.unscaled_errors[2:]).all()
@@ -152,7 +150,7 @@ class TestMostExcess:
 
 
 class TestRefusedDowndates:
-    """What remains of a direction, against 128 units of rounding (2.8e-14) if both parts come from one reading."""
+    """Remainder of a direction, against 128 units of rounding (2.8e-14) if both parts come from one reading."""
 
     def sums(self, far: float) -> tuple[SufficientStatistics, SufficientStatistics]:
         """Eight rows and two distant ones. Without these, 4 / far^2 of the column's sum of squares remain."""
@@ -164,11 +162,11 @@ class TestRefusedDowndates:
         found = downdate(*self.sums(2.0**23))
 
         error = found.factor[1, 1] ** 2 * found.scale[0] ** 2 / 8 - 1
-        # The bound is a half of what remains.
+        # The bound is half of the remainder.
         assert abs(error) < 0.5
 
     def test_below_the_bound_nothing_remains(self) -> None:
-        with pytest.raises(InvalidInput) as refused:
+        with pytest.raises(InvalidData) as refused:
             downdate(*self.sums(2.0**24))
         assert refused.value.message == TOO_FEW
 
@@ -176,31 +174,31 @@ class TestRefusedDowndates:
         x = np.column_stack([[*A, 0, 0], [*A, 1, -1]])
         y = column([*B, 0, 0])
 
-        with pytest.raises(InvalidInput) as refused:
+        with pytest.raises(InvalidData) as refused:
             downdate(statistics_of(x, y), statistics_of(x[8:], y[8:]))
         assert refused.value.message == TOO_FEW
 
-    def test_what_remains_is_measured_against_all_that_was_ever_held(self) -> None:
+    def test_the_remainder_is_compared_with_the_largest_sum_ever_held(self) -> None:
         """0.08 of 3.5e13, in two removals, neither of which takes out more than it may."""
         far = 2.0**22
         x = column([*(0.1 * A), *A, far, -far])
         y = column([*B, *B, far, -far])
         without_far = downdate(statistics_of(x, y), statistics_of(x[16:], y[16:]))
 
-        with pytest.raises(InvalidInput) as refused:
+        with pytest.raises(InvalidData) as refused:
             downdate(without_far, statistics_of(x[8:16], y[8:16]))
         assert refused.value.message == TOO_FEW
 
     @pytest.mark.parametrize("operations", [1000])
     def test_each_operation_raises_the_bound(self, operations: int) -> None:
-        """1000 of them to 32 times as much, so that 2^21 stands for 2^23 and 2^22 for 2^24."""
+        """1000 of them to 32 times as much, so that 2^21 here corresponds to 2^23 and 2^22 to 2^24."""
 
         def sums(far: float) -> tuple[SufficientStatistics, SufficientStatistics]:
             whole, part = self.sums(far)
             return replace(whole, operations=operations), part
 
         assert downdate(*sums(2.0**20)).rows == 8
-        with pytest.raises(InvalidInput) as refused:
+        with pytest.raises(InvalidData) as refused:
             downdate(*sums(2.0**22))
         assert refused.value.message == TOO_FEW
 
@@ -214,15 +212,15 @@ class TestRefusedDowndates:
         whole, part = statistics_of(x, y), statistics_of(x[8:], theirs)
 
         if refused:
-            with pytest.raises(InvalidInput, match=NOT_AMONG):
+            with pytest.raises(InvalidData, match=NOT_AMONG):
                 downdate(whole, part)
         else:
             found = downdate(whole, part)
             assert found.rows == 8
             assert found.removed is not None
-            # What was changed, 2^-46, counts by its ratio to the error of the whole, 2^-47.
+            # The change, 2^-46, counts by its ratio to the error of the whole, 2^-47.
             squares = (found.removed[:, 2] ** 2).sum() * found.scale[1] ** 2
-            assert squares / (2 * far**2) == pytest.approx(1 + 2.0**-46 / whole.error, rel=0.1)
+            assert squares / (2 * far**2) == pytest.approx(1 + 2.0**-46 / whole.factor_error, rel=0.1)
 
 
 class TestDirectionTolerance:
@@ -234,7 +232,7 @@ class TestDirectionTolerance:
         return statistics_of(x, column(A + B)), statistics_of(np.array([[0.0, gap]]), column([0.0]))
 
     def test_above_it_a_row_cannot_be_in_the_version(self) -> None:
-        with pytest.raises(InvalidInput, match="they vary in a direction"):
+        with pytest.raises(InvalidData, match="they vary in a direction"):
             downdate(*self.sums(2.0**-30))
 
     def test_below_it_the_row_is_taken_as_one_in_the_span(self) -> None:
@@ -295,7 +293,7 @@ class TestFailedFrom:
         assert abs(fitted.coef[0, 0] - 1) <= bounds.coefficients[0, 1] * standard_error
         assert 1e-4 < bounds.coefficients[0, 1] < 1e-2
         if fails:
-            with pytest.raises(InvalidInput) as failed:
+            with pytest.raises(InvalidData) as failed:
                 check_precision(found, precision_bounds(found, fitted))
             assert failed.value.message == PRECISION_LOST
         else:
@@ -322,7 +320,7 @@ class TestNegligible:
         assert bounds.unusable is fails
         assert abs(fitted.coef[0, 0] - 1) < 1e-9 * (4 if fails else 1)
         if fails:
-            with pytest.raises(InvalidInput) as failed:
+            with pytest.raises(InvalidData) as failed:
                 check_precision(found, precision_bounds(found, fitted))
             assert failed.value.message == PRECISION_LOST
         else:
@@ -381,7 +379,7 @@ def decompositions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def errors_of_rows(x: Array, y: Array) -> tuple[float, float]:
-    """Relative errors of the coefficients, beside the largest one, and of the residual norms, in units of rounding."""
+    """Errors, in units of rounding, of the coefficients relative to the largest one, and of the residual norms."""
     found, exact = fit(statistics_of(x, y), Exact()), exact_fit(x, y)
     differences = np.abs((rational(found.coef.T) - exact.coefficients[1:]).astype(float))
     of_norms = worst(found.residual_norms, exact.residual_norms)
@@ -450,7 +448,7 @@ class TestMostGrowth:
         assert len(decompositions) == decomposed
         assert max(of_weights, of_norms) < 1000
 
-    def test_rows_far_out_lose_the_root_of_what_a_gram_matrix_loses(self) -> None:
+    def test_rows_far_out_lose_half_the_digits_that_a_gram_matrix_loses(self) -> None:
         errors = [errors_of_rows(*self.rows(seed, 1e10))[1] for seed in range(6)]
 
         assert max(errors) < 1e7  # a Gram matrix: 1e9
@@ -479,8 +477,8 @@ class TestMostCondition:
 
 
 class TestOrdinary:
-    """Sizes of 2^-300 and 2^300, outside which columns are scaled. Squares overflow at 2^512, so that 2^300 is no limit
-    of accuracy: it leaves room for sums of squares of rows that come later.
+    """Sizes of 2^-300 and 2^300, outside which columns are scaled. Squares overflow at 2^512, so that 2^300 does not
+    limit accuracy: it leaves room for sums of squares of rows that come later.
     """
 
     @pytest.mark.parametrize("power", [-800, -520, -480, -301, -299, 299, 301, 480, 520, 800])
@@ -572,7 +570,7 @@ class TestWorthwhile:
     """A second reading of the rows: for condition numbers from 10 on, up to an amount of work."""
 
     def worthwhile(self, condition: float, work: float) -> bool:
-        """Two columns of this condition number, and so many rows that the work is this."""
+        """Two columns of this condition number, with the number of rows that gives this work."""
         cosine = (condition**2 - 1) / (condition**2 + 1)
         sine = 2 * condition / (condition**2 + 1)
         x = np.column_stack([A, cosine * A + sine * B])

@@ -8,8 +8,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from regression.sequences import Published, publish
 
-from app.errors import ColumnOutOfRange, ValuesTooLarge, ValuesTooSmall
 from app.regression.downdate import downdate
+from app.regression.errors import ColumnOutOfRange, ValuesTooLarge, ValuesTooSmall
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact
 from app.regression.streaming_qr import summarise
@@ -116,17 +116,17 @@ def test_values_whose_differences_overflow_are_refused_with_their_column() -> No
 def test_versions_whose_shifts_are_too_far_apart_are_not_merged() -> None:
     x, y = some_rows()
     distance = np.array([1.7e308, 0.0])
-    far = SufficientStatistics.from_block(x + distance, y)
+    far = SufficientStatistics.from_rows(x + distance, y)
 
     with pytest.raises(ValuesTooLarge, match="Column 1 has values too large"):
-        far.merge(SufficientStatistics.from_block(x - distance, y))
+        far.merge(SufficientStatistics.from_rows(x - distance, y))
 
 
 @pytest.mark.parametrize(("first", "second"), [*itertools.product(UNITS, UNITS)])
 def test_rows_of_any_units_after_each_other_are_fitted_or_refused(first: float, second: float) -> None:
     (x1, y1), (x2, y2) = some_rows(20, first), some_rows(20, second, seed=4)
     one, other = summarise([TrainingBatch(x1, y1)]), summarise([TrainingBatch(x2, y2)])
-    together = SufficientStatistics.from_block(np.vstack([x1, x2]), np.vstack([y1, y2]))
+    together = SufficientStatistics.from_rows(np.vstack([x1, x2]), np.vstack([y1, y2]))
     too_far = max(first, second) == 1e300 or 0 < max(first, second) < 1e-200
 
     merged = one.merge(other)
@@ -154,7 +154,7 @@ def test_rows_of_another_unit_in_a_later_chunk_are_fitted() -> None:
     found = fit(summarise(blocks), Exact())
 
     stacked = np.vstack([blocks[0].x, blocks[1].x]) * [1e-160, 1]
-    expected = fit(SufficientStatistics.from_block(stacked, np.vstack([y, y])), Exact())
+    expected = fit(SufficientStatistics.from_rows(stacked, np.vstack([y, y])), Exact())
     assert_allclose(found.coef * [1e160, 1], expected.coef, rtol=1e-9)
     assert_allclose(found.residual_norms, expected.residual_norms, rtol=1e-9)
 

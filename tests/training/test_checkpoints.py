@@ -1,7 +1,7 @@
 import json
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
@@ -11,32 +11,29 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
-from app.jobs.progress import LossCurve
-from app.regression.solvers.gradient_descent import TrainingState
+from app.regression.solvers.coefficients import BestEpoch, Coefficients, TrainingState
 from app.training.checkpoints import SAVE_SECONDS, Checkpoint
+from app.training.progress import LossCurve
 
 Array: TypeAlias = NDArray[np.float64]
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 STATE = TrainingState(
     epoch=7,
-    coef=np.array([[0.1, -1 / 3], [5e-324, 1.7e308]]),
-    intercept=np.array([1.0, -0.0]),
+    current=Coefficients(np.array([[0.1, -1 / 3], [5e-324, 1.7e308]]), np.array([1.0, -0.0])),
+    velocity=Coefficients(np.array([[0.5, -0.25], [0.0, 1e-300]]), np.array([-0.0, 7.0])),
     loss=2.0,
-    initial_loss=100.25,
-    weight_velocity=np.array([[0.5, -0.25], [0.0, 1e-300]]),
-    intercept_velocity=np.array([-0.0, 7.0]),
     monitored_loss=1.75,
-    best_epoch=6,
-    best_watched=1.5,
-    best_loss=1.25,
-    best_weights=np.array([[0.2, 0.3], [0.4, 0.5]]),
-    best_intercept=np.array([3.0, 4.0]),
+    initial_loss=100.25,
+    best=BestEpoch(
+        6, Coefficients(np.array([[0.2, 0.3], [0.4, 0.5]]), np.array([3.0, 4.0])), loss=1.25, monitored_loss=1.5
+    ),
 )
+OTHER = replace(STATE.current, coef=-STATE.current.coef)
 
 
 class Clock:
-    """Stands in for the module `time`, so that no test depends on how fast it runs."""
+    """Replaces the module `time`, so that no test depends on its speed."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -66,11 +63,23 @@ def loaded(path: Path) -> tuple[TrainingState, LossCurve]:
 
 
 def assert_identical(found: TrainingState, expected: TrainingState) -> None:
-    for field in fields(TrainingState):
-        one, other = np.asarray(getattr(found, field.name)), np.asarray(getattr(expected, field.name))
+    for name, value in values_of(expected).items():
+        one, other = np.asarray(values_of(found)[name]), np.asarray(value)
         assert one.dtype == other.dtype
         assert one.shape == other.shape
-        assert one.tobytes() == other.tobytes(), field.name
+        assert one.tobytes() == other.tobytes(), name
+
+
+def values_of(state: TrainingState) -> dict[str, Any]:
+    """Every number of a state, by its path."""
+    coefficients = {"current": state.current, "velocity": state.velocity, "best": state.best.coefficients}
+    plain = ("epoch", "loss", "monitored_loss", "initial_loss")
+    return {
+        **{name: getattr(state, name) for name in plain},
+        **{f"best.{name}": getattr(state.best, name) for name in ("epoch", "loss", "monitored_loss")},
+        **{f"{name}.coef": part.coef for name, part in coefficients.items()},
+        **{f"{name}.intercept": part.intercept for name, part in coefficients.items()},
+    }
 
 
 @st.composite
@@ -80,20 +89,17 @@ def states(draw: st.DrawFn) -> TrainingState:
     def drawn(*shape: int) -> Array:
         return draw(arrays(np.float64, shape, elements=FLOATS))
 
+    def coefficients() -> Coefficients:
+        return Coefficients(drawn(k, p), drawn(k))
+
     return TrainingState(
         epoch=draw(st.integers(0, 10**9)),
-        coef=drawn(k, p),
-        intercept=drawn(k),
+        current=coefficients(),
+        velocity=coefficients(),
         loss=draw(FLOATS),
-        initial_loss=draw(FLOATS),
-        weight_velocity=drawn(k, p),
-        intercept_velocity=drawn(k),
         monitored_loss=draw(FLOATS),
-        best_epoch=draw(st.integers(0, 10**9)),
-        best_watched=draw(FLOATS),
-        best_loss=draw(FLOATS),
-        best_weights=drawn(k, p),
-        best_intercept=drawn(k),
+        initial_loss=draw(FLOATS),
+        best=BestEpoch(draw(st.integers(0, 10**9)), coefficients(), draw(FLOATS), draw(FLOATS)),
     )
 
 
@@ -114,18 +120,18 @@ def test_the_loss_curve_is_loaded_with_its_stride(tmp_path: Path, clock: Clock) 
     assert found.stride == curve.stride > 1
 
 
-def test_where_nothing_was_kept_nothing_is_loaded(tmp_path: Path) -> None:
+def test_nothing_is_loaded_if_nothing_was_saved(tmp_path: Path) -> None:
     assert Checkpoint(tmp_path / "job.json").load() is None
     assert Checkpoint(tmp_path / "no folder" / "job.json").load() is None
 
 
-def test_the_folder_is_made_with_the_first_state(tmp_path: Path, clock: Clock) -> None:
+def test_the_folder_is_created_with_the_first_state(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "state" / "checkpoints" / "job.json"
     saved(path, clock, STATE)
     assert_identical(loaded(path)[0], STATE)
 
 
-def test_states_are_kept_at_most_once_a_second(tmp_path: Path, clock: Clock) -> None:
+def test_states_are_saved_at_most_once_a_second(tmp_path: Path, clock: Clock) -> None:
     assert SAVE_SECONDS == 1.0
     path = tmp_path / "job.json"
     checkpoint = Checkpoint(path)
@@ -147,10 +153,10 @@ def test_a_new_state_replaces_the_old_one_and_leaves_nothing_else(tmp_path: Path
     path = tmp_path / "job.json"
     checkpoint = saved(path, clock, STATE)
     clock.now += SAVE_SECONDS
-    checkpoint.save(replace(STATE, epoch=8, coef=-STATE.coef), LossCurve())
+    checkpoint.save(replace(STATE, epoch=8, current=OTHER), LossCurve())
     found, _ = loaded(path)
     assert found.epoch == 8
-    assert_array_equal(found.coef, -STATE.coef)
+    assert_array_equal(found.current.coef, OTHER.coef)
     assert [entry.name for entry in tmp_path.iterdir()] == ["job.json"]
 
 
@@ -169,13 +175,13 @@ def test_a_state_is_replaced_as_a_whole_so_that_an_open_file_still_shows_the_old
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b"null", b"{}", b"\xff", b'{"state": {}, "curve": [], "stride": 1}']
 )
-def test_a_checkpoint_that_is_not_readable_means_to_start_anew(tmp_path: Path, content: bytes) -> None:
+def test_an_unreadable_checkpoint_is_ignored(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "job.json"
     path.write_bytes(content)
     assert Checkpoint(path).load() is None
 
 
-def test_a_checkpoint_whose_losses_were_without_the_penalty_means_to_start_anew(tmp_path: Path, clock: Clock) -> None:
+def test_a_checkpoint_of_an_older_format_is_ignored(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "job.json"
     saved(path, clock, STATE)
     content = json.loads(path.read_bytes())
@@ -188,7 +194,7 @@ def test_a_checkpoint_whose_losses_were_without_the_penalty_means_to_start_anew(
     assert_identical(loaded(path)[0], STATE)
 
 
-def test_a_checkpoint_cut_off_anywhere_means_to_start_anew(tmp_path: Path, clock: Clock) -> None:
+def test_a_checkpoint_truncated_anywhere_is_ignored(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "job.json"
     saved(path, clock, STATE)
     content = path.read_bytes()
@@ -199,7 +205,7 @@ def test_a_checkpoint_cut_off_anywhere_means_to_start_anew(tmp_path: Path, clock
     assert_identical(loaded(path)[0], STATE)
 
 
-def test_a_checkpoint_that_was_removed_is_gone_and_removing_it_again_is_fine(tmp_path: Path, clock: Clock) -> None:
+def test_a_removed_checkpoint_is_gone_and_can_be_removed_again(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "job.json"
     checkpoint = saved(path, clock, STATE)
     checkpoint.remove()

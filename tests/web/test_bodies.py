@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.web.bodies import gathered
+from app.web.bodies import regroup
 
 
 @pytest.mark.parametrize(
@@ -18,7 +18,7 @@ def test_chunks_are_gathered_to_pieces_of_at_least_a_size(lengths: list[int], pi
             yield bytes([number]) * length
 
     async def gather() -> list[bytes]:
-        return [bytes(piece) async for piece in gathered(chunks(), 7)]
+        return [bytes(piece) async for piece in regroup(chunks(), 7)]
 
     found = asyncio.run(gather())
     assert [len(piece) for piece in found] == pieces

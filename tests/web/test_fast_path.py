@@ -2,8 +2,7 @@
 
 import asyncio
 import json
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 
@@ -15,8 +14,9 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from app.main import create_app
-from app.server.protocol import Connection
+from app.server.protocol import BoundedHttpProtocol
 from app.storage.memory_budget import LARGE_BODY, MemoryBudget
+from app.web.connection_hooks import ServiceHooks
 from app.web.fast_path import PredictFastPath
 
 JSON_TYPE = (b"content-type", b"application/json")
@@ -99,10 +99,13 @@ class Wire(asyncio.Transport):
         super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 80)})
         self.written = b""
         self.unread = 0
+        self.on_write: Callable[[], None] | None = None
         self._closing = False
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         self.written += data
+        if self.on_write is not None:
+            self.on_write()
 
     def close(self) -> None:
         self._closing = True
@@ -115,6 +118,9 @@ class Wire(asyncio.Transport):
 
     def abort(self) -> None:
         self._closing = True
+
+    def can_write_eof(self) -> bool:
+        return False
 
     def pause_reading(self) -> None: ...
 
@@ -156,9 +162,9 @@ def written_of(parts: list[bytes], headers: list[tuple[bytes, bytes]]) -> list[b
     return [head + b"transfer-encoding: chunked\r\n\r\n", *chunks, b"0\r\n\r\n"]
 
 
-def connect(running: Running, *, lane: bool) -> tuple[Connection, Wire]:
-    state = running.state if lane else {name: value for name, value in running.state.items() if name != "lane"}
-    connection = Connection(running.config, ServerState(), state)
+def connect(running: Running, *, lane: bool) -> tuple[BoundedHttpProtocol, Wire]:
+    state = running.state if lane else {**running.state, "fast_path": None}
+    connection = BoundedHttpProtocol(running.config, ServerState(), state)
     wire = Wire()
     connection.connection_made(wire)
     return connection, wire
@@ -227,23 +233,6 @@ def test_a_body_in_parts_is_put_together_or_handed_on_whole(running: Running) ->
         assert with_lane.status == "HTTP/1.1 200 OK"
 
 
-def test_requests_that_come_at_once_are_answered_in_their_order(running: Running) -> None:
-    rows = [[[1, 2, 3]], INPUTS * 500, [[4, 5, 6]], [[7, 8, 9]]]  # the second is too long for the lane
-    pieces = [piece for row in rows for piece in written_of([json.dumps({"instances": row}).encode()], [JSON_TYPE])]
-
-    async def written(*, lane: bool) -> bytes:
-        connection, wire = connect(running, lane=lane)
-        connection.data_received(b"".join(pieces))
-        while tasks := list(connection.tasks):
-            await asyncio.wait(tasks)
-        connection.connection_lost(None)
-        return re.sub(rb"x-request-id: .*\r\n", b"", wire.written)
-
-    with_lane = running.runner.run(written(lane=True))
-    assert with_lane.count(b"200 OK") == len(rows)
-    assert with_lane == running.runner.run(written(lane=False))
-
-
 @pytest.mark.parametrize(
     ("headers", "by_lane"),
     [
@@ -298,14 +287,17 @@ SMALL_BUDGET = 1 << 20  # bytes, of which connections may have 14 sixteenths
 
 def with_little_memory(running: Running) -> Running:
     services = replace(running.state["services"], memory=MemoryBudget(SMALL_BUDGET))
-    return running._replace(state={"services": services, "lane": PredictFastPath(services)})
+    hooks = ServiceHooks(services, header_timeout=10, transfer_grace=20)
+    return running._replace(
+        state={**running.state, "services": services, "hooks": hooks, "fast_path": PredictFastPath(services)}
+    )
 
 
 def is_all_free(running: Running) -> bool:
     """Return True if nothing is reserved, and that much could be."""
     memory: MemoryBudget = running.state["services"].memory
     everything = SMALL_BUDGET * 14 // 16
-    return memory.reserve(everything, everything)
+    return memory.try_reserve(everything, everything)
 
 
 def test_bodies_that_wait_in_the_lane_count_until_their_connections_end(running: Running) -> None:
@@ -329,23 +321,35 @@ def test_bodies_that_wait_in_the_lane_count_until_their_connections_end(running:
     assert is_all_free(small)
 
 
-def test_what_comes_behind_a_request_counts_until_it_is_answered(running: Running) -> None:
+def test_input_that_arrives_during_a_response_counts_until_the_response_ends(running: Running) -> None:
     small = with_little_memory(running)
 
-    async def pipeline() -> bool:
-        slow = written_of([b'{"instances": [[75, 63, 44]], "interval": 0.9}'], [JSON_TYPE])[0]
+    async def send_early() -> tuple[bool, bytes, list[bool]]:
+        request = written_of([b'{"instances": [[75, 63, 44]], "interval": 0.9}'], [JSON_TYPE])[0]
         opened = [connect(small, lane=True) for _ in range(10)]
-        for connection, _ in opened:
-            connection.data_received(slow + slow * 2000)
+        for connection, wire in opened:
+            begun = asyncio.Event()
+            wire.on_write = begun.set
+            connection.data_received(request)
+            await begun.wait()
+            connection.pause_writing()
+            connection.data_received(request * 500)
         was_free = is_all_free(small)
         for connection, wire in opened:
-            wire.close()
-            connection.connection_lost(None)
+            wire.on_write = None
+            connection.resume_writing()
             while tasks := list(connection.tasks):
                 await asyncio.wait(tasks)
-        return was_free
+        closed = [wire.is_closing() for _, wire in opened]
+        for connection, _ in opened:
+            connection.connection_lost(None)
+        return was_free, opened[0][1].written, closed
 
-    assert not small.runner.run(pipeline())
+    was_free, written, closed = small.runner.run(send_early())
+    assert not was_free
+    assert written.count(b"HTTP/1.1 200 OK") == 2
+    assert written.count(b"connection: close") == 1
+    assert all(closed)
     assert is_all_free(small)
 
 

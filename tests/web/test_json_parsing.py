@@ -18,7 +18,7 @@ from app.data.predict_decoder import RowsDecoder, to_array
 from app.errors import InvalidInput
 from app.storage.memory_budget import LARGE_BODY
 from app.web.bodies import decode
-from app.web.routes.predict import PredictRequest
+from app.web.schemas.predict import PredictRequest
 
 JSON = {"content-type": "application/json"}
 ROW = b"[1, 2, 3], "

@@ -10,27 +10,33 @@ import json
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import quote, urlencode
 
 import httpx
 import pytest
 from backports import zstd
+from fastapi import FastAPI, Query
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from service import Service
 from starlette.datastructures import QueryParams
 
 from app.errors import InvalidInput, MalformedBody, NotAcceptable
-from app.prediction.tables import MEDIA_TYPES, TableOptions, options_of
-from app.server.protocol import _is_host as is_host
-from app.web.auth import _why_not_local as why_not_local
+from app.server.protocol import is_host
+from app.web.auth import why_not_local
 from app.web.bodies import decode
 from app.web.decompression import MAX_SHORT, PIECE_BYTES, SHORT_BYTES, decompress
 from app.web.middleware import kept_id
 from app.web.negotiation import select_media_type
+from app.web.predict_tables import MEDIA_TYPES
 from app.web.preferences import preferences
-from app.web.schemas.train import FileOptions, TrainRequest, from_query
+from app.web.problems import add_exception_handlers
+from app.web.protocols import render_error
+from app.web.query import reject_unknown_parameters
+from app.web.schemas.predict import PredictParameters
+from app.web.schemas.train import FileOptions, TrainRequest
+from app.web.schemas.train_query import from_query
 
 OFFERED = MEDIA_TYPES
 QUALITIES = st.integers(0, 1000).map(lambda thousandths: thousandths / 1000)
@@ -162,16 +168,49 @@ def query(options: dict[str, object]) -> QueryParams:
     return QueryParams(urlencode(options))
 
 
+def make_app() -> FastAPI:
+    """Return an app with one route, which returns the parameters of a prediction."""
+    app = FastAPI(dependencies=[reject_unknown_parameters()])
+    add_exception_handlers(app, render_error)
+
+    @app.get("/")
+    async def parameters(parameters: Annotated[PredictParameters, Query()]) -> PredictParameters:
+        return parameters
+
+    return app
+
+
+APP = make_app()
+
+
+def answer(items: Sequence[tuple[str, str]]) -> httpx.Response:
+    async def get() -> httpx.Response:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(APP), base_url="http://test") as client:
+            return await client.get(f"/?{urlencode(items, errors='surrogatepass')}")
+
+    return asyncio.run(get())
+
+
 @quick
 @given(NAMES, st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True))
 def test_options_of_a_table_are_what_was_written(names: list[str], level: float | None) -> None:
     assume(not any("\0" in name for name in names))
-    given_options = {"keep": as_csv(names)} | ({} if level is None else {"interval": repr(level)})
-    assert options_of(query(dict(given_options))) == TableOptions(keep=names, interval=level)
+    items = [("keep", as_csv(names))] + [("interval", repr(level))] * (level is not None)
+    options = answer(items).json()
+    assert (options["keep"], options["interval"]) == (names, level)
 
 
 PARAMETERS = st.sampled_from(
-    [*TableOptions.model_fields, *FileOptions.model_fields, "folds", "fold_seed", "groups", "epochs", "start", "l2"]
+    [
+        *PredictParameters.model_fields,
+        *FileOptions.model_fields,
+        "folds",
+        "fold_seed",
+        "groups",
+        "epochs",
+        "start",
+        "l2",
+    ]
 )
 VALUES = st.one_of(
     st.text(),
@@ -188,11 +227,9 @@ VALUES = st.one_of(
 @example([("keep", "\0")])
 @example([("targets", "\r"), ("features", "\n")])
 def test_any_query_is_options_or_refused(items: list[tuple[str, str]]) -> None:
-    parameters = QueryParams(items)
-    parsers: list[Callable[[QueryParams], object]] = [options_of, from_query]
-    for parse in parsers:
-        with contextlib.suppress(InvalidInput):
-            parse(parameters)
+    with contextlib.suppress(InvalidInput):
+        from_query(QueryParams(items))
+    assert answer(items).status_code in (httpx.codes.OK, httpx.codes.UNPROCESSABLE_ENTITY)
 
 
 @quick

@@ -12,9 +12,9 @@ import pytest
 from service import Service
 from tables import MEDIA_TYPES, written
 
+from app.prediction.predictor import MAX_INLINE_MULTIPLIES
 from app.regression.linear_model import MAX_PYTHON_MULTIPLIES
 from app.regression.ordered_sum import MAX_ORDERED
-from app.web.routes.predict import MAX_INLINE_MULTIPLIES
 
 JSON = "application/json"
 

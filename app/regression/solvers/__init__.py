@@ -1,62 +1,53 @@
-"""What a caller may ask of the two ways to train, as plain values; torch is not needed to read or write them."""
+"""The solvers: one file each, found through one table.
 
-from typing import Literal, TypeAlias
+Importing them loads neither torch nor scipy.
+"""
 
-from msgspec import Struct
+from dataclasses import replace
+from typing import Any, cast
 
+import msgspec
 
-class Exact(Struct, frozen=True, tag_field="kind", tag="exact"):
-    """The least-squares optimum, found at once from the sufficient statistics.
+from app.regression.solvers.base import Solver
+from app.regression.solvers.exact import Exact
+from app.regression.solvers.gradient_descent import GradientDescent, Start
 
-    `l2` is the ridge penalty on standardised columns: l2 * sum((weight_j * deviation_j)^2) is added to the sum of
-    squared residuals, the intercept stays free. On `device` the rows are summarised.
-    """
+__all__ = [
+    "SOLVERS",
+    "SOLVER_OF_KIND",
+    "Exact",
+    "GradientDescent",
+    "Solver",
+    "Start",
+    "solver_from_record",
+    "solver_to_record",
+    "with_options",
+]
 
-    l2: float = 0.0
-    fit_intercept: bool = True
-    device: Literal["cpu", "cuda"] = "cpu"
-
-
-class Start(Struct, frozen=True, omit_defaults=True):
-    """Where to descend from: a version of the model, or weights (k, p), a row for each target, and intercept (k,).
-
-    In the record of a job such weights are only said to be uploaded: they wait beside the rows. `current` is the
-    version that is current when the job's turn comes.
-    """
-
-    version: int | None = None
-    weights: list[list[float]] | None = None
-    intercept: list[float] | None = None
-    uploaded: bool = False
-    current: bool = False
+# The first is the default of a request without a `kind`.
+SOLVERS: tuple[type[Solver], ...] = (Exact, GradientDescent)
+SOLVER_OF_KIND = {solver().kind: solver for solver in SOLVERS}
 
 
-class GradientDescent(Struct, frozen=True, tag_field="kind", tag="gradient_descent"):
-    """Steps down the gradient of the mean squared error, the notebook's way.
-
-    `batch_size` None is the full batch. `patience` stops after this number of epochs without a lower loss and keeps the
-    best weights. The loss is the mean squared error of the rows that are held out from training or, without such rows,
-    the objective that is descended. Momentum and weight decay are those of torch.optim.SGD: the objective is the mean
-    squared error plus weight_decay / 2 times the sum of the squared weights and intercepts.
-    """
-
-    epochs: int = 100
-    learning_rate: float = 1e-5
-    batch_size: int | None = None
-    shuffle: bool = True
-    seed: int = 0
-    start: Literal["random"] | Start = "random"
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    standardize: bool = False
-    patience: int | None = None
-    validation_fraction: float = 0.0
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-
-    @property
-    def needs_rows(self) -> bool:
-        """Whether the statistics of the rows are not enough: the gradient of the full batch needs nothing else."""
-        return self.batch_size is not None or self.validation_fraction > 0
+def with_options(solver: Solver, **options: Any) -> Solver:
+    """Return the solver with other values of these options."""
+    changed: Solver = replace(cast(Any, solver), **options)
+    return changed
 
 
-Solver: TypeAlias = Exact | GradientDescent
+def solver_to_record(solver: Solver) -> dict[str, Any]:
+    """Return the options as plain values. Nested options that are not given are left out."""
+    return {
+        name: {key: inner for key, inner in value.items() if inner is not None} if isinstance(value, dict) else value
+        for name, value in msgspec.to_builtins(solver).items()
+    }
+
+
+def solver_from_record(expected: type, record: Any) -> Any:
+    """Return the solver of a record: the `dec_hook` of msgspec for fields of type Solver. Raises ValueError."""
+    if expected is not Solver:
+        raise NotImplementedError(f"Only solvers are read here, not {expected}.")
+    kind = record.get("kind")
+    if kind not in SOLVER_OF_KIND:
+        raise ValueError(f"There is no solver of the kind {kind!r}.")
+    return msgspec.convert(record, SOLVER_OF_KIND[kind])

@@ -14,7 +14,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from app.web.bodies import json_response
-from app.web.openapi import document_of
+from app.web.openapi import build_document
 from app.web.path_prefix import prefix
 
 router = APIRouter(include_in_schema=False)
@@ -38,7 +38,7 @@ def install(app: FastAPI) -> None:
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = document_of(app)
+            app.openapi_schema = build_document(app)
         return app.openapi_schema
 
     # The documented way to extend the document.

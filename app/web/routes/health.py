@@ -6,12 +6,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from app.errors import NotFound, Unavailable
+from app.prediction.selection import VersionSelector
 from app.web.problems import problem_responses
-from app.web.query import only_known
+from app.web.query import reject_unknown_parameters
 from app.web.state import Services, get_services
-from app.web.version_selector import VersionSelector
 
-router = APIRouter(tags=["Health"], dependencies=[only_known()])
+router = APIRouter(tags=["Health"], dependencies=[reject_unknown_parameters()])
 
 
 class Live(BaseModel):

@@ -1,24 +1,24 @@
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, is_dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec.structs import replace
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
-from app.errors import DeviceUnavailable, Diverged
+from app.regression.errors import DeviceUnavailable, Diverged
 from app.regression.learning_rate_bound import largest_learning_rate
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact, GradientDescent, Start
+from app.regression.solvers.coefficients import TrainingState
+from app.regression.solvers.descent import Descended, gradient_descent
 from app.regression.solvers.descent_task import choose_device
-from app.regression.solvers.gradient_descent import Descended, TrainingState, gradient_descent
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics
 from app.regression.training_batch import TrainingBatch
@@ -40,7 +40,7 @@ def descend(
     on_epoch: Callable[[TrainingState], None] = lambda _: None,
     on_step: Callable[[], None] = lambda: None,
 ) -> Descended:
-    statistics = SufficientStatistics.from_block(*rows)
+    statistics = SufficientStatistics.from_rows(*rows)
     return gradient_descent(
         TrainingBatch(*rows), statistics, options, resume=resume, on_epoch=on_epoch, on_step=on_step
     )
@@ -51,9 +51,14 @@ def mean_squared_error(rows: Rows, found: Descended) -> float:
     return float(((y - x @ found.coef.T - found.intercept) ** 2).mean())
 
 
-def assert_identical(found: TrainingState | Descended, expected: TrainingState | Descended) -> None:
+def assert_identical(found: Any, expected: Any) -> None:
+    """Compare two dataclasses field by field, and the dataclasses in them."""
     for field in fields(expected):
-        assert_array_equal(getattr(found, field.name), getattr(expected, field.name), strict=True)
+        one, other = getattr(found, field.name), getattr(expected, field.name)
+        if is_dataclass(other):
+            assert_identical(one, other)
+        else:
+            assert_array_equal(one, other, strict=True)
 
 
 @st.composite
@@ -109,7 +114,7 @@ def test_batches_without_shuffling_are_taken_in_the_rows_order() -> None:
 
 @pytest.mark.parametrize("batch_size", [None, 5])
 def test_a_learning_rate_of_one_diverges_and_the_message_names_the_bound(batch_size: int | None) -> None:
-    bound = largest_learning_rate(SufficientStatistics.from_block(*FIVE_ROWS), GradientDescent(standardize=False))
+    bound = largest_learning_rate(SufficientStatistics.from_rows(*FIVE_ROWS), GradientDescent(standardize=False))
     options = replace(ON_CPU, start=NOTEBOOK_START, learning_rate=1.0, batch_size=batch_size)
     with pytest.raises(Diverged, match="learning rate of 1") as diverged:
         descend(FIVE_ROWS, options)
@@ -120,7 +125,7 @@ def test_a_learning_rate_of_one_diverges_and_the_message_names_the_bound(batch_s
 def test_the_bound_is_two_over_the_largest_eigenvalue_of_the_hessian() -> None:
     x, y = ALL_ROWS
     ones = np.column_stack([np.ones(15), x])
-    statistics = SufficientStatistics.from_block(x, y)
+    statistics = SufficientStatistics.from_rows(x, y)
     hessian = 2 / y.size * ones.T @ ones
     raw = largest_learning_rate(statistics, GradientDescent())
     assert raw == pytest.approx(2 / np.linalg.eigvalsh(hessian)[-1])
@@ -133,7 +138,7 @@ def test_the_bound_is_two_over_the_largest_eigenvalue_of_the_hessian() -> None:
 @settings(max_examples=25, deadline=None)
 @given(noisy_rows(), st.booleans(), st.integers(0, 100))
 def test_full_batches_below_the_bound_lower_the_loss_with_every_epoch(rows: Rows, standardize: bool, seed: int) -> None:
-    bound = largest_learning_rate(SufficientStatistics.from_block(*rows), GradientDescent(standardize=standardize))
+    bound = largest_learning_rate(SufficientStatistics.from_rows(*rows), GradientDescent(standardize=standardize))
     losses: list[float] = []
     options = replace(ON_CPU, learning_rate=0.98 * bound, epochs=30, standardize=standardize, seed=seed)
     descend(rows, options, on_epoch=lambda state: losses.append(state.loss))
@@ -144,28 +149,28 @@ def test_full_batches_below_the_bound_lower_the_loss_with_every_epoch(rows: Rows
 @settings(max_examples=25, deadline=None)
 @given(noisy_rows(), st.booleans(), st.integers(0, 100))
 def test_full_batches_above_the_bound_diverge(rows: Rows, standardize: bool, seed: int) -> None:
-    bound = largest_learning_rate(SufficientStatistics.from_block(*rows), GradientDescent(standardize=standardize))
+    bound = largest_learning_rate(SufficientStatistics.from_rows(*rows), GradientDescent(standardize=standardize))
     options = replace(ON_CPU, learning_rate=1.2 * bound, epochs=2000, standardize=standardize, seed=seed)
     with pytest.raises(Diverged):
         descend(rows, options)
 
 
 @pytest.mark.parametrize("batch_size", [None, 5])
-def test_a_loss_beyond_all_numbers_is_called_that(batch_size: int | None) -> None:
+def test_a_loss_that_overflows_is_reported_as_such(batch_size: int | None) -> None:
     with pytest.raises(Diverged, match="beyond the range of 64-bit floats by epoch 1 with a learning rate of 1e"):
         descend(ALL_ROWS, replace(ON_CPU, learning_rate=1e300, batch_size=batch_size))
 
 
 def test_a_full_batch_that_ends_a_little_above_its_start_has_diverged() -> None:
-    optimum = fit(SufficientStatistics.from_block(*FIVE_ROWS), Exact())
+    optimum = fit(SufficientStatistics.from_rows(*FIVE_ROWS), Exact())
     start = Start(weights=(optimum.coef + 1e-3).tolist(), intercept=optimum.intercept.tolist())
-    bound = largest_learning_rate(SufficientStatistics.from_block(*FIVE_ROWS), GradientDescent(standardize=False))
+    bound = largest_learning_rate(SufficientStatistics.from_rows(*FIVE_ROWS), GradientDescent(standardize=False))
     with pytest.raises(Diverged, match="by epoch 2 "):
         descend(FIVE_ROWS, replace(ON_CPU, start=start, learning_rate=1.1 * bound, epochs=2))
 
 
 def test_standardised_descent_comes_to_the_exact_optimum_in_the_features_own_units() -> None:
-    statistics = SufficientStatistics.from_block(*ALL_ROWS)
+    statistics = SufficientStatistics.from_rows(*ALL_ROWS)
     options = replace(ON_CPU, standardize=True, learning_rate=0.5, epochs=3000)
     end, optimum = descend(ALL_ROWS, options), fit(statistics, Exact())
     assert_allclose(end.coef, optimum.coef, rtol=1e-8)
@@ -174,7 +179,7 @@ def test_standardised_descent_comes_to_the_exact_optimum_in_the_features_own_uni
 
 
 @pytest.mark.parametrize("standardize", [False, True])
-def test_given_weights_are_in_the_features_own_units_whether_or_not_the_descent_standardises(
+def test_given_weights_are_in_the_features_own_units_even_if_the_descent_standardises(
     standardize: bool,
 ) -> None:
     options = replace(ON_CPU, start=NOTEBOOK_START, epochs=0, standardize=standardize)
@@ -187,14 +192,14 @@ def test_given_weights_are_in_the_features_own_units_whether_or_not_the_descent_
 
 @pytest.mark.parametrize("standardize", [False, True])
 @pytest.mark.parametrize("patience", [None, 3])
-def test_the_reported_loss_is_that_of_the_weights_handed_back(standardize: bool, patience: int | None) -> None:
+def test_the_reported_loss_is_that_of_the_returned_weights(standardize: bool, patience: int | None) -> None:
     rate = 0.1 if standardize else 1e-5
     options = replace(ON_CPU, learning_rate=rate, epochs=40, batch_size=4, standardize=standardize, patience=patience)
     end = descend(ALL_ROWS, options)
     assert mean_squared_error(ALL_ROWS, end) == pytest.approx(end.loss, rel=1e-9)
 
 
-def test_the_same_seed_takes_the_same_steps_and_another_seed_takes_others() -> None:
+def test_the_same_seed_takes_the_same_steps_and_another_seed_takes_other_steps() -> None:
     options = replace(ON_CPU, epochs=5, batch_size=4)
     assert_identical(descend(ALL_ROWS, options), descend(ALL_ROWS, options))
     other = descend(ALL_ROWS, replace(options, seed=1))
@@ -213,7 +218,7 @@ def test_the_seed_shuffles_the_rows_anew_in_every_epoch() -> None:
     assert not np.array_equal(descend(ALL_ROWS, replace(options, epochs=1, start=again)).coef, one.coef)
 
 
-def test_a_random_start_depends_on_the_seed_and_on_nothing_else() -> None:
+def test_a_random_start_depends_only_on_the_seed() -> None:
     options = replace(ON_CPU, epochs=0)
     torch.manual_seed(1)
     start = descend(ALL_ROWS, options)
@@ -224,7 +229,7 @@ def test_a_random_start_depends_on_the_seed_and_on_nothing_else() -> None:
     assert not np.array_equal(other.intercept, start.intercept)
 
 
-def test_the_global_random_numbers_are_left_alone() -> None:
+def test_the_global_random_generator_is_not_used() -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
@@ -240,7 +245,7 @@ def test_a_batch_as_large_as_the_rows_is_the_full_batch() -> None:
 
 
 @pytest.mark.parametrize(("batch_size", "steps"), [(None, 3), (5, 9), (4, 12), (1, 45)])
-def test_every_step_and_every_epoch_with_the_start_among_them_is_told(batch_size: int | None, steps: int) -> None:
+def test_every_step_and_every_epoch_including_epoch_0_is_reported(batch_size: int | None, steps: int) -> None:
     told: list[str] = []
     epochs: list[int] = []
     descend(
@@ -265,7 +270,7 @@ def test_every_step_and_every_epoch_with_the_start_among_them_is_told(batch_size
     ids=["full batch", "batches", "unshuffled", "standardised", "patience"],
 )
 @pytest.mark.parametrize("epoch", [0, 1, 4, 7])  # with patience, the fourth is not the best so far
-def test_a_resumed_descent_ends_in_the_very_bits_of_an_uninterrupted_one(options: GradientDescent, epoch: int) -> None:
+def test_a_resumed_descent_ends_with_the_bits_of_an_uninterrupted_one(options: GradientDescent, epoch: int) -> None:
     states: list[TrainingState] = []
     expected = descend(ALL_ROWS, options, on_epoch=states.append)
     again: list[TrainingState] = []
@@ -285,8 +290,8 @@ def test_patience_stops_a_descent_that_no_longer_improves_and_keeps_its_best_wei
     assert end.epoch == states[-1].epoch == best + 8 < 500
     assert end.best_epoch == best
     assert end.loss == losses[best] < losses[-1]
-    assert_array_equal(end.coef, states[best].coef)
-    assert_array_equal(end.intercept, states[best].intercept)
+    assert_array_equal(end.coef, states[best].current.coef)
+    assert_array_equal(end.intercept, states[best].current.intercept)
     # Until then there never were eight epochs without a new lowest loss.
     for epoch in range(8, best + 1):
         assert min(losses[epoch - 7 : epoch + 1]) < min(losses[: epoch - 7])
@@ -322,16 +327,16 @@ def test_a_constant_feature_can_be_standardised() -> None:
     assert_allclose(x @ end.coef.T + end.intercept, y, atol=1e-9)
 
 
-def test_cpu_is_always_to_be_had() -> None:
+def test_the_cpu_is_always_available() -> None:
     assert choose_device("cpu") == torch.device("cpu")
 
 
-def test_auto_takes_cuda_where_there_is_one() -> None:
+def test_auto_chooses_cuda_if_available() -> None:
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
-def test_cuda_is_refused_where_there_is_none() -> None:
+def test_cuda_is_refused_if_unavailable() -> None:
     with pytest.raises(DeviceUnavailable, match="no CUDA device"):
         descend(ALL_ROWS, replace(ON_CPU, device="cuda"))
 
@@ -378,7 +383,7 @@ def test_full_batches_from_the_statistics_alone_follow_the_loop_over_the_rows(
     losses: list[float] = []
 
     gradient_descent(
-        None, SufficientStatistics.from_block(*ALL_ROWS), options, on_epoch=lambda state: losses.append(state.loss)
+        None, SufficientStatistics.from_rows(*ALL_ROWS), options, on_epoch=lambda state: losses.append(state.loss)
     )
 
     assert losses == pytest.approx(torch_trace(ALL_ROWS, options), rel=1e-9)
@@ -431,7 +436,7 @@ def test_batches_follow_the_notebooks_loop_with_automatic_differentiation() -> N
     assert_allclose(end.intercept, model.bias.tolist(), rtol=1e-10)
 
 
-def test_momentum_survives_an_interruption_to_the_last_bit() -> None:
+def test_momentum_is_resumed_to_the_last_bit() -> None:
     options = replace(ON_CPU, epochs=30, momentum=0.9, batch_size=4)
     states: list[TrainingState] = []
     straight = descend(ALL_ROWS, options, on_epoch=states.append)
@@ -439,8 +444,8 @@ def test_momentum_survives_an_interruption_to_the_last_bit() -> None:
     assert_identical(descend(ALL_ROWS, options, resume=states[11]), straight)
 
 
-def test_momentum_lets_the_learning_rate_be_larger() -> None:
-    statistics = SufficientStatistics.from_block(*ALL_ROWS)
+def test_momentum_permits_a_larger_learning_rate() -> None:
+    statistics = SufficientStatistics.from_rows(*ALL_ROWS)
     plain, heavy = (largest_learning_rate(statistics, GradientDescent(momentum=beta)) for beta in (0.0, 0.9))
     assert heavy == pytest.approx(1.9 * plain)
     options = replace(ON_CPU, epochs=300, momentum=0.9)
@@ -452,7 +457,7 @@ def test_momentum_lets_the_learning_rate_be_larger() -> None:
 def test_patience_watches_the_rows_that_are_held_out() -> None:
     random = np.random.default_rng(0)
     x = random.normal(size=(24, 12))
-    y = x[:, :1] + 2 * random.normal(size=(24, 1))  # so many features for so few rows are soon fitted to their noise
+    y = x[:, :1] + 2 * random.normal(size=(24, 1))  # 12 features for 12 rows are soon fitted to their noise
     options = replace(ON_CPU, epochs=5000, learning_rate=0.1, validation_fraction=0.5, patience=20)
     states: list[TrainingState] = []
 
@@ -462,8 +467,8 @@ def test_patience_watches_the_rows_that_are_held_out() -> None:
     assert end.epoch == end.best_epoch + 20
     assert (
         min(state.monitored_loss for state in states)
-        == states[-1].best_watched
+        == states[-1].best.monitored_loss
         == states[end.best_epoch].monitored_loss
     )
     assert states[-1].loss < states[end.best_epoch].loss  # the training rows' loss went on falling
-    assert_array_equal(end.coef, states[end.best_epoch].coef)
+    assert_array_equal(end.coef, states[end.best_epoch].current.coef)

@@ -1,0 +1,121 @@
+"""Predictions of one version, and where to compute them.
+
+Every wire format, every table and the route use the same predictor and the same thresholds.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from functools import partial
+from typing import NamedTuple
+
+from app.prediction.missing_rows import CompleteRows
+from app.prediction.query import PredictionQuery
+from app.registry.version_file import Version
+from app.regression.linear_model import Extrapolation
+from app.regression.sufficient_statistics import Array
+from app.storage.memory_budget import LARGE_BODY
+
+# Multiplications of a value and a coefficient above which a prediction would delay other requests by milliseconds.
+MAX_INLINE_MULTIPLIES = 20_000
+# Bytes of a response above which it takes as much time and memory as decoding a large body.
+LARGE_RESPONSE = 1 << 22
+
+
+class Executor(Enum):
+    """Where a prediction is computed."""
+
+    INLINE = auto()  # On the event loop.
+    THREAD = auto()
+    TURN = auto()  # In a thread, after waiting for one of the few turns for long requests.
+
+
+class Workload(NamedTuple):
+    """Measures of a prediction's work. A measure that is not known yet is 0."""
+
+    body_bytes: int = 0  # Bytes of JSON, or of a table, that have to be decoded.
+    multiplies: int = 0  # Multiplications of a value and a coefficient.
+    response_bytes: int = 0  # Approximate bytes of a JSON response.
+    slow_options: int = 0  # 1 if an option may decompose a design, which takes seconds for thousands of features.
+    tables: int = 0  # 1 if the rows or the results are a table.
+    expanding_tables: int = 0  # 1 if the size of a table does not bound its rows: compressed, Arrow or Parquet.
+
+
+# For each measure, the largest value at which a prediction is computed inline and the largest without a turn.
+THRESHOLDS: Mapping[str, tuple[float, float]] = {
+    "body_bytes": (LARGE_BODY, LARGE_BODY),
+    "multiplies": (MAX_INLINE_MULTIPLIES, math.inf),
+    "response_bytes": (LARGE_RESPONSE, LARGE_RESPONSE),
+    "slow_options": (0, math.inf),
+    "tables": (0, math.inf),
+    "expanding_tables": (0, 0),
+}
+_LIMITS = tuple(THRESHOLDS[measure] for measure in Workload._fields)
+
+
+def choose_executor(workload: Workload) -> Executor:
+    """Return where to compute a prediction, by the measure that demands most."""
+    executor = Executor.INLINE
+    for value, (inline, without_turn) in zip(workload, _LIMITS, strict=True):
+        if value > without_turn:
+            return Executor.TURN
+        if value > inline:
+            executor = Executor.THREAD
+    return executor
+
+
+@dataclass(frozen=True, eq=False)
+class PredictionResult:
+    """Results for n rows, k targets and p columns of the model. A row with a missing value has NaN in each array."""
+
+    version: Version
+    are_objects: bool  # Whether the rows were objects.
+    rows: CompleteRows
+    predictions: Array  # (n, k)
+    intervals: Array | None = None  # (n, k, 2); also NaN for a row outside the space that the training rows span.
+    confidence_intervals: Array | None = None  # (n, k, 2), as `intervals`.
+    contributions: Array | None = None  # (n, k, p)
+    extrapolation: Extrapolation | None = None  # Of the complete rows alone.
+    unavailable: Mapping[str, str] = field(default_factory=dict)  # Reasons for requested arrays that are None, by name.
+
+
+class Predictor:
+    """Predicts with one version."""
+
+    def __init__(self, version: Version) -> None:
+        self._version = version
+
+    def predict(self, query: PredictionQuery) -> PredictionResult:
+        """Compute what the query asks for.
+
+        Raises InvalidInput with the place of each wrong value.
+        Raises PredictionTooLarge if a result leaves the range of 64-bit numbers.
+        """
+        model, options = self._version.model, query.options
+        x, weights = query.arrays(self._version)
+        rows = CompleteRows.of(x, weights)
+        x, weights = rows.take(x), None if weights is None else rows.take(weights)
+        predictions = rows.spread(lambda: model.predict(x))
+        intervals = confidence_intervals = None
+        if model.inference_unavailable is None:
+            if options.interval is not None:
+                intervals = rows.spread(partial(model.interval, x, options.interval, observation_weights=weights))
+            if options.confidence is not None:
+                confidence_intervals = rows.spread(partial(model.interval, x, options.confidence, of_mean=True))
+        return PredictionResult(
+            self._version,
+            query.are_objects,
+            rows,
+            predictions,
+            intervals,
+            confidence_intervals,
+            contributions=rows.spread(lambda: model.contributions(x)) if options.explain else None,
+            extrapolation=model.extrapolation(x) if options.extrapolation else None,
+            unavailable=self._unavailable(query),
+        )
+
+    def _unavailable(self, query: PredictionQuery) -> dict[str, str]:
+        reason = self._version.model.inference_unavailable
+        levels = {"intervals": query.options.interval, "confidence_intervals": query.options.confidence}
+        return {} if reason is None else {name: reason for name, level in levels.items() if level is not None}

@@ -1,0 +1,101 @@
+"""Rows to predict for, and what to compute for each of them.
+
+A wire format makes a query from a request. Nothing in this room knows where the rows came from.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+
+from app.data.json_faults import MAX_DETAILS, are_objects
+from app.data.json_rows import as_rows, to_column, to_matrix
+from app.errors import FieldError, InvalidInput
+from app.registry.version_file import Version
+from app.regression.linear_model import LinearModel
+from app.regression.sufficient_statistics import Array
+
+WEIGHT_NOT_POSITIVE = "The weight is not a positive number."
+
+Missing: TypeAlias = Literal["refuse", "null"]  # Whether a missing value is an error, or its row has no results.
+
+
+@dataclass(frozen=True)
+class PredictionOptions:
+    """What to compute in addition to the predictions."""
+
+    interval: float | None = None  # Level of the prediction intervals.
+    confidence: float | None = None  # Level of the confidence intervals of the expected value.
+    explain: bool = False
+    extrapolation: bool = False
+    missing: Missing = "refuse"
+
+    @property
+    def needs_design(self) -> bool:
+        """Whether the design matrix of the version has to be decomposed, which is done once per version."""
+        return self.interval is not None or self.confidence is not None or self.extrapolation
+
+
+@dataclass(frozen=True, eq=False)
+class PredictionQuery:
+    """Rows decoded from JSON, or a matrix (n, p) in the order of the features, and the options.
+
+    Faults in decoded rows are reported below `pointer` and `weights_pointer`.
+    """
+
+    rows: list[Any] | Array
+    options: PredictionOptions = PredictionOptions()
+    weights: list[Any] | Array | None = None  # Precision weight of each row.
+    pointer: str = "/instances"
+    weights_pointer: str = "/instance_weights"
+
+    @property
+    def are_objects(self) -> bool:
+        """Whether the rows are objects. The results are then objects too."""
+        return not isinstance(self.rows, np.ndarray) and are_objects(self.rows)
+
+    def with_rows(self, names: Sequence[str]) -> "PredictionQuery":
+        """Return the query with a list of rows in place of a flat list of numbers. Raises InvalidInput."""
+        if isinstance(self.rows, np.ndarray):
+            return self
+        rows = as_rows(self.rows, names, self.pointer, missing=self.options.missing == "null")
+        return self if rows is self.rows else replace(self, rows=rows)
+
+    def arrays(self, version: Version) -> tuple[Array, Array | None]:
+        """Return the features (n, p) and the weights (n,), with NaN for what is missing.
+
+        Raises InvalidInput with the place of each fault.
+        """
+        if isinstance(self.rows, np.ndarray):
+            return self.rows, self._checked_weights(version.model)
+        missing = self.options.missing == "null"
+        x = to_matrix(self.rows, version.model.features, self.pointer, missing=missing, ignored=version.ignored)
+        return x, self._checked_weights(version.model)
+
+    def _checked_weights(self, model: LinearModel) -> Array | None:
+        if self.weights is None or isinstance(self.weights, np.ndarray):
+            return self.weights
+        if refused := weights_unavailable(model, self.options):
+            raise InvalidInput.at(self.weights_pointer, refused)
+        if len(self.weights) != len(self.rows):
+            expected = f"Expected one weight for each instance ({len(self.rows)}), found {len(self.weights)}."
+            raise InvalidInput.at(self.weights_pointer, expected)
+        weights = to_column(self.weights, self.weights_pointer, missing=self.options.missing == "null")[:, 0]
+        if (weights <= 0).any():
+            rows = np.flatnonzero(weights <= 0)[:MAX_DETAILS].tolist()
+            details = [FieldError(WEIGHT_NOT_POSITIVE, pointer=f"{self.weights_pointer}/{row}") for row in rows]
+            raise InvalidInput("Not all instance weights are positive.", details)
+        return weights
+
+
+def weights_unavailable(model: LinearModel, options: PredictionOptions) -> str | None:
+    """Return why rows cannot have weights of their own with this model and these options; None if they can."""
+    if options.interval is None:
+        return "Instance weights are only for prediction intervals. Add `interval`."
+    if model.statistics.weight_kind != "precision":
+        return (
+            "The model was trained with frequency weights. They count observations and say nothing of the precision of "
+            "a new one. Leave `instance_weights` out."
+        )
+    return None

@@ -1,0 +1,168 @@
+"""The design matrix of a fit, reduced to its QR factor: rank, condition, solutions and unscaled standard errors."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from app.regression.sufficient_statistics import EPSILON, Array, SufficientStatistics, column_norms, r_factor
+
+# Largest singular value of unit-norm columns that counts as zero, relative to the largest one and per column.
+RANK_TOLERANCE = 64 * EPSILON
+# Largest part of a coefficient's unit vector outside the row space with which the coefficient is identifiable.
+IDENTIFIABLE = 1e-8
+
+
+class _Svd(NamedTuple):
+    """U diag(s) V' of the unit-norm columns."""
+
+    u: Array
+    s: Array
+    vt: Array
+    kept: NDArray[np.bool_]  # singular values that are not zero to rounding
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """A matrix A with A'A the cross products of the p columns, without the rows.
+
+    With an intercept, the columns are deviations from their means. Rank decisions are made on columns at unit norm, so
+    that the units of a feature do not matter.
+    """
+
+    unit_factor: Array  # (p, p), A with columns at unit norm; zero for a constant column
+    norms: Array  # (p,), Euclidean norm of each column; 0 for a constant column
+    centre: Array  # (p,), value of each constant column
+    weight: float  # sum of the rows' weights
+    effective_rows: float  # n, the unit of the ridge penalty
+    intercept: bool
+
+    @classmethod
+    def of(cls, statistics: SufficientStatistics, *, fit_intercept: bool = True) -> "Design":
+        """Return the design of the rows that `statistics` summarise, with or without an intercept."""
+        p = statistics.features
+        scale, shift = statistics.scale[:p], statistics.shift[:p]
+        if fit_intercept:
+            factor, centre, flat = statistics.factor[1 : p + 1, 1 : p + 1], shift, statistics.constant
+        else:
+            factor, centre = r_factor(statistics.factor_about_zero[:, 1 : p + 1]), np.zeros(p)
+            flat = statistics.constant & (statistics.maximum == 0)
+        norms = np.where(flat, 0.0, column_norms(factor))
+        unit_factor = np.where(norms > 0, factor, 0.0) / np.where(norms > 0, norms, 1.0)
+        return cls(
+            unit_factor, norms * scale, centre, statistics.total_weight, statistics.effective_rows, fit_intercept
+        )
+
+    @cached_property
+    def _svd(self) -> _Svd:
+        u, s, vt = np.linalg.svd(self.unit_factor)
+        return _Svd(u, s, vt, s > RANK_TOLERANCE * (len(s) + 1) * (s[0] or 1.0))
+
+    @property
+    def is_decomposed(self) -> bool:
+        """Return True if the singular value decomposition is computed already."""
+        return "_svd" in vars(self)
+
+    @property
+    def _nonzero_singular_values(self) -> Array:
+        return np.asarray(self._svd.s[self._svd.kept])
+
+    @property
+    def rank(self) -> int:
+        """Number of coefficients that the rows determine, including the intercept."""
+        return int(self._svd.kept.sum()) + int(self.intercept)
+
+    @cached_property
+    def full_rank(self) -> bool:
+        return bool(self._svd.kept.all())
+
+    @property
+    def condition_number(self) -> float:
+        """Largest singular value of the unit-norm columns over the smallest nonzero one; 1 if all are zero.
+
+        Source: Belsley, Kuh and Welsch, Regression Diagnostics, 1980, 3.2.
+        """
+        s = self._nonzero_singular_values
+        return float(s[0] / s[-1]) if len(s) else 1.0
+
+    def penalised_condition(self, l2: float) -> float:
+        """Return the condition number with a ridge penalty, sqrt((s_1^2 + l2 / n) / (s_r^2 + l2 / n))."""
+        s = np.hypot(self._nonzero_singular_values, np.sqrt(l2 / self.effective_rows))
+        return float(s[0] / s[-1]) if len(s) else 1.0
+
+    @property
+    def null_space(self) -> Array:
+        """Orthonormal columns v, (p, p - r), with A v = 0 for A with columns at unit norm."""
+        return np.asarray(self._svd.vt[~self._svd.kept].T)
+
+    def solve(self, right: Array, *, l2: float = 0.0) -> Array:
+        """Return the B, (p, k), that minimises |A B - right|, for right (p, k).
+
+        If several B do, return the one whose coefficients of unit-norm columns have the smallest norm. With a penalty,
+        B = V diag(s / (s^2 + l2 / n)) U' right over the nonzero singular values (Golub and Van Loan, Matrix
+        Computations, 4th ed., 6.1.4). As l2 goes to 0, this tends to the minimum-norm solution.
+        """
+        norms = np.where(self.norms > 0, self.norms, 1.0)[:, np.newaxis]
+        unit: NDArray[np.floating[Any]]
+        if l2 == 0 and self.full_rank:
+            unit = np.linalg.solve(self.unit_factor, right)
+        else:
+            u, s, vt, kept = self._svd
+            filtered = (u.T @ right)[kept] / (s[kept] + l2 / self.effective_rows / s[kept])[:, np.newaxis]
+            unit = vt[kept].T @ filtered
+        return np.asarray(np.where(self.norms[:, np.newaxis] > 0, unit, 0.0) / norms, dtype=np.float64)
+
+    def effective_coefficients(self, l2: float) -> float:
+        """Return the trace of the hat matrix: sum of s^2 / (s^2 + l2 / n), plus 1 for the intercept.
+
+        Without a penalty this is the rank (Hastie, Tibshirani and Friedman, Elements of Statistical Learning, 2nd ed.,
+        3.50).
+        """
+        s = self._nonzero_singular_values
+        return float((s**2 / (s**2 + l2 / self.effective_rows)).sum()) + self.intercept
+
+    def whiten(self, deviations: Array) -> Array:
+        """Return rows z, (m, p), with z'z = x'(A'A)^-1 x for each row x of `deviations`, (m, p).
+
+        A row of z is infinite if x is outside the row space of A.
+        """
+        _, s, vt, kept = self._svd
+        if self.full_rank:
+            return np.asarray((deviations / self.norms) @ vt.T / s)
+        varying = self.norms > 0
+        unit = np.where(varying, deviations, 0.0) / np.where(varying, self.norms, 1.0)
+        rotated = unit @ vt.T
+        # The training rows' own deviations are about 1 / sqrt(n) in these units. Smaller values are rounding errors.
+        size = np.maximum(np.abs(unit).max(axis=1, initial=0.0), 1 / np.sqrt(self.weight))
+        outside = np.abs(rotated[:, ~kept]) > np.sqrt(EPSILON) * size[:, np.newaxis]
+        rotated[:, kept] /= s[kept]
+        rotated[:, ~kept] = np.where(outside, np.inf, 0.0)
+        moved = ~varying & (np.abs(deviations) > np.sqrt(EPSILON) * np.abs(self.centre))
+        rotated[moved.any(axis=1)] = np.inf
+        return np.asarray(rotated)
+
+    @cached_property
+    def unit_errors(self) -> Array:
+        """Square roots of the diagonal of (A'A)^-1 for columns at unit norm, (p,); NaN if not identifiable.
+
+        A coefficient is identifiable if its unit vector is in the row space of the design (Searle, Linear Models,
+        1971, 5.4). With an intercept, the squares are the variance inflation factors.
+        """
+        errors = np.sqrt((self.unit_root() ** 2).sum(axis=1))
+        if self.full_rank:
+            return np.asarray(errors)
+        outside = np.sqrt((self._svd.vt[~self._svd.kept] ** 2).sum(axis=0))
+        return np.where(outside <= IDENTIFIABLE, errors, np.nan)
+
+    def unit_root(self) -> Array:
+        """Return L, (p, r), with LL' the pseudo-inverse of A'A for columns at unit norm."""
+        if self.full_rank:
+            return np.asarray(np.linalg.solve(self.unit_factor, np.eye(len(self.norms))))
+        _, s, vt, kept = self._svd
+        return np.asarray((vt[kept] / s[kept, np.newaxis]).T)
+
+    def coefficient_errors(self) -> Array:
+        """Return standard errors in units of the residual deviation, (p,); NaN if not identifiable."""
+        return np.asarray(self.unit_errors / np.where(self.norms > 0, self.norms, 1.0))

@@ -1,0 +1,291 @@
+"""Rows to a fitted model: summarise, add to or take out of a base, cross-validate, solve.
+
+The trainer, the estimator, a notebook and the tests all fit through `fit_model`.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+
+from app.regression.cross_validation import CrossValidation, Folds, FoldStatistics, merged_folds
+from app.regression.downdate import downdate
+from app.regression.errors import InvalidData, InvalidOption
+from app.regression.least_squares import Fit
+from app.regression.linear_model import LinearModel
+from app.regression.precision import PrecisionBounds
+from app.regression.solvers.base import FitObserver, Problem, SilentObserver, Solution, Solver
+from app.regression.solvers.coefficients import TrainingState
+from app.regression.solvers.exact import Exact
+from app.regression.streaming_qr import NO_ROWS, StreamingQR, summarise, summarise_folds
+from app.regression.sufficient_statistics import SufficientStatistics, WeightKind
+from app.regression.terms import expand, parse_terms
+from app.regression.training_batch import Array, TrainingBatch
+
+
+class TrainingData(Protocol):
+    """Rows that can be read any number of times."""
+
+    @property
+    def features(self) -> tuple[str, ...]: ...
+
+    @property
+    def targets(self) -> tuple[str, ...]: ...
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """Columns made from the features, see `app.regression.terms`; none if the columns are the features."""
+
+    @property
+    def weight_kind(self) -> WeightKind: ...
+
+    def batches(self) -> Iterator[TrainingBatch]:
+        """Read all rows once, with x (n, features) and y (n, targets)."""
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayData:
+    """Rows in memory. x is (n, p), y is (n, k), the weights are (n,)."""
+
+    x: Array
+    y: Array
+    features: tuple[str, ...]
+    targets: tuple[str, ...]
+    sample_weight: Array | None = None
+    terms: tuple[str, ...] = ()
+    weight_kind: WeightKind = "precision"
+
+    def batches(self) -> Iterator[TrainingBatch]:
+        yield TrainingBatch(self.x, self.y, self.sample_weight)
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """Earlier rows, by their statistics, that the data is added to (update) or taken out of (forget)."""
+
+    statistics: SufficientStatistics
+    mode: Literal["update", "forget"] = "update"
+    # In an update, the share of their weight that decay leaves the earlier rows. In a forget, the share of their
+    # weight that the data's rows have in the base.
+    share: float = 1.0
+    folds: FoldStatistics = field(default_factory=dict)  # stored folds that the data's folds are added to
+
+
+@dataclass(frozen=True)
+class FoldOptions:
+    """A cross-validation of `count` folds.
+
+    A row's fold is that of its group, if the data has groups: then each batch has its rows' folds. Otherwise it is
+    random, and depends on the seed and the row's number.
+    """
+
+    count: int
+    seed: int = 0
+    by_group: bool = False
+    choose_l2: bool = False  # replace the solver's penalty by the one with the smallest cross-validated error
+    apart: bool = False  # also validate the data apart from the folds of the base
+
+
+@dataclass(frozen=True, eq=False)
+class Validation:
+    """The result of a cross-validation."""
+
+    result: CrossValidation  # over the folds of the base and the data together
+    folds: FoldStatistics  # the same folds
+    data: SufficientStatistics  # statistics of the data's rows
+    # Over the data's rows alone, each predicted from the other folds and the base. None if they are all in one fold,
+    # or it was not requested.
+    apart: CrossValidation | None
+
+
+@dataclass(frozen=True, eq=False)
+class DataSummary:
+    """The statistics of the data, kept so that another fit to the same data need not read it again."""
+
+    key: tuple[object, ...]  # everything else that they depend on
+    all_rows: SufficientStatistics | None  # None if they are divided into folds
+    folds: FoldStatistics
+
+
+@dataclass(frozen=True, eq=False)
+class FitResult:
+    """A fitted model, and what else is known about the fit."""
+
+    model: LinearModel
+    solver: Solver  # with the penalty that was chosen
+    optimum: Fit  # the exact solution of the same rows
+    refined: bool  # True if the coefficients were solved in higher precision
+    bounds: PrecisionBounds | None  # None if no row was ever taken out
+    validation: Validation | None
+    warnings: tuple[str, ...]
+    summary: DataSummary
+
+    @property
+    def statistics(self) -> SufficientStatistics:
+        return self.model.statistics
+
+
+def fit_model(
+    data: TrainingData,
+    solver: Solver,
+    *,
+    base: Base | None = None,
+    folds: FoldOptions | None = None,
+    observer: FitObserver | None = None,
+    resume: TrainingState | None = None,
+    summary: DataSummary | None = None,
+    reread: bool = True,
+) -> FitResult:
+    """Fit a model to the data, on top of a base if there is one.
+
+    Parameters:
+        data: the rows. They are read once, and a second time if their fit is worth refining.
+        solver: its options have values, not keywords.
+        base: earlier rows. Needs a solver that is `mergeable`.
+        folds: adds a cross-validation. Needs the exact solver.
+        observer: follows the fit, and may end it by raising.
+        resume: the last state of an interrupted run of an iterative solver with the same options.
+        summary: that of an earlier fit to the same data, which spares reading it again.
+        reread: False if the data can be read only once. It is then not refined.
+
+    Raises FitError, and whatever reading the data or the observer raises.
+    """
+    observer = observer or SilentObserver()
+    if base is not None and not solver.mergeable:
+        raise InvalidOption("kind", f"Rows cannot be added or taken out with {solver.label}.")
+    rows = _Rows(data, observer)
+    if solver.needs_rows:
+        rows.gather()
+    summary = _summary(rows, solver, base, folds, summary)
+    observer.solving()
+    statistics, solver, validation = _combined(summary, solver, base, folds, observer)
+    # The rows of a base are gone, so they cannot be read again.
+    problem = Problem(statistics, rows.gathered, rows.batches if base is None and reread else None, resume)
+    solution = solver.solve(problem, observer)
+    model = _model(data, statistics, solution)
+    optimum, refined, bounds = solution.optimum, solution.refined, solution.bounds
+    return FitResult(model, solver, optimum, refined, bounds, validation, solution.warnings, summary)
+
+
+class _Rows:
+    """The data's rows, with the terms as columns. Their number is reported as they are read."""
+
+    def __init__(self, data: TrainingData, observer: FitObserver) -> None:
+        self.data = data
+        self.gathered: TrainingBatch | None = None  # all of them, if they are in memory
+        self._terms = parse_terms(data.terms, data.features) if data.terms else None
+        self._observer = observer
+
+    def batches(self) -> Iterator[TrainingBatch]:
+        if self.gathered is not None:
+            yield self.gathered
+            return
+        rows = 0
+        for batch in self.data.batches():
+            yield batch if self._terms is None else batch._replace(x=expand(batch.x, self._terms))
+            rows += len(batch.x)
+            self._observer.rows_read(rows)
+
+    def gather(self) -> None:
+        """Read all rows into memory. Each batch is released when it has been copied, so they are in memory once."""
+        parts = deque(self.batches())
+        count = sum(len(batch.x) for batch in parts)
+        if count == 0:
+            raise InvalidData(NO_ROWS)
+        first = parts[0]
+        weights = None if first.sample_weight is None else np.empty(count)
+        rows = TrainingBatch(np.empty((count, first.x.shape[1])), np.empty((count, first.y.shape[1])), weights)
+        start = 0
+        while parts:
+            batch = parts.popleft()
+            part = slice(start, start + len(batch.x))
+            rows.x[part], rows.y[part], start = batch.x, batch.y, part.stop
+            if weights is not None:
+                weights[part] = batch.sample_weight
+        self.gathered = rows
+
+
+def _summary(
+    rows: _Rows, solver: Solver, base: Base | None, folds: FoldOptions | None, known: DataSummary | None
+) -> DataSummary:
+    """Return the statistics of the data: the known ones, unless they depend on something that has changed."""
+    weight_kind = rows.data.weight_kind
+    first = 0
+    if base is not None and folds is not None and not folds.by_group:
+        first = sum(fold.rows for fold in base.folds.values())
+    key = (weight_kind, rows.data.terms, folds, first)
+    if known is not None and known.key == key:
+        return known
+    accumulator = _accumulator(solver)
+    if folds is None:
+        return DataSummary(key, summarise(rows.batches(), accumulator, weight_kind), {})
+    divided = summarise_folds(
+        rows.batches(), folds.count, accumulator, weight_kind=weight_kind, seed=folds.seed, first=first
+    )
+    return DataSummary(key, None, divided)
+
+
+def _accumulator(solver: Solver) -> type[StreamingQR]:
+    if isinstance(solver, Exact) and solver.device == "cuda":
+        from app.regression.streaming_qr_cuda import CudaStreamingQR  # loads torch
+
+        return CudaStreamingQR
+    return StreamingQR
+
+
+def _combined(
+    summary: DataSummary, solver: Solver, base: Base | None, folds: FoldOptions | None, observer: FitObserver
+) -> tuple[SufficientStatistics, Solver, Validation | None]:
+    """Return the statistics to fit to, the solver with its penalty, and the cross-validation."""
+    earlier = base.statistics.discounted_by(base.share) if base is not None and base.mode == "update" else None
+    validation = None
+    if folds is None:
+        assert summary.all_rows is not None
+        statistics = summary.all_rows
+    else:
+        if not isinstance(solver, Exact):
+            raise InvalidOption("kind", "Cross-validation needs the exact solver.")
+        divided = Folds(summary.folds, observer.check_cancelled, base=earlier)
+        statistics = divided.all_rows
+        if folds.choose_l2:
+            solver = divided.choose_l2(solver)
+        validation = _validate(divided, solver, base, folds, observer)
+    if earlier is not None:
+        statistics = earlier.merge(statistics)
+    elif base is not None:
+        intercept = getattr(solver, "fit_intercept", True)
+        statistics = downdate(base.statistics, statistics, base.share, fit_intercept=intercept)
+    return statistics, solver, validation
+
+
+def _validate(data: Folds, solver: Exact, base: Base | None, options: FoldOptions, observer: FitObserver) -> Validation:
+    """Cross-validate over the folds of the base, discounted, and those of the data together.
+
+    If the base has none, the data alone is validated.
+    """
+    stored = base.folds if base is not None else {}
+    share = base.share if base is not None else 1.0
+    together = Folds(merged_folds(stored, data.statistics, share), observer.check_cancelled) if stored else data
+    result = together.validate(solver)
+    apart = None
+    if options.apart and len(data.statistics) > 1:
+        apart = data.validate(solver) if stored else result
+    return Validation(result, together.statistics, data.all_rows, apart)
+
+
+def _model(data: TrainingData, statistics: SufficientStatistics, solution: Solution) -> LinearModel:
+    return LinearModel(
+        data.features,
+        data.targets,
+        solution.coef,
+        solution.intercept,
+        statistics,
+        solution.residual_norms,
+        solution.unscaled_errors,
+        solution.centre_prediction,
+        terms=data.terms,
+        has_intercept=solution.optimum.design.intercept,
+        inference_unavailable=solution.inference_unavailable,
+    )

@@ -1,0 +1,212 @@
+"""Gradient descent in torch: the steps of a run, and its result in the features' own units."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from app.regression.errors import InaccurateCoefficients
+from app.regression.solvers.coefficients import BestEpoch, Coefficients, TrainingState
+from app.regression.solvers.descent_task import Batch, Task, choose_device
+from app.regression.solvers.divergence import SAME_LOSS, DivergenceGuard
+from app.regression.solvers.gradient_descent import GradientDescent, Start
+from app.regression.solvers.scaler import Scaler
+from app.regression.sufficient_statistics import EPSILON, Array, SufficientStatistics
+from app.regression.training_batch import TrainingBatch
+
+
+@dataclass(frozen=True, eq=False)
+class Descended:
+    """The result of a run: its coefficients, for features in their own units."""
+
+    coef: Array  # (k, p)
+    intercept: Array  # (k,)
+    centre_prediction: Array  # (k,), the prediction at the shift of the statistics, free of the intercept's rounding
+    epoch: int  # the last one
+    best_epoch: int  # the one with the lowest monitored loss
+    loss: float  # the objective of these coefficients
+    initial_loss: float  # before the first step
+    warnings: tuple[str, ...] = ()
+
+
+def gradient_descent(
+    rows: TrainingBatch | None,
+    statistics: SufficientStatistics,
+    options: GradientDescent,
+    *,
+    resume: TrainingState | None = None,
+    on_step: Callable[[], None] = lambda: None,
+    on_epoch: Callable[[TrainingState], None] = lambda _: None,
+) -> Descended:
+    """Descend from `options.start`, or from the last state of an interrupted run, for up to `options.epochs` epochs.
+
+    Parameters:
+        rows: needed only if `options.needs_rows`: an epoch of the full batch costs the same for any number of rows. A
+            row of weight 0 is ignored.
+        statistics: those of all rows.
+        options: its start is random or has coefficients; a caller replaces versions by theirs.
+        on_step: called after every step; may raise to stop.
+        on_epoch: gets the state after every epoch, epoch 0 included, and the same state again on resuming.
+
+    A resumed run takes the same steps as one that was never interrupted. Arithmetic is in float64. With `patience`,
+    the last epoch decides whether the run has diverged, not the one whose coefficients are returned.
+
+    Raises Diverged, with the bound; DeviceUnavailable; InvalidOption if `validation_fraction` leaves no row to train
+    on; InvalidData if a loss below the bound exceeds the range of 64-bit numbers; InaccurateCoefficients if the
+    coefficients for the features' own units do not have the loss of their epoch.
+    """
+    device = choose_device(options.device)
+    task = Task.of(rows, statistics, options, device)
+    guard = DivergenceGuard(task)
+    start = resume.current if resume else _initial(options, task.scaler, targets=statistics.targets)
+    sgd = _Sgd(options, start, resume.velocity if resume else None, device)
+
+    def check(state: TrainingState) -> TrainingState:
+        guard.check(state)
+        on_epoch(state)
+        return state
+
+    state = check(resume or _state(sgd, task, None))
+    while state.epoch < options.epochs and not _out_of_patience(state, options):
+        for batch in task.of_epoch(state.epoch):
+            sgd.step(batch)
+            on_step()
+        state = check(_state(sgd, task, state))
+    warnings = (*task.warnings, *guard.check_end(state))
+    return _in_own_units(state, task, statistics.shift[: statistics.features], warnings)
+
+
+class _Sgd:
+    """The steps of torch.optim.SGD, to the last rounding, with the gradient of F.mse_loss written out.
+
+    A plain step needs only two products; the optimizer and automatic differentiation take five times as long.
+    """
+
+    def __init__(
+        self, options: GradientDescent, start: Coefficients, velocity: Coefficients | None, device: torch.device
+    ) -> None:
+        self.coefficients = torch.from_numpy(start.matrix).to(device)  # (k, 1 + p), the intercept first
+        self.velocity = torch.zeros_like(self.coefficients)
+        if velocity is not None:
+            self.velocity = torch.from_numpy(velocity.matrix).to(device)
+        self._rate, self._momentum, self._decay = options.learning_rate, options.momentum, options.weight_decay
+
+    def step(self, batch: Batch) -> None:
+        error = torch.addmm(batch.targets, batch.inputs, self.coefficients.T, beta=-1)
+        scale = 2 / (batch.weight * error.shape[1])
+        if not self._momentum and not self._decay:
+            self.coefficients.addmm_(error.T, batch.inputs, alpha=-self._rate * scale)
+            return
+        gradient = (error.T @ batch.inputs).mul_(scale).add_(self.coefficients, alpha=self._decay)
+        if self._momentum:
+            gradient = self.velocity.mul_(self._momentum).add_(gradient)
+        self.coefficients.add_(gradient, alpha=-self._rate)
+
+
+def _initial(options: GradientDescent, scaler: Scaler, *, targets: int) -> Coefficients:
+    """Return the coefficients to start from; given ones are for features in their own units.
+
+    In a random start of a standardised run, the weight of a constant column is 0: it changes no prediction of the
+    training rows and would stay random.
+    """
+    if isinstance(options.start, Start):
+        weights = np.array(options.start.weights, dtype=np.float64)
+        return scaler.apply(Coefficients(weights, np.array(options.start.intercept, dtype=np.float64)))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(options.seed)
+        model = nn.Linear(len(scaler.scale), targets, dtype=torch.float64)
+    weights = _array(model.weight)
+    weights[:, scaler.zero] = 0.0
+    return Coefficients(weights, _array(model.bias))
+
+
+def _state(sgd: _Sgd, task: Task, before: TrainingState | None) -> TrainingState:
+    """Return the state of the run, an epoch after `before`."""
+    current = Coefficients.from_matrix(_array(sgd.coefficients))
+    loss = task.all_rows.loss(sgd.coefficients)
+    if task.options.weight_decay:
+        loss += task.penalty(current.matrix)
+    monitored = loss if task.monitored_rows is task.all_rows else task.monitored_rows.loss(sgd.coefficients)
+    epoch = 0 if before is None else before.epoch + 1
+    best = BestEpoch(epoch, current, loss, monitored)
+    return TrainingState(
+        epoch=epoch,
+        current=current,
+        velocity=Coefficients.from_matrix(_array(sgd.velocity)),
+        loss=loss,
+        monitored_loss=monitored,
+        initial_loss=loss if before is None else before.initial_loss,
+        best=best if before is None or monitored < before.best.monitored_loss else before.best,
+    )
+
+
+def _array(tensor: Tensor) -> Array:
+    return tensor.detach().cpu().numpy().copy()
+
+
+def _out_of_patience(state: TrainingState, options: GradientDescent) -> bool:
+    return options.patience is not None and state.epoch - state.best.epoch >= options.patience
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def _in_own_units(state: TrainingState, task: Task, shift: Array, warnings: tuple[str, ...]) -> Descended:
+    """Return the coefficients of the last epoch, or with patience of the best, for features in their own units.
+
+    `shift` is that of the statistics of all rows. Raises InaccurateCoefficients if the loss of these coefficients is
+    not the loss of the epoch they come from. The two are computed in different coordinates, so that their roots may
+    differ by SAME_LOSS / 2, relative, and by the rounding of the terms that a residual is the sum of.
+    """
+    scaled, loss = state.current, state.loss
+    if task.options.patience is not None:
+        scaled, loss = state.best.coefficients, state.best.loss
+    own = task.scaler.undo(scaled)
+    error, rounding = _root_mean_square_error(task, own.coef, scaled.intercept)
+    penalty = task.penalty(scaled.matrix)
+    rounding += _rounding(task.factor, scaled.matrix, task)
+    expected = math.sqrt(loss)
+    same = abs(math.hypot(error, math.sqrt(penalty)) - expected) <= SAME_LOSS / 2 * expected + rounding
+    if not same or not np.isfinite(own.intercept).all():
+        raise InaccurateCoefficients(
+            f"The coefficients for the features' own units have a loss of {error * error + penalty:.6g}, but the "
+            f"descent had a loss of {loss:.6g} in the same epoch. No version was published. Shift the features "
+            "towards zero, or scale them to similar sizes."
+        )
+    return Descended(
+        coef=own.coef,
+        intercept=own.intercept,
+        centre_prediction=scaled.intercept + own.coef @ (shift - task.scaler.centre),
+        epoch=state.epoch,
+        best_epoch=state.best.epoch,
+        loss=loss,
+        initial_loss=state.initial_loss,
+        warnings=warnings,
+    )
+
+
+def _root_mean_square_error(task: Task, weights: Array, at_centre: Array) -> tuple[float, float]:
+    """Return the root mean square error of weights, (k, p), and of predictions at the scaler's centre, (k,).
+
+    The second value is a bound of its rounding error. It is computed in the shifted and scaled columns of the
+    statistics, in which no large numbers cancel.
+    """
+    statistics, p = task.statistics, task.statistics.features
+    at_shift = at_centre + weights @ (statistics.shift[:p] - task.scaler.centre)
+    coefficients = np.column_stack([at_shift - statistics.shift[p:], weights * statistics.scale[:p]])
+    factor = statistics.factor * np.concatenate([np.ones(p + 1), statistics.scale[p:]])
+    errors = factor[:, : p + 1] @ coefficients.T - factor[:, p + 1 :]
+    error = float(np.linalg.norm(errors)) / math.sqrt(statistics.total_weight * statistics.targets)
+    return error, _rounding(factor, coefficients, task)
+
+
+def _rounding(factor: Array, coefficients: Array, task: Task) -> float:
+    """Return a bound of the rounding error of the root mean square error of coefficients, (k, 1 + p).
+
+    A residual is the sum of p + 2 terms, and off by a few units in the last place of the sum of their sizes.
+    """
+    inputs = coefficients.shape[1]
+    sizes = np.linalg.norm(factor, axis=0) / math.sqrt(task.statistics.total_weight)
+    terms = np.abs(coefficients) @ sizes[:inputs] + sizes[inputs:]
+    return float(4 * (inputs + 1) * EPSILON * np.linalg.norm(terms) / math.sqrt(len(terms)))

@@ -1,0 +1,65 @@
+"""What an application provides to its connections. The server knows nothing else of the application."""
+
+import asyncio
+from typing import Protocol, TypeAlias, TypedDict
+
+from app.server.admission import ConnectionAdmission
+from app.server.rejections import ProtocolError
+
+Headers: TypeAlias = list[tuple[bytes, bytes]]
+
+
+class FastPath(Protocol):
+    """Answers one kind of POST request without ASGI."""
+
+    @property
+    def target(self) -> bytes:
+        """The path, without a query."""
+
+    @property
+    def max_bytes(self) -> int:
+        """Longest body."""
+
+    @property
+    def is_open(self) -> bool: ...
+
+    def match(self, headers: Headers) -> bytes | None:
+        """Return the request id of a request with these headers, or None if it is not eligible."""
+
+    def answer(
+        self, body: bytes, request_id: bytes, started: float, default_headers: Headers
+    ) -> tuple[bytes, bytes] | None:
+        """Return the head of the response, with its final blank line, and its body; or None if it is not eligible.
+
+        `started` is the time at which the headers were complete, by `time.perf_counter`.
+        """
+
+
+class ConnectionHooks(Protocol):
+    """Settings, memory and error responses of the application."""
+
+    @property
+    def header_timeout(self) -> float:
+        """Seconds within which the headers of a request have to arrive."""
+
+    @property
+    def transfer_grace(self) -> float:
+        """Seconds that a transfer may fall behind MIN_BYTES_PER_SECOND."""
+
+    @property
+    def stopping(self) -> asyncio.Event:
+        """Set when the worker begins to stop."""
+
+    def reserve(self, before: int, now: int) -> bool:
+        """Change the memory reservation of a connection. Return False if too little memory is left."""
+
+    def reject(self, error: ProtocolError, client: str | None) -> tuple[Headers, bytes]:
+        """Log and count a rejected request. Return the headers and the body of the response."""
+
+
+class ConnectionState(TypedDict):
+    """The part of the lifespan state that connections use."""
+
+    hooks: ConnectionHooks
+    admission: ConnectionAdmission
+    fast_path: FastPath | None

@@ -1,0 +1,36 @@
+"""What the service provides to its connections: settings, memory, and responses to rejected requests."""
+
+import logging
+
+from app.logs import request_id
+from app.server.hooks import Headers
+from app.server.rejections import ProtocolError
+from app.web.middleware import REQUEST_ID, SECURITY_HEADERS, new_id
+from app.web.problems import problem_response
+from app.web.state import Services
+
+# Paths that are answered on connections above the limit.
+PROBES = frozenset({b"/health/live", b"/health/ready", b"/metrics"})
+
+_log = logging.getLogger("app.requests")
+
+
+class ServiceHooks:
+    """Implements `app.server.hooks.ConnectionHooks`."""
+
+    def __init__(self, services: Services, *, header_timeout: float, transfer_grace: float) -> None:
+        self.header_timeout = header_timeout
+        self.transfer_grace = transfer_grace
+        self.stopping = services.stopping
+        self.reserve = services.memory.resize
+        self._metrics = services.metrics
+
+    def reject(self, error: ProtocolError, client: str | None) -> tuple[Headers, bytes]:
+        identity = new_id()
+        token = request_id.set(identity.decode())
+        response = problem_response(error.status, error.name, error.detail)
+        request_id.reset(token)
+        self._metrics.answered("other", "none", error.status, 0.0)
+        fields = {"request_id": identity.decode(), "status": error.status, "reason": error.detail, "client": client}
+        _log.info("refused", extra=fields)
+        return [*response.raw_headers, (REQUEST_ID, identity), *SECURITY_HEADERS], bytes(response.body)

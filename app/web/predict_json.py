@@ -1,0 +1,104 @@
+"""Predictions for rows in a JSON body, in this service's own format or a foreign one.
+
+A wire format decodes the body and encodes the result. The bounds on memory and time are the same for all of them.
+"""
+
+import contextlib
+from codecs import BOM_UTF8
+from collections.abc import Callable
+from functools import partial
+from typing import TypeAlias, TypeVar
+
+from fastapi import Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from app.data.json_rows import has_more_brackets, is_json
+from app.errors import InvalidInput
+from app.prediction.estimates import MAX_RESPONSE, response_bytes, rows_bytes, workload
+from app.prediction.predictor import Executor, PredictionResult, Predictor, Workload, choose_executor
+from app.prediction.query import PredictionQuery
+from app.prediction.selection import VersionSelector
+from app.registry.version_file import Version
+from app.web import bodies
+from app.web.hints import not_json
+from app.web.schemas.predict import PredictRequest
+from app.web.state import Services, get_memory, get_services
+
+# Decodes a body that may have at most so many rows. Raises MalformedBody or InvalidInput.
+Decode: TypeAlias = Callable[[bytes, int], PredictionQuery]
+Encode: TypeAlias = Callable[[PredictionResult], bytes]
+
+T = TypeVar("T")
+
+_OTHER_BRACKETS = 3  # Brackets of a body that belong to no row: of the body and of its two lists.
+
+
+async def predict_json(request: Request, selector: VersionSelector, decode: Decode, encode: Encode) -> Response:
+    """Read a JSON body, predict, and respond in JSON."""
+    services = get_services(request)
+    body = await bodies.read_body(request, services.limits.json_bytes)
+    executor = choose_executor(Workload(body_bytes=len(body)))
+    if executor is not Executor.INLINE:
+        return await run_in(executor, services, partial(_decode_and_predict, request, selector, body, decode, encode))
+    query = decode(body, services.limits.instances)
+    version = await selector.resolve_async()
+    query = query.with_rows(version.model.features)
+    executor = choose_executor(workload(query, version.model))
+    return await run_in(executor, services, partial(_predict, request, version, query, encode))
+
+
+async def run_in(executor: Executor, services: Services, compute: Callable[[], T]) -> T:
+    """Call `compute` where the executor says. Raises WorkerBusy if the wait for a turn is too long."""
+    if executor is Executor.INLINE:
+        return compute()
+    async with services.large_body_limiter.slot() if executor is Executor.TURN else contextlib.nullcontext():
+        return await run_in_threadpool(compute)
+
+
+def decode_request(body: bytes, max_rows: int) -> PredictRequest:
+    """Decode a body of this service's own format. Raises MalformedBody or InvalidInput."""
+    # Rows are counted before they are decoded: wrong ones would take many times their length in memory. Each row that
+    # is right has one pair of brackets.
+    if len(body) > max_rows and has_more_brackets(body, max_rows + _OTHER_BRACKETS):
+        raise _too_many(max_rows) if is_json(body.removeprefix(BOM_UTF8)) else not_json(body, "")
+    payload = bodies.decode(PredictRequest, body)
+    if len(payload.instances) > max_rows:
+        raise _too_many(max_rows)
+    return payload
+
+
+def decode_query(body: bytes, max_rows: int) -> PredictionQuery:
+    """Decode a body of this service's own format to a query. Raises MalformedBody or InvalidInput."""
+    return decode_request(body, max_rows).query()
+
+
+def _too_many(max_rows: int) -> InvalidInput:
+    message = f"At most {max_rows} instances fit into one request. Send them in several requests, or as a table."
+    return InvalidInput.at("/instances", message)
+
+
+def _decode_and_predict(
+    request: Request, selector: VersionSelector, body: bytes, decode: Decode, encode: Encode
+) -> Response:
+    services = get_services(request)
+    with get_memory(request).reserved(bodies.decoding_bytes(body)):
+        query, version = decode(body, services.limits.instances), selector()
+        return _predict(request, version, query.with_rows(version.model.features), encode)
+
+
+def _predict(request: Request, version: Version, query: PredictionQuery, encode: Encode) -> Response:
+    services, model = get_services(request), version.model
+    if (length := response_bytes(query, model)) > MAX_RESPONSE:
+        raise InvalidInput.at(
+            query.pointer,
+            f"The answer would have about {length} bytes, and the limit is {MAX_RESPONSE}. Send fewer instances, or "
+            "accept a table.",
+        )
+    with get_memory(request).reserved(rows_bytes(query, model)):
+        result = Predictor(version).predict(query)
+        content = encode(result)
+    get_memory(request).reserve(len(content))
+    services.metrics.predicted(len(query.rows))
+    headers = {bodies.MISSING_ROWS: str(result.rows.missing)} if query.options.missing == "null" else None
+    return Response(content, headers=headers, media_type=bodies.JSON)

@@ -1,0 +1,163 @@
+"""Predictions if the rows or the results are a table: its bytes in memory or in a temporary file."""
+
+import contextlib
+import io
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from pathlib import Path
+
+from fastapi import Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response, StreamingResponse
+
+from app.data.batch import RowBatch, Source
+from app.data.formats import BY_MEDIA_TYPE
+from app.data.formats.base import TableFormat
+from app.data.json_rows import as_rows
+from app.errors import InvalidInput, not_stored
+from app.prediction.estimates import table_bytes
+from app.prediction.predictor import Executor, Workload, choose_executor
+from app.prediction.selection import VersionSelector
+from app.prediction.tables import TableOptions, TablePrediction, TableSource, batch_of_rows
+from app.storage.memory_budget import LARGE_BODY, Reservation
+from app.storage.spooled_output import SpooledOutput
+from app.web import bodies
+from app.web.predict_json import decode_request, run_in
+from app.web.state import get_memory, get_services
+
+MEMORY_BYTES = 1 << 23  # Bytes of a body, or of a response, above which it is in a temporary file.
+CHUNK_BYTES = 1 << 18
+_CHUNK_OVERHEAD = 64  # Bytes that a chunk takes in addition to its content, which may be one byte.
+
+MEDIA_TYPES = (bodies.JSON, *BY_MEDIA_TYPE)
+
+
+async def predict_file(
+    request: Request, selector: VersionSelector, table_format: TableFormat, options: TableOptions, media_type: str
+) -> Response:
+    """Predict for the rows of a file and respond with a table of this media type."""
+    services = get_services(request)
+    encoding = bodies.content_encoding(request)
+    async with contextlib.AsyncExitStack() as stack:
+        chunks = bodies.iter_limited(request, services.limits.upload_bytes)
+        body = await stack.enter_async_context(_spool_body(request, chunks))
+        if choose_executor(_workload(body, table_format, encoding)) is Executor.TURN:
+            await stack.enter_async_context(services.large_body_limiter.slot())
+        content = await stack.enter_async_context(_decompress(request, body, encoding))
+        version = await selector.resolve_async()
+        length = None if isinstance(content, Path) else len(content)
+        work = table_bytes(length, version.model, has_bounds=options.has_bounds)
+        stack.enter_context(get_memory(request).reserved(work))
+        table = TableSource(content, table_format)
+        reserve = get_memory(request).reserve
+        batches = table.read(version, options, reserve, services.limits.upload_bytes)
+        prediction = TablePrediction(version, options, table.first_row(options))
+        return await run_in_threadpool(_respond, request, prediction, batches, media_type)
+
+
+async def predict_rows(request: Request, selector: VersionSelector, options: TableOptions, media_type: str) -> Response:
+    """Predict for rows in a JSON body and respond with a table of this media type."""
+    services = get_services(request)
+    body = await bodies.read_body(request, services.limits.json_bytes)
+    executor = choose_executor(Workload(body_bytes=len(body), tables=1))
+    return await run_in(executor, services, partial(_predict_rows, request, selector, body, options, media_type))
+
+
+def _predict_rows(
+    request: Request, selector: VersionSelector, body: bytes, options: TableOptions, media_type: str
+) -> Response:
+    services = get_services(request)
+    with get_memory(request).reserved(bodies.decoding_bytes(body)):
+        payload = decode_request(body, services.limits.instances)
+        if payload.model_fields_set - {"instances"}:
+            raise InvalidInput(
+                "If the answer is a table, options are expected in the query, but were found in the body. Move them."
+            )
+        version = selector()
+        missing = options.prediction.missing == "null"
+        rows = as_rows(payload.instances, options.numbers(version.model), "/instances", missing=missing)
+        work = table_bytes(len(body), version.model, has_bounds=options.has_bounds)
+        with get_memory(request).reserved(work):
+            batch = batch_of_rows(rows, version, options)
+            return _respond(request, TablePrediction(version, options), iter([batch]), media_type)
+
+
+def _workload(body: Source, table_format: TableFormat, encoding: str) -> Workload:
+    length = len(body) if isinstance(body, bytes) else LARGE_BODY + 1
+    expands = encoding != bodies.IDENTITY or not table_format.is_text
+    return Workload(body_bytes=length, tables=1, expanding_tables=int(expands))
+
+
+class _MemoryShare:
+    """The memory for one body or response: up to MEMORY_BYTES, if the budget allows."""
+
+    def __init__(self, memory: Reservation) -> None:
+        self._memory = memory
+        self._bytes = 0
+
+    def reserve(self, count: int) -> bool:
+        """Reserve `count` more bytes and return True, or release all and return False: they have to go to a file."""
+        if self._bytes + count <= MEMORY_BYTES and self._memory.try_reserve(count):
+            self._bytes += count
+            return True
+        self._memory.release(self._bytes)
+        return False
+
+
+@contextlib.asynccontextmanager
+async def _spool_body(request: Request, chunks: AsyncIterator[bytes]) -> AsyncIterator[Source]:
+    """Yield the whole body: bytes, or the path of a temporary file if it is long."""
+    services = get_services(request)
+    share = _MemoryShare(get_memory(request))
+    first: list[bytes] = []
+    async for chunk in chunks:
+        first.append(chunk)
+        if not share.reserve(len(chunk) + _CHUNK_OVERHEAD):
+            break
+    else:
+        content = b"".join(first)
+        first.clear()
+        yield content
+        return
+    with contextlib.ExitStack() as closing:
+        try:
+            file = closing.enter_context(services.scratch.open(bodies.content_length(request)))
+            await run_in_threadpool(file.writelines, first)
+            first.clear()
+            async for chunk in chunks:
+                file.write(chunk)
+        except OSError as error:
+            raise not_stored("The rows", error) from error
+        yield file.path
+
+
+@contextlib.asynccontextmanager
+async def _decompress(request: Request, body: Source, encoding: str) -> AsyncIterator[Source]:
+    """Yield the body without its Content-Encoding. Even a few bytes may expand to many."""
+    if encoding == bodies.IDENTITY:
+        yield body
+        return
+    file = body.open("rb") if isinstance(body, Path) else io.BytesIO(body)
+    compressed = bodies.chunks_of(file, CHUNK_BYTES)
+    limit = get_services(request).limits.upload_bytes
+    async with _spool_body(request, bodies.iter_decompressed(request, compressed, encoding, limit)) as content:
+        yield content
+
+
+def _respond(request: Request, prediction: TablePrediction, batches: Iterator[RowBatch], media_type: str) -> Response:
+    """Predict for all batches, then return the response with all of their results."""
+    services = get_services(request)
+    share = _MemoryShare(get_memory(request))
+    output = SpooledOutput(share.reserve, services.scratch.open, services.limits.upload_bytes)
+    prediction.write(batches, BY_MEDIA_TYPE.get(media_type), output)
+    services.metrics.predicted(prediction.rows)
+    card = prediction.version.card
+    headers = {
+        "linserve-model": card.model,
+        "linserve-version": str(card.version),
+        bodies.MISSING_ROWS: str(prediction.missing),
+    }
+    if isinstance(written := output.written(), bytes):
+        return Response(written, headers=headers, media_type=media_type)
+    headers["content-length"] = str(output.length)
+    return StreamingResponse(bodies.chunks_of(written, CHUNK_BYTES), headers=headers, media_type=media_type)

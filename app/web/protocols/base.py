@@ -1,0 +1,28 @@
+"""What a wire format consists of."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from fastapi import APIRouter
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from app.prediction.predictor import PredictionResult
+
+
+class WireFormat(Protocol):
+    """A wire format of predictions: its routes, its results and its errors. `app.web.predict_json` does the rest."""
+
+    @property
+    def router(self) -> APIRouter:
+        """The routes. Errors on their paths are rendered by this format."""
+
+    @property
+    def schemas(self) -> tuple[type[BaseModel], ...]:
+        """The schemas of bodies that the routes decode themselves, for the OpenAPI document."""
+
+    def encode(self, result: PredictionResult) -> bytes:
+        """Return the body of a successful response."""
+
+    def render_error(self, problem: Mapping[str, Any], headers: Mapping[str, str]) -> Response:
+        """Return the response for a problem (RFC 9457), with these headers."""

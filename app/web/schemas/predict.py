@@ -1,0 +1,142 @@
+"""Requests and responses of POST /predict: the options, in a JSON body or in the query, and the results."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.data.batch import Header
+from app.prediction.query import Missing, PredictionOptions, PredictionQuery
+from app.prediction.tables import TableOptions
+from app.web.query import NameList, Rows
+from app.web.schemas.openapi_schema import Row
+from app.web.schemas.train import HEADER_TEXT
+
+MAX_KEPT = 1000  # Columns that pass through to the results.
+
+
+class _Options(BaseModel):
+    """Options that a body and a query share."""
+
+    interval: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Level of the prediction intervals to add; in a table, the columns `..._lower` and `..._upper`.",
+    )
+    confidence: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Level of the confidence intervals of the expected value to add; in a table, the columns "
+        "`..._mean_lower` and `..._mean_upper`.",
+    )
+    missing: Missing | None = Field(
+        None,
+        description="What to do with a row in which a value, or its weight, is missing. `refuse`, the default for "
+        "JSON: the request is rejected with the place of the first such value. `null`, the default for files: the "
+        "row's results are null, and the header `Linserve-Missing-Rows` counts it.",
+    )
+
+
+class PredictRequest(_Options):
+    """Rows to predict for, all objects or all arrays (then in the model's feature order).
+
+    A flat list of numbers is one row if the model has several features, and a row for each number if it has one.
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    instances: Rows = Field(min_length=1)
+    instance_weights: list[Any] | None = Field(
+        None,
+        description="Precision weight of each instance, positive. An interval is then for an observation of this "
+        "weight and not of the mean weight of the training rows. Only with `interval`.",
+        json_schema_extra={"items": {"type": "number", "exclusiveMinimum": 0}},
+    )
+    missing: Missing = Field("refuse", description=_Options.model_fields["missing"].description)
+    explain: bool = Field(False, description="Add the contribution of each feature to each prediction.")
+    extrapolation: bool = Field(False, description="Add how far each row is from the training rows.")
+
+    def query(self) -> PredictionQuery:
+        """Return what to predict for and what to compute."""
+        options = PredictionOptions(self.interval, self.confidence, self.explain, self.extrapolation, self.missing)
+        return PredictionQuery(self.instances, options, self.instance_weights)
+
+
+class PredictParameters(_Options):
+    """Options in the query, for rows or results that are a table."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    keep: NameList = Field(
+        default_factory=list,
+        max_length=MAX_KEPT,
+        description=f"Columns to pass through to the results, separated by commas; at most {MAX_KEPT}. If a target is "
+        "kept, the columns of its predictions and bounds begin with `predicted_` and its name. "
+        "In CSV, NDJSON and JSON, dates, times and timestamps are written as in RFC 3339: in UTC with a Z, or without "
+        "an offset if the column has no time zone.",
+    )
+    header: Header | None = Field(None, description=HEADER_TEXT)
+    instance_weights: str | None = Field(
+        None,
+        description="Column with the precision weight of each row, positive. Intervals are then for an observation of "
+        "this weight and not of the mean weight of the training rows. Only with `interval`.",
+    )
+
+    def options(self, default: Missing) -> TableOptions:
+        """Return how to read the table and what to compute. `default` applies if `missing` is not given."""
+        prediction = PredictionOptions(self.interval, self.confidence, missing=self.missing or default)
+        return TableOptions(prediction, self.keep, self.header, self.instance_weights)
+
+
+class Extrapolation(BaseModel):
+    leverage: float | None = Field(description="null if the row is outside the space that the training rows span.")
+    outside: list[str] = Field(description="Features, or terms, outside their range in training.")
+    flag: bool = Field(
+        description="True if `outside` is not empty, or the leverage exceeds 3 r / n, where r is the rank."
+    )
+
+
+class PredictResponse(BaseModel):
+    """Objects for objects, arrays (in the model's target order) for arrays; options add a parallel list each."""
+
+    model: str
+    version: int
+    predictions: list[Row] = Field(
+        description="The predictions and, with `keep`, the kept columns. null for a row in which a value is missing."
+    )
+    intervals: list[Any] | None = Field(
+        None,
+        description="For each row an object or an array, as in `predictions`, of [lower, upper] for each target. Both "
+        "are null if the row has no interval.",
+    )
+    confidence_intervals: list[Any] | None = Field(None, description="The same for the expected value.")
+    baseline: dict[str, float] | list[float] | None = Field(
+        None, description="The prediction for the mean of the training rows."
+    )
+    contributions: list[dict[str, dict[str, float]] | list[list[float]]] | None = Field(
+        None, description="For each target and feature; with the baseline they sum to the prediction."
+    )
+    extrapolation: list[Extrapolation | None] | None = Field(
+        None, description="null for an instance in which a value is missing."
+    )
+    unavailable: dict[str, str] | None = Field(None, description="Requested results that do not exist, with reasons.")
+
+
+EXAMPLES: dict[str, Any] = {
+    "Two rows as objects": {
+        "instances": [
+            {"temp": 73, "rainfall": 67, "humidity": 43},
+            {"temp": 91, "rainfall": 88, "humidity": 64},
+        ]
+    },
+    "A row as an array": {"instances": [[75, 63, 44]]},
+    "With intervals, explanation and extrapolation": {
+        "instances": [{"temp": 75, "rainfall": 63, "humidity": 44}],
+        "interval": 0.95,
+        "explain": True,
+        "extrapolation": True,
+    },
+}
+
+CSV_EXAMPLE = "temp,rainfall,humidity\n73,67,43\n91,88,64\n"

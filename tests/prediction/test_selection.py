@@ -1,0 +1,74 @@
+import asyncio
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from app.errors import ModelNotFound, VersionNotFound
+from app.prediction.selection import VersionSelector
+from app.registry import reader as module
+from app.registry.publisher import ModelPublisher
+from app.registry.version_file import Version, read
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
+    """The threads in which files were read."""
+    found = []
+
+    def noted(path: Path) -> Version:
+        found.append(threading.current_thread())
+        return read(path)
+
+    monkeypatch.setattr(module, "read", noted)
+    return found
+
+
+@pytest.mark.parametrize("number", [None, 1])
+def test_a_file_is_read_once_and_not_by_the_thread_of_the_event_loop(
+    models: Path, reads: list[threading.Thread], number: int | None
+) -> None:
+    choose = VersionSelector(ModelPublisher(models), "crop-yield", number)
+
+    async def ask_often() -> list[Version]:
+        return [
+            await choose.resolve_async(),
+            *await asyncio.gather(*(choose.resolve_async() for _ in range(5))),
+            choose(),
+        ]
+
+    assert len(set(asyncio.run(ask_often()))) == 1
+    assert len(reads) == 1
+    assert reads[0] is not threading.main_thread()
+
+
+@pytest.mark.parametrize("small", [0, 1 << 20])
+def test_a_promotion_is_seen_at_the_next_look_and_read_in_a_thread_where_the_file_is_large(
+    models: Path, reads: list[threading.Thread], small: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SMALL_BYTES", small)
+    shutil.copy(models / "crop-yield" / "000001.safetensors", models / "crop-yield" / "000002.safetensors")
+    registry = ModelPublisher(models)
+    choose = VersionSelector(registry, "crop-yield")
+
+    async def look_promote_and_look() -> list[int]:
+        numbers = [(await choose.resolve_async()).card.version]
+        await asyncio.to_thread(registry.promote, "crop-yield", 2)
+        return [*numbers, (await choose.resolve_async()).card.version]
+
+    assert asyncio.run(look_promote_and_look()) == [1, 2]
+    assert (reads[-1] is threading.main_thread()) == (small > 0)
+
+
+def test_what_is_not_there_is_not_found_either_way(models: Path) -> None:
+    for choose, error in (
+        (VersionSelector(ModelPublisher(models), "crop-yield", 2), VersionNotFound),
+        (VersionSelector(ModelPublisher(models), "other", 1), ModelNotFound),
+        (VersionSelector(ModelPublisher(models), "other"), ModelNotFound),
+        (VersionSelector(ModelPublisher(models), "../models/crop-yield"), ModelNotFound),
+    ):
+        with pytest.raises(error):
+            choose()
+        with pytest.raises(error):
+            asyncio.run(choose.resolve_async())
