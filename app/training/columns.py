@@ -12,6 +12,7 @@ from app.data.content import explained
 from app.data.formats import BY_NAME
 from app.data.formats.base import TableFormat
 from app.data.names import check_names, missing_columns
+from app.data.training_rows import MATRIX
 from app.errors import FieldError, InvalidInput, ModelFileInvalid, ModelNotFound, NotFound
 from app.registry.model_card import ModelCard
 from app.registry.publisher import ModelPublisher
@@ -149,7 +150,7 @@ def _check_names(features: Sequence[str], request: TrainingRequest, lines: Mappi
     try:
         check_names(features, request.targets)
     except InvalidInput as error:
-        if request.format == "matrix":
+        if request.format == MATRIX:
             raise
         # These names come from the file, not from a list in the body.
         details = [_in_file(detail, features, lines) for detail in error.details]

@@ -15,7 +15,10 @@ from numpy.testing import assert_array_equal
 from tables import written
 
 from app.data.batch import Columns, Source
-from app.data.formats import BY_NAME
+from app.data.content import content_of
+from app.data.formats import BY_NAME, check_header
+from app.data.formats import FORMATS as TABLE
+from app.data.formats.base import TableFormat
 from app.data.training_rows import TrainingRows
 from app.errors import InvalidInput
 
@@ -31,6 +34,52 @@ def refusal(content: bytes, form: str, columns: Columns) -> InvalidInput:
     with pytest.raises(InvalidInput) as refused:
         list(BY_NAME[form].batches(content, columns, 1))
     return refused.value
+
+
+@pytest.mark.parametrize("table_format", TABLE, ids=lambda entry: entry.name)
+def test_a_format_reads_what_it_writes(table_format: TableFormat) -> None:
+    values = np.array([[1.5, -2.0], [np.nan, 1e300], [0.1, 2.0**53]])
+    kept = pa.record_batch({"word": ["x", "größe", "a,b"]})
+    file = io.BytesIO()
+    writer = table_format.writer(file, ["word"], ["a", "b"])
+    for start in (0, 2):
+        writer.write(kept.slice(start, 2), values[start : start + 2])
+    writer.close()
+    content = file.getvalue()
+    assert table_format.column_names(content) == ["word", "a", "b"]
+    batches = list(table_format.batches(content, Columns(["b", "a"], ["word"], missing=True)))
+    assert_array_equal(np.concatenate([batch.values for batch in batches]), values[:, ::-1])
+    assert [word for batch in batches if batch.kept for word in batch.kept.column(0).to_pylist()] == [
+        *kept["word"].to_pylist()
+    ]
+    recognised = content_of(content)
+    assert recognised is not None
+    assert recognised.body_format is table_format
+
+
+@pytest.mark.parametrize("table_format", TABLE, ids=lambda entry: entry.name)
+def test_a_table_without_rows_is_written_as_one(table_format: TableFormat) -> None:
+    file = io.BytesIO()
+    table_format.writer(file, [], ["a"]).close()
+    assert table_format.names_in_rows or table_format.column_names(file.getvalue()) == ["a"]
+
+
+def test_no_two_formats_share_a_name_a_media_type_or_an_extension() -> None:
+    extensions = [extension for entry in TABLE for extension in entry.extensions]
+    for values in ([entry.name for entry in TABLE], [entry.media_type for entry in TABLE], extensions):
+        assert len(values) == len(set(values))
+    assert [entry.name for entry in TABLE] == FORMATS
+
+
+@pytest.mark.parametrize("table_format", [None, *TABLE], ids=lambda entry: entry.name if entry else "json")
+def test_a_header_option_is_refused_unless_the_format_takes_one(table_format: TableFormat | None) -> None:
+    check_header(table_format, None)
+    if table_format is not None and table_format.takes_header:
+        check_header(table_format, "none")
+        assert table_format.first_row("none") == table_format.first_row(None) - 1
+        return
+    with pytest.raises(InvalidInput, match="CSV"):
+        check_header(table_format, "none")
 
 
 @pytest.mark.parametrize("form", FORMATS)
