@@ -15,8 +15,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from starlette.datastructures import QueryParams
 
-from app.data.name_hints import MAX_LISTED, did_you_mean, shown
-from app.data.names import MAX_NAME_LENGTH
+from app.data.names import MAX_LISTED, MAX_NAME_LENGTH, did_you_mean, shown
 from app.errors import FieldError, InvalidInput
 from app.web.problems import invalid_query
 from app.web.schemas.openapi_schema import DocumentedAs, Row
