@@ -70,10 +70,10 @@ CASES = [
     predict("a boolean", '[{"temp": true, "rainfall": 67, "humidity": 43}]', "found a boolean", "/instances/0/temp"),
     predict("null", "[[73, 67, 43], [73, null, 43]]", "found null", "/instances/1/1"),
     predict("an array for a number", f'[[73, ["{MARK}"], 43]]', "found an array", "/instances/0/1"),
-    Case("an interval beyond 64 bits", 422, "beyond the range", '{"instances": [[73, 67, 43], [1e200, 1, 1]], "interval": 0.9}', "/instances/1", type="prediction-too-large"),
+    Case("an interval beyond 64 bits", 422, "exceeds the range", '{"instances": [[73, 67, 43], [1e200, 1, 1]], "interval": 0.9}', "/instances/1", type="prediction-too-large"),
     Case("NaN in a column that is kept", 422, "not finite", '{"instances": [{"temp": 73, "rainfall": 67, "humidity": 43, "field": NaN}]}', path="/predict?keep=field"),
     Case("an infinite number in a column that is kept", 422, "not finite", '{"instances": [{"temp": 73, "rainfall": 67, "humidity": 43, "field": 1e400}]}', path="/predict?keep=field"),
-    Case("a prediction beyond 64 bits", 422, "beyond the range", '{"instances": [[73, 67, 43], [-1e308, 1e308, 1e308]]}', "/instances/1", type="prediction-too-large"),
+    Case("a prediction beyond 64 bits", 422, "exceeds the range", '{"instances": [[73, 67, 43], [-1e308, 1e308, 1e308]]}', "/instances/1", type="prediction-too-large"),
     # Rows
     predict("a missing feature", '[{"temp": 73, "humidity": 43}]', '"rainfall" is missing', "/instances/0"),
     Case("an unknown feature", 422, "is unknown", json.dumps({"instances": [{**ROW, MARK: 1}]}), f"/instances/0/{MARK}", names=True),
