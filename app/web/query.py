@@ -56,16 +56,6 @@ def split_names(option: str, text: str) -> list[str]:
         raise InvalidInput.of_parameter(option, _NO_NAMES) from None
 
 
-def query_schemas(options: type[BaseModel]) -> dict[str, dict[str, Any]]:
-    """Return the schemas of options as they are in a query, by name: no value is null there, and a list is text."""
-    schemas = {}
-    for name, schema in options.model_json_schema()["properties"].items():
-        chosen = next(one for one in schema.get("anyOf", [schema]) if one.get("type") != "null")
-        rules = {rule: value for rule, value in chosen.items() if rule not in ("title", "description", "default")}
-        schemas[name] = {"type": "string"} if rules.get("type") == "array" else rules
-    return schemas
-
-
 def reject_unknown_parameters() -> Any:
     """Return a dependency of a route or a router: its query has only the route's own parameters, each once."""
 
