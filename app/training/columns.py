@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from app.data.formats.content import explained
-from app.data.formats.ndjson import ndjson_keys, ndjson_names
-from app.data.name_hints import missing_columns
-from app.data.names import check_names
+from app.data.content import explained
+from app.data.formats import BY_NAME
+from app.data.formats.base import TableFormat
+from app.data.names import check_names, missing_columns
+from app.data.training_rows import MATRIX
 from app.errors import FieldError, InvalidInput, ModelFileInvalid, ModelNotFound, NotFound
 from app.registry.model_card import ModelCard
 from app.registry.reader import ModelReader
@@ -50,19 +51,20 @@ def with_columns_of_file(
     Read all names of an NDJSON file, unless its first line has those that the request names. Call `step` repeatedly
     meanwhile. Raises InvalidInput if columns are missing from the file, or do not fit.
     """
-    if request.format != "ndjson":
+    table_format = BY_NAME.get(request.format)
+    if table_format is None or not table_format.names_in_rows:
         return request, {}
-    with explained(path, request.format):
-        return _with_columns_of_lines(request, path, registry, step)
+    with explained(path, table_format):
+        return _with_columns_of_lines(request, path, table_format, registry, step)
 
 
 def _with_columns_of_lines(
-    request: TrainingRequest, path: Path, registry: ModelReader, step: Callable[[], None]
+    request: TrainingRequest, path: Path, table_format: TableFormat, registry: ModelReader, step: Callable[[], None]
 ) -> tuple[TrainingRequest, Mapping[str, int]]:
     columns = _columns_to_read(request, request.features)
-    if request.features and set(columns) <= set(ndjson_names(path)):
+    if request.features and set(columns) <= set(table_format.column_names(path)):
         return request, {}
-    lines = ndjson_keys(path, step)
+    lines = table_format.first_lines(path, step)
     features = request.features
     if not features:
         current = current_version(registry, request.model, request.mode)
@@ -148,7 +150,7 @@ def _check_names(features: Sequence[str], request: TrainingRequest, lines: Mappi
     try:
         check_names(features, request.targets)
     except InvalidInput as error:
-        if request.format == "matrix":
+        if request.format == MATRIX:
             raise
         # These names come from the file, not from a list in the body.
         details = [_in_file(detail, features, lines) for detail in error.details]

@@ -5,8 +5,9 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from app.data.batch import Array
-from app.data.groups import taken_out
-from app.data.json_rows import are_objects, as_rows, first_rounded_rows, to_column, to_matrix
+from app.data.groups import split_groups
+from app.data.json_faults import are_objects
+from app.data.json_rows import as_rows, first_rounded_rows, to_column, to_matrix
 from app.data.rounding import rounding_warnings
 from app.data.weights import first_fault
 from app.errors import InvalidInput
@@ -51,7 +52,7 @@ def plan_rows(draft: TrainingRequest, rows: JsonRows, registry: ModelReader) -> 
     request = build_training_request(replace(draft, targets=tuple(targets), weight=weight), features, current, registry)
     folds = []
     if request.fold_groups is not None and request.groups not in features:
-        instances, column = taken_out(instances, request.fold_groups, missing=missing)
+        instances, column = split_groups(instances, request.fold_groups, missing=missing)
         folds.append(column)
     columns = [
         to_matrix(instances, features, "/instances", missing=missing),
