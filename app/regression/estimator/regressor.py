@@ -1,18 +1,19 @@
 """An estimator with scikit-learn's conventions that fits as the service does, through `fit_model`."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal, Self
 
 import numpy as np
 
-from app.regression.errors import FitError, InvalidData, InvalidOption
+from app.regression.errors import FitError, InvalidData
 from app.regression.estimator.arrays import Columns, is_batches, not_fitted, read_batches, target_matrix
+from app.regression.estimator.options import checked_share, checked_terms, checked_weight_kind, chosen_solver
 from app.regression.estimator.summary import Summary, summarise_model
 from app.regression.fit import Base, FoldOptions, fit_model
 from app.regression.linear_model import LinearModel
-from app.regression.solvers import SOLVER_OF_KIND, Exact, GradientDescent, Solver, Start
+from app.regression.solvers import Solver
 from app.regression.streaming_qr import NO_ROWS
 from app.regression.sufficient_statistics import WeightKind
 from app.regression.training_batch import Array, TrainingBatch
@@ -132,7 +133,7 @@ class LinearRegressor:
 
         The weights of the earlier rows are multiplied by `decay`, in (0, 1].
         """
-        base = Base(self.fitted_model().statistics, "update", _share(decay, "decay"))
+        base = Base(self.fitted_model().statistics, "update", checked_share(decay, "decay"))
         return self._fit(X, y, sample_weight, columns=self._columns, base=base)
 
     def forget(self, X: Any, y: Any = None, sample_weight: Any = None, *, share: float = 1.0) -> Self:
@@ -141,7 +142,7 @@ class LinearRegressor:
         `share` is the share of their weight that decay has left. Numbers that rounding errors may have changed are
         withheld. Raises NotIncluded if the rows cannot be among those of the fit, and InvalidData if too few remain.
         """
-        base = Base(self.fitted_model().statistics, "forget", _share(share, "share"))
+        base = Base(self.fitted_model().statistics, "forget", checked_share(share, "share"))
         return self._fit(X, y, sample_weight, columns=self._columns, base=base)
 
     def predict(self, X: Any, interval: float | None = None) -> Any:
@@ -199,7 +200,7 @@ class LinearRegressor:
         if sample_weight is not None and not np.asarray(sample_weight).any():
             raise InvalidData("All sample weights are zero.")
         columns, data = self._data(batches, columns, self.terms if base is None else self.model_.terms)
-        solver, folds = _chosen_solver(self), None
+        solver, folds = chosen_solver(self), None
         if self.l2 == "auto" and base is None:
             folds = FoldOptions(AUTO_FOLDS, choose_l2=True)
         result = fit_model(data, solver, base=base, folds=folds, reread=data.can_be_reread)
@@ -227,46 +228,12 @@ class LinearRegressor:
                 raise FitError(NO_ROWS) from None
             columns = Columns.of(*next(read_batches([first]))[:2])
             batches = batches if can_be_reread else chain([first], iterator)
-        fixed, name, weight_kind = columns, type(self).__name__, self.weight_kind
+        fixed, name, weight_kind = columns, type(self).__name__, checked_weight_kind(self.weight_kind)
 
         def read() -> Iterator[TrainingBatch]:
             for x, y, sample_weight in read_batches(batches):
                 yield fixed.batch(name, x, y, sample_weight, weight_kind)
 
-        data = _Data(columns.features, columns.targets, tuple(terms or ()), weight_kind, read, can_be_reread)
+        names = checked_terms(terms, columns.features)
+        data = _Data(columns.features, columns.targets, names, weight_kind, read, can_be_reread)
         return columns, data
-
-
-def _chosen_solver(estimator: LinearRegressor) -> Solver:
-    """Return the solver of an estimator's parameters. Raises InvalidOption."""
-    solver = estimator.solver
-    if solver == "exact":
-        # An update or a forget has the penalty that was chosen before.
-        chosen = getattr(getattr(estimator, "solver_", None), "l2", 0.0)
-        l2 = chosen if estimator.l2 == "auto" else float(estimator.l2)
-        if not 0 <= l2 < np.inf:
-            raise InvalidOption("l2", f"l2 is {estimator.l2}, expected a number of at least 0.")
-        return Exact(l2=l2, fit_intercept=bool(estimator.fit_intercept))
-    if estimator.l2 != 0 or not estimator.fit_intercept:
-        raise InvalidOption("solver", 'l2 and fit_intercept need solver="exact", or belong to the solver object.')
-    if isinstance(solver, str):
-        if solver not in SOLVER_OF_KIND:
-            raise InvalidOption("solver", f"There is no solver {solver!r}: {', '.join(SOLVER_OF_KIND)}.")
-        return SOLVER_OF_KIND[solver]()
-    return _with_start(solver, estimator) if isinstance(solver, GradientDescent) else solver
-
-
-def _with_start(solver: GradientDescent, estimator: LinearRegressor) -> GradientDescent:
-    """Return the solver with the coefficients of the estimator if it starts from the current ones."""
-    if solver.start == "current":
-        model = estimator.fitted_model()
-        return replace(solver, start=Start(weights=model.coef.tolist(), intercept=model.intercept.tolist()))
-    if isinstance(solver.start, Start) and solver.start.version is not None:
-        raise InvalidOption("start", 'An estimator has no versions: start from "current", or from weights.')
-    return solver
-
-
-def _share(value: float, name: str) -> float:
-    if not 0 < value <= 1:
-        raise InvalidOption(name, f"{name} is {value}, expected a number above 0 and at most 1.")
-    return value

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from app.regression.errors import DeviceUnavailable, InvalidOption
@@ -99,12 +98,12 @@ class Task:
         validation, batches = None, None
         warnings: tuple[str, ...] = ()
         if rows is not None and options.needs_rows:
-            rows = _of_positive_weight(rows)
+            rows = rows.without_zero_weights()
             count, warnings = _validation_rows(len(rows.x), options)
             if count:
                 order = torch.randperm(len(rows.x), generator=torch.Generator().manual_seed(options.seed)).numpy()
-                validation = summarise([_part(rows, order[:count])])
-                rows = _part(rows, order[count:])
+                validation = summarise([rows.select(order[:count])])
+                rows = rows.select(order[count:])
                 statistics = summarise([rows])
             if options.batch_size is not None and options.batch_size < len(rows.x):
                 batches = RowBatches(rows, options, scaler, statistics.total_weight, device)
@@ -162,20 +161,6 @@ def _validation_rows(rows: int, options: GradientDescent) -> tuple[int, tuple[st
         return count, ()
     instead = "all rows are trained on" if options.patience is None else "patience watches the training rows"
     return 0, (f"validation_fraction={options.validation_fraction:g} of {rows} rows holds out no row; {instead}.",)
-
-
-def _of_positive_weight(rows: TrainingBatch) -> TrainingBatch:
-    return (
-        rows
-        if rows.sample_weight is None or rows.sample_weight.all()
-        else _part(rows, np.flatnonzero(rows.sample_weight))
-    )
-
-
-def _part(rows: TrainingBatch, chosen: NDArray[np.int64]) -> TrainingBatch:
-    return TrainingBatch(
-        rows.x[chosen], rows.y[chosen], None if rows.sample_weight is None else rows.sample_weight[chosen]
-    )
 
 
 def _batch_of(factor: Array, statistics: SufficientStatistics, device: torch.device) -> Batch:

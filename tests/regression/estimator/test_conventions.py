@@ -122,10 +122,13 @@ def rejected(message: str, x: Any, y: Any, **options: Any) -> None:
 def test_parameters_and_rows_that_do_not_fit_are_refused() -> None:
     x, y = np.arange(6.0).reshape(3, 2), np.arange(3.0)
 
-    rejected("l2 is -1, expected a number of at least 0", x, y, l2=-1)
+    rejected('l2 is -1, expected "auto" or a number of at least 0', x, y, l2=-1)
+    rejected("l2 is 'automatic', expected", x, y, l2="automatic")
+    rejected("weight_kind is 'count', expected one of", x, y, weight_kind="count")
+    rejected("terms is 'x0', expected a list of terms", x, y, terms="x0")
     rejected("There is no solver 'magic': exact, gradient_descent", x, y, solver="magic")
     rejected('need solver="exact"', x, y, solver="gradient_descent", l2=1)
-    rejected("Not all terms can be made from the features", x, y, terms=["x2"])
+    rejected("Not all terms can be made from the features. 'x2': A term is a feature, or", x, y, terms=["x0", "x2"])
     rejected("X has 3 rows, and y has 2", x, y[:2])
     rejected(r"y has to be \(n,\) or \(n, k\), and it has 3 dimensions", x, y.reshape(3, 1, 1))
     rejected("A batch has to be", iter([1.0]), None)
