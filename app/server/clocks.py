@@ -14,7 +14,7 @@ LINGER_SECONDS = 1.0
 
 
 class Awaiting(Enum):
-    """What the client has to send next."""
+    """The part of a request that the client has to send next."""
 
     REQUEST = auto()
     HEADERS = auto()

@@ -1,4 +1,4 @@
-"""What an application provides to its connections. The server knows nothing else of the application."""
+"""The interface between connections and the application. The server knows nothing else of the application."""
 
 import asyncio
 from typing import Protocol, TypeAlias, TypedDict

@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 class AccessScope(StrEnum):
-    """What a key permits. Every key may read models and jobs, and `admin` includes all scopes."""
+    """A permission of a key. Every key may read models and jobs, and `admin` includes all scopes."""
 
     READ = "read"
     PREDICT = "predict"

@@ -1,4 +1,4 @@
-"""What the service provides to its connections: settings, memory, and responses to rejected requests."""
+"""The hooks of the service for its connections: settings, memory, and responses to rejected requests."""
 
 import logging
 

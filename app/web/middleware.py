@@ -1,4 +1,4 @@
-"""What every request gets: an id, a log line, a count in the metrics, security headers, and a response to a bug."""
+"""Give every request an id, a log line, a count in the metrics, security headers, and a problem if a bug occurs."""
 
 import asyncio
 import logging

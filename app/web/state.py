@@ -1,4 +1,4 @@
-"""What the routes work with: built once at the start, and reached through the request."""
+"""The services that routes use: built once at the start, and reached through the request."""
 
 import asyncio
 from dataclasses import dataclass

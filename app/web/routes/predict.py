@@ -12,6 +12,7 @@ from app.prediction.selection import VersionSelector
 from app.web import bodies
 from app.web.auth import AccessScope
 from app.web.dependencies import require_scope
+from app.web.middleware import QuietRoute
 from app.web.negotiation import select_media_type
 from app.web.predict_json import decode_query, predict_json
 from app.web.predict_tables import MEDIA_TYPES, predict_file, predict_rows
@@ -20,7 +21,7 @@ from app.web.query import ModelName, VersionNumber, query_parameters, read_query
 from app.web.schemas.predict import CSV_EXAMPLE, EXAMPLES, PredictParameters, PredictRequest, PredictResponse
 from app.web.state import get_services
 
-router = APIRouter(tags=["Predict"], dependencies=[require_scope(AccessScope.PREDICT)])
+router = APIRouter(tags=["Predict"], dependencies=[require_scope(AccessScope.PREDICT)], route_class=QuietRoute)
 
 DESCRIPTION = (
     f"Rows come as JSON or as a table: {LABELS}, its columns in any order, plain "
