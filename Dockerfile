@@ -6,7 +6,7 @@
 #
 # ADDRESS is the package index of PyTorch's CPU builds, which PyTorch's page "Start locally" shows. For CUDA, give the
 # address of that build's index and its name: --build-arg TORCH_BUILD=+cu130. With an empty TORCH_BUILD and no address,
-# pip takes the build that its default index has; for x86-64 that is one with CUDA, and the image has 5.6 GB.
+# pip installs the build of its default index. On x86-64 this is a build with CUDA, and the image has 5.6 GB.
 ARG BASE=python:3.11.16-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 
 FROM ${BASE} AS build
@@ -16,23 +16,24 @@ WORKDIR /src
 COPY constraints.txt .
 RUN python3 -m venv /venv \
     && /venv/bin/pip install --no-cache-dir -c constraints.txt pip setuptools dumb-init==1.2.5.post1
-# By itself and early: the layer of torch is the largest and changes least.
+# A layer of its own, early, because torch is the largest package and changes least.
 RUN /venv/bin/pip install --no-cache-dir ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} -c constraints.txt \
         "$(grep '^torch==' constraints.txt)$TORCH_BUILD" \
     || { echo "There is no torch$TORCH_BUILD. Give the address of its index: --build-arg TORCH_INDEX=ADDRESS"; exit 1; }
 COPY pyproject.toml README.md LICENSE ./
 COPY app app
-# The service needs neither pip nor the tests, headers and static libraries of its packages.
+# The service needs no pip, and no tests, headers or static libraries of its packages.
 RUN /venv/bin/pip install --no-cache-dir --no-build-isolation -c constraints.txt . \
     && /venv/bin/pip uninstall --yes pip setuptools \
     && cd /venv/lib/python3*/site-packages \
     && find . -depth -type d \( -name tests -o -name include \) -exec rm -rf {} + \
     && find . -type f \( -name '*.a' -o -name '*.pyi' -o -name '*.pxd' \) -delete \
     && rm -rf torch/share torch/test torch/bin/protoc* pyarrow/src
-# All that the service ever loads can still be loaded.
+# Check that everything that the service imports at some time can still be imported.
 RUN cd / && PYTHONDONTWRITEBYTECODE=1 /venv/bin/python -c "import app.main, app.serve, app.trainer, app.jobs.worker, \
 app.regression.solvers.descent_task, app.data.formats.writers, dbos, prometheus_client.multiprocess, scipy.special, torch, uvloop"
-# The shipped model alone, whatever was trained in this folder. Any user of group 0 may write, as OpenShift runs it.
+# Copy only the shipped version, without versions that were trained in this folder. Any user of group 0 may write,
+# because OpenShift runs the image as such a user.
 COPY models/crop-yield/000001.safetensors /service/models/crop-yield/
 RUN ln -s 000001.safetensors /service/models/crop-yield/current \
     && mkdir /service/state \
@@ -54,6 +55,6 @@ ENV PATH=/venv/bin:$PATH \
 VOLUME ["/service/models", "/service/state"]
 EXPOSE 8000
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s CMD ["linserve-health"]
-# The first process of a container has to pass signals on from its first moment, and to reap orphans.
+# The first process of a container has to pass signals on from its start, and to reap orphans.
 ENTRYPOINT ["dumb-init", "--single-child", "--"]
-CMD ["linserve"]
+CMD ["linserve-server"]

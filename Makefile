@@ -1,57 +1,91 @@
-# `make run` and `make test` are all a user needs; both install what they need, and are quick the second time.
+# `make run` and `make test` are all that a user needs. Each target installs what it needs, and is quick the second time.
 
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-
-# One more process than cores, up to five: tests also wait for the services that they start.
+# One more process than cores, up to five, because tests also wait for the services that they start.
 PYTEST = .venv/bin/python -m pytest -n $$(n=$$(getconf _NPROCESSORS_ONLN); [ $$n -lt 4 ] || n=4; echo $$((n + 1))) --dist loadfile
+# Files without a service. Those that take longest are left out: together they need half of the time.
+LONG = sequences|divergence|comparison_of_errors|card_statistics|architecture|inheritance|parent|factor_error
+FAST = $$(grep -rLwE --include='test_*.py' '[Ss]ervice' tests | grep -vE '/test_($(LONG))\.py' | sort)
 CHAOS = PYTHONPATH=.:tests .venv/bin/python -m chaos
+# Known vulnerabilities that do not concern this service, each with the reason.
+IGNORED_VULNERABILITIES =
+# pysimdjson does not declare its licences: MIT, and Apache-2.0 for simdjson. CUDA builds of torch bring NVIDIA's packages.
+UNDECLARED = pysimdjson $$(.venv/bin/python -m pip freeze | sed -nE 's/^((nvidia|cuda|triton)[^=]*)==.*/\1/p')
 
-.PHONY: run test test-slow install check fuzz chaos chaos-proof licences sbom bench model clean
+.PHONY: help run test test-fast test-slow check prose audit pins licences sbom fuzz chaos chaos-proof bench docs model install hooks clean
 
-run: .venv/.service
-	exec .venv/bin/linserve
+help: ## list all targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
 
-test: .venv/.development
+run: .venv/.service ## serve on http://127.0.0.1:8000
+	exec .venv/bin/linserve-server
+
+test: .venv/.development ## run the tests, except the slow ones
 	$(PYTEST) -m 'not slow'
 
-test-slow: .venv/.development
+test-fast: .venv/.development ## run the tests that need no running service, in less than 30 seconds
+	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m 'not slow' $(FAST)
+
+test-slow: .venv/.development ## run the slow tests
 	$(PYTEST) -m slow
 
-install: .venv/.development
-
-check: .venv/.development
+check: .venv/.development audit ## lint, types, import contracts, prose, licences, secrets, known vulnerabilities
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	.venv/bin/python supply/licences.py --check
+	.venv/bin/pip-licenses --ignore-packages $(UNDECLARED) >/dev/null
 	git ls-files -z | xargs -0 .venv/bin/detect-secrets-hook --no-verify
-	.venv/bin/python supply/audit.py
 
-fuzz: .venv/.development
+prose: .venv/bin/python ## count phrases that need a second reading; LIST=1 prints each place
+	.venv/bin/python scripts/prose.py $(if $(LIST),--list)
+
+audit: .venv/.development ## look for known vulnerabilities, if their database can be reached
+	@if curl --silent --head --max-time 5 --output /dev/null https://api.osv.dev; then \
+	    .venv/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip --vulnerability-service osv \
+	        --progress-spinner off $(IGNORED_VULNERABILITIES:%=--ignore-vuln %); \
+	else echo "pip-audit not run: the database of vulnerabilities cannot be reached"; fi
+
+pins: .venv/.development ## list installed packages whose version constraints.txt does not pin
+	@! .venv/bin/python -m pip freeze --exclude-editable | sed 's/+.*//' | grep -vE '^(nvidia|cuda|triton)' | grep -vixFf constraints.txt
+
+licences: .venv/.development ## list the licence of each package
+	.venv/bin/pip-licenses --ignore-packages $(UNDECLARED)
+
+sbom: .venv/.development ## write sbom.cdx.json, a bill of materials of what runs with the service
+	$(PYTHON) -m venv --clear --without-pip .sbom
+	.venv/bin/python -m pip --python .sbom/bin/python install --quiet -c constraints.txt .
+	.venv/bin/cyclonedx-py environment --pyproject pyproject.toml --output-file sbom.cdx.json .sbom/bin/python
+	rm -rf .sbom
+
+fuzz: .venv/.development ## send 100,000 requests made from the OpenAPI document, for 15 minutes or more
 	PYTHONPATH=tests .venv/bin/python tests/fuzz.py
 
-licences: .venv/.development
-	.venv/bin/python supply/licences.py
-
-sbom: .venv/.development
-	.venv/bin/python supply/sbom.py >sbom.cdx.json
-
-bench: .venv/.development
-	.venv/bin/python benchmarks/run.py
-
-# make chaos MINUTES=30, or HOURS=2; 5 minutes otherwise. PHASE=kills plays that one alone.
-# make chaos PHASE=three_trainers UPDATES=1000 goes on until 1,000 updates are made.
-chaos: .venv/.development
+# MINUTES=30 or HOURS=2 for longer; PHASE=kills for one phase; PHASE=three_trainers UPDATES=1000 until 1,000 updates are made.
+chaos: .venv/.development ## kill, stop and fill up a real service for 5 minutes
 	$(CHAOS) $(if $(MINUTES),--minutes $(MINUTES)) $(if $(HOURS),--hours $(HOURS)) $(if $(PHASE),--phase $(PHASE)) $(if $(UPDATES),--updates $(UPDATES))
 
-chaos-proof: .venv/.development
+chaos-proof: .venv/.development ## plant bugs in the service, each of which the chaos harness must notice
 	$(CHAOS) --prove
 
-model: .venv/.service
+bench: .venv/.development ## compare the speed with other servers and libraries, in half an hour
+	.venv/bin/python benchmarks/run.py
+
+docs: .venv/.docs ## build the documentation into site/
+	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --quiet
+
+model: .venv/.service ## rebuild the shipped model from its 15 rows
 	rm -f models/crop-yield/000001.safetensors models/crop-yield/current
 	.venv/bin/python models/rebuild.py models
+
+install: .venv/.development ## install for development
+
+hooks: .venv/.development ## run the quick checks before each commit
+	.venv/bin/pre-commit install
+
+clean: ## remove everything that these targets make
+	rm -rf .venv .sbom sbom.cdx.json site .bench build *.egg-info .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .schemathesis
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -65,5 +99,6 @@ model: .venv/.service
 	$(PIP) -e '.[dev]'
 	touch $@
 
-clean:
-	rm -rf .venv sbom.cdx.json .bench build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .schemathesis
+.venv/.docs: .venv/.service
+	$(PIP) -e '.[docs]'
+	touch $@

@@ -1,38 +1,38 @@
-"""The errors a caller can cause or meet. What status each becomes over HTTP is the web room's table.
+"""The errors that a client can cause or meet. `web/problems.py` has the table of their HTTP statuses.
 
 LinserveError
-├── Unauthenticated        no valid key
-├── Forbidden              a key without the right, or none and another machine
-├── MalformedBody          the bytes are not what the content type says
-├── UnsupportedMediaType   a content type that nothing here reads
-├── NotAcceptable          an answer in a content type that nothing here writes
+├── Unauthenticated        no valid API key
+├── Forbidden              a key without the scope, or no keys and a client on another machine
+├── MalformedBody          the bytes do not match the content type
+├── UnsupportedMediaType   the content type of the request is not supported
+├── NotAcceptable          none of the accepted content types is supported
 ├── BodyTooLarge
-├── InvalidInput           understood, but wrong: the details say where
-│   ├── PredictionTooLarge a prediction that leaves the range of 64-bit numbers
-│   ├── ColumnOutOfRange   a column whose unit is too small or too large for 64-bit numbers
+├── InvalidInput           a value is invalid; the details have the places
+│   ├── PredictionTooLarge a prediction exceeds the range of 64-bit numbers
+│   ├── ColumnOutOfRange   the values of a column are too large or too small for 64-bit numbers
 │   │   ├── ValuesTooLarge
 │   │   └── ValuesTooSmall
-│   └── KeyReused          an Idempotency-Key that came before with another request
+│   └── KeyReused          the Idempotency-Key was used for another request
 ├── NotFound
 │   ├── ModelNotFound
-│   │   └── NoCurrentVersion   it has versions, of which none is current
+│   │   └── NoCurrentVersion   the model has versions, but none is current
 │   ├── VersionNotFound
 │   └── JobNotFound
-├── Conflict               right by itself, but not in the present state
-├── PreconditionFailed     what the caller knows is no longer so
-├── PreconditionRequired   the caller has to say what it knows
+├── Conflict               not possible in the current state
+├── PreconditionFailed     the model has changed since the client read it
+├── PreconditionRequired   the If-Match header is missing
 ├── QueueFull
-├── Unavailable            nothing the caller did; later it may work
-│   ├── ModelFileInvalid   a version's file is truncated, altered or foreign
-│   ├── PromotionFailed    a version is published, and `current` could not be changed
-│   ├── WorkerBusy         other requests have the memory or the turns of this worker
-│   └── SpoolFull          there is no room to store what was sent, or the answer to it
+├── Unavailable            not the client's fault; a retry may succeed
+│   ├── ModelFileInvalid   a version's file is truncated, altered or in another format
+│   ├── PromotionFailed    a version is published, but `current` cannot be changed
+│   ├── WorkerBusy         other requests use the memory or the turns of this worker
+│   └── SpoolFull          the request or the response cannot be stored, because the disk or the limit is full
 └── TrainingFailed
-    ├── Diverged           gradient descent ran away
+    ├── Diverged           gradient descent diverged
     ├── DeviceUnavailable
-    ├── MemoryExceeded     the training needs more memory than the trainer may have
-    ├── TimeExceeded       it needs more time than a job may take
-    └── TrainerCrashed     the training process died under the job, again and again
+    ├── MemoryExceeded     the training needs more memory than the trainer may allocate
+    ├── TimeExceeded       the training takes longer than a job may
+    └── TrainerCrashed     the trainer crashed again and again while running the job
 """
 
 import errno
@@ -46,7 +46,7 @@ from app.permissions import why_denied
 class FieldError:
     """One fault and its place: a JSON pointer into the body, a parameter, or a row and column of a file.
 
-    Rows count from 1 as a spreadsheet shows them: the header is row 1.
+    Rows are numbered as in a spreadsheet: the header is row 1.
     """
 
     message: str
@@ -57,8 +57,10 @@ class FieldError:
 
 
 class LinserveError(Exception):
-    """Root of the tree. The message is for the caller: no input or traceback belongs in it, and no path except that of
-    a folder of the service that it may not write.
+    """Root of the tree.
+
+    The message is for the client: it contains no input, no traceback, and no path except that of a folder that the
+    service cannot write.
     """
 
     def __init__(self, message: str, details: Sequence[FieldError] = ()) -> None:
@@ -94,20 +96,20 @@ class BodyTooLarge(LinserveError):
 class InvalidInput(LinserveError):
     @classmethod
     def at(cls, pointer: str, message: str) -> "InvalidInput":
-        """An error with one place: the message, and the pointer to the field."""
+        """Return an error at one field of the body."""
         return cls(message, [FieldError(message, pointer=pointer)])
 
     @classmethod
     def of_parameter(cls, parameter: str, message: str) -> "InvalidInput":
-        """An error with one place: the message, and the parameter of the query."""
+        """Return an error in one parameter of the query."""
         return cls(message, [FieldError(message, parameter=parameter)])
 
 
 class PredictionTooLarge(InvalidInput):
-    """`row` is that of the first such prediction, from 0."""
+    """`row` is the index of the first such prediction, counted from 0."""
 
     def __init__(self, row: int) -> None:
-        message = "The prediction for this instance, or an interval of it, is beyond the range of 64-bit numbers."
+        message = "The prediction for this instance, or an interval of it, exceeds the range of 64-bit numbers."
         super().__init__(message, [FieldError(message, pointer=f"/instances/{row}")])
         self.row = row
 
@@ -188,10 +190,10 @@ class SpoolFull(Unavailable):
     pass
 
 
-def not_stored(what: str, error: OSError) -> Unavailable:
+def not_stored(subject: str, error: OSError) -> Unavailable:
     """Map a failed write to SpoolFull if the disk is full, otherwise to Unavailable."""
-    kind = SpoolFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else Unavailable
-    return kind(why_denied(error) or f"{what} cannot be stored: {error.strerror}.")
+    error_type = SpoolFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else Unavailable
+    return error_type(why_denied(error) or f"{subject} cannot be stored: {error.strerror}.")
 
 
 class TrainingFailed(LinserveError):

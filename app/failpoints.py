@@ -1,8 +1,8 @@
-"""Steps at which a test may kill or stop the process that reaches them. Otherwise nothing happens there.
+"""Steps at which a test can kill or stop the process that reaches them. In production, they do nothing.
 
-A test names a folder in CHAOS_FAILPOINTS before it starts the service. A file in it with the name of a step arms that
-step, whenever it comes to be there, and holds the name of the signal, as SIGKILL. It is renamed when the step is
-reached, so that it acts once, on whichever process comes first.
+A test sets CHAOS_FAILPOINTS to a folder before it starts the service. To arm a step, at any time, it writes a file with
+the name of the step, which contains the name of a signal such as SIGKILL. The first process that reaches the step
+renames the file, so the step acts once.
 """
 
 import os
@@ -12,18 +12,18 @@ from typing import Literal, TypeAlias
 
 TrainingStep: TypeAlias = Literal[
     "spooled",  # uploaded rows are on disk
-    "recorded",  # their job is in the database, but not yet acknowledged
+    "recorded",  # the job is in the database, but not yet acknowledged
     "fitted",
-    "temp_written",  # a version's file is written, partly to a buffer
+    "temp_written",  # a version's file is written, part of it only to a buffer
     "fsynced",
     "prepared",  # the marker and `.next` are on disk
-    "linked",  # the file has its number
-    "promoted",  # `current` points to it
-    "checkpoint_opened",  # the file is empty
+    "linked",  # the file has its version number
+    "promoted",  # `current` points to the file
+    "checkpoint_opened",  # the checkpoint is still empty
 ]
 DeletionStep: TypeAlias = Literal[
-    "deletion_prepared",  # the last number is on disk, the model is still complete
-    "deleted",  # the model is moved, its files are not removed
+    "deletion_prepared",  # the last version number is on disk, and the model is still complete
+    "deleted",  # the model is moved, and its files are not yet removed
 ]
 Step: TypeAlias = TrainingStep | DeletionStep
 
@@ -31,7 +31,7 @@ _FOLDER = os.environ.get("CHAOS_FAILPOINTS")
 
 
 def failpoint(step: Step) -> None:
-    """Raise the signal with which a test has armed the step, if any."""
+    """Raise the signal with which a test armed this step, if any."""
     if _FOLDER is None:
         return
     reached = Path(_FOLDER, f"{step}.reached")
@@ -39,4 +39,4 @@ def failpoint(step: Step) -> None:
         Path(_FOLDER, step).rename(reached)
     except FileNotFoundError:
         return
-    signal.raise_signal(signal.Signals[reached.read_text()])  # to this thread, which stops here and no line later
+    signal.raise_signal(signal.Signals[reached.read_text()])  # It goes to this thread, so no later line runs.

@@ -1,7 +1,7 @@
 """The command `linserve-health`: exit with 0 if the service on this machine answers `/health/live`, else with 1.
 
-It asks on the sockets that the service's processes listen on. So it follows every way to name an address (options,
-variables, port 0, a unix socket), and a proxy in the environment does not matter. Linux only.
+It sends its request to the sockets on which the service's processes listen. So it works for every way to choose an
+address (options, variables, port 0, a unix socket), and ignores a proxy in the environment. Linux only.
 """
 
 import contextlib
@@ -11,26 +11,31 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-SECONDS = 2.0
+# Seconds to wait for a connection and for each part of the response.
+TIMEOUT = 2.0
 REQUEST = b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-MAX_STATUS_LINE = 100  # bytes
+# Length of a status line, in bytes.
+MAX_STATUS_LINE = 100
 
 PROC = Path("/proc")
 TABLES = {"tcp": socket.AF_INET, "tcp6": socket.AF_INET6}
-LISTENING = {"tcp": "0A", "tcp6": "0A", "unix": "00010000"}  # a state, and a flag
-# With either of them, uvicorn speaks TLS.
+# The state of a listening TCP socket, and the flag of a listening unix socket.
+LISTENING = {"tcp": "0A", "tcp6": "0A", "unix": "00010000"}
+# Options and variables of uvicorn that turn on TLS.
 CERTIFICATES = ("SSL_CERTFILE", "SSL_KEYFILE")
 
 Address = tuple[socket.AddressFamily, str | tuple[str, int]]
 
 
 def main() -> None:
-    """Check every service, or only the one whose process id is given."""
-    processes = [PROC / number for number in sys.argv[1:]] or [one for one in PROC.glob("[0-9]*") if _is_service(one)]
-    found = [(address, _speaks_tls(process)) for process in processes for address in listening(process)]
-    faults = [fault for address, tls in found if (fault := _fault(address, tls=tls))]
-    if not found:
-        faults.append("No process of the service listens. Run this where it runs, as the same user.")
+    """Check every service, or only those whose process ids are the arguments."""
+    processes = [PROC / number for number in sys.argv[1:]] or [
+        path for path in PROC.glob("[0-9]*") if _is_service(path)
+    ]
+    addresses = [(address, _uses_tls(process)) for process in processes for address in listening(process)]
+    faults = [fault for address, tls in addresses if (fault := _fault(address, tls=tls))]
+    if not addresses:
+        faults.append("No process of the service listens. Run this on the same machine and as the same user.")
     for fault in faults:
         sys.stderr.write(f"{fault}\n")
     sys.exit(1 if faults else 0)
@@ -39,7 +44,7 @@ def main() -> None:
 def listening(process: Path) -> list[Address]:
     """Return the addresses that the process listens on. `process` is its folder in /proc."""
     inodes = set()
-    with contextlib.suppress(OSError):  # it ended, or belongs to another user
+    with contextlib.suppress(OSError):  # The process ended, or belongs to another user.
         for descriptor in (process / "fd").iterdir():
             with contextlib.suppress(OSError):
                 inodes.add(str(descriptor.readlink()).removeprefix("socket:[").removesuffix("]"))
@@ -62,9 +67,9 @@ def _sockets(process: Path) -> Iterator[tuple[str, Address]]:
 
 
 def _reachable(family: socket.AddressFamily, host: str) -> str:
-    """Return the address in its usual notation, or the loopback address for the wildcard address."""
+    """Return the address in its usual notation, or the loopback address if it is the wildcard address."""
     words = bytes.fromhex(host)
-    # The kernel prints words of 32 bits, each as a number of the machine.
+    # The kernel prints words of 32 bits, each in the machine's byte order.
     packed = b"".join(
         int.from_bytes(words[i : i + 4], "big").to_bytes(4, sys.byteorder) for i in range(0, len(words), 4)
     )
@@ -74,16 +79,16 @@ def _reachable(family: socket.AddressFamily, host: str) -> str:
 
 
 def _fault(address: Address, *, tls: bool) -> str | None:
-    """Return what is wrong with the service's answer, or None."""
+    """Return what is wrong with the service's response, or None."""
     family, place = address
     try:
         with socket.socket(family, socket.SOCK_STREAM) as connection:
-            connection.settimeout(SECONDS)
+            connection.settimeout(TIMEOUT)
             connection.connect(place)
             with _secured(connection) if tls else connection as stream:
                 stream.sendall(REQUEST)
-                with stream.makefile("rb") as answer:
-                    status = answer.readline(MAX_STATUS_LINE)
+                with stream.makefile("rb") as response:
+                    status = response.readline(MAX_STATUS_LINE)
     except OSError as error:
         return f"{place}: {error}"
     if status.split()[1:2] == [b"200"]:
@@ -92,10 +97,10 @@ def _fault(address: Address, *, tls: bool) -> str | None:
 
 
 def _secured(connection: socket.socket) -> socket.socket:
-    import ssl  # most services have no need of it, and it takes as long to load as all the rest
+    import ssl  # Most services do not need it, and its import takes as long as all others.
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False  # the socket is known to be the service's own
+    context.check_hostname = False  # The socket is known to be the service's own.
     context.verify_mode = ssl.CERT_NONE
     return context.wrap_socket(connection)
 
@@ -103,11 +108,12 @@ def _secured(connection: socket.socket) -> socket.socket:
 def _is_service(process: Path) -> bool:
     words = _words(process / "cmdline")
     return process.name != str(os.getpid()) and (
-        any(Path(word).name == "linserve" for word in words[:3]) or {"app.serve", "app.main:app"} & set(words) != set()
+        any(Path(word).name == "linserve-server" for word in words[:3])
+        or not {"app.serve", "app.main:app"}.isdisjoint(words)
     )
 
 
-def _speaks_tls(process: Path) -> bool:
+def _uses_tls(process: Path) -> bool:
     options = tuple(f"--{name.lower().replace('_', '-')}" for name in CERTIFICATES)
     variables = tuple(f"UVICORN_{name}=" for name in CERTIFICATES)
     return any(word.startswith(options) for word in _words(process / "cmdline")) or any(
@@ -118,7 +124,7 @@ def _speaks_tls(process: Path) -> bool:
 def _words(path: Path) -> list[str]:
     try:
         return path.read_text(errors="replace").split("\0")
-    except OSError:  # it ended, or belongs to another user
+    except OSError:  # The process ended, or belongs to another user.
         return []
 
 

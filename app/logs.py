@@ -1,4 +1,4 @@
-"""Log lines: one JSON object each, on standard error, with the request or job they belong to."""
+"""The log: one JSON object per line on standard error, with the id of the request or job."""
 
 import json
 import logging
@@ -17,31 +17,32 @@ from pythonjsonlogger.json import JsonFormatter
 request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 job_id: ContextVar[str | None] = ContextVar("job_id", default=None)
 
-LOG_INTERVAL_SECONDS = 10.0  # between two lines of one kind, of those that tell what the database said
+# Seconds between two equal records of the loggers that have a RateLimitFilter.
+LOG_INTERVAL_SECONDS = 10.0
 
-# How SQLAlchemy ends its messages: with the statement, all that was to be stored by it, and a link.
+# The end of SQLAlchemy's messages: the statement with its parameters, and a link.
 _STATEMENT = re.compile(r"\s*(\[SQL: |\(Background on this error).*", re.DOTALL)
 
 _log = logging.getLogger(__name__)
 
 
 class RateLimitFilter(logging.Filter):
-    """Of lines that come from one place of the code for one kind of error, one in so many seconds, without statements.
+    """Limit records to one per call site and exception type every LOG_INTERVAL_SECONDS, and strip SQL.
 
-    A database that is out of reach would otherwise fill the log, with every request and every look at the queue.
+    Otherwise an unreachable database would fill the log, with every request and every poll of the queue.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._told: dict[tuple[str, str, int, type[BaseException] | None], float] = {}
+        self._logged_at: dict[tuple[str, str, int, type[BaseException] | None], float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        kind, error, _ = record.exc_info or (None, None, None)
+        error_type, error, _ = record.exc_info or (None, None, None)
         now = time.monotonic()
-        place = (record.name, record.pathname, record.lineno, kind)
-        if now - self._told.get(place, -LOG_INTERVAL_SECONDS) < LOG_INTERVAL_SECONDS:
+        source = (record.name, record.pathname, record.lineno, error_type)
+        if now - self._logged_at.get(source, -LOG_INTERVAL_SECONDS) < LOG_INTERVAL_SECONDS:
             return False
-        self._told[place] = now
+        self._logged_at[source] = now
         record.msg, record.args = _STATEMENT.sub("", record.getMessage()), ()
         if error is not None and _STATEMENT.search("".join(traceback.format_exception(error))):
             record.reason = _STATEMENT.sub("", str(error))
@@ -50,7 +51,7 @@ class RateLimitFilter(logging.Filter):
 
 
 class JsonLines(JsonFormatter):
-    """Time, level, logger and message, then whatever the line has besides."""
+    """Write time, level, logger, message, and the extra fields of a record."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -70,9 +71,9 @@ class JsonLines(JsonFormatter):
 
 
 def configure() -> None:
-    """Apply `logging.json`, the same file that uvicorn takes with --log-config.
+    """Apply `logging.json`, the file that uvicorn also reads with --log-config.
 
-    Warnings, and what nobody caught in any thread, are lines like others.
+    Warnings and uncaught exceptions of all threads are logged too.
     """
     logging.captureWarnings(capture=True)
     logging.config.dictConfig(json.loads(files("app").joinpath("logging.json").read_text()))
@@ -80,5 +81,5 @@ def configure() -> None:
     threading.excepthook = lambda args: _uncaught(args.exc_type, args.exc_value, args.exc_traceback)
 
 
-def _uncaught(kind: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
-    _log.critical("uncaught", exc_info=(kind, error or kind(), trace))
+def _uncaught(error_type: type[BaseException], error: BaseException | None, trace: TracebackType | None) -> None:
+    _log.critical("uncaught", exc_info=(error_type, error or error_type(), trace))

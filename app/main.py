@@ -8,26 +8,27 @@ import os
 import sys
 import threading
 from collections.abc import AsyncIterator
-from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
 
-from app import logs
+from app import __version__, logs
 from app.errors import NotFound, Unavailable
+from app.jobs.dbos_store import DBOSStore
 from app.jobs.host.cpu_affinity import PredictionActivity
 from app.jobs.queue import JobQueue
 from app.jobs.supervisor import Supervisor
 from app.jobs.uploads import UploadStore
-from app.registry.registry import Registry
+from app.private_names import check_private_names
+from app.registry.publisher import ModelPublisher
 from app.server.admission import ConnectionAdmission
 from app.server.hooks import ConnectionState
 from app.server.shutdown import drain_on_signal
 from app.settings import Settings
 from app.startup import load_config, warn_of_unwritable_folders
-from app.storage.memory_budget import VERSIONS_SHARE, MemoryBudget, Turns, share_of
+from app.storage.memory_budget import VERSIONS_SHARE, LargeBodyLimiter, MemoryBudget, share_of
 from app.storage.temp import TempStorage
 from app.web import problems
 from app.web.auth import Authorizer
@@ -49,9 +50,9 @@ The model that comes with the service predicts the yield of apples and oranges f
 humidity. Try `POST /predict` below: *Try it out*, *Execute*.
 """
 
-# First words of the service's own paths.
-_OWN_PATHS = {"predict", "train", "jobs", "models", "health", "metrics", "docs", "openapi.json"}
-# Seconds after which a thread that computes yields to the event loop: each answer waits that long for it, and longer.
+# First segments of the service's own paths.
+OWN_PATHS = {"predict", "train", "jobs", "models", "health", "metrics", "docs", "openapi.json"}
+# Seconds after which a computing thread yields to the event loop.
 SWITCH_SECONDS = 0.001
 
 _log = logging.getLogger(__name__)
@@ -64,31 +65,31 @@ class State(ConnectionState):
 
 
 class LinserveAPI(FastAPI):
-    """FastAPI with what is ours around everything that is FastAPI's, its own error handling included."""
+    """FastAPI within the service's own middleware, which is also outside of FastAPI's error handling."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
-        self._outermost = PathPrefix(RequestContextMiddleware(HeadMiddleware(super().__call__)), _OWN_PATHS)
+        self._outermost = PathPrefix(RequestContextMiddleware(HeadMiddleware(super().__call__)), OWN_PATHS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._outermost(scope, receive, send)
 
 
 def create_app() -> FastAPI:
-    """The service. Its settings are read from the environment when it starts."""
+    """Return the service. It reads its settings from the environment when it starts."""
     app = LinserveAPI(
         title="Linserve",
         summary="A linear model behind HTTP: predict, train, roll back.",
         description=DESCRIPTION,
-        version=version("linserve"),
+        version=__version__,
         license_info={"name": "Apache License 2.0", "identifier": "Apache-2.0"},
-        openapi_url=None,  # FastAPI's own answer would name the path without a prefix as well
+        openapi_url=None,  # FastAPI's own document would name each path without a prefix as well.
         lifespan=_lifespan,
         docs_url=None,
-        redirect_slashes=False,  # the redirect would go to whatever host the caller names
+        redirect_slashes=False,  # The redirect would go to any host that the client names.
         redoc_url=None,
         generate_unique_id_function=_operation_id,
-        # Looked for anew in every request otherwise; metrics are ours.
+        # FastAPI would look for OpenTelemetry in every request. The service has its own metrics.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     problems.add_exception_handlers(app, render_error)
@@ -108,20 +109,21 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
     try:
         settings, access = load_config()
         services = _services(settings, access, stopping)
-    except (ValueError, OSError) as error:
+        check_private_names("prometheus_client")  # which `Metrics` has to import first
+    except (ValueError, OSError, ImportError) as error:
         _log.critical("not started", extra={"reason": str(error)})
-        # Raised, it would become a traceback, and an exit status at which uvicorn stops the other workers too.
+        # An exception would become a traceback, and an exit status at which uvicorn stops the other workers too.
         os._exit(1)
     warn_of_unwritable_folders(settings)
     try:
-        # So that the first request does not wait for it; without a model the service lives, and is not ready.
+        # Read the model now, not in the first request. Without one, the service is live and not ready.
         services.registry.current(settings.default_model)
     except (NotFound, Unavailable) as error:
         _log.warning("no model to serve", extra={"model": settings.default_model, "reason": error.message})
     supervisor = Supervisor(settings.trainer_lock) if settings.trainer_mode == "embedded" else None
     if supervisor:
         supervisor.start()
-    # Behind the start: a first training need not wait for the import of DBOS.
+    # In a thread: the import of DBOS would delay the start, and the first training need not wait for it.
     threading.Thread(target=_connect, args=(services.jobs,), name="connect-jobs", daemon=True).start()
     try:
         with drain_on_signal(stopping, settings.drain_seconds):
@@ -144,20 +146,22 @@ def _state(services: Services, settings: Settings) -> State:
 
 def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -> Services:
     queue = JobQueue(
-        settings.job_database_url,
+        DBOSStore(settings.job_database_url),
         UploadStore(settings.spool, settings.max_spool_bytes),
         max_queued=settings.max_queued_jobs,
         lock=settings.queue_lock,
     )
+    memory = MemoryBudget(settings.worker_memory)
     return Services(
-        registry=Registry(
+        registry=ModelPublisher(
             settings.models_dir,
             cached_bytes=share_of(settings.worker_memory, VERSIONS_SHARE),
-            kept=settings.default_model,
+            pinned=settings.default_model,
+            budget=memory,
         ),
         jobs=queue,
-        following=JobWatcher(queue, stopping),
-        # Half holds a body of the longest and its answer, as the limits are unless others are set.
+        job_watcher=JobWatcher(queue, stopping),
+        # By default, half of the spool's limit is enough for one body of the greatest length and its response.
         scratch=TempStorage(settings.scratch, settings.max_spool_bytes // 2),
         metrics=Metrics(settings.state_dir, PredictionActivity(settings.traffic), settings.trainer_seen),
         limits=Limits(
@@ -166,8 +170,8 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
             instances=settings.max_instances,
             wait_seconds=settings.max_wait_seconds,
         ),
-        memory=MemoryBudget(settings.worker_memory),
-        turns=Turns(),
+        memory=memory,
+        large_body_limiter=LargeBodyLimiter(),
         access=access,
         default_model=settings.default_model,
         capabilities=settings.capabilities,
@@ -177,16 +181,16 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
 
 
 def _connect(queue: JobQueue) -> None:
-    with contextlib.suppress(Unavailable):  # the log says so, and the first training tries again
+    with contextlib.suppress(Unavailable):  # It is logged, and the first training tries again.
         queue.connect()
-    # All that was imported stays: the garbage collector need not look through it again and again. And a batch of rows
-    # makes thousands of objects, in no circles, for which it need not come each time.
+    # Imported modules stay, so the garbage collector need not visit them. A batch of rows makes thousands of objects
+    # without cycles, for which the collector need not run each time.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
 
 
 def _operation_id(route: APIRoute) -> str:
-    # The routes' names make good names of methods in generated clients.
+    # Names of routes make good names of methods in generated clients.
     return route.name
 
 

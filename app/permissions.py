@@ -9,10 +9,10 @@ _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 def why_denied(error: OSError) -> str | None:
     """Return the reason if a write failed because of permissions, or None."""
-    place = error.filename2 or error.filename  # a link or a rename has the new path second
-    if error.errno not in _DENIED or not isinstance(place, str | Path):
+    path = error.filename2 or error.filename  # A link or a rename has the new path second.
+    if error.errno not in _DENIED or not isinstance(path, str | Path):
         return None
-    return why_unwritable(Path(place))
+    return why_unwritable(Path(path))
 
 
 def why_unwritable(path: Path) -> str | None:
@@ -28,9 +28,9 @@ def why_unwritable(path: Path) -> str | None:
         return None
     if os.statvfs(path).f_flag & os.ST_RDONLY:
         return f"The {kind} {path} is on a read-only file system. It has to be writable."
-    found = path.stat()
+    status = path.stat()
     return (
         f"The {kind} {path} cannot be written by user {os.geteuid()} of group {os.getegid()}: it belongs to user "
-        f"{found.st_uid} and group {found.st_gid} and has the mode {found.st_mode & 0o7777:03o}. Change its owner or "
-        "its mode, or run the service as its owner."
+        f"{status.st_uid} and group {status.st_gid} and has the mode {status.st_mode & 0o7777:03o}. Change its owner "
+        "or its mode, or run the service as its owner."
     )

@@ -1,7 +1,7 @@
-"""The command `linserve`: uvicorn with what this service needs of it.
+"""The command `linserve-server`: uvicorn with this service's connections.
 
-Its options (`linserve --help`) and UVICORN_* variables hold as ever. `uvicorn app.main:app` serves the same, without
-the limits and the speed of our own connections.
+It accepts uvicorn's options (`linserve-server --help`) and UVICORN_* variables. `uvicorn app.main:app` serves the same
+application, without the limits and the speed of this service's connections.
 """
 
 import os
@@ -19,7 +19,7 @@ DEFAULTS = {
     "WS": "none",
     "TIMEOUT_GRACEFUL_SHUTDOWN": "10",  # seconds
 }
-# Exit status of a process that ended by SIGTERM, as a shell shows it.
+# Exit status of a process that SIGTERM ended, as shells show it.
 TERMINATED = 128 + signal.SIGTERM
 
 
@@ -28,7 +28,7 @@ def main() -> None:
         # The kernel drops signals to the first process of a container while no handler is installed. uvicorn installs
         # its own after everything is loaded. All larger imports therefore come after this line.
         signal.signal(signal.SIGTERM, _exit)
-    # A connection is a file, and many systems allow a process 1,024 unless it asks for more.
+    # A connection takes a file descriptor, and many systems allow a process 1,024 unless it raises the limit.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     for name, value in DEFAULTS.items():
@@ -41,20 +41,22 @@ def main() -> None:
 
 
 def _exit(_signal: int, _frame: FrameType | None) -> NoReturn:
-    os._exit(TERMINATED)  # the module that is being imported could catch an exception
+    os._exit(TERMINATED)  # The module that is being imported could catch an exception.
 
 
 def _check() -> None:
-    """Exit with a line in the log if a setting is wrong, before there are workers that would do so one by one."""
+    """Exit with one log line if the service cannot start, before there are workers that would exit one by one."""
     import logging  # these as explained above
 
     from app import logs
+    from app.private_names import check_private_names
     from app.startup import load_config
 
     logs.configure()
     try:
         load_config()
-    except ValueError as error:
+        check_private_names("uvicorn")
+    except (ValueError, ImportError) as error:
         logging.getLogger(__name__).critical("not started", extra={"reason": str(error)})
         sys.exit(1)
 

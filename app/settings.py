@@ -1,4 +1,7 @@
-"""Every setting: its unit, default and meaning. Read by the doors alone and handed down."""
+"""Every setting with its unit, default and meaning.
+
+Only the entry points read settings. They pass the values on, so no other module depends on the environment.
+"""
 
 import os
 import re
@@ -16,19 +19,21 @@ GIBIBYTE = 1 << 30
 MIN_TRAINER_MEMORY = 512 * MEBIBYTE
 MIN_WORKER_MEMORY = 64 * MEBIBYTE
 PREFIX = "LINSERVE_"
-# What Kubernetes tells every pod beside a Service that is called linserve.
+# Variables that Kubernetes sets in every pod if a Service is called linserve.
 KUBERNETES_OWN = re.compile("LINSERVE_(SERVICE_(HOST|PORT.*)|PORT(_.*)?)")
-TRAINER_NAME = "[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}"  # a part of file names
-PARENT = "LINSERVE_PARENT"  # no setting: tells an embedded trainer whose it is
+# Names of trainers, which are parts of file names.
+TRAINER_NAME = "[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}"
+# Not a setting: the process id that the service passes to its embedded trainer.
+PARENT = "LINSERVE_PARENT"
 
 
 class _Postgres(PostgresDsn):
     _constraints = UrlConstraints(allowed_schemes=["postgresql", "postgresql+psycopg"])
 
 
-def _job_database(url: str) -> str:
+def _check_database_url(url: str) -> str:
     if url.startswith("sqlite:///"):
-        # Neither a database of one process alone, nor SQLite's own parameters.
+        # A database in memory belongs to one process, and SQLite's parameters are not supported.
         if not re.fullmatch(r"sqlite:///(?!:memory:|file:)[^?]+", url):
             raise ValueError("expected a file after sqlite:///, which the service and its trainers share")
     else:
@@ -42,27 +47,25 @@ def _job_database(url: str) -> str:
     return url
 
 
-def _enough(memory: int) -> int:
+def _check_trainer_memory(memory: int) -> int:
     if 0 < memory < MIN_TRAINER_MEMORY:
-        raise ValueError(f"the trainer alone takes up to {MIN_TRAINER_MEMORY}; 0 is no limit")
+        raise ValueError(f"the trainer itself takes up to {MIN_TRAINER_MEMORY} bytes; 0 means no limit")
     return memory
 
 
 class Settings(BaseSettings):
-    """Each is read from the environment under its name in capitals with LINSERVE_ before it."""
+    """The settings. The variable of each is its name in capitals after LINSERVE_."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, allow_inf_nan=False)
 
     models_dir: Path = Field(Path("models"), description="Folder of the versioned models.")
-    state_dir: Path = Field(
-        Path(".linserve"), description="Folder of the job database, spooled uploads and checkpoints."
-    )
+    state_dir: Path = Field(Path(".linserve"), description="Folder of the job database, uploaded rows and checkpoints.")
     default_model: str = Field("crop-yield", pattern=f"^{MODEL_NAME}$", description="The model of /predict and /train.")
-    database_url: Annotated[str, AfterValidator(_job_database)] | None = Field(
-        None, description="Job database; SQLite in the state folder unless given."
+    database_url: Annotated[str, AfterValidator(_check_database_url)] | None = Field(
+        None, description="URL of the job database. By default, SQLite in the state folder."
     )
     api_keys_file: Path | None = Field(
-        None, description="File of API keys. Without one, only clients on this machine can change anything."
+        None, description="File of API keys. Without one, only clients on this machine can train, promote or delete."
     )
     trainer_mode: Literal["embedded", "external"] = Field(
         "embedded", description="`embedded`: the service starts the trainer. `external`: run `python -m app.trainer`."
@@ -72,43 +75,50 @@ class Settings(BaseSettings):
         pattern=f"^{TRAINER_NAME}$",
         description="Name of this trainer. Only one trainer per name runs; a second one waits.",
     )
-    trainer_threads: int = Field(0, ge=0, description="Threads a training uses; 0: as many as there are cores.")
-    trainer_memory: Annotated[int, AfterValidator(_enough)] | None = Field(
+    trainer_threads: int = Field(0, ge=0, description="Threads of a training. 0: one per core.")
+    trainer_memory: Annotated[int, AfterValidator(_check_trainer_memory)] | None = Field(
         None,
         ge=0,
-        description="Bytes that the trainer may allocate; 0: no limit; three quarters of the memory unless given.",
+        description="Bytes that the trainer may allocate. 0: no limit. By default, three quarters of the memory.",
     )
     worker_memory: int = Field(
         512 * MEBIBYTE,
         ge=MIN_WORKER_MEMORY,
-        description="Bytes for the requests of one web worker and its cached versions, in addition to the idle "
-        "worker's memory. Requests for which nothing is left are refused.",
+        description="Bytes for the requests and cached versions of one web worker, in addition to the memory of the "
+        "idle worker. Requests that exceed it are rejected.",
     )
     log_predictions: bool = Field(
-        False, description="Whether successful predictions are logged; the metrics count all predictions."
+        False, description="Whether successful predictions are logged. The metrics count all predictions."
     )
-    max_json_bytes: int = Field(16 * MEBIBYTE, ge=1, description="Longest JSON body.")
-    max_upload_bytes: int = Field(4096 * MEBIBYTE, ge=1, description="Longest uploaded file.")
-    max_instances: int = Field(100_000, ge=1, description="Most rows in one JSON prediction.")
-    max_queued_jobs: int = Field(100, ge=1, description="Most training jobs waiting; more are refused with 429.")
-    max_job_seconds: float = Field(0, ge=0, description="Seconds after which a running training fails; 0: no limit.")
-    max_retained_jobs: int = Field(10_000, ge=1, description="Most ended jobs that can still be read.")
+    max_json_bytes: int = Field(16 * MEBIBYTE, ge=1, description="Greatest length of a JSON body, in bytes.")
+    max_upload_bytes: int = Field(4096 * MEBIBYTE, ge=1, description="Greatest length of an uploaded file, in bytes.")
+    max_instances: int = Field(100_000, ge=1, description="Greatest number of rows in one JSON prediction.")
+    max_queued_jobs: int = Field(
+        100, ge=1, description="Greatest number of waiting training jobs. More are rejected with 429."
+    )
+    max_job_seconds: float = Field(0, ge=0, description="Seconds after which a running training fails. 0: no limit.")
+    max_retained_jobs: int = Field(10_000, ge=1, description="Number of ended jobs that are kept.")
     max_spool_bytes: int = Field(
         16 * GIBIBYTE,
         ge=1,
-        description="Most bytes of uploaded rows stored at once; more are refused with 507. Rows and answers of long "
-        "predictions may take half as much in addition.",
+        description="Bytes of uploaded rows stored at a time. More are rejected with 507. The rows and responses of "
+        "long predictions may take half of that in addition.",
     )
-    max_wait_seconds: float = Field(60, ge=0, description="Longest wait that `Prefer: wait` can ask for, in seconds.")
+    max_wait_seconds: float = Field(60, ge=0, description="Longest wait that `Prefer: wait` can request, in seconds.")
     max_connections: int = Field(
-        4096, ge=1, description="Most connections to one web worker; requests on more are refused with 503."
+        4096, ge=1, description="Connections to one web worker. Requests on further connections are rejected with 503."
     )
     drain_seconds: float = Field(
-        0, ge=0, description="Seconds after SIGTERM or SIGHUP during which a worker accepts requests and is not ready."
+        0,
+        ge=0,
+        description="Seconds after SIGTERM or SIGHUP in which a worker is not ready but still accepts requests.",
     )
-    header_timeout: float = Field(10, gt=0, description="Seconds within which a request's headers have to arrive.")
+    header_timeout: float = Field(10, gt=0, description="Seconds within which the headers of a request have to arrive.")
     transfer_grace: float = Field(
-        20, gt=0, description="Grace period for slow transfers: seconds that they may fall behind 10 kB/s."
+        20,
+        gt=0,
+        description="Grace period for slow transfers, in seconds. A request or response that falls this far behind "
+        "10 kB/s is aborted.",
     )
 
     @property
@@ -152,27 +162,27 @@ class Settings(BaseSettings):
         return self.lock_of(self.trainer_name)
 
     def lock_of(self, trainer_name: str) -> Path:
-        """What the trainer of this name holds for as long as it lives."""
+        """Return the lock file that the trainer of this name holds while it lives."""
         return self.state_dir / f"trainer.{trainer_name}.lock"
 
 
 def load() -> Settings:
-    """The settings in the environment.
+    """Return the settings in the environment.
 
-    Raises ValueError, in a sentence for the operator, for a value that does not fit or a variable that is none of ours.
+    Raises ValueError, in a sentence for the operator, if a value is not valid or a LINSERVE_ variable is unknown.
     """
     known = {f"{PREFIX}{name.upper()}" for name in Settings.model_fields}
     given = [name for name in os.environ if name.upper().startswith(PREFIX) and not KUBERNETES_OWN.fullmatch(name)]
-    if small := sorted(name for name in given if name != name.upper()):
-        raise ValueError(f"{', '.join(small)}: names of settings are written in capitals.")
+    if lower := sorted(name for name in given if name != name.upper()):
+        raise ValueError(f"{', '.join(lower)}: names of settings are written in capitals.")
     unknown = sorted(name for name in given if name not in known and name != PARENT)
     if unknown:
         raise ValueError(
-            f"{', '.join(unknown)}: there is no such setting; there are {', '.join(sorted(known))}. "
-            "Host, port and number of workers are uvicorn's: UVICORN_HOST, UVICORN_PORT, UVICORN_WORKERS."
+            f"{', '.join(unknown)}: there is no such setting. The settings are {', '.join(sorted(known))}. "
+            "For the host, the port and the number of workers, set UVICORN_HOST, UVICORN_PORT and UVICORN_WORKERS."
         )
     if empty := [name for name in known if os.environ.get(name) == ""]:
-        raise ValueError(f"{', '.join(sorted(empty))}: it is empty; without it, the default holds.")
+        raise ValueError(f"{', '.join(sorted(empty))}: it is empty. Unset it to use the default.")
     try:
         return Settings()
     except ValidationError as error:

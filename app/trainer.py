@@ -1,12 +1,11 @@
 """The training process: `python -m app.trainer`.
 
-The service starts one by itself. Started by hand, with LINSERVE_TRAINER_MODE=external for the service, it runs alone,
-on another machine too if the models and state folders are shared and the job database is Postgres.
+The service starts one by itself. With LINSERVE_TRAINER_MODE=external, start it by hand. It can run on another machine
+if the models and state folders are shared and the job database is Postgres.
 """
 
 import contextlib
 import ctypes
-import fcntl
 import logging
 import os
 import signal
@@ -14,17 +13,22 @@ import sys
 import threading
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, NoReturn
 
 from app import logs
 from app.errors import Unavailable
-from app.settings import PARENT, load
-from app.storage.file_lock import is_at
+from app.private_names import check_private_names
+from app.settings import PARENT, Settings, load
+from app.storage.file_lock import FileLock
+
+if TYPE_CHECKING:  # it loads numpy
+    from app.jobs.worker import Worker
 
 PR_SET_PDEATHSIG = 1
 NICENESS = 19
-OOM_SCORE = 500  # of 1000, added to the share of the memory that this process uses
+OOM_SCORE = 500  # Thousandths added to the share of the memory that this process uses.
 
-_log = logging.getLogger("app.trainer")  # not __main__, as which it is run
+_log = logging.getLogger("app.trainer")  # run as __main__
 
 
 def main() -> None:
@@ -32,65 +36,80 @@ def main() -> None:
     try:
         settings = load()
     except ValueError as error:
-        _log.critical("not started", extra={"reason": str(error)})
-        sys.exit(1)
+        _exit_before_start(error)
     if PARENT in os.environ:
         _die_with_parent(int(os.environ[PARENT]))
     else:
-        _wait_for_turn(settings.trainer_lock)
-    _step_back()
+        _wait_for_lock(settings.trainer_lock)
+    _lower_priority()
     threads = settings.trainer_threads or os.cpu_count() or 1
-    # Read when numpy and torch are loaded, which is why nothing above loads them.
+    # numpy and torch read these when they are loaded, so no module imported above loads them.
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
+    try:
+        check_private_names("dbos")
+    except ImportError as error:
+        _exit_before_start(error)
 
-    from app.jobs.crash_loop import CrashLoopGuard
-    from app.jobs.host.cpu_affinity import PredictionActivity
-    from app.jobs.host.memory_limit import check_memory_for_torch, limit_memory
-    from app.jobs.uploads import UploadStore
+    from app.jobs.host.memory_limit import limit_memory
     from app.jobs.worker import run_worker
-    from app.registry.registry import Registry
-    from app.training.pipeline import TrainerContext
+    from app.training.warm_up import warm_up
 
-    limit_memory(settings.trainer_memory)
+    worker = _make_worker(settings, threads)
+    limit_memory(settings.trainer_memory, warm_up)  # all other libraries are loaded
     stop = threading.Event()
 
-    def stop_soon(_signal: int, _frame: FrameType | None) -> None:
+    def request_stop(_signal: int, _frame: FrameType | None) -> None:
         stop.set()
 
-    signal.signal(signal.SIGTERM, stop_soon)
-    signal.signal(signal.SIGINT, stop_soon)
-    workshop = TrainerContext(
-        Registry(settings.models_dir),
-        UploadStore(settings.spool),
-        settings.checkpoints,
-        threads,
-        check_memory_for_torch,
-    )
+    signal.signal(signal.SIGTERM, request_stop)
+    signal.signal(signal.SIGINT, request_stop)
     try:
-        run_worker(
-            settings.job_database_url,
-            settings.trainer_name,
-            workshop,
-            traffic=PredictionActivity(settings.traffic),
-            capabilities=settings.capabilities,
-            seen=settings.trainer_seen,
-            lock_of=settings.lock_of,
-            attempts=CrashLoopGuard(settings.attempt, os.environ.get(PARENT)),
-            max_job_seconds=settings.max_job_seconds,
-            max_retained_jobs=settings.max_retained_jobs,
-            stop=stop,
-        )
-    except Unavailable:  # the log says so; whoever started this process starts another
+        run_worker(worker, stop)
+    except Unavailable:  # already logged; the supervisor starts another trainer
         os._exit(1)
-    os._exit(0)  # without waiting for the threads of a job under way
+    os._exit(0)  # does not wait for the threads of a job under way
 
 
-def _step_back() -> None:
-    """Take only the time that nothing else wants, so that predictions do not notice a training.
+def _make_worker(settings: Settings, threads: int) -> "Worker":
+    from app.jobs.crash_loop import CrashLoopGuard
+    from app.jobs.dbos_worker import DBOSWorkerStore
+    from app.jobs.host.cpu_affinity import PredictionActivity
+    from app.jobs.host.memory_limit import check_memory_for_torch
+    from app.jobs.uploads import UploadStore
+    from app.jobs.worker import Worker, WorkerConfig
+    from app.registry.publisher import ModelPublisher
+    from app.training.pipeline import TrainerContext
 
-    If the machine or the container runs out of memory, the kernel ends this process and not a web worker.
+    uploads = UploadStore(settings.spool)
+    return Worker(
+        WorkerConfig(
+            settings.trainer_name,
+            settings.max_job_seconds,
+            settings.max_retained_jobs,
+            settings.capabilities,
+            settings.trainer_seen,
+            settings.lock_of,
+        ),
+        DBOSWorkerStore(settings.job_database_url, settings.trainer_name, settings.state_dir),
+        TrainerContext(
+            ModelPublisher(settings.models_dir), uploads, settings.checkpoints, threads, check_memory_for_torch
+        ),
+        uploads=uploads,
+        activity=PredictionActivity(settings.traffic),
+        crash_loop=CrashLoopGuard(settings.attempt, os.environ.get(PARENT)),
+    )
 
-    On Linux the idle class gives way to a worker that wakes up; a nice process would still end its slice.
+
+def _exit_before_start(error: Exception) -> NoReturn:
+    _log.critical("not started", extra={"reason": str(error)})
+    sys.exit(1)
+
+
+def _lower_priority() -> None:
+    """Take only processor time that no other process needs, so that a training does not slow predictions down.
+
+    If the machine or the container runs out of memory, the kernel kills this process and not a web worker. On Linux
+    the idle class yields to a worker that wakes up; a nice process would finish its time slice first.
     """
     if sys.platform.startswith("linux"):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
@@ -100,27 +119,21 @@ def _step_back() -> None:
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
 
 
-def _wait_for_turn(lock: Path) -> None:
-    """Return once no other trainer of this name works in the state folder, neither a service's own nor one apart."""
-    lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)  # held for as long as this process lives
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+def _wait_for_lock(lock: Path) -> None:
+    """Return once no other trainer of this name runs for the state folder."""
+    held = FileLock(lock)  # until this process ends
+    if not held.acquire(timeout=0):
         _log.warning("another trainer works here", extra={"lock": str(lock)})
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    if not is_at(descriptor, lock):  # its folder was removed meanwhile
-        os.close(descriptor)
-        _wait_for_turn(lock)
+        held.acquire()
 
 
 def _die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when the web worker that started it dies, however it dies."""
+    """Make the kernel kill this process when the web worker that started it ends for any reason."""
     if not sys.platform.startswith("linux"):
         return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
-        _log.warning("not started", extra={"reason": "The service that started this trainer is gone."})
+        _log.warning("not started", extra={"reason": "The service that started this trainer has exited."})
         sys.exit(1)
 
 

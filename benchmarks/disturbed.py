@@ -1,4 +1,4 @@
-"""What single predictions notice of other work: of uploads and trainings, and of callers who are slow on purpose.
+"""The latency of single predictions during other work: uploads and trainings, and clients that are slow on purpose.
 
 One web worker, nothing pinned; every round measures without the disturbance, then with it.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 from environments import CACHE
 from files import ROWS
 from paced import RATE, p99_at_rate
-from serve import Server, arrays, load, ours, running, what_is_missing
+from serve import Server, arrays, load, missing_tools, ours, running
 
 BODY = arrays([[75, 63, 44]])
 SECONDS = 5.0  # Measured at a time.
@@ -31,12 +31,12 @@ BEGINNINGS = [
 
 
 def compare_disturbed(rounds: int) -> Iterator[str]:
-    if missing := what_is_missing():
+    if missing := missing_tools():
         yield missing
         return
     with tempfile.TemporaryDirectory() as name:
         yield from _while_training(Path(name), 2 * rounds + 1)
-        yield from _beside_slow_sockets(Path(name), 2 * rounds + 1)
+        yield from _next_to_slow_sockets(Path(name), 2 * rounds + 1)
 
 
 def _while_training(folder: Path, rounds: int) -> Iterator[str]:
@@ -55,7 +55,7 @@ def _while_training(folder: Path, rounds: int) -> Iterator[str]:
             while b'"queued"' in (jobs := _get(served, "/jobs?limit=20")) or b'"running"' in jobs:
                 time.sleep(0.2)
     yield f"\n{RATE} single predictions a second, while {ROWS:,} rows are uploaded and trained again and again"
-    yield from _beside_idle("upload and training", idle, training)
+    yield from _compared_with_idle("upload and training", idle, training)
 
 
 @contextmanager
@@ -76,7 +76,7 @@ def _train_for_ever(server: Server, data: Path) -> None:
         _train(server, data)
 
 
-def _beside_slow_sockets(folder: Path, rounds: int) -> Iterator[str]:
+def _next_to_slow_sockets(folder: Path, rounds: int) -> Iterator[str]:
     files, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     served = ours(folder)
@@ -90,11 +90,11 @@ def _beside_slow_sockets(folder: Path, rounds: int) -> Iterator[str]:
                     caller.sendall(BEGINNINGS[number % len(BEGINNINGS)])
                 slow.append(load(served, BODY, 4, pinned=False).p99)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
-    yield f"\nsingle predictions at 4 connections, beside {SLOW_SOCKETS:,} sockets silent or half way through a request"
-    yield from _beside_idle("slow sockets", idle, slow)
+    yield f"\nsingle predictions at 4 connections next to {SLOW_SOCKETS:,} silent or half-way sockets"
+    yield from _compared_with_idle("slow sockets", idle, slow)
 
 
-def _beside_idle(name: str, idle: list[float], disturbed: list[float]) -> Iterator[str]:
+def _compared_with_idle(name: str, idle: list[float], disturbed: list[float]) -> Iterator[str]:
     for which, runs in (("idle", idle), (name, disturbed)):
         ratio = statistics.median(runs) / statistics.median(idle)
         yield f"  {which:26} p99 {1e3 * statistics.median(runs):7.2f} ms   {ratio:6.2f} x idle"

@@ -1,4 +1,4 @@
-"""Virtual environments of those we compare with, made once under a cache folder."""
+"""Virtual environments of the contenders, made once in a cache folder."""
 
 import subprocess
 import sys
@@ -8,7 +8,7 @@ CACHE = Path(__file__).parents[1] / ".bench"
 
 
 def environment(*packages: str) -> Path | None:
-    """The bin folder of an environment that has these packages; None where they cannot be installed."""
+    """Return the bin folder of an environment with these packages, or None if they cannot be installed."""
     folder = CACHE / packages[0]
     done = folder / "installed"
     if not done.exists():

@@ -1,7 +1,7 @@
-"""How fast a file is trained from, beside what a data scientist would pick instead: 1e7 rows of three features.
+"""The speed of training from a file of 1e7 rows of three features, compared with other libraries.
 
-Every contender runs in a process of its own, pinned to nothing, with its imports done before the clock starts; rounds
-are interleaved. Memory is the most the process ever had.
+Every contender runs in its own process, which is not pinned to a core, and imports its libraries before the clock
+starts. Rounds are interleaved. Memory is the peak of the process.
 """
 
 import json
@@ -32,29 +32,29 @@ from app.data.training_rows import TrainingRows
 from app.regression.streaming_qr import summarise
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact
-def work(path, form):
-    rows = TrainingRows(Path(path), form, ["a", "b", "c"], ["y"], threads=os.cpu_count())
-    return fit(summarise(rows.blocks()), Exact()).weights
+def work(path, table_format):
+    rows = TrainingRows(Path(path), table_format, ["a", "b", "c"], ["y"], threads=os.cpu_count())
+    return fit(summarise(rows.blocks()), Exact()).coef
 """
 
 PANDAS = """
 import pandas
 from sklearn.linear_model import LinearRegression
-def work(path, form):
-    rows = pandas.read_csv(path) if form == "csv" else pandas.read_parquet(path)
+def work(path, table_format):
+    rows = pandas.read_csv(path) if table_format == "csv" else pandas.read_parquet(path)
     return LinearRegression().fit(rows[["a", "b", "c"]], rows[["y"]]).coef_
 """
 
 POLARS_READ = """
 import polars
-def work(path, form):
-    return polars.read_csv(path) if form == "csv" else polars.read_parquet(path)
+def work(path, table_format):
+    return polars.read_csv(path) if table_format == "csv" else polars.read_parquet(path)
 """
 
 POLARS_OLS = """
 import polars, polars_ols
-def work(path, form):
-    rows = polars.read_csv(path) if form == "csv" else polars.read_parquet(path)
+def work(path, table_format):
+    rows = polars.read_csv(path) if table_format == "csv" else polars.read_parquet(path)
     x = [polars.col(name) for name in "abc"]
     return rows.select(polars.col("y").least_squares.ols(*x, add_intercept=True, mode="coefficients"))
 """
@@ -81,18 +81,18 @@ def compare_files(rounds: int) -> Iterator[str]:
         contenders["polars-ols"] = (polars / "python", POLARS_OLS)
     else:
         yield "polars cannot be installed here."
-    for form in ("csv", "parquet"):
-        path = folder / f"rows.{form}"
-        found: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
+    for table_format in ("csv", "parquet"):
+        path = folder / f"rows.{table_format}"
+        measured: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
         for _ in range(rounds):
             for name, (python, work) in contenders.items():
-                command = [str(python), "-c", MEASURE.format(work=work), str(path), form]
+                command = [str(python), "-c", MEASURE.format(work=work), str(path), table_format]
                 ran = subprocess.run(command, capture_output=True, text=True, check=False)
                 if ran.returncode == 0:
-                    found[name].append(json.loads(ran.stdout.splitlines()[-1]))
-        yield f"\n{ROWS:,} x 3 from {form} ({path.stat().st_size / 1e6:.0f} MB), read and fitted"
-        base = statistics.median(seconds for seconds, _ in found["linserve"])
-        for name, runs in found.items():
+                    measured[name].append(json.loads(ran.stdout.splitlines()[-1]))
+        yield f"\n{ROWS:,} x 3 from {table_format} ({path.stat().st_size / 1e6:.0f} MB), read and fitted"
+        base = statistics.median(seconds for seconds, _ in measured["linserve"])
+        for name, runs in measured.items():
             if not runs:
                 yield f"  {name:26} does not run here"
                 continue

@@ -1,8 +1,8 @@
-"""How fast the exact fit is beside what a data scientist would pick instead.
+"""The speed of the exact fit, compared with other libraries.
 
-Each round runs every contender once, in turn, on the same rows in memory; medians of the rounds are shown, and the
-ratio of each to ours. All contenders find the same coefficients, which is checked. Peak memory is what the process grew
-by during the fit, in a fresh process for each.
+Each round runs every contender once, in turn, on the same rows in memory. The results are medians of the rounds, and
+the ratio of each to ours. All contenders must find the same coefficients. Memory is the growth of the peak of a fresh
+process during the fit.
 """
 
 import statistics
@@ -95,14 +95,14 @@ def memory_of(name: str, count: int, features: int) -> float:
 def measure_memory(name: str, count: int, features: int) -> None:
     x, y = rows_of(count, features)
     CONTENDERS[name](x[:1000], y[:1000])
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = peak()
     CONTENDERS[name](x, y)
     sys.stdout.write(str(peak() - before))
 
 
 def peak() -> float:
-    """Most memory the process has had, in MB."""
+    """Return the peak memory of this process, in MB."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
@@ -117,7 +117,7 @@ def compare_epochs(rounds: int) -> Iterator[str]:
         batches = GradientDescent(epochs=epochs, batch_size=1024, learning_rate=1e-3, device="cpu")
         return seconds(lambda: gradient_descent(TrainingBatch(x, y), statistics_of_rows, batches))
 
-    descent(1)  # torch takes its time to begin
+    descent(1)  # the first run of torch is slow
     notebook_epoch(x[:5000], y[:5000])
     ours_, loop = [], []
     for _ in range(rounds):
@@ -131,8 +131,8 @@ def compare_epochs(rounds: int) -> Iterator[str]:
     for rows in (15, 1_000_000):
         few = summarise([TrainingBatch(x[:rows], y[:rows])])
         many = GradientDescent(epochs=1000, learning_rate=1e-3, device="cpu")
-        found = statistics.median(seconds(lambda: gradient_descent(None, few, many)) for _ in range(rounds))  # noqa: B023
-        yield f"  {rows:9,} rows             {found:9.4f} s"
+        median = statistics.median(seconds(lambda: gradient_descent(None, few, many)) for _ in range(rounds))  # noqa: B023
+        yield f"  {rows:9,} rows             {median:9.4f} s"
 
 
 def notebook_epoch(x: Array, y: Array) -> None:
@@ -148,5 +148,5 @@ def notebook_epoch(x: Array, y: Array) -> None:
 
 
 if __name__ == "__main__":
-    # A fresh process of `memory_of`.
+    # Started by `memory_of`.
     measure_memory(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))

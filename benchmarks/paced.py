@@ -1,4 +1,4 @@
-"""Predictions at a steady rate from a process of its own, and how late their answers are."""
+"""Sends predictions at a steady rate from a separate process, and measures how late the answers are."""
 
 import multiprocessing
 import socket
@@ -9,7 +9,7 @@ from multiprocessing.connection import Connection
 
 from serve import Server
 
-RATE = 500  # predictions a second
+RATE = 500  # Predictions per second.
 _CONTEXT = multiprocessing.get_context("spawn")
 
 
@@ -23,7 +23,7 @@ def p99_at_rate(server: Server, body: bytes, seconds: float) -> float:
     return statistics.quantiles(late, n=100)[98]
 
 
-def _ask(said: Connection, port: int, path: str, body: bytes, seconds: float) -> None:
+def _ask(result: Connection, port: int, path: str, body: bytes, seconds: float) -> None:
     head = (
         f"POST {path} HTTP/1.1\r\nhost: here\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
     )
@@ -43,4 +43,4 @@ def _ask(said: Connection, port: int, path: str, body: bytes, seconds: float) ->
             while not answer.endswith(b"}"):
                 answer += connection.recv(1 << 16)
             late.append(time.perf_counter() - due)
-    said.send(late)
+    result.send(late)

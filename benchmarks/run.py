@@ -1,4 +1,4 @@
-"""`make bench`: everything that is said to be fast, beside what it is compared with, in one run; to RESULTS.md."""
+"""`make bench`: measure every claim of speed next to its alternatives, in one run, and write RESULTS.md."""
 
 import argparse
 import os
@@ -15,15 +15,15 @@ from serve import compare_servers
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
-HOW_TO_READ = """# How fast it is
+HOW_TO_READ = """# Benchmarks
 
 Made by `make bench`, which overwrites this page: on {date}, with {cores} cores of {machine}, Python {python}
 and {rounds} rounds.
 
-Contenders run in turn within every round, on the same data; figures are medians of the rounds. Absolute figures depend
-on the machine and on what else it does, ratios much less: compare those. "of the floor" is the throughput as a share of
-a bare ASGI app's on the same server (uvicorn) in the same round, which reads the same body and answers fixed bytes.
-What each part does in detail stands at the head of its file in `benchmarks/`.
+Contenders run in turn within every round, on the same data. Figures are medians of the rounds. Absolute figures depend
+on the machine and its load, so compare the ratios. "of the floor" is the throughput divided by that of a bare ASGI
+app, which reads the same body and answers fixed bytes on the same server (uvicorn) in the same round. The docstring at
+the top of each file in `benchmarks/` describes its method.
 """
 
 PARTS: dict[str, Callable[[int], Iterator[str]]] = {
@@ -31,34 +31,34 @@ PARTS: dict[str, Callable[[int], Iterator[str]]] = {
     "Gradient descent": compare_epochs,
     "Fits from files": compare_files,
     "Serving": compare_servers,
-    "Serving beside other work": compare_disturbed,
+    "Serving during other work": compare_disturbed,
 }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--part", choices=PARTS, help="only this one, without writing the page")
-    asked = parser.parse_args()
+    parser.add_argument("--part", choices=PARTS, help="run this part only, and do not write the page")
+    options = parser.parse_args()
     page = [
         HOW_TO_READ.format(
             date=datetime.now(UTC).date(),
             cores=os.cpu_count(),
             machine=platform.machine(),
             python=platform.python_version(),
-            rounds=asked.rounds,
+            rounds=options.rounds,
         )
     ]
     for title, part in PARTS.items():
-        if asked.part not in (None, title):
+        if options.part not in (None, title):
             continue
         page.append(f"\n## {title}\n\n```")
-        for line in part(asked.rounds):
+        for line in part(options.rounds):
             page.append(line)
             sys.stdout.write(f"{line}\n")
             sys.stdout.flush()
         page.append("```\n")
-    if asked.part is None:
+    if options.part is None:
         RESULTS.write_text("\n".join(page))
 
 

@@ -1,9 +1,9 @@
-"""How fast predictions are served, beside a bare ASGI app and what a user would pick instead.
+"""The speed of predictions over HTTP, compared with a bare ASGI app and other servers.
 
-Every server has one process on one core, `wrk` (https://github.com/wg/wrk) loads it from another. In each round every
-contender is started, warmed, measured and stopped in turn; medians of the rounds are shown, and each contender's share
-of the floor's throughput. The floor is a bare ASGI app on the same uvicorn that reads the same body and answers fixed
-bytes, as many as ours.
+Every server has one process on one core, and `wrk` (https://github.com/wg/wrk) sends requests from another core. In
+each round every contender is started, warmed up, measured and stopped in turn. The results are medians of the rounds,
+and the share of the floor's throughput. The floor is a bare ASGI app on the same uvicorn. It reads the same body and
+answers with fixed bytes of the same length as ours.
 """
 
 import contextlib
@@ -82,9 +82,9 @@ class Load:
     title: str
     rows: int
     connections: int
-    body: Body | None = None  # of us and the floor; others get their own form
+    body: Body | None = None  # for us and the floor; the other servers have their own formats
     media_type: str = "application/json"
-    alone: bool = False  # whether only we and the floor take part
+    alone: bool = False  # True if only we and the floor take part
 
 
 LOADS = [
@@ -101,9 +101,9 @@ def ours(folder: Path, port: int = 8301) -> Server:
     models = folder / "models"
     if not models.exists():
         shutil.copytree(ROOT / "models", models, symlinks=True)
-    settings = {"MODELS": str(models), "STATE": str(folder / "state"), "TRAINER": "external"}
+    settings = {"MODELS_DIR": str(models), "STATE_DIR": str(folder / "state"), "TRAINER_MODE": "external"}
     environment_ = {f"LINSERVE_{name}": value for name, value in settings.items()}
-    command = [str(Path(sys.executable).with_name("linserve")), "--log-level", "warning", "--port", str(port)]
+    command = [str(Path(sys.executable).with_name("linserve-server")), "--log-level", "warning", "--port", str(port)]
     return Server("linserve", command, port, environment=environment_, folder=ROOT)
 
 
@@ -112,7 +112,7 @@ def floor(answer: int) -> Server:
 
 
 def others(folder: Path) -> Iterator[Server | str]:
-    """Those that can be installed, and the names of those that cannot."""
+    """Yield the other servers, or their names if they cannot be installed."""
     yield Server("FastAPI tutorial, torch", [*UVICORN, "8303", "tutorial:app"], 8303)
     if found := environment("litserve", "numpy"):
         yield Server("LitServe", [str(found / "python"), "litserve_app.py", "8304"], 8304)
@@ -146,7 +146,7 @@ def others(folder: Path) -> Iterator[Server | str]:
 
 @contextlib.contextmanager
 def running(server: Server, body: bytes, *, pinned: bool = True) -> Iterator[int]:
-    """The server's process id, once it answers."""
+    """Start the server, and yield its process id when it answers."""
     command = ["taskset", "-c", SERVER_CORE, *server.command] if pinned else server.command
     python_path = {"PYTHONPATH": str(HERE / "contenders")}
     with tempfile.TemporaryFile() as log:
@@ -164,7 +164,7 @@ def running(server: Server, body: bytes, *, pinned: bool = True) -> Iterator[int
         finally:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-            time.sleep(0.5)  # for the port to be free again
+            time.sleep(0.5)  # until the port is free again
 
 
 def _wait(server: Server, body: bytes) -> None:
@@ -190,7 +190,7 @@ def ask(server: Server, body: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Measured:
-    requests: float  # a second
+    requests: float  # per second
     median: float  # seconds
     p99: float
 
@@ -215,29 +215,29 @@ def load(server: Server, body: bytes, connections: int, *, seconds: int = SECOND
 
 
 def _seconds(text: str) -> float:
-    found = re.fullmatch(r"([\d.]+)(us|ms|s)", text)
-    assert found
-    return float(found[1]) * {"us": 1e-6, "ms": 1e-3, "s": 1.0}[found[2]]
+    match = re.fullmatch(r"([\d.]+)(us|ms|s)", text)
+    assert match
+    return float(match[1]) * {"us": 1e-6, "ms": 1e-3, "s": 1.0}[match[2]]
 
 
-def what_is_missing() -> str | None:
+def missing_tools() -> str | None:
     if shutil.which("wrk") is None or (os.cpu_count() or 1) < 2:  # noqa: PLR2004 - one for the server, one for the load
-        return "\nServing is not measured: it takes wrk (in Debian: apt install wrk) and two cores."
+        return "\nServing is not measured: that needs wrk (in Debian: apt install wrk) and two cores."
     return None
 
 
 def compare_servers(rounds: int) -> Iterator[str]:
-    if missing := what_is_missing():
+    if missing := missing_tools():
         yield missing
         return
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        found = list(others(folder))
-        for absent in (entry for entry in found if isinstance(entry, str)):
+        entries = list(others(folder))
+        for absent in (entry for entry in entries if isinstance(entry, str)):
             yield f"\n{absent} cannot be installed here."
-        contenders = [entry for entry in found if isinstance(entry, Server)]
-        for kind in LOADS:
-            yield from _compare(kind, ours(folder), contenders, rounds)
+        contenders = [entry for entry in entries if isinstance(entry, Server)]
+        for load_ in LOADS:
+            yield from _compare(load_, ours(folder), contenders, rounds)
 
 
 def _compare(kind: Load, mine: Server, contenders: list[Server], rounds: int) -> Iterator[str]:

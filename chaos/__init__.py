@@ -1,1 +1,1 @@
-"""A harness that hurts a running service and checks what it promises: `make chaos` and `make chaos-proof`."""
+"""A harness that breaks a running service and checks its guarantees: `make chaos` and `make chaos-proof`."""

@@ -14,9 +14,9 @@ from chaos.proof import prove
 from chaos.trainers import three_trainers
 from chaos.violation import Unable, Violation
 
-ONCE = 0.001  # Seconds for one round, which every phase makes at least.
-ROUND_SECONDS = 300.0  # Longest time for one turn of all phases.
-READY_MS = 2000
+ONCE = 0.001  # Seconds for exactly one round of a phase.
+ROUND_SECONDS = 300.0  # Longest time for one turn of all phases, in seconds.
+READY_MS = 2000  # Longest time of a start on an idle machine, in milliseconds.
 
 End = Literal["kept", "broken", "untried"]
 
@@ -32,18 +32,18 @@ def main() -> int:
         default=0,
         help="with --phase three_trainers: the number of updates to make, without a time limit",
     )
-    parser.add_argument("--prove", action="store_true", help="plant bugs, each of which must be caught")
-    asked = parser.parse_args()
-    if asked.prove:
-        return prove(_send_error)
-    if asked.updates:
-        if asked.phase != three_trainers.__name__:
+    parser.add_argument("--prove", action="store_true", help="plant bugs, each of which must be noticed")
+    options = parser.parse_args()
+    if options.prove:
+        return prove(_print_line)
+    if options.updates:
+        if options.phase != three_trainers.__name__:
             parser.error(f"--updates is for --phase {three_trainers.__name__} alone.")
-        phase: Phase = partial(three_trainers, updates=asked.updates)
+        phase: Phase = partial(three_trainers, updates=options.updates)
         update_wrapper(phase, three_trainers)
         return _run(ONCE, {phase: 1})
-    phases = {phase: share for phase, share in PHASES.items() if asked.phase in (None, phase.__name__)}
-    return _run(asked.hours * 3600 or asked.minutes * 60, phases)
+    phases = {phase: share for phase, share in PHASES.items() if options.phase in (None, phase.__name__)}
+    return _run(options.hours * 3600 or options.minutes * 60, phases)
 
 
 def _run(seconds: float, phases: dict[Phase, float]) -> int:
@@ -54,16 +54,16 @@ def _run(seconds: float, phases: dict[Phase, float]) -> int:
         for phase, share in phases.items():
             ends[_play(phase, min(left, ROUND_SECONDS) * share / sum(phases.values()), totals)] += 1
     for name, counts in totals.items():
-        _send_error(f"{name:18}" + ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items())))
+        _print_line(f"{name:18}" + ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items())))
     slowest = max(counts["slowest start, ms"] for counts in totals.values())
     if slowest > READY_MS:
-        _send_error(f"A start took {slowest} ms; on an idle machine the aim is {READY_MS}.")
+        _print_line(f"A start took {slowest} ms; on an idle machine the aim is {READY_MS}.")
     if ends["untried"]:
-        _send_error(f"{ends['untried']} times a phase could not be tried here.")
+        _print_line(f"{ends['untried']} times a phase could not be tried here.")
     if ends["broken"]:
-        _send_error(f"{ends['broken']} times a phase found a broken promise.")
+        _print_line(f"{ends['broken']} times a phase found a broken guarantee.")
         return 1
-    _send_error("No promise was broken." if ends["kept"] else "Nothing was tried.")
+    _print_line("No guarantee was broken." if ends["kept"] else "Nothing was tried.")
     return 0
 
 
@@ -74,22 +74,22 @@ def _play(phase: Phase, seconds: float, totals: dict[str, Counter[str]]) -> End:
         try:
             counts = phase(place, {}, seconds)
         except Unable as reason:
-            _send_error(f"{phase.__name__}: not tried here: {reason}")
+            _print_line(f"{phase.__name__}: not tried here: {reason}")
             return "untried"
         except Violation as violation:
             kept = Path(tempfile.mkdtemp(prefix="chaos-broken-"))
-            for log in place.rglob("*.log"):  # of services and trainers
+            for log in place.rglob("*.log"):
                 (kept / f"{log.parent.name}-{log.name}").write_bytes(log.read_bytes())
-            _send_error(f"{phase.__name__}: BROKEN: {violation} (logs: {kept})")
+            _print_line(f"{phase.__name__}: BROKEN: {violation} (logs: {kept})")
             return "broken"
     slowest = max(total["slowest start, ms"], counts.pop("slowest start, ms"))
     total.update(counts)
     total["slowest start, ms"] = slowest
-    _send_error(f"{phase.__name__}: " + ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items())))
+    _print_line(f"{phase.__name__}: " + ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items())))
     return "kept"
 
 
-def _send_error(line: str) -> None:
+def _print_line(line: str) -> None:
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 

@@ -1,4 +1,4 @@
-"""What the phases do to a service, and ask of it."""
+"""The acts of the phases: kills, stops, promotions, damage, and the checks after them."""
 
 import contextlib
 import os
@@ -18,8 +18,8 @@ from chaos.stage import Stage
 from chaos.violation import Violation, demand
 
 MODEL = "crop-yield"
-LONG = 10_000_000  # epochs that nobody waits for
-GIVEN_UP = "aborting the restart"  # in the log
+LONG = 10_000_000  # Epochs of a descent that never ends within a phase.
+GIVEN_UP = "aborting the restart"  # uvicorn's log message when it abandons a rolling restart
 WEB_STEPS: tuple[Step, ...] = ("spooled", "recorded")
 
 Counts = Counter[str]
@@ -41,7 +41,7 @@ def submit_some(stage: Stage) -> None:
 
 
 def cut_off(counts: Counts) -> int:
-    """How many workers' connections the kills have cut."""
+    """Return the number of kills that cut the connections of at least one worker."""
     return counts["kills of a worker"] + counts["kills of everything"]
 
 
@@ -72,17 +72,17 @@ def _note_kill(counts: Counts, victim: str) -> None:
 
 
 def kill_at(step: Step, stage: Stage, counts: Counts, *, everything: bool) -> None:
-    """Kill whoever reaches the step, and everything at that moment if so wanted."""
+    """Kill the process that reaches the step, and then all processes if `everything` is set."""
     descent = step == "checkpoint_opened"
     if descent:
-        # The second checkpoint is the one that hurts: there is a first one to fall back on.
+        # Kill at the second checkpoint, so that the first one is there to resume from.
         job = stage.ledger.descend(150_000)
         checkpoint = stage.service.state / "checkpoints" / f"{job}.json"
         stage.wait_for(checkpoint.exists, "a descent of seconds keeps no checkpoint")
         resumed = stage.count_log("descent resumed")
     stage.arm(step)
     if not descent:
-        stage.ledger.fit("always")  # asked again under its key, where the worker that heard it was killed
+        stage.ledger.fit("always")  # repeated with its key if its worker is killed
     stage.reached(step)
     stage.ledger.orphans += step == "spooled"
     _note_kill(counts, "a worker" if step in WEB_STEPS else "the trainer")
@@ -96,7 +96,7 @@ def kill_at(step: Step, stage: Stage, counts: Counts, *, everything: bool) -> No
 
 
 def hang_up(stage: Stage) -> bool:
-    """Whether all workers were replaced. On a busy machine a new one may not come within uvicorn's 5 s; it says so."""
+    """Send SIGHUP. Return True if all workers were replaced, False if uvicorn abandoned the restart after 5 s."""
     before = set(stage.service.web_workers())
     given_up = stage.count_log(GIVEN_UP)
     os.kill(stage.service.pid, signal.SIGHUP)
@@ -126,12 +126,12 @@ def demand_current(stage: Stage, version: int) -> None:
 
 
 def demand_version(line: Line, version: int) -> None:
-    found = _version_of(line)
-    demand(found == version, f"version {version} was promoted, and {found} answers")
+    answered = _version_of(line)
+    demand(answered == version, f"version {version} was promoted, and {answered} answers")
 
 
 def demand_good(stage: Stage, truth: Truth) -> None:
-    """Whatever version answers does so as it did when it was intact, in all workers that eight connections come to."""
+    """Raise Violation unless each of eight connections gets the predictions of an intact version."""
     for _ in range(8):
         with contextlib.closing(Line(stage.port, truth)) as line:
             _version_of(line)
@@ -150,7 +150,7 @@ def train_by_hand(service: Service) -> httpx.Response:
 
 
 def damaged(content: bytes) -> bytes:
-    if random.random() < 0.3:  # flipped bits are harder to see
+    if random.random() < 0.3:  # flipped bits are harder to notice
         return content[: random.randrange(len(content))]
     place = random.randrange(len(content))
     return content[:place] + bytes([content[place] ^ 1 << random.randrange(8)]) + content[place + 1 :]

@@ -14,7 +14,7 @@ from chaos.trainers import three_trainers
 @dataclass(frozen=True)
 class Bug:
     name: str
-    says: str  # pattern of the violation's message; a phase that fails for another reason has missed the bug
+    message: str  # pattern of the violation's message; a phase that fails for another reason has missed the bug
     phase: Phase
     plant: Plant
     seconds: float = 4.0
@@ -28,62 +28,62 @@ _checkpoint = partial(phases.failpoints, steps=("checkpoint_opened",))
 BUGS = [
     Bug(
         "no fsync of a version's file",
-        "given its name before it was on disk",
+        "named before it was fsynced",
         phases.durability,
         durability.no_fsync_of_a_version,
     ),
     Bug(
         "no fsync of the models folder",
-        "a name in .* was not brought to disk",
+        "a name in .* was not fsynced",
         phases.durability,
         durability.no_fsync_of_the_folder_of_a_version,
     ),
     Bug(
         "no fsync of the models folder after a promotion",
-        "a name in .* was not brought to disk",
+        "a name in .* was not fsynced",
         phases.durability,
         durability.no_fsync_of_a_promotion,
     ),
     Bug(
         "no fsync of uploaded rows",
-        "never brought to disk",
+        "never fsynced",
         phases.durability,
         durability.no_fsync_of_an_upload,
     ),
     Bug(
         "no fsync of the folder of uploaded rows",
-        "never brought to disk",
+        "never fsynced",
         phases.durability,
         durability.no_fsync_of_the_folder_of_an_upload,
     ),
     Bug(
         "no fsync of a checkpoint",
-        "a file in checkpoints was given its name before it was on disk",
+        "a file in checkpoints was named before it was fsynced",
         phases.durability,
         durability.no_fsync_of_a_checkpoint,
     ),
     Bug("versions are written in place", "corrupt version", _linked, versions.written_in_place),
     Bug(
-        "a number is taken by a rename, which does not notice that it is taken",
+        "a rename overwrites a number that is taken",
         "is another's",
         phases.two_services,
         versions.numbered_by_rename,
     ),
     Bug("an upload is published twice", "published twice", _linked, versions.published_twice),
     Bug(
-        "promoted by removing the pointer and making it anew",
+        "a promotion removes the pointer before it writes the new one",
         "predictions failed.*404",
         phases.promotions,
         versions.promoted_by_removing,
     ),
     Bug(
-        "the current version is kept without a look at the pointer",
+        "the pointer to the current version is read once",
         "was promoted, and .* answers",
         phases.promotions,
         versions.pointer_not_read,
     ),
     Bug(
-        "the lane keeps the version that it saw first",
+        "the fast path keeps its first version",
         "was promoted, and .* answers",
         phases.promotions,
         answers.lane_keeps_its_version,
@@ -121,7 +121,7 @@ BUGS = [
         jobs.checkpoints_written_in_place,
     ),
     Bug(
-        "a trainer that comes back does not know its own jobs",
+        "a restarted trainer does not continue its own jobs",
         "has not ended",
         _fitted,
         jobs.trainer_forgets_its_name,
@@ -135,7 +135,7 @@ BUGS = [
         seconds=15.0,
     ),
     Bug(
-        "what keeps a promotion from being written is swallowed",
+        "the error of a promotion that cannot be written is ignored",
         "promoted",
         phases.read_only_models,
         versions.failed_promotion_swallowed,
@@ -159,7 +159,7 @@ BUGS = [
         answers.idle_connections_closed_at_once,
     ),
     Bug(
-        "the time of day measures how long a promotion is believed",
+        "the time of day decides when the pointer is read again",
         "was promoted, and .* answers",
         phases.clock_jumps,
         versions.pointer_believed_by_the_time_of_day,

@@ -12,7 +12,7 @@ from service import Service
 from chaos.violation import Unable
 
 HOUR, DAY, YEAR = 3600, 86_400, 31_556_952
-JUMPS = [-HOUR, HOUR, 0, 2 * DAY, -2 * DAY, 5 * YEAR, 0, -30 * DAY]  # away from the true time, in seconds
+JUMPS = [-HOUR, HOUR, 0, 2 * DAY, -2 * DAY, 5 * YEAR, 0, -30 * DAY]  # distances from the true time, in seconds
 SEEN_SECONDS = 10.0
 
 
@@ -25,7 +25,7 @@ class Clock:
         library = folder / "clock.so"
         compiler = shutil.which("cc")
         if compiler is None:
-            raise Unable("no C compiler is here to build the clock with")
+            raise Unable("there is no C compiler to build the clock with")
         source = Path(__file__).with_name("clock.c")
         subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(source), "-ldl"], check=True)
         self.environment = {"LD_PRELOAD": str(library), "CHAOS_CLOCK": str(self._offset)}

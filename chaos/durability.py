@@ -11,11 +11,11 @@ from chaos.violation import demand
 
 
 def check_order(record: Path, models: Path, state: Path) -> int:
-    """Return how many names were given in the right order. Raises Violation for one that was not."""
+    """Return the number of names that were given in the right order. Raises Violation at the first that was not."""
     checkpoints, spool = state / "checkpoints", state / "spool"
-    synced: set[Path] = set()  # files as they are now
-    unsettled: set[tuple[int, Path]] = set()  # processes, and the folders in which they gave a name
-    uploads: set[str] = set()  # whose bytes and names are both on disk
+    synced: set[Path] = set()  # files whose current content was fsynced
+    unsettled: set[tuple[int, Path]] = set()  # a process, and a folder with a new name that it has not fsynced
+    uploads: set[str] = set()  # uploads whose bytes and names were fsynced
     linked = named = 0
     for process, act, *names in map(json.loads, record.read_text().splitlines()):
         path, *target = [Path(name) for name in names if name is not None]
@@ -31,19 +31,19 @@ def check_order(record: Path, models: Path, state: Path) -> int:
         if act == "link":
             demand(
                 path in synced,
-                f"a file in {folder.name} was given its name before it was on disk"
+                f"a file in {folder.name} was named before it was fsynced"
                 if target[0].suffix
-                else f"a name in {target[0].name} was not brought to disk",  # of a folder that was made elsewhere
+                else f"a name in {target[0].name} was not fsynced",  # a folder was renamed
             )
-            synced.discard(path)  # the next of its name is another
+            synced.discard(path)  # the next file of this name is a new one
         if folder == models:
-            demand((process, folder) not in unsettled, f"a name in {folder.name} was not brought to disk")
+            demand((process, folder) not in unsettled, f"a name in {folder.name} was not fsynced")
             unsettled.add((process, folder))
             linked += act == "link" and target[0].suffix == ".safetensors"  # and not the folder of markers
         named += 1
-    demand(not unsettled, f"a name in {models.name} was not brought to disk")
+    demand(not unsettled, f"a name in {models.name} was not fsynced")
     versions = [read_card(path) for path in models.glob("*.safetensors") if path.name != "000001.safetensors"]
     demand(linked == len(versions), f"{len(versions)} versions were published, {linked} by giving a file its name")
     for card in versions:
-        demand(card.upload in uploads, f"the rows of version {card.version} were never brought to disk")
+        demand(card.upload in uploads, f"the rows of version {card.version} were never fsynced")
     return named

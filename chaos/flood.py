@@ -17,7 +17,7 @@ BUDGET = 128 << 20  # Bytes for the requests of the worker.
 OVERRUN = 1.25  # Times the budget, because the memory of a request is estimated.
 CLIENTS = 60  # Requests at a time.
 ROWS = 1_000_000  # Rows of a table, in a request of some kilobytes.
-TABLE_SECONDS = 60.0
+TABLE_SECONDS = 60.0  # Longest time for a table.
 ROW_SECONDS = 10.0  # Longest time for a one-row prediction during the flood.
 MODEL = "narrow"
 PROPER = TABLE, REFUSED, ROW = "tables", "tables refused", "one-row predictions"
@@ -37,10 +37,10 @@ def flood(folder: Path, environment: Environment, seconds: float) -> Counts:
         ends: Counter[str] = Counter()
         with ThreadPoolExecutor(CLIENTS) as clients:
             for _ in until(seconds):
-                asked = [clients.submit(_ask, service, large) for _ in range(CLIENTS)]
-                while not all(future.done() for future in asked):
+                tables = [clients.submit(_ask, service, large) for _ in range(CLIENTS)]
+                while not all(future.done() for future in tables):
                     ends[_predict_one(service)] += 1
-                ends.update(future.result() for future in asked)
+                ends.update(future.result() for future in tables)
         grown = service.memory("VmHWM") - before
         most = int(OVERRUN * BUDGET)
         demand(

@@ -17,14 +17,14 @@ from chaos.violation import Violation, demand
 
 ACKNOWLEDGE_SECONDS = 30.0
 END_SECONDS = 150.0
-CLEAN_SECONDS = 30.0  # a cancelled job's rows go when its trainer notices, or the next one starts
+CLEAN_SECONDS = 30.0  # Longest time until the rows of a cancelled job are removed.
 POLL_SECONDS = 0.05
 
 Promote = Literal["always", "never"]
 
 
 @dataclass(frozen=True)
-class Asked:
+class Expected:
     """The expected end of a job, and the slope that identifies its version, or None for any version."""
 
     end: str
@@ -32,56 +32,58 @@ class Asked:
 
 
 class Ledger:
-    """Asks for trainings, each of a linear function of its own, and follows them up."""
+    """Submits trainings, each with its own linear function, and checks how they end."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._open: dict[str, Asked] = {}
+        self._open: dict[str, Expected] = {}
         self._slope = 0
         self._published: dict[str, int] = {}
         self.closed = 0
-        self.orphans = 0  # uploads whose request was cut off before their job was recorded; they are removed in an hour
+        self.orphans = 0  # uploads whose request was cut off before their job was recorded; removed after an hour
 
     def fit(self, promote: Promote = "never") -> str:
-        """A job that must succeed, with a version that predicts like no other."""
+        """Submit a job that must succeed, with a version that predicts like no other."""
         self._slope += 1
         rows = np.array(INPUTS)
         targets = rows @ _weights(self._slope).T + self._slope
         body = {"instances": INPUTS, "targets": targets.tolist(), "promote": promote}
-        return self._acknowledged(Asked("succeeded", self._slope), body)
+        return self._acknowledged(Expected("succeeded", self._slope), body)
 
     def descend(self, epochs: int, promote: Promote = "never") -> str:
         """Submit a long job with checkpoints."""
         solver = {"kind": "gradient_descent", "epochs": epochs, "learning_rate": 1e-4}
-        return self._acknowledged(Asked("succeeded"), {**NOTEBOOK, "solver": solver, "promote": promote})
+        return self._acknowledged(Expected("succeeded"), {**NOTEBOOK, "solver": solver, "promote": promote})
 
     def diverge(self) -> str:
-        """A job that must fail."""
+        """Submit a job that must fail."""
         solver = {"kind": "gradient_descent", "epochs": 1000, "learning_rate": 100.0}
-        return self._acknowledged(Asked("failed"), {**NOTEBOOK, "solver": solver})
+        return self._acknowledged(Expected("failed"), {**NOTEBOOK, "solver": solver})
 
     def cancel(self, job: str) -> None:
         answer = self._until_answered("POST", f"/jobs/{job}/cancel")
         if answer.status_code == httpx.codes.OK:
-            self._open[job] = Asked("cancelled")
+            self._open[job] = Expected("cancelled")
 
     def excuse(self, job: str) -> None:
         """Accept any end of this job."""
-        self._open[job] = Asked("any")
+        self._open[job] = Expected("any")
 
     def expect_failure(self, job: str) -> None:
         """Expect the job to fail from now on."""
-        self._open[job] = Asked("failed")
+        self._open[job] = Expected("failed")
 
     def settle(self) -> None:
-        """Wait until every job has ended. Raises Violation for one that is lost, or ended as it must not."""
+        """Wait until every job has ended. Raises Violation if one is lost or ended in the wrong status."""
         until = time.monotonic() + END_SECONDS
-        for job, asked in self._open.items():
-            found = self._end_of(job, until)
-            status = found["status"]
-            demand(asked.end in (status, "any"), f"job {job} {status}, and should have {asked.end}: {found['error']}")
+        for job, expected in self._open.items():
+            ended = self._end_of(job, until)
+            status = ended["status"]
+            demand(
+                expected.end in (status, "any"), f"job {job} {status}, and should have {expected.end}: {ended['error']}"
+            )
             if status == "succeeded":
-                self._published[job] = found["version"]
+                self._published[job] = ended["version"]
         versions = audit(self._service.models)
         for job, version in self._published.items():  # those of earlier jobs must still be there
             _check_version(job, self._open.get(job), versions.get(version))
@@ -95,26 +97,26 @@ class Ledger:
             demand(time.monotonic() < until, f"{left} uploads are left, though every job has ended")
             time.sleep(POLL_SECONDS)
 
-    def _acknowledged(self, asked: Asked, body: dict[str, Any]) -> str:
-        key = uuid.uuid4().hex  # so that to ask again is to ask for the same job
+    def _acknowledged(self, expected: Expected, body: dict[str, Any]) -> str:
+        key = uuid.uuid4().hex  # a repeated request names the same job
         answer = self._until_answered("POST", "/train", json=body, headers={"Idempotency-Key": key})
         demand(answer.status_code == httpx.codes.ACCEPTED, f"training refused: {answer.status_code} {answer.text}")
         job = str(answer.json()["id"])
-        self._open[job] = asked
+        self._open[job] = expected
         return job
 
     def _end_of(self, job: str, until: float) -> dict[str, Any]:
         while True:
             answer = self._until_answered("GET", f"/jobs/{job}")
             demand(answer.status_code == httpx.codes.OK, f"job {job} is lost: {answer.status_code} {answer.text}")
-            found: dict[str, Any] = answer.json()
-            if found["finished_at"] and found["status"] in ("succeeded", "failed", "cancelled"):
-                return found
-            demand(time.monotonic() < until, f"job {job} has not ended, it is still {found['status']}")
+            view: dict[str, Any] = answer.json()
+            if view["finished_at"] and view["status"] in ("succeeded", "failed", "cancelled"):
+                return view
+            demand(time.monotonic() < until, f"job {job} has not ended, it is still {view['status']}")
             time.sleep(POLL_SECONDS)
 
     def _until_answered(self, method: str, path: str, **request: Any) -> httpx.Response:
-        """The answer, if need be from another worker than the one that was killed."""
+        """Send the request until a worker answers it."""
         until = time.monotonic() + ACKNOWLEDGE_SECONDS
         while True:
             try:
@@ -127,7 +129,7 @@ class Ledger:
 
 def audit(models: Path, model: str = "crop-yield") -> dict[int, Version]:
     """Return all versions. Raises Violation if one is corrupt, misnamed, or published twice."""
-    found: dict[int, Version] = {}
+    versions: dict[int, Version] = {}
     publications: dict[tuple[str, str], str] = {}
     for path in sorted((models / model).glob("*.safetensors")):
         try:
@@ -135,26 +137,26 @@ def audit(models: Path, model: str = "crop-yield") -> dict[int, Version]:
         except ModelFileInvalid as error:
             raise Violation(f"corrupt version: {error}") from None
         card = version.card
-        demand(card.version == int(path.stem), f"{path.name} says that it is version {card.version}")
+        demand(card.version == int(path.stem), f"the card of {path.name} has version {card.version}")
         for kind, name in _origin(card):
             twin = publications.setdefault((kind, name), path.name)
             demand(twin == path.name, f"{twin} and {path.name} are the same {kind}, published twice")
-        found[card.version] = version
+        versions[card.version] = version
     current = (models / model / "current").readlink()
     demand((models / model / current).is_file(), f"current points to {current}, which is not there")
-    return found
+    return versions
 
 
 def _origin(card: ModelCard) -> list[tuple[str, str]]:
     return [(kind, name) for kind, name in (("upload", card.upload), ("job", card.job)) if name is not None]
 
 
-def _check_version(job: str, asked: Asked | None, version: Version | None) -> None:
+def _check_version(job: str, expected: Expected | None, version: Version | None) -> None:
     if version is None:
         raise Violation(f"the version of job {job} is not there")
     demand(version.card.job == job, f"version {version.card.version} of job {job} is another's: {version.card.job}'s")
-    if asked is not None and asked.slope is not None:
-        right = np.allclose(version.model.coef, _weights(asked.slope), rtol=1e-6, atol=1e-6)
+    if expected is not None and expected.slope is not None:
+        right = np.allclose(version.model.coef, _weights(expected.slope), rtol=1e-6, atol=1e-6)
         demand(right, f"version {version.card.version} of job {job} has other weights than its rows")
 
 

@@ -1,4 +1,4 @@
-"""One kept connection that asks for predictions, and the versions that its answers are held against."""
+"""One persistent connection that requests predictions, and the versions to compare the answers with."""
 
 import json
 import re
@@ -30,7 +30,7 @@ class Wrong(Exception):
 
 
 class Ended(Exception):
-    """There was no answer, because there is no connection any more."""
+    """The connection ended before the answer."""
 
     def __init__(self, how: Ending) -> None:
         super().__init__(how)
@@ -39,26 +39,26 @@ class Ended(Exception):
 
 @dataclass(frozen=True)
 class Form:
-    """One of the ways to ask for the prediction of a row, and to find it in the answer's body."""
+    """A form of request for the prediction of a row, and the function that reads the prediction from the answer."""
 
     request: bytes
     row: list[float]
-    found: Callable[[bytes], list[float]]
+    read: Callable[[bytes], list[float]]
 
 
 class Truth:
-    """What each version in a models folder predicts, computed here from its file."""
+    """The predictions of each version in a models folder, computed here from its file."""
 
     def __init__(self, models: Path, model: str = "crop-yield") -> None:
-        """All versions that are there now are kept as they are, whatever happens to their files."""
+        """Read all versions that are there now; later changes of their files have no effect."""
         self._folder = models / model
         self._models: dict[int, LinearModel] = {}
-        self._seen: set[tuple[int, int, bytes]] = set()  # right answers to a form by a version: most are the same again
+        self._seen: set[tuple[int, int, bytes]] = set()  # right answers to a form by a version, which repeat
         for path in self._folder.glob("*.safetensors"):
             self._of(int(path.stem))
 
     def check(self, number: int, head: bytes, body: bytes) -> int:
-        """The version that the answer states. Raises Wrong unless that version answers so to that form."""
+        """Return the version that the answer names. Raises Wrong if that version predicts something else."""
         stated = _VERSION.search(head) or _VERSION.search(body)
         if stated is None:
             raise Wrong(f"no version stated: {body[:300].decode(errors='replace')}")
@@ -67,7 +67,7 @@ class Truth:
             form = FORMS[number]
             model = self._of(version)
             expected = model.coef @ form.row + model.intercept
-            found = form.found(body)
+            found = form.read(body)
             if not np.allclose(found, expected, rtol=TOLERANCE, atol=0):
                 raise Wrong(f"mislabelled: version {version} predicts {expected}, not {found}")
             self._seen.add((number, version, body))
@@ -89,7 +89,7 @@ def build_training_request(content: Any, path: str = "/predict", kind: str = "ap
 
 
 def _forms() -> list[Form]:
-    """Mostly the ordinary one, which has a way of its own through the service."""
+    """Return the forms in the order of their use. Most take the fast path."""
     names = ("temp", "rainfall", "humidity")
     row = ROWS[0]
     as_object = dict(zip(names, row, strict=True))
@@ -115,7 +115,7 @@ FORMS = _forms()
 
 
 class Line:
-    """Asks in one form after the other, over a new connection whenever the last has ended."""
+    """Sends one form of request after the other, over a new connection when the last one has ended."""
 
     def __init__(self, port: int, truth: Truth) -> None:
         self._address = ("127.0.0.1", port)
@@ -137,7 +137,7 @@ class Line:
         self._exchange(lambda line: line.sendall(FORMS[self._form].request))
 
     def hear(self) -> int:
-        """The version that answered. Raises Wrong or Ended."""
+        """Read the answer and return its version. Raises Wrong or Ended."""
         head, body = self._exchange(receive)
         self._answered = True
         if _CLOSE.search(head):
@@ -168,7 +168,7 @@ class Line:
 
 
 def receive(line: socket.socket) -> tuple[bytes, bytes]:
-    """Head and body of one answer. Raises ConnectionResetError where it does not come whole."""
+    """Return head and body of one answer. Raises ConnectionResetError if it is cut off."""
     data = b""
     while True:
         head, separator, body = data.partition(b"\r\n\r\n")

@@ -49,7 +49,7 @@ from chaos.trainers import three_trainers
 from chaos.violation import demand
 from chaos.watching import count, until, watched
 
-FULL_FLOOR = 500.0  # Lowest rate, in predictions a second, for a valid run.
+FULL_FLOOR = 500.0  # Lowest valid rate, in predictions per second.
 
 Phase = Callable[[Path, Environment, float], Counts]
 
@@ -85,7 +85,7 @@ def kills(folder: Path, environment: Environment, seconds: float) -> Counts:
             time.sleep(random.choice([0.0, random.uniform(0.0, 1.0)]))
             kill_any(stage, counts)
             stage.the_trainer()
-            if random.random() < 0.2:  # the others stay open through the next kills
+            if random.random() < 0.2:  # the other jobs continue through the next kills
                 stage.ledger.settle()
     return counts
 
@@ -120,7 +120,7 @@ def pauses(folder: Path, environment: Environment, seconds: float) -> Counts:
 
 
 def hangups(folder: Path, environment: Environment, seconds: float) -> Counts:
-    """SIGHUP under load: every worker is replaced, and no request notices."""
+    """SIGHUP under load: every worker is replaced, and no request fails."""
     with Stage(folder, environment) as stage, watched(stage) as counts:
         for _ in until(seconds):
             stage.ledger.fit()
@@ -132,7 +132,7 @@ def hangups(folder: Path, environment: Environment, seconds: float) -> Counts:
 
 
 def stops(folder: Path, environment: Environment, seconds: float) -> Counts:
-    """SIGTERM under load: requests under way are answered, and jobs go on with the next start."""
+    """SIGTERM under load: requests in progress are answered, and jobs continue at the next start."""
     with Stage(folder, environment) as stage, watched(stage) as counts:
         for _ in until(seconds):
             stage.ledger.fit()
@@ -207,7 +207,7 @@ def damage(folder: Path, environment: Environment, seconds: float) -> Counts:
                 demand(answer.status_code != httpx.codes.OK, "a damaged version was promoted")
                 point_to(path)  # as an operator might by mistake
                 demand_good(stage, truth)
-                if round_ % 10 == 9:  # a start takes longest
+                if round_ % 10 == 9:  # seldom, because a start takes longest
                     kill_everything(stage, counts)
                     demand_good(stage, truth)
                 replace(path, intact)
@@ -245,7 +245,7 @@ def two_services(folder: Path, environment: Environment, seconds: float) -> Coun
 
 
 def clock_jumps(folder: Path, environment: Environment, seconds: float) -> Counts:
-    """The time of day jumps by hours, days and years, to and fro."""
+    """The time of day jumps forward and back by hours, days and years."""
     clock = Clock(folder)
     with Stage(folder, {**environment, **clock.environment}) as stage:
         first, second = two_versions(stage)
@@ -265,7 +265,7 @@ def clock_jumps(folder: Path, environment: Environment, seconds: float) -> Count
 
 
 def durability(folder: Path, environment: Environment, seconds: float) -> Counts:
-    """Everything that must survive a power failure is fsynced before it is named, and the name after that."""
+    """Files that must survive a power failure are fsynced before they are named, and then their names are."""
     counts = Counts()
     record = folder / "record"
     with Stage(folder, {**environment, "CHAOS_RECORD": str(record)}) as stage:
@@ -295,4 +295,4 @@ PHASES: dict[Phase, float] = {
     flood: 1,
     durability: 1,
 }
-"""Each with its share of the time."""
+"""The phases, each with its share of the time."""

@@ -30,7 +30,7 @@ ProblemDetail = tuple[str, str]  # a module, or a class with its module; and the
 
 
 class NotPlanted(Exception):
-    """The bug did not change the service as it should. The message says why."""
+    """The bug did not change the service as it should. The message has the reason."""
 
 
 @dataclass(frozen=True)

@@ -22,46 +22,46 @@ def caught(bug: Bug) -> str:
     with tempfile.TemporaryDirectory(prefix="chaos-bug-") as folder:
         record = Path(folder, "planted")
         environment = {planting.BUG: bug.plant.address, planting.RECORD: str(record)}
-        said: str | None = None
+        message: str | None = None
         try:
             bug.phase(Path(folder, "stage"), environment, bug.seconds)
         except Violation as violation:
-            said = str(violation)
+            message = str(violation)
         except AssertionError:  # the service did not start
             planting.check_outcome(record, started=False)
             raise
         planting.check_outcome(record)
-    if said is None:
+    if message is None:
         raise Missed(f"{bug.name}: not caught")
-    if not re.search(bug.says, said):
-        raise Missed(f"{bug.name}: noticed something else: {said}")
-    return said
+    if not re.search(bug.message, message):
+        raise Missed(f"{bug.name}: noticed another fault: {message}")
+    return message
 
 
-def prove(say: Callable[[str], None]) -> int:
+def prove(print_line: Callable[[str], None]) -> int:
     """Return 0 if the unchanged service passes and every bug is caught, else 1."""
     failed = 0
     for name, (phase, seconds) in {_name_of(bug.phase): (bug.phase, bug.seconds) for bug in BUGS}.items():
         with tempfile.TemporaryDirectory(prefix="chaos-bug-") as folder:
             try:
                 phase(Path(folder, "stage"), {}, seconds)
-                say(f"no bug, {name}: passed")
+                print_line(f"no bug, {name}: passed")
             except Unable as reason:
-                say(f"no bug, {name}: not tried here: {reason}")
+                print_line(f"no bug, {name}: not tried here: {reason}")
             except Violation as violation:
                 failed += 1
-                say(f"no bug, {name}: REFUSED: {violation}")
+                print_line(f"no bug, {name}: REFUSED: {violation}")
     for bug in BUGS:
         try:
-            say(f"{bug.name}: caught: {caught(bug)[:300]}")
+            print_line(f"{bug.name}: caught: {caught(bug)[:300]}")
         except Unable as reason:
-            say(f"{bug.name}: not tried here: {reason}")
+            print_line(f"{bug.name}: not tried here: {reason}")
         except Missed as missed:
             failed += 1
-            say(f"MISSED: {missed}")
+            print_line(f"MISSED: {missed}")
         except NotPlanted as fault:
             failed += 1
-            say(f"NOT PLANTED: {bug.name}: {fault}")
+            print_line(f"NOT PLANTED: {bug.name}: {fault}")
     return 1 if failed else 0
 
 

@@ -16,11 +16,11 @@ from chaos.ledger import Ledger
 from chaos.violation import Violation, demand
 
 WORKERS = 4
-RECORDER = Path(__file__).with_name("recorder")  # folder of the site customisation that the service gets
+RECORDER = Path(__file__).with_name("recorder")  # Folder of the `sitecustomize` module for the service.
 HAPPEN_SECONDS = 60.0
 POLL_SECONDS = 0.01
 
-Environment = Mapping[str, str]  # variables that the service gets in addition to those of the harness
+Environment = Mapping[str, str]  # Variables of the service in addition to those of the harness.
 
 
 class Stage:
@@ -32,7 +32,7 @@ class Stage:
         own = {"CHAOS_FAILPOINTS": str(self.failpoints), "PYTHONPATH": os.pathsep.join([str(RECORDER), str(ROOT)])}
         self.service = Service(folder, workers=workers, environment={**environment, **own})
         self.ledger = Ledger(self.service)
-        self.ready_seconds: list[float] = []  # from each start to the first answer
+        self.ready_seconds: list[float] = []  # seconds between each start and its first answer
 
     def __enter__(self) -> Self:
         try:

@@ -20,17 +20,17 @@ from chaos.line import Ended, Line, Truth, Wrong
 from chaos.violation import demand
 
 PROCESSES = 2
-LINES = 4  # of each process
-REFUSED_PAUSE = 0.02  # seconds
-MAX_FAILURES = 20  # that are told; all are counted
+LINES = 4  # Connections of each process.
+REFUSED_PAUSE = 0.02  # Seconds to wait after a refused connection.
+MAX_FAILURES = 20  # Failures that are listed; all are counted.
 
 
 class Tally(msgspec.Struct):
-    """What happened to the requests. Only `answered` are answers of a version that predicts just that."""
+    """Counts of the outcomes of requests. `answered` counts the answers with the right prediction."""
 
     answered: int = 0
     failed: int = 0
-    refused: int = 0  # connections that nobody took: the service is down
+    refused: int = 0  # connections to a service that is down
     unanswered: int = 0  # new connections that ended before their first answer
     cut: int = 0  # kept connections that ended instead of an answer
     seconds: float = 0.0
@@ -46,10 +46,10 @@ class Tally(msgspec.Struct):
 
 
 class Traffic:
-    """Runs as long as its block."""
+    """Requests predictions until its block ends."""
 
     def __init__(self, service: Service, *, pause: float = 0.0) -> None:
-        """`pause` is in seconds, before each process asks again on all its lines."""
+        """Set up processes that wait `pause` seconds before they use all their lines again."""
         port = service.url.rpartition(":")[2]
         self._command = [sys.executable, "-m", "chaos.traffic", port, str(service.models), str(LINES), str(pause)]
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -64,7 +64,7 @@ class Traffic:
             self._processes.append(process)
         for process in self._processes:
             assert process.stdout is not None
-            process.stdout.readline()  # it asks
+            process.stdout.readline()  # it has started
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -92,7 +92,7 @@ class Traffic:
         demand(down or tally.refused == 0, f"{tally.refused} connections refused")
         rate = tally.answered / tally.seconds
         demand(
-            rate >= floor, f"the run does not count: {rate:.0f} predictions a second, where {floor:.0f} are the floor"
+            rate >= floor, f"the run is not valid: {rate:.0f} predictions a second, at least {floor:.0f} are expected"
         )
         return tally
 
@@ -102,8 +102,8 @@ def ask(lines: list[Line], pause: float) -> Tally:
     tally = Tally()
     started = time.monotonic()
     while not select.select([sys.stdin], [], [], pause)[0]:
-        asked = [line for line in lines if _counted(tally, line.ask)]
-        for line in asked:
+        sent = [line for line in lines if _counted(tally, line.ask)]
+        for line in sent:
             if _counted(tally, lambda line=line: tally.versions.add(line.hear())):  # type: ignore[misc]
                 tally.answered += 1
     tally.seconds = time.monotonic() - started

@@ -92,40 +92,40 @@ def three_trainers(folder: Path, environment: Environment, seconds: float, updat
         one = stack.enter_context(Stage(folder / "one", {**environment, **EXTERNAL}, workers=1))
         two = stack.enter_context(Stage(sharing(folder / "two", one), environment, workers=1))
         trainers = stack.enter_context(Trainers(one))
-        asked = Updates(one.service, two.service)
-        _overtake(one, two, asked)
+        updates_sent = Updates(one.service, two.service)
+        _overtake(one, two, updates_sent)
         trainers.go_on()
         end = time.monotonic() + seconds
         kill_at = 0  # number of ended updates at which the next trainer is killed
 
         def is_enough() -> bool:
-            return asked.asked >= updates if updates else time.monotonic() > end
+            return updates_sent.submitted >= updates if updates else time.monotonic() > end
 
-        while not is_enough() or asked.under_way:
-            if not is_enough() and asked.under_way < UNDER_WAY:
-                asked.submit()
-            if not is_enough() and asked.ended >= kill_at:
-                kill_at = asked.ended + random.randint(1, MAX_BETWEEN)
+        while not is_enough() or updates_sent.under_way:
+            if not is_enough() and updates_sent.under_way < UNDER_WAY:
+                updates_sent.submit()
+            if not is_enough() and updates_sent.ended >= kill_at:
+                kill_at = updates_sent.ended + random.randint(1, MAX_BETWEEN)
                 if random.random() < 0.5:
                     trainers.kill_any()
                 else:
                     one.arm(random.choice(STEPS))  # kills the trainer that reaches the step next
             trainers.revive()
-            asked.follow()
-        asked.check()
-        counts["updates"] += asked.asked
+            updates_sent.follow()
+        updates_sent.check()
+        counts["updates"] += updates_sent.submitted
         counts["kills"] += trainers.deaths
         for stage in (one, two):
             count(counts, stage)
-    counts["versions"] //= 2  # of one folder
+    counts["versions"] //= 2  # both services count the versions of one folder
     return +counts
 
 
-def _overtake(one: Stage, two: Stage, asked: Updates) -> None:
+def _overtake(one: Stage, two: Stage, updates_sent: Updates) -> None:
     """Stop a trainer between its fit and its publication, while the second service publishes another update."""
     one.arm("fitted", signal.SIGSTOP)
-    asked.submit(one.service)
+    updates_sent.submit(one.service)
     one.reached("fitted")
-    asked.submit(two.service)
-    while asked.under_way > 1:
-        asked.follow()
+    updates_sent.submit(two.service)
+    while updates_sent.under_way > 1:
+        updates_sent.follow()

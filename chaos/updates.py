@@ -16,7 +16,7 @@ from chaos.ledger import audit
 from chaos.violation import demand
 
 END_SECONDS = 150.0
-LOOKED_AT = 5  # Oldest updates that are polled at a time.
+POLLED = 5  # Oldest updates that are polled at a time.
 MAX_ROWS = 4  # Rows of an update.
 TOLERANCE = 1e-9  # Relative error of sums over all rows.
 
@@ -27,23 +27,23 @@ class Updates:
     """Submits updates of the shipped model, whose rows are known, and follows their jobs."""
 
     def __init__(self, *services: Service) -> None:
-        """The services share one models folder."""
+        """Use these services, which share one models folder."""
         self._services = services
-        self._rows = [np.hstack([INPUTS, TARGETS])]  # of the shipped version, then of each update
-        self._open: dict[str, Service] = {}  # the service of each update under way, by job
+        self._rows = [np.hstack([INPUTS, TARGETS])]  # rows of the shipped version, then of each update
+        self._open: dict[str, Service] = {}  # service of each update under way, by job
         self._last_end = time.monotonic()
 
     @property
-    def asked(self) -> int:
+    def submitted(self) -> int:
         return len(self._rows) - 1
 
     @property
     def ended(self) -> int:
-        return self.asked - self.under_way
+        return self.submitted - self.under_way
 
     @property
     def under_way(self) -> int:
-        """The number of updates that have not ended, as far as is known."""
+        """The number of updates that are not known to have ended."""
         return len(self._open)
 
     def submit(self, service: Service | None = None) -> None:
@@ -59,17 +59,17 @@ class Updates:
         self._open[str(answer.json()["id"])] = service
 
     def follow(self) -> None:
-        """Read the jobs of the oldest updates. Raises Violation for one that did not succeed, and if none ends."""
-        for job, service in list(self._open.items())[:LOOKED_AT]:
+        """Read the jobs of the oldest updates. Raises Violation if one did not succeed, or if none ends."""
+        for job, service in list(self._open.items())[:POLLED]:
             answer = service.client.get(f"/jobs/{job}")
             demand(answer.status_code == httpx.codes.OK, f"job {job} is lost: {answer.status_code} {answer.text}")
-            found: dict[str, Any] = answer.json()
-            if found["finished_at"]:
-                demand(found["status"] == "succeeded", f"job {job} {found['status']}: {found['error']}")
+            view: dict[str, Any] = answer.json()
+            if view["finished_at"]:
+                demand(view["status"] == "succeeded", f"job {job} {view['status']}: {view['error']}")
                 del self._open[job]
                 self._last_end = time.monotonic()
             late = time.monotonic() - self._last_end > END_SECONDS
-            demand(not late, f"no update has ended for {END_SECONDS:g} s; job {job} is still {found['status']}")
+            demand(not late, f"no update has ended for {END_SECONDS:g} s; job {job} is still {view['status']}")
 
     def check(self) -> None:
         """Raise Violation unless the current version is the fit of all rows, each counted once."""
@@ -79,14 +79,17 @@ class Updates:
 
 
 def _check_rows(version: Version, rows: Matrix) -> None:
-    found, number = version.model.statistics, version.card.version
+    statistics, number = version.model.statistics, version.card.version
     demand(
         version.card.rows == len(rows),
         f"version {number} has {version.card.rows} rows of {len(rows)} that were trained on: updates are lost or twice",
     )
-    x, y = rows[:, : found.features], rows[:, found.features :]
-    sums, right = _sums(found), _sums(SufficientStatistics.from_rows(x, y))
-    demand(found.effective_rows == len(rows), f"version {number} counts {found.effective_rows} of {len(rows)} rows")
+    x, y = rows[:, : statistics.features], rows[:, statistics.features :]
+    sums, right = _sums(statistics), _sums(SufficientStatistics.from_rows(x, y))
+    demand(
+        statistics.effective_rows == len(rows),
+        f"version {number} counts {statistics.effective_rows} of {len(rows)} rows",
+    )
     demand(np.allclose(sums, right, rtol=TOLERANCE, atol=0), f"version {number} has other sums than all its rows")
     expected, *_ = np.linalg.lstsq(np.column_stack([np.ones(len(x)), x]), y, rcond=None)
     fitted = np.vstack([version.model.intercept, version.model.coef.T])

@@ -1,15 +1,15 @@
-"""What the harness raises when the service broke a promise."""
+"""Exceptions of the harness: a guarantee was broken, or cannot be checked on this machine."""
 
 
 class Violation(Exception):
-    """A promise was broken. Any other exception is a fault of the harness or of the machine."""
+    """A guarantee was broken. Any other exception is a fault of the harness or of the machine."""
 
 
 def demand(holds: bool, otherwise: str) -> None:
-    """Raises Violation with the sentence unless the promise holds."""
+    """Raise Violation with the sentence `otherwise` unless `holds`."""
     if not holds:
         raise Violation(otherwise)
 
 
 class Unable(Exception):
-    """This machine does not let it be tried; the reason is said."""
+    """This phase cannot run on this machine. The message has the reason."""

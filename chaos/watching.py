@@ -9,9 +9,8 @@ from chaos.ledger import audit
 from chaos.stage import Stage
 from chaos.traffic import Traffic
 
-FLOOR = (
-    25.0  # Lowest rate, in predictions a second, for phases in which processes are stopped or down most of the time.
-)
+# Lowest valid rate, in predictions per second, for phases in which processes are down most of the time.
+FLOOR = 25.0
 PAUSE = 0.01  # Seconds between predictions, so that the trainer gets CPU time.
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from app.jobs.progress import ProgressReporter
 from app.jobs.uploads import UploadStore
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 from app.regression.solvers import Exact
 from app.training.pipeline import TrainerContext, train
 from app.training.request import TrainingRequest
@@ -24,7 +24,7 @@ def main(folder: Path) -> None:
         promote="always",
         fingerprint="",
     )
-    registry = Registry(folder)
+    registry = ModelPublisher(folder)
     workshop = TrainerContext(registry, UploadStore(ROWS.parent), folder)
     card = train(request, None, workshop, ProgressReporter(lambda _progress, _curve: None, lambda: False))
     registry.promote(card.model, card.version)

@@ -7,7 +7,7 @@
 # ROOTFS        tar archive that keeps this root file system for the next run
 # TORCH_INDEX   build argument of that name
 # PIP_CONF      file that is pip's configuration during the build, for an index of your own
-# MOUNTS        folders that the build may read, at the same place, such as those that PIP_CONF names
+# MOUNTS        folders that the build may read at the same path, such as those that PIP_CONF names
 set -euo pipefail
 checkout=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
 work=$(mktemp -d "${TMPDIR:-/tmp}/image_trial.XXXXXX")
@@ -15,7 +15,7 @@ image=localhost/linserve-trial
 passed=0 failed=0
 
 export CONTAINERS_STORAGE_CONF="$work/storage.conf"
-podman() { # without the complaints that there is no systemd to time health checks
+podman() { # without its warnings that there is no systemd for health checks
     command podman --cgroup-manager cgroupfs --runtime runc "$@" 2> >(grep -v 'systemd connection' >&2)
 }
 clean() {
@@ -46,7 +46,7 @@ if [ -n "$missing" ]; then
 fi
 printf '[storage]\ndriver = "overlay"\ngraphroot = "%s"\nrunroot = "%s"\n' "$work/store" "$work/run" >"$work/storage.conf"
 
-# --- the base image, or one with the same Python and the same C library
+# --- the base image, or a root file system with the same Python and C library
 if [ -z "${BASE:-}" ]; then
     rootfs=${ROOTFS:-$work/rootfs.tar}
     if [ ! -f "$rootfs" ]; then
@@ -60,7 +60,7 @@ if [ -z "${BASE:-}" ]; then
     podman import --quiet --change CMD=python3 "$rootfs" "$BASE" >/dev/null
 fi
 
-# --- the build, from what is committed, with a model beside the shipped one
+# --- the build, from the last commit, with another model next to the shipped one
 git clone -q "$checkout" "$work/checkout"
 cp -a "$work/checkout/models/crop-yield" "$work/checkout/models/trained-here"
 options=()
@@ -77,7 +77,7 @@ passed=1
 echo "ok    it is built ($((SECONDS - begin)) s)"
 command podman history --format '      {{.Size}}  {{.CreatedBy}}' "$image" 2>/dev/null | cut -c1-110 | grep -v '0 B '
 
-# --- what is in it
+# --- the content of the image
 config() { podman image inspect "$image" --format "{{json .$1}}"; }
 tree=$(podman image mount "$image")
 echo "      $(du -sm --apparent-size "$tree/venv" | cut -f1) MB in /venv, $(du -sm --apparent-size "$tree" | cut -f1) MB in all"
@@ -90,7 +90,7 @@ check "no tests, headers, pip or caches are in it" nothing "$tree"/venv/lib/pyth
     "(" -name tests -o -name include -o -name pip -o -name setuptools -o -name .cache -o -name "*.a" ")"
 podman image unmount "$image" >/dev/null
 
-# --- running it, with as few rights as there are
+# --- running it, with minimal rights
 flags="--read-only --read-only-tmpfs=false --cap-drop ALL --security-opt no-new-privileges --network none
     --ulimit nofile=4096:4096 --ulimit nproc=4096:4096 --health-interval disable"
 volumes="-v models:/service/models -v state:/service/state"
@@ -124,7 +124,7 @@ train() {
 }
 trains() { train "$@" | is '.status == "succeeded"'; }
 healthy() { podman healthcheck run "$1"; }
-stops() { # stops NAME SECONDS: in time, and as SIGTERM ends a process
+stops() { # stops NAME SECONDS: within this time, with the exit status of SIGTERM
     local begin=$SECONDS code
     podman stop -t 30 "$1" >/dev/null
     code=$(podman inspect "$1" --format '{{.State.ExitCode}}')
@@ -145,7 +145,7 @@ check "it predicts what the README says" predicts one 1
 check "it is healthy" healthy one
 check "it trains" trains one
 refuses() { train one -H 'X-Forwarded-For: 192.0.2.1' | is '.status == 403'; }
-check "it refuses a training of a stranger" refuses
+check "it rejects a training from another machine" refuses
 check "its root cannot be written, /tmp can" root_is_read_only one
 check "each line of its log is JSON" log_is_json one
 check "it stops in time" stops one 15
@@ -164,18 +164,18 @@ echo "nightly train,predict $(printf %s "$key" | sha256sum | cut -d' ' -f1)" >"$
 # shellcheck disable=SC2086
 start three $volumes -v "$work/keys:/keys:ro" -e LINSERVE_API_KEYS_FILE=/keys/keys.txt -e UVICORN_WORKERS=2 "$image"
 check "it starts with two workers and keys" ready three
-check "a stranger trains with a key" trains three -H 'X-Forwarded-For: 192.0.2.1' -H "X-API-Key: $key"
+check "another machine trains with a key" trains three -H 'X-Forwarded-For: 192.0.2.1' -H "X-API-Key: $key"
 check "it is healthy" healthy three
 check "it stops in time" stops three 15
 podman rm three >/dev/null
 
-# OpenShift runs an image as a user that it invents, of group 0.
+# OpenShift runs an image as a random user of group 0.
 start openshift --user 1000650000:0 "$image"
 check "it starts as any user of group 0" ready openshift
 check "it trains as this user" trains openshift
 podman rm -vf -t 15 openshift >/dev/null
 
-# --- ways to name its address
+# --- ways to set its address
 address() { # address NAME ADDRESS OPTION... [-- COMMAND...]
     local name=$1 address=$2 options=()
     shift 2
@@ -187,9 +187,9 @@ address() { # address NAME ADDRESS OPTION... [-- COMMAND...]
     return $status
 }
 check "it is healthy with a proxy" address proxy 127.0.0.1:8000 -e http_proxy=http://127.0.0.1:9
-check "it is healthy with --port" address port 127.0.0.1:9000 -- linserve --port 9000
+check "it is healthy with --port" address port 127.0.0.1:9000 -- linserve-server --port 9000
 check "it is healthy on IPv6" address six '[::1]:8000' -e UVICORN_HOST=::
-down() { # a process that does not serve
+down() { # a container without the service
     start down "$image" sleep 60
     ! healthy down
 }
@@ -200,11 +200,11 @@ podman rm -vf -t 0 down >/dev/null
 for moment in 0 0.05 0.1 0.2 0.3 0.5 0.8 1.2 2 4; do
     start early "$image"
     sleep "$moment"
-    check "told to stop $moment s after its start, it stops within a second or so" stops early 2
+    check "stopped $moment s after its start, it ends within 2 s" stops early 2
     podman rm -vf -t 0 early >/dev/null
 done
 
-# --- limits and rights that do not suffice
+# --- too little memory, too few rights
 start small --memory 300m --memory-swap 300m "$image"
 check "it starts with 300 MB" ready small
 check "it trains with 300 MB" trains small
@@ -215,7 +215,7 @@ wide() { # 20,000 rows of 500 columns, and a descent that holds all of them
         '127.0.0.1:8000/train?model=wide&targets=y&solver=gradient_descent' |
         is '.status == "failed" and (.error.type | endswith("memory-exceeded"))'
 }
-check "a training that needs more fails and says so" wide
+check "a training that needs more memory fails with a problem" wide
 check "it still trains" trains small
 podman rm -vf -t 15 small >/dev/null
 

@@ -1,4 +1,4 @@
-"""Least squares in exact rational arithmetic, to compare with."""
+"""Least squares in exact rational arithmetic, as a reference for other fits."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[np.float64]
-Rational: TypeAlias = NDArray[np.object_]  # of fractions
+Rational: TypeAlias = NDArray[np.object_]  # fractions
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +18,7 @@ class ExactFit:
     """The solution of the normal equations, without any rounding."""
 
     coefficients: Rational  # (1 + p, k), the intercept first; 0 if there is none
-    inverse: Rational  # (1 + p, 1 + p), of X'WX; zero in the row and column of an intercept that is not fitted
+    inverse: Rational  # (1 + p, 1 + p), inverse of X'WX; zero in the row and column of an intercept that is not fitted
     rss: Rational  # (k,)
 
     @property
@@ -66,9 +66,9 @@ def exact_fit(x: Array, y: Array, weights: Array | None = None, *, intercept: bo
     if not intercept:
         solution = np.vstack([rational(np.zeros((1, y.shape[1]))), solution])
         p = x.shape[1]
-        whole = rational(np.zeros((1 + p, 1 + p)))
-        whole[1:, 1:] = inverse
-        inverse = whole
+        padded = rational(np.zeros((1 + p, 1 + p)))
+        padded[1:, 1:] = inverse
+        inverse = padded
     return ExactFit(solution, inverse, squares.sum(axis=0))
 
 

@@ -1,6 +1,6 @@
-"""`make fuzz`: requests made from the OpenAPI document, right and wrong, and whether the answers are what it says.
+"""`make fuzz`: send valid and invalid requests made from the OpenAPI document, and check the answers against it.
 
-`python tests/fuzz.py CASES SEED` goes on until at least so many requests have been made.
+`python tests/fuzz.py CASES SEED` continues until at least CASES requests have been made.
 """
 
 import hashlib
@@ -16,12 +16,12 @@ from service import ROOT, Service
 
 KEY = {"X-API-Key": "fuzz"}
 CASES = 100_000
-EXAMPLES = 200  # of each operation in one round
-CANCEL_SECONDS = 0.2
+EXAMPLES = 200  # Requests to each operation in one round.
+CANCEL_SECONDS = 0.2  # Pause between two rounds of cancelling.
 
 
 def fuzz(service: Service, examples: int, seed: int) -> tuple[int, int, str]:
-    """One round: its exit status, how many cases it had, and its report."""
+    """Play one round. Return its exit status, its number of cases, and its report."""
     done = threading.Event()
     canceller = threading.Thread(target=_cancel_jobs, args=(service, done))
     canceller.start()
@@ -40,14 +40,14 @@ def fuzz(service: Service, examples: int, seed: int) -> tuple[int, int, str]:
 
 
 def start(folder: Path) -> Service:
-    """A service that keeps no request waiting for a job, and asks for a key."""
+    """Start a service that requires a key and keeps no request waiting for a job."""
     keys = folder / "keys"
     keys.write_text(f"fuzz admin {hashlib.sha256(KEY['X-API-Key'].encode()).hexdigest()}\n")
     return Service(folder, max_wait_seconds="0.1", max_queued_jobs="50", api_keys_file=str(keys)).start()
 
 
 def _cancel_jobs(service: Service, done: threading.Event) -> None:
-    """Make room in the queue, and let those go that follow a job."""
+    """Cancel all jobs again and again, so that the queue has room and requests that follow a job end."""
     with httpx.Client(base_url=service.url, headers=KEY, timeout=60) as client:
         while not done.wait(CANCEL_SECONDS):
             for status in ("queued", "running"):

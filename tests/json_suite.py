@@ -1,6 +1,6 @@
-"""JSON documents that are awkward to parse, typed out by what has to become of them.
+"""JSON documents that are awkward to parse, sorted by the expected outcome.
 
-They are the cases of JSONTestSuite by Nicolas Seriot (github.com/nst/JSONTestSuite), under their names there:
+They are the cases of JSONTestSuite by Nicolas Seriot (github.com/nst/JSONTestSuite), with their names:
 
 MIT License, Copyright (c) 2016 Nicolas Seriot
 
@@ -18,7 +18,7 @@ COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER LIABILITY, WHETHER I
 OTHERWISE, ARISING FROM, OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE SOFTWARE.
 """
 
-# JSON: read, whatever is then thought of what it says.
+# JSON: it is parsed, and then validated.
 ACCEPTED: dict[str, bytes] = {
     "array_arraysWithSpaces": b"[[]   ]",
     "array_empty-string": b'[""]',
@@ -313,8 +313,8 @@ NOT_NUMBERS: dict[str, bytes] = {
     "number_minus_infinity": b"[-Infinity]",
 }
 
-# Left to the parser: numbers beyond 64 bits are JSON. As values they are refused, with their place, where
-# no float is near them, and rounded to the nearest where one is.
+# Left to the parser: numbers beyond 64 bits are JSON. As values they are rounded to the nearest float. If none is
+# near, they are rejected with their place.
 ACCEPTED_BY_CHOICE: dict[str, bytes] = {
     "number_double_huge_neg_exp": b"[123.456e-789]",
     "number_huge_exp": b"[0.4e0066" + b"9" * 116 + b"69999999006]",

@@ -1,4 +1,4 @@
-"""A real service in processes of its own, as an operator runs it, for tests to use and to hurt."""
+"""A real service in its own processes, as an operator runs it, for tests to use and to kill."""
 
 import contextlib
 import json
@@ -34,7 +34,7 @@ NOTEBOOK: dict[str, Any] = {"instances": INPUTS, "targets": TARGETS}
 
 
 def copy_models(folder: Path) -> Path:
-    """The shipped model alone, whatever versions a service has published beside it meanwhile."""
+    """Copy the shipped model alone, without versions that a service has published since. Return the models folder."""
     target = folder / "models" / "crop-yield"
     target.mkdir(parents=True)
     shutil.copy(MODELS / "crop-yield" / "000001.safetensors", target)
@@ -43,7 +43,7 @@ def copy_models(folder: Path) -> Path:
 
 
 def wait_for(condition: Callable[[], object]) -> None:
-    """Return once it holds, which nothing else tells of."""
+    """Poll until the condition holds, if there is no event to wait for."""
     deadline = time.monotonic() + START_SECONDS
     while not condition():
         assert time.monotonic() < deadline
@@ -51,7 +51,7 @@ def wait_for(condition: Callable[[], object]) -> None:
 
 
 class Service:
-    """`linserve` on a free port of this machine, with folders of its own."""
+    """`linserve-server` on a free port, with its own folders."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Service:
         environment: dict[str, str] | None = None,
         **settings: str,
     ) -> None:
-        """The service gets `environment` in addition to this process's own."""
+        """Pass `environment` to the service, in addition to that of this process."""
         self.state = folder / "state"
         self.models = folder / "models"
         if not self.models.exists():
@@ -85,23 +85,23 @@ class Service:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the service is started with, and what a trainer needs that works for it."""
+        """The environment of the service, which also suits an external trainer."""
         folders = {"LINSERVE_MODELS_DIR": str(self.models), "LINSERVE_STATE_DIR": str(self.state)}
         return os.environ | self._settings | folders
 
     def start(self) -> Self:
-        """Start, and return once the service predicts. It keeps its port from one start to the next."""
-        command = [str(Path(sys.executable).with_name("linserve"))]
+        """Start the service and wait until it is ready. It keeps its port when it is restarted."""
+        command = [sys.executable, "-m", "app.serve"]
         command += ["--port", str(self._port), "--workers", str(self.workers), "--timeout-graceful-shutdown", "5"]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True
             )
-        self.client = httpx.Client(timeout=60)  # one for all: to make one costs as much as a hundred requests
+        self.client = httpx.Client(timeout=60)  # One for all tests: to create one costs as much as a hundred requests.
         try:
             wait_for(self._is_ready)
         except AssertionError:
-            self.kill()  # nobody else will
+            self.kill()  # The caller gets no service that it could stop.
             raise AssertionError(self.log.read_text()) from None
         return self
 
@@ -121,91 +121,91 @@ class Service:
         return int(announced[1]) if announced else 0
 
     def stop(self) -> int:
-        """Stop as an operator does. Returns the exit status."""
+        """Stop the service as an operator does. Return the exit status."""
         assert self._process is not None
         self.client.close()
         self._process.terminate()
         return self._process.wait(START_SECONDS)
 
     def ended(self) -> int:
-        """Wait until it has ended by itself. Returns the exit status."""
+        """Wait until the service exits by itself. Return the exit status."""
         assert self._process is not None
         self.client.close()
         return self._process.wait(START_SECONDS)
 
     def kill(self) -> None:
-        """End every process at once, as kill -9 does."""
+        """Kill all processes of the service."""
         assert self._process is not None
         self.client.close()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
-        for pid in self.trainers():  # started in the same process group, unless it got away
+        for pid in self.trainers():  # Those that left the process group.
             os.kill(pid, signal.SIGKILL)
 
     def memory(self, field: str) -> int:
-        """Bytes of a worker's memory: VmRSS, or VmHWM for the most it ever had."""
+        """Return the memory of a worker in bytes: VmRSS now, or VmHWM at most so far."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(status.partition(f"{field}:")[2].split()[0]) << 10
 
     def reset_peak(self) -> int:
-        """Reset the peak of a worker's memory to its present use, and return that."""
+        """Reset the peak of a worker's memory to its current use, and return that."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
         return self.memory("VmRSS")
 
     @contextlib.contextmanager
     def growing_by_less_than(self, most: int) -> Iterator[None]:
-        """Whatever the worker does in the block, it never has so many bytes more than at the beginning."""
+        """Assert that the memory of the worker grows by less than `most` bytes in the block."""
         before = self.reset_peak()
         yield
         assert self.memory("VmHWM") - before < most
 
     def trainers(self) -> list[int]:
-        """Process ids of the trainers that work in this service's state folder."""
-        found = []
+        """Return the process ids of the trainers in this service's state folder."""
+        pids = []
         for process in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
                 words = (process / "cmdline").read_bytes().split(b"\0")
                 mine = f"LINSERVE_STATE_DIR={self.state}".encode() in (process / "environ").read_bytes().split(b"\0")
                 if b"app.trainer" in words and mine:
-                    found.append(int(process.name))
-        return found
+                    pids.append(int(process.name))
+        return pids
 
     def web_workers(self) -> list[int]:
-        """Process ids of the processes that answer requests."""
+        """Return the process ids of the web workers."""
         if self.workers == 1:
             return [self.pid]
         children = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()
-        found = []
+        pids = []
         for pid in children:
-            with contextlib.suppress(OSError):  # it may have ended just now
+            with contextlib.suppress(OSError):  # The process may have ended.
                 if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    found.append(int(pid))
-        return found
+                    pids.append(int(pid))
+        return pids
 
     def train(self, wait: int = 30, **body: Any) -> dict[str, Any]:
         """Train from JSON, wait for the end, and return the job."""
-        answer = self.client.post("/train", json=body, headers={"Prefer": f"wait={wait}"}, timeout=wait + 10)
-        assert answer.status_code == httpx.codes.OK, answer.text
-        job: dict[str, Any] = answer.json()
+        response = self.client.post("/train", json=body, headers={"Prefer": f"wait={wait}"}, timeout=wait + 10)
+        assert response.status_code == httpx.codes.OK, response.text
+        job: dict[str, Any] = response.json()
         return job
 
     def submit(self, **body: Any) -> str:
-        """Train from JSON without waiting. Returns the job's id."""
-        answer = self.client.post("/train", json=body)
-        assert answer.status_code == httpx.codes.ACCEPTED, answer.text
-        return str(answer.json()["id"])
+        """Train from JSON without waiting. Return the id of the job."""
+        response = self.client.post("/train", json=body)
+        assert response.status_code == httpx.codes.ACCEPTED, response.text
+        return str(response.json()["id"])
 
     def job(self, job_id: str) -> dict[str, Any]:
-        answer = self.client.get(f"/jobs/{job_id}")
-        assert answer.status_code == httpx.codes.OK, answer.text
-        job: dict[str, Any] = answer.json()
+        response = self.client.get(f"/jobs/{job_id}")
+        assert response.status_code == httpx.codes.OK, response.text
+        job: dict[str, Any] = response.json()
         return job
 
     def follow(self, job_id: str) -> Iterator[dict[str, Any]]:
-        """The job whenever it changes, until it ends."""
-        with self.client.stream("GET", f"/jobs/{job_id}/events") as answer:
-            for line in answer.iter_lines():
+        """Yield the job whenever it changes, until it ends."""
+        with self.client.stream("GET", f"/jobs/{job_id}/events") as response:
+            for line in response.iter_lines():
                 if line.startswith("data: "):
                     yield json.loads(line.removeprefix("data: "))
 
@@ -214,7 +214,7 @@ class Service:
         return last
 
     def predict(self, *rows: list[float], **options: Any) -> dict[str, Any]:
-        answer = self.client.post("/predict", json={"instances": list(rows), **options})
-        assert answer.status_code == httpx.codes.OK, answer.text
-        found: dict[str, Any] = answer.json()
-        return found
+        response = self.client.post("/predict", json={"instances": list(rows), **options})
+        assert response.status_code == httpx.codes.OK, response.text
+        result: dict[str, Any] = response.json()
+        return result

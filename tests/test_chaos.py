@@ -1,4 +1,4 @@
-"""The harness in its short form: for seconds what `make chaos` does for minutes or hours; and that it sees bugs."""
+"""The chaos harness: its phases for seconds each, and the bugs that it must notice."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ from chaos.watching import FLOOR
 @pytest.mark.parametrize(
     ("phase", "seconds", "done"),
     [
-        (partial(phases.promotions, floor=FLOOR), 1, "swaps"),  # other tests run beside it
+        (partial(phases.promotions, floor=FLOOR), 1, "swaps"),  # other tests run at the same time
         (phases.durability, 0, "ordered writes"),
         (phases.kills, 1, "kills"),
         (partial(phases.failpoints, steps=("recorded", "linked", "promoted")), 0, "kills"),
@@ -107,6 +107,14 @@ def _load(module: str, address: str, folder: Path) -> subprocess.CompletedProces
     return subprocess.run(
         [sys.executable, "-c", program], env=os.environ | environment, capture_output=True, text=True, check=False
     )
+
+
+def test_the_documentation_lists_every_planted_bug() -> None:
+    page = (ROOT / "docs/explanation/reliability.md").read_text()
+    _, _, table = page.partition("| planted bug |")
+    rows = table.partition("\n\n")[0].splitlines()[2:]
+
+    assert {row.split(" | ")[0].removeprefix("| ") for row in rows} == {bug.name for bug in BUGS}
 
 
 @pytest.mark.slow

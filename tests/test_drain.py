@@ -1,4 +1,4 @@
-"""A service that is told to stop says first that it is not ready, and only then takes no more requests."""
+"""A stopping service is not ready first, and accepts no more requests only after the drain."""
 
 import os
 import signal
@@ -10,17 +10,15 @@ from service import Service, wait_for
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_readiness_fails_first_and_predictions_are_answered_until_the_drain_is_over(
-    tmp_path: Path, workers: int
-) -> None:
+def test_stopping_service_is_not_ready_and_predicts_until_the_drain_ends(tmp_path: Path, workers: int) -> None:
     service = Service(tmp_path, workers=workers, drain_seconds="4", trainer_mode="external").start()
     try:
         assert httpx.get(f"{service.url}/health/ready").status_code == httpx.codes.OK
         os.kill(service.pid, signal.SIGTERM)
         wait_for(lambda: httpx.get(f"{service.url}/health/ready").status_code == httpx.codes.SERVICE_UNAVAILABLE)
-        for _ in range(5):  # over new connections, as callers do that have not heard of it yet
-            answer = httpx.post(f"{service.url}/predict", json={"instances": [[75, 63, 44]]})
-            assert answer.status_code == httpx.codes.OK
+        for _ in range(5):  # on new connections, as from clients that do not know it yet
+            response = httpx.post(f"{service.url}/predict", json={"instances": [[75, 63, 44]]})
+            assert response.status_code == httpx.codes.OK
         assert httpx.get(f"{service.url}/health/live").status_code == httpx.codes.OK
     finally:
-        assert service.ended() == (-signal.SIGTERM if workers == 1 else 0)  # as uvicorn has it
+        assert service.ended() == (-signal.SIGTERM if workers == 1 else 0)  # uvicorn's exit statuses

@@ -1,4 +1,4 @@
-"""The command of the image's health check, which finds the service by itself."""
+"""The command `linserve-health`, which finds the service by itself."""
 
 import contextlib
 import os
@@ -22,7 +22,7 @@ def health(pid: int, **environment: str) -> "subprocess.CompletedProcess[str]":
 
 @contextlib.contextmanager
 def serving(folder: Path, *options: str, **environment: str) -> Iterator[int]:
-    """The process id of a service that listens."""
+    """Start a service and yield its process id once it listens."""
     given = os.environ | {
         "LINSERVE_STATE_DIR": str(folder / "state"),
         "LINSERVE_MODELS_DIR": str(copy_models(folder)),
@@ -39,9 +39,9 @@ def serving(folder: Path, *options: str, **environment: str) -> Iterator[int]:
             process.terminate()
 
 
-def test_a_service_that_lives_is_healthy_whatever_proxy_is_configured(service: Service) -> None:
-    found = health(service.pid, http_proxy="http://127.0.0.1:9", ALL_PROXY="http://127.0.0.1:9", UVICORN_PORT="9")
-    assert (found.returncode, found.stderr) == (0, "")
+def test_live_service_is_healthy_with_any_proxy_configured(service: Service) -> None:
+    checked = health(service.pid, http_proxy="http://127.0.0.1:9", ALL_PROXY="http://127.0.0.1:9", UVICORN_PORT="9")
+    assert (checked.returncode, checked.stderr) == (0, "")
 
 
 @pytest.mark.parametrize(
@@ -53,18 +53,20 @@ def test_a_service_that_lives_is_healthy_whatever_proxy_is_configured(service: S
     ],
     ids=["IPv6", "unix", "TLS"],
 )
-def test_the_address_is_found_however_it_was_chosen(
+def test_address_is_found_for_every_way_to_choose_it(
     tmp_path: Path, options: tuple[str, ...], environment: dict[str, str]
 ) -> None:
     if "--ssl-keyfile" in options:
-        made = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=somewhere.else -keyout key -out certificate"
-        subprocess.run(made.split(), cwd=tmp_path, check=True, capture_output=True)
+        command = (
+            "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=somewhere.else -keyout key -out certificate"
+        )
+        subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
     with serving(tmp_path, *options, **environment) as pid:
-        found = health(pid)
-        assert (found.returncode, found.stderr) == (0, "")
+        checked = health(pid)
+        assert (checked.returncode, checked.stderr) == (0, "")
 
 
-def test_a_process_that_does_not_listen_and_an_answer_of_another_kind_are_faults(tmp_path: Path) -> None:
+def test_silent_process_and_unexpected_response_are_faults(tmp_path: Path) -> None:
     silent = health(os.getpid())
     assert silent.returncode == 1
     assert silent.stderr.startswith("No process of the service listens.")
@@ -73,8 +75,8 @@ def test_a_process_that_does_not_listen_and_an_answer_of_another_kind_are_faults
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as other:
         try:
             wait_for(lambda: listening(Path(f"/proc/{other.pid}")))
-            found = health(other.pid)
+            checked = health(other.pid)
         finally:
             other.terminate()
-    assert found.returncode == 1
-    assert "expected status 200 from /health/live, received b'HTTP/1.0 404" in found.stderr
+    assert checked.returncode == 1
+    assert "expected status 200 from /health/live, received b'HTTP/1.0 404" in checked.stderr

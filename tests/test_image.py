@@ -1,4 +1,4 @@
-"""What can be seen of the image without building it; scripts/image_trial.sh builds and tries it."""
+"""Checks of the image without building it. scripts/image_trial.sh builds and runs it."""
 
 import re
 from itertools import pairwise
@@ -10,30 +10,29 @@ CONSTRAINTS = (ROOT / "constraints.txt").read_text()
 
 
 def run_command(text: str) -> list[str]:
-    """The words of `docker run` in a page or a comment."""
-    found = re.search(r"docker run (--read-only(?:.*\\\n)*.*)", text)
-    assert found
-    return [word for word in found[1].split() if word not in {"\\", "#"}]
+    """Return the words of `docker run` in a page or a comment."""
+    match = re.search(r"docker run (--read-only(?:.*\\\n)*.*)", text)
+    assert match
+    return [word for word in match[1].split() if word not in {"\\", "#"}]
 
 
 def instructions(name: str) -> list[str]:
     return re.findall(rf"^{name} (.+)$", DOCKERFILE.replace("\\\n", " "), re.MULTILINE)
 
 
-def test_readme_operating_and_dockerfile_run_it_alike_with_its_volumes_and_time_to_stop() -> None:
-    pages = [DOCKERFILE, *((ROOT / page).read_text() for page in ("README.md", "docs/operating.md"))]
-    first, *others = [run_command(page) for page in pages]
-    assert others == [first, first]
+def test_the_page_and_the_dockerfile_run_it_with_the_same_command_its_volumes_and_time_to_stop() -> None:
+    first = run_command(DOCKERFILE)
+    assert run_command((ROOT / "docs/how-to/docker.md").read_text()) == first
     assert first[first.index("--stop-timeout") + 1] == "30"
     volumes = [word.partition(":")[2] for before, word in pairwise(first) if before == "-v"]
     assert f"{volumes}".replace("'", '"') == instructions("VOLUME")[0]
 
 
-def test_the_user_is_a_number_of_group_0() -> None:
+def test_user_is_numeric_and_in_group_0() -> None:
     assert instructions("USER") == ["10001:0"]
 
 
-def test_everything_that_is_installed_has_a_digest_or_a_version() -> None:
+def test_everything_installed_is_pinned_by_digest_or_version() -> None:
     assert re.fullmatch(r"BASE=python:3\.11\.\d+-slim-bookworm@sha256:[0-9a-f]{64}", instructions("ARG")[0])
     assert {name.split()[0] for name in instructions("FROM")} == {"${BASE}"}
     installs = [line for line in re.split(r"\n|&&", DOCKERFILE.replace("\\\n", " ")) if "pip install" in line]
@@ -45,6 +44,6 @@ def test_everything_that_is_installed_has_a_digest_or_a_version() -> None:
     assert "dumb-init==" in DOCKERFILE
 
 
-def test_only_the_shipped_version_is_copied_into_the_image() -> None:
+def test_only_the_shipped_version_of_the_model_is_copied() -> None:
     copied = [line for line in instructions("COPY") if line.startswith("models")]
     assert copied == ["models/crop-yield/000001.safetensors /service/models/crop-yield/"]

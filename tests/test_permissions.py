@@ -1,4 +1,4 @@
-"""Folders that the service cannot write: it serves, and says which folder it is and what is missing."""
+"""With a folder that cannot be written, the service still predicts, and names the folder and the missing permission."""
 
 import os
 import shutil
@@ -22,14 +22,14 @@ exec "$@"
 """
 
 
-def test_what_may_be_written_has_no_reason_and_what_does_not_exist_is_judged_by_its_folder(tmp_path: Path) -> None:
+def test_writable_path_has_no_reason_and_missing_path_depends_on_its_folder(tmp_path: Path) -> None:
     assert why_unwritable(tmp_path) is None
     assert why_unwritable(tmp_path / "a" / "b") is None
     assert why_denied(FileNotFoundError(2, "No such file", "/proc/nowhere")) is None
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
-def test_the_reason_names_the_folder_its_owner_and_the_user() -> None:
+def test_reason_names_the_folder_its_owner_and_the_user() -> None:
     code = """
 import os, pathlib, sys
 from app.permissions import why_denied, why_unwritable
@@ -41,7 +41,7 @@ except OSError as error:
     print(why_denied(error) == why_unwritable(folder / "a" / "b"))
 print(why_unwritable(folder))
 """
-    with tempfile.TemporaryDirectory() as name:  # pytest closes its own folders to other users
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are private.
         folder = Path(name)
         folder.chmod(0o755)
         command = [sys.executable, "-c", code, name]
@@ -55,11 +55,11 @@ print(why_unwritable(folder))
 
 
 @pytest.mark.parametrize("closed", ["state", pytest.param("models", marks=pytest.mark.slow)])
-def test_a_service_with_a_folder_that_it_cannot_write_predicts_and_its_trainings_name_the_folder(
+def test_service_with_an_unwritable_folder_predicts_and_its_trainings_name_the_folder(
     tmp_path: Path, closed: str
 ) -> None:
     (tmp_path / "state").mkdir()
-    Service(tmp_path)  # makes the models folder
+    Service(tmp_path)  # creates the models folder
     words = ["unshare", "--mount", "sh", "-c", READ_ONLY, "sh", str(tmp_path / closed)]
     if shutil.which("unshare") is None or subprocess.run([*words, "true"], check=False).returncode != 0:
         pytest.skip("mounting is not allowed here")
@@ -75,9 +75,9 @@ def serve(folder: Path, closed: str) -> None:
     try:
         assert service.predict([75, 63, 44])["version"] == 1
         if closed == "state":
-            answer = service.client.post("/train", json=NOTEBOOK)
-            assert answer.status_code == 503
-            detail = answer.json()["detail"]
+            response = service.client.post("/train", json=NOTEBOOK)
+            assert response.status_code == 503
+            detail = response.json()["detail"]
         else:
             job = service.train(**NOTEBOOK)
             assert job["status"] == "failed"

@@ -1,4 +1,4 @@
-"""The service where nothing can be written but its two folders, as in a container with a read-only root."""
+"""The service with a read-only file system, except for its two folders, as in a container."""
 
 import shutil
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from service import INPUTS, NOTEBOOK, Service
 
-# A view of the file system of its own, for whatever is run in it.
+# Run a command that sees only the folder $1 writable.
 READ_ONLY = """
 set -e
 mount --bind "$1" "$1"
@@ -29,7 +29,7 @@ def inside(folder: Path, *command: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.slow
-def test_predictions_trainings_and_long_files_need_nothing_but_the_folders_of_models_and_state(tmp_path: Path) -> None:
+def test_service_writes_only_to_the_models_and_state_folders(tmp_path: Path) -> None:
     if shutil.which("unshare") is None or inside(tmp_path, "true").returncode != 0:
         pytest.skip("mounting is not allowed here")
     assert inside(tmp_path, "touch", str(tmp_path.parent / "x")).returncode != 0
@@ -40,16 +40,16 @@ def test_predictions_trainings_and_long_files_need_nothing_but_the_folders_of_mo
 
 
 def serve(folder: Path) -> None:
-    """Use all of the service that writes something."""
+    """Use every part of the service that writes something."""
     service = Service(folder, workers=2).start()
     try:
         assert service.train(**NOTEBOOK)["version"] == 2
         descent = {"kind": "gradient_descent", "epochs": 2}
         assert service.train(**NOTEBOOK, solver=descent)["status"] == "succeeded"
         assert len(service.predict(*INPUTS)["predictions"]) == len(INPUTS)
-        table = b"temp,rainfall,humidity\n" + b"75,63,44\n" * 1_000_000  # more than stays in memory
-        answer = service.client.post("/predict", content=table, headers={"content-type": "text/csv"})
-        assert answer.text.count("\n") == 1_000_001
+        table = b"temp,rainfall,humidity\n" + b"75,63,44\n" * 1_000_000  # spills to a file
+        response = service.client.post("/predict", content=table, headers={"content-type": "text/csv"})
+        assert response.text.count("\n") == 1_000_001
         assert "linserve_requests_total" in service.client.get("/metrics").text
     finally:
         assert service.stop() == 0

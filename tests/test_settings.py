@@ -1,3 +1,5 @@
+"""Settings from the environment."""
+
 import json
 import os
 import subprocess
@@ -15,13 +17,13 @@ WRONG = [
     ("LINSERVE_MAX_JSON_BYTE", "5", "LINSERVE_MAX_JSON_BYTE: there is no such setting"),
     ("LINSERVE_WORKERS", "4", "UVICORN_WORKERS"),
     ("LINSERVE_DEFAULT_MODEL", "../x", "LINSERVE_DEFAULT_MODEL"),
-    ("LINSERVE_STATE_DIR", "/proc/nowhere", "LINSERVE_STATE_DIR: /proc/nowhere is no folder and cannot be made"),
-    ("LINSERVE_MODELS_DIR", "/etc/hostname", "LINSERVE_MODELS_DIR: /etc/hostname is no folder"),
+    ("LINSERVE_STATE_DIR", "/proc/nowhere", "LINSERVE_STATE_DIR: /proc/nowhere is not a folder and cannot be created"),
+    ("LINSERVE_MODELS_DIR", "/etc/hostname", "LINSERVE_MODELS_DIR: /etc/hostname is not a folder"),
     ("LINSERVE_API_KEYS_FILE", "/proc/nowhere", "LINSERVE_API_KEYS_FILE"),
     ("LINSERVE_API_KEYS_FILE", "/etc/hostname", "LINSERVE_API_KEYS_FILE: Line 1: expected a name"),
     ("LINSERVE_API_KEYS_FILE", "", "LINSERVE_API_KEYS_FILE: it is empty"),
     ("LINSERVE_DRAIN_SECONDS", "inf", "LINSERVE_DRAIN_SECONDS"),
-    ("LINSERVE_TRAINER_MEMORY", "1000000", "LINSERVE_TRAINER_MEMORY: the trainer alone takes"),
+    ("LINSERVE_TRAINER_MEMORY", "1000000", "LINSERVE_TRAINER_MEMORY: the trainer itself takes"),
     ("LINSERVE_WORKER_MEMORY", "1000000", "LINSERVE_WORKER_MEMORY: Input should be greater than or equal to 67108864"),
     ("LINSERVE_TRAINER_NAME", "../../x", "LINSERVE_TRAINER_NAME"),
     ("LINSERVE_TRAINER_NAME", "team/a", "LINSERVE_TRAINER_NAME"),
@@ -37,9 +39,9 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value", "says"), WRONG)
-def test_a_setting_that_cannot_be_ends_the_start_with_one_line_that_says_why(
-    tmp_path: Path, name: str, value: str, says: str
+@pytest.mark.parametrize(("name", "value", "reason"), WRONG)
+def test_invalid_setting_ends_the_start_with_one_log_line_that_names_it(
+    tmp_path: Path, name: str, value: str, reason: str
 ) -> None:
     given = {"LINSERVE_STATE_DIR": str(tmp_path), "UVICORN_WORKERS": "2", "UVICORN_PORT": "0", name: value}
     command = [sys.executable, "-m", "app.serve"]
@@ -50,9 +52,9 @@ def test_a_setting_that_cannot_be_ends_the_start_with_one_line_that_says_why(
 
     assert done.returncode == 1
     (line,) = done.stderr.splitlines()
-    told = json.loads(line)
-    assert (told["level"], told["message"]) == ("CRITICAL", "not started")
-    assert says in told["reason"]
+    record = json.loads(line)
+    assert (record["level"], record["message"]) == ("CRITICAL", "not started")
+    assert reason in record["reason"]
     assert "sec@ret" not in line
 
 
@@ -64,24 +66,24 @@ def test_a_setting_that_cannot_be_ends_the_start_with_one_line_that_says_why(
         "postgresql:///jobs?host=/run",
     ],
 )
-def test_job_databases_are_sqlite_and_postgres(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_job_database_is_sqlite_or_postgres(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("LINSERVE_DATABASE_URL", url)
     assert load().job_database_url == url
 
 
 @pytest.mark.parametrize("command", [["uvicorn", "app.main:app", "--port", "0"], ["app.trainer"]])
-def test_whatever_is_started_says_in_the_log_which_setting_is_wrong(tmp_path: Path, command: list[str]) -> None:
+def test_every_entry_point_logs_which_setting_is_invalid(tmp_path: Path, command: list[str]) -> None:
     given = {"LINSERVE_STATE_DIR": str(tmp_path), "LINSERVE_TRAINER_NAME": ""}
     done = subprocess.run(
         [sys.executable, "-m", *command], cwd=ROOT, env=os.environ | given, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    told = json.loads(next(line for line in done.stderr.splitlines() if "not started" in line))
-    assert told["reason"].startswith("LINSERVE_TRAINER_NAME: it is empty")
+    record = json.loads(next(line for line in done.stderr.splitlines() if "not started" in line))
+    assert record["reason"].startswith("LINSERVE_TRAINER_NAME: it is empty")
     assert "Traceback" not in done.stderr
 
 
-def test_what_kubernetes_tells_its_pods_is_no_setting_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_that_kubernetes_sets_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     address = "tcp://10.0.0.1:8000"
     given = {"SERVICE_HOST": "10.0.0.1", "SERVICE_PORT": "8000", "SERVICE_PORT_HTTP": "8000", "PORT": address}
     for name, value in {**given, "PORT_8000_TCP": address, "PORT_8000_TCP_PROTO": "tcp"}.items():

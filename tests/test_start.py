@@ -1,4 +1,4 @@
-"""A service that is told to stop while it starts."""
+"""Start of the service, and signals that arrive meanwhile."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ from service import ROOT, Service, copy_models, wait_for
 
 TERMINATED = (0, -signal.SIGTERM, 128 + signal.SIGTERM)
 FIRST_PROCESS = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
-# A library that the settings need, so it is loaded first of all that takes long to load.
+# A library of the settings, which is the first large one to be loaded.
 FIRST_LIBRARY = "pydantic_core"
 
 
@@ -39,13 +39,13 @@ def starting(folder: Path, *before: str, workers: int = 1) -> "Iterator[subproce
 
 
 def left_behind(folder: Path) -> list[str]:
-    """Command lines of processes of the service in this folder."""
-    found = []
+    """Return the command lines of the processes of the service in this folder."""
+    commands = []
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             if f"LINSERVE_STATE_DIR={folder / 'state'}".encode() in (process / "environ").read_bytes().split(b"\0"):
-                found.append((process / "cmdline").read_text().replace("\0", " "))
-    return found
+                commands.append((process / "cmdline").read_text().replace("\0", " "))
+    return commands
 
 
 def catches(pid: int, number: int) -> bool:
@@ -59,7 +59,7 @@ def only_child(pid: int) -> int | None:
     return int(children[0]) if children else None
 
 
-def test_as_the_first_process_of_a_container_it_handles_sigterm_before_it_loads_anything_large(tmp_path: Path) -> None:
+def test_first_process_of_a_container_handles_sigterm_before_it_loads_large_libraries(tmp_path: Path) -> None:
     if shutil.which("unshare") is None or subprocess.run([*FIRST_PROCESS, "true"], check=False).returncode != 0:
         pytest.skip("process namespaces are not allowed here")
     with starting(tmp_path, *FIRST_PROCESS) as outside:
@@ -72,7 +72,13 @@ def test_as_the_first_process_of_a_container_it_handles_sigterm_before_it_loads_
         assert outside.wait(5) == 128 + signal.SIGTERM
 
 
-def test_a_service_that_waits_for_its_job_database_ends_without_it(tmp_path: Path) -> None:
+def test_the_installed_command_starts_the_server() -> None:
+    command = [str(Path(sys.executable).with_name("linserve-server")), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "--workers" in done.stdout
+
+
+def test_service_that_waits_for_its_job_database_stops_without_it(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     with contextlib.closing(sqlite3.connect(tmp_path / "state" / "jobs.sqlite")) as other:
         other.execute("BEGIN EXCLUSIVE")
@@ -83,14 +89,12 @@ def test_a_service_that_waits_for_its_job_database_ends_without_it(tmp_path: Pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_told_to_stop_at_any_moment_of_its_start_it_ends_and_leaves_no_process_behind(
-    tmp_path: Path, workers: int
-) -> None:
+def test_signal_at_any_moment_of_the_start_ends_the_service_and_all_its_processes(tmp_path: Path, workers: int) -> None:
     for moment in range(6):
         folder = tmp_path / str(moment)
         folder.mkdir()
         with starting(folder, workers=workers) as service:
-            time.sleep(0.4 * moment)  # any moment will do; there is no event to wait for
+            time.sleep(0.4 * moment)  # No event marks these moments.
             service.terminate()
             assert service.wait(20) in TERMINATED
             wait_for(lambda: left_behind(folder) == [])  # noqa: B023 - called at once

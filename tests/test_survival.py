@@ -1,4 +1,4 @@
-"""What is promised holds while processes are killed and versions are swapped."""
+"""Jobs and predictions while processes are killed and versions change."""
 
 import hashlib
 import os
@@ -18,21 +18,21 @@ from service import NOTEBOOK, Service, wait_for
 
 from app.jobs import supervisor
 
-# Several seconds on an idle machine, were it not interrupted: long enough to be hit in the middle, wherever it runs.
+# Several seconds of descent on an idle machine, so that an interruption comes in the middle.
 EPOCHS = 120_000
 DESCENT = {"kind": "gradient_descent", "epochs": EPOCHS, "learning_rate": 1e-4}
 
 
 @pytest.fixture
 def four(tmp_path: Path) -> Iterator[Service]:
-    """A service with four web workers, which a test may hurt."""
+    """A service with four web workers, which a test may kill."""
     running = Service(tmp_path, workers=4).start()
     yield running
     running.kill()
 
 
 class PredictionActivity:
-    """Predictions without pause over connections of its own; every answer is kept by version."""
+    """Predictions without pause on own connections. The predictions are kept by version."""
 
     def __init__(self, service: Service, connections: int = 4) -> None:
         self.answers: dict[int, set[tuple[float, ...]]] = {}
@@ -56,24 +56,24 @@ class PredictionActivity:
         with httpx.Client(base_url=url, timeout=30) as client:
             while not self._stop.is_set():
                 try:
-                    answer = client.post("/predict", json={"instances": [[75, 63, 44]]})
+                    response = client.post("/predict", json={"instances": [[75, 63, 44]]})
                 except httpx.TransportError as error:
                     self._note(None, repr(error))
                 else:
-                    self._note(answer, answer.text)
+                    self._note(response, response.text)
 
-    def _note(self, answer: httpx.Response | None, text: str) -> None:
+    def _note(self, response: httpx.Response | None, text: str) -> None:
         with self._lock:
             self.count += 1
-            if answer is None or answer.status_code != httpx.codes.OK:
+            if response is None or response.status_code != httpx.codes.OK:
                 self.failures.append(text)
             else:
-                found = answer.json()
-                self.answers.setdefault(found["version"], set()).add(tuple(found["predictions"][0]))
+                prediction = response.json()
+                self.answers.setdefault(prediction["version"], set()).add(tuple(prediction["predictions"][0]))
 
 
 def interrupted(service: Service, interrupt: Callable[[], None]) -> dict[str, Any]:
-    """Descend, interrupt once a checkpoint is there, and return the job's end."""
+    """Start a descent, interrupt it once it has a checkpoint, and return the ended job."""
     job_id = service.submit(**NOTEBOOK, solver=DESCENT)
     checkpoint = service.state / "checkpoints" / f"{job_id}.json"
     next(job for job in service.follow(job_id) if job["progress"] and checkpoint.exists())
@@ -85,12 +85,12 @@ def interrupted(service: Service, interrupt: Callable[[], None]) -> dict[str, An
     assert not checkpoint.exists()
     assert list((service.state / "spool").glob("*")) == []
     versions = service.client.get("/models/crop-yield").json()["versions"]
-    assert versions == [1, 2]  # published once
+    assert versions == [1, 2]  # It is published once.
     return job
 
 
 @pytest.mark.slow
-def test_a_descent_goes_on_after_its_trainer_is_killed_and_nobody_notices(four: Service) -> None:
+def test_descent_resumes_after_its_trainer_is_killed_and_predictions_do_not_fail(four: Service) -> None:
     def kill_trainer() -> None:
         (trainer,) = four.trainers()
         os.kill(trainer, signal.SIGKILL)
@@ -103,17 +103,17 @@ def test_a_descent_goes_on_after_its_trainer_is_killed_and_nobody_notices(four: 
 
 
 @pytest.mark.slow
-def test_a_descent_goes_on_after_every_web_worker_is_killed_in_turn(four: Service) -> None:
+def test_descent_resumes_after_every_web_worker_is_killed_in_turn(four: Service) -> None:
     before = four.web_workers()
 
     def answers() -> bool:
         try:
             return four.client.get("/health/ready").status_code == httpx.codes.OK
         except httpx.TransportError:
-            return False  # that connection was the killed worker's; the next is another's
+            return False  # This connection belonged to the killed worker. The next one goes to another worker.
 
     def kill_workers() -> None:
-        # One of them runs the trainer, which dies with it; another worker takes over.
+        # One of them runs the trainer, which dies with it. Another worker starts the next trainer.
         for worker in before:
             os.kill(worker, signal.SIGKILL)
             wait_for(answers)
@@ -125,7 +125,7 @@ def test_a_descent_goes_on_after_every_web_worker_is_killed_in_turn(four: Servic
 
 
 @pytest.mark.slow
-def test_a_descent_goes_on_after_everything_is_killed_and_started_again(tmp_path: Path) -> None:
+def test_descent_resumes_after_the_whole_service_is_killed_and_restarted(tmp_path: Path) -> None:
     straight = Service(tmp_path / "straight").start()
     hurt = Service(tmp_path / "hurt").start()
     try:
@@ -145,59 +145,59 @@ def test_a_descent_goes_on_after_everything_is_killed_and_started_again(tmp_path
         expected = straight.train(**NOTEBOOK, solver=DESCENT, wait=60)
         assert job["loss_curve"] == expected["loss_curve"]
         weights, same = (one.client.get("/models/crop-yield").json()["coefficients"] for one in (hurt, straight))
-        assert weights == same  # to the last bit
-        assert '"descent resumed"' in hurt.log.read_text()  # it did not begin again
+        assert weights == same  # bit for bit
+        assert '"descent resumed"' in hurt.log.read_text()  # It did not start from the beginning.
     finally:
         hurt.kill()
         straight.kill()
 
 
 @pytest.mark.slow
-def test_a_stop_is_not_held_up_by_those_who_follow_or_wait(tmp_path: Path) -> None:
+def test_event_streams_do_not_delay_a_stop(tmp_path: Path) -> None:
     service = Service(tmp_path).start()
     job_id = service.submit(**NOTEBOOK, solver={**DESCENT, "epochs": 10_000_000})
     followed = service.follow(job_id)
     next(job for job in followed if job["status"] == "running")
     os.kill(service.pid, signal.SIGTERM)
 
-    assert all(job["status"] == "running" for job in followed)  # the stream ends, and not by an error
-    assert service.stop() == -signal.SIGTERM  # as uvicorn ends once all is wound up
+    assert all(job["status"] == "running" for job in followed)  # The stream ends without an error.
+    assert service.stop() == -signal.SIGTERM  # uvicorn's exit status after a graceful stop
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_request_under_way_is_answered_before_a_stop(tmp_path: Path, number: signal.Signals) -> None:
+def test_incomplete_request_is_answered_before_a_stop(tmp_path: Path, number: signal.Signals) -> None:
     service = Service(tmp_path, trainer_mode="external").start()
     with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2])), timeout=10) as connection:
         body = b'{"instances": [[75, 63, 44]]}'
         head = f"POST /predict HTTP/1.1\r\nhost: here\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
         connection.sendall(head.encode() + b"\r\n\r\n" + body[:10])
-        service.client.get("/health/live")  # what was sent before is there
+        service.client.get("/health/live")  # The bytes sent before have arrived.
         os.kill(service.pid, number)
         wait_for(lambda: "Shutting down" in service.log.read_text())
         connection.sendall(body[10:])
-        answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
-    assert answer.startswith(b"HTTP/1.1 200 OK")
-    assert b"connection: close" in answer
-    assert service.ended() in (-number, 0)  # uvicorn takes Ctrl+C for an end like any other
+        response = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    assert response.startswith(b"HTTP/1.1 200 OK")
+    assert b"connection: close" in response
+    assert service.ended() in (-number, 0)  # uvicorn exits with 0 after SIGINT.
 
 
 @pytest.mark.slow
-def test_an_upload_that_outlasts_a_stop_is_answered_with_a_problem_and_leaves_nothing(tmp_path: Path) -> None:
+def test_upload_that_outlasts_the_graceful_stop_gets_a_problem_and_leaves_no_file(tmp_path: Path) -> None:
     service = Service(tmp_path, trainer_mode="external").start()
     with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2])), timeout=20) as connection:
         head = "POST /train?targets=y HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/csv\r\ncontent-length: 1000"
         connection.sendall(head.encode() + b"\r\n\r\nx,y\n1,2\n")
         wait_for(lambda: list((service.state / "spool").glob("*")))
         os.kill(service.pid, signal.SIGTERM)
-        answer = b"".join(iter(lambda: connection.recv(1 << 16), b""))
-    assert answer.startswith(b"HTTP/1.1 503 ")
-    assert b"application/problem+json" in answer
+        response = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+    assert response.startswith(b"HTTP/1.1 503 ")
+    assert b"application/problem+json" in response
     service.ended()
     assert list((service.state / "spool").glob("*")) == []
     assert "Traceback" not in service.log.read_text()
 
 
-def test_a_trainer_is_tried_for_until_the_state_folder_can_be_written(
+def test_supervisor_retries_until_the_state_folder_can_be_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     began = threading.Event()
@@ -205,17 +205,17 @@ def test_a_trainer_is_tried_for_until_the_state_folder_can_be_written(
     monkeypatch.setattr(supervisor.Supervisor, "_supervise", lambda *_: began.set())
     state = tmp_path / "state"
     state.write_text("no folder")
-    found = supervisor.Supervisor(state / "trainer.lock")
-    found.start()
+    supervised = supervisor.Supervisor(state / "trainer.lock")
+    supervised.start()
     try:
         wait_for(lambda: "trainer not started" in caplog.text)
         state.unlink()
         assert began.wait(10)
     finally:
-        found.stop()
+        supervised.stop()
 
 
-def test_the_trainer_dies_with_the_service(tmp_path: Path) -> None:
+def test_trainer_dies_with_the_service(tmp_path: Path) -> None:
     service = Service(tmp_path).start()
     service.train(**NOTEBOOK)
     (trainer,) = service.trainers()
@@ -223,7 +223,7 @@ def test_the_trainer_dies_with_the_service(tmp_path: Path) -> None:
     os.kill(service.pid, signal.SIGKILL)
     watched = os.pidfd_open(trainer)
     try:
-        # Readable once the process is gone.
+        # Readable when the process has exited.
         assert select.select([watched], [], [], 10)[0]
     finally:
         os.close(watched)
@@ -231,7 +231,7 @@ def test_the_trainer_dies_with_the_service(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_trainer_started_apart_waits_for_the_one_of_the_service_to_end(tmp_path: Path) -> None:
+def test_external_trainer_waits_until_the_embedded_one_ends(tmp_path: Path) -> None:
     service = Service(tmp_path).start()
     log = tmp_path / "apart.log"
     with log.open("wb") as file:
@@ -253,7 +253,7 @@ def test_a_trainer_started_apart_waits_for_the_one_of_the_service_to_end(tmp_pat
 
 
 @pytest.mark.slow
-def test_a_worker_that_finds_its_key_file_broken_takes_no_other_worker_with_it(tmp_path: Path) -> None:
+def test_worker_that_cannot_read_its_key_file_does_not_stop_the_others(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     good = f"ops admin {hashlib.sha256(b'secret').hexdigest()}\n"
     keys.write_text(good)
@@ -278,12 +278,12 @@ def test_a_worker_that_finds_its_key_file_broken_takes_no_other_worker_with_it(t
 
 
 @pytest.mark.slow
-def test_only_one_of_four_workers_runs_a_trainer_and_all_see_what_it_publishes(four: Service) -> None:
+def test_one_of_four_workers_runs_a_trainer_and_all_serve_what_it_publishes(four: Service) -> None:
     job = four.train(**NOTEBOOK)
 
     assert len(four.trainers()) == 1
     versions = set()
-    for _ in range(40):  # each on a connection of its own, so that every worker is asked
-        answer = httpx.post(f"{four.url}/predict", json={"instances": [[75, 63, 44]]})
-        versions.add(answer.json()["version"])
+    for _ in range(40):  # each on a new connection, so that every worker gets some
+        response = httpx.post(f"{four.url}/predict", json={"instances": [[75, 63, 44]]})
+        versions.add(response.json()["version"])
     assert versions == {job["version"]} == {2}

@@ -1,4 +1,4 @@
-"""Trainers that run apart from a service."""
+"""External trainers of a service."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ READY_SECONDS = 120.0
 def trainer(
     service: Service, name: str, *, group: Path | None = None, **settings: str
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A trainer of this name, whose log is beside the service's, in a control group if one is given."""
+    """Run a trainer of this name, in the control group `group` if it is given. Its log is next to the service's."""
     given = {
         "LINSERVE_STATE_DIR": str(service.state),
         "LINSERVE_MODELS_DIR": str(service.models),
@@ -38,14 +38,14 @@ def trainer(
 
 
 def in_group(group: Path | None, command: list[str]) -> list[str]:
-    """A command that runs `command` in a control group."""
+    """Return a command that runs `command` in a control group."""
     if group is None:
         return command
     return ["sh", "-c", f'echo $$ >"{group}/cgroup.procs" && exec "$@"', "sh", *command]
 
 
 def wait_until_ready(service: Service, name: str) -> None:
-    """Wait for a trainer that has just been started. It has only the time that nothing else on the machine wants."""
+    """Wait until a trainer is ready. It starts slowly on a busy machine, because it runs on idle CPU time only."""
     deadline = time.monotonic() + READY_SECONDS
     while "trainer ready" not in log_of(service, name).read_text():
         assert time.monotonic() < deadline

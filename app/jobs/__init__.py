@@ -1,4 +1,5 @@
-"""The durable queue of training jobs: submit, watch, cancel; and the job itself, run by the trainer.
+"""The durable queue of training jobs: submit, watch and cancel them, and run them in the trainer.
 
-The web process uses `queue` alone, the training process `engine`. Neither is imported here: DBOS takes time to load.
+A web process uses `queue` and `dbos_store`, and the trainer `worker` and `dbos_worker`. None is imported here, because
+DBOS takes time to load.
 """

@@ -1,4 +1,4 @@
-"""How often a trainer died under the job that it runs."""
+"""Detect a job that crashes its trainer again and again."""
 
 import contextlib
 import json
@@ -7,14 +7,15 @@ from pathlib import Path
 
 from app.errors import TrainerCrashed
 
-# Each takes the trainer's start and the pause before it: a job that crashes every time is given up after 15 seconds.
-MOST = 5
+# Number of crashes after which a job is abandoned. With the trainer's starts and the pauses before them, a job that
+# crashes at once takes 15 seconds.
+MAX_CRASHES = 5
 
 
 class CrashLoopGuard:
-    """A note of the job that is tried, outside the process that may die of it.
+    """Counts the attempts at a job in a file, because the trainer's memory is lost when it crashes.
 
-    A death that is not the job's does not count: not that of the service, `parent`, nor one after the job had got on.
+    An attempt does not count if the service, `parent`, ended too, or if the job wrote a checkpoint.
     """
 
     def __init__(self, path: Path, parent: str | None) -> None:
@@ -22,19 +23,21 @@ class CrashLoopGuard:
         self._parent = parent
 
     def begin(self, job: str, checkpoint: Path) -> None:
-        """Note that the job is tried once more. Raises TrainerCrashed where it was tried too often."""
-        now = [job, self._parent, checkpoint.stat().st_mtime_ns if checkpoint.exists() else None]
+        """Count an attempt at the job. Raises TrainerCrashed if MAX_CRASHES came before it."""
+        attempt = [job, self._parent, checkpoint.stat().st_mtime_ns if checkpoint.exists() else None]
         count = 0
         with contextlib.suppress(FileNotFoundError, ValueError, TypeError):
-            *before, counted = json.loads(self._path.read_text())
-            count = int(counted) if before == now else 0
-        if count >= MOST:
-            raise TrainerCrashed(f"The trainer crashed {MOST} times while running this job. The job was abandoned.")
+            *last, last_count = json.loads(self._path.read_text())
+            count = int(last_count) if last == attempt else 0
+        if count >= MAX_CRASHES:
+            raise TrainerCrashed(
+                f"The trainer crashed {MAX_CRASHES} times while running this job. The job was abandoned."
+            )
         temporary = self._path.with_name(f"{self._path.name}.{os.getpid()}.tmp")
-        with contextlib.suppress(OSError):  # a full disk is no reason not to try
-            temporary.write_text(json.dumps([*now, count + 1]))
+        with contextlib.suppress(OSError):  # a full disk does not keep the job from running
+            temporary.write_text(json.dumps([*attempt, count + 1]))
             temporary.rename(self._path)
 
     def end(self) -> None:
-        """Forget the job: it ended, or is interrupted in good order."""
+        """Forget the job, because it ended or was stopped in an orderly way."""
         self._path.unlink(missing_ok=True)

@@ -1,20 +1,24 @@
-"""A training job, as anyone may see it."""
+"""A training job, as every reader sees it."""
 
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+import msgspec
+
 from app.errors import FieldError
+
+PUBLISHING = "publishing"  # The phase in which a job can no longer be cancelled.
 
 
 class Status(StrEnum):
     """A job ends in exactly one of the last three."""
 
     QUEUED = "queued"  # recorded; no trainer has taken it
-    RUNNING = "running"  # a trainer works on it, or did when it was killed and will again
-    SUCCEEDED = "succeeded"  # its version is published, and promoted if that was wanted
-    FAILED = "failed"  # `error` says why; no version was published, unless `version` names one
+    RUNNING = "running"  # a trainer runs it, or was killed while running it and will run it again
+    SUCCEEDED = "succeeded"  # its version is published, and promoted if requested
+    FAILED = "failed"  # `error` gives the reason; no version was published, unless `version` names one
     CANCELLED = "cancelled"
 
     @property
@@ -24,7 +28,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a job is. What does not apply is None."""
+    """How far a job has come. A value that does not apply is None."""
 
     phase: str = "reading"  # then fitting, then publishing
     rows: int = 0
@@ -40,12 +44,20 @@ class Failure:
     error: str
     message: str
     details: tuple[FieldError, ...] = ()
-    version: int | None = None  # published all the same, where it was the promotion that failed
+    version: int | None = None  # published although the job failed, because only the promotion failed
+
+
+class JobFailed(Exception):
+    """Raised to end a job as failed. `data` is recorded as the reason."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.data = msgspec.to_builtins(failure)
 
 
 @dataclass(frozen=True)
 class Job:
-    """A frozen value: what the record said when it was asked."""
+    """A job as its record was when it was read."""
 
     id: str
     status: Status
@@ -55,7 +67,7 @@ class Job:
     started_at: datetime | None
     finished_at: datetime | None
     progress: Progress | None
-    loss_curve: tuple[tuple[int, float], ...] | None  # (epoch, loss), at most 500; None where nothing descends
+    loss_curve: tuple[tuple[int, float], ...] | None  # (epoch, loss), at most 500; None for the exact solver
     metrics: dict[str, Any] | None
     warnings: tuple[str, ...]
     error: Failure | None

@@ -1,6 +1,6 @@
-"""Keeps one trainer alive on this machine, whichever web worker it hangs on."""
+"""Keep one trainer running per state folder, started by one of the web workers."""
 
-import fcntl
+import contextlib
 import logging
 import os
 import subprocess
@@ -9,20 +9,20 @@ import threading
 import time
 from pathlib import Path
 
-from app.storage.file_lock import is_at
+from app.storage.file_lock import FileLock
 
-WAIT_SECONDS = 0.5  # between two tries for the lock, and between two looks at the trainer
-STOP_SECONDS = 5.0
-HEALTHY_SECONDS = 10.0  # a trainer that lived so long is started again at once
-MAX_PAUSE_SECONDS = 10.0
+WAIT_SECONDS = 0.5  # Time between two attempts to lock, and between two checks of the trainer.
+STOP_SECONDS = 5.0  # Time that a trainer has to end after SIGTERM, before SIGKILL.
+HEALTHY_SECONDS = 10.0  # Age of a trainer that is replaced without a pause.
+MAX_PAUSE_SECONDS = 10.0  # Longest pause before a trainer that ended early is replaced.
 
 _log = logging.getLogger(__name__)
 
 
 class Supervisor:
-    """Of all web workers that share a state folder, the one that holds its lock runs the trainer.
+    """Runs the trainer in the web worker that holds the lock of the state folder.
 
-    The trainer inherits the lock, so that it is free only once both are gone: there are never two trainers.
+    The trainer inherits the lock. It is free only when both have ended, so there are never two trainers.
     """
 
     def __init__(self, lock: Path) -> None:
@@ -34,54 +34,46 @@ class Supervisor:
         self._thread.start()
 
     def stop(self) -> None:
-        """Stop the trainer, if it is ours. A job under way goes on at the next start."""
+        """Stop the trainer if this worker runs it. A job under way continues at the next start."""
         self._stop.set()
         self._thread.join()
 
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                self._lock.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                with self._lock.open("a") as file:
-                    self._keep_running(file.fileno())
-            except OSError as error:  # the folder cannot be written; that may pass
+                lock = FileLock(self._lock)
+                if lock.acquire(timeout=0):
+                    with contextlib.closing(lock):
+                        self._keep_running(lock)
+                else:
+                    self._stop.wait(WAIT_SECONDS)
+            except OSError as error:  # the folder cannot be written, perhaps for a time
                 _log.error("trainer not started", extra={"reason": str(error)})
                 self._stop.wait(MAX_PAUSE_SECONDS)
 
-    def _keep_running(self, lock: int) -> None:
-        """Until the service stops, or the lock's file is removed: another worker may then hold one of the same name."""
-        while not self._acquire(lock):
-            if self._stop.wait(WAIT_SECONDS) or not is_at(lock, self._lock):
-                return
+    def _keep_running(self, lock: FileLock) -> None:
+        """Return when the service stops, or when the lock file is removed and another worker may lock its successor."""
         pause = 0.0
-        while not self._stop.wait(pause) and is_at(lock, self._lock):
+        while not self._stop.wait(pause) and lock.is_current():
             started = time.monotonic()
             try:
                 self._supervise(lock)
-            except OSError as error:  # no memory or no process to be had; that passes
+            except OSError as error:  # no memory or process is available at the moment
                 _log.error("trainer not started", extra={"reason": str(error)})
             short = time.monotonic() - started < HEALTHY_SECONDS
             pause = min(max(2 * pause, WAIT_SECONDS), MAX_PAUSE_SECONDS) if short else 0.0
 
-    @staticmethod
-    def _acquire(descriptor: int) -> bool:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    def _supervise(self, lock: int) -> None:
-        """Start the trainer and stay with it until it ends or is to be stopped, or its lock is none any more."""
-        # The kernel's death signal goes by the thread that started the child: this one, which lives as long as we do.
+    def _supervise(self, lock: FileLock) -> None:
+        """Start the trainer, and return when it has ended. Stop it with the service, or if its lock file is removed."""
+        # The kernel kills the child when the thread that started it ends. This thread lives as long as the process.
         trainer = subprocess.Popen(
             [sys.executable, "-m", "app.trainer"],
             stdin=subprocess.DEVNULL,
-            pass_fds=[lock],
+            pass_fds=[lock.fileno()],
             env=os.environ | {"LINSERVE_PARENT": str(os.getpid())},
         )
         while trainer.poll() is None:
-            if self._stop.wait(WAIT_SECONDS) or not is_at(lock, self._lock):
+            if self._stop.wait(WAIT_SECONDS) or not lock.is_current():
                 trainer.terminate()
                 try:
                     trainer.wait(STOP_SECONDS)

@@ -1,7 +1,6 @@
-"""Uploaded rows on disk, from their arrival until their job ends."""
+"""Uploaded rows on disk, until their job ends."""
 
 import contextlib
-import fcntl
 import os
 import time
 import uuid
@@ -12,49 +11,50 @@ from typing import BinaryIO
 from app.errors import Conflict, SpoolFull, not_stored
 from app.failpoints import failpoint
 from app.storage.disk_space import has_room
-from app.storage.file_lock import is_at
+from app.storage.file_lock import FileLock
+from app.storage.folder import sync_file, sync_folder
 
-CHECK_BYTES = 1 << 20  # to write, after which the room is looked at again
-ORPHAN_SECONDS = 3600  # an upload this old that no job names was cut off by a crash
+CHECK_BYTES = 1 << 20  # Bytes written between two checks of the room that is left.
+ORPHAN_SECONDS = 3600  # Age at which an upload that no job names is removed: its request was interrupted.
 
 _START = ".start"
 
 
 class UploadStore:
-    """A folder of uploads, of `max_bytes` in all. A name is handed out once and says nothing of who sent it."""
+    """A folder of uploads, of `max_bytes` in all. Each upload has a random name."""
 
     def __init__(self, folder: Path, max_bytes: int | None = None) -> None:
         self._folder = folder
         self._max_bytes = max_bytes
 
     def new(self) -> str:
-        """A name for an upload."""
+        """Return a name for an upload."""
         return uuid.uuid4().hex
 
     def path(self, upload: str) -> Path:
         return self._folder / upload
 
     def start(self, upload: str) -> str:
-        """The name of the weights to start from that came with the upload, if any did. They are removed with it."""
+        """Return the name of the file of initial coefficients. It is removed with the upload."""
         return upload + _START
 
     @contextlib.contextmanager
     def open_new(self, upload: str) -> Iterator[BinaryIO]:
-        """The upload's file, open for writing; `seal` it before the block is left. Left by an error, nothing stays.
+        """Yield the new file of an upload. Call `sync` before the end of the block. An error removes the upload.
 
-        Raises SpoolFull where the disk is full, Unavailable where the folder cannot be written.
+        Raises SpoolFull if the disk is full, and Unavailable if the folder cannot be written.
         """
-        with _storing():
+        with _storage_errors():
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with self.path(upload).open("xb") as file, self.remove_on_error(upload):
                 yield file
 
-    def check_room(self, more: int = 0) -> None:
-        """Raises SpoolFull where all uploads, and so many bytes more, are more than may be."""
-        if self._max_bytes is not None and self._size() + more > self._max_bytes:
+    def check_room(self, count: int = 0) -> None:
+        """Raise SpoolFull if there is no room for `count` bytes in addition to all uploads."""
+        if self._max_bytes is not None and self._size() + count > self._max_bytes:
             raise SpoolFull("There is no room for these rows now: others wait for their training.")
         with contextlib.suppress(FileNotFoundError):
-            if not has_room(self._folder, more):
+            if not has_room(self._folder, count):
                 raise SpoolFull("There is no room for these rows on the disk.")
 
     def _size(self) -> int:
@@ -65,12 +65,12 @@ class UploadStore:
                     size += entry.stat().st_size
         return size
 
-    async def admit(self, chunks: AsyncIterator[bytes], announced: int) -> AsyncIterator[bytes]:
-        """The chunks of an upload that is being written, and of which so many bytes were announced.
+    async def admit(self, chunks: AsyncIterator[bytes], content_length: int) -> AsyncIterator[bytes]:
+        """Yield the chunks of an upload while it is written.
 
-        Raises SpoolFull as soon as it is known that there is no room for all of them.
+        Raises SpoolFull as soon as there is no room for the upload.
         """
-        self.check_room(announced)
+        self.check_room(content_length)
         unchecked = 0
         async for chunk in chunks:
             unchecked += len(chunk)
@@ -81,46 +81,36 @@ class UploadStore:
 
     @contextlib.contextmanager
     def exclusive(self, job: str) -> Iterator[None]:
-        """Whoever is in the block is the only one, in any process, to receive the rows of this job.
+        """Lock the job's id, so that one request in all processes receives its rows.
 
-        Raises Conflict where another does. The lock is gone with its process, however that ends.
+        Raises Conflict if another request holds the lock. The lock is released when its process ends.
         """
-        path = self._folder / f"{job}.lock"
-        taken = Conflict(
-            "A request with this Idempotency-Key is being received. Wait for its answer, which names the job."
-        )
-        with contextlib.ExitStack() as leaving:
-            with _storing():
-                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                file = leaving.enter_context(path.open("a"))
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    raise taken from None
-            # One that was removed between its opening and its locking locks nothing.
-            if not is_at(file.fileno(), path):
-                raise taken
-            leaving.callback(path.unlink, missing_ok=True)
+        lock = FileLock(self._folder / f"{job}.lock")
+        with _storage_errors():
+            acquired = lock.acquire(timeout=0)
+        if not acquired:
+            raise Conflict(
+                "A request with this Idempotency-Key is being received. Wait for its answer, which names the job."
+            )
+        try:
             yield
+        finally:
+            lock.path.unlink(missing_ok=True)
+            lock.close()
 
     def sync(self, file: BinaryIO) -> None:
-        """Make what was written outlive a power cut. This waits for the disk.
+        """Fsync the file and its folder.
 
-        Raises SpoolFull where all uploads are now more than may be: others may have been written at the same time.
+        Raises SpoolFull if all uploads together are now too large, because others were written at the same time.
         """
-        file.flush()
-        os.fsync(file.fileno())
+        sync_file(file)
         self.check_room()
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(self._folder)
         failpoint("spooled")
 
     @contextlib.contextmanager
     def remove_on_error(self, upload: str) -> Iterator[None]:
-        """Remove the upload if the block is left by an error."""
+        """Remove the upload if the block raises."""
         try:
             yield
         except BaseException:
@@ -134,20 +124,20 @@ class UploadStore:
     def is_empty(self) -> bool:
         return not self._folder.is_dir() or next(self._folder.iterdir(), None) is None
 
-    def sweep(self, wanted: Container[str], ended: Container[str] = ()) -> None:
-        """Remove the uploads of ended jobs, and old ones that no job wants: those of requests that were cut off."""
+    def sweep(self, needed: Container[str], ended: Container[str] = ()) -> None:
+        """Remove the uploads of ended jobs, and old uploads that no job needs."""
         if not self._folder.is_dir():
             return
-        before = time.time() - ORPHAN_SECONDS
+        oldest = time.time() - ORPHAN_SECONDS
         for path in self._folder.iterdir():
             with contextlib.suppress(FileNotFoundError):
                 upload = path.name.removesuffix(_START)
-                if upload in ended or (upload not in wanted and path.stat().st_mtime < before):
+                if upload in ended or (upload not in needed and path.stat().st_mtime < oldest):
                     path.unlink()
 
 
 @contextlib.contextmanager
-def _storing() -> Iterator[None]:
+def _storage_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:

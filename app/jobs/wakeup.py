@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-PREFIX = "wake."  # Prefix of socket names in the state folder, before the trainer's name.
+PREFIX = "wake."  # Prefix of socket names in the state folder. The trainer's name follows.
 # Seconds after the end of a job during which a trainer polls for the next one, and between two of these polls.
 EAGER_SECONDS, EAGER_INTERVAL = 0.1, 0.005
 
@@ -34,7 +34,7 @@ def wake_trainers(folder: Path) -> None:
         _short(folder) as short,
     ):
         sender.setblocking(False)
-        for name in os.listdir(folder):  # noqa: PTH208 - names are all that is wanted
+        for name in os.listdir(folder):  # noqa: PTH208 - only names are needed
             if name.startswith(PREFIX):
                 with contextlib.suppress(OSError):  # its trainer was killed, or its queue is full
                     sender.sendto(b"\n", str(short / name))
@@ -46,7 +46,7 @@ class PollSchedule:
     Replaces the `threading.Event` on which the queue thread of DBOS waits between two polls.
     """
 
-    def __init__(self, folder: Path, executor: str) -> None:
+    def __init__(self, folder: Path, trainer_name: str) -> None:
         """Listen in the state folder under the trainer's name. If there can be no socket, only the interval applies."""
         self._stopping = threading.Event()
         self._awake = threading.Event()
@@ -54,7 +54,7 @@ class PollSchedule:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
             with _short(folder) as short:
-                path = short / f"{PREFIX}{executor}"
+                path = short / f"{PREFIX}{trainer_name}"
                 path.unlink(missing_ok=True)  # left by a dead trainer of this name, whose lock this one holds
                 listener.bind(str(path))
                 path.chmod(0o600)

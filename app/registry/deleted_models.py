@@ -8,21 +8,22 @@ written before the move, and the files are removed after it.
 """
 
 import contextlib
-import os
 import shutil
-import uuid
 from pathlib import Path
 
 from app.errors import ModelFileInvalid
 from app.failpoints import failpoint
-from app.storage.folder import sync_folder
+from app.storage.folder import replace_file, sync_folder
 
 FOLDER = ".deleted"  # Not a valid model name.
 _LAST = "last"
 
 
 def last_number(models: Path, model: str) -> int:
-    """Return the last number that deleted models of this name used; 0 if there are none. Raises OSError."""
+    """Return the last number that deleted models of this name used; 0 if there are none.
+
+    Raises ModelFileInvalid if the record has no number; OSError.
+    """
     try:
         text = (models / FOLDER / model / _LAST).read_text()
     except (FileNotFoundError, NotADirectoryError):
@@ -39,7 +40,7 @@ def move(models: Path, model: str, last: int) -> None:
     """
     records = models / FOLDER / model
     records.mkdir(parents=True, exist_ok=True)
-    _write_last(records, last)
+    replace_file(records / _LAST, b"%d\n" % last)
     for folder in (records, records.parent, models):
         sync_folder(folder)
     place = records / f"{last:06d}"
@@ -59,15 +60,6 @@ def sweep(models: Path) -> None:
         if place.name.isdigit():
             with contextlib.suppress(OSError):
                 _remove(place)
-
-
-def _write_last(records: Path, last: int) -> None:
-    temporary = records / f".{uuid.uuid4().hex}.tmp"
-    with temporary.open("w") as file:
-        file.write(f"{last}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(records / _LAST)
 
 
 def _remove(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Publication and promotion of a version, in steps between which the process may be killed.
+"""Publication and promotion of a version, in steps that survive a kill between any two of them.
 
     models/crop-yield/uploads/4f1c… -> ../000002.safetensors   the version that was published for this upload
     models/crop-yield/uploads/.last -> ../000002.safetensors   the highest number used or reserved so far
@@ -7,13 +7,12 @@
 An exclusive link publishes a version: it gives the file its number. The marker of the upload, and `.next` if the
 version is to be promoted, are made before the link. They have no effect until a version with their number exists.
 After the link, `.next` is renamed to `current`. If a publisher is killed before the link, nothing was published. If it
-is killed after the link, the next process that locks the folder renames `.next`. The folder is locked all the time.
+is killed after the link, the next process that locks the folder renames `.next`. The folder is locked throughout.
 """
 
 import contextlib
 import os
 import re
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from app.errors import ModelFileInvalid, PromotionFailed
 from app.failpoints import failpoint
 from app.registry import deleted_models
 from app.registry.version_file import read_card
-from app.storage.folder import sync_folder
+from app.storage.folder import replace_link, sync_folder, temporary_path
 
 VERSION_FILE = re.compile(r"(\d{6,12})\.(safetensors|deleted)")
 UPLOADS = "uploads"
@@ -99,7 +98,7 @@ def prepare_markers(folder: Path) -> None:
     uploads = folder / UPLOADS
     if uploads.is_dir():
         return
-    temporary = folder / f".{uuid.uuid4().hex}.tmp"
+    temporary = temporary_path(folder)
     temporary.mkdir()
     for number, upload in _uploads_of_cards(folder):
         if _UPLOAD.fullmatch(upload):
@@ -132,8 +131,8 @@ def link_version(folder: Path, temporary: Path, number: int, *, upload: str | No
     """
     uploads, name = folder / UPLOADS, file_name(number)
     if upload is not None:
-        _point(uploads / upload, _UP + name)
-    _point(uploads / _LAST, _UP + name)
+        replace_link(uploads / upload, _UP + name)
+    replace_link(uploads / _LAST, _UP + name)
     sync_folder(uploads)
     if promote:
         (folder / _NEXT).symlink_to(name)
@@ -171,12 +170,6 @@ def remove_empty(folder: Path) -> None:
             (folder / UPLOADS).rmdir()
     with contextlib.suppress(OSError):
         folder.rmdir()
-
-
-def _point(link: Path, target: str) -> None:
-    temporary = link.with_name(f".{uuid.uuid4().hex}.tmp")
-    temporary.symlink_to(target)
-    temporary.rename(link)
 
 
 def _is_used(folder: Path, number: int) -> bool:

@@ -1,10 +1,10 @@
-"""What decay has left of the rows of earlier versions, by the version in which they were added."""
+"""Shares of the rows' weights that decay has left, by the version that added the rows."""
 
 from app.errors import InvalidInput
 from app.registry.model_card import ModelCard
 
-MAX_SHARES = 1000  # versions that a card lists, the newest; the shares of older ones are dropped
-MAX_NAMED = 10  # versions that a message names, the newest
+MAX_SHARES = 1000  # Newest versions listed in a card; the shares of older ones are dropped.
+MAX_NAMED = 10  # Newest versions named in a message.
 
 NOT_RECORDED = (
     "The version's weights were reduced by decay before it was recorded how much of each row is left. Give `share`, "
@@ -13,9 +13,9 @@ NOT_RECORDED = (
 
 
 def shares_after(base: ModelCard, share: float) -> dict[int, float] | None:
-    """Return the shares of earlier versions in a version made from this one, all of whose rows keep this share.
+    """Return the shares of earlier versions in a version made from `base`, whose rows all keep this share.
 
-    None if the base's own shares are not known.
+    None if the shares of `base` are not known.
     """
     if base.shares is None:
         return None
@@ -24,10 +24,10 @@ def shares_after(base: ModelCard, share: float) -> dict[int, float] | None:
 
 
 def share_to_forget(base: ModelCard, trained_in: int | None, share: float | None) -> float:
-    """Return the share of their weight that rows have in the version from which they are to be taken out.
+    """Return the share of their weight that rows to take out have left in `base`.
 
-    Raises InvalidInput if neither the version in which they were added nor the share is given, and they are not whole;
-    and if the given version added no rows.
+    `trained_in` is the version that added them. Raises InvalidInput if neither it nor `share` is given and decay has
+    reduced their weights, or if that version added no rows.
     """
     if share is not None:
         if share < 1 and not base.discounted:
@@ -56,7 +56,8 @@ def share_to_forget(base: ModelCard, trained_in: int | None, share: float | None
         )
     if base.shares[trained_in] == 0:
         raise InvalidInput.at(
-            "/trained_in", f"Decay has left nothing of the rows of version {trained_in}, so nothing can be taken out."
+            "/trained_in",
+            f"Decay has reduced the rows of version {trained_in} to zero weight, so they cannot be taken out.",
         )
     return base.shares[trained_in]
 

@@ -1,74 +1,115 @@
-"""A cache of versions with a limit in bytes, which evicts the least recently used."""
+"""Versions in memory, bounded by bytes. The least recently used are evicted first."""
 
-import contextlib
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from dataclasses import dataclass
+from typing import TypeAlias
+from weakref import WeakValueDictionary
+
+from cachetools import LRUCache
 
 from app.registry.version_file import Version
-
-K = TypeVar("K", bound=Hashable)
-E = TypeVar("E")
+from app.storage.memory_budget import MemoryBudget
 
 # Memory of a version: bytes of its objects, and times its file's length for its matrices and their decomposition.
 ENTRY_BYTES = 40 << 10
 FILE_TIMES = 5
 
-
-def memory_of(version: Version) -> int:
-    """Return an estimate of the bytes that a version takes in memory."""
-    return ENTRY_BYTES + FILE_TIMES * version.size
+Key: TypeAlias = tuple[str, int]  # model and number
 
 
-class Cache(Generic[K, E]):
-    """Entries by key, least recently used first.
+def memory_of(size: int) -> int:
+    """Return an estimate of the bytes that a version takes in memory, from the `size` of its file."""
+    return ENTRY_BYTES + FILE_TIMES * size
 
-    Above `most_bytes`, the first entries are evicted, except the one with the key `kept` and the newest. The newest
-    stays even if it exceeds the limit alone, because its caller uses it now.
+
+@dataclass(frozen=True)
+class CachedVersion:
+    version: Version
+    link: str = ""  # target of `current`, if this is the current version
+    damaged: tuple[int, int] | None = None  # size and time of that target, if another version is served in its place
+
+    @property
+    def memory(self) -> int:
+        return memory_of(self.version.size)
+
+
+class VersionCache:
+    """Versions by key, `max_bytes` in all. The one with the key `pinned` is never evicted.
+
+    A version that does not fit is not cached, but requests that use it at the same time share it. Versions in use that
+    are not in the cache, or not any more, count in the memory budget of the requests.
     """
 
-    def __init__(self, most_bytes: int, size: Callable[[E], int], kept: K | None = None) -> None:
-        self._most, self._size, self._kept = most_bytes, size, kept
-        self._entries: OrderedDict[K, E] = OrderedDict()
-        self._bytes = 0
-        self._changing = threading.Lock()
-        self._reading = threading.Lock()
+    def __init__(self, max_bytes: int, pinned: Key | None = None, budget: MemoryBudget | None = None) -> None:
+        self._max_bytes, self._pinned_key, self._budget = max_bytes, pinned, budget
+        self._pinned: CachedVersion | None = None
+        self._entries: LRUCache[Key, CachedVersion] = LRUCache(max_bytes, getsizeof=lambda entry: entry.memory)
+        self._uncached: WeakValueDictionary[Key, Version] = WeakValueDictionary()
+        self._lock = threading.Lock()  # never held while a file is read
 
-    def get(self, key: K) -> E | None:
-        """Return the entry and mark it as the most recently used. Never waits for a lock, and so not for a disk."""
-        entry = self._entries.get(key)
-        if entry is not None and key != self._kept:
-            with contextlib.suppress(KeyError):  # evicted meanwhile
-                self._entries.move_to_end(key)
-        return entry
+    def get(self, key: Key) -> CachedVersion | None:
+        """Return the entry and mark it as the most recently used."""
+        if key == self._pinned_key:
+            return self._pinned
+        with self._lock:
+            return self._entries.get(key)
 
-    def get_or_read(self, key: K, read: Callable[[], E]) -> E:
-        """Return the entry, or read and add it. One thread reads at a time, so each entry is read once."""
-        with self._reading:
-            entry = self.get(key)
-            if entry is None:
-                entry = read()
-                self.put(key, entry)
-            return entry
+    def put(self, key: Key, entry: CachedVersion) -> None:
+        """Add or replace an entry, and evict others until all fit. An entry that cannot fit is not added."""
+        with self._lock:
+            if key == self._pinned_key:
+                removed, self._pinned = [self._pinned], entry
+            else:
+                removed = [self._entries.pop(key, None)]
+                if entry.memory <= self._capacity:
+                    removed += self._evict(self._capacity - entry.memory)
+                    self._entries[key] = entry
+                else:
+                    self._share(key[0], entry)
+            removed += self._evict(self._capacity)
+        for old in removed:
+            if old is not None and old.version is not entry.version:
+                self._track(old)
 
-    def put(self, key: K, entry: E) -> None:
-        """Add or replace an entry, and evict others until the rest fits."""
-        with self._changing:
-            self._bytes += self._size(entry)
-            if (before := self._entries.pop(key, None)) is not None:
-                self._bytes -= self._size(before)
-            self._entries[key] = entry
-            for other in list(self._entries):
-                if self._bytes <= self._most:
-                    break
-                if other not in (key, self._kept):
-                    self._bytes -= self._size(self._entries.pop(other))
-
-    def drop(self, key: K) -> bool:
+    def drop(self, key: Key) -> bool:
         """Remove an entry. Return False if there is none."""
-        with self._changing:
-            if (entry := self._entries.pop(key, None)) is None:
-                return False
-            self._bytes -= self._size(entry)
-            return True
+        with self._lock:
+            if key == self._pinned_key:
+                entry, self._pinned = self._pinned, None
+            else:
+                entry = self._entries.pop(key, None)
+        if entry is None:
+            return False
+        self._track(entry)
+        return True
+
+    def shared(self, model: str, number: int) -> Version | None:
+        """Return a version that does not fit into the cache and is in use."""
+        return self._uncached.get((model, number))
+
+    def check_room(self, key: Key, size: int) -> None:
+        """Raise WorkerBusy if other versions in use leave too little memory for one with a file of `size` bytes."""
+        if self._budget is not None and key != self._pinned_key:
+            memory = memory_of(size)
+            self._budget.check_room(0 if memory <= self._capacity else memory)
+
+    @property
+    def _capacity(self) -> int:
+        """The bytes for all versions but the pinned one."""
+        return self._max_bytes - (self._pinned.memory if self._pinned else 0)
+
+    def _evict(self, limit: int) -> list[CachedVersion | None]:
+        evicted: list[CachedVersion | None] = []
+        while self._entries and self._entries.currsize > limit:
+            evicted.append(self._entries.popitem()[1])
+        return evicted
+
+    def _share(self, model: str, entry: CachedVersion) -> None:
+        key = model, entry.version.card.version
+        if self._uncached.get(key) is not entry.version:
+            self._uncached[key] = entry.version
+            self._track(entry)
+
+    def _track(self, entry: CachedVersion) -> None:
+        if self._budget is not None:
+            self._budget.track(entry.version.model, entry.memory)

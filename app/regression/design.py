@@ -61,6 +61,11 @@ class Design:
         return _Svd(u, s, vt, s > RANK_TOLERANCE * (len(s) + 1) * (s[0] or 1.0))
 
     @property
+    def is_decomposed(self) -> bool:
+        """Return True if the singular value decomposition is computed already."""
+        return "_svd" in vars(self)
+
+    @property
     def _nonzero_singular_values(self) -> Array:
         return np.asarray(self._svd.s[self._svd.kept])
 

@@ -70,7 +70,7 @@ class Base:
     # In an update, the share of their weight that decay leaves the earlier rows. In a forget, the share of their
     # weight that the data's rows have in the base.
     share: float = 1.0
-    folds: FoldStatistics = field(default_factory=dict)  # of a cross-validation that the data's folds are added to
+    folds: FoldStatistics = field(default_factory=dict)  # stored folds that the data's folds are added to
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ class FoldOptions:
     count: int
     seed: int = 0
     by_group: bool = False
-    choose_l2: bool = False  # whether the exact solver's penalty is the one with the smallest cross-validated error
-    apart: bool = False  # whether the data is also validated apart from the folds of the base
+    choose_l2: bool = False  # replace the solver's penalty by the one with the smallest cross-validated error
+    apart: bool = False  # also validate the data apart from the folds of the base
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,7 @@ class Validation:
 
     result: CrossValidation  # over the folds of the base and the data together
     folds: FoldStatistics  # the same folds
-    data: SufficientStatistics  # of the data's rows
+    data: SufficientStatistics  # statistics of the data's rows
     # Over the data's rows alone, each predicted from the other folds and the base. None if they are all in one fold,
     # or it was not requested.
     apart: CrossValidation | None
@@ -105,7 +105,7 @@ class DataSummary:
     """The statistics of the data, kept so that another fit to the same data need not read it again."""
 
     key: tuple[object, ...]  # everything else that they depend on
-    whole: SufficientStatistics | None  # None if they are divided into folds
+    all_rows: SufficientStatistics | None  # None if they are divided into folds
     folds: FoldStatistics
 
 
@@ -116,7 +116,7 @@ class FitResult:
     model: LinearModel
     solver: Solver  # with the penalty that was chosen
     optimum: Fit  # the exact solution of the same rows
-    refined: bool  # whether the coefficients were solved in higher precision
+    refined: bool  # True if the coefficients were solved in higher precision
     bounds: PrecisionBounds | None  # None if no row was ever taken out
     validation: Validation | None
     warnings: tuple[str, ...]
@@ -136,6 +136,7 @@ def fit_model(
     observer: FitObserver | None = None,
     resume: TrainingState | None = None,
     summary: DataSummary | None = None,
+    reread: bool = True,
 ) -> FitResult:
     """Fit a model to the data, on top of a base if there is one.
 
@@ -147,6 +148,7 @@ def fit_model(
         observer: follows the fit, and may end it by raising.
         resume: the last state of an interrupted run of an iterative solver with the same options.
         summary: that of an earlier fit to the same data, which spares reading it again.
+        reread: False if the data can be read only once. It is then not refined.
 
     Raises FitError, and whatever reading the data or the observer raises.
     """
@@ -160,18 +162,11 @@ def fit_model(
     observer.solving()
     statistics, solver, validation = _combined(summary, solver, base, folds, observer)
     # The rows of a base are gone, so they cannot be read again.
-    problem = Problem(statistics, rows.gathered, rows.batches if base is None else None, resume)
+    problem = Problem(statistics, rows.gathered, rows.batches if base is None and reread else None, resume)
     solution = solver.solve(problem, observer)
-    return FitResult(
-        _model(data, statistics, solution),
-        solver,
-        solution.optimum,
-        solution.refined,
-        solution.bounds,
-        validation,
-        solution.warnings,
-        summary,
-    )
+    model = _model(data, statistics, solution)
+    optimum, refined, bounds = solution.optimum, solution.refined, solution.bounds
+    return FitResult(model, solver, optimum, refined, bounds, validation, solution.warnings, summary)
 
 
 class _Rows:
@@ -247,13 +242,13 @@ def _combined(
     earlier = base.statistics.discounted_by(base.share) if base is not None and base.mode == "update" else None
     validation = None
     if folds is None:
-        assert summary.whole is not None
-        statistics = summary.whole
+        assert summary.all_rows is not None
+        statistics = summary.all_rows
     else:
         if not isinstance(solver, Exact):
             raise InvalidOption("kind", "Cross-validation needs the exact solver.")
         divided = Folds(summary.folds, observer.check_cancelled, base=earlier)
-        statistics = divided.whole
+        statistics = divided.all_rows
         if folds.choose_l2:
             solver = divided.choose_l2(solver)
         validation = _validate(divided, solver, base, folds, observer)
@@ -277,7 +272,7 @@ def _validate(data: Folds, solver: Exact, base: Base | None, options: FoldOption
     apart = None
     if options.apart and len(data.statistics) > 1:
         apart = data.validate(solver) if stored else result
-    return Validation(result, together.statistics, data.whole, apart)
+    return Validation(result, together.statistics, data.all_rows, apart)
 
 
 def _model(data: TrainingData, statistics: SufficientStatistics, solution: Solution) -> LinearModel:

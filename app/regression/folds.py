@@ -1,7 +1,7 @@
-"""Which fold of a cross-validation each row is in.
+"""The division of rows into the folds of a cross-validation.
 
-Folds depend on the seed and the row's number alone, or on the value of its group, so that they are the same on every
-platform and in every version.
+A row's fold depends on the seed and the row's number, or on the value of its group, and on nothing else. It is the same
+on every platform and in every version.
 """
 
 import hashlib
@@ -20,10 +20,10 @@ _LAST_SHIFT = np.uint64(31)
 
 
 def permutations(folds: int, seed: int, first: int, end: int) -> NDArray[np.intp]:
-    """Return where each fold's row is in each of the blocks of `folds` rows from `first` to `end`, (blocks, folds).
+    """Return the place of each fold's row in each of the blocks of `folds` rows from `first` to `end`, (blocks, folds).
 
     The random numbers of a block are the outputs of SplitMix64 for its rows, counted from a start that is mixed from
-    the seed. Their order is the permutation.
+    the seed. The order that sorts them is the permutation.
     """
     keys = np.arange(first * folds, end * folds, dtype=np.uint64)
     keys *= _GAMMA
@@ -46,29 +46,29 @@ def group_fold(group: str, folds: int, seed: int) -> int:
     return int.from_bytes(digest.digest(), "little") % folds
 
 
-def divide(block: TrainingBatch, folds: int, seed: int, row: int) -> Iterator[tuple[int, TrainingBatch]]:
-    """Divide a block of rows with positive weights, the first of which is used row number `row`, into folds.
+def divide(batch: TrainingBatch, folds: int, seed: int, row: int) -> Iterator[tuple[int, TrainingBatch]]:
+    """Divide a batch, whose rows have positive weights and whose first row has the number `row`, into folds.
 
-    Yields the folds that have rows in it, with the rows in their order.
+    Yields the number and the rows, in their order, of each fold that has rows in the batch.
     """
-    order, ends = _by_fold(block, folds, seed, row)
-    x, y = _gathered(block.x, order), _gathered(block.y, order)
-    weights = None if block.sample_weight is None else block.sample_weight[order]
+    order, ends = _by_fold(batch, folds, seed, row)
+    x, y = _reordered(batch.x, order), _reordered(batch.y, order)
+    weights = None if batch.sample_weight is None else batch.sample_weight[order]
     for fold, (start, end) in enumerate(pairwise([0, *ends])):
         if start < end:
             rows = slice(start, end)
             yield fold, TrainingBatch(x[rows], y[rows], None if weights is None else weights[rows])
 
 
-def _by_fold(block: TrainingBatch, folds: int, seed: int, row: int) -> tuple[NDArray[np.intp], list[int]]:
-    """Return the rows fold by fold, and how many rows there are up to the end of each fold."""
-    if block.fold is not None:
-        return np.argsort(block.fold, kind="stable"), np.bincount(block.fold, minlength=folds).cumsum().tolist()
-    count = len(block.x)
+def _by_fold(batch: TrainingBatch, folds: int, seed: int, row: int) -> tuple[NDArray[np.intp], list[int]]:
+    """Return the indices of the rows fold by fold, and for each fold the number of rows in it and those before it."""
+    if batch.fold is not None:
+        return np.argsort(batch.fold, kind="stable"), np.bincount(batch.fold, minlength=folds).cumsum().tolist()
+    count = len(batch.x)
     first, end = row // folds, -(-(row + count) // folds)
     places = np.ascontiguousarray(permutations(folds, seed, first, end).T)
     places += np.arange(first, end) * folds - row
-    # Only the first and the last permutation may name rows that are not in the block.
+    # Only the first and the last permutation may have rows that are not in the batch.
     outside = np.zeros(places.shape, dtype=bool)
     outside[:, :1] = places[:, :1] < 0
     outside[:, -1:] |= places[:, -1:] >= count
@@ -76,11 +76,11 @@ def _by_fold(block: TrainingBatch, folds: int, seed: int, row: int) -> tuple[NDA
     return np.delete(places.ravel(), np.flatnonzero(outside)), ends
 
 
-def _gathered(rows: Array, order: NDArray[np.intp]) -> Array:
-    """The rows in this order, in the same layout in memory."""
+def _reordered(rows: Array, order: NDArray[np.intp]) -> Array:
+    """Return the rows in this order, in the same memory layout."""
     if rows.strides[0] > rows.itemsize:
         return rows.take(order, axis=0)
-    found = np.empty((rows.shape[1], len(order)))
-    for column, place in zip(rows.T, found, strict=True):
+    columns = np.empty((rows.shape[1], len(order)))
+    for column, place in zip(rows.T, columns, strict=True):
         column.take(order, out=place, mode="clip")  # another mode would buffer the output
-    return found.T
+    return columns.T

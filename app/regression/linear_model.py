@@ -234,6 +234,11 @@ class LinearModel:
         """Design of the training rows."""
         return Design.of(self.statistics, fit_intercept=self.has_intercept)
 
+    @property
+    def has_decomposed_design(self) -> bool:
+        """Return True if inference needs no further memory for decomposing the design."""
+        return "design" in vars(self) and self.design.is_decomposed
+
 
 def _needs_centre(model: LinearModel) -> bool:
     """Return True if predictions are to be computed from deviations from the shift of the statistics.

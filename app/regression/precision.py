@@ -26,8 +26,8 @@ NEGLIGIBLE = 1e-9
 
 PRECISION_LOST = "Too many digits were lost when rows were forgotten. Train the model again from the rows that remain."
 RESIDUALS_UNKNOWN = (
-    "So many rows were forgotten that sums of squares or standard errors of this version may be off by more than one "
-    "part in a million. Train the model again from the rows that remain."
+    "Too many rows were forgotten: sums of squares or standard errors of this version may be off by more than one part "
+    "in a million. Train the model again from the rows that remain."
 )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from app.data.names import MAX_NAME_LENGTH
-from app.registry.model_card import ModelCard, Validation
+from app.registry.model_card import ModelCard
 from app.registry.shares import shares_after
 from app.regression.cross_validation import CrossValidation
 from app.regression.dependencies import implicit_constant
@@ -17,49 +17,33 @@ from app.regression.least_squares import ESSENTIALLY_PERFECT
 from app.regression.linear_model import LinearModel
 from app.regression.metrics import mean_square, training_metrics
 from app.regression.precision import PrecisionBounds, precision_loss
-from app.regression.solvers import Exact, Solver
+from app.regression.solvers import Exact, GradientDescent, Solver
 from app.regression.sufficient_statistics import Array
 from app.training.dataset import JobRows
 from app.training.inheritance import BaseVersion
 from app.training.request import TrainingRequest
 
-DIGITS = 16  # decimal digits of float64
+DIGITS = 16  # decimal digits of a 64-bit number
 NEARLY_COLLINEAR = 1e8  # condition number above which half the digits of a coefficient may be lost
 MAX_NAMES = 10  # columns that a warning lists
 MAX_UNUSED_BYTES = 1 << 18  # size of the names of unused columns in a card, in UTF-8
 
 
-def make_card(
-    request: TrainingRequest,
-    result: FitResult,
-    *,
-    solver: Solver,
-    base: BaseVersion | None,
-    rows: JobRows,
-    job: str | None,
-    parent: int | None,
-    beats_current: bool | None,
-    validation: Validation | None,
-    no_folds: str | None,
-    warnings: tuple[str, ...],
-) -> ModelCard:
-    """Return the card of a new version, without its number.
-
-    `solver` has the options as they were requested, with the penalty that was chosen. `warnings` are those of anything
-    but the fit.
-    """
+def make_card(request: TrainingRequest, result: FitResult, base: BaseVersion | None, rows: JobRows) -> ModelCard:
+    """Return the card of a new version, as far as its rows and their fit decide it."""
     model, statistics, design = result.model, result.statistics, result.optimum.design
+    tracked = not statistics.untracked
     return ModelCard(
         model=request.model,
         version=0,  # the registry gives the number
         features=request.features,
         targets=request.targets,
         created_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-        job=job,
-        parent=parent,
+        job=None,
+        parent=None,
         upload=request.upload,
         mode=request.mode,
-        solver=solver,
+        solver=result.solver,
         rows=statistics.rows,
         dropped_rows=rows.dropped,
         rank=design.rank,
@@ -70,20 +54,16 @@ def make_card(
             result.validation.result if result.validation else None,
             optimum_norms=None if isinstance(result.solver, Exact) else result.optimum.residual_norms,
         ),
-        beats_current=beats_current,
         terms=request.terms,
         unused_columns=unused_columns(rows.unused, base.version.card if base else None),
-        precision_loss=None if statistics.untracked else precision_loss(statistics),
-        precision_bounds=None if statistics.untracked else bounds_of(result.bounds, request.targets),
+        precision_loss=precision_loss(statistics) if tracked else None,
+        precision_bounds=bounds_of(result.bounds, request.targets) if tracked else None,
         weight_kind=statistics.weight_kind,
         discounted=statistics.discounted,
         untracked=statistics.untracked,
         earlier_shares=_earlier_shares(base),
         inference_unavailable=model.inference_unavailable,
-        validation=validation,
-        no_folds=no_folds,
         warnings=(
-            *warnings,
             *result.warnings,
             *warnings_of(model, design, result.solver, refined=result.refined, dropped=rows.dropped),
         ),
@@ -156,7 +136,7 @@ def bounds_of(bounds: PrecisionBounds | None, targets: Sequence[str]) -> dict[st
 
 
 def warnings_of(model: LinearModel, design: Design, solver: Solver, *, refined: bool, dropped: int) -> Iterator[str]:
-    """Yield a sentence for each fact about the fit that a reader of its numbers has to know.
+    """Yield a sentence for each property of the fit that limits the use of its numbers.
 
     `refined` means that the coefficients were solved in higher precision than 64-bit numbers have.
     """
@@ -165,10 +145,10 @@ def warnings_of(model: LinearModel, design: Design, solver: Solver, *, refined: 
     if np.isnan(model.residual_norms).any() and model.inference_unavailable is not None:
         yield f"Metrics and inference are withheld. {model.inference_unavailable}"
     exact = isinstance(solver, Exact)
-    kind = "term" if model.terms else "feature"
+    column = "term" if model.terms else "feature"
     for name, norm in zip(model.columns, design.norms, strict=True):
         if norm == 0:
-            yield f'The {kind} "{name}" is constant in these rows{"; its coefficient is 0" * exact}.'
+            yield f'The {column} "{name}" is constant in these rows{"; its coefficient is 0" * exact}.'
     yield from _constant_targets(model)
     yield from _collinearity(model, design, solver, refined=refined)
     yield from _implicit_constant(model)
@@ -180,9 +160,9 @@ def _constant_targets(model: LinearModel) -> Iterator[str]:
     flat = model.statistics.total_norms(centred=model.has_intercept) == 0
     names = [name for name, constant in zip(model.targets, flat, strict=True) if constant]
     if names:
-        kind = ("The target {} is", "The targets {} are")[len(names) > 1].format(_listed(names))
+        subject = ("The target {} is", "The targets {} are")[len(names) > 1].format(_listed(names))
         yield (
-            f"{kind} constant in these rows, so there is no variation to explain and R² is null. Check that this is "
+            f"{subject} constant in these rows, so there is no variation to explain and R² is null. Check that this is "
             "the column to predict, and send rows in which it varies."
         )
 
@@ -192,14 +172,14 @@ def _collinearity(model: LinearModel, design: Design, solver: Solver, *, refined
     l2 = solver.l2 if isinstance(solver, Exact) else 0.0
     if design.rank < coefficients:
         chosen = ""
-        if not isinstance(solver, Exact):
-            chosen = " Of all solutions this is the one that the descent came to from its start."
-        elif l2 == 0:
-            chosen = " Of all solutions this is the one with the smallest standardised coefficients."
+        if isinstance(solver, GradientDescent):
+            chosen = " This is the solution that the descent reached from its start."
+        elif isinstance(solver, Exact) and l2 == 0:
+            chosen = " This is the solution with the smallest standardised coefficients."
         rows = model.statistics.rows
-        reason = "features are collinear, or rows too alike. Leave out features that follow from others."
+        reason = "features are collinear, or rows are too similar. Leave out features that follow from others."
         if rows < coefficients:
-            reason = f"{rows} row(s) are too few. Send at least {coefficients}, better many more."
+            reason = f"{rows} row(s) are too few. Send at least {coefficients}, and preferably many more."
         yield f"The rows determine only {design.rank} of {coefficients} coefficients: {reason}{chosen}"
         return
     condition = design.penalised_condition(l2)
@@ -223,11 +203,11 @@ def _implicit_constant(model: LinearModel) -> Iterator[str]:
         return
     names = [model.columns[index] for index in implicit_constant(model.statistics)]
     if names:
-        kind = ("The column {} is", "A weighted sum of the columns {} is")[len(names) > 1].format(_listed(names))
+        subject = ("The column {} is", "A weighted sum of the columns {} is")[len(names) > 1].format(_listed(names))
         yield (
-            f"{kind} constant in these rows, so the model has an intercept although fit_intercept is false. R², "
-            "adjusted R² and F are about zero. For those about the mean, leave one of these columns out and train with "
-            "fit_intercept true."
+            f"{subject} constant in these rows, so the model has an intercept although fit_intercept is false. R², "
+            "adjusted R² and F are about zero. To get them about the mean, leave one of these columns out and train "
+            "with fit_intercept true."
         )
 
 

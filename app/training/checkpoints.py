@@ -1,7 +1,6 @@
 """Checkpoints: the file from which an interrupted gradient descent resumes."""
 
 import logging
-import os
 import time
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -11,6 +10,7 @@ import numpy as np
 
 from app.failpoints import failpoint
 from app.regression.solvers.coefficients import TrainingState
+from app.storage.folder import durable_file
 from app.training.progress import LossCurve
 
 SAVE_SECONDS = 1.0  # least time between two saved states
@@ -52,11 +52,9 @@ class Checkpoint:
         temporary = self._path.with_suffix(".tmp")
         try:
             self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
+            with durable_file(temporary) as file:
                 failpoint("checkpoint_opened")
                 file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
             temporary.rename(self._path)
         except OSError as error:
             # The descent continues on a full disk. Only a crash now would lose the epochs since the last saved state.

@@ -1,7 +1,7 @@
 """The columns of a training request, and whether they fit its options and the model's versions.
 
-POST /train checks them before a job is recorded. The names in an NDJSON file are known only at its end, so if a request
-leaves its features to the file, the job finds them and makes the same checks.
+A request is checked before its job is recorded. The names in an NDJSON file are known only at its end, so if a request
+does not name its features, the job finds them and makes the same checks.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from app.data.name_hints import missing_columns
 from app.data.names import check_names
 from app.errors import FieldError, InvalidInput, ModelFileInvalid, ModelNotFound, NotFound
 from app.registry.model_card import ModelCard
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 from app.registry.version_file import Version
 from app.regression.solvers import GradientDescent, Start
 from app.regression.terms import parse_terms
@@ -23,14 +23,14 @@ from app.training.inheritance import check_base
 from app.training.request import TrainingRequest
 from app.training.same_columns import checked_features
 
-MAX_NAMES = 10  # of each kind, in a message
-MAX_COEFFICIENTS = 200_000  # a card says six things of each
+MAX_NAMES = 10  # Most names of features, terms or targets in a message.
+MAX_COEFFICIENTS = 200_000  # Most coefficients of a model. Its card has six values for each.
 
 
-def current_version(registry: Registry, model: str, mode: str) -> Version | None:
-    """The current version of the model that is to be trained, if it has one.
+def current_version(registry: ModelPublisher, model: str, mode: str) -> Version | None:
+    """Return the current version of the model that will be trained, or None.
 
-    A damaged one counts as none where it is to be replaced: that mends it.
+    If it is damaged and the mode is replace, return None, because the training repairs the model.
     """
     try:
         return registry.current(model)
@@ -43,12 +43,12 @@ def current_version(registry: Registry, model: str, mode: str) -> Version | None
 
 
 def with_columns_of_file(
-    request: TrainingRequest, path: Path, registry: Registry, step: Callable[[], None]
+    request: TrainingRequest, path: Path, registry: ModelPublisher, step: Callable[[], None]
 ) -> tuple[TrainingRequest, Mapping[str, int]]:
-    """Return the request with features, and the line in which each of its columns first appears, unless the first.
+    """Return the request with features, and the line in which a column first appears, for columns not in line 1.
 
-    Reads all names of an NDJSON file unless its first line has those that the request names; calls `step` as it does.
-    Raises InvalidInput if columns are missing from the file, or do not fit.
+    Read all names of an NDJSON file, unless its first line has those that the request names. Call `step` repeatedly
+    meanwhile. Raises InvalidInput if columns are missing from the file, or do not fit.
     """
     if request.format != "ndjson":
         return request, {}
@@ -57,25 +57,25 @@ def with_columns_of_file(
 
 
 def _with_columns_of_lines(
-    request: TrainingRequest, path: Path, registry: Registry, step: Callable[[], None]
+    request: TrainingRequest, path: Path, registry: ModelPublisher, step: Callable[[], None]
 ) -> tuple[TrainingRequest, Mapping[str, int]]:
-    wanted = _read(request, request.features)
-    if request.features and set(wanted) <= set(ndjson_names(path)):
+    columns = _columns_to_read(request, request.features)
+    if request.features and set(columns) <= set(ndjson_names(path)):
         return request, {}
     lines = ndjson_keys(path, step)
     features = request.features
     if not features:
         current = current_version(registry, request.model, request.mode)
         features = tuple(_features_of(lines, request, current))
-        # Checked first: a name that is missing is a plainer fault than what follows from it.
-        _check_present(_read(request, features), lines)
+        # A missing name causes other errors, so it is reported first.
+        _check_present(_columns_to_read(request, features), lines)
         request = with_columns(request, features, current, registry, lines)
     else:
-        _check_present(wanted, lines)
-    return request, {name: lines[name] for name in _read(request, features) if lines[name] > 1}
+        _check_present(columns, lines)
+    return request, {name: lines[name] for name in _columns_to_read(request, features) if lines[name] > 1}
 
 
-def _read(request: TrainingRequest, features: Sequence[str]) -> list[str]:
+def _columns_to_read(request: TrainingRequest, features: Sequence[str]) -> list[str]:
     others = [name for name in (request.weight, request.groups) if name is not None and name not in features]
     return [*request.targets, *features, *others]
 
@@ -88,7 +88,7 @@ def _features_of(lines: Mapping[str, int], request: TrainingRequest, current: Ve
     if request.mode == "replace" and not request.infer_columns:
         targets = [name for name in request.targets if name in lines]
         return checked_features(features, targets, current.card, rows="The file has")
-    # The order of an object's names means nothing, so that of the current version is kept.
+    # The names of a JSON object have no order, so keep that of the current version.
     return current.card.features if set(features) == set(current.card.features) else features
 
 
@@ -101,13 +101,13 @@ def with_columns(
     request: TrainingRequest,
     features: Sequence[str],
     current: Version | None,
-    registry: Registry,
+    registry: ModelPublisher,
     lines: Mapping[str, int] | None = None,
 ) -> TrainingRequest:
-    """Return the request with these features and its terms, once they are known to fit together.
+    """Return the request with these features and with its terms, or those of the version that it builds on.
 
-    Its `terms` are those that were asked for, if any were. `lines` gives the line in which each name of an NDJSON file
-    first appears. Raises InvalidInput.
+    `lines` gives the line in which each name of an NDJSON file first appears. Raises InvalidInput if names, terms and
+    versions do not fit together.
     """
     _check_names(features, request, lines or {})
     terms: Sequence[str] = request.terms
@@ -130,8 +130,8 @@ def with_columns(
     return request
 
 
-def check_versions(request: TrainingRequest, current: Version | None, registry: Registry) -> None:
-    """Raises InvalidInput if a version that the request builds on does not exist."""
+def check_versions(request: TrainingRequest, current: Version | None, registry: ModelPublisher) -> None:
+    """Raise InvalidInput if a version that the request builds on does not exist."""
     if request.mode != "replace" and current is None:
         raise InvalidInput.at("/mode", f"The model has no current version to {request.mode}.")
     if request.mode != "replace" and current is not None:
@@ -140,7 +140,7 @@ def check_versions(request: TrainingRequest, current: Version | None, registry: 
 
 
 def _needs_current(request: TrainingRequest) -> bool:
-    """Whether an update, its reverse or a comparison needs a version of the same columns to begin with."""
+    """Return True if the request needs a current version with the same columns: an update, a forget or a comparison."""
     return request.mode != "replace" or request.promote == "if_better"
 
 
@@ -150,14 +150,14 @@ def _check_names(features: Sequence[str], request: TrainingRequest, lines: Mappi
     except InvalidInput as error:
         if request.format == "matrix":
             raise
-        # These names are in the file's header, not in a list of the body.
+        # These names come from the file, not from a list in the body.
         details = [_in_file(detail, features, lines) for detail in error.details]
         raise InvalidInput(error.message, details) from None
 
 
 def _in_file(detail: FieldError, features: Sequence[str], lines: Mapping[str, int]) -> FieldError:
-    _, kind, index = f"{detail.pointer}/".split("/")[:3]
-    line = lines.get(features[int(index)], 1) if index and kind == "feature_names" else 1
+    _, option, index = f"{detail.pointer}/".split("/")[:3]
+    line = lines.get(features[int(index)], 1) if index and option == "feature_names" else 1
     appears = f" The name first appears in line {line}." if line > 1 else ""
     return FieldError(detail.message + appears, row=line)
 
@@ -166,8 +166,8 @@ def other_columns(card: ModelCard) -> str:
     """Return the message for rows whose columns are not those of the current version."""
     columns = [("features", card.features), ("terms", card.terms), ("targets", card.targets)]
     listed = "; ".join(
-        f"{kind}: {', '.join(names[:MAX_NAMES])}{', ...' * (len(names) > MAX_NAMES)}"
-        for kind, names in columns
+        f"{role}: {', '.join(names[:MAX_NAMES])}{', ...' * (len(names) > MAX_NAMES)}"
+        for role, names in columns
         if names
     )
     return f"The current version has other features, terms or targets than these rows. It has {listed}."
@@ -176,11 +176,11 @@ def other_columns(card: ModelCard) -> str:
 def has_columns_of(version: Version, request: TrainingRequest) -> bool:
     """Return True if the version has the features, terms and targets of the request."""
     card = version.card
-    names = (request.features, request.terms, request.targets)
-    return [list(some) for some in names] == [list(card.features), list(card.terms), list(card.targets)]
+    columns = (request.features, request.terms, request.targets)
+    return [list(names) for names in columns] == [list(card.features), list(card.terms), list(card.targets)]
 
 
-def _start_version(request: TrainingRequest, current: Version | None, registry: Registry) -> Version | None:
+def _start_version(request: TrainingRequest, current: Version | None, registry: ModelPublisher) -> Version | None:
     start = _start(request)
     if start == "current" and current is None:
         raise InvalidInput.at("/solver/start", "The model has no current version to start from.")
@@ -198,7 +198,7 @@ def _start(request: TrainingRequest) -> str | Start | None:
     return request.solver.start if isinstance(request.solver, GradientDescent) else None
 
 
-def _check_start(request: TrainingRequest, current: Version | None, registry: Registry) -> None:
+def _check_start(request: TrainingRequest, current: Version | None, registry: ModelPublisher) -> None:
     start = _start(request)
     if (version := _start_version(request, current, registry)) is not None:
         if not has_columns_of(version, request):

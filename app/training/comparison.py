@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 
 from app.errors import InvalidInput, ModelFileInvalid, ModelNotFound
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 from app.regression.fit import FitResult
 from app.regression.linear_model import LinearModel
 from app.training.request import TrainingRequest
 
 WORSE = "Not promoted: on these rows its cross-validated error exceeds the current version's error."
 NOT_UNSEEN = (
-    "Not promoted: the current version may have been fitted to these rows, so its error on them says nothing. "
-    "If it has not seen any of them, say so with `unseen: true`."
+    "Not promoted: the current version may have been fitted to these rows, so its error on them proves nothing. "
+    "If it has not seen any of them, add `unseen: true`."
 )
 TOO_FEW_FOLDS = (
     "Not promoted: the rows of this update are all in one fold, so there is no model that was fitted to some of "
@@ -21,18 +21,18 @@ TOO_FEW_FOLDS = (
 
 @dataclass(frozen=True)
 class Comparison:
-    """Whether the new version is better than the current one, and why it is not promoted if it is not."""
+    """The result of a comparison with the current version, and the reason if the new version is not promoted."""
 
     beats_current: bool | None = None  # None if they were not compared
     warning: str | None = None
 
 
-def compare(request: TrainingRequest, result: FitResult, registry: Registry) -> Comparison:
+def compare(request: TrainingRequest, result: FitResult, registry: ModelPublisher) -> Comparison:
     """Compare two errors on the request's rows: of models that were fitted to other rows, and of the current version.
 
     In an update the former are fitted to all earlier rows too, as the current version is. For rows that replace all
-    others, the request must say that the current version has not seen them. The new version is better than no current
-    version. Nothing is compared unless the request asks for promotion of a better version.
+    others, the request must declare that the current version has not seen them. The new version is better than no
+    current version. Nothing is compared unless the request asks for promotion of a better version.
 
     Raises InvalidInput if the current version has other columns.
     """
@@ -58,7 +58,7 @@ def compare(request: TrainingRequest, result: FitResult, registry: Registry) -> 
     return Comparison(better, None if better else WORSE)
 
 
-def _current_model(request: TrainingRequest, registry: Registry) -> LinearModel | None:
+def _current_model(request: TrainingRequest, registry: ModelPublisher) -> LinearModel | None:
     """Return the current version's model; None if there is none that can be read.
 
     Raises InvalidInput if it has other columns.

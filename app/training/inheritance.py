@@ -1,21 +1,19 @@
 """The version that an update or a forget builds on, and the options it takes from there.
 
-That version is known when the job starts. POST /train makes the same checks against the version that is current at
-that moment, so that a client learns of most faults at once.
+The job uses the version that is current when it starts. POST /train makes the same checks against the version that is
+current when the request arrives, so that a client learns of most faults at once.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal
+from typing import Literal
 
 from app.errors import InvalidInput
 from app.registry.model_card import ModelCard
 from app.registry.shares import share_to_forget
 from app.registry.version_file import Version
-from app.regression import fit
-from app.regression.cross_validation import FoldStatistics
-from app.regression.solvers import Exact, Solver
+from app.regression.solvers import Exact, with_options
 from app.regression.sufficient_statistics import WeightKind
 from app.training.request import TrainingRequest
 
@@ -38,10 +36,6 @@ class BaseVersion:
         age = datetime.now(UTC) - datetime.fromisoformat(version.card.created_at)
         return cls(version, "update", request.decay ** max(age / timedelta(days=1), 0.0))
 
-    def rows(self, folds: FoldStatistics) -> fit.Base:
-        """Return the version's rows, by their statistics and those of their folds."""
-        return fit.Base(self.version.model.statistics, self.mode, self.share, folds)
-
 
 def weight_kind(request: TrainingRequest, base: ModelCard | None) -> WeightKind:
     """Return the meaning of the rows' weights: the request's, or else the base's, or else precision."""
@@ -62,11 +56,9 @@ def resolved(request: TrainingRequest, base: ModelCard | None) -> TrainingReques
             f"The current version has {base.weight_kind} weights, and this request asks for {kind} weights. "
             "Leave `weight_kind` out, or train the model again from all its rows.",
         )
-    solver: Solver = request.solver
-    if isinstance(solver, Exact):
-        inherited: dict[str, Any] = {name: getattr(_exact(base), name) for name in request.inherits}
-        solver = replace(solver, **inherited)
-    return replace(request, weight_kind=kind, solver=solver)
+    # Options that the request does not give have their defaults, which hold if the base has no such options.
+    options = {name: getattr(base.solver, name, getattr(request.solver, name)) for name in request.inherits}
+    return replace(request, weight_kind=kind, solver=with_options(request.solver, **options))
 
 
 def check_base(request: TrainingRequest, base: ModelCard) -> None:
@@ -77,16 +69,12 @@ def check_base(request: TrainingRequest, base: ModelCard) -> None:
 
 
 def differences(request: TrainingRequest, base: ModelCard) -> Iterator[str]:
-    """Return a warning for each option of the solver that was given another value than the base has."""
-    solver, theirs = request.solver, _exact(base)
-    assert isinstance(solver, Exact)
+    """Return a warning for each option of the exact solver that was given another value than the base has."""
+    solver, theirs = request.solver, base.solver if isinstance(base.solver, Exact) else Exact()
+    if not isinstance(solver, Exact):
+        return
     if solver.l2 != theirs.l2 and not request.choose_l2:
-        yield f"The parent was fitted with l2={theirs.l2:g}; this version with l2={solver.l2:g}, as asked."
+        yield f"The parent was fitted with l2={theirs.l2:g}; this version with l2={solver.l2:g}, as requested."
     if solver.fit_intercept != theirs.fit_intercept:
         parent, this = ("with", "without") if theirs.fit_intercept else ("without", "with")
-        yield f"The parent was fitted {parent} an intercept; this version {this} one, as asked."
-
-
-def _exact(base: ModelCard) -> Exact:
-    """Return the base's solver, or the defaults if it was trained by gradient descent, whose options do not apply."""
-    return base.solver if isinstance(base.solver, Exact) else Exact()
+        yield f"The parent was fitted {parent} an intercept; this version {this} one, as requested."

@@ -1,7 +1,7 @@
-"""The version that a job builds on: the one that is current when the job starts.
+"""The version that a training builds on: the one that is current when it starts.
 
-If another version is current when the new one is published, the job is fitted again. Otherwise, two jobs that add rows
-to the same version would lose the rows of one of them.
+If another version is current when the new one is published, the model is fitted again. Otherwise, two trainings that
+add rows to the same version would lose the rows of one of them.
 """
 
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ from typing import Literal
 from app.errors import Conflict, InvalidInput, ModelNotFound
 from app.registry.model_card import ModelCard
 from app.registry.publication import ParentChanged
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 from app.registry.version_file import Version
 from app.regression.cross_validation import FoldStatistics
 from app.regression.linear_model import LinearModel
@@ -25,14 +25,14 @@ from app.training.request import TrainingRequest
 class Parent:
     """The version that a new version is made from or compared with."""
 
-    expected: int | Literal["any"] | None  # the number that must be current at the publication
-    base: BaseVersion | None = None  # of an update or a forget
-    start: int | None = None  # the version that a descent with `start: current` began from
+    expected: int | Literal["any"] | None  # number of the version that must be current at the publication
+    base: BaseVersion | None = None  # for an update or a forget
+    start: int | None = None  # number of the version that a descent with `start: current` started from
 
     @classmethod
-    def of(cls, request: TrainingRequest, registry: Registry) -> "Parent":
-        """Return the version that is current now. Raises InvalidInput if its columns are not those of the request."""
-        # Read before the version, so that a change in between is noticed.
+    def of(cls, request: TrainingRequest, registry: ModelPublisher) -> "Parent":
+        """Return the current version. Raises InvalidInput if its columns are not those of the request."""
+        # The number is read before the version, so that a change in between is noticed.
         current = registry.current_number(request.model)
         base = None if request.mode == "replace" else _base(request, registry)
         compared = request.promote == "if_better" or (base is not None and request.promote != "never")
@@ -40,15 +40,15 @@ class Parent:
 
     @property
     def version(self) -> int | None:
-        """The parent for the card. None means the version that is current at the publication."""
+        """The number of the parent in the card. None: that of the version that is current at the publication."""
         return self.base.version.card.version if self.base else self.start
 
     def started(
-        self, request: TrainingRequest, registry: Registry, resumed: int | None
+        self, request: TrainingRequest, registry: ModelPublisher, resumed: int | None
     ) -> tuple[TrainingRequest, "Parent"]:
         """Return the request with `start: current` replaced by the number of the current version.
 
-        A descent that is `resumed` keeps the version that it began from. Raises InvalidInput.
+        A descent that is `resumed` keeps the version that it started from. Raises InvalidInput.
         """
         solver = request.solver
         if not isinstance(solver, GradientDescent) or solver.start != "current":
@@ -72,37 +72,38 @@ class Parent:
     def publish(
         self,
         request: TrainingRequest,
-        registry: Registry,
+        registry: ModelPublisher,
         card: ModelCard,
         model: LinearModel,
         *,
         folds: FoldStatistics | None,
         progress: ProgressSink,
     ) -> Version:
-        """Publish, and promote if asked and the parent is still current.
+        """Publish the version, and promote it if that is requested and the parent is still current.
 
-        Raises ParentChanged if another version is current and the job can be fitted again on it. A descent keeps its
-        start, so it is published without promotion, and with a warning.
+        A descent whose start is no longer current is published without promotion, and with a warning.
+
+        Raises ParentChanged if another version is current and the model can be fitted again on top of it.
         """
         promote = wants_promotion(request, card)
         if self.start is None and self.expected not in ("any", registry.current_number(request.model)):
-            raise ParentChanged  # while the job can still be cancelled
+            raise ParentChanged  # as long as the training can be cancelled
         progress.begin_publishing()
         try:
             return registry.publish(card, model, folds, promote=promote, expected=self.expected)
         except ParentChanged:
             if self.start is None:
                 raise
-        now = registry.current_number(request.model)
+        current = registry.current_number(request.model)
         warning = (
             f"Not promoted: the descent started from version {self.start}, and while it ran, "
-            f"{'the current version was removed' if now is None else f'version {now} became current'}. "
+            f"{'the current version was removed' if current is None else f'version {current} became current'}. "
             "Compare the two, and promote this version if it is better."
         )
         return registry.publish(replace(card, warnings=(warning, *card.warnings)), model, folds)
 
 
-def with_initial_coefficients(request: TrainingRequest, registry: Registry) -> Solver:
+def with_initial_coefficients(request: TrainingRequest, registry: ModelPublisher) -> Solver:
     """Return the solver with the coefficients of the version that it starts from, if it starts from one.
 
     Raises InvalidInput.
@@ -121,11 +122,11 @@ def with_initial_coefficients(request: TrainingRequest, registry: Registry) -> S
 
 
 def wants_promotion(request: TrainingRequest, card: ModelCard) -> bool:
-    """Return True if the version is to become current."""
+    """Return True if the version is to become the current one."""
     return request.promote == "always" or (request.promote == "if_better" and bool(card.beats_current))
 
 
-def finish_promotion(request: TrainingRequest, card: ModelCard, registry: Registry) -> None:
+def finish_promotion(request: TrainingRequest, card: ModelCard, registry: ModelPublisher) -> None:
     """Promote a version of an earlier release, which published and promoted in two steps.
 
     Raises Conflict if the version that it was made from or compared with is no longer current.
@@ -145,7 +146,7 @@ def finish_promotion(request: TrainingRequest, card: ModelCard, registry: Regist
     registry.promote(card.model, card.version, check)
 
 
-def _base(request: TrainingRequest, registry: Registry) -> BaseVersion:
+def _base(request: TrainingRequest, registry: ModelPublisher) -> BaseVersion:
     base = registry.current(request.model)
     if not has_columns_of(base, request):
         raise InvalidInput(other_columns(base.card))

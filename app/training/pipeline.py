@@ -1,17 +1,17 @@
-"""A training: find what is published, open the rows, fit, compare, publish. Knows nothing of queues."""
+"""A training: find the published version, open the rows, fit, compare, publish. No queue is needed."""
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from app.errors import Unavailable
 from app.failpoints import failpoint
 from app.registry.model_card import ModelCard
 from app.registry.publication import ParentChanged
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 from app.regression.cross_validation import FoldStatistics
-from app.regression.fit import DataSummary, fit_model
+from app.regression.fit import Base, DataSummary, FitResult, fit_model
 from app.regression.linear_model import LinearModel
 from app.regression.solvers import Solver
 from app.regression.solvers.coefficients import TrainingState
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 class TrainerContext:
     """The places a trainer works in."""
 
-    registry: Registry
+    registry: ModelPublisher
     spool: Uploads
     checkpoints: Path
     threads: int = 1  # threads that read files
@@ -83,7 +83,7 @@ class _Unpublished:
     model: LinearModel
     folds: FoldStatistics | None
 
-    def publish(self, registry: Registry, progress: ProgressSink) -> ModelCard:
+    def publish(self, registry: ModelPublisher, progress: ProgressSink) -> ModelCard:
         """Publish the version, and return its card. Raises ParentChanged if another parent is current by then."""
         return self.parent.publish(
             self.request, registry, self.card, self.model, folds=self.folds, progress=progress
@@ -129,7 +129,7 @@ class _Training:
             result = fit_model(
                 rows,
                 solver,
-                base=base.rows(history.stored) if base else None,
+                base=Base(base.version.model.statistics, base.mode, base.share, history.stored) if base else None,
                 folds=history.options,
                 observer=observer,
                 resume=saved.state if saved else None,
@@ -137,24 +137,29 @@ class _Training:
             )
         self._summary = result.summary
         failpoint("fitted")
-        comparison = compare(request, result, registry)
+        if result.solver is solver:  # the card repeats the options of the request
+            result = replace(result, solver=request.solver)
+        return self._unpublished(request, parent, rows, history, result)
+
+    def _unpublished(
+        self, request: TrainingRequest, parent: Parent, rows: JobRows, history: FoldHistory, result: FitResult
+    ) -> _Unpublished:
+        comparison = compare(request, result, self._context.registry)
         validation = history.to_store(result.validation)
-        card = make_card(
-            request,
-            result,
-            solver=request.solver if result.solver is solver else result.solver,
-            base=base,
-            rows=rows,
+        card = make_card(request, result, parent.base, rows)
+        card = replace(
+            card,
             job=self._job,
             parent=parent.version,
             beats_current=comparison.beats_current,
             validation=validation.card,
             no_folds=validation.no_folds,
             warnings=(
-                *(differences(request, base.version.card) if base else ()),
+                *(differences(request, parent.base.version.card) if parent.base else ()),
                 *request.warnings,
                 *rows.warnings,
                 *filter(None, (comparison.warning, *validation.warnings)),
+                *card.warnings,
             ),
         )
         return _Unpublished(request, parent, card, result.model, validation.folds)

@@ -1,129 +1,70 @@
-"""What a training request comes to, beside the version that is current: its columns, its solver, its record."""
+"""Complete a training request with the columns of its uploaded file, next to those of the current version."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
 
-from app.data.batch import Header
-from app.data.json_rows import are_objects
+from app.data.formats import check_size, index_of, names_of
+from app.data.formats.content import explained
 from app.data.name_hints import listed, missing_columns, shown
 from app.data.rounding import MAX_WARNINGS
-from app.data.training_rows import Format
 from app.errors import FieldError, InvalidInput
-from app.jobs.host.devices import check_device
+from app.registry.publisher import ModelPublisher
 from app.registry.version_file import Version
-from app.training import columns
-from app.training.columns import check_versions, with_columns
+from app.training.columns import check_versions, current_version, with_columns
 from app.training.request import TrainingRequest
 from app.training.same_columns import checked_features
-from app.web.schemas.train import FileOptions, TrainingOptions, TrainRequest
-from app.web.state import Services
-
-
-def current_version(found: Services, options: TrainingOptions) -> Version | None:
-    """The current version of the model that is to be trained, if it has one that can be read."""
-    return columns.current_version(found.registry, options.model or found.default_model, options.mode)
 
 
 def build_training_request(
-    found: Services,
-    options: TrainingOptions,
-    *,
-    features: Sequence[str] | None,
-    targets: Sequence[str],
-    upload: str,
-    form: Format,
-    weight: str | None,
-    fingerprint: str,
-    header: Header | None = None,
+    draft: TrainingRequest, features: Sequence[str] | None, current: Version | None, registry: ModelPublisher
 ) -> TrainingRequest:
-    """The request as it is recorded, once all of it is known to exist and to fit together.
+    """Return the request with these features, once everything that it names is known to exist and to fit together.
 
-    Without `features` the job finds them in the rows, and makes the checks that need them.
+    Without features, the job finds them in the rows and makes the remaining checks. Raises InvalidInput.
     """
-    if options.division.groups in targets:
+    if draft.groups in draft.targets:
         raise InvalidInput.at("/validation/groups", "The column of groups is a target. Give a column of its own.")
-    current = current_version(found, options)
-    solver = options.solver.solver()
-    check_device(found.capabilities, solver.device)
-    request = TrainingRequest(
-        model=options.model or found.default_model,
-        upload=upload,
-        format=form,
-        features=(),
-        targets=tuple(targets),
-        solver=solver,
-        promote=options.promote,
-        fingerprint=fingerprint,
-        mode=options.mode,
-        decay=options.decay,
-        folds=options.folds,
-        fold_seed=options.division.fold_seed,
-        groups=options.division.groups,
-        unseen=options.unseen,
-        choose_l2=options.chooses_l2,
-        terms=tuple(options.terms or ()),
-        missing=options.missing,
-        weight=weight,
-        weight_kind=options.weight_kind,
-        inherits=options.inherits,
-        trained_in=options.trained_in,
-        share=options.share,
-        header=header,
-        infer_columns=options.schema_ == "infer",
-    )
     if features is not None:
-        return with_columns(request, features, current, found.registry)
-    check_versions(request, current, found.registry)
-    return request
+        return with_columns(draft, features, current, registry)
+    check_versions(draft, current, registry)
+    return draft
 
 
-def names_of_rows(asked: TrainRequest, current: Version | None) -> tuple[Sequence[str], Sequence[str]]:
-    """Features and targets of rows that came as JSON."""
-    card = current.card if current and asked.schema_ is None else None
-    features = _names(asked.instances, asked.feature_names, card.features if card else None, "feature")
-    if asked.feature_names is None and card is None:
-        features = [name for name in features if name != asked.division.groups]
-    targets = _names(asked.targets, asked.target_names, card.targets if card else None, "target")
-    if card is not None and asked.mode == "replace" and asked.feature_names is None:
-        # Only objects bring names that nobody chose.
-        found = list(asked.instances[0]) if are_objects(asked.instances) else card.features
-        if asked.division.groups not in card.features:
-            found = [name for name in found if name != asked.division.groups]
-        named = asked.target_names is None and are_objects(asked.targets)
-        checked_features(found, list(asked.targets[0]) if named else card.targets, card, body=True)
-    return features, targets
+def plan_file(draft: TrainingRequest, path: Path, registry: ModelPublisher, max_bytes: int) -> TrainingRequest:
+    """Return the request with the columns of its file.
+
+    The draft has the features and targets that the caller named, if any. The features of NDJSON are in all its lines,
+    so unless the caller named them, the job finds them there. Raises InvalidInput if columns are missing or do not fit,
+    and BodyTooLarge or InvalidInput if the rows would decode to more than `max_bytes`.
+    """
+    assert draft.format != "matrix"
+    current = current_version(registry, draft.model, draft.mode)
+    with explained(path, draft.format, draft.header):
+        header = names_of(path, draft.format, draft.header)
+        index = _index_left_out(index_of(path, draft.format), draft, current)
+        features, targets = _columns_of_file(header, draft, current, index)
+        others = [name for name in (draft.weight, draft.groups) if name is not None]
+        check_size(path, draft.format, [*(features or ()), *targets, *others], max_bytes)
+    draft = replace(draft, targets=tuple(targets), warnings=_index_warnings(index))
+    return build_training_request(draft, features, current, registry)
 
 
-def _names(rows: Sequence[Any], given: Sequence[str] | None, known: Sequence[str] | None, kind: str) -> Sequence[str]:
-    """The columns' names: as given, or the model's, or of a new model those of the first object."""
-    if given is not None:
-        return given
-    if known is None and are_objects(rows):
-        return list(rows[0])
-    if known is None:
-        message = (
-            f"These rows are arrays, and no current version names their values: there is none, or `schema: infer` "
-            f"ignores it. Add `{kind}_names`."
-        )
-        raise InvalidInput.at(f"/{kind}_names", message)
-    return known
-
-
-def index_left_out(index: Sequence[str], options: FileOptions, current: Version | None) -> list[str]:
+def _index_left_out(index: Sequence[str], draft: TrainingRequest, current: Version | None) -> list[str]:
     """Return the columns that are left out because they are the index of a pandas frame.
 
-    One that the request names, or that the current version has as a feature, is a column like any other.
+    A column that the request names, or that is a feature of the current version, is not left out.
     """
-    if options.features:
+    if draft.features:
         return []
-    targets = options.targets or (current.card.targets if current else ())
-    named = {*targets, options.weight, options.division.groups}
-    if current is not None and options.schema_ is None:
+    targets = draft.targets or (current.card.targets if current else ())
+    named = {*targets, draft.weight, draft.groups}
+    if current is not None and not draft.infer_columns:
         named.update(current.card.features)
     return [name for name in index if name not in named]
 
 
-def index_warnings(left_out: Sequence[str]) -> tuple[str, ...]:
+def _index_warnings(left_out: Sequence[str]) -> tuple[str, ...]:
     """Return a warning for each column that was left out as an index."""
     return tuple(
         f"The column {shown(name)} is the index of the pandas frame that the file was made from. It was left out. To "
@@ -132,65 +73,70 @@ def index_warnings(left_out: Sequence[str]) -> tuple[str, ...]:
     )
 
 
-def columns_of_file(
-    header: Sequence[str], form: Format, options: FileOptions, current: Version | None, index: Sequence[str] = ()
+def _columns_of_file(
+    header: Sequence[str], draft: TrainingRequest, current: Version | None, index: Sequence[str]
 ) -> tuple[Sequence[str] | None, Sequence[str]]:
-    """Features and targets among the columns of a file, without those of `index`.
+    """Return features and targets among the columns of a file, without those of `index`.
 
-    `header` has only the names in the first line of NDJSON. Unless they are given, its features are not known yet:
-    None. Whether all columns are in one of its lines is known to the job.
+    For NDJSON, `header` has only the names in the first line. The job checks whether all columns are in some line, and
+    the features are None unless the caller named them.
     """
-    targets = options.targets or (current.card.targets if current else None)
+    targets = draft.targets or (current.card.targets if current else None)
     if not targets:
         message = (
             "No `targets` were given, and the model has no current version to take them from. Name the columns to "
             f"predict, as in ?targets=NAME,NAME. The file has {listed(header)}."
         )
         raise InvalidInput(message, [FieldError(message, parameter="targets")])
-    if form == "ndjson":
-        _check_first_line(header, options, targets, current)
-        return options.features, targets
-    weight = [options.weight] if options.weight is not None else []
-    groups = [options.division.groups] if options.division.groups is not None else []
-    others = {*targets, *weight, *groups, *index}
-    features: Sequence[str] = options.features or [name for name in header if name not in others]
+    if draft.format == "ndjson":
+        _check_first_line(header, draft, targets, current)
+        return draft.features or None, targets
+    others = [name for name in (draft.weight, draft.groups) if name is not None]
+    excluded = {*targets, *others, *index}
+    features: Sequence[str] = draft.features or [name for name in header if name not in excluded]
     if "" in features and "" in header:
-        place = list(header).index("") + 1
-        hint = "Give it one."
-        if header[0] == "":
-            hint = "If it is the index that pandas wrote, use to_csv(index=False)."
-        elif header[-1] == "":
-            hint = "If the rows end with a comma, remove it."
-        message = f"Column {place} has no name in the header, but each column needs one. {hint}"
-        raise InvalidInput(message, [FieldError(message, row=1)])
+        raise _unnamed_column(header)
     present = set(header)
-    # One column means another separator, and a target that was misspelled is the plainer fault.
-    are_read = len(header) > 1 and present.issuperset(options.targets or ())
-    if not options.features and current is not None and are_read:
-        features = _in_order(features, [name for name in targets if name in present], options, current)
-    missing = [name for name in dict.fromkeys((*targets, *features, *weight, *groups)) if name not in present]
+    # A single column means another separator, and a misspelled target is the more obvious error: report those first.
+    columns_are_read = len(header) > 1 and present.issuperset(draft.targets)
+    if not draft.features and current is not None and columns_are_read:
+        features = _in_order(features, [name for name in targets if name in present], draft, current)
+    missing = [name for name in dict.fromkeys((*targets, *features, *others)) if name not in present]
     if missing:
         raise missing_columns(missing, header)
     return features, targets
 
 
-def _in_order(features: Sequence[str], targets: Sequence[str], options: FileOptions, current: Version) -> Sequence[str]:
+def _unnamed_column(header: Sequence[str]) -> InvalidInput:
+    number = list(header).index("") + 1
+    hint = "Give it one."
+    if header[0] == "":
+        hint = "If it is the index that pandas wrote, use to_csv(index=False)."
+    elif header[-1] == "":
+        hint = "If the rows end with a comma, remove it."
+    message = f"Column {number} has no name in the header, but each column needs one. {hint}"
+    return InvalidInput(message, [FieldError(message, row=1)])
+
+
+def _in_order(
+    features: Sequence[str], targets: Sequence[str], draft: TrainingRequest, current: Version
+) -> Sequence[str]:
     """Return the features of a file in the order of the current version, if they are the same.
 
     Raises InvalidInput if the columns have to be the same, and are not.
     """
-    if options.mode == "replace" and options.schema_ is None:
+    if draft.mode == "replace" and not draft.infer_columns:
         return checked_features(features, targets, current.card, rows="The file has")
     return current.card.features if set(features) == set(current.card.features) else features
 
 
 def _check_first_line(
-    names: Sequence[str], options: FileOptions, targets: Sequence[str], current: Version | None
+    names: Sequence[str], draft: TrainingRequest, targets: Sequence[str], current: Version | None
 ) -> None:
-    """Raise InvalidInput if a line of NDJSON already has columns that the file may not have."""
-    if current is None or options.mode != "replace" or options.schema_ is not None or options.features:
+    """Raise InvalidInput if the first line of NDJSON already has columns that the file may not have."""
+    if current is None or draft.mode != "replace" or draft.infer_columns or draft.features:
         return
-    others = {*targets, options.weight, options.division.groups}
+    others = {*targets, draft.weight, draft.groups}
     features = [name for name in names if name not in others]
     if not set(features) <= set(current.card.features):
         checked_features(features, targets, current.card, rows="Line 1 has")

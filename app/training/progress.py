@@ -1,4 +1,4 @@
-"""What a training reports about itself, and to whom."""
+"""The progress of a training, and the interface of its receiver."""
 
 from typing import Protocol
 
@@ -51,7 +51,7 @@ class ProgressSink(Interruptible, Protocol):
         """Note the loss after an epoch."""
 
     def begin_publishing(self) -> None:
-        """Note that publishing begins. From here on, the training cannot be cancelled."""
+        """Note that publishing begins. The training cannot be cancelled after this."""
 
     def begin_again(self) -> None:
         """Note that the model is fitted once more, so that the training can be cancelled again."""

@@ -1,7 +1,7 @@
-"""What a job is asked to do, as it is recorded."""
+"""The request of a training job, as it is recorded."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import msgspec
 
@@ -11,10 +11,7 @@ from app.data.training_rows import Format
 from app.regression.solvers import Solver, solver_from_record
 from app.regression.sufficient_statistics import WeightKind
 
-# Options of the exact solver that an update or a forget takes over from the version that it builds on.
-Inherited: TypeAlias = Literal["l2", "fit_intercept"]
-
-# Format of new records. Format 1, without a number, has an older name for an option of gradient descent, and says in
+# Format number of new records. Format 1 has no number and an older name for an option of gradient descent, and notes in
 # `solver.start` that the start is uploaded or the current version.
 RECORD_FORMAT = 2
 _RENAMED_OPTIONS = {"held_out": "validation_fraction"}
@@ -22,39 +19,39 @@ _RENAMED_OPTIONS = {"held_out": "validation_fraction"}
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """All a trainer needs, whenever it comes to it. The rows wait in the spool under the name `upload`."""
+    """Everything that a trainer needs to run the job. Its rows are in the upload with the name `upload`."""
 
     model: str
     upload: str
     format: Format
-    features: tuple[str, ...]  # none: the job finds them in the rows (NDJSON)
+    features: tuple[str, ...]  # empty: the job finds them in the rows (NDJSON)
     targets: tuple[str, ...]
     solver: Solver
     promote: Literal["always", "if_better", "never"]
-    fingerprint: str  # hash of the whole request, to tell a repeated one from another under the same key
+    fingerprint: str  # hash of the whole request; a repeated request has the same
     mode: Literal["replace", "update", "forget"] = "replace"
-    decay: float = 1.0  # of a mode "update": what a day leaves of a row's weight
-    folds: int | None = None  # of the cross-validation
-    fold_seed: int = 0  # of the permutations of the folds, or of the hash of the groups
+    decay: float = 1.0  # with mode "update": factor for the weight of the current rows, for each day
+    folds: int | None = None  # number of folds of the cross-validation; None: no cross-validation
+    fold_seed: int = 0  # seed of the permutation into folds, or of the hash of the groups
     groups: str | None = None  # the column whose equal values share a fold
-    choose_l2: bool = False  # by it
-    unseen: bool = False  # whether the current version has seen none of the rows, which a comparison needs
+    choose_l2: bool = False  # True if the cross-validation chooses the penalty
+    unseen: bool = False  # True if the current version was fitted to none of the rows
     terms: tuple[str, ...] = ()
-    missing: Literal["refuse", "drop"] = "refuse"  # what is done with rows in which a value is missing
-    weight: str | None = None  # the column of weights: of a matrix its last
-    weight_kind: WeightKind | None = None  # None: as the version to build on has it, or else precision
-    inherits: tuple[Inherited, ...] = ()
+    missing: Literal["refuse", "drop"] = "refuse"  # a missing value fails the job, or its row is dropped
+    weight: str | None = None  # the column of weights; in a matrix, the column after the targets
+    weight_kind: WeightKind | None = None  # None: the kind of the version to build on, or else precision
+    inherits: tuple[str, ...] = ()  # options of the solver that the version to build on gives
     trained_in: int | None = None  # with mode "forget": the version in which the rows were added
-    share: float | None = None  # with mode "forget": what decay has left of the rows
-    header: Header | None = None  # what the first row of a CSV file is said to be
-    warnings: tuple[str, ...] = ()  # about the rows, found while they were received
-    start_uploaded: bool = False  # whether the coefficients to start from are in a file next to the rows
-    infer_columns: bool = False  # whether the rows may have other columns than the current version
+    share: float | None = None  # with mode "forget": share of the rows' weight that decay has left
+    header: Header | None = None  # content of the first row of a CSV file; None: decided by its values
+    warnings: tuple[str, ...] = ()  # about the rows, noticed when they were received
+    start_uploaded: bool = False  # True if the initial coefficients are in a file next to the rows
+    infer_columns: bool = False  # True if the rows may have other columns than the current version
     record_format: int = RECORD_FORMAT
 
     @property
     def fold_groups(self) -> Groups | None:
-        """How groups become folds, if they do."""
+        """The assignment of groups to folds, or None."""
         if self.groups is None or self.folds is None:
             return None
         return Groups(self.groups, self.folds, self.fold_seed)

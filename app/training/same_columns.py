@@ -1,6 +1,6 @@
-"""The rule for training a model that exists: rows have the columns of its current version, unless the request says so.
+"""The rule for a model that exists: rows have the columns of its current version, unless the request allows others.
 
-Otherwise a column more or less in a file would silently change what the model is asked for.
+Without this rule, a column more or less in a file would silently change the inputs of the model.
 """
 
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ from app.data.name_hints import shown, unquoted
 from app.errors import FieldError, InvalidInput
 from app.registry.model_card import ModelCard
 
-MAX_NAMES = 10  # of each kind, in a message
+MAX_NAMES = 10  # Most names in a list of the message.
 MAX_DETAILS = 20
 
 
@@ -21,20 +21,20 @@ def checked_features(
     rows: str = "The rows have",
     body: bool = False,
 ) -> Sequence[str]:
-    """Return the features in the order that the current version has them.
+    """Return the features in the order of the current version.
 
-    `rows` begins the message, and `body` says that options are in a JSON body. Raises InvalidInput with the columns
-    that were added and those that are missing, if features or targets are others than the current version's.
+    `rows` begins the message. With `body`, the message shows options as members of a JSON body. Raises InvalidInput
+    with the added and the missing columns if features or targets differ from the current version's.
     """
     if set(features) == set(current.features) and set(targets) == set(current.targets):
         return current.features
-    found = [
+    changes = [
         ("New features", _without(features, current.features)),
         ("Missing features", _without(current.features, features)),
         ("New targets", _without(targets, current.targets)),
         ("Missing targets", _without(current.targets, targets)),
     ]
-    listed = " ".join(f"{kind}: {_listed(names)}." for kind, names in found if names)
+    listed = " ".join(f"{change}: {_listed(names)}." for change, names in changes if names)
     model, infer, choose = "`model=NEW_NAME`", "`schema=infer`", "`features=`"
     if body:
         model, infer, choose = '`"model": "NEW_NAME"`', '`"schema": "infer"`', "`feature_names`"
@@ -42,7 +42,7 @@ def checked_features(
         f'{rows} other columns than version {current.version} of the model "{current.model}". {listed} '
         f"Add {model} to train a new model on these rows. To give the next version of this one other columns, add "
         f"{infer}, or name its features with {choose}.",
-        list(_details(found, current, body=body))[:MAX_DETAILS],
+        list(_details(changes, current, body=body))[:MAX_DETAILS],
     )
 
 
@@ -55,12 +55,12 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(map(unquoted, names[:MAX_NAMES])) + (", ..." if len(names) > MAX_NAMES else "")
 
 
-def _details(found: Sequence[tuple[str, Sequence[str]]], current: ModelCard, *, body: bool) -> Iterator[FieldError]:
-    for kind, names in found:
-        verb = "does not have" if kind.startswith("New") else "has"
+def _details(changes: Sequence[tuple[str, Sequence[str]]], current: ModelCard, *, body: bool) -> Iterator[FieldError]:
+    for change, names in changes:
+        verb = "does not have" if change.startswith("New") else "has"
         for name in names:
-            message = f"{kind.removesuffix('s')} {shown(name)}: version {current.version} {verb} it."
+            message = f"{change.removesuffix('s')} {shown(name)}: version {current.version} {verb} it."
             if body:
-                yield FieldError(message, pointer="/targets/0" if kind.endswith("targets") else "/instances/0")
+                yield FieldError(message, pointer="/targets/0" if change.endswith("targets") else "/instances/0")
             else:
                 yield FieldError(message, column=unquoted(name))

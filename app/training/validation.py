@@ -1,9 +1,9 @@
-"""A job's cross-validation: the folds of its rows, those stored with the version before, and what the card says."""
+"""The folds of a job's cross-validation that are stored with its version, and those of the version before."""
 
 from dataclasses import dataclass
 
 from app.registry import model_card
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 from app.registry.stored_folds import MAX_FOLD_BYTES, fold_bytes
 from app.registry.version_file import Version
 from app.regression.cross_validation import FoldStatistics
@@ -24,20 +24,20 @@ class StoredValidation:
 class FoldHistory:
     """The folds that the current version stored, if this job's rows can be added to them."""
 
-    def __init__(self, request: TrainingRequest, base: Version | None, registry: Registry) -> None:
+    def __init__(self, request: TrainingRequest, base: Version | None, registry: ModelPublisher) -> None:
         self._request = request
         self.stored: FoldStatistics = {}
         self._no_folds: str | None = None  # why they are not carried on
         self._warnings: tuple[str, ...] = ()
         if base is None:
             return
-        had = base.card.validation
-        stored = had is not None and had.stored
-        if request.mode == "update" and request.folds is not None and stored and _same_folds(had, request):
+        previous = base.card.validation
+        stored = previous is not None and previous.stored
+        if request.mode == "update" and request.folds is not None and stored and _same_folds(previous, request):
             self.stored = registry.folds(request.model, base.card.version)
         elif stored or request.folds is not None:
-            self._no_folds = _why_not(request, base.card.version, had if stored else None)
-            # A comparison alone looks at the new rows alone, so nothing is missing if there was nothing.
+            self._no_folds = _why_not(request, base.card.version, previous if stored else None)
+            # A comparison uses the new rows only, so it misses no folds if none were stored.
             self._warnings = (self._no_folds,) if stored or request.promote != "if_better" else ()
 
     @property
@@ -78,23 +78,22 @@ class FoldHistory:
         return StoredValidation(card, validation.folds if no_folds is None else None, no_folds, self._warnings)
 
 
-def _same_folds(had: model_card.Validation | None, request: TrainingRequest) -> bool:
+def _same_folds(previous: model_card.Validation | None, request: TrainingRequest) -> bool:
     wanted = (request.folds, request.fold_seed, request.groups)
-    return had is not None and (had.folds, had.fold_seed, had.groups) == wanted
+    return previous is not None and (previous.folds, previous.fold_seed, previous.groups) == wanted
 
 
-def _why_not(request: TrainingRequest, version: int, had: model_card.Validation | None) -> str:
-    """Return why the version's folds, if it `had` any, are not added to."""
+def _why_not(request: TrainingRequest, version: int, previous: model_card.Validation | None) -> str:
+    """Return why the job's rows are not added to the version's folds. `previous` is None if it has none."""
     if request.mode == "forget":
         return "A forget drops the statistics of the folds, because the fold of a forgotten row is not known."
     if request.folds is None:
         return f"The rows of this update are in no fold, so the folds of version {version} are not carried on."
     difference = f"Version {version} has no statistics of folds"
-    if had is not None:
-        difference = (
-            f"Version {version} was validated with {_settings(had.folds, had.fold_seed, had.groups)}, and this update "
-            f"with {_settings(request.folds, request.fold_seed, request.groups)}"
-        )
+    if previous is not None:
+        earlier = _settings(previous.folds, previous.fold_seed, previous.groups)
+        now = _settings(request.folds, request.fold_seed, request.groups)
+        difference = f"Version {version} was validated with {earlier}, and this update with {now}"
     return (
         f"{difference}, so only the rows of this update are validated: each of their folds is predicted from the other "
         "folds and all earlier rows."

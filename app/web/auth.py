@@ -1,4 +1,4 @@
-"""Who may do what: holders of a key what its scopes say; without keys, only this machine changes something."""
+"""Authorization: with API keys, by the scopes of the key; without keys, only clients on this machine may write."""
 
 import hashlib
 import hmac
@@ -15,9 +15,9 @@ from starlette.types import Scope
 
 from app.errors import Forbidden, Unauthenticated
 
-Headers = Iterable[tuple[bytes, bytes]]  # names in small letters
+Headers = Iterable[tuple[bytes, bytes]]  # names in lower case
 
-_LINE = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,64})\s+(?P<rights>[a-z,]+)\s+(?P<digest>[0-9a-f]{64})")
+_LINE = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,64})\s+(?P<scopes>[a-z,]+)\s+(?P<digest>[0-9a-f]{64})")
 _LOCAL_HOST = re.compile(
     rb"(?:localhost|(?:[a-z0-9-]+\.)+localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d+)?", re.IGNORECASE
 )
@@ -27,7 +27,7 @@ _log = logging.getLogger(__name__)
 
 
 class AccessScope(StrEnum):
-    """What a key may do. Every key reads models and jobs, and `admin` has all rights."""
+    """What a key permits. Every key may read models and jobs, and `admin` includes all scopes."""
 
     READ = "read"
     PREDICT = "predict"
@@ -42,16 +42,19 @@ SCOPES = {AccessScope.PREDICT, AccessScope.TRAIN, AccessScope.ADMIN}
 @dataclass(frozen=True)
 class Key:
     name: str
-    digest: bytes  # SHA-256 of the key; keys are random, so that nothing slower is needed
-    rights: frozenset[AccessScope]
+    digest: bytes  # SHA-256 of the key. Keys are random, so no slow hash is needed.
+    scopes: frozenset[AccessScope]
 
-    def has(self, right: AccessScope) -> bool:
-        return right is AccessScope.READ or right in self.rights or AccessScope.ADMIN in self.rights
+    def has(self, scope: AccessScope) -> bool:
+        return scope is AccessScope.READ or scope in self.scopes or AccessScope.ADMIN in self.scopes
 
 
 class Authorizer:
     def __init__(self, path: Path | None) -> None:
-        """With the file of the keys, or without any. Raises OSError and ValueError where it cannot be read."""
+        """Read the keys from a file, or have no keys.
+
+        Raises OSError or ValueError if the file cannot be read.
+        """
         self.has_keys = path is not None
         self._path = path
         self._keys: tuple[Key, ...] = ()
@@ -60,37 +63,40 @@ class Authorizer:
             self._state = _state_of(path)
             self._keys = parse_keys(path.read_text())
 
-    def allows(self, headers: Headers, right: AccessScope) -> bool:
-        """Whether a key in these headers gives the right."""
+    def allows(self, headers: Headers, access_scope: AccessScope) -> bool:
+        """Return True if the headers have a key with this scope."""
         key = self._key_in(headers)
-        return key is not None and key.has(right)
+        return key is not None and key.has(access_scope)
 
-    def check(self, scope: Scope, right: AccessScope) -> str | None:
-        """The name of the key that is used, if keys are. Raises Unauthenticated and Forbidden."""
+    def check(self, scope: Scope, access_scope: AccessScope) -> str | None:
+        """Return the name of the client's key, or None if the service has no keys.
+
+        Raises Unauthenticated or Forbidden if the request is not permitted.
+        """
         if not self.has_keys:
-            if right in WRITE_SCOPES and (reason := _why_not_local(scope)):
-                raise Forbidden(f"Without API keys, only this machine may change something; {reason}.")
+            if access_scope in WRITE_SCOPES and (reason := why_not_local(scope)):
+                raise Forbidden(f"Without API keys, only clients on this machine can change anything; {reason}.")
             return None
         key = self._key_in(scope["headers"])
         if key is None:
-            raise Unauthenticated("A valid API key is expected, as Authorization: Bearer or as X-API-Key, and once.")
-        if not key.has(right):
-            raise Forbidden(f'This API key has no scope "{right}".')
+            raise Unauthenticated("Send one valid API key, as Authorization: Bearer or as X-API-Key.")
+        if not key.has(access_scope):
+            raise Forbidden(f'This API key does not have the scope "{access_scope}".')
         return key.name
 
     def _key_in(self, headers: Headers) -> Key | None:
-        given = [secret for name, value in headers if (secret := _secret(name, value)) is not None]
-        if len(given) != 1 or not given[0]:
+        secrets = [secret for name, value in headers if (secret := _secret(name, value)) is not None]
+        if len(secrets) != 1 or not secrets[0]:
             return None
-        digest = hashlib.sha256(given[0]).digest()
-        found = None
-        for key in self._current():  # through all of them, so that the time tells nothing
+        digest = hashlib.sha256(secrets[0]).digest()
+        match = None
+        for key in self._current():  # all of them, so that the time does not depend on the match
             if hmac.compare_digest(key.digest, digest):
-                found = key
-        return found
+                match = key
+        return match
 
     def _current(self) -> tuple[Key, ...]:
-        """The keys as their file has them now; as it had them before, while it cannot be read."""
+        """Return the keys in the file. If it is invalid, empty or missing, the last valid keys stay in effect."""
         assert self._path is not None
         try:
             state = _state_of(self._path)
@@ -108,9 +114,9 @@ class Authorizer:
 
 
 def parse_keys(text: str) -> tuple[Key, ...]:
-    """Lines of a name, scopes separated by commas, and the SHA-256 of the key in hex; # begins a comment.
+    """Parse lines of a name, scopes separated by commas, and the SHA-256 of the key in hex. # begins a comment.
 
-    Raises ValueError, with the number of the line and nothing of what stands there; and where there is no key at all.
+    Raises ValueError, with the number of the line but not its content, if a line is invalid or there is no key.
     """
     keys: dict[str, Key] = {}
     for number, line in enumerate(text.splitlines(), 1):
@@ -118,17 +124,17 @@ def parse_keys(text: str) -> tuple[Key, ...]:
         if not content:
             continue
         match = _LINE.fullmatch(content)
-        scopes = set(match["rights"].split(",")) if match else set()
+        scopes = set(match["scopes"].split(",")) if match else set()
         if match is None or not scopes <= SCOPES:
             raise ValueError(f"Line {number}: expected a name, scopes of {','.join(sorted(SCOPES))}, and a SHA-256.")
         digest = bytes.fromhex(match["digest"])
         if digest == hashlib.sha256().digest():
-            raise ValueError(f"Line {number}: this is the SHA-256 of nothing; the key was empty.")
+            raise ValueError(f"Line {number}: this is the SHA-256 of an empty key.")
         if match["name"] in keys or any(key.digest == digest for key in keys.values()):
-            raise ValueError(f"Line {number}: the name or the key stands in another line already.")
+            raise ValueError(f"Line {number}: another line has the same name or the same key.")
         keys[match["name"]] = Key(match["name"], digest, frozenset(map(AccessScope, scopes)))
-    if not keys:  # more likely caught while it is being written than meant
-        raise ValueError("There is no key in it.")
+    if not keys:  # An empty file is probably being written.
+        raise ValueError("The file has no keys.")
     return tuple(keys.values())
 
 
@@ -141,17 +147,17 @@ def _secret(name: bytes, value: bytes) -> bytes | None:
     return None
 
 
-def _why_not_local(scope: Scope) -> str | None:
-    """Why this is not taken for a request of this machine's own; None where it is."""
+def why_not_local(scope: Scope) -> str | None:
+    """Return why a request does not count as one of a client on this machine, or None if it does."""
     if not _is_loopback(scope["client"][0] if scope["client"] else ""):
         return "this request comes from another one"
     headers: dict[bytes, bytes] = dict(scope["headers"])
-    # Proxies that add no header mostly speak the old protocol to what is behind them.
+    # Most proxies that add no header use HTTP/1.0.
     is_old = scope.get("http_version") == "1.0"
     if is_old or any(name in _PROXY_HEADERS or name.startswith(b"x-forwarded") for name in headers):
         return "this request comes through a proxy"
-    # A web page of somebody else's, opened on this machine, is not this machine: neither with a name of its own that
-    # points here, nor as itself.
+    # A web page of another site that is open on this machine must not pass as this machine. It may use a host name that
+    # resolves to this machine (DNS rebinding), or its own origin (request forgery).
     if not _LOCAL_HOST.fullmatch(headers.get(b"host", b"")):
         return "this request is for a host of another name"
     origin = headers.get(b"origin")
@@ -164,13 +170,12 @@ def _why_not_local(scope: Scope) -> str | None:
 
 def _is_loopback(address: str) -> bool:
     try:
-        found = ipaddress.ip_address(address)
+        parsed = ipaddress.ip_address(address)
     except ValueError:
         return False
-    mapped = getattr(found, "ipv4_mapped", None)
-    return (mapped or found).is_loopback
+    return (getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback
 
 
 def _state_of(path: Path) -> tuple[int, ...]:
-    found = os.stat(path)  # noqa: PTH116 - at every request; a third of the time of Path's
-    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+    status = os.stat(path)  # noqa: PTH116 - for every request, and three times as fast as Path.stat
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

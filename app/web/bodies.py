@@ -18,7 +18,7 @@ from app.errors import BodyTooLarge, LinserveError, MalformedBody
 from app.web.decompression import STATE_BYTES, WINDOW_BYTES, check_encoding, decompress
 from app.web.hints import unsupported
 from app.web.problems import invalid
-from app.web.state import get_services
+from app.web.state import get_memory, get_services
 
 JSON = "application/json"
 IDENTITY = "identity"
@@ -118,17 +118,17 @@ async def _within(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[byt
 
 async def _decompress(request: Request, chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:
     """Yield the body decompressed. Reserves the decompressor's window as it fills."""
-    memory = get_services(request).memory
+    memory = get_memory(request)
     reserved = STATE_BYTES
-    memory.hold(request, reserved)
+    memory.reserve(reserved)
     window = WINDOW_BYTES[encoding]
     async for chunk in decompress(chunks, encoding):
         if filled := min(len(chunk), window):
-            memory.hold(request, filled)
+            memory.reserve(filled)
             reserved += filled
             window -= filled
         yield chunk
-    memory.release(request, reserved)
+    memory.release(reserved)
 
 
 async def regroup(chunks: AsyncIterator[bytes], size: int) -> AsyncIterator[bytearray]:
@@ -145,10 +145,10 @@ async def regroup(chunks: AsyncIterator[bytes], size: int) -> AsyncIterator[byte
 
 async def read_body(request: Request, limit: int) -> bytes:
     """Return the whole body, at most `limit` bytes. Raises WorkerBusy if other requests have reserved the memory."""
-    memory = get_services(request).memory
+    memory = get_memory(request)
     body = bytearray()  # Not a list of chunks, because each chunk may be one byte.
     async for chunk in iter_body(request, limit):
-        memory.hold(request, len(chunk))
+        memory.reserve(len(chunk))
         body += chunk
     return bytes(body)
 

@@ -22,7 +22,7 @@ class ServiceHooks:
         self.header_timeout = header_timeout
         self.transfer_grace = transfer_grace
         self.stopping = services.stopping
-        self.reserve = services.memory.buffered
+        self.reserve = services.memory.resize
         self._metrics = services.metrics
 
     def reject(self, error: ProtocolError, client: str | None) -> tuple[Headers, bytes]:

@@ -1,4 +1,4 @@
-"""Jobs that requests wait for or follow: all are read together, once for all of them, not once for each."""
+"""Watch jobs for the requests that wait for or follow them. All jobs are read together, once for all requests."""
 
 import asyncio
 import contextlib
@@ -16,115 +16,125 @@ from app.jobs.job import Job
 from app.jobs.queue import JobQueue
 from app.web.schemas.jobs import job_to_view
 
-MAX_FOLLOWERS = 1000  # at a time, of one worker
-PAUSES = (0.01, 0.25)  # between two looks at a job: so short at first, and so long later
-UNCHANGED_SECONDS = 2.0  # after which followers are told that nothing changed: what they may see may have
+MAX_FOLLOWERS = 1000  # Requests that follow jobs in one worker at a time.
+PAUSES = (0.01, 0.25)  # Seconds between two readings of the jobs: at first, and at most.
+UNCHANGED_SECONDS = 2.0  # Time after which an unchanged job is yielded again, so that its followers check their keys.
 
 
 @dataclass(frozen=True)
 class JobSnapshot:
-    """A job as it was found."""
+    """A job as it was read."""
 
     job: Job
 
     @cached_property
     def text(self) -> str:
-        """The job as JSON, made once for all who follow it."""
+        """The job as JSON, made once for all followers."""
         return orjson.dumps(job_to_view(self.job), option=orjson.OPT_UTC_Z).decode()
 
     @cached_property
-    def identity(self) -> str:
-        """The id of the event that shows the job so, the same from every worker and after every restart."""
+    def event_id(self) -> str:
+        """The id of the event with this job: the same in every worker and after every restart."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
 
 @dataclass(eq=False)
 class _Watched:
-    """A job that somebody waits for."""
+    """A job that at least one request watches."""
 
-    look: JobSnapshot
-    followers: int = 0
+    snapshot: JobSnapshot
+    watchers: int = 0
     over: bool = False
-    told_at: float = field(default_factory=time.monotonic)
-    told: asyncio.Event = field(default_factory=asyncio.Event)  # another for each time that they are told
+    notified_at: float = field(default_factory=time.monotonic)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)  # replaced at each notification
 
-    def found(self, job: Job | None) -> None:
-        """Tell the followers where that is news to them. None is a job that is no more."""
+    def update(self, job: Job | None) -> None:
+        """Notify the watchers if the job changed, or did not for UNCHANGED_SECONDS. None is a removed job."""
         self.over = job is None or job.status.ended
-        if job is not None and job != self.look.job:
-            self.look = JobSnapshot(job)
-        elif not self.over and time.monotonic() - self.told_at < UNCHANGED_SECONDS:
+        if job is not None and job != self.snapshot.job:
+            self.snapshot = JobSnapshot(job)
+        elif not self.over and time.monotonic() - self.notified_at < UNCHANGED_SECONDS:
             return
-        self.told_at = time.monotonic()
-        self.told.set()
-        self.told = asyncio.Event()
+        self.notified_at = time.monotonic()
+        self.changed.set()
+        self.changed = asyncio.Event()
 
 
 class JobWatcher:
-    """Belongs to the event loop of one worker."""
+    """Watches the jobs of one worker, in its event loop."""
 
     def __init__(self, queue: JobQueue, stopping: asyncio.Event) -> None:
         self._queue = queue
         self._stopping = stopping
         self._watched: dict[str, _Watched] = {}
-        self._watching: asyncio.Task[None] | None = None
-        self._pause, self._most_pause = PAUSES
-        self._admitted = 0
+        self._polling: asyncio.Task[None] | None = None
+        self._pause, self._max_pause = PAUSES
+        self._slots_taken = 0
 
     @contextlib.contextmanager
     def acquire_slot(self) -> Iterator[None]:
         """Count a follower for the block. Raises Unavailable if there are MAX_FOLLOWERS already."""
-        if self._admitted >= MAX_FOLLOWERS:
+        if self._slots_taken >= MAX_FOLLOWERS:
             raise Unavailable(f"{MAX_FOLLOWERS} requests already follow jobs in this worker. Try again later.")
-        self._admitted += 1
+        self._slots_taken += 1
         try:
             yield
         finally:
-            self._admitted -= 1
+            self._slots_taken -= 1
+
+    async def wait_for_end(self, job: Job, seconds: float) -> Job:
+        """Return the job once it has ended, or as it is after `seconds` or when the service stops."""
+        if seconds <= 0:
+            return job
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds), contextlib.aclosing(self.watch(job)) as snapshots:
+                async for snapshot in snapshots:
+                    job = snapshot.job
+        return job
 
     async def watch(self, job: Job) -> AsyncGenerator[JobSnapshot]:
-        """The job as it is, and whenever it changed or did not for a while; until it ends, or the service stops."""
+        """Yield the job now, after each change, and after UNCHANGED_SECONDS, until it ends or the service stops."""
         if job.status.ended:
             yield JobSnapshot(job)
             return
         watched = self._watched.setdefault(job.id, _Watched(JobSnapshot(job)))
-        watched.followers += 1
+        watched.watchers += 1
         self._pause = PAUSES[0]
-        if self._watching is None:
-            self._watching = asyncio.create_task(self._watch())
+        if self._polling is None:
+            self._polling = asyncio.create_task(self._poll())
         try:
             while True:
-                told, over = watched.told, watched.over
-                yield watched.look
+                changed, over = watched.changed, watched.over
+                yield watched.snapshot
                 if over:
                     return
-                await told.wait()
+                await changed.wait()
         finally:
-            watched.followers -= 1
-            if not watched.followers:
+            watched.watchers -= 1
+            if not watched.watchers:
                 self._forget(job.id, watched)
 
-    async def _watch(self) -> None:
+    async def _poll(self) -> None:
         try:
             while self._watched and not self._stopping.is_set():
                 await asyncio.sleep(self._pause)
-                self._pause = min(1.2 * self._pause, self._most_pause)
-                asked = dict(self._watched)
+                self._pause = min(1.2 * self._pause, self._max_pause)
+                pending = dict(self._watched)
                 try:
-                    found = await run_in_threadpool(self._queue.found, list(asked))
-                except Unavailable:  # the log says so; it passes
+                    jobs = await run_in_threadpool(self._queue.get_many, list(pending))
+                except Unavailable:  # already logged; the database may come back
                     continue
-                for job_id, watched in asked.items():
-                    watched.found(found.get(job_id))
+                for job_id, watched in pending.items():
+                    watched.update(jobs.get(job_id))
                     if watched.over:
                         self._forget(job_id, watched)
         finally:
-            self._watching = None
+            self._polling = None
             for watched in self._watched.values():
-                watched.found(None)
+                watched.update(None)
             self._watched.clear()
 
     def _forget(self, job_id: str, watched: _Watched) -> None:
-        # Whoever comes from now on begins anew.
+        # A later watcher of this job may already have its own entry.
         if self._watched.get(job_id) is watched:
             del self._watched[job_id]

@@ -1,4 +1,4 @@
-"""The methods that a path answers to besides its own: HEAD wherever GET does, and OPTIONS."""
+"""The methods that every path supports in addition to its own: HEAD if it supports GET, and OPTIONS."""
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
@@ -10,44 +10,45 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.web.path_prefix import prefix
 
-MAX_COMPARED = 200  # Characters of a path that is compared with those of routes.
+# Length of a path that is still compared with those of routes.
+MAX_COMPARED = 200
 
-_OF_ROUTES = ("GET", "POST", "PUT", "PATCH", "DELETE")
+_ROUTE_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 
 def allowed_methods(routes: Iterable[BaseRoute], scope: Scope) -> str:
-    """The Allow header for the path of a request that a route answers to with some method."""
+    """Return the Allow header for the path of a request, which some route supports with some method."""
     own = [route for route in routes if not isinstance(route, Mount)]
-    found = [
+    methods = [
         method
-        for method in _OF_ROUTES
+        for method in _ROUTE_METHODS
         if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in own)
     ] or ["GET"]  # of mounted files
-    return ", ".join([*found, *(["HEAD"] if "GET" in found else []), "OPTIONS"])
+    return ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])
 
 
 def similar_path(paths: Sequence[str], scope: Scope) -> str:
-    """Return a question with one of the paths that is like the request's, with a space before it; or nothing."""
-    asked = str(scope["path"]).removeprefix(scope.get("root_path", "").rstrip("/"))
-    if len(asked) > MAX_COMPARED:
+    """Return a question that names the path most similar to the request's, after a space; or an empty string."""
+    path = str(scope["path"]).removeprefix(scope.get("root_path", "").rstrip("/"))
+    if len(path) > MAX_COMPARED:
         return ""
-    # A parameter of a route's path is like any step in its place.
-    steps = asked.lower().rstrip("/").split("/")
-    filled = {_filled(path, steps): path for path in paths}
-    near = get_close_matches("/".join(steps), filled, n=1, cutoff=0.6)
+    # A parameter in a route's path matches any segment.
+    segments = path.lower().rstrip("/").split("/")
+    filled = {_fill(route_path, segments): route_path for route_path in paths}
+    near = get_close_matches("/".join(segments), filled, n=1, cutoff=0.6)
     if not near:
         return ""
-    return f" Did you mean {prefix(scope)}{filled[near[0]]}{', without a slash at its end' * asked.endswith('/')}?"
+    return f" Did you mean {prefix(scope)}{filled[near[0]]}{', without a slash at its end' * path.endswith('/')}?"
 
 
-def _filled(path: str, steps: Sequence[str]) -> str:
-    """Return a route's path with the steps of another in place of its parameters."""
-    pairs = zip_longest(path.split("/"), steps[: path.count("/") + 1], fillvalue="")
-    return "/".join(step if own.startswith("{") else own for own, step in pairs)
+def _fill(route_path: str, segments: Sequence[str]) -> str:
+    """Return a route's path with the segments of another path in place of its parameters."""
+    pairs = zip_longest(route_path.split("/"), segments[: route_path.count("/") + 1], fillvalue="")
+    return "/".join(segment if own.startswith("{") else own for own, segment in pairs)
 
 
 class HeadMiddleware:
-    """An ASGI middleware: HEAD is GET whose body is not sent, nor made where it comes piece by piece."""
+    """An ASGI middleware: HEAD is GET without the body. A streamed body is cancelled."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -56,7 +57,7 @@ class HeadMiddleware:
         if scope["type"] != "http" or scope["method"] != "HEAD":
             await self.app(scope, receive, send)
             return
-        asked = {**scope, "method": "GET"}
+        get = {**scope, "method": "GET"}
         ended = False
 
         async def send_head(message: Message) -> None:
@@ -71,7 +72,7 @@ class HeadMiddleware:
 
         with anyio.CancelScope() as answering:
             try:
-                await self.app(asked, receive, send_head)
+                await self.app(get, receive, send_head)
             finally:
-                if "route" in asked:
-                    scope["route"] = asked["route"]  # for the metrics
+                if "route" in get:
+                    scope["route"] = get["route"]  # for the metrics

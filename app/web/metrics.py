@@ -1,6 +1,7 @@
 """Counters for Prometheus, summed over all web workers."""
 
 import asyncio
+import contextlib
 import errno
 import hashlib
 import os
@@ -8,7 +9,7 @@ import shutil
 import tempfile
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,13 +20,15 @@ if TYPE_CHECKING:
     from prometheus_client import Counter, Histogram
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
+# Seconds between the end of a request and the write of its count.
 WRITE_SECONDS = 0.25
-MIN_ROOM = 4 << 20  # bytes
+# Free bytes that a folder for the counters must have.
+MIN_FREE_BYTES = 4 << 20
 
 
 @dataclass(slots=True, eq=False)
 class _Series:
-    """What is counted of one method, route and status, and what is not yet counted in."""
+    """The counters of one method, route and status, and the counts that are not yet written to them."""
 
     requests: "Counter"
     seconds: "Histogram"
@@ -35,24 +38,24 @@ class _Series:
 
 
 class Metrics:
-    """Series are named by route, never by what a caller sent, so that input cannot multiply them.
+    """Counters by route, never by what a client sends, so that requests cannot create series.
 
-    A request is counted in memory and written a moment later, with those that came meanwhile: to write each by itself
-    costs as much as to answer it.
+    Requests are counted in memory and written together every WRITE_SECONDS. To write each by itself would cost as much
+    as to answer it.
     """
 
     def __init__(self, service: Path, traffic: PredictionActivity, trainer_seen: Path) -> None:
-        """All workers of one service, known by its state folder, share their counters.
+        """Share the counters with all workers of the service whose state folder is `service`.
 
-        The trainer touches the file `trainer_seen` every few seconds.
+        The trainer touches the file `trainer_seen` every few seconds. Raises OSError if there is no space for the
+        counters.
         """
-        folder = _shared_memory(service)
-        _remove_files_of_the_dead(folder)
-        # prometheus_client decides at its import whether values live in files that the workers share.
+        folder = _shared_folder(service)
+        _remove_files_of_dead_workers(folder)
+        # prometheus_client decides at its import whether values are in files that the workers share.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
         from prometheus_client import CollectorRegistry, Counter, Histogram, multiprocess
 
-        self._folder = folder
         self._traffic = traffic
         self._trainer_seen = trainer_seen
         self._collector = CollectorRegistry()
@@ -64,13 +67,13 @@ class Metrics:
         )
         self._rows = Counter("linserve_predicted_rows", "Rows predicted.", registry=own)
         self._series: dict[tuple[str, str, int], _Series] = {}
-        self._pending_rows: deque[int] = deque()  # of predictions, in whatever thread they were made
-        self._pending_rows_here = 0  # of those made on the event loop
+        self._pending_rows: deque[int] = deque()  # of predictions in any thread
+        self._pending_loop_rows = 0  # of predictions on the event loop
         self._writing: asyncio.TimerHandle | None = None
 
     def answered(self, method: str, route: str, status: int, seconds: float, rows: int = 0) -> None:
-        """Count a request, and the rows it predicted unless `predicted` was told of them."""
-        self._pending_rows_here += rows
+        """Count a request, and the predicted rows unless `predicted` counts them. Called on the event loop."""
+        self._pending_loop_rows += rows
         series = self._series.get((method, route, status)) or self._begin(method, route, status)
         series.pending += 1
         series.pending_seconds += seconds
@@ -78,15 +81,16 @@ class Metrics:
         if self._writing is None:
             self._writing = asyncio.get_running_loop().call_later(WRITE_SECONDS, self.write)
             if rows:
-                self._traffic.note()  # the first after a pause is noted at once
+                self._traffic.note()  # at once for the first prediction after a pause
 
     def predicted(self, rows: int) -> None:
+        """Count predicted rows. Called from any thread."""
         self._pending_rows.append(rows)
 
     def write(self) -> None:
-        """Write what is pending, for other workers to see; on the event loop, as `answered` is."""
+        """Write the pending counts to the shared files. Called on the event loop."""
         self._writing = None
-        rows, self._pending_rows_here = self._pending_rows_here, 0
+        rows, self._pending_loop_rows = self._pending_loop_rows, 0
         while self._pending_rows:
             rows += self._pending_rows.pop()
         if rows:
@@ -96,7 +100,7 @@ class Metrics:
             if not series.pending:
                 continue
             series.requests.inc(series.pending)
-            # There is no way in its interface to observe many values at once.
+            # The public interface cannot observe many values at once.
             series.seconds._sum.inc(series.pending_seconds)  # noqa: SLF001
             for bucket, count in enumerate(series.pending_in_buckets):
                 if count:
@@ -105,36 +109,32 @@ class Metrics:
             series.pending, series.pending_seconds = 0, 0.0
 
     def text(self, jobs: Mapping[str, int] | None = None) -> bytes:
-        """All that is counted, how many jobs there are of each status that has not ended, and when a trainer was seen.
+        """Return all counters, the numbers of unfinished jobs by status, and the time at which a trainer was last seen.
 
-        What is not known is left out.
+        Values that are not known are left out.
         """
         from prometheus_client import CollectorRegistry, generate_latest
         from prometheus_client.core import GaugeMetricFamily
         from prometheus_client.registry import Collector
 
-        class Jobs(Collector):
-            def collect(self) -> list[GaugeMetricFamily]:
+        trainer_seen = self._trainer_seen
+
+        class Gauges(Collector):
+            def collect(self) -> Iterator[GaugeMetricFamily]:
                 family = GaugeMetricFamily("linserve_jobs", "Training jobs that have not ended.", labels=["status"])
                 for status, count in (jobs or {}).items():
                     family.add_metric([status], count)
-                return [family]
+                yield family
+                with contextlib.suppress(OSError):
+                    yield GaugeMetricFamily(
+                        "linserve_trainer_seen_timestamp_seconds",
+                        "When a trainer last polled its queue, in seconds since 1970.",
+                        value=trainer_seen.stat().st_mtime,
+                    )
 
-        trainer_seen = self._trainer_seen
-
-        class Trainer(Collector):
-            def collect(self) -> list[GaugeMetricFamily]:
-                try:
-                    seen = trainer_seen.stat().st_mtime
-                except OSError:
-                    return []
-                described = "When a trainer last worked at its queue, in seconds since 1970."
-                return [GaugeMetricFamily("linserve_trainer_seen_timestamp_seconds", described, value=seen)]
-
-        now = CollectorRegistry()
-        now.register(Jobs())
-        now.register(Trainer())
-        text: bytes = generate_latest(self._collector) + generate_latest(now)
+        gauges = CollectorRegistry()
+        gauges.register(Gauges())
+        text: bytes = generate_latest(self._collector) + generate_latest(gauges)
         return text
 
     def _begin(self, method: str, route: str, status: int) -> _Series:
@@ -143,16 +143,16 @@ class Metrics:
         return series
 
 
-def _shared_memory(service: Path) -> Path:
-    """A folder of ours in memory: on a full disk, writing to a mapped file would kill the process."""
-    # Containers may share the memory, and then all have one path for different folders.
-    found = service.stat()
-    name = hashlib.sha256(f"{service.resolve()} {found.st_dev} {found.st_ino}".encode()).hexdigest()[:16]
-    parent = Path("/dev/shm")  # noqa: S108 - the folder in it is ours alone, or it is not used
-    if not _has_room(parent):
+def _shared_folder(service: Path) -> Path:
+    """Return a private folder in memory. On a full disk, a write to a mapped file would kill the process."""
+    # Containers can share /dev/shm and use the same path for different state folders, so the path alone is not unique.
+    status = service.stat()
+    name = hashlib.sha256(f"{service.resolve()} {status.st_dev} {status.st_ino}".encode()).hexdigest()[:16]
+    parent = Path("/dev/shm")  # noqa: S108 - a folder in it is used only if it belongs to this user
+    if not _has_space(parent):
         parent = Path(tempfile.gettempdir())
-        if not _has_room(parent):
-            raise OSError(errno.ENOSPC, f"There is no room for metrics in /dev/shm or {parent}")
+        if not _has_space(parent):
+            raise OSError(errno.ENOSPC, f"There is no space for metrics in /dev/shm or {parent}")
     folder = parent / f"linserve-{os.getuid()}-{name}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
@@ -160,13 +160,12 @@ def _shared_memory(service: Path) -> Path:
     return folder
 
 
-def _has_room(folder: Path) -> bool:
-    """Whether a file can grow there. Without room, writing to a mapped file would kill the process too."""
-    return folder.is_dir() and shutil.disk_usage(folder).free > MIN_ROOM
+def _has_space(folder: Path) -> bool:
+    return folder.is_dir() and shutil.disk_usage(folder).free > MIN_FREE_BYTES
 
 
-def _remove_files_of_the_dead(folder: Path) -> None:
-    """Start from zero where no worker of an earlier run is alive; a respawned worker leaves its siblings' counts."""
+def _remove_files_of_dead_workers(folder: Path) -> None:
+    """Start from zero if no other worker is alive. A respawned worker keeps the counts of the others."""
     files = {path: path.stem.rpartition("_")[2] for path in folder.glob("*.db")}
     if any(os.path.exists(f"/proc/{pid}") for pid in files.values() if pid != str(os.getpid())):  # noqa: PTH110
         return

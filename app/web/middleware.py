@@ -1,4 +1,4 @@
-"""Around every request: its id, its line in the log, its place in the metrics; and what happens to faults of ours."""
+"""What every request gets: an id, a log line, a count in the metrics, security headers, and a response to a bug."""
 
 import asyncio
 import logging
@@ -7,6 +7,7 @@ import re
 import time
 from typing import Any
 
+from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.logs import request_id
@@ -15,8 +16,8 @@ from app.web.state import Services
 
 OK = 200
 SERVER_ERROR = 500
-# Whatever a browser makes of an answer: it is what its content type says, it runs and loads nothing (the documentation
-# says what it needs itself), no other site embeds or reads it, and no proxy keeps it.
+# For browsers: a response is what its content type says, and it loads and runs nothing (the documentation page sets a
+# policy of its own). Other sites can neither embed nor read it, and proxies do not store it.
 SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
@@ -24,7 +25,8 @@ SECURITY_HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"private, no-cache"),
 ]
-SLICE_BYTES = 1 << 18  # of a body that are written at a time; the server waits between two for a slow client
+# Bytes of a body written at a time. The server waits between two writes for a slow client.
+SLICE_BYTES = 1 << 18
 REQUEST_ID = b"x-request-id"
 METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"}
 
@@ -32,8 +34,12 @@ _log = logging.getLogger("app.requests")
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 
 
+class QuietRoute(APIRoute):
+    """A route whose successful requests are logged only if LINSERVE_LOG_PREDICTIONS is set."""
+
+
 class RequestContextMiddleware:
-    """An ASGI middleware. A caller's X-Request-ID is kept where it is one, and answered in any case."""
+    """An ASGI middleware. The request id is the client's X-Request-ID if that is valid, otherwise a new one."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -42,8 +48,8 @@ class RequestContextMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        given = (kept_id(value) for name, value in scope["headers"] if name == REQUEST_ID)
-        identity = next(filter(None, given), None) or new_id()
+        valid = (kept_id(value) for name, value in scope["headers"] if name == REQUEST_ID)
+        identity = next(filter(None, valid), None) or new_id()
         token = request_id.set(identity.decode())
         started = time.perf_counter()
         status = 0
@@ -59,7 +65,7 @@ class RequestContextMiddleware:
 
         try:
             await self.app(scope, receive, send_with_id)
-        except asyncio.CancelledError:  # the service stops, and waited for as long as it does
+        except asyncio.CancelledError:  # The graceful shutdown timed out.
             if status == 0:
                 await problem_response(503, "Unavailable", "The service is stopping.")(scope, receive, send_with_id)
         except Exception:
@@ -67,12 +73,12 @@ class RequestContextMiddleware:
             if status == 0:
                 await server_error()(scope, receive, send_with_id)
         finally:
-            _note(scope, status, time.perf_counter() - started, identity)
+            _finish(scope, status, time.perf_counter() - started, identity)
             request_id.reset(token)
 
 
 async def _send_in_slices(send: Send, message: Message) -> None:
-    """Send a long body so that the client has taken nearly all of it on return: until then it counts as held."""
+    """Send a long body and return when the client has received nearly all of it: its memory is reserved until then."""
     body = message.get("body", b"")
     if len(body) <= SLICE_BYTES:
         await send(message)
@@ -83,19 +89,35 @@ async def _send_in_slices(send: Send, message: Message) -> None:
     await send({"type": message["type"], "body": b"", "more_body": message.get("more_body", False)})
 
 
-def kept_id(given: bytes) -> bytes | None:
-    """The caller's id, if it is one."""
-    return given if _ID.fullmatch(given) else None
+def kept_id(value: bytes) -> bytes | None:
+    """Return the client's request id, or None if it is not valid."""
+    return value if _ID.fullmatch(value) else None
 
 
 def new_id() -> bytes:
-    # Nobody is kept out by an id, so it need not cost a system call.
+    # An id is not a secret, so it need not cost a system call.
     return b"%032x" % random.getrandbits(128)
+
+
+def _finish(scope: Scope, status: int, seconds: float, identity: bytes) -> None:
+    """Log and count an answered request, and release its memory."""
+    route = scope.get("route")
+    state: dict[str, Any] = scope.get("state", {})
+    services: Services | None = state.get("services")
+    if services is None:
+        return
+    if "memory" in state:
+        state["memory"].release_all()
+    if status != OK or not isinstance(route, QuietRoute) or services.logs_predictions:
+        _log_request(scope, status, seconds, identity)
+    method = scope["method"] if scope["method"] in METHODS else "other"
+    services.metrics.answered(method, getattr(route, "path", "none"), status, seconds)
 
 
 def _log_request(scope: Scope, status: int, seconds: float, identity: bytes) -> None:
     state: dict[str, Any] = scope["state"]
     problem: dict[str, Any] | None = state.get("problem")
+    client = scope.get("client")
     _log.log(
         logging.WARNING if status >= SERVER_ERROR else logging.INFO,
         "request",
@@ -105,27 +127,9 @@ def _log_request(scope: Scope, status: int, seconds: float, identity: bytes) -> 
             "path": scope["path"],
             "status": status,
             "ms": round(1000 * seconds, 3),
-            "client": _client(scope),
+            "client": client[0] if client else None,
             "caller": state.get("caller"),  # the name of the key
             **({"job": state["job"]} if "job" in state else {}),
             **({"problem": problem["title"], "reason": problem["detail"]} if problem else {}),
         },
     )
-
-
-def _note(scope: Scope, status: int, seconds: float, identity: bytes) -> None:
-    """A line in the log and a count in the metrics, for a request that was answered, and whose body is let go."""
-    route: str = getattr(scope.get("route"), "path", "none")
-    state: dict[str, Any] = scope.get("state", {})
-    services: Services | None = state.get("services")
-    if services is None:
-        return
-    services.memory.release_all(scope)
-    if status != OK or not route.endswith("/predict") or services.logs_predictions:
-        _log_request(scope, status, seconds, identity)
-    services.metrics.answered(scope["method"] if scope["method"] in METHODS else "other", route, status, seconds)
-
-
-def _client(scope: Scope) -> str | None:
-    client = scope.get("client")
-    return client[0] if client else None

@@ -14,7 +14,7 @@ from pydantic_core.core_schema import TaggedUnionSchema
 
 from app.web.problems import Problem
 from app.web.protocols import PROTOCOLS
-from app.web.routes.models import Promotion
+from app.web.schemas.models import Promotion
 from app.web.schemas.train import TrainRequest
 
 # Schemas of bodies that the routes decode themselves, so that FastAPI does not find them.

@@ -14,8 +14,8 @@ def prefix(scope: Scope) -> str:
 class PathPrefix:
     """An ASGI middleware: a proxy may remove the prefix from a path or leave it.
 
-    ASGI servers assume that it was removed, and add it to the path. If the prefix begins like a path of the service,
-    the proxy has to remove it, because the two could be confused.
+    ASGI servers assume that the prefix was removed, and add it to the path. If the first segment of the prefix is also
+    the first segment of a path of the service, the proxy has to remove the prefix, because the two could be confused.
     """
 
     def __init__(self, app: ASGIApp, own: Collection[str]) -> None:
@@ -26,7 +26,7 @@ class PathPrefix:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and (start := prefix(scope)) and start.split("/")[1] not in self._own:
             root: str = scope["root_path"]
-            asked = str(scope["path"]).removeprefix(root)
-            if asked == start or asked.startswith(f"{start}/"):
-                scope = {**scope, "path": f"{root}{asked.removeprefix(start) or '/'}"}
+            path = str(scope["path"]).removeprefix(root)
+            if path == start or path.startswith(f"{start}/"):
+                scope = {**scope, "path": f"{root}{path.removeprefix(start) or '/'}"}
         await self.app(scope, receive, send)

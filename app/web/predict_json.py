@@ -23,7 +23,7 @@ from app.registry.version_file import Version
 from app.web import bodies
 from app.web.hints import not_json
 from app.web.schemas.predict import PredictRequest
-from app.web.state import Services, get_services
+from app.web.state import Services, get_memory, get_services
 
 # Decodes a body that may have at most so many rows. Raises MalformedBody or InvalidInput.
 Decode: TypeAlias = Callable[[bytes, int], PredictionQuery]
@@ -52,7 +52,7 @@ async def run_in(executor: Executor, services: Services, compute: Callable[[], T
     """Call `compute` where the executor says. Raises WorkerBusy if the wait for a turn is too long."""
     if executor is Executor.INLINE:
         return compute()
-    async with services.turns.turn() if executor is Executor.TURN else contextlib.nullcontext():
+    async with services.large_body_limiter.slot() if executor is Executor.TURN else contextlib.nullcontext():
         return await run_in_threadpool(compute)
 
 
@@ -82,7 +82,7 @@ def _decode_and_predict(
     request: Request, selector: VersionSelector, body: bytes, decode: Decode, encode: Encode
 ) -> Response:
     services = get_services(request)
-    with services.memory.working(request, bodies.decoding_bytes(body)):
+    with get_memory(request).reserved(bodies.decoding_bytes(body)):
         query, version = decode(body, services.limits.instances), selector()
         query = query.with_rows(version.model.features)
         return _predict(request, version, query, workload(query, version.model), encode)
@@ -96,10 +96,10 @@ def _predict(request: Request, version: Version, query: PredictionQuery, work: W
             f"The answer would have about {length} bytes, and the limit is {MAX_RESPONSE}. Send fewer instances, or "
             "accept a table.",
         )
-    with services.memory.working(request, rows_bytes(query, work, version.model)):
+    with get_memory(request).reserved(rows_bytes(query, work, version.model)):
         result = Predictor(version).predict(query)
         content = encode(result)
-    services.memory.hold(request, len(content))
+    get_memory(request).reserve(len(content))
     services.metrics.predicted(len(query.rows))
     headers = {bodies.MISSING_ROWS: str(result.rows.missing)} if query.options.missing == "null" else None
     return Response(content, headers=headers, media_type=bodies.JSON)

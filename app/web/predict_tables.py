@@ -20,10 +20,10 @@ from app.prediction.estimates import table_bytes
 from app.prediction.predictor import Executor, Workload, choose_executor
 from app.prediction.selection import VersionSelector
 from app.prediction.tables import TableOptions, TablePrediction, TableSource, batch_of_rows
-from app.storage.memory_budget import MemoryBudget
+from app.storage.memory_budget import Reservation
 from app.web import bodies
 from app.web.predict_json import decode_request, run_in
-from app.web.state import get_services
+from app.web.state import get_memory, get_services
 
 MEMORY_BYTES = 1 << 23  # Bytes of a body, or of a response, above which it is in a temporary file.
 CHUNK_BYTES = 1 << 18
@@ -42,14 +42,14 @@ async def predict_file(
         chunks = bodies.iter_limited(request, services.limits.upload_bytes)
         body = await stack.enter_async_context(_spool_body(request, chunks))
         if choose_executor(_workload(body, table_format, encoding)) is Executor.TURN:
-            await stack.enter_async_context(services.turns.turn())
+            await stack.enter_async_context(services.large_body_limiter.slot())
         content = await stack.enter_async_context(_decompress(request, body, encoding))
         version = await selector.resolve_async()
         length = None if isinstance(content, Path) else len(content)
         work = table_bytes(length, version.model, has_bounds=options.has_bounds)
-        stack.enter_context(services.memory.working(request, work))
+        stack.enter_context(get_memory(request).reserved(work))
         table = TableSource(content, table_format)
-        reserve = partial(services.memory.hold, request)
+        reserve = get_memory(request).reserve
         batches = table.read(version, options, reserve, services.limits.upload_bytes)
         prediction = TablePrediction(version, options, table.first_row(options))
         return await run_in_threadpool(_respond, request, prediction, batches, media_type)
@@ -67,7 +67,7 @@ def _predict_rows(
     request: Request, selector: VersionSelector, body: bytes, options: TableOptions, media_type: str
 ) -> Response:
     services = get_services(request)
-    with services.memory.working(request, bodies.decoding_bytes(body)):
+    with get_memory(request).reserved(bodies.decoding_bytes(body)):
         payload = decode_request(body, services.limits.instances)
         if payload.model_fields_set - {"instances"}:
             raise InvalidInput(
@@ -77,7 +77,7 @@ def _predict_rows(
         missing = options.prediction.missing == "null"
         rows = as_rows(payload.instances, options.numbers(version.model), "/instances", missing=missing)
         work = table_bytes(len(body), version.model, has_bounds=options.has_bounds)
-        with services.memory.working(request, work):
+        with get_memory(request).reserved(work):
             batch = batch_of_rows(rows, version, options)
             return _respond(request, TablePrediction(version, options), iter([batch]), media_type)
 
@@ -91,16 +91,16 @@ def _workload(body: Source, table_format: FileFormat, encoding: str) -> Workload
 class _MemoryShare:
     """The memory for one body or response: up to MEMORY_BYTES, if the budget allows."""
 
-    def __init__(self, request: Request, memory: MemoryBudget) -> None:
-        self._request, self._memory = request, memory
+    def __init__(self, memory: Reservation) -> None:
+        self._memory = memory
         self._bytes = 0
 
     def reserve(self, count: int) -> bool:
         """Reserve `count` more bytes and return True, or release all and return False: they have to go to a file."""
-        if self._bytes + count <= MEMORY_BYTES and self._memory.may_hold(self._request, count):
+        if self._bytes + count <= MEMORY_BYTES and self._memory.try_reserve(count):
             self._bytes += count
             return True
-        self._memory.release(self._request, self._bytes)
+        self._memory.release(self._bytes)
         return False
 
 
@@ -108,7 +108,7 @@ class _MemoryShare:
 async def _spool_body(request: Request, chunks: AsyncIterator[bytes]) -> AsyncIterator[Source]:
     """Yield the whole body: bytes, or the path of a temporary file if it is long."""
     services = get_services(request)
-    share = _MemoryShare(request, services.memory)
+    share = _MemoryShare(get_memory(request))
     first: list[bytes] = []
     async for chunk in chunks:
         first.append(chunk)
@@ -121,7 +121,7 @@ async def _spool_body(request: Request, chunks: AsyncIterator[bytes]) -> AsyncIt
         return
     with contextlib.ExitStack() as closing:
         try:
-            file = closing.enter_context(services.scratch.file(bodies.content_length(request)))
+            file = closing.enter_context(services.scratch.open(bodies.content_length(request)))
             await run_in_threadpool(file.writelines, first)
             first.clear()
             async for chunk in chunks:
@@ -147,8 +147,8 @@ async def _decompress(request: Request, body: Source, encoding: str) -> AsyncIte
 def _respond(request: Request, prediction: TablePrediction, batches: Iterator[RowBatch], media_type: str) -> Response:
     """Predict for all batches, then return the response with all of their results."""
     services = get_services(request)
-    share = _MemoryShare(request, services.memory)
-    output = SpooledOutput(share.reserve, services.scratch.file, services.limits.upload_bytes)
+    share = _MemoryShare(get_memory(request))
+    output = SpooledOutput(share.reserve, services.scratch.open, services.limits.upload_bytes)
     prediction.write(batches, FORMATS[media_type], output)
     services.metrics.predicted(prediction.rows)
     card = prediction.version.card

@@ -12,9 +12,9 @@ from app.data.json_rows import escaped, kind_of
 from app.data.name_hints import MAX_PRESENT, did_you_mean, instead, shown
 from app.data.names import MAX_NAME_LENGTH
 from app.registry.names import MODEL_NAME_RULE
+from app.regression.solvers import SOLVER_OF_KIND
 
-_SOLVERS = ("exact", "gradient_descent")
-_ALTERNATIVES = (*_SOLVERS, "word", "object", "number")  # of a union, in a place
+_ALTERNATIVES = (*SOLVER_OF_KIND, "word", "object", "number")  # of a union, in a place
 _ROWS = 'Send a list of rows, such as {"instances": [[1, 2], [3, 4]]}.'
 _REMEDIES = {
     "instances": _ROWS,
@@ -115,7 +115,7 @@ def _no_choice(fault: _Fault) -> str:
 def _solver_kind(fault: _Fault) -> str:
     given = fault.get("input")
     kind = given.get("kind") if isinstance(given, dict) else None
-    near = did_you_mean(kind, _SOLVERS) if isinstance(kind, str) else ""
+    near = did_you_mean(kind, list(SOLVER_OF_KIND)) if isinstance(kind, str) else ""
     return f"{fault['msg']}{near}"
 
 

@@ -1,4 +1,4 @@
-"""The floor: a bare ASGI app that reads the body and answers fixed bytes, as many as the environment says."""
+"""The floor: a bare ASGI app that reads the body and answers with FLOOR_ANSWER fixed bytes."""
 
 import os
 

@@ -67,12 +67,12 @@ def idle_connections_closed_at_once() -> None:
 
 @after("app.storage.memory_budget")
 def budget_not_enforced() -> None:
-    """Every reservation succeeds, and no request waits for its turn."""
+    """Every reservation succeeds, and no request waits for a slot."""
     from app.storage import memory_budget
     from app.storage.memory_budget import MemoryBudget
 
-    def reserve(self: MemoryBudget, count: int, most: int) -> bool:
+    def try_reserve(self: MemoryBudget, count: int, limit: int) -> bool:
         return True
 
-    MemoryBudget.reserve = reserve
-    memory_budget.MAX_TURNS = 1000
+    MemoryBudget.try_reserve = try_reserve
+    memory_budget.MAX_SLOTS = 1000

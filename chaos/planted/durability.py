@@ -34,25 +34,25 @@ def _without_fsync(function: Callable[P, R], of: Callable[[int], bool]) -> Calla
     return call
 
 
-@after("app.registry.registry")
+@after("app.registry.publisher")
 def no_fsync_of_a_version() -> None:
-    from app.registry.registry import Registry
+    from app.registry.publisher import ModelPublisher
 
-    Registry.publish = _without_fsync(Registry.publish, stat.S_ISREG)
+    ModelPublisher.publish = _without_fsync(ModelPublisher.publish, stat.S_ISREG)
 
 
-@after("app.registry.registry")
+@after("app.registry.publisher")
 def no_fsync_of_the_folder_of_a_version() -> None:
-    from app.registry.registry import Registry
+    from app.registry.publisher import ModelPublisher
 
-    Registry.publish = _without_fsync(Registry.publish, stat.S_ISDIR)
+    ModelPublisher.publish = _without_fsync(ModelPublisher.publish, stat.S_ISDIR)
 
 
-@after("app.registry.registry")
+@after("app.registry.publisher")
 def no_fsync_of_a_promotion() -> None:
-    from app.registry.registry import Registry
+    from app.registry.publisher import ModelPublisher
 
-    Registry.promote = _without_fsync(Registry.promote, stat.S_ISDIR)
+    ModelPublisher.promote = _without_fsync(ModelPublisher.promote, stat.S_ISDIR)
 
 
 @after("app.jobs.uploads")

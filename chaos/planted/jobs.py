@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -76,9 +77,9 @@ def checkpoints_written_in_place() -> None:
     Checkpoint.__init__ = make_in_place
 
 
-@after("app.jobs.worker")
+@after("app.jobs.dbos_worker")
 def trainer_forgets_its_name() -> None:
-    """DBOS knows the trainer by another name after each start, so it does not take its own jobs up again."""
+    """DBOS gets another name for the trainer at each start, so it does not take its own jobs up again."""
     from dbos import DBOS
 
     make = DBOS.__init__
@@ -93,45 +94,53 @@ def trainer_forgets_its_name() -> None:
 @after("app.jobs.supervisor")
 def lock_not_held() -> None:
     """Any number of trainers share the lock of one."""
-    from app.jobs.supervisor import Supervisor
+    from app.storage.file_lock import FileLock
 
-    def share(descriptor: int) -> bool:
+    acquire = FileLock.acquire
+
+    def share(self: FileLock, timeout: float | None = None) -> bool:
+        if not self.path.name.startswith("trainer."):
+            return acquire(self, timeout)
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            fcntl.flock(self._descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
+            self.close()
             return False
         return True
 
-    Supervisor._acquire = staticmethod(share)
+    FileLock.acquire = share
 
 
 @after("app.jobs.worker")
 def failure_reported_as_success() -> None:
-    from app.jobs import worker
+    from app.jobs.job import JobFailed
+    from app.jobs.worker import Worker
 
-    publish = worker._publish
+    run_job = Worker.run_job
 
-    def publish_or_pretend(*args: Any, **named: Any) -> dict[str, Any]:
+    def run_job_or_pretend(self: Worker, job_id: str, request: dict[str, Any]) -> dict[str, Any]:
         try:
-            return publish(*args, **named)
-        except worker.JobFailed:
+            return run_job(self, job_id, request)
+        except JobFailed:
             return {"version": 1, "promote": False, "metrics": {}, "warnings": []}
 
-    worker._publish = publish_or_pretend
+    Worker.run_job = run_job_or_pretend
 
 
 @after("app.jobs.uploads")
 def full_disk_is_an_internal_error() -> None:
-    """A full disk is neither noticed in time nor answered with a problem."""
+    """A full disk is not noticed before a write fails, and the failure is not turned into a problem."""
     from app.jobs import uploads
     from app.jobs.uploads import UploadStore
 
-    def find_room(self: UploadStore, more: int = 0) -> None:
+    def find_room(self: UploadStore, count: int = 0) -> None:
         pass
 
     @contextlib.contextmanager
-    def storing() -> Iterator[None]:
+    def no_errors() -> Iterator[None]:
         yield
 
     UploadStore.check_room = find_room
-    uploads._storing = storing
+    uploads._storage_errors = no_errors

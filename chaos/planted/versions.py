@@ -28,13 +28,13 @@ def written_in_place() -> None:
     os.link = copy
 
 
-@after("app.registry.registry")
+@after("app.registry.publisher")
 def numbered_by_rename() -> None:
     """The number that was free before the folder was locked is taken by a rename, even if it is taken."""
-    from app.registry import registry
+    from app.registry import publisher
     from app.registry.model_card import ModelCard
 
-    complete = registry._completed
+    complete = publisher._completed
     numbered: dict[str | None, ModelCard] = {}
 
     def complete_once(card: ModelCard, folder: Path) -> ModelCard:
@@ -43,7 +43,7 @@ def numbered_by_rename() -> None:
     def rename(src: Any, dst: Any, **options: Any) -> None:
         os.rename(src, dst)
 
-    registry._completed = complete_once
+    publisher._completed = complete_once
     os.link = rename
 
 
@@ -72,16 +72,16 @@ def promoted_by_removing() -> None:
     os.rename = remove_first
 
 
-@after("app.registry.registry")
+@after("app.registry.reader")
 def pointer_not_read() -> None:
     """The current version is read only once."""
-    from app.registry.registry import Registry
+    from app.registry.reader import ModelReader
     from app.registry.version_file import Version
 
-    get_cached = Registry.get_cached
+    get_cached = ModelReader.get_cached
     seen: dict[str, Version] = {}
 
-    def first_seen(self: Registry, model: str, number: int | None = None) -> Version | None:
+    def first_seen(self: ModelReader, model: str, number: int | None = None) -> Version | None:
         if number is None and model in seen:
             return seen[model]
         found = get_cached(self, model, number)
@@ -89,19 +89,19 @@ def pointer_not_read() -> None:
             seen[model] = found
         return found
 
-    Registry.get_cached = first_seen
+    ModelReader.get_cached = first_seen
 
 
-@after("app.registry.registry")
+@after("app.registry.reader")
 def pointer_believed_by_the_time_of_day() -> None:
     """The pointer is not read again for a millisecond by a clock that may be set back."""
-    from app.registry.registry import Registry
+    from app.registry.reader import ModelReader
     from app.registry.version_file import Version
 
-    get_cached = Registry.get_cached
+    get_cached = ModelReader.get_cached
     believed: dict[str, tuple[float, Version]] = {}
 
-    def believe(self: Registry, model: str, number: int | None = None) -> Version | None:
+    def believe(self: ModelReader, model: str, number: int | None = None) -> Version | None:
         if number is not None:
             return get_cached(self, model, number)
         until, version = believed.get(model, (0.0, None))
@@ -112,7 +112,7 @@ def pointer_believed_by_the_time_of_day() -> None:
             believed[model] = time.time() + 0.001, found
         return found
 
-    Registry.get_cached = believe
+    ModelReader.get_cached = believe
 
 
 @after("app.registry.version_file")
@@ -120,7 +120,7 @@ def checksums_not_verified() -> None:
     """A checksum that is computed is equal to any other."""
     from app.registry import version_file
 
-    checksum = version_file._checksum
+    original = version_file.checksum
 
     class EqualToAll(str):
         __slots__ = ()
@@ -133,36 +133,36 @@ def checksums_not_verified() -> None:
             return False
 
     def any_checksum(card: str, tensors: Any) -> str:
-        return EqualToAll(checksum(card, tensors))
+        return EqualToAll(original(card, tensors))
 
-    version_file._checksum = any_checksum
+    version_file.checksum = any_checksum
 
 
-@after("app.registry.registry")
+@after("app.registry.publisher")
 def failed_promotion_swallowed() -> None:
     """A failure to write the pointer is ignored."""
     from app.errors import Unavailable
-    from app.registry.registry import Registry
+    from app.registry.publisher import ModelPublisher
 
-    promote = Registry.promote
+    promote = ModelPublisher.promote
 
-    def swallow(self: Registry, *args: Any, **named: Any) -> None:
+    def swallow(self: ModelPublisher, *args: Any, **named: Any) -> None:
         with contextlib.suppress(Unavailable):
             promote(self, *args, **named)
 
-    Registry.promote = swallow
+    ModelPublisher.promote = swallow
 
 
 @after("app.training.parent")
 def parent_not_compared() -> None:
     """A version is promoted even if another one became current since its job began."""
-    from app.registry.registry import Registry
+    from app.registry.publisher import ModelPublisher
     from app.training.parent import Parent
     from app.training.request import TrainingRequest
 
     of = Parent.of
 
-    def expecting_any(request: TrainingRequest, registry: Registry) -> Parent:
+    def expecting_any(request: TrainingRequest, registry: ModelPublisher) -> Parent:
         return replace(of(request, registry), expected="any")
 
     Parent.of = staticmethod(expecting_any)

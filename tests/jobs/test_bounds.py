@@ -1,4 +1,4 @@
-"""Bounds hold however many requests come at once, and records stay short."""
+"""Limits hold for concurrent requests, and records stay short."""
 
 import json
 import sqlite3
@@ -25,7 +25,7 @@ START = {"weights": [[0.5, -0.25, 0.125]] * 2, "intercept": [1.0, 2.0]}
 
 @pytest.fixture
 def small(tmp_path: Path) -> Iterator[Service]:
-    """A service of two workers, in which jobs wait."""
+    """A service of two workers without a trainer."""
     running = Service(
         tmp_path, workers=2, trainer_mode="external", max_queued_jobs=str(QUEUED), max_spool_bytes=str(ROOM)
     ).start()
@@ -33,8 +33,8 @@ def small(tmp_path: Path) -> Iterator[Service]:
     running.stop()
 
 
-def at_once(service: Service, count: int, content: bytes, headers: dict[str, str]) -> Counter[int]:
-    """The statuses of so many uploads, of which each ends only when all have begun."""
+def upload_concurrently(service: Service, count: int, content: bytes, headers: dict[str, str]) -> Counter[int]:
+    """Return the statuses of `count` uploads, each of which ends only when all have begun."""
     together = Barrier(count)
 
     def body() -> Iterator[bytes]:
@@ -51,14 +51,14 @@ def at_once(service: Service, count: int, content: bytes, headers: dict[str, str
         return Counter(pool.map(send, range(count)))
 
 
-def test_of_uploads_that_come_at_once_no_more_are_taken_than_may_wait(small: Service) -> None:
-    assert at_once(small, 20, ROWS, {}) == {202: QUEUED, 429: 20 - QUEUED}
+def test_concurrent_uploads_do_not_exceed_the_limit_of_queued_jobs(small: Service) -> None:
+    assert upload_concurrently(small, 20, ROWS, {}) == {202: QUEUED, 429: 20 - QUEUED}
     assert len(list((small.state / "spool").iterdir())) == QUEUED
 
 
-def test_of_uploads_that_come_at_once_no_more_bytes_are_kept_than_there_is_room_for(small: Service) -> None:
-    content = zstd.compress(b"x,y\n" + b"1.000000,2.000000\n" * 220_000)  # 4 MB, of which two fit
-    statuses = at_once(small, 12, content, {"content-encoding": "zstd"})
+def test_concurrent_uploads_do_not_exceed_the_limit_of_stored_bytes(small: Service) -> None:
+    content = zstd.compress(b"x,y\n" + b"1.000000,2.000000\n" * 220_000)  # 4 MB; two such uploads fit
+    statuses = upload_concurrently(small, 12, content, {"content-encoding": "zstd"})
     assert set(statuses) <= {202, 507}
     assert statuses[507] >= 10
     assert sum(path.stat().st_size for path in (small.state / "spool").iterdir()) <= ROOM
@@ -76,7 +76,7 @@ def test_a_repeated_upload_names_its_job_while_the_queue_is_full(small: Service)
     assert len(list((small.state / "spool").iterdir())) == QUEUED
 
 
-def test_weights_to_start_from_wait_beside_the_rows_and_not_in_the_record(small: Service) -> None:
+def test_initial_coefficients_are_stored_with_the_rows_and_not_in_the_record(small: Service) -> None:
     wide = 300
     rows = {"instances": np.eye(2, wide).tolist(), "targets": np.eye(2, wide).tolist()}
     names = {f"{kind}_names": [f"{kind[0]}{i}" for i in range(wide)] for kind in ("feature", "target")}
@@ -93,7 +93,7 @@ def test_weights_to_start_from_wait_beside_the_rows_and_not_in_the_record(small:
 
 
 @pytest.mark.slow
-def test_a_descent_starts_from_the_weights_that_were_sent_and_its_card_has_them(tmp_path: Path) -> None:
+def test_a_descent_starts_from_the_coefficients_in_the_request_and_its_card_has_them(tmp_path: Path) -> None:
     service = Service(tmp_path).start()
     try:
         solver = {"kind": "gradient_descent", "epochs": 1, "learning_rate": 1e-30, "start": START}
@@ -107,7 +107,7 @@ def test_a_descent_starts_from_the_weights_that_were_sent_and_its_card_has_them(
         service.stop()
 
 
-def test_jobs_that_were_recorded_without_a_summary_are_read_and_trained(small: Service) -> None:
+def test_jobs_that_were_recorded_without_a_summary_are_read_and_cancelled(small: Service) -> None:
     job = small.submit(**NOTEBOOK)
     with closing(sqlite3.connect(small.state / "jobs.sqlite")) as database, database:
         database.execute("UPDATE workflow_status SET attributes = NULL")

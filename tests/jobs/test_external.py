@@ -1,4 +1,4 @@
-"""Trainers that run apart, and a job database that cannot be reached."""
+"""Trainers started by hand, and a job database that cannot be reached."""
 
 import json
 import signal
@@ -38,13 +38,13 @@ def test_a_job_whose_trainer_does_not_come_back_is_taken_over_by_another(alone: 
         first.wait()
     with trainer(alone, "second"):
         assert alone.end_of(job_id)["status"] == "succeeded"
-    (told,) = [line for line in lines_of(log_of(alone, "second")) if line["message"] == "jobs taken over"]
-    assert (told["trainer"], told["jobs"]) == ("first", [job_id])
+    (line,) = [record for record in lines_of(log_of(alone, "second")) if record["message"] == "jobs taken over"]
+    assert (line["trainer"], line["jobs"]) == ("first", [job_id])
     assert alone.client.get("/models/crop-yield").json()["versions"] == [1, 2]
 
 
 @pytest.mark.slow
-def test_a_job_is_left_to_a_trainer_that_only_sleeps(alone: Service) -> None:
+def test_the_job_of_a_stopped_trainer_is_not_taken_over(alone: Service) -> None:
     with trainer(alone, "first") as first:
         job_id = alone.submit(**NOTEBOOK, solver=ENDLESS)
         next(job for job in alone.follow(job_id) if job["status"] == "running" and job["progress"])
@@ -53,24 +53,26 @@ def test_a_job_is_left_to_a_trainer_that_only_sleeps(alone: Service) -> None:
             wait_for(lambda: "trainer ready" in log_of(alone, "second").read_text())
             names = {"feature_names": ["a", "b", "c"], "target_names": ["d", "e"]}
             other = alone.submit(**NOTEBOOK, **names, model="other")
-            assert alone.end_of(other)["status"] == "succeeded"  # it is past its first look at what others left
+            assert alone.end_of(other)["status"] == "succeeded"  # so it has checked for jobs of dead trainers
             assert alone.job(job_id)["status"] == "running"
             assert "jobs taken over" not in log_of(alone, "second").read_text()
         alone.client.post(f"/jobs/{job_id}/cancel")
 
 
-def test_jobs_of_another_version_are_told_of(alone: Service) -> None:
+def test_waiting_jobs_of_another_version_are_logged(alone: Service) -> None:
     for _ in range(2):
         alone.submit(**NOTEBOOK)
     with closing(sqlite3.connect(alone.state / "jobs.sqlite")) as database, database:
         database.execute("UPDATE workflow_status SET application_version = '0'")
     with trainer(alone, "one"):
         wait_for(lambda: "trainer ready" in log_of(alone, "one").read_text())
-    (told,) = [line for line in lines_of(log_of(alone, "one")) if line["message"] == "jobs of another version wait"]
-    assert (told["level"], told["jobs"]) == ("WARNING", 2)
+    (line,) = [
+        record for record in lines_of(log_of(alone, "one")) if record["message"] == "jobs of another version wait"
+    ]
+    assert (line["level"], line["jobs"]) == ("WARNING", 2)
 
 
-def test_the_metrics_tell_when_a_trainer_was_seen(alone: Service) -> None:
+def test_the_metrics_have_the_time_when_a_trainer_last_ran(alone: Service) -> None:
     def seen() -> float | None:
         lines = alone.client.get("/metrics").text.splitlines()
         found = [line for line in lines if line.startswith("linserve_trainer_seen_timestamp_seconds ")]
@@ -88,7 +90,7 @@ def test_the_metrics_tell_when_a_trainer_was_seen(alone: Service) -> None:
     assert seen() == last
 
 
-def test_a_database_that_cannot_be_reached_at_the_start_is_one_line_of_each_process(tmp_path: Path) -> None:
+def test_each_process_logs_in_one_line_that_it_cannot_reach_the_database(tmp_path: Path) -> None:
     service = Service(tmp_path, trainer_mode="external", database_url=NOWHERE).start()
     try:
         wait_for(lambda: "job database out of reach" in service.log.read_text())
@@ -99,25 +101,25 @@ def test_a_database_that_cannot_be_reached_at_the_start_is_one_line_of_each_proc
         service.predict([75, 63, 44])
         logs = [service.log, log_of(service, "one")]
         for log in logs:
-            told = [line for line in lines_of(log) if line["message"] == "job database out of reach"]
-            assert {line["database"] for line in told} == {NOWHERE.replace("hidden", "***")}
-            assert len(told) <= 5  # and not 50: one in ten seconds
+            records = [line for line in lines_of(log) if line["message"] == "job database out of reach"]
+            assert {line["database"] for line in records} == {NOWHERE.replace("hidden", "***")}
+            assert len(records) <= 5  # one in ten seconds, not one per request
             assert "hidden" not in log.read_text()
             assert "Traceback" not in log.read_text()
     finally:
         service.stop()
 
 
-def test_a_damaged_database_is_named_and_the_service_predicts(tmp_path: Path) -> None:
+def test_with_a_damaged_database_the_service_predicts_and_logs_which_database_it_is(tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.mkdir()
     (state / "jobs.sqlite").write_bytes(b"no database at all" * 1000)
     service = Service(tmp_path).start()
     try:
         wait_for(lambda: service.log.read_text().count("job database out of reach") >= 2)
-        told = [line for line in lines_of(service.log) if line["message"] == "job database out of reach"]
-        assert {line["logger"] for line in told} == {"app.jobs.queue", "app.jobs.worker"}
-        assert all(line["database"].endswith("state/jobs.sqlite") for line in told)
+        records = [line for line in lines_of(service.log) if line["message"] == "job database out of reach"]
+        assert {line["logger"] for line in records} == {"app.jobs.dbos_store", "app.jobs.dbos_worker"}
+        assert all(line["database"].endswith("state/jobs.sqlite") for line in records)
         assert "Traceback" not in service.log.read_text()
         service.predict([75, 63, 44])
     finally:
@@ -134,11 +136,11 @@ def test_a_database_that_breaks_under_a_running_service_does_not_fill_the_log(tm
                 database.execute(f"ALTER TABLE {name} RENAME TO {name}_away")
         before = len(lines_of(service.log))
         began = time.monotonic()
-        while time.monotonic() - began < 4:  # the trainer looks ten times meanwhile
+        while time.monotonic() - began < 4:  # the trainer polls several times meanwhile
             assert service.client.get("/jobs").status_code == 503
-        told = [line for line in lines_of(service.log)[before:] if line["logger"] != "app.requests"]
-        assert any(line["logger"] == "dbos" for line in told)
-        assert len(told) < 12  # one of each kind, and of a kind two where ten seconds passed
+        records = [line for line in lines_of(service.log)[before:] if line["logger"] != "app.requests"]
+        assert any(line["logger"] == "dbos" for line in records)
+        assert len(records) < 12  # one of each kind, or two after ten seconds
         assert "SELECT" not in service.log.read_text()
         assert "[parameters" not in service.log.read_text()
     finally:

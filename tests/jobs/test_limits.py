@@ -1,4 +1,4 @@
-"""A job that asks for too much, of memory, of time or of the trainer's life, fails; the next one succeeds."""
+"""A job that exceeds a limit on memory, time or crashes fails, and the next job succeeds."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ import pytest
 from service import NOTEBOOK, Service, wait_for
 from tables import MEDIA_TYPES
 
-from app.jobs.crash_loop import MOST
+from app.jobs.crash_loop import MAX_CRASHES
 
 ENDLESS = {"kind": "gradient_descent", "epochs": 10_000_000, "learning_rate": 1e-9}
 
@@ -38,23 +38,23 @@ def test_rows_that_do_not_fit_into_the_trainers_memory_fail_their_job_and_nothin
     service = Service(tmp_path, trainer_memory=str(1 << 30)).start()
     table = pa.table({name: np.arange(8e6) % 97 for name in ("a", "b", "c", "y")})
     try:
-        service.train(**NOTEBOOK, solver={"kind": "gradient_descent", "epochs": 1})  # torch is loaded
+        service.train(**NOTEBOOK, solver={"kind": "gradient_descent", "epochs": 1})  # loads torch
         before = service.trainers()
-        # Batches of rows need all rows in memory; one pass does not.
+        # A descent in mini-batches needs all rows in memory. One pass does not.
         batches = {"solver": "gradient_descent", "batch_size": 100_000, "learning_rate": 1e-9, "epochs": 1}
         failed = upload(service, table, model="large", targets="y", **batches)
         assert failed["status"] == "failed"
         assert failed["error"]["type"] == "urn:linserve:problem:memory-exceeded"
         assert "LINSERVE_TRAINER_MEMORY" in failed["error"]["detail"]
         assert upload(service, table, model="large", targets="y")["status"] == "succeeded"
-        assert service.trainers() == before  # it lived through it
+        assert service.trainers() == before  # it did not crash
         assert list((service.state / "spool").glob("*")) == []
     finally:
         service.stop()
 
 
 @pytest.mark.slow
-def test_a_training_that_takes_longer_than_it_may_fails_and_says_so(tmp_path: Path) -> None:
+def test_a_training_that_exceeds_the_time_limit_fails_and_names_the_limit(tmp_path: Path) -> None:
     service = Service(tmp_path, max_job_seconds="2").start()
     try:
         failed = service.train(**NOTEBOOK, solver=ENDLESS)
@@ -67,12 +67,12 @@ def test_a_training_that_takes_longer_than_it_may_fails_and_says_so(tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_job_under_which_the_trainer_dies_every_time_fails_and_the_next_succeeds(tmp_path: Path) -> None:
+def test_a_job_whose_trainer_crashes_every_time_fails_and_the_next_job_succeeds(tmp_path: Path) -> None:
     service = Service(tmp_path).start()
     try:
         job_id = service.submit(**NOTEBOOK, solver=ENDLESS)
-        for attempt in range(1, MOST + 1):
-            wait_for(lambda attempt=attempt: noted(service) == (job_id, attempt))  # type: ignore[misc]
+        for attempt in range(1, MAX_CRASHES + 1):
+            wait_for(lambda attempt=attempt: counted_attempts(service) == (job_id, attempt))  # type: ignore[misc]
             (trainer,) = service.trainers()
             os.kill(trainer, signal.SIGKILL)
         job = service.end_of(job_id)
@@ -85,7 +85,7 @@ def test_a_job_under_which_the_trainer_dies_every_time_fails_and_the_next_succee
         service.stop()
 
 
-def noted(service: Service) -> tuple[str, int] | None:
+def counted_attempts(service: Service) -> tuple[str, int] | None:
     with contextlib.suppress(FileNotFoundError):
         job, _, _, attempt = json.loads((service.state / "attempt.local").read_text())
         return job, attempt
@@ -93,7 +93,7 @@ def noted(service: Service) -> tuple[str, int] | None:
 
 
 @pytest.mark.slow
-def test_jobs_that_ended_long_ago_are_forgotten_with_their_keys_and_their_versions_stay(tmp_path: Path) -> None:
+def test_old_ended_jobs_are_removed_with_their_keys_and_their_versions_stay(tmp_path: Path) -> None:
     service = Service(tmp_path, max_retained_jobs="2").start()
     try:
         first = service.client.post("/train", json=NOTEBOOK, headers={"idempotency-key": "k", "prefer": "wait=20"})
@@ -101,11 +101,11 @@ def test_jobs_that_ended_long_ago_are_forgotten_with_their_keys_and_their_versio
         running = service.submit(**NOTEBOOK, solver=ENDLESS)
         next(job for job in service.follow(running) if job["status"] == "running")
         service.stop()
-        service.start()  # and look after what is old
+        service.start()  # and remove old jobs
 
         wait_for(lambda: service.client.get(f"/jobs/{first.json()['id']}").status_code == 404)
         assert [service.job(job)["status"] for job in others] == ["succeeded", "succeeded"]
-        assert service.job(running)["status"] in ("queued", "running")  # it has not ended, so it is not old
+        assert service.job(running)["status"] in ("queued", "running")  # a job that has not ended is not removed
         assert service.client.get("/models/crop-yield").json()["versions"] == [1, 2, 3, 4]
         service.client.post(f"/jobs/{running}/cancel")
         again = service.client.post("/train", json=NOTEBOOK, headers={"idempotency-key": "k", "prefer": "wait=20"})
@@ -115,7 +115,7 @@ def test_jobs_that_ended_long_ago_are_forgotten_with_their_keys_and_their_versio
 
 
 def cross_validated(service: Service, features: int = 400) -> str:
-    """A job that takes a minute where nothing ends it: 34 penalties, for each of which 10 models are fitted."""
+    """Submit a job that would take a minute: 34 penalties, with 10 fits for each."""
     random = np.random.default_rng(0)
     table = pa.table({f"x{i}": random.normal(size=1000) for i in range(features)} | {"y": random.normal(size=1000)})
     sink = pa.BufferOutputStream()
@@ -142,7 +142,7 @@ def test_an_exact_solution_stops_between_two_fits_when_it_is_cancelled_or_takes_
         next(job for job in service.follow(cancelled) if job["status"] == "running")
         service.client.post(f"/jobs/{cancelled}/cancel")
         began = time.monotonic()
-        assert service.train(**NOTEBOOK)["status"] == "succeeded"  # for the trainer is free again
+        assert service.train(**NOTEBOOK)["status"] == "succeeded"  # because the trainer is free again
         assert time.monotonic() - began < 3
     finally:
         service.stop()

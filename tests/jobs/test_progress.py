@@ -14,7 +14,7 @@ Curve = list[tuple[int, float]]
 
 
 class Clock:
-    """Stands in for the module `time`, so that no test depends on how fast it runs."""
+    """Replaces the module `time`, so that no test depends on its own speed."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -30,15 +30,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-class Told:
-    """What a tracker reported, and whether its job is cancelled."""
+class Reports:
+    """The reports of a ProgressReporter, and whether its job is cancelled."""
 
     def __init__(self) -> None:
         self.reports: list[tuple[Progress, Curve]] = []
         self.cancelled = False
         self.asked = 0
 
-    def tracker(self) -> ProgressReporter:
+    def reporter(self) -> ProgressReporter:
         return ProgressReporter(
             lambda progress, curve: self.reports.append((progress, list(curve))), self._is_cancelled
         )
@@ -50,7 +50,7 @@ class Told:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 6000), st.integers(0, 40))
-def test_a_loss_curve_is_even_begins_at_the_start_ends_at_the_newest_and_stays_short(epochs: int, more: int) -> None:
+def test_a_loss_curve_is_evenly_spaced_from_the_first_epoch_to_the_last_and_short(epochs: int, more: int) -> None:
     curve = LossCurve()
     for epoch in range(epochs + 1):
         curve.add(epoch, 1 / (epoch + 1))
@@ -62,7 +62,7 @@ def test_a_loss_curve_is_even_begins_at_the_start_ends_at_the_newest_and_stays_s
     steps = [after - before for (before, _), (after, _) in pairwise(points)]
     assert set(steps[:-1]) <= {curve.stride}
     assert not steps or 0 < steps[-1] <= curve.stride
-    # Thinned no more than needed: half the points or more are there.
+    # Not thinned more than necessary: at least half of the points are left.
     assert len(points) >= min(epochs + 1, MAX_CURVE_POINTS // 2)
 
 
@@ -79,7 +79,7 @@ def test_a_loss_curve_without_epochs_is_empty() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 3000), st.integers(0, 3000), st.integers(0, 5))
-def test_a_loss_curve_that_goes_on_from_a_checkpoint_is_the_uninterrupted_one(
+def test_a_loss_curve_resumed_from_a_checkpoint_equals_the_uninterrupted_one(
     interrupted: int, epochs: int, before: int
 ) -> None:
     whole = LossCurve()
@@ -89,7 +89,7 @@ def test_a_loss_curve_that_goes_on_from_a_checkpoint_is_the_uninterrupted_one(
     for epoch in range(interrupted + 1):
         part.add(epoch, -float(epoch))
     resumed = LossCurve(list(part.points), part.stride)
-    # The descent goes on from the checkpoint's epoch or, after another crash, from an earlier one.
+    # The descent continues from the epoch of the checkpoint or, after another crash, from an earlier one.
     for epoch in range(max(0, interrupted - before), interrupted + epochs + 1):
         resumed.add(epoch, -float(epoch))
     assert resumed.with_last() == whole.with_last()
@@ -97,89 +97,89 @@ def test_a_loss_curve_that_goes_on_from_a_checkpoint_is_the_uninterrupted_one(
 
 
 def test_progress_is_reported_at_most_twice_a_second(clock: Clock) -> None:
-    told = Told()
-    tracker = told.tracker()
+    reports = Reports()
+    reporter = reports.reporter()
     times = []
     for index in range(401):
         clock.now = 1000.0 + index / 64
-        before = len(told.reports)
-        tracker.epoch(index, float(index))
-        if len(told.reports) > before:
+        before = len(reports.reports)
+        reporter.epoch(index, float(index))
+        if len(reports.reports) > before:
             times.append(clock.now)
     assert REPORT_SECONDS == 0.5
     assert times == [1000.5 + index / 2 for index in range(12)]
 
 
-def test_a_report_holds_all_that_is_known_and_the_newest_epoch(clock: Clock) -> None:
-    told = Told()
-    tracker = told.tracker()
-    tracker.advance("reading", rows=7)
-    tracker.advance("reading", rows=15)
-    tracker.advance("fitting", epochs=100)
-    tracker.epoch(0, 4.0)
-    tracker.epoch(1, 3.0)
-    assert told.reports == []
+def test_a_report_has_everything_known_and_the_latest_epoch(clock: Clock) -> None:
+    reports = Reports()
+    reporter = reports.reporter()
+    reporter.advance("reading", rows=7)
+    reporter.advance("reading", rows=15)
+    reporter.advance("fitting", epochs=100)
+    reporter.epoch(0, 4.0)
+    reporter.epoch(1, 3.0)
+    assert reports.reports == []
     clock.now += REPORT_SECONDS
-    tracker.epoch(2, 2.0)
+    reporter.epoch(2, 2.0)
     expected = Progress(phase="fitting", rows=15, epoch=2, epochs=100, loss=2.0)
-    assert told.reports == [(expected, [(0, 4.0), (1, 3.0), (2, 2.0)])]
+    assert reports.reports == [(expected, [(0, 4.0), (1, 3.0), (2, 2.0)])]
     clock.now += REPORT_SECONDS
-    tracker.advance("publishing")
-    assert told.reports[1][0] == Progress(phase="publishing", rows=15, epoch=2, epochs=100, loss=2.0)
-    assert tracker.progress == told.reports[1][0]
+    reporter.advance("publishing")
+    assert reports.reports[1][0] == Progress(phase="publishing", rows=15, epoch=2, epochs=100, loss=2.0)
+    assert reporter.progress == reports.reports[1][0]
 
 
-def test_a_job_that_has_told_nothing_is_reading() -> None:
-    assert Told().tracker().progress == Progress(phase="reading", rows=0, epoch=None, epochs=None, loss=None)
+def test_a_new_job_is_in_the_phase_reading() -> None:
+    assert Reports().reporter().progress == Progress(phase="reading", rows=0, epoch=None, epochs=None, loss=None)
 
 
-def test_cancellation_is_asked_for_at_most_four_times_a_second(clock: Clock) -> None:
-    told = Told()
-    tracker = told.tracker()
+def test_cancellation_is_checked_at_most_four_times_a_second(clock: Clock) -> None:
+    reports = Reports()
+    reporter = reports.reporter()
     for index in range(65):
         clock.now = 1000.0 + index / 32
-        tracker.check_cancelled()
+        reporter.check_cancelled()
     assert CANCEL_SECONDS == 0.25
-    assert told.asked == 8
+    assert reports.asked == 8
 
 
 @pytest.mark.parametrize("call", ["step", "advance", "epoch"])
-def test_a_cancelled_job_is_ended_by_whatever_it_tells_next(clock: Clock, call: str) -> None:
-    told = Told()
-    tracker = told.tracker()
-    told.cancelled = True
+def test_the_next_call_of_a_cancelled_job_ends_it(clock: Clock, call: str) -> None:
+    reports = Reports()
+    reporter = reports.reporter()
+    reports.cancelled = True
     calls: dict[str, Callable[[], None]] = {
-        "step": tracker.check_cancelled,
-        "advance": lambda: tracker.advance("fitting"),
-        "epoch": lambda: tracker.epoch(1, 2.0),
+        "step": reporter.check_cancelled,
+        "advance": lambda: reporter.advance("fitting"),
+        "epoch": lambda: reporter.epoch(1, 2.0),
     }
-    calls[call]()  # too early to be asked again
+    calls[call]()  # too early for another check
     clock.now += CANCEL_SECONDS
     with pytest.raises(JobCancelled):
         calls[call]()
-    assert told.reports == []
+    assert reports.reports == []
 
 
 def test_a_cancelled_job_makes_no_further_report(clock: Clock) -> None:
-    told = Told()
-    tracker = told.tracker()
-    told.cancelled = True
+    reports = Reports()
+    reporter = reports.reporter()
+    reports.cancelled = True
     clock.now += REPORT_SECONDS
     with pytest.raises(JobCancelled):
-        tracker.epoch(1, 2.0)
-    assert told.reports == []
+        reporter.epoch(1, 2.0)
+    assert reports.reports == []
 
 
-def test_a_job_that_takes_longer_than_it_may_is_ended_by_whatever_it_tells_next(clock: Clock) -> None:
-    tracker = ProgressReporter(lambda *_: None, lambda: False, seconds=10)
+def test_the_next_call_after_the_time_limit_ends_the_job(clock: Clock) -> None:
+    reporter = ProgressReporter(lambda *_: None, lambda: False, seconds=10)
     clock.now += 10
-    tracker.advance("reading", rows=1)
+    reporter.advance("reading", rows=1)
     clock.now += CANCEL_SECONDS
     with pytest.raises(TimeExceeded, match="longer than the 10 seconds"):
-        tracker.advance("reading", rows=2)
+        reporter.advance("reading", rows=2)
 
 
-def test_a_job_without_a_limit_takes_as_long_as_it_likes(clock: Clock) -> None:
-    tracker = Told().tracker()
+def test_a_job_without_a_time_limit_does_not_end_early(clock: Clock) -> None:
+    reporter = Reports().reporter()
     clock.now += 1e9
-    tracker.check_cancelled()
+    reporter.check_cancelled()

@@ -1,19 +1,15 @@
-"""A state folder that is removed under a running service: what is acknowledged afterwards is kept all the same."""
+"""The state folder is removed while the service runs. Jobs acknowledged afterwards are kept."""
 
 import shutil
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from service import NOTEBOOK, Service, wait_for
 
-from app.storage.file_lock import identity, is_at, locked_if_free
-
 
 @pytest.mark.slow
-def test_a_job_acknowledged_after_the_state_folder_was_removed_is_there_after_a_restart(tmp_path: Path) -> None:
+def test_a_job_acknowledged_after_the_state_folder_was_removed_exists_after_a_restart(tmp_path: Path) -> None:
     service = Service(tmp_path, workers=2).start()
     try:
         before = service.train(**NOTEBOOK)["id"]
@@ -22,7 +18,7 @@ def test_a_job_acknowledged_after_the_state_folder_was_removed_is_there_after_a_
         first = service.submit(**NOTEBOOK, promote="never")
         assert service.client.get(f"/jobs/{before}").status_code == 404
 
-        # A trainer that still reads the removed database would leave it waiting for ever.
+        # A trainer that still reads the removed database would never run it.
         assert service.end_of(first)["status"] == "succeeded"
         assert trainer not in service.trainers()
         assert len(service.trainers()) == 1
@@ -37,7 +33,7 @@ def test_a_job_acknowledged_after_the_state_folder_was_removed_is_there_after_a_
         service.kill()
 
 
-def test_uploaded_rows_and_the_record_of_jobs_are_for_nobody_elses_eyes(tmp_path: Path) -> None:
+def test_other_users_can_read_neither_uploaded_rows_nor_the_job_database(tmp_path: Path) -> None:
     service = Service(tmp_path, trainer_mode="external").start()
     try:
         job = service.submit(**NOTEBOOK)
@@ -48,40 +44,9 @@ def test_uploaded_rows_and_the_record_of_jobs_are_for_nobody_elses_eyes(tmp_path
         service.stop()
 
 
-def test_a_lock_whose_file_was_removed_is_no_lock(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    assert identity(path) is None
-    with path.open("a") as file:
-        assert is_at(file.fileno(), path)
-        path.unlink()
-        assert not is_at(file.fileno(), path)
-        path.touch()
-        assert not is_at(file.fileno(), path)
-
-
-def test_a_lock_is_free_only_while_nobody_holds_it_and_only_where_there_is_one(tmp_path: Path) -> None:
-    path = tmp_path / "lock"
-    with locked_if_free(path) as free:
-        assert not free
-    assert not path.exists()
-    path.touch()
-    holding = (
-        "import fcntl, sys; file = open(sys.argv[1]); fcntl.flock(file, fcntl.LOCK_EX); print(flush=True); input()"
-    )
-    command = [sys.executable, "-c", holding, str(path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
-        assert other.stdout
-        other.stdout.readline()
-        with locked_if_free(path) as free:
-            assert not free
-        other.kill()
-    with locked_if_free(path) as free:
-        assert free
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_trainer_ends_with_its_lock_and_another_begins(tmp_path: Path, workers: int) -> None:
+def test_a_trainer_whose_lock_file_is_removed_is_replaced(tmp_path: Path, workers: int) -> None:
     service = Service(tmp_path, workers=workers).start()
     try:
         service.train(**NOTEBOOK)

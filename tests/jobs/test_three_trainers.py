@@ -15,14 +15,14 @@ from service import INPUTS, POLL_SECONDS, TARGETS, Service
 from trainers import trainer
 
 UPDATES = int(os.environ.get("UPDATES", "15"))
-MIN_KILLS = 2  # Updates go on until there have been this many, so that a fast machine kills trainers too.
+MIN_KILLS = 2  # Updates continue until this many kills, so that a fast machine kills trainers too.
 SECONDS_BETWEEN_KILLS = (2.0, 8.0)
-MAX_SECONDS = 300.0  # from the end of one job to that of the next
+MAX_SECONDS = 300.0  # Longest time from the end of one job to the end of the next.
 NAMES = ("one", "two", "three")
 
 
 class Trainers:
-    """One trainer of each name, which is started again whenever it is killed."""
+    """A trainer of each name, restarted after each kill."""
 
     def __init__(self, service: Service) -> None:
         self.kills = 0
@@ -56,7 +56,7 @@ class Trainers:
                 process.wait()
 
     def _kill(self) -> None:
-        while not self._stop.wait(random.uniform(*SECONDS_BETWEEN_KILLS)):  # noqa: S311 - random faults are no secrets
+        while not self._stop.wait(random.uniform(*SECONDS_BETWEEN_KILLS)):  # noqa: S311 - not for security
             with self._lock:
                 victim = random.choice([*self._processes.values()])  # noqa: S311
             with contextlib.suppress(ProcessLookupError):
@@ -65,7 +65,7 @@ class Trainers:
 
 
 def end_of(service: Service, job_id: str) -> dict[str, Any]:
-    """The job once it has ended. The trainers are killed and started meanwhile, so that it takes its time."""
+    """Return the job once it has ended. This takes a while, because trainers are killed and restarted meanwhile."""
     deadline = time.monotonic() + MAX_SECONDS
     while (job := service.job(job_id))["status"] in ("queued", "running"):
         assert time.monotonic() < deadline, job
@@ -82,7 +82,7 @@ def update_at_once(service: Service, count: int) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-def test_no_update_of_three_trainers_that_are_killed_at_random_is_lost(tmp_path: Path) -> None:
+def test_no_update_is_lost_while_three_trainers_are_killed_at_random(tmp_path: Path) -> None:
     service = Service(tmp_path, trainer_mode="external", max_queued_jobs="2000").start()
     try:
         with Trainers(service) as trainers:

@@ -1,4 +1,4 @@
-"""Jobs of one model run one after another, whichever trainers take them."""
+"""Jobs of one model run one after another on any trainers."""
 
 import base64
 import json
@@ -38,7 +38,7 @@ def card(service: Service, version: int, model: str = "crop-yield") -> dict[str,
     return found
 
 
-def test_a_job_waits_for_the_one_before_of_its_model_and_no_trainer_for_it(shared: Service) -> None:
+def test_a_job_waits_for_the_previous_one_of_its_model_while_trainers_run_other_models(shared: Service) -> None:
     first = shared.submit(**NOTEBOOK, **NAMES, model="busy", solver=ENDLESS)
     next(job for job in shared.follow(first) if job["status"] == "running" and job["progress"])
     second = shared.submit(**NOTEBOOK, **NAMES, model="busy")
@@ -62,7 +62,7 @@ def test_a_job_that_was_cancelled_before_it_began_never_started(shared: Service)
     shared.client.post(f"/jobs/{first}/cancel")
 
 
-def test_descents_from_the_current_version_that_are_asked_for_at_once_go_on_from_each_other(shared: Service) -> None:
+def test_descents_from_the_current_version_that_are_queued_together_continue_from_each_other(shared: Service) -> None:
     jobs = [shared.submit(**NOTEBOOK, solver=DESCENT) for _ in range(3)]
     versions = [shared.end_of(job)["version"] for job in jobs]
     for before, version in zip([1, *versions], versions, strict=False):
@@ -73,14 +73,14 @@ def test_descents_from_the_current_version_that_are_asked_for_at_once_go_on_from
     assert shared.client.get("/models/crop-yield").json()["version"] == versions[-1]
 
 
-def test_updates_that_are_asked_for_at_once_add_up(shared: Service) -> None:
+def test_updates_that_are_queued_together_add_up(shared: Service) -> None:
     shared.train(**NOTEBOOK, **NAMES, model="updated")
     jobs = [shared.submit(**NOTEBOOK, **NAMES, model="updated", mode="update") for _ in range(4)]
     assert {shared.end_of(job)["status"] for job in jobs} == {"succeeded"}
     assert shared.client.get("/models/updated").json()["rows"] == 5 * len(NOTEBOOK["instances"])
 
 
-def test_a_start_from_a_current_version_that_is_not_there_is_refused(shared: Service) -> None:
+def test_a_start_from_a_missing_current_version_is_refused(shared: Service) -> None:
     answer = shared.client.post("/train", json={**NOTEBOOK, **NAMES, "model": "newcomer", "solver": DESCENT})
     assert answer.status_code == 422
     (place,) = answer.json()["errors"]
@@ -91,7 +91,7 @@ def test_a_start_from_a_current_version_that_is_not_there_is_refused(shared: Ser
 
 
 class Harmful:
-    """Unpickled, it makes a file."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -100,7 +100,7 @@ class Harmful:
         return os.mkdir, (str(self.path),)
 
 
-def test_nothing_that_is_pickled_in_the_job_database_is_decoded(shared: Service, tmp_path: Path) -> None:
+def test_pickled_values_in_the_job_database_are_not_decoded(shared: Service, tmp_path: Path) -> None:
     marks = [tmp_path / str(number) for number in range(8)]
     pickled = [base64.b64encode(pickle.dumps(Harmful(mark))).decode() for mark in marks]
     whole = shared.submit(**NOTEBOOK, **NAMES, model="planted")
@@ -161,7 +161,7 @@ def test_nothing_that_is_pickled_in_the_job_database_is_decoded(shared: Service,
 
 
 @pytest.mark.slow
-def test_a_recorded_step_that_is_pickled_fails_its_job_without_being_decoded(tmp_path: Path) -> None:
+def test_a_pickled_step_fails_its_job_and_is_not_decoded(tmp_path: Path) -> None:
     service = Service(tmp_path, trainer_mode="external").start()
     mark = tmp_path / "mark"
     job = service.submit(**NOTEBOOK)
@@ -171,7 +171,7 @@ def test_a_recorded_step_that_is_pickled_fails_its_job_without_being_decoded(tmp
             "VALUES (?, 1, 'publish', ?, 'py_pickle')",
             (job, base64.b64encode(pickle.dumps(Harmful(mark))).decode()),
         )
-        # As a job that an earlier release recorded, which had no partitions.
+        # As recorded by an earlier release, which had no partitions.
         database.execute("UPDATE workflow_status SET queue_partition_key = NULL")
     later = service.submit(**NOTEBOOK)
     with trainer(service, "one"):

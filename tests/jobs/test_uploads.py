@@ -9,7 +9,7 @@ from app.jobs.uploads import ORPHAN_SECONDS, UploadStore
 
 
 class Interrupted(BaseException):
-    """As a cancelled request ends, by nothing that `except Exception` would catch."""
+    """Ends a request like a cancellation, which `except Exception` does not catch."""
 
 
 def written(spool: UploadStore, content: bytes = b"rows") -> str:
@@ -25,14 +25,14 @@ def aged(spool: UploadStore, upload: str, seconds: float) -> str:
     return upload
 
 
-def test_what_was_written_is_there_when_the_block_is_left(tmp_path: Path) -> None:
+def test_an_upload_has_what_was_written_in_the_block(tmp_path: Path) -> None:
     spool = UploadStore(tmp_path / "state" / "spool")
     upload = written(spool, b"a,b\n1,2\n")
     assert spool.path(upload).read_bytes() == b"a,b\n1,2\n"
     assert spool.path(upload).parent == tmp_path / "state" / "spool"
 
 
-def test_every_name_is_handed_out_once_and_is_a_plain_file_name(tmp_path: Path) -> None:
+def test_names_of_uploads_are_unique_and_plain_file_names(tmp_path: Path) -> None:
     spool = UploadStore(tmp_path)
     names = {spool.new() for _ in range(1000)}
     assert len(names) == 1000
@@ -40,7 +40,7 @@ def test_every_name_is_handed_out_once_and_is_a_plain_file_name(tmp_path: Path) 
     assert not list(tmp_path.iterdir())
 
 
-def test_an_upload_is_never_written_over(tmp_path: Path) -> None:
+def test_an_upload_is_never_overwritten(tmp_path: Path) -> None:
     spool = UploadStore(tmp_path)
     upload = spool.new()
     spool.path(upload).write_bytes(b"first")
@@ -49,7 +49,7 @@ def test_an_upload_is_never_written_over(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, Interrupted])
-def test_an_upload_that_breaks_off_leaves_nothing(tmp_path: Path, error: type[BaseException]) -> None:
+def test_an_interrupted_upload_leaves_no_file(tmp_path: Path, error: type[BaseException]) -> None:
     spool = UploadStore(tmp_path)
     upload = spool.new()
 
@@ -64,7 +64,7 @@ def test_an_upload_that_breaks_off_leaves_nothing(tmp_path: Path, error: type[Ba
 
 
 @pytest.mark.parametrize("error", [ValueError, Interrupted])
-def test_an_upload_is_kept_unless_what_follows_fails(tmp_path: Path, error: type[BaseException]) -> None:
+def test_an_upload_is_kept_unless_the_block_raises(tmp_path: Path, error: type[BaseException]) -> None:
     spool = UploadStore(tmp_path)
     kept, dropped = written(spool), written(spool)
     with spool.remove_on_error(kept):
@@ -74,7 +74,7 @@ def test_an_upload_is_kept_unless_what_follows_fails(tmp_path: Path, error: type
     assert [entry.name for entry in tmp_path.iterdir()] == [kept]
 
 
-def test_an_upload_is_removed_once_and_removing_it_again_is_fine(tmp_path: Path) -> None:
+def test_an_upload_can_be_removed_twice(tmp_path: Path) -> None:
     spool = UploadStore(tmp_path)
     one, other = written(spool), written(spool)
     spool.remove(one)
@@ -82,7 +82,7 @@ def test_an_upload_is_removed_once_and_removing_it_again_is_fine(tmp_path: Path)
     assert [entry.name for entry in tmp_path.iterdir()] == [other]
 
 
-def test_a_sweep_removes_old_uploads_that_no_job_wants_and_no_others(tmp_path: Path) -> None:
+def test_a_sweep_removes_only_old_uploads_that_no_job_needs(tmp_path: Path) -> None:
     spool = UploadStore(tmp_path)
     orphan = aged(spool, written(spool), ORPHAN_SECONDS + 60)
     waiting = aged(spool, written(spool), ORPHAN_SECONDS * 100)

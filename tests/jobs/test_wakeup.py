@@ -7,7 +7,7 @@ LONG = 60.0
 
 
 def test_each_trainer_of_a_state_folder_polls_at_once_when_a_job_is_recorded(tmp_path: Path) -> None:
-    folder = tmp_path / ("long" * 40)  # longer than the address of a socket may be
+    folder = tmp_path / ("long" * 40)  # longer than a socket address can be
     folder.mkdir()
     schedules = [PollSchedule(folder, name) for name in ("first", "second")]
 
@@ -18,7 +18,7 @@ def test_each_trainer_of_a_state_folder_polls_at_once_when_a_job_is_recorded(tmp
         schedule.stop()
 
 
-def test_a_message_to_a_trainer_that_was_killed_is_lost_and_the_next_one_of_its_name_is_told(tmp_path: Path) -> None:
+def test_a_message_to_a_killed_trainer_is_lost_and_its_successor_is_woken(tmp_path: Path) -> None:
     killed = PollSchedule(tmp_path, "local")
     killed.stop()
     wake_trainers(tmp_path)  # its socket is still there
@@ -29,7 +29,7 @@ def test_a_message_to_a_trainer_that_was_killed_is_lost_and_the_next_one_of_its_
     assert not schedule.wait(LONG)
 
 
-def test_without_a_folder_a_trainer_polls_at_its_interval_and_nobody_is_woken(tmp_path: Path) -> None:
+def test_without_a_folder_a_trainer_polls_at_its_interval(tmp_path: Path) -> None:
     schedule = PollSchedule(tmp_path / "none", "local")
     wake_trainers(tmp_path / "none")
 

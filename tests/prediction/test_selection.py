@@ -7,8 +7,8 @@ import pytest
 
 from app.errors import ModelNotFound, VersionNotFound
 from app.prediction.selection import VersionSelector
-from app.registry import registry as module
-from app.registry.registry import Registry
+from app.registry import reader as module
+from app.registry.publisher import ModelPublisher
 from app.registry.version_file import Version, read
 
 
@@ -29,7 +29,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
 def test_a_file_is_read_once_and_not_by_the_thread_of_the_event_loop(
     models: Path, reads: list[threading.Thread], number: int | None
 ) -> None:
-    choose = VersionSelector(Registry(models), "crop-yield", number)
+    choose = VersionSelector(ModelPublisher(models), "crop-yield", number)
 
     async def ask_often() -> list[Version]:
         return [
@@ -49,7 +49,7 @@ def test_a_promotion_is_seen_at_the_next_look_and_read_in_a_thread_where_the_fil
 ) -> None:
     monkeypatch.setattr(module, "SMALL_BYTES", small)
     shutil.copy(models / "crop-yield" / "000001.safetensors", models / "crop-yield" / "000002.safetensors")
-    registry = Registry(models)
+    registry = ModelPublisher(models)
     choose = VersionSelector(registry, "crop-yield")
 
     async def look_promote_and_look() -> list[int]:
@@ -63,10 +63,10 @@ def test_a_promotion_is_seen_at_the_next_look_and_read_in_a_thread_where_the_fil
 
 def test_what_is_not_there_is_not_found_either_way(models: Path) -> None:
     for choose, error in (
-        (VersionSelector(Registry(models), "crop-yield", 2), VersionNotFound),
-        (VersionSelector(Registry(models), "other", 1), ModelNotFound),
-        (VersionSelector(Registry(models), "other"), ModelNotFound),
-        (VersionSelector(Registry(models), "../models/crop-yield"), ModelNotFound),
+        (VersionSelector(ModelPublisher(models), "crop-yield", 2), VersionNotFound),
+        (VersionSelector(ModelPublisher(models), "other", 1), ModelNotFound),
+        (VersionSelector(ModelPublisher(models), "other"), ModelNotFound),
+        (VersionSelector(ModelPublisher(models), "../models/crop-yield"), ModelNotFound),
     ):
         with pytest.raises(error):
             choose()

@@ -14,37 +14,37 @@ import pytest
 from line import CARD, STATISTICS
 
 from app.errors import ModelFileInvalid, ModelNotFound, PreconditionFailed, VersionNotFound
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 from app.regression.linear_model import LinearModel
 
 DELETER = """
 import sys
 from pathlib import Path
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 
-Registry(Path(sys.argv[1])).delete_model("line")
+ModelPublisher(Path(sys.argv[1])).delete_model("line")
 """
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> Registry:
+def registry(tmp_path: Path) -> ModelPublisher:
     """Three versions of one model, of which the second is current."""
     (tmp_path / "models").mkdir()
-    found = Registry(tmp_path / "models")
+    found = ModelPublisher(tmp_path / "models")
     for number in (1, 2, 3):
         publish(found, number)
     found.promote("line", 2)
     return found
 
 
-def publish(registry: Registry, slope: float) -> int:
+def publish(registry: ModelPublisher, slope: float) -> int:
     weights, zero = np.array([[slope]]), np.zeros(1)
     model = LinearModel(("x",), ("y",), weights, zero, STATISTICS, zero, None, None)
     return registry.publish(replace(CARD), model).card.version
 
 
-def test_a_deleted_model_is_gone_for_every_reader_at_once(registry: Registry, tmp_path: Path) -> None:
-    other = Registry(tmp_path / "models")
+def test_a_deleted_model_is_gone_for_every_reader_at_once(registry: ModelPublisher, tmp_path: Path) -> None:
+    other = ModelPublisher(tmp_path / "models")
     assert (other.current("line").card.version, other.version("line", 3).card.version) == (2, 3)
 
     registry.delete_model("line")
@@ -60,18 +60,18 @@ def test_a_deleted_model_is_gone_for_every_reader_at_once(registry: Registry, tm
         assert reader.models() == []
 
 
-def test_numbers_of_deleted_models_are_never_used_again(registry: Registry, tmp_path: Path) -> None:
+def test_numbers_of_deleted_models_are_never_used_again(registry: ModelPublisher, tmp_path: Path) -> None:
     registry.delete("line", 3)
     registry.delete_model("line")
     assert publish(registry, 1) == 4
     with pytest.raises(VersionNotFound):
         registry.version("line", 3)
     registry.delete_model("line")
-    assert publish(Registry(tmp_path / "models"), 1) == 5
+    assert publish(ModelPublisher(tmp_path / "models"), 1) == 5
 
 
 def test_a_number_that_only_the_link_of_a_deleted_model_names_is_not_used_again(
-    registry: Registry, tmp_path: Path
+    registry: ModelPublisher, tmp_path: Path
 ) -> None:
     current = tmp_path / "models" / "line" / "current"
     current.unlink()
@@ -80,12 +80,12 @@ def test_a_number_that_only_the_link_of_a_deleted_model_names_is_not_used_again(
     assert publish(registry, 1) == 10
 
 
-def test_files_of_a_deleted_model_are_removed(registry: Registry, tmp_path: Path) -> None:
+def test_files_of_a_deleted_model_are_removed(registry: ModelPublisher, tmp_path: Path) -> None:
     registry.delete_model("line")
     assert [path.name for path in tmp_path.rglob("*") if not path.is_dir()] == ["last"]
 
 
-def test_a_restored_model_is_deleted_again(registry: Registry, tmp_path: Path) -> None:
+def test_a_restored_model_is_deleted_again(registry: ModelPublisher, tmp_path: Path) -> None:
     copy = (tmp_path / "models" / "line" / "000003.safetensors").read_bytes()
     registry.delete_model("line")
     (tmp_path / "models" / "line").mkdir()
@@ -98,7 +98,7 @@ def test_a_restored_model_is_deleted_again(registry: Registry, tmp_path: Path) -
     assert publish(registry, 1) == 4
 
 
-def test_a_restored_model_uses_no_number_of_the_deleted_one(registry: Registry, tmp_path: Path) -> None:
+def test_a_restored_model_uses_no_number_of_the_deleted_one(registry: ModelPublisher, tmp_path: Path) -> None:
     copy = shutil.copytree(tmp_path / "models" / "line", tmp_path / "copy", symlinks=True)
     publish(registry, 1)
     registry.delete_model("line")
@@ -106,14 +106,16 @@ def test_a_restored_model_uses_no_number_of_the_deleted_one(registry: Registry, 
     assert publish(registry, 1) == 5
 
 
-def test_a_record_that_has_no_number_stops_the_next_training_with_its_name(registry: Registry, tmp_path: Path) -> None:
+def test_a_record_that_has_no_number_stops_the_next_training_with_its_name(
+    registry: ModelPublisher, tmp_path: Path
+) -> None:
     registry.delete_model("line")
     (tmp_path / "models" / ".deleted" / "line" / "last").write_text("seven")
     with pytest.raises(ModelFileInvalid, match="deleted/line/last has no number"):
         publish(registry, 1)
 
 
-def test_a_check_that_fails_leaves_the_model_whole(registry: Registry) -> None:
+def test_a_check_that_fails_leaves_the_model_whole(registry: ModelPublisher) -> None:
     def check() -> None:
         raise PreconditionFailed("changed")
 
@@ -123,9 +125,11 @@ def test_a_check_that_fails_leaves_the_model_whole(registry: Registry) -> None:
     assert registry.versions("line") == [1, 2, 3]
 
 
-def test_whoever_waits_to_change_a_model_that_is_deleted_is_told_so(registry: Registry, tmp_path: Path) -> None:
+def test_a_change_that_waits_for_the_deletion_of_its_model_is_rejected(
+    registry: ModelPublisher, tmp_path: Path
+) -> None:
     # The lock is asked for while the model is being deleted: neither a new folder nor the old one is changed.
-    other = Registry(tmp_path / "models")
+    other = ModelPublisher(tmp_path / "models")
     found: list[BaseException] = []
     waiting = threading.Event()
 
@@ -150,7 +154,7 @@ def test_whoever_waits_to_change_a_model_that_is_deleted_is_told_so(registry: Re
 
 @pytest.mark.parametrize(("step", "is_deleted"), [("deletion_prepared", False), ("deleted", True)])
 def test_a_process_that_is_killed_while_it_deletes_leaves_a_model_whole_or_deleted(
-    registry: Registry, tmp_path: Path, step: str, *, is_deleted: bool
+    registry: ModelPublisher, tmp_path: Path, step: str, *, is_deleted: bool
 ) -> None:
     points = tmp_path / "points"
     points.mkdir()
@@ -161,7 +165,7 @@ def test_a_process_that_is_killed_while_it_deletes_leaves_a_model_whole_or_delet
         check=False,
     )
     assert ended.returncode == -signal.SIGKILL
-    after = Registry(tmp_path / "models")
+    after = ModelPublisher(tmp_path / "models")
     assert after.models() == ([] if is_deleted else ["line"])
     if is_deleted:
         assert list((tmp_path / "models").rglob("*.safetensors"))

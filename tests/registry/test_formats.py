@@ -1,4 +1,4 @@
-"""Files of every format that landed are read; one of another format stops nothing but itself and says what it is.
+"""Files of every landed format are read. A file of another format is rejected by itself, with its format.
 
 `schema_N` has versions as the code wrote them when N was the number of new files. Those of schema 2 and 3 are, in turn:
 12 rows, 3 more, 3 taken out, cross-validated, with a term, a descent, frequency weights, precision weights with a ridge
@@ -19,7 +19,7 @@ from service import Service, copy_models
 
 from app.errors import ModelFileInvalid
 from app.registry.model_card import SCHEMA
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 from app.registry.version_file import encode, read, read_card, read_folds
 from app.regression.hypothesis_tests import infer
 
@@ -44,7 +44,7 @@ def test_every_format_has_a_fixture_of_which_all_versions_are_served(tmp_path: P
     assert files, f"Write versions with the code that introduced format {schema} into tests/registry/schema_{schema}."
     assert {read_card(file).schema for file in files} == {schema}
     shutil.copytree(HERE / f"schema_{schema}", tmp_path / "old")
-    registry = Registry(tmp_path)
+    registry = ModelPublisher(tmp_path)
     for number in registry.versions("old"):
         registry.promote("old", number)
         assert np.isfinite(registry.current("old").model.predict(YIELDS[:, :3])).all()
@@ -120,7 +120,7 @@ def other_formats(models: Path) -> dict[str, str]:
 def test_a_file_of_another_format_is_refused_with_its_name_its_format_and_what_to_do(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    registry = Registry(tmp_path)
+    registry = ModelPublisher(tmp_path)
     for model, told in other_formats(tmp_path).items():
         caplog.clear()
         with caplog.at_level(logging.ERROR), pytest.raises(ModelFileInvalid) as refused:

@@ -22,8 +22,8 @@ from app.errors import (
     Unavailable,
     VersionNotFound,
 )
-from app.registry import registry as module
-from app.registry.registry import Registry
+from app.registry import reader as module
+from app.registry.publisher import ModelPublisher
 from app.registry.version_file import Version, encode, read
 from app.regression.linear_model import LinearModel
 
@@ -34,9 +34,9 @@ PUBLISHER = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 
-registry = Registry(Path(sys.argv[1]))
+registry = ModelPublisher(Path(sys.argv[1]))
 first = registry.version("line", 1)
 print("ready", flush=True)
 sys.stdin.readline()
@@ -52,8 +52,8 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def registry(folder: Path) -> Registry:
-    return Registry(folder)
+def registry(folder: Path) -> ModelPublisher:
+    return ModelPublisher(folder)
 
 
 def line(slope: float) -> LinearModel:
@@ -64,7 +64,7 @@ def slope(version: Version) -> float:
     return float(version.model.coef[0, 0])
 
 
-def published(registry: Registry, *slopes: float, model: str = "line", promoted: int | None = None) -> None:
+def published(registry: ModelPublisher, *slopes: float, model: str = "line", promoted: int | None = None) -> None:
     for one in slopes:
         registry.publish(replace(CARD, model=model), line(one))
     if promoted is not None:
@@ -116,20 +116,20 @@ def everything_under(folder: Path) -> dict[str, bytes | str]:
     }
 
 
-def test_versions_are_numbered_from_one_and_read_back(registry: Registry, folder: Path) -> None:
+def test_versions_are_numbered_from_one_and_read_back(registry: ModelPublisher, folder: Path) -> None:
     assert [registry.publish(CARD, line(number)).card.version for number in (1, 2, 3)] == [1, 2, 3]
-    other = Registry(folder)
+    other = ModelPublisher(folder)
     assert other.versions("line") == [1, 2, 3]
     assert [slope(other.version("line", number)) for number in (1, 2, 3)] == [1, 2, 3]
     assert other.version("line", 2).card == replace(CARD, version=2, promoted=False)
     assert other.path("line", 2) == file_of(folder, 2)
 
 
-def test_the_number_on_the_card_does_not_matter(registry: Registry) -> None:
+def test_the_number_on_the_card_does_not_matter(registry: ModelPublisher) -> None:
     assert registry.publish(replace(CARD, version=99), line(1)).card.version == 1
 
 
-def test_publishing_promotes_nothing(registry: Registry) -> None:
+def test_publishing_promotes_nothing(registry: ModelPublisher) -> None:
     published(registry, 1, 2)
     assert registry.models() == ["line"]
     assert registry.current_number("line") is None
@@ -137,7 +137,7 @@ def test_publishing_promotes_nothing(registry: Registry) -> None:
         registry.current("line")
 
 
-def test_publishing_and_promoting_leave_nothing_else_behind(registry: Registry, folder: Path) -> None:
+def test_publishing_and_promoting_leave_nothing_else_behind(registry: ModelPublisher, folder: Path) -> None:
     published(registry, 1, 2, promoted=1)
     registry.promote("line", 2)
     assert sorted(path.name for path in (folder / "line").iterdir()) == [
@@ -148,9 +148,9 @@ def test_publishing_and_promoting_leave_nothing_else_behind(registry: Registry, 
     ]
 
 
-def test_a_promotion_is_seen_by_every_reader_at_its_next_look(registry: Registry, folder: Path) -> None:
+def test_a_promotion_is_seen_by_every_reader_at_its_next_look(registry: ModelPublisher, folder: Path) -> None:
     published(registry, 1, 2, promoted=1)
-    reader = Registry(folder)
+    reader = ModelPublisher(folder)
     assert slope(reader.current("line")) == 1
     registry.promote("line", 2)
     assert slope(reader.current("line")) == 2
@@ -159,26 +159,26 @@ def test_a_promotion_is_seen_by_every_reader_at_its_next_look(registry: Registry
     assert slope(reader.current("line")) == 1
 
 
-def test_what_did_not_change_is_not_loaded_again(registry: Registry) -> None:
+def test_an_unchanged_version_is_not_loaded_again(registry: ModelPublisher) -> None:
     published(registry, 1, 2, promoted=1)
     assert registry.current("line") is registry.current("line")
     assert registry.version("line", 2) is registry.version("line", 2)
 
 
-def test_more_versions_than_are_kept_in_memory_can_be_read(registry: Registry) -> None:
+def test_more_versions_than_are_kept_in_memory_can_be_read(registry: ModelPublisher) -> None:
     published(registry, *range(1, 71))
     for _ in range(2):
         assert [slope(registry.version("line", number)) for number in range(1, 71)] == list(range(1, 71))
 
 
-def test_current_is_a_relative_link_so_that_the_folder_can_move(registry: Registry, folder: Path) -> None:
+def test_current_is_a_relative_link_so_that_the_folder_can_move(registry: ModelPublisher, folder: Path) -> None:
     published(registry, 1, promoted=1)
     assert (folder / "line" / "current").readlink() == Path("000001.safetensors")
     moved = folder.rename(folder.with_name("moved"))
-    assert slope(Registry(moved).current("line")) == 1
+    assert slope(ModelPublisher(moved).current("line")) == 1
 
 
-def test_models_with_a_version_are_listed(registry: Registry, folder: Path) -> None:
+def test_models_with_a_version_are_listed(registry: ModelPublisher, folder: Path) -> None:
     assert registry.models() == []
     published(registry, 1, model="beta", promoted=1)
     published(registry, 1, model="alpha", promoted=1)
@@ -191,7 +191,9 @@ def test_models_with_a_version_are_listed(registry: Registry, folder: Path) -> N
     assert registry.models() == ["alpha", "beta"]
 
 
-def test_readers_never_see_anything_but_whole_versions_while_promotions_go_on(registry: Registry, folder: Path) -> None:
+def test_readers_never_see_anything_but_whole_versions_while_promotions_go_on(
+    registry: ModelPublisher, folder: Path
+) -> None:
     published(registry, 1, 2, promoted=1)
 
     def promote_to_and_fro() -> None:
@@ -199,20 +201,20 @@ def test_readers_never_see_anything_but_whole_versions_while_promotions_go_on(re
             registry.promote("line", 1 + index % 2)
 
     writer = threading.Thread(target=promote_to_and_fro)
-    reader = Registry(folder)
+    reader = ModelPublisher(folder)
     writer.start()
     seen = set()
     while writer.is_alive():
         version = reader.current("line")
         assert slope(version) == version.card.version
-        assert Registry(folder).current_number("line") in (1, 2)
+        assert ModelPublisher(folder).current_number("line") in (1, 2)
         seen.add(version.card.version)
     writer.join()
     assert seen <= {1, 2}
 
 
 def test_a_promotion_that_the_disk_refuses_leaves_the_old_version_current(
-    registry: Registry, folder: Path, monkeypatch: pytest.MonkeyPatch
+    registry: ModelPublisher, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published(registry, 1, 2, promoted=1)
     before = everything_under(folder)
@@ -221,11 +223,11 @@ def test_a_promotion_that_the_disk_refuses_leaves_the_old_version_current(
     with pytest.raises(Unavailable, match="No space left on device"):
         registry.promote("line", 2)
     assert everything_under(folder) == before
-    assert slope(Registry(folder).current("line")) == 1
+    assert slope(ModelPublisher(folder).current("line")) == 1
 
 
 def test_a_version_that_the_disk_refuses_leaves_nothing_behind(
-    registry: Registry, folder: Path, monkeypatch: pytest.MonkeyPatch
+    registry: ModelPublisher, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published(registry, 1)
     before = everything_under(folder)
@@ -242,7 +244,7 @@ def test_a_version_that_the_disk_refuses_leaves_nothing_behind(
 
 def test_publishers_in_threads_never_share_a_number(folder: Path) -> None:
     def publish(publisher: int) -> list[tuple[int, float]]:
-        registry = Registry(folder)
+        registry = ModelPublisher(folder)
         found = []
         for index in range(8):
             version = registry.publish(CARD, line(100 * publisher + index))
@@ -253,7 +255,7 @@ def test_publishers_in_threads_never_share_a_number(folder: Path) -> None:
         parts = list(pool.map(publish, range(6)))
     numbered = dict(pair for part in parts for pair in part)
     assert sorted(numbered) == list(range(1, 49))
-    registry = Registry(folder)
+    registry = ModelPublisher(folder)
     assert registry.versions("line") == list(range(1, 49))
     for number, expected in numbered.items():
         version = registry.version("line", number)
@@ -261,7 +263,7 @@ def test_publishers_in_threads_never_share_a_number(folder: Path) -> None:
     assert not list((folder / "line").glob(".*"))
 
 
-def test_publishers_in_processes_never_share_a_number(registry: Registry, folder: Path) -> None:
+def test_publishers_in_processes_never_share_a_number(registry: ModelPublisher, folder: Path) -> None:
     published(registry, 1)
     command = [sys.executable, "-c", PUBLISHER, str(folder)]
     publishers = [
@@ -288,17 +290,17 @@ def test_publishers_in_processes_never_share_a_number(registry: Registry, folder
     assert [registry.version("line", number).card.version for number in range(1, 47)] == list(range(1, 47))
 
 
-def test_an_upload_is_published_once(registry: Registry, folder: Path) -> None:
+def test_an_upload_is_published_once(registry: ModelPublisher, folder: Path) -> None:
     published(registry, 1)
     first = registry.publish(replace(CARD, upload="a"), line(2))
     published(registry, 3)
-    again = Registry(folder).publish(replace(CARD, upload="a"), line(4))
+    again = ModelPublisher(folder).publish(replace(CARD, upload="a"), line(4))
     assert (again.card.version, slope(again)) == (first.card.version, slope(first)) == (2, 2)
     assert registry.publish(replace(CARD, upload="b"), line(5)).card.version == 4
     assert registry.versions("line") == [1, 2, 3, 4]
 
 
-def test_an_uploads_version_is_found_in_its_own_model_alone(registry: Registry) -> None:
+def test_an_uploads_version_is_found_in_its_own_model_alone(registry: ModelPublisher) -> None:
     registry.publish(replace(CARD, upload="a"), line(2))
     found = registry.find("line", "a")
     assert found is not None
@@ -310,7 +312,7 @@ def test_an_uploads_version_is_found_in_its_own_model_alone(registry: Registry) 
 
 @DAMAGES
 def test_an_upload_whose_version_is_damaged_is_published_again(
-    registry: Registry, folder: Path, damage: Callable[[Path], None]
+    registry: ModelPublisher, folder: Path, damage: Callable[[Path], None]
 ) -> None:
     registry.publish(replace(CARD, upload="a"), line(1))
     published(registry, 2)
@@ -321,7 +323,7 @@ def test_an_upload_whose_version_is_damaged_is_published_again(
 
 @DAMAGES
 def test_a_damaged_version_is_neither_read_nor_promoted(
-    registry: Registry, folder: Path, damage: Callable[[Path], None]
+    registry: ModelPublisher, folder: Path, damage: Callable[[Path], None]
 ) -> None:
     published(registry, 1, 2, promoted=1)
     damage(file_of(folder, 2))
@@ -333,46 +335,46 @@ def test_a_damaged_version_is_neither_read_nor_promoted(
 
 
 @DAMAGES
-def test_where_the_promoted_file_is_damaged_the_version_served_before_is_served_on(
-    registry: Registry, folder: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+def test_the_version_served_before_stays_if_the_promoted_file_is_damaged(
+    registry: ModelPublisher, folder: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     published(registry, 1, 2, 3, promoted=1)
-    reader = Registry(folder)
+    reader = ModelPublisher(folder)
     assert slope(reader.current("line")) == 1
     registry.promote("line", 3)
     damage(file_of(folder, 3))
     with caplog.at_level(logging.ERROR):
         assert slope(reader.current("line")) == 1
         assert slope(reader.current("line")) == 1
-    # It is told once, not with every request.
+    # It is logged once, not with every request.
     assert [record.getMessage() for record in caplog.records] == ["version refused"]
 
 
 @DAMAGES
 def test_a_new_reader_serves_the_newest_intact_version_below_a_damaged_one(
-    registry: Registry, folder: Path, damage: Callable[[Path], None]
+    registry: ModelPublisher, folder: Path, damage: Callable[[Path], None]
 ) -> None:
     published(registry, 1, 2, 3, 4, promoted=3)
     damage(file_of(folder, 3))
-    assert slope(Registry(folder).current("line")) == 2
+    assert slope(ModelPublisher(folder).current("line")) == 2
     damage(file_of(folder, 2))
-    assert slope(Registry(folder).current("line")) == 1
+    assert slope(ModelPublisher(folder).current("line")) == 1
 
 
 @DAMAGES
-def test_where_no_version_is_intact_none_is_served(
-    registry: Registry, folder: Path, damage: Callable[[Path], None]
+def test_no_version_is_served_if_none_is_intact(
+    registry: ModelPublisher, folder: Path, damage: Callable[[Path], None]
 ) -> None:
     published(registry, 1, 2, promoted=2)
     damage(file_of(folder, 1))
     damage(file_of(folder, 2))
     with pytest.raises(ModelFileInvalid, match='No version of "line" can be served') as refused:
-        Registry(folder).current("line")
+        ModelPublisher(folder).current("line")
     assert str(folder) not in str(refused.value)
 
 
 def test_a_file_in_the_place_of_the_pointer_changes_nothing_until_the_next_promotion(
-    registry: Registry, folder: Path, caplog: pytest.LogCaptureFixture
+    registry: ModelPublisher, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     published(registry, 1, 2, promoted=1)
     assert slope(registry.current("line")) == 1
@@ -382,17 +384,17 @@ def test_a_file_in_the_place_of_the_pointer_changes_nothing_until_the_next_promo
     with caplog.at_level(logging.ERROR):
         assert slope(registry.current("line")) == 1
         with pytest.raises(ModelFileInvalid):
-            Registry(folder).current("line")
+            ModelPublisher(folder).current("line")
     assert {record.__dict__["reason"] for record in caplog.records} == {
         "`current` is not a link to a version. Promote one."
     }
     registry.promote("line", 2)
-    assert slope(registry.current("line")) == slope(Registry(folder).current("line")) == 2
+    assert slope(registry.current("line")) == slope(ModelPublisher(folder).current("line")) == 2
 
 
-def test_after_a_damaged_version_a_good_one_can_be_promoted(registry: Registry, folder: Path) -> None:
+def test_after_a_damaged_version_a_good_one_can_be_promoted(registry: ModelPublisher, folder: Path) -> None:
     published(registry, 1, 2, 3, promoted=1)
-    reader = Registry(folder)
+    reader = ModelPublisher(folder)
     reader.current("line")
     registry.promote("line", 2)
     flip_a_bit(file_of(folder, 2))
@@ -403,7 +405,7 @@ def test_after_a_damaged_version_a_good_one_can_be_promoted(registry: Registry, 
 
 @pytest.mark.parametrize("target", ["../../secret", "/etc/passwd", "000001.deleted", "1.safetensors", "nowhere"])
 def test_a_current_link_to_anything_but_a_version_is_not_followed(
-    registry: Registry, folder: Path, target: str
+    registry: ModelPublisher, folder: Path, target: str
 ) -> None:
     published(registry, 1)
     (folder.parent / "secret").write_bytes(encode(replace(CARD, version=1), line(666)))
@@ -412,7 +414,7 @@ def test_a_current_link_to_anything_but_a_version_is_not_followed(
         registry.current("line")
 
 
-def test_foreign_files_in_a_models_folder_are_no_versions(registry: Registry, folder: Path) -> None:
+def test_foreign_files_in_a_models_folder_are_no_versions(registry: ModelPublisher, folder: Path) -> None:
     published(registry, 1, promoted=1)
     for name in ("yields.csv", "7.safetensors", "000009.safetensors.bak", ".000008.safetensors", "x000007.safetensors"):
         (folder / "line" / name).write_bytes(b"something")
@@ -420,7 +422,7 @@ def test_foreign_files_in_a_models_folder_are_no_versions(registry: Registry, fo
     assert registry.publish(CARD, line(2)).card.version == 2
 
 
-def test_a_foreign_card_in_the_folder_stops_no_job_from_publishing(registry: Registry, folder: Path) -> None:
+def test_a_foreign_card_in_the_folder_stops_no_job_from_publishing(registry: ModelPublisher, folder: Path) -> None:
     published(registry, 1)
     header = b'{"__metadata__":{"card":"[1]"}}'
     header += b" " * (-len(header) % 8)
@@ -428,7 +430,9 @@ def test_a_foreign_card_in_the_folder_stops_no_job_from_publishing(registry: Reg
     assert registry.publish(replace(CARD, upload="a"), line(3)).card.version == 3
 
 
-def test_deleted_versions_are_gone_and_their_numbers_are_never_used_again(registry: Registry, folder: Path) -> None:
+def test_deleted_versions_are_gone_and_their_numbers_are_never_used_again(
+    registry: ModelPublisher, folder: Path
+) -> None:
     published(registry, 1, 2, 3, promoted=1)
     registry.delete("line", 3)
     assert registry.versions("line") == [1, 2]
@@ -438,30 +442,34 @@ def test_deleted_versions_are_gone_and_their_numbers_are_never_used_again(regist
         registry.delete("line", 3)
     with pytest.raises(VersionNotFound):
         registry.promote("line", 3)
-    assert Registry(folder).publish(CARD, line(4)).card.version == 4
+    assert ModelPublisher(folder).publish(CARD, line(4)).card.version == 4
     registry.delete("line", 2)
     assert registry.publish(CARD, line(5)).card.version == 5
     assert registry.versions("line") == [1, 4, 5]
 
 
-def test_the_number_of_an_only_version_that_was_deleted_is_not_used_again(registry: Registry, folder: Path) -> None:
+def test_the_number_of_an_only_version_that_was_deleted_is_not_used_again(
+    registry: ModelPublisher, folder: Path
+) -> None:
     published(registry, 1)
     registry.delete("line", 1)
     with pytest.raises(ModelNotFound):
         registry.versions("line")
-    assert Registry(folder).publish(CARD, line(2)).card.version == 2
+    assert ModelPublisher(folder).publish(CARD, line(2)).card.version == 2
 
 
-def test_a_version_that_another_process_deleted_is_not_served_from_memory(registry: Registry, folder: Path) -> None:
+def test_a_version_that_another_process_deleted_is_not_served_from_memory(
+    registry: ModelPublisher, folder: Path
+) -> None:
     published(registry, 1, 2, promoted=1)
-    reader = Registry(folder)
+    reader = ModelPublisher(folder)
     assert slope(reader.version("line", 2)) == 2
     registry.delete("line", 2)
     with pytest.raises(VersionNotFound):
         reader.version("line", 2)
 
 
-def test_the_current_version_is_not_deleted(registry: Registry) -> None:
+def test_the_current_version_is_not_deleted(registry: ModelPublisher) -> None:
     published(registry, 1, 2, promoted=2)
     with pytest.raises(Conflict, match="Promote another one first"):
         registry.delete("line", 2)
@@ -472,20 +480,20 @@ def test_the_current_version_is_not_deleted(registry: Registry) -> None:
 
 
 def test_the_version_that_is_served_in_place_of_the_current_one_is_not_deleted(
-    registry: Registry, folder: Path
+    registry: ModelPublisher, folder: Path
 ) -> None:
     published(registry, 1, 2, 3, promoted=3)
     flip_a_bit(file_of(folder, 3))
-    reader = Registry(folder)
+    reader = ModelPublisher(folder)
     assert (reader.current_number("line"), reader.served_number("line")) == (3, 2)
     for number in (2, 3):
         with pytest.raises(Conflict, match="Promote another one first"):
             reader.delete("line", number)
     reader.delete("line", 1)
-    assert slope(Registry(folder).current("line")) == 2
+    assert slope(ModelPublisher(folder).current("line")) == 2
 
 
-def test_no_version_is_served_where_none_is_current_or_intact(registry: Registry, folder: Path) -> None:
+def test_no_version_is_served_if_none_is_current_or_intact(registry: ModelPublisher, folder: Path) -> None:
     published(registry, 1)
     assert registry.served_number("line") is None
     registry.promote("line", 1)
@@ -495,15 +503,15 @@ def test_no_version_is_served_where_none_is_current_or_intact(registry: Registry
 
 
 def test_a_number_that_current_points_to_is_taken_although_its_file_is_missing(
-    registry: Registry, folder: Path
+    registry: ModelPublisher, folder: Path
 ) -> None:
     published(registry, 1, 2, promoted=2)
     file_of(folder, 2).unlink()  # as a backup has it that was made during a promotion
     assert registry.publish(CARD, line(3)).card.version == 3
-    assert slope(Registry(folder).current("line")) == 1
+    assert slope(ModelPublisher(folder).current("line")) == 1
 
 
-def test_a_version_that_is_deleted_while_it_is_read_is_read_to_its_end(registry: Registry, folder: Path) -> None:
+def test_a_version_that_is_deleted_while_it_is_read_is_read_to_its_end(registry: ModelPublisher, folder: Path) -> None:
     published(registry, 1, 2, promoted=1)
     content = file_of(folder, 2).read_bytes()
     with registry.file("line", 2) as file:
@@ -513,7 +521,7 @@ def test_a_version_that_is_deleted_while_it_is_read_is_read_to_its_end(registry:
         registry.file("line", 2)
 
 
-def test_a_version_that_is_a_link_to_another_file_is_refused(registry: Registry, folder: Path) -> None:
+def test_a_version_that_is_a_link_to_another_file_is_refused(registry: ModelPublisher, folder: Path) -> None:
     published(registry, 1, promoted=1)
     secret = folder.parent / "secret"
     secret.write_bytes(encode(CARD, line(666)))
@@ -525,11 +533,11 @@ def test_a_version_that_is_a_link_to_another_file_is_refused(registry: Registry,
     assert secret.exists()
 
 
-def test_what_is_in_memory_is_at_hand_until_a_large_file_takes_its_place(
-    registry: Registry, folder: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_version_stays_cached_until_a_large_file_replaces_it(
+    registry: ModelPublisher, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published(registry, 1, 2, promoted=1)
-    reader = Registry(folder)
+    reader = ModelPublisher(folder)
     monkeypatch.setattr(module, "SMALL_BYTES", 100)
     assert reader.get_cached("line") is None
     assert reader.get_cached("line", 2) is None
@@ -546,11 +554,11 @@ def test_what_is_in_memory_is_at_hand_until_a_large_file_takes_its_place(
         reader.get_cached("line", 2)
 
 
-def test_a_small_file_that_was_promoted_is_at_hand_at_once_unless_another_is_being_read(
-    registry: Registry, folder: Path
+def test_a_promoted_small_file_is_read_at_once_unless_another_is_being_read(
+    registry: ModelPublisher, folder: Path
 ) -> None:
     published(registry, 1, 2, promoted=1)
-    reader = Registry(folder)
+    reader = ModelPublisher(folder)
     reader.current("line")
     registry.promote("line", 2)
     with reader._reading_current:
@@ -559,7 +567,7 @@ def test_a_small_file_that_was_promoted_is_at_hand_at_once_unless_another_is_bei
 
 
 def test_threads_that_want_a_new_current_version_read_it_once(
-    registry: Registry, folder: Path, monkeypatch: pytest.MonkeyPatch
+    registry: ModelPublisher, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published(registry, 1, promoted=1)
     reads = []
@@ -569,7 +577,7 @@ def test_threads_that_want_a_new_current_version_read_it_once(
         return read(path)
 
     monkeypatch.setattr(module, "read", noted)
-    reader = Registry(folder)
+    reader = ModelPublisher(folder)
     all_want_it = threading.Barrier(8)
 
     def want_it(_: int) -> Version:
@@ -582,7 +590,7 @@ def test_threads_that_want_a_new_current_version_read_it_once(
 
 
 @pytest.mark.parametrize("number", [0, 2, -1, 10**6, 10**300])
-def test_a_version_there_is_not_is_not_found(registry: Registry, number: int) -> None:
+def test_a_version_there_is_not_is_not_found(registry: ModelPublisher, number: int) -> None:
     published(registry, 1, promoted=1)
     for call in (registry.version, registry.path, registry.promote, registry.delete):
         with pytest.raises(VersionNotFound):
@@ -590,7 +598,7 @@ def test_a_version_there_is_not_is_not_found(registry: Registry, number: int) ->
     assert registry.current_number("line") == 1
 
 
-def test_a_model_there_is_not_is_not_found(registry: Registry, folder: Path) -> None:
+def test_a_model_there_is_not_is_not_found(registry: ModelPublisher, folder: Path) -> None:
     for call in (registry.current, registry.versions):
         with pytest.raises(ModelNotFound, match='no model "line"'):
             call("line")
@@ -603,16 +611,16 @@ def test_a_model_there_is_not_is_not_found(registry: Registry, folder: Path) -> 
 
 
 def test_while_the_models_folder_is_gone_the_version_served_before_is_served_on_and_nothing_is_written(
-    registry: Registry, folder: Path, caplog: pytest.LogCaptureFixture
+    registry: ModelPublisher, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     published(registry, 1, 2, promoted=1)
-    reader = Registry(folder)
+    reader = ModelPublisher(folder)
     assert slope(reader.current("line")) == 1
     away = folder.rename(folder.with_name("away"))
     with caplog.at_level(logging.ERROR):
         assert slope(reader.current("line")) == 1
         for call in (
-            lambda: Registry(folder).current("line"),
+            lambda: ModelPublisher(folder).current("line"),
             lambda: reader.version("line", 1),
             lambda: reader.versions("line"),
             lambda: reader.file("line", 1),
@@ -634,8 +642,8 @@ def test_while_the_models_folder_is_gone_the_version_served_before_is_served_on_
     assert reader.versions("line") == [1, 2]
 
 
-def test_where_an_empty_folder_takes_the_place_of_the_models_each_that_was_served_is_told_of_once(
-    registry: Registry, folder: Path, caplog: pytest.LogCaptureFixture
+def test_each_served_model_is_logged_once_if_an_empty_folder_replaces_the_models(
+    registry: ModelPublisher, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     published(registry, 1, promoted=1)
     published(registry, 1, model="other", promoted=1)
@@ -651,8 +659,8 @@ def test_where_an_empty_folder_takes_the_place_of_the_models_each_that_was_serve
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
-def test_a_closed_model_is_not_listed_and_told_of_once(
-    registry: Registry, folder: Path, caplog: pytest.LogCaptureFixture
+def test_an_unreadable_model_is_not_listed_and_logged_once(
+    registry: ModelPublisher, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     published(registry, 1, promoted=1)
     published(registry, 1, model="other", promoted=1)
@@ -665,7 +673,7 @@ def test_a_closed_model_is_not_listed_and_told_of_once(
     assert told == [(logging.WARNING, "model not read", "line")]
 
 
-def test_a_model_whose_link_is_gone_is_not_found_although_it_was_served(registry: Registry, folder: Path) -> None:
+def test_a_model_whose_link_is_gone_is_not_found_although_it_was_served(registry: ModelPublisher, folder: Path) -> None:
     published(registry, 1, promoted=1)
     registry.current("line")
     (folder / "line" / "current").unlink()
@@ -674,9 +682,9 @@ def test_a_model_whose_link_is_gone_is_not_found_although_it_was_served(registry
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)
-def test_a_hostile_name_is_no_model_and_touches_nothing(registry: Registry, folder: Path, name: str) -> None:
+def test_a_hostile_name_is_rejected_and_touches_nothing(registry: ModelPublisher, folder: Path, name: str) -> None:
     published(registry, 1, 2, promoted=1)
-    # What a name that climbs out of its folder would find.
+    # Files that a name would find if it led out of its folder.
     (folder / "current").symlink_to("line/000001.safetensors")
     (folder.parent / "current").symlink_to("models/line/000001.safetensors")
     (folder / "000001.safetensors").symlink_to("line/000001.safetensors")
@@ -698,13 +706,15 @@ def test_a_hostile_name_is_no_model_and_touches_nothing(registry: Registry, fold
 
 
 @pytest.mark.parametrize("name", ["a", "0", "crop-yield", "a.b_c-d", "a" * 64, "a..b"])
-def test_plain_names_are_names_of_models(registry: Registry, name: str) -> None:
+def test_plain_names_are_names_of_models(registry: ModelPublisher, name: str) -> None:
     published(registry, 1, model=name, promoted=1)
     assert registry.models() == [name]
     assert slope(registry.current(name)) == 1
 
 
-def test_a_folder_that_cannot_be_written_is_unavailable_and_no_path_is_told(registry: Registry, folder: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_unavailable_and_its_path_is_not_repeated(
+    registry: ModelPublisher, folder: Path
+) -> None:
     (folder / "line").write_text("a file where the model's folder would be")
     with pytest.raises(Unavailable, match="cannot be written") as refused:
         registry.publish(CARD, line(1))
@@ -714,14 +724,14 @@ def test_a_folder_that_cannot_be_written_is_unavailable_and_no_path_is_told(regi
         registry.versions("line")
 
 
-def test_a_model_whose_first_version_cannot_be_written_leaves_no_folder(registry: Registry, folder: Path) -> None:
+def test_a_model_whose_first_version_cannot_be_written_leaves_no_folder(registry: ModelPublisher, folder: Path) -> None:
     with pytest.raises(TypeError):
         registry.publish(replace(CARD, metrics={"mse": object()}), line(1))
     assert not (folder / "line").exists()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
-def test_a_folder_closed_to_writing_is_unavailable_for_every_change(registry: Registry, folder: Path) -> None:
+def test_a_folder_closed_to_writing_is_unavailable_for_every_change(registry: ModelPublisher, folder: Path) -> None:
     published(registry, 1, 2, promoted=1)
     (folder / "line").chmod(0o500)
     try:

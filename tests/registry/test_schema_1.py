@@ -13,7 +13,7 @@ from numpy.testing import assert_allclose
 from app.data.training_rows import write_matrix
 from app.jobs.progress import ProgressReporter
 from app.jobs.uploads import UploadStore
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 from app.registry.version_file import read
 from app.regression.hypothesis_tests import infer
 from app.regression.likelihood import NOT_RECORDED, why_no_likelihood
@@ -65,7 +65,7 @@ def test_an_update_of_schema_1_whose_parent_is_gone_has_no_inference(tmp_path: P
     assert read(tmp_path / path(2).name).card.inference_unavailable == PRECISION_UNKNOWN
 
 
-def test_what_is_added_to_a_version_of_unknown_precision_has_unknown_precision() -> None:
+def test_an_update_of_a_version_of_unknown_precision_has_unknown_precision() -> None:
     statistics = read(path(4)).model.statistics
     more = SufficientStatistics.from_rows(YIELDS[:, :3], YIELDS[:, 3:])
 
@@ -74,7 +74,7 @@ def test_what_is_added_to_a_version_of_unknown_precision_has_unknown_precision()
 
 
 def test_a_forget_from_a_version_of_unknown_precision_states_no_bounds(tmp_path: Path) -> None:
-    workshop = TrainerContext(Registry(tmp_path / "models"), UploadStore(tmp_path / "spool"), tmp_path)
+    workshop = TrainerContext(ModelPublisher(tmp_path / "models"), UploadStore(tmp_path / "spool"), tmp_path)
     shutil.copytree(FILES, tmp_path / "models" / "old")
     workshop.registry.promote("old", 4)
     upload = workshop.spool.new()
@@ -109,7 +109,7 @@ def test_a_weighted_version_of_schema_1_has_inference_but_no_likelihood() -> Non
 
 def test_versions_of_schema_1_are_served_and_promoted(tmp_path: Path) -> None:
     shutil.copytree(FILES, tmp_path / "old")
-    registry = Registry(tmp_path)
+    registry = ModelPublisher(tmp_path)
     registry.promote("old", 2)
 
     version = registry.current("old")

@@ -44,7 +44,7 @@ def test_decay_multiplies_the_shares_of_all_rows_before() -> None:
     assert shares_after(CARD, 0.5) == {2: 0.125, 4: 0.25, 5: 0.5}
 
 
-def test_a_version_from_before_shares_were_recorded_stands_for_all_its_rows_unless_they_decayed() -> None:
+def test_a_version_from_before_shares_were_recorded_counts_for_all_its_rows_unless_they_decayed() -> None:
     assert replace(BEFORE_SHARES, discounted=False).shares == {5: 1.0}
     assert BEFORE_SHARES.shares is None
     assert shares_after(BEFORE_SHARES, 0.5) is None
@@ -87,7 +87,7 @@ def test_the_share_of_rows_to_forget(
         (replace(CARD, earlier_shares=dict.fromkeys(range(1, 5000), 0.5)), 5001, "and 4989 older ones.", "/trained_in"),
     ],
 )
-def test_what_does_not_name_a_share_is_refused(
+def test_a_request_that_does_not_name_a_share_is_rejected(
     card: ModelCard, trained_in: int | None, says: str, pointer: str
 ) -> None:
     with pytest.raises(InvalidInput) as raised:

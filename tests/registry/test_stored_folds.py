@@ -14,8 +14,7 @@ from safetensors.numpy import save
 from app.errors import ModelFileInvalid
 from app.registry.model_card import ModelCard, Validation
 from app.registry.stored_folds import fold_bytes
-from app.registry.version_file import _checksum as checksum
-from app.registry.version_file import encode, read, read_folds
+from app.registry.version_file import checksum, encode, read, read_folds
 from app.regression.cross_validation import Folds
 from app.regression.linear_model import LinearModel
 from app.regression.solvers import Exact
@@ -27,7 +26,7 @@ Tensors = dict[str, NDArray[np.float64]]
 RANDOM = np.random.default_rng(0)
 ROWS = RANDOM.normal(size=(20, 2))
 FOLDS = {number: fold for number, fold in summarise_folds([TrainingBatch(ROWS, ROWS[:, :1])], 4).items() if number != 1}
-WHOLE = Folds(FOLDS).whole
+WHOLE = Folds(FOLDS).all_rows
 MODEL = LinearModel(
     ("a", "b"),
     ("y",),

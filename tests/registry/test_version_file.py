@@ -18,8 +18,7 @@ from safetensors.numpy import load, save
 
 from app.errors import ModelFileInvalid
 from app.registry.model_card import SCHEMA, ModelCard
-from app.registry.version_file import MAX_FILE_BYTES, Version, encode, open_file, read, read_card
-from app.registry.version_file import _checksum as checksum
+from app.registry.version_file import MAX_FILE_BYTES, Version, checksum, encode, open_file, read, read_card
 from app.regression.linear_model import LinearModel
 from app.regression.solvers import Exact, GradientDescent, Solver, Start
 from app.regression.sufficient_statistics import SufficientStatistics
@@ -244,7 +243,7 @@ def test_tensors_of_any_other_type_are_refused(tmp_path: Path, kind: str) -> Non
 
 
 @pytest.mark.parametrize("card", ["[1]", "1", "null", '"card"', "[" * 100_000, "{", '{"schema": 1}', '{"schema": []}'])
-def test_a_card_that_is_no_card_is_refused(tmp_path: Path, card: str) -> None:
+def test_a_text_that_is_not_a_card_is_rejected(tmp_path: Path, card: str) -> None:
     path = stored(tmp_path, save({"coef": np.ones(1)}, metadata={"card": card}))
     assert_refused(path)
     with pytest.raises(ModelFileInvalid):
@@ -335,7 +334,7 @@ def test_the_card_of_one_file_and_the_numbers_of_another_make_no_version(tmp_pat
     assert_refused(stored(tmp_path, two[:header] + one[header:]))
 
 
-def test_a_file_that_is_not_there_is_told_from_one_that_is_damaged(tmp_path: Path) -> None:
+def test_a_missing_file_is_distinguished_from_a_damaged_one(tmp_path: Path) -> None:
     for reading in (read, read_card, open_file):
         with pytest.raises(FileNotFoundError):
             reading(tmp_path / "000001.safetensors")

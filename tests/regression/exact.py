@@ -16,7 +16,7 @@ Array: TypeAlias = NDArray[np.float64]
 Objects: TypeAlias = NDArray[np.object_]
 
 BITS = 600
-# Penalty on unit-norm columns that stands for the limit of small penalties: the solution of minimum norm.
+# Penalty on unit-norm columns that approximates the limit of small penalties, the minimum-norm solution.
 VANISHING = mpmath.mpf(10) ** -40
 LEAST = 1e-14  # singular value from which 600 bits hold the solution without a penalty
 
@@ -25,11 +25,11 @@ LEAST = 1e-14  # singular value from which 600 bits hold the solution without a 
 class ExactFit:
     """The least-squares solution of the rows [x - shift, y - shift] with weights, in numbers of mpmath.
 
-    Without an intercept the shift is zero. Of all solutions, this is the one with the smallest standardised
-    coefficients.
+    Without an intercept the shift is zero. If several solutions exist, this is the one with the smallest
+    standardised coefficients.
     """
 
-    rank: int  # of the inputs, [1, x] or x
+    rank: int  # rank of the inputs, [1, x] or x
     gram: Objects  # (d, d), cross products of [1, x - shift, y - shift]
     at_shift: Objects  # (k,), prediction at the features' shift less the targets' shift
     slopes: Objects  # (p, k)

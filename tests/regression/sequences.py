@@ -1,7 +1,8 @@
 """Random sequences of train, update, decay and forget over hostile rows, checked against exact arithmetic.
 
-What a sequence publishes must be right to its stated bound, or withheld with a reason, or refused. A seed gives one
-sequence. The long form prints counts, the largest error of each kind relative to its bound, and each violation:
+Each number that a sequence publishes must be right to its stated bound, or withheld with a reason, or refused. A
+seed gives one sequence. The long form prints counts, the largest error of each kind relative to its bound, and each
+violation:
 
     PYTHONPATH=.:tests nice -n 10 python -W error -m regression.sequences 20000 [FIRST_SEED] [PROCESSES]
 
@@ -62,7 +63,7 @@ EPSILON = float(np.finfo(float).eps)
 
 @dataclass(frozen=True, eq=False)
 class Published:
-    """All that a job publishes of its fit, as `app.training.pipeline` puts it together."""
+    """Numbers that a job publishes about its fit, as `app.training.pipeline` assembles them."""
 
     statistics: SufficientStatistics
     model: LinearModel
@@ -94,7 +95,7 @@ def publish(statistics: SufficientStatistics, solver: Exact, rows: TrainingBatch
         has_intercept=solver.fit_intercept,
         inference_unavailable=inference_unavailable,
     )
-    with np.errstate(over="ignore", under="ignore"):  # of the mean squared error
+    with np.errstate(over="ignore", under="ignore"):  # the mean squared error may overflow
         metrics = training_metrics(
             statistics, model.residual_norms, rank=optimum.design.rank, fit_intercept=solver.fit_intercept
         )
@@ -109,8 +110,8 @@ class Truth:
     x: Array
     y: Array
     given: Array  # weights as they were sent
-    shares: Array  # of each row's weight that is left, as the service computes them
-    weights: tuple[Fraction, ...]  # what is left of them
+    shares: Array  # remaining share of each row's weight, as the service computes it
+    weights: tuple[Fraction, ...]  # exact weights after decay
     kind: WeightKind
 
     @classmethod
@@ -133,7 +134,7 @@ class Truth:
         )
 
     def without(self, rows: NDArray[np.int64], lost: Array | None = None) -> "Truth":
-        """Return the rows but for these, or without this integer part of their weights."""
+        """Return the rows without these, or without this integer part of their weights."""
         weights, given = list(self.weights), self.given.copy()
         if lost is not None:
             for row, part in zip(rows, lost, strict=True):
@@ -199,7 +200,7 @@ def _scale(random: np.random.Generator) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """Where the rows of a sequence come from."""
+    """Source of the rows of a sequence."""
 
     columns: tuple[Column, ...]
     slopes: Array
@@ -232,7 +233,7 @@ class Population:
         )
 
     def rows(self, random: np.random.Generator, count: int, outlier: float = 0.0) -> TrainingBatch:
-        """Return rows; with an outlier, of a random column that is so many of its scales away."""
+        """Return rows; with an outlier, one value of a random column is moved by this number of its scales."""
         units: list[Array] = []
         for column in self.columns:
             units.append(column.values(random, count, units[-1] if units else None))
@@ -261,7 +262,7 @@ class Population:
 
 @dataclass
 class Report:
-    """What came of sequences."""
+    """Results of sequences."""
 
     counts: collections.Counter[str] = field(default_factory=collections.Counter)
     worst: dict[str, tuple[float, int]] = field(default_factory=dict)  # error relative to its bound, and the seed
@@ -570,7 +571,7 @@ class Comparison:
 
     @property
     def _second_order(self) -> bool:
-        """Whether the error of the columns is too large for bounds of first order."""
+        """Return True if the error of the columns is too large for first-order bounds."""
         return bool(self._error * self._growth > 1e-2 * self._exact.least)
 
     def _check_rank(self, *, removed: bool) -> bool:
@@ -680,7 +681,7 @@ class Comparison:
             products = [mpmath.mpf(a) * mpmath.mpf(b) for a, b in zip(model.coef[k], shift, strict=True)]
             size = abs(model.centre_prediction[k]) + sum(abs(value) for value in products)
             off = model.intercept[k] + sum(products) - model.centre_prediction[k]
-            tiny = self._exact.target_spreads[k] * mpmath.mpf(10) ** -40  # what 400 bits leave of zero
+            tiny = self._exact.target_spreads[k] * mpmath.mpf(10) ** -40  # rounding of zero in 400 bits
             self._observe("intercept", abs(off), 8 * EPSILON * size + tiny + 5e-324)
 
 

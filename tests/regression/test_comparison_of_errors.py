@@ -33,11 +33,11 @@ def is_preferred(
         fold: SufficientStatistics.from_rows(part.x, part.y) for fold, part in divide(TrainingBatch(*new), 10, seed, 0)
     }
     folds = Folds(statistics, base=seen if update else None)
-    whole = seen.merge(folds.whole) if update else folds.whole
+    whole = seen.merge(folds.all_rows) if update else folds.all_rows
     return folds.validate(solver).is_as_good_as(
-        folds.whole.residual_norms(current.coef, current.intercept),
+        folds.all_rows.residual_norms(current.coef, current.intercept),
         coefficients=fit(whole, solver).design.effective_coefficients(solver.l2),
-        share=folds.whole.total_weight / whole.total_weight,
+        share=folds.all_rows.total_weight / whole.total_weight,
     )
 
 

@@ -61,7 +61,7 @@ def test_folds_from_their_statistics_equal_the_loop_that_refits(
     assert_allclose(found.r2, 1 - expected / ((y - centre) ** 2).sum(axis=0), rtol=1e-9)
 
 
-def test_the_chosen_penalty_predicts_kept_rows_best_of_the_path() -> None:
+def test_the_chosen_penalty_has_the_smallest_cross_validated_error_of_the_path() -> None:
     random = np.random.default_rng(0)
     x = random.normal(size=(30, 1)) + 0.05 * random.normal(size=(30, 12))  # nearly collinear: a penalty helps
     y = x[:, :1] + random.normal(size=(30, 1))
@@ -74,7 +74,7 @@ def test_the_chosen_penalty_predicts_kept_rows_best_of_the_path() -> None:
     assert chosen.l2 > 0
 
 
-def test_a_row_alone_cannot_be_validated() -> None:
+def test_a_single_row_cannot_be_validated() -> None:
     x, y = some_rows(0, 1)
 
     with pytest.raises(InvalidData, match="at least 2 rows"):
@@ -90,7 +90,7 @@ def test_more_folds_than_rows_leave_one_row_out_each() -> None:
     assert_allclose(found.residual_norms**2, refitted(x, y, 8, Exact()), rtol=1e-9)
 
 
-def test_whoever_watches_can_end_a_validation_at_each_fit_and_each_merge() -> None:
+def test_a_validation_can_be_ended_before_each_fit_and_each_merge() -> None:
     x, y = some_rows(0, 60)
     steps = 0
 

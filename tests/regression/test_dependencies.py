@@ -57,7 +57,7 @@ def test_without_an_intercept_a_constant_column_is_one_like_others() -> None:
     assert dependencies(A, np.full(60, 7.0), A - 2, fit_intercept=False) == [Dependency((0, 1, 2))]
 
 
-def test_several_dependencies_are_told_apart() -> None:
+def test_several_dependencies_are_separated() -> None:
     found = dependencies(A, B, C, D, A + B, C - D / 1024, np.full(60, 3.0))
     assert found == [Dependency((0, 1, 4)), Dependency((2, 3, 5)), Dependency((6,), intercept=True)]
 

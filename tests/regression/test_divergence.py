@@ -78,7 +78,7 @@ class Problem:
 
     @property
     def step(self) -> float:
-        """What the sum of weighted products is multiplied with in the gradient."""
+        """The factor of the sum of weighted products in the gradient."""
         return float(2 / (self.weights.sum() * self.rows.y.shape[1]))
 
     @cached_property
@@ -89,7 +89,7 @@ class Problem:
 
     @cached_property
     def spectral_radius(self) -> float:
-        """Of the iteration, over the directions that the objective depends on."""
+        """The spectral radius of the iteration, over the directions that the objective depends on."""
         radii = [
             np.abs(np.roots([1, self.options.learning_rate * value - 1 - self.options.momentum, self.options.momentum]))
             for value in self.curvature[self.curvature > 1e-9 * self.curvature[-1]]
@@ -207,7 +207,7 @@ def test_a_full_batch_counts_as_diverged_exactly_if_it_exceeds_the_bound_and_the
     assert warned > 5
 
 
-def test_twenty_of_them_agree_with_the_classes_of_torch(problems: list[Problem]) -> None:
+def test_twenty_of_the_problems_agree_with_the_classes_of_torch(problems: list[Problem]) -> None:
     chosen = [problem for problem in problems if problem.rows.sample_weight is None][:20]
     assert {problem.spectral_radius > 1 for problem in chosen} == {True, False}
     for problem in chosen:
@@ -298,7 +298,7 @@ def test_the_bound_is_that_of_the_rows_that_are_trained_on() -> None:
     y = x + random.normal(size=(20, 1))
     options = replace(ON_CPU, validation_fraction=0.5, epochs=300)
     order = torch.randperm(20, generator=torch.Generator().manual_seed(0)).numpy()
-    x[order[:10]] *= 10  # of the rows held out
+    x[order[:10]] *= 10  # the validation rows
     rows = TrainingBatch(x, y)
     bound = largest_learning_rate(summarise([TrainingBatch(x[order[10:]], y[order[10:]])]), options)
     assert largest_learning_rate(summarise([rows]), options) < bound / 10
@@ -307,7 +307,7 @@ def test_the_bound_is_that_of_the_rows_that_are_trained_on() -> None:
         descend(rows, replace(options, learning_rate=1.05 * bound))
 
 
-def test_patience_that_ends_a_run_above_its_start_has_diverged_though_its_best_epoch_is_lower() -> None:
+def test_a_run_that_patience_ends_above_its_start_has_diverged_although_its_best_epoch_is_lower() -> None:
     bound = largest_learning_rate(summarise([ALL_ROWS]), ON_CPU)
     options = replace(ON_CPU, learning_rate=1.05 * bound, epochs=5000, start=NEAR, patience=400)
     with pytest.raises(Diverged, match="by epoch 40"):
@@ -315,7 +315,7 @@ def test_patience_that_ends_a_run_above_its_start_has_diverged_though_its_best_e
 
 
 @pytest.mark.parametrize("epoch", [0, 17, 50])
-def test_a_resumed_run_above_the_bound_comes_to_the_same_verdict(epoch: int) -> None:
+def test_a_resumed_run_above_the_bound_is_judged_as_an_uninterrupted_one(epoch: int) -> None:
     bound = largest_learning_rate(summarise([ALL_ROWS]), ON_CPU)
     kept = replace(ON_CPU, learning_rate=1.001 * bound, epochs=50, start=NEAR)
     states = states_of(ALL_ROWS, kept)
@@ -382,13 +382,13 @@ def test_mini_batches_whose_loss_rises_a_hundredfold_and_then_falls_have_not_div
 
 
 @pytest.mark.parametrize("weight", [1e154, 1e200])
-def test_a_start_whose_loss_is_beyond_all_numbers_is_refused_and_not_called_diverged(weight: float) -> None:
+def test_a_start_whose_loss_overflows_is_refused_and_not_reported_as_diverged(weight: float) -> None:
     start = Start(weights=[[weight] * 3] * 2, intercept=[0.0] * 2)
     with pytest.raises(InvalidData, match="epoch 0 exceeds the range"):
         descend(ALL_ROWS, replace(ON_CPU, start=start))
 
 
-def test_a_loss_that_leaves_the_numbers_below_the_bound_is_refused_and_not_called_diverged() -> None:
+def test_a_loss_that_overflows_below_the_bound_is_refused_and_not_reported_as_diverged() -> None:
     options = replace(ON_CPU, momentum=0.99, standardize=True, epochs=3000)
     bound = largest_learning_rate(summarise([ALL_ROWS]), options)
     start = Start(weights=[[1e152, -1e152, 1e152]] * 2, intercept=[0.0] * 2)

@@ -70,7 +70,7 @@ def test_rows_that_were_never_there_are_refused() -> None:
         downdate(whole, SufficientStatistics.from_rows(x[:3], y[:3] + 1000))  # squares would be negative
 
 
-def test_so_many_rows_that_the_rank_falls_are_refused() -> None:
+def test_rows_without_which_the_rank_falls_are_refused() -> None:
     x, y = some_rows(4, 10)
     whole = SufficientStatistics.from_rows(x, y)
 
@@ -262,7 +262,7 @@ def test_the_rank_does_not_exceed_the_rows_that_parts_of_frequency_weights_leave
     assert found.rows == 7
 
 
-def test_a_forget_after_a_larger_one_has_the_error_of_all_that_was_held() -> None:
+def test_a_forget_after_a_larger_one_has_the_error_of_the_largest_sum() -> None:
     # The errors that the first forget left exceed those of the sum that remains after it.
     x, y = straight_line(4)
     huge, large = (np.array([[0.1]]), np.array([[5e13]])), (np.array([[0.2]]), np.array([[9e9]]))
@@ -361,7 +361,7 @@ def frequencies(rows: slice, times: list[int]) -> SufficientStatistics:
     return summarise([block], weight_kind="frequency")
 
 
-def test_what_is_counted_is_taken_out_too() -> None:
+def test_row_counts_and_weights_are_taken_out_too() -> None:
     x, y = some_rows(6, 20)
     weights = np.random.default_rng(6).uniform(0.5, 2, 20)
     whole, part = summarise([TrainingBatch(x, y, weights)]), summarise([TrainingBatch(x[15:], y[15:], weights[15:])])
@@ -462,7 +462,7 @@ def test_as_many_rows_as_coefficients_may_remain_and_no_fewer() -> None:
         downdate(whole, SufficientStatistics.from_rows(x[:9], y[:9]))
 
 
-def test_a_feature_that_only_the_rows_taken_out_told_from_a_constant_is_refused() -> None:
+def test_a_feature_that_becomes_constant_is_refused() -> None:
     x, y = some_rows(11, 30)
     x[:, 1] = 5.0
     x[:4, 1] = [0.0, 1.0, 2.0, 3.0]
@@ -471,7 +471,7 @@ def test_a_feature_that_only_the_rows_taken_out_told_from_a_constant_is_refused(
         downdate(SufficientStatistics.from_rows(x, y), SufficientStatistics.from_rows(x[:4], y[:4]))
 
 
-def test_rows_can_be_taken_out_beside_constant_and_dependent_columns() -> None:
+def test_rows_can_be_taken_out_if_columns_are_constant_or_dependent() -> None:
     x, y = some_rows(12, 30)
     x = np.column_stack([x, x[:, 0] + x[:, 2], np.full(30, 3.0)])
 

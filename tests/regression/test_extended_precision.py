@@ -294,7 +294,7 @@ def test_statistics_of_another_shift_and_scale_give_the_same(either_way: None) -
 
 
 def test_few_rows_of_large_frequency_weights_are_summed_in_fixed_point() -> None:
-    # Near collinearity of 1e-10 leaves nothing of a residual of 1e-2 in double-double.
+    # Near collinearity of 1e-10 erases a residual of 1e-2 in double-double.
     random = np.random.default_rng(23)
     first = random.normal(size=8)
     x = np.column_stack([first, first + 1e-10 * random.normal(size=8)])

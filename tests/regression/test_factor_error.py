@@ -43,7 +43,7 @@ def with_an_outlier(seed: int) -> Array:
 
 
 def error_of(statistics: SufficientStatistics, rows: Array, times: int) -> float:
-    """Return the largest error of the Gram matrix of the rows so many times, in norms of its columns, as `error` is."""
+    """Return the largest error of the Gram matrix of the rows, repeated `times`, in norms of its columns."""
     z = rational(rows) - rational(statistics.shift)
     design = np.hstack([rational(np.ones((len(rows), 1))), z / rational(statistics.scale)])
     gram = times * (design.T @ design)

@@ -62,7 +62,7 @@ def test_the_folds_of_rows_and_groups_never_change() -> None:
     st.lists(st.integers(0, 200), max_size=4),
     st.integers(0, 200),
 )
-def test_consecutive_rows_are_a_permutation_of_the_folds_however_the_rows_are_cut(
+def test_consecutive_rows_are_a_permutation_of_the_folds_for_any_division_into_batches(
     rows: int, folds: int, seed: int, cuts: list[int], first: int
 ) -> None:
     found = folds_of(rows, folds, seed, [min(cut, rows) for cut in cuts], first)
@@ -94,7 +94,7 @@ def test_rows_of_weight_zero_take_no_place_in_the_folds() -> None:
         assert found[fold].total_weight == pytest.approx(mine.total_weight)
 
 
-def test_ten_sites_in_rotation_are_predicted_as_well_as_they_can_be() -> None:
+def test_ten_sites_in_rotation_are_predicted_with_the_smallest_possible_error() -> None:
     """By row number modulo 10, each fold was a site of its own, and R squared -1.2."""
     random = np.random.default_rng(0)
     sites = np.tile(np.eye(10), (30, 1))
@@ -121,7 +121,7 @@ def test_rows_of_one_group_are_in_its_fold() -> None:
 
 
 @pytest.mark.parametrize("order", ["C", "F"])
-def test_rows_keep_their_values_whatever_their_layout(order: str) -> None:
+def test_rows_keep_their_values_in_any_memory_layout(order: str) -> None:
     rows = np.asarray(np.arange(60.0).reshape(20, 3), order=order)  # type: ignore[call-overload]
     parts = list(divide(TrainingBatch(rows[:, :2], rows[:, 2:], rows[:, 0]), 6, 0, 0))
 

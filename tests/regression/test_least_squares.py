@@ -253,9 +253,7 @@ def test_a_target_of_zeros_gives_no_warning_and_no_number_for_t() -> None:
         (15, Exact(), None),
     ],
 )
-def test_inference_is_withheld_with_the_reason_where_theory_has_nothing_to_say(
-    rows: int, solver: Exact, reason: str | None
-) -> None:
+def test_inference_is_withheld_with_the_reason_if_it_is_not_valid(rows: int, solver: Exact, reason: str | None) -> None:
     statistics = statistics_of((YIELDS[:rows, :3], YIELDS[:rows, 3:]))
     found = why_no_inference(statistics, fit(statistics, solver), solver)
     assert found is None if reason is None else reason in str(found)
@@ -438,7 +436,7 @@ def test_a_descent_is_optimal_if_all_its_targets_are() -> None:
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e6])
 @pytest.mark.parametrize("rows", [10, 1000])
 @pytest.mark.parametrize(("share", "optimal"), [(0.9, True), (1.1, False)])
-def test_what_a_descent_may_exceed_the_optimum_by_is_a_share_of_the_residual_variance(
+def test_a_descent_may_exceed_the_optimum_by_a_share_of_the_residual_variance(
     scale: float, rows: int, share: float, optimal: bool
 ) -> None:
     random = np.random.default_rng(4)

@@ -139,7 +139,7 @@ def test_a_far_offset_costs_neither_predictions_nor_intervals_nor_contributions_
     assert_allclose(far.contributions(moved), near.contributions(asked), rtol=0, atol=1e-9)
     explained = far.mean_prediction + far.contributions(moved).sum(axis=2)
     assert_allclose(explained, far.predict(moved), rtol=0, atol=1e-9)
-    # A file from before has no prediction at the shift: the plain form is all that is left, and loses them.
+    # A file from before has no prediction at the shift: only the plain form is possible, and loses them.
     before = replace(far, centre_prediction=None)
     assert np.abs(before.predict(moved) - near.predict(asked)).max() > 0.01
 

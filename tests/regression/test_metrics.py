@@ -58,7 +58,7 @@ def test_a_perfect_model_explains_everything() -> None:
     assert_allclose([found.mse, found.rmse[0]], [0, 0], atol=1e-12)
 
 
-def test_of_a_target_that_does_not_vary_nothing_can_be_explained() -> None:
+def test_a_constant_target_has_no_r2() -> None:
     x = np.arange(4.0)[:, np.newaxis]
     y = np.column_stack([np.full(4, 2.0), np.arange(4.0)])
     found = metrics_of(SufficientStatistics.from_rows(x, y), np.array([[1.0], [1.0]]), np.zeros(2))
@@ -67,7 +67,7 @@ def test_of_a_target_that_does_not_vary_nothing_can_be_explained() -> None:
 
 
 def test_a_target_that_is_always_one_tenth_does_not_vary_either() -> None:
-    # The mean of seven tenths is no tenth; what is left over is rounding, not variation.
+    # The mean of seven tenths is not exactly a tenth. The remainder is rounding, not variation.
     x = np.arange(7.0)[:, np.newaxis]
     found = metrics_of(SufficientStatistics.from_rows(x, np.full((7, 1), 0.1)), np.array([[1.0]]), np.zeros(1))
     assert np.isnan(found.r2[0])

@@ -35,7 +35,7 @@ def run_all(seeds: range) -> Report:
 @pytest.mark.parametrize(
     "first", [0, *(pytest.param(first, marks=pytest.mark.slow) for first in range(AT_ONCE, len(SEEDS), AT_ONCE))]
 )
-def test_what_a_sequence_publishes_is_right_to_its_bound_or_withheld_or_refused(first: int) -> None:
+def test_published_numbers_are_right_to_their_bound_or_withheld_or_refused(first: int) -> None:
     report = run_all(SEEDS[first : first + AT_ONCE])
 
     assert not report.violations

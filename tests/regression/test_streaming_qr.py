@@ -90,8 +90,8 @@ def test_scales_side_by_side_that_lie_24_digits_apart_keep_theirs() -> None:
     assert found.design.full_rank
 
 
-@pytest.mark.parametrize("late", [False, True], ids=["from the first row", "from the middle"])
-def test_collinear_and_constant_columns_are_told_from_the_others(late: bool) -> None:
+@pytest.mark.parametrize("late", [False, True], ids=["at the first row", "in the middle"])
+def test_collinear_and_constant_columns_are_recognised(late: bool) -> None:
     x, y = some_rows(4)
     collinear = np.column_stack([x, x[:, 0] + x[:, 1], np.full(len(x), 7.0)])
     blocks = [TrainingBatch(collinear[:200], y[:200]), TrainingBatch(collinear[200:], y[200:])]
@@ -115,7 +115,7 @@ def test_a_perfect_fit_stays_one() -> None:
     assert_allclose(found.intercept, [4], rtol=1e-12)
 
 
-def test_a_weight_counts_as_so_many_rows_and_none_as_no_row() -> None:
+def test_a_whole_weight_equals_repeated_rows_and_zero_equals_no_row() -> None:
     x, y = some_rows(6, rows=60)
     times = np.random.default_rng(6).integers(0, 4, len(x))
     repeated = SufficientStatistics.from_rows(np.repeat(x, times, axis=0), np.repeat(y, times, axis=0))
@@ -151,7 +151,7 @@ def test_a_row_far_out_in_two_columns_costs_the_others_no_digits(
 
     found = fit(summarise([TrainingBatch(x, y)]), Exact())
 
-    # QR itself keeps so many digits of them.
+    # QR itself has this accuracy.
     scale = np.abs(expected.coef).max()
     assert_allclose(found.coef, expected.coef, rtol=0, atol=scale * 1e-14 * max(1e5, abs(outlier)))
     assert_allclose(found.residual_norms**2, expected.residual_norms**2, rtol=1e-16 * max(1e10, abs(outlier)))

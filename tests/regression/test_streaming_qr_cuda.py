@@ -44,7 +44,7 @@ def test_a_device_comes_to_the_same_statistics_as_the_cpu(device: str, kind: str
 
     found, expected = summarise([rows], partial(CudaStreamingQR, device=device)), summarise([rows])
 
-    # Factors of collinear rows are the same but for a rotation.
+    # Factors of collinear rows are the same up to a rotation.
     ours, theirs = (part.raw_factor.T @ part.raw_factor for part in (found, expected))
     scale = np.sqrt(theirs.diagonal())
     assert_allclose(ours / np.outer(scale, scale), theirs / np.outer(scale, scale), rtol=0, atol=1e-12)

@@ -117,7 +117,7 @@ def test_three_parts_merge_to_the_same_in_every_order(rows: Rows, data: st.DataO
 @given(some_rows(), st.data())
 def test_a_stream_cut_into_blocks_anywhere_equals_one_block(rows: Rows, data: st.DataObject) -> None:
     x, y = rows
-    # Cuts may coincide or stand at the ends: empty blocks are part of life.
+    # Cuts may coincide or be at the ends, which makes empty blocks.
     cuts = sorted(data.draw(st.lists(st.integers(0, len(x)), max_size=4)))
     blocks = zip(np.split(x, cuts), np.split(y, cuts), strict=True)
     assert_statistics_of(summarise_blocks(blocks), x, y)

@@ -33,7 +33,7 @@ def test_a_feature_whose_name_looks_like_a_term_is_that_feature() -> None:
 @pytest.mark.parametrize(
     "term", ["", "d", "a^0", "a^21", "a^-1", "a^1.5", "a:", ":a", "a::b", "a^", "^2", "a^2^2", "a b"]
 )
-def test_what_is_no_term_is_refused_with_its_place(term: str) -> None:
+def test_an_invalid_term_is_refused_with_its_index(term: str) -> None:
     with pytest.raises(InvalidTerms) as refused:
         parse_terms(["a", term], FEATURES)
 
@@ -85,7 +85,7 @@ def test_any_words_are_terms_or_refused_each_with_its_place(terms: list[str]) ->
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6))
-def test_a_model_with_terms_makes_them_again_for_all_it_says(seed: int) -> None:
+def test_a_model_with_terms_makes_them_for_every_output(seed: int) -> None:
     random = np.random.default_rng(seed)
     x = random.uniform(1, 3, size=(40, 2))
     names = ("a", "a^2", "a:b")

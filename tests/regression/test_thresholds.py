@@ -89,7 +89,7 @@ class TestIdentifiable:
     def test_above_it_a_coefficient_has_no_standard_error(self) -> None:
         assert np.isnan(self.fit(2.0**-26).unscaled_errors[1:]).all()
 
-    def test_below_it_the_coefficient_is_the_same_whichever_dependent_column_is_left_out(self) -> None:
+    def test_below_it_the_coefficient_is_the_same_without_either_dependent_column(self) -> None:
         found = self.fit(2.0**-27)
 
         assert np.isnan(found.unscaled_errors[2:]).all()
@@ -150,7 +150,7 @@ class TestMostExcess:
 
 
 class TestRefusedDowndates:
-    """What remains of a direction, against 128 units of rounding (2.8e-14) if both parts come from one reading."""
+    """Remainder of a direction, against 128 units of rounding (2.8e-14) if both parts come from one reading."""
 
     def sums(self, far: float) -> tuple[SufficientStatistics, SufficientStatistics]:
         """Eight rows and two distant ones. Without these, 4 / far^2 of the column's sum of squares remain."""
@@ -162,7 +162,7 @@ class TestRefusedDowndates:
         found = downdate(*self.sums(2.0**23))
 
         error = found.factor[1, 1] ** 2 * found.scale[0] ** 2 / 8 - 1
-        # The bound is a half of what remains.
+        # The bound is half of the remainder.
         assert abs(error) < 0.5
 
     def test_below_the_bound_nothing_remains(self) -> None:
@@ -178,7 +178,7 @@ class TestRefusedDowndates:
             downdate(statistics_of(x, y), statistics_of(x[8:], y[8:]))
         assert refused.value.message == TOO_FEW
 
-    def test_what_remains_is_measured_against_all_that_was_ever_held(self) -> None:
+    def test_the_remainder_is_compared_with_the_largest_sum_ever_held(self) -> None:
         """0.08 of 3.5e13, in two removals, neither of which takes out more than it may."""
         far = 2.0**22
         x = column([*(0.1 * A), *A, far, -far])
@@ -191,7 +191,7 @@ class TestRefusedDowndates:
 
     @pytest.mark.parametrize("operations", [1000])
     def test_each_operation_raises_the_bound(self, operations: int) -> None:
-        """1000 of them to 32 times as much, so that 2^21 stands for 2^23 and 2^22 for 2^24."""
+        """1000 of them to 32 times as much, so that 2^21 here corresponds to 2^23 and 2^22 to 2^24."""
 
         def sums(far: float) -> tuple[SufficientStatistics, SufficientStatistics]:
             whole, part = self.sums(far)
@@ -218,7 +218,7 @@ class TestRefusedDowndates:
             found = downdate(whole, part)
             assert found.rows == 8
             assert found.removed is not None
-            # What was changed, 2^-46, counts by its ratio to the error of the whole, 2^-47.
+            # The change, 2^-46, counts by its ratio to the error of the whole, 2^-47.
             squares = (found.removed[:, 2] ** 2).sum() * found.scale[1] ** 2
             assert squares / (2 * far**2) == pytest.approx(1 + 2.0**-46 / whole.factor_error, rel=0.1)
 
@@ -379,7 +379,7 @@ def decompositions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def errors_of_rows(x: Array, y: Array) -> tuple[float, float]:
-    """Relative errors of the coefficients, beside the largest one, and of the residual norms, in units of rounding."""
+    """Errors, in units of rounding, of the coefficients relative to the largest one, and of the residual norms."""
     found, exact = fit(statistics_of(x, y), Exact()), exact_fit(x, y)
     differences = np.abs((rational(found.coef.T) - exact.coefficients[1:]).astype(float))
     of_norms = worst(found.residual_norms, exact.residual_norms)
@@ -448,7 +448,7 @@ class TestMostGrowth:
         assert len(decompositions) == decomposed
         assert max(of_weights, of_norms) < 1000
 
-    def test_rows_far_out_lose_the_root_of_what_a_gram_matrix_loses(self) -> None:
+    def test_rows_far_out_lose_half_the_digits_that_a_gram_matrix_loses(self) -> None:
         errors = [errors_of_rows(*self.rows(seed, 1e10))[1] for seed in range(6)]
 
         assert max(errors) < 1e7  # a Gram matrix: 1e9
@@ -477,8 +477,8 @@ class TestMostCondition:
 
 
 class TestOrdinary:
-    """Sizes of 2^-300 and 2^300, outside which columns are scaled. Squares overflow at 2^512, so that 2^300 is no limit
-    of accuracy: it leaves room for sums of squares of rows that come later.
+    """Sizes of 2^-300 and 2^300, outside which columns are scaled. Squares overflow at 2^512, so that 2^300 does not
+    limit accuracy: it leaves room for sums of squares of rows that come later.
     """
 
     @pytest.mark.parametrize("power", [-800, -520, -480, -301, -299, 299, 301, 480, 520, 800])
@@ -570,7 +570,7 @@ class TestWorthwhile:
     """A second reading of the rows: for condition numbers from 10 on, up to an amount of work."""
 
     def worthwhile(self, condition: float, work: float) -> bool:
-        """Two columns of this condition number, and so many rows that the work is this."""
+        """Two columns of this condition number, with the number of rows that gives this work."""
         cosine = (condition**2 - 1) / (condition**2 + 1)
         sine = 2 * condition / (condition**2 + 1)
         x = np.column_stack([A, cosine * A + sine * B])

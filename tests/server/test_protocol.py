@@ -35,12 +35,12 @@ MALFORMED = {
     "an upgrade of a request with a body": (400, GOOD.replace(b"here", b"here\r\nconnection: upgrade\r\nupgrade: h2c")),
     "two lengths": (400, HEAD + b"content-length: 29\r\ncontent-length: 2\r\n\r\n" + BODY),
     "a negative length": (400, HEAD + b"content-length: -1\r\n\r\n"),
-    "a length that is no number": (400, HEAD + b"content-length: 0x1d\r\n\r\n" + BODY),
+    "a length that is not a number": (400, HEAD + b"content-length: 0x1d\r\n\r\n" + BODY),
     "a length beyond 64 bits": (400, HEAD + b"content-length: 99999999999999999999999\r\n\r\n"),
     "an encoding of transfer before chunks": (400, HEAD + b"transfer-encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
     "two encodings of transfer": (400, HEAD + b"transfer-encoding: gzip\r\ntransfer-encoding: chunked\r\n\r\n"),
     "an encoding of transfer that is not the last": (400, HEAD + b"transfer-encoding: chunked, gzip\r\n\r\n"),
-    "a chunk's length that is no number": (400, CHUNKED + b"\r\nx\r\n{}\r\n"),
+    "a chunk's length that is not a number": (400, CHUNKED + b"\r\nx\r\n{}\r\n"),
     "no host": (400, GOOD.replace(b"host: here\r\n", b"")),
     "two hosts": (400, GOOD.replace(b"host: here\r\n", b"host: here\r\nhost: there\r\n")),
     "an empty host": (400, GOOD.replace(b"host: here", b"host:")),
@@ -54,8 +54,8 @@ MALFORMED = {
     "no protocol": (400, b"GET /\r\n\r\n"),
     "another protocol": (400, b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"),
     "HTTP/2": (400, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
-    "a version that is none": (400, PROBE.replace(b"1.1", b"9.9")),
-    "a method that is none": (400, PROBE.replace(b"GET", b"TRAIN")),
+    "an unknown version": (400, PROBE.replace(b"1.1", b"9.9")),
+    "an unknown method": (400, PROBE.replace(b"GET", b"TRAIN")),
     "a tunnel": (400, b"CONNECT here:80 HTTP/1.1\r\nhost: here\r\n\r\n"),
     "a path that is not ASCII": (400, PROBE.replace(b"live", b"l\xc3\xb6ve")),
     "a long path": (414, PROBE.replace(b"live", b"x" * 9000)),
@@ -63,8 +63,8 @@ MALFORMED = {
     "a large header": (431, PROBE.replace(b"here", b"here\r\nx: " + b"x" * 40_000)),
     "a large header of a prediction": (431, GOOD.replace(b"here", b"here\r\nx: " + b"x" * 40_000)),
     "many headers": (431, PROBE.replace(b"here", b"here" + b"\r\nx: y" * 101)),
-    "headers without end": (431, PROBE.replace(b"here\r\n\r\n", b"here\r\nx: " + b"x" * 100_000)),
-    "a path without end": (414, b"GET /" + b"x" * 100_000),
+    "endless headers": (431, PROBE.replace(b"here\r\n\r\n", b"here\r\nx: " + b"x" * 100_000)),
+    "an endless path": (414, b"GET /" + b"x" * 100_000),
 }  # fmt: skip
 
 
@@ -113,7 +113,7 @@ PIECES = [GOOD, OPTIONED, PROBE, CHUNKED + b"\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(B
 
 @st.composite
 def damaged(draw: st.DrawFn) -> list[bytes]:
-    """Requests one after another, with some bytes changed, in pieces."""
+    """Draw several requests with some bytes changed, in pieces."""
     content = bytearray(b"".join(draw(st.lists(st.sampled_from(PIECES), min_size=1, max_size=3))))
     places = st.integers(0, len(content) - 1)
     for at, byte in draw(st.lists(st.tuples(places, st.integers(0, 255)), max_size=4)):
@@ -130,7 +130,7 @@ def test_any_bytes_get_an_http_response_without_a_server_error(
 ) -> None:
     with connect(service) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with contextlib.suppress(OSError):  # it may have been refused already
+        with contextlib.suppress(OSError):  # It may have been rejected already.
             for piece in pieces:
                 connection.sendall(piece)
             connection.shutdown(socket.SHUT_WR)
@@ -143,7 +143,7 @@ def test_any_bytes_get_an_http_response_without_a_server_error(
 
 def test_trailers_are_not_taken_for_headers(service: Service) -> None:
     smuggled = b"%x\r\n%b\r\n0\r\nx-request-id: smuggled\r\ncontent-type: text/csv\r\n\r\n" % (len(BODY), BODY)
-    for accept in (b"*/*", b"application/json;q=0.5"):  # ordinary, and not
+    for accept in (b"*/*", b"application/json;q=0.5"):  # on the fast path, and not
         response = exchange(service, CHUNKED + b"accept: %b\r\n\r\n" % accept + smuggled)
         assert response is not None
         assert response.status == 200
@@ -166,7 +166,7 @@ def test_a_million_chunks_of_one_byte_do_not_grow_memory(service: Service) -> No
 
     body = b" " * (1_000_000 - len(BODY)) + BODY
     exchange(service, HEAD + b"content-length: %d\r\n\r\n" % len(body) + body)
-    service.client.get("/jobs")  # now all is loaded that ever will be
+    service.client.get("/jobs")  # All modules are loaded now.
     with service.growing_by_less_than(8 << 20):
         response = exchange(service, in_chunks(body))
     assert response is not None
@@ -183,12 +183,12 @@ def test_long_incomplete_bodies_leave_memory_for_other_requests(tmp_path: Path) 
 
     try:
         with contextlib.ExitStack() as held:
-            for size in [longest - 1] * 11 + [10 << 20]:  # of 192 MiB, too few are left for the next one
+            for size in [longest - 1] * 11 + [10 << 20]:  # The rest of 192 MiB is too small for the next one.
                 connection = held.enter_context(connect(service))
                 connection.sendall(HEAD + b"content-length: %d\r\n\r\n" % longest + b" " * size)
             wait_for(lambda: count_unread_bytes(service) == 0)
             assert status() == httpx.codes.SERVICE_UNAVAILABLE
-            assert service.predict([75, 63, 44])["version"] == 1  # a short one, and one that does not take the lane:
+            assert service.predict([75, 63, 44])["version"] == 1  # on the fast path, and not:
             assert service.predict([75, 63, 44], interval=0.9)["version"] == 1
         wait_for(lambda: status() == httpx.codes.OK)
     finally:

@@ -1,4 +1,4 @@
-"""Whatever is sent, a worker takes no more memory than its budget allows, and says so instead."""
+"""A worker takes no more memory than its budget allows, and rejects requests that need more."""
 
 import contextlib
 import gzip
@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from service import Service, wait_for
 from trained import model_of, version_of
 
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 
 BUDGET = 128 << 20
 MAX_OVER = 1.25
@@ -43,7 +43,7 @@ class Sent:
     content: str  # a name in CONTENTS
     encoding: str
     accept: str
-    manner: str  # of the client: one of MANNERS
+    manner: str  # the client's behaviour, one of MANNERS
     interval: bool = False
 
 
@@ -185,7 +185,7 @@ class Flood:
 @pytest.fixture(scope="module")
 def bounded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service = Service(tmp_path_factory.mktemp("budget"), trainer_mode="external", worker_memory=str(BUDGET)).start()
-    # What is imported when it is first needed is no request's.
+    # Modules that are imported when first needed do not belong to one request.
     for kind, accept in itertools.product((ARROW, PARQUET), (CSV, NDJSON, ARROW, PARQUET)):
         content = arrow(table(1)) if kind == ARROW else parquet(table(1))
         answer = service.client.post(
@@ -227,11 +227,11 @@ def test_a_flood_stays_within_the_budget(bounded: Service, requests: list[Sent])
 @pytest.mark.slow
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(sent(), min_size=1, max_size=24))
-def test_whatever_is_sent_the_worker_stays_within_its_budget(bounded: Service, requests: list[Sent]) -> None:
+def test_the_worker_stays_within_its_budget_for_any_requests(bounded: Service, requests: list[Sent]) -> None:
     stays_within(bounded, requests, BODIES)
 
 
-def test_a_worker_that_is_busy_says_when_to_come_back(bounded: Service) -> None:
+def test_a_busy_worker_sends_a_time_to_retry_after(bounded: Service) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(12):
             body = CONTENTS["nothing but blanks"][1]()
@@ -254,7 +254,7 @@ def test_a_worker_that_is_busy_says_when_to_come_back(bounded: Service) -> None:
         assert bounded.predict([75, 63, 44], interval=0.9)["version"] == 1
 
 
-def test_what_needs_more_memory_than_there_is_for_one_request_is_refused_for_good(bounded: Service) -> None:
+def test_a_request_that_needs_more_memory_than_one_request_may_have_is_rejected_for_good(bounded: Service) -> None:
     content = CONTENTS["a row of many numbers"][1]()
     answer = bounded.client.post("/predict", content=content, headers={"content-type": JSON})
     assert answer.status_code == httpx.codes.REQUEST_ENTITY_TOO_LARGE
@@ -268,7 +268,7 @@ def test_cards_of_wide_models_that_are_read_at_once_stay_within_the_budget(bound
     made = version_of(model_of(x, x[:, :1] + random.normal(size=(900, 1))))
     names = [f"wide-{number}" for number in range(5)]
     for name in names:
-        Registry(bounded.models).publish(replace(made.card, model=name), made.model, promote=True)
+        ModelPublisher(bounded.models).publish(replace(made.card, model=name), made.model, promote=True)
 
     with bounded.growing_by_less_than(int(MAX_OVER * BUDGET)), ThreadPoolExecutor(30) as readers:
         statuses = set(readers.map(lambda name: bounded.client.get(f"/models/{name}").status_code, names * 12))

@@ -38,14 +38,14 @@ def test_an_ordinary_fit_has_no_warnings() -> None:
     assert warnings([A, B, C], Exact(fit_intercept=False)) == []
 
 
-def test_the_smallest_standardised_coefficients_are_claimed_only_where_they_are_true() -> None:
+def test_only_a_minimum_norm_solution_is_called_the_smallest_standardised_coefficients() -> None:
     columns = [A, B, 10 * A]
     (exact,) = warnings(columns)
     (ridge,) = warnings(columns, Exact(l2=0.1))
     (descent,) = warnings(columns, by=GradientDescent())
-    assert exact.endswith("Of all solutions this is the one with the smallest standardised coefficients.")
+    assert exact.endswith("This is the solution with the smallest standardised coefficients.")
     assert ridge.endswith("Leave out features that follow from others.")
-    assert descent.endswith("this is the one that the descent came to from its start.")
+    assert descent.endswith("This is the solution that the descent reached from its start.")
 
 
 def test_the_solution_for_two_collinear_columns_is_the_smallest_in_standardised_coefficients() -> None:
@@ -66,13 +66,13 @@ def test_nearly_collinear_columns_are_warned_of(noise: float, warned: bool) -> N
         assert f"may have lost about {int(np.ceil(np.log10(condition)))} of their 16 digits" in found[0]
 
 
-def test_a_refined_fit_is_not_said_to_have_lost_digits() -> None:
+def test_the_warning_of_a_refined_fit_does_not_mention_lost_digits() -> None:
     (found,) = warnings([A, B, A + 1e-10 * C], refined=True)
     assert "accurate for exactly these values" in found
     assert "lost" not in found
 
 
-def test_a_descent_is_not_said_to_have_lost_digits_either() -> None:
+def test_the_warning_of_a_descent_does_not_mention_lost_digits() -> None:
     (found,) = warnings([A, B, A + 1e-10 * C], by=GradientDescent())
     assert found.endswith("very different coefficients fit these rows almost equally well.")
 

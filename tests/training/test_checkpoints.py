@@ -33,7 +33,7 @@ OTHER = replace(STATE.current, coef=-STATE.current.coef)
 
 
 class Clock:
-    """Stands in for the module `time`, so that no test depends on how fast it runs."""
+    """Replaces the module `time`, so that no test depends on its speed."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -120,18 +120,18 @@ def test_the_loss_curve_is_loaded_with_its_stride(tmp_path: Path, clock: Clock) 
     assert found.stride == curve.stride > 1
 
 
-def test_where_nothing_was_kept_nothing_is_loaded(tmp_path: Path) -> None:
+def test_nothing_is_loaded_if_nothing_was_saved(tmp_path: Path) -> None:
     assert Checkpoint(tmp_path / "job.json").load() is None
     assert Checkpoint(tmp_path / "no folder" / "job.json").load() is None
 
 
-def test_the_folder_is_made_with_the_first_state(tmp_path: Path, clock: Clock) -> None:
+def test_the_folder_is_created_with_the_first_state(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "state" / "checkpoints" / "job.json"
     saved(path, clock, STATE)
     assert_identical(loaded(path)[0], STATE)
 
 
-def test_states_are_kept_at_most_once_a_second(tmp_path: Path, clock: Clock) -> None:
+def test_states_are_saved_at_most_once_a_second(tmp_path: Path, clock: Clock) -> None:
     assert SAVE_SECONDS == 1.0
     path = tmp_path / "job.json"
     checkpoint = Checkpoint(path)
@@ -175,13 +175,13 @@ def test_a_state_is_replaced_as_a_whole_so_that_an_open_file_still_shows_the_old
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"[]", b"null", b"{}", b"\xff", b'{"state": {}, "curve": [], "stride": 1}']
 )
-def test_a_checkpoint_that_is_not_readable_means_to_start_anew(tmp_path: Path, content: bytes) -> None:
+def test_an_unreadable_checkpoint_is_ignored(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "job.json"
     path.write_bytes(content)
     assert Checkpoint(path).load() is None
 
 
-def test_a_checkpoint_whose_losses_were_without_the_penalty_means_to_start_anew(tmp_path: Path, clock: Clock) -> None:
+def test_a_checkpoint_of_an_older_format_is_ignored(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "job.json"
     saved(path, clock, STATE)
     content = json.loads(path.read_bytes())
@@ -194,7 +194,7 @@ def test_a_checkpoint_whose_losses_were_without_the_penalty_means_to_start_anew(
     assert_identical(loaded(path)[0], STATE)
 
 
-def test_a_checkpoint_cut_off_anywhere_means_to_start_anew(tmp_path: Path, clock: Clock) -> None:
+def test_a_checkpoint_truncated_anywhere_is_ignored(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "job.json"
     saved(path, clock, STATE)
     content = path.read_bytes()
@@ -205,7 +205,7 @@ def test_a_checkpoint_cut_off_anywhere_means_to_start_anew(tmp_path: Path, clock
     assert_identical(loaded(path)[0], STATE)
 
 
-def test_a_checkpoint_that_was_removed_is_gone_and_removing_it_again_is_fine(tmp_path: Path, clock: Clock) -> None:
+def test_a_removed_checkpoint_is_gone_and_can_be_removed_again(tmp_path: Path, clock: Clock) -> None:
     path = tmp_path / "job.json"
     checkpoint = saved(path, clock, STATE)
     checkpoint.remove()

@@ -1,4 +1,4 @@
-"""What updates and forgets take over from the version that they build on: shares, kinds of weights, the solver."""
+"""The shares, kinds of weights and options of the solver that updates and forgets inherit from their base."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -17,7 +17,7 @@ from app.errors import InvalidInput
 from app.jobs.progress import ProgressReporter
 from app.jobs.uploads import UploadStore
 from app.registry.model_card import ModelCard
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 from app.regression.downdate import downdate
 from app.regression.hypothesis_tests import infer
 from app.regression.least_squares import fit
@@ -65,11 +65,11 @@ class Line:
     def __init__(self, folder: Path) -> None:
         models = folder / "models"
         models.mkdir()
-        self.workshop = TrainerContext(Registry(models), UploadStore(folder / "spool"), folder / "checkpoints")
+        self.context = TrainerContext(ModelPublisher(models), UploadStore(folder / "spool"), folder / "checkpoints")
 
     def request(self, x: Array, y: Array, weights: Array | None = None, **options: Any) -> TrainingRequest:
-        upload = self.workshop.spool.new()
-        with self.workshop.spool.open_new(upload) as file:
+        upload = self.context.spool.new()
+        with self.context.spool.open_new(upload) as file:
             write_matrix(file, x, y, *([] if weights is None else [weights[:, np.newaxis]]))
         plain = TrainingRequest(
             model="m",
@@ -85,8 +85,8 @@ class Line:
         return replace(plain, **options)
 
     def run(self, request: TrainingRequest) -> ModelCard:
-        card = train(request, None, self.workshop, ProgressReporter(lambda *_: None, lambda: False))
-        self.workshop.registry.promote("m", card.version)
+        card = train(request, None, self.context, ProgressReporter(lambda *_: None, lambda: False))
+        self.context.registry.promote("m", card.version)
         return card
 
     def train(self, rows: slice, weights: Array | None = None, **options: Any) -> ModelCard:
@@ -99,7 +99,7 @@ class Line:
 
     @property
     def model(self) -> LinearModel:
-        return self.workshop.registry.current("m").model
+        return self.context.registry.current("m").model
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_an_old_row_that_decayed_is_forgotten_with_the_weight_that_is_left(line:
 
 
 @pytest.mark.usefixtures("days_pass")
-def test_shares_multiply_from_update_to_update_and_a_replace_begins_anew(line: Line) -> None:
+def test_shares_multiply_from_update_to_update_and_a_replacement_resets_them(line: Line) -> None:
     assert line.train(slice(0, 10)).shares == {1: 1.0}
     first = line.train(slice(10, 20), mode="update", decay=0.9).shares
     second = line.train(slice(20, 30), mode="update", decay=0.5).shares
@@ -190,7 +190,7 @@ def test_a_share_too_large_is_named_as_a_possible_reason(line: Line) -> None:
 
 
 @pytest.mark.usefixtures("days_pass")
-def test_rows_are_whole_as_long_as_nothing_decayed(line: Line) -> None:
+def test_rows_are_whole_until_something_decays(line: Line) -> None:
     line.train(OLD)
     line.train(NEW, mode="update")
 
@@ -201,7 +201,7 @@ def test_rows_are_whole_as_long_as_nothing_decayed(line: Line) -> None:
 
 
 @pytest.mark.usefixtures("days_pass")
-def test_the_version_that_is_current_when_the_job_runs_decides_what_trained_in_means(line: Line) -> None:
+def test_trained_in_refers_to_the_version_that_is_current_when_the_job_runs(line: Line) -> None:
     line.train(OLD)
     line.train(NEW, mode="update", decay=0.8)
     waiting = line.request(X[:1], Y[:1], mode="forget", trained_in=1)
@@ -286,18 +286,18 @@ def test_other_options_than_the_parents_are_used_with_a_warning(line: Line) -> N
 
     assert card.solver == Exact(fit_intercept=False)
     assert card.warnings[:2] == (
-        "The parent was fitted with l2=1; this version with l2=0, as asked.",
-        "The parent was fitted with an intercept; this version without one, as asked.",
+        "The parent was fitted with l2=1; this version with l2=0, as requested.",
+        "The parent was fitted with an intercept; this version without one, as requested.",
     )
 
 
-def test_each_option_is_inherited_by_itself(line: Line) -> None:
+def test_each_option_is_inherited_independently(line: Line) -> None:
     line.train(OLD, solver=Exact(l2=1.0, fit_intercept=False))
 
     card = line.train(NEW, mode="update", solver=Exact(l2=3.0), inherits=("fit_intercept",))
 
     assert card.solver == Exact(l2=3.0, fit_intercept=False)
-    assert card.warnings[0] == "The parent was fitted with l2=1; this version with l2=3, as asked."
+    assert card.warnings[0] == "The parent was fitted with l2=1; this version with l2=3, as requested."
 
 
 def test_a_penalty_that_cross_validation_chose_is_inherited_as_a_number(line: Line) -> None:

@@ -14,7 +14,7 @@ def tracker(*, cancelled: Callable[[], bool] = lambda: False, seconds: float = 0
     return ProgressReporter(lambda *_: None, cancelled, seconds)
 
 
-def test_what_the_work_returns_or_raises_is_returned_or_raised() -> None:
+def test_the_result_or_the_error_of_the_work_is_passed_on() -> None:
     def fail() -> None:
         raise InvalidInput("There are no rows.")
 
@@ -23,7 +23,7 @@ def test_what_the_work_returns_or_raises_is_returned_or_raised() -> None:
         run_interruptibly(fail, tracker())
 
 
-def test_a_job_ends_while_its_work_is_in_a_call_that_cannot_be_stopped_and_the_next_one_waits_for_it() -> None:
+def test_a_job_ends_during_an_uninterruptible_call_and_the_next_job_waits_for_that_call() -> None:
     in_call, returns = threading.Event(), threading.Event()
     after_call: list[str] = []
     cancelled = tracker(cancelled=in_call.is_set)
@@ -48,7 +48,7 @@ def test_a_job_ends_while_its_work_is_in_a_call_that_cannot_be_stopped_and_the_n
     assert run_interruptibly(lambda: list(after_call), tracker()) == ["stopped"]
 
 
-def test_a_thread_that_cannot_be_started_keeps_no_later_job_from_its_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_cannot_be_started_does_not_block_later_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_room(thread: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 

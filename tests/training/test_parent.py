@@ -18,7 +18,7 @@ from app.jobs.job import Progress
 from app.jobs.progress import JobCancelled, ProgressReporter
 from app.jobs.uploads import UploadStore
 from app.registry.model_card import ModelCard
-from app.registry.registry import Registry
+from app.registry.publisher import ModelPublisher
 from app.registry.version_file import encode
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact, GradientDescent, Start
@@ -39,12 +39,12 @@ class Line:
 
     def __init__(self, folder: Path) -> None:
         (folder / "models").mkdir()
-        self.registry = Registry(folder / "models")
-        self.workshop = TrainerContext(self.registry, UploadStore(folder / "spool"), folder / "checkpoints")
+        self.registry = ModelPublisher(folder / "models")
+        self.context = TrainerContext(self.registry, UploadStore(folder / "spool"), folder / "checkpoints")
 
     def request(self, rows: slice, **options: Any) -> TrainingRequest:
-        upload = self.workshop.spool.new()
-        with self.workshop.spool.open_new(upload) as file:
+        upload = self.context.spool.new()
+        with self.context.spool.open_new(upload) as file:
             write_matrix(file, X[rows], Y[rows])
         plain = TrainingRequest(
             model="m",
@@ -70,7 +70,7 @@ class Line:
         def report(progress: Progress, _: object) -> None:
             at(progress)
 
-        return train(request, None, self.workshop, ProgressReporter(report, cancelled, seconds))
+        return train(request, None, self.context, ProgressReporter(report, cancelled, seconds))
 
     def train(self, rows: slice, **options: Any) -> ModelCard:
         return self.run(self.request(rows, **options))
@@ -99,7 +99,7 @@ def once_publishing(act: Callable[[], object]) -> Callable[[Progress], None]:
     return at
 
 
-def test_no_update_is_lost_that_another_overtakes(line: Line) -> None:
+def test_no_update_is_lost_if_another_one_overtakes_it(line: Line) -> None:
     line.train(slice(40))
     overtaken = line.request(slice(40, 80), mode="update")
     card = line.run(overtaken, once_publishing(lambda: line.train(slice(80, 120), mode="update")))
@@ -108,7 +108,7 @@ def test_no_update_is_lost_that_another_overtakes(line: Line) -> None:
     line.assert_current_is_the_fit_of(slice(120))
 
 
-def test_an_update_is_overtaken_as_often_as_it_has_to_be(line: Line) -> None:
+def test_an_update_is_fitted_again_each_time_it_is_overtaken(line: Line) -> None:
     line.train(slice(20))
     parts = [slice(start, start + 20) for start in (40, 60, 80, 100)]
 
@@ -159,26 +159,26 @@ def test_no_update_of_three_processes_that_are_killed_at_random_is_lost(line: Li
 
 def test_the_rows_of_an_overtaken_update_are_read_once(line: Line) -> None:
     line.train(slice(40))
-    asked = line.request(slice(40, 80), mode="update")
+    requested = line.request(slice(40, 80), mode="update")
 
     def overtake() -> None:
         line.train(slice(80, 120), mode="update")
-        line.workshop.spool.remove(asked.upload)
+        line.context.spool.remove(requested.upload)
 
-    line.run(asked, once_publishing(overtake))
+    line.run(requested, once_publishing(overtake))
     line.assert_current_is_the_fit_of(slice(120))
 
 
 def test_a_forget_that_is_overtaken_takes_its_rows_out_of_the_version_that_is_current(line: Line) -> None:
     line.train(slice(80))
-    asked = line.request(slice(40), mode="forget")
-    card = line.run(asked, once_publishing(lambda: line.train(slice(80, 120), mode="update")))
+    requested = line.request(slice(40), mode="forget")
+    card = line.run(requested, once_publishing(lambda: line.train(slice(80, 120), mode="update")))
     assert (card.mode, card.version, card.parent) == ("forget", 3, 2)
     line.assert_current_is_the_fit_of(slice(40, 120))
 
 
 @pytest.mark.parametrize("groups", [False, True])
-def test_an_overtaken_update_is_validated_as_if_it_had_come_later(tmp_path: Path, groups: bool) -> None:
+def test_an_overtaken_update_is_validated_as_if_it_had_arrived_later(tmp_path: Path, groups: bool) -> None:
     def metrics(*, overtaken: bool) -> Any:
         folder = tmp_path / str(overtaken)
         folder.mkdir()
@@ -202,13 +202,13 @@ def test_an_overtaken_update_is_validated_as_if_it_had_come_later(tmp_path: Path
 
 def test_an_update_that_is_not_promoted_keeps_the_parent_that_it_was_made_from(line: Line) -> None:
     line.train(slice(40))
-    asked = line.request(slice(40, 80), mode="update", promote="never")
-    card = line.run(asked, once_publishing(lambda: line.train(slice(80, 120))))
+    requested = line.request(slice(40, 80), mode="update", promote="never")
+    card = line.run(requested, once_publishing(lambda: line.train(slice(80, 120))))
     assert (card.version, card.parent, card.rows) == (3, 1, 80)
     assert line.registry.current_number("m") == 2
 
 
-def test_the_parent_of_a_replacement_is_the_version_that_it_took_the_place_of(line: Line) -> None:
+def test_the_parent_of_a_replacement_is_the_version_that_it_replaced(line: Line) -> None:
     line.train(slice(40))
     card = line.run(line.request(slice(80)), once_publishing(lambda: line.train(slice(40, 80))))
     assert (card.version, card.parent) == (3, 2)
@@ -217,8 +217,8 @@ def test_the_parent_of_a_replacement_is_the_version_that_it_took_the_place_of(li
 
 @pytest.mark.parametrize("overtaken", [False, True])
 def test_a_comparison_is_with_the_version_that_is_current_at_the_publication(line: Line, overtaken: bool) -> None:
-    bad = line.workshop.spool.new()
-    with line.workshop.spool.open_new(bad) as file:
+    bad = line.context.spool.new()
+    with line.context.spool.open_new(bad) as file:
         write_matrix(file, X[:40], -10 * Y[:40])
     line.train(slice(40), upload=bad)
     constant = line.request(slice(40, 80), solver=Exact(l2=1e12), promote="if_better", unseen=True, folds=10)
@@ -275,8 +275,8 @@ def test_a_start_from_the_current_version_is_from_the_one_that_is_current_when_t
 def test_a_descent_whose_start_is_no_longer_current_is_published_and_not_promoted(line: Line) -> None:
     line.train(slice(40))
     line.train(slice(60), promote="never")
-    asked = line.request(slice(80), solver=FROM_CURRENT)
-    card = line.run(asked, once_publishing(lambda: line.registry.promote("m", 2)))
+    requested = line.request(slice(80), solver=FROM_CURRENT)
+    card = line.run(requested, once_publishing(lambda: line.registry.promote("m", 2)))
     assert isinstance(card.solver, GradientDescent)
     assert card.solver.start == Start(version=1)
     assert (card.version, card.parent, card.promoted) == (3, 1, False)
@@ -287,11 +287,11 @@ def test_a_descent_whose_start_is_no_longer_current_is_published_and_not_promote
     assert line.registry.version("m", 3).card == card
 
 
-def test_a_descent_that_is_not_to_be_promoted_compares_nothing(line: Line) -> None:
+def test_a_descent_that_is_never_promoted_does_not_check_its_start(line: Line) -> None:
     line.train(slice(40))
     line.train(slice(60), promote="never")
-    asked = line.request(slice(80), solver=FROM_CURRENT, promote="never")
-    card = line.run(asked, once_publishing(lambda: line.registry.promote("m", 2)))
+    requested = line.request(slice(80), solver=FROM_CURRENT, promote="never")
+    card = line.run(requested, once_publishing(lambda: line.registry.promote("m", 2)))
     assert (card.parent, card.warnings) == (1, ())
 
 
@@ -308,17 +308,17 @@ def test_a_resumed_descent_keeps_the_version_that_it_started_from(line: Line, mo
     line.train(slice(40))
     line.train(slice(40, 60), promote="never")
     expected = line.run(line.request(slice(80), solver=FROM_CURRENT, promote="never"))
-    asked = line.request(slice(80), solver=FROM_CURRENT)
+    requested = line.request(slice(80), solver=FROM_CURRENT)
     epochs: list[int] = []
 
     def interrupted() -> bool:
         return len(epochs) > 10
 
     with pytest.raises(JobCancelled):  # as a kill would end it: the checkpoint stays
-        line.run(asked, lambda progress: epochs.append(progress.epoch or 0), interrupted)
+        line.run(requested, lambda progress: epochs.append(progress.epoch or 0), interrupted)
     line.registry.promote("m", 2)
     line.registry.delete("m", 1)
-    card = line.run(asked)
+    card = line.run(requested)
     assert isinstance(card.solver, GradientDescent)
     assert card.solver.start == Start(version=1)
     assert (card.parent, card.promoted) == (1, False)
@@ -340,10 +340,10 @@ def test_a_start_from_the_current_version_of_other_columns_is_refused_when_the_j
 
 def test_a_rerun_finds_what_it_published_and_does_not_undo_a_rollback(line: Line) -> None:
     line.train(slice(40))
-    asked = line.request(slice(40, 80), mode="update")
-    assert line.run(asked).version == 2
+    requested = line.request(slice(40, 80), mode="update")
+    assert line.run(requested).version == 2
     line.registry.promote("m", 1)
-    assert line.run(asked).version == 2
+    assert line.run(requested).version == 2
     assert line.registry.current_number("m") == 1
 
 
@@ -361,21 +361,21 @@ def as_an_earlier_release_left_it(line: Line, request: TrainingRequest, parent: 
 
 def test_a_version_that_an_earlier_release_published_and_did_not_promote_is_promoted_by_the_rerun(line: Line) -> None:
     line.train(slice(40))
-    asked = line.request(slice(40, 80), mode="update")
-    number = as_an_earlier_release_left_it(line, asked, parent=1)
+    requested = line.request(slice(40, 80), mode="update")
+    number = as_an_earlier_release_left_it(line, requested, parent=1)
     assert line.registry.current_number("m") == 1
-    assert line.run(asked).version == number
+    assert line.run(requested).version == number
     assert line.registry.current_number("m") == number
     assert line.registry.versions("m") == [1, 2]
 
 
 def test_a_version_of_an_earlier_release_is_not_promoted_over_rows_that_it_lacks(line: Line) -> None:
     line.train(slice(40))
-    asked = line.request(slice(40, 80), mode="update")
-    as_an_earlier_release_left_it(line, asked, parent=1)
+    requested = line.request(slice(40, 80), mode="update")
+    as_an_earlier_release_left_it(line, requested, parent=1)
     line.train(slice(80, 120), mode="update")
     with pytest.raises(Conflict, match="Version 2 was published, but not promoted: it was made from version 1, and"):
-        line.run(asked)
+        line.run(requested)
     assert line.registry.current_number("m") == 3
 
 

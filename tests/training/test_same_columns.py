@@ -1,4 +1,4 @@
-"""A new version of a model has the columns of the current one, unless the request says otherwise."""
+"""A new version of a model has the columns of the current one, unless the request allows others."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ JSON = "json"
 
 
 def train(service: Service, form: str, table: pa.Table, targets: list[str], **options: Any) -> httpx.Response:
-    """Train from a table in a format; in JSON, `targets` are taken out of the objects."""
+    """Train from a table in a format. In JSON, the targets are separate from the instances."""
     headers = {"prefer": "wait=30"}
     if form == JSON:
         names = [name for name in table.column_names if name not in targets]
@@ -30,7 +30,7 @@ def train(service: Service, form: str, table: pa.Table, targets: list[str], **op
 
 
 @pytest.mark.parametrize("form", [JSON, *MEDIA_TYPES])
-def test_a_file_of_ones_own_does_not_replace_the_shipped_model(service: Service, form: str) -> None:
+def test_a_file_with_other_columns_does_not_replace_the_shipped_model(service: Service, form: str) -> None:
     answer = train(service, form, ROWS, ["price"])
     assert answer.status_code == 422, answer.text
     detail = answer.json()["detail"]
@@ -43,7 +43,7 @@ def test_a_file_of_ones_own_does_not_replace_the_shipped_model(service: Service,
 
 
 @pytest.mark.parametrize("form", [JSON, *MEDIA_TYPES])
-def test_another_column_needs_to_be_asked_for(service: Service, form: str) -> None:
+def test_other_columns_need_an_explicit_option(service: Service, form: str) -> None:
     model = f"columns-{form}"
     assert train(service, form, ROWS, ["price"], model=model).json()["status"] == "succeeded"
     more = ROWS.append_column("id", pa.array([5.0, 1.0, 2.0, 2.0]))
@@ -51,7 +51,7 @@ def test_another_column_needs_to_be_asked_for(service: Service, form: str) -> No
     assert refused.status_code == 422, refused.text
     assert "New features: id. Add" in refused.json()["detail"]
     less = train(service, form, ROWS.drop("size"), ["price"], model=model)
-    if form == "ndjson":  # A later line may have the name: that is known to the job.
+    if form == "ndjson":  # A later line may have the name, so the job checks it.
         assert less.json()["status"] == "failed", less.text
         assert "Missing features: size. Add" in less.json()["error"]["detail"]
     else:

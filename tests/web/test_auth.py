@@ -1,4 +1,4 @@
-"""Who may do what, with keys and without."""
+"""Authorization, with and without API keys."""
 
 import hashlib
 import json
@@ -46,7 +46,7 @@ class Guarded(NamedTuple):
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
     folder = tmp_path_factory.mktemp("guarded")
     keys = folder / "keys"
-    keys.write_text(f"# Who may do what\n\n{lines(*SECRETS)}")
+    keys.write_text(f"# keys\n\n{lines(*SECRETS)}")
     service = Service(folder, api_keys_file=str(keys)).start()
     yield Guarded(service, keys)
     service.stop()
@@ -73,19 +73,19 @@ BODIES = {"POST /train": {**NOTEBOOK, "promote": "never"}, "PUT /models/crop-yie
 
 
 @pytest.mark.parametrize("call", ALLOWED)
-def test_a_key_does_what_its_scopes_say_and_no_more(guarded: Guarded, call: str) -> None:
+def test_key_permits_exactly_what_its_scopes_cover(guarded: Guarded, call: str) -> None:
     body = BODIES.get(call, ROWS if "predict" in call else None)
     for name in SECRETS:
-        answer = guarded.ask(call, name, json=body)
+        response = guarded.ask(call, name, json=body)
         if name in ALLOWED[call]:
-            assert answer.status_code in (200, 202, 404), answer.text
+            assert response.status_code in (200, 202, 404), response.text
         else:
-            assert answer.status_code == httpx.codes.FORBIDDEN
-            assert "scope" in answer.json()["detail"]
-    answer = guarded.ask(call, json=body)
-    assert answer.status_code == httpx.codes.UNAUTHORIZED
-    assert answer.headers["www-authenticate"] == "Bearer"
-    assert answer.headers["content-type"] == "application/problem+json"
+            assert response.status_code == httpx.codes.FORBIDDEN
+            assert "scope" in response.json()["detail"]
+    response = guarded.ask(call, json=body)
+    assert response.status_code == httpx.codes.UNAUTHORIZED
+    assert response.headers["www-authenticate"] == "Bearer"
+    assert response.headers["content-type"] == "application/problem+json"
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/health/live", "/health/ready", "/metrics"])
@@ -93,7 +93,7 @@ def test_probes_and_documentation_need_no_key(guarded: Guarded, path: str) -> No
     assert guarded.service.client.get(path).status_code == httpx.codes.OK
 
 
-def test_the_document_says_that_keys_are_wanted(guarded: Guarded) -> None:
+def test_openapi_document_declares_the_keys(guarded: Guarded) -> None:
     document = guarded.service.client.get("/openapi.json").json()
     assert set(document["components"]["securitySchemes"]) == {"bearer", "header"}
     assert {name for way in document["security"] for name in way} == {"bearer", "header"}
@@ -118,29 +118,29 @@ def test_the_document_says_that_keys_are_wanted(guarded: Guarded) -> None:
         {"x-api-key": "\u00e9"},
     ],
 )
-def test_what_is_no_key_is_refused_on_the_lane_and_beside_it(guarded: Guarded, headers: dict[str, str]) -> None:
+def test_invalid_key_is_rejected_on_and_off_the_fast_path(guarded: Guarded, headers: dict[str, str]) -> None:
     encoded = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
     for body in (ROWS, {**ROWS, "explain": True}):
-        answer = guarded.service.client.post("/predict", json=body, headers=encoded)
-        assert answer.status_code == httpx.codes.UNAUTHORIZED
-        assert "secret" not in answer.text
+        response = guarded.service.client.post("/predict", json=body, headers=encoded)
+        assert response.status_code == httpx.codes.UNAUTHORIZED
+        assert "secret" not in response.text
 
 
-def test_both_headers_take_a_key(guarded: Guarded) -> None:
+def test_both_headers_accept_a_key(guarded: Guarded) -> None:
     given = [{"x-api-key": SECRETS["web"]}, {"authorization": f"bearer  {SECRETS['web']}"}]
     for headers in given:
         assert guarded.service.client.post("/predict", json=ROWS, headers=headers).status_code == httpx.codes.OK
 
 
-def test_keys_change_without_a_restart_and_no_secret_is_logged(guarded: Guarded) -> None:
+def test_keys_change_without_a_restart_and_secrets_are_not_logged(guarded: Guarded) -> None:
     before = guarded.keys.read_text()
     assert guarded.ask("POST /predict", "web", json=ROWS).status_code == httpx.codes.OK
 
-    guarded.keys.write_text(lines("ops"))  # one less
+    guarded.keys.write_text(lines("ops"))  # The others are revoked.
     assert guarded.ask("POST /predict", "web", json=ROWS).status_code == httpx.codes.UNAUTHORIZED
     assert guarded.ask("POST /predict", "ops", json=ROWS).status_code == httpx.codes.OK
 
-    for faulty in ("web predict NO-HASH\n", "", "# none\n"):  # the previous keys stay in effect
+    for faulty in ("web predict NO-HASH\n", "", "# none\n"):  # The last valid keys stay in effect.
         guarded.keys.write_text(faulty)
         assert guarded.ask("POST /predict", "ops", json=ROWS).status_code == httpx.codes.OK
     guarded.keys.unlink()
@@ -156,7 +156,7 @@ def test_keys_change_without_a_restart_and_no_secret_is_logged(guarded: Guarded)
     assert hashlib.sha256(SECRETS["ops"].encode()).hexdigest() not in log
 
 
-def test_a_service_whose_keys_cannot_be_read_does_not_start(tmp_path: Path) -> None:
+def test_service_whose_keys_cannot_be_read_does_not_start(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     for content in (None, "web predict\n", "web guess " + "0" * 64, lines("web") + lines("web")):
         if content is not None:
@@ -169,15 +169,15 @@ def test_a_service_whose_keys_cannot_be_read_does_not_start(tmp_path: Path) -> N
 
 
 @given(st.text(max_size=200))
-def test_any_text_is_keys_or_names_its_line(text: str) -> None:
-    said = "Line by line"
+def test_any_text_is_parsed_or_rejected_with_its_line(text: str) -> None:
+    message = "Line by line"
     try:
         keys = parse_keys(text)
     except ValueError as error:
-        said = str(error)
+        message = str(error)
     else:
         assert len({key.name for key in keys}) == len(keys)
-    assert said.startswith(("Line ", "There is no key"))
+    assert message.startswith(("Line ", "The file has no keys"))
 
 
 WORDS = st.text(st.characters(codec="ascii", exclude_characters="\r\n"), min_size=1).map(str.strip).filter(bool)
@@ -185,7 +185,7 @@ WORDS = st.text(st.characters(codec="ascii", exclude_characters="\r\n"), min_siz
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(WORDS, min_size=2, max_size=2, unique=True))
-def test_any_secret_opens_with_itself_alone(tmp_path: Path, secrets: list[str]) -> None:
+def test_only_the_secret_itself_matches_its_key(tmp_path: Path, secrets: list[str]) -> None:
     mine, other = secrets
     path = tmp_path / "keys"
     path.write_text(line("it", "predict", mine))
@@ -197,7 +197,7 @@ def test_any_secret_opens_with_itself_alone(tmp_path: Path, secrets: list[str]) 
         assert not access.allows([(header, before + other.encode())], AccessScope.PREDICT)
 
 
-def test_a_file_that_changes_is_read_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_changed_key_file_is_reloaded(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "keys"
     path.write_text(lines("web"))
     access = Authorizer(path)
@@ -214,7 +214,7 @@ def test_a_file_that_changes_is_read_again(tmp_path: Path, caplog: pytest.LogCap
 LOCAL = [(b"host", b"127.0.0.1:8000")]
 
 
-def why_refused(
+def reject_reason(
     client: tuple[str, int] | None, headers: list[tuple[bytes, bytes]], http_version: str = "1.1"
 ) -> str | None:
     scope = {"type": "http", "client": client, "headers": headers, "http_version": http_version}
@@ -227,29 +227,29 @@ def why_refused(
 
 @pytest.mark.parametrize("client", ["127.0.0.1", "127.8.9.1", "::1", "::ffff:127.0.0.1"])
 @pytest.mark.parametrize("host", [b"127.0.0.1:8000", b"localhost", b"LocalHost:80", b"[::1]:8000", b"me.localhost"])
-def test_without_keys_this_machine_may_change_what_it_likes(client: str, host: bytes) -> None:
-    assert why_refused((client, 5), [(b"host", host)]) is None
+def test_without_keys_a_client_on_this_machine_may_write(client: str, host: bytes) -> None:
+    assert reject_reason((client, 5), [(b"host", host)]) is None
 
 
 @pytest.mark.parametrize("client", [("10.0.0.1", 5), ("::ffff:10.0.0.1", 5), ("fe80::1", 5), ("", 5), None])
-def test_without_keys_another_machine_changes_nothing(client: tuple[str, int] | None) -> None:
-    assert why_refused(client, LOCAL) == "this request comes from another one."
+def test_without_keys_a_client_on_another_machine_may_not_write(client: tuple[str, int] | None) -> None:
+    assert reject_reason(client, LOCAL) == "this request comes from another one."
 
 
 @pytest.mark.parametrize("name", [b"forwarded", b"via", b"x-forwarded-for", b"x-forwarded-proto", b"x-real-ip"])
-def test_without_keys_a_proxy_is_another_machine(name: bytes) -> None:
-    assert why_refused(("127.0.0.1", 5), [*LOCAL, (name, b"127.0.0.1")]) == "this request comes through a proxy."
+def test_without_keys_a_request_through_a_proxy_may_not_write(name: bytes) -> None:
+    assert reject_reason(("127.0.0.1", 5), [*LOCAL, (name, b"127.0.0.1")]) == "this request comes through a proxy."
 
 
-def test_without_keys_the_old_protocol_is_taken_for_a_proxy_that_adds_no_header() -> None:
-    assert why_refused(("127.0.0.1", 5), LOCAL, http_version="1.0") == "this request comes through a proxy."
+def test_without_keys_http_1_0_counts_as_a_proxy() -> None:
+    assert reject_reason(("127.0.0.1", 5), LOCAL, http_version="1.0") == "this request comes through a proxy."
 
 
 @pytest.mark.parametrize(
     "host", [b"evil.example", b"127.0.0.1.evil.example", b"localhost.evil.example", b"10.0.0.1", b""]
 )
-def test_without_keys_a_name_that_was_made_to_point_here_is_refused(host: bytes) -> None:
-    assert why_refused(("127.0.0.1", 5), [(b"host", host)]) == "this request is for a host of another name."
+def test_without_keys_another_host_name_may_not_write(host: bytes) -> None:
+    assert reject_reason(("127.0.0.1", 5), [(b"host", host)]) == "this request is for a host of another name."
 
 
 @pytest.mark.parametrize(
@@ -267,11 +267,11 @@ def test_without_keys_a_name_that_was_made_to_point_here_is_refused(host: bytes)
         ([(b"sec-fetch-site", b"cross-site")], True),
     ],
 )
-def test_without_keys_a_page_of_another_site_changes_nothing(
+def test_without_keys_a_page_of_another_site_may_not_write(
     headers: list[tuple[bytes, bytes]], is_refused: bool
 ) -> None:
     expected = "this request comes from a page of another site." if is_refused else None
-    assert why_refused(("127.0.0.1", 5), [*LOCAL, *headers]) == expected
+    assert reject_reason(("127.0.0.1", 5), [*LOCAL, *headers]) == expected
 
 
 @pytest.mark.parametrize(
@@ -286,30 +286,30 @@ def test_without_keys_a_page_of_another_site_changes_nothing(
         ("DELETE", "/models/crop-yield/versions/1", None),
     ],
 )
-def test_a_web_page_cannot_train(
+def test_web_page_cannot_change_anything_but_may_predict(
     service: Service, headers: dict[str, str], method: str, path: str, body: dict[str, Any] | None
 ) -> None:
-    answer = service.client.request(method, path, json=body, headers=headers)
-    assert answer.status_code == httpx.codes.FORBIDDEN
-    assert "LINSERVE" not in answer.text
+    response = service.client.request(method, path, json=body, headers=headers)
+    assert response.status_code == httpx.codes.FORBIDDEN
+    assert "LINSERVE" not in response.text
     assert service.client.post("/predict", json=ROWS, headers=headers).status_code == httpx.codes.OK
 
 
-def test_no_other_site_is_let_read(service: Service) -> None:
+def test_other_sites_cannot_read_responses(service: Service) -> None:
     preflight = {
         "origin": "https://other.example",
         "access-control-request-method": "POST",
         "access-control-request-headers": "content-type",
     }
-    answer = service.client.options("/predict", headers=preflight)
-    assert not any(name.startswith("access-control") for name in answer.headers)
-    answer = service.client.get("/models", headers={"origin": "https://other.example"})
-    assert "access-control-allow-origin" not in answer.headers
-    assert answer.headers["cross-origin-resource-policy"] == "same-origin"
+    response = service.client.options("/predict", headers=preflight)
+    assert not any(name.startswith("access-control") for name in response.headers)
+    response = service.client.get("/models", headers={"origin": "https://other.example"})
+    assert "access-control-allow-origin" not in response.headers
+    assert response.headers["cross-origin-resource-policy"] == "same-origin"
 
 
 @pytest.mark.parametrize("path", ["/", "/models", "/docs", "/docs/assets/favicon.png", "/nothing", "/metrics"])
-def test_every_answer_tells_browsers_to_be_careful(service: Service, path: str) -> None:
+def test_every_response_has_the_security_headers(service: Service, path: str) -> None:
     headers = service.client.get(path).headers
     assert headers["x-content-type-options"] == "nosniff"
     assert "default-src 'none'" in headers["content-security-policy"]
@@ -318,7 +318,7 @@ def test_every_answer_tells_browsers_to_be_careful(service: Service, path: str) 
     assert headers["cache-control"] == "private, no-cache"
 
 
-def test_a_key_that_is_missing_is_told_before_the_body_comes(guarded: Guarded) -> None:
+def test_missing_key_is_rejected_before_the_body_arrives(guarded: Guarded) -> None:
     address = httpx.URL(guarded.service.url)
     with socket.create_connection((address.host, address.port or 0), timeout=10) as connection:
         connection.sendall(b"POST /train HTTP/1.1\r\nhost: here\r\ncontent-type: text/csv\r\ncontent-length: 9\r\n\r\n")
@@ -332,7 +332,7 @@ def test_log_lines_cannot_be_forged(service: Service) -> None:
         assert json.loads(entry)["level"] != "FORGED"
 
 
-def test_a_file_that_changed_in_nothing_but_what_stands_there_is_read_again(tmp_path: Path) -> None:
+def test_key_file_with_the_same_size_and_time_is_reloaded(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text(line("ops", "admin", "old"))
     access = Authorizer(path)

@@ -231,7 +231,7 @@ def state_of(service: Service) -> list[Any]:
 @pytest.mark.parametrize(
     "solver", [{"kind": "gradient_descent", "device": "cuda"}, {"kind": "exact", "device": "cuda"}]
 )
-def test_cuda_is_refused_where_there_is_none(service: Service, solver: dict[str, str]) -> None:
+def test_cuda_is_refused_if_unavailable(service: Service, solver: dict[str, str]) -> None:
     service.train(**NOTEBOOK, promote="never")  # by now the trainer has told of its devices
     if json.loads((service.state / "trainer.json").read_text())["cuda"]:
         pytest.skip("this machine has a CUDA device")

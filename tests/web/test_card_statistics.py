@@ -1,5 +1,6 @@
 """The computed fields of a card, and the reason for each that is null."""
 
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -15,7 +16,8 @@ from app.registry.version_file import Version
 from app.regression.solvers import Exact, GradientDescent
 from app.regression.streaming_qr import summarise
 from app.regression.training_batch import TrainingBatch
-from app.web.schemas.models import Extra, ModelView, card_view
+from app.web.model_view import Extra, model_to_view, view_bytes
+from app.web.schemas.models import ModelView
 
 RANDOM = np.random.default_rng(0)
 A, B, C = RANDOM.normal(3, 1, (3, 40))
@@ -25,7 +27,7 @@ X = np.column_stack([A, B, C])
 
 def card_of(version: Version, *, level: float = 0.95, include: Extra | None = None) -> dict[str, Any]:
     """The card as a client reads it."""
-    view = card_view(version, current=True, level=level, include=include)
+    view = model_to_view(version, current=True, level=level, include=include)
     card: dict[str, Any] = orjson.loads(orjson.dumps(view, option=orjson.OPT_SERIALIZE_NUMPY))
     ModelView.model_validate(card)
     check_reasons(card)
@@ -213,7 +215,24 @@ def test_covariances_are_given_for_a_bounded_number_of_coefficients(columns: int
     version = version_of(replace(model_of(x, RANDOM.normal(size=(40, targets))), inference_unavailable="a reason"))
     if refused:
         with pytest.raises(InvalidInput) as error:
-            card_view(version, current=True, include="covariance")
+            model_to_view(version, current=True, include="covariance")
         assert [detail.parameter for detail in error.value.details] == ["include"]
     else:
-        assert card_view(version, current=True, include="covariance")["covariance"] is None
+        assert model_to_view(version, current=True, include="covariance")["covariance"] is None
+
+
+def test_a_card_of_a_decomposed_design_reserves_less_memory_and_takes_no_more() -> None:
+    x = RANDOM.normal(size=(400, 300))
+    x[:, -20:] = x[:, :20]  # the null space takes memory, too
+    version = version_of(model_of(x, x[:, :2] + RANDOM.normal(size=(400, 2))))
+    model = replace(version.model)  # without what the fit has computed
+    before = view_bytes(model, None)
+    model_to_view(replace(version, model=model), current=True)
+    assert view_bytes(model, "covariance") == before
+
+    tracemalloc.start()
+    view = model_to_view(replace(version, model=model), current=True)
+    orjson.dumps(view, option=orjson.OPT_SERIALIZE_NUMPY)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < view_bytes(model, None) < before / 2

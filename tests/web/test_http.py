@@ -1,4 +1,4 @@
-"""What holds for every answer: ids, logs, health, metrics, ways in."""
+"""What every response has: an id, a log line, a count, the right methods; and the pages for newcomers."""
 
 import json
 import re
@@ -11,12 +11,12 @@ import pytest
 from service import NOTEBOOK, Service, wait_for
 
 
-def test_a_request_id_is_given_or_kept_and_stands_in_the_log(service: Service) -> None:
+def test_request_id_is_kept_or_created_and_logged(service: Service) -> None:
     given = service.client.get("/health/live").headers["x-request-id"]
     kept = service.client.get("/health/live", headers={"x-request-id": "order-66"}).headers["x-request-id"]
     forged = service.client.get("/health/live", headers={"x-request-id": 'a","level":"ERROR'}).headers["x-request-id"]
 
-    service.client.get("/health/live")  # on the same connection: the lines of those before it are written
+    service.client.get("/health/live")  # on the same connection, so the earlier lines are written
 
     assert re.fullmatch("[0-9a-f]{32}", given)
     assert kept == "order-66"
@@ -28,14 +28,14 @@ def test_a_request_id_is_given_or_kept_and_stands_in_the_log(service: Service) -
     assert {given, forged} <= set(requests)
 
 
-def test_every_line_of_the_log_is_one_json_object_with_time_and_level(service: Service) -> None:
+def test_every_log_line_is_a_json_object_with_time_and_level(service: Service) -> None:
     service.client.post("/predict", content="nonsense", headers={"content-type": "application/json"})
 
     for line in service.log.read_text().splitlines():
         assert {"time", "level", "logger", "message"} <= set(json.loads(line))
 
 
-def test_a_service_without_its_model_lives_but_is_not_ready(tmp_path: Path) -> None:
+def test_service_without_its_model_is_live_but_not_ready(tmp_path: Path) -> None:
     service = Service(tmp_path, trainer_mode="external", default_model="crop-yield").start()
     try:
         (service.models / "crop-yield" / "current").unlink()
@@ -50,7 +50,7 @@ def test_a_service_without_its_model_lives_but_is_not_ready(tmp_path: Path) -> N
         service.stop()
 
 
-def test_metrics_count_requests_by_route_and_not_by_what_was_sent(service: Service) -> None:
+def test_metrics_count_requests_by_route_and_not_by_path(service: Service) -> None:
     def counts() -> dict[str, float]:
         lines = service.client.get("/metrics").text.splitlines()
         return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
@@ -69,23 +69,23 @@ def test_metrics_count_requests_by_route_and_not_by_what_was_sent(service: Servi
     assert "zebra" not in service.client.get("/metrics").text.lower()
 
 
-def test_metrics_tell_how_many_jobs_wait(tmp_path: Path) -> None:
+def test_metrics_have_the_number_of_unfinished_jobs(tmp_path: Path) -> None:
     own = Service(tmp_path, trainer_mode="external").start()
     try:
         assert 'linserve_jobs{status="queued"} 0.0' in own.client.get("/metrics").text.splitlines()
         for _ in range(2):
-            own.submit(**NOTEBOOK)  # nobody will train them
-        found = own.client.get("/metrics").text.splitlines()
-        assert 'linserve_jobs{status="queued"} 2.0' in found
-        assert 'linserve_jobs{status="running"} 0.0' in found
+            own.submit(**NOTEBOOK)  # No trainer runs.
+        lines = own.client.get("/metrics").text.splitlines()
+        assert 'linserve_jobs{status="queued"} 2.0' in lines
+        assert 'linserve_jobs{status="running"} 0.0' in lines
     finally:
         own.stop()
 
 
-def test_a_training_and_its_cancelling_name_the_job_in_the_log(service: Service) -> None:
+def test_log_lines_of_a_training_and_its_cancellation_name_the_job(service: Service) -> None:
     job = service.submit(**NOTEBOOK)
     service.client.post(f"/jobs/{job}/cancel")
-    service.client.get("/health/live")  # on the same connection: the lines of those before it are written
+    service.client.get("/health/live")  # on the same connection, so the earlier lines are written
 
     lines = [json.loads(line) for line in service.log.read_text().splitlines()]
     named = {line["path"] for line in lines if line.get("job") == job and line["message"] == "request"}
@@ -105,21 +105,21 @@ ALLOWED = {
 
 
 @pytest.mark.parametrize(("path", "allowed"), ALLOWED.items())
-def test_a_wrong_method_is_told_the_right_ones(service: Service, path: str, allowed: str) -> None:
-    answer = service.client.patch(path)
+def test_unsupported_method_gets_the_supported_ones(service: Service, path: str, allowed: str) -> None:
+    response = service.client.patch(path)
 
-    assert answer.status_code == httpx.codes.METHOD_NOT_ALLOWED
-    assert answer.headers["allow"] == allowed
-    assert answer.json()["type"] == "urn:linserve:problem:method-not-allowed"
+    assert response.status_code == httpx.codes.METHOD_NOT_ALLOWED
+    assert response.headers["allow"] == allowed
+    assert response.json()["type"] == "urn:linserve:problem:method-not-allowed"
 
 
 @pytest.mark.parametrize(("path", "allowed"), ALLOWED.items())
-def test_options_says_which_methods_there_are(service: Service, path: str, allowed: str) -> None:
-    answer = service.client.options(path)
+def test_options_lists_the_supported_methods(service: Service, path: str, allowed: str) -> None:
+    response = service.client.options(path)
 
-    assert answer.status_code == httpx.codes.NO_CONTENT
-    assert answer.headers["allow"] == allowed
-    assert answer.content == b""
+    assert response.status_code == httpx.codes.NO_CONTENT
+    assert response.headers["allow"] == allowed
+    assert response.content == b""
     assert service.client.options("/nothing").status_code == httpx.codes.NOT_FOUND
 
 
@@ -137,21 +137,21 @@ def test_options_says_which_methods_there_are(service: Service, path: str, allow
         "/no",
     ],
 )
-def test_head_is_answered_as_get_without_the_body(service: Service, path: str) -> None:
+def test_head_gets_the_headers_of_get(service: Service, path: str) -> None:
     got, head = service.client.get(path), service.client.head(path)
 
     assert head.content == b""
     assert head.status_code == got.status_code
-    for answer in (got, head):
-        for of_its_own in ("date", "x-request-id"):
-            del answer.headers[of_its_own]
+    for response in (got, head):
+        for own_header in ("date", "x-request-id"):
+            del response.headers[own_header]
     assert head.headers == got.headers
 
 
 def test_head_of_events_does_not_wait_for_the_job_to_end(tmp_path: Path) -> None:
     own = Service(tmp_path, trainer_mode="external").start()
     try:
-        job = own.submit(**NOTEBOOK)  # nobody will train it
+        job = own.submit(**NOTEBOOK)  # No trainer runs.
         head = own.client.head(f"/jobs/{job}/events")
 
         assert head.status_code == httpx.codes.OK
@@ -169,9 +169,9 @@ def test_head_is_counted_by_its_route(service: Service) -> None:
 
 
 def test_the_front_page_sends_browsers_to_the_documentation(service: Service) -> None:
-    answer = service.client.get("/", headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    response = service.client.get("/", headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
 
-    assert answer.status_code == httpx.codes.TEMPORARY_REDIRECT
+    assert response.status_code == httpx.codes.TEMPORARY_REDIRECT
     assert service.client.get("/", headers={"accept": "text/html"}, follow_redirects=True).url.path == "/docs"
 
 
@@ -210,36 +210,36 @@ def test_every_example_in_the_documentation_works(service: Service, path: str) -
     assert examples
     for example in examples:
         body = {**example, "promote": "never"} if path == "/train" else example
-        answer = service.client.post(path.replace("{model}", "crop-yield"), json=body, headers={"prefer": "wait=20"})
-        assert answer.status_code == httpx.codes.OK, answer.text
+        response = service.client.post(path.replace("{model}", "crop-yield"), json=body, headers={"prefer": "wait=20"})
+        assert response.status_code == httpx.codes.OK, response.text
         if path == "/train":
-            assert answer.json()["status"] == "succeeded"
+            assert response.json()["status"] == "succeeded"
 
 
-def test_predictions_that_went_well_have_lines_in_the_log_only_where_that_was_asked_for(tmp_path: Path) -> None:
-    for asked in ("false", "true"):
-        folder = tmp_path / asked
+def test_successful_predictions_are_logged_only_if_the_setting_says_so(tmp_path: Path) -> None:
+    for setting in ("false", "true"):
+        folder = tmp_path / setting
         folder.mkdir()
-        own = Service(folder, log_predictions=asked).start()
-        own.predict([75, 63, 44])  # by the lane
+        own = Service(folder, log_predictions=setting).start()
+        own.predict([75, 63, 44])  # on the fast path
         own.predict([75, 63, 44], explain=True)  # by the route
         own.client.post("/predict", json={})
         own.stop()
         lines = [json.loads(line) for line in own.log.read_text().splitlines()]
         statuses = [line["status"] for line in lines if line["message"] == "request" and line["path"] == "/predict"]
-        assert statuses == ([200, 200, 422] if asked == "true" else [422])
+        assert statuses == ([200, 200, 422] if setting == "true" else [422])
 
 
-def test_the_log_says_why_a_request_was_refused(service: Service) -> None:
-    answer = service.client.get("/jobs/nothing")
-    wait_for(lambda: answer.headers["x-request-id"] in service.log.read_text())
-    line = next(line for line in service.log.read_text().splitlines() if answer.headers["x-request-id"] in line)
-    told = json.loads(line)
-    assert (told["level"], told["status"], told["problem"]) == ("INFO", 404, "Job not found")
-    assert told["reason"] == answer.json()["detail"]
+def test_log_line_of_a_rejected_request_has_the_reason(service: Service) -> None:
+    response = service.client.get("/jobs/nothing")
+    wait_for(lambda: response.headers["x-request-id"] in service.log.read_text())
+    line = next(line for line in service.log.read_text().splitlines() if response.headers["x-request-id"] in line)
+    record = json.loads(line)
+    assert (record["level"], record["status"], record["problem"]) == ("INFO", 404, "Job not found")
+    assert record["reason"] == response.json()["detail"]
 
 
-def test_options_of_the_service_as_a_whole_are_answered(service: Service) -> None:
+def test_options_of_the_whole_service_are_answered(service: Service) -> None:
     address = httpx.URL(service.url)
     with socket.create_connection((address.host, address.port or 0), timeout=10) as connection:
         connection.sendall(b"OPTIONS * HTTP/1.1\r\nhost: here\r\n\r\n")
@@ -247,11 +247,11 @@ def test_options_of_the_service_as_a_whole_are_answered(service: Service) -> Non
 
 
 @pytest.mark.parametrize("wanted", ["bytes=z-", "bytes=99999999-", "bytes=0-1"])
-def test_files_of_the_documentation_are_answered_whole(service: Service, wanted: str) -> None:
+def test_files_of_the_documentation_ignore_ranges(service: Service, wanted: str) -> None:
     path = "/docs/assets/swagger-ui.css"
     whole = service.client.get(path)
-    answer = service.client.get(path, headers={"range": wanted})
-    assert (answer.status_code, answer.content) == (httpx.codes.OK, whole.content)
+    response = service.client.get(path, headers={"range": wanted})
+    assert (response.status_code, response.content) == (httpx.codes.OK, whole.content)
 
 
 JSON = ("content-type", "application/json")
@@ -263,5 +263,5 @@ PLAIN = ("content-encoding", "identity")
 def test_a_body_has_one_content_type_and_one_encoding(
     service: Service, headers: list[tuple[str, str]], body: dict[str, Any]
 ) -> None:
-    answer = service.client.post("/predict", content=json.dumps(body), headers=headers)
-    assert answer.status_code == httpx.codes.UNSUPPORTED_MEDIA_TYPE
+    response = service.client.post("/predict", content=json.dumps(body), headers=headers)
+    assert response.status_code == httpx.codes.UNSUPPORTED_MEDIA_TYPE

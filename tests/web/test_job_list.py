@@ -1,4 +1,4 @@
-"""Jobs by model, status and time, page by page; the newest one by name; queries without unknown parameters."""
+"""Jobs by model, status and time, in pages; the newest job as `latest`; unknown query parameters."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ NAMES: dict[str, Any] = {"feature_names": ["temp", "rainfall", "humidity"], "tar
 
 @pytest.fixture(scope="module")
 def jobs(service: Service) -> list[dict[str, Any]]:
-    """Six jobs, oldest first, of two models in turn; the last two failed."""
+    """Six jobs, oldest first, alternately of two models. The last two failed."""
     found = []
     for number in range(6):
         solver = {"kind": "gradient_descent", "learning_rate": 1.0} if number > 3 else {"kind": "exact"}
@@ -27,7 +27,7 @@ def ids(service: Service, **query: object) -> list[str]:
 def test_jobs_are_listed_by_model_status_and_time(service: Service, jobs: list[dict[str, Any]]) -> None:
     since = jobs[2]["created_at"]
     newest_first = jobs[::-1]
-    later = [job for job in newest_first if job["created_at"] >= since]  # of one second, there may be more than four
+    later = [job for job in newest_first if job["created_at"] >= since]  # several jobs may have the same second
     known = {job["id"] for job in jobs}
     of_one = [job["id"] for job in newest_first if job["model"] == "listed-1"]
     assert ids(service, model="listed-1") == of_one
@@ -78,7 +78,7 @@ def test_a_token_of_another_list_is_refused(service: Service, jobs: list[dict[st
         ("status=done", "status"),
     ],
 )
-def test_a_filter_that_is_none_is_refused_with_its_name(service: Service, query: str, parameter: str) -> None:
+def test_an_invalid_filter_is_refused_with_its_name(service: Service, query: str, parameter: str) -> None:
     answer = service.client.get(f"/jobs?{query}")
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["parameter"] == parameter
@@ -86,7 +86,7 @@ def test_a_filter_that_is_none_is_refused_with_its_name(service: Service, query:
 
 def test_latest_is_the_newest_job(service: Service) -> None:
     service.train(**NOTEBOOK, promote="never")
-    job = service.train(**NOTEBOOK, promote="never")  # within the same second, mostly
+    job = service.train(**NOTEBOOK, promote="never")  # usually within the same second
     assert service.job("latest") == job
     assert service.end_of("latest") == job
     cancelled = service.client.post("/jobs/latest/cancel")
@@ -94,7 +94,7 @@ def test_latest_is_the_newest_job(service: Service) -> None:
     assert service.client.get("/jobs/latest?model=crop-yield").status_code == 422
 
 
-def test_without_any_job_there_is_no_latest_one(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_without_jobs_there_is_no_latest_job(tmp_path_factory: pytest.TempPathFactory) -> None:
     service = Service(tmp_path_factory.mktemp("no-jobs"), trainer_mode="external").start()
     try:
         for method, path in (("GET", ""), ("GET", "/events"), ("POST", "/cancel")):
@@ -107,7 +107,7 @@ def test_without_any_job_there_is_no_latest_one(tmp_path_factory: pytest.TempPat
         service.stop()
 
 
-def test_every_operation_refuses_a_parameter_that_it_does_not_have(service: Service) -> None:
+def test_every_operation_refuses_unknown_parameters(service: Service) -> None:
     paths = service.client.get("/openapi.json").json()["paths"]
     filled = {"model": "crop-yield", "version": "1", "job": "latest"}
     service.train(**NOTEBOOK, promote="never")

@@ -1,4 +1,4 @@
-"""What a caller may rely on who repeats, pages and cancels."""
+"""Guarantees for callers that repeat requests, page through jobs, follow and cancel them."""
 
 import base64
 import hashlib
@@ -34,21 +34,21 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def arriving(service: Service, headers: dict[str, str], body: bytes) -> socket.socket:
-    """A request of which half has come, and is known to have come."""
+    """Send half of a request, and return once the service has read it."""
     where = urlsplit(service.url)
     connection = socket.create_connection((where.hostname, where.port), timeout=20)
     head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
     length = f"host: {where.netloc}\r\ncontent-length: {len(body)}\r\nexpect: 100-continue\r\n"
     connection.sendall(f"POST /train HTTP/1.1\r\n{length}{head}\r\n".encode())
-    # That the service asks for the body says that it reads it.
+    # The service sends 100 Continue when it begins to read the body.
     assert connection.recv(1000).startswith(b"HTTP/1.1 100 Continue")
     connection.sendall(body[: len(body) // 2])
     return connection
 
 
-def test_a_key_whose_first_request_is_still_arriving_is_refused_until_it_has_arrived(own: Service) -> None:
+def test_a_key_is_refused_while_its_first_request_is_being_received(own: Service) -> None:
     with closing(arriving(own, KEY, BODY)) as first:
-        for _ in range(8):  # whichever worker is asked
+        for _ in range(8):  # both workers
             refused = own.client.post("/train", content=BODY, headers={**KEY, "connection": "close"})
             assert refused.status_code == 409, refused.text
             assert "is being received" in refused.json()["detail"]
@@ -62,11 +62,11 @@ def test_a_key_whose_first_request_is_still_arriving_is_refused_until_it_has_arr
     assert list((own.state / "spool").glob("*")) == []
 
 
-def test_a_key_is_free_again_once_its_request_has_broken_off(own: Service) -> None:
+def test_a_key_is_free_again_after_its_request_was_interrupted(own: Service) -> None:
     headers = {**KEY, "idempotency-key": "broken-off"}
     with closing(arriving(own, headers, BODY)):
         assert own.client.post("/train", content=BODY, headers=headers).status_code == 409
-    # The service has yet to notice.
+    # The service notices the disconnect a moment later.
     wait_for(lambda: own.client.post("/train", content=BODY, headers=headers).status_code == 202)
 
 
@@ -95,7 +95,7 @@ def test_cancelling_again_changes_nothing(own: Service) -> None:
     ],
     ids=str,
 )
-def test_a_token_that_no_page_gave_is_refused(own: Service, position: object) -> None:
+def test_an_invalid_token_is_refused(own: Service, position: object) -> None:
     token = base64.urlsafe_b64encode(json.dumps(position).encode()).decode()
     answer = own.client.get("/jobs", params={"next": token})
     assert answer.status_code == 422, answer.text
@@ -109,7 +109,7 @@ def test_a_token_of_any_time_has_a_page(own: Service, time: str) -> None:
 
 
 def followers(service: Service, job_id: str, count: int) -> ExitStack:
-    """So many connections that follow a job, each of which has its first event."""
+    """Open `count` connections that follow a job, and wait for the first event of each."""
     where = urlsplit(service.url)
     opened = ExitStack()
     head = f"GET /jobs/{job_id}/events HTTP/1.1\r\nhost: {where.netloc}\r\n\r\n"
@@ -121,7 +121,7 @@ def followers(service: Service, job_id: str, count: int) -> ExitStack:
 
 
 @pytest.mark.slow
-def test_followers_are_bounded_and_one_that_leaves_makes_room_for_another(tmp_path: Path) -> None:
+def test_followers_are_limited_and_one_that_leaves_is_replaced_by_another(tmp_path: Path) -> None:
     service = Service(tmp_path, trainer_mode="external").start()
     try:
         job_id = service.submit(**NOTEBOOK)
@@ -131,14 +131,14 @@ def test_followers_are_bounded_and_one_that_leaves_makes_room_for_another(tmp_pa
             assert "already follow jobs" in refused.json()["detail"]
             began = time.monotonic()
             assert service.client.get("/models").status_code == 200
-            assert time.monotonic() - began < 1  # nobody waits for what is read for the followers
+            assert time.monotonic() - began < 1  # other requests do not wait for the followers
             assert service.client.post(f"/jobs/{job_id}/cancel").status_code == 200
         wait_for(lambda: service.client.get(f"/jobs/{job_id}/events").status_code == 200)
     finally:
         service.stop()
 
 
-def test_all_who_follow_a_job_see_its_end(own: Service) -> None:
+def test_all_followers_of_a_job_see_its_end(own: Service) -> None:
     job_id = own.submit(**NOTEBOOK, solver=ENDLESS)
     with ThreadPoolExecutor(12) as pool:
         ends = [pool.submit(own.end_of, job_id) for _ in range(12)]
@@ -146,7 +146,7 @@ def test_all_who_follow_a_job_see_its_end(own: Service) -> None:
         assert {end.result()["status"] for end in ends} == {"cancelled"}
 
 
-def test_a_key_that_is_taken_back_follows_no_longer(tmp_path: Path) -> None:
+def test_a_revoked_key_no_longer_follows_a_job(tmp_path: Path) -> None:
     keys = tmp_path / "keys"
     lines = [f"{name} train {hashlib.sha256(name.encode()).hexdigest()}\n" for name in ("kept", "lost")]
     keys.write_text("".join(lines))
@@ -161,7 +161,7 @@ def test_a_key_that_is_taken_back_follows_no_longer(tmp_path: Path) -> None:
             lines_of, others_lines = followed.iter_lines(), others.iter_lines()
             assert any(line.startswith("data: ") for line in lines_of)
             keys.write_text(lines[0])
-            assert not any(line.startswith("data: ") for line in lines_of)  # it ends, though the job goes on
+            assert not any(line.startswith("data: ") for line in lines_of)  # the stream ends while the job continues
             service.client.post(f"/jobs/{job_id}/cancel", headers=kept)
             assert '"cancelled"' in "".join(others_lines)
     finally:
@@ -169,10 +169,10 @@ def test_a_key_that_is_taken_back_follows_no_longer(tmp_path: Path) -> None:
 
 
 def connections(service: Service, job_id: str, last: str | None = None) -> Iterator[list[dict[str, Any]]]:
-    """Connect as a browser's EventSource does, again and again until it would not. Yield the events of each time."""
+    """Connect and reconnect as a browser's EventSource does. Yield the events of each connection."""
     with httpx.Client(base_url=service.url, timeout=20) as client:
         while True:
-            headers = {"accept": "text/event-stream", "connection": "close"}  # whichever worker answers
+            headers = {"accept": "text/event-stream", "connection": "close"}  # any worker may answer
             headers |= {} if last is None else {"last-event-id": last}
             with client.stream("GET", f"/jobs/{job_id}/events", headers=headers) as answer:
                 if answer.status_code != 200:
@@ -193,7 +193,7 @@ def connections(service: Service, job_id: str, last: str | None = None) -> Itera
             yield events
 
 
-def test_a_client_that_connects_again_gets_what_is_new_and_stops_after_the_end(own: Service) -> None:
+def test_a_reconnecting_client_gets_new_events_and_stops_after_the_end(own: Service) -> None:
     job_id = own.submit(**NOTEBOOK, solver=ENDLESS)
     connected = connections(own, job_id)
     found = [*next(connected), *next(connected)]

@@ -117,7 +117,7 @@ def test_an_unknown_option_of_a_deletion_deletes_nothing(own: Service, query: di
     assert own.client.get("/models/crop-yield").status_code == 200
 
 
-def test_a_model_without_a_current_version_says_so_until_one_is_promoted(own: Service) -> None:
+def test_a_model_without_a_current_version_has_a_note_until_one_is_promoted(own: Service) -> None:
     for _ in range(2):
         trained(own, "unpromoted", promote="never")
 

@@ -18,8 +18,7 @@ from service import INPUTS, NOTEBOOK, TARGETS, Service
 
 from app.errors import InvalidInput
 from app.registry.names import MODEL_NAME
-from app.web.routes.models import _last_of as last_of
-from app.web.routes.models import _token as token_of
+from app.web.routes.models import decode_cursor, encode_cursor
 
 CURRENT = "/models/crop-yield/current"
 
@@ -34,7 +33,7 @@ def versioned(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     running.stop()
 
 
-def test_the_card_of_the_current_version_says_all_that_is_known(versioned: Service) -> None:
+def test_the_card_of_the_current_version_is_complete(versioned: Service) -> None:
     card = versioned.client.get("/models/crop-yield").json()
 
     assert (card["model"], card["version"], card["current"], card["versions"]) == ("crop-yield", 3, True, [1, 2, 3])
@@ -84,7 +83,7 @@ def test_options_of_a_card_that_are_wrong_are_refused_with_their_name(versioned:
         assert answer.json()["errors"][0]["parameter"] == query.partition("=")[0]
 
 
-def test_a_version_that_is_not_current_says_so(versioned: Service) -> None:
+def test_a_version_that_is_not_current_is_marked_so(versioned: Service) -> None:
     card = versioned.client.get("/models/crop-yield/versions/1").json()
 
     assert card["current"] is False
@@ -119,7 +118,7 @@ def test_rolling_back_serves_the_old_version_at_once(versioned: Service) -> None
 
 @pytest.fixture
 def many(versioned: Service) -> Iterator[list[str]]:
-    """Names of five models beside the shipped one, the third of which has no version that can be read."""
+    """Names of five models next to the shipped one. The third has no version that can be read."""
     names = [f"model-{letter}" for letter in "abcde"]
     for name in names:
         folder = versioned.models / name
@@ -162,15 +161,15 @@ def test_a_page_begins_where_the_one_before_ended_although_models_came_and_went(
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=x", "next=", "next=x", "next=Li4v", "next=%ff"])
-def test_a_limit_or_a_token_that_is_none_is_refused(versioned: Service, query: str) -> None:
+def test_a_limit_or_a_cursor_that_is_invalid_is_rejected(versioned: Service, query: str) -> None:
     assert versioned.client.get(f"/models?{query}").status_code == httpx.codes.UNPROCESSABLE_ENTITY
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.from_regex(MODEL_NAME, fullmatch=True))
-def test_a_token_says_which_model_was_the_last(name: str) -> None:
-    assert last_of(token_of(name)) == name
-    assert httpx.QueryParams({"next": token_of(name)})["next"] == token_of(name)
+def test_a_cursor_names_the_last_model_of_its_page(name: str) -> None:
+    assert decode_cursor(encode_cursor(name)) == name
+    assert httpx.QueryParams({"next": encode_cursor(name)})["next"] == encode_cursor(name)
 
 
 @settings(max_examples=300, deadline=None)
@@ -179,9 +178,9 @@ def test_a_token_says_which_model_was_the_last(name: str) -> None:
     | st.text().map(lambda text: base64.urlsafe_b64encode(text.encode(errors="replace")).decode())
     | st.binary().map(lambda noise: base64.urlsafe_b64encode(noise).decode())
 )
-def test_any_token_names_a_model_or_is_refused(token: str) -> None:
+def test_any_cursor_names_a_model_or_is_rejected(token: str) -> None:
     with contextlib.suppress(InvalidInput):
-        assert re.fullmatch(MODEL_NAME, last_of(token))
+        assert re.fullmatch(MODEL_NAME, decode_cursor(token))
 
 
 def promoted(service: Service, version: int, condition: str) -> int:
@@ -206,7 +205,7 @@ def test_a_promotion_is_not_made_where_its_condition_does_not_hold(versioned: Se
     assert versioned.predict([75, 63, 44])["version"] == 3
 
 
-def test_of_two_promotions_with_the_same_tag_one_is_made(versioned: Service) -> None:
+def test_only_one_of_two_promotions_with_the_same_tag_is_made(versioned: Service) -> None:
     for _ in range(20):
         tag = versioned.client.get("/models/crop-yield").headers["etag"]
         both = Barrier(2)
@@ -230,7 +229,7 @@ def test_a_weak_tag_is_enough_to_not_be_sent_the_same_again(versioned: Service) 
         assert answer.status_code == httpx.codes.NOT_MODIFIED
 
 
-def test_a_file_at_hand_is_not_sent_again(versioned: Service) -> None:
+def test_a_file_that_the_client_has_is_not_sent_again(versioned: Service) -> None:
     path = "/models/crop-yield/versions/2/file"
     first = versioned.client.get(path)
     assert first.content == (versioned.models / "crop-yield" / "000002.safetensors").read_bytes()
@@ -275,7 +274,7 @@ def test_a_link_out_of_the_models_folder_is_not_followed(versioned: Service) -> 
         assert "root:" not in answer.text
 
 
-def test_while_the_models_folder_is_gone_all_that_is_not_in_memory_is_unavailable(versioned: Service) -> None:
+def test_versions_that_are_not_cached_are_unavailable_while_the_models_folder_is_gone(versioned: Service) -> None:
     row = {"instances": [[75, 63, 44]]}
     version = "/models/crop-yield/versions/1"
     versioned.client.post(f"{version}/predict", json=row)
@@ -299,7 +298,7 @@ def test_while_the_models_folder_is_gone_all_that_is_not_in_memory_is_unavailabl
 
 
 @pytest.mark.parametrize("path", ["/models/crop-yield", "/models/crop-yield/versions/1"])
-def test_a_card_at_hand_is_not_sent_again_until_it_changes(versioned: Service, path: str) -> None:
+def test_a_card_that_the_client_has_is_not_sent_again_until_it_changes(versioned: Service, path: str) -> None:
     tag = versioned.client.get(path).headers["etag"]
 
     assert versioned.client.get(path, headers={"if-none-match": tag}).status_code == httpx.codes.NOT_MODIFIED
@@ -351,7 +350,7 @@ def test_a_damaged_current_file_leaves_the_version_before_it_serving(tmp_path: P
         assert refused.status_code == httpx.codes.SERVICE_UNAVAILABLE
         assert service.client.get("/models/crop-yield").json()["version"] == 1
 
-        # What is served is what every answer speaks of as current, and it stays.
+        # Every response names the served version as the current one, and it stays.
         first = service.client.get("/models/crop-yield/versions/1")
         assert (first.json()["current"], first.headers["etag"].rpartition("/")[2]) == (True, 'current"')
         for version in (1, 2):

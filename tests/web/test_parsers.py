@@ -24,7 +24,7 @@ from starlette.datastructures import QueryParams
 
 from app.errors import InvalidInput, MalformedBody, NotAcceptable
 from app.server.protocol import is_host
-from app.web.auth import _why_not_local as why_not_local
+from app.web.auth import why_not_local
 from app.web.bodies import decode
 from app.web.decompression import CHUNK_BYTES, MAX_SHORT, SHORT_BYTES, decompress
 from app.web.middleware import kept_id
@@ -33,7 +33,8 @@ from app.web.predict_tables import FORMATS
 from app.web.preferences import preferences
 from app.web.query import read_query
 from app.web.schemas.predict import PredictParameters
-from app.web.schemas.train import FileOptions, TrainRequest, from_query
+from app.web.schemas.train import FileOptions, TrainRequest
+from app.web.schemas.train_query import from_query
 
 OFFERED = tuple(FORMATS)
 QUALITIES = st.integers(0, 1000).map(lambda thousandths: thousandths / 1000)

@@ -1,4 +1,4 @@
-"""Behind a proxy, below a prefix, which the proxy may remove from the path or leave in it."""
+"""A path prefix of a proxy, which the proxy removes from the path or leaves in it."""
 
 import re
 from collections.abc import Iterator
@@ -7,8 +7,7 @@ import httpx
 import pytest
 from service import NOTEBOOK, Service
 
-from app.main import _OWN_PATHS as OWN_PATHS
-from app.main import app
+from app.main import OWN_PATHS, app
 
 PREFIX = "/ml"
 
@@ -22,13 +21,13 @@ def prefixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 class Proxy:
-    """What a client sees: paths below the prefix."""
+    """A proxy whose clients use paths below the prefix."""
 
     def __init__(self, service: Service, *, removes_prefix: bool) -> None:
         self._service = service
         self._removes_prefix = removes_prefix
 
-    def ask(self, method: str, path: str, **options: object) -> httpx.Response:
+    def request(self, method: str, path: str, **options: object) -> httpx.Response:
         assert path.startswith(PREFIX)
         if self._removes_prefix:
             path = path.removeprefix(PREFIX) or "/"
@@ -40,47 +39,49 @@ def proxy(prefixed: Service, request: pytest.FixtureRequest) -> Proxy:
     return Proxy(prefixed, removes_prefix=request.param)
 
 
-def test_the_location_of_a_job_leads_to_the_job(proxy: Proxy) -> None:
-    answer = proxy.ask("POST", "/ml/train", json=NOTEBOOK)
-    assert answer.status_code == 202
-    assert answer.headers["location"] == f"/ml/jobs/{answer.json()['id']}"
-    assert proxy.ask("GET", answer.headers["location"]).json() == answer.json()
-    assert proxy.ask("POST", f"{answer.headers['location']}/cancel").json()["status"] == "cancelled"
+def test_location_of_a_job_has_the_prefix(proxy: Proxy) -> None:
+    response = proxy.request("POST", "/ml/train", json=NOTEBOOK)
+    assert response.status_code == 202
+    assert response.headers["location"] == f"/ml/jobs/{response.json()['id']}"
+    assert proxy.request("GET", response.headers["location"]).json() == response.json()
+    assert proxy.request("POST", f"{response.headers['location']}/cancel").json()["status"] == "cancelled"
 
 
-def test_the_documentation_names_the_prefix_everywhere(proxy: Proxy) -> None:
-    document = proxy.ask("GET", "/ml/openapi.json").json()
+def test_all_links_of_the_documentation_have_the_prefix(proxy: Proxy) -> None:
+    document = proxy.request("GET", "/ml/openapi.json").json()
     assert document["servers"] == [{"url": "/ml"}]
     for path in ("/ml", "/ml/"):
-        found = proxy.ask("GET", path, headers={"accept": "text/html"}, follow_redirects=False)
-        assert found.headers["location"] == "/ml/docs"
-    page = proxy.ask("GET", "/ml/docs").text
+        redirect = proxy.request("GET", path, headers={"accept": "text/html"}, follow_redirects=False)
+        assert redirect.headers["location"] == "/ml/docs"
+    page = proxy.request("GET", "/ml/docs").text
     links = re.findall(r"""(?:src|href|url)\s*[=:]\s*["'](/[^"']*)""", page)
     assert len(links) >= 4
     for link in links:
-        assert proxy.ask("GET", link).status_code == 200, link
-    calls = proxy.ask("GET", "/ml/").text
+        assert proxy.request("GET", link).status_code == 200, link
+    calls = proxy.request("GET", "/ml/").text
     urls = re.findall(r"http://[^/\s]+(/\S*)", calls)
     assert len(urls) > 16
     assert all(url.startswith("/ml/") for url in urls)
 
 
-def test_calls_answer_as_without_a_prefix(proxy: Proxy) -> None:
+def test_responses_are_the_same_as_without_a_prefix(proxy: Proxy) -> None:
     row = {"instances": [[75, 63, 44]]}
     for path in ("/ml/predict", "/ml/models/crop-yield/predict", "/ml/models/crop-yield/versions/1/predict"):
-        assert proxy.ask("POST", path, json=row).json()["version"] == 1
-    assert proxy.ask("GET", "/ml/models").status_code == 200
-    assert proxy.ask("GET", "/ml/health/ready").status_code == 200
-    wrong = proxy.ask("PATCH", "/ml/models")
+        assert proxy.request("POST", path, json=row).json()["version"] == 1
+    assert proxy.request("GET", "/ml/models").status_code == 200
+    assert proxy.request("GET", "/ml/health/ready").status_code == 200
+    wrong = proxy.request("PATCH", "/ml/models")
     assert (wrong.status_code, wrong.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
-    missing = proxy.ask("GET", "/ml/nothing")
+    missing = proxy.request("GET", "/ml/nothing")
     assert missing.status_code == 404
     assert missing.json()["detail"] == "There is nothing at this path. GET /ml/ lists all calls."
-    similar = proxy.ask("GET", "/ml/modells").json()["detail"]
+    similar = proxy.request("GET", "/ml/modells").json()["detail"]
     assert similar == "There is nothing at this path. Did you mean /ml/models? GET /ml/ lists all calls."
 
 
-def test_a_prefix_that_is_a_path_of_the_service_is_not_removed_twice(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_prefix_that_is_also_a_path_is_not_removed_twice(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
     environment = {"UVICORN_ROOT_PATH": "/models"}
     service = Service(tmp_path_factory.mktemp("awkward"), trainer_mode="external", environment=environment).start()
     try:
@@ -90,6 +91,6 @@ def test_a_prefix_that_is_a_path_of_the_service_is_not_removed_twice(tmp_path_fa
         service.stop()
 
 
-def test_the_first_words_of_all_paths_are_known() -> None:
+def test_first_segments_of_all_paths_are_listed() -> None:
     paths = [*app.openapi()["paths"], "/docs", "/openapi.json"]
     assert {path.split("/")[1] for path in paths} == OWN_PATHS

@@ -1,3 +1,5 @@
+"""The `Prefer` header."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,7 +22,7 @@ from app.web.preferences import Preferences, preferences
         (["return=minimal", "handling=lenient, wait=3"], 3, False),
         (["wait=1", "wait=2"], 1, False),
         (["wait=1, wait=2"], 1, False),
-        (["wait=x", "wait=2"], None, False),  # the first counts, and is none of ours
+        (["wait=x", "wait=2"], None, False),  # The first counts, and it is not valid.
         (["wait=10; foo=1; bar", "respond-async; wait=5"], 10, True),
         (["foo; wait=5"], None, False),  # a parameter of another preference
         (['foo="a, wait=5, b"; bar="c, wait=6", wait=7'], 7, False),
@@ -31,21 +33,21 @@ from app.web.preferences import Preferences, preferences
         (['wait=""'], None, False),
         (["wait=-1"], None, False),
         (["wait=1.5"], None, False),
-        (["@ wait=1, wait=2"], 2, False),  # what is malformed is passed over
+        (["@ wait=1, wait=2"], 2, False),  # A malformed one is ignored.
         (['foo="open, wait=2'], None, False),
         ([",, ,wait=2,"], 2, False),
         (["wait=2;"], 2, False),
         (["wait=9" + "9" * 400], float("inf"), False),
     ],
 )
-def test_preferences_are_read_as_the_standard_has_them(
+def test_preferences_are_parsed_according_to_rfc_7240(
     fields: list[str], wait: float | None, *, respond_async: bool
 ) -> None:
     assert preferences(fields) == Preferences(wait, respond_async)
 
 
 @given(st.lists(st.text(alphabet='wait=10,;" \\\tfo-', max_size=40), max_size=4))
-def test_several_fields_are_the_same_as_one_list(fields: list[str]) -> None:
+def test_several_fields_are_equivalent_to_one_list(fields: list[str]) -> None:
     whole = [field for field in fields if field.count('"') % 2 == 0 and "\\" not in field]
     assert preferences(whole) == preferences([",".join(whole)])
 
@@ -60,10 +62,10 @@ def test_several_fields_are_the_same_as_one_list(fields: list[str]) -> None:
         (Preferences(respond_async=True), False, "respond-async"),
     ],
 )
-def test_what_was_applied_is_said(preferred: Preferences, *, ended: bool, applied: str | None) -> None:
+def test_preference_applied_lists_the_applied_ones(preferred: Preferences, *, ended: bool, applied: str | None) -> None:
     assert preferred.applied(5, ended=ended) == applied
 
 
-def test_a_hostile_field_is_read_in_time_proportional_to_its_length() -> None:
+def test_hostile_field_is_parsed_in_linear_time() -> None:
     for piece in ('"', "a;", "a=;", ";", " ", "a ", '"\\', ', "', "a=\t", '"a" '):
         preferences([piece * (32_000 // len(piece))])

@@ -104,8 +104,8 @@ def test_a_polynomial_of_degree_5_keeps_its_digits_whatever_its_noise(service: S
     assert errors >= 15.3
 
 
-# Digits of the worst coefficient and of the worst standard error, as docs/accuracy.md states them. A perfect fit has no
-# standard errors.
+# Digits of the worst coefficient and of the worst standard error, as docs/explanation/accuracy.md states them.
+# A perfect fit has no standard errors.
 CERTIFIED = [
     ("noint1", 15.9, 15.9),
     ("noint2", 15.9, 15.9),

@@ -8,7 +8,6 @@ import select
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
 from backports import zstd
 from service import MODELS, NOTEBOOK, Service, wait_for
@@ -139,31 +138,6 @@ def test_short_bodies_that_become_long_ones_do_not_fill_the_memory(tmp_path: Pat
     service.stop()
 
 
-def test_a_scratch_file_is_counted_until_it_is_closed_or_let_go(tmp_path: Path) -> None:
-    scratch = TempStorage(tmp_path / "scratch", 1000)
-    first, second = scratch.file(), scratch.file(900)
-    first.write(b"a" * 500)
-    second.write(np.ones(50).data)
-    assert second.path.stat().st_size == 400
-    with pytest.raises(SpoolFull, match="others take it"):
-        scratch.file(101)
-    first.close()
-    scratch.file(600).close()
-    del second
-    scratch.file(1000).close()
-    assert list((tmp_path / "scratch").iterdir()) == []
-
-
-def test_a_scratch_file_that_a_crash_left_is_removed_after_an_hour(tmp_path: Path) -> None:
-    left = tmp_path / "left"
-    left.write_bytes(bytes(2000))
-    with pytest.raises(SpoolFull):
-        TempStorage(tmp_path, 1000).file()
-    os.utime(left, (0, 0))
-    TempStorage(tmp_path, 1000).file().close()
-    assert not left.exists()
-
-
 def test_a_full_disk_is_told_from_other_faults(tmp_path: Path) -> None:
     def refuse(number: int) -> None:
         spool = UploadStore(tmp_path)
@@ -196,7 +170,7 @@ def test_some_of_the_disk_is_left_to_others(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(SpoolFull, match="on the disk"):
         spool.check_room()
     with pytest.raises(SpoolFull, match="on the disk"):
-        TempStorage(tmp_path, 1 << 62).file()
+        TempStorage(tmp_path, 1 << 62).open()
 
 
 def test_an_upload_that_is_no_parquet_leaves_nothing_behind(small: Service) -> None:

@@ -70,7 +70,7 @@ def test_an_option_of_the_other_kind_is_named_with_its_kind_in_a_query(service: 
     )
 
 
-def test_all_options_that_do_not_belong_are_found_at_once(service: Service) -> None:
+def test_all_options_of_another_solver_are_reported_together(service: Service) -> None:
     problem = posted(service, {"epochs": 5, "momentum": 0.5, "nonsense": 1, "l2": -1})
     assert {place["pointer"]: place["detail"].partition(",")[0] for place in problem["errors"]} == {
         "/solver/epochs": "`epochs` is an option of the solver gradient_descent",
@@ -81,7 +81,7 @@ def test_all_options_that_do_not_belong_are_found_at_once(service: Service) -> N
 
 
 @pytest.mark.parametrize("solver", ["exact", 5, [], {"kind": None}, {"kind": 5}, {"kind": ["exact"]}, {"kind": "nn"}])
-def test_what_is_no_solver_is_answered_with_the_kinds_there_are(service: Service, solver: object) -> None:
+def test_an_invalid_solver_is_refused_with_the_kinds_of_solvers(service: Service, solver: object) -> None:
     (place,) = posted(service, solver)["errors"]
     assert place == {
         "pointer": "/solver",

@@ -1,4 +1,4 @@
-"""Terms over HTTP: asked for in training, made again at prediction."""
+"""Terms over HTTP: given in training, computed again at prediction."""
 
 from typing import Any
 
@@ -41,7 +41,7 @@ def test_an_update_keeps_the_terms_of_the_version(service: Service) -> None:
     assert card["coefficients"]["energy"]["mass:speed^2"] == pytest.approx(0.5)
 
 
-def test_a_descent_takes_terms_too(service: Service) -> None:
+def test_a_descent_supports_terms(service: Service) -> None:
     solver = {"kind": "gradient_descent", "standardize": True, "epochs": 2000, "learning_rate": 0.5}
 
     job = service.train(model="kinetic-descent", terms=["mass:speed^2"], solver=solver, **ROWS)
@@ -54,14 +54,14 @@ def test_a_descent_takes_terms_too(service: Service) -> None:
 @pytest.mark.parametrize(
     ("terms", "place"), [(["speed", "height"], "/terms/1"), (["speed^99"], "/terms/0"), ([], "/terms")]
 )
-def test_what_is_no_term_is_refused(service: Service, terms: list[str], place: str) -> None:
+def test_invalid_terms_are_refused(service: Service, terms: list[str], place: str) -> None:
     answer = service.client.post("/train", json={"model": "kinetic-refused", "terms": terms, **ROWS})
 
     assert answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY
     assert answer.json()["errors"][0]["pointer"] == place
 
 
-def test_terms_of_a_file_stand_in_the_query(service: Service) -> None:
+def test_terms_of_a_file_are_in_the_query(service: Service) -> None:
     rows = zip(ROWS["instances"], ROWS["targets"], strict=True)
     content = "speed,mass,energy\n" + "".join(f"{x['speed']},{x['mass']},{y['energy']}\n" for x, y in rows)
 

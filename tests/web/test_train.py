@@ -103,7 +103,7 @@ def test_batches_of_5_for_100_epochs_come_near_the_yields(own: Service) -> None:
     assert own.predict([75, 63, 44], interval=0.9)["intervals"] is None
 
 
-def test_a_learning_rate_too_large_fails_with_one_that_is_not_and_the_old_version_serves(service: Service) -> None:
+def test_too_large_a_learning_rate_fails_with_one_that_works_and_the_old_version_serves(service: Service) -> None:
     job = service.train(**NOTEBOOK, solver=descent(learning_rate=1))
 
     assert job["status"] == "failed"
@@ -114,7 +114,7 @@ def test_a_learning_rate_too_large_fails_with_one_that_is_not_and_the_old_versio
     assert stable["status"] == "succeeded"
 
 
-def test_a_version_that_is_not_promoted_can_be_asked_for_but_does_not_serve(service: Service) -> None:
+def test_a_version_that_is_not_promoted_answers_only_requests_that_name_it(service: Service) -> None:
     job = service.train(**NOTEBOOK, promote="never", solver=descent(epochs=1))
 
     assert service.predict([75, 63, 44])["version"] == 1
@@ -136,7 +136,7 @@ def test_a_new_model_takes_its_names_from_objects(service: Service) -> None:
     assert service.predict([75, 63, 44])["model"] == "crop-yield"
 
 
-def test_collinear_and_constant_features_are_solved_and_said(service: Service) -> None:
+def test_collinear_and_constant_features_are_solved_with_a_warning(service: Service) -> None:
     job = service.train(
         model="collinear-and-constant",
         instances=[{"a": x, "twice": 2 * x, "constant": 5} for x in (1.0, 2.0, 3.0, 4.0, 7.0)],
@@ -156,7 +156,7 @@ def test_collinear_and_constant_features_are_solved_and_said(service: Service) -
     assert answer["predictions"] == [{"y": pytest.approx(16)}]
 
 
-def test_one_row_trains_a_constant_and_says_how_little_that_is(service: Service) -> None:
+def test_one_row_trains_a_constant_with_a_warning(service: Service) -> None:
     job = service.train(model="one-row", instances=[{"a": 1, "b": 2}], targets=[{"y": 7}])
 
     assert job["status"] == "succeeded"
@@ -165,7 +165,7 @@ def test_one_row_trains_a_constant_and_says_how_little_that_is(service: Service)
     assert answer["predictions"] == [[7.0]]
 
 
-def test_without_a_wish_to_wait_the_answer_comes_at_once_and_names_the_job(service: Service) -> None:
+def test_without_a_preference_to_wait_the_response_is_immediate_and_names_the_job(service: Service) -> None:
     answer = service.client.post("/train", json={**NOTEBOOK, "promote": "never"})
 
     assert answer.status_code == httpx.codes.ACCEPTED
@@ -174,7 +174,7 @@ def test_without_a_wish_to_wait_the_answer_comes_at_once_and_names_the_job(servi
     assert service.end_of(answer.json()["id"])["status"] == "succeeded"
 
 
-def test_a_wait_too_short_answers_202_with_the_job_as_it_is(service: Service) -> None:
+def test_too_short_a_wait_answers_202_with_the_job_as_it_is(service: Service) -> None:
     body = {**NOTEBOOK, "promote": "never", "solver": descent(epochs=10_000_000)}
 
     answer = service.client.post("/train", json=body, headers={"prefer": "respond-async, wait=1"})
@@ -199,7 +199,7 @@ def test_the_same_idempotency_key_names_the_same_job(service: Service) -> None:
     assert list((service.state / "spool").glob("*")) == []
 
 
-def test_a_running_descent_reports_its_progress_and_stops_within_a_second_of_its_cancelling(service: Service) -> None:
+def test_a_running_descent_reports_progress_and_stops_within_a_second_of_cancellation(service: Service) -> None:
     job_id = service.submit(**NOTEBOOK, promote="never", solver=descent(epochs=10_000_000))
     events = service.follow(job_id)
     running = next(job for job in events if job["progress"] and job["progress"]["epoch"])
@@ -212,7 +212,7 @@ def test_a_running_descent_reports_its_progress_and_stops_within_a_second_of_its
     started = time.monotonic()
     assert cancelled["status"] == "cancelled"
     assert [job["status"] for job in events] == ["cancelled"]
-    # The trainer is free again: the next job ends, long before ten million epochs would.
+    # The trainer is free again, because the next job ends long before ten million epochs would.
     assert service.train(**NOTEBOOK, promote="never", wait=30)["status"] == "succeeded"
     assert time.monotonic() - started < 20
     assert service.client.post(f"/jobs/{job_id}/cancel").json()["status"] == "cancelled"
@@ -220,7 +220,7 @@ def test_a_running_descent_reports_its_progress_and_stops_within_a_second_of_its
     assert list((service.state / "checkpoints").glob("*")) == []
 
 
-def test_cancelling_a_job_that_ended_changes_nothing_and_returns_it(service: Service) -> None:
+def test_cancelling_an_ended_job_returns_it_unchanged(service: Service) -> None:
     for solver, status in ((descent(learning_rate=1), "failed"), ({"kind": "exact"}, "succeeded")):
         job = service.train(**NOTEBOOK, promote="never", solver=solver)
         assert job["status"] == status
@@ -263,7 +263,7 @@ def test_columns_whose_names_hold_commas_quotes_and_line_breaks_can_be_chosen(se
     assert service.client.get("/models/odd-names").json()["coefficients"] == {'y "1"': {"a,b": pytest.approx(3)}}
 
 
-def test_a_repeated_request_names_its_job_even_where_it_would_be_refused_today(own: Service) -> None:
+def test_a_repeated_request_names_its_job_even_if_it_would_be_refused_today(own: Service) -> None:
     first = {**NOTEBOOK, "solver": descent(epochs=1, start="current")}
     headers = {"idempotency-key": "k1", "prefer": "wait=20"}
     job = own.client.post("/train", json=first, headers=headers).json()
@@ -274,24 +274,24 @@ def test_a_repeated_request_names_its_job_even_where_it_would_be_refused_today(o
 
 
 @pytest.mark.slow
-def test_jobs_cancelled_at_any_moment_end_as_they_say(own: Service) -> None:
+def test_jobs_cancelled_at_any_moment_end_with_the_status_in_the_response(own: Service) -> None:
     for round_ in range(20):
         job_id = own.submit(**NOTEBOOK)
         for _ in range(round_ * 2):
-            own.job(job_id)  # passes a few milliseconds each time, so that the cancelling comes at various moments
+            own.job(job_id)  # takes a few milliseconds, so that jobs are cancelled at various moments
         answer = own.client.post(f"/jobs/{job_id}/cancel")
         assert answer.status_code in (httpx.codes.OK, httpx.codes.CONFLICT)
         job = own.end_of(job_id)
         said = answer.json()["status"] if answer.status_code == httpx.codes.OK else "succeeded"
         assert job["status"] == said  # cancelled, or already ended
-        own.train(**NOTEBOOK, promote="never")  # the one before it has ended in every respect
+        own.train(**NOTEBOOK, promote="never")  # so the cancelled job has ended completely
         cards = [
             own.client.get(f"/models/crop-yield/versions/{version}").json()
             for version in own.client.get("/models/crop-yield").json()["versions"]
         ]
         published = [card["version"] for card in cards if card["job"] == job_id]
         assert published == ([job["version"]] if job["status"] == "succeeded" else [])
-    # Those of a job that was cancelled as it began go a moment later.
+    # The rows of a job that was cancelled as it began are removed a moment later.
     wait_for(lambda: not list((own.state / "spool").glob("*")))
 
 
@@ -306,7 +306,7 @@ def test_a_version_that_cannot_be_promoted_is_named_by_the_failed_job(own: Servi
 
 
 @pytest.mark.parametrize("promote", ["always", "if_better"])
-def test_a_training_mends_a_model_of_which_nothing_is_intact(own: Service, promote: str) -> None:
+def test_a_training_repairs_a_model_without_intact_versions(own: Service, promote: str) -> None:
     model = f"hurt-{promote.replace('_', '-')}"
     folder = own.models / model
     folder.mkdir()
@@ -320,7 +320,7 @@ def test_a_training_mends_a_model_of_which_nothing_is_intact(own: Service, promo
         assert refused.status_code == httpx.codes.SERVICE_UNAVAILABLE
         assert refused.json()["type"].endswith("model-file-invalid")
     refusals = [line for line in own.log.read_text().splitlines() if "version refused" in line and model in line]
-    assert len(refusals) == 1  # not with every request
+    assert len(refusals) == 1  # not one per request
 
     assert own.train(**train, promote=promote)["version"] == 2
 
@@ -328,7 +328,7 @@ def test_a_training_mends_a_model_of_which_nothing_is_intact(own: Service, promo
 
 
 @pytest.mark.slow
-def test_a_full_queue_refuses_with_a_time_to_come_back(tmp_path: Path) -> None:
+def test_a_full_queue_refuses_with_a_time_to_retry(tmp_path: Path) -> None:
     service = Service(tmp_path, max_queued_jobs="2").start()
     try:
         first = service.submit(**NOTEBOOK, solver=descent(epochs=10_000_000))

@@ -30,7 +30,7 @@ QUERY = {"targets": ",".join(NAMES), "features": ",".join(FEATURES), "promote": 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("form", MEDIA_TYPES)
-def test_a_file_of_any_format_trains_what_its_rows_train_as_json(
+def test_a_file_of_any_format_trains_the_same_model_as_its_rows_in_json(
     service: Service, form: FileFormat, encoding: str
 ) -> None:
     answer = service.client.post(
@@ -47,7 +47,7 @@ def test_a_file_of_any_format_trains_what_its_rows_train_as_json(
 
 
 @pytest.mark.parametrize("form", ["json", *MEDIA_TYPES])
-def test_rows_with_a_missing_value_are_dropped_and_counted_where_that_was_asked(service: Service, form: str) -> None:
+def test_rows_with_a_missing_value_are_dropped_and_counted_on_request(service: Service, form: str) -> None:
     rows = [*INPUTS, [None, 1, 1], [5, None, 5]]
     targets = [*TARGETS, [3, 4], [None, 5]]
     if form == "json":
@@ -69,7 +69,7 @@ def test_rows_with_a_missing_value_are_dropped_and_counted_where_that_was_asked(
 
 
 @pytest.mark.parametrize("form", MEDIA_TYPES)
-def test_a_missing_value_fails_the_job_with_its_place_otherwise(service: Service, form: FileFormat) -> None:
+def test_a_missing_value_fails_the_job_with_its_place_by_default(service: Service, form: FileFormat) -> None:
     table = YIELDS.set_column(3, "temp", pa.array([1.0, None, *range(13)], pa.float64()))
     answer = service.client.post(
         "/train",
@@ -83,7 +83,7 @@ def test_a_missing_value_fails_the_job_with_its_place_otherwise(service: Service
 
 
 @pytest.mark.parametrize("form", ["arrow", "parquet", "ndjson"])
-def test_a_file_that_is_not_what_its_type_says_is_refused_at_once(service: Service, form: FileFormat) -> None:
+def test_a_file_of_another_format_than_its_content_type_is_refused_at_once(service: Service, form: FileFormat) -> None:
     answer = service.client.post(
         "/train", params=QUERY, content=b"a,b\n1,2\n", headers={"content-type": MEDIA_TYPES[form]}
     )
@@ -105,7 +105,7 @@ def test_a_body_may_be_compressed_in_several_members(service: Service, encoding:
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "zstd"])
-def test_a_large_compressed_body_inflates_to_the_last_byte(service: Service, encoding: str) -> None:
+def test_a_large_compressed_body_is_decompressed_to_the_last_byte(service: Service, encoding: str) -> None:
     rows = np.random.default_rng(0).integers(0, 9, size=(100_000, 4))
     content = b"a,b,c,y\n" + b"".join(b"%d,%d,%d,%d\n" % tuple(row) for row in rows)
     answer = service.client.post(
@@ -119,10 +119,10 @@ def test_a_large_compressed_body_inflates_to_the_last_byte(service: Service, enc
 @pytest.mark.parametrize(
     "bomb", [gzip.compress(b"0" * 50_000_000), zstd.compress(b"0" * 500_000_000)], ids=["gzip", "zstd"]
 )
-def test_a_compressed_body_is_cut_off_at_the_limit_of_the_inflated_one(service: Service, bomb: bytes) -> None:
+def test_a_compressed_body_is_refused_when_it_exceeds_the_decompressed_limit(service: Service, bomb: bytes) -> None:
     encoding = "gzip" if bomb[:2] == b"\x1f\x8b" else "zstd"
     spool = service.state / "spool"
-    before = set(spool.glob("*"))  # of jobs that still run
+    before = set(spool.glob("*"))  # uploads of jobs that still run
     answer = service.client.post(
         "/train?targets=y", content=bomb, headers={"content-type": "text/csv", "content-encoding": encoding}
     )
@@ -141,7 +141,7 @@ NUMERIC = (
 def posted(
     service: Service, content: bytes | str, form: FileFormat, model: str = "files", **query: str
 ) -> httpx.Response:
-    if model == "files":  # one for many tests, whose files have different columns
+    if model == "files":  # shared by many tests, whose files have different columns
         query = {"schema": "infer", **query}
     return service.client.post(
         "/train",
@@ -178,7 +178,7 @@ def rounding(warnings: list[str]) -> list[str]:
         ("parquet-uint64-max.parquet", "parquet", "z", 1),
     ],
 )
-def test_integers_that_were_rounded_are_a_warning_in_the_job_and_the_card(
+def test_rounded_integers_cause_a_warning_in_the_job_and_the_card(
     service: Service, name: str, form: FileFormat, column: str, row: int
 ) -> None:
     card = card_of(service, posted(service, (TABLES / name).read_bytes(), form))
@@ -187,7 +187,7 @@ def test_integers_that_were_rounded_are_a_warning_in_the_job_and_the_card(
     assert f"first in row {row}." in warning
 
 
-def test_integers_that_were_rounded_in_json_are_a_warning_too(service: Service) -> None:
+def test_rounded_integers_in_json_cause_a_warning(service: Service) -> None:
     big = 2**53 + 1
     job = service.train(
         model="big",
@@ -207,12 +207,12 @@ def test_integers_that_were_rounded_in_json_are_a_warning_too(service: Service) 
 
 
 @pytest.mark.parametrize("form", MEDIA_TYPES)
-def test_integers_that_fit_are_no_warning(service: Service, form: FileFormat) -> None:
+def test_integers_that_fit_cause_no_warning(service: Service, form: FileFormat) -> None:
     table = pa.table({"x": [2**53, 2**60, 3, 1], "z": [1e300 ** (1 / 16), 2.0**70, 1e20, 0.1], "y": [1, 2, 3, 4]})
     assert rounding(card_of(service, posted(service, written(table, form), form))["warnings"]) == []
 
 
-def test_a_column_that_the_first_line_lacks_is_one(service: Service) -> None:
+def test_a_column_that_the_first_line_lacks_is_a_feature(service: Service) -> None:
     content = (TABLES / "ndjson-extra-key-later.ndjson").read_bytes()
     message, (place,) = failure(posted(service, content, "ndjson"))
     assert message == (
@@ -226,7 +226,7 @@ def test_a_column_that_the_first_line_lacks_is_one(service: Service) -> None:
     assert (card["features"], card["rows"]) == (["x1", "x2"], 14)
 
 
-def test_an_absent_name_is_a_missing_value_in_whatever_line(service: Service) -> None:
+def test_an_absent_name_is_a_missing_value_in_any_line(service: Service) -> None:
     first = (TABLES / "ndjson-first-lacks-key-drop.ndjson").read_bytes()
     card = card_of(service, posted(service, first, "ndjson", missing="drop"))
     assert (card["rows"], card["dropped_rows"], sorted(card["features"])) == (13, 1, ["x1", "x2"])
@@ -250,7 +250,7 @@ def test_a_name_that_no_line_has_fails_the_job(service: Service) -> None:
         assert place["detail"] == 'There is no column "z".'
 
 
-def test_a_name_that_cannot_be_is_refused_with_the_line_it_first_appears_in(service: Service) -> None:
+def test_an_invalid_name_is_refused_with_the_line_in_which_it_first_appears(service: Service) -> None:
     for name in ("intercept", "", "x" * 200, "\n"):
         lines = '{"x":1,"y":2}\n' * 56 + json.dumps({"x": 1, "y": 2, name: 3}) + "\n"
         _, (place,) = failure(posted(service, lines, "ndjson", missing="drop"))
@@ -258,7 +258,7 @@ def test_a_name_that_cannot_be_is_refused_with_the_line_it_first_appears_in(serv
         assert place["detail"].endswith("The name first appears in line 57.")
 
 
-def test_names_of_ndjson_are_checked_by_the_job_as_those_of_other_formats_are_before_it(service: Service) -> None:
+def test_the_job_checks_the_names_of_ndjson_as_the_request_checks_those_of_other_formats(service: Service) -> None:
     lines = "".join(f'{{"x":{index},"y":{index * index % 7}}}\n' for index in range(9))
     card_of(service, posted(service, lines, "ndjson", model="checked"))
     late = lines + '{"x":1,"y":2,"z":3}\n'
@@ -273,13 +273,13 @@ def test_names_of_ndjson_are_checked_by_the_job_as_those_of_other_formats_are_be
     assert posted(service, lines, "ndjson", model="unheard-of", mode="update").status_code == 422
     start = posted(service, lines, "ndjson", model="checked", solver="gradient_descent", start="99")
     assert start.status_code == 422
-    # The same names in another order are the same columns.
+    # Names in another order are the same columns.
     swapped = "".join(f'{{"y":{index * index % 7},"x":{index}}}\n' for index in range(9))
     card = card_of(service, posted(service, '{"y":1}\n' + swapped, "ndjson", "checked", mode="update", missing="drop"))
     assert (card["rows"], card["terms"]) == (18, [])
 
 
-def test_more_names_than_columns_may_be_fail_the_job(service: Service) -> None:
+def test_too_many_names_fail_the_job(service: Service) -> None:
     lines = "".join(json.dumps({f"{line}-{index}": 1 for index in range(5000)}) + "\n" for line in range(3))
     message, _ = failure(posted(service, lines, "ndjson"))
     assert "more than 10000 different names" in message
@@ -290,14 +290,14 @@ def test_more_names_than_columns_may_be_fail_the_job(service: Service) -> None:
 
 
 @pytest.mark.parametrize("number", ["1" + "0" * 400, "9" * 5000, "-1" + "0" * 309])
-def test_a_number_without_bounds_fails_the_job(service: Service, number: str) -> None:
+def test_an_infinite_number_fails_the_job(service: Service, number: str) -> None:
     for content, form in ((f'{{"x":1,"y":2}}\n{{"x":{number},"y":2}}\n', "ndjson"), (f"x,y\n1,2\n{number},2\n", "csv")):
         answer = posted(service, content, form)  # type: ignore[arg-type]
         assert answer.status_code in (200, 422)
         assert answer.status_code == 422 or answer.json()["error"]["status"] == 422
 
 
-def test_a_row_of_numbers_is_no_header_unless_it_is_said_to_be(service: Service) -> None:
+def test_a_row_of_numbers_is_a_header_only_with_the_option_header(service: Service) -> None:
     content = (TABLES / "headerless-target-found.csv").read_bytes()
     before = service.client.get("/jobs").json()
     for query in ({"targets": "62.634"}, {}, {"targets": "c3"}):
@@ -331,7 +331,7 @@ def test_a_file_without_a_header_is_predicted_as_it_was_trained(service: Service
     assert len(answer.text.splitlines()) == 15
     refused = predicted(rows + b"\n1,x\n", header="none")
     assert (refused.status_code, refused.json()["errors"][0]["row"]) == (422, 15)
-    # A column's place is its name: those that are no features may stay where they are.
+    # Columns are named by their position, so other columns may keep their positions.
     assert predicted(content, header="none").text == answer.text
 
 
@@ -360,14 +360,14 @@ def test_only_csv_has_a_header(service: Service, form: FileFormat) -> None:
 
 @pytest.mark.parametrize("rows", [5, 150_000], ids=["in the first MiB", "later"])
 @pytest.mark.parametrize("quote", ["", '"'], ids=["fast", "careful"])
-def test_a_byte_that_is_not_utf8_in_an_unread_column_fails_the_job_wherever_it_is(
+def test_a_byte_that_is_not_utf8_in_an_unread_column_fails_the_job_in_any_row(
     service: Service, rows: int, quote: str
 ) -> None:
     content = b"x,y,note\n" + f"1,2,{quote}a{quote}\n".encode() * rows + b"3,4,caf\xe9\n" + b"5,6,b\n"
     message, (place,) = failure(posted(service, content, "csv", features="x"))
     assert message.startswith("The file is not UTF-8 text")
     assert place["row"] == rows + 2
-    # The answer to these fits into the limit of this service, wherever the fault is.
+    # The problem response is the same for a fault in any row.
     long, short = b"1.00000000000,2.0000000,3.0000000,4\n", min(rows, 40_000)
     unread = service.client.post(
         "/predict",

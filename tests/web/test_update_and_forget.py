@@ -1,4 +1,4 @@
-"""New rows alone, or old rows taken back: the version is what a fit of all its rows would be."""
+"""After an update or a forget, the version equals a fit of all the rows that it then has."""
 
 import math
 from collections.abc import Iterator
@@ -56,7 +56,7 @@ def test_forgetting_rows_equals_a_fit_of_the_rows_that_remain(own: Service) -> N
     assert_same_model(card(own), expected)
 
 
-def test_a_file_can_update_too(own: Service) -> None:
+def test_a_file_can_update_a_model(own: Service) -> None:
     own.train(**NOTEBOOK)
     expected = card(own)
     own.train(instances=INPUTS[1:], targets=TARGETS[1:])
@@ -73,26 +73,26 @@ def test_a_file_can_update_too(own: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "says"),
+    ("rows", "reason"),
     [
         ({"instances": [[500, 67, 43]], "targets": [[56, 70]]}, "not among"),
         ({"instances": INPUTS[:12], "targets": TARGETS[:12]}, "too few remain"),
         (NOTEBOOK, "all of them"),
     ],
-    ids=["rows that were never there", "so many that the rank falls", "all rows"],
+    ids=["rows that were never there", "rows that the rank needs", "all rows"],
 )
-def test_what_cannot_be_forgotten_fails_with_the_reason(own: Service, rows: dict[str, Any], says: str) -> None:
+def test_rows_that_cannot_be_forgotten_fail_with_the_reason(own: Service, rows: dict[str, Any], reason: str) -> None:
     own.train(**NOTEBOOK)
     before = card(own)
 
     job = own.train(**rows, mode="forget")
 
     assert job["status"] == "failed"
-    assert says in job["error"]["detail"]
+    assert reason in job["error"]["detail"]
     assert card(own) == before
 
 
-def test_a_weight_counts_as_so_many_rows(own: Service) -> None:
+def test_a_frequency_weight_counts_as_that_number_of_rows(own: Service) -> None:
     weights = [float(1 + i % 3) for i in range(15)]
     repeated = [i for i, weight in enumerate(weights) for _ in range(int(weight))]
     own.train(instances=[INPUTS[i] for i in repeated], targets=[TARGETS[i] for i in repeated])
@@ -120,7 +120,7 @@ def test_a_weight_counts_as_so_many_rows(own: Service) -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "says", "place"),
+    ("body", "reason", "place"),
     [
         ({**NOTEBOOK, "sample_weights": [1] * 14}, "14 weights for 15", "/sample_weights"),
         ({**NOTEBOOK, "sample_weights": [1] * 14 + [-1]}, "negative", "/sample_weights/14"),
@@ -140,16 +140,18 @@ def test_a_weight_counts_as_so_many_rows(own: Service) -> None:
         ),
     ],
 )
-def test_what_does_not_fit_together_is_refused(own: Service, body: dict[str, Any], says: str, place: str) -> None:
+def test_options_that_do_not_fit_together_are_refused(
+    own: Service, body: dict[str, Any], reason: str, place: str
+) -> None:
     answer = own.client.post("/train", json=body)
 
     assert answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY, answer.text
     (error,) = answer.json()["errors"]
-    assert says in error["detail"]
+    assert reason in error["detail"]
     assert error["pointer"] == place
 
 
-def test_decay_takes_weight_from_the_rows_before_by_their_age(own: Service) -> None:
+def test_decay_reduces_the_weight_of_earlier_rows_by_their_age(own: Service) -> None:
     own.train(instances=INPUTS[:8], targets=TARGETS[:8])
     own.train(instances=INPUTS[8:], targets=TARGETS[8:], mode="update", decay=1e-9)
     discounted_by = card(own)
@@ -157,7 +159,7 @@ def test_decay_takes_weight_from_the_rows_before_by_their_age(own: Service) -> N
     own.train(instances=INPUTS[8:], targets=TARGETS[8:], mode="update")
     kept = card(own)
 
-    # Seconds old, the rows before lost a little of their weight and are all still there.
+    # The earlier rows are seconds old: they lost a little of their weight, and all of them count.
     assert discounted_by["rows"] == kept["rows"] == 15
     assert discounted_by["coefficients"] != kept["coefficients"]
     assert discounted_by["coefficients"]["apples"] == pytest.approx(kept["coefficients"]["apples"], rel=0.05)
@@ -182,7 +184,7 @@ def test_a_likelihood_survives_an_update_and_is_withheld_after_decay(own: Servic
 
 
 @pytest.mark.parametrize("outlier", [1e4, 1e8, 1e11, 1e14])
-def test_an_outlier_that_is_forgotten_leaves_right_numbers_or_none(own: Service, outlier: float) -> None:
+def test_forgetting_an_outlier_leaves_correct_numbers_or_withholds_them(own: Service, outlier: float) -> None:
     random = np.random.default_rng(0)
     x = random.normal(size=(50, 1))
     y = 2 * x + 1 + random.normal(size=(50, 1))

@@ -23,7 +23,7 @@ def noisy(seed: int, *, noise: float, rows: int = 40) -> dict[str, Any]:
     return {"instances": x.tolist(), "targets": y.tolist(), "feature_names": ["a", "b"], "target_names": ["y"]}
 
 
-def test_cross_validated_metrics_stand_beside_those_of_the_training_rows(own: Service) -> None:
+def test_cross_validated_metrics_are_next_to_those_of_the_training_rows(own: Service) -> None:
     job = own.train(**NOTEBOOK, promote="never", validation={"folds": 5})
 
     found = job["metrics"]["cross_validation"]
@@ -33,7 +33,7 @@ def test_cross_validated_metrics_stand_beside_those_of_the_training_rows(own: Se
     assert found["apples"]["rmse"] > job["metrics"]["apples"]["rmse"]
 
 
-def test_an_automatic_penalty_is_chosen_and_stands_in_the_card(own: Service) -> None:
+def test_an_automatic_penalty_is_chosen_and_is_in_the_card(own: Service) -> None:
     random = np.random.default_rng(0)
     x = random.normal(size=(30, 1)) + 0.05 * random.normal(size=(30, 8))
     y = x[:, :1] + random.normal(size=(30, 1))
@@ -55,7 +55,7 @@ def test_an_automatic_penalty_is_chosen_and_stands_in_the_card(own: Service) -> 
     assert "ridge" in card["inference_unavailable"]
 
 
-def test_the_same_options_stand_in_a_query(own: Service) -> None:
+def test_the_same_options_work_in_a_query(own: Service) -> None:
     content = "temp,rainfall,humidity,apples,oranges\n" + "".join(
         ",".join(map(str, x + y)) + "\n" for x, y in zip(NOTEBOOK["instances"], NOTEBOOK["targets"], strict=True)
     )
@@ -73,12 +73,12 @@ def test_only_a_better_version_is_promoted(own: Service) -> None:
     own.train(model="rival", **noisy(1, noise=5))
     first = own.client.get("/models/rival").json()["version"]
 
-    # The current version has seen too much noise; on clean rows a model of their own beats it.
+    # The current version was fitted to noise, so a model fitted to clean rows beats it on such rows.
     better = own.train(model="rival", promote="if_better", unseen=True, **noisy(2, noise=0.1))
     assert own.client.get("/models/rival").json()["version"] == better["version"] == first + 1
     assert better["warnings"] == []
 
-    # A few rows of noise train nothing that predicts their own kind better than the current version does.
+    # A model fitted to a few rows of noise does not predict such rows better than the current version.
     worse = own.train(model="rival", promote="if_better", unseen=True, **noisy(5, noise=1, rows=5))
     assert worse["status"] == "succeeded"
     assert own.client.get("/models/rival").json()["version"] == better["version"]
@@ -102,7 +102,7 @@ def test_only_a_better_version_is_promoted(own: Service) -> None:
         {"promote": "if_better", "feature_names": ["a", "b", "c"]},
     ],
 )
-def test_what_cannot_be_validated_is_refused(own: Service, body: dict[str, Any]) -> None:
+def test_requests_that_cannot_be_validated_are_refused(own: Service, body: dict[str, Any]) -> None:
     answer = own.client.post("/train", json={**NOTEBOOK, **body})
 
     assert answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY, answer.text
@@ -130,7 +130,7 @@ def by_site(rows: int = 60) -> dict[str, Any]:
     return {"instances": instances, "targets": targets}
 
 
-def test_rows_of_a_group_are_kept_together_and_the_card_says_so(own: Service) -> None:
+def test_rows_of_a_group_are_kept_together_and_the_card_names_the_groups(own: Service) -> None:
     validation = {"folds": 10, "fold_seed": 4, "groups": "site"}
 
     job = own.train(model="sites", validation=validation, **by_site())
@@ -142,7 +142,7 @@ def test_rows_of_a_group_are_kept_together_and_the_card_says_so(own: Service) ->
     assert used <= 5
     assert found["validation"] == {**validation, "empty_folds": 10 - used, "rows": 60, "stored": True}
     assert found["no_folds"] is None
-    # Rows of other sites say little of a site: with all of them in every fold, the error is smaller.
+    # Rows of other sites predict a site badly. With rows of all sites in every fold, the error is smaller.
     rows = by_site()
     instances = [{"a": row["a"], "b": row["b"]} for row in rows["instances"]]
     by_rows = own.train(model="sites", validation={"folds": 10}, **rows | {"instances": instances})
@@ -194,9 +194,7 @@ def test_groups_of_rows_that_are_arrays_are_one_of_the_features(own: Service) ->
         ),
     ],
 )
-def test_groups_that_cannot_be_had_are_refused_with_their_place(
-    own: Service, body: dict[str, Any], says: str, place: str
-) -> None:
+def test_invalid_groups_are_refused_with_their_place(own: Service, body: dict[str, Any], says: str, place: str) -> None:
     answer = own.client.post("/train", json=body | {"model": "new"})
 
     assert answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY, answer.text
@@ -226,7 +224,7 @@ def test_an_update_adds_its_rows_to_the_folds_and_a_forget_drops_them(own: Servi
     assert own.client.get("/models/grown").json()["no_folds"] == forget["warnings"][0]
 
 
-def test_one_row_cannot_be_validated_and_the_job_says_so(own: Service) -> None:
+def test_one_row_cannot_be_validated_and_the_job_gives_the_reason(own: Service) -> None:
     job = own.train(model="one", instances=[{"a": 1}], targets=[{"y": 1}], validation={"folds": 5})
 
     assert job["status"] == "failed"

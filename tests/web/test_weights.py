@@ -1,4 +1,4 @@
-"""The two kinds of weights, the shares that decay leaves, and the options that an update takes over."""
+"""The two kinds of weights, the shares that decay leaves, and the options that an update inherits."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -29,7 +29,7 @@ def card(service: Service, model: str = "crop-yield") -> dict[str, Any]:
 
 
 def published(service: Service, model: str = "crop-yield") -> list[Any]:
-    """The numbers of the current version, and of its predictions, one after the other."""
+    """Return all numbers of the current version and of its predictions in one list."""
     rows = INPUTS[:4] if model == "crop-yield" else [[0.5], [3.0]]
     options = {"interval": 0.95, "confidence": 0.9, "extrapolation": True, "explain": True}
     predicted = service.client.post(f"/models/{model}/predict", json={"instances": rows, **options}).json()
@@ -169,7 +169,7 @@ def test_frequency_weights_in_a_file_must_be_whole(own: Service) -> None:
         ({}, {"trained_in": 1}, "Only mode forget has trained_in and share", ""),
     ],
 )
-def test_what_does_not_fit_the_current_version_is_refused(
+def test_options_that_do_not_fit_the_current_version_are_refused(
     own: Service, base: dict[str, Any], body: dict[str, Any], says: str, place: str
 ) -> None:
     own.train(**NOTEBOOK, **base)
@@ -209,7 +209,7 @@ def test_rows_that_decayed_are_forgotten_by_their_version(own: Service) -> None:
             assert found == (pytest.approx(expected, rel=1e-9) if isinstance(expected, float) else expected)
 
 
-def test_an_update_takes_over_the_penalty_and_the_intercept(own: Service) -> None:
+def test_an_update_inherits_the_penalty_and_the_intercept(own: Service) -> None:
     parent = {"kind": "exact", "l2": 1.0, "fit_intercept": False, "device": "cpu"}
     own.train(**NOTEBOOK, solver=parent)
     own.train(**of([0, 1]), mode="forget")
@@ -230,9 +230,9 @@ def test_another_penalty_or_intercept_than_the_parents_is_used_with_a_warning(ow
     again = post_csv(own, csv([1.0] * 15), query)
 
     expected = [
-        "The parent was fitted with l2=1; this version with l2=0, as asked.",
-        "The parent was fitted with an intercept; this version without one, as asked.",
+        "The parent was fitted with l2=1; this version with l2=0, as requested.",
+        "The parent was fitted with an intercept; this version without one, as requested.",
     ]
     assert job["warnings"][:2] == found["warnings"][:2] == expected
     assert found["solver"] == {"kind": "exact", "l2": 0.0, "fit_intercept": False, "device": "cpu"}
-    assert again["warnings"][0] == "The parent was fitted without an intercept; this version with one, as asked."
+    assert again["warnings"][0] == "The parent was fitted without an intercept; this version with one, as requested."

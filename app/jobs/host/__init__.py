@@ -1,1 +1,1 @@
-"""What the machine offers the trainer: cores, memory, devices."""
+"""Cores, memory and devices of the trainer's machine."""

@@ -1,4 +1,4 @@
-"""Memory limits of the Linux control groups of this process, and thus of its container.
+"""Memory limits of the Linux control groups of this process, and so of its container.
 
 Version 1 has one hierarchy per resource, version 2 one for all. Their files differ in name, and both may be mounted.
 """
@@ -18,30 +18,30 @@ def memory_limits(process: Path = PROCESS) -> list[int]:
 
     The smallest one applies. `process` is the folder of the process in /proc.
     """
-    found = []
+    limits = []
     for group, top, file in _memory_groups(process):
         for folder in (group, *group.parents):
             with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
-                found.append(int((folder / file).read_text()))
+                limits.append(int((folder / file).read_text()))
             if folder == top:
                 break
-    return found
+    return limits
 
 
 def _memory_groups(process: Path) -> Iterator[tuple[Path, Path, str]]:
-    """Yield the folder of each group, the place where its hierarchy is mounted, and the name of the limit's file."""
+    """Yield the folder of each group, the mount point of its hierarchy, and the name of the limit's file."""
     paths = dict(_paths(process))
     for line in _lines(process / "mountinfo"):
         # 36 35 98:0 /root /place options, then optional fields, then - type source options; see proc(5).
         before, _, after = line.partition(" - ")
-        root, place = (_unescaped(word) for word in before.split()[3:5])
-        kind, _, options = after.split()
-        path = paths.get(kind) if kind == "cgroup2" or "memory" in options.split(",") else None
-        if kind in _FILES and path is not None:
-            top = Path(place)
-            # A container may see its own group mounted as the root, and its path as the host sees it.
+        root, mount_point = (_unescaped(word) for word in before.split()[3:5])
+        file_system, _, options = after.split()
+        path = paths.get(file_system) if file_system == "cgroup2" or "memory" in options.split(",") else None
+        if file_system in _FILES and path is not None:
+            top = Path(mount_point)
+            # In a container, its own group may be mounted as the root, while its path is the one on the host.
             below = Path(path).relative_to(root) if Path(path).is_relative_to(root) else Path()
-            yield (top if ".." in below.parts else top / below), top, _FILES[kind]
+            yield (top if ".." in below.parts else top / below), top, _FILES[file_system]
 
 
 def _paths(process: Path) -> Iterator[tuple[str, str]]:

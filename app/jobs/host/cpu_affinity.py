@@ -1,7 +1,7 @@
-"""Half of the cores for predictions, while any are asked for; else the trainer has them all.
+"""Leave half of the cores to predictions while there are any. Otherwise the trainer has all cores.
 
-The scheduler alone does not see to it: a thread of the idle class gives way to a request only at the next tick of the
-clock on current kernels (Linux 6.12 and later, with lazy preemption), 1 to 4 ms late.
+The scheduler alone is too slow. On Linux 6.12 and later, with lazy preemption, a thread of the idle class yields to a
+request only at the next clock tick, 1 to 4 ms late.
 """
 
 import contextlib
@@ -12,17 +12,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 CHECK_SECONDS = 0.02
-QUIET_SECONDS = 1.0  # without a prediction, and the trainer takes all cores again
+QUIET_SECONDS = 1.0  # Time without a prediction after which the trainer uses all cores.
 
 
 class PredictionActivity:
-    """When predictions were made last, kept as the time of a file that web workers and trainer share."""
+    """The time of the last prediction, stored as the modification time of a file that all processes share."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def note(self) -> None:
-        """Predictions were made just now."""
+        """Store the present time."""
         with contextlib.suppress(OSError):
             try:
                 os.utime(self._path)
@@ -37,36 +37,36 @@ class PredictionActivity:
 
 
 @contextlib.contextmanager
-def yield_cores_to_predictions(traffic: PredictionActivity) -> Iterator[None]:
-    """Keep all threads of this process off half of the cores whenever there is traffic, where the system can."""
+def yield_cores_to_predictions(activity: PredictionActivity) -> Iterator[None]:
+    """Keep all threads of this process off half of the cores during predictions, if the system supports it."""
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    if len(cores) < 2:  # noqa: PLR2004 - there is none to spare
+    if len(cores) < 2:  # noqa: PLR2004 - one core cannot be divided
         yield
         return
     done = threading.Event()
-    spared = threading.Thread(target=_watch, args=(traffic, cores, done), name="spare-cores", daemon=True)
-    spared.start()
+    watcher = threading.Thread(target=_watch, args=(activity, cores, done), name="spare-cores", daemon=True)
+    watcher.start()
     try:
         yield
     finally:
         done.set()
-        spared.join()
+        watcher.join()
 
 
-def _watch(traffic: PredictionActivity, cores: list[int], done: threading.Event) -> None:
+def _watch(activity: PredictionActivity, cores: list[int], done: threading.Event) -> None:
     allowed = cores
     while True:
-        wanted = cores[len(cores) // 2 :] if traffic.is_recent() else cores
-        if wanted != allowed:
-            _keep_to(wanted)
-            allowed = wanted
+        chosen = cores[len(cores) // 2 :] if activity.is_recent() else cores
+        if chosen != allowed:
+            _restrict_threads(chosen)
+            allowed = chosen
         if done.wait(CHECK_SECONDS):
             break
-    _keep_to(cores)
+    _restrict_threads(cores)
 
 
-def _keep_to(cores: list[int]) -> None:
-    # A thread that starts later takes after the one that starts it.
-    for thread in os.listdir("/proc/self/task"):  # noqa: PTH208 - names are all that is wanted
+def _restrict_threads(cores: list[int]) -> None:
+    # A new thread inherits the cores of the thread that starts it.
+    for thread in os.listdir("/proc/self/task"):  # noqa: PTH208 - only names are needed
         with contextlib.suppress(OSError):
             os.sched_setaffinity(int(thread), cores)

@@ -1,4 +1,4 @@
-"""What the trainer told of its machine, for the web processes, which do not load torch."""
+"""The devices of the trainer's machine, written to a file for the web processes, which do not load torch."""
 
 import contextlib
 import ctypes
@@ -10,14 +10,14 @@ from app.errors import DeviceUnavailable
 
 
 def write_capabilities(path: Path) -> None:
-    """Tell of this machine."""
+    """Write the devices of this machine to the file."""
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     temporary.write_text(json.dumps({"cuda": _has_cuda()}))
     temporary.rename(path)
 
 
 def _has_cuda() -> bool:
-    """Whether there is a driver for CUDA: torch, which needs it, takes a second and 200 MB to say as much."""
+    """Return True if there is a CUDA driver. Asking torch would take a second and 200 MB."""
     try:
         ctypes.CDLL("libcuda.so.1")
     except OSError:
@@ -26,9 +26,9 @@ def _has_cuda() -> bool:
 
 
 def check_device(path: Path, device: str) -> None:
-    """Raises DeviceUnavailable where the trainer said that it has no such device.
+    """Raise DeviceUnavailable if the file states that the trainer does not have the device.
 
-    Where it did not say anything yet, or a power cut left the file empty, the job itself will find out.
+    If there is no valid file, the job itself will check.
     """
     if device != "cuda":
         return

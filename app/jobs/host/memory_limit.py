@@ -1,4 +1,4 @@
-"""The memory that a training may take."""
+"""Limit the memory of the trainer, and recognise the errors of libraries that run out of it."""
 
 import contextlib
 import errno
@@ -6,25 +6,21 @@ import os
 import resource
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
-
-from app.data.batch import Columns
-from app.data.formats.csv import read_csv
 from app.errors import MemoryExceeded
 from app.jobs.host.control_groups import memory_limits
 
-SHARE = 0.75  # of the machine's memory, unless the operator says otherwise
-SMALL = 1 << 30  # bytes, below which a limit has to leave out what is reserved and not used
+SHARE = 0.75  # Share of the machine's memory that the trainer may allocate by default.
+SMALL = 1 << 30  # Limit in bytes below which memory that is reserved and not used is not counted.
 TORCH = 192 << 20  # Bytes that loading torch and a small descent take.
-THREADS = 14  # Threads that the trainer starts with its first job. More, to read large files, count.
-STACK = 8 << 20  # Bytes reserved for the stack of a thread, unless RLIMIT_STACK says otherwise.
+THREADS = 14  # Number of threads that the trainer starts with its first job. Those that read large files are extra.
+STACK = 8 << 20  # Largest number of bytes counted for the stack of a thread.
 HINT = "Raise LINSERVE_TRAINER_MEMORY, or the memory of the container."
 
-# Words of torch on the CPU, of threads and of the loader of libraries, which raise no class of their own for it.
-_WORDS = (
+# Texts in errors of torch, of threads and of the library loader, which have no class for a lack of memory.
+_MESSAGES = (
     "allocate memory",
     "out of memory",
     "not enough memory",
@@ -34,17 +30,17 @@ _WORDS = (
 )
 
 
-def limit_memory(limit: int | None) -> None:
-    """Let this process allocate `limit` bytes at most: what it asks for beyond is refused by a MemoryError.
+def limit_memory(limit: int | None, warm_up: Callable[[], None]) -> None:
+    """Let this process allocate at most `limit` bytes. Further allocations raise MemoryError.
 
-    0 is no limit, None a share of the machine's or the container's memory. Counted is what a process can write to by
-    itself, and not the address space, of which CUDA reserves more than any machine has. Call it after the libraries
-    are loaded: next to a small limit, the memory that they reserve and do not use is large, so it is not counted.
+    0 means no limit, and None means SHARE of the machine's or the container's memory. The limit counts private writable
+    memory, and not the address space, of which CUDA reserves more than any machine has. For a small limit, `warm_up`
+    loads the libraries first, and the memory that they have reserved and do not use is not counted.
     """
     if limit is None:
         limit = int(SHARE * _memory())
     if 0 < limit < SMALL:
-        _load()
+        warm_up()
         limit += _reserved() + THREADS * _stack()
     if limit and sys.platform.startswith("linux"):
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
@@ -52,9 +48,9 @@ def limit_memory(limit: int | None) -> None:
 
 
 def check_memory_for_torch() -> None:
-    """Raise MemoryExceeded if the limit leaves no room for torch.
+    """Raise MemoryExceeded if the limit leaves too little memory for torch.
 
-    torch and the libraries that it loads hang or end the process if they run out of memory while they load.
+    torch and the libraries that it loads hang or crash if they run out of memory while they load.
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
     if limit < 0 or "torch" in sys.modules or not (status := _status()):
@@ -65,15 +61,6 @@ def check_memory_for_torch() -> None:
             f"The training needs torch, which takes {TORCH >> 20} MiB of memory, and the trainer may allocate "
             f"{max(left, 0) >> 20} MiB more. {HINT}"
         )
-
-
-def _load() -> None:
-    """Load what most trainings need, and have it reserve its memory."""
-    # Arrow's own allocator reserves memory in pieces of up to 1 GiB, and any of it could be used.
-    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    list(read_csv(b"x\n1\n", Columns(["x"])))
-    square = np.ones((64, 64))
-    square @ square
 
 
 def _stack() -> int:
@@ -93,7 +80,7 @@ def _reserved() -> int:
 
 
 def _status() -> dict[str, int]:
-    """Return what Linux says of this process's memory, in bytes; elsewhere nothing."""
+    """Return the memory of this process in bytes, or nothing on systems other than Linux."""
     path = Path("/proc/self/status")
     if not path.exists():
         return {}
@@ -103,20 +90,20 @@ def _status() -> dict[str, int]:
 
 @contextlib.contextmanager
 def within_memory() -> Iterator[None]:
-    """Raise MemoryExceeded in place of the errors of numpy, pyarrow and torch for lack of memory."""
+    """Raise MemoryExceeded instead of the errors that numpy, pyarrow and torch raise for a lack of memory."""
     try:
         yield
     except (MemoryError, RuntimeError, OSError, ImportError) as error:
-        if not _is_of_memory(error):
+        if not _is_lack_of_memory(error):
             raise
-        traceback.clear_frames(error.__traceback__)  # they hold the rows that were too many
+        traceback.clear_frames(error.__traceback__)  # they hold the rows that filled the memory
         raise MemoryExceeded(f"The training needs more memory than the trainer may have. {HINT}") from None
 
 
-def _is_of_memory(error: Exception) -> bool:
+def _is_lack_of_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError):
         return True
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno == errno.ENOMEM
     text = str(error).lower()
-    return any(words in text for words in _WORDS)
+    return any(message in text for message in _MESSAGES)

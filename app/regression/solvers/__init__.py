@@ -3,7 +3,8 @@
 Importing them loads neither torch nor scipy.
 """
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast
 
 import msgspec
 
@@ -20,11 +21,18 @@ __all__ = [
     "Start",
     "solver_from_record",
     "solver_to_record",
+    "with_options",
 ]
 
 # The first is the default of a request without a `kind`.
 SOLVERS: tuple[type[Solver], ...] = (Exact, GradientDescent)
 SOLVER_OF_KIND = {solver().kind: solver for solver in SOLVERS}
+
+
+def with_options(solver: Solver, **options: Any) -> Solver:
+    """Return the solver with other values of these options."""
+    changed: Solver = replace(cast(Any, solver), **options)
+    return changed
 
 
 def solver_to_record(solver: Solver) -> dict[str, Any]:

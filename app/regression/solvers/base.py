@@ -1,4 +1,4 @@
-"""What every solver takes and returns."""
+"""The problem that a solver gets, the solution it returns, and the interface of all solvers."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ class SilentObserver:
 class Problem:
     """Rows to fit a linear model to, as a solver sees them."""
 
-    statistics: "SufficientStatistics"  # of all rows
+    statistics: "SufficientStatistics"  # statistics of all rows
     rows: TrainingBatch | None = None  # all rows in memory, if the solver needs them
     batches: Callable[[], Iterator[TrainingBatch]] | None = None  # another pass over all rows; None if it is impossible
     resume: TrainingState | None = None  # the last state of an interrupted run
@@ -76,7 +76,7 @@ class Solution:
     unscaled_errors: Array | None  # (1 + p,), as in `Fit`; None if inference is withheld
     optimum: "Fit"  # the exact solution
     inference_unavailable: str | None  # why inference is withheld; None if it is valid
-    refined: bool = False  # whether the coefficients were solved in higher precision
+    refined: bool = False  # True if the coefficients were solved in higher precision
     warnings: tuple[str, ...] = ()
     bounds: "PrecisionBounds | None" = None  # None if no row was ever taken out
 
@@ -85,9 +85,9 @@ class Solution:
 class Solver(Protocol):
     """A frozen dataclass of options. It is the schema of a request, the record of a job and the algorithm."""
 
-    label: ClassVar[str]  # in sentences about its options
+    label: ClassVar[str]  # name of the solver in sentences
     inherited: ClassVar[tuple[str, ...]]  # options that an update or a forget takes from its base by default
-    # Whether it solves from merged statistics: updates, forgets and cross-validation need this.
+    # True if it solves from merged statistics, which updates and forgets need.
     mergeable: ClassVar[bool]
 
     @property
@@ -98,11 +98,11 @@ class Solver(Protocol):
 
     @property
     def needs_rows(self) -> bool:
-        """Whether the rows have to be in memory, because their statistics are not enough."""
+        """True if the rows have to be in memory, because their statistics are not enough."""
 
     @property
     def uses_torch(self) -> bool:
-        """Whether fitting loads torch."""
+        """True if fitting loads torch."""
 
     def solve(self, problem: Problem, observer: FitObserver) -> Solution:
         """Return the coefficients. Raises FitError."""

@@ -9,7 +9,7 @@ from app.regression.training_batch import Array
 
 @dataclass(frozen=True, eq=False)
 class Coefficients:
-    """A linear map and its offset, in whatever columns its owner works in."""
+    """A linear map and its offset. Their owner knows which columns they apply to."""
 
     coef: Array  # (k, p)
     intercept: Array  # (k,)
@@ -37,7 +37,7 @@ class BestEpoch:
 
 @dataclass(frozen=True, eq=False)
 class TrainingState:
-    """All that a run needs to resume after a whole number of epochs.
+    """The state of a run after a whole number of epochs, complete enough to resume it to the same bits.
 
     Coefficients are those of the run's columns: the features in their own units, unless the run standardises them. A
     loss is the objective: the mean squared error over rows and targets, plus weight_decay / 2 times the sum of the

@@ -51,9 +51,8 @@ def gradient_descent(
         on_step: called after every step; may raise to stop.
         on_epoch: gets the state after every epoch, epoch 0 included, and the same state again on resuming.
 
-    The order of the rows in an epoch depends on the seed and the epoch alone, so that a resumed run takes the same
-    steps as one that was never interrupted. Arithmetic is in float64. With `patience`, the last epoch decides whether
-    the run has diverged, not the one whose coefficients are returned.
+    A resumed run takes the same steps as one that was never interrupted. Arithmetic is in float64. With `patience`,
+    the last epoch decides whether the run has diverged, not the one whose coefficients are returned.
 
     Raises Diverged, with the bound; DeviceUnavailable; InvalidOption if `validation_fraction` leaves no row to train
     on; InvalidData if a loss below the bound exceeds the range of 64-bit numbers; InaccurateCoefficients if the
@@ -127,10 +126,10 @@ def _initial(options: GradientDescent, scaler: Scaler, *, targets: int) -> Coeff
 def _state(sgd: _Sgd, task: Task, before: TrainingState | None) -> TrainingState:
     """Return the state of the run, an epoch after `before`."""
     current = Coefficients.from_matrix(_array(sgd.coefficients))
-    loss = task.whole.loss(sgd.coefficients)
+    loss = task.all_rows.loss(sgd.coefficients)
     if task.options.weight_decay:
         loss += task.penalty(current.matrix)
-    monitored = loss if task.monitored is task.whole else task.monitored.loss(sgd.coefficients)
+    monitored = loss if task.monitored_rows is task.all_rows else task.monitored_rows.loss(sgd.coefficients)
     epoch = 0 if before is None else before.epoch + 1
     best = BestEpoch(epoch, current, loss, monitored)
     return TrainingState(

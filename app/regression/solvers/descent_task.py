@@ -61,7 +61,7 @@ class RowBatches:
         rows = self._rows
         if self._options.shuffle:
             generator = torch.Generator().manual_seed(self._options.seed * 1_000_003 + epoch)
-            # Gathered once an epoch, the batches are views: a gather for each would cost as much as its step.
+            # One gather per epoch makes the batches views. A gather per batch would double the time of a step.
             rows = rows.index_select(0, torch.randperm(len(rows), generator=generator).to(rows.device))
         parts = zip(*(torch.split(part, size) for part in Batch.of(rows, self._features, 0)[:2]), strict=True)
         return (Batch(inputs, targets, len(inputs) * self._mean_weight) for inputs, targets in parts)
@@ -76,10 +76,10 @@ class Task:
 
     options: GradientDescent
     scaler: Scaler
-    statistics: SufficientStatistics  # of the rows that are trained on
-    factor: Array  # of the same rows, in the scaled columns
-    whole: Batch
-    monitored: Batch  # of the rows whose loss patience watches
+    statistics: SufficientStatistics  # statistics of the rows that are trained on
+    factor: Array  # R factor of the same rows, in the scaled columns
+    all_rows: Batch
+    monitored_rows: Batch  # the rows whose loss patience watches
     rows: RowBatches | None  # None if every step takes all rows
     warnings: tuple[str, ...]
 
@@ -109,13 +109,13 @@ class Task:
             if options.batch_size is not None and options.batch_size < len(rows.x):
                 batches = RowBatches(rows, options, scaler, statistics.total_weight, device)
         factor = scaler.factor(statistics)
-        whole = monitored = _batch_of(factor, statistics, device)
+        all_rows = monitored = _batch_of(factor, statistics, device)
         if validation is not None:
             monitored = _batch_of(scaler.factor(validation), validation, device)
-        return cls(options, scaler, statistics, factor, whole, monitored, batches, warnings)
+        return cls(options, scaler, statistics, factor, all_rows, monitored, batches, warnings)
 
     def of_epoch(self, epoch: int) -> Iterable[Batch]:
-        return [self.whole] if self.rows is None else self.rows.of_epoch(epoch)
+        return [self.all_rows] if self.rows is None else self.rows.of_epoch(epoch)
 
     def penalty(self, coefficients: Array) -> float:
         """Return the part of the objective that weight_decay adds for coefficients (k, 1 + p)."""
@@ -125,8 +125,8 @@ class Task:
         """Return the objective of the best constant prediction, the mean of each target."""
         # The factor is triangular: its first row has the means, the others have the deviations from them.
         targets = self.factor[:, self.statistics.features + 1 :]
-        mean = targets[0] / math.sqrt(self.whole.weight)
-        deviation = float(np.linalg.norm(targets[1:])) / math.sqrt(self.whole.weight * len(mean))
+        mean = targets[0] / math.sqrt(self.all_rows.weight)
+        deviation = float(np.linalg.norm(targets[1:])) / math.sqrt(self.all_rows.weight * len(mean))
         return deviation * deviation + self.penalty(mean)
 
     @property

@@ -59,7 +59,7 @@ class Exact:
         best: Fit | Refined = optimum
         if problem.batches is not None and self.l2 == 0 and should_refine(statistics, optimum):
             best = refine(problem.batches(), statistics, fit_intercept=self.fit_intercept)
-        # Residuals that are rounding errors are known to be small, and no more than that.
+        # The size of residuals that are rounding errors is not known, except that it is small.
         perfect = is_essentially_perfect(statistics, optimum)
         residual_norms = np.where(np.isnan(best.residual_norms) & perfect, optimum.residual_norms, best.residual_norms)
         if withheld is None and np.isnan(residual_norms).any():

@@ -1,6 +1,5 @@
 """Training jobs: read, list, follow, cancel."""
 
-import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator
@@ -23,20 +22,9 @@ from app.web.job_watcher import JobSnapshot
 from app.web.problems import problem_responses
 from app.web.query import JobId, reject_unknown_parameters
 from app.web.schemas.jobs import JobList, JobView, job_to_view
-from app.web.state import Services, get_services
+from app.web.state import get_services
 
 router = APIRouter(tags=["Jobs"], dependencies=[require_scope(AccessScope.READ), reject_unknown_parameters()])
-
-
-async def wait_for(found: Services, job: Job, seconds: float) -> Job:
-    """The job once it has ended, or as it is after so many seconds, or when the service stops."""
-    if seconds <= 0:
-        return job
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds), contextlib.aclosing(found.following.watch(job)) as looks:
-            async for look in looks:
-                job = look.job
-    return job
 
 
 def _filter(
@@ -53,18 +41,19 @@ def _filter(
 ) -> JobFilter:
     if model is not None and not re.fullmatch(MODEL_NAME, model):
         raise InvalidInput("No model can have this name.", [FieldError(MODEL_NAME_RULE, parameter="model")])
-    return JobFilter(status, model, None if since is None else _time(since))
+    return JobFilter(status, model, None if since is None else _parse_time(since))
 
 
-def _time(text: str) -> datetime:
+def _parse_time(text: str) -> datetime:
     try:
-        found = datetime.fromisoformat(text)
-        if found.tzinfo is not None:
-            return found.astimezone(UTC)
+        time = datetime.fromisoformat(text)
+        if time.tzinfo is not None:
+            return time.astimezone(UTC)
     except (ValueError, OverflowError):
         pass
-    message = "Expected a time with its offset from UTC, such as 2026-01-01T00:00:00Z. In a query, + is written %2B."
-    raise InvalidInput(message, [FieldError(message, parameter="since")])
+    raise InvalidInput.of_parameter(
+        "since", "Expected a time with its offset from UTC, such as 2026-01-01T00:00:00Z. In a query, + is written %2B."
+    )
 
 
 @router.get(
@@ -76,11 +65,11 @@ def _time(text: str) -> datetime:
 )
 def list_jobs(
     request: Request,
-    wanted: Annotated[JobFilter, Depends(_filter)],
+    conditions: Annotated[JobFilter, Depends(_filter)],
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    next: Annotated[str | None, Query(description="The `next` of the page before.")] = None,  # noqa: A002 - its name in the design
+    next: Annotated[str | None, Query(description="The `next` of the previous page.")] = None,  # noqa: A002 - its name in the API
 ) -> JobList:
-    page = get_services(request).jobs.list(wanted, limit=limit, token=next)
+    page = get_services(request).jobs.list(conditions, limit=limit, token=next)
     return JobList.model_validate({"items": [job_to_view(job) for job in page.jobs], "next": page.next})
 
 
@@ -112,18 +101,18 @@ def cancel_job(request: Request, job: JobId) -> Response:
 
 LastEventId = Annotated[
     str | None,
-    Header(description="`id` of the last event received. That event is not sent again; 204 if none follows."),
+    Header(description="`id` of the last event received. The next event is sent, or 204 if there is none."),
 ]
 
 
 async def _followed(request: Request, job: JobId, last_event_id: LastEventId = None) -> AsyncIterator[Job]:
-    # As a dependency: an unknown job is answered with 404, one follower too many with 503, before the stream begins.
-    found = get_services(request)
-    with found.following.acquire_slot():
-        look = JobSnapshot(await run_in_threadpool(found.jobs.get, job))
-        if look.job.status.ended and look.identity == last_event_id:
-            raise HTTPException(204)  # at which a browser's EventSource does not connect again
-        yield look.job
+    # A dependency, so that an unknown job gets 404, and a follower too many 503, before the stream begins.
+    services = get_services(request)
+    with services.job_watcher.acquire_slot():
+        snapshot = JobSnapshot(await run_in_threadpool(services.jobs.get, job))
+        if snapshot.job.status.ended and snapshot.event_id == last_event_id:
+            raise HTTPException(204)  # after which a browser's EventSource does not connect again
+        yield snapshot.job
 
 
 @router.get(
@@ -131,9 +120,9 @@ async def _followed(request: Request, job: JobId, last_event_id: LastEventId = N
     name="followJob",
     summary="Follow a job as server-sent events",
     description=(
-        "An event `job` with the whole job whenever it changed. The stream ends with the job, or once the API key is "
-        "taken back. A client that connects again with the `id` of the last event as Last-Event-ID, as a browser's "
-        "EventSource does, gets what is new, and 204 if the job has ended. A worker refuses more than a thousand "
+        "Sends an event `job` with the whole job whenever it changed. The stream ends with the job, or once the API "
+        "key is revoked. A client that reconnects with the `id` of the last event as Last-Event-ID, as a browser's "
+        "EventSource does, gets the next event, or 204 if the job has ended. A worker refuses more than a thousand "
         "followers at a time (503)."
     ),
     response_class=EventSourceResponse,
@@ -145,14 +134,14 @@ async def _followed(request: Request, job: JobId, last_event_id: LastEventId = N
 async def follow_job(
     request: Request, followed: Annotated[Job, Depends(_followed)], last_event_id: LastEventId = None
 ) -> AsyncIterator[ServerSentEvent]:
-    found = get_services(request)
-    shown = last_event_id
-    async with contextlib.aclosing(found.following.watch(followed)) as looks:
-        async for look in looks:
+    services = get_services(request)
+    sent = last_event_id
+    async with contextlib.aclosing(services.job_watcher.watch(followed)) as snapshots:
+        async for snapshot in snapshots:
             try:
-                found.access.check(request.scope, AccessScope.READ)
-            except LinserveError:  # the key was taken back meanwhile
+                services.access.check(request.scope, AccessScope.READ)
+            except LinserveError:  # the key was revoked meanwhile
                 return
-            if look.identity != shown:
-                shown = look.identity
-                yield ServerSentEvent(event="job", id=shown, raw_data=look.text)
+            if snapshot.event_id != sent:
+                sent = snapshot.event_id
+                yield ServerSentEvent(event="job", id=sent, raw_data=snapshot.text)

@@ -7,33 +7,41 @@ from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request
-from pydantic import BaseModel, ConfigDict, Field
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from app.errors import InvalidInput, ModelFileInvalid, NoCurrentVersion, NotFound
-from app.prediction.estimates import inference_bytes
 from app.registry.names import MODEL_NAME
-from app.registry.registry import Registry
+from app.registry.reader import ModelReader
+from app.registry.version_file import Version
 from app.web import bodies
 from app.web.auth import AccessScope
+from app.web.card_statistics import MAX_COVARIANCE_COEFFICIENTS
 from app.web.dependencies import require_scope
-from app.web.entity_tags import check_unchanged, has, tag_of
+from app.web.entity_tags import check_unchanged, etag_matches, make_etag
+from app.web.model_view import DEFAULT_LEVEL, Extra, model_to_view, view_bytes
 from app.web.problems import problem_responses
 from app.web.query import ModelName, OtherVersionNumber, VersionNumber, reject_unknown_parameters
-from app.web.schemas.card_statistics import MAX_COVARIANCE_COEFFICIENTS
-from app.web.schemas.models import DEFAULT_LEVEL, CurrentModelView, Extra, ModelView, card_view
-from app.web.state import get_services
+from app.web.schemas.models import (
+    NO_CURRENT,
+    CurrentModelView,
+    ModelList,
+    ModelSummary,
+    ModelView,
+    Promotion,
+    UnpromotedModelView,
+)
+from app.web.state import get_memory, get_services
 
 router = APIRouter(tags=["Models"], dependencies=[require_scope(AccessScope.READ), reject_unknown_parameters()])
 
 MAX_PROMOTION_BYTES = 1 << 12
-CHUNK_BYTES = 1 << 16
-NO_CURRENT = "no current version; promote one"
+CHUNK_BYTES = 1 << 16  # Bytes of a file read at a time.
 
-IfNoneMatch = Annotated[str | None, Header(description="The ETag that is at hand: 304 where it is still right.")]
+IfNoneMatch = Annotated[str | None, Header(description="A known ETag. The response is 304 if it is still valid.")]
 Level = Annotated[
-    float, Query(gt=0, lt=1, allow_inf_nan=False, description="Of the confidence intervals of the coefficients.")
+    float,
+    Query(gt=0, lt=1, allow_inf_nan=False, description="Level of the confidence intervals of the coefficients."),
 ]
 Include = Annotated[
     Extra | None,
@@ -46,35 +54,6 @@ Include = Annotated[
 ]
 
 
-class ModelSummary(BaseModel):
-    model: str
-    current: int | None = Field(description="Number of the current version.")
-    note: str | None = Field(None, description=f"`{NO_CURRENT}` if `current` is null.")
-    features: list[str] = Field(description="Of the current version, or of the newest if none is current.")
-    targets: list[str] = Field(description="Of the current version, or of the newest if none is current.")
-    versions: list[int]
-
-
-class UnpromotedModelView(BaseModel):
-    """A model with versions, of which none is current."""
-
-    model: str
-    current: int | None = Field(description="Always null.")
-    note: str = Field(examples=[NO_CURRENT])
-    versions: list[int]
-
-
-class ModelList(BaseModel):
-    items: list[ModelSummary]
-    next: str | None = Field(description="Asks for the next page; null on the last.")
-
-
-class Promotion(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    version: int = Field(ge=1, examples=[1])
-
-
 @router.get(
     "/models",
     name="listModels",
@@ -85,21 +64,21 @@ class Promotion(BaseModel):
 def list_models(
     request: Request,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    next: Annotated[str | None, Query(description="The `next` of the page before.")] = None,  # noqa: A002 - its name in the design
+    next: Annotated[str | None, Query(description="The `next` of the previous page.")] = None,  # noqa: A002 - its name in the API
 ) -> ModelList:
     registry = get_services(request).registry
-    last = "" if next is None else _last_of(next)
+    last = "" if next is None else decode_cursor(next)
     names = [name for name in registry.models() if name > last]
     items = []
     for name in names[:limit]:
         try:
             items.append(_summary(registry, name))
         except (NotFound, ModelFileInvalid):
-            continue  # deleted meanwhile, or without one intact version, which the log says
-    return ModelList(items=items, next=_token(names[limit - 1]) if len(names) > limit else None)
+            continue  # deleted meanwhile, or without an intact version, which is logged
+    return ModelList(items=items, next=encode_cursor(names[limit - 1]) if len(names) > limit else None)
 
 
-def _summary(registry: Registry, model: str) -> ModelSummary:
+def _summary(registry: ModelReader, model: str) -> ModelSummary:
     versions = registry.versions(model)
     try:
         card = registry.current(model).card
@@ -148,17 +127,15 @@ def _current_card(
     try:
         version = registry.current(model)
     except NoCurrentVersion:
-        version = None
-    tag = tag_of(model, version.card.version if version else None, versions)
-    tag = _with_options(tag, level, include) if version else tag
-    if has(if_none_match, tag):
-        return Response(status_code=304, headers={"etag": tag})
-    if version is None:
-        found = {"model": model, "current": None, "note": NO_CURRENT, "versions": versions}
-        return bodies.json_response(found, headers={"etag": tag})
-    with get_services(request).memory.working(request, inference_bytes(version.model)):
-        card = card_view(version, current=True, level=level, include=include) | {"versions": versions}
-        return bodies.json_response(card, headers={"etag": tag})
+        etag = make_etag(model, None, versions)
+        if etag_matches(if_none_match, etag):
+            return _not_modified(etag)
+        body = {"model": model, "current": None, "note": NO_CURRENT, "versions": versions}
+        return bodies.json_response(body, headers={"etag": etag})
+    etag = _with_options(make_etag(model, version.card.version, versions), level, include)
+    if etag_matches(if_none_match, etag):
+        return _not_modified(etag)
+    return _card_response(request, version, etag, current=True, level=level, include=include, versions=versions)
 
 
 @router.get(
@@ -178,14 +155,29 @@ def get_version(
     if_none_match: IfNoneMatch = None,
 ) -> Response:
     registry = get_services(request).registry
-    found = registry.version(model, version)
+    loaded = registry.version(model, version)
     current = registry.served_number(model) == version
-    tag = _with_options(f'"{model}/{version}/{"current" if current else "other"}"', level, include)
-    if has(if_none_match, tag):
-        return Response(status_code=304, headers={"etag": tag})
-    with get_services(request).memory.working(request, inference_bytes(found.model)):
-        card = card_view(found, current=current, level=level, include=include)
-        return bodies.json_response(card, headers={"etag": tag})
+    etag = _with_options(f'"{model}/{version}/{"current" if current else "other"}"', level, include)
+    if etag_matches(if_none_match, etag):
+        return _not_modified(etag)
+    return _card_response(request, loaded, etag, current=current, level=level, include=include)
+
+
+def _card_response(
+    request: Request,
+    version: Version,
+    etag: str,
+    *,
+    current: bool,
+    level: float,
+    include: Extra | None,
+    versions: list[int] | None = None,
+) -> Response:
+    with get_memory(request).reserved(view_bytes(version.model, include)):
+        card = model_to_view(version, current=current, level=level, include=include)
+        if versions is not None:
+            card["versions"] = versions
+        return bodies.json_response(card, headers={"etag": etag})
 
 
 @router.get(
@@ -202,14 +194,14 @@ def download_version(
     request: Request, model: ModelName, version: VersionNumber, if_none_match: IfNoneMatch = None
 ) -> Response:
     file = get_services(request).registry.file(model, version)
-    tag = f'"{model}/{version}"'
-    if has(if_none_match, tag):
+    etag = f'"{model}/{version}"'
+    if etag_matches(if_none_match, etag):
         file.close()
-        return Response(status_code=304, headers={"etag": tag})
+        return _not_modified(etag)
     headers = {
         "content-disposition": f'attachment; filename="{model}-{version:06d}.safetensors"',
         "content-length": str(os.fstat(file.fileno()).st_size),
-        "etag": tag,
+        "etag": etag,
     }
     return StreamingResponse(
         bodies.chunks_of(file, CHUNK_BYTES), media_type="application/octet-stream", headers=headers
@@ -222,8 +214,8 @@ def download_version(
     dependencies=[require_scope(AccessScope.ADMIN)],
     summary="Promote a version, or roll back to it",
     description=(
-        "Every worker serves it from its next request on. With If-Match and the ETag of `GET /models/{model}`, only if "
-        "nothing was promoted, published or deleted since."
+        "Every worker serves it from its next request on. With If-Match and the ETag of `GET /models/{model}`, the "
+        "version is promoted only if nothing was promoted, published or deleted since."
     ),
     response_model=CurrentModelView,
     openapi_extra=bodies.openapi_request_body(Promotion, {"Roll back to version 1": {"version": 1}}),
@@ -232,7 +224,7 @@ def download_version(
 async def promote(
     request: Request,
     model: ModelName,
-    if_match: Annotated[str | None, Header(description="The ETag that has to be right still, or 412.")] = None,
+    if_match: Annotated[str | None, Header(description="The expected ETag. The response to another is 412.")] = None,
 ) -> Response:
     await bodies.content_type(request, bodies.JSON)
     promotion = bodies.decode(Promotion, await bodies.read_body(request, MAX_PROMOTION_BYTES))
@@ -248,7 +240,9 @@ async def promote(
     name="deleteVersion",
     dependencies=[require_scope(AccessScope.ADMIN)],
     summary="Delete a version",
-    description="Neither the current one nor the one that is served in its place. Its number is not used again.",
+    description=(
+        "The current version, and the one that is served in its place, cannot be deleted. The number is not used again."
+    ),
     status_code=204,
     responses=problem_responses(404, 409, 422),
 )
@@ -256,21 +250,26 @@ def delete_version(request: Request, model: ModelName, version: OtherVersionNumb
     get_services(request).registry.delete(model, version)
 
 
-def _with_options(tag: str, level: float, include: Extra | None) -> str:
+def _not_modified(etag: str) -> Response:
+    return Response(status_code=304, headers={"etag": etag})
+
+
+def _with_options(etag: str, level: float, include: Extra | None) -> str:
     """Return the entity tag of a card that was computed with these options; the same tag with the default ones."""
     options = "" if level == DEFAULT_LEVEL else f"/level-{level!r}"
     options += "" if include is None else f"/{include}"
-    return f'{tag[:-1]}{options}"'
+    return f'{etag[:-1]}{options}"'
 
 
-def _token(last: str) -> str:
-    """What asks for the models behind the last of a page."""
+def encode_cursor(last: str) -> str:
+    """Return the cursor of the page after the model `last`."""
     return base64.urlsafe_b64encode(last.encode()).decode()
 
 
-def _last_of(token: str) -> str:
+def decode_cursor(cursor: str) -> str:
+    """Return the last model of the page before. Raises InvalidInput if no page had this cursor."""
     try:
-        last = base64.urlsafe_b64decode(token.encode()).decode()
+        last = base64.urlsafe_b64decode(cursor.encode()).decode()
     except ValueError:
         last = ""
     if not re.fullmatch(MODEL_NAME, last):

@@ -1,56 +1,53 @@
 """POST /train: rows in, a durable job out."""
 
 import contextlib
-import dataclasses
-import hashlib
 import uuid
-from collections.abc import Sequence
-from typing import Annotated, Any, BinaryIO
+from typing import Annotated
 
-import numpy as np
 from fastapi import APIRouter, Header, Request
-from numpy.typing import NDArray
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from app.data.formats import FileFormat, check_header, check_size, describing_bytes, index_of, names_of
-from app.data.formats.content import explained
-from app.data.groups import taken_out
-from app.data.json_rows import as_rows, first_rounded_rows, to_column, to_matrix
-from app.data.names import MAX_NAME_LENGTH
-from app.data.rounding import rounding_warnings
-from app.data.training_rows import write_matrix
-from app.data.weights import first_fault
-from app.errors import FieldError, InvalidInput
-from app.jobs.job import Job
-from app.regression.sufficient_statistics import WeightKind
-from app.storage.memory_budget import LARGE_BODY
-from app.training.inheritance import weight_kind
-from app.training.initial_coefficients import detach
-from app.training.planner import (
-    build_training_request,
-    columns_of_file,
-    current_version,
-    index_left_out,
-    index_warnings,
-    names_of_rows,
-)
 from app.web import bodies
 from app.web.auth import AccessScope
 from app.web.dependencies import require_scope
 from app.web.path_prefix import prefix
 from app.web.preferences import preferences
 from app.web.problems import problem_responses
-from app.web.routes.jobs import wait_for
 from app.web.schemas.jobs import JobView, job_to_view
-from app.web.schemas.train import FileOptions, TrainRequest, from_query, query_parameters
+from app.web.schemas.train import TrainRequest
 from app.web.schemas.train_examples import CSV_EXAMPLE, EXAMPLES
-from app.web.state import Services, get_services
+from app.web.schemas.train_query import query_parameters
+from app.web.state import get_services
+from app.web.submissions import submit_file, submit_json
 
 router = APIRouter(tags=["Train"], dependencies=[require_scope(AccessScope.TRAIN)])
 
-PIECE_BYTES = 1 << 18  # Bytes of an upload hashed and written at a time, in a thread.
-_KEYS = uuid.UUID("6b1d6a5e-7d0a-5b0e-9a53-0c0f5f3c7a11")  # namespace of the job ids made from Idempotency-Keys
+_KEYS = uuid.UUID("6b1d6a5e-7d0a-5b0e-9a53-0c0f5f3c7a11")  # Namespace of the job ids made from Idempotency-Keys.
+
+_Prefer = Annotated[
+    str | None,
+    Header(
+        alias="Prefer",
+        description=(
+            "`wait=10` waits up to 10 s for the job to end; `respond-async` does not wait. Both together wait. "
+            "As in RFC 7240, the first of a name counts, and others are ignored."
+        ),
+        examples=["wait=10"],
+    ),
+]
+_IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        description=(
+            "The same key with the same request names the same job, for as long as that job can be read: a key is "
+            "forgotten with its job, and the service keeps the newest LINSERVE_MAX_RETAINED_JOBS jobs. With another "
+            "request the key is refused (422), and also while the first request is still being received (409)."
+        ),
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x21-\x7e]+$",
+    ),
+]
 
 
 @router.post(
@@ -61,7 +58,7 @@ _KEYS = uuid.UUID("6b1d6a5e-7d0a-5b0e-9a53-0c0f5f3c7a11")  # namespace of the jo
         "Records a training job and answers at once; with `Prefer: wait=10` it waits for up to 10 seconds for the job "
         "to end. Once answered, the job survives any crash. Rows come as JSON, or as a file: CSV with a header, NDJSON "
         "objects, an Arrow IPC stream or Parquet, plain or with a Content-Encoding of gzip or zstd. If the model "
-        "exists, its new version has the columns of the current one, unless the request names its features or says "
+        "exists, its new version has the columns of the current one, unless the request names its features or has "
         "`schema: infer`."
     ),
     status_code=202,
@@ -75,177 +72,21 @@ _KEYS = uuid.UUID("6b1d6a5e-7d0a-5b0e-9a53-0c0f5f3c7a11")  # namespace of the jo
         **problem_responses(404, 409, 413, 415, 422, 429, 507),
     },
 )
-async def train(
-    request: Request,
-    _prefer: Annotated[
-        str | None,
-        Header(
-            alias="Prefer",
-            description=(
-                "`wait=10` waits up to 10 s for the job to end; `respond-async` does not wait. Both together wait. "
-                "As in RFC 7240, the first of a name counts, and others are ignored."
-            ),
-            examples=["wait=10"],
-        ),
-    ] = None,
-    idempotency_key: Annotated[
-        str | None,
-        Header(
-            description=(
-                "The same key with the same request names the same job, for as long as that job can be read: a key is "
-                "forgotten with its job, of which the service keeps as many as LINSERVE_MAX_RETAINED_JOBS says. With "
-                "another request it is refused (422), and while the first is still being received, too (409)."
-            ),
-            min_length=1,
-            max_length=255,
-            pattern=r"^[\x21-\x7e]+$",
-        ),
-    ] = None,
-) -> Response:
-    found = get_services(request)
-    kind = await bodies.content_type(request, bodies.JSON, *bodies.FILES)
+async def train(request: Request, _prefer: _Prefer = None, idempotency_key: _IdempotencyKey = None) -> Response:
+    services = get_services(request)
+    media_type = await bodies.content_type(request, bodies.JSON, *bodies.FILES)
     job_id = str(uuid.uuid5(_KEYS, idempotency_key) if idempotency_key else uuid.uuid4())
-    with found.jobs.spool.exclusive(job_id) if idempotency_key else contextlib.nullcontext():
-        job = await _recorded(found, request, kind, job_id)
+    with services.jobs.uploads.exclusive(job_id) if idempotency_key else contextlib.nullcontext():
+        if media_type == bodies.JSON:
+            job = await submit_json(services, request, job_id)
+        else:
+            job = await submit_file(services, request, bodies.FILES[media_type], job_id)
     request.state.job = job.id  # for the log
     preferred = preferences(request.headers.getlist("prefer"))
-    wait = min(preferred.wait or 0, found.limits.wait_seconds)
-    job = await wait_for(found, job, wait)
+    wait = min(preferred.wait or 0, services.limits.wait_seconds)
+    job = await services.job_watcher.wait_for_end(job, wait)
     ended = preferred.wait is not None and job.status.ended
     headers = {"location": f"{prefix(request.scope)}/jobs/{job.id}"}
     if applied := preferred.applied(wait, ended=ended):
         headers["preference-applied"] = applied
     return bodies.json_response(job_to_view(job), 200 if ended else 202, headers)
-
-
-async def _recorded(found: Services, request: Request, kind: str, job_id: str) -> Job:
-    if kind == bodies.JSON:
-        if request.query_params:
-            message = "With a JSON body, options are expected in the body, but were found in the query. Move them."
-            name = next(iter(request.query_params))
-            raise InvalidInput(message, [FieldError(message, parameter=name[:MAX_NAME_LENGTH])])
-        body = await bodies.read_body(request, found.limits.json_bytes)
-        async with found.turns.turn() if len(body) > LARGE_BODY else contextlib.nullcontext():
-            with found.memory.working(request, bodies.decoding_bytes(body)):
-                return await run_in_threadpool(_train_from_json, found, body, job_id)
-    return await _train_from_file(found, request, bodies.FILES[kind], job_id)
-
-
-def _train_from_json(found: Services, body: bytes, job_id: str) -> Job:
-    fingerprint = hashlib.sha256(body).hexdigest()
-    if job := found.jobs.repeated(job_id, fingerprint):
-        return job
-    found.jobs.check_room(job_id)
-    asked = bodies.decode(TrainRequest, body)
-    current = current_version(found, asked)
-    features, targets = names_of_rows(asked, current)
-    missing = asked.missing == "drop"
-    instances: Sequence[Any] = as_rows(asked.instances, features, "/instances", missing=missing)
-    rows_of_targets = as_rows(asked.targets, targets, "/targets", missing=missing)
-    if len(instances) != len(rows_of_targets):
-        raise InvalidInput.at(
-            "/targets",
-            f"Found {len(rows_of_targets)} rows of targets for {len(instances)} instances. Send one for each.",
-        )
-    request = build_training_request(
-        found,
-        asked,
-        features=features,
-        targets=targets,
-        upload=found.jobs.spool.new(),
-        form="matrix",
-        weight=None if asked.sample_weights is None else "sample_weights",
-        fingerprint=fingerprint,
-    )
-    folds = []
-    if request.fold_groups is not None and request.groups not in features:
-        instances, column = taken_out(instances, request.fold_groups, missing=missing)
-        folds.append(column)
-    columns = [
-        to_matrix(instances, features, "/instances", missing=missing),
-        to_matrix(rows_of_targets, targets, "/targets", missing=missing),
-    ]
-    rounded = first_rounded_rows(instances, features, columns[0])
-    rounded |= first_rounded_rows(rows_of_targets, targets, columns[1])
-    if asked.sample_weights is not None:
-        base = current.card if current and asked.mode != "replace" else None
-        columns.append(_weights(asked.sample_weights, len(instances), weight_kind(request, base)))
-        rounded |= first_rounded_rows(asked.sample_weights, ["sample_weights"], columns[2])
-    columns += folds
-    request = dataclasses.replace(request, warnings=tuple(rounding_warnings(rounded)))
-    found.jobs.spool.check_room(sum(column.nbytes for column in columns))
-    with found.jobs.spool.open_new(request.upload) as file:
-        request = detach(request, found.jobs.spool)
-        write_matrix(file, *columns)
-        found.jobs.spool.sync(file)
-    return found.jobs.submit(request, job_id)
-
-
-def _weights(given: Sequence[Any], rows: int, kind: WeightKind) -> NDArray[np.float64]:
-    if len(given) != rows:
-        raise InvalidInput.at("/sample_weights", f"Found {len(given)} weights for {rows} instances. Send one for each.")
-    weights = to_column(given, "/sample_weights")
-    if fault := first_fault(weights, kind):
-        raise InvalidInput.at(f"/sample_weights/{fault[0]}", fault[1])
-    return weights
-
-
-async def _train_from_file(found: Services, request: Request, form: FileFormat, job_id: str) -> Job:
-    options = from_query(request.query_params)
-    check_header(form, options.header)
-    await run_in_threadpool(found.jobs.check_room, job_id)
-    digest = hashlib.sha256(str((form, sorted(request.query_params.multi_items()))).encode())
-    upload = found.jobs.spool.new()
-    with found.jobs.spool.open_new(upload) as file:
-        body = bodies.iter_body(request, found.limits.upload_bytes)
-        length = bodies.content_length(request)
-        with found.memory.working(request, 2 * min(length or PIECE_BYTES, PIECE_BYTES)):
-            async for piece in bodies.regroup(found.jobs.spool.admit(body, length), PIECE_BYTES):
-                if len(piece) <= LARGE_BODY:  # A thread would cost more than it saves.
-                    _store(file, digest, piece)
-                else:
-                    await run_in_threadpool(_store, file, digest, piece)
-        await run_in_threadpool(found.jobs.spool.sync, file)
-    with contextlib.ExitStack() as working:
-        with found.jobs.spool.remove_on_error(upload):
-            size = await run_in_threadpool(describing_bytes, found.jobs.spool.path(upload), form)
-            working.enter_context(found.memory.working(request, size))
-        return await run_in_threadpool(
-            _train_from_upload, found, upload, form, options, job_id=job_id, fingerprint=digest.hexdigest()
-        )
-
-
-def _store(file: BinaryIO, digest: Any, piece: bytearray) -> None:
-    """Hash and write a piece, both without the GIL, and meanwhile receive nothing more: predictions come between."""
-    digest.update(piece)
-    file.write(piece)
-
-
-def _train_from_upload(
-    found: Services, upload: str, form: FileFormat, options: FileOptions, *, job_id: str, fingerprint: str
-) -> Job:
-    with found.jobs.spool.remove_on_error(upload):
-        if job := found.jobs.repeated(job_id, fingerprint):
-            found.jobs.spool.remove(upload)
-            return job
-        path = found.jobs.spool.path(upload)
-        with explained(path, form, options.header):
-            names = names_of(path, form, options.header)
-            current = current_version(found, options)
-            index = index_left_out(index_of(path, form), options, current)
-            features, targets = columns_of_file(names, form, options, current, index)
-            others = [name for name in (options.weight, options.division.groups) if name is not None]
-            check_size(path, form, [*(features or ()), *targets, *others], found.limits.upload_bytes)
-        request = build_training_request(
-            found,
-            options,
-            features=features,
-            targets=targets,
-            upload=upload,
-            form=form,
-            weight=options.weight,
-            fingerprint=fingerprint,
-            header=options.header,
-        )
-        request = dataclasses.replace(request, warnings=index_warnings(index))
-    return found.jobs.submit(request, job_id)

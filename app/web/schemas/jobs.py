@@ -1,4 +1,4 @@
-"""A job as callers see it."""
+"""A job in responses."""
 
 from dataclasses import asdict
 from datetime import datetime
@@ -19,19 +19,19 @@ class ProgressView(BaseModel):
     loss: float | None
 
 
-# In the document an array of two numbers: generators disagree about tuples.
+# Documented as an array of two numbers, because client generators disagree about tuples.
 LossPoint: TypeAlias = Annotated[
     tuple[int, float], DocumentedAs(Annotated[list[float], Field(min_length=2, max_length=2)])
 ]
 
 
 class JobView(BaseModel):
-    """A training job. It ends in exactly one of succeeded, failed and cancelled."""
+    """A training job. It ends as exactly one of succeeded, failed and cancelled."""
 
     id: str
     status: Status
     model: str
-    version: int | None = Field(description="The version it published.")
+    version: int | None = Field(description="The version that it published.")
     created_at: datetime
     started_at: datetime | None = Field(description="When a trainer last started it. Kept if the job is cancelled.")
     finished_at: datetime | None
@@ -48,18 +48,18 @@ class JobView(BaseModel):
     warnings: list[str] = Field(
         description="Warnings about the result, and the reason if the version was not promoted as requested."
     )
-    error: Problem | None = Field(description="Why it failed.")
+    error: Problem | None = Field(description="The reason if it failed.")
 
 
 class JobList(BaseModel):
     items: list[JobView]
-    next: str | None = Field(description="Asks for the next page; null on the last.")
+    next: str | None = Field(description="The `next` of the next page; null on the last.")
 
 
 def job_to_view(job: Job) -> dict[str, Any]:
-    """The job as JobView has it."""
-    shown = asdict(job)
+    """Return the job in the form of JobView."""
+    view = asdict(job)
     if job.error is not None:
-        shown["error"] = problem_from_error(job.error.error, job.error.message, job.error.details)
-        shown["error"].pop("request_id", None)  # the request that asks is not the one that failed
-    return shown
+        view["error"] = problem_from_error(job.error.error, job.error.message, job.error.details)
+        view["error"].pop("request_id", None)  # the job did not fail in the request that reads it
+    return view

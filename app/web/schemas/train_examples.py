@@ -1,4 +1,4 @@
-"""The notebook's rows, ready to be posted from Swagger UI."""
+"""Examples of POST /train for Swagger UI: the rows of the notebook."""
 
 from typing import Any
 

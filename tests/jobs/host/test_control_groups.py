@@ -1,4 +1,4 @@
-"""The limits of a container, in both versions of control groups and as runtimes mount them."""
+"""The memory limits of a container, in both versions of control groups and as container runtimes mount them."""
 
 from pathlib import Path
 
@@ -6,13 +6,13 @@ import pytest
 
 from app.jobs.host.control_groups import memory_limits
 
-UNLIMITED = "9223372036854771712"  # how version 1 shows no limit
+UNLIMITED = "9223372036854771712"  # Version 1 shows this if there is no limit.
 LIMIT = 300 << 20
 
 V1 = "memory.limit_in_bytes"
 V2 = "memory.max"
-# Name, lines of /proc/self/cgroup, lines of /proc/self/mountinfo (type, options, root, place), files, and the smallest
-# limit. Places are below a folder of the test.
+# Name, lines of /proc/self/cgroup, lines of /proc/self/mountinfo (type, options, root, mount point), files, and the
+# smallest limit. Mount points are in a folder of the test.
 LAYOUTS = {
     "version 2, a namespace of its own": (
         ["0::/"],
@@ -30,7 +30,7 @@ LAYOUTS = {
         LIMIT,
     ),
     "version 2, no limit": (["0::/a"], [("cgroup2", "rw", "/", "unified")], {f"unified/a/{V2}": "max"}, None),
-    "version 2, the path is outside of what is mounted": (
+    "version 2, the path is outside the mounted folder": (
         ["0::/../.."],
         [("cgroup2", "rw", "/", "unified")],
         {f"unified/{V2}": str(LIMIT)},

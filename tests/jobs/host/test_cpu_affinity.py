@@ -1,4 +1,4 @@
-"""While predictions are asked for, a training keeps off half of the cores."""
+"""During predictions, a training leaves half of the cores to them."""
 
 import os
 import subprocess
@@ -17,7 +17,7 @@ needs_cores = pytest.mark.skipif(
 )
 
 
-def test_traffic_is_recent_for_a_moment(tmp_path: Path) -> None:
+def test_a_prediction_is_recent_for_a_moment(tmp_path: Path) -> None:
     traffic = PredictionActivity(tmp_path / "traffic")
     assert not traffic.is_recent()
     traffic.note()
@@ -29,14 +29,14 @@ def test_traffic_is_recent_for_a_moment(tmp_path: Path) -> None:
     assert traffic.is_recent()
 
 
-def test_a_state_folder_that_cannot_be_written_is_no_fault(tmp_path: Path) -> None:
+def test_an_unwritable_state_folder_is_not_an_error(tmp_path: Path) -> None:
     traffic = PredictionActivity(tmp_path / "missing" / "traffic")
     traffic.note()
     assert not traffic.is_recent()
 
 
 @needs_cores
-def test_all_threads_keep_off_half_of_the_cores_until_it_is_quiet_again(tmp_path: Path) -> None:
+def test_all_threads_leave_half_of_the_cores_to_predictions_until_these_stop(tmp_path: Path) -> None:
     traffic = PredictionActivity(tmp_path / "traffic")
     cores = os.sched_getaffinity(0)
     done = threading.Event()
@@ -58,7 +58,7 @@ def test_all_threads_keep_off_half_of_the_cores_until_it_is_quiet_again(tmp_path
         other.join()
 
 
-def test_with_one_core_there_is_none_to_spare(tmp_path: Path) -> None:
+def test_a_single_core_is_shared(tmp_path: Path) -> None:
     if not hasattr(os, "sched_getaffinity"):
         pytest.skip("needs Linux")
     program = (

@@ -18,15 +18,16 @@ from app.jobs.host.memory_limit import SHARE, within_memory
 
 
 def in_a_process_of(limit: str, code: str) -> str:
-    """What the code prints, run where so much memory may be allocated."""
-    begin = f"from app.jobs.host.memory_limit import limit_memory\nlimit_memory({limit})\n"
+    """Return the output of code that runs in a process with this memory limit."""
+    begin = "from app.jobs.host.memory_limit import limit_memory\nfrom app.training.warm_up import warm_up\n"
+    begin += f"limit_memory({limit}, warm_up)\n"
     command = [sys.executable, "-c", begin + textwrap.dedent(code)]
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
 
 
 @pytest.fixture
 def small_container() -> Iterator[Path]:
-    """The control group of a container with 300 MB, of whichever version this machine has."""
+    """Create a control group with 300 MB, in the version that this machine has."""
     for folder, file in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
         group = Path(folder) / f"linserve-test-{os.getpid()}"
         try:
@@ -40,13 +41,14 @@ def small_container() -> Iterator[Path]:
     pytest.skip("control groups cannot be made here")
 
 
-def test_in_a_small_container_the_trainer_has_room_beside_its_libraries_and_more_is_refused(
+def test_in_a_small_container_the_trainer_has_memory_besides_its_libraries_up_to_the_limit(
     small_container: Path,
 ) -> None:
     code = """
-import app.jobs.worker
+import app.jobs.dbos_worker, app.jobs.worker
 from app.jobs.host.memory_limit import limit_memory
-limit_memory(None)
+from app.training.warm_up import warm_up
+limit_memory(None, warm_up)
 bytearray(64 << 20)
 try:
     bytearray(400 << 20)
@@ -68,7 +70,7 @@ except MemoryError:
     ],
     ids=["numpy", "pyarrow", "torch", "python"],
 )
-def test_more_memory_than_there_may_be_is_an_error_of_ours_and_what_fits_is_still_to_be_had(too_much: str) -> None:
+def test_allocating_too_much_raises_memory_exceeded_and_smaller_allocations_still_succeed(too_much: str) -> None:
     said = in_a_process_of(
         "900 << 20",
         f"""
@@ -97,7 +99,7 @@ def test_more_memory_than_there_may_be_is_an_error_of_ours_and_what_fits_is_stil
     ],
     ids=["thread", "torch", "import", "library", "system call"],
 )
-def test_a_library_that_finds_no_memory_has_the_training_fail_for_it(error: Exception) -> None:
+def test_the_errors_of_libraries_without_memory_become_memory_exceeded(error: Exception) -> None:
     with pytest.raises(MemoryExceeded, match="LINSERVE_TRAINER_MEMORY"), within_memory():
         raise error
 
@@ -110,15 +112,15 @@ def test_a_library_that_finds_no_memory_has_the_training_fail_for_it(error: Exce
         BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)),
     ],
 )
-def test_other_errors_stay_what_they_are(error: Exception) -> None:
+def test_other_errors_are_not_changed(error: Exception) -> None:
     with pytest.raises(type(error)) as raised, within_memory():
         raise error
     assert raised.value is error
 
 
-def test_a_file_that_no_thread_can_read_for_lack_of_memory_is_not_faulty(tmp_path: Path) -> None:
+def test_a_file_is_not_blamed_if_no_thread_has_memory_to_read_it(tmp_path: Path) -> None:
     file = tmp_path / "rows.csv"
-    file.write_bytes(b'"x"\n"1"\n2\n')  # quotes have it read carefully, by a thread of pyarrow's
+    file.write_bytes(b'"x"\n"1"\n2\n')  # quotes are read by a thread of pyarrow
     said = in_a_process_of(
         "0",
         f"""
@@ -150,7 +152,7 @@ def test_a_cell_that_quotes_a_memory_error_is_a_faulty_cell(tmp_path: Path) -> N
         list(read_csv(file, Columns(["x"])))
 
 
-def test_torch_is_not_loaded_into_less_memory_than_it_takes() -> None:
+def test_torch_is_not_loaded_without_enough_memory() -> None:
     said = in_a_process_of(
         "225 << 20",
         """
@@ -170,7 +172,7 @@ def test_torch_is_not_loaded_into_less_memory_than_it_takes() -> None:
 
 
 @pytest.mark.parametrize("limit", ["0", "1 << 30"])
-def test_torch_is_loaded_where_there_is_room(limit: str) -> None:
+def test_torch_is_loaded_with_enough_memory(limit: str) -> None:
     assert (
         in_a_process_of(limit, "from app.jobs.host.memory_limit import *; check_memory_for_torch(); print('room')")
         == "room"
@@ -194,14 +196,14 @@ def test_in_a_small_container_small_trainings_succeed_and_a_descent_fails_for_me
                 failed = service.client.post("/train", json=descent, headers={"prefer": "wait=20"}).json()
                 assert failed["error"]["type"] == "urn:linserve:problem:memory-exceeded"
                 assert "LINSERVE_TRAINER_MEMORY" in failed["error"]["detail"]
-            assert process.poll() is None  # one trainer ran them all
+            assert process.poll() is None  # the trainer did not crash
             score, worker = (Path(f"/proc/{pid}/oom_score_adj").read_text() for pid in (process.pid, service.pid))
-            assert int(score) > int(worker)  # the kernel ends the trainer first
+            assert int(score) > int(worker)  # the kernel kills the trainer first
     finally:
         service.stop()
 
 
-def test_the_rows_that_were_too_many_are_let_go_though_the_error_is_kept() -> None:
+def test_rows_that_filled_the_memory_are_released_while_the_error_is_kept() -> None:
     kept: list[int] = []
 
     class Rows(list[int]):
@@ -219,7 +221,7 @@ def test_the_rows_that_were_too_many_are_let_go_though_the_error_is_kept() -> No
     assert raised.value.message
 
 
-def test_by_default_a_share_of_the_memory_is_the_limit_and_0_is_none() -> None:
+def test_the_default_limit_is_a_share_of_the_memory_and_0_means_no_limit() -> None:
     code = "import resource; print(resource.getrlimit(resource.RLIMIT_DATA)[0])"
     machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert 0 < int(in_a_process_of("None", code)) <= SHARE * machine

@@ -39,7 +39,7 @@ def assert_identical(found: Descended, expected: Descended) -> None:
     assert (found.loss, found.epoch, found.warnings) == (expected.loss, expected.epoch, expected.warnings)
 
 
-def beside_the_line(constant: float) -> TrainingBatch:
+def next_to_the_line(constant: float) -> TrainingBatch:
     return TrainingBatch(np.column_stack([LINE, np.full(7, constant)]), 2 * LINE[:, np.newaxis] + 1)
 
 
@@ -57,7 +57,7 @@ def exact_loss(rows: TrainingBatch, found: Descended, statistics: SufficientStat
 
 
 @pytest.mark.parametrize("batch_size", [None, 3])
-def test_a_constant_column_beside_standardised_ones_changes_no_prediction_whatever_its_value(
+def test_a_constant_column_next_to_standardised_ones_changes_no_prediction(
     batch_size: int | None,
 ) -> None:
     options = replace(STANDARDISED, batch_size=batch_size, learning_rate=0.1, epochs=120)
@@ -66,7 +66,7 @@ def test_a_constant_column_beside_standardised_ones_changes_no_prediction_whatev
     random = np.random.default_rng(0)
     constants = [0.1, *np.round(random.uniform(-10, 10, 60), 2), 1e15 + 0.125, 1e-300, 0.0]
     for constant in constants:
-        rows = beside_the_line(constant)
+        rows = next_to_the_line(constant)
         found = descend(rows, options)
         assert found.coef[0, 1] == 0
         # The random numbers of the start are others for two columns than for one.
@@ -76,7 +76,7 @@ def test_a_constant_column_beside_standardised_ones_changes_no_prediction_whatev
 @pytest.mark.parametrize("batch_size", [None, 3])
 def test_a_given_weight_of_a_constant_column_stays_and_the_predictions_are_right(batch_size: int | None) -> None:
     start = Start(weights=[[0.5, -3.0]], intercept=[4.0])
-    rows = beside_the_line(0.1)
+    rows = next_to_the_line(0.1)
     found = descend(rows, replace(STANDARDISED, start=start, learning_rate=0.1, batch_size=batch_size))
     assert found.coef[0, 1] == -3
     assert_allclose(rows.x @ found.coef.T + found.intercept, rows.y, atol=1e-9)
@@ -85,7 +85,7 @@ def test_a_given_weight_of_a_constant_column_stays_and_the_predictions_are_right
 
 
 def test_a_column_that_varies_only_in_rows_of_weight_zero_is_constant() -> None:
-    rows = beside_the_line(0.1)
+    rows = next_to_the_line(0.1)
     rows.x[2, 1] = 5.0
     weighted = TrainingBatch(rows.x, rows.y, (rows.x[:, 1] == 0.1).astype(float))
     for batch_size in (None, 3):
@@ -97,7 +97,7 @@ def test_a_column_that_varies_only_in_rows_of_weight_zero_is_constant() -> None:
 @pytest.mark.parametrize("offset", [0.0, 1e6, 1e12, 1e15])
 @pytest.mark.parametrize("patience", [None, 5])
 @pytest.mark.parametrize("batch_size", [None, 16])
-def test_the_loss_of_what_is_handed_back_is_that_of_its_epoch(
+def test_the_loss_of_the_returned_coefficients_is_that_of_their_epoch(
     offset: float, patience: int | None, batch_size: int | None
 ) -> None:
     random = np.random.default_rng(4)
@@ -112,7 +112,7 @@ def test_the_loss_of_what_is_handed_back_is_that_of_its_epoch(
 
 
 @pytest.mark.parametrize("standardize", [False, True])
-def test_a_perfect_fit_is_handed_back_though_its_loss_is_rounding(standardize: bool) -> None:
+def test_a_perfect_fit_is_returned_although_its_loss_is_rounding(standardize: bool) -> None:
     rows = TrainingBatch(LINE[:, np.newaxis], 3e6 * LINE[:, np.newaxis] - 7e5)
     options = replace(STANDARDISED, standardize=standardize, epochs=3000)
     bound = largest_learning_rate(summarise([rows]), options)
@@ -124,7 +124,7 @@ def test_a_perfect_fit_is_handed_back_though_its_loss_is_rounding(standardize: b
 @pytest.mark.parametrize(("error", "is_told"), [(1e-10, False), (1e-8, True), (1.0, True), (-0.5, True)])
 @pytest.mark.parametrize("standardize", [False, True])
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_coefficients_without_the_loss_of_their_epoch_are_not_handed_back(
+def test_coefficients_without_the_loss_of_their_epoch_are_not_returned(
     error: float, is_told: bool, standardize: bool, weight_decay: float
 ) -> None:
     options = replace(ON_CPU, standardize=standardize, weight_decay=weight_decay, epochs=3)
@@ -138,7 +138,7 @@ def test_coefficients_without_the_loss_of_their_epoch_are_not_handed_back(
         descend(ALL_ROWS, options, TrainingState(**fields))
 
 
-def test_the_centre_prediction_is_that_at_the_shift_of_all_rows_held_out_or_not() -> None:
+def test_the_centre_prediction_is_at_the_shift_of_all_rows_validation_rows_included() -> None:
     statistics = summarise([ALL_ROWS])
     for options in (
         ON_CPU,
@@ -200,7 +200,7 @@ def test_patience_watches_the_plain_loss_of_held_out_rows_and_otherwise_the_pena
     gradient_descent(ALL_ROWS, summarise([ALL_ROWS]), options, on_epoch=states.append)
     assert [state.monitored_loss for state in states] == [state.loss for state in states]
     states.clear()
-    # All rows are alike: whichever are held out, their loss is that of the others.
+    # All rows are equal, so the loss of the validation rows is that of the other rows.
     doubled = TrainingBatch(np.repeat(ALL_ROWS.x[:1], 4, axis=0), np.repeat(ALL_ROWS.y[:1], 4, axis=0))
     gradient_descent(doubled, summarise([doubled]), replace(options, validation_fraction=0.5), on_epoch=states.append)
     for state in states:
@@ -230,7 +230,7 @@ def test_a_fraction_that_holds_out_every_row_is_refused(batch_size: int | None) 
     assert descend(ALL_ROWS, replace(ON_CPU, validation_fraction=0.95, batch_size=batch_size)).epoch == 100
 
 
-def test_standardising_brings_a_feature_in_tiny_units_to_the_optimum_too() -> None:
+def test_a_standardised_descent_finds_the_optimum_for_features_in_extreme_units() -> None:
     rows = TrainingBatch(ALL_ROWS.x * [1e-150, 1.0, 1e150], ALL_ROWS.y)
     found = descend(rows, replace(STANDARDISED, epochs=3000))
     assert_allclose(found.coef, fit(summarise([rows]), Exact()).coef, rtol=1e-8)

@@ -156,7 +156,7 @@ def test_full_batches_above_the_bound_diverge(rows: Rows, standardize: bool, see
 
 
 @pytest.mark.parametrize("batch_size", [None, 5])
-def test_a_loss_beyond_all_numbers_is_called_that(batch_size: int | None) -> None:
+def test_a_loss_that_overflows_is_reported_as_such(batch_size: int | None) -> None:
     with pytest.raises(Diverged, match="beyond the range of 64-bit floats by epoch 1 with a learning rate of 1e"):
         descend(ALL_ROWS, replace(ON_CPU, learning_rate=1e300, batch_size=batch_size))
 
@@ -179,7 +179,7 @@ def test_standardised_descent_comes_to_the_exact_optimum_in_the_features_own_uni
 
 
 @pytest.mark.parametrize("standardize", [False, True])
-def test_given_weights_are_in_the_features_own_units_whether_or_not_the_descent_standardises(
+def test_given_weights_are_in_the_features_own_units_even_if_the_descent_standardises(
     standardize: bool,
 ) -> None:
     options = replace(ON_CPU, start=NOTEBOOK_START, epochs=0, standardize=standardize)
@@ -192,14 +192,14 @@ def test_given_weights_are_in_the_features_own_units_whether_or_not_the_descent_
 
 @pytest.mark.parametrize("standardize", [False, True])
 @pytest.mark.parametrize("patience", [None, 3])
-def test_the_reported_loss_is_that_of_the_weights_handed_back(standardize: bool, patience: int | None) -> None:
+def test_the_reported_loss_is_that_of_the_returned_weights(standardize: bool, patience: int | None) -> None:
     rate = 0.1 if standardize else 1e-5
     options = replace(ON_CPU, learning_rate=rate, epochs=40, batch_size=4, standardize=standardize, patience=patience)
     end = descend(ALL_ROWS, options)
     assert mean_squared_error(ALL_ROWS, end) == pytest.approx(end.loss, rel=1e-9)
 
 
-def test_the_same_seed_takes_the_same_steps_and_another_seed_takes_others() -> None:
+def test_the_same_seed_takes_the_same_steps_and_another_seed_takes_other_steps() -> None:
     options = replace(ON_CPU, epochs=5, batch_size=4)
     assert_identical(descend(ALL_ROWS, options), descend(ALL_ROWS, options))
     other = descend(ALL_ROWS, replace(options, seed=1))
@@ -218,7 +218,7 @@ def test_the_seed_shuffles_the_rows_anew_in_every_epoch() -> None:
     assert not np.array_equal(descend(ALL_ROWS, replace(options, epochs=1, start=again)).coef, one.coef)
 
 
-def test_a_random_start_depends_on_the_seed_and_on_nothing_else() -> None:
+def test_a_random_start_depends_only_on_the_seed() -> None:
     options = replace(ON_CPU, epochs=0)
     torch.manual_seed(1)
     start = descend(ALL_ROWS, options)
@@ -229,7 +229,7 @@ def test_a_random_start_depends_on_the_seed_and_on_nothing_else() -> None:
     assert not np.array_equal(other.intercept, start.intercept)
 
 
-def test_the_global_random_numbers_are_left_alone() -> None:
+def test_the_global_random_generator_is_not_used() -> None:
     torch.manual_seed(7)
     expected = torch.rand(3)
     torch.manual_seed(7)
@@ -245,7 +245,7 @@ def test_a_batch_as_large_as_the_rows_is_the_full_batch() -> None:
 
 
 @pytest.mark.parametrize(("batch_size", "steps"), [(None, 3), (5, 9), (4, 12), (1, 45)])
-def test_every_step_and_every_epoch_with_the_start_among_them_is_told(batch_size: int | None, steps: int) -> None:
+def test_every_step_and_every_epoch_including_epoch_0_is_reported(batch_size: int | None, steps: int) -> None:
     told: list[str] = []
     epochs: list[int] = []
     descend(
@@ -270,7 +270,7 @@ def test_every_step_and_every_epoch_with_the_start_among_them_is_told(batch_size
     ids=["full batch", "batches", "unshuffled", "standardised", "patience"],
 )
 @pytest.mark.parametrize("epoch", [0, 1, 4, 7])  # with patience, the fourth is not the best so far
-def test_a_resumed_descent_ends_in_the_very_bits_of_an_uninterrupted_one(options: GradientDescent, epoch: int) -> None:
+def test_a_resumed_descent_ends_with_the_bits_of_an_uninterrupted_one(options: GradientDescent, epoch: int) -> None:
     states: list[TrainingState] = []
     expected = descend(ALL_ROWS, options, on_epoch=states.append)
     again: list[TrainingState] = []
@@ -327,16 +327,16 @@ def test_a_constant_feature_can_be_standardised() -> None:
     assert_allclose(x @ end.coef.T + end.intercept, y, atol=1e-9)
 
 
-def test_cpu_is_always_to_be_had() -> None:
+def test_the_cpu_is_always_available() -> None:
     assert choose_device("cpu") == torch.device("cpu")
 
 
-def test_auto_takes_cuda_where_there_is_one() -> None:
+def test_auto_chooses_cuda_if_available() -> None:
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA device")
-def test_cuda_is_refused_where_there_is_none() -> None:
+def test_cuda_is_refused_if_unavailable() -> None:
     with pytest.raises(DeviceUnavailable, match="no CUDA device"):
         descend(ALL_ROWS, replace(ON_CPU, device="cuda"))
 
@@ -436,7 +436,7 @@ def test_batches_follow_the_notebooks_loop_with_automatic_differentiation() -> N
     assert_allclose(end.intercept, model.bias.tolist(), rtol=1e-10)
 
 
-def test_momentum_survives_an_interruption_to_the_last_bit() -> None:
+def test_momentum_is_resumed_to_the_last_bit() -> None:
     options = replace(ON_CPU, epochs=30, momentum=0.9, batch_size=4)
     states: list[TrainingState] = []
     straight = descend(ALL_ROWS, options, on_epoch=states.append)
@@ -444,7 +444,7 @@ def test_momentum_survives_an_interruption_to_the_last_bit() -> None:
     assert_identical(descend(ALL_ROWS, options, resume=states[11]), straight)
 
 
-def test_momentum_lets_the_learning_rate_be_larger() -> None:
+def test_momentum_permits_a_larger_learning_rate() -> None:
     statistics = SufficientStatistics.from_rows(*ALL_ROWS)
     plain, heavy = (largest_learning_rate(statistics, GradientDescent(momentum=beta)) for beta in (0.0, 0.9))
     assert heavy == pytest.approx(1.9 * plain)
@@ -457,7 +457,7 @@ def test_momentum_lets_the_learning_rate_be_larger() -> None:
 def test_patience_watches_the_rows_that_are_held_out() -> None:
     random = np.random.default_rng(0)
     x = random.normal(size=(24, 12))
-    y = x[:, :1] + 2 * random.normal(size=(24, 1))  # so many features for so few rows are soon fitted to their noise
+    y = x[:, :1] + 2 * random.normal(size=(24, 1))  # 12 features for 12 rows are soon fitted to their noise
     options = replace(ON_CPU, epochs=5000, learning_rate=0.1, validation_fraction=0.5, patience=20)
     states: list[TrainingState] = []
 

@@ -1,0 +1,158 @@
+"""The database in which DBOS records jobs: a SQLite file in the state folder, or Postgres."""
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from app.jobs.job import Failure
+from app.jobs.job_list import JobFilter
+
+if TYPE_CHECKING:
+    from dbos import WorkflowStatus
+
+QUEUE = "training"
+WORKFLOW = "train"
+PROGRESS = "progress"  # Key of the event that carries the progress of a job.
+# Version of the recorded requests. A trainer leaves jobs of another version alone.
+APPLICATION_VERSION = "1"
+# Number of times that a job may be started again after its trainer ended. Restarts of the service count too, and a
+# descent that takes days may see many.
+MAX_RECOVERIES = 100
+# Parts of a request that are also stored apart from it, because the whole request may hold megabytes of names.
+SUMMARY = ("model", "upload", "fingerprint")
+STARTED = "started_at"  # Attribute with the start time of a cancelled job.
+
+UNFINISHED = ["ENQUEUED", "PENDING"]
+NOT_DECODED = Failure(
+    "TrainingFailed",
+    "The record of this job in the job database is not in JSON, in which this service writes. It was not decoded, and "
+    "nothing was trained. Send the rows again, and check who else can write to the job database.",
+)
+
+_SQLITE = "sqlite:///"
+
+
+class NotDecoded(Exception):
+    """Raised instead of decoding a value that was stored with another serializer than the service's own."""
+
+    def __init__(self) -> None:
+        super().__init__(NOT_DECODED.message)
+        self.data = msgspec.to_builtins(NOT_DECODED)
+
+
+def driver_message(error: Exception) -> str:
+    """Return the database driver's message. SQLAlchemy's own also has the statement and the values to store."""
+    return str(getattr(error, "orig", None) or error)
+
+
+def redact_url(url: str) -> str:
+    """Return the database URL without its password, for the log."""
+    from sqlalchemy import make_url
+
+    return make_url(url).render_as_string()
+
+
+def database_file(url: str) -> Path | None:
+    """Return the file of a SQLite database, or None for another database."""
+    return Path(url.removeprefix(_SQLITE)) if url.startswith(_SQLITE) else None
+
+
+def prepare(url: str) -> None:
+    """Create the database, or migrate an older one. Any number of processes may call this at once."""
+    from dbos import DBOS
+
+    refuse_pickle()
+    if path := database_file(url):
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # SQLite gives the files that it adds the same mode.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+        with closing(sqlite3.connect(path, timeout=30)) as connection:
+            # Readers then never wait for the writer. The file keeps this mode.
+            connection.execute("PRAGMA journal_mode=WAL")
+    DBOS.migrate(url)
+
+
+def ids_in_file(
+    path: Path, conditions: JobFilter, *, statuses: Sequence[str], until: datetime, limit: int, offset: int
+) -> list[str]:
+    """Return the ids of jobs in a SQLite database, newest first.
+
+    In SQLite, DBOS keeps the time of a job in whole seconds, so its own list has no order within a second, and it does
+    not filter by attributes. DBOS documents this table and its columns.
+    """
+    clauses = ["name = ?", "created_at BETWEEN ? AND ?", f"status IN ({', '.join('?' * len(statuses))})"]
+    since = conditions.since or datetime.fromtimestamp(0, UTC)
+    values: list[Any] = [WORKFLOW, int(since.timestamp() * 1000), int(until.timestamp() * 1000), *statuses]
+    if conditions.model is not None:
+        clauses.append("json_extract(attributes, '$.model') = ?")
+        values.append(conditions.model)
+    query = f"SELECT workflow_uuid FROM workflow_status WHERE {' AND '.join(clauses)}"  # noqa: S608 - made of constants
+    query += " ORDER BY created_at DESC, rowid DESC LIMIT ? OFFSET ?"
+    with closing(sqlite3.connect(path, timeout=30)) as connection:
+        return [job for (job,) in connection.execute(query, (*values, limit, offset))]
+
+
+def refuse_pickle() -> None:
+    """Keep DBOS from unpickling values in the job database, because unpickling can run any code.
+
+    DBOS decodes each value with the serializer that its row names, and also knows pickle. All decoding goes through one
+    private class. Raises RuntimeError if the installed release of DBOS has no such class.
+    """
+    from dbos import DBOSPortableJSONSerializer, _serialization
+
+    serializer = DBOSPortableJSONSerializer()
+
+    def refuse(_: object, serialized_data: str) -> Any:  # noqa: ARG001 - DBOS passes it by name
+        raise NotDecoded
+
+    def as_text(_: object, data: Any) -> str:
+        return serializer.serialize(str(data))  # for the error that is recorded for a job whose record is refused
+
+    _serialization.DefaultSerializer.deserialize = refuse  # type: ignore[assignment, method-assign]
+    _serialization.DefaultSerializer.serialize = as_text  # type: ignore[assignment, method-assign]
+    for decode in (
+        _serialization.deserialize_value,
+        _serialization.deserialize_args,
+        _serialization.deserialize_exception,
+    ):
+        with contextlib.suppress(NotDecoded):
+            decode("", "py_pickle", serializer)
+            raise RuntimeError("This release of DBOS decodes pickled values. Install the one in constraints.txt.")
+
+
+def place_in_partitions(url: str) -> None:
+    """Give the waiting and running jobs of earlier releases their model as the partition of the queue."""
+    import sqlalchemy as sa
+
+    is_file = database_file(url) is not None
+    jobs = sa.table(
+        "workflow_status",
+        *(sa.column(name) for name in ("queue_name", "queue_partition_key", "status")),
+        sa.column("attributes", sa.JSON),
+        schema=None if is_file else "dbos",
+    )
+    model = sa.func.coalesce(jobs.c.attributes["model"].as_string(), "unknown")
+    unplaced = sa.and_(jobs.c.queue_name == QUEUE, jobs.c.queue_partition_key.is_(None), jobs.c.status.in_(UNFINISHED))
+    engine = sa.create_engine(url if is_file else sa.make_url(url).set(drivername="postgresql+psycopg"))
+    try:
+        with engine.begin() as connection:
+            connection.execute(sa.update(jobs).where(unplaced).values(queue_partition_key=model))
+    finally:
+        engine.dispose()
+
+
+def request_summary(job: "WorkflowStatus", list_workflows: "Callable[..., list[WorkflowStatus]]") -> dict[str, str]:
+    """Return the parts of the job's request in SUMMARY. They are empty if its record cannot be read."""
+    attributes: Any = job.attributes
+    if not attributes:  # an earlier release recorded the job
+        (complete,) = list_workflows(workflow_ids=[job.workflow_id], load_output=False)
+        request = complete.input  # a text if DBOS did not decode it
+        attributes = request["args"][0] if isinstance(request, dict) else {}
+    return {name: str(attributes.get(name, "")) for name in SUMMARY}

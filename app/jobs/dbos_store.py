@@ -1,0 +1,253 @@
+"""The JobStore of a web process: jobs as DBOS workflows.
+
+DBOS and SQLAlchemy are imported when the first connection is made, because they take 0.4 s to load.
+"""
+
+import contextlib
+import errno
+import logging
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from app.errors import Conflict, Unavailable
+from app.jobs.dbos_database import (
+    APPLICATION_VERSION,
+    NOT_DECODED,
+    PROGRESS,
+    QUEUE,
+    STARTED,
+    SUMMARY,
+    WORKFLOW,
+    NotDecoded,
+    database_file,
+    driver_message,
+    ids_in_file,
+    prepare,
+    redact_url,
+    request_summary,
+)
+from app.jobs.job import PUBLISHING, Failure, Job, Progress, Status
+from app.jobs.job_list import JobFilter
+from app.jobs.store import JobRecord, UnfinishedJob
+from app.permissions import why_denied, why_unwritable
+from app.storage.file_lock import identity
+from app.training.request import TrainingRequest
+
+if TYPE_CHECKING:
+    from dbos import DBOSClient, WorkflowStatus
+
+_log = logging.getLogger(__name__)
+
+_STATUS = {
+    "DELAYED": Status.QUEUED,
+    "ENQUEUED": Status.QUEUED,
+    "PENDING": Status.RUNNING,
+    "SUCCESS": Status.SUCCEEDED,
+    "ERROR": Status.FAILED,
+    "CANCELLED": Status.CANCELLED,
+    "MAX_RECOVERY_ATTEMPTS_EXCEEDED": Status.FAILED,
+}
+
+
+class DBOSStore:
+    """Jobs in the database at a URL."""
+
+    def __init__(self, database_url: str) -> None:
+        self._url = database_url
+        self._file = database_file(database_url)
+        self._client: DBOSClient | None = None
+        self._connected: tuple[int, int] | None = None  # Identity of the database file that the client has open.
+        self._connecting = threading.Lock()
+
+    def connect(self) -> "DBOSClient":
+        """Return the DBOS client, and make it if there is none or the database file was replaced."""
+        with self._connecting, self._database_errors():
+            if self._client is not None and self._present_file() != self._connected:
+                # A removed file disappears with this process, and everything written to it.
+                _log.error("job database replaced", extra={"database": redact_url(self._url)})
+                self._client.destroy()
+                self._client = None
+            if self._client is None:
+                from dbos import DBOSClient, DBOSPortableJSONSerializer
+
+                prepare(self._url)
+                self._connected = self._present_file()
+                self._client = DBOSClient(
+                    system_database_url=self._url,
+                    serializer=DBOSPortableJSONSerializer(),
+                    application_name="linserve",
+                    retry_connection_errors=False,  # the client gets a 503 instead of waiting
+                )
+            return self._client
+
+    def close(self) -> None:
+        """Close the connection. One that another thread is opening ends with the process."""
+        if not self._connecting.acquire(blocking=False):  # the other thread may be waiting for a locked database
+            return
+        try:
+            if self._client is not None:
+                self._client.destroy()
+                self._client = None
+        finally:
+            self._connecting.release()
+
+    def _present_file(self) -> tuple[int, int] | None:
+        return identity(self._file) if self._file else None
+
+    def add(self, job_id: str, request: TrainingRequest, position: int) -> None:
+        with self._database_errors():
+            from dbos import WorkflowSerializationFormat
+
+            client, file = self.connect(), self._connected
+            client.enqueue(
+                {
+                    "workflow_name": WORKFLOW,
+                    "queue_name": QUEUE,
+                    "queue_partition_key": request.model,
+                    "priority": position,  # DBOS orders by the time of the record, which is in seconds
+                    "workflow_id": job_id,
+                    "app_version": APPLICATION_VERSION,
+                    "serialization_type": WorkflowSerializationFormat.PORTABLE,
+                    "attributes": {name: getattr(request, name) for name in SUMMARY},
+                },
+                request.to_json(),
+            )
+            if self._present_file() != file:
+                raise FileNotFoundError(errno.ENOENT, "The job database was removed just now")
+
+    def find(self, job_id: str) -> JobRecord | None:
+        with self._database_errors():
+            statuses = self.connect().list_workflows(workflow_ids=[job_id], name=WORKFLOW, load_input=False)
+            if not statuses:
+                return None
+            summary = self._summary(statuses[0])
+            return JobRecord(self._job(statuses[0]), summary["upload"], summary["fingerprint"])
+
+    def get_many(self, job_ids: Sequence[str]) -> dict[str, Job]:
+        with self._database_errors():
+            statuses = self.connect().list_workflows(workflow_ids=[*job_ids], name=WORKFLOW, load_input=False)
+            return {status.workflow_id: self._job(status) for status in statuses}
+
+    def list_jobs(self, conditions: JobFilter, *, end: datetime, limit: int, offset: int) -> list[Job]:
+        names = [name for name, status in _STATUS.items() if conditions.status in (None, status)]
+        with self._database_errors():
+            client = self.connect()
+            if self._file is None:
+                statuses = client.list_workflows(
+                    name=WORKFLOW,
+                    status=names,
+                    start_time=None if conditions.since is None else conditions.since.isoformat(),
+                    end_time=end.isoformat(),
+                    attributes={"model": conditions.model} if conditions.model is not None else None,
+                    sort_desc=True,
+                    limit=limit,
+                    offset=offset,
+                    load_input=False,
+                )
+            else:
+                ids = ids_in_file(self._file, conditions, statuses=names, until=end, limit=limit, offset=offset)
+                rows = client.list_workflows(workflow_ids=ids, name=WORKFLOW, load_input=False) if ids else []
+                statuses = sorted(rows, key=lambda row: ids.index(row.workflow_id))
+            return [self._job(status, brief=True) for status in statuses]
+
+    def unfinished(self) -> list[UnfinishedJob]:
+        names = [name for name, status in _STATUS.items() if not status.ended]
+        with self._database_errors():
+            statuses = self.connect().list_workflows(name=WORKFLOW, status=names, load_input=False, load_output=False)
+            return [
+                UnfinishedJob(row.workflow_id, _STATUS[row.status], self._summary(row)["model"], row.priority or 0)
+                for row in statuses
+            ]
+
+    def cancel(self, job_id: str) -> None:
+        published = Conflict("The job is already publishing its version, so it cannot be cancelled.")
+        with self._database_errors():
+            client = self.connect()
+            (status,) = client.list_workflows(workflow_ids=[job_id], name=WORKFLOW, load_input=False)
+            if _STATUS[status.status].ended:
+                return
+            if self._is_publishing(job_id):
+                raise published
+            if status.dequeued_at is not None and status.attributes:  # DBOS forgets the first
+                client.update_workflow_attributes(job_id, {STARTED: status.dequeued_at}, merge=True)
+            client.cancel_workflow(job_id)
+            # The trainer can record that it publishes only while the job is not cancelled, so one of the two is first.
+            if self._is_publishing(job_id):
+                client.resume_workflow(job_id, queue_name=QUEUE)  # has no effect on a job that has ended
+                (status,) = client.list_workflows(workflow_ids=[job_id], name=WORKFLOW, load_input=False)
+                if not _STATUS[status.status].ended:
+                    raise published
+
+    def _is_publishing(self, job_id: str) -> bool:
+        return bool(self._reported(job_id).get("progress", {}).get("phase") == PUBLISHING)
+
+    def _summary(self, status: "WorkflowStatus") -> dict[str, str]:
+        return request_summary(status, self.connect().list_workflows)
+
+    def _reported(self, job_id: str) -> dict[str, Any]:
+        """Return the trainer's last report: progress and loss curve."""
+        with contextlib.suppress(NotDecoded):
+            return self.connect().get_event(job_id, PROGRESS, timeout_seconds=0) or {}
+        return {}
+
+    def _job(self, row: "WorkflowStatus", *, brief: bool = False) -> Job:
+        status = _STATUS[row.status]
+        if isinstance(row.output, str):  # DBOS returns the text of an output that it does not decode
+            status = Status.FAILED
+        result: dict[str, Any] = (row.output or {}) if status == Status.SUCCEEDED else {}
+        reported = {} if brief or status == Status.QUEUED else self._reported(row.workflow_id)
+        curve = reported.get("loss_curve")
+        error = _failure(row) if status == Status.FAILED else None
+        return Job(
+            id=row.workflow_id,
+            status=status,
+            model=self._summary(row)["model"],
+            version=error.version if error else result.get("version"),
+            created_at=_time(row.created_at) or datetime.fromtimestamp(0, UTC),
+            started_at=_time(row.dequeued_at or (row.attributes or {}).get(STARTED)),
+            finished_at=_time(row.completed_at),
+            progress=msgspec.convert(reported["progress"], Progress) if "progress" in reported else None,
+            loss_curve=tuple((int(epoch), float(loss)) for epoch, loss in curve) if curve else None,
+            metrics=result.get("metrics"),
+            warnings=tuple(result.get("warnings", ())),
+            error=error,
+        )
+
+    @contextlib.contextmanager
+    def _database_errors(self) -> Iterator[None]:
+        """Raise Unavailable, and log the reason, if the database is missing, full or damaged."""
+        from sqlalchemy.exc import SQLAlchemyError
+
+        try:
+            yield
+        except (SQLAlchemyError, sqlite3.Error, OSError) as error:
+            denied = self._why_denied(error)
+            fields = {"database": redact_url(self._url), "reason": denied or driver_message(error)}
+            _log.error("job database out of reach", extra=fields)
+            message = denied or "The job database cannot be reached."
+            raise Unavailable(f"{message} Predictions continue. Send the training again later.") from None
+
+    def _why_denied(self, error: Exception) -> str | None:
+        if isinstance(error, OSError):
+            return why_denied(error)
+        return why_unwritable(self._file) if self._file else None  # SQLite reports only that it cannot open the file
+
+
+def _failure(row: "WorkflowStatus") -> Failure:
+    if isinstance(row.output, str) or isinstance(row.error, str):
+        return NOT_DECODED
+    data = getattr(row.error, "data", None)
+    if isinstance(data, dict) and "error" in data:
+        return msgspec.convert(data, Failure)
+    if row.status == "ERROR":
+        return Failure("TrainingFailed", "The training failed for an unexpected reason, which is in the trainer's log.")
+    return Failure("TrainerCrashed", "The trainer crashed repeatedly while running this job. The job was abandoned.")
+
+
+def _time(milliseconds: int | None) -> datetime | None:
+    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -1,0 +1,221 @@
+"""The WorkerStore of a trainer: DBOS hands it the jobs, one at a time, and records how they end."""
+
+import contextlib
+import logging
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from dbos import DBOS, DBOSPortableJSONSerializer, Queue
+from dbos import error as dbos_errors
+from dbos._queue import queue_worker_thread
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.errors import Unavailable
+from app.jobs.dbos_database import (
+    APPLICATION_VERSION,
+    MAX_RECOVERIES,
+    PROGRESS,
+    QUEUE,
+    UNFINISHED,
+    WORKFLOW,
+    database_file,
+    driver_message,
+    place_in_partitions,
+    prepare,
+    redact_url,
+    request_summary,
+)
+from app.jobs.job import JobFailed, Progress
+from app.jobs.progress import JobCancelled
+from app.jobs.store import JobHandler, JobUpload
+from app.jobs.wakeup import PollSchedule
+from app.storage.file_lock import FileLock, identity
+
+# Seconds between two polls if no message of a new job wakes the trainer. It then idles below 2 % of a core.
+POLL_SECONDS = 0.8
+# Seconds after which a cancelled job is certain to stay so.
+SETTLED_SECONDS = 1.0
+PRUNE_BATCH = 500
+ENDED = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
+
+_log = logging.getLogger(__name__)
+
+
+class DBOSWorkerStore:
+    """The jobs in the database at a URL, for the trainer of this name. DBOS allows one per process."""
+
+    def __init__(self, database_url: str, trainer_name: str, state_dir: Path) -> None:
+        self._url = database_url
+        self._name = trainer_name
+        self._state_dir = state_dir
+        self._files: dict[Path, tuple[int, int] | None] = {}
+        self._dbos: DBOS
+        self._queue: Queue
+        self._schedule: PollSchedule
+        self._polling: threading.Thread | None = None
+
+    def open(self, handler: JobHandler) -> None:
+        with self._critical_errors():
+            prepare(self._url)
+            place_in_partitions(self._url)
+            self._files = {path: identity(path) for path in [database_file(self._url)] if path}
+            self._dbos = DBOS(
+                config={
+                    "name": "linserve",
+                    "system_database_url": self._url,
+                    "executor_id": self._name,
+                    "application_version": APPLICATION_VERSION,
+                    "serializer": DBOSPortableJSONSerializer(),
+                    "log_level": "WARNING",
+                    "max_executor_threads": 4,
+                    "notification_listener_polling_interval_sec": 3600.0,  # no code here waits for a notification
+                }
+            )
+            logging.getLogger("dbos").addFilter(_is_unexpected)
+            self._schedule = PollSchedule(self._state_dir, self._name)
+            self._register(handler)
+            DBOS.listen_queues([])  # `keep_polling` replaces DBOS's thread, which cannot be woken between two polls
+            DBOS.launch()
+            # A partition is a model. Its jobs run one after another, in the order of their positions, on any trainer.
+            # A trainer whose next job would have to wait takes a job of another model.
+            self._queue = DBOS.register_queue(
+                QUEUE,
+                worker_concurrency=1,
+                partition_concurrency=1,
+                polling_interval_sec=POLL_SECONDS,
+                on_conflict="always_update",
+            )
+            _warn_of_other_versions()
+
+    def _register(self, handler: JobHandler) -> None:
+        @DBOS.step(name="publish")
+        def publish(request: dict[str, Any]) -> dict[str, Any]:
+            job_id = _current_job()
+            try:
+                return handler.run_job(job_id, request)
+            except JobCancelled:
+                raise dbos_errors.DBOSWorkflowCancelledError(f"job {job_id} was cancelled") from None
+
+        @DBOS.step(name="promote")
+        def promote(request: dict[str, Any], version: int) -> None:
+            handler.promote(_current_job(), request, version)
+
+        def clean_up_if_cancelled(job_id: str, request: dict[str, Any]) -> None:
+            if self.is_cancelled(job_id):
+                handler.clean_up(job_id, request)
+
+        @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=MAX_RECOVERIES)
+        def run(request: dict[str, Any]) -> dict[str, Any]:
+            job_id = _current_job()
+            try:
+                result = publish(request)
+                if result.get("promote"):  # recorded by an earlier release, in which promotion was a step of its own
+                    promote(request, result["version"])
+            except JobFailed:
+                handler.clean_up(job_id, request)  # the failure is recorded with the step, so no rerun needs the rows
+                raise
+            except dbos_errors.DBOSWorkflowCancelledError:
+                # A cancellation that came too late is reverted at once, and the rows may still be needed.
+                threading.Timer(SETTLED_SECONDS, clean_up_if_cancelled, (job_id, request)).start()
+                raise
+            finally:
+                self._schedule.job_ended()
+            handler.clean_up(job_id, request)
+            return result
+
+    def files(self) -> dict[Path, tuple[int, int] | None]:
+        return self._files
+
+    def keep_polling(self) -> None:
+        if self._polling is None or not self._polling.is_alive():  # it ends if the queue's record is missing
+            arguments = (self._schedule, self._dbos, self._queue)
+            self._polling = threading.Thread(target=queue_worker_thread, args=arguments, daemon=True)
+            self._polling.start()
+
+    def report(self, progress: Progress, loss_curve: Sequence[tuple[int, float]]) -> None:
+        try:
+            DBOS.set_event(PROGRESS, {"progress": msgspec.to_builtins(progress), "loss_curve": loss_curve})
+        except dbos_errors.DBOSWorkflowConflictIDError:  # another trainer runs the job, or it was cancelled
+            raise JobCancelled from None
+
+    def is_cancelled(self, job_id: str) -> bool:
+        status = DBOS.get_workflow_status(job_id)
+        return status is None or status.status == "CANCELLED"
+
+    def take_over(self, lock_of: Callable[[str], Path]) -> None:
+        with self._driver_errors():
+            place_in_partitions(self._url)  # a service of an earlier release may still record jobs
+            running = DBOS.list_workflows(name=WORKFLOW, status="PENDING", load_input=False, load_output=False)
+            for other in {job.executor_id for job in running} - {self._name, None}:
+                # While this process holds the lock of a dead trainer, that trainer cannot start again.
+                lock = FileLock(lock_of(str(other)), os.O_RDWR)
+                with contextlib.suppress(FileNotFoundError), contextlib.closing(lock):
+                    # Unlike the public `resume_workflow`, this leaves jobs alone that have ended meanwhile.
+                    if lock.acquire(timeout=0) and (taken := DBOS._recover_pending_workflows([str(other)])):  # noqa: SLF001
+                        ids = [job.workflow_id for job in taken]
+                        _log.warning("jobs taken over", extra={"trainer": other, "jobs": ids})
+
+    def prune(self, max_ended: int) -> None:
+        with self._driver_errors():
+            while old := DBOS.list_workflows(
+                name=WORKFLOW,
+                status=ENDED,
+                sort_desc=True,
+                offset=max_ended,
+                limit=PRUNE_BATCH,
+                load_input=False,
+                load_output=False,
+            ):
+                DBOS.delete_workflows([job.workflow_id for job in old])
+
+    def uploads(self) -> list[JobUpload]:
+        with self._driver_errors():
+            return [
+                JobUpload(
+                    job.workflow_id,
+                    request_summary(job, DBOS.list_workflows)["upload"],
+                    ended=job.status not in UNFINISHED,
+                )
+                for job in DBOS.list_workflows(name=WORKFLOW, load_input=False, load_output=False)
+            ]
+
+    @contextlib.contextmanager
+    def _critical_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (SQLAlchemyError, sqlite3.Error, OSError, dbos_errors.DBOSException) as error:
+            fields = {"database": redact_url(self._url), "reason": driver_message(error)}
+            _log.critical("job database out of reach", extra=fields)
+            raise Unavailable("The job database cannot be reached.") from error
+
+    @contextlib.contextmanager
+    def _driver_errors(self) -> Iterator[None]:
+        """Raise Unavailable with the message of the database driver, without the statement and its values."""
+        try:
+            yield
+        except SQLAlchemyError as error:
+            raise Unavailable(driver_message(error)) from error
+
+
+def _current_job() -> str:
+    job_id = DBOS.workflow_id
+    assert job_id is not None
+    return job_id
+
+
+def _warn_of_other_versions() -> None:
+    waiting = DBOS.list_workflows(name=WORKFLOW, status=UNFINISHED, load_input=False, load_output=False)
+    if count := sum(job.app_version != APPLICATION_VERSION for job in waiting):
+        _log.warning("jobs of another version wait", extra={"jobs": count})
+
+
+def _is_unexpected(record: logging.LogRecord) -> bool:
+    """Return False for the traceback that DBOS logs for a workflow that failed or was cancelled as intended."""
+    raised = record.exc_info[1] if record.exc_info else None
+    expected = (JobFailed, dbos_errors.DBOSAwaitedWorkflowCancelledError, dbos_errors.DBOSWorkflowCancelledError)
+    return not isinstance(raised, expected) and "recorded outcome" not in record.getMessage()

@@ -1,0 +1,174 @@
+"""The fields of a model card that are computed from a version's statistics for each request."""
+
+from typing import Any
+
+import numpy as np
+
+from app.errors import FieldError, InvalidInput
+from app.registry.version_file import Version
+from app.regression.dependencies import linear_dependencies
+from app.regression.hypothesis_tests import Inference, covariances, infer, variance_inflation
+from app.regression.likelihood import likelihood, why_no_likelihood
+from app.regression.solvers import Exact
+from app.regression.sufficient_statistics import Array
+from app.web.card_reasons import NO_SLOPES, NOT_ASKED, NOT_FINITE, NOT_IDENTIFIABLE, NOT_SOLVED, NullReasons
+
+MAX_COVARIANCE_COEFFICIENTS = 500
+MAX_COVARIANCES = 2_500_000  # Numbers in all matrices of a card, which are about 50 MB of JSON.
+MAX_DEPENDENCIES = 100
+
+INFERENCE = ("standard_errors", "t_values", "p_values", "confidence_intervals", "f_tests", "residual_deviation")
+LIKELIHOOD = ("log_likelihood", "aic", "bic")
+
+
+class CardStatistics:
+    """Computes the fields of one version's card, and adds the reason for each null to `reasons`."""
+
+    def __init__(self, version: Version, level: float, reasons: NullReasons) -> None:
+        self._card, self._model = version.card, version.model
+        self._level, self._reasons = level, reasons
+
+    def fields(self, *, covariance: bool) -> dict[str, Any]:
+        """Return the fields by name. Raises InvalidInput if there are too many covariances."""
+        if covariance:
+            self._check_size()
+        inference = infer(self._model, level=self._level) if self._card.inference_unavailable is None else None
+        fields = {
+            **self._inference(inference),
+            **self._likelihood(),
+            **self._degrees_of_freedom(),
+            "total_weight": float(f"{self._model.statistics.total_weight:.14g}"),  # the square of a rounded root
+            "weight_kind": self._model.statistics.weight_kind,
+            "variance_inflation_factors": self._variance_inflation_factors(),
+            "linear_dependencies": self._linear_dependencies(),
+            "covariance": self._covariance(inference) if covariance else None,
+        }
+        if not covariance:
+            self._reasons.by_path["covariance"] = NOT_ASKED
+        return fields
+
+    def _inference(self, inference: Inference | None) -> dict[str, Any]:
+        if inference is None:
+            return self._withheld(INFERENCE)
+        by_coefficient = {
+            "standard_errors": inference.standard_errors,
+            "t_values": inference.t_values,
+            "p_values": inference.p_values,
+            "confidence_intervals": np.stack([inference.lower, inference.upper], axis=-1),
+        }
+        return {
+            **{field: self._by_coefficient(field, values) for field, values in by_coefficient.items()},
+            "f_tests": self._f_tests(inference),
+            "residual_deviation": self._by_target("residual_deviation", inference.residual_deviation),
+        }
+
+    def _by_coefficient(self, field: str, values: Array) -> dict[str, dict[str, Any]] | None:
+        """Return values (k, 1 + p) or intervals (k, 1 + p, 2) by target and coefficient."""
+        known = values[:, not self._model.has_intercept :]
+        missing = np.asarray(~np.isfinite(known).reshape(*known.shape[:2], -1).all(axis=-1))
+        if missing.all():
+            self._reasons.by_path[field] = self._reasons.why_unknown(-1)
+            return None
+        self._reasons.explain_coefficients(field, missing)
+        rows = known.tolist()
+        for target, column in np.argwhere(missing):
+            rows[target][column] = None
+        return {
+            target: dict(zip(self._reasons.coefficients, row, strict=True))
+            for target, row in zip(self._card.targets, rows, strict=True)
+        }
+
+    def _f_tests(self, inference: Inference) -> dict[str, dict[str, float]]:
+        reason = NOT_FINITE if self._model.rank > self._model.has_intercept else NO_SLOPES
+        for name, values in (("f", inference.f_values), ("p_value", inference.f_p_values)):
+            self._reasons.explain_targets("f_tests", values, reason, suffix=f".{name}")
+        tests = zip(inference.f_values.tolist(), inference.f_p_values.tolist(), strict=True)
+        return {
+            target: {"f": f, "p_value": p_value} for target, (f, p_value) in zip(self._card.targets, tests, strict=True)
+        }
+
+    def _likelihood(self) -> dict[str, Any]:
+        if self._card.inference_unavailable is not None:
+            return self._withheld(LIKELIHOOD)
+        if (reason := why_no_likelihood(self._model.statistics)) is not None:
+            return self._reasons.withhold(LIKELIHOOD, reason)
+        values = likelihood(self._model)
+        return {field: self._by_target(field, getattr(values, field)) for field in LIKELIHOOD}
+
+    def _degrees_of_freedom(self) -> dict[str, Any]:
+        model, solver = self._model, self._card.solver
+        residual, effective = model.degrees_of_freedom, None
+        if residual < 0:
+            self._reasons.by_path["residual_degrees_of_freedom"] = (
+                f"Decay left {model.statistics.effective_rows:g} rows, which are fewer than {model.rank} coefficients."
+            )
+        if isinstance(solver, Exact):
+            effective = model.design.effective_coefficients(solver.l2)
+        else:
+            self._reasons.by_path["effective_degrees_of_freedom"] = NOT_SOLVED
+        return {
+            "residual_degrees_of_freedom": residual if residual >= 0 else None,
+            "model_degrees_of_freedom": model.rank - model.has_intercept,
+            "effective_degrees_of_freedom": effective,
+        }
+
+    def _variance_inflation_factors(self) -> dict[str, float] | None:
+        field, imprecise = "variance_inflation_factors", self._reasons.imprecise
+        if imprecise is not None:
+            self._reasons.by_path[field] = imprecise
+            return None
+        factors = variance_inflation(self._model)
+        missing = ~np.isfinite(factors)
+        if missing.all():
+            self._reasons.by_path[field] = NOT_IDENTIFIABLE
+            return None
+        for index in np.flatnonzero(missing).tolist():
+            self._reasons.by_path[f"{field}.{self._model.columns[index]}"] = NOT_IDENTIFIABLE
+        return dict(zip(self._model.columns, factors.tolist(), strict=True))
+
+    def _linear_dependencies(self) -> list[list[str]] | None:
+        field, design, imprecise = "linear_dependencies", self._model.design, self._reasons.imprecise
+        if imprecise is not None:
+            self._reasons.by_path[field] = imprecise
+            return None
+        count = len(self._model.columns) + design.intercept - design.rank
+        if count > MAX_DEPENDENCIES:
+            self._reasons.by_path[field] = f"There are {count} dependencies; they are listed up to {MAX_DEPENDENCIES}."
+            return None
+        return [
+            ["intercept"] * dependency.intercept + [self._model.columns[index] for index in dependency.columns]
+            for dependency in linear_dependencies(self._model.statistics, design)
+        ]
+
+    def _covariance(self, inference: Inference | None) -> dict[str, Any] | None:
+        if inference is None:
+            return self._withheld(["covariance"])["covariance"]
+        skipped = not self._model.has_intercept
+        values = covariances(self._model, inference)[:, skipped:, skipped:]
+        missing = ~np.isfinite(values.diagonal(axis1=1, axis2=2))
+        self._reasons.explain_coefficients("covariance.matrices", missing)
+        matrices = dict(zip(self._card.targets, values.tolist(), strict=True))
+        return {"coefficients": self._reasons.coefficients, "matrices": matrices}
+
+    def _check_size(self) -> None:
+        size, targets = len(self._reasons.coefficients), len(self._card.targets)
+        if size > MAX_COVARIANCE_COEFFICIENTS:
+            message = (
+                f"This model has {size} coefficients. Covariances are given for at most {MAX_COVARIANCE_COEFFICIENTS}."
+            )
+        elif size**2 * targets > MAX_COVARIANCES:
+            message = (
+                f"This model has {targets} targets with {size} coefficients each. Covariances are given for at most "
+                f"{MAX_COVARIANCES:,} pairs of coefficients of all targets."
+            )
+        else:
+            return
+        raise InvalidInput(message, [FieldError(message, parameter="include")])
+
+    def _withheld(self, fields: tuple[str, ...] | list[str]) -> dict[str, None]:
+        assert self._card.inference_unavailable is not None
+        return self._reasons.withhold(fields, self._card.inference_unavailable)
+
+    def _by_target(self, field: str, values: Array) -> dict[str, float]:
+        self._reasons.explain_targets(field, values, NOT_FINITE)
+        return dict(zip(self._card.targets, values.tolist(), strict=True))

@@ -1,0 +1,82 @@
+"""A model card as the API shows it: the stored fields, and the statistics computed from the version."""
+
+from typing import Any, Literal, TypeAlias
+
+import msgspec
+import numpy as np
+
+from app.prediction.estimates import inference_bytes
+from app.registry.version_file import Version
+from app.regression.linear_model import LinearModel
+from app.regression.solvers import solver_to_record
+from app.web.card_reasons import NullReasons
+from app.web.card_statistics import CardStatistics
+
+DEFAULT_LEVEL = 0.95  # Level of the confidence intervals of the coefficients.
+
+# Bytes that a card takes while it is computed from a decomposed design, measured without covariances: matrices of the
+# design's size, and what each coefficient of each target takes in the statistics and in JSON.
+DECOMPOSED_FACTOR = 2
+COEFFICIENT_BYTES = 700
+NUMBER_BYTES = 8
+
+Extra: TypeAlias = Literal["covariance"]
+
+
+def model_to_view(
+    version: Version, *, current: bool, level: float = DEFAULT_LEVEL, include: Extra | None = None
+) -> dict[str, Any]:
+    """Return the card as ModelView describes it. In JSON, NaN and infinity become null.
+
+    Raises InvalidInput if what is to be included is too large.
+    """
+    card, model = version.card, version.model
+    reasons = NullReasons(version)
+    computed = CardStatistics(version, level, reasons).fields(covariance=include == "covariance")
+    reasons.explain_card()
+    ranges = np.column_stack([model.statistics.minimum, model.statistics.maximum]).tolist()
+    return {
+        "model": card.model,
+        "version": card.version,
+        "current": current,
+        "features": card.features,
+        "targets": card.targets,
+        "unused_columns": card.unused_columns,
+        "terms": card.terms,
+        "intercept": dict(zip(card.targets, model.intercept.tolist(), strict=True)),
+        "coefficients": {
+            target: dict(zip(model.columns, row, strict=True))
+            for target, row in zip(card.targets, model.coef.tolist(), strict=True)
+        },
+        "confidence_level": level,
+        **computed,
+        "inference_unavailable": card.inference_unavailable,
+        "unavailable": reasons.by_path,
+        "metrics": card.metrics,
+        "validation": None if card.validation is None else msgspec.to_builtins(card.validation),
+        "no_folds": card.no_folds,
+        "rows": card.rows,
+        "dropped_rows": card.dropped_rows,
+        "rank": card.rank,
+        "condition_number": card.condition_number,
+        "precision_loss": card.precision_loss,
+        "precision_bounds": card.precision_bounds,
+        "ranges": dict(zip(model.columns, ranges, strict=True)),
+        "solver": solver_to_record(card.solver),
+        "shares": None if card.shares is None else {str(number): share for number, share in card.shares.items()},
+        "mode": card.mode,
+        "warnings": card.warnings,
+        "job": card.job,
+        "parent": card.parent,
+        "created_at": card.created_at,
+        "libraries": card.libraries,
+    }
+
+
+def view_bytes(model: LinearModel, include: Extra | None) -> int:
+    """Return an estimate of the bytes that `model_to_view` and its JSON take in addition to the model."""
+    size = inference_bytes(model)
+    if include is None and model.has_decomposed_design:
+        design = DECOMPOSED_FACTOR * NUMBER_BYTES * len(model.columns) ** 2
+        size = min(size, design + COEFFICIENT_BYTES * model.coef.size)
+    return size

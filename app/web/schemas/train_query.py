@@ -1,0 +1,84 @@
+"""The options of POST /train for files, as query parameters."""
+
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from starlette.datastructures import QueryParams
+
+from app.web.problems import invalid_query
+from app.web.query import check_query, split_names
+from app.web.schemas.solver_options import SOLVER_FIELDS, SOLVER_OPTIONS
+from app.web.schemas.train import FileOptions, ValidationOptions
+
+_VALIDATION_FIELDS = tuple(ValidationOptions.model_fields)
+_LISTS = ("targets", "features", "terms")
+# Keywords of a property's schema that do not restrict its value in a query.
+_NOT_RULES = {"title", "description", "default", "anyOf", "$ref", "examples"}
+
+
+def from_query(query: QueryParams) -> FileOptions:
+    """Return the options in a query. Those of solver and validation are parameters too, and lists are comma-separated.
+
+    Raises InvalidInput for a parameter that is unknown, repeated or invalid.
+    """
+    fields = {field.alias or name for name, field in FileOptions.model_fields.items()}
+    known = {*fields, *SOLVER_FIELDS, *_VALIDATION_FIELDS} - {"validation"}
+    check_query(query, known)
+    options: dict[str, Any] = {name: value for name, value in query.items() if name not in SOLVER_FIELDS}
+    for name in _LISTS:
+        if name in options:
+            options[name] = split_names(name, options[name])
+    solver: dict[str, Any] = {name: value for name, value in query.items() if name in SOLVER_FIELDS}
+    if solver.get("start", "").isdecimal():
+        solver["start"] = {"version": solver["start"]}
+    if validation := {name: options.pop(name) for name in _VALIDATION_FIELDS if name in options}:
+        options["validation"] = validation
+    if solver or "solver" in options:
+        options["solver"] = {"kind": options.get("solver", "exact"), **solver}
+    try:
+        return FileOptions.model_validate(options, strict=False)  # all values are strings
+    except ValidationError as error:
+        raise invalid_query(error, known) from None
+
+
+def query_parameters() -> list[dict[str, Any]]:
+    """Return the query parameters for the OpenAPI document."""
+    properties: dict[str, dict[str, Any]] = {}
+    models: list[type[BaseModel]] = [FileOptions, ValidationOptions, *SOLVER_OPTIONS.values()]
+    for options in models:
+        properties |= _properties(options)
+    properties["solver"] |= {"type": "string", "enum": [*SOLVER_OPTIONS]}
+    properties["start"] |= {"type": "string", "pattern": "^(random|current|[1-9][0-9]*)$"}
+    properties["device"]["description"] = "Device for the training; `auto` is for gradient descent."
+    first = ["targets", "features"]  # the order in which Swagger UI shows them
+    names = [*first, *(name for name in properties if name not in (*first, "kind", "validation"))]
+    return [_parameter(name, properties[name]) for name in names]
+
+
+def _properties(options: type[BaseModel]) -> dict[str, dict[str, Any]]:
+    """Return the schemas of options by name. In a query no value is null, and a list is a text."""
+    properties = {}
+    for name, schema in options.model_json_schema()["properties"].items():
+        alternatives = [part for part in schema.get("anyOf", ()) if part.get("type") != "null"]
+        rules = {**schema, **alternatives[0]} if len(alternatives) == 1 else dict(schema)
+        if rules.get("type") == "array":
+            rules = {"type": "string", "description": schema.get("description", "")}
+            rules["description"] += " In a query, names are separated by commas."
+        properties[name] = rules
+    return properties
+
+
+def _parameter(name: str, rules: dict[str, Any]) -> dict[str, Any]:
+    sentences = [rules.get("description", ""), "Only for files; in JSON it is in the body."]
+    if owners := [solver for solver, options in SOLVER_OPTIONS.items() if name in options.model_fields]:
+        sentences.insert(0, f"With `solver={'` or `'.join(owners)}`.")
+    schema = {rule: value for rule, value in rules.items() if rule not in _NOT_RULES}
+    if "type" in schema:
+        schema.pop("oneOf", None)
+    return {
+        "name": name,
+        "in": "query",
+        "required": False,
+        "schema": schema,
+        "description": " ".join(filter(None, sentences)),
+    }

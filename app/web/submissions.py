@@ -1,0 +1,112 @@
+"""Receive the rows of a training, as JSON or as a file, and submit its job.
+
+An upload is on disk before its job is recorded, so an acknowledged job never lacks its rows.
+"""
+
+import contextlib
+import hashlib
+from typing import Any, BinaryIO
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from app.data.formats import FileFormat, check_header, describing_bytes
+from app.data.names import MAX_NAME_LENGTH
+from app.data.training_rows import write_matrix
+from app.errors import InvalidInput
+from app.jobs.host.devices import check_device
+from app.jobs.job import Job
+from app.storage.memory_budget import LARGE_BODY
+from app.training.initial_coefficients import detach
+from app.training.json_rows import plan_rows
+from app.training.planner import plan_file
+from app.training.request import TrainingRequest
+from app.web import bodies
+from app.web.schemas.train import TrainRequest
+from app.web.schemas.train_query import from_query
+from app.web.state import Services, get_memory
+
+SLICE_BYTES = 1 << 18  # Bytes of an upload hashed and written at a time, in a thread.
+
+
+async def submit_json(services: Services, request: Request, job_id: str) -> Job:
+    """Read a JSON body, and submit its job."""
+    if request.query_params:
+        name = next(iter(request.query_params))[:MAX_NAME_LENGTH]
+        raise InvalidInput.of_parameter(
+            name, "With a JSON body, options are expected in the body, but were found in the query. Move them."
+        )
+    body = await bodies.read_body(request, services.limits.json_bytes)
+    async with services.large_body_limiter.slot() if len(body) > LARGE_BODY else contextlib.nullcontext():
+        with get_memory(request).reserved(bodies.decoding_bytes(body)):
+            return await run_in_threadpool(_submit_json, services, body, job_id)
+
+
+def _submit_json(services: Services, body: bytes, job_id: str) -> Job:
+    jobs, uploads = services.jobs, services.jobs.uploads
+    fingerprint = hashlib.sha256(body).hexdigest()
+    if job := jobs.find_repeated(job_id, fingerprint):
+        return job
+    jobs.check_room(job_id)
+    options = bodies.decode(TrainRequest, body)
+    draft = options.to_request(
+        default_model=services.default_model, upload=uploads.new(), format="matrix", fingerprint=fingerprint
+    )
+    training, columns = plan_rows(draft, options, services.registry)
+    check_device(services.capabilities, training.solver.device)
+    uploads.check_room(sum(column.nbytes for column in columns))
+    with uploads.open_new(training.upload) as file:
+        training = detach(training, uploads)
+        write_matrix(file, *columns)
+        uploads.sync(file)
+    return jobs.submit(training, job_id)
+
+
+async def submit_file(services: Services, request: Request, table_format: FileFormat, job_id: str) -> Job:
+    """Store a file, and submit its job."""
+    options = from_query(request.query_params)
+    check_header(table_format, options.header)
+    jobs, uploads = services.jobs, services.jobs.uploads
+    await run_in_threadpool(jobs.check_room, job_id)
+    upload = uploads.new()
+    with uploads.open_new(upload) as file:
+        digest = hashlib.sha256(str((table_format, sorted(request.query_params.multi_items()))).encode())
+        await _receive(services, request, file, digest)
+        await run_in_threadpool(uploads.sync, file)
+    draft = options.to_request(
+        default_model=services.default_model, upload=upload, format=table_format, fingerprint=digest.hexdigest()
+    )
+    with contextlib.ExitStack() as reserved:
+        with uploads.remove_on_error(upload):
+            size = await run_in_threadpool(describing_bytes, uploads.path(upload), table_format)
+            reserved.enter_context(get_memory(request).reserved(size))
+        return await run_in_threadpool(_submit_upload, services, draft, job_id)
+
+
+async def _receive(services: Services, request: Request, file: BinaryIO, digest: Any) -> None:
+    """Write the body to the file, and hash it."""
+    chunks = bodies.iter_body(request, services.limits.upload_bytes)
+    length = bodies.content_length(request)
+    with get_memory(request).reserved(2 * min(length or SLICE_BYTES, SLICE_BYTES)):
+        async for part in bodies.regroup(services.jobs.uploads.admit(chunks, length), SLICE_BYTES):
+            if len(part) <= LARGE_BODY:  # a thread would cost more than it saves
+                _store(file, digest, part)
+            else:
+                await run_in_threadpool(_store, file, digest, part)
+
+
+def _store(file: BinaryIO, digest: Any, part: bytearray) -> None:
+    """Hash and write a part of the body. Both release the GIL, so predictions run meanwhile."""
+    digest.update(part)
+    file.write(part)
+
+
+def _submit_upload(services: Services, draft: TrainingRequest, job_id: str) -> Job:
+    jobs, uploads = services.jobs, services.jobs.uploads
+    with uploads.remove_on_error(draft.upload):
+        if job := jobs.find_repeated(job_id, draft.fingerprint):
+            uploads.remove(draft.upload)
+            return job
+        training = plan_file(draft, uploads.path(draft.upload), services.registry, services.limits.upload_bytes)
+        check_device(services.capabilities, training.solver.device)
+    return jobs.submit(training, job_id)

@@ -1,0 +1,396 @@
+"""The contract of JobStore and WorkerStore. A new implementation is added to IMPLEMENTATIONS and has to pass it."""
+
+import contextlib
+import queue
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from service import wait_for
+
+from app.errors import Conflict
+from app.jobs.dbos_store import DBOSStore
+from app.jobs.job import PUBLISHING, Failure, Job, JobFailed, Progress, Status
+from app.jobs.job_list import JobFilter
+from app.jobs.progress import JobCancelled
+from app.jobs.store import JobHandler, JobStore, WorkerStore
+from app.regression.solvers import Exact
+from app.training.request import TrainingRequest
+
+SECONDS = 60.0
+RESULT: dict[str, Any] = {"version": 3, "metrics": {"mse": 0.5}, "warnings": ["few rows"]}
+
+
+@dataclass(frozen=True)
+class Database:
+    """An implementation: opens stores of the same records."""
+
+    store: Callable[[], JobStore]
+    worker: Callable[[JobHandler], AbstractContextManager[WorkerStore]]
+
+
+def dbos(folder: Path) -> Database:
+    url = f"sqlite:///{folder / 'jobs.sqlite'}"
+
+    @contextlib.contextmanager
+    def worker(handler: JobHandler) -> Iterator[WorkerStore]:
+        from dbos import DBOS
+
+        from app.jobs.dbos_worker import DBOSWorkerStore
+
+        store = DBOSWorkerStore(url, "trainer", folder)
+        store.open(handler)
+        store.keep_polling()
+        try:
+            yield store
+        finally:
+            store._schedule.stop()
+            DBOS.destroy(destroy_registry=True)
+
+    return Database(lambda: DBOSStore(url), worker)
+
+
+IMPLEMENTATIONS = {"dbos": dbos}
+
+
+@pytest.fixture(params=IMPLEMENTATIONS)
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+    return IMPLEMENTATIONS[request.param](tmp_path)
+
+
+@pytest.fixture
+def store(database: Database) -> Iterator[JobStore]:
+    opened = database.store()
+    opened.connect()
+    yield opened
+    opened.close()
+
+
+class Gate:
+    """Holds a job inside its handler until the test lets it go on."""
+
+    def __init__(self) -> None:
+        self.reached = threading.Event()
+        self.open = threading.Event()
+
+    def wait(self) -> dict[str, Any]:
+        self.reached.set()
+        assert self.open.wait(SECONDS)
+        return RESULT
+
+
+def new_request(model: str = "crop", upload: str = "rows", fingerprint: str = "print") -> TrainingRequest:
+    return TrainingRequest(
+        model=model,
+        upload=upload,
+        format="csv",
+        features=("a",),
+        targets=("b",),
+        solver=Exact(),
+        promote="always",
+        fingerprint=fingerprint,
+    )
+
+
+def add(store: JobStore, position: int = 1, **fields: str) -> str:
+    job_id = str(uuid.uuid4())
+    store.add(job_id, new_request(**fields), position)
+    return job_id
+
+
+def job_of(store: JobStore, job_id: str) -> Job:
+    record = store.find(job_id)
+    assert record is not None
+    return record.job
+
+
+def end_of(store: JobStore, job_id: str) -> Job:
+    wait_for(lambda: job_of(store, job_id).status.ended)
+    return job_of(store, job_id)
+
+
+def ids(jobs: Any) -> list[str]:
+    return [job.id for job in jobs]
+
+
+Work = Callable[[str, dict[str, Any]], dict[str, Any]]
+
+
+class Handler:
+    """Runs a job with the function for its model, and notes the ids of the jobs that are cleaned up."""
+
+    def __init__(self) -> None:
+        self.cleaned: queue.Queue[str] = queue.Queue()
+        self.work: dict[str, Work] = {}
+
+    def run_job(self, job_id: str, request: dict[str, Any]) -> dict[str, Any]:
+        return self.work[request["model"]](job_id, request)
+
+    def promote(self, *_: Any) -> None:
+        raise AssertionError
+
+    def clean_up(self, job_id: str, _: dict[str, Any]) -> None:
+        self.cleaned.put(job_id)
+
+    def wait_until_cleaned(self, job_id: str) -> None:
+        while self.cleaned.get(timeout=SECONDS) != job_id:
+            pass
+
+
+@dataclass(frozen=True)
+class Running:
+    """A database with a worker. Each test uses a model of its own."""
+
+    store: JobStore
+    worker: WorkerStore
+    handler: Handler
+
+    def add(self, model: str, work: Work, position: int = 1) -> str:
+        self.handler.work[model] = work
+        return add(self.store, position, model=model)
+
+
+@pytest.fixture(scope="module", params=IMPLEMENTATIONS)
+def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    database = IMPLEMENTATIONS[request.param](tmp_path_factory.mktemp("running"))
+    store, handler = database.store(), Handler()
+    store.connect()
+    with database.worker(handler) as worker:
+        yield Running(store, worker, handler)
+    store.close()
+
+
+def test_a_new_job_is_queued_and_its_record_has_its_upload_and_fingerprint(store: JobStore) -> None:
+    before = datetime.now(UTC) - timedelta(seconds=2)
+    record = store.find(job_id := add(store))
+    assert record is not None
+    assert (record.upload, record.fingerprint) == ("rows", "print")
+    job = record.job
+    assert (job.id, job.status, job.model) == (job_id, Status.QUEUED, "crop")
+    assert before <= job.created_at <= datetime.now(UTC)
+    assert (job.started_at, job.finished_at, job.version, job.progress, job.error) == (None,) * 5
+
+
+def test_a_job_is_recorded_once_whatever_comes_later_under_its_id(store: JobStore) -> None:
+    job_id = add(store)
+    store.add(job_id, new_request("other", "other-rows", "other-print"), 2)
+    record = store.find(job_id)
+    assert record is not None
+    assert (record.job.model, record.upload, record.fingerprint) == ("crop", "rows", "print")
+    assert ids(store.unfinished()) == [job_id]
+
+
+def test_a_recorded_job_is_read_by_another_store_after_the_first_was_closed(database: Database) -> None:
+    first = database.store()
+    job_id = add(first)
+    first.close()
+    second = database.store()
+    assert job_of(second, job_id).status == Status.QUEUED
+    second.close()
+
+
+def test_unknown_jobs_are_not_found(store: JobStore) -> None:
+    job_id = add(store)
+    unknown = str(uuid.uuid4())
+    assert store.find(unknown) is None
+    assert store.get_many([unknown, job_id]).keys() == {job_id}
+
+
+def test_jobs_are_listed_newest_first_in_pages(store: JobStore) -> None:
+    added = [add(store, position) for position in range(1, 6)]
+    now = datetime.now(UTC)
+    assert ids(store.list_jobs(JobFilter(), end=now, limit=10, offset=0)) == added[::-1]
+    assert ids(store.list_jobs(JobFilter(), end=now, limit=2, offset=1)) == added[::-1][1:3]
+    assert ids(store.list_jobs(JobFilter(), end=now - timedelta(hours=1), limit=10, offset=0)) == []
+
+
+def test_a_list_has_only_the_jobs_that_meet_its_conditions(store: JobStore) -> None:
+    crop, other = add(store), add(store, model="other")
+    store.cancel(crop)
+    now = datetime.now(UTC)
+
+    def listed(**conditions: Any) -> list[str]:
+        return ids(store.list_jobs(JobFilter(**conditions), end=now + timedelta(seconds=1), limit=10, offset=0))
+
+    assert listed(model="other") == [other]
+    assert listed(status=Status.CANCELLED) == [crop]
+    assert listed(status=Status.QUEUED, model="crop") == []
+    assert listed(since=now - timedelta(hours=1)) == [other, crop]
+    assert listed(since=now + timedelta(hours=1)) == []
+
+
+def test_unfinished_jobs_have_their_model_and_position(store: JobStore) -> None:
+    first, second, third = add(store, 4), add(store, 5, model="other"), add(store, 6)
+    store.cancel(third)
+    found = {job.id: (job.status, job.model, job.position) for job in store.unfinished()}
+    assert found == {first: (Status.QUEUED, "crop", 4), second: (Status.QUEUED, "other", 5)}
+
+
+def test_a_cancelled_job_has_ended_and_cancelling_it_again_changes_nothing(store: JobStore) -> None:
+    job_id = add(store)
+    store.cancel(job_id)
+    cancelled = job_of(store, job_id)
+    assert (cancelled.status, cancelled.started_at) == (Status.CANCELLED, None)
+    store.cancel(job_id)
+    assert job_of(store, job_id) == cancelled
+
+
+def test_a_job_runs_with_its_request_and_its_result_is_recorded(running: Running) -> None:
+    requests = []
+
+    def work(job_id: str, request: dict[str, Any]) -> dict[str, Any]:
+        requests.append((job_id, TrainingRequest.from_json(request)))
+        return RESULT
+
+    job_id = running.add("succeeding", work)
+    running.handler.wait_until_cleaned(job_id)
+    job = end_of(running.store, job_id)
+    assert requests == [(job_id, new_request("succeeding"))]
+    assert (job.status, job.version, job.metrics) == (Status.SUCCEEDED, 3, {"mse": 0.5})
+    assert job.warnings == ("few rows",)
+    assert job.started_at is not None
+    assert job.finished_at is not None
+    assert job.created_at <= job.started_at <= job.finished_at
+    running.store.cancel(job_id)
+    assert job_of(running.store, job_id) == job
+
+
+def test_a_job_that_fails_has_its_failure_and_is_cleaned_up(running: Running) -> None:
+    failure = Failure("InvalidInput", "Row 2 has no target.", version=7)
+
+    def work(*_: Any) -> dict[str, Any]:
+        raise JobFailed(failure)
+
+    job_id = running.add("failing", work)
+    running.handler.wait_until_cleaned(job_id)
+    job = end_of(running.store, job_id)
+    assert (job.status, job.error, job.version, job.metrics) == (Status.FAILED, failure, 7, None)
+
+
+def test_an_unexpected_error_fails_the_job_and_is_not_shown(running: Running) -> None:
+    def work(*_: Any) -> dict[str, Any]:
+        raise ValueError("a value of somebody's row")
+
+    job = end_of(running.store, running.add("broken", work))
+    assert job.status == Status.FAILED
+    assert job.error is not None
+    assert job.error.error == "TrainingFailed"
+    assert "somebody" not in str(job)
+
+
+def test_the_progress_of_a_running_job_is_read_but_not_listed(running: Running) -> None:
+    gate = Gate()
+    progress = Progress("fitting", rows=15, epoch=2, epochs=10, loss=1.5)
+
+    def work(*_: Any) -> dict[str, Any]:
+        running.worker.report(progress, [(0, 4.0), (2, 1.5)])
+        return gate.wait()
+
+    job_id = running.add("reporting", work)
+    assert gate.reached.wait(SECONDS)
+    job = job_of(running.store, job_id)
+    assert (job.status, job.progress, job.loss_curve) == (Status.RUNNING, progress, ((0, 4.0), (2, 1.5)))
+    (listed,) = running.store.list_jobs(JobFilter(model="reporting"), end=datetime.now(UTC), limit=9, offset=0)
+    assert (listed.status, listed.progress, listed.loss_curve) == (Status.RUNNING, None, None)
+    gate.open.set()
+    assert end_of(running.store, job_id).progress == progress
+
+
+def test_a_running_job_learns_that_it_was_cancelled(running: Running) -> None:
+    gate = Gate()
+
+    def work(job_id: str, _: dict[str, Any]) -> dict[str, Any]:
+        assert not running.worker.is_cancelled(job_id)
+        gate.wait()
+        assert running.worker.is_cancelled(job_id)
+        raise JobCancelled
+
+    job_id = running.add("cancelled", work)
+    assert gate.reached.wait(SECONDS)
+    running.store.cancel(job_id)
+    gate.open.set()
+    running.handler.wait_until_cleaned(job_id)
+    job = job_of(running.store, job_id)
+    assert job.status == Status.CANCELLED
+    assert job.started_at is not None
+
+
+def test_a_cancelled_job_cannot_record_that_it_publishes(running: Running) -> None:
+    gate = Gate()
+
+    def work(*_: Any) -> dict[str, Any]:
+        result = gate.wait()
+        running.worker.report(Progress(PUBLISHING), [])
+        return result
+
+    job_id = running.add("too-late", work)
+    assert gate.reached.wait(SECONDS)
+    running.store.cancel(job_id)
+    gate.open.set()
+    running.handler.wait_until_cleaned(job_id)
+    assert job_of(running.store, job_id).status == Status.CANCELLED
+
+
+def test_a_job_that_publishes_is_not_cancelled(running: Running) -> None:
+    gate = Gate()
+
+    def work(*_: Any) -> dict[str, Any]:
+        running.worker.report(Progress(PUBLISHING), [])
+        return gate.wait()
+
+    job_id = running.add("publishing", work)
+    assert gate.reached.wait(SECONDS)
+    with pytest.raises(Conflict):
+        running.store.cancel(job_id)
+    gate.open.set()
+    assert end_of(running.store, job_id).status == Status.SUCCEEDED
+
+
+def test_jobs_of_a_model_run_one_after_another_in_the_order_of_their_positions(running: Running) -> None:
+    gate = Gate()
+    order = []
+
+    def work(job_id: str, _: dict[str, Any]) -> dict[str, Any]:
+        order.append(job_id)
+        return gate.wait()
+
+    first = running.add("ordered", work, 1)
+    assert gate.reached.wait(SECONDS)
+    third, second = running.add("ordered", work, 3), running.add("ordered", work, 2)
+    assert order == [first]
+    gate.open.set()
+    end_of(running.store, third)
+    assert order == [first, second, third]
+
+
+def test_the_oldest_ended_jobs_are_pruned_and_unfinished_ones_stay(running: Running) -> None:
+    gate = Gate()
+    waiting = running.add("unpruned", lambda *_: gate.wait())
+    assert gate.reached.wait(SECONDS)
+    ended = [add(running.store, 10, model="unpruned") for _ in range(3)]
+    for job_id in ended:
+        running.store.cancel(job_id)
+    running.worker.prune(1)
+    left = running.store.list_jobs(JobFilter(), end=datetime.now(UTC), limit=99, offset=0)
+    gate.open.set()
+    end_of(running.store, waiting)
+    assert len([job for job in left if job.status.ended]) == 1
+    assert [job.id for job in left if job.status == Status.RUNNING] == [waiting]
+
+
+def test_the_uploads_of_all_jobs_are_known_and_which_have_ended(running: Running) -> None:
+    gate = Gate()
+    started = running.add("uploaded", lambda *_: gate.wait())
+    assert gate.reached.wait(SECONDS)
+    cancelled = add(running.store, 2, model="uploaded", upload="others")
+    running.store.cancel(cancelled)
+    uploads = {upload.id: (upload.upload, upload.ended) for upload in running.worker.uploads()}
+    gate.open.set()
+    end_of(running.store, started)
+    assert (uploads[started], uploads[cancelled]) == (("rows", False), ("others", True))
