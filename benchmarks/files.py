@@ -34,7 +34,7 @@ from app.regression.least_squares import fit
 from app.regression.solvers import Exact
 def work(path, table_format):
     rows = TrainingRows(Path(path), table_format, ["a", "b", "c"], ["y"], threads=os.cpu_count())
-    return fit(summarise(rows.blocks()), Exact()).coef
+    return fit(summarise(rows.batches()), Exact()).coef
 """
 
 PANDAS = """

@@ -11,9 +11,7 @@ import pyarrow.csv
 import pyarrow.parquet
 from backports import zstd
 
-from app.data.formats import FileFormat
-
-MEDIA_TYPES: dict[FileFormat, str] = {
+MEDIA_TYPES: dict[str, str] = {
     "csv": "text/csv",
     "ndjson": "application/x-ndjson",
     "arrow": "application/vnd.apache.arrow.stream",
@@ -22,7 +20,7 @@ MEDIA_TYPES: dict[FileFormat, str] = {
 ENCODINGS: dict[str, Callable[[bytes], bytes]] = {"identity": bytes, "gzip": gzip.compress, "zstd": zstd.compress}
 
 
-def written(table: pa.Table, form: FileFormat, **options: Any) -> bytes:
+def written(table: pa.Table, form: str, **options: Any) -> bytes:
     sink = io.BytesIO()
     if form == "csv":
         pyarrow.csv.write_csv(table, sink)

@@ -1,4 +1,4 @@
-"""Rows that were read together, and what is refused in them, whatever the format they came in."""
+"""Batches of rows, and the errors about rows and columns, which are the same for all formats."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from app.data.name_hints import MAX_LISTED, extra_columns, listed, missing_columns, shown
+from app.data.names import MAX_LISTED, extra_columns, listed, missing_columns, shown
 from app.data.rounding import Rounded, are_small, first_rounded, has_large
 from app.errors import FieldError, InvalidInput
 
@@ -21,77 +21,72 @@ Array: TypeAlias = NDArray[np.float64]
 Source: TypeAlias = Path | bytes  # a file, or its content
 Header: TypeAlias = Literal["names", "none"]  # content of the first row of a CSV file
 
-PART_BYTES = 1 << 21  # Approximate bytes of numbers in one part.
-KEPT_BYTES = 1 << 20  # Bytes of kept columns in one piece of a part.
+BATCH_BYTES = 1 << 21  # Approximate bytes of numbers in a batch.
+MAX_KEPT_BYTES = 1 << 20  # Bytes of kept columns in a batch that `split_wide` returns.
 MAX_COLUMNS = 10_000  # Columns of a file, including those that are not read.
 MISSING = "The value is missing, but a number was expected."
 NOT_FINITE = "The value is not a finite number. Write a number that a 64-bit float can hold, or leave the row out."
 
 
 class Columns(NamedTuple):
-    """Which columns are read: numbers, in this order, and others that pass through as they are."""
+    """The columns to read."""
 
-    numbers: Sequence[str]
-    keep: Sequence[str] = ()
+    numbers: Sequence[str]  # in this order
+    keep: Sequence[str] = ()  # passed through unchanged
     missing: bool = False  # whether a number may be missing; it is then NaN
     only: bool = False  # whether other columns are refused
     ignored: AbstractSet[str] = frozenset()  # with `only`: names of other columns that are allowed and not read
     header: Header | None = None  # of CSV; None: names, which must not all be numbers
     training: bool = True  # whether messages may advise the training options that leave out columns or rows
-    late: Mapping[str, int] = MappingProxyType({})  # NDJSON: the lines in which names first appear, unless the first
+    late: Mapping[str, int] = MappingProxyType({})  # NDJSON: the lines of names that appear first after line 1
 
 
 class RowBatch(NamedTuple):
-    """Some of the rows of a file."""
+    """Some consecutive rows of a file."""
 
-    values: Array  # (n, d), each column lying together in memory
+    values: Array  # (n, d), with each column contiguous in memory
     kept: "pa.RecordBatch | None" = None
     rounded: Rounded = ()
     others: frozenset[str] = frozenset()  # NDJSON: names in these rows that are not read, unless `only`
 
 
-# A format: the names of its columns, and its rows in parts.
-Reader: TypeAlias = Callable[[Source, Columns, int], Iterator[RowBatch]]
+def batch_rows(columns: Columns) -> int:
+    """Return the number of rows of a batch with these columns."""
+    return max(256, BATCH_BYTES // (8 * max(1, len(columns.numbers))))
 
 
-def part_rows(columns: Columns) -> int:
-    """Return the number of rows of a part with these columns."""
-    return max(256, PART_BYTES // (8 * max(1, len(columns.numbers))))
+def wide_batch_bytes(columns: Columns) -> int:
+    """Return the bytes of numbers in a batch if they exceed BATCH_BYTES because its rows are wide, and otherwise 0."""
+    size = 8 * len(columns.numbers) * batch_rows(columns)
+    return size if size > BATCH_BYTES else 0
 
 
-def least_part_bytes(columns: Columns) -> int:
-    """Return the bytes of numbers in a part, if it has more of them than PART_BYTES since its rows are so wide."""
-    size = 8 * len(columns.numbers) * part_rows(columns)
-    return size if size > PART_BYTES else 0
+def split_wide(batch: RowBatch, row_bytes: int, first_row: int | None = None) -> Iterator[RowBatch]:
+    """Yield the rows in batches from which BATCH_BYTES are made, `row_bytes` a row, with MAX_KEPT_BYTES kept.
 
-
-def split_wide(part: RowBatch, row_bytes: int, first_row: int | None = None) -> Iterator[RowBatch]:
-    """The part in pieces of PART_BYTES, each row being made into `row_bytes`, and of KEPT_BYTES that pass through.
-
-    Raises InvalidInput if one row passes more than KEPT_BYTES through. `first_row` is the number of the first.
+    Raises InvalidInput if one row has more than MAX_KEPT_BYTES to keep. `first_row` is the number of the first row.
     """
-    rows = max(1, PART_BYTES // max(1, row_bytes))
-    if len(part.values) <= rows and (part.kept is None or part.kept.nbytes <= KEPT_BYTES):
-        yield part
+    rows = max(1, BATCH_BYTES // max(1, row_bytes))
+    if len(batch.values) <= rows and (batch.kept is None or batch.kept.nbytes <= MAX_KEPT_BYTES):
+        yield batch
         return
-    for start in range(0, len(part.values), rows):
-        kept = part.kept.slice(start, rows) if part.kept is not None else None
+    for start in range(0, len(batch.values), rows):
+        kept = batch.kept.slice(start, rows) if batch.kept is not None else None
         row = None if first_row is None else first_row + start
-        yield from _halved(RowBatch(part.values[start : start + rows], kept), row)
+        yield from _halved(RowBatch(batch.values[start : start + rows], kept), row)
 
 
-def _halved(part: RowBatch, first_row: int | None) -> Iterator[RowBatch]:
-    if part.kept is None or part.kept.nbytes <= KEPT_BYTES:
-        yield part
+def _halved(batch: RowBatch, first_row: int | None) -> Iterator[RowBatch]:
+    if batch.kept is None or batch.kept.nbytes <= MAX_KEPT_BYTES:
+        yield batch
         return
-    half = len(part.values) // 2
+    half = len(batch.values) // 2
     if not half:
-        message = f"The columns that are kept have more than {KEPT_BYTES} bytes in this row. Keep shorter ones."
+        message = f"The columns that are kept have more than {MAX_KEPT_BYTES} bytes in this row. Keep shorter ones."
         raise row_error(message, row=first_row) if first_row is not None else InvalidInput(message)
-    yield from _halved(RowBatch(part.values[:half], part.kept.slice(0, half)), first_row)
-    yield from _halved(
-        RowBatch(part.values[half:], part.kept.slice(half)), None if first_row is None else first_row + half
-    )
+    yield from _halved(RowBatch(batch.values[:half], batch.kept.slice(0, half)), first_row)
+    second_row = None if first_row is None else first_row + half
+    yield from _halved(RowBatch(batch.values[half:], batch.kept.slice(half)), second_row)
 
 
 def from_record_batch(
@@ -100,10 +95,10 @@ def from_record_batch(
     first_row: int,
     exact: "Callable[[Array], pa.RecordBatch | None] | None" = None,
 ) -> RowBatch:
-    """The wanted columns of a record batch. Raises InvalidInput with the place of the first value that is no number.
+    """Return the columns of a record batch. Raises InvalidInput with the place of the first value that is not a number.
 
-    If the batch holds floats that were made from something else, `exact` gives columns of that, to find integers that
-    were rounded. It takes the values, (d, n), and is called only if one is so large that it may have been rounded.
+    If the batch has floats that were parsed from text, `exact` returns the text, to find integers that were rounded.
+    It takes the values, (d, n), and is called only if one is so large that it may have been rounded.
     """
     import pyarrow as pa
 
@@ -126,40 +121,38 @@ def _rounded(batch: "pa.RecordBatch | None", columns: Columns, values: Array) ->
     if batch is None:
         return ()
     present = set(batch.schema.names)
-    found = (
+    places = (
         (index, first_rounded(batch.column(name), values[index]))
         for index, name in enumerate(columns.numbers)
         if name in present
     )
-    return tuple((index, row) for index, row in found if row is not None)
+    return tuple((index, row) for index, row in places if row is not None)
 
 
 def check(values: Array, columns: Columns, first_row: int) -> None:
-    """Raises InvalidInput with the place of the first value that is missing or not finite."""
+    """Raise InvalidInput with the place of the first value of each column that is missing or not finite."""
     with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(values.sum()):  # one pass; nearly always enough
+        if np.isfinite(values.sum()):  # One pass; nearly always enough.
             return
     faults = np.isinf(values) if columns.missing else ~np.isfinite(values)
-    at_fault = np.flatnonzero(faults.any(axis=0))[:MAX_LISTED].tolist()
-    if not at_fault:
-        return
+    choice = "leave such rows out with `missing=drop`" if columns.training else "answer null with `missing=null`"
     details = []
-    for index in at_fault:
+    for index in np.flatnonzero(faults.any(axis=0))[:MAX_LISTED].tolist():
         row = int(np.argmax(faults[:, index]))
-        choice = "leave such rows out with `missing=drop`" if columns.training else "answer null with `missing=null`"
         fault = f"{MISSING} Fill it in, or {choice}." if np.isnan(values[row, index]) else NOT_FINITE
         details.append(FieldError(fault, row=first_row + row, column=columns.numbers[index]))
-    raise in_columns(details)
+    if details:
+        raise in_columns(details)
 
 
-def check_names(present: Sequence[str], columns: Columns, index: Collection[str] = ()) -> None:
+def check_present(present: Sequence[str], columns: Columns, index: Collection[str] = ()) -> None:
     """Raise InvalidInput if a wanted column is missing or, with `columns.only`, if there is an unknown one.
 
     `index` has the names of columns that are the index of a pandas frame.
     """
     wanted = dict.fromkeys([*columns.numbers, *columns.keep])
-    there = set(present)
-    missing = [name for name in wanted if name not in there]
+    names = set(present)
+    missing = [name for name in wanted if name not in names]
     known = {*wanted, *columns.ignored, *index}
     others = [name for name in present if name not in known] if columns.only else []
     if missing:
@@ -171,7 +164,7 @@ def check_names(present: Sequence[str], columns: Columns, index: Collection[str]
 
 
 def check_distinct(names: Sequence[str], message: str, *, row: int | None = None) -> None:
-    """Raises InvalidInput with the message where a column's name stands twice, and where there are too many columns."""
+    """Raise InvalidInput if a column's name appears twice, with `message`, or if there are too many columns."""
     if len(names) > MAX_COLUMNS:
         raise InvalidInput(f"The file has more than {MAX_COLUMNS} columns: {len(names)}. Leave some out.")
     twice = [name for name, count in Counter(names).items() if count > 1]
@@ -189,7 +182,7 @@ def _places(name: str, names: Sequence[str]) -> str:
 
 
 def in_columns(details: Sequence[FieldError]) -> InvalidInput:
-    """Return the error for values at fault in columns, of which each has one detail with its row."""
+    """Return the error for values at fault, with one detail for each column."""
     details = sorted(details, key=lambda detail: detail.row or 0)[:MAX_LISTED]
     first = details[0]
     place = f"row {first.row}, column {shown(first.column or '')}: {first.message}"
@@ -199,6 +192,7 @@ def in_columns(details: Sequence[FieldError]) -> InvalidInput:
 
 
 def row_error(message: str, *, row: int, column: str | None = None) -> InvalidInput:
+    """Return the error for a row, or for its value in a column."""
     if column is not None:
         return in_columns([FieldError(message, row=row, column=column)])
     return InvalidInput(f"Row {row}: {message}", [FieldError(message, row=row)])

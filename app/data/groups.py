@@ -1,7 +1,7 @@
-"""The column of groups: rows whose values in it are equal share a fold of a cross-validation.
+"""The column of groups: rows with equal values in it share a fold of a cross-validation.
 
-A value has one canonical text, whatever the format it came in: a number, or text that spells one, is an integer in
-full or else the shortest decimal number that rounds to the same float64. Any other text is itself.
+A value has the same canonical text in every format. A number, or text that spells one, becomes an integer in full, or
+else the shortest decimal number that rounds to the same float64. Any other text is unchanged.
 """
 
 import math
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.data.batch import Array
-from app.data.json_rows import MAX_DETAILS, escaped
+from app.data.json_faults import MAX_DETAILS, escaped
 from app.data.limits.arrow_memory import raise_if_memory
 from app.errors import FieldError, InvalidInput
 from app.regression.folds import group_fold
@@ -24,16 +24,16 @@ from app.regression.folds import group_fold
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MISSING = -1  # the fold of a row whose group is missing
+MISSING = -1  # Fold of a row whose group is missing.
 
 _INTEGER = re.compile(r"([+-]?)0*([0-9]+)")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-_KNOWN = 1 << 16  # groups whose folds are remembered
+_CACHED_FOLDS = 1 << 16  # Groups whose folds are cached.
 
 
 @dataclass(frozen=True)
 class Groups:
-    """Which column names the group of each row, and how groups become folds."""
+    """The column with the group of each row, and the options that map groups to folds."""
 
     column: str
     folds: int
@@ -74,11 +74,11 @@ class Groups:
         )
 
 
-_fold = lru_cache(_KNOWN)(group_fold)
+_fold = lru_cache(_CACHED_FOLDS)(group_fold)
 
 
 def canonical(value: object) -> str | None:
-    """Return the text that stands for a group in every format; None if it is missing."""
+    """Return the text of a group, which is the same in every format, or None if it is missing."""
     if value is None or value == "":
         return None
     if isinstance(value, bool):
@@ -96,11 +96,11 @@ def _of_float(value: float) -> str:
     return str(int(value)) if value.is_integer() else repr(value)
 
 
-def taken_out(rows: Sequence[Any], groups: Groups, *, missing: bool) -> tuple[Sequence[Any], Array]:
-    """Return the JSON objects without their groups, and the folds of these as a column, (n, 1).
+def split_groups(rows: Sequence[Any], groups: Groups, *, missing: bool) -> tuple[Sequence[Any], Array]:
+    """Return the JSON objects without their groups, and their folds as a column, (n, 1).
 
-    Where groups may be `missing`, the fold of such a row is NaN. Raises InvalidInput with the places of rows that lack
-    a group, or whose group is an array or an object.
+    If groups may be `missing`, the fold of such a row is NaN. Raises InvalidInput with the places of rows that lack a
+    group, or whose group is an array or an object.
     """
     name = groups.column
     details = (
@@ -118,7 +118,7 @@ def taken_out(rows: Sequence[Any], groups: Groups, *, missing: bool) -> tuple[Se
 
 def _fault(row: Any, name: str, *, missing: bool) -> str | None:
     if not isinstance(row, dict):
-        return "Expected an object with the column of groups; of arrays it has to be one of the features."
+        return "Expected an object with the column of groups. Arrays can only have groups that are a feature."
     if name not in row:
         return "The group is missing."
     group = row[name]

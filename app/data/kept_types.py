@@ -11,11 +11,11 @@ from app.errors import InvalidInput
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Bytes of strings written in one piece. A dictionary may have a long string once that every row repeats.
-WORDS_BYTES = 1 << 22
+# Bytes of strings in a batch. Each row may repeat a long string that the file has once, in a dictionary.
+MAX_WORD_BYTES = 1 << 22
 
 
-def kept_type(kind: "pa.DataType") -> "pa.DataType | None":
+def kept_type(type_: "pa.DataType") -> "pa.DataType | None":
     """Return the type that a column of this type has when it is kept, or None if it cannot be kept.
 
     Views of strings are kept as strings, and dictionaries as their values.
@@ -23,24 +23,24 @@ def kept_type(kind: "pa.DataType") -> "pa.DataType | None":
     import pyarrow as pa
     from pyarrow import types
 
-    if types.is_dictionary(kind):
-        kind = kind.value_type
-    if types.is_string_view(kind):
+    if types.is_dictionary(type_):
+        type_ = type_.value_type
+    if types.is_string_view(type_):
         return pa.string()
     is_kept = (
-        is_words(kind)
-        or types.is_null(kind)
-        or types.is_decimal(kind)
-        or (types.is_primitive(kind) and not types.is_interval(kind))
+        is_words(type_)
+        or types.is_null(type_)
+        or types.is_decimal(type_)
+        or (types.is_primitive(type_) and not types.is_interval(type_))
     )
-    return kind if is_kept else None
+    return type_ if is_kept else None
 
 
-def is_words(kind: "pa.DataType") -> bool:
-    """Return True for string types with contiguous data, which views are not."""
+def is_words(type_: "pa.DataType") -> bool:
+    """Return True for string types with contiguous data. Views are not contiguous."""
     from pyarrow import types
 
-    return bool(types.is_string(kind) or types.is_large_string(kind))
+    return bool(types.is_string(type_) or types.is_large_string(type_))
 
 
 def words_in_dictionaries(batch: "pa.RecordBatch") -> int:
@@ -50,17 +50,17 @@ def words_in_dictionaries(batch: "pa.RecordBatch") -> int:
     return sum(len(column.dictionary) for column in batch.columns if isinstance(column, pa.DictionaryArray))
 
 
-def written_out(batch: "pa.RecordBatch", kept: "Mapping[str, pa.DataType]", rows: int) -> "Iterator[pa.RecordBatch]":
-    """Yield the batch with these columns in these types, in pieces of at most `rows` rows.
+def cast_kept(batch: "pa.RecordBatch", kept: "Mapping[str, pa.DataType]", rows: int) -> "Iterator[pa.RecordBatch]":
+    """Yield the rows with the `kept` columns cast to these types, in batches of at most `rows` rows.
 
-    A piece has at most WORDS_BYTES of words, unless it is one row. Raises InvalidInput for a dictionary of views that
-    is longer.
+    A batch has at most MAX_WORD_BYTES of words, unless it is one row. Raises InvalidInput for a dictionary of views
+    that is longer.
     """
     import pyarrow as pa
     from pyarrow import compute
 
     names = batch.schema.names
-    columns = [_of_strings(column) if name in kept else column for name, column in zip(names, batch, strict=True)]
+    columns = [_without_views(column) if name in kept else column for name, column in zip(names, batch, strict=True)]
     batch = pa.RecordBatch.from_arrays(columns, names=names)
     dictionaries = {
         name: None if (lengths := _lengths(batch.column(name).dictionary)) is None else compute.fill_null(lengths, 0)
@@ -68,54 +68,54 @@ def written_out(batch: "pa.RecordBatch", kept: "Mapping[str, pa.DataType]", rows
         if isinstance(batch.column(name), pa.DictionaryArray)
     }
     for start in range(0, batch.num_rows, rows):
-        part = batch.slice(start, rows)
-        size = np.zeros(part.num_rows, dtype=np.int64)
+        slice_ = batch.slice(start, rows)
+        size = np.zeros(slice_.num_rows, dtype=np.int64)
         for name in kept:
-            size += _bytes_of_words(part.column(name), dictionaries.get(name))
-        for piece in _in_pieces(part, size):
-            found = [_cast(column, kept.get(name)) for name, column in zip(names, piece, strict=True)]
-            yield pa.RecordBatch.from_arrays(found, names=names)
+            size += _word_bytes(slice_.column(name), dictionaries.get(name))
+        for small in _in_batches(slice_, size):
+            cast = [_cast(column, kept.get(name)) for name, column in zip(names, small, strict=True)]
+            yield pa.RecordBatch.from_arrays(cast, names=names)
 
 
-def _in_pieces(part: "pa.RecordBatch", size: NDArray[np.int64]) -> "Iterator[pa.RecordBatch]":
-    """Yield the part in pieces of at most WORDS_BYTES; `size` has the bytes of each row."""
+def _in_batches(batch: "pa.RecordBatch", size: NDArray[np.int64]) -> "Iterator[pa.RecordBatch]":
+    """Yield the rows in batches of at most MAX_WORD_BYTES. `size` has the bytes of each row."""
     ends = np.cumsum(size)
     start = 0
     while start < len(ends):
         before = ends[start - 1] if start else 0
-        end = max(int(np.searchsorted(ends, before + WORDS_BYTES, "right")), start + 1)
-        yield part.slice(start, end - start)
+        end = max(int(np.searchsorted(ends, before + MAX_WORD_BYTES, "right")), start + 1)
+        yield batch.slice(start, end - start)
         start = end
 
 
-def _cast(column: "pa.Array", kind: "pa.DataType | None") -> "pa.Array":
+def _cast(column: "pa.Array", type_: "pa.DataType | None") -> "pa.Array":
     import pyarrow as pa
 
-    if kind is None:
+    if type_ is None:
         return column
     if isinstance(column, pa.DictionaryArray):
         column = column.dictionary_decode()
-    return column.cast(kind)
+    return column.cast(type_)
 
 
-def _of_strings(column: "pa.Array") -> "pa.Array":
-    """Return a dictionary of strings instead of one of views, from which pyarrow cannot take by index."""
+def _without_views(column: "pa.Array") -> "pa.Array":
+    """Return a dictionary of strings in place of one of views, because pyarrow cannot take from views by index."""
     import pyarrow as pa
     from pyarrow import compute
 
     if not isinstance(column, pa.DictionaryArray) or not pa.types.is_string_view(column.dictionary.type):
         return column
     # Many views may point to the same bytes.
-    if (compute.sum(_lengths(column.dictionary)).as_py() or 0) > WORDS_BYTES:
+    if (compute.sum(_lengths(column.dictionary)).as_py() or 0) > MAX_WORD_BYTES:
         raise InvalidInput(
-            f"A column that is kept has a dictionary of more than {WORDS_BYTES >> 20} MiB of words. Write its words as "
+            f"A kept column has a dictionary of more than {MAX_WORD_BYTES >> 20} MiB of words. Write its words as "
             "strings, or leave it out of `keep`."
         )
     return pa.DictionaryArray.from_arrays(column.indices, column.dictionary.cast(pa.string()))
 
 
-def _bytes_of_words(column: "pa.Array", dictionary: "pa.Array | None") -> "NDArray[np.int64] | int":
-    """Return the bytes that the word in each row takes; `dictionary` has those of the column's dictionary, if any."""
+def _word_bytes(column: "pa.Array", dictionary: "pa.Array | None") -> "NDArray[np.int64] | int":
+    """Return the bytes of the word in each row. `dictionary` has those of the words in the column's dictionary."""
     import pyarrow as pa
     from pyarrow import compute
 
@@ -125,12 +125,12 @@ def _bytes_of_words(column: "pa.Array", dictionary: "pa.Array | None") -> "NDArr
         lengths = _lengths(column)
     if lengths is None:
         return 0
-    found: NDArray[np.int64] = compute.fill_null(lengths, 0).to_numpy(zero_copy_only=False).astype(np.int64)
-    return found
+    sizes: NDArray[np.int64] = compute.fill_null(lengths, 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    return sizes
 
 
 def _lengths(words: "pa.Array") -> "pa.Array | None":
-    """Return the length of each word in bytes; None for what is not words."""
+    """Return the length of each word in bytes, or None if the values are not words."""
     import pyarrow as pa
     from pyarrow import compute
 
@@ -138,7 +138,7 @@ def _lengths(words: "pa.Array") -> "pa.Array | None":
         return compute.binary_length(words)
     if not pa.types.is_string_view(words.type):
         return None
-    # pyarrow has no function for it. A view takes four integers of 32 bits, and the first is the length.
+    # pyarrow has no function for views. A view is four integers of 32 bits, and the first is the length.
     views: Any = np.frombuffer(words.buffers()[1] or b"", np.int32)
     lengths = views[4 * words.offset :: 4][: len(words)]
     return pa.array(lengths.astype(np.int64), mask=words.is_null().to_numpy(zero_copy_only=False))

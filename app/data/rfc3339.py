@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _DAY_SECONDS = 86_400
-# Seconds from 1970 to the beginning of year 0 and of year 10000, between which years have four digits.
+# Seconds from 1970 to the beginning of year 0 and of year 10000. Years between them have four digits.
 _FIRST, _END = -62_167_219_200, 253_402_300_800
 _TRAILING_ZEROS = r"(?:(\.[0-9]*[1-9])|\.)0+$"  # of a fraction of a second
 
@@ -33,36 +33,36 @@ def _as_text(name: str, column: "pa.Array") -> "pa.Array":
     import pyarrow as pa
     from pyarrow import compute, types
 
-    kind = column.type
-    if not (types.is_date(kind) or types.is_time(kind) or types.is_timestamp(kind)):
+    type_ = column.type
+    if not (types.is_date(type_) or types.is_time(type_) or types.is_timestamp(type_)):
         return column
-    numbers = column.view(pa.int32() if kind.bit_width == 32 else pa.int64())  # noqa: PLR2004 - bits
-    _check_range(name, numbers, kind)
-    if types.is_date(kind):
+    numbers = column.view(pa.int32() if type_.bit_width == 32 else pa.int64())  # noqa: PLR2004 - bits
+    _check_range(name, numbers, type_)
+    if types.is_date(type_):
         return column.cast(pa.date32(), safe=False).cast(pa.string())
-    if types.is_time(kind):
+    if types.is_time(type_):
         return compute.replace_substring_regex(column.cast(pa.string()), _TRAILING_ZEROS, r"\1")
-    # Without its time zone, whose name need not be known here: the numbers are of UTC.
-    text = numbers.cast(pa.timestamp(kind.unit)).cast(pa.string())
+    # The numbers are in UTC. The time zone is left out, because its name may be unknown here.
+    text = numbers.cast(pa.timestamp(type_.unit)).cast(pa.string())
     text = compute.replace_substring(text, " ", "T")
     text = compute.replace_substring_regex(text, _TRAILING_ZEROS, r"\1")
-    return text if kind.tz is None else compute.binary_join_element_wise(text, "Z", "")
+    return text if type_.tz is None else compute.binary_join_element_wise(text, "Z", "")
 
 
-def _check_range(name: str, numbers: "pa.Array", kind: "pa.DataType") -> None:
+def _check_range(name: str, numbers: "pa.Array", type_: "pa.DataType") -> None:
     """Raise InvalidInput if a value has no text."""
     from pyarrow import compute, types
 
-    if types.is_date32(kind):
+    if types.is_date32(type_):
         first, end = _FIRST // _DAY_SECONDS, _END // _DAY_SECONDS
     else:
-        per_second = _PER_SECOND["ms" if types.is_date64(kind) else kind.unit]
-        first, end = (0, _DAY_SECONDS) if types.is_time(kind) else (_FIRST, _END)
+        per_second = _PER_SECOND["ms" if types.is_date64(type_) else type_.unit]
+        first, end = (0, _DAY_SECONDS) if types.is_time(type_) else (_FIRST, _END)
         first, end = first * per_second, end * per_second
-    found = compute.min_max(numbers).as_py()
-    if found["min"] is not None and not first <= found["min"] <= found["max"] < end:
+    extremes = compute.min_max(numbers).as_py()
+    if extremes["min"] is not None and not first <= extremes["min"] <= extremes["max"] < end:
         message = (
-            "The column holds a date or time that RFC 3339 cannot write: its years are 0 to 9999. Ask for an answer in "
-            "Arrow or Parquet, or leave the column out of `keep`."
+            "The column holds a date or time that RFC 3339 cannot write: its years are 0 to 9999. Accept Arrow or "
+            "Parquet, or leave the column out of `keep`."
         )
         raise InvalidInput(message, [FieldError(message, column=name)])

@@ -1,4 +1,4 @@
-"""Integers that float64 cannot hold, found so that none is rounded silently."""
+"""Finds integers that float64 cannot hold, so that none is rounded without a warning."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Array: TypeAlias = NDArray[np.float64]
-# (index of a column, row from 0) of the first integer in each column that was rounded.
+# Index of a column and row, from 0, of the first integer that was rounded in it.
 Rounded: TypeAlias = tuple[tuple[int, int], ...]
 
 EXACT = 2.0**53  # Magnitude below which float64 holds every integer.
@@ -22,7 +22,7 @@ _INTEGER = re.compile(r"[+-]?[0-9]+(?:\.0*)?")
 
 
 def are_small(values: Array) -> bool:
-    """Return True if all values are finite numbers of a magnitude below EXACT, as nearly always."""
+    """Return True if all values are finite numbers of a magnitude below EXACT. This is nearly always so."""
     return not values.size or bool(values.max() < EXACT and values.min() > -EXACT)
 
 
@@ -41,8 +41,8 @@ def first_rounded(exact: "pa.Array", values: Array) -> int | None:
     """
     from pyarrow import types
 
-    kind = exact.type
-    is_candidate = types.is_int64(kind) or types.is_uint64(kind) or types.is_decimal(kind) or types.is_string(kind)
+    type_ = exact.type
+    is_candidate = types.is_int64(type_) or types.is_uint64(type_) or types.is_decimal(type_) or types.is_string(type_)
     if not is_candidate or not has_large(values):
         return None
     rows = np.flatnonzero(np.abs(values) >= EXACT)
@@ -87,11 +87,11 @@ def rounded_numbers(values: Array, number_at: Callable[[int, int], Any]) -> Roun
 
 def rounding_warnings(first_rows: Mapping[str, int]) -> list[str]:
     """Return a warning for each column that had an integer rounded; `first_rows` gives its row, counted from 1."""
-    found = [
+    warnings = [
         f'The column "{name}" holds integers beyond 2^53 that a 64-bit float cannot represent: they were rounded, '
         f"first in row {row}. Subtract a constant from the column, or leave it out if it only identifies rows."
         for name, row in list(first_rows.items())[:MAX_WARNINGS]
     ]
     if len(first_rows) > MAX_WARNINGS:
-        found.append(f"Integers beyond 2^53 were rounded in {len(first_rows) - MAX_WARNINGS} more columns.")
-    return found
+        warnings.append(f"Integers beyond 2^53 were rounded in {len(first_rows) - MAX_WARNINGS} more columns.")
+    return warnings

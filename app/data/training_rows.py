@@ -1,41 +1,42 @@
-"""Stored training rows, whatever their format, to a stream of blocks."""
+"""The stored rows of a training, read in batches."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO, Literal, TypeAlias
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.data.batch import MAX_COLUMNS, Array, Columns, Header, RowBatch, check, part_rows, row_error
-from app.data.formats import FileFormat, first_row, names_of, read_file
+from app.data.batch import MAX_COLUMNS, Array, Columns, Header, RowBatch, batch_rows, check, row_error
+from app.data.formats import BY_NAME
 from app.data.groups import MISSING, Groups
 from app.data.names import MAX_NAME_LENGTH
+from app.data.reading import read_file
 from app.data.rounding import MAX_WARNINGS, rounding_warnings
 from app.data.weights import first_fault
 from app.errors import FieldError, InvalidInput
 from app.regression.sufficient_statistics import WeightKind
 from app.regression.training_batch import TrainingBatch
 
-Format: TypeAlias = Literal["matrix"] | FileFormat
+MATRIX = "matrix"  # Name of the format that `write_matrix` writes. Clients cannot send it.
 
 
 def write_matrix(file: BinaryIO, *columns: Array) -> None:
-    """Store rows that are already numbers: [x, y], with weights and then folds if there are any, side by side, float64.
+    """Store columns of numbers as one float64 matrix: features, targets, weights if any, and folds if any.
 
-    NaN is a missing one.
+    NaN is a missing value.
     """
     np.save(file, np.hstack(columns), allow_pickle=False)
 
 
 class TrainingRows:
-    """Features, targets and weights in a stored file, for as many passes as are wanted."""
+    """Features, targets and weights in a stored file, for any number of passes."""
 
     def __init__(
         self,
         path: Path,
-        form: Format,
+        format_name: str,
         features: Sequence[str],
         targets: Sequence[str],
         weight: str | None = None,
@@ -47,68 +48,69 @@ class TrainingRows:
         groups: Groups | None = None,
         threads: int = 1,
     ) -> None:
-        # Of the last pass: rows left out because a value was missing, and rows ignored because their weight is 0.
-        self.dropped = self.zero_weight_rows = 0
-        self._rounded: dict[int, int] = {}  # column to the first row in which an integer was rounded
-        self._others: dict[str, None] = {}  # names in the lines of NDJSON that are not read
+        self.dropped = 0  # Rows that the last pass left out because a value was missing.
+        self.zero_weight_rows = 0  # Rows that the last pass left out because their weight is 0.
+        self._rounded: dict[int, int] = {}  # Index of a column to the first row in which an integer was rounded.
+        self._others: dict[str, None] = {}  # Names in rows that are not read.
         self._path = path
-        self._form = form
+        self._format = None if format_name == MATRIX else BY_NAME[format_name]
         self._features, self._targets, self._weight = len(features), len(targets), weight
         self._weight_kind = weight_kind
         numbers = [*features, *targets, *([weight] if weight is not None else [])]
         self._groups = groups
         # A matrix has a column of folds in place of the groups, unless the groups are a feature.
-        self._has_folds = groups is not None and form == "matrix" and groups.column not in features
+        self._has_folds = groups is not None and self._format is None and groups.column not in features
         if groups is not None and self._has_folds:
             numbers.append(groups.column)
         keep = [groups.column] if groups is not None and groups.column not in numbers else []
         self._columns = Columns(numbers, keep, missing=drop_missing, header=header, late=late)
-        self._first_row = first_row(form, header)
+        self._first_row = 1 if self._format is None else self._format.first_row(header)
         self._threads = threads
 
     @property
     def warnings(self) -> list[str]:
-        """What the last pass found that does not fail a job."""
-        found = rounding_warnings({self._columns.numbers[index]: row for index, row in sorted(self._rounded.items())})
+        """Warnings of the last pass."""
+        names = self._columns.numbers
+        warnings = rounding_warnings({names[index]: row for index, row in sorted(self._rounded.items())})
         if self.dropped:
             late = list(self._columns.late.items())[:MAX_WARNINGS]
-            found += [
+            warnings += [
                 f'The name "{name}" first appears in line {line}: no row before it has a value.' for name, line in late
             ]
-        return found
+        return warnings
 
     @property
     def unused(self) -> list[str]:
-        """The columns that are neither features nor targets; those of NDJSON as the last pass found them."""
+        """The columns that are neither features nor targets; if each row has names, those that the last pass found."""
         numbers, keep = self._columns.numbers, self._columns.keep
         used = {*numbers[: self._features + self._targets]}
-        if self._form == "matrix":  # Its weights have no column in the rows that were sent.
+        if self._format is None:  # Weights have no column in the rows that were sent.
             names: Iterable[str] = numbers[-1:] if self._has_folds else ()
-        elif self._form == "ndjson":
+        elif self._format.names_in_rows:
             names = (*numbers, *keep, *self._others)
         else:
-            names = names_of(self._path, self._form, self._columns.header)
+            names = self._format.column_names(self._path, self._columns.header)
         return [name for name in dict.fromkeys(names) if name not in used]
 
-    def blocks(self) -> Iterator[TrainingBatch]:
-        """The rows in blocks of a few thousand.
+    def batches(self) -> Iterator[TrainingBatch]:
+        """Yield the rows, a few thousand at a time.
 
-        A row of weight 0 is left out once it is read and checked, and counts neither as a row nor as dropped. Unless
-        missing values may be dropped, one in such a row is refused as in any other.
+        A row of weight 0 is checked and left out. It counts neither as a row nor as dropped. Unless missing values may
+        be dropped, one in such a row is refused as in any other.
 
         Raises InvalidInput with row and column of the first value that is missing, not a number or not finite, or of
-        the first weight that is negative or, of frequency weights, not a whole number; and if there are rows, but all
-        are left out.
+        the first weight that is negative or, with frequency weights, not a whole number. Also raises it if there are
+        rows, but all are left out.
         """
         self.dropped = self.zero_weight_rows = read = 0
         self._rounded = {}
         last = self._features + self._targets
-        for part in self._parts():
-            for column, row in part.rounded:
+        for batch in self._row_batches():
+            for column, row in batch.rounded:
                 self._rounded.setdefault(column, self._first_row + read + row)
-            if part.others and len(self._others) < MAX_COLUMNS:
-                self._others |= dict.fromkeys(name for name in sorted(part.others) if len(name) <= MAX_NAME_LENGTH)
-            values, fold = part.values, self._fold(part, self._first_row + read)
+            if batch.others and len(self._others) < MAX_COLUMNS:
+                self._others |= dict.fromkeys(name for name in sorted(batch.others) if len(name) <= MAX_NAME_LENGTH)
+            values, fold = batch.values, self._fold(batch, self._first_row + read)
             unused = self._unused(values, fold, self._first_row + read)
             read += len(values)
             if unused is not None:
@@ -120,7 +122,7 @@ class TrainingRows:
             raise self._nothing_left()
 
     def _unused(self, values: Array, fold: NDArray[np.intp] | None, row: int) -> NDArray[np.bool_] | None:
-        """Which rows have weight 0 or are dropped, if there are any; `row` is the number of the first."""
+        """Return which rows have weight 0 or are dropped, or None. `row` is the number of the first row."""
         zero = np.zeros(len(values), dtype=bool)
         if self._weight is not None:
             weights = values[:, self._features + self._targets]
@@ -156,27 +158,27 @@ class TrainingRows:
             late,
         )
 
-    def _fold(self, part: RowBatch, first_row: int) -> NDArray[np.intp] | None:
-        """The fold of each row, if groups decide it. Raises InvalidInput for a group that may not be missing."""
+    def _fold(self, batch: RowBatch, first_row: int) -> NDArray[np.intp] | None:
+        """Return the fold of each row if groups decide it. Raises InvalidInput for a group that may not be missing."""
         if self._groups is None:
             return None
         if self._has_folds:
-            fold = np.nan_to_num(part.values[:, -1], nan=MISSING).astype(np.intp)
-        elif part.kept is not None:
-            fold = self._groups.of_column(part.kept.column(0))
+            fold = np.nan_to_num(batch.values[:, -1], nan=MISSING).astype(np.intp)
+        elif batch.kept is not None:
+            fold = self._groups.of_column(batch.kept.column(0))
         else:
-            fold = self._groups.of_numbers(part.values[:, self._columns.numbers.index(self._groups.column)])
+            fold = self._groups.of_numbers(batch.values[:, self._columns.numbers.index(self._groups.column)])
         if not self._columns.missing and (fold == MISSING).any():
             row = first_row + int(np.argmax(fold == MISSING))
             raise row_error("The group is missing.", row=row, column=self._groups.column)
         return fold
 
-    def _parts(self) -> Iterator[RowBatch]:
-        if self._form != "matrix":
-            yield from read_file(self._path, self._form, self._columns, self._threads)
+    def _row_batches(self) -> Iterator[RowBatch]:
+        if self._format is not None:
+            yield from read_file(self._path, self._format, self._columns, self._threads)
             return
         rows = np.load(self._path, mmap_mode="r", allow_pickle=False)
-        size = part_rows(self._columns)
+        size = batch_rows(self._columns)
         for start in range(0, len(rows), size):
             values = np.asarray(rows[start : start + size])
             check(values, self._columns, start + 1)

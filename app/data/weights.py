@@ -1,4 +1,4 @@
-"""Which weights a row can have."""
+"""Rules for the weights of rows."""
 
 import numpy as np
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import orjson
 
-from app.data.json_rows import AT_ONCE, MAX_DETAILS, to_objects
+from app.data.formats.json import MAX_CHUNK_VALUES, to_objects
+from app.data.json_faults import MAX_DETAILS
 from app.prediction.predictor import PredictionResult
 from app.regression.linear_model import Extrapolation, LinearModel
 from app.regression.sufficient_statistics import Array
@@ -103,6 +104,6 @@ def _extrapolation(extrapolation: Extrapolation, result: PredictionResult) -> or
 
 def _joined(rows: int, width: int, objects: Callable[[slice], list[Any]]) -> orjson.Fragment:
     """Return one JSON list, made from some rows at a time, because objects take many times as much memory as JSON."""
-    step = max(1, AT_ONCE // width)
+    step = max(1, MAX_CHUNK_VALUES // width)
     parts = (orjson.dumps(objects(slice(start, start + step)))[1:-1] for start in range(0, rows, step))
     return orjson.Fragment(b"[%b]" % b",".join(parts))

@@ -8,7 +8,8 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from app.data.json_rows import MAX_DETAILS, are_objects, as_rows, to_column, to_matrix
+from app.data.json_faults import MAX_DETAILS, are_objects
+from app.data.json_rows import as_rows, to_column, to_matrix
 from app.errors import FieldError, InvalidInput
 from app.registry.version_file import Version
 from app.regression.linear_model import LinearModel

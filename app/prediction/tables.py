@@ -8,18 +8,21 @@ from typing import Any
 
 import numpy as np
 
-from app.data.batch import Columns, Header, RowBatch, Source, least_part_bytes, row_error, split_wide
-from app.data.formats import FileFormat, check_size, describing_bytes, first_row, read_file
-from app.data.formats.content import explained
-from app.data.formats.writers import OutputFormat, SpooledOutput, table_writer
-from app.data.json_rows import escaped, kept_columns, to_matrix, without_kept
-from app.data.name_hints import listed
+from app.data.batch import Columns, Header, RowBatch, Source, row_error, split_wide, wide_batch_bytes
+from app.data.content import explained
+from app.data.formats.base import TableFormat, TableWriter
+from app.data.formats.json import JsonDocumentWriter
+from app.data.json_faults import escaped
+from app.data.json_rows import kept_columns, to_matrix, without_kept
+from app.data.names import listed
+from app.data.reading import read_file
 from app.errors import FieldError, InvalidInput, PredictionTooLarge
 from app.prediction.predictor import PredictionResult, Predictor
 from app.prediction.query import WEIGHT_NOT_POSITIVE, PredictionOptions, PredictionQuery, weights_unavailable
 from app.registry.version_file import Version
 from app.regression.linear_model import LinearModel
 from app.regression.sufficient_statistics import Array
+from app.storage.spooled_output import SpooledOutput
 
 _READ_FACTOR = 3  # Bytes that a batch takes while it is read, per byte of its numbers.
 _NUMBER_BYTES = 8
@@ -52,7 +55,7 @@ class TableSource:
     """A table of a request, decompressed."""
 
     content: Source
-    table_format: FileFormat
+    table_format: TableFormat
 
     def read(
         self, version: Version, options: TableOptions, reserve: Callable[[int], None], max_bytes: int
@@ -77,14 +80,14 @@ class TableSource:
         )
         read = [*columns.numbers, *columns.keep]
         with explained(self.content, self.table_format, options.header):
-            description = describing_bytes(self.content, self.table_format)
-            reserve(description + _READ_FACTOR * least_part_bytes(columns))
-            reserve(check_size(self.content, self.table_format, read, max_bytes))
+            metadata = self.table_format.metadata_bytes(self.content)
+            reserve(metadata + _READ_FACTOR * wide_batch_bytes(columns))
+            reserve(self.table_format.check_size(self.content, read, max_bytes))
         yield from read_file(self.content, self.table_format, columns)
 
     def first_row(self, options: TableOptions) -> int:
         """Return the number of the first row of data."""
-        return first_row(self.table_format, options.header)
+        return self.table_format.first_row(options.header)
 
 
 def batch_of_rows(rows: Sequence[Any], version: Version, options: TableOptions) -> RowBatch:
@@ -111,8 +114,8 @@ class TablePrediction:
     rows: int = 0
     missing: int = 0
 
-    def write(self, batches: Iterator[RowBatch], output_format: OutputFormat, output: SpooledOutput) -> None:
-        """Write the results for all batches. Discards the output on an error.
+    def write(self, batches: Iterator[RowBatch], table_format: TableFormat | None, output: SpooledOutput) -> None:
+        """Write the results for all batches, in JSON if there is no format. Discards the output on an error.
 
         Raises InvalidInput.
         Raises BodyTooLarge if the table is longer than the output may be.
@@ -121,9 +124,9 @@ class TablePrediction:
         model, options = self.version.model, self.options
         names = _names(model, options)
         _check_options(model, options)
-        document = {"model": self.version.card.model, "version": self.version.card.version}
-        writer = table_writer(output_format, output, options.keep, names, document)
-        row_bytes = _row_bytes(model, options, names, is_json=output_format in ("json", "ndjson"))
+        names_in_rows = table_format is None or table_format.names_in_rows
+        row_bytes = _row_bytes(model, options, names, names_in_rows=names_in_rows)
+        writer = self._writer(table_format, output, names)
         predictor = Predictor(self.version)
         with contextlib.ExitStack() as on_error:
             on_error.callback(output.discard)
@@ -136,6 +139,12 @@ class TablePrediction:
                     self.missing += result.rows.missing
             writer.close()
             on_error.pop_all()
+
+    def _writer(self, table_format: TableFormat | None, output: SpooledOutput, names: Sequence[str]) -> TableWriter:
+        if table_format is not None:
+            return table_format.writer(output, self.options.keep, names)
+        document = {"model": self.version.card.model, "version": self.version.card.version}
+        return JsonDocumentWriter(output, self.options.keep, names, document)
 
     def _predict(self, predictor: Predictor, values: Array) -> PredictionResult:
         model = self.version.model
@@ -162,10 +171,10 @@ class TablePrediction:
         raise row_error(WEIGHT_NOT_POSITIVE, row=self.first_row + row, column=column)
 
 
-def _row_bytes(model: LinearModel, options: TableOptions, names: Sequence[str], *, is_json: bool) -> int:
+def _row_bytes(model: LinearModel, options: TableOptions, names: Sequence[str], *, names_in_rows: bool) -> int:
     """Return the most bytes that the results of one row take while they are made."""
     values = max(len(options.numbers(model)), len(model.columns), len(names) + len(options.keep))
-    text = sum(len(name) + _JSON_BYTES for name in [*options.keep, *names]) if is_json else 0
+    text = sum(len(name) + _JSON_BYTES for name in [*options.keep, *names]) if names_in_rows else 0
     return max(_NUMBER_BYTES * values, text)
 
 

@@ -8,13 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from app.data.formats.content import explained
-from app.data.formats.ndjson import ndjson_keys, ndjson_names
-from app.data.name_hints import missing_columns
-from app.data.names import check_names
+from app.data.content import explained
+from app.data.formats import BY_NAME
+from app.data.formats.base import TableFormat
+from app.data.names import check_names, missing_columns
+from app.data.training_rows import MATRIX
 from app.errors import FieldError, InvalidInput, ModelFileInvalid, ModelNotFound, NotFound
 from app.registry.model_card import ModelCard
-from app.registry.publisher import ModelPublisher
+from app.registry.reader import ModelReader
 from app.registry.version_file import Version
 from app.regression.solvers import GradientDescent, Start
 from app.regression.terms import parse_terms
@@ -27,7 +28,7 @@ MAX_NAMES = 10  # Most names of features, terms or targets in a message.
 MAX_COEFFICIENTS = 200_000  # Most coefficients of a model. Its card has six values for each.
 
 
-def current_version(registry: ModelPublisher, model: str, mode: str) -> Version | None:
+def current_version(registry: ModelReader, model: str, mode: str) -> Version | None:
     """Return the current version of the model that will be trained, or None.
 
     If it is damaged and the mode is replace, return None, because the training repairs the model.
@@ -43,26 +44,27 @@ def current_version(registry: ModelPublisher, model: str, mode: str) -> Version 
 
 
 def with_columns_of_file(
-    request: TrainingRequest, path: Path, registry: ModelPublisher, step: Callable[[], None]
+    request: TrainingRequest, path: Path, registry: ModelReader, step: Callable[[], None]
 ) -> tuple[TrainingRequest, Mapping[str, int]]:
     """Return the request with features, and the line in which a column first appears, for columns not in line 1.
 
     Read all names of an NDJSON file, unless its first line has those that the request names. Call `step` repeatedly
     meanwhile. Raises InvalidInput if columns are missing from the file, or do not fit.
     """
-    if request.format != "ndjson":
+    table_format = BY_NAME.get(request.format)
+    if table_format is None or not table_format.names_in_rows:
         return request, {}
-    with explained(path, request.format):
-        return _with_columns_of_lines(request, path, registry, step)
+    with explained(path, table_format):
+        return _with_columns_of_lines(request, path, table_format, registry, step)
 
 
 def _with_columns_of_lines(
-    request: TrainingRequest, path: Path, registry: ModelPublisher, step: Callable[[], None]
+    request: TrainingRequest, path: Path, table_format: TableFormat, registry: ModelReader, step: Callable[[], None]
 ) -> tuple[TrainingRequest, Mapping[str, int]]:
     columns = _columns_to_read(request, request.features)
-    if request.features and set(columns) <= set(ndjson_names(path)):
+    if request.features and set(columns) <= set(table_format.column_names(path)):
         return request, {}
-    lines = ndjson_keys(path, step)
+    lines = table_format.first_lines(path, step)
     features = request.features
     if not features:
         current = current_version(registry, request.model, request.mode)
@@ -101,7 +103,7 @@ def with_columns(
     request: TrainingRequest,
     features: Sequence[str],
     current: Version | None,
-    registry: ModelPublisher,
+    registry: ModelReader,
     lines: Mapping[str, int] | None = None,
 ) -> TrainingRequest:
     """Return the request with these features and with its terms, or those of the version that it builds on.
@@ -130,7 +132,7 @@ def with_columns(
     return request
 
 
-def check_versions(request: TrainingRequest, current: Version | None, registry: ModelPublisher) -> None:
+def check_versions(request: TrainingRequest, current: Version | None, registry: ModelReader) -> None:
     """Raise InvalidInput if a version that the request builds on does not exist."""
     if request.mode != "replace" and current is None:
         raise InvalidInput.at("/mode", f"The model has no current version to {request.mode}.")
@@ -148,7 +150,7 @@ def _check_names(features: Sequence[str], request: TrainingRequest, lines: Mappi
     try:
         check_names(features, request.targets)
     except InvalidInput as error:
-        if request.format == "matrix":
+        if request.format == MATRIX:
             raise
         # These names come from the file, not from a list in the body.
         details = [_in_file(detail, features, lines) for detail in error.details]
@@ -180,7 +182,7 @@ def has_columns_of(version: Version, request: TrainingRequest) -> bool:
     return [list(names) for names in columns] == [list(card.features), list(card.terms), list(card.targets)]
 
 
-def _start_version(request: TrainingRequest, current: Version | None, registry: ModelPublisher) -> Version | None:
+def _start_version(request: TrainingRequest, current: Version | None, registry: ModelReader) -> Version | None:
     start = _start(request)
     if start == "current" and current is None:
         raise InvalidInput.at("/solver/start", "The model has no current version to start from.")
@@ -198,7 +200,7 @@ def _start(request: TrainingRequest) -> str | Start | None:
     return request.solver.start if isinstance(request.solver, GradientDescent) else None
 
 
-def _check_start(request: TrainingRequest, current: Version | None, registry: ModelPublisher) -> None:
+def _check_start(request: TrainingRequest, current: Version | None, registry: ModelReader) -> None:
     start = _start(request)
     if (version := _start_version(request, current, registry)) is not None:
         if not has_columns_of(version, request):

@@ -35,7 +35,7 @@ class JobRows:
 
     def batches(self) -> Iterator[TrainingBatch]:
         """Read the rows once. Raises InvalidInput with row and column of the first fault."""
-        yield from self._stored.blocks()
+        yield from self._stored.batches()
 
     @property
     def dropped(self) -> int:

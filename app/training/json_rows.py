@@ -5,12 +5,13 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from app.data.batch import Array
-from app.data.groups import taken_out
-from app.data.json_rows import are_objects, as_rows, first_rounded_rows, to_column, to_matrix
+from app.data.groups import split_groups
+from app.data.json_faults import are_objects
+from app.data.json_rows import as_rows, first_rounded_rows, to_column, to_matrix
 from app.data.rounding import rounding_warnings
 from app.data.weights import first_fault
 from app.errors import InvalidInput
-from app.registry.publisher import ModelPublisher
+from app.registry.reader import ModelReader
 from app.registry.version_file import Version
 from app.regression.sufficient_statistics import WeightKind
 from app.training.columns import current_version
@@ -32,7 +33,7 @@ class JsonRows(Protocol):
     sample_weights: list[Any] | None
 
 
-def plan_rows(draft: TrainingRequest, rows: JsonRows, registry: ModelPublisher) -> tuple[TrainingRequest, list[Array]]:
+def plan_rows(draft: TrainingRequest, rows: JsonRows, registry: ModelReader) -> tuple[TrainingRequest, list[Array]]:
     """Return the request with the columns of its rows, and the rows as matrices of the same height, to store.
 
     Raises InvalidInput with the place of a name or a value that does not fit.
@@ -51,7 +52,7 @@ def plan_rows(draft: TrainingRequest, rows: JsonRows, registry: ModelPublisher) 
     request = build_training_request(replace(draft, targets=tuple(targets), weight=weight), features, current, registry)
     folds = []
     if request.fold_groups is not None and request.groups not in features:
-        instances, column = taken_out(instances, request.fold_groups, missing=missing)
+        instances, column = split_groups(instances, request.fold_groups, missing=missing)
         folds.append(column)
     columns = [
         to_matrix(instances, features, "/instances", missing=missing),

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from app.data.formats import check_size, index_of, names_of
-from app.data.formats.content import explained
-from app.data.name_hints import listed, missing_columns, shown
+from app.data.content import explained
+from app.data.formats import BY_NAME
+from app.data.names import listed, missing_columns, shown
 from app.data.rounding import MAX_WARNINGS
 from app.errors import FieldError, InvalidInput
-from app.registry.publisher import ModelPublisher
+from app.registry.reader import ModelReader
 from app.registry.version_file import Version
 from app.training.columns import check_versions, current_version, with_columns
 from app.training.request import TrainingRequest
@@ -17,7 +17,7 @@ from app.training.same_columns import checked_features
 
 
 def build_training_request(
-    draft: TrainingRequest, features: Sequence[str] | None, current: Version | None, registry: ModelPublisher
+    draft: TrainingRequest, features: Sequence[str] | None, current: Version | None, registry: ModelReader
 ) -> TrainingRequest:
     """Return the request with these features, once everything that it names is known to exist and to fit together.
 
@@ -31,21 +31,21 @@ def build_training_request(
     return draft
 
 
-def plan_file(draft: TrainingRequest, path: Path, registry: ModelPublisher, max_bytes: int) -> TrainingRequest:
+def plan_file(draft: TrainingRequest, path: Path, registry: ModelReader, max_bytes: int) -> TrainingRequest:
     """Return the request with the columns of its file.
 
     The draft has the features and targets that the caller named, if any. The features of NDJSON are in all its lines,
     so unless the caller named them, the job finds them there. Raises InvalidInput if columns are missing or do not fit,
     and BodyTooLarge or InvalidInput if the rows would decode to more than `max_bytes`.
     """
-    assert draft.format != "matrix"
+    table_format = BY_NAME[draft.format]
     current = current_version(registry, draft.model, draft.mode)
-    with explained(path, draft.format, draft.header):
-        header = names_of(path, draft.format, draft.header)
-        index = _index_left_out(index_of(path, draft.format), draft, current)
+    with explained(path, table_format, draft.header):
+        header = table_format.column_names(path, draft.header)
+        index = _index_left_out(table_format.index_columns(path), draft, current)
         features, targets = _columns_of_file(header, draft, current, index)
         others = [name for name in (draft.weight, draft.groups) if name is not None]
-        check_size(path, draft.format, [*(features or ()), *targets, *others], max_bytes)
+        table_format.check_size(path, [*(features or ()), *targets, *others], max_bytes)
     draft = replace(draft, targets=tuple(targets), warnings=_index_warnings(index))
     return build_training_request(draft, features, current, registry)
 
@@ -88,7 +88,7 @@ def _columns_of_file(
             f"predict, as in ?targets=NAME,NAME. The file has {listed(header)}."
         )
         raise InvalidInput(message, [FieldError(message, parameter="targets")])
-    if draft.format == "ndjson":
+    if BY_NAME[draft.format].names_in_rows:
         _check_first_line(header, draft, targets, current)
         return draft.features or None, targets
     others = [name for name in (draft.weight, draft.groups) if name is not None]

@@ -7,7 +7,6 @@ import msgspec
 
 from app.data.batch import Header
 from app.data.groups import Groups
-from app.data.training_rows import Format
 from app.regression.solvers import Solver, solver_from_record
 from app.regression.sufficient_statistics import WeightKind
 
@@ -23,7 +22,7 @@ class TrainingRequest:
 
     model: str
     upload: str
-    format: Format
+    format: str  # name of a file format, or MATRIX
     features: tuple[str, ...]  # empty: the job finds them in the rows (NDJSON)
     targets: tuple[str, ...]
     solver: Solver

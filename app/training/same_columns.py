@@ -5,7 +5,7 @@ Without this rule, a column more or less in a file would silently change the inp
 
 from collections.abc import Iterator, Sequence
 
-from app.data.name_hints import shown, unquoted
+from app.data.names import shown, unquoted
 from app.errors import FieldError, InvalidInput
 from app.registry.model_card import ModelCard
 

@@ -12,8 +12,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from app.data.formats import FileFormat
-from app.data.formats.content import HEAD_BYTES
+from app.data.content import HEAD_BYTES
+from app.data.formats import FORMATS
+from app.data.formats.csv import CSV
 from app.errors import BodyTooLarge, LinserveError, MalformedBody
 from app.web.decompression import STATE_BYTES, WINDOW_BYTES, check_encoding, decompress
 from app.web.hints import unsupported
@@ -23,12 +24,6 @@ from app.web.state import get_memory, get_services
 JSON = "application/json"
 IDENTITY = "identity"
 MISSING_ROWS = "linserve-missing-rows"  # Response header with the number of rows in which a value is missing.
-FILES: dict[str, FileFormat] = {
-    "text/csv": "csv",
-    "application/x-ndjson": "ndjson",
-    "application/vnd.apache.arrow.stream": "arrow",
-    "application/vnd.apache.parquet": "parquet",
-}
 
 # Bytes that decoding JSON takes for each comma, quote and bracket, measured with the schemas of this service.
 VALUE_BYTES = 76
@@ -200,7 +195,7 @@ def openapi_request_body(
     }
     if csv_example:
         content |= _documented_files()
-        content["text/csv"]["example"] = csv_example
+        content[CSV.media_type]["example"] = csv_example
     return {"requestBody": {"required": True, "content": content}}
 
 
@@ -221,6 +216,6 @@ def openapi_response() -> dict[str, Any]:
 
 def _documented_files() -> dict[str, Any]:
     return {
-        name: {"schema": {"type": "string"} if form in ("csv", "ndjson") else {"type": "string", "format": "binary"}}
-        for name, form in FILES.items()
+        table_format.media_type: {"schema": {"type": "string"} | ({} if table_format.is_text else {"format": "binary"})}
+        for table_format in FORMATS
     }

@@ -7,7 +7,10 @@ from collections.abc import Sequence
 
 from starlette.requests import Request
 
-from app.data.formats.content import HEAD_BYTES, LABELS, MEDIA_TYPES, SAVE_AS_UTF8, Content, Form, better, content_of
+from app.data.content import HEAD_BYTES, better, content_of
+from app.data.formats.base import SAVE_AS_UTF8, BodyFormat, Content
+from app.data.formats.csv import CSV
+from app.data.formats.json import JSON
 from app.errors import FieldError, LinserveError, MalformedBody, UnsupportedMediaType
 
 MAX_URL_LENGTH = 300  # Characters of an address in a message.
@@ -54,21 +57,21 @@ def unsupported(request: Request, given: Sequence[str], accepted: Sequence[str],
 
 
 def _remedy(request: Request, content: Content | None, accepted: Sequence[str]) -> str:
-    if content is not None and (content.form is None or MEDIA_TYPES[content.form] not in accepted):
+    if content is not None and (content.body_format is None or content.body_format.media_type not in accepted):
         return f"The body is {content.label}. {content.advice}"
-    if content is not None and content.form is not None:
-        return f"The body looks like {content.label}. Send it with: {line(request, content.form)}"
-    form: Form = "csv" if MEDIA_TYPES["csv"] in accepted else "json"
-    return f"For {LABELS[form]}, send it with: {line(request, form)}"
+    if content is not None and content.body_format is not None:
+        return f"The body looks like {content.label}. Send it with: {line(request, content.body_format)}"
+    simplest = CSV if CSV.media_type in accepted else JSON
+    return f"For {simplest.label}, send it with: {line(request, simplest)}"
 
 
-def line(request: Request, form: Form) -> str:
+def line(request: Request, body_format: BodyFormat) -> str:
     """Return a line to paste that sends a file of this format to the same address."""
     url = str(request.url)
     if len(url) > MAX_URL_LENGTH:
         url = str(request.url.replace(query=""))
     url = shlex.quote(url) if len(url) <= MAX_URL_LENGTH else "URL"
-    return f"curl --data-binary @FILE -H 'Content-Type: {MEDIA_TYPES[form]}' {url}"
+    return f"curl --data-binary @FILE -H 'Content-Type: {body_format.media_type}' {url}"
 
 
 def not_json(body: bytes, reason: str) -> LinserveError:
@@ -87,4 +90,4 @@ def not_json(body: bytes, reason: str) -> LinserveError:
             ("something else", "Correct it."),
         )
         message = f"The body is not JSON: found {mistake}{at}. {remedy}"
-    return better(MalformedBody(message), body[:HEAD_BYTES].removeprefix(codecs.BOM_UTF8), "json")
+    return better(MalformedBody(message), body[:HEAD_BYTES].removeprefix(codecs.BOM_UTF8), JSON)

@@ -12,8 +12,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from app.data.batch import RowBatch, Source
-from app.data.formats import FileFormat
-from app.data.formats.writers import OutputFormat, SpooledOutput
+from app.data.formats import BY_MEDIA_TYPE
+from app.data.formats.base import TableFormat
 from app.data.json_rows import as_rows
 from app.errors import InvalidInput, not_stored
 from app.prediction.estimates import table_bytes
@@ -21,6 +21,7 @@ from app.prediction.predictor import Executor, Workload, choose_executor
 from app.prediction.selection import VersionSelector
 from app.prediction.tables import TableOptions, TablePrediction, TableSource, batch_of_rows
 from app.storage.memory_budget import Reservation
+from app.storage.spooled_output import SpooledOutput
 from app.web import bodies
 from app.web.predict_json import decode_request, run_in
 from app.web.state import get_memory, get_services
@@ -29,11 +30,11 @@ MEMORY_BYTES = 1 << 23  # Bytes of a body, or of a response, above which it is i
 CHUNK_BYTES = 1 << 18
 _CHUNK_OVERHEAD = 64  # Bytes that a chunk takes in addition to its content, which may be one byte.
 
-FORMATS: dict[str, OutputFormat] = {bodies.JSON: "json", **bodies.FILES}
+MEDIA_TYPES = (bodies.JSON, *BY_MEDIA_TYPE)
 
 
 async def predict_file(
-    request: Request, selector: VersionSelector, table_format: FileFormat, options: TableOptions, media_type: str
+    request: Request, selector: VersionSelector, table_format: TableFormat, options: TableOptions, media_type: str
 ) -> Response:
     """Predict for the rows of a file and respond with a table of this media type."""
     services = get_services(request)
@@ -82,9 +83,9 @@ def _predict_rows(
             return _respond(request, TablePrediction(version, options), iter([batch]), media_type)
 
 
-def _workload(body: Source, table_format: FileFormat, encoding: str) -> Workload:
+def _workload(body: Source, table_format: TableFormat, encoding: str) -> Workload:
     """Return the work of decoding a table. The size of one that is compressed, Arrow or Parquet bounds no rows."""
-    expands = encoding != bodies.IDENTITY or table_format in ("arrow", "parquet")
+    expands = encoding != bodies.IDENTITY or not table_format.is_text
     return Workload(body_bytes=sys.maxsize if expands or isinstance(body, Path) else len(body), tables=1)
 
 
@@ -149,7 +150,7 @@ def _respond(request: Request, prediction: TablePrediction, batches: Iterator[Ro
     services = get_services(request)
     share = _MemoryShare(get_memory(request))
     output = SpooledOutput(share.reserve, services.scratch.open, services.limits.upload_bytes)
-    prediction.write(batches, FORMATS[media_type], output)
+    prediction.write(batches, BY_MEDIA_TYPE.get(media_type), output)
     services.metrics.predicted(prediction.rows)
     card = prediction.version.card
     headers = {

@@ -15,8 +15,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from starlette.datastructures import QueryParams
 
-from app.data.name_hints import MAX_LISTED, did_you_mean, shown
-from app.data.names import MAX_NAME_LENGTH
+from app.data.names import MAX_LISTED, MAX_NAME_LENGTH, did_you_mean, shown
 from app.errors import FieldError, InvalidInput
 from app.web.problems import invalid_query
 from app.web.schemas.openapi_schema import DocumentedAs, Row
@@ -65,11 +64,21 @@ def read_query(request: Request, model: type[M]) -> M:
 
 def query_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
     """Return the parameters of a query model for the OpenAPI document."""
-    schemas = query_schemas(model)
+    schemas = _query_schemas(model)
     return [
         {"name": name, "in": "query", "required": False, "schema": schemas[name], "description": field.description}
         for name, field in model.model_fields.items()
     ]
+
+
+def _query_schemas(model: type[BaseModel]) -> dict[str, dict[str, Any]]:
+    """Return the schemas of a model's fields in a query, by name: no value is null there, and a list is text."""
+    schemas = {}
+    for name, schema in model.model_json_schema()["properties"].items():
+        chosen = next(one for one in schema.get("anyOf", [schema]) if one.get("type") != "null")
+        rules = {rule: value for rule, value in chosen.items() if rule not in ("title", "description", "default")}
+        schemas[name] = {"type": "string"} if rules.get("type") == "array" else rules
+    return schemas
 
 
 def split_names(option: str, text: str) -> list[str]:
@@ -78,16 +87,6 @@ def split_names(option: str, text: str) -> list[str]:
         return _parse_names(text)
     except ValueError:
         raise InvalidInput.of_parameter(option, _NO_NAMES) from None
-
-
-def query_schemas(options: type[BaseModel]) -> dict[str, dict[str, Any]]:
-    """Return the schemas of options as they are in a query, by name: no value is null there, and a list is text."""
-    schemas = {}
-    for name, schema in options.model_json_schema()["properties"].items():
-        chosen = next(one for one in schema.get("anyOf", [schema]) if one.get("type") != "null")
-        rules = {rule: value for rule, value in chosen.items() if rule not in ("title", "description", "default")}
-        schemas[name] = {"type": "string"} if rules.get("type") == "array" else rules
-    return schemas
 
 
 def reject_unknown_parameters() -> Any:

@@ -5,14 +5,17 @@ An upload is on disk before its job is recorded, so an acknowledged job never la
 
 import contextlib
 import hashlib
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from app.data.formats import FileFormat, check_header, describing_bytes
+from app.data.content import explained
+from app.data.formats import check_header
+from app.data.formats.base import TableFormat
 from app.data.names import MAX_NAME_LENGTH
-from app.data.training_rows import write_matrix
+from app.data.training_rows import MATRIX, write_matrix
 from app.errors import InvalidInput
 from app.jobs.host.devices import check_device
 from app.jobs.job import Job
@@ -50,7 +53,7 @@ def _submit_json(services: Services, body: bytes, job_id: str) -> Job:
     jobs.check_room(job_id)
     options = bodies.decode(TrainRequest, body)
     draft = options.to_request(
-        default_model=services.default_model, upload=uploads.new(), format="matrix", fingerprint=fingerprint
+        default_model=services.default_model, upload=uploads.new(), format=MATRIX, fingerprint=fingerprint
     )
     training, columns = plan_rows(draft, options, services.registry)
     check_device(services.capabilities, training.solver.device)
@@ -62,7 +65,7 @@ def _submit_json(services: Services, body: bytes, job_id: str) -> Job:
     return jobs.submit(training, job_id)
 
 
-async def submit_file(services: Services, request: Request, table_format: FileFormat, job_id: str) -> Job:
+async def submit_file(services: Services, request: Request, table_format: TableFormat, job_id: str) -> Job:
     """Store a file, and submit its job."""
     options = from_query(request.query_params)
     check_header(table_format, options.header)
@@ -70,17 +73,22 @@ async def submit_file(services: Services, request: Request, table_format: FileFo
     await run_in_threadpool(jobs.check_room, job_id)
     upload = uploads.new()
     with uploads.open_new(upload) as file:
-        digest = hashlib.sha256(str((table_format, sorted(request.query_params.multi_items()))).encode())
+        digest = hashlib.sha256(str((table_format.name, sorted(request.query_params.multi_items()))).encode())
         await _receive(services, request, file, digest)
         await run_in_threadpool(uploads.sync, file)
     draft = options.to_request(
-        default_model=services.default_model, upload=upload, format=table_format, fingerprint=digest.hexdigest()
+        default_model=services.default_model, upload=upload, format=table_format.name, fingerprint=digest.hexdigest()
     )
     with contextlib.ExitStack() as reserved:
         with uploads.remove_on_error(upload):
-            size = await run_in_threadpool(describing_bytes, uploads.path(upload), table_format)
+            size = await run_in_threadpool(_metadata_bytes, table_format, uploads.path(upload))
             reserved.enter_context(get_memory(request).reserved(size))
         return await run_in_threadpool(_submit_upload, services, draft, job_id)
+
+
+def _metadata_bytes(table_format: TableFormat, path: Path) -> int:
+    with explained(path, table_format):
+        return table_format.metadata_bytes(path)
 
 
 async def _receive(services: Services, request: Request, file: BinaryIO, digest: Any) -> None:

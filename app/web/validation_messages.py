@@ -8,9 +8,8 @@ from typing import Any, TypeAlias
 
 from pydantic import BaseModel
 
-from app.data.json_rows import escaped, kind_of
-from app.data.name_hints import MAX_PRESENT, did_you_mean, instead, shown
-from app.data.names import MAX_NAME_LENGTH
+from app.data.json_faults import escaped, kind_of
+from app.data.names import MAX_NAME_LENGTH, MAX_PRESENT, did_you_mean, instead, shown
 from app.registry.names import MODEL_NAME_RULE
 from app.regression.solvers import SOLVER_OF_KIND
 

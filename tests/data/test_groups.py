@@ -13,8 +13,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from tables import written
 
-from app.data.formats import FileFormat
-from app.data.groups import MISSING, Groups, canonical, taken_out
+from app.data.groups import MISSING, Groups, canonical, split_groups
 from app.data.training_rows import TrainingRows, write_matrix
 from app.errors import InvalidInput
 
@@ -51,17 +50,17 @@ def stored(folder: Path, content: bytes) -> Path:
     return path
 
 
-def folds_in(path: Path, form: FileFormat, features: Sequence[str] = ("x",)) -> list[int]:
+def folds_in(path: Path, form: str, features: Sequence[str] = ("x",)) -> list[int]:
     rows = TrainingRows(path, form, features, ["y"], groups=GROUPS)
     found: list[int] = []
-    for block in rows.blocks():
-        assert block.fold is not None
-        assert block.x.shape[1] == len(features)
-        found += block.fold.tolist()
+    for batch in rows.batches():
+        assert batch.fold is not None
+        assert batch.x.shape[1] == len(features)
+        found += batch.fold.tolist()
     return found
 
 
-FORMS: list[FileFormat] = ["csv", "ndjson", "arrow", "parquet"]
+FORMS: list[str] = ["csv", "ndjson", "arrow", "parquet"]
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -74,7 +73,7 @@ FORMS: list[FileFormat] = ["csv", "ndjson", "arrow", "parquet"]
         [True, False, True, True, False, False],
     ],
 )
-def test_a_group_has_the_same_fold_in_every_format(tmp_path: Path, form: FileFormat, groups: list[Any]) -> None:
+def test_a_group_has_the_same_fold_in_every_format(tmp_path: Path, form: str, groups: list[Any]) -> None:
     expected = GROUPS.of_json(groups).tolist()
 
     assert folds_in(stored(tmp_path, written(table(groups), form)), form) == expected
@@ -82,14 +81,14 @@ def test_a_group_has_the_same_fold_in_every_format(tmp_path: Path, form: FileFor
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_group_may_be_a_feature_too(tmp_path: Path, form: FileFormat) -> None:
+def test_a_group_may_be_a_feature_too(tmp_path: Path, form: str) -> None:
     path = stored(tmp_path, written(table([1.5, 2.0, 3.0, 1.5]), form))
 
     assert folds_in(path, form, ["x", "site"]) == GROUPS.of_json([1.5, 2, 3, 1.5]).tolist()
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_missing_group_is_refused_with_its_place_or_its_row_dropped(tmp_path: Path, form: FileFormat) -> None:
+def test_a_missing_group_is_refused_with_its_place_or_its_row_dropped(tmp_path: Path, form: str) -> None:
     path = stored(tmp_path, written(table(["a", "b", None, "a"]), form))
 
     with pytest.raises(InvalidInput, match="group is missing") as refused:
@@ -97,10 +96,10 @@ def test_a_missing_group_is_refused_with_its_place_or_its_row_dropped(tmp_path: 
     assert [(detail.row, detail.column) for detail in refused.value.details] == [(4 if form == "csv" else 3, "site")]
 
     rows = TrainingRows(path, form, ["x"], ["y"], groups=GROUPS, drop_missing=True)
-    blocks = list(rows.blocks())
+    batches = list(rows.batches())
     assert rows.dropped == 1
-    assert_array_equal(np.vstack([block.x for block in blocks])[:, 0], [0, 1, 3])
-    folds = [fold for block in blocks if block.fold is not None for fold in block.fold.tolist()]
+    assert_array_equal(np.vstack([batch.x for batch in batches])[:, 0], [0, 1, 3])
+    folds = [fold for batch in batches if batch.fold is not None for fold in batch.fold.tolist()]
     assert folds == GROUPS.of_json(["a", "b", "a"]).tolist()
 
 
@@ -116,7 +115,7 @@ def test_dates_are_groups_and_intervals_of_time_are_refused() -> None:
 def test_groups_of_json_rows_become_a_column_of_folds(tmp_path: Path) -> None:
     rows = json.loads('[{"x": 1, "site": "a"}, {"site": 7, "x": 2}, {"x": 3, "site": null}]')
 
-    others, folds = taken_out(rows, GROUPS, missing=True)
+    others, folds = split_groups(rows, GROUPS, missing=True)
     assert others == [{"x": 1}, {"x": 2}, {"x": 3}]
 
     file = io.BytesIO()
@@ -124,10 +123,10 @@ def test_groups_of_json_rows_become_a_column_of_folds(tmp_path: Path) -> None:
     stored_rows = TrainingRows(
         stored(tmp_path, file.getvalue()), "matrix", ["x"], ["y"], groups=GROUPS, drop_missing=True
     )
-    (block,) = stored_rows.blocks()
+    (batch,) = stored_rows.batches()
     assert stored_rows.dropped == 1
-    assert block.fold is not None
-    assert block.fold.tolist() == GROUPS.of_json(["a", "7"]).tolist()
+    assert batch.fold is not None
+    assert batch.fold.tolist() == GROUPS.of_json(["a", "7"]).tolist()
 
 
 @pytest.mark.parametrize(
@@ -141,7 +140,7 @@ def test_groups_of_json_rows_become_a_column_of_folds(tmp_path: Path) -> None:
 )
 def test_json_rows_without_a_usable_group_are_refused_with_their_place(row: Any, says: str, place: str) -> None:
     with pytest.raises(InvalidInput) as refused:
-        taken_out([{"x": 1, "site": 1}, row], GROUPS, missing=False)
+        split_groups([{"x": 1, "site": 1}, row], GROUPS, missing=False)
 
     (detail,) = refused.value.details
     assert says in detail.message

@@ -9,20 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from app.data.json_rows import (
-    AT_ONCE,
-    MAX_DETAILS,
-    are_objects,
-    as_rows,
-    escaped,
-    has_more_brackets,
-    is_json,
-    kept_columns,
-    to_column,
-    to_matrix,
-    to_objects,
-    without_kept,
-)
+from app.data.formats.json import MAX_CHUNK_VALUES, to_objects
+from app.data.json_faults import MAX_DETAILS, are_objects, escaped
+from app.data.json_rows import as_rows, has_more_brackets, is_json, kept_columns, to_column, to_matrix, without_kept
 from app.errors import FieldError, InvalidInput
 
 NAMES = ("temp", "rainfall", "humidity")
@@ -65,7 +54,7 @@ def test_objects_with_their_keys_in_any_order_are_the_same_rows(
     assert_array_equal(to_matrix(objects, names, "/instances"), to_matrix(rows, names, "/instances"), strict=True)
 
 
-def test_the_first_row_sets_the_form_of_all() -> None:
+def test_the_first_row_decides_whether_all_are_objects() -> None:
     assert are_objects([{"temp": 1}, [1]])
     assert not are_objects([[1], {"temp": 1}])
     assert places([[1, 2, 3], {"temp": 1, "rainfall": 2, "humidity": 3}]) == ["/instances/1"]
@@ -107,13 +96,13 @@ def test_numbers_that_64_bits_cannot_hold_are_refused(value: float) -> None:
 
 
 @pytest.mark.parametrize("row", [[1, 2], [1, 2, 3, 4], []])
-def test_an_array_of_another_length_is_refused_with_the_names_that_are_wanted(row: list[int]) -> None:
+def test_an_array_of_another_length_is_refused_with_the_expected_names(row: list[int]) -> None:
     expected = f"Expected 3 values (temp, rainfall, humidity), found {len(row)}. Send as many in each row."
     assert refusal([[1, 2, 3], row]).details == (FieldError(expected, pointer="/instances/1"),)
     assert refusal([row, row]).details == (FieldError(f"{expected} (2 times)", pointer="/instances/0"),)
 
 
-def test_missing_names_are_told_one_by_one() -> None:
+def test_missing_names_are_listed_one_by_one() -> None:
     assert refusal([{"rainfall": 1}]).details == (
         FieldError('"temp" is missing. Add it.', pointer="/instances/0"),
         FieldError('"humidity" is missing. Add it.', pointer="/instances/0"),
@@ -153,7 +142,7 @@ def test_an_unknown_name_is_found_behind_any_number_of_others() -> None:
 @pytest.mark.parametrize(
     ("row", "what"), [(5, "a number"), (2.5, "a number"), ("abc", "a string"), (None, "null"), (True, "a boolean")]
 )
-def test_a_row_that_is_no_row_is_refused(row: Any, what: str) -> None:
+def test_a_row_that_is_neither_object_nor_array_is_refused(row: Any, what: str) -> None:
     expected = (FieldError(f"Expected an object or an array of numbers, found {what}.", pointer="/instances/0"),)
     assert refusal([row]).details == expected
     after = FieldError(expected[0].message, pointer="/instances/1")
@@ -161,19 +150,19 @@ def test_a_row_that_is_no_row_is_refused(row: Any, what: str) -> None:
     assert refusal([{"temp": 1, "rainfall": 2, "humidity": 3}, row]).details == (after,)
 
 
-def test_a_string_as_long_as_a_row_is_no_row() -> None:
+def test_a_string_as_long_as_a_row_is_not_a_row() -> None:
     assert places([[1, 2, 3], "123"]) == ["/instances/1"]
     assert places(["123"]) == ["/instances/0"]
 
 
-def test_every_column_at_fault_is_told_once_with_its_first_row_and_a_count() -> None:
+def test_every_column_at_fault_is_listed_once_with_its_first_row_and_a_count() -> None:
     error = refusal([[1, 2, 3]] * 5 + [[1, 2, None]] * 40 + [[None, 2, 3], ["x", 2, 3]])
     assert [detail.pointer for detail in error.details] == ["/instances/5/2", "/instances/45/0", "/instances/46/0"]
     assert error.details[0].message.endswith("(40 times)")
     assert error.message.startswith("42 fault(s) in the rows. /instances/5/2: Expected a number, found null.")
 
 
-def test_at_most_twenty_columns_are_told_and_a_thousand_faults_are_counted() -> None:
+def test_at_most_twenty_columns_are_listed_and_a_thousand_faults_are_counted() -> None:
     names = tuple(f"x{index}" for index in range(30))
     error = refusal([[None] * 30] * 100, names)
     assert [detail.pointer for detail in error.details] == [f"/instances/0/{column}" for column in range(MAX_DETAILS)]
@@ -219,12 +208,12 @@ def test_another_flat_list_is_refused_with_its_place(
     assert says in refused.value.details[0].message
 
 
-def test_null_in_a_flat_list_is_a_missing_value_where_it_may_be() -> None:
+def test_null_in_a_flat_list_is_a_missing_value_if_that_is_allowed() -> None:
     flat = as_rows([1, None, 3], ["y"], "/targets", missing=True)
     assert_array_equal(to_matrix(flat, ["y"], "/targets", missing=True), [[1], [np.nan], [3]])
 
 
-def test_faults_are_told_in_the_order_of_the_rows() -> None:
+def test_faults_are_listed_in_the_order_of_the_rows() -> None:
     assert places([[1, None, None], 5, [1, 2], [1, 2, "x"]]) == [
         "/instances/0/1",
         "/instances/0/2",
@@ -257,7 +246,7 @@ def peak_of(refused: Callable[[], object], message: str) -> int:
     return peak
 
 
-def test_faults_without_number_take_no_memory_without_end() -> None:
+def test_any_number_of_faults_takes_bounded_memory() -> None:
     names, weights = [f"name {index}" for index in range(1000)], [None] * 100_000
     assert peak_of(lambda: without_kept([0] * 2000, names, "/instances"), "columns to keep") < 100_000
     assert peak_of(lambda: to_column(weights, "/sample_weights"), "Not all") < 100_000
@@ -285,20 +274,20 @@ DOCUMENTS = st.recursive(
 
 @settings(max_examples=300, deadline=None)
 @given(DOCUMENTS)
-def test_brackets_are_counted_whatever_stands_in_strings(document: Any) -> None:
+def test_brackets_in_strings_are_not_counted(document: Any) -> None:
     body, count = json.dumps(document).encode(), containers(document)
     assert is_json(body)
     assert not has_more_brackets(body, count)
     assert count == 0 or has_more_brackets(body, count - 1)
 
 
-def test_what_is_not_json_is_told_without_decoding_it() -> None:
+def test_json_is_recognised_without_decoding_it() -> None:
     assert not any(map(is_json, (b"[" * 100_000, b'{"a":}', b"", b'["')))
     assert not has_more_brackets(b'["' + b"[" * 100_000, 1)
 
 
 def test_long_tables_become_the_same_objects_as_short_ones() -> None:
-    values = np.random.default_rng(0).normal(size=(AT_ONCE // 2 + 1, 3))
+    values = np.random.default_rng(0).normal(size=(MAX_CHUNK_VALUES // 2 + 1, 3))
     assert json.loads(to_objects(values, NAMES)) == [dict(zip(NAMES, row, strict=True)) for row in values.tolist()]
-    wide = np.ones((2, AT_ONCE))
-    assert json.loads(to_objects(wide, [f"{n}" for n in range(AT_ONCE)]))[1]["7"] == 1
+    wide = np.ones((2, MAX_CHUNK_VALUES))
+    assert json.loads(to_objects(wide, [f"{n}" for n in range(MAX_CHUNK_VALUES)]))[1]["7"] == 1

@@ -14,7 +14,7 @@ FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 
 @pytest.mark.parametrize("width", [1, 2, 15, 16, 300])
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 65_600])
-def test_rows_of_any_shape_become_the_matrix_they_are(width: int, count: int) -> None:
+def test_rows_of_any_shape_become_the_same_matrix(width: int, count: int) -> None:
     if count * width > 1_000_000:
         count = 200
     expected = np.random.default_rng(0).normal(size=(count, width))
@@ -23,7 +23,7 @@ def test_rows_of_any_shape_become_the_matrix_they_are(width: int, count: int) ->
 
 
 @given(st.lists(st.tuples(FLOATS, FLOATS), max_size=20))
-def test_every_float_stays_what_it_is_to_the_sign_of_zero(rows: list[tuple[float, float]]) -> None:
+def test_every_float_is_unchanged_to_the_sign_of_zero(rows: list[tuple[float, float]]) -> None:
     found = to_array(rows, 2)
     assert_array_equal(found, np.array(rows).reshape(-1, 2), strict=True)
     assert_array_equal(np.signbit(found), np.signbit(np.array(rows).reshape(-1, 2)))
@@ -59,7 +59,7 @@ def test_objects_and_arrays_decode_to_the_same_values_in_the_columns_order(rows:
         b'{"instances": [[1, NaN]]}',
     ],
 )
-def test_anything_but_plain_rows_is_left_to_others(body: bytes) -> None:
+def test_anything_except_plain_rows_is_left_to_the_ordinary_decoder(body: bytes) -> None:
     with pytest.raises(MalformedBody):
         RowsDecoder(["a", "b"]).decode(body)
 
@@ -69,7 +69,7 @@ PIECES = st.one_of(st.sampled_from([word.encode() for word in WORDS]), st.binary
 
 
 @given(st.integers(120, 200), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 3), PIECES), max_size=3))
-def test_a_long_body_decodes_to_what_json_says_or_is_left_to_others(
+def test_a_long_body_decodes_as_json_does_or_is_left_to_the_ordinary_decoder(
     count: int, edits: list[tuple[float, int, bytes]]
 ) -> None:
     rows = np.random.default_rng(count).normal(size=(count, 2)).round(3).tolist()
@@ -89,7 +89,7 @@ def test_a_long_body_decodes_to_what_json_says_or_is_left_to_others(
     assert_array_equal(to_array(found, 2), np.array(expected["instances"], dtype=float), strict=True)
 
 
-def test_a_decoder_goes_on_after_a_long_body_that_was_none() -> None:
+def test_a_decoder_works_on_after_a_long_body_that_it_could_not_read() -> None:
     decoder = RowsDecoder(["a", "b"])
     rows = [[1, 2.5]] * 500
     for wrong in (b"[[1,2e]", b"[[1,2],[1]", b"[[1,1e999]", b"[[1,00]"):

@@ -52,6 +52,6 @@ def test_years_of_more_than_four_digits_are_refused(column: pa.Array) -> None:
     assert refused.value.details[0].column == "at"
 
 
-def test_other_columns_are_left_as_they_are() -> None:
+def test_other_columns_are_unchanged() -> None:
     batch = pa.record_batch({"a": [1, None], "b": ["x", "y"], "c": pa.array([1, 2], pa.duration("s"))})
     assert dates_as_text(batch).equals(batch)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tables import written
 
 from app.data.batch import Columns
-from app.data.formats import READERS, FileFormat, csv
+from app.data.formats import BY_NAME, csv, csv_careful
 from app.data.json_rows import first_rounded_rows, to_column, to_matrix
 from app.data.rounding import MAX_WARNINGS, rounding_warnings
 from app.data.training_rows import TrainingRows
@@ -32,14 +32,14 @@ def model(numbers: Sequence[object]) -> int | None:
     return next((row for row, number in enumerate(numbers) if type(number) is int and float(number) != number), None)
 
 
-def found(content: bytes, form: FileFormat, names: Sequence[str], threads: int = 1) -> dict[str, int]:
-    """The first rounded row of each column, from 0, over all parts."""
+def found(content: bytes, form: str, names: Sequence[str], threads: int = 1) -> dict[str, int]:
+    """The first rounded row of each column, from 0, over all batches."""
     rows: dict[str, int] = {}
     read = 0
-    for part in READERS[form](content, Columns(names, missing=True), threads):
-        for column, row in part.rounded:
+    for batch in BY_NAME[form].batches(content, Columns(names, missing=True), threads):
+        for column, row in batch.rounded:
             rows.setdefault(names[column], read + row)
-        read += len(part.values)
+        read += len(batch.values)
     return rows
 
 
@@ -89,7 +89,7 @@ def test_csv_names_exactly_the_columns_with_a_rounded_integer(
     content = "a,b,c\n" + "".join(f"{cell(a)},{cell(b)},x\n" for a, b in rows)
     a, b = (list(column) for column in zip(*rows, strict=True))
     with pytest.MonkeyPatch.context() as small:
-        small.setattr(csv, "PIECE_BYTES", how[0])
+        small.setattr(csv, "BLOCK_BYTES", how[0])
         assert found(content.encode(), "csv", ["b", "a"], how[1]) == expected({"a": a, "b": b})
 
 
@@ -97,7 +97,7 @@ def test_csv_names_exactly_the_columns_with_a_rounded_integer(
 @given(st.lists(st.tuples(INT64, UINT64, st.integers(-(10**30), 10**30)), min_size=1, max_size=8), st.integers(0, 3))
 @pytest.mark.parametrize("form", ["arrow", "parquet"])
 def test_arrow_types_name_exactly_the_columns_with_a_rounded_integer(
-    form: FileFormat, rows: list[tuple[int, int, int]], scale: int
+    form: str, rows: list[tuple[int, int, int]], scale: int
 ) -> None:
     signed, unsigned, decimals = (list(column) for column in zip(*rows, strict=True))
     table = pa.table(
@@ -112,12 +112,15 @@ def test_arrow_types_name_exactly_the_columns_with_a_rounded_integer(
     exact = expected({"signed": [None, *signed], "unsigned": [None, *unsigned]})
     assert {name: row for name, row in places.items() if name != "decimal"} == exact
     # The float that a decimal becomes may be its neighbour, so that it is compared with what was read.
-    read = [part.values[:, 0] for part in READERS[form](written(table, form), Columns(["decimal"], missing=True), 1)]
+    read = [
+        batch.values[:, 0]
+        for batch in BY_NAME[form].batches(written(table, form), Columns(["decimal"], missing=True), 1)
+    ]
     pairs = zip(np.concatenate(read)[1:].tolist(), decimals, strict=True)
     assert places.get("decimal") == next((row for row, (got, number) in enumerate(pairs, 1) if got != number), None)
 
 
-def test_decimals_with_a_fraction_are_no_integers() -> None:
+def test_decimals_with_a_fraction_are_not_integers() -> None:
     table = pa.table({"a": pa.array([Decimal("9007199254740993.5"), Decimal("0.1")], pa.decimal128(38, 1))})
     assert found(written(table, "arrow"), "arrow", ["a"]) == {}
 
@@ -125,7 +128,7 @@ def test_decimals_with_a_fraction_are_no_integers() -> None:
 @pytest.mark.parametrize(
     "content", ["a,b\n1e16,2\n12345678901234567e3,9007199254740993.5\n", "a,b\n9007199254740992,1\n"]
 )
-def test_floats_in_csv_and_integers_that_fit_are_no_rounded_integers(content: str) -> None:
+def test_floats_in_csv_and_integers_that_fit_are_not_rounded_integers(content: str) -> None:
     assert found(content.encode(), "csv", ["a", "b"]) == {}
 
 
@@ -138,33 +141,33 @@ def test_a_number_of_very_many_digits_is_compared_exactly() -> None:
 
 @pytest.mark.parametrize("quote", ["", '"'])
 def test_an_ordinary_csv_is_parsed_once(quote: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(csv, "_as_text", lambda _: pytest.fail("parsed again"))
+    monkeypatch.setattr(csv, "conversion_to_text", lambda _: pytest.fail("parsed again"))
     content = "a,b\n" + f"{quote}1.5{quote},9007199254740991\n" * 1000
     assert found(content.encode(), "csv", ["a", "b"], 2) == {}
 
 
-def test_a_column_that_is_known_to_be_rounded_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_column_that_is_known_to_be_rounded_is_not_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Sequence[str]] = []
-    as_text = csv._as_text
+    as_text = csv_careful.conversion_to_text
 
     def counted(names: Sequence[str]) -> Any:
         asked.append(names)
         return as_text(names)
 
-    monkeypatch.setattr(csv, "_as_text", counted)
-    monkeypatch.setattr(csv, "PIECE_BYTES", 1000)
+    monkeypatch.setattr(csv, "conversion_to_text", counted)
+    monkeypatch.setattr(csv, "BLOCK_BYTES", 1000)
     content = "a,b\n" + "9007199254740993,1\n" * 5000
     assert found(content.encode(), "csv", ["a", "b"]) == {"a": 0}
     assert asked == [["a"]]
 
 
-def test_careful_reading_finds_what_is_rounded_in_any_block(tmp_path: Path) -> None:
+def test_careful_reading_finds_rounded_integers_in_any_block(tmp_path: Path) -> None:
     path = tmp_path / "rows"
     lines = ['"1",2\n'] * 400_000
     lines[399_000], lines[399_500] = '"1",9007199254740993\n', '"-9007199254740993",2\n'
     path.write_text("a,b\n" + "".join(lines))
     rows = TrainingRows(path, "csv", ["a"], ["b"])
-    assert sum(len(block.x) for block in rows.blocks()) == 400_000
+    assert sum(len(batch.x) for batch in rows.batches()) == 400_000
     a, b = rows.warnings
     assert '"a"' in a
     assert "first in row 399502." in a
@@ -176,14 +179,14 @@ def test_careful_reading_finds_what_is_rounded_in_any_block(tmp_path: Path) -> N
 def test_each_column_is_named_once_with_its_first_row_and_each_pass_starts_anew(
     tmp_path: Path, header: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(csv, "PIECE_BYTES", 100)
+    monkeypatch.setattr(csv, "BLOCK_BYTES", 100)
     path = tmp_path / "rows"
     path.write_text("1,2\n" + "1,2\n" * 500 + "9007199254740993,3\n" * 500)
     features, targets = (["1"], ["2"]) if header == "names" else (["c1"], ["c2"])
     rows = TrainingRows(path, "csv", features, targets, header=header, threads=2)
     assert rows.warnings == []
     for _ in range(2):
-        list(rows.blocks())
+        list(rows.batches())
         (warning,) = rows.warnings
         assert f'"{features[0]}"' in warning
         assert "first in row 502." in warning  # the header, or the row in its place, is row 1

@@ -10,19 +10,19 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_array_equal
 
-from app.data.batch import Array, Columns, part_rows
-from app.data.training_rows import Format, TrainingRows, write_matrix
+from app.data.batch import Array, Columns, batch_rows
+from app.data.training_rows import TrainingRows, write_matrix
 from app.errors import InvalidInput
 from app.regression.training_batch import TrainingBatch
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
 
 
-BLOCK_ROWS = part_rows(Columns(["a", "b", "c"]))
+BATCH_ROWS = batch_rows(Columns(["a", "b", "c"]))
 
 
-def read_blocks(path: Path, form: Format, features: list[str], targets: list[str]) -> Iterator[TrainingBatch]:
-    return TrainingRows(path, form, features, targets).blocks()
+def read_batches(path: Path, form: str, features: list[str], targets: list[str]) -> Iterator[TrainingBatch]:
+    return TrainingRows(path, form, features, targets).batches()
 
 
 def stored(folder: Path, x: Array, y: Array) -> Path:
@@ -44,48 +44,48 @@ def test_a_stored_matrix_is_read_back_to_the_last_bit(tmp_path: Path, rows: tupl
     x, y = rows
     path = stored(tmp_path, x, y)
     features, targets = [f"x{index}" for index in range(x.shape[1])], [f"y{index}" for index in range(y.shape[1])]
-    (found,) = read_blocks(path, "matrix", features, targets)
+    (found,) = read_batches(path, "matrix", features, targets)
     assert_array_equal(found.x, x, strict=True)
     assert_array_equal(found.y, y, strict=True)
 
 
-@pytest.mark.parametrize("rows", [BLOCK_ROWS - 1, BLOCK_ROWS, BLOCK_ROWS + 1, 2 * BLOCK_ROWS + 5])
-def test_a_matrix_comes_in_blocks_and_no_row_is_lost(tmp_path: Path, rows: int) -> None:
+@pytest.mark.parametrize("rows", [BATCH_ROWS - 1, BATCH_ROWS, BATCH_ROWS + 1, 2 * BATCH_ROWS + 5])
+def test_a_matrix_comes_in_batches_and_no_row_is_lost(tmp_path: Path, rows: int) -> None:
     x, y = np.arange(2.0 * rows).reshape(rows, 2), -np.arange(1.0 * rows)[:, np.newaxis]
-    blocks = list(read_blocks(stored(tmp_path, x, y), "matrix", ["a", "b"], ["c"]))
-    assert len(blocks) == -(-rows // BLOCK_ROWS)
-    assert max(len(block.x) for block in blocks) <= BLOCK_ROWS
-    assert_array_equal(np.concatenate([block.x for block in blocks]), x)
-    assert_array_equal(np.concatenate([block.y for block in blocks]), y)
+    batches = list(read_batches(stored(tmp_path, x, y), "matrix", ["a", "b"], ["c"]))
+    assert len(batches) == -(-rows // BATCH_ROWS)
+    assert max(len(batch.x) for batch in batches) <= BATCH_ROWS
+    assert_array_equal(np.concatenate([batch.x for batch in batches]), x)
+    assert_array_equal(np.concatenate([batch.y for batch in batches]), y)
 
 
-def test_a_matrix_of_no_rows_has_no_blocks(tmp_path: Path) -> None:
+def test_a_matrix_of_no_rows_has_no_batches(tmp_path: Path) -> None:
     path = stored(tmp_path, np.empty((0, 2)), np.empty((0, 1)))
-    assert list(read_blocks(path, "matrix", ["a", "b"], ["c"])) == []
+    assert list(read_batches(path, "matrix", ["a", "b"], ["c"])) == []
 
 
 def test_a_stored_matrix_of_objects_is_never_unpickled(tmp_path: Path) -> None:
     with (tmp_path / "rows").open("wb") as file:
         np.save(file, np.array([[print]], dtype=object), allow_pickle=True)
     with pytest.raises(ValueError, match="Python objects"):
-        list(read_blocks(tmp_path / "rows", "matrix", ["a"], []))
+        list(read_batches(tmp_path / "rows", "matrix", ["a"], []))
     with pytest.raises(ValueError, match="Object arrays"):
         write_matrix(io.BytesIO(), np.array([[print]], dtype=object), np.array([[print]], dtype=object))
 
 
-def test_csv_columns_are_parted_into_features_and_targets_whatever_their_order(tmp_path: Path) -> None:
+def test_csv_columns_are_split_into_features_and_targets_in_any_order(tmp_path: Path) -> None:
     path = tmp_path / "rows"
     path.write_text("y,b,unused,a\n1,2,3,4\n5,6,7,8\n")
-    (block,) = read_blocks(path, "csv", ["a", "b"], ["y"])
-    assert_array_equal(block.x, [[4, 2], [8, 6]])
-    assert_array_equal(block.y, [[1], [5]])
+    (batch,) = read_batches(path, "csv", ["a", "b"], ["y"])
+    assert_array_equal(batch.x, [[4, 2], [8, 6]])
+    assert_array_equal(batch.y, [[1], [5]])
 
 
-def test_a_fault_in_csv_is_told_with_its_place(tmp_path: Path) -> None:
+def test_a_fault_in_csv_is_refused_with_its_place(tmp_path: Path) -> None:
     path = tmp_path / "rows"
     path.write_text("a,y\n1,2\n3,\n")
     with pytest.raises(InvalidInput) as refused:
-        list(read_blocks(path, "csv", ["a"], ["y"]))
+        list(read_batches(path, "csv", ["a"], ["y"]))
     assert [(detail.row, detail.column) for detail in refused.value.details] == [(3, "y")]
 
 
@@ -104,28 +104,28 @@ def test_a_frequency_weight_that_counts_no_rows_is_refused_with_its_place(
     rows = TrainingRows(weighted(tmp_path, weights), "matrix", ["x"], ["y"], "w", weight_kind="frequency")
 
     with pytest.raises(InvalidInput, match=says) as raised:
-        list(rows.blocks())
+        list(rows.batches())
 
     assert (raised.value.details[0].row, raised.value.details[0].column) == (3, "w")
 
 
 def test_a_precision_weight_can_be_any_positive_number(tmp_path: Path) -> None:
-    (block,) = TrainingRows(weighted(tmp_path, [1e-9, 2.5]), "matrix", ["x"], ["y"], "w").blocks()
+    (batch,) = TrainingRows(weighted(tmp_path, [1e-9, 2.5]), "matrix", ["x"], ["y"], "w").batches()
 
-    assert block.sample_weight is not None
-    assert block.sample_weight.tolist() == [1e-9, 2.5]
+    assert batch.sample_weight is not None
+    assert batch.sample_weight.tolist() == [1e-9, 2.5]
 
 
 def test_a_missing_frequency_weight_is_dropped_as_any_missing_value(tmp_path: Path) -> None:
     path = weighted(tmp_path, [1.0, np.nan])
 
-    (block,) = TrainingRows(path, "matrix", ["x"], ["y"], "w", weight_kind="frequency", drop_missing=True).blocks()
+    (batch,) = TrainingRows(path, "matrix", ["x"], ["y"], "w", weight_kind="frequency", drop_missing=True).batches()
 
-    assert len(block.x) == 1
+    assert len(batch.x) == 1
 
 
 def kept(rows: TrainingRows) -> list[list[float]]:
-    return [row for block in rows.blocks() for row in np.hstack([block.x, block.y]).tolist()]
+    return [row for batch in rows.batches() for row in np.hstack([batch.x, batch.y]).tolist()]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -136,7 +136,7 @@ def kept(rows: TrainingRows) -> list[list[float]]:
     st.sampled_from(["csv", "ndjson", "matrix"]),
 )
 def test_a_row_of_weight_zero_counts_as_no_row_and_a_dropped_one_as_dropped(
-    tmp_path: Path, given_rows: list[tuple[int | None, int | None, float]], form: Format
+    tmp_path: Path, given_rows: list[tuple[int | None, int | None, float]], form: str
 ) -> None:
     path = tmp_path / "rows"
     if form == "matrix":
@@ -186,16 +186,16 @@ def test_rows_that_are_all_left_out_are_refused_with_the_reason(tmp_path: Path, 
     assert refused.value.message.startswith(says.removesuffix("."))
 
 
-def test_a_block_that_is_left_empty_does_not_come(tmp_path: Path) -> None:
-    weights = np.ones((3 * BLOCK_ROWS, 1))
-    weights[BLOCK_ROWS : 2 * BLOCK_ROWS] = 0
-    x = np.arange(3.0 * BLOCK_ROWS)[:, np.newaxis]
+def test_a_batch_that_is_left_empty_is_not_yielded(tmp_path: Path) -> None:
+    weights = np.ones((3 * BATCH_ROWS, 1))
+    weights[BATCH_ROWS : 2 * BATCH_ROWS] = 0
+    x = np.arange(3.0 * BATCH_ROWS)[:, np.newaxis]
     rows = TrainingRows(stored(tmp_path, np.hstack([x, x]), weights), "matrix", ["a"], ["b"], "w")
-    assert [len(block.x) for block in rows.blocks()] == [BLOCK_ROWS, BLOCK_ROWS]
-    assert rows.zero_weight_rows == BLOCK_ROWS
+    assert [len(batch.x) for batch in rows.batches()] == [BATCH_ROWS, BATCH_ROWS]
+    assert rows.zero_weight_rows == BATCH_ROWS
 
 
-def test_a_negative_weight_is_named_with_its_row_whatever_was_left_out_before(tmp_path: Path) -> None:
+def test_a_negative_weight_is_named_with_its_row_after_rows_that_were_left_out(tmp_path: Path) -> None:
     path = tmp_path / "rows"
     path.write_text("x,y,w\n1,2,0\n1,2,1\n1,2,-1\n")
     with pytest.raises(InvalidInput) as refused:

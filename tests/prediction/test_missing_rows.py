@@ -12,8 +12,6 @@ import pytest
 from service import Service
 from tables import MEDIA_TYPES, written
 
-from app.data.formats import FileFormat
-
 FEATURES = ["temp", "rainfall", "humidity"]
 ROWS: list[list[float | None]] = [[75, 63, 44], [75, None, 44], [80, 70, 50], [None, None, None]]
 TABLE = pa.table(
@@ -46,9 +44,7 @@ def rows_of(answer: httpx.Response) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("out", [JSON, *MEDIA_TYPES.values()])
 @pytest.mark.parametrize("form", MEDIA_TYPES)
-def test_a_row_with_a_gap_in_a_file_has_null_answers_and_is_counted(
-    service: Service, form: FileFormat, out: str
-) -> None:
+def test_a_row_with_a_gap_in_a_file_has_null_answers_and_is_counted(service: Service, form: str, out: str) -> None:
     whole = service.predict(ROWS[0], ROWS[2], interval=0.9)  # type: ignore[arg-type]
     answer = ask(service, written(TABLE, form), MEDIA_TYPES[form], out, keep="id", interval="0.9", confidence="0.5")
     assert answer.headers["linserve-missing-rows"] == "2"
@@ -64,7 +60,7 @@ def test_a_row_with_a_gap_in_a_file_has_null_answers_and_is_counted(
 
 
 @pytest.mark.parametrize("form", MEDIA_TYPES)
-def test_a_file_with_a_gap_is_refused_with_its_place_if_it_is_asked_to_be(service: Service, form: FileFormat) -> None:
+def test_a_file_with_a_gap_is_refused_with_its_place_if_it_is_asked_to_be(service: Service, form: str) -> None:
     answer = ask(service, written(TABLE.drop("id"), form), MEDIA_TYPES[form], missing="refuse")
     assert answer.status_code == 422
     header = form == "csv"
@@ -79,7 +75,7 @@ def test_a_file_without_gaps_says_so(service: Service) -> None:
 
 
 @pytest.mark.parametrize("form", MEDIA_TYPES)
-def test_a_row_whose_weight_is_missing_has_no_answers_either(service: Service, form: FileFormat) -> None:
+def test_a_row_whose_weight_is_missing_has_no_answers_either(service: Service, form: str) -> None:
     table = TABLE.drop("id").slice(0, 3).append_column("w", pa.array([2.0, 1.0, None]))
     answer = ask(service, written(table, form), MEDIA_TYPES[form], JSON, interval="0.9", instance_weights="w")
     own = service.predict([75, 63, 44], interval=0.9, instance_weights=[2])

@@ -12,7 +12,7 @@ from numpy.testing import assert_array_equal
 from service import Service
 
 from app.data.batch import Columns
-from app.data.formats.ndjson import read_ndjson
+from app.data.formats.ndjson import NDJSON
 from app.data.json_rows import to_matrix
 from app.data.predict_decoder import RowsDecoder, to_array
 from app.errors import InvalidInput
@@ -141,7 +141,7 @@ def test_of_a_name_that_stands_twice_the_last_value_counts(service: Service) -> 
 def is_read_as_a_line(case: bytes) -> bool:
     """Whether it is read in a line of NDJSON, in a column that nobody asked for."""
     try:
-        list(read_ndjson(b'{"temp": 1, "other": %b}' % case, Columns(["temp"])))
+        list(NDJSON.batches(b'{"temp": 1, "other": %b}' % case, Columns(["temp"])))
     except InvalidInput as error:
         assert error.message.startswith("Row 1: The line is not JSON")  # noqa: PT017 - or it is read
         return False

@@ -11,11 +11,9 @@ import pytest
 from service import Service
 from tables import MEDIA_TYPES, written
 
-from app.data.formats import FileFormat
-
 TABLES = Path(__file__).parents[1] / "tables"
 RIGHT = [1.8876204977038102, 2.016210052953706, 0.028920681326809916]
-BINARY: list[FileFormat] = ["arrow", "parquet"]
+BINARY: list[str] = ["arrow", "parquet"]
 
 
 def framed(index: list[Any], **columns: Any) -> pa.Table:
@@ -23,7 +21,7 @@ def framed(index: list[Any], **columns: Any) -> pa.Table:
     return pa.table(columns).replace_schema_metadata({"pandas": json.dumps({"index_columns": index})})
 
 
-def train(service: Service, model: str, form: FileFormat, content: bytes, **query: str) -> httpx.Response:
+def train(service: Service, model: str, form: str, content: bytes, **query: str) -> httpx.Response:
     return service.client.post(
         "/train",
         params={"model": model, "targets": "y", **query},
@@ -32,7 +30,7 @@ def train(service: Service, model: str, form: FileFormat, content: bytes, **quer
     )
 
 
-def predict(service: Service, model: str, form: FileFormat, content: bytes, **query: str) -> httpx.Response:
+def predict(service: Service, model: str, form: str, content: bytes, **query: str) -> httpx.Response:
     return service.client.post(
         f"/models/{model}/predict",
         params=query,
@@ -58,7 +56,7 @@ def test_the_index_of_a_frame_is_left_out_with_a_warning(service: Service, name:
 
 
 @pytest.mark.parametrize("form", BINARY)
-def test_an_index_of_several_columns_is_left_out_of_what_is_predicted_for(service: Service, form: FileFormat) -> None:
+def test_an_index_of_several_columns_is_left_out_of_what_is_predicted_for(service: Service, form: str) -> None:
     model, x = f"indexed-{form}", np.arange(9.0)
     assert train(service, model, "csv", b"x,y\n1,2\n2,3\n3,5\n").json()["status"] == "succeeded"
     table = framed(["a", {"kind": "range", "start": 0}, "b", "gone"], a=x, x=x, b=list("abcdefghi"))
@@ -69,7 +67,7 @@ def test_an_index_of_several_columns_is_left_out_of_what_is_predicted_for(servic
 
 
 @pytest.mark.parametrize("form", BINARY)
-def test_an_index_that_is_named_as_a_feature_or_a_target_is_one(service: Service, form: FileFormat) -> None:
+def test_an_index_that_is_named_as_a_feature_or_a_target_is_one(service: Service, form: str) -> None:
     model, x = f"index-named-{form}", np.arange(9.0)
     content = written(framed(["k"], x=x, k=x * x, y=x % 4), form)
     job = train(service, model, form, content, features="x,k").json()

@@ -29,14 +29,14 @@ from app.web.bodies import decode
 from app.web.decompression import CHUNK_BYTES, MAX_SHORT, SHORT_BYTES, decompress
 from app.web.middleware import kept_id
 from app.web.negotiation import select_media_type
-from app.web.predict_tables import FORMATS
+from app.web.predict_tables import MEDIA_TYPES
 from app.web.preferences import preferences
 from app.web.query import read_query
 from app.web.schemas.predict import PredictParameters
 from app.web.schemas.train import FileOptions, TrainRequest
 from app.web.schemas.train_query import from_query
 
-OFFERED = tuple(FORMATS)
+OFFERED = MEDIA_TYPES
 QUALITIES = st.integers(0, 1000).map(lambda thousandths: thousandths / 1000)
 RANGES = st.sampled_from([*OFFERED, "*/*", "application/*", "text/*", "image/png", "image/*"])
 NAMES = st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=1, max_size=4)
@@ -311,7 +311,7 @@ def test_any_idempotency_key_is_taken_or_refused_before_the_body_is(service: Ser
 def test_any_content_type_is_read_or_refused(service: Service, kind: str) -> None:
     headers = {b"content-type": kind.encode("latin-1")}
     answer = service.client.post("/predict", content=b"nothing", headers=headers)
-    known = kind.partition(";")[0].strip().lower() in FORMATS
+    known = kind.partition(";")[0].strip().lower() in MEDIA_TYPES
     assert (answer.status_code == httpx.codes.UNSUPPORTED_MEDIA_TYPE) == (not known)
 
 

@@ -12,9 +12,9 @@ import pytest
 from backports import zstd
 from service import MODELS, NOTEBOOK, Service, wait_for
 
-from app.data.formats.writers import SpooledOutput
 from app.errors import SpoolFull, Unavailable
 from app.jobs.uploads import UploadStore
+from app.storage.spooled_output import SpooledOutput
 from app.storage.temp import TempStorage
 
 ROOM = 20_000_000

@@ -12,8 +12,6 @@ import pytest
 from service import INPUTS, TARGETS, Service
 from tables import MEDIA_TYPES, written
 
-from app.data.formats import FileFormat
-
 FEATURES, NAMES = ["temp", "rainfall", "humidity"], ["apples", "oranges"]
 NOTES = [f"field {n}" for n in range(len(INPUTS))]
 YIELDS = pa.table(
@@ -24,7 +22,7 @@ YIELDS = pa.table(
 JSON = "application/json"
 
 
-def train(service: Service, model: str, form: FileFormat, content: bytes, **query: str) -> dict[str, Any]:
+def train(service: Service, model: str, form: str, content: bytes, **query: str) -> dict[str, Any]:
     answer = service.client.post(
         "/train",
         params={"model": model, "targets": "apples,oranges", **query},
@@ -36,13 +34,13 @@ def train(service: Service, model: str, form: FileFormat, content: bytes, **quer
     return card
 
 
-def predict(service: Service, model: str, form: FileFormat, content: bytes, **query: str) -> httpx.Response:
+def predict(service: Service, model: str, form: str, content: bytes, **query: str) -> httpx.Response:
     return service.client.post(
         f"/models/{model}/predict", params=query, content=content, headers={"content-type": MEDIA_TYPES[form]}
     )
 
 
-def rows_of(answer: httpx.Response, form: FileFormat) -> list[dict[str, Any]]:
+def rows_of(answer: httpx.Response, form: str) -> list[dict[str, Any]]:
     assert answer.status_code == 200, answer.text
     file = io.BytesIO(answer.content)
     if form == "ndjson":
@@ -54,7 +52,7 @@ def rows_of(answer: httpx.Response, form: FileFormat) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("form", MEDIA_TYPES)
-def test_the_file_that_a_model_was_trained_on_is_one_to_predict_for(service: Service, form: FileFormat) -> None:
+def test_the_file_that_a_model_was_trained_on_is_one_to_predict_for(service: Service, form: str) -> None:
     model, content = f"own-file-{form}", written(YIELDS, form)
     card = train(service, model, form, content, features=",".join(FEATURES), weight="w")
     assert sorted(card["unused_columns"]) == ["note", "w"]

@@ -1,13 +1,13 @@
-"""Numbers as text, and what text is that should be a number."""
+"""Numbers in text, and descriptions of text that should be a number."""
 
 import re
 
 NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
 LOCAL_NUMBER = re.compile(r"[+-]?[0-9]+,[0-9]+")  # With a decimal comma, or with one comma between thousands.
-MISSING_WORDS = ("", "na", "nan", "n/a", "null")  # in small letters
+MISSING_WORDS = ("", "na", "nan", "n/a", "null")  # in lower case
 
-_MAX_LENGTH = 100  # Characters of a text that are looked at.
-_KINDS: tuple[tuple[re.Pattern[str], str], ...] = (
+_MAX_LENGTH = 100  # Characters of a text that is inspected.
+_DESCRIPTIONS: tuple[tuple[re.Pattern[str], str], ...] = (
     (
         re.compile(r"[^0-9]{0,3}[0-9]+(?:[.,][0-9]+)*,[0-9]+(?:\.[0-9]+)?[^0-9]{0,3}"),
         "a number with a comma. Write decimals with a point, and no separators between thousands",
@@ -29,11 +29,11 @@ _KINDS: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 
 
-def kind_of_text(text: str) -> str:
-    """Return in words what a text is that is not a number, with a hint if there is one; never the text itself."""
+def describe_text(text: str) -> str:
+    """Describe a text that is not a number, with a hint if there is one. The text itself is never repeated."""
     text = text.strip()
     if len(text) <= _MAX_LENGTH:
-        for pattern, kind in _KINDS:
+        for pattern, description in _DESCRIPTIONS:
             if pattern.fullmatch(text):
-                return kind
+                return description
     return "text"

@@ -2,10 +2,10 @@
 
 import io
 from codecs import BOM_UTF8
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -14,65 +14,132 @@ from app.data.batch import (
     MAX_COLUMNS,
     Array,
     Columns,
+    Header,
     RowBatch,
     Source,
     check,
     check_distinct,
-    check_names,
-    in_columns,
+    check_present,
     row_error,
 )
-from app.data.json_rows import MIXED, NUMBERS, fault_of, kept_columns, kind_of
-from app.data.name_hints import MAX_LISTED, instead, listed, shown
+from app.data.formats.base import Content, Output, TableFormat, TableWriter
+from app.data.formats.json import JSON, rows_as_objects
+from app.data.formats.ndjson_faults import all_faults, allowed_types, has_unknown, names_in, other_names
+from app.data.json_faults import MIXED, kind_of
+from app.data.json_rows import kept_columns
+from app.data.names import MAX_LISTED, listed, shown
 from app.data.rounding import Rounded, rounded_numbers
-from app.errors import FieldError, InvalidInput
+from app.errors import FieldError, InvalidInput, LinserveError
 
-BLOCK_BYTES = 1 << 20  # a line has to fit into one
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BLOCK_BYTES = 1 << 17  # Bytes of lines decoded at a time, if lines are shorter: decoded, a byte may take a hundred.
+LINE_BYTES = 1 << 20  # Longest line, in addition to BLOCK_BYTES.
 EMPTY = "The file is empty. Expected a JSON object in each line."
-PIECE_BYTES = 1 << 17  # Bytes of lines decoded at a time, if lines are shorter: decoded, a byte may take a hundred.
 
 _FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _DECODER = msgspec.json.Decoder()
 _KEYS = msgspec.json.Decoder(dict[str, msgspec.Raw])  # Skips the values.
 
 
-def ndjson_names(source: Source) -> list[str]:
-    """The names in the first line. Raises InvalidInput where there is no object in it."""
-    for _, rows in _rows(source):
-        if not isinstance(rows[0], dict):
-            raise row_error(_no_object(rows[0]), row=1)
-        names = list(rows[0])
-        check_distinct(names, "Several values have the same name in the first line:", row=1)
-        return names
-    raise InvalidInput(EMPTY)
+class NdjsonFormat(TableFormat):
+    """Lines with a JSON object or array each. Rows are lines, counted from 1; empty ones do not count."""
 
+    name = "ndjson"
+    media_type = "application/x-ndjson"
+    label = "NDJSON (a JSON object in each line)"
+    extensions = ("ndjson", "jsonl")
+    is_text = True
+    names_in_rows = True
 
-def ndjson_keys(source: Source, step: Callable[[], None] = lambda: None) -> dict[str, int]:
-    """Return the names of all lines in the order in which they appear, and the line in which each appears first.
+    def recognises(self, text: bytes) -> bool:
+        first, _, rest = text.partition(b"\n")
+        return text.startswith(b"{") and first.rstrip().endswith(b"}") and rest.lstrip().startswith(b"{")
 
-    Calls `step` once per block. Raises InvalidInput if a line is not an object, or if there are too many names.
-    """
-    keys: dict[str, int] = {}
-    line = 0
-    for block in _blocks(source):
-        step()
-        for text in _lines(block):
-            line += 1
-            names = _names(text, line)
-            if not names.keys() <= keys.keys():
-                keys |= {name: line for name in names if name not in keys}
-                if len(keys) > MAX_COLUMNS:
-                    raise InvalidInput(f"The lines up to {line} have more than {MAX_COLUMNS} different names.")
-    if not line:
+    def may_be(self, content: Content, head: bytes, error: LinserveError) -> bool:  # noqa: ARG002
+        line, newline, _ = head.strip().partition(b"\n")
+        is_whole = not newline or line.rstrip().endswith(b"}")
+        return content.label == JSON.label and is_whole and b'"instances"' not in line
+
+    def column_names(self, source: Source, header: Header | None = None) -> list[str]:  # noqa: ARG002
+        """Return the names in the first line. Raises InvalidInput if there is no object in it."""
+        for _, rows in _rows(source):
+            if not isinstance(rows[0], dict):
+                raise row_error(_no_object(rows[0]), row=1)
+            names = list(rows[0])
+            check_distinct(names, "Several values have the same name in the first line:", row=1)
+            return names
         raise InvalidInput(EMPTY)
-    return keys
+
+    def first_lines(self, source: Source, step: Callable[[], None] = lambda: None) -> dict[str, int]:
+        """Return the names in all lines, in the order in which they appear, and the line in which each appears first.
+
+        Calls `step` once per block. Raises InvalidInput if a line is not an object, or if there are too many names.
+        """
+        first: dict[str, int] = {}
+        line = 0
+        for block in _blocks(source):
+            step()
+            for text in _lines(block):
+                line += 1
+                names = _names(text, line)
+                if not names.keys() <= first.keys():
+                    first |= {name: line for name in names if name not in first}
+                    if len(first) > MAX_COLUMNS:
+                        raise InvalidInput(f"The lines up to {line} have more than {MAX_COLUMNS} different names.")
+        if not line:
+            raise InvalidInput(EMPTY)
+        return first
+
+    def batches(self, source: Source, columns: Columns, threads: int = 1) -> Iterator[RowBatch]:  # noqa: ARG002
+        """Yield the rows of objects, or of arrays with the numbers in the order of the columns.
+
+        A name that an object lacks is a missing value, unless all of them lack it.
+        """
+        row_type: type | None = None
+        unseen: set[str] = set()
+        for first, rows in _rows(source):
+            if row_type is None:
+                row_type = type(rows[0])
+                if row_type is dict and not columns.missing:
+                    check_present([*rows[0], *columns.late], columns)
+                elif row_type is dict and columns.only:
+                    unseen = {*columns.numbers}
+            values = _values(rows, columns, first, row_type)
+            check(values, columns, first)
+            if unseen:
+                unseen -= names_in(rows)
+            others = frozenset() if columns.only or row_type is list else frozenset(other_names(rows, columns))
+            yield RowBatch(values, kept_columns(rows, columns.keep), _rounded(values, rows, columns), others)
+        if unseen:
+            raise _no_line_has([name for name in columns.numbers if name in unseen])
+
+    def writer(self, file: Output, keep: Sequence[str], names: Sequence[str]) -> TableWriter:
+        return _NdjsonWriter(file, keep, names)
+
+
+NDJSON = NdjsonFormat()
+
+
+class _NdjsonWriter:
+    def __init__(self, file: Output, keep: Sequence[str], names: Sequence[str]) -> None:
+        self._file, self._keep, self._names = file, keep, names
+
+    def write(self, kept: "pa.RecordBatch | None", values: Array) -> None:
+        if len(values):
+            self._file.write(rows_as_objects(kept, values, self._keep, self._names, b"\n"))
+            self._file.write(b"\n")
+
+    def close(self) -> None:
+        pass
 
 
 def _names(text: bytes, line: int) -> dict[str, Any]:
     try:
         return _KEYS.decode(text)
     except _FAULTS:
-        (row,) = _decoded(text, line)  # says so if it is not JSON
+        (row,) = _decoded(text, line)  # raises if it is not JSON
     if isinstance(row, dict):
         return row
     if line == 1:
@@ -84,35 +151,13 @@ def _no_object(row: object) -> str:
     return f"Expected an object whose names are the columns, found {kind_of(row)}. Write one object in each line."
 
 
-def read_ndjson(source: Source, columns: Columns, threads: int = 1) -> Iterator[RowBatch]:  # noqa: ARG001 - as all readers
-    """The rows: objects, of whose names those of the columns are read, or arrays of the numbers in their order.
-
-    A name that an object lacks is a missing value, unless all of them lack it. Raises InvalidInput with the place of
-    the first line or value that is not as it should be. Rows are lines, counted from 1; empty ones do not count.
-    """
-    kind: type | None = None
-    unseen: set[str] = set()
-    for first, rows in _rows(source):
-        if kind is None:
-            kind = type(rows[0])
-            if kind is dict and not columns.missing:
-                check_names([*rows[0], *columns.late], columns)
-            elif kind is dict and columns.only:
-                unseen = {*columns.numbers}
-        values = _values(rows, columns, first, kind)
-        check(values, columns, first)
-        if unseen:
-            unseen -= _names_in(rows)
-        others = frozenset() if columns.only or kind is list else frozenset(_others(rows, columns))
-        yield RowBatch(values, kept_columns(rows, columns.keep), _rounded(values, rows, columns), others)
-    if unseen:
-        missing = [name for name in columns.numbers if name in unseen]
-        details = [FieldError(f"No line has the name {shown(name)}. Add it.") for name in missing[:MAX_LISTED]]
-        raise InvalidInput(f"Columns are missing: no line has {listed(missing)}. Add them to the objects.", details)
+def _no_line_has(missing: Sequence[str]) -> InvalidInput:
+    details = [FieldError(f"No line has the name {shown(name)}. Add it.") for name in missing[:MAX_LISTED]]
+    return InvalidInput(f"Columns are missing: no line has {listed(missing)}. Add them to the objects.", details)
 
 
 def _rows(source: Source) -> Iterator[tuple[int, list[Any]]]:
-    """Decoded lines, some at a time, with the number of the first."""
+    """Yield decoded lines, some at a time, with the number of the first."""
     first = 1
     for block in _blocks(source):
         rows = _decoded(block, first)
@@ -122,12 +167,12 @@ def _rows(source: Source) -> Iterator[tuple[int, list[Any]]]:
 
 
 def _blocks(source: Source) -> Iterator[bytes]:
-    """Whole lines, about PIECE_BYTES at a time, or one line of up to BLOCK_BYTES more."""
+    """Yield whole lines, about BLOCK_BYTES at a time, or with one line of up to LINE_BYTES more."""
     with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
         if file.read(len(BOM_UTF8)) != BOM_UTF8:
             file.seek(0)
-        while block := file.read(PIECE_BYTES):
-            yield block + file.readline(BLOCK_BYTES)
+        while block := file.read(BLOCK_BYTES):
+            yield block + file.readline(LINE_BYTES)
 
 
 def _lines(block: bytes) -> list[bytes]:
@@ -165,91 +210,25 @@ def _rounded(values: Array, rows: Sequence[Any], columns: Columns) -> Rounded:
     )
 
 
-def _values(rows: Sequence[Any], columns: Columns, first: int, kind: type) -> Array:
-    names, allowed = columns.numbers, _allowed(columns)
+def _values(rows: Sequence[Any], columns: Columns, first: int, row_type: type) -> Array:
+    names, allowed = columns.numbers, allowed_types(columns)
     try:
-        if {type(row) for row in rows} == {kind} and not _unknown(rows, columns) and not _lacks(rows, columns):
-            values = rows if kind is list else _objects(rows, columns)
+        if {type(row) for row in rows} == {row_type} and not has_unknown(rows, columns) and not _lacks(rows, columns):
+            values = rows if row_type is list else _objects(rows, columns)
             if set(map(len, values)) == {len(names)} and set(map(type, chain.from_iterable(values))) <= allowed:
                 return np.array(values, dtype=np.float64).reshape(len(rows), len(names))
     except (KeyError, TypeError, OverflowError):
         pass
-    raise _all_faults(rows, columns, first, kind)
+    raise all_faults(rows, columns, first, row_type)
 
 
 def _objects(rows: Sequence[dict[str, Any]], columns: Columns) -> list[list[Any]]:
-    """The values of the columns. Raises KeyError if one is absent that may not be missing."""
+    """Return the values of the columns. Raises KeyError if one is absent that may not be missing."""
     if columns.missing:
         return [[row.get(name) for name in columns.numbers] for row in rows]
     return [[row[name] for name in columns.numbers] for row in rows]
 
 
-def _allowed(columns: Columns) -> frozenset[type]:
-    return NUMBERS | {type(None)} if columns.missing else NUMBERS
-
-
-def _names_in(rows: Sequence[Any]) -> set[str]:
-    return set[str]().union(*(row for row in rows if isinstance(row, dict)))
-
-
-def _others(rows: Sequence[Any], columns: Columns) -> set[str]:
-    """Return the names that are not read."""
-    return _names_in(rows).difference(columns.numbers, columns.keep)
-
-
-def _unknown(rows: Sequence[Any], columns: Columns) -> bool:
-    """Return True if objects have names that they may not have."""
-    return columns.only and not _others(rows, columns) <= columns.ignored
-
-
 def _lacks(rows: Sequence[Any], columns: Columns) -> bool:
-    """Whether there are rows without a value that is to be kept."""
+    """Return True if a row lacks a value that is to be kept."""
     return bool(columns.keep) and any(isinstance(row, list) or name not in row for row in rows for name in columns.keep)
-
-
-def _all_faults(rows: Sequence[Any], columns: Columns, first: int, kind: type) -> InvalidInput:
-    """Return the first fault of a row as a whole or, if values are at fault before it, the first of each column."""
-    details: dict[str, FieldError] = {}
-    for line, row in enumerate(rows, first):
-        if fault := _fault_of_row(row, columns, kind):
-            return in_columns(list(details.values())) if details else row_error(fault, row=line)
-        for name, message in _faults_in(row, columns, details):
-            details[name] = FieldError(f"{message}{_first_line(name, columns)}", row=line, column=name)
-            if len(details) >= MAX_LISTED:
-                return in_columns(list(details.values()))
-    return in_columns(list(details.values()))
-
-
-def _fault_of_row(row: Any, columns: Columns, kind: type) -> str | None:
-    """Return what is wrong with a row, apart from its values."""
-    if not isinstance(row, dict | list):
-        return f"Expected an object or an array of numbers, found {kind_of(row)}. Write one object in each line."
-    if type(row) is not kind:
-        return f"{MIXED} This line has {kind_of(row)}, line 1 {'an object' if kind is dict else 'an array'}."
-    if isinstance(row, list):
-        if columns.keep:
-            return "Expected an object: an array has no columns to keep. Write objects, or leave `keep` out."
-        if len(row) != len(columns.numbers):
-            return f"Expected {len(columns.numbers)} values ({listed(columns.numbers)}), found {len(row)}."
-    elif _unknown([row], columns):
-        known = {*columns.numbers, *columns.keep, *columns.ignored}
-        unknown = [name for name in row if name not in known]
-        return f"Found {listed(unknown)}, which no line before has. `keep` passes columns through; or remove the names."
-    return None
-
-
-def _faults_in(row: dict[str, Any] | list[Any], columns: Columns, found: Container[str]) -> Iterator[tuple[str, str]]:
-    """Yield the columns of a row whose values are at fault, apart from those found before, each with a message."""
-    if isinstance(row, dict):
-        for name in (*(() if columns.missing else columns.numbers), *columns.keep):
-            if name not in row and name not in found:
-                yield name, f"The value is missing: the line has no name {shown(name)}.{instead(name, row)}"
-    for index, name in enumerate(columns.numbers):
-        if name in found:
-            continue
-        if fault := fault_of(row.get(name) if isinstance(row, dict) else row[index], _allowed(columns)):
-            yield name, fault
-
-
-def _first_line(name: str, columns: Columns) -> str:
-    return f" The name first appears in line {columns.late[name]}." if name in columns.late else ""

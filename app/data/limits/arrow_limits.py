@@ -1,6 +1,6 @@
-"""What an Arrow IPC stream says of its size, message by message, found without decoding any.
+"""The size of an Arrow IPC stream's rows, from the metadata of its messages, without decoding a message.
 
-See `Message.fbs` and `Schema.fbs` of the format for the fields' numbers.
+Fields are numbered as in the format's `Message.fbs` and `Schema.fbs`.
 """
 
 import contextlib
@@ -13,23 +13,23 @@ from app.data.limits.decode_limits import check_held, check_metadata, check_rows
 from app.data.limits.flatbuffer import Table
 from app.errors import InvalidInput
 
-MAX_BATCHES = 1_000_000
+MAX_BATCHES = 1_000_000  # Batches of a stream.
 
 _CONTINUATION = b"\xff\xff\xff\xff"
-_SCHEMA, _DICTIONARY, _RECORDS = 1, 2, 3  # kinds of a message's header
-_BUFFER_BYTES = 16  # a buffer's place and length in a batch's list
+_SCHEMA, _DICTIONARY, _RECORDS = 1, 2, 3  # types of a message's header
+_BUFFER_BYTES = 16  # Bytes of a buffer's offset and length in a batch's list.
 
 
 class _Message(NamedTuple):
-    kind: int
+    header_type: int
     header: Table
-    view: memoryview  # of the metadata
+    metadata: memoryview
     body: memoryview
 
 
 @contextlib.contextmanager
-def _looking() -> Iterator[None]:
-    """Wherever in a message there is nothing to be read, it is none."""
+def _as_damage() -> Iterator[None]:
+    """Raise InvalidInput if something is not where the format says."""
     try:
         yield
     except (OverflowError, struct.error):
@@ -38,33 +38,32 @@ def _looking() -> Iterator[None]:
         ) from None
 
 
-@_looking()
+@_as_damage()
 def check_arrow_schema(source: Source) -> None:
-    """Raises InvalidInput where the stream describes more columns than may be, or describes them at too great length.
+    """Raise InvalidInput if the stream has too many columns, or if their description is too long once it is decoded.
 
-    Parts of a description may be shared, so that a short one comes to any length.
+    Columns may share parts of their description, so a short one can decode to any length.
     """
     message = next(_messages(view_of(source)), None)
-    if message is not None and message.kind == _SCHEMA:
+    if message is not None and message.header_type == _SCHEMA:
         _check_fields(message.header)
 
 
-@_looking()
+@_as_damage()
 def check_arrow_size(source: Source, columns: int, limit: int) -> int:
-    """Return how many bytes of a batch, and of all dictionaries, are decoded at a time.
+    """Return the bytes of a batch and of all dictionaries that are decoded at a time.
 
-    Raises BodyTooLarge if `columns` columns exceed INFLATION times `limit`, the limit of an upload.
-
-    Raises InvalidInput if a batch takes too much memory, or if there are too many batches.
+    Raises BodyTooLarge if `columns` columns are too large for an upload of `limit` bytes, InvalidInput if a batch takes
+    too much memory, or if there are too many batches.
     """
     rows = held = dictionaries = 0
     view = view_of(source)
     for batches, message in enumerate(_messages(view)):
-        if message.kind == _RECORDS:
+        if message.header_type == _RECORDS:
             rows += max(message.header.long(0), 0)
-            held = max(held, _inflated(message, message.header))
-        elif message.kind == _DICTIONARY and (batch := message.header.table(1)):
-            dictionaries += _inflated(message, batch)
+            held = max(held, _decompressed_bytes(message, message.header))
+        elif message.header_type == _DICTIONARY and (batch := message.header.table(1)):
+            dictionaries += _decompressed_bytes(message, batch)
         check_rows(rows, columns, limit)
         check_held(held + dictionaries, len(view))
         if batches > MAX_BATCHES:
@@ -73,10 +72,10 @@ def check_arrow_size(source: Source, columns: int, limit: int) -> int:
 
 
 def _messages(view: memoryview) -> Iterator[_Message]:
-    """The messages up to the end of the stream, each with its metadata checked for length."""
+    """Yield the messages up to the end of the stream, after a check of their metadata's length."""
     at = 0
     while at < len(view):
-        at += 4 * (view[at : at + 4] == _CONTINUATION)  # older streams have none
+        at += 4 * (view[at : at + 4] == _CONTINUATION)  # Older streams do not have it.
         (length,) = struct.unpack_from("<i", view, at)
         at += 4
         if length == 0:
@@ -115,7 +114,7 @@ def _check_fields(schema: Table) -> None:
 
 
 def _strings(table: Table, field: int) -> int:
-    """The length of all keys and values in a table's own metadata."""
+    """Return the length of all keys and values in a table's own metadata."""
     length = 0
     for pair in table.tables(field):
         length += 1 + pair.vector(0)[1] + pair.vector(1)[1]
@@ -123,15 +122,15 @@ def _strings(table: Table, field: int) -> int:
     return length
 
 
-def _inflated(message: _Message, batch: Table) -> int:
-    """How many bytes the buffers of a batch come to; none where they are not compressed, and read where they lie."""
+def _decompressed_bytes(message: _Message, batch: Table) -> int:
+    """Return the bytes of the decompressed buffers of a batch, or 0 if it is not compressed, and is read in place."""
     if batch.table(3) is None:
         return 0
     size = 0
     start, count = batch.vector(2)
     for place in range(start, start + _BUFFER_BYTES * count, _BUFFER_BYTES):
-        offset, length = struct.unpack_from("<Qq", message.view, place)
+        offset, length = struct.unpack_from("<Qq", message.metadata, place)
         if length:
-            # Before its bytes a compressed buffer has their number, or -1 where it is not compressed after all.
+            # A compressed buffer begins with its decompressed length, or with -1 if it is not compressed after all.
             size += max(struct.unpack_from("<q", message.body, offset)[0], 0)
     return size

@@ -1,4 +1,4 @@
-"""Tells pyarrow's lack of memory from its faults of a file.
+"""Distinguishes pyarrow's errors for lack of memory from its errors about a file.
 
 A file must not be refused for lack of memory, but ArrowException is the base class of both.
 """

@@ -5,15 +5,15 @@ import mmap
 from app.data.batch import Source
 from app.errors import BodyTooLarge, InvalidInput
 
-INFLATION = 8  # Times an upload's limit that its rows may take as numbers.
+MAX_EXPANSION = 8  # Bytes of rows, as numbers, for each byte that an upload may have.
 HELD_BYTES = 1 << 28  # Bytes of a file that may be in memory at once, in addition to the file's own length.
-METADATA_BYTES = 1 << 21  # Bytes of a footer or a message, each of which may take hundreds in memory.
+METADATA_BYTES = 1 << 21  # Bytes of a footer or a message. Each of them may take hundreds of bytes in memory.
 
 
 def check_rows(rows: int, columns: int, limit: int) -> None:
-    """Raise BodyTooLarge if the rows take more than INFLATION times `limit` bytes, the limit of an upload."""
-    if rows * columns * 8 > INFLATION * limit:
-        raise BodyTooLarge(f"The file's rows come to more than {INFLATION} times the {limit} bytes of an upload.")
+    """Raise BodyTooLarge if the rows take more than MAX_EXPANSION times `limit` bytes, the limit of an upload."""
+    if rows * columns * 8 > MAX_EXPANSION * limit:
+        raise BodyTooLarge(f"The file's rows take more than {MAX_EXPANSION} times the {limit} bytes of an upload.")
 
 
 def check_held(size: int, file_size: int) -> None:
@@ -26,6 +26,7 @@ def check_held(size: int, file_size: int) -> None:
 
 
 def check_metadata(size: int) -> None:
+    """Raise InvalidInput if a footer or a message has more than METADATA_BYTES."""
     if size > METADATA_BYTES:
         raise InvalidInput(
             f"The file's metadata is longer than {METADATA_BYTES} bytes. Write fewer row groups or columns."

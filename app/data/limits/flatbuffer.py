@@ -1,15 +1,15 @@
-"""As much of FlatBuffers as it takes to look into the messages of Arrow without decoding them."""
+"""The part of FlatBuffers that describes Arrow's messages, read without decoding the messages."""
 
 import struct
 from collections.abc import Iterator
 
-_U16, _I32, _U32, _I64 = (struct.Struct(kind) for kind in ("<H", "<i", "<I", "<q"))
+_U16, _I32, _U32, _I64 = (struct.Struct(code) for code in ("<H", "<i", "<I", "<q"))
 
 
 class Table:
-    """A table of a buffer. Its fields are numbered as they stand in the format's schema.
+    """A table in a buffer. Its fields are numbered as in the format's schema.
 
-    Reading beyond the buffer raises struct.error.
+    Raises struct.error if a value lies beyond the buffer.
     """
 
     def __init__(self, view: memoryview, at: int) -> None:
@@ -34,29 +34,29 @@ class Table:
 
     def table(self, field: int) -> "Table | None":
         at = self._place(field)
-        return Table(self._view, self._followed(at)) if at else None
+        return Table(self._view, self._target(at)) if at else None
 
     def tables(self, field: int) -> "Iterator[Table]":
-        """The tables in a vector; several places of it may hold the same one."""
+        """Yield the tables in a vector. Several elements may be the same table."""
         start, count = self.vector(field)
         for at in range(start, start + 4 * count, 4):
-            yield Table(self._view, self._followed(at))
+            yield Table(self._view, self._target(at))
 
     def vector(self, field: int) -> tuple[int, int]:
-        """Where the elements of a vector, or the bytes of a string, begin, and how many there are."""
+        """Return the offset of a vector's elements or a string's bytes, and their number."""
         at = self._place(field)
         if not at:
             return 0, 0
-        start = self._followed(at)
+        start = self._target(at)
         return start + 4, _U32.unpack_from(self._view, start)[0]
 
     def _place(self, field: int) -> int:
-        """Where the field's value is; 0 where it is left out."""
+        """Return the offset of the field's value, or 0 if it is left out."""
         slot = 4 + 2 * field
         if slot + 2 > self._end:
             return 0
         offset = _U16.unpack_from(self._view, self._fields + slot)[0]
         return self._at + offset if offset else 0
 
-    def _followed(self, at: int) -> int:
+    def _target(self, at: int) -> int:
         return at + int(_U32.unpack_from(self._view, at)[0])

@@ -1,40 +1,43 @@
-"""What a Parquet file says of its size, in its footer and before each page, found without decoding any.
+"""The size of a Parquet file's rows, from its footer and the header before each page, without decoding a page.
 
-See `parquet.thrift` of the format for the fields' numbers. Of some footers pyarrow's own view
-ends the process.
+Fields are numbered as in the format's `parquet.thrift`. pyarrow's own view of a footer ends the process if some parts
+of it are damaged.
 """
 
 import contextlib
 import struct
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from app.data.batch import Source
-from app.data.limits.decode_limits import check_held, check_metadata, check_rows, view_of
+from app.data.limits.decode_limits import METADATA_BYTES, check_held, check_metadata, check_rows, view_of
 from app.data.limits.thrift import I32, I64, LIST, MAX_STRUCTS, STRUCT, Fields, Reader
 from app.errors import InvalidInput
 
 MAX_PAGES = 200_000  # Pages of the columns that are read.
+MAX_HEADER_BYTES = 1 << 25  # Bytes of the headers of these pages, because reading a byte may take a microsecond.
+# Limits that pyarrow checks while it decodes a footer: bytes of a string, and elements of a list.
+THRIFT_LIMITS = {"thrift_string_size_limit": METADATA_BYTES, "thrift_container_size_limit": 20_000}
 
 STRUCT_BYTES = 1000  # Most bytes that a struct of a footer takes when decoded.
 FOOTER_TIMES = 20  # Times its length that a decoded footer takes in addition to its structs.
-DECODED_TIMES = 1.5  # what a page and its values take, compared with the page
+DECODED_TIMES = 1.5  # Times its length that a page takes with the values decoded from it.
 
-_TAIL_BYTES = 8  # the footer's length and "PAR1"
-_PLAIN = 0  # a codec
-_DICTIONARY = 2  # a kind of page
+_TAIL_BYTES = 8  # Bytes of the footer's length and "PAR1".
+_UNCOMPRESSED = 0  # a codec
+_DICTIONARY = 2  # a page type
 
 
 class _Page(NamedTuple):
-    kind: int
-    inflated: int  # bytes
-    stored: int
-    start: int
+    page_type: int
+    decompressed: int  # bytes
+    stored: int  # bytes
+    header_bytes: int
 
 
 @contextlib.contextmanager
-def _looking() -> Iterator[None]:
-    """Wherever in a file there is nothing to be read, it is none."""
+def _as_damage() -> Iterator[None]:
+    """Raise InvalidInput if something is not where the format says."""
     try:
         yield
     except (IndexError, KeyError, OverflowError, TypeError, struct.error):
@@ -43,58 +46,62 @@ def _looking() -> Iterator[None]:
         ) from None
 
 
-@_looking()
+@_as_damage()
 def parquet_footer_bytes(source: Source) -> int:
-    """Return an estimate of the bytes of the decoded footer. Each struct in it ends with a zero byte."""
-    described = _footer_view(view_of(source))
-    structs = min(bytes(described).count(0), MAX_STRUCTS)
-    return STRUCT_BYTES * structs + FOOTER_TIMES * len(described)
+    """Return an estimate of the bytes of the decoded footer."""
+    footer = _footer_view(view_of(source))
+    return STRUCT_BYTES * min(_most_structs(footer), MAX_STRUCTS) + FOOTER_TIMES * len(footer)
 
 
-@_looking()
+@_as_damage()
 def check_parquet_footer(source: Source) -> None:
-    """Raises InvalidInput where the footer is too long to be decoded in bearable memory, or is none."""
-    _footer(view_of(source))
+    """Raise InvalidInput if the footer takes too much memory to decode.
+
+    THRIFT_LIMITS bound each of its lists, but not all of them together: a footer of 2 MB can describe 700,000 column
+    chunks, which take 480 MB.
+    """
+    footer = _footer_view(view_of(source))
+    if _most_structs(footer) > MAX_STRUCTS:
+        Reader(footer).struct()  # counts them exactly
 
 
-@_looking()
+@_as_damage()
 def check_parquet_size(source: Source, paths: list[str], names: list[str], limit: int) -> int:
-    """Return about how many bytes of pages are decoded at a time.
+    """Return an estimate of the bytes of pages that are decoded at a time.
 
-    Raises BodyTooLarge if the columns of these names come to more than an upload of `limit` bytes may.
+    `paths` are those of all columns, and `names` those of the columns to read.
 
-    `paths` are those of all columns. Raises InvalidInput if a row group takes more memory than may be, or the
-    columns have too many pages.
+    Raises BodyTooLarge if the columns are too large for an upload of `limit` bytes, InvalidInput if a row group takes
+    too much memory, or if the columns have too many pages.
     """
     view = view_of(source)
-    groups = _footer(view)
-    check_rows(sum(max(group[3, I64], 0) for group in groups), len(names), limit)
+    row_groups: list[Fields] = Reader(_footer_view(view)).struct()[4, LIST]
+    check_rows(sum(max(row_group[3, I64], 0) for row_group in row_groups), len(names), limit)
     wanted = frozenset(names)
-    pages = most = 0
-    for group in groups:
-        chunks = group[1, LIST]
+    pages = header_bytes = most = 0
+    for row_group in row_groups:
+        chunks = row_group[1, LIST]
         if len(chunks) != len(paths):
             raise IndexError("The row group has not the columns of the file.")
         held = 0
         for path, chunk in zip(paths, chunks, strict=True):
             if path not in wanted:
                 continue
-            largest = {True: 0, False: 0}  # of dictionaries, and of other pages: one of each is in memory
+            # Largest page that is a dictionary, and largest other page: one of each is in memory.
+            largest = {True: 0, False: 0}
             for page in _pages(view, chunk[3, STRUCT]):
                 pages += 1
-                if pages > MAX_PAGES:
-                    raise InvalidInput(f"The columns have more than {MAX_PAGES} pages. Write larger ones.")
-                largest[page.kind == _DICTIONARY] = max(largest[page.kind == _DICTIONARY], page.inflated)
+                header_bytes += page.header_bytes
+                if pages > MAX_PAGES or header_bytes > MAX_HEADER_BYTES:
+                    raise InvalidInput(
+                        f"The columns have more than {MAX_PAGES} pages, or long page headers. Write larger pages."
+                    )
+                is_dictionary = page.page_type == _DICTIONARY
+                largest[is_dictionary] = max(largest[is_dictionary], page.decompressed)
             held += sum(largest.values())
         check_held(held, len(view))
         most = max(most, held)
     return int(DECODED_TIMES * most)
-
-
-def _footer(view: memoryview) -> list[Any]:
-    """What the footer says of each row group."""
-    groups: list[Any] = Reader(_footer_view(view)).struct()[4, LIST]
-    return groups
 
 
 def _footer_view(view: memoryview) -> memoryview:
@@ -108,9 +115,14 @@ def _footer_view(view: memoryview) -> memoryview:
     return view[end - length : end]
 
 
+def _most_structs(footer: memoryview) -> int:
+    """Return an upper bound of the number of structs. Each ends with a zero byte."""
+    return bytes(footer).count(0)
+
+
 def _pages(view: memoryview, chunk: Fields) -> Iterator[_Page]:
-    """The pages of a column chunk; of one that has no values, or is not packed and as long as it is, none."""
-    if not chunk[5, I64] or chunk[4, I32] == _PLAIN:
+    """Yield the pages of a compressed column chunk that has values. Other chunks are read without decompressing."""
+    if not chunk[5, I64] or chunk[4, I32] == _UNCOMPRESSED:
         return
     at, dictionary = chunk[9, I64], chunk.get((11, I64), 0)
     if 0 < dictionary < at:
@@ -119,10 +131,10 @@ def _pages(view: memoryview, chunk: Fields) -> Iterator[_Page]:
     if not 0 <= at <= end <= len(view):
         raise IndexError("The column lies beyond the file.")
     while at < end:
-        reader = Reader(view, at)
+        reader = Reader(view[at : at + METADATA_BYTES])
         header = reader.struct()
         page = _Page(header[1, I32], header[2, I32], header[3, I32], reader.at)
         if min(page) < 0:
-            raise IndexError("No page is as short as this.")
+            raise IndexError("A page cannot have a negative length.")
         yield page
-        at = page.start + page.stored
+        at += page.header_bytes + page.stored

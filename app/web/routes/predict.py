@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.data.formats import check_header
+from app.data.formats import BY_MEDIA_TYPE, LABELS, check_header
 from app.prediction.encoding import encode_result
 from app.prediction.estimates import MAX_RESPONSE
 from app.prediction.selection import VersionSelector
@@ -14,7 +14,7 @@ from app.web.auth import AccessScope
 from app.web.dependencies import require_scope
 from app.web.negotiation import select_media_type
 from app.web.predict_json import decode_query, predict_json
-from app.web.predict_tables import FORMATS, predict_file, predict_rows
+from app.web.predict_tables import MEDIA_TYPES, predict_file, predict_rows
 from app.web.problems import problem_responses
 from app.web.query import ModelName, VersionNumber, query_parameters, read_query
 from app.web.schemas.predict import CSV_EXAMPLE, EXAMPLES, PredictParameters, PredictRequest, PredictResponse
@@ -23,7 +23,7 @@ from app.web.state import get_services
 router = APIRouter(tags=["Predict"], dependencies=[require_scope(AccessScope.PREDICT)])
 
 DESCRIPTION = (
-    "Rows come as JSON or as a table: CSV, NDJSON, an Arrow IPC stream or Parquet, its columns in any order, plain "
+    f"Rows come as JSON or as a table: {LABELS}, its columns in any order, plain "
     "or with a Content-Encoding of gzip or zstd. Besides the features, rows may have the model's targets and the "
     "`unused_columns` of its card, which are ignored; so is the index of a pandas frame in Arrow and Parquet. "
     "The response has the format that Accept names, by default that of the "
@@ -68,13 +68,14 @@ async def predict_with_version(request: Request, model: ModelName, version: Vers
 
 async def _predict(request: Request, selector: VersionSelector) -> Response:
     """Predict in the way that the formats of the rows and of the response need."""
-    media_type = await bodies.content_type(request, *FORMATS)
-    others = [other for other in FORMATS if other != media_type]
+    media_type = await bodies.content_type(request, *MEDIA_TYPES)
+    others = [other for other in MEDIA_TYPES if other != media_type]
     accepted = select_media_type(request.headers.get("accept"), [media_type, *others])
     if media_type == accepted == bodies.JSON and not request.query_params:
         return await predict_json(request, selector, decode_query, encode_result)
     parameters = read_query(request, PredictParameters)
-    check_header(FORMATS[media_type], parameters.header)
-    if media_type == bodies.JSON:
+    table_format = BY_MEDIA_TYPE.get(media_type)
+    check_header(table_format, parameters.header)
+    if table_format is None:
         return await predict_rows(request, selector, parameters.options("refuse"), accepted)
-    return await predict_file(request, selector, bodies.FILES[media_type], parameters.options("null"), accepted)
+    return await predict_file(request, selector, table_format, parameters.options("null"), accepted)

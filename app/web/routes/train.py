@@ -7,6 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Request
 from starlette.responses import Response
 
+from app.data.formats import BY_MEDIA_TYPE, LABELS
 from app.web import bodies
 from app.web.auth import AccessScope
 from app.web.dependencies import require_scope
@@ -56,8 +57,8 @@ _IdempotencyKey = Annotated[
     summary="Train a new version",
     description=(
         "Records a training job and answers at once; with `Prefer: wait=10` it waits for up to 10 seconds for the job "
-        "to end. Once answered, the job survives any crash. Rows come as JSON, or as a file: CSV with a header, NDJSON "
-        "objects, an Arrow IPC stream or Parquet, plain or with a Content-Encoding of gzip or zstd. If the model "
+        "to end. Once answered, the job survives any crash. Rows come as JSON, or as a file: "
+        f"{LABELS}, plain or with a Content-Encoding of gzip or zstd. If the model "
         "exists, its new version has the columns of the current one, unless the request names its features or has "
         "`schema: infer`."
     ),
@@ -74,13 +75,13 @@ _IdempotencyKey = Annotated[
 )
 async def train(request: Request, _prefer: _Prefer = None, idempotency_key: _IdempotencyKey = None) -> Response:
     services = get_services(request)
-    media_type = await bodies.content_type(request, bodies.JSON, *bodies.FILES)
+    media_type = await bodies.content_type(request, bodies.JSON, *BY_MEDIA_TYPE)
     job_id = str(uuid.uuid5(_KEYS, idempotency_key) if idempotency_key else uuid.uuid4())
     with services.jobs.uploads.exclusive(job_id) if idempotency_key else contextlib.nullcontext():
         if media_type == bodies.JSON:
             job = await submit_json(services, request, job_id)
         else:
-            job = await submit_file(services, request, bodies.FILES[media_type], job_id)
+            job = await submit_file(services, request, BY_MEDIA_TYPE[media_type], job_id)
     request.state.job = job.id  # for the log
     preferred = preferences(request.headers.getlist("prefer"))
     wait = min(preferred.wait or 0, services.limits.wait_seconds)

@@ -7,7 +7,6 @@ from pydantic import Field, model_validator
 
 from app.data.batch import Header
 from app.data.names import MAX_NAME_LENGTH, MAX_NAMES
-from app.data.training_rows import Format
 from app.registry.names import MODEL_NAME
 from app.regression.solvers import Exact
 from app.regression.sufficient_statistics import WeightKind
@@ -46,7 +45,7 @@ class RequestFields(TypedDict):
     """The parts of a TrainingRequest that are not options."""
 
     upload: str
-    format: Format
+    format: str
     fingerprint: str
 
 

@@ -10,7 +10,10 @@ from numpy.testing import assert_array_equal
 
 from app.data.batch import MISSING, NOT_FINITE, Columns, Header, RowBatch
 from app.data.formats import csv as csv_format
-from app.data.formats.csv import BLOCK_BYTES, csv_names, read_csv
+from app.data.formats import csv_careful, csv_header
+from app.data.formats.csv import CSV
+from app.data.formats.csv_careful import read_carefully
+from app.data.formats.csv_header import MAX_ROW_BYTES
 from app.errors import FieldError, InvalidInput
 
 FLOATS = st.floats(allow_nan=False, allow_infinity=False)
@@ -34,7 +37,7 @@ def stored(folder: Path, content: bytes | str) -> Path:
 
 
 def rows_of(path: Path, *columns: str) -> list[list[float]]:
-    return [row for part in read_csv(path, Columns(columns)) for row in part.values.tolist()]
+    return [row for batch in CSV.batches(path, Columns(columns)) for row in batch.values.tolist()]
 
 
 def refusal(path: Path, *columns: str) -> InvalidInput:
@@ -47,9 +50,9 @@ def refusal(path: Path, *columns: str) -> InvalidInput:
 @given(st.lists(st.tuples(FLOATS, FLOATS), min_size=1, max_size=8))
 def test_floats_survive_csv_to_the_last_bit(tmp_path: Path, rows: list[tuple[float, float]]) -> None:
     text = "a,b\n" + "".join(f"{first!r},{second!r}\n" for first, second in rows)
-    (part,) = read_csv(stored(tmp_path, text), Columns(["a", "b"]))
-    assert_array_equal(part.values, np.array(rows), strict=True)
-    assert_array_equal(np.signbit(part.values), np.signbit(np.array(rows)))
+    (batch,) = CSV.batches(stored(tmp_path, text), Columns(["a", "b"]))
+    assert_array_equal(batch.values, np.array(rows), strict=True)
+    assert_array_equal(np.signbit(batch.values), np.signbit(np.array(rows)))
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -62,13 +65,13 @@ def test_any_printable_names_written_as_csv_are_read_back_and_chosen_in_any_orde
         writer = csv.writer(file, quoting=csv.QUOTE_ALL)
         writer.writerow(names)
         writer.writerow(range(len(names)))
-    assert csv_names(path, "names") == names
+    assert CSV.column_names(path, "names") == names
     chosen = data.draw(st.permutations(names))
-    parts = list(read_csv(path, Columns(chosen, header="names")))
-    assert [part.values.tolist() for part in parts] == [[[names.index(name) for name in chosen]]]
+    batches = list(CSV.batches(path, Columns(chosen, header="names")))
+    assert [batch.values.tolist() for batch in batches] == [[[names.index(name) for name in chosen]]]
 
 
-def test_columns_come_in_the_asked_order_and_others_are_not_read(tmp_path: Path) -> None:
+def test_columns_come_in_the_requested_order_and_others_are_not_read(tmp_path: Path) -> None:
     path = stored(tmp_path, "a,note,b\n1,first,2\n3,second,4\n")
     assert rows_of(path, "b", "a") == [[2, 1], [4, 3]]
 
@@ -97,32 +100,32 @@ def test_a_header_alone_has_no_rows(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"\n"])
 def test_a_file_without_a_header_is_refused(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(InvalidInput, match="Expected a header row"):
-        csv_names(stored(tmp_path, content))
+        CSV.column_names(stored(tmp_path, content))
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfea\x00", "temp\u00e9,b\n".encode("latin-1"), b'a,"' + b"x" * 200_000])
-def test_a_file_that_is_no_text_with_a_header_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_text_with_a_header_is_refused(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(InvalidInput, match=r"not UTF-8 text: row 1|Row 1 is not readable as CSV"):
-        csv_names(stored(tmp_path, content))
+        CSV.column_names(stored(tmp_path, content))
 
 
 def test_a_header_is_read_although_the_first_block_ends_inside_a_character(tmp_path: Path) -> None:
     head = "größe,b\n".encode()
-    body = "ä".encode() * BLOCK_BYTES  # two bytes each, so that one of the two cuts is inside
-    assert csv_names(stored(tmp_path, head + body)) == ["größe", "b"]
-    assert csv_names(stored(tmp_path, head + b" " + body)) == ["größe", "b"]
+    body = "ä".encode() * MAX_ROW_BYTES  # two bytes each, so that one of the two cuts is inside
+    assert CSV.column_names(stored(tmp_path, head + body)) == ["größe", "b"]
+    assert CSV.column_names(stored(tmp_path, head + b" " + body)) == ["größe", "b"]
 
 
 def test_a_line_separator_in_a_name_does_not_end_the_header(tmp_path: Path) -> None:
     # For Python's splitlines it does, for CSV (RFC 4180) and pyarrow it does not.
     path = stored(tmp_path, "a,b\u2028c,d\n1,2,3\n")
-    assert csv_names(path) == ["a", "b\u2028c", "d"]
+    assert CSV.column_names(path) == ["a", "b\u2028c", "d"]
     assert rows_of(path, "a", "d") == [[1, 3]]
 
 
-def test_a_name_that_stands_twice_is_refused(tmp_path: Path) -> None:
+def test_a_name_that_appears_twice_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput) as refused:
-        csv_names(stored(tmp_path, "a,b,a\n1,2,3\n"))
+        CSV.column_names(stored(tmp_path, "a,b,a\n1,2,3\n"))
     assert refused.value.details == (
         FieldError("Columns 1, 3 have the same name. Rename all but one.", row=1, column="a"),
     )
@@ -149,13 +152,13 @@ def test_missing_columns_are_named(tmp_path: Path) -> None:
         ('"1,5"', f"{FOUND} a number with a comma. {WITH_POINTS}{CHOICE}"),
     ],
 )
-def test_what_is_no_finite_number_is_refused_with_row_and_column(tmp_path: Path, cell: str, fault: str) -> None:
+def test_anything_except_a_finite_number_is_refused_with_its_place(tmp_path: Path, cell: str, fault: str) -> None:
     error = refusal(stored(tmp_path, f"a,b\n1,2\n3,{cell}\n5,6\n"), "a", "b")
     assert error.details == (FieldError(fault, row=3, column="b"),)
     assert error.message == f'Row 3, column "b": {fault}'
 
 
-def test_the_column_is_named_rightly_whatever_the_order_asked_for(tmp_path: Path) -> None:
+def test_the_right_column_is_named_in_any_requested_order(tmp_path: Path) -> None:
     path = stored(tmp_path, "a,b,c\n1,x,\n")
     assert refusal(path, "c", "b", "a").details[0].column == "b"
     assert refusal(path, "c", "a").details[0].column == "c"
@@ -181,20 +184,20 @@ def test_a_row_with_another_number_of_values_is_refused_with_its_number(tmp_path
 )
 def test_row_numbers_count_on_from_block_to_block(tmp_path: Path, last: str, detail: FieldError) -> None:
     path = stored(tmp_path, "a,b\n" + "1,2\n" * 400_000 + last + "\n")
-    assert path.stat().st_size > BLOCK_BYTES
+    assert path.stat().st_size > MAX_ROW_BYTES
     assert refusal(path, "a", "b").details == (detail,)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_a_long_file_comes_in_parts_and_no_row_is_lost(
+def test_a_long_file_comes_in_batches_and_no_row_is_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
 ) -> None:
-    for name in ("PIECE_BYTES", "ALONE_BYTES"):
+    for name in ("BLOCK_BYTES", "SINGLE_BLOCK_BYTES"):
         monkeypatch.setattr(csv_format, name, 100_000)
     path = stored(tmp_path, "a,b\n" + "".join(f"{index},{-index}\n" for index in range(150_000)))
-    parts = [part.values for part in read_csv(path, Columns(["b", "a"]), threads)]
-    assert len(parts) > 10
-    assert_array_equal(np.concatenate(parts), np.column_stack([-np.arange(150_000.0), np.arange(150_000.0)]))
+    batches = [batch.values for batch in CSV.batches(path, Columns(["b", "a"]), threads)]
+    assert len(batches) > 10
+    assert_array_equal(np.concatenate(batches), np.column_stack([-np.arange(150_000.0), np.arange(150_000.0)]))
 
 
 CELLS = st.sampled_from(
@@ -209,7 +212,7 @@ CELLS = st.sampled_from(
     st.booleans(),
     st.tuples(st.integers(1, 40), st.integers(1, 2)),
 )
-def test_fast_reading_finds_what_careful_reading_finds(
+def test_fast_and_careful_reading_give_the_same_result(
     tmp_path: Path, rows: list[list[str]], newline: str, missing: bool, how: tuple[int, int]
 ) -> None:
     piece, threads = how
@@ -217,25 +220,25 @@ def test_fast_reading_finds_what_careful_reading_finds(
     content = newline.join(["a,b", *(",".join(row) for row in rows)]).encode()
     path = stored(tmp_path, content)
 
-    def outcome(parts: Iterator[RowBatch]) -> object:
+    def outcome(batches: Iterator[RowBatch]) -> object:
         try:
-            found = list(parts)
+            found = list(batches)
         except InvalidInput as refused:
             return refused.details, refused.message
-        kept = [value for part in found if part.kept for value in part.kept.column("b").to_pylist()]
-        return [repr(value) for part in found for value in part.values[:, 0].tolist()], kept
+        kept = [value for batch in found if batch.kept for value in batch.kept.column("b").to_pylist()]
+        return [repr(value) for batch in found for value in batch.values[:, 0].tolist()], kept
 
     with pytest.MonkeyPatch.context() as small:
-        small.setattr(csv_format, "PIECE_BYTES", piece)
-        fast = outcome(read_csv(path, columns, threads))
-        in_memory = outcome(read_csv(content, columns, threads))
+        small.setattr(csv_format, "BLOCK_BYTES", piece)
+        fast = outcome(CSV.batches(path, columns, threads))
+        in_memory = outcome(CSV.batches(content, columns, threads))
 
-    assert fast == in_memory == outcome(csv_format._read_carefully(path, ["a", "b"], columns))
+    assert fast == in_memory == outcome(read_carefully(path, ["a", "b"], columns, 2))
 
 
 def test_a_row_longer_than_a_block_is_refused(tmp_path: Path) -> None:
-    path = stored(tmp_path, "a,b\n" + "1" * (2 * BLOCK_BYTES) + ",2\n")
-    assert str(BLOCK_BYTES) in refusal(path, "a", "b").message
+    path = stored(tmp_path, "a,b\n" + "1" * (2 * MAX_ROW_BYTES) + ",2\n")
+    assert str(MAX_ROW_BYTES) in refusal(path, "a", "b").message
 
 
 def test_no_message_repeats_the_input(tmp_path: Path) -> None:
@@ -254,29 +257,29 @@ def test_a_header_alone_is_a_table_of_no_rows(tmp_path: Path, end: str) -> None:
 def test_a_header_that_is_not_utf8_is_refused_however_long_the_file(tmp_path: Path, rows: int) -> None:
     path = stored(tmp_path, "Größe,b\n".encode("latin-1") + b"1,2345\n" * rows)
     with pytest.raises(InvalidInput, match="UTF-8"):
-        csv_names(path)
+        CSV.column_names(path)
 
 
 @pytest.mark.parametrize(
     "header", ["1,2", "7.59,1581.15,-3e5", " 1 ,.5,+2.", '"1","2"', "1,,2", "1,1,1", "\ufeff1,2", "1,NaN", "NA,2"]
 )
-def test_a_header_of_numbers_is_refused_unless_something_says_what_it_is(tmp_path: Path, header: str) -> None:
+def test_a_header_of_numbers_is_refused_unless_the_header_option_says_what_it_is(tmp_path: Path, header: str) -> None:
     path = stored(tmp_path, f"{header}\n{header}\n")
     with pytest.raises(InvalidInput) as refused:
-        csv_names(path)
+        CSV.column_names(path)
     assert (refused.value.message, refused.value.details) == (NUMERIC, (FieldError(NUMERIC, row=1),))
     assert refusal(path, "zebra").message == NUMERIC
-    assert csv_names(path, "none") == ["c1", "c2", "c3"][: header.count(",") + 1]
+    assert CSV.column_names(path, "none") == ["c1", "c2", "c3"][: header.count(",") + 1]
 
 
 @pytest.mark.parametrize("header", ["a,1", "1,2,x", "1_000,2", "0x1", "nan", "٣,1", "1 2", "2020-01-01"])
 def test_a_header_with_a_name_in_it_is_one(tmp_path: Path, header: str) -> None:
-    assert csv_names(stored(tmp_path, f"{header}\n")) == header.split(",")
+    assert CSV.column_names(stored(tmp_path, f"{header}\n")) == header.split(",")
 
 
-def test_numbers_are_names_if_they_are_said_to_be(tmp_path: Path) -> None:
-    (part,) = read_csv(stored(tmp_path, "2019,2020\n1,2\n"), Columns(["2020"], header="names"))
-    assert part.values.tolist() == [[2]]
+def test_numbers_are_names_if_the_header_option_says_so(tmp_path: Path) -> None:
+    (batch,) = CSV.batches(stored(tmp_path, "2019,2020\n1,2\n"), Columns(["2020"], header="names"))
+    assert batch.values.tolist() == [[2]]
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -292,9 +295,9 @@ def test_without_a_header_every_row_is_read(
     path = stored(tmp_path, before + "".join(form.format(*row) for row in rows))
     columns = Columns(["c2", "c1"], header="none")
     with pytest.MonkeyPatch.context() as small:
-        small.setattr(csv_format, "PIECE_BYTES", piece)
+        small.setattr(csv_format, "BLOCK_BYTES", piece)
         for threads in (1, 2):
-            values = [row for part in read_csv(path, columns, threads) for row in part.values.tolist()]
+            values = [row for batch in CSV.batches(path, columns, threads) for row in batch.values.tolist()]
             assert values == [[second, first] for first, second in rows]
 
 
@@ -310,31 +313,31 @@ def test_without_a_header_rows_count_from_1(tmp_path: Path, quote: str) -> None:
         ),
     ):
         with pytest.raises(InvalidInput) as refused:
-            list(read_csv(stored(tmp_path, content), columns))
+            list(CSV.batches(stored(tmp_path, content), columns))
         assert refused.value.details == (detail,)
 
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf"])
 def test_an_empty_file_without_a_header_is_empty(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(InvalidInput, match=r"^The file is empty\. Expected rows\.$"):
-        csv_names(stored(tmp_path, content), "none")
+        CSV.column_names(stored(tmp_path, content), "none")
 
 
 @pytest.mark.parametrize("columns", [10_000, 10_001])
 def test_a_row_of_very_many_numbers_has_that_many_columns_at_most(tmp_path: Path, columns: int) -> None:
     path = stored(tmp_path, ",".join(map(str, range(columns))))
     with pytest.raises(InvalidInput, match="only numbers"):
-        csv_names(path)
+        CSV.column_names(path)
     if columns == 10_000:
-        assert len(csv_names(path, "none")) == columns
+        assert len(CSV.column_names(path, "none")) == columns
         assert rows_of_none(path, "c10000") == [[9999]]
     else:
         with pytest.raises(InvalidInput, match="more than 10000 columns"):
-            csv_names(path, "none")
+            CSV.column_names(path, "none")
 
 
 def rows_of_none(path: Path, *columns: str) -> list[list[float]]:
-    return [row for part in read_csv(path, Columns(columns, header="none")) for row in part.values.tolist()]
+    return [row for batch in CSV.batches(path, Columns(columns, header="none")) for row in batch.values.tolist()]
 
 
 BAD = st.sampled_from([b"\xe9", b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xf4\x90\x80\x80"])
@@ -360,12 +363,13 @@ def test_a_byte_that_is_not_utf8_is_found_in_any_column_and_named_with_its_row(
     columns = Columns(["a" if header == "names" else "c1"], missing=True, header=header)
     piece, block, threads = how
     with pytest.MonkeyPatch.context() as small:
-        small.setattr(csv_format, "PIECE_BYTES", piece)
-        small.setattr(csv_format, "BLOCK_BYTES", block)
-        small.setattr(csv_format, "SCAN_BYTES", piece)
+        small.setattr(csv_format, "BLOCK_BYTES", piece)
+        for module in (csv_format, csv_careful, csv_header):
+            small.setattr(module, "MAX_ROW_BYTES", block)
+        small.setattr(csv_careful, "SCAN_BYTES", piece)
         for source in (stored(tmp_path, content), content):
             with pytest.raises(InvalidInput) as refused:
-                list(read_csv(source, columns, threads))
+                list(CSV.batches(source, columns, threads))
             assert refused.value.message.startswith(f"The file is not UTF-8 text: row {number} ")
             assert [detail.row for detail in refused.value.details] == [number]
 
@@ -373,13 +377,13 @@ def test_a_byte_that_is_not_utf8_is_found_in_any_column_and_named_with_its_row(
 @pytest.mark.parametrize("rows", [10, 600_000])
 @pytest.mark.parametrize("quote", ["", '"'])
 @pytest.mark.parametrize("threads", [1, 3])
-def test_the_decision_on_encoding_is_the_same_wherever_the_byte_is(
+def test_a_byte_that_is_not_utf8_is_refused_anywhere_in_the_file(
     tmp_path: Path, rows: int, quote: str, threads: int
 ) -> None:
     path = stored(tmp_path, b"a,unread\n" + f"1,{quote}x{quote}\n".encode() * rows + b"2,caf\xe9\n3,x\n")
-    assert csv_names(path) == ["a", "unread"]
+    assert CSV.column_names(path) == ["a", "unread"]
     with pytest.raises(InvalidInput) as refused:
-        list(read_csv(path, Columns(["a"]), threads))
+        list(CSV.batches(path, Columns(["a"]), threads))
     assert f"not UTF-8 text: row {rows + 2} " in refused.value.message
 
 
@@ -393,8 +397,8 @@ def test_a_row_that_cannot_be_counted_is_not_named(tmp_path: Path) -> None:
     assert refusal(path, "a").message.startswith("The file is not UTF-8 text. Save it as UTF-8")
 
 
-def test_a_character_across_blocks_is_one(tmp_path: Path) -> None:
+def test_a_character_across_blocks_is_read_as_one(tmp_path: Path) -> None:
     for filler in range(4):
         content = ('a,b\n"1",' + "x" * filler + "\U0001f600" * 300 + "\n") * 1
-        path = stored(tmp_path, content + '"2",€\n' * (BLOCK_BYTES // 6))
-        assert len(rows_of(path, "a")) == 1 + BLOCK_BYTES // 6
+        path = stored(tmp_path, content + '"2",€\n' * (MAX_ROW_BYTES // 6))
+        assert len(rows_of(path, "a")) == 1 + MAX_ROW_BYTES // 6

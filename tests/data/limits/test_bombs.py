@@ -1,4 +1,4 @@
-"""Small files that would come to very much: refused from what they say of themselves, or read in bounded memory."""
+"""Small files that would decode to very much: refused before they are decoded, or read in bounded memory."""
 
 import io
 import json
@@ -18,39 +18,39 @@ from hypothesis import strategies as st
 from service import ROOT
 from tables import written
 
-from app.data.formats import FileFormat, check_size, names_of
+from app.data.formats import BY_NAME
 from app.data.limits import arrow_limits, decode_limits, parquet_limits
 from app.errors import BodyTooLarge, InvalidInput
 
 GIBIBYTE = 1 << 30
 SMALL = 1 << 20  # bytes of a file that is a bomb, at most
-# Of what a file needs: 256 MiB at once, and half of that again for what is made of it.
+# Bytes that reading a file may take: 256 MiB at once, and half of that again for the values decoded from it.
 MAX_MEMORY = 3 << 27
 
-# Admits a file as the service does, reads it as the trainer does, and says how it ended and what it took.
+# Admits a file as the service does, reads it as the trainer does, and prints the result, the rows and the memory.
 READ = """
 import json, sys
 from pathlib import Path
 import pyarrow.parquet, numpy
-from app.data.formats import READERS, check_size, names_of
+from app.data.formats import BY_NAME
 from app.data.batch import Columns
 from app.errors import LinserveError
 path, form, limit = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
 peak = lambda: int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) << 10
 before, rows, end = peak(), 0, "read"
 try:
-    names = names_of(path, form)[:100]
-    check_size(path, form, names, limit)
-    for part in READERS[form](path, Columns(names, missing=True), 2):
-        rows += len(part.values)
+    names = BY_NAME[form].column_names(path)[:100]
+    BY_NAME[form].check_size(path, names, limit)
+    for batch in BY_NAME[form].batches(path, Columns(names, missing=True), 2):
+        rows += len(batch.values)
 except LinserveError as error:
     end = type(error).__name__
 print(json.dumps([end, rows, peak() - before]))
 """
 
 
-def read(content: bytes, form: FileFormat, folder: Path, limit: int = 4 * GIBIBYTE) -> tuple[str, int, int]:
-    """How reading ends in a process of its own, how many rows it came to, and the memory it took."""
+def read(content: bytes, form: str, folder: Path, limit: int = 4 * GIBIBYTE) -> tuple[str, int, int]:
+    """Read a file in a process of its own. Return the result, the number of rows, and the memory that it took."""
     path = folder / "rows"
     path.write_bytes(content)
     command = [sys.executable, "-c", READ, str(path), form, str(limit)]
@@ -102,14 +102,31 @@ def footer(groups: int, columns: int) -> bytes:
     return b"PAR1" + described + struct.pack("<I", len(described)) + b"PAR1"
 
 
+def claimed(groups: int) -> bytes:
+    """A Parquet file whose footer announces row groups that are not there."""
+    schema = b"\x19\x2c" + b"\x48\x01r\x15\x02\x00" + b"\x15\x0a\x25\x00\x18\x01a\x00"
+    described = b"\x15\x02" + schema + b"\x16\x00" + b"\x19\xfc" + varint(groups) + b"\x00"
+    return b"PAR1" + described + struct.pack("<I", len(described)) + b"PAR1"
+
+
+def page_header_of_numbers(count: int) -> bytes:
+    """A Parquet file with a compressed page whose header is a list of zeros."""
+    header = b"\x19\xf5" + varint(count) + b"\x00" * count
+    sizes = b"\x15\x02" + b"\x16\x02" + b"\x16\x02" + b"\x16" + varint(2 * len(header)) + b"\x26" + varint(8)
+    chunk = b"\x26\x00\x1c" + b"\x15\x0a\x19\x05\x19\x18\x01a" + sizes + b"\x00\x00"
+    schema = b"\x19\x2c" + b"\x48\x01r\x15\x02\x00" + b"\x15\x0a\x25\x00\x18\x01a\x00"
+    described = b"\x15\x02" + schema + b"\x16\x02" + b"\x19\x1c" + b"\x19\x1c" + chunk + b"\x16\x02\x16\x02\x00\x00"
+    return b"PAR1" + header + described + struct.pack("<I", len(described)) + b"PAR1"
+
+
 class Described:
-    """A message of Arrow's with a schema, laid out by hand: parts of it may be shared as no writer would."""
+    """An Arrow message with a schema, laid out by hand, with parts that are shared as no writer would."""
 
     def __init__(self) -> None:
         self._bytes = bytearray(4)
 
     def table(self, slots: dict[int, bytes]) -> int:
-        """Where a table of these fields begins; what a field points to is set later."""
+        """Return the offset of a table with these fields. The targets of its references are set later."""
         count = max(slots, default=-1) + 1
         places, body = [0] * count, bytearray(4)
         for slot, value in slots.items():
@@ -135,7 +152,7 @@ class Described:
 
 
 def schema_of(names: int, depth: int = 0) -> bytes:
-    """Of so many fields that are all the same one; and so many in each, and in those, to that depth."""
+    """A schema of `names` fields that are all the same one, and again as many in each of them, to that depth."""
     made = Described()
     root = made.table({1: b"\1", 2: b"\0" * 4})
     made.point(0, root)
@@ -154,7 +171,7 @@ def schema_of(names: int, depth: int = 0) -> bytes:
 
 
 def shared_words() -> bytes:
-    """A schema whose every note to itself is the same one, of 100 kB."""
+    """A schema with many entries of metadata that are all the same one, of 100 kB."""
     made = Described()
     root = made.table({1: b"\1", 2: b"\0" * 4})
     made.point(0, root)
@@ -171,7 +188,7 @@ def shared_words() -> bytes:
     return made.message()
 
 
-BOMBS: dict[str, tuple[FileFormat, Callable[[], bytes], set[str]]] = {
+BOMBS: dict[str, tuple[str, Callable[[], bytes], set[str]]] = {
     "Arrow, a batch that lz4 packed": ("arrow", lambda: zeros(34_000_000, "lz4"), {"InvalidInput"}),
     "Arrow, a batch that zstd packed": ("arrow", lambda: zeros(34_000_000, "zstd"), {"InvalidInput"}),
     "Arrow, rows without bytes": ("arrow", lambda: nulls(1 << 40), {"BodyTooLarge"}),
@@ -183,6 +200,8 @@ BOMBS: dict[str, tuple[FileFormat, Callable[[], bytes], set[str]]] = {
     "Parquet, a page that zstd packed": ("parquet", lambda: one_page(34_000_000, "zstd"), {"InvalidInput"}),
     "Parquet, a page that gzip packed": ("parquet", lambda: one_page(34_000_000, "gzip"), {"InvalidInput"}),
     "Parquet, a footer of descriptions": ("parquet", lambda: footer(6, 50_000), {"InvalidInput"}),
+    "Parquet, a footer that announces a million row groups": ("parquet", lambda: claimed(1_000_000), {"InvalidInput"}),
+    "Parquet, a page header of numbers": ("parquet", lambda: page_header_of_numbers(64 * SMALL), {"InvalidInput"}),
     "Parquet, a footer longer than the file": ("parquet", lambda: b"PAR1\xff\xff\xff\x7fPAR1", {"InvalidInput"}),
     "CSV, a line without end": ("csv", lambda: b"a\n" + b"1" * SMALL * 64, {"InvalidInput"}),
     "CSV, a quote without end": ("csv", lambda: b'a\n"' + b"1\n" * SMALL * 32, {"InvalidInput"}),
@@ -210,8 +229,8 @@ def test_a_small_file_that_would_take_much_memory_is_refused_before_it_does(name
     ],
     ids=["equal values", "no values", "a page that just fits", "a batch that just fits"],
 )
-def test_what_is_packed_a_thousandfold_but_bearable_is_read_in_bounded_memory(
-    form: FileFormat, make: Callable[[], bytes], tmp_path: Path
+def test_a_file_compressed_a_thousandfold_within_the_limits_is_read_in_bounded_memory(
+    form: str, make: Callable[[], bytes], tmp_path: Path
 ) -> None:
     content = make()
     assert len(content) < SMALL
@@ -228,12 +247,12 @@ def test_a_long_word_that_every_row_repeats_is_read_in_bounded_memory(tmp_path: 
 import sys
 from pathlib import Path
 import pyarrow.compute, pyarrow.parquet
-from app.data.formats import READERS
+from app.data.formats import BY_NAME
 from app.data.batch import Columns
 peak = lambda: int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) << 10
 before, length = peak(), 0
-for part in READERS["parquet"](Path(sys.argv[1]), Columns(["a"], ["word"]), 1):
-    length += pyarrow.compute.sum(pyarrow.compute.binary_length(part.kept.column("word"))).as_py()
+for batch in BY_NAME["parquet"].batches(Path(sys.argv[1]), Columns(["a"], ["word"]), 1):
+    length += pyarrow.compute.sum(pyarrow.compute.binary_length(batch.kept.column("word"))).as_py()
 print(length, peak() - before)
 """
     command = [sys.executable, "-c", code, str(tmp_path / "rows")]
@@ -243,65 +262,65 @@ print(length, peak() - before)
     assert memory < MAX_MEMORY, f"{memory >> 20} MiB"
 
 
-def test_rows_that_come_to_more_than_an_upload_several_times_over_are_too_large() -> None:
+def test_rows_of_several_times_the_size_of_an_upload_are_too_large() -> None:
     content = parquet(pa.table({"a": np.zeros(1_000_000), "b": np.zeros(1_000_000)}))
-    check_size(content, "parquet", ["a"], SMALL)  # 8 MB, of 1 MiB eight times over
+    BY_NAME["parquet"].check_size(content, ["a"], SMALL)  # 8 MB, of 1 MiB eight times over
     with pytest.raises(BodyTooLarge, match="8 times the 1048576 bytes"):
-        check_size(content, "parquet", ["a", "b"], SMALL)
+        BY_NAME["parquet"].check_size(content, ["a", "b"], SMALL)
     with pytest.raises(BodyTooLarge):
-        check_size(zeros(2_000_000, "lz4"), "arrow", ["a"], SMALL)
+        BY_NAME["arrow"].check_size(zeros(2_000_000, "lz4"), ["a"], SMALL)
 
 
-def test_a_dictionary_counts_beside_the_pages_that_point_into_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dictionary_counts_in_addition_to_the_pages_that_point_into_it(monkeypatch: pytest.MonkeyPatch) -> None:
     table = pa.table({"a": np.arange(20_000) % 10_000, "b": np.zeros(20_000)})
     content = parquet(table, compression="zstd", dictionary_pagesize_limit=1 << 20)
-    check_size(content, "parquet", ["a"], GIBIBYTE)
+    BY_NAME["parquet"].check_size(content, ["a"], GIBIBYTE)
     monkeypatch.setattr(decode_limits, "HELD_BYTES", 80_000 - len(content))
-    check_size(content, "parquet", ["b"], GIBIBYTE)  # what is not read takes nothing
+    BY_NAME["parquet"].check_size(content, ["b"], GIBIBYTE)  # what is not read takes nothing
     with pytest.raises(InvalidInput, match="of memory at once"):
-        check_size(content, "parquet", ["a"], GIBIBYTE)
+        BY_NAME["parquet"].check_size(content, ["a"], GIBIBYTE)
 
 
-def test_dictionaries_of_a_stream_count_beside_its_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dictionaries_of_a_stream_count_in_addition_to_its_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     words = pa.array([f"{n % 10:1000}" for n in range(1000)]).dictionary_encode()
     batch = pa.record_batch({"a": np.zeros(1000), "words": words.cast(pa.dictionary(pa.int32(), pa.string()))})
     content = arrow(batch.schema, batch, compression="zstd")
     monkeypatch.setattr(decode_limits, "HELD_BYTES", 22_000)
-    check_size(content, "arrow", ["a"], GIBIBYTE)
+    BY_NAME["arrow"].check_size(content, ["a"], GIBIBYTE)
     monkeypatch.setattr(decode_limits, "HELD_BYTES", 20_000)
     with pytest.raises(InvalidInput, match="of memory at once"):
-        check_size(content, "arrow", ["a"], GIBIBYTE)
+        BY_NAME["arrow"].check_size(content, ["a"], GIBIBYTE)
 
 
-def test_a_packed_buffer_is_taken_at_its_word_before_it_is_unpacked() -> None:
+def test_the_announced_length_of_a_compressed_buffer_is_checked_before_it_is_decompressed() -> None:
     content = zeros(1000, "lz4")
     packed = content.replace(struct.pack("<q", 8000), struct.pack("<q", 1 << 60))
     assert packed != content
     with pytest.raises(InvalidInput, match="of memory at once"):
-        check_size(packed, "arrow", ["a"], GIBIBYTE)
+        BY_NAME["arrow"].check_size(packed, ["a"], GIBIBYTE)
 
 
-def test_batches_and_pages_without_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_batches_or_pages_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     schema = pa.schema([("a", pa.float64())])
     empty = pa.RecordBatch.from_arrays([pa.array([], pa.float64())], schema=schema)
     monkeypatch.setattr(arrow_limits, "MAX_BATCHES", 10)
-    check_size(arrow(schema, *[empty] * 9), "arrow", ["a"], GIBIBYTE)
+    BY_NAME["arrow"].check_size(arrow(schema, *[empty] * 9), ["a"], GIBIBYTE)
     with pytest.raises(InvalidInput, match="more than 10 batches"):
-        check_size(arrow(schema, *[empty] * 11), "arrow", ["a"], GIBIBYTE)
+        BY_NAME["arrow"].check_size(arrow(schema, *[empty] * 11), ["a"], GIBIBYTE)
     content = parquet(pa.table({"a": np.random.default_rng(0).normal(size=1000)}), max_rows_per_page=10)
-    check_size(content, "parquet", ["a"], GIBIBYTE)
+    BY_NAME["parquet"].check_size(content, ["a"], GIBIBYTE)
     monkeypatch.setattr(parquet_limits, "MAX_PAGES", 50)
     with pytest.raises(InvalidInput, match="more than 50 pages"):
-        check_size(content, "parquet", ["a"], GIBIBYTE)
+        BY_NAME["parquet"].check_size(content, ["a"], GIBIBYTE)
 
 
 @pytest.mark.parametrize("form", ["csv", "arrow", "parquet"])
-def test_ten_thousand_columns_are_the_most(form: FileFormat) -> None:
+def test_more_than_ten_thousand_columns_are_refused(form: str) -> None:
     columns = {f"{n:x}": pa.array([1.0]) for n in range(10_001)}
     with pytest.raises(InvalidInput, match=r"more than 10000 columns|metadata is longer"):
-        names_of(written(pa.table(columns), form), form)
+        BY_NAME[form].column_names(written(pa.table(columns), form))
     columns.popitem()
-    assert form == "parquet" or len(names_of(written(pa.table(columns), form), form)) == 10_000
+    assert form == "parquet" or len(BY_NAME[form].column_names(written(pa.table(columns), form))) == 10_000
 
 
 FILES = {
@@ -317,12 +336,12 @@ FILES = {
 @pytest.mark.parametrize("form", FILES)
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
-def test_whatever_the_bytes_are_a_file_is_let_in_or_refused(form: FileFormat, data: st.DataObject) -> None:
+def test_any_bytes_are_admitted_or_refused(form: str, data: st.DataObject) -> None:
     content = bytearray(FILES[form])
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     try:
-        names_of(bytes(content), form)
-        check_size(bytes(content), form, ["a"], GIBIBYTE)
+        BY_NAME[form].column_names(bytes(content))
+        BY_NAME[form].check_size(bytes(content), ["a"], GIBIBYTE)
     except (InvalidInput, BodyTooLarge):
         pass

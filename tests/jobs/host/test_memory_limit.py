@@ -12,7 +12,7 @@ from service import NOTEBOOK, ROOT, Service
 from trainers import in_group, trainer, wait_until_ready
 
 from app.data.batch import Columns
-from app.data.formats.csv import read_csv
+from app.data.formats.csv import CSV
 from app.errors import InvalidInput, MemoryExceeded
 from app.jobs.host.memory_limit import SHARE, within_memory
 
@@ -128,7 +128,7 @@ def test_a_file_is_not_blamed_if_no_thread_has_memory_to_read_it(tmp_path: Path)
         os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"
         import resource
         from pathlib import Path
-        from app.data.formats.csv import read_csv
+        from app.data.formats.csv import CSV
         from app.data.batch import Columns
         from app.jobs.host.memory_limit import within_memory
         import numpy, pyarrow.csv
@@ -137,7 +137,7 @@ def test_a_file_is_not_blamed_if_no_thread_has_memory_to_read_it(tmp_path: Path)
         resource.setrlimit(resource.RLIMIT_DATA, ((int(taken) << 10) + (6 << 20), -1))  # a stack takes 8 MiB
         try:
             with within_memory():
-                print(list(read_csv(Path({str(file)!r}), Columns(["x"]))))
+                print(list(CSV.batches(Path({str(file)!r}), Columns(["x"]))))
         except Exception as error:
             print(type(error).__name__)
         """,
@@ -149,7 +149,7 @@ def test_a_cell_that_quotes_a_memory_error_is_a_faulty_cell(tmp_path: Path) -> N
     file = tmp_path / "rows.csv"
     file.write_bytes(b"x\nFailed to launch worker thread: cannot allocate memory\n")
     with pytest.raises(InvalidInput, match="Expected a number"), within_memory():
-        list(read_csv(file, Columns(["x"])))
+        list(CSV.batches(file, Columns(["x"])))
 
 
 def test_torch_is_not_loaded_without_enough_memory() -> None:

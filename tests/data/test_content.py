@@ -6,9 +6,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.data.formats.content import HEAD_BYTES, Form, begins_with, better, content_of, explained
+from app.data.content import HEAD_BYTES, begins_with, better, content_of, explained
+from app.data.formats import BY_NAME
+from app.data.formats.base import BodyFormat
+from app.data.formats.json import JSON
 from app.errors import FieldError, InvalidInput, MalformedBody
 
+BODY_FORMATS: dict[str, BodyFormat] = {"json": JSON, **BY_NAME}
+CSV = BY_NAME["csv"]
 FAULT = InvalidInput("A fault.", [FieldError("A fault.", row=1)])
 
 
@@ -47,15 +52,15 @@ def label_of(head: bytes) -> str | None:
         (bytes(100), None),
     ],
 )
-def test_what_a_body_is_shows_in_its_beginning(head: bytes, label: str | None) -> None:
+def test_the_first_bytes_of_a_body_show_its_format(head: bytes, label: str | None) -> None:
     assert label_of(head) == label
 
 
 @example(b"\x00\r\x00", "csv")
-@given(st.binary(max_size=200), st.sampled_from(["json", "csv", "ndjson", "arrow", "parquet"]))
-def test_any_bytes_leave_an_error_with_a_message(head: bytes, form: Form) -> None:
+@given(st.binary(max_size=200), st.sampled_from([*BODY_FORMATS]))
+def test_any_bytes_leave_an_error_with_a_message(head: bytes, form: str) -> None:
     content_of(head)
-    assert better(FAULT, head, form).message
+    assert better(FAULT, head, BODY_FORMATS[form]).message
 
 
 @pytest.mark.parametrize(
@@ -71,29 +76,29 @@ def test_any_bytes_leave_an_error_with_a_message(head: bytes, form: Form) -> Non
         ("arrow", b"\xff\xff\xff\xff"),
     ],
 )
-def test_the_fault_of_a_body_that_is_what_it_is_sent_as_is_kept(form: Form, head: bytes) -> None:
-    assert better(FAULT, head, form) is FAULT
+def test_the_error_about_a_body_in_the_declared_format_is_kept(form: str, head: bytes) -> None:
+    assert better(FAULT, head, BODY_FORMATS[form]) is FAULT
 
 
-def test_a_fault_in_a_later_row_is_not_put_down_to_the_first() -> None:
+def test_a_fault_in_a_later_row_is_not_explained_by_the_first_row() -> None:
     fault = InvalidInput("A fault.", [FieldError("A fault.", row=7, column="a;b")])
-    assert better(fault, b"a;b\n1\n", "csv") is fault
-    assert better(fault, b"{a},b\n1,2\n", "csv") is fault
+    assert better(fault, b"a;b\n1\n", CSV) is fault
+    assert better(fault, b"{a},b\n1,2\n", CSV) is fault
 
 
-def test_years_as_names_are_not_taken_for_values_once_the_header_is_said_to_hold_names() -> None:
+def test_years_as_names_are_accepted_once_the_header_is_declared_to_hold_names() -> None:
     head = b"place,2024,2025\nnorth,1,2\n"
-    assert "the header row seems to be missing" in better(FAULT, head, "csv").message
-    assert better(FAULT, head, "csv", "names") is FAULT
+    assert "the header row seems to be missing" in better(FAULT, head, CSV).message
+    assert better(FAULT, head, CSV, "names") is FAULT
 
 
 def test_no_cell_of_a_file_without_a_header_is_repeated() -> None:
-    assert "4711" not in str(better(FAULT, b"north;4711,25\nsouth;3\n", "csv"))
-    assert "4711" not in str(better(FAULT, b"north,4711,25\nsouth,3,4\n", "csv"))
+    assert "4711" not in str(better(FAULT, b"north;4711,25\nsouth;3\n", CSV))
+    assert "4711" not in str(better(FAULT, b"north,4711,25\nsouth,3,4\n", CSV))
 
 
-def test_a_body_that_is_malformed_stays_so() -> None:
-    error = better(MalformedBody("The body is not JSON."), b"a,b\n1,2\n", "json")
+def test_the_error_about_a_malformed_body_keeps_its_type() -> None:
+    error = better(MalformedBody("The body is not JSON."), b"a,b\n1,2\n", JSON)
     assert isinstance(error, MalformedBody)
     assert error.details[0].parameter == "Content-Type"
 
@@ -102,8 +107,8 @@ def test_only_the_beginning_of_a_file_is_read_and_only_after_a_fault(tmp_path: P
     path = tmp_path / "rows"
     path.write_bytes(json.dumps({"instances": [[1]] * 10_000}).encode())
     assert len(begins_with(path)) == HEAD_BYTES == len(begins_with(path.read_bytes()))
-    with pytest.raises(InvalidInput, match="The body is JSON, but CSV was expected"), explained(path, "csv"):
+    with pytest.raises(InvalidInput, match="The body is JSON, but CSV was expected"), explained(path, CSV):
         raise FAULT
     path.unlink()
-    with explained(path, "csv"):
+    with explained(path, CSV):
         pass

@@ -5,23 +5,25 @@ import pyarrow as pa
 import pytest
 from tables import written
 
-from app.data import faults
+from app.data import reading
 from app.data.batch import Columns
-from app.data.formats import FileFormat, read_file
+from app.data.formats import BY_NAME
+from app.data.formats.csv import CSV
+from app.data.reading import read_file
 from app.errors import InvalidInput
 
-FORMATS: list[FileFormat] = ["csv", "ndjson", "arrow", "parquet"]
+FORMATS: list[str] = ["csv", "ndjson", "arrow", "parquet"]
 
 
-def places(content: bytes | Path, form: FileFormat, *names: str, **options: Any) -> list[tuple[str | None, int | None]]:
+def places(content: bytes | Path, form: str, *names: str, **options: Any) -> list[tuple[str | None, int | None]]:
     with pytest.raises(InvalidInput) as refused:
-        list(read_file(content, form, Columns(names, **options)))
+        list(read_file(content, BY_NAME[form], Columns(names, **options)))
     return [(detail.column, detail.row) for detail in refused.value.details]
 
 
 @pytest.mark.parametrize("form", FORMATS)
-def test_every_column_with_a_gap_is_named_with_its_first_row_however_far_apart_they_are(form: FileFormat) -> None:
-    # Several parts of a file; the stream has a batch for every three rows.
+def test_every_column_with_a_gap_is_named_with_its_first_row_however_far_apart_they_are(form: str) -> None:
+    # Several batches of a file; the stream has a batch for every three rows.
     size = {"csv": 150_000, "ndjson": 30_000, "arrow": 3_000, "parquet": 150_000}[form]
     columns = {name: [1.0] * size for name in "abcd"}
     gaps = {"c": 5, "a": size // 2, "d": size - 1}
@@ -52,21 +54,21 @@ def test_a_fault_of_a_row_is_alone() -> None:
     assert places(b'{"a":1,"b":2}\n7\n{"a":"x","b":2}\n', "ndjson", "a", "b") == [(None, 2)]
 
 
-def test_a_header_with_a_name_twice_is_not_taken_for_faults_of_values() -> None:
+def test_a_name_twice_in_the_header_is_not_a_fault_of_values() -> None:
     with pytest.raises(InvalidInput, match="Several columns have the same name in the header"):
-        list(read_file(b"a,a\n1,2\n", "csv", Columns(["a"])))
+        list(read_file(b"a,a\n1,2\n", CSV, Columns(["a"])))
 
 
-def test_the_work_to_find_more_is_bounded_by_that_of_the_first_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(faults, "MAX_NUMBERS", 0)
+def test_the_work_to_find_more_faults_is_bounded_by_that_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "MAX_NUMBERS", 0)
     rows = 400_000
     content = b"a,b\nx,1\n" + b"1,1\n" * rows + b"1,y\n"
     assert places(content, "csv", "a", "b") == [("a", 2)]
-    monkeypatch.setattr(faults, "MAX_NUMBERS", 2 * rows)
+    monkeypatch.setattr(reading, "MAX_NUMBERS", 2 * rows)
     assert places(content, "csv", "a", "b") == [("a", 2), ("b", rows + 3)]
 
 
-def test_the_hints_for_very_many_names_are_few() -> None:
+def test_hints_for_very_many_names_are_limited() -> None:
     wanted = [f"wanted {index}" for index in range(2000)]
     line = ("{" + ",".join(f'"wente {index}":1' for index in range(30_000)) + "}\n").encode()
     assert places(line, "ndjson", *wanted, late={}) == [(None, 1)] * 20

@@ -1,0 +1,148 @@
+"""Recognise the format of a body from its first bytes, after it could not be read in the declared format.
+
+Without this, a wrong content type, encoding or separator would lead to a misleading error.
+"""
+
+import codecs
+import contextlib
+import re
+from collections.abc import Iterator
+
+from app.data.batch import Header, Source
+from app.data.formats import FORMATS
+from app.data.formats.base import BodyFormat, Content
+from app.data.formats.json import JSON
+from app.errors import FieldError, InvalidInput, LinserveError, MalformedBody
+
+HEAD_BYTES = 1 << 12  # Bytes of a body that are inspected.
+
+_SAVE_SHEET = 'Excel files are not read. Save the sheet as "CSV UTF-8" and send that with Content-Type: text/csv.'
+
+
+def _readable(body_format: BodyFormat) -> Content:
+    label = body_format.file_label or body_format.label
+    return Content(label, f"Send it with Content-Type: {body_format.media_type}.", body_format)
+
+
+# Content by its first bytes.
+_SIGNATURES: tuple[tuple[bytes, Content], ...] = (
+    (
+        b"ARROW1",
+        Content(
+            "an Arrow file, also called Feather",
+            "Write an Arrow IPC stream instead (pyarrow.ipc.new_stream in place of new_file or write_feather), or "
+            "Parquet or CSV.",
+        ),
+    ),
+    (b"FEA1", Content("a Feather file of version 1", "Write an Arrow IPC stream, Parquet or CSV instead.")),
+    *((table_format.signature, _readable(table_format)) for table_format in FORMATS if table_format.signature),
+    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", Content("an Excel workbook (.xls)", _SAVE_SHEET)),
+    (
+        b"\x1f\x8b",
+        Content(
+            "compressed with gzip",
+            "Add the header Content-Encoding: gzip, or send the body uncompressed.",
+            header="Content-Encoding",
+        ),
+    ),
+    (
+        b"\x28\xb5\x2f\xfd",
+        Content(
+            "compressed with zstd",
+            "Add the header Content-Encoding: zstd, or send the body uncompressed.",
+            header="Content-Encoding",
+        ),
+    ),
+    (b"\x93NUMPY", Content("a NumPy file", "Write CSV, NDJSON, Parquet or JSON instead.")),
+    (b"\x80\x04\x95", Content("a Python pickle", "Pickles are not read. Write CSV, NDJSON, Parquet or JSON instead.")),
+    (b"%PDF-", Content("a PDF document", "Send the table in it as CSV.")),
+)
+_OPEN_DOCUMENT = Content(
+    "an OpenDocument spreadsheet", "Save the sheet as CSV in UTF-8 and send that with Content-Type: text/csv."
+)
+_WORKBOOK = Content("an Excel workbook (.xlsx)", _SAVE_SHEET)
+_ARCHIVE = Content(
+    "a ZIP archive", "Send the table in it, uncompressed or with Content-Encoding: gzip, or Content-Encoding: zstd."
+)
+_MULTIPART = Content(
+    "a multipart form, as `curl -F` sends it", "Send the file itself as the body, with `curl --data-binary @FILE`."
+)
+_ARRAY = Content(
+    "a JSON array", 'Send a JSON object, {"instances": [...]}, or NDJSON, with an object in each line.', JSON
+)
+_PAGE = Content("an HTML page", "Send the table itself, for instance as CSV.")
+
+
+def begins_with(source: Source) -> bytes:
+    """Return the first HEAD_BYTES of a body."""
+    if isinstance(source, bytes):
+        return source[:HEAD_BYTES]
+    with source.open("rb") as file:
+        return file.read(HEAD_BYTES)
+
+
+def content_of(head: bytes) -> Content | None:
+    """Return the content whose first bytes are `head`, or None if it is not recognised."""
+    for signature, content in _SIGNATURES:
+        if head.startswith(signature):
+            return content
+    if head.startswith(b"PK\x03\x04"):
+        if b"opendocument.spreadsheet" in head[:100]:
+            return _OPEN_DOCUMENT
+        return _WORKBOOK if b"[Content_Types].xml" in head or b"xl/" in head else _ARCHIVE
+    if encoding := _wide_encoding(head):
+        return Content(f"{encoding} text", f"Save it as UTF-8, or convert it: `iconv -f {encoding} -t UTF-8 FILE`.")
+    return _content_of_text(head.removeprefix(codecs.BOM_UTF8).lstrip())
+
+
+def _wide_encoding(head: bytes) -> str | None:
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "UTF-32"
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "UTF-16"
+    # Text in ASCII has a zero in every second byte.
+    pairs = head[: len(head) // 2 * 2]
+    for odd, name in ((1, "UTF-16LE"), (0, "UTF-16BE")):
+        zeros, others = pairs[odd::2], pairs[1 - odd :: 2]
+        if len(zeros) > 1 and zeros.count(0) > 0.9 * len(zeros) and others.count(0) < 0.1 * len(others):
+            return name
+    return None
+
+
+def _content_of_text(text: bytes) -> Content | None:
+    if text.startswith(b"--") and b"content-disposition" in text.lower():
+        return _MULTIPART
+    if text[:14].lower().startswith((b"<!doctype html", b"<html")):
+        return _PAGE
+    if re.match(rb"\[\s*[\[{]", text):
+        return _ARRAY
+    for table_format in FORMATS:
+        if table_format.recognises(text):
+            return _readable(table_format)
+    return _readable(JSON) if text.startswith(b"{") else None
+
+
+@contextlib.contextmanager
+def explained(source: Source, body_format: BodyFormat, header: Header | None = None) -> Iterator[None]:
+    """Replace an InvalidInput raised in the block by one that names the real format, if the body has another format.
+
+    The body's beginning is read only after such an error.
+    """
+    try:
+        yield
+    except InvalidInput as error:
+        raise better(error, begins_with(source), body_format, header) from None
+
+
+def better(error: LinserveError, head: bytes, body_format: BodyFormat, header: Header | None = None) -> LinserveError:
+    """Return an error that names the format of a body beginning with `head`, or one about a fault in `body_format`."""
+    content = content_of(head)
+    is_other = content is not None and content.body_format is not body_format
+    if content is None or not is_other or body_format.may_be(content, head, error):
+        return body_format.explain(error, head, header)
+    message = (
+        f"The body is {content.label}, but {body_format.label} was expected (Content-Type: {body_format.media_type}). "
+        f"{content.advice}"
+    )
+    error_type = MalformedBody if isinstance(error, MalformedBody) else InvalidInput
+    return error_type(message, [FieldError(message, parameter=content.header)])

@@ -1,0 +1,150 @@
+"""The columns of Arrow and Parquet files: names, types, and tables to write."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+import numpy as np
+
+from app.data.batch import Array, Columns, check_distinct, check_present
+from app.data.kept_types import kept_type
+from app.data.limits.arrow_memory import raise_if_memory
+from app.data.names import MAX_LISTED, shown
+from app.errors import FieldError, InvalidInput
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+T = TypeVar("T")
+
+
+def readable(label: str, read: Callable[[], T]) -> T:
+    """Return the result of `read`. Raises InvalidInput if pyarrow cannot read the file, which should be `label`."""
+    import pyarrow as pa
+
+    try:
+        return read()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise_if_memory(error)
+        raise InvalidInput(
+            f"The body was sent as {label}, but is not readable as {label}. Write it again, or correct Content-Type."
+        ) from None
+
+
+def schema_names(schema: "pa.Schema") -> list[str]:
+    """Return the names of the columns. Raises InvalidInput if there are none, or if one appears twice."""
+    try:
+        names = list(schema.names)
+    except UnicodeDecodeError:
+        raise InvalidInput("A column's name is not UTF-8. Rename it.") from None
+    check_distinct(names, "Several columns have the same name:")
+    if not names:
+        raise InvalidInput("The file has no columns. Expected the features, and for a training the targets.")
+    return names
+
+
+class _PandasMetadata(msgspec.Struct):
+    index_columns: list[Any] = []
+
+
+def index_names(schema: "pa.Schema") -> list[str]:
+    """Return the columns that pandas recorded as a frame's index. An index that is a range has none."""
+    text = (schema.metadata or {}).get(b"pandas", b"{}")
+    try:
+        recorded = msgspec.json.decode(text, type=_PandasMetadata).index_columns
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return []
+    present = set(schema.names)
+    return [name for name in recorded if isinstance(name, str) and name in present]
+
+
+def check_columns(schema: "pa.Schema", columns: Columns) -> None:
+    """Raise InvalidInput if a column is missing or not allowed, or has a type that cannot be used."""
+    from pyarrow import types
+
+    check_present(schema_names(schema), columns, index_names(schema))
+    choice = ", or choose the columns to read with `features`" if columns.training else ""
+    details = [
+        FieldError(f"Expected numbers, found the type {_type_name(type_)}. Convert the column{choice}.", column=name)
+        for name in columns.numbers
+        if not (
+            types.is_integer(type_ := schema.field(name).type)
+            or types.is_floating(type_)
+            or types.is_decimal(type_)
+            or types.is_null(type_)
+        )
+    ]
+    details += [
+        FieldError("Only numbers, words, booleans, dates and times can be kept.", column=name)
+        for name in columns.keep
+        if kept_type(schema.field(name).type) is None
+    ]
+    if details:
+        raise InvalidInput(
+            f"{len(details)} column(s) have a type that cannot be used. {shown(details[0].column or '')}: "
+            f"{details[0].message}",
+            details[:MAX_LISTED],
+        )
+
+
+def _type_name(type_: "pa.DataType") -> str:
+    """Return the name of a type without its parameters, which the client chose."""
+    return str(type_).partition("<")[0].partition("[")[0]
+
+
+def record_batch(kept: "pa.RecordBatch | None", names: Sequence[str], values: Array) -> "pa.RecordBatch":
+    """Return the kept columns, and then the columns of numbers."""
+    import pyarrow as pa
+
+    columns = [*(kept.columns if kept is not None else ()), *map(_column, values.T)]
+    fields = [*(kept.schema if kept is not None else ()), *(pa.field(name, pa.float64()) for name in names)]
+    return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
+
+
+def _column(numbers: Array) -> "pa.Array":
+    import pyarrow as pa
+
+    missing = np.isnan(numbers)
+    return pa.array(numbers, mask=missing) if missing.any() else pa.array(numbers)
+
+
+class ArrowTableWriter:
+    """Writes tables with a schema. The first rows decide the types of the kept columns."""
+
+    def __init__(self, keep: Sequence[str], names: Sequence[str]) -> None:
+        self._keep, self._names = keep, names
+        self._schema: pa.Schema | None = None
+
+    def write(self, kept: "pa.RecordBatch | None", values: Array) -> None:
+        import pyarrow as pa
+
+        batch = record_batch(kept, self._names, values)
+        try:
+            self._begin_once(batch.schema)
+            self._append(batch.cast(self._schema))
+        except pa.ArrowException as error:
+            raise_if_memory(error)
+            raise InvalidInput(
+                "A kept column has values of several types, or only null in the first rows. Accept JSON or CSV."
+            ) from None
+
+    def close(self) -> None:
+        import pyarrow as pa
+
+        kept = [pa.field(name, pa.null()) for name in self._keep]
+        self._begin_once(pa.schema([*kept, *(pa.field(name, pa.float64()) for name in self._names)]))
+        self._end()
+
+    def _begin_once(self, schema: "pa.Schema") -> None:
+        if self._schema is None:
+            self._schema = schema
+            self._begin(schema)
+
+    def _begin(self, schema: "pa.Schema") -> None:
+        raise NotImplementedError
+
+    def _append(self, batch: "pa.RecordBatch") -> None:
+        raise NotImplementedError
+
+    def _end(self) -> None:
+        raise NotImplementedError

@@ -1,0 +1,116 @@
+"""What a format of bodies and files has to offer.
+
+The rest of the service asks these attributes and methods, and never compares the name of a format.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from app.data.batch import Array, Columns, Header, RowBatch, Source
+from app.errors import LinserveError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SAVE_AS_UTF8 = (
+    "Save it as UTF-8 (in Excel: CSV UTF-8), or convert it, for instance with `iconv -f WINDOWS-1252 -t UTF-8 FILE`."
+)
+
+
+class BodyFormat(Protocol):
+    """A format of request and response bodies: JSON, or one of the file formats."""
+
+    name: str  # in records of jobs
+    media_type: str
+    label: str  # in messages
+    file_label: str = ""  # in messages about a file that was recognised, unless it is `label`
+    names_in_rows: bool  # whether each row repeats the names of its columns, and a later row may have others
+
+    def may_be(self, content: "Content", head: bytes, error: LinserveError) -> bool:  # noqa: ARG002 - for subclasses
+        """Return True if a body that looks like `content` may be in this format, with `error` as its only fault."""
+        return False
+
+    def explain(self, error: LinserveError, head: bytes, header: Header | None) -> LinserveError:  # noqa: ARG002
+        """Return an error that names the mistake behind `error`, if it shows in the first bytes, or `error`."""
+        return error
+
+
+@dataclass(frozen=True)
+class Content:
+    """A recognised kind of content: its name, what to do about it, and its format if the service reads it."""
+
+    label: str
+    advice: str
+    body_format: BodyFormat | None = None
+    header: str = "Content-Type"  # the header that is wrong
+
+
+class Output(Protocol):
+    """A binary file that a table is written to."""
+
+    def write(self, data: bytes | memoryview, /) -> int:
+        """Write all of `data` and return its length."""
+
+
+class TableWriter(Protocol):
+    """Writes one table. NaN becomes null."""
+
+    def write(self, kept: "pa.RecordBatch | None", values: Array) -> None:
+        """Write some rows: the kept columns, and then the numbers, (n, d)."""
+
+    def close(self) -> None:
+        """End the table, which may have no rows."""
+
+
+class TableFormat(BodyFormat, Protocol):
+    """A file format of tables. Methods that only some formats need have a default."""
+
+    extensions: tuple[str, ...]
+    signature: bytes = b""  # first bytes of every file in a binary format
+    is_text: bool  # whether a row takes at least a byte of the file; a short file in another format may have many rows
+    takes_header: bool = False  # whether the option `header` says what the first row is
+    names_in_rows: bool = False
+
+    def recognises(self, text: bytes) -> bool:  # noqa: ARG002
+        """Return True if a text that begins like this, without a byte order mark, is probably in this format."""
+        return False
+
+    def first_row(self, header: Header | None) -> int:  # noqa: ARG002
+        """Return the number of the first row of data."""
+        return 1
+
+    def column_names(self, source: Source, header: Header | None = None) -> list[str]:
+        """Return the names of the columns; with `names_in_rows`, those in the first row.
+
+        Raises InvalidInput if they cannot be read, or if a name appears twice.
+        """
+
+    def index_columns(self, source: Source) -> list[str]:  # noqa: ARG002
+        """Return the names of the columns that are the index of a pandas frame."""
+        return []
+
+    def first_lines(self, source: Source, step: Callable[[], None] = lambda: None) -> dict[str, int]:  # noqa: ARG002
+        """With `names_in_rows`, return the names in all rows, and the row in which each appears first.
+
+        Calls `step` regularly.
+        """
+        return {}
+
+    def metadata_bytes(self, source: Source) -> int:  # noqa: ARG002
+        """Return an estimate of the bytes that the decoded description of the columns takes."""
+        return 0
+
+    def check_size(self, source: Source, names: Sequence[str], limit: int) -> int:  # noqa: ARG002
+        """Return an estimate of the bytes of these columns that are decoded at a time, in addition to the batches.
+
+        Raises BodyTooLarge or InvalidInput if the columns are too large once they are decoded. An upload may have
+        `limit` bytes.
+        """
+        return 0
+
+    def batches(self, source: Source, columns: Columns, threads: int = 1) -> Iterator[RowBatch]:
+        """Yield the rows. Raises InvalidInput with the place of the first value that is not as it should be."""
+
+    def writer(self, file: Output, keep: Sequence[str], names: Sequence[str]) -> TableWriter:
+        """Return a writer of a table with the columns `keep`, and then the numbers `names`."""

@@ -1,0 +1,174 @@
+"""Careful reading of CSV, with one thread and quotes, for files that fast reading cannot read.
+
+Only this way pyarrow says in which row a fault is.
+"""
+
+import codecs
+import functools
+import io
+import re
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from app.data.batch import Array, Columns, RowBatch, Source, from_record_batch, row_error
+from app.data.formats.csv_header import MAX_ROW_BYTES, not_utf8, open_source
+from app.data.formats.csv_numbers import describe_text
+from app.data.limits.arrow_memory import raise_if_memory
+from app.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+SCAN_BYTES = 1 << 16  # Bytes checked at a time for their encoding: they stay in the cache between read and check.
+MAX_SKIPPED = 1000  # Rows of the wrong length that are counted on the way to a byte that is not UTF-8.
+
+
+def read_carefully(source: Source, header: Sequence[str], columns: Columns, first_row: int) -> Iterator[RowBatch]:
+    """Yield the rows. Raises InvalidInput with the place of the first fault."""
+    import pyarrow as pa
+
+    _check_encoding(source)
+    try:
+        row = first_row
+        texts = _TextBatches(source, header, columns)
+        for number, batch in enumerate(_open_carefully(source, header, columns, conversion(columns))):
+            yield from_record_batch(batch, columns, row, functools.partial(texts.batch, number))
+            row += batch.num_rows
+    except pa.ArrowException as error:
+        raise_if_memory(error)
+        raise _explanation(str(error), header, columns) from None
+
+
+def conversion(columns: Columns, **options: object) -> "pa.csv.ConvertOptions":
+    """Return pyarrow's options for reading the columns."""
+    import pyarrow as pa
+    from pyarrow.csv import ConvertOptions
+
+    types = dict.fromkeys(columns.numbers, pa.float64()) | dict.fromkeys(columns.keep, pa.string())
+    return ConvertOptions(include_columns=list(types), column_types=types, **options)
+
+
+def conversion_to_text(names: Sequence[str]) -> "pa.csv.ConvertOptions":
+    """Return pyarrow's options for reading the columns as text."""
+    return conversion(Columns([], keep=names))
+
+
+class _TextBatches:
+    """The batches of a file once more, as text. Equal blocks of the file make equal batches."""
+
+    def __init__(self, source: Source, header: Sequence[str], columns: Columns) -> None:
+        self._source, self._header, self._columns = source, header, columns
+        self._batches: Iterator[pa.RecordBatch] | None = None
+        self._read = 0
+
+    def batch(self, number: int, _: Array) -> "pa.RecordBatch":
+        """Return batch `number`. Numbers are passed in ascending order, each at most once."""
+        if self._batches is None:
+            options = conversion_to_text(self._columns.numbers)
+            self._batches = iter(_open_carefully(self._source, self._header, self._columns, options))
+        skipped, self._read = number - self._read, number + 1
+        return next(islice(self._batches, skipped, None))
+
+
+def _open_carefully(source: Source, header: Sequence[str], columns: Columns, options: "pa.csv.ConvertOptions") -> Any:
+    import pyarrow as pa
+    from pyarrow.csv import ParseOptions, ReadOptions, open_csv
+
+    names = header if columns.header == "none" else None
+    return open_csv(
+        str(source) if isinstance(source, Path) else pa.py_buffer(source),
+        # With several threads pyarrow does not say in which row a fault is.
+        read_options=ReadOptions(use_threads=False, block_size=MAX_ROW_BYTES, column_names=names),
+        parse_options=ParseOptions(newlines_in_values=True),
+        convert_options=options,
+    )
+
+
+def _check_encoding(source: Source) -> None:
+    """Raise InvalidInput with the row of the first byte that is not UTF-8, if the file has one."""
+    at, pending = 0, b""
+    with source.open("rb", buffering=0) if isinstance(source, Path) else io.BytesIO(source) as file:
+        while True:
+            block = file.read(SCAN_BYTES)
+            data = pending + block if pending else block
+            try:
+                length = len(data) if data.isascii() else codecs.utf_8_decode(data, "strict", not block)[1]
+            except UnicodeDecodeError as error:
+                raise not_utf8(_row_at(source, at + error.start)) from None
+            if not block:
+                return
+            at, pending = at + length, data[length:]
+
+
+class _Head(io.RawIOBase):
+    """The beginning of a file, and a word in place of what follows."""
+
+    def __init__(self, file: BinaryIO, length: int, word: bytes) -> None:
+        self._file, self._left, self._word = file, length, word
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        if data := self._file.read(self._left if size < 0 else min(size, self._left)):
+            self._left -= len(data)
+            return data
+        word, self._word = self._word, b""
+        return word
+
+
+def _row_at(source: Source, offset: int) -> int | None:
+    """Return the number of the row in which a byte is, or None if the rows before it cannot be counted."""
+    import pyarrow as pa
+
+    for word in (b"word\n", b'word"\n'):  # The byte may be inside quotes.
+        try:
+            with open_source(source) as file:
+                return _count_rows(_Head(file, offset, word))
+        except pa.ArrowException as error:
+            raise_if_memory(error)
+    return None
+
+
+def _count_rows(file: io.RawIOBase) -> int:
+    import pyarrow as pa
+    from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, open_csv
+
+    skipped = 0
+
+    def skip(_: object) -> str:
+        nonlocal skipped
+        skipped += 1
+        return "skip" if skipped <= MAX_SKIPPED else "error"
+
+    reader = open_csv(
+        file,
+        read_options=ReadOptions(use_threads=False, block_size=MAX_ROW_BYTES, autogenerate_column_names=True),
+        parse_options=ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
+        convert_options=ConvertOptions(include_columns=["f0"], column_types={"f0": pa.binary()}),
+    )
+    rows = sum(int(batch.num_rows) for batch in reader)
+    return rows + skipped
+
+
+def _explanation(message: str, header: Sequence[str], columns: Columns) -> InvalidInput:
+    """Return an error for pyarrow's message, without the input that it quotes."""
+    if place := re.match(r"In CSV column #(\d+): Row #(\d+)", message):
+        value = re.search(r"invalid value '(.*)'\Z", message, re.DOTALL)
+        received = describe_text(value[1]) if value else "text"
+        choice = " `features` chooses the columns to read." if columns.training else ""
+        fault = f"Expected a number, found {received}.{choice}"
+        return row_error(fault, row=int(place[2]), column=header[int(place[1])])
+    if place := re.match(r"CSV parse error: Row #(\d+): Expected (\d+) columns, got (\d+)", message):
+        return row_error(
+            f"Expected {place[2]} values, found {place[3]}. Each row needs as many as row 1: put a value with a comma "
+            "in quotes, and write decimals with a point.",
+            row=int(place[1]),
+        )
+    if "straddling" in message:
+        return InvalidInput(
+            f"A row is longer than {MAX_ROW_BYTES} bytes. Is a closing quote missing? Write shorter rows."
+        )
+    return InvalidInput("The file is not readable as CSV. Expected rows of values separated by commas.")

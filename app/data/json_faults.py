@@ -1,0 +1,125 @@
+"""Faults of rows that came as JSON, each with its place in the body."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import islice
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from app.data.names import MAX_SHOWN, instead, invisible_character, shown, unquoted
+from app.errors import FieldError, InvalidInput
+
+MAX_DETAILS = 20  # Faults in a response.
+MAX_FAULTS = 1000  # Faults that are counted.
+NUMBERS: frozenset[type] = frozenset({int, float})  # bool is a type of its own here, and not a number
+MIXED = "Rows are either all objects or all arrays."
+_REMEDIES: dict[type, str] = {
+    str: " Send it without quotes.",
+    bool: " Send 1 or 0.",
+    type(None): " Send a number, or leave the row out, as a training does with `missing`: `drop`; "
+    "a prediction answers it with null, given `missing`: `null`.",
+}
+
+_Key: TypeAlias = tuple[object, ...]
+
+
+def are_objects(rows: Sequence[Any]) -> bool:
+    """Return True if the first row, which decides how all are read, is an object."""
+    return isinstance(rows[0], dict)
+
+
+def all_faults(rows: Sequence[Any], names: Sequence[str], pointer: str, allowed: frozenset[type]) -> InvalidInput:
+    """Return the error with the first place of every fault, at most MAX_DETAILS of them, and the number of each."""
+    first: dict[_Key, FieldError] = {}
+    counts: Counter[_Key] = Counter()
+    for key, place, message in islice(_faults(rows, names, pointer, allowed), MAX_FAULTS):
+        counts[key] += 1
+        if key not in first and len(first) < MAX_DETAILS:
+            first[key] = FieldError(message(), pointer=place)
+    seen = counts.total()
+    more = "at least " if seen == MAX_FAULTS else ""
+    details = [
+        detail if counts[key] == 1 else replace(detail, message=f"{detail.message} ({more}{counts[key]} times)")
+        for key, detail in first.items()
+    ]
+    one = next(iter(first.values()))
+    return InvalidInput(f"{more.capitalize()}{seen} fault(s) in the rows. {one.pointer}: {one.message}", details)
+
+
+def _faults(
+    rows: Sequence[Any], names: Sequence[str], pointer: str, allowed: frozenset[type]
+) -> Iterator[tuple[_Key, str, Callable[[], str]]]:
+    """Yield every fault: a key that those of the same kind in the same column share, its place, and its message."""
+    objects = are_objects(rows)
+    known = frozenset(names)
+    for index, row in enumerate(rows):
+        place, kind = f"{pointer}/{index}", kind_of(row)
+        if not isinstance(row, dict | list):
+            yield (kind,), place, f"Expected an object or an array of numbers, found {kind}.".__str__
+        elif isinstance(row, dict) != objects:
+            yield (MIXED,), place, f"{MIXED} Row 0 is {kind_of(rows[0])}, this one is {kind}.".__str__
+        elif isinstance(row, dict):
+            yield from _faults_of_object(row, names, known, place, allowed)
+        elif len(row) != len(names):
+            yield (len(row),), place, partial(_wrong_length, names, len(row))
+        else:
+            for column, value in enumerate(row):
+                if fault := fault_of(value, allowed):
+                    yield (column, kind_of(value)), f"{place}/{column}", fault.__str__
+
+
+def _faults_of_object(
+    row: dict[str, Any], names: Sequence[str], known: frozenset[str], place: str, allowed: frozenset[type]
+) -> Iterator[tuple[_Key, str, Callable[[], str]]]:
+    unknown = list(islice((name for name in row if name not in known), MAX_DETAILS))
+    for name in names:
+        if name not in row:
+            yield (name, "missing"), place, partial(_missing, name, unknown)
+        elif fault := fault_of(row[name], allowed):
+            yield (name, kind_of(row[name])), f"{place}/{escaped(name)}", fault.__str__
+    for name in unknown:
+        # A name that no column can have is shown in the message, and its place is the row.
+        at = f"{place}/{escaped(name)}" if len(name) <= MAX_SHOWN and name.isprintable() else place
+        yield (name, "unknown"), at, partial(_unknown, name, names)
+
+
+def _wrong_length(names: Sequence[str], length: int) -> str:
+    return f"Expected {len(names)} values ({list_names(names)}), found {length}. Send as many in each row."
+
+
+def _missing(name: str, unknown: Sequence[str]) -> str:
+    return f"{shown(name)} is missing.{instead(name, unknown) or ' Add it.'}"
+
+
+def _unknown(name: str, names: Sequence[str]) -> str:
+    odd = invisible_character(name)
+    return f"{shown(name)} is unknown. Expected {list_names(names)}." + f" The name has {odd}." * bool(odd)
+
+
+def fault_of(value: object, allowed: frozenset[type] = NUMBERS) -> str | None:
+    """Return what is wrong with a decoded value that should be a number of an allowed type, or None."""
+    if type(value) not in allowed:
+        return f"Expected a number, found {kind_of(value)}.{_REMEDIES.get(type(value), '')}"
+    try:
+        finite = value is None or np.isfinite(float(value))  # type: ignore[arg-type]
+    except OverflowError:
+        finite = False
+    return None if finite else "The number is not finite, or too large for 64 bits. Expected a finite number."
+
+
+def kind_of(value: object) -> str:
+    """Return in words what kind of JSON a decoded value is."""
+    kinds = {bool: "a boolean", str: "a string", type(None): "null", list: "an array", dict: "an object"}
+    return kinds.get(type(value), "a number")
+
+
+def escaped(name: str) -> str:
+    """Return a name as one step of a JSON pointer (RFC 6901)."""
+    return name.replace("~", "~0").replace("/", "~1")
+
+
+def list_names(names: Sequence[str]) -> str:
+    return ", ".join(map(unquoted, names[:MAX_DETAILS])) + ", ..." * (len(names) > MAX_DETAILS)

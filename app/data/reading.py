@@ -1,0 +1,64 @@
+"""Reads a file's rows, with the first fault of every column, so that a file need not be sent once for each of them."""
+
+from collections.abc import Callable, Iterator
+
+from app.data.batch import Columns, RowBatch, Source, in_columns
+from app.data.content import explained
+from app.data.formats.base import TableFormat
+from app.data.names import MAX_LISTED
+from app.errors import FieldError, InvalidInput
+
+MAX_NUMBERS = 1 << 21  # Numbers that may be read again to find further faults, in addition to those read before.
+
+
+def read_file(source: Source, table_format: TableFormat, columns: Columns, threads: int = 1) -> Iterator[RowBatch]:
+    """Yield a file's rows.
+
+    Raises InvalidInput with the first fault of each column, at most MAX_LISTED. The search for further faults takes
+    about as much work as finding the first one.
+    """
+    with explained(source, table_format, columns.header):
+        numbers = 0
+        try:
+            for batch in table_format.batches(source, columns, threads):
+                numbers += batch.values.size
+                yield batch
+        except InvalidInput as error:
+            if not _columns_at_fault(error, columns):
+                raise
+            # A fault of the header has a row and a column too, but no further ones.
+            details = _all_details(
+                error, lambda rest: table_format.batches(source, rest, threads), columns, numbers + MAX_NUMBERS
+            )
+            if len(details) == len(error.details):
+                raise
+            raise in_columns(details) from None
+
+
+def _columns_at_fault(error: InvalidInput, columns: Columns) -> set[str]:
+    """Return the columns whose values are at fault; none if the error is about something else."""
+    names = {detail.column for detail in error.details if detail.row is not None}
+    return {name for name in columns.numbers if name in names} if names <= set(columns.numbers) else set()
+
+
+def _all_details(
+    error: InvalidInput, read: Callable[[Columns], Iterator[RowBatch]], columns: Columns, numbers: int
+) -> list[FieldError]:
+    details: list[FieldError] = []
+    while at_fault := _columns_at_fault(error, columns):
+        error.__traceback__ = None  # Its frames hold the batch that was read last.
+        details += error.details
+        others = [name for name in columns.numbers if name not in at_fault]
+        columns = columns._replace(numbers=others, keep=(), only=False)
+        if not columns.numbers or len(details) >= MAX_LISTED:
+            break
+        try:
+            for batch in read(columns):
+                numbers -= batch.values.size
+                if numbers < 0:
+                    return details
+        except InvalidInput as another:
+            error = another
+        else:
+            break
+    return details
