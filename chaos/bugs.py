@@ -86,7 +86,7 @@ BUGS = [
         "the fast path keeps its first version",
         "was promoted, and .* answers",
         phases.promotions,
-        answers.lane_keeps_its_version,
+        answers.fast_path_keeps_its_version,
     ),
     Bug(
         "an answer states the parent of the version that predicted",

@@ -1,4 +1,4 @@
-"""Advice on bodies with wrong headers and on bodies that are not JSON, computed only after an error."""
+"""Advice on bodies with wrong headers and on bodies that are not JSON, made only after an error."""
 
 import codecs
 import re
@@ -75,9 +75,9 @@ def line(request: Request, body_format: BodyFormat) -> str:
 
 
 def not_json(body: bytes, reason: str) -> LinserveError:
-    """Return the error for a body that is not JSON; `reason` is the parser's."""
-    place = re.search(r"line \d+ column \d+", reason)
-    at = f" ({place[0]})" if place else ""
+    """Return the error for a body that is not JSON; `reason` is the message of the parser."""
+    position = re.search(r"line \d+ column \d+", reason)
+    at = f" ({position[0]})" if position else ""
     try:
         body.decode()
     except UnicodeDecodeError as error:
@@ -85,9 +85,9 @@ def not_json(body: bytes, reason: str) -> LinserveError:
         at = f" (line {number} column {column})"
         message = f"The body is not JSON, because it has a byte that is not UTF-8{at}. {SAVE_AS_UTF8}"
     else:
-        found, remedy = next(
-            ((found, remedy) for pattern, found, remedy in _REASONS if re.search(pattern, reason, re.IGNORECASE)),
+        mistake, remedy = next(
+            ((mistake, remedy) for pattern, mistake, remedy in _REASONS if re.search(pattern, reason, re.IGNORECASE)),
             ("something else", "Correct it."),
         )
-        message = f"The body is not JSON: found {found}{at}. {remedy}"
+        message = f"The body is not JSON: found {mistake}{at}. {remedy}"
     return better(MalformedBody(message), body[:HEAD_BYTES].removeprefix(codecs.BOM_UTF8), JSON)

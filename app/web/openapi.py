@@ -17,7 +17,7 @@ from app.web.protocols import PROTOCOLS
 from app.web.schemas.models import Promotion
 from app.web.schemas.train import TrainRequest
 
-# Schemas of bodies that the routes decode themselves, so that FastAPI does not find them.
+# Schemas of bodies that the routes decode themselves, which FastAPI does not know.
 _BODIES: tuple[type[BaseModel], ...] = (
     *(schema for wire_format in PROTOCOLS for schema in wire_format.schemas),
     *(TrainRequest, Promotion, Problem),
@@ -36,11 +36,12 @@ _FORMATS = {"number": "double", "integer": "int64"}
 class _Schemas(GenerateJsonSchema):
     def tagged_union_schema(self, schema: TaggedUnionSchema) -> JsonSchemaValue:
         """Return `anyOf`, because the tag may be missing, and generators expect the tag in every value of a `oneOf`."""
-        found = super().tagged_union_schema(schema)
-        return {"anyOf" if key == "oneOf" else key: value for key, value in found.items()}
+        union = super().tagged_union_schema(schema)
+        return {"anyOf" if key == "oneOf" else key: value for key, value in union.items()}
 
 
 def build_document(app: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI document of the app."""
     document = get_openapi(
         title=app.title,
         version=app.version,
@@ -55,7 +56,7 @@ def build_document(app: FastAPI) -> dict[str, Any]:
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}", schema_generator=_Schemas)
         schemas.update(schema.pop("$defs", {}))
         schemas[model.__name__] = schema
-    # Every 422 is a problem document; FastAPI's own form is never sent.
+    # Every 422 is a problem; FastAPI's own schema of errors is never sent.
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
     document["security"] = _SECURITY
@@ -73,40 +74,42 @@ def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _complete(operation: dict[str, Any]) -> None:
     responses = operation["responses"]
     if not operation.pop("security", None):
-        operation["security"] = []  # open to all; the others have the document's
+        operation["security"] = []  # Open to all; other operations have the security of the document.
     unprocessable = responses.get("422", {}).get("content", {})
     if unprocessable.pop("application/json", None):
         unprocessable["application/problem+json"] = _PROBLEM
     for response in responses.values():
         for name, content in response.get("content", {}).items():
-            if content.pop("itemSchema", None):  # of OpenAPI 3.2
-                content["schema"] = {"contentMediaType": name}  # no type: some clients read text, others events
+            if content.pop("itemSchema", None):  # A keyword of OpenAPI 3.2.
+                content["schema"] = {
+                    "contentMediaType": name
+                }  # No type, because some clients read text and others read events.
     for parameter in operation.get("parameters", []):
         _simplify(parameter)
         if parameter["name"] == "if-none-match":
-            responses["304"] = {"description": "The ETag is still right."}
+            responses["304"] = {"description": "The ETag still matches."}
 
 
 def _simplify(parameter: dict[str, Any]) -> None:
-    """Remove what FastAPI states twice, and null, because an absent parameter is left out."""
+    """Remove what FastAPI repeats, and null, because an absent parameter is left out."""
     schema = parameter["schema"]
     schema.pop("description", None)
     schema.pop("title", None)
     if examples := schema.pop("examples", None):
-        parameter["example"] = examples[0]  # Swagger UI fills it in
+        parameter["example"] = examples[0]  # Swagger UI fills in the example.
     if "oneOf" in schema:
         schema["anyOf"] = schema.pop("oneOf")
-    kinds = [kind for kind in schema.get("anyOf", []) if kind.get("type") != "null"]
-    if len(kinds) == 1:
+    alternatives = [alternative for alternative in schema.get("anyOf", []) if alternative.get("type") != "null"]
+    if len(alternatives) == 1:
         del schema["anyOf"]
-        schema.update(kinds[0])
+        schema.update(alternatives[0])
 
 
 def _add_formats(part: Any) -> None:
     if isinstance(part, dict):
-        kind = part.get("type")
-        if isinstance(kind, str) and kind in _FORMATS:
-            part["format"] = _FORMATS[kind]
+        value_type = part.get("type")
+        if isinstance(value_type, str) and value_type in _FORMATS:
+            part["format"] = _FORMATS[value_type]
         for inner in part.values():
             _add_formats(inner)
     elif isinstance(part, list):

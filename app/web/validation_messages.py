@@ -1,4 +1,4 @@
-"""Sentences for the faults that pydantic found: what was expected, what was found, and what to do."""
+"""Sentences for faults found by pydantic: what was received, what was expected, and what to do."""
 
 import itertools
 import re
@@ -13,7 +13,12 @@ from app.data.names import MAX_NAME_LENGTH, MAX_PRESENT, did_you_mean, instead, 
 from app.registry.names import MODEL_NAME_RULE
 from app.regression.solvers import SOLVER_OF_KIND
 
-_ALTERNATIVES = (*SOLVER_OF_KIND, "word", "object", "number")  # of a union, in a place
+_ALTERNATIVES = (
+    *SOLVER_OF_KIND,
+    "word",
+    "object",
+    "number",
+)  # Names of a union's alternatives, as pydantic puts them into a location.
 _ROWS = 'Send a list of rows, such as {"instances": [[1, 2], [3, 4]]}.'
 _REMEDIES = {
     "instances": _ROWS,
@@ -45,14 +50,14 @@ _TYPES = {
     "dict_type": "an object",
 }
 _WHOLE_BODY = 'Send an object, such as {"instances": [[1, 2], [3, 4]]}.'
-MAX_DIGITS = 20  # Characters of an option's number in a message.
+MAX_DIGITS = 20  # Characters of a number in a message.
 
-_Fault: TypeAlias = Mapping[str, Any]  # As pydantic gives it.
+_Fault: TypeAlias = Mapping[str, Any]  # An item of pydantic's ValidationError.errors().
 
 
 def pointer_of(location: Iterable[object]) -> str:
-    """Return the JSON pointer of a place."""
-    # An unknown name may be anything; if it is longer than a name can be, the place is the object that holds it.
+    """Return the JSON pointer of a location."""
+    # An unknown name may be any text. If it is longer than a name can be, the pointer is that of its object.
     short = itertools.takewhile(lambda step: len(step) <= MAX_NAME_LENGTH, steps_of(location))
     return "".join(f"/{escaped(step)}" for step in short)
 
@@ -62,18 +67,18 @@ def steps_of(location: Iterable[object]) -> list[str]:
 
 
 def sentence(fault: _Fault, others: Sequence[_Fault] = (), schema: type[BaseModel] | None = None) -> str:
-    """Return what is wrong at one place. `others` are all faults, `schema` is that of the body."""
-    kind = fault["type"]
-    if kind == "missing":
+    """Return what is wrong at one location. `others` are all faults, `schema` is that of the body."""
+    fault_type = fault["type"]
+    if fault_type == "missing":
         return _missing(fault, others)
-    if kind == "extra_forbidden":
+    if fault_type == "extra_forbidden":
         return _unknown(fault, schema)
-    if kind in _BOUNDS:
+    if fault_type in _BOUNDS:
         return _out_of_bounds(fault)
-    if kind in _TYPES:
+    if fault_type in _TYPES:
         return _wrong_type(fault)
-    if kind in _OTHERS:
-        return _OTHERS[kind](fault)
+    if fault_type in _OTHERS:
+        return _OTHERS[fault_type](fault)
     message = str(fault["msg"]).removeprefix("Value error, ")
     return f"{message}." if message[-1] not in ".!?" else message
 
@@ -84,18 +89,18 @@ def _name(fault: _Fault) -> str:
 
 def _out_of_bounds(fault: _Fault) -> str:
     bound, words = _BOUNDS[fault["type"]]
-    found = fault.get("input")
-    is_short = type(found) in (int, float) and str(found)[:MAX_DIGITS] == str(found)
+    value = fault.get("input")
+    is_short = type(value) in (int, float) and str(value)[:MAX_DIGITS] == str(value)
     remedy = _REMEDIES.get(_name(fault), "Send such a number.")
     return (
-        f"Expected a number {words} {fault['ctx'][bound]:g}, found {found if is_short else 'another number'}. {remedy}"
+        f"Expected a number {words} {fault['ctx'][bound]:g}, found {value if is_short else 'another number'}. {remedy}"
     )
 
 
 def _too_short(fault: _Fault) -> str:
-    least, found = fault["ctx"]["min_length"], fault["ctx"]["actual_length"]
+    least, length = fault["ctx"]["min_length"], fault["ctx"]["actual_length"]
     return (
-        f"Expected at least {least} item{'s' * (least != 1)}, found {found}. {_REMEDIES.get(_name(fault), 'Add one.')}"
+        f"Expected at least {least} item{'s' * (least != 1)}, found {length}. {_REMEDIES.get(_name(fault), 'Add one.')}"
     )
 
 
@@ -106,8 +111,8 @@ def _pattern(fault: _Fault) -> str:
 
 
 def _no_choice(fault: _Fault) -> str:
-    expected, found = str(fault["ctx"]["expected"]), fault.get("input")
-    near = did_you_mean(found, re.findall("'(.*?)'", expected)) if isinstance(found, str) else ""
+    expected, value = str(fault["ctx"]["expected"]), fault.get("input")
+    near = did_you_mean(value, re.findall("'(.*?)'", expected)) if isinstance(value, str) else ""
     return f"Expected {expected}, found another value.{near or ' Send one of these.'}"
 
 
@@ -120,15 +125,15 @@ def _solver_kind(fault: _Fault) -> str:
 
 def _missing(fault: _Fault, others: Sequence[_Fault]) -> str:
     name = _name(fault)
-    extra = (
+    unknown = (
         str(other["loc"][-1])
         for other in others
         if other["type"] == "extra_forbidden" and other["loc"][:-1] == fault["loc"][:-1]
     )
-    beside = list(itertools.islice(extra, MAX_PRESENT))
-    hint = instead(name, beside)
+    present = list(itertools.islice(unknown, MAX_PRESENT))
+    hint = instead(name, present)
     if not hint and name == "instances":
-        hint = next((f" Rename {shown(other)}." for other in beside if other.lower() in _OTHER_NAMES_OF_ROWS), "")
+        hint = next((f" Rename {shown(other)}." for other in present if other.lower() in _OTHER_NAMES_OF_ROWS), "")
     return f"{shown(name)} is required, but missing.{hint} {_REMEDIES.get(name, 'Add it.')}"
 
 
@@ -150,9 +155,9 @@ def _unknown(fault: _Fault, schema: type[BaseModel] | None) -> str:
 
 @cache
 def options_of(schema: type[BaseModel]) -> dict[tuple[str, ...], frozenset[str]]:
-    """Return the names of all options of a body by the place of the object that they are in."""
+    """Return the names of all options of a body, by the location of the object that has them."""
     document = schema.model_json_schema()
-    found: dict[tuple[str, ...], frozenset[str]] = {}
+    options: dict[tuple[str, ...], frozenset[str]] = {}
 
     def walk(node: Any, place: tuple[str, ...]) -> None:
         if not isinstance(node, dict):
@@ -162,31 +167,33 @@ def options_of(schema: type[BaseModel]) -> dict[tuple[str, ...], frozenset[str]]
         for alternative in (*node.get("anyOf", ()), *node.get("oneOf", ()), *node.get("allOf", ())):
             walk(alternative, place)
         if "properties" in node:
-            found[place] = found.get(place, frozenset()) | frozenset(node["properties"])
+            options[place] = options.get(place, frozenset()) | frozenset(node["properties"])
             for name, inner in node["properties"].items():
                 walk(inner, (*place, name))
 
     walk(document, ())
-    return found
+    return options
 
 
 def _wrong_type(fault: _Fault) -> str:
-    kind, found, name = fault["type"], fault.get("input"), _name(fault)
-    expected = _TYPES[kind]
-    if kind == "finite_number":
+    fault_type, value, name = fault["type"], fault.get("input"), _name(fault)
+    expected = _TYPES[fault_type]
+    if fault_type == "finite_number":
         return f"Expected {expected}, found one that is not. {_REMEDIES.get(name, 'Send a finite one.')}"
-    if kind.endswith("_parsing"):
+    if fault_type.endswith("_parsing"):
         return f"Expected {expected}, found other text. {_REMEDIES.get(name, 'Send one.')}"
-    what = "a number with a fraction" if kind == "int_from_float" else kind_of(found)
+    received = "a number with a fraction" if fault_type == "int_from_float" else kind_of(value)
     if not steps_of(fault["loc"]):
         remedy = _WHOLE_BODY
-    elif isinstance(found, str) and kind != "string_type" and not kind.startswith(("list", "dict", "model")):
+    elif (
+        isinstance(value, str) and fault_type != "string_type" and not fault_type.startswith(("list", "dict", "model"))
+    ):
         remedy = "Send it without quotes."
-    elif name == "instances" and isinstance(found, dict):
+    elif name == "instances" and isinstance(value, dict):
         remedy = "Send a list of rows, not of columns (in pandas: to_dict('records'))."
     else:
         remedy = _REMEDIES.get(name, f"Send {expected}.")
-    return f"Expected {expected}, found {what}. {remedy}"
+    return f"Expected {expected}, found {received}. {remedy}"
 
 
 _OTHERS: dict[str, Callable[[_Fault], str]] = {

@@ -8,7 +8,7 @@ from chaos.planting import after
 
 
 @after("app.web.fast_path")
-def lane_keeps_its_version() -> None:
+def fast_path_keeps_its_version() -> None:
     from app.web.fast_path import PredictFastPath
 
     def do_not_look(self: PredictFastPath) -> None:

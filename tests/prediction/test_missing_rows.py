@@ -1,4 +1,4 @@
-"""Rows to predict for in which a value is missing: null answers, or a refusal."""
+"""Rows in which a value is missing: null results, or a rejected request."""
 
 import io
 from typing import Any
@@ -44,7 +44,9 @@ def rows_of(answer: httpx.Response) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("out", [JSON, *MEDIA_TYPES.values()])
 @pytest.mark.parametrize("form", MEDIA_TYPES)
-def test_a_row_with_a_gap_in_a_file_has_null_answers_and_is_counted(service: Service, form: str, out: str) -> None:
+def test_a_row_of_a_file_with_a_missing_value_has_null_results_and_counts(
+    service: Service, form: str, out: str
+) -> None:
     whole = service.predict(ROWS[0], ROWS[2], interval=0.9)  # type: ignore[arg-type]
     answer = ask(service, written(TABLE, form), MEDIA_TYPES[form], out, keep="id", interval="0.9", confidence="0.5")
     assert answer.headers["linserve-missing-rows"] == "2"
@@ -60,7 +62,7 @@ def test_a_row_with_a_gap_in_a_file_has_null_answers_and_is_counted(service: Ser
 
 
 @pytest.mark.parametrize("form", MEDIA_TYPES)
-def test_a_file_with_a_gap_is_refused_with_its_place_if_it_is_asked_to_be(service: Service, form: str) -> None:
+def test_missing_values_in_a_file_are_rejected_with_their_places_on_request(service: Service, form: str) -> None:
     answer = ask(service, written(TABLE.drop("id"), form), MEDIA_TYPES[form], missing="refuse")
     assert answer.status_code == 422
     header = form == "csv"
@@ -69,13 +71,13 @@ def test_a_file_with_a_gap_is_refused_with_its_place_if_it_is_asked_to_be(servic
     assert ask(service, b"x", MEDIA_TYPES[form], missing="drop").json()["errors"][0]["parameter"] == "missing"
 
 
-def test_a_file_without_gaps_says_so(service: Service) -> None:
+def test_a_file_without_missing_values_counts_none(service: Service) -> None:
     answer = ask(service, b"temp,rainfall,humidity\n75,63,44\n", "text/csv")
     assert answer.headers["linserve-missing-rows"] == "0"
 
 
 @pytest.mark.parametrize("form", MEDIA_TYPES)
-def test_a_row_whose_weight_is_missing_has_no_answers_either(service: Service, form: str) -> None:
+def test_a_row_whose_weight_is_missing_has_null_results(service: Service, form: str) -> None:
     table = TABLE.drop("id").slice(0, 3).append_column("w", pa.array([2.0, 1.0, None]))
     answer = ask(service, written(table, form), MEDIA_TYPES[form], JSON, interval="0.9", instance_weights="w")
     own = service.predict([75, 63, 44], interval=0.9, instance_weights=[2])
@@ -84,7 +86,7 @@ def test_a_row_whose_weight_is_missing_has_no_answers_either(service: Service, f
     assert set(second.values()) == set(third.values()) == {None}
 
 
-def test_faults_behind_a_gap_are_named_by_their_own_rows(service: Service) -> None:
+def test_faults_after_a_row_with_a_missing_value_are_reported_with_their_own_rows(service: Service) -> None:
     beyond = b"temp,rainfall,humidity\n,1,1\n1,2,3\n-1e308,1e308,1e308\n"
     assert ask(service, beyond, "text/csv").json()["errors"][0]["row"] == 4
     weights = b"temp,rainfall,humidity,w\n,1,1,1\n1,2,3,1\n1,2,3,-1\n"
@@ -96,7 +98,7 @@ def test_faults_behind_a_gap_are_named_by_their_own_rows(service: Service) -> No
     assert service.client.post("/predict", json=body).json()["errors"][0]["pointer"] == "/instances/2"
 
 
-def test_a_feature_that_no_line_has_is_no_gap(service: Service) -> None:
+def test_a_feature_that_no_line_has_is_a_missing_column(service: Service) -> None:
     answer = ask(service, b'{"temp":1,"rainfall":2}\n{"rainfall":2,"temp":null}\n', MEDIA_TYPES["ndjson"])
     assert answer.status_code == 422
     assert "humidity" in answer.text
@@ -106,7 +108,7 @@ def test_a_feature_that_no_line_has_is_no_gap(service: Service) -> None:
 
 
 @pytest.mark.parametrize("objects", [True, False])
-def test_an_instance_with_null_is_refused_in_json_unless_null_is_asked_for(service: Service, objects: bool) -> None:
+def test_an_instance_with_null_is_rejected_in_json_unless_missing_is_null(service: Service, objects: bool) -> None:
     options = {"interval": 0.9, "confidence": 0.5, "explain": True, "extrapolation": True}
     rows: list[Any] = [dict(zip(FEATURES, row, strict=True)) for row in ROWS] if objects else ROWS
     refused = service.client.post("/predict", json={"instances": rows})
@@ -129,13 +131,13 @@ def test_an_instance_with_null_is_refused_in_json_unless_null_is_asked_for(servi
 
 
 def leaves(value: Any) -> set[Any]:
-    """The values in a nest of lists and objects."""
+    """Return the values in nested lists and objects."""
     if not isinstance(value, dict | list):
         return {value}
     return set[Any]().union(*map(leaves, value.values() if isinstance(value, dict) else value))
 
 
-def test_an_instance_whose_weight_is_null_has_null_answers(service: Service) -> None:
+def test_an_instance_whose_weight_is_null_has_null_results(service: Service) -> None:
     body = {"instances": [[75, 63, 44]] * 2, "interval": 0.9, "instance_weights": [2, None], "missing": "null"}
     found = service.client.post("/predict", json=body).json()
     own = service.predict([75, 63, 44], interval=0.9, instance_weights=[2])
@@ -143,7 +145,7 @@ def test_an_instance_whose_weight_is_null_has_null_answers(service: Service) -> 
     assert leaves([found["intervals"][1], found["predictions"][1]]) == {None}
 
 
-def test_rows_in_json_with_a_table_as_the_answer_take_the_option_from_the_query(service: Service) -> None:
+def test_json_rows_with_a_table_as_the_response_take_the_option_from_the_query(service: Service) -> None:
     content = orjson.dumps({"instances": ROWS})
     assert ask(service, content, JSON, "text/csv").status_code == 422
     answer = ask(service, content, JSON, "text/csv", missing="null")

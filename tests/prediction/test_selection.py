@@ -14,7 +14,7 @@ from app.registry.version_file import Version, read
 
 @pytest.fixture
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
-    """The threads in which files were read."""
+    """Return the threads in which files were read."""
     found = []
 
     def noted(path: Path) -> Version:
@@ -26,7 +26,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
 
 
 @pytest.mark.parametrize("number", [None, 1])
-def test_a_file_is_read_once_and_not_by_the_thread_of_the_event_loop(
+def test_a_file_is_read_once_and_not_in_the_thread_of_the_event_loop(
     models: Path, reads: list[threading.Thread], number: int | None
 ) -> None:
     choose = VersionSelector(ModelPublisher(models), "crop-yield", number)
@@ -44,7 +44,7 @@ def test_a_file_is_read_once_and_not_by_the_thread_of_the_event_loop(
 
 
 @pytest.mark.parametrize("small", [0, 1 << 20])
-def test_a_promotion_is_seen_at_the_next_look_and_read_in_a_thread_where_the_file_is_large(
+def test_a_promotion_is_seen_at_the_next_lookup_and_a_large_file_is_read_in_a_thread(
     models: Path, reads: list[threading.Thread], small: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "SMALL_BYTES", small)
@@ -61,7 +61,7 @@ def test_a_promotion_is_seen_at_the_next_look_and_read_in_a_thread_where_the_fil
     assert (reads[-1] is threading.main_thread()) == (small > 0)
 
 
-def test_what_is_not_there_is_not_found_either_way(models: Path) -> None:
+def test_a_version_that_does_not_exist_is_not_found_with_either_method(models: Path) -> None:
     for choose, error in (
         (VersionSelector(ModelPublisher(models), "crop-yield", 2), VersionNotFound),
         (VersionSelector(ModelPublisher(models), "other", 1), ModelNotFound),

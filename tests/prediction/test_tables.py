@@ -72,7 +72,7 @@ def test_a_table_in_any_format_is_answered_in_any_format_with_the_same_numbers(
 
 @pytest.mark.parametrize("into", MEDIA_TYPES.values())
 @pytest.mark.parametrize("accept", [None, "*/*", "text/html, */*;q=0.1", "application/*, text/*"])
-def test_a_table_is_answered_in_its_own_format_unless_another_is_asked_for(
+def test_a_table_is_answered_in_its_own_format_unless_another_is_accepted(
     service: Service, into: str, accept: str | None
 ) -> None:
     headers = {"content-type": into} | ({"accept": accept} if accept else {})
@@ -81,21 +81,21 @@ def test_a_table_is_answered_in_its_own_format_unless_another_is_asked_for(
     assert len(rows_of(answer.content, into)) == len(ROWS)
 
 
-def test_json_is_preferred_where_it_is_as_acceptable_as_any_other(service: Service) -> None:
+def test_json_is_preferred_if_all_formats_are_equally_acceptable(service: Service) -> None:
     for accept in ("application/json", "text/csv;q=0.5, application/json", "application/json, text/csv"):
         answer = service.client.post("/predict", json={"instances": INPUTS}, headers={"accept": accept})
         assert answer.headers["content-type"] == JSON
 
 
 @pytest.mark.parametrize("accept", ["text/html", "application/json;q=0, text/html", "image/*", ";;;"])
-def test_an_answer_that_nothing_writes_is_not_acceptable(service: Service, accept: str) -> None:
+def test_an_unsupported_response_format_is_not_acceptable(service: Service, accept: str) -> None:
     answer = service.client.post("/predict", json={"instances": INPUTS}, headers={"accept": accept})
     assert answer.status_code == 406
     assert answer.headers["content-type"] == "application/problem+json"
 
 
 @pytest.mark.parametrize("into", [JSON, *MEDIA_TYPES.values()])
-def test_intervals_are_columns_beside_the_predictions(service: Service, into: str) -> None:
+def test_intervals_are_columns_after_the_predictions(service: Service, into: str) -> None:
     expected = service.predict(*ROWS, interval=0.9, confidence=0.5)
     table = TABLE.drop("id")
 
@@ -151,7 +151,7 @@ def test_a_column_of_instance_weights_sets_the_intervals(service: Service, into:
 
 
 @pytest.mark.parametrize("into", [JSON, *MEDIA_TYPES.values()])
-def test_a_column_of_instance_weights_that_is_wrong_is_refused_with_its_place(service: Service, into: str) -> None:
+def test_a_wrong_column_of_instance_weights_is_rejected_with_its_place(service: Service, into: str) -> None:
     weights = [1.0, 0.0, *[1.0] * (len(ROWS) - 2)]
     table = TABLE.drop("id").append_column("w", pa.array(weights))
     zero = ask(service, table, into, "*/*", interval="0.9", instance_weights="w")
@@ -183,7 +183,7 @@ def test_a_table_may_come_compressed(service: Service, into: str, encoding: str)
 
 
 @pytest.mark.parametrize("into", MEDIA_TYPES.values())
-def test_a_column_that_is_no_feature_is_refused_unless_it_is_kept(service: Service, into: str) -> None:
+def test_a_column_that_is_not_a_feature_is_rejected_unless_it_is_kept(service: Service, into: str) -> None:
     answer = ask(service, TABLE, into, "*/*")
     assert answer.status_code == 422
     assert "keep" in answer.json()["detail"]
@@ -216,7 +216,7 @@ def test_a_table_of_no_rows_is_answered_with_one_of_no_rows(service: Service, in
             assert rows_of(answer.content, out) == []
 
 
-def test_a_prediction_beyond_all_numbers_is_refused_with_its_row(service: Service) -> None:
+def test_a_prediction_out_of_range_is_rejected_with_its_row(service: Service) -> None:
     content = "temp,rainfall,humidity\n1,2,3\n-1e308,1e308,1e308\n"
     answer = service.client.post("/predict", content=content, headers={"content-type": "text/csv"})
     assert answer.status_code == 422
@@ -226,14 +226,14 @@ def test_a_prediction_beyond_all_numbers_is_refused_with_its_row(service: Servic
 @pytest.mark.parametrize(
     "query", ["unknown=1", "interval=2", "interval=0.9&interval=0.8", "keep=temp", "keep=id,id", "interval=x"]
 )
-def test_options_that_are_wrong_are_refused(service: Service, query: str) -> None:
+def test_wrong_options_are_rejected(service: Service, query: str) -> None:
     for into in (JSON, "text/csv"):
         answer = service.client.post(f"/predict?{query}", content=body_of(TABLE, into), headers={"content-type": into})
         assert answer.status_code == 422, answer.text
         assert answer.headers["content-type"] == "application/problem+json"
 
 
-def test_a_thousand_columns_are_the_most_to_keep(service: Service) -> None:
+def test_at_most_a_thousand_columns_can_be_kept(service: Service) -> None:
     table = pa.table({name: [1.0] for name in [*FEATURES, *(f"{n}" for n in range(1001))]})
     for into in (JSON, MEDIA_TYPES["csv"]):
         answer = ask(service, table, into, "*/*", keep=",".join(table.column_names[3:]))
@@ -243,7 +243,7 @@ def test_a_thousand_columns_are_the_most_to_keep(service: Service) -> None:
         assert len(rows_of(fewer.content, JSON)[0]) == 1002
 
 
-def test_two_columns_of_the_answer_cannot_have_the_same_name(service: Service) -> None:
+def test_two_columns_of_the_results_cannot_have_the_same_name(service: Service) -> None:
     column = pa.array(range(len(ROWS)))
     table = TABLE.append_column("apples", column).append_column("predicted_apples", column)
     answer = ask(service, table, "text/csv", "*/*", keep="apples,predicted_apples")
@@ -253,7 +253,7 @@ def test_two_columns_of_the_answer_cannot_have_the_same_name(service: Service) -
 
 
 @pytest.mark.slow
-def test_a_body_too_long_for_memory_goes_through_files_that_do_not_stay(tmp_path: Path) -> None:
+def test_a_body_too_long_for_memory_uses_files_that_are_removed(tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=(450_000, 3))
     table = pa.table(dict(zip(FEATURES, x.T, strict=True)))
     own = Service(tmp_path).start()
@@ -271,7 +271,7 @@ def test_a_body_too_long_for_memory_goes_through_files_that_do_not_stay(tmp_path
     own.stop()
 
 
-def test_a_list_of_names_that_is_none_is_refused(service: Service) -> None:
+def test_a_malformed_list_of_names_is_rejected(service: Service) -> None:
     for path in ("/predict?keep=a%0Ab", "/train?targets=a%0Db"):
         answer = service.client.post(path, content="temp\n1\n", headers={"content-type": "text/csv"})
         assert answer.status_code == 422, answer.text
@@ -308,9 +308,7 @@ USUAL = {
 @pytest.mark.parametrize("out", [JSON, *MEDIA_TYPES.values()])
 @pytest.mark.parametrize("into", [MEDIA_TYPES["arrow"], MEDIA_TYPES["parquet"]])
 @pytest.mark.parametrize("kind", [*UNUSUAL, *USUAL])
-def test_what_is_kept_is_answered_or_refused_whatever_its_type(
-    service: Service, into: str, out: str, kind: str
-) -> None:
+def test_a_kept_column_of_any_type_is_returned_or_rejected(service: Service, into: str, out: str, kind: str) -> None:
     try:
         content = body_of(kept({**UNUSUAL, **USUAL}[kind]), into)
     except (pa.ArrowException, OSError):
@@ -322,7 +320,7 @@ def test_what_is_kept_is_answered_or_refused_whatever_its_type(
 
 @pytest.mark.parametrize("out", [JSON, *MEDIA_TYPES.values()])
 @pytest.mark.parametrize("into", [MEDIA_TYPES["arrow"], MEDIA_TYPES["parquet"]])
-def test_kept_words_dates_and_times_are_spelled_alike_in_every_format(service: Service, into: str, out: str) -> None:
+def test_kept_strings_dates_and_times_are_written_alike_in_every_format(service: Service, into: str, out: str) -> None:
     table = kept(pa.array(["b", "a"]).dictionary_encode())
     for name, column in {
         "view": pa.array(["x", None], pa.string_view()),
@@ -353,7 +351,7 @@ def test_kept_words_dates_and_times_are_spelled_alike_in_every_format(service: S
     assert re.search(r"1970-01-01T00:00:00(?!Z)", text)
 
 
-def test_a_column_that_changes_its_kind_in_a_long_table_is_refused_or_kept(service: Service) -> None:
+def test_a_column_that_changes_its_type_in_a_long_table_is_rejected_or_kept(service: Service) -> None:
     row = '{{"temp":75,"rainfall":63,"humidity":44,"kept":{}}}\n'
     for first, then in (("null", '"a"'), ('{"a":1}', '{"b":2}'), ("1", '"a"'), ("[1]", "[2]")):
         content = row.format(first) * 20_000 + row.format(then) * 5_000
@@ -365,7 +363,7 @@ def test_a_column_that_changes_its_kind_in_a_long_table_is_refused_or_kept(servi
                 assert str(answer.json()["predictions"][-1]["kept"]) in then
 
 
-def test_an_answer_may_be_longer_than_its_question_but_not_without_end(service: Service) -> None:
+def test_a_response_may_be_longer_than_its_request_but_is_bounded(service: Service) -> None:
     # The session's service takes 2 MB for the longest body.
     for rows, status in ((10_000, 200), (1_000_000, 413)):
         content = body_of(kept(["a"] * rows, rows).drop("kept"), MEDIA_TYPES["parquet"])

@@ -1,4 +1,4 @@
-"""Requests as new users get them wrong, each with what its answer has to say.
+"""Mistakes of new users, each with what the response has to say.
 
 A mistake in a file or in a body is made for /predict and for /train alike.
 """
@@ -37,7 +37,7 @@ ProblemDetail: TypeAlias = dict[str, object]
 
 @dataclass(frozen=True)
 class Mistake:
-    """A request, and parts of the sentences that say what was received, what was expected, and what to do."""
+    """A request, and parts of the sentences in the response: what was received, what was expected, what to do."""
 
     name: str
     content: bytes | str | None
@@ -59,7 +59,7 @@ def table(
     separator: str = ",",
     end: str = "",
 ) -> str:
-    """The rows as CSV, with other names or cells (row and column from 0) in some places."""
+    """Return the rows as CSV, with some names or cells (row and column from 0) replaced."""
     rows = [[str(value) for value in (x + y)[: len(columns)]] for x, y in zip(X, Y, strict=True)]
     for (row, column), cell in (cells or {}).items():
         rows[row][column] = cell
@@ -104,7 +104,7 @@ def part(columns: list[str]) -> str:
 
 
 def body(columns: list[str], **changes: Any) -> str:
-    """The rows as JSON arrays; the targets only for a training."""
+    """Return the rows as JSON arrays, with the targets for a training."""
     given: dict[str, Any] = {"instances": X}
     if len(columns) > len(FEATURES):
         given |= {"targets": Y}
@@ -127,10 +127,10 @@ def lines(columns: list[str], rows: list[dict[str, Any]]) -> str:
 def both(
     name: str, make: Callable[[list[str]], bytes | str], headers: dict[str, str], *says: str, **more: Any
 ) -> Iterator[Mistake]:
-    """The mistake for /predict, with the `asked` query, and for /train, whose rows have targets."""
-    options, asked = more.pop("options", ""), more.pop("asked", "")
+    """Yield the mistake for /predict, with the query `predict_query`, and for /train, whose rows have targets."""
+    options, predict_query = more.pop("options", ""), more.pop("predict_query", "")
     for path, columns in (("/predict", FEATURES), ("/train", [*FEATURES, *TARGETS])):
-        query = TO_TRAIN + options if path == "/train" and headers is not JSON else asked * (path == "/predict")
+        query = TO_TRAIN + options if path == "/train" and headers is not JSON else predict_query * (path == "/predict")
         target = f"{path}?{query}" if query else path
         yield Mistake(f"{name} {path}", make(columns), says, headers=headers, path=target, **more)
 
@@ -213,7 +213,7 @@ MISTAKES: list[Mistake] = [
     *file("a percent sign", lambda c: table(c, cells={(1, 2): f"{MARK}%"}), "found a number with a unit", "Expected a number", "Write the number alone", place={"row": 3, "column": "humidity"}),
     *file("a date", lambda c: table(c, cells={(1, 2): "2026-11-28"}), "found a date or a time", "Expected a number", "Convert it to a number", place={"row": 3, "column": "humidity"}),
     *file("text in three columns", lambda c: table(c, cells={(1, 0): "x", (3, 1): "y", (2, 2): "z"}), "3 columns have values at fault", "Expected a number, found text", "row 3, column", place={"row": 5, "column": "rainfall"}, places=3),
-    *file("text and a gap", lambda c: table(c, cells={(1, 0): "", (3, 1): "y"}), "The value is missing", "a number was expected", "Fill it in", place={"row": 5, "column": "rainfall"}, places=2, asked="missing=refuse"),
+    *file("text and a gap", lambda c: table(c, cells={(1, 0): "", (3, 1): "y"}), "The value is missing", "a number was expected", "Fill it in", place={"row": 5, "column": "rainfall"}, places=2, predict_query="missing=refuse"),
     # Names
     *file("a misspelt column", lambda c: table(c, names={"rainfall": "rainfal", "apples": "aples"}), "Columns are missing", "expected, but the file has", "is similar. Rename it", place=ROW_1, options="&features=temp,rainfall,humidity"),
     *file("a column in capitals", lambda c: table(c, names={"rainfall": "Rainfall", "apples": "Apples"}), "differs in capitals", "expected, but the file has", "Use the same spelling", place=ROW_1, options="&features=temp,rainfall,humidity"),
@@ -242,7 +242,7 @@ MISTAKES: list[Mistake] = [
     *json_body("numbers as strings", lambda c: body(c, instances=[[MARK, MARK, 1]] * 5), "found a string", "Expected a number", "Send it without quotes", place={"pointer": "/instances/0/1"}, places=2),
     *json_body("null", lambda c: body(c, instances=[*X[:4], [1, None, 2]]), "found null", "Expected a number", "or leave the row out", place={"pointer": "/instances/4/1"}),
     *json_body("NaN", lambda c: body(c, instances=[*X[:4], [1, float("nan"), 2]]), "not finite", "Expected a finite number", "/instances/4/1", place={"pointer": "/instances/4/1"}),
-    *both("null in NDJSON", lambda c: lines(c, [*objects(c)[:4], objects(c)[4] | {"temp": None, "humidity": "x"}]), NDJSON, "2 columns have values at fault", "Expected a number, found null", "or leave the row out", place={"row": 5, "column": "humidity"}, places=2, asked="missing=refuse"),
+    *both("null in NDJSON", lambda c: lines(c, [*objects(c)[:4], objects(c)[4] | {"temp": None, "humidity": "x"}]), NDJSON, "2 columns have values at fault", "Expected a number, found null", "or leave the row out", place={"row": 5, "column": "humidity"}, places=2, predict_query="missing=refuse"),
     *json_body("a name missing in all rows", lambda c: of_objects(c, lambda row: row.pop("temp")), '"temp" is missing', "5 fault(s) in the rows", "Add it", place={"pointer": "/instances/0"}, places=1),
     *json_body("a name misspelt in all rows", lambda c: of_objects(c, lambda row: row.update(rainfal=row.pop("rainfall"))), '"rainfall" is missing', "Expected temp, rainfall, humidity", '"rainfal" is similar. Rename it', place={"pointer": "/instances/0/rainfal"}, places=2),
     *json_body("names that are not features", lambda c: of_objects(c, lambda row: row.update(place=1, id=2)), '"id" is unknown', "Expected temp, rainfall, humidity", "(5 times)", place={"pointer": "/instances/0/id"}, places=2),

@@ -1,4 +1,4 @@
-"""Bodies on their way from the connection."""
+"""Bodies while they are received."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,7 +12,7 @@ from app.web.bodies import regroup
     ("lengths", "pieces"),
     [([], []), ([1], [1]), ([4, 4, 4], [8, 4]), ([3, 4, 20, 1], [7, 20, 1]), ([7, 7], [7, 7])],
 )
-def test_chunks_are_gathered_to_pieces_of_at_least_a_size(lengths: list[int], pieces: list[int]) -> None:
+def test_chunks_are_joined_to_at_least_a_size(lengths: list[int], pieces: list[int]) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         for number, length in enumerate(lengths):
             yield bytes([number]) * length

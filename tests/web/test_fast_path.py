@@ -1,4 +1,4 @@
-"""The lane for ordinary predictions and the route answer the same, whatever comes."""
+"""The fast path and the route give equal responses to any request."""
 
 import asyncio
 import json
@@ -68,7 +68,7 @@ TEXTS = st.sampled_from(
 
 
 class Running(NamedTuple):
-    """The app, started, on an event loop that the tests share."""
+    """The started app, on an event loop that the tests share."""
 
     config: Config
     state: dict[str, Any]
@@ -77,7 +77,7 @@ class Running(NamedTuple):
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    folder = tmp_path_factory.mktemp("lane")
+    folder = tmp_path_factory.mktemp("fast-path")
     app = create_app()
     config = Config(app, log_config=None, access_log=False)
     config.load()
@@ -93,7 +93,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
 
 
 class Wire(asyncio.Transport):
-    """Keeps what is written to it."""
+    """Keeps the bytes that are written to it."""
 
     def __init__(self) -> None:
         super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 80)})
@@ -128,7 +128,7 @@ class Wire(asyncio.Transport):
 
 
 class Answer:
-    """What was written, but for the request's id."""
+    """A response without its request id."""
 
     def __init__(self, written: bytes) -> None:
         head, _, body = written.partition(b"\r\n\r\n")
@@ -153,7 +153,7 @@ Request: TypeAlias = tuple[list[bytes], list[tuple[bytes, bytes]]]  # parts of t
 
 
 def written_of(parts: list[bytes], headers: list[tuple[bytes, bytes]]) -> list[bytes]:
-    """A request as it comes, part by part."""
+    """Return a request in the parts in which it arrives."""
     head = b"POST /predict HTTP/1.1\r\nhost: here\r\n"
     head += b"".join(b"%b: %b\r\n" % header for header in headers)
     if len(parts) == 1:
@@ -162,36 +162,36 @@ def written_of(parts: list[bytes], headers: list[tuple[bytes, bytes]]) -> list[b
     return [head + b"transfer-encoding: chunked\r\n\r\n", *chunks, b"0\r\n\r\n"]
 
 
-def connect(running: Running, *, lane: bool) -> tuple[BoundedHttpProtocol, Wire]:
-    state = running.state if lane else {**running.state, "fast_path": None}
+def connect(running: Running, *, fast_path: bool) -> tuple[BoundedHttpProtocol, Wire]:
+    state = running.state if fast_path else {**running.state, "fast_path": None}
     connection = BoundedHttpProtocol(running.config, ServerState(), state)
     wire = Wire()
     connection.connection_made(wire)
     return connection, wire
 
 
-async def ask(running: Running, pieces: list[bytes], *, lane: bool) -> tuple[Answer, bool]:
-    """The answer, and whether the lane gave it."""
-    connection, wire = connect(running, lane=lane)
+async def ask(running: Running, pieces: list[bytes], *, fast_path: bool) -> tuple[Answer, bool]:
+    """Return the response, and whether the fast path gave it."""
+    connection, wire = connect(running, fast_path=fast_path)
     for piece in pieces:
         connection.data_received(piece)
     while tasks := list(connection.tasks):
         await asyncio.wait(tasks)
-    by_lane = connection.cycle is None
+    by_fast_path = connection.cycle is None
     connection.connection_lost(None)
-    return Answer(wire.written), by_lane
+    return Answer(wire.written), by_fast_path
 
 
 def both(running: Running, *requests: Request) -> list[tuple[Answer, Answer, bool]]:
-    """For each request the answers with the lane and without it, and whether the lane gave its own."""
+    """Return the responses with and without the fast path, and whether the fast path gave the first."""
 
     async def answers() -> list[tuple[Answer, Answer, bool]]:
         found = []
         for parts, headers in requests:
             pieces = written_of(parts, headers)
-            with_lane, by_lane = await ask(running, pieces, lane=True)
-            without, _ = await ask(running, pieces, lane=False)
-            found.append((with_lane, without, by_lane))
+            with_fast_path, by_fast_path = await ask(running, pieces, fast_path=True)
+            without, _ = await ask(running, pieces, fast_path=False)
+            found.append((with_fast_path, without, by_fast_path))
         return found
 
     return running.runner.run(answers())
@@ -199,42 +199,42 @@ def both(running: Running, *requests: Request) -> list[tuple[Answer, Answer, boo
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.one_of(BODIES, TEXTS), min_size=1, max_size=8))
-def test_any_body_is_answered_the_same_with_the_lane_and_without_it(running: Running, bodies: list[bytes]) -> None:
-    for with_lane, without, _ in both(running, *(([body], [JSON_TYPE]) for body in bodies)):
-        assert with_lane == without
+def test_any_body_is_answered_the_same_with_the_fast_path_and_without_it(running: Running, bodies: list[bytes]) -> None:
+    for with_fast_path, without, _ in both(running, *(([body], [JSON_TYPE]) for body in bodies)):
+        assert with_fast_path == without
 
 
-def test_ordinary_bodies_are_answered_by_the_lane_itself(running: Running) -> None:
+def test_eligible_bodies_are_answered_by_the_fast_path_itself(running: Running) -> None:
     objects = [dict(zip(["humidity", "temp", "rainfall"], row, strict=True)) for row in INPUTS]
     bodies = [
         json.dumps({"instances": rows}).encode()
         for rows in ([[75, 63, 44]], INPUTS, INPUTS * 50, objects, objects * 50)
     ]
-    for with_lane, without, by_lane in both(running, *(([body], [JSON_TYPE]) for body in bodies)):
-        assert by_lane
-        assert with_lane == without
-        assert with_lane.status == "HTTP/1.1 200 OK"
+    for with_fast_path, without, by_fast_path in both(running, *(([body], [JSON_TYPE]) for body in bodies)):
+        assert by_fast_path
+        assert with_fast_path == without
+        assert with_fast_path.status == "HTTP/1.1 200 OK"
 
 
-def test_a_body_in_parts_is_put_together_or_handed_on_whole(running: Running) -> None:
+def test_a_body_in_parts_is_joined_or_passed_on_complete(running: Running) -> None:
     body = json.dumps({"instances": INPUTS}).encode()
     few = [body[:10], b"", body[10:]]
     many = [body[i : i + 1] for i in range(len(body))]
     long = json.dumps({"instances": INPUTS * 500}).encode()
     assert len(long) > LARGE_BODY
     long_in_parts = [long[i : i + 1000] for i in range(0, len(long), 1000)]
-    for (with_lane, without, by_lane), expected in zip(
+    for (with_fast_path, without, by_fast_path), expected in zip(
         both(running, *((parts, [JSON_TYPE]) for parts in (few, many, [long], long_in_parts))),
         (True, True, False, False),
         strict=True,
     ):
-        assert by_lane == expected
-        assert with_lane == without
-        assert with_lane.status == "HTTP/1.1 200 OK"
+        assert by_fast_path == expected
+        assert with_fast_path == without
+        assert with_fast_path.status == "HTTP/1.1 200 OK"
 
 
 @pytest.mark.parametrize(
-    ("headers", "by_lane"),
+    ("headers", "by_fast_path"),
     [
         ([JSON_TYPE, (b"accept", b"*/*"), (b"user-agent", b"x"), (b"x-request-id", b"mine")], True),
         ([(b"content-type", b"application/json; charset=utf-8")], True),
@@ -247,17 +247,17 @@ def test_a_body_in_parts_is_put_together_or_handed_on_whole(running: Running) ->
         ([JSON_TYPE, (b"content-encoding", b"br")], False),
     ],
 )
-def test_headers_that_ask_for_something_else_are_left_to_the_route(
-    running: Running, headers: list[tuple[bytes, bytes]], by_lane: bool
+def test_requests_with_other_headers_are_left_to_the_route(
+    running: Running, headers: list[tuple[bytes, bytes]], by_fast_path: bool
 ) -> None:
-    ((with_lane, without, found),) = both(running, ([b'{"instances": [[75, 63, 44]]}'], headers))
-    assert found == by_lane
-    assert with_lane == without
+    ((with_fast_path, without, found),) = both(running, ([b'{"instances": [[75, 63, 44]]}'], headers))
+    assert found == by_fast_path
+    assert with_fast_path == without
 
 
-def test_a_caller_that_leaves_before_its_body_ends_breaks_nothing(running: Running) -> None:
+def test_a_client_that_disconnects_before_its_body_ends_does_no_harm(running: Running) -> None:
     async def leave() -> bytes:
-        connection, wire = connect(running, lane=True)
+        connection, wire = connect(running, fast_path=True)
         connection.data_received(b"".join(written_of([b"{", b"}"], [JSON_TYPE])[:2]))
         connection.connection_lost(None)
         return wire.written
@@ -267,7 +267,7 @@ def test_a_caller_that_leaves_before_its_body_ends_breaks_nothing(running: Runni
 
 def test_a_request_whose_body_is_under_way_when_the_service_stops_is_answered(running: Running) -> None:
     async def stop() -> tuple[bytes, bool]:
-        connection, wire = connect(running, lane=True)
+        connection, wire = connect(running, fast_path=True)
         first, *rest = written_of([b'{"instances"', b": [[75, 63, 44]]}"], [JSON_TYPE])
         connection.data_received(first)
         connection.shutdown()
@@ -300,12 +300,12 @@ def is_all_free(running: Running) -> bool:
     return memory.try_reserve(everything, everything)
 
 
-def test_bodies_that_wait_in_the_lane_count_until_their_connections_end(running: Running) -> None:
+def test_incomplete_bodies_in_the_fast_path_count_until_their_connections_end(running: Running) -> None:
     small = with_little_memory(running)
 
     async def flood() -> list[bytes]:
         head, part, *_ = written_of([b" " * 60_000, b" "], [JSON_TYPE])
-        opened = [connect(small, lane=True) for _ in range(30)]
+        opened = [connect(small, fast_path=True) for _ in range(30)]
         for connection, _ in opened:
             connection.data_received(head)
             connection.data_received(part)
@@ -326,7 +326,7 @@ def test_input_that_arrives_during_a_response_counts_until_the_response_ends(run
 
     async def send_early() -> tuple[bool, bytes, list[bool]]:
         request = written_of([b'{"instances": [[75, 63, 44]], "interval": 0.9}'], [JSON_TYPE])[0]
-        opened = [connect(small, lane=True) for _ in range(10)]
+        opened = [connect(small, fast_path=True) for _ in range(10)]
         for connection, wire in opened:
             begun = asyncio.Event()
             wire.on_write = begun.set
@@ -357,7 +357,7 @@ def test_a_client_that_leaves_much_unread_is_cut_off_when_there_is_no_memory(run
     small = with_little_memory(running)
 
     async def leave_unread() -> list[bool]:
-        opened = [connect(small, lane=True) for _ in range(4)]
+        opened = [connect(small, fast_path=True) for _ in range(4)]
         for connection, wire in opened:
             wire.unread = 280_000
             connection.pause_writing()

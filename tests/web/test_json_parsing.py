@@ -1,4 +1,4 @@
-"""JSON that is awkward to parse, each case with what becomes of it, in every way that a body is read."""
+"""JSON that is hard to parse, read in every way that the service reads a body."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -39,7 +39,7 @@ def as_a_value(case: bytes) -> bytes:
 
 
 def after(rows: int) -> Callable[[bytes], bytes]:
-    """As a value below so many rows."""
+    """Return a function that makes the case a value after this number of rows."""
     return lambda case: b'{"instances": [%b[%b, 67, 43]]}' % (ROW * rows, case)
 
 
@@ -49,7 +49,7 @@ WAYS = {
     "a document for training": Way("/train", as_it_is),
     "a value in a short body": Way("/predict", as_a_value),
     "a value in a body of many rows": Way("/predict", after(200)),
-    "a value in a body too long for the lane": Way("/predict", after(LARGE_BODY // len(ROW) + 1)),
+    "a value in a body too long for the fast path": Way("/predict", after(LARGE_BODY // len(ROW) + 1)),
     "a value, answered as a table": Way("/predict?interval=0.9", as_a_value),
     "a value for training": Way("/train", as_a_value),
 }
@@ -68,7 +68,7 @@ def test_the_table_has_every_case_of_the_suite() -> None:
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
-def test_what_is_json_is_read_and_found_to_be_no_request_of_ours(service: Service, way: Way) -> None:
+def test_json_that_is_not_a_request_is_read_and_rejected_as_invalid_input(service: Service, way: Way) -> None:
     read = {**ACCEPTED, **ACCEPTED_BY_CHOICE, **NOT_NUMBERS}
     expected = dict.fromkeys(read, httpx.codes.UNPROCESSABLE_ENTITY)
     if way.path.startswith("/predict") and way.body is not as_it_is:
@@ -78,7 +78,7 @@ def test_what_is_json_is_read_and_found_to_be_no_request_of_ours(service: Servic
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
-def test_what_is_not_json_is_refused_as_such(service: Service, way: Way) -> None:
+def test_a_body_that_is_not_json_is_rejected_as_malformed(service: Service, way: Way) -> None:
     refused = {**REFUSED, **REFUSED_BY_CHOICE}
     expected = dict.fromkeys(refused, httpx.codes.BAD_REQUEST)
     if way.body is as_it_is:
@@ -109,7 +109,7 @@ def test_a_number_is_the_nearest_float_however_it_is_written(number: str, value:
 
 @pytest.mark.parametrize("rows", [0, 200, LARGE_BODY // len(ROW) + 1])
 @pytest.mark.parametrize("number", ["1e400", "-1e400", "1" + "0" * 400, "NaN", "Infinity", "-Infinity"])
-def test_a_number_without_a_float_near_it_is_refused_with_its_place(service: Service, number: str, rows: int) -> None:
+def test_a_number_out_of_range_is_rejected_with_its_place(service: Service, number: str, rows: int) -> None:
     answer = service.client.post("/predict", content=after(rows)(number.encode()), headers=JSON)
     assert answer.status_code == httpx.codes.UNPROCESSABLE_ENTITY
     assert [error["pointer"] for error in answer.json()["errors"]] == [f"/instances/{rows}/0"]
@@ -117,7 +117,7 @@ def test_a_number_without_a_float_near_it_is_refused_with_its_place(service: Ser
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.lists(FLOATS, min_size=2, max_size=2), min_size=1, max_size=60))
-def test_17_digits_come_in_as_the_float_they_were_written_from(rows: list[list[float]]) -> None:
+def test_17_digits_are_read_as_the_float_they_were_written_from(rows: list[list[float]]) -> None:
     written = ",".join(f"[{','.join(f'{value:.17g}' for value in row)}]" for row in rows)
     body = f'{{"instances":[{written}]}}'.encode()
     decoded, _ = RowsDecoder(["a", "b"]).decode(body)
@@ -125,7 +125,7 @@ def test_17_digits_come_in_as_the_float_they_were_written_from(rows: list[list[f
     assert_array_equal(to_matrix(decode(PredictRequest, body).instances, ["a", "b"], ""), rows)
 
 
-def test_of_a_name_that_stands_twice_the_last_value_counts(service: Service) -> None:
+def test_the_last_value_of_a_repeated_name_counts(service: Service) -> None:
     row = '"rainfall": 63, "humidity": 44'
     once = service.client.post("/predict", content=f'{{"instances": [{{"temp": 75, {row}}}]}}', headers=JSON)
     assert once.status_code == httpx.codes.OK
@@ -139,7 +139,7 @@ def test_of_a_name_that_stands_twice_the_last_value_counts(service: Service) -> 
 
 
 def is_read_as_a_line(case: bytes) -> bool:
-    """Whether it is read in a line of NDJSON, in a column that nobody asked for."""
+    """Return True if the case is read in a line of NDJSON, in a column that is not requested."""
     try:
         list(NDJSON.batches(b'{"temp": 1, "other": %b}' % case, Columns(["temp"])))
     except InvalidInput as error:
@@ -148,7 +148,7 @@ def is_read_as_a_line(case: bytes) -> bool:
     return True
 
 
-def test_a_line_of_ndjson_is_read_or_refused_as_a_body_is_but_for_numbers_and_depth() -> None:
+def test_a_line_of_ndjson_is_read_or_rejected_as_a_body_is_except_for_numbers_and_depth() -> None:
     beyond_floats = {name for name in ACCEPTED_BY_CHOICE if name.endswith(("huge_exp", "overflow"))}
     accepted = ({**ACCEPTED, **ACCEPTED_BY_CHOICE}, beyond_floats)
     refused = ({**REFUSED, **REFUSED_BY_CHOICE, **NOT_NUMBERS}, {"structure_500_nested_arrays"})

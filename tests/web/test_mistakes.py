@@ -1,4 +1,4 @@
-"""Natural mistakes, each with an answer that says what was received, what was expected, and what to do."""
+"""Natural mistakes. The response says what was received, what was expected, and what to do."""
 
 import json
 import re
@@ -29,7 +29,7 @@ UNSUPPORTED = 415
 
 
 def problem_from_error(service: Service, mistake: Mistake) -> dict[str, Any]:
-    """The problem that the request is answered with, or that its job ended with."""
+    """Return the problem in the response, or in the job."""
     headers = {**(JSON if mistake.headers is None else mistake.headers), "prefer": "wait=20"}
     answer = service.client.request(mistake.method, mistake.path, content=mistake.content, headers=headers)
     assert len(answer.content) < MAX_ANSWER_BYTES

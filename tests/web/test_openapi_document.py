@@ -69,7 +69,7 @@ def test_a_solver_that_is_accepted_fits_its_schema(
 
 
 @pytest.mark.parametrize("solver", WRONG_SOLVERS)
-def test_a_solver_that_is_refused_does_not_fit_its_schema(
+def test_a_solver_that_is_rejected_does_not_fit_its_schema(
     service: Service, document: dict[str, Any], solver: dict[str, Any]
 ) -> None:
     assert not solver_schema(document).is_valid(solver)

@@ -1,4 +1,4 @@
-"""Whatever stands in a header or a query is understood, or refused in a sentence; nothing else ever happens."""
+"""Any header and any query is read, or rejected with a message."""
 
 import asyncio
 import base64
@@ -101,7 +101,7 @@ def test_a_thousand_short_members_are_the_most_and_longer_ones_do_not_count(enco
 @pytest.mark.parametrize("encoding", COMPRESSED)
 @quick
 @given(st.lists(st.binary(), min_size=1, max_size=3), st.lists(st.integers(0), max_size=5), st.integers(0, 2**19))
-def test_members_cut_anywhere_inflate_to_what_they_were(
+def test_members_cut_anywhere_decompress_to_the_original(
     encoding: str, members: list[bytes], places: list[int], zeros: int
 ) -> None:
     members.append(bytes(zeros))
@@ -122,7 +122,7 @@ def test_a_compressed_body_that_ends_early_is_malformed(encoding: str, content: 
 @pytest.mark.parametrize("encoding", COMPRESSED)
 @quick
 @given(st.binary(min_size=1), st.data())
-def test_any_bytes_inflate_or_are_malformed(encoding: str, noise: bytes, data: st.DataObject) -> None:
+def test_any_bytes_decompress_or_are_malformed(encoding: str, noise: bytes, data: st.DataObject) -> None:
     body = COMPRESSED[encoding](b"a body")
     at = data.draw(st.integers(0, len(body)))
     for damaged in (noise, body[:at] + noise + body[at:]):
@@ -173,7 +173,7 @@ def options_of(items: Sequence[tuple[str, str]]) -> PredictParameters:
 
 @quick
 @given(NAMES, st.none() | st.floats(0, 1, exclude_min=True, exclude_max=True))
-def test_options_of_a_table_are_what_was_written(names: list[str], level: float | None) -> None:
+def test_options_of_a_table_are_read_as_written(names: list[str], level: float | None) -> None:
     assume(not any("\0" in name for name in names))
     items = [("keep", as_csv(names))] + [("interval", repr(level))] * (level is not None)
     assert options_of(items) == PredictParameters(keep=names, interval=level)
@@ -205,7 +205,7 @@ VALUES = st.one_of(
 @example([("epochs", "9" * 5000), ("solver", "gradient_descent")])
 @example([("keep", "\0")])
 @example([("targets", "\r"), ("features", "\n")])
-def test_any_query_is_options_or_refused(items: list[tuple[str, str]]) -> None:
+def test_any_query_is_read_or_rejected(items: list[tuple[str, str]]) -> None:
     with contextlib.suppress(InvalidInput):
         from_query(QueryParams(items))
     with contextlib.suppress(InvalidInput):
@@ -250,7 +250,7 @@ def test_options_mean_the_same_in_a_query_and_in_a_body(solver: dict[str, Any], 
 
 @quick
 @given(st.binary() | st.from_regex(rb"[A-Za-z0-9._-]{1,130}", fullmatch=True))
-def test_an_id_is_kept_where_it_is_one_and_can_stand_in_a_line(given_id: bytes) -> None:
+def test_a_request_id_is_kept_if_it_is_valid_and_can_be_logged(given_id: bytes) -> None:
     is_one = 0 < len(given_id) <= 128 and not re.search(rb"[^A-Za-z0-9._-]", given_id)
     assert kept_id(given_id) == (given_id if is_one else None)
 
@@ -299,7 +299,7 @@ def test_any_condition_holds_or_does_not(service: Service, condition: str) -> No
 
 @quick
 @given(PRINTABLE)
-def test_any_idempotency_key_is_taken_or_refused_before_the_body_is(service: Service, key: str) -> None:
+def test_any_idempotency_key_is_accepted_or_rejected_before_the_body_is_read(service: Service, key: str) -> None:
     headers = {b"idempotency-key": key.encode("latin-1"), b"content-type": b"application/json"}
     answer = service.client.post("/train", content=b"nothing", headers=headers)
     is_one = re.fullmatch(r"[\x21-\x7e]{1,255}", key)
@@ -308,7 +308,7 @@ def test_any_idempotency_key_is_taken_or_refused_before_the_body_is(service: Ser
 
 @quick
 @given(PRINTABLE)
-def test_any_content_type_is_read_or_refused(service: Service, kind: str) -> None:
+def test_any_content_type_is_read_or_rejected(service: Service, kind: str) -> None:
     headers = {b"content-type": kind.encode("latin-1")}
     answer = service.client.post("/predict", content=b"nothing", headers=headers)
     known = kind.partition(";")[0].strip().lower() in MEDIA_TYPES
@@ -320,7 +320,7 @@ def test_any_content_type_is_read_or_refused(service: Service, kind: str) -> Non
 
 @quick
 @given(st.binary(max_size=60) | st.from_regex(rb"[a-z0-9.:\[\]-]{0,20}", fullmatch=True))
-def test_whatever_passes_for_a_host_names_no_more_than_a_host(value: bytes) -> None:
+def test_an_accepted_host_contains_only_a_host(value: bytes) -> None:
     if is_host(value):
         assert not re.search(rb"[\x00-\x20/@?#\\\"<>^`{|}\x7f-\xff]", value)
 
@@ -330,7 +330,7 @@ SITES = st.from_regex(r"(https?://)?[a-z0-9.-]{0,20}(:[0-9]{1,5})?", fullmatch=T
 
 @quick
 @given(host=SITES, origin=SITES)
-def test_a_page_is_of_this_machine_only_where_it_says_so_in_full(host: bytes, origin: bytes) -> None:
+def test_a_page_is_local_only_if_host_and_origin_agree(host: bytes, origin: bytes) -> None:
     headers = [(b"host", host), (b"origin", origin)]
     scope = {"type": "http", "client": ("127.0.0.1", 5), "http_version": "1.1", "headers": headers}
     if why_not_local(scope) is None:

@@ -37,7 +37,7 @@ def test_every_way_to_the_same_version_answers_the_same(service: Service, path: 
     assert answer.content == service.client.post("/predict", json=body).content
 
 
-def test_plain_answers_carry_nothing_that_was_not_asked_for(service: Service) -> None:
+def test_a_response_has_only_what_was_requested(service: Service) -> None:
     assert set(service.predict([75, 63, 44])) == {"model", "version", "predictions"}
 
 
@@ -72,7 +72,7 @@ def test_rows_far_from_the_training_rows_are_flagged_with_the_reason(service: Se
     assert odd["flag"]
 
 
-def test_an_interval_that_theory_does_not_give_is_refused_in_a_field(service: Service) -> None:
+def test_an_interval_that_does_not_exist_is_null_with_a_reason(service: Service) -> None:
     job = service.train(
         instances=[[1.0], [2.0]],
         targets=[[1.0], [2.0]],
@@ -139,23 +139,21 @@ def test_an_observation_of_a_higher_weight_has_a_narrower_interval(service: Serv
         (3, "/instance_weights"),
     ],
 )
-def test_instance_weights_that_are_wrong_are_refused_with_their_place(
-    service: Service, weights: object, pointer: str
-) -> None:
+def test_wrong_instance_weights_are_rejected_with_their_places(service: Service, weights: object, pointer: str) -> None:
     body = {"instances": [[75, 63, 44]] * 2, "interval": 0.9, "instance_weights": weights}
     answer = service.client.post("/predict", json=body)
     assert answer.status_code == 422
     assert [place["pointer"] for place in answer.json()["errors"]] == [pointer]
 
 
-def test_instance_weights_are_refused_without_an_interval(service: Service) -> None:
+def test_instance_weights_are_rejected_without_an_interval(service: Service) -> None:
     body = {"instances": [[75, 63, 44]], "confidence": 0.9, "instance_weights": [1]}
     answer = service.client.post("/predict", json=body)
     assert answer.status_code == 422
     assert "Add `interval`" in answer.json()["detail"]
 
 
-def test_instance_weights_are_refused_by_a_model_of_frequency_weights(tmp_path: Path) -> None:
+def test_instance_weights_are_rejected_for_a_model_of_frequency_weights(tmp_path: Path) -> None:
     models = copy_models(tmp_path)
     path = models / "crop-yield" / "000001.safetensors"
     version = read(path)
@@ -187,7 +185,7 @@ def test_a_large_batch_answers_row_by_row_what_single_rows_answer(service: Servi
         assert answer["predictions"][i] == service.predict(rows[i])["predictions"][0]
 
 
-def test_predictions_are_counted_whichever_way_they_are_answered(tmp_path: Path) -> None:
+def test_predictions_of_the_fast_path_and_of_the_route_are_counted(tmp_path: Path) -> None:
     own = Service(tmp_path).start()
     for _ in range(3):
         own.predict([75, 63, 44])
@@ -205,7 +203,7 @@ def test_predictions_are_counted_whichever_way_they_are_answered(tmp_path: Path)
     own.stop()
 
 
-def test_a_promotion_is_seen_by_the_very_next_prediction_on_the_lane(tmp_path: Path) -> None:
+def test_a_promotion_is_seen_by_the_very_next_prediction_on_the_fast_path(tmp_path: Path) -> None:
     own = Service(tmp_path).start()
     own.train(instances=INPUTS, targets=[[1, 2]] * len(INPUTS))
     for version in (1, 2) * 20:
@@ -234,7 +232,7 @@ def test_models_of_any_shape_and_name_predict_the_same_for_one_row_and_for_many(
     own.stop()
 
 
-def test_more_rows_than_fit_are_refused_whatever_they_are(service: Service) -> None:
+def test_too_many_rows_are_rejected_whatever_they_contain(service: Service) -> None:
     for row in ("{}", "[]", "[1,2,3]", '{"temp":[]}'):
         body = f'{{"instances":[{",".join([row] * 60_000)},{",".join(["[]"] * 50_000)}]}}'
         answer = service.client.post("/predict", content=body, headers={"content-type": "application/json"})
@@ -244,13 +242,13 @@ def test_more_rows_than_fit_are_refused_whatever_they_are(service: Service) -> N
     assert broken.status_code == 400
 
 
-def test_brackets_in_words_that_are_kept_are_no_rows(service: Service) -> None:
+def test_brackets_in_kept_strings_are_not_counted_as_rows(service: Service) -> None:
     rows = [{**ROW, "[{": "[" * 60_000}, {**ROW, "[{": '{[\\"'}, {**ROW, "[{": "[" * 60_000}]
     answer = service.client.post("/predict?keep=%5B%7B", json={"instances": rows})
     assert [row["[{"] for row in answer.json()["predictions"]] == [row["[{"] for row in rows]
 
 
-def test_an_answer_too_long_for_memory_is_refused_with_its_length(service: Service) -> None:
+def test_a_response_too_long_for_memory_is_rejected_with_its_length(service: Service) -> None:
     targets = {"targets": ",".join(f"t{n}" for n in range(1000)), "model": "wide"}
     header = ",".join(["a", *(f"t{n}" for n in range(1000))])
     content = "\n".join([header, *(",".join([f"{n}", *[f"{n * n}"] * 1000]) for n in (1, 2, 3))])

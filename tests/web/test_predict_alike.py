@@ -35,7 +35,7 @@ def trained(service: Service, model: str, x: np.ndarray[Any, Any], targets: int,
 
 
 def answers(service: Service, path: str, features: list[str], x: np.ndarray[Any, Any]) -> dict[str, list[list[float]]]:
-    """The predictions for these rows by every way in and out."""
+    """Return the predictions for these rows, by the formats of request and response."""
     table = pa.table(dict(zip(features, x.T, strict=True)))
     arrays = service.client.post(path, json={"instances": x.tolist()}).json()["predictions"]
     objects = service.client.post(path, json={"instances": table.to_pylist()}).json()["predictions"]
@@ -68,7 +68,7 @@ def rows_of(content: bytes, form: str) -> list[list[float]]:
 @pytest.mark.parametrize(
     "kind", ["ordinary", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("far", "widest", "terms"))]
 )
-def test_a_row_gets_the_same_bits_from_every_format_and_in_every_company(service: Service, kind: str) -> None:
+def test_a_row_gets_the_same_bits_from_every_format_and_among_any_other_rows(service: Service, kind: str) -> None:
     random = np.random.default_rng(len(kind))
     features, targets, terms = ["temp", "rainfall", "humidity"], 2, None
     path, x = "/predict", random.normal(70, 20, size=(4000, 3))

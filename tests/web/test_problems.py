@@ -6,7 +6,7 @@ import pytest
 from app.main import create_app
 
 
-def test_a_fault_of_ours_is_a_problem_that_tells_nothing_and_a_line_in_the_log(
+def test_a_bug_is_a_problem_without_details_and_a_record_in_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     app = create_app()

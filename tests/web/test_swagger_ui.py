@@ -1,4 +1,4 @@
-"""Swagger UI in a real browser, with no way out of this machine."""
+"""Swagger UI in a real browser, without a network."""
 
 import contextlib
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def docs(page: Page, service: Service) -> Iterator[Page]:
 
 @contextlib.contextmanager
 def opened(page: Page, service: Service) -> Iterator[None]:
-    """Open the documentation, and check afterwards that the page asked no other host."""
+    """Open the documentation, and check afterwards that the page sent no request to another host."""
     urls: list[str] = []
 
     def listen(request: Request) -> None:

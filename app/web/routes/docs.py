@@ -22,8 +22,8 @@ router = APIRouter(include_in_schema=False)
 ASSETS = "/docs/assets"
 
 
-class _Whole(StaticFiles):
-    """Static files without ranges, because Starlette does not answer a wrong range with a problem document."""
+class _WholeFiles(StaticFiles):
+    """Static files without ranges, because Starlette does not respond to a wrong range with a problem."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(name, value) for name, value in scope["headers"] if name != b"range"]
@@ -32,8 +32,8 @@ class _Whole(StaticFiles):
 
 def install(app: FastAPI) -> None:
     """Serve the documentation, and complete the OpenAPI document."""
-    # The pinned files come in fastapi-offline; naming its package would import the whole of it.
-    app.mount(ASSETS, _Whole(packages=[("fastapi_offline", "static")]), name="swagger-ui")
+    # The files are in the package fastapi-offline, which would be imported if its name were given alone.
+    app.mount(ASSETS, _WholeFiles(packages=[("fastapi_offline", "static")]), name="swagger-ui")
     app.include_router(router)
 
     def openapi() -> dict[str, Any]:
@@ -41,7 +41,7 @@ def install(app: FastAPI) -> None:
             app.openapi_schema = build_document(app)
         return app.openapi_schema
 
-    # The documented way to extend the document.
+    # FastAPI documents this assignment as the way to extend the document.
     app.openapi = openapi  # type: ignore[method-assign]
 
 
@@ -55,7 +55,7 @@ async def index(request: Request) -> Response:
 
 @router.get("/openapi.json")
 async def openapi_document(request: Request) -> Response:
-    """Answer with the OpenAPI document, and the path below which its calls are."""
+    """Return the OpenAPI document, with the path prefix of its calls."""
     return json_response({**request.app.openapi(), "servers": [{"url": prefix(request.scope) or "/"}]})
 
 

@@ -1,4 +1,4 @@
-"""Whether the process lives, whether it can predict, and its counters."""
+"""Liveness, readiness and metrics of the process."""
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
@@ -38,11 +38,11 @@ async def live() -> Live:
     responses=problem_responses(422, open_to_all=True),
 )
 async def ready(request: Request) -> Ready:
-    found = get_services(request)
-    if found.stopping.is_set():
+    services = get_services(request)
+    if services.stopping.is_set():
         raise Unavailable("The service is stopping.")
     try:
-        card = (await VersionSelector(found.registry, found.default_model).resolve_async()).card
+        card = (await VersionSelector(services.registry, services.default_model).resolve_async()).card
     except NotFound as error:
         raise Unavailable(error.message) from None
     return Ready(status="ready", model=card.model, version=card.version)
@@ -59,15 +59,15 @@ async def ready(request: Request) -> Ready:
     },
 )
 async def metrics(request: Request) -> Response:
-    found = get_services(request)
-    found.metrics.write()
-    text = await run_in_threadpool(_text, found)
+    services = get_services(request)
+    services.metrics.write()
+    text = await run_in_threadpool(_text, services)
     return Response(text, media_type="text/plain; version=1.0.0; charset=utf-8")
 
 
-def _text(found: Services) -> bytes:
+def _text(services: Services) -> bytes:
     try:
-        jobs = found.jobs.counts()
-    except Unavailable:  # the log says so
+        jobs = services.jobs.counts()
+    except Unavailable:  # The store has logged the reason.
         jobs = None
-    return found.metrics.text(jobs)
+    return services.metrics.text(jobs)

@@ -1,4 +1,4 @@
-"""Named types for the OpenAPI document only, for values that the routes decode themselves."""
+"""Types for the OpenAPI document only, of values that the routes decode themselves."""
 
 from typing import Any
 
@@ -18,8 +18,8 @@ class Row(RootModel[NamedRow | list[float]]):
 class DocumentedAs:
     """Document a value as another type than the one that pydantic validates."""
 
-    def __init__(self, kind: Any) -> None:
-        self._schema = TypeAdapter(kind).core_schema
+    def __init__(self, documented_type: Any) -> None:
+        self._schema = TypeAdapter(documented_type).core_schema
 
     def __get_pydantic_json_schema__(self, _: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return handler(self._schema)
