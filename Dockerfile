@@ -6,7 +6,7 @@
 #
 # ADDRESS is the package index of PyTorch's CPU builds, which PyTorch's page "Start locally" shows. For CUDA, give the
 # address of that build's index and its name: --build-arg TORCH_BUILD=+cu130. With an empty TORCH_BUILD and no address,
-# pip installs the build of its default index. On x86-64 this is a build with CUDA, and the image has 5.6 GB.
+# pip takes the build of its default index. On x86-64 this is a build with CUDA, and the image has 5.6 GB.
 ARG BASE=python:3.11.16-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 
 FROM ${BASE} AS build

@@ -7,13 +7,15 @@ PYTEST = .venv/bin/python -m pytest -n $$(n=$$(getconf _NPROCESSORS_ONLN); [ $$n
 # Files without a service. Those that take longest are left out: together they need half of the time.
 LONG = sequences|divergence|comparison_of_errors|card_statistics|architecture|inheritance|parent|factor_error
 FAST = $$(grep -rLwE --include='test_*.py' '[Ss]ervice' tests | grep -vE '/test_($(LONG))\.py' | sort)
+# Floors of the coverage by the fast tests, in percent of lines and branches. Much of the last five rooms needs a service.
+FLOORS = regression:94 data:80 registry:85 training:60 jobs:30 storage:30 web:30 prediction:20
 CHAOS = PYTHONPATH=.:tests .venv/bin/python -m chaos
 # Known vulnerabilities that do not concern this service, each with the reason.
 IGNORED_VULNERABILITIES =
 # pysimdjson does not declare its licences: MIT, and Apache-2.0 for simdjson. CUDA builds of torch bring NVIDIA's packages.
 UNDECLARED = pysimdjson $$(.venv/bin/python -m pip freeze | sed -nE 's/^((nvidia|cuda|triton)[^=]*)==.*/\1/p')
 
-.PHONY: help run test test-fast test-slow check prose audit pins licences sbom fuzz chaos chaos-proof bench docs model install hooks clean
+.PHONY: help run test test-fast test-slow coverage check prose audit pins licences sbom fuzz chaos chaos-proof bench docs model install hooks clean
 
 help: ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -30,7 +32,16 @@ test-fast: .venv/.development ## run the tests that need no running service, in 
 test-slow: .venv/.development ## run the slow tests
 	$(PYTEST) -m slow
 
-check: .venv/.development audit ## lint, types, import contracts, prose, licences, secrets, known vulnerabilities
+coverage: .venv/.development ## run the tests with coverage, which has a floor for each room
+	.venv/bin/python -m coverage erase
+	.venv/bin/python -m coverage run -m pytest -q -n 2 --dist loadfile -m 'not slow' $(FAST)
+	.venv/bin/python -m coverage combine --quiet
+	@failed=0; for floor in $(FLOORS); do \
+	    .venv/bin/python -m coverage report --format total --include "app/$${floor%:*}/*" --fail-under "$${floor#*:}" >/dev/null \
+	        || { echo "app/$${floor%:*} is covered below its floor of $${floor#*:} %"; failed=1; }; \
+	done; exit $$failed
+
+check: .venv/.development prose audit ## lint, types, import contracts, prose, licences, secrets, known vulnerabilities
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy

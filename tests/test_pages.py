@@ -1,11 +1,13 @@
 """The commands of the README and of the documentation do what the pages show.
 
-A block of `sh` is run, in the page's order, and its answer is compared with the block of JSON, CSV or text below it. A
-block of `python` is executed. Blocks of `console` need software that is not at hand everywhere, and are not run.
+A block of `sh` is run, in the page's order, and its answer is compared with the block of JSON, CSV or text below it.
+A block of `python` is executed, and lines after a prompt are checked like doctests. Blocks of `console` need software
+that not every machine has, and are not run.
 """
 
 import contextlib
 import csv
+import doctest
 import io
 import json
 import math
@@ -79,6 +81,8 @@ class Reader:
         self._names: dict[str, Any] = {}
 
     def run(self, language: str, commands: str) -> str:
+        if commands.startswith(">>>"):
+            return self._doctest(commands)
         if language == "python":
             with contextlib.redirect_stdout(io.StringIO()) as output:
                 exec(commands, self._names)  # noqa: S102 - our own pages
@@ -92,6 +96,14 @@ class Reader:
             commands = commands.replace("localhost:8000", (self._service or self._start({})).url)
             commands = commands.replace("Prefer: wait=10", "Prefer: wait=60")  # a busy machine takes longer
         return self._shell(commands, self.folder)
+
+    def _doctest(self, commands: str) -> str:
+        test = doctest.DocTestParser().get_doctest(commands, self._names, "page", None, 0)
+        runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+        runner.run(test, clear_globs=False)
+        self._names.update(test.globs)
+        assert runner.failures == 0, commands
+        return ""
 
     def _start(self, environment: dict[str, str]) -> Service:
         self.stop()
@@ -120,7 +132,10 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=PAGE_NAMES)
-def test_every_command_of_a_page_answers_as_the_page_shows(reader: Reader, page: Path) -> None:
+def test_every_command_of_a_page_answers_as_the_page_shows(
+    reader: Reader, page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(reader.folder)
     for language, commands, kind, shown in BLOCK.findall(page.read_text()):
         output = reader.run(language, commands)
         if kind:
@@ -146,6 +161,14 @@ def test_the_table_of_errors_has_each_problem_of_the_server() -> None:
     raised = {name for source in sources for name in re.findall(r'\b[45]\d\d, "([A-Z]\w+)"', source)}
     assert raised
     assert {re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower() for name in raised} <= named
+
+
+def test_the_page_of_log_messages_lists_each_message() -> None:
+    listed = (ROOT / "docs/reference/log-messages.md").read_text()
+    sources = [path.read_text() for path in (ROOT / "app").rglob("*.py")]
+    logged = {text for source in sources for text in re.findall(r'\b_log\.[a-z]+\(\s*"([^"]+)"', source)}
+    assert logged
+    assert {message for message in logged if f"`{message}`" not in listed} == set()
 
 
 def test_make_run_serves(tmp_path: Path) -> None:

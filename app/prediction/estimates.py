@@ -25,12 +25,12 @@ def workload(query: PredictionQuery, model: LinearModel) -> Workload:
     options = query.options
     return Workload(
         multiplies=len(query.rows) * model.coef.size,
-        response_bytes=response_bytes(query, model),
+        response_bytes=_response_bytes(query, model),
         slow_options=int(options.needs_design or options.explain),
     )
 
 
-def response_bytes(query: PredictionQuery, model: LinearModel) -> int:
+def _response_bytes(query: PredictionQuery, model: LinearModel) -> int:
     """Return the approximate length of a JSON response."""
     options, number = query.options, _JSON_NUMBER_BYTES
     columns, targets = _written(model.columns), _written(model.targets)
@@ -49,10 +49,10 @@ def _written(names: Sequence[str]) -> int:
     return sum(len(name) + len('"":') for name in names)
 
 
-def rows_bytes(query: PredictionQuery, model: LinearModel) -> int:
+def rows_bytes(query: PredictionQuery, work: Workload, model: LinearModel) -> int:
     """Return the bytes that predicting for decoded rows takes, and making the JSON response."""
     design = inference_bytes(model) if query.options.needs_design else 0
-    return _ENCODING_FACTOR * response_bytes(query, model) + design
+    return _ENCODING_FACTOR * work.response_bytes + design
 
 
 def table_bytes(length: int | None, model: LinearModel, *, has_bounds: bool) -> int:

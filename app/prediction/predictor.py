@@ -3,11 +3,12 @@
 Every wire format, every table and the route use the same predictor and the same thresholds.
 """
 
-import math
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import partial
+from operator import gt
+from types import MappingProxyType
 from typing import NamedTuple
 
 from app.prediction.missing_rows import CompleteRows
@@ -39,34 +40,21 @@ class Workload(NamedTuple):
     response_bytes: int = 0  # Approximate bytes of a JSON response.
     slow_options: int = 0  # 1 if an option may decompose a design, which takes seconds for thousands of features.
     tables: int = 0  # 1 if the rows or the results are a table.
-    expanding_tables: int = 0  # 1 if the size of a table does not bound its rows: compressed, Arrow or Parquet.
 
 
-# For each measure, the largest value at which a prediction is computed inline and the largest without a turn.
-THRESHOLDS: Mapping[str, tuple[float, float]] = {
-    "body_bytes": (LARGE_BODY, LARGE_BODY),
-    "multiplies": (MAX_INLINE_MULTIPLIES, math.inf),
-    "response_bytes": (LARGE_RESPONSE, LARGE_RESPONSE),
-    "slow_options": (0, math.inf),
-    "tables": (0, math.inf),
-    "expanding_tables": (0, 0),
-}
-_LIMITS = tuple(THRESHOLDS[measure] for measure in Workload._fields)
+# Largest workloads that are computed inline, and without a turn.
+INLINE = Workload(LARGE_BODY, MAX_INLINE_MULTIPLIES, LARGE_RESPONSE)
+WITHOUT_TURN = Workload(LARGE_BODY, sys.maxsize, LARGE_RESPONSE, 1, 1)
 
 
 def choose_executor(workload: Workload) -> Executor:
     """Return where to compute a prediction, by the measure that demands most."""
-    executor = Executor.INLINE
-    for value, (inline, without_turn) in zip(workload, _LIMITS, strict=True):
-        if value > without_turn:
-            return Executor.TURN
-        if value > inline:
-            executor = Executor.THREAD
-    return executor
+    if any(map(gt, workload, WITHOUT_TURN)):
+        return Executor.TURN
+    return Executor.THREAD if any(map(gt, workload, INLINE)) else Executor.INLINE
 
 
-@dataclass(frozen=True, eq=False)
-class PredictionResult:
+class PredictionResult(NamedTuple):
     """Results for n rows, k targets and p columns of the model. A row with a missing value has NaN in each array."""
 
     version: Version
@@ -77,7 +65,7 @@ class PredictionResult:
     confidence_intervals: Array | None = None  # (n, k, 2), as `intervals`.
     contributions: Array | None = None  # (n, k, p)
     extrapolation: Extrapolation | None = None  # Of the complete rows alone.
-    unavailable: Mapping[str, str] = field(default_factory=dict)  # Reasons for requested arrays that are None, by name.
+    unavailable: Mapping[str, str] = MappingProxyType({})  # Reasons for requested arrays that are None, by name.
 
 
 class Predictor:

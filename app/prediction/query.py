@@ -4,8 +4,7 @@ A wire format makes a query from a request. Nothing in this room knows where the
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -21,8 +20,7 @@ WEIGHT_NOT_POSITIVE = "The weight is not a positive number."
 Missing: TypeAlias = Literal["refuse", "null"]  # Whether a missing value is an error, or its row has no results.
 
 
-@dataclass(frozen=True)
-class PredictionOptions:
+class PredictionOptions(NamedTuple):
     """What to compute in addition to the predictions."""
 
     interval: float | None = None  # Level of the prediction intervals.
@@ -37,8 +35,7 @@ class PredictionOptions:
         return self.interval is not None or self.confidence is not None or self.extrapolation
 
 
-@dataclass(frozen=True, eq=False)
-class PredictionQuery:
+class PredictionQuery(NamedTuple):
     """Rows decoded from JSON, or a matrix (n, p) in the order of the features, and the options.
 
     Faults in decoded rows are reported below `pointer` and `weights_pointer`.
@@ -60,7 +57,7 @@ class PredictionQuery:
         if isinstance(self.rows, np.ndarray):
             return self
         rows = as_rows(self.rows, names, self.pointer, missing=self.options.missing == "null")
-        return self if rows is self.rows else replace(self, rows=rows)
+        return self if rows is self.rows else self._replace(rows=rows)
 
     def arrays(self, version: Version) -> tuple[Array, Array | None]:
         """Return the features (n, p) and the weights (n,), with NaN for what is missing.

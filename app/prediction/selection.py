@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
-from app.registry.publisher import ModelPublisher
+from app.registry.reader import ModelReader
 from app.registry.version_file import Version
 
 
@@ -11,10 +11,10 @@ from app.registry.version_file import Version
 class VersionSelector:
     """A model's current version, or the version with this number. It is looked up on each call.
 
-    Both ways to ask raise what `ModelPublisher.current` and `ModelPublisher.version` do.
+    Both ways to ask raise what `ModelReader.current` and `ModelReader.version` do.
     """
 
-    registry: ModelPublisher
+    registry: ModelReader
     model: str
     number: int | None = None
 

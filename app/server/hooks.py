@@ -12,16 +12,9 @@ Headers: TypeAlias = list[tuple[bytes, bytes]]
 class FastPath(Protocol):
     """Answers one kind of POST request without ASGI."""
 
-    @property
-    def target(self) -> bytes:
-        """The path, without a query."""
-
-    @property
-    def max_bytes(self) -> int:
-        """Longest body."""
-
-    @property
-    def is_open(self) -> bool: ...
+    target: bytes  # the path, without a query
+    max_bytes: int  # of a body
+    is_open: bool
 
     def match(self, headers: Headers) -> bytes | None:
         """Return the request id of a request with these headers, or None if it is not eligible."""
@@ -38,17 +31,9 @@ class FastPath(Protocol):
 class ConnectionHooks(Protocol):
     """Settings, memory and error responses of the application."""
 
-    @property
-    def header_timeout(self) -> float:
-        """Seconds within which the headers of a request have to arrive."""
-
-    @property
-    def transfer_grace(self) -> float:
-        """Seconds that a transfer may fall behind MIN_BYTES_PER_SECOND."""
-
-    @property
-    def stopping(self) -> asyncio.Event:
-        """Set when the worker begins to stop."""
+    header_timeout: float  # seconds within which the headers of a request have to arrive
+    transfer_grace: float  # seconds that a transfer may fall behind MIN_BYTES_PER_SECOND
+    stopping: asyncio.Event  # set when the worker begins to stop
 
     def reserve(self, before: int, now: int) -> bool:
         """Change the memory reservation of a connection. Return False if too little memory is left."""

@@ -132,7 +132,6 @@ class BoundedHttpProtocol(BoundedConnection):
             fast_path is not None
             and self.url == fast_path.target
             and self.parser.get_method() == b"POST"
-            and not self.is_answering()
             and self.parser.should_keep_alive()
             and version == "1.1"
             and not self.parser.should_upgrade()
@@ -174,11 +173,11 @@ class BoundedHttpProtocol(BoundedConnection):
 
     def on_message_complete(self) -> None:
         self._clock.awaiting = Awaiting.NOTHING
-        if self._fast_path_request_id is not None and self._stopping.is_set():
-            self._fall_back()  # The response has to say `Connection: close`.
-        if self._fast_path_request_id is not None and self._fast_path is not None:
-            body, started, headers = b"".join(self._kept), self._clock.since, self.server_state.default_headers
-            self._answer = self._fast_path.answer(body, self._fast_path_request_id, started, headers)
+        request_id = self._fast_path_request_id
+        if request_id is not None and self._fast_path is not None:
+            if not self._stopping.is_set():  # Otherwise, the response has to say `Connection: close`.
+                body, started, headers = b"".join(self._kept), self._clock.since, self.server_state.default_headers
+                self._answer = self._fast_path.answer(body, request_id, started, headers)
             if self._answer is not None:
                 return
             self._fall_back()
@@ -189,7 +188,8 @@ class BoundedHttpProtocol(BoundedConnection):
     def _write_answer(self, head: bytes, body: bytes) -> None:
         """Write the response of the fast path."""
         self._answer = self._fast_path_request_id = None
-        self._kept, self._kept_bytes = [], 0
+        self._kept.clear()
+        self._kept_bytes = 0
         self.server_state.total_requests += 1
         if self._is_closing:
             self.transport.writelines([head[:-2], b"%b: %b\r\n\r\n" % CLOSE, body])
@@ -203,7 +203,7 @@ class BoundedHttpProtocol(BoundedConnection):
         super().on_headers_complete()
         # The response says `Connection: close` if the worker stops, so that the client asks another one, and if the
         # client waits for `100 Continue`, because then it may never send the body.
-        if (self._stopping.is_set() or self.expect_100_continue) and self.is_answering():
+        if self._stopping.is_set() or self.expect_100_continue:
             self.cycle.keep_alive = False
 
     def _fall_back(self) -> None:
@@ -212,7 +212,8 @@ class BoundedHttpProtocol(BoundedConnection):
         self._begin()
         if self._kept:
             super().on_body(b"".join(self._kept))
-        self._kept, self._kept_bytes = [], 0
+        self._kept.clear()
+        self._kept_bytes = 0
 
     def _drop_input(self) -> None:
         super()._drop_input()

@@ -15,7 +15,7 @@ from app.data.names import check_names, missing_columns
 from app.data.training_rows import MATRIX
 from app.errors import FieldError, InvalidInput, ModelFileInvalid, ModelNotFound, NotFound
 from app.registry.model_card import ModelCard
-from app.registry.publisher import ModelPublisher
+from app.registry.reader import ModelReader
 from app.registry.version_file import Version
 from app.regression.solvers import GradientDescent, Start
 from app.regression.terms import parse_terms
@@ -28,7 +28,7 @@ MAX_NAMES = 10  # Most names of features, terms or targets in a message.
 MAX_COEFFICIENTS = 200_000  # Most coefficients of a model. Its card has six values for each.
 
 
-def current_version(registry: ModelPublisher, model: str, mode: str) -> Version | None:
+def current_version(registry: ModelReader, model: str, mode: str) -> Version | None:
     """Return the current version of the model that will be trained, or None.
 
     If it is damaged and the mode is replace, return None, because the training repairs the model.
@@ -44,7 +44,7 @@ def current_version(registry: ModelPublisher, model: str, mode: str) -> Version 
 
 
 def with_columns_of_file(
-    request: TrainingRequest, path: Path, registry: ModelPublisher, step: Callable[[], None]
+    request: TrainingRequest, path: Path, registry: ModelReader, step: Callable[[], None]
 ) -> tuple[TrainingRequest, Mapping[str, int]]:
     """Return the request with features, and the line in which a column first appears, for columns not in line 1.
 
@@ -59,7 +59,7 @@ def with_columns_of_file(
 
 
 def _with_columns_of_lines(
-    request: TrainingRequest, path: Path, table_format: TableFormat, registry: ModelPublisher, step: Callable[[], None]
+    request: TrainingRequest, path: Path, table_format: TableFormat, registry: ModelReader, step: Callable[[], None]
 ) -> tuple[TrainingRequest, Mapping[str, int]]:
     columns = _columns_to_read(request, request.features)
     if request.features and set(columns) <= set(table_format.column_names(path)):
@@ -103,7 +103,7 @@ def with_columns(
     request: TrainingRequest,
     features: Sequence[str],
     current: Version | None,
-    registry: ModelPublisher,
+    registry: ModelReader,
     lines: Mapping[str, int] | None = None,
 ) -> TrainingRequest:
     """Return the request with these features and with its terms, or those of the version that it builds on.
@@ -132,7 +132,7 @@ def with_columns(
     return request
 
 
-def check_versions(request: TrainingRequest, current: Version | None, registry: ModelPublisher) -> None:
+def check_versions(request: TrainingRequest, current: Version | None, registry: ModelReader) -> None:
     """Raise InvalidInput if a version that the request builds on does not exist."""
     if request.mode != "replace" and current is None:
         raise InvalidInput.at("/mode", f"The model has no current version to {request.mode}.")
@@ -182,7 +182,7 @@ def has_columns_of(version: Version, request: TrainingRequest) -> bool:
     return [list(names) for names in columns] == [list(card.features), list(card.terms), list(card.targets)]
 
 
-def _start_version(request: TrainingRequest, current: Version | None, registry: ModelPublisher) -> Version | None:
+def _start_version(request: TrainingRequest, current: Version | None, registry: ModelReader) -> Version | None:
     start = _start(request)
     if start == "current" and current is None:
         raise InvalidInput.at("/solver/start", "The model has no current version to start from.")
@@ -200,7 +200,7 @@ def _start(request: TrainingRequest) -> str | Start | None:
     return request.solver.start if isinstance(request.solver, GradientDescent) else None
 
 
-def _check_start(request: TrainingRequest, current: Version | None, registry: ModelPublisher) -> None:
+def _check_start(request: TrainingRequest, current: Version | None, registry: ModelReader) -> None:
     start = _start(request)
     if (version := _start_version(request, current, registry)) is not None:
         if not has_columns_of(version, request):

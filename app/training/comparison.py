@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from app.errors import InvalidInput, ModelFileInvalid, ModelNotFound
-from app.registry.publisher import ModelPublisher
+from app.registry.reader import ModelReader
 from app.regression.fit import FitResult
 from app.regression.linear_model import LinearModel
 from app.training.request import TrainingRequest
@@ -27,7 +27,7 @@ class Comparison:
     warning: str | None = None
 
 
-def compare(request: TrainingRequest, result: FitResult, registry: ModelPublisher) -> Comparison:
+def compare(request: TrainingRequest, result: FitResult, registry: ModelReader) -> Comparison:
     """Compare two errors on the request's rows: of models that were fitted to other rows, and of the current version.
 
     In an update the former are fitted to all earlier rows too, as the current version is. For rows that replace all
@@ -58,7 +58,7 @@ def compare(request: TrainingRequest, result: FitResult, registry: ModelPublishe
     return Comparison(better, None if better else WORSE)
 
 
-def _current_model(request: TrainingRequest, registry: ModelPublisher) -> LinearModel | None:
+def _current_model(request: TrainingRequest, registry: ModelReader) -> LinearModel | None:
     """Return the current version's model; None if there is none that can be read.
 
     Raises InvalidInput if it has other columns.

@@ -11,7 +11,7 @@ from app.data.json_rows import as_rows, first_rounded_rows, to_column, to_matrix
 from app.data.rounding import rounding_warnings
 from app.data.weights import first_fault
 from app.errors import InvalidInput
-from app.registry.publisher import ModelPublisher
+from app.registry.reader import ModelReader
 from app.registry.version_file import Version
 from app.regression.sufficient_statistics import WeightKind
 from app.training.columns import current_version
@@ -33,7 +33,7 @@ class JsonRows(Protocol):
     sample_weights: list[Any] | None
 
 
-def plan_rows(draft: TrainingRequest, rows: JsonRows, registry: ModelPublisher) -> tuple[TrainingRequest, list[Array]]:
+def plan_rows(draft: TrainingRequest, rows: JsonRows, registry: ModelReader) -> tuple[TrainingRequest, list[Array]]:
     """Return the request with the columns of its rows, and the rows as matrices of the same height, to store.
 
     Raises InvalidInput with the place of a name or a value that does not fit.

@@ -9,7 +9,7 @@ from app.data.formats import BY_NAME
 from app.data.names import listed, missing_columns, shown
 from app.data.rounding import MAX_WARNINGS
 from app.errors import FieldError, InvalidInput
-from app.registry.publisher import ModelPublisher
+from app.registry.reader import ModelReader
 from app.registry.version_file import Version
 from app.training.columns import check_versions, current_version, with_columns
 from app.training.request import TrainingRequest
@@ -17,7 +17,7 @@ from app.training.same_columns import checked_features
 
 
 def build_training_request(
-    draft: TrainingRequest, features: Sequence[str] | None, current: Version | None, registry: ModelPublisher
+    draft: TrainingRequest, features: Sequence[str] | None, current: Version | None, registry: ModelReader
 ) -> TrainingRequest:
     """Return the request with these features, once everything that it names is known to exist and to fit together.
 
@@ -31,7 +31,7 @@ def build_training_request(
     return draft
 
 
-def plan_file(draft: TrainingRequest, path: Path, registry: ModelPublisher, max_bytes: int) -> TrainingRequest:
+def plan_file(draft: TrainingRequest, path: Path, registry: ModelReader, max_bytes: int) -> TrainingRequest:
     """Return the request with the columns of its file.
 
     The draft has the features and targets that the caller named, if any. The features of NDJSON are in all its lines,

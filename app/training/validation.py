@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from app.registry import model_card
-from app.registry.publisher import ModelPublisher
+from app.registry.reader import ModelReader
 from app.registry.stored_folds import MAX_FOLD_BYTES, fold_bytes
 from app.registry.version_file import Version
 from app.regression.cross_validation import FoldStatistics
@@ -24,7 +24,7 @@ class StoredValidation:
 class FoldHistory:
     """The folds that the current version stored, if this job's rows can be added to them."""
 
-    def __init__(self, request: TrainingRequest, base: Version | None, registry: ModelPublisher) -> None:
+    def __init__(self, request: TrainingRequest, base: Version | None, registry: ModelReader) -> None:
         self._request = request
         self.stored: FoldStatistics = {}
         self._no_folds: str | None = None  # why they are not carried on

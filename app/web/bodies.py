@@ -25,7 +25,7 @@ JSON = "application/json"
 IDENTITY = "identity"
 MISSING_ROWS = "linserve-missing-rows"  # Response header with the number of rows in which a value is missing.
 
-# Bytes that JSON takes while it is decoded, measured with the schemas here.
+# Bytes that decoding JSON takes for each comma, quote and bracket, measured with the schemas of this service.
 VALUE_BYTES = 76
 QUOTE_BYTES = 48
 ROW_BYTES = 500
@@ -34,7 +34,10 @@ M = TypeVar("M", bound=BaseModel)
 
 
 async def content_type(request: Request, *accepted: str) -> str:
-    """The body's content type without its parameters. Raises UnsupportedMediaType unless it is one of those, once."""
+    """Return the body's content type without its parameters.
+
+    Raises UnsupportedMediaType if it is missing, repeated, or not one of the `accepted` types.
+    """
     given = [value.partition(";")[0].strip().lower() for value in request.headers.getlist("content-type")]
     if len(given) != 1 or given[0] not in accepted:
         raise unsupported(request, given, accepted, await _beginning(request))
@@ -42,7 +45,7 @@ async def content_type(request: Request, *accepted: str) -> str:
 
 
 async def _beginning(request: Request) -> bytes:
-    """The first chunk of a body that is refused."""
+    """Return the first bytes of a body that is rejected."""
     with contextlib.suppress(LinserveError):
         async for chunk in iter_body(request, get_services(request).limits.upload_bytes):
             return chunk[:HEAD_BYTES]
@@ -50,16 +53,16 @@ async def _beginning(request: Request) -> bytes:
 
 
 def content_length(request: Request) -> int:
-    """How many bytes are to come at least; 0 where the request does not say."""
+    """Return the Content-Length of the body; 0 without one."""
     length = request.headers.get("content-length", "")
     return int(length) if length.isdecimal() else 0
 
 
 async def iter_body(request: Request, limit: int) -> AsyncIterator[bytes]:
-    """The body, chunk by chunk, inflated where it came compressed.
+    """Yield the body in chunks, decompressed.
 
-    Raises BodyTooLarge as soon as it is known to be longer than `limit` bytes, inflated or not, WorkerBusy if other
-    requests have the memory that inflating it takes.
+    Raises BodyTooLarge if it is longer than `limit` bytes, compressed or not.
+    Raises WorkerBusy if other requests have reserved the memory that decompressing it takes.
     """
     encoding = content_encoding(request)
     chunks = iter_limited(request, limit)
@@ -70,7 +73,7 @@ async def iter_body(request: Request, limit: int) -> AsyncIterator[bytes]:
 
 
 def content_encoding(request: Request) -> str:
-    """Return the Content-Encoding. Raises UnsupportedMediaType if it is none that is read here."""
+    """Return the Content-Encoding. Raises UnsupportedMediaType if it is not supported."""
     encoding = ",".join(request.headers.getlist("content-encoding")).strip().lower() or IDENTITY
     if encoding != IDENTITY:
         check_encoding(encoding)
@@ -78,7 +81,7 @@ def content_encoding(request: Request) -> str:
 
 
 async def iter_limited(request: Request, limit: int) -> AsyncIterator[bytes]:
-    """The body as it comes, chunk by chunk. Raises BodyTooLarge."""
+    """Yield the body in chunks as it was sent. Raises BodyTooLarge or MalformedBody."""
     if content_length(request) > limit:
         raise _too_large(limit)
     try:
@@ -91,12 +94,12 @@ async def iter_limited(request: Request, limit: int) -> AsyncIterator[bytes]:
 def iter_decompressed(
     request: Request, chunks: AsyncIterator[bytes], encoding: str, limit: int
 ) -> AsyncIterator[bytes]:
-    """The body inflated, chunk by chunk. Raises BodyTooLarge, MalformedBody, WorkerBusy."""
-    return _within(_inflated(request, chunks, encoding), limit)
+    """Yield the body decompressed, in chunks. Raises BodyTooLarge, MalformedBody or WorkerBusy."""
+    return _within(_decompress(request, chunks, encoding), limit)
 
 
 def _too_large(limit: int) -> BodyTooLarge:
-    return BodyTooLarge(f"The body is longer than {limit} bytes, the most that is read. Send it in several parts.")
+    return BodyTooLarge(f"The body is longer than the limit of {limit} bytes. Send it in several parts.")
 
 
 async def _within(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
@@ -108,36 +111,37 @@ async def _within(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[byt
         yield chunk
 
 
-async def _inflated(request: Request, chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:
+async def _decompress(request: Request, chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:
+    """Yield the body decompressed. Reserves the decompressor's window as it fills."""
     memory = get_memory(request)
-    counted = STATE_BYTES
-    memory.reserve(counted)
-    window = WINDOW_BYTES.get(encoding, 0)
-    async for piece in decompress(chunks, encoding):
-        if filled := min(len(piece), window):
+    reserved = STATE_BYTES
+    memory.reserve(reserved)
+    window = WINDOW_BYTES[encoding]
+    async for chunk in decompress(chunks, encoding):
+        if filled := min(len(chunk), window):
             memory.reserve(filled)
-            counted += filled
+            reserved += filled
             window -= filled
-        yield piece
-    memory.release(counted)
+        yield chunk
+    memory.release(reserved)
 
 
 async def regroup(chunks: AsyncIterator[bytes], size: int) -> AsyncIterator[bytearray]:
-    """The chunks in pieces of `size` bytes and up to one chunk more; the last may be shorter."""
-    piece = bytearray()
+    """Yield the chunks joined to at least `size` bytes; the last may be shorter."""
+    joined = bytearray()
     async for chunk in chunks:
-        piece += chunk
-        if len(piece) >= size:
-            yield piece
-            piece = bytearray()
-    if piece:
-        yield piece
+        joined += chunk
+        if len(joined) >= size:
+            yield joined
+            joined = bytearray()
+    if joined:
+        yield joined
 
 
 async def read_body(request: Request, limit: int) -> bytes:
-    """The whole body, at most `limit` bytes. Raises WorkerBusy if other requests have the memory for it."""
+    """Return the whole body, at most `limit` bytes. Raises WorkerBusy if other requests have reserved the memory."""
     memory = get_memory(request)
-    body = bytearray()  # and no list of chunks, each of which may be a byte
+    body = bytearray()  # Not a list of chunks, because each chunk may be one byte.
     async for chunk in iter_body(request, limit):
         memory.reserve(len(chunk))
         body += chunk
@@ -145,16 +149,16 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 def decoding_bytes(body: bytes) -> int:
-    """Return about how many bytes a body of JSON takes while it is decoded, and as what it is decoded to.
+    """Return an estimate of the bytes that decoding a JSON body takes, with the decoded values.
 
-    Numbers are counted by the commas between them, names and words by their quotes, rows by their brackets.
+    Numbers are counted by the commas between them, strings by their quotes, and rows by their brackets.
     """
     brackets = body.count(b"[") + body.count(b"{")
     return VALUE_BYTES * body.count(b",") + QUOTE_BYTES * body.count(b'"') + ROW_BYTES * brackets + len(body)
 
 
 def decode(schema: type[M], body: bytes) -> M:
-    """The body as `schema`. Raises MalformedBody where it is not JSON, InvalidInput where it is not this JSON."""
+    """Return the body as `schema`. Raises MalformedBody if it is not JSON, InvalidInput if it does not fit."""
     if not body:
         raise MalformedBody("The body is empty. Expected a JSON object; curl sends one with --json or --data-binary.")
     try:
@@ -165,7 +169,7 @@ def decode(schema: type[M], body: bytes) -> M:
 
 
 async def chunks_of(file: BinaryIO | FileIO, size: int) -> AsyncIterator[bytes]:
-    """The rest of a file, at most `size` bytes at a time, for an answer; it is closed with the last."""
+    """Yield the rest of a file in chunks of at most `size` bytes, then close it."""
     with file:
         while chunk := await run_in_threadpool(file.read, size):
             yield chunk
@@ -179,7 +183,10 @@ def json_response(content: object, status: int = 200, headers: dict[str, str] | 
 def openapi_request_body(
     schema: type[BaseModel], examples: dict[str, Any], *, csv_example: str | None = None
 ) -> dict[str, Any]:
-    """`openapi_extra` of a route that reads its body by itself: JSON of this schema or, with an example, files."""
+    """Return the `openapi_extra` of a route that decodes its body itself: JSON of this schema, or a file.
+
+    Without `csv_example`, the route takes no files.
+    """
     content: dict[str, Any] = {
         JSON: {
             "schema": {"$ref": f"#/components/schemas/{schema.__name__}"},
@@ -193,14 +200,14 @@ def openapi_request_body(
 
 
 def openapi_response() -> dict[str, Any]:
-    """The answer 200 of a route that answers with JSON or files; FastAPI adds the JSON."""
+    """Return the response 200 of a route that responds with JSON or a file. FastAPI adds the JSON."""
     return {
         "description": "Predictions, row by row.",
         "content": _documented_files(),
         "headers": {
             "Linserve-Missing-Rows": {
-                "description": "Number of rows in which a value is missing, whose predictions are null. It is in every "
-                "answer to a file or in a file's format, and in JSON with `missing: null`.",
+                "description": "Number of rows in which a value is missing, whose predictions are null. The header is "
+                "sent if the rows or the results are a file, and in JSON with `missing: null`.",
                 "schema": {"type": "integer", "minimum": 0},
             }
         },

@@ -9,87 +9,87 @@ from starlette.concurrency import run_in_threadpool
 
 from app.errors import FieldError, InvalidInput, MalformedBody, UnsupportedMediaType
 
-PIECE_BYTES = 1 << 18  # inflated at a time, however much a small body becomes
-GZIP_WINDOW = 16 + zlib.MAX_WBITS  # with gzip's header
-ZSTD_WINDOW = 23  # log2 of 8 MiB, the most that RFC 9659 lets an encoder use
-STATE_BYTES = 1 << 17  # that a decompressor takes, about, before its window fills
-WINDOW_BYTES = {"gzip": 0, "zstd": 1 << ZSTD_WINDOW}
-SHORT_BYTES = 1 << 12  # less than any program puts into each of many members
-MAX_SHORT = 1000  # members
+CHUNK_BYTES = 1 << 18  # Bytes decompressed at a time, because a small body may expand to any size.
+GZIP_WINDOW = 16 + zlib.MAX_WBITS  # zlib's window bits, with a gzip header.
+ZSTD_WINDOW = 23  # log2 of 8 MiB, the largest window that RFC 9659 allows.
+STATE_BYTES = 1 << 17  # Approximate bytes of a decompressor before its window fills.
+WINDOW_BYTES = {"gzip": 0, "zstd": 1 << ZSTD_WINDOW}  # Bytes of a window that STATE_BYTES does not include.
+SHORT_BYTES = 1 << 12  # Length below which a member is short. No program writes many short members.
+MAX_SHORT = 1000  # Short members of a body.
 
 
 class _Member(Protocol):
-    """One compressed stream; a body may have several, one after the other."""
+    """One compressed stream. A body may have several, one after the other."""
 
     ended: bool
 
-    def inflate(self, data: bytes, most: int) -> tuple[bytes, bytes, bool]:
-        """A piece of what the data inflates to, the data that is left, and whether there is more without it."""
+    def decompress(self, data: bytes, limit: int) -> tuple[bytes, bytes, bool]:
+        """Return decompressed bytes, the data that is left, and whether more bytes come without further data."""
 
 
 def check_encoding(encoding: str) -> None:
-    """Raises UnsupportedMediaType for an encoding that is not read here."""
+    """Raise UnsupportedMediaType for an encoding that is not supported."""
     if encoding not in _MEMBERS:
         message = (
             f"Content-Encoding has to be {' or '.join(_MEMBERS)}, but has another value. Compress the body with one "
-            "of these, or send it uncompressed and without the header."
+            "of these, or send it uncompressed without the header."
         )
         raise UnsupportedMediaType(message, [FieldError(message, parameter="Content-Encoding")])
 
 
 async def decompress(chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:
-    """The body itself, in pieces of at most PIECE_BYTES.
+    """Yield the decompressed body in chunks of at most CHUNK_BYTES.
 
     Raises MalformedBody if the bytes are not in this encoding, InvalidInput if they are too many short members.
     """
     body = _Body(encoding)
-    async for chunk in chunks:
-        rest, more = chunk, False
+    async for rest in chunks:
+        more = False
         while rest or more:
-            piece, rest, more = await run_in_threadpool(body.inflate, rest)
-            if piece:
-                yield piece
+            chunk, rest, more = await run_in_threadpool(body.decompress, rest)  # noqa: PLW2901 - what is left of it
+            if chunk:
+                yield chunk
     body.end()
 
 
 class _Body:
-    """The members of a body, of which a thread inflates as many at once as come to a piece."""
+    """The members of a body. One call in a thread decompresses as many as fit into a chunk."""
 
     def __init__(self, encoding: str) -> None:
         self._encoding = encoding
         self._member: _Member | None = None
-        self._length = 0  # of what came out of the member
+        self._length = 0  # Decompressed bytes of the member.
         self._short = 0
 
-    def inflate(self, data: bytes) -> tuple[bytes, bytes, bool]:
-        """As a member does, up to PIECE_BYTES."""
-        pieces: list[bytes] = []
-        room, more = PIECE_BYTES, True
+    def decompress(self, data: bytes) -> tuple[bytes, bytes, bool]:
+        """Return as a member does, with CHUNK_BYTES as the limit."""
+        chunks: list[bytes] = []
+        room, more = CHUNK_BYTES, True
         while room and (data or more):
             self._member = self._member or _MEMBERS[self._encoding]()
             try:
-                piece, data, more = self._member.inflate(data, room)
+                chunk, data, more = self._member.decompress(data, room)
             except (zlib.error, zstd.ZstdError):
                 message = (
                     f"The body is not {self._encoding}, which Content-Encoding says it is. Compress it, or leave the "
                     "header out."
                 )
                 raise MalformedBody(message, [FieldError(message, parameter="Content-Encoding")]) from None
-            pieces.append(piece)
-            room -= len(piece)
-            self._length += len(piece)
+            chunks.append(chunk)
+            room -= len(chunk)
+            self._length += len(chunk)
             if self._member.ended:
                 self._next()
                 more = False
-        return b"".join(pieces), data, more
+        return b"".join(chunks), data, more
 
     def _next(self) -> None:
         self._short += self._length < SHORT_BYTES
         self._member, self._length = None, 0
         if self._short > MAX_SHORT:
             raise InvalidInput(
-                f"The body's {self._encoding} has more than {MAX_SHORT} members of less than {SHORT_BYTES} bytes; "
-                "compress it into fewer and larger ones."
+                f"The body's {self._encoding} has more than {MAX_SHORT} members of less than {SHORT_BYTES} bytes. "
+                "Compress it into fewer and larger ones."
             )
 
     def end(self) -> None:
@@ -102,11 +102,11 @@ class _Gzip:
         self.ended = False
         self._decompressor = zlib.decompressobj(GZIP_WINDOW)
 
-    def inflate(self, data: bytes, most: int) -> tuple[bytes, bytes, bool]:
-        piece = self._decompressor.decompress(data, most)
+    def decompress(self, data: bytes, limit: int) -> tuple[bytes, bytes, bool]:
+        chunk = self._decompressor.decompress(data, limit)
         self.ended = self._decompressor.eof
         rest = self._decompressor.unused_data if self.ended else self._decompressor.unconsumed_tail
-        return piece, rest, len(piece) == most
+        return chunk, rest, len(chunk) == limit
 
 
 class _Zstd:
@@ -114,10 +114,10 @@ class _Zstd:
         self.ended = False
         self._decompressor = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW})
 
-    def inflate(self, data: bytes, most: int) -> tuple[bytes, bytes, bool]:
-        piece = self._decompressor.decompress(data, most)
+    def decompress(self, data: bytes, limit: int) -> tuple[bytes, bytes, bool]:
+        chunk = self._decompressor.decompress(data, limit)
         self.ended = self._decompressor.eof
-        return piece, self._decompressor.unused_data if self.ended else b"", not self._decompressor.needs_input
+        return chunk, self._decompressor.unused_data if self.ended else b"", not self._decompressor.needs_input
 
 
 _MEMBERS: dict[str, Callable[[], _Member]] = {"gzip": _Gzip, "zstd": _Zstd}

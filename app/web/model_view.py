@@ -11,6 +11,7 @@ from app.regression.linear_model import LinearModel
 from app.regression.solvers import solver_to_record
 from app.web.card_reasons import NullReasons
 from app.web.card_statistics import CardStatistics
+from app.web.schemas.models import ModelView
 
 DEFAULT_LEVEL = 0.95  # Level of the confidence intervals of the coefficients.
 
@@ -32,45 +33,24 @@ def model_to_view(
     """
     card, model = version.card, version.model
     reasons = NullReasons(version)
-    computed = CardStatistics(version, level, reasons).fields(covariance=include == "covariance")
-    reasons.explain_card()
     ranges = np.column_stack([model.statistics.minimum, model.statistics.maximum]).tolist()
-    return {
-        "model": card.model,
-        "version": card.version,
+    values = {
         "current": current,
-        "features": card.features,
-        "targets": card.targets,
-        "unused_columns": card.unused_columns,
-        "terms": card.terms,
         "intercept": dict(zip(card.targets, model.intercept.tolist(), strict=True)),
         "coefficients": {
             target: dict(zip(model.columns, row, strict=True))
             for target, row in zip(card.targets, model.coef.tolist(), strict=True)
         },
         "confidence_level": level,
-        **computed,
-        "inference_unavailable": card.inference_unavailable,
+        **CardStatistics(version, level, reasons).fields(covariance=include == "covariance"),
         "unavailable": reasons.by_path,
-        "metrics": card.metrics,
         "validation": None if card.validation is None else msgspec.to_builtins(card.validation),
-        "no_folds": card.no_folds,
-        "rows": card.rows,
-        "dropped_rows": card.dropped_rows,
-        "rank": card.rank,
-        "condition_number": card.condition_number,
-        "precision_loss": card.precision_loss,
-        "precision_bounds": card.precision_bounds,
         "ranges": dict(zip(model.columns, ranges, strict=True)),
         "solver": solver_to_record(card.solver),
         "shares": None if card.shares is None else {str(number): share for number, share in card.shares.items()},
-        "mode": card.mode,
-        "warnings": card.warnings,
-        "job": card.job,
-        "parent": card.parent,
-        "created_at": card.created_at,
-        "libraries": card.libraries,
     }
+    reasons.explain_card()
+    return {name: values[name] if name in values else getattr(card, name) for name in ModelView.model_fields}
 
 
 def view_bytes(model: LinearModel, include: Extra | None) -> int:

@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from app.data.json_rows import has_more_brackets, is_json
 from app.errors import InvalidInput
-from app.prediction.estimates import MAX_RESPONSE, response_bytes, rows_bytes, workload
+from app.prediction.estimates import MAX_RESPONSE, rows_bytes, workload
 from app.prediction.predictor import Executor, PredictionResult, Predictor, Workload, choose_executor
 from app.prediction.query import PredictionQuery
 from app.prediction.selection import VersionSelector
@@ -44,8 +44,8 @@ async def predict_json(request: Request, selector: VersionSelector, decode: Deco
     query = decode(body, services.limits.instances)
     version = await selector.resolve_async()
     query = query.with_rows(version.model.features)
-    executor = choose_executor(workload(query, version.model))
-    return await run_in(executor, services, partial(_predict, request, version, query, encode))
+    work = workload(query, version.model)
+    return await run_in(choose_executor(work), services, partial(_predict, request, version, query, work, encode))
 
 
 async def run_in(executor: Executor, services: Services, compute: Callable[[], T]) -> T:
@@ -84,18 +84,19 @@ def _decode_and_predict(
     services = get_services(request)
     with get_memory(request).reserved(bodies.decoding_bytes(body)):
         query, version = decode(body, services.limits.instances), selector()
-        return _predict(request, version, query.with_rows(version.model.features), encode)
+        query = query.with_rows(version.model.features)
+        return _predict(request, version, query, workload(query, version.model), encode)
 
 
-def _predict(request: Request, version: Version, query: PredictionQuery, encode: Encode) -> Response:
-    services, model = get_services(request), version.model
-    if (length := response_bytes(query, model)) > MAX_RESPONSE:
+def _predict(request: Request, version: Version, query: PredictionQuery, work: Workload, encode: Encode) -> Response:
+    services = get_services(request)
+    if (length := work.response_bytes) > MAX_RESPONSE:
         raise InvalidInput.at(
             query.pointer,
             f"The answer would have about {length} bytes, and the limit is {MAX_RESPONSE}. Send fewer instances, or "
             "accept a table.",
         )
-    with get_memory(request).reserved(rows_bytes(query, model)):
+    with get_memory(request).reserved(rows_bytes(query, work, version.model)):
         result = Predictor(version).predict(query)
         content = encode(result)
     get_memory(request).reserve(len(content))

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import sys
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
@@ -19,7 +20,7 @@ from app.prediction.estimates import table_bytes
 from app.prediction.predictor import Executor, Workload, choose_executor
 from app.prediction.selection import VersionSelector
 from app.prediction.tables import TableOptions, TablePrediction, TableSource, batch_of_rows
-from app.storage.memory_budget import LARGE_BODY, Reservation
+from app.storage.memory_budget import Reservation
 from app.storage.spooled_output import SpooledOutput
 from app.web import bodies
 from app.web.predict_json import decode_request, run_in
@@ -83,9 +84,9 @@ def _predict_rows(
 
 
 def _workload(body: Source, table_format: TableFormat, encoding: str) -> Workload:
-    length = len(body) if isinstance(body, bytes) else LARGE_BODY + 1
+    """Return the work of decoding a table. The size of one that is compressed, Arrow or Parquet bounds no rows."""
     expands = encoding != bodies.IDENTITY or not table_format.is_text
-    return Workload(body_bytes=length, tables=1, expanding_tables=int(expands))
+    return Workload(body_bytes=sys.maxsize if expands or isinstance(body, Path) else len(body), tables=1)
 
 
 class _MemoryShare:

@@ -14,7 +14,7 @@ R = TypeVar("R")
 
 
 def _without_fsync(function: Callable[P, R], of: Callable[[int], bool]) -> Callable[P, R]:
-    """Return a function that does the same, except for fsync of what `of` says of its mode: files or folders."""
+    """Return `function` without the fsyncs of files whose mode satisfies `of`: regular files or folders."""
     fsync = os.fsync
     inside = threading.local()
 

@@ -83,7 +83,7 @@ def test_the_share_of_rows_to_forget(
         (CARD, None, "Shares by version: version 5: 1, version 4: 0.5, version 2: 0.25.", "/trained_in"),
         (BEFORE_SHARES, None, "Give `share`", "/share"),
         (BEFORE_SHARES, 4, "Give `share`", "/trained_in"),
-        (replace(CARD, earlier_shares={4: 0.0}), 4, "left nothing", "/trained_in"),
+        (replace(CARD, earlier_shares={4: 0.0}), 4, "to zero", "/trained_in"),
         (replace(CARD, earlier_shares=dict.fromkeys(range(1, 5000), 0.5)), 5001, "and 4989 older ones.", "/trained_in"),
     ],
 )

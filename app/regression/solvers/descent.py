@@ -131,7 +131,10 @@ def _state(sgd: _Sgd, task: Task, before: TrainingState | None) -> TrainingState
         loss += task.penalty(current.matrix)
     monitored = loss if task.monitored_rows is task.all_rows else task.monitored_rows.loss(sgd.coefficients)
     epoch = 0 if before is None else before.epoch + 1
-    best = BestEpoch(epoch, current, loss, monitored)
+    if before is not None and not monitored < before.best.monitored_loss:
+        best = before.best
+    else:
+        best = BestEpoch(epoch, current, loss, monitored)
     return TrainingState(
         epoch=epoch,
         current=current,
@@ -139,7 +142,7 @@ def _state(sgd: _Sgd, task: Task, before: TrainingState | None) -> TrainingState
         loss=loss,
         monitored_loss=monitored,
         initial_loss=loss if before is None else before.initial_loss,
-        best=best if before is None or monitored < before.best.monitored_loss else before.best,
+        best=best,
     )
 
 

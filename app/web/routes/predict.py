@@ -1,8 +1,8 @@
 """POST /predict and its siblings: rows in, predictions out."""
 
-from typing import Annotated, Any, TypeAlias
+from typing import Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from app.data.formats import BY_MEDIA_TYPE, LABELS, check_header
@@ -16,11 +16,11 @@ from app.web.negotiation import select_media_type
 from app.web.predict_json import decode_query, predict_json
 from app.web.predict_tables import MEDIA_TYPES, predict_file, predict_rows
 from app.web.problems import problem_responses
-from app.web.query import ModelName, VersionNumber, reject_unknown_parameters
+from app.web.query import ModelName, VersionNumber, query_parameters, read_query
 from app.web.schemas.predict import CSV_EXAMPLE, EXAMPLES, PredictParameters, PredictRequest, PredictResponse
 from app.web.state import get_services
 
-router = APIRouter(tags=["Predict"], dependencies=[require_scope(AccessScope.PREDICT), reject_unknown_parameters()])
+router = APIRouter(tags=["Predict"], dependencies=[require_scope(AccessScope.PREDICT)])
 
 DESCRIPTION = (
     f"Rows come as JSON or as a table: {LABELS}, its columns in any order, plain "
@@ -35,24 +35,25 @@ _ROUTE: dict[str, Any] = {
     "response_model": PredictResponse,
     "response_model_exclude_none": True,
     "description": DESCRIPTION,
-    "openapi_extra": bodies.openapi_request_body(PredictRequest, EXAMPLES, csv_example=CSV_EXAMPLE),
+    "openapi_extra": {
+        **bodies.openapi_request_body(PredictRequest, EXAMPLES, csv_example=CSV_EXAMPLE),
+        "parameters": query_parameters(PredictParameters),
+    },
     "responses": {200: bodies.openapi_response(), **problem_responses(404, 406, 413, 415, 422, 507)},
 }
 
-Parameters: TypeAlias = Annotated[PredictParameters, Query()]
-
 
 @router.post("/predict", name="predict", summary="Predict with the default model's current version", **_ROUTE)
-async def predict(request: Request, parameters: Parameters) -> Response:
+async def predict(request: Request) -> Response:
     services = get_services(request)
-    return await _predict(request, parameters, VersionSelector(services.registry, services.default_model))
+    return await _predict(request, VersionSelector(services.registry, services.default_model))
 
 
 @router.post(
     "/models/{model}/predict", name="predictWithModel", summary="Predict with a model's current version", **_ROUTE
 )
-async def predict_with_model(request: Request, parameters: Parameters, model: ModelName) -> Response:
-    return await _predict(request, parameters, VersionSelector(get_services(request).registry, model))
+async def predict_with_model(request: Request, model: ModelName) -> Response:
+    return await _predict(request, VersionSelector(get_services(request).registry, model))
 
 
 @router.post(
@@ -61,21 +62,20 @@ async def predict_with_model(request: Request, parameters: Parameters, model: Mo
     summary="Predict with any version of a model",
     **_ROUTE,
 )
-async def predict_with_version(
-    request: Request, parameters: Parameters, model: ModelName, version: VersionNumber
-) -> Response:
-    return await _predict(request, parameters, VersionSelector(get_services(request).registry, model, version))
+async def predict_with_version(request: Request, model: ModelName, version: VersionNumber) -> Response:
+    return await _predict(request, VersionSelector(get_services(request).registry, model, version))
 
 
-async def _predict(request: Request, parameters: PredictParameters, selector: VersionSelector) -> Response:
-    """Choose the way by the formats of the rows and of the response."""
+async def _predict(request: Request, selector: VersionSelector) -> Response:
+    """Predict in the way that the formats of the rows and of the response need."""
     media_type = await bodies.content_type(request, *MEDIA_TYPES)
     others = [other for other in MEDIA_TYPES if other != media_type]
     accepted = select_media_type(request.headers.get("accept"), [media_type, *others])
+    if media_type == accepted == bodies.JSON and not request.query_params:
+        return await predict_json(request, selector, decode_query, encode_result)
+    parameters = read_query(request, PredictParameters)
     table_format = BY_MEDIA_TYPE.get(media_type)
     check_header(table_format, parameters.header)
-    if table_format is not None:
-        return await predict_file(request, selector, table_format, parameters.options("null"), accepted)
-    if accepted != bodies.JSON or request.query_params:
+    if table_format is None:
         return await predict_rows(request, selector, parameters.options("refuse"), accepted)
-    return await predict_json(request, selector, decode_query, encode_result)
+    return await predict_file(request, selector, table_format, parameters.options("null"), accepted)

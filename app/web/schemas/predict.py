@@ -69,7 +69,7 @@ class PredictParameters(_Options):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     keep: NameList = Field(
-        default_factory=list,
+        [],
         max_length=MAX_KEPT,
         description=f"Columns to pass through to the results, separated by commas; at most {MAX_KEPT}. If a target is "
         "kept, the columns of its predictions and bounds begin with `predicted_` and its name. "
