@@ -33,11 +33,11 @@ class Columns(NamedTuple):
 
     numbers: Sequence[str]  # in this order
     keep: Sequence[str] = ()  # passed through unchanged
-    missing: bool = False  # whether a number may be missing; it is then NaN
-    only: bool = False  # whether other columns are refused
+    missing: bool = False  # True if a number may be missing; it is then NaN
+    only: bool = False  # True if other columns are refused
     ignored: AbstractSet[str] = frozenset()  # with `only`: names of other columns that are allowed and not read
-    header: Header | None = None  # of CSV; None: names, which must not all be numbers
-    training: bool = True  # whether messages may advise the training options that leave out columns or rows
+    header: Header | None = None  # for CSV; None: names, which must not all be numbers
+    training: bool = True  # True if messages may advise the training options that leave out columns or rows
     late: Mapping[str, int] = MappingProxyType({})  # NDJSON: the lines of names that appear first after line 1
 
 

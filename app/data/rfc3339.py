@@ -14,7 +14,7 @@ _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _DAY_SECONDS = 86_400
 # Seconds from 1970 to the beginning of year 0 and of year 10000. Years between them have four digits.
 _FIRST, _END = -62_167_219_200, 253_402_300_800
-_TRAILING_ZEROS = r"(?:(\.[0-9]*[1-9])|\.)0+$"  # of a fraction of a second
+_TRAILING_ZEROS = r"(?:(\.[0-9]*[1-9])|\.)0+$"  # in a fraction of a second
 
 
 def dates_as_text(batch: "pa.RecordBatch") -> "pa.RecordBatch":

@@ -67,7 +67,7 @@ class ArrowFormat(TableFormat):
                     read = 0
 
     def writer(self, file: Output, keep: Sequence[str], names: Sequence[str]) -> TableWriter:
-        return _ArrowStreamWriter(file, keep, names)
+        return ArrowTableWriter(keep, names, functools.partial(_StreamWriter, file))
 
 
 ARROW = ArrowFormat()
@@ -95,18 +95,15 @@ def _next_batch(reader: "pa.ipc.RecordBatchStreamReader", columns: Columns) -> "
     return batch.select(list(dict.fromkeys([*columns.numbers, *columns.keep])))
 
 
-class _ArrowStreamWriter(ArrowTableWriter):
+class _StreamWriter:
     """Writes each message in one piece. pyarrow's stream writer would copy it in many."""
 
-    def __init__(self, file: Output, keep: Sequence[str], names: Sequence[str]) -> None:
-        super().__init__(keep, names)
+    def __init__(self, file: Output, schema: "pa.Schema") -> None:
         self._file = file
+        file.write(memoryview(schema.serialize()))
 
-    def _begin(self, schema: "pa.Schema") -> None:
-        self._file.write(memoryview(schema.serialize()))
-
-    def _append(self, batch: "pa.RecordBatch") -> None:
+    def write_batch(self, batch: "pa.RecordBatch") -> None:
         self._file.write(memoryview(batch.serialize()))
 
-    def _end(self) -> None:
+    def close(self) -> None:
         self._file.write(_END_OF_STREAM)

@@ -1,7 +1,7 @@
 """The columns of Arrow and Parquet files: names, types, and tables to write."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 T = TypeVar("T")
+
+
+class RecordBatchSink(Protocol):
+    """A file that record batches of one schema are written to, as by pyarrow's writers."""
+
+    def write_batch(self, batch: "pa.RecordBatch", /) -> None: ...
+
+    def close(self) -> None: ...
 
 
 def readable(label: str, read: Callable[[], T]) -> T:
@@ -111,8 +119,11 @@ def _column(numbers: Array) -> "pa.Array":
 class ArrowTableWriter:
     """Writes tables with a schema. The first rows decide the types of the kept columns."""
 
-    def __init__(self, keep: Sequence[str], names: Sequence[str]) -> None:
-        self._keep, self._names = keep, names
+    def __init__(
+        self, keep: Sequence[str], names: Sequence[str], open_sink: "Callable[[pa.Schema], RecordBatchSink]"
+    ) -> None:
+        """Prepare a table. `open_sink` is called with its schema, before the first rows."""
+        self._keep, self._names, self._open_sink = keep, names, open_sink
         self._schema: pa.Schema | None = None
 
     def write(self, kept: "pa.RecordBatch | None", values: Array) -> None:
@@ -120,8 +131,7 @@ class ArrowTableWriter:
 
         batch = record_batch(kept, self._names, values)
         try:
-            self._begin_once(batch.schema)
-            self._append(batch.cast(self._schema))
+            self._sink_for(batch.schema).write_batch(batch.cast(self._schema))
         except pa.ArrowException as error:
             raise_if_memory(error)
             raise InvalidInput(
@@ -132,19 +142,10 @@ class ArrowTableWriter:
         import pyarrow as pa
 
         kept = [pa.field(name, pa.null()) for name in self._keep]
-        self._begin_once(pa.schema([*kept, *(pa.field(name, pa.float64()) for name in self._names)]))
-        self._end()
+        schema = pa.schema([*kept, *(pa.field(name, pa.float64()) for name in self._names)])
+        self._sink_for(schema).close()
 
-    def _begin_once(self, schema: "pa.Schema") -> None:
+    def _sink_for(self, schema: "pa.Schema") -> RecordBatchSink:
         if self._schema is None:
-            self._schema = schema
-            self._begin(schema)
-
-    def _begin(self, schema: "pa.Schema") -> None:
-        raise NotImplementedError
-
-    def _append(self, batch: "pa.RecordBatch") -> None:
-        raise NotImplementedError
-
-    def _end(self) -> None:
-        raise NotImplementedError
+            self._schema, self._sink = schema, self._open_sink(schema)
+        return self._sink

@@ -1,6 +1,6 @@
-"""What a format of bodies and files has to offer.
+"""The protocols that formats of bodies and files implement.
 
-The rest of the service asks these attributes and methods, and never compares the name of a format.
+The rest of the service uses these attributes and methods, and never compares the name of a format.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +25,7 @@ class BodyFormat(Protocol):
     media_type: str
     label: str  # in messages
     file_label: str = ""  # in messages about a file that was recognised, unless it is `label`
-    names_in_rows: bool  # whether each row repeats the names of its columns, and a later row may have others
+    names_in_rows: bool  # True if each row has the names of its columns, and a later row may have others
 
     def may_be(self, content: "Content", head: bytes, error: LinserveError) -> bool:  # noqa: ARG002 - for subclasses
         """Return True if a body that looks like `content` may be in this format, with `error` as its only fault."""
@@ -68,8 +68,8 @@ class TableFormat(BodyFormat, Protocol):
 
     extensions: tuple[str, ...]
     signature: bytes = b""  # first bytes of every file in a binary format
-    is_text: bool  # whether a row takes at least a byte of the file; a short file in another format may have many rows
-    takes_header: bool = False  # whether the option `header` says what the first row is
+    is_text: bool  # False if a short file may have any number of rows, as compressed and binary files do
+    takes_header: bool = False  # True if the option `header` applies
     names_in_rows: bool = False
 
     def recognises(self, text: bytes) -> bool:  # noqa: ARG002

@@ -1,6 +1,6 @@
 """Careful reading of CSV, with one thread and quotes, for files that fast reading cannot read.
 
-Only this way pyarrow says in which row a fault is.
+Only this way does pyarrow name the row of a fault.
 """
 
 import codecs
@@ -79,7 +79,7 @@ def _open_carefully(source: Source, header: Sequence[str], columns: Columns, opt
     names = header if columns.header == "none" else None
     return open_csv(
         str(source) if isinstance(source, Path) else pa.py_buffer(source),
-        # With several threads pyarrow does not say in which row a fault is.
+        # With several threads pyarrow does not name the row of a fault.
         read_options=ReadOptions(use_threads=False, block_size=MAX_ROW_BYTES, column_names=names),
         parse_options=ParseOptions(newlines_in_values=True),
         convert_options=options,
@@ -103,7 +103,7 @@ def _check_encoding(source: Source) -> None:
 
 
 class _Head(io.RawIOBase):
-    """The beginning of a file, and a word in place of what follows."""
+    """The beginning of a file, followed by a word in place of the rest."""
 
     def __init__(self, file: BinaryIO, length: int, word: bytes) -> None:
         self._file, self._left, self._word = file, length, word

@@ -39,7 +39,7 @@ def header_names(beginning: bytes, header: Header | None) -> list[str]:
     """Return the names in the first row; with header "none", c1, c2 and so on for as many values as it has.
 
     Raises InvalidInput if there is no row, if it is not UTF-8, if a name appears twice, or if all names are numbers
-    and `header` does not say what they are.
+    and `header` is not given.
     """
     # The encoding of later rows is checked as they are read.
     text = beginning[bom_length(beginning) :].decode(errors="surrogateescape")
@@ -99,7 +99,7 @@ def has_separators(text: bytes) -> bool:
 def explain_first_row(head: bytes, header: Header | None, *, in_row_1: bool) -> InvalidInput | None:
     """Return the error for a first row with other separators or without names, or None if it has neither fault.
 
-    `in_row_1` says whether something in row 1 is known to be at fault.
+    `in_row_1` is True if a fault in row 1 is known.
     """
     text = head.removeprefix(BOM).lstrip(b"\r\n").decode(errors="replace")
     line, _, rest = text.partition("\n")

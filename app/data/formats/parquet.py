@@ -1,5 +1,6 @@
 """Parquet files."""
 
+import functools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -65,7 +66,7 @@ class ParquetFormat(TableFormat):
                 row += batch.num_rows
 
     def writer(self, file: Output, keep: Sequence[str], names: Sequence[str]) -> TableWriter:
-        return _ParquetTableWriter(file, keep, names)
+        return ArrowTableWriter(keep, names, functools.partial(_BoundedWriter, file))
 
     def _schema(self, source: Source) -> "pa.Schema":
         return readable(self.label, lambda: _open(source).schema_arrow)
@@ -110,23 +111,20 @@ def _decoded_ahead(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBa
             yield batch
 
 
-class _ParquetTableWriter(ArrowTableWriter):
-    def __init__(self, file: Output, keep: Sequence[str], names: Sequence[str]) -> None:
-        super().__init__(keep, names)
-        self._file = file
-        self._parquet: Any = None
-        self._chunks = 0
+class _BoundedWriter:
+    """pyarrow's writer, with a limit on the column chunks."""
 
-    def _begin(self, schema: "pa.Schema") -> None:
+    def __init__(self, file: Output, schema: "pa.Schema") -> None:
         from pyarrow.parquet import ParquetWriter
 
-        self._parquet = ParquetWriter(self._file, schema)
+        self._writer = ParquetWriter(file, schema)
+        self._chunks = 0
 
-    def _append(self, batch: "pa.RecordBatch") -> None:
+    def write_batch(self, batch: "pa.RecordBatch") -> None:
         self._chunks += batch.num_columns
         if self._chunks > MAX_CHUNKS:
             raise InvalidInput("The answer has too many columns and rows for Parquet. Accept another format.")
-        self._parquet.write_batch(batch)
+        self._writer.write_batch(batch)
 
-    def _end(self) -> None:
-        self._parquet.close()
+    def close(self) -> None:
+        self._writer.close()

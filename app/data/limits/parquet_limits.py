@@ -37,7 +37,7 @@ class _Page(NamedTuple):
 
 @contextlib.contextmanager
 def _as_damage() -> Iterator[None]:
-    """Raise InvalidInput if something is not where the format says."""
+    """Raise InvalidInput if reading at the places that the file names fails."""
     try:
         yield
     except (IndexError, KeyError, OverflowError, TypeError, struct.error):

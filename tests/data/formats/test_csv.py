@@ -263,7 +263,7 @@ def test_a_header_that_is_not_utf8_is_refused_however_long_the_file(tmp_path: Pa
 @pytest.mark.parametrize(
     "header", ["1,2", "7.59,1581.15,-3e5", " 1 ,.5,+2.", '"1","2"', "1,,2", "1,1,1", "\ufeff1,2", "1,NaN", "NA,2"]
 )
-def test_a_header_of_numbers_is_refused_unless_the_header_option_says_what_it_is(tmp_path: Path, header: str) -> None:
+def test_a_header_of_numbers_is_refused_without_the_header_option(tmp_path: Path, header: str) -> None:
     path = stored(tmp_path, f"{header}\n{header}\n")
     with pytest.raises(InvalidInput) as refused:
         CSV.column_names(path)
@@ -277,7 +277,7 @@ def test_a_header_with_a_name_in_it_is_one(tmp_path: Path, header: str) -> None:
     assert CSV.column_names(stored(tmp_path, f"{header}\n")) == header.split(",")
 
 
-def test_numbers_are_names_if_the_header_option_says_so(tmp_path: Path) -> None:
+def test_numbers_are_names_with_the_header_option(tmp_path: Path) -> None:
     (batch,) = CSV.batches(stored(tmp_path, "2019,2020\n1,2\n"), Columns(["2020"], header="names"))
     assert batch.values.tolist() == [[2]]
 

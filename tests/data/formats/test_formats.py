@@ -1,4 +1,4 @@
-"""What holds for files of every format."""
+"""The contract of every file format."""
 
 import contextlib
 import io

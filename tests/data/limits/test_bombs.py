@@ -152,7 +152,7 @@ class Described:
 
 
 def schema_of(names: int, depth: int = 0) -> bytes:
-    """A schema of `names` fields that are all the same one, and again as many in each of them, to that depth."""
+    """A schema of `names` fields that share one description, with as many fields inside each, to `depth` levels."""
     made = Described()
     root = made.table({1: b"\1", 2: b"\0" * 4})
     made.point(0, root)
@@ -171,7 +171,7 @@ def schema_of(names: int, depth: int = 0) -> bytes:
 
 
 def shared_words() -> bytes:
-    """A schema with many entries of metadata that are all the same one, of 100 kB."""
+    """A schema with many entries of metadata that share one text of 100 kB."""
     made = Described()
     root = made.table({1: b"\1", 2: b"\0" * 4})
     made.point(0, root)
@@ -196,7 +196,7 @@ BOMBS: dict[str, tuple[str, Callable[[], bytes], set[str]]] = {
     "Arrow, metadata of 2 GB": ("arrow", lambda: b"\xff" * 7 + b"\x7f" + b"\0" * 100, {"InvalidInput"}),
     "Arrow, a name for each of many columns": ("arrow", lambda: schema_of(200_000), {"InvalidInput"}),
     "Arrow, columns in columns in columns": ("arrow", lambda: schema_of(20, depth=20), {"InvalidInput"}),
-    "Arrow, notes that are all the same": ("arrow", shared_words, {"InvalidInput"}),
+    "Arrow, entries of metadata that share one text": ("arrow", shared_words, {"InvalidInput"}),
     "Parquet, a page that zstd packed": ("parquet", lambda: one_page(34_000_000, "zstd"), {"InvalidInput"}),
     "Parquet, a page that gzip packed": ("parquet", lambda: one_page(34_000_000, "gzip"), {"InvalidInput"}),
     "Parquet, a footer of descriptions": ("parquet", lambda: footer(6, 50_000), {"InvalidInput"}),
@@ -276,7 +276,7 @@ def test_a_dictionary_counts_in_addition_to_the_pages_that_point_into_it(monkeyp
     content = parquet(table, compression="zstd", dictionary_pagesize_limit=1 << 20)
     BY_NAME["parquet"].check_size(content, ["a"], GIBIBYTE)
     monkeypatch.setattr(decode_limits, "HELD_BYTES", 80_000 - len(content))
-    BY_NAME["parquet"].check_size(content, ["b"], GIBIBYTE)  # what is not read takes nothing
+    BY_NAME["parquet"].check_size(content, ["b"], GIBIBYTE)  # only the columns that are read count
     with pytest.raises(InvalidInput, match="of memory at once"):
         BY_NAME["parquet"].check_size(content, ["a"], GIBIBYTE)
 
