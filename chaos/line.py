@@ -82,7 +82,7 @@ class Truth:
         return self._models[version]
 
 
-def build_training_request(content: Any, path: str = "/predict", kind: str = "application/json") -> bytes:
+def http_request(content: Any, path: str = "/predict", kind: str = "application/json") -> bytes:
     body = content if isinstance(content, bytes) else json.dumps(content).encode()
     head = f"POST {path} HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: {kind}\r\ncontent-length: {len(body)}\r\n\r\n"
     return head.encode() + body
@@ -103,11 +103,11 @@ def _forms() -> list[Form]:
         return [float(word) for word in body.splitlines()[1].split(b",")]
 
     return [
-        *(Form(build_training_request({"instances": [row]}), row, first) for row in ROWS),
-        Form(build_training_request({"instances": [as_object]}), row, first),
-        Form(build_training_request({"instances": [as_object], "interval": 0.9, "explain": True}), row, first),
-        *(Form(build_training_request({"instances": [row]}), row, first) for row in ROWS),
-        Form(build_training_request(table, kind="text/csv"), row, second_line),
+        *(Form(http_request({"instances": [row]}), row, first) for row in ROWS),
+        Form(http_request({"instances": [as_object]}), row, first),
+        Form(http_request({"instances": [as_object], "interval": 0.9, "explain": True}), row, first),
+        *(Form(http_request({"instances": [row]}), row, first) for row in ROWS),
+        Form(http_request(table, kind="text/csv"), row, second_line),
     ]
 
 

@@ -26,7 +26,7 @@ RECORD = "CHAOS_PLANTED"  # environment variable: the file in which each process
 DONE = "planted"
 EXIT_STATUS = 70
 
-ProblemDetail = tuple[str, str]  # a module, or a class with its module; and the name of an attribute
+Attribute = tuple[str, str]  # a module, or a class with its module; and the name of an attribute
 
 
 class NotPlanted(Exception):
@@ -57,7 +57,7 @@ def plant_when_loaded(address: str, record: Path) -> None:
     sys.meta_path.insert(0, _Watch(plant.modules, lambda: _plant_or_exit(plant, record)))
 
 
-def change(plant: Plant) -> dict[ProblemDetail, Any]:
+def change(plant: Plant) -> dict[Attribute, Any]:
     """Apply the plant to the modules in this process, and return the old values of the attributes it replaced.
 
     Raises NotPlanted.
@@ -79,7 +79,7 @@ def change(plant: Plant) -> dict[ProblemDetail, Any]:
 
 
 @contextlib.contextmanager
-def changed(plant: Plant) -> Iterator[dict[ProblemDetail, Any]]:
+def changed(plant: Plant) -> Iterator[dict[Attribute, Any]]:
     """Apply the plant for the block alone, and yield the attributes it replaced as they were. Raises NotPlanted."""
     old = change(plant)
     try:
@@ -122,7 +122,7 @@ def _owners() -> dict[str, Any]:
     return classes | modules | {"os": os}
 
 
-def _attributes() -> dict[ProblemDetail, Any]:
+def _attributes() -> dict[Attribute, Any]:
     """Return each attribute of the owners as it is stored, so a static method is not its function."""
     return {
         (name, attribute): value
