@@ -21,7 +21,7 @@ def run(*command: str | Path, environment: Mapping[str, str] | None = None) -> "
 
 
 def test_the_licence_of_every_package_is_allowed() -> None:
-    ended = run("make", "licences")
+    ended = run("make", "--no-print-directory", "licences")
     assert ended.returncode == 0, ended.stderr
     assert "| numpy " in ended.stdout
 
@@ -41,7 +41,7 @@ def test_a_secret_fails(tmp_path: Path) -> None:
 
 
 def test_an_audit_without_internet_prints_a_note_and_fails_nothing() -> None:
-    ended = run("make", "audit", environment=NOWHERE)
+    ended = run("make", "--no-print-directory", "audit", environment=NOWHERE)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.startswith("pip-audit not run: ")
 
@@ -52,7 +52,7 @@ def test_the_hooks_clone_nothing() -> None:
 
 @pytest.mark.slow
 def test_the_bill_of_materials_has_what_runs_with_the_service_and_nothing_else() -> None:
-    ended = run("make", "sbom")
+    ended = run("make", "--no-print-directory", "sbom")
     assert ended.returncode == 0, ended.stderr
     document = json.loads((ROOT / "sbom.cdx.json").read_text())
     names = {component["name"] for component in document["components"]}

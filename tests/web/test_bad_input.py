@@ -99,7 +99,7 @@ CASES = [
     Case("UTF-16", 400, "UTF-16 text", f'{{"instances": [["{MARK}"]]}}'.encode("utf-16")),
     Case("a lone surrogate", 400, "not JSON", f'{{"instances": [["{MARK}\\ud800"]]}}'),
     Case("arrays nested too deeply", 400, "not JSON", "[" * 100_000),
-    Case("too large a body", 413, "longer than 1000000 bytes", b" " * 1_000_001),
+    Case("too large a body", 413, "longer than the limit of 1000000 bytes", b" " * 1_000_001),
     Case("a form", 415, "application/json", f"instances={MARK}", headers={"content-type": f"application/{MARK}"}),
     Case("no content type", 415, "application/json", MARK, headers={}),
     Case("a table without the features", 422, "no column", f"temp,{MARK}\n1,2\n", headers=CSV, names=True),
@@ -133,7 +133,7 @@ CASES = [
     Case("a page of another site that trains", 403, "page of another site", json.dumps(NOTEBOOK), path="/train", headers={**JSON, "origin": f"https://{MARK}.example"}),
     Case("a page of another site that trains without saying whose", 403, "page of another site", json.dumps(NOTEBOOK), path="/train", headers={**JSON, "sec-fetch-site": "cross-site"}),
     Case("a name that was made to point here", 403, "host of another name", json.dumps(NOTEBOOK), path="/train", headers={**JSON, "host": f"{MARK}.example"}),
-    Case("a proxy that trains", 403, "only this machine", json.dumps(NOTEBOOK), path="/train", headers={**JSON, "x-forwarded-for": MARK}),
+    Case("a proxy that trains", 403, "only clients on this machine", json.dumps(NOTEBOOK), path="/train", headers={**JSON, "x-forwarded-for": MARK}),
     Case("a proxy that promotes", 403, "through a proxy", '{"version": 1}', path="/models/crop-yield/current", method="PUT", headers={**JSON, "forwarded": f"for={MARK}"}),
     Case("a proxy that deletes", 403, "through a proxy", path="/models/crop-yield/versions/1", method="DELETE", headers={"via": MARK}),
     Case("a page of another site that cancels", 403, "page of another site", path=f"/jobs/{MARK}/cancel", headers={"origin": "null"}),
@@ -189,7 +189,7 @@ CASES = [
     Case("an unknown query option", 422, "Known are", HEADER, path=f"/train?targets=apples&{MARK}=1", headers=CSV, names=True),
     csv("a query option twice", 422, "more than once", HEADER, "targets=apples&targets=oranges"),
     csv("a query option of the wrong kind", 422, "Expected a number", HEADER, "targets=apples,oranges&l2=much"),
-    csv("too large a file", 413, "longer than 2000000", HEADER + "1,2,3,4,5\n" * 200_000),
+    csv("too large a file", 413, "longer than the limit of 2000000", HEADER + "1,2,3,4,5\n" * 200_000),
 ]  # fmt: skip
 
 
