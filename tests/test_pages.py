@@ -32,7 +32,11 @@ PAGES = [
     for page in [*ROOT.glob("*.md"), *sorted((ROOT / "docs").rglob("*.md"))]
     if BLOCK.search(page.read_text())
 ]  # fmt: skip
-PAGE_NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+# Each page has a service of its own. The README's runs in `make test`, those of the other pages in `make test-slow`.
+PARAMETERS = [
+    pytest.param(page, id=str(page.relative_to(ROOT)), marks=[] if page.parent == ROOT else [pytest.mark.slow])
+    for page in PAGES
+]
 
 
 def matches(actual: Any, shown: Any) -> bool:
@@ -131,7 +135,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
     somebody.stop()
 
 
-@pytest.mark.parametrize("page", PAGES, ids=PAGE_NAMES)
+@pytest.mark.parametrize("page", PARAMETERS)
 def test_every_command_of_a_page_answers_as_the_page_shows(
     reader: Reader, page: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
