@@ -29,7 +29,7 @@ def load_config() -> tuple[Settings, Authorizer]:
 
 
 def warn_of_unwritable_folders(settings: Settings) -> None:
-    """Log why a folder cannot be written. Predictions write to neither, so the service starts all the same."""
+    """Log why a folder cannot be written. Predictions write to neither, so the service still starts."""
     for name, folder in (("MODELS_DIR", settings.models_dir), ("STATE_DIR", settings.state_dir)):
         if reason := why_unwritable(folder):
             _log.warning("folder not writable", extra={"setting": f"{PREFIX}{name}", "reason": reason})

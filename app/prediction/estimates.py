@@ -1,4 +1,4 @@
-"""Estimates of what a prediction takes, made before it is computed.
+"""Estimates of the memory and work of a prediction, made before it is computed.
 
 They bound memory: a request reserves these bytes first, and is rejected if they are not free.
 """

@@ -25,7 +25,7 @@ LARGE_RESPONSE = 1 << 22
 
 
 class Executor(Enum):
-    """Where a prediction is computed."""
+    """The thread that computes a prediction."""
 
     INLINE = auto()  # On the event loop.
     THREAD = auto()
@@ -58,13 +58,13 @@ class PredictionResult(NamedTuple):
     """Results for n rows, k targets and p columns of the model. A row with a missing value has NaN in each array."""
 
     version: Version
-    are_objects: bool  # Whether the rows were objects.
+    are_objects: bool  # True if the rows were objects.
     rows: CompleteRows
     predictions: Array  # (n, k)
     intervals: Array | None = None  # (n, k, 2); also NaN for a row outside the space that the training rows span.
     confidence_intervals: Array | None = None  # (n, k, 2), as `intervals`.
     contributions: Array | None = None  # (n, k, p)
-    extrapolation: Extrapolation | None = None  # Of the complete rows alone.
+    extrapolation: Extrapolation | None = None  # Flags of the complete rows.
     unavailable: Mapping[str, str] = MappingProxyType({})  # Reasons for requested arrays that are None, by name.
 
 

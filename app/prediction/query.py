@@ -21,7 +21,7 @@ Missing: TypeAlias = Literal["refuse", "null"]  # Whether a missing value is an 
 
 
 class PredictionOptions(NamedTuple):
-    """What to compute in addition to the predictions."""
+    """Results to compute in addition to the predictions."""
 
     interval: float | None = None  # Level of the prediction intervals.
     confidence: float | None = None  # Level of the confidence intervals of the expected value.
@@ -31,7 +31,7 @@ class PredictionOptions(NamedTuple):
 
     @property
     def needs_design(self) -> bool:
-        """Whether the design matrix of the version has to be decomposed, which is done once per version."""
+        """True if the design matrix of the version has to be decomposed, which is done once per version."""
         return self.interval is not None or self.confidence is not None or self.extrapolation
 
 
@@ -49,7 +49,7 @@ class PredictionQuery(NamedTuple):
 
     @property
     def are_objects(self) -> bool:
-        """Whether the rows are objects. The results are then objects too."""
+        """True if the rows are objects. The results are then objects too."""
         return not isinstance(self.rows, np.ndarray) and are_objects(self.rows)
 
     def with_rows(self, names: Sequence[str]) -> "PredictionQuery":

@@ -63,7 +63,7 @@ class Version:
 
     @cached_property
     def ignored(self) -> frozenset[str]:
-        """Columns of the training rows that are no features. Rows to predict for may have them."""
+        """Columns of the training rows that are not features. Rows to predict for may have them."""
         return frozenset((*self.card.targets, *self.card.unused_columns)).difference(self.card.features)
 
 

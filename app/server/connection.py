@@ -48,9 +48,9 @@ class BoundedConnection(HttpToolsProtocol):
         self._is_closing = False  # further input is discarded
         self._has_ended = False  # the client has sent EOF
         # Per request
-        self._overhead_bytes = 0  # of an incomplete head, or since the last part of the body
+        self._overhead_bytes = 0  # bytes of an incomplete head, or bytes since the last part of the body
         self._body_bytes = 0
-        self._checked_bytes = 0  # of the body, at the last check of the deadlines
+        self._checked_bytes = 0  # bytes of the body at the last check of the deadlines
         self._kept: list[bytes] = []  # parts of the body that uvicorn does not have
         self._kept_bytes = 0
 

@@ -13,7 +13,7 @@ class FastPath(Protocol):
     """Answers one kind of POST request without ASGI."""
 
     target: bytes  # the path, without a query
-    max_bytes: int  # of a body
+    max_bytes: int  # longest body
     is_open: bool
 
     def match(self, headers: Headers) -> bytes | None:

@@ -36,11 +36,11 @@ class BoundedHttpProtocol(BoundedConnection):
         logs_each = self.access_log and self.access_logger.isEnabledFor(logging.INFO)
         self._fast_path = fast_path if fast_path is not None and fast_path.is_open and not logs_each else None
         # Per request
-        self._head_bytes = 0  # of complete headers
+        self._head_bytes = 0  # bytes of complete headers
         self._hosts = 0
         self._has_other_coding = False  # a Transfer-Encoding other than chunked
         self._fast_path_request_id: bytes | None = None  # set while the request is eligible for the fast path
-        self._answer: tuple[bytes, bytes] | None = None  # of the fast path, not yet written
+        self._answer: tuple[bytes, bytes] | None = None  # response of the fast path, not yet written
 
     def data_received(self, data: bytes) -> None:
         if self._is_closing:
@@ -175,7 +175,7 @@ class BoundedHttpProtocol(BoundedConnection):
         self._clock.awaiting = Awaiting.NOTHING
         request_id = self._fast_path_request_id
         if request_id is not None and self._fast_path is not None:
-            if not self._stopping.is_set():  # Otherwise, the response has to say `Connection: close`.
+            if not self._stopping.is_set():  # Otherwise, the response needs `Connection: close`.
                 body, started, headers = b"".join(self._kept), self._clock.since, self.server_state.default_headers
                 self._answer = self._fast_path.answer(body, request_id, started, headers)
             if self._answer is not None:
@@ -201,7 +201,7 @@ class BoundedHttpProtocol(BoundedConnection):
     def _begin(self) -> None:
         """Pass the request to uvicorn."""
         super().on_headers_complete()
-        # The response says `Connection: close` if the worker stops, so that the client asks another one, and if the
+        # The response has `Connection: close` if the worker stops, so that the client asks another one, and if the
         # client waits for `100 Continue`, because then it may never send the body.
         if self._stopping.is_set() or self.expect_100_continue:
             self.cycle.keep_alive = False

@@ -1,1 +1,1 @@
-"""HTTP: one short module per resource, its schemas beside its routes."""
+"""HTTP: the routes, their schemas, and everything else that knows of requests."""

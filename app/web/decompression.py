@@ -53,7 +53,7 @@ async def decompress(chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterat
 
 
 class _Body:
-    """The members of a body. One call in a thread decompresses as many as fit into a chunk."""
+    """The members of a body. One call in a thread decompresses every member that fits into a chunk."""
 
     def __init__(self, encoding: str) -> None:
         self._encoding = encoding

@@ -120,7 +120,7 @@ class PredictFastPath:
 
 
 class PreparedModel:
-    """A version, with all that its predictions need made once."""
+    """A version, with everything that its predictions need prepared once."""
 
     def __init__(self, version: Version) -> None:
         model = version.model

@@ -23,7 +23,7 @@ def allowed_methods(routes: Iterable[BaseRoute], scope: Scope) -> str:
         method
         for method in _ROUTE_METHODS
         if any(route.matches({**scope, "method": method})[0] is Match.FULL for route in own)
-    ] or ["GET"]  # of mounted files
+    ] or ["GET"]  # the method of mounted files
     return ", ".join([*methods, *(["HEAD"] if "GET" in methods else []), "OPTIONS"])
 
 

@@ -67,8 +67,8 @@ class Metrics:
         )
         self._rows = Counter("linserve_predicted_rows", "Rows predicted.", registry=own)
         self._series: dict[tuple[str, str, int], _Series] = {}
-        self._pending_rows: deque[int] = deque()  # of predictions in any thread
-        self._pending_loop_rows = 0  # of predictions on the event loop
+        self._pending_rows: deque[int] = deque()  # rows of predictions in any thread
+        self._pending_loop_rows = 0  # rows of predictions on the event loop
         self._writing: asyncio.TimerHandle | None = None
 
     def answered(self, method: str, route: str, status: int, seconds: float, rows: int = 0) -> None:

@@ -25,7 +25,7 @@ from app.web.hints import not_json
 from app.web.schemas.predict import PredictRequest
 from app.web.state import Services, get_memory, get_services
 
-# Decodes a body that may have at most so many rows. Raises MalformedBody or InvalidInput.
+# Function that decodes a body, given the largest number of rows. Raises MalformedBody or InvalidInput.
 Decode: TypeAlias = Callable[[bytes, int], PredictionQuery]
 Encode: TypeAlias = Callable[[PredictionResult], bytes]
 
@@ -49,7 +49,7 @@ async def predict_json(request: Request, selector: VersionSelector, decode: Deco
 
 
 async def run_in(executor: Executor, services: Services, compute: Callable[[], T]) -> T:
-    """Call `compute` where the executor says. Raises WorkerBusy if the wait for a turn is too long."""
+    """Call `compute` in the thread that the executor names. Raises WorkerBusy if the wait for a turn is too long."""
     if executor is Executor.INLINE:
         return compute()
     async with services.large_body_limiter.slot() if executor is Executor.TURN else contextlib.nullcontext():

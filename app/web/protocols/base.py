@@ -1,4 +1,4 @@
-"""What a wire format consists of."""
+"""The interface of a wire format."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
