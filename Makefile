@@ -26,7 +26,7 @@ run: .venv/.service ## serve on http://127.0.0.1:8000
 test: .venv/.development ## run the tests, except the slow ones
 	$(PYTEST) -m 'not slow'
 
-test-fast: .venv/.development ## run the tests that need no running service, in less than 30 seconds
+test-fast: .venv/.development ## run the tests that need no running service, in less than a minute
 	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m 'not slow' $(FAST)
 
 test-slow: .venv/.development ## run the slow tests
