@@ -20,7 +20,6 @@ from app.jobs.dbos_store import DBOSStore
 from app.jobs.host.cpu_affinity import PredictionActivity
 from app.jobs.queue import JobQueue
 from app.jobs.supervisor import Supervisor
-from app.jobs.uploads import UploadStore
 from app.private_names import check_private_names
 from app.registry.publisher import ModelPublisher
 from app.server.admission import ConnectionAdmission
@@ -30,6 +29,7 @@ from app.settings import Settings
 from app.startup import load_config, warn_of_unwritable_folders
 from app.storage.memory_budget import VERSIONS_SHARE, LargeBodyLimiter, MemoryBudget, share_of
 from app.storage.temp import TempStorage
+from app.training.uploads import UploadStore
 from app.web import problems
 from app.web.auth import Authorizer
 from app.web.connection_hooks import PROBES, ServiceHooks

@@ -52,7 +52,7 @@ def main() -> None:
 
     from app.jobs.host.memory_limit import limit_memory
     from app.jobs.worker import run_worker
-    from app.training.warm_up import warm_up
+    from app.training.dataset import warm_up
 
     worker = _make_worker(settings, threads)
     limit_memory(settings.trainer_memory, warm_up)  # all other libraries are loaded
@@ -75,10 +75,10 @@ def _make_worker(settings: Settings, threads: int) -> "Worker":
     from app.jobs.dbos_worker import DBOSWorkerStore
     from app.jobs.host.cpu_affinity import PredictionActivity
     from app.jobs.host.memory_limit import check_memory_for_torch
-    from app.jobs.uploads import UploadStore
     from app.jobs.worker import Worker, WorkerConfig
     from app.registry.publisher import ModelPublisher
     from app.training.pipeline import TrainerContext
+    from app.training.uploads import UploadStore
 
     uploads = UploadStore(settings.spool)
     return Worker(

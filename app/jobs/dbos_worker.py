@@ -10,31 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from dbos import DBOS, DBOSPortableJSONSerializer, Queue
+from dbos import DBOS, DBOSPortableJSONSerializer, Queue, WorkflowStatus
 from dbos import error as dbos_errors
 from dbos._queue import queue_worker_thread
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.errors import Unavailable
-from app.jobs.dbos_database import (
-    APPLICATION_VERSION,
-    MAX_RECOVERIES,
-    PROGRESS,
-    QUEUE,
-    UNFINISHED,
-    WORKFLOW,
-    database_file,
-    driver_message,
-    place_in_partitions,
-    prepare,
-    redact_url,
-    request_summary,
-)
-from app.jobs.job import JobFailed, Progress
-from app.jobs.progress import JobCancelled
+from app.jobs import dbos_database as database
+from app.jobs.dbos_database import APPLICATION_VERSION, PROGRESS, QUEUE, UNFINISHED, WORKFLOW
+from app.jobs.job import JobFailed
 from app.jobs.store import JobHandler, JobUpload
 from app.jobs.wakeup import PollSchedule
 from app.storage.file_lock import FileLock, identity
+from app.training.progress import JobCancelled, Progress
 
 # Seconds between two polls if no message of a new job wakes the trainer. It then idles below 2 % of a core.
 POLL_SECONDS = 0.8
@@ -60,37 +48,44 @@ class DBOSWorkerStore:
         self._polling: threading.Thread | None = None
 
     def open(self, handler: JobHandler) -> None:
-        with self._critical_errors():
-            prepare(self._url)
-            place_in_partitions(self._url)
-            self._files = {path: identity(path) for path in [database_file(self._url)] if path}
-            self._dbos = DBOS(
-                config={
-                    "name": "linserve",
-                    "system_database_url": self._url,
-                    "executor_id": self._name,
-                    "application_version": APPLICATION_VERSION,
-                    "serializer": DBOSPortableJSONSerializer(),
-                    "log_level": "WARNING",
-                    "max_executor_threads": 4,
-                    "notification_listener_polling_interval_sec": 3600.0,  # no code here waits for a notification
-                }
-            )
-            logging.getLogger("dbos").addFilter(_is_unexpected)
-            self._schedule = PollSchedule(self._state_dir, self._name)
-            self._register(handler)
-            DBOS.listen_queues([])  # `keep_polling` replaces DBOS's thread, which cannot be woken between two polls
-            DBOS.launch()
-            # A partition is a model. Its jobs run one after another, in the order of their positions, on any trainer.
-            # A trainer whose next job would have to wait takes a job of another model.
-            self._queue = DBOS.register_queue(
-                QUEUE,
-                worker_concurrency=1,
-                partition_concurrency=1,
-                polling_interval_sec=POLL_SECONDS,
-                on_conflict="always_update",
-            )
-            _warn_of_other_versions()
+        try:
+            self._launch(handler)
+        except (SQLAlchemyError, sqlite3.Error, OSError, dbos_errors.DBOSException) as error:
+            fields = {"database": database.redact_url(self._url), "reason": database.driver_message(error)}
+            _log.critical("job database out of reach", extra=fields)
+            raise Unavailable("The job database cannot be reached.") from error
+
+    def _launch(self, handler: JobHandler) -> None:
+        database.prepare(self._url)
+        database.place_in_partitions(self._url)
+        self._files = {path: identity(path) for path in [database.database_file(self._url)] if path}
+        self._dbos = DBOS(
+            config={
+                "name": "linserve",
+                "system_database_url": self._url,
+                "executor_id": self._name,
+                "application_version": APPLICATION_VERSION,
+                "serializer": DBOSPortableJSONSerializer(),
+                "log_level": "WARNING",
+                "max_executor_threads": 4,
+                "notification_listener_polling_interval_sec": 3600.0,  # no code here waits for a notification
+            }
+        )
+        logging.getLogger("dbos").addFilter(_is_unexpected)
+        self._schedule = PollSchedule(self._state_dir, self._name)
+        self._register(handler)
+        DBOS.listen_queues([])  # `keep_polling` replaces DBOS's thread, which cannot be woken between two polls
+        DBOS.launch()
+        # A partition is a model. Its jobs run one after another, in the order of their positions, on any trainer.
+        # A trainer whose next job would have to wait takes a job of another model.
+        self._queue = DBOS.register_queue(
+            QUEUE,
+            worker_concurrency=1,
+            partition_concurrency=1,
+            polling_interval_sec=POLL_SECONDS,
+            on_conflict="always_update",
+        )
+        _warn_of_other_versions()
 
     def _register(self, handler: JobHandler) -> None:
         @DBOS.step(name="publish")
@@ -109,7 +104,7 @@ class DBOSWorkerStore:
             if self.is_cancelled(job_id):
                 handler.clean_up(job_id, request)
 
-        @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=MAX_RECOVERIES)
+        @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=database.MAX_RECOVERIES)
         def run(request: dict[str, Any]) -> dict[str, Any]:
             job_id = _current_job()
             try:
@@ -148,9 +143,9 @@ class DBOSWorkerStore:
         return status is None or status.status == "CANCELLED"
 
     def take_over(self, lock_of: Callable[[str], Path]) -> None:
-        with self._driver_errors():
-            place_in_partitions(self._url)  # a service of an earlier release may still record jobs
-            running = DBOS.list_workflows(name=WORKFLOW, status="PENDING", load_input=False, load_output=False)
+        with _driver_errors():
+            database.place_in_partitions(self._url)  # a service of an earlier release may still record jobs
+            running = _workflows(status="PENDING")
             for other in {job.executor_id for job in running} - {self._name, None}:
                 # While this process holds the lock of a dead trainer, that trainer cannot start again.
                 lock = FileLock(lock_of(str(other)), os.O_RDWR)
@@ -161,45 +156,26 @@ class DBOSWorkerStore:
                         _log.warning("jobs taken over", extra={"trainer": other, "jobs": ids})
 
     def prune(self, max_ended: int) -> None:
-        with self._driver_errors():
-            while old := DBOS.list_workflows(
-                name=WORKFLOW,
-                status=ENDED,
-                sort_desc=True,
-                offset=max_ended,
-                limit=PRUNE_BATCH,
-                load_input=False,
-                load_output=False,
-            ):
+        with _driver_errors():
+            while old := _workflows(status=ENDED, sort_desc=True, offset=max_ended, limit=PRUNE_BATCH):
                 DBOS.delete_workflows([job.workflow_id for job in old])
 
     def uploads(self) -> list[JobUpload]:
-        with self._driver_errors():
-            return [
-                JobUpload(
-                    job.workflow_id,
-                    request_summary(job, DBOS.list_workflows)["upload"],
-                    ended=job.status not in UNFINISHED,
-                )
-                for job in DBOS.list_workflows(name=WORKFLOW, load_input=False, load_output=False)
-            ]
+        with _driver_errors():
+            uploads = []
+            for job in _workflows():
+                upload = database.request_summary(job, DBOS.list_workflows)["upload"]
+                uploads.append(JobUpload(job.workflow_id, upload, ended=job.status not in UNFINISHED))
+            return uploads
 
-    @contextlib.contextmanager
-    def _critical_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (SQLAlchemyError, sqlite3.Error, OSError, dbos_errors.DBOSException) as error:
-            fields = {"database": redact_url(self._url), "reason": driver_message(error)}
-            _log.critical("job database out of reach", extra=fields)
-            raise Unavailable("The job database cannot be reached.") from error
 
-    @contextlib.contextmanager
-    def _driver_errors(self) -> Iterator[None]:
-        """Raise Unavailable with the message of the database driver, without the statement and its values."""
-        try:
-            yield
-        except SQLAlchemyError as error:
-            raise Unavailable(driver_message(error)) from error
+@contextlib.contextmanager
+def _driver_errors() -> Iterator[None]:
+    """Raise Unavailable with the message of the database driver, without the statement and its values."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise Unavailable(database.driver_message(error)) from error
 
 
 def _current_job() -> str:
@@ -208,9 +184,12 @@ def _current_job() -> str:
     return job_id
 
 
+def _workflows(**conditions: Any) -> list[WorkflowStatus]:
+    return DBOS.list_workflows(name=WORKFLOW, load_input=False, load_output=False, **conditions)
+
+
 def _warn_of_other_versions() -> None:
-    waiting = DBOS.list_workflows(name=WORKFLOW, status=UNFINISHED, load_input=False, load_output=False)
-    if count := sum(job.app_version != APPLICATION_VERSION for job in waiting):
+    if count := sum(job.app_version != APPLICATION_VERSION for job in _workflows(status=UNFINISHED)):
         _log.warning("jobs of another version wait", extra={"jobs": count})
 
 

@@ -8,8 +8,7 @@ from typing import Any
 import msgspec
 
 from app.errors import FieldError
-
-PUBLISHING = "publishing"  # The phase in which a job can no longer be cancelled.
+from app.training.progress import Progress
 
 
 class Status(StrEnum):
@@ -24,17 +23,6 @@ class Status(StrEnum):
     @property
     def ended(self) -> bool:
         return self in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a job has come. A value that does not apply is None."""
-
-    phase: str = "reading"  # then fitting, then publishing
-    rows: int = 0
-    epoch: int | None = None
-    epochs: int | None = None
-    loss: float | None = None
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from app.failpoints import failpoint
 from app.jobs.job import Job, Status
 from app.jobs.job_list import PAGE, JobFilter, Page, decode_token
 from app.jobs.store import JobRecord, JobStore
-from app.jobs.uploads import UploadStore
 from app.jobs.wakeup import wake_trainers
 from app.storage.file_lock import FileLock
 from app.training.request import TrainingRequest
+from app.training.uploads import UploadStore
 
 JOB_ID = r"[0-9a-f-]{36}"
 LATEST = "latest"  # Accepted instead of the id of the newest job.
@@ -73,10 +73,13 @@ class JobQueue:
         made it. Raises QueueFull, and removes the upload, if the queue has filled up meanwhile.
         """
         try:
-            self._record(request, job_id)
+            with FileLock(self._lock):
+                self._store.add(job_id, request, self.check_room(job_id))
         except QueueFull:
             self.uploads.remove(request.upload)
             raise
+        except OSError as error:
+            raise not_stored("The job", error) from error
         wake_trainers(self._lock.parent)
         failpoint("recorded")
         # The upload now belongs to the job, unless another request recorded the job.
@@ -85,13 +88,6 @@ class JobQueue:
             self.uploads.remove(request.upload)
             self.find_repeated(job_id, request.fingerprint)
         return record.job
-
-    def _record(self, request: TrainingRequest, job_id: str) -> None:
-        try:
-            with FileLock(self._lock):
-                self._store.add(job_id, request, self.check_room(job_id))
-        except OSError as error:
-            raise not_stored("The job", error) from error
 
     def get(self, job_id: str) -> Job:
         """Return the job with this id, or the newest if the id is `latest`. Raises JobNotFound."""

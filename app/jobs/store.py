@@ -9,8 +9,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
-from app.jobs.job import Job, Progress, Status
+from app.jobs.job import Job, Status
 from app.jobs.job_list import JobFilter
+from app.training.progress import Progress
 from app.training.request import TrainingRequest
 
 FileIdentity: TypeAlias = tuple[int, int] | None  # see app.storage.file_lock.identity

@@ -15,14 +15,14 @@ from app.jobs.host.cpu_affinity import PredictionActivity, yield_cores_to_predic
 from app.jobs.host.devices import write_capabilities
 from app.jobs.host.memory_limit import within_memory
 from app.jobs.job import Failure, JobFailed
-from app.jobs.progress import JobCancelled, ProgressReporter
 from app.jobs.store import WorkerStore
-from app.jobs.uploads import UploadStore
 from app.logs import job_id as logged_job_id
 from app.storage.file_lock import identity
 from app.training.parent import finish_promotion
 from app.training.pipeline import TrainerContext, train
+from app.training.progress import JobCancelled, ProgressReporter
 from app.training.request import TrainingRequest
+from app.training.uploads import UploadStore
 
 WATCH_SECONDS = 2.0
 TIDY_SECONDS = 60.0
@@ -77,7 +77,7 @@ class Worker:
                 _log.info("job cancelled")
             raise
         except LinserveError as error:
-            self.store.report(progress.progress, progress.curve.with_last())
+            progress.report()
             raise _failed(job_id, error, error.version if isinstance(error, PromotionFailed) else None) from None
         else:
             _log.info("version published", extra={"model": card.model, "version": card.version})

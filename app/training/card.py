@@ -20,7 +20,7 @@ from app.regression.precision import PrecisionBounds, precision_loss
 from app.regression.solvers import Exact, GradientDescent, Solver
 from app.regression.sufficient_statistics import Array
 from app.training.dataset import JobRows
-from app.training.inheritance import BaseVersion
+from app.training.parent import BaseVersion
 from app.training.request import TrainingRequest
 
 DIGITS = 16  # decimal digits of a 64-bit number
@@ -61,19 +61,13 @@ def make_card(request: TrainingRequest, result: FitResult, base: BaseVersion | N
         weight_kind=statistics.weight_kind,
         discounted=statistics.discounted,
         untracked=statistics.untracked,
-        earlier_shares=_earlier_shares(base),
+        earlier_shares=shares_after(base.version.card, base.decay) if base else {},
         inference_unavailable=model.inference_unavailable,
         warnings=(
             *result.warnings,
             *warnings_of(model, design, result.solver, refined=result.refined, dropped=rows.dropped),
         ),
     )
-
-
-def _earlier_shares(base: BaseVersion | None) -> dict[int, float] | None:
-    if base is None:
-        return {}
-    return shares_after(base.version.card, base.share if base.mode == "update" else 1.0)
 
 
 def metrics_of(

@@ -15,7 +15,7 @@ from app.registry.reader import ModelReader
 from app.registry.version_file import Version
 from app.regression.sufficient_statistics import WeightKind
 from app.training.columns import current_version
-from app.training.inheritance import weight_kind
+from app.training.parent import weight_kind
 from app.training.planner import build_training_request
 from app.training.request import TrainingRequest
 from app.training.same_columns import checked_features

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from app.errors import Unavailable
@@ -10,9 +11,8 @@ from app.failpoints import failpoint
 from app.registry.model_card import ModelCard
 from app.registry.publication import ParentChanged
 from app.registry.publisher import ModelPublisher
-from app.regression.cross_validation import FoldStatistics
+from app.registry.version_file import Version
 from app.regression.fit import Base, DataSummary, FitResult, fit_model
-from app.regression.linear_model import LinearModel
 from app.regression.solvers import Solver
 from app.regression.solvers.coefficients import TrainingState
 from app.training.card import make_card
@@ -21,13 +21,12 @@ from app.training.columns import with_columns_of_file
 from app.training.comparison import compare
 from app.training.dataset import JobRows
 from app.training.fit_errors import fit_errors_translated
-from app.training.inheritance import differences, resolved
-from app.training.initial_coefficients import attach
+from app.training.initial_coefficients import attach, with_coefficients_of_version
 from app.training.interruptible import run_interruptibly
-from app.training.parent import Parent, finish_promotion, with_initial_coefficients
-from app.training.progress import ProgressSink
+from app.training.parent import Parent, differences, finish_promotion, resolved
+from app.training.progress import ProgressReporter
 from app.training.request import TrainingRequest
-from app.training.uploads import Uploads
+from app.training.uploads import UploadStore
 from app.training.validation import FoldHistory
 
 _log = logging.getLogger(__name__)
@@ -38,7 +37,7 @@ class TrainerContext:
     """The places a trainer works in."""
 
     registry: ModelPublisher
-    spool: Uploads
+    spool: UploadStore
     checkpoints: Path
     threads: int = 1  # threads that read files
     before_torch: Callable[[], None] = lambda: None  # called before torch is loaded; may raise if it does not fit
@@ -48,7 +47,7 @@ class TrainerContext:
         return self.checkpoints / f"{job}.json"
 
 
-def train(request: TrainingRequest, job: str | None, context: TrainerContext, progress: ProgressSink) -> ModelCard:
+def train(request: TrainingRequest, job: str | None, context: TrainerContext, progress: ProgressReporter) -> ModelCard:
     """Train and publish one version, and promote it if requested. The same request publishes only once.
 
     An update, a forget or a comparison is made again if another version is current when it is to be published.
@@ -61,33 +60,16 @@ def train(request: TrainingRequest, job: str | None, context: TrainerContext, pr
     path = context.spool.path(request.upload)
     if not path.exists():
         raise Unavailable("The rows of this job are not in the state folder of the trainer that took it.")
-    request, late = with_columns_of_file(
-        attach(request, context.spool), path, context.registry, progress.check_cancelled
-    )
+    request = attach(request, context.spool)
+    request, late = with_columns_of_file(request, path, context.registry, progress.check_cancelled)
     training = _Training(request, job, context, late, progress)
     while True:
+        publish = run_interruptibly(training.fit, progress)
         try:
-            return run_interruptibly(training.fit, progress).publish(context.registry, progress)
+            return publish().card
         except ParentChanged:
             _log.info("parent changed", extra={"model": request.model})
             progress.begin_again()
-
-
-@dataclass(frozen=True, eq=False)
-class _Unpublished:
-    """A new version, before it is published."""
-
-    request: TrainingRequest
-    parent: Parent
-    card: ModelCard
-    model: LinearModel
-    folds: FoldStatistics | None
-
-    def publish(self, registry: ModelPublisher, progress: ProgressSink) -> ModelCard:
-        """Publish the version, and return its card. Raises ParentChanged if another parent is current by then."""
-        return self.parent.publish(
-            self.request, registry, self.card, self.model, folds=self.folds, progress=progress
-        ).card
 
 
 class _Training:
@@ -99,7 +81,7 @@ class _Training:
         job: str | None,
         context: TrainerContext,
         late: Mapping[str, int],
-        progress: ProgressSink,
+        progress: ProgressReporter,
     ) -> None:
         self._request = request
         self._job = job
@@ -109,8 +91,8 @@ class _Training:
         self._rows: JobRows | None = None
         self._summary: DataSummary | None = None
 
-    def fit(self) -> _Unpublished:
-        """Fit a new version on top of the current one."""
+    def fit(self) -> Callable[[], Version]:
+        """Fit a new version on top of the current one. Return the call that publishes it."""
         registry = self._context.registry
         parent = Parent.of(self._request, registry)
         base = parent.base
@@ -122,16 +104,15 @@ class _Training:
         saved = checkpoint.load()
         request, parent = parent.started(request, registry, checkpoint.start)
         checkpoint.start = parent.start
-        solver = request.solver if saved else with_initial_coefficients(request, registry)
+        solver = request.solver if saved else with_coefficients_of_version(request, registry)
         rows = self._rows_of(request)
-        observer = _Observer(self._progress, checkpoint, solver, saved)
         with fit_errors_translated((*(request.terms or request.features), *request.targets), base):
             result = fit_model(
                 rows,
                 solver,
                 base=Base(base.version.model.statistics, base.mode, base.share, history.stored) if base else None,
                 folds=history.options,
-                observer=observer,
+                observer=_Observer(self._progress, checkpoint, solver, saved),
                 resume=saved.state if saved else None,
                 summary=self._summary,
             )
@@ -139,30 +120,33 @@ class _Training:
         failpoint("fitted")
         if result.solver is solver:  # the card repeats the options of the request
             result = replace(result, solver=request.solver)
-        return self._unpublished(request, parent, rows, history, result)
+        return self._publication(request, parent, rows, history, result)
 
-    def _unpublished(
+    def _publication(
         self, request: TrainingRequest, parent: Parent, rows: JobRows, history: FoldHistory, result: FitResult
-    ) -> _Unpublished:
-        comparison = compare(request, result, self._context.registry)
+    ) -> Callable[[], Version]:
+        registry = self._context.registry
+        beats_current, not_better = compare(request, result, registry)
         validation = history.to_store(result.validation)
         card = make_card(request, result, parent.base, rows)
         card = replace(
             card,
             job=self._job,
             parent=parent.version,
-            beats_current=comparison.beats_current,
+            beats_current=beats_current,
             validation=validation.card,
             no_folds=validation.no_folds,
             warnings=(
                 *(differences(request, parent.base.version.card) if parent.base else ()),
                 *request.warnings,
                 *rows.warnings,
-                *filter(None, (comparison.warning, *validation.warnings)),
+                *filter(None, (not_better, *validation.warnings)),
                 *card.warnings,
             ),
         )
-        return _Unpublished(request, parent, card, result.model, validation.folds)
+        return partial(
+            parent.publish, request, registry, card, result.model, folds=validation.folds, progress=self._progress
+        )
 
     def _rows_of(self, request: TrainingRequest) -> JobRows:
         """Return the rows, with the counts of the last pass unless they are read differently now."""
@@ -176,7 +160,9 @@ class _Training:
 class _Observer:
     """Passes on the progress of a fit, and saves the states of a descent."""
 
-    def __init__(self, progress: ProgressSink, checkpoint: Checkpoint, solver: Solver, saved: SavedRun | None) -> None:
+    def __init__(
+        self, progress: ProgressReporter, checkpoint: Checkpoint, solver: Solver, saved: SavedRun | None
+    ) -> None:
         self._progress = progress
         self._checkpoint = checkpoint
         self._epochs: int | None = getattr(solver, "epochs", None)

@@ -8,9 +8,25 @@ from collections.abc import Iterator, Sequence
 from app.data.names import shown, unquoted
 from app.errors import FieldError, InvalidInput
 from app.registry.model_card import ModelCard
+from app.registry.version_file import Version
+from app.training.request import TrainingRequest
 
 MAX_NAMES = 10  # Most names in a list of the message.
 MAX_DETAILS = 20
+
+
+def ordered_features(
+    features: Sequence[str], targets: Sequence[str], request: TrainingRequest, current: Version | None
+) -> Sequence[str]:
+    """Return the features of a file in the order of the current version, if they are the same.
+
+    Raises InvalidInput if the columns have to be the same, and are not.
+    """
+    if current is None:
+        return features
+    if request.mode == "replace" and not request.infer_columns:
+        return checked_features(features, targets, current.card, rows="The file has")
+    return current.card.features if set(features) == set(current.card.features) else features
 
 
 def checked_features(

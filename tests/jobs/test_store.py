@@ -16,11 +16,11 @@ from service import wait_for
 
 from app.errors import Conflict
 from app.jobs.dbos_store import DBOSStore
-from app.jobs.job import PUBLISHING, Failure, Job, JobFailed, Progress, Status
+from app.jobs.job import Failure, Job, JobFailed, Status
 from app.jobs.job_list import JobFilter
-from app.jobs.progress import JobCancelled
 from app.jobs.store import JobHandler, JobStore, WorkerStore
 from app.regression.solvers import Exact
+from app.training.progress import PUBLISHING, JobCancelled, Progress
 from app.training.request import TrainingRequest
 
 SECONDS = 60.0
