@@ -17,8 +17,7 @@ import msgspec
 from app.errors import Conflict, Unavailable
 from app.jobs import dbos_database as database
 from app.jobs.dbos_database import PROGRESS, QUEUE, STARTED, SUMMARY, WORKFLOW, NotDecoded
-from app.jobs.job import Failure, Job, Status
-from app.jobs.job_list import JobFilter
+from app.jobs.job import Failure, Job, JobFilter, Status
 from app.jobs.store import JobRecord, UnfinishedJob
 from app.permissions import why_denied, why_unwritable
 from app.storage.file_lock import identity

@@ -1,11 +1,11 @@
-"""The WorkerStore of a trainer: DBOS hands it the jobs, one at a time, and records how they end."""
+"""The trainer's connection to the records of jobs: DBOS hands out the jobs, and records how they end."""
 
 import contextlib
 import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from app.jobs.job import JobFailed
 from app.jobs.store import JobHandler, JobUpload
 from app.jobs.wakeup import PollSchedule
 from app.storage.file_lock import FileLock, identity
-from app.training.progress import JobCancelled, Progress
+from app.training.progress import JobCancelled, Points, Progress
 
 # Seconds between two polls if no message of a new job wakes the trainer. It then idles below 2 % of a core.
 POLL_SECONDS = 0.8
@@ -41,13 +41,18 @@ class DBOSWorkerStore:
         self._url = database_url
         self._name = trainer_name
         self._state_dir = state_dir
-        self._files: dict[Path, tuple[int, int] | None] = {}
+        # The files of the database on this machine, with their identities when it was opened.
+        self.files: dict[Path, tuple[int, int] | None] = {}
         self._dbos: DBOS
         self._queue: Queue
         self._schedule: PollSchedule
         self._polling: threading.Thread | None = None
 
     def open(self, handler: JobHandler) -> None:
+        """Connect to the database, and take up the jobs that this trainer ran when it ended.
+
+        Raises Unavailable if the database cannot be reached.
+        """
         try:
             self._launch(handler)
         except (SQLAlchemyError, sqlite3.Error, OSError, dbos_errors.DBOSException) as error:
@@ -58,7 +63,7 @@ class DBOSWorkerStore:
     def _launch(self, handler: JobHandler) -> None:
         database.prepare(self._url)
         database.place_in_partitions(self._url)
-        self._files = {path: identity(path) for path in [database.database_file(self._url)] if path}
+        self.files = {path: identity(path) for path in [database.database_file(self._url)] if path}
         self._dbos = DBOS(
             config={
                 "name": "linserve",
@@ -96,10 +101,6 @@ class DBOSWorkerStore:
             except JobCancelled:
                 raise dbos_errors.DBOSWorkflowCancelledError(f"job {job_id} was cancelled") from None
 
-        @DBOS.step(name="promote")
-        def promote(request: dict[str, Any], version: int) -> None:
-            handler.promote(_current_job(), request, version)
-
         def clean_up_if_cancelled(job_id: str, request: dict[str, Any]) -> None:
             if self.is_cancelled(job_id):
                 handler.clean_up(job_id, request)
@@ -109,8 +110,6 @@ class DBOSWorkerStore:
             job_id = _current_job()
             try:
                 result = publish(request)
-                if result.get("promote"):  # recorded by an earlier release, in which promotion was a step of its own
-                    promote(request, result["version"])
             except JobFailed:
                 handler.clean_up(job_id, request)  # the failure is recorded with the step, so no rerun needs the rows
                 raise
@@ -123,26 +122,27 @@ class DBOSWorkerStore:
             handler.clean_up(job_id, request)
             return result
 
-    def files(self) -> dict[Path, tuple[int, int] | None]:
-        return self._files
-
     def keep_polling(self) -> None:
+        """Start the thread that takes new jobs, unless it runs."""
         if self._polling is None or not self._polling.is_alive():  # it ends if the queue's record is missing
             arguments = (self._schedule, self._dbos, self._queue)
             self._polling = threading.Thread(target=queue_worker_thread, args=arguments, daemon=True)
             self._polling.start()
 
-    def report(self, progress: Progress, loss_curve: Sequence[tuple[int, float]]) -> None:
+    def report(self, progress: Progress, loss_curve: Points) -> None:
+        """Record the progress of the job that this thread runs. Raises JobCancelled if the job is not its own now."""
         try:
             DBOS.set_event(PROGRESS, {"progress": msgspec.to_builtins(progress), "loss_curve": loss_curve})
         except dbos_errors.DBOSWorkflowConflictIDError:  # another trainer runs the job, or it was cancelled
             raise JobCancelled from None
 
     def is_cancelled(self, job_id: str) -> bool:
+        """Return True if the job was cancelled or its record removed."""
         status = DBOS.get_workflow_status(job_id)
         return status is None or status.status == "CANCELLED"
 
     def take_over(self, lock_of: Callable[[str], Path]) -> None:
+        """Queue the running jobs of dead trainers again. `lock_of` names the file that a trainer locks while alive."""
         with _driver_errors():
             database.place_in_partitions(self._url)  # a service of an earlier release may still record jobs
             running = _workflows(status="PENDING")
@@ -156,11 +156,13 @@ class DBOSWorkerStore:
                         _log.warning("jobs taken over", extra={"trainer": other, "jobs": ids})
 
     def prune(self, max_ended: int) -> None:
+        """Remove the records of the oldest ended jobs, except `max_ended`."""
         with _driver_errors():
             while old := _workflows(status=ENDED, sort_desc=True, offset=max_ended, limit=PRUNE_BATCH):
                 DBOS.delete_workflows([job.workflow_id for job in old])
 
     def uploads(self) -> list[JobUpload]:
+        """Return the uploads of all recorded jobs."""
         with _driver_errors():
             uploads = []
             for job in _workflows():

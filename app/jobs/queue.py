@@ -7,8 +7,7 @@ from pathlib import Path
 
 from app.errors import Conflict, JobNotFound, KeyReused, QueueFull, not_stored
 from app.failpoints import failpoint
-from app.jobs.job import Job, Status
-from app.jobs.job_list import PAGE, JobFilter, Page, decode_token
+from app.jobs.job import PAGE, Job, JobFilter, Page, Status, decode_token
 from app.jobs.store import JobRecord, JobStore
 from app.jobs.wakeup import wake_trainers
 from app.storage.file_lock import FileLock

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.errors import LinserveError, PromotionFailed, Unavailable
 from app.jobs.crash_loop import CrashLoopGuard
@@ -15,14 +15,15 @@ from app.jobs.host.cpu_affinity import PredictionActivity, yield_cores_to_predic
 from app.jobs.host.devices import write_capabilities
 from app.jobs.host.memory_limit import within_memory
 from app.jobs.job import Failure, JobFailed
-from app.jobs.store import WorkerStore
 from app.logs import job_id as logged_job_id
 from app.storage.file_lock import identity
-from app.training.parent import finish_promotion
 from app.training.pipeline import TrainerContext, train
 from app.training.progress import JobCancelled, ProgressReporter
 from app.training.request import TrainingRequest
 from app.training.uploads import UploadStore
+
+if TYPE_CHECKING:  # loading it takes a while
+    from app.jobs.dbos_worker import DBOSWorkerStore
 
 WATCH_SECONDS = 2.0
 TIDY_SECONDS = 60.0
@@ -43,12 +44,12 @@ class WorkerConfig:
 
 
 class Worker:
-    """Runs jobs as the JobHandler of a WorkerStore."""
+    """Runs jobs as the JobHandler of a store."""
 
     def __init__(
         self,
         config: WorkerConfig,
-        store: WorkerStore,
+        store: "DBOSWorkerStore",
         context: TrainerContext,
         *,
         uploads: UploadStore,
@@ -78,20 +79,13 @@ class Worker:
             raise
         except LinserveError as error:
             progress.report()
-            raise _failed(job_id, error, error.version if isinstance(error, PromotionFailed) else None) from None
+            raise _failed(error) from None
         else:
             _log.info("version published", extra={"model": card.model, "version": card.version})
         finally:
             self._crash_loop.end()
             logged_job_id.reset(token)
         return {"version": card.version, "metrics": card.metrics, "warnings": list(card.warnings)}
-
-    def promote(self, job_id: str, request: dict[str, Any], version: int) -> None:
-        try:
-            card = self._context.registry.version(request["model"], version).card
-            finish_promotion(TrainingRequest.from_json(request), card, self._context.registry)
-        except LinserveError as error:
-            raise _failed(job_id, error, version) from None
 
     def clean_up(self, job_id: str, request: dict[str, Any]) -> None:
         self._uploads.remove(request["upload"])
@@ -133,7 +127,7 @@ def run_worker(worker: Worker, stop: threading.Event) -> None:
     lock = config.lock_of(config.trainer_name)
     files = {lock: identity(lock)}
     store.open(worker)
-    files |= store.files()
+    files |= store.files
     write_capabilities(config.capabilities)
     _log.info("trainer ready")
     tidied = -TIDY_SECONDS
@@ -158,9 +152,10 @@ def _touch(path: Path) -> None:
         path.touch(mode=0o600)
 
 
-def _failed(job_id: str, error: LinserveError, version: int | None = None) -> JobFailed:
-    name, message = type(error).__name__, error.message
-    if version is not None:
+def _failed(error: LinserveError) -> JobFailed:
+    name, message, version = type(error).__name__, error.message, None
+    if isinstance(error, PromotionFailed):
+        version = error.version
         message = f"Version {version} is published, but could not be promoted. {message}"
-    _log.info("job failed", extra={"job": job_id, "error": name, "reason": message})
+    _log.info("job failed", extra={"error": name, "reason": message})
     return JobFailed(Failure(name, message, error.details, version))

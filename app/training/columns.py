@@ -2,17 +2,21 @@
 
 A request is checked before its job is recorded. The names in an NDJSON file are known only at its end, so if a request
 does not name its features, the job finds them and makes the same checks.
+
+If a model exists, rows have the columns of its current version, unless the request allows others. Otherwise, a column
+more or less in a file would silently change the inputs of the model.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from app.data.content import explained
 from app.data.formats import BY_NAME
-from app.data.names import check_names, missing_columns
+from app.data.names import check_names, missing_columns, shown, unquoted
 from app.data.training_rows import MATRIX
 from app.errors import FieldError, InvalidInput, ModelFileInvalid, ModelNotFound, NotFound
+from app.registry.model_card import ModelCard
 from app.registry.reader import ModelReader
 from app.registry.shares import share_to_forget
 from app.registry.version_file import Version
@@ -22,8 +26,9 @@ from app.training.fit_errors import fit_errors_translated
 from app.training.initial_coefficients import check_start_columns
 from app.training.parent import NO_START, has_columns_of, other_columns, resolved
 from app.training.request import TrainingRequest
-from app.training.same_columns import ordered_features
 
+MAX_NAMES = 10  # Most names in a list of a message.
+MAX_DETAILS = 20
 MAX_COEFFICIENTS = 200_000  # Most coefficients of a model. Its card has six values for each.
 
 
@@ -170,3 +175,70 @@ def _in_file(detail: FieldError, features: Sequence[str], lines: Mapping[str, in
     line = lines.get(features[int(index)], 1) if index and option == "feature_names" else 1
     appears = f" The name first appears in line {line}." if line > 1 else ""
     return FieldError(detail.message + appears, row=line)
+
+
+def ordered_features(
+    features: Sequence[str], targets: Sequence[str], request: TrainingRequest, current: Version | None
+) -> Sequence[str]:
+    """Return the features of a file in the order of the current version, if they are the same.
+
+    Raises InvalidInput if the columns have to be the same, and are not.
+    """
+    if current is None:
+        return features
+    if request.mode == "replace" and not request.infer_columns:
+        return checked_features(features, targets, current.card, rows="The file has")
+    return current.card.features if set(features) == set(current.card.features) else features
+
+
+def checked_features(
+    features: Sequence[str],
+    targets: Sequence[str],
+    current: ModelCard,
+    *,
+    rows: str = "The rows have",
+    body: bool = False,
+) -> Sequence[str]:
+    """Return the features in the order of the current version.
+
+    `rows` begins the message. With `body`, the message shows options as members of a JSON body. Raises InvalidInput
+    with the added and the missing columns if features or targets differ from the current version's.
+    """
+    if set(features) == set(current.features) and set(targets) == set(current.targets):
+        return current.features
+    changes = [
+        ("New features", _without(features, current.features)),
+        ("Missing features", _without(current.features, features)),
+        ("New targets", _without(targets, current.targets)),
+        ("Missing targets", _without(current.targets, targets)),
+    ]
+    listed = " ".join(f"{change}: {_listed(names)}." for change, names in changes if names)
+    model, infer, choose = "`model=NEW_NAME`", "`schema=infer`", "`features=`"
+    if body:
+        model, infer, choose = '`"model": "NEW_NAME"`', '`"schema": "infer"`', "`feature_names`"
+    raise InvalidInput(
+        f'{rows} other columns than version {current.version} of the model "{current.model}". {listed} '
+        f"Add {model} to train a new model on these rows. To give the next version of this one other columns, add "
+        f"{infer}, or name its features with {choose}.",
+        list(_details(changes, current, body=body))[:MAX_DETAILS],
+    )
+
+
+def _without(names: Sequence[str], others: Sequence[str]) -> list[str]:
+    left_out = set(others)
+    return [name for name in names if name not in left_out]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(unquoted, names[:MAX_NAMES])) + (", ..." if len(names) > MAX_NAMES else "")
+
+
+def _details(changes: Sequence[tuple[str, Sequence[str]]], current: ModelCard, *, body: bool) -> Iterator[FieldError]:
+    for change, names in changes:
+        verb = "does not have" if change.startswith("New") else "has"
+        for name in names:
+            message = f"{change.removesuffix('s')} {shown(name)}: version {current.version} {verb} it."
+            if body:
+                yield FieldError(message, pointer="/targets/0" if change.endswith("targets") else "/instances/0")
+            else:
+                yield FieldError(message, column=unquoted(name))

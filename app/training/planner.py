@@ -11,9 +11,8 @@ from app.data.rounding import MAX_WARNINGS
 from app.errors import FieldError, InvalidInput
 from app.registry.reader import ModelReader
 from app.registry.version_file import Version
-from app.training.columns import check_versions, current_version, with_columns
+from app.training.columns import check_versions, checked_features, current_version, ordered_features, with_columns
 from app.training.request import TrainingRequest
-from app.training.same_columns import checked_features, ordered_features
 
 
 def build_training_request(
