@@ -131,7 +131,7 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
     finally:
         if supervisor:
             supervisor.stop()
-        services.jobs.close()
+        services.jobs.store.close()
         services.metrics.write()
 
 
@@ -182,7 +182,7 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
 
 def _connect(queue: JobQueue) -> None:
     with contextlib.suppress(Unavailable):  # It is logged, and the first training tries again.
-        queue.connect()
+        queue.store.connect()
     # Imported modules stay, so the garbage collector need not visit them. A batch of rows makes thousands of objects
     # without cycles, for which the collector need not run each time.
     gc.freeze()

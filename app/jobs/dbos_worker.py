@@ -94,8 +94,7 @@ class DBOSWorkerStore:
 
     def _register(self, handler: JobHandler) -> None:
         @DBOS.step(name="publish")
-        def publish(request: dict[str, Any]) -> dict[str, Any]:
-            job_id = _current_job()
+        def publish(job_id: str, request: dict[str, Any]) -> dict[str, Any]:
             try:
                 return handler.run_job(job_id, request)
             except JobCancelled:
@@ -107,9 +106,10 @@ class DBOSWorkerStore:
 
         @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=database.MAX_RECOVERIES)
         def run(request: dict[str, Any]) -> dict[str, Any]:
-            job_id = _current_job()
+            job_id = DBOS.workflow_id
+            assert job_id is not None
             try:
-                result = publish(request)
+                result = publish(job_id, request)
             except JobFailed:
                 handler.clean_up(job_id, request)  # the failure is recorded with the step, so no rerun needs the rows
                 raise
@@ -178,12 +178,6 @@ def _driver_errors() -> Iterator[None]:
         yield
     except SQLAlchemyError as error:
         raise Unavailable(database.driver_message(error)) from error
-
-
-def _current_job() -> str:
-    job_id = DBOS.workflow_id
-    assert job_id is not None
-    return job_id
 
 
 def _workflows(**conditions: Any) -> list[WorkflowStatus]:

@@ -13,7 +13,6 @@ from app.registry.publication import ParentChanged
 from app.registry.publisher import ModelPublisher
 from app.registry.version_file import Version
 from app.regression.fit import Base, DataSummary, FitResult, fit_model
-from app.regression.solvers import Solver
 from app.regression.solvers.coefficients import TrainingState
 from app.training.card import make_card
 from app.training.checkpoints import Checkpoint, SavedRun
@@ -72,35 +71,28 @@ def train(request: TrainingRequest, job: str | None, context: TrainerContext, pr
             progress.begin_again()
 
 
+@dataclass(eq=False)
 class _Training:
     """One request's fits. Each reads the rows again only if it needs them differently than the one before."""
 
-    def __init__(
-        self,
-        request: TrainingRequest,
-        job: str | None,
-        context: TrainerContext,
-        late: Mapping[str, int],
-        progress: ProgressReporter,
-    ) -> None:
-        self._request = request
-        self._job = job
-        self._context = context
-        self._late = late
-        self._progress = progress
-        self._rows: JobRows | None = None
-        self._summary: DataSummary | None = None
+    request: TrainingRequest
+    job: str | None
+    context: TrainerContext
+    late: Mapping[str, int]
+    progress: ProgressReporter
+    rows: JobRows | None = None
+    summary: DataSummary | None = None
 
     def fit(self) -> Callable[[], Version]:
         """Fit a new version on top of the current one. Return the call that publishes it."""
-        registry = self._context.registry
-        parent = Parent.of(self._request, registry)
+        registry = self.context.registry
+        parent = Parent.of(self.request, registry)
         base = parent.base
-        request = resolved(self._request, base.version.card if base else None)
+        request = resolved(self.request, base.version.card if base else None)
         history = FoldHistory(request, base.version if base else None, registry)
         if request.solver.uses_torch:
-            self._context.before_torch()
-        checkpoint = Checkpoint(self._context.checkpoint(self._job or request.upload))
+            self.context.before_torch()
+        checkpoint = Checkpoint(self.context.checkpoint(self.job or request.upload))
         saved = checkpoint.load()
         request, parent = parent.started(request, registry, checkpoint.start)
         checkpoint.start = parent.start
@@ -112,11 +104,11 @@ class _Training:
                 solver,
                 base=Base(base.version.model.statistics, base.mode, base.share, history.stored) if base else None,
                 folds=history.options,
-                observer=_Observer(self._progress, checkpoint, solver, saved),
+                observer=_Observer(self.progress, checkpoint, getattr(solver, "epochs", None), saved),
                 resume=saved.state if saved else None,
-                summary=self._summary,
+                summary=self.summary,
             )
-        self._summary = result.summary
+        self.summary = result.summary
         failpoint("fitted")
         if result.solver is solver:  # the card repeats the options of the request
             result = replace(result, solver=request.solver)
@@ -125,13 +117,13 @@ class _Training:
     def _publication(
         self, request: TrainingRequest, parent: Parent, rows: JobRows, history: FoldHistory, result: FitResult
     ) -> Callable[[], Version]:
-        registry = self._context.registry
+        registry = self.context.registry
         beats_current, not_better = compare(request, result, registry)
         validation = history.to_store(result.validation)
         card = make_card(request, result, parent.base, rows)
         card = replace(
             card,
-            job=self._job,
+            job=self.job,
             parent=parent.version,
             beats_current=beats_current,
             validation=validation.card,
@@ -145,41 +137,39 @@ class _Training:
             ),
         )
         return partial(
-            parent.publish, request, registry, card, result.model, folds=validation.folds, progress=self._progress
+            parent.publish, request, registry, card, result.model, folds=validation.folds, progress=self.progress
         )
 
     def _rows_of(self, request: TrainingRequest) -> JobRows:
         """Return the rows, with the counts of the last pass unless they are read differently now."""
-        if self._rows is None or self._rows.weight_kind != request.weight_kind:
-            path = self._context.spool.path(request.upload)
-            self._rows = JobRows(path, request, self._late, self._context.threads)
-            self._summary = None
-        return self._rows
+        if self.rows is None or self.rows.weight_kind != request.weight_kind:
+            path = self.context.spool.path(request.upload)
+            self.rows = JobRows(path, request, self.late, self.context.threads)
+            self.summary = None
+        return self.rows
 
 
+@dataclass(frozen=True, eq=False)
 class _Observer:
     """Passes on the progress of a fit, and saves the states of a descent."""
 
-    def __init__(
-        self, progress: ProgressReporter, checkpoint: Checkpoint, solver: Solver, saved: SavedRun | None
-    ) -> None:
-        self._progress = progress
-        self._checkpoint = checkpoint
-        self._epochs: int | None = getattr(solver, "epochs", None)
-        self._saved = saved
+    progress: ProgressReporter
+    checkpoint: Checkpoint
+    epochs: int | None
+    saved: SavedRun | None
 
     def rows_read(self, rows: int) -> None:
-        self._progress.advance("reading", rows=rows)
+        self.progress.advance("reading", rows=rows)
 
     def solving(self) -> None:
-        self._progress.advance("fitting", epochs=self._epochs)
-        if self._saved is not None:
-            self._progress.curve = self._saved.curve
-            _log.info("descent resumed", extra={"epoch": self._saved.state.epoch})
+        self.progress.advance("fitting", epochs=self.epochs)
+        if self.saved is not None:
+            self.progress.curve = self.saved.curve
+            _log.info("descent resumed", extra={"epoch": self.saved.state.epoch})
 
     def epoch(self, state: TrainingState) -> None:
-        self._progress.epoch(state.epoch, state.loss)
-        self._checkpoint.save(state, self._progress.curve)
+        self.progress.epoch(state.epoch, state.loss)
+        self.checkpoint.save(state, self.progress.curve)
 
     def check_cancelled(self) -> None:
-        self._progress.check_cancelled()
+        self.progress.check_cancelled()

@@ -122,14 +122,12 @@ class UploadStore:
             self.path(name).unlink(missing_ok=True)
 
     def is_empty(self) -> bool:
-        return not self._folder.is_dir() or next(self._folder.iterdir(), None) is None
+        return not any(self._folder.glob("*"))
 
     def sweep(self, needed: Container[str], ended: Container[str] = ()) -> None:
         """Remove the uploads of ended jobs, and old uploads that no job needs."""
-        if not self._folder.is_dir():
-            return
         oldest = time.time() - ORPHAN_SECONDS
-        for path in self._folder.iterdir():
+        for path in self._folder.glob("*"):
             with contextlib.suppress(FileNotFoundError):
                 upload = path.name.removesuffix(_START)
                 if upload in ended or (upload not in needed and path.stat().st_mtime < oldest):

@@ -121,7 +121,7 @@ class JobWatcher:
                 self._pause = min(1.2 * self._pause, self._max_pause)
                 pending = dict(self._watched)
                 try:
-                    jobs = await run_in_threadpool(self._queue.get_many, list(pending))
+                    jobs = await run_in_threadpool(self._queue.store.get_many, list(pending))
                 except Unavailable:  # already logged; the database may come back
                     continue
                 for job_id, watched in pending.items():
