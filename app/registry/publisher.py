@@ -14,7 +14,7 @@ from typing import Literal
 from app.errors import Conflict, InvalidInput, ModelFileInvalid, ModelNotFound, Unavailable, VersionNotFound
 from app.failpoints import failpoint
 from app.permissions import why_denied
-from app.registry import deleted_models, publication
+from app.registry import publication
 from app.registry.model_card import ModelCard
 from app.registry.names import MODEL_NAME, MODEL_NAME_RULE
 from app.registry.publication import UPLOADS, ParentChanged, file_name
@@ -28,7 +28,7 @@ from app.storage.folder import durable_file, sync_folder, temporary_path
 ORPHAN_SECONDS = 3600  # Age of a temporary file above which its publisher is taken for dead.
 
 # Files and folders that are renamed once they are complete.
-_TEMPORARY = ("*/.*.tmp", f"*/{UPLOADS}/.*.tmp", f"{deleted_models.FOLDER}/*/.*.tmp")
+_TEMPORARY = ("*/.*.tmp", f"*/{UPLOADS}/.*.tmp", f"{publication.DELETED}/*/.*.tmp")
 
 
 class ModelPublisher(ModelReader):
@@ -140,7 +140,7 @@ class ModelPublisher(ModelReader):
             self.versions(model)
             check()
             numbers = [number for number, _ in self._files(model)]
-            deleted_models.move(self._folder, model, max(*numbers, publication.free_number(folder) - 1))
+            publication.delete_model(self._folder, model, max(*numbers, publication.free_number(folder) - 1))
         for number in (CURRENT, *numbers):
             self._cache.drop((model, number))
 
@@ -151,7 +151,7 @@ class ModelPublisher(ModelReader):
             with contextlib.suppress(OSError):
                 if temporary.lstat().st_mtime < before:
                     shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
-        deleted_models.sweep(self._folder)
+        publication.sweep_deleted(self._folder)
 
     def _published_for(self, card: ModelCard) -> Version | None:
         if card.upload is None:

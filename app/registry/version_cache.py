@@ -57,15 +57,14 @@ class VersionCache:
     def put(self, key: Key, entry: CachedVersion) -> None:
         """Add or replace an entry, and evict others until all fit. An entry that cannot fit is not added."""
         with self._lock:
+            removed = [self._remove(key)]
             if key == self._pinned_key:
-                removed, self._pinned = [self._pinned], entry
+                self._pinned = entry
+            elif entry.memory <= self._capacity:
+                removed += self._evict(self._capacity - entry.memory)
+                self._entries[key] = entry
             else:
-                removed = [self._entries.pop(key, None)]
-                if entry.memory <= self._capacity:
-                    removed += self._evict(self._capacity - entry.memory)
-                    self._entries[key] = entry
-                else:
-                    self._share(key[0], entry)
+                self._share(key[0], entry)
             removed += self._evict(self._capacity)
         for old in removed:
             if old is not None and old.version is not entry.version:
@@ -74,10 +73,7 @@ class VersionCache:
     def drop(self, key: Key) -> bool:
         """Remove an entry. Return False if there is none."""
         with self._lock:
-            if key == self._pinned_key:
-                entry, self._pinned = self._pinned, None
-            else:
-                entry = self._entries.pop(key, None)
+            entry = self._remove(key)
         if entry is None:
             return False
         self._track(entry)
@@ -97,6 +93,12 @@ class VersionCache:
     def _capacity(self) -> int:
         """The bytes for all versions but the pinned one."""
         return self._max_bytes - (self._pinned.memory if self._pinned else 0)
+
+    def _remove(self, key: Key) -> CachedVersion | None:
+        if key != self._pinned_key:
+            return self._entries.pop(key, None)
+        removed, self._pinned = self._pinned, None
+        return removed
 
     def _evict(self, limit: int) -> list[CachedVersion | None]:
         evicted: list[CachedVersion | None] = []
