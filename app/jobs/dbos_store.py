@@ -213,7 +213,10 @@ class DBOSStore:
         try:
             yield
         except (SQLAlchemyError, sqlite3.Error, OSError) as error:
-            denied = self._why_denied(error)
+            if isinstance(error, OSError):
+                denied = why_denied(error)
+            else:  # SQLite reports only that it cannot open the file
+                denied = why_unwritable(self._file) if self._file else None
             fields = {
                 "database": database.redact_url(self._url),
                 "reason": denied or database.driver_message(error),
@@ -221,11 +224,6 @@ class DBOSStore:
             _log.error("job database out of reach", extra=fields)
             message = denied or "The job database cannot be reached."
             raise Unavailable(f"{message} Predictions continue. Send the training again later.") from None
-
-    def _why_denied(self, error: Exception) -> str | None:
-        if isinstance(error, OSError):
-            return why_denied(error)
-        return why_unwritable(self._file) if self._file else None  # SQLite reports only that it cannot open the file
 
 
 def _failure(row: "WorkflowStatus") -> Failure:

@@ -36,8 +36,8 @@ class CachedVersion:
 class VersionCache:
     """Versions by key, `max_bytes` in all. The one with the key `pinned` is never evicted.
 
-    A version that does not fit is not cached, but requests that use it at the same time share it. Versions in use that
-    are not in the cache, or not any more, count in the memory budget of the requests.
+    A version that does not fit is not cached, but requests that use it at the same time share it. Versions that are in
+    use and not in the cache count in the memory budget of the requests.
     """
 
     def __init__(self, max_bytes: int, pinned: Key | None = None, budget: MemoryBudget | None = None) -> None:

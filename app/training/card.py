@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from app.data.names import MAX_NAME_LENGTH
-from app.registry.model_card import ModelCard
-from app.registry.shares import shares_after
+from app.registry.model_card import ModelCard, shares_after
 from app.regression.cross_validation import CrossValidation
 from app.regression.dependencies import implicit_constant
 from app.regression.design import Design
@@ -30,7 +29,7 @@ MAX_UNUSED_BYTES = 1 << 18  # size of the names of unused columns in a card, in 
 
 
 def make_card(request: TrainingRequest, result: FitResult, base: BaseVersion | None, rows: JobRows) -> ModelCard:
-    """Return the card of a new version, as far as its rows and their fit decide it."""
+    """Return the card of a new version, with the fields that follow from its rows and their fit."""
     model, statistics, design = result.model, result.statistics, result.optimum.design
     tracked = not statistics.untracked
     return ModelCard(

@@ -18,14 +18,14 @@ TOO_FEW_FOLDS = (
 
 
 def compare(request: TrainingRequest, result: FitResult, registry: ModelReader) -> tuple[bool | None, str | None]:
-    """Compare two errors on the request's rows: of models that were fitted to other rows, and of the current version.
+    """Compare the cross-validated error on the request's rows with the current version's error on them.
 
-    Return whether the new version is better, None if they were not compared, and the reason if it is not promoted.
+    Return True if the new version is better, None if nothing was compared, and the reason if it is not promoted.
+    Nothing is compared unless the request asks for promotion of a better version. If no current version can be read,
+    the new one is better.
 
-    In an update the former are fitted to all earlier rows too, as the current version is. For rows that replace all
-    others, the request must declare that the current version has not seen them. The new version is better than no
-    current version, or one that cannot be read. Nothing is compared unless the request asks for promotion of a better
-    version.
+    In an update, the models of the cross-validation are also fitted to all earlier rows, as the current version is. For
+    rows that replace all others, the request must declare that the current version has not seen them.
 
     Raises InvalidInput if the current version has other columns.
     """

@@ -1,7 +1,7 @@
 """Run work that a training can abandon at once, although a call into LAPACK or BLAS cannot be interrupted.
 
-The work runs in its own thread. If the training is cancelled or exceeds its time limit, it ends. The thread runs until
-its call returns and it reports progress, which raises. The next training's work waits for it.
+The work runs in its own thread. A training that is cancelled or exceeds its time limit ends at once. Its thread ends
+when the work next reports progress, which raises. The work of the next training waits for that thread.
 """
 
 import contextvars

@@ -11,10 +11,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from app.errors import Conflict, InvalidInput, ModelNotFound
-from app.registry.model_card import ModelCard
+from app.registry.model_card import ModelCard, share_to_forget
 from app.registry.publication import ParentChanged
 from app.registry.publisher import ModelPublisher
-from app.registry.shares import share_to_forget
 from app.registry.version_file import Version
 from app.regression.cross_validation import FoldStatistics
 from app.regression.linear_model import LinearModel
@@ -118,7 +117,7 @@ class Parent:
         Raises ParentChanged if another version is current and the model can be fitted again on top of it.
         """
         if self.start is None and self.expected not in ("any", registry.current_number(request.model)):
-            raise ParentChanged  # as long as the training can be cancelled
+            raise ParentChanged  # while the training can still be cancelled
         progress.begin_publishing()
         try:
             return registry.publish(card, model, folds, promote=_wants_promotion(request, card), expected=self.expected)

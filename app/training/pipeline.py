@@ -51,7 +51,7 @@ def train(request: TrainingRequest, job: str | None, context: TrainerContext, pr
 
     An update, a forget or a comparison is made again if another version is current when it is to be published.
 
-    Raises the LinserveError that the rows or options deserve, and whatever `progress` raises.
+    Raises LinserveError if the rows or the options are invalid, and passes on the errors of `progress`.
     """
     if published := context.registry.find(request.model, request.upload):
         finish_promotion(request, published.card, context.registry)

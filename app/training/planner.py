@@ -18,9 +18,9 @@ from app.training.request import TrainingRequest
 def build_training_request(
     draft: TrainingRequest, features: Sequence[str] | None, current: Version | None, registry: ModelReader
 ) -> TrainingRequest:
-    """Return the request with these features, once everything that it names is known to exist and to fit together.
+    """Return the request with these features, after checking that the columns and versions it names exist and fit.
 
-    Without features, the job finds them in the rows and makes the remaining checks. Raises InvalidInput.
+    If `features` is None, the job finds them in the rows and makes the remaining checks. Raises InvalidInput.
     """
     if draft.groups in draft.targets:
         raise InvalidInput.at("/validation/groups", "The column of groups is a target. Give a column of its own.")
