@@ -146,7 +146,7 @@ def warnings_of(model: LinearModel, design: Design, solver: Solver, *, refined: 
     yield from _collinearity(model, design, solver, refined=refined)
     yield from _implicit_constant(model)
     if model.inference_unavailable == ESSENTIALLY_PERFECT:
-        yield f"{ESSENTIALLY_PERFECT} Standard errors and all that follows from them are withheld."
+        yield f"{ESSENTIALLY_PERFECT} Standard errors and the numbers that follow from them are withheld."
 
 
 def _constant_targets(model: LinearModel) -> Iterator[str]:
