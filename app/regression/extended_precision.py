@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from app.regression import double_double
 from app.regression.double_double import DoubleDouble
 from app.regression.least_squares import Fit
-from app.regression.sufficient_statistics import SufficientStatistics, column_norms
-from app.regression.training_batch import Array, TrainingBatch
+from app.regression.sufficient_statistics import Array, SufficientStatistics, column_norms
+from app.regression.training_batch import TrainingBatch
 
 LOST_FROM = 10.0  # Condition number from which QR loses a digit.
 MAX_WORK = 2e8  # Rows times columns squared, a few seconds of work.

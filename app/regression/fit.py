@@ -16,13 +16,12 @@ from app.regression.errors import InvalidData, InvalidOption
 from app.regression.least_squares import Fit
 from app.regression.linear_model import LinearModel
 from app.regression.precision import PrecisionBounds
-from app.regression.solvers.base import FitObserver, Problem, SilentObserver, Solution, Solver
-from app.regression.solvers.coefficients import TrainingState
+from app.regression.solvers.base import FitObserver, Problem, Solution, Solver, TrainingState
 from app.regression.solvers.exact import Exact
 from app.regression.streaming_qr import NO_ROWS, StreamingQR, summarise, summarise_folds
-from app.regression.sufficient_statistics import SufficientStatistics, WeightKind
+from app.regression.sufficient_statistics import Array, SufficientStatistics, WeightKind
 from app.regression.terms import expand, parse_terms
-from app.regression.training_batch import Array, TrainingBatch
+from app.regression.training_batch import TrainingBatch
 
 
 class TrainingData(Protocol):
@@ -152,7 +151,7 @@ def fit_model(
 
     Raises FitError, and whatever reading the data or the observer raises.
     """
-    observer = observer or SilentObserver()
+    observer = observer or FitObserver()
     if base is not None and not solver.mergeable:
         raise InvalidOption("kind", f"Rows cannot be added or taken out with {solver.label}.")
     rows = _Rows(data, observer)

@@ -14,7 +14,7 @@ from app.regression.cross_validation import FoldStatistics
 from app.regression.fit import Base, DataSummary, FitResult, fit_model
 from app.regression.linear_model import LinearModel
 from app.regression.solvers import Solver
-from app.regression.solvers.coefficients import TrainingState
+from app.regression.solvers.base import FitObserver, TrainingState
 from app.training.card import make_card
 from app.training.checkpoints import Checkpoint, SavedRun
 from app.training.columns import with_columns_of_file
@@ -173,7 +173,7 @@ class _Training:
         return self._rows
 
 
-class _Observer:
+class _Observer(FitObserver):
     """Passes on the progress of a fit, and saves the states of a descent."""
 
     def __init__(self, progress: ProgressSink, checkpoint: Checkpoint, solver: Solver, saved: SavedRun | None) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from app.regression.errors import Diverged, InaccurateCoefficients, InvalidData
-from app.regression.solvers.coefficients import BestEpoch, Coefficients, TrainingState
+from app.regression.solvers.base import BestEpoch, Coefficients, TrainingState
 from app.regression.solvers.descent_task import Batch, Task, choose_device
 from app.regression.solvers.gradient_descent import GradientDescent, Start
 from app.regression.solvers.scaler import Scaler

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.regression.solvers.coefficients import Coefficients
+from app.regression.solvers.base import Coefficients
 from app.regression.solvers.gradient_descent import GradientDescent
 from app.regression.sufficient_statistics import Array, SufficientStatistics, column_norms
 
