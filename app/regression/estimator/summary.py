@@ -5,9 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from app.regression.hypothesis_tests import Inference, infer
-from app.regression.likelihood import likelihood, why_no_likelihood
 from app.regression.linear_model import LinearModel
-from app.regression.metrics import training_metrics
+from app.regression.metrics import likelihood, training_metrics, why_no_likelihood
 from app.regression.sufficient_statistics import Array
 
 WITHHELD = "-"  # Shown in place of a number that is withheld.
