@@ -122,8 +122,7 @@ class Solver(Protocol):
 
     label: ClassVar[str]  # name of the solver in sentences
     inherited: ClassVar[tuple[str, ...]]  # options that an update or a forget takes from its base by default
-    # True if it solves from merged statistics, which updates and forgets need.
-    mergeable: ClassVar[bool]
+    mergeable: ClassVar[bool]  # True if it solves from merged statistics, which updates and forgets need
 
     @property
     def kind(self) -> str: ...

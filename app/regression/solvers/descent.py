@@ -48,15 +48,14 @@ def gradient_descent(
     """Descend from `options.start`, or from the last state of an interrupted run, for up to `options.epochs` epochs.
 
     Parameters:
-        rows: needed only if `options.needs_rows`: an epoch of the full batch costs the same for any number of rows. A
-            row of weight 0 is ignored.
+        rows: needed only if `options.needs_rows`. A row of weight 0 is ignored.
         statistics: those of all rows.
         options: its start is random or has coefficients; a caller replaces versions by theirs.
         on_step: called after every step; may raise to stop.
         on_epoch: gets the state after every epoch, epoch 0 included, and the same state again on resuming.
 
-    A resumed run takes the same steps as one that was never interrupted. Arithmetic is in float64. With `patience`,
-    the last epoch decides whether the run has diverged, not the one whose coefficients are returned.
+    A resumed run takes the same steps as one that was never interrupted. With `patience`, the last epoch decides
+    whether the run has diverged, not the one whose coefficients are returned.
 
     Raises Diverged, with the bound; DeviceUnavailable; InvalidOption if `validation_fraction` leaves no row to train
     on; InvalidData if a loss below the bound exceeds the range of 64-bit numbers; InaccurateCoefficients if the
@@ -67,17 +66,16 @@ def gradient_descent(
     start = resume.current if resume else _initial(options, task.scaler, targets=statistics.targets)
     sgd = _Sgd(options, start, resume.velocity if resume else None, device)
 
-    def check(state: TrainingState) -> TrainingState:
+    state = resume or _state(sgd, task, None)
+    while True:
         _check_finite(state, task)
         on_epoch(state)
-        return state
-
-    state = check(resume or _state(sgd, task, None))
-    while state.epoch < options.epochs and not _out_of_patience(state, options):
+        if state.epoch >= options.epochs or _out_of_patience(state, options):
+            break
         for batch in task.of_epoch(state.epoch):
             sgd.step(batch)
             on_step()
-        state = check(_state(sgd, task, state))
+        state = _state(sgd, task, state)
     warnings = (*task.warnings, *_check_end(state, task))
     return _in_own_units(state, task, statistics.shift[: statistics.features], warnings)
 
@@ -130,14 +128,13 @@ def _state(sgd: _Sgd, task: Task, before: TrainingState | None) -> TrainingState
     """Return the state of the run, an epoch after `before`."""
     current = Coefficients.from_matrix(_array(sgd.coefficients))
     loss = task.all_rows.loss(sgd.coefficients)
-    if task.options.weight_decay:
+    if task.options.weight_decay:  # a penalty of 0 * infinity would be NaN
         loss += task.penalty(current.matrix)
     monitored = loss if task.monitored_rows is task.all_rows else task.monitored_rows.loss(sgd.coefficients)
     epoch = 0 if before is None else before.epoch + 1
+    best = BestEpoch(epoch, current, loss, monitored)
     if before is not None and not monitored < before.best.monitored_loss:
         best = before.best
-    else:
-        best = BestEpoch(epoch, current, loss, monitored)
     return TrainingState(
         epoch=epoch,
         current=current,
@@ -170,18 +167,16 @@ def _check_finite(state: TrainingState, task: Task) -> None:
 
 
 def _check_end(state: TrainingState, task: Task) -> tuple[str, ...]:
-    """Return the warnings that the last epoch deserves. Raises Diverged if it has the loss of a run that diverged.
-
-    The rules are those that `GradientDescent` states.
-    """
+    """Return the warnings that the last epoch deserves. Raises Diverged by the rules that `GradientDescent` states."""
     if task.is_stable:
         return ()
+    limit = state.initial_loss * (1 + SAME_LOSS) + TINY
     if task.rows is not None:
-        if state.loss > MAX_GROWTH * max(state.initial_loss, task.loss_of_constant()):
-            raise _diverged(state, task)
-        return ()
-    if state.loss > state.initial_loss * (1 + SAME_LOSS) + TINY:
+        limit = MAX_GROWTH * max(state.initial_loss, task.loss_of_constant())
+    if state.loss > limit:
         raise _diverged(state, task)
+    if task.rows is not None:
+        return ()
     warning = (
         f"The learning rate of {task.options.learning_rate:g} is above {_rounded_down(task.bound)}, the bound "
         "below which full batches cannot diverge. This run did not end with a larger loss than it began with, but "

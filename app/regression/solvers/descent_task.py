@@ -106,7 +106,6 @@ class Task:
 
     @property
     def bound(self) -> float:
-        """The learning rate below which steps that take all rows cannot diverge."""
         return largest_learning_rate(self.statistics, self.options, self.scaler)
 
     @property
