@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from app.failpoints import failpoint
-from app.regression.solvers.coefficients import TrainingState
+from app.regression.solvers.base import TrainingState
 from app.storage.folder import durable_file
 from app.training.progress import LossCurve
 

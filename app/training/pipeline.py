@@ -13,7 +13,7 @@ from app.registry.publication import ParentChanged
 from app.registry.publisher import ModelPublisher
 from app.registry.version_file import Version
 from app.regression.fit import Base, DataSummary, FitResult, fit_model
-from app.regression.solvers.coefficients import TrainingState
+from app.regression.solvers.base import FitObserver, TrainingState
 from app.training.card import make_card
 from app.training.checkpoints import Checkpoint, SavedRun
 from app.training.columns import with_columns_of_file
@@ -150,7 +150,7 @@ class _Training:
 
 
 @dataclass(frozen=True, eq=False)
-class _Observer:
+class _Observer(FitObserver):
     """Passes on the progress of a fit, and saves the states of a descent."""
 
     progress: ProgressReporter

@@ -14,7 +14,7 @@ from app.data.training_rows import write_matrix
 from app.registry.publisher import ModelPublisher
 from app.registry.version_file import read
 from app.regression.hypothesis_tests import infer
-from app.regression.likelihood import NOT_RECORDED, why_no_likelihood
+from app.regression.metrics import NOT_RECORDED, why_no_likelihood
 from app.regression.solvers import Exact
 from app.regression.sufficient_statistics import PRECISION_UNKNOWN, SufficientStatistics
 from app.training.pipeline import TrainerContext, train

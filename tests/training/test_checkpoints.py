@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
-from app.regression.solvers.coefficients import BestEpoch, Coefficients, TrainingState
+from app.regression.solvers.base import BestEpoch, Coefficients, TrainingState
 from app.training.checkpoints import SAVE_SECONDS, Checkpoint
 from app.training.progress import LossCurve
 
