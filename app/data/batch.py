@@ -5,17 +5,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.data.lazy_pyarrow import pa
 from app.data.names import MAX_LISTED, extra_columns, listed, missing_columns, shown
 from app.data.rounding import Rounded, are_small, first_rounded, has_large
 from app.errors import FieldError, InvalidInput
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 Array: TypeAlias = NDArray[np.float64]
 Source: TypeAlias = Path | bytes  # a file, or its content
@@ -100,8 +98,6 @@ def from_record_batch(
     If the batch has floats that were parsed from text, `exact` returns the text, to find integers that were rounded.
     It takes the values, (d, n), and is called only if one is so large that it may have been rounded.
     """
-    import pyarrow as pa
-
     values = np.empty((len(columns.numbers), batch.num_rows))
     for index, name in enumerate(columns.numbers):
         column = batch.column(name)

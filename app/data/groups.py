@@ -10,19 +10,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.data.batch import Array
 from app.data.json_faults import MAX_DETAILS, escaped
-from app.data.limits.arrow_memory import raise_if_memory
+from app.data.lazy_pyarrow import pa, raise_if_memory
 from app.errors import FieldError, InvalidInput
 from app.regression.folds import group_fold
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 MISSING = -1  # Fold of a row whose group is missing.
 
@@ -49,8 +46,6 @@ class Groups:
 
         Raises InvalidInput for a column whose values have no text.
         """
-        import pyarrow as pa
-
         try:
             encoded = column.dictionary_encode(null_encoding="encode")
             distinct = encoded.dictionary

@@ -4,19 +4,16 @@ import re
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from app.data.json_faults import MAX_DETAILS, NUMBERS, all_faults, are_objects, fault_of, list_names
-from app.data.limits.arrow_memory import raise_if_memory
+from app.data.lazy_pyarrow import pa, raise_if_memory
 from app.data.rounding import rounded_numbers
 from app.errors import FieldError, InvalidInput
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _SKIPPING = msgspec.json.Decoder(msgspec.Raw)
 # Text up to the next bracket outside strings. Possessive, so that nothing is matched in two ways.
@@ -178,9 +175,6 @@ def without_kept(rows: Sequence[Any], keep: Sequence[str], pointer: str) -> Sequ
 
 def kept_columns(rows: Sequence[dict[str, Any]], keep: Sequence[str]) -> "pa.RecordBatch | None":
     """Return the kept columns of rows that all have them, or None if there are none."""
-    import pyarrow as pa
-    from pyarrow import compute
-
     if not keep:
         return None
     # Checked first, because pyarrow would make a column of each name in any of the objects.
@@ -192,7 +186,8 @@ def kept_columns(rows: Sequence[dict[str, Any]], keep: Sequence[str]) -> "pa.Rec
         raise_if_memory(error)
         raise InvalidInput("A kept column has values of several types. Expected values of one type, or null.") from None
     if any(
-        pa.types.is_floating(array.type) and compute.all(compute.is_finite(array)).as_py() is False for array in arrays
+        pa.types.is_floating(array.type) and pa.compute.all(pa.compute.is_finite(array)).as_py() is False
+        for array in arrays
     ):
         raise InvalidInput("A kept column has a number that is not finite.")
     return pa.RecordBatch.from_arrays(arrays, names=list(keep))

@@ -1,15 +1,13 @@
 """Types of Arrow and Parquet columns that are kept in the answer to a prediction."""
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.data.lazy_pyarrow import pa
 from app.errors import InvalidInput
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 # Bytes of strings in a batch. Each row may repeat a long string that the file has once, in a dictionary.
 MAX_WORD_BYTES = 1 << 22
@@ -20,33 +18,26 @@ def kept_type(type_: "pa.DataType") -> "pa.DataType | None":
 
     Views of strings are kept as strings, and dictionaries as their values.
     """
-    import pyarrow as pa
-    from pyarrow import types
-
-    if types.is_dictionary(type_):
+    if pa.types.is_dictionary(type_):
         type_ = type_.value_type
-    if types.is_string_view(type_):
+    if pa.types.is_string_view(type_):
         return pa.string()
     is_kept = (
         is_words(type_)
-        or types.is_null(type_)
-        or types.is_decimal(type_)
-        or (types.is_primitive(type_) and not types.is_interval(type_))
+        or pa.types.is_null(type_)
+        or pa.types.is_decimal(type_)
+        or (pa.types.is_primitive(type_) and not pa.types.is_interval(type_))
     )
     return type_ if is_kept else None
 
 
 def is_words(type_: "pa.DataType") -> bool:
     """Return True for string types with contiguous data. Views are not contiguous."""
-    from pyarrow import types
-
-    return bool(types.is_string(type_) or types.is_large_string(type_))
+    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
 
 
 def words_in_dictionaries(batch: "pa.RecordBatch") -> int:
     """Return the number of strings in the dictionaries of a batch, all of which are checked for each batch."""
-    import pyarrow as pa
-
     return sum(len(column.dictionary) for column in batch.columns if isinstance(column, pa.DictionaryArray))
 
 
@@ -56,14 +47,11 @@ def cast_kept(batch: "pa.RecordBatch", kept: "Mapping[str, pa.DataType]", rows: 
     A batch has at most MAX_WORD_BYTES of words, unless it is one row. Raises InvalidInput for a dictionary of views
     that is longer.
     """
-    import pyarrow as pa
-    from pyarrow import compute
-
     names = batch.schema.names
     columns = [_without_views(column) if name in kept else column for name, column in zip(names, batch, strict=True)]
     batch = pa.RecordBatch.from_arrays(columns, names=names)
     dictionaries = {
-        name: None if (lengths := _lengths(batch.column(name).dictionary)) is None else compute.fill_null(lengths, 0)
+        name: None if (lengths := _lengths(batch.column(name).dictionary)) is None else pa.compute.fill_null(lengths, 0)
         for name in kept
         if isinstance(batch.column(name), pa.DictionaryArray)
     }
@@ -89,8 +77,6 @@ def _in_batches(batch: "pa.RecordBatch", size: NDArray[np.int64]) -> "Iterator[p
 
 
 def _cast(column: "pa.Array", type_: "pa.DataType | None") -> "pa.Array":
-    import pyarrow as pa
-
     if type_ is None:
         return column
     if isinstance(column, pa.DictionaryArray):
@@ -100,13 +86,10 @@ def _cast(column: "pa.Array", type_: "pa.DataType | None") -> "pa.Array":
 
 def _without_views(column: "pa.Array") -> "pa.Array":
     """Return a dictionary of strings in place of one of views, because pyarrow cannot take from views by index."""
-    import pyarrow as pa
-    from pyarrow import compute
-
     if not isinstance(column, pa.DictionaryArray) or not pa.types.is_string_view(column.dictionary.type):
         return column
     # Many views may point to the same bytes.
-    if (compute.sum(_lengths(column.dictionary)).as_py() or 0) > MAX_WORD_BYTES:
+    if (pa.compute.sum(_lengths(column.dictionary)).as_py() or 0) > MAX_WORD_BYTES:
         raise InvalidInput(
             f"A kept column has a dictionary of more than {MAX_WORD_BYTES >> 20} MiB of words. Write its words as "
             "strings, or leave it out of `keep`."
@@ -116,26 +99,20 @@ def _without_views(column: "pa.Array") -> "pa.Array":
 
 def _word_bytes(column: "pa.Array", dictionary: "pa.Array | None") -> "NDArray[np.int64] | int":
     """Return the bytes of the word in each row. `dictionary` has those of the words in the column's dictionary."""
-    import pyarrow as pa
-    from pyarrow import compute
-
     if isinstance(column, pa.DictionaryArray):
         lengths = None if dictionary is None else dictionary.take(column.indices)
     else:
         lengths = _lengths(column)
     if lengths is None:
         return 0
-    sizes: NDArray[np.int64] = compute.fill_null(lengths, 0).to_numpy(zero_copy_only=False).astype(np.int64)
+    sizes: NDArray[np.int64] = pa.compute.fill_null(lengths, 0).to_numpy(zero_copy_only=False).astype(np.int64)
     return sizes
 
 
 def _lengths(words: "pa.Array") -> "pa.Array | None":
     """Return the length of each word in bytes, or None if the values are not words."""
-    import pyarrow as pa
-    from pyarrow import compute
-
     if is_words(words.type):
-        return compute.binary_length(words)
+        return pa.compute.binary_length(words)
     if not pa.types.is_string_view(words.type):
         return None
     # pyarrow has no function for views. A view is four integers of 32 bits, and the first is the length.

@@ -3,13 +3,12 @@
 import re
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+from app.data.lazy_pyarrow import pa
 
 Array: TypeAlias = NDArray[np.float64]
 # Index of a column and row, from 0, of the first integer that was rounded in it.
@@ -39,10 +38,10 @@ def first_rounded(exact: "pa.Array", values: Array) -> int | None:
     `exact` holds integers, decimals, or text of a CSV file. Values of other types are not integers, and neither are
     decimals and text with a fraction or an exponent.
     """
-    from pyarrow import types
-
     type_ = exact.type
-    is_candidate = types.is_int64(type_) or types.is_uint64(type_) or types.is_decimal(type_) or types.is_string(type_)
+    is_candidate = (
+        pa.types.is_int64(type_) or pa.types.is_uint64(type_) or pa.types.is_decimal(type_) or pa.types.is_string(type_)
+    )
     if not is_candidate or not has_large(values):
         return None
     rows = np.flatnonzero(np.abs(values) >= EXACT)
@@ -51,8 +50,6 @@ def first_rounded(exact: "pa.Array", values: Array) -> int | None:
 
 
 def _first_changed(exact: "pa.Array", values: Array) -> int | None:
-    import pyarrow as pa
-
     if not pa.types.is_integer(exact.type):
         try:
             exact = exact.cast(pa.int64())

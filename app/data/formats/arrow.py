@@ -3,17 +3,14 @@
 import functools
 import mmap
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from app.data.batch import Columns, Header, RowBatch, Source, batch_rows, from_record_batch
 from app.data.formats.arrow_columns import ArrowTableWriter, check_columns, index_names, readable, schema_names
 from app.data.formats.base import Output, TableFormat, TableWriter
 from app.data.kept_types import cast_kept, kept_type, words_in_dictionaries
+from app.data.lazy_pyarrow import pa
 from app.data.limits.arrow_limits import check_arrow_schema, check_arrow_size
 from app.errors import InvalidInput
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 RELEASE_BYTES = 1 << 24  # Bytes read from a mapped file, after which its pages are released.
 MAX_WORDS = 100_000_000  # Words in the dictionaries of all batches, because they are checked again for each batch.
@@ -74,17 +71,14 @@ ARROW = ArrowFormat()
 
 
 def _open(source: Source) -> "tuple[pa.ipc.RecordBatchStreamReader, mmap.mmap | None]":
-    import pyarrow as pa
-    from pyarrow import ipc
-
     check_arrow_schema(source)
     if isinstance(source, bytes):
-        return ipc.open_stream(pa.py_buffer(source)), None
+        return pa.ipc.open_stream(pa.py_buffer(source)), None
     with source.open("rb") as file:
         if not source.stat().st_size:
             raise pa.ArrowInvalid("empty")
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return ipc.open_stream(pa.py_buffer(mapped)), mapped
+    return pa.ipc.open_stream(pa.py_buffer(mapped)), mapped
 
 
 def _next_batch(reader: "pa.ipc.RecordBatchStreamReader", columns: Columns) -> "pa.RecordBatch | None":

@@ -1,19 +1,16 @@
 """The columns of Arrow and Parquet files: names, types, and tables to write."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import numpy as np
 
 from app.data.batch import Array, Columns, check_distinct, check_present
 from app.data.kept_types import kept_type
-from app.data.limits.arrow_memory import raise_if_memory
+from app.data.lazy_pyarrow import pa, raise_if_memory
 from app.data.names import MAX_LISTED, shown
 from app.errors import FieldError, InvalidInput
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 T = TypeVar("T")
 
@@ -28,8 +25,6 @@ class RecordBatchSink(Protocol):
 
 def readable(label: str, read: Callable[[], T]) -> T:
     """Return the result of `read`. Raises InvalidInput if pyarrow cannot read the file, which should be `label`."""
-    import pyarrow as pa
-
     try:
         return read()
     except (pa.ArrowException, OSError, ValueError) as error:
@@ -68,18 +63,16 @@ def index_names(schema: "pa.Schema") -> list[str]:
 
 def check_columns(schema: "pa.Schema", columns: Columns) -> None:
     """Raise InvalidInput if a column is missing or not allowed, or has a type that cannot be used."""
-    from pyarrow import types
-
     check_present(schema_names(schema), columns, index_names(schema))
     choice = ", or choose the columns to read with `features`" if columns.training else ""
     details = [
         FieldError(f"Expected numbers, found the type {_type_name(type_)}. Convert the column{choice}.", column=name)
         for name in columns.numbers
         if not (
-            types.is_integer(type_ := schema.field(name).type)
-            or types.is_floating(type_)
-            or types.is_decimal(type_)
-            or types.is_null(type_)
+            pa.types.is_integer(type_ := schema.field(name).type)
+            or pa.types.is_floating(type_)
+            or pa.types.is_decimal(type_)
+            or pa.types.is_null(type_)
         )
     ]
     details += [
@@ -102,16 +95,12 @@ def _type_name(type_: "pa.DataType") -> str:
 
 def record_batch(kept: "pa.RecordBatch | None", names: Sequence[str], values: Array) -> "pa.RecordBatch":
     """Return the kept columns, and then the columns of numbers."""
-    import pyarrow as pa
-
     columns = [*(kept.columns if kept is not None else ()), *map(_column, values.T)]
     fields = [*(kept.schema if kept is not None else ()), *(pa.field(name, pa.float64()) for name in names)]
     return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
 
 
 def _column(numbers: Array) -> "pa.Array":
-    import pyarrow as pa
-
     missing = np.isnan(numbers)
     return pa.array(numbers, mask=missing) if missing.any() else pa.array(numbers)
 
@@ -127,8 +116,6 @@ class ArrowTableWriter:
         self._schema: pa.Schema | None = None
 
     def write(self, kept: "pa.RecordBatch | None", values: Array) -> None:
-        import pyarrow as pa
-
         batch = record_batch(kept, self._names, values)
         try:
             self._sink_for(batch.schema).write_batch(batch.cast(self._schema))
@@ -139,8 +126,6 @@ class ArrowTableWriter:
             ) from None
 
     def close(self) -> None:
-        import pyarrow as pa
-
         kept = [pa.field(name, pa.null()) for name in self._keep]
         schema = pa.schema([*kept, *(pa.field(name, pa.float64()) for name in self._names)])
         self._sink_for(schema).close()

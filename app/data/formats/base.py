@@ -5,13 +5,11 @@ The rest of the service uses these attributes and methods, and never compares th
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from app.data.batch import Array, Columns, Header, RowBatch, Source
+from app.data.lazy_pyarrow import pa
 from app.errors import LinserveError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 SAVE_AS_UTF8 = (
     "Save it as UTF-8 (in Excel: CSV UTF-8), or convert it, for instance with `iconv -f WINDOWS-1252 -t UTF-8 FILE`."

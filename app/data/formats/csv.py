@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from app.data.batch import Array, Columns, Header, RowBatch, Source, check_present, from_record_batch
 from app.data.formats.arrow_columns import record_batch
@@ -24,13 +24,10 @@ from app.data.formats.csv_header import (
     open_source,
     read_beginning,
 )
-from app.data.limits.arrow_memory import raise_if_memory
+from app.data.lazy_pyarrow import pa, raise_if_memory
 from app.data.rfc3339 import dates_as_text
 from app.data.rounding import has_large
 from app.errors import InvalidInput, LinserveError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 BLOCK_BYTES = 1 << 21  # Bytes parsed at a time by each of several threads.
 SINGLE_BLOCK_BYTES = 1 << 19  # Bytes parsed at a time by a single thread. A parsed byte may take eight or more.
@@ -153,8 +150,6 @@ def _read_at(file: BinaryIO, begin: int, end: int) -> bytes:
 
 
 def _parse(block: bytes, header: Sequence[str], columns: Columns, known: AbstractSet[int]) -> RowBatch:
-    import pyarrow as pa
-
     if b'"' in block:  # Its line breaks may be inside quotes.
         raise _UnusualError
     try:
@@ -169,13 +164,10 @@ def _parse(block: bytes, header: Sequence[str], columns: Columns, known: Abstrac
 
 
 def _parse_block(block: bytes, header: Sequence[str], options: "pa.csv.ConvertOptions") -> "pa.RecordBatch":
-    import pyarrow as pa
-    from pyarrow.csv import ParseOptions, ReadOptions, read_csv
-
-    table = read_csv(
+    table = pa.csv.read_csv(
         pa.py_buffer(block),
-        read_options=ReadOptions(use_threads=False, block_size=len(block) + 1, column_names=header),
-        parse_options=ParseOptions(quote_char=False),
+        read_options=pa.csv.ReadOptions(use_threads=False, block_size=len(block) + 1, column_names=header),
+        parse_options=pa.csv.ParseOptions(quote_char=False),
         convert_options=options,
     )
     return table.combine_chunks().to_batches()[0]
@@ -207,8 +199,6 @@ class _CsvWriter:
         file.write(header.getvalue().encode())
 
     def write(self, kept: "pa.RecordBatch | None", values: Array) -> None:
-        import pyarrow as pa
-
         batch = record_batch(None if kept is None else dates_as_text(kept), self._names, values)
         try:
             self._file.write(_csv_text(batch, "none"))
@@ -220,12 +210,9 @@ class _CsvWriter:
 
 
 def _csv_text(batch: "pa.RecordBatch", quoting: str) -> bytes:
-    import pyarrow as pa
-    from pyarrow.csv import WriteOptions, write_csv
-
     text = io.BytesIO()
     try:
-        write_csv(batch, text, WriteOptions(include_header=False, quoting_style=quoting))
+        pa.csv.write_csv(batch, text, pa.csv.WriteOptions(include_header=False, quoting_style=quoting))
     except pa.ArrowException as error:
         if quoting == "none" and isinstance(error, pa.ArrowInvalid):
             raise

@@ -10,16 +10,13 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 from app.data.batch import Array, Columns, RowBatch, Source, from_record_batch, row_error
 from app.data.formats.csv_header import MAX_ROW_BYTES, not_utf8, open_source
 from app.data.formats.csv_numbers import describe_text
-from app.data.limits.arrow_memory import raise_if_memory
+from app.data.lazy_pyarrow import pa, raise_if_memory
 from app.errors import InvalidInput
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 SCAN_BYTES = 1 << 16  # Bytes checked at a time for their encoding: they stay in the cache between read and check.
 MAX_SKIPPED = 1000  # Rows of the wrong length that are counted on the way to a byte that is not UTF-8.
@@ -27,8 +24,6 @@ MAX_SKIPPED = 1000  # Rows of the wrong length that are counted on the way to a 
 
 def read_carefully(source: Source, header: Sequence[str], columns: Columns, first_row: int) -> Iterator[RowBatch]:
     """Yield the rows. Raises InvalidInput with the place of the first fault."""
-    import pyarrow as pa
-
     _check_encoding(source)
     try:
         row = first_row
@@ -43,11 +38,8 @@ def read_carefully(source: Source, header: Sequence[str], columns: Columns, firs
 
 def conversion(columns: Columns, **options: object) -> "pa.csv.ConvertOptions":
     """Return pyarrow's options for reading the columns."""
-    import pyarrow as pa
-    from pyarrow.csv import ConvertOptions
-
     types = dict.fromkeys(columns.numbers, pa.float64()) | dict.fromkeys(columns.keep, pa.string())
-    return ConvertOptions(include_columns=list(types), column_types=types, **options)
+    return pa.csv.ConvertOptions(include_columns=list(types), column_types=types, **options)
 
 
 def conversion_to_text(names: Sequence[str]) -> "pa.csv.ConvertOptions":
@@ -73,15 +65,12 @@ class _TextBatches:
 
 
 def _open_carefully(source: Source, header: Sequence[str], columns: Columns, options: "pa.csv.ConvertOptions") -> Any:
-    import pyarrow as pa
-    from pyarrow.csv import ParseOptions, ReadOptions, open_csv
-
     names = header if columns.header == "none" else None
-    return open_csv(
+    return pa.csv.open_csv(
         str(source) if isinstance(source, Path) else pa.py_buffer(source),
         # With several threads pyarrow does not name the row of a fault.
-        read_options=ReadOptions(use_threads=False, block_size=MAX_ROW_BYTES, column_names=names),
-        parse_options=ParseOptions(newlines_in_values=True),
+        read_options=pa.csv.ReadOptions(use_threads=False, block_size=MAX_ROW_BYTES, column_names=names),
+        parse_options=pa.csv.ParseOptions(newlines_in_values=True),
         convert_options=options,
     )
 
@@ -121,8 +110,6 @@ class _Head(io.RawIOBase):
 
 def _row_at(source: Source, offset: int) -> int | None:
     """Return the number of the row in which a byte is, or None if the rows before it cannot be counted."""
-    import pyarrow as pa
-
     for word in (b"word\n", b'word"\n'):  # The byte may be inside quotes.
         try:
             with open_source(source) as file:
@@ -133,9 +120,6 @@ def _row_at(source: Source, offset: int) -> int | None:
 
 
 def _count_rows(file: io.RawIOBase) -> int:
-    import pyarrow as pa
-    from pyarrow.csv import ConvertOptions, ParseOptions, ReadOptions, open_csv
-
     skipped = 0
 
     def skip(_: object) -> str:
@@ -143,11 +127,11 @@ def _count_rows(file: io.RawIOBase) -> int:
         skipped += 1
         return "skip" if skipped <= MAX_SKIPPED else "error"
 
-    reader = open_csv(
+    reader = pa.csv.open_csv(
         file,
-        read_options=ReadOptions(use_threads=False, block_size=MAX_ROW_BYTES, autogenerate_column_names=True),
-        parse_options=ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
-        convert_options=ConvertOptions(include_columns=["f0"], column_types={"f0": pa.binary()}),
+        read_options=pa.csv.ReadOptions(use_threads=False, block_size=MAX_ROW_BYTES, autogenerate_column_names=True),
+        parse_options=pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
+        convert_options=pa.csv.ConvertOptions(include_columns=["f0"], column_types={"f0": pa.binary()}),
     )
     rows = sum(int(batch.num_rows) for batch in reader)
     return rows + skipped

@@ -5,7 +5,7 @@ from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -27,12 +27,10 @@ from app.data.formats.json import JSON, rows_as_objects
 from app.data.formats.ndjson_faults import all_faults, allowed_types, has_unknown, names_in, other_names
 from app.data.json_faults import MIXED, kind_of
 from app.data.json_rows import kept_columns
+from app.data.lazy_pyarrow import pa
 from app.data.names import MAX_LISTED, listed, shown
 from app.data.rounding import Rounded, rounded_numbers
 from app.errors import FieldError, InvalidInput, LinserveError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 BLOCK_BYTES = 1 << 17  # Bytes of lines decoded at a time, if lines are shorter: decoded, a byte may take a hundred.
 LINE_BYTES = 1 << 20  # Longest line, in addition to BLOCK_BYTES.

@@ -4,12 +4,13 @@ import functools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from app.data.batch import Columns, Header, RowBatch, Source, batch_rows, from_record_batch
 from app.data.formats.arrow_columns import ArrowTableWriter, check_columns, index_names, readable, schema_names
 from app.data.formats.base import Output, TableFormat, TableWriter
 from app.data.kept_types import cast_kept, is_words, kept_type
+from app.data.lazy_pyarrow import pa
 from app.data.limits.parquet_limits import (
     THRIFT_LIMITS,
     check_parquet_footer,
@@ -17,9 +18,6 @@ from app.data.limits.parquet_limits import (
     parquet_footer_bytes,
 )
 from app.errors import InvalidInput
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 BUFFER_BYTES = 1 << 20  # Bytes read ahead for each column chunk.
 MAX_CHUNKS = 200_000  # Column chunks of a written file, because each takes hundreds of bytes to describe.
@@ -84,13 +82,10 @@ PARQUET = ParquetFormat()
 
 def _open(source: Source, words: Sequence[str] = ()) -> Any:
     """Return the file. The columns `words` are read as dictionaries."""
-    import pyarrow as pa
-    from pyarrow.parquet import ParquetFile
-
     check_parquet_footer(source)
     readable_source = pa.py_buffer(source) if isinstance(source, bytes) else Path(source)
     # With pre_buffer, all row groups would be read at once.
-    return ParquetFile(
+    return pa.parquet.ParquetFile(
         readable_source, read_dictionary=list(words), buffer_size=BUFFER_BYTES, pre_buffer=False, **THRIFT_LIMITS
     )
 
@@ -115,9 +110,7 @@ class _BoundedWriter:
     """pyarrow's writer, with a limit on the column chunks."""
 
     def __init__(self, file: Output, schema: "pa.Schema") -> None:
-        from pyarrow.parquet import ParquetWriter
-
-        self._writer = ParquetWriter(file, schema)
+        self._writer = pa.parquet.ParquetWriter(file, schema)
         self._chunks = 0
 
     def write_batch(self, batch: "pa.RecordBatch") -> None:
