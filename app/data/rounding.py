@@ -1,7 +1,7 @@
 """Finds integers that float64 cannot hold, so that none is rounded without a warning."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, TypeAlias
 
@@ -69,14 +69,20 @@ def _is_changed(given: str | Decimal, value: float) -> bool:
     return _INTEGER.fullmatch(text) is not None and Decimal(text) != Decimal(value)
 
 
-def rounded_numbers(values: Array, number_at: Callable[[int, int], Any]) -> Rounded:
-    """Return the places of rounded integers in a matrix made from decoded JSON; `number_at` gives the number there."""
+def rounded_numbers(values: Array, rows: Sequence[Any], names: Sequence[str]) -> Rounded:
+    """Return the places of rounded integers in a matrix made from decoded JSON.
+
+    `rows` are objects with `names`, arrays, or numbers of a single column.
+    """
     if not has_large(values):
         return ()
     first: dict[int, int] = {}
     for row, column in np.argwhere(np.abs(values) >= EXACT).tolist():
         if column not in first:
-            number = number_at(row, column)
+            given = rows[row]
+            if isinstance(given, dict):
+                given = given[names[column]]
+            number = given[column] if isinstance(given, list) else given
             if type(number) is int and float(values[row, column]) != number:
                 first[column] = row
     return tuple(first.items())

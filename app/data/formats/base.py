@@ -64,7 +64,6 @@ class TableWriter(Protocol):
 class TableFormat(BodyFormat, Protocol):
     """A file format of tables. Methods that only some formats need have a default."""
 
-    extensions: tuple[str, ...]
     signature: bytes = b""  # first bytes of every file in a binary format
     is_text: bool  # False if a short file may have any number of rows, as compressed and binary files do
     takes_header: bool = False  # True if the option `header` applies

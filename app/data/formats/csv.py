@@ -40,7 +40,6 @@ class CsvFormat(TableFormat):
     name = "csv"
     media_type = "text/csv"
     label = "CSV"
-    extensions = ("csv",)
     is_text = True
     takes_header = True
 
@@ -183,12 +182,11 @@ def _texts(
 
 def _without_first(rows: int, batches: Iterator[RowBatch]) -> Iterator[RowBatch]:
     """Yield the batches without their first `rows` rows."""
-    for values, kept, rounded, _ in batches:
-        skipped = min(rows, len(values))
+    for batch in batches:
+        skipped = min(rows, len(batch.values))
         rows -= skipped
-        if skipped < len(values):
-            later = tuple((column, row - skipped) for column, row in rounded if row >= skipped)
-            yield RowBatch(values[skipped:], kept.slice(skipped) if kept is not None else None, later)
+        if skipped < len(batch.values):
+            yield batch.slice(skipped, len(batch.values))
 
 
 class _CsvWriter:
@@ -201,9 +199,14 @@ class _CsvWriter:
     def write(self, kept: "pa.RecordBatch | None", values: Array) -> None:
         batch = record_batch(None if kept is None else dates_as_text(kept), self._names, values)
         try:
-            self._file.write(_csv_text(batch, "none"))
-        except pa.ArrowInvalid:  # A value needs quotes; then all words have them.
-            self._file.write(_csv_text(batch, "needed"))
+            try:
+                text = _csv_text(batch, "none")
+            except pa.ArrowInvalid:  # A value needs quotes; then all words have them.
+                text = _csv_text(batch, "needed")
+        except pa.ArrowException as error:
+            raise_if_memory(error)
+            raise InvalidInput("A kept column has values that CSV cannot hold. Accept Arrow or Parquet.") from None
+        self._file.write(text)
 
     def close(self) -> None:
         pass
@@ -211,11 +214,5 @@ class _CsvWriter:
 
 def _csv_text(batch: "pa.RecordBatch", quoting: str) -> bytes:
     text = io.BytesIO()
-    try:
-        pa.csv.write_csv(batch, text, pa.csv.WriteOptions(include_header=False, quoting_style=quoting))
-    except pa.ArrowException as error:
-        if quoting == "none" and isinstance(error, pa.ArrowInvalid):
-            raise
-        raise_if_memory(error)
-        raise InvalidInput("A kept column has values that CSV cannot hold. Accept Arrow or Parquet.") from None
+    pa.csv.write_csv(batch, text, pa.csv.WriteOptions(include_header=False, quoting_style=quoting))
     return text.getvalue()

@@ -8,7 +8,6 @@ import functools
 import io
 import re
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -27,9 +26,9 @@ def read_carefully(source: Source, header: Sequence[str], columns: Columns, firs
     _check_encoding(source)
     try:
         row = first_row
-        texts = _TextBatches(source, header, columns)
+        texts = _text_batches(source, header, columns)
         for number, batch in enumerate(_open_carefully(source, header, columns, conversion(columns))):
-            yield from_record_batch(batch, columns, row, functools.partial(texts.batch, number))
+            yield from_record_batch(batch, columns, row, functools.partial(_text_batch, texts, number))
             row += batch.num_rows
     except pa.ArrowException as error:
         raise_if_memory(error)
@@ -47,21 +46,13 @@ def conversion_to_text(names: Sequence[str]) -> "pa.csv.ConvertOptions":
     return conversion(Columns([], keep=names))
 
 
-class _TextBatches:
-    """The batches of a file once more, as text. Equal blocks of the file make equal batches."""
+def _text_batches(source: Source, header: Sequence[str], columns: Columns) -> "Iterator[tuple[int, pa.RecordBatch]]":
+    """Yield the batches of a file once more, as text. The file is opened for the first of them."""
+    yield from enumerate(_open_carefully(source, header, columns, conversion_to_text(columns.numbers)))
 
-    def __init__(self, source: Source, header: Sequence[str], columns: Columns) -> None:
-        self._source, self._header, self._columns = source, header, columns
-        self._batches: Iterator[pa.RecordBatch] | None = None
-        self._read = 0
 
-    def batch(self, number: int, _: Array) -> "pa.RecordBatch":
-        """Return batch `number`. Numbers are passed in ascending order, each at most once."""
-        if self._batches is None:
-            options = conversion_to_text(self._columns.numbers)
-            self._batches = iter(_open_carefully(self._source, self._header, self._columns, options))
-        skipped, self._read = number - self._read, number + 1
-        return next(islice(self._batches, skipped, None))
+def _text_batch(texts: "Iterator[tuple[int, pa.RecordBatch]]", number: int, _: Array) -> "pa.RecordBatch":
+    return next(batch for other, batch in texts if other == number)
 
 
 def _open_carefully(source: Source, header: Sequence[str], columns: Columns, options: "pa.csv.ConvertOptions") -> Any:
@@ -133,8 +124,7 @@ def _count_rows(file: io.RawIOBase) -> int:
         parse_options=pa.csv.ParseOptions(newlines_in_values=True, invalid_row_handler=skip),
         convert_options=pa.csv.ConvertOptions(include_columns=["f0"], column_types={"f0": pa.binary()}),
     )
-    rows = sum(int(batch.num_rows) for batch in reader)
-    return rows + skipped
+    return sum(int(batch.num_rows) for batch in reader) + skipped
 
 
 def _explanation(message: str, header: Sequence[str], columns: Columns) -> InvalidInput:

@@ -24,12 +24,12 @@ from app.data.batch import (
 )
 from app.data.formats.base import Content, Output, TableFormat, TableWriter
 from app.data.formats.json import JSON, rows_as_objects
-from app.data.formats.ndjson_faults import all_faults, allowed_types, has_unknown, names_in, other_names
-from app.data.json_faults import MIXED, kind_of
+from app.data.formats.ndjson_faults import all_faults, has_unknown, names_in, other_names
+from app.data.json_faults import MIXED, allowed_types, kind_of
 from app.data.json_rows import kept_columns
 from app.data.lazy_pyarrow import pa
 from app.data.names import MAX_LISTED, listed, shown
-from app.data.rounding import Rounded, rounded_numbers
+from app.data.rounding import rounded_numbers
 from app.errors import FieldError, InvalidInput, LinserveError
 
 BLOCK_BYTES = 1 << 17  # Bytes of lines decoded at a time, if lines are shorter: decoded, a byte may take a hundred.
@@ -47,7 +47,6 @@ class NdjsonFormat(TableFormat):
     name = "ndjson"
     media_type = "application/x-ndjson"
     label = "NDJSON (a JSON object in each line)"
-    extensions = ("ndjson", "jsonl")
     is_text = True
     names_in_rows = True
 
@@ -109,7 +108,8 @@ class NdjsonFormat(TableFormat):
             if unseen:
                 unseen -= names_in(rows)
             others = frozenset() if columns.only or row_type is list else frozenset(other_names(rows, columns))
-            yield RowBatch(values, kept_columns(rows, columns.keep), _rounded(values, rows, columns), others)
+            rounded = rounded_numbers(values, rows, columns.numbers)
+            yield RowBatch(values, kept_columns(rows, columns.keep), rounded, others)
         if unseen:
             raise _no_line_has([name for name in columns.numbers if name in unseen])
 
@@ -200,16 +200,8 @@ def _why(line: bytes) -> str:
     return ""
 
 
-def _rounded(values: Array, rows: Sequence[Any], columns: Columns) -> Rounded:
-    names = columns.numbers
-    return rounded_numbers(
-        values,
-        lambda row, column: rows[row][names[column]] if isinstance(rows[row], dict) else rows[row][column],
-    )
-
-
 def _values(rows: Sequence[Any], columns: Columns, first: int, row_type: type) -> Array:
-    names, allowed = columns.numbers, allowed_types(columns)
+    names, allowed = columns.numbers, allowed_types(missing=columns.missing)
     try:
         if {type(row) for row in rows} == {row_type} and not has_unknown(rows, columns) and not _lacks(rows, columns):
             values = rows if row_type is list else _objects(rows, columns)
