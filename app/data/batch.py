@@ -1,11 +1,12 @@
 """Batches of rows, and the errors about rows and columns, which are the same for all formats."""
 
+import io
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, NamedTuple, TypeAlias
+from typing import BinaryIO, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +58,10 @@ class RowBatch(NamedTuple):
         kept = None if self.kept is None else self.kept.slice(start, end - start)
         rounded = tuple((column, row - start) for column, row in self.rounded if start <= row < end)
         return RowBatch(self.values[start:end], kept, rounded)
+
+
+def open_source(source: Source) -> BinaryIO:
+    return source.open("rb") if isinstance(source, Path) else io.BytesIO(source)
 
 
 def batch_rows(columns: Columns) -> int:

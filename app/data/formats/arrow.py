@@ -10,6 +10,7 @@ from app.data.formats.base import Output, TableWriter
 from app.data.kept_types import cast_kept, kept_type, words_in_dictionaries
 from app.data.lazy_pyarrow import pa
 from app.data.limits.arrow_limits import check_arrow_schema, check_arrow_size
+from app.data.limits.decode_limits import view_of
 from app.errors import InvalidInput
 
 RELEASE_BYTES = 1 << 24  # Bytes read from a mapped file, after which its pages are released.
@@ -66,14 +67,10 @@ ARROW = ArrowFormat()
 
 @readable(_LABEL)
 def _open(source: Source) -> "tuple[pa.ipc.RecordBatchStreamReader, mmap.mmap | None]":
+    """Return a reader, and the file's memory map if the source is a file that is not empty."""
     check_arrow_schema(source)
-    if isinstance(source, bytes):
-        return pa.ipc.open_stream(pa.py_buffer(source)), None
-    with source.open("rb") as file:
-        if not source.stat().st_size:
-            raise pa.ArrowInvalid("empty")
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return pa.ipc.open_stream(pa.py_buffer(mapped)), mapped
+    view = view_of(source)
+    return pa.ipc.open_stream(pa.py_buffer(view)), view.obj if isinstance(view.obj, mmap.mmap) else None
 
 
 @readable(_LABEL)

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from typing import BinaryIO
 
-from app.data.batch import Array, Columns, Header, RowBatch, Source, check_present, from_record_batch
+from app.data.batch import Array, Columns, Header, RowBatch, Source, check_present, from_record_batch, open_source
 from app.data.formats.arrow_columns import record_batch
 from app.data.formats.base import Content, Output, TableFormat, TableWriter
 from app.data.formats.csv_careful import conversion, conversion_to_text, read_carefully
@@ -21,7 +21,6 @@ from app.data.formats.csv_header import (
     explain_first_row,
     has_separators,
     header_names,
-    open_source,
     read_beginning,
 )
 from app.data.lazy_pyarrow import pa, raise_if_memory

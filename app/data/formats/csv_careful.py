@@ -11,8 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from app.data.batch import Array, Columns, RowBatch, Source, from_record_batch, row_error
-from app.data.formats.csv_header import MAX_ROW_BYTES, not_utf8, open_source
+from app.data.batch import Array, Columns, RowBatch, Source, from_record_batch, open_source, row_error
+from app.data.formats.csv_header import MAX_ROW_BYTES, not_utf8
 from app.data.formats.csv_numbers import describe_text
 from app.data.lazy_pyarrow import pa, raise_if_memory
 from app.errors import InvalidInput
@@ -69,7 +69,7 @@ def _open_carefully(source: Source, header: Sequence[str], columns: Columns, opt
 def _check_encoding(source: Source) -> None:
     """Raise InvalidInput with the row of the first byte that is not UTF-8, if the file has one."""
     at, pending = 0, b""
-    with source.open("rb", buffering=0) if isinstance(source, Path) else io.BytesIO(source) as file:
+    with open_source(source) as file:
         while True:
             block = file.read(SCAN_BYTES)
             data = pending + block if pending else block

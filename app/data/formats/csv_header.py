@@ -4,10 +4,8 @@ import codecs
 import csv
 import io
 import re
-from pathlib import Path
-from typing import BinaryIO
 
-from app.data.batch import Header, Source, check_distinct
+from app.data.batch import Header, Source, check_distinct, open_source
 from app.data.formats.base import SAVE_AS_UTF8
 from app.data.formats.csv_numbers import LOCAL_NUMBER, MISSING_WORDS, NUMBER
 from app.errors import FieldError, InvalidInput
@@ -17,11 +15,6 @@ MAX_INSPECTED_CELLS = 10_000  # Cells of a faulty first row that are inspected.
 BOM = codecs.BOM_UTF8
 
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-
-
-def open_source(source: Source) -> BinaryIO:
-    """Open a file, or its content."""
-    return source.open("rb") if isinstance(source, Path) else io.BytesIO(source)
 
 
 def read_beginning(source: Source) -> bytes:

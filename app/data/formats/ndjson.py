@@ -1,10 +1,8 @@
 """NDJSON: a JSON object or array in each line."""
 
-import io
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -20,6 +18,7 @@ from app.data.batch import (
     check,
     check_distinct,
     check_present,
+    open_source,
     row_error,
 )
 from app.data.formats.base import Content, Output, TableFormat, TableWriter
@@ -166,7 +165,7 @@ def _rows(source: Source) -> Iterator[tuple[int, list[Any]]]:
 
 def _blocks(source: Source) -> Iterator[bytes]:
     """Yield whole lines, about BLOCK_BYTES at a time, or with one line of up to LINE_BYTES more."""
-    with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
+    with open_source(source) as file:
         if file.read(len(BOM_UTF8)) != BOM_UTF8:
             file.seek(0)
         while block := file.read(BLOCK_BYTES):
