@@ -22,12 +22,8 @@ def kept_type(type_: "pa.DataType") -> "pa.DataType | None":
         type_ = type_.value_type
     if pa.types.is_string_view(type_):
         return pa.string()
-    is_kept = (
-        is_words(type_)
-        or pa.types.is_null(type_)
-        or pa.types.is_decimal(type_)
-        or (pa.types.is_primitive(type_) and not pa.types.is_interval(type_))
-    )
+    is_scalar = pa.types.is_primitive(type_) and not pa.types.is_interval(type_)
+    is_kept = is_scalar or is_words(type_) or pa.types.is_null(type_) or pa.types.is_decimal(type_)
     return type_ if is_kept else None
 
 
@@ -51,7 +47,7 @@ def cast_kept(batch: "pa.RecordBatch", kept: "Mapping[str, pa.DataType]", rows: 
     columns = [_without_views(column) if name in kept else column for name, column in zip(names, batch, strict=True)]
     batch = pa.RecordBatch.from_arrays(columns, names=names)
     dictionaries = {
-        name: None if (lengths := _lengths(batch.column(name).dictionary)) is None else pa.compute.fill_null(lengths, 0)
+        name: _lengths(batch.column(name).dictionary)
         for name in kept
         if isinstance(batch.column(name), pa.DictionaryArray)
     }
@@ -61,7 +57,9 @@ def cast_kept(batch: "pa.RecordBatch", kept: "Mapping[str, pa.DataType]", rows: 
         for name in kept:
             size += _word_bytes(slice_.column(name), dictionaries.get(name))
         for small in _in_batches(slice_, size):
-            cast = [_cast(column, kept.get(name)) for name, column in zip(names, small, strict=True)]
+            cast = [
+                column.cast(kept[name]) if name in kept else column for name, column in zip(names, small, strict=True)
+            ]
             yield pa.RecordBatch.from_arrays(cast, names=names)
 
 
@@ -74,14 +72,6 @@ def _in_batches(batch: "pa.RecordBatch", size: NDArray[np.int64]) -> "Iterator[p
         end = max(int(np.searchsorted(ends, before + MAX_WORD_BYTES, "right")), start + 1)
         yield batch.slice(start, end - start)
         start = end
-
-
-def _cast(column: "pa.Array", type_: "pa.DataType | None") -> "pa.Array":
-    if type_ is None:
-        return column
-    if isinstance(column, pa.DictionaryArray):
-        column = column.dictionary_decode()
-    return column.cast(type_)
 
 
 def _without_views(column: "pa.Array") -> "pa.Array":
@@ -97,24 +87,19 @@ def _without_views(column: "pa.Array") -> "pa.Array":
     return pa.DictionaryArray.from_arrays(column.indices, column.dictionary.cast(pa.string()))
 
 
-def _word_bytes(column: "pa.Array", dictionary: "pa.Array | None") -> "NDArray[np.int64] | int":
-    """Return the bytes of the word in each row. `dictionary` has those of the words in the column's dictionary."""
-    if isinstance(column, pa.DictionaryArray):
-        lengths = None if dictionary is None else dictionary.take(column.indices)
-    else:
-        lengths = _lengths(column)
-    if lengths is None:
-        return 0
+def _word_bytes(column: "pa.Array", dictionary: "pa.Array | None") -> NDArray[np.int64]:
+    """Return the bytes of the word in each row, (n,). `dictionary` has those of the words in its dictionary."""
+    lengths = _lengths(column) if dictionary is None else dictionary.take(column.indices)
     sizes: NDArray[np.int64] = pa.compute.fill_null(lengths, 0).to_numpy(zero_copy_only=False).astype(np.int64)
     return sizes
 
 
-def _lengths(words: "pa.Array") -> "pa.Array | None":
-    """Return the length of each word in bytes, or None if the values are not words."""
+def _lengths(words: "pa.Array") -> "pa.Array":
+    """Return the length of each word in bytes. Other values than words have none."""
     if is_words(words.type):
         return pa.compute.binary_length(words)
     if not pa.types.is_string_view(words.type):
-        return None
+        return pa.nulls(len(words), pa.int64())
     # pyarrow has no function for views. A view is four integers of 32 bits, and the first is the length.
     views: Any = np.frombuffer(words.buffers()[1] or b"", np.int32)
     lengths = views[4 * words.offset :: 4][: len(words)]

@@ -88,10 +88,7 @@ class TableFormat(BodyFormat, Protocol):
         return []
 
     def first_lines(self, source: Source, step: Callable[[], None] = lambda: None) -> dict[str, int]:  # noqa: ARG002
-        """With `names_in_rows`, return the names in all rows, and the row in which each appears first.
-
-        Calls `step` regularly.
-        """
+        """With `names_in_rows`, return the row in which each name appears first. Calls `step` regularly."""
         return {}
 
     def metadata_bytes(self, source: Source) -> int:  # noqa: ARG002
@@ -101,8 +98,7 @@ class TableFormat(BodyFormat, Protocol):
     def check_size(self, source: Source, names: Sequence[str], limit: int) -> int:  # noqa: ARG002
         """Return an estimate of the bytes of these columns that are decoded at a time, in addition to the batches.
 
-        Raises BodyTooLarge or InvalidInput if the columns are too large once they are decoded. An upload may have
-        `limit` bytes.
+        Raises BodyTooLarge or InvalidInput if they are too large for an upload of `limit` bytes.
         """
         return 0
 

@@ -2,12 +2,10 @@
 
 import csv
 import io
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import pairwise
 from typing import BinaryIO
 
 from app.data.batch import Array, Columns, Header, RowBatch, Source, check_present, from_record_batch, open_source
@@ -17,7 +15,6 @@ from app.data.formats.csv_careful import conversion, conversion_to_text, read_ca
 from app.data.formats.csv_header import (
     MAX_ROW_BYTES,
     body_start,
-    bom_length,
     explain_first_row,
     has_separators,
     header_names,
@@ -30,7 +27,6 @@ from app.errors import InvalidInput, LinserveError
 
 BLOCK_BYTES = 1 << 21  # Bytes parsed at a time by each of several threads.
 SINGLE_BLOCK_BYTES = 1 << 19  # Bytes parsed at a time by a single thread. A parsed byte may take eight or more.
-SHORT_ROW_BYTES = 1 << 12  # Bytes searched first for the end of a row.
 
 
 class CsvFormat(TableFormat):
@@ -70,7 +66,7 @@ class CsvFormat(TableFormat):
         beginning = read_beginning(source)
         header = header_names(beginning, columns.header)
         check_present(header, columns)
-        start = body_start(beginning, header) if columns.header != "none" else bom_length(beginning)
+        start = body_start(beginning, header, columns.header)
         rows = 0
         try:
             for batch in _read_fast(source, start, header, columns, threads):
@@ -100,8 +96,7 @@ def _read_fast(
     size = BLOCK_BYTES if threads > 1 else SINGLE_BLOCK_BYTES
     known: set[int] = set()  # Columns in which an integer was rounded; later blocks need not be searched for another.
     with open_source(source) as file:
-        blocks = (_read_at(file, begin, end) for begin, end in pairwise(_cuts(file, start, size)))
-        for batch in _parsed(blocks, header, columns, known, threads):
+        for batch in _parsed(_blocks(file, start, size), header, columns, known, threads):
             known.update(index for index, _ in batch.rounded)
             yield batch
 
@@ -124,27 +119,14 @@ def _parsed(
             yield ahead.popleft().result()
 
 
-def _cuts(file: BinaryIO, start: int, size: int) -> Iterator[int]:
-    """Yield places right after line breaks, about `size` bytes apart, from `start` to the end of the file."""
-    length = file.seek(0, os.SEEK_END)
-    yield start
-    while start < length:
-        start += size
-        if start < length:
-            # Most rows are short.
-            for limit in (SHORT_ROW_BYTES, MAX_ROW_BYTES):
-                newline = _read_at(file, start, start + limit).find(b"\n")
-                if newline >= 0 or start + limit >= length:
-                    break
-            else:
-                raise _UnusualError
-            start = length if newline < 0 else start + newline + 1
-        yield min(start, length)
-
-
-def _read_at(file: BinaryIO, begin: int, end: int) -> bytes:
-    file.seek(begin)
-    return file.read(end - begin)
+def _blocks(file: BinaryIO, start: int, size: int) -> Iterator[bytes]:
+    """Yield whole lines, about `size` bytes at a time, from `start` to the end of the file."""
+    file.seek(start)
+    while block := file.read(size):
+        rest = file.readline(MAX_ROW_BYTES)
+        if len(rest) == MAX_ROW_BYTES and not rest.endswith(b"\n"):
+            raise _UnusualError
+        yield block + rest
 
 
 def _parse(block: bytes, header: Sequence[str], columns: Columns, known: AbstractSet[int]) -> RowBatch:

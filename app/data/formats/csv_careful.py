@@ -13,12 +13,32 @@ from typing import Any, BinaryIO
 
 from app.data.batch import Array, Columns, RowBatch, Source, from_record_batch, open_source, row_error
 from app.data.formats.csv_header import MAX_ROW_BYTES, not_utf8
-from app.data.formats.csv_numbers import describe_text
 from app.data.lazy_pyarrow import pa, raise_if_memory
 from app.errors import InvalidInput
 
 SCAN_BYTES = 1 << 16  # Bytes checked at a time for their encoding: they stay in the cache between read and check.
 MAX_SKIPPED = 1000  # Rows of the wrong length that are counted on the way to a byte that is not UTF-8.
+_MAX_DESCRIBED = 100  # Characters of a text that is inspected.
+_DESCRIPTIONS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (
+        re.compile(r"[^0-9]{0,3}[0-9]+(?:[.,][0-9]+)*,[0-9]+(?:\.[0-9]+)?[^0-9]{0,3}"),
+        "a number with a comma. Write decimals with a point, and no separators between thousands",
+    ),
+    (
+        re.compile(r"[+-]?[0-9]{1,3}(?:[ '_\u00a0\u2009\u202f\u2019][0-9]{3})+(?:\.[0-9]+)?"),
+        "a number with separators between thousands. Write it without them",
+    ),
+    (
+        re.compile(r"[0-9]{1,4}[-/.][0-9]{1,2}[-/.][0-9]{1,4}(?:[ T].*)?|[0-9]{1,2}:[0-9]{2}(?::[0-9]{2}.*)?"),
+        "a date or a time. Convert it to a number, such as days since a date",
+    ),
+    (
+        re.compile(r"[^0-9.+\-]{1,4}[0-9.]+|[+-]?[0-9.]+ ?[^0-9. ]{1,5}"),
+        "a number with a unit or a sign. Write the number alone",
+    ),
+    (re.compile(r"true|false|yes|no", re.IGNORECASE), "a boolean. Write 1 or 0"),
+    (re.compile(r"[?\-.*]|none|missing|unknown|#n/a|<na>|nil", re.IGNORECASE), "a mark for a missing value"),
+)
 
 
 def read_carefully(source: Source, header: Sequence[str], columns: Columns, first_row: int) -> Iterator[RowBatch]:
@@ -131,7 +151,7 @@ def _explanation(message: str, header: Sequence[str], columns: Columns) -> Inval
     """Return an error for pyarrow's message, without the input that it quotes."""
     if place := re.match(r"In CSV column #(\d+): Row #(\d+)", message):
         value = re.search(r"invalid value '(.*)'\Z", message, re.DOTALL)
-        received = describe_text(value[1]) if value else "text"
+        received = _describe_text(value[1]) if value else "text"
         choice = " `features` chooses the columns to read." if columns.training else ""
         fault = f"Expected a number, found {received}.{choice}"
         return row_error(fault, row=int(place[2]), column=header[int(place[1])])
@@ -146,3 +166,13 @@ def _explanation(message: str, header: Sequence[str], columns: Columns) -> Inval
             f"A row is longer than {MAX_ROW_BYTES} bytes. Is a closing quote missing? Write shorter rows."
         )
     return InvalidInput("The file is not readable as CSV. Expected rows of values separated by commas.")
+
+
+def _describe_text(text: str) -> str:
+    """Describe a text that is not a number, with a hint if there is one. The text itself is never repeated."""
+    text = text.strip()
+    if len(text) <= _MAX_DESCRIBED:
+        for pattern, description in _DESCRIPTIONS:
+            if pattern.fullmatch(text):
+                return description
+    return "text"

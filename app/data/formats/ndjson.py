@@ -69,9 +69,9 @@ class NdjsonFormat(TableFormat):
         raise InvalidInput(EMPTY)
 
     def first_lines(self, source: Source, step: Callable[[], None] = lambda: None) -> dict[str, int]:
-        """Return the names in all lines, in the order in which they appear, and the line in which each appears first.
+        """Return the line in which each name appears first, in that order. Calls `step` once per block.
 
-        Calls `step` once per block. Raises InvalidInput if a line is not an object, or if there are too many names.
+        Raises InvalidInput if a line is not an object, or if there are too many names.
         """
         first: dict[str, int] = {}
         line = 0

@@ -89,17 +89,13 @@ def _check_fields(schema: Table) -> None:
     count = 0
     open_ = [schema.tables(1)]
     while open_:
-        field = next(open_[-1], None)
-        if field is None:
-            open_.pop()
-            continue
-        count += 1
-        if count > MAX_COLUMNS:
-            raise InvalidInput(f"The file has more than {MAX_COLUMNS} columns.")
-        described += field.vector(0)[1] + _strings(field, 6)
-        check_metadata(described)
-        open_.append(field.tables(5))
-    check_metadata(described)
+        for field in open_.pop():
+            count += 1
+            if count > MAX_COLUMNS:
+                raise InvalidInput(f"The file has more than {MAX_COLUMNS} columns.")
+            described += field.vector(0)[1] + _strings(field, 6)
+            check_metadata(described)
+            open_.append(field.tables(5))
 
 
 def _strings(table: Table, field: int) -> int:
