@@ -130,10 +130,6 @@ class Settings(BaseSettings):
         return self.state_dir / "spool"
 
     @property
-    def scratch(self) -> Path:
-        return self.state_dir / "scratch"
-
-    @property
     def checkpoints(self) -> Path:
         return self.state_dir / "checkpoints"
 
@@ -148,14 +144,6 @@ class Settings(BaseSettings):
     @property
     def trainer_seen(self) -> Path:
         return self.state_dir / "trainer.seen"
-
-    @property
-    def queue_lock(self) -> Path:
-        return self.state_dir / "queue.lock"
-
-    @property
-    def attempt(self) -> Path:
-        return self.state_dir / f"attempt.{self.trainer_name}"
 
     @property
     def trainer_lock(self) -> Path:

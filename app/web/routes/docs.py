@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.web.bodies import json_response
 from app.web.openapi import build_document
-from app.web.path_prefix import prefix
+from app.web.paths import prefix
 
 router = APIRouter(include_in_schema=False)
 
@@ -97,20 +97,13 @@ def _calls(document: dict[str, Any], base: str) -> str:
 def _curl(base: str, method: str, path: str, operation: dict[str, Any]) -> str:
     for parameter in operation.get("parameters", []):
         if parameter["in"] == "path":
-            path = path.replace(f"{{{parameter['name']}}}", str(_example(parameter)))
+            path = path.replace(f"{{{parameter['name']}}}", str(parameter.get("example", "...")))
     words = ["curl"]
-    body = operation.get("requestBody", {}).get("content", {}).get("application/json")
-    if body:
-        words += ["--json", shlex.quote(json.dumps(_body_example(body)))]
-    default = "post" if body else "get"
+    default = "get"
+    if body := operation.get("requestBody", {}).get("content", {}).get("application/json"):
+        example = next(iter(body["examples"].values()))["value"]
+        words += ["--json", shlex.quote(json.dumps(example))]
+        default = "post"
     if method != default:
         words += ["-X", method.upper()]
     return " ".join([*words, f"{base}{path}"])
-
-
-def _example(parameter: dict[str, Any]) -> object:
-    return parameter.get("example", "...")
-
-
-def _body_example(body: dict[str, Any]) -> object:
-    return next(iter(body["examples"].values()))["value"]

@@ -9,9 +9,8 @@ from starlette.responses import Response
 
 from app.data.formats import BY_MEDIA_TYPE, LABELS
 from app.web import bodies
-from app.web.auth import AccessScope
-from app.web.dependencies import require_scope
-from app.web.path_prefix import prefix
+from app.web.auth import AccessScope, require_scope
+from app.web.paths import prefix
 from app.web.preferences import preferences
 from app.web.problems import problem_responses
 from app.web.schemas.jobs import JobView, job_to_view
