@@ -74,7 +74,10 @@ class Metrics:
     def answered(self, method: str, route: str, status: int, seconds: float, rows: int = 0) -> None:
         """Count a request, and the predicted rows unless `predicted` counts them. Called on the event loop."""
         self._pending_loop_rows += rows
-        series = self._series.get((method, route, status)) or self._begin(method, route, status)
+        series = self._series.get((method, route, status))
+        if series is None:
+            requests = self._requests.labels(method, route, str(status))
+            self._series[method, route, status] = series = _Series(requests, self._seconds.labels(route))
         series.pending += 1
         series.pending_seconds += seconds
         series.pending_in_buckets[bisect_left(BUCKETS, seconds)] += 1
@@ -113,7 +116,7 @@ class Metrics:
 
         Values that are not known are left out.
         """
-        from prometheus_client import CollectorRegistry, generate_latest
+        from prometheus_client import generate_latest
         from prometheus_client.core import GaugeMetricFamily
         from prometheus_client.registry import Collector
 
@@ -132,15 +135,8 @@ class Metrics:
                         value=trainer_seen.stat().st_mtime,
                     )
 
-        gauges = CollectorRegistry()
-        gauges.register(Gauges())
-        text: bytes = generate_latest(self._collector) + generate_latest(gauges)
+        text: bytes = generate_latest(self._collector) + generate_latest(Gauges())
         return text
-
-    def _begin(self, method: str, route: str, status: int) -> _Series:
-        requests = self._requests.labels(method, route, str(status))
-        self._series[method, route, status] = series = _Series(requests, self._seconds.labels(route))
-        return series
 
 
 def _shared_folder(service: Path) -> Path:

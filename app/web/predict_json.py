@@ -60,22 +60,19 @@ def decode_request(body: bytes, max_rows: int) -> PredictRequest:
     """Decode a body of this service's own format. Raises MalformedBody or InvalidInput."""
     # Rows are counted before they are decoded: wrong ones would take many times their length in memory. Each row that
     # is right has one pair of brackets.
+    message = f"At most {max_rows} instances fit into one request. Send them in several requests, or as a table."
+    too_many = InvalidInput.at("/instances", message)
     if len(body) > max_rows and has_more_brackets(body, max_rows + _OTHER_BRACKETS):
-        raise _too_many(max_rows) if is_json(body.removeprefix(BOM_UTF8)) else not_json(body, "")
+        raise too_many if is_json(body.removeprefix(BOM_UTF8)) else not_json(body, "")
     payload = bodies.decode(PredictRequest, body)
     if len(payload.instances) > max_rows:
-        raise _too_many(max_rows)
+        raise too_many
     return payload
 
 
 def decode_query(body: bytes, max_rows: int) -> PredictionQuery:
     """Decode a body of this service's own format to a query. Raises MalformedBody or InvalidInput."""
     return decode_request(body, max_rows).query()
-
-
-def _too_many(max_rows: int) -> InvalidInput:
-    message = f"At most {max_rows} instances fit into one request. Send them in several requests, or as a table."
-    return InvalidInput.at("/instances", message)
 
 
 def _decode_and_predict(
