@@ -16,13 +16,12 @@ from app.data.content import HEAD_BYTES
 from app.data.formats import FORMATS
 from app.data.formats.csv import CSV
 from app.errors import BodyTooLarge, LinserveError, MalformedBody
-from app.web.decompression import STATE_BYTES, WINDOW_BYTES, check_encoding, decompress
+from app.web.decompression import IDENTITY, STATE_BYTES, WINDOW_BYTES, content_encoding, decompress
 from app.web.hints import unsupported
 from app.web.problems import invalid
 from app.web.state import get_memory, get_services
 
 JSON = "application/json"
-IDENTITY = "identity"
 MISSING_ROWS = "linserve-missing-rows"  # Response header with the number of rows in which a value is missing.
 
 # Bytes that decoding JSON takes for each comma, quote and bracket, measured with the schemas of this service.
@@ -63,14 +62,6 @@ def iter_body(request: Request, limit: int) -> AsyncIterator[bytes]:
     encoding = content_encoding(request)
     chunks = iter_limited(request, limit)
     return chunks if encoding == IDENTITY else iter_decompressed(request, chunks, encoding, limit)
-
-
-def content_encoding(request: Request) -> str:
-    """Return the Content-Encoding. Raises UnsupportedMediaType if it is not supported."""
-    encoding = ",".join(request.headers.getlist("content-encoding")).strip().lower() or IDENTITY
-    if encoding != IDENTITY:
-        check_encoding(encoding)
-    return encoding
 
 
 async def iter_limited(request: Request, limit: int) -> AsyncIterator[bytes]:

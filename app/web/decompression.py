@@ -5,9 +5,11 @@ from collections.abc import AsyncIterator, Callable
 
 from backports import zstd
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
 
 from app.errors import FieldError, InvalidInput, MalformedBody, UnsupportedMediaType
 
+IDENTITY = "identity"
 CHUNK_BYTES = 1 << 18  # Bytes decompressed at a time, because a small body may expand to any size.
 GZIP_WINDOW = 16 + zlib.MAX_WBITS  # zlib's window bits, with a gzip header.
 ZSTD_WINDOW = 23  # log2 of 8 MiB, the largest window that RFC 9659 allows.
@@ -17,14 +19,16 @@ SHORT_BYTES = 1 << 12  # Length below which a member is short. No program writes
 MAX_SHORT = 1000  # Short members of a body.
 
 
-def check_encoding(encoding: str) -> None:
-    """Raise UnsupportedMediaType for an encoding that is not supported."""
-    if encoding not in WINDOW_BYTES:
+def content_encoding(request: Request) -> str:
+    """Return the Content-Encoding. Raises UnsupportedMediaType if it is not supported."""
+    encoding = ",".join(request.headers.getlist("content-encoding")).strip().lower() or IDENTITY
+    if encoding != IDENTITY and encoding not in WINDOW_BYTES:
         message = (
             f"Content-Encoding has to be {' or '.join(WINDOW_BYTES)}, but has another value. Compress the body with "
             "one of these, or send it uncompressed without the header."
         )
         raise UnsupportedMediaType(message, [FieldError(message, parameter="Content-Encoding")])
+    return encoding
 
 
 async def decompress(chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:

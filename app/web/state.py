@@ -3,7 +3,6 @@
 import asyncio
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from starlette.requests import Request
 
@@ -50,8 +49,7 @@ def get_services(request: Request) -> Services:
 
 def get_memory(request: Request) -> Reservation:
     """Return the request's reservation of memory."""
-    state: dict[str, Any] = request.scope["state"]
-    if "memory" not in state:
-        state["memory"] = Reservation(get_services(request).memory)
-    reservation: Reservation = state["memory"]
-    return reservation
+    if not hasattr(request.state, "memory"):
+        request.state.memory = Reservation(get_services(request).memory)
+    memory: Reservation = request.state.memory
+    return memory
