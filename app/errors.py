@@ -59,8 +59,8 @@ class FieldError:
 class LinserveError(Exception):
     """Root of the tree.
 
-    The message is for the client: it contains no input, no traceback, and no path except that of a folder that the
-    service cannot write.
+    The message is for the client: it contains no input and no traceback. The only path in it is that of a folder that
+    the service cannot write.
     """
 
     def __init__(self, message: str, details: Sequence[FieldError] = ()) -> None:

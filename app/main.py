@@ -36,6 +36,7 @@ from app.web.fast_path import PredictFastPath
 from app.web.job_watcher import JobWatcher
 from app.web.metrics import Metrics
 from app.web.middleware import HeadMiddleware, PathPrefix, RequestContextMiddleware
+from app.web.openapi import build_document
 from app.web.protocols import PROTOCOLS, render_error
 from app.web.routes import docs, health, jobs, model_changes, models, train
 from app.web.state import Limits, Services
@@ -62,7 +63,7 @@ class State(ConnectionState):
 
 
 class LinserveAPI(FastAPI):
-    """FastAPI within the service's own middleware, which is also outside of FastAPI's error handling."""
+    """FastAPI inside the service's own middleware, which also handles faults of FastAPI's error handling."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -70,6 +71,11 @@ class LinserveAPI(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._outermost(scope, receive, send)
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = build_document(self)
+        return self.openapi_schema
 
 
 def create_app() -> FastAPI:
@@ -176,8 +182,8 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
 def _connect(queue: JobQueue) -> None:
     with contextlib.suppress(Unavailable):  # It is logged, and the first training tries again.
         queue.connect()
-    # Imported modules stay, so the garbage collector need not visit them. A batch of rows makes thousands of objects
-    # without cycles, for which the collector need not run each time.
+    # Imported modules are never collected, and a batch of rows creates thousands of objects without cycles, so the
+    # garbage collector skips the former and runs less often for the latter.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
 

@@ -88,7 +88,7 @@ class Settings(BaseSettings):
         "idle worker. Requests that exceed it are rejected.",
     )
     log_predictions: bool = Field(
-        False, description="Whether successful predictions are logged. The metrics count all predictions."
+        False, description="Log successful predictions too. The metrics count them in any case."
     )
     max_json_bytes: int = Field(16 * MEBIBYTE, ge=1, description="Greatest length of a JSON body, in bytes.")
     max_upload_bytes: int = Field(4096 * MEBIBYTE, ge=1, description="Greatest length of an uploaded file, in bytes.")

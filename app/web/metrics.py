@@ -40,8 +40,8 @@ class _Series:
 class Metrics:
     """Counters by route, never by what a client sends, so that requests cannot create series.
 
-    Requests are counted in memory and written together every WRITE_SECONDS. To write each by itself would cost as much
-    as to answer it.
+    Requests are counted in memory and written together every WRITE_SECONDS. Writing each count separately would take
+    as long as the prediction.
     """
 
     def __init__(self, service: Path, traffic: PredictionActivity, trainer_seen: Path) -> None:

@@ -19,8 +19,8 @@ from app.web.state import Services
 
 OK = 200
 SERVER_ERROR = 500
-# For browsers: a response is what its content type says, and it loads and runs nothing (the documentation page sets a
-# policy of its own). Other sites can neither embed nor read it, and proxies do not store it.
+# Browsers guess no content types, and load and run nothing in a response (the documentation page has its own policy).
+# Other sites can neither embed nor read a response. Proxies do not store it.
 SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),

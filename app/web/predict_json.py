@@ -58,8 +58,8 @@ async def run_in(executor: Executor, services: Services, compute: Callable[[], T
 
 def decode_request(body: bytes, max_rows: int) -> PredictRequest:
     """Decode a body of this service's own format. Raises MalformedBody or InvalidInput."""
-    # Rows are counted before they are decoded: wrong ones would take many times their length in memory. Each row that
-    # is right has one pair of brackets.
+    # Count brackets before decoding, because invalid rows would take many times their length in memory. A valid row has
+    # one pair.
     message = f"At most {max_rows} instances fit into one request. Send them in several requests, or as a table."
     too_many = InvalidInput.at("/instances", message)
     if len(body) > max_rows and has_more_brackets(body, max_rows + _OTHER_BRACKETS):

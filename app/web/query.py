@@ -6,11 +6,12 @@ value of a parameter that is given more than once.
 
 import csv
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Annotated, Any, TypeAlias, TypeVar
 
 from fastapi import Depends, Path, Request
-from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import get_flat_params
+from fastapi.params import Query
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from starlette.datastructures import QueryParams
@@ -103,15 +104,11 @@ def reject_unknown_parameters() -> Any:
     async def check(request: Request) -> None:
         if request.query_params:
             route: APIRoute = request.scope["route"]
-            check_query(request.query_params, set(_parameter_names(route.dependant)))
+            parameters = get_flat_params(route.dependant)
+            known = {parameter.alias for parameter in parameters if isinstance(parameter.field_info, Query)}
+            check_query(request.query_params, known)
 
     return Depends(check)
-
-
-def _parameter_names(dependant: Dependant) -> Iterator[str]:
-    yield from (parameter.alias for parameter in dependant.query_params)
-    for dependency in dependant.dependencies:
-        yield from _parameter_names(dependency)
 
 
 def check_query(query: QueryParams, known: Collection[str]) -> None:

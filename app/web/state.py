@@ -38,7 +38,7 @@ class Services:
     access: Authorizer
     default_model: str
     capabilities: Path  # the trainer's, see app.jobs.host.devices
-    logs_predictions: bool  # To log a successful prediction costs more than to compute it.
+    logs_predictions: bool  # Logging a prediction takes longer than computing it.
     stopping: asyncio.Event  # Set when the service stops. Requests that wait or stream then end.
 
 

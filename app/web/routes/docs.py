@@ -14,7 +14,6 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from app.web.bodies import json_response
-from app.web.openapi import build_document
 from app.web.paths import prefix
 
 router = APIRouter(include_in_schema=False)
@@ -31,18 +30,10 @@ class _WholeFiles(StaticFiles):
 
 
 def install(app: FastAPI) -> None:
-    """Serve the documentation, and complete the OpenAPI document."""
+    """Serve the documentation."""
     # The files are in the package fastapi-offline, which would be imported if its name were given alone.
     app.mount(ASSETS, _WholeFiles(packages=[("fastapi_offline", "static")]), name="swagger-ui")
     app.include_router(router)
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            app.openapi_schema = build_document(app)
-        return app.openapi_schema
-
-    # FastAPI documents this assignment as the way to extend the document.
-    app.openapi = openapi  # type: ignore[method-assign]
 
 
 @router.get("/")
