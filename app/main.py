@@ -39,7 +39,7 @@ from app.web.middleware import HeadMiddleware, PathPrefix, RequestContextMiddlew
 from app.web.openapi import build_document
 from app.web.protocols import PROTOCOLS, render_error
 from app.web.routes import docs, health, jobs, model_changes, models, train
-from app.web.state import Limits, Services
+from app.web.state import Services
 
 DESCRIPTION = """
 Post rows, get predictions; post rows with their targets, get a new version of the model, without a restart.
@@ -163,12 +163,10 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
         # By default, half of the spool's limit is enough for one body of the greatest length and its response.
         scratch=TempStorage(settings.state_dir / "scratch", settings.max_spool_bytes // 2),
         metrics=Metrics(settings.state_dir, PredictionActivity(settings.traffic), settings.trainer_seen),
-        limits=Limits(
-            json_bytes=settings.max_json_bytes,
-            upload_bytes=settings.max_upload_bytes,
-            instances=settings.max_instances,
-            wait_seconds=settings.max_wait_seconds,
-        ),
+        max_json_bytes=settings.max_json_bytes,
+        max_upload_bytes=settings.max_upload_bytes,
+        max_instances=settings.max_instances,
+        max_wait_seconds=settings.max_wait_seconds,
         memory=memory,
         large_body_limiter=LargeBodyLimiter(),
         access=access,

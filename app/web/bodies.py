@@ -46,7 +46,7 @@ async def content_type(request: Request, *accepted: str) -> str:
 async def _beginning(request: Request) -> bytes:
     """Return the first bytes of a body that is rejected."""
     with contextlib.suppress(LinserveError):
-        async for chunk in iter_body(request, get_services(request).limits.upload_bytes):
+        async for chunk in iter_body(request, get_services(request).max_upload_bytes):
             return chunk[:HEAD_BYTES]
     return b""
 

@@ -77,7 +77,7 @@ class PredictFastPath:
         every response.
         """
         services = self._services
-        if len(body) > services.limits.json_bytes:
+        if len(body) > services.max_json_bytes:
             return None
         try:
             prepared = self._prepared
@@ -86,7 +86,7 @@ class PredictFastPath:
             if prepared.decode is None:
                 return None
             rows, as_objects = prepared.decode(body)
-            if not 0 < len(rows) <= min(services.limits.instances, prepared.max_rows):
+            if not 0 < len(rows) <= min(services.max_instances, prepared.max_rows):
                 return None
             content = prepared.predict(rows, as_objects=as_objects)
         except Exception:  # The route meets the same fault and reports it.

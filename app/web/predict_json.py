@@ -37,11 +37,11 @@ _OTHER_BRACKETS = 3  # Brackets of a body that belong to no row: of the body and
 async def predict_json(request: Request, selector: VersionSelector, decode: Decode, encode: Encode) -> Response:
     """Read a JSON body, predict, and respond in JSON."""
     services = get_services(request)
-    body = await bodies.read_body(request, services.limits.json_bytes)
+    body = await bodies.read_body(request, services.max_json_bytes)
     executor = choose_executor(Workload(body_bytes=len(body)))
     if executor is not Executor.INLINE:
         return await run_in(executor, services, partial(_decode_and_predict, request, selector, body, decode, encode))
-    query = decode(body, services.limits.instances)
+    query = decode(body, services.max_instances)
     version = await selector.resolve_async()
     query = query.with_rows(version.model.features)
     work = workload(query, version.model)
@@ -80,7 +80,7 @@ def _decode_and_predict(
 ) -> Response:
     services = get_services(request)
     with get_memory(request).reserved(bodies.decoding_bytes(body)):
-        query, version = decode(body, services.limits.instances), selector()
+        query, version = decode(body, services.max_instances), selector()
         query = query.with_rows(version.model.features)
         return _predict(request, version, query, workload(query, version.model), encode)
 

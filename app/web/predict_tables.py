@@ -40,7 +40,7 @@ async def predict_file(
     services = get_services(request)
     encoding = content_encoding(request)
     async with contextlib.AsyncExitStack() as stack:
-        chunks = bodies.iter_limited(request, services.limits.upload_bytes)
+        chunks = bodies.iter_limited(request, services.max_upload_bytes)
         body = await stack.enter_async_context(_spool_body(request, chunks))
         if choose_executor(_workload(body, table_format, encoding)) is Executor.TURN:
             await stack.enter_async_context(services.large_body_limiter.slot())
@@ -51,7 +51,7 @@ async def predict_file(
         stack.enter_context(get_memory(request).reserved(work))
         table = TableSource(content, table_format)
         reserve = get_memory(request).reserve
-        batches = table.read(version, options, reserve, services.limits.upload_bytes)
+        batches = table.read(version, options, reserve, services.max_upload_bytes)
         prediction = TablePrediction(version, options, table.first_row(options))
         return await run_in_threadpool(_respond, request, prediction, batches, media_type)
 
@@ -60,11 +60,11 @@ async def predict_rows(request: Request, selector: VersionSelector, options: Tab
     """Predict for rows in a JSON body and respond with a table of this media type."""
     services = get_services(request)
     memory = get_memory(request)
-    body = await bodies.read_body(request, services.limits.json_bytes)
+    body = await bodies.read_body(request, services.max_json_bytes)
 
     def predict() -> Response:
         with memory.reserved(bodies.decoding_bytes(body)):
-            payload = decode_request(body, services.limits.instances)
+            payload = decode_request(body, services.max_instances)
             if payload.model_fields_set - {"instances"}:
                 raise InvalidInput(
                     "If the answer is a table, options are expected in the query, but were found in the body. Move "
@@ -137,7 +137,7 @@ async def _decompress(request: Request, body: Source, encoding: str) -> AsyncIte
         return
     file = body.open("rb") if isinstance(body, Path) else io.BytesIO(body)
     compressed = bodies.chunks_of(file, CHUNK_BYTES)
-    limit = get_services(request).limits.upload_bytes
+    limit = get_services(request).max_upload_bytes
     async with _spool_body(request, bodies.iter_decompressed(request, compressed, encoding, limit)) as content:
         yield content
 
@@ -146,7 +146,7 @@ def _respond(request: Request, prediction: TablePrediction, batches: Iterator[Ro
     """Predict for all batches, then return the response with all of their results."""
     services = get_services(request)
     share = _MemoryShare(get_memory(request))
-    output = SpooledOutput(share.reserve, services.scratch.open, services.limits.upload_bytes)
+    output = SpooledOutput(share.reserve, services.scratch.open, services.max_upload_bytes)
     prediction.write(batches, BY_MEDIA_TYPE.get(media_type), output)
     services.metrics.predicted(prediction.rows)
     card = prediction.version.card

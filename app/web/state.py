@@ -16,23 +16,16 @@ from app.web.metrics import Metrics
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Greatest size of one request: bytes of a body, rows in JSON, and seconds of `Prefer: wait`."""
-
-    json_bytes: int
-    upload_bytes: int
-    instances: int
-    wait_seconds: float
-
-
-@dataclass(frozen=True)
 class Services:
     registry: ModelPublisher
     jobs: JobQueue
     job_watcher: JobWatcher
     scratch: TempStorage
     metrics: Metrics
-    limits: Limits
+    max_json_bytes: int
+    max_upload_bytes: int
+    max_instances: int  # Rows of a JSON body.
+    max_wait_seconds: float  # Longest `Prefer: wait`.
     memory: MemoryBudget
     large_body_limiter: LargeBodyLimiter
     access: Authorizer

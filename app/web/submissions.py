@@ -38,7 +38,7 @@ async def submit_json(services: Services, request: Request, job_id: str) -> Job:
         raise InvalidInput.of_parameter(
             name, "With a JSON body, options are expected in the body, but were found in the query. Move them."
         )
-    body = await bodies.read_body(request, services.limits.json_bytes)
+    body = await bodies.read_body(request, services.max_json_bytes)
     async with services.large_body_limiter.slot() if len(body) > LARGE_BODY else contextlib.nullcontext():
         with get_memory(request).reserved(bodies.decoding_bytes(body)):
             return await run_in_threadpool(_submit_json, services, body, job_id)
@@ -83,7 +83,7 @@ async def submit_file(services: Services, request: Request, table_format: TableF
 
 async def _receive(services: Services, request: Request, file: BinaryIO, digest: Any) -> None:
     """Write the body to the file, and hash it."""
-    chunks = bodies.iter_body(request, services.limits.upload_bytes)
+    chunks = bodies.iter_body(request, services.max_upload_bytes)
     length = bodies.content_length(request)
     with get_memory(request).reserved(2 * min(length or SLICE_BYTES, SLICE_BYTES)):
         async for part in bodies.regroup(services.jobs.uploads.admit(chunks, length), SLICE_BYTES):
@@ -111,6 +111,6 @@ def _submit_upload(
         with explained(path, table_format):
             size = table_format.metadata_bytes(path)
         with memory.reserved(size):
-            training = plan_file(draft, path, services.registry, services.limits.upload_bytes)
+            training = plan_file(draft, path, services.registry, services.max_upload_bytes)
         check_device(services.capabilities, training.solver.device)
     return jobs.submit(training, job_id)
