@@ -96,7 +96,7 @@ def _make_worker(settings: Settings, threads: int) -> "Worker":
             check_memory_for_torch,
         ),
         activity=PredictionActivity(settings.traffic),
-        crash_loop=CrashLoopGuard(settings.attempt, os.environ.get(PARENT)),
+        crash_loop=CrashLoopGuard(settings.state_dir / f"attempt.{settings.trainer_name}", os.environ.get(PARENT)),
     )
 
 
