@@ -3,6 +3,7 @@
 Validators reject keywords of later versions, and client generators ignore keywords that they do not know.
 """
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -28,9 +29,10 @@ _PROBLEM = {"schema": {"$ref": "#/components/schemas/Problem"}}
 # The empty requirement comes first, because a service without a key file requires no key.
 _SECURITY: list[dict[str, list[str]]] = [{}, {"bearer": []}, {"header": []}]
 
-
 # Without a format, generators for Go, Java and C# use 32-bit floats and integers.
 _FORMATS = {"number": "double", "integer": "int64"}
+
+_SOFT_BREAK = re.compile(r"(?<!\n)\n(?!\n)")  # A line break within a paragraph.
 
 
 class _Schemas(GenerateJsonSchema):
@@ -62,7 +64,7 @@ def build_document(app: FastAPI) -> dict[str, Any]:
     document["security"] = _SECURITY
     for operation in _operations(document):
         _complete(operation)
-    _add_formats(document)
+    _complete_schemas(document)
     return document
 
 
@@ -81,9 +83,8 @@ def _complete(operation: dict[str, Any]) -> None:
     for response in responses.values():
         for name, content in response.get("content", {}).items():
             if content.pop("itemSchema", None):  # A keyword of OpenAPI 3.2.
-                content["schema"] = {
-                    "contentMediaType": name
-                }  # No type, because some clients read text and others read events.
+                # No type, because some clients read text and others read events.
+                content["schema"] = {"contentMediaType": name}
     for parameter in operation.get("parameters", []):
         _simplify(parameter)
         if parameter["name"] == "if-none-match":
@@ -105,13 +106,15 @@ def _simplify(parameter: dict[str, Any]) -> None:
         schema.update(alternatives[0])
 
 
-def _add_formats(part: Any) -> None:
-    if isinstance(part, dict):
-        value_type = part.get("type")
-        if isinstance(value_type, str) and value_type in _FORMATS:
-            part["format"] = _FORMATS[value_type]
-        for inner in part.values():
-            _add_formats(inner)
-    elif isinstance(part, list):
+def _complete_schemas(part: Any) -> None:
+    """Add the formats of numbers, and join the lines of descriptions, which come from docstrings."""
+    if isinstance(part, list):
         for inner in part:
-            _add_formats(inner)
+            _complete_schemas(inner)
+    elif isinstance(part, dict):
+        if isinstance(value_type := part.get("type"), str) and value_type in _FORMATS:
+            part["format"] = _FORMATS[value_type]
+        if isinstance(description := part.get("description"), str):
+            part["description"] = _SOFT_BREAK.sub(" ", description.strip())
+        for inner in part.values():
+            _complete_schemas(inner)

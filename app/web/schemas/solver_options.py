@@ -10,7 +10,6 @@ from inspect import cleandoc
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, Union, cast, get_args, get_origin, get_type_hints
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Discriminator,
     Field,
@@ -26,6 +25,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from app.regression.solvers import SOLVERS, Solver
 from app.regression.solvers.base import Keyword
+from app.web.schemas.openapi_schema import Schema
 
 _OPTION_OF_ANOTHER_KIND = (
     "`{option}` is an option of the solver {owner}, and this solver is {chosen}. Choose {owner} "
@@ -33,12 +33,14 @@ _OPTION_OF_ANOTHER_KIND = (
 )
 
 
-class Options(BaseModel):
+class Options(Schema):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class _Values(Options):
     """Options that become a dataclass. Its checks are made here too."""
+
+    model_config = ConfigDict(use_attribute_docstrings=False)  # The search for their source would be slow and in vain.
 
     made: ClassVar[Any]  # the dataclass
 
@@ -106,12 +108,11 @@ def _options_of(made: Any, base: type[_Values], required: tuple[str, ...] = ()) 
     for field in dataclasses.fields(made):
         annotation = get_type_hints(made, include_extras=True)[field.name]
         option = _of_either_type(annotation)
-        description = documented[field.name].get("description")
         fields[field.name] = (
             option,
             Field(
                 ... if field.name in required else field.default,
-                description=description and " ".join(description.split()),
+                description=documented[field.name].get("description"),
                 json_schema_extra=without_default if option is not annotation or field.name in inherited else None,
             ),
         )
