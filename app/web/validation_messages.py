@@ -11,17 +11,12 @@ from pydantic import BaseModel
 from app.data.json_faults import escaped, kind_of
 from app.data.names import MAX_NAME_LENGTH, MAX_PRESENT, did_you_mean, instead, shown
 from app.registry.names import MODEL_NAME_RULE
-from app.regression.solvers import SOLVER_OF_KIND
+from app.web.schemas.solver_options import SOLVER_OPTIONS
 
-_ALTERNATIVES = (
-    *SOLVER_OF_KIND,
-    "word",
-    "object",
-    "number",
-)  # Names of a union's alternatives, as pydantic puts them into a location.
-_ROWS = 'Send a list of rows, such as {"instances": [[1, 2], [3, 4]]}.'
+# Names of a union's alternatives, as pydantic puts them into a location.
+_ALTERNATIVES = (*SOLVER_OPTIONS, "word", "object", "number")
 _REMEDIES = {
-    "instances": _ROWS,
+    "instances": 'Send a list of rows, such as {"instances": [[1, 2], [3, 4]]}.',
     "targets": 'Send the targets of each row, such as "targets": [[5], [6]].',
     "interval": "For 95 %, send 0.95.",
     "confidence": "For 95 %, send 0.95.",
@@ -119,7 +114,7 @@ def _no_choice(fault: _Fault) -> str:
 def _solver_kind(fault: _Fault) -> str:
     given = fault.get("input")
     kind = given.get("kind") if isinstance(given, dict) else None
-    near = did_you_mean(kind, list(SOLVER_OF_KIND)) if isinstance(kind, str) else ""
+    near = did_you_mean(kind, SOLVER_OPTIONS) if isinstance(kind, str) else ""
     return f"{fault['msg']}{near}"
 
 
@@ -139,18 +134,30 @@ def _missing(fault: _Fault, others: Sequence[_Fault]) -> str:
 
 def _unknown(fault: _Fault, schema: type[BaseModel] | None) -> str:
     *steps, name = steps_of(fault["loc"])
+    if another_kind := _of_another_kind(name, fault["loc"]):
+        return another_kind
     place = tuple(steps)
     message = f"There is no such option: {shown(name)}."
     options = {} if schema is None else options_of(schema)
     here = sorted(options.get(place, ()))
-    if name in here:
-        return f"{message} It belongs to another `kind`. Change `kind`, or leave the option out."
     if near := did_you_mean(name, here):
         return message + near
     for other, names in options.items():
         if name in names:
             return f"{message} Move it to {pointer_of(other) or 'the top of the body'}."
     return f"{message} Expected {', '.join(here)}. Remove it."
+
+
+def _of_another_kind(option: str, location: Sequence[Any]) -> str | None:
+    """Return the sentence for an option of another solver than the one at the location, or None if it is none."""
+    chosen = location[-2] if len(location) > 1 else None
+    owner = next((kind for kind, options in SOLVER_OPTIONS.items() if option in options.model_fields), None)
+    if chosen not in SOLVER_OPTIONS or owner is None:
+        return None
+    return (
+        f"`{option}` is an option of the solver {owner}, and this solver is {chosen}. Choose {owner} "
+        f'(in JSON `"kind": "{owner}"`, in a query `solver={owner}`), or leave `{option}` out.'
+    )
 
 
 @cache

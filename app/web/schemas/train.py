@@ -13,12 +13,7 @@ from app.regression.sufficient_statistics import WeightKind
 from app.training.request import TrainingRequest
 from app.web.query import Rows
 from app.web.schemas.openapi_schema import DocumentedAs
-from app.web.schemas.solver_options import (
-    DEFAULT_SOLVER,
-    AnySolver,
-    Options,
-    without_default,
-)
+from app.web.schemas.solver_options import DEFAULT_SOLVER, AnySolver, Options, without_default
 
 HEADER_TEXT = (
     "For CSV: `names` if row 1 holds the columns' names, which may then be numbers; `none` if it holds values, and the "
@@ -153,7 +148,7 @@ class TrainingOptions(Options):
             model=self.model or default_model,
             features=(),
             targets=(),
-            solver=self.solver.solver(),
+            solver=self.solver.value(),
             promote=self.promote,
             mode=self.mode,
             decay=self.decay,
