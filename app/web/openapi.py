@@ -4,7 +4,6 @@ Validators reject keywords of later versions, and client generators ignore keywo
 """
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from fastapi import FastAPI
@@ -13,9 +12,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core.core_schema import TaggedUnionSchema
 
-from app.web.problems import Problem
 from app.web.protocols import PROTOCOLS
 from app.web.schemas.models import Promotion
+from app.web.schemas.problems import PROBLEM_CONTENT, Problem
 from app.web.schemas.train import TrainRequest
 
 # Schemas of bodies that the routes decode themselves, which FastAPI does not know.
@@ -23,8 +22,6 @@ _BODIES: tuple[type[BaseModel], ...] = (
     *(schema for wire_format in PROTOCOLS for schema in wire_format.schemas),
     *(TrainRequest, Promotion, Problem),
 )
-
-_PROBLEM = {"schema": {"$ref": "#/components/schemas/Problem"}}
 
 # The empty requirement comes first, because a service without a key file requires no key.
 _SECURITY: list[dict[str, list[str]]] = [{}, {"bearer": []}, {"header": []}]
@@ -62,15 +59,11 @@ def build_document(app: FastAPI) -> dict[str, Any]:
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
     document["security"] = _SECURITY
-    for operation in _operations(document):
-        _complete(operation)
+    for path in document["paths"].values():
+        for operation in path.values():
+            _complete(operation)
     _complete_schemas(document)
     return document
-
-
-def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    for path in document["paths"].values():
-        yield from path.values()
 
 
 def _complete(operation: dict[str, Any]) -> None:
@@ -79,7 +72,7 @@ def _complete(operation: dict[str, Any]) -> None:
         operation["security"] = []  # Open to all; other operations have the security of the document.
     unprocessable = responses.get("422", {}).get("content", {})
     if unprocessable.pop("application/json", None):
-        unprocessable["application/problem+json"] = _PROBLEM
+        unprocessable["application/problem+json"] = PROBLEM_CONTENT
     for response in responses.values():
         for name, content in response.get("content", {}).items():
             if content.pop("itemSchema", None):  # A keyword of OpenAPI 3.2.

@@ -9,8 +9,8 @@ from app.errors import Conflict, PreconditionRequired
 from app.web.auth import AccessScope
 from app.web.dependencies import require_scope
 from app.web.entity_tags import check_unchanged
-from app.web.problems import problem_responses
 from app.web.query import ModelName, reject_unknown_parameters
+from app.web.schemas.problems import problem_responses
 from app.web.state import get_services
 
 router = APIRouter(tags=["Models"], dependencies=[require_scope(AccessScope.ADMIN), reject_unknown_parameters()])

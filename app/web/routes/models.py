@@ -20,7 +20,6 @@ from app.web.card_statistics import MAX_COVARIANCE_COEFFICIENTS
 from app.web.dependencies import require_scope
 from app.web.entity_tags import check_unchanged, etag_matches, make_etag
 from app.web.model_view import DEFAULT_LEVEL, Extra, model_to_view, view_bytes
-from app.web.problems import problem_responses
 from app.web.query import ModelName, OtherVersionNumber, VersionNumber, reject_unknown_parameters
 from app.web.schemas.models import (
     NO_CURRENT,
@@ -31,6 +30,7 @@ from app.web.schemas.models import (
     Promotion,
     UnpromotedModelView,
 )
+from app.web.schemas.problems import problem_responses
 from app.web.state import get_memory, get_services
 
 router = APIRouter(tags=["Models"], dependencies=[require_scope(AccessScope.READ), reject_unknown_parameters()])

@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field
 
 from app.jobs.job import Job, Status
-from app.web.problems import Problem, problem_from_error
+from app.web.problems import problem_from_error
 from app.web.schemas.openapi_schema import DocumentedAs, Schema
+from app.web.schemas.problems import Problem
 
 
 class ProgressView(Schema):
@@ -40,9 +41,7 @@ class JobView(Schema):
     progress: ProgressView | None
     loss_curve: list[LossPoint] | None
     """[epoch, loss], at most 500; epoch 0 is before the first step. The loss is the mean squared error of the rows
-    trained on. With `weight_decay`, it is the penalised objective: the mean squared error + weight_decay / 2 * (sum of
-    squared coefficients and intercepts; with `standardize`, of the standardised features). `metrics.mse` is without the
-    penalty. Not in lists."""
+    trained on, plus the penalty of the solver's `weight_decay`. `metrics.mse` is without the penalty. Not in lists."""
     metrics: dict[str, Any] | None = Field(
         examples=[{"apples": {"r2": 0.999, "rmse": 1.0}, "oranges": {"r2": 0.999, "rmse": 0.9}, "mse": 0.909}]
     )

@@ -82,8 +82,8 @@ class ModelView(Schema):
     """Akaike's criterion, -2 log_likelihood + 2 (rank + 1). It counts the variance as a parameter, as R does. The value
     of statsmodels does not, and is smaller by 2."""
     bic: Numbers | None
-    """Schwarz's criterion, -2 log_likelihood + log(n) (rank + 1), with n observations. It counts the variance as a
-    parameter, as R does. The value of statsmodels does not, and is smaller by log(n)."""
+    """Schwarz's criterion, -2 log_likelihood + log(n) (rank + 1), with n observations. It counts the variance as `aic`
+    does, so the value of statsmodels is smaller by log(n)."""
     variance_inflation_factors: Numbers | None
     """For each column, 1 / (1 - R²), R² being that of its regression on the other columns. Without an intercept, R² is
     uncentred."""

@@ -1,4 +1,4 @@
-"""The options of POST /train, checked before a job is recorded."""
+"""Requests of POST /train: the options, checked before a job is recorded, and examples for Swagger UI."""
 
 import dataclasses
 from typing import Annotated, Any, Literal, Self, TypedDict, Unpack
@@ -205,3 +205,34 @@ class TrainRequest(TrainingOptions):
     """Names for targets that are arrays. Default: those of the model's current version."""
     sample_weights: Annotated[list[Any] | None, DocumentedAs(list[Annotated[float, Field(ge=0)]] | None)] = None
     """A weight for each row, at least 0; see `weight_kind`."""
+
+
+# The rows of the notebook.
+_INPUTS = [
+    [73, 67, 43], [91, 88, 64], [87, 134, 58], [102, 43, 37], [69, 96, 70],
+    [74, 66, 43], [91, 87, 65], [88, 134, 59], [101, 44, 37], [68, 96, 71],
+    [73, 66, 44], [92, 87, 64], [87, 135, 57], [103, 43, 36], [68, 97, 70],
+]  # fmt: skip
+_TARGETS = [
+    [56, 70], [81, 101], [119, 133], [22, 37], [103, 119],
+    [57, 69], [80, 102], [118, 132], [21, 38], [104, 118],
+    [57, 69], [82, 100], [118, 134], [20, 38], [102, 120],
+]  # fmt: skip
+
+EXAMPLES: dict[str, Any] = {
+    "The notebook's rows, exactly": {"instances": _INPUTS, "targets": _TARGETS},
+    "The notebook's rows, by gradient descent": {
+        "instances": _INPUTS,
+        "targets": _TARGETS,
+        "solver": {"kind": "gradient_descent", "epochs": 100, "learning_rate": 1e-5, "batch_size": 5},
+        "promote": "never",
+    },
+    "A new model from objects": {
+        "model": "boiling-point",
+        "instances": [{"altitude": 0}, {"altitude": 1000}, {"altitude": 2000}],
+        "targets": [{"celsius": 100.0}, {"celsius": 96.7}, {"celsius": 93.3}],
+    },
+}
+CSV_EXAMPLE = "temp,rainfall,humidity,apples,oranges\n" + "".join(
+    ",".join(map(str, x + y)) + "\n" for x, y in zip(_INPUTS, _TARGETS, strict=True)
+)
