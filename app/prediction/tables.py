@@ -143,9 +143,10 @@ class TablePrediction:
         try:
             return Predictor(self.version).predict(PredictionQuery(x, self.options.prediction, weights))
         except PredictionTooLarge as error:
+            row = self.rows + error.row
             if self.first_row is None:
-                raise
-            raise row_error(error.message, row=self.first_row + self.rows + error.row) from None
+                raise PredictionTooLarge(row, _POINTER) from None
+            raise row_error(error.message, row=self.first_row + row) from None
 
     def _check_positive(self, x: Array, weights: Array) -> None:
         if not (weights <= 0).any():
