@@ -24,8 +24,8 @@ _BODY_HEADERS = {b"content-length", b"transfer-encoding"}
 class BoundedHttpProtocol(BoundedConnection):
     """Keeps a request that is eligible for the fast path until its body is complete, and passes others to uvicorn.
 
-    Requests are not pipelined: if another one arrives before the response to the first has begun, that response says
-    `Connection: close` and is the last.
+    Requests are not pipelined: if another one arrives before the response to the first has begun, that response has
+    the header `Connection: close` and is the last.
     """
 
     def __init__(self, *args: Any, **named: Any) -> None:
@@ -59,7 +59,7 @@ class BoundedHttpProtocol(BoundedConnection):
     def _hold(self, data: bytes) -> None:
         """Take input that arrives before the response is complete.
 
-        If the response has begun, the client may have all of it already: to a HEAD, or of a known length.
+        If the response has begun, the client may already have all of it and send its next request.
         """
         self.flow.pause_reading()
         if self.cycle.response_started:

@@ -85,7 +85,7 @@ def _complete(operation: dict[str, Any]) -> None:
 
 
 def _simplify(parameter: dict[str, Any]) -> None:
-    """Remove what FastAPI repeats, and null, because an absent parameter is left out."""
+    """Remove repeated texts, and null as a value, because clients leave an absent parameter out."""
     schema = parameter["schema"]
     schema.pop("description", None)
     schema.pop("title", None)

@@ -23,7 +23,7 @@ class _Options(Schema):
     """Level of the confidence intervals of the expected value to add; in a table, the columns `..._mean_lower` and
     `..._mean_upper`."""
     missing: Missing | None = None
-    """What to do with a row in which a value, or its weight, is missing. `refuse`, the default for JSON: the request is
+    """Handling of a row in which a value, or its weight, is missing. `refuse`, the default for JSON: the request is
     rejected with the place of the first such value. `null`, the default for files: the row's results are null, and the
     header `Linserve-Missing-Rows` counts it."""
 

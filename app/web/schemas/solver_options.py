@@ -87,7 +87,7 @@ def _options_of(made: Any) -> type[DataclassOptions]:
 
 
 def _of_either_type(annotation: Any) -> Any:
-    """Return the type of an option that is either a word or something else, so that faults are those of one of both."""
+    """Return a tagged union for an option that is a word or something else, to report faults of one only."""
     if keywords := _keywords(annotation):
         value, *rules = get_args(annotation)
         bounds = [rule for rule in rules if not isinstance(rule, Keyword)]
