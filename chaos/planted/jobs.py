@@ -98,9 +98,9 @@ def lock_not_held() -> None:
 
     acquire = FileLock.acquire
 
-    def share(self: FileLock, timeout: float | None = None) -> bool:
+    def share(self: FileLock, *, blocking: bool = True) -> bool:
         if not self.path.name.startswith("trainer."):
-            return acquire(self, timeout)
+            return acquire(self, blocking=blocking)
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
