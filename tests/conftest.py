@@ -3,11 +3,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from service import Service, copy_models
 
 # nohup ignores SIGHUP, and the services that the tests start would inherit that. They do not inherit a handler.
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)
+
+# An example may take any time, because the machine may be busy.
+settings.register_profile(
+    "linserve",
+    settings.default,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("linserve")
 
 
 @pytest.fixture

@@ -97,7 +97,8 @@ class Service:
             self._process = subprocess.Popen(
                 command, cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True
             )
-        self.client = httpx.Client(timeout=60)  # One for all tests: to create one costs as much as a hundred requests.
+        # One for all tests: to create one costs as much as a hundred requests. It waits longer than any `Prefer: wait`.
+        self.client = httpx.Client(timeout=120)
         try:
             wait_for(self._is_ready)
         except AssertionError:
@@ -183,9 +184,9 @@ class Service:
                     pids.append(int(pid))
         return pids
 
-    def train(self, wait: int = 30, **body: Any) -> dict[str, Any]:
+    def train(self, wait: int = 60, **body: Any) -> dict[str, Any]:
         """Train from JSON, wait for the end, and return the job."""
-        response = self.client.post("/train", json=body, headers={"Prefer": f"wait={wait}"}, timeout=wait + 10)
+        response = self.client.post("/train", json=body, headers={"Prefer": f"wait={wait}"})
         assert response.status_code == httpx.codes.OK, response.text
         job: dict[str, Any] = response.json()
         return job
@@ -201,6 +202,12 @@ class Service:
         assert response.status_code == httpx.codes.OK, response.text
         job: dict[str, Any] = response.json()
         return job
+
+    def finish_jobs(self) -> None:
+        """Wait until every job has ended and the rows of all are removed, so that only the test changes anything."""
+        for status in ("queued", "running"):
+            wait_for(lambda status=status: not self.client.get("/jobs", params={"status": status}).json()["items"])
+        wait_for(lambda: not list((self.state / "spool").glob("*")))
 
     def follow(self, job_id: str) -> Iterator[dict[str, Any]]:
         """Yield the job whenever it changes, until it ends."""

@@ -193,6 +193,12 @@ CASES = [
 ]  # fmt: skip
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nothing_else_changes(service: Service) -> None:
+    """The jobs of other tests that share the service have ended."""
+    service.finish_jobs()
+
+
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_bad_input_is_refused_with_its_place_and_changes_nothing(service: Service, case: Case) -> None:
     before = state_of(service)
@@ -267,8 +273,7 @@ def test_a_fault_inside_a_file_fails_the_job_and_names_row_and_column(
     answer = service.client.post(
         "/train?targets=apples,oranges",
         content=HEADER + rows,
-        headers={**CSV, "prefer": "wait=20"},
-        timeout=30,
+        headers={**CSV, "prefer": "wait=60"},
     )
 
     assert answer.status_code == httpx.codes.OK
@@ -330,9 +335,12 @@ def test_no_amount_of_bad_input_takes_memory(service: Service) -> None:
         for case in CASES:
             service.client.request(case.method, case.path, content=case.content, headers=case.headers)
 
-    once()  # now all is loaded that ever will be, in as many threads as there will be
-    once()
-    before = service.memory("VmRSS")
-    for _ in range(3):
-        once()
-    assert service.memory("VmRSS") - before < 4 << 20
+    def growth() -> int:
+        before = service.memory("VmRSS")
+        for _ in range(3):
+            once()
+        return service.memory("VmRSS") - before
+
+    once()  # now all is loaded that ever will be
+    # A thread that starts in between takes memory once; what is lost is lost every time.
+    assert any(growth() < 4 << 20 for _ in range(3))

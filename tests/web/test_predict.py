@@ -252,7 +252,7 @@ def test_a_response_too_long_for_memory_is_rejected_with_its_length(service: Ser
     targets = {"targets": ",".join(f"t{n}" for n in range(1000)), "model": "wide"}
     header = ",".join(["a", *(f"t{n}" for n in range(1000))])
     content = "\n".join([header, *(",".join([f"{n}", *[f"{n * n}"] * 1000]) for n in (1, 2, 3))])
-    headers = {"content-type": "text/csv", "prefer": "wait=30"}
+    headers = {"content-type": "text/csv", "prefer": "wait=60"}
     trained = service.client.post("/train", params=targets, content=content, headers=headers)
     assert trained.json()["status"] == "succeeded"
 

@@ -334,7 +334,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("form", FILES)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_any_bytes_are_admitted_or_refused(form: str, data: st.DataObject) -> None:
     content = bytearray(FILES[form])
