@@ -4,9 +4,11 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # One more process than cores, up to five, because tests also wait for the services that they start.
 PYTEST = .venv/bin/python -m pytest -n $$(n=$$(getconf _NPROCESSORS_ONLN); [ $$n -lt 4 ] || n=4; echo $$((n + 1))) --dist loadfile
-# Files without a service. Those that take longest are left out: together they need more than half of the time.
+# Files that need neither a service nor a package that takes seconds to load. Those that take longest are left out:
+# together they need more than half of the time.
+HEAVY = \b[Ss]ervice\b|^(import|from) (sklearn|statsmodels|torch)
 LONG = sequences|divergence|comparison_of_errors|card_statistics|architecture|inheritance|parent|factor_error|conventions|downdate|thresholds|gradient_descent|descent_rows
-FAST = $$(grep -rLwE --include='test_*.py' '[Ss]ervice' tests | grep -vE '/test_($(LONG))\.py' | sort)
+FAST = $$(grep -rLE --include='test_*.py' '$(HEAVY)' tests | grep -vE '/test_($(LONG))\.py' | sort)
 # Floors of the coverage by the fast tests, in percent of lines and branches. Most of the last five rooms needs a service.
 FLOORS = registry:92 regression:80 storage:85 data:82 training:60 web:35 jobs:30 prediction:30 server:10
 CHAOS = PYTHONPATH=.:tests .venv/bin/python -m chaos

@@ -205,9 +205,12 @@ class Service:
 
     def finish_jobs(self) -> None:
         """Wait until every job has ended and the rows of all are removed, so that only the test changes anything."""
-        for status in ("queued", "running"):
-            wait_for(lambda status=status: not self.client.get("/jobs", params={"status": status}).json()["items"])
-        wait_for(lambda: not list((self.state / "spool").glob("*")))
+
+        def are_finished() -> bool:
+            pages = [self.client.get(f"/jobs?status={status}").json() for status in ("queued", "running")]
+            return not any(page["items"] for page in pages) and not list((self.state / "spool").glob("*"))
+
+        wait_for(are_finished)
 
     def follow(self, job_id: str) -> Iterator[dict[str, Any]]:
         """Yield the job whenever it changes, until it ends."""
