@@ -223,12 +223,11 @@ def test_bad_input_is_refused_with_its_place_and_changes_nothing(service: Servic
 
 
 def state_of(service: Service) -> list[Any]:
-    """Every model with its card, the newest jobs, and the uploads that are stored."""
-    models = service.client.get("/models").json()["items"]
-    cards = [service.client.get(f"/models/{model['model']}").json() for model in models]
+    """Every model, the files of all versions and the links to them, the newest jobs, and the stored uploads."""
+    files = [path for name in ("*.safetensors", "current") for path in service.models.rglob(name)]
     return [
-        models,
-        cards,
+        service.client.get("/models").json()["items"],
+        {path: path.lstat().st_ctime_ns for path in files},
         service.client.get("/jobs?limit=5").json()["items"],
         list((service.state / "spool").glob("*")),
     ]

@@ -221,7 +221,7 @@ def test_successful_predictions_are_logged_only_if_the_setting_says_so(tmp_path:
     for setting in ("false", "true"):
         folder = tmp_path / setting
         folder.mkdir()
-        own = Service(folder, log_predictions=setting).start()
+        own = Service(folder, trainer_mode="external", log_predictions=setting).start()
         own.predict([75, 63, 44])  # on the fast path
         own.predict([75, 63, 44], explain=True)  # by the route
         own.client.post("/predict", json={})
