@@ -47,7 +47,7 @@ def test_invalid_setting_ends_the_start_with_one_log_line_that_names_it(
     command = [sys.executable, "-m", "app.serve"]
 
     done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | given, capture_output=True, text=True, check=False, timeout=30
+        command, cwd=ROOT, env=os.environ | given, capture_output=True, text=True, check=False, timeout=120
     )
 
     assert done.returncode == 1

@@ -40,7 +40,7 @@ def test_one_process_at_a_time_holds_a_lock(tmp_path: Path) -> None:
         assert not lock.acquire(timeout=0)
         assert not lock.acquire(timeout=0.01)
         other.kill()
-        assert lock.acquire(timeout=20)
+        assert lock.acquire(timeout=120)
     assert not FileLock(lock.path).acquire(timeout=0)
     lock.close()
     assert FileLock(lock.path).acquire(timeout=0)

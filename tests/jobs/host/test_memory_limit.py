@@ -22,7 +22,7 @@ def in_a_process_of(limit: str, code: str) -> str:
     begin = "from app.jobs.host.memory_limit import limit_memory\nfrom app.training.dataset import warm_up\n"
     begin += f"limit_memory({limit}, warm_up)\n"
     command = [sys.executable, "-c", begin + textwrap.dedent(code)]
-    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60).stdout.strip()
+    return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ except MemoryError:
     print("refused")
 """
     command = in_group(small_container, [sys.executable, "-c", code])
-    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     assert done.stdout == "refused\n"
 
 
@@ -184,16 +184,17 @@ def test_in_a_small_container_small_trainings_succeed_and_a_descent_fails_for_me
     small_container: Path, tmp_path: Path
 ) -> None:
     rows = (ROOT / "models" / "crop-yield" / "yields.csv").read_bytes()
-    headers = {"content-type": "text/csv", "prefer": "wait=20"}
+    headers = {"content-type": "text/csv", "prefer": "wait=60"}
     descent = NOTEBOOK | {"solver": {"kind": "gradient_descent"}}
     service = Service(tmp_path, trainer_mode="external").start()
     try:
         with trainer(service, "small", group=small_container) as process:
             wait_until_ready(service, "small")
             for _ in range(2):
-                solved = service.client.post("/train?targets=apples,oranges", content=rows, headers=headers).json()
+                answer = service.client.post("/train?targets=apples,oranges", content=rows, headers=headers)
+                solved = service.ended_job(answer)
                 assert solved["status"] == "succeeded", solved
-                failed = service.client.post("/train", json=descent, headers={"prefer": "wait=20"}).json()
+                failed = service.train(**descent)
                 assert failed["error"]["type"] == "urn:linserve:problem:memory-exceeded"
                 assert "LINSERVE_TRAINER_MEMORY" in failed["error"]["detail"]
             assert process.poll() is None  # the trainer did not crash
