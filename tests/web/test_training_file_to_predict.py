@@ -29,7 +29,7 @@ def train(service: Service, model: str, form: str, content: bytes, **query: str)
         content=content,
         headers={"content-type": MEDIA_TYPES[form], "prefer": "wait=60"},
     )
-    assert answer.json()["status"] == "succeeded", answer.text
+    assert service.ended_job(answer)["status"] == "succeeded", answer.text
     card: dict[str, Any] = service.client.get(f"/models/{model}").json()
     return card
 

@@ -65,8 +65,7 @@ def csv(times: list[float]) -> str:
 
 def post_csv(service: Service, content: str, query: str) -> dict[str, Any]:
     headers = {"content-type": "text/csv", "prefer": "wait=60"}
-    job: dict[str, Any] = service.client.post(f"/train?{query}", content=content, headers=headers).json()
-    return job
+    return service.ended_job(service.client.post(f"/train?{query}", content=content, headers=headers))
 
 
 def test_frequency_weights_equal_repeated_rows(own: Service) -> None:
