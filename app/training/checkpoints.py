@@ -69,9 +69,6 @@ class Checkpoint:
         self.start = record.start
         return SavedRun(record.state, LossCurve(record.curve, record.stride))
 
-    def remove(self) -> None:
-        self._path.unlink(missing_ok=True)
-
 
 def _array(_: type, value: Any) -> Any:
     return np.array(value, dtype=np.float64)

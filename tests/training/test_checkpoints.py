@@ -205,14 +205,6 @@ def test_a_checkpoint_truncated_anywhere_is_ignored(tmp_path: Path, clock: Clock
     assert_identical(loaded(path)[0], STATE)
 
 
-def test_a_removed_checkpoint_is_gone_and_can_be_removed_again(tmp_path: Path, clock: Clock) -> None:
-    path = tmp_path / "job.json"
-    checkpoint = saved(path, clock, STATE)
-    checkpoint.remove()
-    assert checkpoint.load() is None
-    checkpoint.remove()
-
-
 def test_two_jobs_keep_their_states_apart(tmp_path: Path, clock: Clock) -> None:
     saved(tmp_path / "a.json", clock, STATE)
     saved(tmp_path / "b.json", clock, replace(STATE, epoch=1))
