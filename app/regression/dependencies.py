@@ -32,8 +32,7 @@ def linear_dependencies(statistics: SufficientStatistics, design: Design) -> lis
     echelon = np.zeros((count, p))
     echelon[:, pivots[:count]] = np.eye(count)
     echelon[:, pivots[count:]] = solve_triangular(triangular[:, :count], triangular[:, count:], check_finite=False)
-    # Rounding mixes the direction of the smallest nonzero singular value into the null space (Golub and Van Loan,
-    # 8.6.1).
+    # Rounding mixes the direction of the smallest nonzero singular value into the null space (ibid., 8.6.1).
     noise = max(RANK_TOLERANCE * (p + 1), 4 * EPSILON * design.condition_number)
     echelon[np.abs(echelon) <= max(IDENTIFIABLE, noise)] = 0.0
     constant = _has_constant(echelon, statistics, design, noise) if design.intercept else np.zeros(count, dtype=bool)

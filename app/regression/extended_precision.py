@@ -26,8 +26,7 @@ MAX_WORK = 2e8  # Rows times columns squared, a few seconds of work.
 LITTLE_WORK = 1e5  # The same for a few milliseconds, which are spent on every fit.
 MAX_FEATURES = 60  # Features whose system takes a second to invert in 400 bits.
 NOISE = 1e-28  # Residual sum of squares, relative to the target's, that counts as zero.
-# Relative error of a residual sum in double-double, relative to the square of the norms of its terms. The largest error
-# observed is half of this.
+# Error of a residual sum in double-double, relative to the squared norms of its terms: twice the largest one observed.
 DOUBLE_DOUBLE_ERROR = 1e-31
 KNOWN_TO = 1e-6  # Relative error of a residual sum above which it is withheld.
 POINT = 200  # Bits after the point in fixed point.
@@ -132,8 +131,7 @@ def _inverse(matrix: Objects) -> Objects:
 def _gram(batches: Iterable[TrainingBatch], units: _Units) -> tuple[Objects, float]:
     """Return the cross products, (d, d), of the rows in these units, and their relative error.
 
-    Few rows are summed in fixed point. Rows are counted as they are read, since `statistics.rows` of frequency weights
-    is their sum.
+    Few rows, counted as they are read, are summed in fixed point.
     """
     size = len(units.exponents)
     read: list[TrainingBatch] = []

@@ -18,7 +18,7 @@ from app.regression.sufficient_statistics import PRECISION_UNKNOWN, Array, Suffi
 
 WITHHELD_FROM = 1e-6  # Relative error bound above which sums of squares and squared standard errors are withheld.
 FAILED_FROM = 1e-3  # Error of a coefficient, in its standard errors, above which a fit fails.
-# Error of a coefficient, in deviations of the target per deviation of the feature, that is always accepted: the
+# Error of a coefficient, in deviations of the target per deviation of the feature, that is always accepted, because the
 # standard errors of an essentially perfect fit are rounding errors themselves.
 NEGLIGIBLE = 1e-9
 

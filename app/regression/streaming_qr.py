@@ -27,7 +27,7 @@ CHUNK_BYTES = 1 << 19  # Bytes of the columns processed at once, so that they st
 # the coefficients, and of all columns, which determines that of the RSS. It loses 2 log10(condition) digits.
 MAX_PLAIN_GRAM_CONDITION, MAX_PLAIN_GRAM_CONDITION_WITH_TARGETS = 10.0, 100.0
 # Growth of the Gram matrix's diagonal up to which rows are added to it. Its error grows in proportion, that of QR with
-# the root. Up to a factor of about 1,000 there is no measurable difference.
+# the root, which makes no measurable difference up to a factor of about 1,000.
 MAX_GROWTH = 100.0
 # Condition number of a factor up to which it is used as a preconditioner. Above, rows go through Householder QR. The
 # error of whitened rows is bounded up to 1 / sqrt(EPSILON), about 1e8. Measured errors equal those of QR up to 1e13.
@@ -47,7 +47,7 @@ class StreamingQR:
     Gram matrix loses no digits, and R = chol(I + W'W) R0 is the factor of all rows. It is as accurate as Householder QR
     for about twice the work of a Gram matrix (Fukaya, Kannan, Nakatsukasa, Yamamoto and Yanagisawa, SIAM J. Sci.
     Comput. 42, 2020). If the columns are nearly orthogonal, R = chol(R0'R0 + Z'Z) is accurate enough. If R0 is nearly
-    singular, rows go through Householder QR. The condition of the rows so far decides.
+    singular, rows go through Householder QR.
     """
 
     def __init__(self, first: TrainingBatch, chunk_bytes: int | None = None) -> None:
@@ -61,7 +61,7 @@ class StreamingQR:
         self._columns = np.empty((width, self._chunk_rows))  # feature-major, for contiguous columns
         # Columns are multiplied by 2^-exponent. Exponents are 0 unless squares would overflow or underflow.
         self._exponents = np.zeros(width, dtype=int)
-        self._is_scaled = False
+        self._is_scaled = False  # True if an exponent is not 0
         self._flat = np.ones(width, dtype=bool)  # columns whose deviations are all zero so far
         self._has_flat = True
         self._preconditioner = np.zeros((width, width))  # R0, the factor at the last restart

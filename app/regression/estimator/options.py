@@ -1,10 +1,12 @@
 """Parameters of the estimator to the solver and the terms of a fit, with a check of each."""
 
+import operator
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, get_args
+from dataclasses import astuple, replace
+from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import numpy as np
+from annotated_types import Ge, Gt, Le, Lt
 
 from app.regression.errors import InvalidOption, InvalidTerms
 from app.regression.solvers import SOLVER_OF_KIND, Exact, GradientDescent, Solver, Start
@@ -13,6 +15,14 @@ from app.regression.terms import parse_terms
 
 if TYPE_CHECKING:
     from app.regression.estimator.regressor import LinearRegressor
+
+# How a bound of an option is checked, and how a message states it.
+COMPARISONS: dict[type, tuple[Any, str]] = {
+    Ge: (operator.ge, "at least"),
+    Gt: (operator.gt, "above"),
+    Le: (operator.le, "at most"),
+    Lt: (operator.lt, "below"),
+}
 
 
 def chosen_solver(estimator: "LinearRegressor") -> Solver:
@@ -29,6 +39,7 @@ def chosen_solver(estimator: "LinearRegressor") -> Solver:
         raise InvalidOption("solver", 'l2 and fit_intercept need solver="exact", or belong to the solver object.')
     if isinstance(solver, str):
         return SOLVER_OF_KIND[solver]()
+    _check_bounds(solver)
     return _with_start(solver, estimator) if isinstance(solver, GradientDescent) else solver
 
 
@@ -36,6 +47,17 @@ def _penalty(l2: Any) -> float:
     if isinstance(l2, str) or not 0 <= l2 < np.inf:
         raise InvalidOption("l2", f'l2 is {l2!r}, expected "auto" or a number of at least 0.')
     return float(l2)
+
+
+def _check_bounds(solver: Solver) -> None:
+    """Raise InvalidOption unless each option of the solver is within the bounds that its annotation states."""
+    for name, annotation in get_type_hints(type(solver), include_extras=True).items():
+        metadata = [item for part in (annotation, *get_args(annotation)) for item in getattr(part, "__metadata__", ())]
+        limits = [(*COMPARISONS[type(item)], *astuple(item)) for item in metadata if type(item) in COMPARISONS]
+        value = getattr(solver, name)
+        if value is not None and not all(holds(value, limit) for holds, _, limit in limits):
+            expected = " and ".join(f"{words} {limit}" for _, words, limit in limits)
+            raise InvalidOption(name, f"{name} is {value!r}, expected a number {expected}.")
 
 
 def _with_start(solver: GradientDescent, estimator: "LinearRegressor") -> GradientDescent:

@@ -91,13 +91,7 @@ class GradientDescent:
         Raises as `app.regression.solvers.descent.gradient_descent` does.
         """
         # They import this module, and one of them loads torch.
-        from app.regression.least_squares import (
-            ESSENTIALLY_PERFECT,
-            fit,
-            is_essentially_perfect,
-            is_optimal,
-            why_no_inference,
-        )
+        from app.regression import least_squares
         from app.regression.solvers.descent import gradient_descent
         from app.regression.solvers.exact import Exact
 
@@ -110,13 +104,13 @@ class GradientDescent:
             on_step=observer.check_cancelled,
             on_epoch=observer.epoch,
         )
-        optimum = fit(statistics, Exact())
+        optimum = least_squares.fit(statistics, Exact())
         shift = statistics.shift[: statistics.features]
         residual_norms = statistics.residual_norms(end.coef, end.centre_prediction, shift)
-        inference_unavailable = why_no_inference(statistics, optimum, Exact())
-        if is_essentially_perfect(statistics, optimum, residual_norms).any():
-            inference_unavailable = ESSENTIALLY_PERFECT
-        elif not is_optimal(residual_norms, statistics, optimum):
+        inference_unavailable = least_squares.why_no_inference(statistics, optimum, Exact())
+        if least_squares.is_essentially_perfect(statistics, optimum, residual_norms).any():
+            inference_unavailable = least_squares.ESSENTIALLY_PERFECT
+        elif not least_squares.is_optimal(residual_norms, statistics, optimum):
             inference_unavailable = SHORT_OF_OPTIMUM if self.weight_decay == 0 else BIASED_BY_DECAY
         return Solution(
             end.coef,

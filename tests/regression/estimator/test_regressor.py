@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from app.regression import LinearRegressor
 from app.regression.errors import FitError, InvalidData, InvalidOption, NotIncluded
-from app.regression.solvers import GradientDescent, Start
+from app.regression.solvers import Exact, GradientDescent, Solver, Start
 
 Array = NDArray[np.float64]
 X, Y = np.array(INPUTS, dtype=np.float64), np.array(TARGETS, dtype=np.float64)
@@ -206,3 +206,18 @@ def test_a_target_that_does_not_vary_scores_as_in_scikit_learn() -> None:
 
     assert model.score(X, np.ones(15)) == 1
     assert model.score(X, np.full(15, 2.0)) == 0
+
+
+@pytest.mark.parametrize(
+    ("solver", "message"),
+    [
+        (GradientDescent(epochs=0), "epochs is 0, expected a number at least 1 and at most 100000000"),
+        (GradientDescent(batch_size=0), "batch_size is 0, expected a number at least 1"),
+        (GradientDescent(learning_rate=float("nan")), "learning_rate is nan, expected a number above 0"),
+        (GradientDescent(momentum=1.0), "momentum is 1.0, expected a number at least 0 and below 1"),
+        (Exact(l2=-1.0), "l2 is -1.0, expected a number at least 0"),
+    ],
+)
+def test_an_option_of_a_solver_outside_its_bounds_is_rejected(solver: Solver, message: str) -> None:
+    with pytest.raises(InvalidOption, match=message):
+        LinearRegressor(solver=solver).fit(X, Y)
