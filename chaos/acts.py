@@ -13,7 +13,7 @@ from service import Service
 
 from app.failpoints import Step
 from chaos.ledger import audit
-from chaos.line import Ended, Line, Truth, Wrong, http_request, receive
+from chaos.line import ANSWER_SECONDS, Ended, Line, Truth, Wrong, http_request, receive
 from chaos.stage import Stage
 from chaos.violation import Violation, demand
 
@@ -78,7 +78,7 @@ def kill_at(step: Step, stage: Stage, counts: Counts, *, everything: bool) -> No
         # Kill at the second checkpoint, so that the first one is there to resume from.
         job = stage.ledger.descend(150_000)
         checkpoint = stage.service.state / "checkpoints" / f"{job}.json"
-        stage.wait_for(checkpoint.exists, "a descent of seconds keeps no checkpoint")
+        stage.wait_for(checkpoint.exists, "a descent that takes seconds saved no checkpoint")
         resumed = stage.count_log("descent resumed")
     stage.arm(step)
     if not descent:
@@ -170,7 +170,7 @@ def point_to(path: Path) -> None:
 
 def half_a_request(port: int) -> tuple[socket.socket, bytes]:
     whole = http_request({"instances": [[75, 63, 44]]})
-    line = socket.create_connection(("127.0.0.1", port), 30)
+    line = socket.create_connection(("127.0.0.1", port), ANSWER_SECONDS)
     line.sendall(whole[:-10])
     return line, whole[-10:]
 
@@ -182,5 +182,5 @@ def finish_request(half: tuple[socket.socket, bytes]) -> None:
             line.sendall(rest)
             head, _ = receive(line)
     except OSError as error:
-        raise Violation(f"a request under way was dropped at a stop: {error}") from None
-    demand(head.startswith(b"HTTP/1.1 200 "), f"a request under way was answered {head!r} at a stop")
+        raise Violation(f"a request in progress was dropped at a stop: {error}") from None
+    demand(head.startswith(b"HTTP/1.1 200 "), f"a request in progress was answered {head!r} at a stop")

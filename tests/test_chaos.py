@@ -7,24 +7,22 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from service import ROOT
+from service import ROOT, python_path
 
 from chaos import phases, planting
 from chaos.bugs import BUGS, Bug
 from chaos.flood import flood
 from chaos.planted import jobs
 from chaos.proof import caught
-from chaos.stage import RECORDER
 from chaos.trainers import three_trainers
 from chaos.violation import Unable
-from chaos.watching import FLOOR
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("phase", "seconds", "done"),
     [
-        (partial(phases.promotions, floor=FLOOR), 1, "swaps"),  # other tests run at the same time
+        (phases.promotions, 1, "swaps"),
         (phases.durability, 0, "ordered writes"),
         (phases.kills, 1, "kills"),
         (partial(phases.failpoints, steps=("recorded", "linked", "promoted")), 0, "kills"),
@@ -74,14 +72,14 @@ def test_a_bug_that_does_not_change_what_it_should_ends_the_process_and_is_no_mi
 ) -> None:
     source = f"""
 from chaos.planting import after
-@after("app.jobs.uploads")
+@after("app.training.uploads")
 def plant():
-    from app.jobs import uploads
+    from app.training import uploads
     {body}
 """
     (tmp_path / "outdated.py").write_text(source)
 
-    assert _load("app.jobs.uploads", "outdated:plant", tmp_path).returncode == planting.EXIT_STATUS
+    assert _load("app.training.uploads", "outdated:plant", tmp_path).returncode == planting.EXIT_STATUS
     with pytest.raises(planting.NotPlanted, match=fault):
         planting.check_outcome(tmp_path / "planted")
 
@@ -92,13 +90,13 @@ def test_a_bug_is_planted_when_its_modules_are_loaded_and_not_before(tmp_path: P
     assert _load("app.storage.file_lock", plant.address, tmp_path).stdout == "\n"
     with pytest.raises(planting.NotPlanted, match="no process"):
         planting.check_outcome(tmp_path / "planted")
-    assert _load("app.jobs.uploads", plant.address, tmp_path).stdout == "find_room\n"
+    assert _load("app.training.uploads", plant.address, tmp_path).stdout == "find_room\n"
     planting.check_outcome(tmp_path / "planted")
 
 
 def _load(module: str, address: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Load a module of the service in a process that is to have a bug."""
-    path = os.pathsep.join([str(RECORDER), str(ROOT), str(folder)])
+    path = os.pathsep.join([python_path(), str(folder)])
     environment = {"PYTHONPATH": path, planting.BUG: address, planting.RECORD: str(folder / "planted")}
     program = (
         f"import {module} as found; "

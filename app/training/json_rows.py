@@ -14,11 +14,10 @@ from app.errors import InvalidInput
 from app.registry.reader import ModelReader
 from app.registry.version_file import Version
 from app.regression.sufficient_statistics import WeightKind
-from app.training.columns import current_version
-from app.training.inheritance import weight_kind
+from app.training.columns import checked_features, current_version
+from app.training.parent import weight_kind
 from app.training.planner import build_training_request
 from app.training.request import TrainingRequest
-from app.training.same_columns import checked_features
 
 SAMPLE_WEIGHTS = "sample_weights"
 

@@ -1,4 +1,7 @@
-"""Imported first by each process of a service under test: plants a bug in it, or records the order of its writes."""
+"""Imported first by each process of a service under test.
+
+Plants a bug in the process, records the order of its writes, or keeps a trainer out of the idle class of the scheduler.
+"""
 
 import json
 import os
@@ -32,9 +35,11 @@ def note_writes(record: str) -> None:
         setattr(os, noting.__name__, noting)
 
 
+if os.environ.get("CHAOS_FAIR"):
+    os.sched_setscheduler = lambda *_: None
 if "CHAOS_RECORD" in os.environ:
     note_writes(os.environ["CHAOS_RECORD"])
 if "CHAOS_BUG" in os.environ:
-    from chaos.planting import plant_when_loaded  # a service without a bug starts sooner
+    from chaos.planting import plant_when_loaded  # not above, so that a service without a bug starts sooner
 
     plant_when_loaded(os.environ["CHAOS_BUG"], Path(os.environ["CHAOS_PLANTED"]))

@@ -13,12 +13,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from app.regression.errors import DeviceUnavailable, Diverged
-from app.regression.learning_rate_bound import largest_learning_rate
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact, GradientDescent, Start
-from app.regression.solvers.coefficients import TrainingState
+from app.regression.solvers.base import TrainingState
 from app.regression.solvers.descent import Descended, gradient_descent
 from app.regression.solvers.descent_task import choose_device
+from app.regression.solvers.scaler import largest_learning_rate
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics
 from app.regression.training_batch import TrainingBatch
@@ -135,7 +135,7 @@ def test_the_bound_is_two_over_the_largest_eigenvalue_of_the_hessian() -> None:
     assert standardized == pytest.approx(2 / np.linalg.eigvalsh(hessian)[-1])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(noisy_rows(), st.booleans(), st.integers(0, 100))
 def test_full_batches_below_the_bound_lower_the_loss_with_every_epoch(rows: Rows, standardize: bool, seed: int) -> None:
     bound = largest_learning_rate(SufficientStatistics.from_rows(*rows), GradientDescent(standardize=standardize))
@@ -146,7 +146,7 @@ def test_full_batches_below_the_bound_lower_the_loss_with_every_epoch(rows: Rows
     assert all(after <= before * (1 + 1e-12) for before, after in pairwise(losses))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(noisy_rows(), st.booleans(), st.integers(0, 100))
 def test_full_batches_above_the_bound_diverge(rows: Rows, standardize: bool, seed: int) -> None:
     bound = largest_learning_rate(SufficientStatistics.from_rows(*rows), GradientDescent(standardize=standardize))
