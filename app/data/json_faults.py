@@ -59,7 +59,7 @@ def _faults(
 ) -> Iterator[tuple[_Key, str, Callable[[], str]]]:
     """Yield every fault: a key that those of the same kind in the same column share, its place, and its message."""
     objects = are_objects(rows)
-    known = frozenset(names)
+    known, listed_names = frozenset(names), list_names(names)
     for index, row in enumerate(rows):
         place, kind = f"{pointer}/{index}", kind_of(row)
         if not isinstance(row, dict | list):
@@ -69,7 +69,8 @@ def _faults(
         elif isinstance(row, dict):
             yield from _faults_of_object(row, names, known, place, allowed)
         elif len(row) != len(names):
-            yield (len(row),), place, partial(_wrong_length, names, len(row))
+            length = f"Expected {len(names)} values ({listed_names}), found {len(row)}. Send as many in each row."
+            yield (len(row),), place, length.__str__
         else:
             for column, value in enumerate(row):
                 if fault := fault_of(value, allowed):
@@ -89,10 +90,6 @@ def _faults_of_object(
         # A name that no column can have is shown in the message, and its place is the row.
         at = f"{place}/{escaped(name)}" if len(name) <= MAX_SHOWN and name.isprintable() else place
         yield (name, "unknown"), at, partial(_unknown, name, names)
-
-
-def _wrong_length(names: Sequence[str], length: int) -> str:
-    return f"Expected {len(names)} values ({list_names(names)}), found {length}. Send as many in each row."
 
 
 def _missing(name: str, unknown: Sequence[str]) -> str:

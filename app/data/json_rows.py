@@ -1,4 +1,4 @@
-"""Rows that came as JSON, objects or arrays, to a matrix."""
+"""Convert decoded JSON rows, objects or arrays, to matrices and kept columns."""
 
 import contextlib
 import re
@@ -17,14 +17,14 @@ from app.data.rounding import rounded_numbers
 from app.errors import FieldError, InvalidInput
 
 _SKIPPING = msgspec.json.Decoder(msgspec.Raw)
-# Text up to the next bracket outside strings. Possessive, so that nothing is matched in two ways.
+# Text up to the next bracket outside strings. Possessive quantifiers, so the time is linear in its length.
 _NEXT_BRACKET = re.compile(rb'[^"\[{]*+(?:"(?:[^"\\]++|\\.)*+"[^"\[{]*+)*+[\[{]', re.DOTALL)
 
 
 def has_more_brackets(body: bytes, most: int) -> bool:
     """Return True if a body of JSON has more than `most` objects and arrays. Does not decode it."""
     if body.count(b"{") + body.count(b"[") <= most:
-        return False  # No bracket in a string could change this.
+        return False  # The number without those in strings is smaller still.
     count = at = 0
     while count <= most and (bracket := _NEXT_BRACKET.match(body, at)):
         count += 1

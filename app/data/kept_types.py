@@ -32,11 +32,6 @@ def is_words(type_: "pa.DataType") -> bool:
     return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
 
 
-def words_in_dictionaries(batch: "pa.RecordBatch") -> int:
-    """Return the number of strings in the dictionaries of a batch, all of which are checked for each batch."""
-    return sum(len(column.dictionary) for column in batch.columns if isinstance(column, pa.DictionaryArray))
-
-
 def cast_kept(batch: "pa.RecordBatch", kept: "Mapping[str, pa.DataType]", rows: int) -> "Iterator[pa.RecordBatch]":
     """Yield the rows with the `kept` columns cast to these types, in batches of at most `rows` rows.
 

@@ -8,7 +8,7 @@ __all__ = ["pa", "raise_if_memory"]
 
 
 class _Pyarrow:
-    """Stands in for the package and its modules: `pa.array`, `pa.compute.sum`."""
+    """Proxy of the package and its modules: `pa.array`, `pa.compute.sum`."""
 
     def __getattr__(self, name: str) -> Any:
         package = import_module("pyarrow")

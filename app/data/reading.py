@@ -1,4 +1,4 @@
-"""Reads a file's rows, with the first fault of every column, so that a file need not be sent once for each of them."""
+"""Reads a file's rows and reports the first fault of each column, so that one upload shows all of them."""
 
 from collections.abc import Callable, Iterator
 
@@ -14,8 +14,8 @@ MAX_NUMBERS = 1 << 21  # Numbers that may be read again to find further faults, 
 def read_file(source: Source, table_format: TableFormat, columns: Columns, threads: int = 1) -> Iterator[RowBatch]:
     """Yield a file's rows.
 
-    Raises InvalidInput with the first fault of each column, at most MAX_LISTED. The search for further faults takes
-    about as much work as finding the first one.
+    Raises InvalidInput with the first fault of each column, at most MAX_LISTED. The search for further faults reads at
+    most MAX_NUMBERS numbers more than the search for the first.
     """
 
     def read(some: Columns) -> Iterator[RowBatch]:

@@ -6,10 +6,9 @@ A timestamp with a time zone is written in UTC, with a Z. One without a time zon
 from app.data.lazy_pyarrow import pa
 from app.errors import FieldError, InvalidInput
 
-_PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
-_DAY_SECONDS = 86_400
-# Seconds from 1970 to the beginning of year 0 and of year 10000. Years between them have four digits.
-_FIRST, _END = -62_167_219_200, 253_402_300_800
+_PER_DAY = {"day": 1, "s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
+# Days from 1970 to the beginning of year 0 and of year 10000. Years between them have four digits.
+_FIRST_DAY, _END_DAY = -719_528, 2_932_897
 _TRAILING_ZEROS = r"(?:(\.[0-9]*[1-9])|\.)0+$"  # in a fraction of a second
 
 
@@ -41,14 +40,10 @@ def _as_text(name: str, column: "pa.Array") -> "pa.Array":
 
 def _check_range(name: str, numbers: "pa.Array", type_: "pa.DataType") -> None:
     """Raise InvalidInput if a value has no text."""
-    if pa.types.is_date32(type_):
-        first, end = _FIRST // _DAY_SECONDS, _END // _DAY_SECONDS
-    else:
-        per_second = _PER_SECOND["ms" if pa.types.is_date64(type_) else type_.unit]
-        first, end = (0, _DAY_SECONDS) if pa.types.is_time(type_) else (_FIRST, _END)
-        first, end = first * per_second, end * per_second
-    extremes = pa.compute.min_max(numbers).as_py()
-    if extremes["min"] is not None and not first <= extremes["min"] <= extremes["max"] < end:
+    per_day = _PER_DAY["ms" if pa.types.is_date64(type_) else getattr(type_, "unit", "day")]
+    first, end = (0, 1) if pa.types.is_time(type_) else (_FIRST_DAY, _END_DAY)
+    low, high = pa.compute.min_max(numbers).as_py().values()
+    if low is not None and not first * per_day <= low <= high < end * per_day:
         message = (
             "The column holds a date or time that RFC 3339 cannot write: its years are 0 to 9999. Accept Arrow or "
             "Parquet, or leave the column out of `keep`."

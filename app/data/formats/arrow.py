@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from app.data.batch import Columns, RowBatch, Source, batch_rows, from_record_batch
 from app.data.formats.arrow_columns import ArrowTableWriter, SchemaFormat, check_columns, readable
 from app.data.formats.base import Output, TableWriter
-from app.data.kept_types import cast_kept, kept_type, words_in_dictionaries
+from app.data.kept_types import cast_kept, kept_type
 from app.data.lazy_pyarrow import pa
 from app.data.limits.arrow_limits import check_arrow_schema, check_arrow_size
 from app.data.limits.decode_limits import view_of
@@ -40,7 +40,8 @@ class ArrowFormat(SchemaFormat):
         kept = {name: new for name, old in types.items() if (new := kept_type(old)) != old}
         size, row, read, words = batch_rows(columns), 1, 0, 0
         while (message := _next_batch(reader, columns)) is not None:
-            words += words_in_dictionaries(message) if kept else 0
+            for column in message.columns if kept else ():
+                words += len(column.dictionary) if isinstance(column, pa.DictionaryArray) else 0
             if words > MAX_WORDS:
                 raise InvalidInput(
                     f"The dictionaries of the columns to keep have more than {MAX_WORDS} words in all batches "

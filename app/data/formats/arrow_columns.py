@@ -1,4 +1,4 @@
-"""What Arrow and Parquet have in common: files with a schema, read and written by pyarrow."""
+"""The parts that Arrow and Parquet share: reading a schema, checking types, and writing tables."""
 
 import contextlib
 from abc import abstractmethod

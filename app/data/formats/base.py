@@ -103,7 +103,7 @@ class TableFormat(BodyFormat, Protocol):
         return 0
 
     def batches(self, source: Source, columns: Columns, threads: int = 1) -> Iterator[RowBatch]:
-        """Yield the rows. Raises InvalidInput with the place of the first value that is not as it should be."""
+        """Yield the rows. Raises InvalidInput with the place of the first faulty value."""
 
     def writer(self, file: Output, keep: Sequence[str], names: Sequence[str]) -> TableWriter:
         """Return a writer of a table with the columns `keep`, and then the numbers `names`."""

@@ -1,4 +1,8 @@
-"""CSV, read by pyarrow: fast until something is unusual, and from there again, carefully, to name its place."""
+"""CSV, read by pyarrow.
+
+Blocks are parsed fast and in parallel up to the first unusual one. The file is then read again, with one thread, to
+read that block or to name the row of its fault.
+"""
 
 import csv
 import io
@@ -84,7 +88,7 @@ CSV = CsvFormat()
 
 
 class _UnusualError(Exception):
-    """Something that only careful reading can read, or name the place of."""
+    """A block that only `read_carefully` can read, or name the fault of."""
 
 
 def _read_fast(

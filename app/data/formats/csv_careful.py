@@ -1,6 +1,6 @@
-"""Careful reading of CSV, with one thread and quotes, for files that fast reading cannot read.
+"""Reading of CSV files with quotes, line breaks in cells, or faults.
 
-Only this way does pyarrow name the row of a fault.
+It uses one thread, because pyarrow names the row of a fault only then.
 """
 
 import codecs

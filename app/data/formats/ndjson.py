@@ -219,5 +219,5 @@ def _objects(rows: Sequence[dict[str, Any]], columns: Columns) -> list[list[Any]
 
 
 def _lacks(rows: Sequence[Any], columns: Columns) -> bool:
-    """Return True if a row lacks a value that is to be kept."""
+    """Return True if a row lacks a column of `keep`."""
     return bool(columns.keep) and any(isinstance(row, list) or name not in row for row in rows for name in columns.keep)

@@ -18,9 +18,9 @@ MAX_HEADER_BYTES = 1 << 25  # Bytes of the headers of these pages, because readi
 # Limits that pyarrow checks while it decodes a footer: bytes of a string, and elements of a list.
 THRIFT_LIMITS = {"thrift_string_size_limit": METADATA_BYTES, "thrift_container_size_limit": 20_000}
 
-STRUCT_BYTES = 1000  # Most bytes that a struct of a footer takes when decoded.
-FOOTER_TIMES = 20  # Times its length that a decoded footer takes in addition to its structs.
-DECODED_TIMES = 1.5  # Times its length that a page takes with the values decoded from it.
+STRUCT_BYTES = 1000  # Bytes of a decoded struct of a footer, at most.
+FOOTER_TIMES = 20  # Decoded bytes per byte of a footer, in addition to those of its structs.
+DECODED_TIMES = 1.5  # Bytes per byte of a decompressed page, with the values decoded from it.
 
 _TAIL_BYTES = 8  # Bytes of the footer's length and "PAR1".
 _UNCOMPRESSED = 0  # a codec

@@ -4,7 +4,7 @@ from typing import Any, TypeAlias
 
 I32, I64, LIST, STRUCT = 5, 6, 9, 12
 
-MAX_STRUCTS = 200_000  # Structs in one, at all depths: each takes hundreds of bytes when decoded.
+MAX_STRUCTS = 200_000  # Structs inside a struct, at all depths. Each takes hundreds of bytes when decoded.
 MAX_DEPTH = 12
 
 _BOOLEANS = (1, 2)
