@@ -19,7 +19,6 @@ from app.jobs.dbos_store import DBOSStore
 from app.jobs.host.cpu_affinity import PredictionActivity
 from app.jobs.queue import JobQueue
 from app.jobs.supervisor import Supervisor
-from app.jobs.uploads import UploadStore
 from app.private_names import check_private_names
 from app.registry.publisher import ModelPublisher
 from app.server.admission import ConnectionAdmission
@@ -29,6 +28,7 @@ from app.settings import Settings
 from app.startup import load_config, warn_of_unwritable_folders
 from app.storage.memory_budget import VERSIONS_SHARE, LargeBodyLimiter, MemoryBudget, share_of
 from app.storage.temp import TempStorage
+from app.training.uploads import UploadStore
 from app.web import problems
 from app.web.auth import Authorizer
 from app.web.connection_hooks import PROBES, ServiceHooks
@@ -139,7 +139,7 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
     finally:
         if supervisor:
             supervisor.stop()
-        services.jobs.close()
+        services.jobs.store.close()
         services.metrics.write()
 
 
@@ -179,7 +179,7 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
 
 def _connect(queue: JobQueue) -> None:
     with contextlib.suppress(Unavailable):  # It is logged, and the first training tries again.
-        queue.connect()
+        queue.store.connect()
     # Imported modules are never collected, and a batch of rows creates thousands of objects without cycles, so the
     # garbage collector skips the former and runs less often for the latter.
     gc.freeze()

@@ -121,7 +121,7 @@ class JobWatcher:
 
     async def _read_jobs(self) -> None:
         pending = dict(self._watched)
-        jobs = await run_in_threadpool(self._queue.get_many, list(pending))
+        jobs = await run_in_threadpool(self._queue.store.get_many, list(pending))
         for job_id, watched in pending.items():
             watched.update(jobs.get(job_id))
             if watched.over:

@@ -38,13 +38,13 @@ def rows_removed_before_the_end() -> None:
     from app.registry.model_card import ModelCard
     from app.training import pipeline
     from app.training.pipeline import TrainerContext
-    from app.training.progress import ProgressSink
+    from app.training.progress import ProgressReporter
     from app.training.request import TrainingRequest
 
     train = pipeline.train
 
     def train_and_remove(
-        request: TrainingRequest, job: str | None, context: TrainerContext, progress: ProgressSink
+        request: TrainingRequest, job: str | None, context: TrainerContext, progress: ProgressReporter
     ) -> ModelCard:
         begin = progress.begin_publishing
 
@@ -129,11 +129,11 @@ def failure_reported_as_success() -> None:
     Worker.run_job = run_job_or_pretend
 
 
-@after("app.jobs.uploads")
+@after("app.training.uploads")
 def full_disk_is_an_internal_error() -> None:
     """A full disk is not noticed before a write fails, and the failure is not turned into a problem."""
-    from app.jobs import uploads
-    from app.jobs.uploads import UploadStore
+    from app.training import uploads
+    from app.training.uploads import UploadStore
 
     def find_room(self: UploadStore, count: int = 0) -> None:
         pass

@@ -34,7 +34,7 @@ from regression.exact import BITS, ExactFit, Objects
 
 from app.regression.downdate import NOT_AMONG, downdate
 from app.regression.errors import InvalidData
-from app.regression.extended_precision import Refined, refine, should_refine
+from app.regression.extended_precision import refine, should_refine
 from app.regression.hypothesis_tests import Inference, infer
 from app.regression.least_squares import Fit, fit, why_no_inference
 from app.regression.linear_model import LinearModel
@@ -78,7 +78,7 @@ def publish(statistics: SufficientStatistics, solver: Exact, rows: TrainingBatch
     """Fit and publish; `rows` are all rows of the statistics if they can be read again. Raises InvalidData."""
     optimum = fit(statistics, solver)
     withheld = check_precision(statistics, precision_bounds(statistics, optimum, l2=solver.l2))
-    best: Fit | Refined = optimum
+    best = optimum
     if rows is not None and solver.l2 == 0 and should_refine(statistics, optimum):
         best = refine([rows], statistics, fit_intercept=solver.fit_intercept)
     inference_unavailable = withheld or why_no_inference(statistics, optimum, solver, best.residual_norms)
