@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from weakref import WeakValueDictionary
 
 import orjson
 from starlette.concurrency import run_in_threadpool
@@ -42,7 +43,6 @@ class _Watched:
     """A job that at least one request watches."""
 
     snapshot: JobSnapshot
-    watchers: int = 0
     over: bool = False
     changed: asyncio.Event = field(default_factory=asyncio.Event)  # replaced at each notification
 
@@ -63,7 +63,7 @@ class JobWatcher:
     def __init__(self, queue: JobQueue, stopping: asyncio.Event) -> None:
         self._queue = queue
         self._stopping = stopping
-        self._watched: dict[str, _Watched] = {}
+        self._watched: WeakValueDictionary[str, _Watched] = WeakValueDictionary()  # Only their watchers keep them.
         self._polling: asyncio.Task[None] | None = None
         self._pause, self._max_pause = PAUSES
         self._slots_taken = 0
@@ -95,44 +95,34 @@ class JobWatcher:
             yield JobSnapshot(job)
             return
         watched = self._watched.setdefault(job.id, _Watched(JobSnapshot(job)))
-        watched.watchers += 1
         self._pause = PAUSES[0]
         if self._polling is None:
             self._polling = asyncio.create_task(self._poll())
-        try:
-            while True:
-                changed, over = watched.changed, watched.over
-                yield watched.snapshot
-                if over:
-                    return
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), UNCHANGED_SECONDS)
-        finally:
-            watched.watchers -= 1
-            if not watched.watchers:
-                self._forget(job.id, watched)
+        while True:
+            changed, over = watched.changed, watched.over
+            yield watched.snapshot
+            if over:
+                return
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), UNCHANGED_SECONDS)
 
     async def _poll(self) -> None:
         try:
             while self._watched and not self._stopping.is_set():
                 await asyncio.sleep(self._pause)
                 self._pause = min(1.2 * self._pause, self._max_pause)
-                pending = dict(self._watched)
-                try:
-                    jobs = await run_in_threadpool(self._queue.store.get_many, list(pending))
-                except Unavailable:  # already logged; the database may come back
-                    continue
-                for job_id, watched in pending.items():
-                    watched.update(jobs.get(job_id))
-                    if watched.over:
-                        self._forget(job_id, watched)
+                with contextlib.suppress(Unavailable):  # It is logged, and the database may come back.
+                    await self._read_jobs()
         finally:
             self._polling = None
-            for watched in self._watched.values():
+            for watched in list(self._watched.values()):
                 watched.update(None)
             self._watched.clear()
 
-    def _forget(self, job_id: str, watched: _Watched) -> None:
-        # A later watcher of this job may already have its own entry.
-        if self._watched.get(job_id) is watched:
-            del self._watched[job_id]
+    async def _read_jobs(self) -> None:
+        pending = dict(self._watched)
+        jobs = await run_in_threadpool(self._queue.store.get_many, list(pending))
+        for job_id, watched in pending.items():
+            watched.update(jobs.get(job_id))
+            if watched.over:
+                self._watched.pop(job_id, None)
