@@ -8,7 +8,7 @@ from app.errors import InvalidInput
 from app.registry.version_file import Version
 from app.regression.dependencies import linear_dependencies
 from app.regression.hypothesis_tests import Inference, covariances, infer, variance_inflation
-from app.regression.likelihood import likelihood, why_no_likelihood
+from app.regression.metrics import likelihood, why_no_likelihood
 from app.regression.solvers import Exact
 from app.regression.sufficient_statistics import Array
 from app.web.card_reasons import NO_SLOPES, NOT_ASKED, NOT_FINITE, NOT_IDENTIFIABLE, NOT_SOLVED, NullReasons

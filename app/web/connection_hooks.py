@@ -17,7 +17,7 @@ _log = logging.getLogger("app.requests")
 class ServiceHooks:
     """Implements `app.server.hooks.ConnectionHooks`."""
 
-    def __init__(self, services: Services, *, header_timeout: float, transfer_grace: float) -> None:
+    def __init__(self, services: Services, header_timeout: float, transfer_grace: float) -> None:
         self.header_timeout = header_timeout
         self.transfer_grace = transfer_grace
         self.stopping = services.stopping

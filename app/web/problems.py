@@ -21,8 +21,7 @@ from app.data.names import MAX_NAME_LENGTH
 from app.errors import FieldError, InvalidInput, LinserveError
 from app.logs import request_id
 from app.web.hints import not_json
-from app.web.methods import allowed_methods, similar_path
-from app.web.path_prefix import prefix
+from app.web.paths import allowed_methods, prefix, similar_path
 from app.web.schemas.problems import MAX_DETAILS
 from app.web.validation_messages import Fault, pointer_of, sentence
 

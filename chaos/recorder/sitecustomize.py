@@ -1,4 +1,4 @@
-"""Imported first by each process of a service under test: plants a bug in it, or records the order of its writes."""
+"""Plant a bug in a process of the service, or record the order of its writes. Python imports this module first."""
 
 import json
 import os
@@ -35,6 +35,6 @@ def note_writes(record: str) -> None:
 if "CHAOS_RECORD" in os.environ:
     note_writes(os.environ["CHAOS_RECORD"])
 if "CHAOS_BUG" in os.environ:
-    from chaos.planting import plant_when_loaded  # a service without a bug starts sooner
+    from chaos.planting import plant_when_loaded  # not above, so that a service without a bug starts sooner
 
     plant_when_loaded(os.environ["CHAOS_BUG"], Path(os.environ["CHAOS_PLANTED"]))

@@ -10,8 +10,7 @@ from app.prediction.encoding import encode_result
 from app.prediction.estimates import MAX_RESPONSE
 from app.prediction.selection import VersionSelector
 from app.web import bodies
-from app.web.auth import AccessScope
-from app.web.dependencies import require_scope
+from app.web.auth import AccessScope, require_scope
 from app.web.middleware import QuietRoute
 from app.web.negotiation import select_media_type
 from app.web.predict_json import decode_query, predict_json
