@@ -9,13 +9,16 @@ from functools import partial, update_wrapper
 from pathlib import Path
 from typing import Literal
 
-from chaos.phases import PHASES, Phase
+from chaos.phases import PHASES, Phase, promotions
 from chaos.proof import prove
 from chaos.trainers import three_trainers
 from chaos.violation import Unable, Violation
+from chaos.watching import RATE
 
 ONCE = 0.001  # Time limit that allows exactly one round of a phase, in seconds.
 ROUND_SECONDS = 300.0  # Longest time in which all phases run once, in seconds.
+# Lowest valid rates, in predictions per second. Processes are down most of the time in all phases except promotions.
+FLOOR, FULL_FLOOR = 25, 500
 READY_MS = 2000  # Longest time of a start on an idle machine, in milliseconds.
 
 End = Literal["kept", "broken", "untried"]
@@ -82,6 +85,10 @@ def _play(phase: Phase, seconds: float, totals: dict[str, Counter[str]]) -> End:
                 (kept / f"{log.parent.name}-{log.name}").write_bytes(log.read_bytes())
             _print_line(f"{phase.__name__}: BROKEN: {violation} (logs: {kept})")
             return "broken"
+    floor = FULL_FLOOR if phase is promotions else FLOOR
+    if (rate := counts.pop(RATE, floor)) < floor:
+        _print_line(f"{phase.__name__}: the run is not valid: {rate} {RATE}, at least {floor} are expected")
+        return "broken"
     slowest = max(total["slowest start, ms"], counts.pop("slowest start, ms"))
     total.update(counts)
     total["slowest start, ms"] = slowest

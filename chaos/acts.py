@@ -13,7 +13,7 @@ from service import Service
 
 from app.failpoints import Step
 from chaos.ledger import audit
-from chaos.line import Ended, Line, Truth, Wrong, http_request, receive
+from chaos.line import ANSWER_SECONDS, Ended, Line, Truth, Wrong, http_request, receive
 from chaos.stage import Stage
 from chaos.violation import Violation, demand
 
@@ -170,7 +170,7 @@ def point_to(path: Path) -> None:
 
 def half_a_request(port: int) -> tuple[socket.socket, bytes]:
     whole = http_request({"instances": [[75, 63, 44]]})
-    line = socket.create_connection(("127.0.0.1", port), 30)
+    line = socket.create_connection(("127.0.0.1", port), ANSWER_SECONDS)
     line.sendall(whole[:-10])
     return line, whole[-10:]
 

@@ -17,8 +17,8 @@ BUDGET = 128 << 20  # Bytes for the requests of the worker.
 OVERRUN = 1.25  # Largest allowed ratio to the budget, because the memory of a request is estimated.
 CLIENTS = 60  # Requests at a time.
 ROWS = 1_000_000  # Rows of a table, in a request of some kilobytes.
-TABLE_SECONDS = 60.0  # Longest time for a table.
-ROW_SECONDS = 10.0  # Longest time for a one-row prediction during the flood.
+TABLE_SECONDS = 300.0  # Longest time for a table.
+ROW_SECONDS = 60.0  # Longest time for a one-row prediction during the flood.
 MODEL = "narrow"
 PROPER = TABLE, REFUSED, ROW = "tables", "tables refused", "one-row predictions"
 LINE = b'{"a":1}\n'

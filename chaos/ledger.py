@@ -15,9 +15,9 @@ from app.registry.model_card import ModelCard
 from app.registry.version_file import Version, read
 from chaos.violation import Violation, demand
 
-ACKNOWLEDGE_SECONDS = 30.0
+ACKNOWLEDGE_SECONDS = 120.0
 END_SECONDS = 150.0
-CLEAN_SECONDS = 30.0  # Longest time until the rows of a cancelled job are removed.
+CLEAN_SECONDS = 120.0  # Longest time until the rows of a cancelled job are removed.
 POLL_SECONDS = 0.05
 
 Promote = Literal["always", "never"]

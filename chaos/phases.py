@@ -49,12 +49,10 @@ from chaos.trainers import three_trainers
 from chaos.violation import demand
 from chaos.watching import count, until, watched
 
-FULL_FLOOR = 500.0  # Lowest valid rate, in predictions per second.
-
 Phase = Callable[[Path, Environment, float], Counts]
 
 
-def promotions(folder: Path, environment: Environment, seconds: float, floor: float = FULL_FLOOR) -> Counts:
+def promotions(folder: Path, environment: Environment, seconds: float) -> Counts:
     """Promote and roll back without pause: the next prediction of every worker comes from the promoted version."""
     with Stage(folder, environment) as stage:
         for _ in range(5):
@@ -62,7 +60,7 @@ def promotions(folder: Path, environment: Environment, seconds: float, floor: fl
         stage.ledger.settle()
         versions = sorted(audit(stage.service.models))
         truth = Truth(stage.service.models)
-        with watched(stage, floor=floor, pause=0.0) as counts, contextlib.ExitStack() as stack:
+        with watched(stage, pause=0.0) as counts, contextlib.ExitStack() as stack:
             lines = [stack.enter_context(contextlib.closing(Line(stage.port, truth))) for _ in range(8)]
             for _ in until(seconds):
                 version = random.choice(versions)

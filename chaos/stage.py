@@ -9,15 +9,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
-from service import ROOT, Service
+from service import Service, arm
 
 from app.failpoints import Step
 from chaos.ledger import Ledger
 from chaos.violation import Violation, demand
 
 WORKERS = 4
-RECORDER = Path(__file__).with_name("recorder")  # Folder of the `sitecustomize` module for the service.
-HAPPEN_SECONDS = 60.0
+HAPPEN_SECONDS = 120.0
 POLL_SECONDS = 0.01
 
 Environment = Mapping[str, str]  # Variables of the service in addition to those of the harness.
@@ -29,8 +28,8 @@ class Stage:
     def __init__(self, folder: Path, environment: Environment, workers: int = WORKERS) -> None:
         self.failpoints = folder / "failpoints"
         self.failpoints.mkdir(parents=True)
-        own = {"CHAOS_FAILPOINTS": str(self.failpoints), "PYTHONPATH": os.pathsep.join([str(RECORDER), str(ROOT)])}
-        self.service = Service(folder, workers=workers, environment={**environment, **own})
+        environment = {**environment, "CHAOS_FAILPOINTS": str(self.failpoints)}
+        self.service = Service(folder, workers=workers, environment=environment)
         self.ledger = Ledger(self.service)
         self.ready_seconds: list[float] = []  # seconds between each start and its first answer
 
@@ -57,10 +56,7 @@ class Stage:
         return int(self.service.url.rpartition(":")[2])
 
     def arm(self, step: Step, action: signal.Signals = signal.SIGKILL) -> None:
-        (self.failpoints / f"{step}.reached").unlink(missing_ok=True)
-        hidden = self.failpoints / f".{step}"
-        hidden.write_text(action.name)
-        hidden.rename(self.failpoints / step)
+        arm(self.failpoints, step, action)
 
     def reached(self, step: Step) -> None:
         """Wait for a process to reach an armed step."""

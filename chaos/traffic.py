@@ -76,7 +76,7 @@ class Traffic:
             with process, contextlib.closing(process.stdout):
                 self.tally.add(msgspec.json.decode(process.stdout.read(), type=Tally))
 
-    def judge(self, *, floor: float, killed: int = 0, stopped: int = 0, down: bool = False) -> Tally:
+    def judge(self, *, killed: int = 0, stopped: int = 0, down: bool = False) -> Tally:
         """Raise Violation unless all requests were answered, except on connections of `killed` workers.
 
         `stopped` is the number of stops of the service, each of which may leave new connections unanswered.
@@ -90,8 +90,6 @@ class Traffic:
             f"{tally.unanswered} new connections without an answer, with {killed} workers killed and {stopped} stops",
         )
         demand(down or tally.refused == 0, f"{tally.refused} connections refused")
-        rate = tally.answered / tally.seconds
-        demand(rate >= floor, f"the run is not valid: {rate:.0f} predictions a second, expected at least {floor:.0f}")
         return tally
 
 

@@ -9,13 +9,12 @@ from chaos.ledger import audit
 from chaos.stage import Stage
 from chaos.traffic import Traffic
 
-# Lowest valid rate, in predictions per second, for phases in which processes are down most of the time.
-FLOOR = 25.0
+RATE = "predictions a second"
 PAUSE = 0.01  # Seconds between predictions, so that the trainer gets CPU time.
 
 
 @contextlib.contextmanager
-def watched(stage: Stage, *, floor: float = FLOOR, pause: float = PAUSE) -> Iterator[Counts]:
+def watched(stage: Stage, *, pause: float = PAUSE) -> Iterator[Counts]:
     """Request predictions during the block, which counts its acts, and then wait for all jobs.
 
     Raises Violation if a job did not end as expected, or if a prediction was not answered although no kill or stop cut
@@ -27,12 +26,12 @@ def watched(stage: Stage, *, floor: float = FLOOR, pause: float = PAUSE) -> Iter
         stage.ledger.settle()
         stage.the_trainer()
     tally = traffic.judge(
-        floor=floor,
         killed=cut_off(counts),
         stopped=counts["stops"],
         down=bool(counts["stops"] or counts["kills of everything"]),
     )
     counts["predictions"] += tally.answered
+    counts[RATE] = round(tally.answered / tally.seconds)
     counts["cut by kills and stops"] += tally.cut + tally.unanswered
     count(counts, stage)
 

@@ -1,13 +1,22 @@
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from service import Service, copy_models
 
 # nohup ignores SIGHUP, and the services that the tests start would inherit that. They do not inherit a handler.
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)
+# Trainers run on idle processor time only, and there is none while other tests run.
+os.environ["CHAOS_FAIR"] = "1"
+# Hypothesis fails examples that take long, and a busy machine makes any of them take long.
+settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("patient")
 
 
 @pytest.fixture

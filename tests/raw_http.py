@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httptools
-from service import Service
+from service import MAX_SECONDS, Service
 
 # States of a connection in /proc/net/tcp. Half-closed: the service has sent FIN, and the client has not.
 ESTABLISHED, HALF_CLOSED = "01", "05"
@@ -52,7 +52,7 @@ class _Parsed:
 @contextlib.contextmanager
 def connect(service: Service) -> Iterator[socket.socket]:
     host, _, port = service.url.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=10) as connection:
+    with socket.create_connection((host, int(port)), timeout=MAX_SECONDS) as connection:
         yield connection
 
 

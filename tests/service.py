@@ -15,10 +15,17 @@ from typing import Any, Self
 
 import httpx
 
+from app.failpoints import Step
+
 ROOT = Path(__file__).parents[1]
 MODELS = ROOT / "models"
-START_SECONDS = 60.0
+# Imported first by each process of a service, because it contains a module `sitecustomize`.
+RECORDER = ROOT / "chaos" / "recorder"
+MAX_SECONDS = 120.0  # Longest wait for a condition. It matters only if a test fails.
+JOB_SECONDS = 300.0  # Longest wait for the end of a job.
 POLL_SECONDS = 0.02
+# Time limits of uvicorn that a busy machine could exceed, in seconds.
+PATIENT = {"UVICORN_TIMEOUT_KEEP_ALIVE": "120", "UVICORN_TIMEOUT_WORKER_HEALTHCHECK": "60"}
 
 INPUTS: list[list[float]] = [
     [73, 67, 43], [91, 88, 64], [87, 134, 58], [102, 43, 37], [69, 96, 70],
@@ -44,10 +51,24 @@ def copy_models(folder: Path) -> Path:
 
 def wait_for(condition: Callable[[], object]) -> None:
     """Poll until the condition holds, if there is no event to wait for."""
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + MAX_SECONDS
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(POLL_SECONDS)
+
+
+def arm(folder: Path, step: Step, action: signal.Signals = signal.SIGKILL) -> Path:
+    """Arm a step of `app.failpoints`, with this folder. Return the file that is there once a process has reached it."""
+    reached = folder / f"{step}.reached"
+    reached.unlink(missing_ok=True)
+    hidden = folder / f".{step}"
+    hidden.write_text(action.name)
+    hidden.rename(folder / step)
+    return reached
+
+
+def python_path() -> str:
+    return os.pathsep.join([str(RECORDER), str(ROOT)])
 
 
 class Service:
@@ -58,10 +79,14 @@ class Service:
         folder: Path,
         *,
         workers: int = 1,
+        graceful_seconds: int = 30,
         environment: dict[str, str] | None = None,
         **settings: str,
     ) -> None:
-        """Configure a service with these settings, and with `environment` in addition to that of this process."""
+        """Pass `environment` to the service, in addition to that of this process.
+
+        When it is stopped, it cancels the requests that are incomplete after `graceful_seconds`.
+        """
         self.state = folder / "state"
         self.models = folder / "models"
         if not self.models.exists():
@@ -69,7 +94,8 @@ class Service:
         self.log = folder / "service.log"
         self.workers = workers
         self._settings = {f"LINSERVE_{name.upper()}": value for name, value in settings.items()}
-        self._settings |= {"PYTHONPATH": str(ROOT)} | (environment or {})
+        self._settings |= PATIENT | {"PYTHONPATH": python_path()} | (environment or {})
+        self._graceful_seconds = graceful_seconds
         self._port = 0
         self._process: subprocess.Popen[bytes] | None = None
         self.client: httpx.Client
@@ -92,12 +118,14 @@ class Service:
     def start(self) -> Self:
         """Start the service and wait until it is ready. It keeps its port when it is restarted."""
         command = [sys.executable, "-m", "app.serve"]
-        command += ["--port", str(self._port), "--workers", str(self.workers), "--timeout-graceful-shutdown", "5"]
+        command += ["--port", str(self._port), "--workers", str(self.workers)]
+        command += ["--timeout-graceful-shutdown", str(self._graceful_seconds)]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stderr=log, start_new_session=True
             )
-        self.client = httpx.Client(timeout=60)  # One for all tests: to create one costs as much as a hundred requests.
+        # One for all tests: to create one costs as much as a hundred requests.
+        self.client = httpx.Client(timeout=MAX_SECONDS)
         try:
             wait_for(self._is_ready)
         except AssertionError:
@@ -125,13 +153,13 @@ class Service:
         assert self._process is not None
         self.client.close()
         self._process.terminate()
-        return self._process.wait(START_SECONDS)
+        return self._process.wait(MAX_SECONDS)
 
     def ended(self) -> int:
         """Wait until the service exits by itself. Return the exit status."""
         assert self._process is not None
         self.client.close()
-        return self._process.wait(START_SECONDS)
+        return self._process.wait(MAX_SECONDS)
 
     def kill(self) -> None:
         """Kill all processes of the service."""
@@ -183,12 +211,15 @@ class Service:
                     pids.append(int(pid))
         return pids
 
-    def train(self, wait: int = 30, **body: Any) -> dict[str, Any]:
+    def train(self, **body: Any) -> dict[str, Any]:
         """Train from JSON, wait for the end, and return the job."""
-        response = self.client.post("/train", json=body, headers={"Prefer": f"wait={wait}"}, timeout=wait + 10)
-        assert response.status_code == httpx.codes.OK, response.text
+        return self.ended_job(self.client.post("/train", json=body, headers={"Prefer": "wait=60"}))
+
+    def ended_job(self, response: httpx.Response) -> dict[str, Any]:
+        """Return the job of an answer to `/train`, once it has ended."""
+        assert response.status_code in (httpx.codes.OK, httpx.codes.ACCEPTED), response.text
         job: dict[str, Any] = response.json()
-        return job
+        return job if job["finished_at"] else self.end_of(job["id"])
 
     def submit(self, **body: Any) -> str:
         """Train from JSON without waiting. Return the id of the job."""
@@ -202,10 +233,21 @@ class Service:
         job: dict[str, Any] = response.json()
         return job
 
+    def finish_jobs(self) -> None:
+        """Wait until every job has ended and the rows of all are removed, so that only the test changes anything."""
+
+        def are_finished() -> bool:
+            pages = [self.client.get(f"/jobs?status={status}").json() for status in ("queued", "running")]
+            return not any(page["items"] for page in pages) and not list((self.state / "spool").glob("*"))
+
+        wait_for(are_finished)
+
     def follow(self, job_id: str) -> Iterator[dict[str, Any]]:
         """Yield the job whenever it changes, until it ends."""
+        deadline = time.monotonic() + JOB_SECONDS
         with self.client.stream("GET", f"/jobs/{job_id}/events") as response:
             for line in response.iter_lines():
+                assert time.monotonic() < deadline
                 if line.startswith("data: "):
                     yield json.loads(line.removeprefix("data: "))
 

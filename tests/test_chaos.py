@@ -7,24 +7,22 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from service import ROOT
+from service import ROOT, python_path
 
 from chaos import phases, planting
 from chaos.bugs import BUGS, Bug
 from chaos.flood import flood
 from chaos.planted import jobs
 from chaos.proof import caught
-from chaos.stage import RECORDER
 from chaos.trainers import three_trainers
 from chaos.violation import Unable
-from chaos.watching import FLOOR
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("phase", "seconds", "done"),
     [
-        (partial(phases.promotions, floor=FLOOR), 1, "swaps"),  # other tests run at the same time
+        (phases.promotions, 1, "swaps"),
         (phases.durability, 0, "ordered writes"),
         (phases.kills, 1, "kills"),
         (partial(phases.failpoints, steps=("recorded", "linked", "promoted")), 0, "kills"),
@@ -98,7 +96,7 @@ def test_a_bug_is_planted_when_its_modules_are_loaded_and_not_before(tmp_path: P
 
 def _load(module: str, address: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Load a module of the service in a process that is to have a bug."""
-    path = os.pathsep.join([str(RECORDER), str(ROOT), str(folder)])
+    path = os.pathsep.join([python_path(), str(folder)])
     environment = {"PYTHONPATH": path, planting.BUG: address, planting.RECORD: str(folder / "planted")}
     program = (
         f"import {module} as found; "

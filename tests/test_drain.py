@@ -6,19 +6,29 @@ from pathlib import Path
 
 import httpx
 import pytest
+from raw_http import GOOD, PROBE, exchange
 from service import Service, wait_for
+
+READY = PROBE.replace(b"live", b"ready")
+
+
+def status(service: Service, request: bytes) -> int:
+    """Return the status of the answer on a new connection, as clients that do not know of the stop use one."""
+    response = exchange(service, request)
+    assert response is not None
+    return response.status
 
 
 @pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_stopping_service_is_not_ready_and_predicts_until_the_drain_ends(tmp_path: Path, workers: int) -> None:
+    # The requests during the drain take milliseconds.
     service = Service(tmp_path, workers=workers, drain_seconds="4", trainer_mode="external").start()
     try:
-        assert httpx.get(f"{service.url}/health/ready").status_code == httpx.codes.OK
+        assert status(service, READY) == httpx.codes.OK
         os.kill(service.pid, signal.SIGTERM)
-        wait_for(lambda: httpx.get(f"{service.url}/health/ready").status_code == httpx.codes.SERVICE_UNAVAILABLE)
-        for _ in range(5):  # on new connections, as from clients that do not know it yet
-            response = httpx.post(f"{service.url}/predict", json={"instances": [[75, 63, 44]]})
-            assert response.status_code == httpx.codes.OK
-        assert httpx.get(f"{service.url}/health/live").status_code == httpx.codes.OK
+        wait_for(lambda: status(service, READY) == httpx.codes.SERVICE_UNAVAILABLE)
+        for _ in range(5):
+            assert status(service, GOOD) == httpx.codes.OK
+        assert status(service, PROBE) == httpx.codes.OK
     finally:
         assert service.ended() == (-signal.SIGTERM if workers == 1 else 0)  # uvicorn's exit statuses

@@ -58,7 +58,7 @@ def test_a_process_whose_library_lacks_a_name_does_not_start_and_logs_one_line(
     command = [sys.executable, "-c", WITHOUT, place, name, module]
 
     done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True, check=False, timeout=30
+        command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True, check=False, timeout=120
     )
 
     assert done.returncode == 1

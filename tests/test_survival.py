@@ -1,12 +1,10 @@
 """Jobs and predictions while processes are killed and versions change."""
 
 import hashlib
+import json
 import os
 import select
 import signal
-import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,11 +12,13 @@ from typing import Any, Self
 
 import httpx
 import pytest
-from service import NOTEBOOK, Service, wait_for
+from raw_http import GOOD, PROBE, connect, exchange, read_to_end
+from service import MAX_SECONDS, NOTEBOOK, Service, arm, wait_for
+from trainers import log_of, trainer, wait_until_ready
 
 from app.jobs import supervisor
 
-# Several seconds of descent on an idle machine, so that an interruption comes in the middle.
+# Several seconds of descent on an idle machine, so that it saves its state more than once.
 EPOCHS = 120_000
 DESCENT = {"kind": "gradient_descent", "epochs": EPOCHS, "learning_rate": 1e-4}
 
@@ -26,9 +26,16 @@ DESCENT = {"kind": "gradient_descent", "epochs": EPOCHS, "learning_rate": 1e-4}
 @pytest.fixture
 def four(tmp_path: Path) -> Iterator[Service]:
     """A service with four web workers, which a test may kill."""
-    running = Service(tmp_path, workers=4).start()
+    running = Service(tmp_path, workers=4, environment=failpoints(tmp_path)).start()
     yield running
     running.kill()
+
+
+def failpoints(folder: Path) -> dict[str, str]:
+    """Make a folder for the failpoints of the service in this folder. Return the variable that names it."""
+    steps = folder / "steps"
+    steps.mkdir(parents=True)
+    return {"CHAOS_FAILPOINTS": str(steps)}
 
 
 class PredictionActivity:
@@ -53,7 +60,7 @@ class PredictionActivity:
             thread.join()
 
     def _predict(self, url: str) -> None:
-        with httpx.Client(base_url=url, timeout=30) as client:
+        with httpx.Client(base_url=url, timeout=MAX_SECONDS) as client:
             while not self._stop.is_set():
                 try:
                     response = client.post("/predict", json={"instances": [[75, 63, 44]]})
@@ -72,11 +79,18 @@ class PredictionActivity:
                 self.answers.setdefault(prediction["version"], set()).add(tuple(prediction["predictions"][0]))
 
 
-def interrupted(service: Service, interrupt: Callable[[], None]) -> dict[str, Any]:
-    """Start a descent, interrupt it once it has a checkpoint, and return the ended job."""
-    job_id = service.submit(**NOTEBOOK, solver=DESCENT)
+def stop_in_the_middle(service: Service, job_id: str) -> Path:
+    """Stop the trainer of a descent while it writes its second checkpoint. Return the path of the first."""
     checkpoint = service.state / "checkpoints" / f"{job_id}.json"
-    next(job for job in service.follow(job_id) if job["progress"] and checkpoint.exists())
+    wait_for(checkpoint.exists)
+    wait_for(arm(service.state.parent / "steps", "checkpoint_opened", signal.SIGSTOP).exists)
+    return checkpoint
+
+
+def interrupted(service: Service, interrupt: Callable[[], None]) -> dict[str, Any]:
+    """Start a descent, interrupt it in the middle, and return the ended job."""
+    job_id = service.submit(**NOTEBOOK, solver=DESCENT)
+    checkpoint = stop_in_the_middle(service, job_id)
     interrupt()
     job = service.end_of(job_id)
     assert job["status"] == "succeeded", job["error"]
@@ -127,12 +141,11 @@ def test_descent_resumes_after_every_web_worker_is_killed_in_turn(four: Service)
 @pytest.mark.slow
 def test_descent_resumes_after_the_whole_service_is_killed_and_restarted(tmp_path: Path) -> None:
     straight = Service(tmp_path / "straight").start()
-    hurt = Service(tmp_path / "hurt").start()
+    hurt = Service(tmp_path / "hurt", environment=failpoints(tmp_path / "hurt")).start()
     try:
         job_id = hurt.submit(**NOTEBOOK, solver=DESCENT)
         queued = hurt.submit(**NOTEBOOK, promote="never")
-        checkpoint = hurt.state / "checkpoints" / f"{job_id}.json"
-        next(job for job in hurt.follow(job_id) if job["progress"] and checkpoint.exists())
+        stop_in_the_middle(hurt, job_id)
 
         hurt.kill()
         assert hurt.trainers() == []
@@ -142,7 +155,7 @@ def test_descent_resumes_after_the_whole_service_is_killed_and_restarted(tmp_pat
         job = hurt.end_of(job_id)
         assert job["status"] == "succeeded", job["error"]
         assert hurt.end_of(queued)["status"] == "succeeded"
-        expected = straight.train(**NOTEBOOK, solver=DESCENT, wait=60)
+        expected = straight.train(**NOTEBOOK, solver=DESCENT)
         assert job["loss_curve"] == expected["loss_curve"]
         weights, same = (one.client.get("/models/crop-yield").json()["coefficients"] for one in (hurt, straight))
         assert weights == same  # bit for bit
@@ -167,15 +180,13 @@ def test_event_streams_do_not_delay_a_stop(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_incomplete_request_is_answered_before_a_stop(tmp_path: Path, number: signal.Signals) -> None:
     service = Service(tmp_path, trainer_mode="external").start()
-    with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2])), timeout=10) as connection:
-        body = b'{"instances": [[75, 63, 44]]}'
-        head = f"POST /predict HTTP/1.1\r\nhost: here\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
-        connection.sendall(head.encode() + b"\r\n\r\n" + body[:10])
-        service.client.get("/health/live")  # The bytes sent before have arrived.
+    with connect(service) as connection:
+        connection.sendall(GOOD[:-10])
+        assert exchange(service, PROBE)  # The bytes sent before, on an earlier connection, have arrived.
         os.kill(service.pid, number)
         wait_for(lambda: "Shutting down" in service.log.read_text())
-        connection.sendall(body[10:])
-        response = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+        connection.sendall(GOOD[-10:])
+        response = read_to_end(connection)
     assert response.startswith(b"HTTP/1.1 200 OK")
     assert b"connection: close" in response
     assert service.ended() in (-number, 0)  # uvicorn exits with 0 after SIGINT.
@@ -183,13 +194,13 @@ def test_incomplete_request_is_answered_before_a_stop(tmp_path: Path, number: si
 
 @pytest.mark.slow
 def test_upload_that_outlasts_the_graceful_stop_gets_a_problem_and_leaves_no_file(tmp_path: Path) -> None:
-    service = Service(tmp_path, trainer_mode="external").start()
-    with socket.create_connection(("127.0.0.1", int(service.url.rpartition(":")[2])), timeout=20) as connection:
+    service = Service(tmp_path, graceful_seconds=2, trainer_mode="external").start()
+    with connect(service) as connection:
         head = "POST /train?targets=y HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/csv\r\ncontent-length: 1000"
         connection.sendall(head.encode() + b"\r\n\r\nx,y\n1,2\n")
         wait_for(lambda: list((service.state / "spool").glob("*")))
         os.kill(service.pid, signal.SIGTERM)
-        response = b"".join(iter(lambda: connection.recv(1 << 16), b""))
+        response = read_to_end(connection)
     assert response.startswith(b"HTTP/1.1 503 ")
     assert b"application/problem+json" in response
     service.ended()
@@ -210,7 +221,7 @@ def test_supervisor_retries_until_the_state_folder_can_be_written(
     try:
         wait_for(lambda: "trainer not started" in caplog.text)
         state.unlink()
-        assert began.wait(10)
+        assert began.wait(MAX_SECONDS)
     finally:
         supervised.stop()
 
@@ -218,13 +229,13 @@ def test_supervisor_retries_until_the_state_folder_can_be_written(
 def test_trainer_dies_with_the_service(tmp_path: Path) -> None:
     service = Service(tmp_path).start()
     service.train(**NOTEBOOK)
-    (trainer,) = service.trainers()
+    (pid,) = service.trainers()
 
-    os.kill(service.pid, signal.SIGKILL)
-    watched = os.pidfd_open(trainer)
+    watched = os.pidfd_open(pid)
     try:
+        os.kill(service.pid, signal.SIGKILL)
         # Readable when the process has exited.
-        assert select.select([watched], [], [], 10)[0]
+        assert select.select([watched], [], [], MAX_SECONDS)[0]
     finally:
         os.close(watched)
         service.kill()
@@ -233,23 +244,18 @@ def test_trainer_dies_with_the_service(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_external_trainer_waits_until_the_embedded_one_ends(tmp_path: Path) -> None:
     service = Service(tmp_path).start()
-    log = tmp_path / "apart.log"
-    with log.open("wb") as file:
-        apart = subprocess.Popen(
-            [sys.executable, "-m", "app.trainer"],
-            env=os.environ | {"LINSERVE_STATE_DIR": str(service.state), "LINSERVE_MODELS_DIR": str(service.models)},
-            stderr=file,
-        )
+    log = log_of(service, "local")
     try:
-        wait_for(lambda: "another trainer works here" in log.read_text())
-        service.train(**NOTEBOOK)
-        assert "trainer ready" not in log.read_text()
-        service.stop()
-        wait_for(lambda: "trainer ready" in log.read_text())
+        wait_for(service.trainers)
+        service.train(**NOTEBOOK)  # The embedded trainer has the lock.
+        with trainer(service, "local"):
+            wait_for(lambda: "another trainer works here" in log.read_text())
+            service.train(**NOTEBOOK)
+            assert "trainer ready" not in log.read_text()
+            service.stop()
+            wait_until_ready(service, "local")
     finally:
         service.kill()
-        apart.kill()
-        apart.wait()
 
 
 @pytest.mark.slow
@@ -268,7 +274,7 @@ def test_worker_that_cannot_read_its_key_file_does_not_stop_the_others(tmp_path:
         hurt, _ = service.web_workers()
         os.kill(hurt, signal.SIGKILL)
         wait_for(lambda: "LINSERVE_API_KEYS_FILE: Line 1" in service.log.read_text())
-        with httpx.Client(base_url=service.url, headers={"x-api-key": "secret"}) as client:
+        with httpx.Client(base_url=service.url, headers={"x-api-key": "secret"}, timeout=MAX_SECONDS) as client:
             assert client.get("/models").status_code == httpx.codes.OK
         keys.write_text(good)
         wait_for(lambda: begun() == 3)
@@ -284,6 +290,7 @@ def test_one_of_four_workers_runs_a_trainer_and_all_serve_what_it_publishes(four
     assert len(four.trainers()) == 1
     versions = set()
     for _ in range(40):  # each on a new connection, so that every worker gets some
-        response = httpx.post(f"{four.url}/predict", json={"instances": [[75, 63, 44]]})
-        versions.add(response.json()["version"])
+        response = exchange(four, GOOD)
+        assert response is not None
+        versions.add(json.loads(response.body)["version"])
     assert versions == {job["version"]} == {2}

@@ -4,13 +4,10 @@ import contextlib
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from service import POLL_SECONDS, ROOT, Service
-
-READY_SECONDS = 120.0
+from service import ROOT, Service, python_path, wait_for
 
 
 @contextlib.contextmanager
@@ -27,7 +24,7 @@ def trainer(
         process = subprocess.Popen(
             in_group(group, [sys.executable, "-m", "app.trainer"]),
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT)} | given | settings,
+            env=os.environ | {"PYTHONPATH": python_path()} | given | settings,
             stderr=log,
         )
     try:
@@ -45,11 +42,7 @@ def in_group(group: Path | None, command: list[str]) -> list[str]:
 
 
 def wait_until_ready(service: Service, name: str) -> None:
-    """Wait until a trainer is ready. It starts slowly on a busy machine, because it runs on idle CPU time only."""
-    deadline = time.monotonic() + READY_SECONDS
-    while "trainer ready" not in log_of(service, name).read_text():
-        assert time.monotonic() < deadline
-        time.sleep(POLL_SECONDS)
+    wait_for(lambda: "trainer ready" in log_of(service, name).read_text())
 
 
 def log_of(service: Service, name: str) -> Path:

@@ -1,4 +1,7 @@
-"""Plant a bug in a process of the service, or record the order of its writes. Python imports this module first."""
+"""Imported first by each process of a service under test.
+
+Plants a bug in the process, records the order of its writes, or keeps a trainer out of the idle class of the scheduler.
+"""
 
 import json
 import os
@@ -32,6 +35,8 @@ def note_writes(record: str) -> None:
         setattr(os, noting.__name__, noting)
 
 
+if os.environ.get("CHAOS_FAIR"):
+    os.sched_setscheduler = lambda *_: None
 if "CHAOS_RECORD" in os.environ:
     note_writes(os.environ["CHAOS_RECORD"])
 if "CHAOS_BUG" in os.environ:

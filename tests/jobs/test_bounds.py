@@ -8,12 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from threading import Barrier
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 from backports import zstd
-from service import NOTEBOOK, Service
+from service import MAX_SECONDS, NOTEBOOK, Service
 
 QUEUED = 3
 ROOM = 10_000_000
@@ -23,14 +24,32 @@ ROWS = b"x,y\n1,2\n2,4\n3,6\n"
 START = {"weights": [[0.5, -0.25, 0.125]] * 2, "intercept": [1.0, 2.0]}
 
 
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Service]:
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service of two workers without a trainer."""
     running = Service(
-        tmp_path, workers=2, trainer_mode="external", max_queued_jobs=str(QUEUED), max_spool_bytes=str(ROOM)
+        tmp_path_factory.mktemp("small"),
+        workers=2,
+        trainer_mode="external",
+        max_queued_jobs=str(QUEUED),
+        max_spool_bytes=str(ROOM),
+        transfer_grace="600",
     ).start()
     yield running
     running.stop()
+
+
+@pytest.fixture
+def small(shared: Service) -> Iterator[Service]:
+    """The service with no job in its queue."""
+    yield shared
+    for job in queued(shared):
+        shared.client.post(f"/jobs/{job['id']}/cancel")
+
+
+def queued(service: Service) -> list[dict[str, Any]]:
+    jobs: list[dict[str, Any]] = service.client.get("/jobs?status=queued").json()["items"]
+    return jobs
 
 
 def upload_concurrently(service: Service, count: int, content: bytes, headers: dict[str, str]) -> Counter[int]:
@@ -39,12 +58,12 @@ def upload_concurrently(service: Service, count: int, content: bytes, headers: d
 
     def body() -> Iterator[bytes]:
         yield content[:1]
-        together.wait(20)
+        together.wait(MAX_SECONDS)
         yield content[1:]
 
     def send(_: int) -> int:
         return httpx.post(
-            f"{service.url}/train", params=TARGETS, content=body(), headers={**CSV, **headers}, timeout=60
+            f"{service.url}/train", params=TARGETS, content=body(), headers={**CSV, **headers}, timeout=MAX_SECONDS
         ).status_code
 
     with ThreadPoolExecutor(count) as pool:
@@ -82,12 +101,12 @@ def test_initial_coefficients_are_stored_with_the_rows_and_not_in_the_record(sma
     names = {f"{kind}_names": [f"{kind[0]}{i}" for i in range(wide)] for kind in ("feature", "target")}
     start = {"weights": np.full((wide, wide), 1 / 3).tolist(), "intercept": [0.0] * wide}
     job = small.submit(**rows, **names, model="wide", solver={"kind": "gradient_descent", "start": start})
-    with closing(sqlite3.connect(small.state / "jobs.sqlite")) as database:
+    with closing(sqlite3.connect(small.state / "jobs.sqlite", timeout=60)) as database:
         ((inputs,),) = database.execute("SELECT inputs FROM workflow_input WHERE workflow_uuid = ?", [job])
     assert len(inputs) < 64_000
     spool = small.state / "spool"
     assert max(path.stat().st_size for path in spool.iterdir()) >= 8 * wide * wide
-    assert small.client.get("/jobs").json()["items"][0]["model"] == "wide"
+    assert [one["model"] for one in queued(small)] == ["wide"]
     small.client.post(f"/jobs/{job}/cancel")
     assert list(spool.iterdir()) == []
 
@@ -109,9 +128,9 @@ def test_a_descent_starts_from_the_coefficients_in_the_request_and_its_card_has_
 
 def test_jobs_that_were_recorded_without_a_summary_are_read_and_cancelled(small: Service) -> None:
     job = small.submit(**NOTEBOOK)
-    with closing(sqlite3.connect(small.state / "jobs.sqlite")) as database, database:
+    with closing(sqlite3.connect(small.state / "jobs.sqlite", timeout=60)) as database, database:
         database.execute("UPDATE workflow_status SET attributes = NULL")
     assert small.job(job)["model"] == "crop-yield"
-    assert [one["model"] for one in small.client.get("/jobs").json()["items"]] == ["crop-yield"]
+    assert [one["model"] for one in queued(small)] == ["crop-yield"]
     small.client.post(f"/jobs/{job}/cancel")
     assert json.loads(small.client.get(f"/jobs/{job}").text)["status"] == "cancelled"

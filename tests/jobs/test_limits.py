@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pytest
 from service import NOTEBOOK, Service, wait_for
 from tables import MEDIA_TYPES
+from trainers import trainer
 
 from app.jobs.crash_loop import MAX_CRASHES
 
@@ -23,14 +23,14 @@ def upload(service: Service, table: pa.Table, **query: Any) -> dict[str, Any]:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table, max_chunksize=1 << 16)
-    answer = service.client.post(
-        "/train",
-        params=query,
-        content=sink.getvalue().to_pybytes(),
-        headers={"content-type": MEDIA_TYPES["arrow"], "prefer": "wait=60"},
+    return service.ended_job(
+        service.client.post(
+            "/train",
+            params=query,
+            content=sink.getvalue().to_pybytes(),
+            headers={"content-type": MEDIA_TYPES["arrow"], "prefer": "wait=60"},
+        )
     )
-    job: dict[str, Any] = answer.json()
-    return job
 
 
 @pytest.mark.slow
@@ -55,13 +55,19 @@ def test_rows_that_do_not_fit_into_the_trainers_memory_fail_their_job_and_nothin
 
 @pytest.mark.slow
 def test_a_training_that_exceeds_the_time_limit_fails_and_names_the_limit(tmp_path: Path) -> None:
-    service = Service(tmp_path, max_job_seconds="2").start()
+    service = Service(tmp_path, trainer_mode="external").start()
     try:
-        failed = service.train(**NOTEBOOK, solver=ENDLESS)
-        assert failed["status"] == "failed"
-        assert failed["error"]["type"] == "urn:linserve:problem:time-exceeded"
-        assert "2 seconds" in failed["error"]["detail"]
-        assert service.train(**NOTEBOOK)["status"] == "succeeded"
+        with trainer(service, "strict", LINSERVE_MAX_JOB_SECONDS="2") as strict:
+            failed = service.train(**NOTEBOOK, solver=ENDLESS)
+            assert failed["status"] == "failed"
+            assert failed["error"]["type"] == "urn:linserve:problem:time-exceeded"
+            assert "2 seconds" in failed["error"]["detail"]
+            # The trainer takes the next job. On a busy machine, that may exceed the limit too.
+            taken = service.train(**NOTEBOOK, promote="never")
+            assert taken["status"] == "succeeded" or taken["error"]["type"] == failed["error"]["type"]
+            assert strict.poll() is None  # it did not crash
+        with trainer(service, "patient"):
+            assert service.train(**NOTEBOOK)["status"] == "succeeded"
     finally:
         service.stop()
 
@@ -70,11 +76,11 @@ def test_a_training_that_exceeds_the_time_limit_fails_and_names_the_limit(tmp_pa
 def test_a_job_whose_trainer_crashes_every_time_fails_and_the_next_job_succeeds(tmp_path: Path) -> None:
     service = Service(tmp_path).start()
     try:
-        job_id = service.submit(**NOTEBOOK, solver=ENDLESS)
+        job_id = cross_validated(service)  # It writes no checkpoint, so all crashes count.
         for attempt in range(1, MAX_CRASHES + 1):
             wait_for(lambda attempt=attempt: counted_attempts(service) == (job_id, attempt))  # type: ignore[misc]
-            (trainer,) = service.trainers()
-            os.kill(trainer, signal.SIGKILL)
+            (victim,) = service.trainers()
+            os.kill(victim, signal.SIGKILL)
         job = service.end_of(job_id)
         assert job["status"] == "failed"
         assert job["error"]["type"] == "urn:linserve:problem:trainer-crashed"
@@ -96,26 +102,27 @@ def counted_attempts(service: Service) -> tuple[str, int] | None:
 def test_old_ended_jobs_are_removed_with_their_keys_and_their_versions_stay(tmp_path: Path) -> None:
     service = Service(tmp_path, max_retained_jobs="2").start()
     try:
-        first = service.client.post("/train", json=NOTEBOOK, headers={"idempotency-key": "k", "prefer": "wait=20"})
+        keyed = {"idempotency-key": "k", "prefer": "wait=60"}
+        first = service.ended_job(service.client.post("/train", json=NOTEBOOK, headers=keyed))
         others = [service.train(**NOTEBOOK)["id"] for _ in range(2)]
         running = service.submit(**NOTEBOOK, solver=ENDLESS)
         next(job for job in service.follow(running) if job["status"] == "running")
         service.stop()
         service.start()  # and remove old jobs
 
-        wait_for(lambda: service.client.get(f"/jobs/{first.json()['id']}").status_code == 404)
+        wait_for(lambda: service.client.get(f"/jobs/{first['id']}").status_code == 404)
         assert [service.job(job)["status"] for job in others] == ["succeeded", "succeeded"]
         assert service.job(running)["status"] in ("queued", "running")  # a job that has not ended is not removed
         assert service.client.get("/models/crop-yield").json()["versions"] == [1, 2, 3, 4]
         service.client.post(f"/jobs/{running}/cancel")
-        again = service.client.post("/train", json=NOTEBOOK, headers={"idempotency-key": "k", "prefer": "wait=20"})
-        assert again.json()["version"] == 5
+        again = service.ended_job(service.client.post("/train", json=NOTEBOOK, headers=keyed))
+        assert again["version"] == 5
     finally:
         service.stop()
 
 
 def cross_validated(service: Service, features: int = 400) -> str:
-    """Submit a job that would take a minute: 34 penalties, with 10 fits for each."""
+    """Submit a job that would take many minutes: 34 penalties, with 100 fits for each."""
     random = np.random.default_rng(0)
     table = pa.table({f"x{i}": random.normal(size=1000) for i in range(features)} | {"y": random.normal(size=1000)})
     sink = pa.BufferOutputStream()
@@ -123,7 +130,7 @@ def cross_validated(service: Service, features: int = 400) -> str:
         stream.write_table(table)
     answer = service.client.post(
         "/train",
-        params={"model": "wide", "targets": "y", "l2": "auto", "folds": 10},
+        params={"model": "wide", "targets": "y", "l2": "auto", "folds": 100},
         content=sink.getvalue().to_pybytes(),
         headers={"content-type": MEDIA_TYPES["arrow"]},
     )
@@ -133,16 +140,17 @@ def cross_validated(service: Service, features: int = 400) -> str:
 
 @pytest.mark.slow
 def test_an_exact_solution_stops_between_two_fits_when_it_is_cancelled_or_takes_too_long(tmp_path: Path) -> None:
-    service = Service(tmp_path, max_job_seconds="3").start()
+    service = Service(tmp_path, trainer_mode="external").start()
     try:
-        late = service.end_of(cross_validated(service))
-        assert late["status"] == "failed"
-        assert late["error"]["type"] == "urn:linserve:problem:time-exceeded"
-        cancelled = cross_validated(service)
-        next(job for job in service.follow(cancelled) if job["status"] == "running")
-        service.client.post(f"/jobs/{cancelled}/cancel")
-        began = time.monotonic()
-        assert service.train(**NOTEBOOK)["status"] == "succeeded"  # because the trainer is free again
-        assert time.monotonic() - began < 3
+        with trainer(service, "strict", LINSERVE_MAX_JOB_SECONDS="1"):
+            late = service.end_of(cross_validated(service))
+            assert late["status"] == "failed"
+            assert late["error"]["type"] == "urn:linserve:problem:time-exceeded"
+        with trainer(service, "patient"):
+            cancelled = cross_validated(service)
+            next(job for job in service.follow(cancelled) if job["status"] == "running")
+            service.client.post(f"/jobs/{cancelled}/cancel")
+            # The only trainer is free again before the whole solution could have ended.
+            assert service.train(**NOTEBOOK)["status"] == "succeeded"
     finally:
         service.stop()

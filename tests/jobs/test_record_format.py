@@ -69,7 +69,7 @@ def test_a_job_of_format_1_that_waits_in_the_database_runs_after_the_upgrade(tmp
     service = Service(tmp_path, trainer_mode="external").start()
     job = service.submit(**NOTEBOOK, solver=DESCENT)
     service.stop()
-    with closing(sqlite3.connect(service.state / "jobs.sqlite")) as database, database:
+    with closing(sqlite3.connect(service.state / "jobs.sqlite", timeout=60)) as database, database:
         ((inputs,),) = database.execute("SELECT inputs FROM workflow_input WHERE workflow_uuid = ?", [job])
         arguments = json.loads(inputs)
         (new,) = arguments["positionalArgs"]

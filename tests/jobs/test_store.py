@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from service import wait_for
+from service import MAX_SECONDS, wait_for
 
 from app.errors import Conflict
 from app.jobs.dbos_store import DBOSStore
@@ -25,7 +25,6 @@ from app.training.request import TrainingRequest
 if TYPE_CHECKING:
     from app.jobs.dbos_worker import DBOSWorkerStore
 
-SECONDS = 60.0
 RESULT: dict[str, Any] = {"version": 3, "metrics": {"mse": 0.5}, "warnings": ["few rows"]}
 
 
@@ -53,6 +52,7 @@ def dbos(folder: Path) -> Database:
             yield store
         finally:
             store._schedule.stop()
+            del store._dbos._background_threads[0]  # It sleeps for an hour, and DBOS would wait 10 s for it.
             DBOS.destroy(destroy_registry=True)
 
     return Database(lambda: DBOSStore(url), worker)
@@ -83,7 +83,7 @@ class Gate:
 
     def wait(self) -> dict[str, Any]:
         self.reached.set()
-        assert self.open.wait(SECONDS)
+        assert self.open.wait(MAX_SECONDS)
         return RESULT
 
 
@@ -138,7 +138,7 @@ class Handler:
         self.cleaned.put(job_id)
 
     def wait_until_cleaned(self, job_id: str) -> None:
-        while self.cleaned.get(timeout=SECONDS) != job_id:
+        while self.cleaned.get(timeout=MAX_SECONDS) != job_id:
             pass
 
 
@@ -292,7 +292,7 @@ def test_the_progress_of_a_running_job_is_read_but_not_listed(running: Running) 
         return gate.wait()
 
     job_id = running.add("reporting", work)
-    assert gate.reached.wait(SECONDS)
+    assert gate.reached.wait(MAX_SECONDS)
     job = job_of(running.store, job_id)
     assert (job.status, job.progress, job.loss_curve) == (Status.RUNNING, progress, ((0, 4.0), (2, 1.5)))
     (listed,) = running.store.list_jobs(JobFilter(model="reporting"), end=datetime.now(UTC), limit=9, offset=0)
@@ -311,7 +311,7 @@ def test_a_running_job_learns_that_it_was_cancelled(running: Running) -> None:
         raise JobCancelled
 
     job_id = running.add("cancelled", work)
-    assert gate.reached.wait(SECONDS)
+    assert gate.reached.wait(MAX_SECONDS)
     running.store.cancel(job_id)
     gate.open.set()
     running.handler.wait_until_cleaned(job_id)
@@ -329,7 +329,7 @@ def test_a_cancelled_job_cannot_record_that_it_publishes(running: Running) -> No
         return result
 
     job_id = running.add("too-late", work)
-    assert gate.reached.wait(SECONDS)
+    assert gate.reached.wait(MAX_SECONDS)
     running.store.cancel(job_id)
     gate.open.set()
     running.handler.wait_until_cleaned(job_id)
@@ -344,7 +344,7 @@ def test_a_job_that_publishes_is_not_cancelled(running: Running) -> None:
         return gate.wait()
 
     job_id = running.add("publishing", work)
-    assert gate.reached.wait(SECONDS)
+    assert gate.reached.wait(MAX_SECONDS)
     with pytest.raises(Conflict):
         running.store.cancel(job_id)
     gate.open.set()
@@ -360,7 +360,7 @@ def test_jobs_of_a_model_run_one_after_another_in_the_order_of_their_positions(r
         return gate.wait()
 
     first = running.add("ordered", work, 1)
-    assert gate.reached.wait(SECONDS)
+    assert gate.reached.wait(MAX_SECONDS)
     third, second = running.add("ordered", work, 3), running.add("ordered", work, 2)
     assert order == [first]
     gate.open.set()
@@ -371,7 +371,7 @@ def test_jobs_of_a_model_run_one_after_another_in_the_order_of_their_positions(r
 def test_the_oldest_ended_jobs_are_pruned_and_unfinished_ones_stay(running: Running) -> None:
     gate = Gate()
     waiting = running.add("unpruned", lambda *_: gate.wait())
-    assert gate.reached.wait(SECONDS)
+    assert gate.reached.wait(MAX_SECONDS)
     ended = [add(running.store, 10, model="unpruned") for _ in range(3)]
     for job_id in ended:
         running.store.cancel(job_id)
@@ -386,7 +386,7 @@ def test_the_oldest_ended_jobs_are_pruned_and_unfinished_ones_stay(running: Runn
 def test_the_uploads_of_all_jobs_are_known_and_which_have_ended(running: Running) -> None:
     gate = Gate()
     started = running.add("uploaded", lambda *_: gate.wait())
-    assert gate.reached.wait(SECONDS)
+    assert gate.reached.wait(MAX_SECONDS)
     cancelled = add(running.store, 2, model="uploaded", upload="others")
     running.store.cancel(cancelled)
     uploads = {upload.id: (upload.upload, upload.ended) for upload in running.worker.uploads()}

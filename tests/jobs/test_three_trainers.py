@@ -1,37 +1,37 @@
 """Three trainers, killed at random, work on the updates of one model. `UPDATES=1000` makes it longer."""
 
-import contextlib
 import os
 import random
 import signal
 import subprocess
 import threading
-import time
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
-from service import INPUTS, POLL_SECONDS, TARGETS, Service
-from trainers import trainer
+from service import INPUTS, TARGETS, Service, arm, wait_for
+from trainers import log_of, trainer
+
+from app.failpoints import Step
 
 UPDATES = int(os.environ.get("UPDATES", "15"))
-MIN_KILLS = 2  # Updates continue until this many kills, so that a fast machine kills trainers too.
-SECONDS_BETWEEN_KILLS = (2.0, 8.0)
-MAX_SECONDS = 300.0  # Longest time from the end of one job to the end of the next.
+AT_ONCE = 3  # Updates that are queued together, and during which one trainer is killed.
 NAMES = ("one", "two", "three")
+STEPS: tuple[Step, ...] = ("fitted", "temp_written", "fsynced", "prepared", "linked", "promoted")
 
 
 class Trainers:
-    """A trainer of each name, restarted after each kill."""
+    """A trainer of each name, restarted after each kill. Files in the folder `steps` arm failpoints."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, steps: Path) -> None:
         self.kills = 0
         self._service = service
+        self._steps = steps
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._starts = dict.fromkeys(NAMES, 0)
         self._threads = [threading.Thread(target=self._keep, args=(name,)) for name in NAMES]
-        self._threads.append(threading.Thread(target=self._kill))
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -46,52 +46,58 @@ class Trainers:
         for thread in self._threads:
             thread.join()
 
+    def kill_one(self) -> None:
+        """Wait until a trainer is ready to take jobs, and kill it."""
+        wait_for(self._ready)
+        with self._lock:
+            random.choice(self._ready()).kill()  # noqa: S311 - not for security
+
+    def _ready(self) -> list[subprocess.Popen[bytes]]:
+        return [
+            process
+            for name, process in list(self._processes.items())
+            if process.poll() is None
+            and log_of(self._service, name).read_text().count("trainer ready") == self._starts[name]
+        ]
+
     def _keep(self, name: str) -> None:
         while not self._stop.is_set():
-            with trainer(self._service, name) as process:
+            with trainer(self._service, name, CHAOS_FAILPOINTS=str(self._steps)) as process:
                 with self._lock:
                     self._processes[name] = process
+                    self._starts[name] += 1
                     if self._stop.is_set():
                         return
-                process.wait()
-
-    def _kill(self) -> None:
-        while not self._stop.wait(random.uniform(*SECONDS_BETWEEN_KILLS)):  # noqa: S311 - not for security
-            with self._lock:
-                victim = random.choice([*self._processes.values()])  # noqa: S311
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(victim.pid, signal.SIGKILL)
-                self.kills += 1
+                status = process.wait()
+                with self._lock:
+                    self.kills += status == -signal.SIGKILL
 
 
-def end_of(service: Service, job_id: str) -> dict[str, Any]:
-    """Return the job once it has ended. This takes a while, because trainers are killed and restarted meanwhile."""
-    deadline = time.monotonic() + MAX_SECONDS
-    while (job := service.job(job_id))["status"] in ("queued", "running"):
-        assert time.monotonic() < deadline, job
-        time.sleep(POLL_SECONDS)
-    return job
-
-
-def update_at_once(service: Service, count: int) -> list[dict[str, Any]]:
-    """Queue `count` updates of three rows, wait for them all, and return the jobs."""
-    jobs = [
-        service.submit(instances=INPUTS[:3], targets=TARGETS[:3], mode="update", promote="always") for _ in range(count)
-    ]
-    return [end_of(service, job) for job in jobs]
+def update_at_once(service: Service) -> list[str]:
+    """Queue updates of three rows. Return the ids of the jobs."""
+    update: dict[str, Any] = {"instances": INPUTS[:3], "targets": TARGETS[:3], "mode": "update", "promote": "always"}
+    return [service.submit(**update) for _ in range(AT_ONCE)]
 
 
 @pytest.mark.slow
 def test_no_update_is_lost_while_three_trainers_are_killed_at_random(tmp_path: Path) -> None:
     service = Service(tmp_path, trainer_mode="external", max_queued_jobs="2000").start()
+    steps = tmp_path / "steps"
+    steps.mkdir()
     try:
-        with Trainers(service) as trainers:
-            before = service.client.get("/models/crop-yield").json()["rows"]
-            ended: list[dict[str, Any]] = []
-            deadline = time.monotonic() + MAX_SECONDS
-            while len(ended) < UPDATES or trainers.kills < MIN_KILLS:
-                assert ended == [] or time.monotonic() < deadline, trainers.kills
-                ended += update_at_once(service, UPDATES)
+        before = service.client.get("/models/crop-yield").json()["rows"]
+        ended: list[dict[str, Any]] = []
+        rounds = UPDATES // AT_ONCE
+        with Trainers(service, steps) as trainers:
+            for number in range(rounds):
+                if number % 2:
+                    jobs = update_at_once(service)
+                    trainers.kill_one()
+                else:
+                    arm(steps, random.choice(STEPS))  # noqa: S311 - kills the trainer that reaches the step next
+                    jobs = update_at_once(service)
+                ended += [service.end_of(job) for job in jobs]
+            wait_for(lambda: trainers.kills == rounds)
         updates = len(ended)
         assert [job["status"] for job in ended] == ["succeeded"] * updates
         model = service.client.get("/models/crop-yield").json()

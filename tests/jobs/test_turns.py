@@ -106,7 +106,7 @@ def test_pickled_values_in_the_job_database_are_not_decoded(shared: Service, tmp
     whole = shared.submit(**NOTEBOOK, **NAMES, model="planted")
     assert shared.end_of(whole)["status"] == "succeeded"
     ids = {kind: f"00000000-0000-4000-8000-{number:012d}" for number, kind in enumerate(("queued", "ended", "failed"))}
-    with closing(sqlite3.connect(shared.state / "jobs.sqlite", timeout=30)) as database, database:
+    with closing(sqlite3.connect(shared.state / "jobs.sqlite", timeout=60)) as database, database:
         names = [row[1] for row in database.execute("PRAGMA table_info(workflow_status)")]
         row = dict(
             zip(
@@ -165,7 +165,7 @@ def test_a_pickled_step_fails_its_job_and_is_not_decoded(tmp_path: Path) -> None
     service = Service(tmp_path, trainer_mode="external").start()
     mark = tmp_path / "mark"
     job = service.submit(**NOTEBOOK)
-    with closing(sqlite3.connect(service.state / "jobs.sqlite", timeout=30)) as database, database:
+    with closing(sqlite3.connect(service.state / "jobs.sqlite", timeout=60)) as database, database:
         database.execute(
             "INSERT INTO operation_outputs (workflow_uuid, function_id, function_name, output, serialization) "
             "VALUES (?, 1, 'publish', ?, 'py_pickle')",

@@ -140,7 +140,7 @@ def test_publishers_in_processes_never_share_a_number(registry: ModelPublisher, 
             assert publisher.stdin is not None
             publisher.stdin.write("go\n")
             publisher.stdin.flush()
-        numbers = [int(word) for publisher in publishers for word in publisher.communicate(timeout=60)[0].split()]
+        numbers = [int(word) for publisher in publishers for word in publisher.communicate(timeout=120)[0].split()]
     finally:
         for publisher in publishers:
             publisher.kill()

@@ -99,7 +99,7 @@ def foreign(tensors: dict[str, tuple[str, list[int], bytes]], metadata: dict[str
     return struct.pack("<Q", len(text)) + text + content
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.integers(1, 4), st.integers(1, 3), st.data())
 def test_any_model_is_read_back_to_the_last_bit(tmp_path: Path, p: int, k: int, data: st.DataObject) -> None:
     def drawn(*shape: int) -> np.ndarray[Any, np.dtype[np.float64]]:
@@ -146,7 +146,7 @@ def test_arrays_that_lie_across_memory_are_stored_as_they_read(tmp_path: Path) -
     assert_array_equal(read(stored(tmp_path, encode(card, model))).model.coef, [[1.0, 3.0], [2.0, 4.0]])
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.text(), st.text(), FLOATS, st.none() | st.integers(1, 10**12))
 def test_any_card_is_read_back_as_it_was(
     tmp_path: Path, name: str, warning: str, metric: float, parent: int | None

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import time
 from collections.abc import Iterator
 
 import httpx
@@ -13,12 +12,12 @@ from service import Service, wait_for
 
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service with short timeouts."""
+    """A service with short timeouts. A client that sends everything at once keeps them on a busy machine too."""
     folder = tmp_path_factory.mktemp("strict")
     running = Service(
         folder,
-        header_timeout="1",
-        transfer_grace="1",
+        header_timeout="2",
+        transfer_grace="2",
         max_connections="20",
         trainer_mode="external",
         environment={"UVICORN_TIMEOUT_KEEP_ALIVE": "1"},
@@ -53,9 +52,8 @@ def test_body_that_does_not_end_in_time_gets_a_408(strict: Service, request_line
 
 def test_client_that_sends_a_byte_now_and_then_gains_no_time(strict: Service) -> None:
     with connect(strict) as connection:
-        started = time.monotonic()
         connection.settimeout(0.1)
-        for byte in HEAD:
+        for byte in HEAD + b"x: " + b"x" * 1000:  # over 100 seconds
             connection.sendall(bytes([byte]))
             with contextlib.suppress(TimeoutError):
                 response = read_response(connection)
@@ -64,7 +62,6 @@ def test_client_that_sends_a_byte_now_and_then_gains_no_time(strict: Service) ->
             pytest.fail("The connection was never closed.")
         assert response is not None
         assert response.status == 408
-        assert time.monotonic() - started < 5  # All of it would take over 7 s.
 
 
 def test_connection_whose_response_preceded_the_body_is_closed_at_the_keep_alive_timeout(strict: Service) -> None:
@@ -73,18 +70,17 @@ def test_connection_whose_response_preceded_the_body_is_closed_at_the_keep_alive
         response = read_response(connection)
         assert response is not None
         assert response.status == httpx.codes.NOT_FOUND
-        connection.sendall(b"late")
-        assert connection.recv(1) == b""
+        with contextlib.suppress(OSError):  # It may be closed already.
+            connection.sendall(b"late")
+        assert is_closed(connection)
 
 
 def test_fast_start_of_a_body_earns_no_time_for_the_rest(strict: Service) -> None:
-    started = time.monotonic()
     with connect(strict) as connection:
         connection.sendall(HEAD + b"content-length: 10000000\r\n\r\n" + b" " * 9_000_000)
-        response = read_response(connection)
+        response = read_response(connection)  # At the lowest rate, all of it would have 900 s, and this waits 120 s.
     assert response is not None
     assert response.status == 408
-    assert time.monotonic() - started < 10  # At the lowest rate, all of it would have 900 s.
 
 
 def test_client_that_expects_100_continue_gets_connection_close(strict: Service) -> None:
@@ -102,4 +98,5 @@ def test_response_that_is_not_read_is_aborted(strict: Service) -> None:
     rows = json.dumps({"instances": [[75, 63, 44]] * 100_000, "interval": 0.9}).encode()
     with connect(strict) as connection:
         connection.sendall(HEAD + b"content-length: %d\r\n\r\n" % len(rows) + rows)
+        assert connection.recv(1)  # The response has begun.
         wait_for(lambda: count_connections(strict) == 0)

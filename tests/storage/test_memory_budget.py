@@ -176,7 +176,7 @@ class Flood:
 
     @contextlib.contextmanager
     def _sending(self, data: bytes) -> Iterator[socket.socket]:
-        with socket.create_connection(self._address, timeout=60) as connection:
+        with socket.create_connection(self._address, timeout=300) as connection:
             with contextlib.suppress(ConnectionError):  # refused before all of it came
                 connection.sendall(data)
             yield connection
@@ -184,7 +184,12 @@ class Flood:
 
 @pytest.fixture(scope="module")
 def bounded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    service = Service(tmp_path_factory.mktemp("budget"), trainer_mode="external", worker_memory=str(BUDGET)).start()
+    service = Service(
+        tmp_path_factory.mktemp("budget"),
+        trainer_mode="external",
+        worker_memory=str(BUDGET),
+        transfer_grace="600",  # so that bodies that do not end stay in memory until the client leaves
+    ).start()
     # Modules that are imported when first needed do not belong to one request.
     for kind, accept in itertools.product((ARROW, PARQUET), (CSV, NDJSON, ARROW, PARQUET)):
         content = arrow(table(1)) if kind == ARROW else parquet(table(1))
