@@ -4,7 +4,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field
+from pydantic import BaseModel, Field
 
 from app.jobs.job import Job, Status
 from app.web.problems import problem_from_error
@@ -12,7 +12,7 @@ from app.web.schemas.openapi_schema import DocumentedAs, Schema
 from app.web.schemas.problems import Problem
 
 
-class ProgressView(Schema):
+class ProgressView(BaseModel):
     phase: Literal["reading", "fitting", "publishing"]
     rows: int
     epoch: int | None
@@ -51,10 +51,9 @@ class JobView(Schema):
     """The reason if it failed."""
 
 
-class JobList(Schema):
+class JobList(BaseModel):
     items: list[JobView]
-    next: str | None
-    """The `next` of the next page; null on the last."""
+    next: str | None = Field(description="The `next` of the next page; null on the last.")
 
 
 def job_to_view(job: Job) -> dict[str, Any]:

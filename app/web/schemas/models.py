@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import ConfigDict, Field, RootModel
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from app.regression.sufficient_statistics import WeightKind
 from app.web.card_reasons import NO_VARIATION, NOT_IDENTIFIABLE
@@ -158,23 +158,21 @@ class ModelSummary(Schema):
     versions: list[int]
 
 
-class UnpromotedModelView(Schema):
+class UnpromotedModelView(BaseModel):
     """A model with versions, of which none is current."""
 
     model: str
-    current: int | None
-    """Always null."""
+    current: int | None = Field(description="Always null.")
     note: str = Field(examples=[NO_CURRENT])
     versions: list[int]
 
 
-class ModelList(Schema):
+class ModelList(BaseModel):
     items: list[ModelSummary]
-    next: str | None
-    """Cursor of the next page; null on the last page."""
+    next: str | None = Field(description="Cursor of the next page; null on the last page.")
 
 
-class Promotion(Schema):
+class Promotion(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     version: int = Field(ge=1, examples=[1])
