@@ -59,8 +59,8 @@ class FieldError:
 class LinserveError(Exception):
     """Root of the tree.
 
-    The message is for the client: it contains no input, no traceback, and no path except that of a folder that the
-    service cannot write.
+    The message is for the client: it contains no input and no traceback. The only path in it is that of a folder that
+    the service cannot write.
     """
 
     def __init__(self, message: str, details: Sequence[FieldError] = ()) -> None:
@@ -69,28 +69,22 @@ class LinserveError(Exception):
         self.details = tuple(details)
 
 
-class Unauthenticated(LinserveError):
-    pass
+class Unauthenticated(LinserveError): ...
 
 
-class Forbidden(LinserveError):
-    pass
+class Forbidden(LinserveError): ...
 
 
-class MalformedBody(LinserveError):
-    pass
+class MalformedBody(LinserveError): ...
 
 
-class UnsupportedMediaType(LinserveError):
-    pass
+class UnsupportedMediaType(LinserveError): ...
 
 
-class NotAcceptable(LinserveError):
-    pass
+class NotAcceptable(LinserveError): ...
 
 
-class BodyTooLarge(LinserveError):
-    pass
+class BodyTooLarge(LinserveError): ...
 
 
 class InvalidInput(LinserveError):
@@ -106,72 +100,57 @@ class InvalidInput(LinserveError):
 
 
 class PredictionTooLarge(InvalidInput):
-    """`row` is the index of the first such prediction, counted from 0."""
+    """`row` is the index of the first such prediction, counted from 0, and `pointer` the place of all rows."""
 
-    def __init__(self, row: int) -> None:
+    def __init__(self, row: int, pointer: str) -> None:
         message = "The prediction for this instance, or an interval of it, exceeds the range of 64-bit numbers."
-        super().__init__(message, [FieldError(message, pointer=f"/instances/{row}")])
+        super().__init__(message, [FieldError(message, pointer=f"{pointer}/{row}")])
         self.row = row
 
 
-class ColumnOutOfRange(InvalidInput):
-    pass
+class ColumnOutOfRange(InvalidInput): ...
 
 
-class ValuesTooLarge(ColumnOutOfRange):
-    pass
+class ValuesTooLarge(ColumnOutOfRange): ...
 
 
-class ValuesTooSmall(ColumnOutOfRange):
-    pass
+class ValuesTooSmall(ColumnOutOfRange): ...
 
 
-class NotFound(LinserveError):
-    pass
+class NotFound(LinserveError): ...
 
 
-class ModelNotFound(NotFound):
-    pass
+class ModelNotFound(NotFound): ...
 
 
-class NoCurrentVersion(ModelNotFound):
-    pass
+class NoCurrentVersion(ModelNotFound): ...
 
 
-class VersionNotFound(NotFound):
-    pass
+class VersionNotFound(NotFound): ...
 
 
-class JobNotFound(NotFound):
-    pass
+class JobNotFound(NotFound): ...
 
 
-class KeyReused(InvalidInput):
-    pass
+class KeyReused(InvalidInput): ...
 
 
-class Conflict(LinserveError):
-    pass
+class Conflict(LinserveError): ...
 
 
-class PreconditionFailed(LinserveError):
-    pass
+class PreconditionFailed(LinserveError): ...
 
 
-class PreconditionRequired(LinserveError):
-    pass
+class PreconditionRequired(LinserveError): ...
 
 
-class QueueFull(LinserveError):
-    pass
+class QueueFull(LinserveError): ...
 
 
-class Unavailable(LinserveError):
-    pass
+class Unavailable(LinserveError): ...
 
 
-class ModelFileInvalid(Unavailable):
-    pass
+class ModelFileInvalid(Unavailable): ...
 
 
 class PromotionFailed(Unavailable):
@@ -182,12 +161,10 @@ class PromotionFailed(Unavailable):
         self.version = version
 
 
-class WorkerBusy(Unavailable):
-    pass
+class WorkerBusy(Unavailable): ...
 
 
-class SpoolFull(Unavailable):
-    pass
+class SpoolFull(Unavailable): ...
 
 
 def not_stored(subject: str, error: OSError) -> Unavailable:
@@ -196,25 +173,19 @@ def not_stored(subject: str, error: OSError) -> Unavailable:
     return error_type(why_denied(error) or f"{subject} cannot be stored: {error.strerror}.")
 
 
-class TrainingFailed(LinserveError):
-    pass
+class TrainingFailed(LinserveError): ...
 
 
-class Diverged(TrainingFailed):
-    pass
+class Diverged(TrainingFailed): ...
 
 
-class DeviceUnavailable(TrainingFailed):
-    pass
+class DeviceUnavailable(TrainingFailed): ...
 
 
-class MemoryExceeded(TrainingFailed):
-    pass
+class MemoryExceeded(TrainingFailed): ...
 
 
-class TimeExceeded(TrainingFailed):
-    pass
+class TimeExceeded(TrainingFailed): ...
 
 
-class TrainerCrashed(TrainingFailed):
-    pass
+class TrainerCrashed(TrainingFailed): ...

@@ -7,6 +7,7 @@ address (options, variables, port 0, a unix socket), and ignores a proxy in the 
 import contextlib
 import os
 import socket
+import struct
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,8 +22,6 @@ PROC = Path("/proc")
 TABLES = {"tcp": socket.AF_INET, "tcp6": socket.AF_INET6}
 # The state of a listening TCP socket, and the flag of a listening unix socket.
 LISTENING = {"tcp": "0A", "tcp6": "0A", "unix": "00010000"}
-# Options and variables of uvicorn that turn on TLS.
-CERTIFICATES = ("SSL_CERTFILE", "SSL_KEYFILE")
 
 Address = tuple[socket.AddressFamily, str | tuple[str, int]]
 
@@ -54,12 +53,12 @@ def listening(process: Path) -> list[Address]:
 def _sockets(process: Path) -> Iterator[tuple[str, Address]]:
     """Yield the inode and address of every listening socket in the network namespace of the process."""
     for table, family in TABLES.items():
-        for line in _lines(process / "net" / table):
+        for line in _read(process / "net" / table).splitlines()[1:]:
             _, local, _, state, *_ = fields = line.split()
             if state == LISTENING[table]:
                 host, _, port = local.partition(":")
                 yield fields[9], (family, (_reachable(family, host), int(port, 16)))
-    for line in _lines(process / "net" / "unix"):
+    for line in _read(process / "net" / "unix").splitlines()[1:]:
         *fields, inode_and_path = line.split(maxsplit=6)
         inode, _, path = inode_and_path.partition(" ")
         if fields[3] == LISTENING["unix"] and path:
@@ -70,9 +69,7 @@ def _reachable(family: socket.AddressFamily, host: str) -> str:
     """Return the address in its usual notation, or the loopback address if it is the wildcard address."""
     words = bytes.fromhex(host)
     # The kernel prints words of 32 bits, each in the machine's byte order.
-    packed = b"".join(
-        int.from_bytes(words[i : i + 4], "big").to_bytes(4, sys.byteorder) for i in range(0, len(words), 4)
-    )
+    packed = struct.pack(f"={len(words) // 4}I", *struct.unpack(f">{len(words) // 4}I", words))
     if any(packed):
         return socket.inet_ntop(family, packed)
     return "127.0.0.1" if family == socket.AF_INET else "::1"
@@ -106,7 +103,7 @@ def _secured(connection: socket.socket) -> socket.socket:
 
 
 def _is_service(process: Path) -> bool:
-    words = _words(process / "cmdline")
+    words = _read(process / "cmdline").split("\0")
     return process.name != str(os.getpid()) and (
         any(Path(word).name == "linserve-server" for word in words[:3])
         or not {"app.serve", "app.main:app"}.isdisjoint(words)
@@ -114,25 +111,19 @@ def _is_service(process: Path) -> bool:
 
 
 def _uses_tls(process: Path) -> bool:
-    options = tuple(f"--{name.lower().replace('_', '-')}" for name in CERTIFICATES)
-    variables = tuple(f"UVICORN_{name}=" for name in CERTIFICATES)
-    return any(word.startswith(options) for word in _words(process / "cmdline")) or any(
-        word.startswith(variables) for word in _words(process / "environ")
+    """Return True if an option or a variable of uvicorn turns on TLS."""
+    options = _read(process / "cmdline").split("\0")
+    variables = _read(process / "environ").split("\0")
+    return any(word.startswith(("--ssl-certfile", "--ssl-keyfile")) for word in options) or any(
+        word.startswith(("UVICORN_SSL_CERTFILE=", "UVICORN_SSL_KEYFILE=")) for word in variables
     )
 
 
-def _words(path: Path) -> list[str]:
+def _read(path: Path) -> str:
     try:
-        return path.read_text(errors="replace").split("\0")
+        return path.read_text(errors="replace")
     except OSError:  # The process ended, or belongs to another user.
-        return []
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text().splitlines()[1:]
-    except OSError:
-        return []
+        return ""
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi.routing import APIRoute
 from starlette.types import Receive, Scope, Send
 
 from app import __version__, logs
@@ -20,7 +19,6 @@ from app.jobs.dbos_store import DBOSStore
 from app.jobs.host.cpu_affinity import PredictionActivity
 from app.jobs.queue import JobQueue
 from app.jobs.supervisor import Supervisor
-from app.jobs.uploads import UploadStore
 from app.private_names import check_private_names
 from app.registry.publisher import ModelPublisher
 from app.server.admission import ConnectionAdmission
@@ -30,18 +28,18 @@ from app.settings import Settings
 from app.startup import load_config, warn_of_unwritable_folders
 from app.storage.memory_budget import VERSIONS_SHARE, LargeBodyLimiter, MemoryBudget, share_of
 from app.storage.temp import TempStorage
+from app.training.uploads import UploadStore
 from app.web import problems
 from app.web.auth import Authorizer
 from app.web.connection_hooks import PROBES, ServiceHooks
 from app.web.fast_path import PredictFastPath
 from app.web.job_watcher import JobWatcher
-from app.web.methods import HeadMiddleware
 from app.web.metrics import Metrics
-from app.web.middleware import RequestContextMiddleware
-from app.web.path_prefix import PathPrefix
+from app.web.middleware import HeadMiddleware, PathPrefix, RequestContextMiddleware
+from app.web.openapi import build_document
 from app.web.protocols import PROTOCOLS, render_error
-from app.web.routes import docs, health, jobs, model_deletion, models, train
-from app.web.state import Limits, Services
+from app.web.routes import docs, health, jobs, model_changes, models, train
+from app.web.state import Services
 
 DESCRIPTION = """
 Post rows, get predictions; post rows with their targets, get a new version of the model, without a restart.
@@ -65,7 +63,7 @@ class State(ConnectionState):
 
 
 class LinserveAPI(FastAPI):
-    """FastAPI within the service's own middleware, which is also outside of FastAPI's error handling."""
+    """FastAPI inside the service's own middleware, which also handles faults of FastAPI's error handling."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -73,6 +71,11 @@ class LinserveAPI(FastAPI):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._outermost(scope, receive, send)
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            self.openapi_schema = build_document(self)
+        return self.openapi_schema
 
 
 def create_app() -> FastAPI:
@@ -88,14 +91,14 @@ def create_app() -> FastAPI:
         docs_url=None,
         redirect_slashes=False,  # The redirect would go to any host that the client names.
         redoc_url=None,
-        generate_unique_id_function=_operation_id,
+        generate_unique_id_function=lambda route: route.name,  # Generated clients name their methods after it.
         # FastAPI would look for OpenTelemetry in every request. The service has its own metrics.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     problems.add_exception_handlers(app, render_error)
     for wire_format in PROTOCOLS:
         app.include_router(wire_format.router)
-    for resource in (train, jobs, models, model_deletion, health):
+    for resource in (train, jobs, models, model_changes, health):
         app.include_router(resource.router)
     docs.install(app)
     return app
@@ -127,21 +130,17 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
     threading.Thread(target=_connect, args=(services.jobs,), name="connect-jobs", daemon=True).start()
     try:
         with drain_on_signal(stopping, settings.drain_seconds):
-            yield _state(services, settings)
+            yield {
+                "services": services,
+                "hooks": ServiceHooks(services, settings.header_timeout, settings.transfer_grace),
+                "admission": ConnectionAdmission(settings.max_connections, PROBES),
+                "fast_path": PredictFastPath(services),
+            }
     finally:
         if supervisor:
             supervisor.stop()
-        services.jobs.close()
+        services.jobs.store.close()
         services.metrics.write()
-
-
-def _state(services: Services, settings: Settings) -> State:
-    return {
-        "services": services,
-        "hooks": ServiceHooks(services, header_timeout=settings.header_timeout, transfer_grace=settings.transfer_grace),
-        "admission": ConnectionAdmission(settings.max_connections, PROBES),
-        "fast_path": PredictFastPath(services),
-    }
 
 
 def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -> Services:
@@ -149,7 +148,7 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
         DBOSStore(settings.job_database_url),
         UploadStore(settings.spool, settings.max_spool_bytes),
         max_queued=settings.max_queued_jobs,
-        lock=settings.queue_lock,
+        lock=settings.state_dir / "queue.lock",
     )
     memory = MemoryBudget(settings.worker_memory)
     return Services(
@@ -162,14 +161,12 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
         jobs=queue,
         job_watcher=JobWatcher(queue, stopping),
         # By default, half of the spool's limit is enough for one body of the greatest length and its response.
-        scratch=TempStorage(settings.scratch, settings.max_spool_bytes // 2),
+        scratch=TempStorage(settings.state_dir / "scratch", settings.max_spool_bytes // 2),
         metrics=Metrics(settings.state_dir, PredictionActivity(settings.traffic), settings.trainer_seen),
-        limits=Limits(
-            json_bytes=settings.max_json_bytes,
-            upload_bytes=settings.max_upload_bytes,
-            instances=settings.max_instances,
-            wait_seconds=settings.max_wait_seconds,
-        ),
+        max_json_bytes=settings.max_json_bytes,
+        max_upload_bytes=settings.max_upload_bytes,
+        max_instances=settings.max_instances,
+        max_wait_seconds=settings.max_wait_seconds,
         memory=memory,
         large_body_limiter=LargeBodyLimiter(),
         access=access,
@@ -182,16 +179,11 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
 
 def _connect(queue: JobQueue) -> None:
     with contextlib.suppress(Unavailable):  # It is logged, and the first training tries again.
-        queue.connect()
-    # Imported modules stay, so the garbage collector need not visit them. A batch of rows makes thousands of objects
-    # without cycles, for which the collector need not run each time.
+        queue.store.connect()
+    # Imported modules are never collected, and a batch of rows creates thousands of objects without cycles, so the
+    # garbage collector skips the former and runs less often for the latter.
     gc.freeze()
     gc.set_threshold(50_000, 20, 50)
-
-
-def _operation_id(route: APIRoute) -> str:
-    # Names of routes make good names of methods in generated clients.
-    return route.name
 
 
 app = create_app()

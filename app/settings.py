@@ -88,7 +88,7 @@ class Settings(BaseSettings):
         "idle worker. Requests that exceed it are rejected.",
     )
     log_predictions: bool = Field(
-        False, description="Whether successful predictions are logged. The metrics count all predictions."
+        False, description="Log successful predictions too. The metrics count them in any case."
     )
     max_json_bytes: int = Field(16 * MEBIBYTE, ge=1, description="Greatest length of a JSON body, in bytes.")
     max_upload_bytes: int = Field(4096 * MEBIBYTE, ge=1, description="Greatest length of an uploaded file, in bytes.")
@@ -130,10 +130,6 @@ class Settings(BaseSettings):
         return self.state_dir / "spool"
 
     @property
-    def scratch(self) -> Path:
-        return self.state_dir / "scratch"
-
-    @property
     def checkpoints(self) -> Path:
         return self.state_dir / "checkpoints"
 
@@ -148,14 +144,6 @@ class Settings(BaseSettings):
     @property
     def trainer_seen(self) -> Path:
         return self.state_dir / "trainer.seen"
-
-    @property
-    def queue_lock(self) -> Path:
-        return self.state_dir / "queue.lock"
-
-    @property
-    def attempt(self) -> Path:
-        return self.state_dir / f"attempt.{self.trainer_name}"
 
     @property
     def trainer_lock(self) -> Path:

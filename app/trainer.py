@@ -52,7 +52,7 @@ def main() -> None:
 
     from app.jobs.host.memory_limit import limit_memory
     from app.jobs.worker import run_worker
-    from app.training.warm_up import warm_up
+    from app.training.dataset import warm_up
 
     worker = _make_worker(settings, threads)
     limit_memory(settings.trainer_memory, warm_up)  # all other libraries are loaded
@@ -75,28 +75,28 @@ def _make_worker(settings: Settings, threads: int) -> "Worker":
     from app.jobs.dbos_worker import DBOSWorkerStore
     from app.jobs.host.cpu_affinity import PredictionActivity
     from app.jobs.host.memory_limit import check_memory_for_torch
-    from app.jobs.uploads import UploadStore
-    from app.jobs.worker import Worker, WorkerConfig
+    from app.jobs.worker import Worker
     from app.registry.publisher import ModelPublisher
     from app.training.pipeline import TrainerContext
+    from app.training.uploads import UploadStore
 
-    uploads = UploadStore(settings.spool)
     return Worker(
-        WorkerConfig(
-            settings.trainer_name,
-            settings.max_job_seconds,
-            settings.max_retained_jobs,
-            settings.capabilities,
-            settings.trainer_seen,
-            settings.lock_of,
+        trainer_name=settings.trainer_name,
+        max_job_seconds=settings.max_job_seconds,
+        max_retained_jobs=settings.max_retained_jobs,
+        capabilities=settings.capabilities,
+        seen=settings.trainer_seen,
+        lock_of=settings.lock_of,
+        store=DBOSWorkerStore(settings.job_database_url, settings.trainer_name, settings.state_dir),
+        context=TrainerContext(
+            ModelPublisher(settings.models_dir),
+            UploadStore(settings.spool),
+            settings.checkpoints,
+            threads,
+            check_memory_for_torch,
         ),
-        DBOSWorkerStore(settings.job_database_url, settings.trainer_name, settings.state_dir),
-        TrainerContext(
-            ModelPublisher(settings.models_dir), uploads, settings.checkpoints, threads, check_memory_for_torch
-        ),
-        uploads=uploads,
         activity=PredictionActivity(settings.traffic),
-        crash_loop=CrashLoopGuard(settings.attempt, os.environ.get(PARENT)),
+        crash_loop=CrashLoopGuard(settings.state_dir / f"attempt.{settings.trainer_name}", os.environ.get(PARENT)),
     )
 
 
@@ -122,7 +122,7 @@ def _lower_priority() -> None:
 def _wait_for_lock(lock: Path) -> None:
     """Return once no other trainer of this name runs for the state folder."""
     held = FileLock(lock)  # until this process ends
-    if not held.acquire(timeout=0):
+    if not held.acquire(blocking=False):
         _log.warning("another trainer works here", extra={"lock": str(lock)})
         held.acquire()
 

@@ -3,12 +3,12 @@
 import sys
 from pathlib import Path
 
-from app.jobs.progress import ProgressReporter
-from app.jobs.uploads import UploadStore
 from app.registry.publisher import ModelPublisher
 from app.regression.solvers import Exact
 from app.training.pipeline import TrainerContext, train
+from app.training.progress import ProgressReporter
 from app.training.request import TrainingRequest
+from app.training.uploads import UploadStore
 
 ROWS = Path(__file__).parent / "crop-yield" / "yields.csv"
 

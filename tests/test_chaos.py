@@ -72,14 +72,14 @@ def test_a_bug_that_does_not_change_what_it_should_ends_the_process_and_is_no_mi
 ) -> None:
     source = f"""
 from chaos.planting import after
-@after("app.jobs.uploads")
+@after("app.training.uploads")
 def plant():
-    from app.jobs import uploads
+    from app.training import uploads
     {body}
 """
     (tmp_path / "outdated.py").write_text(source)
 
-    assert _load("app.jobs.uploads", "outdated:plant", tmp_path).returncode == planting.EXIT_STATUS
+    assert _load("app.training.uploads", "outdated:plant", tmp_path).returncode == planting.EXIT_STATUS
     with pytest.raises(planting.NotPlanted, match=fault):
         planting.check_outcome(tmp_path / "planted")
 
@@ -90,7 +90,7 @@ def test_a_bug_is_planted_when_its_modules_are_loaded_and_not_before(tmp_path: P
     assert _load("app.storage.file_lock", plant.address, tmp_path).stdout == "\n"
     with pytest.raises(planting.NotPlanted, match="no process"):
         planting.check_outcome(tmp_path / "planted")
-    assert _load("app.jobs.uploads", plant.address, tmp_path).stdout == "find_room\n"
+    assert _load("app.training.uploads", plant.address, tmp_path).stdout == "find_room\n"
     planting.check_outcome(tmp_path / "planted")
 
 

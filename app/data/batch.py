@@ -1,21 +1,20 @@
 """Batches of rows, and the errors about rows and columns, which are the same for all formats."""
 
+import io
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from typing import BinaryIO, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.data.lazy_pyarrow import pa
 from app.data.names import MAX_LISTED, extra_columns, listed, missing_columns, shown
 from app.data.rounding import Rounded, are_small, first_rounded, has_large
 from app.errors import FieldError, InvalidInput
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 Array: TypeAlias = NDArray[np.float64]
 Source: TypeAlias = Path | bytes  # a file, or its content
@@ -40,6 +39,11 @@ class Columns(NamedTuple):
     training: bool = True  # True if messages may advise the training options that leave out columns or rows
     late: Mapping[str, int] = MappingProxyType({})  # NDJSON: the lines of names that appear first after line 1
 
+    @property
+    def names(self) -> list[str]:
+        """All of them, each once."""
+        return list(dict.fromkeys([*self.numbers, *self.keep]))
+
 
 class RowBatch(NamedTuple):
     """Some consecutive rows of a file."""
@@ -48,6 +52,16 @@ class RowBatch(NamedTuple):
     kept: "pa.RecordBatch | None" = None
     rounded: Rounded = ()
     others: frozenset[str] = frozenset()  # NDJSON: names in these rows that are not read, unless `only`
+
+    def slice(self, start: int, end: int) -> "RowBatch":
+        """Return some of the rows, without `others`."""
+        kept = None if self.kept is None else self.kept.slice(start, end - start)
+        rounded = tuple((column, row - start) for column, row in self.rounded if start <= row < end)
+        return RowBatch(self.values[start:end], kept, rounded)
+
+
+def open_source(source: Source) -> BinaryIO:
+    return source.open("rb") if isinstance(source, Path) else io.BytesIO(source)
 
 
 def batch_rows(columns: Columns) -> int:
@@ -62,31 +76,21 @@ def wide_batch_bytes(columns: Columns) -> int:
 
 
 def split_wide(batch: RowBatch, row_bytes: int, first_row: int | None = None) -> Iterator[RowBatch]:
-    """Yield the rows in batches from which BATCH_BYTES are made, `row_bytes` a row, with MAX_KEPT_BYTES kept.
+    """Yield the rows in batches with at most MAX_KEPT_BYTES kept, and BATCH_BYTES of results at `row_bytes` a row.
 
     Raises InvalidInput if one row has more than MAX_KEPT_BYTES to keep. `first_row` is the number of the first row.
     """
-    rows = max(1, BATCH_BYTES // max(1, row_bytes))
-    if len(batch.values) <= rows and (batch.kept is None or batch.kept.nbytes <= MAX_KEPT_BYTES):
+    rows = len(batch.values)
+    is_kept_short = batch.kept is None or batch.kept.nbytes <= MAX_KEPT_BYTES
+    if is_kept_short and (rows <= 1 or rows * row_bytes <= BATCH_BYTES):
         yield batch
         return
-    for start in range(0, len(batch.values), rows):
-        kept = batch.kept.slice(start, rows) if batch.kept is not None else None
-        row = None if first_row is None else first_row + start
-        yield from _halved(RowBatch(batch.values[start : start + rows], kept), row)
-
-
-def _halved(batch: RowBatch, first_row: int | None) -> Iterator[RowBatch]:
-    if batch.kept is None or batch.kept.nbytes <= MAX_KEPT_BYTES:
-        yield batch
-        return
-    half = len(batch.values) // 2
-    if not half:
+    if rows <= 1:
         message = f"The columns that are kept have more than {MAX_KEPT_BYTES} bytes in this row. Keep shorter ones."
         raise row_error(message, row=first_row) if first_row is not None else InvalidInput(message)
-    yield from _halved(RowBatch(batch.values[:half], batch.kept.slice(0, half)), first_row)
-    second_row = None if first_row is None else first_row + half
-    yield from _halved(RowBatch(batch.values[half:], batch.kept.slice(half)), second_row)
+    half = rows // 2
+    yield from split_wide(batch.slice(0, half), row_bytes, first_row)
+    yield from split_wide(batch.slice(half, rows), row_bytes, None if first_row is None else first_row + half)
 
 
 def from_record_batch(
@@ -97,11 +101,9 @@ def from_record_batch(
 ) -> RowBatch:
     """Return the columns of a record batch. Raises InvalidInput with the place of the first value that is not a number.
 
-    If the batch has floats that were parsed from text, `exact` returns the text, to find integers that were rounded.
-    It takes the values, (d, n), and is called only if one is so large that it may have been rounded.
+    If the floats of the batch were parsed from text, `exact` returns the text, to find integers that were rounded. It
+    takes the values, (d, n), and is called only if one may have been rounded.
     """
-    import pyarrow as pa
-
     values = np.empty((len(columns.numbers), batch.num_rows))
     for index, name in enumerate(columns.numbers):
         column = batch.column(name)
@@ -121,12 +123,11 @@ def _rounded(batch: "pa.RecordBatch | None", columns: Columns, values: Array) ->
     if batch is None:
         return ()
     present = set(batch.schema.names)
-    places = (
-        (index, first_rounded(batch.column(name), values[index]))
-        for index, name in enumerate(columns.numbers)
-        if name in present
-    )
-    return tuple((index, row) for index, row in places if row is not None)
+    places = []
+    for index, name in enumerate(columns.numbers):
+        if name in present and (row := first_rounded(batch.column(name), values[index])) is not None:
+            places.append((index, row))
+    return tuple(places)
 
 
 def check(values: Array, columns: Columns, first_row: int) -> None:
@@ -150,10 +151,9 @@ def check_present(present: Sequence[str], columns: Columns, index: Collection[st
 
     `index` has the names of columns that are the index of a pandas frame.
     """
-    wanted = dict.fromkeys([*columns.numbers, *columns.keep])
     names = set(present)
-    missing = [name for name in wanted if name not in names]
-    known = {*wanted, *columns.ignored, *index}
+    missing = [name for name in columns.names if name not in names]
+    known = {*columns.names, *columns.ignored, *index}
     others = [name for name in present if name not in known] if columns.only else []
     if missing:
         error = missing_columns(missing, present)

@@ -8,7 +8,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 
-from app.data.batch import Header, Source
+from app.data.batch import Header, Source, open_source
 from app.data.formats import FORMATS
 from app.data.formats.base import BodyFormat, Content
 from app.data.formats.json import JSON
@@ -24,6 +24,11 @@ def _readable(body_format: BodyFormat) -> Content:
     return Content(label, f"Send it with Content-Type: {body_format.media_type}.", body_format)
 
 
+def _compressed(coding: str) -> Content:
+    advice = f"Add the header Content-Encoding: {coding}, or send the body uncompressed."
+    return Content(f"compressed with {coding}", advice, header="Content-Encoding")
+
+
 # Content by its first bytes.
 _SIGNATURES: tuple[tuple[bytes, Content], ...] = (
     (
@@ -37,22 +42,8 @@ _SIGNATURES: tuple[tuple[bytes, Content], ...] = (
     (b"FEA1", Content("a Feather file of version 1", "Write an Arrow IPC stream, Parquet or CSV instead.")),
     *((table_format.signature, _readable(table_format)) for table_format in FORMATS if table_format.signature),
     (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", Content("an Excel workbook (.xls)", _SAVE_SHEET)),
-    (
-        b"\x1f\x8b",
-        Content(
-            "compressed with gzip",
-            "Add the header Content-Encoding: gzip, or send the body uncompressed.",
-            header="Content-Encoding",
-        ),
-    ),
-    (
-        b"\x28\xb5\x2f\xfd",
-        Content(
-            "compressed with zstd",
-            "Add the header Content-Encoding: zstd, or send the body uncompressed.",
-            header="Content-Encoding",
-        ),
-    ),
+    (b"\x1f\x8b", _compressed("gzip")),
+    (b"\x28\xb5\x2f\xfd", _compressed("zstd")),
     (b"\x93NUMPY", Content("a NumPy file", "Write CSV, NDJSON, Parquet or JSON instead.")),
     (b"\x80\x04\x95", Content("a Python pickle", "Pickles are not read. Write CSV, NDJSON, Parquet or JSON instead.")),
     (b"%PDF-", Content("a PDF document", "Send the table in it as CSV.")),
@@ -75,9 +66,7 @@ _PAGE = Content("an HTML page", "Send the table itself, for instance as CSV.")
 
 def begins_with(source: Source) -> bytes:
     """Return the first HEAD_BYTES of a body."""
-    if isinstance(source, bytes):
-        return source[:HEAD_BYTES]
-    with source.open("rb") as file:
+    with open_source(source) as file:
         return file.read(HEAD_BYTES)
 
 
@@ -137,8 +126,7 @@ def explained(source: Source, body_format: BodyFormat, header: Header | None = N
 def better(error: LinserveError, head: bytes, body_format: BodyFormat, header: Header | None = None) -> LinserveError:
     """Return an error that names the format of a body beginning with `head`, or one about a fault in `body_format`."""
     content = content_of(head)
-    is_other = content is not None and content.body_format is not body_format
-    if content is None or not is_other or body_format.may_be(content, head, error):
+    if content is None or content.body_format is body_format or body_format.may_be(content, head, error):
         return body_format.explain(error, head, header)
     message = (
         f"The body is {content.label}, but {body_format.label} was expected (Content-Type: {body_format.media_type}). "

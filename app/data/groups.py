@@ -10,19 +10,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.data.batch import Array
 from app.data.json_faults import MAX_DETAILS, escaped
-from app.data.limits.arrow_memory import raise_if_memory
+from app.data.lazy_pyarrow import pa, raise_if_memory
 from app.errors import FieldError, InvalidInput
 from app.regression.folds import group_fold
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 MISSING = -1  # Fold of a row whose group is missing.
 
@@ -42,15 +39,13 @@ class Groups:
     def of_numbers(self, values: Array) -> NDArray[np.intp]:
         """Return the fold of each number, (n,); a group that is NaN is missing."""
         distinct, places = np.unique(values, return_inverse=True, equal_nan=True)
-        return self._folds(distinct.tolist())[places]
+        return self.of_values(distinct.tolist())[places]
 
     def of_column(self, column: "pa.Array") -> NDArray[np.intp]:
         """Return the fold of each value of a column, (n,); a group that is null, NaN or empty text is missing.
 
         Raises InvalidInput for a column whose values have no text.
         """
-        import pyarrow as pa
-
         try:
             encoded = column.dictionary_encode(null_encoding="encode")
             distinct = encoded.dictionary
@@ -61,17 +56,13 @@ class Groups:
             message = "A column of groups holds numbers, words, booleans, dates or times."
             raise InvalidInput(message, [FieldError(message, column=self.column)]) from None
         places: NDArray[np.intp] = encoded.indices.to_numpy(zero_copy_only=False)
-        return self._folds(distinct.to_pylist())[places]
+        return self.of_values(distinct.to_pylist())[places]
 
-    def of_json(self, values: Iterable[Any]) -> NDArray[np.intp]:
-        """Return the fold of each decoded number, text or boolean, (n,); a group that is null or "" is missing."""
-        return self._folds(values)
-
-    def _folds(self, values: Iterable[Any]) -> NDArray[np.intp]:
+    def of_values(self, values: Iterable[Any]) -> NDArray[np.intp]:
+        """Return the fold of each number, text or boolean, (n,); a group that is None, NaN or "" is missing."""
         texts = map(canonical, values)
-        return np.array(
-            [MISSING if text is None else _fold(text, self.folds, self.seed) for text in texts], dtype=np.intp
-        )
+        folds = [MISSING if text is None else _fold(text, self.folds, self.seed) for text in texts]
+        return np.array(folds, dtype=np.intp)
 
 
 _fold = lru_cache(_CACHED_FOLDS)(group_fold)
@@ -110,7 +101,7 @@ def split_groups(rows: Sequence[Any], groups: Groups, *, missing: bool) -> tuple
     )
     if first := list(islice(details, MAX_DETAILS)):
         raise InvalidInput(f"{len(first)}{'+' * (len(first) == MAX_DETAILS)} fault(s) in the groups.", first)
-    folds = groups.of_json(row[name] for row in rows).astype(np.float64)
+    folds = groups.of_values(row[name] for row in rows).astype(np.float64)
     folds[folds == MISSING] = np.nan
     others = [{key: value for key, value in row.items() if key != name} for row in rows]
     return others, folds[:, np.newaxis]

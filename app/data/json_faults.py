@@ -26,6 +26,11 @@ _REMEDIES: dict[type, str] = {
 _Key: TypeAlias = tuple[object, ...]
 
 
+def allowed_types(*, missing: bool) -> frozenset[type]:
+    """Return the types of numbers, and that of null if values may be `missing`."""
+    return NUMBERS | {type(None)} if missing else NUMBERS
+
+
 def are_objects(rows: Sequence[Any]) -> bool:
     """Return True if the first row, which decides how all are read, is an object."""
     return isinstance(rows[0], dict)

@@ -1,22 +1,20 @@
 """Rows that came as JSON, objects or arrays, to a matrix."""
 
+import contextlib
 import re
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from itertools import chain, islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from app.data.json_faults import MAX_DETAILS, NUMBERS, all_faults, are_objects, fault_of, list_names
-from app.data.limits.arrow_memory import raise_if_memory
+from app.data.json_faults import MAX_DETAILS, NUMBERS, all_faults, allowed_types, are_objects, fault_of, list_names
+from app.data.lazy_pyarrow import pa, raise_if_memory
 from app.data.rounding import rounded_numbers
 from app.errors import FieldError, InvalidInput
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _SKIPPING = msgspec.json.Decoder(msgspec.Raw)
 # Text up to the next bracket outside strings. Possessive, so that nothing is matched in two ways.
@@ -59,7 +57,7 @@ def to_matrix(
 
     Raises InvalidInput with the first place of every fault. `pointer` is the place of the rows in the body.
     """
-    allowed = NUMBERS | {type(None)} if missing else NUMBERS
+    allowed = allowed_types(missing=missing)
     if (matrix := _matrix(rows, names, allowed)) is not None:
         return matrix
     if ignored:
@@ -100,18 +98,11 @@ def as_rows(given: list[Any], names: Sequence[str], pointer: str, *, missing: bo
     """Return a list of rows, given one or a flat list of numbers.
 
     With one name a flat list is returned unchanged, a number for each row. With several names, as many numbers become
-    one row.
-    Raises InvalidInput for any other flat list.
+    one row. Raises InvalidInput for any other flat list.
     """
-    allowed = NUMBERS | {type(None)} if missing else NUMBERS
     if not all(type(value) in NUMBERS or value is None for value in (given[0], given[-1])):
         return given
-    if not _are_numbers(given):
-        faults = ((index, fault_of(value, allowed)) for index, value in enumerate(given))
-        places = (FieldError(fault, pointer=f"{pointer}/{index}") for index, fault in faults if fault is not None)
-        if details := list(islice(places, MAX_DETAILS)):
-            message = f"Not all values of the flat list are numbers. {details[0].pointer}: {details[0].message}"
-            raise InvalidInput(message, details)
+    _check_numbers(given, pointer, allowed_types(missing=missing), "Not all values of the flat list are numbers.")
     if len(names) == 1:
         return given
     if len(given) == len(names):
@@ -123,25 +114,23 @@ def as_rows(given: list[Any], names: Sequence[str], pointer: str, *, missing: bo
     )
 
 
-def _are_numbers(values: Sequence[Any]) -> bool:
-    """Return True if all decoded values are numbers that 64 bits can hold."""
-    try:
-        return set(map(type, values)) <= NUMBERS and bool(np.isfinite(np.array(values, dtype=np.float64)).all())
-    except OverflowError:
-        return False
+def _check_numbers(values: Sequence[Any], pointer: str, allowed: frozenset[type], message: str) -> None:
+    """Raise InvalidInput with the places of values that are not finite numbers."""
+    with contextlib.suppress(OverflowError):
+        if set(map(type, values)) <= NUMBERS and np.isfinite(np.array(values, dtype=np.float64)).all():
+            return
+    details = (
+        FieldError(fault, pointer=f"{pointer}/{index}")
+        for index, value in enumerate(values)
+        if (fault := fault_of(value, allowed))
+    )
+    if first := list(islice(details, MAX_DETAILS)):
+        raise InvalidInput(f"{message} {first[0].pointer}: {first[0].message}", first)
 
 
 def first_rounded_rows(rows: Sequence[Any], names: Sequence[str], matrix: NDArray[np.float64]) -> dict[str, int]:
     """Return the columns of a decoded matrix or column in which integers were rounded, and the first row, from 1."""
-
-    def number_at(row: int, column: int) -> Any:
-        values = rows[row]
-        if isinstance(values, dict):
-            return values[names[column]]
-        return values[column] if isinstance(values, list) else values
-
-    places = rounded_numbers(matrix, number_at)
-    return {names[column]: row + 1 for column, row in places}
+    return {names[column]: row + 1 for column, row in rounded_numbers(matrix, rows, names)}
 
 
 def to_column(values: Sequence[Any], pointer: str, *, missing: bool = False) -> NDArray[np.float64]:
@@ -149,14 +138,7 @@ def to_column(values: Sequence[Any], pointer: str, *, missing: bool = False) -> 
 
     Raises InvalidInput with the places of other values.
     """
-    allowed = NUMBERS | {type(None)} if missing else NUMBERS
-    details = (
-        FieldError(fault, pointer=f"{pointer}/{index}")
-        for index, value in enumerate(values)
-        if (fault := fault_of(value, allowed))
-    )
-    if first := list(islice(details, MAX_DETAILS)):
-        raise InvalidInput(f"Not all of these are numbers. {first[0].pointer}: {first[0].message}", first)
+    _check_numbers(values, pointer, allowed_types(missing=missing), "Not all of these are numbers.")
     return np.array(values, dtype=np.float64)[:, np.newaxis]
 
 
@@ -178,9 +160,6 @@ def without_kept(rows: Sequence[Any], keep: Sequence[str], pointer: str) -> Sequ
 
 def kept_columns(rows: Sequence[dict[str, Any]], keep: Sequence[str]) -> "pa.RecordBatch | None":
     """Return the kept columns of rows that all have them, or None if there are none."""
-    import pyarrow as pa
-    from pyarrow import compute
-
     if not keep:
         return None
     # Checked first, because pyarrow would make a column of each name in any of the objects.
@@ -192,7 +171,8 @@ def kept_columns(rows: Sequence[dict[str, Any]], keep: Sequence[str]) -> "pa.Rec
         raise_if_memory(error)
         raise InvalidInput("A kept column has values of several types. Expected values of one type, or null.") from None
     if any(
-        pa.types.is_floating(array.type) and compute.all(compute.is_finite(array)).as_py() is False for array in arrays
+        pa.types.is_floating(array.type) and pa.compute.all(pa.compute.is_finite(array)).as_py() is False
+        for array in arrays
     ):
         raise InvalidInput("A kept column has a number that is not finite.")
     return pa.RecordBatch.from_arrays(arrays, names=list(keep))

@@ -1,15 +1,13 @@
 """Types of Arrow and Parquet columns that are kept in the answer to a prediction."""
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.data.lazy_pyarrow import pa
 from app.errors import InvalidInput
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 # Bytes of strings in a batch. Each row may repeat a long string that the file has once, in a dictionary.
 MAX_WORD_BYTES = 1 << 22
@@ -20,33 +18,22 @@ def kept_type(type_: "pa.DataType") -> "pa.DataType | None":
 
     Views of strings are kept as strings, and dictionaries as their values.
     """
-    import pyarrow as pa
-    from pyarrow import types
-
-    if types.is_dictionary(type_):
+    if pa.types.is_dictionary(type_):
         type_ = type_.value_type
-    if types.is_string_view(type_):
+    if pa.types.is_string_view(type_):
         return pa.string()
-    is_kept = (
-        is_words(type_)
-        or types.is_null(type_)
-        or types.is_decimal(type_)
-        or (types.is_primitive(type_) and not types.is_interval(type_))
-    )
+    is_scalar = pa.types.is_primitive(type_) and not pa.types.is_interval(type_)
+    is_kept = is_scalar or is_words(type_) or pa.types.is_null(type_) or pa.types.is_decimal(type_)
     return type_ if is_kept else None
 
 
 def is_words(type_: "pa.DataType") -> bool:
     """Return True for string types with contiguous data. Views are not contiguous."""
-    from pyarrow import types
-
-    return bool(types.is_string(type_) or types.is_large_string(type_))
+    return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_))
 
 
 def words_in_dictionaries(batch: "pa.RecordBatch") -> int:
     """Return the number of strings in the dictionaries of a batch, all of which are checked for each batch."""
-    import pyarrow as pa
-
     return sum(len(column.dictionary) for column in batch.columns if isinstance(column, pa.DictionaryArray))
 
 
@@ -56,14 +43,11 @@ def cast_kept(batch: "pa.RecordBatch", kept: "Mapping[str, pa.DataType]", rows: 
     A batch has at most MAX_WORD_BYTES of words, unless it is one row. Raises InvalidInput for a dictionary of views
     that is longer.
     """
-    import pyarrow as pa
-    from pyarrow import compute
-
     names = batch.schema.names
     columns = [_without_views(column) if name in kept else column for name, column in zip(names, batch, strict=True)]
     batch = pa.RecordBatch.from_arrays(columns, names=names)
     dictionaries = {
-        name: None if (lengths := _lengths(batch.column(name).dictionary)) is None else compute.fill_null(lengths, 0)
+        name: _lengths(batch.column(name).dictionary)
         for name in kept
         if isinstance(batch.column(name), pa.DictionaryArray)
     }
@@ -73,7 +57,9 @@ def cast_kept(batch: "pa.RecordBatch", kept: "Mapping[str, pa.DataType]", rows: 
         for name in kept:
             size += _word_bytes(slice_.column(name), dictionaries.get(name))
         for small in _in_batches(slice_, size):
-            cast = [_cast(column, kept.get(name)) for name, column in zip(names, small, strict=True)]
+            cast = [
+                column.cast(kept[name]) if name in kept else column for name, column in zip(names, small, strict=True)
+            ]
             yield pa.RecordBatch.from_arrays(cast, names=names)
 
 
@@ -88,25 +74,12 @@ def _in_batches(batch: "pa.RecordBatch", size: NDArray[np.int64]) -> "Iterator[p
         start = end
 
 
-def _cast(column: "pa.Array", type_: "pa.DataType | None") -> "pa.Array":
-    import pyarrow as pa
-
-    if type_ is None:
-        return column
-    if isinstance(column, pa.DictionaryArray):
-        column = column.dictionary_decode()
-    return column.cast(type_)
-
-
 def _without_views(column: "pa.Array") -> "pa.Array":
     """Return a dictionary of strings in place of one of views, because pyarrow cannot take from views by index."""
-    import pyarrow as pa
-    from pyarrow import compute
-
     if not isinstance(column, pa.DictionaryArray) or not pa.types.is_string_view(column.dictionary.type):
         return column
     # Many views may point to the same bytes.
-    if (compute.sum(_lengths(column.dictionary)).as_py() or 0) > MAX_WORD_BYTES:
+    if (pa.compute.sum(_lengths(column.dictionary)).as_py() or 0) > MAX_WORD_BYTES:
         raise InvalidInput(
             f"A kept column has a dictionary of more than {MAX_WORD_BYTES >> 20} MiB of words. Write its words as "
             "strings, or leave it out of `keep`."
@@ -114,30 +87,19 @@ def _without_views(column: "pa.Array") -> "pa.Array":
     return pa.DictionaryArray.from_arrays(column.indices, column.dictionary.cast(pa.string()))
 
 
-def _word_bytes(column: "pa.Array", dictionary: "pa.Array | None") -> "NDArray[np.int64] | int":
-    """Return the bytes of the word in each row. `dictionary` has those of the words in the column's dictionary."""
-    import pyarrow as pa
-    from pyarrow import compute
-
-    if isinstance(column, pa.DictionaryArray):
-        lengths = None if dictionary is None else dictionary.take(column.indices)
-    else:
-        lengths = _lengths(column)
-    if lengths is None:
-        return 0
-    sizes: NDArray[np.int64] = compute.fill_null(lengths, 0).to_numpy(zero_copy_only=False).astype(np.int64)
+def _word_bytes(column: "pa.Array", dictionary: "pa.Array | None") -> NDArray[np.int64]:
+    """Return the bytes of the word in each row, (n,). `dictionary` has those of the words in its dictionary."""
+    lengths = _lengths(column) if dictionary is None else dictionary.take(column.indices)
+    sizes: NDArray[np.int64] = pa.compute.fill_null(lengths, 0).to_numpy(zero_copy_only=False).astype(np.int64)
     return sizes
 
 
-def _lengths(words: "pa.Array") -> "pa.Array | None":
-    """Return the length of each word in bytes, or None if the values are not words."""
-    import pyarrow as pa
-    from pyarrow import compute
-
+def _lengths(words: "pa.Array") -> "pa.Array":
+    """Return the length of each word in bytes. Other values than words have none."""
     if is_words(words.type):
-        return compute.binary_length(words)
+        return pa.compute.binary_length(words)
     if not pa.types.is_string_view(words.type):
-        return None
+        return pa.nulls(len(words), pa.int64())
     # pyarrow has no function for views. A view is four integers of 32 bits, and the first is the length.
     views: Any = np.frombuffer(words.buffers()[1] or b"", np.int32)
     lengths = views[4 * words.offset :: 4][: len(words)]

@@ -112,21 +112,22 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 def missing_columns(missing: Sequence[str], present: Sequence[str], *, has_header: bool = True) -> InvalidInput:
     """Return the error for columns that a file lacks, each with the column that was probably meant."""
-    spellings = _Spellings(present)
-    details = [
-        FieldError(
-            f"There is no column {shown(name)}.{spellings.hint(name)}",
-            row=1 if has_header else None,
-            column=None if has_header or not name.isprintable() else name,
-        )
-        for name in missing[:MAX_LISTED]
-    ]
+    row = 1 if has_header else None
     if any("\n" in name for name in present):
         message = (
             "A column name in the header has a line break, so a quote in the header may have no end. Expected "
             f"{listed(missing)}. Close the quote, or remove it."
         )
-        return InvalidInput(message, [FieldError(message, row=1 if has_header else None)])
+        return InvalidInput(message, [FieldError(message, row=row)])
+    spellings = _Spellings(present)
+    details = [
+        FieldError(
+            f"There is no column {shown(name)}.{spellings.hint(name)}",
+            row=row,
+            column=None if has_header or not name.isprintable() else name,
+        )
+        for name in missing[:MAX_LISTED]
+    ]
     columns = "column" if len(missing) == 1 else "columns"
     count = f"{len(present)} column{'s' * (len(present) != 1)}"
     return InvalidInput(
@@ -143,13 +144,12 @@ def extra_columns(extra: Sequence[str], present: Sequence[str], features: Sequen
         FieldError(f"Column {places[name]}, {shown(name)}, is not a feature.", row=1, column=name)
         for name in extra[:MAX_LISTED]
     ]
-    if len(extra) == 1:
-        fault, remedy = "There is 1 column that is not a feature", "Remove it, or pass it through with `keep`."
-    else:
+    fault, remedy = "There is 1 column that is not a feature", "Remove it, or pass it through with `keep`."
+    if len(extra) > 1:
         fault = f"There are {len(extra)} columns that are not features"
         remedy = "Remove them, or pass them through with `keep`."
-    if "" in extra:
-        remedy = "Remove it; pandas writes no index with to_csv(index=False)." if len(extra) == 1 else remedy
+    elif "" in extra:
+        remedy = "Remove it; pandas writes no index with to_csv(index=False)."
     return InvalidInput(f"{fault}: {listed(extra)}. Expected {listed(features)}. {remedy}", details)
 
 
@@ -176,10 +176,9 @@ class _Spellings:
             similar = nearest(name, self._present)
             if similar is None:
                 return ""
-            column = self._column(self._present.index(similar), shown(similar))
-            return f" {column} is similar. Rename it if it is meant."
+            return f"{self._column(self._present.index(similar), shown(similar))} is similar. Rename it if it is meant."
         other = self._present[place]
-        column = f" {self._column(place, spelt(other))}"
+        column = self._column(place, spelt(other))
         if other.strip(" ") == name.strip(" "):
             return f"{column} has that name with spaces around it. Remove the spaces."
         if odd := invisible_character(other) or invisible_character(name):
@@ -192,7 +191,7 @@ class _Spellings:
         return f"{column} differs in capitals or spaces. Use the same spelling."
 
     def _column(self, place: int, name: str) -> str:
-        return f"Column {place + 1}, named {name}," if self._numbered else name
+        return f" Column {place + 1}, named {name}," if self._numbered else f" {name}"
 
 
 def _normalised(name: str) -> str:

@@ -74,18 +74,13 @@ def to_array(rows: Rows, width: int) -> NDArray[np.float64]:
     """
     if isinstance(rows, np.ndarray):
         return rows
+    if not rows:
+        return np.empty((0, width))
     packed = msgspec.msgpack.encode(rows)
     row_header = 1 if width < 16 else 3  # noqa: PLR2004 - MessagePack's short arrays
     length = row_header + 9 * width
-    offsets = [row_header + 1 + 9 * index for index in range(width)]
-    layout = np.dtype(
-        {"names": list(map(str, offsets)), "formats": [">f8"] * width, "offsets": offsets, "itemsize": length}
-    )
-    table = np.frombuffer(packed, layout, offset=len(packed) - length * len(rows))
-    matrix = np.empty((len(rows), width))
-    for index, name in enumerate(table.dtype.names or ()):
-        matrix[:, index] = table[name]
-    return matrix
+    start = len(packed) - length * len(rows) + row_header + 1
+    return np.ndarray((len(rows), width), ">f8", packed, start, (length, 9)).astype(np.float64)
 
 
 def _decoder(row: Any) -> Any:

@@ -17,20 +17,19 @@ def read_file(source: Source, table_format: TableFormat, columns: Columns, threa
     Raises InvalidInput with the first fault of each column, at most MAX_LISTED. The search for further faults takes
     about as much work as finding the first one.
     """
+
+    def read(some: Columns) -> Iterator[RowBatch]:
+        return table_format.batches(source, some, threads)
+
     with explained(source, table_format, columns.header):
-        numbers = 0
+        numbers = MAX_NUMBERS
         try:
-            for batch in table_format.batches(source, columns, threads):
+            for batch in read(columns):
                 numbers += batch.values.size
                 yield batch
         except InvalidInput as error:
-            if not _columns_at_fault(error, columns):
-                raise
-            # A fault of the header has a row and a column too, but no further ones.
-            details = _all_details(
-                error, lambda rest: table_format.batches(source, rest, threads), columns, numbers + MAX_NUMBERS
-            )
-            if len(details) == len(error.details):
+            details = _all_details(error, read, columns, numbers)
+            if len(details) <= len(error.details):
                 raise
             raise in_columns(details) from None
 
@@ -38,12 +37,14 @@ def read_file(source: Source, table_format: TableFormat, columns: Columns, threa
 def _columns_at_fault(error: InvalidInput, columns: Columns) -> set[str]:
     """Return the columns whose values are at fault; none if the error is about something else."""
     names = {detail.column for detail in error.details if detail.row is not None}
-    return {name for name in columns.numbers if name in names} if names <= set(columns.numbers) else set()
+    at_fault = names.intersection(columns.numbers)
+    return {name for name in at_fault if name is not None} if names == at_fault else set()
 
 
 def _all_details(
     error: InvalidInput, read: Callable[[Columns], Iterator[RowBatch]], columns: Columns, numbers: int
 ) -> list[FieldError]:
+    """Return the first fault of each column. At most `numbers` numbers are read to find those after `error`."""
     details: list[FieldError] = []
     while at_fault := _columns_at_fault(error, columns):
         error.__traceback__ = None  # Its frames hold the batch that was read last.

@@ -3,12 +3,8 @@
 A timestamp with a time zone is written in UTC, with a Z. One without a time zone has no offset, because none is known.
 """
 
-from typing import TYPE_CHECKING
-
+from app.data.lazy_pyarrow import pa
 from app.errors import FieldError, InvalidInput
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _DAY_SECONDS = 86_400
@@ -19,10 +15,7 @@ _TRAILING_ZEROS = r"(?:(\.[0-9]*[1-9])|\.)0+$"  # in a fraction of a second
 
 def dates_as_text(batch: "pa.RecordBatch") -> "pa.RecordBatch":
     """Return the batch with its dates, times and timestamps as text. Raises InvalidInput for years beyond 0 to 9999."""
-    import pyarrow as pa
-    from pyarrow import types
-
-    if not any(map(types.is_temporal, batch.schema.types)):
+    if not any(map(pa.types.is_temporal, batch.schema.types)):
         return batch
     columns = [_as_text(name, column) for name, column in zip(batch.schema.names, batch.columns, strict=True)]
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
@@ -30,36 +23,31 @@ def dates_as_text(batch: "pa.RecordBatch") -> "pa.RecordBatch":
 
 def _as_text(name: str, column: "pa.Array") -> "pa.Array":
     """Return a column of dates, times or timestamps as text, and any other as it is."""
-    import pyarrow as pa
-    from pyarrow import compute, types
-
     type_ = column.type
-    if not (types.is_date(type_) or types.is_time(type_) or types.is_timestamp(type_)):
+    if not (pa.types.is_date(type_) or pa.types.is_time(type_) or pa.types.is_timestamp(type_)):
         return column
     numbers = column.view(pa.int32() if type_.bit_width == 32 else pa.int64())  # noqa: PLR2004 - bits
     _check_range(name, numbers, type_)
-    if types.is_date(type_):
+    if pa.types.is_date(type_):
         return column.cast(pa.date32(), safe=False).cast(pa.string())
-    if types.is_time(type_):
-        return compute.replace_substring_regex(column.cast(pa.string()), _TRAILING_ZEROS, r"\1")
+    if pa.types.is_time(type_):
+        return pa.compute.replace_substring_regex(column.cast(pa.string()), _TRAILING_ZEROS, r"\1")
     # The numbers are in UTC. The time zone is left out, because its name may be unknown here.
     text = numbers.cast(pa.timestamp(type_.unit)).cast(pa.string())
-    text = compute.replace_substring(text, " ", "T")
-    text = compute.replace_substring_regex(text, _TRAILING_ZEROS, r"\1")
-    return text if type_.tz is None else compute.binary_join_element_wise(text, "Z", "")
+    text = pa.compute.replace_substring(text, " ", "T")
+    text = pa.compute.replace_substring_regex(text, _TRAILING_ZEROS, r"\1")
+    return text if type_.tz is None else pa.compute.binary_join_element_wise(text, "Z", "")
 
 
 def _check_range(name: str, numbers: "pa.Array", type_: "pa.DataType") -> None:
     """Raise InvalidInput if a value has no text."""
-    from pyarrow import compute, types
-
-    if types.is_date32(type_):
+    if pa.types.is_date32(type_):
         first, end = _FIRST // _DAY_SECONDS, _END // _DAY_SECONDS
     else:
-        per_second = _PER_SECOND["ms" if types.is_date64(type_) else type_.unit]
-        first, end = (0, _DAY_SECONDS) if types.is_time(type_) else (_FIRST, _END)
+        per_second = _PER_SECOND["ms" if pa.types.is_date64(type_) else type_.unit]
+        first, end = (0, _DAY_SECONDS) if pa.types.is_time(type_) else (_FIRST, _END)
         first, end = first * per_second, end * per_second
-    extremes = compute.min_max(numbers).as_py()
+    extremes = pa.compute.min_max(numbers).as_py()
     if extremes["min"] is not None and not first <= extremes["min"] <= extremes["max"] < end:
         message = (
             "The column holds a date or time that RFC 3339 cannot write: its years are 0 to 9999. Accept Arrow or "

@@ -1,15 +1,14 @@
 """Finds integers that float64 cannot hold, so that none is rounded without a warning."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    import pyarrow as pa
+from app.data.lazy_pyarrow import pa
 
 Array: TypeAlias = NDArray[np.float64]
 # Index of a column and row, from 0, of the first integer that was rounded in it.
@@ -39,10 +38,10 @@ def first_rounded(exact: "pa.Array", values: Array) -> int | None:
     `exact` holds integers, decimals, or text of a CSV file. Values of other types are not integers, and neither are
     decimals and text with a fraction or an exponent.
     """
-    from pyarrow import types
-
     type_ = exact.type
-    is_candidate = types.is_int64(type_) or types.is_uint64(type_) or types.is_decimal(type_) or types.is_string(type_)
+    is_candidate = (
+        pa.types.is_int64(type_) or pa.types.is_uint64(type_) or pa.types.is_decimal(type_) or pa.types.is_string(type_)
+    )
     if not is_candidate or not has_large(values):
         return None
     rows = np.flatnonzero(np.abs(values) >= EXACT)
@@ -51,8 +50,6 @@ def first_rounded(exact: "pa.Array", values: Array) -> int | None:
 
 
 def _first_changed(exact: "pa.Array", values: Array) -> int | None:
-    import pyarrow as pa
-
     if not pa.types.is_integer(exact.type):
         try:
             exact = exact.cast(pa.int64())
@@ -72,14 +69,20 @@ def _is_changed(given: str | Decimal, value: float) -> bool:
     return _INTEGER.fullmatch(text) is not None and Decimal(text) != Decimal(value)
 
 
-def rounded_numbers(values: Array, number_at: Callable[[int, int], Any]) -> Rounded:
-    """Return the places of rounded integers in a matrix made from decoded JSON; `number_at` gives the number there."""
+def rounded_numbers(values: Array, rows: Sequence[Any], names: Sequence[str]) -> Rounded:
+    """Return the places of rounded integers in a matrix made from decoded JSON.
+
+    `rows` are objects with `names`, arrays, or numbers of a single column.
+    """
     if not has_large(values):
         return ()
     first: dict[int, int] = {}
     for row, column in np.argwhere(np.abs(values) >= EXACT).tolist():
         if column not in first:
-            number = number_at(row, column)
+            given = rows[row]
+            if isinstance(given, dict):
+                given = given[names[column]]
+            number = given[column] if isinstance(given, list) else given
             if type(number) is int and float(values[row, column]) != number:
                 first[column] = row
     return tuple(first.items())

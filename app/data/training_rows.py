@@ -14,12 +14,29 @@ from app.data.groups import MISSING, Groups
 from app.data.names import MAX_NAME_LENGTH
 from app.data.reading import read_file
 from app.data.rounding import MAX_WARNINGS, rounding_warnings
-from app.data.weights import first_fault
 from app.errors import FieldError, InvalidInput
 from app.regression.sufficient_statistics import WeightKind
 from app.regression.training_batch import TrainingBatch
 
 MATRIX = "matrix"  # Name of the format that `write_matrix` writes. Clients cannot send it.
+NEGATIVE = "A weight cannot be negative."
+NOT_WHOLE = (
+    "A frequency weight is a whole number: how many times the row was observed. Other weights need the weight kind "
+    "`precision`."
+)
+
+
+def first_weight_fault(weights: Array, kind: WeightKind) -> tuple[int, str] | None:
+    """Return the index of the first weight that its kind does not allow, and the reason; None if there is none.
+
+    A missing weight, NaN, is not a fault here.
+    """
+    negative = weights < 0
+    faults = negative if kind == "precision" else negative | (weights % 1 > 0)
+    if not faults.any():
+        return None
+    index = int(np.argmax(faults))
+    return index, NEGATIVE if negative[index] else NOT_WHOLE
 
 
 def write_matrix(file: BinaryIO, *columns: Array) -> None:
@@ -72,12 +89,10 @@ class TrainingRows:
         """Warnings of the last pass."""
         names = self._columns.numbers
         warnings = rounding_warnings({names[index]: row for index, row in sorted(self._rounded.items())})
-        if self.dropped:
-            late = list(self._columns.late.items())[:MAX_WARNINGS]
-            warnings += [
-                f'The name "{name}" first appears in line {line}: no row before it has a value.' for name, line in late
-            ]
-        return warnings
+        late = list(self._columns.late.items())[:MAX_WARNINGS] if self.dropped else ()
+        return warnings + [
+            f'The name "{name}" first appears in line {line}: no row before it has a value.' for name, line in late
+        ]
 
     @property
     def unused(self) -> list[str]:
@@ -102,60 +117,60 @@ class TrainingRows:
         the first weight that is negative or, with frequency weights, not a whole number. Also raises it if there are
         rows, but all are left out.
         """
-        self.dropped = self.zero_weight_rows = read = 0
+        self.dropped = self.zero_weight_rows = 0
         self._rounded = {}
-        last = self._features + self._targets
+        last, first_row = self._features + self._targets, self._first_row
         for batch in self._row_batches():
             for column, row in batch.rounded:
-                self._rounded.setdefault(column, self._first_row + read + row)
+                self._rounded.setdefault(column, first_row + row)
             if batch.others and len(self._others) < MAX_COLUMNS:
                 self._others |= dict.fromkeys(name for name in sorted(batch.others) if len(name) <= MAX_NAME_LENGTH)
-            values, fold = batch.values, self._fold(batch, self._first_row + read)
-            unused = self._unused(values, fold, self._first_row + read)
-            read += len(values)
-            if unused is not None:
+            values, fold = batch.values, self._fold(batch, first_row)
+            unused = self._unused(values, fold, first_row)
+            first_row += len(values)
+            if unused.any():
                 values, fold = values[~unused], None if fold is None else fold[~unused]
             if len(values):
                 weights = values[:, last] if self._weight is not None else None
                 yield TrainingBatch(values[:, : self._features], values[:, self._features : last], weights, fold)
-        if read and read == self.dropped + self.zero_weight_rows:
+        if 0 < first_row - self._first_row == self.dropped + self.zero_weight_rows:
             raise self._nothing_left()
 
-    def _unused(self, values: Array, fold: NDArray[np.intp] | None, row: int) -> NDArray[np.bool_] | None:
-        """Return which rows have weight 0 or are dropped, or None. `row` is the number of the first row."""
+    def _unused(self, values: Array, fold: NDArray[np.intp] | None, first_row: int) -> NDArray[np.bool_]:
+        """Return which rows have weight 0 or are dropped, (n,)."""
         zero = np.zeros(len(values), dtype=bool)
         if self._weight is not None:
             weights = values[:, self._features + self._targets]
-            if fault := first_fault(weights, self._weight_kind):
-                raise row_error(fault[1], row=row + fault[0], column=self._weight)
+            if fault := first_weight_fault(weights, self._weight_kind):
+                raise row_error(fault[1], row=first_row + fault[0], column=self._weight)
             zero = weights == 0
             self.zero_weight_rows += int(zero.sum())
         if not self._columns.missing:
-            return zero if zero.any() else None
+            return zero
         incomplete = np.isnan(values).any(axis=1)
         if fold is not None:
             incomplete |= fold == MISSING
         self.dropped += int((incomplete & ~zero).sum())
-        unused = zero | incomplete
-        return unused if unused.any() else None
+        return zero | incomplete
 
     def _nothing_left(self) -> InvalidInput:
-        late = [
-            FieldError(f"The name first appears in line {line}.", row=line, column=name)
-            for name, line in list(self._columns.late.items())[:MAX_WARNINGS]
-        ]
         if not self.dropped:
             return InvalidInput("Every row has weight 0, so none is left to train on. Give some a positive weight.")
-        if not self.zero_weight_rows:
-            return InvalidInput(
-                "In every row a value is missing, so none is left to train on. Fill values in, or leave columns out "
-                "with `features`.",
-                late,
+        message = (
+            "In every row a value is missing, so none is left to train on. Fill values in, or leave columns out with "
+            "`features`."
+        )
+        if self.zero_weight_rows:
+            message = (
+                f"There are no rows to train on: {self.zero_weight_rows} row(s) have weight 0, and in the other "
+                f"{self.dropped} a value is missing."
             )
         return InvalidInput(
-            f"There are no rows to train on: {self.zero_weight_rows} row(s) have weight 0, and in the other "
-            f"{self.dropped} a value is missing.",
-            late,
+            message,
+            [
+                FieldError(f"The name first appears in line {line}.", row=line, column=name)
+                for name, line in list(self._columns.late.items())[:MAX_WARNINGS]
+            ],
         )
 
     def _fold(self, batch: RowBatch, first_row: int) -> NDArray[np.intp] | None:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from app.jobs.job import Failure
-from app.jobs.job_list import JobFilter
+from app.jobs.job import Failure, JobFilter
 
 if TYPE_CHECKING:
     from dbos import WorkflowStatus

@@ -15,27 +15,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from app.errors import Conflict, Unavailable
-from app.jobs.dbos_database import (
-    APPLICATION_VERSION,
-    NOT_DECODED,
-    PROGRESS,
-    QUEUE,
-    STARTED,
-    SUMMARY,
-    WORKFLOW,
-    NotDecoded,
-    database_file,
-    driver_message,
-    ids_in_file,
-    prepare,
-    redact_url,
-    request_summary,
-)
-from app.jobs.job import PUBLISHING, Failure, Job, Progress, Status
-from app.jobs.job_list import JobFilter
+from app.jobs import dbos_database as database
+from app.jobs.dbos_database import PROGRESS, QUEUE, STARTED, SUMMARY, WORKFLOW, NotDecoded
+from app.jobs.job import Failure, Job, JobFilter, Status
 from app.jobs.store import JobRecord, UnfinishedJob
 from app.permissions import why_denied, why_unwritable
 from app.storage.file_lock import identity
+from app.training.progress import PUBLISHING, Progress
 from app.training.request import TrainingRequest
 
 if TYPE_CHECKING:
@@ -59,7 +45,7 @@ class DBOSStore:
 
     def __init__(self, database_url: str) -> None:
         self._url = database_url
-        self._file = database_file(database_url)
+        self._file = database.database_file(database_url)
         self._client: DBOSClient | None = None
         self._connected: tuple[int, int] | None = None  # Identity of the database file that the client has open.
         self._connecting = threading.Lock()
@@ -69,13 +55,13 @@ class DBOSStore:
         with self._connecting, self._database_errors():
             if self._client is not None and self._present_file() != self._connected:
                 # A removed file disappears with this process, and everything written to it.
-                _log.error("job database replaced", extra={"database": redact_url(self._url)})
+                _log.error("job database replaced", extra={"database": database.redact_url(self._url)})
                 self._client.destroy()
                 self._client = None
             if self._client is None:
                 from dbos import DBOSClient, DBOSPortableJSONSerializer
 
-                prepare(self._url)
+                database.prepare(self._url)
                 self._connected = self._present_file()
                 self._client = DBOSClient(
                     system_database_url=self._url,
@@ -111,7 +97,7 @@ class DBOSStore:
                     "queue_partition_key": request.model,
                     "priority": position,  # DBOS orders by the time of the record, which is in seconds
                     "workflow_id": job_id,
-                    "app_version": APPLICATION_VERSION,
+                    "app_version": database.APPLICATION_VERSION,
                     "serialization_type": WorkflowSerializationFormat.PORTABLE,
                     "attributes": {name: getattr(request, name) for name in SUMMARY},
                 },
@@ -121,77 +107,78 @@ class DBOSStore:
                 raise FileNotFoundError(errno.ENOENT, "The job database was removed just now")
 
     def find(self, job_id: str) -> JobRecord | None:
-        with self._database_errors():
-            statuses = self.connect().list_workflows(workflow_ids=[job_id], name=WORKFLOW, load_input=False)
-            if not statuses:
-                return None
-            summary = self._summary(statuses[0])
-            return JobRecord(self._job(statuses[0]), summary["upload"], summary["fingerprint"])
+        rows = self._workflows(workflow_ids=[job_id])
+        if not rows:
+            return None
+        summary = self._summary(rows[0])
+        return JobRecord(self._job(rows[0]), summary["upload"], summary["fingerprint"])
 
     def get_many(self, job_ids: Sequence[str]) -> dict[str, Job]:
-        with self._database_errors():
-            statuses = self.connect().list_workflows(workflow_ids=[*job_ids], name=WORKFLOW, load_input=False)
-            return {status.workflow_id: self._job(status) for status in statuses}
+        return {row.workflow_id: self._job(row) for row in self._workflows(workflow_ids=[*job_ids])}
 
     def list_jobs(self, conditions: JobFilter, *, end: datetime, limit: int, offset: int) -> list[Job]:
         names = [name for name, status in _STATUS.items() if conditions.status in (None, status)]
-        with self._database_errors():
-            client = self.connect()
-            if self._file is None:
-                statuses = client.list_workflows(
-                    name=WORKFLOW,
-                    status=names,
-                    start_time=None if conditions.since is None else conditions.since.isoformat(),
-                    end_time=end.isoformat(),
-                    attributes={"model": conditions.model} if conditions.model is not None else None,
-                    sort_desc=True,
-                    limit=limit,
-                    offset=offset,
-                    load_input=False,
+        if self._file is None:
+            rows = self._workflows(
+                status=names,
+                start_time=None if conditions.since is None else conditions.since.isoformat(),
+                end_time=end.isoformat(),
+                attributes={"model": conditions.model} if conditions.model is not None else None,
+                sort_desc=True,
+                limit=limit,
+                offset=offset,
+            )
+        else:
+            with self._database_errors():
+                self.connect()
+                ids = database.ids_in_file(
+                    self._file, conditions, statuses=names, until=end, limit=limit, offset=offset
                 )
-            else:
-                ids = ids_in_file(self._file, conditions, statuses=names, until=end, limit=limit, offset=offset)
-                rows = client.list_workflows(workflow_ids=ids, name=WORKFLOW, load_input=False) if ids else []
-                statuses = sorted(rows, key=lambda row: ids.index(row.workflow_id))
-            return [self._job(status, brief=True) for status in statuses]
+            found = self._workflows(workflow_ids=ids) if ids else []
+            rows = sorted(found, key=lambda row: ids.index(row.workflow_id))
+        return [self._job(row, brief=True) for row in rows]
 
     def unfinished(self) -> list[UnfinishedJob]:
         names = [name for name, status in _STATUS.items() if not status.ended]
-        with self._database_errors():
-            statuses = self.connect().list_workflows(name=WORKFLOW, status=names, load_input=False, load_output=False)
-            return [
-                UnfinishedJob(row.workflow_id, _STATUS[row.status], self._summary(row)["model"], row.priority or 0)
-                for row in statuses
-            ]
+        return [
+            UnfinishedJob(row.workflow_id, _STATUS[row.status], self._summary(row)["model"], row.priority or 0)
+            for row in self._workflows(status=names, load_output=False)
+        ]
 
     def cancel(self, job_id: str) -> None:
         published = Conflict("The job is already publishing its version, so it cannot be cancelled.")
+        (row,) = self._workflows(workflow_ids=[job_id])
+        if _STATUS[row.status].ended:
+            return
+        if self._is_publishing(job_id):
+            raise published
         with self._database_errors():
             client = self.connect()
-            (status,) = client.list_workflows(workflow_ids=[job_id], name=WORKFLOW, load_input=False)
-            if _STATUS[status.status].ended:
-                return
-            if self._is_publishing(job_id):
-                raise published
-            if status.dequeued_at is not None and status.attributes:  # DBOS forgets the first
-                client.update_workflow_attributes(job_id, {STARTED: status.dequeued_at}, merge=True)
+            if row.dequeued_at is not None and row.attributes:  # DBOS forgets the first
+                client.update_workflow_attributes(job_id, {STARTED: row.dequeued_at}, merge=True)
             client.cancel_workflow(job_id)
             # The trainer can record that it publishes only while the job is not cancelled, so one of the two is first.
-            if self._is_publishing(job_id):
-                client.resume_workflow(job_id, queue_name=QUEUE)  # has no effect on a job that has ended
-                (status,) = client.list_workflows(workflow_ids=[job_id], name=WORKFLOW, load_input=False)
-                if not _STATUS[status.status].ended:
-                    raise published
+            if not self._is_publishing(job_id):
+                return
+            client.resume_workflow(job_id, queue_name=QUEUE)  # has no effect on a job that has ended
+        (row,) = self._workflows(workflow_ids=[job_id])
+        if not _STATUS[row.status].ended:
+            raise published
+
+    def _workflows(self, **conditions: Any) -> "list[WorkflowStatus]":
+        with self._database_errors():
+            return self.connect().list_workflows(name=WORKFLOW, load_input=False, **conditions)
 
     def _is_publishing(self, job_id: str) -> bool:
         return bool(self._reported(job_id).get("progress", {}).get("phase") == PUBLISHING)
 
-    def _summary(self, status: "WorkflowStatus") -> dict[str, str]:
-        return request_summary(status, self.connect().list_workflows)
+    def _summary(self, row: "WorkflowStatus") -> dict[str, str]:
+        with self._database_errors():
+            return database.request_summary(row, self.connect().list_workflows)
 
     def _reported(self, job_id: str) -> dict[str, Any]:
         """Return the trainer's last report: progress and loss curve."""
-        with contextlib.suppress(NotDecoded):
+        with self._database_errors(), contextlib.suppress(NotDecoded):
             return self.connect().get_event(job_id, PROGRESS, timeout_seconds=0) or {}
         return {}
 
@@ -226,21 +213,22 @@ class DBOSStore:
         try:
             yield
         except (SQLAlchemyError, sqlite3.Error, OSError) as error:
-            denied = self._why_denied(error)
-            fields = {"database": redact_url(self._url), "reason": denied or driver_message(error)}
+            if isinstance(error, OSError):
+                denied = why_denied(error)
+            else:  # SQLite reports only that it cannot open the file
+                denied = why_unwritable(self._file) if self._file else None
+            fields = {
+                "database": database.redact_url(self._url),
+                "reason": denied or database.driver_message(error),
+            }
             _log.error("job database out of reach", extra=fields)
             message = denied or "The job database cannot be reached."
             raise Unavailable(f"{message} Predictions continue. Send the training again later.") from None
 
-    def _why_denied(self, error: Exception) -> str | None:
-        if isinstance(error, OSError):
-            return why_denied(error)
-        return why_unwritable(self._file) if self._file else None  # SQLite reports only that it cannot open the file
-
 
 def _failure(row: "WorkflowStatus") -> Failure:
     if isinstance(row.output, str) or isinstance(row.error, str):
-        return NOT_DECODED
+        return database.NOT_DECODED
     data = getattr(row.error, "data", None)
     if isinstance(data, dict) and "error" in data:
         return msgspec.convert(data, Failure)

@@ -1,40 +1,28 @@
-"""The WorkerStore of a trainer: DBOS hands it the jobs, one at a time, and records how they end."""
+"""The trainer's connection to the records of jobs: DBOS hands out the jobs, and records how they end."""
 
 import contextlib
 import logging
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from dbos import DBOS, DBOSPortableJSONSerializer, Queue
+from dbos import DBOS, DBOSPortableJSONSerializer, Queue, WorkflowStatus
 from dbos import error as dbos_errors
 from dbos._queue import queue_worker_thread
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.errors import Unavailable
-from app.jobs.dbos_database import (
-    APPLICATION_VERSION,
-    MAX_RECOVERIES,
-    PROGRESS,
-    QUEUE,
-    UNFINISHED,
-    WORKFLOW,
-    database_file,
-    driver_message,
-    place_in_partitions,
-    prepare,
-    redact_url,
-    request_summary,
-)
-from app.jobs.job import JobFailed, Progress
-from app.jobs.progress import JobCancelled
+from app.jobs import dbos_database as database
+from app.jobs.dbos_database import APPLICATION_VERSION, PROGRESS, QUEUE, UNFINISHED, WORKFLOW
+from app.jobs.job import JobFailed
 from app.jobs.store import JobHandler, JobUpload
 from app.jobs.wakeup import PollSchedule
 from app.storage.file_lock import FileLock, identity
+from app.training.progress import JobCancelled, Points, Progress
 
 # Seconds between two polls if no message of a new job wakes the trainer. It then idles below 2 % of a core.
 POLL_SECONDS = 0.8
@@ -53,69 +41,75 @@ class DBOSWorkerStore:
         self._url = database_url
         self._name = trainer_name
         self._state_dir = state_dir
-        self._files: dict[Path, tuple[int, int] | None] = {}
+        # The files of the database on this machine, with their identities when it was opened.
+        self.files: dict[Path, tuple[int, int] | None] = {}
         self._dbos: DBOS
         self._queue: Queue
         self._schedule: PollSchedule
         self._polling: threading.Thread | None = None
 
     def open(self, handler: JobHandler) -> None:
-        with self._critical_errors():
-            prepare(self._url)
-            place_in_partitions(self._url)
-            self._files = {path: identity(path) for path in [database_file(self._url)] if path}
-            self._dbos = DBOS(
-                config={
-                    "name": "linserve",
-                    "system_database_url": self._url,
-                    "executor_id": self._name,
-                    "application_version": APPLICATION_VERSION,
-                    "serializer": DBOSPortableJSONSerializer(),
-                    "log_level": "WARNING",
-                    "max_executor_threads": 4,
-                    "notification_listener_polling_interval_sec": 3600.0,  # no code here waits for a notification
-                }
-            )
-            logging.getLogger("dbos").addFilter(_is_unexpected)
-            self._schedule = PollSchedule(self._state_dir, self._name)
-            self._register(handler)
-            DBOS.listen_queues([])  # `keep_polling` replaces DBOS's thread, which cannot be woken between two polls
-            DBOS.launch()
-            # A partition is a model. Its jobs run one after another, in the order of their positions, on any trainer.
-            # A trainer whose next job would have to wait takes a job of another model.
-            self._queue = DBOS.register_queue(
-                QUEUE,
-                worker_concurrency=1,
-                partition_concurrency=1,
-                polling_interval_sec=POLL_SECONDS,
-                on_conflict="always_update",
-            )
-            _warn_of_other_versions()
+        """Connect to the database, and take up the jobs that this trainer ran when it ended.
+
+        Raises Unavailable if the database cannot be reached.
+        """
+        try:
+            self._launch(handler)
+        except (SQLAlchemyError, sqlite3.Error, OSError, dbos_errors.DBOSException) as error:
+            fields = {"database": database.redact_url(self._url), "reason": database.driver_message(error)}
+            _log.critical("job database out of reach", extra=fields)
+            raise Unavailable("The job database cannot be reached.") from error
+
+    def _launch(self, handler: JobHandler) -> None:
+        database.prepare(self._url)
+        database.place_in_partitions(self._url)
+        self.files = {path: identity(path) for path in [database.database_file(self._url)] if path}
+        self._dbos = DBOS(
+            config={
+                "name": "linserve",
+                "system_database_url": self._url,
+                "executor_id": self._name,
+                "application_version": APPLICATION_VERSION,
+                "serializer": DBOSPortableJSONSerializer(),
+                "log_level": "WARNING",
+                "max_executor_threads": 4,
+                "notification_listener_polling_interval_sec": 3600.0,  # no code here waits for a notification
+            }
+        )
+        logging.getLogger("dbos").addFilter(_is_unexpected)
+        self._schedule = PollSchedule(self._state_dir, self._name)
+        self._register(handler)
+        DBOS.listen_queues([])  # `keep_polling` replaces DBOS's thread, which cannot be woken between two polls
+        DBOS.launch()
+        # A partition is a model. Its jobs run one after another, in the order of their positions, on any trainer.
+        # A trainer whose next job would have to wait takes a job of another model.
+        self._queue = DBOS.register_queue(
+            QUEUE,
+            worker_concurrency=1,
+            partition_concurrency=1,
+            polling_interval_sec=POLL_SECONDS,
+            on_conflict="always_update",
+        )
+        _warn_of_other_versions()
 
     def _register(self, handler: JobHandler) -> None:
         @DBOS.step(name="publish")
-        def publish(request: dict[str, Any]) -> dict[str, Any]:
-            job_id = _current_job()
+        def publish(job_id: str, request: dict[str, Any]) -> dict[str, Any]:
             try:
                 return handler.run_job(job_id, request)
             except JobCancelled:
                 raise dbos_errors.DBOSWorkflowCancelledError(f"job {job_id} was cancelled") from None
 
-        @DBOS.step(name="promote")
-        def promote(request: dict[str, Any], version: int) -> None:
-            handler.promote(_current_job(), request, version)
-
         def clean_up_if_cancelled(job_id: str, request: dict[str, Any]) -> None:
             if self.is_cancelled(job_id):
                 handler.clean_up(job_id, request)
 
-        @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=MAX_RECOVERIES)
+        @DBOS.workflow(name=WORKFLOW, max_recovery_attempts=database.MAX_RECOVERIES)
         def run(request: dict[str, Any]) -> dict[str, Any]:
-            job_id = _current_job()
+            job_id = DBOS.workflow_id
+            assert job_id is not None
             try:
-                result = publish(request)
-                if result.get("promote"):  # recorded by an earlier release, in which promotion was a step of its own
-                    promote(request, result["version"])
+                result = publish(job_id, request)
             except JobFailed:
                 handler.clean_up(job_id, request)  # the failure is recorded with the step, so no rerun needs the rows
                 raise
@@ -128,89 +122,70 @@ class DBOSWorkerStore:
             handler.clean_up(job_id, request)
             return result
 
-    def files(self) -> dict[Path, tuple[int, int] | None]:
-        return self._files
-
     def keep_polling(self) -> None:
+        """Start the thread that takes new jobs, unless it runs."""
         if self._polling is None or not self._polling.is_alive():  # it ends if the queue's record is missing
             arguments = (self._schedule, self._dbos, self._queue)
             self._polling = threading.Thread(target=queue_worker_thread, args=arguments, daemon=True)
             self._polling.start()
 
-    def report(self, progress: Progress, loss_curve: Sequence[tuple[int, float]]) -> None:
+    def report(self, progress: Progress, loss_curve: Points) -> None:
+        """Record the progress of the job that this thread runs. Raises JobCancelled if the job is not its own now."""
         try:
             DBOS.set_event(PROGRESS, {"progress": msgspec.to_builtins(progress), "loss_curve": loss_curve})
         except dbos_errors.DBOSWorkflowConflictIDError:  # another trainer runs the job, or it was cancelled
             raise JobCancelled from None
 
     def is_cancelled(self, job_id: str) -> bool:
+        """Return True if the job was cancelled or its record removed."""
         status = DBOS.get_workflow_status(job_id)
         return status is None or status.status == "CANCELLED"
 
     def take_over(self, lock_of: Callable[[str], Path]) -> None:
-        with self._driver_errors():
-            place_in_partitions(self._url)  # a service of an earlier release may still record jobs
-            running = DBOS.list_workflows(name=WORKFLOW, status="PENDING", load_input=False, load_output=False)
+        """Queue the running jobs of dead trainers again. `lock_of` names the file that a trainer locks while alive."""
+        with _driver_errors():
+            database.place_in_partitions(self._url)  # a service of an earlier release may still record jobs
+            running = _workflows(status="PENDING")
             for other in {job.executor_id for job in running} - {self._name, None}:
                 # While this process holds the lock of a dead trainer, that trainer cannot start again.
                 lock = FileLock(lock_of(str(other)), os.O_RDWR)
                 with contextlib.suppress(FileNotFoundError), contextlib.closing(lock):
                     # Unlike the public `resume_workflow`, this leaves jobs alone that have ended meanwhile.
-                    if lock.acquire(timeout=0) and (taken := DBOS._recover_pending_workflows([str(other)])):  # noqa: SLF001
+                    if lock.acquire(blocking=False) and (taken := DBOS._recover_pending_workflows([str(other)])):  # noqa: SLF001
                         ids = [job.workflow_id for job in taken]
                         _log.warning("jobs taken over", extra={"trainer": other, "jobs": ids})
 
     def prune(self, max_ended: int) -> None:
-        with self._driver_errors():
-            while old := DBOS.list_workflows(
-                name=WORKFLOW,
-                status=ENDED,
-                sort_desc=True,
-                offset=max_ended,
-                limit=PRUNE_BATCH,
-                load_input=False,
-                load_output=False,
-            ):
+        """Remove the records of the oldest ended jobs, except `max_ended`."""
+        with _driver_errors():
+            while old := _workflows(status=ENDED, sort_desc=True, offset=max_ended, limit=PRUNE_BATCH):
                 DBOS.delete_workflows([job.workflow_id for job in old])
 
     def uploads(self) -> list[JobUpload]:
-        with self._driver_errors():
-            return [
-                JobUpload(
-                    job.workflow_id,
-                    request_summary(job, DBOS.list_workflows)["upload"],
-                    ended=job.status not in UNFINISHED,
-                )
-                for job in DBOS.list_workflows(name=WORKFLOW, load_input=False, load_output=False)
-            ]
-
-    @contextlib.contextmanager
-    def _critical_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except (SQLAlchemyError, sqlite3.Error, OSError, dbos_errors.DBOSException) as error:
-            fields = {"database": redact_url(self._url), "reason": driver_message(error)}
-            _log.critical("job database out of reach", extra=fields)
-            raise Unavailable("The job database cannot be reached.") from error
-
-    @contextlib.contextmanager
-    def _driver_errors(self) -> Iterator[None]:
-        """Raise Unavailable with the message of the database driver, without the statement and its values."""
-        try:
-            yield
-        except SQLAlchemyError as error:
-            raise Unavailable(driver_message(error)) from error
+        """Return the uploads of all recorded jobs."""
+        with _driver_errors():
+            uploads = []
+            for job in _workflows():
+                upload = database.request_summary(job, DBOS.list_workflows)["upload"]
+                uploads.append(JobUpload(job.workflow_id, upload, ended=job.status not in UNFINISHED))
+            return uploads
 
 
-def _current_job() -> str:
-    job_id = DBOS.workflow_id
-    assert job_id is not None
-    return job_id
+@contextlib.contextmanager
+def _driver_errors() -> Iterator[None]:
+    """Raise Unavailable with the message of the database driver, without the statement and its values."""
+    try:
+        yield
+    except SQLAlchemyError as error:
+        raise Unavailable(database.driver_message(error)) from error
+
+
+def _workflows(**conditions: Any) -> list[WorkflowStatus]:
+    return DBOS.list_workflows(name=WORKFLOW, load_input=False, load_output=False, **conditions)
 
 
 def _warn_of_other_versions() -> None:
-    waiting = DBOS.list_workflows(name=WORKFLOW, status=UNFINISHED, load_input=False, load_output=False)
-    if count := sum(job.app_version != APPLICATION_VERSION for job in waiting):
+    if count := sum(job.app_version != APPLICATION_VERSION for job in _workflows(status=UNFINISHED)):
         _log.warning("jobs of another version wait", extra={"jobs": count})
 
 

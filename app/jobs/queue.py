@@ -7,13 +7,12 @@ from pathlib import Path
 
 from app.errors import Conflict, JobNotFound, KeyReused, QueueFull, not_stored
 from app.failpoints import failpoint
-from app.jobs.job import Job, Status
-from app.jobs.job_list import PAGE, JobFilter, Page, decode_token
+from app.jobs.job import PAGE, Job, JobFilter, Page, Status, decode_token
 from app.jobs.store import JobRecord, JobStore
-from app.jobs.uploads import UploadStore
 from app.jobs.wakeup import wake_trainers
 from app.storage.file_lock import FileLock
 from app.training.request import TrainingRequest
+from app.training.uploads import UploadStore
 
 JOB_ID = r"[0-9a-f-]{36}"
 LATEST = "latest"  # Accepted instead of the id of the newest job.
@@ -28,26 +27,18 @@ class JobQueue:
     def __init__(self, store: JobStore, uploads: UploadStore, *, max_queued: int, lock: Path) -> None:
         """All workers of a service share the file `lock`, so that together they keep to `max_queued`."""
         self.uploads = uploads
-        self._store = store
+        self.store = store
         self._max_queued = max_queued
         self._lock = lock
-
-    def connect(self) -> None:
-        """Connect to the database before the first request needs it."""
-        self._store.connect()
-
-    def close(self) -> None:
-        """Close the connection to the database."""
-        self._store.close()
 
     def check_room(self, job_id: str) -> int:
         """Return the position of a new job, behind every unfinished job.
 
         Raises QueueFull if `max_queued` jobs wait, unless this one is recorded already.
         """
-        unfinished = self._store.unfinished()
+        unfinished = self.store.unfinished()
         waiting = sum(job.status == Status.QUEUED for job in unfinished)
-        if waiting >= self._max_queued and self._store.find(job_id) is None:
+        if waiting >= self._max_queued and self.store.find(job_id) is None:
             raise QueueFull(
                 f"{self._max_queued} training jobs are waiting already, which is the limit. Send the request again "
                 "later, or cancel a job that waits."
@@ -56,12 +47,12 @@ class JobQueue:
 
     def counts(self) -> dict[str, int]:
         """Return the number of queued and of running jobs."""
-        statuses = [job.status for job in self._store.unfinished()]
+        statuses = [job.status for job in self.store.unfinished()]
         return {status: statuses.count(status) for status in Status if not status.ended}
 
     def find_repeated(self, job_id: str, fingerprint: str) -> Job | None:
         """Return the job that is recorded under this id, or None. Raises KeyReused if another request made it."""
-        record = self._store.find(job_id)
+        record = self.store.find(job_id)
         if record is not None and record.fingerprint != fingerprint:
             raise KeyReused("This Idempotency-Key was used before, for another request.")
         return None if record is None else record.job
@@ -73,10 +64,13 @@ class JobQueue:
         made it. Raises QueueFull, and removes the upload, if the queue has filled up meanwhile.
         """
         try:
-            self._record(request, job_id)
+            with FileLock(self._lock):
+                self.store.add(job_id, request, self.check_room(job_id))
         except QueueFull:
             self.uploads.remove(request.upload)
             raise
+        except OSError as error:
+            raise not_stored("The job", error) from error
         wake_trainers(self._lock.parent)
         failpoint("recorded")
         # The upload now belongs to the job, unless another request recorded the job.
@@ -86,20 +80,9 @@ class JobQueue:
             self.find_repeated(job_id, request.fingerprint)
         return record.job
 
-    def _record(self, request: TrainingRequest, job_id: str) -> None:
-        try:
-            with FileLock(self._lock):
-                self._store.add(job_id, request, self.check_room(job_id))
-        except OSError as error:
-            raise not_stored("The job", error) from error
-
     def get(self, job_id: str) -> Job:
         """Return the job with this id, or the newest if the id is `latest`. Raises JobNotFound."""
         return self._find(job_id).job
-
-    def get_many(self, job_ids: Sequence[str]) -> dict[str, Job]:
-        """Return the jobs that exist, by id."""
-        return self._store.get_many(job_ids)
 
     def list(self, conditions: JobFilter = JobFilter(), *, limit: int = PAGE, token: str | None = None) -> Page:  # noqa: B008 - frozen
         """Return a page of jobs, newest first, without progress and loss curves. A token continues its list.
@@ -107,7 +90,7 @@ class JobQueue:
         Raises InvalidInput if the token is invalid or belongs to another list.
         """
         start = decode_token(token, conditions)
-        jobs = self._store.list_jobs(start.filter, end=start.end, limit=limit + 1, offset=start.offset)
+        jobs = self.store.list_jobs(start.filter, end=start.end, limit=limit + 1, offset=start.offset)
         return Page(list(jobs[:limit]), start.token(limit) if len(jobs) > limit else None)
 
     def cancel(self, job_id: str) -> Job:
@@ -118,7 +101,7 @@ class JobQueue:
         record = self._find(job_id)
         if record.job.status.ended:
             return record.job
-        self._store.cancel(record.job.id)
+        self.store.cancel(record.job.id)
         if record.job.status == Status.QUEUED:  # the trainer removes the upload of a running job
             self.uploads.remove(record.upload)
         return self._find(record.job.id).job
@@ -126,7 +109,7 @@ class JobQueue:
     def cancel_all(self, model: str) -> Sequence[str]:
         """Cancel the waiting and running jobs of a model. Return the ids of jobs that already publish."""
         publishing = []
-        for job in self._store.unfinished():
+        for job in self.store.unfinished():
             if job.model == model:
                 try:
                     self.cancel(job.id)
@@ -136,11 +119,11 @@ class JobQueue:
 
     def _find(self, job_id: str) -> JobRecord:
         if job_id == LATEST:
-            newest = self._store.list_jobs(JobFilter(), end=datetime.now(UTC), limit=1, offset=0)
+            newest = self.store.list_jobs(JobFilter(), end=datetime.now(UTC), limit=1, offset=0)
             if not newest:
                 raise JobNotFound("There is no job yet.")
             job_id = newest[0].id
-        record = self._store.find(job_id) if re.fullmatch(JOB_ID, job_id) else None
+        record = self.store.find(job_id) if re.fullmatch(JOB_ID, job_id) else None
         if record is None:
             raise JobNotFound("There is no such job. The answer to POST /train has its id; GET /jobs lists those kept.")
         return record

@@ -1,19 +1,12 @@
-"""The durable records of jobs, as the queue and the worker use them.
+"""The durable records of jobs, as the queue of a web process and the handler of a trainer see them."""
 
-Web processes use a JobStore, and the trainer uses a WorkerStore of the same database.
-"""
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
-from app.jobs.job import Job, Progress, Status
-from app.jobs.job_list import JobFilter
+from app.jobs.job import Job, JobFilter, Status
 from app.training.request import TrainingRequest
-
-FileIdentity: TypeAlias = tuple[int, int] | None  # see app.storage.file_lock.identity
 
 
 @dataclass(frozen=True)
@@ -73,7 +66,7 @@ class JobStore(Protocol):
 
 
 class JobHandler(Protocol):
-    """Code that a WorkerStore calls with the recorded request of a job."""
+    """Code that the trainer's store calls with the recorded request of a job."""
 
     def run_job(self, job_id: str, request: dict[str, Any]) -> dict[str, Any]:
         """Run a job, and return its result: version, metrics and warnings.
@@ -81,39 +74,5 @@ class JobHandler(Protocol):
         Raises JobFailed to end the job as failed, and JobCancelled if it was cancelled.
         """
 
-    def promote(self, job_id: str, request: dict[str, Any], version: int) -> None:
-        """Promote a version that an earlier release published. Raises JobFailed."""
-
     def clean_up(self, job_id: str, request: dict[str, Any]) -> None:
         """Remove the files of a job that has ended."""
-
-
-class WorkerStore(Protocol):
-    """The trainer's connection to the records of jobs."""
-
-    def open(self, handler: JobHandler) -> None:
-        """Connect to the database, and take up the jobs that this trainer ran when it ended.
-
-        Raises Unavailable if the database cannot be reached.
-        """
-
-    def files(self) -> Mapping[Path, FileIdentity]:
-        """Return the files of the database on this machine, with their identities when the store was opened."""
-
-    def keep_polling(self) -> None:
-        """Start the thread that takes new jobs, unless it runs."""
-
-    def report(self, progress: Progress, loss_curve: Sequence[tuple[int, float]]) -> None:
-        """Record the progress of the job that this thread runs. Raises JobCancelled if the job is not its own now."""
-
-    def is_cancelled(self, job_id: str) -> bool:
-        """Return True if the job was cancelled or its record removed."""
-
-    def take_over(self, lock_of: Callable[[str], Path]) -> None:
-        """Queue the running jobs of dead trainers again. `lock_of` names the file that a trainer locks while alive."""
-
-    def prune(self, max_ended: int) -> None:
-        """Remove the records of the oldest ended jobs, except `max_ended`."""
-
-    def uploads(self) -> Sequence[JobUpload]:
-        """Return the uploads of all recorded jobs."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.errors import LinserveError, PromotionFailed, Unavailable
 from app.jobs.crash_loop import CrashLoopGuard
@@ -15,14 +15,14 @@ from app.jobs.host.cpu_affinity import PredictionActivity, yield_cores_to_predic
 from app.jobs.host.devices import write_capabilities
 from app.jobs.host.memory_limit import within_memory
 from app.jobs.job import Failure, JobFailed
-from app.jobs.progress import JobCancelled, ProgressReporter
-from app.jobs.store import WorkerStore
-from app.jobs.uploads import UploadStore
 from app.logs import job_id as logged_job_id
 from app.storage.file_lock import identity
-from app.training.parent import finish_promotion
 from app.training.pipeline import TrainerContext, train
+from app.training.progress import JobCancelled, ProgressReporter
 from app.training.request import TrainingRequest
+
+if TYPE_CHECKING:  # loading it takes a while
+    from app.jobs.dbos_worker import DBOSWorkerStore
 
 WATCH_SECONDS = 2.0
 TIDY_SECONDS = 60.0
@@ -30,9 +30,9 @@ TIDY_SECONDS = 60.0
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class WorkerConfig:
-    """The name of a trainer, its limits, and the files that it shares with the web processes."""
+@dataclass(frozen=True, eq=False)
+class Worker:
+    """Runs the jobs of a store as its JobHandler. Some of its files are shared with the web processes."""
 
     trainer_name: str
     max_job_seconds: float  # 0: no limit
@@ -40,75 +40,49 @@ class WorkerConfig:
     capabilities: Path  # states which devices the trainer has
     seen: Path  # touched while the trainer runs
     lock_of: Callable[[str], Path]  # the file that a trainer of this name locks while it runs
-
-
-class Worker:
-    """Runs jobs as the JobHandler of a WorkerStore."""
-
-    def __init__(
-        self,
-        config: WorkerConfig,
-        store: WorkerStore,
-        context: TrainerContext,
-        *,
-        uploads: UploadStore,
-        activity: PredictionActivity,
-        crash_loop: CrashLoopGuard,
-    ) -> None:
-        self.config = config
-        self.store = store
-        self._context = context
-        self._uploads = uploads
-        self._activity = activity
-        self._crash_loop = crash_loop
+    store: "DBOSWorkerStore"
+    context: TrainerContext
+    activity: PredictionActivity
+    crash_loop: CrashLoopGuard
 
     def run_job(self, job_id: str, request: dict[str, Any]) -> dict[str, Any]:
-        progress = ProgressReporter(
-            self.store.report, lambda: self.store.is_cancelled(job_id), self.config.max_job_seconds
-        )
+        progress = ProgressReporter(self.store.report, lambda: self.store.is_cancelled(job_id), self.max_job_seconds)
         token = logged_job_id.set(job_id)
         try:
-            self._crash_loop.begin(job_id, self._context.checkpoint(job_id))
-            with yield_cores_to_predictions(self._activity), within_memory():
-                card = train(TrainingRequest.from_json(request), job_id, self._context, progress)
+            self.crash_loop.begin(job_id, self.context.checkpoint(job_id))
+            with yield_cores_to_predictions(self.activity), within_memory():
+                card = train(TrainingRequest.from_json(request), job_id, self.context, progress)
         except JobCancelled:
             if self.store.is_cancelled(job_id):
                 self.clean_up(job_id, request)
                 _log.info("job cancelled")
             raise
         except LinserveError as error:
-            self.store.report(progress.progress, progress.curve.with_last())
-            raise _failed(job_id, error, error.version if isinstance(error, PromotionFailed) else None) from None
+            progress.report()
+            raise _failed(error) from None
         else:
             _log.info("version published", extra={"model": card.model, "version": card.version})
         finally:
-            self._crash_loop.end()
+            self.crash_loop.end()
             logged_job_id.reset(token)
         return {"version": card.version, "metrics": card.metrics, "warnings": list(card.warnings)}
 
-    def promote(self, job_id: str, request: dict[str, Any], version: int) -> None:
-        try:
-            card = self._context.registry.version(request["model"], version).card
-            finish_promotion(TrainingRequest.from_json(request), card, self._context.registry)
-        except LinserveError as error:
-            raise _failed(job_id, error, version) from None
-
     def clean_up(self, job_id: str, request: dict[str, Any]) -> None:
-        self._uploads.remove(request["upload"])
-        self._context.checkpoint(job_id).unlink(missing_ok=True)
+        self.context.spool.remove(request["upload"])
+        self.context.checkpoint(job_id).unlink(missing_ok=True)
 
     def stop(self) -> None:
         """Note that a job under way was interrupted by a stop, and not by a crash."""
-        self._crash_loop.end()
+        self.crash_loop.end()
 
     def tidy_up(self) -> None:
         """Take over the jobs of dead trainers, and remove old records and files that nothing needs."""
         try:
-            self.store.take_over(self.config.lock_of)
-            self.store.prune(self.config.max_retained_jobs)
-            if not self._uploads.is_empty() or any(self._context.checkpoints.glob("*")):
+            self.store.take_over(self.lock_of)
+            self.store.prune(self.max_retained_jobs)
+            if not self.context.spool.is_empty() or any(self.context.checkpoints.glob("*")):
                 self._sweep()
-            self._context.registry.sweep()
+            self.context.registry.sweep()
         except Exception as error:  # the database is unreachable or the disk full; a later call will succeed
             _log.warning("not tidied up", extra={"reason": str(error)})
 
@@ -117,8 +91,8 @@ class Worker:
         jobs = self.store.uploads()
         unfinished = {job.id for job in jobs if not job.ended}
         needed = {job.upload for job in jobs if not job.ended}
-        self._uploads.sweep(needed, ended={job.upload for job in jobs} - needed)
-        for checkpoint in self._context.checkpoints.glob("*"):
+        self.context.spool.sweep(needed, ended={job.upload for job in jobs} - needed)
+        for checkpoint in self.context.checkpoints.glob("*"):
             if checkpoint.stem not in unfinished:
                 checkpoint.unlink(missing_ok=True)
 
@@ -129,12 +103,12 @@ def run_worker(worker: Worker, stop: threading.Event) -> None:
     Raises Unavailable if the database cannot be reached at the start, and if the database or the lock of this trainer
     is removed, because no other process would read what this one records.
     """
-    config, store = worker.config, worker.store
-    lock = config.lock_of(config.trainer_name)
+    store = worker.store
+    lock = worker.lock_of(worker.trainer_name)
     files = {lock: identity(lock)}
     store.open(worker)
-    files |= store.files()
-    write_capabilities(config.capabilities)
+    files |= store.files
+    write_capabilities(worker.capabilities)
     _log.info("trainer ready")
     tidied = -TIDY_SECONDS
     while True:
@@ -142,7 +116,7 @@ def run_worker(worker: Worker, stop: threading.Event) -> None:
             if identity(path) != known:
                 _log.error("state folder replaced", extra={"file": str(path)})
                 raise Unavailable("The state folder was removed.")
-        _touch(config.seen)
+        _touch(worker.seen)
         store.keep_polling()
         if time.monotonic() - tidied >= TIDY_SECONDS:
             tidied = time.monotonic()
@@ -158,9 +132,10 @@ def _touch(path: Path) -> None:
         path.touch(mode=0o600)
 
 
-def _failed(job_id: str, error: LinserveError, version: int | None = None) -> JobFailed:
-    name, message = type(error).__name__, error.message
-    if version is not None:
+def _failed(error: LinserveError) -> JobFailed:
+    name, message, version = type(error).__name__, error.message, None
+    if isinstance(error, PromotionFailed):
+        version = error.version
         message = f"Version {version} is published, but could not be promoted. {message}"
-    _log.info("job failed", extra={"job": job_id, "error": name, "reason": message})
+    _log.info("job failed", extra={"error": name, "reason": message})
     return JobFailed(Failure(name, message, error.details, version))

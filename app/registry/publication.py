@@ -1,30 +1,37 @@
-"""Publication and promotion of a version, in steps that survive a kill between any two of them.
+"""Publication and promotion of a version, and deletion of a model, in steps that survive a kill between any two.
 
     models/crop-yield/uploads/4f1c… -> ../000002.safetensors   the version that was published for this upload
     models/crop-yield/uploads/.last -> ../000002.safetensors   the highest number used or reserved so far
     models/crop-yield/.next -> 000002.safetensors              becomes `current` once there is a version 2
+    models/.deleted/crop-yield/last       7: deleted models of this name used the numbers up to it
+    models/.deleted/crop-yield/000007/    files of the deleted model, until they are removed
 
 An exclusive link publishes a version: it gives the file its number. The marker of the upload, and `.next` if the
 version is to be promoted, are made before the link. They have no effect until a version with their number exists.
 After the link, `.next` is renamed to `current`. If a publisher is killed before the link, nothing was published. If it
 is killed after the link, the next process that locks the folder renames `.next`. The folder is locked throughout.
+
+A deleted model's folder is moved to `.deleted` in one step. The last number is written before the move, and the files
+are removed after it.
 """
 
 import contextlib
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from app.errors import ModelFileInvalid, PromotionFailed
 from app.failpoints import failpoint
-from app.registry import deleted_models
 from app.registry.version_file import read_card
-from app.storage.folder import replace_link, sync_folder, temporary_path
+from app.storage.folder import replace_file, replace_link, sync_folder, temporary_path
 
 VERSION_FILE = re.compile(r"(\d{6,12})\.(safetensors|deleted)")
 UPLOADS = "uploads"
+DELETED = ".deleted"  # Not a valid model name.
 _LAST = ".last"
+_LAST_OF_DELETED = "last"
 _NEXT = ".next"
 _UP = "../"
 _UPLOAD = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,127}")
@@ -115,7 +122,7 @@ def free_number(folder: Path) -> int:
     """Return the next number, which no version has ever had. Does not list the folder."""
     # In a copy, `current` may point to a missing version; a new version of that number would be served.
     after_current = (target_of(folder / "current") or 0) + 1
-    after_deleted = deleted_models.last_number(folder.parent, folder.name) + 1
+    after_deleted = _last_of_deleted(folder.parent, folder.name) + 1
     number = max(target_of(folder / UPLOADS / _LAST) or 1, after_current, after_deleted)
     while _is_used(folder, number):
         number += 1
@@ -189,3 +196,55 @@ def _upload_of(folder: Path, number: int) -> str | None:
     with contextlib.suppress(ModelFileInvalid, FileNotFoundError):
         return read_card(folder / file_name(number)).upload
     return None
+
+
+def _last_of_deleted(models: Path, model: str) -> int:
+    """Return the last number that deleted models of this name used; 0 if there are none.
+
+    Raises ModelFileInvalid if the record has no number; OSError.
+    """
+    try:
+        text = (models / DELETED / model / _LAST_OF_DELETED).read_text()
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    if not (text.isascii() and text.strip().isdigit()):
+        raise ModelFileInvalid(
+            f'{DELETED}/{model}/{_LAST_OF_DELETED} has no number. Write the last one that "{model}" used.'
+        )
+    return int(text)
+
+
+def delete_model(models: Path, model: str, last: int) -> None:
+    """Delete a model whose last number is `last`. The caller holds the lock of its folder.
+
+    Raises OSError if the model is not deleted.
+    """
+    records = models / DELETED / model
+    records.mkdir(parents=True, exist_ok=True)
+    replace_file(records / _LAST_OF_DELETED, b"%d\n" % last)
+    for folder in (records, records.parent, models):
+        sync_folder(folder)
+    place = records / f"{last:06d}"
+    _remove(place)  # leftovers of an earlier deletion of this model, if it was restored from a copy since
+    failpoint("deletion_prepared")
+    (models / model).rename(place)
+    failpoint("deleted")
+    for folder in (records, models):
+        sync_folder(folder)
+    with contextlib.suppress(OSError):  # `sweep_deleted` removes the rest
+        _remove(place)
+
+
+def sweep_deleted(models: Path) -> None:
+    """Remove the files of deleted models that a crash has left."""
+    for place in models.glob(f"{DELETED}/*/*"):
+        if place.name.isdigit():
+            with contextlib.suppress(OSError):
+                _remove(place)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -9,13 +9,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
 
 from app.errors import Conflict, InvalidInput, ModelFileInvalid, ModelNotFound, Unavailable, VersionNotFound
 from app.failpoints import failpoint
 from app.permissions import why_denied
-from app.registry import deleted_models, publication
+from app.registry import publication
 from app.registry.model_card import ModelCard
 from app.registry.names import MODEL_NAME, MODEL_NAME_RULE
 from app.registry.publication import UPLOADS, ParentChanged, file_name
@@ -29,7 +28,7 @@ from app.storage.folder import durable_file, sync_folder, temporary_path
 ORPHAN_SECONDS = 3600  # Age of a temporary file above which its publisher is taken for dead.
 
 # Files and folders that are renamed once they are complete.
-_TEMPORARY = ("*/.*.tmp", f"*/{UPLOADS}/.*.tmp", f"{deleted_models.FOLDER}/*/.*.tmp")
+_TEMPORARY = ("*/.*.tmp", f"*/{UPLOADS}/.*.tmp", f"{publication.DELETED}/*/.*.tmp")
 
 
 class ModelPublisher(ModelReader):
@@ -75,15 +74,25 @@ class ModelPublisher(ModelReader):
         if not re.fullmatch(MODEL_NAME, card.model):
             raise InvalidInput.at("/model", MODEL_NAME_RULE)
         folder = self._folder / card.model
-        with _writing(), _Draft(folder, replace(card, promoted=promote), model, folds) as draft:
-            draft.write()  # before the folder is locked, because a wide model takes a while
+        card = replace(card, promoted=promote)
+        with _writing(), _temporary_file(folder) as temporary:
+            numbered = _completed(card, folder)
+            _write(temporary, encode(numbered, model, folds))  # not under the lock: a wide model takes a while
             with self._locked(card.model):
                 if (published := self._published_for(card)) is not None:
                     return published
                 if expected != "any" and self.current_number(card.model) != expected:
                     raise ParentChanged
                 publication.prepare_markers(folder)
-                return draft.publish(promote=promote)
+                while True:
+                    written, numbered = numbered, _completed(card, folder)
+                    if numbered != written:
+                        _write(temporary, encode(numbered, model, folds))
+                    with contextlib.suppress(FileExistsError):  # a process that takes no lock took the number
+                        publication.link_version(
+                            folder, temporary, numbered.version, upload=card.upload, promote=promote
+                        )
+                        return Version(numbered, model)
 
     def promote(self, model: str, number: int, check: Callable[[], None] = lambda: None) -> None:
         """Make a version current, for every process at its next request.
@@ -131,7 +140,7 @@ class ModelPublisher(ModelReader):
             self.versions(model)
             check()
             numbers = [number for number, _ in self._files(model)]
-            deleted_models.move(self._folder, model, max(*numbers, publication.free_number(folder) - 1))
+            publication.delete_model(self._folder, model, max(*numbers, publication.free_number(folder) - 1))
         for number in (CURRENT, *numbers):
             self._cache.drop((model, number))
 
@@ -142,7 +151,7 @@ class ModelPublisher(ModelReader):
             with contextlib.suppress(OSError):
                 if temporary.lstat().st_mtime < before:
                     shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink()
-        deleted_models.sweep(self._folder)
+        publication.sweep_deleted(self._folder)
 
     def _published_for(self, card: ModelCard) -> Version | None:
         if card.upload is None:
@@ -174,51 +183,25 @@ class ModelPublisher(ModelReader):
             os.fsync(lock.fileno())
 
 
-class _Draft:
-    """A version's file before it has its number. When the block ends, no temporary file or empty folder is left."""
+@contextlib.contextmanager
+def _temporary_file(folder: Path) -> Iterator[Path]:
+    """Yield the path of a version's file that has no number yet. At the end, it and an empty folder are removed."""
+    folder.mkdir(exist_ok=True)  # no parents: if the models folder is missing, all other models are too
+    temporary = temporary_path(folder)
+    try:
+        yield temporary
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        publication.remove_empty(folder)
+        raise
+    temporary.unlink(missing_ok=True)
 
-    def __init__(
-        self,
-        folder: Path,
-        card: ModelCard,
-        model: LinearModel,
-        folds: Mapping[int, SufficientStatistics] | None,
-    ) -> None:
-        self._folder, self._card, self._model, self._folds = folder, card, model, folds
-        self._temporary = temporary_path(folder)
-        self._written: ModelCard | None = None
 
-    def __enter__(self) -> Self:
-        self._folder.mkdir(exist_ok=True)  # no parents: if the models folder is missing, all other models are too
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._temporary.unlink(missing_ok=True)
-        if kind is not None:
-            publication.remove_empty(self._folder)
-
-    def write(self) -> ModelCard:
-        """Write the file, unless it is written with the number and parent that it would have now."""
-        card = _completed(self._card, self._folder)
-        if card != self._written:
-            with durable_file(self._temporary) as file:
-                file.write(encode(card, self._model, self._folds))
-                failpoint("temp_written")
-            failpoint("fsynced")
-            self._written = card
-        return card
-
-    def publish(self, *, promote: bool) -> Version:
-        """Give the file its number. The folder must be locked."""
-        while True:
-            card = self.write()
-            with contextlib.suppress(FileExistsError):  # a process that takes no lock took the number
-                publication.link_version(
-                    self._folder, self._temporary, card.version, upload=card.upload, promote=promote
-                )
-                return Version(card, self._model)
+def _write(path: Path, content: bytes) -> None:
+    with durable_file(path) as file:
+        file.write(content)
+        failpoint("temp_written")
+    failpoint("fsynced")
 
 
 @contextlib.contextmanager

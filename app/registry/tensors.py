@@ -1,4 +1,7 @@
-"""The tensors of a version's file, in one table for writing, checking and reading them."""
+"""The tensors of a version's file, in tables for writing, checking and reading them.
+
+The statistics of a cross-validation's folds are read only by an update, to add its rows to the folds.
+"""
 
 from collections.abc import Iterator, Mapping
 from operator import attrgetter
@@ -14,6 +17,9 @@ from app.regression.sufficient_statistics import SufficientStatistics
 Tensors: TypeAlias = dict[str, NDArray[np.float64]]
 
 STATISTICS = "statistics."
+FOLDS = "folds."
+MAX_FOLD_BYTES = 64 << 20  # Bytes of all folds of a version; ten folds of 900 columns.
+NUMBER_BYTES = 8
 
 
 class Tensor(NamedTuple):
@@ -42,8 +48,21 @@ TENSORS = (
     Tensor("statistics.removed", "1+p+k 1+p+k", optional=True),
 )
 
+# Shapes of the folds' statistics for f folds, by the attributes of SufficientStatistics.
+_FOLD_SHAPES = {
+    "rows": "f",
+    "effective_rows": "f",
+    "log_weights": "f",
+    "shift": "f p+k",
+    "scale": "f p+k",
+    "factor": "f 1+p+k 1+p+k",
+    "minimum": "f p",
+    "maximum": "f p",
+}
+_NUMBER = "number"  # The tensor of the folds' numbers.
 
-def shape_for(shape: str, card: ModelCard, **sizes: int) -> tuple[int, ...]:
+
+def _shape(shape: str, card: ModelCard, **sizes: int) -> tuple[int, ...]:
     """Return a shape of the table in numbers. `sizes` has those of other letters."""
     sizes |= {"p": len(card.terms or card.features), "k": len(card.targets), "1": 1}
     return tuple(sum(sizes[term] for term in length.split("+")) for length in shape.split())
@@ -59,7 +78,7 @@ def model_tensors(model: LinearModel) -> Tensors:
 def tensor_faults(card: ModelCard, tensors: Mapping[str, NDArray[Any]]) -> Iterator[str]:
     """Yield what is wrong with the tensors of a model that has this card."""
     for name, dimensions, optional, finite in TENSORS:
-        shape = shape_for(dimensions, card)
+        shape = _shape(dimensions, card)
         if name not in tensors:
             if not optional or (name == "unscaled_errors" and card.inference_unavailable is None):
                 yield f"{name} is missing"
@@ -72,25 +91,73 @@ def tensor_faults(card: ModelCard, tensors: Mapping[str, NDArray[Any]]) -> Itera
 def model_of(card: ModelCard, tensors: Tensors) -> LinearModel:
     """Return the model with this card and these tensors, in which `tensor_faults` found no fault."""
     values: dict[str, Any] = {tensor.name: tensors.get(tensor.name) for tensor in TENSORS}
-    for name in ("statistics.effective_rows", "statistics.log_weights", "statistics.operations"):
-        values[name] = values[name].item()
-    of_statistics = {
-        name.removeprefix(STATISTICS): values.pop(name) for name in list(values) if name.startswith(STATISTICS)
-    }
-    statistics = SufficientStatistics(
-        features=len(card.terms or card.features),
-        rows=card.rows,
-        untracked=card.untracked,
-        weight_kind=card.weight_kind,
-        discounted=card.discounted,
-        **of_statistics | {"operations": int(of_statistics["operations"])},
-    )
+    names = [name for name in values if name.startswith(STATISTICS)]
+    statistics = {name.removeprefix(STATISTICS): values.pop(name) for name in names}
+    statistics |= {name: statistics[name].item() for name in ("effective_rows", "log_weights", "operations")}
+    statistics["operations"] = int(statistics["operations"])
     return LinearModel(
         features=card.features,
         targets=card.targets,
-        statistics=statistics,
+        statistics=_statistics_of(card, rows=card.rows, untracked=card.untracked, **statistics),
         terms=card.terms,
         has_intercept=getattr(card.solver, "fit_intercept", True),
         inference_unavailable=card.inference_unavailable,
         **values,
     )
+
+
+def _statistics_of(card: ModelCard, **values: Any) -> SufficientStatistics:
+    return SufficientStatistics(
+        features=len(card.terms or card.features),
+        weight_kind=card.weight_kind,
+        discounted=card.discounted,
+        **values,
+    )
+
+
+def fold_bytes(folds: Mapping[int, SufficientStatistics]) -> int:
+    """Return the bytes that the folds take in a file."""
+    values = [getattr(fold, name) for fold in folds.values() for name in _FOLD_SHAPES]
+    return sum(np.asarray(value).nbytes for value in values) + NUMBER_BYTES * len(folds)
+
+
+def fold_tensors(folds: Mapping[int, SufficientStatistics]) -> Tensors:
+    """Return the folds as tensors, each stacked over the folds. Their kind of weights is in the card."""
+    columns = {name: [getattr(fold, name) for fold in folds.values()] for name in _FOLD_SHAPES}
+    columns[_NUMBER] = list(folds)
+    return {f"{FOLDS}{name}": np.array(column, dtype=np.float64) for name, column in columns.items()}
+
+
+def folds_of(card: ModelCard, tensors: Tensors) -> dict[int, SufficientStatistics]:
+    """Return the folds with these tensors, in which `fold_faults` found no fault."""
+    folds = {}
+    for index, number in enumerate(tensors[f"{FOLDS}{_NUMBER}"]):
+        values: dict[str, Any] = {name: tensors[f"{FOLDS}{name}"][index] for name in _FOLD_SHAPES}
+        values |= {name: float(values[name]) for name in ("effective_rows", "log_weights")}
+        folds[int(number)] = _statistics_of(card, **values | {"rows": int(values["rows"])})
+    return folds
+
+
+def fold_faults(card: ModelCard, tensors: Mapping[str, NDArray[Any]]) -> Iterator[str]:
+    """Yield what is wrong with the tensors of the folds. There must be none unless the card declares them."""
+    stored = {name.removeprefix(FOLDS): tensor for name, tensor in tensors.items() if name.startswith(FOLDS)}
+    if card.validation is None or not card.validation.stored:
+        if stored:
+            yield "it has statistics of folds that its card does not name"
+        return
+    f = card.validation.folds - card.validation.empty_folds
+    shapes = {name: _shape(shape, card, f=f) for name, shape in ({_NUMBER: "f"} | _FOLD_SHAPES).items()}
+    if stored.keys() != shapes.keys():
+        yield "its statistics of folds are not complete"
+        return
+    wrong = [name for name, shape in shapes.items() if stored[name].dtype != np.float64 or stored[name].shape != shape]
+    if wrong:
+        yield f"{', '.join(FOLDS + name for name in wrong)} have another type or shape than float64 for {f} folds"
+        return
+    numbers, rows = stored[_NUMBER], stored["rows"]
+    if not (np.isin(numbers, np.arange(card.validation.folds)).all() and (np.diff(numbers) > 0).all()):
+        yield f"its folds are not numbered from 0 to {card.validation.folds - 1}"
+    if not ((rows >= 1).all() and (rows == np.floor(rows)).all() and rows.sum() == card.rows):
+        yield f"its folds do not have {card.rows} rows together"
+    if not np.isfinite(stored["effective_rows"]).all():
+        yield "folds.effective_rows is not finite"

@@ -36,8 +36,8 @@ class CachedVersion:
 class VersionCache:
     """Versions by key, `max_bytes` in all. The one with the key `pinned` is never evicted.
 
-    A version that does not fit is not cached, but requests that use it at the same time share it. Versions in use that
-    are not in the cache, or not any more, count in the memory budget of the requests.
+    A version that does not fit is not cached, but requests that use it at the same time share it. Versions that are in
+    use and not in the cache count in the memory budget of the requests.
     """
 
     def __init__(self, max_bytes: int, pinned: Key | None = None, budget: MemoryBudget | None = None) -> None:
@@ -57,15 +57,14 @@ class VersionCache:
     def put(self, key: Key, entry: CachedVersion) -> None:
         """Add or replace an entry, and evict others until all fit. An entry that cannot fit is not added."""
         with self._lock:
+            removed = [self._remove(key)]
             if key == self._pinned_key:
-                removed, self._pinned = [self._pinned], entry
+                self._pinned = entry
+            elif entry.memory <= self._capacity:
+                removed += self._evict(self._capacity - entry.memory)
+                self._entries[key] = entry
             else:
-                removed = [self._entries.pop(key, None)]
-                if entry.memory <= self._capacity:
-                    removed += self._evict(self._capacity - entry.memory)
-                    self._entries[key] = entry
-                else:
-                    self._share(key[0], entry)
+                self._share(key[0], entry)
             removed += self._evict(self._capacity)
         for old in removed:
             if old is not None and old.version is not entry.version:
@@ -74,10 +73,7 @@ class VersionCache:
     def drop(self, key: Key) -> bool:
         """Remove an entry. Return False if there is none."""
         with self._lock:
-            if key == self._pinned_key:
-                entry, self._pinned = self._pinned, None
-            else:
-                entry = self._entries.pop(key, None)
+            entry = self._remove(key)
         if entry is None:
             return False
         self._track(entry)
@@ -97,6 +93,12 @@ class VersionCache:
     def _capacity(self) -> int:
         """The bytes for all versions but the pinned one."""
         return self._max_bytes - (self._pinned.memory if self._pinned else 0)
+
+    def _remove(self, key: Key) -> CachedVersion | None:
+        if key != self._pinned_key:
+            return self._entries.pop(key, None)
+        removed, self._pinned = self._pinned, None
+        return removed
 
     def _evict(self, limit: int) -> list[CachedVersion | None]:
         evicted: list[CachedVersion | None] = []

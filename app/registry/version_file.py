@@ -18,8 +18,16 @@ from safetensors.numpy import save
 from app.errors import ModelFileInvalid
 from app.registry.migrations import SINCE_FORMAT_1, convert_format_1, decode_card, rename_tensors
 from app.registry.model_card import SCHEMA, ModelCard
-from app.registry.stored_folds import PREFIX, fold_faults, fold_tensors, folds_of
-from app.registry.tensors import Tensors, model_of, model_tensors, tensor_faults
+from app.registry.tensors import (
+    FOLDS,
+    Tensors,
+    fold_faults,
+    fold_tensors,
+    folds_of,
+    model_of,
+    model_tensors,
+    tensor_faults,
+)
 from app.regression.errors import InvalidTerms
 from app.regression.linear_model import LinearModel
 from app.regression.sufficient_statistics import SufficientStatistics
@@ -83,7 +91,7 @@ def read(path: Path) -> Version:
     Raises FileNotFoundError; ModelFileInvalid if the file is truncated, altered or not a model of this service.
     """
     with _checked(path) as (card, tensors, size):
-        fold_size = sum(tensors.pop(name).nbytes for name in list(tensors) if name.startswith(PREFIX))
+        fold_size = sum(tensors.pop(name).nbytes for name in list(tensors) if name.startswith(FOLDS))
         if card.schema != 1:
             return Version(card, model_of(card, tensors), size - fold_size)
         converted = convert_format_1(card, tensors, lambda number: _card_of_sibling(path, number))
@@ -120,7 +128,7 @@ def open_file(path: Path) -> BinaryIO:
         return file
     file.close()
     fault = "larger than any model can be" if stat.S_ISREG(status.st_mode) else "not a regular file"
-    raise ModelFileInvalid(f"{_place(path)} is {fault}. {_REMEDY}")
+    raise _invalid(path, f"is {fault}.")
 
 
 def checksum(card: str, tensors: Tensors) -> str:
@@ -142,19 +150,13 @@ def _checked(path: Path) -> Iterator[tuple[ModelCard, Tensors, int]]:
         schema = _known_schema(text, path)
         tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a dict
         if metadata.get("sha256") != checksum(text, tensors):
-            raise ModelFileInvalid(
-                f"{_place(path)} is altered or not a model of this service: its checksum is wrong. {_REMEDY}"
-            )
+            raise _invalid(path, "is altered or not a model of this service: its checksum is wrong.")
         if schema == 1 and SINCE_FORMAT_1 not in tensors:
-            raise ModelFileInvalid(
-                f"{_place(path)} has an early form of format 1, without {SINCE_FORMAT_1}, which is not read. {_REMEDY}"
-            )
+            raise _invalid(path, f"has an early form of format 1, without {SINCE_FORMAT_1}, which is not read.")
         card, tensors = decode_card(text, schema), rename_tensors(tensors, schema)
         if faults := "; ".join((*_card_faults(card), *tensor_faults(card, tensors), *fold_faults(card, tensors))):
-            raise ModelFileInvalid(
-                f"{_place(path)}, of format {schema}, is not a model that this service could have made: {faults}. "
-                f"{_REMEDY}"
-            )
+            place = f"{_place(path)}, of format {schema},"
+            raise ModelFileInvalid(f"{place} is not a model that this service could have made: {faults}. {_REMEDY}")
         yield card, tensors, os.fstat(file.fileno()).st_size
 
 
@@ -167,8 +169,7 @@ def _safetensors(file: BinaryIO, path: Path) -> Iterator[Any]:
         with safe_open(f"/dev/fd/{file.fileno()}", framework="np", backend="pread") as stored:
             yield stored
     except _UNREADABLE:
-        message = f"{_place(path)} is truncated, altered or not a model of this service. {_REMEDY}"
-        raise ModelFileInvalid(message) from None
+        raise _invalid(path, "is truncated, altered or not a model of this service.") from None
 
 
 def _known_schema(text: str, path: Path) -> int:
@@ -176,10 +177,8 @@ def _known_schema(text: str, path: Path) -> int:
     schema = msgspec.json.decode(text, type=_Schema).schema
     if 1 <= schema <= SCHEMA:
         return schema
-    remedy = _REMEDY
-    if schema > SCHEMA:
-        remedy = "A newer service wrote it: install that one, or promote another version."
-    raise ModelFileInvalid(f"{_place(path)} has format {schema}; this service reads formats 1 to {SCHEMA}. {remedy}")
+    remedy = "A newer service wrote it: install that one, or promote another version." if schema > SCHEMA else _REMEDY
+    raise _invalid(path, f"has format {schema}; this service reads formats 1 to {SCHEMA}.", remedy)
 
 
 def _card_of_sibling(path: Path, number: int) -> ModelCard | None:
@@ -199,6 +198,10 @@ def _card_faults(card: ModelCard) -> Iterator[str]:
         yield "its terms cannot be made from its features"
     if card.rows < 1:
         yield f"it has {card.rows} rows"
+
+
+def _invalid(path: Path, fault: str, remedy: str = _REMEDY) -> ModelFileInvalid:
+    return ModelFileInvalid(f"{_place(path)} {fault} {remedy}")
 
 
 def _place(path: Path) -> str:

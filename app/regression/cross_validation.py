@@ -25,8 +25,7 @@ class CrossValidation:
 
     folds: int
     residual_norms: Array  # (k,), square root of the sum of squared residuals
-    # (k,), square root of the sum of squared deviations from the mean of all rows, or from 0 without an intercept
-    total_norms: Array
+    total_norms: Array  # (k,), the same of deviations from the mean of all rows, or from 0 without an intercept
     weight: float  # total weight of the rows
     effective_rows: float  # number of observations
 
@@ -77,8 +76,7 @@ class Folds:
     """The statistics of the folds that have rows, by their numbers.
 
     `base` is the statistics of rows that are in no fold: every model is fitted to them too, and none is judged on
-    them. `on_step` is called before each fit and each merge, which take long with many columns, and may raise to end
-    the validation.
+    them. `on_step` is called before each fit and each merge, and may raise to end the validation.
 
     Raises InvalidData if there is nothing to validate on.
     """
@@ -94,19 +92,15 @@ class Folds:
         self._folds = list(folds.values())
         self._base = base
         self._on_step = on_step
-        if len(self._folds) < 2 and base is None:  # noqa: PLR2004 - one to fit to, one to predict
-            if self.rows < 2:  # noqa: PLR2004 - the same
-                raise InvalidData(
-                    f"Cross-validation needs at least 2 rows, found {self.rows}. Send more, or train without it."
-                )
+        if len(self._folds) > 1 or base is not None:
+            return
+        rows = sum(fold.rows for fold in self._folds)
+        if rows > 1:
             raise InvalidData(
-                f"Cross-validation needs rows in at least 2 folds, and all {self.rows} rows are in one. Give more "
-                "folds, another fold_seed, or a column with more groups."
+                f"Cross-validation needs rows in at least 2 folds, and all {rows} rows are in one. Give more folds, "
+                "another fold_seed, or a column with more groups."
             )
-
-    @property
-    def rows(self) -> int:
-        return sum(fold.rows for fold in self._folds)
+        raise InvalidData(f"Cross-validation needs at least 2 rows, found {rows}. Send more, or train without it.")
 
     @cached_property
     def all_rows(self) -> SufficientStatistics:
@@ -149,9 +143,7 @@ class Folds:
 
 def merged_folds(stored: FoldStatistics, new: FoldStatistics, share: float) -> dict[int, SufficientStatistics]:
     """Return the stored folds, of which decay left this share, together with the new ones."""
-    merged = {}
-    for fold in sorted(stored.keys() | new.keys()):
-        parts = [stored[fold].discounted_by(share)] if fold in stored else []
-        parts += [new[fold]] if fold in new else []
-        merged[fold] = parts[0] if len(parts) == 1 else parts[0].merge(parts[1])
-    return merged
+    merged = {fold: statistics.discounted_by(share) for fold, statistics in stored.items()}
+    for fold, statistics in new.items():
+        merged[fold] = merged[fold].merge(statistics) if fold in merged else statistics
+    return dict(sorted(merged.items()))

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,6 @@ IDENTIFIABLE = 1e-8
 
 
 class _Svd(NamedTuple):
-    """U diag(s) V' of the unit-norm columns."""
-
     u: Array
     s: Array
     vt: Array
@@ -84,8 +82,7 @@ class Design:
 
         Source: Belsley, Kuh and Welsch, Regression Diagnostics, 1980, 3.2.
         """
-        s = self._nonzero_singular_values
-        return float(s[0] / s[-1]) if len(s) else 1.0
+        return self.penalised_condition(0.0)
 
     def penalised_condition(self, l2: float) -> float:
         """Return the condition number with a ridge penalty, sqrt((s_1^2 + l2 / n) / (s_r^2 + l2 / n))."""
@@ -105,9 +102,8 @@ class Design:
         Computations, 4th ed., 6.1.4). As l2 goes to 0, this tends to the minimum-norm solution.
         """
         norms = np.where(self.norms > 0, self.norms, 1.0)[:, np.newaxis]
-        unit: NDArray[np.floating[Any]]
         if l2 == 0 and self.full_rank:
-            unit = np.linalg.solve(self.unit_factor, right)
+            unit = np.asarray(np.linalg.solve(self.unit_factor, right), dtype=np.float64)
         else:
             u, s, vt, kept = self._svd
             filtered = (u.T @ right)[kept] / (s[kept] + l2 / self.effective_rows / s[kept])[:, np.newaxis]
@@ -124,10 +120,7 @@ class Design:
         return float((s**2 / (s**2 + l2 / self.effective_rows)).sum()) + self.intercept
 
     def whiten(self, deviations: Array) -> Array:
-        """Return rows z, (m, p), with z'z = x'(A'A)^-1 x for each row x of `deviations`, (m, p).
-
-        A row of z is infinite if x is outside the row space of A.
-        """
+        """Return rows z with z'z = x'(A'A)^-1 x for rows x of `deviations`, (m, p); infinite if A does not span x."""
         _, s, vt, kept = self._svd
         if self.full_rank:
             return np.asarray((deviations / self.norms) @ vt.T / s)

@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from app.regression.training_batch import Array
+from app.regression.sufficient_statistics import Array
 
 DoubleDouble: TypeAlias = tuple[Array, Array]  # high and low part, of equal shape
 

@@ -8,13 +8,12 @@ from scipy.linalg import solve_triangular
 
 from app.regression.design import RANK_TOLERANCE
 from app.regression.errors import InvalidData, NotIncluded
-from app.regression.precision import pivoted_factor
+from app.regression.precision import GramError, pivoted_factor
 from app.regression.sufficient_statistics import Array, SufficientStatistics, column_norms, r_factor
 
 # Largest part of a row outside the span of all rows that counts as rounding, in columns at unit norm, per dimension.
 _DIRECTION_TOLERANCE = 1e-10
-# Relative rounding error of a row count that decay has reduced.
-_COUNT_TOLERANCE = 1e-9
+_COUNT_TOLERANCE = 1e-9  # Relative rounding error of a row count that decay has reduced.
 
 TOO_FEW = (
     "Without these rows, too few remain to determine the coefficients, or not accurately enough. "
@@ -33,9 +32,8 @@ def downdate(
     the part's rows. Minimum and maximum of the features stay: the next extreme value is not known. The remaining rows
     have to determine the coefficients that all rows did, with or without an intercept.
 
-    Raises NotIncluded if the part's rows cannot be in the whole. Rows that were never added but agree with the sums are
-    not detected.
-    Raises InvalidData if too few rows would remain.
+    Raises InvalidData if too few rows would remain, and NotIncluded if the part's rows cannot be in the whole. Rows
+    that were never added but agree with the sums are not detected.
     """
     part = part.discounted_by(share) if share < 1 else part
     subtracted = part.rescaled_factor(whole.shift, whole.scale)
@@ -53,6 +51,7 @@ def downdate(
         raise InvalidData(TOO_FEW)
     difference = _Difference.of(whole.factor, subtracted, whole.cumulative_factor, error)
     relative = whole.factor_error
+    # Errors of the factor enter every bound: they are divided by the relative error and added to the removed rows.
     removed = [subtracted, difference.clipped() / math.sqrt(relative), difference.unexplained / relative]
     if whole.removed is not None:
         removed.append(whole.removed)
@@ -89,9 +88,7 @@ class _Difference:
     eigenvalues: Array  # (r,), share of the sum of squares that remains in each direction, ascending
     bounds: Array  # (r,), bound of the error of each eigenvalue
     vectors: Array  # (r, r), one direction in each column
-    # (m, d), part of P in directions that R has lost. It is not subtracted, so it is an error of the factor. Divided by
-    # the relative error and added to the removed rows, it enters every bound.
-    unexplained: Array
+    unexplained: Array  # (m, d), part of P in directions that R has lost, which is not subtracted
 
     @classmethod
     def of(cls, whole: Array, part: Array, cumulative: Array, error: float) -> "_Difference":
@@ -105,19 +102,20 @@ class _Difference:
         independent, dependent = order[:rank], order[rank:]
         leading = pivoted[:rank, :rank]
         part, cumulative = part / norms, cumulative / norms
+        gram_error = GramError(cumulative, column_norms(cumulative), error)
         # Directions in which the whole has only rounding errors.
         empty = np.zeros((len(norms), len(dependent)))
         empty[dependent] = np.eye(len(dependent))
         empty[independent] = -solve_triangular(leading, pivoted[:rank, rank:])
         outside = part @ empty
         sizes = column_norms(outside)
-        if (sizes > _DIRECTION_TOLERANCE * rank + np.sqrt(_square_error(cumulative, empty, error))).any():
+        if (sizes > _DIRECTION_TOLERANCE * rank + np.sqrt(gram_error.squares(empty))).any():
             raise NotIncluded(f"{NOT_AMONG}: they vary in a direction in which the version's rows do not.")
         shares = solve_triangular(leading, part[:, independent].T, trans="T").T
         eigenvalues, vectors = np.linalg.eigh(np.eye(rank) - shares.T @ shares)
         directions = np.zeros((len(norms), rank))
         directions[independent] = solve_triangular(leading, vectors)
-        bounds = _square_error(cumulative, directions, error)
+        bounds = gram_error.squares(directions)
         if (eigenvalues < -bounds).any():
             raise NotIncluded(f"{NOT_AMONG}: a sum of squares would fall below zero.")
         basis = np.empty((rank, len(norms)))
@@ -131,21 +129,11 @@ class _Difference:
         return r_factor(self._rows(self.eigenvalues))
 
     def clipped(self) -> Array:
-        """Return rows whose Gram matrix is the change that replacing negative eigenvalues by zero makes.
-
-        It is an error of the factor. Divided by the root of the relative error and added to the removed rows, it enters
-        every bound.
-        """
+        """Return rows whose Gram matrix is the change that replacing negative eigenvalues by zero makes."""
         return self._rows(-self.eigenvalues)
 
     def _rows(self, eigenvalues: Array) -> Array:
         return np.asarray(np.sqrt(np.maximum(eigenvalues, 0.0))[:, np.newaxis] * self.vectors.T @ self.basis)
-
-
-def _square_error(cumulative: Array, directions: Array, error: float) -> Array:
-    """Return the bound of the error of v'Gv for each column v: 2 error |Hv| S(v), as in `precision_bounds`."""
-    sizes = column_norms(cumulative) @ np.abs(directions)
-    return np.asarray(2 * error * column_norms(cumulative @ directions) * sizes)
 
 
 def _check_counts(whole: SufficientStatistics, part: SufficientStatistics) -> None:

@@ -7,7 +7,6 @@ normal equations is solved with 400 bits. Its condition number is squared, which
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple, TypeAlias
 
@@ -16,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.regression import double_double
+from app.regression.design import Design
 from app.regression.double_double import DoubleDouble
 from app.regression.least_squares import Fit
-from app.regression.sufficient_statistics import SufficientStatistics, column_norms
-from app.regression.training_batch import Array, TrainingBatch
+from app.regression.sufficient_statistics import Array, SufficientStatistics, column_norms
+from app.regression.training_batch import TrainingBatch
 
 LOST_FROM = 10.0  # Condition number from which QR loses a digit.
 MAX_WORK = 2e8  # Rows times columns squared, a few seconds of work.
@@ -39,26 +39,10 @@ Objects: TypeAlias = NDArray[np.object_]  # integers, or numbers of mpmath
 
 def should_refine(statistics: SufficientStatistics, fitted: Fit) -> bool:
     """Return True if the fit has lost digits that a second reading of the rows restores within MAX_WORK."""
-    return (
-        fitted.design.full_rank
-        and statistics.features <= MAX_FEATURES
-        and _work(statistics) <= (MAX_WORK if fitted.design.condition_number >= LOST_FROM else LITTLE_WORK)
-    )
-
-
-def _work(statistics: SufficientStatistics) -> float:
-    return float(statistics.rows * (statistics.features + statistics.targets + 1) ** 2)
-
-
-@dataclass(frozen=True, eq=False)
-class Refined:
-    """The numbers of a `Fit`, to about full precision."""
-
-    coef: Array  # (k, p)
-    intercept: Array  # (k,)
-    centre_prediction: Array  # (k,)
-    residual_norms: Array  # (k,); NaN if it is not known to KNOWN_TO
-    unscaled_errors: Array  # (1 + p,), intercept first
+    if not fitted.design.full_rank or statistics.features > MAX_FEATURES:
+        return False
+    work = statistics.rows * len(statistics.factor) ** 2
+    return work <= (MAX_WORK if fitted.design.condition_number >= LOST_FROM else LITTLE_WORK)
 
 
 class _Units(NamedTuple):
@@ -78,8 +62,11 @@ class _Units(NamedTuple):
         return cls(shift, exponents, 2 * (math.frexp(statistics.total_weight / statistics.rows)[1] // 2))
 
 
-def refine(batches: Iterable[TrainingBatch], statistics: SufficientStatistics, *, fit_intercept: bool) -> Refined:
-    """Solve the normal equations of the rows, which are read again. `statistics` are theirs, and of full rank."""
+def refine(batches: Iterable[TrainingBatch], statistics: SufficientStatistics, *, fit_intercept: bool) -> Fit:
+    """Solve the normal equations of the rows, which are read again, to about full precision.
+
+    `statistics` are those of the rows, and of full rank. A residual norm is NaN if it is not known to KNOWN_TO.
+    """
     p = statistics.features
     units = _Units.of(statistics, fit_intercept=fit_intercept)
     shift = units.shift
@@ -107,15 +94,21 @@ def refine(batches: Iterable[TrainingBatch], statistics: SufficientStatistics, *
         root = mpmath.ldexp(1, units.weight_exponent // 2)
         residual_norms = _roots(rss) * unit[p + 1 :] * root
         errors = _roots(np.array([intercept_variance, *variances])) / root
-        results = (coef, intercept, centre_prediction, residual_norms, errors)
-    return Refined(*(values.astype(np.float64) for values in results))
+        return Fit(
+            coef.astype(np.float64),
+            intercept.astype(np.float64),
+            centre_prediction.astype(np.float64),
+            residual_norms.astype(np.float64),
+            errors.astype(np.float64),
+            Design.of(statistics, fit_intercept=fit_intercept),
+        )
 
 
 def _residual_sums(gram: Objects, solution: Objects, used: slice, error: float) -> Objects:
     """Return the residual sums of squares, (k,), of a solution, (p or 1 + p, k); NaN if not known to KNOWN_TO.
 
-    `error` is the relative error of the cross products. A residual sum is a difference of terms that have this error.
-    It is zero to rounding if the error is below NOISE.
+    A residual sum is a difference of cross products that have this relative error. If the error is below NOISE, it is
+    zero to rounding.
     """
     first_target = len(gram) - solution.shape[1]
     explained = (solution * gram[used, first_target:]).sum(axis=0)

@@ -1,7 +1,4 @@
-"""Rows to a fitted model: summarise, add to or take out of a base, cross-validate, solve.
-
-The trainer, the estimator, a notebook and the tests all fit through `fit_model`.
-"""
+"""Rows to a fitted model: summarise, add to or take out of a base, cross-validate, solve."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -16,13 +13,12 @@ from app.regression.errors import InvalidData, InvalidOption
 from app.regression.least_squares import Fit
 from app.regression.linear_model import LinearModel
 from app.regression.precision import PrecisionBounds
-from app.regression.solvers.base import FitObserver, Problem, SilentObserver, Solution, Solver
-from app.regression.solvers.coefficients import TrainingState
+from app.regression.solvers.base import FitObserver, Problem, Solution, Solver, TrainingState
 from app.regression.solvers.exact import Exact
 from app.regression.streaming_qr import NO_ROWS, StreamingQR, summarise, summarise_folds
-from app.regression.sufficient_statistics import SufficientStatistics, WeightKind
+from app.regression.sufficient_statistics import Array, SufficientStatistics, WeightKind
 from app.regression.terms import expand, parse_terms
-from app.regression.training_batch import Array, TrainingBatch
+from app.regression.training_batch import TrainingBatch
 
 
 class TrainingData(Protocol):
@@ -67,19 +63,13 @@ class Base:
 
     statistics: SufficientStatistics
     mode: Literal["update", "forget"] = "update"
-    # In an update, the share of their weight that decay leaves the earlier rows. In a forget, the share of their
-    # weight that the data's rows have in the base.
-    share: float = 1.0
+    share: float = 1.0  # share of their weight that the earlier rows (update) or the data's rows (forget) have left
     folds: FoldStatistics = field(default_factory=dict)  # stored folds that the data's folds are added to
 
 
 @dataclass(frozen=True)
 class FoldOptions:
-    """A cross-validation of `count` folds.
-
-    A row's fold is that of its group, if the data has groups: then each batch has its rows' folds. Otherwise it is
-    random, and depends on the seed and the row's number.
-    """
+    """A cross-validation of `count` folds: random ones, or the `fold` of each batch if they are by group."""
 
     count: int
     seed: int = 0
@@ -95,8 +85,7 @@ class Validation:
     result: CrossValidation  # over the folds of the base and the data together
     folds: FoldStatistics  # the same folds
     data: SufficientStatistics  # statistics of the data's rows
-    # Over the data's rows alone, each predicted from the other folds and the base. None if they are all in one fold,
-    # or it was not requested.
+    # The data's rows, predicted from the other folds and the base. None if all are in one fold, or not requested.
     apart: CrossValidation | None
 
 
@@ -111,13 +100,13 @@ class DataSummary:
 
 @dataclass(frozen=True, eq=False)
 class FitResult:
-    """A fitted model, and what else is known about the fit."""
+    """A fitted model, and what else is known about the fit. `Solution` describes the fields that it has too."""
 
     model: LinearModel
     solver: Solver  # with the penalty that was chosen
-    optimum: Fit  # the exact solution of the same rows
-    refined: bool  # True if the coefficients were solved in higher precision
-    bounds: PrecisionBounds | None  # None if no row was ever taken out
+    optimum: Fit
+    refined: bool
+    bounds: PrecisionBounds | None
     validation: Validation | None
     warnings: tuple[str, ...]
     summary: DataSummary
@@ -141,18 +130,18 @@ def fit_model(
     """Fit a model to the data, on top of a base if there is one.
 
     Parameters:
-        data: the rows. They are read once, and a second time if their fit is worth refining.
+        data: read once, and a second time if the fit is worth refining.
         solver: its options have values, not keywords.
         base: earlier rows. Needs a solver that is `mergeable`.
         folds: adds a cross-validation. Needs the exact solver.
         observer: follows the fit, and may end it by raising.
         resume: the last state of an interrupted run of an iterative solver with the same options.
-        summary: that of an earlier fit to the same data, which spares reading it again.
-        reread: False if the data can be read only once. It is then not refined.
+        summary: that of an earlier fit to the same data, which is then not read again.
+        reread: False if the data can be read only once. The fit is then not refined.
 
     Raises FitError, and whatever reading the data or the observer raises.
     """
-    observer = observer or SilentObserver()
+    observer = observer or FitObserver()
     if base is not None and not solver.mergeable:
         raise InvalidOption("kind", f"Rows cannot be added or taken out with {solver.label}.")
     rows = _Rows(data, observer)
@@ -211,8 +200,7 @@ def _summary(
     rows: _Rows, solver: Solver, base: Base | None, folds: FoldOptions | None, known: DataSummary | None
 ) -> DataSummary:
     """Return the statistics of the data: the known ones, unless they depend on something that has changed."""
-    weight_kind = rows.data.weight_kind
-    first = 0
+    weight_kind, first = rows.data.weight_kind, 0
     if base is not None and folds is not None and not folds.by_group:
         first = sum(fold.rows for fold in base.folds.values())
     key = (weight_kind, rows.data.terms, folds, first)
@@ -261,17 +249,14 @@ def _combined(
 
 
 def _validate(data: Folds, solver: Exact, base: Base | None, options: FoldOptions, observer: FitObserver) -> Validation:
-    """Cross-validate over the folds of the base, discounted, and those of the data together.
-
-    If the base has none, the data alone is validated.
-    """
-    stored = base.folds if base is not None else {}
-    share = base.share if base is not None else 1.0
-    together = Folds(merged_folds(stored, data.statistics, share), observer.check_cancelled) if stored else data
+    """Cross-validate over the folds of the base, discounted, and those of the data together."""
+    together = data
+    if base is not None and base.folds:
+        together = Folds(merged_folds(base.folds, data.statistics, base.share), observer.check_cancelled)
     result = together.validate(solver)
     apart = None
     if options.apart and len(data.statistics) > 1:
-        apart = data.validate(solver) if stored else result
+        apart = result if together is data else data.validate(solver)
     return Validation(result, together.statistics, data.all_rows, apart)
 
 

@@ -11,7 +11,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from app.regression.training_batch import Array, TrainingBatch
+from app.regression.sufficient_statistics import Array
+from app.regression.training_batch import TrainingBatch
 
 # SplitMix64 (Steele, Lea and Flood, Fast Splittable Pseudorandom Number Generators, 2014): its increment and mixer.
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)

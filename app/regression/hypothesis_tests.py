@@ -16,18 +16,16 @@ from app.regression.sufficient_statistics import EPSILON, Array
 class Inference:
     """Inference for k targets and p columns. Arrays by coefficient are (k, 1 + p), intercept first.
 
-    They are NaN for a coefficient that is not identifiable: its unit vector is not in the row space of the design, so
-    that the rows determine only sums that contain it (Searle, Linear Models, 1971, 5.4). R's lm drops the later of two
-    dependent columns instead, and its standard error for the earlier one is valid for that choice only.
-
-    Without an intercept, its column is 0, with NaN for t and p.
+    They are NaN for a coefficient that is not identifiable: the rows determine only sums that contain it (Searle,
+    Linear Models, 1971, 5.4). R's lm drops the later of two dependent columns instead, and its standard error for the
+    earlier one is valid for that choice only. Without an intercept, its column is 0, with NaN for t and p.
     """
 
     standard_errors: Array
     t_values: Array
     p_values: Array
-    lower: Array  # lower bound of the confidence interval
-    upper: Array  # upper bound of the confidence interval
+    lower: Array  # bounds of the confidence interval
+    upper: Array
     residual_deviation: Array  # (k,), s
     f_values: Array  # (k,), for all coefficients except the intercept together
     f_p_values: Array  # (k,); NaN if there are no such coefficients

@@ -9,13 +9,7 @@ from numpy.typing import NDArray
 from app.regression.design import Design
 from app.regression.errors import ColumnOutOfRange, ValuesTooLarge, ValuesTooSmall
 from app.regression.solvers.exact import Exact
-from app.regression.sufficient_statistics import (
-    EPSILON,
-    Array,
-    SufficientStatistics,
-    column_norms,
-    r_factor,
-)
+from app.regression.sufficient_statistics import EPSILON, Array, SufficientStatistics, column_norms, r_factor
 
 # Largest excess of the RSS over the optimum's, relative to the residual variance, that counts as none: 1 % of a
 # standard error, squared.
@@ -70,8 +64,9 @@ def fit(statistics: SufficientStatistics, solver: Exact) -> Fit:
         centre_prediction = coef @ shift[:p]
         at_shift = centre_prediction - shift[p:]
         intercept, intercept_error = np.zeros(statistics.targets), 0.0
-    identifiable = math.isfinite(intercept_error)
-    errors = np.concatenate([[intercept_error if identifiable else np.nan], design.coefficient_errors()])
+    if math.isinf(intercept_error):  # the intercept is not identifiable
+        intercept_error = np.nan
+    errors = np.concatenate([[intercept_error], design.coefficient_errors()])
     residual_norms = statistics.residual_norms_at_shift(coef, at_shift)
     return Fit(np.ascontiguousarray(coef), intercept, centre_prediction, residual_norms, errors, design)
 
@@ -104,7 +99,7 @@ def why_no_inference(
 ) -> str | None:
     """Return the reason, a sentence, why classical inference is not valid for this fit; None if it is valid.
 
-    `residual_norms`, (k,), replace those of the fit if more accurate ones are known.
+    `residual_norms` replace those of the fit if more accurate ones are known.
     """
     if solver.l2 > 0:
         return "The model was fitted with a ridge penalty, which biases its coefficients."

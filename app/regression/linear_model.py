@@ -67,11 +67,8 @@ class LinearModel:
         Up to MAX_ORDERED coefficients, the bits of a prediction do not depend on the other rows or on the memory
         layout. With more coefficients, two predictions for the same row differ by at most (p + 3) EPSILON times
         |b| + sum |w_j x_j|, or in the centred form |c| + sum |w_j (x_j - shift_j)| (Higham, Accuracy and Stability of
-        Numerical Algorithms, 2nd ed., 3.1, for any order of summation).
-
-        The centred form is used if the plain one would lose digits (`_needs_centre`). A model without terms is then as
-        accurate as its coefficients. A term is rounded before the centre is subtracted, so models with terms may be
-        less accurate.
+        Numerical Algorithms, 2nd ed., 3.1, for any order of summation). The centred form is used if the plain one would
+        lose digits. Terms are rounded before the centre is subtracted, so models with terms may be less accurate.
 
         Raises PredictionTooLarge if a prediction exceeds the range of 64-bit numbers.
         """
@@ -85,10 +82,7 @@ class LinearModel:
         return np.asarray(y)
 
     def predict_few(self, rows: Sequence[Sequence[float]]) -> list[list[float]]:
-        """Return the same predictions for a few rows of plain numbers, the values of the model's columns.
-
-        Raises PredictionTooLarge.
-        """
+        """Return the same for a few rows of plain numbers, the values of the model's columns."""
         predictions = self._ordered.sum_lists(rows)
         if not isfinite(sum(map(sum, predictions))):
             for index, row in enumerate(predictions):
@@ -104,11 +98,12 @@ class LinearModel:
         return np.asarray(self.coef @ self._offset + self.centre_prediction)
 
     def contributions(self, x: Array) -> Array:
-        """Return coef_j (x_j - mean_j), (m, k, p). Their sum over p is the prediction minus the mean prediction.
+        """Return coef_j (x_j - mean_j), (m, k, p). Their sum over p is the prediction minus the mean prediction."""
+        return np.asarray(self._deviations(self._expanded(x))[:, np.newaxis, :] * self.coef)
 
-        Shift and offset are subtracted one after the other, because their sum, the mean, is rounded.
-        """
-        return np.asarray((self._expanded(x) - self._shift - self._offset)[:, np.newaxis, :] * self.coef)
+    def _deviations(self, columns: Array) -> Array:
+        """Return the deviations from the mean. It is the sum of shift and offset, which would be rounded."""
+        return columns - self._shift - self._offset
 
     def interval(
         self, x: Array, level: float, *, of_mean: bool = False, observation_weights: Array | None = None
@@ -117,10 +112,8 @@ class LinearModel:
 
         The observation has the mean weight of the training rows, or its own precision weight of `observation_weights`,
         (m,). Its variance is s_w^2 (x'(X'WX)^-1 x + 1/w) with s_w^2 = RSS_w / df (Greene, Econometric Analysis, 7th
-        ed., 4.6). With `of_mean`, return confidence intervals of the expected value instead. Call it only if
-        `inference_unavailable` is None.
-
-        Bounds are NaN for a row outside the space that the training rows span.
+        ed., 4.6). With `of_mean`, return confidence intervals of the expected value instead. Bounds are NaN for a row
+        outside the space that the training rows span. Call it only if `inference_unavailable` is None.
 
         Raises PredictionTooLarge if another bound exceeds the range of 64-bit numbers.
         """
@@ -130,9 +123,7 @@ class LinearModel:
         with np.errstate(over="ignore"):
             leverage = self.leverage(x)
             outside = np.isinf(leverage) & self._leaves_span(x)
-            own = np.ones(len(x))
-            if observation_weights is not None:
-                own = self.statistics.mean_weight / observation_weights
+            own = 1.0 if observation_weights is None else self.statistics.mean_weight / observation_weights
             spread = np.where(outside, np.nan, leverage + (0.0 if of_mean else own))
             deviation = np.outer(np.sqrt(spread), self.residual_deviation)
             # By the lower tail: numbers near 0 have more digits than numbers near 1.
@@ -161,14 +152,14 @@ class LinearModel:
         return np.asarray(least + weight * np.concatenate(squares))
 
     def _leaves_span(self, x: Array) -> NDArray[np.bool_]:
-        """Return which rows are outside the space that the training rows span, (m,)."""
+        """Return for each row whether it is outside the space that the training rows span."""
         if self.design.full_rank:
             return np.zeros(len(x), dtype=bool)
         return np.concatenate([np.isinf(chunk).any(axis=1) for chunk in self._whitened(x)])
 
     def _whitened(self, x: Array) -> Iterator[Array]:
         for chunk in self._chunks(x):
-            yield self.design.whiten(chunk - self._shift - self._offset if self.has_intercept else chunk)
+            yield self.design.whiten(self._deviations(chunk) if self.has_intercept else chunk)
 
     def extrapolation(self, x: Array) -> Extrapolation:
         """Flag rows outside the training range of a column, or with a leverage above 3 r / n, with r the rank.
@@ -244,9 +235,8 @@ def _needs_centre(model: LinearModel) -> bool:
     """Return True if predictions are to be computed from deviations from the shift of the statistics.
 
     The plain form intercept + coef x is off by at most (p + 4) EPSILON (|intercept| + sum |w_j| max |x_j|), which
-    includes the rounding of the coefficients. Deviations are used if that may exceed PLAIN_ERROR residual deviations,
-    and if they make the bound less than half as large. The root mean square of the residuals, which is not larger than
-    the residual deviation, takes its place. If it is unknown, it counts as zero.
+    includes the rounding of the coefficients. Deviations are used if that may exceed PLAIN_ERROR root mean squares of
+    the residuals, and if they make the bound less than half as large. An unknown residual counts as zero.
     """
     if model.centre_prediction is None:
         return False

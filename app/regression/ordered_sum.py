@@ -47,16 +47,14 @@ class OrderedSum:
 
     def sum_rows(self, x: Array) -> Array:
         """Return the sums, (m, k), for rows x, (m, p)."""
-        if len(x) <= self._rows:
-            return self._sum_columns(x.T, np.empty((len(self._start), len(x)))).T
         sums = np.empty((len(self._start), len(x)))
         for first in range(0, len(x), self._rows):
             rows = slice(first, first + self._rows)
             self._sum_columns(x[rows].T, sums[:, rows])
         return sums.T
 
-    def _sum_columns(self, columns: Array, sums: Array) -> Array:
-        """Write the sums for columns (p, m) into `sums`, (k, m), and return them."""
+    def _sum_columns(self, columns: Array, sums: Array) -> None:
+        """Write the sums for columns (p, m) into `sums`, (k, m)."""
         if self._centre is not None:
             columns = columns - self._centre
         if len(columns) > 2 and 1 < sums.size <= SMALL * len(columns):  # noqa: PLR2004 - fewer calls for 3 columns
@@ -64,11 +62,11 @@ class OrderedSum:
             np.multiply(self._weights, columns[:, np.newaxis], out=products)
             products[0] += self._start
             # numpy adds pairwise along the axis that is contiguous in memory, and in order along any other.
-            return np.asarray(np.add.reduce(products, axis=0, out=sums))
+            np.add.reduce(products, axis=0, out=sums)
+            return
         np.multiply(self._weights[0], columns[0], out=sums)
         np.add(sums, self._start, out=sums)
         product = np.empty_like(sums)
         for weights, column in zip(self._weights[1:], columns[1:], strict=True):
             np.multiply(weights, column, out=product)
             np.add(sums, product, out=sums)
-        return sums

@@ -16,10 +16,8 @@ from app.regression.errors import InvalidData
 from app.regression.least_squares import Fit
 from app.regression.sufficient_statistics import PRECISION_UNKNOWN, Array, SufficientStatistics, column_norms
 
-# Relative error bound above which sums of squares and squared standard errors are withheld.
-WITHHELD_FROM = 1e-6
-# Error of a coefficient, in its standard errors, above which a fit fails.
-FAILED_FROM = 1e-3
+WITHHELD_FROM = 1e-6  # Relative error bound above which sums of squares and squared standard errors are withheld.
+FAILED_FROM = 1e-3  # Error of a coefficient, in its standard errors, above which a fit fails.
 # Error of a coefficient, in deviations of the target per deviation of the feature, that is always accepted: the
 # standard errors of an essentially perfect fit are rounding errors themselves.
 NEGLIGIBLE = 1e-9
@@ -32,9 +30,9 @@ RESIDUALS_UNKNOWN = (
 
 
 def pivoted_factor(factor: Array) -> tuple[Array, NDArray[np.intp], int]:
-    """Return R, (d, d), the column order and the rank of a QR decomposition with column pivoting.
+    """Return R, the column order and the rank of a QR decomposition with column pivoting, of columns at unit norm.
 
-    The columns of `factor` have unit norm. Source: Golub and Van Loan, Matrix Computations, 4th ed., 5.4.2.
+    Source: Golub and Van Loan, Matrix Computations, 4th ed., 5.4.2.
     """
     _, pivoted, order = qr(factor, mode="economic", pivoting=True)
     diagonal = np.abs(pivoted.diagonal())
@@ -70,13 +68,13 @@ class PrecisionBounds:
 
     @property
     def withheld(self) -> bool:
-        """Return True if the relative error of a sum of squares or standard error may exceed WITHHELD_FROM."""
+        """Return True if a relative error of a sum of squares or standard error may exceed WITHHELD_FROM."""
         bounds = np.concatenate([self.rss, self.tss, self.standard_errors])
         return bool((bounds[~np.isnan(bounds)] > WITHHELD_FROM).any())
 
 
 @dataclass(frozen=True, eq=False)
-class _GramError:
+class GramError:
     """Bounds of the errors of quadratic forms a'Gb of the Gram matrix G = R'R.
 
     Each column of R has the relative error `relative` in the corresponding column of the cumulative factor H. Then a'Gb
@@ -88,7 +86,7 @@ class _GramError:
     relative: float
 
     @classmethod
-    def of(cls, statistics: SufficientStatistics, *, intercept: bool) -> "_GramError":
+    def of(cls, statistics: SufficientStatistics, *, intercept: bool) -> "GramError":
         sizes = column_norms(statistics.cumulative_factor)
         if not intercept:  # the columns about zero are rounded too
             sizes[1:] += np.abs(statistics.shift / statistics.scale) * sizes[0]
@@ -96,16 +94,16 @@ class _GramError:
 
     def bound(self, a: Array, b: Array) -> Array:
         """Return the bound, (m, n), for each pair of a column of a, (d, m), and a column of b, (d, n)."""
-        sa, sb = self.sizes @ np.abs(a), self.sizes @ np.abs(b)
-        # Terms that cancel in Ha leave their rounding errors.
-        ha, hb = (
-            column_norms(self.cumulative @ a) + self.relative * sa,
-            column_norms(self.cumulative @ b) + self.relative * sb,
-        )
+        (ha, sa), (hb, sb) = self._norms(a), self._norms(b)
         return self.relative * (np.outer(ha, sb) + np.outer(sa, hb))
 
+    def _norms(self, a: Array) -> tuple[Array, Array]:
+        """Return |Ha| and S(a). Terms that cancel in Ha leave their rounding errors."""
+        size = self.sizes @ np.abs(a)
+        return column_norms(self.cumulative @ a) + self.relative * size, size
+
     def squares(self, a: Array) -> Array:
-        """Return the bound, (m,), for a'Ga of each column of a, (d, m)."""
+        """Return the bound for a'Ga of each column of a."""
         return self.bound(a, a).diagonal()
 
 
@@ -119,10 +117,12 @@ def precision_bounds(statistics: SufficientStatistics, fitted: Fit, *, l2: float
     if statistics.removed is None:
         return None
     p, design = statistics.features, fitted.design
-    gram = _GramError.of(statistics, intercept=design.intercept)
+    gram = GramError.of(statistics, intercept=design.intercept)
     scale, units = statistics.scale[:p], statistics.scale[p:]
     residual, slopes = _residual_directions(statistics, fitted)
-    squares = gram.squares(_deviation_directions(statistics, intercept=design.intercept))
+    # The direction of each column's deviation from its mean, or from zero.
+    origin = (-statistics.offset if design.intercept else statistics.shift) / statistics.scale
+    squares = gram.squares(np.vstack([origin, np.eye(len(origin))]))
     rss = fitted.residual_norms / units
     tss = statistics.total_norms(centred=design.intercept) / units
     inverse = _inverse_directions(statistics, fitted, l2=l2)
@@ -162,12 +162,6 @@ def _residual_directions(statistics: SufficientStatistics, fitted: Fit) -> tuple
     if fitted.design.intercept:  # not rounded to the spacing of the targets
         at_shift = statistics.offset[p:] / units - slopes @ (statistics.offset[:p] / scale)
     return np.vstack([-at_shift, -slopes.T, np.eye(k)]), slopes
-
-
-def _deviation_directions(statistics: SufficientStatistics, *, intercept: bool) -> Array:
-    """Return the direction, in columns (1 + p + k, p + k), of each column's deviation from its mean or zero."""
-    origin = (-statistics.offset if intercept else statistics.shift) / statistics.scale
-    return np.vstack([origin, np.eye(len(origin))])
 
 
 def _units_of_effect(statistics: SufficientStatistics, fitted: Fit, tss: Array) -> Array:
@@ -213,7 +207,7 @@ def _inverse_directions(statistics: SufficientStatistics, fitted: Fit, *, l2: fl
 def check_precision(statistics: SufficientStatistics, bounds: PrecisionBounds | None) -> str | None:
     """Return the reason, a sentence, why the sums of squares of a fit with these bounds are withheld; None if not.
 
-    Raises InvalidData if the error of a coefficient may exceed FAILED_FROM of its standard error.
+    Raises InvalidData if the bounds are unusable.
     """
     if statistics.untracked:
         return PRECISION_UNKNOWN

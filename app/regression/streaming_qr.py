@@ -1,6 +1,6 @@
 """Summarise rows in one pass, at memory speed: a stream of batches to sufficient statistics."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeAlias
 
 import numpy as np
@@ -38,56 +38,6 @@ ORDINARY = (2.0**-300, 2.0**300)
 
 # The BLAS libraries of numpy and scipy. A chunk is too small to share among threads, which would wait for each other.
 _BLAS = ThreadpoolController().select(user_api="blas")
-
-
-def summarise(
-    batches: Iterable[TrainingBatch],
-    make_qr: "QRFactory | None" = None,
-    weight_kind: WeightKind = "precision",
-) -> SufficientStatistics:
-    """Return the statistics of a stream of batches. `make_qr` is called with the first batch, by default StreamingQR.
-
-    Raises InvalidData if no row has a positive weight.
-    Raises ValuesTooLarge if a deviation exceeds the range of 64-bit numbers.
-    """
-    qr: StreamingQR | None = None
-    with _BLAS.limit(limits=1), np.errstate(over="ignore", invalid="ignore"):
-        for batch in map(TrainingBatch.without_zero_weights, batches):
-            if len(batch.x):
-                qr = qr or (make_qr or StreamingQR)(batch)
-                qr.add(batch)
-        if qr is None:
-            raise InvalidData(NO_ROWS)
-        return qr.statistics(weight_kind)
-
-
-def summarise_folds(
-    batches: Iterable[TrainingBatch],
-    folds: int,
-    make_qr: "QRFactory | None" = None,
-    weight_kind: WeightKind = "precision",
-    *,
-    seed: int = 0,
-    first: int = 0,
-) -> dict[int, SufficientStatistics]:
-    """Return the statistics of each fold that has rows, by the fold's number, in one pass.
-
-    A row's fold is that of its batch's `fold`, if given. Otherwise each `folds` consecutive rows of positive weight are
-    a random permutation of the folds. `first` is the number of the first row.
-
-    Raises InvalidData and ValuesTooLarge as `summarise` does.
-    """
-    qrs: dict[int, StreamingQR] = {}
-    with _BLAS.limit(limits=1), np.errstate(over="ignore", invalid="ignore"):
-        for batch in map(TrainingBatch.without_zero_weights, batches):
-            for fold, rows in divide(batch, folds, seed, first):
-                if fold not in qrs:
-                    qrs[fold] = (make_qr or StreamingQR)(rows)
-                qrs[fold].add(rows)
-            first += len(batch.x)
-        if not qrs:
-            raise InvalidData(NO_ROWS)
-        return {fold: qrs[fold].statistics(weight_kind) for fold in sorted(qrs)}
 
 
 class StreamingQR:
@@ -137,8 +87,12 @@ class StreamingQR:
             chunk = batch.select(slice(start, start + self._chunk_rows))
             self._rows += len(chunk.x)
             self._add_chunk(chunk)
-            if self._gram is not None and self._rows >= self._next_check:
-                self._check_preconditioner()
+            if self._gram is None or self._rows < self._next_check:
+                continue
+            if self._is_plain(self._gram_factor()):
+                self._schedule_check()
+            else:  # the covariance of the rows has drifted
+                self._restart(self._factor())
 
     def statistics(self, weight_kind: WeightKind = "precision") -> SufficientStatistics:
         """Return the statistics of all rows so far, whose weights are of this kind.
@@ -151,7 +105,11 @@ class StreamingQR:
         if far[1:].any():
             far[0] = False
             powers = np.where(far, np.clip(self._exponents, -1000, 1000), powers)
-        rows = self._rows if weight_kind == "precision" else self._observations()
+        rows = self._rows
+        if weight_kind == "frequency":
+            if self._weight > MAX_OBSERVATIONS:
+                raise InvalidData(f"The frequency weights add up to more than {MAX_OBSERVATIONS} observations.")
+            rows = round(self._weight)
         return SufficientStatistics(
             features=self._features,
             rows=rows,
@@ -166,23 +124,20 @@ class StreamingQR:
             operations=max(self._factorisations - 1, 0),
         )
 
-    def _observations(self) -> int:
-        if self._weight > MAX_OBSERVATIONS:
-            raise InvalidData(f"The frequency weights add up to more than {MAX_OBSERVATIONS} observations.")
-        return round(self._weight)
-
     def _add_chunk(self, chunk: TrainingBatch) -> None:
         if self._gram is not None:
             columns = self._shifted(chunk)
-            # Rows that outweigh all earlier ones, even in one direction, would erase the digits of these.
-            if not self._has_new_scale(columns) and self._add_products(self._products(columns)):
+            # Only the squares of a column that varies for the first time may underflow unnoticed.
+            varies_first = self._has_flat and columns[self._flat].any()
+            if not varies_first and self._add_products(self._products(columns)):
                 return
         self._factorise(self._shifted(chunk, scaled=False))
 
     def _add_products(self, products: Array) -> bool:
-        """Add cross products of rows to the Gram matrix. Return False, and add nothing, if they are too large for it.
+        """Add cross products of rows to the Gram matrix, unless they are too large. Return True if they were added.
 
-        The summation is compensated (Kahan, 1965): the errors of many equal chunks would grow with their number.
+        Rows that outweigh all earlier ones, even in one direction, would erase the digits of these. The summation is
+        compensated (Kahan, 1965): the errors of many equal chunks would grow with their number.
         """
         assert self._gram is not None
         if not (self._gram.diagonal() + products.diagonal() <= self._max_diagonal).all():
@@ -193,10 +148,6 @@ class StreamingQR:
         np.subtract(products, self._gram, out=self._compensation)
         self._gram, self._next_gram = self._next_gram, self._gram
         return True
-
-    def _has_new_scale(self, columns: Array) -> bool:
-        """Return True if a column varies for the first time. Only then may its squares underflow unnoticed."""
-        return self._has_flat and bool(columns[self._flat].any())
 
     def _factorise(self, columns: Array) -> None:
         """Add shifted columns, (d, m), that are not scaled yet, by Householder QR. Raises ValuesTooLarge."""
@@ -242,15 +193,8 @@ class StreamingQR:
         return np.asarray(columns @ columns.T)
 
     def _observe_range(self, minimum: Array, maximum: Array) -> None:
-        np.minimum(self._minimum, minimum, out=self._minimum)
-        np.maximum(self._maximum, maximum, out=self._maximum)
-
-    def _check_preconditioner(self) -> None:
-        """Restart with a new preconditioner if the data's covariance has drifted."""
-        if self._is_plain(self._gram_factor()):
-            self._schedule_check()
-        else:
-            self._restart(self._factor())
+        self._minimum = np.minimum(self._minimum, minimum)
+        self._maximum = np.maximum(self._maximum, maximum)
 
     def _is_plain(self, factor: Array) -> bool:
         """Return True if the plain Gram matrix of rows with this factor is as accurate as the factor."""
@@ -288,9 +232,61 @@ class StreamingQR:
             return np.full_like(self._preconditioner, np.inf)
 
 
-QRFactory: TypeAlias = Callable[[TrainingBatch], StreamingQR]
-
-
 def _powers(sizes: Array) -> NDArray[np.int_]:
     """Return the exponents of the powers of two above sizes; one below all others for a size of 0."""
     return np.where(sizes > 0, np.frexp(sizes)[1], -100_000)
+
+
+QRFactory: TypeAlias = Callable[[TrainingBatch], StreamingQR]
+
+
+def summarise(
+    batches: Iterable[TrainingBatch], make_qr: QRFactory = StreamingQR, weight_kind: WeightKind = "precision"
+) -> SufficientStatistics:
+    """Return the statistics of a stream of batches. `make_qr` is called with the first batch.
+
+    Raises InvalidData if no row has a positive weight, and ValuesTooLarge if a deviation exceeds the range of 64-bit
+    numbers.
+    """
+    filled = (batch for batch in map(TrainingBatch.without_zero_weights, batches) if len(batch.x))
+    return _summarise_each(((0, batch) for batch in filled), make_qr, weight_kind)[0]
+
+
+def summarise_folds(
+    batches: Iterable[TrainingBatch],
+    folds: int,
+    make_qr: QRFactory = StreamingQR,
+    weight_kind: WeightKind = "precision",
+    *,
+    seed: int = 0,
+    first: int = 0,
+) -> dict[int, SufficientStatistics]:
+    """Return the statistics of each fold that has rows, by the fold's number, in one pass.
+
+    A row's fold is that of its batch's `fold`, if given. Otherwise each `folds` consecutive rows of positive weight are
+    a random permutation of the folds. `first` is the number of the first row.
+
+    Raises InvalidData and ValuesTooLarge as `summarise` does.
+    """
+
+    def parts() -> Iterator[tuple[int, TrainingBatch]]:
+        row = first
+        for batch in map(TrainingBatch.without_zero_weights, batches):
+            yield from divide(batch, folds, seed, row)
+            row += len(batch.x)
+
+    return _summarise_each(parts(), make_qr, weight_kind)
+
+
+def _summarise_each(
+    parts: Iterable[tuple[int, TrainingBatch]], make_qr: QRFactory, weight_kind: WeightKind
+) -> dict[int, SufficientStatistics]:
+    qrs: dict[int, StreamingQR] = {}
+    with _BLAS.limit(limits=1), np.errstate(over="ignore", invalid="ignore"):
+        for fold, rows in parts:
+            if fold not in qrs:
+                qrs[fold] = make_qr(rows)
+            qrs[fold].add(rows)
+        if not qrs:
+            raise InvalidData(NO_ROWS)
+        return {fold: qrs[fold].statistics(weight_kind) for fold in sorted(qrs)}

@@ -19,12 +19,10 @@ Array: TypeAlias = NDArray[np.float64]
 WeightKind: TypeAlias = Literal["precision", "frequency"]
 
 EPSILON = float(np.finfo(float).eps)
-# Bound of a factor's rounding error, relative to the norm of each column. The largest error observed, over up to
-# 67,000,000 rows with outliers, drift and near collinearity, is a fifth of this.
-FACTOR_ERROR = 32 * EPSILON
-# Bound of the rounding error that each merge, downdate or further QR decomposition adds. The largest error observed,
-# over thousands of operations, is a tenth of this.
-OPERATION_ERROR = 2 * EPSILON
+# Bound of a factor's rounding error, relative to the norm of each column, and of the error that each merge, downdate or
+# further QR decomposition adds. The largest errors observed, over up to 67,000,000 rows with outliers, drift and near
+# collinearity and over thousands of operations, are a fifth and a tenth of these.
+FACTOR_ERROR, OPERATION_ERROR = 32 * EPSILON, 2 * EPSILON
 # Largest number of powers of two between a column's scale and its deviations with which squares do not overflow.
 MAX_REACH = 400
 SAFE_SQUARES = (1e-200, 1e200)  # Range of sums of squares in which no term has overflowed or underflowed.
@@ -56,7 +54,7 @@ class SufficientStatistics:
     factor: Array  # (1 + p + k, 1 + p + k), upper triangular
     minimum: Array  # (p,)
     maximum: Array  # (p,)
-    removed: Array | None = None  # (1 + p + k, 1 + p + k), factor of all rows taken out; None if there were none
+    removed: Array | None = None  # factor of all rows taken out, as `factor`; None if there were none
     untracked: bool = False  # True if rows were taken out before `removed` was recorded
     weight_kind: WeightKind = "precision"
     log_weights: float = 0.0  # sum of the logarithms of precision weights; NaN if it was not recorded
@@ -85,8 +83,8 @@ class SufficientStatistics:
     def merge(self, other: "SufficientStatistics") -> Self:
         """Return the statistics of both sets of rows together, exact up to rounding.
 
-        Raises InvalidData if their weights are of different kinds.
-        Raises ValuesTooLarge if a difference between the two exceeds the range of 64-bit numbers.
+        Raises InvalidData if their weights are of different kinds, and ValuesTooLarge if a difference between the two
+        exceeds the range of 64-bit numbers.
         """
         self.check_weight_kind(other)
         both, scale = (self, other), self._scale_with(other)
@@ -162,7 +160,7 @@ class SufficientStatistics:
 
     @property
     def mean(self) -> Array:
-        """Mean of each column, (p + k,), features first."""
+        """Mean of each column, (p + k,)."""
         return np.asarray(self.shift + self.offset)
 
     @property
@@ -199,28 +197,28 @@ class SufficientStatistics:
 
     @property
     def factor_about_zero(self) -> Array:
-        """Factor, (1 + p + k, 1 + p + k), of the rows [1, z / scale], for models without an intercept."""
+        """Factor of the rows [1, z / scale], for models without an intercept."""
         return self.rescaled_factor(np.zeros_like(self.shift), self.scale)
 
     @property
     def raw_factor(self) -> Array:
-        """Factor, (1 + p + k, 1 + p + k), of the rows [1, z] in their own units."""
+        """Factor of the rows [1, z] in their own units."""
         return self.rescaled_factor(np.zeros_like(self.shift), np.ones_like(self.scale))
 
     def residual_norms(self, coef: Array, intercept: Array, centre: Array | None = None) -> Array:
         """Return the square root of the residual sum of squares of each target, (k,).
 
-        The predictions are coef (x - centre) + intercept, with coef (k, p), intercept (k,) and centre (p,), by default
-        zero. With the shift as the centre, nothing large cancels.
+        The predictions are coef (x - centre) + intercept, with the centre, (p,), by default zero. With the shift as the
+        centre, nothing large cancels.
         """
         p = self.features
         start = -self.shift[:p] if centre is None else centre - self.shift[:p]
         return self.residual_norms_at_shift(coef, intercept - self.shift[p:] - start @ coef.T)
 
     def residual_norms_at_shift(self, coef: Array, offset: Array) -> Array:
-        """Return the same for predictions shift_y + offset + coef (x - shift_x), with offset (k,).
+        """Return the same for predictions shift_y + offset + coef (x - shift_x).
 
-        The offset is passed alone because adding the shift would round it to the spacing of the targets.
+        The sum of shift_y and offset would be rounded to the spacing of the targets.
         """
         p, unit = self.features, self.scale[self.features :]
         # In shifted and scaled coordinates, with a column for each target.
@@ -236,7 +234,7 @@ class SufficientStatistics:
 
 
 def shift_and_scale(z: Array, weights: Array | None = None) -> tuple[Array, Array]:
-    """Return the shift, (d,), and scale, (d,), of the columns of z, (n, d), whose rows have weights (n,).
+    """Return the shift and the scale of each column of z, (n, d), whose rows have weights (n,).
 
     The shift is the column's value nearest to its mean. The scale is the power of two above its largest deviation.
     """

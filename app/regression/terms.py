@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 
 from app.regression.errors import InvalidTerms, TermFault
-from app.regression.training_batch import Array
+from app.regression.sufficient_statistics import Array
 
 MAX_POWER = 20  # Largest sum of the powers of a term.
 MAX_TERM_LENGTH = 300  # Characters of a term: two long names and their powers. A card repeats terms for each target.

@@ -1,11 +1,11 @@
 """A batch of rows, the unit in which training data is read."""
 
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array: TypeAlias = NDArray[np.float64]
+from app.regression.sufficient_statistics import Array
 
 
 class TrainingBatch(NamedTuple):

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from app.data.names import MAX_NAME_LENGTH
-from app.registry.model_card import ModelCard
-from app.registry.shares import shares_after
+from app.registry.model_card import ModelCard, shares_after
 from app.regression.cross_validation import CrossValidation
 from app.regression.dependencies import implicit_constant
 from app.regression.design import Design
@@ -20,7 +19,7 @@ from app.regression.precision import PrecisionBounds, precision_loss
 from app.regression.solvers import Exact, GradientDescent, Solver
 from app.regression.sufficient_statistics import Array
 from app.training.dataset import JobRows
-from app.training.inheritance import BaseVersion
+from app.training.parent import BaseVersion
 from app.training.request import TrainingRequest
 
 DIGITS = 16  # decimal digits of a 64-bit number
@@ -30,7 +29,7 @@ MAX_UNUSED_BYTES = 1 << 18  # size of the names of unused columns in a card, in 
 
 
 def make_card(request: TrainingRequest, result: FitResult, base: BaseVersion | None, rows: JobRows) -> ModelCard:
-    """Return the card of a new version, as far as its rows and their fit decide it."""
+    """Return the card of a new version, with the fields that follow from its rows and their fit."""
     model, statistics, design = result.model, result.statistics, result.optimum.design
     tracked = not statistics.untracked
     return ModelCard(
@@ -61,19 +60,13 @@ def make_card(request: TrainingRequest, result: FitResult, base: BaseVersion | N
         weight_kind=statistics.weight_kind,
         discounted=statistics.discounted,
         untracked=statistics.untracked,
-        earlier_shares=_earlier_shares(base),
+        earlier_shares=shares_after(base.version.card, base.decay) if base else {},
         inference_unavailable=model.inference_unavailable,
         warnings=(
             *result.warnings,
             *warnings_of(model, design, result.solver, refined=result.refined, dropped=rows.dropped),
         ),
     )
-
-
-def _earlier_shares(base: BaseVersion | None) -> dict[int, float] | None:
-    if base is None:
-        return {}
-    return shares_after(base.version.card, base.share if base.mode == "update" else 1.0)
 
 
 def metrics_of(
@@ -153,7 +146,7 @@ def warnings_of(model: LinearModel, design: Design, solver: Solver, *, refined: 
     yield from _collinearity(model, design, solver, refined=refined)
     yield from _implicit_constant(model)
     if model.inference_unavailable == ESSENTIALLY_PERFECT:
-        yield f"{ESSENTIALLY_PERFECT} Standard errors and all that follows from them are withheld."
+        yield f"{ESSENTIALLY_PERFECT} Standard errors and the numbers that follow from them are withheld."
 
 
 def _constant_targets(model: LinearModel) -> Iterator[str]:

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from app.failpoints import failpoint
-from app.regression.solvers.coefficients import TrainingState
+from app.regression.solvers.base import TrainingState
 from app.storage.folder import durable_file
 from app.training.progress import LossCurve
 
@@ -68,9 +68,6 @@ class Checkpoint:
             return None
         self.start = record.start
         return SavedRun(record.state, LossCurve(record.curve, record.stride))
-
-    def remove(self) -> None:
-        self._path.unlink(missing_ok=True)
 
 
 def _array(_: type, value: Any) -> Any:

@@ -2,29 +2,32 @@
 
 A request is checked before its job is recorded. The names in an NDJSON file are known only at its end, so if a request
 does not name its features, the job finds them and makes the same checks.
+
+If a model exists, rows have the columns of its current version, unless the request allows others. Otherwise, a column
+more or less in a file would silently change the inputs of the model.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from app.data.content import explained
 from app.data.formats import BY_NAME
-from app.data.formats.base import TableFormat
-from app.data.names import check_names, missing_columns
+from app.data.names import check_names, missing_columns, shown, unquoted
 from app.data.training_rows import MATRIX
 from app.errors import FieldError, InvalidInput, ModelFileInvalid, ModelNotFound, NotFound
-from app.registry.model_card import ModelCard
+from app.registry.model_card import ModelCard, share_to_forget
 from app.registry.reader import ModelReader
 from app.registry.version_file import Version
 from app.regression.solvers import GradientDescent, Start
 from app.regression.terms import parse_terms
 from app.training.fit_errors import fit_errors_translated
-from app.training.inheritance import check_base
+from app.training.initial_coefficients import check_start_columns
+from app.training.parent import NO_START, has_columns_of, other_columns, resolved
 from app.training.request import TrainingRequest
-from app.training.same_columns import checked_features
 
-MAX_NAMES = 10  # Most names of features, terms or targets in a message.
+MAX_NAMES = 10  # Most names in a list of a message.
+MAX_DETAILS = 20
 MAX_COEFFICIENTS = 200_000  # Most coefficients of a model. Its card has six values for each.
 
 
@@ -55,47 +58,28 @@ def with_columns_of_file(
     if table_format is None or not table_format.names_in_rows:
         return request, {}
     with explained(path, table_format):
-        return _with_columns_of_lines(request, path, table_format, registry, step)
+        if request.features and request.columns.keys() <= set(table_format.column_names(path)):
+            return request, {}
+        lines = table_format.first_lines(path, step)
+        if request.features:
+            _check_present(request, lines)
+        else:
+            request = _with_features_of(lines, request, registry)
+        return request, {name: lines[name] for name in request.columns if lines[name] > 1}
 
 
-def _with_columns_of_lines(
-    request: TrainingRequest, path: Path, table_format: TableFormat, registry: ModelReader, step: Callable[[], None]
-) -> tuple[TrainingRequest, Mapping[str, int]]:
-    columns = _columns_to_read(request, request.features)
-    if request.features and set(columns) <= set(table_format.column_names(path)):
-        return request, {}
-    lines = table_format.first_lines(path, step)
-    features = request.features
-    if not features:
-        current = current_version(registry, request.model, request.mode)
-        features = tuple(_features_of(lines, request, current))
-        # A missing name causes other errors, so it is reported first.
-        _check_present(_columns_to_read(request, features), lines)
-        request = with_columns(request, features, current, registry, lines)
-    else:
-        _check_present(columns, lines)
-    return request, {name: lines[name] for name in _columns_to_read(request, features) if lines[name] > 1}
+def _with_features_of(lines: Mapping[str, int], request: TrainingRequest, registry: ModelReader) -> TrainingRequest:
+    current = current_version(registry, request.model, request.mode)
+    features = [name for name in lines if name not in request.columns]
+    targets = [name for name in request.targets if name in lines]
+    features = list(ordered_features(features, targets, request, current))
+    # A missing name causes other errors, so it is reported first.
+    _check_present(replace(request, features=tuple(features)), lines)
+    return with_columns(request, features, current, registry, lines)
 
 
-def _columns_to_read(request: TrainingRequest, features: Sequence[str]) -> list[str]:
-    others = [name for name in (request.weight, request.groups) if name is not None and name not in features]
-    return [*request.targets, *features, *others]
-
-
-def _features_of(lines: Mapping[str, int], request: TrainingRequest, current: Version | None) -> Sequence[str]:
-    others = {*request.targets, request.weight, request.groups}
-    features = [name for name in lines if name not in others]
-    if current is None:
-        return features
-    if request.mode == "replace" and not request.infer_columns:
-        targets = [name for name in request.targets if name in lines]
-        return checked_features(features, targets, current.card, rows="The file has")
-    # The names of a JSON object have no order, so keep that of the current version.
-    return current.card.features if set(features) == set(current.card.features) else features
-
-
-def _check_present(names: Sequence[str], lines: Mapping[str, int]) -> None:
-    if missing := [name for name in names if name not in lines]:
+def _check_present(request: TrainingRequest, lines: Mapping[str, int]) -> None:
+    if missing := [name for name in request.columns if name not in lines]:
         raise missing_columns(missing, list(lines), has_header=False)
 
 
@@ -112,7 +96,7 @@ def with_columns(
     versions do not fit together.
     """
     _check_names(features, request, lines or {})
-    terms: Sequence[str] = request.terms
+    terms = request.terms
     if terms:
         with fit_errors_translated():
             parse_terms(terms, features)
@@ -123,27 +107,55 @@ def with_columns(
         raise InvalidInput(
             f"{len(columns)} columns for {len(targets)} targets: a model has at most {MAX_COEFFICIENTS} coefficients."
         )
-    request = replace(request, features=tuple(features), terms=tuple(terms))
-    check_versions(request, current, registry)
-    if _needs_current(request) and current is not None and not has_columns_of(current, request):
+    request = replace(request, features=tuple(features), terms=terms)
+    start_version = check_versions(request, current, registry)
+    needs_current = request.mode != "replace" or request.promote == "if_better"
+    if needs_current and current is not None and not has_columns_of(current, request):
         option = "/mode" if request.mode != "replace" else "/promote"
         raise InvalidInput.at(option, other_columns(current.card))
-    _check_start(request, current, registry)
+    _check_start(request, start_version)
     return request
 
 
-def check_versions(request: TrainingRequest, current: Version | None, registry: ModelReader) -> None:
-    """Raise InvalidInput if a version that the request builds on does not exist."""
-    if request.mode != "replace" and current is None:
-        raise InvalidInput.at("/mode", f"The model has no current version to {request.mode}.")
-    if request.mode != "replace" and current is not None:
-        check_base(request, current.card)
-    _start_version(request, current, registry)
+def check_versions(request: TrainingRequest, current: Version | None, registry: ModelReader) -> Version | None:
+    """Return the version that a descent starts from, if any.
+
+    Raises InvalidInput if a version that the request builds on does not exist, or cannot be built on as requested.
+    """
+    if request.mode != "replace":
+        if current is None:
+            raise InvalidInput.at("/mode", f"The model has no current version to {request.mode}.")
+        resolved(request, current.card)
+        if request.mode == "forget":
+            share_to_forget(current.card, request.trained_in, request.share)
+    start = _start(request)
+    if start == "current" and current is None:
+        raise InvalidInput.at("/solver/start", NO_START)
+    if start == "current":
+        return current
+    if not isinstance(start, Start) or start.version is None:
+        return None
+    try:
+        return registry.version(request.model, start.version)
+    except NotFound as error:
+        raise InvalidInput.at("/solver/start/version", error.message) from None
 
 
-def _needs_current(request: TrainingRequest) -> bool:
-    """Return True if the request needs a current version with the same columns: an update, a forget or a comparison."""
-    return request.mode != "replace" or request.promote == "if_better"
+def _start(request: TrainingRequest) -> str | Start | None:
+    return request.solver.start if isinstance(request.solver, GradientDescent) else None
+
+
+def _check_start(request: TrainingRequest, version: Version | None) -> None:
+    """Raise InvalidInput if the coefficients to start from, of the version or of the caller, do not fit the columns."""
+    start = _start(request)
+    if version is not None:
+        check_start_columns(version, request, "/solver/start")
+    elif isinstance(start, Start) and start.weights is not None and start.intercept is not None:
+        columns, targets = request.terms or request.features, request.targets
+        if len(start.weights) != len(targets) or any(len(row) != len(columns) for row in start.weights):
+            raise InvalidInput.at("/solver/start/weights", f"Expected {len(targets)} rows of {len(columns)} weights.")
+        if len(start.intercept) != len(targets):
+            raise InvalidInput.at("/solver/start/intercept", f"Expected {len(targets)} values.")
 
 
 def _check_names(features: Sequence[str], request: TrainingRequest, lines: Mapping[str, int]) -> None:
@@ -164,53 +176,68 @@ def _in_file(detail: FieldError, features: Sequence[str], lines: Mapping[str, in
     return FieldError(detail.message + appears, row=line)
 
 
-def other_columns(card: ModelCard) -> str:
-    """Return the message for rows whose columns are not those of the current version."""
-    columns = [("features", card.features), ("terms", card.terms), ("targets", card.targets)]
-    listed = "; ".join(
-        f"{role}: {', '.join(names[:MAX_NAMES])}{', ...' * (len(names) > MAX_NAMES)}"
-        for role, names in columns
-        if names
+def ordered_features(
+    features: Sequence[str], targets: Sequence[str], request: TrainingRequest, current: Version | None
+) -> Sequence[str]:
+    """Return the features of a file in the order of the current version, if they are the same.
+
+    Raises InvalidInput if the columns have to be the same, and are not.
+    """
+    if current is None:
+        return features
+    if request.mode == "replace" and not request.infer_columns:
+        return checked_features(features, targets, current.card, rows="The file has")
+    return current.card.features if set(features) == set(current.card.features) else features
+
+
+def checked_features(
+    features: Sequence[str],
+    targets: Sequence[str],
+    current: ModelCard,
+    *,
+    rows: str = "The rows have",
+    body: bool = False,
+) -> Sequence[str]:
+    """Return the features in the order of the current version.
+
+    `rows` begins the message. With `body`, the message shows options as members of a JSON body. Raises InvalidInput
+    with the added and the missing columns if features or targets differ from the current version's.
+    """
+    if set(features) == set(current.features) and set(targets) == set(current.targets):
+        return current.features
+    changes = [
+        ("New features", _without(features, current.features)),
+        ("Missing features", _without(current.features, features)),
+        ("New targets", _without(targets, current.targets)),
+        ("Missing targets", _without(current.targets, targets)),
+    ]
+    listed = " ".join(f"{change}: {_listed(names)}." for change, names in changes if names)
+    model, infer, choose = "`model=NEW_NAME`", "`schema=infer`", "`features=`"
+    if body:
+        model, infer, choose = '`"model": "NEW_NAME"`', '`"schema": "infer"`', "`feature_names`"
+    raise InvalidInput(
+        f'{rows} other columns than version {current.version} of the model "{current.model}". {listed} '
+        f"Add {model} to train a new model on these rows. To give the next version of this one other columns, add "
+        f"{infer}, or name its features with {choose}.",
+        list(_details(changes, current, body=body))[:MAX_DETAILS],
     )
-    return f"The current version has other features, terms or targets than these rows. It has {listed}."
 
 
-def has_columns_of(version: Version, request: TrainingRequest) -> bool:
-    """Return True if the version has the features, terms and targets of the request."""
-    card = version.card
-    columns = (request.features, request.terms, request.targets)
-    return [list(names) for names in columns] == [list(card.features), list(card.terms), list(card.targets)]
+def _without(names: Sequence[str], others: Sequence[str]) -> list[str]:
+    left_out = set(others)
+    return [name for name in names if name not in left_out]
 
 
-def _start_version(request: TrainingRequest, current: Version | None, registry: ModelReader) -> Version | None:
-    start = _start(request)
-    if start == "current" and current is None:
-        raise InvalidInput.at("/solver/start", "The model has no current version to start from.")
-    if start == "current":
-        return current
-    if not isinstance(start, Start) or start.version is None:
-        return None
-    try:
-        return registry.version(request.model, start.version)
-    except NotFound as error:
-        raise InvalidInput.at("/solver/start/version", error.message) from None
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(unquoted, names[:MAX_NAMES])) + (", ..." if len(names) > MAX_NAMES else "")
 
 
-def _start(request: TrainingRequest) -> str | Start | None:
-    return request.solver.start if isinstance(request.solver, GradientDescent) else None
-
-
-def _check_start(request: TrainingRequest, current: Version | None, registry: ModelReader) -> None:
-    start = _start(request)
-    if (version := _start_version(request, current, registry)) is not None:
-        if not has_columns_of(version, request):
-            raise InvalidInput.at(
-                "/solver/start",
-                f"Version {version.card.version} has other features, terms or targets than these rows.",
-            )
-    elif isinstance(start, Start) and start.weights is not None and start.intercept is not None:
-        columns, targets = request.terms or request.features, request.targets
-        if len(start.weights) != len(targets) or any(len(row) != len(columns) for row in start.weights):
-            raise InvalidInput.at("/solver/start/weights", f"Expected {len(targets)} rows of {len(columns)} weights.")
-        if len(start.intercept) != len(targets):
-            raise InvalidInput.at("/solver/start/intercept", f"Expected {len(targets)} values.")
+def _details(changes: Sequence[tuple[str, Sequence[str]]], current: ModelCard, *, body: bool) -> Iterator[FieldError]:
+    for change, names in changes:
+        verb = "does not have" if change.startswith("New") else "has"
+        for name in names:
+            message = f"{change.removesuffix('s')} {shown(name)}: version {current.version} {verb} it."
+            if body:
+                yield FieldError(message, pointer="/targets/0" if change.endswith("targets") else "/instances/0")
+            else:
+                yield FieldError(message, column=unquoted(name))

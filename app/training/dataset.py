@@ -1,15 +1,19 @@
 """The rows of a job, as `fit_model` reads them."""
 
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
+from app.data.batch import Columns
+from app.data.formats.csv import CSV
 from app.data.training_rows import TrainingRows
 from app.regression.sufficient_statistics import WeightKind
-from app.regression.training_batch import TrainingBatch
 from app.training.request import TrainingRequest
 
 
-class JobRows:
+class JobRows(TrainingRows):
     """The rows of one request in their uploaded file."""
 
     def __init__(self, path: Path, request: TrainingRequest, late: Mapping[str, int], threads: int) -> None:
@@ -19,7 +23,7 @@ class JobRows:
         self.targets = request.targets
         self.terms = request.terms
         self.weight_kind: WeightKind = request.weight_kind
-        self._stored = TrainingRows(
+        super().__init__(
             path,
             request.format,
             request.features,
@@ -33,21 +37,11 @@ class JobRows:
             threads=threads,
         )
 
-    def batches(self) -> Iterator[TrainingBatch]:
-        """Read the rows once. Raises InvalidInput with row and column of the first fault."""
-        yield from self._stored.batches()
 
-    @property
-    def dropped(self) -> int:
-        """Number of rows that the last pass left out because a value is missing."""
-        return self._stored.dropped
-
-    @property
-    def warnings(self) -> list[str]:
-        """Warnings of the last pass."""
-        return self._stored.warnings
-
-    @property
-    def unused(self) -> list[str]:
-        """The columns that are neither features nor targets, as the last pass found them."""
-        return self._stored.unused
+def warm_up() -> None:
+    """Load Arrow and BLAS, so that they reserve their memory before the trainer's is limited."""
+    # Arrow's own allocator reserves memory in pieces of up to 1 GiB, and could use any of it.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+    list(CSV.batches(b"x\n1\n", Columns(["x"])))
+    square = np.ones((64, 64))
+    square @ square

@@ -17,14 +17,13 @@ from app.regression.errors import (
     ValuesTooLarge,
     ValuesTooSmall,
 )
-from app.training.inheritance import BaseVersion
+from app.training.parent import BaseVersion
 
-_SAME_MESSAGE: dict[type[FitError], type[LinserveError]] = {
+# All others become InvalidInput.
+_TRANSLATIONS: dict[type[FitError], type[LinserveError]] = {
     Diverged: errors.Diverged,
     DeviceUnavailable: errors.DeviceUnavailable,
     InaccurateCoefficients: errors.TrainingFailed,
-}
-_OUT_OF_RANGE: dict[type[ColumnOutOfRange], type[errors.ColumnOutOfRange]] = {
     ValuesTooLarge: errors.ValuesTooLarge,
     ValuesTooSmall: errors.ValuesTooSmall,
 }
@@ -56,8 +55,9 @@ def _translated(error: FitError, columns: Sequence[str]) -> LinserveError:
         return InvalidInput(error.message, places)
     if isinstance(error, InvalidOption):
         return InvalidInput.at(f"/solver/{error.option}", error.message)
+    error_type = _TRANSLATIONS.get(type(error), InvalidInput)
     if isinstance(error, ColumnOutOfRange):
         name = columns[error.column]
         message = f'Column "{name}" {error.fault}'
-        return _OUT_OF_RANGE[type(error)](message, [FieldError(message, column=name)])
-    return _SAME_MESSAGE.get(type(error), InvalidInput)(error.message)
+        return error_type(message, [FieldError(message, column=name)])
+    return error_type(error.message)

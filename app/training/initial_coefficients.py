@@ -1,17 +1,23 @@
-"""Coefficients to start from that a caller sent: a file next to the rows, because a record has to be short."""
+"""Coefficients that a descent starts from: those that a caller sent, or those of a version.
+
+The caller's are in a file next to the rows, because the record of a job has to be short.
+"""
 
 from dataclasses import replace
 
 import numpy as np
 
-from app.errors import Unavailable
-from app.regression.solvers import GradientDescent, Start
+from app.errors import InvalidInput, Unavailable
+from app.registry.reader import ModelReader
+from app.registry.version_file import Version
+from app.regression.solvers import GradientDescent, Solver, Start
+from app.training.parent import has_columns_of
 from app.training.request import TrainingRequest
-from app.training.uploads import Uploads
+from app.training.uploads import UploadStore
 
 
-def detach(request: TrainingRequest, uploads: Uploads) -> TrainingRequest:
-    """Write such coefficients to their file, and return the request without them.
+def detach(request: TrainingRequest, uploads: UploadStore) -> TrainingRequest:
+    """Write the caller's coefficients to their file, and return the request without them.
 
     The file is durable when this returns. It is removed with the rows.
     """
@@ -25,8 +31,8 @@ def detach(request: TrainingRequest, uploads: Uploads) -> TrainingRequest:
     return replace(request, solver=replace(solver, start="random"), start_uploaded=True)
 
 
-def attach(request: TrainingRequest, uploads: Uploads) -> TrainingRequest:
-    """Return the request with its coefficients. Raises Unavailable if their file is gone."""
+def attach(request: TrainingRequest, uploads: UploadStore) -> TrainingRequest:
+    """Return the request with the caller's coefficients. Raises Unavailable if their file is gone."""
     if not request.start_uploaded:
         return request
     assert isinstance(request.solver, GradientDescent)
@@ -36,3 +42,21 @@ def attach(request: TrainingRequest, uploads: Uploads) -> TrainingRequest:
         raise Unavailable("The weights that this job starts from are not in the trainer's state folder.") from error
     start = Start(weights=matrix[:, :-1].tolist(), intercept=matrix[:, -1].tolist())
     return replace(request, solver=replace(request.solver, start=start), start_uploaded=False)
+
+
+def with_coefficients_of_version(request: TrainingRequest, registry: ModelReader) -> Solver:
+    """Return the solver with the coefficients of the version that it starts from, if any. Raises InvalidInput."""
+    solver = request.solver
+    if not isinstance(solver, GradientDescent) or not isinstance(solver.start, Start) or solver.start.version is None:
+        return solver
+    version = registry.version(request.model, solver.start.version)
+    check_start_columns(version, request, "/solver/start/version")
+    start = Start(weights=version.model.coef.tolist(), intercept=version.model.intercept.tolist())
+    return replace(solver, start=start)
+
+
+def check_start_columns(version: Version, request: TrainingRequest, pointer: str) -> None:
+    """Raise InvalidInput if a descent cannot start from the version, because its columns are others."""
+    if not has_columns_of(version, request):
+        number = version.card.version
+        raise InvalidInput.at(pointer, f"Version {number} has other features, terms or targets than these rows.")

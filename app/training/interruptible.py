@@ -1,7 +1,7 @@
 """Run work that a training can abandon at once, although a call into LAPACK or BLAS cannot be interrupted.
 
-The work runs in its own thread. If the training is cancelled or exceeds its time limit, it ends. The thread runs until
-its call returns and it reports progress, which raises. The next training's work waits for it.
+The work runs in its own thread. A training that is cancelled or exceeds its time limit ends at once. Its thread ends
+when the work next reports progress, which raises. The work of the next training waits for that thread.
 """
 
 import contextvars
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import TypeVar
 
-from app.training.progress import Interruptible
+from app.training.progress import ProgressReporter
 
 CHECK_SECONDS = 0.1  # between two checks for cancellation
 
@@ -19,13 +19,13 @@ T = TypeVar("T")
 _busy = threading.Lock()  # held by the working thread: a process has one training at a time
 
 
-def run_interruptibly(work: Callable[[], T], watched: Interruptible) -> T:
+def run_interruptibly(work: Callable[[], T], progress: ProgressReporter) -> T:
     """Return the result of `work`, which runs in a thread of its own.
 
-    Raises what `work` raises; and at once what `watched.check_cancelled` raises.
+    Raises what `work` raises; and at once what `progress.check_cancelled` raises.
     """
     while not _busy.acquire(timeout=CHECK_SECONDS):
-        watched.check_cancelled()
+        progress.check_cancelled()
     future: Future[T] = Future()
 
     def run() -> None:
@@ -45,8 +45,8 @@ def run_interruptibly(work: Callable[[], T], watched: Interruptible) -> T:
         raise
     try:
         while not wait([future], CHECK_SECONDS).done:
-            watched.check_cancelled()
+            progress.check_cancelled()
     except BaseException:
-        watched.abandon()
+        progress.abandon()
         raise
     return future.result()

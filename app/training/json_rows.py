@@ -9,16 +9,15 @@ from app.data.groups import split_groups
 from app.data.json_faults import are_objects
 from app.data.json_rows import as_rows, first_rounded_rows, to_column, to_matrix
 from app.data.rounding import rounding_warnings
-from app.data.weights import first_fault
+from app.data.training_rows import first_weight_fault
 from app.errors import InvalidInput
 from app.registry.reader import ModelReader
 from app.registry.version_file import Version
 from app.regression.sufficient_statistics import WeightKind
-from app.training.columns import current_version
-from app.training.inheritance import weight_kind
+from app.training.columns import checked_features, current_version
+from app.training.parent import weight_kind
 from app.training.planner import build_training_request
 from app.training.request import TrainingRequest
-from app.training.same_columns import checked_features
 
 SAMPLE_WEIGHTS = "sample_weights"
 
@@ -105,6 +104,6 @@ def _weights(given: Sequence[Any], rows: int, kind: WeightKind) -> Array:
     if len(given) != rows:
         raise InvalidInput.at("/sample_weights", f"Found {len(given)} weights for {rows} instances. Send one for each.")
     weights = to_column(given, "/sample_weights")
-    if fault := first_fault(weights, kind):
+    if fault := first_weight_fault(weights, kind):
         raise InvalidInput.at(f"/sample_weights/{fault[0]}", fault[1])
     return weights

@@ -1,24 +1,53 @@
 """The version that a training builds on: the one that is current when it starts.
 
 If another version is current when the new one is published, the model is fitted again. Otherwise, two trainings that
-add rows to the same version would lose the rows of one of them.
+add rows to the same version would lose the rows of one of them. POST /train makes the same checks against the version
+that is current when the request arrives, so that a client learns of most faults at once.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from app.errors import Conflict, InvalidInput, ModelNotFound
-from app.registry.model_card import ModelCard
+from app.registry.model_card import ModelCard, share_to_forget
 from app.registry.publication import ParentChanged
 from app.registry.publisher import ModelPublisher
 from app.registry.version_file import Version
 from app.regression.cross_validation import FoldStatistics
 from app.regression.linear_model import LinearModel
-from app.regression.solvers import GradientDescent, Solver, Start
-from app.training.columns import has_columns_of, other_columns
-from app.training.inheritance import BaseVersion
-from app.training.progress import ProgressSink
+from app.regression.solvers import Exact, GradientDescent, Start, with_options
+from app.regression.sufficient_statistics import WeightKind
+from app.training.progress import ProgressReporter
 from app.training.request import TrainingRequest
+
+MAX_NAMES = 10  # Most names of features, terms or targets in a message.
+NO_START = "The model has no current version to start from."
+
+
+@dataclass(frozen=True, eq=False)
+class BaseVersion:
+    """The version that an update adds rows to, or a forget takes rows out of."""
+
+    version: Version
+    mode: Literal["update", "forget"]
+    # In an update, the share of their weight that decay leaves the version's rows. In a forget, the share of their
+    # weight that the job's rows have in the version.
+    share: float
+
+    @classmethod
+    def of(cls, version: Version, request: TrainingRequest) -> "BaseVersion":
+        """Return the version as the request's base. Raises InvalidInput if the share of its rows is not known."""
+        if request.mode == "forget":
+            return cls(version, "forget", share_to_forget(version.card, request.trained_in, request.share))
+        age = datetime.now(UTC) - datetime.fromisoformat(version.card.created_at)
+        return cls(version, "update", request.decay ** max(age / timedelta(days=1), 0.0))
+
+    @property
+    def decay(self) -> float:
+        """The share of their weight that the version's rows keep."""
+        return self.share if self.mode == "update" else 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +63,12 @@ class Parent:
         """Return the current version. Raises InvalidInput if its columns are not those of the request."""
         # The number is read before the version, so that a change in between is noticed.
         current = registry.current_number(request.model)
-        base = None if request.mode == "replace" else _base(request, registry)
+        base = None
+        if request.mode != "replace":
+            version = registry.current(request.model)
+            if not has_columns_of(version, request):
+                raise InvalidInput(other_columns(version.card))
+            base = BaseVersion.of(version, request)
         compared = request.promote == "if_better" or (base is not None and request.promote != "never")
         return cls(current if compared else "any", base)
 
@@ -53,21 +87,18 @@ class Parent:
         solver = request.solver
         if not isinstance(solver, GradientDescent) or solver.start != "current":
             return request, self
-        current = registry.current_number(request.model)
-        number = resumed
+        current, number = resumed, resumed
         if number is None:
+            current = registry.current_number(request.model)
             try:
                 version = registry.current(request.model)
             except ModelNotFound:
-                raise InvalidInput.at("/solver/start", "The model has no current version to start from.") from None
+                raise InvalidInput.at("/solver/start", NO_START) from None
             if not has_columns_of(version, request):
                 raise InvalidInput.at("/solver/start", other_columns(version.card))
             number = version.card.version
-        else:
-            current = number
-        solver = replace(solver, start=Start(version=number))
-        expected: int | Literal["any"] | None = "any" if request.promote == "never" else current
-        return replace(request, solver=solver), replace(self, expected=expected, start=number)
+        request = replace(request, solver=replace(solver, start=Start(version=number)))
+        return request, replace(self, expected="any" if request.promote == "never" else current, start=number)
 
     def publish(
         self,
@@ -77,7 +108,7 @@ class Parent:
         model: LinearModel,
         *,
         folds: FoldStatistics | None,
-        progress: ProgressSink,
+        progress: ProgressReporter,
     ) -> Version:
         """Publish the version, and promote it if that is requested and the parent is still current.
 
@@ -85,45 +116,74 @@ class Parent:
 
         Raises ParentChanged if another version is current and the model can be fitted again on top of it.
         """
-        promote = wants_promotion(request, card)
         if self.start is None and self.expected not in ("any", registry.current_number(request.model)):
-            raise ParentChanged  # as long as the training can be cancelled
+            raise ParentChanged  # while the training can still be cancelled
         progress.begin_publishing()
         try:
-            return registry.publish(card, model, folds, promote=promote, expected=self.expected)
+            return registry.publish(card, model, folds, promote=_wants_promotion(request, card), expected=self.expected)
         except ParentChanged:
             if self.start is None:
                 raise
         current = registry.current_number(request.model)
+        change = "the current version was removed" if current is None else f"version {current} became current"
         warning = (
-            f"Not promoted: the descent started from version {self.start}, and while it ran, "
-            f"{'the current version was removed' if current is None else f'version {current} became current'}. "
-            "Compare the two, and promote this version if it is better."
+            f"Not promoted: the descent started from version {self.start}, and while it ran, {change}. Compare the "
+            "two, and promote this version if it is better."
         )
         return registry.publish(replace(card, warnings=(warning, *card.warnings)), model, folds)
 
 
-def with_initial_coefficients(request: TrainingRequest, registry: ModelPublisher) -> Solver:
-    """Return the solver with the coefficients of the version that it starts from, if it starts from one.
+def has_columns_of(version: Version, request: TrainingRequest) -> bool:
+    """Return True if the version has the features, terms and targets of the request."""
+    card = version.card
+    return (card.features, card.terms, card.targets) == (request.features, request.terms, request.targets)
 
-    Raises InvalidInput.
+
+def other_columns(card: ModelCard) -> str:
+    """Return the message for rows whose columns are not those of the current version."""
+    columns = {"features": card.features, "terms": card.terms, "targets": card.targets}
+    listed = "; ".join(
+        f"{role}: {', '.join(names[:MAX_NAMES])}{', ...' if len(names) > MAX_NAMES else ''}"
+        for role, names in columns.items()
+        if names
+    )
+    return f"The current version has other features, terms or targets than these rows. It has {listed}."
+
+
+def weight_kind(request: TrainingRequest, base: ModelCard | None) -> WeightKind:
+    """Return the meaning of the rows' weights: the request's, or else the base's, or else precision."""
+    return request.weight_kind or (base.weight_kind if base else "precision")
+
+
+def resolved(request: TrainingRequest, base: ModelCard | None) -> TrainingRequest:
+    """Return the request with its kind of weights, and with the solver's options that it takes from the base.
+
+    Raises InvalidInput if the base has weights of another kind.
     """
-    solver = request.solver
-    if not isinstance(solver, GradientDescent) or not isinstance(solver.start, Start) or solver.start.version is None:
-        return solver
-    version = registry.version(request.model, solver.start.version)
-    if not has_columns_of(version, request):
+    kind = weight_kind(request, base)
+    if base is None:
+        return replace(request, weight_kind=kind)
+    if kind != base.weight_kind:
         raise InvalidInput.at(
-            "/solver/start/version",
-            f"Version {solver.start.version} has other features, terms or targets than these rows.",
+            "/weight_kind",
+            f"The current version has {base.weight_kind} weights, and this request asks for {kind} weights. "
+            "Leave `weight_kind` out, or train the model again from all its rows.",
         )
-    start = Start(weights=version.model.coef.tolist(), intercept=version.model.intercept.tolist())
-    return replace(solver, start=start)
+    # Options that the request does not give have their defaults, which hold if the base has no such options.
+    options = {name: getattr(base.solver, name, getattr(request.solver, name)) for name in request.inherits}
+    return replace(request, weight_kind=kind, solver=with_options(request.solver, **options))
 
 
-def wants_promotion(request: TrainingRequest, card: ModelCard) -> bool:
-    """Return True if the version is to become the current one."""
-    return request.promote == "always" or (request.promote == "if_better" and bool(card.beats_current))
+def differences(request: TrainingRequest, base: ModelCard) -> Iterator[str]:
+    """Yield a warning for each option of the exact solver that was given another value than the base has."""
+    solver, theirs = request.solver, base.solver if isinstance(base.solver, Exact) else Exact()
+    if not isinstance(solver, Exact):
+        return
+    if solver.l2 != theirs.l2 and not request.choose_l2:
+        yield f"The parent was fitted with l2={theirs.l2:g}; this version with l2={solver.l2:g}, as requested."
+    if solver.fit_intercept != theirs.fit_intercept:
+        parent, this = ("with", "without") if theirs.fit_intercept else ("without", "with")
+        yield f"The parent was fitted {parent} an intercept; this version {this} one, as requested."
 
 
 def finish_promotion(request: TrainingRequest, card: ModelCard, registry: ModelPublisher) -> None:
@@ -131,7 +191,7 @@ def finish_promotion(request: TrainingRequest, card: ModelCard, registry: ModelP
 
     Raises Conflict if the version that it was made from or compared with is no longer current.
     """
-    if card.promoted is not None or not wants_promotion(request, card):
+    if card.promoted is not None or not _wants_promotion(request, card):
         return
 
     def check() -> None:
@@ -146,8 +206,5 @@ def finish_promotion(request: TrainingRequest, card: ModelCard, registry: ModelP
     registry.promote(card.model, card.version, check)
 
 
-def _base(request: TrainingRequest, registry: ModelPublisher) -> BaseVersion:
-    base = registry.current(request.model)
-    if not has_columns_of(base, request):
-        raise InvalidInput(other_columns(base.card))
-    return BaseVersion.of(base, request)
+def _wants_promotion(request: TrainingRequest, card: ModelCard) -> bool:
+    return request.promote == "always" or (request.promote == "if_better" and bool(card.beats_current))

@@ -11,17 +11,16 @@ from app.data.rounding import MAX_WARNINGS
 from app.errors import FieldError, InvalidInput
 from app.registry.reader import ModelReader
 from app.registry.version_file import Version
-from app.training.columns import check_versions, current_version, with_columns
+from app.training.columns import check_versions, checked_features, current_version, ordered_features, with_columns
 from app.training.request import TrainingRequest
-from app.training.same_columns import checked_features
 
 
 def build_training_request(
     draft: TrainingRequest, features: Sequence[str] | None, current: Version | None, registry: ModelReader
 ) -> TrainingRequest:
-    """Return the request with these features, once everything that it names is known to exist and to fit together.
+    """Return the request with these features, after checking that the columns and versions it names exist and fit.
 
-    Without features, the job finds them in the rows and makes the remaining checks. Raises InvalidInput.
+    If `features` is None, the job finds them in the rows and makes the remaining checks. Raises InvalidInput.
     """
     if draft.groups in draft.targets:
         raise InvalidInput.at("/validation/groups", "The column of groups is a target. Give a column of its own.")
@@ -44,9 +43,13 @@ def plan_file(draft: TrainingRequest, path: Path, registry: ModelReader, max_byt
         header = table_format.column_names(path, draft.header)
         index = _index_left_out(table_format.index_columns(path), draft, current)
         features, targets = _columns_of_file(header, draft, current, index)
-        others = [name for name in (draft.weight, draft.groups) if name is not None]
-        table_format.check_size(path, [*(features or ()), *targets, *others], max_bytes)
-    draft = replace(draft, targets=tuple(targets), warnings=_index_warnings(index))
+        table_format.check_size(path, [*(features or ()), *targets, *draft.weight_and_groups], max_bytes)
+    warnings = (
+        f"The column {shown(name)} is the index of the pandas frame that the file was made from. It was left out. To "
+        "train on it, name it in `features`."
+        for name in index[:MAX_WARNINGS]
+    )
+    draft = replace(draft, targets=tuple(targets), warnings=tuple(warnings))
     return build_training_request(draft, features, current, registry)
 
 
@@ -57,20 +60,10 @@ def _index_left_out(index: Sequence[str], draft: TrainingRequest, current: Versi
     """
     if draft.features:
         return []
-    targets = draft.targets or (current.card.targets if current else ())
-    named = {*targets, draft.weight, draft.groups}
+    named = {*draft.weight_and_groups, *(draft.targets or (current.card.targets if current else ()))}
     if current is not None and not draft.infer_columns:
         named.update(current.card.features)
     return [name for name in index if name not in named]
-
-
-def _index_warnings(left_out: Sequence[str]) -> tuple[str, ...]:
-    """Return a warning for each column that was left out as an index."""
-    return tuple(
-        f"The column {shown(name)} is the index of the pandas frame that the file was made from. It was left out. To "
-        "train on it, name it in `features`."
-        for name in left_out[:MAX_WARNINGS]
-    )
 
 
 def _columns_of_file(
@@ -88,21 +81,20 @@ def _columns_of_file(
             f"predict, as in ?targets=NAME,NAME. The file has {listed(header)}."
         )
         raise InvalidInput(message, [FieldError(message, parameter="targets")])
-    if BY_NAME[draft.format].names_in_rows:
-        _check_first_line(header, draft, targets, current)
-        return draft.features or None, targets
-    others = [name for name in (draft.weight, draft.groups) if name is not None]
-    excluded = {*targets, *others, *index}
+    excluded = {*targets, *draft.weight_and_groups, *index}
     features: Sequence[str] = draft.features or [name for name in header if name not in excluded]
+    if BY_NAME[draft.format].names_in_rows:
+        if not draft.features:
+            _check_first_line(features, draft, targets, current)
+        return draft.features or None, targets
     if "" in features and "" in header:
         raise _unnamed_column(header)
     present = set(header)
     # A single column means another separator, and a misspelled target is the more obvious error: report those first.
-    columns_are_read = len(header) > 1 and present.issuperset(draft.targets)
-    if not draft.features and current is not None and columns_are_read:
-        features = _in_order(features, [name for name in targets if name in present], draft, current)
-    missing = [name for name in dict.fromkeys((*targets, *features, *others)) if name not in present]
-    if missing:
+    if not draft.features and len(header) > 1 and present.issuperset(draft.targets):
+        features = ordered_features(features, [name for name in targets if name in present], draft, current)
+    needed = dict.fromkeys((*targets, *features, *draft.weight_and_groups))
+    if missing := [name for name in needed if name not in present]:
         raise missing_columns(missing, header)
     return features, targets
 
@@ -118,25 +110,11 @@ def _unnamed_column(header: Sequence[str]) -> InvalidInput:
     return InvalidInput(message, [FieldError(message, row=1)])
 
 
-def _in_order(
-    features: Sequence[str], targets: Sequence[str], draft: TrainingRequest, current: Version
-) -> Sequence[str]:
-    """Return the features of a file in the order of the current version, if they are the same.
-
-    Raises InvalidInput if the columns have to be the same, and are not.
-    """
-    if draft.mode == "replace" and not draft.infer_columns:
-        return checked_features(features, targets, current.card, rows="The file has")
-    return current.card.features if set(features) == set(current.card.features) else features
-
-
 def _check_first_line(
-    names: Sequence[str], draft: TrainingRequest, targets: Sequence[str], current: Version | None
+    features: Sequence[str], draft: TrainingRequest, targets: Sequence[str], current: Version | None
 ) -> None:
     """Raise InvalidInput if the first line of NDJSON already has columns that the file may not have."""
-    if current is None or draft.mode != "replace" or draft.infer_columns or draft.features:
+    if current is None or draft.mode != "replace" or draft.infer_columns:
         return
-    others = {*targets, draft.weight, draft.groups}
-    features = [name for name in names if name not in others]
     if not set(features) <= set(current.card.features):
         checked_features(features, targets, current.card, rows="Line 1 has")

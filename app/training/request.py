@@ -49,6 +49,16 @@ class TrainingRequest:
     record_format: int = RECORD_FORMAT
 
     @property
+    def weight_and_groups(self) -> tuple[str, ...]:
+        """The columns of weights and of groups, if any."""
+        return tuple(name for name in (self.weight, self.groups) if name is not None)
+
+    @property
+    def columns(self) -> dict[str, None]:
+        """The columns of a file that the job reads: targets, features, weights and groups."""
+        return dict.fromkeys((*self.targets, *self.features, *self.weight_and_groups))
+
+    @property
     def fold_groups(self) -> Groups | None:
         """The assignment of groups to folds, or None."""
         if self.groups is None or self.folds is None:

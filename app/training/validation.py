@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from app.registry import model_card
 from app.registry.reader import ModelReader
-from app.registry.stored_folds import MAX_FOLD_BYTES, fold_bytes
+from app.registry.tensors import MAX_FOLD_BYTES, fold_bytes
 from app.registry.version_file import Version
 from app.regression.cross_validation import FoldStatistics
 from app.regression.fit import FoldOptions, Validation
@@ -31,14 +31,14 @@ class FoldHistory:
         self._warnings: tuple[str, ...] = ()
         if base is None:
             return
-        previous = base.card.validation
-        stored = previous is not None and previous.stored
-        if request.mode == "update" and request.folds is not None and stored and _same_folds(previous, request):
+        validation = base.card.validation
+        previous = validation if validation is not None and validation.stored else None
+        if request.mode == "update" and previous is not None and _settings(previous) == _settings(request):
             self.stored = registry.folds(request.model, base.card.version)
-        elif stored or request.folds is not None:
-            self._no_folds = _why_not(request, base.card.version, previous if stored else None)
+        elif previous is not None or request.folds is not None:
+            self._no_folds = _why_not(request, base.card.version, previous)
             # A comparison uses the new rows only, so it misses no folds if none were stored.
-            self._warnings = (self._no_folds,) if stored or request.promote != "if_better" else ()
+            self._warnings = (self._no_folds,) if previous is not None or request.promote != "if_better" else ()
 
     @property
     def options(self) -> FoldOptions | None:
@@ -78,11 +78,6 @@ class FoldHistory:
         return StoredValidation(card, validation.folds if no_folds is None else None, no_folds, self._warnings)
 
 
-def _same_folds(previous: model_card.Validation | None, request: TrainingRequest) -> bool:
-    wanted = (request.folds, request.fold_seed, request.groups)
-    return previous is not None and (previous.folds, previous.fold_seed, previous.groups) == wanted
-
-
 def _why_not(request: TrainingRequest, version: int, previous: model_card.Validation | None) -> str:
     """Return why the job's rows are not added to the version's folds. `previous` is None if it has none."""
     if request.mode == "forget":
@@ -91,15 +86,15 @@ def _why_not(request: TrainingRequest, version: int, previous: model_card.Valida
         return f"The rows of this update are in no fold, so the folds of version {version} are not carried on."
     difference = f"Version {version} has no statistics of folds"
     if previous is not None:
-        earlier = _settings(previous.folds, previous.fold_seed, previous.groups)
-        now = _settings(request.folds, request.fold_seed, request.groups)
-        difference = f"Version {version} was validated with {earlier}, and this update with {now}"
+        difference = (
+            f"Version {version} was validated with {_settings(previous)}, and this update with {_settings(request)}"
+        )
     return (
         f"{difference}, so only the rows of this update are validated: each of their folds is predicted from the other "
         "folds and all earlier rows."
     )
 
 
-def _settings(folds: int, seed: int, groups: str | None) -> str:
-    of_groups = "no groups" if groups is None else f'groups "{groups}"'
-    return f"folds {folds}, fold_seed {seed} and {of_groups}"
+def _settings(validation: model_card.Validation | TrainingRequest) -> str:
+    groups = "no groups" if validation.groups is None else f'groups "{validation.groups}"'
+    return f"folds {validation.folds}, fold_seed {validation.fold_seed} and {groups}"

@@ -10,7 +10,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated, Any
 
+from fastapi import Depends, Request, Security
+from fastapi.security import APIKeyHeader, HTTPBearer
 from starlette.types import Scope
 
 from app.errors import Forbidden, Unauthenticated
@@ -22,6 +25,11 @@ _LOCAL_HOST = re.compile(
     rb"(?:localhost|(?:[a-z0-9-]+\.)+localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d+)?", re.IGNORECASE
 )
 _PROXY_HEADERS = {b"forwarded", b"via", b"x-real-ip", b"x-client-ip", b"true-client-ip", b"cf-connecting-ip"}
+
+# For the OpenAPI document only: the fast path runs without FastAPI, so `Authorizer` reads the headers itself.
+_DESCRIPTION = "An API key. If the service has no keys, clients on the same machine need none."
+_BEARER = HTTPBearer(auto_error=False, scheme_name="bearer", description=_DESCRIPTION)
+_HEADER = APIKeyHeader(name="X-API-Key", auto_error=False, scheme_name="header", description=_DESCRIPTION)
 
 _log = logging.getLogger(__name__)
 
@@ -111,6 +119,20 @@ class Authorizer:
             else:
                 _log.info("API keys read", extra={"keys": [key.name for key in self._keys]})
         return self._keys
+
+
+def require_scope(access_scope: AccessScope) -> Any:
+    """Return a dependency of a route or a router that admits only clients with this scope."""
+
+    async def check(
+        request: Request,
+        _bearer: Annotated[Any, Security(_BEARER)],
+        _header: Annotated[Any, Security(_HEADER)],
+    ) -> None:
+        access: Authorizer = request.state.services.access
+        request.state.caller = access.check(request.scope, access_scope)
+
+    return Depends(check)
 
 
 def parse_keys(text: str) -> tuple[Key, ...]:

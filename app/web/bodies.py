@@ -16,13 +16,12 @@ from app.data.content import HEAD_BYTES
 from app.data.formats import FORMATS
 from app.data.formats.csv import CSV
 from app.errors import BodyTooLarge, LinserveError, MalformedBody
-from app.web.decompression import STATE_BYTES, WINDOW_BYTES, check_encoding, decompress
+from app.web.decompression import IDENTITY, STATE_BYTES, WINDOW_BYTES, content_encoding, decompress
 from app.web.hints import unsupported
 from app.web.problems import invalid
 from app.web.state import get_memory, get_services
 
 JSON = "application/json"
-IDENTITY = "identity"
 MISSING_ROWS = "linserve-missing-rows"  # Response header with the number of rows in which a value is missing.
 
 # Bytes that decoding JSON takes for each comma, quote and bracket, measured with the schemas of this service.
@@ -47,7 +46,7 @@ async def content_type(request: Request, *accepted: str) -> str:
 async def _beginning(request: Request) -> bytes:
     """Return the first bytes of a body that is rejected."""
     with contextlib.suppress(LinserveError):
-        async for chunk in iter_body(request, get_services(request).limits.upload_bytes):
+        async for chunk in iter_body(request, get_services(request).max_upload_bytes):
             return chunk[:HEAD_BYTES]
     return b""
 
@@ -58,72 +57,53 @@ def content_length(request: Request) -> int:
     return int(length) if length.isdecimal() else 0
 
 
-async def iter_body(request: Request, limit: int) -> AsyncIterator[bytes]:
-    """Yield the body in chunks, decompressed.
-
-    Raises BodyTooLarge if it is longer than `limit` bytes, compressed or not.
-    Raises WorkerBusy if other requests have reserved the memory that decompressing it takes.
-    """
+def iter_body(request: Request, limit: int) -> AsyncIterator[bytes]:
+    """Yield the body in chunks, decompressed. Raises as `iter_limited` and `iter_decompressed` do."""
     encoding = content_encoding(request)
     chunks = iter_limited(request, limit)
-    if encoding != IDENTITY:
-        chunks = iter_decompressed(request, chunks, encoding, limit)
-    async for chunk in chunks:
-        yield chunk
-
-
-def content_encoding(request: Request) -> str:
-    """Return the Content-Encoding. Raises UnsupportedMediaType if it is not supported."""
-    encoding = ",".join(request.headers.getlist("content-encoding")).strip().lower() or IDENTITY
-    if encoding != IDENTITY:
-        check_encoding(encoding)
-    return encoding
+    return chunks if encoding == IDENTITY else iter_decompressed(request, chunks, encoding, limit)
 
 
 async def iter_limited(request: Request, limit: int) -> AsyncIterator[bytes]:
-    """Yield the body in chunks as it was sent. Raises BodyTooLarge or MalformedBody."""
+    """Yield the body in chunks as it was sent. Raises BodyTooLarge if it exceeds `limit` bytes, or MalformedBody."""
     if content_length(request) > limit:
         raise _too_large(limit)
+    received = 0
     try:
-        async for chunk in _within(request.stream(), limit):
+        async for chunk in request.stream():
+            received += len(chunk)
+            if received > limit:
+                raise _too_large(limit)
             yield chunk
     except ClientDisconnect:
         raise MalformedBody("The body ended early.") from None
 
 
-def iter_decompressed(
+async def iter_decompressed(
     request: Request, chunks: AsyncIterator[bytes], encoding: str, limit: int
 ) -> AsyncIterator[bytes]:
-    """Yield the body decompressed, in chunks. Raises BodyTooLarge, MalformedBody or WorkerBusy."""
-    return _within(_decompress(request, chunks, encoding), limit)
+    """Yield the body decompressed, in chunks. The decompressor's window is reserved as it fills.
+
+    Raises BodyTooLarge if it exceeds `limit` bytes, WorkerBusy, or what `decompress` raises.
+    """
+    memory = get_memory(request)
+    received = 0
+    reserved = STATE_BYTES
+    memory.reserve(reserved)
+    async for chunk in decompress(chunks, encoding):
+        received += len(chunk)
+        if received > limit:
+            raise _too_large(limit)
+        filled = STATE_BYTES + min(received, WINDOW_BYTES[encoding])
+        if filled > reserved:
+            memory.reserve(filled - reserved)
+            reserved = filled
+        yield chunk
+    memory.release(reserved)
 
 
 def _too_large(limit: int) -> BodyTooLarge:
     return BodyTooLarge(f"The body is longer than the limit of {limit} bytes. Send it in several parts.")
-
-
-async def _within(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
-    received = 0
-    async for chunk in chunks:
-        received += len(chunk)
-        if received > limit:
-            raise _too_large(limit)
-        yield chunk
-
-
-async def _decompress(request: Request, chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:
-    """Yield the body decompressed. Reserves the decompressor's window as it fills."""
-    memory = get_memory(request)
-    reserved = STATE_BYTES
-    memory.reserve(reserved)
-    window = WINDOW_BYTES[encoding]
-    async for chunk in decompress(chunks, encoding):
-        if filled := min(len(chunk), window):
-            memory.reserve(filled)
-            reserved += filled
-            window -= filled
-        yield chunk
-    memory.release(reserved)
 
 
 async def regroup(chunks: AsyncIterator[bytes], size: int) -> AsyncIterator[bytearray]:

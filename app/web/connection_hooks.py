@@ -3,8 +3,7 @@
 import logging
 
 from app.logs import request_id
-from app.server.hooks import Headers
-from app.server.rejections import ProtocolError
+from app.server.hooks import Headers, ProtocolError
 from app.web.middleware import REQUEST_ID, SECURITY_HEADERS, new_id
 from app.web.problems import problem_response
 from app.web.state import Services
@@ -18,7 +17,7 @@ _log = logging.getLogger("app.requests")
 class ServiceHooks:
     """Implements `app.server.hooks.ConnectionHooks`."""
 
-    def __init__(self, services: Services, *, header_timeout: float, transfer_grace: float) -> None:
+    def __init__(self, services: Services, header_timeout: float, transfer_grace: float) -> None:
         self.header_timeout = header_timeout
         self.transfer_grace = transfer_grace
         self.stopping = services.stopping

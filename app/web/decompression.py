@@ -2,13 +2,14 @@
 
 import zlib
 from collections.abc import AsyncIterator, Callable
-from typing import Protocol
 
 from backports import zstd
 from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
 
 from app.errors import FieldError, InvalidInput, MalformedBody, UnsupportedMediaType
 
+IDENTITY = "identity"
 CHUNK_BYTES = 1 << 18  # Bytes decompressed at a time, because a small body may expand to any size.
 GZIP_WINDOW = 16 + zlib.MAX_WBITS  # zlib's window bits, with a gzip header.
 ZSTD_WINDOW = 23  # log2 of 8 MiB, the largest window that RFC 9659 allows.
@@ -18,23 +19,16 @@ SHORT_BYTES = 1 << 12  # Length below which a member is short. No program writes
 MAX_SHORT = 1000  # Short members of a body.
 
 
-class _Member(Protocol):
-    """One compressed stream. A body may have several, one after the other."""
-
-    ended: bool
-
-    def decompress(self, data: bytes, limit: int) -> tuple[bytes, bytes, bool]:
-        """Return decompressed bytes, the data that is left, and whether more bytes come without further data."""
-
-
-def check_encoding(encoding: str) -> None:
-    """Raise UnsupportedMediaType for an encoding that is not supported."""
-    if encoding not in _MEMBERS:
+def content_encoding(request: Request) -> str:
+    """Return the Content-Encoding. Raises UnsupportedMediaType if it is not supported."""
+    encoding = ",".join(request.headers.getlist("content-encoding")).strip().lower() or IDENTITY
+    if encoding != IDENTITY and encoding not in WINDOW_BYTES:
         message = (
-            f"Content-Encoding has to be {' or '.join(_MEMBERS)}, but has another value. Compress the body with one "
-            "of these, or send it uncompressed without the header."
+            f"Content-Encoding has to be {' or '.join(WINDOW_BYTES)}, but has another value. Compress the body with "
+            "one of these, or send it uncompressed without the header."
         )
         raise UnsupportedMediaType(message, [FieldError(message, parameter="Content-Encoding")])
+    return encoding
 
 
 async def decompress(chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterator[bytes]:
@@ -43,45 +37,77 @@ async def decompress(chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterat
     Raises MalformedBody if the bytes are not in this encoding, InvalidInput if they are too many short members.
     """
     body = _Body(encoding)
-    async for rest in chunks:
-        more = False
-        while rest or more:
-            chunk, rest, more = await run_in_threadpool(body.decompress, rest)  # noqa: PLW2901 - what is left of it
-            if chunk:
+    async for data in chunks:
+        body.data = data
+        while body.has_more:
+            if chunk := await run_in_threadpool(body.read):
                 yield chunk
     body.end()
 
 
+class _Gzip:
+    """zlib's decompressor with the interface of ZstdDecompressor."""
+
+    def __init__(self) -> None:
+        self._stream = zlib.decompressobj(GZIP_WINDOW)
+        self.needs_input = True
+
+    def decompress(self, data: bytes, max_length: int) -> bytes:
+        chunk = self._stream.decompress(self._stream.unconsumed_tail + data, max_length)
+        self.needs_input = len(chunk) < max_length
+        return chunk
+
+    @property
+    def eof(self) -> bool:
+        return self._stream.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._stream.unused_data
+
+
+def _zstd() -> zstd.ZstdDecompressor:
+    return zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW})
+
+
+_DECOMPRESSORS: dict[str, Callable[[], _Gzip | zstd.ZstdDecompressor]] = {"gzip": _Gzip, "zstd": _zstd}
+
+
 class _Body:
-    """The members of a body. One call in a thread decompresses every member that fits into a chunk."""
+    """A compressed body: one member (a compressed stream) after the other."""
 
     def __init__(self, encoding: str) -> None:
+        self.data = b""  # Bytes that no decompressor has yet.
         self._encoding = encoding
-        self._member: _Member | None = None
+        self._member: _Gzip | zstd.ZstdDecompressor | None = None
         self._length = 0  # Decompressed bytes of the member.
         self._short = 0
 
-    def decompress(self, data: bytes) -> tuple[bytes, bytes, bool]:
-        """Return as a member does, with CHUNK_BYTES as the limit."""
+    @property
+    def has_more(self) -> bool:
+        return bool(self.data) or (self._member is not None and not self._member.needs_input)
+
+    def read(self) -> bytes:
+        """Return up to CHUNK_BYTES, decompressed from as many members as that takes."""
         chunks: list[bytes] = []
-        room, more = CHUNK_BYTES, True
-        while room and (data or more):
-            self._member = self._member or _MEMBERS[self._encoding]()
+        room = CHUNK_BYTES
+        while room and self.has_more:
+            self._member = self._member or _DECOMPRESSORS[self._encoding]()
             try:
-                chunk, data, more = self._member.decompress(data, room)
+                chunk = self._member.decompress(self.data, room)
             except (zlib.error, zstd.ZstdError):
                 message = (
                     f"The body is not {self._encoding}, which Content-Encoding says it is. Compress it, or leave the "
                     "header out."
                 )
                 raise MalformedBody(message, [FieldError(message, parameter="Content-Encoding")]) from None
+            self.data = self._member.unused_data
             chunks.append(chunk)
             room -= len(chunk)
             self._length += len(chunk)
-            if self._member.ended:
+            if self._member.eof:
                 self._next()
-                more = False
-        return b"".join(chunks), data, more
+        return b"".join(chunks)
 
     def _next(self) -> None:
         self._short += self._length < SHORT_BYTES
@@ -95,29 +121,3 @@ class _Body:
     def end(self) -> None:
         if self._member is not None:
             raise MalformedBody(f"The body's {self._encoding} ended early. Send all of it.")
-
-
-class _Gzip:
-    def __init__(self) -> None:
-        self.ended = False
-        self._decompressor = zlib.decompressobj(GZIP_WINDOW)
-
-    def decompress(self, data: bytes, limit: int) -> tuple[bytes, bytes, bool]:
-        chunk = self._decompressor.decompress(data, limit)
-        self.ended = self._decompressor.eof
-        rest = self._decompressor.unused_data if self.ended else self._decompressor.unconsumed_tail
-        return chunk, rest, len(chunk) == limit
-
-
-class _Zstd:
-    def __init__(self) -> None:
-        self.ended = False
-        self._decompressor = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: ZSTD_WINDOW})
-
-    def decompress(self, data: bytes, limit: int) -> tuple[bytes, bytes, bool]:
-        chunk = self._decompressor.decompress(data, limit)
-        self.ended = self._decompressor.eof
-        return chunk, self._decompressor.unused_data if self.ended else b"", not self._decompressor.needs_input
-
-
-_MEMBERS: dict[str, Callable[[], _Member]] = {"gzip": _Gzip, "zstd": _Zstd}

@@ -1,8 +1,8 @@
 """The common prediction, answered before a request object exists, because the layers below take most of its time.
 
-Eligible is a short `POST /predict` with a JSON body that has only rows, and no options or headers that ask for more.
-Any other request, and any that fails, goes on to the route with its body untouched; only the route decides about
-errors. Both give the same bytes, request ids, metrics and limits.
+A request is eligible if it is a short `POST /predict` whose JSON body has only rows, without further options or special
+headers. The route handles any other request, and any that fails here, with the untouched body. Both ways give the same
+bytes, request ids, metrics and limits.
 
 This code makes few calls, because each call takes a measurable part of the time.
 """
@@ -39,7 +39,7 @@ _AFTER_ID = b"".join(b"\r\n%b: %b" % header for header in SECURITY_HEADERS) + b"
 
 
 class PredictFastPath:
-    """The fast path of a process, shared by its connections."""
+    """Implements `app.server.hooks.FastPath`. The connections of a process share it."""
 
     target = _PATH.encode()
     max_bytes = LARGE_BODY
@@ -77,7 +77,7 @@ class PredictFastPath:
         every response.
         """
         services = self._services
-        if len(body) > services.limits.json_bytes:
+        if len(body) > services.max_json_bytes:
             return None
         try:
             prepared = self._prepared
@@ -86,7 +86,7 @@ class PredictFastPath:
             if prepared.decode is None:
                 return None
             rows, as_objects = prepared.decode(body)
-            if not 0 < len(rows) <= min(services.limits.instances, prepared.max_rows):
+            if not 0 < len(rows) <= min(services.max_instances, prepared.max_rows):
                 return None
             content = prepared.predict(rows, as_objects=as_objects)
         except Exception:  # The route meets the same fault and reports it.
@@ -99,10 +99,9 @@ class PredictFastPath:
         return b"%b%d%b%b%b" % (self._head, len(content), _BEFORE_ID, identity, _AFTER_ID), content
 
     def _current_model(self, services: Services) -> "PreparedModel":
-        """Return the current version, for this request and all that have already arrived.
+        """Return the current version. It is looked up once per iteration of the event loop.
 
-        Everything that runs before the event loop polls the sockets again has arrived already, so the version is
-        looked up once for all of it.
+        All requests that one iteration handles had arrived before it began.
 
         Raises LookupError if the file of the version has to be read, for which the route has threads.
         """

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import hashlib
-import time
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -45,17 +44,15 @@ class _Watched:
     snapshot: JobSnapshot
     watchers: int = 0
     over: bool = False
-    notified_at: float = field(default_factory=time.monotonic)
     changed: asyncio.Event = field(default_factory=asyncio.Event)  # replaced at each notification
 
     def update(self, job: Job | None) -> None:
-        """Notify the watchers if the job changed, or did not for UNCHANGED_SECONDS. None is a removed job."""
+        """Notify the watchers if the job changed. None is a removed job."""
         self.over = job is None or job.status.ended
         if job is not None and job != self.snapshot.job:
             self.snapshot = JobSnapshot(job)
-        elif not self.over and time.monotonic() - self.notified_at < UNCHANGED_SECONDS:
+        elif not self.over:
             return
-        self.notified_at = time.monotonic()
         self.changed.set()
         self.changed = asyncio.Event()
 
@@ -108,7 +105,8 @@ class JobWatcher:
                 yield watched.snapshot
                 if over:
                     return
-                await changed.wait()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(changed.wait(), UNCHANGED_SECONDS)
         finally:
             watched.watchers -= 1
             if not watched.watchers:
@@ -121,7 +119,7 @@ class JobWatcher:
                 self._pause = min(1.2 * self._pause, self._max_pause)
                 pending = dict(self._watched)
                 try:
-                    jobs = await run_in_threadpool(self._queue.get_many, list(pending))
+                    jobs = await run_in_threadpool(self._queue.store.get_many, list(pending))
                 except Unavailable:  # already logged; the database may come back
                     continue
                 for job_id, watched in pending.items():

@@ -40,8 +40,8 @@ class _Series:
 class Metrics:
     """Counters by route, never by what a client sends, so that requests cannot create series.
 
-    Requests are counted in memory and written together every WRITE_SECONDS. To write each by itself would cost as much
-    as to answer it.
+    Requests are counted in memory and written together every WRITE_SECONDS. Writing each count separately would take
+    as long as the prediction.
     """
 
     def __init__(self, service: Path, traffic: PredictionActivity, trainer_seen: Path) -> None:
@@ -74,7 +74,10 @@ class Metrics:
     def answered(self, method: str, route: str, status: int, seconds: float, rows: int = 0) -> None:
         """Count a request, and the predicted rows unless `predicted` counts them. Called on the event loop."""
         self._pending_loop_rows += rows
-        series = self._series.get((method, route, status)) or self._begin(method, route, status)
+        series = self._series.get((method, route, status))
+        if series is None:
+            requests = self._requests.labels(method, route, str(status))
+            self._series[method, route, status] = series = _Series(requests, self._seconds.labels(route))
         series.pending += 1
         series.pending_seconds += seconds
         series.pending_in_buckets[bisect_left(BUCKETS, seconds)] += 1
@@ -113,7 +116,7 @@ class Metrics:
 
         Values that are not known are left out.
         """
-        from prometheus_client import CollectorRegistry, generate_latest
+        from prometheus_client import generate_latest
         from prometheus_client.core import GaugeMetricFamily
         from prometheus_client.registry import Collector
 
@@ -132,15 +135,8 @@ class Metrics:
                         value=trainer_seen.stat().st_mtime,
                     )
 
-        gauges = CollectorRegistry()
-        gauges.register(Gauges())
-        text: bytes = generate_latest(self._collector) + generate_latest(gauges)
+        text: bytes = generate_latest(self._collector) + generate_latest(Gauges())
         return text
-
-    def _begin(self, method: str, route: str, status: int) -> _Series:
-        requests = self._requests.labels(method, route, str(status))
-        self._series[method, route, status] = series = _Series(requests, self._seconds.labels(route))
-        return series
 
 
 def _shared_folder(service: Path) -> Path:
@@ -148,20 +144,15 @@ def _shared_folder(service: Path) -> Path:
     # Containers can share /dev/shm and use the same path for different state folders, so the path alone is not unique.
     status = service.stat()
     name = hashlib.sha256(f"{service.resolve()} {status.st_dev} {status.st_ino}".encode()).hexdigest()[:16]
-    parent = Path("/dev/shm")  # noqa: S108 - a folder in it is used only if it belongs to this user
-    if not _has_space(parent):
-        parent = Path(tempfile.gettempdir())
-        if not _has_space(parent):
-            raise OSError(errno.ENOSPC, f"There is no space for metrics in /dev/shm or {parent}")
-    folder = parent / f"linserve-{os.getuid()}-{name}"
+    parents = Path("/dev/shm"), Path(tempfile.gettempdir())  # noqa: S108 - used only if its folder belongs to this user
+    roomy = [parent for parent in parents if parent.is_dir() and shutil.disk_usage(parent).free > MIN_FREE_BYTES]
+    if not roomy:
+        raise OSError(errno.ENOSPC, f"There is no space for metrics in {parents[0]} or {parents[1]}")
+    folder = roomy[0] / f"linserve-{os.getuid()}-{name}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         return Path(tempfile.mkdtemp(prefix="linserve-"))
     return folder
-
-
-def _has_space(folder: Path) -> bool:
-    return folder.is_dir() and shutil.disk_usage(folder).free > MIN_FREE_BYTES
 
 
 def _remove_files_of_dead_workers(folder: Path) -> None:

@@ -1,23 +1,26 @@
-"""Give every request an id, a log line, a count in the metrics, security headers, and a problem if a bug occurs."""
+"""The ASGI middleware: request ids, the log, metrics, security headers, HEAD, and the path prefix of a proxy."""
 
 import asyncio
 import logging
 import random
 import re
 import time
+from collections.abc import Collection
 from typing import Any
 
+import anyio
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.logs import request_id
-from app.web.problems import problem_response, server_error
+from app.web.paths import prefix
+from app.web.problems import INTERNAL_ERROR, problem_response
 from app.web.state import Services
 
 OK = 200
 SERVER_ERROR = 500
-# For browsers: a response is what its content type says, and it loads and runs nothing (the documentation page sets a
-# policy of its own). Other sites can neither embed nor read it, and proxies do not store it.
+# Browsers guess no content types, and load and run nothing in a response (the documentation page has its own policy).
+# Other sites can neither embed nor read a response. Proxies do not store it.
 SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
@@ -71,7 +74,7 @@ class RequestContextMiddleware:
         except Exception:
             _log.exception("request failed")
             if status == 0:
-                await server_error()(scope, receive, send_with_id)
+                await problem_response(*INTERNAL_ERROR)(scope, receive, send_with_id)
         finally:
             _finish(scope, status, time.perf_counter() - started, identity)
             request_id.reset(token)
@@ -133,3 +136,51 @@ def _log_request(scope: Scope, status: int, seconds: float, identity: bytes) -> 
             **({"problem": problem["title"], "reason": problem["detail"]} if problem else {}),
         },
     )
+
+
+class HeadMiddleware:
+    """An ASGI middleware: HEAD is GET without the body. A streamed body is cancelled."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self.app(scope, receive, send)
+            return
+        get = {**scope, "method": "GET"}
+
+        async def send_head(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await send(message)
+                await send({"type": "http.response.body"})
+            elif message.get("more_body", False):
+                answering.cancel()
+
+        with anyio.CancelScope() as answering:
+            try:
+                await self.app(get, receive, send_head)
+            finally:
+                if "route" in get:
+                    scope["route"] = get["route"]  # for the metrics
+
+
+class PathPrefix:
+    """An ASGI middleware: a proxy may remove the prefix from a path or leave it.
+
+    ASGI servers assume that the prefix was removed, and add it to the path. If the first segment of the prefix is also
+    the first segment of a path of the service, the proxy has to remove the prefix, because the two could be confused.
+    """
+
+    def __init__(self, app: ASGIApp, own: Collection[str]) -> None:
+        """`own` are the first segments of the service's own paths."""
+        self.app = app
+        self._own = own
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (start := prefix(scope)) and start.split("/")[1] not in self._own:
+            root: str = scope["root_path"]
+            path = str(scope["path"]).removeprefix(root)
+            if path == start or path.startswith(f"{start}/"):
+                scope = {**scope, "path": f"{root}{path.removeprefix(start) or '/'}"}
+        await self.app(scope, receive, send)

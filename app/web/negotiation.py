@@ -1,6 +1,6 @@
 """The media type of a response (RFC 9110, 12.5.1)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from app.errors import FieldError, NotAcceptable
 
@@ -13,10 +13,16 @@ def select_media_type(accept: str | None, offered: Sequence[str]) -> str:
     if not accept or accept.strip() == "*/*":
         return offered[0]
     qualities: dict[str, float] = {}
-    for media_range, quality in map(_range, accept.split(",")):
-        qualities[media_range] = max(quality, qualities.get(media_range, 0.0))
-    best = max(offered, key=lambda media_type: _quality(media_type, qualities))
-    if _quality(best, qualities) <= 0:
+    for media_range, given in map(_range, accept.split(",")):
+        qualities[media_range] = max(given, qualities.get(media_range, 0.0))
+
+    def quality(media_type: str) -> float:
+        """Return the quality of the most specific range that covers the media type."""
+        ranges = (media_type, f"{media_type.partition('/')[0]}/*", "*/*")
+        return next((qualities[media_range] for media_range in ranges if media_range in qualities), 0.0)
+
+    best = max(offered, key=quality)
+    if quality(best) <= 0:
         message = (
             f"Accept has to name {' or '.join(sorted(offered))}, and names none of them. Without it, the answer has "
             "the format of the rows."
@@ -32,9 +38,3 @@ def _range(part: str) -> tuple[str, float]:
         return media_range, min(max(float(quality), 0.0), 1.0)
     except ValueError:
         return media_range, 0.0
-
-
-def _quality(media_type: str, qualities: Mapping[str, float]) -> float:
-    """Return the quality of the most specific range that covers the media type."""
-    ranges = (media_type, f"{media_type.partition('/')[0]}/*", "*/*")
-    return next((qualities[media_range] for media_range in ranges if media_range in qualities), 0.0)

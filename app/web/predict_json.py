@@ -37,11 +37,11 @@ _OTHER_BRACKETS = 3  # Brackets of a body that belong to no row: of the body and
 async def predict_json(request: Request, selector: VersionSelector, decode: Decode, encode: Encode) -> Response:
     """Read a JSON body, predict, and respond in JSON."""
     services = get_services(request)
-    body = await bodies.read_body(request, services.limits.json_bytes)
+    body = await bodies.read_body(request, services.max_json_bytes)
     executor = choose_executor(Workload(body_bytes=len(body)))
     if executor is not Executor.INLINE:
         return await run_in(executor, services, partial(_decode_and_predict, request, selector, body, decode, encode))
-    query = decode(body, services.limits.instances)
+    query = decode(body, services.max_instances)
     version = await selector.resolve_async()
     query = query.with_rows(version.model.features)
     work = workload(query, version.model)
@@ -58,13 +58,15 @@ async def run_in(executor: Executor, services: Services, compute: Callable[[], T
 
 def decode_request(body: bytes, max_rows: int) -> PredictRequest:
     """Decode a body of this service's own format. Raises MalformedBody or InvalidInput."""
-    # Rows are counted before they are decoded: wrong ones would take many times their length in memory. Each row that
-    # is right has one pair of brackets.
+    # Count brackets before decoding, because invalid rows would take many times their length in memory. A valid row has
+    # one pair.
+    message = f"At most {max_rows} instances fit into one request. Send them in several requests, or as a table."
+    too_many = InvalidInput.at("/instances", message)
     if len(body) > max_rows and has_more_brackets(body, max_rows + _OTHER_BRACKETS):
-        raise _too_many(max_rows) if is_json(body.removeprefix(BOM_UTF8)) else not_json(body, "")
+        raise too_many if is_json(body.removeprefix(BOM_UTF8)) else not_json(body, "")
     payload = bodies.decode(PredictRequest, body)
     if len(payload.instances) > max_rows:
-        raise _too_many(max_rows)
+        raise too_many
     return payload
 
 
@@ -73,17 +75,12 @@ def decode_query(body: bytes, max_rows: int) -> PredictionQuery:
     return decode_request(body, max_rows).query()
 
 
-def _too_many(max_rows: int) -> InvalidInput:
-    message = f"At most {max_rows} instances fit into one request. Send them in several requests, or as a table."
-    return InvalidInput.at("/instances", message)
-
-
 def _decode_and_predict(
     request: Request, selector: VersionSelector, body: bytes, decode: Decode, encode: Encode
 ) -> Response:
     services = get_services(request)
     with get_memory(request).reserved(bodies.decoding_bytes(body)):
-        query, version = decode(body, services.limits.instances), selector()
+        query, version = decode(body, services.max_instances), selector()
         query = query.with_rows(version.model.features)
         return _predict(request, version, query, workload(query, version.model), encode)
 

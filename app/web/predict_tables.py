@@ -4,7 +4,6 @@ import contextlib
 import io
 import sys
 from collections.abc import AsyncIterator, Iterator
-from functools import partial
 from pathlib import Path
 
 from fastapi import Request
@@ -19,10 +18,11 @@ from app.errors import InvalidInput, not_stored
 from app.prediction.estimates import table_bytes
 from app.prediction.predictor import Executor, Workload, choose_executor
 from app.prediction.selection import VersionSelector
-from app.prediction.tables import TableOptions, TablePrediction, TableSource, batch_of_rows
+from app.prediction.tables import TableOptions, TablePrediction, batch_of_rows, read_table
 from app.storage.memory_budget import Reservation
 from app.storage.spooled_output import SpooledOutput
 from app.web import bodies
+from app.web.decompression import IDENTITY, content_encoding
 from app.web.predict_json import decode_request, run_in
 from app.web.state import get_memory, get_services
 
@@ -38,54 +38,50 @@ async def predict_file(
 ) -> Response:
     """Predict for the rows of a file and respond with a table of this media type."""
     services = get_services(request)
-    encoding = bodies.content_encoding(request)
+    encoding = content_encoding(request)
     async with contextlib.AsyncExitStack() as stack:
-        chunks = bodies.iter_limited(request, services.limits.upload_bytes)
+        chunks = bodies.iter_limited(request, services.max_upload_bytes)
         body = await stack.enter_async_context(_spool_body(request, chunks))
         if choose_executor(_workload(body, table_format, encoding)) is Executor.TURN:
             await stack.enter_async_context(services.large_body_limiter.slot())
         content = await stack.enter_async_context(_decompress(request, body, encoding))
         version = await selector.resolve_async()
         length = None if isinstance(content, Path) else len(content)
-        work = table_bytes(length, version.model, has_bounds=options.has_bounds)
+        work = table_bytes(length, version.model, needs_design=options.prediction.needs_design)
         stack.enter_context(get_memory(request).reserved(work))
-        table = TableSource(content, table_format)
-        reserve = get_memory(request).reserve
-        batches = table.read(version, options, reserve, services.limits.upload_bytes)
-        prediction = TablePrediction(version, options, table.first_row(options))
+        reserve, max_bytes = get_memory(request).reserve, services.max_upload_bytes
+        batches = read_table(content, table_format, version, options, reserve=reserve, max_bytes=max_bytes)
+        prediction = TablePrediction(version, options, table_format.first_row(options.header))
         return await run_in_threadpool(_respond, request, prediction, batches, media_type)
 
 
 async def predict_rows(request: Request, selector: VersionSelector, options: TableOptions, media_type: str) -> Response:
     """Predict for rows in a JSON body and respond with a table of this media type."""
     services = get_services(request)
-    body = await bodies.read_body(request, services.limits.json_bytes)
-    executor = choose_executor(Workload(body_bytes=len(body), tables=1))
-    return await run_in(executor, services, partial(_predict_rows, request, selector, body, options, media_type))
+    memory = get_memory(request)
+    body = await bodies.read_body(request, services.max_json_bytes)
 
+    def predict() -> Response:
+        with memory.reserved(bodies.decoding_bytes(body)):
+            payload = decode_request(body, services.max_instances)
+            if payload.model_fields_set - {"instances"}:
+                raise InvalidInput(
+                    "If the answer is a table, options are expected in the query, but were found in the body. Move "
+                    "them."
+                )
+            version = selector()
+            missing = options.prediction.missing == "null"
+            rows = as_rows(payload.instances, options.numbers(version.model), "/instances", missing=missing)
+            with memory.reserved(table_bytes(len(body), version.model, needs_design=options.prediction.needs_design)):
+                batch = batch_of_rows(rows, version, options)
+                return _respond(request, TablePrediction(version, options), iter([batch]), media_type)
 
-def _predict_rows(
-    request: Request, selector: VersionSelector, body: bytes, options: TableOptions, media_type: str
-) -> Response:
-    services = get_services(request)
-    with get_memory(request).reserved(bodies.decoding_bytes(body)):
-        payload = decode_request(body, services.limits.instances)
-        if payload.model_fields_set - {"instances"}:
-            raise InvalidInput(
-                "If the answer is a table, options are expected in the query, but were found in the body. Move them."
-            )
-        version = selector()
-        missing = options.prediction.missing == "null"
-        rows = as_rows(payload.instances, options.numbers(version.model), "/instances", missing=missing)
-        work = table_bytes(len(body), version.model, has_bounds=options.has_bounds)
-        with get_memory(request).reserved(work):
-            batch = batch_of_rows(rows, version, options)
-            return _respond(request, TablePrediction(version, options), iter([batch]), media_type)
+    return await run_in(choose_executor(Workload(body_bytes=len(body), tables=1)), services, predict)
 
 
 def _workload(body: Source, table_format: TableFormat, encoding: str) -> Workload:
     """Return the work of decoding a table. The size of one that is compressed, Arrow or Parquet bounds no rows."""
-    expands = encoding != bodies.IDENTITY or not table_format.is_text
+    expands = encoding != IDENTITY or not table_format.is_text
     return Workload(body_bytes=sys.maxsize if expands or isinstance(body, Path) else len(body), tables=1)
 
 
@@ -135,12 +131,12 @@ async def _spool_body(request: Request, chunks: AsyncIterator[bytes]) -> AsyncIt
 @contextlib.asynccontextmanager
 async def _decompress(request: Request, body: Source, encoding: str) -> AsyncIterator[Source]:
     """Yield the body without its Content-Encoding. Even a few bytes may expand to many."""
-    if encoding == bodies.IDENTITY:
+    if encoding == IDENTITY:
         yield body
         return
     file = body.open("rb") if isinstance(body, Path) else io.BytesIO(body)
     compressed = bodies.chunks_of(file, CHUNK_BYTES)
-    limit = get_services(request).limits.upload_bytes
+    limit = get_services(request).max_upload_bytes
     async with _spool_body(request, bodies.iter_decompressed(request, compressed, encoding, limit)) as content:
         yield content
 
@@ -149,7 +145,7 @@ def _respond(request: Request, prediction: TablePrediction, batches: Iterator[Ro
     """Predict for all batches, then return the response with all of their results."""
     services = get_services(request)
     share = _MemoryShare(get_memory(request))
-    output = SpooledOutput(share.reserve, services.scratch.open, services.limits.upload_bytes)
+    output = SpooledOutput(share.reserve, services.scratch.open, services.max_upload_bytes)
     prediction.write(batches, BY_MEDIA_TYPE.get(media_type), output)
     services.metrics.predicted(prediction.rows)
     card = prediction.version.card

@@ -6,11 +6,12 @@ value of a parameter that is given more than once.
 
 import csv
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from typing import Annotated, Any, TypeAlias, TypeVar
 
 from fastapi import Depends, Path, Request
-from fastapi.dependencies.models import Dependant
+from fastapi.dependencies.utils import get_flat_params
+from fastapi.params import Query
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from starlette.datastructures import QueryParams
@@ -32,6 +33,8 @@ JobId: TypeAlias = Annotated[
     str, Path(description="Id of the job, or `latest` for the newest one.", examples=["latest"])
 ]
 
+# Keywords of a property's schema that do not restrict its value in a query.
+_NOT_RULES = {"title", "description", "default", "anyOf", "$ref", "examples"}
 _NO_NAMES = "Expected names of columns, separated by commas."
 
 
@@ -64,21 +67,27 @@ def read_query(request: Request, model: type[M]) -> M:
 
 def query_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
     """Return the parameters of a query model for the OpenAPI document."""
-    schemas = _query_schemas(model)
     return [
-        {"name": name, "in": "query", "required": False, "schema": schemas[name], "description": field.description}
-        for name, field in model.model_fields.items()
+        query_parameter(name, rules, rules.get("description", "")) for name, rules in query_properties(model).items()
     ]
 
 
-def _query_schemas(model: type[BaseModel]) -> dict[str, dict[str, Any]]:
+def query_properties(model: type[BaseModel]) -> dict[str, dict[str, Any]]:
     """Return the schemas of a model's fields in a query, by name: no value is null there, and a list is text."""
-    schemas = {}
+    properties = {}
     for name, schema in model.model_json_schema()["properties"].items():
-        chosen = next(one for one in schema.get("anyOf", [schema]) if one.get("type") != "null")
-        rules = {rule: value for rule, value in chosen.items() if rule not in ("title", "description", "default")}
-        schemas[name] = {"type": "string"} if rules.get("type") == "array" else rules
-    return schemas
+        alternatives = [part for part in schema.get("anyOf", ()) if part.get("type") != "null"]
+        rules = {**schema, **alternatives[0]} if len(alternatives) == 1 else dict(schema)
+        if rules.get("type") == "array":
+            rules = {"type": "string", "description": schema["description"]}
+        properties[name] = rules
+    return properties
+
+
+def query_parameter(name: str, rules: dict[str, Any], description: str) -> dict[str, Any]:
+    """Return a query parameter for the OpenAPI document. `rules` are those of `query_properties`."""
+    schema = {rule: value for rule, value in rules.items() if rule not in _NOT_RULES}
+    return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
 
 
 def split_names(option: str, text: str) -> list[str]:
@@ -95,15 +104,11 @@ def reject_unknown_parameters() -> Any:
     async def check(request: Request) -> None:
         if request.query_params:
             route: APIRoute = request.scope["route"]
-            check_query(request.query_params, set(_parameter_names(route.dependant)))
+            parameters = get_flat_params(route.dependant)
+            known = {parameter.alias for parameter in parameters if isinstance(parameter.field_info, Query)}
+            check_query(request.query_params, known)
 
     return Depends(check)
-
-
-def _parameter_names(dependant: Dependant) -> Iterator[str]:
-    yield from (parameter.alias for parameter in dependant.query_params)
-    for dependency in dependant.dependencies:
-        yield from _parameter_names(dependency)
 
 
 def check_query(query: QueryParams, known: Collection[str]) -> None:

@@ -3,7 +3,6 @@
 import asyncio
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from starlette.requests import Request
 
@@ -17,29 +16,22 @@ from app.web.metrics import Metrics
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Greatest size of one request: bytes of a body, rows in JSON, and seconds of `Prefer: wait`."""
-
-    json_bytes: int
-    upload_bytes: int
-    instances: int
-    wait_seconds: float
-
-
-@dataclass(frozen=True)
 class Services:
     registry: ModelPublisher
     jobs: JobQueue
     job_watcher: JobWatcher
     scratch: TempStorage
     metrics: Metrics
-    limits: Limits
+    max_json_bytes: int
+    max_upload_bytes: int
+    max_instances: int  # Rows of a JSON body.
+    max_wait_seconds: float  # Longest `Prefer: wait`.
     memory: MemoryBudget
     large_body_limiter: LargeBodyLimiter
     access: Authorizer
     default_model: str
     capabilities: Path  # the trainer's, see app.jobs.host.devices
-    logs_predictions: bool  # To log a successful prediction costs more than to compute it.
+    logs_predictions: bool  # Logging a prediction takes longer than computing it.
     stopping: asyncio.Event  # Set when the service stops. Requests that wait or stream then end.
 
 
@@ -50,8 +42,7 @@ def get_services(request: Request) -> Services:
 
 def get_memory(request: Request) -> Reservation:
     """Return the request's reservation of memory."""
-    state: dict[str, Any] = request.scope["state"]
-    if "memory" not in state:
-        state["memory"] = Reservation(get_services(request).memory)
-    reservation: Reservation = state["memory"]
-    return reservation
+    if not hasattr(request.state, "memory"):
+        request.state.memory = Reservation(get_services(request).memory)
+    memory: Reservation = request.state.memory
+    return memory

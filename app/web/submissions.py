@@ -5,7 +5,6 @@ An upload is on disk before its job is recorded, so an acknowledged job never la
 
 import contextlib
 import hashlib
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from starlette.concurrency import run_in_threadpool
@@ -19,7 +18,7 @@ from app.data.training_rows import MATRIX, write_matrix
 from app.errors import InvalidInput
 from app.jobs.host.devices import check_device
 from app.jobs.job import Job
-from app.storage.memory_budget import LARGE_BODY
+from app.storage.memory_budget import LARGE_BODY, Reservation
 from app.training.initial_coefficients import detach
 from app.training.json_rows import plan_rows
 from app.training.planner import plan_file
@@ -39,7 +38,7 @@ async def submit_json(services: Services, request: Request, job_id: str) -> Job:
         raise InvalidInput.of_parameter(
             name, "With a JSON body, options are expected in the body, but were found in the query. Move them."
         )
-    body = await bodies.read_body(request, services.limits.json_bytes)
+    body = await bodies.read_body(request, services.max_json_bytes)
     async with services.large_body_limiter.slot() if len(body) > LARGE_BODY else contextlib.nullcontext():
         with get_memory(request).reserved(bodies.decoding_bytes(body)):
             return await run_in_threadpool(_submit_json, services, body, job_id)
@@ -79,21 +78,12 @@ async def submit_file(services: Services, request: Request, table_format: TableF
     draft = options.to_request(
         default_model=services.default_model, upload=upload, format=table_format.name, fingerprint=digest.hexdigest()
     )
-    with contextlib.ExitStack() as reserved:
-        with uploads.remove_on_error(upload):
-            size = await run_in_threadpool(_metadata_bytes, table_format, uploads.path(upload))
-            reserved.enter_context(get_memory(request).reserved(size))
-        return await run_in_threadpool(_submit_upload, services, draft, job_id)
-
-
-def _metadata_bytes(table_format: TableFormat, path: Path) -> int:
-    with explained(path, table_format):
-        return table_format.metadata_bytes(path)
+    return await run_in_threadpool(_submit_upload, services, get_memory(request), draft, table_format, job_id)
 
 
 async def _receive(services: Services, request: Request, file: BinaryIO, digest: Any) -> None:
     """Write the body to the file, and hash it."""
-    chunks = bodies.iter_body(request, services.limits.upload_bytes)
+    chunks = bodies.iter_body(request, services.max_upload_bytes)
     length = bodies.content_length(request)
     with get_memory(request).reserved(2 * min(length or SLICE_BYTES, SLICE_BYTES)):
         async for part in bodies.regroup(services.jobs.uploads.admit(chunks, length), SLICE_BYTES):
@@ -109,12 +99,18 @@ def _store(file: BinaryIO, digest: Any, part: bytearray) -> None:
     file.write(part)
 
 
-def _submit_upload(services: Services, draft: TrainingRequest, job_id: str) -> Job:
+def _submit_upload(
+    services: Services, memory: Reservation, draft: TrainingRequest, table_format: TableFormat, job_id: str
+) -> Job:
     jobs, uploads = services.jobs, services.jobs.uploads
+    path = uploads.path(draft.upload)
     with uploads.remove_on_error(draft.upload):
         if job := jobs.find_repeated(job_id, draft.fingerprint):
             uploads.remove(draft.upload)
             return job
-        training = plan_file(draft, uploads.path(draft.upload), services.registry, services.limits.upload_bytes)
+        with explained(path, table_format):
+            size = table_format.metadata_bytes(path)
+        with memory.reserved(size):
+            training = plan_file(draft, path, services.registry, services.max_upload_bytes)
         check_device(services.capabilities, training.solver.device)
     return jobs.submit(training, job_id)

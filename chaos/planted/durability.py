@@ -55,16 +55,16 @@ def no_fsync_of_a_promotion() -> None:
     ModelPublisher.promote = _without_fsync(ModelPublisher.promote, stat.S_ISDIR)
 
 
-@after("app.jobs.uploads")
+@after("app.training.uploads")
 def no_fsync_of_an_upload() -> None:
-    from app.jobs.uploads import UploadStore
+    from app.training.uploads import UploadStore
 
     UploadStore.sync = _without_fsync(UploadStore.sync, stat.S_ISREG)
 
 
-@after("app.jobs.uploads")
+@after("app.training.uploads")
 def no_fsync_of_the_folder_of_an_upload() -> None:
-    from app.jobs.uploads import UploadStore
+    from app.training.uploads import UploadStore
 
     UploadStore.sync = _without_fsync(UploadStore.sync, stat.S_ISDIR)
 

@@ -38,13 +38,13 @@ def rows_removed_before_the_end() -> None:
     from app.registry.model_card import ModelCard
     from app.training import pipeline
     from app.training.pipeline import TrainerContext
-    from app.training.progress import ProgressSink
+    from app.training.progress import ProgressReporter
     from app.training.request import TrainingRequest
 
     train = pipeline.train
 
     def train_and_remove(
-        request: TrainingRequest, job: str | None, context: TrainerContext, progress: ProgressSink
+        request: TrainingRequest, job: str | None, context: TrainerContext, progress: ProgressReporter
     ) -> ModelCard:
         begin = progress.begin_publishing
 
@@ -79,7 +79,7 @@ def checkpoints_written_in_place() -> None:
 
 @after("app.jobs.dbos_worker")
 def trainer_forgets_its_name() -> None:
-    """DBOS gets another name for the trainer at each start, so it does not take its own jobs up again."""
+    """DBOS gets another name for the trainer at each start, so the trainer does not resume its own jobs."""
     from dbos import DBOS
 
     make = DBOS.__init__
@@ -93,14 +93,14 @@ def trainer_forgets_its_name() -> None:
 
 @after("app.jobs.supervisor")
 def lock_not_held() -> None:
-    """Any number of trainers share the lock of one."""
+    """Any number of trainers can hold the same lock."""
     from app.storage.file_lock import FileLock
 
     acquire = FileLock.acquire
 
-    def share(self: FileLock, timeout: float | None = None) -> bool:
+    def share(self: FileLock, *, blocking: bool = True) -> bool:
         if not self.path.name.startswith("trainer."):
-            return acquire(self, timeout)
+            return acquire(self, blocking=blocking)
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -129,11 +129,11 @@ def failure_reported_as_success() -> None:
     Worker.run_job = run_job_or_pretend
 
 
-@after("app.jobs.uploads")
+@after("app.training.uploads")
 def full_disk_is_an_internal_error() -> None:
-    """A full disk is not noticed before a write fails, and the failure is not turned into a problem."""
-    from app.jobs import uploads
-    from app.jobs.uploads import UploadStore
+    """A full disk is noticed only when a write fails, and that error does not become a problem."""
+    from app.training import uploads
+    from app.training.uploads import UploadStore
 
     def find_room(self: UploadStore, count: int = 0) -> None:
         pass

@@ -74,7 +74,7 @@ FORMS: list[str] = ["csv", "ndjson", "arrow", "parquet"]
     ],
 )
 def test_a_group_has_the_same_fold_in_every_format(tmp_path: Path, form: str, groups: list[Any]) -> None:
-    expected = GROUPS.of_json(groups).tolist()
+    expected = GROUPS.of_values(groups).tolist()
 
     assert folds_in(stored(tmp_path, written(table(groups), form)), form) == expected
     assert expected[0] == expected[3]
@@ -84,7 +84,7 @@ def test_a_group_has_the_same_fold_in_every_format(tmp_path: Path, form: str, gr
 def test_a_group_may_be_a_feature_too(tmp_path: Path, form: str) -> None:
     path = stored(tmp_path, written(table([1.5, 2.0, 3.0, 1.5]), form))
 
-    assert folds_in(path, form, ["x", "site"]) == GROUPS.of_json([1.5, 2, 3, 1.5]).tolist()
+    assert folds_in(path, form, ["x", "site"]) == GROUPS.of_values([1.5, 2, 3, 1.5]).tolist()
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -100,13 +100,13 @@ def test_a_missing_group_is_refused_with_its_place_or_its_row_dropped(tmp_path: 
     assert rows.dropped == 1
     assert_array_equal(np.vstack([batch.x for batch in batches])[:, 0], [0, 1, 3])
     folds = [fold for batch in batches if batch.fold is not None for fold in batch.fold.tolist()]
-    assert folds == GROUPS.of_json(["a", "b", "a"]).tolist()
+    assert folds == GROUPS.of_values(["a", "b", "a"]).tolist()
 
 
 def test_dates_are_groups_and_intervals_of_time_are_refused() -> None:
     day = dt.date(2026, 7, 1)
 
-    assert GROUPS.of_column(pa.array([day, None])).tolist() == [*GROUPS.of_json(["2026-07-01"]), MISSING]
+    assert GROUPS.of_column(pa.array([day, None])).tolist() == [*GROUPS.of_values(["2026-07-01"]), MISSING]
     assert GROUPS.of_column(pa.nulls(2)).tolist() == [MISSING, MISSING]
     with pytest.raises(InvalidInput, match="A column of groups holds"):
         GROUPS.of_column(pa.array([{"a": 1}]))
@@ -126,7 +126,7 @@ def test_groups_of_json_rows_become_a_column_of_folds(tmp_path: Path) -> None:
     (batch,) = stored_rows.batches()
     assert stored_rows.dropped == 1
     assert batch.fold is not None
-    assert batch.fold.tolist() == GROUPS.of_json(["a", "7"]).tolist()
+    assert batch.fold.tolist() == GROUPS.of_values(["a", "7"]).tolist()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The contract of JobStore and WorkerStore. A new implementation is added to IMPLEMENTATIONS and has to pass it."""
+"""The contract of JobStore and of the trainer's store. IMPLEMENTATIONS lists those that have to pass it."""
 
 import contextlib
 import queue
@@ -9,19 +9,21 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from service import MAX_SECONDS, wait_for
 
 from app.errors import Conflict
 from app.jobs.dbos_store import DBOSStore
-from app.jobs.job import PUBLISHING, Failure, Job, JobFailed, Progress, Status
-from app.jobs.job_list import JobFilter
-from app.jobs.progress import JobCancelled
-from app.jobs.store import JobHandler, JobStore, WorkerStore
+from app.jobs.job import Failure, Job, JobFailed, JobFilter, Status
+from app.jobs.store import JobHandler, JobStore
 from app.regression.solvers import Exact
+from app.training.progress import PUBLISHING, JobCancelled, Progress
 from app.training.request import TrainingRequest
+
+if TYPE_CHECKING:
+    from app.jobs.dbos_worker import DBOSWorkerStore
 
 RESULT: dict[str, Any] = {"version": 3, "metrics": {"mse": 0.5}, "warnings": ["few rows"]}
 
@@ -31,14 +33,14 @@ class Database:
     """An implementation: opens stores of the same records."""
 
     store: Callable[[], JobStore]
-    worker: Callable[[JobHandler], AbstractContextManager[WorkerStore]]
+    worker: Callable[[JobHandler], AbstractContextManager["DBOSWorkerStore"]]
 
 
 def dbos(folder: Path) -> Database:
     url = f"sqlite:///{folder / 'jobs.sqlite'}"
 
     @contextlib.contextmanager
-    def worker(handler: JobHandler) -> Iterator[WorkerStore]:
+    def worker(handler: JobHandler) -> Iterator["DBOSWorkerStore"]:
         from dbos import DBOS
 
         from app.jobs.dbos_worker import DBOSWorkerStore
@@ -132,9 +134,6 @@ class Handler:
     def run_job(self, job_id: str, request: dict[str, Any]) -> dict[str, Any]:
         return self.work[request["model"]](job_id, request)
 
-    def promote(self, *_: Any) -> None:
-        raise AssertionError
-
     def clean_up(self, job_id: str, _: dict[str, Any]) -> None:
         self.cleaned.put(job_id)
 
@@ -148,7 +147,7 @@ class Running:
     """A database with a worker. Each test uses a model of its own."""
 
     store: JobStore
-    worker: WorkerStore
+    worker: "DBOSWorkerStore"
     handler: Handler
 
     def add(self, model: str, work: Work, position: int = 1) -> str:

@@ -11,16 +11,16 @@ import pytest
 from numpy.testing import assert_allclose
 
 from app.data.training_rows import write_matrix
-from app.jobs.progress import ProgressReporter
-from app.jobs.uploads import UploadStore
 from app.registry.publisher import ModelPublisher
 from app.registry.version_file import read
 from app.regression.hypothesis_tests import infer
-from app.regression.likelihood import NOT_RECORDED, why_no_likelihood
+from app.regression.metrics import NOT_RECORDED, why_no_likelihood
 from app.regression.solvers import Exact
 from app.regression.sufficient_statistics import PRECISION_UNKNOWN, SufficientStatistics
 from app.training.pipeline import TrainerContext, train
+from app.training.progress import ProgressReporter
 from app.training.request import TrainingRequest
+from app.training.uploads import UploadStore
 
 FILES = Path(__file__).parent / "schema_1"
 YIELDS = np.loadtxt(Path(__file__).parents[2] / "models" / "crop-yield" / "yields.csv", delimiter=",", skiprows=1)

@@ -3,8 +3,7 @@ from dataclasses import replace
 import pytest
 
 from app.errors import InvalidInput
-from app.registry.model_card import ModelCard
-from app.registry.shares import MAX_SHARES, share_to_forget, shares_after
+from app.registry.model_card import MAX_SHARES, ModelCard, share_to_forget, shares_after
 from app.regression.solvers import Exact
 
 CARD = ModelCard(

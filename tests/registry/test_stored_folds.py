@@ -13,7 +13,7 @@ from safetensors.numpy import save
 
 from app.errors import ModelFileInvalid
 from app.registry.model_card import ModelCard, Validation
-from app.registry.stored_folds import fold_bytes
+from app.registry.tensors import fold_bytes
 from app.registry.version_file import checksum, encode, read, read_folds
 from app.regression.cross_validation import Folds
 from app.regression.linear_model import LinearModel

@@ -10,9 +10,8 @@ from statsmodels.stats.outliers_influence import variance_inflation_factor
 from trained import model_of
 
 from app.regression.hypothesis_tests import covariances, infer, variance_inflation
-from app.regression.likelihood import likelihood
 from app.regression.linear_model import LinearModel
-from app.regression.metrics import training_metrics
+from app.regression.metrics import likelihood, training_metrics
 from app.regression.solvers import Exact
 
 Array = NDArray[np.float64]

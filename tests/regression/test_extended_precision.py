@@ -15,8 +15,8 @@ from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
 from app.regression import extended_precision
-from app.regression.extended_precision import Refined, refine, should_refine
-from app.regression.least_squares import fit
+from app.regression.extended_precision import refine, should_refine
+from app.regression.least_squares import Fit, fit
 from app.regression.solvers import Exact
 from app.regression.streaming_qr import summarise
 from app.regression.training_batch import TrainingBatch
@@ -41,13 +41,13 @@ def some_rows(seed: int, rows: int = 30, features: int = 2, targets: int = 2) ->
     return x, y
 
 
-def refined(x: Array, y: Array, weights: Array | None = None, *, intercept: bool = True) -> Refined:
+def refined(x: Array, y: Array, weights: Array | None = None, *, intercept: bool = True) -> Fit:
     rows = [TrainingBatch(x, y, weights)]
     return refine(rows, summarise(rows), fit_intercept=intercept)
 
 
 def assert_last_digits(
-    found: Refined,
+    found: Fit,
     x: Array,
     y: Array,
     weights: Array | None = None,

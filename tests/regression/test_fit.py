@@ -12,8 +12,7 @@ from app.regression.errors import FitError, InvalidData, InvalidOption, InvalidT
 from app.regression.fit import ArrayData, Base, FitResult, FoldOptions, fit_model
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact, GradientDescent, Solver
-from app.regression.solvers.base import SilentObserver
-from app.regression.solvers.coefficients import TrainingState
+from app.regression.solvers.base import FitObserver, TrainingState
 from app.regression.training_batch import TrainingBatch
 
 YIELDS = np.loadtxt(Path(__file__).parents[2] / "models" / "crop-yield" / "yields.csv", delimiter=",", skiprows=1)
@@ -33,7 +32,7 @@ class Counted(ArrayData):
             yield TrainingBatch(self.x[start : start + 5], self.y[start : start + 5])
 
 
-class Recorder(SilentObserver):
+class Recorder(FitObserver):
     """Notes everything that it is called with."""
 
     def __init__(self) -> None:
@@ -156,7 +155,7 @@ def test_an_observer_can_end_a_fit_at_any_call() -> None:
     class Ended(Exception):
         pass
 
-    class Ending(SilentObserver):
+    class Ending(FitObserver):
         def __init__(self, call: str) -> None:
             setattr(self, call, self.end)
 

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 from trained import model_from, model_of
 
-from app.regression.likelihood import likelihood, why_no_likelihood
+from app.regression.metrics import likelihood, why_no_likelihood
 from app.regression.solvers import Exact
 from app.regression.streaming_qr import summarise
 from app.regression.training_batch import TrainingBatch

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
-from app.regression.solvers.coefficients import BestEpoch, Coefficients, TrainingState
+from app.regression.solvers.base import BestEpoch, Coefficients, TrainingState
 from app.training.checkpoints import SAVE_SECONDS, Checkpoint
 from app.training.progress import LossCurve
 
@@ -203,14 +203,6 @@ def test_a_checkpoint_truncated_anywhere_is_ignored(tmp_path: Path, clock: Clock
         assert Checkpoint(path).load() is None
     path.write_bytes(content)
     assert_identical(loaded(path)[0], STATE)
-
-
-def test_a_removed_checkpoint_is_gone_and_can_be_removed_again(tmp_path: Path, clock: Clock) -> None:
-    path = tmp_path / "job.json"
-    checkpoint = saved(path, clock, STATE)
-    checkpoint.remove()
-    assert checkpoint.load() is None
-    checkpoint.remove()
 
 
 def test_two_jobs_keep_their_states_apart(tmp_path: Path, clock: Clock) -> None:

@@ -14,8 +14,6 @@ from numpy.testing import assert_allclose
 from app.data.batch import Array
 from app.data.training_rows import write_matrix
 from app.errors import InvalidInput
-from app.jobs.progress import ProgressReporter
-from app.jobs.uploads import UploadStore
 from app.registry.model_card import ModelCard
 from app.registry.publisher import ModelPublisher
 from app.regression.downdate import downdate
@@ -27,7 +25,9 @@ from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics, WeightKind
 from app.regression.training_batch import TrainingBatch
 from app.training.pipeline import TrainerContext, train
+from app.training.progress import ProgressReporter
 from app.training.request import TrainingRequest
+from app.training.uploads import UploadStore
 
 RANDOM = np.random.default_rng(11)
 X = RANDOM.normal(size=(40, 2)) * [3.0, 0.5] + [1.0, 20.0]
@@ -56,7 +56,7 @@ class Updated(datetime):
 @pytest.fixture
 def days_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.training.card.datetime", Published)
-    monkeypatch.setattr("app.training.inheritance.datetime", Updated)
+    monkeypatch.setattr("app.training.parent.datetime", Updated)
 
 
 class Line:

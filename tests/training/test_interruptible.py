@@ -4,8 +4,8 @@ from collections.abc import Callable
 import pytest
 
 from app.errors import InvalidInput, TimeExceeded
-from app.jobs.progress import JobCancelled, ProgressReporter
 from app.training.interruptible import run_interruptibly
+from app.training.progress import JobCancelled, ProgressReporter
 
 LONG = 60.0
 

@@ -14,9 +14,6 @@ from numpy.testing import assert_allclose
 
 from app.data.training_rows import write_matrix
 from app.errors import Conflict, InvalidInput, PromotionFailed, TimeExceeded
-from app.jobs.job import Progress
-from app.jobs.progress import JobCancelled, ProgressReporter
-from app.jobs.uploads import UploadStore
 from app.registry.model_card import ModelCard
 from app.registry.publisher import ModelPublisher
 from app.registry.version_file import encode
@@ -25,7 +22,9 @@ from app.regression.solvers import Exact, GradientDescent, Start
 from app.regression.streaming_qr import summarise
 from app.regression.training_batch import TrainingBatch
 from app.training.pipeline import TrainerContext, train
+from app.training.progress import JobCancelled, Progress, ProgressReporter
 from app.training.request import TrainingRequest
+from app.training.uploads import UploadStore
 
 RANDOM = np.random.default_rng(5)
 X = RANDOM.normal((3, 50), size=(120, 2))
@@ -255,7 +254,7 @@ def test_an_overtaken_job_reports_that_it_fits_again_and_keeps_its_time_limit(
         if phases.count("publishing") == 1 and progress.phase == "publishing":
             line.train(slice(80, 120), mode="update")
 
-    monkeypatch.setattr("app.jobs.progress.time", Clock())
+    monkeypatch.setattr("app.training.progress.time", Clock())
     with pytest.raises(TimeExceeded):
         line.run(line.request(slice(40, 80), mode="update"), at, seconds=60)
     assert phases[-2:] == ["publishing", "fitting"]
@@ -303,7 +302,7 @@ def test_a_resumed_descent_keeps_the_version_that_it_started_from(line: Line, mo
             self.now += 1
             return self.now
 
-    monkeypatch.setattr("app.jobs.progress.time", Clock())
+    monkeypatch.setattr("app.training.progress.time", Clock())
     monkeypatch.setattr("app.training.checkpoints.time", Clock())
     line.train(slice(40))
     line.train(slice(40, 60), promote="never")

@@ -10,14 +10,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from app.data.training_rows import write_matrix
 from app.errors import Diverged, InvalidInput, Unavailable, VersionNotFound
-from app.jobs.job import Progress
-from app.jobs.progress import JobCancelled, ProgressReporter
-from app.jobs.uploads import UploadStore
 from app.registry.model_card import ModelCard
 from app.registry.publisher import ModelPublisher
 from app.regression.solvers import Exact, GradientDescent, Solver, Start
 from app.training.pipeline import TrainerContext, train
+from app.training.progress import JobCancelled, Progress, ProgressReporter
 from app.training.request import TrainingRequest
+from app.training.uploads import UploadStore
 
 YIELDS = Path(__file__).parents[2] / "models" / "crop-yield" / "yields.csv"
 ROWS = np.loadtxt(YIELDS, delimiter=",", skiprows=1)
@@ -39,7 +38,7 @@ class Clock:
 @pytest.fixture
 def fast_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every state is kept, every epoch reported, and cancellation is checked at every step."""
-    monkeypatch.setattr("app.jobs.progress.time", Clock())
+    monkeypatch.setattr("app.training.progress.time", Clock())
     monkeypatch.setattr("app.training.checkpoints.time", Clock())
 
 

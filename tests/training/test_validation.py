@@ -10,8 +10,6 @@ from numpy.testing import assert_allclose
 
 from app.data.training_rows import write_matrix
 from app.errors import InvalidInput
-from app.jobs.progress import ProgressReporter
-from app.jobs.uploads import UploadStore
 from app.registry.model_card import ModelCard
 from app.registry.publisher import ModelPublisher
 from app.regression.folds import permutations
@@ -20,7 +18,9 @@ from app.regression.solvers import Exact
 from app.regression.sufficient_statistics import Array, SufficientStatistics
 from app.training.comparison import NOT_UNSEEN, TOO_FEW_FOLDS, WORSE
 from app.training.pipeline import TrainerContext, train
+from app.training.progress import ProgressReporter
 from app.training.request import TrainingRequest
+from app.training.uploads import UploadStore
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_folds_are_decayed_as_all_rows_are(context: TrainerContext, monkeypatch:
             return datetime.now(tz) + timedelta(days=1)
 
     trained(context, old, folds=5)
-    monkeypatch.setattr("app.training.inheritance.datetime", Later)
+    monkeypatch.setattr("app.training.parent.datetime", Later)
     card = trained(context, new, mode="update", folds=5, decay=0.25)
 
     folds = context.registry.folds("m", card.version)

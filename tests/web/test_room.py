@@ -13,9 +13,9 @@ from backports import zstd
 from service import MODELS, NOTEBOOK, Service, wait_for
 
 from app.errors import SpoolFull, Unavailable
-from app.jobs.uploads import UploadStore
 from app.storage.spooled_output import SpooledOutput
 from app.storage.temp import TempStorage
+from app.training.uploads import UploadStore
 
 ROOM = 20_000_000
 ENDLESS = {"kind": "gradient_descent", "epochs": 10_000_000, "learning_rate": 1e-9}

@@ -9,7 +9,7 @@ from app.data.formats.base import TableFormat
 from app.data.formats.csv import CSV
 from app.data.formats.ndjson import NDJSON
 from app.data.formats.parquet import PARQUET
-from app.errors import FieldError, InvalidInput
+from app.errors import InvalidInput
 
 FORMATS: tuple[TableFormat, ...] = (CSV, NDJSON, ARROW, PARQUET)
 
@@ -22,5 +22,6 @@ LABELS = ", ".join(table_format.label for table_format in FORMATS[:-1]) + f" or 
 def check_header(table_format: TableFormat | None, header: Header | None) -> None:
     """Raise InvalidInput if there is a `header` option for JSON (None), or for a format that has no header row."""
     if header is not None and (table_format is None or not table_format.takes_header):
-        message = "`header` is an option of CSV files only. Leave it out for other formats."
-        raise InvalidInput(message, [FieldError(message, parameter="header")])
+        takers = " and ".join(entry.label for entry in FORMATS if entry.takes_header)
+        message = f"`header` is an option of {takers} files only. Leave it out for other formats."
+        raise InvalidInput.of_parameter("header", message)

@@ -3,60 +3,52 @@
 import functools
 import mmap
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
-from app.data.batch import Columns, Header, RowBatch, Source, batch_rows, from_record_batch
-from app.data.formats.arrow_columns import ArrowTableWriter, check_columns, index_names, readable, schema_names
-from app.data.formats.base import Output, TableFormat, TableWriter
+from app.data.batch import Columns, RowBatch, Source, batch_rows, from_record_batch
+from app.data.formats.arrow_columns import ArrowTableWriter, SchemaFormat, check_columns, readable
+from app.data.formats.base import Output, TableWriter
 from app.data.kept_types import cast_kept, kept_type, words_in_dictionaries
+from app.data.lazy_pyarrow import pa
 from app.data.limits.arrow_limits import check_arrow_schema, check_arrow_size
+from app.data.limits.decode_limits import view_of
 from app.errors import InvalidInput
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 RELEASE_BYTES = 1 << 24  # Bytes read from a mapped file, after which its pages are released.
 MAX_WORDS = 100_000_000  # Words in the dictionaries of all batches, because they are checked again for each batch.
 
+_LABEL = "an Arrow IPC stream"
 _END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 
 
-class ArrowFormat(TableFormat):
+class ArrowFormat(SchemaFormat):
     name = "arrow"
     media_type = "application/vnd.apache.arrow.stream"
-    label = "an Arrow IPC stream"
-    extensions = ("arrows",)
+    label = _LABEL
     signature = b"\xff\xff\xff\xff"
-    is_text = False
 
-    def column_names(self, source: Source, header: Header | None = None) -> list[str]:  # noqa: ARG002
-        return schema_names(self._schema(source))
-
-    def index_columns(self, source: Source) -> list[str]:
-        return index_names(self._schema(source))
-
-    def _schema(self, source: Source) -> "pa.Schema":
-        return readable(self.label, lambda: _open(source)[0].schema)
+    def schema(self, source: Source) -> "pa.Schema":
+        return _open(source)[0].schema
 
     def check_size(self, source: Source, names: Sequence[str], limit: int) -> int:
         return check_arrow_size(source, len(names), limit)
 
     def batches(self, source: Source, columns: Columns, threads: int = 1) -> Iterator[RowBatch]:  # noqa: ARG002
         """Yield the rows, in memory that grows neither with the stream nor with its batches."""
-        reader, mapped = readable(self.label, lambda: _open(source))
+        reader, mapped = _open(source)
         check_columns(reader.schema, columns)
         types = {name: reader.schema.field(name).type for name in columns.keep}
         kept = {name: new for name, old in types.items() if (new := kept_type(old)) != old}
         size, row, read, words = batch_rows(columns), 1, 0, 0
-        while (message := readable(self.label, lambda: _next_batch(reader, columns))) is not None:
+        while (message := _next_batch(reader, columns)) is not None:
             words += words_in_dictionaries(message) if kept else 0
             if words > MAX_WORDS:
                 raise InvalidInput(
                     f"The dictionaries of the columns to keep have more than {MAX_WORDS} words in all batches "
                     "together. Write larger batches, or strings instead of dictionaries."
                 )
-            # pyarrow trusts a stream, and wrong offsets of strings would be read from anywhere.
-            readable(self.label, functools.partial(message.validate, full=bool(columns.keep)))
+            with readable(_LABEL):
+                # pyarrow trusts a stream, and wrong offsets of strings would be read from anywhere.
+                message.validate(full=bool(columns.keep))
             slices = (message.slice(start, size) for start in range(0, message.num_rows, size))
             for batch in cast_kept(message, kept, size) if kept else slices:
                 yield from_record_batch(batch, columns, row)
@@ -73,26 +65,18 @@ class ArrowFormat(TableFormat):
 ARROW = ArrowFormat()
 
 
+@readable(_LABEL)
 def _open(source: Source) -> "tuple[pa.ipc.RecordBatchStreamReader, mmap.mmap | None]":
-    import pyarrow as pa
-    from pyarrow import ipc
-
+    """Return a reader, and the file's memory map if the source is a file that is not empty."""
     check_arrow_schema(source)
-    if isinstance(source, bytes):
-        return ipc.open_stream(pa.py_buffer(source)), None
-    with source.open("rb") as file:
-        if not source.stat().st_size:
-            raise pa.ArrowInvalid("empty")
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return ipc.open_stream(pa.py_buffer(mapped)), mapped
+    view = view_of(source)
+    return pa.ipc.open_stream(pa.py_buffer(view)), view.obj if isinstance(view.obj, mmap.mmap) else None
 
 
+@readable(_LABEL)
 def _next_batch(reader: "pa.ipc.RecordBatchStreamReader", columns: Columns) -> "pa.RecordBatch | None":
-    try:
-        batch = reader.read_next_batch()
-    except StopIteration:
-        return None
-    return batch.select(list(dict.fromkeys([*columns.numbers, *columns.keep])))
+    batch = next(reader, None)
+    return None if batch is None else batch.select(columns.names)
 
 
 class _StreamWriter:

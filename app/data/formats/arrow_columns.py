@@ -1,37 +1,42 @@
-"""The columns of Arrow and Parquet files: names, types, and tables to write."""
+"""What Arrow and Parquet have in common: files with a schema, read and written by pyarrow."""
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+import contextlib
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import msgspec
 import numpy as np
 
-from app.data.batch import Array, Columns, check_distinct, check_present
+from app.data.batch import Array, Columns, Header, Source, check_distinct, check_present
+from app.data.formats.base import TableFormat
 from app.data.kept_types import kept_type
-from app.data.limits.arrow_memory import raise_if_memory
+from app.data.lazy_pyarrow import pa, raise_if_memory
 from app.data.names import MAX_LISTED, shown
 from app.errors import FieldError, InvalidInput
 
-if TYPE_CHECKING:
-    import pyarrow as pa
 
-T = TypeVar("T")
+class SchemaFormat(TableFormat):
+    """A format whose files have a schema."""
+
+    is_text = False
+
+    @abstractmethod
+    def schema(self, source: Source) -> "pa.Schema":
+        """Return the columns' names and types. Raises InvalidInput if they cannot be read."""
+
+    def column_names(self, source: Source, header: Header | None = None) -> list[str]:  # noqa: ARG002
+        return schema_names(self.schema(source))
+
+    def index_columns(self, source: Source) -> list[str]:
+        return index_names(self.schema(source))
 
 
-class RecordBatchSink(Protocol):
-    """A file that record batches of one schema are written to, as by pyarrow's writers."""
-
-    def write_batch(self, batch: "pa.RecordBatch", /) -> None: ...
-
-    def close(self) -> None: ...
-
-
-def readable(label: str, read: Callable[[], T]) -> T:
-    """Return the result of `read`. Raises InvalidInput if pyarrow cannot read the file, which should be `label`."""
-    import pyarrow as pa
-
+@contextlib.contextmanager
+def readable(label: str) -> Iterator[None]:
+    """Raise InvalidInput if pyarrow cannot read the file, which should be `label`."""
     try:
-        return read()
+        yield
     except (pa.ArrowException, OSError, ValueError) as error:
         raise_if_memory(error)
         raise InvalidInput(
@@ -68,18 +73,16 @@ def index_names(schema: "pa.Schema") -> list[str]:
 
 def check_columns(schema: "pa.Schema", columns: Columns) -> None:
     """Raise InvalidInput if a column is missing or not allowed, or has a type that cannot be used."""
-    from pyarrow import types
-
     check_present(schema_names(schema), columns, index_names(schema))
     choice = ", or choose the columns to read with `features`" if columns.training else ""
     details = [
         FieldError(f"Expected numbers, found the type {_type_name(type_)}. Convert the column{choice}.", column=name)
         for name in columns.numbers
         if not (
-            types.is_integer(type_ := schema.field(name).type)
-            or types.is_floating(type_)
-            or types.is_decimal(type_)
-            or types.is_null(type_)
+            pa.types.is_integer(type_ := schema.field(name).type)
+            or pa.types.is_floating(type_)
+            or pa.types.is_decimal(type_)
+            or pa.types.is_null(type_)
         )
     ]
     details += [
@@ -102,16 +105,12 @@ def _type_name(type_: "pa.DataType") -> str:
 
 def record_batch(kept: "pa.RecordBatch | None", names: Sequence[str], values: Array) -> "pa.RecordBatch":
     """Return the kept columns, and then the columns of numbers."""
-    import pyarrow as pa
-
     columns = [*(kept.columns if kept is not None else ()), *map(_column, values.T)]
     fields = [*(kept.schema if kept is not None else ()), *(pa.field(name, pa.float64()) for name in names)]
     return pa.RecordBatch.from_arrays(columns, schema=pa.schema(fields))
 
 
 def _column(numbers: Array) -> "pa.Array":
-    import pyarrow as pa
-
     missing = np.isnan(numbers)
     return pa.array(numbers, mask=missing) if missing.any() else pa.array(numbers)
 
@@ -119,19 +118,15 @@ def _column(numbers: Array) -> "pa.Array":
 class ArrowTableWriter:
     """Writes tables with a schema. The first rows decide the types of the kept columns."""
 
-    def __init__(
-        self, keep: Sequence[str], names: Sequence[str], open_sink: "Callable[[pa.Schema], RecordBatchSink]"
-    ) -> None:
-        """Prepare a table. `open_sink` is called with its schema, before the first rows."""
-        self._keep, self._names, self._open_sink = keep, names, open_sink
+    def __init__(self, keep: Sequence[str], names: Sequence[str], open_writer: "Callable[[pa.Schema], Any]") -> None:
+        """Prepare a table. `open_writer` returns a writer of record batches with a schema, as pyarrow's are."""
+        self._keep, self._names, self._open_writer = keep, names, open_writer
         self._schema: pa.Schema | None = None
 
     def write(self, kept: "pa.RecordBatch | None", values: Array) -> None:
-        import pyarrow as pa
-
         batch = record_batch(kept, self._names, values)
         try:
-            self._sink_for(batch.schema).write_batch(batch.cast(self._schema))
+            self._writer_for(batch.schema).write_batch(batch.cast(self._schema))
         except pa.ArrowException as error:
             raise_if_memory(error)
             raise InvalidInput(
@@ -139,13 +134,11 @@ class ArrowTableWriter:
             ) from None
 
     def close(self) -> None:
-        import pyarrow as pa
-
         kept = [pa.field(name, pa.null()) for name in self._keep]
         schema = pa.schema([*kept, *(pa.field(name, pa.float64()) for name in self._names)])
-        self._sink_for(schema).close()
+        self._writer_for(schema).close()
 
-    def _sink_for(self, schema: "pa.Schema") -> RecordBatchSink:
+    def _writer_for(self, schema: "pa.Schema") -> Any:
         if self._schema is None:
-            self._schema, self._sink = schema, self._open_sink(schema)
-        return self._sink
+            self._schema, self._writer = schema, self._open_writer(schema)
+        return self._writer

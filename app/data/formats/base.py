@@ -5,13 +5,11 @@ The rest of the service uses these attributes and methods, and never compares th
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from app.data.batch import Array, Columns, Header, RowBatch, Source
+from app.data.lazy_pyarrow import pa
 from app.errors import LinserveError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 SAVE_AS_UTF8 = (
     "Save it as UTF-8 (in Excel: CSV UTF-8), or convert it, for instance with `iconv -f WINDOWS-1252 -t UTF-8 FILE`."
@@ -66,7 +64,6 @@ class TableWriter(Protocol):
 class TableFormat(BodyFormat, Protocol):
     """A file format of tables. Methods that only some formats need have a default."""
 
-    extensions: tuple[str, ...]
     signature: bytes = b""  # first bytes of every file in a binary format
     is_text: bool  # False if a short file may have any number of rows, as compressed and binary files do
     takes_header: bool = False  # True if the option `header` applies
@@ -91,10 +88,7 @@ class TableFormat(BodyFormat, Protocol):
         return []
 
     def first_lines(self, source: Source, step: Callable[[], None] = lambda: None) -> dict[str, int]:  # noqa: ARG002
-        """With `names_in_rows`, return the names in all rows, and the row in which each appears first.
-
-        Calls `step` regularly.
-        """
+        """With `names_in_rows`, return the row in which each name appears first. Calls `step` regularly."""
         return {}
 
     def metadata_bytes(self, source: Source) -> int:  # noqa: ARG002
@@ -104,8 +98,7 @@ class TableFormat(BodyFormat, Protocol):
     def check_size(self, source: Source, names: Sequence[str], limit: int) -> int:  # noqa: ARG002
         """Return an estimate of the bytes of these columns that are decoded at a time, in addition to the batches.
 
-        Raises BodyTooLarge or InvalidInput if the columns are too large once they are decoded. An upload may have
-        `limit` bytes.
+        Raises BodyTooLarge or InvalidInput if they are too large for an upload of `limit` bytes.
         """
         return 0
 

@@ -2,39 +2,31 @@
 
 import csv
 import io
-import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import pairwise
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
-from app.data.batch import Array, Columns, Header, RowBatch, Source, check_present, from_record_batch
+from app.data.batch import Array, Columns, Header, RowBatch, Source, check_present, from_record_batch, open_source
 from app.data.formats.arrow_columns import record_batch
 from app.data.formats.base import Content, Output, TableFormat, TableWriter
 from app.data.formats.csv_careful import conversion, conversion_to_text, read_carefully
 from app.data.formats.csv_header import (
     MAX_ROW_BYTES,
     body_start,
-    bom_length,
     explain_first_row,
     has_separators,
     header_names,
-    open_source,
     read_beginning,
 )
-from app.data.limits.arrow_memory import raise_if_memory
+from app.data.lazy_pyarrow import pa, raise_if_memory
 from app.data.rfc3339 import dates_as_text
 from app.data.rounding import has_large
 from app.errors import InvalidInput, LinserveError
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 BLOCK_BYTES = 1 << 21  # Bytes parsed at a time by each of several threads.
 SINGLE_BLOCK_BYTES = 1 << 19  # Bytes parsed at a time by a single thread. A parsed byte may take eight or more.
-SHORT_ROW_BYTES = 1 << 12  # Bytes searched first for the end of a row.
 
 
 class CsvFormat(TableFormat):
@@ -43,7 +35,6 @@ class CsvFormat(TableFormat):
     name = "csv"
     media_type = "text/csv"
     label = "CSV"
-    extensions = ("csv",)
     is_text = True
     takes_header = True
 
@@ -75,7 +66,7 @@ class CsvFormat(TableFormat):
         beginning = read_beginning(source)
         header = header_names(beginning, columns.header)
         check_present(header, columns)
-        start = body_start(beginning, header) if columns.header != "none" else bom_length(beginning)
+        start = body_start(beginning, header, columns.header)
         rows = 0
         try:
             for batch in _read_fast(source, start, header, columns, threads):
@@ -105,8 +96,7 @@ def _read_fast(
     size = BLOCK_BYTES if threads > 1 else SINGLE_BLOCK_BYTES
     known: set[int] = set()  # Columns in which an integer was rounded; later blocks need not be searched for another.
     with open_source(source) as file:
-        blocks = (_read_at(file, begin, end) for begin, end in pairwise(_cuts(file, start, size)))
-        for batch in _parsed(blocks, header, columns, known, threads):
+        for batch in _parsed(_blocks(file, start, size), header, columns, known, threads):
             known.update(index for index, _ in batch.rounded)
             yield batch
 
@@ -129,32 +119,17 @@ def _parsed(
             yield ahead.popleft().result()
 
 
-def _cuts(file: BinaryIO, start: int, size: int) -> Iterator[int]:
-    """Yield places right after line breaks, about `size` bytes apart, from `start` to the end of the file."""
-    length = file.seek(0, os.SEEK_END)
-    yield start
-    while start < length:
-        start += size
-        if start < length:
-            # Most rows are short.
-            for limit in (SHORT_ROW_BYTES, MAX_ROW_BYTES):
-                newline = _read_at(file, start, start + limit).find(b"\n")
-                if newline >= 0 or start + limit >= length:
-                    break
-            else:
-                raise _UnusualError
-            start = length if newline < 0 else start + newline + 1
-        yield min(start, length)
-
-
-def _read_at(file: BinaryIO, begin: int, end: int) -> bytes:
-    file.seek(begin)
-    return file.read(end - begin)
+def _blocks(file: BinaryIO, start: int, size: int) -> Iterator[bytes]:
+    """Yield whole lines, about `size` bytes at a time, from `start` to the end of the file."""
+    file.seek(start)
+    while block := file.read(size):
+        rest = file.readline(MAX_ROW_BYTES)
+        if len(rest) == MAX_ROW_BYTES and not rest.endswith(b"\n"):
+            raise _UnusualError
+        yield block + rest
 
 
 def _parse(block: bytes, header: Sequence[str], columns: Columns, known: AbstractSet[int]) -> RowBatch:
-    import pyarrow as pa
-
     if b'"' in block:  # Its line breaks may be inside quotes.
         raise _UnusualError
     try:
@@ -169,13 +144,10 @@ def _parse(block: bytes, header: Sequence[str], columns: Columns, known: Abstrac
 
 
 def _parse_block(block: bytes, header: Sequence[str], options: "pa.csv.ConvertOptions") -> "pa.RecordBatch":
-    import pyarrow as pa
-    from pyarrow.csv import ParseOptions, ReadOptions, read_csv
-
-    table = read_csv(
+    table = pa.csv.read_csv(
         pa.py_buffer(block),
-        read_options=ReadOptions(use_threads=False, block_size=len(block) + 1, column_names=header),
-        parse_options=ParseOptions(quote_char=False),
+        read_options=pa.csv.ReadOptions(use_threads=False, block_size=len(block) + 1, column_names=header),
+        parse_options=pa.csv.ParseOptions(quote_char=False),
         convert_options=options,
     )
     return table.combine_chunks().to_batches()[0]
@@ -191,12 +163,11 @@ def _texts(
 
 def _without_first(rows: int, batches: Iterator[RowBatch]) -> Iterator[RowBatch]:
     """Yield the batches without their first `rows` rows."""
-    for values, kept, rounded, _ in batches:
-        skipped = min(rows, len(values))
+    for batch in batches:
+        skipped = min(rows, len(batch.values))
         rows -= skipped
-        if skipped < len(values):
-            later = tuple((column, row - skipped) for column, row in rounded if row >= skipped)
-            yield RowBatch(values[skipped:], kept.slice(skipped) if kept is not None else None, later)
+        if skipped < len(batch.values):
+            yield batch.slice(skipped, len(batch.values))
 
 
 class _CsvWriter:
@@ -207,28 +178,22 @@ class _CsvWriter:
         file.write(header.getvalue().encode())
 
     def write(self, kept: "pa.RecordBatch | None", values: Array) -> None:
-        import pyarrow as pa
-
         batch = record_batch(None if kept is None else dates_as_text(kept), self._names, values)
         try:
-            self._file.write(_csv_text(batch, "none"))
-        except pa.ArrowInvalid:  # A value needs quotes; then all words have them.
-            self._file.write(_csv_text(batch, "needed"))
+            try:
+                text = _csv_text(batch, "none")
+            except pa.ArrowInvalid:  # A value needs quotes; then all words have them.
+                text = _csv_text(batch, "needed")
+        except pa.ArrowException as error:
+            raise_if_memory(error)
+            raise InvalidInput("A kept column has values that CSV cannot hold. Accept Arrow or Parquet.") from None
+        self._file.write(text)
 
     def close(self) -> None:
         pass
 
 
 def _csv_text(batch: "pa.RecordBatch", quoting: str) -> bytes:
-    import pyarrow as pa
-    from pyarrow.csv import WriteOptions, write_csv
-
     text = io.BytesIO()
-    try:
-        write_csv(batch, text, WriteOptions(include_header=False, quoting_style=quoting))
-    except pa.ArrowException as error:
-        if quoting == "none" and isinstance(error, pa.ArrowInvalid):
-            raise
-        raise_if_memory(error)
-        raise InvalidInput("A kept column has values that CSV cannot hold. Accept Arrow or Parquet.") from None
+    pa.csv.write_csv(batch, text, pa.csv.WriteOptions(include_header=False, quoting_style=quoting))
     return text.getvalue()

@@ -4,35 +4,25 @@ import codecs
 import csv
 import io
 import re
-from pathlib import Path
-from typing import BinaryIO
 
-from app.data.batch import Header, Source, check_distinct
+from app.data.batch import Header, Source, check_distinct, open_source
 from app.data.formats.base import SAVE_AS_UTF8
-from app.data.formats.csv_numbers import LOCAL_NUMBER, MISSING_WORDS, NUMBER
 from app.errors import FieldError, InvalidInput
 
 MAX_ROW_BYTES = 1 << 20  # Longest row.
 MAX_INSPECTED_CELLS = 10_000  # Cells of a faulty first row that are inspected.
 BOM = codecs.BOM_UTF8
 
+_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?")
+_LOCAL_NUMBER = re.compile(r"[+-]?[0-9]+,[0-9]+")  # With a decimal comma, or with one comma between thousands.
+_MISSING_WORDS = ("", "na", "nan", "n/a", "null")  # in lower case
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 
 
-def open_source(source: Source) -> BinaryIO:
-    """Open a file, or its content."""
-    return source.open("rb") if isinstance(source, Path) else io.BytesIO(source)
-
-
 def read_beginning(source: Source) -> bytes:
-    """Return the first bytes of a file, with all of its first row."""
+    """Return the first bytes of a file. They have all of its first row."""
     with open_source(source) as file:
         return file.read(MAX_ROW_BYTES)
-
-
-def bom_length(beginning: bytes) -> int:
-    """Return the length of the byte order mark, or 0 if there is none."""
-    return len(BOM) if beginning.startswith(BOM) else 0
 
 
 def header_names(beginning: bytes, header: Header | None) -> list[str]:
@@ -42,7 +32,7 @@ def header_names(beginning: bytes, header: Header | None) -> list[str]:
     and `header` is not given.
     """
     # The encoding of later rows is checked as they are read.
-    text = beginning[bom_length(beginning) :].decode(errors="surrogateescape")
+    text = beginning.removeprefix(BOM).decode(errors="surrogateescape")
     try:
         names = next((row for row in csv.reader(io.StringIO(text, newline="")) if row), [])
     except csv.Error:
@@ -69,12 +59,14 @@ def header_names(beginning: bytes, header: Header | None) -> list[str]:
 
 def _are_numbers(names: list[str]) -> bool:
     """Return True if all names are numbers, apart from those that mark a missing value in a row."""
-    given = [name.strip() for name in names if name.strip().lower() not in MISSING_WORDS]
-    return bool(given) and all(NUMBER.fullmatch(name) for name in given)
+    given = [name.strip() for name in names if name.strip().lower() not in _MISSING_WORDS]
+    return bool(given) and all(_NUMBER.fullmatch(name) for name in given)
 
 
-def body_start(beginning: bytes, names: list[str]) -> int | None:
+def body_start(beginning: bytes, names: list[str], header: Header | None) -> int | None:
     """Return the offset of the rows after the header, or None if the header is more than a line."""
+    if header == "none":
+        return len(BOM) if beginning.startswith(BOM) else 0
     rest = beginning.removeprefix(BOM).lstrip(b"\r\n")
     line, newline, _ = rest.partition(b"\n")
     text = line.removesuffix(b"\r")
@@ -105,9 +97,9 @@ def explain_first_row(head: bytes, header: Header | None, *, in_row_1: bool) -> 
     line, _, rest = text.partition("\n")
     for separator, name in _SEPARATORS.items():
         cells = line.rstrip("\r").split(separator)[:MAX_INSPECTED_CELLS]
-        if len(cells) > 1 and all("," not in cell or LOCAL_NUMBER.fullmatch(cell.strip()) for cell in cells):
+        if len(cells) > 1 and all("," not in cell or _LOCAL_NUMBER.fullmatch(cell.strip()) for cell in cells):
             values = re.split(f"[{re.escape(separator)}\n]", rest)
-            has_local = any(LOCAL_NUMBER.fullmatch(value.strip()) for value in [*cells, *values])
+            has_local = any(_LOCAL_NUMBER.fullmatch(value.strip()) for value in [*cells, *values])
             and_points = " and points instead of decimal commas" if has_local else ""
             return _in_row_1(
                 f"Row 1 has {name} between its cells, but commas were expected. Save the file with commas as "
@@ -119,7 +111,7 @@ def explain_first_row(head: bytes, header: Header | None, *, in_row_1: bool) -> 
         cells = next(csv.reader([line]), [])[:MAX_INSPECTED_CELLS]
     except csv.Error:  # a carriage return inside the row, or a cell longer than the module reads
         return None
-    numbers = sum(NUMBER.fullmatch(cell.strip()) is not None for cell in cells)
+    numbers = sum(_NUMBER.fullmatch(cell.strip()) is not None for cell in cells)
     if not 0 < numbers < len(cells):
         return None
     return _in_row_1(

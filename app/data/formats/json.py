@@ -1,18 +1,16 @@
 """JSON documents, and rows as JSON objects."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import orjson
 
 from app.data.batch import Array
 from app.data.formats.base import BodyFormat, Output
+from app.data.lazy_pyarrow import pa
 from app.data.rfc3339 import dates_as_text
 from app.errors import InvalidInput
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 MAX_CHUNK_VALUES = 1 << 17  # Numbers written at a time, because each is a Python object meanwhile.
 

@@ -1,11 +1,9 @@
 """NDJSON: a JSON object or array in each line."""
 
-import io
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -20,19 +18,18 @@ from app.data.batch import (
     check,
     check_distinct,
     check_present,
+    open_source,
     row_error,
 )
 from app.data.formats.base import Content, Output, TableFormat, TableWriter
 from app.data.formats.json import JSON, rows_as_objects
-from app.data.formats.ndjson_faults import all_faults, allowed_types, has_unknown, names_in, other_names
-from app.data.json_faults import MIXED, kind_of
+from app.data.formats.ndjson_faults import all_faults, has_unknown, names_in, other_names
+from app.data.json_faults import MIXED, allowed_types, kind_of
 from app.data.json_rows import kept_columns
+from app.data.lazy_pyarrow import pa
 from app.data.names import MAX_LISTED, listed, shown
-from app.data.rounding import Rounded, rounded_numbers
+from app.data.rounding import rounded_numbers
 from app.errors import FieldError, InvalidInput, LinserveError
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 BLOCK_BYTES = 1 << 17  # Bytes of lines decoded at a time, if lines are shorter: decoded, a byte may take a hundred.
 LINE_BYTES = 1 << 20  # Longest line, in addition to BLOCK_BYTES.
@@ -49,7 +46,6 @@ class NdjsonFormat(TableFormat):
     name = "ndjson"
     media_type = "application/x-ndjson"
     label = "NDJSON (a JSON object in each line)"
-    extensions = ("ndjson", "jsonl")
     is_text = True
     names_in_rows = True
 
@@ -73,9 +69,9 @@ class NdjsonFormat(TableFormat):
         raise InvalidInput(EMPTY)
 
     def first_lines(self, source: Source, step: Callable[[], None] = lambda: None) -> dict[str, int]:
-        """Return the names in all lines, in the order in which they appear, and the line in which each appears first.
+        """Return the line in which each name appears first, in that order. Calls `step` once per block.
 
-        Calls `step` once per block. Raises InvalidInput if a line is not an object, or if there are too many names.
+        Raises InvalidInput if a line is not an object, or if there are too many names.
         """
         first: dict[str, int] = {}
         line = 0
@@ -111,7 +107,8 @@ class NdjsonFormat(TableFormat):
             if unseen:
                 unseen -= names_in(rows)
             others = frozenset() if columns.only or row_type is list else frozenset(other_names(rows, columns))
-            yield RowBatch(values, kept_columns(rows, columns.keep), _rounded(values, rows, columns), others)
+            rounded = rounded_numbers(values, rows, columns.numbers)
+            yield RowBatch(values, kept_columns(rows, columns.keep), rounded, others)
         if unseen:
             raise _no_line_has([name for name in columns.numbers if name in unseen])
 
@@ -168,7 +165,7 @@ def _rows(source: Source) -> Iterator[tuple[int, list[Any]]]:
 
 def _blocks(source: Source) -> Iterator[bytes]:
     """Yield whole lines, about BLOCK_BYTES at a time, or with one line of up to LINE_BYTES more."""
-    with source.open("rb") if isinstance(source, Path) else io.BytesIO(source) as file:
+    with open_source(source) as file:
         if file.read(len(BOM_UTF8)) != BOM_UTF8:
             file.seek(0)
         while block := file.read(BLOCK_BYTES):
@@ -202,16 +199,8 @@ def _why(line: bytes) -> str:
     return ""
 
 
-def _rounded(values: Array, rows: Sequence[Any], columns: Columns) -> Rounded:
-    names = columns.numbers
-    return rounded_numbers(
-        values,
-        lambda row, column: rows[row][names[column]] if isinstance(rows[row], dict) else rows[row][column],
-    )
-
-
 def _values(rows: Sequence[Any], columns: Columns, first: int, row_type: type) -> Array:
-    names, allowed = columns.numbers, allowed_types(columns)
+    names, allowed = columns.numbers, allowed_types(missing=columns.missing)
     try:
         if {type(row) for row in rows} == {row_type} and not has_unknown(rows, columns) and not _lacks(rows, columns):
             values = rows if row_type is list else _objects(rows, columns)

@@ -4,13 +4,9 @@ from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
 from app.data.batch import Columns, in_columns, row_error
-from app.data.json_faults import MIXED, NUMBERS, fault_of, kind_of
+from app.data.json_faults import MIXED, allowed_types, fault_of, kind_of
 from app.data.names import MAX_LISTED, instead, listed, shown
 from app.errors import FieldError, InvalidInput
-
-
-def allowed_types(columns: Columns) -> frozenset[type]:
-    return NUMBERS | {type(None)} if columns.missing else NUMBERS
 
 
 def names_in(rows: Sequence[Any]) -> set[str]:
@@ -64,10 +60,10 @@ def _faults_in(row: dict[str, Any] | list[Any], columns: Columns, known: Contain
         for name in (*(() if columns.missing else columns.numbers), *columns.keep):
             if name not in row and name not in known:
                 yield name, f"The value is missing: the line has no name {shown(name)}.{instead(name, row)}"
+    allowed = allowed_types(missing=columns.missing)
     for index, name in enumerate(columns.numbers):
-        if name in known:
-            continue
-        if fault := fault_of(row.get(name) if isinstance(row, dict) else row[index], allowed_types(columns)):
+        value = row.get(name) if isinstance(row, dict) else row[index]
+        if name not in known and (fault := fault_of(value, allowed)):
             yield name, fault
 
 

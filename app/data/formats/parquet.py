@@ -4,12 +4,13 @@ import functools
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from app.data.batch import Columns, Header, RowBatch, Source, batch_rows, from_record_batch
-from app.data.formats.arrow_columns import ArrowTableWriter, check_columns, index_names, readable, schema_names
-from app.data.formats.base import Output, TableFormat, TableWriter
+from app.data.batch import Columns, RowBatch, Source, batch_rows, from_record_batch
+from app.data.formats.arrow_columns import ArrowTableWriter, SchemaFormat, check_columns, readable
+from app.data.formats.base import Output, TableWriter
 from app.data.kept_types import cast_kept, is_words, kept_type
+from app.data.lazy_pyarrow import pa
 from app.data.limits.parquet_limits import (
     THRIFT_LIMITS,
     check_parquet_footer,
@@ -18,47 +19,41 @@ from app.data.limits.parquet_limits import (
 )
 from app.errors import InvalidInput
 
-if TYPE_CHECKING:
-    import pyarrow as pa
-
 BUFFER_BYTES = 1 << 20  # Bytes read ahead for each column chunk.
 MAX_CHUNKS = 200_000  # Column chunks of a written file, because each takes hundreds of bytes to describe.
 
 
-class ParquetFormat(TableFormat):
+_LABEL = "Parquet"
+
+
+class ParquetFormat(SchemaFormat):
     name = "parquet"
     media_type = "application/vnd.apache.parquet"
-    label = "Parquet"
+    label = _LABEL
     file_label = "a Parquet file"
-    extensions = ("parquet",)
     signature = b"PAR1"
-    is_text = False
 
-    def column_names(self, source: Source, header: Header | None = None) -> list[str]:  # noqa: ARG002
-        return schema_names(self._schema(source))
-
-    def index_columns(self, source: Source) -> list[str]:
-        return index_names(self._schema(source))
+    def schema(self, source: Source) -> "pa.Schema":
+        return _schema(_open(source))
 
     def metadata_bytes(self, source: Source) -> int:
         return parquet_footer_bytes(source)
 
     def check_size(self, source: Source, names: Sequence[str], limit: int) -> int:
-        schema = self._open(source).schema
+        schema = _open(source).schema
         paths = [schema.column(index).path for index in range(len(schema))]
         return check_parquet_size(source, paths, list(names), limit)
 
     def batches(self, source: Source, columns: Columns, threads: int = 1) -> Iterator[RowBatch]:
-        file, size = self._open(source), batch_rows(columns)
-        schema = readable(self.label, lambda: file.schema_arrow)
+        file, size = _open(source), batch_rows(columns)
+        schema = _schema(file)
         check_columns(schema, columns)
-        wanted = [*columns.numbers, *(name for name in columns.keep if name not in columns.numbers)]
         types = {name: schema.field(name).type for name in columns.keep}
         words = [name for name, old in types.items() if is_words(old)]
         kept = {name: new for name, old in types.items() if (new := kept_type(old)) != old or is_words(new)}
         if words:
-            file = self._open(source, words)
-        decoded = self._valid(file.iter_batches(size, columns=wanted, use_threads=False))
+            file = _open(source, words)
+        decoded = _valid(file.iter_batches(size, columns=columns.names, use_threads=False))
         row = 1
         for whole in _decoded_ahead(decoded) if threads > 1 else decoded:
             for batch in cast_kept(whole, kept, size) if kept else (whole,):
@@ -68,38 +63,31 @@ class ParquetFormat(TableFormat):
     def writer(self, file: Output, keep: Sequence[str], names: Sequence[str]) -> TableWriter:
         return ArrowTableWriter(keep, names, functools.partial(_BoundedWriter, file))
 
-    def _schema(self, source: Source) -> "pa.Schema":
-        return readable(self.label, lambda: _open(source).schema_arrow)
-
-    def _open(self, source: Source, words: Sequence[str] = ()) -> Any:
-        return readable(self.label, lambda: _open(source, words))
-
-    def _valid(self, batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
-        while (batch := readable(self.label, lambda: _next_valid(batches))) is not None:
-            yield batch
-
 
 PARQUET = ParquetFormat()
 
 
+@readable(_LABEL)
 def _open(source: Source, words: Sequence[str] = ()) -> Any:
     """Return the file. The columns `words` are read as dictionaries."""
-    import pyarrow as pa
-    from pyarrow.parquet import ParquetFile
-
     check_parquet_footer(source)
     readable_source = pa.py_buffer(source) if isinstance(source, bytes) else Path(source)
     # With pre_buffer, all row groups would be read at once.
-    return ParquetFile(
+    return pa.parquet.ParquetFile(
         readable_source, read_dictionary=list(words), buffer_size=BUFFER_BYTES, pre_buffer=False, **THRIFT_LIMITS
     )
 
 
-def _next_valid(batches: "Iterator[pa.RecordBatch]") -> "pa.RecordBatch | None":
-    batch = next(batches, None)
-    if batch is not None:
-        batch.validate(full=True)  # finds words that are not UTF-8
-    return batch
+@readable(_LABEL)
+def _schema(file: Any) -> "pa.Schema":
+    return file.schema_arrow
+
+
+def _valid(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
+    with readable(_LABEL):
+        for batch in batches:
+            batch.validate(full=True)  # finds words that are not UTF-8
+            yield batch
 
 
 def _decoded_ahead(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":
@@ -115,9 +103,7 @@ class _BoundedWriter:
     """pyarrow's writer, with a limit on the column chunks."""
 
     def __init__(self, file: Output, schema: "pa.Schema") -> None:
-        from pyarrow.parquet import ParquetWriter
-
-        self._writer = ParquetWriter(file, schema)
+        self._writer = pa.parquet.ParquetWriter(file, schema)
         self._chunks = 0
 
     def write_batch(self, batch: "pa.RecordBatch") -> None:

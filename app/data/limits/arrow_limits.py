@@ -3,13 +3,12 @@
 Fields are numbered as in the format's `Message.fbs` and `Schema.fbs`.
 """
 
-import contextlib
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from app.data.batch import MAX_COLUMNS, Source
-from app.data.limits.decode_limits import check_held, check_metadata, check_rows, view_of
+from app.data.limits.decode_limits import check_held, check_metadata, check_rows, refuse_damage, view_of
 from app.data.limits.flatbuffer import Table
 from app.errors import InvalidInput
 
@@ -18,6 +17,7 @@ MAX_BATCHES = 1_000_000  # Batches of a stream.
 _CONTINUATION = b"\xff\xff\xff\xff"
 _SCHEMA, _DICTIONARY, _RECORDS = 1, 2, 3  # types of a message's header
 _BUFFER_BYTES = 16  # Bytes of a buffer's offset and length in a batch's list.
+_DAMAGED = "The file is not readable as an Arrow stream: it is damaged. Write it again, and send all of it."
 
 
 class _Message(NamedTuple):
@@ -27,18 +27,7 @@ class _Message(NamedTuple):
     body: memoryview
 
 
-@contextlib.contextmanager
-def _as_damage() -> Iterator[None]:
-    """Raise InvalidInput if reading at the places that the file names fails."""
-    try:
-        yield
-    except (OverflowError, struct.error):
-        raise InvalidInput(
-            "The file is not readable as an Arrow stream: it is damaged. Write it again, and send all of it."
-        ) from None
-
-
-@_as_damage()
+@refuse_damage(_DAMAGED)
 def check_arrow_schema(source: Source) -> None:
     """Raise InvalidInput if the stream has too many columns, or if their description is too long once it is decoded.
 
@@ -49,7 +38,7 @@ def check_arrow_schema(source: Source) -> None:
         _check_fields(message.header)
 
 
-@_as_damage()
+@refuse_damage(_DAMAGED)
 def check_arrow_size(source: Source, columns: int, limit: int) -> int:
     """Return the bytes of a batch and of all dictionaries that are decoded at a time.
 
@@ -100,17 +89,13 @@ def _check_fields(schema: Table) -> None:
     count = 0
     open_ = [schema.tables(1)]
     while open_:
-        field = next(open_[-1], None)
-        if field is None:
-            open_.pop()
-            continue
-        count += 1
-        if count > MAX_COLUMNS:
-            raise InvalidInput(f"The file has more than {MAX_COLUMNS} columns.")
-        described += field.vector(0)[1] + _strings(field, 6)
-        check_metadata(described)
-        open_.append(field.tables(5))
-    check_metadata(described)
+        for field in open_.pop():
+            count += 1
+            if count > MAX_COLUMNS:
+                raise InvalidInput(f"The file has more than {MAX_COLUMNS} columns.")
+            described += field.vector(0)[1] + _strings(field, 6)
+            check_metadata(described)
+            open_.append(field.tables(5))
 
 
 def _strings(table: Table, field: int) -> int:

@@ -1,6 +1,9 @@
 """Limits on the size of a decoded file, because a short file can decode to any size."""
 
+import contextlib
 import mmap
+import struct
+from collections.abc import Iterator
 
 from app.data.batch import Source
 from app.errors import BodyTooLarge, InvalidInput
@@ -31,6 +34,15 @@ def check_metadata(size: int) -> None:
         raise InvalidInput(
             f"The file's metadata is longer than {METADATA_BYTES} bytes. Write fewer row groups or columns."
         )
+
+
+@contextlib.contextmanager
+def refuse_damage(message: str) -> Iterator[None]:
+    """Raise InvalidInput with `message` if reading at the places that the file names fails."""
+    try:
+        yield
+    except (IndexError, KeyError, OverflowError, TypeError, struct.error):
+        raise InvalidInput(message) from None
 
 
 def view_of(source: Source) -> memoryview:

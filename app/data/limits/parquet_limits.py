@@ -4,13 +4,12 @@ Fields are numbered as in the format's `parquet.thrift`. pyarrow's own view of a
 of it are damaged.
 """
 
-import contextlib
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from app.data.batch import Source
-from app.data.limits.decode_limits import METADATA_BYTES, check_held, check_metadata, check_rows, view_of
+from app.data.limits.decode_limits import METADATA_BYTES, check_held, check_metadata, check_rows, refuse_damage, view_of
 from app.data.limits.thrift import I32, I64, LIST, MAX_STRUCTS, STRUCT, Fields, Reader
 from app.errors import InvalidInput
 
@@ -26,6 +25,7 @@ DECODED_TIMES = 1.5  # Times its length that a page takes with the values decode
 _TAIL_BYTES = 8  # Bytes of the footer's length and "PAR1".
 _UNCOMPRESSED = 0  # a codec
 _DICTIONARY = 2  # a page type
+_DAMAGED = "The file is not readable as Parquet: it is damaged or cut off. Send the whole file, or write it again."
 
 
 class _Page(NamedTuple):
@@ -35,25 +35,14 @@ class _Page(NamedTuple):
     header_bytes: int
 
 
-@contextlib.contextmanager
-def _as_damage() -> Iterator[None]:
-    """Raise InvalidInput if reading at the places that the file names fails."""
-    try:
-        yield
-    except (IndexError, KeyError, OverflowError, TypeError, struct.error):
-        raise InvalidInput(
-            "The file is not readable as Parquet: it is damaged or cut off. Send the whole file, or write it again."
-        ) from None
-
-
-@_as_damage()
+@refuse_damage(_DAMAGED)
 def parquet_footer_bytes(source: Source) -> int:
     """Return an estimate of the bytes of the decoded footer."""
     footer = _footer_view(view_of(source))
     return STRUCT_BYTES * min(_most_structs(footer), MAX_STRUCTS) + FOOTER_TIMES * len(footer)
 
 
-@_as_damage()
+@refuse_damage(_DAMAGED)
 def check_parquet_footer(source: Source) -> None:
     """Raise InvalidInput if the footer takes too much memory to decode.
 
@@ -65,7 +54,7 @@ def check_parquet_footer(source: Source) -> None:
         Reader(footer).struct()  # counts them exactly
 
 
-@_as_damage()
+@refuse_damage(_DAMAGED)
 def check_parquet_size(source: Source, paths: list[str], names: list[str], limit: int) -> int:
     """Return an estimate of the bytes of pages that are decoded at a time.
 

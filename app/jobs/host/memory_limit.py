@@ -38,10 +38,12 @@ def limit_memory(limit: int | None, warm_up: Callable[[], None]) -> None:
     loads the libraries first, and the memory that they have reserved and do not use is not counted.
     """
     if limit is None:
-        limit = int(SHARE * _memory())
+        machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        limit = int(SHARE * min([machine, *memory_limits()]))
     if 0 < limit < SMALL:
         warm_up()
-        limit += _reserved() + THREADS * _stack()
+        stack, _ = resource.getrlimit(resource.RLIMIT_STACK)
+        limit += _reserved() + THREADS * (stack if 0 < stack < STACK else STACK)
     if limit and sys.platform.startswith("linux"):
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         resource.setrlimit(resource.RLIMIT_DATA, (limit if hard < 0 else min(limit, hard), hard))
@@ -61,16 +63,6 @@ def check_memory_for_torch() -> None:
             f"The training needs torch, which takes {TORCH >> 20} MiB of memory, and the trainer may allocate "
             f"{max(left, 0) >> 20} MiB more. {HINT}"
         )
-
-
-def _stack() -> int:
-    size, _ = resource.getrlimit(resource.RLIMIT_STACK)
-    return size if 0 < size < STACK else STACK
-
-
-def _memory() -> int:
-    machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return min([machine, *memory_limits()])
 
 
 def _reserved() -> int:

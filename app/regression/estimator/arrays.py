@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from app.regression.errors import FitError
-from app.regression.sufficient_statistics import WeightKind
-from app.regression.training_batch import Array, TrainingBatch
+from app.regression.sufficient_statistics import Array, WeightKind
+from app.regression.training_batch import TrainingBatch
 
 MAX_LISTED_NAMES = 5  # names of columns that a message lists
 

@@ -15,8 +15,8 @@ from app.regression.fit import Base, FoldOptions, fit_model
 from app.regression.linear_model import LinearModel
 from app.regression.solvers import Solver
 from app.regression.streaming_qr import NO_ROWS
-from app.regression.sufficient_statistics import WeightKind
-from app.regression.training_batch import Array, TrainingBatch
+from app.regression.sufficient_statistics import Array, WeightKind
+from app.regression.training_batch import TrainingBatch
 
 AUTO_FOLDS = 10  # Folds of the cross-validation that chooses `l2="auto"`.
 PARAMETERS = ("l2", "fit_intercept", "terms", "weight_kind", "solver")

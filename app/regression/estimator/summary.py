@@ -5,10 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from app.regression.hypothesis_tests import Inference, infer
-from app.regression.likelihood import likelihood, why_no_likelihood
 from app.regression.linear_model import LinearModel
-from app.regression.metrics import training_metrics
-from app.regression.training_batch import Array
+from app.regression.metrics import likelihood, training_metrics, why_no_likelihood
+from app.regression.sufficient_statistics import Array
 
 WITHHELD = "-"  # Shown in place of a number that is withheld.
 MAX_NAME_WIDTH = 30  # Characters of a coefficient's name.

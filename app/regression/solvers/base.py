@@ -1,16 +1,20 @@
-"""The problem that a solver gets, the solution it returns, and the interface of all solvers."""
+"""The problem that a solver gets, the solution it returns, and the interface of all solvers.
+
+torch is not needed to read or write the state of a descent.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol, runtime_checkable
 
-from app.regression.solvers.coefficients import TrainingState
-from app.regression.training_batch import Array, TrainingBatch
+import numpy as np
+
+from app.regression.sufficient_statistics import Array, SufficientStatistics
+from app.regression.training_batch import TrainingBatch
 
 if TYPE_CHECKING:  # they import the solvers
     from app.regression.least_squares import Fit
     from app.regression.precision import PrecisionBounds
-    from app.regression.sufficient_statistics import SufficientStatistics
 
 # How pydantic reads the options in a request. A plain dict, so that pydantic is not imported here.
 STRICT = {"extra": "forbid", "strict": True, "allow_inf_nan": False, "use_attribute_docstrings": True}
@@ -23,8 +27,55 @@ class Keyword:
     word: str
 
 
-class FitObserver(Protocol):
-    """Follows a fit. Each method may raise to end it."""
+@dataclass(frozen=True, eq=False)
+class Coefficients:
+    """A linear map and its offset. Their owner knows which columns they apply to."""
+
+    coef: Array  # (k, p)
+    intercept: Array  # (k,)
+
+    @classmethod
+    def from_matrix(cls, matrix: Array) -> "Coefficients":
+        """Split a matrix (k, 1 + p) whose first column is the intercept."""
+        return cls(matrix[:, 1:], matrix[:, 0])
+
+    @property
+    def matrix(self) -> Array:
+        """The coefficients as one matrix (k, 1 + p), the intercept first."""
+        return np.column_stack([self.intercept, self.coef])
+
+
+@dataclass(frozen=True, eq=False)
+class BestEpoch:
+    """The epoch with the lowest monitored loss so far."""
+
+    epoch: int
+    coefficients: Coefficients
+    loss: float
+    monitored_loss: float
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingState:
+    """The state of a run after a whole number of epochs, complete enough to resume it to the same bits.
+
+    Coefficients are those of the run's columns: the features in their own units, unless the run standardises them. A
+    loss is the objective: the mean squared error over rows and targets, plus weight_decay / 2 times the sum of the
+    squared coefficients and intercepts. The monitored loss is the one that `patience` watches: the mean squared error
+    of the validation rows, or without such rows the objective.
+    """
+
+    epoch: int
+    current: Coefficients
+    velocity: Coefficients
+    loss: float
+    monitored_loss: float
+    initial_loss: float
+    best: BestEpoch
+
+
+class FitObserver:
+    """Follows a fit, and does nothing. Each method of a subclass may raise to end the fit."""
 
     def rows_read(self, rows: int) -> None:
         """Note the number of rows that this pass has read so far."""
@@ -39,27 +90,11 @@ class FitObserver(Protocol):
         """Raise to end the fit. Called before each long step."""
 
 
-class SilentObserver:
-    """An observer that does nothing."""
-
-    def rows_read(self, rows: int) -> None:
-        pass
-
-    def solving(self) -> None:
-        pass
-
-    def epoch(self, state: TrainingState) -> None:
-        pass
-
-    def check_cancelled(self) -> None:
-        pass
-
-
 @dataclass(frozen=True, eq=False)
 class Problem:
     """Rows to fit a linear model to, as a solver sees them."""
 
-    statistics: "SufficientStatistics"  # statistics of all rows
+    statistics: SufficientStatistics  # statistics of all rows
     rows: TrainingBatch | None = None  # all rows in memory, if the solver needs them
     batches: Callable[[], Iterator[TrainingBatch]] | None = None  # another pass over all rows; None if it is impossible
     resume: TrainingState | None = None  # the last state of an interrupted run
@@ -87,8 +122,7 @@ class Solver(Protocol):
 
     label: ClassVar[str]  # name of the solver in sentences
     inherited: ClassVar[tuple[str, ...]]  # options that an update or a forget takes from its base by default
-    # True if it solves from merged statistics, which updates and forgets need.
-    mergeable: ClassVar[bool]
+    mergeable: ClassVar[bool]  # True if it solves from merged statistics, which updates and forgets need
 
     @property
     def kind(self) -> str: ...

@@ -3,19 +3,23 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import ROUND_FLOOR, Context
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from app.regression.errors import InaccurateCoefficients
-from app.regression.solvers.coefficients import BestEpoch, Coefficients, TrainingState
+from app.regression.errors import Diverged, InaccurateCoefficients, InvalidData
+from app.regression.solvers.base import BestEpoch, Coefficients, TrainingState
 from app.regression.solvers.descent_task import Batch, Task, choose_device
-from app.regression.solvers.divergence import SAME_LOSS, DivergenceGuard
 from app.regression.solvers.gradient_descent import GradientDescent, Start
 from app.regression.solvers.scaler import Scaler
-from app.regression.sufficient_statistics import EPSILON, Array, SufficientStatistics
+from app.regression.sufficient_statistics import EPSILON, Array, SufficientStatistics, column_norms
 from app.regression.training_batch import TrainingBatch
+
+SAME_LOSS = 1e-9  # Relative difference of two losses that counts as rounding.
+MAX_GROWTH = 10.0  # Loss at which mini-batches have diverged, relative to the start or to the best constant.
+TINY = float(np.finfo(float).tiny)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,15 +48,14 @@ def gradient_descent(
     """Descend from `options.start`, or from the last state of an interrupted run, for up to `options.epochs` epochs.
 
     Parameters:
-        rows: needed only if `options.needs_rows`: an epoch of the full batch costs the same for any number of rows. A
-            row of weight 0 is ignored.
+        rows: needed only if `options.needs_rows`. A row of weight 0 is ignored.
         statistics: those of all rows.
         options: its start is random or has coefficients; a caller replaces versions by theirs.
         on_step: called after every step; may raise to stop.
         on_epoch: gets the state after every epoch, epoch 0 included, and the same state again on resuming.
 
-    A resumed run takes the same steps as one that was never interrupted. Arithmetic is in float64. With `patience`,
-    the last epoch decides whether the run has diverged, not the one whose coefficients are returned.
+    A resumed run takes the same steps as one that was never interrupted. With `patience`, the last epoch decides
+    whether the run has diverged, not the one whose coefficients are returned.
 
     Raises Diverged, with the bound; DeviceUnavailable; InvalidOption if `validation_fraction` leaves no row to train
     on; InvalidData if a loss below the bound exceeds the range of 64-bit numbers; InaccurateCoefficients if the
@@ -60,22 +63,20 @@ def gradient_descent(
     """
     device = choose_device(options.device)
     task = Task.of(rows, statistics, options, device)
-    guard = DivergenceGuard(task)
     start = resume.current if resume else _initial(options, task.scaler, targets=statistics.targets)
     sgd = _Sgd(options, start, resume.velocity if resume else None, device)
 
-    def check(state: TrainingState) -> TrainingState:
-        guard.check(state)
+    state = resume or _state(sgd, task, None)
+    while True:
+        _check_finite(state, task)
         on_epoch(state)
-        return state
-
-    state = check(resume or _state(sgd, task, None))
-    while state.epoch < options.epochs and not _out_of_patience(state, options):
+        if state.epoch >= options.epochs or _out_of_patience(state, options):
+            break
         for batch in task.of_epoch(state.epoch):
             sgd.step(batch)
             on_step()
-        state = check(_state(sgd, task, state))
-    warnings = (*task.warnings, *guard.check_end(state))
+        state = _state(sgd, task, state)
+    warnings = (*task.warnings, *_check_end(state, task))
     return _in_own_units(state, task, statistics.shift[: statistics.features], warnings)
 
 
@@ -127,14 +128,13 @@ def _state(sgd: _Sgd, task: Task, before: TrainingState | None) -> TrainingState
     """Return the state of the run, an epoch after `before`."""
     current = Coefficients.from_matrix(_array(sgd.coefficients))
     loss = task.all_rows.loss(sgd.coefficients)
-    if task.options.weight_decay:
+    if task.options.weight_decay:  # a penalty of 0 * infinity would be NaN
         loss += task.penalty(current.matrix)
     monitored = loss if task.monitored_rows is task.all_rows else task.monitored_rows.loss(sgd.coefficients)
     epoch = 0 if before is None else before.epoch + 1
+    best = BestEpoch(epoch, current, loss, monitored)
     if before is not None and not monitored < before.best.monitored_loss:
         best = before.best
-    else:
-        best = BestEpoch(epoch, current, loss, monitored)
     return TrainingState(
         epoch=epoch,
         current=current,
@@ -154,21 +154,73 @@ def _out_of_patience(state: TrainingState, options: GradientDescent) -> bool:
     return options.patience is not None and state.epoch - state.best.epoch >= options.patience
 
 
+def _check_finite(state: TrainingState, task: Task) -> None:
+    """Raise Diverged if the loss is not finite, or InvalidData if it is not although the run cannot diverge."""
+    if math.isfinite(state.loss):
+        return
+    if state.epoch and not task.is_stable:
+        raise _diverged(state, task)
+    raise InvalidData(
+        f"The loss of epoch {state.epoch} exceeds the range of 64-bit numbers, although the descent has not "
+        "diverged. Start from smaller weights, or scale the features and targets down."
+    )
+
+
+def _check_end(state: TrainingState, task: Task) -> tuple[str, ...]:
+    """Return the warnings that the last epoch deserves. Raises Diverged by the rules that `GradientDescent` states."""
+    if task.is_stable:
+        return ()
+    limit = state.initial_loss * (1 + SAME_LOSS) + TINY
+    if task.rows is not None:
+        limit = MAX_GROWTH * max(state.initial_loss, task.loss_of_constant())
+    if state.loss > limit:
+        raise _diverged(state, task)
+    if task.rows is not None:
+        return ()
+    warning = (
+        f"The learning rate of {task.options.learning_rate:g} is above {_rounded_down(task.bound)}, the bound "
+        "below which full batches cannot diverge. This run did not end with a larger loss than it began with, but "
+        "a longer one may."
+    )
+    return (warning,)
+
+
+def _diverged(state: TrainingState, task: Task) -> Diverged:
+    grown = f"to {state.loss:.6g}" if math.isfinite(state.loss) else "beyond the range of 64-bit floats"
+    return Diverged(
+        f"Gradient descent diverged: the loss grew from {state.initial_loss:.6g} {grown} by epoch {state.epoch} "
+        f"with a learning rate of {task.options.learning_rate:g}. Full batches do not diverge with a learning rate "
+        f"below {_rounded_down(task.bound)}."
+    )
+
+
+def _rounded_down(bound: float) -> str:
+    """Return the bound with 4 digits, never larger than it is."""
+    return f"{float(Context(prec=4, rounding=ROUND_FLOOR).create_decimal_from_float(bound)):.4g}"
+
+
 @np.errstate(over="ignore", invalid="ignore")
 def _in_own_units(state: TrainingState, task: Task, shift: Array, warnings: tuple[str, ...]) -> Descended:
     """Return the coefficients of the last epoch, or with patience of the best, for features in their own units.
 
     `shift` is that of the statistics of all rows. Raises InaccurateCoefficients if the loss of these coefficients is
-    not the loss of the epoch they come from. The two are computed in different coordinates, so that their roots may
-    differ by SAME_LOSS / 2, relative, and by the rounding of the terms that a residual is the sum of.
+    not that of the epoch. The two are computed in different coordinates, so that their roots may differ by
+    SAME_LOSS / 2, relative, and by the rounding of the terms that a residual is the sum of.
     """
     scaled, loss = state.current, state.loss
     if task.options.patience is not None:
         scaled, loss = state.best.coefficients, state.best.loss
     own = task.scaler.undo(scaled)
-    error, rounding = _root_mean_square_error(task, own.coef, scaled.intercept)
+    # In the shifted and scaled columns of the statistics no large numbers cancel.
+    statistics, p = task.statistics, task.statistics.features
+    offset = scaled.intercept + own.coef @ (statistics.shift[:p] - task.scaler.centre) - statistics.shift[p:]
+    weight = statistics.total_weight
+    norms = statistics.residual_norms_at_shift(own.coef, offset)
+    error = float(np.linalg.norm(norms)) / math.sqrt(weight * len(norms))
+    sizes = column_norms(statistics.factor) * np.concatenate([[1.0], statistics.scale]) / math.sqrt(weight)
+    rounding = _rounding(sizes, np.column_stack([offset, own.coef]))
+    rounding += _rounding(column_norms(task.factor) / math.sqrt(weight), scaled.matrix)
     penalty = task.penalty(scaled.matrix)
-    rounding += _rounding(task.factor, scaled.matrix, task)
     expected = math.sqrt(loss)
     same = abs(math.hypot(error, math.sqrt(penalty)) - expected) <= SAME_LOSS / 2 * expected + rounding
     if not same or not np.isfinite(own.intercept).all():
@@ -189,27 +241,12 @@ def _in_own_units(state: TrainingState, task: Task, shift: Array, warnings: tupl
     )
 
 
-def _root_mean_square_error(task: Task, weights: Array, at_centre: Array) -> tuple[float, float]:
-    """Return the root mean square error of weights, (k, p), and of predictions at the scaler's centre, (k,).
-
-    The second value is a bound of its rounding error. It is computed in the shifted and scaled columns of the
-    statistics, in which no large numbers cancel.
-    """
-    statistics, p = task.statistics, task.statistics.features
-    at_shift = at_centre + weights @ (statistics.shift[:p] - task.scaler.centre)
-    coefficients = np.column_stack([at_shift - statistics.shift[p:], weights * statistics.scale[:p]])
-    factor = statistics.factor * np.concatenate([np.ones(p + 1), statistics.scale[p:]])
-    errors = factor[:, : p + 1] @ coefficients.T - factor[:, p + 1 :]
-    error = float(np.linalg.norm(errors)) / math.sqrt(statistics.total_weight * statistics.targets)
-    return error, _rounding(factor, coefficients, task)
-
-
-def _rounding(factor: Array, coefficients: Array, task: Task) -> float:
+def _rounding(sizes: Array, coefficients: Array) -> float:
     """Return a bound of the rounding error of the root mean square error of coefficients, (k, 1 + p).
 
-    A residual is the sum of p + 2 terms, and off by a few units in the last place of the sum of their sizes.
+    `sizes`, (1 + p + k,), are the root mean squares of the columns. A residual is the sum of p + 2 terms, and off by a
+    few units in the last place of the sum of their sizes.
     """
     inputs = coefficients.shape[1]
-    sizes = np.linalg.norm(factor, axis=0) / math.sqrt(task.statistics.total_weight)
     terms = np.abs(coefficients) @ sizes[:inputs] + sizes[inputs:]
     return float(4 * (inputs + 1) * EPSILON * np.linalg.norm(terms) / math.sqrt(len(terms)))

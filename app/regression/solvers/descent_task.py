@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from app.regression.errors import DeviceUnavailable, InvalidOption
-from app.regression.learning_rate_bound import exceeds_bound, largest_learning_rate
 from app.regression.solvers.gradient_descent import GradientDescent
-from app.regression.solvers.scaler import Scaler
+from app.regression.solvers.scaler import Scaler, largest_learning_rate
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import Array, SufficientStatistics
 from app.regression.training_batch import TrainingBatch
@@ -25,45 +24,10 @@ class Batch(NamedTuple):
     targets: Tensor  # (m, k)
     weight: float  # total weight of the rows, which the mean is taken over
 
-    @classmethod
-    def of(cls, rows: Tensor, features: int, weight: float) -> "Batch":
-        return cls(rows[:, : features + 1], rows[:, features + 1 :], weight)
-
     def loss(self, coefficients: Tensor) -> float:
         """Return the mean squared error over rows and targets, F.mse_loss."""
         error = torch.addmm(self.targets, self.inputs, coefficients.T, beta=-1)
         return float((error * error).sum()) / (self.weight * error.shape[1])
-
-
-class RowBatches:
-    """The rows themselves on the device, in batches of fewer than all."""
-
-    def __init__(
-        self, rows: TrainingBatch, options: GradientDescent, scaler: Scaler, weight: float, device: torch.device
-    ) -> None:
-        """Put the rows, of this total weight, on the device."""
-        self._options = options
-        self._mean_weight = weight / len(rows.x)
-        p = self._features = rows.x.shape[1]
-        values = np.empty((len(rows.x), 1 + p + rows.y.shape[1]))
-        values[:, 0] = 1.0
-        values[:, 1 : p + 1] = scaler.columns(rows.x) if options.standardize else rows.x
-        values[:, p + 1 :] = rows.y
-        if rows.sample_weight is not None:
-            values *= np.sqrt(rows.sample_weight)[:, np.newaxis]
-        self._rows = torch.from_numpy(values).to(device)
-
-    def of_epoch(self, epoch: int) -> Iterable[Batch]:
-        """Return the batches of an epoch, whose order depends on the seed and the epoch alone."""
-        size = self._options.batch_size
-        assert size is not None
-        rows = self._rows
-        if self._options.shuffle:
-            generator = torch.Generator().manual_seed(self._options.seed * 1_000_003 + epoch)
-            # One gather per epoch makes the batches views. A gather per batch would double the time of a step.
-            rows = rows.index_select(0, torch.randperm(len(rows), generator=generator).to(rows.device))
-        parts = zip(*(torch.split(part, size) for part in Batch.of(rows, self._features, 0)[:2]), strict=True)
-        return (Batch(inputs, targets, len(inputs) * self._mean_weight) for inputs, targets in parts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +43,7 @@ class Task:
     factor: Array  # R factor of the same rows, in the scaled columns
     all_rows: Batch
     monitored_rows: Batch  # the rows whose loss patience watches
-    rows: RowBatches | None  # None if every step takes all rows
+    rows: Batch | None  # the rows themselves; None if every step takes all of them
     warnings: tuple[str, ...]
 
     @classmethod
@@ -95,7 +59,7 @@ class Task:
         Raises InvalidOption if no row would remain to train on.
         """
         scaler = Scaler.of(statistics, options)
-        validation, batches = None, None
+        validation, on_device = None, None
         warnings: tuple[str, ...] = ()
         if rows is not None and options.needs_rows:
             rows = rows.without_zero_weights()
@@ -106,15 +70,27 @@ class Task:
                 rows = rows.select(order[count:])
                 statistics = summarise([rows])
             if options.batch_size is not None and options.batch_size < len(rows.x):
-                batches = RowBatches(rows, options, scaler, statistics.total_weight, device)
+                on_device = _batch(_weighted_rows(rows, scaler, options), statistics, device)
         factor = scaler.factor(statistics)
-        all_rows = monitored = _batch_of(factor, statistics, device)
+        all_rows = monitored = _batch(factor, statistics, device)
         if validation is not None:
-            monitored = _batch_of(scaler.factor(validation), validation, device)
-        return cls(options, scaler, statistics, factor, all_rows, monitored, batches, warnings)
+            monitored = _batch(scaler.factor(validation), validation, device)
+        return cls(options, scaler, statistics, factor, all_rows, monitored, on_device, warnings)
 
     def of_epoch(self, epoch: int) -> Iterable[Batch]:
-        return [self.all_rows] if self.rows is None else self.rows.of_epoch(epoch)
+        """Return the batches of an epoch, whose order depends on the seed and the epoch alone."""
+        size = self.options.batch_size
+        if self.rows is None or size is None:
+            return [self.all_rows]
+        inputs, targets, weight = self.rows
+        count = len(inputs)
+        if self.options.shuffle:
+            generator = torch.Generator().manual_seed(self.options.seed * 1_000_003 + epoch)
+            order = torch.randperm(count, generator=generator).to(inputs.device)
+            # One gather per epoch makes the batches views. A gather per batch would double the time of a step.
+            inputs, targets = inputs.index_select(0, order), targets.index_select(0, order)
+        parts = zip(torch.split(inputs, size), torch.split(targets, size), strict=True)
+        return (Batch(x, y, len(x) * (weight / count)) for x, y in parts)
 
     def penalty(self, coefficients: Array) -> float:
         """Return the part of the objective that weight_decay adds for coefficients (k, 1 + p)."""
@@ -130,13 +106,12 @@ class Task:
 
     @property
     def bound(self) -> float:
-        """The learning rate below which steps that take all rows cannot diverge."""
-        return largest_learning_rate(self.statistics, self.options, self.factor)
+        return largest_learning_rate(self.statistics, self.options, self.scaler)
 
     @property
     def is_stable(self) -> bool:
         """Return True if every step takes all rows, and the learning rate is within the bound."""
-        return self.rows is None and not exceeds_bound(self.statistics, self.options, self.factor)
+        return self.rows is None and self.options.learning_rate <= self.bound
 
 
 def choose_device(wanted: str) -> torch.device:
@@ -154,8 +129,7 @@ def _validation_rows(rows: int, options: GradientDescent) -> tuple[int, tuple[st
         raise InvalidOption(
             "validation_fraction",
             f"validation_fraction={options.validation_fraction:g} of {rows} row(s) holds out all of them. "
-            "At least one row must remain to "
-            "train on: choose a smaller fraction, or send more rows.",
+            "At least one row must remain to train on: choose a smaller fraction, or send more rows.",
         )
     if count or not options.validation_fraction:
         return count, ()
@@ -163,5 +137,17 @@ def _validation_rows(rows: int, options: GradientDescent) -> tuple[int, tuple[st
     return 0, (f"validation_fraction={options.validation_fraction:g} of {rows} rows holds out no row; {instead}.",)
 
 
-def _batch_of(factor: Array, statistics: SufficientStatistics, device: torch.device) -> Batch:
-    return Batch.of(torch.from_numpy(factor).to(device), statistics.features, statistics.total_weight)
+def _weighted_rows(rows: TrainingBatch, scaler: Scaler, options: GradientDescent) -> Array:
+    """Return the rows [1, scaled columns, y] times the roots of their weights."""
+    columns = scaler.columns(rows.x) if options.standardize else rows.x
+    values = np.column_stack([np.ones(len(columns)), columns, rows.y])
+    if rows.sample_weight is not None:
+        values *= np.sqrt(rows.sample_weight)[:, np.newaxis]
+    return values
+
+
+def _batch(rows: Array, statistics: SufficientStatistics, device: torch.device) -> Batch:
+    """Return weighted rows, or their factor, as a batch on the device."""
+    on_device = torch.from_numpy(rows).to(device)
+    inputs = statistics.features + 1
+    return Batch(on_device[:, :inputs], on_device[:, inputs:], statistics.total_weight)

@@ -21,6 +21,7 @@ class Exact:
     label: ClassVar[str] = "the exact solver"
     inherited: ClassVar[tuple[str, ...]] = ("l2", "fit_intercept")
     mergeable: ClassVar[bool] = True
+    needs_rows: ClassVar[bool] = False
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     kind: Literal["exact"] = "exact"
@@ -34,10 +35,6 @@ class Exact:
     """Where rows are summarised: `cuda` for wide ones."""
 
     @property
-    def needs_rows(self) -> bool:
-        return False
-
-    @property
     def uses_torch(self) -> bool:
         return self.device == "cuda"
 
@@ -48,15 +45,15 @@ class Exact:
         read again. Raises ValuesTooLarge or ValuesTooSmall, and InvalidData if taking rows out cost too many digits.
         """
         # They import this module, and the web process has no use for them.
-        from app.regression.extended_precision import Refined, refine, should_refine
-        from app.regression.least_squares import Fit, fit, is_essentially_perfect, why_no_inference
+        from app.regression.extended_precision import refine, should_refine
+        from app.regression.least_squares import fit, is_essentially_perfect, why_no_inference
         from app.regression.precision import check_precision, precision_bounds
 
         statistics = problem.statistics
         optimum = fit(statistics, self)
         bounds = precision_bounds(statistics, optimum, l2=self.l2)
         withheld = check_precision(statistics, bounds)
-        best: Fit | Refined = optimum
+        best = optimum
         if problem.batches is not None and self.l2 == 0 and should_refine(statistics, optimum):
             best = refine(problem.batches(), statistics, fit_intercept=self.fit_intercept)
         # The size of residuals that are rounding errors is not known, except that it is small.
@@ -73,6 +70,6 @@ class Exact:
             best.unscaled_errors if inference_unavailable is None else None,
             optimum,
             inference_unavailable,
-            refined=isinstance(best, Refined),
+            refined=best is not optimum,
             bounds=bounds,
         )

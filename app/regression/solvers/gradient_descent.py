@@ -51,6 +51,7 @@ class GradientDescent:
     label: ClassVar[str] = "gradient descent"
     inherited: ClassVar[tuple[str, ...]] = ()
     mergeable: ClassVar[bool] = False
+    uses_torch: ClassVar[bool] = True
     __pydantic_config__: ClassVar[dict[str, Any]] = STRICT
 
     kind: Literal["gradient_descent"] = "gradient_descent"
@@ -83,10 +84,6 @@ class GradientDescent:
     def needs_rows(self) -> bool:
         """Return True unless full batches are enough: their gradient needs nothing but the statistics."""
         return self.batch_size is not None or self.validation_fraction > 0
-
-    @property
-    def uses_torch(self) -> bool:
-        return True
 
     def solve(self, problem: Problem, observer: FitObserver) -> Solution:
         """Descend as torch.optim.SGD does. Inference is given if the result is the optimum for all practical purposes.

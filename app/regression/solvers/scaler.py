@@ -1,4 +1,4 @@
-"""The columns that a gradient descent works on: the features as they are, or standardised."""
+"""The columns of a gradient descent, the features as they are or standardised, and the learning rate they allow."""
 
 import math
 from dataclasses import dataclass
@@ -6,10 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from app.regression.solvers.coefficients import Coefficients
+from app.regression.solvers.base import Coefficients
 from app.regression.solvers.gradient_descent import GradientDescent
-from app.regression.sufficient_statistics import SufficientStatistics, column_norms
-from app.regression.training_batch import Array
+from app.regression.sufficient_statistics import Array, SufficientStatistics, column_norms
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,10 +21,7 @@ class Scaler:
 
     @classmethod
     def of(cls, statistics: SufficientStatistics, options: GradientDescent) -> "Scaler":
-        """Return the scaler of a run: the identity, or the one that standardises.
-
-        A standardised column that is constant has its value as centre, and scale 1.
-        """
+        """Return the scaler of a run: the identity, or the one that standardises."""
         p = statistics.features
         if not options.standardize:
             return cls(np.zeros(p), np.ones(p), np.zeros(p, dtype=bool))
@@ -62,3 +58,21 @@ class Scaler:
         )
         factor[:, 1:-k][:, self.zero] = 0.0
         return np.ascontiguousarray(factor)
+
+
+def largest_learning_rate(
+    statistics: SufficientStatistics, options: GradientDescent, scaler: Scaler | None = None
+) -> float:
+    """Return the bound below which full batches of the rows of `statistics` cannot diverge.
+
+    2 (1 + momentum) / (h + weight_decay), with h the largest eigenvalue of the Hessian. The loss is the mean over n
+    rows and k targets, so the Hessian for each target is 2 / (n k) Z'Z, with Z the rows [1, scaled columns]. In the
+    direction of an eigenvalue h the iteration has the roots of z^2 - (1 + momentum - rate (h + weight_decay)) z +
+    momentum. They are inside the unit circle if 0 < rate (h + weight_decay) < 2 (1 + momentum) (Polyak, 1964). If
+    h + weight_decay is 0, one root is 1, but no step has a component in that direction and the loss does not depend
+    on it. Give the scaler if it was made for other statistics.
+    """
+    scaler = scaler or Scaler.of(statistics, options)
+    inputs = scaler.factor(statistics)[:, : statistics.features + 1]
+    root = float(np.linalg.norm(inputs, ord=2)) / math.sqrt(statistics.total_weight)
+    return 2 * (1 + options.momentum) / (2 * root * root / statistics.targets + options.weight_decay)

@@ -14,8 +14,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
 from app.web.bodies import json_response
-from app.web.openapi import build_document
-from app.web.path_prefix import prefix
+from app.web.paths import prefix
 
 router = APIRouter(include_in_schema=False)
 
@@ -31,18 +30,10 @@ class _WholeFiles(StaticFiles):
 
 
 def install(app: FastAPI) -> None:
-    """Serve the documentation, and complete the OpenAPI document."""
+    """Serve the documentation."""
     # The files are in the package fastapi-offline, which would be imported if its name were given alone.
     app.mount(ASSETS, _WholeFiles(packages=[("fastapi_offline", "static")]), name="swagger-ui")
     app.include_router(router)
-
-    def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
-            app.openapi_schema = build_document(app)
-        return app.openapi_schema
-
-    # FastAPI documents this assignment as the way to extend the document.
-    app.openapi = openapi  # type: ignore[method-assign]
 
 
 @router.get("/")
@@ -97,20 +88,13 @@ def _calls(document: dict[str, Any], base: str) -> str:
 def _curl(base: str, method: str, path: str, operation: dict[str, Any]) -> str:
     for parameter in operation.get("parameters", []):
         if parameter["in"] == "path":
-            path = path.replace(f"{{{parameter['name']}}}", str(_example(parameter)))
+            path = path.replace(f"{{{parameter['name']}}}", str(parameter.get("example", "...")))
     words = ["curl"]
-    body = operation.get("requestBody", {}).get("content", {}).get("application/json")
-    if body:
-        words += ["--json", shlex.quote(json.dumps(_body_example(body)))]
-    default = "post" if body else "get"
+    default = "get"
+    if body := operation.get("requestBody", {}).get("content", {}).get("application/json"):
+        example = next(iter(body["examples"].values()))["value"]
+        words += ["--json", shlex.quote(json.dumps(example))]
+        default = "post"
     if method != default:
         words += ["-X", method.upper()]
     return " ".join([*words, f"{base}{path}"])
-
-
-def _example(parameter: dict[str, Any]) -> object:
-    return parameter.get("example", "...")
-
-
-def _body_example(body: dict[str, Any]) -> object:
-    return next(iter(body["examples"].values()))["value"]

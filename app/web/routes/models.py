@@ -1,13 +1,12 @@
-"""Models and their versions: read, download, promote, delete a version."""
+"""Models and their versions: list, read, download."""
 
 import base64
 import os
 import re
-from functools import partial
+from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Query, Request
-from starlette.concurrency import run_in_threadpool
+from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from app.errors import InvalidInput, ModelFileInvalid, NoCurrentVersion, NotFound
@@ -15,43 +14,46 @@ from app.registry.names import MODEL_NAME
 from app.registry.reader import ModelReader
 from app.registry.version_file import Version
 from app.web import bodies
-from app.web.auth import AccessScope
+from app.web.auth import AccessScope, require_scope
 from app.web.card_statistics import MAX_COVARIANCE_COEFFICIENTS
-from app.web.dependencies import require_scope
-from app.web.entity_tags import check_unchanged, etag_matches, make_etag
 from app.web.model_view import DEFAULT_LEVEL, Extra, model_to_view, view_bytes
-from app.web.problems import problem_responses
-from app.web.query import ModelName, OtherVersionNumber, VersionNumber, reject_unknown_parameters
+from app.web.query import ModelName, VersionNumber, reject_unknown_parameters
 from app.web.schemas.models import (
     NO_CURRENT,
     CurrentModelView,
     ModelList,
     ModelSummary,
     ModelView,
-    Promotion,
     UnpromotedModelView,
 )
+from app.web.schemas.problems import problem_responses
 from app.web.state import get_memory, get_services
 
 router = APIRouter(tags=["Models"], dependencies=[require_scope(AccessScope.READ), reject_unknown_parameters()])
 
-MAX_PROMOTION_BYTES = 1 << 12
 CHUNK_BYTES = 1 << 16  # Bytes of a file read at a time.
 
 IfNoneMatch = Annotated[str | None, Header(description="A known ETag. The response is 304 if it is still valid.")]
-Level = Annotated[
-    float,
-    Query(gt=0, lt=1, allow_inf_nan=False, description="Level of the confidence intervals of the coefficients."),
-]
-Include = Annotated[
-    Extra | None,
-    Query(
-        description=(
-            "`covariance` adds the covariance matrices of the coefficients, of which there may be at most "
-            f"{MAX_COVARIANCE_COEFFICIENTS}."
-        )
-    ),
-]
+
+
+@dataclass(frozen=True)
+class CardOptions:
+    """The parameters of a request for a card."""
+
+    level: Annotated[
+        float,
+        Query(gt=0, lt=1, allow_inf_nan=False, description="Level of the confidence intervals of the coefficients."),
+    ] = DEFAULT_LEVEL
+    include: Annotated[
+        Extra | None,
+        Query(
+            description=(
+                "`covariance` adds the covariance matrices of the coefficients, of which there may be at most "
+                f"{MAX_COVARIANCE_COEFFICIENTS}."
+            )
+        ),
+    ] = None
+    if_none_match: IfNoneMatch = None
 
 
 @router.get(
@@ -103,39 +105,19 @@ def _summary(registry: ModelReader, model: str) -> ModelSummary:
     response_model=CurrentModelView | UnpromotedModelView,
     responses=problem_responses(404, 422),
 )
-def get_model(
-    request: Request,
-    model: ModelName,
-    *,
-    level: Level = DEFAULT_LEVEL,
-    include: Include = None,
-    if_none_match: IfNoneMatch = None,
-) -> Response:
-    return _current_card(request, model, level=level, include=include, if_none_match=if_none_match)
-
-
-def _current_card(
-    request: Request,
-    model: str,
-    *,
-    level: float = DEFAULT_LEVEL,
-    include: Extra | None = None,
-    if_none_match: str | None = None,
-) -> Response:
+def get_model(request: Request, model: ModelName, options: Annotated[CardOptions, Depends()]) -> Response:
     registry = get_services(request).registry
     versions = registry.versions(model)
     try:
         version = registry.current(model)
     except NoCurrentVersion:
         etag = make_etag(model, None, versions)
-        if etag_matches(if_none_match, etag):
+        if etag_matches(options.if_none_match, etag):
             return _not_modified(etag)
         body = {"model": model, "current": None, "note": NO_CURRENT, "versions": versions}
         return bodies.json_response(body, headers={"etag": etag})
-    etag = _with_options(make_etag(model, version.card.version, versions), level, include)
-    if etag_matches(if_none_match, etag):
-        return _not_modified(etag)
-    return _card_response(request, version, etag, current=True, level=level, include=include, versions=versions)
+    etag = make_etag(model, version.card.version, versions)
+    return _card_response(request, version, etag, options, current=True, versions=versions)
 
 
 @router.get(
@@ -146,38 +128,29 @@ def _current_card(
     responses=problem_responses(404, 422),
 )
 def get_version(
-    request: Request,
-    model: ModelName,
-    version: VersionNumber,
-    *,
-    level: Level = DEFAULT_LEVEL,
-    include: Include = None,
-    if_none_match: IfNoneMatch = None,
+    request: Request, model: ModelName, version: VersionNumber, options: Annotated[CardOptions, Depends()]
 ) -> Response:
     registry = get_services(request).registry
     loaded = registry.version(model, version)
     current = registry.served_number(model) == version
-    etag = _with_options(f'"{model}/{version}/{"current" if current else "other"}"', level, include)
-    if etag_matches(if_none_match, etag):
-        return _not_modified(etag)
-    return _card_response(request, loaded, etag, current=current, level=level, include=include)
+    etag = f'"{model}/{version}/{"current" if current else "other"}"'
+    return _card_response(request, loaded, etag, options, current=current)
 
 
 def _card_response(
-    request: Request,
-    version: Version,
-    etag: str,
-    *,
-    current: bool,
-    level: float,
-    include: Extra | None,
-    versions: list[int] | None = None,
+    request: Request, version: Version, etag: str, options: CardOptions, *, current: bool, **additions: list[int]
 ) -> Response:
+    """Return the card with some additions. `etag` is the tag of the card with the default options."""
+    level, include = options.level, options.include
+    if level != DEFAULT_LEVEL:
+        etag = f'{etag[:-1]}/level-{level!r}"'
+    if include is not None:
+        etag = f'{etag[:-1]}/{include}"'
+    if etag_matches(options.if_none_match, etag):
+        return _not_modified(etag)
     with get_memory(request).reserved(view_bytes(version.model, include)):
         card = model_to_view(version, current=current, level=level, include=include)
-        if versions is not None:
-            card["versions"] = versions
-        return bodies.json_response(card, headers={"etag": etag})
+        return bodies.json_response(card | additions, headers={"etag": etag})
 
 
 @router.get(
@@ -208,57 +181,22 @@ def download_version(
     )
 
 
-@router.put(
-    "/models/{model}/current",
-    name="promote",
-    dependencies=[require_scope(AccessScope.ADMIN)],
-    summary="Promote a version, or roll back to it",
-    description=(
-        "Every worker serves it from its next request on. With If-Match and the ETag of `GET /models/{model}`, the "
-        "version is promoted only if nothing was promoted, published or deleted since."
-    ),
-    response_model=CurrentModelView,
-    openapi_extra=bodies.openapi_request_body(Promotion, {"Roll back to version 1": {"version": 1}}),
-    responses=problem_responses(404, 412, 413, 415, 422),
-)
-async def promote(
-    request: Request,
-    model: ModelName,
-    if_match: Annotated[str | None, Header(description="The expected ETag. The response to another is 412.")] = None,
-) -> Response:
-    await bodies.content_type(request, bodies.JSON)
-    promotion = bodies.decode(Promotion, await bodies.read_body(request, MAX_PROMOTION_BYTES))
-    registry = get_services(request).registry
-
-    check = partial(check_unchanged, registry, model, if_match)
-    await run_in_threadpool(registry.promote, model, promotion.version, check)
-    return await run_in_threadpool(_current_card, request, model)
-
-
-@router.delete(
-    "/models/{model}/versions/{version}",
-    name="deleteVersion",
-    dependencies=[require_scope(AccessScope.ADMIN)],
-    summary="Delete a version",
-    description=(
-        "The current version, and the one that is served in its place, cannot be deleted. The number is not used again."
-    ),
-    status_code=204,
-    responses=problem_responses(404, 409, 422),
-)
-def delete_version(request: Request, model: ModelName, version: OtherVersionNumber) -> None:
-    get_services(request).registry.delete(model, version)
-
-
 def _not_modified(etag: str) -> Response:
     return Response(status_code=304, headers={"etag": etag})
 
 
-def _with_options(etag: str, level: float, include: Extra | None) -> str:
-    """Return the entity tag of a card that was computed with these options; the same tag with the default ones."""
-    options = "" if level == DEFAULT_LEVEL else f"/level-{level!r}"
-    options += "" if include is None else f"/{include}"
-    return f'{etag[:-1]}{options}"'
+def make_etag(model: str, current: int | None, versions: list[int]) -> str:
+    """Return the entity tag of a model, which changes with every promotion, new version and deletion."""
+    return f'"{model}/{"none" if current is None else current}/of-{len(versions)}-{versions[-1]}"'
+
+
+def etag_matches(condition: str | None, etag: str, *, weakly: bool = True) -> bool:
+    """Return True if the condition names this entity tag (RFC 9110, 8.8.3 and 13.1).
+
+    If-None-Match compares weakly. If-Match does not, because a weak tag does not identify one state of the model.
+    """
+    names = [] if condition is None else [name.strip() for name in condition.split(",")]
+    return "*" in names or etag in names or (weakly and f"W/{etag}" in names)
 
 
 def encode_cursor(last: str) -> str:

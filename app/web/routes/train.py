@@ -9,14 +9,12 @@ from starlette.responses import Response
 
 from app.data.formats import BY_MEDIA_TYPE, LABELS
 from app.web import bodies
-from app.web.auth import AccessScope
-from app.web.dependencies import require_scope
-from app.web.path_prefix import prefix
+from app.web.auth import AccessScope, require_scope
+from app.web.paths import prefix
 from app.web.preferences import preferences
-from app.web.problems import problem_responses
 from app.web.schemas.jobs import JobView, job_to_view
-from app.web.schemas.train import TrainRequest
-from app.web.schemas.train_examples import CSV_EXAMPLE, EXAMPLES
+from app.web.schemas.problems import problem_responses
+from app.web.schemas.train import CSV_EXAMPLE, EXAMPLES, TrainRequest
 from app.web.schemas.train_query import query_parameters
 from app.web.state import get_services
 from app.web.submissions import submit_file, submit_json
@@ -84,7 +82,7 @@ async def train(request: Request, _prefer: _Prefer = None, idempotency_key: _Ide
             job = await submit_file(services, request, BY_MEDIA_TYPE[media_type], job_id)
     request.state.job = job.id  # for the log
     preferred = preferences(request.headers.getlist("prefer"))
-    wait = min(preferred.wait or 0, services.limits.wait_seconds)
+    wait = min(preferred.wait or 0, services.max_wait_seconds)
     job = await services.job_watcher.wait_for_end(job, wait)
     ended = preferred.wait is not None and job.status.ended
     headers = {"location": f"{prefix(request.scope)}/jobs/{job.id}"}

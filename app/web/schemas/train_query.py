@@ -6,14 +6,12 @@ from pydantic import BaseModel, ValidationError
 from starlette.datastructures import QueryParams
 
 from app.web.problems import invalid_query
-from app.web.query import check_query, split_names
+from app.web.query import check_query, query_parameter, query_properties, split_names
 from app.web.schemas.solver_options import SOLVER_FIELDS, SOLVER_OPTIONS
 from app.web.schemas.train import FileOptions, ValidationOptions
 
 _VALIDATION_FIELDS = tuple(ValidationOptions.model_fields)
 _LISTS = ("targets", "features", "terms")
-# Keywords of a property's schema that do not restrict its value in a query.
-_NOT_RULES = {"title", "description", "default", "anyOf", "$ref", "examples"}
 
 
 def from_query(query: QueryParams) -> FileOptions:
@@ -46,7 +44,7 @@ def query_parameters() -> list[dict[str, Any]]:
     properties: dict[str, dict[str, Any]] = {}
     models: list[type[BaseModel]] = [FileOptions, ValidationOptions, *SOLVER_OPTIONS.values()]
     for options in models:
-        properties |= _properties(options)
+        properties |= query_properties(options)
     properties["solver"] |= {"type": "string", "enum": [*SOLVER_OPTIONS]}
     properties["start"] |= {"type": "string", "pattern": "^(random|current|[1-9][0-9]*)$"}
     properties["device"]["description"] = "Device for the training; `auto` is for gradient descent."
@@ -55,30 +53,12 @@ def query_parameters() -> list[dict[str, Any]]:
     return [_parameter(name, properties[name]) for name in names]
 
 
-def _properties(options: type[BaseModel]) -> dict[str, dict[str, Any]]:
-    """Return the schemas of options by name. In a query no value is null, and a list is a text."""
-    properties = {}
-    for name, schema in options.model_json_schema()["properties"].items():
-        alternatives = [part for part in schema.get("anyOf", ()) if part.get("type") != "null"]
-        rules = {**schema, **alternatives[0]} if len(alternatives) == 1 else dict(schema)
-        if rules.get("type") == "array":
-            rules = {"type": "string", "description": schema.get("description", "")}
-            rules["description"] += " In a query, names are separated by commas."
-        properties[name] = rules
-    return properties
-
-
 def _parameter(name: str, rules: dict[str, Any]) -> dict[str, Any]:
     sentences = [rules.get("description", ""), "Only for files; in JSON it is in the body."]
+    if name in _LISTS:
+        sentences.insert(1, "In a query, names are separated by commas.")
     if owners := [solver for solver, options in SOLVER_OPTIONS.items() if name in options.model_fields]:
         sentences.insert(0, f"With `solver={'` or `'.join(owners)}`.")
-    schema = {rule: value for rule, value in rules.items() if rule not in _NOT_RULES}
-    if "type" in schema:
-        schema.pop("oneOf", None)
-    return {
-        "name": name,
-        "in": "query",
-        "required": False,
-        "schema": schema,
-        "description": " ".join(filter(None, sentences)),
-    }
+    if "type" in rules:
+        rules.pop("oneOf", None)
+    return query_parameter(name, rules, " ".join(filter(None, sentences)))

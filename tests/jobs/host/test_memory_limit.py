@@ -19,7 +19,7 @@ from app.jobs.host.memory_limit import SHARE, within_memory
 
 def in_a_process_of(limit: str, code: str) -> str:
     """Return the output of code that runs in a process with this memory limit."""
-    begin = "from app.jobs.host.memory_limit import limit_memory\nfrom app.training.warm_up import warm_up\n"
+    begin = "from app.jobs.host.memory_limit import limit_memory\nfrom app.training.dataset import warm_up\n"
     begin += f"limit_memory({limit}, warm_up)\n"
     command = [sys.executable, "-c", begin + textwrap.dedent(code)]
     return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout.strip()
@@ -47,7 +47,7 @@ def test_in_a_small_container_the_trainer_has_memory_besides_its_libraries_up_to
     code = """
 import app.jobs.dbos_worker, app.jobs.worker
 from app.jobs.host.memory_limit import limit_memory
-from app.training.warm_up import warm_up
+from app.training.dataset import warm_up
 limit_memory(None, warm_up)
 bytearray(64 << 20)
 try:

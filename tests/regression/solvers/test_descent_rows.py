@@ -11,11 +11,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from app.regression.errors import InaccurateCoefficients, InvalidOption
-from app.regression.learning_rate_bound import largest_learning_rate
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact, GradientDescent, Start
-from app.regression.solvers.coefficients import TrainingState
+from app.regression.solvers.base import TrainingState
 from app.regression.solvers.descent import Descended, gradient_descent
+from app.regression.solvers.scaler import largest_learning_rate
 from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics
 from app.regression.training_batch import TrainingBatch

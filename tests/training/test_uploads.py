@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from app.errors import Unavailable
-from app.jobs.uploads import ORPHAN_SECONDS, UploadStore
+from app.training.uploads import ORPHAN_SECONDS, UploadStore
 
 
 class Interrupted(BaseException):

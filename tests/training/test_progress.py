@@ -6,9 +6,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import TimeExceeded
-from app.jobs.job import Progress
-from app.jobs.progress import CANCEL_SECONDS, REPORT_SECONDS, JobCancelled, ProgressReporter
-from app.training.progress import MAX_CURVE_POINTS, LossCurve
+from app.training.progress import (
+    CANCEL_SECONDS,
+    MAX_CURVE_POINTS,
+    REPORT_SECONDS,
+    JobCancelled,
+    LossCurve,
+    Progress,
+    ProgressReporter,
+)
 
 Curve = list[tuple[int, float]]
 
@@ -26,7 +32,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr("app.jobs.progress.time", clock)
+    monkeypatch.setattr("app.training.progress.time", clock)
     return clock
 
 

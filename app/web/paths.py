@@ -1,19 +1,22 @@
-"""The methods that every path supports in addition to its own: HEAD if it supports GET, and OPTIONS."""
+"""Paths of requests: the prefix that a proxy adds, the supported methods, and the path most similar to a wrong one."""
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from itertools import zip_longest
 
-import anyio
 from starlette.routing import BaseRoute, Match, Mount
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from app.web.path_prefix import prefix
+from starlette.types import Scope
 
 # Length of a path that is still compared with those of routes.
 MAX_COMPARED = 200
 
 _ROUTE_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+
+
+def prefix(scope: Scope) -> str:
+    """Return the prefix of all links, such as `/ml`, or an empty string."""
+    root = str(scope.get("root_path", "")).strip("/")
+    return f"/{root}" if root else ""
 
 
 def allowed_methods(routes: Iterable[BaseRoute], scope: Scope) -> str:
@@ -45,34 +48,3 @@ def _fill(route_path: str, segments: Sequence[str]) -> str:
     """Return a route's path with the segments of another path in place of its parameters."""
     pairs = zip_longest(route_path.split("/"), segments[: route_path.count("/") + 1], fillvalue="")
     return "/".join(segment if own.startswith("{") else own for own, segment in pairs)
-
-
-class HeadMiddleware:
-    """An ASGI middleware: HEAD is GET without the body. A streamed body is cancelled."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["method"] != "HEAD":
-            await self.app(scope, receive, send)
-            return
-        get = {**scope, "method": "GET"}
-        ended = False
-
-        async def send_head(message: Message) -> None:
-            nonlocal ended
-            if message["type"] == "http.response.start":
-                await send(message)
-            elif not ended:
-                ended = True
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
-                if message.get("more_body", False):
-                    answering.cancel()
-
-        with anyio.CancelScope() as answering:
-            try:
-                await self.app(get, receive, send_head)
-            finally:
-                if "route" in get:
-                    scope["route"] = get["route"]  # for the metrics
