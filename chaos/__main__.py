@@ -87,7 +87,7 @@ def _play(phase: Phase, seconds: float, totals: dict[str, Counter[str]]) -> End:
             return "broken"
     floor = FULL_FLOOR if phase is promotions else FLOOR
     if (rate := counts.pop(RATE, floor)) < floor:
-        _print_line(f"{phase.__name__}: the run is not valid: {rate} {RATE}, at least {floor} are expected")
+        _print_line(f"{phase.__name__}: the run is not valid: {rate} {RATE}, expected at least {floor}")
         return "broken"
     slowest = max(total["slowest start, ms"], counts.pop("slowest start, ms"))
     total.update(counts)

@@ -16,7 +16,7 @@ from chaos.ledger import Ledger
 from chaos.violation import Violation, demand
 
 WORKERS = 4
-HAPPEN_SECONDS = 120.0
+HAPPEN_SECONDS = 300.0
 POLL_SECONDS = 0.01
 
 Environment = Mapping[str, str]  # Variables of the service in addition to those of the harness.

@@ -22,7 +22,7 @@ MODELS = ROOT / "models"
 # Imported first by each process of a service, because it contains a module `sitecustomize`.
 RECORDER = ROOT / "chaos" / "recorder"
 MAX_SECONDS = 120.0  # Longest wait for a condition. It matters only if a test fails.
-JOB_SECONDS = 300.0  # Longest wait for the end of a job.
+JOB_SECONDS = 900.0  # Longest wait for the end of a job.
 POLL_SECONDS = 0.02
 # Time limits of uvicorn that a busy machine could exceed, in seconds.
 PATIENT = {"UVICORN_TIMEOUT_KEEP_ALIVE": "120", "UVICORN_TIMEOUT_WORKER_HEALTHCHECK": "60"}
@@ -83,7 +83,7 @@ class Service:
         environment: dict[str, str] | None = None,
         **settings: str,
     ) -> None:
-        """Pass `environment` to the service, in addition to that of this process.
+        """Configure a service with these settings, and with `environment` in addition to that of this process.
 
         When it is stopped, it cancels the requests that are incomplete after `graceful_seconds`.
         """

@@ -1,4 +1,4 @@
-"""Imported first by each process of a service under test.
+"""Prepare a process of a service under test. Python imports this module first.
 
 Plants a bug in the process, records the order of its writes, or keeps a trainer out of the idle class of the scheduler.
 """
