@@ -8,7 +8,7 @@ from app.data.formats.base import TableFormat
 from app.data.names import MAX_LISTED
 from app.errors import FieldError, InvalidInput
 
-MAX_NUMBERS = 1 << 21  # Numbers that may be read again to find further faults, in addition to those read before.
+MAX_NUMBERS = 1 << 21  # Numbers read in search of further faults, in addition to those before the first fault.
 
 
 def read_file(source: Source, table_format: TableFormat, columns: Columns, threads: int = 1) -> Iterator[RowBatch]:

@@ -28,8 +28,8 @@ def downdate(
     """Return the statistics of the rows of `whole` that remain without those of `part`.
 
     With R the factor of the whole and P that of the part, the remaining factor is chol(I - T'T) R with T = P R^-1
-    (Golub and Van Loan, Matrix Computations, 4th ed., 6.5.4). `share` is the share of their weights that decay has left
-    the part's rows. Minimum and maximum of the features stay: the next extreme value is not known. The remaining rows
+    (Golub and Van Loan, Matrix Computations, 4th ed., 6.5.4). `share` is the share of the part's weights that decay has
+    left. Minimum and maximum of the features are kept, because the next extreme value is unknown. The remaining rows
     have to determine the coefficients that all rows did, with or without an intercept.
 
     Raises InvalidData if too few rows would remain, and NotIncluded if the part's rows cannot be in the whole. Rows

@@ -82,7 +82,7 @@ class LinearModel:
         return np.asarray(y)
 
     def predict_few(self, rows: Sequence[Sequence[float]]) -> list[list[float]]:
-        """Return the same for a few rows of plain numbers, the values of the model's columns."""
+        """Return the bits of `predict` for a few rows of plain numbers, the values of the model's columns."""
         predictions = self._ordered.sum_lists(rows)
         if not isfinite(sum(map(sum, predictions))):
             for index, row in enumerate(predictions):

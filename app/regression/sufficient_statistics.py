@@ -23,7 +23,7 @@ EPSILON = float(np.finfo(float).eps)
 # further QR decomposition adds. The largest errors observed, over up to 67,000,000 rows with outliers, drift and near
 # collinearity and over thousands of operations, are a fifth and a tenth of these.
 FACTOR_ERROR, OPERATION_ERROR = 32 * EPSILON, 2 * EPSILON
-# Largest number of powers of two between a column's scale and its deviations with which squares do not overflow.
+# Largest distance, in powers of two, between a column's scale and its deviations at which squares do not overflow.
 MAX_REACH = 400
 SAFE_SQUARES = (1e-200, 1e200)  # Range of sums of squares in which no term has overflowed or underflowed.
 MIN_QR_ROWS = 128  # Smallest number of rows per QR decomposition when many rows are decomposed in parts.
@@ -216,7 +216,7 @@ class SufficientStatistics:
         return self.residual_norms_at_shift(coef, intercept - self.shift[p:] - start @ coef.T)
 
     def residual_norms_at_shift(self, coef: Array, offset: Array) -> Array:
-        """Return the same for predictions shift_y + offset + coef (x - shift_x).
+        """Return the residual norms of predictions shift_y + offset + coef (x - shift_x).
 
         The sum of shift_y and offset would be rounded to the spacing of the targets.
         """

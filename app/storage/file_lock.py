@@ -1,4 +1,4 @@
-"""Locks that processes share. The end of a process frees its locks, even after a crash."""
+"""Locks between processes. The kernel frees a lock when its process exits, even by a crash."""
 
 import fcntl
 import os
@@ -25,7 +25,7 @@ class FileLock:
     """
 
     def __init__(self, path: Path, flags: int = os.O_RDWR | os.O_CREAT) -> None:
-        """Set the flags to open the file with. O_CREAT also makes missing folders, readable for this user alone."""
+        """Open the file with these flags. O_CREAT also makes missing folders, readable for this user alone."""
         self.path = path
         self._flags = flags
         self._descriptor: int | None = None
@@ -38,7 +38,7 @@ class FileLock:
         while self._lock(fcntl.LOCK_EX if blocking else fcntl.LOCK_EX | fcntl.LOCK_NB):
             if self.is_current():
                 return True
-            self.close()  # a removed file locks nobody out
+            self.close()  # the file was removed, so this lock excludes nobody
         return False
 
     def is_current(self) -> bool:

@@ -1,4 +1,4 @@
-"""Faults of lines of NDJSON: found again, row by row, once reading has failed."""
+"""Find the faults of NDJSON lines, row by row, after the fast reader failed."""
 
 from collections.abc import Container, Iterator, Sequence
 from typing import Any

@@ -25,7 +25,10 @@ class Ready(BaseModel):
 
 
 @router.get(
-    "/health/live", name="live", summary="The process answers", responses=problem_responses(422, open_to_all=True)
+    "/health/live",
+    name="live",
+    summary="Check that the process responds",
+    responses=problem_responses(422, open_to_all=True),
 )
 async def live() -> Live:
     return Live(status="live")
@@ -34,7 +37,7 @@ async def live() -> Live:
 @router.get(
     "/health/ready",
     name="ready",
-    summary="The default model is loaded",
+    summary="Check that the default model is loaded",
     responses=problem_responses(422, open_to_all=True),
 )
 async def ready(request: Request) -> Ready:
