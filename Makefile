@@ -6,8 +6,10 @@ PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c con
 PYTEST = .venv/bin/python -m pytest -n $$(n=$$(getconf _NPROCESSORS_ONLN); [ $$n -lt 4 ] || n=4; echo $$((n + 1))) --dist loadfile
 # Files without a service. Those that take longest are left out: together they need more than half of the time.
 LONG = sequences|divergence|comparison_of_errors|card_statistics|architecture|inheritance|parent|factor_error|conventions|downdate|thresholds|gradient_descent|descent_rows
-FAST = $$(grep -rLwE --include='test_*.py' '[Ss]ervice' tests | grep -vE '/test_($(LONG))\.py' | sort)
-# Floors of the coverage by the fast tests, in percent of lines and branches. Most of the last five rooms needs a service.
+ALONE = $$(grep -rLwE --include='test_*.py' '[Ss]ervice' tests | grep -vE '/test_($(LONG))\.py' | sort)
+# Each process imports every file, and these packages take seconds to load.
+FAST = $$(grep -LE '^(import|from) (sklearn|statsmodels|torch)\b' $(ALONE))
+# Floors of the coverage by these tests without a service, in percent of lines and branches. Most of the last five rooms needs a service.
 FLOORS = registry:92 regression:80 storage:85 data:82 training:60 web:35 jobs:30 prediction:30 server:10
 CHAOS = PYTHONPATH=.:tests .venv/bin/python -m chaos
 # Known vulnerabilities that do not concern this service, each with the reason.
@@ -34,7 +36,7 @@ test-slow: .venv/.development ## run the slow tests
 
 coverage: .venv/.development ## run the tests with coverage, which has a floor for each room
 	.venv/bin/python -m coverage erase
-	.venv/bin/python -m coverage run -m pytest -q -n 2 --dist loadfile -m 'not slow' $(FAST)
+	.venv/bin/python -m coverage run -m pytest -q -n 2 --dist loadfile -m 'not slow' $(ALONE)
 	.venv/bin/python -m coverage combine --quiet
 	@failed=0; for floor in $(FLOORS); do \
 	    .venv/bin/python -m coverage report --format total --include "app/$${floor%:*}/*" --fail-under "$${floor#*:}" >/dev/null \

@@ -3,8 +3,8 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
-import hypothesis
 import pytest
+from hypothesis import HealthCheck, settings
 from service import Service, copy_models
 
 # nohup ignores SIGHUP, and the services that the tests start would inherit that. They do not inherit a handler.
@@ -13,8 +13,10 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
 # Trainers run on idle processor time only, and there is none while other tests run.
 os.environ["CHAOS_FAIR"] = "1"
 # Hypothesis fails examples that take long, and a busy machine makes any of them take long.
-hypothesis.settings.register_profile("patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
-hypothesis.settings.load_profile("patient")
+settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
+settings.load_profile("patient")
 
 
 @pytest.fixture

@@ -233,6 +233,15 @@ class Service:
         job: dict[str, Any] = response.json()
         return job
 
+    def finish_jobs(self) -> None:
+        """Wait until every job has ended and the rows of all are removed, so that only the test changes anything."""
+
+        def are_finished() -> bool:
+            pages = [self.client.get(f"/jobs?status={status}").json() for status in ("queued", "running")]
+            return not any(page["items"] for page in pages) and not list((self.state / "spool").glob("*"))
+
+        wait_for(are_finished)
+
     def follow(self, job_id: str) -> Iterator[dict[str, Any]]:
         """Yield the job whenever it changes, until it ends."""
         deadline = time.monotonic() + JOB_SECONDS

@@ -35,7 +35,7 @@ def places(rows: list[Any], names: tuple[str, ...] = NAMES) -> list[str | None]:
     return [detail.pointer for detail in refusal(rows, names).details]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(tables())
 def test_arrays_become_a_matrix_to_the_last_bit(table: tuple[list[str], list[list[float]]]) -> None:
     names, rows = table
@@ -43,7 +43,7 @@ def test_arrays_become_a_matrix_to_the_last_bit(table: tuple[list[str], list[lis
     assert_array_equal(found, np.array([[float(value) for value in row] for row in rows]), strict=True)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(tables(), st.data())
 def test_objects_with_their_keys_in_any_order_are_the_same_rows(
     table: tuple[list[str], list[list[float]]], data: st.DataObject
@@ -272,7 +272,7 @@ DOCUMENTS = st.recursive(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(DOCUMENTS)
 def test_brackets_in_strings_are_not_counted(document: Any) -> None:
     body, count = json.dumps(document).encode(), containers(document)

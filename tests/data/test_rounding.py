@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tables import written
 
@@ -24,7 +24,7 @@ INT64 = st.builds(int.__add__, NEAR, st.integers(-4, 4)).filter(lambda number: -
 UINT64 = st.one_of(INT64.map(abs), st.integers(2**64 - 3000, 2**64 - 1))
 LARGE = st.one_of(INT64, UINT64, st.integers(-(10**22), 10**22))
 FLOATS = st.one_of(st.floats(allow_nan=False, allow_infinity=False), st.sampled_from([2.0**53, 1e17, -1e300, 2.0**63]))
-PROPERTY = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+PROPERTY = settings(max_examples=60)
 
 
 def model(numbers: Sequence[object]) -> int | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_array_equal
@@ -38,7 +38,7 @@ def some_rows(draw: st.DrawFn) -> tuple[Array, Array]:
     return draw(arrays(np.float64, (n, p), elements=FLOATS)), draw(arrays(np.float64, (n, k), elements=FLOATS))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40)
 @given(some_rows())
 def test_a_stored_matrix_is_read_back_to_the_last_bit(tmp_path: Path, rows: tuple[Array, Array]) -> None:
     x, y = rows
@@ -128,7 +128,7 @@ def kept(rows: TrainingRows) -> list[list[float]]:
     return [row for batch in rows.batches() for row in np.hstack([batch.x, batch.y]).tolist()]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(
     st.lists(
         st.tuples(*2 * [st.one_of(st.none(), st.integers(-9, 9))], st.sampled_from([0, -0.0, 1, 2.5])), min_size=1

@@ -39,7 +39,7 @@ def refitted(x: NDArray[np.float64], y: NDArray[np.float64], folds: int, solver:
     return total
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     st.integers(0, 10**6),
     st.integers(2, 12),

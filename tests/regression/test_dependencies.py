@@ -73,7 +73,7 @@ def test_weights_do_not_change_a_dependency() -> None:
     assert dependencies(A, B, C, A - 2 * B, weights=weights) == [Dependency((0, 1, 3))]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.integers(1, 6), st.integers(1, 4), st.integers(0, 2**32 - 1), st.booleans())
 def test_dependencies_are_the_missing_ranks_and_minimal(p: int, extra: int, seed: int, fit_intercept: bool) -> None:
     random = np.random.default_rng(seed)

@@ -28,7 +28,7 @@ def some_rows(seed: int, rows: int) -> tuple[NDArray[np.float64], NDArray[np.flo
     return x, x @ random.normal(size=(3, 2)) + random.normal(size=(rows, 2))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), st.integers(1, 30))
 def test_forgetting_equals_a_fit_from_scratch_on_the_rows_that_remain(seed: int, forgotten: int) -> None:
     x, y = some_rows(seed, 60)
@@ -80,7 +80,7 @@ def test_rows_without_which_the_rank_falls_are_refused() -> None:
         downdate(whole, whole)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10**6), st.floats(0.01, 1))
 def test_decay_is_a_weight_on_every_row(seed: int, share: float) -> None:
     x, y = some_rows(seed, 30)

@@ -74,7 +74,7 @@ def test_each_number_of_a_fit_has_all_its_digits(either_way: None, intercept: bo
     assert_last_digits(refined(x, y, weights, intercept=intercept), x, y, weights, intercept=intercept)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10**6),
     units=st.tuples(st.integers(-160, 160), st.integers(-160, 160), st.integers(-140, 140)),

@@ -54,7 +54,7 @@ def test_the_folds_of_rows_and_groups_never_change() -> None:
     assert group_fold("site a", 10, 3) == int.from_bytes(digest, "little") % 10
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(1, 200),
     st.integers(2, 30),

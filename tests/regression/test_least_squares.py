@@ -80,7 +80,7 @@ def units_of(x: Array, *, centred: bool) -> Array:
     return np.asarray(np.sqrt((columns**2).mean(axis=0)))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(noisy_rows())
 def test_the_fit_is_the_least_squares_solution_of_the_rows(rows: Rows) -> None:
     x, y = rows
@@ -91,7 +91,7 @@ def test_the_fit_is_the_least_squares_solution_of_the_rows(rows: Rows) -> None:
     assert_allclose(found.coef @ x.mean(axis=0) + found.intercept, expected[0], rtol=1e-8, atol=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(noisy_rows())
 def test_without_an_intercept_the_fit_goes_through_the_origin(rows: Rows) -> None:
     x, y = rows
@@ -102,7 +102,7 @@ def test_without_an_intercept_the_fit_goes_through_the_origin(rows: Rows) -> Non
     assert_allclose(found.coef * units, expected.T, rtol=1e-7, atol=1e-8)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(noisy_rows(), st.floats(1e-3, 1e3))
 def test_ridge_is_its_closed_form_on_standardised_columns(rows: Rows, l2: float) -> None:
     x, y = rows
@@ -114,7 +114,7 @@ def test_ridge_is_its_closed_form_on_standardised_columns(rows: Rows, l2: float)
     assert_allclose(found.intercept + found.coef @ x.mean(axis=0), y.mean(axis=0), rtol=1e-8, atol=1e-8)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(noisy_rows(), st.floats(1e-3, 1e3))
 def test_ridge_without_an_intercept_is_its_closed_form(rows: Rows, l2: float) -> None:
     x, y = rows
@@ -126,7 +126,7 @@ def test_ridge_without_an_intercept_is_its_closed_form(rows: Rows, l2: float) ->
     assert_array_equal(found.intercept, np.zeros(y.shape[1]))
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(awkward_rows())
 def test_collinear_or_too_few_rows_give_the_minimum_norm_solution_and_its_rank(rows: Rows) -> None:
     x, y = rows
@@ -146,7 +146,7 @@ def test_collinear_or_too_few_rows_give_the_minimum_norm_solution_and_its_rank(r
     assert_allclose(found.design.condition_number, condition, rtol=1e-8)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(awkward_rows())
 def test_collinear_rows_without_an_intercept_give_the_minimum_norm_solution(rows: Rows) -> None:
     x, y = rows
@@ -195,7 +195,7 @@ def test_wamplers_quintic_polynomial_is_recovered_although_its_normal_equations_
     assert_allclose([*found.intercept, *found.coef[0]], np.ones(6), rtol=1e-7)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(noisy_rows(), st.floats(0.5, 0.999))
 def test_errors_t_p_and_confidence_intervals_follow_the_textbook(rows: Rows, level: float) -> None:
     x, y = rows

@@ -99,7 +99,7 @@ def exact_coefficients(x: Array, y: Array) -> list[Fraction]:
     return [Fraction(line[-1]) for line in system]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.floats(0, 2**51),
     st.floats(-6, 3),
@@ -154,7 +154,7 @@ def test_only_a_model_that_needs_it_is_summed_from_deviations() -> None:
     assert_array_equal(trained(1e15 + ramp, 3 * ramp).predict(1e15 + ramp), 3 * ramp)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(1, 8), st.integers(1, 4), st.booleans(), st.integers(0, 2**32 - 1))
 def test_a_row_alone_gets_the_bits_that_it_gets_among_others(p: int, k: int, far: bool, seed: int) -> None:
     random = np.random.default_rng(seed)
@@ -209,7 +209,7 @@ def test_a_prediction_beyond_64_bits_is_refused_with_its_instance(value: float) 
     assert "range of 64-bit numbers" in refusal.value.message
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(noisy_rows())
 def test_the_mean_prediction_is_the_mean_of_the_predictions(rows: Rows) -> None:
     x, y = rows
@@ -219,7 +219,7 @@ def test_the_mean_prediction_is_the_mean_of_the_predictions(rows: Rows) -> None:
     assert_allclose(model.mean_prediction, y.mean(axis=0), rtol=1e-9, atol=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(noisy_rows(), st.floats(-10, 10))
 def test_contributions_sum_to_the_prediction_less_the_mean_prediction(rows: Rows, stretch: float) -> None:
     x, y = rows
@@ -236,7 +236,7 @@ def test_a_contribution_is_the_weight_times_the_distance_from_the_mean() -> None
     assert_allclose(model.contributions(np.array([[4.0, 10.0]])), [[[4.0, 10.0], [1.0, -40.0]]])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(noisy_rows())
 def test_leverage_of_the_training_rows_is_the_diagonal_of_the_hat_matrix(rows: Rows) -> None:
     x, y = rows
@@ -246,7 +246,7 @@ def test_leverage_of_the_training_rows_is_the_diagonal_of_the_hat_matrix(rows: R
     assert leverage.sum() == pytest.approx(x.shape[1] + 1)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(noisy_rows(), st.integers(0, 2**32 - 1))
 def test_leverage_of_any_row_is_the_textbooks(rows: Rows, seed: int) -> None:
     x, y = rows
@@ -257,7 +257,7 @@ def test_leverage_of_any_row_is_the_textbooks(rows: Rows, seed: int) -> None:
     assert_allclose(trained(x, y).leverage(asked), expected, rtol=1e-7)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(awkward_features(), st.sampled_from([1.0, 0.1, 1 / 3, 1e6, 1e-6]))
 def test_leverage_of_collinear_training_rows_is_the_diagonal_of_the_hat_matrix(x: Array, unit: float) -> None:
     # The hat matrix does not know units; in whole numbers its rank is beyond doubt.
@@ -274,7 +274,7 @@ def test_the_mean_of_collinear_training_rows_has_the_lowest_leverage(offset: flo
     assert leverage.tolist() == pytest.approx([1 / 7], rel=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(noisy_rows(), st.floats(0.5, 0.999))
 def test_prediction_intervals_follow_the_textbook(rows: Rows, level: float) -> None:
     x, y = rows

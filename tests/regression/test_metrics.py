@@ -25,7 +25,7 @@ def metrics_of(
     return training_metrics(statistics, statistics.residual_norms(weights, intercept), rank=rank)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(2, 20), st.integers(1, 3), st.integers(1, 3), st.integers(0, 2**32 - 1))
 def test_metrics_of_any_weights_are_those_of_the_rows(n: int, p: int, k: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -38,7 +38,7 @@ def assert_same(found: SufficientStatistics, expected: SufficientStatistics, tol
     assert_allclose(found.maximum, expected.maximum, rtol=0)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10**6), st.integers(1, 6))
 def test_many_chunks_give_the_factor_of_all_rows_at_once(seed: int, features: int) -> None:
     x, y = some_rows(seed, features=features)

@@ -63,7 +63,7 @@ def assert_statistics_of(found: SufficientStatistics, x: Array, y: Array) -> Non
     assert_array_equal(found.maximum, x.max(axis=0))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(some_rows())
 def test_the_factor_holds_the_cross_products_of_all_columns(rows: Rows) -> None:
     statistics = SufficientStatistics.from_rows(*rows)
@@ -71,7 +71,7 @@ def test_the_factor_holds_the_cross_products_of_all_columns(rows: Rows) -> None:
     assert_statistics_of(statistics, *rows)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(some_rows())
 def test_the_mean_and_the_deviations_are_those_of_the_rows(rows: Rows) -> None:
     statistics = SufficientStatistics.from_rows(*rows)
@@ -91,7 +91,7 @@ def test_the_mean_and_the_deviations_are_those_of_the_rows(rows: Rows) -> None:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(some_rows(least=2), st.data())
 def test_merging_two_halves_equals_all_rows_at_once(rows: Rows, data: st.DataObject) -> None:
     x, y = rows
@@ -101,7 +101,7 @@ def test_merging_two_halves_equals_all_rows_at_once(rows: Rows, data: st.DataObj
     assert_statistics_of(first.merge(second), x, y)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(some_rows(least=3), st.data())
 def test_three_parts_merge_to_the_same_in_every_order(rows: Rows, data: st.DataObject) -> None:
     x, y = rows
@@ -113,7 +113,7 @@ def test_three_parts_merge_to_the_same_in_every_order(rows: Rows, data: st.DataO
         assert_statistics_of(first.merge(second.merge(third)), x, y)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(some_rows(), st.data())
 def test_a_stream_cut_into_blocks_anywhere_equals_one_block(rows: Rows, data: st.DataObject) -> None:
     x, y = rows
@@ -123,7 +123,7 @@ def test_a_stream_cut_into_blocks_anywhere_equals_one_block(rows: Rows, data: st
     assert_statistics_of(summarise_blocks(blocks), x, y)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(some_rows(least=2), st.data())
 def test_rows_added_in_another_order_leave_the_same_statistics(rows: Rows, data: st.DataObject) -> None:
     x, y = rows
@@ -134,7 +134,7 @@ def test_rows_added_in_another_order_leave_the_same_statistics(rows: Rows, data:
     assert_statistics_of(statistics, x, y)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(some_rows(), st.data())
 def test_residual_sums_are_those_of_the_rows_for_any_weights(rows: Rows, data: st.DataObject) -> None:
     x, y = rows

@@ -51,7 +51,7 @@ PLAIN = st.text(st.characters(exclude_characters=":^"), min_size=1, max_size=3)
 POWERS = st.dictionaries(st.integers(0, 3), st.integers(1, 3), min_size=1)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(PLAIN, min_size=4, max_size=4, unique=True), st.lists(POWERS, min_size=1, max_size=4), st.randoms())
 def test_a_term_means_its_powers_in_whatever_order_and_words_it_is_written(
     features: list[str], terms: list[dict[int, int]], random: Random
@@ -72,7 +72,7 @@ def test_a_term_means_its_powers_in_whatever_order_and_words_it_is_written(
         assert parse_terms(written, features) == expected
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(st.text(max_size=8) | st.text("ab:^0123456789", max_size=12), max_size=5))
 def test_any_words_are_terms_or_refused_each_with_its_place(terms: list[str]) -> None:
     try:
@@ -83,7 +83,7 @@ def test_any_words_are_terms_or_refused_each_with_its_place(terms: list[str]) ->
         assert places <= set(range(len(terms)))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 10**6))
 def test_a_model_with_terms_makes_them_for_every_output(seed: int) -> None:
     random = np.random.default_rng(seed)

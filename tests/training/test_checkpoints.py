@@ -5,7 +5,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_array_equal
@@ -103,7 +103,7 @@ def states(draw: st.DrawFn) -> TrainingState:
     )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(states())
 def test_a_state_is_loaded_to_the_last_bit(tmp_path: Path, clock: Clock, state: TrainingState) -> None:
     saved(tmp_path / "job.json", clock, state)

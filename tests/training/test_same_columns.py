@@ -14,7 +14,7 @@ JSON = "json"
 
 def train(service: Service, form: str, table: pa.Table, targets: list[str], **options: Any) -> httpx.Response:
     """Train from a table in a format. In JSON, the targets are separate from the instances."""
-    headers = {"prefer": "wait=30"}
+    headers = {"prefer": "wait=60"}
     if form == JSON:
         names = [name for name in table.column_names if name not in targets]
         body = {"instances": table.select(names).to_pylist(), "targets": table.select(targets).to_pylist(), **options}

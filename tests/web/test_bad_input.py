@@ -193,6 +193,12 @@ CASES = [
 ]  # fmt: skip
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nothing_else_changes(service: Service) -> None:
+    """The jobs of other tests that share the service have ended."""
+    service.finish_jobs()
+
+
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_bad_input_is_refused_with_its_place_and_changes_nothing(service: Service, case: Case) -> None:
     before = state_of(service)
@@ -217,12 +223,11 @@ def test_bad_input_is_refused_with_its_place_and_changes_nothing(service: Servic
 
 
 def state_of(service: Service) -> list[Any]:
-    """Every model with its card, the newest jobs, and the uploads that are stored."""
-    models = service.client.get("/models").json()["items"]
-    cards = [service.client.get(f"/models/{model['model']}").json() for model in models]
+    """Every model, the files of all versions and the links to them, the newest jobs, and the stored uploads."""
+    files = [path for name in ("*.safetensors", "current") for path in service.models.rglob(name)]
     return [
-        models,
-        cards,
+        service.client.get("/models").json()["items"],
+        {path: path.lstat().st_ctime_ns for path in files},
         service.client.get("/jobs?limit=5").json()["items"],
         list((service.state / "spool").glob("*")),
     ]
@@ -267,8 +272,7 @@ def test_a_fault_inside_a_file_fails_the_job_and_names_row_and_column(
     answer = service.client.post(
         "/train?targets=apples,oranges",
         content=HEADER + rows,
-        headers={**CSV, "prefer": "wait=20"},
-        timeout=30,
+        headers={**CSV, "prefer": "wait=60"},
     )
 
     assert answer.status_code == httpx.codes.OK
@@ -330,9 +334,12 @@ def test_no_amount_of_bad_input_takes_memory(service: Service) -> None:
         for case in CASES:
             service.client.request(case.method, case.path, content=case.content, headers=case.headers)
 
-    once()  # now all is loaded that ever will be, in as many threads as there will be
-    once()
-    before = service.memory("VmRSS")
-    for _ in range(3):
-        once()
-    assert service.memory("VmRSS") - before < 4 << 20
+    def growth() -> int:
+        before = service.memory("VmRSS")
+        for _ in range(3):
+            once()
+        return service.memory("VmRSS") - before
+
+    once()  # now all is loaded that ever will be
+    # A thread that starts in between takes memory once; what is lost is lost every time.
+    assert any(growth() < 4 << 20 for _ in range(3))

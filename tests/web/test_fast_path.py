@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple, TypeAlias
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from service import INPUTS, copy_models
 from uvicorn import Config
@@ -197,7 +197,7 @@ def both(running: Running, *requests: Request) -> list[tuple[Answer, Answer, boo
     return running.runner.run(answers())
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(st.lists(st.one_of(BODIES, TEXTS), min_size=1, max_size=8))
 def test_any_body_is_answered_the_same_with_the_fast_path_and_without_it(running: Running, bodies: list[bytes]) -> None:
     for with_fast_path, without, _ in both(running, *(([body], [JSON_TYPE]) for body in bodies)):
@@ -287,7 +287,7 @@ SMALL_BUDGET = 1 << 20  # bytes, of which connections may have 14 sixteenths
 
 def with_little_memory(running: Running) -> Running:
     services = replace(running.state["services"], memory=MemoryBudget(SMALL_BUDGET))
-    hooks = ServiceHooks(services, header_timeout=10, transfer_grace=20)
+    hooks = ServiceHooks(services, header_timeout=600, transfer_grace=600)
     return running._replace(
         state={**running.state, "services": services, "hooks": hooks, "fast_path": PredictFastPath(services)}
     )

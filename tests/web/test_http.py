@@ -83,7 +83,7 @@ def test_metrics_have_the_number_of_unfinished_jobs(tmp_path: Path) -> None:
 
 
 def test_log_lines_of_a_training_and_its_cancellation_name_the_job(service: Service) -> None:
-    job = service.submit(**NOTEBOOK)
+    job = service.submit(**NOTEBOOK, promote="never")
     service.client.post(f"/jobs/{job}/cancel")
     service.client.get("/health/live")  # on the same connection, so the earlier lines are written
 
@@ -138,6 +138,7 @@ def test_options_lists_the_supported_methods(service: Service, path: str, allowe
     ],
 )
 def test_head_gets_the_headers_of_get(service: Service, path: str) -> None:
+    service.finish_jobs()
     got, head = service.client.get(path), service.client.head(path)
 
     assert head.content == b""
@@ -210,7 +211,7 @@ def test_every_example_in_the_documentation_works(service: Service, path: str) -
     assert examples
     for example in examples:
         body = {**example, "promote": "never"} if path == "/train" else example
-        response = service.client.post(path.replace("{model}", "crop-yield"), json=body, headers={"prefer": "wait=20"})
+        response = service.client.post(path.replace("{model}", "crop-yield"), json=body, headers={"prefer": "wait=60"})
         assert response.status_code == httpx.codes.OK, response.text
         if path == "/train":
             assert response.json()["status"] == "succeeded"
@@ -220,7 +221,7 @@ def test_successful_predictions_are_logged_only_if_the_setting_says_so(tmp_path:
     for setting in ("false", "true"):
         folder = tmp_path / setting
         folder.mkdir()
-        own = Service(folder, log_predictions=setting).start()
+        own = Service(folder, trainer_mode="external", log_predictions=setting).start()
         own.predict([75, 63, 44])  # on the fast path
         own.predict([75, 63, 44], explain=True)  # by the route
         own.client.post("/predict", json={})
@@ -241,7 +242,7 @@ def test_log_line_of_a_rejected_request_has_the_reason(service: Service) -> None
 
 def test_options_of_the_whole_service_are_answered(service: Service) -> None:
     address = httpx.URL(service.url)
-    with socket.create_connection((address.host, address.port or 0), timeout=10) as connection:
+    with socket.create_connection((address.host, address.port or 0), timeout=60) as connection:
         connection.sendall(b"OPTIONS * HTTP/1.1\r\nhost: here\r\n\r\n")
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 204 ")
 

@@ -115,7 +115,7 @@ def test_a_number_out_of_range_is_rejected_with_its_place(service: Service, numb
     assert [error["pointer"] for error in answer.json()["errors"]] == [f"/instances/{rows}/0"]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(st.lists(FLOATS, min_size=2, max_size=2), min_size=1, max_size=60))
 def test_17_digits_are_read_as_the_float_they_were_written_from(rows: list[list[float]]) -> None:
     written = ",".join(f"[{','.join(f'{value:.17g}' for value in row)}]" for row in rows)

@@ -30,7 +30,7 @@ UNSUPPORTED = 415
 
 def problem_from_error(service: Service, mistake: Mistake) -> dict[str, Any]:
     """Return the problem in the response, or in the job."""
-    headers = {**(JSON if mistake.headers is None else mistake.headers), "prefer": "wait=20"}
+    headers = {**(JSON if mistake.headers is None else mistake.headers), "prefer": "wait=60"}
     answer = service.client.request(mistake.method, mistake.path, content=mistake.content, headers=headers)
     assert len(answer.content) < MAX_ANSWER_BYTES
     assert MARK not in answer.text
@@ -75,7 +75,7 @@ def test_the_line_to_paste_sends_the_file_to_the_same_address(service: Service) 
     media_type, url = line.groups()
     assert url == f"{service.url}{path}"
     columns = [*FEATURES, *TARGETS]
-    sent = service.client.post(url, content=table(columns), headers={"content-type": media_type, "prefer": "wait=20"})
+    sent = service.client.post(url, content=table(columns), headers={"content-type": media_type, "prefer": "wait=60"})
     assert sent.json()["status"] == "succeeded"
 
 
@@ -133,7 +133,7 @@ def test_a_byte_order_mark_changes_no_training(service: Service, form: str) -> N
         "csv": (table(columns), CSV, "/train?targets=apples,oranges&model=marked"),
         "ndjson": (lines(columns, objects(columns)), NDJSON, "/train?targets=apples,oranges&model=marked"),
     }[form]
-    answer = service.client.post(path, content="\ufeff" + content, headers={**headers, "prefer": "wait=20"})
+    answer = service.client.post(path, content="\ufeff" + content, headers={**headers, "prefer": "wait=60"})
 
     assert answer.json()["status"] == "succeeded", answer.text
     assert service.client.get("/models/marked").json()["features"] == FEATURES
@@ -183,7 +183,7 @@ def test_one_row_may_be_trained_from_two_flat_lists(service: Service) -> None:
 )
 def test_a_training_that_can_say_little_warns_and_says_what_to_send(service: Service, rows: str, says: str) -> None:
     answer = service.client.post(
-        "/train?targets=y&model=says-little", content="a,b,c,y\n" + rows, headers={**CSV, "prefer": "wait=20"}
+        "/train?targets=y&model=says-little", content="a,b,c,y\n" + rows, headers={**CSV, "prefer": "wait=60"}
     )
     (warning,) = [warning for warning in answer.json()["warnings"] if says in warning]
     assert "end " in warning  # Send, or send

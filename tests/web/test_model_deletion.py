@@ -23,7 +23,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 def new_connection(service: Service) -> httpx.Client:
     """Whichever worker answers."""
-    return httpx.Client(base_url=service.url, headers={"connection": "close"})
+    return httpx.Client(base_url=service.url, headers={"connection": "close"}, timeout=60)
 
 
 def delete(service: Service, model: str, condition: str | None = "*", **query: str) -> httpx.Response:

@@ -165,14 +165,14 @@ def test_a_limit_or_a_cursor_that_is_invalid_is_rejected(versioned: Service, que
     assert versioned.client.get(f"/models?{query}").status_code == httpx.codes.UNPROCESSABLE_ENTITY
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.from_regex(MODEL_NAME, fullmatch=True))
 def test_a_cursor_names_the_last_model_of_its_page(name: str) -> None:
     assert decode_cursor(encode_cursor(name)) == name
     assert httpx.QueryParams({"next": encode_cursor(name)})["next"] == encode_cursor(name)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.text()
     | st.text().map(lambda text: base64.urlsafe_b64encode(text.encode(errors="replace")).decode())

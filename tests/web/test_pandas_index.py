@@ -26,7 +26,7 @@ def train(service: Service, model: str, form: str, content: bytes, **query: str)
         "/train",
         params={"model": model, "targets": "y", **query},
         content=content,
-        headers={"content-type": MEDIA_TYPES[form], "prefer": "wait=30"},
+        headers={"content-type": MEDIA_TYPES[form], "prefer": "wait=60"},
     )
 
 

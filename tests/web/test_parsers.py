@@ -17,7 +17,7 @@ import httpx
 import pytest
 from backports import zstd
 from fastapi import Request
-from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from service import Service
 from starlette.datastructures import QueryParams
@@ -42,7 +42,7 @@ RANGES = st.sampled_from([*OFFERED, "*/*", "application/*", "text/*", "image/png
 NAMES = st.lists(st.text(st.characters(codec="utf-8"), min_size=1), min_size=1, max_size=4)
 COMPRESSED: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "zstd": zstd.compress}
 
-quick = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(max_examples=100)
 
 
 # Accept
@@ -199,7 +199,7 @@ VALUES = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(PARAMETERS | st.text(), VALUES), max_size=4))
 @example([("start", "٣"), ("solver", "gradient_descent")])
 @example([("epochs", "9" * 5000), ("solver", "gradient_descent")])
@@ -263,7 +263,7 @@ POSITIONS = st.tuples(st.integers(0, 2**31), TIMES) | st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150)
 @given(
     st.text()
     | st.binary().map(lambda noise: base64.urlsafe_b64encode(noise).decode())

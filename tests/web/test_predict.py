@@ -160,7 +160,7 @@ def test_instance_weights_are_rejected_for_a_model_of_frequency_weights(tmp_path
     model = replace(version.model, statistics=replace(version.model.statistics, weight_kind="frequency"))
     path.chmod(0o644)
     path.write_bytes(encode(replace(version.card, schema=SCHEMA, weight_kind="frequency"), model))
-    own = Service(tmp_path).start()
+    own = Service(tmp_path, trainer_mode="external").start()
     body = {"instances": [[75, 63, 44]], "interval": 0.9, "instance_weights": [1]}
     as_json = own.client.post("/predict", json=body)
     table = own.client.post(
@@ -186,7 +186,7 @@ def test_a_large_batch_answers_row_by_row_what_single_rows_answer(service: Servi
 
 
 def test_predictions_of_the_fast_path_and_of_the_route_are_counted(tmp_path: Path) -> None:
-    own = Service(tmp_path).start()
+    own = Service(tmp_path, trainer_mode="external").start()
     for _ in range(3):
         own.predict([75, 63, 44])
     own.predict([75, 63, 44], [1, 2, 3], explain=True)
@@ -252,7 +252,7 @@ def test_a_response_too_long_for_memory_is_rejected_with_its_length(service: Ser
     targets = {"targets": ",".join(f"t{n}" for n in range(1000)), "model": "wide"}
     header = ",".join(["a", *(f"t{n}" for n in range(1000))])
     content = "\n".join([header, *(",".join([f"{n}", *[f"{n * n}"] * 1000]) for n in (1, 2, 3))])
-    headers = {"content-type": "text/csv", "prefer": "wait=30"}
+    headers = {"content-type": "text/csv", "prefer": "wait=60"}
     trained = service.client.post("/train", params=targets, content=content, headers=headers)
     assert trained.json()["status"] == "succeeded"
 

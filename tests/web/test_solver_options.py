@@ -22,7 +22,7 @@ def posted(service: Service, solver: object) -> dict[str, Any]:
 def uploaded(service: Service, **options: float) -> dict[str, Any]:
     """Return the answer to a training from a file with these options in the query."""
     query: dict[str, str | float] = {"model": MODEL, "targets": "apples,oranges", **options}
-    headers = {"Content-Type": "text/csv", "Prefer": "wait=30"}
+    headers = {"Content-Type": "text/csv", "Prefer": "wait=60"}
     answer: dict[str, Any] = service.client.post("/train", params=query, content=CSV, headers=headers).json()
     return answer
 

@@ -19,6 +19,8 @@ FLAGS = [
     "--disable-sync",
 ]
 
+WAIT = 120_000  # milliseconds
+
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is not installed")
 
 
@@ -26,7 +28,9 @@ pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is no
 def page() -> Iterator[Page]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, headless=True, args=FLAGS)
-        yield browser.new_page()
+        page = browser.new_page()
+        page.set_default_timeout(WAIT)
+        yield page
         browser.close()
 
 
@@ -64,7 +68,7 @@ def execute(page: Page, operation: str, content_type: str | None = None) -> tupl
         block.locator(".opblock-section-request-body .content-type").select_option(content_type)
     block.get_by_role("button", name="Execute").click()
     response = block.locator(".live-responses-table .response")
-    expect(response).to_be_visible(timeout=30_000)
+    expect(response).to_be_visible(timeout=WAIT)
     status = response.locator(".response-col_status").inner_text()
     body = response.locator(".response-col_description").inner_text()
     summary.click()  # closed, it is not rendered again for the next one
@@ -87,11 +91,15 @@ def test_every_operation_of_a_fresh_service_runs_as_it_is_prefilled(tmp_path: Pa
     fresh = Service(tmp_path).start()
     try:
         with opened(page, fresh):
-            answers = {operation: execute(page, operation) for operation in operations(fresh)}
+            answers = {}
+            for operation in operations(fresh):
+                answers[operation] = execute(page, operation)
+                if operation == "Train-train":
+                    fresh.end_of("latest")  # on a busy machine, it takes longer than the prefilled wait
         left = fresh.client.get("/models").json()["items"]
     finally:
         fresh.stop()
-    assert {name: answer for name, answer in answers.items() if answer[0] not in (200, 204)} == {}
+    assert {name: answer for name, answer in answers.items() if answer[0] not in (200, 202, 204)} == {}
     assert len(answers) >= 18
     assert list(answers)[-2:] == ["Models-deleteVersion", "Models-deleteModel"]
     assert left == []
@@ -115,9 +123,10 @@ def test_the_prefilled_table_is_predicted(docs: Page) -> None:
 @pytest.mark.parametrize("content_type", [None, pytest.param("text/csv", marks=pytest.mark.slow)])
 def test_the_prefilled_training_publishes_a_version(service: Service, docs: Page, content_type: str | None) -> None:
     status, body = execute(docs, "Train-train", content_type)
+    job = service.end_of("latest")
     service.client.put("/models/crop-yield/current", json={"version": 1})
 
-    assert status == 200
-    assert '"status": "succeeded"' in body
-    newest = service.client.get("/jobs?limit=1").json()["items"][0]
-    assert newest["id"] in body
+    assert job["id"] in body
+    assert job["status"] == "succeeded"
+    # On a busy machine, the job takes longer than the prefilled wait.
+    assert status == 202 or (status == 200 and '"status": "succeeded"' in body)

@@ -68,7 +68,7 @@ def test_terms_of_a_file_are_in_the_query(service: Service) -> None:
     job = service.client.post(
         "/train?model=kinetic-file&targets=energy&terms=speed^2:mass,mass",
         content=content,
-        headers={"content-type": "text/csv", "prefer": "wait=20"},
+        headers={"content-type": "text/csv", "prefer": "wait=60"},
     ).json()
 
     assert job["status"] == "succeeded", job

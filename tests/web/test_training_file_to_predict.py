@@ -27,9 +27,9 @@ def train(service: Service, model: str, form: str, content: bytes, **query: str)
         "/train",
         params={"model": model, "targets": "apples,oranges", **query},
         content=content,
-        headers={"content-type": MEDIA_TYPES[form], "prefer": "wait=30"},
+        headers={"content-type": MEDIA_TYPES[form], "prefer": "wait=60"},
     )
-    assert answer.json()["status"] == "succeeded", answer.text
+    assert service.ended_job(answer)["status"] == "succeeded", answer.text
     card: dict[str, Any] = service.client.get(f"/models/{model}").json()
     return card
 

@@ -35,7 +35,7 @@ def test_a_file_of_any_format_trains_the_same_model_as_its_rows_in_json(
         "/train",
         params=QUERY,
         content=ENCODINGS[encoding](written(YIELDS, form)),
-        headers={"content-type": MEDIA_TYPES[form], "content-encoding": encoding, "prefer": "wait=20"},
+        headers={"content-type": MEDIA_TYPES[form], "content-encoding": encoding, "prefer": "wait=60"},
     )
     assert answer.json()["status"] == "succeeded", answer.text
     trained = service.client.get(f"/models/crop-yield/versions/{answer.json()['version']}").json()
@@ -57,7 +57,7 @@ def test_rows_with_a_missing_value_are_dropped_and_counted_on_request(service: S
             "/train",
             params={**QUERY, "missing": "drop"},
             content=written(table, form),
-            headers={"content-type": MEDIA_TYPES[form], "prefer": "wait=20"},
+            headers={"content-type": MEDIA_TYPES[form], "prefer": "wait=60"},
         )
         job = answer.json()
     assert job["status"] == "succeeded", job
@@ -73,7 +73,7 @@ def test_a_missing_value_fails_the_job_with_its_place_by_default(service: Servic
         "/train",
         params=QUERY,
         content=written(table, form),
-        headers={"content-type": MEDIA_TYPES[form], "prefer": "wait=20"},
+        headers={"content-type": MEDIA_TYPES[form], "prefer": "wait=60"},
     )
     assert answer.json()["status"] == "failed", answer.text
     (place,) = answer.json()["error"]["errors"]
@@ -97,7 +97,7 @@ def test_a_body_may_be_compressed_in_several_members(service: Service, encoding:
         "/train",
         params=QUERY,
         content=b"".join(compress(content[i : i + 40]) for i in range(0, len(content), 40)),
-        headers={"content-type": "text/csv", "content-encoding": encoding, "prefer": "wait=20"},
+        headers={"content-type": "text/csv", "content-encoding": encoding, "prefer": "wait=60"},
     )
     assert answer.json()["status"] == "succeeded", answer.text
 
@@ -109,7 +109,7 @@ def test_a_large_compressed_body_is_decompressed_to_the_last_byte(service: Servi
     answer = service.client.post(
         "/train?model=inflated&targets=y",
         content=ENCODINGS[encoding](content),
-        headers={"content-type": "text/csv", "content-encoding": encoding, "prefer": "wait=20"},
+        headers={"content-type": "text/csv", "content-encoding": encoding, "prefer": "wait=60"},
     )
     assert answer.json()["progress"]["rows"] == 100_000, answer.text
 
@@ -143,7 +143,7 @@ def posted(service: Service, content: bytes | str, form: str, model: str = "file
         "/train",
         params={"model": model, "targets": "y", **query},
         content=content,
-        headers={"content-type": MEDIA_TYPES[form], "prefer": "wait=20"},
+        headers={"content-type": MEDIA_TYPES[form], "prefer": "wait=60"},
     )
 
 
@@ -295,6 +295,7 @@ def test_an_infinite_number_fails_the_job(service: Service, number: str) -> None
 
 def test_a_row_of_numbers_is_a_header_only_with_the_option_header(service: Service) -> None:
     content = (TABLES / "headerless-target-found.csv").read_bytes()
+    service.finish_jobs()
     before = service.client.get("/jobs").json()
     for query in ({"targets": "62.634"}, {}, {"targets": "c3"}):
         refused = posted(service, content, "csv", **query)

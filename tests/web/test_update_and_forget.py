@@ -65,7 +65,7 @@ def test_a_file_can_update_a_model(own: Service) -> None:
     job = own.client.post(
         "/train?mode=update",
         content=header + ",".join(map(str, INPUTS[0] + TARGETS[0])) + "\n",
-        headers={"content-type": "text/csv", "prefer": "wait=20"},
+        headers={"content-type": "text/csv", "prefer": "wait=60"},
     ).json()
 
     assert job["status"] == "succeeded", job["error"]
@@ -106,7 +106,7 @@ def test_a_frequency_weight_counts_as_that_number_of_rows(own: Service) -> None:
     own.client.post(
         "/train?weight=times&targets=apples,oranges",
         content=content,
-        headers={"content-type": "text/csv", "prefer": "wait=20"},
+        headers={"content-type": "text/csv", "prefer": "wait=60"},
     )
     from_csv = card(own)
 

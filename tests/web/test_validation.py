@@ -62,7 +62,7 @@ def test_the_same_options_work_in_a_query(own: Service) -> None:
     query = "targets=apples,oranges&l2=auto&folds=5&promote=if_better"
 
     job = own.client.post(
-        f"/train?{query}", content=content, headers={"content-type": "text/csv", "prefer": "wait=20"}
+        f"/train?{query}", content=content, headers={"content-type": "text/csv", "prefer": "wait=60"}
     ).json()
 
     assert job["status"] == "succeeded", job
@@ -164,7 +164,7 @@ def test_a_file_has_its_groups_in_a_column(own: Service, features: str | None) -
         "/train",
         params=query,
         content="\n".join(lines),
-        headers={"content-type": "text/csv", "prefer": "wait=20"},
+        headers={"content-type": "text/csv", "prefer": "wait=60"},
     ).json()
     expected = own.train(
         model="sites", promote="never", validation={"folds": 10, "fold_seed": 4, "groups": "site"}, **rows

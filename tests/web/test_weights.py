@@ -64,9 +64,8 @@ def csv(times: list[float]) -> str:
 
 
 def post_csv(service: Service, content: str, query: str) -> dict[str, Any]:
-    headers = {"content-type": "text/csv", "prefer": "wait=20"}
-    job: dict[str, Any] = service.client.post(f"/train?{query}", content=content, headers=headers).json()
-    return job
+    headers = {"content-type": "text/csv", "prefer": "wait=60"}
+    return service.ended_job(service.client.post(f"/train?{query}", content=content, headers=headers))
 
 
 def test_frequency_weights_equal_repeated_rows(own: Service) -> None:
@@ -193,7 +192,7 @@ def test_rows_that_decayed_are_forgotten_by_their_version(own: Service) -> None:
     assert refused.status_code == httpx.codes.UNPROCESSABLE_ENTITY
     (error,) = refused.json()["errors"]
     assert error["pointer"] == "/trained_in"
-    assert f"version {second}: 1, version {first}: 0.99" in error["detail"]
+    assert f"version {second}: 1, version {first}: {shares[str(first)]:.6g}" in error["detail"]
 
     header, row = csv([1.0] * 15).splitlines()[:2]
     query = f"targets=apples,oranges&features=temp,rainfall,humidity&mode=forget&trained_in={first}"

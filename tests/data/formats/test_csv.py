@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
@@ -46,7 +46,7 @@ def refusal(path: Path, *columns: str) -> InvalidInput:
     return refused.value
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(st.lists(st.tuples(FLOATS, FLOATS), min_size=1, max_size=8))
 def test_floats_survive_csv_to_the_last_bit(tmp_path: Path, rows: list[tuple[float, float]]) -> None:
     text = "a,b\n" + "".join(f"{first!r},{second!r}\n" for first, second in rows)
@@ -55,7 +55,7 @@ def test_floats_survive_csv_to_the_last_bit(tmp_path: Path, rows: list[tuple[flo
     assert_array_equal(np.signbit(batch.values), np.signbit(np.array(rows)))
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(st.lists(PRINTABLE, min_size=1, max_size=4, unique=True), st.data())
 def test_any_printable_names_written_as_csv_are_read_back_and_chosen_in_any_order(
     tmp_path: Path, names: list[str], data: st.DataObject
@@ -205,7 +205,7 @@ CELLS = st.sampled_from(
 )
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200)
 @given(
     st.lists(st.lists(CELLS, min_size=2, max_size=2), min_size=1, max_size=12),
     st.sampled_from(["\n", "\r\n"]),
@@ -282,7 +282,7 @@ def test_numbers_are_names_with_the_header_option(tmp_path: Path) -> None:
     assert batch.values.tolist() == [[2]]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(FLOATS, FLOATS), min_size=1, max_size=8),
     st.sampled_from(["{!r},{!r}\n", "{!r},{!r}\r\n", '"{!r}",{!r}\n']),
@@ -343,7 +343,7 @@ def rows_of_none(path: Path, *columns: str) -> list[list[float]]:
 BAD = st.sampled_from([b"\xe9", b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xf4\x90\x80\x80"])
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100)
 @given(
     rows=st.lists(st.sampled_from(["1,x\n", "2,größe\n", '3,"a\nb"\n', '"4",€\n', "\n", "5,x\r\n"]), max_size=30),
     at=st.integers(0, 30),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from tables import written
@@ -82,7 +82,7 @@ def test_a_header_option_is_refused_unless_the_format_takes_one(table_format: Ta
 
 
 @pytest.mark.parametrize("form", FORMATS)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25)
 @given(rows=st.lists(st.tuples(NUMBERS, st.integers(-(2**53), 2**53), st.text()), min_size=1, max_size=9))
 def test_numbers_survive_to_the_last_bit_and_kept_columns_as_they_are(
     form: str, rows: list[tuple[float, int, str]], tmp_path: Path
@@ -170,7 +170,7 @@ def test_a_damaged_file_is_refused_or_read(form: str, at: int, change: Callable[
 
 
 @pytest.mark.parametrize("form", FORMATS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(noise=st.binary(max_size=40), data=st.data())
 def test_any_bytes_in_a_file_are_read_or_refused(form: str, noise: bytes, data: st.DataObject) -> None:
     content = written(pa.table({"a": [1.0, 2.5], "word": ["x", "y"]}), form)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
@@ -18,7 +18,7 @@ from app.errors import InvalidInput
 
 NAMES = st.one_of(st.sampled_from("abcde"), st.text(st.characters(exclude_categories=["Cs"]), max_size=3))
 VALUES = st.one_of(st.none(), st.integers(-5, 5), st.text(max_size=3), st.lists(st.integers(), max_size=2))
-PROPERTY = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+PROPERTY = settings(max_examples=100)
 
 
 def lines_of(rows: list[dict[str, Any]], *, ascii_only: bool = False) -> bytes:

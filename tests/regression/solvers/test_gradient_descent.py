@@ -135,7 +135,7 @@ def test_the_bound_is_two_over_the_largest_eigenvalue_of_the_hessian() -> None:
     assert standardized == pytest.approx(2 / np.linalg.eigvalsh(hessian)[-1])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(noisy_rows(), st.booleans(), st.integers(0, 100))
 def test_full_batches_below_the_bound_lower_the_loss_with_every_epoch(rows: Rows, standardize: bool, seed: int) -> None:
     bound = largest_learning_rate(SufficientStatistics.from_rows(*rows), GradientDescent(standardize=standardize))
@@ -146,7 +146,7 @@ def test_full_batches_below_the_bound_lower_the_loss_with_every_epoch(rows: Rows
     assert all(after <= before * (1 + 1e-12) for before, after in pairwise(losses))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(noisy_rows(), st.booleans(), st.integers(0, 100))
 def test_full_batches_above_the_bound_diverge(rows: Rows, standardize: bool, seed: int) -> None:
     bound = largest_learning_rate(SufficientStatistics.from_rows(*rows), GradientDescent(standardize=standardize))
