@@ -100,11 +100,11 @@ class InvalidInput(LinserveError):
 
 
 class PredictionTooLarge(InvalidInput):
-    """`row` is the index of the first such prediction, counted from 0."""
+    """`row` is the index of the first such prediction, counted from 0, and `pointer` the place of all rows."""
 
-    def __init__(self, row: int) -> None:
+    def __init__(self, row: int, pointer: str) -> None:
         message = "The prediction for this instance, or an interval of it, exceeds the range of 64-bit numbers."
-        super().__init__(message, [FieldError(message, pointer=f"/instances/{row}")])
+        super().__init__(message, [FieldError(message, pointer=f"{pointer}/{row}")])
         self.row = row
 
 

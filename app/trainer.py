@@ -122,7 +122,7 @@ def _lower_priority() -> None:
 def _wait_for_lock(lock: Path) -> None:
     """Return once no other trainer of this name runs for the state folder."""
     held = FileLock(lock)  # until this process ends
-    if not held.acquire(timeout=0):
+    if not held.acquire(blocking=False):
         _log.warning("another trainer works here", extra={"lock": str(lock)})
         held.acquire()
 

@@ -1,6 +1,7 @@
 """The latency of single predictions during other work: uploads and trainings, and clients that are slow on purpose.
 
-One web worker, nothing pinned; every round measures without the disturbance, then with it.
+The service has one web worker, and no process is pinned to a core. Each round measures first without, then with the
+other work.
 """
 
 import multiprocessing
@@ -20,9 +21,9 @@ from paced import RATE, p99_at_rate
 from serve import Server, arrays, load, missing_tools, ours, running
 
 BODY = arrays([[75, 63, 44]])
-SECONDS = 5.0  # Measured at a time.
+SECONDS = 5.0  # Length of one measurement, in seconds.
 SLOW_SOCKETS = 1000
-# Connected and silent, half of the headers, half of a body.
+# Bytes that a slow client sends before it stops: none, half of the headers, half of a body.
 BEGINNINGS = [
     b"",
     b"POST /predict HTTP/1.1\r\nHost: localhost\r\nX-Half: ",
@@ -47,7 +48,7 @@ def _while_training(folder: Path, rounds: int) -> Iterator[str]:
     served.environment["LINSERVE_TRAINER_MODE"] = "embedded"
     idle, training = [], []
     with running(served, BODY, pinned=False):
-        time.sleep(3)  # for the trainer to be there
+        time.sleep(3)  # until the trainer has started
         for _ in range(rounds):
             idle.append(p99_at_rate(served, BODY, SECONDS))
             with _uploading(served, data):
@@ -60,7 +61,7 @@ def _while_training(folder: Path, rounds: int) -> Iterator[str]:
 
 @contextmanager
 def _uploading(server: Server, data: Path) -> Iterator[None]:
-    """Upload the file and train from it, again and again, from a process of its own until the block ends."""
+    """Upload the file and train from it, again and again, in a separate process until the block ends."""
     context = multiprocessing.get_context("spawn")
     uploading = context.Process(target=_train_for_ever, args=(server, data))
     uploading.start()

@@ -1,7 +1,7 @@
 """The speed of training from a file of 1e7 rows of three features, compared with other libraries.
 
-Every contender runs in its own process, which is not pinned to a core, and imports its libraries before the clock
-starts. Rounds are interleaved. Memory is the peak of the process.
+Each round runs every contender once, in its own process, which is not pinned to a core. Libraries are imported before
+the clock starts. Memory is the peak of the process.
 """
 
 import json

@@ -1,8 +1,8 @@
 """The speed of the exact fit, compared with other libraries.
 
-Each round runs every contender once, in turn, on the same rows in memory. The results are medians of the rounds, and
-the ratio of each to ours. All contenders must find the same coefficients. Memory is the growth of the peak of a fresh
-process during the fit.
+Each round runs every contender once, in turn, on the same rows in memory. The results are the median of each contender,
+and its ratio to ours. All contenders must find the same coefficients. Memory is the growth of the peak memory of a
+fresh process during the fit.
 """
 
 import statistics

@@ -1,4 +1,4 @@
-"""Sends predictions at a steady rate from a separate process, and measures how late the answers are."""
+"""Request predictions at a steady rate from a separate process, and measure how late the responses are."""
 
 import multiprocessing
 import socket
@@ -14,7 +14,7 @@ _CONTEXT = multiprocessing.get_context("spawn")
 
 
 def p99_at_rate(server: Server, body: bytes, seconds: float) -> float:
-    """Return the 99th percentile of the seconds from when a prediction was due to its answer."""
+    """Return the 99th percentile of the time from when a request was due until its response, in seconds."""
     ours, theirs = _CONTEXT.Pipe()
     asking = _CONTEXT.Process(target=_ask, args=(theirs, server.port, server.path, body, seconds))
     asking.start()
@@ -34,7 +34,7 @@ def _ask(result: Connection, port: int, path: str, body: bytes, seconds: float) 
         begin = time.perf_counter() + 0.1
         for number in range(int(RATE * seconds)):
             due = begin + number / RATE
-            with suppress(ValueError):  # it is late already
+            with suppress(ValueError):  # the request is late already
                 time.sleep(due - time.perf_counter())
             connection.sendall(request)
             answer = connection.recv(1 << 16)

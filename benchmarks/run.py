@@ -1,4 +1,4 @@
-"""`make bench`: measure every claim of speed next to its alternatives, in one run, and write RESULTS.md."""
+"""`make bench`: measure the service and its alternatives in one run, and write RESULTS.md."""
 
 import argparse
 import os
@@ -17,13 +17,13 @@ RESULTS = Path(__file__).parent / "RESULTS.md"
 
 HOW_TO_READ = """# Benchmarks
 
-Made by `make bench`, which overwrites this page: on {date}, with {cores} cores of {machine}, Python {python}
-and {rounds} rounds.
+`make bench` wrote this page on {date}, with {cores} cores of {machine}, Python {python} and {rounds} rounds. The
+next run overwrites it.
 
 Contenders run in turn within every round, on the same data. Figures are medians of the rounds. Absolute figures depend
-on the machine and its load, so compare the ratios. "of the floor" is the throughput divided by that of a bare ASGI
-app, which reads the same body and answers fixed bytes on the same server (uvicorn) in the same round. The docstring at
-the top of each file in `benchmarks/` describes its method.
+on the machine and its load, so compare the ratios. The *floor* is a bare ASGI application on uvicorn, which reads the
+same body and responds with fixed bytes. "of the floor" is the throughput divided by the floor's in the same round. The
+docstring at the top of each file in `benchmarks/` describes its method.
 """
 
 PARTS: dict[str, Callable[[int], Iterator[str]]] = {
@@ -38,7 +38,7 @@ PARTS: dict[str, Callable[[int], Iterator[str]]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--part", choices=PARTS, help="run this part only, and do not write the page")
+    parser.add_argument("--part", choices=PARTS, help="run only this part, and do not write the page")
     options = parser.parse_args()
     page = [
         HOW_TO_READ.format(

@@ -1,9 +1,9 @@
-"""The speed of predictions over HTTP, compared with a bare ASGI app and other servers.
+"""The speed of predictions over HTTP, compared with other servers and with a floor.
 
-Every server has one process on one core, and `wrk` (https://github.com/wg/wrk) sends requests from another core. In
-each round every contender is started, warmed up, measured and stopped in turn. The results are medians of the rounds,
-and the share of the floor's throughput. The floor is a bare ASGI app on the same uvicorn. It reads the same body and
-answers with fixed bytes of the same length as ours.
+The floor is a bare ASGI application on uvicorn. It reads the same body, and responds with fixed bytes of the same
+length as the service's response. Every server has one process on one core, and `wrk` (https://github.com/wg/wrk) sends
+requests from another core. In each round every server is started, warmed up, measured and stopped in turn. The results
+are medians of the rounds, and the share of the floor's throughput.
 """
 
 import contextlib
@@ -82,9 +82,9 @@ class Load:
     title: str
     rows: int
     connections: int
-    body: Body | None = None  # for us and the floor; the other servers have their own formats
+    body: Body | None = None  # of the service and the floor; the other servers have their own formats
     media_type: str = "application/json"
-    alone: bool = False  # True if only we and the floor take part
+    alone: bool = False  # True if only the service and the floor take part
 
 
 LOADS = [
@@ -222,7 +222,7 @@ def _seconds(text: str) -> float:
 
 def missing_tools() -> str | None:
     if shutil.which("wrk") is None or (os.cpu_count() or 1) < 2:  # noqa: PLR2004 - one for the server, one for the load
-        return "\nServing is not measured: that needs wrk (in Debian: apt install wrk) and two cores."
+        return "\nServing was not measured: this needs wrk (in Debian: apt install wrk) and two cores."
     return None
 
 

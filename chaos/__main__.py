@@ -15,8 +15,8 @@ from chaos.trainers import three_trainers
 from chaos.violation import Unable, Violation
 from chaos.watching import RATE
 
-ONCE = 0.001  # Seconds for exactly one round of a phase.
-ROUND_SECONDS = 300.0  # Longest time for one turn of all phases, in seconds.
+ONCE = 0.001  # Time limit that allows exactly one round of a phase, in seconds.
+ROUND_SECONDS = 300.0  # Longest time in which all phases run once, in seconds.
 # Lowest valid rates, in predictions per second. Processes are down most of the time in all phases except promotions.
 FLOOR, FULL_FLOOR = 25, 500
 READY_MS = 2000  # Longest time of a start on an idle machine, in milliseconds.
@@ -60,13 +60,13 @@ def _run(seconds: float, phases: dict[Phase, float]) -> int:
         _print_line(f"{name:18}" + ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items())))
     slowest = max(counts["slowest start, ms"] for counts in totals.values())
     if slowest > READY_MS:
-        _print_line(f"A start took {slowest} ms; on an idle machine the aim is {READY_MS}.")
+        _print_line(f"A start took {slowest} ms. On an idle machine, it should take at most {READY_MS} ms.")
     if ends["untried"]:
-        _print_line(f"{ends['untried']} times a phase could not be tried here.")
+        _print_line(f"Phases that could not run here: {ends['untried']}.")
     if ends["broken"]:
-        _print_line(f"{ends['broken']} times a phase found a broken guarantee.")
+        _print_line(f"Phases that found a broken guarantee: {ends['broken']}.")
         return 1
-    _print_line("No guarantee was broken." if ends["kept"] else "Nothing was tried.")
+    _print_line("No guarantee was broken." if ends["kept"] else "No phase could run.")
     return 0
 
 
@@ -77,7 +77,7 @@ def _play(phase: Phase, seconds: float, totals: dict[str, Counter[str]]) -> End:
         try:
             counts = phase(place, {}, seconds)
         except Unable as reason:
-            _print_line(f"{phase.__name__}: not tried here: {reason}")
+            _print_line(f"{phase.__name__}: could not run here: {reason}")
             return "untried"
         except Violation as violation:
             kept = Path(tempfile.mkdtemp(prefix="chaos-broken-"))

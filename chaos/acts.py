@@ -78,7 +78,7 @@ def kill_at(step: Step, stage: Stage, counts: Counts, *, everything: bool) -> No
         # Kill at the second checkpoint, so that the first one is there to resume from.
         job = stage.ledger.descend(150_000)
         checkpoint = stage.service.state / "checkpoints" / f"{job}.json"
-        stage.wait_for(checkpoint.exists, "a descent of seconds keeps no checkpoint")
+        stage.wait_for(checkpoint.exists, "a descent that takes seconds saved no checkpoint")
         resumed = stage.count_log("descent resumed")
     stage.arm(step)
     if not descent:
@@ -182,5 +182,5 @@ def finish_request(half: tuple[socket.socket, bytes]) -> None:
             line.sendall(rest)
             head, _ = receive(line)
     except OSError as error:
-        raise Violation(f"a request under way was dropped at a stop: {error}") from None
-    demand(head.startswith(b"HTTP/1.1 200 "), f"a request under way was answered {head!r} at a stop")
+        raise Violation(f"a request in progress was dropped at a stop: {error}") from None
+    demand(head.startswith(b"HTTP/1.1 200 "), f"a request in progress was answered {head!r} at a stop")

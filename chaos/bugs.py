@@ -14,7 +14,7 @@ from chaos.trainers import three_trainers
 @dataclass(frozen=True)
 class Bug:
     name: str
-    message: str  # pattern of the violation's message; a phase that fails for another reason has missed the bug
+    message: str  # pattern of the violation's message; if the phase fails with another message, it missed the bug
     phase: Phase
     plant: Plant
     seconds: float = 4.0
@@ -65,7 +65,7 @@ BUGS = [
     Bug("versions are written in place", "corrupt version", _linked, versions.written_in_place),
     Bug(
         "a rename overwrites a number that is taken",
-        "is another's",
+        "was published by job",
         phases.two_services,
         versions.numbered_by_rename,
     ),
@@ -89,7 +89,7 @@ BUGS = [
         answers.fast_path_keeps_its_version,
     ),
     Bug(
-        "an answer states the parent of the version that predicted",
+        "a response names the parent of the version that predicted",
         "mislabelled",
         phases.promotions,
         answers.parent_stated,
@@ -147,8 +147,8 @@ BUGS = [
         jobs.full_disk_is_an_internal_error,
     ),
     Bug(
-        "a stopping worker drops the requests under way",
-        "under way was dropped",
+        "a stopping worker drops the requests in progress",
+        "in progress was dropped",
         phases.stops,
         answers.requests_under_way_dropped,
     ),
@@ -166,7 +166,7 @@ BUGS = [
     ),
     Bug(
         "a version is published without comparing the parent",
-        "updates are lost",
+        "rows, but .* were trained on",
         three_trainers,
         versions.parent_not_compared,
         seconds=20.0,

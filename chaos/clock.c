@@ -1,4 +1,4 @@
-/* Moves the time of day by the seconds in the file CHAOS_CLOCK, for the process that this is loaded into first. */
+/* Shifts the wall clock of a process by the number of seconds in the file CHAOS_CLOCK. Loaded with LD_PRELOAD. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <fcntl.h>

@@ -1,4 +1,4 @@
-"""A jumping time of day for one service: the C library's clock, moved by an offset in a file."""
+"""A wall clock that jumps, for one service: the C library's clock, shifted by an offset in a file."""
 
 import shutil
 import struct
@@ -12,8 +12,8 @@ from service import Service
 from chaos.violation import Unable
 
 HOUR, DAY, YEAR = 3600, 86_400, 31_556_952
-JUMPS = [-HOUR, HOUR, 0, 2 * DAY, -2 * DAY, 5 * YEAR, 0, -30 * DAY]  # distances from the true time, in seconds
-SEEN_SECONDS = 60.0
+JUMPS = [-HOUR, HOUR, 0, 2 * DAY, -2 * DAY, 5 * YEAR, 0, -30 * DAY]  # Offsets from the true time, in seconds.
+SEEN_SECONDS = 60.0  # Longest time until the service shows the shifted time.
 
 
 class Clock:
@@ -25,7 +25,7 @@ class Clock:
         library = folder / "clock.so"
         compiler = shutil.which("cc")
         if compiler is None:
-            raise Unable("there is no C compiler to build the clock with")
+            raise Unable("there is no C compiler to build the clock")
         source = Path(__file__).with_name("clock.c")
         subprocess.run([compiler, "-shared", "-fPIC", "-O2", "-o", str(library), str(source), "-ldl"], check=True)
         self.environment = {"LD_PRELOAD": str(library), "CHAOS_CLOCK": str(self._offset)}
@@ -38,7 +38,7 @@ class Clock:
         self._jumped = seconds
 
     def is_seen_by(self, service: Service) -> bool:
-        """Return True if the Date header follows within SEEN_SECONDS; uvicorn updates it once a second."""
+        """Return True if the Date header, which uvicorn updates every second, follows within SEEN_SECONDS."""
         until = time.monotonic() + SEEN_SECONDS
         while time.monotonic() < until:
             date = parsedate_to_datetime(service.client.get("/health/live").headers["date"])

@@ -1,4 +1,4 @@
-"""Full and read-only disks. They are mounts, because root can write to any folder, and so need root."""
+"""Full and read-only disks. They are mounts, because root can write to any folder. Mounting them needs root."""
 
 import contextlib
 import subprocess
@@ -12,7 +12,7 @@ BLOCK = bytes(4096)
 
 @contextlib.contextmanager
 def tmpfs(folder: Path, size: int) -> Iterator[None]:
-    """Mount a file system of `size` bytes for the block. Raises Unable."""
+    """Mount a file system of `size` bytes for the block. Raises Unable if it cannot be mounted."""
     folder.mkdir(parents=True)
     _mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder))
     try:
@@ -36,7 +36,7 @@ def filled(folder: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def read_only(folder: Path) -> Iterator[None]:
-    """Make the folder read-only for the block. Raises Unable."""
+    """Make the folder read-only for the block. Raises Unable if it cannot be mounted."""
     _mount("--bind", str(folder), str(folder))
     try:
         _mount("-o", "remount,bind,ro", str(folder))

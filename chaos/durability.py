@@ -1,6 +1,6 @@
-"""The order in which a service fsynced and named its files, from the records of `recorder`.
+"""Check the order in which a service fsynced and named its files, as recorded by `recorder`.
 
-A kill cannot show what a power failure would lose, because the kernel keeps all writes. The order can.
+The order shows what a power failure would lose. A kill cannot show it, because the kernel keeps all writes.
 """
 
 import json
@@ -11,7 +11,7 @@ from chaos.violation import demand
 
 
 def check_order(record: Path, models: Path, state: Path) -> int:
-    """Return the number of names that were given in the right order. Raises Violation at the first that was not."""
+    """Return the number of names that files were given. Raises Violation if one came before the fsync that it needs."""
     checkpoints, spool = state / "checkpoints", state / "spool"
     synced: set[Path] = set()  # files whose current content was fsynced
     unsettled: set[tuple[int, Path]] = set()  # a process, and a folder with a new name that it has not fsynced

@@ -14,7 +14,7 @@ from chaos.violation import demand
 from chaos.watching import count, until
 
 BUDGET = 128 << 20  # Bytes for the requests of the worker.
-OVERRUN = 1.25  # Times the budget, because the memory of a request is estimated.
+OVERRUN = 1.25  # Largest allowed ratio to the budget, because the memory of a request is estimated.
 CLIENTS = 60  # Requests at a time.
 ROWS = 1_000_000  # Rows of a table, in a request of some kilobytes.
 TABLE_SECONDS = 300.0  # Longest time for a table.
@@ -26,7 +26,7 @@ HEADERS = {"content-type": "application/x-ndjson", "accept": "application/x-ndjs
 
 
 def flood(folder: Path, environment: Environment, seconds: float) -> Counts:
-    """Send tables of a million rows in small requests: the worker keeps to its budget and answers other requests."""
+    """Send tables of a million rows in small requests: the worker stays in its budget and answers other requests."""
     counts = Counts()
     large, small = gzip.compress(LINE * ROWS), gzip.compress(LINE)
     with Stage(folder, {**environment, "LINSERVE_WORKER_MEMORY": str(BUDGET)}, workers=1) as stage:
@@ -45,8 +45,8 @@ def flood(folder: Path, environment: Environment, seconds: float) -> Counts:
         most = int(OVERRUN * BUDGET)
         demand(
             grown <= most,
-            f"the worker took {grown >> 20} MiB more in a flood; {BUDGET >> 20} MiB are its budget, and "
-            f"{most >> 20} MiB the most",
+            f"the worker took {grown >> 20} MiB more in a flood; its budget is {BUDGET >> 20} MiB, and the limit "
+            f"{most >> 20} MiB",
         )
         faults = sorted(set(ends) - set(PROPER))
         demand(not faults, f"in a flood: {', '.join(f'{ends[fault]} times {fault}' for fault in faults)}")
@@ -57,7 +57,7 @@ def flood(folder: Path, environment: Environment, seconds: float) -> Counts:
 
 
 def _ask(service: Service, body: bytes, rows: int = ROWS) -> str:
-    """Request one table, and return the outcome. A refusal with Retry-After is a proper one."""
+    """Request predictions for one table, and return the outcome. A 503 with Retry-After is an expected outcome."""
     url = f"{service.url}/models/{MODEL}/predict"
     try:
         with httpx.stream("POST", url, content=body, headers=HEADERS, timeout=TABLE_SECONDS) as answer:

@@ -43,7 +43,7 @@ class Ledger:
         self.orphans = 0  # uploads whose request was cut off before their job was recorded; removed after an hour
 
     def fit(self, promote: Promote = "never") -> str:
-        """Submit a job that must succeed, with a version that predicts like no other."""
+        """Submit a job that must succeed. Its version predicts differently from all others."""
         self._slope += 1
         rows = np.array(INPUTS)
         targets = rows @ _weights(self._slope).T + self._slope
@@ -154,10 +154,12 @@ def _origin(card: ModelCard) -> list[tuple[str, str]]:
 def _check_version(job: str, expected: Expected | None, version: Version | None) -> None:
     if version is None:
         raise Violation(f"the version of job {job} is not there")
-    demand(version.card.job == job, f"version {version.card.version} of job {job} is another's: {version.card.job}'s")
+    demand(
+        version.card.job == job, f"version {version.card.version} of job {job} was published by job {version.card.job}"
+    )
     if expected is not None and expected.slope is not None:
         right = np.allclose(version.model.coef, _weights(expected.slope), rtol=1e-6, atol=1e-6)
-        demand(right, f"version {version.card.version} of job {job} has other weights than its rows")
+        demand(right, f"version {version.card.version} of job {job} has other coefficients than a fit of its rows")
 
 
 def _weights(slope: int) -> "np.ndarray[Any, np.dtype[np.float64]]":

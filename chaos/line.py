@@ -16,7 +16,7 @@ from app.regression.linear_model import LinearModel
 
 ANSWER_SECONDS = 60.0
 ROWS = [[75.0, 63.0, 44.0], [91.0, 88.0, 64.0], [87.0, 134.0, 58.0], [102.0, 43.0, 37.0], [69.0, 96.0, 70.0]]
-TOLERANCE = 1e-9  # relative; versions differ by far more
+TOLERANCE = 1e-9  # Relative difference of equal predictions. Those of two versions differ by far more.
 
 Ending = Literal["refused", "unanswered", "cut"]
 
@@ -26,7 +26,7 @@ _CLOSE = re.compile(rb"\r\nconnection: *close", re.IGNORECASE)
 
 
 class Wrong(Exception):
-    """An answer that should not have been given."""
+    """An answer that is wrong."""
 
 
 class Ended(Exception):
@@ -53,7 +53,7 @@ class Truth:
         """Read all versions that are there now; later changes of their files have no effect."""
         self._folder = models / model
         self._models: dict[int, LinearModel] = {}
-        self._seen: set[tuple[int, int, bytes]] = set()  # right answers to a form by a version, which repeat
+        self._seen: set[tuple[int, int, bytes]] = set()  # checked answers (form, version, body), because they repeat
         for path in self._folder.glob("*.safetensors"):
             self._of(int(path.stem))
 
@@ -61,7 +61,7 @@ class Truth:
         """Return the version that the answer names. Raises Wrong if that version predicts something else."""
         stated = _VERSION.search(head) or _VERSION.search(body)
         if stated is None:
-            raise Wrong(f"no version stated: {body[:300].decode(errors='replace')}")
+            raise Wrong(f"no version named: {body[:300].decode(errors='replace')}")
         version = int(stated[1] or stated[2])
         if (number, version, body) not in self._seen:
             form = FORMS[number]
@@ -78,7 +78,7 @@ class Truth:
             try:
                 self._models[version] = read(self._folder / f"{version:06d}.safetensors").model
             except (LinserveError, FileNotFoundError) as error:
-                raise Wrong(f"an answer states version {version}, which is not intact: {error}") from None
+                raise Wrong(f"an answer names version {version}, which is not intact: {error}") from None
         return self._models[version]
 
 
@@ -115,7 +115,7 @@ FORMS = _forms()
 
 
 class Line:
-    """Sends one form of request after the other, over a new connection when the last one has ended."""
+    """Sends the forms of requests in turn. Opens a new connection when the last one has ended."""
 
     def __init__(self, port: int, truth: Truth) -> None:
         self._address = ("127.0.0.1", port)

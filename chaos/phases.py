@@ -53,7 +53,7 @@ Phase = Callable[[Path, Environment, float], Counts]
 
 
 def promotions(folder: Path, environment: Environment, seconds: float) -> Counts:
-    """Promotions and rollbacks without pause; the next answer of any worker is of the version just promoted."""
+    """Promote and roll back without pause: the next prediction of every worker comes from the promoted version."""
     with Stage(folder, environment) as stage:
         for _ in range(5):
             stage.ledger.fit()
@@ -73,7 +73,7 @@ def promotions(folder: Path, environment: Environment, seconds: float) -> Counts
 
 
 def kills(folder: Path, environment: Environment, seconds: float) -> Counts:
-    """Kill -9 of a web worker, the trainer, or everything, at any time, with jobs at every stage."""
+    """Kill -9 a web worker, the trainer, or everything, at any time, with jobs at every stage."""
     with Stage(folder, environment) as stage, watched(stage) as counts:
         for round_ in until(seconds):
             submit_some(stage)
@@ -91,7 +91,7 @@ def kills(folder: Path, environment: Environment, seconds: float) -> Counts:
 def failpoints(
     folder: Path, environment: Environment, seconds: float, steps: tuple[Step, ...] = get_args(TrainingStep)
 ) -> Counts:
-    """Kill -9 of the process that reaches a step, or of all processes at that moment, for each step in turn."""
+    """Kill -9 the process that reaches a step, or all processes at that moment, for each step in turn."""
     with Stage(folder, environment) as stage:
         stage.trainer()
         with watched(stage) as counts:
@@ -102,7 +102,7 @@ def failpoints(
 
 
 def pauses(folder: Path, environment: Environment, seconds: float) -> Counts:
-    """SIGSTOP of a web worker or the trainer, and SIGCONT within the time that uvicorn gives a worker to answer."""
+    """Stop a web worker or the trainer, and continue it within the time that uvicorn gives a worker to answer."""
     with Stage(folder, environment) as stage, watched(stage) as counts:
         stage.ledger.diverge()
         for _ in until(seconds):
@@ -118,7 +118,7 @@ def pauses(folder: Path, environment: Environment, seconds: float) -> Counts:
 
 
 def hangups(folder: Path, environment: Environment, seconds: float) -> Counts:
-    """SIGHUP under load: every worker is replaced, and no request fails."""
+    """Send SIGHUP under load: every worker is replaced, and no request fails."""
     with Stage(folder, environment) as stage, watched(stage) as counts:
         for _ in until(seconds):
             stage.ledger.fit()
@@ -130,7 +130,7 @@ def hangups(folder: Path, environment: Environment, seconds: float) -> Counts:
 
 
 def stops(folder: Path, environment: Environment, seconds: float) -> Counts:
-    """SIGTERM under load: requests in progress are answered, and jobs continue at the next start."""
+    """Send SIGTERM under load: requests in progress are answered, and jobs continue at the next start."""
     with Stage(folder, environment) as stage, watched(stage) as counts:
         for _ in until(seconds):
             stage.ledger.fit()
@@ -191,7 +191,7 @@ def read_only_models(folder: Path, environment: Environment, seconds: float) -> 
 
 
 def damage(folder: Path, environment: Environment, seconds: float) -> Counts:
-    """Truncated files and flipped bits: no damaged version is promoted or served, by any worker."""
+    """Truncate files and flip bits: no damaged version is promoted or served, by any worker."""
     with Stage(folder, environment) as stage:
         good, bad = two_versions(stage)
         path = stage.service.models / MODEL / f"{bad:06d}.safetensors"
@@ -205,7 +205,7 @@ def damage(folder: Path, environment: Environment, seconds: float) -> Counts:
                 demand(answer.status_code != httpx.codes.OK, "a damaged version was promoted")
                 point_to(path)  # as an operator might by mistake
                 demand_good(stage, truth)
-                if round_ % 10 == 9:  # seldom, because a start takes longest
+                if round_ % 10 == 9:  # rarely, because a start takes most of the time
                     kill_everything(stage, counts)
                     demand_good(stage, truth)
                 replace(path, intact)
@@ -215,14 +215,14 @@ def damage(folder: Path, environment: Environment, seconds: float) -> Counts:
 
 
 def two_services(folder: Path, environment: Environment, seconds: float) -> Counts:
-    """Two services with one models folder: no number is used twice, and each serves what the other promotes."""
+    """Run two services with one models folder: no number is used twice, and each serves what the other promotes."""
     with (
         Stage(folder / "one", environment) as one,
         Stage(sharing(folder / "two", one), environment) as two,
         watched(one) as counts,
     ):
         for _ in until(seconds):
-            # One service has chosen the next number and is stopped before it takes it; the other overtakes it.
+            # Stop one service after it chose the next number and before it takes it, and let the other publish first.
             one.arm("fsynced", signal.SIGSTOP)
             one.ledger.fit()
             one.reached("fsynced")
@@ -243,7 +243,7 @@ def two_services(folder: Path, environment: Environment, seconds: float) -> Coun
 
 
 def clock_jumps(folder: Path, environment: Environment, seconds: float) -> Counts:
-    """The time of day jumps forward and back by hours, days and years."""
+    """Move the clock forward and back by hours, days and years: promotions and jobs work as before."""
     clock = Clock(folder)
     with Stage(folder, {**environment, **clock.environment}) as stage:
         first, second = two_versions(stage)
@@ -263,7 +263,7 @@ def clock_jumps(folder: Path, environment: Environment, seconds: float) -> Count
 
 
 def durability(folder: Path, environment: Environment, seconds: float) -> Counts:
-    """Files that must survive a power failure are fsynced before they are named, and then their names are."""
+    """Check that files which must survive a power failure are fsynced before they are named, and their names after."""
     counts = Counts()
     record = folder / "record"
     with Stage(folder, {**environment, "CHAOS_RECORD": str(record)}) as stage:

@@ -80,7 +80,7 @@ def change(plant: Plant) -> dict[Attribute, Any]:
 
 @contextlib.contextmanager
 def changed(plant: Plant) -> Iterator[dict[Attribute, Any]]:
-    """Apply the plant for the block alone, and yield the attributes it replaced as they were. Raises NotPlanted."""
+    """Apply the plant for the block, and yield the old values of the attributes it replaced. Raises NotPlanted."""
     old = change(plant)
     try:
         yield old
@@ -104,7 +104,7 @@ def _plant_or_exit(plant: Plant, record: Path) -> None:
         change(plant)
     except BaseException:
         fault = traceback.format_exc()
-    with record.open("a") as file:  # one write, which is atomic next to those of other processes
+    with record.open("a") as file:  # a single write is not mixed with those of other processes
         file.write(f"{fault}\0")
     if fault != DONE:
         os._exit(EXIT_STATUS)
@@ -123,7 +123,7 @@ def _owners() -> dict[str, Any]:
 
 
 def _attributes() -> dict[Attribute, Any]:
-    """Return each attribute of the owners as it is stored, so a static method is not its function."""
+    """Return each attribute of the owners as it is stored, so that a static method is not replaced by its function."""
     return {
         (name, attribute): value
         for name, owner in _owners().items()

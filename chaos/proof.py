@@ -1,4 +1,4 @@
-"""`make chaos-proof`: bugs are planted one at a time in the service, and the harness must catch each."""
+"""`make chaos-proof`: plant bugs in the service, one at a time. The harness must catch each."""
 
 import re
 import tempfile
@@ -34,7 +34,7 @@ def caught(bug: Bug) -> str:
     if message is None:
         raise Missed(f"{bug.name}: not caught")
     if not re.search(bug.message, message):
-        raise Missed(f"{bug.name}: noticed another fault: {message}")
+        raise Missed(f"{bug.name}: caught another fault: {message}")
     return message
 
 
@@ -47,15 +47,15 @@ def prove(print_line: Callable[[str], None]) -> int:
                 phase(Path(folder, "stage"), {}, seconds)
                 print_line(f"no bug, {name}: passed")
             except Unable as reason:
-                print_line(f"no bug, {name}: not tried here: {reason}")
+                print_line(f"no bug, {name}: could not run here: {reason}")
             except Violation as violation:
                 failed += 1
-                print_line(f"no bug, {name}: REFUSED: {violation}")
+                print_line(f"no bug, {name}: FAILED: {violation}")
     for bug in BUGS:
         try:
             print_line(f"{bug.name}: caught: {caught(bug)[:300]}")
         except Unable as reason:
-            print_line(f"{bug.name}: not tried here: {reason}")
+            print_line(f"{bug.name}: could not run here: {reason}")
         except Missed as missed:
             failed += 1
             print_line(f"MISSED: {missed}")

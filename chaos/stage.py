@@ -23,7 +23,7 @@ Environment = Mapping[str, str]  # Variables of the service in addition to those
 
 
 class Stage:
-    """A service with failpoints and a ledger, which is stopped at the end of the block in any case."""
+    """A service with failpoints and a ledger. It is killed at the end of the block."""
 
     def __init__(self, folder: Path, environment: Environment, workers: int = WORKERS) -> None:
         self.failpoints = folder / "failpoints"

@@ -32,7 +32,7 @@ class Tally(msgspec.Struct):
     failed: int = 0
     refused: int = 0  # connections to a service that is down
     unanswered: int = 0  # new connections that ended before their first answer
-    cut: int = 0  # kept connections that ended instead of an answer
+    cut: int = 0  # used connections that ended instead of an answer
     seconds: float = 0.0
     failures: list[str] = []
     versions: set[int] = set()
@@ -82,7 +82,7 @@ class Traffic:
         `stopped` is the number of stops of the service, each of which may leave new connections unanswered.
         """
         tally = self.tally
-        demand(tally.failed == 0, f"{tally.failed} predictions failed, as: {tally.failures}")
+        demand(tally.failed == 0, f"{tally.failed} predictions failed, for example: {tally.failures}")
         most = PROCESSES * LINES
         demand(tally.cut <= killed * most, f"{tally.cut} connections cut, with {killed} workers killed")
         demand(

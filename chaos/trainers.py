@@ -25,7 +25,7 @@ STEPS: tuple[Step, ...] = ("fitted", "temp_written", "fsynced", "prepared", "lin
 
 
 class Trainers:
-    """Three trainers of a stage, each with a name of its own; killed when the block is left."""
+    """Three trainers of a stage, each with its own name. They are killed at the end of the block."""
 
     def __init__(self, stage: Stage) -> None:
         self._stage = stage

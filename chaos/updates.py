@@ -27,7 +27,7 @@ class Updates:
     """Submits updates of the shipped model, whose rows are known, and follows their jobs."""
 
     def __init__(self, *services: Service) -> None:
-        """Use these services, which share one models folder."""
+        """Send updates to these services, which share one models folder."""
         self._services = services
         self._rows = [np.hstack([INPUTS, TARGETS])]  # rows of the shipped version, then of each update
         self._open: dict[str, Service] = {}  # service of each update under way, by job
@@ -82,7 +82,7 @@ def _check_rows(version: Version, rows: Matrix) -> None:
     statistics, number = version.model.statistics, version.card.version
     demand(
         version.card.rows == len(rows),
-        f"version {number} has {version.card.rows} rows of {len(rows)} that were trained on: updates are lost or twice",
+        f"version {number} has {version.card.rows} rows, but {len(rows)} were trained on",
     )
     x, y = rows[:, : statistics.features], rows[:, statistics.features :]
     sums, right = _sums(statistics), _sums(SufficientStatistics.from_rows(x, y))
@@ -90,10 +90,11 @@ def _check_rows(version: Version, rows: Matrix) -> None:
         statistics.effective_rows == len(rows),
         f"version {number} counts {statistics.effective_rows} of {len(rows)} rows",
     )
-    demand(np.allclose(sums, right, rtol=TOLERANCE, atol=0), f"version {number} has other sums than all its rows")
+    demand(np.allclose(sums, right, rtol=TOLERANCE, atol=0), f"version {number} has other sums than its rows")
     expected, *_ = np.linalg.lstsq(np.column_stack([np.ones(len(x)), x]), y, rcond=None)
     fitted = np.vstack([version.model.intercept, version.model.coef.T])
-    demand(np.allclose(fitted, expected, rtol=1e-6, atol=1e-6), f"version {number} has other weights than all its rows")
+    same = np.allclose(fitted, expected, rtol=1e-6, atol=1e-6)
+    demand(same, f"version {number} has other coefficients than a fit of its rows")
 
 
 def _sums(statistics: SufficientStatistics) -> Matrix:

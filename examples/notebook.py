@@ -93,9 +93,9 @@ def from_scratch(client: httpx.Client) -> Iterator[Comparison]:
     options = {"kind": "gradient_descent", "learning_rate": LEARNING_RATE}
     curve = dict(train(client, x, y, {**options, "epochs": 2, "start": start})["loss_curve"])
     for epoch in range(3):
-        yield Comparison(f"loss after {epoch} steps", losses[epoch], curve[epoch])
+        yield Comparison(f"loss, step {epoch}", losses[epoch], curve[epoch])
     job = train(client, x, y, {**options, "epochs": 100, "start": "current"})
-    yield Comparison("loss after 102 steps", losses[102], job["progress"]["loss"])
+    yield Comparison("loss, step 102", losses[102], job["progress"]["loss"])
     for target, ours, theirs in zip(TARGETS, (w @ x[0] + b).tolist(), predict(client, x[0].tolist()), strict=True):
         yield Comparison(f"{target} of the first region", ours, theirs)
 

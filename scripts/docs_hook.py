@@ -1,6 +1,6 @@
-"""MkDocs hook that generates the parts of the site that follow from the code, so that nothing is written twice.
+"""MkDocs hook that generates parts of the site from the code, so that nothing is written twice.
 
-A page asks for such a part with the line `<!-- generated: NAME -->`, NAME being a key of `PARTS`.
+A page includes such a part with the line `<!-- generated: NAME -->`, where NAME is a key of `PARTS`.
 """
 
 import os
@@ -125,8 +125,8 @@ def http() -> Iterator[str]:
             name = f"{method.upper()} {path}"
             yield from ("", f"## {operation['summary']}", "", f"`{name}`", "", operation.get("description", ""), "")
             yield from _parameters(name, operation, shared)
-            answers = ", ".join(f"{status} ({_of(answer)})" for status, answer in _successes(operation))
-            yield from (f"Answers: {answers}.", "")
+            responses = ", ".join(f"{status} ({_content(response)})" for status, response in _successes(operation))
+            yield from (f"Responses: {responses}.", "")
             yield f"Problems: {', '.join(status for status in sorted(operation['responses']) if status >= '400')}."
     for name, schema in sorted(document["components"]["schemas"].items()):
         yield from ("", f"## {name}", "", schema.get("description", ""), "")
@@ -163,13 +163,14 @@ def _body(body: dict[str, Any]) -> str:
 
 
 def _successes(operation: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
-    return [(status, answer) for status, answer in sorted(operation["responses"].items()) if status < "400"]
+    return [(status, response) for status, response in sorted(operation["responses"].items()) if status < "400"]
 
 
-def _of(answer: dict[str, Any]) -> str:
-    kinds = {name: content.get("schema", {}) for name, content in answer.get("content", {}).items()}
-    named = [_type(schema) if "$ref" in schema else f"`{name}`" for name, schema in kinds.items()]
-    return ", ".join(named) or answer["description"].rstrip(".")
+def _content(response: dict[str, Any]) -> str:
+    """Return the schemas and media types of a response, or its description if it has no body."""
+    schemas = {name: content.get("schema", {}) for name, content in response.get("content", {}).items()}
+    named = [_type(schema) if "$ref" in schema else f"`{name}`" for name, schema in schemas.items()]
+    return ", ".join(named) or response["description"].rstrip(".")
 
 
 def _type(schema: dict[str, Any]) -> str:
@@ -194,7 +195,7 @@ def _cell(text: str) -> str:
 
 
 def benchmarks() -> Iterator[str]:
-    """Yield the results of the last `make bench`, one level further down."""
+    """Yield the results of the last `make bench`, with its headings one level lower."""
     yield (ROOT / "benchmarks" / "RESULTS.md").read_text().replace("\n## ", "\n### ").partition("\n")[2]
 
 

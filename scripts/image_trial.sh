@@ -1,13 +1,8 @@
 #!/usr/bin/env bash
-# Builds the image from what is committed and tries it, without a Docker daemon. CONTRIBUTING.md describes it.
+# Build the image from the last commit and test it, without a Docker daemon.
 #
 # As root, on Debian or Ubuntu: bash scripts/image_trial.sh
-#
-# BASE          image to build on, in place of a root file system of Debian 12 that debootstrap makes
-# ROOTFS        tar archive that keeps this root file system for the next run
-# TORCH_INDEX   build argument of that name
-# PIP_CONF      file that is pip's configuration during the build, for an index of your own
-# MOUNTS        folders that the build may read at the same path, such as those that PIP_CONF names
+# CONTRIBUTING.md describes the environment variables BASE, ROOTFS, TORCH_INDEX, PIP_CONF and MOUNTS.
 set -euo pipefail
 checkout=$(git -C "$(dirname "$0")" rev-parse --show-toplevel)
 work=$(mktemp -d "${TMPDIR:-/tmp}/image_trial.XXXXXX")
@@ -15,7 +10,7 @@ image=localhost/linserve-trial
 passed=0 failed=0
 
 export CONTAINERS_STORAGE_CONF="$work/storage.conf"
-podman() { # without its warnings that there is no systemd for health checks
+podman() { # podman without its warnings that health checks need systemd
     command podman --cgroup-manager cgroupfs --runtime runc "$@" 2> >(grep -v 'systemd connection' >&2)
 }
 clean() {
@@ -74,19 +69,19 @@ if ! buildah bud --format docker --layers --isolation chroot --network host "${o
     exit 1
 fi
 passed=1
-echo "ok    it is built ($((SECONDS - begin)) s)"
+echo "ok    it builds ($((SECONDS - begin)) s)"
 command podman history --format '      {{.Size}}  {{.CreatedBy}}' "$image" 2>/dev/null | cut -c1-110 | grep -v '0 B '
 
 # --- the content of the image
 config() { podman image inspect "$image" --format "{{json .$1}}"; }
 tree=$(podman image mount "$image")
 echo "      $(du -sm --apparent-size "$tree/venv" | cut -f1) MB in /venv, $(du -sm --apparent-size "$tree" | cut -f1) MB in all"
-check "its user is a number of group 0" test "$(config Config.User)" = '"10001:0"'
-check "only the shipped model is in it" test "$(cd "$tree/service/models" && find . | sort | tr '\n' ' ')" = \
+check "its user is a number, and in group 0" test "$(config Config.User)" = '"10001:0"'
+check "it contains only the shipped model" test "$(cd "$tree/service/models" && find . | sort | tr '\n' ' ')" = \
     ". ./crop-yield ./crop-yield/000001.safetensors ./crop-yield/current "
 check "group 0 may write both folders" test "$(stat -c %a%g "$tree/service/models" "$tree/service/models/crop-yield" "$tree/service/state" | tr '\n' ' ')" = "7750 7750 7700 "
 nothing() { ! find "$@" | grep .; }
-check "no tests, headers, pip or caches are in it" nothing "$tree"/venv/lib/python3*/site-packages "$tree/root" \
+check "it contains no tests, headers, pip or caches" nothing "$tree"/venv/lib/python3*/site-packages "$tree/root" \
     "(" -name tests -o -name include -o -name pip -o -name setuptools -o -name .cache -o -name "*.a" ")"
 podman image unmount "$image" >/dev/null
 
@@ -140,8 +135,8 @@ root_is_read_only() {
 # shellcheck disable=SC2086
 start one --tmpfs /tmp $volumes "$image"
 check "it starts" ready one
-check "it has no rights" has_no_rights one
-check "it predicts what the README says" predicts one 1
+check "it has no capabilities" has_no_rights one
+check "it predicts as the README shows" predicts one 1
 check "it is healthy" healthy one
 check "it trains" trains one
 refuses() { train one -H 'X-Forwarded-For: 192.0.2.1' | is '.status == 403'; }
@@ -196,7 +191,7 @@ down() { # a container without the service
 check "a container without the service is not healthy" down
 podman rm -vf -t 0 down >/dev/null
 
-# --- signals, without an init of the runtime
+# --- signals, without an init process of the container runtime
 for moment in 0 0.05 0.1 0.2 0.3 0.5 0.8 1.2 2 4; do
     start early "$image"
     sleep "$moment"
@@ -208,7 +203,7 @@ done
 start small --memory 300m --memory-swap 300m "$image"
 check "it starts with 300 MB" ready small
 check "it trains with 300 MB" trains small
-wide() { # 20,000 rows of 500 columns, and a descent that holds all of them
+wide() { # train with gradient descent, which keeps all rows in memory, from 20,000 rows of 500 columns
     awk 'BEGIN {srand(1); for (c = 0; c < 500; c++) printf "c%d,", c; print "y"
         for (r = 0; r < 20000; r++) {for (c = 0; c < 500; c++) printf "%.3f,", rand(); print rand()}}' >"$work/wide.csv"
     call small -H 'Content-Type: text/csv' -H 'Prefer: wait=60' --data-binary "@$work/wide.csv" \

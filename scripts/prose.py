@@ -27,7 +27,7 @@ _PHRASES = (
     r"|(?<!there\s)is no(?! longer)|as it may|that of a(?:nother)?|is such|of those that|of that kind|at hand"
     r"|none of ours|all the same|all that|nothing of|no more than that|says?|where (?:there|no|none|nothing)"
 )
-# The first letter of a comment may be small; that of a later sentence is not.
+# Starts of later sentences, list items and headings, which have a capital letter. The first letter may be small.
 _START = r"(?:[.!?][\"')]?\s+|\n\s*\n\s*|\n\s*(?:[-*]|\d+\.)\s+|\n#+\s+)"
 PATTERNS = (
     re.compile(rf"\A[^\w{{}}]*(?P<phrase>{_OPENINGS})\b", re.IGNORECASE),
@@ -101,7 +101,7 @@ def files(kind: str, only: Iterable[Path]) -> list[Path]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--list", action="store_true", help="print each place")
-    parser.add_argument("paths", nargs="*", type=Path, help="count in these files and folders alone")
+    parser.add_argument("paths", nargs="*", type=Path, help="count only in these files and folders")
     options = parser.parse_args()
     excess = False
     for kind, read, limit in (("code", texts_of_python, CODE_LIMIT), ("docs", texts_of_page, DOCS_LIMIT)):

@@ -18,6 +18,7 @@ KEY = {"X-API-Key": "fuzz"}
 CASES = 100_000
 EXAMPLES = 200  # Requests to each operation in one round.
 CANCEL_SECONDS = 0.2  # Pause between two rounds of cancelling.
+REQUEST_SECONDS = 120  # Longest time for an answer.
 
 
 def fuzz(service: Service, examples: int, seed: int) -> tuple[int, int, str]:
@@ -28,7 +29,15 @@ def fuzz(service: Service, examples: int, seed: int) -> tuple[int, int, str]:
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{service.url}/openapi.json"]
     command += ["--max-examples", str(examples), "--seed", str(seed)]
     command += [word for name, value in KEY.items() for word in ("--header", f"{name}: {value}")]
-    command += ["--continue-on-failure", "--suppress-health-check", "all", "--warnings", "off"]
+    command += [
+        "--request-timeout",
+        str(REQUEST_SECONDS),
+        "--continue-on-failure",
+        "--suppress-health-check",
+        "all",
+        "--warnings",
+        "off",
+    ]
     try:
         ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     finally:

@@ -306,15 +306,15 @@ REFUSED: dict[str, bytes] = {
     "structure_whitespace_formfeed": b"[\x0c]",
 }
 
-# Not JSON, but often sent by programs that mean a number: refused as a value, with its place.
+# Not JSON, but often sent by programs that mean a number. The service rejects it as a value, with its place.
 NOT_NUMBERS: dict[str, bytes] = {
     "number_NaN": b"[NaN]",
     "number_infinity": b"[Infinity]",
     "number_minus_infinity": b"[-Infinity]",
 }
 
-# Left to the parser: numbers beyond 64 bits are JSON. As values they are rounded to the nearest float. If none is
-# near, they are rejected with their place.
+# The suite leaves these to the parser. The service parses numbers beyond 64 bits. As values, they are rounded to the
+# nearest float, or rejected with their place if there is none.
 ACCEPTED_BY_CHOICE: dict[str, bytes] = {
     "number_double_huge_neg_exp": b"[123.456e-789]",
     "number_huge_exp": b"[0.4e0066" + b"9" * 116 + b"69999999006]",
@@ -328,7 +328,8 @@ ACCEPTED_BY_CHOICE: dict[str, bytes] = {
     "number_very_big_negative_int": b"[-237462374673276894279832749832423479823246327846]",
 }
 
-# Left to the parser: text is UTF-8, without a byte order mark or halves of surrogate pairs, and not nested so deep.
+# The suite leaves these to the parser. The service rejects text that is not UTF-8, byte order marks, halves of surrogate
+# pairs, and deep nesting.
 REFUSED_BY_CHOICE: dict[str, bytes] = {
     "object_key_lone_2nd_surrogate": b'{"\\uDFAA":0}',
     "string_1st_surrogate_but_2nd_missing": b'["\\uDADA"]',

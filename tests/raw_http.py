@@ -1,4 +1,4 @@
-"""HTTP over plain sockets, for what an HTTP client would not send."""
+"""HTTP over plain sockets, for requests that an HTTP client library would not send."""
 
 import contextlib
 import json

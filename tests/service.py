@@ -41,7 +41,7 @@ NOTEBOOK: dict[str, Any] = {"instances": INPUTS, "targets": TARGETS}
 
 
 def copy_models(folder: Path) -> Path:
-    """Copy the shipped model alone, without versions that a service has published since. Return the models folder."""
+    """Copy only the shipped version, without versions that were published since. Return the models folder."""
     target = folder / "models" / "crop-yield"
     target.mkdir(parents=True)
     shutil.copy(MODELS / "crop-yield" / "000001.safetensors", target)
@@ -129,7 +129,7 @@ class Service:
         try:
             wait_for(self._is_ready)
         except AssertionError:
-            self.kill()  # The caller gets no service that it could stop.
+            self.kill()  # The caller gets no object to stop the service with.
             raise AssertionError(self.log.read_text()) from None
         return self
 

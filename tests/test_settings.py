@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from service import ROOT
 
 from app.settings import load
+from app.startup import load_config
 
 UNREADABLE = "postgresql://user:sec@ret@host:x/jobs"  # pragma: allowlist secret
 WRONG = [
@@ -39,7 +41,27 @@ WRONG = [
 ]
 
 
+# One setting for each check. The other ones need a process each, which takes longer than all else here.
+AT_THE_START = [
+    pytest.param(*wrong, marks=[] if number in (0, 4, 7, len(WRONG) - 1) else [pytest.mark.slow])
+    for number, wrong in enumerate(WRONG)
+]
+
+
 @pytest.mark.parametrize(("name", "value", "reason"), WRONG)
+def test_invalid_setting_is_rejected_with_a_reason_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, reason: str
+) -> None:
+    monkeypatch.setenv("LINSERVE_STATE_DIR", str(tmp_path))
+    monkeypatch.setenv(name, value)
+
+    with pytest.raises(ValueError, match=re.escape(reason)) as error:
+        load_config()
+
+    assert "sec@ret" not in str(error.value)
+
+
+@pytest.mark.parametrize(("name", "value", "reason"), AT_THE_START)
 def test_invalid_setting_ends_the_start_with_one_log_line_that_names_it(
     tmp_path: Path, name: str, value: str, reason: str
 ) -> None:

@@ -27,7 +27,7 @@ def model_of(
     solver: Exact | None = None,
     weight_kind: WeightKind = "precision",
 ) -> LinearModel:
-    """The model of these rows: features x0, x1 and so on, targets y0, y1 and so on."""
+    """Return the model of these rows, with features x0, x1 and so on, and targets y0, y1 and so on."""
     return model_from(summarise([TrainingBatch(x, y, weights)], weight_kind=weight_kind), solver or Exact())
 
 
@@ -49,7 +49,7 @@ def model_from(statistics: SufficientStatistics, solver: Exact) -> LinearModel:
 
 
 def version_of(model: LinearModel, solver: Solver | None = None, **card: Any) -> Version:
-    """A published version of the model, with the card that a job would make."""
+    """Return a published version of the model, with the card that a job would make."""
     made = ModelCard(
         model="model",
         version=1,

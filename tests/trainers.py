@@ -35,7 +35,7 @@ def trainer(
 
 
 def in_group(group: Path | None, command: list[str]) -> list[str]:
-    """Return a command that runs `command` in a control group."""
+    """Return a command that runs `command` in the control group, if there is one."""
     if group is None:
         return command
     return ["sh", "-c", f'echo $$ >"{group}/cgroup.procs" && exec "$@"', "sh", *command]

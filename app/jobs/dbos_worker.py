@@ -151,7 +151,7 @@ class DBOSWorkerStore:
                 lock = FileLock(lock_of(str(other)), os.O_RDWR)
                 with contextlib.suppress(FileNotFoundError), contextlib.closing(lock):
                     # Unlike the public `resume_workflow`, this leaves jobs alone that have ended meanwhile.
-                    if lock.acquire(timeout=0) and (taken := DBOS._recover_pending_workflows([str(other)])):  # noqa: SLF001
+                    if lock.acquire(blocking=False) and (taken := DBOS._recover_pending_workflows([str(other)])):  # noqa: SLF001
                         ids = [job.workflow_id for job in taken]
                         _log.warning("jobs taken over", extra={"trainer": other, "jobs": ids})
 

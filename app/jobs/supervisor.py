@@ -42,7 +42,7 @@ class Supervisor:
         while not self._stop.is_set():
             try:
                 lock = FileLock(self._lock)
-                if lock.acquire(timeout=0):
+                if lock.acquire(blocking=False):
                     with contextlib.closing(lock):
                         self._keep_running(lock)
                 else:

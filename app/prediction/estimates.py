@@ -55,13 +55,13 @@ def rows_bytes(query: PredictionQuery, work: Workload, model: LinearModel) -> in
     return _ENCODING_FACTOR * work.response_bytes + design
 
 
-def table_bytes(length: int | None, model: LinearModel, *, has_bounds: bool) -> int:
+def table_bytes(length: int | None, model: LinearModel, *, needs_design: bool) -> int:
     """Return the bytes that predicting for a table takes, in addition to the batch that is read.
 
     `length` is that of the table in bytes, if it is in memory.
     """
     size = TABLE_BYTES if length is None else min(TABLE_BYTES, LARGE_BODY + _SHORT_TABLE_FACTOR * length)
-    return size + (inference_bytes(model) if has_bounds else 0)
+    return size + (inference_bytes(model) if needs_design else 0)
 
 
 def inference_bytes(model: LinearModel) -> int:

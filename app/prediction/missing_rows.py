@@ -3,15 +3,12 @@
 They get no results, and must not change the results of the other rows.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import isnan
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.errors import PredictionTooLarge
-from app.regression import errors
 from app.regression.sufficient_statistics import Array
 
 
@@ -55,15 +52,8 @@ class CompleteRows:
         """Return the complete rows of values (n, ...)."""
         return values if self.indices is None else values[self.indices]
 
-    def spread(self, compute: Callable[[], Array]) -> Array:
-        """Return the results for the complete rows, (m, ...), with NaN for the other rows: (n, ...).
-
-        Raises PredictionTooLarge with the index among all rows if `compute` does.
-        """
-        try:
-            results = compute()
-        except errors.PredictionTooLarge as error:
-            raise PredictionTooLarge(self.index(error.row)) from None
+    def spread(self, results: Array) -> Array:
+        """Return results for the complete rows, (m, ...), with NaN for the other rows: (n, ...)."""
         if self.indices is None:
             return results
         spread = np.full((self.count, *results.shape[1:]), np.nan)

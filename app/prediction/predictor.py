@@ -6,14 +6,15 @@ Every wire format, every table and the route use the same predictor and the same
 import sys
 from collections.abc import Mapping
 from enum import Enum, auto
-from functools import partial
 from operator import gt
 from types import MappingProxyType
 from typing import NamedTuple
 
+from app.errors import PredictionTooLarge
 from app.prediction.missing_rows import CompleteRows
 from app.prediction.query import PredictionQuery
 from app.registry.version_file import Version
+from app.regression import errors
 from app.regression.linear_model import Extrapolation
 from app.regression.sufficient_statistics import Array
 from app.storage.memory_budget import LARGE_BODY
@@ -80,17 +81,25 @@ class Predictor:
         Raises InvalidInput with the place of each wrong value.
         Raises PredictionTooLarge if a result leaves the range of 64-bit numbers.
         """
-        model, options = self._version.model, query.options
         x, weights = query.arrays(self._version)
         rows = CompleteRows.of(x, weights)
-        x, weights = rows.take(x), None if weights is None else rows.take(weights)
-        predictions = rows.spread(lambda: model.predict(x))
+        try:
+            return self._predict(query, rows, rows.take(x), None if weights is None else rows.take(weights))
+        except errors.PredictionTooLarge as error:
+            raise PredictionTooLarge(rows.index(error.row), query.pointer) from None
+
+    def _predict(self, query: PredictionQuery, rows: CompleteRows, x: Array, weights: Array | None) -> PredictionResult:
+        """Compute what the query asks for from its complete rows."""
+        model, options = self._version.model, query.options
+        levels = {"intervals": options.interval, "confidence_intervals": options.confidence}
+        requested = [name for name, level in levels.items() if level is not None]
+        predictions = rows.spread(model.predict(x))
         intervals = confidence_intervals = None
         if model.inference_unavailable is None:
             if options.interval is not None:
-                intervals = rows.spread(partial(model.interval, x, options.interval, observation_weights=weights))
+                intervals = rows.spread(model.interval(x, options.interval, observation_weights=weights))
             if options.confidence is not None:
-                confidence_intervals = rows.spread(partial(model.interval, x, options.confidence, of_mean=True))
+                confidence_intervals = rows.spread(model.interval(x, options.confidence, of_mean=True))
         return PredictionResult(
             self._version,
             query.are_objects,
@@ -98,12 +107,7 @@ class Predictor:
             predictions,
             intervals,
             confidence_intervals,
-            contributions=rows.spread(lambda: model.contributions(x)) if options.explain else None,
+            contributions=rows.spread(model.contributions(x)) if options.explain else None,
             extrapolation=model.extrapolation(x) if options.extrapolation else None,
-            unavailable=self._unavailable(query),
+            unavailable=dict.fromkeys(requested, model.inference_unavailable) if model.inference_unavailable else {},
         )
-
-    def _unavailable(self, query: PredictionQuery) -> dict[str, str]:
-        reason = self._version.model.inference_unavailable
-        levels = {"intervals": query.options.interval, "confidence_intervals": query.options.confidence}
-        return {} if reason is None else {name: reason for name, level in levels.items() if level is not None}

@@ -17,7 +17,7 @@ from app.regression.sufficient_statistics import Array
 
 WEIGHT_NOT_POSITIVE = "The weight is not a positive number."
 
-Missing: TypeAlias = Literal["refuse", "null"]  # Whether a missing value is an error, or its row has no results.
+Missing: TypeAlias = Literal["refuse", "null"]  # A missing value is an error, or its row has no results.
 
 
 class PredictionOptions(NamedTuple):
@@ -92,7 +92,7 @@ def weights_unavailable(model: LinearModel, options: PredictionOptions) -> str |
         return "Instance weights are only for prediction intervals. Add `interval`."
     if model.statistics.weight_kind != "precision":
         return (
-            "The model was trained with frequency weights. They count observations and say nothing of the precision of "
-            "a new one. Leave `instance_weights` out."
+            "The model was trained with frequency weights. They count observations and do not give the precision of a "
+            "new one. Leave `instance_weights` out."
         )
     return None

@@ -11,7 +11,7 @@ from app.registry.version_file import Version
 class VersionSelector:
     """A model's current version, or the version with this number. It is looked up on each call.
 
-    Both ways to ask raise what `ModelReader.current` and `ModelReader.version` do.
+    Raises as `ModelReader.current` and `ModelReader.version` do.
     """
 
     registry: ModelReader

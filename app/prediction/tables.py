@@ -39,10 +39,6 @@ class TableOptions:
     header: Header | None = None
     weights: str | None = None  # Column of the rows' precision weights.
 
-    @property
-    def has_bounds(self) -> bool:
-        return self.prediction.interval is not None or self.prediction.confidence is not None
-
     def numbers(self, model: LinearModel) -> Sequence[str]:
         """Return the columns that are read as numbers: the features, then the weights unless they are a feature."""
         if self.weights is None or self.weights in model.features:
@@ -50,44 +46,37 @@ class TableOptions:
         return (*model.features, self.weights)
 
 
-@dataclass(frozen=True)
-class TableSource:
-    """A table of a request, decompressed."""
+def read_table(
+    content: Source,
+    table_format: TableFormat,
+    version: Version,
+    options: TableOptions,
+    *,
+    reserve: Callable[[int], None],
+    max_bytes: int,
+) -> Iterator[RowBatch]:
+    """Yield the rows of a decompressed table, whose columns are the features and those to keep, in any order.
 
-    content: Source
-    table_format: TableFormat
+    The table may also have the columns that the version ignores; a file without a header may have any others. They are
+    not read. A missing value is NaN unless the options refuse it.
 
-    def read(
-        self, version: Version, options: TableOptions, reserve: Callable[[int], None], max_bytes: int
-    ) -> Iterator[RowBatch]:
-        """Yield the rows. The columns are the features and those to keep, in any order in the table.
-
-        The table may also have the columns that the version ignores; a file without a header may have any others. They
-        are not read. A missing value is NaN unless the options refuse it.
-
-        `reserve` is called with the bytes that reading takes before they are allocated.
-        Raises InvalidInput, or BodyTooLarge if the table expands to more than an upload of `max_bytes` may.
-        """
+    `reserve` is called with the bytes that reading takes before they are allocated.
+    Raises InvalidInput, or BodyTooLarge if the table expands to more than an upload of `max_bytes` may.
+    """
+    columns = Columns(
+        options.numbers(version.model),
+        options.keep,
+        missing=options.prediction.missing != "refuse",
         # Without a header, the position of a column is its name, so the columns between the features are allowed.
-        columns = Columns(
-            options.numbers(version.model),
-            options.keep,
-            missing=options.prediction.missing != "refuse",
-            only=options.header != "none",
-            ignored=version.ignored,
-            header=options.header,
-            training=False,
-        )
-        read = [*columns.numbers, *columns.keep]
-        with explained(self.content, self.table_format, options.header):
-            metadata = self.table_format.metadata_bytes(self.content)
-            reserve(metadata + _READ_FACTOR * wide_batch_bytes(columns))
-            reserve(self.table_format.check_size(self.content, read, max_bytes))
-        yield from read_file(self.content, self.table_format, columns)
-
-    def first_row(self, options: TableOptions) -> int:
-        """Return the number of the first row of data."""
-        return self.table_format.first_row(options.header)
+        only=options.header != "none",
+        ignored=version.ignored,
+        header=options.header,
+        training=False,
+    )
+    with explained(content, table_format, options.header):
+        reserve(table_format.metadata_bytes(content) + _READ_FACTOR * wide_batch_bytes(columns))
+        reserve(table_format.check_size(content, [*columns.numbers, *columns.keep], max_bytes))
+    yield from read_file(content, table_format, columns)
 
 
 def batch_of_rows(rows: Sequence[Any], version: Version, options: TableOptions) -> RowBatch:
@@ -127,13 +116,12 @@ class TablePrediction:
         names_in_rows = table_format is None or table_format.names_in_rows
         row_bytes = _row_bytes(model, options, names, names_in_rows=names_in_rows)
         writer = self._writer(table_format, output, names)
-        predictor = Predictor(self.version)
         with contextlib.ExitStack() as on_error:
             on_error.callback(output.discard)
             for batch in batches:
                 first = None if self.first_row is None else self.first_row + self.rows
                 for values, kept, *_ in split_wide(batch, row_bytes, first):
-                    result = self._predict(predictor, values)
+                    result = self._predict(values)
                     writer.write(kept, _columns(result))
                     self.rows += len(values)
                     self.missing += result.rows.missing
@@ -146,18 +134,19 @@ class TablePrediction:
         document = {"model": self.version.card.model, "version": self.version.card.version}
         return JsonDocumentWriter(output, self.options.keep, names, document)
 
-    def _predict(self, predictor: Predictor, values: Array) -> PredictionResult:
+    def _predict(self, values: Array) -> PredictionResult:
         model = self.version.model
         x, weights = values[:, : len(model.features)], None
         if self.options.weights is not None:
             weights = values[:, self.options.numbers(model).index(self.options.weights)]
             self._check_positive(x, weights)
         try:
-            return predictor.predict(PredictionQuery(x, self.options.prediction, weights))
+            return Predictor(self.version).predict(PredictionQuery(x, self.options.prediction, weights))
         except PredictionTooLarge as error:
+            row = self.rows + error.row
             if self.first_row is None:
-                raise
-            raise row_error(error.message, row=self.first_row + self.rows + error.row) from None
+                raise PredictionTooLarge(row, _POINTER) from None
+            raise row_error(error.message, row=self.first_row + row) from None
 
     def _check_positive(self, x: Array, weights: Array) -> None:
         if not (weights <= 0).any():

@@ -53,12 +53,8 @@ class TransferClock:
         self._behind = 0.0
         self._since: float | None = None
 
-    def reset(self) -> None:
-        """Begin a transfer whose time does not count yet."""
-        self._behind, self._since = 0.0, None
-
-    def restart(self, now: float) -> None:
-        """Begin a transfer whose time counts from `now` on."""
+    def restart(self, now: float | None) -> None:
+        """Begin a transfer whose time counts from `now` on, or not yet if that is None."""
         self._behind, self._since = 0.0, now
 
     def start(self, now: float) -> None:

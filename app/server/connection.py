@@ -7,10 +7,8 @@ from typing import Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from app.server import rejections
 from app.server.clocks import MIN_BYTES_PER_SECOND, Awaiting, RequestClock, TransferClock
-from app.server.hooks import ConnectionState
-from app.server.rejections import ProtocolError
+from app.server.hooks import ConnectionState, ProtocolError
 
 # Bytes drained between pause_writing() and resume_writing() at asyncio's default water marks.
 BUFFERED_BYTES = 48 << 10
@@ -51,8 +49,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._overhead_bytes = 0  # bytes of an incomplete head, or bytes since the last part of the body
         self._body_bytes = 0
         self._checked_bytes = 0  # bytes of the body at the last check of the deadlines
-        self._kept: list[bytes] = []  # parts of the body that uvicorn does not have
-        self._kept_bytes = 0
+        self._kept = bytearray()  # the part of the body that uvicorn does not have
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn's
         super().connection_made(transport)
@@ -103,7 +100,7 @@ class BoundedConnection(HttpToolsProtocol):
         return cycle is not None and not cycle.response_complete
 
     def evict(self) -> None:
-        self._reject(rejections.too_many_connections())
+        self._reject(ProtocolError("TooManyConnections"))
 
     def _reject(self, error: ProtocolError) -> None:
         """Answer the request that is being received with an error, and close."""
@@ -122,7 +119,6 @@ class BoundedConnection(HttpToolsProtocol):
     def _drop_input(self) -> None:
         self._early_input.clear()
         self._kept.clear()
-        self._kept_bytes = 0
 
     def _mark_disconnected(self) -> None:
         """Drop the rest of the response: uvloop treats a write to a closed connection as an error."""
@@ -167,7 +163,7 @@ class BoundedConnection(HttpToolsProtocol):
             self._checked_bytes = self._body_bytes
             if self._body_clock.is_late(now):
                 most = f"{self._hooks.transfer_grace:g} s behind {MIN_BYTES_PER_SECOND} bytes per second"
-                self._reject(rejections.too_slow(f"The body arrived too slowly. It may fall {most}."))
+                self._reject(ProtocolError("TooSlow", f"The body arrived too slowly. It may fall {most}."))
         elif self._clock.awaiting is Awaiting.END and self.transport.get_write_buffer_size():
             self._clock.since = now  # FIN is not sent yet.
         elif self._clock.is_overdue(now):
@@ -177,13 +173,13 @@ class BoundedConnection(HttpToolsProtocol):
 
     def _end_wait(self) -> None:
         if self._clock.awaiting is Awaiting.HEADERS and self._overhead_bytes:
-            self._reject(rejections.too_slow(f"The headers took longer than {self._clock.header_timeout:g} s."))
+            self._reject(ProtocolError("TooSlow", f"The headers took longer than {self._clock.header_timeout:g} s."))
         else:
             self.transport.close()
 
     def _count_buffers(self) -> None:
         """Reserve memory for everything that is buffered for this connection."""
-        size = len(self._early_input) + self._kept_bytes + self.transport.get_write_buffer_size()
+        size = len(self._early_input) + len(self._kept) + self.transport.get_write_buffer_size()
         if self._clock.awaiting is Awaiting.HEADERS:
             size += self._overhead_bytes
         if self.cycle is not None:
@@ -203,4 +199,4 @@ class BoundedConnection(HttpToolsProtocol):
         elif self._clock.awaiting is Awaiting.NOTHING:
             self._close_after_response()
         elif not self._is_closing:
-            self._reject(rejections.no_memory())
+            self._reject(ProtocolError("WorkerBusy"))

@@ -4,9 +4,34 @@ import asyncio
 from typing import Protocol, TypeAlias, TypedDict
 
 from app.server.admission import ConnectionAdmission
-from app.server.rejections import ProtocolError
+
+MAX_TARGET_BYTES = 8 << 10
+MAX_HEAD_BYTES = 32 << 10
+MAX_HEADERS = 100
+
+# Requests that a connection rejects before the application sees them: status and detail by the name of the problem.
+REJECTIONS = {
+    "MalformedRequest": (400, "The bytes received are not an HTTP/1.1 request."),
+    "UpgradeRefused": (400, "A request with a body cannot upgrade to another protocol."),
+    "TooSlow": (408, "The request was sent too slowly."),
+    "TargetTooLong": (414, f"The path and query of a request have at most {MAX_TARGET_BYTES} bytes."),
+    "HeadersTooLarge": (431, f"A request has at most {MAX_HEADERS} headers with {MAX_HEAD_BYTES} bytes in all."),
+    "WorkerBusy": (503, "Other requests use the memory of this worker. Send this one again later."),
+    "TooManyConnections": (503, "There are too many connections. Try again later."),
+}
 
 Headers: TypeAlias = list[tuple[bytes, bytes]]
+
+
+class ProtocolError(Exception):
+    """Ends the connection with a response. `name` is a key of REJECTIONS."""
+
+    def __init__(self, name: str, detail: str | None = None) -> None:
+        """Replace the usual detail by `detail` if it is given."""
+        self.name = name
+        self.status, usual_detail = REJECTIONS[name]
+        self.detail = detail or usual_detail
+        super().__init__(self.detail)
 
 
 class FastPath(Protocol):

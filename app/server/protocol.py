@@ -8,11 +8,9 @@ from typing import Any
 
 import httptools
 
-from app.server import rejections
 from app.server.clocks import Awaiting
 from app.server.connection import CLOSE, BoundedConnection
-from app.server.hooks import FastPath
-from app.server.rejections import MAX_HEAD_BYTES, MAX_HEADERS, MAX_TARGET_BYTES, ProtocolError
+from app.server.hooks import MAX_HEAD_BYTES, MAX_HEADERS, MAX_TARGET_BYTES, FastPath, ProtocolError
 
 # Bytes parsed per slice, to bound what one read adds before the limits are checked.
 SLICE_BYTES = 16 << 10
@@ -26,8 +24,8 @@ _BODY_HEADERS = {b"content-length", b"transfer-encoding"}
 class BoundedHttpProtocol(BoundedConnection):
     """Keeps a request that is eligible for the fast path until its body is complete, and passes others to uvicorn.
 
-    Requests are not pipelined: if another one arrives before the response to the first has begun, that response says
-    `Connection: close` and is the last.
+    Requests are not pipelined: if another one arrives before the response to the first has begun, that response has
+    the header `Connection: close` and is the last.
     """
 
     def __init__(self, *args: Any, **named: Any) -> None:
@@ -61,7 +59,7 @@ class BoundedHttpProtocol(BoundedConnection):
     def _hold(self, data: bytes) -> None:
         """Take input that arrives before the response is complete.
 
-        If the response has begun, the client may have all of it already: to a HEAD, or of a known length.
+        If the response has begun, the client may already have all of it and send its next request.
         """
         self.flow.pause_reading()
         if self.cycle.response_started:
@@ -81,7 +79,7 @@ class BoundedHttpProtocol(BoundedConnection):
                 self._close_after_response()
             else:
                 reason = error.__context__
-                self._reject(reason if isinstance(reason, ProtocolError) else rejections.malformed())
+                self._reject(reason if isinstance(reason, ProtocolError) else ProtocolError("MalformedRequest"))
         if self._answer is not None:
             self._write_answer(*self._answer)
         else:
@@ -93,17 +91,17 @@ class BoundedHttpProtocol(BoundedConnection):
         if self._overhead_bytes <= MAX_OVERHEAD_BYTES or self._is_closing:
             return
         if self._clock.awaiting is Awaiting.BODY or (self._clock.awaiting is Awaiting.HEADERS and self.headers):
-            self._reject(rejections.headers_too_large())
+            self._reject(ProtocolError("HeadersTooLarge"))
         elif self._clock.awaiting is Awaiting.HEADERS:
-            self._reject(rejections.target_too_long())
+            self._reject(ProtocolError("TargetTooLong"))
 
     def on_message_begin(self) -> None:
         clock = self._clock
         if clock.awaiting is Awaiting.NOTHING:
-            raise rejections.malformed()  # stops the parser
+            raise ProtocolError("MalformedRequest")  # stops the parser
         super().on_message_begin()
         clock.awaiting, clock.since = Awaiting.HEADERS, time.perf_counter()
-        self._response_clock.reset()
+        self._response_clock.restart(None)
         self._head_bytes = self._overhead_bytes = self._body_bytes = self._checked_bytes = self._hosts = 0
         self._has_other_coding = False
 
@@ -146,19 +144,19 @@ class BoundedHttpProtocol(BoundedConnection):
     def _check_head(self, version: str) -> None:
         """Raise ProtocolError if the head of the request is not acceptable."""
         if version not in ("1.0", "1.1"):
-            raise rejections.malformed()
+            raise ProtocolError("MalformedRequest")
         if self.parser.should_upgrade() and any(name in _BODY_HEADERS for name, _ in self.headers):
-            raise rejections.upgrade_refused()
+            raise ProtocolError("UpgradeRefused")
         if self._hosts != 1 and (self._hosts or version == "1.1"):
-            raise rejections.malformed("Exactly one Host header, with the name of a host, is expected.")
+            raise ProtocolError("MalformedRequest", "Exactly one Host header, with the name of a host, is expected.")
         if self._has_other_coding:
-            raise rejections.malformed("The only supported Transfer-Encoding is chunked.")
+            raise ProtocolError("MalformedRequest", "The only supported Transfer-Encoding is chunked.")
         if len(self.url) > MAX_TARGET_BYTES:
-            raise rejections.target_too_long()
+            raise ProtocolError("TargetTooLong")
         if self._head_bytes > MAX_HEAD_BYTES or len(self.headers) > MAX_HEADERS:
-            raise rejections.headers_too_large()
+            raise ProtocolError("HeadersTooLarge")
         if self._is_excess and not self._admission.admits(self.url, len(self.connections)):
-            raise rejections.too_many_connections()
+            raise ProtocolError("TooManyConnections")
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
@@ -166,9 +164,8 @@ class BoundedHttpProtocol(BoundedConnection):
         if self._fast_path_request_id is None:
             super().on_body(body)
             return
-        self._kept.append(body)
-        self._kept_bytes += len(body)
-        if self._fast_path is not None and self._kept_bytes > self._fast_path.max_bytes:
+        self._kept += body
+        if self._fast_path is not None and len(self._kept) > self._fast_path.max_bytes:
             self._fall_back()
 
     def on_message_complete(self) -> None:
@@ -176,7 +173,7 @@ class BoundedHttpProtocol(BoundedConnection):
         request_id = self._fast_path_request_id
         if request_id is not None and self._fast_path is not None:
             if not self._stopping.is_set():  # Otherwise, the response needs `Connection: close`.
-                body, started, headers = b"".join(self._kept), self._clock.since, self.server_state.default_headers
+                body, started, headers = bytes(self._kept), self._clock.since, self.server_state.default_headers
                 self._answer = self._fast_path.answer(body, request_id, started, headers)
             if self._answer is not None:
                 return
@@ -189,7 +186,6 @@ class BoundedHttpProtocol(BoundedConnection):
         """Write the response of the fast path."""
         self._answer = self._fast_path_request_id = None
         self._kept.clear()
-        self._kept_bytes = 0
         self.server_state.total_requests += 1
         if self._is_closing:
             self.transport.writelines([head[:-2], b"%b: %b\r\n\r\n" % CLOSE, body])
@@ -211,9 +207,8 @@ class BoundedHttpProtocol(BoundedConnection):
         self._fast_path_request_id = None
         self._begin()
         if self._kept:
-            super().on_body(b"".join(self._kept))
+            super().on_body(bytes(self._kept))
         self._kept.clear()
-        self._kept_bytes = 0
 
     def _drop_input(self) -> None:
         super()._drop_input()

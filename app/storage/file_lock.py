@@ -2,12 +2,8 @@
 
 import fcntl
 import os
-import time
 from pathlib import Path
-from types import TracebackType
 from typing import Self
-
-POLL_SECONDS = 0.05  # Pause between two attempts to lock before a deadline.
 
 
 def identity(path: Path) -> tuple[int, int] | None:
@@ -34,13 +30,12 @@ class FileLock:
         self._flags = flags
         self._descriptor: int | None = None
 
-    def acquire(self, timeout: float | None = None) -> bool:
-        """Lock the file that is at the path. Return False if another holds it for `timeout` seconds; None: no limit.
+    def acquire(self, *, blocking: bool = True) -> bool:
+        """Lock the file that is at the path. Return False if another holds it and this call is not `blocking`.
 
         Raises OSError if the file cannot be opened.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        while self._lock(deadline):
+        while self._lock(fcntl.LOCK_EX if blocking else fcntl.LOCK_EX | fcntl.LOCK_NB):
             if self.is_current():
                 return True
             self.close()  # a removed file locks nobody out
@@ -62,29 +57,22 @@ class FileLock:
             os.close(self._descriptor)
             self._descriptor = None
 
-    def _lock(self, deadline: float | None) -> bool:
+    def _lock(self, operation: int) -> bool:
         if self._flags & os.O_CREAT:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._descriptor = os.open(self.path, self._flags, 0o600)
-        while True:
-            try:
-                fcntl.flock(self._descriptor, fcntl.LOCK_EX | (0 if deadline is None else fcntl.LOCK_NB))
-            except BlockingIOError:
-                if deadline is None or time.monotonic() >= deadline:
-                    self.close()
-                    return False
-                time.sleep(POLL_SECONDS)
-            except OSError:
-                self.close()
-                raise
-            else:
-                return True
+        try:
+            fcntl.flock(self._descriptor, operation)
+        except OSError as error:
+            self.close()
+            if isinstance(error, BlockingIOError):
+                return False
+            raise
+        return True
 
     def __enter__(self) -> Self:
         self.acquire()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()

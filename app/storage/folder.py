@@ -36,24 +36,25 @@ def temporary_path(folder: Path) -> Path:
     return folder / f".{uuid.uuid4().hex}.tmp"
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Replace the file at `path` by a durable one in one step."""
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path, and give what the block makes there the name `path` in one step."""
     temporary = temporary_path(path.parent)
     try:
-        with durable_file(temporary) as file:
-            file.write(content)
+        yield temporary
         temporary.rename(path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
 
 
+def replace_file(path: Path, content: bytes) -> None:
+    """Replace the file at `path` by a durable one in one step."""
+    with _replacing(path) as temporary, durable_file(temporary) as file:
+        file.write(content)
+
+
 def replace_link(link: Path, target: str) -> None:
     """Make `link` a symbolic link to `target` in one step, whether or not it exists."""
-    temporary = temporary_path(link.parent)
-    temporary.symlink_to(target)
-    try:
-        temporary.rename(link)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
+    with _replacing(link) as temporary:
+        temporary.symlink_to(target)

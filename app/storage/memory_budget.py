@@ -20,7 +20,7 @@ LARGE_BODY = 1 << 16
 VERSIONS_SHARE = 2  # For the cache of versions.
 REQUESTS_SHARE = 14  # For all requests and connections, and versions in use that are not in the cache.
 LARGE_SHARE = 12  # Part of REQUESTS_SHARE for large bodies and responses; the rest is left to small ones.
-SPILLING_SHARE = 4  # Bytes reserved in all, above which data that can be in a file is written to one.
+SPILLING_SHARE = 4  # Total reservation above which bodies and responses spill to files.
 
 MAX_SLOTS = 2  # Large requests processed at a time.
 MAX_WAITING = 64  # Requests waiting for a slot, each with its body in memory or in a file.

@@ -72,7 +72,7 @@ class TempStorage:
         for path in self._folder.glob(f"*{_ACCOUNT}"):
             with contextlib.suppress(FileNotFoundError):  # closed meanwhile
                 account = FileLock(path, os.O_RDWR)
-                if account.acquire(timeout=0):
+                if account.acquire(blocking=False):
                     path.unlink()
                     account.close()
                 else:

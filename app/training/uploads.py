@@ -87,7 +87,7 @@ class UploadStore:
         """
         lock = FileLock(self._folder / f"{job}.lock")
         with _storage_errors():
-            acquired = lock.acquire(timeout=0)
+            acquired = lock.acquire(blocking=False)
         if not acquired:
             raise Conflict(
                 "A request with this Idempotency-Key is being received. Wait for its answer, which names the job."

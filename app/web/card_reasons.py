@@ -29,9 +29,6 @@ NOT_RECORDED = "This number was not recorded when the version was trained."
 LOST = "The forgotten rows held all the variation in some direction of the columns, so the ratio is infinite."
 NOTHING_TAKEN_OUT = "No rows were taken out of this version."
 UNBOUNDED = "So much was taken out that there is no bound."
-NOT_VALIDATED = "The job did not ask for cross-validation."
-NO_JOB = "No job trained this version."
-NO_PARENT = "There was no version before this one."
 
 
 class NullReasons:
@@ -57,9 +54,9 @@ class NullReasons:
         reasons = {
             "precision_loss": lost,
             "shares": NOT_RECORDED,
-            "validation": NOT_VALIDATED,
-            "job": NO_JOB,
-            "parent": NO_PARENT,
+            "validation": "The job did not ask for cross-validation.",
+            "job": "No job trained this version.",
+            "parent": "There was no version before this one.",
         }
         self.by_path |= {name: reason for name, reason in reasons.items() if getattr(card, name) in (None, np.inf)}
         if card.precision_bounds is None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from app.errors import FieldError, InvalidInput
+from app.errors import InvalidInput
 from app.registry.version_file import Version
 from app.regression.dependencies import linear_dependencies
 from app.regression.hypothesis_tests import Inference, covariances, infer, variance_inflation
@@ -32,24 +32,19 @@ class CardStatistics:
         """Return the fields by name. Raises InvalidInput if there are too many covariances."""
         if covariance:
             self._check_size()
-        inference = infer(self._model, level=self._level) if self._card.inference_unavailable is None else None
         fields = {
-            **self._inference(inference),
-            **self._likelihood(),
+            **self._inference(covariance=covariance),
             **self._degrees_of_freedom(),
             "total_weight": float(f"{self._model.statistics.total_weight:.14g}"),  # the square of a rounded root
             "weight_kind": self._model.statistics.weight_kind,
-            "variance_inflation_factors": self._variance_inflation_factors(),
-            "linear_dependencies": self._linear_dependencies(),
-            "covariance": self._covariance(inference) if covariance else None,
+            **self._collinearity(),
         }
-        if not covariance:
-            self._reasons.by_path["covariance"] = NOT_ASKED
-        return fields
+        return fields if covariance else fields | self._reasons.withhold(["covariance"], NOT_ASKED)
 
-    def _inference(self, inference: Inference | None) -> dict[str, Any]:
-        if inference is None:
-            return self._withheld(INFERENCE)
+    def _inference(self, *, covariance: bool) -> dict[str, Any]:
+        if (reason := self._card.inference_unavailable) is not None:
+            return self._reasons.withhold((*INFERENCE, *LIKELIHOOD, "covariance"), reason)
+        inference = infer(self._model, level=self._level)
         by_coefficient = {
             "standard_errors": inference.standard_errors,
             "t_values": inference.t_values,
@@ -60,6 +55,8 @@ class CardStatistics:
             **{field: self._by_coefficient(field, values) for field, values in by_coefficient.items()},
             "f_tests": self._f_tests(inference),
             "residual_deviation": self._by_target("residual_deviation", inference.residual_deviation),
+            **self._likelihood(),
+            "covariance": self._covariance(inference) if covariance else None,
         }
 
     def _by_coefficient(self, field: str, values: Array) -> dict[str, dict[str, Any]] | None:
@@ -88,8 +85,6 @@ class CardStatistics:
         }
 
     def _likelihood(self) -> dict[str, Any]:
-        if self._card.inference_unavailable is not None:
-            return self._withheld(LIKELIHOOD)
         if (reason := why_no_likelihood(self._model.statistics)) is not None:
             return self._reasons.withhold(LIKELIHOOD, reason)
         values = likelihood(self._model)
@@ -112,37 +107,35 @@ class CardStatistics:
             "effective_degrees_of_freedom": effective,
         }
 
+    def _collinearity(self) -> dict[str, Any]:
+        fields = ("variance_inflation_factors", "linear_dependencies")
+        if (reason := self._reasons.imprecise) is not None:
+            return self._reasons.withhold(fields, reason)
+        return dict(zip(fields, (self._variance_inflation_factors(), self._linear_dependencies()), strict=True))
+
     def _variance_inflation_factors(self) -> dict[str, float] | None:
-        field, imprecise = "variance_inflation_factors", self._reasons.imprecise
-        if imprecise is not None:
-            self._reasons.by_path[field] = imprecise
-            return None
         factors = variance_inflation(self._model)
         missing = ~np.isfinite(factors)
         if missing.all():
-            self._reasons.by_path[field] = NOT_IDENTIFIABLE
+            self._reasons.by_path["variance_inflation_factors"] = NOT_IDENTIFIABLE
             return None
         for index in np.flatnonzero(missing).tolist():
-            self._reasons.by_path[f"{field}.{self._model.columns[index]}"] = NOT_IDENTIFIABLE
+            self._reasons.by_path[f"variance_inflation_factors.{self._model.columns[index]}"] = NOT_IDENTIFIABLE
         return dict(zip(self._model.columns, factors.tolist(), strict=True))
 
     def _linear_dependencies(self) -> list[list[str]] | None:
-        field, design, imprecise = "linear_dependencies", self._model.design, self._reasons.imprecise
-        if imprecise is not None:
-            self._reasons.by_path[field] = imprecise
-            return None
-        count = len(self._model.columns) + design.intercept - design.rank
+        design, columns = self._model.design, self._model.columns
+        count = len(columns) + design.intercept - design.rank
         if count > MAX_DEPENDENCIES:
-            self._reasons.by_path[field] = f"There are {count} dependencies; they are listed up to {MAX_DEPENDENCIES}."
+            reason = f"There are {count} dependencies; they are listed up to {MAX_DEPENDENCIES}."
+            self._reasons.by_path["linear_dependencies"] = reason
             return None
         return [
-            ["intercept"] * dependency.intercept + [self._model.columns[index] for index in dependency.columns]
+            ["intercept"] * dependency.intercept + [columns[index] for index in dependency.columns]
             for dependency in linear_dependencies(self._model.statistics, design)
         ]
 
-    def _covariance(self, inference: Inference | None) -> dict[str, Any] | None:
-        if inference is None:
-            return self._withheld(["covariance"])["covariance"]
+    def _covariance(self, inference: Inference) -> dict[str, Any]:
         skipped = not self._model.has_intercept
         values = covariances(self._model, inference)[:, skipped:, skipped:]
         missing = ~np.isfinite(values.diagonal(axis1=1, axis2=2))
@@ -153,21 +146,15 @@ class CardStatistics:
     def _check_size(self) -> None:
         size, targets = len(self._reasons.coefficients), len(self._card.targets)
         if size > MAX_COVARIANCE_COEFFICIENTS:
-            message = (
-                f"This model has {size} coefficients. Covariances are given for at most {MAX_COVARIANCE_COEFFICIENTS}."
-            )
-        elif size**2 * targets > MAX_COVARIANCES:
-            message = (
+            most = f"at most {MAX_COVARIANCE_COEFFICIENTS}"
+            message = f"This model has {size} coefficients. Covariances are given for {most}."
+            raise InvalidInput.of_parameter("include", message)
+        if size**2 * targets > MAX_COVARIANCES:
+            raise InvalidInput.of_parameter(
+                "include",
                 f"This model has {targets} targets with {size} coefficients each. Covariances are given for at most "
-                f"{MAX_COVARIANCES:,} pairs of coefficients of all targets."
+                f"{MAX_COVARIANCES:,} pairs of coefficients of all targets.",
             )
-        else:
-            return
-        raise InvalidInput(message, [FieldError(message, parameter="include")])
-
-    def _withheld(self, fields: tuple[str, ...] | list[str]) -> dict[str, None]:
-        assert self._card.inference_unavailable is not None
-        return self._reasons.withhold(fields, self._card.inference_unavailable)
 
     def _by_target(self, field: str, values: Array) -> dict[str, float]:
         self._reasons.explain_targets(field, values, NOT_FINITE)

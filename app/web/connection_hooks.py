@@ -3,8 +3,7 @@
 import logging
 
 from app.logs import request_id
-from app.server.hooks import Headers
-from app.server.rejections import ProtocolError
+from app.server.hooks import Headers, ProtocolError
 from app.web.middleware import REQUEST_ID, SECURITY_HEADERS, new_id
 from app.web.problems import problem_response
 from app.web.state import Services

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.logs import request_id
 from app.web.paths import prefix
-from app.web.problems import problem_response, server_error
+from app.web.problems import INTERNAL_ERROR, problem_response
 from app.web.state import Services
 
 OK = 200
@@ -74,7 +74,7 @@ class RequestContextMiddleware:
         except Exception:
             _log.exception("request failed")
             if status == 0:
-                await server_error()(scope, receive, send_with_id)
+                await problem_response(*INTERNAL_ERROR)(scope, receive, send_with_id)
         finally:
             _finish(scope, status, time.perf_counter() - started, identity)
             request_id.reset(token)

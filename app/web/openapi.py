@@ -3,7 +3,7 @@
 Validators reject keywords of later versions, and client generators ignore keywords that they do not know.
 """
 
-from collections.abc import Iterator
+import re
 from typing import Any
 
 from fastapi import FastAPI
@@ -12,9 +12,9 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core.core_schema import TaggedUnionSchema
 
-from app.web.problems import Problem
 from app.web.protocols import PROTOCOLS
 from app.web.schemas.models import Promotion
+from app.web.schemas.problems import PROBLEM_CONTENT, Problem
 from app.web.schemas.train import TrainRequest
 
 # Schemas of bodies that the routes decode themselves, which FastAPI does not know.
@@ -23,14 +23,13 @@ _BODIES: tuple[type[BaseModel], ...] = (
     *(TrainRequest, Promotion, Problem),
 )
 
-_PROBLEM = {"schema": {"$ref": "#/components/schemas/Problem"}}
-
 # The empty requirement comes first, because a service without a key file requires no key.
 _SECURITY: list[dict[str, list[str]]] = [{}, {"bearer": []}, {"header": []}]
 
-
 # Without a format, generators for Go, Java and C# use 32-bit floats and integers.
 _FORMATS = {"number": "double", "integer": "int64"}
+
+_SOFT_BREAK = re.compile(r"(?<!\n)\n(?!\n)")  # A line break within a paragraph.
 
 
 class _Schemas(GenerateJsonSchema):
@@ -60,15 +59,11 @@ def build_document(app: FastAPI) -> dict[str, Any]:
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)
     document["security"] = _SECURITY
-    for operation in _operations(document):
-        _complete(operation)
-    _add_formats(document)
-    return document
-
-
-def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
     for path in document["paths"].values():
-        yield from path.values()
+        for operation in path.values():
+            _complete(operation)
+    _complete_schemas(document)
+    return document
 
 
 def _complete(operation: dict[str, Any]) -> None:
@@ -77,13 +72,12 @@ def _complete(operation: dict[str, Any]) -> None:
         operation["security"] = []  # Open to all; other operations have the security of the document.
     unprocessable = responses.get("422", {}).get("content", {})
     if unprocessable.pop("application/json", None):
-        unprocessable["application/problem+json"] = _PROBLEM
+        unprocessable["application/problem+json"] = PROBLEM_CONTENT
     for response in responses.values():
         for name, content in response.get("content", {}).items():
             if content.pop("itemSchema", None):  # A keyword of OpenAPI 3.2.
-                content["schema"] = {
-                    "contentMediaType": name
-                }  # No type, because some clients read text and others read events.
+                # No type, because some clients read text and others read events.
+                content["schema"] = {"contentMediaType": name}
     for parameter in operation.get("parameters", []):
         _simplify(parameter)
         if parameter["name"] == "if-none-match":
@@ -91,7 +85,7 @@ def _complete(operation: dict[str, Any]) -> None:
 
 
 def _simplify(parameter: dict[str, Any]) -> None:
-    """Remove what FastAPI repeats, and null, because an absent parameter is left out."""
+    """Remove repeated texts, and null as a value, because clients leave an absent parameter out."""
     schema = parameter["schema"]
     schema.pop("description", None)
     schema.pop("title", None)
@@ -105,13 +99,15 @@ def _simplify(parameter: dict[str, Any]) -> None:
         schema.update(alternatives[0])
 
 
-def _add_formats(part: Any) -> None:
-    if isinstance(part, dict):
-        value_type = part.get("type")
-        if isinstance(value_type, str) and value_type in _FORMATS:
-            part["format"] = _FORMATS[value_type]
-        for inner in part.values():
-            _add_formats(inner)
-    elif isinstance(part, list):
+def _complete_schemas(part: Any) -> None:
+    """Add the formats of numbers, and join the lines of descriptions, which come from docstrings."""
+    if isinstance(part, list):
         for inner in part:
-            _add_formats(inner)
+            _complete_schemas(inner)
+    elif isinstance(part, dict):
+        if isinstance(value_type := part.get("type"), str) and value_type in _FORMATS:
+            part["format"] = _FORMATS[value_type]
+        if isinstance(description := part.get("description"), str):
+            part["description"] = _SOFT_BREAK.sub(" ", description.strip())
+        for inner in part.values():
+            _complete_schemas(inner)

@@ -18,7 +18,7 @@ from app.errors import InvalidInput, not_stored
 from app.prediction.estimates import table_bytes
 from app.prediction.predictor import Executor, Workload, choose_executor
 from app.prediction.selection import VersionSelector
-from app.prediction.tables import TableOptions, TablePrediction, TableSource, batch_of_rows
+from app.prediction.tables import TableOptions, TablePrediction, batch_of_rows, read_table
 from app.storage.memory_budget import Reservation
 from app.storage.spooled_output import SpooledOutput
 from app.web import bodies
@@ -47,12 +47,11 @@ async def predict_file(
         content = await stack.enter_async_context(_decompress(request, body, encoding))
         version = await selector.resolve_async()
         length = None if isinstance(content, Path) else len(content)
-        work = table_bytes(length, version.model, has_bounds=options.has_bounds)
+        work = table_bytes(length, version.model, needs_design=options.prediction.needs_design)
         stack.enter_context(get_memory(request).reserved(work))
-        table = TableSource(content, table_format)
-        reserve = get_memory(request).reserve
-        batches = table.read(version, options, reserve, services.max_upload_bytes)
-        prediction = TablePrediction(version, options, table.first_row(options))
+        reserve, max_bytes = get_memory(request).reserve, services.max_upload_bytes
+        batches = read_table(content, table_format, version, options, reserve=reserve, max_bytes=max_bytes)
+        prediction = TablePrediction(version, options, table_format.first_row(options.header))
         return await run_in_threadpool(_respond, request, prediction, batches, media_type)
 
 
@@ -73,7 +72,7 @@ async def predict_rows(request: Request, selector: VersionSelector, options: Tab
             version = selector()
             missing = options.prediction.missing == "null"
             rows = as_rows(payload.instances, options.numbers(version.model), "/instances", missing=missing)
-            with memory.reserved(table_bytes(len(body), version.model, has_bounds=options.has_bounds)):
+            with memory.reserved(table_bytes(len(body), version.model, needs_design=options.prediction.needs_design)):
                 batch = batch_of_rows(rows, version, options)
                 return _respond(request, TablePrediction(version, options), iter([batch]), media_type)
 

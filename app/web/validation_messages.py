@@ -11,17 +11,12 @@ from pydantic import BaseModel
 from app.data.json_faults import escaped, kind_of
 from app.data.names import MAX_NAME_LENGTH, MAX_PRESENT, did_you_mean, instead, shown
 from app.registry.names import MODEL_NAME_RULE
-from app.regression.solvers import SOLVER_OF_KIND
+from app.web.schemas.solver_options import SOLVER_OPTIONS
 
-_ALTERNATIVES = (
-    *SOLVER_OF_KIND,
-    "word",
-    "object",
-    "number",
-)  # Names of a union's alternatives, as pydantic puts them into a location.
-_ROWS = 'Send a list of rows, such as {"instances": [[1, 2], [3, 4]]}.'
+# Names of a union's alternatives, as pydantic puts them into a location.
+_ALTERNATIVES = (*SOLVER_OPTIONS, "word", "object", "number")
 _REMEDIES = {
-    "instances": _ROWS,
+    "instances": 'Send a list of rows, such as {"instances": [[1, 2], [3, 4]]}.',
     "targets": 'Send the targets of each row, such as "targets": [[5], [6]].',
     "interval": "For 95 %, send 0.95.",
     "confidence": "For 95 %, send 0.95.",
@@ -49,24 +44,25 @@ _TYPES = {
     "model_type": "an object",
     "dict_type": "an object",
 }
+_WRITTEN_WITHOUT_QUOTES = ("int_type", "float_type", "bool_type")
 _WHOLE_BODY = 'Send an object, such as {"instances": [[1, 2], [3, 4]]}.'
 MAX_DIGITS = 20  # Characters of a number in a message.
 
-_Fault: TypeAlias = Mapping[str, Any]  # An item of pydantic's ValidationError.errors().
+Fault: TypeAlias = Mapping[str, Any]  # An item of pydantic's ValidationError.errors().
 
 
 def pointer_of(location: Iterable[object]) -> str:
     """Return the JSON pointer of a location."""
     # An unknown name may be any text. If it is longer than a name can be, the pointer is that of its object.
-    short = itertools.takewhile(lambda step: len(step) <= MAX_NAME_LENGTH, steps_of(location))
+    short = itertools.takewhile(lambda step: len(step) <= MAX_NAME_LENGTH, _steps(location))
     return "".join(f"/{escaped(step)}" for step in short)
 
 
-def steps_of(location: Iterable[object]) -> list[str]:
+def _steps(location: Iterable[object]) -> list[str]:
     return [str(step) for step in location if step not in _ALTERNATIVES]
 
 
-def sentence(fault: _Fault, others: Sequence[_Fault] = (), schema: type[BaseModel] | None = None) -> str:
+def sentence(fault: Fault, others: Sequence[Fault] = (), schema: type[BaseModel] | None = None) -> str:
     """Return what is wrong at one location. `others` are all faults, `schema` is that of the body."""
     fault_type = fault["type"]
     if fault_type == "missing":
@@ -83,47 +79,45 @@ def sentence(fault: _Fault, others: Sequence[_Fault] = (), schema: type[BaseMode
     return f"{message}." if message[-1] not in ".!?" else message
 
 
-def _name(fault: _Fault) -> str:
-    return steps_of(fault["loc"])[-1] if steps_of(fault["loc"]) else ""
+def _name(fault: Fault) -> str:
+    return next(reversed(_steps(fault["loc"])), "")
 
 
-def _out_of_bounds(fault: _Fault) -> str:
+def _out_of_bounds(fault: Fault) -> str:
     bound, words = _BOUNDS[fault["type"]]
     value = fault.get("input")
     is_short = type(value) in (int, float) and str(value)[:MAX_DIGITS] == str(value)
+    found = value if is_short else "another number"
     remedy = _REMEDIES.get(_name(fault), "Send such a number.")
-    return (
-        f"Expected a number {words} {fault['ctx'][bound]:g}, found {value if is_short else 'another number'}. {remedy}"
-    )
+    return f"Expected a number {words} {fault['ctx'][bound]:g}, found {found}. {remedy}"
 
 
-def _too_short(fault: _Fault) -> str:
+def _too_short(fault: Fault) -> str:
     least, length = fault["ctx"]["min_length"], fault["ctx"]["actual_length"]
-    return (
-        f"Expected at least {least} item{'s' * (least != 1)}, found {length}. {_REMEDIES.get(_name(fault), 'Add one.')}"
-    )
+    remedy = _REMEDIES.get(_name(fault), "Add one.")
+    return f"Expected at least {least} item{'s' * (least != 1)}, found {length}. {remedy}"
 
 
-def _pattern(fault: _Fault) -> str:
+def _pattern(fault: Fault) -> str:
     if _name(fault) == "model":
         return f"{MODEL_NAME_RULE} The name given breaks this rule. Choose another, such as my-model."
     return "Found a character that is not allowed. Remove it; /openapi.json has the pattern."
 
 
-def _no_choice(fault: _Fault) -> str:
+def _no_choice(fault: Fault) -> str:
     expected, value = str(fault["ctx"]["expected"]), fault.get("input")
     near = did_you_mean(value, re.findall("'(.*?)'", expected)) if isinstance(value, str) else ""
     return f"Expected {expected}, found another value.{near or ' Send one of these.'}"
 
 
-def _solver_kind(fault: _Fault) -> str:
+def _solver_kind(fault: Fault) -> str:
     given = fault.get("input")
     kind = given.get("kind") if isinstance(given, dict) else None
-    near = did_you_mean(kind, list(SOLVER_OF_KIND)) if isinstance(kind, str) else ""
+    near = did_you_mean(kind, SOLVER_OPTIONS) if isinstance(kind, str) else ""
     return f"{fault['msg']}{near}"
 
 
-def _missing(fault: _Fault, others: Sequence[_Fault]) -> str:
+def _missing(fault: Fault, others: Sequence[Fault]) -> str:
     name = _name(fault)
     unknown = (
         str(other["loc"][-1])
@@ -137,20 +131,32 @@ def _missing(fault: _Fault, others: Sequence[_Fault]) -> str:
     return f"{shown(name)} is required, but missing.{hint} {_REMEDIES.get(name, 'Add it.')}"
 
 
-def _unknown(fault: _Fault, schema: type[BaseModel] | None) -> str:
-    *steps, name = steps_of(fault["loc"])
+def _unknown(fault: Fault, schema: type[BaseModel] | None) -> str:
+    *steps, name = _steps(fault["loc"])
+    if another_kind := _of_another_kind(name, fault["loc"]):
+        return another_kind
     place = tuple(steps)
     message = f"There is no such option: {shown(name)}."
     options = {} if schema is None else options_of(schema)
     here = sorted(options.get(place, ()))
-    if name in here:
-        return f"{message} It belongs to another `kind`. Change `kind`, or leave the option out."
     if near := did_you_mean(name, here):
         return message + near
     for other, names in options.items():
         if name in names:
             return f"{message} Move it to {pointer_of(other) or 'the top of the body'}."
     return f"{message} Expected {', '.join(here)}. Remove it."
+
+
+def _of_another_kind(option: str, location: Sequence[Any]) -> str | None:
+    """Return the sentence for an option of another solver than the one at the location, or None if it is none."""
+    chosen = location[-2] if len(location) > 1 else None
+    owner = next((kind for kind, options in SOLVER_OPTIONS.items() if option in options.model_fields), None)
+    if chosen not in SOLVER_OPTIONS or owner is None:
+        return None
+    return (
+        f"`{option}` is an option of the solver {owner}, and this solver is {chosen}. Choose {owner} "
+        f'(in JSON `"kind": "{owner}"`, in a query `solver={owner}`), or leave `{option}` out.'
+    )
 
 
 @cache
@@ -175,7 +181,7 @@ def options_of(schema: type[BaseModel]) -> dict[tuple[str, ...], frozenset[str]]
     return options
 
 
-def _wrong_type(fault: _Fault) -> str:
+def _wrong_type(fault: Fault) -> str:
     fault_type, value, name = fault["type"], fault.get("input"), _name(fault)
     expected = _TYPES[fault_type]
     if fault_type == "finite_number":
@@ -183,11 +189,9 @@ def _wrong_type(fault: _Fault) -> str:
     if fault_type.endswith("_parsing"):
         return f"Expected {expected}, found other text. {_REMEDIES.get(name, 'Send one.')}"
     received = "a number with a fraction" if fault_type == "int_from_float" else kind_of(value)
-    if not steps_of(fault["loc"]):
+    if not _steps(fault["loc"]):
         remedy = _WHOLE_BODY
-    elif (
-        isinstance(value, str) and fault_type != "string_type" and not fault_type.startswith(("list", "dict", "model"))
-    ):
+    elif isinstance(value, str) and fault_type in _WRITTEN_WITHOUT_QUOTES:
         remedy = "Send it without quotes."
     elif name == "instances" and isinstance(value, dict):
         remedy = "Send a list of rows, not of columns (in pandas: to_dict('records'))."
@@ -196,7 +200,7 @@ def _wrong_type(fault: _Fault) -> str:
     return f"Expected {expected}, found {received}. {remedy}"
 
 
-_OTHERS: dict[str, Callable[[_Fault], str]] = {
+_OTHERS: dict[str, Callable[[Fault], str]] = {
     "string_pattern_mismatch": _pattern,
     "too_short": _too_short,
     "literal_error": _no_choice,

@@ -1,4 +1,4 @@
-"""The floor: a bare ASGI app that reads the body and answers with FLOOR_ANSWER fixed bytes."""
+"""The floor: a bare ASGI application that reads the body and responds with FLOOR_ANSWER fixed bytes."""
 
 import os
 

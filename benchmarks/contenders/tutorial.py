@@ -1,4 +1,4 @@
-"""A server as in tutorials: FastAPI, a pydantic model, a `def` endpoint, torch."""
+"""A server as tutorials show it: FastAPI, a pydantic model, a `def` endpoint, torch."""
 
 import torch
 from fastapi import FastAPI

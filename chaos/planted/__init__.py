@@ -1,1 +1,1 @@
-"""The planted bugs, by what they break. They import modules of the service when they are planted, and not before."""
+"""The planted bugs, one module for each kind of damage. They import the service only when they are planted."""

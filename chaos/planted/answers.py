@@ -19,7 +19,7 @@ def fast_path_keeps_its_version() -> None:
 
 @after("app.web.fast_path")
 def parent_stated() -> None:
-    """An answer states the parent of the version that predicted."""
+    """A response names the parent of the version that predicted."""
     from app.registry.version_file import Version
     from app.web.fast_path import PreparedModel
 
@@ -35,7 +35,7 @@ def parent_stated() -> None:
 
 @after("app.server.protocol")
 def requests_under_way_dropped() -> None:
-    """A stopping worker closes connections whose request is still coming."""
+    """A stopping worker closes connections whose request has not arrived completely."""
     from app.server.protocol import BoundedHttpProtocol
 
     shutdown = BoundedHttpProtocol.shutdown
@@ -51,7 +51,7 @@ def requests_under_way_dropped() -> None:
 
 @after("app.server.protocol")
 def idle_connections_closed_at_once() -> None:
-    """A stopping worker neither waits nor sends `Connection: close`."""
+    """A stopping worker does not wait for further requests, and does not send `Connection: close`."""
     from app.server import connection
     from app.server.protocol import BoundedHttpProtocol
 

@@ -79,7 +79,7 @@ def checkpoints_written_in_place() -> None:
 
 @after("app.jobs.dbos_worker")
 def trainer_forgets_its_name() -> None:
-    """DBOS gets another name for the trainer at each start, so it does not take its own jobs up again."""
+    """DBOS gets another name for the trainer at each start, so the trainer does not resume its own jobs."""
     from dbos import DBOS
 
     make = DBOS.__init__
@@ -93,14 +93,14 @@ def trainer_forgets_its_name() -> None:
 
 @after("app.jobs.supervisor")
 def lock_not_held() -> None:
-    """Any number of trainers share the lock of one."""
+    """Any number of trainers can hold the same lock."""
     from app.storage.file_lock import FileLock
 
     acquire = FileLock.acquire
 
-    def share(self: FileLock, timeout: float | None = None) -> bool:
+    def share(self: FileLock, *, blocking: bool = True) -> bool:
         if not self.path.name.startswith("trainer."):
-            return acquire(self, timeout)
+            return acquire(self, blocking=blocking)
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
@@ -131,7 +131,7 @@ def failure_reported_as_success() -> None:
 
 @after("app.training.uploads")
 def full_disk_is_an_internal_error() -> None:
-    """A full disk is not noticed before a write fails, and the failure is not turned into a problem."""
+    """A full disk is noticed only when a write fails, and that error does not become a problem."""
     from app.training import uploads
     from app.training.uploads import UploadStore
 

@@ -1,4 +1,4 @@
-"""Bugs that half-write versions, publish them twice, promote the wrong one, or skip a check."""
+"""Bugs that write half a version, publish it twice, promote the wrong one, or skip a check."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ INTERRUPTED_SECONDS = 0.01
 
 @after("app.registry.publication")
 def written_in_place() -> None:
-    """The file has its number before all of it is written."""
+    """The file gets its number before it is completely written."""
     from app.failpoints import failpoint
 
     def copy(src: Any, dst: Any, **options: Any) -> None:
@@ -30,7 +30,7 @@ def written_in_place() -> None:
 
 @after("app.registry.publisher")
 def numbered_by_rename() -> None:
-    """The number that was free before the folder was locked is taken by a rename, even if it is taken."""
+    """A file is renamed to the number that was free before the folder was locked, even if it is taken by now."""
     from app.registry import publisher
     from app.registry.model_card import ModelCard
 
@@ -49,7 +49,7 @@ def numbered_by_rename() -> None:
 
 @after("app.registry.publication")
 def published_twice() -> None:
-    """The version of an upload is not found, so that a job that is run again publishes again."""
+    """The version of an upload is not found, so a job that is run again publishes again."""
     from app.registry import publication
 
     def find_none(folder: Path, upload: str) -> None:
@@ -94,7 +94,7 @@ def pointer_not_read() -> None:
 
 @after("app.registry.reader")
 def pointer_believed_by_the_time_of_day() -> None:
-    """The pointer is not read again for a millisecond by a clock that may be set back."""
+    """The pointer is read at most once per millisecond, by a clock that may be set back."""
     from app.registry.reader import ModelReader
     from app.registry.version_file import Version
 
@@ -117,7 +117,7 @@ def pointer_believed_by_the_time_of_day() -> None:
 
 @after("app.registry.version_file")
 def checksums_not_verified() -> None:
-    """A checksum that is computed is equal to any other."""
+    """Every computed checksum equals any other."""
     from app.registry import version_file
 
     original = version_file.checksum

@@ -40,6 +40,6 @@ if os.environ.get("CHAOS_FAIR"):
 if "CHAOS_RECORD" in os.environ:
     note_writes(os.environ["CHAOS_RECORD"])
 if "CHAOS_BUG" in os.environ:
-    from chaos.planting import plant_when_loaded  # a service without a bug starts sooner
+    from chaos.planting import plant_when_loaded  # not above, so that a service without a bug starts sooner
 
     plant_when_loaded(os.environ["CHAOS_BUG"], Path(os.environ["CHAOS_PLANTED"]))

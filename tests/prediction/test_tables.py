@@ -223,6 +223,13 @@ def test_a_prediction_out_of_range_is_rejected_with_its_row(service: Service) ->
     assert answer.json()["errors"][0]["row"] == 3
 
 
+def test_the_place_of_a_prediction_out_of_range_counts_the_rows_of_all_batches(service: Service) -> None:
+    body = {"instances": [[1, 2, 3]] * 40_000 + [[-1e308, 1e308, 1e308]]}
+    answer = service.client.post("/predict", json=body, headers={"accept": MEDIA_TYPES["ndjson"]})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["pointer"] == "/instances/40000"
+
+
 @pytest.mark.parametrize(
     "query", ["unknown=1", "interval=2", "interval=0.9&interval=0.8", "keep=temp", "keep=id,id", "interval=x"]
 )

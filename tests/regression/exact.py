@@ -1,4 +1,4 @@
-"""Least squares in exact integers and 600 bits, as the reference that published numbers are compared with.
+"""Least squares in exact integers and 600 bits, as a reference for published numbers.
 
 Sums of squares of 64-bit numbers are exact here, whatever their offsets, units and weights, and so is the rank.
 """
@@ -18,7 +18,7 @@ Objects: TypeAlias = NDArray[np.object_]
 BITS = 600
 # Penalty on unit-norm columns that approximates the limit of small penalties, the minimum-norm solution.
 VANISHING = mpmath.mpf(10) ** -40
-LEAST = 1e-14  # singular value from which 600 bits hold the solution without a penalty
+LEAST = 1e-14  # smallest singular value for which 600 bits are enough to solve without a penalty
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,9 +130,10 @@ def _rational(integers: Objects, divisor: int, unit: Objects, exponent: int) -> 
 
 
 def _eliminate(matrix: Objects, inputs: int) -> tuple[list[Objects], Objects]:
-    """Return the rows of the factor, and what is left of the targets, of a Gram matrix of integers (Bareiss, 1968).
+    """Eliminate the inputs from a Gram matrix of integers (Bareiss, 1968).
 
-    A pivot of zero leaves its row out: in a Gram matrix the whole row is zero then.
+    Return the rows of its factor, and the remaining products of the targets. A row whose pivot is zero is left out,
+    because in a Gram matrix the whole row is then zero.
     """
     rows, previous = [], 1
     for column in range(inputs):
@@ -181,5 +182,5 @@ def _least(rows: list[Objects], inputs: int, integers: Objects, gram: Objects, p
 
 
 def _root(square: Fraction) -> float:
-    """Return the root of a square of up to 1 that carries the sign of the root."""
+    """Return the root of `square`, which is at most 1 and has the sign of the root."""
     return math.copysign(math.sqrt(float(abs(square))), float(square))

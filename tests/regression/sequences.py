@@ -1,20 +1,20 @@
-"""Random sequences of train, update, decay and forget over hostile rows, checked against exact arithmetic.
+"""Random sequences of train, update, decay and forget over rows that are hard to fit, checked by exact arithmetic.
 
-Each number that a sequence publishes must be right to its stated bound, or withheld with a reason, or refused. A
-seed gives one sequence. The long form prints counts, the largest error of each kind relative to its bound, and each
+Each number of a version must be right to its stated bound or withheld with a reason, unless the job fails. A seed gives
+one sequence. To run many sequences, and print counts, the largest error of each kind relative to its bound, and each
 violation:
 
     PYTHONPATH=.:tests nice -n 10 python -W error -m regression.sequences 20000 [FIRST_SEED] [PROCESSES]
 
 The bounds. e is `SufficientStatistics.factor_error`, the relative error of each column of the factor:
 
-- Rows were taken out: `precision_bounds`. Residual sums are published if their bound is at most 1e-6, and so are
-  standard errors; coefficients if they are within 1e-3 of a standard error, or their error is negligible.
-- A fit that was refined: 1e-12 of each coefficient, standard error and residual deviation.
-- All others: with b the coefficients of the columns about the shift at unit norm, r the residuals, d columns, and s the
-  smallest singular value of these columns that is not zero, no prediction differs from the optimum's by more than
-  2 e (sum |b_j| + |y| + sqrt(d) |r| / s) in the norm over all rows, and the norm of the residuals by no more than
-  2 e (sum |b_j| + |y|) (Stewart, Matrix Algorithms, 1998, 4.3). Nothing is stated if sqrt(d) e / s exceeds 1e-2.
+- After a forget: `precision_bounds`. Residual sums and standard errors are published if their bound is at most 1e-6,
+  and coefficients if their bound is at most 1e-3 standard errors, or if their error is negligible.
+- A refined fit: 1e-12 of each coefficient, standard error and residual deviation.
+- All others: let b be the coefficients of the d columns about the shift at unit norm, r the residuals, and s the
+  smallest singular value of these columns that is not zero. Predictions differ from the optimum's by at most
+  2 e (sum |b_j| + |y| + sqrt(d) |r| / s) in the norm over all rows, and the norm of the residuals by at most
+  2 e (sum |b_j| + |y|) (Stewart, Matrix Algorithms, 1998, 4.3). There is no bound if sqrt(d) e / s exceeds 1e-2.
 """
 
 import collections
@@ -69,7 +69,7 @@ class Published:
     model: LinearModel
     optimum: Fit
     refined: bool
-    withheld: str | None  # why residual sums are
+    withheld: str | None  # why residual sums are withheld
     metrics: Metrics
     inference: Inference | None
 
@@ -105,7 +105,7 @@ def publish(statistics: SufficientStatistics, solver: Exact, rows: TrainingBatch
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """The rows that a version has, each with its exact weight."""
+    """The rows of a version, each with its exact weight."""
 
     x: Array
     y: Array
@@ -280,7 +280,7 @@ class Report:
 
 
 class Sequence:
-    """One sequence: the version as it is, the rows that it has, and what comes next."""
+    """One sequence: the current version, its rows, and the steps that change them."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -297,7 +297,7 @@ class Sequence:
         self.steps = 0
 
     def run(self) -> Report:
-        """Run all steps and return what came of them. A violation ends the sequence."""
+        """Run all steps and return the report. A violation ends the sequence."""
         count = int(self._random.integers(1, 8) if self._random.random() < 0.15 else self._random.integers(8, 50))
         self._train(count)
         for _ in range(int(self._random.integers(1, 6))):
@@ -389,7 +389,7 @@ class Sequence:
         return self._take_out(rows, "a part of the weights", lost)
 
     def _foreign(self) -> None:
-        """Forget rows that were never added. Nothing is known of the numbers after that if they fit into the sum."""
+        """Forget rows that were never added, and begin again, because this may succeed with unknown numbers."""
         base = self.statistics
         if base is None:
             return
@@ -480,7 +480,7 @@ class Sequence:
         self._require(ratio <= 1, f"{name}: error {float(error):.3g}, bound {float(bound):.3g}")
 
     def _check_sane(self, published: Published) -> None:
-        """Check what holds of every version, whatever its rows were."""
+        """Check properties that every version has, for any rows."""
         model, statistics, metrics = published.model, published.statistics, published.metrics
         self._require(published.optimum.design.rank <= statistics.rows, "the rank exceeds the rows")
         self._require(statistics.rows > 0 and statistics.effective_rows > 0, "no rows")
@@ -518,7 +518,7 @@ class Sequence:
         self._require(bool((inference.standard_errors[:, known] > 0).all()), "a standard error of zero")
 
     def _check(self, published: Published, truth: Truth) -> None:
-        """Check numbers against the exact fit of the rows that there are."""
+        """Check the numbers against the exact fit of the version's rows."""
         statistics = published.statistics
         self._require(published.optimum.design.rank <= len(truth.x), "the rank exceeds the rows that there are")
         whole = self.population.kind == "precision"
@@ -575,7 +575,7 @@ class Comparison:
         return bool(self._error * self._growth > 1e-2 * self._exact.least)
 
     def _check_rank(self, *, removed: bool) -> bool:
-        """Return whether the numbers can be compared: the rank is the exact one."""
+        """Return True if the numbers can be compared, because the rank is the exact one."""
         rank, constant = self._published.optimum.design.rank, self._exact.rank
         clear = self._exact.least_of_rows > 1e-10 * float(self._growth) and not removed
         self._require(rank <= constant, f"the rank is {rank} and not {constant}")
@@ -587,7 +587,7 @@ class Comparison:
         return rank == constant
 
     def _differences(self) -> tuple[Objects, Objects]:
-        """Errors of the predictions at the shift, (k,), and of the slopes, (p, k)."""
+        """Return the errors of the predictions at the shift, (k,), and of the slopes, (p, k)."""
         model = self._published.model
         assert model.centre_prediction is not None
         slopes = model.coef.T.astype(object) - self._exact.slopes
@@ -674,7 +674,7 @@ class Comparison:
                 self._observe("standard error", abs(found[j] - expected), relative * expected)
 
     def _check_intercept(self) -> None:
-        """Check that the intercept and the prediction at the shift are one model."""
+        """Check that the intercept and the prediction at the shift belong to the same model."""
         model, shift = self._published.model, self._statistics.shift[: self._p]
         assert model.centre_prediction is not None
         for k in range(len(model.intercept)):
@@ -704,7 +704,7 @@ def _print(line: str) -> None:
 
 
 def main(sequences: int = 20_000, first: int = 0, processes: int = 1) -> int:
-    """Run sequences and print what came of them. Returns the exit status."""
+    """Run sequences, print the results, and return the exit status."""
     whole = Report()
     for index, report in enumerate(run_all(range(first, first + sequences), processes), 1):
         whole.add(report)

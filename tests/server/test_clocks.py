@@ -78,7 +78,7 @@ def test_a_new_transfer_owes_nothing_of_the_one_before(
 ) -> None:
     used = TransferClock(GRACE)
     run(used, before)
-    used.reset()
+    used.restart(None)
     assert not used.is_late(1e9)  # Its time does not count yet.
     assert run(used, after) == run(TransferClock(GRACE), after)
 

@@ -9,9 +9,8 @@ import pytest
 from uvicorn import Config, Server
 
 from app.server.admission import ConnectionAdmission
-from app.server.hooks import ConnectionState, Headers
+from app.server.hooks import ConnectionState, Headers, ProtocolError
 from app.server.protocol import BoundedHttpProtocol
-from app.server.rejections import ProtocolError
 
 
 class EchoPath:

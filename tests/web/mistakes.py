@@ -1,6 +1,6 @@
-"""Mistakes of new users, each with what the response has to say.
+"""Mistakes of new users, each with sentences that the response has to contain.
 
-A mistake in a file or in a body is made for /predict and for /train alike.
+A mistake in a file or in a body is made for both /predict and /train.
 """
 
 import gzip
@@ -37,7 +37,7 @@ ProblemDetail: TypeAlias = dict[str, object]
 
 @dataclass(frozen=True)
 class Mistake:
-    """A request, and parts of the sentences in the response: what was received, what was expected, what to do."""
+    """A request, and parts of the response's sentences: what was received, what was expected, and what to do."""
 
     name: str
     content: bytes | str | None

@@ -7,8 +7,8 @@ from starlette.responses import Response
 
 from app.errors import NotFound, Unavailable
 from app.prediction.selection import VersionSelector
-from app.web.problems import problem_responses
 from app.web.query import reject_unknown_parameters
+from app.web.schemas.problems import problem_responses
 from app.web.state import Services, get_services
 
 router = APIRouter(tags=["Health"], dependencies=[reject_unknown_parameters()])

@@ -17,9 +17,9 @@ from app.registry.names import MODEL_NAME, MODEL_NAME_RULE
 from app.web import bodies
 from app.web.auth import AccessScope, require_scope
 from app.web.job_watcher import JobSnapshot
-from app.web.problems import problem_responses
 from app.web.query import JobId, reject_unknown_parameters
 from app.web.schemas.jobs import JobList, JobView, job_to_view
+from app.web.schemas.problems import problem_responses
 from app.web.state import get_services
 
 router = APIRouter(tags=["Jobs"], dependencies=[require_scope(AccessScope.READ), reject_unknown_parameters()])

@@ -12,10 +12,10 @@ from app.errors import Conflict, PreconditionFailed, PreconditionRequired
 from app.registry.reader import ModelReader
 from app.web import bodies
 from app.web.auth import AccessScope, require_scope
-from app.web.problems import problem_responses
 from app.web.query import ModelName, OtherVersionNumber, reject_unknown_parameters
 from app.web.routes.models import CardOptions, etag_matches, get_model, make_etag
 from app.web.schemas.models import CurrentModelView, Promotion
+from app.web.schemas.problems import problem_responses
 from app.web.state import get_services
 
 router = APIRouter(tags=["Models"], dependencies=[require_scope(AccessScope.ADMIN), reject_unknown_parameters()])

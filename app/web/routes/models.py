@@ -17,7 +17,6 @@ from app.web import bodies
 from app.web.auth import AccessScope, require_scope
 from app.web.card_statistics import MAX_COVARIANCE_COEFFICIENTS
 from app.web.model_view import DEFAULT_LEVEL, Extra, model_to_view, view_bytes
-from app.web.problems import problem_responses
 from app.web.query import ModelName, VersionNumber, reject_unknown_parameters
 from app.web.schemas.models import (
     NO_CURRENT,
@@ -27,6 +26,7 @@ from app.web.schemas.models import (
     ModelView,
     UnpromotedModelView,
 )
+from app.web.schemas.problems import problem_responses
 from app.web.state import get_memory, get_services
 
 router = APIRouter(tags=["Models"], dependencies=[require_scope(AccessScope.READ), reject_unknown_parameters()])

@@ -15,9 +15,9 @@ from app.web.middleware import QuietRoute
 from app.web.negotiation import select_media_type
 from app.web.predict_json import decode_query, predict_json
 from app.web.predict_tables import MEDIA_TYPES, predict_file, predict_rows
-from app.web.problems import problem_responses
 from app.web.query import ModelName, VersionNumber, query_parameters, read_query
 from app.web.schemas.predict import CSV_EXAMPLE, EXAMPLES, PredictParameters, PredictRequest, PredictResponse
+from app.web.schemas.problems import problem_responses
 from app.web.state import get_services
 
 router = APIRouter(tags=["Predict"], dependencies=[require_scope(AccessScope.PREDICT)], route_class=QuietRoute)

@@ -12,10 +12,9 @@ from app.web import bodies
 from app.web.auth import AccessScope, require_scope
 from app.web.paths import prefix
 from app.web.preferences import preferences
-from app.web.problems import problem_responses
 from app.web.schemas.jobs import JobView, job_to_view
-from app.web.schemas.train import TrainRequest
-from app.web.schemas.train_examples import CSV_EXAMPLE, EXAMPLES
+from app.web.schemas.problems import problem_responses
+from app.web.schemas.train import CSV_EXAMPLE, EXAMPLES, TrainRequest
 from app.web.schemas.train_query import query_parameters
 from app.web.state import get_services
 from app.web.submissions import submit_file, submit_json

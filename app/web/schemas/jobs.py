@@ -4,14 +4,15 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from app.jobs.job import Job, Status
-from app.web.problems import Problem, problem_from_error
-from app.web.schemas.openapi_schema import DocumentedAs
+from app.web.problems import problem_from_error
+from app.web.schemas.openapi_schema import DocumentedAs, Schema
+from app.web.schemas.problems import Problem
 
 
-class ProgressView(BaseModel):
+class ProgressView(Schema):
     phase: Literal["reading", "fitting", "publishing"]
     rows: int
     epoch: int | None
@@ -25,35 +26,35 @@ LossPoint: TypeAlias = Annotated[
 ]
 
 
-class JobView(BaseModel):
+class JobView(Schema):
     """A training job. It ends as exactly one of succeeded, failed and cancelled."""
 
     id: str
     status: Status
     model: str
-    version: int | None = Field(description="The version that it published.")
+    version: int | None
+    """The version that it published."""
     created_at: datetime
-    started_at: datetime | None = Field(description="When a trainer last started it. Kept if the job is cancelled.")
+    started_at: datetime | None
+    """When a trainer last started it. Kept if the job is cancelled."""
     finished_at: datetime | None
     progress: ProgressView | None
-    loss_curve: list[LossPoint] | None = Field(
-        description="[epoch, loss], at most 500; epoch 0 is before the first step. The loss is the mean squared error "
-        "of the rows trained on. With `weight_decay`, it is the penalised objective: the mean squared error + "
-        "weight_decay / 2 * (sum of squared coefficients and intercepts; with `standardize`, of the standardised "
-        "features). `metrics.mse` is without the penalty. Not in lists."
-    )
+    loss_curve: list[LossPoint] | None
+    """[epoch, loss], at most 500; epoch 0 is before the first step. The loss is the mean squared error of the rows
+    trained on, plus the penalty of the solver's `weight_decay`. `metrics.mse` is without the penalty. Not in lists."""
     metrics: dict[str, Any] | None = Field(
         examples=[{"apples": {"r2": 0.999, "rmse": 1.0}, "oranges": {"r2": 0.999, "rmse": 0.9}, "mse": 0.909}]
     )
-    warnings: list[str] = Field(
-        description="Warnings about the result, and the reason if the version was not promoted as requested."
-    )
-    error: Problem | None = Field(description="The reason if it failed.")
+    warnings: list[str]
+    """Warnings about the result, and the reason if the version was not promoted as requested."""
+    error: Problem | None
+    """The reason if it failed."""
 
 
-class JobList(BaseModel):
+class JobList(Schema):
     items: list[JobView]
-    next: str | None = Field(description="The `next` of the next page; null on the last.")
+    next: str | None
+    """The `next` of the next page; null on the last."""
 
 
 def job_to_view(job: Job) -> dict[str, Any]:

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, RootModel
+from pydantic import ConfigDict, Field, RootModel
 
 from app.regression.sufficient_statistics import WeightKind
 from app.web.card_reasons import NO_VARIATION, NOT_IDENTIFIABLE
 from app.web.card_statistics import MAX_COVARIANCE_COEFFICIENTS, MAX_DEPENDENCIES
+from app.web.schemas.openapi_schema import Schema
 
 NO_CURRENT = "no current version; promote one"
 
@@ -19,18 +20,16 @@ class NumbersByTarget(RootModel[dict[str, Numbers]]):
     """Numbers by the name of the target, then by that of the coefficient or another name that the field describes."""
 
 
-class CovarianceView(BaseModel):
-    coefficients: list[str] = Field(description="Names of the rows and columns, the intercept first.")
-    matrices: dict[str, list[list[float | None]]] = Field(
-        description=(
-            "One matrix for each target. The square roots of the diagonal are the standard errors. Null for a "
-            "coefficient without a standard error. The error is at most about 1e-16 times the condition number, "
-            "relative to the product of the two standard errors."
-        )
-    )
+class CovarianceView(Schema):
+    coefficients: list[str]
+    """Names of the rows and columns, the intercept first."""
+    matrices: dict[str, list[list[float | None]]]
+    """One matrix for each target. The square roots of the diagonal are the standard errors. Null for a coefficient
+    without a standard error. The error is at most about 1e-16 times the condition number, relative to the product of
+    the two standard errors."""
 
 
-class ModelView(BaseModel):
+class ModelView(Schema):
     """The card of a version: its history, coefficients and statistics.
 
     A statistic that is not valid or not known is null, and `unavailable` has the reason.
@@ -38,79 +37,56 @@ class ModelView(BaseModel):
 
     model: str
     version: int
-    current: bool = Field(description="True if this version is served as the current one.")
+    current: bool
+    """True if this version is served as the current one."""
     features: list[str]
     targets: list[str]
-    unused_columns: list[str] = Field(
-        description="Columns of the training rows that are neither features nor targets, such as weights and groups. "
-        "Rows to predict for may have them, and the targets: they are ignored."
-    )
-    terms: list[str] = Field(
-        description="Columns made from the features; empty if each coefficient belongs to a feature."
-    )
+    unused_columns: list[str]
+    """Columns of the training rows that are neither features nor targets, such as weights and groups. Rows to predict
+    for may have them, and the targets: they are ignored."""
+    terms: list[str]
+    """Columns made from the features; empty if each coefficient belongs to a feature."""
     intercept: dict[str, float]
     coefficients: dict[str, dict[str, float]]
-    standard_errors: NumbersByTarget | None = Field(
-        description=(
-            "Standard errors of the coefficients, including the intercept. Null for a coefficient that the rows do not "
-            "determine: its unit vector does not lie in the row space of the design. R drops the later of two "
-            "dependent columns instead."
-        )
-    )
-    t_values: NumbersByTarget | None = Field(description="Coefficient divided by its standard error.")
-    p_values: NumbersByTarget | None = Field(
-        description="Two-sided p-values of the hypothesis that the coefficient is 0."
-    )
-    confidence_level: float = Field(description="Level of `confidence_intervals`, from the parameter `level`.")
-    confidence_intervals: dict[str, dict[str, list[float] | None]] | None = Field(
-        description="[lower, upper] at `confidence_level`."
-    )
-    f_tests: NumbersByTarget | None = Field(
-        description=(
-            "F test of all coefficients except the intercept together: f and p_value. Without an intercept, the "
-            "comparison is with a prediction of zero."
-        )
-    )
-    residual_deviation: Numbers | None = Field(
-        description="Estimated standard deviation of the errors, for an observation of mean weight."
-    )
-    residual_degrees_of_freedom: float | None = Field(
-        description=(
-            "Number of observations minus the rank. Observations are rows if weights are of kind `precision`, and the "
-            "sum of the weights if they are of kind `frequency`. Decay discounts them."
-        )
-    )
-    model_degrees_of_freedom: int = Field(description="The rank without the intercept.")
-    effective_degrees_of_freedom: float | None = Field(
-        description="Trace of the hat matrix. The intercept counts 1. Without a ridge penalty, it is the rank."
-    )
-    total_weight: float = Field(
-        description="Sum of the rows' weights, after decay. A row without a weight counts as 1."
-    )
-    weight_kind: WeightKind = Field(
-        description="`frequency`: number of times the row was observed. `precision`: inverse variance of its error."
-    )
-    log_likelihood: Numbers | None = Field(
-        description="Maximum log-likelihood for normal errors, as in R's logLik. Frequency weights repeat rows."
-    )
-    aic: Numbers | None = Field(
-        description=(
-            "Akaike's criterion, -2 log_likelihood + 2 (rank + 1). It counts the variance as a parameter, as R does. "
-            "The value of statsmodels does not, and is smaller by 2."
-        )
-    )
-    bic: Numbers | None = Field(
-        description=(
-            "Schwarz's criterion, -2 log_likelihood + log(n) (rank + 1), with n observations. It counts the variance "
-            "as a parameter, as R does. The value of statsmodels does not, and is smaller by log(n)."
-        )
-    )
-    variance_inflation_factors: Numbers | None = Field(
-        description=(
-            "For each column, 1 / (1 - R²), R² being that of its regression on the other columns. Without an "
-            "intercept, R² is uncentred."
-        )
-    )
+    standard_errors: NumbersByTarget | None
+    """Standard errors of the coefficients, including the intercept. Null for a coefficient that the rows do not
+    determine: its unit vector does not lie in the row space of the design. R drops the later of two dependent columns
+    instead."""
+    t_values: NumbersByTarget | None
+    """Coefficient divided by its standard error."""
+    p_values: NumbersByTarget | None
+    """Two-sided p-values of the hypothesis that the coefficient is 0."""
+    confidence_level: float
+    """Level of `confidence_intervals`, from the parameter `level`."""
+    confidence_intervals: dict[str, dict[str, list[float] | None]] | None
+    """[lower, upper] at `confidence_level`."""
+    f_tests: NumbersByTarget | None
+    """F test of all coefficients except the intercept together: f and p_value. Without an intercept, the comparison is
+    with a prediction of zero."""
+    residual_deviation: Numbers | None
+    """Estimated standard deviation of the errors, for an observation of mean weight."""
+    residual_degrees_of_freedom: float | None
+    """Number of observations minus the rank. Observations are rows if weights are of kind `precision`, and the sum of
+    the weights if they are of kind `frequency`. Decay discounts them."""
+    model_degrees_of_freedom: int
+    """The rank without the intercept."""
+    effective_degrees_of_freedom: float | None
+    """Trace of the hat matrix. The intercept counts 1. Without a ridge penalty, it is the rank."""
+    total_weight: float
+    """Sum of the rows' weights, after decay. A row without a weight counts as 1."""
+    weight_kind: WeightKind
+    """`frequency`: number of times the row was observed. `precision`: inverse variance of its error."""
+    log_likelihood: Numbers | None
+    """Maximum log-likelihood for normal errors, as in R's logLik. Frequency weights repeat rows."""
+    aic: Numbers | None
+    """Akaike's criterion, -2 log_likelihood + 2 (rank + 1). It counts the variance as a parameter, as R does. The value
+    of statsmodels does not, and is smaller by 2."""
+    bic: Numbers | None
+    """Schwarz's criterion, -2 log_likelihood + log(n) (rank + 1), with n observations. It counts the variance as `aic`
+    does, so the value of statsmodels is smaller by log(n)."""
+    variance_inflation_factors: Numbers | None
+    """For each column, 1 / (1 - R²), R² being that of its regression on the other columns. Without an intercept, R² is
+    uncentred."""
     linear_dependencies: list[list[str]] | None = Field(
         description=(
             "Sets of columns that have a weighted sum of zero in all rows. Each column of a set depends on the others. "
@@ -123,48 +99,42 @@ class ModelView(BaseModel):
             f"{MAX_COVARIANCE_COEFFICIENTS} coefficients."
         )
     )
-    inference_unavailable: str | None = Field(description="Why inference is not valid for this version.")
+    inference_unavailable: str | None
+    """Why inference is not valid for this version."""
     unavailable: dict[str, str] = Field(
-        description=(
-            "The reason for each statistic that is null. A key is the path in the card, with dots between its names; "
-            "`*` means every name. A field that is null as a whole has one reason."
-        ),
-        examples=[{"standard_errors.y.x2": NOT_IDENTIFIABLE, "metrics.y.r2": NO_VARIATION}],
+        examples=[{"standard_errors.y.x2": NOT_IDENTIFIABLE, "metrics.y.r2": NO_VARIATION}]
     )
-    metrics: dict[str, Any] = Field(description="Metrics of the training rows; `mse` over all targets.")
-    validation: dict[str, Any] | None = Field(description="How the cross-validation divided the rows into folds.")
-    no_folds: str | None = Field(
-        description="Why no statistics of folds are stored, to which an update could add its rows."
-    )
+    """The reason for each statistic that is null. A key is the path in the card, with dots between its names; `*` means
+    every name. A field that is null as a whole has one reason."""
+    metrics: dict[str, Any]
+    """Metrics of the training rows; `mse` over all targets."""
+    validation: dict[str, Any] | None
+    """How the cross-validation divided the rows into folds."""
+    no_folds: str | None
+    """Why no statistics of folds are stored, to which an update could add its rows."""
     rows: int
-    dropped_rows: int = Field(description="Number of the job's rows left out because a value was missing.")
-    rank: int = Field(description="Number of coefficients that the rows determine, including the intercept.")
-    condition_number: float = Field(
-        description=(
-            "Largest singular value of the columns divided by the smallest that counts towards the rank. With an "
-            "intercept, the columns are deviations from their means; without one, they are the values themselves. They "
-            "are scaled to unit norm first, so their units do not matter."
-        )
-    )
-    precision_loss: float | None = Field(
-        description=(
-            "Largest ratio, over all directions of the columns, of the largest sum of squares so far to the present "
-            "one: 1 if no rows were taken out."
-        )
-    )
-    precision_bounds: NumbersByTarget | None = Field(
-        description=(
-            "Bounds of the errors caused by taking rows out: `residual_sum`, the relative error of the sum of squared "
-            "residuals, and `coefficients`, the largest error of a coefficient in standard errors. Residual sums are "
-            "withheld above 1e-6; a job fails above 1e-3 standard errors, unless the error is negligible."
-        )
-    )
-    ranges: dict[str, list[float]] = Field(description="[minimum, maximum] of each column in training.")
+    dropped_rows: int
+    """Number of the job's rows left out because a value was missing."""
+    rank: int
+    """Number of coefficients that the rows determine, including the intercept."""
+    condition_number: float
+    """Largest singular value of the columns divided by the smallest that counts towards the rank. With an intercept,
+    the columns are deviations from their means; without one, they are the values themselves. They are scaled to unit
+    norm first, so their units do not matter."""
+    precision_loss: float | None
+    """Largest ratio, over all directions of the columns, of the largest sum of squares so far to the present one: 1 if
+    no rows were taken out."""
+    precision_bounds: NumbersByTarget | None
+    """Bounds of the errors caused by taking rows out: `residual_sum`, the relative error of the sum of squared
+    residuals, and `coefficients`, the largest error of a coefficient in standard errors. Residual sums are withheld
+    above 1e-6; a job fails above 1e-3 standard errors, unless the error is negligible."""
+    ranges: dict[str, list[float]]
+    """[minimum, maximum] of each column in training."""
     solver: dict[str, Any]
-    shares: dict[str, float] | None = Field(
-        description="Share of a row's weight left by decay, by the version that added it; null if not recorded."
-    )
-    mode: str = Field(description="Effect of the job's rows on those of the parent: `replace`, `update` or `forget`.")
+    shares: dict[str, float] | None
+    """Share of a row's weight left by decay, by the version that added it; null if not recorded."""
+    mode: str
+    """Effect of the job's rows on those of the parent: `replace`, `update` or `forget`."""
     warnings: list[str]
     job: str | None
     parent: int | None
@@ -176,34 +146,35 @@ class CurrentModelView(ModelView):
     versions: list[int]
 
 
-class ModelSummary(BaseModel):
+class ModelSummary(Schema):
     model: str
-    current: int | None = Field(description="Number of the current version.")
+    current: int | None
+    """Number of the current version."""
     note: str | None = Field(None, description=f"`{NO_CURRENT}` if `current` is null.")
-    features: list[str] = Field(
-        description="Features of the current version, or of the newest version if none is current."
-    )
-    targets: list[str] = Field(
-        description="Targets of the current version, or of the newest version if none is current."
-    )
+    features: list[str]
+    """Features of the current version, or of the newest version if none is current."""
+    targets: list[str]
+    """Targets of the current version, or of the newest version if none is current."""
     versions: list[int]
 
 
-class UnpromotedModelView(BaseModel):
+class UnpromotedModelView(Schema):
     """A model with versions, of which none is current."""
 
     model: str
-    current: int | None = Field(description="Always null.")
+    current: int | None
+    """Always null."""
     note: str = Field(examples=[NO_CURRENT])
     versions: list[int]
 
 
-class ModelList(BaseModel):
+class ModelList(Schema):
     items: list[ModelSummary]
-    next: str | None = Field(description="Cursor of the next page; null on the last page.")
+    next: str | None
+    """Cursor of the next page; null on the last page."""
 
 
-class Promotion(BaseModel):
+class Promotion(Schema):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     version: int = Field(ge=1, examples=[1])

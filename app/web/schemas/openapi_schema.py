@@ -1,10 +1,16 @@
-"""Types for the OpenAPI document only, of values that the routes decode themselves."""
+"""Base of the schemas, and types for the OpenAPI document only, of values that the routes decode themselves."""
 
 from typing import Any
 
-from pydantic import GetJsonSchemaHandler, RootModel, TypeAdapter
+from pydantic import BaseModel, ConfigDict, GetJsonSchemaHandler, RootModel, TypeAdapter
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
+
+
+class Schema(BaseModel):
+    """A body or a part of it. The docstring below a field is its description."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
 
 
 class NamedRow(RootModel[dict[str, float | str | bool | None]]):

@@ -2,40 +2,30 @@
 
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from app.data.batch import Header
 from app.prediction.query import Missing, PredictionOptions, PredictionQuery
 from app.prediction.tables import TableOptions
 from app.web.query import NameList, Rows
-from app.web.schemas.openapi_schema import Row
+from app.web.schemas.openapi_schema import Row, Schema
 from app.web.schemas.train import HEADER_TEXT
 
 MAX_KEPT = 1000  # Columns that pass through to the results.
 
 
-class _Options(BaseModel):
+class _Options(Schema):
     """Options that a body and a query share."""
 
-    interval: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="Level of the prediction intervals to add; in a table, the columns `..._lower` and `..._upper`.",
-    )
-    confidence: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="Level of the confidence intervals of the expected value to add; in a table, the columns "
-        "`..._mean_lower` and `..._mean_upper`.",
-    )
-    missing: Missing | None = Field(
-        None,
-        description="What to do with a row in which a value, or its weight, is missing. `refuse`, the default for "
-        "JSON: the request is rejected with the place of the first such value. `null`, the default for files: the "
-        "row's results are null, and the header `Linserve-Missing-Rows` counts it.",
-    )
+    interval: float | None = Field(None, gt=0, lt=1)
+    """Level of the prediction intervals to add; in a table, the columns `..._lower` and `..._upper`."""
+    confidence: float | None = Field(None, gt=0, lt=1)
+    """Level of the confidence intervals of the expected value to add; in a table, the columns `..._mean_lower` and
+    `..._mean_upper`."""
+    missing: Missing | None = None
+    """Handling of a row in which a value, or its weight, is missing. `refuse`, the default for JSON: the request is
+    rejected with the place of the first such value. `null`, the default for files: the row's results are null, and the
+    header `Linserve-Missing-Rows` counts it."""
 
 
 class PredictRequest(_Options):
@@ -48,14 +38,15 @@ class PredictRequest(_Options):
 
     instances: Rows = Field(min_length=1)
     instance_weights: list[Any] | None = Field(
-        None,
-        description="Precision weight of each instance, positive. An interval is then for an observation of this "
-        "weight and not of the mean weight of the training rows. Only with `interval`.",
-        json_schema_extra={"items": {"type": "number", "exclusiveMinimum": 0}},
+        None, json_schema_extra={"items": {"type": "number", "exclusiveMinimum": 0}}
     )
+    """Precision weight of each instance, positive. An interval is then for an observation of this weight and not of the
+    mean weight of the training rows. Only with `interval`."""
     missing: Missing = Field("refuse", description=_Options.model_fields["missing"].description)
-    explain: bool = Field(False, description="Add the contribution of each feature to each prediction.")
-    extrapolation: bool = Field(False, description="Add how far each row is from the training rows.")
+    explain: bool = False
+    """Add the contribution of each feature to each prediction."""
+    extrapolation: bool = False
+    """Add how far each row is from the training rows."""
 
     def query(self) -> PredictionQuery:
         """Return what to predict for and what to compute."""
@@ -77,11 +68,9 @@ class PredictParameters(_Options):
         "an offset if the column has no time zone.",
     )
     header: Header | None = Field(None, description=HEADER_TEXT)
-    instance_weights: str | None = Field(
-        None,
-        description="Column with the precision weight of each row, positive. Intervals are then for an observation of "
-        "this weight and not of the mean weight of the training rows. Only with `interval`.",
-    )
+    instance_weights: str | None = None
+    """Column with the precision weight of each row, positive. Intervals are then for an observation of this weight and
+    not of the mean weight of the training rows. Only with `interval`."""
 
     def options(self, default: Missing) -> TableOptions:
         """Return how to read the table and what to compute. `default` applies if `missing` is not given."""
@@ -89,38 +78,35 @@ class PredictParameters(_Options):
         return TableOptions(prediction, self.keep, self.header, self.instance_weights)
 
 
-class Extrapolation(BaseModel):
-    leverage: float | None = Field(description="null if the row is outside the space that the training rows span.")
-    outside: list[str] = Field(description="Features, or terms, outside their range in training.")
-    flag: bool = Field(
-        description="True if `outside` is not empty, or the leverage exceeds 3 r / n, where r is the rank."
-    )
+class Extrapolation(Schema):
+    leverage: float | None
+    """null if the row is outside the space that the training rows span."""
+    outside: list[str]
+    """Features, or terms, outside their range in training."""
+    flag: bool
+    """True if `outside` is not empty, or the leverage exceeds 3 r / n, where r is the rank."""
 
 
-class PredictResponse(BaseModel):
+class PredictResponse(Schema):
     """Objects for objects, arrays (in the model's target order) for arrays; options add a parallel list each."""
 
     model: str
     version: int
-    predictions: list[Row] = Field(
-        description="The predictions and, with `keep`, the kept columns. null for a row in which a value is missing."
-    )
-    intervals: list[Any] | None = Field(
-        None,
-        description="For each row an object or an array, as in `predictions`, of [lower, upper] for each target. Both "
-        "are null if the row has no interval.",
-    )
-    confidence_intervals: list[Any] | None = Field(None, description="The same for the expected value.")
-    baseline: dict[str, float] | list[float] | None = Field(
-        None, description="The prediction for the mean of the training rows."
-    )
-    contributions: list[dict[str, dict[str, float]] | list[list[float]]] | None = Field(
-        None, description="For each target and feature; with the baseline they sum to the prediction."
-    )
-    extrapolation: list[Extrapolation | None] | None = Field(
-        None, description="null for an instance in which a value is missing."
-    )
-    unavailable: dict[str, str] | None = Field(None, description="Requested results that do not exist, with reasons.")
+    predictions: list[Row]
+    """The predictions and, with `keep`, the kept columns. null for a row in which a value is missing."""
+    intervals: list[Any] | None = None
+    """For each row an object or an array, as in `predictions`, of [lower, upper] for each target. Both are null if the
+    row has no interval."""
+    confidence_intervals: list[Any] | None = None
+    """The same for the expected value."""
+    baseline: dict[str, float] | list[float] | None = None
+    """The prediction for the mean of the training rows."""
+    contributions: list[dict[str, dict[str, float]] | list[list[float]]] | None = None
+    """For each target and feature; with the baseline they sum to the prediction."""
+    extrapolation: list[Extrapolation | None] | None = None
+    """null for an instance in which a value is missing."""
+    unavailable: dict[str, str] | None = None
+    """Requested results that do not exist, with reasons."""
 
 
 EXAMPLES: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The options of POST /train, checked before a job is recorded."""
+"""Requests of POST /train: the options, checked before a job is recorded, and examples for Swagger UI."""
 
 import dataclasses
 from typing import Annotated, Any, Literal, Self, TypedDict, Unpack
@@ -13,12 +13,7 @@ from app.regression.sufficient_statistics import WeightKind
 from app.training.request import TrainingRequest
 from app.web.query import Rows
 from app.web.schemas.openapi_schema import DocumentedAs
-from app.web.schemas.solver_options import (
-    DEFAULT_SOLVER,
-    AnySolver,
-    Options,
-    without_default,
-)
+from app.web.schemas.solver_options import DEFAULT_SOLVER, AnySolver, Options, without_default
 
 HEADER_TEXT = (
     "For CSV: `names` if row 1 holds the columns' names, which may then be numbers; `none` if it holds values, and the "
@@ -29,16 +24,12 @@ HEADER_TEXT = (
 class ValidationOptions(Options):
     """Exact k-fold cross-validation, from the statistics of the folds."""
 
-    folds: int = Field(10, ge=2, le=100, description="Number of folds.")
-    fold_seed: int = Field(
-        0, ge=0, lt=2**31, description="Seed of the random division into folds: the same seed gives the same folds."
-    )
-    groups: str | None = Field(
-        None,
-        min_length=1,
-        max_length=MAX_NAME_LENGTH,
-        description="Column whose equal values share a fold. It is not a feature unless it is listed as one.",
-    )
+    folds: int = Field(10, ge=2, le=100)
+    """Number of folds."""
+    fold_seed: int = Field(0, ge=0, lt=2**31)
+    """Seed of the random division into folds: the same seed gives the same folds."""
+    groups: str | None = Field(None, min_length=1, max_length=MAX_NAME_LENGTH)
+    """Column whose equal values share a fold. It is not a feature unless it is listed as one."""
 
 
 class RequestFields(TypedDict):
@@ -52,78 +43,45 @@ class RequestFields(TypedDict):
 class TrainingOptions(Options):
     """The options of requests in every format."""
 
-    model: str | None = Field(
-        None,
-        pattern=f"^{MODEL_NAME}$",
-        description="The model that gets the new version, created if it does not exist. Default: the default model.",
-    )
-    mode: Literal["replace", "update", "forget"] = Field(
-        "replace",
-        description="`replace`: train on these rows alone; `update`: add them to those of the current version; "
-        "`forget`: take them out of those. No other rows are needed. The current version is the one that is current "
-        "when the job starts; if another is promoted before it ends, the job is fitted again on that one.",
-    )
-    decay: float = Field(
-        1.0,
-        gt=0,
-        le=1,
-        description="With `update`: the factor by which the weight of the current version's rows is multiplied for "
-        "each day since that version.",
-    )
-    terms: list[str] | None = Field(
-        None,
-        min_length=1,
-        max_length=MAX_NAMES,
-        description='Columns made from the features, such as `["temp", "temp^2", "temp:rainfall"]`; kept with the '
-        "version and made again at prediction. Default: the features; of an update, the current version's terms.",
-    )
-    weight_kind: WeightKind | None = Field(
-        None,
-        description="Meaning of the weights of rows. `precision`: the inverse of the variance of a row's error, up to "
-        "a common factor that changes no result. `frequency`: how many times the row was observed, a whole number; a "
-        "row of weight 2 counts like two rows. Rows without weights weigh 1 each. A version has one kind, which "
-        "updates and forgets must have too. Default: `precision`; for an update or a forget, the current "
-        "version's kind.",
-    )
-    trained_in: int | None = Field(
-        None,
-        ge=1,
-        description="With `forget`: the version in which the rows were added. The share of their weight that decay has "
-        "left since is taken out. Needed, unless `share` is given, if a decay has reduced the current version's "
-        "weights; its card lists the `shares`.",
-    )
-    share: float | None = Field(
-        None,
-        gt=0,
-        le=1,
-        description="With `forget`, instead of `trained_in`: the share of the rows' weight to take out.",
-    )
-    schema_: Literal["infer"] | None = Field(
-        None,
-        alias="schema",
-        description="A new version of a model has the columns of the current one, unless the request names its "
-        "features. `infer`: take the columns from the rows, even if the current version has others.",
-    )
-    missing: Literal["refuse", "drop"] = Field(
-        "refuse", description="`refuse`: a missing value fails the job; `drop`: its row is left out and counted."
-    )
-    solver: AnySolver = Field(
-        DEFAULT_SOLVER,
-        description="How the coefficients are found. Default: exact, with the default options.",
-        json_schema_extra=without_default,
-    )
-    validation: ValidationOptions | None = Field(None, description="Adds cross-validated metrics.")
-    promote: Literal["always", "if_better", "never"] = Field(
-        "always",
-        description="When the new version becomes current. `if_better`: if its cross-validated error on "
-        "these rows does not exceed the current version's by more than chance explains. Mode `replace` needs `unseen`. "
-        "With `never`, an update or a forget keeps the version that it was made from as its parent.",
-    )
-    unseen: bool = Field(
-        False,
-        description="Set it to true if the current version was not fitted to any of these rows, so that `promote: "
-        "if_better` with mode `replace` may compare the two on them. Otherwise the version is published, not promoted.",
-    )
+    model: str | None = Field(None, pattern=f"^{MODEL_NAME}$")
+    """The model that gets the new version, created if it does not exist. Default: the default model."""
+    mode: Literal["replace", "update", "forget"] = "replace"
+    """`replace`: train on these rows alone; `update`: add them to those of the current version; `forget`: take them out
+    of those. No other rows are needed. The current version is the one that is current when the job starts; if another
+    is promoted before it ends, the job is fitted again on that one."""
+    decay: float = Field(1.0, gt=0, le=1)
+    """With `update`: the factor by which the weight of the current version's rows is multiplied for each day since that
+    version."""
+    terms: list[str] | None = Field(None, min_length=1, max_length=MAX_NAMES)
+    """Columns made from the features, such as `["temp", "temp^2", "temp:rainfall"]`; kept with the version and made
+    again at prediction. Default: the features; of an update, the current version's terms."""
+    weight_kind: WeightKind | None = None
+    """Meaning of the weights of rows. `precision`: the inverse of the variance of a row's error, up to a common factor
+    that changes no result. `frequency`: how many times the row was observed, a whole number; a row of weight 2 counts
+    like two rows. Rows without weights weigh 1 each. A version has one kind, which updates and forgets must have too.
+    Default: `precision`; for an update or a forget, the current version's kind."""
+    trained_in: int | None = Field(None, ge=1)
+    """With `forget`: the version in which the rows were added. The share of their weight that decay has left since is
+    taken out. Needed, unless `share` is given, if a decay has reduced the current version's weights; its card lists the
+    `shares`."""
+    share: float | None = Field(None, gt=0, le=1)
+    """With `forget`, instead of `trained_in`: the share of the rows' weight to take out."""
+    schema_: Literal["infer"] | None = Field(None, alias="schema")
+    """A new version of a model has the columns of the current one, unless the request names its features. `infer`: take
+    the columns from the rows, even if the current version has others."""
+    missing: Literal["refuse", "drop"] = "refuse"
+    """`refuse`: a missing value fails the job; `drop`: its row is left out and counted."""
+    solver: AnySolver = Field(DEFAULT_SOLVER, json_schema_extra=without_default)
+    """How the coefficients are found. Default: exact, with the default options."""
+    validation: ValidationOptions | None = None
+    """Adds cross-validated metrics."""
+    promote: Literal["always", "if_better", "never"] = "always"
+    """When the new version becomes current. `if_better`: if its cross-validated error on these rows does not exceed the
+    current version's by more than chance explains. Mode `replace` needs `unseen`. With `never`, an update or a forget
+    keeps the version that it was made from as its parent."""
+    unseen: bool = False
+    """Set it to true if the current version was not fitted to any of these rows, so that `promote: if_better` with mode
+    `replace` may compare the two on them. Otherwise the version is published, not promoted."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -190,7 +148,7 @@ class TrainingOptions(Options):
             model=self.model or default_model,
             features=(),
             targets=(),
-            solver=self.solver.solver(),
+            solver=self.solver.value(),
             promote=self.promote,
             mode=self.mode,
             decay=self.decay,
@@ -213,16 +171,14 @@ class TrainingOptions(Options):
 class FileOptions(TrainingOptions):
     """The options of a request whose body is a file."""
 
-    targets: list[str] | None = Field(
-        None, description="Columns to predict. Default: the targets of the model's current version."
-    )
-    features: list[str] | None = Field(
-        None,
-        description="Columns to predict from. Default: all columns except targets, weights, groups and the index of a "
-        "pandas frame; if the model exists, they have to be those of its current version. The columns of NDJSON are "
-        "the names in all its lines; a name that a line lacks is a missing value.",
-    )
-    weight: str | None = Field(None, description="Column of weights, at least 0; see `weight_kind`.")
+    targets: list[str] | None = None
+    """Columns to predict. Default: the targets of the model's current version."""
+    features: list[str] | None = None
+    """Columns to predict from. Default: all columns except targets, weights, groups and the index of a pandas frame; if
+    the model exists, they have to be those of its current version. The columns of NDJSON are the names in all its
+    lines; a name that a line lacks is a missing value."""
+    weight: str | None = None
+    """Column of weights, at least 0; see `weight_kind`."""
     header: Header | None = Field(None, description=HEADER_TEXT)
 
     def to_request(self, *, default_model: str, **fields: Unpack[RequestFields]) -> TrainingRequest:
@@ -243,12 +199,40 @@ class TrainRequest(TrainingOptions):
 
     instances: Rows = Field(min_length=1)
     targets: Rows = Field(min_length=1)
-    feature_names: list[str] | None = Field(
-        None, description="Names for rows that are arrays. Default: those of the model's current version."
-    )
-    target_names: list[str] | None = Field(
-        None, description="Names for targets that are arrays. Default: those of the model's current version."
-    )
-    sample_weights: Annotated[list[Any] | None, DocumentedAs(list[Annotated[float, Field(ge=0)]] | None)] = Field(
-        None, description="A weight for each row, at least 0; see `weight_kind`."
-    )
+    feature_names: list[str] | None = None
+    """Names for rows that are arrays. Default: those of the model's current version."""
+    target_names: list[str] | None = None
+    """Names for targets that are arrays. Default: those of the model's current version."""
+    sample_weights: Annotated[list[Any] | None, DocumentedAs(list[Annotated[float, Field(ge=0)]] | None)] = None
+    """A weight for each row, at least 0; see `weight_kind`."""
+
+
+# The rows of the notebook.
+_INPUTS = [
+    [73, 67, 43], [91, 88, 64], [87, 134, 58], [102, 43, 37], [69, 96, 70],
+    [74, 66, 43], [91, 87, 65], [88, 134, 59], [101, 44, 37], [68, 96, 71],
+    [73, 66, 44], [92, 87, 64], [87, 135, 57], [103, 43, 36], [68, 97, 70],
+]  # fmt: skip
+_TARGETS = [
+    [56, 70], [81, 101], [119, 133], [22, 37], [103, 119],
+    [57, 69], [80, 102], [118, 132], [21, 38], [104, 118],
+    [57, 69], [82, 100], [118, 134], [20, 38], [102, 120],
+]  # fmt: skip
+
+EXAMPLES: dict[str, Any] = {
+    "The notebook's rows, exactly": {"instances": _INPUTS, "targets": _TARGETS},
+    "The notebook's rows, by gradient descent": {
+        "instances": _INPUTS,
+        "targets": _TARGETS,
+        "solver": {"kind": "gradient_descent", "epochs": 100, "learning_rate": 1e-5, "batch_size": 5},
+        "promote": "never",
+    },
+    "A new model from objects": {
+        "model": "boiling-point",
+        "instances": [{"altitude": 0}, {"altitude": 1000}, {"altitude": 2000}],
+        "targets": [{"celsius": 100.0}, {"celsius": 96.7}, {"celsius": 93.3}],
+    },
+}
+CSV_EXAMPLE = "temp,rainfall,humidity,apples,oranges\n" + "".join(
+    ",".join(map(str, x + y)) + "\n" for x, y in zip(_INPUTS, _TARGETS, strict=True)
+)
