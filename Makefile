@@ -8,7 +8,7 @@ PYTEST = .venv/bin/python -m pytest -n $$(n=$$(getconf _NPROCESSORS_ONLN); [ $$n
 LONG = sequences|divergence|comparison_of_errors|card_statistics|architecture|inheritance|parent|factor_error|conventions|downdate|thresholds|gradient_descent|descent_rows
 ALONE = $$(grep -rLwE --include='test_*.py' '[Ss]ervice' tests | grep -vE '/test_($(LONG))\.py' | sort)
 # Each process imports every file, and these packages take seconds to load.
-FAST = $$(grep -LE '^(import|from) (sklearn|statsmodels|torch)\b' $(ALONE))
+FAST = $$(grep -LE '^(import|from) (scipy import stats|sklearn|statsmodels|torch)\b' $(ALONE))
 # Floors of the coverage by these tests without a service, in percent of lines and branches. Most of the last five rooms needs a service.
 FLOORS = registry:92 regression:80 storage:85 data:82 training:60 web:35 jobs:30 prediction:30 server:10
 CHAOS = PYTHONPATH=.:tests .venv/bin/python -m chaos

@@ -122,7 +122,7 @@ def test_old_ended_jobs_are_removed_with_their_keys_and_their_versions_stay(tmp_
 
 
 def cross_validated(service: Service, features: int = 400) -> str:
-    """Submit a job that would take many minutes: 34 penalties, with 100 fits for each."""
+    """Submit a job that would take minutes of processor time: 34 penalties, with 30 fits for each."""
     random = np.random.default_rng(0)
     table = pa.table({f"x{i}": random.normal(size=1000) for i in range(features)} | {"y": random.normal(size=1000)})
     sink = pa.BufferOutputStream()
@@ -130,12 +130,17 @@ def cross_validated(service: Service, features: int = 400) -> str:
         stream.write_table(table)
     answer = service.client.post(
         "/train",
-        params={"model": "wide", "targets": "y", "l2": "auto", "folds": 100},
+        params={"model": "wide", "targets": "y", "l2": "auto", "folds": 30},
         content=sink.getvalue().to_pybytes(),
         headers={"content-type": MEDIA_TYPES["arrow"]},
     )
     assert answer.status_code == 202, answer.text
     return str(answer.json()["id"])
+
+
+def processor_seconds(pid: int) -> float:
+    times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
 
 
 @pytest.mark.slow
@@ -146,11 +151,12 @@ def test_an_exact_solution_stops_between_two_fits_when_it_is_cancelled_or_takes_
             late = service.end_of(cross_validated(service))
             assert late["status"] == "failed"
             assert late["error"]["type"] == "urn:linserve:problem:time-exceeded"
-        with trainer(service, "patient"):
+        with trainer(service, "patient") as patient:
             cancelled = cross_validated(service)
             next(job for job in service.follow(cancelled) if job["status"] == "running")
             service.client.post(f"/jobs/{cancelled}/cancel")
-            # The only trainer is free again before the whole solution could have ended.
-            assert service.train(**NOTEBOOK)["status"] == "succeeded"
+            before = processor_seconds(patient.pid)
+            assert service.train(**NOTEBOOK)["status"] == "succeeded"  # because the trainer is free again
+            assert processor_seconds(patient.pid) - before < 30  # The whole solution takes several times as long.
     finally:
         service.stop()
