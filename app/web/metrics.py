@@ -144,15 +144,20 @@ def _shared_folder(service: Path) -> Path:
     # Containers can share /dev/shm and use the same path for different state folders, so the path alone is not unique.
     status = service.stat()
     name = hashlib.sha256(f"{service.resolve()} {status.st_dev} {status.st_ino}".encode()).hexdigest()[:16]
-    parents = Path("/dev/shm"), Path(tempfile.gettempdir())  # noqa: S108 - used only if its folder belongs to this user
-    roomy = [parent for parent in parents if parent.is_dir() and shutil.disk_usage(parent).free > MIN_FREE_BYTES]
-    if not roomy:
-        raise OSError(errno.ENOSPC, f"There is no space for metrics in {parents[0]} or {parents[1]}")
-    folder = roomy[0] / f"linserve-{os.getuid()}-{name}"
+    parent = Path("/dev/shm")  # noqa: S108 - a folder in it is used only if it belongs to this user
+    if not _has_space(parent):
+        parent = Path(tempfile.gettempdir())
+        if not _has_space(parent):
+            raise OSError(errno.ENOSPC, f"There is no space for metrics in /dev/shm or {parent}")
+    folder = parent / f"linserve-{os.getuid()}-{name}"
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         return Path(tempfile.mkdtemp(prefix="linserve-"))
     return folder
+
+
+def _has_space(folder: Path) -> bool:
+    return folder.is_dir() and shutil.disk_usage(folder).free > MIN_FREE_BYTES
 
 
 def _remove_files_of_dead_workers(folder: Path) -> None:
