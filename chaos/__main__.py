@@ -18,7 +18,7 @@ from chaos.watching import RATE
 ONCE = 0.001  # Time limit that allows exactly one round of a phase, in seconds.
 ROUND_SECONDS = 300.0  # Longest time in which all phases run once, in seconds.
 # Lowest valid rates, in predictions per second. Processes are down most of the time in all phases except promotions.
-FLOOR, FULL_FLOOR = 25, 500
+FLOOR, FULL_FLOOR = 10, 500
 READY_MS = 2000  # Longest time of a start on an idle machine, in milliseconds.
 
 End = Literal["kept", "broken", "untried"]
