@@ -5,6 +5,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import pytest
+from fake_clock import Clock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
@@ -30,16 +31,6 @@ STATE = TrainingState(
     ),
 )
 OTHER = replace(STATE.current, coef=-STATE.current.coef)
-
-
-class Clock:
-    """Replaces the module `time`, so that no test depends on its speed."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture

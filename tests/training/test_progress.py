@@ -2,6 +2,7 @@ from collections.abc import Callable
 from itertools import pairwise
 
 import pytest
+from fake_clock import Clock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,16 +18,6 @@ from app.training.progress import (
 )
 
 Curve = list[tuple[int, float]]
-
-
-class Clock:
-    """Replaces the module `time`, so that no test depends on its own speed."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture
