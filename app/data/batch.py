@@ -6,11 +6,12 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO, Literal, NamedTuple, TypeAlias
+from typing import BinaryIO, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.data.columns.schema import PLAIN, Dialect
 from app.data.lazy_pyarrow import pa
 from app.data.names import MAX_LISTED, extra_columns, listed, missing_columns, shown
 from app.data.rounding import Rounded, are_small, first_rounded, has_large
@@ -18,7 +19,6 @@ from app.errors import FieldError, InvalidInput
 
 Array: TypeAlias = NDArray[np.float64]
 Source: TypeAlias = Path | bytes  # a file, or its content
-Header: TypeAlias = Literal["names", "none"]  # content of the first row of a CSV file
 
 BATCH_BYTES = 1 << 21  # Approximate bytes of numbers in a batch.
 MAX_KEPT_BYTES = 1 << 20  # Bytes of kept columns in a batch that `split_wide` returns.
@@ -35,7 +35,7 @@ class Columns(NamedTuple):
     missing: bool = False  # True if a number may be missing; it is then NaN
     only: bool = False  # True if other columns are refused
     ignored: AbstractSet[str] = frozenset()  # with `only`: names of other columns that are allowed and not read
-    header: Header | None = None  # for CSV; None: names, which must not all be numbers
+    dialect: Dialect = PLAIN  # for text
     training: bool = True  # True if messages may advise the training options that leave out columns or rows
     late: Mapping[str, int] = MappingProxyType({})  # NDJSON: the lines of names that appear first after line 1
 
@@ -43,6 +43,14 @@ class Columns(NamedTuple):
     def names(self) -> list[str]:
         """All of them, each once."""
         return list(dict.fromkeys([*self.numbers, *self.keep]))
+
+
+class CellBatch(NamedTuple):
+    """The cells of some consecutive rows of a file."""
+
+    cells: "pa.RecordBatch"  # numbers as float64 if they were asked for as numbers, and otherwise as the file has them
+    rounded: Mapping[str, int] = MappingProxyType({})  # column of numbers -> first row, from 0, of a rounded integer
+    others: frozenset[str] = frozenset()  # as in RowBatch
 
 
 class RowBatch(NamedTuple):

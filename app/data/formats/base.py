@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from app.data.batch import Array, Columns, Header, RowBatch, Source
+from app.data.batch import Array, CellBatch, Columns, RowBatch, Source
+from app.data.columns.options import ReadingOptions
+from app.data.columns.schema import PLAIN, Dialect
 from app.data.lazy_pyarrow import pa
 from app.errors import LinserveError
 
@@ -29,7 +31,7 @@ class BodyFormat(Protocol):
         """Return True if a body that looks like `content` may be in this format, with `error` as its only fault."""
         return False
 
-    def explain(self, error: LinserveError, head: bytes, header: Header | None) -> LinserveError:  # noqa: ARG002
+    def explain(self, error: LinserveError, head: bytes, dialect: Dialect) -> LinserveError:  # noqa: ARG002
         """Return an error that names the mistake behind `error`, if it shows in the first bytes, or `error`."""
         return error
 
@@ -66,18 +68,26 @@ class TableFormat(BodyFormat, Protocol):
 
     signature: bytes = b""  # first bytes of every file in a binary format
     is_text: bool  # False if a short file may have any number of rows, as compressed and binary files do
-    takes_header: bool = False  # True if the option `header` applies
+    options: frozenset[str] = frozenset()  # names of the options in ReadingOptions that apply to this format
+    has_untyped_text: bool = False  # True if any value may come as text, so that "1" may be a number
     names_in_rows: bool = False
 
     def recognises(self, text: bytes) -> bool:  # noqa: ARG002
         """Return True if a text that begins like this, without a byte order mark, is probably in this format."""
         return False
 
-    def first_row(self, header: Header | None) -> int:  # noqa: ARG002
+    def dialect(self, source: Source, options: ReadingOptions, known: Dialect | None = None) -> Dialect:  # noqa: ARG002
+        """Return how the text of a file is divided: by the options, else as `known` if that fits, else as it appears.
+
+        Raises InvalidInput if it cannot be decided.
+        """
+        return PLAIN
+
+    def first_row(self, dialect: Dialect) -> int:  # noqa: ARG002
         """Return the number of the first row of data."""
         return 1
 
-    def column_names(self, source: Source, header: Header | None = None) -> list[str]:
+    def column_names(self, source: Source, dialect: Dialect = PLAIN) -> list[str]:
         """Return the names of the columns; with `names_in_rows`, those in the first row.
 
         Raises InvalidInput if they cannot be read, or if a name appears twice.
@@ -104,6 +114,13 @@ class TableFormat(BodyFormat, Protocol):
 
     def batches(self, source: Source, columns: Columns, threads: int = 1) -> Iterator[RowBatch]:
         """Yield the rows. Raises InvalidInput with the place of the first faulty value."""
+
+    def cells(self, source: Source, columns: Columns, threads: int = 1) -> Iterator[CellBatch]:
+        """Yield the cells of `columns.names`. Those of `columns.numbers` are float64, and a gap is null.
+
+        Columns in `columns.keep` have the file's own types; the cells of a text file are text there, and a gap is null
+        if it is empty or an unquoted NA. Raises InvalidInput with the place of the first fault of a column of numbers.
+        """
 
     def writer(self, file: Output, keep: Sequence[str], names: Sequence[str]) -> TableWriter:
         """Return a writer of a table with the columns `keep`, and then the numbers `names`."""
