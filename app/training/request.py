@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from app.data.batch import Header
+from app.data.columns.options import Header
 from app.data.groups import Groups
 from app.regression.solvers import Solver, solver_from_record
 from app.regression.sufficient_statistics import WeightKind

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from app.data.batch import Header
+from app.data.columns.options import Header
 from app.prediction.query import Missing, PredictionOptions, PredictionQuery
 from app.prediction.tables import TableOptions
 from app.web.query import NameList, Rows

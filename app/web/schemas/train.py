@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self, TypedDict, Unpack
 
 from pydantic import Field, model_validator
 
-from app.data.batch import Header
+from app.data.columns.options import Header
 from app.data.names import MAX_NAME_LENGTH, MAX_NAMES
 from app.registry.names import MODEL_NAME
 from app.regression.solvers import Exact
