@@ -2,7 +2,8 @@
 
 `schema_N` has versions as the code wrote them when N was the number of new files. Those of schema 2 to 4 are, in turn:
 12 rows, 3 more, 3 taken out, cross-validated, with a term, a descent, frequency weights, precision weights with a ridge
-penalty; in schema 4 also a category, a date and an indicator of gaps. `early` has files of the first commits, whose number is 1 too.
+penalty; in schema 4 also a category, a date and an indicator of gaps. `early` has files of the first commits, whose
+number is 1 too.
 """
 
 import logging
