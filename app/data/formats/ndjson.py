@@ -12,7 +12,6 @@ from app.data.batch import (
     MAX_COLUMNS,
     Array,
     Columns,
-    Header,
     RowBatch,
     Source,
     check,
@@ -21,6 +20,7 @@ from app.data.batch import (
     open_source,
     row_error,
 )
+from app.data.columns.schema import PLAIN, Dialect
 from app.data.formats.base import Content, Output, TableFormat, TableWriter
 from app.data.formats.json import JSON, rows_as_objects
 from app.data.formats.ndjson_faults import all_faults, has_unknown, names_in, other_names
@@ -58,7 +58,7 @@ class NdjsonFormat(TableFormat):
         is_whole = not newline or line.rstrip().endswith(b"}")
         return content.label == JSON.label and is_whole and b'"instances"' not in line
 
-    def column_names(self, source: Source, header: Header | None = None) -> list[str]:  # noqa: ARG002
+    def column_names(self, source: Source, dialect: Dialect = PLAIN) -> list[str]:  # noqa: ARG002
         """Return the names in the first line. Raises InvalidInput if there is no object in it."""
         for _, rows in _rows(source):
             if not isinstance(rows[0], dict):
