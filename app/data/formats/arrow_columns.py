@@ -77,7 +77,7 @@ def check_columns(schema: "pa.Schema", columns: Columns) -> None:
     check_present(schema_names(schema), columns, index_names(schema))
     choice = ", or choose the columns to read with `features`" if columns.training else ""
     details = [
-        FieldError(f"Expected numbers, found the type {_type_name(type_)}. Convert the column{choice}.", column=name)
+        FieldError(f"Expected numbers, found the type {type_name(type_)}. Convert the column{choice}.", column=name)
         for name in columns.numbers
         if not (
             pa.types.is_integer(type_ := schema.field(name).type)
@@ -99,7 +99,7 @@ def check_columns(schema: "pa.Schema", columns: Columns) -> None:
         )
 
 
-def _type_name(type_: "pa.DataType") -> str:
+def type_name(type_: "pa.DataType") -> str:
     """Return the name of a type without its parameters, which the client chose."""
     return str(type_).partition("<")[0].partition("[")[0]
 
