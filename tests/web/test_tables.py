@@ -22,6 +22,7 @@ def attempts() -> Iterator[Any]:
     for name, entry in MANIFEST.items():
         for number, attempt in enumerate(entry["attempts"], start=1):
             options = [f"{key}={value}" for key, value in attempt["options"].items() if key != "targets"]
+            model = f"table-{[*MANIFEST].index(name)}-{number}"
             yield pytest.param(
                 name, f"table-{[*MANIFEST].index(name)}-{number}", attempt, id=" ".join([name, *options])
             )
