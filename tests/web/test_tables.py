@@ -23,9 +23,7 @@ def attempts() -> Iterator[Any]:
         for number, attempt in enumerate(entry["attempts"], start=1):
             options = [f"{key}={value}" for key, value in attempt["options"].items() if key != "targets"]
             model = f"table-{[*MANIFEST].index(name)}-{number}"
-            yield pytest.param(
-                name, f"table-{[*MANIFEST].index(name)}-{number}", attempt, id=" ".join([name, *options])
-            )
+            yield pytest.param(name, model, attempt, id=" ".join([name, *options]))
 
 
 def train(service: Service, name: str, model: str, options: dict[str, str]) -> dict[str, Any]:
