@@ -104,11 +104,7 @@ class _Fault(Exception):
 
 
 def _is_typed(column: Column, dialect: Dialect) -> bool:
-    return (
-        column.kind == "number"
-        and not (column.thousands or column.strip or column.na)
-        and column.decimal == dialect.decimal
-    )
+    return column.is_typed and column.decimal == dialect.decimal
 
 
 class NumberEncoder:
