@@ -1,5 +1,7 @@
 """Numbers as text: decimal commas, separators between thousands, signs such as "$" and "%"."""
 
+import functools
+import math
 import re
 
 import numpy as np
@@ -80,15 +82,16 @@ def numbers_of(cells: "pa.Array", column: Column) -> Parsed:
     if not (pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_null(type_)):
         raise TypeError
     values = np.array(cells.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
-    for mark in _numeric_marks(column):
+    for mark in numeric_marks(column.na):
         values[values == mark] = np.nan
     is_infinite = np.isinf(values)
     return Parsed(np.where(is_infinite, np.nan, values), is_infinite) if is_infinite.any() else Parsed(values)
 
 
-def _numeric_marks(column: Column) -> list[float]:
-    """Return the numbers that mark a gap, such as -999."""
-    return [float(text) for text in column.na if re.fullmatch(NUMBER, text.strip(SPACES))]
+@functools.lru_cache
+def numeric_marks(texts: tuple[str, ...]) -> tuple[float, ...]:
+    """Return the numbers among the texts that mark a gap, such as -999."""
+    return tuple(float(text) for text in texts if re.fullmatch(NUMBER, text.strip(SPACES)))
 
 
 def is_text(type_: "pa.DataType") -> bool:
@@ -102,17 +105,15 @@ def as_text(cells: "pa.Array") -> "pa.Array":
 
 def number_of(value: object, column: Column) -> float | None:
     """Return the number of a value of a JSON document, NaN for a gap, or None if it is none."""
+    if type(value) is float or type(value) is int:
+        try:
+            number = float(value)
+        except OverflowError:
+            return None
+        if column.na and number in numeric_marks(column.na):
+            return np.nan
+        return None if math.isinf(number) else number
     if isinstance(value, str):
         result = parse_numbers(pa.array([value], pa.string()), column)
         return None if result.faults is not None else float(result.values[0])
-    if value is None:
-        return np.nan
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    if number in _numeric_marks(column):
-        return np.nan
-    return None if np.isinf(number) else number
+    return np.nan if value is None else None
