@@ -43,11 +43,10 @@ def codes_of(cells: "pa.Array", column: Column) -> NDArray[np.int32]:
 
 def level_of(value: object, column: Column) -> str | None:
     """Return the level of a value of a JSON document, or None for a gap. Raises TypeError for arrays and objects."""
-    if isinstance(value, str):
-        return None if is_gap(value, column) else value
-    if value is not None and not isinstance(value, bool | int | float):
+    if value is not None and not isinstance(value, str | bool | int | float):
         raise TypeError
-    return canonical(value)
+    level = value if isinstance(value, str) else canonical(value)
+    return None if is_gap(level, column) else level
 
 
 def _texts(values: "pa.Array", column: Column) -> "pa.Array":

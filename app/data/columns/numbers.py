@@ -1,17 +1,14 @@
 """Numbers as text: decimal commas, separators between thousands, signs such as "$" and "%"."""
 
-import functools
 import math
 import re
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.data.columns.gaps import SPACES, Parsed, trimmed, without_gaps
+from app.data.columns.gaps import NUMBER, SPACES, Parsed, numeric_gaps, trimmed, without_gaps
 from app.data.columns.schema import Column
 from app.data.lazy_pyarrow import pa
-
-NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 
 _NO_NUMBER = "x"  # text in place of one that would otherwise be read as another number
 _VARIANTS = {" ": "[\u00a0\u2009\u202f]", "'": "\u2019"}  # other characters for a separator between thousands
@@ -82,16 +79,10 @@ def numbers_of(cells: "pa.Array", column: Column) -> Parsed:
     if not (pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_null(type_)):
         raise TypeError
     values = np.array(cells.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
-    for mark in numeric_marks(column.na):
+    for mark in numeric_gaps(column.na):
         values[values == mark] = np.nan
     is_infinite = np.isinf(values)
     return Parsed(np.where(is_infinite, np.nan, values), is_infinite) if is_infinite.any() else Parsed(values)
-
-
-@functools.lru_cache
-def numeric_marks(texts: tuple[str, ...]) -> tuple[float, ...]:
-    """Return the numbers among the texts that mark a gap, such as -999."""
-    return tuple(float(text) for text in texts if re.fullmatch(NUMBER, text.strip(SPACES)))
 
 
 def is_text(type_: "pa.DataType") -> bool:
@@ -110,7 +101,7 @@ def number_of(value: object, column: Column) -> float | None:
             number = float(value)
         except OverflowError:
             return None
-        if column.na and number in numeric_marks(column.na):
+        if column.na and number in numeric_gaps(column.na):
             return np.nan
         return None if math.isinf(number) else number
     if isinstance(value, str):
