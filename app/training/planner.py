@@ -40,7 +40,7 @@ def plan_file(draft: TrainingRequest, path: Path, registry: ModelReader, max_byt
     """
     table_format = BY_NAME[draft.format]
     current = current_version(registry, draft.model, draft.mode)
-    dialect = Dialect(header=draft.header)
+    dialect = Dialect(header=draft.reading.header)
     with explained(path, table_format, dialect):
         header = table_format.column_names(path, dialect)
         index = _index_left_out(table_format.index_columns(path), draft, current)

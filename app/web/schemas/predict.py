@@ -9,7 +9,7 @@ from app.prediction.query import Missing, PredictionOptions, PredictionQuery
 from app.prediction.tables import TableOptions
 from app.web.query import NameList, Rows
 from app.web.schemas.openapi_schema import Row, Schema
-from app.web.schemas.train import HEADER_TEXT
+from app.web.schemas.reading import HEADER_TEXT
 
 MAX_KEPT = 1000  # Columns that pass through to the results.
 
