@@ -21,27 +21,31 @@ class CellReader:
     """Makes Arrow arrays of the decoded values of names, for one block of lines after the other."""
 
     def __init__(self) -> None:
+        self.rounded: dict[str, int] = {}  # by name: the index of the first integer of the block that was rounded
         self._kinds: dict[str, tuple[str, int]] = {}  # by name: the kind of its values, and the row of the first
 
-    def array(self, name: str, values: Sequence[Any], first: int) -> "tuple[pa.Array, int | None]":
-        """Return the values as an array, and the index of the first integer that was rounded, if any.
+    def array(self, name: str, values: Sequence[Any], first: int) -> "pa.Array":
+        """Return the values as an array.
 
         `first` is the number of the first row. Raises InvalidInput with the row of a value of another kind.
         """
+        self.rounded.pop(name, None)
         types = {*map(type, values)} - {_NULL}
         self._check_kinds(name, values, types, first)
         if types <= {bool}:
-            return pa.array(values, pa.bool_() if types else pa.null()), None
+            return pa.array(values, pa.bool_() if types else pa.null())
         if types == {str}:
-            return pa.array(values, pa.string()), None
+            return pa.array(values, pa.string())
         if types == {int}:
             try:
-                return pa.array(values, pa.int64()), None
+                return pa.array(values, pa.int64())
             except (OverflowError, pa.ArrowInvalid):
                 pass  # The integers are rounded.
         floats = _floats(name, values, first)
         rounded = rounded_numbers(floats[:, np.newaxis], values, [name])
-        return pa.array(floats, from_pandas=True), rounded[0][1] if rounded else None
+        if rounded:
+            self.rounded[name] = rounded[0][1]
+        return pa.array(floats, from_pandas=True)
 
     def _check_kinds(self, name: str, values: Sequence[Any], types: Iterable[type], first: int) -> None:
         kinds = {_KINDS.get(type_, "") for type_ in types}
