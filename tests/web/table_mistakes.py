@@ -10,7 +10,8 @@ import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from functools import cache, partial
+from typing import Any, TypeAlias
 from urllib.parse import urlencode
 
 import pyarrow as pa
@@ -28,11 +29,13 @@ MULTIPART = "multipart/form-data; boundary=x"
 
 HEADER = "species,ok,when,age,y"
 ROWS = [
-    f"{'Adelie Chinstrap Gentoo'.split()[n % 3]},{'yes no'.split()[n % 5 % 2]},2026-0{1 + n % 4}-1{n % 7},{n * n % 11},{n}"
+    f"{('Adelie', 'Chinstrap', 'Gentoo')[n % 3]},{('yes', 'no')[n % 5 % 2]},2026-0{1 + n % 4}-1{n % 7},{n * n % 11},{n}"
     for n in range(24)
 ]
 KINDS = "\n".join([HEADER, *ROWS, ""])
 PATH = "/models/kinds/predict"
+BOMB_BYTES = 300 << 20  # Size of an entry of a workbook, when it is unpacked.
+Content: TypeAlias = bytes | str | Callable[[], bytes]
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class TableMistake:
     """A request, and words of the response or of the failed job."""
 
     name: str
-    content: bytes | str
+    content: Content
     says: tuple[str, ...]
     media_type: str = CSV
     path: str = "/train"
@@ -65,11 +68,13 @@ def with_cell(column: int, text: str, rows: Iterable[int] = range(24)) -> str:
     return kinds(lambda n, row: [*row[:column], text if n in rows else row[column], *row[column + 1 :]])
 
 
-def train(
-    name: str, content: bytes | str, *says: str, media_type: str = CSV, status: int = 422, **query: str
-) -> TableMistake:
-    """Return a training of a model that does not exist before and after, unless the query names one."""
-    path = f"/train?{urlencode({'model': 'mistaken-table', 'targets': 'y', **query})}"
+def train(name: str, content: Content, *says: str, **more: Any) -> TableMistake:
+    """Return a training of a model that does not exist before and after, unless the query names one.
+
+    `more` has the media type, the status and the query.
+    """
+    media_type, status = more.pop("media_type", CSV), more.pop("status", 422)
+    path = f"/train?{urlencode({'model': 'mistaken-table', 'targets': 'y', **more})}"
     return TableMistake(name, content, says, media_type, path, status)
 
 
@@ -77,7 +82,7 @@ def option(name: str, value: str, *says: str, **query: str) -> TableMistake:
     return train(f"{name}={value}", KINDS, *says, **{name: value, **query})
 
 
-def later(name: str, content: bytes | str, *says: str, **query: str) -> TableMistake:
+def later(name: str, content: Content, *says: str, **query: str) -> TableMistake:
     return train(name, content, *says, **{"model": "kinds", **query})
 
 
@@ -122,6 +127,24 @@ def edited(book: bytes, name: str, content: bytes | str) -> bytes:
             new.writestr(entry, content if entry == name else old.read(entry))
         if name not in old.namelist():
             new.writestr(name, content)
+    return sink.getvalue()
+
+
+@cache
+def bomb(name: str) -> bytes:
+    """Return a workbook in which a file is much larger when it is unpacked."""
+    sink = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(BOOK)) as old,
+        zipfile.ZipFile(sink, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as new,
+    ):
+        for other in old.namelist():
+            if other != name:
+                new.writestr(other, old.read(other))
+        entry = new.open(name, "w")
+        for _ in range(BOMB_BYTES >> 20):
+            entry.write(bytes(1 << 20))
+        entry.close()
     return sink.getvalue()
 
 
@@ -223,7 +246,6 @@ MISTAKES: list[TableMistake] = [
     option("schema", "maybe", "schema", "infer"),
     option("sheet", "2", "sheet", "workbook"),
     option("decimal", ",", "decimal", "thousands", thousands=","),
-    option("decimal", ",", "decimal", "sep", sep=","),
     option("strip", "1", "strip", "digit"),
     option("na", "x" * 2000, "na", "1000"),
     option("sepp", ";", "sepp", "sep"),
@@ -248,19 +270,19 @@ MISTAKES: list[TableMistake] = [
     predict("unknown=maybe", ROW, "unknown", "null", "refuse", "reference", unknown="maybe"),
     predict("unknown=maybe in CSV", "Gentoo,yes,2026-01-01,1", "unknown", "null", "refuse", "reference", unknown="maybe"),
     # Later tables of a model
-    later("an update with a new column", kinds(lambda n, row: [*row, "1"], HEADER + ",colour"), "colour", mode="update"),
-    later("an update without a column", kinds(lambda n, row: row[1:], "ok,when,age,y"), "species", mode="update"),
+    later("an update with a new column", kinds(lambda _, row: [*row, "1"], HEADER + ",colour"), "colour", mode="update"),
+    later("an update without a column", kinds(lambda _, row: row[1:], "ok,when,age,y"), "species", mode="update"),
     later("an update with words for numbers", with_cell(3, "old"), "age", "number", mode="update"),
     later("an update with numbers for dates", with_cell(2, "44197.5"), "when", "date", mode="update"),
     later("an update with another kind", KINDS, "species", "category", "number", mode="update", numbers="species"),
     later("an update with another reference level", KINDS, "species", "reference", mode="update", reference="species:Gentoo"),
     later("an update with a new gap policy", KINDS, "missing", mode="update", missing="indicator"),
-    later("a table without a column", kinds(lambda n, row: row[1:], "ok,when,age,y"), "species", "schema=infer"),
+    later("a table without a column", kinds(lambda _, row: row[1:], "ok,when,age,y"), "species", "schema=infer"),
     later("a table with words for numbers", with_cell(3, "old"), "age", "number", "schema=infer"),
     later("a table with words for dates", with_cell(2, "soon"), "when", "date", "schema=infer"),
     later("a table with words for booleans", with_cell(1, "perhaps"), "ok", "schema=infer"),
     later("a table with many more gaps", with_cell(3, "", range(12)), '"age"', "12", "missing=drop"),
-    later("a forget of a level that the model does not have", kinds(lambda n, row: ["Emperor", *row[1:]]), "species", "Emperor", mode="forget"),
+    later("a forget of a level that the model does not have", kinds(lambda _, row: ["Emperor", *row[1:]]), "species", "Emperor", mode="forget"),
     # JSON
     train("an empty list of records", "[]", "record", media_type=JSON),
     train("numbers in place of records", "[1, 2]", "object", media_type=JSON),
@@ -270,8 +292,8 @@ MISTAKES: list[TableMistake] = [
     train("split rows of another length", json.dumps({"columns": ["x", "y"], "data": [[1, 2], [3]]}), "2", media_type=JSON),
     train("split with a name twice", json.dumps({"columns": ["y", "y"], "data": [[1, 2]]}), "same name", media_type=JSON),
     # Workbooks
-    train("a workbook with a part of 300 MiB", edited(BOOK, SHEET, bytes(300 << 20)), "256 MiB", media_type=XLSX),
-    train("a workbook with many strings", edited(BOOK, "xl/sharedStrings.xml", bytes(300 << 20)), "256 MiB", media_type=XLSX),
+    train("a workbook with a part of 300 MiB", partial(bomb, "xl/worksheets/sheet2.xml"), "256 MiB", media_type=XLSX),
+    train("a workbook with many strings", partial(bomb, "xl/sharedStrings.xml"), "256 MiB", media_type=XLSX),
     train("a workbook that names a far cell", edited(BOOK, SHEET, f'{SHEET_HEAD}<row r="1"><c r="A1"><v>1</v></c></row><row r="1048577"><c r="XFD1048577"><v>1</v></c></row></sheetData></worksheet>'), "workbook", media_type=XLSX),
     train("a workbook with a wide far cell", edited(BOOK, SHEET, f'{SHEET_HEAD}<row r="1"><c r="A1"><v>1</v></c></row><row r="1048576"><c r="XFD1048576"><v>1</v></c></row></sheetData></worksheet>'), "column", media_type=XLSX),
     train("entities in a workbook", edited(BOOK, SHEET, f"{LAUGHS}]>{SHEET_HEAD}<row><c t='str'><v>&j;</v></c></row></sheetData></worksheet>"), "workbook", media_type=XLSX),
@@ -282,7 +304,7 @@ MISTAKES: list[TableMistake] = [
     train("an empty sheet", workbook(), "empty", media_type=XLSX),
     train("a separator for a workbook", BOOK, "sep", "CSV", media_type=XLSX, sep=";"),
     train("words in numbers of a workbook", workbook(["x", "y"], *([n if n % 6 else "late", n % 4] for n in range(24))), '"x"', "na=", media_type=XLSX),
-    TableMistake("a workbook with a part of 300 MiB to predict for", edited(BOOK, SHEET, bytes(300 << 20)), ("256 MiB",), XLSX, PATH),
+    TableMistake("a workbook with a part of 300 MiB to predict for", partial(bomb, "xl/worksheets/sheet2.xml"), ("256 MiB",), XLSX, PATH),
     # Bodies of another format
     train("a zip file", edited(b"PK\x05\x06" + bytes(18), "rows.csv", KINDS), "zip"),
     train("gzip", gzip.compress(KINDS.encode()), "gzip", "Content-Encoding"),
@@ -303,5 +325,5 @@ MISTAKES: list[TableMistake] = [
     TableMistake("an inspection without content", "", ("empty",), CSV, "/inspect?targets=y"),
     TableMistake("an inspection with a bad option", KINDS, ("dates", "dmy"), CSV, "/inspect?targets=y&dates=x"),
     TableMistake("an inspection for a model that is not there", KINDS, ("no model",), CSV, "/inspect?model=nowhere", 404),
-    TableMistake("an inspection of a bomb", edited(BOOK, SHEET, bytes(300 << 20)), ("256 MiB",), XLSX, "/inspect?targets=y"),
+    TableMistake("an inspection of a bomb", partial(bomb, "xl/worksheets/sheet2.xml"), ("256 MiB",), XLSX, "/inspect?targets=y"),
 ]  # fmt: skip
