@@ -8,7 +8,8 @@ import contextlib
 import re
 from collections.abc import Iterator
 
-from app.data.batch import Header, Source, open_source
+from app.data.batch import Source, open_source
+from app.data.columns.schema import PLAIN, Dialect
 from app.data.formats import FORMATS
 from app.data.formats.base import BodyFormat, Content
 from app.data.formats.json import JSON
@@ -112,7 +113,7 @@ def _content_of_text(text: bytes) -> Content | None:
 
 
 @contextlib.contextmanager
-def explained(source: Source, body_format: BodyFormat, header: Header | None = None) -> Iterator[None]:
+def explained(source: Source, body_format: BodyFormat, dialect: Dialect = PLAIN) -> Iterator[None]:
     """Replace an InvalidInput raised in the block by one that names the real format, if the body has another format.
 
     The body's beginning is read only after such an error.
@@ -120,14 +121,14 @@ def explained(source: Source, body_format: BodyFormat, header: Header | None = N
     try:
         yield
     except InvalidInput as error:
-        raise better(error, begins_with(source), body_format, header) from None
+        raise better(error, begins_with(source), body_format, dialect) from None
 
 
-def better(error: LinserveError, head: bytes, body_format: BodyFormat, header: Header | None = None) -> LinserveError:
+def better(error: LinserveError, head: bytes, body_format: BodyFormat, dialect: Dialect = PLAIN) -> LinserveError:
     """Return an error that names the format of a body beginning with `head`, or one about a fault in `body_format`."""
     content = content_of(head)
     if content is None or content.body_format is body_format or body_format.may_be(content, head, error):
-        return body_format.explain(error, head, header)
+        return body_format.explain(error, head, dialect)
     message = (
         f"The body is {content.label}, but {body_format.label} was expected (Content-Type: {body_format.media_type}). "
         f"{content.advice}"

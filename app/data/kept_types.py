@@ -35,8 +35,8 @@ def is_words(type_: "pa.DataType") -> bool:
 def cast_kept(batch: "pa.RecordBatch", kept: "Mapping[str, pa.DataType]", rows: int) -> "Iterator[pa.RecordBatch]":
     """Yield the rows with the `kept` columns cast to these types, in batches of at most `rows` rows.
 
-    A batch has at most MAX_WORD_BYTES of words, unless it is one row. Raises InvalidInput for a dictionary of views
-    that is longer.
+    A batch has at most MAX_WORD_BYTES of words, unless it is one row. A dictionary may stay one.
+    Raises InvalidInput for a dictionary of views that is longer.
     """
     names = batch.schema.names
     columns = [_without_views(column) if name in kept else column for name, column in zip(names, batch, strict=True)]
@@ -52,10 +52,14 @@ def cast_kept(batch: "pa.RecordBatch", kept: "Mapping[str, pa.DataType]", rows: 
         for name in kept:
             size += _word_bytes(slice_.column(name), dictionaries.get(name))
         for small in _in_batches(slice_, size):
-            cast = [
-                column.cast(kept[name]) if name in kept else column for name, column in zip(names, small, strict=True)
-            ]
+            cast = [_cast(column, kept.get(name)) for name, column in zip(names, small, strict=True)]
             yield pa.RecordBatch.from_arrays(cast, names=names)
+
+
+def _cast(column: "pa.Array", type_: "pa.DataType | None") -> "pa.Array":
+    """Return the column as this type. A dictionary that stays one keeps the type of its indices."""
+    is_same = type_ is None or (pa.types.is_dictionary(type_) and pa.types.is_dictionary(column.type))
+    return column if is_same else column.cast(type_)
 
 
 def _in_batches(batch: "pa.RecordBatch", size: NDArray[np.int64]) -> "Iterator[pa.RecordBatch]":

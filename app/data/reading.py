@@ -21,7 +21,7 @@ def read_file(source: Source, table_format: TableFormat, columns: Columns, threa
     def read(some: Columns) -> Iterator[RowBatch]:
         return table_format.batches(source, some, threads)
 
-    with explained(source, table_format, columns.header):
+    with explained(source, table_format, columns.dialect):
         numbers = MAX_NUMBERS
         try:
             for batch in read(columns):

@@ -8,7 +8,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from app.data.batch import MAX_COLUMNS, Array, Columns, Header, RowBatch, batch_rows, check, row_error
+from app.data.batch import MAX_COLUMNS, Array, Columns, RowBatch, batch_rows, check, row_error
+from app.data.columns.schema import PLAIN, Dialect
 from app.data.formats import BY_NAME
 from app.data.groups import MISSING, Groups
 from app.data.names import MAX_NAME_LENGTH
@@ -60,7 +61,7 @@ class TrainingRows:
         *,
         weight_kind: WeightKind = "precision",
         drop_missing: bool = False,
-        header: Header | None = None,
+        dialect: Dialect = PLAIN,
         late: Mapping[str, int] = MappingProxyType({}),
         groups: Groups | None = None,
         threads: int = 1,
@@ -80,8 +81,8 @@ class TrainingRows:
         if groups is not None and self._has_folds:
             numbers.append(groups.column)
         keep = [groups.column] if groups is not None and groups.column not in numbers else []
-        self._columns = Columns(numbers, keep, missing=drop_missing, header=header, late=late)
-        self._first_row = 1 if self._format is None else self._format.first_row(header)
+        self._columns = Columns(numbers, keep, missing=drop_missing, dialect=dialect, late=late)
+        self._first_row = 1 if self._format is None else self._format.first_row(dialect)
         self._threads = threads
 
     @property
@@ -104,7 +105,7 @@ class TrainingRows:
         elif self._format.names_in_rows:
             names = (*numbers, *keep, *self._others)
         else:
-            names = self._format.column_names(self._path, self._columns.header)
+            names = self._format.column_names(self._path, self._columns.dialect)
         return [name for name in dict.fromkeys(names) if name not in used]
 
     def batches(self) -> Iterator[TrainingBatch]:

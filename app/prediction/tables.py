@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from app.data.batch import Columns, Header, RowBatch, Source, row_error, split_wide, wide_batch_bytes
+from app.data.batch import Columns, RowBatch, Source, row_error, split_wide, wide_batch_bytes
+from app.data.columns.options import Header
+from app.data.columns.schema import Dialect
 from app.data.content import explained
 from app.data.formats.base import TableFormat, TableWriter
 from app.data.formats.json import JsonDocumentWriter
@@ -70,10 +72,10 @@ def read_table(
         # Without a header, the position of a column is its name, so the columns between the features are allowed.
         only=options.header != "none",
         ignored=version.ignored,
-        header=options.header,
+        dialect=Dialect(header=options.header),
         training=False,
     )
-    with explained(content, table_format, options.header):
+    with explained(content, table_format, Dialect(header=options.header)):
         reserve(table_format.metadata_bytes(content) + _READ_FACTOR * wide_batch_bytes(columns))
         reserve(table_format.check_size(content, [*columns.numbers, *columns.keep], max_bytes))
     yield from read_file(content, table_format, columns)

@@ -1,6 +1,7 @@
-"""Files of formats 1 and 2 as format 3 has them.
+"""Files of older formats as the newest has them.
 
 Format 2 replaced squares by roots and recorded the loss of precision. Format 3 gave tensors and fields their names.
+Format 4 added the schema of the table, which older cards lack: their columns are numbers.
 """
 
 from collections.abc import Callable, Mapping

@@ -6,12 +6,14 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from app import __version__
+from app.data.columns.schema import TableSchema
+from app.data.columns.terms import encoded_terms, term_blocks
 from app.errors import InvalidInput
 from app.regression.solvers import Solver
 from app.regression.sufficient_statistics import WeightKind
 
 # Format of the card and tensors of new files. All formats from 1 on are read, and each has a fixture in the tests.
-SCHEMA = 3
+SCHEMA = 4
 
 MAX_SHARES = 1000  # Newest versions listed in a card; the shares of older ones are dropped.
 MAX_NAMED = 10  # Newest versions named in a message.
@@ -62,7 +64,9 @@ class ModelCard:
     condition_number: float
     metrics: dict[str, Any]
     mode: Literal["replace", "update", "forget"] = "replace"  # effect of the job's rows on the parent's
-    dropped_rows: int = 0  # rows of the job in which a value was missing
+    dropped_rows: int = 0  # rows of the job that were left out because of a gap
+    gaps: dict[str, int] = field(default_factory=dict)  # number of gaps in the job's rows, by column with any
+    table: TableSchema | None = None  # None before format 4: the columns are numbers
     # Columns that are neither features nor targets, in the rows of this version and of those it builds on.
     unused_columns: tuple[str, ...] = ()
     terms: tuple[str, ...] = ()  # made from the features; empty if the model's columns are the features
@@ -84,6 +88,33 @@ class ModelCard:
     warnings: tuple[str, ...] = ()
     libraries: dict[str, str] = field(default_factory=library_versions)
     schema: int = SCHEMA
+
+    @property
+    def schema_of_rows(self) -> TableSchema:
+        """The columns that the version was trained on."""
+        return self.table or TableSchema.of_numbers(self.features, self.targets)
+
+    @property
+    def encoded_features(self) -> tuple[str, ...]:
+        """The columns of the design, before terms."""
+        return self.features if self.table is None else self.table.encoded_features
+
+    @property
+    def encoded_terms(self) -> tuple[str, ...]:
+        """The terms over `encoded_features`; none if the model's columns are those."""
+        return self.terms if self.table is None else encoded_terms(self.terms, self.table)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the model: terms or features, encoded."""
+        return self.encoded_terms or self.encoded_features
+
+    @property
+    def blocks(self) -> tuple[slice, ...]:
+        """The places of the indicator columns in `columns`, a slice for each category or gap indicator."""
+        if self.table is None:
+            return ()
+        return term_blocks(self.terms, self.table) if self.terms else self.table.blocks
 
     @property
     def shares(self) -> dict[int, float] | None:

@@ -64,7 +64,7 @@ _NUMBER = "number"  # The tensor of the folds' numbers.
 
 def _shape(shape: str, card: ModelCard, **sizes: int) -> tuple[int, ...]:
     """Return a shape of the table in numbers. `sizes` has those of other letters."""
-    sizes |= {"p": len(card.terms or card.features), "k": len(card.targets), "1": 1}
+    sizes |= {"p": len(card.columns), "k": len(card.targets), "1": 1}
     return tuple(sum(sizes[term] for term in length.split("+")) for length in shape.split())
 
 
@@ -96,10 +96,10 @@ def model_of(card: ModelCard, tensors: Tensors) -> LinearModel:
     statistics |= {name: statistics[name].item() for name in ("effective_rows", "log_weights", "operations")}
     statistics["operations"] = int(statistics["operations"])
     return LinearModel(
-        features=card.features,
+        features=card.encoded_features,
         targets=card.targets,
         statistics=_statistics_of(card, rows=card.rows, untracked=card.untracked, **statistics),
-        terms=card.terms,
+        terms=card.encoded_terms,
         has_intercept=getattr(card.solver, "fit_intercept", True),
         inference_unavailable=card.inference_unavailable,
         **values,
@@ -108,7 +108,7 @@ def model_of(card: ModelCard, tensors: Tensors) -> LinearModel:
 
 def _statistics_of(card: ModelCard, **values: Any) -> SufficientStatistics:
     return SufficientStatistics(
-        features=len(card.terms or card.features),
+        features=len(card.columns),
         weight_kind=card.weight_kind,
         discounted=card.discounted,
         **values,

@@ -192,8 +192,13 @@ def _card_faults(card: ModelCard) -> Iterator[str]:
     names = (*card.features, *card.targets)
     if not card.features or not card.targets or len(set(names)) < len(names):
         yield "its features and targets are none, or not distinct"
+    table = card.schema_of_rows
+    if tuple(column.name for column in (*table.features, *table.targets)) != names:
+        yield "its table has other features or targets"
+    if len(set(table.encoded_features)) < len(table.encoded_features):
+        yield "the columns of its design are not distinct"
     try:
-        parse_terms(card.terms, card.features)
+        parse_terms(card.encoded_terms, card.encoded_features)
     except InvalidTerms:
         yield "its terms cannot be made from its features"
     if card.rows < 1:

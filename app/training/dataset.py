@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from app.data.batch import Columns
+from app.data.columns.schema import Dialect
 from app.data.formats.csv import CSV
 from app.data.training_rows import TrainingRows
 from app.regression.sufficient_statistics import WeightKind
@@ -30,8 +31,8 @@ class JobRows(TrainingRows):
             request.targets,
             request.weight,
             weight_kind=request.weight_kind,
-            drop_missing=request.missing == "drop",
-            header=request.header,
+            drop_missing=request.reading.missing in (None, "drop"),
+            dialect=Dialect(header=request.reading.header),
             late=late,
             groups=request.fold_groups,
             threads=threads,

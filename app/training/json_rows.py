@@ -39,7 +39,7 @@ def plan_rows(draft: TrainingRequest, rows: JsonRows, registry: ModelReader) -> 
     """
     current = current_version(registry, draft.model, draft.mode)
     features, targets = _names_of_rows(draft, rows, current)
-    missing = draft.missing == "drop"
+    missing = draft.reading.missing != "refuse"
     instances: Sequence[Any] = as_rows(rows.instances, features, "/instances", missing=missing)
     rows_of_targets = as_rows(rows.targets, targets, "/targets", missing=missing)
     if len(instances) != len(rows_of_targets):

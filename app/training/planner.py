@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from app.data.columns.schema import Dialect
 from app.data.content import explained
 from app.data.formats import BY_NAME
 from app.data.names import listed, missing_columns, shown
@@ -39,8 +40,9 @@ def plan_file(draft: TrainingRequest, path: Path, registry: ModelReader, max_byt
     """
     table_format = BY_NAME[draft.format]
     current = current_version(registry, draft.model, draft.mode)
-    with explained(path, table_format, draft.header):
-        header = table_format.column_names(path, draft.header)
+    dialect = Dialect(header=draft.reading.header)
+    with explained(path, table_format, dialect):
+        header = table_format.column_names(path, dialect)
         index = _index_left_out(table_format.index_columns(path), draft, current)
         features, targets = _columns_of_file(header, draft, current, index)
         table_format.check_size(path, [*(features or ()), *targets, *draft.weight_and_groups], max_bytes)

@@ -5,14 +5,16 @@ from typing import Any, Literal
 
 import msgspec
 
-from app.data.batch import Header
+from app.data.columns.options import ReadingOptions
+from app.data.columns.schema import LeftOut
 from app.data.groups import Groups
 from app.regression.solvers import Solver, solver_from_record
 from app.regression.sufficient_statistics import WeightKind
 
 # Format number of new records. Format 1 has no number and an older name for an option of gradient descent, and notes in
-# `solver.start` that the start is uploaded or the current version.
-RECORD_FORMAT = 2
+# `solver.start` that the start is uploaded or the current version. Formats 1 and 2 have `header` and `missing`, whose
+# default was to refuse, outside of `reading`.
+RECORD_FORMAT = 3
 _RENAMED_OPTIONS = {"held_out": "validation_fraction"}
 
 
@@ -23,7 +25,8 @@ class TrainingRequest:
     model: str
     upload: str
     format: str  # name of a file format, or MATRIX
-    features: tuple[str, ...]  # empty: the job finds them in the rows (NDJSON)
+    # Columns that may become features. Empty: the job finds them in the rows (NDJSON).
+    features: tuple[str, ...]
     targets: tuple[str, ...]
     solver: Solver
     promote: Literal["always", "if_better", "never"]
@@ -36,13 +39,14 @@ class TrainingRequest:
     choose_l2: bool = False  # True if the cross-validation chooses the penalty
     unseen: bool = False  # True if the current version was fitted to none of the rows
     terms: tuple[str, ...] = ()
-    missing: Literal["refuse", "drop"] = "refuse"  # a missing value fails the job, or its row is dropped
     weight: str | None = None  # the column of weights; in a matrix, the column after the targets
     weight_kind: WeightKind | None = None  # None: the kind of the version to build on, or else precision
     inherits: tuple[str, ...] = ()  # options of the solver that the version to build on gives
     trained_in: int | None = None  # with mode "forget": the version in which the rows were added
     share: float | None = None  # with mode "forget": share of the rows' weight that decay has left
-    header: Header | None = None  # content of the first row of a CSV file; None: decided by its values
+    reading: ReadingOptions = ReadingOptions()  # noqa: RUF009 - frozen
+    named: bool = False  # True if the request names its features, none of which is then left out
+    left_out: tuple[LeftOut, ...] = ()  # columns that are known from their names to be no features
     warnings: tuple[str, ...] = ()  # about the rows, noticed when they were received
     start_uploaded: bool = False  # True if the initial coefficients are in a file next to the rows
     infer_columns: bool = False  # True if the rows may have other columns than the current version
@@ -65,6 +69,11 @@ class TrainingRequest:
             return None
         return Groups(self.groups, self.folds, self.fold_seed)
 
+    @property
+    def chosen(self) -> frozenset[str]:
+        """The columns that the request names, so that none of them is left out."""
+        return frozenset((*(self.features if self.named else ()), *self.reading.columns))
+
     def to_json(self) -> dict[str, Any]:
         plain: dict[str, Any] = msgspec.to_builtins(self)
         return plain
@@ -72,13 +81,21 @@ class TrainingRequest:
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> "TrainingRequest":
         """Return the request of a record of any format."""
-        if plain.get("record_format", 1) == 1:
-            solver = {_RENAMED_OPTIONS.get(name, name): value for name, value in plain["solver"].items()}
-            start = solver.get("start")
-            uploaded = isinstance(start, dict) and start.get("uploaded", False)
-            if uploaded:
-                solver["start"] = "random"
-            elif isinstance(start, dict) and start.get("current", False):
-                solver["start"] = "current"
-            plain = {**plain, "solver": solver, "start_uploaded": uploaded, "record_format": RECORD_FORMAT}
+        record_format = plain.get("record_format", 1)
+        if record_format == 1:
+            plain = _from_format_1(plain)
+        if record_format < RECORD_FORMAT:
+            reading = {"header": plain.get("header"), "missing": plain.get("missing", "refuse")}
+            plain = {**plain, "reading": reading, "record_format": RECORD_FORMAT}
         return msgspec.convert(plain, type=cls, dec_hook=solver_from_record)
+
+
+def _from_format_1(plain: dict[str, Any]) -> dict[str, Any]:
+    solver = {_RENAMED_OPTIONS.get(name, name): value for name, value in plain["solver"].items()}
+    start = solver.get("start")
+    uploaded = isinstance(start, dict) and start.get("uploaded", False)
+    if uploaded:
+        solver["start"] = "random"
+    elif isinstance(start, dict) and start.get("current", False):
+        solver["start"] = "current"
+    return {**plain, "solver": solver, "start_uploaded": uploaded}

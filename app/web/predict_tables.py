@@ -11,6 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from app.data.batch import RowBatch, Source
+from app.data.columns.schema import Dialect
 from app.data.formats import BY_MEDIA_TYPE
 from app.data.formats.base import TableFormat
 from app.data.json_rows import as_rows
@@ -51,7 +52,7 @@ async def predict_file(
         stack.enter_context(get_memory(request).reserved(work))
         reserve, max_bytes = get_memory(request).reserve, services.max_upload_bytes
         batches = read_table(content, table_format, version, options, reserve=reserve, max_bytes=max_bytes)
-        prediction = TablePrediction(version, options, table_format.first_row(options.header))
+        prediction = TablePrediction(version, options, table_format.first_row(Dialect(header=options.header)))
         return await run_in_threadpool(_respond, request, prediction, batches, media_type)
 
 

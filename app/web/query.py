@@ -78,7 +78,7 @@ def query_properties(model: type[BaseModel]) -> dict[str, dict[str, Any]]:
     for name, schema in model.model_json_schema()["properties"].items():
         alternatives = [part for part in schema.get("anyOf", ()) if part.get("type") != "null"]
         rules = {**schema, **alternatives[0]} if len(alternatives) == 1 else dict(schema)
-        if rules.get("type") == "array":
+        if rules.get("type") in ("array", "object"):
             rules = {"type": "string", "description": schema["description"]}
         properties[name] = rules
     return properties

@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from app.data.content import explained
-from app.data.formats import check_header
+from app.data.formats import check_options
 from app.data.formats.base import TableFormat
 from app.data.names import MAX_NAME_LENGTH
 from app.data.training_rows import MATRIX, write_matrix
@@ -67,7 +67,7 @@ def _submit_json(services: Services, body: bytes, job_id: str) -> Job:
 async def submit_file(services: Services, request: Request, table_format: TableFormat, job_id: str) -> Job:
     """Store a file, and submit its job."""
     options = from_query(request.query_params)
-    check_header(table_format, options.header)
+    check_options(table_format, options.reading())
     jobs, uploads = services.jobs, services.jobs.uploads
     await run_in_threadpool(jobs.check_room, job_id)
     upload = uploads.new()

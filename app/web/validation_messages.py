@@ -46,6 +46,7 @@ _TYPES = {
 }
 _WRITTEN_WITHOUT_QUOTES = ("int_type", "float_type", "bool_type")
 _WHOLE_BODY = 'Send an object, such as {"instances": [[1, 2], [3, 4]]}.'
+_ANY = "*"  # Step of a location: any name of a column.
 MAX_DIGITS = 20  # Characters of a number in a message.
 
 Fault: TypeAlias = Mapping[str, Any]  # An item of pydantic's ValidationError.errors().
@@ -138,13 +139,13 @@ def _unknown(fault: Fault, schema: type[BaseModel] | None) -> str:
     place = tuple(steps)
     message = f"There is no such option: {shown(name)}."
     options = {} if schema is None else options_of(schema)
-    here = sorted(options.get(place, ()))
+    here = sorted(options.get(place) or options.get((*place[:-1], _ANY), ()))
     if near := did_you_mean(name, here):
         return message + near
     for other, names in options.items():
         if name in names:
             return f"{message} Move it to {pointer_of(other) or 'the top of the body'}."
-    return f"{message} Expected {', '.join(here)}. Remove it."
+    return f"{message} Expected {', '.join(here)}. Remove it." if here else f"{message} Remove it."
 
 
 def _of_another_kind(option: str, location: Sequence[Any]) -> str | None:
@@ -176,6 +177,7 @@ def options_of(schema: type[BaseModel]) -> dict[tuple[str, ...], frozenset[str]]
             options[place] = options.get(place, frozenset()) | frozenset(node["properties"])
             for name, inner in node["properties"].items():
                 walk(inner, (*place, name))
+        walk(node.get("additionalProperties"), (*place, _ANY))
 
     walk(document, ())
     return options

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from app.data.columns.schema import Dialect
 from app.data.content import HEAD_BYTES, begins_with, better, content_of, explained
 from app.data.formats import BY_NAME
 from app.data.formats.base import BodyFormat
@@ -89,7 +90,7 @@ def test_a_fault_in_a_later_row_is_not_explained_by_the_first_row() -> None:
 def test_years_as_names_are_accepted_once_the_header_is_declared_to_hold_names() -> None:
     head = b"place,2024,2025\nnorth,1,2\n"
     assert "the header row seems to be missing" in better(FAULT, head, CSV).message
-    assert better(FAULT, head, CSV, "names") is FAULT
+    assert better(FAULT, head, CSV, Dialect(header="names")) is FAULT
 
 
 def test_no_cell_of_a_file_without_a_header_is_repeated() -> None:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tables import written
 
 from app.data.batch import Columns
+from app.data.columns.schema import Dialect
 from app.data.formats import BY_NAME, csv, csv_careful
 from app.data.json_rows import first_rounded_rows, to_column, to_matrix
 from app.data.rounding import MAX_WARNINGS, rounding_warnings
@@ -183,7 +184,7 @@ def test_each_column_is_named_once_with_its_first_row_and_each_pass_starts_anew(
     path = tmp_path / "rows"
     path.write_text("1,2\n" + "1,2\n" * 500 + "9007199254740993,3\n" * 500)
     features, targets = (["1"], ["2"]) if header == "names" else (["c1"], ["c2"])
-    rows = TrainingRows(path, "csv", features, targets, header=header, threads=2)
+    rows = TrainingRows(path, "csv", features, targets, dialect=Dialect(header=header), threads=2)
     assert rows.warnings == []
     for _ in range(2):
         list(rows.batches())

@@ -1,8 +1,9 @@
 """Files of every landed format are read. A file of another format is rejected by itself, with its format.
 
-`schema_N` has versions as the code wrote them when N was the number of new files. Those of schema 2 and 3 are, in turn:
+`schema_N` has versions as the code wrote them when N was the number of new files. Those of schema 2 to 4 are, in turn:
 12 rows, 3 more, 3 taken out, cross-validated, with a term, a descent, frequency weights, precision weights with a ridge
-penalty. `early` has files of the first commits, whose number is 1 too.
+penalty; in schema 4 also a category, a date and an indicator of gaps. `early` has files of the first commits, whose
+number is 1 too.
 """
 
 import logging
@@ -47,7 +48,8 @@ def test_every_format_has_a_fixture_of_which_all_versions_are_served(tmp_path: P
     registry = ModelPublisher(tmp_path)
     for number in registry.versions("old"):
         registry.promote("old", number)
-        assert np.isfinite(registry.current("old").model.predict(YIELDS[:, :3])).all()
+        model = registry.current("old").model
+        assert np.isfinite(model.predict(np.ones((2, len(model.features))))).all()
 
 
 def test_files_are_written_with_the_tensors_of_their_format_and_no_others(tmp_path: Path) -> None:
@@ -59,7 +61,7 @@ def test_files_are_written_with_the_tensors_of_their_format_and_no_others(tmp_pa
         assert tensors_in(written) == tensors_in(file)
 
 
-@pytest.mark.parametrize("schema", [2, 3])
+@pytest.mark.parametrize("schema", [2, 3, 4])
 @pytest.mark.parametrize(
     ("number", "rows", "weights"),
     [
@@ -70,7 +72,7 @@ def test_files_are_written_with_the_tensors_of_their_format_and_no_others(tmp_pa
         (7, YIELDS, WEIGHTS),
     ],
 )
-def test_a_version_of_schema_2_or_3_keeps_its_numbers(
+def test_a_version_of_schema_2_to_4_keeps_its_numbers(
     number: int, rows: np.ndarray, weights: np.ndarray | None, schema: int
 ) -> None:
     version = read(path(number, schema))
@@ -84,8 +86,8 @@ def test_a_version_of_schema_2_or_3_keeps_its_numbers(
     assert_allclose(infer(version.model).standard_errors, errors, rtol=1e-7)
 
 
-@pytest.mark.parametrize("schema", [2, 3])
-def test_a_version_of_schema_2_or_3_keeps_what_is_known_of_it(schema: int) -> None:
+@pytest.mark.parametrize("schema", [2, 3, 4])
+def test_a_version_of_schema_2_to_4_keeps_what_is_known_of_it(schema: int) -> None:
     cards = {number: read_card(path(number, schema)) for number in range(1, 9)}
     assert [cards[number].mode for number in (1, 2, 3)] == ["replace", "update", "forget"]
     assert read(path(3, schema)).model.statistics.removed is not None
@@ -93,6 +95,18 @@ def test_a_version_of_schema_2_or_3_keeps_what_is_known_of_it(schema: int) -> No
     assert cards[5].terms == ("temp", "rainfall", "temp:rainfall")
     assert cards[6].inference_unavailable is not None
     assert (cards[7].weight_kind, cards[8].weight_kind) == ("frequency", "precision")
+
+
+def test_a_version_of_schema_4_has_the_kinds_of_its_columns_and_older_ones_have_numbers() -> None:
+    version = read(path(9, 4))
+    assert version.card.features == ("temp", "zone", "day")
+    assert version.model.features == ("temp", "temp[missing]", "zone[north]", "zone[south]", "day")
+    assert [column.kind for column in version.card.schema_of_rows.features] == ["number", "category", "date"]
+    assert version.card.blocks == (slice(1, 2), slice(2, 4))
+    older = read_card(path(1, 3))
+    assert older.table is None
+    assert {column.kind for column in older.schema_of_rows.numbers} == {"number"}
+    assert older.columns == older.features
 
 
 def other_formats(models: Path) -> dict[str, str]:

@@ -3,13 +3,15 @@
 A new format is a file with a class that implements TableFormat, and an entry in FORMATS.
 """
 
-from app.data.batch import Header
+from dataclasses import fields
+
+from app.data.columns.options import ReadingOptions
 from app.data.formats.arrow import ARROW
 from app.data.formats.base import TableFormat
 from app.data.formats.csv import CSV
 from app.data.formats.ndjson import NDJSON
 from app.data.formats.parquet import PARQUET
-from app.errors import InvalidInput
+from app.errors import FieldError, InvalidInput
 
 FORMATS: tuple[TableFormat, ...] = (CSV, NDJSON, ARROW, PARQUET)
 
@@ -19,9 +21,21 @@ BY_MEDIA_TYPE = {table_format.media_type: table_format for table_format in FORMA
 LABELS = ", ".join(table_format.label for table_format in FORMATS[:-1]) + f" or {FORMATS[-1].label}"
 
 
-def check_header(table_format: TableFormat | None, header: Header | None) -> None:
-    """Raise InvalidInput if there is a `header` option for JSON (None), or for a format that has no header row."""
-    if header is not None and (table_format is None or not table_format.takes_header):
-        takers = " and ".join(entry.label for entry in FORMATS if entry.takes_header)
-        message = f"`header` is an option of {takers} files only. Leave it out for other formats."
-        raise InvalidInput.of_parameter("header", message)
+# Options that say what the cells mean. They apply to every format, JSON included.
+_OF_ANY_FORMAT = frozenset({"decimal", "thousands", "na", "strip", "dates", "missing", "drop", "columns"})
+_DEFAULTS = ReadingOptions()
+
+
+def check_options(table_format: TableFormat | None, options: ReadingOptions) -> None:
+    """Raise InvalidInput if an option does not apply to the format. None is JSON."""
+    taken = _OF_ANY_FORMAT | (table_format.options if table_format is not None else frozenset())
+    names = [entry.name for entry in fields(ReadingOptions) if entry.name not in taken]
+    details = [_not_taken(name) for name in names if getattr(options, name) != getattr(_DEFAULTS, name)]
+    if details:
+        raise InvalidInput(details[0].message, details)
+
+
+def _not_taken(option: str) -> FieldError:
+    takers = " and ".join(entry.label for entry in FORMATS if option in entry.options)
+    message = f"`{option}` is an option of {takers} files only. Leave it out for other formats."
+    return FieldError(message, parameter=option)

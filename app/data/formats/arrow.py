@@ -2,9 +2,10 @@
 
 import functools
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from app.data.batch import Columns, RowBatch, Source, batch_rows, from_record_batch
+from app.data.batch import CellBatch, Columns, RowBatch, Source, batch_rows, from_record_batch
+from app.data.formats.arrow_cells import cell_batch, cell_types, types_to_cast
 from app.data.formats.arrow_columns import ArrowTableWriter, SchemaFormat, check_columns, readable
 from app.data.formats.base import Output, TableWriter
 from app.data.kept_types import cast_kept, kept_type
@@ -33,31 +34,22 @@ class ArrowFormat(SchemaFormat):
         return check_arrow_size(source, len(names), limit)
 
     def batches(self, source: Source, columns: Columns, threads: int = 1) -> Iterator[RowBatch]:  # noqa: ARG002
-        """Yield the rows, in memory that grows neither with the stream nor with its batches."""
         reader, mapped = _open(source)
         check_columns(reader.schema, columns)
         types = {name: reader.schema.field(name).type for name in columns.keep}
         kept = {name: new for name, old in types.items() if (new := kept_type(old)) != old}
-        size, row, read, words = batch_rows(columns), 1, 0, 0
-        while (message := _next_batch(reader, columns)) is not None:
-            for column in message.columns if kept else ():
-                words += len(column.dictionary) if isinstance(column, pa.DictionaryArray) else 0
-            if words > MAX_WORDS:
-                raise InvalidInput(
-                    f"The dictionaries of the columns to keep have more than {MAX_WORDS} words in all batches "
-                    "together. Write larger batches, or strings instead of dictionaries."
-                )
-            with readable(_LABEL):
-                # pyarrow trusts a stream, and wrong offsets of strings would be read from anywhere.
-                message.validate(full=bool(columns.keep))
-            slices = (message.slice(start, size) for start in range(0, message.num_rows, size))
-            for batch in cast_kept(message, kept, size) if kept else slices:
-                yield from_record_batch(batch, columns, row)
-                row += batch.num_rows
-                read += batch.nbytes
-                if mapped is not None and read > RELEASE_BYTES:
-                    mapped.madvise(mmap.MADV_DONTNEED)
-                    read = 0
+        row = 1
+        for batch in _record_batches(reader, mapped, columns, kept):
+            yield from_record_batch(batch, columns, row)
+            row += batch.num_rows
+
+    def cells(self, source: Source, columns: Columns, threads: int = 1) -> Iterator[CellBatch]:  # noqa: ARG002
+        reader, mapped = _open(source)
+        cast = types_to_cast(cell_types(reader.schema, columns), reader.schema)
+        row = 1
+        for batch in _record_batches(reader, mapped, columns, cast):
+            yield cell_batch(batch, columns, row)
+            row += batch.num_rows
 
     def writer(self, file: Output, keep: Sequence[str], names: Sequence[str]) -> TableWriter:
         return ArrowTableWriter(keep, names, functools.partial(_StreamWriter, file))
@@ -72,6 +64,37 @@ def _open(source: Source) -> "tuple[pa.ipc.RecordBatchStreamReader, mmap.mmap | 
     check_arrow_schema(source)
     view = view_of(source)
     return pa.ipc.open_stream(pa.py_buffer(view)), view.obj if isinstance(view.obj, mmap.mmap) else None
+
+
+def _record_batches(
+    reader: "pa.ipc.RecordBatchStreamReader",
+    mapped: "mmap.mmap | None",
+    columns: Columns,
+    cast: "Mapping[str, pa.DataType]",
+) -> "Iterator[pa.RecordBatch]":
+    """Yield the rows of `columns`, in memory that grows neither with the stream nor with its batches.
+
+    Columns in `cast` come as these types.
+    """
+    size, read, words = batch_rows(Columns(columns.names)), 0, 0
+    while (message := _next_batch(reader, columns)) is not None:
+        for column in message.columns if cast else ():
+            words += len(column.dictionary) if isinstance(column, pa.DictionaryArray) else 0
+        if words > MAX_WORDS:
+            raise InvalidInput(
+                f"The dictionaries of the columns have more than {MAX_WORDS} words in all batches together. Write "
+                "larger batches, or strings instead of dictionaries."
+            )
+        with readable(_LABEL):
+            # pyarrow trusts a stream, and wrong offsets of strings would be read from anywhere.
+            message.validate(full=bool(columns.keep))
+        slices = (message.slice(start, size) for start in range(0, message.num_rows, size))
+        for batch in cast_kept(message, cast, size) if cast else slices:
+            yield batch
+            read += batch.nbytes
+            if mapped is not None and read > RELEASE_BYTES:
+                mapped.madvise(mmap.MADV_DONTNEED)
+                read = 0
 
 
 @readable(_LABEL)

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from app.data.batch import Array, Columns, Header, Source, check_distinct, check_present
+from app.data.batch import Array, Columns, Source, check_distinct, check_present
+from app.data.columns.schema import PLAIN, Dialect
 from app.data.formats.base import TableFormat
 from app.data.kept_types import kept_type
 from app.data.lazy_pyarrow import pa, raise_if_memory
@@ -25,7 +26,7 @@ class SchemaFormat(TableFormat):
     def schema(self, source: Source) -> "pa.Schema":
         """Return the columns' names and types. Raises InvalidInput if they cannot be read."""
 
-    def column_names(self, source: Source, header: Header | None = None) -> list[str]:  # noqa: ARG002
+    def column_names(self, source: Source, dialect: Dialect = PLAIN) -> list[str]:  # noqa: ARG002
         return schema_names(self.schema(source))
 
     def index_columns(self, source: Source) -> list[str]:
@@ -76,7 +77,7 @@ def check_columns(schema: "pa.Schema", columns: Columns) -> None:
     check_present(schema_names(schema), columns, index_names(schema))
     choice = ", or choose the columns to read with `features`" if columns.training else ""
     details = [
-        FieldError(f"Expected numbers, found the type {_type_name(type_)}. Convert the column{choice}.", column=name)
+        FieldError(f"Expected numbers, found the type {type_name(type_)}. Convert the column{choice}.", column=name)
         for name in columns.numbers
         if not (
             pa.types.is_integer(type_ := schema.field(name).type)
@@ -98,7 +99,7 @@ def check_columns(schema: "pa.Schema", columns: Columns) -> None:
         )
 
 
-def _type_name(type_: "pa.DataType") -> str:
+def type_name(type_: "pa.DataType") -> str:
     """Return the name of a type without its parameters, which the client chose."""
     return str(type_).partition("<")[0].partition("[")[0]
 

@@ -12,7 +12,8 @@ from collections.abc import Set as AbstractSet
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import BinaryIO
 
-from app.data.batch import Array, Columns, Header, RowBatch, Source, check_present, from_record_batch, open_source
+from app.data.batch import Array, Columns, RowBatch, Source, check_present, from_record_batch, open_source
+from app.data.columns.schema import PLAIN, Dialect
 from app.data.formats.arrow_columns import record_batch
 from app.data.formats.base import Content, Output, TableFormat, TableWriter
 from app.data.formats.csv_careful import conversion, conversion_to_text, read_carefully
@@ -40,7 +41,8 @@ class CsvFormat(TableFormat):
     media_type = "text/csv"
     label = "CSV"
     is_text = True
-    takes_header = True
+    options = frozenset({"sep", "encoding", "header", "skip"})
+    has_untyped_text = True
 
     def recognises(self, text: bytes) -> bool:
         return not text.startswith(b"{") and has_separators(text)
@@ -50,34 +52,34 @@ class CsvFormat(TableFormat):
         looks_like_json = content.body_format is not None and content.body_format.names_in_rows
         return looks_like_json and any((detail.row or 1) > 1 for detail in error.details)
 
-    def explain(self, error: LinserveError, head: bytes, header: Header | None) -> LinserveError:
+    def explain(self, error: LinserveError, head: bytes, dialect: Dialect) -> LinserveError:
         # Only faults of the first row have no place, or row 1.
         if any(detail.row not in (None, 1) or detail.pointer is not None for detail in error.details):
             return error
-        return explain_first_row(head, header, in_row_1=any(detail.row for detail in error.details)) or error
+        return explain_first_row(head, dialect.header, in_row_1=any(detail.row for detail in error.details)) or error
 
-    def first_row(self, header: Header | None) -> int:
-        return 1 if header == "none" else 2
+    def first_row(self, dialect: Dialect) -> int:
+        return 1 if dialect.header == "none" else 2
 
-    def column_names(self, source: Source, header: Header | None = None) -> list[str]:
-        return header_names(read_beginning(source), header)
+    def column_names(self, source: Source, dialect: Dialect = PLAIN) -> list[str]:
+        return header_names(read_beginning(source), dialect.header)
 
     def batches(self, source: Source, columns: Columns, threads: int = 1) -> Iterator[RowBatch]:
-        """Yield the rows of a file with a header row, or without one if `columns.header` is "none".
+        """Yield the rows of a file with a header row, or without one if `columns.dialect.header` is "none".
 
         A file that is not UTF-8 is refused wherever its first such byte is, in a column that is read or not.
         """
         beginning = read_beginning(source)
-        header = header_names(beginning, columns.header)
+        header = header_names(beginning, columns.dialect.header)
         check_present(header, columns)
-        start = body_start(beginning, header, columns.header)
+        start = body_start(beginning, header, columns.dialect.header)
         rows = 0
         try:
             for batch in _read_fast(source, start, header, columns, threads):
                 yield batch
                 rows += len(batch.values)
         except _UnusualError:
-            first_row = self.first_row(columns.header)
+            first_row = self.first_row(columns.dialect)
             yield from _without_first(rows, read_carefully(source, header, columns, first_row))
 
     def writer(self, file: Output, keep: Sequence[str], names: Sequence[str]) -> TableWriter:

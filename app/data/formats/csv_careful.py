@@ -76,7 +76,7 @@ def _text_batch(texts: "Iterator[tuple[int, pa.RecordBatch]]", number: int, _: A
 
 
 def _open_carefully(source: Source, header: Sequence[str], columns: Columns, options: "pa.csv.ConvertOptions") -> Any:
-    names = header if columns.header == "none" else None
+    names = header if columns.dialect.header == "none" else None
     return pa.csv.open_csv(
         str(source) if isinstance(source, Path) else pa.py_buffer(source),
         # With several threads pyarrow does not name the row of a fault.

@@ -5,7 +5,8 @@ import csv
 import io
 import re
 
-from app.data.batch import Header, Source, check_distinct, open_source
+from app.data.batch import Source, check_distinct, open_source
+from app.data.columns.options import Header
 from app.data.formats.base import SAVE_AS_UTF8
 from app.errors import FieldError, InvalidInput
 

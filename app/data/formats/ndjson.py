@@ -11,8 +11,8 @@ import numpy as np
 from app.data.batch import (
     MAX_COLUMNS,
     Array,
+    CellBatch,
     Columns,
-    Header,
     RowBatch,
     Source,
     check,
@@ -21,8 +21,10 @@ from app.data.batch import (
     open_source,
     row_error,
 )
+from app.data.columns.schema import PLAIN, Dialect
 from app.data.formats.base import Content, Output, TableFormat, TableWriter
 from app.data.formats.json import JSON, rows_as_objects
+from app.data.formats.ndjson_cells import CellReader
 from app.data.formats.ndjson_faults import all_faults, has_unknown, names_in, other_names
 from app.data.json_faults import MIXED, allowed_types, kind_of
 from app.data.json_rows import kept_columns
@@ -58,7 +60,7 @@ class NdjsonFormat(TableFormat):
         is_whole = not newline or line.rstrip().endswith(b"}")
         return content.label == JSON.label and is_whole and b'"instances"' not in line
 
-    def column_names(self, source: Source, header: Header | None = None) -> list[str]:  # noqa: ARG002
+    def column_names(self, source: Source, dialect: Dialect = PLAIN) -> list[str]:  # noqa: ARG002
         """Return the names in the first line. Raises InvalidInput if there is no object in it."""
         for _, rows in _rows(source):
             if not isinstance(rows[0], dict):
@@ -93,24 +95,30 @@ class NdjsonFormat(TableFormat):
 
         A name that an object lacks is a missing value, unless all of them lack it.
         """
-        row_type: type | None = None
-        unseen: set[str] = set()
-        for first, rows in _rows(source):
-            if row_type is None:
-                row_type = type(rows[0])
-                if row_type is dict and not columns.missing:
-                    check_present([*rows[0], *columns.late], columns)
-                elif row_type is dict and columns.only:
-                    unseen = {*columns.numbers}
+        for first, rows, row_type in _checked_rows(source, columns, columns.numbers):
             values = _values(rows, columns, first, row_type)
             check(values, columns, first)
-            if unseen:
-                unseen -= names_in(rows)
-            others = frozenset() if columns.only or row_type is list else frozenset(other_names(rows, columns))
             rounded = rounded_numbers(values, rows, columns.numbers)
-            yield RowBatch(values, kept_columns(rows, columns.keep), rounded, others)
-        if unseen:
-            raise _no_line_has([name for name in columns.numbers if name in unseen])
+            yield RowBatch(values, kept_columns(rows, columns.keep), rounded, _others(rows, columns, row_type))
+
+    def cells(self, source: Source, columns: Columns, threads: int = 1) -> Iterator[CellBatch]:  # noqa: ARG002
+        """Yield the cells of objects, or of arrays if all columns are numbers. A name that an object lacks is a gap."""
+        numbers = columns._replace(keep=(), ignored=columns.ignored | {*columns.keep})
+        names, reader = columns.names, CellReader()
+        for first, rows, row_type in _checked_rows(source, columns, names):
+            if row_type is list and columns.keep:
+                raise all_faults(rows, columns, first, row_type)
+            values = _values(rows, numbers, first, row_type)
+            check(values, columns, first)
+            arrays = [pa.array(column, from_pandas=True) for column in values.T]
+            rounded = {columns.numbers[column]: row for column, row in rounded_numbers(values, rows, columns.numbers)}
+            for name in names[len(arrays) :]:
+                array, at = reader.array(name, [row.get(name) for row in rows], first)
+                arrays.append(array)
+                if at is not None:
+                    rounded[name] = at
+            cells = pa.RecordBatch.from_arrays(arrays, names=names)
+            yield CellBatch(cells, rounded, _others(rows, columns, row_type))
 
     def writer(self, file: Output, keep: Sequence[str], names: Sequence[str]) -> TableWriter:
         return _NdjsonWriter(file, keep, names)
@@ -161,6 +169,31 @@ def _rows(source: Source) -> Iterator[tuple[int, list[Any]]]:
         if rows:
             yield first, rows
             first += len(rows)
+
+
+def _checked_rows(source: Source, columns: Columns, names: Sequence[str]) -> Iterator[tuple[int, list[Any], type]]:
+    """Yield decoded lines as `_rows` does, with the type of the first.
+
+    Raises InvalidInput if a line lacks one of `names` that may not be missing, or if all lines lack one.
+    """
+    row_type: type | None = None
+    unseen: set[str] = set()
+    for first, rows in _rows(source):
+        if row_type is None:
+            row_type = type(rows[0])
+            if row_type is dict and not columns.missing:
+                check_present([*rows[0], *columns.late], columns)
+            elif row_type is dict and columns.only:
+                unseen = {*names}
+        yield first, rows, row_type
+        if unseen:
+            unseen -= names_in(rows)
+    if unseen:
+        raise _no_line_has([name for name in names if name in unseen])
+
+
+def _others(rows: Sequence[Any], columns: Columns, row_type: type) -> frozenset[str]:
+    return frozenset() if columns.only or row_type is list else frozenset(other_names(rows, columns))
 
 
 def _blocks(source: Source) -> Iterator[bytes]:

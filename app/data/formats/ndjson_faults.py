@@ -44,7 +44,7 @@ def _fault_of_row(row: Any, columns: Columns, row_type: type) -> str | None:
         return f"{MIXED} This line has {kind_of(row)}, line 1 {'an object' if row_type is dict else 'an array'}."
     if isinstance(row, list):
         if columns.keep:
-            return "Expected an object: an array has no columns to keep. Write objects, or leave `keep` out."
+            return "Expected an object: an array is read only if all columns are numbers. Write objects."
         if len(row) != len(columns.numbers):
             return f"Expected {len(columns.numbers)} values ({listed(columns.numbers)}), found {len(row)}."
     elif has_unknown([row], columns):

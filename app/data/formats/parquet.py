@@ -1,12 +1,13 @@
 """Parquet files."""
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from app.data.batch import Columns, RowBatch, Source, batch_rows, from_record_batch
+from app.data.batch import CellBatch, Columns, RowBatch, Source, batch_rows, from_record_batch
+from app.data.formats.arrow_cells import cell_batch, cell_types, types_to_cast
 from app.data.formats.arrow_columns import ArrowTableWriter, SchemaFormat, check_columns, readable
 from app.data.formats.base import Output, TableWriter
 from app.data.kept_types import cast_kept, is_words, kept_type
@@ -45,20 +46,23 @@ class ParquetFormat(SchemaFormat):
         return check_parquet_size(source, paths, list(names), limit)
 
     def batches(self, source: Source, columns: Columns, threads: int = 1) -> Iterator[RowBatch]:
-        file, size = _open(source), batch_rows(columns)
-        schema = _schema(file)
+        schema = _schema(_open(source))
         check_columns(schema, columns)
         types = {name: schema.field(name).type for name in columns.keep}
-        words = [name for name, old in types.items() if is_words(old)]
         kept = {name: new for name, old in types.items() if (new := kept_type(old)) != old or is_words(new)}
-        if words:
-            file = _open(source, words)
-        decoded = _valid(file.iter_batches(size, columns=columns.names, use_threads=False))
         row = 1
-        for whole in _decoded_ahead(decoded) if threads > 1 else decoded:
-            for batch in cast_kept(whole, kept, size) if kept else (whole,):
-                yield from_record_batch(batch, columns, row)
-                row += batch.num_rows
+        for batch in _record_batches(source, columns, schema, kept, threads):
+            yield from_record_batch(batch, columns, row)
+            row += batch.num_rows
+
+    def cells(self, source: Source, columns: Columns, threads: int = 1) -> Iterator[CellBatch]:
+        schema = _schema(_open(source))
+        types = cell_types(schema, columns)
+        cast = types_to_cast(types, schema) | {name: type_ for name, type_ in types.items() if is_words(type_)}
+        row = 1
+        for batch in _record_batches(source, columns, schema, cast, threads):
+            yield cell_batch(batch, columns, row)
+            row += batch.num_rows
 
     def writer(self, file: Output, keep: Sequence[str], names: Sequence[str]) -> TableWriter:
         return ArrowTableWriter(keep, names, functools.partial(_BoundedWriter, file))
@@ -81,6 +85,20 @@ def _open(source: Source, words: Sequence[str] = ()) -> Any:
 @readable(_LABEL)
 def _schema(file: Any) -> "pa.Schema":
     return file.schema_arrow
+
+
+def _record_batches(
+    source: Source, columns: Columns, schema: "pa.Schema", cast: "Mapping[str, pa.DataType]", threads: int
+) -> "Iterator[pa.RecordBatch]":
+    """Yield the rows of `columns`. Those in `cast` come as these types, and are read as dictionaries if they are words.
+
+    A page may have one long word for many rows, which would be repeated if it was not a dictionary.
+    """
+    size = batch_rows(Columns(columns.names))
+    words = [name for name in cast if is_words(schema.field(name).type)]
+    decoded = _valid(_open(source, words).iter_batches(size, columns=columns.names, use_threads=False))
+    for whole in _decoded_ahead(decoded) if threads > 1 else decoded:
+        yield from cast_kept(whole, cast, size) if cast else (whole,)
 
 
 def _valid(batches: "Iterator[pa.RecordBatch]") -> "Iterator[pa.RecordBatch]":

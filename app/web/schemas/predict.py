@@ -4,12 +4,12 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from app.data.batch import Header
+from app.data.columns.options import Header
 from app.prediction.query import Missing, PredictionOptions, PredictionQuery
 from app.prediction.tables import TableOptions
 from app.web.query import NameList, Rows
 from app.web.schemas.openapi_schema import Row, Schema
-from app.web.schemas.train import HEADER_TEXT
+from app.web.schemas.reading import HEADER_TEXT
 
 MAX_KEPT = 1000  # Columns that pass through to the results.
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self, TypedDict, Unpack
 
 from pydantic import Field, model_validator
 
-from app.data.batch import Header
+from app.data.columns.options import ReadingOptions
 from app.data.names import MAX_NAME_LENGTH, MAX_NAMES
 from app.registry.names import MODEL_NAME
 from app.regression.solvers import Exact
@@ -13,12 +13,8 @@ from app.regression.sufficient_statistics import WeightKind
 from app.training.request import TrainingRequest
 from app.web.query import Rows
 from app.web.schemas.openapi_schema import DocumentedAs
+from app.web.schemas.reading import CellOptions, TextOptions
 from app.web.schemas.solver_options import DEFAULT_SOLVER, AnySolver, Options, without_default
-
-HEADER_TEXT = (
-    "For CSV: `names` if row 1 holds the columns' names, which may then be numbers; `none` if it holds values, and the "
-    "columns are called c1, c2, ... Default: `names`, refused if all of them are numbers."
-)
 
 
 class ValidationOptions(Options):
@@ -40,7 +36,7 @@ class RequestFields(TypedDict):
     fingerprint: str
 
 
-class TrainingOptions(Options):
+class TrainingOptions(CellOptions):
     """The options of requests in every format."""
 
     model: str | None = Field(None, pattern=f"^{MODEL_NAME}$")
@@ -67,10 +63,9 @@ class TrainingOptions(Options):
     share: float | None = Field(None, gt=0, le=1)
     """With `forget`, instead of `trained_in`: the share of the rows' weight to take out."""
     schema_: Literal["infer"] | None = Field(None, alias="schema")
-    """A new version of a model has the columns of the current one, unless the request names its features. `infer`: take
-    the columns from the rows, even if the current version has others."""
-    missing: Literal["refuse", "drop"] = "refuse"
-    """`refuse`: a missing value fails the job; `drop`: its row is left out and counted."""
+    """A new version of a model has the columns of the current one, of the same kinds and read in the same way, unless the
+    request names its features. `infer`: take the columns and their kinds from the rows, even if the current version has
+    others."""
     solver: AnySolver = Field(DEFAULT_SOLVER, json_schema_extra=without_default)
     """How the coefficients are found. Default: exact, with the default options."""
     validation: ValidationOptions | None = None
@@ -158,7 +153,7 @@ class TrainingOptions(Options):
             unseen=self.unseen,
             choose_l2=self.chooses_l2,
             terms=tuple(self.terms or ()),
-            missing=self.missing,
+            reading=self.reading(),
             weight_kind=self.weight_kind,
             inherits=self.inherits,
             trained_in=self.trained_in,
@@ -168,18 +163,17 @@ class TrainingOptions(Options):
         )
 
 
-class FileOptions(TrainingOptions):
+class FileOptions(TrainingOptions, TextOptions):
     """The options of a request whose body is a file."""
 
     targets: list[str] | None = None
     """Columns to predict. Default: the targets of the model's current version."""
     features: list[str] | None = None
-    """Columns to predict from. Default: all columns except targets, weights, groups and the index of a pandas frame; if
-    the model exists, they have to be those of its current version. The columns of NDJSON are the names in all its
-    lines; a name that a line lacks is a missing value."""
+    """Columns to predict from; none of them is left out. Default: all columns except targets, weights, groups, index
+    columns and identifiers; if the model exists, they have to be those of its current version. The columns of NDJSON
+    are the names in all its lines; a name that a line lacks is a gap."""
     weight: str | None = None
     """Column of weights, at least 0; see `weight_kind`."""
-    header: Header | None = Field(None, description=HEADER_TEXT)
 
     def to_request(self, *, default_model: str, **fields: Unpack[RequestFields]) -> TrainingRequest:
         return dataclasses.replace(
@@ -187,8 +181,12 @@ class FileOptions(TrainingOptions):
             features=tuple(self.features or ()),
             targets=tuple(self.targets or ()),
             weight=self.weight,
-            header=self.header,
+            named=bool(self.features),
         )
+
+    def reading(self) -> ReadingOptions:
+        texts = {name: getattr(self, name) for name in TextOptions.model_fields}
+        return dataclasses.replace(super().reading(), **texts)
 
 
 class TrainRequest(TrainingOptions):

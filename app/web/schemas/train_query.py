@@ -1,17 +1,20 @@
 """The options of POST /train for files, as query parameters."""
 
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import QueryParams
 
+from app.errors import InvalidInput
 from app.web.problems import invalid_query
 from app.web.query import check_query, query_parameter, query_properties, split_names
+from app.web.schemas.reading import MAPPINGS, NAME_LISTS, TEXT_LISTS, constants, parse_columns, parse_mapping
 from app.web.schemas.solver_options import SOLVER_FIELDS, SOLVER_OPTIONS
 from app.web.schemas.train import FileOptions, ValidationOptions
 
 _VALIDATION_FIELDS = tuple(ValidationOptions.model_fields)
-_LISTS = ("targets", "features", "terms")
+_LISTS = ("targets", "features", "terms", *NAME_LISTS)
 
 
 def from_query(query: QueryParams) -> FileOptions:
@@ -23,9 +26,17 @@ def from_query(query: QueryParams) -> FileOptions:
     known = {*fields, *SOLVER_FIELDS, *_VALIDATION_FIELDS} - {"validation"}
     check_query(query, known)
     options: dict[str, Any] = {name: value for name, value in query.items() if name not in SOLVER_FIELDS}
-    for name in _LISTS:
+    for name in {*_LISTS, *TEXT_LISTS, *MAPPINGS} & options.keys():
+        options[name] = split_names(name, options[name])
+    for name in MAPPINGS:
         if name in options:
-            options[name] = split_names(name, options[name])
+            options[name] = _parsed(name, parse_mapping, options[name])
+    if "fill" in options:
+        options["fill"] = constants(options["fill"], options.get("categories", ()))
+    if "columns" in options:
+        options["columns"] = _parsed("columns", parse_columns, options["columns"])
+    if options.get("sheet", "").isdecimal():
+        options["sheet"] = int(options["sheet"])
     solver: dict[str, Any] = {name: value for name, value in query.items() if name in SOLVER_FIELDS}
     if solver.get("start", "").isdecimal():
         solver["start"] = {"version": solver["start"]}
@@ -37,6 +48,14 @@ def from_query(query: QueryParams) -> FileOptions:
         return FileOptions.model_validate(options, strict=False)  # all values are strings
     except ValidationError as error:
         raise invalid_query(error, known) from None
+
+
+def _parsed(name: str, parse: Callable[[Any], Any], value: Any) -> Any:
+    """Return the parsed value of an option. Raises InvalidInput."""
+    try:
+        return parse(value)
+    except ValueError as error:
+        raise InvalidInput.of_parameter(name, str(error)) from None
 
 
 def query_parameters() -> list[dict[str, Any]]:
@@ -57,6 +76,12 @@ def _parameter(name: str, rules: dict[str, Any]) -> dict[str, Any]:
     sentences = [rules.get("description", ""), "Only for files; in JSON it is in the body."]
     if name in _LISTS:
         sentences.insert(1, "In a query, names are separated by commas.")
+    elif name in TEXT_LISTS:
+        sentences.insert(1, "In a query, they are separated by commas.")
+    elif name in MAPPINGS:
+        sentences.insert(1, "In a query, as in NAME:VALUE,NAME:VALUE.")
+    elif name == "columns":
+        sentences.insert(1, "In a query, as a JSON object.")
     if owners := [solver for solver, options in SOLVER_OPTIONS.items() if name in options.model_fields]:
         sentences.insert(0, f"With `solver={'` or `'.join(owners)}`.")
     if "type" in rules:

@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from app.data.batch import MISSING, NOT_FINITE, Columns, Header, RowBatch
+from app.data.batch import MISSING, NOT_FINITE, Columns, RowBatch
+from app.data.columns.options import Header
+from app.data.columns.schema import Dialect
 from app.data.formats import csv as csv_format
 from app.data.formats import csv_careful, csv_header
 from app.data.formats.csv import CSV
@@ -65,9 +67,9 @@ def test_any_printable_names_written_as_csv_are_read_back_and_chosen_in_any_orde
         writer = csv.writer(file, quoting=csv.QUOTE_ALL)
         writer.writerow(names)
         writer.writerow(range(len(names)))
-    assert CSV.column_names(path, "names") == names
+    assert CSV.column_names(path, Dialect(header="names")) == names
     chosen = data.draw(st.permutations(names))
-    batches = list(CSV.batches(path, Columns(chosen, header="names")))
+    batches = list(CSV.batches(path, Columns(chosen, dialect=Dialect(header="names"))))
     assert [batch.values.tolist() for batch in batches] == [[[names.index(name) for name in chosen]]]
 
 
@@ -269,7 +271,7 @@ def test_a_header_of_numbers_is_refused_without_the_header_option(tmp_path: Path
         CSV.column_names(path)
     assert (refused.value.message, refused.value.details) == (NUMERIC, (FieldError(NUMERIC, row=1),))
     assert refusal(path, "zebra").message == NUMERIC
-    assert CSV.column_names(path, "none") == ["c1", "c2", "c3"][: header.count(",") + 1]
+    assert CSV.column_names(path, Dialect(header="none")) == ["c1", "c2", "c3"][: header.count(",") + 1]
 
 
 @pytest.mark.parametrize("header", ["a,1", "1,2,x", "1_000,2", "0x1", "nan", "٣,1", "1 2", "2020-01-01"])
@@ -278,7 +280,7 @@ def test_a_header_with_a_name_in_it_is_one(tmp_path: Path, header: str) -> None:
 
 
 def test_numbers_are_names_with_the_header_option(tmp_path: Path) -> None:
-    (batch,) = CSV.batches(stored(tmp_path, "2019,2020\n1,2\n"), Columns(["2020"], header="names"))
+    (batch,) = CSV.batches(stored(tmp_path, "2019,2020\n1,2\n"), Columns(["2020"], dialect=Dialect(header="names")))
     assert batch.values.tolist() == [[2]]
 
 
@@ -293,7 +295,7 @@ def test_without_a_header_every_row_is_read(
     tmp_path: Path, rows: list[tuple[float, float]], form: str, before: str, piece: int
 ) -> None:
     path = stored(tmp_path, before + "".join(form.format(*row) for row in rows))
-    columns = Columns(["c2", "c1"], header="none")
+    columns = Columns(["c2", "c1"], dialect=Dialect(header="none"))
     with pytest.MonkeyPatch.context() as small:
         small.setattr(csv_format, "BLOCK_BYTES", piece)
         for threads in (1, 2):
@@ -303,7 +305,7 @@ def test_without_a_header_every_row_is_read(
 
 @pytest.mark.parametrize("quote", ["", '"'])
 def test_without_a_header_rows_count_from_1(tmp_path: Path, quote: str) -> None:
-    columns = Columns(["c1", "c2"], header="none")
+    columns = Columns(["c1", "c2"], dialect=Dialect(header="none"))
     for content, detail in (
         (f"1,{quote}{quote}\n", FieldError(MISSING_VALUE, row=1, column="c2")),
         (f"{quote}1{quote},2\n3\n", FieldError(f"Expected 2 values, found 1. {QUOTED}", row=2)),
@@ -320,7 +322,7 @@ def test_without_a_header_rows_count_from_1(tmp_path: Path, quote: str) -> None:
 @pytest.mark.parametrize("content", [b"", b"\n", b"\xef\xbb\xbf"])
 def test_an_empty_file_without_a_header_is_empty(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(InvalidInput, match=r"^The file is empty\. Expected rows\.$"):
-        CSV.column_names(stored(tmp_path, content), "none")
+        CSV.column_names(stored(tmp_path, content), Dialect(header="none"))
 
 
 @pytest.mark.parametrize("columns", [10_000, 10_001])
@@ -329,15 +331,19 @@ def test_a_row_of_very_many_numbers_has_that_many_columns_at_most(tmp_path: Path
     with pytest.raises(InvalidInput, match="only numbers"):
         CSV.column_names(path)
     if columns == 10_000:
-        assert len(CSV.column_names(path, "none")) == columns
+        assert len(CSV.column_names(path, Dialect(header="none"))) == columns
         assert rows_of_none(path, "c10000") == [[9999]]
     else:
         with pytest.raises(InvalidInput, match="more than 10000 columns"):
-            CSV.column_names(path, "none")
+            CSV.column_names(path, Dialect(header="none"))
 
 
 def rows_of_none(path: Path, *columns: str) -> list[list[float]]:
-    return [row for batch in CSV.batches(path, Columns(columns, header="none")) for row in batch.values.tolist()]
+    return [
+        row
+        for batch in CSV.batches(path, Columns(columns, dialect=Dialect(header="none")))
+        for row in batch.values.tolist()
+    ]
 
 
 BAD = st.sampled_from([b"\xe9", b"\xff", b"\xc3", b"\xed\xa0\x80", b"\xf4\x90\x80\x80"])
@@ -360,7 +366,7 @@ def test_a_byte_that_is_not_utf8_is_found_in_any_column_and_named_with_its_row(
     body = "".join([*rows[:at], first]).encode() + bad + "".join([last, *rows[at:]]).encode()
     content = b"a,b\n" + body if header == "names" else b"0,x\n" + body
     number = 2 + sum(row != "\n" for row in rows[:at])
-    columns = Columns(["a" if header == "names" else "c1"], missing=True, header=header)
+    columns = Columns(["a" if header == "names" else "c1"], missing=True, dialect=Dialect(header=header))
     piece, block, threads = how
     with pytest.MonkeyPatch.context() as small:
         small.setattr(csv_format, "BLOCK_BYTES", piece)

@@ -15,8 +15,10 @@ from numpy.testing import assert_array_equal
 from tables import written
 
 from app.data.batch import Columns, Source
+from app.data.columns.options import ReadingOptions
+from app.data.columns.schema import PLAIN, Dialect
 from app.data.content import content_of
-from app.data.formats import BY_NAME, check_header
+from app.data.formats import BY_NAME, check_options
 from app.data.formats import FORMATS as TABLE
 from app.data.formats.base import TableFormat
 from app.data.training_rows import TrainingRows
@@ -72,13 +74,13 @@ def test_no_two_formats_share_a_name_or_a_media_type() -> None:
 
 @pytest.mark.parametrize("table_format", [None, *TABLE], ids=lambda entry: entry.name if entry else "json")
 def test_a_header_option_is_refused_unless_the_format_takes_one(table_format: TableFormat | None) -> None:
-    check_header(table_format, None)
-    if table_format is not None and table_format.takes_header:
-        check_header(table_format, "none")
-        assert table_format.first_row("none") == table_format.first_row(None) - 1
+    check_options(table_format, ReadingOptions(na=("-9",)))
+    if table_format is not None and "header" in table_format.options:
+        check_options(table_format, ReadingOptions(header="none"))
+        assert table_format.first_row(Dialect(header="none")) == table_format.first_row(PLAIN) - 1
         return
     with pytest.raises(InvalidInput, match="CSV"):
-        check_header(table_format, "none")
+        check_options(table_format, ReadingOptions(header="none"))
 
 
 @pytest.mark.parametrize("form", FORMATS)
