@@ -29,7 +29,7 @@ OURS = """
 from pathlib import Path
 import os, pyarrow.csv, pyarrow.parquet
 from app.data.training_rows import TrainingRows
-from app.regression.streaming_qr import summarise
+from app.regression.summaries import summarise
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact
 def work(path, table_format):

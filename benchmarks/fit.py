@@ -20,7 +20,7 @@ from sklearn.linear_model import LinearRegression, Ridge
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact, GradientDescent
 from app.regression.solvers.descent import gradient_descent
-from app.regression.streaming_qr import summarise
+from app.regression.summaries import summarise
 from app.regression.training_batch import TrainingBatch
 
 Array = NDArray[np.float64]

@@ -11,8 +11,8 @@ from app.registry.version_file import Version
 from app.regression.least_squares import fit, why_no_inference
 from app.regression.linear_model import LinearModel
 from app.regression.solvers import Exact, Solver
-from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics, WeightKind
+from app.regression.summaries import summarise
 from app.regression.training_batch import TrainingBatch
 from app.training.card import metrics_of
 

@@ -46,6 +46,7 @@ TENSORS = (
     Tensor("statistics.minimum", "p"),
     Tensor("statistics.maximum", "p"),
     Tensor("statistics.removed", "1+p+k 1+p+k", optional=True),
+    Tensor("statistics.indicator_rows", "p", optional=True, finite=True),
 )
 
 # Shapes of the folds' statistics for f folds, by the attributes of SufficientStatistics.
@@ -95,6 +96,8 @@ def model_of(card: ModelCard, tensors: Tensors) -> LinearModel:
     statistics = {name.removeprefix(STATISTICS): values.pop(name) for name in names}
     statistics |= {name: statistics[name].item() for name in ("effective_rows", "log_weights", "operations")}
     statistics["operations"] = int(statistics["operations"])
+    if statistics["indicator_rows"] is not None:
+        statistics["indicator_rows"] = statistics["indicator_rows"].astype(np.int64)
     return LinearModel(
         features=card.encoded_features,
         targets=card.targets,

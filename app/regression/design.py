@@ -56,7 +56,15 @@ class Design:
     @cached_property
     def _svd(self) -> _Svd:
         u, s, vt = np.linalg.svd(self.unit_factor)
-        return _Svd(u, s, vt, s > RANK_TOLERANCE * (len(s) + 1) * (s[0] or 1.0))
+        return _Svd(u, s, vt, self.are_nonzero(s))
+
+    def are_nonzero(self, singular_values: Array) -> NDArray[np.bool_]:
+        """Return which singular values of columns at unit norm are not zero to rounding. They are in descending order.
+
+        The columns may be some of those of the design.
+        """
+        largest = singular_values.max(initial=0.0) or 1.0
+        return np.asarray(singular_values > RANK_TOLERANCE * (len(self.norms) + 1) * largest)
 
     @property
     def is_decomposed(self) -> bool:

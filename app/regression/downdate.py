@@ -1,11 +1,14 @@
 """Take rows out of sufficient statistics again: the inverse of a merge."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 
+from app.regression.column_changes import rebased, selected, spread
 from app.regression.design import RANK_TOLERANCE
 from app.regression.errors import InvalidData, NotIncluded
 from app.regression.precision import GramError, pivoted_factor
@@ -23,22 +26,75 @@ NOT_AMONG = "These rows are not among those the version was trained on"
 
 
 def downdate(
-    whole: SufficientStatistics, part: SufficientStatistics, share: float = 1.0, *, fit_intercept: bool = True
+    whole: SufficientStatistics,
+    part: SufficientStatistics,
+    share: float = 1.0,
+    *,
+    fit_intercept: bool = True,
+    blocks: Sequence[slice] = (),
 ) -> SufficientStatistics:
     """Return the statistics of the rows of `whole` that remain without those of `part`.
 
-    With R the factor of the whole and P that of the part, the remaining factor is chol(I - T'T) R with T = P R^-1
-    (Golub and Van Loan, Matrix Computations, 4th ed., 6.5.4). `share` is the share of the part's weights that decay has
-    left. Minimum and maximum of the features are kept, because the next extreme value is unknown. The remaining rows
-    have to determine the coefficients that all rows did, with or without an intercept.
+    `share` is the share of the part's weights that decay has left. Minimum and maximum of the features are kept,
+    because the next extreme value is unknown. The remaining rows have to determine the coefficients that all rows did,
+    with or without an intercept, except those of levels that no remaining row has. `blocks` are the places of the
+    indicators of each category. The column of a level without rows is exactly 0. If a reference level has no rows, the
+    sum of the block's indicators is 1.
 
     Raises InvalidData if too few rows would remain, and NotIncluded if the part's rows cannot be in the whole. Rows
     that were never added but agree with the sums are not detected.
     """
     part = part.discounted_by(share) if share < 1 else part
+    _check_counts(whole, part)
+    counts = _remaining_indicator_rows(whole, part)
+    if counts is None:
+        return _downdated(whole, part, fit_intercept=fit_intercept)
+    # Without the columns that depend on the others once their level has no rows.
+    lost = counts == 0
+    rebuilt = _without_reference(counts, blocks, whole.rows - part.rows) if fit_intercept else []
+    for block, place in rebuilt:
+        lost[block][place] = True
+    kept = np.flatnonzero(~lost)
+    if not len(kept) and not fit_intercept:
+        raise InvalidData(TOO_FEW)
+    if lost.any():
+        remaining = _downdated(selected(whole, kept), selected(part, kept), fit_intercept=fit_intercept)
+        remaining = spread(remaining, kept, whole.features)
+    else:
+        remaining = _downdated(whole, part, fit_intercept=fit_intercept)
+    remaining = replace(
+        remaining,
+        minimum=np.where(counts == remaining.rows, 1.0, remaining.minimum),
+        indicator_rows=np.where(lost, 0, counts),
+    )
+    for block, place in rebuilt:
+        remaining = rebased(remaining, block, place)
+    return remaining
+
+
+def _remaining_indicator_rows(whole: SufficientStatistics, part: SufficientStatistics) -> NDArray[np.int64] | None:
+    """Return `indicator_rows` of the remaining rows. Raises NotIncluded if the part has more rows of a level."""
+    if whole.indicator_rows is None or part.indicator_rows is None:
+        return None
+    counts = whole.indicator_rows - part.indicator_rows
+    if (counts < 0).any():
+        raise NotIncluded(f"{NOT_AMONG}: they have more rows of a level than the version has.")
+    return np.where(whole.indicator_rows < 0, -1, counts)
+
+
+def _without_reference(counts: NDArray[np.int64], blocks: Sequence[slice], rows: int) -> list[tuple[slice, int]]:
+    """Return the blocks whose reference level has none of the rows, each with the place of its most frequent level."""
+    return [(block, int(counts[block].argmax())) for block in blocks if counts[block].sum() == rows]
+
+
+def _downdated(whole: SufficientStatistics, part: SufficientStatistics, *, fit_intercept: bool) -> SufficientStatistics:
+    """Return the statistics of the rows of `whole` without those of `part`, with the same rank.
+
+    With R the factor of the whole and P that of the part, the remaining factor is chol(I - T'T) R with T = P R^-1
+    (Golub and Van Loan, Matrix Computations, 4th ed., 6.5.4).
+    """
     subtracted = part.rescaled_factor(whole.shift, whole.scale)
     inputs = r_factor(_input_columns(whole, whole.factor, fit_intercept=fit_intercept))
-    _check_counts(whole, part)
     _check_values(whole, part, inputs)
     error = whole.factor_error + part.factor_error
     input_difference = _Difference.of(

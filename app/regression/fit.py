@@ -1,7 +1,7 @@
 """Rows to a fitted model: summarise, add to or take out of a base, cross-validate, solve."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
@@ -15,8 +15,9 @@ from app.regression.linear_model import LinearModel
 from app.regression.precision import PrecisionBounds
 from app.regression.solvers.base import FitObserver, Problem, Solution, Solver, TrainingState
 from app.regression.solvers.exact import Exact
-from app.regression.streaming_qr import NO_ROWS, StreamingQR, summarise, summarise_folds
+from app.regression.streaming_qr import StreamingQR
 from app.regression.sufficient_statistics import Array, SufficientStatistics, WeightKind
+from app.regression.summaries import NO_ROWS, QRFactory, summarise, summarise_folds
 from app.regression.terms import expand, parse_terms
 from app.regression.training_batch import TrainingBatch
 
@@ -37,6 +38,13 @@ class TrainingData(Protocol):
     @property
     def weight_kind(self) -> WeightKind: ...
 
+    @property
+    def blocks(self) -> Sequence[slice]:
+        """Places of each category's indicators among the terms, or else among the features; none if there are none.
+
+        Of the columns of a block, at most one is 1 in each row, and the others are 0.
+        """
+
     def batches(self) -> Iterator[TrainingBatch]:
         """Read all rows once, with x (n, features) and y (n, targets)."""
 
@@ -52,6 +60,7 @@ class ArrayData:
     sample_weight: Array | None = None
     terms: tuple[str, ...] = ()
     weight_kind: WeightKind = "precision"
+    blocks: tuple[slice, ...] = ()
 
     def batches(self) -> Iterator[TrainingBatch]:
         yield TrainingBatch(self.x, self.y, self.sample_weight)
@@ -59,7 +68,10 @@ class ArrayData:
 
 @dataclass(frozen=True, eq=False)
 class Base:
-    """Earlier rows, by their statistics, that the data is added to (update) or taken out of (forget)."""
+    """Earlier rows, by their statistics, that the data is added to (update) or taken out of (forget).
+
+    Statistics and folds have the columns of the data: see `app.regression.column_changes.aligned`.
+    """
 
     statistics: SufficientStatistics
     mode: Literal["update", "forget"] = "update"
@@ -149,7 +161,7 @@ def fit_model(
         rows.gather()
     summary = _summary(rows, solver, base, folds, summary)
     observer.solving()
-    statistics, solver, validation = _combined(summary, solver, base, folds, observer)
+    statistics, solver, validation = _combined(summary, solver, base, folds, observer, blocks=tuple(data.blocks))
     # The rows of a base are gone, so they cannot be read again.
     problem = Problem(statistics, rows.gathered, rows.batches if base is None and reread else None, resume)
     solution = solver.solve(problem, observer)
@@ -203,19 +215,20 @@ def _summary(
     weight_kind, first = rows.data.weight_kind, 0
     if base is not None and folds is not None and not folds.by_group:
         first = sum(fold.rows for fold in base.folds.values())
-    key = (weight_kind, rows.data.terms, folds, first)
+    blocks = tuple(rows.data.blocks)
+    key = (weight_kind, rows.data.terms, blocks, folds, first)
     if known is not None and known.key == key:
         return known
     accumulator = _accumulator(solver)
     if folds is None:
-        return DataSummary(key, summarise(rows.batches(), accumulator, weight_kind), {})
+        return DataSummary(key, summarise(rows.batches(), accumulator, weight_kind, blocks), {})
     divided = summarise_folds(
-        rows.batches(), folds.count, accumulator, weight_kind=weight_kind, seed=folds.seed, first=first
+        rows.batches(), folds.count, accumulator, weight_kind=weight_kind, seed=folds.seed, first=first, blocks=blocks
     )
     return DataSummary(key, None, divided)
 
 
-def _accumulator(solver: Solver) -> type[StreamingQR]:
+def _accumulator(solver: Solver) -> QRFactory:
     if isinstance(solver, Exact) and solver.device == "cuda":
         from app.regression.streaming_qr_cuda import CudaStreamingQR  # loads torch
 
@@ -224,7 +237,13 @@ def _accumulator(solver: Solver) -> type[StreamingQR]:
 
 
 def _combined(
-    summary: DataSummary, solver: Solver, base: Base | None, folds: FoldOptions | None, observer: FitObserver
+    summary: DataSummary,
+    solver: Solver,
+    base: Base | None,
+    folds: FoldOptions | None,
+    observer: FitObserver,
+    *,
+    blocks: Sequence[slice],
 ) -> tuple[SufficientStatistics, Solver, Validation | None]:
     """Return the statistics to fit to, the solver with its penalty, and the cross-validation."""
     earlier = base.statistics.discounted_by(base.share) if base is not None and base.mode == "update" else None
@@ -244,7 +263,7 @@ def _combined(
         statistics = earlier.merge(statistics)
     elif base is not None:
         intercept = getattr(solver, "fit_intercept", True)
-        statistics = downdate(base.statistics, statistics, base.share, fit_intercept=intercept)
+        statistics = downdate(base.statistics, statistics, base.share, fit_intercept=intercept, blocks=blocks)
     return statistics, solver, validation
 
 

@@ -1,15 +1,10 @@
-"""Summarise rows in one pass, at memory speed: a stream of batches to sufficient statistics."""
-
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeAlias
+"""An accumulator of sufficient statistics, which adds up the rows of batches at memory speed."""
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg.blas import dtrsm
-from threadpoolctl import ThreadpoolController
 
 from app.regression.errors import InvalidData, ValuesTooLarge
-from app.regression.folds import divide
 from app.regression.sufficient_statistics import (
     MAX_REACH,
     Array,
@@ -21,7 +16,6 @@ from app.regression.sufficient_statistics import (
 )
 from app.regression.training_batch import TrainingBatch
 
-NO_ROWS = "There are no rows to train on. Send at least one."
 CHUNK_BYTES = 1 << 19  # Bytes of the columns processed at once, so that they stay in the cache of one core.
 # Condition numbers below which the plain Gram matrix is accurate enough: of the features, which determines the error of
 # the coefficients, and of all columns, which determines that of the RSS. It loses 2 log10(condition) digits.
@@ -35,9 +29,6 @@ MAX_CONDITION = 1e8
 MAX_OBSERVATIONS = 2**53  # Largest sum of frequency weights. Above, integers are not exact in 64-bit numbers.
 # Range of deviations that are not scaled. Squares overflow from 2^512 on, so that rows 2^200 times as large may follow.
 ORDINARY = (2.0**-300, 2.0**300)
-
-# The BLAS libraries of numpy and scipy. A chunk is too small to share among threads, which would wait for each other.
-_BLAS = ThreadpoolController().select(user_api="blas")
 
 
 class StreamingQR:
@@ -235,58 +226,3 @@ class StreamingQR:
 def _powers(sizes: Array) -> NDArray[np.int_]:
     """Return the exponents of the powers of two above sizes; one below all others for a size of 0."""
     return np.where(sizes > 0, np.frexp(sizes)[1], -100_000)
-
-
-QRFactory: TypeAlias = Callable[[TrainingBatch], StreamingQR]
-
-
-def summarise(
-    batches: Iterable[TrainingBatch], make_qr: QRFactory = StreamingQR, weight_kind: WeightKind = "precision"
-) -> SufficientStatistics:
-    """Return the statistics of a stream of batches. `make_qr` is called with the first batch.
-
-    Raises InvalidData if no row has a positive weight, and ValuesTooLarge if a deviation exceeds the range of 64-bit
-    numbers.
-    """
-    filled = (batch for batch in map(TrainingBatch.without_zero_weights, batches) if len(batch.x))
-    return _summarise_each(((0, batch) for batch in filled), make_qr, weight_kind)[0]
-
-
-def summarise_folds(
-    batches: Iterable[TrainingBatch],
-    folds: int,
-    make_qr: QRFactory = StreamingQR,
-    weight_kind: WeightKind = "precision",
-    *,
-    seed: int = 0,
-    first: int = 0,
-) -> dict[int, SufficientStatistics]:
-    """Return the statistics of each fold that has rows, by the fold's number, in one pass.
-
-    A row's fold is that of its batch's `fold`, if given. Otherwise each `folds` consecutive rows of positive weight are
-    a random permutation of the folds. `first` is the number of the first row.
-
-    Raises InvalidData and ValuesTooLarge as `summarise` does.
-    """
-
-    def parts() -> Iterator[tuple[int, TrainingBatch]]:
-        row = first
-        for batch in map(TrainingBatch.without_zero_weights, batches):
-            yield from divide(batch, folds, seed, row)
-            row += len(batch.x)
-
-    return _summarise_each(parts(), make_qr, weight_kind)
-
-
-def _summarise_each(
-    parts: Iterable[tuple[int, TrainingBatch]], make_qr: QRFactory, weight_kind: WeightKind
-) -> dict[int, SufficientStatistics]:
-    qrs: dict[int, StreamingQR] = {}
-    with _BLAS.limit(limits=1), np.errstate(over="ignore", invalid="ignore"):
-        for fold, rows in parts:
-            if fold not in qrs:
-                qrs[fold] = make_qr(rows)
-            qrs[fold].add(rows)
-        if not qrs:
-            raise InvalidData(NO_ROWS)
-        return {fold: qrs[fold].statistics(weight_kind) for fold in sorted(qrs)}

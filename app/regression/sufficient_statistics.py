@@ -60,12 +60,15 @@ class SufficientStatistics:
     log_weights: float = 0.0  # sum of the logarithms of precision weights; NaN if it was not recorded
     discounted: bool = False  # True if decay ever reduced a weight
     operations: int = 0  # number of merges, downdates and further QR decompositions, each of which rounds
+    # (p,), number of rows, counted as `rows`, in which an indicator of a category's level is 1. It is -1 for columns
+    # that are not indicators. None if there are no indicators.
+    indicator_rows: NDArray[np.int64] | None = None
 
     @classmethod
     def from_rows(cls, x: Array, y: Array) -> Self:
         """Return the statistics of x, (n, p), and y, (n, k), with n at least 1, straight from the definition.
 
-        `app.regression.streaming_qr.summarise` is faster for many rows.
+        `app.regression.summaries.summarise` is faster for many rows.
         """
         z = np.hstack([x, y])
         shift, scale = shift_and_scale(z)
@@ -102,7 +105,13 @@ class SufficientStatistics:
             log_weights=self.log_weights + other.log_weights,
             discounted=self.discounted or other.discounted,
             operations=self.operations + other.operations + 1,
+            indicator_rows=self._indicator_rows_with(other),
         )
+
+    def _indicator_rows_with(self, other: "SufficientStatistics") -> NDArray[np.int64] | None:
+        if self.indicator_rows is None or other.indicator_rows is None:
+            return None
+        return np.where(self.indicator_rows < 0, -1, self.indicator_rows + other.indicator_rows)
 
     def _scale_with(self, other: "SufficientStatistics") -> Array:
         """Return the scale, with another value for columns whose deviations would overflow or underflow."""

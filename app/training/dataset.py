@@ -23,6 +23,7 @@ class JobRows(TrainingRows):
         self.features = request.features
         self.targets = request.targets
         self.terms = request.terms
+        self.blocks: tuple[slice, ...] = ()  # places of each category's indicators, see TrainingData
         self.weight_kind: WeightKind = request.weight_kind
         super().__init__(
             path,

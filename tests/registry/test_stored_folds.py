@@ -18,7 +18,7 @@ from app.registry.version_file import checksum, encode, read, read_folds
 from app.regression.cross_validation import Folds
 from app.regression.linear_model import LinearModel
 from app.regression.solvers import Exact
-from app.regression.streaming_qr import summarise_folds
+from app.regression.summaries import summarise_folds
 from app.regression.training_batch import TrainingBatch
 
 Tensors = dict[str, NDArray[np.float64]]

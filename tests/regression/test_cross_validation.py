@@ -14,8 +14,8 @@ from app.regression.errors import InvalidData
 from app.regression.folds import permutations
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact
-from app.regression.streaming_qr import summarise_folds
 from app.regression.sufficient_statistics import SufficientStatistics
+from app.regression.summaries import summarise_folds
 from app.regression.training_batch import TrainingBatch
 
 

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from app.regression.dependencies import Dependency, implicit_constant, linear_dependencies
 from app.regression.design import Design
-from app.regression.streaming_qr import summarise
+from app.regression.summaries import summarise
 from app.regression.training_batch import TrainingBatch
 
 Array = NDArray[np.float64]

@@ -18,7 +18,7 @@ from app.regression import extended_precision
 from app.regression.extended_precision import refine, should_refine
 from app.regression.least_squares import Fit, fit
 from app.regression.solvers import Exact
-from app.regression.streaming_qr import summarise
+from app.regression.summaries import summarise
 from app.regression.training_batch import TrainingBatch
 
 Array: TypeAlias = NDArray[np.float64]

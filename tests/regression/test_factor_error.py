@@ -10,8 +10,8 @@ from exact import rational
 from numpy.typing import NDArray
 
 from app.regression import streaming_qr
-from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import FACTOR_ERROR, OPERATION_ERROR, SufficientStatistics
+from app.regression.summaries import summarise
 from app.regression.training_batch import TrainingBatch
 
 Array: TypeAlias = NDArray[np.float64]

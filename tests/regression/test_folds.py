@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from app.regression.cross_validation import Folds
 from app.regression.folds import divide, group_fold, permutations
 from app.regression.solvers import Exact
-from app.regression.streaming_qr import summarise_folds
+from app.regression.summaries import summarise_folds
 from app.regression.training_batch import TrainingBatch
 
 MASK = 2**64 - 1

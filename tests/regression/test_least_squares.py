@@ -25,8 +25,8 @@ from app.regression.least_squares import (
 from app.regression.linear_model import LinearModel
 from app.regression.metrics import training_metrics
 from app.regression.solvers import Exact
-from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics
+from app.regression.summaries import summarise
 from app.regression.training_batch import TrainingBatch
 
 Array: TypeAlias = NDArray[np.float64]

@@ -9,7 +9,7 @@ from trained import model_from, model_of
 
 from app.regression.metrics import likelihood, why_no_likelihood
 from app.regression.solvers import Exact
-from app.regression.streaming_qr import summarise
+from app.regression.summaries import summarise
 from app.regression.training_batch import TrainingBatch
 
 RANDOM = np.random.default_rng(0)

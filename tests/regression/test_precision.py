@@ -14,8 +14,8 @@ from app.regression.errors import InvalidData
 from app.regression.least_squares import fit
 from app.regression.precision import PRECISION_LOST, check_precision, precision_bounds, precision_loss
 from app.regression.solvers import Exact
-from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics
+from app.regression.summaries import summarise
 from app.regression.training_batch import TrainingBatch
 
 Array: TypeAlias = NDArray[np.float64]

@@ -13,8 +13,8 @@ from app.regression import streaming_qr
 from app.regression.errors import InvalidData
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact
-from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics
+from app.regression.summaries import summarise
 from app.regression.training_batch import TrainingBatch
 
 

@@ -11,8 +11,9 @@ from app.regression import streaming_qr_cuda
 from app.regression.errors import DeviceUnavailable
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact
-from app.regression.streaming_qr import StreamingQR, summarise, summarise_folds
+from app.regression.streaming_qr import StreamingQR
 from app.regression.streaming_qr_cuda import CudaStreamingQR
+from app.regression.summaries import summarise, summarise_folds
 from app.regression.training_batch import TrainingBatch
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA device")

@@ -12,7 +12,6 @@ from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
 from app.regression.errors import InvalidData
-from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import (
     FACTOR_ERROR,
     OPERATION_ERROR,
@@ -21,6 +20,7 @@ from app.regression.sufficient_statistics import (
     r_factor,
     shift_and_scale,
 )
+from app.regression.summaries import summarise
 from app.regression.training_batch import TrainingBatch
 
 Array: TypeAlias = NDArray[np.float64]

@@ -27,8 +27,8 @@ from app.regression.precision import (
     precision_bounds,
 )
 from app.regression.solvers import Exact
-from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import EPSILON, SufficientStatistics, r_factor
+from app.regression.summaries import summarise
 from app.regression.training_batch import TrainingBatch
 
 Array: TypeAlias = NDArray[np.float64]

@@ -12,8 +12,8 @@ from app.regression.downdate import downdate
 from app.regression.errors import ColumnOutOfRange, ValuesTooLarge, ValuesTooSmall
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact
-from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics
+from app.regression.summaries import summarise
 from app.regression.training_batch import TrainingBatch
 
 UNITS = (0.0, 1e-300, 1e-160, 1.0, 1e160, 1e300)

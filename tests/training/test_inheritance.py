@@ -21,8 +21,8 @@ from app.regression.hypothesis_tests import infer
 from app.regression.least_squares import fit
 from app.regression.linear_model import LinearModel
 from app.regression.solvers import Exact, GradientDescent
-from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics, WeightKind
+from app.regression.summaries import summarise
 from app.regression.training_batch import TrainingBatch
 from app.training.pipeline import TrainerContext, train
 from app.training.progress import ProgressReporter

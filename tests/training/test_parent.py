@@ -19,7 +19,7 @@ from app.registry.publisher import ModelPublisher
 from app.registry.version_file import encode
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact, GradientDescent, Start
-from app.regression.streaming_qr import summarise
+from app.regression.summaries import summarise
 from app.regression.training_batch import TrainingBatch
 from app.training.pipeline import TrainerContext, train
 from app.training.progress import JobCancelled, Progress, ProgressReporter

@@ -14,7 +14,7 @@ from trained import model_from, model_of, version_of
 from app.errors import InvalidInput
 from app.registry.version_file import Version
 from app.regression.solvers import Exact, GradientDescent
-from app.regression.streaming_qr import summarise
+from app.regression.summaries import summarise
 from app.regression.training_batch import TrainingBatch
 from app.web.model_view import Extra, model_to_view, view_bytes
 from app.web.schemas.models import ModelView

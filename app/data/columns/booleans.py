@@ -3,7 +3,7 @@
 import numpy as np
 
 from app.data.columns.gaps import SPACES, Parsed, is_gap, trimmed, without_gaps
-from app.data.columns.numbers import as_text, is_text, parsed
+from app.data.columns.numbers import as_text, is_text, numbers_of, parsed
 from app.data.columns.schema import Column
 from app.data.lazy_pyarrow import pa
 
@@ -29,14 +29,12 @@ def booleans_of(cells: "pa.Array", column: Column) -> Parsed:
         return booleans_of(cells.dictionary, column).take(cells.indices)
     if is_text(type_):
         return parse_booleans(as_text(cells), column)
-    if not (
-        pa.types.is_boolean(type_)
-        or pa.types.is_integer(type_)
-        or pa.types.is_floating(type_)
-        or pa.types.is_null(type_)
-    ):
-        raise TypeError
-    values = cells.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False)
+    if pa.types.is_boolean(type_):
+        return Parsed(cells.cast(pa.float64()).to_numpy(zero_copy_only=False))
+    numbers = numbers_of(cells, column)
+    values = numbers.values
+    if numbers.faults is not None:
+        return numbers
     faults = (values != 0) & (values != 1) & ~np.isnan(values)
     return Parsed(np.where(faults, np.nan, values), faults) if faults.any() else Parsed(values)
 

@@ -1,7 +1,5 @@
 """Categories: the level of each cell, and the code of a level."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -45,21 +43,10 @@ def codes_of(cells: "pa.Array", column: Column) -> NDArray[np.int32]:
 
 def level_of(value: object, column: Column) -> str | None:
     """Return the level of a value of a JSON document, or None for a gap. Raises TypeError for arrays and objects."""
-    if isinstance(value, str):
-        return None if is_gap(value, column) else value
-    if value is not None and not isinstance(value, bool | int | float):
+    if value is not None and not isinstance(value, str | bool | int | float):
         raise TypeError
-    return canonical(value)
-
-
-def code_of(value: object, column: Column, codes: dict[str, int]) -> int:
-    """Return the code of a value of a JSON document, GAP or UNSEEN. `codes` has the place of each level."""
-    level = level_of(value, column)
-    return GAP if level is None else codes.get(level, UNSEEN)
-
-
-def level_codes(levels: Sequence[str]) -> dict[str, int]:
-    return {level: code for code, level in enumerate(levels)}
+    level = value if isinstance(value, str) else canonical(value)
+    return None if is_gap(level, column) else level
 
 
 def _texts(values: "pa.Array", column: Column) -> "pa.Array":

@@ -1,13 +1,16 @@
 """Dates and times: days since 1970-01-01 UTC, exact to the microsecond in the years 1800 to 2140."""
 
+import contextlib
+import datetime as dt
+import functools
+import re
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from app.data.batch import Array
-from app.data.columns.gaps import Parsed, is_gap, trimmed, without_gaps
+from app.data.columns.gaps import SPACES, Parsed, is_gap, trimmed, without_gaps
 from app.data.columns.numbers import as_text, is_text, parsed
 from app.data.columns.options import DateOrder
 from app.data.columns.schema import Column
@@ -19,29 +22,30 @@ FORMS: tuple[DateForm, ...] = ("iso", "words", "dmy", "mdy", "ymd")
 
 _DAY_NS = 86_400_000_000_000
 _PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": _DAY_NS}
-_MONTHS_OF_YEAR, _NOON, _HOURS, _MINUTES = 12, 12, 24, 60  # of an hour, and seconds of a minute
-_YEAR_1 = -719_162  # in days since 1970
+_FIRST_DAY = -719_162  # 0001-01-01, in days since 1970-01-01
+_EPOCH = 719_163  # date.toordinal() of 1970-01-01
+_NOON, _HOURS, _MINUTES = 12, 24, 60
+_CACHED = 1 << 14  # texts whose days are cached
 
-_MONTHS = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october")
-_MONTH_NUMBERS = {
-    **{name: number for number, name in enumerate((*_MONTHS, "november", "december"), 1)},
-    **{name[:3]: number for number, name in enumerate((*_MONTHS, "november", "december"), 1)},
-    "sept": 9,
-}
+_NAMES = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november")
+_NUMBERED = [*enumerate((*_NAMES, "december"), 1)]
+_MONTHS = {name: month for month, name in _NUMBERED} | {name[:3]: month for month, name in _NUMBERED} | {"sept": 9}
+
 _TIME = (
     r"(?:(?:T|,? +)(?P<hour>[0-9]{1,2})"
     r"(?::(?P<minute>[0-9]{2})(?::(?P<second>[0-9]{2})(?:[.,](?P<fraction>[0-9]{1,9}))?)?)?"
     r"(?: ?(?P<half>[AaPp])[Mm])?(?: ?(?P<zone>Z|UTC|[+-][0-9]{2}(?::?[0-9]{2})?))?)?"
 )
-_D, _M, _Y = "(?P<day>[0-9]{1,2})", "(?P<month>[0-9]{1,2})", "(?P<year>[0-9]{4})"
-_WORD = r"(?P<word>[A-Za-z]{3,9})\.?"
-_PATTERNS: Mapping[DateForm, tuple[str, ...]] = {
+_D, _M, _Y, _WORD = "(?P<day>[0-9]{1,2})", "(?P<month>[0-9]{1,2})", "(?P<year>[0-9]{4})", r"(?P<month>[A-Za-z]{3,9})\.?"
+_SIGN = "(?P<sign>[/.-])"
+_DATES: Mapping[DateForm, tuple[str, ...]] = {
     "iso": (_Y + "-(?P<month>[0-9]{2})-(?P<day>[0-9]{2})",),
     "words": (f"{_WORD} +{_D},? +{_Y}", rf"{_D}\.?[ -]{_WORD},?[ -]{_Y}"),
-    "dmy": tuple(f"{_D}{sep}{_M}{sep}{_Y}" for sep in ("/", "-", r"\.")),
-    "mdy": tuple(f"{_M}{sep}{_D}{sep}{_Y}" for sep in ("/", "-", r"\.")),
-    "ymd": (*(f"{_Y}{sep}{_M}{sep}{_D}" for sep in ("/", "-", r"\.")), _Y + "(?P<month>[0-9]{2})(?P<day>[0-9]{2})"),
+    "dmy": (f"{_D}{_SIGN}{_M}(?P=sign){_Y}",),
+    "mdy": (f"{_M}{_SIGN}{_D}(?P=sign){_Y}",),
+    "ymd": (f"{_Y}{_SIGN}{_M}(?P=sign){_D}", _Y + "(?P<month>[0-9]{2})(?P<day>[0-9]{2})"),
 }
+_PATTERNS = {form: tuple(re.compile(date + _TIME) for date in dates) for form, dates in _DATES.items()}
 
 
 def parse_dates(texts: "pa.Array", column: Column) -> Parsed:
@@ -50,82 +54,74 @@ def parse_dates(texts: "pa.Array", column: Column) -> Parsed:
     ISO 8601 and names of months are read in any column. `column.dates` is the order of other dates.
     """
     texts = without_gaps(trimmed(texts), column)
-    for type_ in (pa.timestamp("us"), pa.timestamp("us", "UTC")):  # ISO 8601 without and with a zone
-        try:
+    if (type_ := _timestamp_type(texts)) is not None:
+        with contextlib.suppress(pa.ArrowInvalid):
             days = _days(texts.cast(type_))
-        except pa.ArrowInvalid:
-            continue
-        if not (days < _YEAR_1).any():
-            return parsed(texts, days)
+            if not (days < _FIRST_DAY).any():
+                return Parsed(days)
     unique = texts.dictionary_encode()
-    values = np.full(len(unique.dictionary), np.nan)
-    for form in _forms(column.dates):
-        missing = np.isnan(values)
-        if missing.any():
-            values[missing] = _read(unique.dictionary.filter(pa.array(missing)), form)
-    return parsed(unique.dictionary, values).take(unique.indices)
+    values = [_day(text, column.dates) for text in unique.dictionary.to_pylist()]
+    return parsed(unique.dictionary, np.array(values, np.float64)).take(unique.indices)
+
+
+def _timestamp_type(texts: "pa.Array") -> "pa.DataType | None":
+    """Return the type to which the first text can be cast, because casting is fast, but slow to fail on many rows."""
+    if texts.null_count == len(texts):
+        return None
+    first = texts.slice(pa.compute.index(texts.is_valid(), value=True).as_py(), 1)
+    for type_ in (pa.timestamp("us"), pa.timestamp("us", "UTC")):  # ISO 8601 without and with a zone
+        with contextlib.suppress(pa.ArrowInvalid):
+            first.cast(type_)
+            return type_
+    return None
 
 
 def possible_forms(texts: "pa.Array") -> frozenset[DateForm]:
     """Return the forms in which all texts are dates. Nulls are ignored; without texts, all forms are possible."""
-    texts = trimmed(texts).unique().drop_null()
-    return frozenset(form for form in FORMS if not np.isnan(_read(texts, form)).any())
+    words = trimmed(texts).unique().drop_null().to_pylist()
+    return frozenset(form for form in FORMS if all(_in_form(text, form) is not None for text in words))
 
 
-def _forms(order: DateOrder | None) -> tuple[DateForm, ...]:
-    return ("iso", "words") if order is None else ("iso", "words", order)
+@functools.lru_cache(_CACHED)
+def _day(text: str, order: DateOrder | None) -> float | None:
+    """Return the days of a text, or None if it is no date."""
+    for form in ("iso", "words", order):
+        if form is not None and (day := _in_form(text, form)) is not None:
+            return day
+    return None
 
 
-def _read(texts: "pa.Array", form: DateForm) -> Array:
-    """Return the days of texts in one form, with NaN for others."""
-    values = np.full(len(texts), np.nan)
-    for pattern in _PATTERNS[form]:
-        fields = pa.compute.extract_regex(texts, f"^{pattern}{_TIME}$")
-        found = fields.is_valid().to_numpy(zero_copy_only=False)
-        if found.any():
-            values[found] = _moments(fields.filter(pa.array(found)))
-    return values
+def _in_form(text: str, form: DateForm) -> float | None:
+    """Return the days of a text in one form, or None if it is no date in this form."""
+    match = next((match for pattern in _PATTERNS[form] if (match := pattern.fullmatch(text))), None)
+    if match is None:
+        return None
+    parts = match.groupdict()
+    month = _MONTHS.get(parts["month"].lower(), 0) if form == "words" else int(parts["month"])
+    try:
+        day = dt.date(int(parts["year"]), month, int(parts["day"])).toordinal() - _EPOCH
+    except ValueError:
+        return None
+    if parts["hour"] is None:
+        return float(day)
+    nanoseconds = _nanoseconds(**{name: parts[name] or "" for name in ("hour", "minute", "second", "fraction", "half")})
+    offset = _offset(parts["zone"] or "")
+    if nanoseconds is None or offset is None:
+        return None
+    days, rest = divmod(nanoseconds - offset * _MINUTES * 1_000_000_000, _DAY_NS)
+    return day + days + rest / _DAY_NS
 
 
-def _moments(fields: "pa.StructArray") -> Array:
-    """Return days since 1970 for the parts of dates, with NaN for days and times that do not exist."""
-    names = {fields.type.field(index).name for index in range(fields.type.num_fields)}
-    if "word" in names:
-        lower = pa.compute.utf8_lower(fields.field("word"))
-        places = pa.compute.index_in(lower, value_set=pa.array(list(_MONTH_NUMBERS), lower.type)).fill_null(-1)
-        month = np.array([*_MONTH_NUMBERS.values(), 0])[places.to_numpy()]
-    else:
-        month = _integers(fields.field("month"))
-    first = (_integers(fields.field("year")) - 1970).astype("datetime64[Y]").astype("datetime64[M]") + (month - 1)
-    day, start = _integers(fields.field("day")), first.astype("datetime64[D]").astype(np.int64)
-    length = (first + 1).astype("datetime64[D]").astype(np.int64) - start
-    hour, minute, second = (_integers(fields.field(name)) for name in ("hour", "minute", "second"))
-    exists = (month >= 1) & (month <= _MONTHS_OF_YEAR) & (day >= 1) & (day <= length) & (start >= _YEAR_1)
-    exists &= (hour < _HOURS) & (minute < _MINUTES) & (second < _MINUTES)
-    half = pa.compute.utf8_lower(fields.field("half")).to_numpy(zero_copy_only=False)
-    exists &= (half == "") | ((hour >= 1) & (hour <= _NOON))
-    hour = np.where(half == "", hour, hour % _NOON + _NOON * (half == "p"))
-    offset, is_offset = _offsets(fields.field("zone"))
-    fraction = _integers(pa.compute.utf8_rpad(fields.field("fraction"), 9, "0"))
-    nanoseconds = ((hour * _MINUTES + minute - offset) * _MINUTES + second) * 1_000_000_000 + fraction
-    return np.where(exists & is_offset, _of_parts(start + day - 1, nanoseconds), np.nan)
-
-
-def _integers(texts: "pa.Array") -> NDArray[np.int64]:
-    """Return the integers of digits; 0 for an empty text."""
-    integers: NDArray[np.int64] = (
-        pa.compute.if_else(pa.compute.equal(texts, ""), "0", texts).cast(pa.int64()).to_numpy()
-    )
-    return integers
-
-
-def _offsets(zones: "pa.Array") -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return the minutes that zones are ahead of UTC, and which of them exist."""
-    encoded = zones.dictionary_encode()
-    minutes = [_offset(zone) for zone in encoded.dictionary.to_pylist()]
-    places = encoded.indices.to_numpy()
-    exists = np.array([offset is not None for offset in minutes])
-    return np.array([offset or 0 for offset in minutes], np.int64)[places], exists[places]
+def _nanoseconds(hour: str, minute: str, second: str, fraction: str, half: str) -> int | None:
+    """Return the nanoseconds since midnight, or None for a time that does not exist."""
+    hours, minutes, seconds = int(hour), int(minute or 0), int(second or 0)
+    if half:
+        if not 1 <= hours <= _NOON:
+            return None
+        hours = hours % _NOON + _NOON * (half in "Pp")
+    if hours >= _HOURS or minutes >= _MINUTES or seconds >= _MINUTES:
+        return None
+    return ((hours * _MINUTES + minutes) * _MINUTES + seconds) * 1_000_000_000 + int(fraction.ljust(9, "0"))
 
 
 def _offset(zone: str) -> int | None:
@@ -136,12 +132,6 @@ def _offset(zone: str) -> int | None:
     if hours >= _HOURS or minutes >= _MINUTES:
         return None
     return (hours * _MINUTES + minutes) * (-1 if zone[0] == "-" else 1)
-
-
-def _of_parts(days: NDArray[np.int64], nanoseconds: NDArray[np.int64]) -> Array:
-    """Return days, with the nanoseconds of a day as a fraction. There may be more or less than a day of them."""
-    whole, rest = np.divmod(nanoseconds, _DAY_NS)
-    return (days + whole).astype(np.float64) + rest / _DAY_NS
 
 
 def _days(moments: "pa.Array") -> Array:
@@ -178,11 +168,8 @@ def dates_of(cells: "pa.Array", column: Column) -> Parsed:
 
 def date_of(value: object, column: Column) -> float | None:
     """Return the days of a value of a JSON document, NaN for a gap, or None if it is no date."""
-    if isinstance(value, int) and not isinstance(value, bool) and column.dates == "ymd":
+    if type(value) is int and column.dates == "ymd":
         value = str(value)
     if is_gap(value, column):
         return np.nan
-    if not isinstance(value, str):
-        return None
-    result = parse_dates(pa.array([value], pa.string()), column)
-    return None if result.faults is not None else float(result.values[0])
+    return _day(value.strip(SPACES), column.dates) if isinstance(value, str) else None

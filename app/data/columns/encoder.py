@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from app.data.batch import Array, in_columns
 from app.data.columns.booleans import boolean_of, booleans_of
-from app.data.columns.categories import GAP, UNSEEN, code_of, codes_of, level_codes
+from app.data.columns.categories import GAP, UNSEEN, codes_of, level_of
 from app.data.columns.dates import date_of, dates_of
 from app.data.columns.faults import level_fault, type_fault, value_fault
 from app.data.columns.gaps import Parsed
@@ -104,11 +104,7 @@ class _Fault(Exception):
 
 
 def _is_typed(column: Column, dialect: Dialect) -> bool:
-    return (
-        column.kind == "number"
-        and not (column.thousands or column.strip or column.na)
-        and column.decimal == dialect.decimal
-    )
+    return column.is_typed and column.decimal == dialect.decimal
 
 
 class NumberEncoder:
@@ -156,33 +152,39 @@ class CategoryEncoder:
 
     def __init__(self, column: Column, unknown: Unknown) -> None:
         self.column, self._unknown = column, unknown
-        self._codes = level_codes(column.levels)
-        width = len(column.encoded_names)
-        places = range(1, len(column.levels))
-        self._rows: list[Encoded] = [(0.0,) * width]
-        self._rows += [tuple(float(place == code) for place in range(1, width + 1)) for code in places]
+        self._codes = {level: code for code, level in enumerate(column.levels)}
+        self._width = len(column.encoded_names)
         self._gap_code = GAP
         if column.missing == "fill" and isinstance(column.fill, str):
             self._gap_code = self._codes.get(column.fill, GAP)
-        self._nan: Encoded = (np.nan,) * width
-        self._gap = self._nan
-        if column.missing == "indicator":
-            self._gap = (*(0.0,) * (width - 1), 1.0)
-        elif self._gap_code != GAP:
-            self._gap = self._rows[self._gap_code]
 
     def __call__(self, value: object) -> Encoded:
+        code = self._codes.get(value) if isinstance(value, str) else None  # nearly always a known level
+        if code is None:
+            return self._rare(value)
+        return self._row(code)
+
+    def _row(self, code: int) -> Encoded:
+        """Return the row of a level."""
+        if code == 0:
+            return (0.0,) * self._width
+        return (*(0.0,) * (code - 1), 1.0, *(0.0,) * (self._width - code))
+
+    def _rare(self, value: object) -> Encoded:
+        """Return the row of a gap, an unseen level, or a level that is not text."""
         try:
-            code = code_of(value, self.column, self._codes)
+            level = level_of(value, self.column)
         except TypeError:
             raise InvalidInput(value_fault(self.column, value)) from None
-        if code >= 0:
-            return self._rows[code]
-        if code == GAP:
-            return self._gap
+        if level is None:
+            if self.column.missing == "indicator":
+                return self._row(self._width)
+            return self._row(self._gap_code) if self._gap_code != GAP else (np.nan,) * self._width
+        if level in self._codes:
+            return self._row(self._codes[level])
         if self._unknown == "refuse":
-            raise InvalidInput(level_fault(self.column, str(value)))
-        return self._nan if self._unknown == "null" else self._rows[0]
+            raise InvalidInput(level_fault(self.column, level))
+        return (np.nan,) * self._width if self._unknown == "null" else self._row(0)
 
     def encode(self, cells: "pa.Array", out: Array, first_row: int, notes: Notes) -> None:  # noqa: ARG002
         """Write the encoded cells into `out`, (levels - 1 or more, n)."""

@@ -1,6 +1,7 @@
 """Gaps: cells without a value. The texts that mark one, and where they are in a column of text."""
 
 import math
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -25,6 +26,7 @@ GAP_TEXTS = frozenset(
 WEAK_GAP_TEXTS = frozenset(["?", ".", "-", "--"])
 # The only gaps of a column of words that is read as text; an unquoted NA is null already.
 WORD_GAP_TEXTS = frozenset([""])
+NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"  # with a decimal point
 SPACES = " \t\r\n\v\f\u00a0\u2007\u2009\u202f\ufeff"  # around a cell
 
 
@@ -80,7 +82,15 @@ def is_gap(value: object, column: Column) -> bool:
     """Return True if a value of a JSON document is a gap in this column."""
     if isinstance(value, str):
         return value.strip(SPACES) in gap_texts(column)
-    return value is None or (isinstance(value, float) and math.isnan(value))
+    if isinstance(value, float) and math.isnan(value):
+        return True
+    return value is None or (bool(column.na) and not isinstance(value, bool) and value in numeric_gaps(column.na))
+
+
+@lru_cache
+def numeric_gaps(texts: tuple[str, ...]) -> tuple[float, ...]:
+    """Return the numbers among the texts that mark a gap, such as -999."""
+    return tuple(float(text) for text in texts if re.fullmatch(NUMBER, text.strip(SPACES)))
 
 
 def trimmed(texts: "pa.Array") -> "pa.Array":

@@ -1,15 +1,14 @@
 """Numbers as text: decimal commas, separators between thousands, signs such as "$" and "%"."""
 
+import math
 import re
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.data.columns.gaps import SPACES, Parsed, trimmed, without_gaps
+from app.data.columns.gaps import NUMBER, SPACES, Parsed, numeric_gaps, trimmed, without_gaps
 from app.data.columns.schema import Column
 from app.data.lazy_pyarrow import pa
-
-NUMBER = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 
 _NO_NUMBER = "x"  # text in place of one that would otherwise be read as another number
 _VARIANTS = {" ": "[\u00a0\u2009\u202f]", "'": "\u2019"}  # other characters for a separator between thousands
@@ -80,15 +79,10 @@ def numbers_of(cells: "pa.Array", column: Column) -> Parsed:
     if not (pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_null(type_)):
         raise TypeError
     values = np.array(cells.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
-    for mark in _numeric_marks(column):
+    for mark in numeric_gaps(column.na):
         values[values == mark] = np.nan
     is_infinite = np.isinf(values)
     return Parsed(np.where(is_infinite, np.nan, values), is_infinite) if is_infinite.any() else Parsed(values)
-
-
-def _numeric_marks(column: Column) -> list[float]:
-    """Return the numbers that mark a gap, such as -999."""
-    return [float(text) for text in column.na if re.fullmatch(NUMBER, text.strip(SPACES))]
 
 
 def is_text(type_: "pa.DataType") -> bool:
@@ -102,17 +96,15 @@ def as_text(cells: "pa.Array") -> "pa.Array":
 
 def number_of(value: object, column: Column) -> float | None:
     """Return the number of a value of a JSON document, NaN for a gap, or None if it is none."""
+    if type(value) is float or type(value) is int:
+        try:
+            number = float(value)
+        except OverflowError:
+            return None
+        if column.na and number in numeric_gaps(column.na):
+            return np.nan
+        return None if math.isinf(number) else number
     if isinstance(value, str):
         result = parse_numbers(pa.array([value], pa.string()), column)
         return None if result.faults is not None else float(result.values[0])
-    if value is None:
-        return np.nan
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return None
-    if number in _numeric_marks(column):
-        return np.nan
-    return None if np.isinf(number) else number
+    return np.nan if value is None else None

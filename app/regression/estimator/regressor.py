@@ -14,8 +14,8 @@ from app.regression.estimator.summary import Summary, summarise_model
 from app.regression.fit import Base, FoldOptions, fit_model
 from app.regression.linear_model import LinearModel
 from app.regression.solvers import Solver
-from app.regression.streaming_qr import NO_ROWS
 from app.regression.sufficient_statistics import Array, WeightKind
+from app.regression.summaries import NO_ROWS
 from app.regression.training_batch import TrainingBatch
 
 AUTO_FOLDS = 10  # Folds of the cross-validation that chooses `l2="auto"`.
@@ -32,6 +32,7 @@ class _Data:
     weight_kind: WeightKind
     batches: Callable[[], Iterator[TrainingBatch]]
     can_be_reread: bool
+    blocks: tuple[slice, ...] = ()
 
 
 class LinearRegressor:

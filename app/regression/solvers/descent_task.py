@@ -12,8 +12,8 @@ from torch import Tensor
 from app.regression.errors import DeviceUnavailable, InvalidOption
 from app.regression.solvers.gradient_descent import GradientDescent
 from app.regression.solvers.scaler import Scaler, largest_learning_rate
-from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import Array, SufficientStatistics
+from app.regression.summaries import summarise
 from app.regression.training_batch import TrainingBatch
 
 

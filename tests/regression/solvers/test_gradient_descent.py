@@ -19,8 +19,8 @@ from app.regression.solvers.base import TrainingState
 from app.regression.solvers.descent import Descended, gradient_descent
 from app.regression.solvers.descent_task import choose_device
 from app.regression.solvers.scaler import largest_learning_rate
-from app.regression.streaming_qr import summarise
 from app.regression.sufficient_statistics import SufficientStatistics
+from app.regression.summaries import summarise
 from app.regression.training_batch import TrainingBatch
 
 Array: TypeAlias = NDArray[np.float64]
