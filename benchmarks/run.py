@@ -11,6 +11,7 @@ from pathlib import Path
 from disturbed import compare_disturbed
 from files import compare_files
 from fit import compare_epochs, compare_fits
+from kinds import compare_kinds
 from serve import compare_servers
 
 RESULTS = Path(__file__).parent / "RESULTS.md"
@@ -30,6 +31,7 @@ PARTS: dict[str, Callable[[int], Iterator[str]]] = {
     "Fits from memory": compare_fits,
     "Gradient descent": compare_epochs,
     "Fits from files": compare_files,
+    "Fits from words, dates and numbers": compare_kinds,
     "Serving": compare_servers,
     "Serving during other work": compare_disturbed,
 }

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from app.data.columns.schema import PLAIN, Dialect
 from app.data.lazy_pyarrow import pa
-from app.data.names import MAX_LISTED, extra_columns, listed, missing_columns, shown
+from app.data.names import MAX_LISTED, extra_columns, listed, missing_columns, shown, without_level
 from app.data.rounding import Rounded, are_small, first_rounded, has_large
 from app.errors import FieldError, InvalidInput
 
@@ -36,6 +36,7 @@ class Columns(NamedTuple):
     only: bool = False  # True if other columns are refused
     ignored: AbstractSet[str] = frozenset()  # with `only`: names of other columns that are allowed and not read
     dialect: Dialect = PLAIN  # for text
+    na: tuple[str, ...] = ()  # for text: further texts that mark a gap in the columns of numbers
     training: bool = True  # True if messages may advise the training options that leave out columns or rows
     late: Mapping[str, int] = MappingProxyType({})  # NDJSON: the lines of names that appear first after line 1
 
@@ -193,7 +194,7 @@ def in_columns(details: Sequence[FieldError]) -> InvalidInput:
     """Return the error for values at fault, with one detail for each column."""
     details = sorted(details, key=lambda detail: detail.row or 0)[:MAX_LISTED]
     first = details[0]
-    place = f"row {first.row}, column {shown(first.column or '')}: {first.message}"
+    place = f"row {first.row}, column {shown(first.column or '')}: {without_level(first.message)}"
     if len(details) == 1:
         return InvalidInput(place[0].upper() + place[1:], details)
     return InvalidInput(f"{len(details)} columns have values at fault. The first: {place}", details)

@@ -9,21 +9,25 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from app.data.names import MAX_SHOWN, instead, invisible_character, shown, unquoted
+from app.data.names import MAX_SHOWN, instead, invisible_character, shown, unquoted, without_level
 from app.errors import FieldError, InvalidInput
 
 MAX_DETAILS = 20  # Faults in a response.
 MAX_FAULTS = 1000  # Faults that are counted.
 NUMBERS: frozenset[type] = frozenset({int, float})  # bool is a type of its own here, and not a number
 MIXED = "Rows are either all objects or all arrays."
+NULL_REMEDY = (
+    " or leave the row out, as a training does with `missing`: `drop`; a prediction answers it with null, given "
+    "`missing`: `null`."
+)
 _REMEDIES: dict[type, str] = {
     str: " Send it without quotes.",
     bool: " Send 1 or 0.",
-    type(None): " Send a number, or leave the row out, as a training does with `missing`: `drop`; "
-    "a prediction answers it with null, given `missing`: `null`.",
+    type(None): f" Send a number,{NULL_REMEDY}",
 }
 
 _Key: TypeAlias = tuple[object, ...]
+Check: TypeAlias = Callable[[object], str | None]  # Returns what is wrong with a value, or None.
 
 
 def allowed_types(*, missing: bool) -> frozenset[type]:
@@ -36,11 +40,14 @@ def are_objects(rows: Sequence[Any]) -> bool:
     return isinstance(rows[0], dict)
 
 
-def all_faults(rows: Sequence[Any], names: Sequence[str], pointer: str, allowed: frozenset[type]) -> InvalidInput:
-    """Return the error with the first place of every fault, at most MAX_DETAILS of them, and the number of each."""
+def all_faults(rows: Sequence[Any], names: Sequence[str], pointer: str, checks: Sequence[Check]) -> InvalidInput:
+    """Return the error with the first place of every fault, at most MAX_DETAILS of them, and the number of each.
+
+    `checks` has one for the values of each column.
+    """
     first: dict[_Key, FieldError] = {}
     counts: Counter[_Key] = Counter()
-    for key, place, message in islice(_faults(rows, names, pointer, allowed), MAX_FAULTS):
+    for key, place, message in islice(_faults(rows, names, pointer, checks), MAX_FAULTS):
         counts[key] += 1
         if key not in first and len(first) < MAX_DETAILS:
             first[key] = FieldError(message(), pointer=place)
@@ -51,11 +58,12 @@ def all_faults(rows: Sequence[Any], names: Sequence[str], pointer: str, allowed:
         for key, detail in first.items()
     ]
     one = next(iter(first.values()))
-    return InvalidInput(f"{more.capitalize()}{seen} fault(s) in the rows. {one.pointer}: {one.message}", details)
+    fault = without_level(one.message)
+    return InvalidInput(f"{more.capitalize()}{seen} fault(s) in the rows. {one.pointer}: {fault}", details)
 
 
 def _faults(
-    rows: Sequence[Any], names: Sequence[str], pointer: str, allowed: frozenset[type]
+    rows: Sequence[Any], names: Sequence[str], pointer: str, checks: Sequence[Check]
 ) -> Iterator[tuple[_Key, str, Callable[[], str]]]:
     """Yield every fault: a key that those of the same kind in the same column share, its place, and its message."""
     objects = are_objects(rows)
@@ -63,28 +71,28 @@ def _faults(
     for index, row in enumerate(rows):
         place, kind = f"{pointer}/{index}", kind_of(row)
         if not isinstance(row, dict | list):
-            yield (kind,), place, f"Expected an object or an array of numbers, found {kind}.".__str__
+            yield (kind,), place, f"Expected an object or an array, found {kind}.".__str__
         elif isinstance(row, dict) != objects:
             yield (MIXED,), place, f"{MIXED} Row 0 is {kind_of(rows[0])}, this one is {kind}.".__str__
         elif isinstance(row, dict):
-            yield from _faults_of_object(row, names, known, place, allowed)
+            yield from _faults_of_object(row, names, known, place, checks)
         elif len(row) != len(names):
             length = f"Expected {len(names)} values ({listed_names}), found {len(row)}. Send as many in each row."
             yield (len(row),), place, length.__str__
         else:
-            for column, value in enumerate(row):
-                if fault := fault_of(value, allowed):
+            for column, (value, check) in enumerate(zip(row, checks, strict=True)):
+                if fault := check(value):
                     yield (column, kind_of(value)), f"{place}/{column}", fault.__str__
 
 
 def _faults_of_object(
-    row: dict[str, Any], names: Sequence[str], known: frozenset[str], place: str, allowed: frozenset[type]
+    row: dict[str, Any], names: Sequence[str], known: frozenset[str], place: str, checks: Sequence[Check]
 ) -> Iterator[tuple[_Key, str, Callable[[], str]]]:
     unknown = list(islice((name for name in row if name not in known), MAX_DETAILS))
-    for name in names:
+    for name, check in zip(names, checks, strict=True):
         if name not in row:
             yield (name, "missing"), place, partial(_missing, name, unknown)
-        elif fault := fault_of(row[name], allowed):
+        elif fault := check(row[name]):
             yield (name, kind_of(row[name])), f"{place}/{escaped(name)}", fault.__str__
     for name in unknown:
         # A name that no column can have is shown in the message, and its place is the row.

@@ -4,6 +4,7 @@ import contextlib
 import re
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
@@ -64,7 +65,7 @@ def to_matrix(
         rows = [without_names(row, ignored) if isinstance(row, dict) else row for row in rows]
         if (matrix := _matrix(rows, names, allowed)) is not None:
             return matrix
-    raise all_faults(rows, names, pointer, allowed)
+    raise all_faults(rows, names, pointer, [partial(fault_of, allowed=allowed)] * len(names))
 
 
 def without_names(row: dict[str, Any], names: AbstractSet[str]) -> dict[str, Any]:
@@ -94,22 +95,28 @@ def _matrix(rows: Sequence[Any], names: Sequence[str], allowed: frozenset[type])
     return None
 
 
-def as_rows(given: list[Any], names: Sequence[str], pointer: str, *, missing: bool = False) -> list[Any]:
-    """Return a list of rows, given one or a flat list of numbers.
+def as_rows(
+    given: list[Any], names: Sequence[str], pointer: str, *, missing: bool = False, numbers: bool = True
+) -> list[Any]:
+    """Return a list of rows, given one or a flat list of numbers, or of any values unless they have to be `numbers`.
 
-    With one name a flat list is returned unchanged, a number for each row. With several names, as many numbers become
+    With one name a flat list is returned unchanged, a value for each row. With several names, as many values become
     one row. Raises InvalidInput for any other flat list.
     """
-    if not all(type(value) in NUMBERS or value is None for value in (given[0], given[-1])):
+    if numbers:
+        if not all(type(value) in NUMBERS or value is None for value in (given[0], given[-1])):
+            return given
+        _check_numbers(given, pointer, allowed_types(missing=missing), "Not all values of the flat list are numbers.")
+    elif any(isinstance(value, dict | list) for value in given):
         return given
-    _check_numbers(given, pointer, allowed_types(missing=missing), "Not all values of the flat list are numbers.")
     if len(names) == 1:
         return given
     if len(given) == len(names):
         return [given]
+    what = "numbers" if numbers else "values"
     raise InvalidInput.at(
         pointer,
-        f"Found a flat list of {len(given)} numbers; expected a list of rows, each with {len(names)} values "
+        f"Found a flat list of {len(given)} {what}; expected a list of rows, each with {len(names)} values "
         f"({list_names(names)}), such as [[1, 2, ...], [3, 4, ...]].",
     )
 

@@ -16,6 +16,8 @@ MAX_LISTED = 20  # Names in a message, and faults in a response.
 MAX_COMPARED = 200  # Names of similar length that are compared with a name.
 MAX_PRESENT = 500  # Names of an object that are inspected.
 
+UNKNOWN_LEVEL = "The level is not known."  # First sentence of a message that goes on to repeat the level.
+
 _RULE = f"Expected a name of 1 to {MAX_NAME_LENGTH} printable characters."
 
 
@@ -82,6 +84,11 @@ def listed(names: Sequence[str]) -> str:
     """Return names separated by commas, at most MAX_LISTED of them."""
     more = len(names) - MAX_LISTED
     return ", ".join(map(shown, names[:MAX_LISTED])) + (f" and {more} more" if more > 0 else "")
+
+
+def without_level(message: str) -> str:
+    """Return the message of one fault as the message of the whole error has it, which is logged: without a level."""
+    return UNKNOWN_LEVEL if message.startswith(UNKNOWN_LEVEL) else message
 
 
 def invisible_character(name: str) -> str | None:

@@ -46,7 +46,12 @@ class Column:
     @property
     def is_plain(self) -> bool:
         """True if the cells are numbers as every format writes them, and a gap leaves the row out or is refused."""
-        return self.kind == "number" and self.missing in ("drop", "refuse") and not self.thousands and not self.strip
+        return self.missing in ("drop", "refuse") and self.is_typed
+
+    @property
+    def is_typed(self) -> bool:
+        """True if a format that knows the decimal sign can read the cells as numbers."""
+        return self.kind == "number" and not (self.thousands or self.strip or self.na)
 
     @property
     def encoded_names(self) -> tuple[str, ...]:
@@ -102,7 +107,7 @@ class TableSchema:
     @property
     def is_plain(self) -> bool:
         """True if each column is plain, so that the rows can be read without an encoder."""
-        return all(column.is_plain for column in self.numbers)
+        return all(column.is_plain and column.decimal == self.dialect.decimal for column in self.numbers)
 
     @property
     def blocks(self) -> tuple[slice, ...]:

@@ -1,4 +1,4 @@
-"""Arrow IPC streams."""
+"""Arrow IPC streams, and the streams in Arrow files, which are also called Feather."""
 
 import functools
 import mmap
@@ -10,7 +10,7 @@ from app.data.formats.arrow_columns import ArrowTableWriter, SchemaFormat, check
 from app.data.formats.base import Output, TableWriter
 from app.data.kept_types import cast_kept, kept_type
 from app.data.lazy_pyarrow import pa
-from app.data.limits.arrow_limits import check_arrow_schema, check_arrow_size
+from app.data.limits.arrow_limits import check_arrow_schema, check_arrow_size, stream_of
 from app.data.limits.decode_limits import view_of
 from app.errors import InvalidInput
 
@@ -62,7 +62,7 @@ ARROW = ArrowFormat()
 def _open(source: Source) -> "tuple[pa.ipc.RecordBatchStreamReader, mmap.mmap | None]":
     """Return a reader, and the file's memory map if the source is a file that is not empty."""
     check_arrow_schema(source)
-    view = view_of(source)
+    view = stream_of(view_of(source))
     return pa.ipc.open_stream(pa.py_buffer(view)), view.obj if isinstance(view.obj, mmap.mmap) else None
 
 

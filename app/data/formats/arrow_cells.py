@@ -57,12 +57,13 @@ def types_to_cast(types: "Mapping[str, pa.DataType]", schema: "pa.Schema") -> "d
 
 def cell_batch(batch: "pa.RecordBatch", columns: Columns, first_row: int) -> CellBatch:
     """Return the cells of a record batch that has the types of `cell_types`. Raises InvalidInput as `cells` does."""
-    rows = from_record_batch(batch, columns._replace(keep=()), first_row)
-    numbers = [pa.array(column, from_pandas=True) for column in rows.values.T]
     names = columns.names
-    others = [batch.column(name) for name in names[len(numbers) :]]
-    rounded = {columns.numbers[column]: row for column, row in rows.rounded}
-    return CellBatch(pa.RecordBatch.from_arrays([*numbers, *others], names=names), rounded)
+    numbers = [name for name in columns.numbers if _is_number_or_null(batch.schema.field(name).type)]
+    rows = from_record_batch(batch, columns._replace(numbers=numbers, keep=()), first_row)
+    floats = {name: pa.array(column, from_pandas=True) for name, column in zip(numbers, rows.values.T, strict=True)}
+    arrays = [floats[name] if name in floats else batch.column(name) for name in names]
+    rounded = {numbers[column]: row for column, row in rows.rounded}
+    return CellBatch(pa.RecordBatch.from_arrays(arrays, names=names), rounded)
 
 
 def _cell_type(type_: "pa.DataType") -> "pa.DataType | None":
@@ -85,10 +86,13 @@ def _cell_type(type_: "pa.DataType") -> "pa.DataType | None":
 
 
 def _number_type(type_: "pa.DataType") -> "pa.DataType | None":
-    """Return the type of a column that should have numbers, or None if it has no numbers. True is 1."""
-    if pa.types.is_dictionary(type_):
-        return _number_type(type_.value_type)
-    return type_ if _is_number(type_) or pa.types.is_boolean(type_) or pa.types.is_null(type_) else None
+    """Return the type of a column from which numbers were asked. Only a dictionary of numbers is decoded."""
+    is_coded = pa.types.is_dictionary(type_) and _is_number_or_null(type_.value_type)
+    return type_.value_type if is_coded else _cell_type(type_)
+
+
+def _is_number_or_null(type_: "pa.DataType") -> bool:
+    return _is_number(type_) or bool(pa.types.is_null(type_))
 
 
 def _is_number(type_: "pa.DataType") -> bool:

@@ -116,10 +116,11 @@ class TableFormat(BodyFormat, Protocol):
         """Yield the rows. Raises InvalidInput with the place of the first faulty value."""
 
     def cells(self, source: Source, columns: Columns, threads: int = 1) -> Iterator[CellBatch]:
-        """Yield the cells of `columns.names`. Those of `columns.numbers` are float64, and a gap is null.
+        """Yield the cells of `columns.names`.
 
-        Columns in `columns.keep` have the file's own types; the cells of a text file are text there, and a gap is null
-        if it is empty or an unquoted NA. Raises InvalidInput with the place of the first fault of a column of numbers.
+        Those of `columns.numbers` are float64 if the file has numbers there, and a gap is null. Other columns have the
+        file's own types; the cells of a text file are text there, and a gap is null if it is empty or an unquoted NA.
+        Raises InvalidInput with the place of the first fault of a column of numbers.
         """
 
     def writer(self, file: Output, keep: Sequence[str], names: Sequence[str]) -> TableWriter:

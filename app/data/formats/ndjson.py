@@ -22,6 +22,7 @@ from app.data.batch import (
     row_error,
 )
 from app.data.columns.schema import PLAIN, Dialect
+from app.data.formats.arrow_cells import cell_batch
 from app.data.formats.base import Content, Output, TableFormat, TableWriter
 from app.data.formats.json import JSON, rows_as_objects
 from app.data.formats.ndjson_cells import CellReader
@@ -103,22 +104,17 @@ class NdjsonFormat(TableFormat):
 
     def cells(self, source: Source, columns: Columns, threads: int = 1) -> Iterator[CellBatch]:  # noqa: ARG002
         """Yield the cells of objects, or of arrays if all columns are numbers. A name that an object lacks is a gap."""
-        numbers = columns._replace(keep=(), ignored=columns.ignored | {*columns.keep})
         names, reader = columns.names, CellReader()
         for first, rows, row_type in _checked_rows(source, columns, names):
-            if row_type is list and columns.keep:
+            if {*map(type, rows)} != {row_type} or has_unknown(rows, columns):
                 raise all_faults(rows, columns, first, row_type)
-            values = _values(rows, numbers, first, row_type)
-            check(values, columns, first)
-            arrays = [pa.array(column, from_pandas=True) for column in values.T]
-            rounded = {columns.numbers[column]: row for column, row in rounded_numbers(values, rows, columns.numbers)}
-            for name in names[len(arrays) :]:
-                array, at = reader.array(name, [row.get(name) for row in rows], first)
-                arrays.append(array)
-                if at is not None:
-                    rounded[name] = at
-            cells = pa.RecordBatch.from_arrays(arrays, names=names)
-            yield CellBatch(cells, rounded, _others(rows, columns, row_type))
+            if row_type is list:
+                values = _values(rows, columns, first, row_type)
+                arrays = [pa.array(column, from_pandas=True) for column in values.T]
+            else:
+                arrays = [reader.array(name, [row.get(name) for row in rows], first) for name in names]
+            batch = cell_batch(pa.RecordBatch.from_arrays(arrays, names=names), columns, first)
+            yield batch._replace(rounded=reader.rounded | dict(batch.rounded), others=_others(rows, columns, row_type))
 
     def writer(self, file: Output, keep: Sequence[str], names: Sequence[str]) -> TableWriter:
         return _NdjsonWriter(file, keep, names)

@@ -1,6 +1,7 @@
 """The cells of NDJSON lines: the values of a name in one Arrow type, which all lines share."""
 
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,6 @@ from app.data.batch import NOT_FINITE, Array, row_error
 from app.data.json_faults import NUMBERS, kind_of
 from app.data.lazy_pyarrow import pa
 from app.data.rounding import rounded_numbers
-from app.errors import InvalidInput
 
 _SCALARS: frozenset[type] = NUMBERS | {bool, str}
 _KINDS = {type_: kind_of(type_()) for type_ in _SCALARS}
@@ -21,27 +21,31 @@ class CellReader:
     """Makes Arrow arrays of the decoded values of names, for one block of lines after the other."""
 
     def __init__(self) -> None:
+        self.rounded: dict[str, int] = {}  # by name: the index of the first integer of the block that was rounded
         self._kinds: dict[str, tuple[str, int]] = {}  # by name: the kind of its values, and the row of the first
 
-    def array(self, name: str, values: Sequence[Any], first: int) -> "tuple[pa.Array, int | None]":
-        """Return the values as an array, and the index of the first integer that was rounded, if any.
+    def array(self, name: str, values: Sequence[Any], first: int) -> "pa.Array":
+        """Return the values as an array.
 
         `first` is the number of the first row. Raises InvalidInput with the row of a value of another kind.
         """
+        self.rounded.pop(name, None)
         types = {*map(type, values)} - {_NULL}
         self._check_kinds(name, values, types, first)
         if types <= {bool}:
-            return pa.array(values, pa.bool_() if types else pa.null()), None
+            return pa.array(values, pa.bool_() if types else pa.null())
         if types == {str}:
-            return _words(name, values, first), None
+            return pa.array(values, pa.string())
         if types == {int}:
             try:
-                return pa.array(values, pa.int64()), None
+                return pa.array(values, pa.int64())
             except (OverflowError, pa.ArrowInvalid):
                 pass  # The integers are rounded.
         floats = _floats(name, values, first)
         rounded = rounded_numbers(floats[:, np.newaxis], values, [name])
-        return pa.array(floats, from_pandas=True), rounded[0][1] if rounded else None
+        if rounded:
+            self.rounded[name] = rounded[0][1]
+        return pa.array(floats, from_pandas=True)
 
     def _check_kinds(self, name: str, values: Sequence[Any], types: Iterable[type], first: int) -> None:
         kinds = {_KINDS.get(type_, "") for type_ in types}
@@ -61,38 +65,12 @@ class CellReader:
                 raise row_error(message, row=row, column=name)
 
 
-def _words(name: str, values: Sequence[str | None], first: int) -> "pa.Array":
-    try:
-        return pa.array(values, pa.string())
-    except UnicodeEncodeError:
-        raise _first_fault(
-            name, values, first, _is_half, "The string has half of a surrogate pair. Remove it."
-        ) from None
-
-
-def _is_half(value: str | None) -> bool:
-    return value is not None and any("\ud800" <= char <= "\udfff" for char in value)
-
-
 def _floats(name: str, values: Sequence[float | None], first: int) -> Array:
+    """Return the numbers, with NaN for None. Raises InvalidInput for an integer that is too large for a float."""
     try:
-        floats = np.array(values, dtype=np.float64)  # None becomes NaN
-        if not np.isinf(floats).any():
-            return floats
+        return np.array(values, dtype=np.float64)
     except OverflowError:
-        pass
-    raise _first_fault(name, values, first, _is_infinite, NOT_FINITE)
-
-
-def _is_infinite(value: float | None) -> bool:
-    try:
-        return value is not None and bool(np.isinf(float(value)))
-    except OverflowError:
-        return True
-
-
-def _first_fault(
-    name: str, values: Sequence[Any], first: int, is_fault: Callable[[Any], bool], message: str
-) -> InvalidInput:
-    row = next(row for row, value in enumerate(values, first) if is_fault(value))
-    return row_error(message, row=row, column=name)
+        row = next(
+            row for row, value in enumerate(values, first) if value is not None and abs(value) >= sys.float_info.max
+        )
+        raise row_error(NOT_FINITE, row=row, column=name) from None

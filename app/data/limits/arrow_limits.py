@@ -14,6 +14,8 @@ from app.errors import InvalidInput
 
 MAX_BATCHES = 1_000_000  # Batches of a stream.
 
+FILE_SIGNATURE = b"ARROW1"
+
 _CONTINUATION = b"\xff\xff\xff\xff"
 _SCHEMA, _DICTIONARY, _RECORDS = 1, 2, 3  # types of a message's header
 _BUFFER_BYTES = 16  # Bytes of a buffer's offset and length in a batch's list.
@@ -27,13 +29,21 @@ class _Message(NamedTuple):
     body: memoryview
 
 
+def stream_of(view: memoryview) -> memoryview:
+    """Return the Arrow stream in a body. An Arrow file has one between a padded signature and an index.
+
+    The stream ends with a mark, so the index is not read.
+    """
+    return view[8:] if view[: len(FILE_SIGNATURE)] == FILE_SIGNATURE else view
+
+
 @refuse_damage(_DAMAGED)
 def check_arrow_schema(source: Source) -> None:
     """Raise InvalidInput if the stream has too many columns, or if their description is too long once it is decoded.
 
     Columns may share parts of their description, so a short one can decode to any length.
     """
-    message = next(_messages(view_of(source)), None)
+    message = next(_messages(stream_of(view_of(source))), None)
     if message is not None and message.header_type == _SCHEMA:
         _check_fields(message.header)
 
@@ -46,7 +56,7 @@ def check_arrow_size(source: Source, columns: int, limit: int) -> int:
     too much memory, or if there are too many batches.
     """
     rows = held = dictionaries = 0
-    view = view_of(source)
+    view = stream_of(view_of(source))
     for batches, message in enumerate(_messages(view)):
         if message.header_type == _RECORDS:
             rows += max(message.header.long(0), 0)
