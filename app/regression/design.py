@@ -1,6 +1,5 @@
 """The design matrix of a fit, reduced to its QR factor: rank, condition, solutions and unscaled standard errors."""
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -151,13 +150,14 @@ class Design:
         rotated[moved.any(axis=1)] = np.inf
         return np.asarray(rotated)
 
-    def distance(self, deviations: Array) -> float:
-        """Return the norm of `whiten` of one row, (p,). Nothing is decomposed if the rank is full."""
+    def lengths(self, deviations: Array) -> Array:
+        """Return the norm of each row of `whiten(deviations)`, (m,). Nothing is decomposed if the rank is full."""
         if self.full_rank and not self.is_decomposed:
-            whitened = np.linalg.solve(self.unit_factor.T, deviations / self.norms)
+            whitened = np.linalg.solve(self.unit_factor.T, (deviations / self.norms).T)
         else:
-            whitened = self.whiten(deviations[np.newaxis])[0]
-        return math.hypot(*whitened.tolist())
+            whitened = self.whiten(deviations).T
+        outside = np.isinf(whitened).any(axis=0)
+        return np.where(outside, np.inf, column_norms(np.where(outside, 0.0, whitened)))
 
     @cached_property
     def unit_errors(self) -> Array:
