@@ -66,7 +66,7 @@ class JsonColumn:
         if parse is None or not texts:
             return {}
         if self.column.kind == "date" and not self.column.na:
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, OverflowError):
                 return {text: iso_days(text) for text in texts}
         found = parse(pa.array(texts, pa.string()), self.column)
         codes: dict[str, float | None] = dict(zip(texts, found.values.tolist(), strict=True))

@@ -71,7 +71,7 @@ class JsonEncoder:
             count = column.write(codes, out[:, place], unknown)
             if count and unknown == "refuse":
                 return None
-            if count:
+            if count and unknown == "null":
                 unseen[column.column.name] = count
             if not missing and not column.fills_gaps and np.isnan(codes).any():
                 return None

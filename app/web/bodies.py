@@ -16,13 +16,15 @@ from app.data.content import HEAD_BYTES
 from app.data.formats import FORMATS
 from app.data.formats.csv import CSV
 from app.errors import BodyTooLarge, LinserveError, MalformedBody
+from app.prediction.missing_rows import Reasons
 from app.web.decompression import IDENTITY, STATE_BYTES, WINDOW_BYTES, content_encoding, decompress
 from app.web.hints import unsupported
 from app.web.problems import invalid
 from app.web.state import get_memory, get_services
 
 JSON = "application/json"
-MISSING_ROWS = "linserve-missing-rows"  # Response header with the number of rows in which a value is missing.
+MISSING_ROWS = "linserve-missing-rows"  # Response header with the number of rows without results.
+MISSING_REASONS = "linserve-missing-reasons"  # Response header that says why, if there are any.
 
 # Bytes that decoding JSON takes for each comma, quote and bracket, measured with the schemas of this service.
 VALUE_BYTES = 76
@@ -49,6 +51,11 @@ async def _beginning(request: Request) -> bytes:
         async for chunk in iter_body(request, get_services(request).max_upload_bytes):
             return chunk[:HEAD_BYTES]
     return b""
+
+
+def missing_rows(count: int, reasons: Reasons) -> dict[str, str]:
+    """Return the headers for `count` rows without results."""
+    return {MISSING_ROWS: str(count), **({MISSING_REASONS: str(reasons)} if count else {})}
 
 
 def content_length(request: Request) -> int:

@@ -1,5 +1,7 @@
 """Categories: the level of each cell, and the code of a level."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,18 +28,15 @@ def levels_of(cells: "pa.Array", column: Column) -> "pa.DictionaryArray":
     return pa.DictionaryArray.from_arrays(encoded.indices, texts)
 
 
-def codes_of(cells: "pa.Array", column: Column) -> NDArray[np.int32]:
-    """Return the place of each cell's level in the schema, GAP or UNSEEN. Raises TypeError as `levels_of` does."""
-    encoded = levels_of(cells, column)
-    levels = encoded.dictionary
-    places = pa.compute.index_in(levels, value_set=pa.array(column.levels, levels.type))
+def codes_of(levels: "pa.DictionaryArray", known: Sequence[str]) -> NDArray[np.int32]:
+    """Return the place of each level among the known ones, GAP or UNSEEN, for what `levels_of` returned."""
+    dictionary = levels.dictionary
+    places = pa.compute.index_in(dictionary, value_set=pa.array(known, dictionary.type))
     codes = places.fill_null(UNSEEN).to_numpy(zero_copy_only=False)
-    if levels.null_count:
-        codes = np.where(levels.is_null().to_numpy(zero_copy_only=False), GAP, codes)
-    # A null index takes the last code.
-    codes = np.append(codes, GAP).astype(np.int32)
-    indices = encoded.indices
-    result: NDArray[np.int32] = codes[indices.fill_null(len(levels)).to_numpy() if indices.null_count else indices]
+    if dictionary.null_count:
+        codes = np.where(dictionary.is_null().to_numpy(zero_copy_only=False), GAP, codes)
+    codes = np.append(codes, GAP).astype(np.int32)  # A null index takes the last code.
+    result: NDArray[np.int32] = codes[levels.indices.fill_null(len(dictionary)).to_numpy(zero_copy_only=False)]
     return result
 
 
