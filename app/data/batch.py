@@ -36,6 +36,7 @@ class Columns(NamedTuple):
     only: bool = False  # True if other columns are refused
     ignored: AbstractSet[str] = frozenset()  # with `only`: names of other columns that are allowed and not read
     dialect: Dialect = PLAIN  # for text
+    na: tuple[str, ...] = ()  # for text: further texts that mark a gap in the columns of numbers
     training: bool = True  # True if messages may advise the training options that leave out columns or rows
     late: Mapping[str, int] = MappingProxyType({})  # NDJSON: the lines of names that appear first after line 1
 

@@ -9,11 +9,12 @@ from app.data.columns.options import ReadingOptions
 from app.data.formats.arrow import ARROW
 from app.data.formats.base import TableFormat
 from app.data.formats.csv import CSV
+from app.data.formats.excel import EXCEL
 from app.data.formats.ndjson import NDJSON
 from app.data.formats.parquet import PARQUET
 from app.errors import FieldError, InvalidInput
 
-FORMATS: tuple[TableFormat, ...] = (CSV, NDJSON, ARROW, PARQUET)
+FORMATS: tuple[TableFormat, ...] = (CSV, NDJSON, ARROW, PARQUET, EXCEL)
 
 BY_NAME = {table_format.name: table_format for table_format in FORMATS}
 BY_MEDIA_TYPE = {table_format.media_type: table_format for table_format in FORMATS}

@@ -1,33 +1,22 @@
-"""CSV, read by pyarrow.
-
-Blocks are parsed fast and in parallel up to the first unusual one. The file is then read again, with one thread, to
-read that block or to name the row of its fault.
-"""
+"""CSV, read by pyarrow in blocks of whole rows."""
 
 import csv
 import io
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
-from collections.abc import Set as AbstractSet
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import BinaryIO
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from app.data.batch import Array, Columns, RowBatch, Source, check_present, from_record_batch, open_source
+from app.data.batch import Array, CellBatch, Columns, RowBatch, Source, check_present, open_source
+from app.data.columns.dialect import SAMPLE_BYTES, sniff
+from app.data.columns.encodings import beginning, encoding_of, text_chunks
+from app.data.columns.options import ReadingOptions
 from app.data.columns.schema import PLAIN, Dialect
+from app.data.columns.text_rows import whole_rows
 from app.data.formats.arrow_columns import record_batch
 from app.data.formats.base import Content, Output, TableFormat, TableWriter
-from app.data.formats.csv_careful import conversion, conversion_to_text, read_carefully
-from app.data.formats.csv_header import (
-    MAX_ROW_BYTES,
-    body_start,
-    explain_first_row,
-    has_separators,
-    header_names,
-    read_beginning,
-)
+from app.data.formats.csv_blocks import BlockParser
+from app.data.formats.csv_header import Layout, explain_first_row, has_separators, header_without_end, read_layout
 from app.data.lazy_pyarrow import pa, raise_if_memory
 from app.data.rfc3339 import dates_as_text
-from app.data.rounding import has_large
 from app.errors import InvalidInput, LinserveError
 
 BLOCK_BYTES = 1 << 21  # Bytes parsed at a time by each of several threads.
@@ -53,34 +42,34 @@ class CsvFormat(TableFormat):
         return looks_like_json and any((detail.row or 1) > 1 for detail in error.details)
 
     def explain(self, error: LinserveError, head: bytes, dialect: Dialect) -> LinserveError:
-        # Only faults of the first row have no place, or row 1.
-        if any(detail.row not in (None, 1) or detail.pointer is not None for detail in error.details):
+        # Only faults of the first row have no place, or its number.
+        row = dialect.skip + 1
+        if any(detail.row not in (None, row) or detail.pointer is not None for detail in error.details):
             return error
-        return explain_first_row(head, dialect.header, in_row_1=any(detail.row for detail in error.details)) or error
+        return explain_first_row(head, dialect, in_first_row=any(detail.row for detail in error.details)) or error
+
+    def dialect(self, source: Source, options: ReadingOptions, known: Dialect | None = None) -> Dialect:
+        with open_source(source) as file:
+            encoding = encoding_of(file.read(SAMPLE_BYTES), options.encoding, known.encoding if known else None)
+        text, is_whole = beginning(source, encoding, SAMPLE_BYTES)
+        if is_whole and not text.endswith((b"\r", b"\n")):
+            text += b"\n"  # A row without it is not whole.
+        return replace(sniff(text, options, known), encoding=encoding)
 
     def first_row(self, dialect: Dialect) -> int:
-        return 1 if dialect.header == "none" else 2
+        return dialect.skip + 1 + (dialect.header != "none")
 
     def column_names(self, source: Source, dialect: Dialect = PLAIN) -> list[str]:
-        return header_names(read_beginning(source), dialect.header)
+        return read_layout(source, dialect).names
 
     def batches(self, source: Source, columns: Columns, threads: int = 1) -> Iterator[RowBatch]:
-        """Yield the rows of a file with a header row, or without one if `columns.dialect.header` is "none".
+        """Yield the rows of a file. Bytes that are not UTF-8 are refused also in columns that are not read."""
+        layout = _layout_with(source, columns)
+        yield from BlockParser(layout, columns).read(_blocks(source, layout, threads), threads)
 
-        A file that is not UTF-8 is refused wherever its first such byte is, in a column that is read or not.
-        """
-        beginning = read_beginning(source)
-        header = header_names(beginning, columns.dialect.header)
-        check_present(header, columns)
-        start = body_start(beginning, header, columns.dialect.header)
-        rows = 0
-        try:
-            for batch in _read_fast(source, start, header, columns, threads):
-                yield batch
-                rows += len(batch.values)
-        except _UnusualError:
-            first_row = self.first_row(columns.dialect)
-            yield from _without_first(rows, read_carefully(source, header, columns, first_row))
+    def cells(self, source: Source, columns: Columns, threads: int = 1) -> Iterator[CellBatch]:
+        layout = _layout_with(source, columns)
+        yield from BlockParser(layout, columns).read_cells(_blocks(source, layout, threads), threads)
 
     def writer(self, file: Output, keep: Sequence[str], names: Sequence[str]) -> TableWriter:
         return _CsvWriter(file, keep, names)
@@ -89,91 +78,18 @@ class CsvFormat(TableFormat):
 CSV = CsvFormat()
 
 
-class _UnusualError(Exception):
-    """A block that only `read_carefully` can read, or name the fault of."""
+def _layout_with(source: Source, columns: Columns) -> Layout:
+    """Return the layout of a file. Raises InvalidInput if it lacks some of the columns."""
+    layout = read_layout(source, columns.dialect)
+    check_present(layout.names, columns)
+    return layout
 
 
-def _read_fast(
-    source: Source, start: int | None, header: Sequence[str], columns: Columns, threads: int
-) -> Iterator[RowBatch]:
-    """Parse blocks that end with line breaks, in parallel. Raises _UnusualError if they cannot be parsed like this."""
-    if start is None:
-        raise _UnusualError
+def _blocks(source: Source, layout: Layout, threads: int) -> Iterator[bytes]:
+    if layout.start is None:
+        raise header_without_end(layout)
     size = BLOCK_BYTES if threads > 1 else SINGLE_BLOCK_BYTES
-    known: set[int] = set()  # Columns in which an integer was rounded; later blocks need not be searched for another.
-    with open_source(source) as file:
-        for batch in _parsed(_blocks(file, start, size), header, columns, known, threads):
-            known.update(index for index, _ in batch.rounded)
-            yield batch
-
-
-def _parsed(
-    blocks: Iterable[bytes], header: Sequence[str], columns: Columns, known: AbstractSet[int], threads: int
-) -> Iterator[RowBatch]:
-    if threads <= 1:
-        for block in blocks:
-            yield _parse(block, header, columns, known)
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        ahead: deque[Future[RowBatch]] = deque()
-        for block in blocks:
-            # Blocks are read here, in the file's order; at most `threads` + 1 are in memory.
-            ahead.append(pool.submit(_parse, block, header, columns, frozenset(known)))
-            if len(ahead) > threads:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
-
-
-def _blocks(file: BinaryIO, start: int, size: int) -> Iterator[bytes]:
-    """Yield whole lines, about `size` bytes at a time, from `start` to the end of the file."""
-    file.seek(start)
-    while block := file.read(size):
-        rest = file.readline(MAX_ROW_BYTES)
-        if len(rest) == MAX_ROW_BYTES and not rest.endswith(b"\n"):
-            raise _UnusualError
-        yield block + rest
-
-
-def _parse(block: bytes, header: Sequence[str], columns: Columns, known: AbstractSet[int]) -> RowBatch:
-    if b'"' in block:  # Its line breaks may be inside quotes.
-        raise _UnusualError
-    try:
-        if not block.isascii():
-            block.decode()
-        null_values: list[str] | None = None if columns.missing else []
-        batch = _parse_block(block, header, conversion(columns, null_values=null_values))
-        return from_record_batch(batch, columns, 0, lambda values: _texts(block, header, columns, values, known))
-    except (pa.ArrowException, InvalidInput, IndexError, UnicodeDecodeError) as error:
-        raise_if_memory(error)
-        raise _UnusualError from None
-
-
-def _parse_block(block: bytes, header: Sequence[str], options: "pa.csv.ConvertOptions") -> "pa.RecordBatch":
-    table = pa.csv.read_csv(
-        pa.py_buffer(block),
-        read_options=pa.csv.ReadOptions(use_threads=False, block_size=len(block) + 1, column_names=header),
-        parse_options=pa.csv.ParseOptions(quote_char=False),
-        convert_options=options,
-    )
-    return table.combine_chunks().to_batches()[0]
-
-
-def _texts(
-    block: bytes, header: Sequence[str], columns: Columns, values: Array, known: AbstractSet[int]
-) -> "pa.RecordBatch | None":
-    """Parse the columns with large values again, as text, apart from the known ones."""
-    large = [columns.numbers[index] for index in range(len(values)) if index not in known and has_large(values[index])]
-    return _parse_block(block, header, conversion_to_text(large)) if large else None
-
-
-def _without_first(rows: int, batches: Iterator[RowBatch]) -> Iterator[RowBatch]:
-    """Yield the batches without their first `rows` rows."""
-    for batch in batches:
-        skipped = min(rows, len(batch.values))
-        rows -= skipped
-        if skipped < len(batch.values):
-            yield batch.slice(skipped, len(batch.values))
+    return whole_rows(text_chunks(source, layout.dialect.encoding, size, layout.start), layout.dialect.sep)
 
 
 class _CsvWriter:
