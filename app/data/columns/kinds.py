@@ -118,7 +118,8 @@ def _as_asked(profile: ColumnProfile) -> Decided:
     tally = profile.typed[column.kind]
     if tally.faults:
         raise KindFault(
-            f"{_count(tally.faults, tally.fits + tally.faults, _EXPECTED[column.kind])}. If they mark gaps, name them with `na`.",
+            f"{_count(tally.faults, tally.fits + tally.faults, _EXPECTED[column.kind])}. If they mark gaps, name them "
+            "with `na`.",
             tally.first,
         )
     return Decided(column, profile, (tally.numbers,))
@@ -208,10 +209,10 @@ def _refuse_disguised_numbers(profile: ColumnProfile, fits: int) -> None:
         raise KindFault(
             f"The values are numbers with signs or separators that are not expected. {option} reads them as numbers; "
             "name the column in `categories` if they are labels.",
-            texts.number.first,
+            texts.number.first or texts.first,
         )
     values = fits + texts.number.faults
-    if 2 * fits > values:
+    if texts.number.is_tried and 2 * fits > values:
         raise KindFault(
             f"{_count(texts.number.faults, values, 'numbers')}, but most can. If they mark gaps, "
             f"name them with `na`, as in `na=unknown`; name the column in `categories` if its values are labels.",
