@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from app.data.batch import MAX_COLUMNS, MISSING, Array, Columns, RowBatch, batch_rows, check, in_columns, row_error
 from app.data.columns.encoder import Encoder, Notes
-from app.data.columns.gap_patterns import GapPatterns
+from app.data.columns.gap_patterns import GapPatterns, explain_too_few
 from app.data.columns.numbers import is_text
 from app.data.columns.schema import TableSchema
 from app.data.content import explained
@@ -197,10 +197,8 @@ class TrainingRows:
     def _nothing_left(self) -> InvalidInput:
         if not self.dropped:
             return InvalidInput("Every row has weight 0, so none is left to train on. Give some a positive weight.")
-        message = (
-            "In every row a value is missing, so none is left to train on. Fill values in, or leave columns out with "
-            "`features`."
-        )
+        widths = {column.name: len(column.encoded_names) for column in self.schema.features}
+        message = f"In every row a value is missing. {explain_too_few(0, self.gaps, widths).message}"
         if self.zero_weight_rows:
             message = (
                 f"There are no rows to train on: {self.zero_weight_rows} row(s) have weight 0, and in the other "

@@ -34,7 +34,7 @@ def sniff(text: bytes, options: ReadingOptions, known: Dialect | None = None) ->
     """
     named = _named_separator(text)
     header = options.header or (known.header if known else None)
-    skip = max(options.skip, named is not None)
+    skip = max(options.skip, int(named is not None))
     if not skip and known and known.skip and not _begins_with_header(text, known.sep):
         skip = known.skip
     rest = text[skipped(text, skip) :]
