@@ -38,7 +38,7 @@ from app.web.metrics import Metrics
 from app.web.middleware import HeadMiddleware, PathPrefix, RequestContextMiddleware
 from app.web.openapi import build_document
 from app.web.protocols import PROTOCOLS, render_error
-from app.web.routes import docs, health, jobs, model_changes, models, train
+from app.web.routes import docs, health, inspect, jobs, model_changes, models, train
 from app.web.state import Services
 
 DESCRIPTION = """
@@ -98,7 +98,7 @@ def create_app() -> FastAPI:
     problems.add_exception_handlers(app, render_error)
     for wire_format in PROTOCOLS:
         app.include_router(wire_format.router)
-    for resource in (train, jobs, models, model_changes, health):
+    for resource in (train, inspect, jobs, models, model_changes, health):
         app.include_router(resource.router)
     docs.install(app)
     return app

@@ -28,12 +28,15 @@ pyarrow.parquet.write_table(table, "{folder}/rows.parquet")
 OURS = """
 from pathlib import Path
 import os, pyarrow.csv, pyarrow.parquet
+from app.data.columns.schema import TableSchema
 from app.data.training_rows import TrainingRows
 from app.regression.summaries import summarise
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact
 def work(path, table_format):
-    rows = TrainingRows(Path(path), table_format, ["a", "b", "c"], ["y"], threads=os.cpu_count())
+    rows = TrainingRows(
+        Path(path), table_format, TableSchema.of_numbers(["a", "b", "c"], ["y"]), threads=os.cpu_count()
+    )
     return fit(summarise(rows.batches()), Exact()).coef
 """
 

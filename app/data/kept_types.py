@@ -103,3 +103,9 @@ def _lengths(words: "pa.Array") -> "pa.Array":
     views: Any = np.frombuffer(words.buffers()[1] or b"", np.int32)
     lengths = views[4 * words.offset :: 4][: len(words)]
     return pa.array(lengths.astype(np.int64), mask=words.is_null().to_numpy(zero_copy_only=False))
+
+
+def decoded(batch: "pa.RecordBatch") -> "pa.RecordBatch":
+    """Return the columns with values in place of dictionaries."""
+    columns = [column.dictionary_decode() if isinstance(column, pa.DictionaryArray) else column for column in batch]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)

@@ -1,18 +1,24 @@
 """The stored rows of a training, read in batches."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.data.batch import MAX_COLUMNS, Array, Columns, RowBatch, batch_rows, check, row_error
-from app.data.columns.schema import PLAIN, Dialect
+from app.data.batch import MAX_COLUMNS, MISSING, Array, Columns, RowBatch, batch_rows, check, in_columns, row_error
+from app.data.columns.encoder import Encoder, Notes
+from app.data.columns.gap_patterns import GapPatterns, explain_too_few
+from app.data.columns.numbers import is_text
+from app.data.columns.schema import TableSchema
+from app.data.content import explained
 from app.data.formats import BY_NAME
-from app.data.groups import MISSING, Groups
-from app.data.names import MAX_NAME_LENGTH
+from app.data.formats.base import TableFormat
+from app.data.groups import MISSING as NO_FOLD
+from app.data.groups import Groups
+from app.data.names import MAX_LISTED, MAX_NAME_LENGTH
 from app.data.reading import read_file
 from app.data.rounding import MAX_WARNINGS, rounding_warnings
 from app.errors import FieldError, InvalidInput
@@ -25,6 +31,7 @@ NOT_WHOLE = (
     "A frequency weight is a whole number: how many times the row was observed. Other weights need the weight kind "
     "`precision`."
 )
+REFUSED = f"{MISSING} Fill it in, or leave such rows out with `missing=drop`."
 
 
 def first_weight_fault(weights: Array, kind: WeightKind) -> tuple[int, str] | None:
@@ -48,49 +55,53 @@ def write_matrix(file: BinaryIO, *columns: Array) -> None:
     np.save(file, np.hstack(columns), allow_pickle=False)
 
 
+class _Rows(NamedTuple):
+    """Some consecutive rows, and what is known about them."""
+
+    values: Array  # (n, d): encoded features, targets, weight
+    gaps: NDArray[np.bool_] | None  # (n, columns), or None if there are none
+    fold: NDArray[np.intp] | None
+    others: frozenset[str] = frozenset()
+
+
 class TrainingRows:
-    """Features, targets and weights in a stored file, for any number of passes."""
+    """Features, targets and weights in a stored file, encoded by a schema, for any number of passes."""
 
     def __init__(
         self,
         path: Path,
         format_name: str,
-        features: Sequence[str],
-        targets: Sequence[str],
-        weight: str | None = None,
+        schema: TableSchema,
         *,
         weight_kind: WeightKind = "precision",
-        drop_missing: bool = False,
-        dialect: Dialect = PLAIN,
         late: Mapping[str, int] = MappingProxyType({}),
         groups: Groups | None = None,
         threads: int = 1,
     ) -> None:
+        self.schema = schema
+        self.complete = 0  # Rows that the last pass yielded.
         self.dropped = 0  # Rows that the last pass left out because a value was missing.
         self.zero_weight_rows = 0  # Rows that the last pass left out because their weight is 0.
-        self._rounded: dict[int, int] = {}  # Index of a column to the first row in which an integer was rounded.
+        self._names = [column.name for column in schema.numbers]
+        self.gaps = GapPatterns(self._names)  # of the rows that the last pass left out
+        self._rounded: dict[str, int] = {}  # Column to the first row in which an integer was rounded.
         self._others: dict[str, None] = {}  # Names in rows that are not read.
         self._path = path
         self._format = None if format_name == MATRIX else BY_NAME[format_name]
-        self._features, self._targets, self._weight = len(features), len(targets), weight
+        self._features, self._targets = len(schema.encoded_features), len(schema.targets)
         self._weight_kind = weight_kind
-        numbers = [*features, *targets, *([weight] if weight is not None else [])]
+        self._refused = [place for place, column in enumerate(schema.numbers) if column.missing == "refuse"]
+        self._drops = len(self._refused) < len(self._names)
         self._groups = groups
-        # A matrix has a column of folds in place of the groups, unless the groups are a feature.
-        self._has_folds = groups is not None and self._format is None and groups.column not in features
-        if groups is not None and self._has_folds:
-            numbers.append(groups.column)
-        keep = [groups.column] if groups is not None and groups.column not in numbers else []
-        self._columns = Columns(numbers, keep, missing=drop_missing, dialect=dialect, late=late)
-        self._first_row = 1 if self._format is None else self._format.first_row(dialect)
+        self._late = late
+        self._first_row = 1 if self._format is None else self._format.first_row(schema.dialect)
         self._threads = threads
 
     @property
     def warnings(self) -> list[str]:
         """Warnings of the last pass."""
-        names = self._columns.numbers
-        warnings = rounding_warnings({names[index]: row for index, row in sorted(self._rounded.items())})
-        late = list(self._columns.late.items())[:MAX_WARNINGS] if self.dropped else ()
+        warnings = rounding_warnings({name: self._rounded[name] for name in self._names if name in self._rounded})
+        late = list(self._late.items())[:MAX_WARNINGS] if self.dropped else ()
         return warnings + [
             f'The name "{name}" first appears in line {line}: no row before it has a value.' for name, line in late
         ]
@@ -98,69 +109,99 @@ class TrainingRows:
     @property
     def unused(self) -> list[str]:
         """The columns that are neither features nor targets; if each row has names, those that the last pass found."""
-        numbers, keep = self._columns.numbers, self._columns.keep
-        used = {*numbers[: self._features + self._targets]}
+        used = {column.name for column in (*self.schema.features, *self.schema.targets)}
+        others = () if self._groups is None else (self._groups.column,)
         if self._format is None:  # Weights have no column in the rows that were sent.
-            names: Iterable[str] = numbers[-1:] if self._has_folds else ()
+            names: Iterable[str] = others
         elif self._format.names_in_rows:
-            names = (*numbers, *keep, *self._others)
+            names = (*self._names, *others, *self._others)
         else:
-            names = self._format.column_names(self._path, self._columns.dialect)
+            names = self._format.column_names(self._path, self.schema.dialect)
         return [name for name in dict.fromkeys(names) if name not in used]
 
     def batches(self) -> Iterator[TrainingBatch]:
         """Yield the rows, a few thousand at a time.
 
-        A row of weight 0 is checked and left out. It counts neither as a row nor as dropped. Unless missing values may
-        be dropped, one in such a row is refused as in any other.
+        A row of weight 0 is checked and left out. It counts neither as a row nor as dropped. If a column refuses gaps,
+        one in such a row is refused as in any other.
 
-        Raises InvalidInput with row and column of the first value that is missing, not a number or not finite, or of
-        the first weight that is negative or, with frequency weights, not a whole number. Also raises it if there are
-        rows, but all are left out.
+        Raises InvalidInput with row and column of the first value that cannot be encoded or is not finite, of the first
+        gap that is refused, or of the first weight that is negative or, with frequency weights, not a whole number.
+        Also raises it if there are rows, but all are left out.
         """
-        self.dropped = self.zero_weight_rows = 0
+        self.complete = self.dropped = self.zero_weight_rows = 0
+        self.gaps = GapPatterns(self._names)
         self._rounded = {}
         last, first_row = self._features + self._targets, self._first_row
-        for batch in self._row_batches():
-            for column, row in batch.rounded:
-                self._rounded.setdefault(column, first_row + row)
-            if batch.others and len(self._others) < MAX_COLUMNS:
-                self._others |= dict.fromkeys(name for name in sorted(batch.others) if len(name) <= MAX_NAME_LENGTH)
-            values, fold = batch.values, self._fold(batch, first_row)
-            unused = self._unused(values, fold, first_row)
+        for rows in self._plain_rows() if self._is_plain() else self._encoded_rows():
+            if rows.others and len(self._others) < MAX_COLUMNS:
+                self._others |= dict.fromkeys(name for name in sorted(rows.others) if len(name) <= MAX_NAME_LENGTH)
+            unused = self._unused(rows, first_row)
+            values, fold = rows.values, rows.fold
             first_row += len(values)
-            if unused.any():
+            if unused is not None:
                 values, fold = values[~unused], None if fold is None else fold[~unused]
             if len(values):
-                weights = values[:, last] if self._weight is not None else None
+                self.complete += len(values)
+                weights = values[:, last] if self.schema.weight is not None else None
                 yield TrainingBatch(values[:, : self._features], values[:, self._features : last], weights, fold)
         if 0 < first_row - self._first_row == self.dropped + self.zero_weight_rows:
             raise self._nothing_left()
 
-    def _unused(self, values: Array, fold: NDArray[np.intp] | None, first_row: int) -> NDArray[np.bool_]:
-        """Return which rows have weight 0 or are dropped, (n,)."""
-        zero = np.zeros(len(values), dtype=bool)
-        if self._weight is not None:
-            weights = values[:, self._features + self._targets]
+    def _is_plain(self) -> bool:
+        """Return True if the format itself can read all columns as numbers."""
+        if self._format is None or not self.schema.is_plain:
+            return self._format is None
+        return self._format.has_untyped_text or not self._has_text(self._format)
+
+    def _has_text(self, table_format: TableFormat) -> bool:
+        """Return True if a column of numbers begins with numbers sent as strings, which only an encoder reads."""
+        columns = Columns(self._names, missing=True, dialect=self.schema.dialect, late=self._late)
+        try:
+            first = next(table_format.cells(self._path, columns), None)
+        except InvalidInput:  # Reading all columns reports it better.
+            return False
+        return first is not None and any(map(is_text, first.cells.schema.types))
+
+    def _unused(self, rows: _Rows, first_row: int) -> NDArray[np.bool_] | None:
+        """Return which rows have weight 0 or are dropped, (n,), or None if none is."""
+        if self.schema.weight is None and rows.gaps is None and rows.fold is None:
+            return None
+        zero = np.zeros(len(rows.values), dtype=bool)
+        if self.schema.weight is not None:
+            weights = rows.values[:, self._features + self._targets]
             if fault := first_weight_fault(weights, self._weight_kind):
-                raise row_error(fault[1], row=first_row + fault[0], column=self._weight)
+                raise row_error(fault[1], row=first_row + fault[0], column=self.schema.weight.name)
             zero = weights == 0
             self.zero_weight_rows += int(zero.sum())
-        if not self._columns.missing:
-            return zero
-        incomplete = np.isnan(values).any(axis=1)
-        if fold is not None:
-            incomplete |= fold == MISSING
-        self.dropped += int((incomplete & ~zero).sum())
-        return zero | incomplete
+        if rows.gaps is not None and rows.gaps[:, self._refused].any():
+            raise self._refused_gaps(rows.gaps, first_row)
+        incomplete = np.zeros(len(rows.values), dtype=bool) if rows.gaps is None else rows.gaps.any(axis=1)
+        if rows.fold is not None and (rows.fold == NO_FOLD).any():
+            incomplete |= rows.fold == NO_FOLD
+        incomplete &= ~zero
+        if count := int(incomplete.sum()):
+            self.dropped += count
+            if rows.gaps is not None:
+                self.gaps.add(rows.gaps[incomplete])
+        unused = zero | incomplete
+        return unused if unused.any() else None
+
+    def _refused_gaps(self, gaps: NDArray[np.bool_], first_row: int) -> InvalidInput:
+        """Return the error for the first gap in each column that refuses gaps."""
+        places = [place for place in self._refused if gaps[:, place].any()][:MAX_LISTED]
+        return in_columns(
+            [
+                FieldError(REFUSED, row=first_row + int(np.argmax(gaps[:, place])), column=self._names[place])
+                for place in places
+            ]
+        )
 
     def _nothing_left(self) -> InvalidInput:
         if not self.dropped:
             return InvalidInput("Every row has weight 0, so none is left to train on. Give some a positive weight.")
-        message = (
-            "In every row a value is missing, so none is left to train on. Fill values in, or leave columns out with "
-            "`features`."
-        )
+        widths = {column.name: len(column.encoded_names) for column in self.schema.features}
+        message = f"In every row a value is missing. {explain_too_few(0, self.gaps, widths).message}"
         if self.zero_weight_rows:
             message = (
                 f"There are no rows to train on: {self.zero_weight_rows} row(s) have weight 0, and in the other "
@@ -170,32 +211,70 @@ class TrainingRows:
             message,
             [
                 FieldError(f"The name first appears in line {line}.", row=line, column=name)
-                for name, line in list(self._columns.late.items())[:MAX_WARNINGS]
+                for name, line in list(self._late.items())[:MAX_WARNINGS]
             ],
         )
 
-    def _fold(self, batch: RowBatch, first_row: int) -> NDArray[np.intp] | None:
-        """Return the fold of each row if groups decide it. Raises InvalidInput for a group that may not be missing."""
-        if self._groups is None:
-            return None
-        if self._has_folds:
-            fold = np.nan_to_num(batch.values[:, -1], nan=MISSING).astype(np.intp)
-        elif batch.kept is not None:
-            fold = self._groups.of_column(batch.kept.column(0))
-        else:
-            fold = self._groups.of_numbers(batch.values[:, self._columns.numbers.index(self._groups.column)])
-        if not self._columns.missing and (fold == MISSING).any():
-            row = first_row + int(np.argmax(fold == MISSING))
-            raise row_error("The group is missing.", row=row, column=self._groups.column)
-        return fold
+    def _plain_rows(self) -> Iterator[_Rows]:
+        """Yield rows of numbers, which the format itself reads."""
+        groups, numbers = self._groups, list(self._names)
+        keep: list[str] = []
+        # A matrix has a column of folds in place of the groups, unless the groups are a feature.
+        has_folds = groups is not None and self._format is None and groups.column not in self._names
+        if groups is not None and groups.column not in self._names:
+            (numbers if has_folds else keep).append(groups.column)
+        columns = Columns(numbers, keep, missing=self._drops, dialect=self.schema.dialect, late=self._late)
+        row, width = self._first_row, len(self._names)
+        for batch in self._read_plain(columns):
+            for place, rounded in batch.rounded:
+                self._rounded.setdefault(numbers[place], row + rounded)
+            values, fold = batch.values[:, :width], None
+            if groups is not None and has_folds:
+                fold = np.nan_to_num(batch.values[:, -1], nan=NO_FOLD).astype(np.intp)
+            elif groups is not None and batch.kept is not None:
+                fold = groups.of_column(batch.kept.column(0))
+            elif groups is not None:
+                fold = groups.of_numbers(values[:, numbers.index(groups.column)])
+            self._check_fold(fold, row)
+            gaps = None if batch.is_complete else np.isnan(values)
+            yield _Rows(values, gaps if gaps is not None and gaps.any() else None, fold, batch.others)
+            row += len(values)
 
-    def _row_batches(self) -> Iterator[RowBatch]:
+    def _read_plain(self, columns: Columns) -> Iterator[RowBatch]:
         if self._format is not None:
-            yield from read_file(self._path, self._format, self._columns, self._threads)
+            yield from read_file(self._path, self._format, columns, self._threads)
             return
         rows = np.load(self._path, mmap_mode="r", allow_pickle=False)
-        size = batch_rows(self._columns)
+        size = batch_rows(columns)
         for start in range(0, len(rows), size):
             values = np.asarray(rows[start : start + size])
-            check(values, self._columns, start + 1)
+            check(values, columns, start + 1)
             yield RowBatch(values)
+
+    def _encoded_rows(self) -> Iterator[_Rows]:
+        """Yield rows whose cells an encoder turns into numbers."""
+        assert self._format is not None
+        dialect, groups = self.schema.dialect, self._groups
+        encoder, notes = Encoder(self.schema.numbers, training=True, dialect=dialect), Notes()
+        keep = dict.fromkeys([*encoder.texts, *([groups.column] if groups is not None else [])])
+        columns = Columns(encoder.typed, [*keep], missing=True, dialect=dialect, late=self._late)
+        row, size = self._first_row, batch_rows(Columns(encoder.names))
+        with explained(self._path, self._format, dialect):
+            for batch in self._format.cells(self._path, columns, self._threads):
+                for name, rounded in batch.rounded.items():
+                    self._rounded.setdefault(name, row + rounded)
+                for start in range(0, batch.cells.num_rows, size):
+                    cells = batch.cells.slice(start, size)
+                    values, gaps = encoder.encode_with_gaps(cells, row, notes)
+                    fold = None if groups is None else groups.of_column(cells.column(groups.column))
+                    self._check_fold(fold, row)
+                    yield _Rows(values, gaps, fold, batch.others)
+                    row += len(values)
+                for name, first in notes.rounded.items():
+                    self._rounded.setdefault(name, first)
+
+    def _check_fold(self, fold: NDArray[np.intp] | None, first_row: int) -> None:
+        """Raise InvalidInput if a group is missing, but no row may be left out."""
+        if fold is not None and self._groups is not None and not self._drops and (fold == NO_FOLD).any():
+            row = first_row + int(np.argmax(fold == NO_FOLD))
+            raise row_error("The group is missing.", row=row, column=self._groups.column)

@@ -3,12 +3,16 @@
 They get no results, and must not change the results of the other rows.
 """
 
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from math import isnan
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.data.columns.schema import Column
+from app.data.names import spelt
 from app.regression.sufficient_statistics import Array
 
 
@@ -59,3 +63,44 @@ class CompleteRows:
         spread = np.full((self.count, *results.shape[1:]), np.nan)
         spread[self.indices] = results
         return spread
+
+
+MAX_NAMED = 20  # Columns named in the reasons.
+
+
+@dataclass(frozen=True)
+class Reasons:
+    """Why rows have no results: the numbers of gaps and unseen levels by column. A row may have several."""
+
+    gaps: Counter[str] = field(default_factory=Counter)
+    unseen: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def of(
+        cls, x: Array, features: Sequence[Column], unseen: Mapping[str, int], weights: Array | None = None
+    ) -> "Reasons":
+        """Count what is NaN in encoded rows (n, p) and in their weights (n,), apart from `unseen` levels."""
+        gaps: Counter[str] = Counter()
+        start = 0
+        for column in features:
+            width = len(column.encoded_names)
+            if width:
+                gaps[column.name] = int(np.count_nonzero(np.isnan(x[:, start]))) - unseen.get(column.name, 0)
+            start += width
+        gaps["instance_weights"] = 0 if weights is None else int(np.count_nonzero(np.isnan(weights)))
+        return cls(+gaps, Counter(unseen))
+
+    def add(self, other: "Reasons") -> None:
+        """Add the counts of further rows."""
+        self.gaps.update(other.gaps)
+        self.unseen.update(other.unseen)
+
+    def __str__(self) -> str:
+        """Return the counts in ASCII, for a header."""
+        counts = [("gaps", self.gaps), ("unseen levels", self.unseen)]
+        return "; ".join(f"{what}: {_listed(count)}" for what, count in counts if count)
+
+
+def _listed(counts: Counter[str]) -> str:
+    named = [f"{spelt(name)} {count}" for name, count in counts.most_common(MAX_NAMED)]
+    return ", ".join(named) + ", ..." * (len(counts) > MAX_NAMED)

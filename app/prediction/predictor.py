@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from app.errors import PredictionTooLarge
-from app.prediction.missing_rows import CompleteRows
+from app.prediction.missing_rows import CompleteRows, Reasons
 from app.prediction.query import PredictionQuery
 from app.registry.version_file import Version
 from app.regression import errors
@@ -66,6 +66,7 @@ class PredictionResult(NamedTuple):
     confidence_intervals: Array | None = None  # (n, k, 2), as `intervals`.
     contributions: Array | None = None  # (n, k, p)
     extrapolation: Extrapolation | None = None  # Flags of the complete rows.
+    reasons: Reasons = Reasons()  # Why rows have no results.
     unavailable: Mapping[str, str] = MappingProxyType({})  # Reasons for requested arrays that are None, by name.
 
 
@@ -81,12 +82,16 @@ class Predictor:
         Raises InvalidInput with the place of each wrong value.
         Raises PredictionTooLarge if a result leaves the range of 64-bit numbers.
         """
-        x, weights = query.arrays(self._version)
+        (x, unseen), weights = query.arrays(self._version)
         rows = CompleteRows.of(x, weights)
+        complete = None if weights is None else rows.take(weights)
         try:
-            return self._predict(query, rows, rows.take(x), None if weights is None else rows.take(weights))
+            result = self._predict(query, rows, rows.take(x), complete)
         except errors.PredictionTooLarge as error:
             raise PredictionTooLarge(rows.index(error.row), query.pointer) from None
+        if not rows.missing:
+            return result
+        return result._replace(reasons=Reasons.of(x, self._version.table.features, unseen, weights))
 
     def _predict(self, query: PredictionQuery, rows: CompleteRows, x: Array, weights: Array | None) -> PredictionResult:
         """Compute what the query asks for from its complete rows."""

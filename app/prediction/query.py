@@ -3,13 +3,14 @@
 A wire format makes a query from a request. Nothing in this room knows where the rows came from.
 """
 
-from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
+from app.data.columns.encoder import Unknown
+from app.data.json_encoder import EncodedRows, JsonEncoder
 from app.data.json_faults import MAX_DETAILS, are_objects
-from app.data.json_rows import as_rows, to_column, to_matrix
+from app.data.json_rows import as_rows, to_column
 from app.errors import FieldError, InvalidInput
 from app.registry.version_file import Version
 from app.regression.linear_model import LinearModel
@@ -28,6 +29,7 @@ class PredictionOptions(NamedTuple):
     explain: bool = False
     extrapolation: bool = False
     missing: Missing = "refuse"
+    unknown: Unknown = "refuse"
 
     @property
     def needs_design(self) -> bool:
@@ -36,7 +38,7 @@ class PredictionOptions(NamedTuple):
 
 
 class PredictionQuery(NamedTuple):
-    """Rows decoded from JSON, or a matrix (n, p) in the order of the features, and the options.
+    """Rows decoded from JSON, or a matrix (n, p) of encoded features, and the options.
 
     Faults in decoded rows are reported below `pointer` and `weights_pointer`.
     """
@@ -52,23 +54,29 @@ class PredictionQuery(NamedTuple):
         """True if the rows are objects. The results are then objects too."""
         return not isinstance(self.rows, np.ndarray) and are_objects(self.rows)
 
-    def with_rows(self, names: Sequence[str]) -> "PredictionQuery":
-        """Return the query with a list of rows in place of a flat list of numbers. Raises InvalidInput."""
+    def with_rows(self, encoder: JsonEncoder) -> "PredictionQuery":
+        """Return the query with a list of rows in place of a flat list of values. Raises InvalidInput."""
         if isinstance(self.rows, np.ndarray):
             return self
-        rows = as_rows(self.rows, names, self.pointer, missing=self.options.missing == "null")
+        missing, numbers = self.options.missing == "null", encoder.is_plain
+        rows = as_rows(self.rows, encoder.names, self.pointer, missing=missing, numbers=numbers)
         return self if rows is self.rows else self._replace(rows=rows)
 
-    def arrays(self, version: Version) -> tuple[Array, Array | None]:
-        """Return the features (n, p) and the weights (n,), with NaN for what is missing.
+    def arrays(self, version: Version) -> tuple[EncodedRows, Array | None]:
+        """Return the encoded features (n, p) and the weights (n,), with NaN for what is missing.
 
         Raises InvalidInput with the place of each fault.
         """
         if isinstance(self.rows, np.ndarray):
-            return self.rows, self._checked_weights(version.model)
-        missing = self.options.missing == "null"
-        x = to_matrix(self.rows, version.model.features, self.pointer, missing=missing, ignored=version.ignored)
-        return x, self._checked_weights(version.model)
+            return EncodedRows(self.rows), self._checked_weights(version.model)
+        rows = version.encoder.encode(
+            self.rows,
+            self.pointer,
+            missing=self.options.missing == "null",
+            unknown=self.options.unknown,
+            ignored=version.ignored,
+        )
+        return rows, self._checked_weights(version.model)
 
     def _checked_weights(self, model: LinearModel) -> Array | None:
         if self.weights is None or isinstance(self.weights, np.ndarray):

@@ -3,22 +3,26 @@
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from app.data.batch import Columns, RowBatch, Source, row_error, split_wide, wide_batch_bytes
-from app.data.columns.options import Header
-from app.data.columns.schema import Dialect
+from app.data.columns.encoder import Notes
+from app.data.columns.options import ReadingOptions
+from app.data.columns.schema import Column, TableSchema
 from app.data.content import explained
+from app.data.encoded_table import ColumnsToEncode, as_sent, encoded_batches
 from app.data.formats.base import TableFormat, TableWriter
 from app.data.formats.json import JsonDocumentWriter
+from app.data.json_encoder import JsonEncoder
 from app.data.json_faults import escaped
-from app.data.json_rows import kept_columns, to_matrix, without_kept
-from app.data.names import listed
+from app.data.json_rows import kept_columns, without_kept
+from app.data.names import listed, shown
 from app.data.reading import read_file
 from app.errors import FieldError, InvalidInput, PredictionTooLarge
+from app.prediction.missing_rows import Reasons
 from app.prediction.predictor import PredictionResult, Predictor
 from app.prediction.query import WEIGHT_NOT_POSITIVE, PredictionOptions, PredictionQuery, weights_unavailable
 from app.registry.version_file import Version
@@ -38,62 +42,101 @@ class TableOptions:
 
     prediction: PredictionOptions = field(default_factory=PredictionOptions)
     keep: Sequence[str] = ()  # Columns that pass through to the results.
-    header: Header | None = None
+    reading: ReadingOptions = field(default_factory=ReadingOptions)
     weights: str | None = None  # Column of the rows' precision weights.
 
-    def numbers(self, model: LinearModel) -> Sequence[str]:
-        """Return the columns that are read as numbers: the features, then the weights unless they are a feature."""
-        if self.weights is None or self.weights in model.features:
-            return model.features
-        return (*model.features, self.weights)
+    def columns(self, table: TableSchema) -> tuple[Column, ...]:
+        """Return the columns that are read: the features, then the weights unless they are a feature."""
+        if self.weights is None or any(column.name == self.weights for column in table.features):
+            return table.features
+        own = table.weight if table.weight is not None and table.weight.name == self.weights else Column(self.weights)
+        return (*table.features, replace(own, missing="drop", fill=None))
 
 
-def read_table(
-    content: Source,
-    table_format: TableFormat,
-    version: Version,
-    options: TableOptions,
-    *,
-    reserve: Callable[[int], None],
-    max_bytes: int,
-) -> Iterator[RowBatch]:
-    """Yield the rows of a decompressed table, whose columns are the features and those to keep, in any order.
+@dataclass
+class TableRows:
+    """The rows of a decompressed table, whose columns are the features and those to keep, in any order.
 
     The table may also have the columns that the version ignores; a file without a header may have any others. They are
     not read. A missing value is NaN unless the options refuse it.
-
-    `reserve` is called with the bytes that reading takes before they are allocated.
-    Raises InvalidInput, or BodyTooLarge if the table expands to more than an upload of `max_bytes` may.
     """
-    columns = Columns(
-        options.numbers(version.model),
-        options.keep,
-        missing=options.prediction.missing != "refuse",
-        # Without a header, the position of a column is its name, so the columns between the features are allowed.
-        only=options.header != "none",
-        ignored=version.ignored,
-        dialect=Dialect(header=options.header),
-        training=False,
-    )
-    with explained(content, table_format, Dialect(header=options.header)):
-        reserve(table_format.metadata_bytes(content) + _READ_FACTOR * wide_batch_bytes(columns))
-        reserve(table_format.check_size(content, [*columns.numbers, *columns.keep], max_bytes))
-    yield from read_file(content, table_format, columns)
+
+    content: Source
+    table_format: TableFormat
+    version: Version
+    options: TableOptions
+    notes: Notes = field(default_factory=Notes)
+
+    def __post_init__(self) -> None:
+        """Find the dialect of the file. Raises InvalidInput."""
+        known, reading = self.version.table.dialect, self.options.reading
+        with explained(self.content, self.table_format):
+            self.dialect = self.table_format.dialect(self.content, reading, known)
+        is_text = self.table_format.has_untyped_text
+        decimals = {known.decimal: self.dialect.decimal} if is_text else {}
+        self._columns = [
+            as_sent(column, reading, decimals.get(column.decimal, column.decimal))
+            for column in self.options.columns(self.version.table)
+        ]
+        self._is_plain = all(
+            column.is_plain and (column.decimal == self.dialect.decimal or not is_text) for column in self._columns
+        )
+
+    @property
+    def first_row(self) -> int:
+        """The number of the first row."""
+        return self.table_format.first_row(self.dialect)
+
+    def batches(self, reserve: Callable[[int], None], max_bytes: int) -> Iterator[RowBatch]:
+        """Yield the rows, encoded.
+
+        `reserve` is called with the bytes that reading takes before they are allocated.
+        Raises InvalidInput, or BodyTooLarge if the table expands to more than an upload of `max_bytes` may.
+        """
+        options, names = self.options, [column.name for column in self._columns]
+        read = Columns(
+            names,
+            options.keep,
+            missing=options.prediction.missing != "refuse",
+            # Without a header, the position of a column is its name, so the columns between the features are allowed.
+            only=self.dialect.header != "none",
+            ignored=self.version.ignored,
+            dialect=self.dialect,
+            training=False,
+        )
+        encoded = read._replace(numbers=[name for column in self._columns for name in column.encoded_names])
+        with explained(self.content, self.table_format, self.dialect):
+            reserve(self.table_format.metadata_bytes(self.content) + _READ_FACTOR * wide_batch_bytes(encoded))
+            reserve(self.table_format.check_size(self.content, [*names, *options.keep], max_bytes))
+        if self._is_plain:
+            yield from read_file(self.content, self.table_format, read)
+            return
+        refuse, unknown = options.prediction.missing == "refuse", options.prediction.unknown
+        encode = ColumnsToEncode(self._columns, options.keep, unknown, refuse)
+        yield from encoded_batches(self.content, self.table_format, read, encode, self.notes)
 
 
-def batch_of_rows(rows: Sequence[Any], version: Version, options: TableOptions) -> RowBatch:
-    """Return rows decoded from JSON as one batch. Raises InvalidInput."""
+def batch_of_rows(
+    rows: Sequence[Any], encoder: JsonEncoder, version: Version, options: TableOptions, unseen: Counter[str]
+) -> RowBatch:
+    """Return rows decoded from JSON as one batch, and count levels that are null because they are unseen.
+
+    The encoder has the columns of `options.columns`. Raises InvalidInput.
+    """
     others = without_kept(rows, options.keep, _POINTER)
-    if options.weights in options.keep:  # The column is also read as numbers.
-        others = without_kept(rows, [name for name in options.keep if name != options.weights], _POINTER)
-    missing = options.prediction.missing == "null"
-    x = to_matrix(others, options.numbers(version.model), _POINTER, missing=missing, ignored=version.ignored)
+    if not set(encoder.names).isdisjoint(options.keep):
+        others = without_kept(rows, [name for name in options.keep if name not in encoder.names], _POINTER)
+    missing, unknown = options.prediction.missing == "null", options.prediction.unknown
+    x, found = encoder.encode(others, _POINTER, missing=missing, unknown=unknown, ignored=version.ignored)
+    unseen.update(found)
     return RowBatch(x, kept_columns(rows, options.keep))
 
 
 @dataclass
 class TablePrediction:
     """Predicts for the batches of a table and writes the results. `rows` and `missing` count what was written.
+
+    `unseen` counts the levels in the batches that are null, by column.
 
     The whole table is written before its first byte is sent, so that a fault in the last row is reported with its
     place, as a fault in the first row is. Rows decoded from JSON have no `first_row`.
@@ -102,8 +145,16 @@ class TablePrediction:
     version: Version
     options: TableOptions
     first_row: int | None = None
+    unseen: Counter[str] = field(default_factory=Counter)
     rows: int = 0
     missing: int = 0
+    _gaps: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def reasons(self) -> Reasons:
+        """Why rows have no results."""
+        unseen = self.unseen if self.options.prediction.unknown == "null" else Counter[str]()
+        return Reasons(self._gaps - unseen, unseen)
 
     def write(self, batches: Iterator[RowBatch], table_format: TableFormat | None, output: SpooledOutput) -> None:
         """Write the results for all batches, in JSON if there is no format. Discards the output on an error.
@@ -113,8 +164,8 @@ class TablePrediction:
         Raises Unavailable if the output cannot be stored.
         """
         model, options = self.version.model, self.options
-        names = _names(model, options)
-        _check_options(model, options)
+        names = _names(self.version, options)
+        _check_options(self.version, options)
         names_in_rows = table_format is None or table_format.names_in_rows
         row_bytes = _row_bytes(model, options, names, names_in_rows=names_in_rows)
         writer = self._writer(table_format, output, names)
@@ -127,6 +178,7 @@ class TablePrediction:
                     writer.write(kept, _columns(result))
                     self.rows += len(values)
                     self.missing += result.rows.missing
+                    self._gaps += result.reasons.gaps
             writer.close()
             on_error.pop_all()
 
@@ -140,7 +192,8 @@ class TablePrediction:
         model = self.version.model
         x, weights = values[:, : len(model.features)], None
         if self.options.weights is not None:
-            weights = values[:, self.options.numbers(model).index(self.options.weights)]
+            names = (*model.features, self.options.weights)
+            weights = values[:, names.index(self.options.weights)]
             self._check_positive(x, weights)
         try:
             return Predictor(self.version).predict(PredictionQuery(x, self.options.prediction, weights))
@@ -164,26 +217,28 @@ class TablePrediction:
 
 def _row_bytes(model: LinearModel, options: TableOptions, names: Sequence[str], *, names_in_rows: bool) -> int:
     """Return the most bytes that the results of one row take while they are made."""
-    values = max(len(options.numbers(model)), len(model.columns), len(names) + len(options.keep))
+    values = max(len(model.features) + 1, len(model.columns), len(names) + len(options.keep))
     text = sum(len(name) + _JSON_BYTES for name in [*options.keep, *names]) if names_in_rows else 0
     return max(_NUMBER_BYTES * values, text)
 
 
-def _names(model: LinearModel, options: TableOptions) -> Sequence[str]:
+def _names(version: Version, options: TableOptions) -> Sequence[str]:
     """Return the names of the columns of results. A prediction has its target's name, unless the target is kept.
 
     Raises InvalidInput if two columns would have the same name.
     """
+    model = version.model
+    numbers = [column.name for column in version.table.features if column.kind == "number"]
     predictions = [f"predicted_{target}" if target in options.keep else target for target in model.targets]
     names = list(predictions)
     if options.prediction.interval is not None:
         names += [f"{prediction}_{side}" for prediction in predictions for side in ("lower", "upper")]
     if options.prediction.confidence is not None:
         names += [f"{prediction}_mean_{side}" for prediction in predictions for side in ("lower", "upper")]
-    counts = Counter([*options.keep, *names, *model.features])
+    counts = Counter([*options.keep, *names, *numbers])
     repeated = sorted({name for name in options.keep if counts[name] > 1})
     if repeated or len(set(names)) < len(names):
-        if features := [name for name in options.keep if name in model.features]:
+        if features := [name for name in options.keep if name in numbers]:
             message = f"{listed(features)} cannot be kept: features are read as numbers. Leave them out of `keep`."
             raise InvalidInput.of_parameter("keep", message)
         details = [FieldError("The results have another column of this name.", column=name) for name in repeated]
@@ -191,13 +246,17 @@ def _names(model: LinearModel, options: TableOptions) -> Sequence[str]:
     return names
 
 
-def _check_options(model: LinearModel, options: TableOptions) -> None:
+def _check_options(version: Version, options: TableOptions) -> None:
     """Raise InvalidInput for an option that the model or the other options do not allow."""
+    model = version.model
     for option in ("interval", "confidence"):
         if getattr(options.prediction, option) is not None and model.inference_unavailable is not None:
             raise InvalidInput.of_parameter(option, f"This model has no intervals. {model.inference_unavailable}")
     if options.weights is not None and (refused := weights_unavailable(model, options.prediction)):
         raise InvalidInput.of_parameter("instance_weights", refused)
+    if any(column.name == options.weights and column.kind != "number" for column in version.table.features):
+        message = f"{shown(options.weights or '')} is not a column of numbers. Expected the weight of each row."
+        raise InvalidInput.of_parameter("instance_weights", message)
 
 
 def _columns(result: PredictionResult) -> Array:

@@ -114,7 +114,7 @@ class ModelCard:
         """The places of the indicator columns in `columns`, a slice for each category or gap indicator."""
         if self.table is None:
             return ()
-        return term_blocks(self.terms, self.table) if self.terms else self.table.blocks
+        return term_blocks(self.terms, self.table)
 
     @property
     def shares(self) -> dict[int, float] | None:

@@ -15,6 +15,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from app.data.columns.schema import TableSchema
+from app.data.json_encoder import JsonEncoder
 from app.errors import ModelFileInvalid
 from app.registry.migrations import SINCE_FORMAT_1, convert_format_1, decode_card, rename_tensors
 from app.registry.model_card import SCHEMA, ModelCard
@@ -72,7 +74,18 @@ class Version:
     @cached_property
     def ignored(self) -> frozenset[str]:
         """Columns of the training rows that are not features. Rows to predict for may have them."""
-        return frozenset((*self.card.targets, *self.card.unused_columns)).difference(self.card.features)
+        left_out = (column.name for column in self.table.left_out)
+        return frozenset((*self.card.targets, *self.card.unused_columns, *left_out)).difference(self.card.features)
+
+    @cached_property
+    def table(self) -> TableSchema:
+        """The columns of the training rows."""
+        return self.card.schema_of_rows
+
+    @cached_property
+    def encoder(self) -> JsonEncoder:
+        """The encoder of features in JSON rows."""
+        return JsonEncoder(self.table.features)
 
 
 def encode(card: ModelCard, model: LinearModel, folds: Mapping[int, SufficientStatistics] | None = None) -> bytes:

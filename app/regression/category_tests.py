@@ -86,14 +86,14 @@ def marginal_means(model: LinearModel, block: slice, level: float = 0.95) -> Mar
     count = len(mean[block])
     deviations = np.zeros((count + 1, len(mean)))
     deviations[:, block] = np.eye(count + 1, count, -1) - mean[block]
-    whitened = design.whiten(deviations if model.has_intercept else deviations + mean)
+    lengths = design.lengths(deviations if model.has_intercept else deviations + mean)
     means = model.mean_prediction + deviations @ model.coef.T
-    means[np.isinf(whitened).any(axis=1)] = np.nan
+    means[np.isinf(lengths)] = np.nan
     if model.inference_unavailable is not None:
         return MarginalMeans(means, None, None)
     weight = statistics.mean_weight
     least = weight / statistics.total_weight if model.has_intercept else 0.0
-    deviation = np.outer(np.sqrt(least + weight * (whitened**2).sum(axis=1)), model.residual_deviation)
+    lengths = np.where(np.isinf(lengths), np.nan, lengths)
+    deviation = np.outer(np.sqrt(least + weight * lengths**2), model.residual_deviation)
     half = -stdtrit(model.degrees_of_freedom, (1 - level) / 2) * deviation
-    half[np.isnan(means)] = np.nan
     return MarginalMeans(means, means - half, means + half)

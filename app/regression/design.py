@@ -56,7 +56,13 @@ class Design:
     @cached_property
     def _svd(self) -> _Svd:
         u, s, vt = np.linalg.svd(self.unit_factor)
-        return _Svd(u, s, vt, self.are_nonzero(s))
+        # One rank for all purposes: values that were computed without vectors may differ by rounding.
+        return _Svd(u, s, vt, self.are_nonzero(vars(self).get("_singular_values", s)))
+
+    @cached_property
+    def _singular_values(self) -> Array:
+        """The singular values, which take a third of the time of the whole decomposition."""
+        return np.asarray(self._svd.s if self.is_decomposed else np.linalg.svd(self.unit_factor, compute_uv=False))
 
     def are_nonzero(self, singular_values: Array) -> NDArray[np.bool_]:
         """Return which singular values of columns at unit norm are not zero to rounding. They are in descending order.
@@ -73,16 +79,16 @@ class Design:
 
     @property
     def _nonzero_singular_values(self) -> Array:
-        return np.asarray(self._svd.s[self._svd.kept])
+        return np.asarray(self._singular_values[self.are_nonzero(self._singular_values)])
 
     @property
     def rank(self) -> int:
         """Number of coefficients that the rows determine, including the intercept."""
-        return int(self._svd.kept.sum()) + int(self.intercept)
+        return len(self._nonzero_singular_values) + int(self.intercept)
 
     @cached_property
     def full_rank(self) -> bool:
-        return bool(self._svd.kept.all())
+        return bool(self.are_nonzero(self._singular_values).all())
 
     @property
     def condition_number(self) -> float:
@@ -143,6 +149,15 @@ class Design:
         moved = ~varying & (np.abs(deviations) > np.sqrt(EPSILON) * np.abs(self.centre))
         rotated[moved.any(axis=1)] = np.inf
         return np.asarray(rotated)
+
+    def lengths(self, deviations: Array) -> Array:
+        """Return the norm of each row of `whiten(deviations)`, (m,). Nothing is decomposed if the rank is full."""
+        if self.full_rank and not self.is_decomposed:
+            whitened = np.linalg.solve(self.unit_factor.T, (deviations / self.norms).T)
+        else:
+            whitened = self.whiten(deviations).T
+        outside = np.isinf(whitened).any(axis=0)
+        return np.where(outside, np.inf, column_norms(np.where(outside, 0.0, whitened)))
 
     @cached_property
     def unit_errors(self) -> Array:

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, Protocol
 
 import numpy as np
@@ -11,6 +12,7 @@ from app.regression.cross_validation import CrossValidation, Folds, FoldStatisti
 from app.regression.downdate import downdate
 from app.regression.errors import InvalidData, InvalidOption
 from app.regression.least_squares import Fit
+from app.regression.level_qr import MIN_INDICATORS, LevelQR
 from app.regression.linear_model import LinearModel
 from app.regression.precision import PrecisionBounds
 from app.regression.solvers.base import FitObserver, Problem, Solution, Solver, TrainingState
@@ -219,7 +221,7 @@ def _summary(
     key = (weight_kind, rows.data.terms, blocks, folds, first)
     if known is not None and known.key == key:
         return known
-    accumulator = _accumulator(solver)
+    accumulator = _accumulator(solver, blocks)
     if folds is None:
         return DataSummary(key, summarise(rows.batches(), accumulator, weight_kind, blocks), {})
     divided = summarise_folds(
@@ -228,11 +230,14 @@ def _summary(
     return DataSummary(key, None, divided)
 
 
-def _accumulator(solver: Solver) -> QRFactory:
+def _accumulator(solver: Solver, blocks: Sequence[slice]) -> QRFactory:
     if isinstance(solver, Exact) and solver.device == "cuda":
         from app.regression.streaming_qr_cuda import CudaStreamingQR  # loads torch
 
         return CudaStreamingQR
+    widest = max(blocks, key=lambda block: block.stop - block.start, default=slice(0, 0))
+    if widest.stop - widest.start >= MIN_INDICATORS:
+        return partial(LevelQR, block=widest)
     return StreamingQR
 
 

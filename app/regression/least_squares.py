@@ -56,8 +56,8 @@ def fit(statistics: SufficientStatistics, solver: Exact) -> Fit:
         at_shift = offset[p:] - coef @ offset[:p]
         centre_prediction = shift[p:] + at_shift
         intercept = centre_prediction - coef @ shift[:p]
-        distance = design.whiten((shift[:p] + offset[:p])[np.newaxis])[0]
-        intercept_error = math.hypot(*distance.tolist(), 1 / math.sqrt(statistics.total_weight))
+        distance = design.lengths((shift[:p] + offset[:p])[np.newaxis])[0]
+        intercept_error = math.hypot(distance, 1 / math.sqrt(statistics.total_weight))
     else:
         right = r_factor(statistics.factor_about_zero[:, 1:])[:p, p:]
         coef = (design.solve(right, l2=solver.l2) * units).T

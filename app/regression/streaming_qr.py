@@ -96,11 +96,7 @@ class StreamingQR:
         if far[1:].any():
             far[0] = False
             powers = np.where(far, np.clip(self._exponents, -1000, 1000), powers)
-        rows = self._rows
-        if weight_kind == "frequency":
-            if self._weight > MAX_OBSERVATIONS:
-                raise InvalidData(f"The frequency weights add up to more than {MAX_OBSERVATIONS} observations.")
-            rows = round(self._weight)
+        rows = checked_rows(self._rows, self._weight, weight_kind)
         return SufficientStatistics(
             features=self._features,
             rows=rows,
@@ -226,3 +222,15 @@ class StreamingQR:
 def _powers(sizes: Array) -> NDArray[np.int_]:
     """Return the exponents of the powers of two above sizes; one below all others for a size of 0."""
     return np.where(sizes > 0, np.frexp(sizes)[1], -100_000)
+
+
+def checked_rows(rows: int, weight: float, kind: WeightKind) -> int:
+    """Return the number of rows, or the sum of their weights if these are frequencies.
+
+    Raises InvalidData if the sum exceeds MAX_OBSERVATIONS.
+    """
+    if kind == "precision":
+        return rows
+    if weight > MAX_OBSERVATIONS:
+        raise InvalidData(f"The frequency weights add up to more than {MAX_OBSERVATIONS} observations.")
+    return round(weight)

@@ -59,5 +59,11 @@ def _factors(term: str, indices: dict[str, int]) -> Factors | None:
 def expand(x: Array, terms: Sequence[Factors]) -> Array:
     """Return the columns of the terms, (n, q), for rows x, (n, p)."""
     with np.errstate(over="ignore", invalid="ignore"):  # overflow is reported by whatever uses the columns
-        columns = [np.prod([x[:, index] ** power for index, power in factors], axis=0) for factors in terms]
+        columns = [_product(x, factors) for factors in terms]
     return np.stack(columns, axis=1)
+
+
+def _product(x: Array, factors: Factors) -> Array:
+    if len(factors) == 1 and factors[0][1] == 1:
+        return x[:, factors[0][0]]
+    return np.asarray(np.prod([x[:, index] ** power for index, power in factors], axis=0))

@@ -1,6 +1,7 @@
 """The card of a new version: its metrics, its warnings, and its history."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,6 +20,7 @@ from app.regression.precision import PrecisionBounds, precision_loss
 from app.regression.solvers import Exact, GradientDescent, Solver
 from app.regression.sufficient_statistics import Array
 from app.training.dataset import JobRows
+from app.training.gaps import gaps_listed
 from app.training.parent import BaseVersion
 from app.training.request import TrainingRequest
 
@@ -36,6 +38,8 @@ def make_card(request: TrainingRequest, result: FitResult, base: BaseVersion | N
         model=request.model,
         version=0,  # the registry gives the number
         features=request.features,
+        table=replace(rows.schema, rows=rows.complete + rows.dropped, incomplete_rows=rows.dropped),
+        gaps=rows.gaps.by_column,
         targets=request.targets,
         created_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         job=None,
@@ -64,7 +68,8 @@ def make_card(request: TrainingRequest, result: FitResult, base: BaseVersion | N
         inference_unavailable=model.inference_unavailable,
         warnings=(
             *result.warnings,
-            *warnings_of(model, design, result.solver, refined=result.refined, dropped=rows.dropped),
+            *gap_warnings(rows),
+            *warnings_of(model, design, result.solver, refined=result.refined),
         ),
     )
 
@@ -128,19 +133,27 @@ def bounds_of(bounds: PrecisionBounds | None, targets: Sequence[str]) -> dict[st
     }
 
 
-def warnings_of(model: LinearModel, design: Design, solver: Solver, *, refined: bool, dropped: int) -> Iterator[str]:
+def gap_warnings(rows: JobRows) -> Iterator[str]:
+    """Yield a warning about rows that were left out."""
+    if rows.dropped:
+        by_column = gaps_listed(rows.gaps.by_column)
+        yield f"{rows.dropped} row(s) were dropped because a value is missing. Gaps by column: {by_column}."
+
+
+def warnings_of(model: LinearModel, design: Design, solver: Solver, *, refined: bool) -> Iterator[str]:
     """Yield a sentence for each property of the fit that limits the use of its numbers.
 
     `refined` means that the coefficients were solved in higher precision than 64-bit numbers have.
     """
-    if dropped:
-        yield f"{dropped} row(s) were dropped because a value is missing."
     if np.isnan(model.residual_norms).any() and model.inference_unavailable is not None:
         yield f"Metrics and inference are withheld. {model.inference_unavailable}"
     exact = isinstance(solver, Exact)
     column = "term" if model.terms else "feature"
-    for name, norm in zip(model.columns, design.norms, strict=True):
-        if norm == 0:
+    emptied = model.statistics.indicator_rows
+    for index, (name, norm) in enumerate(zip(model.columns, design.norms, strict=True)):
+        if emptied is not None and emptied[index] == 0:
+            yield f'No row is left for the coefficient "{name}": it is not identifiable{" and 0" * exact}.'
+        elif norm == 0:
             yield f'The {column} "{name}" is constant in these rows{"; its coefficient is 0" * exact}.'
     yield from _constant_targets(model)
     yield from _collinearity(model, design, solver, refined=refined)

@@ -24,6 +24,7 @@ class _Record(msgspec.Struct):
     stride: int
     form: Literal[3]  # 3: the state has these fields. 2: losses include the penalty of weight_decay.
     start: int | None = None
+    columns: tuple[str, ...] | None = None  # None in a record from before columns were noted
 
 
 class SavedRun(NamedTuple):
@@ -38,15 +39,17 @@ class Checkpoint:
 
     start: int | None = None  # number of the version that the descent started from, if it did; read by `load`
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, columns: tuple[str, ...] = ()) -> None:
+        """`columns` are those of the coefficients. A run with other columns is not resumed."""
         self._path = path
+        self._columns = columns
         self._saved = time.monotonic()
 
     def save(self, state: TrainingState, curve: LossCurve) -> None:
         """Save this state, unless the last saved one is younger than SAVE_SECONDS."""
         if time.monotonic() - self._saved < SAVE_SECONDS:
             return
-        record = _Record(state, curve.points, curve.stride, 3, self.start)
+        record = _Record(state, curve.points, curve.stride, 3, self.start, self._columns)
         content = msgspec.json.encode(record, enc_hook=np.ndarray.tolist)
         self._saved = time.monotonic()
         temporary = self._path.with_suffix(".tmp")
@@ -61,10 +64,12 @@ class Checkpoint:
             _log.warning("checkpoint not saved", extra={"reason": error.strerror})
 
     def load(self) -> SavedRun | None:
-        """Return the last saved run. None if there is none, or the file is unreadable or has another format."""
+        """Return the last saved run. None if there is none, or if its columns or its format are others."""
         try:
             record = msgspec.json.decode(self._path.read_bytes(), type=_Record, dec_hook=_array)
         except (FileNotFoundError, msgspec.DecodeError):
+            return None
+        if record.columns is not None and record.columns != self._columns:
             return None
         self.start = record.start
         return SavedRun(record.state, LossCurve(record.curve, record.stride))

@@ -7,13 +7,14 @@ If a model exists, rows have the columns of its current version, unless the requ
 more or less in a file would silently change the inputs of the model.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from app.data.columns.schema import PLAIN, Dialect, LeftOut, TableSchema
 from app.data.content import explained
 from app.data.formats import BY_NAME
-from app.data.names import check_names, missing_columns, shown, unquoted
+from app.data.names import check_names, did_you_mean, listed, missing_columns, shown, unquoted
 from app.data.training_rows import MATRIX
 from app.errors import FieldError, InvalidInput, ModelFileInvalid, ModelNotFound, NotFound
 from app.registry.model_card import ModelCard, share_to_forget
@@ -58,9 +59,11 @@ def with_columns_of_file(
     if table_format is None or not table_format.names_in_rows:
         return request, {}
     with explained(path, table_format):
-        if request.features and request.columns.keys() <= set(table_format.column_names(path)):
+        named = {*request.columns, *request.reading.columns, *request.reading.drop}
+        if request.features and named <= set(table_format.column_names(path)):
             return request, {}
         lines = table_format.first_lines(path, step)
+        check_named(request, lines)
         if request.features:
             _check_present(request, lines)
         else:
@@ -68,9 +71,46 @@ def with_columns_of_file(
         return request, {name: lines[name] for name in request.columns if lines[name] > 1}
 
 
+def known_schema(request: TrainingRequest, current: Version | None) -> TableSchema | None:
+    """Return the schema of the current version if the request's rows are read with it, and otherwise None."""
+    return None if current is None or request.infer_columns else current.card.schema_of_rows
+
+
+def known_dialect(request: TrainingRequest, current: Version | None) -> Dialect | None:
+    """Return how the text of the current version's rows was divided, unless it is to be found again.
+
+    A plain one may be that of another format, and is found without help.
+    """
+    schema = known_schema(request, current)
+    return None if schema is None or schema.dialect == PLAIN else schema.dialect
+
+
+def left_out_before(request: TrainingRequest, current: Version | None) -> frozenset[str]:
+    """Return the columns that the current version left out, and that the request's rows may have."""
+    schema = known_schema(request, current)
+    if schema is None:
+        return frozenset()
+    return frozenset(column.name for column in schema.left_out).difference(request.chosen)
+
+
+def check_named(request: TrainingRequest, present: Collection[str]) -> None:
+    """Raise InvalidInput if an option names a column that the rows do not have."""
+    for option, names in (("drop", request.reading.drop), ("columns", request.reading.columns)):
+        if missing := [name for name in names if name not in present]:
+            near = did_you_mean(missing[0], present)
+            where = "`drop`" if option == "drop" else "An option"
+            message = f"{where} names the column {shown(missing[0])}, which the rows do not have.{near}"
+            raise InvalidInput(
+                f"{message} The columns are {listed(list(present))}.", [FieldError(message, parameter=option)]
+            )
+
+
 def _with_features_of(lines: Mapping[str, int], request: TrainingRequest, registry: ModelReader) -> TrainingRequest:
     current = current_version(registry, request.model, request.mode)
-    features = [name for name in lines if name not in request.columns]
+    excluded = {*request.columns, *request.reading.drop, *left_out_before(request, current)}
+    dropped = tuple(LeftOut(name, "drop") for name in request.reading.drop)
+    request = replace(request, left_out=dropped)
+    features = [name for name in lines if name not in excluded]
     targets = [name for name in request.targets if name in lines]
     features = list(ordered_features(features, targets, request, current))
     # A missing name causes other errors, so it is reported first.
@@ -152,7 +192,8 @@ def _check_start(request: TrainingRequest, version: Version | None) -> None:
         check_start_columns(version, request, "/solver/start")
     elif isinstance(start, Start) and start.weights is not None and start.intercept is not None:
         columns, targets = request.terms or request.features, request.targets
-        if len(start.weights) != len(targets) or any(len(row) != len(columns) for row in start.weights):
+        is_wide = request.format == MATRIX and any(len(row) != len(columns) for row in start.weights)
+        if len(start.weights) != len(targets) or is_wide:
             raise InvalidInput.at("/solver/start/weights", f"Expected {len(targets)} rows of {len(columns)} weights.")
         if len(start.intercept) != len(targets):
             raise InvalidInput.at("/solver/start/intercept", f"Expected {len(targets)} values.")

@@ -1,8 +1,10 @@
 """Decide whether a new version is promoted by `if_better`: compare two models on rows that neither was fitted to."""
 
+from app.data.columns.schema import TableSchema
 from app.errors import InvalidInput, ModelFileInvalid, ModelNotFound
 from app.registry.reader import ModelReader
 from app.regression.fit import FitResult
+from app.training.encoded import coefficients_on, has_kinds_of
 from app.training.parent import has_columns_of
 from app.training.request import TrainingRequest
 
@@ -17,7 +19,9 @@ TOO_FEW_FOLDS = (
 )
 
 
-def compare(request: TrainingRequest, result: FitResult, registry: ModelReader) -> tuple[bool | None, str | None]:
+def compare(
+    request: TrainingRequest, result: FitResult, schema: TableSchema, registry: ModelReader
+) -> tuple[bool | None, str | None]:
     """Compare the cross-validated error on the request's rows with the current version's error on them.
 
     Return True if the new version is better, None if nothing was compared, and the reason if it is not promoted.
@@ -25,7 +29,8 @@ def compare(request: TrainingRequest, result: FitResult, registry: ModelReader) 
     the new one is better.
 
     In an update, the models of the cross-validation are also fitted to all earlier rows, as the current version is. For
-    rows that replace all others, the request must declare that the current version has not seen them.
+    rows that replace all others, the request must declare that the current version has not seen them. A level that the
+    current version does not know counts as its reference level.
 
     Raises InvalidInput if the current version has other columns.
     """
@@ -36,18 +41,22 @@ def compare(request: TrainingRequest, result: FitResult, registry: ModelReader) 
         version = registry.current(request.model)
     except (ModelNotFound, ModelFileInvalid):
         return True, None
-    if not has_columns_of(version, request):
-        raise InvalidInput("The current version has other features, terms or targets, so the two cannot be compared.")
+    if not (has_columns_of(version, request) and has_kinds_of(version, schema)):
+        raise InvalidInput(
+            "The current version has other features, terms or targets, or features of other kinds, so the two cannot "
+            "be compared."
+        )
     if request.mode == "replace" and not request.unseen:
         return None, NOT_UNSEEN
     if validation.apart is None:
         return None, TOO_FEW_FOLDS
-    current = version.model
-    centre, at_centre = None, current.intercept
-    if current.centre_prediction is not None:
+    current, columns = version.model, result.model.columns
+    coefficients = coefficients_on(version, schema, columns)
+    centre, at_centre = None, coefficients.intercept
+    if current.centre_prediction is not None and current.columns == columns:
         centre, at_centre = current.statistics.shift[: len(current.columns)], current.centre_prediction
     better = validation.apart.is_as_good_as(
-        validation.data.residual_norms(current.coef, at_centre, centre),
+        validation.data.residual_norms(coefficients.coef, at_centre, centre),
         coefficients=result.optimum.design.effective_coefficients(getattr(result.solver, "l2", 0.0)),
         share=validation.data.total_weight / result.statistics.total_weight,
     )

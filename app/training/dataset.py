@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from app.data.batch import Columns
-from app.data.columns.schema import Dialect
+from app.data.columns.schema import TableSchema
+from app.data.columns.terms import encoded_terms, term_blocks
 from app.data.formats.csv import CSV
 from app.data.training_rows import TrainingRows
 from app.regression.sufficient_statistics import WeightKind
@@ -15,29 +16,33 @@ from app.training.request import TrainingRequest
 
 
 class JobRows(TrainingRows):
-    """The rows of one request in their uploaded file."""
+    """The rows of one request in their uploaded file, read by their schema."""
 
-    def __init__(self, path: Path, request: TrainingRequest, late: Mapping[str, int], threads: int) -> None:
+    def __init__(
+        self, path: Path, request: TrainingRequest, schema: TableSchema, late: Mapping[str, int], threads: int
+    ) -> None:
         """Describe the file at `path`. `late` has the line in which each column of NDJSON appears, unless the first."""
         assert request.weight_kind is not None
-        self.features = request.features
+        self.schema = schema
+        self.features = schema.encoded_features
         self.targets = request.targets
-        self.terms = request.terms
-        self.blocks: tuple[slice, ...] = ()  # places of each category's indicators, see TrainingData
+        self.terms = encoded_terms(request.terms, schema)
+        self.blocks = term_blocks(request.terms, schema)
         self.weight_kind: WeightKind = request.weight_kind
         super().__init__(
             path,
             request.format,
-            request.features,
-            request.targets,
-            request.weight,
+            schema,
             weight_kind=request.weight_kind,
-            drop_missing=request.reading.missing in (None, "drop"),
-            dialect=Dialect(header=request.reading.header),
             late=late,
             groups=request.fold_groups,
             threads=threads,
         )
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of the model: terms or features, encoded."""
+        return self.terms or self.features
 
 
 def warm_up() -> None:

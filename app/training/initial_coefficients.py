@@ -8,9 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from app.errors import InvalidInput, Unavailable
-from app.registry.reader import ModelReader
 from app.registry.version_file import Version
-from app.regression.solvers import GradientDescent, Solver, Start
+from app.regression.solvers import GradientDescent, Start
 from app.training.parent import has_columns_of
 from app.training.request import TrainingRequest
 from app.training.uploads import UploadStore
@@ -42,17 +41,6 @@ def attach(request: TrainingRequest, uploads: UploadStore) -> TrainingRequest:
         raise Unavailable("The weights that this job starts from are not in the trainer's state folder.") from error
     start = Start(weights=matrix[:, :-1].tolist(), intercept=matrix[:, -1].tolist())
     return replace(request, solver=replace(request.solver, start=start), start_uploaded=False)
-
-
-def with_coefficients_of_version(request: TrainingRequest, registry: ModelReader) -> Solver:
-    """Return the solver with the coefficients of the version that it starts from, if any. Raises InvalidInput."""
-    solver = request.solver
-    if not isinstance(solver, GradientDescent) or not isinstance(solver.start, Start) or solver.start.version is None:
-        return solver
-    version = registry.version(request.model, solver.start.version)
-    check_start_columns(version, request, "/solver/start/version")
-    start = Start(weights=version.model.coef.tolist(), intercept=version.model.intercept.tolist())
-    return replace(solver, start=start)
 
 
 def check_start_columns(version: Version, request: TrainingRequest, pointer: str) -> None:

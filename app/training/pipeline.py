@@ -6,25 +6,29 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from app.errors import Unavailable
+from app.data.columns.schema import TableSchema
+from app.errors import InvalidInput, Unavailable
 from app.failpoints import failpoint
 from app.registry.model_card import ModelCard
 from app.registry.publication import ParentChanged
 from app.registry.publisher import ModelPublisher
 from app.registry.version_file import Version
-from app.regression.fit import Base, DataSummary, FitResult, fit_model
+from app.regression.fit import DataSummary, FitResult, fit_model
 from app.regression.solvers.base import FitObserver, TrainingState
 from app.training.card import make_card
 from app.training.checkpoints import Checkpoint, SavedRun
-from app.training.columns import with_columns_of_file
+from app.training.columns import current_version, with_columns_of_file
 from app.training.comparison import compare
 from app.training.dataset import JobRows
+from app.training.encoded import base_of, with_coefficients_of_version, with_schema
 from app.training.fit_errors import fit_errors_translated
-from app.training.initial_coefficients import attach, with_coefficients_of_version
+from app.training.gaps import check_gaps
+from app.training.initial_coefficients import attach
 from app.training.interruptible import run_interruptibly
 from app.training.parent import Parent, differences, finish_promotion, resolved
 from app.training.progress import ProgressReporter
 from app.training.request import TrainingRequest
+from app.training.table import TableReader
 from app.training.uploads import UploadStore
 from app.training.validation import FoldHistory
 
@@ -61,7 +65,8 @@ def train(request: TrainingRequest, job: str | None, context: TrainerContext, pr
         raise Unavailable("The rows of this job are not in the state folder of the trainer that took it.")
     request = attach(request, context.spool)
     request, late = with_columns_of_file(request, path, context.registry, progress.check_cancelled)
-    training = _Training(request, job, context, late, progress)
+    table = TableReader(request, path, late, context.threads, step=partial(progress.advance, "reading"))
+    training = _Training(request, job, context, late, progress, table)
     while True:
         publish = run_interruptibly(training.fit, progress)
         try:
@@ -80,29 +85,42 @@ class _Training:
     context: TrainerContext
     late: Mapping[str, int]
     progress: ProgressReporter
+    table: TableReader
     rows: JobRows | None = None
     summary: DataSummary | None = None
 
     def fit(self) -> Callable[[], Version]:
         """Fit a new version on top of the current one. Return the call that publishes it."""
+        while True:
+            try:
+                return self._fit()
+            except InvalidInput as error:
+                if not self.table.corrects(error):
+                    raise
+                _log.info("schema corrected", extra={"model": self.request.model})
+
+    def _fit(self) -> Callable[[], Version]:
         registry = self.context.registry
         parent = Parent.of(self.request, registry)
         base = parent.base
         request = resolved(self.request, base.version.card if base else None)
         history = FoldHistory(request, base.version if base else None, registry)
+        current = base.version if base else current_version(registry, request.model, request.mode)
+        schema = self.table.read(current)
+        request = with_schema(request, schema)
         if request.solver.uses_torch:
             self.context.before_torch()
-        checkpoint = Checkpoint(self.context.checkpoint(self.job or request.upload))
+        rows = self._rows_of(request, schema)
+        checkpoint = Checkpoint(self.context.checkpoint(self.job or request.upload), rows.columns)
         saved = checkpoint.load()
         request, parent = parent.started(request, registry, checkpoint.start)
         checkpoint.start = parent.start
-        solver = request.solver if saved else with_coefficients_of_version(request, registry)
-        rows = self._rows_of(request)
-        with fit_errors_translated((*(request.terms or request.features), *request.targets), base):
+        solver = request.solver if saved else with_coefficients_of_version(request, rows, registry)
+        with fit_errors_translated((*rows.columns, *request.targets), base):
             result = fit_model(
                 rows,
                 solver,
-                base=Base(base.version.model.statistics, base.mode, base.share, history.stored) if base else None,
+                base=base_of(base, history.stored, rows.columns) if base else None,
                 folds=history.options,
                 observer=_Observer(self.progress, checkpoint, getattr(solver, "epochs", None), saved),
                 resume=saved.state if saved else None,
@@ -112,13 +130,14 @@ class _Training:
         failpoint("fitted")
         if result.solver is solver:  # the card repeats the options of the request
             result = replace(result, solver=request.solver)
+        check_gaps(request, rows, result, current)
         return self._publication(request, parent, rows, history, result)
 
     def _publication(
         self, request: TrainingRequest, parent: Parent, rows: JobRows, history: FoldHistory, result: FitResult
     ) -> Callable[[], Version]:
         registry = self.context.registry
-        beats_current, not_better = compare(request, result, registry)
+        beats_current, not_better = compare(request, result, rows.schema, registry)
         validation = history.to_store(result.validation)
         card = make_card(request, result, parent.base, rows)
         card = replace(
@@ -131,6 +150,7 @@ class _Training:
             warnings=(
                 *(differences(request, parent.base.version.card) if parent.base else ()),
                 *request.warnings,
+                *self.table.warnings,
                 *rows.warnings,
                 *filter(None, (not_better, *validation.warnings)),
                 *card.warnings,
@@ -140,11 +160,11 @@ class _Training:
             parent.publish, request, registry, card, result.model, folds=validation.folds, progress=self.progress
         )
 
-    def _rows_of(self, request: TrainingRequest) -> JobRows:
+    def _rows_of(self, request: TrainingRequest, schema: TableSchema) -> JobRows:
         """Return the rows, with the counts of the last pass unless they are read differently now."""
-        if self.rows is None or self.rows.weight_kind != request.weight_kind:
+        if self.rows is None or self.rows.weight_kind != request.weight_kind or self.rows.schema != schema:
             path = self.context.spool.path(request.upload)
-            self.rows = JobRows(path, request, self.late, self.context.threads)
+            self.rows = JobRows(path, request, schema, self.late, self.context.threads)
             self.summary = None
         return self.rows
 

@@ -1,10 +1,11 @@
 """Complete a training request with the columns of its uploaded file, next to those of the current version."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from app.data.columns.schema import Dialect
+from app.data.columns.schema import LeftOut
 from app.data.content import explained
 from app.data.formats import BY_NAME
 from app.data.names import listed, missing_columns, shown
@@ -12,8 +13,20 @@ from app.data.rounding import MAX_WARNINGS
 from app.errors import FieldError, InvalidInput
 from app.registry.reader import ModelReader
 from app.registry.version_file import Version
-from app.training.columns import check_versions, checked_features, current_version, ordered_features, with_columns
+from app.training.columns import (
+    check_named,
+    check_versions,
+    checked_features,
+    current_version,
+    known_dialect,
+    left_out_before,
+    ordered_features,
+    with_columns,
+)
 from app.training.request import TrainingRequest
+
+# Names that pandas and R give to the numbers of rows, in the first column of a file.
+_ROW_NUMBERS = re.compile(r"|Unnamed: 0(\.\d+)*|rownames")
 
 
 def build_training_request(
@@ -40,38 +53,68 @@ def plan_file(draft: TrainingRequest, path: Path, registry: ModelReader, max_byt
     """
     table_format = BY_NAME[draft.format]
     current = current_version(registry, draft.model, draft.mode)
-    dialect = Dialect(header=draft.reading.header)
+    with explained(path, table_format):
+        dialect = table_format.dialect(path, draft.reading, known_dialect(draft, current))
     with explained(path, table_format, dialect):
         header = table_format.column_names(path, dialect)
-        index = _index_left_out(table_format.index_columns(path), draft, current)
-        features, targets = _columns_of_file(header, draft, current, index)
+        index = index_left_out(header, table_format.index_columns(path), draft, current)
+        if not table_format.names_in_rows:
+            check_named(draft, header)
+        draft = replace(draft, left_out=tuple(left_out(header, index, draft)))
+        features, targets = _columns_of_file(header, draft, current)
         table_format.check_size(path, [*(features or ()), *targets, *draft.weight_and_groups], max_bytes)
-    warnings = (
-        f"The column {shown(name)} is the index of the pandas frame that the file was made from. It was left out. To "
-        "train on it, name it in `features`."
-        for name in index[:MAX_WARNINGS]
-    )
-    draft = replace(draft, targets=tuple(targets), warnings=tuple(warnings))
+    draft = replace(draft, targets=tuple(targets), warnings=(*draft.warnings, *index_warnings(index)))
     return build_training_request(draft, features, current, registry)
 
 
-def _index_left_out(index: Sequence[str], draft: TrainingRequest, current: Version | None) -> list[str]:
-    """Return the columns that are left out because they are the index of a pandas frame.
+def left_out(header: Sequence[str], index: Sequence[str], draft: TrainingRequest) -> list[LeftOut]:
+    """Return the columns that are known from their names to be no features."""
+    dropped = [name for name in draft.reading.drop if name in header]
+    return [
+        *(LeftOut(name, "index") for name in index if name not in dropped),
+        *(LeftOut(name, "drop") for name in dropped),
+    ]
+
+
+def index_warnings(index: Sequence[str]) -> list[str]:
+    """Return a warning for each of the first columns that are left out because they number or name the rows."""
+    return [_index_warning(name) for name in index[:MAX_WARNINGS]]
+
+
+def _index_warning(name: str) -> str:
+    if not name:
+        return "The first column has no name, so it was taken as the index of a data frame and left out."
+    if _ROW_NUMBERS.fullmatch(name):
+        reason = "has the name of the index of a data frame that was written with its index"
+    else:
+        reason = "is the index of the pandas frame that the file was made from"
+    return f"The column {shown(name)} {reason}. It was left out. To train on it, name it in `features`."
+
+
+def index_left_out(
+    header: Sequence[str], index: Sequence[str], draft: TrainingRequest, current: Version | None
+) -> list[str]:
+    """Return the columns that are left out because they number the rows: the `index` of a frame, or by their names.
 
     A column that the request names, or that is a feature of the current version, is not left out.
     """
     if draft.features:
         return []
-    named = {*draft.weight_and_groups, *(draft.targets or (current.card.targets if current else ()))}
+    named = {*draft.weight_and_groups, *(draft.targets or (current.card.targets if current else ())), *draft.chosen}
     if current is not None and not draft.infer_columns:
         named.update(current.card.features)
-    return [name for name in index if name not in named]
+    names = list(index)
+    for name in header:  # one file may have been written and read several times
+        if not _ROW_NUMBERS.fullmatch(name) or name in named:
+            break
+        names.append(name)
+    return [name for name in dict.fromkeys(names) if name not in named]
 
 
 def _columns_of_file(
-    header: Sequence[str], draft: TrainingRequest, current: Version | None, index: Sequence[str]
+    header: Sequence[str], draft: TrainingRequest, current: Version | None
 ) -> tuple[Sequence[str] | None, Sequence[str]]:
-    """Return features and targets among the columns of a file, without those of `index`.
+    """Return features and targets among the columns of a file, without those that are left out.
 
     For NDJSON, `header` has only the names in the first line. The job checks whether all columns are in some line, and
     the features are None unless the caller named them.
@@ -83,7 +126,8 @@ def _columns_of_file(
             f"predict, as in ?targets=NAME,NAME. The file has {listed(header)}."
         )
         raise InvalidInput(message, [FieldError(message, parameter="targets")])
-    excluded = {*targets, *draft.weight_and_groups, *index}
+    excluded = {*targets, *draft.weight_and_groups, *(column.name for column in draft.left_out)}
+    excluded |= left_out_before(draft, current)
     features: Sequence[str] = draft.features or [name for name in header if name not in excluded]
     if BY_NAME[draft.format].names_in_rows:
         if not draft.features:

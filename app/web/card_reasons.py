@@ -20,6 +20,7 @@ NOT_IDENTIFIABLE = (
 )
 NO_INTERCEPT = "The rows do not determine the intercept: a weighted sum of columns is constant (`linear_dependencies`)."
 NO_SLOPES = "The rows determine no coefficient but the intercept."
+NO_LEVEL = "The rows do not determine this mean: no row of the level is left, or it depends linearly on other columns."
 NO_VARIATION = "The target does not vary."
 NO_FREEDOM = "The rows leave no degrees of freedom."
 BEYOND_SQUARES = "The squares of the residuals leave the range of 64-bit numbers; `rmse` does not."

@@ -9,9 +9,11 @@ from app.prediction.estimates import inference_bytes
 from app.registry.version_file import Version
 from app.regression.linear_model import LinearModel
 from app.regression.solvers import solver_to_record
+from app.web.card_categories import CategoryStatistics
 from app.web.card_reasons import NullReasons
 from app.web.card_statistics import CardStatistics
 from app.web.schemas.models import ModelView
+from app.web.schemas.tables import table_to_view
 
 DEFAULT_LEVEL = 0.95  # Level of the confidence intervals of the coefficients.
 
@@ -43,6 +45,8 @@ def model_to_view(
         },
         "confidence_level": level,
         **CardStatistics(version, level, reasons).fields(covariance=include == "covariance"),
+        **CategoryStatistics(version, level, reasons).fields(),
+        "table": table_to_view(card.schema_of_rows, card.gaps),
         "unavailable": reasons.by_path,
         "validation": None if card.validation is None else msgspec.to_builtins(card.validation),
         "ranges": dict(zip(model.columns, ranges, strict=True)),

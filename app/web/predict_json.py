@@ -4,6 +4,7 @@ A wire format decodes the body and encodes the result. The bounds on memory and 
 """
 
 import contextlib
+import re
 from codecs import BOM_UTF8
 from collections.abc import Callable
 from functools import partial
@@ -31,6 +32,8 @@ Encode: TypeAlias = Callable[[PredictionResult], bytes]
 
 T = TypeVar("T")
 
+_RECORDS = re.compile(rb"\s*\[\s*\{")  # beginning of an array of objects, which is a table's rows alone
+
 _OTHER_BRACKETS = 3  # Brackets of a body that belong to no row: of the body and of its two lists.
 
 
@@ -43,7 +46,7 @@ async def predict_json(request: Request, selector: VersionSelector, decode: Deco
         return await run_in(executor, services, partial(_decode_and_predict, request, selector, body, decode, encode))
     query = decode(body, services.max_instances)
     version = await selector.resolve_async()
-    query = query.with_rows(version.model.features)
+    query = query.with_rows(version.encoder)
     work = workload(query, version.model)
     return await run_in(choose_executor(work), services, partial(_predict, request, version, query, work, encode))
 
@@ -60,6 +63,8 @@ def decode_request(body: bytes, max_rows: int) -> PredictRequest:
     """Decode a body of this service's own format. Raises MalformedBody or InvalidInput."""
     # Count brackets before decoding, because invalid rows would take many times their length in memory. A valid row has
     # one pair.
+    if _RECORDS.match(body) and is_json(body):
+        body = b'{"instances":%b}' % body
     message = f"At most {max_rows} instances fit into one request. Send them in several requests, or as a table."
     too_many = InvalidInput.at("/instances", message)
     if len(body) > max_rows and has_more_brackets(body, max_rows + _OTHER_BRACKETS):
@@ -81,7 +86,7 @@ def _decode_and_predict(
     services = get_services(request)
     with get_memory(request).reserved(bodies.decoding_bytes(body)):
         query, version = decode(body, services.max_instances), selector()
-        query = query.with_rows(version.model.features)
+        query = query.with_rows(version.encoder)
         return _predict(request, version, query, workload(query, version.model), encode)
 
 
@@ -98,5 +103,7 @@ def _predict(request: Request, version: Version, query: PredictionQuery, work: W
         content = encode(result)
     get_memory(request).reserve(len(content))
     services.metrics.predicted(len(query.rows))
-    headers = {bodies.MISSING_ROWS: str(result.rows.missing)} if query.options.missing == "null" else None
+    headers = None
+    if "null" in (query.options.missing, query.options.unknown):
+        headers = bodies.missing_rows(result.rows.missing, result.reasons)
     return Response(content, headers=headers, media_type=bodies.JSON)

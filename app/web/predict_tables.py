@@ -11,15 +11,15 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
 from app.data.batch import RowBatch, Source
-from app.data.columns.schema import Dialect
 from app.data.formats import BY_MEDIA_TYPE
 from app.data.formats.base import TableFormat
+from app.data.json_encoder import JsonEncoder
 from app.data.json_rows import as_rows
 from app.errors import InvalidInput, not_stored
 from app.prediction.estimates import table_bytes
 from app.prediction.predictor import Executor, Workload, choose_executor
 from app.prediction.selection import VersionSelector
-from app.prediction.tables import TableOptions, TablePrediction, batch_of_rows, read_table
+from app.prediction.tables import TableOptions, TablePrediction, TableRows, batch_of_rows
 from app.storage.memory_budget import Reservation
 from app.storage.spooled_output import SpooledOutput
 from app.web import bodies
@@ -50,10 +50,14 @@ async def predict_file(
         length = None if isinstance(content, Path) else len(content)
         work = table_bytes(length, version.model, needs_design=options.prediction.needs_design)
         stack.enter_context(get_memory(request).reserved(work))
-        reserve, max_bytes = get_memory(request).reserve, services.max_upload_bytes
-        batches = read_table(content, table_format, version, options, reserve=reserve, max_bytes=max_bytes)
-        prediction = TablePrediction(version, options, table_format.first_row(Dialect(header=options.header)))
-        return await run_in_threadpool(_respond, request, prediction, batches, media_type)
+
+        def predict() -> Response:
+            rows = TableRows(content, table_format, version, options)
+            batches = rows.batches(get_memory(request).reserve, services.max_upload_bytes)
+            prediction = TablePrediction(version, options, rows.first_row, rows.notes.unseen)
+            return _respond(request, prediction, batches, media_type)
+
+        return await run_in_threadpool(predict)
 
 
 async def predict_rows(request: Request, selector: VersionSelector, options: TableOptions, media_type: str) -> Response:
@@ -71,11 +75,13 @@ async def predict_rows(request: Request, selector: VersionSelector, options: Tab
                     "them."
                 )
             version = selector()
+            encoder = JsonEncoder(options.columns(version.table))
             missing = options.prediction.missing == "null"
-            rows = as_rows(payload.instances, options.numbers(version.model), "/instances", missing=missing)
+            rows = as_rows(payload.instances, encoder.names, "/instances", missing=missing, numbers=encoder.is_plain)
             with memory.reserved(table_bytes(len(body), version.model, needs_design=options.prediction.needs_design)):
-                batch = batch_of_rows(rows, version, options)
-                return _respond(request, TablePrediction(version, options), iter([batch]), media_type)
+                prediction = TablePrediction(version, options)
+                batch = batch_of_rows(rows, encoder, version, options, prediction.unseen)
+                return _respond(request, prediction, iter([batch]), media_type)
 
     return await run_in(choose_executor(Workload(body_bytes=len(body), tables=1)), services, predict)
 
@@ -153,7 +159,7 @@ def _respond(request: Request, prediction: TablePrediction, batches: Iterator[Ro
     headers = {
         "linserve-model": card.model,
         "linserve-version": str(card.version),
-        bodies.MISSING_ROWS: str(prediction.missing),
+        **bodies.missing_rows(prediction.missing, prediction.reasons),
     }
     if isinstance(written := output.written(), bytes):
         return Response(written, headers=headers, media_type=media_type)

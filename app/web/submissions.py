@@ -14,7 +14,7 @@ from app.data.content import explained
 from app.data.formats import check_options
 from app.data.formats.base import TableFormat
 from app.data.names import MAX_NAME_LENGTH
-from app.data.training_rows import MATRIX, write_matrix
+from app.data.training_rows import MATRIX
 from app.errors import InvalidInput
 from app.jobs.host.devices import check_device
 from app.jobs.job import Job
@@ -54,12 +54,12 @@ def _submit_json(services: Services, body: bytes, job_id: str) -> Job:
     draft = options.to_request(
         default_model=services.default_model, upload=uploads.new(), format=MATRIX, fingerprint=fingerprint
     )
-    training, columns = plan_rows(draft, options, services.registry)
+    training, rows = plan_rows(draft, options, services.registry)
     check_device(services.capabilities, training.solver.device)
-    uploads.check_room(sum(column.nbytes for column in columns))
+    uploads.check_room(rows.size)
     with uploads.open_new(training.upload) as file:
         training = detach(training, uploads)
-        write_matrix(file, *columns)
+        rows.write(file)
         uploads.sync(file)
     return jobs.submit(training, job_id)
 

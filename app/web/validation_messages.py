@@ -139,7 +139,7 @@ def _unknown(fault: Fault, schema: type[BaseModel] | None) -> str:
     place = tuple(steps)
     message = f"There is no such option: {shown(name)}."
     options = {} if schema is None else options_of(schema)
-    here = sorted(options.get(place) or options.get((*place[:-1], _ANY), ()))
+    here = sorted(options.get(place) or options.get((*place[:-1], _ANY)) or ())
     if near := did_you_mean(name, here):
         return message + near
     for other, names in options.items():

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from number_rows import number_rows
 from numpy.testing import assert_array_equal
 from tables import written
 
 from app.data.groups import MISSING, Groups, canonical, split_groups
-from app.data.training_rows import TrainingRows, write_matrix
+from app.data.training_rows import write_matrix
 from app.errors import InvalidInput
 
 GROUPS = Groups("site", 7, 3)
@@ -51,7 +52,7 @@ def stored(folder: Path, content: bytes) -> Path:
 
 
 def folds_in(path: Path, form: str, features: Sequence[str] = ("x",)) -> list[int]:
-    rows = TrainingRows(path, form, features, ["y"], groups=GROUPS)
+    rows = number_rows(path, form, features, ["y"], groups=GROUPS)
     found: list[int] = []
     for batch in rows.batches():
         assert batch.fold is not None
@@ -95,7 +96,7 @@ def test_a_missing_group_is_refused_with_its_place_or_its_row_dropped(tmp_path: 
         folds_in(path, form)
     assert [(detail.row, detail.column) for detail in refused.value.details] == [(4 if form == "csv" else 3, "site")]
 
-    rows = TrainingRows(path, form, ["x"], ["y"], groups=GROUPS, drop_missing=True)
+    rows = number_rows(path, form, ["x"], ["y"], groups=GROUPS, drop_missing=True)
     batches = list(rows.batches())
     assert rows.dropped == 1
     assert_array_equal(np.vstack([batch.x for batch in batches])[:, 0], [0, 1, 3])
@@ -120,7 +121,7 @@ def test_groups_of_json_rows_become_a_column_of_folds(tmp_path: Path) -> None:
 
     file = io.BytesIO()
     write_matrix(file, np.array([[1.0], [2.0], [3.0]]), np.ones((3, 1)), folds)
-    stored_rows = TrainingRows(
+    stored_rows = number_rows(
         stored(tmp_path, file.getvalue()), "matrix", ["x"], ["y"], groups=GROUPS, drop_missing=True
     )
     (batch,) = stored_rows.batches()

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from number_rows import number_rows
 from tables import written
 
 from app.data.batch import Columns
@@ -18,7 +19,6 @@ from app.data.columns.schema import Dialect
 from app.data.formats import BY_NAME, csv, csv_blocks
 from app.data.json_rows import first_rounded_rows, to_column, to_matrix
 from app.data.rounding import MAX_WARNINGS, rounding_warnings
-from app.data.training_rows import TrainingRows
 
 NEAR = st.sampled_from([2**53, -(2**53), 2**54, 2**60, 2**63, 10**15, 0])
 INT64 = st.builds(int.__add__, NEAR, st.integers(-4, 4)).filter(lambda number: -(2**63) <= number < 2**63)
@@ -167,7 +167,7 @@ def test_rounded_integers_are_found_in_any_block_with_quotes(tmp_path: Path) -> 
     lines = ['"1",2\n'] * 400_000
     lines[399_000], lines[399_500] = '"1",9007199254740993\n', '"-9007199254740993",2\n'
     path.write_text("a,b\n" + "".join(lines))
-    rows = TrainingRows(path, "csv", ["a"], ["b"])
+    rows = number_rows(path, "csv", ["a"], ["b"])
     assert sum(len(batch.x) for batch in rows.batches()) == 400_000
     a, b = rows.warnings
     assert '"a"' in a
@@ -184,7 +184,7 @@ def test_each_column_is_named_once_with_its_first_row_and_each_pass_starts_anew(
     path = tmp_path / "rows"
     path.write_text("1,2\n" + "1,2\n" * 500 + "9007199254740993,3\n" * 500)
     features, targets = (["1"], ["2"]) if header == "names" else (["c1"], ["c2"])
-    rows = TrainingRows(path, "csv", features, targets, dialect=Dialect(header=header), threads=2)
+    rows = number_rows(path, "csv", features, targets, dialect=Dialect(header=header), threads=2)
     assert rows.warnings == []
     for _ in range(2):
         list(rows.batches())

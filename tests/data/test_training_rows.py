@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from number_rows import number_rows
 from numpy.testing import assert_array_equal
 
 from app.data.batch import Array, Columns, batch_rows
@@ -22,7 +23,7 @@ BATCH_ROWS = batch_rows(Columns(["a", "b", "c"]))
 
 
 def read_batches(path: Path, form: str, features: list[str], targets: list[str]) -> Iterator[TrainingBatch]:
-    return TrainingRows(path, form, features, targets).batches()
+    return number_rows(path, form, features, targets).batches()
 
 
 def stored(folder: Path, x: Array, y: Array) -> Path:
@@ -101,7 +102,7 @@ def weighted(folder: Path, weights: list[float]) -> Path:
 def test_a_frequency_weight_that_counts_no_rows_is_refused_with_its_place(
     tmp_path: Path, weights: list[float], says: str
 ) -> None:
-    rows = TrainingRows(weighted(tmp_path, weights), "matrix", ["x"], ["y"], "w", weight_kind="frequency")
+    rows = number_rows(weighted(tmp_path, weights), "matrix", ["x"], ["y"], "w", weight_kind="frequency")
 
     with pytest.raises(InvalidInput, match=says) as raised:
         list(rows.batches())
@@ -110,7 +111,7 @@ def test_a_frequency_weight_that_counts_no_rows_is_refused_with_its_place(
 
 
 def test_a_precision_weight_can_be_any_positive_number(tmp_path: Path) -> None:
-    (batch,) = TrainingRows(weighted(tmp_path, [1e-9, 2.5]), "matrix", ["x"], ["y"], "w").batches()
+    (batch,) = number_rows(weighted(tmp_path, [1e-9, 2.5]), "matrix", ["x"], ["y"], "w").batches()
 
     assert batch.sample_weight is not None
     assert batch.sample_weight.tolist() == [1e-9, 2.5]
@@ -119,7 +120,7 @@ def test_a_precision_weight_can_be_any_positive_number(tmp_path: Path) -> None:
 def test_a_missing_frequency_weight_is_dropped_as_any_missing_value(tmp_path: Path) -> None:
     path = weighted(tmp_path, [1.0, np.nan])
 
-    (batch,) = TrainingRows(path, "matrix", ["x"], ["y"], "w", weight_kind="frequency", drop_missing=True).batches()
+    (batch,) = number_rows(path, "matrix", ["x"], ["y"], "w", weight_kind="frequency", drop_missing=True).batches()
 
     assert len(batch.x) == 1
 
@@ -148,7 +149,7 @@ def test_a_row_of_weight_zero_counts_as_no_row_and_a_dropped_one_as_dropped(
         path.write_text("".join(f"{json.dumps(dict(zip('xyw', row, strict=True)))}\n" for row in given_rows))
     used = [[x, y] for x, y, w in given_rows if w and x is not None and y is not None]
     zero = sum(w == 0 for *_, w in given_rows)
-    rows = TrainingRows(path, form, ["x"], ["y"], "w", drop_missing=True)
+    rows = number_rows(path, form, ["x"], ["y"], "w", drop_missing=True)
     if used:
         for _ in range(2):
             assert kept(rows) == used
@@ -162,7 +163,7 @@ def test_a_missing_value_in_a_row_of_weight_zero_is_refused_as_in_any_other(tmp_
     path = tmp_path / "rows"
     path.write_text("x,y,w\n1,2,1\n,2,0\n")
     with pytest.raises(InvalidInput) as refused:
-        kept(TrainingRows(path, "csv", ["x"], ["y"], "w"))
+        kept(number_rows(path, "csv", ["x"], ["y"], "w"))
     assert [(detail.row, detail.column) for detail in refused.value.details] == [(3, "x")]
 
 
@@ -182,7 +183,7 @@ def test_rows_that_are_all_left_out_are_refused_with_the_reason(tmp_path: Path, 
     path = tmp_path / "rows"
     path.write_text(f"x,y,w\n{rows}")
     with pytest.raises(InvalidInput) as refused:
-        kept(TrainingRows(path, "csv", ["x"], ["y"], "w", drop_missing=True))
+        kept(number_rows(path, "csv", ["x"], ["y"], "w", drop_missing=True))
     assert refused.value.message.startswith(says.removesuffix("."))
 
 
@@ -190,7 +191,7 @@ def test_a_batch_that_is_left_empty_is_not_yielded(tmp_path: Path) -> None:
     weights = np.ones((3 * BATCH_ROWS, 1))
     weights[BATCH_ROWS : 2 * BATCH_ROWS] = 0
     x = np.arange(3.0 * BATCH_ROWS)[:, np.newaxis]
-    rows = TrainingRows(stored(tmp_path, np.hstack([x, x]), weights), "matrix", ["a"], ["b"], "w")
+    rows = number_rows(stored(tmp_path, np.hstack([x, x]), weights), "matrix", ["a"], ["b"], "w")
     assert [len(batch.x) for batch in rows.batches()] == [BATCH_ROWS, BATCH_ROWS]
     assert rows.zero_weight_rows == BATCH_ROWS
 
@@ -199,5 +200,5 @@ def test_a_negative_weight_is_named_with_its_row_after_rows_that_were_left_out(t
     path = tmp_path / "rows"
     path.write_text("x,y,w\n1,2,0\n1,2,1\n1,2,-1\n")
     with pytest.raises(InvalidInput) as refused:
-        kept(TrainingRows(path, "csv", ["x"], ["y"], "w"))
+        kept(number_rows(path, "csv", ["x"], ["y"], "w"))
     assert [(detail.row, detail.column) for detail in refused.value.details] == [(4, "w")]

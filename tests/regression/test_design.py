@@ -73,3 +73,19 @@ def test_without_an_intercept_a_column_of_zeros_must_stay_zero() -> None:
 
     assert np.isfinite(found[0]).all()
     assert np.isinf(found[1]).any()
+
+
+@pytest.mark.parametrize("decomposed_first", [True, False])
+def test_the_norms_of_whitened_rows_and_the_rank_are_the_same_with_and_without_a_decomposition(
+    decomposed_first: bool,
+) -> None:
+    x = np.random.default_rng(0).normal(size=(30, 4)) @ np.diag([1, 1e3, 1, 1])
+    for columns, rank in ((x, 5), (np.column_stack([x, x[:, 0] - x[:, 1]]), 5)):
+        design = Design.of(SufficientStatistics.from_rows(columns, x[:, :1]))
+        rows = columns[:5] - columns.mean(axis=0)
+        rows[4, 4:] += 1
+        if decomposed_first:
+            design.whiten(rows)
+
+        assert design.lengths(rows) == pytest.approx(np.linalg.norm(design.whiten(rows), axis=1), rel=1e-10)
+        assert design.rank == rank

@@ -1,5 +1,7 @@
 """Categories: the level of each cell, and the code of a level."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +20,9 @@ def levels_of(cells: "pa.Array", column: Column) -> "pa.DictionaryArray":
 
     Raises TypeError if no value of the type is a level.
     """
+    type_ = cells.type.value_type if isinstance(cells, pa.DictionaryArray) else cells.type
+    if not (is_text(type_) or _is_level(type_)):
+        raise TypeError
     encoded = cells if isinstance(cells, pa.DictionaryArray) else cells.dictionary_encode()
     texts = _texts(encoded.dictionary, column)
     gaps = without_gaps(trimmed(texts), column).is_null()
@@ -26,18 +31,15 @@ def levels_of(cells: "pa.Array", column: Column) -> "pa.DictionaryArray":
     return pa.DictionaryArray.from_arrays(encoded.indices, texts)
 
 
-def codes_of(cells: "pa.Array", column: Column) -> NDArray[np.int32]:
-    """Return the place of each cell's level in the schema, GAP or UNSEEN. Raises TypeError as `levels_of` does."""
-    encoded = levels_of(cells, column)
-    levels = encoded.dictionary
-    places = pa.compute.index_in(levels, value_set=pa.array(column.levels, levels.type))
+def codes_of(levels: "pa.DictionaryArray", known: Sequence[str]) -> NDArray[np.int32]:
+    """Return the place of each level among the known ones, GAP or UNSEEN, for what `levels_of` returned."""
+    dictionary = levels.dictionary
+    places = pa.compute.index_in(dictionary, value_set=pa.array(known, dictionary.type))
     codes = places.fill_null(UNSEEN).to_numpy(zero_copy_only=False)
-    if levels.null_count:
-        codes = np.where(levels.is_null().to_numpy(zero_copy_only=False), GAP, codes)
-    # A null index takes the last code.
-    codes = np.append(codes, GAP).astype(np.int32)
-    indices = encoded.indices
-    result: NDArray[np.int32] = codes[indices.fill_null(len(levels)).to_numpy() if indices.null_count else indices]
+    if dictionary.null_count:
+        codes = np.where(dictionary.is_null().to_numpy(zero_copy_only=False), GAP, codes)
+    codes = np.append(codes, GAP).astype(np.int32)  # A null index takes the last code.
+    result: NDArray[np.int32] = codes[levels.indices.fill_null(len(dictionary)).to_numpy(zero_copy_only=False)]
     return result
 
 
@@ -58,7 +60,11 @@ def _texts(values: "pa.Array", column: Column) -> "pa.Array":
         return pa.array([canonical(value) for value in values.to_pylist()], pa.string())
     if pa.types.is_date(type_) or pa.types.is_timestamp(type_):
         return dates_as_text(pa.RecordBatch.from_arrays([values], [column.name])).column(0)
-    is_plain = pa.types.is_boolean(type_) or pa.types.is_integer(type_) or pa.types.is_decimal(type_)
-    if not (is_plain or pa.types.is_null(type_)):
-        raise TypeError
     return values.cast(pa.string())
+
+
+def _is_level(type_: "pa.DataType") -> bool:
+    types = pa.types
+    is_number = types.is_integer(type_) or types.is_floating(type_) or types.is_decimal(type_)
+    is_day = types.is_date(type_) or types.is_timestamp(type_)
+    return bool(is_number or is_day or types.is_boolean(type_) or types.is_null(type_))

@@ -13,6 +13,7 @@ _EXPECTED = {
     "boolean": "a boolean: true or false, yes or no, 1 or 0",
     "category": "a word, a number or a boolean",
 }
+_TRAINING_ADVICE = "Correct the value, or name its text in `na` if it marks a gap."
 _DATE_EXAMPLES = {None: "Dec 31 2000", "dmy": "31/12/2000", "mdy": "12/31/2000", "ymd": "2000/12/31"}
 
 
@@ -23,21 +24,25 @@ def expected(column: Column) -> str:
     return _EXPECTED[column.kind]
 
 
-def value_fault(column: Column, value: object) -> str:
+def value_fault(column: Column, value: object, *, training: bool) -> str:
     """Return the message for a value that is not of the column's kind."""
     if column.kind == "number" and isinstance(value, int | float) and not isinstance(value, bool):
         return NOT_FINITE
-    return f"Expected {expected(column)}; found {_described(value)}."
+    advice = _TRAINING_ADVICE if training else "Correct the value."
+    return f"Expected {expected(column)}, found {_described(value)}. {advice}"
 
 
 def type_fault(column: Column, type_name: str) -> str:
     """Return the message for a column of an Arrow type that its kind does not allow."""
-    return f"Expected {expected(column)}; found the type {type_name}. Convert the column."
+    return f"Expected {expected(column)}, found the type {type_name}. Convert the column."
 
 
 def level_fault(column: Column, level: str) -> str:
     """Return the message for a level that the model does not know. Only its first sentence may be logged."""
-    return f"{UNKNOWN_LEVEL} Received {shown(level)}. Known levels: {_levels(column.levels)}."
+    return (
+        f"{UNKNOWN_LEVEL} Received {shown(level)}. Known levels: {_levels(column.levels)}. Send one of them, or answer "
+        "null with `unknown=null`."
+    )
 
 
 def _levels(levels: Sequence[str]) -> str:

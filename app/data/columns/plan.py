@@ -3,30 +3,26 @@
 The trainer reads the rows twice: here, and to fit. This pass ends after SAMPLE_BYTES if all columns are numbers.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 
 from app.data.batch import CellBatch, Columns
+from app.data.columns.complete_levels import NO_ROWS, levels_without_rows, rare_levels, without_levels
+from app.data.columns.infer import Applied, infer_schema, open_columns
+from app.data.columns.kinds import KindFault, decide
+from app.data.columns.limits import check_design
 from app.data.columns.options import ReadingOptions
-from app.data.columns.profile import TableProfile
+from app.data.columns.profile import ColumnProfile, TableProfile, profile_table
+from app.data.columns.roles import Roles
 from app.data.columns.schema import PLAIN, Dialect, TableSchema
+from app.data.columns.schema_changes import Mode, apply_schema, known_columns
+from app.data.names import shown
 from app.errors import InvalidInput
 
+__all__ = ["Inferred", "Mode", "Roles", "contradicts", "plan_schema"]
+
 SAMPLE_BYTES = 1 << 20  # Bytes of cells from which the columns of numbers are guessed.
-
-Mode: TypeAlias = Literal["replace", "update", "forget"]
-
-
-@dataclass(frozen=True)
-class Roles:
-    """The columns of a file, and their use in a training."""
-
-    names: tuple[str, ...]  # all columns of the file that may be used, in its order
-    targets: tuple[str, ...]
-    weight: str | None = None
-    features: tuple[str, ...] | None = None  # None: all that are neither targets nor weight, nor left out
-    index: frozenset[str] = frozenset()  # the index of a pandas frame
 
 
 @dataclass(frozen=True)
@@ -52,16 +48,121 @@ def plan_schema(
     certain: bool = False,
     step: Callable[[], None] = lambda: None,
 ) -> Inferred:
-    """Return the schema of a table: `current` applied to it in this `mode`, or if there is none, as its cells suggest.
+    """Return the schema of a table: `current` applied in this `mode`, or if there is none, as its cells suggest.
 
-    `first_row` is the number of the first row of data. `untyped` is the format's `has_untyped_text`. With `certain`, all
-    rows are read even if all columns appear to be numbers. `step` is called regularly.
+    `first_row` is the number of the first row of data. `untyped` is the format's `has_untyped_text`. With `certain`,
+    all rows are read even if all columns appear to be numbers. `step` is called regularly.
 
     Raises InvalidInput if a kind cannot be decided, or if the table does not fit `current`.
     """
-    raise NotImplementedError
+    reader = _Reader(read_cells, dialect, first_row, step)
+    is_guess = False
+    if current is not None:
+        profile = reader.known(partial(known_columns, current, roles, options, dialect, mode))
+        applied = apply_schema(profile, current, roles, options, dialect, mode=mode)
+    else:
+        profile, is_guess = reader.open(
+            partial(open_columns, roles.used, options, dialect), certain=certain, untyped=untyped
+        )
+        applied = infer_schema(profile, roles, options, dialect, untyped=untyped)
+    schema = reader.without_empty_levels(applied, profile.rows, options) if mode == "replace" else applied.schema
+    return Inferred(schema, tuple(applied.notes.texts()), profile, is_guess)
 
 
 def contradicts(error: InvalidInput, inferred: Inferred) -> bool:
     """Return True if a fault of the rows shows that a guess was wrong. Then plan again, with `certain`."""
-    raise NotImplementedError
+    return inferred.is_guess and _is_in_cells(error)
+
+
+def _is_in_cells(error: InvalidInput) -> bool:
+    """Return True if an error is about the values of columns."""
+    return bool(error.details) and all(detail.row and detail.column is not None for detail in error.details)
+
+
+def _is_plain(column: ColumnProfile, dialect: Dialect, *, untyped: bool) -> bool:
+    """Return True if the cells appear to be numbers that the format itself can read."""
+    try:
+        decided = decide(column, untyped=untyped)
+    except KindFault:
+        return False
+    is_read = decided.column.is_plain and not column.column.na and decided.column.decimal == dialect.decimal
+    return is_read and decided.count > 0 and not decided.profile.texts.weak
+
+
+@dataclass(frozen=True)
+class _Reader:
+    read_cells: Callable[[Columns], Iterator[CellBatch]]
+    dialect: Dialect
+    first_row: int
+    step: Callable[[], None]
+
+    def open(
+        self, empty: Callable[[], Mapping[str, ColumnProfile]], *, certain: bool, untyped: bool
+    ) -> tuple[TableProfile, bool]:
+        """Return the profile of columns whose kinds are open, and True if only the first rows were read."""
+        profile, is_whole = self.sample(empty())
+        if is_whole:
+            return profile, False
+        numbers = [name for name, column in profile.columns.items() if _is_plain(column, self.dialect, untyped=untyped)]
+        if len(numbers) == len(profile.columns) and not certain:
+            return profile, True
+        return self.whole(empty, numbers), False
+
+    def sample(self, columns: Mapping[str, ColumnProfile]) -> tuple[TableProfile, bool]:
+        """Return the profile of the first SAMPLE_BYTES, and True if these are all rows."""
+        is_whole = False
+
+        def beginning() -> Generator[CellBatch]:
+            nonlocal is_whole
+            size = 0
+            for batch in self._cells(columns, ()):
+                if size >= SAMPLE_BYTES:
+                    return
+                size += batch.cells.nbytes
+                yield batch
+            is_whole = True
+
+        return self._profile(beginning(), columns), is_whole
+
+    def whole(self, empty: Callable[[], Mapping[str, ColumnProfile]], numbers: list[str]) -> TableProfile:
+        """Return the profile of all rows. If one contradicts that these columns are `numbers`, read them again."""
+        columns = empty()
+        try:
+            return self._profile(self._cells(columns, numbers), columns)
+        except InvalidInput as error:
+            at_fault = {detail.column for detail in error.details}
+            if not (_is_in_cells(error) and at_fault <= {*numbers}):
+                raise
+        columns = empty()
+        return self._profile(self._cells(columns, ()), columns)
+
+    def known(self, empty: Callable[[], Mapping[str, ColumnProfile]]) -> TableProfile:
+        """Return the profile of columns of known kinds: all rows of categories, and the first rows of others."""
+        profile, is_whole = self.sample(empty())
+        categories = {name: column for name, column in empty().items() if column.column.kind == "category"}
+        if is_whole or not categories:
+            return profile
+        whole = self._profile(self._cells(categories, ()), categories)
+        return replace(whole, columns={**profile.columns, **whole.columns})
+
+    def without_empty_levels(self, applied: Applied, rows: int, options: ReadingOptions) -> TableSchema:
+        """Return the schema without levels that occur only in rows that are left out because of gaps."""
+        schema = applied.schema
+        rare = rare_levels(schema, applied.decided, rows)
+        if not rare:
+            return schema
+        empty = levels_without_rows(self._cells(applied.decided, ()), schema, rare)
+        for name, levels in empty.items():
+            if options.of(name).reference in levels:
+                raise InvalidInput.of_parameter("reference", NO_ROWS.format(shown(name)))
+            applied.notes.empty_levels(name)
+        features = tuple(without_levels(column, empty.get(column.name, ())) for column in schema.features)
+        check_design(features)
+        return replace(schema, features=features)
+
+    def _cells(self, names: Iterable[str], numbers: Sequence[str]) -> Iterator[CellBatch]:
+        keep = [name for name in names if name not in numbers]
+        return self.read_cells(Columns(numbers, keep, missing=True, dialect=self.dialect))
+
+    def _profile(self, cells: Iterator[CellBatch], columns: Mapping[str, ColumnProfile]) -> TableProfile:
+        return profile_table(cells, columns, first_row=self.first_row, step=self.step)

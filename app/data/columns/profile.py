@@ -1,25 +1,82 @@
-"""One pass over the cells of a table: what is found in each column."""
+"""One pass over the cells of a table: the values, gaps and levels of each column."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
 
 from app.data.batch import CellBatch
+from app.data.columns.booleans import booleans_of
+from app.data.columns.dates import dates_of
+from app.data.columns.gaps import Parsed
+from app.data.columns.numbers import is_text, numbers_of
+from app.data.columns.options import Kind
 from app.data.columns.schema import Column
+from app.data.columns.tally import Tally
+from app.data.columns.text_profile import BLOCK_ROWS, TextProfile
+from app.data.lazy_pyarrow import pa
 
-MAX_LEVELS = 2_001  # Distinct texts of a column that are kept.
+JOINED_ROWS = 1 << 15  # Rows that are counted at a time.
+
+_OF_CELLS: "dict[Kind, Callable[[pa.Array, Column], Parsed]]" = {
+    "number": numbers_of,
+    "boolean": booleans_of,
+    "date": dates_of,
+}
 
 
 @dataclass
 class ColumnProfile:
     """The cells of one column."""
 
-    column: Column  # how its cells are read
+    column: Column  # its options, and its kind unless `is_open`
+    is_open: bool = True  # True if the kind follows from the cells
     rows: int = 0
-    gaps: int = 0  # if it has the kind of `column`
-    levels: dict[str, int] = field(default_factory=dict)  # distinct texts and their rows, at most MAX_LEVELS
-    minimum: float = float("nan")
-    maximum: float = float("nan")
-    mean: float = float("nan")
+    is_dictionary: bool = False  # True if the cells are the codes of an Arrow dictionary
+    unusable: str | None = None  # the name of an Arrow type that no column of this kind may have
+    unusable_row: int = 0  # first row of that type, from 0
+    texts: TextProfile = field(init=False)
+    typed: Mapping[Kind, Tally] = field(init=False)  # cells that are not text, by their kind, or cells of a known kind
+    days: Tally = field(init=False)  # integers as dates, if the order of dates is year, month, day
+
+    def __post_init__(self) -> None:
+        self.texts = TextProfile(self.column, self.is_open)
+        self.days = Tally(replace(self.column, kind="date"), dates_of)
+        kinds = {kind: parse for kind, parse in _OF_CELLS.items() if self.is_open or kind == self.column.kind}
+        self.typed = {kind: Tally(replace(self.column, kind=kind), parse) for kind, parse in kinds.items()}
+
+    def add(self, cells: "pa.Array", start: int) -> None:
+        """Count the cells of rows from `start`, from 0."""
+        self.rows += len(cells)
+        if pa.types.is_null(cells.type):
+            return
+        kind = self._kind_of(cells.type) if self.is_open else self.column.kind
+        try:
+            if kind is None:
+                raise TypeError
+            if kind == "category":
+                self.texts.add(cells, start)
+            else:
+                rows = np.arange(start, start + len(cells))
+                self.typed[kind].add(cells, rows)
+                if self.is_open and self.column.dates == "ymd" and pa.types.is_integer(cells.type):
+                    self.days.add(cells, rows)
+        except TypeError:
+            if self.unusable is None:
+                self.unusable, self.unusable_row = str(cells.type).partition("<")[0].partition("[")[0], start
+
+    def _kind_of(self, type_: "pa.DataType") -> Kind | None:
+        """Return the kind of cells of this type, or None. Text is counted as a category."""
+        if pa.types.is_dictionary(type_):
+            self.is_dictionary, self.texts.is_open = True, False
+        if pa.types.is_dictionary(type_) or is_text(type_):
+            return "category"
+        if pa.types.is_boolean(type_):
+            return "boolean"
+        is_number = pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_decimal(type_)
+        if is_number:
+            return "number"
+        return "date" if pa.types.is_date(type_) or pa.types.is_timestamp(type_) else None
 
 
 @dataclass
@@ -27,17 +84,55 @@ class TableProfile:
     """The cells of all columns."""
 
     columns: dict[str, ColumnProfile]
-    rows: int = 0
     first_row: int = 1  # number of the first row of data
+    rows: int = 0
 
 
 def profile_table(
     batches: Iterable[CellBatch],
-    columns: Sequence[Column],
+    columns: Mapping[str, ColumnProfile],
     *,
-    untyped: bool,
     first_row: int = 1,
     step: Callable[[], None] = lambda: None,
 ) -> TableProfile:
-    """Return what the cells of a table are. The options of `columns` say how they are read; the kinds are open."""
-    raise NotImplementedError
+    """Return the profile of a table, with `columns` filled in. `step` is called for each batch.
+
+    Raises InvalidInput as reading the batches does.
+    """
+    profile = TableProfile(dict(columns), first_row)
+    for joined in _joined(batches, step):
+        for cells in _pieces(joined, profile.rows):
+            for name, column in profile.columns.items():
+                column.add(cells.column(name), profile.rows)
+            profile.rows += cells.num_rows
+            if profile.rows % BLOCK_ROWS == 0:
+                for column in profile.columns.values():
+                    column.texts.settle(profile.rows)
+    for column in profile.columns.values():
+        column.texts.finish()
+    return profile
+
+
+def _joined(batches: Iterable[CellBatch], step: Callable[[], None]) -> "Iterator[pa.RecordBatch]":
+    """Yield the cells in batches of about JOINED_ROWS or more, unless types change, because each has a fixed cost."""
+    waiting: list[pa.RecordBatch] = []
+    for batch in batches:
+        step()
+        if waiting and waiting[0].schema != batch.cells.schema:
+            yield pa.concat_batches(waiting)
+            waiting = []
+        waiting.append(batch.cells)
+        if sum(cells.num_rows for cells in waiting) >= JOINED_ROWS:
+            yield pa.concat_batches(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_batches(waiting)
+
+
+def _pieces(cells: "pa.RecordBatch", start: int) -> "Iterator[pa.RecordBatch]":
+    """Yield the rows in pieces of which none crosses a multiple of BLOCK_ROWS."""
+    first = 0
+    while first < cells.num_rows:
+        size = BLOCK_ROWS - (start + first) % BLOCK_ROWS
+        yield cells.slice(first, size)
+        first += size

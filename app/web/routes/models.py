@@ -27,6 +27,7 @@ from app.web.schemas.models import (
     UnpromotedModelView,
 )
 from app.web.schemas.problems import problem_responses
+from app.web.schemas.tables import VersionSchema, table_to_view
 from app.web.state import get_memory, get_services
 
 router = APIRouter(tags=["Models"], dependencies=[require_scope(AccessScope.READ), reject_unknown_parameters()])
@@ -179,6 +180,47 @@ def download_version(
     return StreamingResponse(
         bodies.chunks_of(file, CHUNK_BYTES), media_type="application/octet-stream", headers=headers
     )
+
+
+@router.get(
+    "/models/{model}/schema",
+    name="getSchema",
+    summary="Read the schema of a model's current version",
+    description="The columns that rows to train on and to predict for have, and how their cells are read.",
+    response_model=VersionSchema,
+    responses=problem_responses(404, 422),
+)
+def get_schema(request: Request, model: ModelName, if_none_match: IfNoneMatch = None) -> Response:
+    return _schema_response(get_services(request).registry.current(model), if_none_match)
+
+
+@router.get(
+    "/models/{model}/versions/{version}/schema",
+    name="getVersionSchema",
+    summary="Read the schema of a version",
+    response_model=VersionSchema,
+    responses=problem_responses(404, 422),
+)
+def get_version_schema(
+    request: Request, model: ModelName, version: VersionNumber, if_none_match: IfNoneMatch = None
+) -> Response:
+    return _schema_response(get_services(request).registry.version(model, version), if_none_match)
+
+
+def _schema_response(version: Version, if_none_match: str | None) -> Response:
+    card = version.card
+    etag = f'"{card.model}/{card.version}/schema"'
+    if etag_matches(if_none_match, etag):
+        return _not_modified(etag)
+    view = {
+        "model": card.model,
+        "version": card.version,
+        "columns": card.columns,
+        **table_to_view(card.schema_of_rows, card.gaps),
+    }
+    name = f"{card.model}-{card.version:06d}-schema.json"
+    headers = {"content-disposition": f'attachment; filename="{name}"', "etag": etag}
+    return bodies.json_response(view, headers=headers)
 
 
 def _not_modified(etag: str) -> Response:

@@ -5,7 +5,6 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from app.data.columns.options import ReadingOptions
 from app.data.formats import BY_MEDIA_TYPE, LABELS, check_options
 from app.prediction.encoding import encode_result
 from app.prediction.estimates import MAX_RESPONSE
@@ -76,7 +75,7 @@ async def _predict(request: Request, selector: VersionSelector) -> Response:
         return await predict_json(request, selector, decode_query, encode_result)
     parameters = read_query(request, PredictParameters)
     table_format = BY_MEDIA_TYPE.get(media_type)
-    check_options(table_format, ReadingOptions(header=parameters.header))
+    check_options(table_format, parameters.reading())
     if table_format is None:
         return await predict_rows(request, selector, parameters.options("refuse"), accepted)
     return await predict_file(request, selector, table_format, parameters.options("null"), accepted)

@@ -8,6 +8,7 @@ from app.regression.sufficient_statistics import WeightKind
 from app.web.card_reasons import NO_VARIATION, NOT_IDENTIFIABLE
 from app.web.card_statistics import MAX_COVARIANCE_COEFFICIENTS, MAX_DEPENDENCIES
 from app.web.schemas.openapi_schema import Schema
+from app.web.schemas.tables import TableView
 
 NO_CURRENT = "no current version; promote one"
 
@@ -29,6 +30,19 @@ class CovarianceView(Schema):
     the two standard errors."""
 
 
+class CategoryTest(Schema):
+    f: float | None
+    p_value: float | None
+    degrees_of_freedom: int
+    """Degrees of freedom of the numerator; those of the denominator are `residual_degrees_of_freedom`."""
+
+
+class MarginalMean(Schema):
+    mean: float | None
+    lower: float | None
+    upper: float | None
+
+
 class ModelView(Schema):
     """The card of a version: its history, coefficients and statistics.
 
@@ -45,7 +59,8 @@ class ModelView(Schema):
     """Columns of the training rows that are neither features nor targets, such as weights and groups. Rows to predict
     for may have them, and the targets: they are ignored."""
     terms: list[str]
-    """Columns made from the features; empty if each coefficient belongs to a feature."""
+    """Columns made from the features; empty if the coefficients belong to the features. A category has a coefficient
+    for each level except its reference level, named as in `species[Gentoo]`."""
     intercept: dict[str, float]
     coefficients: dict[str, dict[str, float]]
     standard_errors: NumbersByTarget | None
@@ -112,9 +127,18 @@ class ModelView(Schema):
     """How the cross-validation divided the rows into folds."""
     no_folds: str | None
     """Why no statistics of folds are stored, to which an update could add its rows."""
+    category_tests: dict[str, dict[str, CategoryTest]] | None
+    """Joint F test of all levels of each category, by target: whether the category matters at all."""
+    marginal_means: dict[str, dict[str, dict[str, MarginalMean]]] | None
+    """Prediction for each level of each category with the other columns at their means in the training rows, by target,
+    with a confidence interval at `confidence_level`."""
+    table: TableView
+    """The columns of the training rows, and how their cells are read; also at `/schema`."""
     rows: int
     dropped_rows: int
-    """Number of the job's rows left out because a value was missing."""
+    """Number of the job's rows left out because of a gap, which is a cell without a value."""
+    gaps: dict[str, int]
+    """Number of gaps in the job's rows, by column with any."""
     rank: int
     """Number of coefficients that the rows determine, including the intercept."""
     condition_number: float

@@ -4,12 +4,13 @@ from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from app.data.columns.options import Header
+from app.data.columns.encoder import Unknown
+from app.data.columns.options import DateOrder, ReadingOptions
 from app.prediction.query import Missing, PredictionOptions, PredictionQuery
 from app.prediction.tables import TableOptions
 from app.web.query import NameList, Rows
 from app.web.schemas.openapi_schema import Row, Schema
-from app.web.schemas.reading import HEADER_TEXT
+from app.web.schemas.reading import DecimalOption, TextOptions, ThousandsOption
 
 MAX_KEPT = 1000  # Columns that pass through to the results.
 
@@ -25,7 +26,11 @@ class _Options(Schema):
     missing: Missing | None = None
     """Handling of a row in which a value, or its weight, is missing. `refuse`, the default for JSON: the request is
     rejected with the place of the first such value. `null`, the default for files: the row's results are null, and the
-    header `Linserve-Missing-Rows` counts it."""
+    header `Linserve-Missing-Rows` counts it. A gap is filled if the model was trained with `missing` of `indicator` or
+    `fill`."""
+    unknown: Unknown | None = None
+    """Handling of a level that the model does not know. `refuse`, the default for JSON, and `null`, the default for
+    files, are as in `missing`. With `reference`, it counts as the reference level."""
 
 
 class PredictRequest(_Options):
@@ -43,6 +48,7 @@ class PredictRequest(_Options):
     """Precision weight of each instance, positive. An interval is then for an observation of this weight and not of the
     mean weight of the training rows. Only with `interval`."""
     missing: Missing = Field("refuse", description=_Options.model_fields["missing"].description)
+    unknown: Unknown = Field("refuse", description=_Options.model_fields["unknown"].description)
     explain: bool = False
     """Add the contribution of each feature to each prediction."""
     extrapolation: bool = False
@@ -50,14 +56,16 @@ class PredictRequest(_Options):
 
     def query(self) -> PredictionQuery:
         """Return what to predict for and what to compute."""
-        options = PredictionOptions(self.interval, self.confidence, self.explain, self.extrapolation, self.missing)
+        options = PredictionOptions(
+            self.interval, self.confidence, self.explain, self.extrapolation, self.missing, self.unknown
+        )
         return PredictionQuery(self.instances, options, self.instance_weights)
 
 
-class PredictParameters(_Options):
+class PredictParameters(_Options, TextOptions):
     """Options in the query, for rows or results that are a table."""
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False)
 
     keep: NameList = Field(
         [],
@@ -67,15 +75,35 @@ class PredictParameters(_Options):
         "In CSV, NDJSON and JSON, dates, times and timestamps are written as in RFC 3339: in UTC with a Z, or without "
         "an offset if the column has no time zone.",
     )
-    header: Header | None = Field(None, description=HEADER_TEXT)
+    decimal: DecimalOption = None
+    """Decimal sign of numbers in text: `.` or `,`. Default: the training rows', if it fits."""
+    thousands: ThousandsOption = None
+    """Sign between groups of three digits. Default: the training rows'."""
+    dates: DateOrder | None = None
+    """Order of dates such as 03/04/2020. Default: the training rows'."""
     instance_weights: str | None = None
     """Column with the precision weight of each row, positive. Intervals are then for an observation of this weight and
     not of the mean weight of the training rows. Only with `interval`."""
 
     def options(self, default: Missing) -> TableOptions:
-        """Return how to read the table and what to compute. `default` applies if `missing` is not given."""
-        prediction = PredictionOptions(self.interval, self.confidence, missing=self.missing or default)
-        return TableOptions(prediction, self.keep, self.header, self.instance_weights)
+        """Return how to read the table and what to compute. `default` applies to `missing` and `unknown`."""
+        prediction = PredictionOptions(
+            self.interval, self.confidence, missing=self.missing or default, unknown=self.unknown or default
+        )
+        return TableOptions(prediction, self.keep, self.reading(), self.instance_weights)
+
+    def reading(self) -> ReadingOptions:
+        """Return how to read the table."""
+        return ReadingOptions(
+            sep=self.sep,
+            decimal=self.decimal,
+            thousands=self.thousands,
+            encoding=self.encoding,
+            header=self.header,
+            skip=self.skip,
+            sheet=int(self.sheet) if isinstance(self.sheet, str) and self.sheet.isdecimal() else self.sheet,
+            dates=self.dates,
+        )
 
 
 class Extrapolation(Schema):

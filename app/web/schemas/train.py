@@ -63,9 +63,8 @@ class TrainingOptions(CellOptions):
     share: float | None = Field(None, gt=0, le=1)
     """With `forget`, instead of `trained_in`: the share of the rows' weight to take out."""
     schema_: Literal["infer"] | None = Field(None, alias="schema")
-    """A new version of a model has the columns of the current one, of the same kinds and read in the same way, unless the
-    request names its features. `infer`: take the columns and their kinds from the rows, even if the current version has
-    others."""
+    """A new version of a model has the columns of the current one, read in the same way, unless the request names its
+    features. `infer`: take the columns and their kinds from the rows, even if the current version has others."""
     solver: AnySolver = Field(DEFAULT_SOLVER, json_schema_extra=without_default)
     """How the coefficients are found. Default: exact, with the default options."""
     validation: ValidationOptions | None = None

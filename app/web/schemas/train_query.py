@@ -26,17 +26,7 @@ def from_query(query: QueryParams) -> FileOptions:
     known = {*fields, *SOLVER_FIELDS, *_VALIDATION_FIELDS} - {"validation"}
     check_query(query, known)
     options: dict[str, Any] = {name: value for name, value in query.items() if name not in SOLVER_FIELDS}
-    for name in {*_LISTS, *TEXT_LISTS, *MAPPINGS} & options.keys():
-        options[name] = split_names(name, options[name])
-    for name in MAPPINGS:
-        if name in options:
-            options[name] = _parsed(name, parse_mapping, options[name])
-    if "fill" in options:
-        options["fill"] = constants(options["fill"], options.get("categories", ()))
-    if "columns" in options:
-        options["columns"] = _parsed("columns", parse_columns, options["columns"])
-    if options.get("sheet", "").isdecimal():
-        options["sheet"] = int(options["sheet"])
+    _parse_reading(options)
     solver: dict[str, Any] = {name: value for name, value in query.items() if name in SOLVER_FIELDS}
     if solver.get("start", "").isdecimal():
         solver["start"] = {"version": solver["start"]}
@@ -48,6 +38,21 @@ def from_query(query: QueryParams) -> FileOptions:
         return FileOptions.model_validate(options, strict=False)  # all values are strings
     except ValidationError as error:
         raise invalid_query(error, known) from None
+
+
+def _parse_reading(options: dict[str, Any]) -> None:
+    """Parse the options that are lists or mappings. Raises InvalidInput."""
+    for name in {*_LISTS, *TEXT_LISTS, *MAPPINGS} & options.keys():
+        options[name] = split_names(name, options[name])
+    for name in MAPPINGS:
+        if name in options:
+            options[name] = _parsed(name, parse_mapping, options[name])
+    if "fill" in options:
+        options["fill"] = constants(options["fill"], options.get("categories", ()))
+    if "columns" in options:
+        options["columns"] = _parsed("columns", parse_columns, options["columns"])
+    if options.get("sheet", "").isdecimal():
+        options["sheet"] = int(options["sheet"])
 
 
 def _parsed(name: str, parse: Callable[[Any], Any], value: Any) -> Any:

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from number_rows import number_rows
 from numpy.testing import assert_array_equal
 
 from app.data.batch import Columns
 from app.data.formats import ndjson
 from app.data.formats.ndjson import NDJSON
-from app.data.training_rows import TrainingRows
 from app.errors import InvalidInput
 
 NAMES = st.one_of(st.sampled_from("abcde"), st.text(st.characters(exclude_categories=["Cs"]), max_size=3))
@@ -78,7 +78,7 @@ def test_a_fault_in_a_column_that_appears_late_names_the_line_of_its_name() -> N
 def test_rows_before_a_late_name_are_dropped_with_a_warning_or_all_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "rows"
     path.write_bytes(b'{"y":1}\n' * 3 + b'{"y":1,"x":2}\n')
-    rows = TrainingRows(path, "ndjson", ["x"], ["y"], drop_missing=True, late={"x": 4})
+    rows = number_rows(path, "ndjson", ["x"], ["y"], drop_missing=True, late={"x": 4})
     (block,) = rows.batches()
     assert (block.x.tolist(), rows.dropped) == ([[2]], 3)
     assert rows.warnings == ['The name "x" first appears in line 4: no row before it has a value.']

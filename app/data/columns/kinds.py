@@ -1,0 +1,239 @@
+"""The kind of a column: number, boolean, date or category, as its cells suggest."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from app.data.columns.disguise import option_for_numbers
+from app.data.columns.number_profile import NumberProfile
+from app.data.columns.options import DateOrder
+from app.data.columns.profile import ColumnProfile
+from app.data.columns.schema import Column
+from app.data.columns.tally import Tally
+from app.data.columns.text_profile import TextProfile
+
+
+class KindFault(Exception):
+    """The kind of a column cannot be decided. `row` counts from 0."""
+
+    def __init__(self, message: str, row: int | None) -> None:
+        super().__init__(message)
+        self.message, self.row = message, row or 0
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A column with its kind, and its values."""
+
+    column: Column
+    profile: ColumnProfile
+    values: tuple[NumberProfile, ...] = ()  # parts of the values of numbers, booleans and dates
+    found_thousands: bool = False  # True if separators between thousands were found
+
+    @property
+    def count(self) -> int:
+        """Number of cells with a value."""
+        return self.profile.texts.count if self.column.kind == "category" else sum(part.count for part in self.values)
+
+    @property
+    def gaps(self) -> int:
+        return self.profile.rows - self.count
+
+    @property
+    def mean(self) -> float:
+        count = self.count
+        return sum(part.mean * (part.count / count) for part in self.values if part.count) if count else 0.0
+
+    @property
+    def counts_rows(self) -> bool:
+        """True if the values count the rows, from 0 or 1."""
+        return self.profile.rows > 1 and self.gaps == 0 and all(part.counts_rows for part in self.values)
+
+    @property
+    def is_yyyymmdd(self) -> bool:
+        """True if all values are integers that look like a date."""
+        return self.count > 0 and all(part.is_yyyymmdd for part in self.values)
+
+    @property
+    def all_differ(self) -> bool:
+        """True if all values are integers, and the first of them differ."""
+        parts = [part for part in self.values if part.count]
+        return len(parts) == 1 and parts[0].all_differ
+
+    @property
+    def low_outlier(self) -> bool:
+        """True if the lowest value is far from the others and may mark gaps, as -999 does."""
+        return any(part.outlier is part.lowest for part in self.values)
+
+    @property
+    def high_outlier(self) -> bool:
+        """True if the highest value is far from the others and may mark gaps, as 9999 does."""
+        return any(part.outlier is part.highest for part in self.values)
+
+    @property
+    def range(self) -> tuple[float, float] | None:
+        """The lowest and the highest value."""
+        parts = [part for part in self.values if part.count]
+        return (min(part.minimum for part in parts), max(part.maximum for part in parts)) if parts else None
+
+
+def decide(profile: ColumnProfile, *, untyped: bool) -> Decided:
+    """Return a column with its kind. `untyped` is True if any value of the format may come as text.
+
+    Raises KindFault if the kind cannot be decided, or if cells contradict the kind that was asked for.
+    """
+    column, texts = profile.column, profile.texts
+    if profile.unusable is not None:
+        raise KindFault(
+            f"Expected {'numbers, words, booleans or dates' if profile.is_open else _EXPECTED[column.kind]}, found the "
+            f"type {profile.unusable}. Convert the column, or leave it out with `drop`.",
+            profile.unusable_row,
+        )
+    if not profile.is_open:
+        return _as_asked(profile)
+    if profile.is_dictionary:
+        return _category(profile)
+    if not texts.count:
+        return _typed(profile)
+    if others := sum(profile.typed[kind].fits for kind in ("boolean", "date")):
+        raise KindFault(_mixed(texts.count, others), texts.first)
+    return _of_texts(profile, untyped=untyped) or _category(profile)
+
+
+_EXPECTED = {"number": "numbers", "boolean": "booleans", "date": "dates", "category": "words, numbers or booleans"}
+
+
+def _mixed(texts: int, others: int) -> str:
+    return f"Found {texts} texts among {others} booleans or dates. Write values of one kind, or leave gaps empty."
+
+
+def _category(profile: ColumnProfile) -> Decided:
+    return Decided(replace(profile.column, kind="category"), profile)
+
+
+def _as_asked(profile: ColumnProfile) -> Decided:
+    """Return a column with the kind that was asked for."""
+    column = profile.column
+    if column.kind == "category":
+        return _category(profile)
+    tally = profile.typed[column.kind]
+    if tally.faults:
+        raise KindFault(
+            f"{_count(tally.faults, tally.fits + tally.faults, _EXPECTED[column.kind])}. If they mark gaps, name them "
+            "with `na`.",
+            tally.first,
+        )
+    return Decided(column, profile, (tally.numbers,))
+
+
+def _typed(profile: ColumnProfile) -> Decided:
+    """Decide a column without texts."""
+    kinds = [kind for kind, tally in profile.typed.items() if tally.fits or tally.faults]
+    if len(kinds) > 1:
+        raise KindFault(f"Found {kinds[0]}s and {kinds[1]}s. Write values of one kind.", 0)
+    tally = profile.typed[kinds[0] if kinds else "number"]
+    if tally.faults:
+        raise KindFault("The value is not finite. Write a finite number, or leave the gap empty.", tally.first)
+    if _fits(profile.days) and tally.column.kind == "number":
+        return Decided(profile.days.column, profile, (profile.days.numbers,))
+    return Decided(tally.column, profile, (tally.numbers,))
+
+
+def _of_texts(profile: ColumnProfile, *, untyped: bool) -> Decided | None:
+    """Return a column of texts that is no category, or None."""
+    column, texts, typed = profile.column, profile.texts, profile.typed["number"]
+    number, thousands = texts.number, texts.thousands
+    if column.dates == "ymd" and _fits(texts.dates["ymd"]) and not typed.fits:
+        return Decided(texts.dates["ymd"].column, profile, (texts.dates["ymd"].numbers,))
+    fits = number.fits + typed.fits
+    if number.is_tried and not number.faults and (fits or untyped):
+        return _numbers(profile, untyped=untyped)
+    is_split = column.thousands == "" and untyped and thousands.is_tried and thousands.fits > 0
+    if is_split and not thousands.faults:
+        parts = (typed.numbers, number.numbers, thousands.numbers)
+        return Decided(thousands.column, profile, parts, found_thousands=True)
+    if not fits and not texts.weak:
+        if untyped and not texts.is_full and texts.boolean.fits and not texts.boolean.faults:
+            return Decided(texts.boolean.column, profile, (texts.boolean.numbers,))
+        if dates := _dates(profile):
+            return dates
+    _refuse_disguised_numbers(profile, fits)
+    _refuse_faulty_dates(texts)
+    return None
+
+
+def _numbers(profile: ColumnProfile, *, untyped: bool) -> Decided:
+    """Decide a column all of whose texts are numbers or gaps."""
+    texts, typed = profile.texts, profile.typed["number"]
+    if not untyped:
+        raise KindFault(
+            "Numbers were sent as strings: expected numbers. Send them without quotes, or name the column in "
+            "`numbers` to read them as numbers, or in `categories` if they are labels.",
+            texts.first,
+        )
+    number = texts.number
+    return Decided(number.column, profile, (typed.numbers, number.numbers))
+
+
+def _dates(profile: ColumnProfile) -> Decided | None:
+    """Return a column all of whose texts are dates, or None. Raises KindFault if their order is ambiguous."""
+    dates = profile.texts.dates
+    iso = dates.get(None)
+    if iso is None:
+        return None
+    if iso.is_tried and iso.fits and not iso.faults:
+        return Decided(replace(iso.column, dates=profile.column.dates), profile, (iso.numbers,))
+    fitting = [order for order in dates if order and _fits(dates[order])]
+    if not fitting:
+        return None
+    if len(fitting) > 1:
+        raise KindFault(_ambiguous(fitting), profile.texts.first)
+    tally = dates[fitting[0]]
+    return Decided(tally.column, profile, (iso.numbers, tally.numbers))
+
+
+def _fits(tally: Tally) -> bool:
+    return tally.is_tried and tally.fits > 0 and not tally.faults
+
+
+def _ambiguous(orders: Sequence[DateOrder]) -> str:
+    names = {"dmy": "day, month, year", "mdy": "month, day, year", "ymd": "year, month, day"}
+    readings = " and as ".join(names[order] for order in orders)
+    options = " or ".join(f"`dates={order}`" for order in orders)
+    return f"The dates can be read as {readings}. Give the option {options}."
+
+
+def _refuse_disguised_numbers(profile: ColumnProfile, fits: int) -> None:
+    """Raise KindFault if most values are numbers, or would be with an option."""
+    texts = profile.texts
+    if option := option_for_numbers(texts.levels, profile.column):
+        raise KindFault(
+            f"The values are numbers with signs or separators that are not expected. {option} reads them as numbers; "
+            "name the column in `categories` if they are labels.",
+            texts.number.first or texts.first,
+        )
+    values = fits + texts.number.faults
+    if texts.number.is_tried and 2 * fits > values:
+        raise KindFault(
+            f"{_count(texts.number.faults, values, 'numbers')}, but most can. If they mark gaps, "
+            f"name them with `na`, as in `na=unknown`; name the column in `categories` if its values are labels.",
+            texts.number.first,
+        )
+
+
+def _refuse_faulty_dates(texts: TextProfile) -> None:
+    """Raise KindFault if most values are dates."""
+    best = max(texts.dates.values(), key=lambda tally: tally.fits if tally.column.dates else 0)
+    orders = (None, best.column.dates)
+    tried = [tally for order, tally in texts.dates.items() if tally.is_tried and order in orders]
+    fits = sum(tally.fits for tally in tried)
+    if 2 * fits > texts.count:
+        raise KindFault(
+            f"{_count(texts.count - fits, texts.count, 'dates of one order')}, but most can. "
+            "Correct them, or name them with `na` if they mark gaps; name the column in `categories` if its values are "
+            "labels.",
+            best.first if best.fits else tried[0].first,
+        )
+
+
+def _count(faults: int, values: int, kind: str) -> str:
+    return f"{faults:,} of {values:,} values cannot be read as {kind}, first in this row"

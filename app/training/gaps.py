@@ -1,0 +1,48 @@
+"""Rows that are left out because of gaps: how many are too many."""
+
+from app.data.columns.gap_patterns import explain_too_few
+from app.data.names import shown
+from app.errors import InvalidInput
+from app.registry.model_card import ModelCard
+from app.registry.version_file import Version
+from app.regression.fit import FitResult
+from app.training.dataset import JobRows
+from app.training.request import TrainingRequest
+
+# Largest increase of the share of rows that are left out, compared with the current version.
+MAX_INCREASE = 0.2
+MAX_COLUMNS = 20  # Columns in a message.
+
+
+def check_gaps(request: TrainingRequest, rows: JobRows, result: FitResult, current: Version | None) -> None:
+    """Raise InvalidInput if gaps leave fewer rows than coefficients, or many more out than in the current version."""
+    if request.mode != "replace" or not rows.dropped:
+        return
+    has_intercept = result.model.has_intercept
+    if rows.complete < len(rows.columns) + has_intercept:
+        widths = {column.name: len(column.encoded_names) for column in rows.schema.features}
+        raise explain_too_few(rows.complete, rows.gaps, widths, has_intercept)
+    if current is None or request.infer_columns or request.reading.missing == "drop":
+        return
+    total = rows.complete + rows.dropped
+    before, now = incomplete_share(current.card), rows.dropped / total
+    if now > before + MAX_INCREASE:
+        raise InvalidInput(
+            f"{rows.dropped} of {total} rows have gaps and would be left out, {now:.0%} of them; in version "
+            f"{current.card.version} it was {before:.0%}. Gaps by column: {gaps_listed(rows.gaps.by_column)}. Fill "
+            "them in; or add `missing=drop` if this is right."
+        )
+
+
+def incomplete_share(card: ModelCard) -> float:
+    """Return the share of the job's rows that a version left out because of gaps."""
+    if card.table is not None and card.table.rows:
+        return card.table.incomplete_rows / card.table.rows
+    total = card.rows + card.dropped_rows if card.mode == "replace" else 0
+    return card.dropped_rows / total if total else 0.0
+
+
+def gaps_listed(gaps: dict[str, int]) -> str:
+    """Return the columns with gaps and their numbers."""
+    listed = ", ".join(f"{shown(name)} {count}" for name, count in list(gaps.items())[:MAX_COLUMNS])
+    return listed + (f" and {len(gaps) - MAX_COLUMNS} more columns" if len(gaps) > MAX_COLUMNS else "")

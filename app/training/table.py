@@ -1,0 +1,164 @@
+"""The first pass over the rows of a job: the schema with which they are read, next to that of the current version."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from app.data.batch import CellBatch, Columns
+from app.data.columns.options import ColumnOptions, ReadingOptions
+from app.data.columns.plan import Inferred, contradicts, plan_schema
+from app.data.columns.profile import TableProfile
+from app.data.columns.roles import Roles
+from app.data.columns.schema import PLAIN, Column, Dialect, TableSchema
+from app.data.content import explained
+from app.data.formats import BY_NAME
+from app.data.formats.base import TableFormat
+from app.data.names import listed
+from app.errors import InvalidInput
+from app.registry.version_file import Version
+from app.training.columns import known_dialect, known_schema
+from app.training.request import TrainingRequest
+
+
+class TableReader:
+    """Finds the schema of one job's rows, again if another version becomes current."""
+
+    def __init__(
+        self,
+        request: TrainingRequest,
+        path: Path,
+        late: Mapping[str, int],
+        threads: int = 1,
+        *,
+        step: Callable[[], None] = lambda: None,
+        certain: bool = False,
+    ) -> None:
+        """Describe the file at `path`. `late` has the line in which each column of NDJSON appears, unless the first.
+
+        `step` is called regularly. With `certain`, all rows are read even if all columns appear to be numbers.
+        """
+        self._request, self._path = request, path
+        self._late, self._threads, self._step = late, threads, step
+        self._key: tuple[TableSchema | None, Dialect | None] | None = None  # the inputs of the last plan
+        self._inferred: Inferred | None = None
+        self._certain = certain
+
+    @property
+    def profile(self) -> TableProfile | None:
+        """The cells from which the last schema was found; None for a matrix."""
+        return None if self._inferred is None else self._inferred.profile
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Warnings about the columns that the last schema gave rise to."""
+        return () if self._inferred is None else self._inferred.warnings
+
+    def read(self, current: Version | None) -> TableSchema:
+        """Return the schema of the rows next to the current version. The rows are read if that has changed.
+
+        Raises InvalidInput if a kind cannot be decided, or if the rows do not fit the current version.
+        """
+        table_format = BY_NAME.get(self._request.format)
+        if table_format is None:
+            return _schema_of_matrix(self._request, current)
+        key = (known_schema(self._request, current), known_dialect(self._request, current))
+        if self._inferred is None or key != self._key:
+            self._inferred, self._key = self._plan(table_format, *key), key
+        index = tuple(column for column in self._request.left_out if column.reason == "index")
+        schema = self._inferred.schema
+        known = {column.name for column in index}
+        others = (column for column in schema.left_out if column.name not in known)
+        return replace(schema, left_out=(*index, *others))
+
+    def corrects(self, error: InvalidInput) -> bool:
+        """Return True if a fault of the rows only shows that their first rows misled. Then read them again."""
+        if self._certain or self._inferred is None or not contradicts(error, self._inferred):
+            return False
+        self._certain, self._inferred = True, None
+        return True
+
+    def _plan(self, table_format: TableFormat, current: TableSchema | None, known: Dialect | None) -> Inferred:
+        request, path = self._request, self._path
+        with explained(path, table_format):
+            dialect = table_format.dialect(path, request.reading, known)
+        features = request.features if request.named else None
+        options = request.reading
+        if (
+            current is not None
+            and request.named
+            and {*request.features} != {column.name for column in current.features}
+        ):
+            options, current = with_kinds_of(current, options, request.features), None
+        with explained(path, table_format, dialect):
+            return plan_schema(
+                lambda columns: self._cells(table_format, columns, dialect),
+                Roles(
+                    (*request.features, *request.targets, *([request.weight] if request.weight else [])),
+                    request.targets,
+                    request.weight,
+                    features,
+                ),
+                options,
+                dialect=dialect,
+                first_row=table_format.first_row(dialect),
+                untyped=table_format.has_untyped_text,
+                current=current,
+                mode=request.mode,
+                certain=self._certain,
+                step=self._step,
+            )
+
+    def _cells(self, table_format: TableFormat, columns: Columns, dialect: Dialect) -> Iterator[CellBatch]:
+        columns = columns._replace(dialect=dialect, late=self._late)
+        return table_format.cells(self._path, columns, self._threads)
+
+
+def _schema_of_matrix(request: TrainingRequest, current: Version | None) -> TableSchema:
+    """Return the schema of rows that came as numbers. Raises InvalidInput if the current version has other kinds."""
+    schema = known_schema(request, current)
+    missing = request.reading.missing or "drop"
+    if schema is None or {column.name for column in schema.features} != {*request.features}:
+        plain = TableSchema.of_numbers(request.features, request.targets, request.weight)
+        return _with_gaps(plain, missing)
+    if not schema.is_plain:
+        others = [column.name for column in schema.numbers if not column.is_plain]
+        assert current is not None
+        raise InvalidInput(
+            f"The rows were sent as numbers, and in version {current.card.version} of the model these columns are "
+            f"something else: {listed(others)}. Send the rows again."
+        )
+    weight = None if request.weight is None else Column(request.weight)
+    schema = replace(schema, weight=weight, dialect=PLAIN, left_out=())
+    return schema if request.reading.missing is None else _with_gaps(schema, missing)
+
+
+def _with_gaps(schema: TableSchema, missing: str) -> TableSchema:
+    def changed(column: Column) -> Column:
+        return replace(column, missing="refuse" if missing == "refuse" else "drop")
+
+    return replace(
+        schema,
+        features=tuple(map(changed, schema.features)),
+        targets=tuple(map(changed, schema.targets)),
+        weight=None if schema.weight is None else changed(schema.weight),
+    )
+
+
+def with_kinds_of(current: TableSchema, options: ReadingOptions, features: tuple[str, ...]) -> ReadingOptions:
+    """Return the options with those of the current version's columns, for rows that have only some of them."""
+    columns = {column.name: _options_of(column) for column in current.numbers if column.name in {*features}}
+    return replace(options, columns={**columns, **options.columns})
+
+
+def _options_of(column: Column) -> ColumnOptions:
+    return ColumnOptions(
+        kind=column.kind,
+        decimal=column.decimal,
+        thousands=column.thousands,
+        na=column.na,
+        strip=column.strip,
+        dates=column.dates,
+        reference=column.levels[0] if column.levels else None,
+        missing=column.missing,
+        fill=column.fill,
+    )

@@ -1,0 +1,73 @@
+"""Receive a file into temporary storage, and inspect it."""
+
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from app.data.content import explained
+from app.data.formats import BY_NAME, check_options
+from app.data.formats.base import TableFormat
+from app.data.formats.ndjson import NDJSON
+from app.errors import not_stored
+from app.storage.memory_budget import Reservation
+from app.training.inspection import inspect_file
+from app.training.json_rows import rows_to_inspect
+from app.training.request import TrainingRequest
+from app.web import bodies
+from app.web.schemas.inspection import InspectRequest, inspection_to_view
+from app.web.schemas.train import TrainingOptions
+from app.web.schemas.train_query import from_query
+from app.web.state import Services, get_memory
+
+SLICE_BYTES = 1 << 18  # Bytes of a body that are written at a time, in a thread.
+PROFILE_BYTES = 1 << 24  # Bytes of the batches that are read, estimated.
+
+
+async def inspect_body(services: Services, request: Request, table_format: TableFormat | None) -> dict[str, Any]:
+    """Return the answer to POST /inspect. A body of JSON has no table format."""
+    memory = get_memory(request)
+    async with services.large_body_limiter.slot():
+        try:
+            with services.scratch.open(bodies.content_length(request)) as file:
+                if table_format is None:
+                    body = await bodies.read_body(request, services.max_json_bytes)
+                    options, draft = await run_in_threadpool(_write_json, services, memory, body, file)
+                else:
+                    options = from_query(request.query_params)
+                    check_options(table_format, options.reading())
+                    async for part in bodies.regroup(bodies.iter_body(request, services.max_upload_bytes), SLICE_BYTES):
+                        await run_in_threadpool(file.write, part)
+                    draft = _draft(services, options, table_format)
+                return await run_in_threadpool(_inspect, services, memory, options, draft, file.path)
+        except OSError as error:
+            raise not_stored("The rows", error) from error
+
+
+def _draft(services: Services, options: TrainingOptions, table_format: TableFormat) -> TrainingRequest:
+    return options.to_request(default_model=services.default_model, upload="", format=table_format.name, fingerprint="")
+
+
+def _write_json(
+    services: Services, memory: Reservation, body: bytes, file: BinaryIO
+) -> tuple[TrainingOptions, TrainingRequest]:
+    with memory.reserved(bodies.decoding_bytes(body)):
+        options = bodies.decode(InspectRequest, body)
+        current = None if options.model is None else services.registry.current(options.model)
+        draft, rows = rows_to_inspect(_draft(services, options, NDJSON), options, current)
+        rows.write(file)
+        return options, draft
+
+
+def _inspect(
+    services: Services, memory: Reservation, options: TrainingOptions, draft: TrainingRequest, path: Path
+) -> dict[str, Any]:
+    version = None if options.model is None else services.registry.current(options.model)
+    table_format = BY_NAME[draft.format]
+    with explained(path, table_format):
+        size = table_format.metadata_bytes(path)
+    with memory.reserved(size + PROFILE_BYTES):
+        inspection = inspect_file(draft, path, version, services.max_upload_bytes, memory.reserve)
+        number = None if version is None else version.card.version
+        return inspection_to_view(inspection, options.model, number)
