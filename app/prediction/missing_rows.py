@@ -4,14 +4,13 @@ They get no results, and must not change the results of the other rows.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isnan
 
 import numpy as np
 from numpy.typing import NDArray
 
-from app.data.columns.schema import Column
 from app.data.names import spelt
 from app.regression.sufficient_statistics import Array
 
@@ -64,6 +63,9 @@ class CompleteRows:
         spread[self.indices] = results
         return spread
 
+    def spread_optional(self, results: Array | None) -> Array | None:
+        return None if results is None else self.spread(results)
+
 
 MAX_NAMED = 20  # Columns named in the reasons.
 
@@ -77,23 +79,16 @@ class Reasons:
 
     @classmethod
     def of(
-        cls, x: Array, features: Sequence[Column], unseen: Mapping[str, int], weights: Array | None = None
+        cls, values: Array, places: Mapping[str, int], unseen: Mapping[str, int], weights: Array | None = None
     ) -> "Reasons":
-        """Count what is NaN in encoded rows (n, p) and in their weights (n,), apart from `unseen` levels."""
-        gaps: Counter[str] = Counter()
-        start = 0
-        for column in features:
-            width = len(column.encoded_names)
-            if width:
-                gaps[column.name] = int(np.count_nonzero(np.isnan(x[:, start]))) - unseen.get(column.name, 0)
-            start += width
+        """Count what is NaN in rows (n, d) and in their weights (n,), apart from `unseen` levels.
+
+        `places` has the index of each column.
+        """
+        gaps = Counter({name: int(np.count_nonzero(np.isnan(values[:, place]))) for name, place in places.items()})
+        gaps.subtract(unseen)
         gaps["instance_weights"] = 0 if weights is None else int(np.count_nonzero(np.isnan(weights)))
         return cls(+gaps, Counter(unseen))
-
-    def add(self, other: "Reasons") -> None:
-        """Add the counts of further rows."""
-        self.gaps.update(other.gaps)
-        self.unseen.update(other.unseen)
 
     def __str__(self) -> str:
         """Return the counts in ASCII, for a header."""

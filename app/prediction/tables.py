@@ -116,10 +116,10 @@ class TableRows:
         yield from encoded_batches(self.content, self.table_format, read, encode, self.notes)
 
 
-def batch_of_rows(
+def batches_of_rows(
     rows: Sequence[Any], encoder: JsonEncoder, version: Version, options: TableOptions, unseen: Counter[str]
-) -> RowBatch:
-    """Return rows decoded from JSON as one batch, and count levels that are null because they are unseen.
+) -> Iterator[RowBatch]:
+    """Yield rows decoded from JSON, and count levels that are null because they are unseen.
 
     The encoder has the columns of `options.columns`. Raises InvalidInput.
     """
@@ -127,9 +127,13 @@ def batch_of_rows(
     if not set(encoder.names).isdisjoint(options.keep):
         others = without_kept(rows, [name for name in options.keep if name not in encoder.names], _POINTER)
     missing, unknown = options.prediction.missing == "null", options.prediction.unknown
-    x, found = encoder.encode(others, _POINTER, missing=missing, unknown=unknown, ignored=version.ignored)
+    codes, found = encoder.read(others, _POINTER, missing=missing, unknown=unknown, ignored=version.ignored)
     unseen.update(found)
-    return RowBatch(x, kept_columns(rows, options.keep))
+    kept = kept_columns(rows, options.keep)
+    size = encoder.rows_at_once
+    for start in range(0, len(rows), size):
+        own = None if kept is None else kept.slice(start, min(size, len(rows)))
+        yield RowBatch(encoder.design(codes[start : start + size]), own)
 
 
 @dataclass
