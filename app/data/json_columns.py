@@ -43,13 +43,15 @@ class JsonColumn:
         self.column = column
         self.width = len(column.encoded_names)
         self.ordinary_type = _TYPES[column.kind]
-        self.fills_gaps = column.missing in ("indicator", "fill")
         self._index = {level: float(index) for index, level in enumerate(column.levels)}
-        fill = self._code(column.fill, {}) if self.fills_gaps else None
+        fill = self._code(column.fill, {}) if isinstance(column.fill, str) else column.fill
         self._fill = np.nan if fill is None else fill
-        self._gap = self._fill  # the code in place of a gap
-        if column.missing == "indicator":
-            self._gap = float(len(column.levels)) if column.kind == "category" else np.inf
+        self._gap = self._fill if column.missing == "fill" else np.nan  # the code in place of a gap
+        if column.missing == "indicator" and column.kind == "category":
+            self._gap = float(len(column.levels))
+        elif column.missing == "indicator" and not np.isnan(self._fill):
+            self._gap = np.inf
+        self.fills_gaps = not np.isnan(self._gap)
 
     def codes(self, values: Sequence[Any]) -> NDArray[np.float64] | None:
         """Return the codes of values, (n,), or None if one of them cannot be read. They are for `completed`."""

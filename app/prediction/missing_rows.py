@@ -4,13 +4,16 @@ They get no results, and must not change the results of the other rows.
 """
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isnan
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.data.columns.encoder import Notes, Unknown
+from app.data.columns.schema import Column
 from app.data.names import spelt
 from app.regression.sufficient_statistics import Array
 
@@ -77,22 +80,24 @@ class Reasons:
     gaps: Counter[str] = field(default_factory=Counter)
     unseen: Counter[str] = field(default_factory=Counter)
 
-    @classmethod
-    def of(
-        cls, values: Array, places: Mapping[str, int], unseen: Mapping[str, int], weights: Array | None = None
-    ) -> "Reasons":
-        """Count what is NaN in rows (n, d) and in their weights (n,), apart from `unseen` levels.
+    def add(self, values: Array, names: Sequence[str], unseen: Mapping[str, int] = MappingProxyType({})) -> None:
+        """Add what is NaN in columns with these names, (n, d), apart from `unseen` levels."""
+        missing = np.isnan(values)
+        if missing.any():
+            self.gaps.update(dict(zip(names, missing.sum(axis=0).tolist(), strict=True)))
+            self.gaps.subtract(unseen)
+            self.unseen.update(unseen)
 
-        `places` has the index of each column.
-        """
-        gaps = Counter({name: int(np.count_nonzero(np.isnan(values[:, place]))) for name, place in places.items()})
-        gaps.subtract(unseen)
-        gaps["instance_weights"] = 0 if weights is None else int(np.count_nonzero(np.isnan(weights)))
-        return cls(+gaps, Counter(unseen))
+    def add_notes(self, notes: Notes, columns: Sequence[Column], unknown: Unknown) -> None:
+        """Add the facts about the cells of a file, unless their gaps are filled or their levels replaced."""
+        filled = {column.name for column in columns if column.missing in ("indicator", "fill")}
+        self.gaps.update({name: count for name, count in notes.gaps.items() if name not in filled})
+        if unknown == "null":
+            self.unseen.update(notes.unseen)
 
     def __str__(self) -> str:
         """Return the counts in ASCII, for a header."""
-        counts = [("gaps", self.gaps), ("unseen levels", self.unseen)]
+        counts = [("gaps", +self.gaps), ("unseen levels", self.unseen)]
         return "; ".join(f"{what}: {_listed(count)}" for what, count in counts if count)
 
 

@@ -69,7 +69,7 @@ class PredictionResult(NamedTuple):
     confidence_intervals: Array | None = None  # (n, k, 2), as `intervals`.
     contributions: Array | None = None  # (n, k, p)
     extrapolation: Extrapolation | None = None  # Flags of the complete rows.
-    reasons: Reasons = Reasons()  # Why rows have no results.
+    reasons: Reasons = Reasons()  # Why rows of JSON have no results.
     unavailable: Mapping[str, str] = MappingProxyType({})  # Reasons for requested arrays that are None, by name.
 
 
@@ -102,6 +102,11 @@ class Predictor:
             results = self._results(query, rows.take(codes), complete)
         except errors.PredictionTooLarge as error:
             raise PredictionTooLarge(rows.index(error.row), query.pointer) from None
+        reasons = Reasons()
+        if rows.missing and not isinstance(query.rows, np.ndarray):  # Those of a table have been counted.
+            reasons.add(codes, self._version.encoder.names, unseen)
+            if weights is not None:
+                reasons.add(weights[:, np.newaxis], ["instance_weights"])
         reason = self._version.model.inference_unavailable
         levels = {"intervals": query.options.interval, "confidence_intervals": query.options.confidence}
         return PredictionResult(
@@ -113,7 +118,7 @@ class Predictor:
             rows.spread_optional(results.confidence_intervals),
             rows.spread_optional(results.contributions),
             extrapolation=results.extrapolation,
-            reasons=Reasons.of(codes, query.places(self._version), unseen, weights) if rows.missing else Reasons(),
+            reasons=reasons,
             unavailable={name: reason for name, level in levels.items() if level is not None} if reason else {},
         )
 

@@ -81,14 +81,6 @@ class PredictionQuery(NamedTuple):
         """Return the largest number of rows for which `design` should be called."""
         return max(1, len(self.rows)) if isinstance(self.rows, np.ndarray) else version.encoder.rows_at_once
 
-    def places(self, version: Version) -> dict[str, int]:
-        """Return the index of each feature, or of the first of its columns, in the rows of `arrays`."""
-        encoder = version.encoder
-        if isinstance(self.rows, np.ndarray):
-            places = zip(encoder.names, encoder.places, strict=True)
-            return {name: place.start for name, place in places if place.start < place.stop}
-        return {name: index for index, name in enumerate(encoder.names)}
-
     def _checked_weights(self, model: LinearModel) -> Array | None:
         if self.weights is None or isinstance(self.weights, np.ndarray):
             return self.weights

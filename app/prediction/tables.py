@@ -65,7 +65,7 @@ class TableRows:
     table_format: TableFormat
     version: Version
     options: TableOptions
-    notes: Notes = field(default_factory=Notes)
+    reasons: Reasons = field(default_factory=Reasons)  # Why rows that were encoded have no results.
 
     def __post_init__(self) -> None:
         """Find the dialect of the file. Raises InvalidInput."""
@@ -82,10 +82,11 @@ class TableRows:
             column.is_plain and (column.decimal == self.dialect.decimal or not is_text) for column in self._columns
         )
 
-    @property
-    def first_row(self) -> int:
-        """The number of the first row."""
-        return self.table_format.first_row(self.dialect)
+    def prediction(self) -> "TablePrediction":
+        """Return the prediction for these rows."""
+        uncounted = [column.name for column in self._columns] if self._is_plain else ()
+        first_row = self.table_format.first_row(self.dialect)
+        return TablePrediction(self.version, self.options, first_row, self.reasons, uncounted)
 
     def batches(self, reserve: Callable[[int], None], max_bytes: int) -> Iterator[RowBatch]:
         """Yield the rows, encoded.
@@ -112,14 +113,15 @@ class TableRows:
             yield from read_file(self.content, self.table_format, read)
             return
         refuse, unknown = options.prediction.missing == "refuse", options.prediction.unknown
-        encode = ColumnsToEncode(self._columns, options.keep, unknown, refuse)
-        yield from encoded_batches(self.content, self.table_format, read, encode, self.notes)
+        encode, notes = ColumnsToEncode(self._columns, options.keep, unknown, refuse), Notes()
+        yield from encoded_batches(self.content, self.table_format, read, encode, notes)
+        self.reasons.add_notes(notes, self._columns, unknown)
 
 
 def batches_of_rows(
-    rows: Sequence[Any], encoder: JsonEncoder, version: Version, options: TableOptions, unseen: Counter[str]
+    rows: Sequence[Any], encoder: JsonEncoder, version: Version, options: TableOptions, reasons: Reasons
 ) -> Iterator[RowBatch]:
-    """Yield rows decoded from JSON, and count levels that are null because they are unseen.
+    """Yield rows decoded from JSON, and add why some have no results.
 
     The encoder has the columns of `options.columns`. Raises InvalidInput.
     """
@@ -127,8 +129,8 @@ def batches_of_rows(
     if not set(encoder.names).isdisjoint(options.keep):
         others = without_kept(rows, [name for name in options.keep if name not in encoder.names], _POINTER)
     missing, unknown = options.prediction.missing == "null", options.prediction.unknown
-    codes, found = encoder.read(others, _POINTER, missing=missing, unknown=unknown, ignored=version.ignored)
-    unseen.update(found)
+    codes, unseen = encoder.read(others, _POINTER, missing=missing, unknown=unknown, ignored=version.ignored)
+    reasons.add(codes, encoder.names, unseen)
     kept = kept_columns(rows, options.keep)
     size = encoder.rows_at_once
     for start in range(0, len(rows), size):
@@ -140,8 +142,6 @@ def batches_of_rows(
 class TablePrediction:
     """Predicts for the batches of a table and writes the results. `rows` and `missing` count what was written.
 
-    `unseen` counts the levels in the batches that are null, by column.
-
     The whole table is written before its first byte is sent, so that a fault in the last row is reported with its
     place, as a fault in the first row is. Rows decoded from JSON have no `first_row`.
     """
@@ -149,16 +149,10 @@ class TablePrediction:
     version: Version
     options: TableOptions
     first_row: int | None = None
-    unseen: Counter[str] = field(default_factory=Counter)
+    reasons: Reasons = field(default_factory=Reasons)  # Why rows have no results.
+    uncounted: Sequence[str] = ()  # Names of the values, unless their gaps are in `reasons` already.
     rows: int = 0
     missing: int = 0
-    _gaps: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def reasons(self) -> Reasons:
-        """Why rows have no results."""
-        unseen = self.unseen if self.options.prediction.unknown == "null" else Counter[str]()
-        return Reasons(self._gaps - unseen, unseen)
 
     def write(self, batches: Iterator[RowBatch], table_format: TableFormat | None, output: SpooledOutput) -> None:
         """Write the results for all batches, in JSON if there is no format. Discards the output on an error.
@@ -182,7 +176,8 @@ class TablePrediction:
                     writer.write(kept, _columns(result))
                     self.rows += len(values)
                     self.missing += result.rows.missing
-                    self._gaps += result.reasons.gaps
+                    if result.rows.missing and self.uncounted:
+                        self.reasons.add(values, self.uncounted)
             writer.close()
             on_error.pop_all()
 

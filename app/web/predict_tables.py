@@ -54,8 +54,7 @@ async def predict_file(
         def predict() -> Response:
             rows = TableRows(content, table_format, version, options)
             batches = rows.batches(get_memory(request).reserve, services.max_upload_bytes)
-            prediction = TablePrediction(version, options, rows.first_row, rows.notes.unseen)
-            return _respond(request, prediction, batches, media_type)
+            return _respond(request, rows.prediction(), batches, media_type)
 
         return await run_in_threadpool(predict)
 
@@ -80,7 +79,7 @@ async def predict_rows(request: Request, selector: VersionSelector, options: Tab
             rows = as_rows(payload.instances, encoder.names, "/instances", missing=missing, numbers=encoder.is_plain)
             with memory.reserved(table_bytes(len(body), version.model, needs_design=options.prediction.needs_design)):
                 prediction = TablePrediction(version, options)
-                batches = batches_of_rows(rows, encoder, version, options, prediction.unseen)
+                batches = batches_of_rows(rows, encoder, version, options, prediction.reasons)
                 return _respond(request, prediction, batches, media_type)
 
     return await run_in(choose_executor(Workload(body_bytes=len(body), tables=1)), services, predict)
