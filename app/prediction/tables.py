@@ -65,21 +65,24 @@ class TableRows:
     table_format: TableFormat
     version: Version
     options: TableOptions
+    reserve: Callable[[int], None]  # Called with the bytes that reading takes before they are allocated.
     reasons: Reasons = field(default_factory=Reasons)  # Why rows that were encoded have no results.
 
     def __post_init__(self) -> None:
         """Find the dialect of the file. Raises InvalidInput."""
         known, reading = self.version.table.dialect, self.options.reading
         with explained(self.content, self.table_format):
+            self.reserve(self.table_format.metadata_bytes(self.content))
             self.dialect = self.table_format.dialect(self.content, reading, known)
-        is_text = self.table_format.has_untyped_text
-        decimals = {known.decimal: self.dialect.decimal} if is_text else {}
+        is_untyped, is_text = self.table_format.has_untyped_text, self.table_format.is_text
+        decimals = {known.decimal: self.dialect.decimal} if is_untyped else {}
         self._columns = [
             as_sent(column, reading, decimals.get(column.decimal, column.decimal))
             for column in self.options.columns(self.version.table)
         ]
-        self._is_plain = all(
-            column.is_plain and (column.decimal == self.dialect.decimal or not is_text) for column in self._columns
+        # A workbook's cells of numbers may be text.
+        self._is_plain = (is_text or not is_untyped) and all(
+            column.is_plain and (column.decimal == self.dialect.decimal or not is_untyped) for column in self._columns
         )
 
     def prediction(self) -> "TablePrediction":
@@ -88,10 +91,9 @@ class TableRows:
         first_row = self.table_format.first_row(self.dialect)
         return TablePrediction(self.version, self.options, first_row, self.reasons, uncounted)
 
-    def batches(self, reserve: Callable[[int], None], max_bytes: int) -> Iterator[RowBatch]:
+    def batches(self, max_bytes: int) -> Iterator[RowBatch]:
         """Yield the rows, encoded.
 
-        `reserve` is called with the bytes that reading takes before they are allocated.
         Raises InvalidInput, or BodyTooLarge if the table expands to more than an upload of `max_bytes` may.
         """
         options, names = self.options, [column.name for column in self._columns]
@@ -107,8 +109,8 @@ class TableRows:
         )
         encoded = read._replace(numbers=[name for column in self._columns for name in column.encoded_names])
         with explained(self.content, self.table_format, self.dialect):
-            reserve(self.table_format.metadata_bytes(self.content) + _READ_FACTOR * wide_batch_bytes(encoded))
-            reserve(self.table_format.check_size(self.content, [*names, *options.keep], max_bytes))
+            self.reserve(_READ_FACTOR * wide_batch_bytes(encoded))
+            self.reserve(self.table_format.check_size(self.content, [*names, *options.keep], max_bytes))
         if self._is_plain:
             yield from read_file(self.content, self.table_format, read)
             return

@@ -52,9 +52,8 @@ async def predict_file(
         stack.enter_context(get_memory(request).reserved(work))
 
         def predict() -> Response:
-            rows = TableRows(content, table_format, version, options)
-            batches = rows.batches(get_memory(request).reserve, services.max_upload_bytes)
-            return _respond(request, rows.prediction(), batches, media_type)
+            rows = TableRows(content, table_format, version, options, get_memory(request).reserve)
+            return _respond(request, rows.prediction(), rows.batches(services.max_upload_bytes), media_type)
 
         return await run_in_threadpool(predict)
 
