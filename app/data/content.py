@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from app.data.batch import Source, open_source
 from app.data.columns.schema import PLAIN, Dialect
 from app.data.formats import FORMATS
-from app.data.formats.base import BodyFormat, Content
+from app.data.formats.arrow import ARROW
+from app.data.formats.base import BodyFormat, Content, TableFormat
+from app.data.formats.excel import EXCEL, OLD_SIGNATURE
 from app.data.formats.json import JSON
+from app.data.limits.arrow_limits import FILE_SIGNATURE
 from app.errors import FieldError, InvalidInput, LinserveError, MalformedBody
 
 HEAD_BYTES = 1 << 12  # Bytes of a body that are inspected.
-
-_SAVE_SHEET = 'Excel files are not read. Save the sheet as "CSV UTF-8" and send that with Content-Type: text/csv.'
 
 
 def _readable(body_format: BodyFormat) -> Content:
@@ -30,29 +31,31 @@ def _compressed(coding: str) -> Content:
     return Content(f"compressed with {coding}", advice, header="Content-Encoding")
 
 
+_FIRST_TEXT = 9  # Characters with lower codes do not occur in text.
+
+# Files of statistics programs by their first bytes.
+_STATISTICS = (
+    (b"<stata_dta>", "a Stata file"),
+    *((bytes([version, order, 1, 0]), "a Stata file") for version in range(113, 116) for order in (1, 2)),
+    (bytes(12) + b"\xc2\xea\x81\x60", "a SAS file"),
+    (b"HEADER RECORD*******", "a SAS transport file"),
+    (b"$FL2@(#)", "an SPSS file"),
+    (b"$FL3@(#)", "an SPSS file"),
+    (b"RDX", "a file of R objects"),
+)
 # Content by its first bytes.
 _SIGNATURES: tuple[tuple[bytes, Content], ...] = (
-    (
-        b"ARROW1",
-        Content(
-            "an Arrow file, also called Feather",
-            "Write an Arrow IPC stream instead (pyarrow.ipc.new_stream in place of new_file or write_feather), or "
-            "Parquet or CSV.",
-        ),
-    ),
+    (FILE_SIGNATURE, _readable(ARROW)),
     (b"FEA1", Content("a Feather file of version 1", "Write an Arrow IPC stream, Parquet or CSV instead.")),
     *((table_format.signature, _readable(table_format)) for table_format in FORMATS if table_format.signature),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", Content("an Excel workbook (.xls)", _SAVE_SHEET)),
+    (OLD_SIGNATURE, _readable(EXCEL)),
     (b"\x1f\x8b", _compressed("gzip")),
     (b"\x28\xb5\x2f\xfd", _compressed("zstd")),
     (b"\x93NUMPY", Content("a NumPy file", "Write CSV, NDJSON, Parquet or JSON instead.")),
     (b"\x80\x04\x95", Content("a Python pickle", "Pickles are not read. Write CSV, NDJSON, Parquet or JSON instead.")),
     (b"%PDF-", Content("a PDF document", "Send the table in it as CSV.")),
+    *((signature, Content(label, "Save it as CSV.")) for signature, label in _STATISTICS),
 )
-_OPEN_DOCUMENT = Content(
-    "an OpenDocument spreadsheet", "Save the sheet as CSV in UTF-8 and send that with Content-Type: text/csv."
-)
-_WORKBOOK = Content("an Excel workbook (.xlsx)", _SAVE_SHEET)
 _ARCHIVE = Content(
     "a ZIP archive", "Send the table in it, uncompressed or with Content-Encoding: gzip, or Content-Encoding: zstd."
 )
@@ -60,7 +63,9 @@ _MULTIPART = Content(
     "a multipart form, as `curl -F` sends it", "Send the file itself as the body, with `curl --data-binary @FILE`."
 )
 _ARRAY = Content(
-    "a JSON array", 'Send a JSON object, {"instances": [...]}, or NDJSON, with an object in each line.', JSON
+    "a JSON array",
+    "Send an array of records with Content-Type: application/json, or NDJSON, with an object in each line.",
+    JSON,
 )
 _PAGE = Content("an HTML page", "Send the table itself, for instance as CSV.")
 
@@ -77,12 +82,17 @@ def content_of(head: bytes) -> Content | None:
         if head.startswith(signature):
             return content
     if head.startswith(b"PK\x03\x04"):
-        if b"opendocument.spreadsheet" in head[:100]:
-            return _OPEN_DOCUMENT
-        return _WORKBOOK if b"[Content_Types].xml" in head or b"xl/" in head else _ARCHIVE
+        is_workbook = any(mark in head for mark in (b"opendocument.spreadsheet", b"[Content_Types].xml", b"xl/"))
+        return _readable(EXCEL) if is_workbook else _ARCHIVE
     if encoding := _wide_encoding(head):
         return Content(f"{encoding} text", f"Save it as UTF-8, or convert it: `iconv -f {encoding} -t UTF-8 FILE`.")
     return _content_of_text(head.removeprefix(codecs.BOM_UTF8).lstrip())
+
+
+def binary_format_of(head: bytes) -> TableFormat | None:
+    """Return the binary format of tables whose first bytes are `head`, or None. Text that begins like one is not."""
+    content = content_of(head) if any(byte < _FIRST_TEXT for byte in head[:64]) else None
+    return next((entry for entry in FORMATS if content and entry is content.body_format and not entry.is_text), None)
 
 
 def _wide_encoding(head: bytes) -> str | None:

@@ -77,14 +77,18 @@ def left_out(header: Sequence[str], index: Sequence[str], draft: TrainingRequest
 
 
 def index_warnings(index: Sequence[str]) -> list[str]:
-    """Return a warning for each of the first columns that are left out because they number the rows."""
+    """Return a warning for each of the first columns that are left out because they number or name the rows."""
     return [_index_warning(name) for name in index[:MAX_WARNINGS]]
 
 
 def _index_warning(name: str) -> str:
-    subject = f"The column {shown(name)}" if name else "The first column, which has no name,"
-    advice = " To train on it, name it in `features`." if name else ""
-    return f"{subject} is the index of the pandas frame that the file was made from. It was left out.{advice}"
+    if not name:
+        return "The first column has no name, so it was taken as the index of a data frame and left out."
+    if _ROW_NUMBERS.fullmatch(name):
+        reason = "has the name of the index of a data frame that was written with its index"
+    else:
+        reason = "is the index of the pandas frame that the file was made from"
+    return f"The column {shown(name)} {reason}. It was left out. To train on it, name it in `features`."
 
 
 def index_left_out(

@@ -15,6 +15,7 @@ from app.errors import FieldError, InvalidInput, MalformedBody
 
 BODY_FORMATS: dict[str, BodyFormat] = {"json": JSON, **BY_NAME}
 CSV = BY_NAME["csv"]
+WORKBOOK = "an Excel workbook or an OpenDocument spreadsheet"
 FAULT = InvalidInput("A fault.", [FieldError("A fault.", row=1)])
 
 
@@ -27,17 +28,24 @@ def label_of(head: bytes) -> str | None:
     ("head", "label"),
     [
         (b"PAR1\x15\x04", "a Parquet file"),
-        (b"ARROW1\0\0\xff\xff\xff\xff", "an Arrow file, also called Feather"),
+        (b"ARROW1\0\0\xff\xff\xff\xff", "an Arrow IPC stream"),
         (b"\xff\xff\xff\xff\x78\0\0\0", "an Arrow IPC stream"),
-        (b"PK\x03\x04" + bytes(22) + b"[Content_Types].xml", "an Excel workbook (.xlsx)"),
+        (b"PK\x03\x04" + bytes(22) + b"[Content_Types].xml", WORKBOOK),
         (
             b"PK\x03\x04" + bytes(22) + b"mimetypeapplication/vnd.oasis.opendocument.spreadsheet",
-            "an OpenDocument spreadsheet",
+            WORKBOOK,
         ),
         (b"PK\x03\x04" + bytes(22) + b"rows.csv", "a ZIP archive"),
         (b"\x1f\x8b\x08", "compressed with gzip"),
         (b"\x28\xb5\x2f\xfd", "compressed with zstd"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", WORKBOOK),
         (b"\x93NUMPY\x01", "a NumPy file"),
+        (b"\x80\x04\x95", "a Python pickle"),
+        (b"%PDF-1.7", "a PDF document"),
+        (b"<stata_dta><header>", "a Stata file"),
+        (b"\x72\x02\x01\x00", "a Stata file"),
+        (bytes(12) + b"\xc2\xea\x81\x60", "a SAS file"),
+        (b"$FL2@(#) SPSS DATA FILE", "an SPSS file"),
         ("a,b\n1,2\n".encode("utf-16"), "UTF-16 text"),
         ("a,b\n1,2\n".encode("utf-16-be"), "UTF-16BE text"),
         ("a,b\n1,2\n".encode("utf-32"), "UTF-32 text"),

@@ -20,6 +20,9 @@ def levels_of(cells: "pa.Array", column: Column) -> "pa.DictionaryArray":
 
     Raises TypeError if no value of the type is a level.
     """
+    type_ = cells.type.value_type if isinstance(cells, pa.DictionaryArray) else cells.type
+    if not (is_text(type_) or _is_level(type_)):
+        raise TypeError
     encoded = cells if isinstance(cells, pa.DictionaryArray) else cells.dictionary_encode()
     texts = _texts(encoded.dictionary, column)
     gaps = without_gaps(trimmed(texts), column).is_null()
@@ -57,7 +60,11 @@ def _texts(values: "pa.Array", column: Column) -> "pa.Array":
         return pa.array([canonical(value) for value in values.to_pylist()], pa.string())
     if pa.types.is_date(type_) or pa.types.is_timestamp(type_):
         return dates_as_text(pa.RecordBatch.from_arrays([values], [column.name])).column(0)
-    is_plain = pa.types.is_boolean(type_) or pa.types.is_integer(type_) or pa.types.is_decimal(type_)
-    if not (is_plain or pa.types.is_null(type_)):
-        raise TypeError
     return values.cast(pa.string())
+
+
+def _is_level(type_: "pa.DataType") -> bool:
+    types = pa.types
+    is_number = types.is_integer(type_) or types.is_floating(type_) or types.is_decimal(type_)
+    is_day = types.is_date(type_) or types.is_timestamp(type_)
+    return bool(is_number or is_day or types.is_boolean(type_) or types.is_null(type_))

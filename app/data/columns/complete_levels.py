@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from app.data.batch import CellBatch
 from app.data.columns.booleans import booleans_of
-from app.data.columns.categories import GAP, codes_of
+from app.data.columns.categories import GAP, codes_of, levels_of
 from app.data.columns.dates import dates_of
 from app.data.columns.kinds import Decided
 from app.data.columns.numbers import numbers_of
@@ -53,7 +53,7 @@ def levels_without_rows(
         for column in columns:
             cells = batch.cells.column(column.name)
             if column.kind == "category":
-                codes[column.name] = codes_of(cells, column)
+                codes[column.name] = codes_of(levels_of(cells, column), column.levels)
             if _leaves_out(column):
                 complete &= ~_gaps(cells, column) if column.kind != "category" else codes[column.name] != GAP
         for name, rest in left.items():

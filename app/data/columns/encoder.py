@@ -19,7 +19,6 @@ from app.data.columns.numbers import number_of, numbers_of
 from app.data.columns.schema import PLAIN, Column, Dialect
 from app.data.lazy_pyarrow import pa
 from app.data.names import MAX_LISTED
-from app.data.rounding import first_rounded
 from app.errors import FieldError
 
 # Effect of a level that the model does not know. refuse: an error. null: NaN. reference: the reference level.
@@ -103,8 +102,6 @@ class Encoder:
                 continue
             if mask is not None:
                 missing[index] = mask
-                if place.start == place.stop:  # A category of a single level has no column for NaN.
-                    values[:, mask] = np.nan
         if faults:
             raise in_columns(faults)
         if not missing:
@@ -112,6 +109,8 @@ class Encoder:
         masks = np.zeros((len(self.columns), rows), dtype=bool)
         for index, mask in missing.items():
             masks[index] = mask
+            if not self._parts[index].column.encoded_names:  # A category of one level has no column of its own for NaN.
+                values[:, mask] = np.nan
         return Encoded(values.T, masks.T)
 
 
@@ -139,8 +138,8 @@ class _NumberEncoder:
             raise _Fault(type_fault(self.column, _type_name(cells.type)), 0) from None
         if (row := result.first_fault) is not None:
             raise _Fault(value_fault(self.column, cells[row].as_py(), training=self._training), row)
-        if self.column.kind == "number" and (row := first_rounded(cells, result.values)) is not None:
-            notes.rounded.setdefault(self.column.name, first_row + row)
+        if result.rounded is not None:
+            notes.rounded.setdefault(self.column.name, first_row + result.rounded)
         out[0] = result.values
         out[1:] = 0.0
         gaps = np.isnan(result.values)

@@ -35,6 +35,7 @@ class Parsed(NamedTuple):
 
     values: Array  # (n,)
     faults: NDArray[np.bool_] | None = None  # (n,), cells that cannot be read; None if there are none
+    rounded: int | None = None  # first row with an integer that float64 cannot hold
 
     @property
     def first_fault(self) -> int | None:
@@ -48,7 +49,7 @@ class Parsed(NamedTuple):
         return missing if self.faults is None else missing & ~self.faults
 
     def take(self, indices: "pa.Array") -> "Parsed":
-        """Return the values of the rows of a dictionary's indices. A null index is a gap."""
+        """Return the values of the rows of a dictionary's indices, without `rounded`. A null index is a gap."""
         missing = indices.is_null().to_numpy(zero_copy_only=False) if indices.null_count else None
         places = indices.fill_null(0).to_numpy(zero_copy_only=False) if indices.null_count else indices.to_numpy()
         if not len(self.values):  # Then all indices are null.

@@ -118,7 +118,8 @@ def _as_asked(profile: ColumnProfile) -> Decided:
     tally = profile.typed[column.kind]
     if tally.faults:
         raise KindFault(
-            f"{_count(tally.faults, tally.fits + tally.faults, _EXPECTED[column.kind])}. If they mark gaps, name them with `na`.",
+            f"{_count(tally.faults, tally.fits + tally.faults, _EXPECTED[column.kind])}. If they mark gaps, name them "
+            "with `na`.",
             tally.first,
         )
     return Decided(column, profile, (tally.numbers,))
@@ -208,10 +209,10 @@ def _refuse_disguised_numbers(profile: ColumnProfile, fits: int) -> None:
         raise KindFault(
             f"The values are numbers with signs or separators that are not expected. {option} reads them as numbers; "
             "name the column in `categories` if they are labels.",
-            texts.number.first,
+            texts.number.first or texts.first,
         )
     values = fits + texts.number.faults
-    if 2 * fits > values:
+    if texts.number.is_tried and 2 * fits > values:
         raise KindFault(
             f"{_count(texts.number.faults, values, 'numbers')}, but most can. If they mark gaps, "
             f"name them with `na`, as in `na=unknown`; name the column in `categories` if its values are labels.",
@@ -221,15 +222,16 @@ def _refuse_disguised_numbers(profile: ColumnProfile, fits: int) -> None:
 
 def _refuse_faulty_dates(texts: TextProfile) -> None:
     """Raise KindFault if most values are dates."""
-    tally = max(texts.dates.values(), key=lambda tally: tally.fits if tally.column.dates else 0)
-    iso = texts.dates.get(None, tally)
-    fits = iso.fits + (tally.fits if tally is not iso else 0)
+    best = max(texts.dates.values(), key=lambda tally: tally.fits if tally.column.dates else 0)
+    orders = (None, best.column.dates)
+    tried = [tally for order, tally in texts.dates.items() if tally.is_tried and order in orders]
+    fits = sum(tally.fits for tally in tried)
     if 2 * fits > texts.count:
         raise KindFault(
             f"{_count(texts.count - fits, texts.count, 'dates of one order')}, but most can. "
             "Correct them, or name them with `na` if they mark gaps; name the column in `categories` if its values are "
             "labels.",
-            (tally if tally.fits else iso).first,
+            best.first if best.fits else tried[0].first,
         )
 
 

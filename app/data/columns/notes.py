@@ -82,7 +82,7 @@ class Notes:
         """Add warnings about the values of any column."""
         if decided.found_thousands:
             self._add(_THOUSANDS, column.name)
-        if column.kind == "number":
+        if column.kind == "number" and not decided.is_yyyymmdd:
             for extreme, text in ((decided.low_outlier, _LOW), (decided.high_outlier, _HIGH)):
                 if extreme:
                     self._add(text, column.name)

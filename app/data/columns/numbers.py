@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from app.data.columns.gaps import NUMBER, SPACES, Parsed, numeric_gaps, trimmed, without_gaps
 from app.data.columns.schema import Column
 from app.data.lazy_pyarrow import pa
+from app.data.rounding import first_rounded, has_large
 
 _NO_NUMBER = "x"  # text in place of one that would otherwise be read as another number
 _VARIANTS = {" ": "[\u00a0\u2009\u202f]", "'": "\u2019"}  # other characters for a separator between thousands
@@ -26,7 +27,9 @@ def parse_numbers(texts: "pa.Array", column: Column) -> Parsed:
     except pa.ArrowInvalid:
         is_number = pa.compute.match_substring_regex(plain, f"^{NUMBER}$")
         numbers = pa.compute.if_else(is_number, plain, pa.scalar(None, plain.type)).cast(pa.float64())
-    return parsed(texts, numbers.to_numpy(zero_copy_only=False))
+    values = numbers.to_numpy(zero_copy_only=False)
+    rounded = first_rounded(plain.cast(pa.string()), values) if has_large(values) else None
+    return parsed(texts, values)._replace(rounded=rounded)
 
 
 def parsed(cells: "pa.Array", values: NDArray[np.float64]) -> Parsed:
@@ -71,7 +74,12 @@ def numbers_of(cells: "pa.Array", column: Column) -> Parsed:
     """Return the numbers of cells of any type. Raises TypeError if no value of the type is a number."""
     type_ = cells.type
     if isinstance(cells, pa.DictionaryArray):
-        return numbers_of(cells.dictionary, column).take(cells.indices)
+        dictionary = as_text(cells.dictionary)
+        found = numbers_of(dictionary, column)
+        if found.rounded is None:
+            return found.take(cells.indices)
+        cells = pa.DictionaryArray.from_arrays(cells.indices, dictionary).dictionary_decode()
+        type_ = cells.type
     if is_text(type_):
         return parse_numbers(as_text(cells), column)
     if pa.types.is_decimal(type_):
@@ -79,10 +87,13 @@ def numbers_of(cells: "pa.Array", column: Column) -> Parsed:
     if not (pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_null(type_)):
         raise TypeError
     values = np.array(cells.cast(pa.float64(), safe=False).to_numpy(zero_copy_only=False))
+    rounded = first_rounded(cells, values)
     for mark in numeric_gaps(column.na):
         values[values == mark] = np.nan
-    is_infinite = np.isinf(values)
-    return Parsed(np.where(is_infinite, np.nan, values), is_infinite) if is_infinite.any() else Parsed(values)
+    infinite = np.isinf(values)
+    if infinite.any():
+        return Parsed(np.where(infinite, np.nan, values), infinite, rounded)
+    return Parsed(values, rounded=rounded)
 
 
 def is_text(type_: "pa.DataType") -> bool:

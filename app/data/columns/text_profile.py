@@ -27,6 +27,8 @@ MAX_COMPARED = 100_000  # Texts of a column that are compared with each other, t
 BLOCK_ROWS = 1 << 16  # Rows after which it is decided which kinds are tried further.
 PATIENCE_ROWS = 2 * BLOCK_ROWS  # Rows before any kind is given up.
 
+_LEAST_SHARE = 0.1  # Share of the first MAX_LEVELS texts that a kind has to read, to be tried on more.
+
 DATE_ORDERS: tuple[DateOrder | None, ...] = (None, "dmy", "mdy", "ymd")
 
 
@@ -55,6 +57,7 @@ class TextProfile:
         self.dates: dict[DateOrder | None, Tally] = {
             order: Tally(replace(column, kind="date", dates=order), parse_dates) for order in orders
         }
+        self._tallies = (self.number, self.thousands, self.boolean, *self.dates.values())
         self._category = replace(column, kind="category")
         self._firsts: dict[str, int] = {}  # first row of each level
         self._hashes: set[int] = set()
@@ -93,8 +96,8 @@ class TextProfile:
     def settle(self, row: int) -> None:
         """Give up the kinds that most texts contradict. Called after every BLOCK_ROWS rows."""
         if self.is_full and row >= PATIENCE_ROWS:
-            others = (self.thousands, *self.dates.values())
-            for tally, fits in ((self.number, self.number.fits), *((t, t.fits + self.number.fits) for t in others)):
+            for tally in self._tallies:
+                fits = tally.fits + (self.number.fits if tally is not self.number else 0)
                 tally.is_tried = tally.is_tried and 2 * fits > self.count
 
     def finish(self) -> None:
@@ -111,6 +114,17 @@ class TextProfile:
             if len(text) > MAX_LEVEL_LENGTH or len(self.levels) == MAX_LEVELS:
                 break
             self.levels[text] = 0
+        self._try_examples()
+
+    def _try_examples(self) -> None:
+        """Give up the kinds that can read few of the first distinct texts."""
+        if not self.is_open or not self.levels:
+            return
+        examples = TextProfile(self.column)
+        examples.levels = examples._firsts = dict.fromkeys(self.levels, 1)
+        examples.finish()
+        for tally, other in zip(self._tallies, examples._tallies, strict=True):
+            tally.is_tried = other.fits > _LEAST_SHARE * len(self.levels)
 
     def _add_unknown(self, cells: "pa.Array", start: int) -> None:
         """Count cells without the number of each level."""
@@ -132,7 +146,7 @@ class TextProfile:
 
     def _read(self, texts: "pa.Array", rows: Indices, weights: Indices | None) -> None:
         """Count the kinds that can read these texts. Those that can be numbers are read as nothing else."""
-        if not self.is_open or not (self.number.is_tried or self.thousands.is_tried or self._are_dates_tried):
+        if not self.is_open or not any(tally.is_tried for tally in self._tallies):
             return
         weak = pa.compute.is_in(trimmed(texts), value_set=pa.array(sorted(WEAK_GAP_TEXTS), texts.type))
         self.weak += total(weak.to_numpy(zero_copy_only=False), weights)
@@ -143,17 +157,13 @@ class TextProfile:
             texts, rows, weights = _where(np.isnan(values), texts, rows, weights)
         if self.thousands.is_tried and len(texts):
             self.thousands.add(texts, rows, weights)
-        if not self.is_full and len(texts):
+        if self.boolean.is_tried and len(texts):
             self.boolean.add(texts, rows, weights)
         for order, tally in self.dates.items():
             if tally.is_tried and len(texts) and self.column.dates != "ymd":
                 values = tally.add(texts, rows, weights).values
                 if order is None:  # The other orders can read these, too.
                     texts, rows, weights = _where(np.isnan(values), texts, rows, weights)
-
-    @property
-    def _are_dates_tried(self) -> bool:
-        return any(tally.is_tried for tally in self.dates.values())
 
 
 def _found(levels: "pa.DictionaryArray", start: int) -> dict[str, tuple[int, int]]:

@@ -20,9 +20,8 @@ class _Patterns(NamedTuple):
     row: re.Pattern[bytes]  # one row, without its line break
     rows: re.Pattern[bytes]  # all whole rows, with their line breaks, up to the first quotes that have no end
     quoted: re.Pattern[bytes]  # quotes of a cell and their content, after what precedes the cell
-    spaces: re.Pattern[bytes]  # spaces before cells; group 1 has what precedes them
-    quoted_spaces: re.Pattern[bytes]  # the same; group 2 has the quotes that follow, and their content
-    all_spaces: re.Pattern[bytes]  # as `quoted_spaces`, or spaces after a cell
+    spaces: re.Pattern[bytes]  # spaces around cells; group 1 has what precedes a cell
+    quoted_spaces: re.Pattern[bytes]  # the same; group 2 has the quotes of a cell and their content
 
 
 @lru_cache
@@ -30,16 +29,15 @@ def _patterns(sep: str) -> _Patterns:
     separator = re.escape(sep.encode())
     ends = rb"[%b\r\n]" % separator
     before = rb"(%b|\A)" % ends
-    quoted_spaces = rb"%b *+(%b)?+" % (before, _QUOTED)
+    after = rb" ++(?=%b|\Z)" % ends
     row = rb'%b(?:[^"%b\r\n]++|%b%b|")*+' % (_BEGINNING, separator, separator, _BEGINNING)
     return _Patterns(
         re.compile(row),
         # A carriage return at the end of a text may be the first half of a line break.
         re.compile(rb"(?:%b(?:\r?\n|\r(?!\Z)))*+" % row),
         re.compile(rb"(%b *+)%b" % (before.replace(b"(", b"(?:", 1), _QUOTED)),
-        re.compile(rb"%b ++" % before),
-        re.compile(quoted_spaces),
-        re.compile(rb" ++(?=%b|\Z)|%b" % (ends, quoted_spaces)),
+        re.compile(rb"%b|%b ++" % (after, before)),
+        re.compile(rb"%b|%b *+(%b)?+" % (after, before, _QUOTED)),
     )
 
 
@@ -96,34 +94,40 @@ def count_rows(text: bytes, sep: str) -> int:
 
 
 def has_spaces(text: bytes, sep: str) -> bool:
-    """Return True if spaces may precede some cell."""
-    return sep == " " or sep.encode() + b" " in text or b"\n " in text or text.startswith(b" ")
+    """Return True if spaces may be around some cell, or are separators."""
+    separator = sep.encode()
+    if sep == " " or text.startswith(b" ") or text.endswith(b" "):
+        return True
+    return any(pair in text for pair in (separator + b" ", b" " + separator, b"\n ", b" \n", b" \r", b"\r "))
 
 
-def without_spaces(text: bytes, sep: str, *, after: bool = False) -> bytes:
-    """Return whole rows without the spaces before their cells, and `after` them too. Runs of separators " " become one.
+def without_spaces(text: bytes, sep: str) -> bytes:
+    """Return whole rows without the spaces around their cells. Runs of spaces that separate become one.
 
     Spaces inside quotes stay.
     """
     patterns = _patterns(sep)
-    if after or sep == " ":
-        return patterns.all_spaces.sub(rb"\1\2", text)
-    return patterns.quoted_spaces.sub(rb"\1\2", text) if b'"' in text else patterns.spaces.sub(rb"\1", text)
+    if b'"' in text:
+        return patterns.quoted_spaces.sub(rb"\1\2", text)
+    return patterns.spaces.sub(rb"\1", text)
 
 
 def whole_rows(chunks: Iterable[bytes], sep: str) -> Iterator[bytes]:
     """Yield a text in blocks that end with a row. Raises InvalidInput if a row is longer than MAX_ROW_BYTES."""
     rest = b""
     for chunk in chunks:
-        text = rest + chunk if rest else chunk
-        end = last_row_end(text, sep)
-        if len(text) - end > MAX_ROW_BYTES:
+        if rest and (b'"' in rest or b'"' in chunk or b"\n" not in chunk):
+            chunk, rest = rest + chunk, b""  # noqa: PLW2901 - the row goes on
+        end = last_row_end(chunk, sep)
+        if len(chunk) - end > MAX_ROW_BYTES:
             raise InvalidInput(
                 f"A row is longer than {MAX_ROW_BYTES} bytes. Is a closing quote missing? Write shorter rows."
             )
-        rest = text[end:]
         if end:
-            yield text[:end]
+            yield b"".join((rest, memoryview(chunk)[:end]))
+            rest = chunk[end:]
+        else:
+            rest = chunk
     if rest:
         yield rest
 

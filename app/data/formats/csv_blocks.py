@@ -29,6 +29,7 @@ class BlockParser:
         self._columns = columns
         self._known: set[int] = set()  # Columns in which an integer was rounded; no later block is searched.
         self._numbers = frozenset(columns.numbers)
+        self._has_rare_gaps = False  # True if a number was found to be missing for which an earlier block had no text
         self._gaps = sorted({*GAP_TEXTS, *WEAK_GAP_TEXTS, *columns.na})
 
     def read(self, blocks: Iterable[bytes], threads: int) -> Iterator[RowBatch]:
@@ -46,27 +47,29 @@ class BlockParser:
                 yield batch
 
     def _rows(self, block: bytes, first_row: int) -> RowBatch:
-        block = self._cleaned(block, first_row, words=False)
-        batch = self._parsed(block, first_row, self._number_options(self._columns))
+        block = self._cleaned(block, first_row, words=bool(self._columns.keep))
+        batch = self._numbers_of(block, first_row, self._columns)
         self._check_end(batch, first_row)
-        return from_record_batch(batch, self._columns, first_row, lambda values: self._texts(block, first_row, values))
+        return from_record_batch(batch, self._columns, first_row, lambda values: self._texts(block, values))
 
     def _cells(self, block: bytes, first_row: int) -> CellBatch:
-        numbers = self._columns._replace(keep=[name for name in self._columns.names if name not in self._numbers])
+        numbers = self._columns._replace(
+            keep=[name for name in self._columns.names if name not in self._numbers], missing=True
+        )
         block = self._cleaned(block, first_row, words=bool(numbers.keep))
-        batch = self._parsed(block, first_row, self._number_options(numbers))
+        batch = self._numbers_of(block, first_row, numbers)
         self._check_end(batch, first_row)
         cells = {name: batch.column(name) for name in numbers.names}
         if b'"' in block and numbers.keep:
-            texts = self._parsed(block, first_row, text_options(numbers.keep, null_values=_WORD_GAPS))
+            texts = self._parsed(block, text_options(numbers.keep, null_values=_WORD_GAPS))
             cells |= {name: _without_empty(texts.column(name)) for name in numbers.keep}
         else:
             cells |= {name: _without_gaps(batch.column(name)) for name in numbers.keep}
         rounded = from_record_batch(
             batch,
-            numbers._replace(keep=(), missing=True),
+            numbers._replace(keep=()),
             first_row,
-            lambda values: self._texts(block, first_row, values),
+            lambda values: self._texts(block, values),
         ).rounded
         ordered = {name: cells[name] for name in self._columns.names}
         return CellBatch(
@@ -82,37 +85,49 @@ class BlockParser:
             except UnicodeDecodeError as error:
                 raise not_utf8(first_row + count_rows(block[: error.start], dialect.sep)) from None
         if dialect.sep == " " or ((words or b'"' in block) and has_spaces(block, dialect.sep)):
-            return without_spaces(block, dialect.sep, after=dialect.spaces)
+            return without_spaces(block, dialect.sep)
         return block
 
-    def _number_options(self, columns: Columns) -> "pa.csv.ConvertOptions":
+    def _numbers_of(self, block: bytes, first_row: int, columns: Columns) -> "pa.RecordBatch":
+        """Return the columns, with null in place of the gaps of numbers. Raises InvalidInput with the place of a fault.
+
+        The more texts mark a gap, the slower pyarrow reads numbers, so most are tried only after a fault.
+        """
+        if not self._has_rare_gaps:
+            try:
+                return self._parsed(block, self._options(columns, [""] if columns.missing else []))
+            except pa.ArrowException as error:
+                raise_if_memory(error)
+        gaps = self._options(columns, self._gaps)
+        try:
+            batch = self._parsed(block, gaps)
+        except pa.ArrowException as error:
+            raise_if_memory(error)
+            if b" " not in block:
+                raise explained_fault(str(error), self._layout, self._columns, first_row) from None
+            batch = self._parsed_without_spaces(block, first_row, gaps)
+        self._has_rare_gaps = True
+        return batch
+
+    def _parsed_without_spaces(
+        self, block: bytes, first_row: int, options: "pa.csv.ConvertOptions"
+    ) -> "pa.RecordBatch":
+        try:
+            return self._parsed(without_spaces(block, self._layout.dialect.sep), options)
+        except pa.ArrowException as error:
+            raise_if_memory(error)
+            raise explained_fault(str(error), self._layout, self._columns, first_row) from None
+
+    def _options(self, columns: Columns, gaps: Sequence[str]) -> "pa.csv.ConvertOptions":
         types = dict.fromkeys(columns.keep, pa.string()) | dict.fromkeys(columns.numbers, pa.float64())
         if self._layout.end is not None:
             types[self._layout.end] = pa.string()
+        decimal = self._layout.dialect.decimal
         return pa.csv.ConvertOptions(
-            include_columns=list(types),
-            column_types=types,
-            null_values=self._gaps,
-            decimal_point=self._layout.dialect.decimal,
+            include_columns=list(types), column_types=types, null_values=gaps, decimal_point=decimal
         )
 
-    def _parsed(self, block: bytes, first_row: int, options: "pa.csv.ConvertOptions") -> "pa.RecordBatch":
-        sep = self._layout.dialect.sep
-        try:
-            return self._parsed_as_it_is(block, options)
-        except pa.ArrowException as error:
-            raise_if_memory(error)
-            message = str(error)
-        if has_spaces(block, sep) and message.startswith("In CSV column"):
-            # A cell of spaces is a gap.
-            try:
-                return self._parsed_as_it_is(without_spaces(block, sep, after=True), options)
-            except pa.ArrowException as error:
-                raise_if_memory(error)
-                message = str(error)
-        raise explained_fault(message, self._layout, self._columns, first_row)
-
-    def _parsed_as_it_is(self, block: bytes, options: "pa.csv.ConvertOptions") -> "pa.RecordBatch":
+    def _parsed(self, block: bytes, options: "pa.csv.ConvertOptions") -> "pa.RecordBatch":
         has_quotes = b'"' in block
         if block.isspace() and not block.strip(b"\r\n"):  # pyarrow refuses an empty file.
             types = options.column_types
@@ -132,11 +147,11 @@ class BlockParser:
         )
         return table.combine_chunks().to_batches()[0]
 
-    def _texts(self, block: bytes, first_row: int, values: Array) -> "pa.RecordBatch | None":
+    def _texts(self, block: bytes, values: Array) -> "pa.RecordBatch | None":
         """Parse the columns with large values again, as text, apart from the known ones."""
         names = self._columns.numbers
         large = [names[index] for index in range(len(values)) if index not in self._known and has_large(values[index])]
-        return self._parsed(block, first_row, text_options(large)) if large else None
+        return self._parsed(block, text_options(large)) if large else None
 
     def _check_end(self, batch: "pa.RecordBatch", first_row: int) -> None:
         """Raise InvalidInput if the column that has to be empty has a value."""

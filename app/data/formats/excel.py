@@ -29,7 +29,8 @@ class ExcelFormat(TableFormat):
 
     name = "excel"
     media_type = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
-    label = "an Excel workbook (.xlsx, .xls) or an OpenDocument spreadsheet (.ods)"
+    label = "Excel (.xlsx, .xls, .ods)"
+    file_label = "an Excel workbook or an OpenDocument spreadsheet"
     is_text = False
     options = frozenset({"sheet", "skip", "header"})
     has_untyped_text = True
@@ -88,7 +89,7 @@ def _names(names: list[str], dialect: Dialect) -> list[str]:
 
 
 def _check_numbers(cells: "pa.RecordBatch", columns: Columns, row: int) -> None:
-    """Raise InvalidInput for a column of words where numbers were asked for. An encoder would read the numbers in it."""
+    """Raise InvalidInput for a column of words where numbers were asked for, which only an encoder can read."""
     for name in columns.numbers:
         column = cells.column(name)
         if not pa.types.is_floating(column.type):

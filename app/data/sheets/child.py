@@ -125,7 +125,7 @@ def _is_encrypted(file: BinaryIO) -> bool:
 
 
 def _sheet(workbook: CalamineWorkbook, chosen: str | int | None) -> tuple[str, CalamineSheet]:
-    """Return the chosen sheet, or the first visible one that has cells."""
+    """Return the chosen sheet, or the first visible one with a table: several columns and rows, or otherwise cells."""
     names = workbook.sheet_names
     if not names:
         raise RefusedError("The workbook has no sheets.")
@@ -141,13 +141,18 @@ def _sheet(workbook: CalamineWorkbook, chosen: str | int | None) -> tuple[str, C
         name = chosen if isinstance(chosen, str) else names[chosen - 1]
         return name, _read_sheet(workbook, name)
     visible = [sheet.name for sheet in workbook.sheets_metadata if sheet.visible == SheetVisibleEnum.Visible] or names
-    for name in visible:
-        sheet = _read_sheet(workbook, name)
-        if sheet.start is not None:
+    read = ((name, _read_sheet(workbook, name)) for name in visible)
+    with_cells = None
+    for name, sheet in read:
+        if sheet.width > 1 and sheet.height > 1:
             return name, sheet
-    raise RefusedError(
-        "The workbook's sheets are empty. Expected a header row with the names of the columns, and rows."
-    )
+        if sheet.start is not None and with_cells is None:
+            with_cells = (name, sheet)
+    if with_cells is None:
+        raise RefusedError(
+            "The workbook's sheets are empty. Expected a header row with the names of the columns, and rows."
+        )
+    return with_cells
 
 
 def _read_sheet(workbook: CalamineWorkbook, name: str) -> CalamineSheet:

@@ -126,8 +126,8 @@ def _check_status(status: int) -> None:
     """Raise InvalidInput unless the child process ended well. Its memory allocator aborts it at the limit."""
     if status in (NO_MEMORY, -signal.SIGABRT):
         raise InvalidInput(
-            "Parsing the workbook takes more memory than its size allows. Are there cells far below or to the right of "
-            "the table? Delete them, or save the sheet as CSV."
+            "Parsing the workbook takes more memory than its size allows. Are there cells far from the table, or long "
+            "texts in many cells? Delete them, or save the sheet as CSV."
         )
     if status in (-signal.SIGXCPU, -signal.SIGKILL):
         raise InvalidInput(f"Parsing the workbook takes more than {MAX_SECONDS} seconds. Save the sheet as CSV.")

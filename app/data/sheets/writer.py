@@ -2,7 +2,9 @@
 
 import datetime as dt
 import math
+import shutil
 import tempfile
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,13 +29,14 @@ class SheetWriter:
     """
 
     def __init__(self, file: Output, keep: Sequence[str], names: Sequence[str]) -> None:
-        import xlsxwriter  # type: ignore[import-untyped]  # when it is first used, because few workers need it
+        import xlsxwriter  # when it is first used, because few workers need it
 
         if len(keep) + len(names) > MAX_COLUMNS:
             raise InvalidInput(f"A sheet has at most {MAX_COLUMNS} columns, and the answer has more. Accept CSV.")
-        self._folder = tempfile.TemporaryDirectory(prefix="xlsx-", dir=getattr(file, "folder", None))
-        self._workbook = xlsxwriter.Workbook(file, {**_OPTIONS, "tmpdir": self._folder.name})
+        folder = tempfile.mkdtemp(prefix="xlsx-", dir=getattr(file, "folder", None))
+        self._workbook = xlsxwriter.Workbook(file, {**_OPTIONS, "tmpdir": folder})
         self._sheet = self._workbook.add_worksheet("Predictions")
+        self._discard = weakref.finalize(self, _discard, folder, self._sheet)
         self._day = self._workbook.add_format({"num_format": "yyyy-mm-dd"})
         self._time = self._workbook.add_format({"num_format": "yyyy-mm-dd hh:mm:ss.000"})
         self._rows = 0
@@ -46,7 +49,7 @@ class SheetWriter:
 
     def close(self) -> None:
         self._workbook.close()
-        self._folder.cleanup()
+        self._discard()
 
     def _write_row(self, row: Sequence[Any]) -> None:
         if self._rows >= MAX_ROWS:
@@ -78,6 +81,12 @@ class SheetWriter:
             self._sheet.write_datetime(*place, cell, self._time)
         else:
             self._sheet.write_datetime(*place, cell, self._day)
+
+
+def _discard(folder: str, sheet: Any) -> None:
+    if not sheet.row_data_fh.closed:  # an answer that was not finished
+        sheet.row_data_fh.close()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _cells(column: "pa.Array") -> list[Any]:
