@@ -140,6 +140,12 @@ def test_a_time_may_be_short_and_have_a_zone(text: str) -> None:
     assert day(text) == TWELVE
 
 
+def test_a_long_text_is_no_date() -> None:
+    text = f"Jan 1{' ' * 60}2020"
+    assert math.isnan(day(text))
+    assert possible_forms(pa.array([text])) == set()
+
+
 @given(st.text("0123456789-:T. +ZPMJan/", min_size=8, max_size=22))
 def test_a_single_text_is_read_as_in_a_column(text: str) -> None:
     day(text)
