@@ -12,7 +12,7 @@ from app.data.batch import Source, open_source
 from app.data.columns.schema import PLAIN, Dialect
 from app.data.formats import FORMATS
 from app.data.formats.arrow import ARROW
-from app.data.formats.base import BodyFormat, Content
+from app.data.formats.base import BodyFormat, Content, TableFormat
 from app.data.formats.excel import EXCEL, OLD_SIGNATURE
 from app.data.formats.json import JSON
 from app.data.limits.arrow_limits import FILE_SIGNATURE
@@ -30,6 +30,8 @@ def _compressed(coding: str) -> Content:
     advice = f"Add the header Content-Encoding: {coding}, or send the body uncompressed."
     return Content(f"compressed with {coding}", advice, header="Content-Encoding")
 
+
+_FIRST_TEXT = 9  # Characters with lower codes do not occur in text.
 
 # Files of statistics programs by their first bytes.
 _STATISTICS = (
@@ -61,7 +63,9 @@ _MULTIPART = Content(
     "a multipart form, as `curl -F` sends it", "Send the file itself as the body, with `curl --data-binary @FILE`."
 )
 _ARRAY = Content(
-    "a JSON array", 'Send a JSON object, {"instances": [...]}, or NDJSON, with an object in each line.', JSON
+    "a JSON array",
+    "Send an array of records with Content-Type: application/json, or NDJSON, with an object in each line.",
+    JSON,
 )
 _PAGE = Content("an HTML page", "Send the table itself, for instance as CSV.")
 
@@ -83,6 +87,12 @@ def content_of(head: bytes) -> Content | None:
     if encoding := _wide_encoding(head):
         return Content(f"{encoding} text", f"Save it as UTF-8, or convert it: `iconv -f {encoding} -t UTF-8 FILE`.")
     return _content_of_text(head.removeprefix(codecs.BOM_UTF8).lstrip())
+
+
+def binary_format_of(head: bytes) -> TableFormat | None:
+    """Return the binary format of tables whose first bytes are `head`, or None. Text that begins like one is not."""
+    content = content_of(head) if any(byte < _FIRST_TEXT for byte in head[:64]) else None
+    return next((entry for entry in FORMATS if content and entry is content.body_format and not entry.is_text), None)
 
 
 def _wide_encoding(head: bytes) -> str | None:

@@ -2,7 +2,8 @@
 
 import codecs
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
+from dataclasses import replace
 from io import FileIO
 from typing import Any, BinaryIO, TypeVar
 
@@ -12,14 +13,17 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from app.data.columns.options import ReadingOptions
 from app.data.content import HEAD_BYTES
 from app.data.formats import FORMATS
+from app.data.formats.base import TableFormat
 from app.data.formats.csv import CSV
 from app.errors import BodyTooLarge, LinserveError, MalformedBody
 from app.prediction.missing_rows import Reasons
 from app.web.decompression import IDENTITY, STATE_BYTES, WINDOW_BYTES, content_encoding, decompress
 from app.web.hints import unsupported
 from app.web.problems import invalid
+from app.web.recognition import Received, recognise
 from app.web.state import get_memory, get_services
 
 JSON = "application/json"
@@ -32,21 +36,49 @@ QUOTE_BYTES = 48
 ROW_BYTES = 500
 
 M = TypeVar("M", bound=BaseModel)
+T = TypeVar("T")
 
 
 async def content_type(request: Request, *accepted: str) -> str:
-    """Return the body's content type without its parameters.
+    """Return the media type of the body: one of the `accepted` ones.
+
+    It is the one in Content-Type, without parameters, unless the body's first bytes are those of another format. Of a
+    form, it is that of the part `file`.
 
     Raises UnsupportedMediaType if it is missing, repeated, or not one of the `accepted` types.
     """
-    given = [value.partition(";")[0].strip().lower() for value in request.headers.getlist("content-type")]
-    if len(given) != 1 or given[0] not in accepted:
+    received: Received = await _unless_disconnected(recognise(request, accepted))
+    request.state.received = received
+    if received.media_type is None:
+        given = [value.partition(";")[0].strip().lower() for value in request.headers.getlist("content-type")]
         raise unsupported(request, given, accepted, await _beginning(request))
-    return given[0]
+    return received.media_type
+
+
+def received_of(request: Request) -> Received:
+    """Return what `content_type` found: the warning, the options of a form and the encoding."""
+    received: Received | None = getattr(request.state, "received", None)
+    if received is None:
+        request.state.received = received = Received(rest=request.stream())
+    return received
+
+
+def with_encoding(request: Request, table_format: TableFormat, options: ReadingOptions) -> ReadingOptions:
+    """Return the options with the charset of the Content-Type, unless they have an encoding, for a text format."""
+    if options.encoding is not None or "encoding" not in table_format.options:
+        return options
+    return replace(options, encoding=received_of(request).encoding)
+
+
+async def _unless_disconnected(reading: Awaitable[T]) -> T:
+    try:
+        return await reading
+    except ClientDisconnect:
+        raise MalformedBody("The body ended early.") from None
 
 
 async def _beginning(request: Request) -> bytes:
-    """Return the first bytes of a body that is rejected."""
+    """Return the first bytes of a body that is rejected, decompressed."""
     with contextlib.suppress(LinserveError):
         async for chunk in iter_body(request, get_services(request).max_upload_bytes):
             return chunk[:HEAD_BYTES]
@@ -77,7 +109,7 @@ async def iter_limited(request: Request, limit: int) -> AsyncIterator[bytes]:
         raise _too_large(limit)
     received = 0
     try:
-        async for chunk in request.stream():
+        async for chunk in received_of(request).stream():
             received += len(chunk)
             if received > limit:
                 raise _too_large(limit)

@@ -45,6 +45,13 @@ async def decompress(chunks: AsyncIterator[bytes], encoding: str) -> AsyncIterat
     body.end()
 
 
+def beginning(data: bytes, encoding: str) -> bytes:
+    """Return at most CHUNK_BYTES of the decompressed body that begins with `data`. Raises as `decompress` does."""
+    body = _Body(encoding)
+    body.data = data
+    return body.read()
+
+
 class _Gzip:
     """zlib's decompressor with the interface of ZstdDecompressor."""
 

@@ -19,6 +19,21 @@ FORMATS: tuple[TableFormat, ...] = (CSV, NDJSON, ARROW, PARQUET, EXCEL)
 BY_NAME = {table_format.name: table_format for table_format in FORMATS}
 BY_MEDIA_TYPE = {table_format.media_type: table_format for table_format in FORMATS}
 
+# Other media types of the formats.
+ALIASES = {
+    "text/plain": CSV.media_type,
+    "text/tab-separated-values": CSV.media_type,
+    "application/vnd.apache.arrow.file": ARROW.media_type,
+    "application/vnd.ms-excel": EXCEL.media_type,
+    "application/vnd.oasis.opendocument.spreadsheet": EXCEL.media_type,
+}
+# Formats by the end of a file's name.
+BY_SUFFIX = {
+    "csv": CSV, "tsv": CSV, "tab": CSV, "txt": CSV, "ndjson": NDJSON, "jsonl": NDJSON, "arrow": ARROW, "arrows": ARROW,
+    "feather": ARROW, "ipc": ARROW, "parquet": PARQUET, "pq": PARQUET, "xlsx": EXCEL, "xlsm": EXCEL, "xlsb": EXCEL,
+    "xls": EXCEL, "ods": EXCEL,
+}  # fmt: skip
+
 LABELS = ", ".join(table_format.label for table_format in FORMATS[:-1]) + f" or {FORMATS[-1].label}"
 
 

@@ -1,0 +1,210 @@
+"""The format of a body, and the parts of a form."""
+
+import asyncio
+import gzip
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from starlette.requests import Request
+from tables import written
+from workbooks import workbook
+
+from app.data.formats import BY_MEDIA_TYPE
+from app.errors import BodyTooLarge, InvalidInput, LinserveError, MalformedBody, UnsupportedMediaType
+from app.web.multipart import MAX_OPTIONS
+from app.web.recognition import Received, recognise
+
+ACCEPTED = ("application/json", *BY_MEDIA_TYPE)
+CSV, JSON, EXCEL = "text/csv", "application/json", ACCEPTED[5]
+PARQUET, ARROW, NDJSON = ACCEPTED[4], ACCEPTED[3], ACCEPTED[2]
+TABLE = pa.table({"x": [1.0], "y": [2.0]})
+TEXT = b"x,y\n1,2\n"
+SHEET = workbook({"Sheet1": [["x"], [1]]})
+STREAM, FRAME = written(TABLE, "arrow"), written(TABLE, "parquet")
+
+
+@dataclass
+class Seen:
+    received: Received
+    body: bytes
+
+
+def seen(body: bytes, *types: str, pieces: int = 7, headers: Sequence[tuple[str, str]] = ()) -> Seen:
+    """Return what is recognised, and the rows, of a body that arrives in pieces."""
+    chunks = [body[at : at + pieces] for at in range(0, len(body), pieces)] or [b""]
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": chunks.pop(0), "more_body": bool(chunks)}
+
+    given = [*(("content-type", value) for value in types), *headers]
+    scope = {"type": "http", "headers": [(name.encode(), value.encode()) for name, value in given]}
+
+    async def read() -> Seen:
+        received = await recognise(Request(scope, receive), ACCEPTED)
+        return Seen(received, b"".join([chunk async for chunk in received.stream()]))
+
+    return asyncio.run(read())
+
+
+def refusal(body: bytes, *types: str) -> LinserveError:
+    with pytest.raises(LinserveError) as refused:
+        seen(body, *types)
+    return refused.value
+
+
+@pytest.mark.parametrize(
+    ("body", "given", "media_type"),
+    [
+        (TEXT, "text/csv; charset=utf-8", CSV),
+        (TEXT, "TEXT/CSV", CSV),
+        (TEXT, "text/plain", CSV),
+        (TEXT, "text/tab-separated-values", CSV),
+        (TEXT, "application/vnd.ms-excel", CSV),
+        (SHEET, "application/vnd.ms-excel", EXCEL),
+        (SHEET, "application/vnd.oasis.opendocument.spreadsheet", EXCEL),
+        (STREAM, "application/vnd.apache.arrow.file", ARROW),
+        (b'{"a": 1}', JSON, JSON),
+        (b"", CSV, CSV),
+        (b"PAR1,x\n1,2\n", CSV, CSV),
+        (b"PK,x\n1,2\n", CSV, CSV),
+        (TEXT, EXCEL, EXCEL),
+    ],
+)
+def test_the_content_type_counts(body: bytes, given: str, media_type: str) -> None:
+    found = seen(body, given)
+    assert (found.received.media_type, found.received.warning, found.body) == (media_type, None, body)
+
+
+@pytest.mark.parametrize("given", [CSV, JSON, NDJSON, "text/plain", "application/octet-stream", "image/png", None])
+@pytest.mark.parametrize(("body", "media_type"), [(SHEET, EXCEL), (FRAME, PARQUET), (STREAM, ARROW)])
+def test_the_first_bytes_of_a_binary_format_count_more(body: bytes, given: str | None, media_type: str) -> None:
+    found = seen(body, *([given] if given else []), pieces=3)
+    assert (found.received.media_type, found.body) == (media_type, body)
+    assert "Content-Type says otherwise" in (found.received.warning or "")
+    assert media_type in (found.received.warning or "")
+
+
+def test_the_first_bytes_are_those_after_decompression() -> None:
+    found = seen(gzip.compress(FRAME), CSV, headers=[("content-encoding", "gzip")])
+    assert found.received.media_type == PARQUET
+    assert gzip.decompress(found.body) == FRAME
+
+
+@pytest.mark.parametrize(
+    ("body", "types"),
+    [
+        (TEXT, []),
+        (TEXT, ["image/png"]),
+        (TEXT, [CSV, CSV]),
+        (TEXT, ["application/x-www-form-urlencoded"]),
+        (FRAME, ["application/x-www-form-urlencoded"]),
+        (FRAME, [CSV, CSV]),
+        (gzip.compress(TEXT), ["application/octet-stream"]),
+    ],
+)
+def test_other_bodies_are_not_accepted(body: bytes, types: list[str]) -> None:
+    found = seen(body, *types)
+    assert (found.received.media_type, found.body) == (None, body)
+
+
+@pytest.mark.parametrize(
+    ("given", "encoding"),
+    [
+        ("text/csv", None),
+        ("text/csv; charset=ISO-8859-1", "iso-8859-1"),
+        ('text/csv; charset="windows-1252"', "windows-1252"),
+        ("text/csv;header=present;charset=UTF-8", "utf-8"),
+        ("text/csv; charset=utf-16le", "utf-16"),
+    ],
+)
+def test_the_charset_is_the_encoding(given: str, encoding: str | None) -> None:
+    assert seen(TEXT, given).received.encoding == encoding
+
+
+def test_a_charset_that_is_not_read_is_refused() -> None:
+    received = seen(TEXT, "text/csv; charset=koi8-r").received
+    with pytest.raises(UnsupportedMediaType, match="utf-16"):
+        _ = received.encoding
+
+
+Part = tuple[str, str, str | None, bytes]  # name, file name, content type, content
+
+
+def form(*parts: Part, boundary: str = "b", end: bytes = b"--b--\r\n") -> bytes:
+    text = b""
+    for name, file_name, content_type, content in parts:
+        quoted = f'; filename="{file_name}"' if file_name else ""
+        text += f'--{boundary}\r\ncontent-disposition: form-data; name="{name}"{quoted}\r\n'.encode()
+        text += f"Content-Type: {content_type}\r\n".encode() if content_type else b""
+        text += b"\r\n" + content + b"\r\n"
+    return text + end
+
+
+MULTIPART = "multipart/form-data; boundary=b"
+OPTIONS = {"targets": ["y"], "columns": {"größe": {"kind": "number"}}}
+OPTIONS_PART: Part = ("options", "", "application/json", json.dumps(OPTIONS).encode())
+
+
+@pytest.mark.parametrize("pieces", [1, 7, 10_000])
+@pytest.mark.parametrize(
+    ("name", "content_type", "content", "media_type"),
+    [
+        ("t.csv", "text/csv", TEXT, CSV),
+        ("t.csv", "application/octet-stream", TEXT, CSV),
+        ("t.CSV", None, TEXT, CSV),
+        ("t.tsv", "text/plain", TEXT, CSV),
+        ("t.ndjson", "text/plain", b'{"x": 1}\n', NDJSON),
+        ("t.json", "application/octet-stream", b"[]", JSON),
+        ("t.csv", "application/vnd.ms-excel", TEXT, CSV),
+        ("", "text/csv", TEXT, CSV),
+        ("t.feather", None, STREAM, ARROW),
+        ("t.bin", None, FRAME, PARQUET),
+        ("größe.xlsx", None, SHEET, EXCEL),
+    ],
+)
+def test_a_form_has_a_file_and_options(
+    name: str, content_type: str | None, content: bytes, media_type: str, pieces: int
+) -> None:
+    for parts in ([OPTIONS_PART], []):
+        found = seen(form(*parts, ("file", name, content_type, content)), MULTIPART, pieces=pieces)
+        assert (found.received.media_type, found.body) == (media_type, content)
+        assert found.received.options == (OPTIONS if parts else {})
+
+
+def test_the_content_type_of_the_part_has_the_charset() -> None:
+    found = seen(form(("file", "t.csv", "text/csv; charset=latin1", TEXT)), MULTIPART)
+    assert found.received.encoding == "iso-8859-1"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (form(OPTIONS_PART), "no part `file`"),
+        (b"", "no part `file`"),
+        (form(("rows", "", None, TEXT)), "another name"),
+        (form(("file", "", None, TEXT), ("file", "", None, TEXT)), "more than one part `file`"),
+        (form(("file", "", CSV, TEXT), OPTIONS_PART), "after the part `file`"),
+        (form(("options", "", None, b"[1]"), ("file", "", CSV, TEXT)), "not a JSON object"),
+        (form(("options", "", None, b"[" * 100_000), ("file", "", CSV, TEXT)), "not a JSON object"),
+        (form(("options", "", None, b" " * (MAX_OPTIONS + 1)), ("file", "", CSV, TEXT)), "longer than"),
+        (form(("file", "", CSV, TEXT), end=b""), "ended early"),
+        (form(("file", "", CSV, TEXT), boundary="c", end=b""), "not a form"),
+        (b" " * 100_000, "not a form"),
+        (form(("file", "", CSV, TEXT)) + bytes(100_000), "outside its parts"),
+        (b"--b\r\n" + b"a: b\r\n" * 20_000, "not a form"),
+        (b"--b\r\na: " + b"b" * 100_000, "not a form"),
+    ],
+)
+def test_another_form_is_refused(body: bytes, message: str) -> None:
+    error = refusal(body, MULTIPART)
+    assert isinstance(error, InvalidInput | MalformedBody | BodyTooLarge)
+    assert message in error.message
+
+
+@pytest.mark.parametrize("boundary", ["", "; boundary=", f"; boundary={'b' * 300}"])
+def test_a_form_needs_a_boundary(boundary: str) -> None:
+    assert "boundary" in refusal(TEXT, f"multipart/form-data{boundary}").message
