@@ -18,7 +18,6 @@ from app.data.lazy_pyarrow import pa
 
 # How a text writes a date. iso: ISO 8601. words: with the name of the month. The others are orders of day, month, year.
 DateForm: TypeAlias = Literal["iso", "words", DateOrder]
-FORMS: tuple[DateForm, ...] = ("iso", "words", "dmy", "mdy", "ymd")
 
 _DAY_NS = 86_400_000_000_000
 _PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": _DAY_NS}
@@ -73,14 +72,6 @@ def _timestamp_type(texts: "pa.Array") -> "pa.DataType | None":
             first.cast(type_)
             return type_
     return None
-
-
-def possible_forms(texts: "pa.Array") -> frozenset[DateForm]:
-    """Return the forms in which all texts are dates. Nulls are ignored; without texts, all forms are possible."""
-    words = trimmed(texts).unique().drop_null().to_pylist()
-    if any(len(text) > _MAX_LENGTH for text in words):
-        return frozenset()
-    return frozenset(form for form in FORMS if all(_in_form(text, form) is not None for text in words))
 
 
 def _day(text: str, order: DateOrder | None) -> float | None:
