@@ -11,7 +11,10 @@ _WORDS = (("true", 1.0), ("false", 0.0), ("yes", 1.0), ("no", 0.0), ("t", 1.0), 
 # Texts to the number that each stands for. Digits are booleans only in a column that is known to hold booleans.
 _TEXTS = {
     **{spelt: number for word, number in _WORDS for spelt in (word, word.title(), word.upper())},
-    **{"1": 1.0, "0": 0.0, "1.0": 1.0, "0.0": 0.0},
+    "1": 1.0,
+    "0": 0.0,
+    "1.0": 1.0,
+    "0.0": 0.0,
 }
 _NUMBERS = np.array([*_TEXTS.values(), np.nan])
 
