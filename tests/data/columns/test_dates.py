@@ -65,6 +65,7 @@ def test_a_date_is_a_whole_number_of_days(date: dt.date) -> None:
         assert day(f"{date.day:02}-{month.upper()}-{date.year:04}") == expected
 
 
+@settings(max_examples=40)
 @given(DATES, st.sampled_from(sorted(ORDERS)), st.sampled_from("/-."), st.booleans())
 def test_the_order_of_day_and_month_is_an_option(date: dt.date, order: DateOrder, sign: str, padded: bool) -> None:
     width = 2 if padded else 1
@@ -73,6 +74,7 @@ def test_the_order_of_day_and_month_is_an_option(date: dt.date, order: DateOrder
     assert day(text, order) == (date - EPOCH.date()).days
 
 
+@settings(max_examples=40)
 @given(st.lists(MOMENTS, min_size=1, max_size=4), st.sampled_from("T "))
 def test_a_time_is_exact_to_the_microsecond(moments: list[dt.datetime], separator: str) -> None:
     result = parse(*(moment.isoformat(separator) for moment in moments))
@@ -82,6 +84,7 @@ def test_a_time_is_exact_to_the_microsecond(moments: list[dt.datetime], separato
     assert [date_of(moment.isoformat(separator), ISO) for moment in moments] == result.values.tolist()
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(MOMENTS, ZONES), min_size=1, max_size=4), st.booleans())
 def test_a_zone_offset_is_subtracted(zoned: list[tuple[dt.datetime, dt.timezone]], colon: bool) -> None:
     moments = [moment.replace(tzinfo=zone) for moment, zone in zoned]
@@ -92,6 +95,7 @@ def test_a_zone_offset_is_subtracted(zoned: list[tuple[dt.datetime, dt.timezone]
     assert [date_of(text, ISO) for text in texts] == result.values.tolist()
 
 
+@settings(max_examples=40)
 @given(MOMENTS, st.sampled_from(sorted(ORDERS)))
 def test_a_time_may_follow_a_date_in_any_form(moment: dt.datetime, order: DateOrder) -> None:
     date = ORDERS[order].format(d=moment.day, m=moment.month, y=moment.year, s="/")
@@ -144,6 +148,7 @@ def test_a_long_text_is_no_date() -> None:
     assert math.isnan(day(text))
 
 
+@settings(max_examples=40)
 @given(st.text("0123456789-:T. +ZPMJan/", min_size=8, max_size=22))
 def test_a_single_text_is_read_as_in_a_column(text: str) -> None:
     day(text)
