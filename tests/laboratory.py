@@ -75,7 +75,11 @@ def predictions(version: Version, table: pa.Table) -> NDArray[np.float64]:
     """Return the predictions for the rows of a table, (n, k). NaN for a row with a gap."""
     (batch,) = table.combine_chunks().to_batches() or [pa.RecordBatch.from_pylist([], table.schema)]
     encoder = Encoder(version.card.schema_of_rows.features)
-    return version.model.predict(encoder.encode(batch.select(encoder.typed + encoder.texts), 1))
+    x = encoder.encode(batch.select(encoder.typed + encoder.texts), 1)
+    complete = ~np.isnan(x).any(axis=1)
+    found = np.full((len(x), len(version.model.targets)), np.nan)
+    found[complete] = version.model.predict(x[complete])
+    return found
 
 
 def coefficients(version: Version, target: int = 0) -> dict[str, float]:

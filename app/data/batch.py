@@ -61,6 +61,7 @@ class RowBatch(NamedTuple):
     kept: "pa.RecordBatch | None" = None
     rounded: Rounded = ()
     others: frozenset[str] = frozenset()  # NDJSON: names in these rows that are not read, unless `only`
+    is_complete: bool = False  # True if it is known that no value is NaN
 
     def slice(self, start: int, end: int) -> "RowBatch":
         """Return some of the rows, without `others`."""
@@ -121,7 +122,7 @@ def from_record_batch(
         values[index] = column.to_numpy(zero_copy_only=False)  # null comes out as NaN
     kept = batch.select(list(columns.keep)) if columns.keep else None
     if are_small(values):
-        return RowBatch(values.T, kept)
+        return RowBatch(values.T, kept, is_complete=True)
     check(values.T, columns, first_row)
     rounded = _rounded(exact(values) if exact else batch, columns, values) if has_large(values) else ()
     return RowBatch(values.T, kept, rounded)

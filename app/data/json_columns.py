@@ -24,6 +24,7 @@ from app.data.json_faults import NULL_REMEDY, NUMBERS, Check, fault_of, kind_of
 from app.data.lazy_pyarrow import pa
 
 UNSEEN = -1.0  # in place of the index of a level
+MAX_KNOWN_DATES = 4096  # Dates whose days are kept.
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - UTC, without the cost of a time zone
 _EPOCH_DAY = _EPOCH.toordinal()
 _DAY_SECONDS = 86_400
@@ -132,31 +133,30 @@ class JsonColumn:
             return level_fault(column, str(level_of(value, column)))
         return None
 
-    def ordinary(self) -> Callable[[Any], tuple[float, ...]]:
-        """Return a fast function from an ordinary value to the values of its columns of the design.
+    def ordinary_reader(self) -> Callable[[Any], float]:
+        """Return a fast function from an ordinary value of a number, a boolean or a date to its code.
 
-        It raises LookupError or ValueError for a gap, an unseen level, and some values that only `codes` can read.
+        It raises LookupError, TypeError or ValueError for a gap, and for some values that only `codes` can read.
         """
-        column, no_gap = self.column, (0.0,) if self.column.missing == "indicator" else ()
-        if column.kind == "category":
-            zeros = (0.0,) * self.width
-            levels = enumerate(column.levels)
-            return {
-                level: (*zeros[: place - 1], 1.0, *zeros[place:]) if place else zeros for place, level in levels
-            }.__getitem__
-        if column.na:
-            return lambda value: (_complete(self._code(value, {})), *no_gap)
-        if column.kind == "boolean":
-            return {False: (0.0, *no_gap), True: (1.0, *no_gap)}.__getitem__
-        if column.kind == "date":
-            return lambda value: (iso_days(value), *no_gap)
-        return (lambda value: (value, 0.0)) if no_gap else (lambda value: (value,))
+        if self.column.na:
+            return self._complete_code
+        return _Days().__getitem__ if self.column.kind == "date" else float
+
+    def _complete_code(self, value: Any) -> float:
+        code = self._code(value, {})
+        if code is None or np.isnan(code):
+            raise ValueError
+        return code
 
 
-def _complete(code: float | None) -> float:
-    if code is None or code != code:  # noqa: PLR0124 - NaN
-        raise ValueError
-    return code
+class _Days(dict[str, float]):
+    """The days of dates that occurred, because reading one takes ten times as long as finding it again."""
+
+    def __missing__(self, text: str) -> float:
+        if len(self) >= MAX_KNOWN_DATES:
+            self.clear()
+        days = self[text] = iso_days(text)
+        return days
 
 
 def iso_days(text: str) -> float:

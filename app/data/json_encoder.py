@@ -1,6 +1,6 @@
 """Decoded JSON rows as the matrix of a design."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import accumulate, pairwise
 from types import MappingProxyType
@@ -30,8 +30,8 @@ class JsonEncoder:
         self.columns = [JsonColumn(column) for column in columns]
         self.names = tuple(column.name for column in columns)
         self.is_plain = all(column.is_plain for column in columns)
-        self._places = [slice(*ends) for ends in pairwise(accumulate((each.width for each in self.columns), initial=0))]
-        self.width = self._places[-1].stop
+        self.places = [slice(*ends) for ends in pairwise(accumulate((each.width for each in self.columns), initial=0))]
+        self.width = self.places[-1].stop
 
     def encode(
         self,
@@ -64,7 +64,7 @@ class JsonEncoder:
         """Return the rows whose columns have these values, or None if one is at fault."""
         out = np.empty((len(values[0]), self.width))
         unseen: dict[str, int] = {}
-        for column, place, one in zip(self.columns, self._places, values, strict=True):
+        for column, place, one in zip(self.columns, self.places, values, strict=True):
             codes = column.codes(one)
             if codes is None:
                 return None
@@ -77,23 +77,45 @@ class JsonEncoder:
                 return None
         return EncodedRows(out, unseen)
 
-    def ordinary(self) -> Callable[[Sequence[Sequence[Any]]], list[list[float]]]:
-        """Return a function that encodes few rows of ordinary values fast.
 
-        It raises LookupError or ValueError if `encode` might refuse a value or answer null.
-        """
-        encoders = [column.ordinary() for column in self.columns]
+class OrdinaryEncoder:
+    """Encodes rows of ordinary values fast: words, booleans and dates that need no further look.
 
-        def encode(rows: Sequence[Sequence[Any]]) -> list[list[float]]:
-            encoded = []
-            for row in rows:
-                values: list[float] = []
-                for encoder, value in zip(encoders, row):  # noqa: B905 - equally long; strict=True is slower
-                    values += encoder(value)
-                encoded.append(values)
-            return encoded
+    It raises LookupError, TypeError or ValueError if JsonEncoder might refuse a value or answer null.
+    """
 
-        return encode
+    def __init__(self, encoder: JsonEncoder) -> None:
+        self._zeros = [0.0] * encoder.width
+        # The place of a number in a row, or -1 for a category, whose reader returns it, or -1 for the reference level.
+        self._columns: list[tuple[int, Callable[[Any], Any]]] = []
+        for json_column, place in zip(encoder.columns, encoder.places, strict=True):
+            levels = json_column.column.levels
+            if json_column.column.kind == "category":
+                ends = [-1, *range(place.start, place.start + len(levels) - 1)]
+                self._columns.append((-1, dict(zip(levels, ends, strict=True)).__getitem__))
+            else:
+                self._columns.append((place.start, json_column.ordinary_reader()))
+
+    def few(self, rows: Sequence[Sequence[Any]]) -> list[list[float]]:
+        """Return the encoded rows as lists."""
+        out = [self._zeros.copy() for _ in rows]
+        self._write(rows, out)
+        return out
+
+    def matrix(self, rows: Sequence[Sequence[Any]]) -> NDArray[np.float64]:
+        """Return the encoded rows as a matrix."""
+        out = np.zeros((len(rows), len(self._zeros)))
+        self._write(rows, out)
+        return out
+
+    def _write(self, rows: Sequence[Sequence[Any]], out: Iterable[Any]) -> None:
+        columns = self._columns
+        for row, values in zip(rows, out, strict=True):
+            for (place, read), value in zip(columns, row):  # noqa: B905 - equally long; strict=True is slower
+                if place >= 0:
+                    values[place] = read(value)
+                elif (level := read(value)) >= 0:
+                    values[level] = 1.0
 
 
 def _by_column(rows: Sequence[Any], names: Sequence[str]) -> Sequence[Sequence[Any]] | None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from app.errors import MalformedBody
 
-Rows: TypeAlias = Sequence[Sequence[float]] | NDArray[np.float64]
+Rows: TypeAlias = Sequence[Sequence[Any]] | NDArray[np.float64]
 
 LONG = 1000  # Length of a body, in bytes, above which simdjson is faster.
 
@@ -23,17 +23,20 @@ _SKELETON = b'{"instances":[%b]}'.translate(None, _NUMBERS_AND_SPACE)
 class RowsDecoder:
     """Decodes `{"instances": [...]}` and nothing else: all objects with exactly these names, or all arrays."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], types: Sequence[type] | None = None) -> None:
+        """Prepare for columns with values of these types: float, bool or str, by default all float."""
+        types = types or [float] * len(names)
         fields = [f"column_{index}" for index in range(len(names))]
         row = msgspec.defstruct(
             "Row",
-            [(field, float, msgspec.field(name=name)) for field, name in zip(fields, names, strict=True)],
+            [(field, type_, msgspec.field(name=name)) for field, type_, name in zip(fields, types, names, strict=True)],
             forbid_unknown_fields=True,
             gc=False,
         )
         self._width = len(names)
+        self._are_numbers = set(types) == {float}
         self._objects = _decoder(row)
-        self._arrays = _decoder(GenericAlias(tuple, (float,) * len(names)))
+        self._arrays = _decoder(GenericAlias(tuple, tuple(types)))
         self._parser = simdjson.Parser()
 
     def decode(self, body: bytes) -> tuple[Rows, bool]:
@@ -43,7 +46,7 @@ class RowsDecoder:
         """
         objects = body.find(b"{", 1) >= 0
         try:
-            if not objects and len(body) >= LONG:
+            if not objects and len(body) >= LONG and self._are_numbers:
                 return self._matrix(body), False
             rows = (self._objects if objects else self._arrays).decode(body).instances
         except (msgspec.DecodeError, ValueError, TypeError, KeyError, RecursionError):

@@ -139,7 +139,7 @@ class TrainingRows:
             unused = self._unused(rows, first_row)
             values, fold = rows.values, rows.fold
             first_row += len(values)
-            if unused.any():
+            if unused is not None:
                 values, fold = values[~unused], None if fold is None else fold[~unused]
             if len(values):
                 self.complete += len(values)
@@ -163,8 +163,10 @@ class TrainingRows:
             return False
         return first is not None and any(map(is_text, first.cells.schema.types))
 
-    def _unused(self, rows: _Rows, first_row: int) -> NDArray[np.bool_]:
-        """Return which rows have weight 0 or are dropped, (n,)."""
+    def _unused(self, rows: _Rows, first_row: int) -> NDArray[np.bool_] | None:
+        """Return which rows have weight 0 or are dropped, (n,), or None if none is."""
+        if self.schema.weight is None and rows.gaps is None and rows.fold is None:
+            return None
         zero = np.zeros(len(rows.values), dtype=bool)
         if self.schema.weight is not None:
             weights = rows.values[:, self._features + self._targets]
@@ -182,7 +184,8 @@ class TrainingRows:
             self.dropped += count
             if rows.gaps is not None:
                 self.gaps.add(rows.gaps[incomplete])
-        return zero | incomplete
+        unused = zero | incomplete
+        return unused if unused.any() else None
 
     def _refused_gaps(self, gaps: NDArray[np.bool_], first_row: int) -> InvalidInput:
         """Return the error for the first gap in each column that refuses gaps."""
@@ -233,9 +236,8 @@ class TrainingRows:
             elif groups is not None:
                 fold = groups.of_numbers(values[:, numbers.index(groups.column)])
             self._check_fold(fold, row)
-            with np.errstate(over="ignore", invalid="ignore"):
-                has_gaps = self._drops and np.isnan(values.sum())  # One pass; nearly always enough.
-            yield _Rows(values, np.isnan(values) if has_gaps else None, fold, batch.others)
+            gaps = None if batch.is_complete else np.isnan(values)
+            yield _Rows(values, gaps if gaps is not None and gaps.any() else None, fold, batch.others)
             row += len(values)
 
     def _read_plain(self, columns: Columns) -> Iterator[RowBatch]:

@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 from fastapi.routing import APIRoute
 
+from app.data.json_encoder import OrdinaryEncoder
 from app.data.predict_decoder import Rows, RowsDecoder, to_array
 from app.prediction.encoding import encode_few, encode_predictions
 from app.prediction.predictor import MAX_INLINE_MULTIPLIES
@@ -122,20 +123,29 @@ class PreparedModel:
     """A version, with everything that its predictions need prepared once."""
 
     def __init__(self, version: Version) -> None:
-        model = version.model
+        model, encoder = version.model, version.encoder
         self.version = version
+        names, types = encoder.names, [column.ordinary_type for column in encoder.columns]
         # Only the route can decode features with names that msgspec does not accept.
-        self.decode = RowsDecoder(model.features).decode if not any(map(_NOT_IN_FIELD_NAMES, model.features)) else None
+        self.decode = None if any(map(_NOT_IN_FIELD_NAMES, names)) else RowsDecoder(names, types).decode
         self.max_rows = MAX_INLINE_MULTIPLIES // model.coef.size
         self._max_few = 0 if model.terms else MAX_PYTHON_MULTIPLIES // model.coef.size  # Rows.
+        self._encoder = None if encoder.is_plain else OrdinaryEncoder(encoder)
         self._beginning = orjson.dumps({"model": version.card.model, "version": version.card.version})[:-1]
 
     def predict(self, rows: Rows, *, as_objects: bool) -> bytes:
-        """Return the body of the response. Raises PredictionTooLarge."""
-        model = self.version.model
+        """Return the body of the response.
+
+        Raises PredictionTooLarge, or LookupError, TypeError or ValueError for a value that only the route can read.
+        """
+        model, encoder = self.version.model, self._encoder
         if len(rows) <= self._max_few and not isinstance(rows, np.ndarray):
-            predictions = encode_few(model.predict_few(rows), model.targets, as_objects=as_objects)
+            values = rows if encoder is None else encoder.few(rows)
+            predictions = encode_few(model.predict_few(values), model.targets, as_objects=as_objects)
         else:
-            many = model.predict(to_array(rows, len(model.features)))
-            predictions = encode_predictions(many, model.targets, as_objects=as_objects)
+            if encoder is None or isinstance(rows, np.ndarray):
+                x = to_array(rows, len(model.features))
+            else:
+                x = encoder.matrix(rows)
+            predictions = encode_predictions(model.predict(x), model.targets, as_objects=as_objects)
         return b'%b,"predictions":%b}' % (self._beginning, predictions)

@@ -35,7 +35,7 @@ def sniff(text: bytes, options: ReadingOptions, known: Dialect | None = None) ->
     named = _named_separator(text)
     header = options.header or (known.header if known else None)
     skip = max(options.skip, int(named is not None))
-    if not skip and known and known.skip and not _begins_with_header(text, known.sep):
+    if not skip and known and known.skip and not _begins_with_header(text):
         skip = known.skip
     rest = text[skipped(text, skip) :]
     sep = options.sep or named
@@ -64,10 +64,10 @@ def _named_separator(text: bytes) -> Separator | None:
     )
 
 
-def _begins_with_header(text: bytes, sep: Separator) -> bool:
+def _begins_with_header(text: bytes) -> bool:
     """Return True if the first row may be a header: it has distinct names, and the other rows have as many values."""
-    names = next(_readable_cells(text, sep), [])
-    shape = _Shape.of(text, sep)
+    shape = _best_shape(text, None, None)
+    names = next(_readable_cells(text, shape.sep), [])
     return shape.form(None, None) is not None and all(names[1:]) and len(set(names)) == len(names)
 
 
@@ -148,15 +148,17 @@ def _best_shape(text: bytes, known: Dialect | None, header: Header | None) -> _S
         return shape
     shapes = _shapes(text)
     if fitting := [shape for shape in shapes if shape.form(header, known)]:
-        return fitting[0] if len(fitting) == 1 else max(fitting, key=_share_of_numbers)
+        return fitting[0] if len(fitting) == 1 else max(fitting, key=_likelihood)
     if known is not None and shape.width == 1:
         return shape
     return next((shape for shape in shapes if shape.counts and shape.counts[0] > 1 and shape.sep != " "), shapes[0])
 
 
-def _share_of_numbers(shape: _Shape) -> float:
+def _likelihood(shape: _Shape) -> tuple[float, bool]:
+    """Return the share of numbers among the cells, and whether commas may be decimal signs in them."""
     cells = [cell for row in islice(_readable_cells(shape.text, shape.sep), _COMPARED_ROWS) for cell in row]
-    return sum(_NUMBER.fullmatch(cell.strip()) is not None for cell in cells) / max(1, len(cells))
+    share = sum(_NUMBER.fullmatch(cell.strip()) is not None for cell in cells) / max(1, len(cells))
+    return share, shape.sep != ","
 
 
 def _check_header_row(text: bytes, shapes: Sequence[_Shape], header: Header | None, skip: int) -> None:

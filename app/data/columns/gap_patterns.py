@@ -70,7 +70,9 @@ class GapPatterns:
 
     def _unpacked(self) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
         """Return the combinations, (k, len(columns)), and the number of rows that have each."""
-        packed = np.frombuffer(b"".join(self._patterns), np.uint8).reshape(len(self._patterns), -1)
+        packed = np.frombuffer(b"".join(self._patterns), np.uint8).reshape(
+            len(self._patterns), (len(self.columns) + 7) // 8
+        )
         bits = np.unpackbits(packed, axis=1, count=len(self.columns)).astype(bool)
         return bits, np.fromiter(self._patterns.values(), np.int64, len(self._patterns))
 

@@ -222,15 +222,16 @@ def _refuse_disguised_numbers(profile: ColumnProfile, fits: int) -> None:
 
 def _refuse_faulty_dates(texts: TextProfile) -> None:
     """Raise KindFault if most values are dates."""
-    tally = max(texts.dates.values(), key=lambda tally: tally.fits if tally.column.dates else 0)
-    iso = texts.dates.get(None, tally)
-    fits = iso.fits + (tally.fits if tally is not iso else 0)
+    best = max(texts.dates.values(), key=lambda tally: tally.fits if tally.column.dates else 0)
+    orders = (None, best.column.dates)
+    tried = [tally for order, tally in texts.dates.items() if tally.is_tried and order in orders]
+    fits = sum(tally.fits for tally in tried)
     if 2 * fits > texts.count:
         raise KindFault(
             f"{_count(texts.count - fits, texts.count, 'dates of one order')}, but most can. "
             "Correct them, or name them with `na` if they mark gaps; name the column in `categories` if its values are "
             "labels.",
-            (tally if tally.fits else iso).first,
+            best.first if best.fits else tried[0].first,
         )
 
 

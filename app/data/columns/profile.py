@@ -16,6 +16,8 @@ from app.data.columns.tally import Tally
 from app.data.columns.text_profile import BLOCK_ROWS, TextProfile
 from app.data.lazy_pyarrow import pa
 
+JOINED_ROWS = 1 << 15  # Rows that are counted at a time.
+
 _OF_CELLS: "dict[Kind, Callable[[pa.Array, Column], Parsed]]" = {
     "number": numbers_of,
     "boolean": booleans_of,
@@ -98,9 +100,8 @@ def profile_table(
     Raises InvalidInput as reading the batches does.
     """
     profile = TableProfile(dict(columns), first_row)
-    for batch in batches:
-        step()
-        for cells in _pieces(batch.cells, profile.rows):
+    for joined in _joined(batches, step):
+        for cells in _pieces(joined, profile.rows):
             for name, column in profile.columns.items():
                 column.add(cells.column(name), profile.rows)
             profile.rows += cells.num_rows
@@ -110,6 +111,22 @@ def profile_table(
     for column in profile.columns.values():
         column.texts.finish()
     return profile
+
+
+def _joined(batches: Iterable[CellBatch], step: Callable[[], None]) -> "Iterator[pa.RecordBatch]":
+    """Yield the cells in batches of about JOINED_ROWS or more, unless types change, because each has a fixed cost."""
+    waiting: list[pa.RecordBatch] = []
+    for batch in batches:
+        step()
+        if waiting and waiting[0].schema != batch.cells.schema:
+            yield pa.concat_batches(waiting)
+            waiting = []
+        waiting.append(batch.cells)
+        if sum(cells.num_rows for cells in waiting) >= JOINED_ROWS:
+            yield pa.concat_batches(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_batches(waiting)
 
 
 def _pieces(cells: "pa.RecordBatch", start: int) -> "Iterator[pa.RecordBatch]":

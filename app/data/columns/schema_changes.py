@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Literal, TypeAlias
 
 from app.data.batch import in_columns
-from app.data.columns.faults import level_fault
 from app.data.columns.gap_policy import of_target, with_gap_policy
 from app.data.columns.infer import Applied, check_targets, open_column, ordered_levels
 from app.data.columns.kinds import Decided, KindFault, decide
@@ -15,7 +14,7 @@ from app.data.columns.options import ColumnOptions, ReadingOptions
 from app.data.columns.profile import ColumnProfile, TableProfile
 from app.data.columns.roles import Roles
 from app.data.columns.schema import Column, Dialect, TableSchema
-from app.data.names import MAX_LISTED, did_you_mean, listed, shown
+from app.data.names import MAX_LISTED, UNKNOWN_LEVEL, did_you_mean, listed, shown
 from app.errors import FieldError, InvalidInput
 
 Mode: TypeAlias = Literal["replace", "update", "forget"]
@@ -182,7 +181,7 @@ def _refuse_unseen(features: list[Column], decided: Mapping[str, Decided], first
         texts = decided[column.name].profile.texts
         if column.kind == "category" and len(column.levels) > len(known):
             level = column.levels[len(known)]
-            message = f"{level_fault(replace(column, levels=known), level)} {_WAY_OUT['forget']}"
+            message = f"{UNKNOWN_LEVEL} Received {shown(level)}. Known levels: {listed(known)}. {_WAY_OUT['forget']}"
             details.append(FieldError(message, row=first_row + texts.first_row_of(level), column=column.name))
     if details:
         raise in_columns(details)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from data.columns.cells import infer, numbers
+from cells import infer, numbers
 
 from app.data.columns.options import ColumnOptions, Kind, ReadingOptions
 from app.data.columns.schema import Column
