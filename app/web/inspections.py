@@ -1,5 +1,6 @@
 """Receive a file into temporary storage, and inspect it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -35,11 +36,12 @@ async def inspect_body(services: Services, request: Request, table_format: Table
                     body = await bodies.read_body(request, services.max_json_bytes)
                     options, draft = await run_in_threadpool(_write_json, services, memory, body, file)
                 else:
-                    options = from_query(request.query_params)
+                    options = from_query(request.query_params, bodies.received_of(request).options)
                     check_options(table_format, options.reading())
                     async for part in bodies.regroup(bodies.iter_body(request, services.max_upload_bytes), SLICE_BYTES):
                         await run_in_threadpool(file.write, part)
                     draft = _draft(services, options, table_format)
+                    draft = replace(draft, reading=bodies.with_encoding(request, table_format, draft.reading))
                 return await run_in_threadpool(_inspect, services, memory, options, draft, file.path)
         except OSError as error:
             raise not_stored("The rows", error) from error
