@@ -86,7 +86,7 @@ def test_a_file_is_compared_with_the_schema_of_a_model(service: Service) -> None
     ("body", "kinds"),
     [
         (
-            [{"city": "rome", "x": 1, "y": 2}, {"city": "oslo", "x": None, "y": 3}, {"city": "rome", "x": 2, "y": 5}],
+            [{"city": "rome", "x": 1, "y": 2}, {"city": "oslo", "x": 3, "y": 3}, {"city": "rome", "x": None, "y": 5}],
             True,
         ),
         ({"instances": [{"city": "rome", "x": 1}, {"city": "oslo", "x": 3}, {"city": "rome", "x": 2}]}, False),
