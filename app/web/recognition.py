@@ -51,6 +51,11 @@ class Received:
             raise UnsupportedMediaType(message, [FieldError(message, parameter="Content-Type")])
         return _ENCODINGS.get(charset)
 
+    def release(self) -> None:
+        """Release what was read, and the request that `rest` refers to, without the garbage collector."""
+        self.chunks.clear()
+        self.rest = None
+
     async def stream(self) -> AsyncIterator[bytes]:
         """Yield the rows, those that were read already first."""
         while self.chunks:

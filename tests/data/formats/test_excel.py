@@ -2,6 +2,7 @@
 
 import datetime as dt
 import io
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -160,8 +161,23 @@ def encrypted(content: bytes) -> bytes:
     return bytes(changed)
 
 
+def claiming(content: bytes, size: int) -> bytes:
+    """Return a workbook whose directory says that its longest part has `size` bytes."""
+    changed, places = bytearray(content), []
+    at = content.index(b"PK\x01\x02")
+    while content[at : at + 4] == b"PK\x01\x02":
+        unpacked, name, extra, comment = struct.unpack_from("<IHHH", content, at + 24)
+        places.append((unpacked, at + 24))
+        at += 46 + name + extra + comment
+    struct.pack_into("<I", changed, max(places)[1], size)
+    return bytes(changed)
+
+
 BOMBS: dict[str, tuple[bytes, str]] = {
-    "parts beyond 256 MiB": (with_part(workbook({"S": ROWS}), "sheet1.xml", bytes(257 << 20)), "256 MiB"),
+    "parts beyond 256 MiB": (claiming(workbook({"S": ROWS}), 257 << 20), "256 MiB"),
+    "a part longer than the directory says": (
+        claiming(with_part(workbook({"S": ROWS}), "sheet1.xml", b"<a>" + b" " * (1 << 24) + b"</a>"), 1000), ""
+    ),
     "cells in opposite corners": (
         with_sheet(f'<row r="1">{A1}</row><row r="1048576"><c r="XFD1048576"><v>1</v></c></row>'), "more memory"
     ),
