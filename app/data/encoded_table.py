@@ -69,15 +69,11 @@ def encoded_batches(
 
 def _check_gaps(cells: "pa.RecordBatch", encode: ColumnsToEncode, dialect: Dialect, first_row: int) -> None:
     """Raise InvalidInput with the place of the first gap of each column. Unseen levels are not gaps."""
-    encoder = Encoder(encode.columns, unknown="reference", dialect=dialect)
-    gaps = np.isnan(encoder.encode(cells, first_row))
-    details = []
-    start = 0
-    for column in encode.columns:
-        width = len(column.encoded_names)
-        rows = np.flatnonzero(gaps[:, start]) if width else np.empty(0, np.intp)
-        start += width
-        if len(rows):
-            details.append(FieldError(_GAP, row=first_row + int(rows[0]), column=column.name))
-    if details:
-        raise in_columns(details)
+    _, gaps = Encoder(encode.columns, unknown="reference", dialect=dialect).encode_with_gaps(cells, first_row)
+    if gaps is not None:
+        columns = np.flatnonzero(gaps.any(axis=0))
+        rows = np.argmax(gaps[:, columns], axis=0)
+        places = zip(rows.tolist(), columns.tolist(), strict=True)
+        raise in_columns(
+            [FieldError(_GAP, row=first_row + row, column=encode.columns[column].name) for row, column in places]
+        )

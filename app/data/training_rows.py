@@ -152,7 +152,9 @@ class TrainingRows:
         """Return True if the format itself can read all columns as numbers."""
         if self._format is None or not self.schema.is_plain:
             return self._format is None
-        return self._format.has_untyped_text or not self._has_text(self._format)
+        if self._format.has_untyped_text:
+            return self._format.is_text  # A workbook has cells of numbers and of text.
+        return not self._has_text(self._format)
 
     def _has_text(self, table_format: TableFormat) -> bool:
         """Return True if a column of numbers begins with numbers sent as strings, which only an encoder reads."""

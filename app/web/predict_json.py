@@ -100,7 +100,7 @@ def _predict(request: Request, version: Version, query: PredictionQuery, work: W
             f"The answer would have about {length} bytes, and the limit is {MAX_RESPONSE}. Send fewer instances, or "
             "accept a table.",
         )
-    with get_memory(request).reserved(rows_bytes(query, work, version.model)):
+    with get_memory(request).reserved(rows_bytes(query, work, version)):
         result = Predictor(version).predict(query)
         content = encode(result)
     get_memory(request).reserve(len(content))
