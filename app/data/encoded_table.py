@@ -8,13 +8,14 @@ import numpy as np
 
 from app.data.batch import Columns, RowBatch, Source, batch_rows, in_columns
 from app.data.columns.encoder import Encoder, Notes, Unknown
+from app.data.columns.numbers import is_text
 from app.data.columns.options import Decimal, ReadingOptions
 from app.data.columns.schema import Column, Dialect
 from app.data.content import explained
 from app.data.formats.base import TableFormat
 from app.data.kept_types import decoded
 from app.data.lazy_pyarrow import pa
-from app.errors import FieldError
+from app.errors import FieldError, InvalidInput
 
 _GAP = "The value is missing. Fill it in, or answer null with `missing=null`."
 
@@ -65,6 +66,15 @@ def encoded_batches(
                 kept = decoded(cells.select(list(encode.keep))) if encode.keep else None
                 yield RowBatch(values, kept)
                 row += cells.num_rows
+
+
+def has_texts(source: Source, table_format: TableFormat, columns: Columns) -> bool:
+    """Return True if a column of numbers begins with numbers sent as strings, which only an encoder reads."""
+    try:
+        first = next(table_format.cells(source, columns._replace(keep=(), missing=True)), None)
+    except InvalidInput:
+        return False
+    return first is not None and any(map(is_text, first.cells.schema.types))
 
 
 def _check_gaps(cells: "pa.RecordBatch", encode: ColumnsToEncode, dialect: Dialect, first_row: int) -> None:

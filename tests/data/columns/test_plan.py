@@ -84,7 +84,7 @@ def test_guess_that_training_contradicts_is_planned_again_with_certainty() -> No
     assert contradicts(row_error("The value is not a number.", row=401, column="x"), guess)
     assert not contradicts(row_error("Expected 3 values, found 4.", row=9), guess)
     assert not contradicts(InvalidInput("No rows."), guess)
-    with pytest.raises(InvalidInput, match="1 of 400 values cannot be read as numbers"):
+    with pytest.raises(InvalidInput, match="1 of 400 values cannot be read as finite numbers"):
         plan_schema(read, ROLES, OPTIONS, untyped=True, certain=True)
 
 
