@@ -35,15 +35,15 @@ def sniff(text: bytes, options: ReadingOptions, known: Dialect | None = None) ->
     named = _named_separator(text)
     header = options.header or (known.header if known else None)
     skip = max(options.skip, int(named is not None))
-    if not skip and known and known.skip and not _begins_with_header(text):
-        skip = known.skip
+    if not skip and known and not _begins_with_header(text):
+        skip = known.skip if _begins_with_header(text[skipped(text, known.skip) :]) else 0
     rest = text[skipped(text, skip) :]
     sep = options.sep or named
     shape = _Shape.of(rest, sep) if sep else _best_shape(rest, known, header)
     form = shape.form(header, known)
     is_single = known is not None and shape.sep == known.sep and shape.width == 1
     if form is None and not is_single:
-        _check_header_row(rest, [shape] if sep else _shapes(rest), header, skip)
+        _check_header_row(rest, [shape] if sep else _shapes(rest, header), header, skip)
     form = form or _Form(spaces=shape.has_spaces)
     dialect = Dialect(sep=shape.sep, header=header, skip=skip, **form._asdict())
     return replace(dialect, decimal=_decimal(rest, dialect, options, known))
@@ -68,7 +68,8 @@ def _begins_with_header(text: bytes) -> bool:
     """Return True if the first row may be a header: it has distinct names, and the other rows have as many values."""
     shape = _best_shape(text, None, None)
     names = next(_readable_cells(text, shape.sep), [])
-    return shape.form(None, None) is not None and all(names[1:]) and len(set(names)) == len(names)
+    are_names = all(names[1:]) and len(set(names)) == len(names) and not all(map(_NUMBER.fullmatch, names))
+    return are_names and shape.form(None, None) is not None
 
 
 class _Form(NamedTuple):
@@ -114,11 +115,8 @@ class _Shape(NamedTuple):
         ends_empty = self.ends[1] and (self.ends[0] or (header != "none" and self.counts[0] == width - 1))
         if self.counts[0] == width or ends_empty:
             return _Form(empty_end=ends_empty, spaces=self.has_spaces)
-        if (
-            header != "none"
-            and self.counts[0] == width - 1
-            and ((known is not None and known.row_names) or self._has_row_names())
-        ):
+        lacks_a_name = header != "none" and 1 < self.counts[0] == width - 1
+        if lacks_a_name and ((known is not None and known.row_names) or self._has_row_names()):
             return _Form(row_names=True, spaces=self.has_spaces)
         return None
 
@@ -134,10 +132,10 @@ class _Shape(NamedTuple):
         return are_words or names == [str(number) for number in range(1, len(names) + 1)]
 
 
-def _shapes(text: bytes) -> list[_Shape]:
-    """Return the shapes for all separators. Runs of spaces separate only if the first row has no other separator."""
+def _shapes(text: bytes, header: Header | None) -> list[_Shape]:
+    """Return the shapes for all separators. Runs of spaces separate only if no name is next to another separator."""
     shapes = [_Shape.of(text, sep) for sep in SEPARATORS if sep != " "]
-    if all(shape.counts[:1] in ((), (1,)) for shape in shapes):
+    if header == "none" or all(shape.counts[:1] in ((), (1,)) for shape in shapes):
         shapes.append(_Shape.of(text, " "))
     return shapes
 
@@ -146,7 +144,7 @@ def _best_shape(text: bytes, known: Dialect | None, header: Header | None) -> _S
     """Return the shape that fits all rows, or else the one of the separator that the first row has."""
     if known is not None and (shape := _Shape.of(text, known.sep)).form(header, known):
         return shape
-    shapes = _shapes(text)
+    shapes = _shapes(text, header)
     if fitting := [shape for shape in shapes if shape.form(header, known)]:
         return fitting[0] if len(fitting) == 1 else max(fitting, key=_likelihood)
     if known is not None and shape.width == 1:
@@ -154,11 +152,13 @@ def _best_shape(text: bytes, known: Dialect | None, header: Header | None) -> _S
     return next((shape for shape in shapes if shape.counts and shape.counts[0] > 1 and shape.sep != " "), shapes[0])
 
 
-def _likelihood(shape: _Shape) -> tuple[float, bool]:
-    """Return the share of numbers among the cells, and whether commas may be decimal signs in them."""
+def _likelihood(shape: _Shape) -> tuple[int, bool, float, bool]:
+    """Return how probable a separator is: stray quotes and line breaks speak against it, and numbers for it."""
     cells = [cell for row in islice(_readable_cells(shape.text, shape.sep), _COMPARED_ROWS) for cell in row]
-    share = sum(_NUMBER.fullmatch(cell.strip()) is not None for cell in cells) / max(1, len(cells))
-    return share, shape.sep != ","
+    odd = sum('"' in cell or "\n" in cell for cell in cells)
+    numbers = sum(_NUMBER.fullmatch(cell.strip()) is not None for cell in cells)
+    # A comma between numbers may be a decimal sign.
+    return -odd, shape.sep != " ", numbers / max(1, len(cells)), shape.sep != ","
 
 
 def _check_header_row(text: bytes, shapes: Sequence[_Shape], header: Header | None, skip: int) -> None:
