@@ -8,13 +8,14 @@ import numpy as np
 
 from app.data.batch import Columns, RowBatch, Source, batch_rows, in_columns
 from app.data.columns.encoder import Encoder, Notes, Unknown
+from app.data.columns.numbers import is_text
 from app.data.columns.options import Decimal, ReadingOptions
 from app.data.columns.schema import Column, Dialect
 from app.data.content import explained
 from app.data.formats.base import TableFormat
 from app.data.kept_types import decoded
 from app.data.lazy_pyarrow import pa
-from app.errors import FieldError
+from app.errors import FieldError, InvalidInput
 
 _GAP = "The value is missing. Fill it in, or answer null with `missing=null`."
 
@@ -67,17 +68,22 @@ def encoded_batches(
                 row += cells.num_rows
 
 
+def has_texts(source: Source, table_format: TableFormat, columns: Columns) -> bool:
+    """Return True if a column of numbers begins with numbers sent as strings, which only an encoder reads."""
+    try:
+        first = next(table_format.cells(source, columns._replace(keep=(), missing=True)), None)
+    except InvalidInput:
+        return False
+    return first is not None and any(map(is_text, first.cells.schema.types))
+
+
 def _check_gaps(cells: "pa.RecordBatch", encode: ColumnsToEncode, dialect: Dialect, first_row: int) -> None:
     """Raise InvalidInput with the place of the first gap of each column. Unseen levels are not gaps."""
-    encoder = Encoder(encode.columns, unknown="reference", dialect=dialect)
-    gaps = np.isnan(encoder.encode(cells, first_row))
-    details = []
-    start = 0
-    for column in encode.columns:
-        width = len(column.encoded_names)
-        rows = np.flatnonzero(gaps[:, start]) if width else np.empty(0, np.intp)
-        start += width
-        if len(rows):
-            details.append(FieldError(_GAP, row=first_row + int(rows[0]), column=column.name))
-    if details:
-        raise in_columns(details)
+    _, gaps = Encoder(encode.columns, unknown="reference", dialect=dialect).encode_with_gaps(cells, first_row)
+    if gaps is not None:
+        columns = np.flatnonzero(gaps.any(axis=0))
+        rows = np.argmax(gaps[:, columns], axis=0)
+        places = zip(rows.tolist(), columns.tolist(), strict=True)
+        raise in_columns(
+            [FieldError(_GAP, row=first_row + row, column=encode.columns[column].name) for row, column in places]
+        )

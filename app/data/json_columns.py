@@ -36,20 +36,25 @@ _TYPES: dict[str, type] = {"number": float, "boolean": bool, "date": str, "categ
 class JsonColumn:
     """Reads values as codes, and writes codes as columns of the design.
 
-    A code is a number, the days since 1970, 0 or 1 for a boolean, or the index of a level or UNSEEN. NaN is a gap.
+    A code is a number, the days since 1970, 0 or 1 for a boolean, or the index of a level. NaN is a gap.
     """
 
     def __init__(self, column: Column) -> None:
         self.column = column
         self.width = len(column.encoded_names)
         self.ordinary_type = _TYPES[column.kind]
-        self.fills_gaps = column.missing in ("indicator", "fill")
         self._index = {level: float(index) for index, level in enumerate(column.levels)}
-        fill = self._code(column.fill, {}) if self.fills_gaps else None
-        self._fill = np.nan if fill is None else fill  # the code in place of a gap
+        fill = self._code(column.fill, {}) if isinstance(column.fill, str) else column.fill
+        self._fill = np.nan if fill is None else fill
+        self._gap = self._fill if column.missing == "fill" else np.nan  # the code in place of a gap
+        if column.missing == "indicator" and column.kind == "category":
+            self._gap = float(len(column.levels))
+        elif column.missing == "indicator" and not np.isnan(self._fill):
+            self._gap = np.inf
+        self.fills_gaps = not np.isnan(self._gap)
 
     def codes(self, values: Sequence[Any]) -> NDArray[np.float64] | None:
-        """Return the codes of values, (n,), or None if one of them cannot be read."""
+        """Return the codes of values, (n,), or None if one of them cannot be read. They are for `completed`."""
         if self.column.is_plain and set(map(type, values)) <= NUMBERS:
             try:
                 numbers = np.array(values, dtype=np.float64)
@@ -91,30 +96,31 @@ class JsonColumn:
             return np.nan if level is None else self._index.get(level, UNSEEN)
         return {"number": number_of, "boolean": boolean_of, "date": date_of}[kind](value, column)
 
-    def write(self, codes: NDArray[np.float64], out: NDArray[np.float64], unknown: Unknown) -> int:
-        """Write the columns of the design for codes, (n,), into `out`, (n, width). Return the number of unseen levels.
+    def completed(self, codes: NDArray[np.float64], unknown: Unknown) -> int:
+        """Replace gaps and unseen levels in codes, (n,), unless they are to be NaN. Return the number of NaN levels."""
+        gaps = np.isnan(codes)
+        count = 0
+        if self.column.kind == "category":
+            unseen = codes == UNSEEN
+            count = 0 if unknown == "reference" else int(np.count_nonzero(unseen))
+            codes[unseen] = np.nan if count else 0.0
+        if self.fills_gaps:
+            codes[gaps] = self._gap
+        return count
 
-        An unseen level is NaN unless the reference level takes its place.
-        """
-        column, gaps = self.column, np.isnan(codes)
-        if column.kind != "category":
-            out[:, 0] = np.where(gaps, self._fill, codes)
-            if column.missing == "indicator":
+    def write(self, codes: NDArray[np.float64], out: NDArray[np.float64]) -> None:
+        """Write the columns of the design for completed codes, (n,), into `out`, (n, width)."""
+        if self.column.kind != "category":
+            out[:, 0] = codes
+            if self.column.missing == "indicator":
+                gaps = codes == self._gap
+                out[gaps, 0] = self._fill
                 out[:, 1] = gaps
-            return 0
+            return
         out[:] = 0.0
-        unseen = codes == UNSEEN
-        if unknown != "reference":
-            out[unseen] = np.nan
-        if column.missing == "fill":
-            codes = np.where(gaps, self._fill, codes)
-        elif column.missing == "indicator":
-            out[gaps, -1] = 1.0
-        else:
-            out[gaps] = np.nan
+        out[np.isnan(codes)] = np.nan
         rows = np.flatnonzero(codes > 0)
         out[rows, codes[rows].astype(np.intp) - 1] = 1.0
-        return int(np.count_nonzero(unseen))
 
     def check(self, values: Iterable[object], *, missing: bool, unknown: Unknown) -> Check:
         """Return the check of a column with these values. A gap is a fault unless it is filled or may be `missing`."""

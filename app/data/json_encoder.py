@@ -1,5 +1,6 @@
 """Decoded JSON rows as the matrix of a design."""
 
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from itertools import accumulate, pairwise
@@ -15,16 +16,21 @@ from app.data.json_columns import JsonColumn
 from app.data.json_faults import all_faults, are_objects
 from app.data.json_rows import to_matrix, without_names
 
+MAX_DESIGN_VALUES = 1 << 18  # Values of the columns of a design that are made at once.
 
-class EncodedRows(NamedTuple):
-    """Rows as a matrix, (n, encoded columns). A gap is NaN, and so is an unseen level if it is to be null."""
 
-    values: NDArray[np.float64]
+class CodedRows(NamedTuple):
+    """Rows as codes, (n, columns). A gap is NaN, and so is an unseen level if it is to be null."""
+
+    codes: NDArray[np.float64]
     unseen: Mapping[str, int] = MappingProxyType({})  # number of unseen levels, by column with any
 
 
 class JsonEncoder:
-    """Encodes rows of columns. Those of numbers alone are converted as before columns had kinds."""
+    """Reads rows as codes, of which it makes the columns of the design. Plain numbers are their own codes.
+
+    Codes take less memory, because a category may have thousands of columns.
+    """
 
     def __init__(self, columns: Sequence[Column]) -> None:
         self.columns = [JsonColumn(column) for column in columns]
@@ -32,8 +38,10 @@ class JsonEncoder:
         self.is_plain = all(column.is_plain for column in columns)
         self.places = [slice(*ends) for ends in pairwise(accumulate((each.width for each in self.columns), initial=0))]
         self.width = self.places[-1].stop
+        # Most rows for `design`.
+        self.rows_at_once = sys.maxsize if self.is_plain else max(1, MAX_DESIGN_VALUES // max(1, self.width))
 
-    def encode(
+    def read(
         self,
         rows: Sequence[Any],
         pointer: str,
@@ -41,41 +49,48 @@ class JsonEncoder:
         missing: bool,
         unknown: Unknown,
         ignored: AbstractSet[str] = frozenset(),
-    ) -> EncodedRows:
-        """Return rows as `to_matrix` takes them, with the values that their columns may have.
+    ) -> CodedRows:
+        """Return the codes of rows as `to_matrix` takes them, with the values that their columns may have.
 
         Raises InvalidInput with the first place of every fault. `pointer` is the place of the rows in the body.
         """
         if self.is_plain:
-            return EncodedRows(to_matrix(rows, self.names, pointer, missing=missing, ignored=ignored))
+            return CodedRows(to_matrix(rows, self.names, pointer, missing=missing, ignored=ignored))
         values = _by_column(rows, self.names)
         if values is None and ignored:
             rows = [without_names(row, ignored) if isinstance(row, dict) else row for row in rows]
             values = _by_column(rows, self.names)
-        if values is not None and (encoded := self._encode(values, missing=missing, unknown=unknown)) is not None:
-            return encoded
+        if values is not None and (coded := self._read(values, missing=missing, unknown=unknown)) is not None:
+            return coded
         checks = [
             column.check((_value(row, name, place) for row in rows), missing=missing, unknown=unknown)
             for place, (name, column) in enumerate(zip(self.names, self.columns, strict=True))
         ]
         raise all_faults(rows, self.names, pointer, checks)
 
-    def _encode(self, values: Sequence[Sequence[Any]], *, missing: bool, unknown: Unknown) -> EncodedRows | None:
+    def _read(self, values: Sequence[Sequence[Any]], *, missing: bool, unknown: Unknown) -> CodedRows | None:
         """Return the rows whose columns have these values, or None if one is at fault."""
-        out = np.empty((len(values[0]), self.width))
+        codes = np.empty((len(values[0]), len(self.columns)))
         unseen: dict[str, int] = {}
-        for column, place, one in zip(self.columns, self.places, values, strict=True):
-            codes = column.codes(one)
-            if codes is None:
+        for index, (column, one) in enumerate(zip(self.columns, values, strict=True)):
+            found = column.codes(one)
+            if found is None or (not missing and not column.fills_gaps and np.isnan(found).any()):
                 return None
-            count = column.write(codes, out[:, place], unknown)
-            if count and unknown == "refuse":
-                return None
-            if count and unknown == "null":
+            if count := column.completed(found, unknown):
+                if unknown == "refuse":
+                    return None
                 unseen[column.column.name] = count
-            if not missing and not column.fills_gaps and np.isnan(codes).any():
-                return None
-        return EncodedRows(out, unseen)
+            codes[:, index] = found
+        return CodedRows(codes, unseen)
+
+    def design(self, codes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the columns of the design for codes, (n, columns). NaN stays NaN."""
+        if self.is_plain:
+            return codes
+        out = np.empty((len(codes), self.width))
+        for column, place, one in zip(self.columns, self.places, codes.T, strict=True):
+            column.write(one, out[:, place])
+        return out
 
 
 class OrdinaryEncoder:

@@ -1,5 +1,6 @@
 """Tables as one JSON document: an array of records, or pandas' `split`. They are stored as an Arrow stream."""
 
+import re
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -18,6 +19,7 @@ _ORIENTS = (
     'Write an array of records, [{"x": 1, "y": 2}, ...], or an object with `columns` and `data`: in pandas '
     '`to_json(orient="records")` or `orient="split"`.'
 )
+_SPLIT = re.compile(rb'\s*\{\s*"(?:columns|index|data)"\s*:')
 _BLOCK_ROWS = 1 << 14
 _Present: TypeAlias = msgspec.Raw | msgspec.UnsetType
 
@@ -54,6 +56,17 @@ def is_table(body: bytes) -> bool:
     except _FAULTS:
         return False
     return len(values) > 1 and all(bytes(memoryview(value)[:1]) == b"{" for value in values)
+
+
+def split_to_records(body: bytes) -> bytes | None:
+    """Return a body that is pandas' `split` as an array of records, or None if it is something else."""
+    if not _SPLIT.match(body):
+        return None
+    try:
+        names, columns = _of_split(msgspec.json.decode(body, type=_Split))
+    except (*_FAULTS, InvalidInput):
+        return None
+    return msgspec.json.encode([dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)])
 
 
 def json_table_to_arrow(body: bytes, file: Output) -> None:

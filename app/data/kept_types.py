@@ -58,8 +58,9 @@ def cast_kept(batch: "pa.RecordBatch", kept: "Mapping[str, pa.DataType]", rows: 
 
 def _cast(column: "pa.Array", type_: "pa.DataType | None") -> "pa.Array":
     """Return the column as this type. A dictionary that stays one keeps the type of its indices."""
-    is_same = type_ is None or (pa.types.is_dictionary(type_) and pa.types.is_dictionary(column.type))
-    return column if is_same else column.cast(type_)
+    if type_ is None or (pa.types.is_dictionary(type_) and pa.types.is_dictionary(column.type)):
+        return column
+    return column.dictionary_encode() if pa.types.is_dictionary(type_) else column.cast(type_)
 
 
 def _in_batches(batch: "pa.RecordBatch", size: NDArray[np.int64]) -> "Iterator[pa.RecordBatch]":

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from app.prediction.predictor import Workload
 from app.prediction.query import PredictionQuery
+from app.registry.version_file import Version
 from app.regression.linear_model import LinearModel
 from app.storage.memory_budget import LARGE_BODY
 
@@ -16,6 +17,7 @@ TABLE_BYTES = 1 << 25  # Bytes for predicting for a table, in addition to the ba
 _JSON_NUMBER_BYTES = 20  # Approximate bytes of a number in JSON.
 _NUMBER_BYTES = 8
 _ENCODING_FACTOR = 4  # Bytes that a JSON response takes while it is made, per byte of its length.
+_COLUMNS_FACTOR = 3  # Bytes that predicting for encoded rows takes, per byte of their columns.
 _SHORT_TABLE_FACTOR = 160  # Bytes that predicting for a short table takes, per byte of its length.
 _DESIGN_FACTOR = 9  # Bytes for decomposing a design with LAPACK's workspace, per byte of the design.
 
@@ -49,10 +51,12 @@ def _written(names: Sequence[str]) -> int:
     return sum(len(name) + len('"":') for name in names)
 
 
-def rows_bytes(query: PredictionQuery, work: Workload, model: LinearModel) -> int:
+def rows_bytes(query: PredictionQuery, work: Workload, version: Version) -> int:
     """Return the bytes that predicting for decoded rows takes, and making the JSON response."""
-    design = inference_bytes(model) if query.options.needs_design else 0
-    return _ENCODING_FACTOR * work.response_bytes + design
+    design = inference_bytes(version.model) if query.options.needs_design else 0
+    rows = min(len(query.rows), query.rows_at_once(version))
+    columns = 0 if version.encoder.is_plain else _COLUMNS_FACTOR * _NUMBER_BYTES * rows * version.encoder.width
+    return _ENCODING_FACTOR * work.response_bytes + design + columns
 
 
 def table_bytes(length: int | None, model: LinearModel, *, needs_design: bool) -> int:

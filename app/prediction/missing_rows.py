@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isnan
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from app.data.columns.encoder import Notes, Unknown
 from app.data.columns.schema import Column
 from app.data.names import spelt
 from app.regression.sufficient_statistics import Array
@@ -64,6 +66,9 @@ class CompleteRows:
         spread[self.indices] = results
         return spread
 
+    def spread_optional(self, results: Array | None) -> Array | None:
+        return None if results is None else self.spread(results)
+
 
 MAX_NAMED = 20  # Columns named in the reasons.
 
@@ -75,29 +80,24 @@ class Reasons:
     gaps: Counter[str] = field(default_factory=Counter)
     unseen: Counter[str] = field(default_factory=Counter)
 
-    @classmethod
-    def of(
-        cls, x: Array, features: Sequence[Column], unseen: Mapping[str, int], weights: Array | None = None
-    ) -> "Reasons":
-        """Count what is NaN in encoded rows (n, p) and in their weights (n,), apart from `unseen` levels."""
-        gaps: Counter[str] = Counter()
-        start = 0
-        for column in features:
-            width = len(column.encoded_names)
-            if width:
-                gaps[column.name] = int(np.count_nonzero(np.isnan(x[:, start]))) - unseen.get(column.name, 0)
-            start += width
-        gaps["instance_weights"] = 0 if weights is None else int(np.count_nonzero(np.isnan(weights)))
-        return cls(+gaps, Counter(unseen))
+    def add(self, values: Array, names: Sequence[str], unseen: Mapping[str, int] = MappingProxyType({})) -> None:
+        """Add what is NaN in columns with these names, (n, d), apart from `unseen` levels."""
+        missing = np.isnan(values)
+        if missing.any():
+            self.gaps.update(dict(zip(names, missing.sum(axis=0).tolist(), strict=True)))
+            self.gaps.subtract(unseen)
+            self.unseen.update(unseen)
 
-    def add(self, other: "Reasons") -> None:
-        """Add the counts of further rows."""
-        self.gaps.update(other.gaps)
-        self.unseen.update(other.unseen)
+    def add_notes(self, notes: Notes, columns: Sequence[Column], unknown: Unknown) -> None:
+        """Add the facts about the cells of a file, unless their gaps are filled or their levels replaced."""
+        filled = {column.name for column in columns if column.missing in ("indicator", "fill")}
+        self.gaps.update({name: count for name, count in notes.gaps.items() if name not in filled})
+        if unknown == "null":
+            self.unseen.update(notes.unseen)
 
     def __str__(self) -> str:
         """Return the counts in ASCII, for a header."""
-        counts = [("gaps", self.gaps), ("unseen levels", self.unseen)]
+        counts = [("gaps", +self.gaps), ("unseen levels", self.unseen)]
         return "; ".join(f"{what}: {_listed(count)}" for what, count in counts if count)
 
 

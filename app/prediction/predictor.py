@@ -4,11 +4,14 @@ Every wire format, every table and the route use the same predictor and the same
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from enum import Enum, auto
 from operator import gt
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from app.errors import PredictionTooLarge
 from app.prediction.missing_rows import CompleteRows, Reasons
@@ -66,8 +69,18 @@ class PredictionResult(NamedTuple):
     confidence_intervals: Array | None = None  # (n, k, 2), as `intervals`.
     contributions: Array | None = None  # (n, k, p)
     extrapolation: Extrapolation | None = None  # Flags of the complete rows.
-    reasons: Reasons = Reasons()  # Why rows have no results.
+    reasons: Reasons = Reasons()  # Why rows of JSON have no results.
     unavailable: Mapping[str, str] = MappingProxyType({})  # Reasons for requested arrays that are None, by name.
+
+
+class _Results(NamedTuple):
+    """Results for complete rows."""
+
+    predictions: Array
+    intervals: Array | None
+    confidence_intervals: Array | None
+    contributions: Array | None
+    extrapolation: Extrapolation | None
 
 
 class Predictor:
@@ -82,37 +95,69 @@ class Predictor:
         Raises InvalidInput with the place of each wrong value.
         Raises PredictionTooLarge if a result leaves the range of 64-bit numbers.
         """
-        (x, unseen), weights = query.arrays(self._version)
-        rows = CompleteRows.of(x, weights)
+        (codes, unseen), weights = query.arrays(self._version)
+        rows = CompleteRows.of(codes, weights)
         complete = None if weights is None else rows.take(weights)
         try:
-            result = self._predict(query, rows, rows.take(x), complete)
+            results = self._results(query, rows.take(codes), complete)
         except errors.PredictionTooLarge as error:
             raise PredictionTooLarge(rows.index(error.row), query.pointer) from None
-        if not rows.missing:
-            return result
-        return result._replace(reasons=Reasons.of(x, self._version.table.features, unseen, weights))
-
-    def _predict(self, query: PredictionQuery, rows: CompleteRows, x: Array, weights: Array | None) -> PredictionResult:
-        """Compute what the query asks for from its complete rows."""
-        model, options = self._version.model, query.options
-        levels = {"intervals": options.interval, "confidence_intervals": options.confidence}
-        requested = [name for name, level in levels.items() if level is not None]
-        predictions = rows.spread(model.predict(x))
-        intervals = confidence_intervals = None
-        if model.inference_unavailable is None:
-            if options.interval is not None:
-                intervals = rows.spread(model.interval(x, options.interval, observation_weights=weights))
-            if options.confidence is not None:
-                confidence_intervals = rows.spread(model.interval(x, options.confidence, of_mean=True))
+        reasons = Reasons()
+        if rows.missing and not isinstance(query.rows, np.ndarray):  # Those of a table have been counted.
+            reasons.add(codes, self._version.encoder.names, unseen)
+            if weights is not None:
+                reasons.add(weights[:, np.newaxis], ["instance_weights"])
+        reason = self._version.model.inference_unavailable
+        levels = {"intervals": query.options.interval, "confidence_intervals": query.options.confidence}
         return PredictionResult(
             self._version,
             query.are_objects,
             rows,
-            predictions,
-            intervals,
-            confidence_intervals,
-            contributions=rows.spread(model.contributions(x)) if options.explain else None,
-            extrapolation=model.extrapolation(x) if options.extrapolation else None,
-            unavailable=dict.fromkeys(requested, model.inference_unavailable) if model.inference_unavailable else {},
+            rows.spread(results.predictions),
+            rows.spread_optional(results.intervals),
+            rows.spread_optional(results.confidence_intervals),
+            rows.spread_optional(results.contributions),
+            extrapolation=results.extrapolation,
+            reasons=reasons,
+            unavailable={name: reason for name, level in levels.items() if level is not None} if reason else {},
         )
+
+    def _results(self, query: PredictionQuery, codes: Array, weights: Array | None) -> _Results:
+        """Return the results for complete rows. The columns of the design are made for some rows at a time.
+
+        Raises errors.PredictionTooLarge with the first row among them.
+        """
+        size = query.rows_at_once(self._version)
+        if len(codes) <= size:
+            return self._results_for(query, query.design(codes, self._version), weights)
+        parts = []
+        for start in range(0, len(codes), size):
+            x, own = query.design(codes[start : start + size], self._version), None
+            if weights is not None:
+                own = weights[start : start + size]
+            try:
+                parts.append(self._results_for(query, x, own))
+            except errors.PredictionTooLarge as error:
+                raise errors.PredictionTooLarge(start + error.row) from None
+        return _Results(*map(_joined, zip(*parts, strict=True)))
+
+    def _results_for(self, query: PredictionQuery, x: Array, weights: Array | None) -> _Results:
+        model, options = self._version.model, query.options
+        predictions = model.predict(x)
+        intervals = confidence_intervals = None
+        if model.inference_unavailable is None:
+            if options.interval is not None:
+                intervals = model.interval(x, options.interval, observation_weights=weights)
+            if options.confidence is not None:
+                confidence_intervals = model.interval(x, options.confidence, of_mean=True)
+        contributions = model.contributions(x) if options.explain else None
+        extrapolation = model.extrapolation(x) if options.extrapolation else None
+        return _Results(predictions, intervals, confidence_intervals, contributions, extrapolation)
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """Return the results for all rows, of one kind, from those for some rows each."""
+    if isinstance(parts[0], Extrapolation):
+        names = [field.name for field in fields(Extrapolation)]
+        return Extrapolation(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    return None if parts[0] is None else np.concatenate(parts)

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 
 from app.data.columns.encoder import Unknown
-from app.data.json_encoder import EncodedRows, JsonEncoder
+from app.data.json_encoder import CodedRows, JsonEncoder
 from app.data.json_faults import MAX_DETAILS, are_objects
 from app.data.json_rows import as_rows, to_column
 from app.errors import FieldError, InvalidInput
@@ -62,21 +62,24 @@ class PredictionQuery(NamedTuple):
         rows = as_rows(self.rows, encoder.names, self.pointer, missing=missing, numbers=numbers)
         return self if rows is self.rows else self._replace(rows=rows)
 
-    def arrays(self, version: Version) -> tuple[EncodedRows, Array | None]:
-        """Return the encoded features (n, p) and the weights (n,), with NaN for what is missing.
+    def arrays(self, version: Version) -> tuple[CodedRows, Array | None]:
+        """Return the codes of the features (n, columns), or the matrix, and the weights (n,), with NaN for gaps.
 
         Raises InvalidInput with the place of each fault.
         """
         if isinstance(self.rows, np.ndarray):
-            return EncodedRows(self.rows), self._checked_weights(version.model)
-        rows = version.encoder.encode(
-            self.rows,
-            self.pointer,
-            missing=self.options.missing == "null",
-            unknown=self.options.unknown,
-            ignored=version.ignored,
-        )
+            return CodedRows(self.rows), self._checked_weights(version.model)
+        missing, unknown = self.options.missing == "null", self.options.unknown
+        rows = version.encoder.read(self.rows, self.pointer, missing=missing, unknown=unknown, ignored=version.ignored)
         return rows, self._checked_weights(version.model)
+
+    def design(self, codes: Array, version: Version) -> Array:
+        """Return the columns of the design for some rows of `arrays`."""
+        return codes if isinstance(self.rows, np.ndarray) else version.encoder.design(codes)
+
+    def rows_at_once(self, version: Version) -> int:
+        """Return the largest number of rows for which `design` should be called."""
+        return max(1, len(self.rows)) if isinstance(self.rows, np.ndarray) else version.encoder.rows_at_once
 
     def _checked_weights(self, model: LinearModel) -> Array | None:
         if self.weights is None or isinstance(self.weights, np.ndarray):

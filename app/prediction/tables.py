@@ -4,6 +4,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from app.data.columns.encoder import Notes
 from app.data.columns.options import ReadingOptions
 from app.data.columns.schema import Column, TableSchema
 from app.data.content import explained
-from app.data.encoded_table import ColumnsToEncode, as_sent, encoded_batches
+from app.data.encoded_table import ColumnsToEncode, as_sent, encoded_batches, has_texts
 from app.data.formats.base import TableFormat, TableWriter
 from app.data.formats.json import JsonDocumentWriter
 from app.data.json_encoder import JsonEncoder
@@ -65,32 +66,35 @@ class TableRows:
     table_format: TableFormat
     version: Version
     options: TableOptions
-    notes: Notes = field(default_factory=Notes)
+    reserve: Callable[[int], None]  # Called with the bytes that reading takes before they are allocated.
+    reasons: Reasons = field(default_factory=Reasons)  # Why rows that were encoded have no results.
 
     def __post_init__(self) -> None:
         """Find the dialect of the file. Raises InvalidInput."""
         known, reading = self.version.table.dialect, self.options.reading
         with explained(self.content, self.table_format):
+            self.reserve(self.table_format.metadata_bytes(self.content))
             self.dialect = self.table_format.dialect(self.content, reading, known)
-        is_text = self.table_format.has_untyped_text
-        decimals = {known.decimal: self.dialect.decimal} if is_text else {}
+        is_untyped, is_text = self.table_format.has_untyped_text, self.table_format.is_text
+        decimals = {known.decimal: self.dialect.decimal} if is_untyped else {}
         self._columns = [
             as_sent(column, reading, decimals.get(column.decimal, column.decimal))
             for column in self.options.columns(self.version.table)
         ]
-        self._is_plain = all(
-            column.is_plain and (column.decimal == self.dialect.decimal or not is_text) for column in self._columns
+        # A workbook's cells of numbers may be text.
+        self._is_plain = (is_text or not is_untyped) and all(
+            column.is_plain and (column.decimal == self.dialect.decimal or not is_untyped) for column in self._columns
         )
+        self._uncounted = [column.name for column in self._columns] if self._is_plain else []
 
-    @property
-    def first_row(self) -> int:
-        """The number of the first row."""
-        return self.table_format.first_row(self.dialect)
+    def prediction(self) -> "TablePrediction":
+        """Return the prediction for these rows."""
+        first_row = self.table_format.first_row(self.dialect)
+        return TablePrediction(self.version, self.options, first_row, self.reasons, self._uncounted)
 
-    def batches(self, reserve: Callable[[int], None], max_bytes: int) -> Iterator[RowBatch]:
+    def batches(self, max_bytes: int) -> Iterator[RowBatch]:
         """Yield the rows, encoded.
 
-        `reserve` is called with the bytes that reading takes before they are allocated.
         Raises InvalidInput, or BodyTooLarge if the table expands to more than an upload of `max_bytes` may.
         """
         options, names = self.options, [column.name for column in self._columns]
@@ -106,20 +110,29 @@ class TableRows:
         )
         encoded = read._replace(numbers=[name for column in self._columns for name in column.encoded_names])
         with explained(self.content, self.table_format, self.dialect):
-            reserve(self.table_format.metadata_bytes(self.content) + _READ_FACTOR * wide_batch_bytes(encoded))
-            reserve(self.table_format.check_size(self.content, [*names, *options.keep], max_bytes))
+            self.reserve(_READ_FACTOR * wide_batch_bytes(encoded))
+            self.reserve(self.table_format.check_size(self.content, [*names, *options.keep], max_bytes))
         if self._is_plain:
-            yield from read_file(self.content, self.table_format, read)
-            return
+            plain = read_file(self.content, self.table_format, read)
+            try:
+                first = next(plain, None)
+            except InvalidInput:
+                if not has_texts(self.content, self.table_format, read):
+                    raise
+                self._uncounted.clear()
+            else:
+                yield from () if first is None else chain([first], plain)
+                return
         refuse, unknown = options.prediction.missing == "refuse", options.prediction.unknown
-        encode = ColumnsToEncode(self._columns, options.keep, unknown, refuse)
-        yield from encoded_batches(self.content, self.table_format, read, encode, self.notes)
+        encode, notes = ColumnsToEncode(self._columns, options.keep, unknown, refuse), Notes()
+        yield from encoded_batches(self.content, self.table_format, read, encode, notes)
+        self.reasons.add_notes(notes, self._columns, unknown)
 
 
-def batch_of_rows(
-    rows: Sequence[Any], encoder: JsonEncoder, version: Version, options: TableOptions, unseen: Counter[str]
-) -> RowBatch:
-    """Return rows decoded from JSON as one batch, and count levels that are null because they are unseen.
+def batches_of_rows(
+    rows: Sequence[Any], encoder: JsonEncoder, version: Version, options: TableOptions, reasons: Reasons
+) -> Iterator[RowBatch]:
+    """Yield rows decoded from JSON, and add why some have no results.
 
     The encoder has the columns of `options.columns`. Raises InvalidInput.
     """
@@ -127,16 +140,18 @@ def batch_of_rows(
     if not set(encoder.names).isdisjoint(options.keep):
         others = without_kept(rows, [name for name in options.keep if name not in encoder.names], _POINTER)
     missing, unknown = options.prediction.missing == "null", options.prediction.unknown
-    x, found = encoder.encode(others, _POINTER, missing=missing, unknown=unknown, ignored=version.ignored)
-    unseen.update(found)
-    return RowBatch(x, kept_columns(rows, options.keep))
+    codes, unseen = encoder.read(others, _POINTER, missing=missing, unknown=unknown, ignored=version.ignored)
+    reasons.add(codes, encoder.names, unseen)
+    kept = kept_columns(rows, options.keep)
+    size = encoder.rows_at_once
+    for start in range(0, len(rows), size):
+        own = None if kept is None else kept.slice(start, min(size, len(rows)))
+        yield RowBatch(encoder.design(codes[start : start + size]), own)
 
 
 @dataclass
 class TablePrediction:
     """Predicts for the batches of a table and writes the results. `rows` and `missing` count what was written.
-
-    `unseen` counts the levels in the batches that are null, by column.
 
     The whole table is written before its first byte is sent, so that a fault in the last row is reported with its
     place, as a fault in the first row is. Rows decoded from JSON have no `first_row`.
@@ -145,16 +160,10 @@ class TablePrediction:
     version: Version
     options: TableOptions
     first_row: int | None = None
-    unseen: Counter[str] = field(default_factory=Counter)
+    reasons: Reasons = field(default_factory=Reasons)  # Why rows have no results.
+    uncounted: Sequence[str] = ()  # Names of the values, unless their gaps are in `reasons` already.
     rows: int = 0
     missing: int = 0
-    _gaps: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def reasons(self) -> Reasons:
-        """Why rows have no results."""
-        unseen = self.unseen if self.options.prediction.unknown == "null" else Counter[str]()
-        return Reasons(self._gaps - unseen, unseen)
 
     def write(self, batches: Iterator[RowBatch], table_format: TableFormat | None, output: SpooledOutput) -> None:
         """Write the results for all batches, in JSON if there is no format. Discards the output on an error.
@@ -178,7 +187,8 @@ class TablePrediction:
                     writer.write(kept, _columns(result))
                     self.rows += len(values)
                     self.missing += result.rows.missing
-                    self._gaps += result.reasons.gaps
+                    if result.rows.missing and self.uncounted:
+                        self.reasons.add(values, self.uncounted)
             writer.close()
             on_error.pop_all()
 

@@ -34,7 +34,7 @@ def pivoted_factor(factor: Array) -> tuple[Array, NDArray[np.intp], int]:
 
     Source: Golub and Van Loan, Matrix Computations, 4th ed., 5.4.2.
     """
-    _, pivoted, order = qr(factor, mode="economic", pivoting=True)
+    pivoted, order = qr(factor, mode="r", pivoting=True)
     diagonal = np.abs(pivoted.diagonal())
     return pivoted, order, int((diagonal > RANK_TOLERANCE * len(diagonal) * diagonal[0]).sum())
 

@@ -86,7 +86,8 @@ class TrainingRequest:
             plain = _from_format_1(plain)
         if record_format < RECORD_FORMAT:
             reading = {"header": plain.get("header"), "missing": plain.get("missing", "refuse")}
-            plain = {**plain, "reading": reading, "record_format": RECORD_FORMAT}
+            named = bool(plain.get("features"))  # The job was checked with these columns, and keeps them.
+            plain = {**plain, "reading": reading, "named": named, "record_format": RECORD_FORMAT}
         return msgspec.convert(plain, type=cls, dec_hook=solver_from_record)
 
 

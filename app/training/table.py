@@ -127,8 +127,15 @@ def _schema_of_matrix(request: TrainingRequest, current: Version | None) -> Tabl
             f"The rows were sent as numbers, and in version {current.card.version} of the model these columns are "
             f"something else: {listed(others)}. Send the rows again."
         )
-    weight = None if request.weight is None else Column(request.weight)
-    schema = replace(schema, weight=weight, dialect=PLAIN, left_out=())
+    known = {column.name: column for column in schema.numbers}
+    schema = replace(
+        schema,
+        features=tuple(known[name] for name in request.features),
+        targets=tuple(known.get(name, Column(name)) for name in request.targets),
+        weight=None if request.weight is None else Column(request.weight),
+        dialect=PLAIN,
+        left_out=(),
+    )
     return schema if request.reading.missing is None else _with_gaps(schema, missing)
 
 

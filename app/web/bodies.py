@@ -22,6 +22,7 @@ from app.errors import BodyTooLarge, LinserveError, MalformedBody
 from app.prediction.missing_rows import Reasons
 from app.web.decompression import IDENTITY, STATE_BYTES, WINDOW_BYTES, content_encoding, decompress
 from app.web.hints import unsupported
+from app.web.multipart import MEDIA_TYPE
 from app.web.problems import invalid
 from app.web.recognition import Received, recognise
 from app.web.state import get_memory, get_services
@@ -215,7 +216,19 @@ def openapi_request_body(
     if csv_example:
         content |= _documented_files()
         content[CSV.media_type]["example"] = csv_example
+        content[MEDIA_TYPE] = {"schema": _FORM}
     return {"requestBody": {"required": True, "content": content}}
+
+
+_FORM = {
+    "type": "object",
+    "description": "A file and, before it, the options that may also be in the query.",
+    "properties": {
+        "options": {"type": "object", "description": "Options as in the query, or in a JSON body."},
+        "file": {"type": "string", "format": "binary", "description": "The rows, in one of the formats."},
+    },
+    "required": ["file"],
+}
 
 
 def openapi_response() -> dict[str, Any]:

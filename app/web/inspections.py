@@ -1,5 +1,6 @@
 """Receive a file into temporary storage, and inspect it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -8,8 +9,10 @@ from starlette.requests import Request
 
 from app.data.content import explained
 from app.data.formats import BY_NAME, check_options
+from app.data.formats.arrow import ARROW
 from app.data.formats.base import TableFormat
 from app.data.formats.ndjson import NDJSON
+from app.data.json_tables import is_table, json_table_to_arrow
 from app.errors import not_stored
 from app.storage.memory_budget import Reservation
 from app.training.inspection import inspect_file
@@ -17,9 +20,10 @@ from app.training.json_rows import rows_to_inspect
 from app.training.request import TrainingRequest
 from app.web import bodies
 from app.web.schemas.inspection import InspectRequest, inspection_to_view
-from app.web.schemas.train import TrainingOptions
+from app.web.schemas.train import FileOptions, TrainingOptions
 from app.web.schemas.train_query import from_query
 from app.web.state import Services, get_memory
+from app.web.submissions import check_no_options
 
 SLICE_BYTES = 1 << 18  # Bytes of a body that are written at a time, in a thread.
 PROFILE_BYTES = 1 << 24  # Bytes of the batches that are read, estimated.
@@ -33,16 +37,25 @@ async def inspect_body(services: Services, request: Request, table_format: Table
             with services.scratch.open(bodies.content_length(request)) as file:
                 if table_format is None:
                     body = await bodies.read_body(request, services.max_json_bytes)
-                    options, draft = await run_in_threadpool(_write_json, services, memory, body, file)
+                    with memory.reserved(bodies.decoding_bytes(body)):
+                        options, draft = await run_in_threadpool(_write_json, services, request, body, file)
                 else:
-                    options = from_query(request.query_params)
-                    check_options(table_format, options.reading())
+                    options = _options(request, table_format)
                     async for part in bodies.regroup(bodies.iter_body(request, services.max_upload_bytes), SLICE_BYTES):
                         await run_in_threadpool(file.write, part)
                     draft = _draft(services, options, table_format)
+                    draft = replace(draft, reading=bodies.with_encoding(request, table_format, draft.reading))
+                    if warning := bodies.received_of(request).warning:
+                        draft = replace(draft, warnings=(warning,))
                 return await run_in_threadpool(_inspect, services, memory, options, draft, file.path)
         except OSError as error:
             raise not_stored("The rows", error) from error
+
+
+def _options(request: Request, table_format: TableFormat) -> FileOptions:
+    options = from_query(request.query_params, bodies.received_of(request).options)
+    check_options(table_format, options.reading())
+    return options
 
 
 def _draft(services: Services, options: TrainingOptions, table_format: TableFormat) -> TrainingRequest:
@@ -50,14 +63,19 @@ def _draft(services: Services, options: TrainingOptions, table_format: TableForm
 
 
 def _write_json(
-    services: Services, memory: Reservation, body: bytes, file: BinaryIO
+    services: Services, request: Request, body: bytes, file: BinaryIO
 ) -> tuple[TrainingOptions, TrainingRequest]:
-    with memory.reserved(bodies.decoding_bytes(body)):
-        options = bodies.decode(InspectRequest, body)
-        current = None if options.model is None else services.registry.current(options.model)
-        draft, rows = rows_to_inspect(_draft(services, options, NDJSON), options, current)
-        rows.write(file)
-        return options, draft
+    """Write the rows of a JSON body, a request or a table, to the file. Return their options, and the draft."""
+    if is_table(body):
+        table = _options(request, ARROW)
+        json_table_to_arrow(body, file)
+        return table, _draft(services, table, ARROW)
+    check_no_options(request)
+    options = bodies.decode(InspectRequest, body)
+    current = None if options.model is None else services.registry.current(options.model)
+    draft, rows = rows_to_inspect(_draft(services, options, NDJSON), options, current)
+    rows.write(file)
+    return options, draft
 
 
 def _inspect(

@@ -109,6 +109,8 @@ def _finish(scope: Scope, status: int, seconds: float, identity: bytes) -> None:
     services: Services | None = state.get("services")
     if services is None:
         return
+    if "received" in state:
+        state["received"].release()
     if "memory" in state:
         state["memory"].release_all()
     if status != OK or not isinstance(route, QuietRoute) or services.logs_predictions:

@@ -15,6 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from app.data.json_rows import has_more_brackets, is_json
+from app.data.json_tables import split_to_records
 from app.errors import InvalidInput
 from app.prediction.estimates import MAX_RESPONSE, rows_bytes, workload
 from app.prediction.predictor import Executor, PredictionResult, Predictor, Workload, choose_executor
@@ -63,6 +64,7 @@ def decode_request(body: bytes, max_rows: int) -> PredictRequest:
     """Decode a body of this service's own format. Raises MalformedBody or InvalidInput."""
     # Count brackets before decoding, because invalid rows would take many times their length in memory. A valid row has
     # one pair.
+    body = split_to_records(body) or body
     if _RECORDS.match(body) and is_json(body):
         body = b'{"instances":%b}' % body
     message = f"At most {max_rows} instances fit into one request. Send them in several requests, or as a table."
@@ -98,7 +100,7 @@ def _predict(request: Request, version: Version, query: PredictionQuery, work: W
             f"The answer would have about {length} bytes, and the limit is {MAX_RESPONSE}. Send fewer instances, or "
             "accept a table.",
         )
-    with get_memory(request).reserved(rows_bytes(query, work, version.model)):
+    with get_memory(request).reserved(rows_bytes(query, work, version)):
         result = Predictor(version).predict(query)
         content = encode(result)
     get_memory(request).reserve(len(content))

@@ -19,7 +19,7 @@ from app.errors import InvalidInput, not_stored
 from app.prediction.estimates import table_bytes
 from app.prediction.predictor import Executor, Workload, choose_executor
 from app.prediction.selection import VersionSelector
-from app.prediction.tables import TableOptions, TablePrediction, TableRows, batch_of_rows
+from app.prediction.tables import TableOptions, TablePrediction, TableRows, batches_of_rows
 from app.storage.memory_budget import Reservation
 from app.storage.spooled_output import SpooledOutput
 from app.web import bodies
@@ -52,10 +52,8 @@ async def predict_file(
         stack.enter_context(get_memory(request).reserved(work))
 
         def predict() -> Response:
-            rows = TableRows(content, table_format, version, options)
-            batches = rows.batches(get_memory(request).reserve, services.max_upload_bytes)
-            prediction = TablePrediction(version, options, rows.first_row, rows.notes.unseen)
-            return _respond(request, prediction, batches, media_type)
+            rows = TableRows(content, table_format, version, options, get_memory(request).reserve)
+            return _respond(request, rows.prediction(), rows.batches(services.max_upload_bytes), media_type)
 
         return await run_in_threadpool(predict)
 
@@ -80,8 +78,8 @@ async def predict_rows(request: Request, selector: VersionSelector, options: Tab
             rows = as_rows(payload.instances, encoder.names, "/instances", missing=missing, numbers=encoder.is_plain)
             with memory.reserved(table_bytes(len(body), version.model, needs_design=options.prediction.needs_design)):
                 prediction = TablePrediction(version, options)
-                batch = batch_of_rows(rows, encoder, version, options, prediction.unseen)
-                return _respond(request, prediction, iter([batch]), media_type)
+                batches = batches_of_rows(rows, encoder, version, options, prediction.reasons)
+                return _respond(request, prediction, batches, media_type)
 
     return await run_in(choose_executor(Workload(body_bytes=len(body), tables=1)), services, predict)
 

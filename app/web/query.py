@@ -6,7 +6,8 @@ value of a parameter that is given more than once.
 
 import csv
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, TypeAlias, TypeVar
 
 from fastapi import Depends, Path, Request
@@ -53,14 +54,18 @@ NameList: TypeAlias = Annotated[
 ]
 
 
-def read_query(request: Request, model: type[M]) -> M:
-    """Return the query as this model. Raises InvalidInput for a parameter that is unknown, repeated or invalid."""
+def read_query(request: Request, model: type[M], form: Mapping[str, Any] = MappingProxyType({})) -> M:
+    """Return the query, and the options of a form, as this model.
+
+    Raises InvalidInput for a parameter that is unknown, repeated or invalid.
+    """
     query = request.query_params
-    if not query:
+    if not query and not form:
         return model()
     check_query(query, model.model_fields)
+    check_form(query, form)
     try:
-        return model.model_validate(dict(query))
+        return model.model_validate({**query, **form})
     except ValidationError as error:
         raise invalid_query(error, model.model_fields) from None
 
@@ -109,6 +114,13 @@ def reject_unknown_parameters() -> Any:
             check_query(request.query_params, known)
 
     return Depends(check)
+
+
+def check_form(query: QueryParams, form: Mapping[str, Any]) -> None:
+    """Raise InvalidInput for an option that is both in the query and in the part `options` of a form."""
+    if both := [name for name in form if name in query]:
+        message = f"Option given both in the query and in the part `options`: {shown(both[0])}. Give it once."
+        raise InvalidInput.of_parameter(both[0], message)
 
 
 def check_query(query: QueryParams, known: Collection[str]) -> None:

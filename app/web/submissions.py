@@ -5,6 +5,7 @@ An upload is on disk before its job is recorded, so an acknowledged job never la
 
 import contextlib
 import hashlib
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 from starlette.concurrency import run_in_threadpool
@@ -12,7 +13,9 @@ from starlette.requests import Request
 
 from app.data.content import explained
 from app.data.formats import check_options
+from app.data.formats.arrow import ARROW
 from app.data.formats.base import TableFormat
+from app.data.json_tables import is_table, json_table_to_arrow
 from app.data.names import MAX_NAME_LENGTH
 from app.data.training_rows import MATRIX
 from app.errors import InvalidInput
@@ -24,7 +27,7 @@ from app.training.json_rows import plan_rows
 from app.training.planner import plan_file
 from app.training.request import TrainingRequest
 from app.web import bodies
-from app.web.schemas.train import TrainRequest
+from app.web.schemas.train import FileOptions, TrainRequest
 from app.web.schemas.train_query import from_query
 from app.web.state import Services, get_memory
 
@@ -32,16 +35,41 @@ SLICE_BYTES = 1 << 18  # Bytes of an upload hashed and written at a time, in a t
 
 
 async def submit_json(services: Services, request: Request, job_id: str) -> Job:
-    """Read a JSON body, and submit its job."""
-    if request.query_params:
-        name = next(iter(request.query_params))[:MAX_NAME_LENGTH]
-        raise InvalidInput.of_parameter(
-            name, "With a JSON body, options are expected in the body, but were found in the query. Move them."
-        )
+    """Read a JSON body, a request or a table, and submit its job."""
     body = await bodies.read_body(request, services.max_json_bytes)
+    memory = get_memory(request)
     async with services.large_body_limiter.slot() if len(body) > LARGE_BODY else contextlib.nullcontext():
-        with get_memory(request).reserved(bodies.decoding_bytes(body)):
+        with memory.reserved(bodies.decoding_bytes(body)):
+            if await run_in_threadpool(is_table, body):
+                return await run_in_threadpool(_submit_table, services, request, body, job_id)
+            check_no_options(request)
             return await run_in_threadpool(_submit_json, services, body, job_id)
+
+
+def check_no_options(request: Request) -> None:
+    """Raise InvalidInput if there are options outside of a JSON body with instances."""
+    if name := next(iter({**request.query_params, **bodies.received_of(request).options}), None):
+        raise InvalidInput.of_parameter(
+            name[:MAX_NAME_LENGTH],
+            "With a JSON body, options are expected in the body, but were found in the query. Move them.",
+        )
+
+
+def _submit_table(services: Services, request: Request, body: bytes, job_id: str) -> Job:
+    """Submit the job of a JSON table, which is stored as an Arrow stream."""
+    jobs, uploads = services.jobs, services.jobs.uploads
+    options, digest = _options(request, ARROW)
+    jobs.check_room(job_id)
+    upload = uploads.new()
+    uploads.check_room(len(body))
+    with uploads.open_new(upload) as file:
+        digest.update(body)
+        json_table_to_arrow(body, file)
+        uploads.sync(file)
+    draft = options.to_request(
+        default_model=services.default_model, upload=upload, format=ARROW.name, fingerprint=digest.hexdigest()
+    )
+    return _submit_upload(services, get_memory(request), draft, ARROW, job_id)
 
 
 def _submit_json(services: Services, body: bytes, job_id: str) -> Job:
@@ -66,19 +94,32 @@ def _submit_json(services: Services, body: bytes, job_id: str) -> Job:
 
 async def submit_file(services: Services, request: Request, table_format: TableFormat, job_id: str) -> Job:
     """Store a file, and submit its job."""
-    options = from_query(request.query_params)
-    check_options(table_format, options.reading())
+    options, digest = _options(request, table_format)
     jobs, uploads = services.jobs, services.jobs.uploads
     await run_in_threadpool(jobs.check_room, job_id)
     upload = uploads.new()
     with uploads.open_new(upload) as file:
-        digest = hashlib.sha256(str((table_format.name, sorted(request.query_params.multi_items()))).encode())
         await _receive(services, request, file, digest)
         await run_in_threadpool(uploads.sync, file)
     draft = options.to_request(
         default_model=services.default_model, upload=upload, format=table_format.name, fingerprint=digest.hexdigest()
     )
+    received = bodies.received_of(request)
+    draft = replace(
+        draft,
+        reading=bodies.with_encoding(request, table_format, draft.reading),
+        warnings=(*draft.warnings, *([received.warning] if received.warning else [])),
+    )
     return await run_in_threadpool(_submit_upload, services, get_memory(request), draft, table_format, job_id)
+
+
+def _options(request: Request, table_format: TableFormat) -> tuple[FileOptions, Any]:
+    """Return the options of a table, and a hash of them."""
+    form = bodies.received_of(request).options
+    options = from_query(request.query_params, form)
+    check_options(table_format, options.reading())
+    given = (table_format.name, sorted(request.query_params.multi_items()), *([form] if form else []))
+    return options, hashlib.sha256(str(given).encode())
 
 
 async def _receive(services: Services, request: Request, file: BinaryIO, digest: Any) -> None:

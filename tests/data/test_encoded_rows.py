@@ -43,7 +43,9 @@ def stored(folder: Path, table: Mapping[str, Any], form: str) -> Path:
     path = folder / f"rows.{form}"
     if form == "ndjson":
         table = {name: [str(v) if isinstance(v, dt.date) else v for v in values] for name, values in table.items()}
-    path.write_bytes(written(pa.table(table), form, **({"chunk": 10_000} if form == "arrow" else {})))
+    path.write_bytes(
+        written(pa.table(table), "xlsx" if form == "excel" else form, **({"chunk": 10_000} if form == "arrow" else {}))
+    )
     return path
 
 
@@ -55,7 +57,7 @@ def read(rows: TrainingRows) -> list[list[float]]:
     return found
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [*FORMS, "excel"])
 def test_rows_are_encoded_and_those_with_gaps_are_dropped_and_counted(tmp_path: Path, form: str) -> None:
     rows = TrainingRows(stored(tmp_path, TABLE, form), form, SCHEMA)
     for _ in range(2):
@@ -87,7 +89,7 @@ def test_a_value_of_another_kind_is_refused_with_its_place(tmp_path: Path, form:
     assert (detail.row, detail.column) == (4 if form == "csv" else 3, "x")
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", [*FORMS, "excel"])
 def test_numbers_sent_as_strings_are_numbers_if_the_schema_says_so(tmp_path: Path, form: str) -> None:
     table = {"x": ["1", "NA", " 2.5"], "y": [1.0, 2.0, 3.0]}
     rows = TrainingRows(stored(tmp_path, table, form), form, TableSchema.of_numbers(["x"], ["y"]))

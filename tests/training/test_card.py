@@ -30,7 +30,7 @@ def warnings(
     """The warnings for an exact fit, or for a model with its statistics that another solver made."""
     solver = solver or Exact()
     model = model_of(np.column_stack(columns), y, solver=solver)
-    return list(warnings_of(model, model.design, by or solver, refined=refined, dropped=0))
+    return list(warnings_of(model, model.design, by or solver, refined=refined))
 
 
 def test_an_ordinary_fit_has_no_warnings() -> None:
@@ -116,7 +116,7 @@ def test_an_implicit_constant_is_named_with_its_columns() -> None:
 def test_a_warning_lists_at_most_ten_columns() -> None:
     many = np.eye(30)[np.arange(90) % 30]
     model = model_of(many, RANDOM.normal(size=(90, 1)), solver=Exact(fit_intercept=False))
-    (found,) = warnings_of(model, model.design, Exact(fit_intercept=False), refined=False, dropped=0)
+    (found,) = warnings_of(model, model.design, Exact(fit_intercept=False), refined=False)
     assert '"x9" and 20 more' in found
 
 

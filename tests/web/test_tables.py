@@ -52,7 +52,7 @@ def predictions(service: Service, name: str, model: str) -> list[float | None]:
     return [next(iter(row.values() if isinstance(row, dict) else row)) if row else None for row in rows]
 
 
-@pytest.mark.parametrize(("name", "model", "attempt"), attempts())
+@pytest.mark.parametrize(("name", "model", "attempt"), [*attempts()])
 def test_a_table_trains_as_it_comes_or_the_message_names_the_remedy(
     service: Service, name: str, model: str, attempt: dict[str, Any]
 ) -> None:

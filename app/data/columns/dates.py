@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 
 from app.data.batch import Array
-from app.data.columns.gaps import SPACES, Parsed, is_gap, trimmed, without_gaps
+from app.data.columns.gaps import SPACES, Parsed, first_valid, is_gap, trimmed, without_gaps
 from app.data.columns.numbers import as_text, is_text, parsed
 from app.data.columns.options import DateOrder
 from app.data.columns.schema import Column
@@ -18,13 +18,13 @@ from app.data.lazy_pyarrow import pa
 
 # How a text writes a date. iso: ISO 8601. words: with the name of the month. The others are orders of day, month, year.
 DateForm: TypeAlias = Literal["iso", "words", DateOrder]
-FORMS: tuple[DateForm, ...] = ("iso", "words", "dmy", "mdy", "ymd")
 
 _DAY_NS = 86_400_000_000_000
 _PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": _DAY_NS}
 _FIRST_DAY = -719_162  # 0001-01-01, in days since 1970-01-01
 _EPOCH = 719_163  # date.toordinal() of 1970-01-01
 _NOON, _HOURS, _MINUTES = 12, 24, 60
+_MAX_LENGTH = 64  # characters of a text that is inspected
 _CACHED = 1 << 14  # texts whose days are cached
 
 _NAMES = ("january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november")
@@ -65,10 +65,8 @@ def parse_dates(texts: "pa.Array", column: Column) -> Parsed:
 
 
 def _timestamp_type(texts: "pa.Array") -> "pa.DataType | None":
-    """Return the type to which the first text can be cast, because casting is fast, but slow to fail on many rows."""
-    if texts.null_count == len(texts):
-        return None
-    first = texts.slice(pa.compute.index(texts.is_valid(), value=True).as_py(), 1)
+    """Return the type to which the first text can be cast, or None."""
+    first = first_valid(texts)
     for type_ in (pa.timestamp("us"), pa.timestamp("us", "UTC")):  # ISO 8601 without and with a zone
         with contextlib.suppress(pa.ArrowInvalid):
             first.cast(type_)
@@ -76,15 +74,13 @@ def _timestamp_type(texts: "pa.Array") -> "pa.DataType | None":
     return None
 
 
-def possible_forms(texts: "pa.Array") -> frozenset[DateForm]:
-    """Return the forms in which all texts are dates. Nulls are ignored; without texts, all forms are possible."""
-    words = trimmed(texts).unique().drop_null().to_pylist()
-    return frozenset(form for form in FORMS if all(_in_form(text, form) is not None for text in words))
+def _day(text: str, order: DateOrder | None) -> float | None:
+    """Return the days of a text, or None if it is no date."""
+    return _cached_day(text, order) if len(text) <= _MAX_LENGTH else None
 
 
 @functools.lru_cache(_CACHED)
-def _day(text: str, order: DateOrder | None) -> float | None:
-    """Return the days of a text, or None if it is no date."""
+def _cached_day(text: str, order: DateOrder | None) -> float | None:
     for form in ("iso", "words", order):
         if form is not None and (day := _in_form(text, form)) is not None:
             return day

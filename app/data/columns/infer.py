@@ -13,6 +13,7 @@ from app.data.columns.options import ReadingOptions
 from app.data.columns.profile import ColumnProfile, TableProfile
 from app.data.columns.roles import Roles
 from app.data.columns.schema import Column, Dialect, LeftOut, TableSchema
+from app.data.columns.text_profile import DATE_ORDERS
 from app.data.names import listed, shown
 from app.errors import FieldError, InvalidInput
 
@@ -46,7 +47,7 @@ def open_column(name: str, options: ReadingOptions, dialect: Dialect) -> ColumnP
         strip=given.strip or (),
         dates=given.dates if kind in (None, "date") else None,
     )
-    return ColumnProfile(column, is_open=kind is None)
+    return ColumnProfile(column, is_open=kind is None, orders=DATE_ORDERS if kind == "date" and not given.dates else ())
 
 
 def infer_schema(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from app.data.columns.disguise import option_for_numbers
+from app.data.columns.gaps import GAP_TEXTS, SPACES
 from app.data.columns.number_profile import NumberProfile
 from app.data.columns.options import DateOrder
 from app.data.columns.profile import ColumnProfile
@@ -99,7 +100,15 @@ def decide(profile: ColumnProfile, *, untyped: bool) -> Decided:
     return _of_texts(profile, untyped=untyped) or _category(profile)
 
 
-_EXPECTED = {"number": "numbers", "boolean": "booleans", "date": "dates", "category": "words, numbers or booleans"}
+_EXPECTED = {
+    "number": "numbers",
+    "boolean": "booleans",
+    "date": "dates",
+    "category": "words, numbers or booleans",
+}
+
+_BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"})
+_READ_AS = {"number": "finite numbers", "boolean": "true or false", "date": "dates"}
 
 
 def _mixed(texts: int, others: int) -> str:
@@ -115,14 +124,24 @@ def _as_asked(profile: ColumnProfile) -> Decided:
     column = profile.column
     if column.kind == "category":
         return _category(profile)
-    tally = profile.typed[column.kind]
+    tally = _date_tally(profile) if profile.dates else profile.typed[column.kind]
     if tally.faults:
         raise KindFault(
-            f"{_count(tally.faults, tally.fits + tally.faults, _EXPECTED[column.kind])}. If they mark gaps, name them "
+            f"{_count(tally.faults, tally.fits + tally.faults, _READ_AS[column.kind])}. If they mark gaps, name them "
             "with `na`.",
             tally.first,
         )
-    return Decided(column, profile, (tally.numbers,))
+    return Decided(tally.column, profile, (tally.numbers,))
+
+
+def _date_tally(profile: ColumnProfile) -> Tally:
+    """Return the dates in the order that fits all, or else most. Raises KindFault if the order is ambiguous."""
+    fitting = [order for order in profile.dates if _fits(profile.dates[order])]
+    if None not in fitting and len(fitting) > 1:
+        raise KindFault(_ambiguous(fitting), profile.dates[None].first)
+    if fitting:
+        return profile.dates[fitting[0]]
+    return max((tally for tally in profile.dates.values() if tally.is_tried), key=lambda tally: tally.fits)
 
 
 def _typed(profile: ColumnProfile) -> Decided:
@@ -152,7 +171,7 @@ def _of_texts(profile: ColumnProfile, *, untyped: bool) -> Decided | None:
         parts = (typed.numbers, number.numbers, thousands.numbers)
         return Decided(thousands.column, profile, parts, found_thousands=True)
     if not fits and not texts.weak:
-        if untyped and not texts.is_full and texts.boolean.fits and not texts.boolean.faults:
+        if untyped and _are_booleans(texts):
             return Decided(texts.boolean.column, profile, (texts.boolean.numbers,))
         if dates := _dates(profile):
             return dates
@@ -161,13 +180,21 @@ def _of_texts(profile: ColumnProfile, *, untyped: bool) -> Decided | None:
     return None
 
 
+def _are_booleans(texts: TextProfile) -> bool:
+    """Return True if all texts are true or false, all yes or no, or the first letters of one of these pairs."""
+    if texts.is_full or texts.boolean.faults or not texts.boolean.fits:
+        return False
+    words = {text.strip(SPACES).lower() for text in texts.levels if text.strip(SPACES) not in GAP_TEXTS}
+    return any(words <= pair for pair in _BOOLEANS)
+
+
 def _numbers(profile: ColumnProfile, *, untyped: bool) -> Decided:
     """Decide a column all of whose texts are numbers or gaps."""
     texts, typed = profile.texts, profile.typed["number"]
     if not untyped:
         raise KindFault(
-            "Numbers were sent as strings: expected numbers. Send them without quotes, or name the column in "
-            "`numbers` to read them as numbers, or in `categories` if they are labels.",
+            "Numbers sent as strings: all values of the column are strings that hold numbers. Send them without "
+            "quotes, or name the column in `numbers=` to read them as numbers, or in `categories=` if they are labels.",
             texts.first,
         )
     number = texts.number
@@ -195,8 +222,12 @@ def _fits(tally: Tally) -> bool:
     return tally.is_tried and tally.fits > 0 and not tally.faults
 
 
-def _ambiguous(orders: Sequence[DateOrder]) -> str:
-    names = {"dmy": "day, month, year", "mdy": "month, day, year", "ymd": "year, month, day"}
+def _ambiguous(orders: Sequence[DateOrder | None]) -> str:
+    names: dict[DateOrder | None, str] = {
+        "dmy": "day, month, year",
+        "mdy": "month, day, year",
+        "ymd": "year, month, day",
+    }
     readings = " and as ".join(names[order] for order in orders)
     options = " or ".join(f"`dates={order}`" for order in orders)
     return f"The dates can be read as {readings}. Give the option {options}."
@@ -214,7 +245,7 @@ def _refuse_disguised_numbers(profile: ColumnProfile, fits: int) -> None:
     values = fits + texts.number.faults
     if texts.number.is_tried and 2 * fits > values:
         raise KindFault(
-            f"{_count(texts.number.faults, values, 'numbers')}, but most can. If they mark gaps, "
+            f"{_count(texts.number.faults, values, 'finite numbers')}, but most can. If they mark gaps, "
             f"name them with `na`, as in `na=unknown`; name the column in `categories` if its values are labels.",
             texts.number.first,
         )

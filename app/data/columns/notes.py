@@ -17,8 +17,8 @@ _THOUSANDS = (
 _COUNTS_ROWS = "Columns that only count the rows: {}. If they are no measurements, leave them out with `drop`."
 _IDS = "Columns of integers that all differ, and appear to identify rows: {}. If they do, leave them out with `drop`."
 _DAYS = (
-    "Columns of integers that look like dates, year, month and day together, but are used as numbers: {}. To read them "
-    "as dates, give the option `dates=ymd`."
+    "Columns of integers that look like dates, as in yyyymmdd, but are used as numbers: {}. To read them as dates, "
+    "give the option `dates=ymd`."
 )
 _LOW = "The lowest value is far below all others in {}. If it marks gaps, name it in `na`."
 _HIGH = "The highest value is far above all others in {}. If it marks gaps, name it in `na`."

@@ -6,7 +6,7 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
-from app.data.columns.gaps import NUMBER, SPACES, Parsed, numeric_gaps, trimmed, without_gaps
+from app.data.columns.gaps import NUMBER, SPACES, Parsed, first_valid, numeric_gaps, trimmed, without_gaps
 from app.data.columns.schema import Column
 from app.data.lazy_pyarrow import pa
 from app.data.rounding import first_rounded, has_large
@@ -23,6 +23,7 @@ def parse_numbers(texts: "pa.Array", column: Column) -> Parsed:
     texts = without_gaps(trimmed(texts), column)
     plain = _plain(texts, column)
     try:
+        first_valid(plain).cast(pa.float64())
         numbers = plain.cast(pa.float64())
     except pa.ArrowInvalid:
         is_number = pa.compute.match_substring_regex(plain, f"^{NUMBER}$")

@@ -1,6 +1,6 @@
 """One pass over the cells of a table: the values, gaps and levels of each column."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,9 +10,9 @@ from app.data.columns.booleans import booleans_of
 from app.data.columns.dates import dates_of
 from app.data.columns.gaps import Parsed
 from app.data.columns.numbers import is_text, numbers_of
-from app.data.columns.options import Kind
+from app.data.columns.options import DateOrder, Kind
 from app.data.columns.schema import Column
-from app.data.columns.tally import Tally
+from app.data.columns.tally import Indices, Tally
 from app.data.columns.text_profile import BLOCK_ROWS, TextProfile
 from app.data.lazy_pyarrow import pa
 
@@ -31,6 +31,7 @@ class ColumnProfile:
 
     column: Column  # its options, and its kind unless `is_open`
     is_open: bool = True  # True if the kind follows from the cells
+    orders: Sequence[DateOrder | None] = ()  # for a column of dates: the orders of which one follows from the cells
     rows: int = 0
     is_dictionary: bool = False  # True if the cells are the codes of an Arrow dictionary
     unusable: str | None = None  # the name of an Arrow type that no column of this kind may have
@@ -38,10 +39,12 @@ class ColumnProfile:
     texts: TextProfile = field(init=False)
     typed: Mapping[Kind, Tally] = field(init=False)  # cells that are not text, by their kind, or cells of a known kind
     days: Tally = field(init=False)  # integers as dates, if the order of dates is year, month, day
+    dates: Mapping[DateOrder | None, Tally] = field(init=False)  # cells in each of `orders`
 
     def __post_init__(self) -> None:
         self.texts = TextProfile(self.column, self.is_open)
         self.days = Tally(replace(self.column, kind="date"), dates_of)
+        self.dates = {order: Tally(replace(self.column, dates=order), dates_of) for order in self.orders}
         kinds = {kind: parse for kind, parse in _OF_CELLS.items() if self.is_open or kind == self.column.kind}
         self.typed = {kind: Tally(replace(self.column, kind=kind), parse) for kind, parse in kinds.items()}
 
@@ -58,12 +61,27 @@ class ColumnProfile:
                 self.texts.add(cells, start)
             else:
                 rows = np.arange(start, start + len(cells))
+                if self.dates:
+                    self._add_dates(cells, rows)
+                    return
                 self.typed[kind].add(cells, rows)
                 if self.is_open and self.column.dates == "ymd" and pa.types.is_integer(cells.type):
                     self.days.add(cells, rows)
         except TypeError:
             if self.unusable is None:
                 self.unusable, self.unusable_row = str(cells.type).partition("<")[0].partition("[")[0], start
+
+    def _add_dates(self, cells: "pa.Array", rows: Indices) -> None:
+        """Count dates in each order. Integers are dates in one only. Raises TypeError if the cells are in none."""
+        is_date = False
+        for tally in self.dates.values():
+            try:
+                tally.add(cells, rows)
+                is_date = True
+            except TypeError:
+                tally.is_tried = False
+        if not is_date:
+            raise TypeError
 
     def _kind_of(self, type_: "pa.DataType") -> Kind | None:
         """Return the kind of cells of this type, or None. Text is counted as a category."""

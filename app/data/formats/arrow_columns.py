@@ -57,19 +57,35 @@ def schema_names(schema: "pa.Schema") -> list[str]:
     return names
 
 
+class _PandasColumn(msgspec.Struct):
+    field_name: Any = None
+    pandas_type: Any = None
+
+
 class _PandasMetadata(msgspec.Struct):
     index_columns: list[Any] = []
+    columns: list[_PandasColumn] = []
 
 
 def index_names(schema: "pa.Schema") -> list[str]:
     """Return the columns that pandas recorded as a frame's index. An index that is a range has none."""
+    present = set(schema.names)
+    return [name for name in _pandas_metadata(schema).index_columns if isinstance(name, str) and name in present]
+
+
+def categorical_names(schema: "pa.Schema") -> list[str]:
+    """Return the columns of integers that were categories in pandas. Parquet has no type for them."""
+    coded = [column.field_name for column in _pandas_metadata(schema).columns if column.pandas_type == "categorical"]
+    names = {name for name in coded if isinstance(name, str)}
+    return [name for name in schema.names if name in names and pa.types.is_integer(schema.field(name).type)]
+
+
+def _pandas_metadata(schema: "pa.Schema") -> _PandasMetadata:
     text = (schema.metadata or {}).get(b"pandas", b"{}")
     try:
-        recorded = msgspec.json.decode(text, type=_PandasMetadata).index_columns
+        return msgspec.json.decode(text, type=_PandasMetadata)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return []
-    present = set(schema.names)
-    return [name for name in recorded if isinstance(name, str) and name in present]
+        return _PandasMetadata()
 
 
 def check_columns(schema: "pa.Schema", columns: Columns) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from app.data.batch import CellBatch, Columns, RowBatch, Source, batch_rows, from_record_batch
 from app.data.formats.arrow_cells import cell_batch, cell_types, types_to_cast
-from app.data.formats.arrow_columns import ArrowTableWriter, SchemaFormat, check_columns, readable
+from app.data.formats.arrow_columns import ArrowTableWriter, SchemaFormat, categorical_names, check_columns, readable
 from app.data.formats.base import Output, TableWriter
 from app.data.kept_types import cast_kept, is_words, kept_type
 from app.data.lazy_pyarrow import pa
@@ -58,6 +58,8 @@ class ParquetFormat(SchemaFormat):
     def cells(self, source: Source, columns: Columns, threads: int = 1) -> Iterator[CellBatch]:
         schema = _schema(_open(source))
         types = cell_types(schema, columns)
+        coded = {name: types[name] for name in categorical_names(schema) if name in columns.keep}
+        types |= {name: pa.dictionary(pa.int32(), type_) for name, type_ in coded.items()}
         cast = types_to_cast(types, schema) | {name: type_ for name, type_ in types.items() if is_words(type_)}
         row = 1
         for batch in _record_batches(source, columns, schema, cast, threads):

@@ -1,5 +1,6 @@
 """POST /predict and its siblings: rows in, predictions out."""
 
+from dataclasses import replace
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -71,11 +72,14 @@ async def _predict(request: Request, selector: VersionSelector) -> Response:
     media_type = await bodies.content_type(request, *MEDIA_TYPES)
     others = [other for other in MEDIA_TYPES if other != media_type]
     accepted = select_media_type(request.headers.get("accept"), [media_type, *others])
-    if media_type == accepted == bodies.JSON and not request.query_params:
+    form = bodies.received_of(request).options
+    if media_type == accepted == bodies.JSON and not request.query_params and not form:
         return await predict_json(request, selector, decode_query, encode_result)
-    parameters = read_query(request, PredictParameters)
+    parameters = read_query(request, PredictParameters, form)
     table_format = BY_MEDIA_TYPE.get(media_type)
     check_options(table_format, parameters.reading())
     if table_format is None:
         return await predict_rows(request, selector, parameters.options("refuse"), accepted)
-    return await predict_file(request, selector, table_format, parameters.options("null"), accepted)
+    options = parameters.options("null")
+    options = replace(options, reading=bodies.with_encoding(request, table_format, options.reading))
+    return await predict_file(request, selector, table_format, options, accepted)

@@ -11,7 +11,7 @@ from app.data.formats import BY_NAME
 from app.training.inspection import Inspection
 from app.web.query import Rows
 from app.web.schemas.openapi_schema import Schema
-from app.web.schemas.tables import ColumnView, DialectView, LeftOutView, column_to_view, dialect_to_view
+from app.web.schemas.tables import ColumnFields, DialectView, LeftOutView, column_to_view, dialect_to_view
 from app.web.schemas.train import TrainRequest
 
 MAX_SHOWN_LEVELS = 20
@@ -20,10 +20,10 @@ MAX_SHOWN_LEVELS = 20
 class InspectRequest(TrainRequest):
     """Rows, and their targets if there are any, as POST /train takes them."""
 
-    targets: Rows | None = Field(None, min_length=1)
+    targets: Rows = Field(default_factory=list)
 
 
-class InspectedColumn(ColumnView):
+class InspectedColumn(ColumnFields):
     """A column of the file, and what its cells are."""
 
     role: Literal["feature", "target", "weight"]

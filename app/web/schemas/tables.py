@@ -11,15 +11,11 @@ from app.web.schemas.openapi_schema import Schema
 UNIT_OF_DATES = "days since 1970-01-01 UTC"
 
 
-class ColumnView(Schema):
-    """One column of a table, and how its cells become numbers."""
-
+class ColumnFields(Schema):
     name: str
     kind: Kind
     unit: str | None
     """Unit of a date; null for other kinds."""
-    levels: list[str]
-    """Levels of a category; empty for other kinds."""
     reference: str | None
     """The level of a category with which the others are compared; null for other kinds."""
     gaps: int
@@ -36,6 +32,13 @@ class ColumnView(Schema):
     """Signs that are removed before or after a number."""
     dates: DateOrder | None
     """Order of day, month and year; null if the dates are in ISO 8601 or have the name of the month."""
+
+
+class ColumnView(ColumnFields):
+    """One column of a table, and how its cells become numbers."""
+
+    levels: list[str]
+    """Levels of a category; empty for other kinds."""
 
 
 class LeftOutView(Schema):

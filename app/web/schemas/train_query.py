@@ -1,6 +1,7 @@
 """The options of POST /train for files, as query parameters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -8,7 +9,7 @@ from starlette.datastructures import QueryParams
 
 from app.errors import InvalidInput
 from app.web.problems import invalid_query
-from app.web.query import check_query, query_parameter, query_properties, split_names
+from app.web.query import check_form, check_query, query_parameter, query_properties, split_names
 from app.web.schemas.reading import MAPPINGS, NAME_LISTS, TEXT_LISTS, constants, parse_columns, parse_mapping
 from app.web.schemas.solver_options import SOLVER_FIELDS, SOLVER_OPTIONS
 from app.web.schemas.train import FileOptions, ValidationOptions
@@ -17,10 +18,10 @@ _VALIDATION_FIELDS = tuple(ValidationOptions.model_fields)
 _LISTS = ("targets", "features", "terms", *NAME_LISTS)
 
 
-def from_query(query: QueryParams) -> FileOptions:
+def from_query(query: QueryParams, form: Mapping[str, Any] = MappingProxyType({})) -> FileOptions:
     """Return the options in a query. Those of solver and validation are parameters too, and lists are comma-separated.
 
-    Raises InvalidInput for a parameter that is unknown, repeated or invalid.
+    `form` has further options, which are JSON values. Raises InvalidInput for one that is unknown, repeated or invalid.
     """
     fields = {field.alias or name for name, field in FileOptions.model_fields.items()}
     known = {*fields, *SOLVER_FIELDS, *_VALIDATION_FIELDS} - {"validation"}
@@ -28,10 +29,15 @@ def from_query(query: QueryParams) -> FileOptions:
     options: dict[str, Any] = {name: value for name, value in query.items() if name not in SOLVER_FIELDS}
     _parse_reading(options)
     solver: dict[str, Any] = {name: value for name, value in query.items() if name in SOLVER_FIELDS}
-    if solver.get("start", "").isdecimal():
+    check_form(query, form)
+    for name, value in form.items():
+        (solver if name in SOLVER_FIELDS else options)[name] = value
+    if isinstance(options.get("solver"), dict):
+        solver = {**options.pop("solver"), **solver}
+    if str(solver.get("start", "")).isdecimal():
         solver["start"] = {"version": solver["start"]}
     if validation := {name: options.pop(name) for name in _VALIDATION_FIELDS if name in options}:
-        options["validation"] = validation
+        options["validation"] = {**options.get("validation", {}), **validation}
     if solver or "solver" in options:
         options["solver"] = {"kind": options.get("solver", "exact"), **solver}
     try:

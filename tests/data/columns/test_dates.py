@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from app.data.columns.dates import date_of, dates_of, parse_dates, possible_forms
+from app.data.columns.dates import date_of, dates_of, parse_dates
 from app.data.columns.gaps import Parsed
 from app.data.columns.options import DateOrder
 from app.data.columns.schema import Column
@@ -65,15 +65,16 @@ def test_a_date_is_a_whole_number_of_days(date: dt.date) -> None:
         assert day(f"{date.day:02}-{month.upper()}-{date.year:04}") == expected
 
 
+@settings(max_examples=40)
 @given(DATES, st.sampled_from(sorted(ORDERS)), st.sampled_from("/-."), st.booleans())
 def test_the_order_of_day_and_month_is_an_option(date: dt.date, order: DateOrder, sign: str, padded: bool) -> None:
     width = 2 if padded else 1
     parts = {"d": f"{date.day:0{width}}", "m": f"{date.month:0{width}}", "y": f"{date.year:04}", "s": sign}
     text = ORDERS[order].format(**parts)
     assert day(text, order) == (date - EPOCH.date()).days
-    assert order in possible_forms(pa.array([text]))
 
 
+@settings(max_examples=40)
 @given(st.lists(MOMENTS, min_size=1, max_size=4), st.sampled_from("T "))
 def test_a_time_is_exact_to_the_microsecond(moments: list[dt.datetime], separator: str) -> None:
     result = parse(*(moment.isoformat(separator) for moment in moments))
@@ -83,6 +84,7 @@ def test_a_time_is_exact_to_the_microsecond(moments: list[dt.datetime], separato
     assert [date_of(moment.isoformat(separator), ISO) for moment in moments] == result.values.tolist()
 
 
+@settings(max_examples=40)
 @given(st.lists(st.tuples(MOMENTS, ZONES), min_size=1, max_size=4), st.booleans())
 def test_a_zone_offset_is_subtracted(zoned: list[tuple[dt.datetime, dt.timezone]], colon: bool) -> None:
     moments = [moment.replace(tzinfo=zone) for moment, zone in zoned]
@@ -93,6 +95,7 @@ def test_a_zone_offset_is_subtracted(zoned: list[tuple[dt.datetime, dt.timezone]
     assert [date_of(text, ISO) for text in texts] == result.values.tolist()
 
 
+@settings(max_examples=40)
 @given(MOMENTS, st.sampled_from(sorted(ORDERS)))
 def test_a_time_may_follow_a_date_in_any_form(moment: dt.datetime, order: DateOrder) -> None:
     date = ORDERS[order].format(d=moment.day, m=moment.month, y=moment.year, s="/")
@@ -140,6 +143,12 @@ def test_a_time_may_be_short_and_have_a_zone(text: str) -> None:
     assert day(text) == TWELVE
 
 
+def test_a_long_text_is_no_date() -> None:
+    text = f"Jan 1{' ' * 60}2020"
+    assert math.isnan(day(text))
+
+
+@settings(max_examples=40)
 @given(st.text("0123456789-:T. +ZPMJan/", min_size=8, max_size=22))
 def test_a_single_text_is_read_as_in_a_column(text: str) -> None:
     day(text)
@@ -152,24 +161,6 @@ def test_a_single_text_is_read_as_in_a_column(text: str) -> None:
 )
 def test_a_text_near_iso_is_read_as_in_a_column(text: str) -> None:
     day(text)
-
-
-@pytest.mark.parametrize(
-    ("texts", "forms"),
-    [
-        (["2020-01-02", None, "2020-01-31T12:00Z"], {"iso", "ymd"}),
-        (["03/04/2020"], {"dmy", "mdy"}),
-        (["03/04/2020", "13/04/2020"], {"dmy"}),
-        (["03/04/2020", "03/14/2020"], {"mdy"}),
-        (["13/04/2020", "03/14/2020"], set()),
-        (["2020/03/04"], {"ymd"}),
-        (["Jan 1 2000", "31 Dec 2000"], {"words"}),
-        (["1.2.2020", "3"], set()),
-        ([None], {"iso", "words", "dmy", "mdy", "ymd"}),
-    ],
-)
-def test_the_possible_forms_fit_all_texts(texts: list[str | None], forms: set[str]) -> None:
-    assert possible_forms(pa.array(texts, pa.string())) == forms
 
 
 MOMENT = dt.datetime(2001, 2, 3, 4, 5, 6, 789_000)  # noqa: DTZ001 - Arrow has times without a zone

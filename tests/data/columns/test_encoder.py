@@ -218,7 +218,7 @@ def cells(rows: Sequence[Sequence[Any]], as_text: bool, as_dictionary: bool) -> 
     return pa.RecordBatch.from_arrays(arrays, names=[column.name for column in COLUMNS])
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(st.lists(ROWS, min_size=1, max_size=8), st.booleans(), st.booleans(), st.data())
 def test_cells_are_encoded_alike_in_any_type_and_any_batches(
     rows: list[tuple[Any, ...]], as_text: bool, as_dictionary: bool, data: st.DataObject

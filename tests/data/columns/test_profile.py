@@ -140,7 +140,7 @@ def test_word_after_many_numbers_is_found_with_its_row() -> None:
     with pytest.raises(KindFault) as fault:
         decide(profiled(cells, 512), untyped=True)
 
-    assert fault.value.message.startswith("1 of 5,001 values cannot be read as numbers")
+    assert fault.value.message.startswith("1 of 5,001 values cannot be read as finite numbers")
     assert fault.value.row == 5_000
 
 

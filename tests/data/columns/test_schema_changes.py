@@ -99,7 +99,7 @@ def test_forget_refuses_levels_that_the_model_does_not_know() -> None:
 def test_column_that_does_not_fit_its_kind_is_refused_with_the_way_out(mode: Mode, way_out: str) -> None:
     message = refusal(first(), mode, x=["1", "two", "three"] * 8)
 
-    assert message.startswith('Row 3, column "x": 16 of 24 values cannot be read as numbers')
+    assert message.startswith('Row 3, column "x": 16 of 24 values cannot be read as finite numbers')
     assert way_out in message
     assert "dates" in refusal(first(), mode, d=["soon"] * N)
 

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.feather
 import pytest
@@ -102,6 +103,16 @@ def test_a_dictionary_of_long_words_comes_in_short_batches(form: str, monkeypatc
     assert sum(batch.cells.num_rows for batch in batches) == 5000
     assert max(batch.cells.num_rows for batch in batches) <= 4
     assert all(pa.types.is_dictionary(batch.cells["w"].type) for batch in batches)
+
+
+@pytest.mark.parametrize("form", BINARY)
+def test_integers_that_are_categories_in_pandas_are_a_dictionary_unless_numbers_are_asked_for(form: str) -> None:
+    frame = pd.DataFrame({"code": pd.Categorical([3, 1, None, 3]), "x": [1, 2, 3, 4]})
+    content = written(pa.Table.from_pandas(frame), form)
+    cells = cells_of(content, form, Columns([], ["code", "x"]))
+    assert [pa.types.is_dictionary(type_) for type_ in cells.schema.types] == [True, False]
+    assert cells["code"].to_pylist() == [3, 1, None, 3]
+    assert cells_of(content, form, Columns(["code"], missing=True))["code"].to_pylist() == [3.0, 1.0, None, 3.0]
 
 
 def test_values_of_json_have_the_type_that_all_of_them_share() -> None:

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import io
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import statsmodels
 from workbooks import NAMESPACE, spreadsheet, with_part, with_sheet, workbook
 
 from app.data.batch import Columns, Source
 from app.data.columns.options import ReadingOptions
+from app.data.content import explained
 from app.data.formats.excel import EXCEL
+from app.data.names import missing_columns
 from app.data.sheets import reader
 from app.errors import BodyTooLarge, InvalidInput, LinserveError
 
@@ -118,6 +122,20 @@ def test_the_sheet_is_the_first_with_a_table_or_the_one_that_is_named() -> None:
     assert "is empty" in refusal(content, sheet="Empty").message
 
 
+def test_an_old_workbook_is_read() -> None:
+    path = Path(statsmodels.__file__).parent / "datasets" / "macrodata" / "src" / "macrodata.xls" / "macrodata.xls"
+    for source in (path, path.read_bytes()):
+        found = read(source, sheet="Quarterly")
+        assert (len(found), len(found["DATE"])) == (6, 251)
+        assert (found["DATE"][0], found["GDPC96"][0]) == (dt.datetime(1947, 1, 1), 1772.204)  # noqa: DTZ001 - as above
+
+
+def test_an_error_about_missing_columns_says_which_sheet_was_read() -> None:
+    content = workbook({"Sheet1": ROWS})
+    with pytest.raises(InvalidInput, match="`sheet` names another"), explained(content, EXCEL):
+        raise missing_columns(["z"], ["x", "word"])
+
+
 def test_two_columns_with_one_name_are_refused_with_the_row() -> None:
     error = refusal(workbook({"Sheet1": [["title"], ["x", "x"], [1, 2]]}))
     assert (error.details[0].row, error.details[0].column) == (2, "x")
@@ -160,8 +178,23 @@ def encrypted(content: bytes) -> bytes:
     return bytes(changed)
 
 
+def claiming(content: bytes, size: int) -> bytes:
+    """Return a workbook whose directory says that its longest part has `size` bytes."""
+    changed, places = bytearray(content), []
+    at = content.index(b"PK\x01\x02")
+    while content[at : at + 4] == b"PK\x01\x02":
+        unpacked, name, extra, comment = struct.unpack_from("<IHHH", content, at + 24)
+        places.append((unpacked, at + 24))
+        at += 46 + name + extra + comment
+    struct.pack_into("<I", changed, max(places)[1], size)
+    return bytes(changed)
+
+
 BOMBS: dict[str, tuple[bytes, str]] = {
-    "parts beyond 256 MiB": (with_part(workbook({"S": ROWS}), "sheet1.xml", bytes(257 << 20)), "256 MiB"),
+    "parts beyond 256 MiB": (claiming(workbook({"S": ROWS}), 257 << 20), "256 MiB"),
+    "a part longer than the directory says": (
+        claiming(with_part(workbook({"S": ROWS}), "sheet1.xml", b"<a>" + b" " * (1 << 24) + b"</a>"), 1000), ""
+    ),
     "cells in opposite corners": (
         with_sheet(f'<row r="1">{A1}</row><row r="1048576"><c r="XFD1048576"><v>1</v></c></row>'), "more memory"
     ),

@@ -262,20 +262,22 @@ def test_a_file_compressed_a_thousandfold_within_the_limits_is_read_in_bounded_m
     assert memory < MAX_MEMORY, f"{memory >> 20} MiB"
 
 
-def test_a_long_word_that_every_row_repeats_is_read_in_bounded_memory(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("method", "part"), [("batches", "kept"), ("cells", "cells")])
+def test_a_long_word_that_every_row_repeats_is_read_in_bounded_memory(tmp_path: Path, method: str, part: str) -> None:
     rows = 600
     words = pa.DictionaryArray.from_arrays(np.zeros(rows, np.int8), ["x" * SMALL])
     (tmp_path / "rows").write_bytes(parquet(pa.table({"a": np.zeros(rows), "word": words.cast(pa.string())})))
-    code = """
+    code = f"""
 import sys
 from pathlib import Path
 import pyarrow.compute, pyarrow.parquet
 from app.data.formats import BY_NAME
 from app.data.batch import Columns
 peak = lambda: int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) << 10
+form, path, columns = BY_NAME["parquet"], Path(sys.argv[1]), Columns(["a"], ["word"])
 before, length = peak(), 0
-for batch in BY_NAME["parquet"].batches(Path(sys.argv[1]), Columns(["a"], ["word"]), 1):
-    length += pyarrow.compute.sum(pyarrow.compute.binary_length(batch.kept.column("word"))).as_py()
+for batch in form.{method}(path, columns):
+    length += pyarrow.compute.sum(pyarrow.compute.binary_length(batch.{part}.column("word"))).as_py()
 print(length, peak() - before)
 """
     command = [sys.executable, "-c", code, str(tmp_path / "rows")]

@@ -1,0 +1,107 @@
+"""POST /inspect: what a training would find in a file."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+from service import Service
+
+CSV = "text/csv"
+ROWS = [
+    (
+        f"n{row}",
+        ["rome", "oslo", "lima"][row % 3],
+        f"2020-01-{row % 28 + 1:02d}",
+        str(20 + row % 7),
+        str(row * row % 17),
+    )
+    for row in range(40)
+]
+TABLE = "name,city,day,age,y\n" + "".join(",".join(row) + "\n" for row in ROWS)
+GAPS = TABLE.replace(",24,", ",NA,")
+
+
+def inspect(service: Service, body: str, content_type: str = CSV, **query: str) -> httpx.Response:
+    return service.client.post("/inspect", params=query, content=body, headers={"content-type": content_type})
+
+
+def by_name(answer: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {column["name"]: column for column in answer["columns"]}
+
+
+def test_each_column_is_shown_with_its_kind_gaps_levels_and_range(service: Service) -> None:
+    answer = inspect(service, GAPS, targets="y").json()
+    columns = by_name(answer)
+    assert {name: column["kind"] for name, column in columns.items()} == {
+        "city": "category",
+        "day": "date",
+        "age": "number",
+        "y": "number",
+    }
+    assert columns["city"]["levels"] == {"lima": 13, "oslo": 13, "rome": 14}
+    assert (columns["city"]["reference"], columns["city"]["level_count"], columns["city"]["design_columns"]) == (
+        "lima",
+        3,
+        2,
+    )
+    assert (columns["age"]["minimum"], columns["age"]["maximum"], columns["age"]["gaps"]) == (20.0, 26.0, 6)
+    assert (columns["day"]["minimum"], columns["day"]["unit"]) == (18262.0, "days since 1970-01-01 UTC")
+    assert (columns["y"]["role"], columns["y"]["design_columns"]) == ("target", 0)
+    assert answer["left_out"] == [{"name": "name", "reason": "identifier"}]
+    assert (answer["rows"], answer["design_columns"], answer["model"]) == (40, 4, None)
+    assert any("name" in warning for warning in answer["warnings"])
+
+
+def test_targets_are_optional_and_nothing_is_stored(service: Service) -> None:
+    before = service.client.get("/models").json(), service.client.get("/jobs").json()
+    answer = inspect(service, TABLE).json()
+    assert {column["role"] for column in answer["columns"]} == {"feature"}
+    assert (service.client.get("/models").json(), service.client.get("/jobs").json()) == before
+
+
+def test_a_file_is_compared_with_the_schema_of_a_model(service: Service) -> None:
+    trained = service.client.post(
+        "/train",
+        params={"model": "cities", "targets": "y"},
+        content=TABLE,
+        headers={"content-type": CSV, "prefer": "wait=60"},
+    ).json()
+    assert trained["status"] == "succeeded", trained
+    same = inspect(service, TABLE, model="cities").json()
+    assert (same["differences"], same["version"]) == ([], 1)
+    assert by_name(same)["y"]["role"] == "target"
+    bonn = inspect(service, TABLE.replace("oslo", "bonn"), model="cities").json()
+    assert bonn["differences"] == [
+        'The column "city" has new levels: "bonn".',
+        'The column "city" lacks levels: "oslo".',
+    ]
+    renamed = inspect(service, TABLE.replace("age,y", "years,y"), model="cities").json()
+    assert any("Missing feature" in difference for difference in renamed["differences"])
+    words = inspect(service, TABLE.replace(",20,", ",twenty,"), model="cities", categories="age").json()
+    assert words["differences"]
+
+
+@pytest.mark.parametrize(
+    ("body", "kinds"),
+    [
+        (
+            [{"city": "rome", "x": 1, "y": 2}, {"city": "oslo", "x": 3, "y": 3}, {"city": "rome", "x": None, "y": 5}],
+            True,
+        ),
+        ({"instances": [{"city": "rome", "x": 1}, {"city": "oslo", "x": 3}, {"city": "rome", "x": 2}]}, False),
+    ],
+)
+def test_rows_in_json_are_inspected(service: Service, body: Any, kinds: bool) -> None:
+    answer = inspect(service, json.dumps(body), "application/json").json()
+    assert by_name(answer)["city"]["levels"] == {"oslo": 1, "rome": 2}
+    assert by_name(answer)["x"]["gaps"] == int(kinds)
+
+
+def test_faults_are_reported_as_a_training_would(service: Service) -> None:
+    ambiguous = inspect(service, "d,y\n03/04/2020,1\n04/05/2020,2\n")
+    assert ambiguous.status_code == 422
+    assert "dates=" in ambiguous.json()["detail"]
+    assert inspect(service, TABLE, model="no-such-model").status_code == 404
+    assert inspect(service, TABLE, targets="nope").status_code == 422
+    assert inspect(service, TABLE, missing="mean").status_code == 422
