@@ -40,7 +40,7 @@ class Received:
 
     @property
     def head(self) -> bytes:
-        return b"".join(self.chunks)[:HEAD_BYTES]
+        return (self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks))[:HEAD_BYTES]
 
     @property
     def encoding(self) -> Encoding | None:
@@ -106,6 +106,8 @@ async def _open_form(received: Received) -> str:
     return declared if declared in _SPECIFIC else by_name
 
 
+# Every binary format has a byte below the first of these among its first eight bytes, or begins with one beyond ASCII.
+_FIRST_TEXT, _END_ASCII = 9, 128
 _SPECIFIC = frozenset({JSON.media_type, *(entry.media_type for entry in BY_SUFFIX.values()), *ALIASES} - {"text/plain"})
 
 
@@ -115,18 +117,22 @@ def _media_type(content_type: str) -> str:
 
 async def _begin(received: Received) -> None:
     """Read until HEAD_BYTES are known, or all of the body."""
-    length = sum(map(len, received.chunks))
-    if received.rest is None or length >= HEAD_BYTES:
-        return
-    async for chunk in received.rest:
-        received.chunks.append(chunk)
-        length += len(chunk)
-        if length >= HEAD_BYTES:
-            return
+    length = 0
+    if received.rest is not None:
+        async for chunk in received.rest:
+            if chunk:
+                received.chunks.append(chunk)
+                length += len(chunk)
+            if length >= HEAD_BYTES:
+                return
+        received.rest = None
 
 
 def _binary_format(request: Request, head: bytes) -> TableFormat | None:
     with contextlib.suppress(LinserveError):
         encoding = content_encoding(request)
+        is_text = not head or (min(head[:8]) >= _FIRST_TEXT and head[0] < _END_ASCII)
+        if is_text and encoding == IDENTITY:
+            return None  # nearly always
         return binary_format_of(head if encoding == IDENTITY else beginning(head, encoding)[:HEAD_BYTES])
     return None

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 from starlette.requests import Request
-from tables import written
+from tables import ENCODINGS, written
 from workbooks import workbook
 
 from app.data.formats import BY_MEDIA_TYPE
@@ -88,10 +88,11 @@ def test_the_first_bytes_of_a_binary_format_count_more(body: bytes, given: str |
     assert media_type in (found.received.warning or "")
 
 
-def test_the_first_bytes_are_those_after_decompression() -> None:
-    found = seen(gzip.compress(FRAME), CSV, headers=[("content-encoding", "gzip")])
-    assert found.received.media_type == PARQUET
-    assert gzip.decompress(found.body) == FRAME
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_the_first_bytes_are_those_after_decompression(encoding: str) -> None:
+    body = ENCODINGS[encoding](FRAME)
+    found = seen(body, CSV, headers=[("content-encoding", encoding)])
+    assert (found.received.media_type, found.body) == (PARQUET, body)
 
 
 @pytest.mark.parametrize(

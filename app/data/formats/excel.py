@@ -20,6 +20,7 @@ from app.data.formats.base import Output, TableFormat, TableWriter
 from app.data.lazy_pyarrow import pa
 from app.data.sheets.reader import Part, memory_of, open_sheet
 from app.data.sheets.writer import SheetWriter
+from app.errors import InvalidInput, LinserveError
 
 OLD_SIGNATURE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"  # of a workbook before .xlsx
 
@@ -42,6 +43,14 @@ class ExcelFormat(TableFormat):
         part = Part(sheet, options.skip, options.header or known.header)
         with open_sheet(source, part) as (found, _):
             return Dialect(header=part.header, skip=found.top, sheet=sheet)
+
+    def explain(self, error: LinserveError, head: bytes, dialect: Dialect) -> LinserveError:  # noqa: ARG002
+        """Name the sheet in an error about columns that are not in it."""
+        if dialect.sheet is not None or not isinstance(error, InvalidInput) or error.message[:8] != "Columns ":
+            return error
+        return InvalidInput(
+            f"{error.message} They were searched in the first sheet with a table; `sheet` names another.", error.details
+        )
 
     def first_row(self, dialect: Dialect) -> int:
         return dialect.skip + (1 if dialect.header == "none" else 2)

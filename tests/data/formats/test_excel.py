@@ -10,11 +10,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import statsmodels
 from workbooks import NAMESPACE, spreadsheet, with_part, with_sheet, workbook
 
 from app.data.batch import Columns, Source
 from app.data.columns.options import ReadingOptions
+from app.data.content import explained
 from app.data.formats.excel import EXCEL
+from app.data.names import missing_columns
 from app.data.sheets import reader
 from app.errors import BodyTooLarge, InvalidInput, LinserveError
 
@@ -117,6 +120,20 @@ def test_the_sheet_is_the_first_with_a_table_or_the_one_that_is_named() -> None:
     assert 'There is no sheet "C". The workbook has "Empty", "About", "A", "B".' in refusal(content, sheet="C").message
     assert "the workbook has 4" in refusal(content, sheet=5).message
     assert "is empty" in refusal(content, sheet="Empty").message
+
+
+def test_an_old_workbook_is_read() -> None:
+    path = Path(statsmodels.__file__).parent / "datasets" / "macrodata" / "src" / "macrodata.xls" / "macrodata.xls"
+    for source in (path, path.read_bytes()):
+        found = read(source, sheet="Quarterly")
+        assert (len(found), len(found["DATE"])) == (6, 251)
+        assert (found["DATE"][0], found["GDPC96"][0]) == (dt.datetime(1947, 1, 1), 1772.204)  # noqa: DTZ001 - as above
+
+
+def test_an_error_about_missing_columns_says_which_sheet_was_read() -> None:
+    content = workbook({"Sheet1": ROWS})
+    with pytest.raises(InvalidInput, match="`sheet` names another"), explained(content, EXCEL):
+        raise missing_columns(["z"], ["x", "word"])
 
 
 def test_two_columns_with_one_name_are_refused_with_the_row() -> None:
