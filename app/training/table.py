@@ -64,11 +64,9 @@ class TableReader:
         key = (known_schema(self._request, current), known_dialect(self._request, current))
         if self._inferred is None or key != self._key:
             self._inferred, self._key = self._plan(table_format, *key), key
-        index = tuple(column for column in self._request.left_out if column.reason == "index")
-        schema = self._inferred.schema
-        known = {column.name for column in index}
+        schema, known = self._inferred.schema, {column.name for column in self._request.left_out}
         others = (column for column in schema.left_out if column.name not in known)
-        return replace(schema, left_out=(*index, *others))
+        return replace(schema, left_out=(*self._request.left_out, *others))
 
     def corrects(self, error: InvalidInput) -> bool:
         """Return True if a fault of the rows only shows that their first rows misled. Then read them again."""
