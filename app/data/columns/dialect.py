@@ -147,9 +147,10 @@ def _best_shape(text: bytes, known: Dialect | None, header: Header | None) -> _S
     shapes = _shapes(text, header)
     if fitting := [shape for shape in shapes if shape.form(header, known)]:
         return fitting[0] if len(fitting) == 1 else max(fitting, key=_likelihood)
-    if known is not None and shape.width == 1:
-        return shape
-    return next((shape for shape in shapes if shape.counts and shape.counts[0] > 1 and shape.sep != " "), shapes[0])
+    for candidate in shapes:
+        if candidate.counts[:1] > (1,) and candidate.sep != " ":
+            return candidate
+    return shape if known is not None and shape.width == 1 else shapes[0]
 
 
 def _likelihood(shape: _Shape) -> tuple[int, bool, float, bool]:
