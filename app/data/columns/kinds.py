@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from app.data.columns.dates import parse_dates
 from app.data.columns.disguise import option_for_numbers
 from app.data.columns.gaps import GAP_TEXTS, SPACES
 from app.data.columns.number_profile import NumberProfile
@@ -11,6 +14,7 @@ from app.data.columns.profile import ColumnProfile
 from app.data.columns.schema import Column
 from app.data.columns.tally import Tally
 from app.data.columns.text_profile import TextProfile
+from app.data.lazy_pyarrow import pa
 
 
 class KindFault(Exception):
@@ -252,18 +256,23 @@ def _refuse_disguised_numbers(profile: ColumnProfile, fits: int) -> None:
 
 
 def _refuse_faulty_dates(texts: TextProfile) -> None:
-    """Raise KindFault if most values are dates."""
+    """Raise KindFault if most values and most distinct texts are dates."""
     best = max(texts.dates.values(), key=lambda tally: tally.fits if tally.column.dates else 0)
     orders = (None, best.column.dates)
     tried = [tally for order, tally in texts.dates.items() if tally.is_tried and order in orders]
     fits = sum(tally.fits for tally in tried)
-    if 2 * fits > texts.count:
+    if 2 * fits > texts.count and _are_mostly_dates(texts, best.column):
         raise KindFault(
             f"{_count(texts.count - fits, texts.count, 'dates of one order')}, but most can. "
             "Correct them, or name them with `na` if they mark gaps; name the column in `categories` if its values are "
             "labels.",
             best.first if best.fits else tried[0].first,
         )
+
+
+def _are_mostly_dates(texts: TextProfile, column: Column) -> bool:
+    values = parse_dates(pa.array(texts.levels, pa.string()), column).values
+    return bool(2 * np.isfinite(values).sum() > len(values))
 
 
 def _count(faults: int, values: int, kind: str) -> str:

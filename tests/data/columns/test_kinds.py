@@ -190,6 +190,10 @@ def test_mostly_dates_with_some_words_are_refused() -> None:
     assert "10 of 30 values cannot be read as dates of one order" in fault(cycle("2020-01-01", "2020-01-02", "soon"))
 
 
+def test_word_that_is_a_date_is_a_level_among_words() -> None:
+    assert column(cycle("2020-01-01", "2020-01-01", "2020-01-01", "red", "blue")).kind == "category"
+
+
 def test_integers_that_look_like_dates_are_numbers_with_a_warning() -> None:
     cells = cycle("20200131", "20191201", "20000229")
     inferred = infer({"x": cells, "y": Y})
