@@ -48,6 +48,7 @@ def test_objects_arrays_and_a_list_of_records_are_rows(birds: Service) -> None:
     assert masses(birds.client.post(PATH, json={"instances": arrays})) == found
     assert masses(birds.client.post(PATH, json={"instances": arrays[0]})) == found[:1]
     assert masses(birds.client.post(PATH, json=OBJECTS)) == found
+    assert masses(birds.client.post(PATH, json={"columns": [*ROWS], "data": arrays})) == found
     assert masses(ask(birds, orjson.dumps(OBJECTS), JSON, interval="0.9")) == found
 
 

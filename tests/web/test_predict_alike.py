@@ -3,13 +3,14 @@
 import io
 from typing import Any
 
+import mixed
 import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
-from mixed import FEATURES, publish, rows_of, version_of_table
+from mixed import FEATURES, publish, version_of_table
 from service import Service
 from tables import MEDIA_TYPES, written
 
@@ -95,7 +96,7 @@ def test_a_row_gets_the_same_bits_from_every_format_and_among_any_other_rows(ser
 def test_a_row_of_words_and_dates_gets_the_same_bits_from_every_format(service: Service, terms: list[str]) -> None:
     version = version_of_table(terms=terms)
     publish(service.models, version, f"alike-kinds-{len(terms)}")
-    path, rows = f"/models/alike-kinds-{len(terms)}/predict", pa.table(rows_of(FEATURES, 400))
+    path, rows = f"/models/alike-kinds-{len(terms)}/predict", pa.table(mixed.rows_of(FEATURES, 400))
     whole = service.client.post(path, json={"instances": rows.to_pylist()}).json()["predictions"]
     expected = [[*row.values()] for row in whole]
     few = MAX_PYTHON_MULTIPLIES // version.model.coef.size
