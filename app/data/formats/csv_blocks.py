@@ -65,6 +65,7 @@ class BlockParser:
             cells |= {name: _without_empty(texts.column(name)) for name in numbers.keep}
         else:
             cells |= {name: _without_gaps(batch.column(name)) for name in numbers.keep}
+        cells |= {name: batch.column(name) for name in numbers.unchanged}
         rounded = from_record_batch(
             batch,
             numbers._replace(keep=()),
