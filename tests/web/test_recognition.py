@@ -187,6 +187,10 @@ def test_the_content_type_of_the_part_has_the_charset() -> None:
         (form(OPTIONS_PART), "no part `file`"),
         (b"", "no part `file`"),
         (form(("rows", "", None, TEXT)), "another name"),
+        (form(("größe 𑣪", "", None, TEXT)), "another name"),
+        (b'--b\r\ncontent-disposition: form-data; name="\xff\\"\r\n\r\n\r\n--b--', "another name"),
+        (b"--b\r\ncontent-disposition: \xff\r\n\r\n\r\n--b--", "another name"),
+        (b"--b\r\n\r\n\r\n--b--", "another name"),
         (form(("file", "", None, TEXT), ("file", "", None, TEXT)), "more than one part `file`"),
         (form(("file", "", CSV, TEXT), OPTIONS_PART), "after the part `file`"),
         (form(("options", "", None, b"[1]"), ("file", "", CSV, TEXT)), "not a JSON object"),
@@ -204,6 +208,11 @@ def test_another_form_is_refused(body: bytes, message: str) -> None:
     error = refusal(body, MULTIPART)
     assert isinstance(error, InvalidInput | MalformedBody | BodyTooLarge)
     assert message in error.message
+
+
+def test_a_file_of_an_unknown_type_is_not_accepted() -> None:
+    received = seen(form(("file", "t.png", "image/png", TEXT)), MULTIPART).received
+    assert (received.media_type, received.is_form) == (None, True)
 
 
 @pytest.mark.parametrize("boundary", ["", "; boundary=", f"; boundary={'b' * 300}"])
