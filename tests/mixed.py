@@ -29,16 +29,17 @@ TABLE = TableSchema(FEATURES, (Column("mass"),))
 def rows_of(features: Sequence[Column], count: int, seed: int = 0) -> dict[str, list[Any]]:
     """Return random values of columns, as JSON has them."""
     random = np.random.default_rng(seed)
-    start = np.datetime64("2007-11-09")
-    return {
-        column.name: {
-            "category": lambda column=column: random.choice(column.levels, count).tolist(),
-            "number": lambda: random.normal(40, 5, count).round(1).tolist(),
-            "boolean": lambda: (random.random(count) < 0.5).tolist(),
-            "date": lambda: [str(start + day) for day in random.integers(0, 900, count).tolist()],
-        }[column.kind]()
-        for column in features
-    }
+    return {column.name: _values_of(column, count, random) for column in features}
+
+
+def _values_of(column: Column, count: int, random: np.random.Generator) -> list[Any]:
+    if column.kind == "category":
+        return list(random.choice(column.levels, count).tolist())
+    if column.kind == "boolean":
+        return list((random.random(count) < 0.5).tolist())
+    if column.kind == "date":
+        return [str(np.datetime64("2007-11-09") + day) for day in random.integers(0, 900, count).tolist()]
+    return list(random.normal(40, 5, count).round(1).tolist())
 
 
 def encoded(features: Sequence[Column], rows: dict[str, list[Any]]) -> Any:
@@ -47,10 +48,16 @@ def encoded(features: Sequence[Column], rows: dict[str, list[Any]]) -> Any:
     return Encoder(features).encode(cells, 1)
 
 
-def version_of_table(table: TableSchema = TABLE, rows: int = 60, terms: Sequence[str] = (), **card: Any) -> Version:
-    """Return a version whose targets depend on random rows of the table's features."""
+def version_of_table(
+    table: TableSchema = TABLE, rows: int = 60, terms: Sequence[str] = (), gaps: int = 0, **card: Any
+) -> Version:
+    """Return a version whose targets depend on random rows of the table's features, each with this number of gaps."""
     random = np.random.default_rng(1)
-    x, names = encoded(table.features, rows_of(table.features, rows)), encoded_terms(terms, table)
+    given, names = rows_of(table.features, rows), encoded_terms(terms, table)
+    for column in given.values():
+        for row in random.choice(rows, gaps, replace=False):
+            column[row] = None
+    x = encoded(table.features, given)
     columns = expand(x, parse_terms(names, table.encoded_features)) if terms else x
     y = (columns - columns.mean(axis=0)) @ random.normal(size=(columns.shape[1], len(table.targets)))
     y += random.normal(size=y.shape)

@@ -58,15 +58,15 @@ def is_table(body: bytes) -> bool:
     return len(values) > 1 and all(bytes(memoryview(value)[:1]) == b"{" for value in values)
 
 
-def split_to_records(body: bytes) -> bytes | None:
-    """Return a body that is pandas' `split` as an array of records, or None if it is something else."""
+def split_records(body: bytes) -> list[dict[str, Any]] | None:
+    """Return the rows of a body that is pandas' `split`, or None if it is something else."""
     if not _SPLIT.match(body):
         return None
     try:
         names, columns = _of_split(msgspec.json.decode(body, type=_Split))
     except (*_FAULTS, InvalidInput):
         return None
-    return msgspec.json.encode([dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)])
+    return [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def json_table_to_arrow(body: bytes, file: Output) -> None:

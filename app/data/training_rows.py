@@ -84,6 +84,7 @@ class TrainingRows:
         self.zero_weight_rows = 0  # Rows that the last pass left out because their weight is 0.
         self._names = [column.name for column in schema.numbers]
         self.gaps = GapPatterns(self._names)  # of the rows that the last pass left out
+        self._notes = Notes()  # about the cells that the last pass encoded
         self._rounded: dict[str, int] = {}  # Column to the first row in which an integer was rounded.
         self._others: dict[str, None] = {}  # Names in rows that are not read.
         self._path = path
@@ -96,6 +97,13 @@ class TrainingRows:
         self._late = late
         self._first_row = 1 if self._format is None else self._format.first_row(schema.dialect)
         self._threads = threads
+
+    @property
+    def gaps_by_column(self) -> dict[str, int]:
+        """The columns with gaps and their numbers, the largest first, those that were filled included."""
+        filled = {column.name for column in self.schema.numbers if column.missing in ("indicator", "fill")}
+        gaps = self.gaps.by_column | {name: count for name, count in self._notes.gaps.items() if name in filled}
+        return dict(sorted(gaps.items(), key=lambda item: -item[1]))
 
     @property
     def warnings(self) -> list[str]:
@@ -130,7 +138,7 @@ class TrainingRows:
         Also raises it if there are rows, but all are left out.
         """
         self.complete = self.dropped = self.zero_weight_rows = 0
-        self.gaps = GapPatterns(self._names)
+        self.gaps, self._notes = GapPatterns(self._names), Notes()
         self._rounded = {}
         last, first_row = self._features + self._targets, self._first_row
         for rows in self._plain_rows() if self._is_plain() else self._encoded_rows():
@@ -257,7 +265,7 @@ class TrainingRows:
         """Yield rows whose cells an encoder turns into numbers."""
         assert self._format is not None
         dialect, groups = self.schema.dialect, self._groups
-        encoder, notes = Encoder(self.schema.numbers, training=True, dialect=dialect), Notes()
+        encoder, notes = Encoder(self.schema.numbers, training=True, dialect=dialect), self._notes
         keep = dict.fromkeys([*encoder.texts, *([groups.column] if groups is not None else [])])
         columns = Columns(encoder.typed, [*keep], missing=True, dialect=dialect, late=self._late)
         row, size = self._first_row, batch_rows(Columns(encoder.names))

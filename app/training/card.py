@@ -39,7 +39,7 @@ def make_card(request: TrainingRequest, result: FitResult, base: BaseVersion | N
         version=0,  # the registry gives the number
         features=request.features,
         table=replace(rows.schema, rows=rows.complete + rows.dropped, incomplete_rows=rows.dropped),
-        gaps=rows.gaps.by_column,
+        gaps=rows.gaps_by_column,
         targets=request.targets,
         created_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         job=None,

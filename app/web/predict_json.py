@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from app.data.json_rows import has_more_brackets, is_json
-from app.data.json_tables import split_to_records
+from app.data.json_tables import split_records
 from app.errors import InvalidInput
 from app.prediction.estimates import MAX_RESPONSE, rows_bytes, workload
 from app.prediction.predictor import Executor, PredictionResult, Predictor, Workload, choose_executor
@@ -64,14 +64,16 @@ def decode_request(body: bytes, max_rows: int) -> PredictRequest:
     """Decode a body of this service's own format. Raises MalformedBody or InvalidInput."""
     # Count brackets before decoding, because invalid rows would take many times their length in memory. A valid row has
     # one pair.
-    body = split_to_records(body) or body
-    if _RECORDS.match(body) and is_json(body):
-        body = b'{"instances":%b}' % body
     message = f"At most {max_rows} instances fit into one request. Send them in several requests, or as a table."
     too_many = InvalidInput.at("/instances", message)
     if len(body) > max_rows and has_more_brackets(body, max_rows + _OTHER_BRACKETS):
         raise too_many if is_json(body.removeprefix(BOM_UTF8)) else not_json(body, "")
-    payload = bodies.decode(PredictRequest, body)
+    if rows := split_records(body):
+        payload = PredictRequest(instances=rows)
+    elif _RECORDS.match(body) and is_json(body):
+        payload = bodies.decode(PredictRequest, b'{"instances":%b}' % body)
+    else:
+        payload = bodies.decode(PredictRequest, body)
     if len(payload.instances) > max_rows:
         raise too_many
     return payload

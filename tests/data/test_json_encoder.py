@@ -50,7 +50,7 @@ def test_values_become_what_the_cells_of_a_file_do(missing: Any, unknown: Any) -
     ]
     rows = rows_of(FEATURES, 60)
     for index, values in enumerate(rows.values()):
-        values[index :: 7] = [None] * len(values[index :: 7])
+        values[index::7] = [None] * len(values[index::7])
     rows["species"][3::5] = ["Emperor"] * len(rows["species"][3::5])
     cells = pa.RecordBatch.from_pydict(rows)
     expected = Encoder(columns, unknown=unknown).encode(cells, 1)

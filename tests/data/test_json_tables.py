@@ -8,7 +8,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from app.data.json_tables import is_table, json_table_to_arrow, split_to_records
+from app.data.json_tables import is_table, json_table_to_arrow, split_records
 from app.errors import InvalidInput, LinserveError, MalformedBody
 
 FRAME = pd.DataFrame({"x": [1, 2, 3], "word": ["a", None, "größe"], "b": [True, False, None], "f": [1.5, None, 2]})
@@ -36,15 +36,15 @@ def test_records_and_split_are_read_as_pandas_writes_them(orient: Any, before: b
 
 
 def test_split_is_the_same_as_records_for_a_prediction() -> None:
-    records = split_to_records(FRAME.to_json(orient="split").encode())
-    assert json.loads(records or b"") == json.loads(FRAME.to_json(orient="records"))
+    records = split_records(FRAME.to_json(orient="split").encode())
+    assert records == json.loads(FRAME.to_json(orient="records"))
     for body in (
         b'{"instances": [[1]]}',
         b'{"columns": ["a"]}',
         b'{"data": [[1',
         b'{"columns": ["a"], "data": [[1, 2]]}',
     ):
-        assert split_to_records(body) is None
+        assert split_records(body) is None
 
 
 @pytest.mark.parametrize("orient", ["values", "index", "columns"])

@@ -158,6 +158,7 @@ def test_an_indicator_of_gaps_keeps_its_constant_in_an_update(tables: Tables) ->
     gaps = [(row[0], "", *row[2:]) if number % 9 == 0 else row for number, row in enumerate(ROWS)]
     first = tables.train(table(gaps), "targets=y&missing=indicator")
     assert first.columns == ("city[oslo]", "city[rome]", "a", "a[missing]", "b")
+    assert first.gaps == {"a": 7}
     second = tables.train(table([(row[0], "", *row[2:]) for row in ROWS[:9]]), "mode=update")
     assert (second.rows, second.dropped_rows) == (69, 0)
     fills = [card.schema_of_rows.features[1].fill for card in (first, second)]

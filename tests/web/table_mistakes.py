@@ -318,8 +318,9 @@ MISTAKES: list[TableMistake] = [
     TableMistake("a form without a file", form(part("options", "{}", JSON)), ("file",), MULTIPART),
     TableMistake("a form with two files", form(FILE, FILE), ("file",), MULTIPART),
     TableMistake("a form with another part", form(FILE, part("rows", "1", CSV)), ("rows", "options"), MULTIPART),
-    TableMistake("a form with options that are not JSON", form(FILE, part("options", "{", JSON)), ("options", "JSON"), MULTIPART),
-    TableMistake("a form with an option that is not known", form(FILE, part("options", '{"targets": ["y"], "colour": 1}', JSON)), ("colour",), MULTIPART),
+    TableMistake("a form with options that are not JSON", form(part("options", "{", JSON), FILE), ("options", "JSON"), MULTIPART),
+    TableMistake("a form with an option that is not known", form(part("options", '{"targets": ["y"], "colour": 1}', JSON), FILE), ("colour",), MULTIPART),
+    TableMistake("a form with the options at the end", form(FILE, part("options", "{}", JSON)), ("options", "first"), MULTIPART),
     TableMistake("a form without an end", FILE, ("form",), MULTIPART),
     # Inspection
     TableMistake("an inspection without content", "", ("empty",), CSV, "/inspect?targets=y"),

@@ -11,6 +11,7 @@ import pytest
 from numpy.testing import assert_allclose
 from trained import model_from, model_of, version_of
 
+from app.data.columns.schema import Column, TableSchema
 from app.errors import InvalidInput
 from app.registry.version_file import Version
 from app.regression.solvers import Exact, GradientDescent
@@ -23,6 +24,7 @@ RANDOM = np.random.default_rng(0)
 A, B, C = RANDOM.normal(3, 1, (3, 40))
 Y = np.column_stack([A + RANDOM.normal(size=40), B + RANDOM.normal(size=40)])
 X = np.column_stack([A, B, C])
+FIT = Exact()
 
 
 def card_of(version: Version, *, level: float = 0.95, include: Extra | None = None) -> dict[str, Any]:
@@ -45,7 +47,9 @@ def nulls(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]
 def check_reasons(card: dict[str, Any]) -> None:
     """Every null has a reason, and every reason is for a null. Options that are not set, and reasons, are exempt."""
     statistics = {
-        name: value for name, value in card.items() if name not in ("solver", "inference_unavailable", "no_folds")
+        name: value
+        for name, value in card.items()
+        if name not in ("solver", "table", "inference_unavailable", "no_folds")
     }
     reasons = {tuple(path.split(".")) for path in card["unavailable"]}
 
@@ -236,3 +240,39 @@ def test_a_card_of_a_decomposed_design_reserves_less_memory_and_takes_no_more() 
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < view_bytes(model, None) < before / 2
+
+
+def category_version(solver: Exact = FIT) -> Version:
+    """A version with a category of three levels, of which no row has the last, and a number."""
+    x = np.column_stack([A > 3, np.zeros(40), B])
+    table = TableSchema(
+        (Column("site", "category", ("east", "north", "west")), Column("b")), (Column("y0"), Column("y1"))
+    )
+    version = version_of(model_of(x, Y, solver=solver))
+    model = replace(version.model, features=table.encoded_features)
+    return replace(version, card=replace(version.card, features=("site", "b"), table=table), model=model)
+
+
+def test_a_category_has_a_joint_test_and_a_mean_for_each_level() -> None:
+    card = card_of(category_version())
+    assert list(card["coefficients"]["y0"]) == ["site[north]", "site[west]", "b"]
+    test = card["category_tests"]["y0"]["site"]
+    assert (test["degrees_of_freedom"], test["p_value"] < 0.05) == (1, True)
+    means = card["marginal_means"]["y0"]["site"]
+    east = card["intercept"]["y0"] + card["coefficients"]["y0"]["b"] * B.mean()
+    assert means["east"]["mean"] == pytest.approx(east)
+    assert means["east"]["lower"] < means["east"]["mean"] < means["east"]["upper"]
+    assert means["west"] == {"mean": None, "lower": None, "upper": None}
+    assert card["table"]["features"][0]["reference"] == "east"
+
+
+def test_a_ridge_fit_has_means_of_categories_but_no_tests() -> None:
+    card = card_of(category_version(Exact(l2=1.0)))
+    assert card["category_tests"] is None
+    east = card["marginal_means"]["y0"]["site"]["east"]
+    assert (east["mean"] is None, east["lower"], east["upper"]) == (False, None, None)
+
+
+def test_a_model_without_categories_has_no_tests_or_means_of_them() -> None:
+    card = card_of(version_of(model_of(X, Y)))
+    assert (card["category_tests"], card["marginal_means"]) == ({}, {})

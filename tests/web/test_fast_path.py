@@ -4,11 +4,14 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import date
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mixed import FEATURES, TABLE, publish, version_of_table
 from service import INPUTS, copy_models
 from uvicorn import Config
 from uvicorn.server import ServerState
@@ -78,13 +81,38 @@ class Running(NamedTuple):
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     folder = tmp_path_factory.mktemp("fast-path")
+    copy_models(folder)
+    yield from started(folder)
+
+
+@pytest.fixture(scope="module", params=["drop", "indicator", "terms", "many columns"])
+def with_kinds(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Running]:
+    """Yield an app whose default model has words, booleans and dates."""
+    folder = tmp_path_factory.mktemp("fast-path-kinds")
+    version = version_of_table()
+    if request.param == "indicator":
+        fills = {"age": 40.0, "wild": 0.0, "seen": 14000.0}
+        features = [replace(each, missing="indicator", fill=fills.get(each.name)) for each in FEATURES]
+        version = version_of_table(replace(TABLE, features=tuple(features)), gaps=9)
+    elif request.param == "terms":
+        version = version_of_table(terms=["species", "age^2", "age:wild", "seen"])
+    elif request.param == "many columns":
+        levels = ("Dream", *(f"island {n}" for n in range(150)), "Torgersen")
+        features = [replace(each, levels=levels) if each.name == "island" else each for each in FEATURES]
+        version = version_of_table(replace(TABLE, features=tuple(features)), rows=900)
+    (folder / "models").mkdir()
+    publish(folder / "models", version, "crop-yield")
+    yield from started(folder)
+
+
+def started(folder: Path) -> Iterator[Running]:
     app = create_app()
     config = Config(app, log_config=None, access_log=False)
     config.load()
     with asyncio.Runner() as runner:
         lifespan = app.router.lifespan_context(app)
         with pytest.MonkeyPatch.context() as environment:
-            environment.setenv("LINSERVE_MODELS_DIR", str(copy_models(folder)))
+            environment.setenv("LINSERVE_MODELS_DIR", str(folder / "models"))
             environment.setenv("LINSERVE_STATE_DIR", str(folder / "state"))
             environment.setenv("LINSERVE_TRAINER_MODE", "external")
             state = runner.run(lifespan.__aenter__())
@@ -211,6 +239,46 @@ def test_eligible_bodies_are_answered_by_the_fast_path_itself(running: Running) 
         for rows in ([[75, 63, 44]], INPUTS, INPUTS * 50, objects, objects * 50)
     ]
     for with_fast_path, without, by_fast_path in both(running, *(([body], [JSON_TYPE]) for body in bodies)):
+        assert by_fast_path
+        assert with_fast_path == without
+        assert with_fast_path.status == "HTTP/1.1 200 OK"
+
+
+WORDS = st.sampled_from(["Adelie", "Gentoo", "Emperor", "", "NA", "Dream", "Torgersen", "2008-02-30", "yes", "12.5"])
+DAYS = st.dates(date(2000, 1, 1), date(2030, 1, 1)).map(str) | st.datetimes().map(str) | WORDS
+VALUES = [
+    st.sampled_from(["Adelie", "Chinstrap", "Gentoo"]) | WORDS,
+    NUMBERS | WORDS,
+    st.booleans() | WORDS | st.integers(0, 2),
+    st.sampled_from(["Dream", "Torgersen"]) | WORDS,
+    DAYS,
+]
+NAMES_OF_KINDS = [column.name for column in FEATURES]
+ROWS_OF_KINDS = st.one_of(
+    st.tuples(*(values | ANYTHING for values in VALUES)).map(list),
+    st.fixed_dictionaries(dict(zip(NAMES_OF_KINDS, (values | ANYTHING for values in VALUES), strict=True))),
+    st.tuples(*VALUES).map(list),
+    st.fixed_dictionaries(dict(zip(NAMES_OF_KINDS, VALUES, strict=True)), optional={"mass": NUMBERS}),
+)
+BODIES_OF_KINDS = st.lists(ROWS_OF_KINDS, max_size=3).map(lambda rows: json.dumps({"instances": rows}).encode())
+
+
+@settings(max_examples=40)
+@given(st.lists(BODIES_OF_KINDS, min_size=1, max_size=8))
+def test_rows_of_any_kinds_are_answered_the_same_with_the_fast_path_and_without_it(
+    with_kinds: Running, bodies: list[bytes]
+) -> None:
+    for with_fast_path, without, _ in both(with_kinds, *(([body], [JSON_TYPE]) for body in bodies)):
+        assert with_fast_path == without
+
+
+def test_words_booleans_and_dates_stay_on_the_fast_path(with_kinds: Running) -> None:
+    row = {"seen": "2008-02-29", "species": "Gentoo", "island": "Torgersen", "age": 40.5, "wild": True}
+    times = ["2008-02-29T12:30:00Z", "2008-02-29 12:30:00", "2008-02-29T12:30:00+02:00"]
+    rows = [row, *({**row, "seen": time, "wild": False, "age": 3} for time in times)]
+    arrays = [[each[name] for name in NAMES_OF_KINDS] for each in rows]
+    bodies = [json.dumps({"instances": each}).encode() for each in (rows[:1], rows, rows * 20, arrays, arrays * 20)]
+    for with_fast_path, without, by_fast_path in both(with_kinds, *(([body], [JSON_TYPE]) for body in bodies)):
         assert by_fast_path
         assert with_fast_path == without
         assert with_fast_path.status == "HTTP/1.1 200 OK"

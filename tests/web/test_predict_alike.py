@@ -3,12 +3,14 @@
 import io
 from typing import Any
 
+import mixed
 import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 import pytest
+from mixed import FEATURES, publish, version_of_table
 from service import Service
 from tables import MEDIA_TYPES, written
 
@@ -34,10 +36,10 @@ def trained(service: Service, model: str, x: np.ndarray[Any, Any], targets: int,
     return f"/models/{model}/predict"
 
 
-def answers(service: Service, path: str, features: list[str], x: np.ndarray[Any, Any]) -> dict[str, list[list[float]]]:
+def answers(service: Service, path: str, table: pa.Table) -> dict[str, list[list[float]]]:
     """Return the predictions for these rows, by the formats of request and response."""
-    table = pa.table(dict(zip(features, x.T, strict=True)))
-    arrays = service.client.post(path, json={"instances": x.tolist()}).json()["predictions"]
+    instances = [[*row.values()] for row in table.to_pylist()]
+    arrays = service.client.post(path, json={"instances": instances}).json()["predictions"]
     objects = service.client.post(path, json={"instances": table.to_pylist()}).json()["predictions"]
     found = {"arrays": arrays, "objects": [list(row.values()) for row in objects]}
     ways: list[tuple[str, str]] = [(form, "json") for form in MEDIA_TYPES]
@@ -48,7 +50,7 @@ def answers(service: Service, path: str, features: list[str], x: np.ndarray[Any,
         answer = service.client.post(path, content=written(table, into), headers=headers)
         assert answer.status_code == 200, answer.text
         found[f"{into} to {out}"] = rows_of(answer.content, out)
-    content, headers = orjson.dumps({"instances": x.tolist()}), {"content-type": JSON, "accept": "text/csv"}
+    content, headers = orjson.dumps({"instances": instances}), {"content-type": JSON, "accept": "text/csv"}
     found["arrays to csv"] = rows_of(service.client.post(path, content=content, headers=headers).content, "csv")
     return found
 
@@ -86,8 +88,21 @@ def test_a_row_gets_the_same_bits_from_every_format_and_among_any_other_rows(ser
     for row in (0, 1, 2, 3, few, len(x) - 1):
         assert service.client.post(path, json={"instances": [x[row].tolist()]}).json()["predictions"] == [whole[row]]
     for rows in {1, 2, few, few + 1, 129, min(many, len(x)), min(many + 1, len(x))} - {0}:
-        for way, found in answers(service, path, features, x[:rows]).items():
+        for way, found in answers(service, path, pa.table(dict(zip(features, x[:rows].T, strict=True)))).items():
             assert found == whole[:rows], (way, rows)
+
+
+@pytest.mark.parametrize("terms", [[], ["species", "age^2", "age:wild", "seen"]])
+def test_a_row_of_words_and_dates_gets_the_same_bits_from_every_format(service: Service, terms: list[str]) -> None:
+    version = version_of_table(terms=terms)
+    publish(service.models, version, f"alike-kinds-{len(terms)}")
+    path, rows = f"/models/alike-kinds-{len(terms)}/predict", pa.table(mixed.rows_of(FEATURES, 400))
+    whole = service.client.post(path, json={"instances": rows.to_pylist()}).json()["predictions"]
+    expected = [[*row.values()] for row in whole]
+    few = MAX_PYTHON_MULTIPLIES // version.model.coef.size
+    for count in (1, few, few + 1, 129):
+        for way, found in answers(service, path, rows.slice(0, count)).items():
+            assert found == expected[:count], (way, count)
 
 
 def test_a_model_far_from_zero_answers_the_same_prediction_in_every_part(service: Service) -> None:

@@ -188,7 +188,12 @@ def test_groups_of_rows_that_are_arrays_are_one_of_the_features(own: Service) ->
         (noisy(1, noise=1) | {"validation": {"groups": "c"}}, "Expected an object", "/instances/0"),
         (by_site() | {"validation": {"groups": "y"}}, "is a target", "/validation/groups"),
         (
-            {"instances": [{"a": 1, "s": None}], "targets": [{"y": 1}], "validation": {"groups": "s"}},
+            {
+                "instances": [{"a": 1, "s": None}],
+                "targets": [{"y": 1}],
+                "validation": {"groups": "s"},
+                "missing": "refuse",
+            },
             "group is missing",
             "/instances/0/s",
         ),

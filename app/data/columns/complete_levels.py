@@ -23,16 +23,12 @@ NO_ROWS = (
 _OF_CELLS = {"number": numbers_of, "boolean": booleans_of, "date": dates_of}
 
 
-def rare_levels(schema: TableSchema, decided: Mapping[str, Decided], rows: int) -> dict[str, set[str]]:
+def rare_levels(schema: TableSchema, decided: Mapping[str, Decided]) -> dict[str, set[str]]:
     """Return the levels of each category that may have no complete row, because there are as many gaps as rows of it.
 
-    A level that the rows do not have, such as the constant for gaps, is not among them. `rows` is their number.
+    A level that the rows do not have, such as the constant for gaps, is not among them.
     """
-    gaps = 0
-    for column in schema.numbers:
-        if _leaves_out(column):
-            values = decided[column.name]
-            gaps += values.gaps if values.profile.rows == rows else rows
+    gaps = sum(decided[column.name].gaps for column in schema.numbers if _leaves_out(column))
     rare = {}
     for column in schema.features:
         if column.kind == "category":

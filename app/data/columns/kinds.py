@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from app.data.columns.disguise import option_for_numbers
-from app.data.columns.gaps import SPACES
+from app.data.columns.gaps import GAP_TEXTS, SPACES
 from app.data.columns.number_profile import NumberProfile
 from app.data.columns.options import DateOrder
 from app.data.columns.profile import ColumnProfile
@@ -107,6 +107,7 @@ _EXPECTED = {
     "category": "words, numbers or booleans",
 }
 
+_BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"})
 _READ_AS = {"number": "finite numbers", "boolean": "true or false", "date": "dates"}
 
 
@@ -180,9 +181,11 @@ def _of_texts(profile: ColumnProfile, *, untyped: bool) -> Decided | None:
 
 
 def _are_booleans(texts: TextProfile) -> bool:
-    """Return True if all texts are true or false, or yes or no. Single letters, as in Y and N, are levels."""
-    is_known = not texts.is_full and texts.boolean.fits > 0 and not texts.boolean.faults
-    return is_known and all(len(text.strip(SPACES)) > 1 for text in texts.levels)
+    """Return True if all texts are true or false, all yes or no, or the first letters of one of these pairs."""
+    if texts.is_full or texts.boolean.faults or not texts.boolean.fits:
+        return False
+    words = {text.strip(SPACES).lower() for text in texts.levels if text.strip(SPACES) not in GAP_TEXTS}
+    return any(words <= pair for pair in _BOOLEANS)
 
 
 def _numbers(profile: ColumnProfile, *, untyped: bool) -> Decided:

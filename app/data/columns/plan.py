@@ -56,16 +56,16 @@ def plan_schema(
     Raises InvalidInput if a kind cannot be decided, or if the table does not fit `current`.
     """
     reader = _Reader(read_cells, dialect, first_row, step)
-    is_guess = False
     if current is not None:
-        profile = reader.known(partial(known_columns, current, roles, options, dialect, mode))
+        empty = partial(known_columns, current, roles, options, dialect, mode)
+    else:
+        empty = partial(open_columns, roles.used, options, dialect)
+    profile, is_guess = reader.profile(empty, certain=certain, untyped=untyped)
+    if current is not None:
         applied = apply_schema(profile, current, roles, options, dialect, mode=mode)
     else:
-        profile, is_guess = reader.open(
-            partial(open_columns, roles.used, options, dialect), certain=certain, untyped=untyped
-        )
         applied = infer_schema(profile, roles, options, dialect, untyped=untyped)
-    schema = reader.without_empty_levels(applied, profile.rows, options) if mode == "replace" else applied.schema
+    schema = reader.without_empty_levels(applied, options) if mode == "replace" else applied.schema
     return Inferred(schema, tuple(applied.notes.texts()), profile, is_guess)
 
 
@@ -96,10 +96,10 @@ class _Reader:
     first_row: int
     step: Callable[[], None]
 
-    def open(
+    def profile(
         self, empty: Callable[[], Mapping[str, ColumnProfile]], *, certain: bool, untyped: bool
     ) -> tuple[TableProfile, bool]:
-        """Return the profile of columns whose kinds are open, and True if only the first rows were read."""
+        """Return the profile of a table, and True if only its first rows were read, as all columns appear plain."""
         profile, is_whole = self.sample(empty())
         if is_whole:
             return profile, False
@@ -136,19 +136,10 @@ class _Reader:
         columns = empty()
         return self._profile(self._cells(columns, ()), columns)
 
-    def known(self, empty: Callable[[], Mapping[str, ColumnProfile]]) -> TableProfile:
-        """Return the profile of columns of known kinds: all rows of categories, and the first rows of others."""
-        profile, is_whole = self.sample(empty())
-        categories = {name: column for name, column in empty().items() if column.column.kind == "category"}
-        if is_whole or not categories:
-            return profile
-        whole = self._profile(self._cells(categories, ()), categories)
-        return replace(whole, columns={**profile.columns, **whole.columns})
-
-    def without_empty_levels(self, applied: Applied, rows: int, options: ReadingOptions) -> TableSchema:
+    def without_empty_levels(self, applied: Applied, options: ReadingOptions) -> TableSchema:
         """Return the schema without levels that occur only in rows that are left out because of gaps."""
         schema = applied.schema
-        rare = rare_levels(schema, applied.decided, rows)
+        rare = rare_levels(schema, applied.decided)
         if not rare:
             return schema
         empty = levels_without_rows(self._cells(applied.decided, ()), schema, rare)

@@ -26,11 +26,6 @@ _WAY_OUT = {
 }
 
 
-def with_way_out(error: InvalidInput, mode: Mode) -> InvalidInput:
-    """Return an error about rows that do not fit the current version, with what to do."""
-    return InvalidInput(f"{error.message} {_WAY_OUT[mode]}", error.details)
-
-
 def known_columns(
     current: TableSchema, roles: Roles, options: ReadingOptions, dialect: Dialect, mode: Mode
 ) -> dict[str, ColumnProfile]:

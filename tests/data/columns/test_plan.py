@@ -1,6 +1,7 @@
 """The first pass reads only as many rows as it needs, and once more if a later row contradicts the first ones."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from cells import Reader, numbers, reader
@@ -139,3 +140,25 @@ def test_reference_without_a_complete_row_is_refused() -> None:
 
     with pytest.raises(InvalidInput, match="occurs only in rows that are left out"):
         plan_schema(reader({"x": x, "g": ["a", "b", "c"] * 3, "y": numbers(9)}), ROLES, options, untyped=True)
+
+
+def test_later_row_that_does_not_fit_the_current_version_is_refused_with_the_way_out() -> None:
+    words = {"g": ["a", "b"] * (N // 2), "y": numbers(N)}
+    current = plan_schema(reader({"x": numbers(N), **words}, 50), ROLES, OPTIONS, untyped=True).schema
+
+    with pytest.raises(InvalidInput, match=r'Row 400, column "x": 1 of 400 values .* `schema=infer`'):
+        plan_schema(
+            reader({"x": [*numbers(N - 1), "word"], **words}, 50), ROLES, OPTIONS, untyped=True, current=current
+        )
+
+
+def test_numbers_of_a_current_version_are_read_only_at_the_beginning() -> None:
+    columns = {"x": numbers(N), "g": numbers(N), "y": numbers(N)}
+    current = plan_schema(reader(columns, 50), ROLES, OPTIONS, untyped=True).schema
+    log = Log(reader(columns, 50))
+
+    inferred = plan_schema(log, ROLES, OPTIONS, untyped=True, current=current, mode="update")
+
+    assert inferred.is_guess
+    assert inferred.schema == replace(current, rows=inferred.profile.rows)
+    assert log.batches < N // 50
