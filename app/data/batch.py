@@ -38,6 +38,7 @@ class Columns(NamedTuple):
     dialect: Dialect = PLAIN  # for text
     na: tuple[str, ...] = ()  # for text: further texts that mark a gap in the columns of numbers
     training: bool = True  # True if messages may advise the training options that leave out columns or rows
+    unchanged: AbstractSet[str] = frozenset()  # of `keep`, for cells: text of which nothing becomes null
     late: Mapping[str, int] = MappingProxyType({})  # NDJSON: the lines of names that appear first after line 1
 
     @property
@@ -167,10 +168,10 @@ def check_present(present: Sequence[str], columns: Columns, index: Collection[st
     others = [name for name in present if name not in known] if columns.only else []
     if missing:
         error = missing_columns(missing, present)
-        extra = extra_columns(others, present, columns.numbers).details if others else ()
+        extra = extra_columns(others, present, columns.names).details if others else ()
         raise InvalidInput(error.message, [*error.details, *extra][:MAX_LISTED])
     if others:
-        raise extra_columns(others, present, columns.numbers)
+        raise extra_columns(others, present, columns.names)
 
 
 def check_distinct(names: Sequence[str], message: str, *, row: int | None = None) -> None:

@@ -53,7 +53,8 @@ def encoded_batches(
     """
     encoder = Encoder(encode.columns, unknown=encode.unknown, dialect=read.dialect)
     texts = dict.fromkeys([*encoder.texts, *encode.keep])
-    read = read._replace(numbers=encoder.typed, keep=[*texts], missing=True)
+    unchanged = frozenset(encode.keep).difference(encoder.texts, encoder.typed)
+    read = read._replace(numbers=encoder.typed, keep=[*texts], missing=True, unchanged=unchanged)
     size = batch_rows(read._replace(numbers=encoder.names))
     row = table_format.first_row(read.dialect)
     with explained(source, table_format, read.dialect):

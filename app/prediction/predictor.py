@@ -26,6 +26,7 @@ from app.storage.memory_budget import LARGE_BODY
 MAX_INLINE_MULTIPLIES = 20_000
 # Bytes of a response above which it takes as much time and memory as decoding a large body.
 LARGE_RESPONSE = 1 << 22
+NO_REASONS = Reasons()
 
 
 class Executor(Enum):
@@ -69,7 +70,7 @@ class PredictionResult(NamedTuple):
     confidence_intervals: Array | None = None  # (n, k, 2), as `intervals`.
     contributions: Array | None = None  # (n, k, p)
     extrapolation: Extrapolation | None = None  # Flags of the complete rows.
-    reasons: Reasons = Reasons()  # Why rows of JSON have no results.
+    reasons: Reasons = NO_REASONS  # Why rows of JSON have no results.
     unavailable: Mapping[str, str] = MappingProxyType({})  # Reasons for requested arrays that are None, by name.
 
 
@@ -102,8 +103,9 @@ class Predictor:
             results = self._results(query, rows.take(codes), complete)
         except errors.PredictionTooLarge as error:
             raise PredictionTooLarge(rows.index(error.row), query.pointer) from None
-        reasons = Reasons()
+        reasons = NO_REASONS
         if rows.missing and not isinstance(query.rows, np.ndarray):  # Those of a table have been counted.
+            reasons = Reasons()
             reasons.add(codes, self._version.encoder.names, unseen)
             if weights is not None:
                 reasons.add(weights[:, np.newaxis], ["instance_weights"])

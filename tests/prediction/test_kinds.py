@@ -107,6 +107,15 @@ def test_text_may_come_in_another_dialect_than_the_training_rows(birds: Service)
     assert ask(birds, orjson.dumps(OBJECTS), JSON, sep=",").json()["errors"][0]["parameter"] == "sep"
 
 
+def test_a_column_that_passes_through_is_not_read(birds: Service) -> None:
+    codes = ["NA", "", '"NA"', "null", *map(str, range(8))]
+    answer = ask(birds, lines_of(",", code=codes), CSV, keep="code").json()["predictions"]
+    assert [row["code"] for row in answer] == [code.strip('"') for code in codes]
+    answer = ask(birds, lines_of(",", code=codes), CSV).json()
+    assert answer["detail"].startswith('There is 1 column that is not a feature: "code". Expected "')
+    assert all(f'"{name}"' in answer["detail"] for name in ROWS)
+
+
 @pytest.mark.parametrize("form", [JSON, *MEDIA_TYPES.values()])
 def test_rows_with_gaps_and_unseen_levels_have_no_prediction_and_the_response_says_why(
     birds: Service, form: str

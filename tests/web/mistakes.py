@@ -166,6 +166,7 @@ MISTAKES: list[Mistake] = [
     # How it is sent
     *wrong_type("curl -d @file.csv", lambda c: table(c).replace("\n", ""), FORM, "as `curl -d` sends it", "Content-Type has to be application/json or text/csv", f"{LINE}text/csv' "),
     *wrong_type("curl -d with JSON", body, FORM, "as `curl -d` sends it", "has to be application/json", f"{LINE}application/json' "),
+    *wrong_type("curl -F file=@file.png", lambda c: part(c).replace("text/csv", "image/png").replace(".csv", ".png"), MULTIPART, "has no Content-Type of a table", "Expected the type application/json or text/csv", "Give it: `curl -F 'file=@FILE;type=text/csv'`"),
     *both("curl -F rows=@file.csv", lambda c: part(c).replace('name="file"', 'name="rows"'), MULTIPART, "a part of another name", "Send the rows in a part `file`", "curl -F"),
     *wrong_type("no content type", table, {}, "There is no Content-Type header", "has to be application/json or text/csv", f"{LINE}text/csv' "),
     *both("an old Excel file that is damaged", lambda _: XLS, WORKBOOK, "not readable", "as an Excel workbook or an OpenDocument spreadsheet", "Save it again as .xlsx"),
@@ -196,6 +197,7 @@ MISTAKES: list[Mistake] = [
     *one("pandas' index as a column", "/predict", ",temp,rainfall,humidity\n0,1,2,3\n", "1 column that is not a feature", "Expected ", "to_csv(index=False)", headers=CSV, place=ROW_1),
     *one("a missing column and others", "/predict", "temp,Rainfall,humidity,x\n1,2,3,4\n", "has 4 columns", '"rainfall" expected', "Rename the columns", headers=CSV, place=ROW_1, places=3),
     *one("a feature to keep", "/predict?keep=temp", table(FEATURES), "cannot be kept", "features are read as numbers", "Leave them out of `keep`", headers=CSV, place={"parameter": "keep"}),
+    *file("a title before the header", lambda c: "Yields\n" + table(c), "Row 1 has 1 value(s)", "the rows after it have", "as in `skip=1`", place=ROW_1),
     *file("no header row", lambda c: table(c, header=False), "Row 1 holds only numbers", "the names of the columns were expected", "Add a first row with the names", place=ROW_1),
     *file("no header row, with a word", lambda c: table(c, header=False, cells={(0, 1): "wet"}), "numbers among its", "the names of the columns were expected", "Add a first row with the names", place=ROW_1),
     *file("an empty file", lambda _: "", "The file is empty", "Expected a header row", "with the names of the columns, and rows"),
