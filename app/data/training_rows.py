@@ -265,7 +265,9 @@ class TrainingRows:
         """Yield rows whose cells an encoder turns into numbers."""
         assert self._format is not None
         dialect, groups = self.schema.dialect, self._groups
-        encoder, notes = Encoder(self.schema.numbers, training=True, dialect=dialect), self._notes
+        # The schema has all levels, except those that occur only in rows that are left out because of other gaps.
+        encoder = Encoder(self.schema.numbers, unknown="reference", training=True, dialect=dialect)
+        notes = self._notes
         keep = dict.fromkeys([*encoder.texts, *([groups.column] if groups is not None else [])])
         columns = Columns(encoder.typed, [*keep], missing=True, dialect=dialect, late=self._late)
         row, size = self._first_row, batch_rows(Columns(encoder.names))

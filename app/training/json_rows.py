@@ -118,6 +118,7 @@ def _plan_table(
         draft,
         targets=tuple(targets),
         weight=weight,
+        reading=replace(draft.reading, drop=()),  # They are not stored.
         left_out=tuple(LeftOut(name, "drop") for name in given if name in dropped),
     )
     request = build_training_request(draft, features, current, registry)

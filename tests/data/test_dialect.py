@@ -63,6 +63,7 @@ def test_runs_of_spaces_separate_only_if_nothing_else_does(text: str, sep: str) 
 def test_if_no_separator_fits_all_rows_the_first_row_with_another_count_is_the_error() -> None:
     assert refusal("a,b\n1,2\n3,4,5\n6,7\n").details[0].row == 3
     assert refusal("a;b\n1;2\n3;4;5\n6;7\n").details[0].row == 3
+    assert guessed("a,b\n1,2\n3,4,5\n6,7\n", known=Dialect(sep=";")).sep == ","
 
 
 @pytest.mark.parametrize(("line", "sep"), [("sep=;", ";"), ('"sep=,"', ","), ("SEP=\t", "\t"), ("sep=|", "|")])

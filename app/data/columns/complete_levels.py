@@ -64,7 +64,7 @@ def levels_without_rows(
 
 def _leaves_out(column: Column) -> bool:
     """Return True if a gap in the column leaves its row out."""
-    return column.missing not in ("indicator", "fill") and bool(column.encoded_names)
+    return column.missing not in ("indicator", "fill")
 
 
 def _gaps(cells: "pa.Array", column: Column) -> NDArray[np.bool_]:

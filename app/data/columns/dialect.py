@@ -16,6 +16,7 @@ from app.data.names import shown
 from app.errors import FieldError, InvalidInput
 
 SAMPLE_BYTES = 1 << 20  # Bytes of a file from which its dialect is guessed.
+PART_BYTES = 1 << 15  # Bytes that most of the other separators do not fit.
 SEPARATORS: tuple[Separator, ...] = get_args(Separator)
 SEPARATOR_LABELS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar", " ": "run of spaces"}
 _COMPARED_ROWS = 50  # Rows whose numbers are counted if several separators fit.
@@ -35,7 +36,7 @@ def sniff(text: bytes, options: ReadingOptions, known: Dialect | None = None) ->
     named = _named_separator(text)
     header = options.header or (known.header if known else None)
     skip = max(options.skip, int(named is not None))
-    if not skip and known and not _begins_with_header(text):
+    if not skip and known and known.skip and not _begins_with_header(text):
         skip = known.skip if _begins_with_header(text[skipped(text, known.skip) :]) else 0
     rest = text[skipped(text, skip) :]
     sep = options.sep or named
@@ -43,7 +44,7 @@ def sniff(text: bytes, options: ReadingOptions, known: Dialect | None = None) ->
     form = shape.form(header, known)
     is_single = known is not None and shape.sep == known.sep and shape.width == 1
     if form is None and not is_single:
-        _check_header_row(rest, [shape] if sep else _shapes(rest, header), header, skip)
+        _check_header_row(rest, [shape] if sep else _shapes(rest, header, known), header, skip)
     form = form or _Form(spaces=shape.has_spaces)
     dialect = Dialect(sep=shape.sep, header=header, skip=skip, **form._asdict())
     return replace(dialect, decimal=_decimal(rest, dialect, options, known))
@@ -132,24 +133,32 @@ class _Shape(NamedTuple):
         return are_words or names == [str(number) for number in range(1, len(names) + 1)]
 
 
-def _shapes(text: bytes, header: Header | None) -> list[_Shape]:
+def _shape(text: bytes, sep: Separator, header: Header | None, known: Dialect | None) -> _Shape:
+    """Return the shape of a text, or of its first PART_BYTES if the separator does not fit these."""
+    part = _Shape.of(text[:PART_BYTES], sep)
+    is_enough = len(part.counts) > 1 and part.form(header, known) is None
+    return part if is_enough or len(text) <= PART_BYTES else _Shape.of(text, sep)
+
+
+def _shapes(text: bytes, header: Header | None, known: Dialect | None) -> list[_Shape]:
     """Return the shapes for all separators. Runs of spaces separate only if no name is next to another separator."""
-    shapes = [_Shape.of(text, sep) for sep in SEPARATORS if sep != " "]
+    shapes = [_shape(text, sep, header, known) for sep in SEPARATORS if sep != " "]
     if header == "none" or all(shape.counts[:1] in ((), (1,)) for shape in shapes):
-        shapes.append(_Shape.of(text, " "))
+        shapes.append(_shape(text, " ", header, known))
     return shapes
 
 
 def _best_shape(text: bytes, known: Dialect | None, header: Header | None) -> _Shape:
     """Return the shape that fits all rows, or else the one of the separator that the first row has."""
-    if known is not None and (shape := _Shape.of(text, known.sep)).form(header, known):
+    if known is not None and (shape := _shape(text, known.sep, header, known)).form(header, known):
         return shape
-    shapes = _shapes(text, header)
+    shapes = _shapes(text, header, known)
     if fitting := [shape for shape in shapes if shape.form(header, known)]:
         return fitting[0] if len(fitting) == 1 else max(fitting, key=_likelihood)
-    if known is not None and shape.width == 1:
-        return shape
-    return next((shape for shape in shapes if shape.counts and shape.counts[0] > 1 and shape.sep != " "), shapes[0])
+    for candidate in shapes:
+        if candidate.counts[:1] > (1,) and candidate.sep != " ":
+            return candidate
+    return shape if known is not None and shape.width == 1 else shapes[0]
 
 
 def _likelihood(shape: _Shape) -> tuple[int, bool, float, bool]:
@@ -221,7 +230,10 @@ def _first_numbers(text: bytes, dialect: Dialect, options: ReadingOptions) -> di
     """Return row and column of the first number of each kind, apart from ambiguous ones of columns with options."""
     first: dict[str, tuple[int, str]] = {}
     names: Sequence[str] = ()
+    last = "point" if b"." in text else "comma"  # Nothing after the first of this kind matters.
     for row, cells in enumerate(_readable_cells(text, dialect.sep), dialect.skip + 1):
+        if last in first:
+            break
         if not names:
             has_names = dialect.header != "none"
             names = [*[""] * dialect.row_names, *cells] if has_names else [f"c{n + 1}" for n in range(len(cells))]

@@ -58,7 +58,7 @@ def infer_schema(
     Raises InvalidInput if the kind of a column cannot be decided, if a target holds words, or if the design has too
     many columns or none.
     """
-    decided = decide_all(profile, untyped=untyped)
+    decided = decide_all(profile, untyped=untyped, commas=untyped and dialect.sep == ",")
     check_targets([decided[name] for name in roles.others], profile.first_row)
     chosen = roles.chosen(options)
     identifiers = {name for name, column in decided.items() if name not in chosen and _is_identifier(column)}
@@ -78,14 +78,17 @@ def infer_schema(
     return Applied(schema, decided, notes)
 
 
-def decide_all(profile: TableProfile, *, untyped: bool) -> dict[str, Decided]:
-    """Return the columns with their kinds. Raises InvalidInput with a detail for each that cannot be decided."""
+def decide_all(profile: TableProfile, *, untyped: bool, commas: bool = False, advice: str = "") -> dict[str, Decided]:
+    """Return the columns with their kinds.
+
+    Raises InvalidInput with a detail for each that cannot be decided, which ends with `advice`.
+    """
     decided, details = {}, []
     for name, column in profile.columns.items():
         try:
-            decided[name] = decide(column, untyped=untyped)
+            decided[name] = decide(column, untyped=untyped, commas=commas)
         except KindFault as fault:
-            details.append(FieldError(fault.message, row=profile.first_row + fault.row, column=name))
+            details.append(FieldError(fault.message + advice, row=profile.first_row + fault.row, column=name))
     if details:
         raise in_columns(details)
     return decided

@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
+from app.data.columns.dates import parse_dates
 from app.data.columns.disguise import option_for_numbers
 from app.data.columns.gaps import GAP_TEXTS, SPACES
 from app.data.columns.number_profile import NumberProfile
@@ -11,6 +14,7 @@ from app.data.columns.profile import ColumnProfile
 from app.data.columns.schema import Column
 from app.data.columns.tally import Tally
 from app.data.columns.text_profile import TextProfile
+from app.data.lazy_pyarrow import pa
 
 
 class KindFault(Exception):
@@ -77,8 +81,10 @@ class Decided:
         return (min(part.minimum for part in parts), max(part.maximum for part in parts)) if parts else None
 
 
-def decide(profile: ColumnProfile, *, untyped: bool) -> Decided:
+def decide(profile: ColumnProfile, *, untyped: bool, commas: bool = False) -> Decided:
     """Return a column with its kind. `untyped` is True if any value of the format may come as text.
+
+    With `commas`, texts such as 1,234 are numbers: the file is separated by commas, so they were in quotes.
 
     Raises KindFault if the kind cannot be decided, or if cells contradict the kind that was asked for.
     """
@@ -93,11 +99,12 @@ def decide(profile: ColumnProfile, *, untyped: bool) -> Decided:
         return _as_asked(profile)
     if profile.is_dictionary:
         return _category(profile)
+    kinds = [f"{kind}s" for kind, tally in profile.typed.items() if tally.fits or tally.faults]
+    if len(found := [*kinds, *["texts"] * (texts.count > 0)]) > 1:
+        raise KindFault(f"Found {' and '.join(found)} in one column. Write values of one kind.", texts.first)
     if not texts.count:
         return _typed(profile)
-    if others := sum(profile.typed[kind].fits for kind in ("boolean", "date")):
-        raise KindFault(_mixed(texts.count, others), texts.first)
-    return _of_texts(profile, untyped=untyped) or _category(profile)
+    return _of_texts(profile, untyped=untyped, commas=commas) or _category(profile)
 
 
 _EXPECTED = {
@@ -107,12 +114,12 @@ _EXPECTED = {
     "category": "words, numbers or booleans",
 }
 
+_STRINGS = (
+    "Numbers sent as strings: all values of the column are strings that hold numbers. Send them without quotes, or "
+    "name the column in `numbers=` to read them as numbers, or in `categories=` if they are labels."
+)
 _BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"})
 _READ_AS = {"number": "finite numbers", "boolean": "true or false", "date": "dates"}
-
-
-def _mixed(texts: int, others: int) -> str:
-    return f"Found {texts} texts among {others} booleans or dates. Write values of one kind, or leave gaps empty."
 
 
 def _category(profile: ColumnProfile) -> Decided:
@@ -146,10 +153,8 @@ def _date_tally(profile: ColumnProfile) -> Tally:
 
 def _typed(profile: ColumnProfile) -> Decided:
     """Decide a column without texts."""
-    kinds = [kind for kind, tally in profile.typed.items() if tally.fits or tally.faults]
-    if len(kinds) > 1:
-        raise KindFault(f"Found {kinds[0]}s and {kinds[1]}s. Write values of one kind.", 0)
-    tally = profile.typed[kinds[0] if kinds else "number"]
+    found = [tally for tally in profile.typed.values() if tally.fits or tally.faults]
+    tally = found[0] if found else profile.typed["number"]
     if tally.faults:
         raise KindFault("The value is not finite. Write a finite number, or leave the gap empty.", tally.first)
     if _fits(profile.days) and tally.column.kind == "number":
@@ -157,25 +162,24 @@ def _typed(profile: ColumnProfile) -> Decided:
     return Decided(tally.column, profile, (tally.numbers,))
 
 
-def _of_texts(profile: ColumnProfile, *, untyped: bool) -> Decided | None:
+def _of_texts(profile: ColumnProfile, *, untyped: bool, commas: bool) -> Decided | None:
     """Return a column of texts that is no category, or None."""
-    column, texts, typed = profile.column, profile.texts, profile.typed["number"]
+    column, texts = profile.column, profile.texts
     number, thousands = texts.number, texts.thousands
-    if column.dates == "ymd" and _fits(texts.dates["ymd"]) and not typed.fits:
+    if column.dates == "ymd" and _fits(texts.dates["ymd"]):
         return Decided(texts.dates["ymd"].column, profile, (texts.dates["ymd"].numbers,))
-    fits = number.fits + typed.fits
-    if number.is_tried and not number.faults and (fits or untyped):
-        return _numbers(profile, untyped=untyped)
-    is_split = column.thousands == "" and untyped and thousands.is_tried and thousands.fits > 0
-    if is_split and not thousands.faults:
-        parts = (typed.numbers, number.numbers, thousands.numbers)
-        return Decided(thousands.column, profile, parts, found_thousands=True)
-    if not fits and not texts.weak:
+    if number.is_tried and not number.faults and (number.fits or untyped):
+        if not untyped:
+            raise KindFault(_STRINGS, texts.first)
+        return Decided(number.column, profile, (number.numbers,))
+    if commas and column.thousands == "" and _fits(thousands):
+        return Decided(thousands.column, profile, (number.numbers, thousands.numbers), found_thousands=True)
+    if not number.fits and not texts.weak:
         if untyped and _are_booleans(texts):
             return Decided(texts.boolean.column, profile, (texts.boolean.numbers,))
         if dates := _dates(profile):
             return dates
-    _refuse_disguised_numbers(profile, fits)
+    _refuse_disguised_numbers(profile)
     _refuse_faulty_dates(texts)
     return None
 
@@ -186,19 +190,6 @@ def _are_booleans(texts: TextProfile) -> bool:
         return False
     words = {text.strip(SPACES).lower() for text in texts.levels if text.strip(SPACES) not in GAP_TEXTS}
     return any(words <= pair for pair in _BOOLEANS)
-
-
-def _numbers(profile: ColumnProfile, *, untyped: bool) -> Decided:
-    """Decide a column all of whose texts are numbers or gaps."""
-    texts, typed = profile.texts, profile.typed["number"]
-    if not untyped:
-        raise KindFault(
-            "Numbers sent as strings: all values of the column are strings that hold numbers. Send them without "
-            "quotes, or name the column in `numbers=` to read them as numbers, or in `categories=` if they are labels.",
-            texts.first,
-        )
-    number = texts.number
-    return Decided(number.column, profile, (typed.numbers, number.numbers))
 
 
 def _dates(profile: ColumnProfile) -> Decided | None:
@@ -233,7 +224,7 @@ def _ambiguous(orders: Sequence[DateOrder | None]) -> str:
     return f"The dates can be read as {readings}. Give the option {options}."
 
 
-def _refuse_disguised_numbers(profile: ColumnProfile, fits: int) -> None:
+def _refuse_disguised_numbers(profile: ColumnProfile) -> None:
     """Raise KindFault if most values are numbers, or would be with an option."""
     texts = profile.texts
     if option := option_for_numbers(texts.levels, profile.column):
@@ -242,8 +233,8 @@ def _refuse_disguised_numbers(profile: ColumnProfile, fits: int) -> None:
             "name the column in `categories` if they are labels.",
             texts.number.first or texts.first,
         )
-    values = fits + texts.number.faults
-    if texts.number.is_tried and 2 * fits > values:
+    values = texts.number.fits + texts.number.faults
+    if texts.number.is_tried and 2 * texts.number.fits > values:
         raise KindFault(
             f"{_count(texts.number.faults, values, 'finite numbers')}, but most can. If they mark gaps, "
             f"name them with `na`, as in `na=unknown`; name the column in `categories` if its values are labels.",
@@ -252,18 +243,23 @@ def _refuse_disguised_numbers(profile: ColumnProfile, fits: int) -> None:
 
 
 def _refuse_faulty_dates(texts: TextProfile) -> None:
-    """Raise KindFault if most values are dates."""
+    """Raise KindFault if most values and most distinct texts are dates."""
     best = max(texts.dates.values(), key=lambda tally: tally.fits if tally.column.dates else 0)
     orders = (None, best.column.dates)
     tried = [tally for order, tally in texts.dates.items() if tally.is_tried and order in orders]
     fits = sum(tally.fits for tally in tried)
-    if 2 * fits > texts.count:
+    if 2 * fits > texts.count and _are_mostly_dates(texts, best.column):
         raise KindFault(
             f"{_count(texts.count - fits, texts.count, 'dates of one order')}, but most can. "
             "Correct them, or name them with `na` if they mark gaps; name the column in `categories` if its values are "
             "labels.",
             best.first if best.fits else tried[0].first,
         )
+
+
+def _are_mostly_dates(texts: TextProfile, column: Column) -> bool:
+    values = parse_dates(pa.array(texts.levels, pa.string()), column).values
+    return bool(2 * np.isfinite(values).sum() > len(values))
 
 
 def _count(faults: int, values: int, kind: str) -> str:

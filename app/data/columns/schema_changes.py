@@ -6,8 +6,8 @@ from typing import Literal, TypeAlias
 
 from app.data.batch import in_columns
 from app.data.columns.gap_policy import of_target, with_gap_policy
-from app.data.columns.infer import Applied, check_targets, open_column, ordered_levels
-from app.data.columns.kinds import Decided, KindFault, decide
+from app.data.columns.infer import Applied, check_targets, decide_all, open_column, ordered_levels
+from app.data.columns.kinds import Decided
 from app.data.columns.limits import check_design, check_levels
 from app.data.columns.notes import Notes
 from app.data.columns.options import ColumnOptions, ReadingOptions
@@ -92,7 +92,7 @@ def apply_schema(
 
     Raises InvalidInput if a column does not fit its kind.
     """
-    decided = _decide_all(profile, mode)
+    decided = decide_all(profile, untyped=True, advice=f" {_WAY_OUT[mode]}")
     check_targets([decided[name] for name in roles.others], profile.first_row)
     names = [name for name in decided if name not in roles.others]
     check_levels([decided[name] for name in names])
@@ -114,19 +114,6 @@ def apply_schema(
     if mode == "replace":
         notes.schema(schema, decided)
     return Applied(schema, decided, notes)
-
-
-def _decide_all(profile: TableProfile, mode: Mode) -> dict[str, Decided]:
-    decided, details = {}, []
-    for name, column in profile.columns.items():
-        try:
-            decided[name] = decide(column, untyped=True)
-        except KindFault as fault:
-            row = profile.first_row + fault.row
-            details.append(FieldError(f"{fault.message} {_WAY_OUT[mode]}", row=row, column=name))
-    if details:
-        raise in_columns(details)
-    return decided
 
 
 def _other(decided: Decided, options: ReadingOptions, mode: Mode) -> Column:

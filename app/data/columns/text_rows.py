@@ -19,6 +19,7 @@ _BEGINNING = rb' *+(?:%b|(?!"))' % _QUOTED
 class _Patterns(NamedTuple):
     row: re.Pattern[bytes]  # one row, without its line break
     rows: re.Pattern[bytes]  # all whole rows, with their line breaks, up to the first quotes that have no end
+    lines: re.Pattern[bytes]  # the same if no space precedes a quote and rows end with "\\n"; a third faster
     quoted: re.Pattern[bytes]  # quotes of a cell and their content, after what precedes the cell
     spaces: re.Pattern[bytes]  # spaces around cells; group 1 has what precedes a cell
     quoted_spaces: re.Pattern[bytes]  # the same; group 2 has the quotes of a cell and their content
@@ -28,6 +29,7 @@ class _Patterns(NamedTuple):
 def _patterns(sep: str) -> _Patterns:
     separator = re.escape(sep.encode())
     ends = rb"[%b\r\n]" % separator
+    inside = rb"[^%b\r\n]" % separator
     before = rb"(%b|\A)" % ends
     after = rb" ++(?=%b|\Z)" % ends
     row = rb'%b(?:[^"%b\r\n]++|%b%b|")*+' % (_BEGINNING, separator, separator, _BEGINNING)
@@ -35,6 +37,7 @@ def _patterns(sep: str) -> _Patterns:
         re.compile(row),
         # A carriage return at the end of a text may be the first half of a line break.
         re.compile(rb"(?:%b(?:\r?\n|\r(?!\Z)))*+" % row),
+        re.compile(rb'(?:[^"\n]*+(?:(?<!%b)%b[^"\n]*+|(?<=%b)"[^"\n]*+)*+\n)*+' % (inside, _QUOTED, inside)),
         re.compile(rb"(%b *+)%b" % (before.replace(b"(", b"(?:", 1), _QUOTED)),
         re.compile(rb"%b|%b ++" % (after, before)),
         re.compile(rb"%b|%b *+(%b)?+" % (after, before, _QUOTED)),
@@ -95,6 +98,8 @@ def count_rows(text: bytes, sep: str) -> int:
 
 def has_spaces(text: bytes, sep: str) -> bool:
     """Return True if spaces may be around some cell, or are separators."""
+    if b" " not in text:
+        return False
     separator = sep.encode()
     if sep == " " or text.startswith(b" ") or text.endswith(b" "):
         return True
@@ -135,6 +140,10 @@ def whole_rows(chunks: Iterable[bytes], sep: str) -> Iterator[bytes]:
 def last_row_end(text: bytes, sep: str) -> int:
     """Return the offset after the last row that is certainly whole, or 0."""
     if b'"' in text:
-        match = _patterns(sep).rows.match(text)
+        patterns = _patterns(sep)
+        lines = patterns.lines.match(text) if b' "' not in text else None
+        if lines is not None and lines.end():
+            return lines.end()
+        match = patterns.rows.match(text)
         return match.end() if match else 0
     return text.rfind(b"\n") + 1 or text.rfind(b"\r", 0, len(text) - 1) + 1

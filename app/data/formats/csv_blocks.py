@@ -12,7 +12,7 @@ from app.data.columns.text_rows import count_rows, has_spaces, without_spaces
 from app.data.formats.csv_faults import explained_fault, value_after_end
 from app.data.formats.csv_header import Layout, not_utf8
 from app.data.lazy_pyarrow import pa, raise_if_memory
-from app.data.rounding import has_large
+from app.data.rounding import Rounded, has_large
 from app.errors import InvalidInput
 
 Parsed = TypeVar("Parsed", RowBatch, CellBatch)
@@ -53,28 +53,32 @@ class BlockParser:
         return from_record_batch(batch, self._columns, first_row, lambda values: self._texts(block, values))
 
     def _cells(self, block: bytes, first_row: int) -> CellBatch:
-        numbers = self._columns._replace(
-            keep=[name for name in self._columns.names if name not in self._numbers], missing=True
-        )
-        block = self._cleaned(block, first_row, words=bool(numbers.keep))
-        batch = self._numbers_of(block, first_row, numbers)
-        self._check_end(batch, first_row)
-        cells = {name: batch.column(name) for name in numbers.names}
-        if b'"' in block and numbers.keep:
-            texts = self._parsed(block, text_options(numbers.keep, null_values=_WORD_GAPS))
-            cells |= {name: _without_empty(texts.column(name)) for name in numbers.keep}
-        else:
-            cells |= {name: _without_gaps(batch.column(name)) for name in numbers.keep}
-        cells |= {name: batch.column(name) for name in numbers.unchanged}
-        rounded = from_record_batch(
-            batch,
-            numbers._replace(keep=()),
-            first_row,
-            lambda values: self._texts(block, values),
-        ).rounded
-        ordered = {name: cells[name] for name in self._columns.names}
+        words = [name for name in self._columns.names if name not in self._numbers]
+        unchanged = self._columns.unchanged
+        block = self._cleaned(block, first_row, words=bool(words))
+        columns = self._columns._replace(keep=words, missing=True)
+        cells: dict[str, pa.Array] = {}
+        if words and b'"' in block:
+            # Only here a quoted NA is a word. Numbers are read apart, because quoted ones can be missing.
+            texts = self._placed(block, first_row, self._word_options(words))
+            self._check_end(texts, first_row)
+            cells = {name: _without_empty(texts.column(name)) for name in words}
+            if unchanged:
+                texts = self._placed(block, first_row, text_options([*unchanged]))
+                cells |= {name: texts.column(name) for name in unchanged}
+            columns = columns._replace(keep=())
+        rounded: Rounded = ()
+        if columns.names:
+            batch = self._numbers_of(block, first_row, columns)
+            self._check_end(batch, first_row)
+            cells |= {name: batch.column(name) for name in columns.numbers}
+            cells |= {name: batch.column(name) for name in columns.keep if name in unchanged}
+            cells |= {name: _without_gaps(batch.column(name)) for name in columns.keep if name not in unchanged}
+            numbers = columns._replace(keep=())
+            rounded = from_record_batch(batch, numbers, first_row, lambda values: self._texts(block, values)).rounded
         return CellBatch(
-            pa.RecordBatch.from_pydict(ordered), {self._columns.numbers[index]: row for index, row in rounded}
+            pa.RecordBatch.from_pydict({name: cells[name] for name in self._columns.names}),
+            {self._columns.numbers[index]: row for index, row in rounded},
         )
 
     def _cleaned(self, block: bytes, first_row: int, *, words: bool) -> bytes:
@@ -104,20 +108,22 @@ class BlockParser:
             batch = self._parsed(block, gaps)
         except pa.ArrowException as error:
             raise_if_memory(error)
-            if b" " not in block:
-                raise explained_fault(str(error), self._layout, self._columns, first_row) from None
-            batch = self._parsed_without_spaces(block, first_row, gaps)
+            # A cell of spaces is a gap.
+            batch = self._placed(without_spaces(block, self._layout.dialect.sep), first_row, gaps)
         self._has_rare_gaps = True
         return batch
 
-    def _parsed_without_spaces(
-        self, block: bytes, first_row: int, options: "pa.csv.ConvertOptions"
-    ) -> "pa.RecordBatch":
+    def _placed(self, block: bytes, first_row: int, options: "pa.csv.ConvertOptions") -> "pa.RecordBatch":
+        """Return the columns of a block. Raises InvalidInput with the place of a fault."""
         try:
-            return self._parsed(without_spaces(block, self._layout.dialect.sep), options)
+            return self._parsed(block, options)
         except pa.ArrowException as error:
             raise_if_memory(error)
             raise explained_fault(str(error), self._layout, self._columns, first_row) from None
+
+    def _word_options(self, words: Sequence[str]) -> "pa.csv.ConvertOptions":
+        end = [] if self._layout.end is None else [self._layout.end]
+        return text_options([*words, *end], _WORD_GAPS)
 
     def _options(self, columns: Columns, gaps: Sequence[str]) -> "pa.csv.ConvertOptions":
         types = dict.fromkeys(columns.keep, pa.string()) | dict.fromkeys(columns.numbers, pa.float64())

@@ -9,7 +9,7 @@ from cells import infer, numbers
 from app.data.batch import CellBatch
 from app.data.columns.options import ColumnOptions, Kind, ReadingOptions
 from app.data.columns.plan import Roles, plan_schema
-from app.data.columns.schema import Column
+from app.data.columns.schema import Column, Dialect
 from app.errors import InvalidInput
 
 N = 30
@@ -152,6 +152,14 @@ def test_thousands_are_found_with_a_warning() -> None:
     assert 'Commas were read as separators between thousands in "x"' in inferred.warnings[0]
 
 
+def test_thousands_are_found_only_in_a_file_separated_by_commas() -> None:
+    assert "`thousands=,` reads them" in fault(cycle("1,234", "1,000"), dialect=Dialect(sep=";"))
+    assert (
+        column(cycle("1,234", "1,000"), options=ReadingOptions(thousands=","), dialect=Dialect(sep=";")).thousands
+        == ","
+    )
+
+
 def test_commas_are_no_thousands_if_one_is_elsewhere() -> None:
     assert "`decimal=,` reads them" in fault(cycle("1,234", "1", "2", "3", "1,5"))
     assert "cannot be read as finite numbers" in fault(cycle("1,234", "1", "2", "3", "1,5", "2.5"))
@@ -190,6 +198,10 @@ def test_mostly_dates_with_some_words_are_refused() -> None:
     assert "10 of 30 values cannot be read as dates of one order" in fault(cycle("2020-01-01", "2020-01-02", "soon"))
 
 
+def test_word_that_is_a_date_is_a_level_among_words() -> None:
+    assert column(cycle("2020-01-01", "2020-01-01", "2020-01-01", "red", "blue")).kind == "category"
+
+
 def test_integers_that_look_like_dates_are_numbers_with_a_warning() -> None:
     cells = cycle("20200131", "20191201", "20000229")
     inferred = infer({"x": cells, "y": Y})
@@ -206,7 +218,7 @@ def test_texts_among_booleans_are_refused() -> None:
         return pa.array(["a", "b"]) if start else pa.array([True, False])
 
     batches = [CellBatch(pa.RecordBatch.from_pydict({"x": cells(start), "y": [1.0, 2.0]})) for start in (0, 2)]
-    with pytest.raises(InvalidInput, match='Row 3, column "x": Found 2 texts among 2 booleans'):
+    with pytest.raises(InvalidInput, match='Row 3, column "x": Found booleans and texts in one column'):
         plan_schema(lambda _: iter(batches), Roles(("x", "y"), ("y",)), ReadingOptions())
 
 

@@ -134,6 +134,14 @@ def test_levels_of_rows_with_filled_gaps_stay() -> None:
     assert inferred.schema.features[1].levels == ("a", "b", "c", "rare")
 
 
+def test_gaps_of_a_category_with_a_single_level_leave_rows_out_too() -> None:
+    columns = {"x": ["only", None] * 6, "g": ["a", "b", "c", "b"] * 3, "n": numbers(12), "y": numbers(12)}
+
+    schema = plan_schema(reader(columns), Roles(tuple(columns), ("y",)), OPTIONS, untyped=True).schema
+
+    assert [column.levels for column in schema.features] == [("only",), ("a", "c"), ()]
+
+
 def test_reference_without_a_complete_row_is_refused() -> None:
     options = ReadingOptions(columns={"g": ColumnOptions(reference="a")})
     x = [None, "1", "2"] * 3
