@@ -240,10 +240,16 @@ def openapi_response() -> dict[str, Any]:
         "content": _documented_files(),
         "headers": {
             "Linserve-Missing-Rows": {
-                "description": "Number of rows in which a value is missing, whose predictions are null. The header is "
-                "sent if the rows or the results are a file, and in JSON with `missing: null`.",
+                "description": "Number of rows without predictions, because a value is missing or a level is unknown. "
+                "The header is sent if the rows or the results are a file, and in JSON with `missing` or `unknown` of "
+                "`null`.",
                 "schema": {"type": "integer", "minimum": 0},
-            }
+            },
+            "Linserve-Missing-Reasons": {
+                "description": "If there are such rows, the numbers of gaps and of unseen levels in each column.",
+                "schema": {"type": "string"},
+                "example": 'gaps: "age" 3, "sex" 1; unseen levels: "species" 2',
+            },
         },
     }
 
