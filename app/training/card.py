@@ -1,7 +1,6 @@
 """The card of a new version: its metrics, its warnings, and its history."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -38,7 +37,6 @@ def make_card(request: TrainingRequest, result: FitResult, base: BaseVersion | N
         model=request.model,
         version=0,  # the registry gives the number
         features=request.features,
-        table=replace(rows.schema, rows=rows.complete + rows.dropped, incomplete_rows=rows.dropped),
         gaps=rows.gaps_by_column,
         targets=request.targets,
         created_at=datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),

@@ -15,7 +15,7 @@ from app.data.columns.options import ReadingOptions
 from app.data.columns.schema import LeftOut
 from app.data.formats.ndjson import NDJSON
 from app.data.groups import split_groups
-from app.data.json_faults import NUMBERS, all_faults, are_objects, fault_of, kind_of
+from app.data.json_faults import NUMBERS, Check, all_faults, are_objects, fault_of, kind_of
 from app.data.json_rows import as_rows, first_rounded_rows, to_column, to_matrix, without_names
 from app.data.rounding import rounding_warnings
 from app.data.training_rows import first_weight_fault, write_matrix
@@ -122,8 +122,10 @@ def _plan_table(
         left_out=tuple(LeftOut(name, "drop") for name in given if name in dropped),
     )
     request = build_training_request(draft, features, current, registry)
-    instances = _cells(rows.instances, [*features, *groups], "/instances", ignored)
-    rows_of_targets = _cells(rows.targets, targets, "/targets", frozenset())
+    instances = _cells(rows.instances, [*features, *groups], "/instances", ignored=ignored)
+    kinds = [draft.reading.of(name).kind for name in targets]
+    checks = [_target_fault if kind is None else _fault for kind in kinds]
+    rows_of_targets = _cells(rows.targets, targets, "/targets", checks=checks)
     _check_height(instances, rows_of_targets)
     parts: list[Iterable[Sequence[Any]]] = [instances, rows_of_targets]
     if rows.sample_weights is not None:
@@ -139,10 +141,10 @@ def rows_to_inspect(draft: TrainingRequest, rows: JsonRows, version: Version | N
     features = _names(rows.instances, rows.feature_names, card.features if card else None, "feature")
     if are_objects(rows.instances):
         features = list(rows.instances[0])
-    columns, names = [_cells(rows.instances, features, "/instances", frozenset())], [*features]
+    columns, names = [_cells(rows.instances, features, "/instances")], [*features]
     if rows.targets:
         targets = _names(rows.targets, rows.target_names, card.targets if card else None, "target")
-        columns.append(_cells(rows.targets, targets, "/targets", frozenset()))
+        columns.append(_cells(rows.targets, targets, "/targets"))
         _check_height(*columns)
         names += targets
         draft = replace(draft, targets=tuple(targets))
@@ -150,8 +152,16 @@ def rows_to_inspect(draft: TrainingRequest, rows: JsonRows, version: Version | N
     return replace(draft, format=NDJSON.name), TableRows(names, cells)
 
 
-def _cells(rows: list[Any], names: Sequence[str], pointer: str, ignored: frozenset[str]) -> Sequence[Sequence[Any]]:
+def _cells(
+    rows: list[Any],
+    names: Sequence[str],
+    pointer: str,
+    *,
+    ignored: frozenset[str] = frozenset(),
+    checks: Sequence[Check] | None = None,
+) -> Sequence[Sequence[Any]]:
     """Return the values of each row in the order of `names`. Raises InvalidInput with the place of each fault."""
+    checks = checks or [_fault] * len(names)
     rows = as_rows(rows, names, pointer, numbers=False)
     if not isinstance(rows[0], dict | list):
         rows = [[value] for value in rows]
@@ -162,19 +172,25 @@ def _cells(rows: list[Any], names: Sequence[str], pointer: str, ignored: frozens
     if all(type(row) is expected and len(row) == width for row in rows):
         try:
             cells = [[row[name] for name in names] for row in rows] if is_object else rows
-            if not any(map(_fault, chain.from_iterable(cells))):
+            if not any(check(value) for row in cells for check, value in zip(checks, row, strict=True)):
                 return cells
         except KeyError:
             pass
-    raise all_faults(rows, names, pointer, [_fault] * width)
+    raise all_faults(rows, names, pointer, checks)
 
 
-def _fault(value: object) -> str | None:
+def _fault(value: Any) -> str | None:
+    if value is None or type(value) in (str, bool) or value != value:  # noqa: PLR0124 - NaN, which is a gap
+        return None
     if type(value) in NUMBERS:
         return fault_of(value)
-    if value is None or type(value) in (str, bool):
-        return None
     return f"Expected a number, a string, a boolean or null, found {kind_of(value)}."
+
+
+def _target_fault(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "Expected a number or a boolean, found a string. Send a number without quotes."
+    return _fault(value)
 
 
 def _plan_matrix(

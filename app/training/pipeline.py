@@ -28,7 +28,7 @@ from app.training.interruptible import run_interruptibly
 from app.training.parent import Parent, differences, finish_promotion, resolved
 from app.training.progress import ProgressReporter
 from app.training.request import TrainingRequest
-from app.training.table import TableReader
+from app.training.table import TableReader, to_store
 from app.training.uploads import UploadStore
 from app.training.validation import FoldHistory
 
@@ -131,18 +131,22 @@ class _Training:
         if result.solver is solver:  # the card repeats the options of the request
             result = replace(result, solver=request.solver)
         check_gaps(request, rows, result, current)
-        return self._publication(request, parent, rows, history, result)
+        table = to_store(schema, request, current)
+        table = replace(table, rows=rows.complete + rows.dropped, incomplete_rows=rows.dropped)
+        return self._publication(request, parent, table, history, result)
 
     def _publication(
-        self, request: TrainingRequest, parent: Parent, rows: JobRows, history: FoldHistory, result: FitResult
+        self, request: TrainingRequest, parent: Parent, table: TableSchema, history: FoldHistory, result: FitResult
     ) -> Callable[[], Version]:
-        registry = self.context.registry
+        registry, rows = self.context.registry, self.rows
+        assert rows is not None
         beats_current, not_better = compare(request, result, rows.schema, registry)
         validation = history.to_store(result.validation)
         card = make_card(request, result, parent.base, rows)
         card = replace(
             card,
             job=self.job,
+            table=table,
             parent=parent.version,
             beats_current=beats_current,
             validation=validation.card,

@@ -9,7 +9,7 @@ from app.data.columns.options import ColumnOptions, ReadingOptions
 from app.data.columns.plan import Inferred, contradicts, plan_schema
 from app.data.columns.profile import TableProfile
 from app.data.columns.roles import Roles
-from app.data.columns.schema import PLAIN, Column, Dialect, TableSchema
+from app.data.columns.schema import Column, Dialect, TableSchema
 from app.data.content import explained
 from app.data.formats import BY_NAME
 from app.data.formats.base import TableFormat
@@ -64,11 +64,9 @@ class TableReader:
         key = (known_schema(self._request, current), known_dialect(self._request, current))
         if self._inferred is None or key != self._key:
             self._inferred, self._key = self._plan(table_format, *key), key
-        index = tuple(column for column in self._request.left_out if column.reason == "index")
-        schema = self._inferred.schema
-        known = {column.name for column in index}
+        schema, known = self._inferred.schema, {column.name for column in self._request.left_out}
         others = (column for column in schema.left_out if column.name not in known)
-        return replace(schema, left_out=(*index, *others))
+        return replace(schema, left_out=(*self._request.left_out, *others))
 
     def corrects(self, error: InvalidInput) -> bool:
         """Return True if a fault of the rows only shows that their first rows misled. Then read them again."""
@@ -113,6 +111,24 @@ class TableReader:
         return table_format.cells(self._path, columns, self._threads)
 
 
+def to_store(schema: TableSchema, request: TrainingRequest, current: Version | None) -> TableSchema:
+    """Return the schema for the card. Rows in a format without text do not change how text is divided."""
+    table_format, known = BY_NAME.get(request.format), known_dialect(request, current)
+    if known is None or table_format is None or "sep" in table_format.options:
+        return schema
+
+    def as_known(column: Column) -> Column:
+        return replace(column, decimal=known.decimal) if column.decimal == schema.dialect.decimal else column
+
+    return replace(
+        schema,
+        dialect=known,
+        features=tuple(map(as_known, schema.features)),
+        targets=tuple(map(as_known, schema.targets)),
+        weight=None if schema.weight is None else as_known(schema.weight),
+    )
+
+
 def _schema_of_matrix(request: TrainingRequest, current: Version | None) -> TableSchema:
     """Return the schema of rows that came as numbers. Raises InvalidInput if the current version has other kinds."""
     schema = known_schema(request, current)
@@ -133,7 +149,6 @@ def _schema_of_matrix(request: TrainingRequest, current: Version | None) -> Tabl
         features=tuple(known[name] for name in request.features),
         targets=tuple(known.get(name, Column(name)) for name in request.targets),
         weight=None if request.weight is None else Column(request.weight),
-        dialect=PLAIN,
         left_out=(),
     )
     return schema if request.reading.missing is None else _with_gaps(schema, missing)

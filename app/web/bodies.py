@@ -21,7 +21,7 @@ from app.data.formats.csv import CSV
 from app.errors import BodyTooLarge, LinserveError, MalformedBody
 from app.prediction.missing_rows import Reasons
 from app.web.decompression import IDENTITY, STATE_BYTES, WINDOW_BYTES, content_encoding, decompress
-from app.web.hints import unsupported
+from app.web.hints import unsupported, unsupported_part
 from app.web.multipart import MEDIA_TYPE
 from app.web.problems import invalid
 from app.web.recognition import Received, recognise
@@ -50,6 +50,8 @@ async def content_type(request: Request, *accepted: str) -> str:
     """
     received: Received = await _unless_disconnected(recognise(request, accepted))
     request.state.received = received
+    if received.media_type is None and received.is_form:
+        raise unsupported_part(accepted)
     if received.media_type is None:
         given = [value.partition(";")[0].strip().lower() for value in request.headers.getlist("content-type")]
         raise unsupported(request, given, accepted, await _beginning(request))

@@ -56,6 +56,15 @@ def unsupported(request: Request, given: Sequence[str], accepted: Sequence[str],
     return UnsupportedMediaType(message, [FieldError(message, parameter="Content-Type")])
 
 
+def unsupported_part(accepted: Sequence[str]) -> UnsupportedMediaType:
+    """Return the error for a form whose part `file` is in no accepted format."""
+    message = (
+        "The part `file` of the form has no Content-Type of a table, and its name has no such ending either. Expected "
+        f"the type {' or '.join(accepted)}. Give it: `curl -F 'file=@FILE;type=text/csv'`."
+    )
+    return UnsupportedMediaType(message, [FieldError(message, parameter="Content-Type")])
+
+
 def _remedy(request: Request, content: Content | None, accepted: Sequence[str]) -> str:
     if content is not None and (content.body_format is None or content.body_format.media_type not in accepted):
         return f"The body is {content.label}. {content.advice}"

@@ -91,13 +91,13 @@ class MultipartBody:
         return False
 
     def _end_header(self) -> None:
-        self._headers[self._name.decode("latin-1").lower()] = self._value.decode("utf-8", "replace").strip()
+        self._headers[self._name.decode("latin-1").lower()] = self._value.decode("latin-1").strip()
         self._name.clear()
         self._value.clear()
 
     def _begin_part(self) -> None:
         _, parameters = parse_options_header(self._headers.get("content-disposition"))
-        name = parameters.get(b"name", b"").decode("latin-1")
+        name = parameters.get(b"name", b"").decode(errors="replace")
         if name not in (FILE, OPTIONS):
             raise InvalidInput(f"The form has a part of another name than `file` and `options`. {_ADVICE}")
         if name in self._seen:
@@ -108,7 +108,7 @@ class MultipartBody:
         self._part = name
         if name == FILE:
             self.file_type = self._headers.get("content-type", "")
-            self.file_name = parameters.get(b"filename", b"").decode("utf-8", "replace")
+            self.file_name = parameters.get(b"filename", b"").decode(errors="replace")
 
     def _add(self, data: bytes, start: int, end: int) -> None:
         self._others -= end - start

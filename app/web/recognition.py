@@ -34,6 +34,7 @@ class Received:
     media_type: str | None = None  # of a format; None if it is not accepted
     warning: str | None = None  # about a Content-Type that says otherwise
     content_type: str = ""  # of the rows: the request's, or that of the part `file`
+    is_form: bool = False
     options: dict[str, Any] = field(default_factory=dict)  # the part `options` of a form
     chunks: list[bytes] = field(default_factory=list)  # read already
     rest: AsyncIterator[bytes] | None = None
@@ -99,7 +100,8 @@ async def _open_form(received: Received) -> str:
     """Read a form up to the rows in its part `file`. Return the media type of that part, or the one of its name."""
     form = MultipartBody(received.content_type, received.stream())
     await form.open_file()
-    received.options, received.content_type, received.rest = form.options, form.file_type, form.rows()
+    received.is_form, received.options, received.rest = True, form.options, form.rows()
+    received.content_type = form.file_type
     declared = _media_type(form.file_type)
     suffix = form.file_name.rpartition(".")[2].lower()
     by_name = JSON.media_type if suffix == "json" else BY_SUFFIX[suffix].media_type if suffix in BY_SUFFIX else declared

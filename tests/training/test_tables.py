@@ -1,5 +1,6 @@
 """Trainings of tables with words, gaps and dates: the schema comes first, and no level is lost."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -36,13 +37,19 @@ class Tables:
         self.context = TrainerContext(self.registry, UploadStore(folder / "spool"), folder / "checkpoints")
 
     def train(
-        self, content: bytes, query: str = "", at: Callable[[Progress], object] = lambda _: None, model: str = "m"
+        self,
+        content: bytes,
+        query: str = "",
+        *,
+        at: Callable[[Progress], object] = lambda _: None,
+        model: str = "m",
+        form: str = "csv",
     ) -> ModelCard:
         upload = self.context.spool.new()
         with self.context.spool.open_new(upload) as file:
             file.write(content)
         options = from_query(QueryParams(query))
-        draft = options.to_request(default_model=model, upload=upload, format="csv", fingerprint="")
+        draft = options.to_request(default_model=model, upload=upload, format=form, fingerprint="")
         request = plan_file(draft, self.context.spool.path(upload), self.registry, 1 << 30)
 
         def report(progress: Progress, _: object) -> None:
@@ -222,3 +229,23 @@ def test_a_target_of_true_and_false_is_read_as_1_and_0_with_a_warning(tables: Ta
     expected = design([(*row[:3], float(row[3] > 0)) for row in ROWS], CITIES)
     assert_allclose(list(tables.coefficients(1).values()), expected, rtol=1e-9)
     assert any("linear probability model" in warning for warning in card.warnings)
+
+
+def test_an_update_in_another_format_keeps_how_text_was_divided(tables: Tables) -> None:
+    semicolons = table(ROWS).replace(b",", b";").replace(b".", b",")
+    tables.train(semicolons, "targets=y")
+    first = tables.registry.version("m", 1).card.schema_of_rows
+    assert (first.dialect.sep, first.dialect.decimal) == (";", ",")
+    lines = [dict(zip(("city", "a", "b", "y"), map(_plain, row), strict=True)) for row in ROWS[:9]]
+    tables.train(b"".join(map(_line, lines)), "mode=update", form="ndjson")
+    second = tables.registry.version("m", 2).card.schema_of_rows
+    assert (second.dialect, second.features) == (first.dialect, first.features)
+    assert tables.train(semicolons, "mode=update").rows == 129
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, str) else float(value)
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return json.dumps(row).encode() + b"\n"

@@ -127,12 +127,17 @@ def lines(columns: list[str], rows: list[dict[str, Any]]) -> str:
 def both(
     name: str, make: Callable[[list[str]], bytes | str], headers: dict[str, str], *says: str, **more: Any
 ) -> Iterator[Mistake]:
-    """Yield the mistake for /predict, with the query `predict_query`, and for /train, whose rows have targets."""
+    """Yield the mistake for /predict, with the query `predict_query`, and for /train, whose rows have targets.
+
+    If a training answers it in another way, `train` has the sentences and `train_places` the number of errors.
+    """
     options, predict_query = more.pop("options", ""), more.pop("predict_query", "")
+    train, train_places = more.pop("train", says), more.pop("train_places", more.get("places"))
     for path, columns in (("/predict", FEATURES), ("/train", [*FEATURES, *TARGETS])):
         query = TO_TRAIN + options if path == "/train" and headers is not JSON else predict_query * (path == "/predict")
         target = f"{path}?{query}" if query else path
-        yield Mistake(f"{name} {path}", make(columns), says, headers=headers, path=target, **more)
+        found, places = (train, train_places) if path == "/train" else (says, more.get("places"))
+        yield Mistake(f"{name} {path}", make(columns), found, headers=headers, path=target, **more | {"places": places})
 
 
 def file(name: str, make: Callable[[list[str]], bytes | str], *says: str, **more: Any) -> Iterator[Mistake]:
@@ -161,6 +166,7 @@ MISTAKES: list[Mistake] = [
     # How it is sent
     *wrong_type("curl -d @file.csv", lambda c: table(c).replace("\n", ""), FORM, "as `curl -d` sends it", "Content-Type has to be application/json or text/csv", f"{LINE}text/csv' "),
     *wrong_type("curl -d with JSON", body, FORM, "as `curl -d` sends it", "has to be application/json", f"{LINE}application/json' "),
+    *wrong_type("curl -F file=@file.png", lambda c: part(c).replace("text/csv", "image/png").replace(".csv", ".png"), MULTIPART, "has no Content-Type of a table", "Expected the type application/json or text/csv", "Give it: `curl -F 'file=@FILE;type=text/csv'`"),
     *both("curl -F rows=@file.csv", lambda c: part(c).replace('name="file"', 'name="rows"'), MULTIPART, "a part of another name", "Send the rows in a part `file`", "curl -F"),
     *wrong_type("no content type", table, {}, "There is no Content-Type header", "has to be application/json or text/csv", f"{LINE}text/csv' "),
     *both("an old Excel file that is damaged", lambda _: XLS, WORKBOOK, "not readable", "as an Excel workbook or an OpenDocument spreadsheet", "Save it again as .xlsx"),
@@ -196,13 +202,13 @@ MISTAKES: list[Mistake] = [
     *file("no header row, with a word", lambda c: table(c, header=False, cells={(0, 1): "wet"}), "numbers among its", "the names of the columns were expected", "Add a first row with the names", place=ROW_1),
     *file("an empty file", lambda _: "", "The file is empty", "Expected a header row", "with the names of the columns, and rows"),
     *file("a name twice", lambda c: table(c, names={"rainfall": "temp"}), "Columns 1, 2 have the same name", "Each column needs a name of its own", "Rename all but one", place={"row": 1, "column": "temp"}),
-    *file("a decimal comma in quotes", lambda c: table(c, cells={(1, 0): '"4711,25"'}), "found a number with a comma", "Expected a number", "Write decimals with a point", place={"row": 3, "column": "temp"}),
-    *file("thousands in quotes", lambda c: table(c, cells={(1, 0): '"4,711.25"'}), "found a number with a comma", "Expected a number", "no separators between thousands", place={"row": 3, "column": "temp"}),
+    *file("a decimal comma in quotes", lambda c: table(c, cells={(1, 0): '"4711,25"'}), "found a number with a comma", "Expected a number", "Write decimals with a point", place={"row": 3, "column": "temp"}, train=("numbers with signs or separators", "that are not expected", "`decimal=,` reads them as numbers")),
+    *one("thousands in quotes", "/predict", table(FEATURES, cells={(1, 0): '"4,711.25"'}), "found a number with a comma", "Expected a number", "no separators between thousands", headers=CSV, place={"row": 3, "column": "temp"}),
     *file("a decimal comma without quotes", lambda c: table(c, cells={(1, 0): "4711,25"}), "found", "values", "write decimals with a point", place={"row": 3}),
-    *file("a percent sign", lambda c: table(c, cells={(1, 2): f"{MARK}%"}), "found a number with a unit", "Expected a number", "Write the number alone", place={"row": 3, "column": "humidity"}),
-    *file("a date", lambda c: table(c, cells={(1, 2): "2026-11-28"}), "found a date or a time", "Expected a number", "Convert it to a number", place={"row": 3, "column": "humidity"}),
-    *file("text in three columns", lambda c: table(c, cells={(1, 0): "x", (3, 1): "y", (2, 2): "z"}), "3 columns have values at fault", "Expected a number, found text", "row 3, column", place={"row": 5, "column": "rainfall"}, places=3),
-    *file("text and a gap", lambda c: table(c, cells={(1, 0): "", (3, 1): "y"}), "The value is missing", "a number was expected", "Fill it in", place={"row": 5, "column": "rainfall"}, places=2, predict_query="missing=refuse"),
+    *file("a percent sign", lambda c: table(c, cells={(1, 2): f"{MARK}%"}), "found a number with a unit", "Expected a number", "Write the number alone", place={"row": 3, "column": "humidity"}, train=("numbers with signs or separators", "that are not expected", "`strip=%` reads them as numbers")),
+    *file("a date", lambda c: table(c, cells={(1, 2): "2026-11-28"}), "found a date or a time", "Expected a number", "Convert it to a number", place={"row": 3, "column": "humidity"}, train=("1 of 5 values cannot be read", "as finite numbers", "name them with `na`")),
+    *file("text in three columns", lambda c: table(c, cells={(1, 0): "x", (3, 1): "y", (2, 2): "z"}), "3 columns have values at fault", "Expected a number, found text", "row 3, column", place={"row": 5, "column": "rainfall"}, places=3, train=("3 columns have values at fault", "cannot be read as finite numbers", "name them with `na`")),
+    *file("text and a gap", lambda c: table(c, cells={(1, 0): "", (3, 1): "y"}), "The value is missing", "a number was expected", "Fill it in", place={"row": 5, "column": "rainfall"}, places=2, predict_query="missing=refuse", train=("1 of 5 values cannot be read", "as finite numbers", "name them with `na`"), train_places=1),
     # Names
     *file("a misspelt column", lambda c: table(c, names={"rainfall": "rainfal", "apples": "aples"}), "Columns are missing", "expected, but the file has", "is similar. Rename it", place=ROW_1, options="&features=temp,rainfall,humidity"),
     *file("a column in capitals", lambda c: table(c, names={"rainfall": "Rainfall", "apples": "Apples"}), "differs in capitals", "expected, but the file has", "Use the same spelling", place=ROW_1, options="&features=temp,rainfall,humidity"),
@@ -227,10 +233,11 @@ MISTAKES: list[Mistake] = [
     *json_body("no rows", lambda c: body(c, instances=[]), "found 0", "Expected at least 1 item", "Send a list of rows", place={"pointer": "/instances"}),
     *json_body("a flat list", lambda c: body(c, instances=[1, 2, 3, 4]), "Found a flat list of 4 numbers", "expected a list of rows, each with 3 values (temp, rainfall, humidity)", "such as [[1, 2, ...]", place={"pointer": "/instances"}),
     *json_body("rows that are too short", lambda c: body(c, instances=[x[:2] for x in X]), "found 2", "Expected 3 values (temp, rainfall, humidity)", "Send as many in each row", place={"pointer": "/instances/0"}, places=1),
-    *json_body("numbers as strings", lambda c: body(c, instances=[[MARK, MARK, 1]] * 5), "found a string", "Expected a number", "Send it without quotes", place={"pointer": "/instances/0/1"}, places=2),
-    *json_body("null", lambda c: body(c, instances=[*X[:4], [1, None, 2]]), "found null", "Expected a number", "or leave the row out", place={"pointer": "/instances/4/1"}),
-    *json_body("NaN", lambda c: body(c, instances=[*X[:4], [1, float("nan"), 2]]), "not finite", "Expected a finite number", "/instances/4/1", place={"pointer": "/instances/4/1"}),
-    *both("null in NDJSON", lambda c: lines(c, [*objects(c)[:4], objects(c)[4] | {"temp": None, "humidity": "x"}]), NDJSON, "2 columns have values at fault", "Expected a number, found null", "or leave the row out", place={"row": 5, "column": "humidity"}, places=2, predict_query="missing=refuse"),
+    *one("numbers as strings /predict", "/predict", body(FEATURES, instances=[[MARK, MARK, 1]] * 5), "found a string", "Expected a number", "Send it without quotes", place={"pointer": "/instances/0/1"}, places=2),
+    *one("numbers as strings /train", "/train", body([*FEATURES, *TARGETS], instances=[[MARK, MARK, 1]] * 5, model="mistakes-new", feature_names=FEATURES, target_names=TARGETS), "Numbers sent as strings", "all values of the column", "Send them without quotes", place={"row": 1, "column": "rainfall"}, places=2),
+    *json_body("null", lambda c: body(c, instances=[*X[:4], [1, None, 2]], missing="refuse"), "found null", "Expected a number", "or leave the row out", place={"pointer": "/instances/4/1"}),
+    *json_body("NaN", lambda c: body(c, instances=[*X[:4], [1, float("nan"), 2]], missing="refuse"), "not finite", "Expected a finite number", "/instances/4/1", place={"pointer": "/instances/4/1"}),
+    *both("null in NDJSON", lambda c: lines(c, [*objects(c)[:4], objects(c)[4] | {"temp": None, "humidity": "x"}]), NDJSON, "2 columns have values at fault", "Expected a number, found null", "or leave the row out", place={"row": 5, "column": "humidity"}, places=2, predict_query="missing=refuse", train=("Found a string, but row 1 has a number", "values of one kind", "or null"), train_places=1),
     *json_body("a name missing in all rows", lambda c: of_objects(c, lambda row: row.pop("temp")), '"temp" is missing', "5 fault(s) in the rows", "Add it", place={"pointer": "/instances/0"}, places=1),
     *json_body("a name misspelt in all rows", lambda c: of_objects(c, lambda row: row.update(rainfal=row.pop("rainfall"))), '"rainfall" is missing', "Expected temp, rainfall, humidity", '"rainfal" is similar. Rename it', place={"pointer": "/instances/0/rainfal"}, places=2),
     *json_body("names that are not features", lambda c: of_objects(c, lambda row: row.update(place=1, id=2)), '"id" is unknown', "Expected temp, rainfall, humidity", "(5 times)", place={"pointer": "/instances/0/id"}, places=2),
@@ -255,7 +262,7 @@ MISTAKES: list[Mistake] = [
     *one("arrays for a new model", "/train", body([*FEATURES, *TARGETS], model="mistakes-new"), "These rows are arrays", "no current version names their values", "Add `feature_names`", place={"pointer": "/feature_names"}),
     *one("a header without rows", f"/train?{TO_TRAIN}", table([*FEATURES, *TARGETS]).partition("\n")[0] + "\n", "There are no rows", "to train on", "Send at least one", headers=CSV),
     *one("one row to validate", f"/train?{TO_TRAIN}&l2=auto", "\n".join(table([*FEATURES, *TARGETS]).split("\n")[:2]), "found 1", "needs at least 2 rows", "Send more", headers=CSV),
-    *one("a gap in every row", f"/train?{TO_TRAIN}&missing=drop", table([*FEATURES, *TARGETS], cells={(row, 0): "" for row in range(5)}), "In every row a value is missing", "none is left to train on", "Fill values in", headers=CSV),
+    *one("a gap in every row", f"/train?{TO_TRAIN}&missing=drop", table([*FEATURES, *TARGETS], cells={(row, 0): "" for row in range(5)}), "In every row a value is missing", "0 complete rows for 4 coefficients", "`drop=temp` would keep 5 rows", headers=CSV),
     # Paths
     *one("GET for POST", "/predict", None, "does not support this method", "as in the Allow header: POST", "GET / lists all calls", headers={}, method="GET", status=405),
     *one("PUT for POST", "/train", body([*FEATURES, *TARGETS]), "does not support this method", "as in the Allow header: POST", "GET / lists all calls", method="PUT", status=405),

@@ -147,7 +147,7 @@ CASES = [
     # Training
     train("a row of targets missing", "14 rows of targets for 15", "/targets", targets=TARGETS[:-1]),
     train("zero training rows", "at least 1 item", "/instances", instances=[], targets=[]),
-    train("a target that is null", "found null", "/targets/0/1", targets=[[1, None], *TARGETS[1:]]),
+    train("a target that is null", "found null", "/targets/0/1", targets=[[1, None], *TARGETS[1:]], missing="refuse"),
     train("a target that is a string", "found a string", "/targets/0/0", targets=[[MARK, 2], *TARGETS[1:]]),
     train("a wide row", "Expected 3 values", "/instances/14", instances=[*INPUTS[:-1], [1, 2, 3, 4]]),
     train("an unknown training option", "no such option", f"/{MARK}", **{MARK: 1}),
@@ -177,12 +177,10 @@ CASES = [
     # Files
     csv("a file without the target column", 422, 'no column "oranges"', "temp,apples\n1,2\n"),
     Case("a file without its feature column", 422, f'no column "{MARK}"', HEADER, path=f"/train?targets=apples&features={MARK}", headers=CSV, names=True),
-    csv("a file with a column that has no name", 422, "Column 1 has no name", "," + HEADER),
+    csv("a file with a column that has no name", 422, "Column 2 has no name", HEADER.replace("rainfall", "")),
     csv("a file with a name that cannot be", 422, "printable", HEADER.replace("temp", MARK * 30), "targets=apples,oranges&model=another"),
     csv("a file with other columns", 422, "Missing features: humidity.", "temp,rainfall,apples,oranges\n"),
     csv("a query option that is out of bounds", 422, "less than or equal to", HEADER, f"targets=apples&solver=gradient_descent&epochs={10**12}"),
-    csv("a file with semicolons", 422, "has semicolons", HEADER.replace(",", ";")),
-    csv("a file with spaces around its names", 422, "spaces around it", "temp , apples , oranges\n1,2,3\n"),
     csv("a file with a name twice", 422, "the same name", "temp,temp,apples,oranges\n"),
     csv("an empty file", 422, "header row", ""),
     csv("a file that is no text", 422, "UTF-8", b"\xff\xfe\x00"),
@@ -251,11 +249,11 @@ def test_cuda_is_refused_if_unavailable(service: Service, solver: dict[str, str]
 
 
 FAULTY_FILES = [
-    ("a word", "73,67,43,56,70\n73,zebra,43,56,70\n", "found text", {"row": 3, "column": "rainfall"}),
+    ("a word", "73,67,43,56,70\n73,zebra,43,56,70\n", "cannot be read as finite numbers", {"row": 3, "column": "rainfall"}),
     ("an empty cell", "73,67,43,56,70\n73,67,43,56,70\n73,67,,56,70\n", "missing", {"row": 4, "column": "humidity"}),
     ("NA", "NA,67,43,56,70\n", "missing", {"row": 2, "column": "temp"}),
-    ("infinity", "73,67,43,inf,70\n", "not a finite number", {"row": 2, "column": "apples"}),
-    ("a number beyond 64 bits", "73,67,43,56,1e400\n", "not a finite number", {"row": 2, "column": "oranges"}),
+    ("infinity", "73,67,43,inf,70\n", "cannot be read as finite numbers", {"row": 2, "column": "apples"}),
+    ("a number beyond 64 bits", "73,67,43,56,1e400\n", "cannot be read as finite numbers", {"row": 2, "column": "oranges"}),
     ("a short row", "73,67,43,56,70\n73,67\n", "Expected 5 values, found 2", {"row": 3}),
     ("a long row", "73,67,43,56,70,zebra\n", "Expected 5 values, found 6", {"row": 2}),
     ("no rows", "", "no rows", None),
@@ -270,7 +268,7 @@ def test_a_fault_inside_a_file_fails_the_job_and_names_row_and_column(
     before = service.client.get("/models/crop-yield").json()
 
     answer = service.client.post(
-        "/train?targets=apples,oranges",
+        "/train?targets=apples,oranges&missing=refuse",
         content=HEADER + rows,
         headers={**CSV, "prefer": "wait=60"},
     )

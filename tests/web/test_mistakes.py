@@ -84,7 +84,7 @@ def test_a_file_with_faults_in_thirty_columns_has_twenty_of_them_answered(servic
     names = [f"x{index}" for index in range(30)]
     if path == "/train":
         header, query = [*names, "y"], "?targets=y&model=thirty"
-        content = ",".join(header) + "\n" + "".join(",".join(["x"] * 30) + ",1\n" for _ in range(3))
+        content = ",".join(header) + "\n" + "".join(",".join([cell] * 30) + ",1\n" for cell in "x12")
     else:
         service.train(
             model="thirty-features", instances=[[1] * 30], targets=[1], feature_names=names, target_names=["y"]

@@ -1,6 +1,7 @@
 """The format of a body, and the parts of a form."""
 
 import asyncio
+import contextlib
 import gzip
 import json
 from collections.abc import Sequence
@@ -9,6 +10,8 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from starlette.requests import Request
 from tables import ENCODINGS, written
 from workbooks import workbook
@@ -187,6 +190,10 @@ def test_the_content_type_of_the_part_has_the_charset() -> None:
         (form(OPTIONS_PART), "no part `file`"),
         (b"", "no part `file`"),
         (form(("rows", "", None, TEXT)), "another name"),
+        (form(("größe 𑣪", "", None, TEXT)), "another name"),
+        (b'--b\r\ncontent-disposition: form-data; name="\xff\\"\r\n\r\n\r\n--b--', "another name"),
+        (b"--b\r\ncontent-disposition: \xff\r\n\r\n\r\n--b--", "another name"),
+        (b"--b\r\n\r\n\r\n--b--", "another name"),
         (form(("file", "", None, TEXT), ("file", "", None, TEXT)), "more than one part `file`"),
         (form(("file", "", CSV, TEXT), OPTIONS_PART), "after the part `file`"),
         (form(("options", "", None, b"[1]"), ("file", "", CSV, TEXT)), "not a JSON object"),
@@ -206,6 +213,37 @@ def test_another_form_is_refused(body: bytes, message: str) -> None:
     assert message in error.message
 
 
+def test_a_file_of_an_unknown_type_is_not_accepted() -> None:
+    received = seen(form(("file", "t.png", "image/png", TEXT)), MULTIPART).received
+    assert (received.media_type, received.is_form) == (None, True)
+
+
 @pytest.mark.parametrize("boundary", ["", "; boundary=", f"; boundary={'b' * 300}"])
 def test_a_form_needs_a_boundary(boundary: str) -> None:
     assert "boundary" in refusal(TEXT, f"multipart/form-data{boundary}").message
+
+
+PIECES = st.sampled_from(
+    [
+        b"--b",
+        b"--b--",
+        b"\r\n",
+        b"content-disposition: form-data",
+        b'; name="file"',
+        b'; name="options"',
+        b"\r\n\r\n",
+        b"{}",
+    ]
+)
+
+
+@settings(max_examples=300)
+@given(
+    st.lists(st.one_of(PIECES, st.binary(max_size=9)), max_size=30),
+    st.sampled_from([MULTIPART, CSV, JSON, "application/octet-stream"]),
+    st.sampled_from(["identity", "gzip", "zstd"]),
+    st.integers(1, 50),
+)
+def test_any_body_is_recognised_or_refused(parts: list[bytes], given_type: str, encoding: str, pieces: int) -> None:
+    with contextlib.suppress(LinserveError):
+        seen(b"".join(parts), given_type, pieces=pieces, headers=[("content-encoding", encoding)])

@@ -323,7 +323,7 @@ def test_a_file_without_a_header_is_predicted_as_it_was_trained(service: Service
 
     answer = predicted(rows, header="none")
     assert predicted(rows).text == answer.text  # as the version was trained
-    assert answer.text == predicted(b"c1,c2\n" + rows).text
+    assert answer.text == predicted(b"c1,c2\n" + rows, header="names").text
     assert len(answer.text.splitlines()) == 15
     refused = predicted(rows + b"\n1,x\n", header="none")
     assert (refused.status_code, refused.json()["errors"][0]["row"]) == (422, 15)
