@@ -1,5 +1,6 @@
 """Trainings from tables in this process, without a service, for tests of many small tables."""
 
+import io
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from app.data.columns.encoder import Encoder
 from app.data.columns.options import ReadingOptions
+from app.data.json_tables import json_table_to_arrow
 from app.registry.publisher import ModelPublisher
 from app.registry.version_file import Version
 from app.regression.solvers import Exact
@@ -46,6 +48,10 @@ class Laboratory:
         reading: ReadingOptions = ReadingOptions(),  # noqa: B008 - frozen
     ) -> Version:
         """Train a version of the model from a file or its content, or of a new model. Return it."""
+        if form == "json":
+            with io.BytesIO() as stream:
+                json_table_to_arrow(content.read_bytes() if isinstance(content, Path) else content, stream)
+                content, form = stream.getvalue(), "arrow"
         upload = self.context.spool.new()
         with self.context.spool.open_new(upload) as file:
             if isinstance(content, bytes):

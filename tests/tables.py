@@ -18,7 +18,7 @@ MEDIA_TYPES: dict[str, str] = {
     "arrow": "application/vnd.apache.arrow.stream",
     "parquet": "application/vnd.apache.parquet",
 }
-TABLE_FORMS = (*MEDIA_TYPES, "xlsx", "json")  # with the formats that are only read
+TABLE_FORMS = (*MEDIA_TYPES, "excel", "json")  # with the formats that are only read
 ENCODINGS: dict[str, Callable[[bytes], bytes]] = {"identity": bytes, "gzip": gzip.compress, "zstd": zstd.compress}
 
 
@@ -31,7 +31,7 @@ def written(table: pa.Table, form: str, **options: Any) -> bytes:
         sink.writelines(orjson.dumps(row) + b"\n" for row in table.to_pylist())
     elif form == "json":
         sink.write(orjson.dumps(table.to_pylist()))
-    elif form == "xlsx":
+    elif form == "excel":
         _write_workbook(table, sink)
     elif form == "arrow":
         chunk = options.pop("chunk", max(3, len(table) // 1000))
