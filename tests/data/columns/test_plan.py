@@ -135,7 +135,12 @@ def test_levels_of_rows_with_filled_gaps_stay() -> None:
 
 
 def test_gaps_of_a_category_with_a_single_level_leave_rows_out_too() -> None:
-    columns = {"x": ["only", None] * 6, "g": ["a", "b", "c", "b"] * 3, "n": numbers(12), "y": numbers(12)}
+    columns: dict[str, list[Any]] = {
+        "x": ["only", None] * 6,
+        "g": ["a", "b", "c", "b"] * 3,
+        "n": numbers(12),
+        "y": numbers(12),
+    }
 
     schema = plan_schema(reader(columns), Roles(tuple(columns), ("y",)), OPTIONS, untyped=True).schema
 
