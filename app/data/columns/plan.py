@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from dataclasses import dataclass, replace
 
 from app.data.batch import CellBatch, Columns
-from app.data.columns.complete_levels import NO_ROWS, levels_without_rows, rare_levels, without_levels
+from app.data.columns.complete_levels import NO_ROWS, leaves_out, levels_without_rows, rare_levels, without_levels
 from app.data.columns.infer import Applied, infer_schema, open_columns
 from app.data.columns.kinds import KindFault, decide
 from app.data.columns.limits import check_design
@@ -148,6 +148,8 @@ class _Reader:
         if not rare:
             return schema
         empty = levels_without_rows(self._cells(applied.decided, ()), schema, rare)
+        if any({*column.levels} == empty.get(column.name) and leaves_out(column) for column in schema.features):
+            return schema  # No row is complete, so the training fails.
         for name, levels in empty.items():
             if options.of(name).reference in levels:
                 raise InvalidInput.of_parameter("reference", NO_ROWS.format(shown(name)))
