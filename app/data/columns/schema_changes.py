@@ -60,6 +60,7 @@ def _as_written(column: Column, current: TableSchema, options: ReadingOptions, d
         na=tuple(dict.fromkeys([*column.na, *(given.na or ())])),
         strip=given.strip or column.strip,
         dates=(given.dates or column.dates) if column.kind == "date" else column.dates,
+        strings=column.strings or (given.kind == "number" and given.strings),
     )
 
 

@@ -165,4 +165,17 @@ def test_new_texts_for_gaps_are_added() -> None:
 
 def test_target_that_was_a_category_is_refused() -> None:
     with pytest.raises(InvalidInput, match="holds words, but a target"):
-        plan_schema(reader(FIRST), Roles(("g", "d", "x", "y"), ("g",)), ReadingOptions(), current=first())
+        plan_schema(reader(FIRST), Roles(("g", "d", "x", "y"), ("g",)), ReadingOptions(), untyped=True, current=first())
+
+
+def test_strings_are_numbers_in_formats_with_numbers_only_if_an_option_says_so() -> None:
+    current, roles = infer({"x": [1.5, 2.5], "y": [1.0, 2.0]}).schema, Roles(("x", "y"), ("y",))
+    strings = reader({"x": [None, "1.5"], "y": [1.0, 2.0]})
+    named = ReadingOptions(columns={"x": ColumnOptions(kind="number")})
+
+    with pytest.raises(InvalidInput, match="Expected numbers, found a string") as refused:
+        plan_schema(strings, roles, ReadingOptions(), current=current)
+    assert (refused.value.details[0].row, refused.value.details[0].column) == (2, "x")
+    allowed = plan_schema(strings, roles, named, current=current).schema
+    assert plan_schema(strings, roles, ReadingOptions(), current=allowed).schema.features == allowed.features
+    plan_schema(strings, roles, ReadingOptions(), untyped=True, current=current)
