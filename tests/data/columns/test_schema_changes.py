@@ -149,7 +149,8 @@ def test_replace_may_change_options_but_not_kinds() -> None:
 
 
 def test_constants_for_gaps_stay() -> None:
-    current = first(columns={"g": ColumnOptions(fill="z"), "x": ColumnOptions(fill=5.0)})
+    options = ReadingOptions(columns={"g": ColumnOptions(fill="z"), "x": ColumnOptions(fill=5.0)})
+    current = infer(FIRST | {"g": ["b", "c", None] * 8}, options=options).schema
 
     schema = apply(current, g=["b", "c", None] * 8, x=[None, "1"] * 12).schema
 
