@@ -25,7 +25,7 @@ from app.registry.version_file import Version
 from app.regression.sufficient_statistics import WeightKind
 from app.training.columns import check_named, checked_features, current_version, known_schema, left_out_before
 from app.training.parent import weight_kind
-from app.training.planner import build_training_request
+from app.training.planner import build_training_request, check_dropped
 from app.training.request import TrainingRequest
 
 SAMPLE_WEIGHTS = "sample_weights"
@@ -110,6 +110,7 @@ def _plan_table(
     dropped = frozenset(draft.reading.drop)
     ignored = dropped | left_out_before(draft, current)
     features, targets = _names_of_rows(draft, rows, current, ignored)
+    check_dropped(draft, targets, rows.feature_names or ())
     groups = [] if draft.groups is None or draft.groups in features else [draft.groups]
     given = [name for name in rows.instances[0] if name in ignored] if are_objects(rows.instances) else []
     check_named(draft, [*features, *targets, *given])

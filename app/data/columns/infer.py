@@ -41,7 +41,7 @@ def open_column(name: str, options: ReadingOptions, dialect: Dialect) -> ColumnP
     column = Column(
         name,
         kind or "number",
-        decimal=given.decimal or dialect.decimal,
+        decimal=given.decimal_or(dialect.decimal),
         thousands=given.thousands or "",
         na=given.na or (),
         strip=given.strip or (),

@@ -31,6 +31,11 @@ class ColumnOptions:
     missing: GapPolicy | None = None
     fill: float | str | None = None  # constant that replaces a gap
 
+    def decimal_or(self, default: Decimal) -> Decimal:
+        """Return the decimal sign: as given, else one that does not separate thousands, else the default."""
+        others: dict[str | None, Decimal] = {".": ",", ",": "."}
+        return self.decimal or others.get(self.thousands, default)
+
 
 @dataclass(frozen=True)
 class ReadingOptions:

@@ -137,6 +137,13 @@ def test_filled_gaps_cannot_leave_rows_out_in_an_update() -> None:
     assert apply(first(missing="indicator"), "update", ReadingOptions(missing="indicator")).schema.features[2].fill
 
 
+def test_gaps_that_leave_rows_out_cannot_be_filled_in_an_update() -> None:
+    message = refusal(first(), "update", ReadingOptions(missing="indicator"))
+
+    assert "no column with `missing=indicator`; it has `missing=drop`. Leave the option out." in message
+    assert apply(first(), "update", ReadingOptions(missing="refuse")).schema.features[2].missing == "refuse"
+
+
 def test_replace_may_change_options_but_not_kinds() -> None:
     current = first()
     options = ReadingOptions(missing="indicator", columns={"g": ColumnOptions(reference="d")})
@@ -150,7 +157,7 @@ def test_replace_may_change_options_but_not_kinds() -> None:
 
 def test_constants_for_gaps_stay() -> None:
     options = ReadingOptions(columns={"g": ColumnOptions(fill="z"), "x": ColumnOptions(fill=5.0)})
-    current = infer(FIRST | {"g": ["b", "c", None] * 8}, options=options).schema
+    current = infer(FIRST | {"g": ["b", "c", "d", None] * 6}, options=options).schema
 
     schema = apply(current, g=["b", "c", None] * 8, x=[None, "1"] * 12).schema
 
