@@ -224,24 +224,26 @@ def test_a_column_of_weights_is_read_next_to_words(birds: Service) -> None:
 
 def test_numbers_sent_as_strings_are_read_only_in_a_column_that_was_trained_with_them(service: Service) -> None:
     features = Column("a", strings=True), Column("b")
-    publish(service.models, version_of_table(TableSchema(features, (Column("mass"),))), "strings")
-    publish(service.models, version_of_table(TableSchema((Column("a"), Column("b")), (Column("mass"),))), "numbers")
+    publish(service.models, version_of_table(TableSchema(features, (Column("mass"),))), "kinds-strings")
+    publish(
+        service.models, version_of_table(TableSchema((Column("a"), Column("b")), (Column("mass"),))), "kinds-numbers"
+    )
     words = Column("w", "category", ("x", "y"))
-    publish(service.models, version_of_table(TableSchema((*features[1:], words), (Column("mass"),))), "words")
-    path = "/models/strings/predict"
+    publish(service.models, version_of_table(TableSchema((*features[1:], words), (Column("mass"),))), "kinds-words")
+    path = "/models/kinds-strings/predict"
     found = masses(service.client.post(path, json={"instances": [[1.5, 2], [3, 4]]}))
     assert masses(service.client.post(path, json={"instances": [["1.5", 2], ["3", 4]]})) == found
     for model, rows in (("strings", [[1.5, "2"]]), ("numbers", [["1.5", 2]]), ("words", [["1.5", "x"]])):
-        refused = service.client.post(f"/models/{model}/predict", json={"instances": rows})
+        refused = service.client.post(f"/models/kinds-{model}/predict", json={"instances": rows})
         assert "Expected a number, found a string. Send it without quotes." in refused.json()["detail"]
     for form in ("ndjson", "arrow", "parquet"):
         content = written(pa.table({"a": ["1.5", "3"], "b": [2, 4]}), form)
         assert masses(ask(service, content, MEDIA_TYPES[form], path=path)) == found
         wrong = written(pa.table({"a": ["1.5", "x"], "b": [2, 4]}), form)
         assert ask(service, wrong, MEDIA_TYPES[form], path=path).status_code == 422
-        assert ask(service, content, MEDIA_TYPES[form], path="/models/numbers/predict").status_code == 422
+        assert ask(service, content, MEDIA_TYPES[form], path="/models/kinds-numbers/predict").status_code == 422
         mixed = written(pa.table({"w": ["x", "y"], "b": [None, "4"]}), form)
-        refused = ask(service, mixed, MEDIA_TYPES[form], path="/models/words/predict").json()
+        refused = ask(service, mixed, MEDIA_TYPES[form], path="/models/kinds-words/predict").json()
         assert (refused["errors"][0]["row"], refused["errors"][0]["column"]) == (2, "b")
         assert "found a string" in refused["detail"]
 
