@@ -2,17 +2,21 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from app.regression.sufficient_statistics import EPSILON, Array, SufficientStatistics, column_norms, r_factor
 
+if TYPE_CHECKING:  # loads scipy
+    from app.regression.rank_revealing import RankRevealing
+
 # Largest singular value of unit-norm columns that counts as zero, relative to the largest one and per column.
 RANK_TOLERANCE = 64 * EPSILON
 # Largest part of a coefficient's unit vector outside the row space with which the coefficient is identifiable.
 IDENTIFIABLE = 1e-8
+WIDE = 300  # Number of columns above which a rank-revealing decomposition replaces the singular values.
 
 
 class _Svd(NamedTuple):
@@ -54,6 +58,18 @@ class Design:
         )
 
     @cached_property
+    def _revealed(self) -> "RankRevealing | None":
+        """The decomposition of a wide design; None if the design is not wide, or if the rank is not clear from it."""
+        p = len(self.norms)
+        if p <= WIDE:
+            return None
+        from app.regression.rank_revealing import RankRevealing
+
+        # The largest singular value of p columns at unit norm is between 1 and the root of p.
+        tolerance = RANK_TOLERANCE * (p + 1)
+        return RankRevealing.of(self.unit_factor, zero=tolerance, nonzero=tolerance * np.sqrt(p))
+
+    @cached_property
     def _svd(self) -> _Svd:
         u, s, vt = np.linalg.svd(self.unit_factor)
         # One rank for all purposes: values that were computed without vectors may differ by rounding.
@@ -62,7 +78,7 @@ class Design:
     @cached_property
     def _singular_values(self) -> Array:
         """The singular values, which take a third of the time of the whole decomposition."""
-        return np.asarray(self._svd.s if self.is_decomposed else np.linalg.svd(self.unit_factor, compute_uv=False))
+        return np.asarray(self._svd.s if "_svd" in vars(self) else np.linalg.svd(self.unit_factor, compute_uv=False))
 
     def are_nonzero(self, singular_values: Array) -> NDArray[np.bool_]:
         """Return which singular values of columns at unit norm are not zero to rounding. They are in descending order.
@@ -74,8 +90,8 @@ class Design:
 
     @property
     def is_decomposed(self) -> bool:
-        """Return True if the singular value decomposition is computed already."""
-        return "_svd" in vars(self)
+        """Return True if the design is decomposed already."""
+        return "_svd" in vars(self) or vars(self).get("_revealed") is not None
 
     @property
     def _nonzero_singular_values(self) -> Array:
@@ -84,10 +100,13 @@ class Design:
     @property
     def rank(self) -> int:
         """Number of coefficients that the rows determine, including the intercept."""
-        return len(self._nonzero_singular_values) + int(self.intercept)
+        found = len(self._nonzero_singular_values) if self._revealed is None else self._revealed.rank
+        return found + int(self.intercept)
 
     @cached_property
     def full_rank(self) -> bool:
+        if self._revealed is not None:
+            return self._revealed.rank == len(self.norms)
         return bool(self.are_nonzero(self._singular_values).all())
 
     @property
@@ -100,12 +119,15 @@ class Design:
 
     def penalised_condition(self, l2: float) -> float:
         """Return the condition number with a ridge penalty, sqrt((s_1^2 + l2 / n) / (s_r^2 + l2 / n))."""
-        s = np.hypot(self._nonzero_singular_values, np.sqrt(l2 / self.effective_rows))
+        extremes = None if self._revealed is None else self._revealed.extremes
+        s = np.hypot(self._nonzero_singular_values if extremes is None else extremes, np.sqrt(l2 / self.effective_rows))
         return float(s[0] / s[-1]) if len(s) else 1.0
 
     @property
     def null_space(self) -> Array:
         """Orthonormal columns v, (p, p - r), with A v = 0 for A with columns at unit norm."""
+        if self._revealed is not None:
+            return self._revealed.null_space
         return np.asarray(self._svd.vt[~self._svd.kept].T)
 
     def solve(self, right: Array, *, l2: float = 0.0) -> Array:
@@ -116,7 +138,9 @@ class Design:
         Computations, 4th ed., 6.1.4). As l2 goes to 0, this tends to the minimum-norm solution.
         """
         norms = np.where(self.norms > 0, self.norms, 1.0)[:, np.newaxis]
-        if l2 == 0 and self.full_rank:
+        if self._revealed is not None:
+            unit = self._revealed.solve(right, l2 / self.effective_rows)
+        elif l2 == 0 and self.full_rank:
             unit = np.asarray(np.linalg.solve(self.unit_factor, right), dtype=np.float64)
         else:
             u, s, vt, kept = self._svd
@@ -130,29 +154,37 @@ class Design:
         Without a penalty this is the rank (Hastie, Tibshirani and Friedman, Elements of Statistical Learning, 2nd ed.,
         3.50).
         """
+        if self._revealed is not None:
+            return self._revealed.effective_rank(l2 / self.effective_rows) + self.intercept
         s = self._nonzero_singular_values
         return float((s**2 / (s**2 + l2 / self.effective_rows)).sum()) + self.intercept
 
     def whiten(self, deviations: Array) -> Array:
         """Return rows z with z'z = x'(A'A)^-1 x for rows x of `deviations`, (m, p); infinite if A does not span x."""
-        _, s, vt, kept = self._svd
         if self.full_rank:
-            return np.asarray((deviations / self.norms) @ vt.T / s)
+            unit = deviations / self.norms
+            return np.asarray(
+                unit @ self._svd.vt.T / self._svd.s if self._revealed is None else unit @ self.unit_root()
+            )
         varying = self.norms > 0
         unit = np.where(varying, deviations, 0.0) / np.where(varying, self.norms, 1.0)
-        rotated = unit @ vt.T
+        if self._revealed is None:
+            _, s, vt, kept = self._svd
+            rotated = unit @ vt.T
+            inside, lost = rotated[:, kept] / s[kept], rotated[:, ~kept]
+        else:
+            inside, lost = unit @ self.unit_root(), unit @ self.null_space
         # The training rows' own deviations are about 1 / sqrt(n) in these units. Smaller values are rounding errors.
         size = np.maximum(np.abs(unit).max(axis=1, initial=0.0), 1 / np.sqrt(self.weight))
-        outside = np.abs(rotated[:, ~kept]) > np.sqrt(EPSILON) * size[:, np.newaxis]
-        rotated[:, kept] /= s[kept]
-        rotated[:, ~kept] = np.where(outside, np.inf, 0.0)
+        outside = np.abs(lost) > np.sqrt(EPSILON) * size[:, np.newaxis]
+        rotated = np.hstack([inside, np.where(outside, np.inf, 0.0)])
         moved = ~varying & (np.abs(deviations) > np.sqrt(EPSILON) * np.abs(self.centre))
         rotated[moved.any(axis=1)] = np.inf
         return np.asarray(rotated)
 
     def lengths(self, deviations: Array) -> Array:
         """Return the norm of each row of `whiten(deviations)`, (m,). Nothing is decomposed if the rank is full."""
-        if self.full_rank and not self.is_decomposed:
+        if self.full_rank and self._revealed is None and not self.is_decomposed:
             whitened = np.linalg.solve(self.unit_factor.T, (deviations / self.norms).T)
         else:
             whitened = self.whiten(deviations).T
@@ -169,11 +201,13 @@ class Design:
         errors = np.sqrt((self.unit_root() ** 2).sum(axis=1))
         if self.full_rank:
             return np.asarray(errors)
-        outside = np.sqrt((self._svd.vt[~self._svd.kept] ** 2).sum(axis=0))
+        outside = np.sqrt((self.null_space.T**2).sum(axis=0))
         return np.where(outside <= IDENTIFIABLE, errors, np.nan)
 
     def unit_root(self) -> Array:
         """Return L, (p, r), with LL' the pseudo-inverse of A'A for columns at unit norm."""
+        if self._revealed is not None:
+            return self._revealed.root
         if self.full_rank:
             return np.asarray(np.linalg.solve(self.unit_factor, np.eye(len(self.norms))))
         _, s, vt, kept = self._svd
