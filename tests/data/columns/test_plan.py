@@ -1,6 +1,7 @@
 """The first pass reads only as many rows as it needs, and once more if a later row contradicts the first ones."""
 
 from collections.abc import Iterator
+from typing import Any
 from dataclasses import replace
 
 import pytest
