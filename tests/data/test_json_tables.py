@@ -74,7 +74,7 @@ def test_a_request_is_no_table(body: bytes) -> None:
 
 
 def test_nan_as_python_writes_it_is_a_gap() -> None:
-    records = [{"a": 1, "b": "x"}, {"a": math.nan, "b": math.nan}]
+    records: list[dict[str, Any]] = [{"a": 1, "b": "x"}, {"a": math.nan, "b": math.nan}]
     split = {"columns": ["a", "b"], "index": [0, 1], "data": [list(record.values()) for record in records]}
     for body in (json.dumps(records).encode(), json.dumps(split).encode()):
         assert is_table(body)

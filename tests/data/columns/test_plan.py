@@ -1,8 +1,8 @@
 """The first pass reads only as many rows as it needs, and once more if a later row contradicts the first ones."""
 
 from collections.abc import Iterator
-from typing import Any
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from cells import Reader, numbers, reader
@@ -126,7 +126,7 @@ def test_levels_that_occur_only_in_incomplete_rows_are_left_out_with_a_warning()
 
 
 def test_levels_stay_if_no_row_is_complete_so_that_the_coefficients_are_counted() -> None:
-    columns = {"x": [None] * 12, "g": ["a", "b", "c"] * 4, "y": numbers(12)}
+    columns: dict[str, Any] = {"x": [None] * 12, "g": ["a", "b", "c"] * 4, "y": numbers(12)}
 
     assert plan_schema(reader(columns), ROLES, OPTIONS, untyped=True).schema.features[1].levels == ("a", "b", "c")
 
