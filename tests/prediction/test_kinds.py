@@ -190,7 +190,7 @@ def test_intervals_explanation_and_extrapolation_are_about_the_columns_of_the_de
 
 @pytest.mark.parametrize("missing", ["indicator", "fill"])
 def test_gaps_are_filled_as_in_training(service: Service, missing: Any) -> None:
-    fills = {"species": "Gentoo", "age": 40.25, "wild": 1.0, "island": "Dream", "seen": 14000.0}
+    fills: dict[str, Any] = {"species": "Gentoo", "age": 40.25, "wild": 1.0, "island": "Dream", "seen": 14000.0}
     features = tuple(replace(column, missing=missing, fill=fills[column.name]) for column in FEATURES)
     version = version_of_table(replace(TABLE, features=features), gaps=5)
     publish(service.models, version, f"kinds-{missing}")
