@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from cells import Reader, numbers, reader
@@ -126,7 +127,7 @@ def test_levels_that_occur_only_in_incomplete_rows_are_left_out_with_a_warning()
 
 
 def test_levels_stay_if_no_row_is_complete_so_that_the_coefficients_are_counted() -> None:
-    columns = {"x": [None] * 12, "g": ["a", "b", "c"] * 4, "y": numbers(12)}
+    columns: dict[str, Any] = {"x": [None] * 12, "g": ["a", "b", "c"] * 4, "y": numbers(12)}
 
     assert plan_schema(reader(columns), ROLES, OPTIONS, untyped=True).schema.features[1].levels == ("a", "b", "c")
 
@@ -142,7 +143,12 @@ def test_levels_of_rows_with_filled_gaps_stay() -> None:
 
 
 def test_gaps_of_a_category_with_a_single_level_leave_rows_out_too() -> None:
-    columns = {"x": ["only", None] * 6, "g": ["a", "b", "c", "b"] * 3, "n": numbers(12), "y": numbers(12)}
+    columns: dict[str, list[Any]] = {
+        "x": ["only", None] * 6,
+        "g": ["a", "b", "c", "b"] * 3,
+        "n": numbers(12),
+        "y": numbers(12),
+    }
 
     schema = plan_schema(reader(columns), Roles(tuple(columns), ("y",)), OPTIONS, untyped=True).schema
 
