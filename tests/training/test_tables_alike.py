@@ -80,7 +80,7 @@ def tables(draw: st.DrawFn, rows: int = 60) -> pa.Table:
 @pytest.fixture
 def laboratory() -> Iterator[Laboratory]:
     with tempfile.TemporaryDirectory() as folder:
-        yield Laboratory(Path(folder))
+        yield Laboratory(Path(folder) / "laboratory")
 
 
 def assert_same(found: dict[str, float], expected: dict[str, float], table: pa.Table) -> None:
@@ -92,7 +92,7 @@ def assert_same(found: dict[str, float], expected: dict[str, float], table: pa.T
 
 
 @given(table=tables())
-@settings(max_examples=12)
+@settings(max_examples=6)
 def test_a_table_trains_the_same_model_in_every_format(laboratory: Laboratory, table: pa.Table) -> None:
     expected = coefficients(laboratory.train(written(table, "arrow"), "arrow"))
     for form in TABLE_FORMS:
@@ -101,7 +101,7 @@ def test_a_table_trains_the_same_model_in_every_format(laboratory: Laboratory, t
 
 
 @given(table=tables(), piece=st.integers(1, 9))
-@settings(max_examples=12)
+@settings(max_examples=6)
 def test_a_table_in_pieces_trains_the_same_model_as_whole(laboratory: Laboratory, table: pa.Table, piece: int) -> None:
     expected = coefficients(laboratory.train(written(table, "arrow"), "arrow"))
     for form, options in (("arrow", {"chunk": piece}), ("parquet", {"row_group_size": piece})):
@@ -109,8 +109,26 @@ def test_a_table_in_pieces_trains_the_same_model_as_whole(laboratory: Laboratory
         assert_same(found, expected, table)
 
 
+@given(table=tables(), size=st.integers(200, 2000))
+@settings(max_examples=6)
+def test_the_size_of_the_blocks_that_a_text_is_read_in_changes_nothing(
+    laboratory: Laboratory, table: pa.Table, size: int
+) -> None:
+    for form in ("csv", "ndjson"):
+        content = written(table, form)
+        expected = coefficients(laboratory.train(content, form))
+        with pytest.MonkeyPatch.context() as patch:
+            # The first guess, which is made from fewer bytes, and the blocks.
+            patch.setattr("app.data.columns.plan.SAMPLE_BYTES", size // 4)
+            patch.setattr("app.data.formats.csv.SINGLE_BLOCK_BYTES", size)
+            patch.setattr("app.data.formats.ndjson.BLOCK_BYTES", size)
+            patch.setattr("app.data.columns.profile.JOINED_ROWS", 1 + size // 100)
+            patch.setattr("app.data.columns.profile.BLOCK_ROWS", 1 + size // 50)
+            assert_same(coefficients(laboratory.train(content, form)), expected, table)
+
+
 @given(table=tables(), order=st.randoms(use_true_random=False))
-@settings(max_examples=12)
+@settings(max_examples=6)
 def test_the_order_of_rows_and_columns_changes_no_prediction(
     laboratory: Laboratory, table: pa.Table, order: Any
 ) -> None:
@@ -123,7 +141,7 @@ def test_the_order_of_rows_and_columns_changes_no_prediction(
 
 
 @given(table=tables(rows=90), cuts=st.lists(st.integers(31, 89), max_size=3))
-@settings(max_examples=12)
+@settings(max_examples=6)
 def test_updates_in_any_split_train_the_same_model_as_all_rows_with_the_schema_of_the_first_part(
     laboratory: Laboratory, table: pa.Table, cuts: list[int]
 ) -> None:

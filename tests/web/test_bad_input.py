@@ -249,11 +249,21 @@ def test_cuda_is_refused_if_unavailable(service: Service, solver: dict[str, str]
 
 
 FAULTY_FILES = [
-    ("a word", "73,67,43,56,70\n73,zebra,43,56,70\n", "cannot be read as finite numbers", {"row": 3, "column": "rainfall"}),
+    (
+        "a word",
+        "73,67,43,56,70\n73,zebra,43,56,70\n",
+        "cannot be read as finite numbers",
+        {"row": 3, "column": "rainfall"},
+    ),
     ("an empty cell", "73,67,43,56,70\n73,67,43,56,70\n73,67,,56,70\n", "missing", {"row": 4, "column": "humidity"}),
     ("NA", "NA,67,43,56,70\n", "missing", {"row": 2, "column": "temp"}),
     ("infinity", "73,67,43,inf,70\n", "cannot be read as finite numbers", {"row": 2, "column": "apples"}),
-    ("a number beyond 64 bits", "73,67,43,56,1e400\n", "cannot be read as finite numbers", {"row": 2, "column": "oranges"}),
+    (
+        "a number beyond 64 bits",
+        "73,67,43,56,1e400\n",
+        "cannot be read as finite numbers",
+        {"row": 2, "column": "oranges"},
+    ),
     ("a short row", "73,67,43,56,70\n73,67\n", "Expected 5 values, found 2", {"row": 3}),
     ("a long row", "73,67,43,56,70,zebra\n", "Expected 5 values, found 6", {"row": 2}),
     ("no rows", "", "no rows", None),

@@ -28,7 +28,7 @@ def rare_levels(schema: TableSchema, decided: Mapping[str, Decided]) -> dict[str
 
     A level that the rows do not have, such as the constant for gaps, is not among them.
     """
-    gaps = sum(decided[column.name].gaps for column in schema.numbers if _leaves_out(column))
+    gaps = sum(decided[column.name].gaps for column in schema.numbers if leaves_out(column))
     rare = {}
     for column in schema.features:
         if column.kind == "category":
@@ -42,7 +42,7 @@ def levels_without_rows(
 ) -> dict[str, set[str]]:
     """Return those `levels` that occur in no complete row. Ends when all are found."""
     left = {name: {*levels[name]} for name in levels}
-    columns = [column for column in schema.numbers if column.name in left or _leaves_out(column)]
+    columns = [column for column in schema.numbers if column.name in left or leaves_out(column)]
     for batch in batches:
         complete = np.ones(batch.cells.num_rows, dtype=bool)
         codes = {}
@@ -50,7 +50,7 @@ def levels_without_rows(
             cells = batch.cells.column(column.name)
             if column.kind == "category":
                 codes[column.name] = codes_of(levels_of(cells, column), column.levels)
-            if _leaves_out(column):
+            if leaves_out(column):
                 complete &= ~_gaps(cells, column) if column.kind != "category" else codes[column.name] != GAP
         for name, rest in left.items():
             column = schema.column(name) or Column(name)
@@ -62,7 +62,7 @@ def levels_without_rows(
     return left
 
 
-def _leaves_out(column: Column) -> bool:
+def leaves_out(column: Column) -> bool:
     """Return True if a gap in the column leaves its row out."""
     return column.missing not in ("indicator", "fill")
 

@@ -16,12 +16,18 @@ _NARROW: tuple[Encoding, ...] = ("windows-1252", "iso-8859-1")  # every byte is 
 def encoding_of(head: bytes, given: Encoding | None, known: Encoding | None = None) -> Encoding:
     """Return the encoding of a text that begins with `head`: by its mark, else as given, else as `known` if that fits.
 
-    Without a mark, a text is in UTF-16 only if that is given.
+    Without a mark, a text is in UTF-16 only if that is given. Raises InvalidInput if it is given and cannot be.
     """
     if head.startswith(BOM):
         return "utf-8"
     if head.startswith(_WIDE_MARKS) and not head.startswith(codecs.BOM_UTF32_LE):
         return "utf-16"
+    if given == "utf-16" and head and b"\0" not in head:  # A separator in UTF-16 has a zero.
+        raise InvalidInput.of_parameter(
+            "encoding",
+            "The file is not UTF-16 text, which `encoding` or the `charset` in Content-Type names. Correct it, or "
+            "leave it out.",
+        )
     if given is not None:
         return given
     if known in _NARROW and (head.isascii() or not _is_utf8(head)):

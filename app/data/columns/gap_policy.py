@@ -9,7 +9,7 @@ from app.data.columns.numbers import number_of
 from app.data.columns.options import ColumnOptions, ReadingOptions
 from app.data.columns.schema import MISSING_LEVEL, Column
 from app.data.groups import canonical
-from app.data.names import shown
+from app.data.names import listed, shown
 from app.errors import InvalidInput
 
 _OF_VALUE = {"number": number_of, "boolean": boolean_of, "date": date_of}
@@ -33,7 +33,14 @@ def with_gap_policy(column: Column, decided: Decided, options: ReadingOptions) -
                 f"The column {shown(column.name)} has {decided.gaps} gaps and no constant to fill them. Give one, as "
                 "in `fill=NAME:0`, or choose another `missing`.",
             )
-        return replace(column, missing="fill", fill=_constant(given.fill, column))
+        constant = _constant(given.fill, column)
+        if column.kind == "category" and not decided.gaps and str(constant) not in decided.profile.texts.levels:
+            raise InvalidInput.of_parameter(
+                "fill",
+                f"The column {shown(column.name)} has no gaps, so no row would have the level {shown(str(constant))} "
+                f"that `fill` gives. Give one of its levels: {listed(sorted(decided.profile.texts.levels))}.",
+            )
+        return replace(column, missing="fill", fill=constant)
     return replace(column, missing=given.missing or "drop")
 
 

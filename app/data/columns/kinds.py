@@ -115,9 +115,19 @@ _EXPECTED = {
 }
 
 _STRINGS = (
-    "Numbers sent as strings: all values of the column are strings that hold numbers. Send them without quotes, or "
-    "name the column in `numbers=` to read them as numbers, or in `categories=` if they are labels."
+    "Numbers sent as strings: all values of the column are strings that hold numbers. Expected numbers, or words. Send "
+    "them without quotes, or name the column in `numbers=` to read them as numbers, or in `categories=` if they are "
+    "labels."
 )
+_NO_STRINGS = (
+    "Expected numbers, found a string. Send them without quotes, or name the column in `numbers=` to read numbers from "
+    "strings."
+)
+_ORDERS: dict[DateOrder | None, str] = {
+    "dmy": "day, month, year",
+    "mdy": "month, day, year",
+    "ymd": "year, month, day",
+}
 _BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"})
 _READ_AS = {"number": "finite numbers", "boolean": "true or false", "date": "dates"}
 
@@ -131,11 +141,13 @@ def _as_asked(profile: ColumnProfile) -> Decided:
     column = profile.column
     if column.kind == "category":
         return _category(profile)
+    if profile.first_string is not None:
+        raise KindFault(_NO_STRINGS, profile.first_string)
     tally = _date_tally(profile) if profile.dates else profile.typed[column.kind]
     if tally.faults:
+        read_as = f"{_READ_AS[column.kind]}{_in_order(column.dates if column.kind == 'date' else None)}"
         raise KindFault(
-            f"{_count(tally.faults, tally.fits + tally.faults, _READ_AS[column.kind])}. If they mark gaps, name them "
-            "with `na`.",
+            f"{_count(tally.faults, tally.fits + tally.faults, read_as)}. If they mark gaps, name them with `na`.",
             tally.first,
         )
     return Decided(tally.column, profile, (tally.numbers,))
@@ -214,14 +226,13 @@ def _fits(tally: Tally) -> bool:
 
 
 def _ambiguous(orders: Sequence[DateOrder | None]) -> str:
-    names: dict[DateOrder | None, str] = {
-        "dmy": "day, month, year",
-        "mdy": "month, day, year",
-        "ymd": "year, month, day",
-    }
-    readings = " and as ".join(names[order] for order in orders)
+    readings = " and as ".join(_ORDERS[order] for order in orders)
     options = " or ".join(f"`dates={order}`" for order in orders)
     return f"The dates can be read as {readings}. Give the option {options}."
+
+
+def _in_order(order: DateOrder | None) -> str:
+    return "" if order is None else f" in the order {_ORDERS[order]} (`dates={order}`)"
 
 
 def _refuse_disguised_numbers(profile: ColumnProfile) -> None:
@@ -243,17 +254,25 @@ def _refuse_disguised_numbers(profile: ColumnProfile) -> None:
 
 
 def _refuse_faulty_dates(texts: TextProfile) -> None:
-    """Raise KindFault if most values and most distinct texts are dates."""
+    """Raise KindFault if most values and most distinct texts are dates, in any order."""
+    given = texts.column.dates
     best = max(texts.dates.values(), key=lambda tally: tally.fits if tally.column.dates else 0)
     orders = (None, best.column.dates)
     tried = [tally for order, tally in texts.dates.items() if tally.is_tried and order in orders]
     fits = sum(tally.fits for tally in tried)
+    advice = "name them with `na` if they mark gaps; name the column in `categories` if its values are labels."
     if 2 * fits > texts.count and _are_mostly_dates(texts, best.column):
+        read_as = f"dates{_in_order(given) or ' of one order'}"
         raise KindFault(
-            f"{_count(texts.count - fits, texts.count, 'dates of one order')}, but most can. "
-            "Correct them, or name them with `na` if they mark gaps; name the column in `categories` if its values are "
-            "labels.",
+            f"{_count(texts.count - fits, texts.count, read_as)}, but most can. Correct them, or {advice}",
             best.first if best.fits else tried[0].first,
+        )
+    others = [order for order in _ORDERS if order != given] if given else []
+    if any(_are_mostly_dates(texts, replace(best.column, dates=order)) for order in others):
+        raise KindFault(
+            f"{_count(texts.count - fits, texts.count, f'dates{_in_order(given)}')}, but most can in another order. "
+            f"Correct `dates`, or {advice}",
+            best.first,
         )
 
 

@@ -5,10 +5,9 @@ The trainer reads the rows twice: here, and to fit. This pass ends after SAMPLE_
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 from app.data.batch import CellBatch, Columns
-from app.data.columns.complete_levels import NO_ROWS, levels_without_rows, rare_levels, without_levels
+from app.data.columns.complete_levels import NO_ROWS, leaves_out, levels_without_rows, rare_levels, without_levels
 from app.data.columns.infer import Applied, infer_schema, open_columns
 from app.data.columns.kinds import KindFault, decide
 from app.data.columns.limits import check_design
@@ -56,10 +55,16 @@ def plan_schema(
     Raises InvalidInput if a kind cannot be decided, or if the table does not fit `current`.
     """
     reader = _Reader(read_cells, dialect, first_row, step)
-    if current is not None:
-        empty = partial(known_columns, current, roles, options, dialect, mode)
-    else:
-        empty = partial(open_columns, roles.used, options, dialect)
+
+    def empty() -> dict[str, ColumnProfile]:
+        if current is not None:
+            columns = known_columns(current, roles, options, dialect, mode)
+        else:
+            columns = open_columns(roles.used, options, dialect)
+        for column in columns.values():
+            column.refuses_strings = not (untyped or column.is_open) and column.column.refuses_strings
+        return columns
+
     profile, is_guess = reader.profile(empty, certain=certain, untyped=untyped)
     if current is not None:
         applied = apply_schema(profile, current, roles, options, dialect, mode=mode)
@@ -143,6 +148,8 @@ class _Reader:
         if not rare:
             return schema
         empty = levels_without_rows(self._cells(applied.decided, ()), schema, rare)
+        if any({*column.levels} == empty.get(column.name) and leaves_out(column) for column in schema.features):
+            return schema  # No row is complete, so the training fails.
         for name, levels in empty.items():
             if options.of(name).reference in levels:
                 raise InvalidInput.of_parameter("reference", NO_ROWS.format(shown(name)))

@@ -53,26 +53,27 @@ class BlockParser:
         return from_record_batch(batch, self._columns, first_row, lambda values: self._texts(block, values))
 
     def _cells(self, block: bytes, first_row: int) -> CellBatch:
-        kept = [name for name in self._columns.names if name not in self._numbers]
-        block = self._cleaned(block, first_row, words=bool(kept))
-        columns = self._columns._replace(keep=kept, missing=True)
-        unchanged = columns.unchanged
-        words = [name for name in kept if name not in unchanged]
+        words = [name for name in self._columns.names if name not in self._numbers]
+        unchanged = self._columns.unchanged
+        block = self._cleaned(block, first_row, words=bool(words))
+        columns = self._columns._replace(keep=words, missing=True)
         cells: dict[str, pa.Array] = {}
         if words and b'"' in block:
             # Only here a quoted NA is a word. Numbers are read apart, because quoted ones can be missing.
             texts = self._placed(block, first_row, self._word_options(words))
             self._check_end(texts, first_row)
             cells = {name: _without_empty(texts.column(name)) for name in words}
-            columns = columns._replace(keep=[name for name in kept if name in unchanged])
+            if unchanged:
+                texts = self._placed(block, first_row, text_options([*unchanged]))
+                cells |= {name: texts.column(name) for name in unchanged}
+            columns = columns._replace(keep=())
         rounded: Rounded = ()
         if columns.names:
             batch = self._numbers_of(block, first_row, columns)
             self._check_end(batch, first_row)
             cells |= {name: batch.column(name) for name in columns.numbers}
-            for name in columns.keep:
-                column = batch.column(name)
-                cells[name] = column if name in unchanged else _without_gaps(column)
+            cells |= {name: batch.column(name) for name in columns.keep if name in unchanged}
+            cells |= {name: _without_gaps(batch.column(name)) for name in columns.keep if name not in unchanged}
             numbers = columns._replace(keep=())
             rounded = from_record_batch(batch, numbers, first_row, lambda values: self._texts(block, values)).rounded
         return CellBatch(

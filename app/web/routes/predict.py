@@ -25,8 +25,9 @@ router = APIRouter(tags=["Predict"], dependencies=[require_scope(AccessScope.PRE
 
 DESCRIPTION = (
     f"Rows come as JSON or as a table: {LABELS}, its columns in any order, plain "
-    "or with a Content-Encoding of gzip or zstd. Besides the features, rows may have the model's targets and the "
-    "`unused_columns` of its card, which are ignored; so is the index of a pandas frame in Arrow and Parquet. "
+    "or with a Content-Encoding of gzip or zstd. Words, booleans and dates are read as in the training rows. Besides "
+    "the features, rows may have the model's targets, the `unused_columns` of its card and the columns that training "
+    "left out, which are ignored; so is the index of a pandas frame in Arrow and Parquet. "
     "The response has the format that Accept names, by default that of the "
     f"rows. A JSON response to JSON rows has at most {MAX_RESPONSE >> 20} MiB, any other as many bytes as an upload "
     "may have."

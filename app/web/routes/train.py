@@ -73,9 +73,10 @@ _IdempotencyKey = Annotated[
 )
 async def train(request: Request, _prefer: _Prefer = None, idempotency_key: _IdempotencyKey = None) -> Response:
     services = get_services(request)
-    media_type = await bodies.content_type(request, bodies.JSON, *BY_MEDIA_TYPE)
     job_id = str(uuid.uuid5(_KEYS, idempotency_key) if idempotency_key else uuid.uuid4())
+    # The key is refused from here on, because finding the content type may read the beginning of the body.
     with services.jobs.uploads.exclusive(job_id) if idempotency_key else contextlib.nullcontext():
+        media_type = await bodies.content_type(request, bodies.JSON, *BY_MEDIA_TYPE)
         if media_type == bodies.JSON:
             job = await submit_json(services, request, job_id)
         else:

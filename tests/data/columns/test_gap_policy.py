@@ -89,6 +89,12 @@ def test_constant_takes_the_place_of_gaps(cells: list[Any], fill: float | str, e
 
 def test_constant_of_a_category_is_a_level() -> None:
     assert read(WORDS, of_x(fill="c")).levels == ("a", "b", "c")
+    assert read(["b", *WORDS[1:]], of_x(fill="b")).fill == "b"
+
+
+def test_constant_that_would_be_a_level_without_rows_is_refused_with_the_levels() -> None:
+    with pytest.raises(InvalidInput, match=r'no row would have the level "c" that `fill` gives.* "a", "b"'):
+        read(["b", *WORDS[1:]], of_x(fill="c"))
 
 
 @pytest.mark.parametrize("fill", ["seven", "NA"])

@@ -194,6 +194,20 @@ def test_dates_that_were_asked_for_have_the_order_that_fits_all() -> None:
     )
 
 
+def test_order_of_dates_that_was_given_and_does_not_fit_is_refused() -> None:
+    for options in (ReadingOptions(dates="mdy"), ReadingOptions(columns={"x": ColumnOptions("date", dates="mdy")})):
+        with pytest.raises(InvalidInput) as refused:
+            infer({"x": [*["02/11/2020"] * (N - 2), "24/12/2020", "03/11/2020"], "y": Y}, options=options)
+
+        assert (refused.value.details[0].row, refused.value.details[0].column) == (N, "x")
+        assert "1 of 30 values cannot be read as dates in the order month, day, year (`dates=mdy`)" in (
+            refused.value.message
+        )
+    assert "but most can in another order. Correct `dates`" in fault(
+        cycle("24/12/2020", "23/11/2020", "02/03/2020"), options=ReadingOptions(dates="mdy")
+    )
+
+
 def test_mostly_dates_with_some_words_are_refused() -> None:
     assert "10 of 30 values cannot be read as dates of one order" in fault(cycle("2020-01-01", "2020-01-02", "soon"))
 

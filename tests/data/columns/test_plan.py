@@ -124,6 +124,12 @@ def test_levels_that_occur_only_in_incomplete_rows_are_left_out_with_a_warning()
     assert "Levels that occur only in rows that are left out because of gaps" in inferred.warnings[-1]
 
 
+def test_levels_stay_if_no_row_is_complete_so_that_the_coefficients_are_counted() -> None:
+    columns = {"x": [None] * 12, "g": ["a", "b", "c"] * 4, "y": numbers(12)}
+
+    assert plan_schema(reader(columns), ROLES, OPTIONS, untyped=True).schema.features[1].levels == ("a", "b", "c")
+
+
 def test_levels_of_rows_with_filled_gaps_stay() -> None:
     g = ["a", "b", "c", "rare"] * 3
     x = [None if level == "rare" else str(place) for place, level in enumerate(g)]
