@@ -57,7 +57,7 @@ def test_kinds_are_kept_that_the_cells_alone_would_not_have(mode: Mode) -> None:
     cells: dict[str, list[Any]] = {"g": ["b"] * N, "d": ["03/04/2020"] * N, "x": [None] * N}
     current = first(missing="indicator")
 
-    schema = apply(current, mode, **cells).schema
+    schema = apply(current, mode, None, **cells).schema
 
     assert [column.kind for column in schema.features] == ["category", "date", "number"]
     assert schema.features[1].dates == "dmy"
