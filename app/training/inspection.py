@@ -9,7 +9,7 @@ from app.data.columns.schema import TableSchema
 from app.data.columns.terms import encoded_terms
 from app.data.content import explained
 from app.data.formats import BY_NAME
-from app.data.names import listed, missing_columns, shown
+from app.data.names import MAX_NAMES, listed, missing_columns, shown
 from app.errors import InvalidInput
 from app.registry.version_file import Version
 from app.training.columns import check_named, checked_features, known_dialect, left_out_before
@@ -87,6 +87,11 @@ def _with_columns(
         draft = replace(draft, features=features, left_out=tuple(columns))
         if missing := [name for name in draft.columns if name not in header]:
             raise missing_columns(missing, header)
+    if len(features) > MAX_NAMES:
+        raise InvalidInput(
+            f"The file has {len(features):,} columns that may be features; at most {MAX_NAMES:,} are possible. Leave "
+            "columns out with `drop`, or name some in `features`."
+        )
     return draft, late, index
 
 
