@@ -26,7 +26,8 @@ def few_threads(columns: int) -> AbstractContextManager[object]:
 
     Threads that wait for each other on busy cores take five times as long.
     """
-    return _BLAS.limit(limits=1 if columns > WIDE else None)
+    context: AbstractContextManager[object] = _BLAS.limit(limits=1 if columns > WIDE else None)
+    return context
 
 
 class Accumulator(Protocol):
