@@ -168,10 +168,8 @@ def fit_model(
         # The rows of a base are gone, so they cannot be read again.
         problem = Problem(statistics, rows.gathered, rows.batches if base is None and reread else None, resume)
         solution = solver.solve(problem, observer)
-    optimum, refined, bounds = solution.optimum, solution.refined, solution.bounds
-    return FitResult(
-        _model(data, statistics, solution), solver, optimum, refined, bounds, validation, solution.warnings, summary
-    )
+    known = (solution.optimum, solution.refined, solution.bounds, validation, solution.warnings, summary)
+    return FitResult(_model(data, statistics, solution), solver, *known)
 
 
 class _Rows:
