@@ -87,7 +87,7 @@ def test_the_content_type_counts(body: bytes, given: str, media_type: str) -> No
 def test_the_first_bytes_of_a_binary_format_count_more(body: bytes, given: str | None, media_type: str) -> None:
     found = seen(body, *([given] if given else []), pieces=3)
     assert (found.received.media_type, found.body) == (media_type, body)
-    assert "Content-Type says otherwise" in (found.received.warning or "")
+    assert "Content-Type names another format" in (found.received.warning or "")
     assert media_type in (found.received.warning or "")
 
 

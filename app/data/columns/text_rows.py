@@ -1,4 +1,4 @@
-"""The rows of a CSV file as UTF-8 bytes: where they end, and their cells without the spaces around them.
+"""The rows of a CSV file as UTF-8 bytes: their ends, and their cells without surrounding spaces.
 
 pyarrow reads neither spaces before a quote nor runs of spaces as separators, and it cannot be asked where a row ends.
 """
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from app.errors import InvalidInput
 
-MAX_ROW_BYTES = 1 << 20  # Longest row.
+MAX_ROW_BYTES = 1 << 20  # Bytes of the longest row.
 _QUOTED = rb'"[^"]*+(?:""[^"]*+)*+"'
 # The beginning of a cell up to the end of its quotes. It does not match quotes that have no end.
 _BEGINNING = rb' *+(?:%b|(?!"))' % _QUOTED

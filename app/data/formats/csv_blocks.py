@@ -59,7 +59,7 @@ class BlockParser:
         columns = self._columns._replace(keep=words, missing=True)
         cells: dict[str, pa.Array] = {}
         if words and b'"' in block:
-            # Only here a quoted NA is a word. Numbers are read apart, because quoted ones can be missing.
+            # A quoted NA is a word here. Numbers are read separately, because in them a quoted NA is a gap.
             texts = self._placed(block, first_row, self._word_options(words))
             self._check_end(texts, first_row)
             cells = {name: _without_empty(texts.column(name)) for name in words}

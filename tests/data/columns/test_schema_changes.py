@@ -94,7 +94,7 @@ def test_forget_refuses_levels_that_the_model_does_not_know() -> None:
 
 @pytest.mark.parametrize(
     ("mode", "way_out"),
-    [("replace", "add `schema=infer`"), ("update", "with mode `replace`"), ("forget", "as they were sent")],
+    [("replace", "add `schema=infer`"), ("update", "with mode `replace`"), ("forget", "as in the training")],
 )
 def test_column_that_does_not_fit_its_kind_is_refused_with_the_way_out(mode: Mode, way_out: str) -> None:
     message = refusal(first(), mode, x=["1", "two", "three"] * 8)
