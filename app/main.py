@@ -49,7 +49,7 @@ humidity. Try `POST /predict` below: *Try it out*, *Execute*.
 """
 
 # First segments of the service's own paths.
-OWN_PATHS = {"predict", "train", "jobs", "models", "health", "metrics", "docs", "openapi.json"}
+OWN_PATHS = {"predict", "train", "inspect", "jobs", "models", "health", "metrics", "docs", "openapi.json"}
 # Seconds after which a computing thread yields to the event loop.
 SWITCH_SECONDS = 0.001
 

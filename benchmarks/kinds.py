@@ -1,8 +1,9 @@
 """The speed of training from a CSV of 1e7 rows with two categories, a date and a number, compared with other libraries.
 
-Each round runs every contender once, in its own process, which is not pinned to a core. Libraries are imported before
-the clock starts. Memory is the peak of the process. All contenders must find the same coefficient of the number. Ours
-is a whole training: it finds the kinds, fits the model and publishes a version.
+Each round runs every contender once, in its own process, which is not pinned to a core. A contender that takes more
+than SLOW_SECONDS runs only in the first round. Libraries are imported before the clock starts. Memory is the peak of
+the process. All contenders must find the same coefficient of the number. Ours is a whole training: it finds the kinds,
+fits the model and publishes a version.
 """
 
 import json
@@ -16,6 +17,7 @@ from pathlib import Path
 from environments import CACHE, environment
 
 ROWS = 10_000_000
+SLOW_SECONDS = 60.0
 
 MAKE = """
 import numpy as np, pyarrow as pa, pyarrow.csv
@@ -45,8 +47,8 @@ def work(path):
     spool = UploadStore(folder / "spool")
     context = TrainerContext(ModelPublisher(folder / "models"), spool, folder / "checkpoints", threads=os.cpu_count())
     upload = spool.new()
-    spool.open_new(upload).close()
-    spool.path(upload).unlink()
+    with spool.open_new(upload):
+        spool.path(upload).unlink()
     spool.path(upload).symlink_to(path)
     draft = TrainingRequest(
         model="kinds", upload=upload, format="csv", features=(), targets=("y",), solver=Exact(), promote="always",
@@ -102,7 +104,8 @@ def compare_kinds(rounds: int) -> Iterator[str]:
     measured: dict[str, list[tuple[float, float, float]]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, (python, work) in contenders.items():
-            if result := measure(python, work, path):
+            is_slow = bool(measured[name]) and measured[name][0][0] > SLOW_SECONDS
+            if not is_slow and (result := measure(python, work, path)):
                 measured[name].append(result)
     yield f"\n{ROWS:,} rows of two categories, a date and a number from CSV ({path.stat().st_size / 1e6:.0f} MB)"
     base = statistics.median(seconds for seconds, _, _ in measured["linserve"])

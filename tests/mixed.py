@@ -63,7 +63,11 @@ def version_of_table(
     y += random.normal(size=y.shape)
     targets = tuple(column.name for column in table.targets)
     model = replace(model_of(columns, y), features=table.encoded_features, targets=targets, terms=names)
-    own = {"features": tuple(column.name for column in table.features), "table": table, "terms": tuple(terms)}
+    own: dict[str, Any] = {
+        "features": tuple(column.name for column in table.features),
+        "table": table,
+        "terms": tuple(terms),
+    }
     return version_of(model, **(own | card))
 
 

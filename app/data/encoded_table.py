@@ -8,14 +8,13 @@ import numpy as np
 
 from app.data.batch import Columns, RowBatch, Source, batch_rows, in_columns
 from app.data.columns.encoder import Encoder, Notes, Unknown
-from app.data.columns.numbers import is_text
 from app.data.columns.options import Decimal, ReadingOptions
 from app.data.columns.schema import Column, Dialect
 from app.data.content import explained
 from app.data.formats.base import TableFormat
 from app.data.kept_types import decoded
 from app.data.lazy_pyarrow import pa
-from app.errors import FieldError, InvalidInput
+from app.errors import FieldError
 
 _GAP = "The value is missing. Fill it in, or get null results with `missing=null`."
 
@@ -51,7 +50,8 @@ def encoded_batches(
 
     `read` has the options of reading; its columns are replaced. Raises InvalidInput with the places of faults.
     """
-    encoder = Encoder(encode.columns, unknown=encode.unknown, dialect=read.dialect)
+    untyped = table_format.has_untyped_text
+    encoder = Encoder(encode.columns, unknown=encode.unknown, dialect=read.dialect, untyped=untyped)
     texts = dict.fromkeys([*encoder.texts, *encode.keep])
     unchanged = frozenset(encode.keep).difference(encoder.texts, encoder.typed)
     read = read._replace(numbers=encoder.typed, keep=[*texts], missing=True, unchanged=unchanged)
@@ -67,15 +67,6 @@ def encoded_batches(
                 kept = decoded(cells.select(list(encode.keep))) if encode.keep else None
                 yield RowBatch(values, kept)
                 row += cells.num_rows
-
-
-def has_texts(source: Source, table_format: TableFormat, columns: Columns) -> bool:
-    """Return True if a column of numbers begins with numbers sent as strings, which only an encoder reads."""
-    try:
-        first = next(table_format.cells(source, columns._replace(keep=(), missing=True)), None)
-    except InvalidInput:
-        return False
-    return first is not None and any(map(is_text, first.cells.schema.types))
 
 
 def _check_gaps(cells: "pa.RecordBatch", encode: ColumnsToEncode, dialect: Dialect, first_row: int) -> None:

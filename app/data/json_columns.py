@@ -61,6 +61,8 @@ class JsonColumn:
             except OverflowError:
                 return None
             return numbers if np.isfinite(numbers).all() else None
+        if self.column.refuses_strings and str in set(map(type, values)):
+            return None
         known = self._known(values)
         codes = [self._code(value, known) for value in values]
         return None if None in codes else np.array(codes, dtype=np.float64)
@@ -128,8 +130,8 @@ class JsonColumn:
 
     def _fault(self, value: object, known: Mapping[str, float | None], unknown: Unknown, *, gaps: bool) -> str | None:
         column, code = self.column, self._code(value, known)
-        if code is None:
-            if column.kind == "number" and type(value) is not str:
+        if code is None or (column.refuses_strings and type(value) is str):
+            if column.kind == "number" and (column.refuses_strings or type(value) is not str):
                 return fault_of(value)
             return f"Expected {expected(column)}, found {kind_of(value)}."
         if np.isnan(code) and not gaps:

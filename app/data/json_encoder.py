@@ -35,7 +35,7 @@ class JsonEncoder:
     def __init__(self, columns: Sequence[Column]) -> None:
         self.columns = [JsonColumn(column) for column in columns]
         self.names = tuple(column.name for column in columns)
-        self.is_plain = all(column.is_plain for column in columns)
+        self.is_plain = all(column.is_plain and not column.strings for column in columns)
         self.places = [slice(*ends) for ends in pairwise(accumulate((each.width for each in self.columns), initial=0))]
         self.width = self.places[-1].stop
         # Most rows for `design`.

@@ -1,8 +1,10 @@
 """Tables as one JSON document: an array of records, or pandas' `split`. They are stored as an Arrow stream."""
 
+import json
+import math
 import re
 from collections.abc import Sequence
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
@@ -14,13 +16,16 @@ from app.data.lazy_pyarrow import pa
 from app.data.names import listed
 from app.errors import InvalidInput, MalformedBody
 
-_FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_T = TypeVar("_T")
+_FAULTS = (msgspec.DecodeError, ValueError, RecursionError)  # UnicodeDecodeError is a ValueError.
 _ORIENTS = (
     'Write an array of records, [{"x": 1, "y": 2}, ...], or an object with `columns` and `data`: in pandas '
     '`to_json(orient="records")` or `orient="split"`.'
 )
-_SPLIT = re.compile(rb'\s*\{\s*"(?:columns|index|data)"\s*:')
+_SPLIT = re.compile(rb'\s*\{\s*"(?:columns|index|data)"\s*:\s*\[')
 _BLOCK_ROWS = 1 << 14
+# Values that are not JSON, but that Python's json module writes. NaN is a gap.
+_CONSTANTS = {"NaN": None, "Infinity": math.inf, "-Infinity": -math.inf}
 _Present: TypeAlias = msgspec.Raw | msgspec.UnsetType
 
 
@@ -54,7 +59,7 @@ def is_table(body: bytes) -> bool:
             return True
         values = msgspec.json.decode(text, type=dict[str, msgspec.Raw]).values()
     except _FAULTS:
-        return False
+        return _SPLIT.match(text) is not None
     return len(values) > 1 and all(bytes(memoryview(value)[:1]) == b"{" for value in values)
 
 
@@ -88,13 +93,24 @@ def _columns(body: bytes) -> tuple[list[str], list[Sequence[Any]]]:
     text = body.removeprefix(b"\xef\xbb\xbf")
     try:
         if not text.lstrip().startswith(b"["):
-            return _of_split(msgspec.json.decode(text, type=_Split))
-        rows = msgspec.json.decode(text)
+            return _of_split(_decode(text, _Split))
+        rows = _decode(text, list[Any])
     except msgspec.ValidationError:
         raise InvalidInput(f"The body is a JSON object of columns or of rows, which is not read. {_ORIENTS}") from None
     except _FAULTS:
         raise MalformedBody("The body is not JSON: it has a fault, or ends early. Send all of it.") from None
     return _of_records(rows)
+
+
+def _decode(text: bytes, kind: type[_T]) -> _T:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        if b"NaN" not in text and b"Infinity" not in text:
+            raise
+    return msgspec.convert(json.loads(text, parse_constant=_CONSTANTS.get), kind)
 
 
 def _of_records(rows: Sequence[Any]) -> tuple[list[str], list[Sequence[Any]]]:

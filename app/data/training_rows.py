@@ -11,11 +11,9 @@ from numpy.typing import NDArray
 from app.data.batch import MAX_COLUMNS, MISSING, Array, Columns, RowBatch, batch_rows, check, in_columns, row_error
 from app.data.columns.encoder import Encoder, Notes
 from app.data.columns.gap_patterns import GapPatterns, explain_too_few
-from app.data.columns.numbers import is_text
 from app.data.columns.schema import TableSchema
 from app.data.content import explained
 from app.data.formats import BY_NAME
-from app.data.formats.base import TableFormat
 from app.data.groups import MISSING as NO_FOLD
 from app.data.groups import Groups
 from app.data.names import MAX_LISTED, MAX_NAME_LENGTH
@@ -162,16 +160,7 @@ class TrainingRows:
             return self._format is None
         if self._format.has_untyped_text:
             return self._format.is_text  # A workbook has cells of numbers and of text.
-        return not self._has_text(self._format)
-
-    def _has_text(self, table_format: TableFormat) -> bool:
-        """Return True if a column of numbers begins with numbers sent as strings, which only an encoder reads."""
-        columns = Columns(self._names, missing=True, dialect=self.schema.dialect, late=self._late)
-        try:
-            first = next(table_format.cells(self._path, columns), None)
-        except InvalidInput:  # Reading all columns reports it better.
-            return False
-        return first is not None and any(map(is_text, first.cells.schema.types))
+        return not any(column.strings for column in self.schema.numbers)
 
     def _unused(self, rows: _Rows, first_row: int) -> NDArray[np.bool_] | None:
         """Return which rows have weight 0 or are dropped, (n,), or None if none is."""
@@ -266,7 +255,8 @@ class TrainingRows:
         assert self._format is not None
         dialect, groups = self.schema.dialect, self._groups
         # The schema lacks only the levels whose rows are all left out because of gaps in other columns.
-        encoder = Encoder(self.schema.numbers, unknown="reference", training=True, dialect=dialect)
+        untyped = self._format.has_untyped_text
+        encoder = Encoder(self.schema.numbers, unknown="reference", training=True, dialect=dialect, untyped=untyped)
         notes = self._notes
         keep = dict.fromkeys([*encoder.texts, *([groups.column] if groups is not None else [])])
         columns = Columns(encoder.typed, [*keep], missing=True, dialect=dialect, late=self._late)

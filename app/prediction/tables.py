@@ -4,7 +4,6 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from app.data.columns.encoder import Notes
 from app.data.columns.options import ReadingOptions
 from app.data.columns.schema import Column, TableSchema
 from app.data.content import explained
-from app.data.encoded_table import ColumnsToEncode, as_sent, encoded_batches, has_texts
+from app.data.encoded_table import ColumnsToEncode, as_sent, encoded_batches
 from app.data.formats.base import TableFormat, TableWriter
 from app.data.formats.json import JsonDocumentWriter
 from app.data.json_encoder import JsonEncoder
@@ -83,14 +82,15 @@ class TableRows:
         ]
         # A workbook's cells of numbers may be text.
         self._is_plain = (is_text or not is_untyped) and all(
-            column.is_plain and (column.decimal == self.dialect.decimal or not is_untyped) for column in self._columns
+            column.is_plain and (column.decimal == self.dialect.decimal if is_untyped else not column.strings)
+            for column in self._columns
         )
-        self._uncounted = [column.name for column in self._columns] if self._is_plain else []
 
     def prediction(self) -> "TablePrediction":
         """Return the prediction for these rows."""
+        uncounted = [column.name for column in self._columns] if self._is_plain else ()
         first_row = self.table_format.first_row(self.dialect)
-        return TablePrediction(self.version, self.options, first_row, self.reasons, self._uncounted)
+        return TablePrediction(self.version, self.options, first_row, self.reasons, uncounted)
 
     def batches(self, max_bytes: int) -> Iterator[RowBatch]:
         """Yield the rows, encoded.
@@ -113,16 +113,8 @@ class TableRows:
             self.reserve(_READ_FACTOR * wide_batch_bytes(encoded))
             self.reserve(self.table_format.check_size(self.content, [*names, *options.keep], max_bytes))
         if self._is_plain:
-            plain = read_file(self.content, self.table_format, read)
-            try:
-                first = next(plain, None)
-            except InvalidInput:
-                if not has_texts(self.content, self.table_format, read):
-                    raise
-                self._uncounted.clear()
-            else:
-                yield from () if first is None else chain([first], plain)
-                return
+            yield from read_file(self.content, self.table_format, read)
+            return
         refuse, unknown = options.prediction.missing == "refuse", options.prediction.unknown
         encode, notes = ColumnsToEncode(self._columns, options.keep, unknown, refuse), Notes()
         yield from encoded_batches(self.content, self.table_format, read, encode, notes)

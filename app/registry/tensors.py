@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.registry.model_card import ModelCard
+from app.regression.design import WIDE
 from app.regression.linear_model import LinearModel
 from app.regression.sufficient_statistics import SufficientStatistics
 
@@ -105,6 +106,7 @@ def model_of(card: ModelCard, tensors: Tensors) -> LinearModel:
         terms=card.encoded_terms,
         has_intercept=getattr(card.solver, "fit_intercept", True),
         inference_unavailable=card.inference_unavailable,
+        stored_rank=card.rank if len(card.columns) > WIDE else None,
         **values,
     )
 

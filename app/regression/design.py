@@ -119,8 +119,8 @@ class Design:
 
     def penalised_condition(self, l2: float) -> float:
         """Return the condition number with a ridge penalty, sqrt((s_1^2 + l2 / n) / (s_r^2 + l2 / n))."""
-        extremes = None if self._revealed is None else self._revealed.extremes
-        s = np.hypot(self._nonzero_singular_values if extremes is None else extremes, np.sqrt(l2 / self.effective_rows))
+        nonzero = self._nonzero_singular_values if self._revealed is None else self._revealed.extremes
+        s = np.hypot(nonzero, np.sqrt(l2 / self.effective_rows))
         return float(s[0] / s[-1]) if len(s) else 1.0
 
     @property

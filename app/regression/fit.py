@@ -19,7 +19,7 @@ from app.regression.solvers.base import FitObserver, Problem, Solution, Solver, 
 from app.regression.solvers.exact import Exact
 from app.regression.streaming_qr import StreamingQR
 from app.regression.sufficient_statistics import Array, SufficientStatistics, WeightKind
-from app.regression.summaries import NO_ROWS, QRFactory, summarise, summarise_folds
+from app.regression.summaries import NO_ROWS, QRFactory, few_threads, summarise, summarise_folds
 from app.regression.terms import expand, parse_terms
 from app.regression.training_batch import TrainingBatch
 
@@ -163,13 +163,15 @@ def fit_model(
         rows.gather()
     summary = _summary(rows, solver, base, folds, summary)
     observer.solving()
-    statistics, solver, validation = _combined(summary, solver, base, folds, observer, blocks=tuple(data.blocks))
-    # The rows of a base are gone, so they cannot be read again.
-    problem = Problem(statistics, rows.gathered, rows.batches if base is None and reread else None, resume)
-    solution = solver.solve(problem, observer)
-    model = _model(data, statistics, solution)
+    with few_threads(len(data.terms or data.features)):
+        statistics, solver, validation = _combined(summary, solver, base, folds, observer, blocks=tuple(data.blocks))
+        # The rows of a base are gone, so they cannot be read again.
+        problem = Problem(statistics, rows.gathered, rows.batches if base is None and reread else None, resume)
+        solution = solver.solve(problem, observer)
     optimum, refined, bounds = solution.optimum, solution.refined, solution.bounds
-    return FitResult(model, solver, optimum, refined, bounds, validation, solution.warnings, summary)
+    return FitResult(
+        _model(data, statistics, solution), solver, optimum, refined, bounds, validation, solution.warnings, summary
+    )
 
 
 class _Rows:

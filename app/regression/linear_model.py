@@ -46,11 +46,12 @@ class LinearModel:
     has_intercept: bool = True
     terms: tuple[str, ...] = ()  # q terms, see app.regression.terms; empty if the columns are the features
     inference_unavailable: str | None = None  # reason why inference is not valid; None if it is
+    stored_rank: int | None = None  # the rank, if it is known without decomposing the design
 
     @property
     def rank(self) -> int:
         """Number of coefficients that the rows determine, including the intercept."""
-        return self.design.rank
+        return self.design.rank if self.stored_rank is None else self.stored_rank
 
     @property
     def degrees_of_freedom(self) -> float:

@@ -1,12 +1,14 @@
 """Summarise a stream of batches by sufficient statistics in one pass, for all rows or for each fold."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Protocol, TypeAlias
 
 import numpy as np
 from threadpoolctl import ThreadpoolController
 
+from app.regression.design import WIDE
 from app.regression.errors import InvalidData
 from app.regression.folds import divide
 from app.regression.streaming_qr import StreamingQR
@@ -17,6 +19,14 @@ NO_ROWS = "There are no rows to train on. Send at least one."
 
 # The BLAS libraries of numpy and scipy. A chunk is too small for several threads, which would wait for each other.
 _BLAS = ThreadpoolController().select(user_api="blas")
+
+
+def few_threads(columns: int) -> AbstractContextManager[object]:
+    """Return a context in which the matrices of a wide design are decomposed by one thread.
+
+    Threads that wait for each other on busy cores take five times as long.
+    """
+    return _BLAS.limit(limits=1 if columns > WIDE else None)
 
 
 class Accumulator(Protocol):

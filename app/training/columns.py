@@ -24,10 +24,16 @@ from app.regression.solvers import GradientDescent, Start
 from app.regression.terms import parse_terms
 from app.training.fit_errors import fit_errors_translated
 from app.training.initial_coefficients import check_start_columns
-from app.training.parent import NO_START, has_columns_of, other_columns, resolved
+from app.training.parent import (
+    NO_START,
+    changes_listed,
+    column_changes,
+    has_columns_of,
+    other_columns,
+    resolved,
+)
 from app.training.request import TrainingRequest
 
-MAX_NAMES = 10  # Most names in a list of a message.
 MAX_DETAILS = 20
 MAX_COEFFICIENTS = 200_000  # Most coefficients of a model. Its card has six values for each.
 
@@ -154,7 +160,7 @@ def with_columns(
     is_final = request.format == MATRIX or not request.infer_columns
     if is_final and needs_current and current is not None and not has_columns_of(current, request):
         option = "/mode" if request.mode != "replace" else "/promote"
-        raise InvalidInput.at(option, other_columns(current.card))
+        raise InvalidInput.at(option, other_columns(current.card, request))
     _check_start(request, start_version if is_final else None)
     return request
 
@@ -248,31 +254,16 @@ def checked_features(
     """
     if set(features) == set(current.features) and set(targets) == set(current.targets):
         return current.features
-    changes = [
-        ("New features", _without(features, current.features)),
-        ("Missing features", _without(current.features, features)),
-        ("New targets", _without(targets, current.targets)),
-        ("Missing targets", _without(current.targets, targets)),
-    ]
-    listed = " ".join(f"{change}: {_listed(names)}." for change, names in changes if names)
+    changes = column_changes(features, targets, current)
     model, infer, choose = "`model=NEW_NAME`", "`schema=infer`", "`features=`"
     if body:
         model, infer, choose = '`"model": "NEW_NAME"`', '`"schema": "infer"`', "`feature_names`"
+    version = f'version {current.version} of the model "{current.model}"'
     raise InvalidInput(
-        f'{rows} other columns than version {current.version} of the model "{current.model}". {listed} '
-        f"Add {model} to train a new model on these rows. To give the next version of this one other columns, add "
-        f"{infer}, or name its features with {choose}.",
+        f"{rows} other columns than {version}. {changes_listed(changes)} Add {model} to train a new model on these "
+        f"rows. To give the next version of this one other columns, add {infer}, or name its features with {choose}.",
         list(_details(changes, current, body=body))[:MAX_DETAILS],
     )
-
-
-def _without(names: Sequence[str], others: Sequence[str]) -> list[str]:
-    left_out = set(others)
-    return [name for name in names if name not in left_out]
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(unquoted, names[:MAX_NAMES])) + (", ..." if len(names) > MAX_NAMES else "")
 
 
 def _details(changes: Sequence[tuple[str, Sequence[str]]], current: ModelCard, *, body: bool) -> Iterator[FieldError]:

@@ -3,6 +3,7 @@
 from app.data.columns.schema import TableSchema
 from app.errors import InvalidInput, ModelFileInvalid, ModelNotFound
 from app.registry.reader import ModelReader
+from app.registry.version_file import Version
 from app.regression.fit import FitResult
 from app.training.encoded import coefficients_on, has_kinds_of
 from app.training.parent import has_columns_of
@@ -17,6 +18,25 @@ TOO_FEW_FOLDS = (
     "Not promoted: the rows of this update are all in one fold, so there is no model that was fitted to some of "
     "them and can be judged on others."
 )
+
+
+def comparable_version(request: TrainingRequest, schema: TableSchema, registry: ModelReader) -> Version | None:
+    """Return the current version if the request asks for a better one and a current one can be read, otherwise None.
+
+    Raises InvalidInput if it has other columns.
+    """
+    if request.promote != "if_better":
+        return None
+    try:
+        version = registry.current(request.model)
+    except (ModelNotFound, ModelFileInvalid):
+        return None
+    if not (has_columns_of(version, request) and has_kinds_of(version, schema)):
+        raise InvalidInput(
+            "The current version has other features, terms or targets, or features of other kinds, so the two cannot "
+            "be compared."
+        )
+    return version
 
 
 def compare(
@@ -37,15 +57,9 @@ def compare(
     validation = result.validation
     if request.promote != "if_better" or validation is None:
         return None, None
-    try:
-        version = registry.current(request.model)
-    except (ModelNotFound, ModelFileInvalid):
+    version = comparable_version(request, schema, registry)
+    if version is None:
         return True, None
-    if not (has_columns_of(version, request) and has_kinds_of(version, schema)):
-        raise InvalidInput(
-            "The current version has other features, terms or targets, or features of other kinds, so the two cannot "
-            "be compared."
-        )
     if request.mode == "replace" and not request.unseen:
         return None, NOT_UNSEEN
     if validation.apart is None:

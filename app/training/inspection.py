@@ -9,11 +9,11 @@ from app.data.columns.schema import TableSchema
 from app.data.columns.terms import encoded_terms
 from app.data.content import explained
 from app.data.formats import BY_NAME
-from app.data.names import listed, missing_columns, shown
+from app.data.names import MAX_NAMES, listed, missing_columns, shown
 from app.errors import InvalidInput
 from app.registry.version_file import Version
 from app.training.columns import check_named, checked_features, known_dialect, left_out_before
-from app.training.planner import index_left_out, index_warnings, left_out
+from app.training.planner import check_dropped, index_left_out, index_warnings, left_out
 from app.training.request import TrainingRequest
 from app.training.table import TableReader, with_kinds_of
 
@@ -77,6 +77,7 @@ def _with_columns(
         targets = draft.targets
         if not targets and version is not None:
             targets = tuple(name for name in version.card.targets if name in header)
+        check_dropped(draft, targets, draft.features)
         draft = replace(draft, targets=targets)
         index = index_left_out(header, table_format.index_columns(path), draft, version)
         columns = left_out(header, index, draft)
@@ -86,6 +87,11 @@ def _with_columns(
         draft = replace(draft, features=features, left_out=tuple(columns))
         if missing := [name for name in draft.columns if name not in header]:
             raise missing_columns(missing, header)
+    if len(features) > MAX_NAMES:
+        raise InvalidInput(
+            f"The file has {len(features):,} columns that may be features; at most {MAX_NAMES:,} are possible. Leave "
+            "columns out with `drop`, or name some in `features`."
+        )
     return draft, late, index
 
 

@@ -12,7 +12,7 @@ import msgspec
 
 from app.data.batch import Array
 from app.data.columns.options import ReadingOptions
-from app.data.columns.schema import LeftOut
+from app.data.columns.schema import LeftOut, TableSchema
 from app.data.formats.ndjson import NDJSON
 from app.data.groups import split_groups
 from app.data.json_faults import NUMBERS, Check, all_faults, are_objects, fault_of, kind_of
@@ -25,7 +25,7 @@ from app.registry.version_file import Version
 from app.regression.sufficient_statistics import WeightKind
 from app.training.columns import check_named, checked_features, current_version, known_schema, left_out_before
 from app.training.parent import weight_kind
-from app.training.planner import build_training_request
+from app.training.planner import build_training_request, check_dropped
 from app.training.request import TrainingRequest
 
 SAMPLE_WEIGHTS = "sample_weights"
@@ -110,6 +110,7 @@ def _plan_table(
     dropped = frozenset(draft.reading.drop)
     ignored = dropped | left_out_before(draft, current)
     features, targets = _names_of_rows(draft, rows, current, ignored)
+    check_dropped(draft, targets, rows.feature_names or ())
     groups = [] if draft.groups is None or draft.groups in features else [draft.groups]
     given = [name for name in rows.instances[0] if name in ignored] if are_objects(rows.instances) else []
     check_named(draft, [*features, *targets, *given])
@@ -122,7 +123,9 @@ def _plan_table(
         left_out=tuple(LeftOut(name, "drop") for name in given if name in dropped),
     )
     request = build_training_request(draft, features, current, registry)
-    instances = _cells(rows.instances, [*features, *groups], "/instances", ignored=ignored)
+    known = known_schema(draft, current)
+    checks = [*(_check_of(name, draft, known) for name in features), *[_fault] * len(groups)]
+    instances = _cells(rows.instances, [*features, *groups], "/instances", ignored=ignored, checks=checks)
     kinds = [draft.reading.of(name).kind for name in targets]
     checks = [_target_fault if kind is None else _fault for kind in kinds]
     rows_of_targets = _cells(rows.targets, targets, "/targets", checks=checks)
@@ -177,6 +180,19 @@ def _cells(
         except KeyError:
             pass
     raise all_faults(rows, names, pointer, checks)
+
+
+def _check_of(name: str, draft: TrainingRequest, known: TableSchema | None) -> Check:
+    """Return the check of a feature's values: only numbers if the current version has a column of numbers."""
+    column = None if known is None else known.column(name)
+    given = draft.reading.of(name)
+    if column is None or not column.refuses_strings or given.kind or given.na or given.strip or given.thousands:
+        return _fault
+    return _number_fault
+
+
+def _number_fault(value: Any) -> str | None:
+    return fault_of(value) if type(value) in (str, bool) else _fault(value)
 
 
 def _fault(value: Any) -> str | None:

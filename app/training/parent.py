@@ -5,11 +5,12 @@ add rows to the same version would lose the rows of one of them. POST /train mak
 that is current when the request arrives, so that a client learns of most faults at once.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Literal
 
+from app.data.names import unquoted
 from app.errors import Conflict, InvalidInput, ModelNotFound
 from app.registry.model_card import ModelCard, share_to_forget
 from app.registry.publication import ParentChanged
@@ -67,7 +68,7 @@ class Parent:
         if request.mode != "replace":
             version = registry.current(request.model)
             if not has_columns_of(version, request):
-                raise InvalidInput(other_columns(version.card))
+                raise InvalidInput(other_columns(version.card, request))
             base = BaseVersion.of(version, request)
         compared = request.promote == "if_better" or (base is not None and request.promote != "never")
         return cls(current if compared else "any", base)
@@ -95,7 +96,7 @@ class Parent:
             except ModelNotFound:
                 raise InvalidInput.at("/solver/start", NO_START) from None
             if not has_columns_of(version, request):
-                raise InvalidInput.at("/solver/start", other_columns(version.card))
+                raise InvalidInput.at("/solver/start", other_columns(version.card, request))
             number = version.card.version
         request = replace(request, solver=replace(solver, start=Start(version=number)))
         return request, replace(self, expected="any" if request.promote == "never" else current, start=number)
@@ -139,7 +140,7 @@ def has_columns_of(version: Version, request: TrainingRequest) -> bool:
     return (card.features, card.terms, card.targets) == (request.features, request.terms, request.targets)
 
 
-def other_columns(card: ModelCard) -> str:
+def other_columns(card: ModelCard, request: TrainingRequest) -> str:
     """Return the message for rows whose columns are not those of the current version."""
     columns = {"features": card.features, "terms": card.terms, "targets": card.targets}
     listed = "; ".join(
@@ -147,7 +148,32 @@ def other_columns(card: ModelCard) -> str:
         for role, names in columns.items()
         if names
     )
-    return f"The current version has other features, terms or targets than these rows. It has {listed}."
+    message = f"The current version has other features, terms or targets than these rows. It has {listed}."
+    return f"{message} {changes_listed(column_changes(request.features, request.targets, card))}".rstrip()
+
+
+def column_changes(features: Sequence[str], targets: Sequence[str], card: ModelCard) -> list[tuple[str, list[str]]]:
+    """Return the names of the columns that only the rows or only the current version have, under four headings."""
+    return [
+        ("New features", _without(features, card.features)),
+        ("Missing features", _without(card.features, features)),
+        ("New targets", _without(targets, card.targets)),
+        ("Missing targets", _without(card.targets, targets)),
+    ]
+
+
+def changes_listed(changes: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """Return the text of column changes: a sentence for each heading that has names."""
+    return " ".join(f"{change}: {_listed(names)}." for change, names in changes if names)
+
+
+def _without(names: Sequence[str], others: Sequence[str]) -> list[str]:
+    left_out = set(others)
+    return [name for name in names if name not in left_out]
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(map(unquoted, names[:MAX_NAMES])) + (", ..." if len(names) > MAX_NAMES else "")
 
 
 def weight_kind(request: TrainingRequest, base: ModelCard | None) -> WeightKind:

@@ -18,7 +18,7 @@ from app.regression.solvers.base import FitObserver, TrainingState
 from app.training.card import make_card
 from app.training.checkpoints import Checkpoint, SavedRun
 from app.training.columns import current_version, with_columns_of_file
-from app.training.comparison import compare
+from app.training.comparison import comparable_version, compare
 from app.training.dataset import JobRows
 from app.training.encoded import base_of, with_coefficients_of_version, with_schema
 from app.training.fit_errors import fit_errors_translated
@@ -108,6 +108,7 @@ class _Training:
         current = base.version if base else current_version(registry, request.model, request.mode)
         schema = self.table.read(current)
         request = with_schema(request, schema)
+        comparable_version(request, schema, registry)  # A fault is reported before the fit.
         if request.solver.uses_torch:
             self.context.before_torch()
         rows = self._rows_of(request, schema)

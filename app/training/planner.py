@@ -67,6 +67,19 @@ def plan_file(draft: TrainingRequest, path: Path, registry: ModelReader, max_byt
     return build_training_request(draft, features, current, registry)
 
 
+def check_dropped(draft: TrainingRequest, targets: Sequence[str], features: Sequence[str]) -> None:
+    """Raise InvalidInput if `drop` names a column that is used. `features` are those that the caller named."""
+    for names, use in (
+        (targets, "is a target"),
+        ([draft.weight], "holds the weights"),
+        ([draft.groups], "holds the groups"),
+        (features, "is also named in `features`"),
+    ):
+        if both := [name for name in draft.reading.drop if name in names]:
+            message = f"`drop` names the column {shown(both[0])}, which {use}. Leave it out of `drop`."
+            raise InvalidInput.of_parameter("drop", message)
+
+
 def left_out(header: Sequence[str], index: Sequence[str], draft: TrainingRequest) -> list[LeftOut]:
     """Return the columns that are not features by their names: index columns and those in `drop`."""
     dropped = [name for name in draft.reading.drop if name in header]
@@ -126,6 +139,7 @@ def _columns_of_file(
             f"predict, as in ?targets=NAME,NAME. The file has {listed(header)}."
         )
         raise InvalidInput(message, [FieldError(message, parameter="targets")])
+    check_dropped(draft, targets, draft.features)
     excluded = {*targets, *draft.weight_and_groups, *(column.name for column in draft.left_out)}
     excluded |= left_out_before(draft, current)
     features: Sequence[str] = draft.features or [name for name in header if name not in excluded]

@@ -175,6 +175,7 @@ def with_kinds_of(current: TableSchema, options: ReadingOptions, features: tuple
 def _options_of(column: Column) -> ColumnOptions:
     return ColumnOptions(
         kind=column.kind,
+        strings=column.strings,
         decimal=column.decimal,
         thousands=column.thousands,
         na=column.na,

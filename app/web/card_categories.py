@@ -8,7 +8,7 @@ from app.data.columns.schema import MISSING_LEVEL, Column
 from app.data.columns.terms import indicator_blocks
 from app.registry.version_file import Version
 from app.regression.category_tests import joint_f_test, marginal_means
-from app.web.card_reasons import NO_LEVEL, NOT_IDENTIFIABLE, NullReasons
+from app.web.card_reasons import MAX_DECOMPOSED_COLUMNS, NO_LEVEL, NOT_IDENTIFIABLE, TOO_WIDE, NullReasons
 
 MAX_TEST_WORK = 2 * 10**10  # Operations of all joint tests of a card, a few seconds of work.
 
@@ -31,6 +31,8 @@ class CategoryStatistics:
             return {CATEGORY_TESTS: {}, MARGINAL_MEANS: {}}
         if (reason := self._reasons.imprecise) is not None:
             return dict(self._reasons.withhold([CATEGORY_TESTS, MARGINAL_MEANS], reason))
+        if len(self._model.columns) > MAX_DECOMPOSED_COLUMNS:
+            return dict(self._reasons.withhold([CATEGORY_TESTS, MARGINAL_MEANS], TOO_WIDE))
         return {CATEGORY_TESTS: self._tests(), MARGINAL_MEANS: self._means()}
 
     def _tests(self) -> dict[str, Any] | None:

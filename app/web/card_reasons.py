@@ -11,6 +11,12 @@ from numpy.typing import NDArray
 from app.registry.version_file import Version
 from app.regression.sufficient_statistics import Array
 
+MAX_DECOMPOSED_COLUMNS = 500  # Columns of a design that a request may decompose, which takes about 0.1 s.
+
+TOO_WIDE = (
+    f"The columns of this model would have to be decomposed, and a request does this for at most "
+    f"{MAX_DECOMPOSED_COLUMNS} columns."
+)
 NOT_FINITE = (
     "This value cannot be given as a 64-bit float: a residual or a standard error is zero, or the value is too large "
     "or too small."

@@ -11,7 +11,16 @@ from app.regression.hypothesis_tests import Inference, covariances, infer, varia
 from app.regression.metrics import likelihood, why_no_likelihood
 from app.regression.solvers import Exact
 from app.regression.sufficient_statistics import Array
-from app.web.card_reasons import NO_SLOPES, NOT_ASKED, NOT_FINITE, NOT_IDENTIFIABLE, NOT_SOLVED, NullReasons
+from app.web.card_reasons import (
+    MAX_DECOMPOSED_COLUMNS,
+    NO_SLOPES,
+    NOT_ASKED,
+    NOT_FINITE,
+    NOT_IDENTIFIABLE,
+    NOT_SOLVED,
+    TOO_WIDE,
+    NullReasons,
+)
 
 MAX_COVARIANCE_COEFFICIENTS = 500
 MAX_COVARIANCES = 2_500_000  # Numbers in all matrices of a card, which are about 50 MB of JSON.
@@ -27,6 +36,7 @@ class CardStatistics:
     def __init__(self, version: Version, level: float, reasons: NullReasons) -> None:
         self._card, self._model = version.card, version.model
         self._level, self._reasons = level, reasons
+        self._is_wide = len(self._model.columns) > MAX_DECOMPOSED_COLUMNS
 
     def fields(self, *, covariance: bool) -> dict[str, Any]:
         """Return the fields by name. Raises InvalidInput if there are too many covariances."""
@@ -97,7 +107,11 @@ class CardStatistics:
             self._reasons.by_path["residual_degrees_of_freedom"] = (
                 f"Decay left {model.statistics.effective_rows:g} rows, which are fewer than {model.rank} coefficients."
             )
-        if isinstance(solver, Exact):
+        if isinstance(solver, Exact) and solver.l2 == 0:
+            effective = float(model.rank)
+        elif isinstance(solver, Exact) and self._is_wide:
+            self._reasons.by_path["effective_degrees_of_freedom"] = TOO_WIDE
+        elif isinstance(solver, Exact):
             effective = model.design.effective_coefficients(solver.l2)
         else:
             self._reasons.by_path["effective_degrees_of_freedom"] = NOT_SOLVED
@@ -114,6 +128,9 @@ class CardStatistics:
         return dict(zip(fields, (self._variance_inflation_factors(), self._linear_dependencies()), strict=True))
 
     def _variance_inflation_factors(self) -> dict[str, float] | None:
+        if self._is_wide and self._model.unscaled_errors is None:
+            self._reasons.by_path["variance_inflation_factors"] = TOO_WIDE
+            return None
         factors = variance_inflation(self._model)
         missing = ~np.isfinite(factors)
         if missing.all():
@@ -124,15 +141,20 @@ class CardStatistics:
         return dict(zip(self._model.columns, factors.tolist(), strict=True))
 
     def _linear_dependencies(self) -> list[list[str]] | None:
-        design, columns = self._model.design, self._model.columns
-        count = len(columns) + design.intercept - design.rank
+        model, columns = self._model, self._model.columns
+        count = len(columns) + model.has_intercept - model.rank
         if count > MAX_DEPENDENCIES:
             reason = f"There are {count} dependencies; they are listed up to {MAX_DEPENDENCIES}."
             self._reasons.by_path["linear_dependencies"] = reason
             return None
+        if count > 0 and self._is_wide:
+            self._reasons.by_path["linear_dependencies"] = TOO_WIDE
+            return None
+        if count == 0:
+            return []
         return [
             ["intercept"] * dependency.intercept + [columns[index] for index in dependency.columns]
-            for dependency in linear_dependencies(self._model.statistics, design)
+            for dependency in linear_dependencies(model.statistics, model.design)
         ]
 
     def _covariance(self, inference: Inference) -> dict[str, Any]:

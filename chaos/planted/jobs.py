@@ -71,8 +71,8 @@ def checkpoints_written_in_place() -> None:
 
     make = Checkpoint.__init__
 
-    def make_in_place(self: Checkpoint, path: Path) -> None:
-        make(self, InPlace(path))
+    def make_in_place(self: Checkpoint, path: Path, columns: tuple[str, ...] = ()) -> None:
+        make(self, InPlace(path), columns)
 
     Checkpoint.__init__ = make_in_place
 

@@ -74,6 +74,20 @@ def test_a_line_names_the_separator(line: str, sep: str) -> None:
     assert CSV.first_row(guessed(text)) == 3
 
 
+def test_a_separator_that_was_given_and_does_not_occur_is_refused() -> None:
+    message = refusal("a,b\n1,2\n3,4\n", ReadingOptions(sep=";")).message
+    assert "Row 1 has no semicolon, which the option `sep` gives" in message
+    assert guessed("a\n1\n", ReadingOptions(sep=";")).sep == ";"
+
+
+def test_skipped_lines_after_which_no_row_follows_are_named() -> None:
+    assert "No row follows the 9 skipped line(s)" in refusal("a,b\n1,2\n", ReadingOptions(skip=9)).message
+
+
+def test_utf16_that_was_given_for_other_text_is_refused() -> None:
+    assert "not UTF-16 text, which `encoding`" in refusal("a,b\n1,2\n", ReadingOptions(encoding="utf-16")).message
+
+
 def test_a_line_that_names_another_separator_is_refused() -> None:
     assert "unknown separator" in refusal("sep=:\na:b\n1:2\n").message
 
@@ -108,6 +122,7 @@ def test_commas_that_can_be_read_in_two_ways_are_refused_with_the_options() -> N
     assert guessed(text, ReadingOptions(thousands=",")).decimal == "."
     assert guessed(text, ReadingOptions(columns={"a": ColumnOptions(thousands=",")})).decimal == "."
     assert guessed(text, known=Dialect(sep=";", decimal=",")).decimal == ","
+    assert guessed("a;b\n1.234,5;2\n1.234;2\n", ReadingOptions(thousands=".")).decimal == ","
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "windows-1252", "iso-8859-1"])

@@ -43,7 +43,7 @@ def test_objects_and_arrays_become_the_same_columns() -> None:
 @pytest.mark.parametrize("missing", ["drop", "indicator", "fill"])
 @pytest.mark.parametrize("unknown", ["null", "reference"])
 def test_values_become_what_the_cells_of_a_file_do(missing: Any, unknown: Any) -> None:
-    fills = {"species": "Gentoo", "age": 40.25, "wild": 1.0, "island": "Dream", "seen": 14000.0}
+    fills: dict[str, Any] = {"species": "Gentoo", "age": 40.25, "wild": 1.0, "island": "Dream", "seen": 14000.0}
     columns = [
         Column(each.name, each.kind, each.levels, missing=missing, fill=None if missing == "drop" else fills[each.name])
         for each in FEATURES

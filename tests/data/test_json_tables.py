@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 from typing import Any
 
 import pandas as pd
@@ -70,6 +71,14 @@ def test_other_orients_are_refused_with_those_that_are_read(orient: Any) -> None
 )
 def test_a_request_is_no_table(body: bytes) -> None:
     assert not is_table(body)
+
+
+def test_nan_as_python_writes_it_is_a_gap() -> None:
+    records: list[dict[str, Any]] = [{"a": 1, "b": "x"}, {"a": math.nan, "b": math.nan}]
+    split = {"columns": ["a", "b"], "index": [0, 1], "data": [list(record.values()) for record in records]}
+    for body in (json.dumps(records).encode(), json.dumps(split).encode()):
+        assert is_table(body)
+        assert read(body) == {"a": [1, None], "b": ["x", None]}
 
 
 def test_a_name_that_a_record_lacks_is_a_gap() -> None:

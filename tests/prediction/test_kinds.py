@@ -17,13 +17,13 @@ from app.data.columns.schema import Column, LeftOut, TableSchema
 JSON, CSV = "application/json", "text/csv"
 ROWS = rows_of(FEATURES, 12, seed=4)
 OBJECTS = [dict(zip(ROWS, row, strict=True)) for row in zip(*ROWS.values(), strict=True)]
-PATH = "/models/birds/predict"
+PATH = "/models/kinds-birds/predict"
 
 
 @pytest.fixture(scope="module")
 def birds(service: Service) -> Service:
     version = version_of_table(replace(TABLE, left_out=(LeftOut("", "index"), LeftOut("ring", "identifier"))))
-    publish(service.models, version, "birds")
+    publish(service.models, version, "kinds-birds")
     return service
 
 
@@ -190,11 +190,11 @@ def test_intervals_explanation_and_extrapolation_are_about_the_columns_of_the_de
 
 @pytest.mark.parametrize("missing", ["indicator", "fill"])
 def test_gaps_are_filled_as_in_training(service: Service, missing: Any) -> None:
-    fills = {"species": "Gentoo", "age": 40.25, "wild": 1.0, "island": "Dream", "seen": 14000.0}
+    fills: dict[str, Any] = {"species": "Gentoo", "age": 40.25, "wild": 1.0, "island": "Dream", "seen": 14000.0}
     features = tuple(replace(column, missing=missing, fill=fills[column.name]) for column in FEATURES)
     version = version_of_table(replace(TABLE, features=features), gaps=5)
-    publish(service.models, version, f"filled-{missing}")
-    path = f"/models/filled-{missing}/predict"
+    publish(service.models, version, f"kinds-{missing}")
+    path = f"/models/kinds-{missing}/predict"
     rows = {name: [*values[:-1], None] for name, values in ROWS.items()}
     table = pa.table(rows)
     found = masses(service.client.post(path, json={"instances": table.to_pylist()}))
@@ -222,23 +222,38 @@ def test_a_column_of_weights_is_read_next_to_words(birds: Service) -> None:
     assert refused.json()["errors"][0]["parameter"] == "instance_weights"
 
 
-def test_numbers_that_a_file_has_as_strings_are_read_in_a_column_of_numbers(service: Service) -> None:
-    publish(service.models, version_of_table(TableSchema((Column("a"), Column("b")), (Column("mass"),))), "strings")
-    path = "/models/strings/predict"
+def test_numbers_sent_as_strings_are_read_only_in_a_column_that_was_trained_with_them(service: Service) -> None:
+    features = Column("a", strings=True), Column("b")
+    publish(service.models, version_of_table(TableSchema(features, (Column("mass"),))), "kinds-strings")
+    publish(
+        service.models, version_of_table(TableSchema((Column("a"), Column("b")), (Column("mass"),))), "kinds-numbers"
+    )
+    words = Column("w", "category", ("x", "y"))
+    publish(service.models, version_of_table(TableSchema((*features[1:], words), (Column("mass"),))), "kinds-words")
+    path = "/models/kinds-strings/predict"
     found = masses(service.client.post(path, json={"instances": [[1.5, 2], [3, 4]]}))
+    assert masses(service.client.post(path, json={"instances": [["1.5", 2], ["3", 4]]})) == found
+    for model, rows in (("strings", [[1.5, "2"]]), ("numbers", [["1.5", 2]]), ("words", [["1.5", "x"]])):
+        refused = service.client.post(f"/models/kinds-{model}/predict", json={"instances": rows})
+        assert "Expected a number, found a string. Send it without quotes." in refused.json()["detail"]
     for form in ("ndjson", "arrow", "parquet"):
         content = written(pa.table({"a": ["1.5", "3"], "b": [2, 4]}), form)
         assert masses(ask(service, content, MEDIA_TYPES[form], path=path)) == found
         wrong = written(pa.table({"a": ["1.5", "x"], "b": [2, 4]}), form)
         assert ask(service, wrong, MEDIA_TYPES[form], path=path).status_code == 422
+        assert ask(service, content, MEDIA_TYPES[form], path="/models/kinds-numbers/predict").status_code == 422
+        mixed = written(pa.table({"w": ["x", "y"], "b": [None, "4"]}), form)
+        refused = ask(service, mixed, MEDIA_TYPES[form], path="/models/kinds-words/predict").json()
+        assert (refused["errors"][0]["row"], refused["errors"][0]["column"]) == (2, "b")
+        assert "found a string" in refused["detail"]
 
 
 def test_a_category_with_many_levels_is_predicted_with_in_pieces(service: Service) -> None:
     levels = tuple(f"{n:04d}" for n in range(300))
     table = TableSchema((Column("name", "category", levels), Column("x")), (Column("mass"),))
-    publish(service.models, version_of_table(table, rows=1000), "wide")
+    publish(service.models, version_of_table(table, rows=1000), "kinds-wide")
     rows = {"name": [levels[n % 300] for n in range(1000)], "x": [n / 7 for n in range(1000)]}
-    path = "/models/wide/predict"
+    path = "/models/kinds-wide/predict"
     objects = [dict(zip(rows, row, strict=True)) for row in zip(*rows.values(), strict=True)]
     found = masses(service.client.post(path, json={"instances": objects}))
     assert len(set(found)) == 1000

@@ -221,7 +221,7 @@ def test_progress_goes_from_reading_to_fitting_to_publishing(context: TrainerCon
     assert phases == ["reading", "reading", "fitting", "fitting", "fitting", "fitting", "fitting", "publishing"]
     assert {progress.rows for progress in reports.progress[1:]} == {15}
     assert reports.epochs == [0, 1, 2, 3]
-    assert {progress.epochs for progress in reports.progress[1:]} == {3}
+    assert {progress.epochs for progress in reports.progress[2:]} == {3}
     assert reports.progress[-1].loss == reports.progress[-2].loss is not None
 
 

@@ -71,7 +71,7 @@ def test_a_record_of_format_2_keeps_its_policy_for_gaps_its_header_and_its_featu
     read = TrainingRequest.from_json(record_2(Exact(), header="none"))
     assert read.reading == ReadingOptions(header="none", missing="refuse")
     assert TrainingRequest.from_json(record_2(Exact(), missing="drop")).reading == ReadingOptions(missing="drop")
-    assert (read.named, read.chosen, read.record_format) == (True, {"a"}, RECORD_FORMAT)
+    assert (read.named, read.chosen, read.record_format) == (True, frozenset({"a"}), RECORD_FORMAT)
     assert not TrainingRequest.from_json(record_2(Exact(), features=[])).named
 
 

@@ -242,6 +242,47 @@ def test_a_card_of_a_decomposed_design_reserves_less_memory_and_takes_no_more() 
     assert peak < view_bytes(model, None) < before / 2
 
 
+def wide_version(solver: Exact = FIT, *, dependent: bool = False) -> Version:
+    """A version with a category of 502 levels and a number, which may depend on the levels."""
+    codes = np.arange(1200) % 502
+    number = codes * 1.0 if dependent else np.random.default_rng(1).normal(size=1200)
+    y = (np.random.default_rng(2).normal(size=1200) + number)[:, np.newaxis]
+    x = np.column_stack([codes[:, np.newaxis] == np.arange(1, 502), number])
+    levels = tuple(f"level {code:03}" for code in range(502))
+    table = TableSchema((Column("site", "category", levels), Column("b")), (Column("y0"),))
+    version = version_of(model_of(x, y, solver=solver), solver)
+    card = replace(version.card, features=("site", "b"), table=table)
+    # The design of a stored model is not decomposed.
+    model = replace(version.model, features=table.encoded_features, stored_rank=card.rank)
+    return replace(version, card=card, model=model)
+
+
+def test_the_card_of_a_wide_design_has_inference_without_a_decomposition() -> None:
+    version = wide_version(dependent=True)
+    card = model_to_view(version, current=True)
+    assert (card["rank"], card["model_degrees_of_freedom"], card["residual_degrees_of_freedom"]) == (502, 501, 698)
+    assert card["p_values"]["y0"]["intercept"] is not None
+    for field in ("linear_dependencies", "category_tests", "marginal_means"):
+        assert card[field] is None
+        assert "at most 500 columns" in card["unavailable"][field]
+    assert not version.model.has_decomposed_design
+
+
+def test_the_card_of_a_wide_design_of_full_rank_has_no_dependencies() -> None:
+    card = card_of(wide_version())
+    assert card["linear_dependencies"] == []
+    assert card["variance_inflation_factors"]["b"] > 1
+
+
+def test_the_card_of_a_wide_ridge_fit_withholds_what_needs_singular_values() -> None:
+    version = wide_version(Exact(l2=1.0))
+    card = card_of(version)
+    for field in ("effective_degrees_of_freedom", "variance_inflation_factors"):
+        assert card[field] is None
+        assert "at most 500 columns" in card["unavailable"][field]
+    assert not version.model.has_decomposed_design
+
+
 def category_version(solver: Exact = FIT) -> Version:
     """A version with a category of three levels, of which no row has the last, and a number."""
     x = np.column_stack([A > 3, np.zeros(40), B])

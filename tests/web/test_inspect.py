@@ -105,3 +105,5 @@ def test_faults_are_reported_as_a_training_would(service: Service) -> None:
     assert inspect(service, TABLE, model="no-such-model").status_code == 404
     assert inspect(service, TABLE, targets="nope").status_code == 422
     assert inspect(service, TABLE, missing="mean").status_code == 422
+    wide = inspect(service, ",".join(f"c{place}" for place in range(2500)) + "\n" + ",".join("1" * 2500) + "\n")
+    assert "2,500 columns that may be features; at most 2,000" in wide.json()["detail"]

@@ -84,6 +84,9 @@ def test_a_body_that_is_not_json_is_rejected_as_malformed(service: Service, way:
     if way.body is as_it_is:
         # A byte order mark is left out before a body, and only there.
         expected["structure_UTF-8_BOM_empty_object"] = httpx.codes.UNPROCESSABLE_ENTITY
+    if way == WAYS["a document for training"]:
+        # An array may be a table. Its parser reads this depth.
+        expected["structure_500_nested_arrays"] = httpx.codes.UNPROCESSABLE_ENTITY
     assert statuses(service, way, refused) == expected
 
 

@@ -106,6 +106,11 @@ def test_a_charset_is_the_encoding_of_the_file(service: Service) -> None:
     job = train(service, "latin1", text, "text/csv; charset=iso-8859-1", targets="y").json()
     assert job["status"] == "succeeded", job
     assert "wört[b]" in coefficients(service, "latin1")
+    headers = {"content-type": "text/csv; charset=iso-8859-1", "accept": JSON}
+    predicted = service.client.post("/models/latin1/predict", content=text, headers=headers)
+    assert predicted.status_code == 200, predicted.text
+    inspected = service.client.post("/inspect?model=latin1&targets=y", content=text, headers=headers).json()
+    assert "wört" in [column["name"] for column in inspected["columns"]]
 
 
 def test_what_curl_sends_by_default_is_refused_with_a_line_to_paste(service: Service) -> None:

@@ -42,6 +42,8 @@ def sniff(text: bytes, options: ReadingOptions, known: Dialect | None = None) ->
     sep = options.sep or named
     shape = _Shape.of(rest, sep) if sep else _best_shape(rest, known, header)
     form = shape.form(header, known)
+    if options.sep and shape.counts[:1] == (1,):
+        _check_separator(rest, options.sep, header, skip + 1)
     is_single = known is not None and shape.sep == known.sep and shape.width == 1
     if form is None and not is_single:
         _check_header_row(rest, [shape] if sep else _shapes(rest, header, known), header, skip)
@@ -70,6 +72,16 @@ def _begins_with_header(text: bytes) -> bool:
     names = next(_readable_cells(text, shape.sep), [])
     are_names = all(names[1:]) and len(set(names)) == len(names) and not all(map(_NUMBER.fullmatch, names))
     return are_names and shape.form(None, None) is not None
+
+
+def _check_separator(text: bytes, sep: Separator, header: Header | None, row: int) -> None:
+    """Raise InvalidInput if the option `sep` names a separator that the first row lacks, and another one fits."""
+    if other := next((shape.sep for shape in _shapes(text, header, None) if shape.form(header, None)), None):
+        message = (
+            f"Row {row} has no {SEPARATOR_LABELS[sep]}, which the option `sep` gives as the separator. The separator "
+            f"appears to be a {SEPARATOR_LABELS[other]}. Correct `sep`, or leave it out."
+        )
+        raise InvalidInput(message, [FieldError(message, row=row, parameter="sep")])
 
 
 class _Form(NamedTuple):
@@ -212,6 +224,8 @@ def _decimal(text: bytes, dialect: Dialect, options: ReadingOptions, known: Dial
     """Return the decimal sign of the numbers. Raises InvalidInput if their commas can be read in two ways."""
     if options.decimal is not None:
         return options.decimal
+    if options.thousands == ".":
+        return ","
     expected = known.decimal if known is not None else PLAIN.decimal
     if dialect.sep == "," or options.thousands == "," or (b"," not in text and expected == "."):
         return "."

@@ -13,9 +13,9 @@ from app.data.batch import Array, in_columns
 from app.data.columns.booleans import boolean_of, booleans_of
 from app.data.columns.categories import GAP, UNSEEN, codes_of, levels_of
 from app.data.columns.dates import date_of, dates_of
-from app.data.columns.faults import level_fault, type_fault, value_fault
+from app.data.columns.faults import STRING_FAULT, level_fault, type_fault, value_fault
 from app.data.columns.gaps import Parsed
-from app.data.columns.numbers import number_of, numbers_of
+from app.data.columns.numbers import first_value, holds_text, number_of, numbers_of
 from app.data.columns.schema import PLAIN, Column, Dialect
 from app.data.lazy_pyarrow import pa
 from app.data.names import MAX_LISTED
@@ -63,7 +63,9 @@ class Encoder:
         unknown: Unknown = "refuse",
         training: bool = False,
         dialect: Dialect = PLAIN,
+        untyped: bool = True,
     ) -> None:
+        """Prepare for cells of a format. `untyped` is its `has_untyped_text`: if False, strings are no numbers."""
         self.columns = tuple(columns)
         self.names = tuple(name for column in columns for name in column.encoded_names)
         is_typed = {column.name: column.is_typed and column.decimal == dialect.decimal for column in columns}
@@ -73,7 +75,9 @@ class Encoder:
         widths = (len(column.encoded_names) for column in columns)
         self._slices = [slice(*ends) for ends in pairwise(accumulate(widths, initial=0))]
         self._parts = [
-            _CategoryEncoder(column, unknown) if column.kind == "category" else _NumberEncoder(column, training)
+            _CategoryEncoder(column, unknown)
+            if column.kind == "category"
+            else _NumberEncoder(column, training, refuses_strings=not untyped and column.refuses_strings)
             for column in columns
         ]
 
@@ -122,8 +126,8 @@ class _Fault(Exception):
 class _NumberEncoder:
     """Encodes numbers, booleans and dates as one column, and another for gaps with `missing` = `indicator`."""
 
-    def __init__(self, column: Column, training: bool) -> None:
-        self.column, self._training = column, training
+    def __init__(self, column: Column, training: bool, *, refuses_strings: bool) -> None:
+        self.column, self._training, self._refuses_strings = column, training, refuses_strings
         self._of_cells = _OF_CELLS[column.kind]
         self._fill: float | None = None
         if column.missing in ("indicator", "fill"):
@@ -132,6 +136,8 @@ class _NumberEncoder:
 
     def encode(self, cells: "pa.Array", out: Array, first_row: int, notes: Notes) -> Mask | None:
         """Write the encoded cells into `out`, (1 or 2, n), and return which of them are missing."""
+        if self._refuses_strings and holds_text(cells.type) and (row := first_value(cells)) is not None:
+            raise _Fault(STRING_FAULT, row)
         try:
             result = self._of_cells(cells, self.column)
         except TypeError:

@@ -17,12 +17,18 @@ def encoding_of(head: bytes, given: Encoding | None, known: Encoding | None = No
     """Return the encoding of a text that begins with `head`.
 
     It is that of the byte order mark, otherwise the one given, otherwise `known` if that fits. Without a mark, UTF-16
-    has to be given.
+    has to be given. Raises InvalidInput if the given encoding is impossible.
     """
     if head.startswith(BOM):
         return "utf-8"
     if head.startswith(_WIDE_MARKS) and not head.startswith(codecs.BOM_UTF32_LE):
         return "utf-16"
+    if given == "utf-16" and head and b"\0" not in head:  # A separator in UTF-16 has a zero.
+        raise InvalidInput.of_parameter(
+            "encoding",
+            "The file is not UTF-16 text, which `encoding` or the `charset` in Content-Type names. Correct it, or "
+            "leave it out.",
+        )
     if given is not None:
         return given
     if known in _NARROW and (head.isascii() or not _is_utf8(head)):

@@ -17,6 +17,9 @@ _TRAINING_ADVICE = "Correct the value, or name its text in `na` if it marks a ga
 _DATE_EXAMPLES = {None: "Dec 31 2000", "dmy": "31/12/2000", "mdy": "12/31/2000", "ymd": "2000/12/31"}
 
 
+STRING_FAULT = "Expected a number, found a string. Send numbers without quotes, or convert the column to numbers."
+
+
 def expected(column: Column) -> str:
     """Return a description of the values of a column."""
     if column.kind == "date":

@@ -106,6 +106,8 @@ def _advice(complete: int, gaps: GapPatterns, widths: Mapping[str, int], interce
             f"`drop={option}` would keep {kept:,} rows for {left:,} coefficients; `missing=indicator` would keep all "
             "rows with gaps in features."
         )
+    if set(gaps.by_column).isdisjoint(widths):
+        return "Fill the gaps in, or send more rows."
     return "Fill the gaps in, send more rows, or give `missing=indicator`."
 
 

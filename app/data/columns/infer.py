@@ -41,11 +41,12 @@ def open_column(name: str, options: ReadingOptions, dialect: Dialect) -> ColumnP
     column = Column(
         name,
         kind or "number",
-        decimal=given.decimal or dialect.decimal,
+        decimal=given.decimal_or(dialect.decimal),
         thousands=given.thousands or "",
         na=given.na or (),
         strip=given.strip or (),
         dates=given.dates if kind in (None, "date") else None,
+        strings=kind == "number" and given.strings,
     )
     return ColumnProfile(column, is_open=kind is None, orders=DATE_ORDERS if kind == "date" and not given.dates else ())
 

@@ -115,8 +115,13 @@ _EXPECTED = {
 }
 
 _STRINGS = (
-    "Numbers sent as strings: all values of the column are strings that hold numbers. Send them without quotes, or "
-    "name the column in `numbers=` to read them as numbers, or in `categories=` if they are labels."
+    "Numbers sent as strings: all values of the column are strings that hold numbers. Expected numbers, or words. Send "
+    "them without quotes, or name the column in `numbers=` to read them as numbers, or in `categories=` if they are "
+    "labels."
+)
+_NO_STRINGS = (
+    "Expected numbers, found a string. Send them without quotes, or name the column in `numbers=` to read numbers from "
+    "strings."
 )
 _ORDERS: dict[DateOrder | None, str] = {
     "dmy": "day, month, year",
@@ -136,6 +141,8 @@ def _as_asked(profile: ColumnProfile) -> Decided:
     column = profile.column
     if column.kind == "category":
         return _category(profile)
+    if profile.first_string is not None:
+        raise KindFault(_NO_STRINGS, profile.first_string)
     tally = _date_tally(profile) if profile.dates else profile.typed[column.kind]
     if tally.faults:
         read_as = f"{_READ_AS[column.kind]}{_in_order(column.dates if column.kind == 'date' else None)}"

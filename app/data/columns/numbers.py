@@ -101,6 +101,17 @@ def is_text(type_: "pa.DataType") -> bool:
     return bool(pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_))
 
 
+def holds_text(type_: "pa.DataType") -> bool:
+    """Return True if the values are strings, in a dictionary or not."""
+    return is_text(type_.value_type if pa.types.is_dictionary(type_) else type_)
+
+
+def first_value(cells: "pa.Array") -> int | None:
+    """Return the index of the first cell that is not null, or None."""
+    index: int = pa.compute.index(cells.is_valid(), True).as_py()
+    return None if index < 0 else index
+
+
 def as_text(cells: "pa.Array") -> "pa.Array":
     """Return text with a type for which pyarrow has all functions."""
     return cells.cast(pa.string()) if pa.types.is_string_view(cells.type) else cells

@@ -21,6 +21,7 @@ class ColumnOptions:
     """The options of one column. None: the option of the table, or else inferred."""
 
     kind: Kind | None = None
+    strings: bool = True  # with the kind `number`: numbers may be strings in a format that has numbers
     decimal: Decimal | None = None
     thousands: Thousands | None = None
     na: tuple[str, ...] | None = None  # further texts that mark a gap
@@ -29,6 +30,11 @@ class ColumnOptions:
     reference: str | None = None  # level of a category to which the others are compared
     missing: GapPolicy | None = None
     fill: float | str | None = None  # constant that replaces a gap
+
+    def decimal_or(self, default: Decimal) -> Decimal:
+        """Return the decimal sign: as given, else one that does not separate thousands, else the default."""
+        others: dict[str | None, Decimal] = {".": ",", ",": "."}
+        return self.decimal or others.get(self.thousands, default)
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,7 @@ class ReadingOptions:
         own = self.columns.get(name, _NO_OPTIONS)
         return ColumnOptions(
             kind=own.kind,
+            strings=own.strings,
             decimal=own.decimal or self.decimal,
             thousands=self.thousands if own.thousands is None else own.thousands,
             na=self.na if own.na is None else own.na,

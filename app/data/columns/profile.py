@@ -9,7 +9,7 @@ from app.data.batch import CellBatch
 from app.data.columns.booleans import booleans_of
 from app.data.columns.dates import dates_of
 from app.data.columns.gaps import Parsed
-from app.data.columns.numbers import is_text, numbers_of
+from app.data.columns.numbers import first_value, holds_text, is_text, numbers_of
 from app.data.columns.options import DateOrder, Kind
 from app.data.columns.schema import Column
 from app.data.columns.tally import Indices, Tally
@@ -31,9 +31,11 @@ class ColumnProfile:
 
     column: Column  # its options, and its kind unless `is_open`
     is_open: bool = True  # True if the kind follows from the cells
+    refuses_strings: bool = False  # True if strings are not numbers, although the kind is known
     orders: Sequence[DateOrder | None] = ()  # for a column of dates: the possible orders, one of which the cells decide
     rows: int = 0
     is_dictionary: bool = False  # True if the cells are the codes of an Arrow dictionary
+    first_string: int | None = None  # first row, from 0, with a string that is refused
     unusable: str | None = None  # the name of an Arrow type that no column of this kind may have
     unusable_row: int = 0  # first row of that type, from 0
     texts: TextProfile = field(init=False)
@@ -60,6 +62,9 @@ class ColumnProfile:
             if kind == "category":
                 self.texts.add(cells, start)
             else:
+                if self.refuses_strings and self.first_string is None and holds_text(cells.type):
+                    index = first_value(cells)
+                    self.first_string = None if index is None else start + index
                 rows = np.arange(start, start + len(cells))
                 if self.dates:
                     self._add_dates(cells, rows)

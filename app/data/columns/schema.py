@@ -42,6 +42,7 @@ class Column:
     na: tuple[str, ...] = ()  # texts that mark a gap, in addition to those that always do
     strip: tuple[str, ...] = ()
     dates: DateOrder | None = None  # None: ISO 8601, or with the name of the month
+    strings: bool = False  # True if numbers may be strings in a format that has numbers, because `numbers` said so
 
     @property
     def is_plain(self) -> bool:
@@ -52,6 +53,11 @@ class Column:
     def is_typed(self) -> bool:
         """True if a format that knows the decimal sign can read the cells as numbers."""
         return self.kind == "number" and not (self.thousands or self.strip or self.na)
+
+    @property
+    def refuses_strings(self) -> bool:
+        """True if a string is no number in a format that has numbers."""
+        return self.is_typed and not self.strings
 
     @property
     def encoded_names(self) -> tuple[str, ...]:

@@ -38,6 +38,8 @@ def known_columns(
         message = f"The rows lack columns of the current version: {listed(missing)}.{near} {_WAY_OUT[mode]}"
         details = [FieldError("The current version has this column.", column=name) for name in missing[:MAX_LISTED]]
         raise InvalidInput(message, details)
+    if mode != "replace":
+        _check_gap_policy(current, options, mode)
     columns = {}
     for name in roles.used:
         known = current.column(name)
@@ -55,11 +57,12 @@ def _as_written(column: Column, current: TableSchema, options: ReadingOptions, d
     is_of_file = column.decimal == current.dialect.decimal
     return replace(
         column,
-        decimal=given.decimal or (dialect.decimal if is_of_file else column.decimal),
+        decimal=given.decimal_or(dialect.decimal if is_of_file else column.decimal),
         thousands=column.thousands if given.thousands is None else given.thousands,
         na=tuple(dict.fromkeys([*column.na, *(given.na or ())])),
         strip=given.strip or column.strip,
         dates=(given.dates or column.dates) if column.kind == "date" else column.dates,
+        strings=column.strings or (given.kind == "number" and given.strings),
     )
 
 
@@ -77,8 +80,18 @@ def _check_options(column: Column, options: ReadingOptions, mode: Mode) -> None:
         if value is not None and value != known:
             message = f"The option `{option}` of column {shown(column.name)} differs from that of the current version."
             raise InvalidInput.of_parameter(option, f"{message} Leave it out. {_WAY_OUT[mode]}")
-    if mode != "replace" and options.missing in ("drop", "refuse") and column.missing in ("indicator", "fill"):
-        message = f"The current version has `missing={column.missing}` for column {shown(column.name)}."
+
+
+def _check_gap_policy(current: TableSchema, options: ReadingOptions, mode: Mode) -> None:
+    """Raise InvalidInput if the option `missing` of the table is not possible with the columns of the version."""
+    given, known = options.missing, {column.missing: column.name for column in current.features}
+    filled = [policy for policy in ("indicator", "fill") if policy in known]
+    message = ""
+    if given in ("drop", "refuse") and filled:
+        message = f"The current version has `missing={filled[0]}` for column {shown(known[filled[0]])}."
+    elif given in ("indicator", "fill") and given not in known:
+        message = f"The current version has no column with `missing={given}`; it has `missing={', '.join(known)}`."
+    if message:
         raise InvalidInput.of_parameter("missing", f"{message} Leave the option out. {_WAY_OUT[mode]}")
 
 
@@ -129,7 +142,8 @@ def _feature(decided: Decided, current: TableSchema, options: ReadingOptions, no
         column = replace(column, levels=_levels(decided, known, options, notes, mode))
     given = options.of(column.name)
     if known is not None and (mode != "replace" or given.missing is None):
-        return replace(column, missing=known.missing, fill=known.fill)
+        missing = options.missing if mode != "replace" and options.missing in ("drop", "refuse") else known.missing
+        return replace(column, missing=missing, fill=known.fill)
     return with_gap_policy(column, decided, options)
 
 

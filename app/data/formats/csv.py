@@ -44,7 +44,10 @@ class CsvFormat(TableFormat):
     def explain(self, error: LinserveError, head: bytes, dialect: Dialect) -> LinserveError:
         # Only faults of the first row have no place, or its number.
         row = dialect.skip + 1
-        if any(detail.row not in (None, row) or detail.pointer is not None for detail in error.details):
+        if any(
+            detail.row not in (None, row) or detail.pointer is not None or detail.parameter is not None
+            for detail in error.details
+        ):
             return error
         return explain_first_row(head, dialect, in_first_row=any(detail.row for detail in error.details)) or error
 

@@ -73,6 +73,9 @@ def _names(text: bytes, dialect: Dialect) -> list[str]:
         names = [f"c{number}" for number in range(1, len(names) + 1)]
     if not names:
         expected = "rows" if dialect.header == "none" else "a header row with the names of the columns, and rows"
+        if dialect.skip:
+            message = f"No row follows the {dialect.skip} skipped line(s). Expected {expected}. Give a smaller `skip`."
+            raise InvalidInput.of_parameter("skip", message)
         raise InvalidInput(f"The file is empty. Expected {expected}.")
     try:
         "".join(names).encode()

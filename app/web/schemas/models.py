@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from app.regression.sufficient_statistics import WeightKind
-from app.web.card_reasons import NO_VARIATION, NOT_IDENTIFIABLE
+from app.web.card_reasons import MAX_DECOMPOSED_COLUMNS, NO_VARIATION, NOT_IDENTIFIABLE
 from app.web.card_statistics import MAX_COVARIANCE_COEFFICIENTS, MAX_DEPENDENCIES
 from app.web.schemas.openapi_schema import Schema
 from app.web.schemas.tables import TableView
@@ -86,7 +86,8 @@ class ModelView(Schema):
     model_degrees_of_freedom: int
     """The rank without the intercept."""
     effective_degrees_of_freedom: float | None
-    """Trace of the hat matrix. The intercept counts 1. Without a ridge penalty, it is the rank."""
+    """Trace of the hat matrix. The intercept counts 1. Without a ridge penalty, it is the rank. Null with a penalty and
+    more than 500 columns."""
     total_weight: float
     """Sum of the rows' weights, after decay. A row without a weight counts as 1."""
     weight_kind: WeightKind
@@ -101,11 +102,12 @@ class ModelView(Schema):
     does, so the value of statsmodels is smaller by log(n)."""
     variance_inflation_factors: Numbers | None
     """For each column, 1 / (1 - R²), R² being that of its regression on the other columns. Without an intercept, R² is
-    uncentred."""
+    uncentred. Null for models with more than 500 columns for which inference is not available."""
     linear_dependencies: list[list[str]] | None = Field(
         description=(
             "Sets of columns that have a weighted sum of zero in all rows. Each column of a set depends on the others. "
-            f"`intercept` is in the set if the sum is another constant. At most {MAX_DEPENDENCIES} sets are listed."
+            f"`intercept` is in the set if the sum is another constant. At most {MAX_DEPENDENCIES} sets are listed. "
+            f"Null for models with more than {MAX_DECOMPOSED_COLUMNS} columns, unless there are none."
         )
     )
     covariance: CovarianceView | None = Field(
@@ -128,10 +130,11 @@ class ModelView(Schema):
     no_folds: str | None
     """Why no statistics of folds are stored, to which an update could add its rows."""
     category_tests: dict[str, dict[str, CategoryTest]] | None
-    """Joint F test of all levels of each category, by target: whether the category matters at all."""
+    """Joint F test of all levels of each category, by target: whether the category matters at all. Null for models with
+    more than 500 columns."""
     marginal_means: dict[str, dict[str, dict[str, MarginalMean]]] | None
     """Prediction for each level of each category with the other columns at their means in the training rows, by target,
-    with a confidence interval at `confidence_level`."""
+    with a confidence interval at `confidence_level`. Null for models with more than 500 columns."""
     table: TableView
     """The columns of the training rows, and how their cells are read; also at `/schema`."""
     rows: int

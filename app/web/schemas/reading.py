@@ -2,10 +2,11 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable
 from typing import Annotated, Any, Self, TypeAlias
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from app.data.columns.options import (
     ColumnOptions,
@@ -54,6 +55,16 @@ def _lower(value: Any) -> Any:
     return _ENCODINGS.get(value.lower(), value.lower()) if isinstance(value, str) else value
 
 
+def _sign(text: str) -> str:
+    """Return a sign to remove next to a number. Raises ValueError if it may be a part of the number itself."""
+    if re.search(r"[\d+\N{MINUS SIGN}-]", text) or not re.sub(r"[eE.,\s]", "", text):
+        raise ValueError(
+            "A sign to remove may not have a digit, + or -, and must not consist of e, E, points, commas and spaces: "
+            "they are parts of numbers. Give signs such as $ and %"
+        )
+    return text
+
+
 def _type_of(value: Any) -> str:
     return "word" if isinstance(value, str) else "number"
 
@@ -61,6 +72,8 @@ def _type_of(value: Any) -> str:
 Text: TypeAlias = Annotated[str, Field(max_length=MAX_TEXT_LENGTH)]
 Texts: TypeAlias = Annotated[list[Text], Field(max_length=MAX_TEXTS)]
 ColumnName: TypeAlias = Annotated[str, Field(max_length=MAX_NAME_LENGTH)]
+Sign: TypeAlias = Annotated[Text, AfterValidator(_sign)]
+Signs: TypeAlias = Annotated[list[Sign], Field(max_length=MAX_TEXTS)]
 Names: TypeAlias = Annotated[list[ColumnName], Field(max_length=MAX_NAMES)]
 # Tagged, so that a fault is reported for one of the two types.
 Constant: TypeAlias = Annotated[Annotated[Text, Tag("word")] | Annotated[float, Tag("number")], Discriminator(_type_of)]
@@ -80,7 +93,7 @@ class ColumnFields(Options):
     decimal: DecimalOption = None
     thousands: ThousandsOption = None
     na: Texts | None = None
-    strip: Texts | None = None
+    strip: Signs | None = None
     dates: DateOrder | None = None
     reference: Text | None = None
     """Level of a category with which the others are compared. Default: the first in the order of code points."""
@@ -111,7 +124,7 @@ class CellOptions(Options):
     """Sign between groups of three digits: `,`, `.`, `space`, `'` or `_`. Default: none."""
     na: Texts = Field(default_factory=list)
     """Further texts that mark a gap, which is a cell without a value. Empty, NA, NaN, null and the like always do."""
-    strip: Texts = Field(default_factory=list)
+    strip: Signs = Field(default_factory=list)
     """Signs to remove before or after a number, such as `$` and `%`."""
     dates: DateOrder | None = None
     """Order of dates such as 03/04/2020: `dmy`, `mdy` or `ymd`. Default: the one that fits all dates of the column."""
@@ -143,6 +156,12 @@ class CellOptions(Options):
             raise ValueError(f"The column {shown(both[0])} has options, and `drop` leaves it out. Give one of the two")
         if self.missing == "fill" and not any(options.fill is not None for options in columns.values()):
             raise ValueError("`missing: fill` needs `fill`, the constants of the columns with gaps, as in `fill=age:0`")
+        reading = ReadingOptions(decimal=self.decimal, thousands=self.thousands, columns=columns)
+        for name in (None, *columns):
+            signs = reading.of(name or "")
+            if signs.decimal is not None and signs.decimal == signs.thousands:
+                where = f" for the column {shown(name)}" if name is not None else ""
+                raise ValueError(f"`decimal` and `thousands` are the same sign{where}. Give two different signs")
         for name, options in columns.items():
             if options.missing == "fill" and options.fill is None:
                 raise ValueError(f"The column {shown(name)} has `missing: fill`, and needs `fill`, its constant")

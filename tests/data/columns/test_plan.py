@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from cells import Reader, numbers, reader
@@ -55,6 +56,7 @@ def test_numbers_are_read_as_numbers_next_to_words() -> None:
     assert not inferred.is_guess
     assert inferred.profile.rows == N
     assert [([*columns.numbers], [*columns.keep]) for columns in log.passes] == [
+        (["x", "g", "y"], []),
         ([], ["x", "g", "y"]),
         (["x", "y"], ["g"]),
     ]
@@ -65,7 +67,7 @@ def test_later_word_restarts_the_reading_once_with_all_columns_as_text() -> None
 
     inferred = plan_schema(log, ROLES, OPTIONS, untyped=True)
 
-    assert [len(columns.numbers) for columns in log.passes] == [0, 2, 0]
+    assert [len(columns.numbers) for columns in log.passes] == [3, 0, 2, 0]
     assert inferred.schema.features[0].kind == "number"
 
 
@@ -125,7 +127,7 @@ def test_levels_that_occur_only_in_incomplete_rows_are_left_out_with_a_warning()
 
 
 def test_levels_stay_if_no_row_is_complete_so_that_the_coefficients_are_counted() -> None:
-    columns = {"x": [None] * 12, "g": ["a", "b", "c"] * 4, "y": numbers(12)}
+    columns: dict[str, Any] = {"x": [None] * 12, "g": ["a", "b", "c"] * 4, "y": numbers(12)}
 
     assert plan_schema(reader(columns), ROLES, OPTIONS, untyped=True).schema.features[1].levels == ("a", "b", "c")
 
@@ -141,7 +143,12 @@ def test_levels_of_rows_with_filled_gaps_stay() -> None:
 
 
 def test_gaps_of_a_category_with_a_single_level_leave_rows_out_too() -> None:
-    columns = {"x": ["only", None] * 6, "g": ["a", "b", "c", "b"] * 3, "n": numbers(12), "y": numbers(12)}
+    columns: dict[str, list[Any]] = {
+        "x": ["only", None] * 6,
+        "g": ["a", "b", "c", "b"] * 3,
+        "n": numbers(12),
+        "y": numbers(12),
+    }
 
     schema = plan_schema(reader(columns), Roles(tuple(columns), ("y",)), OPTIONS, untyped=True).schema
 

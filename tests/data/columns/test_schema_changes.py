@@ -57,7 +57,7 @@ def test_kinds_are_kept_that_the_cells_alone_would_not_have(mode: Mode) -> None:
     cells: dict[str, list[Any]] = {"g": ["b"] * N, "d": ["03/04/2020"] * N, "x": [None] * N}
     current = first(missing="indicator")
 
-    schema = apply(current, mode, **cells).schema
+    schema = apply(current, mode, None, **cells).schema
 
     assert [column.kind for column in schema.features] == ["category", "date", "number"]
     assert schema.features[1].dates == "dmy"
@@ -137,6 +137,13 @@ def test_filled_gaps_cannot_leave_rows_out_in_an_update() -> None:
     assert apply(first(missing="indicator"), "update", ReadingOptions(missing="indicator")).schema.features[2].fill
 
 
+def test_gaps_that_leave_rows_out_cannot_be_filled_in_an_update() -> None:
+    message = refusal(first(), "update", ReadingOptions(missing="indicator"))
+
+    assert "no column with `missing=indicator`; it has `missing=drop`. Leave the option out." in message
+    assert apply(first(), "update", ReadingOptions(missing="refuse")).schema.features[2].missing == "refuse"
+
+
 def test_replace_may_change_options_but_not_kinds() -> None:
     current = first()
     options = ReadingOptions(missing="indicator", columns={"g": ColumnOptions(reference="d")})
@@ -149,7 +156,8 @@ def test_replace_may_change_options_but_not_kinds() -> None:
 
 
 def test_constants_for_gaps_stay() -> None:
-    current = first(columns={"g": ColumnOptions(fill="z"), "x": ColumnOptions(fill=5.0)})
+    options = ReadingOptions(columns={"g": ColumnOptions(fill="z"), "x": ColumnOptions(fill=5.0)})
+    current = infer(FIRST | {"g": ["b", "c", "d", None] * 6}, options=options).schema
 
     schema = apply(current, g=["b", "c", None] * 8, x=[None, "1"] * 12).schema
 
@@ -165,4 +173,17 @@ def test_new_texts_for_gaps_are_added() -> None:
 
 def test_target_that_was_a_category_is_refused() -> None:
     with pytest.raises(InvalidInput, match="holds words, but a target"):
-        plan_schema(reader(FIRST), Roles(("g", "d", "x", "y"), ("g",)), ReadingOptions(), current=first())
+        plan_schema(reader(FIRST), Roles(("g", "d", "x", "y"), ("g",)), ReadingOptions(), untyped=True, current=first())
+
+
+def test_strings_are_numbers_in_formats_with_numbers_only_if_an_option_says_so() -> None:
+    current, roles = infer({"x": [1.5, 2.5], "y": [1.0, 2.0]}).schema, Roles(("x", "y"), ("y",))
+    strings = reader({"x": [None, "1.5"], "y": [1.0, 2.0]})
+    named = ReadingOptions(columns={"x": ColumnOptions(kind="number")})
+
+    with pytest.raises(InvalidInput, match="Expected numbers, found a string") as refused:
+        plan_schema(strings, roles, ReadingOptions(), current=current)
+    assert (refused.value.details[0].row, refused.value.details[0].column) == (2, "x")
+    allowed = plan_schema(strings, roles, named, current=current).schema
+    assert plan_schema(strings, roles, ReadingOptions(), current=allowed).schema.features == allowed.features
+    plan_schema(strings, roles, ReadingOptions(), untyped=True, current=current)
