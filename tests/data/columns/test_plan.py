@@ -80,7 +80,7 @@ def test_other_faults_are_passed_on() -> None:
         plan_schema(read, ROLES, OPTIONS, untyped=True)
 
 
-def test_guess_that_training_contradicts_is_planned_again_with_certainty() -> None:
+def test_guess_that_a_later_row_contradicts_is_replaced_by_a_plan_from_all_rows() -> None:
     read = reader({"x": [*numbers(N - 1), "word"], "g": numbers(N), "y": numbers(N)}, 50)
     guess = plan_schema(read, ROLES, OPTIONS, untyped=True)
 
