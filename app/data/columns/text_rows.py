@@ -53,7 +53,7 @@ def row_end(text: bytes, start: int, sep: str) -> int | None:
 
 
 def row_start(text: bytes, index: int, sep: str) -> int:
-    """Return the offset of the row with this index, from 0. Empty lines are no rows."""
+    """Return the offset of the row with this index, from 0. Empty lines are not rows."""
     start = 0
     while True:
         while text[start : start + 1] in (b"\r", b"\n"):
@@ -91,7 +91,7 @@ def without_quoted(text: bytes, sep: str) -> bytes:
 
 
 def count_rows(text: bytes, sep: str) -> int:
-    """Return the number of rows that end before the end of a text. Empty lines are no rows."""
+    """Return the number of rows that end before the end of a text. Empty lines are not rows."""
     match = _patterns(sep).rows.match(text)
     return sum(map(bool, without_quoted(text[: match.end()], sep).splitlines())) if match else 0
 

@@ -29,7 +29,7 @@ class BlockParser:
         self._columns = columns
         self._known: set[int] = set()  # Columns in which an integer was rounded; no later block is searched.
         self._numbers = frozenset(columns.numbers)
-        self._has_rare_gaps = False  # True if a number was found to be missing for which an earlier block had no text
+        self._has_rare_gaps = False  # True if a gap other than an empty cell was found
         self._gaps = sorted({*GAP_TEXTS, *WEAK_GAP_TEXTS, *columns.na})
 
     def read(self, blocks: Iterable[bytes], threads: int) -> Iterator[RowBatch]:
