@@ -26,7 +26,8 @@ def few_threads(columns: int) -> AbstractContextManager[object]:
 
     Threads that wait for each other on busy cores take five times as long.
     """
-    return _BLAS.limit(limits=1 if columns > WIDE else None)
+    limited: AbstractContextManager[object] = _BLAS.limit(limits=1 if columns > WIDE else None)
+    return limited
 
 
 class Accumulator(Protocol):

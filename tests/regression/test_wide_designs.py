@@ -122,7 +122,7 @@ def test_a_rank_that_is_not_clear_is_left_to_the_singular_values(monkeypatch: py
         x = random.normal(size=(2 * COLUMNS, COLUMNS))
         x[:, -1] = x[:, :-1] @ u[0, :-1] + smallest * x[:, -1]
         design = Design.of(SufficientStatistics.from_rows(x, x[:, :1]))
-        singular_values = np.linalg.svd(design.unit_factor, compute_uv=False)
+        singular_values = np.asarray(np.linalg.svd(design.unit_factor, compute_uv=False), dtype=np.float64)
         assert design.rank == design.are_nonzero(singular_values).sum() + 1
         assert (design._revealed is None) == (smallest == 2e-12)
         ranks.append(design.rank)

@@ -76,6 +76,8 @@ async def train(request: Request, _prefer: _Prefer = None, idempotency_key: _Ide
     job_id = str(uuid.uuid5(_KEYS, idempotency_key) if idempotency_key else uuid.uuid4())
     # The key is refused from here on, because finding the content type may read the beginning of the body.
     with services.jobs.uploads.exclusive(job_id) if idempotency_key else contextlib.nullcontext():
+        if not request.headers.get("content-type", "").startswith(bodies.JSON):
+            services.jobs.uploads.check_room(bodies.content_length(request))  # before a byte of the file is awaited
         media_type = await bodies.content_type(request, bodies.JSON, *BY_MEDIA_TYPE)
         if media_type == bodies.JSON:
             job = await submit_json(services, request, job_id)
