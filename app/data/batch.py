@@ -147,7 +147,7 @@ def check(values: Array, columns: Columns, first_row: int) -> None:
         if np.isfinite(values.sum()):  # One pass; nearly always enough.
             return
     faults = np.isinf(values) if columns.missing else ~np.isfinite(values)
-    choice = "leave such rows out with `missing=drop`" if columns.training else "answer null with `missing=null`"
+    choice = "leave such rows out with `missing=drop`" if columns.training else "get null results with `missing=null`"
     details = []
     for index in np.flatnonzero(faults.any(axis=0))[:MAX_LISTED].tolist():
         row = int(np.argmax(faults[:, index]))

@@ -1,4 +1,4 @@
-"""The rows of a file by the schema of a version: columns of the design, and columns that pass through."""
+"""Read a file by the schema of a version: into columns of the design, and columns to pass through unchanged."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ from app.data.kept_types import decoded
 from app.data.lazy_pyarrow import pa
 from app.errors import FieldError
 
-_GAP = "The value is missing. Fill it in, or answer null with `missing=null`."
+_GAP = "The value is missing. Fill it in, or get null results with `missing=null`."
 
 
 class ColumnsToEncode(NamedTuple):

@@ -96,7 +96,7 @@ class JsonEncoder:
 class OrdinaryEncoder:
     """Encodes rows of ordinary values fast: words, booleans and dates that need no further look.
 
-    It raises LookupError, TypeError or ValueError if JsonEncoder might refuse a value or answer null.
+    It raises LookupError, TypeError or ValueError if JsonEncoder might refuse a value or give null results.
     """
 
     def __init__(self, encoder: JsonEncoder) -> None:

@@ -17,8 +17,8 @@ MAX_FAULTS = 1000  # Faults that are counted.
 NUMBERS: frozenset[type] = frozenset({int, float})  # bool is a type of its own here, and not a number
 MIXED = "Rows are either all objects or all arrays."
 NULL_REMEDY = (
-    " or leave the row out, as a training does with `missing`: `drop`; a prediction answers it with null, given "
-    "`missing`: `null`."
+    " or leave the row out. A training leaves it out with `missing`: `drop`. A prediction is null with `missing`: "
+    "`null`."
 )
 _REMEDIES: dict[type, str] = {
     str: " Send it without quotes.",

@@ -254,7 +254,7 @@ class TrainingRows:
         """Yield rows whose cells an encoder turns into numbers."""
         assert self._format is not None
         dialect, groups = self.schema.dialect, self._groups
-        # The schema has all levels, except those that occur only in rows that are left out because of other gaps.
+        # The schema lacks only the levels whose rows are all left out because of gaps in other columns.
         untyped = self._format.has_untyped_text
         encoder = Encoder(self.schema.numbers, unknown="reference", training=True, dialect=dialect, untyped=untyped)
         notes = self._notes

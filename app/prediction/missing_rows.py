@@ -81,7 +81,7 @@ class Reasons:
     unseen: Counter[str] = field(default_factory=Counter)
 
     def add(self, values: Array, names: Sequence[str], unseen: Mapping[str, int] = MappingProxyType({})) -> None:
-        """Add what is NaN in columns with these names, (n, d), apart from `unseen` levels."""
+        """Add the NaN values of columns with these names, (n, d), as gaps, except `unseen` levels."""
         missing = np.isnan(values)
         if missing.any():
             self.gaps.update(dict(zip(names, missing.sum(axis=0).tolist(), strict=True)))

@@ -153,7 +153,7 @@ class TablePrediction:
     options: TableOptions
     first_row: int | None = None
     reasons: Reasons = field(default_factory=Reasons)  # Why rows have no results.
-    uncounted: Sequence[str] = ()  # Names of the values, unless their gaps are in `reasons` already.
+    uncounted: Sequence[str] = ()  # Columns whose gaps are still to be added to `reasons`.
     rows: int = 0
     missing: int = 0
 

@@ -1,4 +1,4 @@
-"""Files of older formats as the newest has them.
+"""Convert files of older formats to the newest.
 
 Format 2 replaced squares by roots and recorded the loss of precision. Format 3 gave tensors and fields their names.
 Format 4 added the schema of the table, which older cards lack: their columns are numbers.

@@ -45,9 +45,9 @@ def joint_f_test(model: LinearModel, columns: slice) -> JointTest:
 
 
 def _additional(design: Design, tested: NDArray[np.bool_]) -> tuple[Array, int]:
-    """Return the columns at unit norm to be tested without their projection on the others, and the rank of the result.
+    """Return the tested columns, at unit norm and without their projection on the other columns, and their rank.
 
-    A rotation of the result is returned, whose Gram matrix is the same.
+    They are returned up to a rotation, which leaves their Gram matrix unchanged.
     """
     others, columns = design.unit_factor[:, ~tested], design.unit_factor[:, tested]
     if design.full_rank:
@@ -63,7 +63,7 @@ def _additional(design: Design, tested: NDArray[np.bool_]) -> tuple[Array, int]:
 class MarginalMeans:
     """Predictions for the m levels of a category, the reference level first, with all other columns at their means.
 
-    NaN for a level of which no row is left, and for a mean that the rows do not determine.
+    NaN for a level without rows, and for a mean that the rows do not determine.
     """
 
     means: Array  # (m, k)

@@ -1,4 +1,4 @@
-"""Changes of the columns that statistics are about, without the rows.
+"""Change the columns of statistics, without the rows.
 
 A category's indicators change when an update brings new levels, when a level is emptied, or when two versions with
 different reference levels are merged.
@@ -25,11 +25,11 @@ NOT_AN_INDICATOR = -1  # entry of `indicator_rows` for a column that is not an i
 def aligned(
     statistics: SufficientStatistics, columns: Sequence[str], new_columns: Sequence[str]
 ) -> SufficientStatistics:
-    """Return the statistics of the same rows with the columns in a new order, which may have more columns.
+    """Return the statistics of the same rows with the columns in a new order, and possibly with more columns.
 
-    `columns` are the names of the columns of `statistics`. `new_columns` has all of them. Its other columns are
-    indicators of levels that no row has: they are 0 in every row. Nothing is rounded if the order of the old columns is
-    kept.
+    `columns` are the names of the columns of `statistics`. `new_columns` includes all of them. The columns that it adds
+    are indicators of levels without rows, so they are 0 in every row. Nothing is rounded if the old columns keep their
+    order.
     """
     if tuple(columns) == tuple(new_columns):
         return statistics
@@ -138,9 +138,9 @@ def rebased(statistics: SufficientStatistics, block: slice, reference: int) -> S
 def _lost_operations(
     old: SufficientStatistics, new: SufficientStatistics, columns: NDArray[np.intp], place: int
 ) -> int:
-    """Return the operations that round as much as a difference of columns whose result is small.
+    """Return the number of operations whose rounding equals that of a difference of columns with a small result.
 
-    The new column has the errors of all columns of the block, each relative to that column's norm.
+    The new column has the rounding errors of all columns of the block, each relative to the norm of its column.
     """
     size = float(column_norms(new.cumulative_factor[:, [place + 1]])[0] * new.scale[place])
     if size == 0:

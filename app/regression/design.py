@@ -83,7 +83,7 @@ class Design:
     def are_nonzero(self, singular_values: Array) -> NDArray[np.bool_]:
         """Return which singular values of columns at unit norm are not zero to rounding. They are in descending order.
 
-        The columns may be some of those of the design.
+        The columns may be a subset of those of the design.
         """
         largest = singular_values.max(initial=0.0) or 1.0
         return np.asarray(singular_values > RANK_TOLERANCE * (len(self.norms) + 1) * largest)

@@ -36,10 +36,10 @@ def downdate(
     """Return the statistics of the rows of `whole` that remain without those of `part`.
 
     `share` is the share of the part's weights that decay has left. Minimum and maximum of the features are kept,
-    because the next extreme value is unknown. The remaining rows have to determine the coefficients that all rows did,
-    with or without an intercept, except those of levels that no remaining row has. `blocks` are the places of the
-    indicators of each category. The column of a level without rows is exactly 0. If a reference level has no rows, the
-    sum of the block's indicators is 1.
+    because the next extreme value is unknown. The remaining rows have to determine all coefficients that the whole
+    determined, with or without an intercept, except those of levels without remaining rows. `blocks` are the places of
+    the indicators of each category. The column of a level without rows is exactly 0. If a reference level has no rows,
+    the sum of the block's indicators is 1.
 
     Raises InvalidData if too few rows would remain, and NotIncluded if the part's rows cannot be in the whole. Rows
     that were never added but agree with the sums are not detected.
@@ -49,7 +49,7 @@ def downdate(
     counts = _remaining_indicator_rows(whole, part)
     if counts is None:
         return _downdated(whole, part, fit_intercept=fit_intercept)
-    # Without the columns that depend on the others once their level has no rows.
+    # Leave out columns that depend on the others because a level has no rows.
     lost = counts == 0
     rebuilt = _without_reference(counts, blocks, whole.rows - part.rows) if fit_intercept else []
     for block, place in rebuilt:
@@ -83,7 +83,7 @@ def _remaining_indicator_rows(whole: SufficientStatistics, part: SufficientStati
 
 
 def _without_reference(counts: NDArray[np.int64], blocks: Sequence[slice], rows: int) -> list[tuple[slice, int]]:
-    """Return the blocks whose reference level has none of the rows, each with the place of its most frequent level."""
+    """Return the blocks whose reference level has no rows, each with the place of its most frequent level."""
     return [(block, int(counts[block].argmax())) for block in blocks if counts[block].sum() == rows]
 
 

@@ -1,7 +1,7 @@
 """An accumulator for rows in which most columns are the indicators of one category.
 
-The cross products of p indicators are p numbers, and not p squared. Rows with thousands of levels would otherwise take
-hours where this takes seconds.
+The cross products of p indicators are p numbers instead of p squared. For thousands of levels, this takes seconds, not
+hours.
 """
 
 import numpy as np
@@ -28,11 +28,11 @@ INDICATOR_SCALE = 2.0  # as `shift_and_scale` gives for a column of zeros and on
 class LevelQR:
     """The R factor of rows [1, z - shift] in which a block of columns indicates one of several levels, or none.
 
-    For each level, its weight and the means of the other columns are kept. Deviations of the other columns from the
-    means of their level go through `StreamingQR`. When the mean of a level changes, its change is a row of its own with
-    the weight that the sum of squares of two groups needs (Chan, Golub and LeVeque, The American Statistician 37,
-    1983). A QR decomposition of the levels' rows and the factor of the deviations gives the factor of all rows, with
-    the columns in their order.
+    For each level, the weight and the means of the other columns are kept. The deviations of the other columns from
+    these means go through `StreamingQR`. When a batch changes the mean of a level, the change is added as one more row,
+    weighted as in the sum of squares of two groups (Chan, Golub and LeVeque, The American Statistician 37, 1983). A QR
+    decomposition of the levels' rows and the factor of the deviations gives the factor of all rows, with the columns in
+    their order.
 
     Level 0 is the reference level: no indicator is 1.
     """
@@ -143,7 +143,7 @@ class LevelQR:
         shift[self._places] = self._sums[0, 1:] > self._weight / 2
         deviations = self._deviations.statistics()
         factor_rows = np.vstack([self._level_rows(shift), self._deviation_rows(deviations)])
-        # Columns whose later rows are of another size than the first ones.
+        # Columns whose later rows differ in magnitude from the first ones.
         powers = np.frexp(np.abs(factor_rows[:, 1:]).max(axis=0))[1]
         powers = np.where(np.abs(powers) > MAX_REACH, np.clip(powers, -1000, 1000), 0)
         factor_rows[:, 1:] = np.ldexp(factor_rows[:, 1:], -powers)

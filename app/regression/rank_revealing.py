@@ -1,6 +1,6 @@
 """A decomposition that reveals the rank of a wide design, in a tenth of the time of its singular values.
 
-The rank is that of `Design`, or there is no decomposition: singular values between the bounds are not judged here.
+There is no decomposition if a singular value may be between the bounds, so the rank is always that of `Design`.
 """
 
 import math
@@ -65,7 +65,7 @@ class RankRevealing:
     def solve(self, right: Array, penalty: float = 0.0) -> Array:
         """Return the B that minimises |A B - right|^2 + penalty |B|^2, for right (p, k).
 
-        If several B do, return the one with the smallest norm.
+        If there are several, return the one with the smallest norm.
         """
         if penalty > 0:
             triangular = self._penalised(right, penalty)

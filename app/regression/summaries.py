@@ -1,4 +1,4 @@
-"""Summarise rows in one pass: a stream of batches to sufficient statistics, of all rows or of each fold."""
+"""Summarise a stream of batches by sufficient statistics in one pass, for all rows or for each fold."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -17,7 +17,7 @@ from app.regression.training_batch import TrainingBatch
 
 NO_ROWS = "There are no rows to train on. Send at least one."
 
-# The BLAS libraries of numpy and scipy. A chunk is too small to share among threads, which would wait for each other.
+# The BLAS libraries of numpy and scipy. A chunk is too small for several threads, which would wait for each other.
 _BLAS = ThreadpoolController().select(user_api="blas")
 
 

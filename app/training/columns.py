@@ -83,9 +83,9 @@ def known_schema(request: TrainingRequest, current: Version | None) -> TableSche
 
 
 def known_dialect(request: TrainingRequest, current: Version | None) -> Dialect | None:
-    """Return how the text of the current version's rows was divided, unless it is to be found again.
+    """Return the dialect of the current version's rows, or None if it is to be guessed from the text.
 
-    A plain one may be that of another format, and is found without help.
+    PLAIN may come from a format without text, and is easily guessed.
     """
     schema = known_schema(request, current)
     return None if schema is None or schema.dialect == PLAIN else schema.dialect
@@ -156,7 +156,7 @@ def with_columns(
     request = replace(request, features=tuple(features), terms=terms)
     start_version = check_versions(request, current, registry)
     needs_current = request.mode != "replace" or request.promote == "if_better"
-    # If the columns are inferred, the job may still leave some out, and makes this check.
+    # If the columns are inferred, the job may still leave some out, so the job makes this check.
     is_final = request.format == MATRIX or not request.infer_columns
     if is_final and needs_current and current is not None and not has_columns_of(current, request):
         option = "/mode" if request.mode != "replace" else "/promote"

@@ -1,4 +1,4 @@
-"""The columns of the design of a job, next to those of earlier versions, which may have other levels."""
+"""The columns of the design of a job, compared with those of earlier versions, which may have other levels."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -79,7 +79,7 @@ def _too_many(columns: int, targets: int, schema: TableSchema) -> InvalidInput:
     named = f" {', '.join(levels)}." if levels else ""
     return InvalidInput(
         f"{columns} columns of the design for {targets} target(s): a model has at most {MAX_NAMES} columns and "
-        f"{MAX_COEFFICIENTS} coefficients.{named} Leave columns out with `drop`, or unite levels."
+        f"{MAX_COEFFICIENTS} coefficients.{named} Leave columns out with `drop`, or combine levels."
     )
 
 

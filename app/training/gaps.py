@@ -1,4 +1,4 @@
-"""Rows that are left out because of gaps: how many are too many."""
+"""Refuse a training that leaves out too many rows because of gaps."""
 
 from app.data.columns.gap_patterns import explain_too_few
 from app.data.names import shown
@@ -15,7 +15,7 @@ MAX_COLUMNS = 20  # Columns in a message.
 
 
 def check_gaps(request: TrainingRequest, rows: JobRows, result: FitResult, current: Version | None) -> None:
-    """Raise InvalidInput if gaps leave fewer rows than coefficients, or many more out than in the current version."""
+    """Raise InvalidInput if fewer rows than coefficients are complete, or a much smaller share than before."""
     if request.mode != "replace" or not rows.dropped:
         return
     has_intercept = result.model.has_intercept

@@ -1,4 +1,4 @@
-"""Reads a file as a training would, and returns what it found in place of a model."""
+"""Read a file as a training would, and describe its columns instead of fitting a model."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace

@@ -250,7 +250,7 @@ def _checked_weights(given: Sequence[Any], rows: int, request: TrainingRequest, 
 def _names_of_rows(
     draft: TrainingRequest, rows: JsonRows, current: Version | None, ignored: frozenset[str] = frozenset()
 ) -> tuple[Sequence[str], Sequence[str]]:
-    """Return the names of features and targets. Objects may have `ignored` names, which are no features."""
+    """Return the names of features and targets. Objects may have `ignored` names, which are not features."""
     card = current.card if current and not draft.infer_columns else None
     features = _names(rows.instances, rows.feature_names, card.features if card else None, "feature")
     if rows.feature_names is None and card is None:

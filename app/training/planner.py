@@ -25,7 +25,7 @@ from app.training.columns import (
 )
 from app.training.request import TrainingRequest
 
-# Names that pandas and R give to the numbers of rows, in the first column of a file.
+# Names that pandas and R give to the first column of a file, which has the row numbers.
 _ROW_NUMBERS = re.compile(r"|Unnamed: 0(\.\d+)*|rownames")
 
 
@@ -81,7 +81,7 @@ def check_dropped(draft: TrainingRequest, targets: Sequence[str], features: Sequ
 
 
 def left_out(header: Sequence[str], index: Sequence[str], draft: TrainingRequest) -> list[LeftOut]:
-    """Return the columns that are known from their names to be no features."""
+    """Return the columns that are not features by their names: index columns and those in `drop`."""
     dropped = [name for name in draft.reading.drop if name in header]
     return [
         *(LeftOut(name, "index") for name in index if name not in dropped),
@@ -100,7 +100,7 @@ def _index_warning(name: str) -> str:
     if _ROW_NUMBERS.fullmatch(name):
         reason = "has the name of the index of a data frame that was written with its index"
     else:
-        reason = "is the index of the pandas frame that the file was made from"
+        reason = "is the index of the pandas frame from which the file was written"
     return f"The column {shown(name)} {reason}. It was left out. To train on it, name it in `features`."
 
 

@@ -46,7 +46,7 @@ class TrainingRequest:
     share: float | None = None  # with mode "forget": share of the rows' weight that decay has left
     reading: ReadingOptions = ReadingOptions()  # noqa: RUF009 - frozen
     named: bool = False  # True if the request names its features, none of which is then left out
-    left_out: tuple[LeftOut, ...] = ()  # columns that are known from their names to be no features
+    left_out: tuple[LeftOut, ...] = ()  # columns that are not features by their names
     warnings: tuple[str, ...] = ()  # about the rows, noticed when they were received
     start_uploaded: bool = False  # True if the initial coefficients are in a file next to the rows
     infer_columns: bool = False  # True if the rows may have other columns than the current version

@@ -1,4 +1,4 @@
-"""The first pass over the rows of a job: the schema with which they are read, next to that of the current version."""
+"""The first pass over the rows of a job: find their schema, or apply that of the current version."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -50,11 +50,11 @@ class TableReader:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """Warnings about the columns that the last schema gave rise to."""
+        """Warnings about the columns of the last schema."""
         return () if self._inferred is None else self._inferred.warnings
 
     def read(self, current: Version | None) -> TableSchema:
-        """Return the schema of the rows next to the current version. The rows are read if that has changed.
+        """Return the schema of the rows for this current version. The rows are read again only if it has changed.
 
         Raises InvalidInput if a kind cannot be decided, or if the rows do not fit the current version.
         """
@@ -69,7 +69,7 @@ class TableReader:
         return replace(schema, left_out=(*self._request.left_out, *others))
 
     def corrects(self, error: InvalidInput) -> bool:
-        """Return True if a fault of the rows only shows that their first rows misled. Then read them again."""
+        """Return True if a fault only shows that the guess from the first rows was wrong. Then read all rows."""
         if self._certain or self._inferred is None or not contradicts(error, self._inferred):
             return False
         self._certain, self._inferred = True, None
@@ -141,7 +141,7 @@ def _schema_of_matrix(request: TrainingRequest, current: Version | None) -> Tabl
         assert current is not None
         raise InvalidInput(
             f"The rows were sent as numbers, and in version {current.card.version} of the model these columns are "
-            f"something else: {listed(others)}. Send the rows again."
+            f"not plain numbers: {listed(others)}. Send the rows again."
         )
     known = {column.name: column for column in schema.numbers}
     schema = replace(

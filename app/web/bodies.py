@@ -29,7 +29,7 @@ from app.web.state import get_memory, get_services
 
 JSON = "application/json"
 MISSING_ROWS = "linserve-missing-rows"  # Response header with the number of rows without results.
-MISSING_REASONS = "linserve-missing-reasons"  # Response header that says why, if there are any.
+MISSING_REASONS = "linserve-missing-reasons"  # Response header with the reasons, if there are such rows.
 
 # Bytes that decoding JSON takes for each comma, quote and bracket, measured with the schemas of this service.
 VALUE_BYTES = 76
@@ -59,7 +59,7 @@ async def content_type(request: Request, *accepted: str) -> str:
 
 
 def received_of(request: Request) -> Received:
-    """Return what `content_type` found: the warning, the options of a form and the encoding."""
+    """Return the facts that `content_type` found: the warning, the options of a form and the encoding."""
     received: Received | None = getattr(request.state, "received", None)
     if received is None:
         request.state.received = received = Received(rest=request.stream())

@@ -10,7 +10,7 @@ from app.registry.version_file import Version
 from app.regression.category_tests import joint_f_test, marginal_means
 from app.web.card_reasons import MAX_DECOMPOSED_COLUMNS, NO_LEVEL, NOT_IDENTIFIABLE, TOO_WIDE, NullReasons
 
-MAX_TEST_WORK = 2 * 10**10  # Operations of all joint tests of a card, which take a few seconds.
+MAX_TEST_WORK = 2 * 10**10  # Operations of all joint tests of a card, a few seconds of work.
 
 CATEGORY_TESTS, MARGINAL_MEANS = "category_tests", "marginal_means"
 

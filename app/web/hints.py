@@ -59,7 +59,7 @@ def unsupported(request: Request, given: Sequence[str], accepted: Sequence[str],
 def unsupported_part(accepted: Sequence[str]) -> UnsupportedMediaType:
     """Return the error for a form whose part `file` is in no accepted format."""
     message = (
-        "The part `file` of the form has no Content-Type of a table, and its name has no such ending either. Expected "
+        "Neither the Content-Type nor the file name of the part `file` is that of a table. Expected "
         f"the type {' or '.join(accepted)}. Give it: `curl -F 'file=@FILE;type=text/csv'`."
     )
     return UnsupportedMediaType(message, [FieldError(message, parameter="Content-Type")])

@@ -25,7 +25,7 @@ _ADVICE = (
 
 
 class MultipartBody:
-    """Reads the parts of one body. Raises MalformedBody or InvalidInput if it has other parts, or parts in disorder."""
+    """Reads the parts of one body. Raises MalformedBody or InvalidInput if its parts or their order are others."""
 
     def __init__(self, content_type: str, chunks: AsyncIterator[bytes]) -> None:
         """Read `chunks`, which are the body of a request with this Content-Type."""

@@ -1,4 +1,4 @@
-"""The format of a request body: what its Content-Type says, unless its first bytes are those of another format."""
+"""Find the format of a request body: that of its Content-Type, unless its first bytes are those of another format."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -32,7 +32,7 @@ class Received:
     """What is known of a body before its rows are read."""
 
     media_type: str | None = None  # of a format; None if it is not accepted
-    warning: str | None = None  # about a Content-Type that says otherwise
+    warning: str | None = None  # about a Content-Type that names another format
     content_type: str = ""  # of the rows: the request's, or that of the part `file`
     is_form: bool = False
     options: dict[str, Any] = field(default_factory=dict)  # the part `options` of a form
@@ -69,7 +69,7 @@ class Received:
 async def recognise(request: Request, accepted: tuple[str, ...]) -> Received:
     """Return what is known of a body whose media type should be one of the `accepted` ones.
 
-    A form with a file is accepted if files are. Its first bytes are read.
+    A form with a file is accepted if files are accepted. The first bytes of the rows are read.
     """
     given = request.headers.getlist("content-type")
     received = Received(content_type=given[0] if len(given) == 1 else "", rest=request.stream())
@@ -80,7 +80,7 @@ async def recognise(request: Request, accepted: tuple[str, ...]) -> Received:
         declared = await _open_form(received)
     await _begin(received)
     if declared == FORM:
-        return received  # It is what `curl -d` sends, without the line breaks of the file.
+        return received  # `curl -d` sends it, and has removed the line breaks of the file.
     found = _binary_format(request, received.head)
     if declared == _OLD_EXCEL and found is None:
         declared = CSV.media_type
@@ -90,8 +90,8 @@ async def recognise(request: Request, accepted: tuple[str, ...]) -> Received:
         return received
     received.media_type = found.media_type
     received.warning = (
-        f"The body is {found.file_label or found.label} and was read as such, but its Content-Type says otherwise. "
-        f"Send it with Content-Type: {found.media_type}."
+        f"The body is {found.file_label or found.label} and was read as such, but its Content-Type names another "
+        f"format. Send it with Content-Type: {found.media_type}."
     )
     return received
 
@@ -108,7 +108,7 @@ async def _open_form(received: Received) -> str:
     return declared if declared in _SPECIFIC else by_name
 
 
-# Every binary format has a byte below the first of these among its first eight bytes, or begins with one beyond ASCII.
+# Every binary format begins with a byte of at least _END_ASCII, or has one below _FIRST_TEXT among its first eight.
 _FIRST_TEXT, _END_ASCII = 9, 128
 _SPECIFIC = frozenset({JSON.media_type, *(entry.media_type for entry in BY_SUFFIX.values()), *ALIASES} - {"text/plain"})
 

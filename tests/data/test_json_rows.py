@@ -77,8 +77,8 @@ def test_only_numbers_are_numbers(value: Any, what: str) -> None:
     expected = f"Expected a number, found {what}."
     if value is None:
         expected += (
-            " Send a number, or leave the row out, as a training does with `missing`: `drop`; a prediction answers it "
-            "with null, given `missing`: `null`."
+            " Send a number, or leave the row out. A training leaves it out with `missing`: `drop`. A prediction is "
+            "null with `missing`: `null`."
         )
     elif not isinstance(value, list | dict):
         expected += f" {remedy[value]}"

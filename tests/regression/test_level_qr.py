@@ -114,7 +114,7 @@ def test_the_reference_level_may_have_no_rows() -> None:
     assert fit(found, Exact()).design.rank == fit(summarise([TrainingBatch(columns, y)]), Exact()).design.rank
 
 
-def test_later_rows_may_be_of_another_size() -> None:
+def test_later_rows_may_differ_in_magnitude() -> None:
     x, codes, y = rows_of(1, 60, len(LEVELS))
     x[:30] *= 1e-150
     x[30:] *= 1e150

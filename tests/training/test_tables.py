@@ -90,7 +90,7 @@ def test_an_update_with_a_new_level_equals_a_training_on_all_rows(tables: Tables
     assert any("city" in warning for warning in card.warnings)
 
 
-def test_a_forget_that_leaves_no_row_of_a_level_says_that_it_is_not_identifiable(tables: Tables) -> None:
+def test_a_forget_of_the_last_rows_of_a_level_warns_that_it_is_not_identifiable(tables: Tables) -> None:
     more = [("bonn", *row[1:]) for row in ROWS[:7]]
     tables.train(table(ROWS), "targets=y")
     tables.train(table(more), "mode=update")
@@ -119,7 +119,7 @@ def once_publishing(act: Callable[[], object]) -> Callable[[Progress], None]:
 
 
 @pytest.mark.parametrize("folds", ["", "&folds=3"])
-def test_an_update_that_is_overtaken_by_one_with_another_new_level_has_both_levels(tables: Tables, folds: str) -> None:
+def test_concurrent_updates_with_different_new_levels_keep_both(tables: Tables, folds: str) -> None:
     bonn = [("bonn", *row[1:]) for row in ROWS[:9]]
     kiev = [("kiev", *row[1:]) for row in ROWS[3:12]]
     tables.train(table(ROWS), f"targets=y{folds}")

@@ -166,7 +166,7 @@ MISTAKES: list[Mistake] = [
     # How it is sent
     *wrong_type("curl -d @file.csv", lambda c: table(c).replace("\n", ""), FORM, "as `curl -d` sends it", "Content-Type has to be application/json or text/csv", f"{LINE}text/csv' "),
     *wrong_type("curl -d with JSON", body, FORM, "as `curl -d` sends it", "has to be application/json", f"{LINE}application/json' "),
-    *wrong_type("curl -F file=@file.png", lambda c: part(c).replace("text/csv", "image/png").replace(".csv", ".png"), MULTIPART, "has no Content-Type of a table", "Expected the type application/json or text/csv", "Give it: `curl -F 'file=@FILE;type=text/csv'`"),
+    *wrong_type("curl -F file=@file.png", lambda c: part(c).replace("text/csv", "image/png").replace(".csv", ".png"), MULTIPART, "nor the file name of the part", "Expected the type application/json or text/csv", "Give it: `curl -F 'file=@FILE;type=text/csv'`"),
     *both("curl -F rows=@file.csv", lambda c: part(c).replace('name="file"', 'name="rows"'), MULTIPART, "a part of another name", "Send the rows in a part `file`", "curl -F"),
     *wrong_type("no content type", table, {}, "There is no Content-Type header", "has to be application/json or text/csv", f"{LINE}text/csv' "),
     *both("an old Excel file that is damaged", lambda _: XLS, WORKBOOK, "not readable", "as an Excel workbook or an OpenDocument spreadsheet", "Save it again as .xlsx"),

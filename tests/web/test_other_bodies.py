@@ -64,7 +64,7 @@ def test_the_same_table_gives_the_same_model_and_predicts_back(
     body, content_type, is_warned = BODIES[name]
     job = train(service, name, body, content_type, targets="y").json()
     assert job["status"] == "succeeded", job
-    assert is_warned == any("Content-Type says otherwise" in warning for warning in job["warnings"])
+    assert is_warned == any("Content-Type names another format" in warning for warning in job["warnings"])
     assert coefficients(service, name) == pytest.approx(right, rel=1e-12)
     response = service.client.post(
         f"/models/{name}/predict", content=body, headers={"content-type": content_type, "accept": JSON}

@@ -77,17 +77,19 @@ def refusal(body: bytes, *types: str) -> LinserveError:
         (TEXT, EXCEL, EXCEL),
     ],
 )
-def test_the_content_type_counts(body: bytes, given: str, media_type: str) -> None:
+def test_the_content_type_gives_the_format(body: bytes, given: str, media_type: str) -> None:
     found = seen(body, given)
     assert (found.received.media_type, found.received.warning, found.body) == (media_type, None, body)
 
 
 @pytest.mark.parametrize("given", [CSV, JSON, NDJSON, "text/plain", "application/octet-stream", "image/png", None])
 @pytest.mark.parametrize(("body", "media_type"), [(SHEET, EXCEL), (FRAME, PARQUET), (STREAM, ARROW)])
-def test_the_first_bytes_of_a_binary_format_count_more(body: bytes, given: str | None, media_type: str) -> None:
+def test_the_first_bytes_of_a_binary_format_override_the_content_type(
+    body: bytes, given: str | None, media_type: str
+) -> None:
     found = seen(body, *([given] if given else []), pieces=3)
     assert (found.received.media_type, found.body) == (media_type, body)
-    assert "Content-Type says otherwise" in (found.received.warning or "")
+    assert "Content-Type names another format" in (found.received.warning or "")
     assert media_type in (found.received.warning or "")
 
 

@@ -8,7 +8,7 @@ from app.data.columns.schema import Column
 from app.data.lazy_pyarrow import pa
 
 _WORDS = (("true", 1.0), ("false", 0.0), ("yes", 1.0), ("no", 0.0), ("t", 1.0), ("f", 0.0), ("y", 1.0), ("n", 0.0))
-# Texts to the number that each stands for. Digits are booleans only in a column that is known to hold booleans.
+# Number of each text. Digits are booleans only in a column that is known to hold booleans.
 _TEXTS = {
     **{spelt: number for word, number in _WORDS for spelt in (word, word.title(), word.upper())},
     "1": 1.0,

@@ -32,7 +32,7 @@ def levels_of(cells: "pa.Array", column: Column) -> "pa.DictionaryArray":
 
 
 def codes_of(levels: "pa.DictionaryArray", known: Sequence[str]) -> NDArray[np.int32]:
-    """Return the place of each level among the known ones, GAP or UNSEEN, for what `levels_of` returned."""
+    """Return the index of each level in the schema, or GAP or UNSEEN, for cells from `levels_of`."""
     dictionary = levels.dictionary
     places = pa.compute.index_in(dictionary, value_set=pa.array(known, dictionary.type))
     codes = places.fill_null(UNSEEN).to_numpy(zero_copy_only=False)

@@ -1,4 +1,4 @@
-"""Finds the levels that occur in complete rows, because the others would be columns of zeros."""
+"""Find the levels that occur only in incomplete rows, because their indicators would be columns of zeros."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -24,9 +24,9 @@ _OF_CELLS = {"number": numbers_of, "boolean": booleans_of, "date": dates_of}
 
 
 def rare_levels(schema: TableSchema, decided: Mapping[str, Decided]) -> dict[str, set[str]]:
-    """Return the levels of each category that may have no complete row, because there are as many gaps as rows of it.
+    """Return the levels of each category that have no more rows than there are gaps, and so may have no complete row.
 
-    A level that the rows do not have, such as the constant for gaps, is not among them.
+    Levels without rows, such as the constant for gaps, are not included.
     """
     gaps = sum(decided[column.name].gaps for column in schema.numbers if leaves_out(column))
     rare = {}

@@ -16,7 +16,7 @@ from app.data.columns.options import DateOrder
 from app.data.columns.schema import Column
 from app.data.lazy_pyarrow import pa
 
-# How a text writes a date. iso: ISO 8601. words: with the name of the month. The others are orders of day, month, year.
+# Written form of a date. iso: ISO 8601. words: with the name of the month. Others: the order of day, month and year.
 DateForm: TypeAlias = Literal["iso", "words", DateOrder]
 
 _DAY_NS = 86_400_000_000_000
@@ -49,7 +49,7 @@ _PATTERNS = {form: tuple(re.compile(date + _TIME) for date in dates) for form, d
 
 
 def parse_dates(texts: "pa.Array", column: Column) -> Parsed:
-    """Return the days of a column of text. Texts that are no dates, such as 31 February, are faults.
+    """Return the days of a column of text. Texts that are not dates, such as 31 February, are faults.
 
     ISO 8601 and names of months are read in any column. `column.dates` is the order of other dates.
     """
@@ -75,7 +75,7 @@ def _timestamp_type(texts: "pa.Array") -> "pa.DataType | None":
 
 
 def _day(text: str, order: DateOrder | None) -> float | None:
-    """Return the days of a text, or None if it is no date."""
+    """Return the days of a text, or None if it is not a date."""
     return _cached_day(text, order) if len(text) <= _MAX_LENGTH else None
 
 
@@ -88,7 +88,7 @@ def _cached_day(text: str, order: DateOrder | None) -> float | None:
 
 
 def _in_form(text: str, form: DateForm) -> float | None:
-    """Return the days of a text in one form, or None if it is no date in this form."""
+    """Return the days of a text in one form, or None if it does not have this form."""
     match = next((match for pattern in _PATTERNS[form] if (match := pattern.fullmatch(text))), None)
     if match is None:
         return None
@@ -121,7 +121,7 @@ def _nanoseconds(hour: str, minute: str, second: str, fraction: str, half: str) 
 
 
 def _offset(zone: str) -> int | None:
-    """Return the minutes that a zone is ahead of UTC, or None if it does not exist."""
+    """Return the offset of a zone from UTC in minutes, or None if it does not exist."""
     if zone in ("", "Z", "UTC"):
         return 0
     hours, minutes = int(zone[1:3]), int(zone[3:].removeprefix(":") or 0)
@@ -163,7 +163,7 @@ def dates_of(cells: "pa.Array", column: Column) -> Parsed:
 
 
 def date_of(value: object, column: Column) -> float | None:
-    """Return the days of a value of a JSON document, NaN for a gap, or None if it is no date."""
+    """Return the days of a value of a JSON document, NaN for a gap, or None if it is not a date."""
     if type(value) is int and column.dates == "ymd":
         value = str(value)
     if is_gap(value, column):

@@ -16,7 +16,7 @@ from app.data.names import shown
 from app.errors import FieldError, InvalidInput
 
 SAMPLE_BYTES = 1 << 20  # Bytes of a file from which its dialect is guessed.
-PART_BYTES = 1 << 15  # Bytes that most of the other separators do not fit.
+PART_BYTES = 1 << 15  # Bytes that are enough to rule most separators out.
 SEPARATORS: tuple[Separator, ...] = get_args(Separator)
 SEPARATOR_LABELS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "vertical bar", " ": "run of spaces"}
 _COMPARED_ROWS = 50  # Rows whose numbers are counted if several separators fit.
@@ -53,7 +53,7 @@ def sniff(text: bytes, options: ReadingOptions, known: Dialect | None = None) ->
 
 
 def _named_separator(text: bytes) -> Separator | None:
-    """Return the separator that the first line `sep=` names, as Excel writes it; None if it is no such line."""
+    """Return the separator that the first line `sep=` names, as Excel writes it, or None without such a line."""
     line = _SEP_LINE.match(text)
     if line is None:
         return None
@@ -61,8 +61,7 @@ def _named_separator(text: bytes) -> Separator | None:
         if line[1] == separator.encode():
             return separator
     raise InvalidInput(
-        "The line `sep=` names a separator that is not read. Expected a comma, a semicolon, a tab, a vertical bar or a "
-        "space.",
+        "The line `sep=` names an unknown separator. Expected a comma, a semicolon, a tab, a vertical bar or a space.",
         [FieldError("Expected `sep=` with another separator.", row=1)],
     )
 
@@ -86,7 +85,7 @@ def _check_separator(text: bytes, sep: Separator, header: Header | None, row: in
 
 
 class _Form(NamedTuple):
-    """The parts of a dialect that are seen in the numbers of values."""
+    """The parts of a dialect that follow from the numbers of values in the rows."""
 
     row_names: bool = False
     empty_end: bool = False
@@ -94,13 +93,13 @@ class _Form(NamedTuple):
 
 
 class _Shape(NamedTuple):
-    """The numbers of values in the rows of a text, if it is divided by a separator."""
+    """The numbers of values in the rows of a text for one separator."""
 
     sep: Separator
     text: bytes
     counts: tuple[int, ...]  # of each row that is not empty, the header among them
     ends: tuple[bool, bool]  # whether the first row, and each later one, ends with a separator
-    has_spaces: bool  # True if a space follows some separator
+    has_spaces: bool  # True if a space follows any separator
 
     @classmethod
     def of(cls, text: bytes, sep: Separator) -> "_Shape":
@@ -121,7 +120,7 @@ class _Shape(NamedTuple):
         return counts.pop() if len(counts) == 1 else None
 
     def form(self, header: Header | None, known: Dialect | None) -> _Form | None:
-        """Return the form of the rows if all have the same number of values, more than one, and otherwise None."""
+        """Return the form of the rows, or None unless all have the same number of values and at least two."""
         width = self.width
         if width is None or width < 2:  # noqa: PLR2004 - more than one value
             return None
@@ -146,7 +145,7 @@ class _Shape(NamedTuple):
 
 
 def _shape(text: bytes, sep: Separator, header: Header | None, known: Dialect | None) -> _Shape:
-    """Return the shape of a text, or of its first PART_BYTES if the separator does not fit these."""
+    """Return the shape of a text, or only of its first PART_BYTES if the separator does not fit them."""
     part = _Shape.of(text[:PART_BYTES], sep)
     is_enough = len(part.counts) > 1 and part.form(header, known) is None
     return part if is_enough or len(text) <= PART_BYTES else _Shape.of(text, sep)
@@ -161,7 +160,7 @@ def _shapes(text: bytes, header: Header | None, known: Dialect | None) -> list[_
 
 
 def _best_shape(text: bytes, known: Dialect | None, header: Header | None) -> _Shape:
-    """Return the shape that fits all rows, or else the one of the separator that the first row has."""
+    """Return the shape that fits all rows, or otherwise that of the separator in the first row."""
     if known is not None and (shape := _shape(text, known.sep, header, known)).form(header, known):
         return shape
     shapes = _shapes(text, header, known)
@@ -174,7 +173,7 @@ def _best_shape(text: bytes, known: Dialect | None, header: Header | None) -> _S
 
 
 def _likelihood(shape: _Shape) -> tuple[int, bool, float, bool]:
-    """Return how probable a separator is: stray quotes and line breaks speak against it, and numbers for it."""
+    """Return a score of a separator: stray quotes and line breaks lower it, and numbers raise it."""
     cells = [cell for row in islice(_readable_cells(shape.text, shape.sep), _COMPARED_ROWS) for cell in row]
     odd = sum('"' in cell or "\n" in cell for cell in cells)
     numbers = sum(_NUMBER.fullmatch(cell.strip()) is not None for cell in cells)
@@ -195,7 +194,7 @@ def _check_header_row(text: bytes, shapes: Sequence[_Shape], header: Header | No
         first = skip + 1
         message = f"Row {first} has {shape.counts[0]} value(s), but the rows after it have {width}."
         if header != "none" and shape.counts[0] == width - 1 and titles == 1:
-            message += " Each value needs a name, so one name is missing, or commas in numbers separate values."
+            message += " Each value needs a name. Either a name is missing, or commas in numbers separate values."
         else:
             lines = skip + len(text[: row_start(text, titles, shape.sep)].splitlines())
             message += (
@@ -241,10 +240,10 @@ def _decimal(text: bytes, dialect: Dialect, options: ReadingOptions, known: Dial
 
 
 def _first_numbers(text: bytes, dialect: Dialect, options: ReadingOptions) -> dict[str, tuple[int, str]]:
-    """Return row and column of the first number of each kind, apart from ambiguous ones of columns with options."""
+    """Return row and column of the first number of each kind, except ambiguous ones in columns with own options."""
     first: dict[str, tuple[int, str]] = {}
     names: Sequence[str] = ()
-    last = "point" if b"." in text else "comma"  # Nothing after the first of this kind matters.
+    last = "point" if b"." in text else "comma"  # The search ends at the first number of this kind.
     for row, cells in enumerate(_readable_cells(text, dialect.sep), dialect.skip + 1):
         if last in first:
             break
@@ -281,6 +280,6 @@ def _kind_of_number(cell: str) -> str:
 def _ambiguous(row: int, column: str) -> InvalidInput:
     message = (
         f"Row {row}, column {shown(column)}: three digits follow the comma in every number, so it may be a decimal "
-        "sign or separate thousands. Say which: add `decimal=,` or `thousands=,`."
+        "sign or separate thousands. Decide with `decimal=,` or `thousands=,`."
     )
     return InvalidInput(message, [FieldError(message, row=row, column=column, parameter="decimal")])

@@ -1,4 +1,4 @@
-"""Finds numbers that are written with signs or separators, and the option that reads them."""
+"""Find the option that reads numbers with signs or separators, for the message about a column that has some."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -10,7 +10,7 @@ from app.data.columns.options import Decimal, Thousands
 from app.data.columns.schema import Column
 from app.data.lazy_pyarrow import pa
 
-MAX_EXAMPLES = 2_000  # Distinct texts that are tried.
+MAX_EXAMPLES = 2_000  # Distinct texts on which each option is tried.
 
 _SIGNS = ("$", "€", "£", "¥", "₹", "%", "USD", "EUR", "GBP")
 _STYLES: tuple[tuple[Decimal, Thousands], ...] = (

@@ -65,7 +65,7 @@ class Encoder:
         dialect: Dialect = PLAIN,
         untyped: bool = True,
     ) -> None:
-        """Prepare for cells of a format. `untyped` is its `has_untyped_text`: if False, strings are no numbers."""
+        """Prepare for cells of a format. `untyped` is its `has_untyped_text`: if False, strings are not numbers."""
         self.columns = tuple(columns)
         self.names = tuple(name for column in columns for name in column.encoded_names)
         is_typed = {column.name: column.is_typed and column.decimal == dialect.decimal for column in columns}

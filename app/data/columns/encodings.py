@@ -14,9 +14,10 @@ _NARROW: tuple[Encoding, ...] = ("windows-1252", "iso-8859-1")  # every byte is 
 
 
 def encoding_of(head: bytes, given: Encoding | None, known: Encoding | None = None) -> Encoding:
-    """Return the encoding of a text that begins with `head`: by its mark, else as given, else as `known` if that fits.
+    """Return the encoding of a text that begins with `head`.
 
-    Without a mark, a text is in UTF-16 only if that is given. Raises InvalidInput if it is given and cannot be.
+    It is that of the byte order mark, otherwise the one given, otherwise `known` if that fits. Without a mark, UTF-16
+    has to be given. Raises InvalidInput if the given encoding is impossible.
     """
     if head.startswith(BOM):
         return "utf-8"
@@ -44,7 +45,7 @@ def _is_utf8(head: bytes) -> bool:
 
 
 def text_chunks(source: Source, encoding: Encoding, size: int, start: int = 0) -> Iterator[bytes]:
-    """Yield a file's text in UTF-8, about `size` bytes at a time, without its mark and its first `start` bytes.
+    """Yield a file's text in UTF-8, about `size` bytes at a time, without byte order mark and first `start` bytes.
 
     Text in UTF-8 is not checked. Raises InvalidInput if the file has other bytes than its encoding allows.
     """
@@ -59,7 +60,7 @@ def text_chunks(source: Source, encoding: Encoding, size: int, start: int = 0) -
 
 
 def beginning(source: Source, encoding: Encoding, size: int) -> tuple[bytes, bool]:
-    """Return about the first `size` bytes of a file's text in UTF-8, and whether they are all of it."""
+    """Return about the first `size` bytes of a file's text in UTF-8, and True if they are the whole text."""
     chunks = text_chunks(source, encoding, size)
     first = next(chunks, b"")
     is_whole = len(first) < size if encoding == "utf-8" else next(chunks, None) is None

@@ -1,4 +1,4 @@
-"""Messages about cells that a column's kind does not allow. None repeats a cell, except a level to its sender."""
+"""Messages about cells that a column's kind does not allow. They never repeat a cell, except an unknown level."""
 
 from collections.abc import Sequence
 
@@ -43,8 +43,8 @@ def type_fault(column: Column, type_name: str) -> str:
 def level_fault(column: Column, level: str) -> str:
     """Return the message for a level that the model does not know. Only its first sentence may be logged."""
     return (
-        f"{UNKNOWN_LEVEL} Received {shown(level)}. Known levels: {_levels(column.levels)}. Send one of them, or answer "
-        "null with `unknown=null`."
+        f"{UNKNOWN_LEVEL} Received {shown(level)}. Known levels: {_levels(column.levels)}. Send one of them, or get "
+        "null results with `unknown=null`."
     )
 
 

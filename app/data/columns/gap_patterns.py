@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 from app.data.names import MAX_LISTED, shown
 from app.errors import FieldError, InvalidInput
 
-MAX_PATTERNS = 1_000  # Combinations of columns with a gap that are counted apart.
+MAX_PATTERNS = 1_000  # Combinations of columns with a gap that are counted separately.
 
 _COPY_ROWS = 1 << 14  # rows whose combinations are found at a time
 
 
 class GapPatterns:
-    """The gaps of incomplete rows: their number by column, and how often the same columns have them together."""
+    """The gaps of incomplete rows: their number by column, and by combination of columns."""
 
     def __init__(self, columns: Sequence[str]) -> None:
         """Count gaps of these columns: the features, targets and weight of the table, before encoding."""
@@ -43,15 +43,15 @@ class GapPatterns:
         return {name: count for name, count in sorted(pairs, key=lambda pair: -pair[1]) if count}
 
     def kept_without(self, columns: Sequence[str]) -> int:
-        """Return how many of the rows would be complete without these columns. Rare combinations may not count."""
+        """Return the number of rows that are complete without these columns. Rare combinations may not be counted."""
         patterns, counts = self._unpacked()
         others = np.array([name not in columns for name in self.columns], dtype=bool)
         return int(counts[~patterns[:, others].any(axis=1)].sum())
 
     def to_drop(self, complete: int, widths: Mapping[str, int], intercept: bool) -> list[str]:
-        """Return the columns without which there would be more rows than coefficients; none if no choice helps.
+        """Return the columns to drop until there are more rows than coefficients, or none if that is impossible.
 
-        Each column is the one with the most gaps in the rows that are still incomplete.
+        Each is the column with the most gaps in the rows that are still incomplete.
         """
         patterns, counts = self._unpacked()
         dropped: list[str] = []

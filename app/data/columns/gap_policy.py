@@ -18,7 +18,7 @@ _OF_VALUE = {"number": number_of, "boolean": boolean_of, "date": date_of}
 def with_gap_policy(column: Column, decided: Decided, options: ReadingOptions) -> Column:
     """Return a feature with its gap policy.
 
-    The policies of the whole table that replace gaps apply to columns that have some; others leave the row out.
+    If the table's policy is to replace gaps, it applies to the columns with gaps. Columns without gaps get `drop`.
     Raises InvalidInput if the constant is missing or not of the column's kind.
     """
     own, given = options.columns.get(column.name, ColumnOptions()), options.of(column.name)

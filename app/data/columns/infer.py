@@ -1,4 +1,4 @@
-"""The schema of a table that no version describes: which columns are used, as what, and what the client should know."""
+"""The inferred schema of a table that no version describes: the columns that are used, their kinds, and warnings."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +17,7 @@ from app.data.columns.text_profile import DATE_ORDERS
 from app.data.names import listed, shown
 from app.errors import FieldError, InvalidInput
 
-_FEW_LEVELS = 20  # Levels that a column may have at any number of rows, unless all its values differ.
+_FEW_LEVELS = 20  # Levels that never identify rows, unless all values differ.
 _IDENTIFIER_SHARE = 0.3  # Levels per row above which a column identifies rows.
 
 
@@ -30,12 +30,12 @@ class Applied(NamedTuple):
 
 
 def open_columns(names: Iterable[str], options: ReadingOptions, dialect: Dialect) -> dict[str, ColumnProfile]:
-    """Return empty profiles of columns whose kind is open unless an option gives it."""
+    """Return empty profiles of columns. A kind is open unless an option gives it."""
     return {name: open_column(name, options, dialect) for name in names}
 
 
 def open_column(name: str, options: ReadingOptions, dialect: Dialect) -> ColumnProfile:
-    """Return the empty profile of a column whose kind is open unless an option gives it."""
+    """Return the empty profile of a column. Its kind is open unless an option gives it."""
     given = options.of(name)
     kind = given.kind or (None if given.reference is None else "category")
     column = Column(
@@ -135,7 +135,7 @@ def _feature(decided: Decided, options: ReadingOptions) -> Column:
 
 
 def ordered_levels(found: Iterable[str], reference: str | None, name: str) -> tuple[str, ...]:
-    """Return levels in code-point order, except the reference, which is first. Raises InvalidInput if it is none."""
+    """Return levels in code-point order, after the reference. Raises InvalidInput if the reference is not a level."""
     levels = sorted(found)
     if reference is not None and reference not in levels:
         raise InvalidInput.of_parameter(

@@ -175,7 +175,7 @@ def _typed(profile: ColumnProfile) -> Decided:
 
 
 def _of_texts(profile: ColumnProfile, *, untyped: bool, commas: bool) -> Decided | None:
-    """Return a column of texts that is no category, or None."""
+    """Return a column of texts that is not a category, or None."""
     column, texts = profile.column, profile.texts
     number, thousands = texts.number, texts.thousands
     if column.dates == "ymd" and _fits(texts.dates["ymd"]):

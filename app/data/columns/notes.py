@@ -14,20 +14,20 @@ _IDENTIFIER = (
 _THOUSANDS = (
     "Commas were read as separators between thousands in {}. If they are decimal signs, give the option `decimal=,`."
 )
-_COUNTS_ROWS = "Columns that only count the rows: {}. If they are no measurements, leave them out with `drop`."
+_COUNTS_ROWS = "Columns that only count the rows: {}. If they are not measurements, leave them out with `drop`."
 _IDS = "Columns of integers that all differ, and appear to identify rows: {}. If they do, leave them out with `drop`."
 _DAYS = (
     "Columns of integers that look like dates, as in yyyymmdd, but are used as numbers: {}. To read them as dates, "
     "give the option `dates=ymd`."
 )
-_LOW = "The lowest value is far below all others in {}. If it marks gaps, name it in `na`."
-_HIGH = "The highest value is far above all others in {}. If it marks gaps, name it in `na`."
+_LOW = "The lowest value is far below all others in {}. If it marks gaps, add it to `na`."
+_HIGH = "The highest value is far above all others in {}. If it marks gaps, add it to `na`."
 _PROBABILITY = (
-    "Targets of true and false, as 1 and 0: {}. This is a linear probability model; its predictions may be below 0 or "
+    "Boolean targets, read as 1 and 0: {}. This is a linear probability model; its predictions may be below 0 or "
     "above 1."
 )
 _ONE_LEVEL = "Categories with a single level, which add no column to the design: {}."
-_EMPTY_LEVELS = "Levels that occur only in rows that are left out because of gaps, and are therefore left out, in {}."
+_EMPTY_LEVELS = "Levels were left out in {}, because all rows with them have gaps and are left out."
 _NEW_LEVELS = "Levels that the model did not know were added to {}."
 _OTHER_REFERENCE = (
     "The reference level of the current version does not occur in these rows. The first level in code-point order is "

@@ -1,4 +1,4 @@
-"""Properties of a column of numbers that decide warnings: its range, values far outside the others, a count of rows."""
+"""Properties of a column of numbers that cause warnings: its range, distant values, and whether it counts the rows."""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +9,7 @@ from app.data.batch import Array
 
 MAX_IDS = 100_000  # Values that are compared with each other, to find a column that identifies rows.
 
-_SHARE_OF_RANGE = 3  # Distance of an outlier from the other values, in ranges of those.
+_SHARE_OF_RANGE = 3  # Distance of an outlier from the other values, in multiples of their range.
 _RECURRENCES = 3  # Rows with an outlier that recurs.
 
 

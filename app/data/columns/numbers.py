@@ -18,7 +18,7 @@ _VARIANTS = {" ": "[\u00a0\u2009\u202f]", "'": "\u2019"}  # other characters for
 def parse_numbers(texts: "pa.Array", column: Column) -> Parsed:
     """Return the numbers of a column of text, each rounded correctly to a float64.
 
-    Texts that are no finite numbers are faults.
+    Texts that are not finite numbers are faults.
     """
     texts = without_gaps(trimmed(texts), column)
     plain = _plain(texts, column)
@@ -118,7 +118,7 @@ def as_text(cells: "pa.Array") -> "pa.Array":
 
 
 def number_of(value: object, column: Column) -> float | None:
-    """Return the number of a value of a JSON document, NaN for a gap, or None if it is none."""
+    """Return the number of a value of a JSON document, NaN for a gap, or None if it is not a number."""
     if type(value) is float or type(value) is int:
         try:
             number = float(value)

@@ -1,4 +1,4 @@
-"""Options that say how a table is read. What they leave open is inferred from the cells."""
+"""Options of reading a table. Without an option, the cells decide."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -56,7 +56,7 @@ class ReadingOptions:
     columns: Mapping[str, ColumnOptions] = field(default_factory=dict)
 
     def of(self, name: str) -> ColumnOptions:
-        """Return the options of a column, with those of the table for what it leaves open."""
+        """Return the options of a column. Those that it does not have are the table's."""
         own = self.columns.get(name, _NO_OPTIONS)
         return ColumnOptions(
             kind=own.kind,

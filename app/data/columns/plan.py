@@ -26,7 +26,7 @@ SAMPLE_BYTES = 1 << 20  # Bytes of cells from which the columns of numbers are g
 
 @dataclass(frozen=True)
 class Inferred:
-    """The schema with which a table is read, and the warnings that its columns gave rise to."""
+    """The schema with which a table is read, and the warnings about its columns."""
 
     schema: TableSchema
     warnings: tuple[str, ...]
@@ -47,7 +47,7 @@ def plan_schema(
     certain: bool = False,
     step: Callable[[], None] = lambda: None,
 ) -> Inferred:
-    """Return the schema of a table: `current` applied in this `mode`, or if there is none, as its cells suggest.
+    """Return the schema of a table: `current` applied in this `mode`, or the inferred one if there is no current one.
 
     `first_row` is the number of the first row of data. `untyped` is the format's `has_untyped_text`. With `certain`,
     all rows are read even if all columns appear to be numbers. `step` is called regularly.

@@ -31,8 +31,8 @@ class ColumnProfile:
 
     column: Column  # its options, and its kind unless `is_open`
     is_open: bool = True  # True if the kind follows from the cells
-    refuses_strings: bool = False  # True if strings are no numbers, although the kind is known
-    orders: Sequence[DateOrder | None] = ()  # for a column of dates: the orders of which one follows from the cells
+    refuses_strings: bool = False  # True if strings are not numbers, although the kind is known
+    orders: Sequence[DateOrder | None] = ()  # for a column of dates: the possible orders, one of which the cells decide
     rows: int = 0
     is_dictionary: bool = False  # True if the cells are the codes of an Arrow dictionary
     first_string: int | None = None  # first row, from 0, with a string that is refused
@@ -137,7 +137,7 @@ def profile_table(
 
 
 def _joined(batches: Iterable[CellBatch], step: Callable[[], None]) -> "Iterator[pa.RecordBatch]":
-    """Yield the cells in batches of about JOINED_ROWS or more, unless types change, because each has a fixed cost."""
+    """Join batches of the same types until they have about JOINED_ROWS, because each batch has a fixed cost."""
     waiting: list[pa.RecordBatch] = []
     for batch in batches:
         step()
@@ -153,7 +153,7 @@ def _joined(batches: Iterable[CellBatch], step: Callable[[], None]) -> "Iterator
 
 
 def _pieces(cells: "pa.RecordBatch", start: int) -> "Iterator[pa.RecordBatch]":
-    """Yield the rows in pieces of which none crosses a multiple of BLOCK_ROWS."""
+    """Yield the rows in pieces that do not cross a multiple of BLOCK_ROWS."""
     first = 0
     while first < cells.num_rows:
         size = BLOCK_ROWS - (start + first) % BLOCK_ROWS

@@ -56,7 +56,7 @@ class Column:
 
     @property
     def refuses_strings(self) -> bool:
-        """True if a string is no number in a format that has numbers."""
+        """True if a string is not a number in a format that has numbers."""
         return self.is_typed and not self.strings
 
     @property

@@ -22,7 +22,7 @@ Mode: TypeAlias = Literal["replace", "update", "forget"]
 _WAY_OUT = {
     "replace": "Correct the rows, or add `schema=infer` to find the columns anew.",
     "update": "Correct the rows, or train anew on all rows, with mode `replace` and `schema=infer`.",
-    "forget": "Send the rows as they were sent to the training.",
+    "forget": "Send the columns as in the training.",
 }
 
 

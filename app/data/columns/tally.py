@@ -1,4 +1,4 @@
-"""Counts the cells that one kind can read."""
+"""Count the cells that can be read as one kind."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""The texts of a column: the distinct ones while they are few, and the number of texts that each kind can read.
+"""The texts of a column: the distinct ones up to MAX_LEVELS, and the number of texts that each kind can read.
 
 Distinct texts are parsed once, after the last row or when there are more than MAX_LEVELS. Later texts are parsed as
 they come, until most of them contradict a kind. The result does not depend on the boundaries of batches.
@@ -24,10 +24,10 @@ from app.data.lazy_pyarrow import pa
 MAX_LEVELS = 2_000  # Levels of a column.
 MAX_LEVEL_LENGTH = 256  # Characters of a level.
 MAX_COMPARED = 100_000  # Texts of a column that are compared with each other, to find identifiers.
-BLOCK_ROWS = 1 << 16  # Rows after which it is decided which kinds are tried further.
-PATIENCE_ROWS = 2 * BLOCK_ROWS  # Rows before any kind is given up.
+BLOCK_ROWS = 1 << 16  # Rows between decisions about which kinds are still tried.
+PATIENCE_ROWS = 2 * BLOCK_ROWS  # Rows before the first kind is given up.
 
-_LEAST_SHARE = 0.1  # Share of the first MAX_LEVELS texts that a kind has to read, to be tried on more.
+_LEAST_SHARE = 0.1  # Share of the first MAX_LEVELS texts below which a kind is given up.
 
 DATE_ORDERS: tuple[DateOrder | None, ...] = (None, "dmy", "mdy", "ymd")
 

@@ -1,4 +1,4 @@
-"""The rows of a CSV file as UTF-8 bytes: where they end, and their cells without the spaces around them.
+"""The rows of a CSV file as UTF-8 bytes: their ends, and their cells without surrounding spaces.
 
 pyarrow reads neither spaces before a quote nor runs of spaces as separators, and it cannot be asked where a row ends.
 """
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from app.errors import InvalidInput
 
-MAX_ROW_BYTES = 1 << 20  # Longest row.
+MAX_ROW_BYTES = 1 << 20  # Bytes of the longest row.
 _QUOTED = rb'"[^"]*+(?:""[^"]*+)*+"'
 # The beginning of a cell up to the end of its quotes. It does not match quotes that have no end.
 _BEGINNING = rb' *+(?:%b|(?!"))' % _QUOTED
@@ -53,7 +53,7 @@ def row_end(text: bytes, start: int, sep: str) -> int | None:
 
 
 def row_start(text: bytes, index: int, sep: str) -> int:
-    """Return the offset of the row with this index, from 0. Empty lines are no rows."""
+    """Return the offset of the row with this index, from 0. Empty lines are not rows."""
     start = 0
     while True:
         while text[start : start + 1] in (b"\r", b"\n"):
@@ -91,7 +91,7 @@ def without_quoted(text: bytes, sep: str) -> bytes:
 
 
 def count_rows(text: bytes, sep: str) -> int:
-    """Return the number of rows that end before the end of a text. Empty lines are no rows."""
+    """Return the number of rows that end before the end of a text. Empty lines are not rows."""
     match = _patterns(sep).rows.match(text)
     return sum(map(bool, without_quoted(text[: match.end()], sep).splitlines())) if match else 0
 

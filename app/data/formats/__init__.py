@@ -27,7 +27,7 @@ ALIASES = {
     "application/vnd.ms-excel": EXCEL.media_type,
     "application/vnd.oasis.opendocument.spreadsheet": EXCEL.media_type,
 }
-# Formats by the end of a file's name.
+# Formats by the extension of a file's name.
 BY_SUFFIX = {
     "csv": CSV, "tsv": CSV, "tab": CSV, "txt": CSV, "ndjson": NDJSON, "jsonl": NDJSON, "arrow": ARROW, "arrows": ARROW,
     "feather": ARROW, "ipc": ARROW, "parquet": PARQUET, "pq": PARQUET, "xlsx": EXCEL, "xlsm": EXCEL, "xlsb": EXCEL,
@@ -37,7 +37,7 @@ BY_SUFFIX = {
 LABELS = ", ".join(table_format.label for table_format in FORMATS[:-1]) + f" or {FORMATS[-1].label}"
 
 
-# Options that say what the cells mean. They apply to every format, JSON included.
+# Options about the meaning of cells. They apply to every format, also to JSON.
 _OF_ANY_FORMAT = frozenset({"decimal", "thousands", "na", "strip", "dates", "missing", "drop", "columns"})
 _DEFAULTS = ReadingOptions()
 

@@ -29,7 +29,7 @@ class BlockParser:
         self._columns = columns
         self._known: set[int] = set()  # Columns in which an integer was rounded; no later block is searched.
         self._numbers = frozenset(columns.numbers)
-        self._has_rare_gaps = False  # True if a number was found to be missing for which an earlier block had no text
+        self._has_rare_gaps = False  # True if a gap other than an empty cell was found
         self._gaps = sorted({*GAP_TEXTS, *WEAK_GAP_TEXTS, *columns.na})
 
     def read(self, blocks: Iterable[bytes], threads: int) -> Iterator[RowBatch]:
@@ -59,7 +59,7 @@ class BlockParser:
         columns = self._columns._replace(keep=words, missing=True)
         cells: dict[str, pa.Array] = {}
         if words and b'"' in block:
-            # Only here a quoted NA is a word. Numbers are read apart, because quoted ones can be missing.
+            # A quoted NA is a word here. Numbers are read separately, because in them a quoted NA is a gap.
             texts = self._placed(block, first_row, self._word_options(words))
             self._check_end(texts, first_row)
             cells = {name: _without_empty(texts.column(name)) for name in words}

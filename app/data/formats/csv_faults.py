@@ -50,7 +50,7 @@ def explained_fault(message: str, layout: Layout, columns: Columns, first_row: i
             f"{advice}.",
             row=first_row + int(place[1]) - 1,
         )
-    return InvalidInput("The file is not readable as CSV. Expected rows of values with separators between them.")
+    return InvalidInput("The file is not readable as CSV. Expected rows of values with separators between the values.")
 
 
 def value_after_end(row: int) -> InvalidInput:

@@ -49,7 +49,7 @@ class ExcelFormat(TableFormat):
         if dialect.sheet is not None or not isinstance(error, InvalidInput) or error.message[:8] != "Columns ":
             return error
         return InvalidInput(
-            f"{error.message} They were searched in the first sheet with a table; `sheet` names another.", error.details
+            f"{error.message} The first sheet with a table was read; `sheet` chooses another.", error.details
         )
 
     def first_row(self, dialect: Dialect) -> int:
@@ -60,7 +60,7 @@ class ExcelFormat(TableFormat):
             return _names(sheet.names, dialect)
 
     def metadata_bytes(self, source: Source) -> int:
-        """Return the most bytes that the process which parses the workbook takes."""
+        """Return the maximum memory of the process that parses the workbook, in bytes."""
         return memory_of(source)
 
     def batches(self, source: Source, columns: Columns, threads: int = 1) -> Iterator[RowBatch]:

@@ -182,7 +182,7 @@ def _first_row(sheet: CalamineSheet, skip: int) -> int:
 def _header_row(sheet: CalamineSheet, skip: int, header: str | None) -> int:
     """Return the index of the first full row, or of a row of words above it that is nearly full.
 
-    If there is no full row among the first HEADER_ROWS, it is the row with most cells.
+    If there is no full row among the first HEADER_ROWS, it is the row with the most cells.
     """
     counts: list[tuple[int, int]] = []  # cells, and negative index
     words: int | None = None

@@ -1,4 +1,4 @@
-"""What the child process and its parent both know."""
+"""Constants that the child process and its parent share."""
 
-MAX_ROWS = 1 << 20  # Rows of a sheet. Excel has no more.
-NO_MEMORY = 3  # Exit status of the child if its memory does not suffice.
+MAX_ROWS = 1 << 20  # Rows of a sheet, the maximum of Excel.
+NO_MEMORY = 3  # Exit status of the child if it runs out of memory.

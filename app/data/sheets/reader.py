@@ -64,7 +64,7 @@ def open_sheet(source: Source, part: Part) -> "Iterator[tuple[Sheet, Iterator[pa
 
 @contextlib.contextmanager
 def _output(source: Source, part: Part) -> "Iterator[_Output]":
-    """Yield the output of the child process, or the same output as before if the last sheet was the same and short."""
+    """Yield the output of the child process, or the cached output if the last sheet was the same and is cached."""
     global _last  # noqa: PLW0603 - a cache with one entry
     identity = _identity(source)
     if _last is not None and _last.identity == identity and part in _last.parts:
@@ -123,11 +123,11 @@ def _popen(command: list[str], stdin: BinaryIO | int) -> "subprocess.Popen[bytes
 
 
 def _check_status(status: int) -> None:
-    """Raise InvalidInput unless the child process ended well. Its memory allocator aborts it at the limit."""
+    """Raise InvalidInput unless the child process succeeded. Its memory allocator aborts it at the limit."""
     if status in (NO_MEMORY, -signal.SIGABRT):
         raise InvalidInput(
-            "Parsing the workbook takes more memory than its size allows. Are there cells far from the table, or long "
-            "texts in many cells? Delete them, or save the sheet as CSV."
+            "Parsing the workbook takes more memory than its size allows. Delete cells far from the table, shorten "
+            "long texts, or save the sheet as CSV."
         )
     if status in (-signal.SIGXCPU, -signal.SIGKILL):
         raise InvalidInput(f"Parsing the workbook takes more than {MAX_SECONDS} seconds. Save the sheet as CSV.")
@@ -136,7 +136,7 @@ def _check_status(status: int) -> None:
 
 
 class _Output:
-    """The output of the child process, of which `begin` was read already."""
+    """The output of the child process. `begin` is the part that was read already."""
 
     def __init__(self, begin: bytes, process: "subprocess.Popen[bytes] | None" = None) -> None:
         self._begin = io.BytesIO(begin)

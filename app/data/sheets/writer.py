@@ -32,7 +32,7 @@ class SheetWriter:
         import xlsxwriter  # when it is first used, because few workers need it
 
         if len(keep) + len(names) > MAX_COLUMNS:
-            raise InvalidInput(f"A sheet has at most {MAX_COLUMNS} columns, and the answer has more. Accept CSV.")
+            raise InvalidInput(f"A sheet has at most {MAX_COLUMNS} columns, and the response has more. Accept CSV.")
         folder = tempfile.mkdtemp(prefix="xlsx-", dir=getattr(file, "folder", None))
         self._workbook = xlsxwriter.Workbook(file, {**_OPTIONS, "tmpdir": folder})
         self._sheet = self._workbook.add_worksheet("Predictions")
@@ -53,7 +53,7 @@ class SheetWriter:
 
     def _write_row(self, row: Sequence[Any]) -> None:
         if self._rows >= MAX_ROWS:
-            raise InvalidInput(f"A sheet has at most {MAX_ROWS} rows, and the answer has more. Accept CSV.")
+            raise InvalidInput(f"A sheet has at most {MAX_ROWS} rows, and the response has more. Accept CSV.")
         for column, cell in enumerate(row):
             self._write_cell(column, cell)
         self._rows += 1
@@ -84,7 +84,7 @@ class SheetWriter:
 
 
 def _discard(folder: str, sheet: Any) -> None:
-    if not sheet.row_data_fh.closed:  # an answer that was not finished
+    if not sheet.row_data_fh.closed:  # a response that was not finished
         sheet.row_data_fh.close()
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -24,7 +24,7 @@ class InspectRequest(TrainRequest):
 
 
 class InspectedColumn(ColumnFields):
-    """A column of the file, and what its cells are."""
+    """A column of the file, and the kind and the values of its cells."""
 
     role: Literal["feature", "target", "weight"]
     levels: dict[str, int]

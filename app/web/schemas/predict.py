@@ -29,8 +29,8 @@ class _Options(Schema):
     header `Linserve-Missing-Rows` counts it. A gap is filled if the model was trained with `missing` of `indicator` or
     `fill`."""
     unknown: Unknown | None = None
-    """Handling of a level that the model does not know. `refuse`, the default for JSON, and `null`, the default for
-    files, are as in `missing`. With `reference`, it counts as the reference level."""
+    """Handling of a level that the model does not know. `refuse` is the default for JSON and `null` for files, with the
+    same effects as in `missing`. `reference`: the level is treated as the reference level."""
 
 
 class PredictRequest(_Options):

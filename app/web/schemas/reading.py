@@ -1,4 +1,4 @@
-"""Options of requests that say how a table is read: the same names in a query, in JSON, and for single columns."""
+"""Options of reading a table. Their names are the same in a query, in JSON and for single columns."""
 
 import json
 import math
@@ -116,7 +116,7 @@ class ColumnFields(Options):
 
 
 class CellOptions(Options):
-    """Options that say what the cells of a table mean, in every format."""
+    """Options about the meaning of cells, for every format."""
 
     decimal: DecimalOption = None
     """Decimal sign of numbers in text: `.` or `,`. Default: what fits the file."""
@@ -141,8 +141,8 @@ class CellOptions(Options):
     points; for a new version, the current version's."""
     missing: GapPolicy | None = None
     """What to do with a gap, a cell without a value. `drop`: leave the row out and count it; `refuse`: fail the job;
-    `indicator`: take the mean of the column instead and add an indicator column, or a level of its own in a category;
-    `fill`: take the column's constant in `fill`. Default: `drop`; for a new version, the current version's."""
+    `indicator`: use the mean of the column and add an indicator column, or in a category add a level for gaps;
+    `fill`: use the column's constant in `fill`. Default: `drop`; for a new version, the current version's."""
     fill: dict[ColumnName, Constant] = Field(default_factory=dict)
     """Constants in place of gaps, by column."""
     columns: dict[ColumnName, ColumnFields] = Field(default_factory=dict, max_length=MAX_NAMES)
@@ -210,18 +210,18 @@ class CellOptions(Options):
 
 
 class TextOptions(Options):
-    """Options that say how a file is divided into cells."""
+    """Options about how a file is divided into cells."""
 
     sep: Annotated[Separator | None, _word(_SEPARATORS)] = None
     """Separator of values in CSV: `,`, `;`, `tab`, `|`, or `space` for runs of spaces. Default: the one that gives all
     rows the same number of values."""
     encoding: Annotated[Encoding | None, BeforeValidator(_lower)] = None
-    """Encoding of CSV. Default: UTF-8, UTF-16 if the file begins with its mark, or the `charset` in Content-Type."""
+    """Encoding of CSV. Default: the `charset` in Content-Type, or UTF-8. A byte order mark overrides it."""
     header: Header | None = Field(None, description=HEADER_TEXT)
     skip: int = Field(0, ge=0, le=MAX_SKIPPED)
     """Lines before the header that are not read."""
     sheet: Sheet | None = None
-    """Sheet of a workbook, by its name or its number from 1. Default: the first."""
+    """Sheet of a workbook, by its name or its number from 1. Default: the first visible sheet with a table."""
 
 
 def _tuple(texts: list[str] | None) -> tuple[str, ...] | None:
@@ -247,7 +247,7 @@ def parse_mapping(texts: Iterable[str]) -> dict[str, str]:
 
 
 def constants(texts: dict[str, str], categories: Iterable[str]) -> dict[str, float | str]:
-    """Return constants that were written in a query. Those of `categories` are levels, and others may be numbers."""
+    """Return the constants in a query. Those of `categories` are levels; others are numbers if possible."""
     levels = {*categories}
     return {name: text if name in levels else _number(text) for name, text in texts.items()}
 

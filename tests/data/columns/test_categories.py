@@ -35,7 +35,7 @@ def test_levels_are_the_texts_of_cells(cells: pa.Array, levels: list[str | None]
     assert levels_of(cells, COLUMN).to_pylist() == levels
 
 
-def test_only_what_is_empty_or_named_is_a_gap() -> None:
+def test_only_empty_cells_and_the_texts_in_na_are_gaps() -> None:
     column = Column("c", kind="category", na=("unknown",))
     cells = pa.array(["", " ", " unknown ", "None", "NA", "?", " a "])
     assert levels_of(cells, column).to_pylist() == [None, None, None, "None", "NA", "?", " a "]

@@ -94,7 +94,7 @@ def test_an_unseen_level_is_nan_or_the_reference_level_if_asked_for() -> None:
         assert notes.gaps == {"c": 1}
 
 
-def test_a_gap_in_a_category_of_one_level_leaves_no_value_in_its_row() -> None:
+def test_a_row_with_a_gap_in_a_category_of_one_level_is_all_nan() -> None:
     columns = [Column("c", kind="category", levels=("a",)), Column("x")]
     batch = pa.record_batch({"c": ["a", None, "b"], "x": [1.0, 2.0, 3.0]})
     values, missing = Encoder(columns, unknown="null").encode_with_gaps(batch, 1)
@@ -163,7 +163,7 @@ def test_a_rounded_integer_is_noted_once_with_its_row() -> None:
     assert notes.rounded == {"a": 6, "c": 6}
 
 
-def test_columns_are_read_as_numbers_if_their_text_is_what_the_dialect_says() -> None:
+def test_columns_are_read_as_numbers_if_the_dialect_has_their_decimal_sign() -> None:
     columns = [Column("a"), Column("b", decimal=","), Column("c", na=("x",)), Column("d", missing="indicator")]
     columns.append(Column("e", kind="category"))
     assert Encoder(columns).typed == ("a", "d")

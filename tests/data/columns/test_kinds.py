@@ -120,7 +120,7 @@ def test_na_option_turns_words_into_gaps() -> None:
     assert column(cycle("1", "2", "3", "none given"), options=ReadingOptions(na=("none given",))).kind == "number"
 
 
-def test_mostly_numbers_are_a_category_if_the_client_says_so() -> None:
+def test_mostly_numbers_are_a_category_if_the_client_requests_it() -> None:
     assert column(cycle("1", "2", "3", "x"), kinds={"x": "category"}).levels == ("1", "2", "3", "x")
 
 
@@ -160,7 +160,7 @@ def test_thousands_are_found_only_in_a_file_separated_by_commas() -> None:
     )
 
 
-def test_commas_are_no_thousands_if_one_is_elsewhere() -> None:
+def test_commas_do_not_separate_thousands_if_one_is_elsewhere() -> None:
     assert "`decimal=,` reads them" in fault(cycle("1,234", "1", "2", "3", "1,5"))
     assert "cannot be read as finite numbers" in fault(cycle("1,234", "1", "2", "3", "1,5", "2.5"))
 

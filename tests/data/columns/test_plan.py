@@ -80,7 +80,7 @@ def test_other_faults_are_passed_on() -> None:
         plan_schema(read, ROLES, OPTIONS, untyped=True)
 
 
-def test_guess_that_training_contradicts_is_planned_again_with_certainty() -> None:
+def test_guess_that_a_later_row_contradicts_is_replaced_by_a_plan_from_all_rows() -> None:
     read = reader({"x": [*numbers(N - 1), "word"], "g": numbers(N), "y": numbers(N)}, 50)
     guess = plan_schema(read, ROLES, OPTIONS, untyped=True)
 
@@ -123,7 +123,7 @@ def test_levels_that_occur_only_in_incomplete_rows_are_left_out_with_a_warning()
     inferred = plan_schema(reader({"x": x, "g": g, "y": numbers(12)}, 5), ROLES, OPTIONS, untyped=True)
 
     assert inferred.schema.features[1].levels == ("b", "c")
-    assert "Levels that occur only in rows that are left out because of gaps" in inferred.warnings[-1]
+    assert "because all rows with them have gaps" in inferred.warnings[-1]
 
 
 def test_levels_stay_if_no_row_is_complete_so_that_the_coefficients_are_counted() -> None:

@@ -44,7 +44,7 @@ def facts(cells: pa.Array, batch_rows: int) -> Any:
 
 @settings(max_examples=40)
 @given(cells=st.lists(st.one_of(TEXTS, WORDS), min_size=1, max_size=60), batch_rows=st.integers(1, 20))
-def test_boundaries_of_batches_do_not_matter(cells: list[str | None], batch_rows: int) -> None:
+def test_profile_does_not_depend_on_the_boundaries_of_batches(cells: list[str | None], batch_rows: int) -> None:
     array = pa.array(cells, pa.string())
 
     assert facts(array, batch_rows) == facts(array, len(cells))
@@ -56,7 +56,7 @@ def test_boundaries_of_batches_do_not_matter(cells: list[str | None], batch_rows
     batch_rows=st.integers(1, 20),
     limits=st.tuples(st.integers(1, 8), st.integers(1, 30)),
 )
-def test_boundaries_of_batches_do_not_matter_with_many_levels(
+def test_profile_does_not_depend_on_the_boundaries_of_batches_with_many_levels(
     cells: list[str | None], batch_rows: int, limits: tuple[int, int]
 ) -> None:
     array = pa.array(cells, pa.string())

@@ -53,7 +53,7 @@ def test_same_rows_have_the_same_schema(mode: Mode) -> None:
 
 
 @pytest.mark.parametrize("mode", ["replace", "update", "forget"])
-def test_kinds_are_kept_that_the_cells_alone_would_not_have(mode: Mode) -> None:
+def test_kinds_of_the_current_version_stay_if_the_cells_suggest_others(mode: Mode) -> None:
     cells: dict[str, list[Any]] = {"g": ["b"] * N, "d": ["03/04/2020"] * N, "x": [None] * N}
     current = first(missing="indicator")
 
@@ -94,7 +94,7 @@ def test_forget_refuses_levels_that_the_model_does_not_know() -> None:
 
 @pytest.mark.parametrize(
     ("mode", "way_out"),
-    [("replace", "add `schema=infer`"), ("update", "with mode `replace`"), ("forget", "as they were sent")],
+    [("replace", "add `schema=infer`"), ("update", "with mode `replace`"), ("forget", "as in the training")],
 )
 def test_column_that_does_not_fit_its_kind_is_refused_with_the_way_out(mode: Mode, way_out: str) -> None:
     message = refusal(first(), mode, x=["1", "two", "three"] * 8)

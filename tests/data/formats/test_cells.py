@@ -90,7 +90,7 @@ def test_a_column_of_another_type_is_refused_by_name(form: str, type_: pa.DataTy
 
 
 @pytest.mark.parametrize("form", [*BINARY, "ndjson"])
-def test_words_and_booleans_stay_what_they_are_where_numbers_were_asked_for(form: str) -> None:
+def test_words_and_booleans_keep_their_types_if_numbers_were_requested(form: str) -> None:
     table = pa.table({"x": ["1", "2"], "b": [True, None]})
     assert cells_of(written(table, form), form, Columns(["x", "b"], missing=True)) == table
 

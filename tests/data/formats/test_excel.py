@@ -132,7 +132,7 @@ def test_an_old_workbook_is_read() -> None:
 
 def test_an_error_about_missing_columns_says_which_sheet_was_read() -> None:
     content = workbook({"Sheet1": ROWS})
-    with pytest.raises(InvalidInput, match="`sheet` names another"), explained(content, EXCEL):
+    with pytest.raises(InvalidInput, match="`sheet` chooses another"), explained(content, EXCEL):
         raise missing_columns(["z"], ["x", "word"])
 
 
