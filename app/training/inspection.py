@@ -12,7 +12,7 @@ from app.data.formats import BY_NAME
 from app.data.names import listed, missing_columns, shown
 from app.errors import InvalidInput
 from app.registry.version_file import Version
-from app.training.columns import check_named, checked_features, known_dialect, left_out_before
+from app.training.columns import check_named, check_usable, checked_features, known_dialect, left_out_before
 from app.training.planner import index_left_out, index_warnings, left_out
 from app.training.request import TrainingRequest
 from app.training.table import TableReader, with_kinds_of
@@ -86,6 +86,7 @@ def _with_columns(
         draft = replace(draft, features=features, left_out=tuple(columns))
         if missing := [name for name in draft.columns if name not in header]:
             raise missing_columns(missing, header)
+        check_usable(draft.features, draft, late, needs_targets=False)
     return draft, late, index
 
 
