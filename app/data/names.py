@@ -21,14 +21,16 @@ UNKNOWN_LEVEL = "The level is not known."  # First sentence of a message that go
 _RULE = f"Expected a name of 1 to {MAX_NAME_LENGTH} printable characters."
 
 
-def check_names(features: Sequence[str], targets: Sequence[str]) -> None:
+def check_names(features: Sequence[str], targets: Sequence[str], *, needs_targets: bool = True) -> None:
     """Raise InvalidInput unless there is at least one of each, and all are distinct, short and printable.
+
+    Without `needs_targets`, there may be no targets.
 
     A feature cannot be called "intercept", nor a target "mse" and the like, because a card has these names itself.
     """
     details = [
         *_faults(features, "/feature_names", "feature", reserved=("intercept",)),
-        *_faults(targets, "/target_names", "target", reserved=RESERVED_TARGETS),
+        *(_faults(targets, "/target_names", "target", reserved=RESERVED_TARGETS) if targets or needs_targets else ()),
     ]
     if both := set(features) & set(targets):
         message = f"A column cannot be both a feature and a target: {listed(sorted(both))}. Leave it out of one."

@@ -141,7 +141,7 @@ def with_columns(
     `lines` gives the line in which each name of an NDJSON file first appears. Raises InvalidInput if names, terms and
     versions do not fit together.
     """
-    _check_names(features, request, lines or {})
+    check_usable(features, request, lines or {})
     terms = request.terms
     if terms:
         with fit_errors_translated():
@@ -207,9 +207,12 @@ def _check_start(request: TrainingRequest, version: Version | None) -> None:
             raise InvalidInput.at("/solver/start/intercept", f"Expected {len(targets)} values.")
 
 
-def _check_names(features: Sequence[str], request: TrainingRequest, lines: Mapping[str, int]) -> None:
+def check_usable(
+    features: Sequence[str], request: TrainingRequest, lines: Mapping[str, int], *, needs_targets: bool = True
+) -> None:
+    """Raise InvalidInput unless the names of the features and targets can be those of a model."""
     try:
-        check_names(features, request.targets)
+        check_names(features, request.targets, needs_targets=needs_targets)
     except InvalidInput as error:
         if request.format == MATRIX:
             raise

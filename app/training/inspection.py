@@ -9,10 +9,10 @@ from app.data.columns.schema import TableSchema
 from app.data.columns.terms import encoded_terms
 from app.data.content import explained
 from app.data.formats import BY_NAME
-from app.data.names import MAX_NAMES, listed, missing_columns, shown
+from app.data.names import listed, missing_columns, shown
 from app.errors import InvalidInput
 from app.registry.version_file import Version
-from app.training.columns import check_named, checked_features, known_dialect, left_out_before
+from app.training.columns import check_named, check_usable, checked_features, known_dialect, left_out_before
 from app.training.planner import check_dropped, index_left_out, index_warnings, left_out
 from app.training.request import TrainingRequest
 from app.training.table import TableReader, with_kinds_of
@@ -87,11 +87,7 @@ def _with_columns(
         draft = replace(draft, features=features, left_out=tuple(columns))
         if missing := [name for name in draft.columns if name not in header]:
             raise missing_columns(missing, header)
-    if len(features) > MAX_NAMES:
-        raise InvalidInput(
-            f"The file has {len(features):,} columns that may be features; at most {MAX_NAMES:,} are possible. Leave "
-            "columns out with `drop`, or name some in `features`."
-        )
+        check_usable(draft.features, draft, late, needs_targets=False)
     return draft, late, index
 
 

@@ -105,5 +105,30 @@ def test_faults_are_reported_as_a_training_would(service: Service) -> None:
     assert inspect(service, TABLE, model="no-such-model").status_code == 404
     assert inspect(service, TABLE, targets="nope").status_code == 422
     assert inspect(service, TABLE, missing="mean").status_code == 422
-    wide = inspect(service, ",".join(f"c{place}" for place in range(2500)) + "\n" + ",".join("1" * 2500) + "\n")
-    assert "2,500 columns that may be features; at most 2,000" in wide.json()["detail"]
+
+
+@pytest.mark.parametrize("name", ["intercept", "tab\tname", "n" * 129])
+def test_names_that_a_training_refuses_are_refused(service: Service, name: str) -> None:
+    answers = [
+        service.client.post(path, content=f'"{name}",y\n1,2\n3,5\n', headers={"content-type": CSV}, params=query)
+        for path, query in (("/inspect", {"targets": "y"}), ("/train", {"targets": "y", "model": "names"}))
+    ]
+    assert [answer.status_code for answer in answers] == [422, 422]
+    assert answers[0].json()["errors"] == answers[1].json()["errors"]
+
+
+def test_a_file_of_too_many_columns_is_refused_before_its_rows_are_read(service: Service) -> None:
+    wide = ",".join(f"c{index}" for index in range(5_000)) + "\n" + ("1," * 4_999 + "1\n") * 3
+    answer = inspect(service, wide)
+    assert answer.status_code == 422
+    assert "At most 2000 features" in answer.json()["detail"]
+
+
+def test_the_prefilled_examples_can_be_inspected(service: Service) -> None:
+    document = service.client.get("/openapi.json").json()
+    content = document["paths"]["/inspect"]["post"]["requestBody"]["content"]
+    bodies = [json.dumps(example["value"]) for example in content["application/json"]["examples"].values()]
+    assert len(bodies) > 1
+    for body in bodies:
+        assert inspect(service, body, "application/json").status_code == 200
+    assert inspect(service, content[CSV]["example"]).status_code == 200

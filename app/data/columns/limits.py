@@ -64,6 +64,8 @@ def _too_wide(message: str, levels: dict[str, int]) -> InvalidInput:
     ordered = sorted(levels.items(), key=lambda item: -item[1])[:MAX_LISTED]
     counts = ", ".join(f"{shown(name)} {_count(count)}" for name, count in ordered)
     details = [FieldError(f"The column has {_count(count)} levels.", column=name) for name, count in ordered]
+    if not counts:
+        return InvalidInput(f"{message} Leave columns out with `drop`.")
     return InvalidInput(f"{message} Numbers of levels: {counts}. {_ADVICE}", details)
 
 

@@ -21,6 +21,7 @@ from app.errors import InvalidInput, LinserveError
 
 BLOCK_BYTES = 1 << 21  # Bytes parsed at a time by each of several threads.
 SINGLE_BLOCK_BYTES = 1 << 19  # Bytes parsed at a time by a single thread. A parsed byte may take eight or more.
+_QUOTED_NULL = b'""\n'
 
 
 class CsvFormat(TableFormat):
@@ -112,6 +113,9 @@ class _CsvWriter:
         except pa.ArrowException as error:
             raise_if_memory(error)
             raise InvalidInput("A kept column has values that CSV cannot hold. Accept Arrow or Parquet.") from None
+        if batch.num_columns == 1:
+            # Readers of CSV skip empty lines, so that the rows after a null would no longer match those of the request.
+            text = b"".join(_QUOTED_NULL if line == b"\n" else line for line in text.splitlines(keepends=True))
         self._file.write(text)
 
     def close(self) -> None:

@@ -13,6 +13,13 @@ from app.web.schemas.train import CSV_EXAMPLE, EXAMPLES
 from app.web.schemas.train_query import query_parameters
 from app.web.state import get_services
 
+# Without the models that the trainings name, and so without the rows of arrays, whose columns only a model names.
+_EXAMPLES = {
+    name: {option: value for option, value in example.items() if option != "model"}
+    for name, example in EXAMPLES.items()
+    if isinstance(example["instances"][0], dict)
+}
+
 router = APIRouter(tags=["Train"], dependencies=[require_scope(AccessScope.TRAIN)])
 
 
@@ -27,7 +34,7 @@ router = APIRouter(tags=["Train"], dependencies=[require_scope(AccessScope.TRAIN
     ),
     response_model=InspectView,
     openapi_extra={
-        **bodies.openapi_request_body(InspectRequest, EXAMPLES, csv_example=CSV_EXAMPLE),
+        **bodies.openapi_request_body(InspectRequest, _EXAMPLES, csv_example=CSV_EXAMPLE),
         "parameters": query_parameters(),
     },
     responses=problem_responses(404, 413, 415, 422, 507),

@@ -229,6 +229,28 @@ EXAMPLES: dict[str, Any] = {
         "instances": [{"altitude": 0}, {"altitude": 1000}, {"altitude": 2000}],
         "targets": [{"celsius": 100.0}, {"celsius": 96.7}, {"celsius": 93.3}],
     },
+    "Words and dates, with an option": {
+        "model": "rents",
+        "instances": [
+            {"city": "Bergen", "listed": "2026-03-02", "area": 42},
+            {"city": "Oslo", "listed": "2026-03-02", "area": 38},
+            {"city": "Oslo", "listed": "2026-03-16", "area": 50},
+            {"city": "Bergen", "listed": "2026-03-23", "area": 55},
+            {"city": "Bergen", "listed": "2026-04-13", "area": 80},
+            {"city": "Oslo", "listed": "2026-04-20", "area": 72},
+            {"city": "Bergen", "listed": "2026-05-04", "area": 65},
+        ],
+        "targets": [
+            {"rent": 11200},
+            {"rent": 14300},
+            {"rent": 15400},
+            {"rent": 12600},
+            {"rent": 17300},
+            {"rent": 19900},
+            {"rent": 14100},
+        ],
+        "reference": {"city": "Oslo"},
+    },
 }
 CSV_EXAMPLE = "temp,rainfall,humidity,apples,oranges\n" + "".join(
     ",".join(map(str, x + y)) + "\n" for x, y in zip(_INPUTS, _TARGETS, strict=True)

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 from cells import infer, numbers
 
+from app.data.columns.limits import check_design
 from app.data.columns.schema import Column
 from app.errors import InvalidInput
 
@@ -137,3 +138,12 @@ def test_design_without_a_column_is_refused() -> None:
 def test_columns_of_the_design_with_the_same_name_are_refused() -> None:
     with pytest.raises(InvalidInput, match=r'same name: "x\[b\]"'):
         infer({"x": cycle("a", "b"), "x[b]": Y, "y": Y})
+
+
+def test_a_design_of_too_many_columns_without_categories_names_no_levels() -> None:
+    columns = [Column(f"x{index}", "number") for index in range(2_001)]
+    with pytest.raises(InvalidInput) as refused:
+        check_design(columns)
+    assert refused.value.message == (
+        "The design would have 2,001 columns; at most 2,000 are possible. Leave columns out with `drop`."
+    )

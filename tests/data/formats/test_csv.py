@@ -400,3 +400,14 @@ def test_a_character_across_blocks_is_read_as_one(tmp_path: Path) -> None:
         content = ('a,b\n"1",' + "x" * filler + "\U0001f600" * 300 + "\n") * 1
         path = stored(tmp_path, content + '"2",€\n' * (MAX_ROW_BYTES // 6))
         assert len(rows_of(path, "a")) == 1 + MAX_ROW_BYTES // 6
+
+
+def test_a_null_in_the_only_column_is_no_empty_line(tmp_path: Path) -> None:
+    """Readers of CSV skip empty lines, and would lose the row."""
+    path = tmp_path / "predicted.csv"
+    with path.open("wb") as file:
+        writer = CSV.writer(file, [], ["y"])
+        writer.write(None, np.array([[np.nan], [1.5], [np.nan], [np.nan], [2.0]]))
+        writer.close()
+    with path.open(newline="") as text:
+        assert [row["y"] for row in csv.DictReader(text)] == ["", "1.5", "", "", "2"]
