@@ -43,9 +43,7 @@ def stored(folder: Path, table: Mapping[str, Any], form: str) -> Path:
     path = folder / f"rows.{form}"
     if form == "ndjson":
         table = {name: [str(v) if isinstance(v, dt.date) else v for v in values] for name, values in table.items()}
-    path.write_bytes(
-        written(pa.table(table), "xlsx" if form == "excel" else form, **({"chunk": 10_000} if form == "arrow" else {}))
-    )
+    path.write_bytes(written(pa.table(table), form, **({"chunk": 10_000} if form == "arrow" else {})))
     return path
 
 
@@ -92,7 +90,7 @@ def test_a_value_of_another_kind_is_refused_with_its_place(tmp_path: Path, form:
 @pytest.mark.parametrize("form", [*FORMS, "excel"])
 def test_numbers_sent_as_strings_are_numbers_if_the_schema_says_so(tmp_path: Path, form: str) -> None:
     table = {"x": ["1", "NA", " 2.5"], "y": [1.0, 2.0, 3.0]}
-    rows = TrainingRows(stored(tmp_path, table, form), form, TableSchema.of_numbers(["x"], ["y"]))
+    rows = TrainingRows(stored(tmp_path, table, form), form, TableSchema((Column("x", strings=True),), (Column("y"),)))
     (batch,) = rows.batches()
     assert batch.x.tolist() == [[1], [2.5]]
     assert rows.gaps.by_column == {"x": 1}
