@@ -88,10 +88,10 @@ def _check_start(request: TrainingRequest, columns: Sequence[str]) -> None:
     if not isinstance(start, Start) or start.weights is None:
         return
     if any(len(row) != len(columns) for row in start.weights):
-        raise InvalidInput.at(
-            "/solver/start/weights",
-            f"Expected {len(request.targets)} rows of {len(columns)} weights, for the columns {listed(columns)}.",
-        )
+        # The message of the error is logged, and may not hold levels.
+        message = f"Expected {len(request.targets)} rows of {len(columns)} weights"
+        detail = FieldError(f"{message}, for the columns {listed(columns)}.", pointer="/solver/start/weights")
+        raise InvalidInput(f"{message}.", [detail])
 
 
 def base_of(base: BaseVersion, folds: FoldStatistics, columns: Sequence[str]) -> Base:

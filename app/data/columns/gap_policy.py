@@ -10,7 +10,7 @@ from app.data.columns.options import ColumnOptions, ReadingOptions
 from app.data.columns.schema import MISSING_LEVEL, Column
 from app.data.groups import canonical
 from app.data.names import listed, shown
-from app.errors import InvalidInput
+from app.errors import FieldError, InvalidInput
 
 _OF_VALUE = {"number": number_of, "boolean": boolean_of, "date": date_of}
 
@@ -35,11 +35,11 @@ def with_gap_policy(column: Column, decided: Decided, options: ReadingOptions) -
             )
         constant = _constant(given.fill, column)
         if column.kind == "category" and not decided.gaps and str(constant) not in decided.profile.texts.levels:
-            raise InvalidInput.of_parameter(
-                "fill",
-                f"The column {shown(column.name)} has no gaps, so no row would have the level {shown(str(constant))} "
-                f"that `fill` gives. Give one of its levels: {listed(sorted(decided.profile.texts.levels))}.",
-            )
+            # The message of the error is logged, and may not hold levels.
+            message = f"The column {shown(column.name)} has no gaps, so no row would have the level that `fill` gives."
+            known = listed(sorted(decided.profile.texts.levels))
+            detail = f"{message} Received {shown(str(constant))}. Give one of its levels: {known}."
+            raise InvalidInput(message, [FieldError(detail, parameter="fill")])
         return replace(column, missing="fill", fill=constant)
     return replace(column, missing=given.missing or "drop")
 

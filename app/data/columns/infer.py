@@ -138,9 +138,8 @@ def ordered_levels(found: Iterable[str], reference: str | None, name: str) -> tu
     """Return levels in code-point order, after the reference. Raises InvalidInput if the reference is not a level."""
     levels = sorted(found)
     if reference is not None and reference not in levels:
-        raise InvalidInput.of_parameter(
-            "reference",
-            f"The column {shown(name)} has no level {shown(reference)}, which was given as its reference. Its levels: "
-            f"{listed(levels)}.",
-        )
+        # The message of the error is logged, and may not hold levels.
+        message = f"The column {shown(name)} has no level that is called like the given reference."
+        detail = f"{message} Received {shown(reference)}. Its levels: {listed(levels)}."
+        raise InvalidInput(message, [FieldError(detail, parameter="reference")])
     return tuple(sorted(levels, key=lambda level: level != reference))

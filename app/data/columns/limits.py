@@ -45,9 +45,9 @@ def check_design(features: Sequence[Column]) -> None:
             {column.name: len(column.levels) for column in features if column.kind == "category"},
         )
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise InvalidInput(
-            f"Two columns of the design would have the same name: {listed(twice)}. Rename a column or a level."
-        )
+        # The message of the error is logged, and may not hold levels.
+        message = "Two columns of the design would have the same name. Rename a column or a level."
+        raise InvalidInput(message, [FieldError(f"Several columns are called {listed(twice)}.")])
     if not names:
         raise InvalidInput(_no_columns(features))
 

@@ -93,8 +93,10 @@ def test_constant_of_a_category_is_a_level() -> None:
 
 
 def test_constant_that_would_be_a_level_without_rows_is_refused_with_the_levels() -> None:
-    with pytest.raises(InvalidInput, match=r'no row would have the level "c" that `fill` gives.* "a", "b"'):
+    with pytest.raises(InvalidInput, match="no row would have the level that `fill` gives") as refused:
         read(["b", *WORDS[1:]], of_x(fill="c"))
+    assert '"c"' not in refused.value.message  # because it is logged
+    assert 'Received "c". Give one of its levels: "a", "b"' in refused.value.details[0].message
 
 
 @pytest.mark.parametrize("fill", ["seven", "NA"])

@@ -1,5 +1,6 @@
 """The columns of a table become features, are left out, or are refused, with warnings."""
 
+import re
 from typing import Any
 
 import pyarrow as pa
@@ -7,6 +8,7 @@ import pytest
 from cells import infer, numbers
 
 from app.data.columns.limits import check_design
+from app.data.columns.options import ColumnOptions, ReadingOptions
 from app.data.columns.schema import Column
 from app.errors import InvalidInput
 
@@ -136,8 +138,20 @@ def test_design_without_a_column_is_refused() -> None:
 
 
 def test_columns_of_the_design_with_the_same_name_are_refused() -> None:
-    with pytest.raises(InvalidInput, match=r'same name: "x\[b\]"'):
+    with pytest.raises(InvalidInput, match="same name") as refused:
         infer({"x": cycle("a", "b"), "x[b]": Y, "y": Y})
+    assert "[b]" not in refused.value.message  # because it is logged
+    assert '"x[b]"' in refused.value.details[0].message
+
+
+def test_a_reference_that_is_no_level_is_refused_without_levels_in_the_message_that_is_logged() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        infer(
+            {"x": cycle("oslo", "rome"), "y": Y},
+            options=ReadingOptions(columns={"x": ColumnOptions(reference="paris")}),
+        )
+    assert not {"oslo", "rome", "paris"} & {*re.findall(r"\w+", refused.value.message)}
+    assert 'Received "paris". Its levels: "oslo", "rome".' in refused.value.details[0].message
 
 
 def test_a_design_of_too_many_columns_without_categories_names_no_levels() -> None:
