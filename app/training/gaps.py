@@ -1,6 +1,9 @@
 """Refuse a training that leaves out too many rows because of gaps."""
 
+from dataclasses import replace
+
 from app.data.columns.gap_patterns import explain_too_few
+from app.data.columns.schema import TableSchema
 from app.data.names import shown
 from app.errors import InvalidInput
 from app.registry.model_card import ModelCard
@@ -34,12 +37,25 @@ def check_gaps(request: TrainingRequest, rows: JobRows, result: FitResult, curre
         )
 
 
+def with_counts(table: TableSchema, rows: JobRows, base: ModelCard | None, mode: str) -> TableSchema:
+    """Return the schema with the numbers of rows and incomplete rows of the job, and of the base that it updates."""
+    total, incomplete = _counts(base) if base is not None else (0, 0)
+    if mode != "forget":
+        total, incomplete = total + rows.complete + rows.dropped, incomplete + rows.dropped
+    return replace(table, rows=total, incomplete_rows=incomplete)
+
+
 def incomplete_share(card: ModelCard) -> float:
-    """Return the share of the job's rows that a version left out because of gaps."""
+    """Return the share of the rows sent for a version, and for those that it updates, that had gaps."""
+    total, incomplete = _counts(card)
+    return incomplete / total if total else 0.0
+
+
+def _counts(card: ModelCard) -> tuple[int, int]:
+    """Return the numbers of rows and of incomplete rows that were sent for a version; 0 if they were not recorded."""
     if card.table is not None and card.table.rows:
-        return card.table.incomplete_rows / card.table.rows
-    total = card.rows + card.dropped_rows if card.mode == "replace" else 0
-    return card.dropped_rows / total if total else 0.0
+        return card.table.rows, card.table.incomplete_rows
+    return (card.rows + card.dropped_rows, card.dropped_rows) if card.mode == "replace" else (0, 0)
 
 
 def gaps_listed(gaps: dict[str, int]) -> str:

@@ -22,7 +22,7 @@ from app.training.comparison import comparable_version, compare
 from app.training.dataset import JobRows
 from app.training.encoded import base_of, with_coefficients_of_version, with_schema
 from app.training.fit_errors import fit_errors_translated
-from app.training.gaps import check_gaps
+from app.training.gaps import check_gaps, with_counts
 from app.training.initial_coefficients import attach
 from app.training.interruptible import run_interruptibly
 from app.training.parent import Parent, differences, finish_promotion, resolved
@@ -133,7 +133,7 @@ class _Training:
             result = replace(result, solver=request.solver)
         check_gaps(request, rows, result, current)
         table = to_store(schema, request, current)
-        table = replace(table, rows=rows.complete + rows.dropped, incomplete_rows=rows.dropped)
+        table = with_counts(table, rows, base.version.card if base else None, request.mode)
         return self._publication(request, parent, table, history, result)
 
     def _publication(

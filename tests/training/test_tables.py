@@ -154,6 +154,18 @@ def test_a_replacement_that_leaves_out_many_more_rows_fails_with_the_gaps_by_col
     assert tables.train(table(with_gaps)).dropped_rows == 15  # as many as in the version before
 
 
+def test_an_update_adds_its_rows_to_those_whose_share_of_gaps_is_compared(tables: Tables) -> None:
+    half = [(city, "" if row % 2 else a, b, y) for row, (city, a, b, y) in enumerate(ROWS)]
+    tables.train(table(half), "targets=y")
+    tables.train(table(ROWS[:30]), "mode=update")
+
+    card = tables.train(table(half), "targets=y")  # 50 % now, and 30 of 90 rows before
+
+    kept = tables.registry.version("m", 2).card.schema_of_rows
+    assert (kept.rows, kept.incomplete_rows) == (90, 30)
+    assert card.dropped_rows == 30
+
+
 def test_too_few_complete_rows_fail_with_the_columns_to_drop(tables: Tables) -> None:
     empty = [(*row[:2], "", row[3]) for row in ROWS[:57]] + ROWS[57:]
     with pytest.raises(InvalidInput, match=r"3 complete rows for 5 coefficients.*`drop=b` would keep 60 rows"):

@@ -90,8 +90,8 @@ class TableSchema:
     weight: Column | None = None
     dialect: Dialect = PLAIN
     left_out: tuple[LeftOut, ...] = ()
-    rows: int = 0  # rows of the job, complete or not
-    incomplete_rows: int = 0  # rows that were left out because of a gap
+    rows: int = 0  # rows sent for the version and for those that it updates, complete or not
+    incomplete_rows: int = 0  # those that were left out because of a gap
 
     @classmethod
     def of_numbers(cls, features: Sequence[str], targets: Sequence[str], weight: str | None = None) -> "TableSchema":

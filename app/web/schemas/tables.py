@@ -67,9 +67,9 @@ class TableView(Schema):
     """Columns of the training rows that are not used, and why."""
     dialect: DialectView
     rows: int
-    """Rows of the job. 0 if not recorded."""
+    """Rows sent for the version and for those that it updates. 0 if not recorded."""
     incomplete_rows: int
-    """Rows of the job that were left out because of a gap."""
+    """Those that were left out because of a gap."""
 
 
 class VersionSchema(TableView):
