@@ -1,5 +1,6 @@
 """The rows of a job, as `fit_model` reads them."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -46,6 +47,8 @@ class JobRows(TrainingRows):
 
 def warm_up() -> None:
     """Load Arrow and BLAS, so that they reserve memory and start threads before the trainer's memory is limited."""
+    # Arrow's own allocator reserves memory in pieces of up to 1 GiB, and could use any of it.
+    os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     list(CSV.batches(b'x\n"1"\n', Columns(["x"])))
     square = np.ones((64, 64))
     square @ square

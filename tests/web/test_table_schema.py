@@ -62,8 +62,8 @@ def test_an_update_in_json_adds_a_level_and_numbers_in_place_of_words_are_refuse
     schema = cities.client.get("/models/cities-update/schema").json()
     assert schema["features"][0]["levels"] == [*CITIES, "bonn"]
     wrong = {"instances": [{"city": "oslo", "open": True, "x": "many"}], "targets": [{"y": 1}]}
-    failed = cities.train(model="cities-update", mode="update", **wrong)
-    assert (failed["status"], failed["error"]["errors"][0]["column"]) == ("failed", "x")
+    refused = cities.client.post("/train", json={"model": "cities-update", "mode": "update", **wrong})
+    assert (refused.status_code, refused.json()["errors"][0]["pointer"]) == (422, "/instances/0/x")
 
 
 @pytest.mark.parametrize(

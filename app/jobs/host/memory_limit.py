@@ -34,20 +34,14 @@ def limit_memory(limit: int | None, warm_up: Callable[[], None]) -> None:
     """Let this process allocate at most `limit` bytes. Further allocations raise MemoryError.
 
     0 means no limit, and None means SHARE of the machine's or the container's memory. The limit counts private writable
-    memory, and not the address space, of which CUDA reserves more than any machine has.
-
-    `warm_up` loads the libraries first, because some abort if they get no memory for their first thread. Under a small
-    limit, the memory that they have reserved and do not use is not counted.
+    memory, and not the address space, of which CUDA reserves more than any machine has. For a small limit, `warm_up`
+    loads the libraries first, and the memory that they have reserved and do not use is not counted.
     """
     if limit is None:
         machine = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         limit = int(SHARE * min([machine, *memory_limits()]))
     if 0 < limit < SMALL:
-        # Arrow's own allocator reserves memory in pieces of up to 1 GiB, and could use any of it.
-        os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    if limit:
         warm_up()
-    if 0 < limit < SMALL:
         stack, _ = resource.getrlimit(resource.RLIMIT_STACK)
         limit += _reserved() + THREADS * (stack if 0 < stack < STACK else STACK)
     if limit and sys.platform.startswith("linux"):
