@@ -51,6 +51,7 @@ def assert_same(found: SufficientStatistics, expected: SufficientStatistics) -> 
     assert not np.tril(found.factor, -1).any()
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(
     st.integers(0, 10**6),
