@@ -106,11 +106,12 @@ class _Shape(NamedTuple):
         separator = sep.encode()
         text = text[: last_row_end(text, sep)]
         whole = without_spaces(text, sep) if sep == " " else text
-        lines = [line for line in without_quoted(whole, sep).splitlines() if line]
+        unquoted = without_quoted(whole, sep)
+        lines = [line for line in unquoted.splitlines() if line]
         counts = tuple(line.count(separator) + 1 for line in lines)
         first = bool(lines) and lines[0].endswith(separator)
         others = len(lines) > 1 and all(line.endswith(separator) for line in lines[1:])
-        has_spaces = sep != " " and any(separator + b" " in line for line in lines)
+        has_spaces = sep != " " and separator + b" " in unquoted
         return cls(sep, text, counts, (first, others), has_spaces)
 
     @property

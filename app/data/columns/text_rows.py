@@ -87,7 +87,8 @@ def without_quoted(text: bytes, sep: str) -> bytes:
 
     Quotes without an end are left as they are.
     """
-    return _patterns(sep).quoted.sub(rb'\1"', text) if b'"' in text else text
+    end = after_line(text, text.rfind(b'"') + 1) if b'"' in text else 0  # often only the header has quotes
+    return _patterns(sep).quoted.sub(rb'\1"', text[:end]) + text[end:] if end else text
 
 
 def count_rows(text: bytes, sep: str) -> int:
