@@ -196,8 +196,8 @@ def test_incomplete_request_is_answered_before_a_stop(tmp_path: Path, number: si
 def test_upload_that_outlasts_the_graceful_stop_gets_a_problem_and_leaves_no_file(tmp_path: Path) -> None:
     service = Service(tmp_path, graceful_seconds=2, trainer_mode="external").start()
     with connect(service) as connection:
-        head = "POST /train?targets=y HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/csv\r\ncontent-length: 1000"
-        connection.sendall(head.encode() + b"\r\n\r\nx,y\n1,2\n")
+        head = "POST /train?targets=y HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/csv\r\ncontent-length: 9000"
+        connection.sendall(head.encode() + b"\r\n\r\nx,y\n" + b"1,2\n" * 2000)
         wait_for(lambda: list((service.state / "spool").glob("*")))
         os.kill(service.pid, signal.SIGTERM)
         response = read_to_end(connection)
