@@ -78,8 +78,13 @@ def with_columns_of_file(
 
 
 def known_schema(request: TrainingRequest, current: Version | None) -> TableSchema | None:
-    """Return the schema of the current version if the request's rows are read with it, and otherwise None."""
-    return None if current is None or request.infer_columns else current.card.schema_of_rows
+    """Return the schema of the current version if the request's rows are read with it, and otherwise None.
+
+    It has no numbers of rows, which do not change how rows are read.
+    """
+    if current is None or request.infer_columns:
+        return None
+    return replace(current.card.schema_of_rows, rows=0, incomplete_rows=0)
 
 
 def known_dialect(request: TrainingRequest, current: Version | None) -> Dialect | None:
