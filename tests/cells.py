@@ -4,10 +4,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pytest
 
 from app.data.batch import CellBatch, Columns, row_error
 from app.data.columns.options import ColumnOptions, Kind, ReadingOptions
 from app.data.columns.plan import Inferred, Roles, plan_schema
+from app.data.columns.schema import Column
+from app.errors import InvalidInput
 
 Reader = Callable[[Columns], Iterator[CellBatch]]
 
@@ -66,3 +69,23 @@ def infer(
 def numbers(count: int) -> list[str]:
     """Return texts of numbers without a pattern."""
     return [f"{(place * 7919) % 1009 / 8}" for place in range(count)]
+
+
+N = 30
+Y = numbers(N)
+
+
+def column(cells: list[Any] | pa.Array, **options: Any) -> Column:
+    """Return the column that these cells become, next to a target."""
+    return infer({"x": cells, "n": Y, "y": Y}, **options).schema.features[0]
+
+
+def fault(cells: list[Any] | pa.Array, **options: Any) -> str:
+    """Return the message with which these cells are refused."""
+    with pytest.raises(InvalidInput) as refused:
+        infer({"x": cells, "y": Y}, **options)
+    return refused.value.message
+
+
+def cycle(*values: Any) -> list[Any]:
+    return [values[place % len(values)] for place in range(N)]

@@ -31,7 +31,7 @@ SPACES = " \t\r\n\v\f\u00a0\u2007\u2009\u202f\ufeff"  # around a cell
 
 
 class Parsed(NamedTuple):
-    """The numbers that cells stand for. NaN is a gap or a fault."""
+    """The values of cells as numbers. NaN is a gap or a fault."""
 
     values: Array  # (n,)
     faults: NDArray[np.bool_] | None = None  # (n,), cells that cannot be read; None if there are none

@@ -10,7 +10,7 @@ DateOrder: TypeAlias = Literal["dmy", "mdy", "ymd"]
 # Effect of a gap, which is a cell without a value. drop: the row is left out. refuse: the job fails. indicator: a
 # constant takes its place, and an indicator column is added. fill: a constant takes its place.
 GapPolicy: TypeAlias = Literal["drop", "refuse", "indicator", "fill"]
-Separator: TypeAlias = Literal[",", ";", "\t", "|", " "]  # " " stands for a run of spaces
+Separator: TypeAlias = Literal[",", ";", "\t", "|", " "]  # " " means a run of spaces
 Decimal: TypeAlias = Literal[".", ","]
 Thousands: TypeAlias = Literal["", ",", ".", " ", "'", "_"]
 Encoding: TypeAlias = Literal["utf-8", "utf-16", "windows-1252", "iso-8859-1"]

@@ -1,35 +1,14 @@
 """The columns of a table become features, are left out, or are refused, with warnings."""
 
 import re
-from typing import Any
 
-import pyarrow as pa
 import pytest
-from cells import infer, numbers
+from cells import N, Y, column, cycle, fault, infer, numbers
 
 from app.data.columns.limits import check_design
 from app.data.columns.options import ColumnOptions, ReadingOptions
 from app.data.columns.schema import Column
 from app.errors import InvalidInput
-
-N = 30
-Y = numbers(N)
-
-
-def column(cells: list[Any] | pa.Array, **options: Any) -> Column:
-    """Return the column that these cells become, next to a target."""
-    return infer({"x": cells, "n": Y, "y": Y}, **options).schema.features[0]
-
-
-def fault(cells: list[Any] | pa.Array, **options: Any) -> str:
-    """Return the message with which these cells are refused."""
-    with pytest.raises(InvalidInput) as refused:
-        infer({"x": cells, "y": Y}, **options)
-    return refused.value.message
-
-
-def cycle(*values: Any) -> list[Any]:
-    return [values[place % len(values)] for place in range(N)]
 
 
 @pytest.mark.parametrize("mark", ["-999", "9999"])
