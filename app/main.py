@@ -20,7 +20,7 @@ from app.jobs.host.cpu_affinity import PredictionActivity
 from app.jobs.queue import JobQueue
 from app.jobs.supervisor import Supervisor
 from app.private_names import check_private_names
-from app.registry.publisher import ModelPublisher
+from app.registry.folder.publisher import FolderPublisher
 from app.server.admission import ConnectionAdmission
 from app.server.hooks import ConnectionState
 from app.server.shutdown import drain_on_signal
@@ -152,7 +152,7 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
     )
     memory = MemoryBudget(settings.worker_memory)
     return Services(
-        registry=ModelPublisher(
+        registry=FolderPublisher(
             settings.models_dir,
             cached_bytes=share_of(settings.worker_memory, VERSIONS_SHARE),
             pinned=settings.default_model,

@@ -47,6 +47,12 @@ def _check_database_url(url: str) -> str:
     return url
 
 
+def _check_storage_url(url: str) -> str:
+    if not re.fullmatch(r"(s3|gs|az)://[^/?#@]{3,}(/[^?#]*)?|file:///[^?#]+", url):
+        raise ValueError("expected s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, az://CONTAINER/PREFIX or file:///FOLDER")
+    return url
+
+
 def _check_trainer_memory(memory: int) -> int:
     if 0 < memory < MIN_TRAINER_MEMORY:
         raise ValueError(f"the trainer itself takes up to {MIN_TRAINER_MEMORY} bytes; 0 means no limit")
@@ -60,6 +66,25 @@ class Settings(BaseSettings):
 
     models_dir: Path = Field(Path("models"), description="Folder of the versioned models.")
     state_dir: Path = Field(Path(".linserve"), description="Folder of the job database, uploaded rows and checkpoints.")
+    storage: Annotated[str, AfterValidator(_check_storage_url)] | None = Field(
+        None,
+        description="URL of the store that replicas and trainers share: s3://BUCKET/PREFIX, gs://, az:// or file:///. By "
+        "default, the models folder and the state folder.",
+    )
+    cache_dir: Path | None = Field(
+        None, description="Folder of copies of versions, from which a start without the store serves."
+    )
+    sources: str | None = Field(
+        None, description="URL prefixes, separated by commas, under which `source` of a training may name files."
+    )
+    ray_address: str | None = Field(
+        None,
+        description="Address of a Ray cluster for trainings from `source`: `local`, `auto` or ray://HOST:PORT. By "
+        "default, processes of the trainer.",
+    )
+    min_merge_rows: int = Field(
+        20, ge=1, description="Least number of rows of a version that is exported for, or accepted by, a merge."
+    )
     default_model: str = Field("crop-yield", pattern=f"^{MODEL_NAME}$", description="The model of /predict and /train.")
     database_url: Annotated[str, AfterValidator(_check_database_url)] | None = Field(
         None, description="URL of the job database. By default, SQLite in the state folder."

@@ -76,7 +76,7 @@ def _make_worker(settings: Settings, threads: int) -> "Worker":
     from app.jobs.host.cpu_affinity import PredictionActivity
     from app.jobs.host.memory_limit import check_memory_for_torch
     from app.jobs.worker import Worker
-    from app.registry.publisher import ModelPublisher
+    from app.registry.folder.publisher import FolderPublisher
     from app.training.pipeline import TrainerContext
     from app.training.uploads import UploadStore
 
@@ -89,7 +89,7 @@ def _make_worker(settings: Settings, threads: int) -> "Worker":
         lock_of=settings.lock_of,
         store=DBOSWorkerStore(settings.job_database_url, settings.trainer_name, settings.state_dir),
         context=TrainerContext(
-            ModelPublisher(settings.models_dir),
+            FolderPublisher(settings.models_dir),
             UploadStore(settings.spool),
             settings.checkpoints,
             threads,

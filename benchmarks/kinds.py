@@ -34,7 +34,7 @@ OURS = """
 import os, tempfile
 from pathlib import Path
 from app.data.columns.options import ReadingOptions
-from app.registry.publisher import ModelPublisher
+from app.registry.folder.publisher import FolderPublisher
 from app.regression.solvers import Exact
 from app.training.pipeline import TrainerContext, train
 from app.training.planner import plan_file
@@ -45,7 +45,7 @@ def work(path):
     folder = Path(tempfile.mkdtemp())
     (folder / "models").mkdir()
     spool = UploadStore(folder / "spool")
-    context = TrainerContext(ModelPublisher(folder / "models"), spool, folder / "checkpoints", threads=os.cpu_count())
+    context = TrainerContext(FolderPublisher(folder / "models"), spool, folder / "checkpoints", threads=os.cpu_count())
     upload = spool.new()
     with spool.open_new(upload):
         spool.path(upload).unlink()

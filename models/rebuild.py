@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from app.registry.publisher import ModelPublisher
+from app.registry.folder.publisher import FolderPublisher
 from app.regression.solvers import Exact
 from app.training.pipeline import TrainerContext, train
 from app.training.progress import ProgressReporter
@@ -24,7 +24,7 @@ def main(folder: Path) -> None:
         promote="always",
         fingerprint="",
     )
-    registry = ModelPublisher(folder)
+    registry = FolderPublisher(folder)
     workshop = TrainerContext(registry, UploadStore(ROWS.parent), folder)
     card = train(request, None, workshop, ProgressReporter(lambda _progress, _curve: None, lambda: False))
     registry.promote(card.model, card.version)

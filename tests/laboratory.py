@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from app.data.columns.encoder import Encoder
 from app.data.columns.options import ReadingOptions
 from app.data.json_tables import json_table_to_arrow
-from app.registry.publisher import ModelPublisher
+from app.registry.folder.publisher import FolderPublisher
 from app.registry.version_file import Version
 from app.regression.solvers import Exact
 from app.training.pipeline import TrainerContext, train
@@ -29,7 +29,7 @@ class Laboratory:
     def __init__(self, folder: Path) -> None:
         (folder / "models").mkdir(parents=True)
         self.context = TrainerContext(
-            ModelPublisher(folder / "models"), UploadStore(folder / "spool"), folder / "checkpoints"
+            FolderPublisher(folder / "models"), UploadStore(folder / "spool"), folder / "checkpoints"
         )
         self._count = 0
 

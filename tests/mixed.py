@@ -12,7 +12,7 @@ from trained import model_of, version_of
 from app.data.columns.encoder import Encoder
 from app.data.columns.schema import Column, TableSchema
 from app.data.columns.terms import encoded_terms
-from app.registry.publisher import ModelPublisher
+from app.registry.folder.publisher import FolderPublisher
 from app.registry.version_file import Version
 from app.regression.terms import expand, parse_terms
 
@@ -73,4 +73,4 @@ def version_of_table(
 
 def publish(models: Path, version: Version, model: str) -> None:
     """Publish a version as the current one of a model."""
-    ModelPublisher(models).publish(replace(version.card, model=model), version.model, promote=True)
+    FolderPublisher(models).publish(replace(version.card, model=model), version.model, promote=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from line import CARD, STATISTICS
 
-from app.registry.publisher import ModelPublisher
+from app.registry.folder.publisher import FolderPublisher
 from app.registry.version_file import Version
 from app.regression.linear_model import LinearModel
 
@@ -22,7 +22,7 @@ def slope(version: Version) -> float:
     return float(version.model.coef[0, 0])
 
 
-def published(registry: ModelPublisher, *slopes: float, model: str = "line", promoted: int | None = None) -> None:
+def published(registry: FolderPublisher, *slopes: float, model: str = "line", promoted: int | None = None) -> None:
     for one in slopes:
         registry.publish(replace(CARD, model=model), line(one))
     if promoted is not None:

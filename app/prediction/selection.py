@@ -3,7 +3,7 @@
 import asyncio
 from dataclasses import dataclass
 
-from app.registry.reader import ModelReader
+from app.registry.base import ModelReader
 from app.registry.version_file import Version
 
 

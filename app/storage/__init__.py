@@ -1,1 +1,1 @@
-"""Files, locks, temporary storage and the memory budget."""
+"""Storage on disk and in buckets."""

@@ -17,8 +17,8 @@ from app.data.formats import BY_NAME
 from app.data.names import check_names, did_you_mean, listed, missing_columns, shown, unquoted
 from app.data.training_rows import MATRIX
 from app.errors import FieldError, InvalidInput, ModelFileInvalid, ModelNotFound, NotFound
+from app.registry.base import ModelReader
 from app.registry.model_card import ModelCard, share_to_forget
-from app.registry.reader import ModelReader
 from app.registry.version_file import Version
 from app.regression.solvers import GradientDescent, Start
 from app.regression.terms import parse_terms

@@ -2,7 +2,7 @@
 
 from app.data.columns.schema import TableSchema
 from app.errors import InvalidInput, ModelFileInvalid, ModelNotFound
-from app.registry.reader import ModelReader
+from app.registry.base import ModelReader
 from app.registry.version_file import Version
 from app.regression.fit import FitResult
 from app.training.encoded import coefficients_on, has_kinds_of

@@ -9,7 +9,7 @@ from app.data.columns.schema import TableSchema
 from app.data.columns.terms import encoded_terms
 from app.data.names import MAX_NAMES, listed, shown
 from app.errors import FieldError, InvalidInput
-from app.registry.reader import ModelReader
+from app.registry.base import ModelReader
 from app.registry.version_file import Version
 from app.regression.column_changes import aligned
 from app.regression.cross_validation import FoldStatistics

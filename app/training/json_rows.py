@@ -20,7 +20,7 @@ from app.data.json_rows import as_rows, first_rounded_rows, to_column, to_matrix
 from app.data.rounding import rounding_warnings
 from app.data.training_rows import first_weight_fault, write_matrix
 from app.errors import InvalidInput
-from app.registry.reader import ModelReader
+from app.registry.base import ModelReader
 from app.registry.version_file import Version
 from app.regression.sufficient_statistics import WeightKind
 from app.training.columns import check_named, checked_features, current_version, known_schema, left_out_before

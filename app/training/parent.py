@@ -12,9 +12,8 @@ from typing import Literal
 
 from app.data.names import unquoted
 from app.errors import Conflict, InvalidInput, ModelNotFound
+from app.registry.base import ModelPublisher, ParentChanged
 from app.registry.model_card import ModelCard, share_to_forget
-from app.registry.publication import ParentChanged
-from app.registry.publisher import ModelPublisher
 from app.registry.version_file import Version
 from app.regression.cross_validation import FoldStatistics
 from app.regression.linear_model import LinearModel

@@ -9,9 +9,8 @@ from pathlib import Path
 from app.data.columns.schema import TableSchema
 from app.errors import InvalidInput, Unavailable
 from app.failpoints import failpoint
+from app.registry.base import ModelPublisher, ParentChanged
 from app.registry.model_card import ModelCard
-from app.registry.publication import ParentChanged
-from app.registry.publisher import ModelPublisher
 from app.registry.version_file import Version
 from app.regression.fit import DataSummary, FitResult, fit_model
 from app.regression.solvers.base import FitObserver, TrainingState

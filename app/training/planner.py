@@ -11,7 +11,7 @@ from app.data.formats import BY_NAME
 from app.data.names import listed, missing_columns, shown
 from app.data.rounding import MAX_WARNINGS
 from app.errors import FieldError, InvalidInput
-from app.registry.reader import ModelReader
+from app.registry.base import ModelReader
 from app.registry.version_file import Version
 from app.training.columns import (
     check_named,

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from app.registry import model_card
-from app.registry.reader import ModelReader
+from app.registry.base import ModelReader
 from app.registry.tensors import MAX_FOLD_BYTES, fold_bytes
 from app.registry.version_file import Version
 from app.regression.cross_validation import FoldStatistics

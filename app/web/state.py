@@ -7,7 +7,7 @@ from pathlib import Path
 from starlette.requests import Request
 
 from app.jobs.queue import JobQueue
-from app.registry.publisher import ModelPublisher
+from app.registry.base import ModelPublisher
 from app.storage.memory_budget import LargeBodyLimiter, MemoryBudget, Reservation
 from app.storage.temp import TempStorage
 from app.web.auth import Authorizer

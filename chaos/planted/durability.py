@@ -34,25 +34,25 @@ def _without_fsync(function: Callable[P, R], of: Callable[[int], bool]) -> Calla
     return call
 
 
-@after("app.registry.publisher")
+@after("app.registry.folder.publisher")
 def no_fsync_of_a_version() -> None:
-    from app.registry.publisher import ModelPublisher
+    from app.registry.folder.publisher import FolderPublisher
 
-    ModelPublisher.publish = _without_fsync(ModelPublisher.publish, stat.S_ISREG)
+    FolderPublisher.publish = _without_fsync(FolderPublisher.publish, stat.S_ISREG)
 
 
-@after("app.registry.publisher")
+@after("app.registry.folder.publisher")
 def no_fsync_of_the_folder_of_a_version() -> None:
-    from app.registry.publisher import ModelPublisher
+    from app.registry.folder.publisher import FolderPublisher
 
-    ModelPublisher.publish = _without_fsync(ModelPublisher.publish, stat.S_ISDIR)
+    FolderPublisher.publish = _without_fsync(FolderPublisher.publish, stat.S_ISDIR)
 
 
-@after("app.registry.publisher")
+@after("app.registry.folder.publisher")
 def no_fsync_of_a_promotion() -> None:
-    from app.registry.publisher import ModelPublisher
+    from app.registry.folder.publisher import FolderPublisher
 
-    ModelPublisher.promote = _without_fsync(ModelPublisher.promote, stat.S_ISDIR)
+    FolderPublisher.promote = _without_fsync(FolderPublisher.promote, stat.S_ISDIR)
 
 
 @after("app.training.uploads")

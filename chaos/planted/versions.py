@@ -12,7 +12,7 @@ from chaos.planting import after
 INTERRUPTED_SECONDS = 0.01
 
 
-@after("app.registry.publication")
+@after("app.registry.folder.publication")
 def written_in_place() -> None:
     """The file gets its number before it is completely written."""
     from app.failpoints import failpoint
@@ -28,10 +28,10 @@ def written_in_place() -> None:
     os.link = copy
 
 
-@after("app.registry.publisher")
+@after("app.registry.folder.publisher")
 def numbered_by_rename() -> None:
     """A file is renamed to the number that was free before the folder was locked, even if it is taken by now."""
-    from app.registry import publisher
+    from app.registry.folder import publisher
     from app.registry.model_card import ModelCard
 
     complete = publisher._completed
@@ -47,10 +47,10 @@ def numbered_by_rename() -> None:
     os.link = rename
 
 
-@after("app.registry.publication")
+@after("app.registry.folder.publication")
 def published_twice() -> None:
     """The version of an upload is not found, so a job that is run again publishes again."""
-    from app.registry import publication
+    from app.registry.folder import publication
 
     def find_none(folder: Path, upload: str) -> None:
         return None
@@ -58,7 +58,7 @@ def published_twice() -> None:
     publication.published_for = find_none
 
 
-@after("app.registry.publication")
+@after("app.registry.folder.publication")
 def promoted_by_removing() -> None:
     """For a moment there is no pointer to the current version."""
     rename = os.rename
@@ -72,16 +72,16 @@ def promoted_by_removing() -> None:
     os.rename = remove_first
 
 
-@after("app.registry.reader")
+@after("app.registry.folder.reader")
 def pointer_not_read() -> None:
     """The current version is read only once."""
-    from app.registry.reader import ModelReader
+    from app.registry.folder.reader import FolderReader
     from app.registry.version_file import Version
 
-    get_cached = ModelReader.get_cached
+    get_cached = FolderReader.get_cached
     seen: dict[str, Version] = {}
 
-    def first_seen(self: ModelReader, model: str, number: int | None = None) -> Version | None:
+    def first_seen(self: FolderReader, model: str, number: int | None = None) -> Version | None:
         if number is None and model in seen:
             return seen[model]
         found = get_cached(self, model, number)
@@ -89,19 +89,19 @@ def pointer_not_read() -> None:
             seen[model] = found
         return found
 
-    ModelReader.get_cached = first_seen
+    FolderReader.get_cached = first_seen
 
 
-@after("app.registry.reader")
+@after("app.registry.folder.reader")
 def pointer_believed_by_the_time_of_day() -> None:
     """The pointer is read at most once per millisecond, by a clock that may be set back."""
-    from app.registry.reader import ModelReader
+    from app.registry.folder.reader import FolderReader
     from app.registry.version_file import Version
 
-    get_cached = ModelReader.get_cached
+    get_cached = FolderReader.get_cached
     believed: dict[str, tuple[float, Version]] = {}
 
-    def believe(self: ModelReader, model: str, number: int | None = None) -> Version | None:
+    def believe(self: FolderReader, model: str, number: int | None = None) -> Version | None:
         if number is not None:
             return get_cached(self, model, number)
         until, version = believed.get(model, (0.0, None))
@@ -112,7 +112,7 @@ def pointer_believed_by_the_time_of_day() -> None:
             believed[model] = time.time() + 0.001, found
         return found
 
-    ModelReader.get_cached = believe
+    FolderReader.get_cached = believe
 
 
 @after("app.registry.version_file")
@@ -138,25 +138,25 @@ def checksums_not_verified() -> None:
     version_file.checksum = any_checksum
 
 
-@after("app.registry.publisher")
+@after("app.registry.folder.publisher")
 def failed_promotion_swallowed() -> None:
     """A failure to write the pointer is ignored."""
     from app.errors import Unavailable
-    from app.registry.publisher import ModelPublisher
+    from app.registry.folder.publisher import FolderPublisher
 
-    promote = ModelPublisher.promote
+    promote = FolderPublisher.promote
 
-    def swallow(self: ModelPublisher, *args: Any, **named: Any) -> None:
+    def swallow(self: FolderPublisher, *args: Any, **named: Any) -> None:
         with contextlib.suppress(Unavailable):
             promote(self, *args, **named)
 
-    ModelPublisher.promote = swallow
+    FolderPublisher.promote = swallow
 
 
 @after("app.training.parent")
 def parent_not_compared() -> None:
     """A version is promoted even if another one became current since its job began."""
-    from app.registry.publisher import ModelPublisher
+    from app.registry.base import ModelPublisher
     from app.training.parent import Parent
     from app.training.request import TrainingRequest
 

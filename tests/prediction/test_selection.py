@@ -7,8 +7,8 @@ import pytest
 
 from app.errors import ModelNotFound, VersionNotFound
 from app.prediction.selection import VersionSelector
-from app.registry import reader as module
-from app.registry.publisher import ModelPublisher
+from app.registry.folder import reader as module
+from app.registry.folder.publisher import FolderPublisher
 from app.registry.version_file import Version, read
 
 
@@ -29,7 +29,7 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
 def test_a_file_is_read_once_and_not_in_the_thread_of_the_event_loop(
     models: Path, reads: list[threading.Thread], number: int | None
 ) -> None:
-    choose = VersionSelector(ModelPublisher(models), "crop-yield", number)
+    choose = VersionSelector(FolderPublisher(models), "crop-yield", number)
 
     async def ask_often() -> list[Version]:
         return [
@@ -49,7 +49,7 @@ def test_a_promotion_is_seen_at_the_next_lookup_and_a_large_file_is_read_in_a_th
 ) -> None:
     monkeypatch.setattr(module, "SMALL_BYTES", small)
     shutil.copy(models / "crop-yield" / "000001.safetensors", models / "crop-yield" / "000002.safetensors")
-    registry = ModelPublisher(models)
+    registry = FolderPublisher(models)
     choose = VersionSelector(registry, "crop-yield")
 
     async def look_promote_and_look() -> list[int]:
@@ -63,10 +63,10 @@ def test_a_promotion_is_seen_at_the_next_lookup_and_a_large_file_is_read_in_a_th
 
 def test_a_version_that_does_not_exist_is_not_found_with_either_method(models: Path) -> None:
     for choose, error in (
-        (VersionSelector(ModelPublisher(models), "crop-yield", 2), VersionNotFound),
-        (VersionSelector(ModelPublisher(models), "other", 1), ModelNotFound),
-        (VersionSelector(ModelPublisher(models), "other"), ModelNotFound),
-        (VersionSelector(ModelPublisher(models), "../models/crop-yield"), ModelNotFound),
+        (VersionSelector(FolderPublisher(models), "crop-yield", 2), VersionNotFound),
+        (VersionSelector(FolderPublisher(models), "other", 1), ModelNotFound),
+        (VersionSelector(FolderPublisher(models), "other"), ModelNotFound),
+        (VersionSelector(FolderPublisher(models), "../models/crop-yield"), ModelNotFound),
     ):
         with pytest.raises(error):
             choose()

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from app.registry.publisher import ModelPublisher
+from app.registry.folder.publisher import FolderPublisher
 
 
 @pytest.fixture
@@ -13,5 +13,5 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def registry(folder: Path) -> ModelPublisher:
-    return ModelPublisher(folder)
+def registry(folder: Path) -> FolderPublisher:
+    return FolderPublisher(folder)

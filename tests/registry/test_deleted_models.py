@@ -14,37 +14,37 @@ import pytest
 from line import CARD, STATISTICS
 
 from app.errors import ModelFileInvalid, ModelNotFound, PreconditionFailed, VersionNotFound
-from app.registry.publisher import ModelPublisher
+from app.registry.folder.publisher import FolderPublisher
 from app.regression.linear_model import LinearModel
 
 DELETER = """
 import sys
 from pathlib import Path
-from app.registry.publisher import ModelPublisher
+from app.registry.folder.publisher import FolderPublisher
 
-ModelPublisher(Path(sys.argv[1])).delete_model("line")
+FolderPublisher(Path(sys.argv[1])).delete_model("line")
 """
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> ModelPublisher:
+def registry(tmp_path: Path) -> FolderPublisher:
     """Three versions of one model, of which the second is current."""
     (tmp_path / "models").mkdir()
-    found = ModelPublisher(tmp_path / "models")
+    found = FolderPublisher(tmp_path / "models")
     for number in (1, 2, 3):
         publish(found, number)
     found.promote("line", 2)
     return found
 
 
-def publish(registry: ModelPublisher, slope: float) -> int:
+def publish(registry: FolderPublisher, slope: float) -> int:
     weights, zero = np.array([[slope]]), np.zeros(1)
     model = LinearModel(("x",), ("y",), weights, zero, STATISTICS, zero, None, None)
     return registry.publish(replace(CARD), model).card.version
 
 
-def test_a_deleted_model_is_gone_for_every_reader_at_once(registry: ModelPublisher, tmp_path: Path) -> None:
-    other = ModelPublisher(tmp_path / "models")
+def test_a_deleted_model_is_gone_for_every_reader_at_once(registry: FolderPublisher, tmp_path: Path) -> None:
+    other = FolderPublisher(tmp_path / "models")
     assert (other.current("line").card.version, other.version("line", 3).card.version) == (2, 3)
 
     registry.delete_model("line")
@@ -60,18 +60,18 @@ def test_a_deleted_model_is_gone_for_every_reader_at_once(registry: ModelPublish
         assert reader.models() == []
 
 
-def test_numbers_of_deleted_models_are_never_used_again(registry: ModelPublisher, tmp_path: Path) -> None:
+def test_numbers_of_deleted_models_are_never_used_again(registry: FolderPublisher, tmp_path: Path) -> None:
     registry.delete("line", 3)
     registry.delete_model("line")
     assert publish(registry, 1) == 4
     with pytest.raises(VersionNotFound):
         registry.version("line", 3)
     registry.delete_model("line")
-    assert publish(ModelPublisher(tmp_path / "models"), 1) == 5
+    assert publish(FolderPublisher(tmp_path / "models"), 1) == 5
 
 
 def test_a_number_that_only_the_link_of_a_deleted_model_names_is_not_used_again(
-    registry: ModelPublisher, tmp_path: Path
+    registry: FolderPublisher, tmp_path: Path
 ) -> None:
     current = tmp_path / "models" / "line" / "current"
     current.unlink()
@@ -80,12 +80,12 @@ def test_a_number_that_only_the_link_of_a_deleted_model_names_is_not_used_again(
     assert publish(registry, 1) == 10
 
 
-def test_files_of_a_deleted_model_are_removed(registry: ModelPublisher, tmp_path: Path) -> None:
+def test_files_of_a_deleted_model_are_removed(registry: FolderPublisher, tmp_path: Path) -> None:
     registry.delete_model("line")
     assert [path.name for path in tmp_path.rglob("*") if not path.is_dir()] == ["last"]
 
 
-def test_a_restored_model_is_deleted_again(registry: ModelPublisher, tmp_path: Path) -> None:
+def test_a_restored_model_is_deleted_again(registry: FolderPublisher, tmp_path: Path) -> None:
     copy = (tmp_path / "models" / "line" / "000003.safetensors").read_bytes()
     registry.delete_model("line")
     (tmp_path / "models" / "line").mkdir()
@@ -98,7 +98,7 @@ def test_a_restored_model_is_deleted_again(registry: ModelPublisher, tmp_path: P
     assert publish(registry, 1) == 4
 
 
-def test_a_restored_model_uses_no_number_of_the_deleted_one(registry: ModelPublisher, tmp_path: Path) -> None:
+def test_a_restored_model_uses_no_number_of_the_deleted_one(registry: FolderPublisher, tmp_path: Path) -> None:
     copy = shutil.copytree(tmp_path / "models" / "line", tmp_path / "copy", symlinks=True)
     publish(registry, 1)
     registry.delete_model("line")
@@ -107,7 +107,7 @@ def test_a_restored_model_uses_no_number_of_the_deleted_one(registry: ModelPubli
 
 
 def test_a_record_that_has_no_number_stops_the_next_training_with_its_name(
-    registry: ModelPublisher, tmp_path: Path
+    registry: FolderPublisher, tmp_path: Path
 ) -> None:
     registry.delete_model("line")
     (tmp_path / "models" / ".deleted" / "line" / "last").write_text("seven")
@@ -115,7 +115,7 @@ def test_a_record_that_has_no_number_stops_the_next_training_with_its_name(
         publish(registry, 1)
 
 
-def test_a_check_that_fails_leaves_the_model_whole(registry: ModelPublisher) -> None:
+def test_a_check_that_fails_leaves_the_model_whole(registry: FolderPublisher) -> None:
     def check() -> None:
         raise PreconditionFailed("changed")
 
@@ -126,10 +126,10 @@ def test_a_check_that_fails_leaves_the_model_whole(registry: ModelPublisher) -> 
 
 
 def test_a_change_that_waits_for_the_deletion_of_its_model_is_rejected(
-    registry: ModelPublisher, tmp_path: Path
+    registry: FolderPublisher, tmp_path: Path
 ) -> None:
     # The lock is asked for while the model is being deleted: neither a new folder nor the old one is changed.
-    other = ModelPublisher(tmp_path / "models")
+    other = FolderPublisher(tmp_path / "models")
     found: list[BaseException] = []
     waiting = threading.Event()
 
@@ -154,7 +154,7 @@ def test_a_change_that_waits_for_the_deletion_of_its_model_is_rejected(
 
 @pytest.mark.parametrize(("step", "is_deleted"), [("deletion_prepared", False), ("deleted", True)])
 def test_a_process_that_is_killed_while_it_deletes_leaves_a_model_whole_or_deleted(
-    registry: ModelPublisher, tmp_path: Path, step: str, *, is_deleted: bool
+    registry: FolderPublisher, tmp_path: Path, step: str, *, is_deleted: bool
 ) -> None:
     points = tmp_path / "points"
     points.mkdir()
@@ -165,7 +165,7 @@ def test_a_process_that_is_killed_while_it_deletes_leaves_a_model_whole_or_delet
         check=False,
     )
     assert ended.returncode == -signal.SIGKILL
-    after = ModelPublisher(tmp_path / "models")
+    after = FolderPublisher(tmp_path / "models")
     assert after.models() == ([] if is_deleted else ["line"])
     if is_deleted:
         assert list((tmp_path / "models").rglob("*.safetensors"))

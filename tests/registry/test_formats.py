@@ -19,8 +19,8 @@ from safetensors import safe_open
 from service import Service, copy_models
 
 from app.errors import ModelFileInvalid
+from app.registry.folder.publisher import FolderPublisher
 from app.registry.model_card import SCHEMA
-from app.registry.publisher import ModelPublisher
 from app.registry.version_file import encode, read, read_card, read_folds
 from app.regression.hypothesis_tests import infer
 
@@ -45,7 +45,7 @@ def test_every_format_has_a_fixture_of_which_all_versions_are_served(tmp_path: P
     assert files, f"Write versions with the code that introduced format {schema} into tests/registry/schema_{schema}."
     assert {read_card(file).schema for file in files} == {schema}
     shutil.copytree(HERE / f"schema_{schema}", tmp_path / "old")
-    registry = ModelPublisher(tmp_path)
+    registry = FolderPublisher(tmp_path)
     for number in registry.versions("old"):
         registry.promote("old", number)
         model = registry.current("old").model
@@ -134,7 +134,7 @@ def other_formats(models: Path) -> dict[str, str]:
 def test_a_file_of_another_format_is_refused_with_its_name_its_format_and_what_to_do(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    registry = ModelPublisher(tmp_path)
+    registry = FolderPublisher(tmp_path)
     for model, told in other_formats(tmp_path).items():
         caplog.clear()
         with caplog.at_level(logging.ERROR), pytest.raises(ModelFileInvalid) as refused:

@@ -14,8 +14,8 @@ from line import CARD, STATISTICS
 
 from app import failpoints
 from app.errors import Conflict
-from app.registry.publication import ParentChanged
-from app.registry.publisher import ModelPublisher
+from app.registry.base import ParentChanged
+from app.registry.folder.publisher import FolderPublisher
 from app.registry.version_file import encode
 from app.regression.linear_model import LinearModel
 
@@ -32,14 +32,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def registry(folder: Path) -> ModelPublisher:
+def registry(folder: Path) -> FolderPublisher:
     """A registry with version 1 of the model "line", which is current."""
-    found = ModelPublisher(folder)
+    found = FolderPublisher(folder)
     found.publish(replace(CARD, upload="first"), MODEL, promote=True)
     return found
 
 
-def published(registry: ModelPublisher, upload: str, **options: Any) -> int:
+def published(registry: FolderPublisher, upload: str, **options: Any) -> int:
     return registry.publish(replace(CARD, upload=upload), MODEL, **options).card.version
 
 
@@ -55,7 +55,7 @@ def killed_at(step: str, folder: Path, act: Callable[[], object]) -> None:
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
 
 
-def test_a_version_is_current_as_soon_as_it_is_published(registry: ModelPublisher) -> None:
+def test_a_version_is_current_as_soon_as_it_is_published(registry: FolderPublisher) -> None:
     version = registry.publish(replace(CARD, upload="a"), MODEL, promote=True, expected=1)
     assert registry.current_number("line") == version.card.version == 2
     assert version.card.promoted is True
@@ -64,7 +64,7 @@ def test_a_version_is_current_as_soon_as_it_is_published(registry: ModelPublishe
     assert registry.current_number("line") == 2
 
 
-def test_a_version_is_not_published_when_another_became_current_meanwhile(registry: ModelPublisher) -> None:
+def test_a_version_is_not_published_when_another_became_current_meanwhile(registry: FolderPublisher) -> None:
     published(registry, "a", promote=True, expected=1)
     for promote in (True, False):
         with pytest.raises(ParentChanged):
@@ -77,14 +77,16 @@ def test_a_version_is_not_published_when_another_became_current_meanwhile(regist
 
 
 def test_a_first_version_expects_that_none_is_current(folder: Path) -> None:
-    registry = ModelPublisher(folder)
+    registry = FolderPublisher(folder)
     with pytest.raises(ParentChanged):
         published(registry, "a", promote=True, expected=1)
     assert not (folder / "line").exists()
     assert published(registry, "a", promote=True, expected=None) == 1
 
 
-def test_the_parent_of_a_version_that_replaces_all_rows_is_current_at_its_publication(registry: ModelPublisher) -> None:
+def test_the_parent_of_a_version_that_replaces_all_rows_is_current_at_its_publication(
+    registry: FolderPublisher,
+) -> None:
     published(registry, "a")
     assert published(registry, "b", promote=True) == 3
     assert registry.version("line", 3).card.parent == 1
@@ -92,7 +94,7 @@ def test_the_parent_of_a_version_that_replaces_all_rows_is_current_at_its_public
     assert registry.version("line", published(registry, "c")).card.parent == 2
 
 
-def test_a_parent_that_is_given_is_kept_when_nothing_is_compared(registry: ModelPublisher) -> None:
+def test_a_parent_that_is_given_is_kept_when_nothing_is_compared(registry: FolderPublisher) -> None:
     published(registry, "a", promote=True)
     card = replace(CARD, mode="update", parent=1)
     assert registry.publish(card, MODEL).card.parent == 1
@@ -101,11 +103,11 @@ def test_a_parent_that_is_given_is_kept_when_nothing_is_compared(registry: Model
 @pytest.mark.parametrize("step", [*BEFORE_IT_IS_PUBLISHED, *WHEN_IT_IS_PUBLISHED])
 @pytest.mark.parametrize("then", ["update", "rerun", "promotion", "deletion"])
 def test_a_publisher_that_is_killed_has_published_and_promoted_or_done_neither(
-    registry: ModelPublisher, folder: Path, step: str, then: str
+    registry: FolderPublisher, folder: Path, step: str, then: str
 ) -> None:
     published(registry, "old")
-    killed_at(step, folder, lambda: published(ModelPublisher(folder), "a", promote=True, expected=1))
-    others = ModelPublisher(folder)
+    killed_at(step, folder, lambda: published(FolderPublisher(folder), "a", promote=True, expected=1))
+    others = FolderPublisher(folder)
     done = step in WHEN_IT_IS_PUBLISHED
 
     if then == "update" and done:
@@ -137,9 +139,9 @@ def test_a_publisher_that_is_killed_has_published_and_promoted_or_done_neither(
 
 
 def test_the_marker_of_a_killed_publisher_does_not_claim_the_version_that_has_its_number(
-    registry: ModelPublisher, folder: Path
+    registry: FolderPublisher, folder: Path
 ) -> None:
-    killed_at("prepared", folder, lambda: published(ModelPublisher(folder), "a", promote=True))
+    killed_at("prepared", folder, lambda: published(FolderPublisher(folder), "a", promote=True))
     assert published(registry, "b") == 2
     assert registry.find("line", "a") is None
     assert registry.current_number("line") == 1
@@ -147,7 +149,7 @@ def test_the_marker_of_a_killed_publisher_does_not_claim_the_version_that_has_it
 
 
 def test_a_copy_of_the_folder_that_was_made_during_a_publication_keeps_its_current_version(
-    registry: ModelPublisher, folder: Path
+    registry: FolderPublisher, folder: Path
 ) -> None:
     published(registry, "a", promote=True)
     published(registry, "b", promote=True)
@@ -156,10 +158,10 @@ def test_a_copy_of_the_folder_that_was_made_during_a_publication_keeps_its_curre
     assert registry.current_number("line") == 4
 
 
-def test_a_copy_of_the_folder_that_followed_the_links_goes_on(registry: ModelPublisher, folder: Path) -> None:
+def test_a_copy_of_the_folder_that_followed_the_links_goes_on(registry: FolderPublisher, folder: Path) -> None:
     published(registry, "a", promote=True)
     copied = shutil.copytree(folder, folder.with_name("copy"))
-    other = ModelPublisher(copied)
+    other = FolderPublisher(copied)
     other.promote("line", 2)
     assert published(other, "b", promote=True, expected=2) == 3
     found = other.find("line", "b")
@@ -172,7 +174,7 @@ def test_versions_from_before_there_were_markers_are_found(folder: Path) -> None
         card = replace(CARD, version=number, upload=f"upload-{number}")
         (folder / "line" / f"{number:06d}.safetensors").write_bytes(encode(card, MODEL))
     (folder / "line" / "000007.deleted").touch()
-    registry = ModelPublisher(folder)
+    registry = FolderPublisher(folder)
     found = registry.find("line", "upload-2")
     assert found is not None
     assert (found.card.version, found.card.promoted) == (2, None)
@@ -188,7 +190,7 @@ def test_a_training_reads_and_lists_as_much_with_many_versions_as_with_few(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def cost(versions: int) -> tuple[int, int, int]:
-        registry = ModelPublisher(folder)
+        registry = FolderPublisher(folder)
         model = f"of-{versions}"
         for number in range(versions):
             card = replace(CARD, model=model, upload=f"upload-{number}")
@@ -222,7 +224,7 @@ def _counted(function: Any, counts: dict[str, int], kind: str) -> Any:
     return counting
 
 
-def test_a_deleted_version_takes_its_marker_along(registry: ModelPublisher, folder: Path) -> None:
+def test_a_deleted_version_takes_its_marker_along(registry: FolderPublisher, folder: Path) -> None:
     published(registry, "a")
     markers = folder / "line" / "uploads"
     assert {path.name for path in markers.iterdir()} == {"first", "a", ".last"}
@@ -231,7 +233,9 @@ def test_a_deleted_version_takes_its_marker_along(registry: ModelPublisher, fold
     assert published(registry, "b") == 3
 
 
-def test_temporary_markers_of_killed_publishers_are_swept_after_an_hour(registry: ModelPublisher, folder: Path) -> None:
+def test_temporary_markers_of_killed_publishers_are_swept_after_an_hour(
+    registry: FolderPublisher, folder: Path
+) -> None:
     left = folder / "line" / "uploads" / ".0.tmp"
     left.symlink_to("000001.safetensors")
     folder_left = folder / "line" / ".1.tmp"

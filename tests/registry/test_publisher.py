@@ -18,15 +18,15 @@ from app.errors import (
     Unavailable,
     VersionNotFound,
 )
-from app.registry.publisher import ModelPublisher
+from app.registry.folder.publisher import FolderPublisher
 
 PUBLISHER = """
 import sys
 from dataclasses import replace
 from pathlib import Path
-from app.registry.publisher import ModelPublisher
+from app.registry.folder.publisher import FolderPublisher
 
-registry = ModelPublisher(Path(sys.argv[1]))
+registry = FolderPublisher(Path(sys.argv[1]))
 first = registry.version("line", 1)
 print("ready", flush=True)
 sys.stdin.readline()
@@ -34,20 +34,20 @@ print(*[registry.publish(replace(first.card, upload=None), first.model).card.ver
 """
 
 
-def test_versions_are_numbered_from_one_and_read_back(registry: ModelPublisher, folder: Path) -> None:
+def test_versions_are_numbered_from_one_and_read_back(registry: FolderPublisher, folder: Path) -> None:
     assert [registry.publish(CARD, line(number)).card.version for number in (1, 2, 3)] == [1, 2, 3]
-    other = ModelPublisher(folder)
+    other = FolderPublisher(folder)
     assert other.versions("line") == [1, 2, 3]
     assert [slope(other.version("line", number)) for number in (1, 2, 3)] == [1, 2, 3]
     assert other.version("line", 2).card == replace(CARD, version=2, promoted=False)
     assert other.path("line", 2) == file_of(folder, 2)
 
 
-def test_the_number_on_the_card_does_not_matter(registry: ModelPublisher) -> None:
+def test_the_number_on_the_card_does_not_matter(registry: FolderPublisher) -> None:
     assert registry.publish(replace(CARD, version=99), line(1)).card.version == 1
 
 
-def test_publishing_promotes_nothing(registry: ModelPublisher) -> None:
+def test_publishing_promotes_nothing(registry: FolderPublisher) -> None:
     published(registry, 1, 2)
     assert registry.models() == ["line"]
     assert registry.current_number("line") is None
@@ -55,7 +55,7 @@ def test_publishing_promotes_nothing(registry: ModelPublisher) -> None:
         registry.current("line")
 
 
-def test_publishing_and_promoting_leave_nothing_else_behind(registry: ModelPublisher, folder: Path) -> None:
+def test_publishing_and_promoting_leave_nothing_else_behind(registry: FolderPublisher, folder: Path) -> None:
     published(registry, 1, 2, promoted=1)
     registry.promote("line", 2)
     assert sorted(path.name for path in (folder / "line").iterdir()) == [
@@ -66,15 +66,15 @@ def test_publishing_and_promoting_leave_nothing_else_behind(registry: ModelPubli
     ]
 
 
-def test_current_is_a_relative_link_so_that_the_folder_can_move(registry: ModelPublisher, folder: Path) -> None:
+def test_current_is_a_relative_link_so_that_the_folder_can_move(registry: FolderPublisher, folder: Path) -> None:
     published(registry, 1, promoted=1)
     assert (folder / "line" / "current").readlink() == Path("000001.safetensors")
     moved = folder.rename(folder.with_name("moved"))
-    assert slope(ModelPublisher(moved).current("line")) == 1
+    assert slope(FolderPublisher(moved).current("line")) == 1
 
 
 def test_a_promotion_that_the_disk_refuses_leaves_the_old_version_current(
-    registry: ModelPublisher, folder: Path, monkeypatch: pytest.MonkeyPatch
+    registry: FolderPublisher, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published(registry, 1, 2, promoted=1)
     before = everything_under(folder)
@@ -83,11 +83,11 @@ def test_a_promotion_that_the_disk_refuses_leaves_the_old_version_current(
     with pytest.raises(Unavailable, match="No space left on device"):
         registry.promote("line", 2)
     assert everything_under(folder) == before
-    assert slope(ModelPublisher(folder).current("line")) == 1
+    assert slope(FolderPublisher(folder).current("line")) == 1
 
 
 def test_a_version_that_the_disk_refuses_leaves_nothing_behind(
-    registry: ModelPublisher, folder: Path, monkeypatch: pytest.MonkeyPatch
+    registry: FolderPublisher, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published(registry, 1)
     before = everything_under(folder)
@@ -104,7 +104,7 @@ def test_a_version_that_the_disk_refuses_leaves_nothing_behind(
 
 def test_publishers_in_threads_never_share_a_number(folder: Path) -> None:
     def publish(publisher: int) -> list[tuple[int, float]]:
-        registry = ModelPublisher(folder)
+        registry = FolderPublisher(folder)
         found = []
         for index in range(8):
             version = registry.publish(CARD, line(100 * publisher + index))
@@ -115,7 +115,7 @@ def test_publishers_in_threads_never_share_a_number(folder: Path) -> None:
         parts = list(pool.map(publish, range(6)))
     numbered = dict(pair for part in parts for pair in part)
     assert sorted(numbered) == list(range(1, 49))
-    registry = ModelPublisher(folder)
+    registry = FolderPublisher(folder)
     assert registry.versions("line") == list(range(1, 49))
     for number, expected in numbered.items():
         version = registry.version("line", number)
@@ -123,7 +123,7 @@ def test_publishers_in_threads_never_share_a_number(folder: Path) -> None:
     assert not list((folder / "line").glob(".*"))
 
 
-def test_publishers_in_processes_never_share_a_number(registry: ModelPublisher, folder: Path) -> None:
+def test_publishers_in_processes_never_share_a_number(registry: FolderPublisher, folder: Path) -> None:
     published(registry, 1)
     command = [sys.executable, "-c", PUBLISHER, str(folder)]
     publishers = [
@@ -150,17 +150,17 @@ def test_publishers_in_processes_never_share_a_number(registry: ModelPublisher, 
     assert [registry.version("line", number).card.version for number in range(1, 47)] == list(range(1, 47))
 
 
-def test_an_upload_is_published_once(registry: ModelPublisher, folder: Path) -> None:
+def test_an_upload_is_published_once(registry: FolderPublisher, folder: Path) -> None:
     published(registry, 1)
     first = registry.publish(replace(CARD, upload="a"), line(2))
     published(registry, 3)
-    again = ModelPublisher(folder).publish(replace(CARD, upload="a"), line(4))
+    again = FolderPublisher(folder).publish(replace(CARD, upload="a"), line(4))
     assert (again.card.version, slope(again)) == (first.card.version, slope(first)) == (2, 2)
     assert registry.publish(replace(CARD, upload="b"), line(5)).card.version == 4
     assert registry.versions("line") == [1, 2, 3, 4]
 
 
-def test_an_uploads_version_is_found_in_its_own_model_alone(registry: ModelPublisher) -> None:
+def test_an_uploads_version_is_found_in_its_own_model_alone(registry: FolderPublisher) -> None:
     registry.publish(replace(CARD, upload="a"), line(2))
     found = registry.find("line", "a")
     assert found is not None
@@ -172,7 +172,7 @@ def test_an_uploads_version_is_found_in_its_own_model_alone(registry: ModelPubli
 
 @DAMAGES
 def test_an_upload_whose_version_is_damaged_is_published_again(
-    registry: ModelPublisher, folder: Path, damage: Callable[[Path], None]
+    registry: FolderPublisher, folder: Path, damage: Callable[[Path], None]
 ) -> None:
     registry.publish(replace(CARD, upload="a"), line(1))
     published(registry, 2)
@@ -183,7 +183,7 @@ def test_an_upload_whose_version_is_damaged_is_published_again(
 
 @DAMAGES
 def test_a_damaged_version_is_neither_read_nor_promoted(
-    registry: ModelPublisher, folder: Path, damage: Callable[[Path], None]
+    registry: FolderPublisher, folder: Path, damage: Callable[[Path], None]
 ) -> None:
     published(registry, 1, 2, promoted=1)
     damage(file_of(folder, 2))
@@ -194,7 +194,7 @@ def test_a_damaged_version_is_neither_read_nor_promoted(
     assert registry.current_number("line") == 1
 
 
-def test_a_foreign_card_in_the_folder_stops_no_job_from_publishing(registry: ModelPublisher, folder: Path) -> None:
+def test_a_foreign_card_in_the_folder_stops_no_job_from_publishing(registry: FolderPublisher, folder: Path) -> None:
     published(registry, 1)
     header = b'{"__metadata__":{"card":"[1]"}}'
     header += b" " * (-len(header) % 8)
@@ -203,7 +203,7 @@ def test_a_foreign_card_in_the_folder_stops_no_job_from_publishing(registry: Mod
 
 
 def test_deleted_versions_are_gone_and_their_numbers_are_never_used_again(
-    registry: ModelPublisher, folder: Path
+    registry: FolderPublisher, folder: Path
 ) -> None:
     published(registry, 1, 2, 3, promoted=1)
     registry.delete("line", 3)
@@ -214,23 +214,23 @@ def test_deleted_versions_are_gone_and_their_numbers_are_never_used_again(
         registry.delete("line", 3)
     with pytest.raises(VersionNotFound):
         registry.promote("line", 3)
-    assert ModelPublisher(folder).publish(CARD, line(4)).card.version == 4
+    assert FolderPublisher(folder).publish(CARD, line(4)).card.version == 4
     registry.delete("line", 2)
     assert registry.publish(CARD, line(5)).card.version == 5
     assert registry.versions("line") == [1, 4, 5]
 
 
 def test_the_number_of_an_only_version_that_was_deleted_is_not_used_again(
-    registry: ModelPublisher, folder: Path
+    registry: FolderPublisher, folder: Path
 ) -> None:
     published(registry, 1)
     registry.delete("line", 1)
     with pytest.raises(ModelNotFound):
         registry.versions("line")
-    assert ModelPublisher(folder).publish(CARD, line(2)).card.version == 2
+    assert FolderPublisher(folder).publish(CARD, line(2)).card.version == 2
 
 
-def test_the_current_version_is_not_deleted(registry: ModelPublisher) -> None:
+def test_the_current_version_is_not_deleted(registry: FolderPublisher) -> None:
     published(registry, 1, 2, promoted=2)
     with pytest.raises(Conflict, match="Promote another one first"):
         registry.delete("line", 2)
@@ -241,30 +241,30 @@ def test_the_current_version_is_not_deleted(registry: ModelPublisher) -> None:
 
 
 def test_the_version_that_is_served_in_place_of_the_current_one_is_not_deleted(
-    registry: ModelPublisher, folder: Path
+    registry: FolderPublisher, folder: Path
 ) -> None:
     published(registry, 1, 2, 3, promoted=3)
     flip_a_bit(file_of(folder, 3))
-    reader = ModelPublisher(folder)
+    reader = FolderPublisher(folder)
     assert (reader.current_number("line"), reader.served_number("line")) == (3, 2)
     for number in (2, 3):
         with pytest.raises(Conflict, match="Promote another one first"):
             reader.delete("line", number)
     reader.delete("line", 1)
-    assert slope(ModelPublisher(folder).current("line")) == 2
+    assert slope(FolderPublisher(folder).current("line")) == 2
 
 
 def test_a_number_that_current_points_to_is_taken_although_its_file_is_missing(
-    registry: ModelPublisher, folder: Path
+    registry: FolderPublisher, folder: Path
 ) -> None:
     published(registry, 1, 2, promoted=2)
     file_of(folder, 2).unlink()  # as a backup has it that was made during a promotion
     assert registry.publish(CARD, line(3)).card.version == 3
-    assert slope(ModelPublisher(folder).current("line")) == 1
+    assert slope(FolderPublisher(folder).current("line")) == 1
 
 
 def test_a_folder_that_cannot_be_written_is_unavailable_and_its_path_is_not_repeated(
-    registry: ModelPublisher, folder: Path
+    registry: FolderPublisher, folder: Path
 ) -> None:
     (folder / "line").write_text("a file where the model's folder would be")
     with pytest.raises(Unavailable, match="cannot be written") as refused:
@@ -275,14 +275,16 @@ def test_a_folder_that_cannot_be_written_is_unavailable_and_its_path_is_not_repe
         registry.versions("line")
 
 
-def test_a_model_whose_first_version_cannot_be_written_leaves_no_folder(registry: ModelPublisher, folder: Path) -> None:
+def test_a_model_whose_first_version_cannot_be_written_leaves_no_folder(
+    registry: FolderPublisher, folder: Path
+) -> None:
     with pytest.raises(TypeError):
         registry.publish(replace(CARD, metrics={"mse": object()}), line(1))
     assert not (folder / "line").exists()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
-def test_a_folder_closed_to_writing_is_unavailable_for_every_change(registry: ModelPublisher, folder: Path) -> None:
+def test_a_folder_closed_to_writing_is_unavailable_for_every_change(registry: FolderPublisher, folder: Path) -> None:
     published(registry, 1, 2, promoted=1)
     (folder / "line").chmod(0o500)
     try:

@@ -25,17 +25,17 @@ from app.errors import (
     Unavailable,
     VersionNotFound,
 )
-from app.registry import reader as module
-from app.registry.publisher import ModelPublisher
+from app.registry.folder import reader as module
+from app.registry.folder.publisher import FolderPublisher
 from app.registry.version_file import Version, encode, read
 
 HOSTILE = ["..", ".", "", "A", "a/b", "a/../line", "../line", "/line", "line/", ".line", "line.", "-line", "line\n",
            "a b", "a\0b", "a\\b", "ä", "\ud800", "\udcff", "a" * 65, "a" * 5000]  # fmt: skip
 
 
-def test_a_promotion_is_seen_by_every_reader_at_its_next_look(registry: ModelPublisher, folder: Path) -> None:
+def test_a_promotion_is_seen_by_every_reader_at_its_next_look(registry: FolderPublisher, folder: Path) -> None:
     published(registry, 1, 2, promoted=1)
-    reader = ModelPublisher(folder)
+    reader = FolderPublisher(folder)
     assert slope(reader.current("line")) == 1
     registry.promote("line", 2)
     assert slope(reader.current("line")) == 2
@@ -44,19 +44,19 @@ def test_a_promotion_is_seen_by_every_reader_at_its_next_look(registry: ModelPub
     assert slope(reader.current("line")) == 1
 
 
-def test_an_unchanged_version_is_not_loaded_again(registry: ModelPublisher) -> None:
+def test_an_unchanged_version_is_not_loaded_again(registry: FolderPublisher) -> None:
     published(registry, 1, 2, promoted=1)
     assert registry.current("line") is registry.current("line")
     assert registry.version("line", 2) is registry.version("line", 2)
 
 
-def test_more_versions_than_are_kept_in_memory_can_be_read(registry: ModelPublisher) -> None:
+def test_more_versions_than_are_kept_in_memory_can_be_read(registry: FolderPublisher) -> None:
     published(registry, *range(1, 71))
     for _ in range(2):
         assert [slope(registry.version("line", number)) for number in range(1, 71)] == list(range(1, 71))
 
 
-def test_models_with_a_version_are_listed(registry: ModelPublisher, folder: Path) -> None:
+def test_models_with_a_version_are_listed(registry: FolderPublisher, folder: Path) -> None:
     assert registry.models() == []
     published(registry, 1, model="beta", promoted=1)
     published(registry, 1, model="alpha", promoted=1)
@@ -70,7 +70,7 @@ def test_models_with_a_version_are_listed(registry: ModelPublisher, folder: Path
 
 
 def test_readers_never_see_anything_but_whole_versions_while_promotions_go_on(
-    registry: ModelPublisher, folder: Path
+    registry: FolderPublisher, folder: Path
 ) -> None:
     published(registry, 1, 2, promoted=1)
 
@@ -79,13 +79,13 @@ def test_readers_never_see_anything_but_whole_versions_while_promotions_go_on(
             registry.promote("line", 1 + index % 2)
 
     writer = threading.Thread(target=promote_to_and_fro)
-    reader = ModelPublisher(folder)
+    reader = FolderPublisher(folder)
     writer.start()
     seen = set()
     while writer.is_alive():
         version = reader.current("line")
         assert slope(version) == version.card.version
-        assert ModelPublisher(folder).current_number("line") in (1, 2)
+        assert FolderPublisher(folder).current_number("line") in (1, 2)
         seen.add(version.card.version)
     writer.join()
     assert seen <= {1, 2}
@@ -93,10 +93,10 @@ def test_readers_never_see_anything_but_whole_versions_while_promotions_go_on(
 
 @DAMAGES
 def test_the_version_served_before_stays_if_the_promoted_file_is_damaged(
-    registry: ModelPublisher, folder: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+    registry: FolderPublisher, folder: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     published(registry, 1, 2, 3, promoted=1)
-    reader = ModelPublisher(folder)
+    reader = FolderPublisher(folder)
     assert slope(reader.current("line")) == 1
     registry.promote("line", 3)
     damage(file_of(folder, 3))
@@ -109,29 +109,29 @@ def test_the_version_served_before_stays_if_the_promoted_file_is_damaged(
 
 @DAMAGES
 def test_a_new_reader_serves_the_newest_intact_version_below_a_damaged_one(
-    registry: ModelPublisher, folder: Path, damage: Callable[[Path], None]
+    registry: FolderPublisher, folder: Path, damage: Callable[[Path], None]
 ) -> None:
     published(registry, 1, 2, 3, 4, promoted=3)
     damage(file_of(folder, 3))
-    assert slope(ModelPublisher(folder).current("line")) == 2
+    assert slope(FolderPublisher(folder).current("line")) == 2
     damage(file_of(folder, 2))
-    assert slope(ModelPublisher(folder).current("line")) == 1
+    assert slope(FolderPublisher(folder).current("line")) == 1
 
 
 @DAMAGES
 def test_no_version_is_served_if_none_is_intact(
-    registry: ModelPublisher, folder: Path, damage: Callable[[Path], None]
+    registry: FolderPublisher, folder: Path, damage: Callable[[Path], None]
 ) -> None:
     published(registry, 1, 2, promoted=2)
     damage(file_of(folder, 1))
     damage(file_of(folder, 2))
     with pytest.raises(ModelFileInvalid, match='No version of "line" can be served') as refused:
-        ModelPublisher(folder).current("line")
+        FolderPublisher(folder).current("line")
     assert str(folder) not in str(refused.value)
 
 
 def test_a_file_in_the_place_of_the_pointer_changes_nothing_until_the_next_promotion(
-    registry: ModelPublisher, folder: Path, caplog: pytest.LogCaptureFixture
+    registry: FolderPublisher, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     published(registry, 1, 2, promoted=1)
     assert slope(registry.current("line")) == 1
@@ -141,17 +141,17 @@ def test_a_file_in_the_place_of_the_pointer_changes_nothing_until_the_next_promo
     with caplog.at_level(logging.ERROR):
         assert slope(registry.current("line")) == 1
         with pytest.raises(ModelFileInvalid):
-            ModelPublisher(folder).current("line")
+            FolderPublisher(folder).current("line")
     assert {record.__dict__["reason"] for record in caplog.records} == {
         "`current` is not a link to a version. Promote one."
     }
     registry.promote("line", 2)
-    assert slope(registry.current("line")) == slope(ModelPublisher(folder).current("line")) == 2
+    assert slope(registry.current("line")) == slope(FolderPublisher(folder).current("line")) == 2
 
 
-def test_after_a_damaged_version_a_good_one_can_be_promoted(registry: ModelPublisher, folder: Path) -> None:
+def test_after_a_damaged_version_a_good_one_can_be_promoted(registry: FolderPublisher, folder: Path) -> None:
     published(registry, 1, 2, 3, promoted=1)
-    reader = ModelPublisher(folder)
+    reader = FolderPublisher(folder)
     reader.current("line")
     registry.promote("line", 2)
     flip_a_bit(file_of(folder, 2))
@@ -162,7 +162,7 @@ def test_after_a_damaged_version_a_good_one_can_be_promoted(registry: ModelPubli
 
 @pytest.mark.parametrize("target", ["../../secret", "/etc/passwd", "000001.deleted", "1.safetensors", "nowhere"])
 def test_a_current_link_to_anything_but_a_version_is_not_followed(
-    registry: ModelPublisher, folder: Path, target: str
+    registry: FolderPublisher, folder: Path, target: str
 ) -> None:
     published(registry, 1)
     (folder.parent / "secret").write_bytes(encode(replace(CARD, version=1), line(666)))
@@ -171,7 +171,7 @@ def test_a_current_link_to_anything_but_a_version_is_not_followed(
         registry.current("line")
 
 
-def test_foreign_files_in_a_models_folder_are_no_versions(registry: ModelPublisher, folder: Path) -> None:
+def test_foreign_files_in_a_models_folder_are_no_versions(registry: FolderPublisher, folder: Path) -> None:
     published(registry, 1, promoted=1)
     for name in ("yields.csv", "7.safetensors", "000009.safetensors.bak", ".000008.safetensors", "x000007.safetensors"):
         (folder / "line" / name).write_bytes(b"something")
@@ -180,17 +180,17 @@ def test_foreign_files_in_a_models_folder_are_no_versions(registry: ModelPublish
 
 
 def test_a_version_that_another_process_deleted_is_not_served_from_memory(
-    registry: ModelPublisher, folder: Path
+    registry: FolderPublisher, folder: Path
 ) -> None:
     published(registry, 1, 2, promoted=1)
-    reader = ModelPublisher(folder)
+    reader = FolderPublisher(folder)
     assert slope(reader.version("line", 2)) == 2
     registry.delete("line", 2)
     with pytest.raises(VersionNotFound):
         reader.version("line", 2)
 
 
-def test_no_version_is_served_if_none_is_current_or_intact(registry: ModelPublisher, folder: Path) -> None:
+def test_no_version_is_served_if_none_is_current_or_intact(registry: FolderPublisher, folder: Path) -> None:
     published(registry, 1)
     assert registry.served_number("line") is None
     registry.promote("line", 1)
@@ -199,7 +199,7 @@ def test_no_version_is_served_if_none_is_current_or_intact(registry: ModelPublis
     assert registry.served_number("../line") is None
 
 
-def test_a_version_that_is_deleted_while_it_is_read_is_read_to_its_end(registry: ModelPublisher, folder: Path) -> None:
+def test_a_version_that_is_deleted_while_it_is_read_is_read_to_its_end(registry: FolderPublisher, folder: Path) -> None:
     published(registry, 1, 2, promoted=1)
     content = file_of(folder, 2).read_bytes()
     with registry.file("line", 2) as file:
@@ -209,7 +209,7 @@ def test_a_version_that_is_deleted_while_it_is_read_is_read_to_its_end(registry:
         registry.file("line", 2)
 
 
-def test_a_version_that_is_a_link_to_another_file_is_refused(registry: ModelPublisher, folder: Path) -> None:
+def test_a_version_that_is_a_link_to_another_file_is_refused(registry: FolderPublisher, folder: Path) -> None:
     published(registry, 1, promoted=1)
     secret = folder.parent / "secret"
     secret.write_bytes(encode(CARD, line(666)))
@@ -222,10 +222,10 @@ def test_a_version_that_is_a_link_to_another_file_is_refused(registry: ModelPubl
 
 
 def test_a_version_stays_cached_until_a_large_file_replaces_it(
-    registry: ModelPublisher, folder: Path, monkeypatch: pytest.MonkeyPatch
+    registry: FolderPublisher, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published(registry, 1, 2, promoted=1)
-    reader = ModelPublisher(folder)
+    reader = FolderPublisher(folder)
     monkeypatch.setattr(module, "SMALL_BYTES", 100)
     assert reader.get_cached("line") is None
     assert reader.get_cached("line", 2) is None
@@ -243,10 +243,10 @@ def test_a_version_stays_cached_until_a_large_file_replaces_it(
 
 
 def test_a_promoted_small_file_is_read_at_once_unless_another_is_being_read(
-    registry: ModelPublisher, folder: Path
+    registry: FolderPublisher, folder: Path
 ) -> None:
     published(registry, 1, 2, promoted=1)
-    reader = ModelPublisher(folder)
+    reader = FolderPublisher(folder)
     reader.current("line")
     registry.promote("line", 2)
     with reader._reading_current:
@@ -255,7 +255,7 @@ def test_a_promoted_small_file_is_read_at_once_unless_another_is_being_read(
 
 
 def test_threads_that_want_a_new_current_version_read_it_once(
-    registry: ModelPublisher, folder: Path, monkeypatch: pytest.MonkeyPatch
+    registry: FolderPublisher, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published(registry, 1, promoted=1)
     reads = []
@@ -265,7 +265,7 @@ def test_threads_that_want_a_new_current_version_read_it_once(
         return read(path)
 
     monkeypatch.setattr(module, "read", noted)
-    reader = ModelPublisher(folder)
+    reader = FolderPublisher(folder)
     all_want_it = threading.Barrier(8)
 
     def want_it(_: int) -> Version:
@@ -278,7 +278,7 @@ def test_threads_that_want_a_new_current_version_read_it_once(
 
 
 @pytest.mark.parametrize("number", [0, 2, -1, 10**6, 10**300])
-def test_a_version_there_is_not_is_not_found(registry: ModelPublisher, number: int) -> None:
+def test_a_version_there_is_not_is_not_found(registry: FolderPublisher, number: int) -> None:
     published(registry, 1, promoted=1)
     for call in (registry.version, registry.path, registry.promote, registry.delete):
         with pytest.raises(VersionNotFound):
@@ -286,7 +286,7 @@ def test_a_version_there_is_not_is_not_found(registry: ModelPublisher, number: i
     assert registry.current_number("line") == 1
 
 
-def test_a_model_there_is_not_is_not_found(registry: ModelPublisher, folder: Path) -> None:
+def test_a_model_there_is_not_is_not_found(registry: FolderPublisher, folder: Path) -> None:
     for call in (registry.current, registry.versions):
         with pytest.raises(ModelNotFound, match='no model "line"'):
             call("line")
@@ -299,16 +299,16 @@ def test_a_model_there_is_not_is_not_found(registry: ModelPublisher, folder: Pat
 
 
 def test_while_the_models_folder_is_gone_the_version_served_before_is_served_on_and_nothing_is_written(
-    registry: ModelPublisher, folder: Path, caplog: pytest.LogCaptureFixture
+    registry: FolderPublisher, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     published(registry, 1, 2, promoted=1)
-    reader = ModelPublisher(folder)
+    reader = FolderPublisher(folder)
     assert slope(reader.current("line")) == 1
     away = folder.rename(folder.with_name("away"))
     with caplog.at_level(logging.ERROR):
         assert slope(reader.current("line")) == 1
         for call in (
-            lambda: ModelPublisher(folder).current("line"),
+            lambda: FolderPublisher(folder).current("line"),
             lambda: reader.version("line", 1),
             lambda: reader.versions("line"),
             lambda: reader.file("line", 1),
@@ -331,7 +331,7 @@ def test_while_the_models_folder_is_gone_the_version_served_before_is_served_on_
 
 
 def test_each_served_model_is_logged_once_if_an_empty_folder_replaces_the_models(
-    registry: ModelPublisher, folder: Path, caplog: pytest.LogCaptureFixture
+    registry: FolderPublisher, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     published(registry, 1, promoted=1)
     published(registry, 1, model="other", promoted=1)
@@ -348,7 +348,7 @@ def test_each_served_model_is_logged_once_if_an_empty_folder_replaces_the_models
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
 def test_an_unreadable_model_is_not_listed_and_logged_once(
-    registry: ModelPublisher, folder: Path, caplog: pytest.LogCaptureFixture
+    registry: FolderPublisher, folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     published(registry, 1, promoted=1)
     published(registry, 1, model="other", promoted=1)
@@ -361,7 +361,9 @@ def test_an_unreadable_model_is_not_listed_and_logged_once(
     assert told == [(logging.WARNING, "model not read", "line")]
 
 
-def test_a_model_whose_link_is_gone_is_not_found_although_it_was_served(registry: ModelPublisher, folder: Path) -> None:
+def test_a_model_whose_link_is_gone_is_not_found_although_it_was_served(
+    registry: FolderPublisher, folder: Path
+) -> None:
     published(registry, 1, promoted=1)
     registry.current("line")
     (folder / "line" / "current").unlink()
@@ -370,7 +372,7 @@ def test_a_model_whose_link_is_gone_is_not_found_although_it_was_served(registry
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)
-def test_a_hostile_name_is_rejected_and_touches_nothing(registry: ModelPublisher, folder: Path, name: str) -> None:
+def test_a_hostile_name_is_rejected_and_touches_nothing(registry: FolderPublisher, folder: Path, name: str) -> None:
     published(registry, 1, 2, promoted=1)
     # Files that a name would find if it led out of its folder.
     (folder / "current").symlink_to("line/000001.safetensors")
@@ -394,7 +396,7 @@ def test_a_hostile_name_is_rejected_and_touches_nothing(registry: ModelPublisher
 
 
 @pytest.mark.parametrize("name", ["a", "0", "crop-yield", "a.b_c-d", "a" * 64, "a..b"])
-def test_plain_names_are_names_of_models(registry: ModelPublisher, name: str) -> None:
+def test_plain_names_are_names_of_models(registry: FolderPublisher, name: str) -> None:
     published(registry, 1, model=name, promoted=1)
     assert registry.models() == [name]
     assert slope(registry.current(name)) == 1

@@ -11,7 +11,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from app.data.training_rows import write_matrix
-from app.registry.publisher import ModelPublisher
+from app.registry.folder.publisher import FolderPublisher
 from app.registry.version_file import read
 from app.regression.hypothesis_tests import infer
 from app.regression.metrics import NOT_RECORDED, why_no_likelihood
@@ -74,7 +74,7 @@ def test_an_update_of_a_version_of_unknown_precision_has_unknown_precision() -> 
 
 
 def test_a_forget_from_a_version_of_unknown_precision_states_no_bounds(tmp_path: Path) -> None:
-    workshop = TrainerContext(ModelPublisher(tmp_path / "models"), UploadStore(tmp_path / "spool"), tmp_path)
+    workshop = TrainerContext(FolderPublisher(tmp_path / "models"), UploadStore(tmp_path / "spool"), tmp_path)
     shutil.copytree(FILES, tmp_path / "models" / "old")
     workshop.registry.promote("old", 4)
     upload = workshop.spool.new()
@@ -109,7 +109,7 @@ def test_a_weighted_version_of_schema_1_has_inference_but_no_likelihood() -> Non
 
 def test_versions_of_schema_1_are_served_and_promoted(tmp_path: Path) -> None:
     shutil.copytree(FILES, tmp_path / "old")
-    registry = ModelPublisher(tmp_path)
+    registry = FolderPublisher(tmp_path)
     registry.promote("old", 2)
 
     version = registry.current("old")

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from app.errors import WorkerBusy
-from app.registry import reader as module
+from app.registry.folder import reader as module
+from app.registry.folder.publisher import FolderPublisher
+from app.registry.folder.reader import FolderReader
 from app.registry.model_card import ModelCard
-from app.registry.publisher import ModelPublisher
-from app.registry.reader import ModelReader
 from app.registry.version_cache import ENTRY_BYTES, FILE_TIMES, CachedVersion, VersionCache, memory_of
 from app.registry.version_file import Version, read
 from app.storage.memory_budget import REQUESTS_SHARE, MemoryBudget, share_of
@@ -47,7 +47,7 @@ def reserved(budget: MemoryBudget) -> bool:
     return False
 
 
-def publish(registry: ModelPublisher, model: str, *, promote: bool = True) -> None:
+def publish(registry: FolderPublisher, model: str, *, promote: bool = True) -> None:
     card: ModelCard = replace(SHIPPED.card, model=model, upload=None)
     number = registry.publish(card, SHIPPED.model).card.version
     if promote:
@@ -145,11 +145,11 @@ def test_a_replaced_and_a_dropped_version_count_while_they_are_in_use() -> None:
 
 
 def test_no_other_version_is_read_while_those_in_use_take_the_memory(tmp_path: Path) -> None:
-    registry = ModelPublisher(tmp_path)
+    registry = FolderPublisher(tmp_path)
     for model in ("one", "other", "default"):
         publish(registry, model)
     budget = MemoryBudget(3 * memory_of(SHIPPED.size))
-    reader = ModelReader(tmp_path, cached_bytes=1, pinned="default", budget=budget)
+    reader = FolderReader(tmp_path, cached_bytes=1, pinned="default", budget=budget)
 
     in_use = [reader.version("one", 1)]
     for _ in range(3):
@@ -164,8 +164,8 @@ def test_no_other_version_is_read_while_those_in_use_take_the_memory(tmp_path: P
 
 
 def test_threads_that_want_the_same_version_read_it_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    publish(ModelPublisher(tmp_path), "line")
-    reader = ModelReader(tmp_path)
+    publish(FolderPublisher(tmp_path), "line")
+    reader = FolderReader(tmp_path)
     all_want_it = threading.Barrier(8)
     reads = []
 
@@ -187,10 +187,10 @@ def test_threads_that_want_the_same_version_read_it_once(tmp_path: Path, monkeyp
 def test_a_cached_version_is_returned_while_another_one_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    registry = ModelPublisher(tmp_path)
+    registry = FolderPublisher(tmp_path)
     for _ in range(2):
         publish(registry, "line")
-    reader = ModelReader(tmp_path)
+    reader = FolderReader(tmp_path)
     reader.version("line", 1)
     reading, read_on = threading.Event(), threading.Event()
 
@@ -212,7 +212,7 @@ def test_a_cached_version_is_returned_while_another_one_is_read(
 
 @pytest.mark.parametrize("count", [1, 50])
 def test_current_versions_of_many_models_take_no_more_than_their_room(tmp_path: Path, count: int) -> None:
-    registry = ModelPublisher(tmp_path, cached_bytes=int(4.5 * memory_of(SHIPPED.size)), pinned="model-0")
+    registry = FolderPublisher(tmp_path, cached_bytes=int(4.5 * memory_of(SHIPPED.size)), pinned="model-0")
     for index in range(count + 1):
         publish(registry, f"model-{index}")
     for index in range(count + 1):
@@ -222,7 +222,7 @@ def test_current_versions_of_many_models_take_no_more_than_their_room(tmp_path: 
 
 
 def test_a_promotion_is_seen_at_once_after_its_model_was_evicted(tmp_path: Path) -> None:
-    registry = ModelPublisher(tmp_path, cached_bytes=1)
+    registry = FolderPublisher(tmp_path, cached_bytes=1)
     for model in ("one", "other"):
         publish(registry, model)
     for version in (2, 4):

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from service import Service, wait_for
 from trained import model_of, version_of
 
-from app.registry.publisher import ModelPublisher
+from app.registry.folder.publisher import FolderPublisher
 
 BUDGET = 128 << 20
 MAX_OVER = 1.25
@@ -273,7 +273,7 @@ def test_cards_of_wide_models_that_are_read_at_once_stay_within_the_budget(bound
     made = version_of(model_of(x, x[:, :1] + random.normal(size=(900, 1))))
     names = [f"wide-{number}" for number in range(5)]
     for name in names:
-        ModelPublisher(bounded.models).publish(replace(made.card, model=name), made.model, promote=True)
+        FolderPublisher(bounded.models).publish(replace(made.card, model=name), made.model, promote=True)
 
     with bounded.growing_by_less_than(int(MAX_OVER * BUDGET)), ThreadPoolExecutor(30) as readers:
         statuses = set(readers.map(lambda name: bounded.client.get(f"/models/{name}").status_code, names * 12))

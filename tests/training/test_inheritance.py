@@ -14,8 +14,8 @@ from numpy.testing import assert_allclose
 from app.data.batch import Array
 from app.data.training_rows import write_matrix
 from app.errors import InvalidInput
+from app.registry.folder.publisher import FolderPublisher
 from app.registry.model_card import ModelCard
-from app.registry.publisher import ModelPublisher
 from app.regression.downdate import downdate
 from app.regression.hypothesis_tests import infer
 from app.regression.least_squares import fit
@@ -65,7 +65,7 @@ class Line:
     def __init__(self, folder: Path) -> None:
         models = folder / "models"
         models.mkdir()
-        self.context = TrainerContext(ModelPublisher(models), UploadStore(folder / "spool"), folder / "checkpoints")
+        self.context = TrainerContext(FolderPublisher(models), UploadStore(folder / "spool"), folder / "checkpoints")
 
     def request(self, x: Array, y: Array, weights: Array | None = None, **options: Any) -> TrainingRequest:
         upload = self.context.spool.new()

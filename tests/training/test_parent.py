@@ -14,8 +14,8 @@ from numpy.testing import assert_allclose
 
 from app.data.training_rows import write_matrix
 from app.errors import Conflict, InvalidInput, PromotionFailed, TimeExceeded
+from app.registry.folder.publisher import FolderPublisher
 from app.registry.model_card import ModelCard
-from app.registry.publisher import ModelPublisher
 from app.registry.version_file import encode
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact, GradientDescent, Start
@@ -38,7 +38,7 @@ class Line:
 
     def __init__(self, folder: Path) -> None:
         (folder / "models").mkdir()
-        self.registry = ModelPublisher(folder / "models")
+        self.registry = FolderPublisher(folder / "models")
         self.context = TrainerContext(self.registry, UploadStore(folder / "spool"), folder / "checkpoints")
 
     def request(self, rows: slice, **options: Any) -> TrainingRequest:
@@ -387,7 +387,7 @@ def test_a_promotion_that_the_disk_refuses_is_reported_with_the_version_and_not_
         raise OSError(30, "Read-only file system")
 
     with monkeypatch.context() as patched:
-        patched.setattr("app.registry.publication.make_current", refused)
+        patched.setattr("app.registry.folder.publication.make_current", refused)
         with pytest.raises(PromotionFailed, match="Read-only file system") as failed:
             line.train(slice(40, 80), mode="update")
     assert failed.value.version == 2

@@ -10,8 +10,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from app.data.training_rows import write_matrix
 from app.errors import Diverged, InvalidInput, Unavailable, VersionNotFound
+from app.registry.folder.publisher import FolderPublisher
 from app.registry.model_card import ModelCard
-from app.registry.publisher import ModelPublisher
 from app.regression.solvers import Exact, GradientDescent, Solver, Start
 from app.training.pipeline import TrainerContext, train
 from app.training.progress import JobCancelled, Progress, ProgressReporter
@@ -69,7 +69,7 @@ def progress_sink(reports: Reports | None = None, cancelled: Callable[[], bool] 
 def context(tmp_path: Path) -> TrainerContext:
     models = tmp_path / "models"
     models.mkdir()
-    return TrainerContext(ModelPublisher(models), UploadStore(tmp_path / "spool"), tmp_path / "checkpoints")
+    return TrainerContext(FolderPublisher(models), UploadStore(tmp_path / "spool"), tmp_path / "checkpoints")
 
 
 def request(
@@ -97,8 +97,7 @@ def weights_of(context: TrainerContext, card: ModelCard) -> list[bytes]:
 
 
 def published(context: TrainerContext, model: str = "crop") -> list[int]:
-    folder = context.registry.path(model, 1).parent
-    return sorted(int(path.stem) for path in folder.glob("*.safetensors"))
+    return context.registry.versions(model)
 
 
 def test_the_exact_solver_publishes_the_optimum_of_the_notebook(context: TrainerContext) -> None:

@@ -11,8 +11,8 @@ from numpy.testing import assert_allclose
 from starlette.datastructures import QueryParams
 
 from app.errors import InvalidInput
+from app.registry.folder.publisher import FolderPublisher
 from app.registry.model_card import ModelCard
-from app.registry.publisher import ModelPublisher
 from app.training.pipeline import TrainerContext, train
 from app.training.planner import plan_file
 from app.training.progress import Progress, ProgressReporter
@@ -33,7 +33,7 @@ class Tables:
 
     def __init__(self, folder: Path) -> None:
         (folder / "models").mkdir()
-        self.registry = ModelPublisher(folder / "models")
+        self.registry = FolderPublisher(folder / "models")
         self.context = TrainerContext(self.registry, UploadStore(folder / "spool"), folder / "checkpoints")
 
     def train(

@@ -10,8 +10,8 @@ from numpy.testing import assert_allclose
 
 from app.data.training_rows import write_matrix
 from app.errors import InvalidInput
+from app.registry.folder.publisher import FolderPublisher
 from app.registry.model_card import ModelCard
-from app.registry.publisher import ModelPublisher
 from app.regression.folds import permutations
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact
@@ -27,7 +27,7 @@ from app.training.uploads import UploadStore
 def context(tmp_path: Path) -> TrainerContext:
     (tmp_path / "models").mkdir()
     return TrainerContext(
-        ModelPublisher(tmp_path / "models"), UploadStore(tmp_path / "spool"), tmp_path / "checkpoints"
+        FolderPublisher(tmp_path / "models"), UploadStore(tmp_path / "spool"), tmp_path / "checkpoints"
     )
 
 

@@ -9,7 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from app.errors import Conflict, PreconditionFailed, PreconditionRequired
-from app.registry.reader import ModelReader
+from app.registry.base import ModelReader
 from app.web import bodies
 from app.web.auth import AccessScope, require_scope
 from app.web.query import ModelName, OtherVersionNumber, reject_unknown_parameters

@@ -10,8 +10,8 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from app.errors import InvalidInput, ModelFileInvalid, NoCurrentVersion, NotFound
+from app.registry.base import ModelReader
 from app.registry.names import MODEL_NAME
-from app.registry.reader import ModelReader
 from app.registry.version_file import Version
 from app.web import bodies
 from app.web.auth import AccessScope, require_scope

@@ -37,10 +37,6 @@ _UP = "../"
 _UPLOAD = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,127}")
 
 
-class ParentChanged(Exception):
-    """The current version is not the one that a new version was compared with or built on."""
-
-
 def file_name(number: int) -> str:
     """Return the name of a version's file in its model's folder."""
     return f"{number:06d}.safetensors"

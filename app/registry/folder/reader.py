@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from app.errors import ModelFileInvalid, ModelNotFound, NoCurrentVersion, VersionNotFound
-from app.registry.model_folder import ModelFolder
+from app.registry.folder.model_folder import ModelFolder
+from app.registry.folder.publication import file_name, number_of
 from app.registry.names import MODEL_NAME, no_model, no_version
-from app.registry.publication import file_name, number_of
 from app.registry.version_cache import CachedVersion, VersionCache
 from app.registry.version_file import Version, open_file, read, read_folds
 from app.regression.sufficient_statistics import SufficientStatistics
@@ -28,7 +28,7 @@ NO_LINK = ""  # Target of a `current` that is a file or a folder.
 _log = logging.getLogger(__name__)
 
 
-class ModelReader(ModelFolder):
+class FolderReader(ModelFolder):
     """Reads versions, and caches them."""
 
     def __init__(

@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from app.errors import ModelNotFound, Unavailable
-from app.registry import publication
+from app.registry.folder import publication
+from app.registry.folder.publication import VERSION_FILE, file_name
 from app.registry.names import MODEL_NAME, no_model, no_version
-from app.registry.publication import VERSION_FILE, file_name
 
 MAX_VERSION = 10**12
 LOG_INTERVAL_SECONDS = 10.0  # Interval between two records of an unreadable folder.

@@ -14,11 +14,12 @@ from typing import Literal
 from app.errors import Conflict, InvalidInput, ModelFileInvalid, ModelNotFound, Unavailable, VersionNotFound
 from app.failpoints import failpoint
 from app.permissions import why_denied
-from app.registry import publication
+from app.registry.base import ParentChanged
+from app.registry.folder import publication
+from app.registry.folder.publication import UPLOADS, file_name
+from app.registry.folder.reader import CURRENT, FolderReader
 from app.registry.model_card import ModelCard
 from app.registry.names import MODEL_NAME, MODEL_NAME_RULE
-from app.registry.publication import UPLOADS, ParentChanged, file_name
-from app.registry.reader import CURRENT, ModelReader
 from app.registry.version_file import Version, encode
 from app.regression.linear_model import LinearModel
 from app.regression.sufficient_statistics import SufficientStatistics
@@ -31,7 +32,7 @@ ORPHAN_SECONDS = 3600  # Age of a temporary file above which its publisher is ta
 _TEMPORARY = ("*/.*.tmp", f"*/{UPLOADS}/.*.tmp", f"{publication.DELETED}/*/.*.tmp")
 
 
-class ModelPublisher(ModelReader):
+class FolderPublisher(FolderReader):
     """Reads and changes a models folder."""
 
     def find(self, model: str, upload: str) -> Version | None:

@@ -1,0 +1,1 @@
+"""Versions in a folder that all processes share: exclusive links and renames."""
