@@ -3,10 +3,9 @@
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
-from app.data.batch import CellBatch, Columns, RowBatch, Source, batch_rows, from_record_batch
+from app.data.batch import CellBatch, Columns, RangedFile, RowBatch, Source, batch_rows, from_record_batch
 from app.data.columns.schema import PLAIN, Dialect
 from app.data.formats.arrow_cells import cell_batch, cell_types, types_to_cast
 from app.data.formats.arrow_columns import ArrowTableWriter, SchemaFormat, categorical_names, check_columns, readable
@@ -114,7 +113,9 @@ PARQUET = ParquetFormat()
 def _open(source: Source, words: Sequence[str] = ()) -> Any:
     """Return the file. The columns `words` are read as dictionaries."""
     check_parquet_footer(source)
-    readable_source = pa.py_buffer(source) if isinstance(source, bytes) else Path(source)
+    readable_source: Any = pa.py_buffer(source) if isinstance(source, bytes) else source
+    if isinstance(source, RangedFile):
+        readable_source = source.open()
     # With pre_buffer, all row groups would be read at once.
     return pa.parquet.ParquetFile(
         readable_source, read_dictionary=list(words), buffer_size=BUFFER_BYTES, pre_buffer=False, **THRIFT_LIMITS
