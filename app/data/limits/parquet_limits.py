@@ -63,7 +63,7 @@ class RowGroup(NamedTuple):
 @refuse_damage(_DAMAGED)
 def parquet_row_groups(source: Source) -> list[RowGroup]:
     """Return the row groups that the footer describes. Raises InvalidInput if it is damaged."""
-    groups: list[Fields] = Reader(_footer_view(view_of(source))).struct()[4, LIST]
+    groups: list[Fields] = Reader(_footer(source)).struct()[4, LIST]
     found = [RowGroup(group[3, I64], group[6, I64] if (6, I64) in group else group[2, I64]) for group in groups]
     if any(min(group) < 0 for group in found):
         raise IndexError("A row group cannot have a negative size.")
