@@ -26,6 +26,7 @@ class ArrowFormat(SchemaFormat):
     media_type = "application/vnd.apache.arrow.stream"
     label = _LABEL
     signature = b"\xff\xff\xff\xff"
+    needs_whole_file = True  # it is mapped into memory
 
     def schema(self, source: Source) -> "pa.Schema":
         return _open(source)[0].schema
