@@ -55,6 +55,21 @@ def check_parquet_footer(source: Source) -> None:
         Reader(footer).struct()  # counts them exactly
 
 
+class RowGroup(NamedTuple):
+    rows: int
+    size: int  # bytes of its pages, compressed if that is known
+
+
+@refuse_damage(_DAMAGED)
+def parquet_row_groups(source: Source) -> list[RowGroup]:
+    """Return the row groups that the footer describes. Raises InvalidInput if it is damaged."""
+    groups: list[Fields] = Reader(_footer(source)).struct()[4, LIST]
+    found = [RowGroup(group[3, I64], group[6, I64] if (6, I64) in group else group[2, I64]) for group in groups]
+    if any(min(group) < 0 for group in found):
+        raise IndexError("A row group cannot have a negative size.")
+    return found
+
+
 @refuse_damage(_DAMAGED)
 def check_parquet_size(source: Source, paths: list[str], names: list[str], limit: int) -> int:
     """Return an estimate of the bytes of pages that are decoded at a time.
