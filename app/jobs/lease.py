@@ -238,14 +238,19 @@ class PostgresLease:
     def _keep(self) -> None:
         """Renew the row until this process exits."""
         while not self._released.wait(RENEW_SECONDS):
-            with contextlib.suppress(Unavailable), self._transaction() as connection:
-                if not self._execute(connection, _RENEW, executor=self.executor) and not self._released.is_set():
-                    _log.critical("lease lost", extra={"trainer": self._name})
-                    os._exit(1)  # another trainer has the jobs
-                now = time.monotonic()
-                if now - self._renewed > DEAD_SECONDS:
-                    self._renewing_since = now
-                self._renewed = now
+            try:
+                with self._transaction() as connection:
+                    renewed = self._execute(connection, _RENEW, executor=self.executor)
+            except Unavailable as error:
+                _log.warning("lease not renewed", extra={"trainer": self._name, "reason": error.message})
+                continue
+            if not renewed and not self._released.is_set():
+                _log.critical("lease lost", extra={"trainer": self._name})
+                os._exit(1)  # another trainer has the jobs
+            now = time.monotonic()
+            if now - self._renewed > DEAD_SECONDS:
+                self._renewing_since = now
+            self._renewed = now
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator["Connection"]:
@@ -256,9 +261,7 @@ class PostgresLease:
             with self._engine.begin() as connection:
                 yield connection
         except SQLAlchemyError as error:
-            fields = {"database": redact_url(self._url), "reason": driver_message(error)}
-            _log.error("job database out of reach", extra=fields)
-            raise Unavailable("The job database cannot be reached.") from error
+            raise Unavailable(driver_message(error)) from error
 
     @staticmethod
     def _execute(connection: "Connection", statement: str, **values: Any) -> int:

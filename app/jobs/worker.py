@@ -27,6 +27,7 @@ TIDY_SECONDS = 60.0
 STORE_SECONDS = 600.0  # between two sweeps of the store
 
 _log = logging.getLogger(__name__)
+_repeated_log = logging.getLogger(f"{__name__}.repeated")  # limited to one record of a kind in 10 seconds
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +78,7 @@ class Worker:
         try:
             self.store.take_over()
         except Exception as error:  # the database is unreachable; a later call will succeed
-            _log.warning("no jobs taken over", extra={"reason": str(error)})
+            _repeated_log.warning("no jobs taken over", extra={"reason": str(error)})
 
     def tidy_up(self) -> None:
         """Remove old records and files that nothing needs."""
