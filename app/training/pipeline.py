@@ -20,6 +20,7 @@ from app.training.columns import current_version, with_columns_of_file
 from app.training.comparison import comparable_version, compare
 from app.training.dataset import JobRows
 from app.training.encoded import base_of, with_coefficients_of_version, with_schema
+from app.training.federated import Merge
 from app.training.fit_errors import fit_errors_translated
 from app.training.gaps import check_gaps, with_counts
 from app.training.initial_coefficients import attach
@@ -30,6 +31,7 @@ from app.training.request import TrainingRequest
 from app.training.table import TableReader, to_store
 from app.training.uploads import UploadStore
 from app.training.validation import FoldHistory
+from app.training.version_files import VERSION
 
 _log = logging.getLogger(__name__)
 
@@ -62,12 +64,21 @@ def train(request: TrainingRequest, job: str | None, context: TrainerContext, pr
     path = context.spool.path(request.upload)
     if not path.exists():
         raise Unavailable("The rows of this job are not in the state folder of the trainer that took it.")
+    if request.format == VERSION:
+        return _published(Merge(request, job, path, context.registry, progress).fit, request, progress)
     request = attach(request, context.spool)
     request, late = with_columns_of_file(request, path, context.registry, progress.check_cancelled)
     table = TableReader(request, path, late, context.threads, step=partial(progress.advance, "reading"))
     training = _Training(request, job, context, late, progress, table)
+    return _published(training.fit, request, progress)
+
+
+def _published(
+    fit: Callable[[], Callable[[], Version]], request: TrainingRequest, progress: ProgressReporter
+) -> ModelCard:
+    """Fit and publish, again if another version becomes current meanwhile. Return the card."""
     while True:
-        publish = run_interruptibly(training.fit, progress)
+        publish = run_interruptibly(fit, progress)
         try:
             return publish().card
         except ParentChanged:
