@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from app.jobs.host.memory_limit import within_memory
 from app.jobs.job import Failure, JobFailed
 from app.logs import job_id as logged_job_id
 from app.storage.file_lock import identity
+from app.training.checkpoints import remove_checkpoint, sweep_checkpoints
 from app.training.pipeline import TrainerContext, train
 from app.training.progress import JobCancelled, ProgressReporter
 from app.training.request import TrainingRequest
@@ -26,6 +27,7 @@ if TYPE_CHECKING:  # loading it takes a while
 
 WATCH_SECONDS = 2.0
 TIDY_SECONDS = 60.0
+STORE_SECONDS = 600.0  # between two sweeps of the store
 
 _log = logging.getLogger(__name__)
 
@@ -44,6 +46,7 @@ class Worker:
     context: TrainerContext
     activity: PredictionActivity
     crash_loop: CrashLoopGuard
+    swept: dict[str, float] = field(default_factory=dict)  # when the store was swept
 
     def run_job(self, job_id: str, request: dict[str, Any]) -> dict[str, Any]:
         progress = ProgressReporter(self.store.report, lambda: self.store.is_cancelled(job_id), self.max_job_seconds)
@@ -69,7 +72,7 @@ class Worker:
 
     def clean_up(self, job_id: str, request: dict[str, Any]) -> None:
         self.context.spool.remove(request["upload"])
-        self.context.checkpoint(job_id).unlink(missing_ok=True)
+        remove_checkpoint(self.context.checkpoint(job_id), self.context.store)
 
     def stop(self) -> None:
         """Note that a job under way was interrupted by a stop, and not by a crash."""
@@ -80,21 +83,33 @@ class Worker:
         try:
             self.store.take_over(self.lock_of)
             self.store.prune(self.max_retained_jobs)
-            if not self.context.spool.is_empty() or any(self.context.checkpoints.glob("*")):
-                self._sweep()
+            lists_store = self._is_store_due()
+            if lists_store or not self.context.spool.is_empty() or any(self.context.checkpoints.glob("*")):
+                self._sweep(lists_store=lists_store)
             self.context.registry.sweep()
         except Exception as error:  # the database is unreachable or the disk full; a later call will succeed
             _log.warning("not tidied up", extra={"reason": str(error)})
 
-    def _sweep(self) -> None:
+    def _is_store_due(self) -> bool:
+        """Return True if there is a store that was not swept for STORE_SECONDS. Listing it takes a request."""
+        if self.context.store is None or time.monotonic() - self.swept.get("store", -STORE_SECONDS) < STORE_SECONDS:
+            return False
+        self.swept["store"] = time.monotonic()
+        return True
+
+    def _sweep(self, *, lists_store: bool) -> None:
         """Remove the files of jobs and requests that were killed."""
         jobs = self.store.uploads()
         unfinished = {job.id for job in jobs if not job.ended}
         needed = {job.upload for job in jobs if not job.ended}
-        self.context.spool.sweep(needed, ended={job.upload for job in jobs} - needed)
+        ended = {job.upload for job in jobs} - needed
+        self.context.spool.sweep(needed, ended)
         for checkpoint in self.context.checkpoints.glob("*"):
             if checkpoint.stem not in unfinished:
                 checkpoint.unlink(missing_ok=True)
+        if lists_store and self.context.store is not None:
+            self.context.spool.sweep_store(needed, ended)
+            sweep_checkpoints(self.context.store, unfinished)
 
 
 def run_worker(worker: Worker, stop: threading.Event) -> None:

@@ -2,12 +2,11 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
-from app.data.batch import Columns
+from app.data.batch import Columns, Source
 from app.data.columns.gap_patterns import GapPatterns
 from app.data.columns.schema import TableSchema
 from app.data.columns.terms import encoded_terms, term_blocks
@@ -44,9 +43,9 @@ class JobRows(TrainingRows):
     """The rows of one request in their uploaded file, read by their schema."""
 
     def __init__(
-        self, path: Path, request: TrainingRequest, schema: TableSchema, late: Mapping[str, int], threads: int
+        self, source: Source, request: TrainingRequest, schema: TableSchema, late: Mapping[str, int], threads: int
     ) -> None:
-        """Describe the file at `path`. `late` has the line in which each column of NDJSON appears, unless the first."""
+        """Describe the rows of `source`. `late` has the line in which a column of NDJSON appears, unless the first."""
         assert request.weight_kind is not None
         self.schema = schema
         self.features = schema.encoded_features
@@ -55,7 +54,7 @@ class JobRows(TrainingRows):
         self.blocks = term_blocks(request.terms, schema)
         self.weight_kind: WeightKind = request.weight_kind
         super().__init__(
-            path,
+            source,
             request.format,
             schema,
             weight_kind=request.weight_kind,
