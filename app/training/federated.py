@@ -5,7 +5,7 @@ columns of a new one.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy as np
 from app.data.columns.gap_patterns import GapPatterns
 from app.errors import InvalidInput
 from app.registry.base import ModelPublisher, ModelReader
-from app.registry.untrusted import ForeignCard, ForeignFile, ForeignVersion
+from app.registry.untrusted import MAX_HEADER_BYTES, ForeignFile, ForeignVersion
 from app.registry.version_file import Version
 from app.regression.fit import FitResult, fit_model
 from app.regression.linear_model import RANGES_UNKNOWN
@@ -40,6 +40,7 @@ from app.training.version_files import places_of
 MAX_ROWS = 2**53  # Most rows of a model: above, 64-bit numbers are not exact.
 # Bytes of tensors up to which a file is checked before its job is recorded. The job checks the others.
 MAX_CHECKED_BYTES = 128 << 20
+HEADER_FACTOR = 5  # Bytes that reading a header takes, for each of its bytes.
 
 ONE_VERSION = "A merge stores no statistics of folds, because the folds of the merged rows are not known."
 
@@ -58,9 +59,9 @@ def plan_merge(
     """
     current = current_version(registry, draft.model, draft.mode)
     if draft.mode == "forget":
-        check_versions(replace(draft, weight_kind=None), current, registry)
-    cards: list[tuple[ForeignCard, str]] = []
-    for file in _files(path):
+        check_versions(draft, current, registry)
+    united = None if current is None else UnitedColumns.of(current.card)
+    for file in _files(path, reserved):
         if file.card.rows < min_rows:
             raise InvalidInput(
                 f"{file.label} has {file.card.rows} row(s), and this service merges files of at least {min_rows} rows "
@@ -69,8 +70,8 @@ def plan_merge(
         if file.memory <= MAX_CHECKED_BYTES:
             with reserved(file.memory):
                 file.read()
-        cards.append((file.card, file.label))
-    united = _united(cards, current, adds=draft.mode == "update")
+        united = (united or UnitedColumns.of(file.card)).joined(file.card, file.label, adds=draft.mode == "update")
+    assert united is not None
     request = replace(draft, features=united.features, targets=united.targets, terms=united.terms)
     return with_schema(request, united.table)
 
@@ -152,11 +153,15 @@ class Merge:
         number = registry.current_number(name)
         current = current_version(registry, name, self.request.mode)
         if self.request.mode == "forget":
-            check_versions(replace(self.request, weight_kind=None), current, registry)
-        cards = [(file.card, file.label) for file in _files(self.path)]
-        adds = self.request.mode == "update"
-        united = _united(cards, current, adds=adds)
-        request = self._resolved(united, current, cards[0][0])
+            check_versions(self.request, current, registry)
+        united, discounted = None if current is None else UnitedColumns.of(current.card), False
+        solver: Any = None if current is None else current.card.solver
+        for file in _files(self.path):
+            adds = self.request.mode == "update"
+            united = (united or UnitedColumns.of(file.card)).joined(file.card, file.label, adds=adds)
+            solver, discounted = solver or file.card.solver, discounted or (file.card.discounted and adds)
+        assert united is not None
+        request = self._resolved(united, current, solver)
         names = (*united.columns, *united.targets)
         with fit_errors_translated(names):
             statistics = self._merged(united)
@@ -173,10 +178,10 @@ class Merge:
             )
         _check_finite(result)
         expected: int | Literal["any"] | None = number if request.promote == "always" else "any"
-        return self._publication(request, Parent(expected, base), rows, result, cards)
+        return self._publication(request, Parent(expected, base), rows, result, discounted=discounted)
 
-    def _resolved(self, united: UnitedColumns, current: Version | None, first: ForeignCard) -> TrainingRequest:
-        """Return the request with its columns, and with the solver's options of the current version or first file."""
+    def _resolved(self, united: UnitedColumns, current: Version | None, solver: Any) -> TrainingRequest:
+        """Return the request with its columns, and with the options of `solver` that it does not give itself."""
         request = replace(
             self.request,
             features=united.features,
@@ -187,7 +192,7 @@ class Merge:
         request = with_schema(request, united.table)
         if current is not None:
             return resolved(request, current.card)
-        options: dict[str, Any] = {name: getattr(first.solver, name) for name in request.inherits}
+        options: dict[str, Any] = {name: getattr(solver, name) for name in request.inherits}
         return replace(request, mode="replace", solver=with_options(request.solver, **options))
 
     def _merged(self, united: UnitedColumns) -> SufficientStatistics:
@@ -208,12 +213,12 @@ class Merge:
         parent: Parent,
         rows: VersionRows,
         result: FitResult,
-        cards: list[tuple[ForeignCard, str]],
+        *,
+        discounted: bool,
     ) -> Callable[[], Version]:
         base = parent.base
         card = make_card(request, result, base, rows)
         validation = FoldHistory(request, base.version if base else None, self.registry).to_store(None)
-        is_discounted = any(foreign.discounted for foreign, _ in cards) and request.mode != "forget"
         table = with_counts(rows.columns.table, rows, base.version.card if base else None, request.mode)
         card = replace(
             card,
@@ -221,7 +226,7 @@ class Merge:
             table=table,
             parent=parent.version,
             # The shares of the rows of a discounted file are not known.
-            earlier_shares=None if is_discounted else card.earlier_shares,
+            earlier_shares=None if discounted else card.earlier_shares,
             no_folds=ONE_VERSION if validation.no_folds else None,
             warnings=(
                 *(differences(request, base.version.card) if base else ()),
@@ -250,15 +255,21 @@ class _Observer(FitObserver):
         self.progress.check_cancelled()
 
 
-def _files(path: Path) -> Iterator[ForeignFile]:
-    """Yield the files of an upload, with their headers checked. Raises InvalidInput if two are the same."""
+def _files(
+    path: Path, reserved: Callable[[int], AbstractContextManager[object]] = nullcontext
+) -> Iterator[ForeignFile]:
+    """Yield the files of an upload, with their headers checked. `reserved` reserves the bytes that a header takes.
+
+    Raises InvalidInput if a file is not valid, or if two are the same.
+    """
     seen: dict[str, str] = {}
     with path.open("rb") as upload:
         for number, place in enumerate(places_of(path), 1):
-            file = ForeignFile(upload, *place, label=f"File {number}")
-            if (other := seen.setdefault(file.checksum, file.label)) != file.label:
-                raise InvalidInput(f"{file.label} is the same as {other}, so its rows would count twice.")
-            yield file
+            with reserved(HEADER_FACTOR * min(place.size, MAX_HEADER_BYTES)):
+                file = ForeignFile(upload, *place, label=f"File {number}")
+                if (other := seen.setdefault(file.checksum, file.label)) != file.label:
+                    raise InvalidInput(f"{file.label} is the same as {other}, so its rows would count twice.")
+                yield file
 
 
 def _read(file: ForeignFile) -> ForeignVersion:
@@ -266,14 +277,6 @@ def _read(file: ForeignFile) -> ForeignVersion:
     if version.statistics.rows > MAX_ROWS:
         raise InvalidInput(f"{file.label} has more rows than can be counted.")
     return version
-
-
-def _united(cards: list[tuple[ForeignCard, str]], current: Version | None, *, adds: bool) -> UnitedColumns:
-    """Return the columns of the current version, or of the first file, with the levels of all files."""
-    united = UnitedColumns.of(cards[0][0] if current is None else current.card)
-    for card, label in cards:
-        united = united.joined(card, label, adds=adds)
-    return united
 
 
 def _check(base: BaseVersion | None, rows: VersionRows) -> None:

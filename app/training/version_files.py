@@ -23,14 +23,15 @@ class VersionFilesWriter:
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._begin = 0
-        self.count = 0
+        self._begin: int | None = None  # of the content of the file that is written
+        self._count = 0
 
     def begin(self) -> None:
-        """Begin the next file. Raises InvalidInput if there are too many."""
-        if self.count == MAX_FILES:
+        """End the file that is written, if any, and begin the next one. Raises InvalidInput if there are too many."""
+        self.end()
+        if self._count == MAX_FILES:
             raise InvalidInput(f"One request merges at most {MAX_FILES} files. Send the others in another one.")
-        self.count += 1
+        self._count += 1
         self._file.write(bytes(_LENGTH_BYTES))
         self._begin = self._file.tell()
 
@@ -38,11 +39,14 @@ class VersionFilesWriter:
         self._file.write(content)
 
     def end(self) -> None:
-        """Write the length of the file before it."""
+        """Write the length of the file before it, if one is written."""
+        if self._begin is None:
+            return
         end = self._file.tell()
         self._file.seek(self._begin - _LENGTH_BYTES)
         self._file.write((end - self._begin).to_bytes(_LENGTH_BYTES, "little"))
         self._file.seek(end)
+        self._begin = None
 
 
 def places_of(path: Path) -> Iterator[Place]:
