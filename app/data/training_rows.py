@@ -93,7 +93,7 @@ class TrainingRows:
 
     def __init__(
         self,
-        path: Source,
+        source: Source,
         format_name: str,
         schema: TableSchema,
         *,
@@ -118,7 +118,7 @@ class TrainingRows:
         self._notes = Notes()  # about the cells that the last pass encoded
         self._rounded: dict[str, int] = {}  # Column to the first row in which an integer was rounded.
         self._others: dict[str, None] = {}  # Names in rows that are not read.
-        self._path = path
+        self._source = source
         self._format = None if format_name == MATRIX else BY_NAME[format_name]
         if span is not None and self._format is not None:
             self._format = self._format.within(span)
@@ -158,7 +158,7 @@ class TrainingRows:
         elif self._format.names_in_rows:
             names = (*self._names, *others, *self._others)
         else:
-            names = self._format.column_names(self._path, self.schema.dialect)
+            names = self._format.column_names(self._source, self.schema.dialect)
         return [name for name in dict.fromkeys(names) if name not in used]
 
     @property
@@ -310,10 +310,10 @@ class TrainingRows:
 
     def _read_plain(self, columns: Columns) -> Iterator[RowBatch]:
         if self._format is not None:
-            yield from read_file(self._path, self._format, columns, self._threads)
+            yield from read_file(self._source, self._format, columns, self._threads)
             return
-        assert isinstance(self._path, Path)
-        rows = np.load(self._path, mmap_mode="r", allow_pickle=False)
+        assert isinstance(self._source, Path)
+        rows = np.load(self._source, mmap_mode="r", allow_pickle=False)
         size = batch_rows(columns)
         for start in range(0, len(rows), size):
             values = np.asarray(rows[start : start + size])
@@ -331,8 +331,8 @@ class TrainingRows:
         keep = dict.fromkeys([*encoder.texts, *([groups.column] if groups is not None else [])])
         columns = Columns(encoder.typed, [*keep], missing=True, dialect=dialect, late=self._late)
         row, size = self._first_row, batch_rows(Columns(encoder.names))
-        with explained(self._path, self._format, dialect):
-            for batch in self._format.cells(self._path, columns, self._threads):
+        with explained(self._source, self._format, dialect):
+            for batch in self._format.cells(self._source, columns, self._threads):
                 for name, rounded in batch.rounded.items():
                     self._rounded.setdefault(name, row + rounded)
                 for start in range(0, batch.cells.num_rows, size):

@@ -1,1 +1,24 @@
 """Storage on disk and in buckets."""
+
+from app.storage.opening import STORES, open_store
+from app.storage.store import (
+    Blob,
+    BlobChanged,
+    BlobInfo,
+    BlobNotFound,
+    Store,
+    StoreMisconfigured,
+    StoreUnavailable,
+)
+
+__all__ = [
+    "STORES",
+    "Blob",
+    "BlobChanged",
+    "BlobInfo",
+    "BlobNotFound",
+    "Store",
+    "StoreMisconfigured",
+    "StoreUnavailable",
+    "open_store",
+]
