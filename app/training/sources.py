@@ -110,6 +110,7 @@ def resolve(source: str, allowed: AllowedSources, format_name: str | None = None
     Raises Forbidden unless the URL is under an allowed prefix, InvalidInput if it names no file, too many, or files of
     several formats, and StoreUnavailable.
     """
+    allowed.check_any()
     url = parse_source(source)
     allowed.check(url)
     found = _local_files(url, allowed) if url.scheme == "file" else _blobs(url)

@@ -88,6 +88,12 @@ class DiskCache:
             self._write(self._path(model, number), content)
             self._evict(self._path(model, number))
 
+    def drop_versions(self, model: str) -> None:
+        """Remove the copies of all versions of a model."""
+        with self._writing, self._logged():
+            for number in self.numbers(model):
+                self._path(model, number).unlink(missing_ok=True)
+
     def _path(self, model: str, number: int) -> Path:
         return self._folder / model / f"{number:06d}.safetensors"
 

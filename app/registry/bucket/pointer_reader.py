@@ -15,7 +15,7 @@ from app.registry.bucket.keys import MODELS, pointer_key
 from app.registry.bucket.pointer import Pointer
 from app.registry.bucket.store_health import StoreHealth
 from app.registry.names import MODEL_NAME, no_model
-from app.registry.version_cache import CURRENT, VersionCache
+from app.registry.version_cache import CURRENT, CachedVersion, VersionCache
 from app.storage.store import Blob, BlobNotFound, Store, StoreUnavailable
 
 IDLE_SECONDS = 600.0  # Time without a request after which a model's pointer is not polled any more.
@@ -27,15 +27,23 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class KnownPointer:
-    """A pointer as it was read."""
+    """A pointer as it was read.
+
+    If its revision is not above that of the one before, an operator has restored or emptied the store, and a number may
+    belong to another version than before. A new epoch begins.
+    """
 
     pointer: Pointer
     etag: str | None  # None for one from the disk
-    link: str  # text of the current number, as in CachedVersion
+    epoch: str  # link of CachedVersion
+    link: str  # link of CachedVersion for the current version
 
     @classmethod
-    def of(cls, pointer: Pointer, etag: str | None) -> "KnownPointer":
-        return cls(pointer, etag, str(pointer.current))
+    def of(cls, pointer: Pointer, etag: str | None, before: "KnownPointer | None" = None) -> "KnownPointer":
+        epoch = before.epoch if before else ""
+        if before and pointer != before.pointer and pointer.revision <= before.pointer.revision:
+            epoch += "*"
+        return cls(pointer, etag, epoch, f"{epoch}{pointer.current}")
 
 
 class PointerReader:
@@ -115,26 +123,32 @@ class PointerReader:
         except ModelNotFound:
             return Pointer(), None
         if is_new:
-            self._note_read(model, before, KnownPointer.of(pointer, etag))
+            self._note_read(model, before, KnownPointer.of(pointer, etag, before))
         return pointer, etag
 
     def _note(self, model: str, pointer: Pointer, etag: str | None) -> None:
         """Note a pointer that this process has written. `current` follows it at its next call."""
         known = self._known.get(model)
-        self._note_read(model, known, KnownPointer.of(pointer, etag))
+        self._note_read(model, known, KnownPointer.of(pointer, etag, known))
 
-    def _note_read(self, model: str, before: KnownPointer | None, now: KnownPointer) -> bool:
+    def _note_read(
+        self, model: str, before: KnownPointer | None, now: KnownPointer, loaded: CachedVersion | None = None
+    ) -> bool:
         """Note a pointer that was read while `before` was known, unless a newer one was noted meanwhile.
 
-        Return True if the model was served and was deleted.
+        `loaded` is its current version, if that was read. Return True if the model was served and was deleted.
         """
         with self._noting:
             known = self._known.get(model)
             if known is not before and known is not None and known.pointer.revision >= now.pointer.revision:
                 return False
+            if loaded is not None:
+                self._cache.put((model, CURRENT), loaded)
             self._known[model] = now
             vanished = now.pointer.current is None and self._cache.drop((model, CURRENT))
-        if self._disk:
+        if self._disk and now is not before:
+            if before is not None and before.epoch != now.epoch:
+                self._disk.drop_versions(model)
             self._disk.put_pointer(model, now.pointer)
         return vanished and not now.pointer.versions
 
@@ -144,7 +158,7 @@ class PointerReader:
         pointer, etag, is_new = self._get_pointer(model, before, keep=self.watched, timeout=timeout)
         if before is not None and not is_new:
             return before
-        known = KnownPointer.of(pointer, etag)
+        known = KnownPointer.of(pointer, etag, before)
         self._note_read(model, before, known)
         return known
 

@@ -77,6 +77,8 @@ class BucketReader(PointerReader):
             return None
         if number is not None:
             entry = self._cache.get((model, number)) if known.pointer.contains(number) else None
+            if entry is not None and entry.link != known.epoch:
+                return None
         elif (entry := self._cache.get((model, CURRENT))) is not None and entry.link != known.link:
             return None  # promoted in this process, and not read yet
         if entry is None:
@@ -108,12 +110,12 @@ class BucketReader(PointerReader):
         """Return any version. Raises ModelNotFound, VersionNotFound, ModelFileInvalid, WorkerBusy, StoreUnavailable."""
         if (version := self.get_cached(model, number)) is not None:
             return version
-        self._check_exists(model, number)
+        epoch = self._check_exists(model, number)
         key = model, number
         with self._loading[hash(key) % LOADING_LOCKS]:
             entry = self._cache.get(key)
-            if entry is None:
-                entry = CachedVersion(self._load(key, number))
+            if entry is None or entry.link != epoch:
+                entry = CachedVersion(self._load(key, number), epoch)
                 self._cache.put(key, entry)
             return entry.version
 
@@ -149,24 +151,24 @@ class BucketReader(PointerReader):
         before = self._known.get(model)
         with contextlib.suppress(ModelNotFound, ModelFileInvalid):
             pointer, etag, is_new = self._get_pointer(model, before, keep=True)
-            known = KnownPointer.of(pointer, etag) if is_new or before is None else before
-            entry = self._cache.get((model, CURRENT))
+            known = KnownPointer.of(pointer, etag, before) if is_new or before is None else before
+            entry, loaded = self._cache.get((model, CURRENT)), None
             if entry is not None and known.pointer.current is not None and self._has_to_load(model, entry, known):
-                entry = self._load_current(model, known, entry)
-                with self._noting:
-                    if self._known.get(model) is before:
-                        self._cache.put((model, CURRENT), entry)
-                        self._known[model] = known
-            if is_new and self._note_read(model, before, known):
+                loaded = self._load_current(model, known, entry)
+            if (is_new or loaded) and self._note_read(model, before, known, loaded):
                 _log.warning("model vanished", extra={"model": model})
 
     def _on_disk(self, model: str) -> list[int]:
         return self._disk.numbers(model) if self._disk else []
 
-    def _check_exists(self, model: str, number: int) -> None:
-        """Raise ModelNotFound, VersionNotFound or StoreUnavailable if there is no version with this number."""
-        if self._recent(model).pointer.contains(number) or self._look(model).pointer.contains(number):
-            return
+    def _check_exists(self, model: str, number: int) -> str:
+        """Raise ModelNotFound, VersionNotFound or StoreUnavailable if there is no version with this number.
+
+        Return the pointer's epoch.
+        """
+        for look in (self._recent, self._look):
+            if (known := look(model)).pointer.contains(number):
+                return known.epoch
         self._check_reached()  # it may have been published since
         raise no_version(model, number)
 
@@ -261,7 +263,7 @@ class BucketReader(PointerReader):
     def _gone(self, model: str, number: int) -> VersionNotFound | ModelFileInvalid:
         """Return the error for a version without a file: it was deleted just now, unless the pointer still has it."""
         with contextlib.suppress(NotFound, ModelFileInvalid, StoreUnavailable):
-            if self._fetch(model).pointer.contains(number):
+            if self._get_pointer(model, None, keep=False)[0].contains(number):
                 return ModelFileInvalid(
                     f"{self._place(model, number)} is missing, but the model's pointer lists it. Restore it from a "
                     "backup, or promote another version."
