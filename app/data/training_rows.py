@@ -201,17 +201,11 @@ class TrainingRows:
         gap that is refused, or of the first weight that is negative or, with frequency weights, not a whole number.
         Also raises it if the file has rows, but all are left out.
         """
-<<<<<<< HEAD
         with in_files(self._source, self._first_row):
             yield from self._batches()
 
     def _batches(self) -> Iterator[TrainingBatch]:
-        self.read = self.complete = self.dropped = self.zero_weight_rows = 0
-        self.gaps, self._notes = GapPatterns(self._names), Notes()
-        self._rounded = {}
-=======
         self.begin_pass()
->>>>>>> cluster
         last, first_row = self._features + self._targets, self._first_row
         for rows in self._plain_rows() if self._is_plain() else self._encoded_rows():
             if rows.others and len(self._others) < MAX_COLUMNS:

@@ -26,8 +26,8 @@ router = APIRouter(tags=["Train"], dependencies=[require_scope(AccessScope.TRAIN
     description=(
         "Records a training job and answers at once; with `Prefer: wait=10` it waits for up to 10 seconds for the job "
         "to end. Once answered, the job survives any crash. Rows come as JSON, or as a file: "
-        f"{LABELS}, plain or with a Content-Encoding of gzip or zstd. A JSON body with `source` names files in a bucket "
-        "or on the service's machine instead, if the operator allows it. If the model "
+        f"{LABELS}, plain or with a Content-Encoding of gzip or zstd. A JSON body with `source` names files in a "
+        "bucket or on the service's machine instead, if the operator allows it. If the model "
         "exists, its new version has the columns of the current one, unless the request names its features or has "
         "`schema: infer`."
     ),
