@@ -41,7 +41,7 @@ class TrainerContext:
     registry: ModelPublisher
     spool: UploadStore
     checkpoints: Path
-    threads: int = 1  # threads that read files
+    threads: int = 1  # threads that read files, and that summarise rows
     before_torch: Callable[[], None] = lambda: None  # called before torch is loaded; may raise if it does not fit
 
     def checkpoint(self, job: str) -> Path:
@@ -125,6 +125,7 @@ class _Training:
                 observer=_Observer(self.progress, checkpoint, getattr(solver, "epochs", None), saved),
                 resume=saved.state if saved else None,
                 summary=self.summary,
+                threads=self.context.threads,
             )
         self.summary = result.summary
         failpoint("fitted")
