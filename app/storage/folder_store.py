@@ -2,8 +2,8 @@
 
 import contextlib
 import errno
-import hashlib
 import os
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,8 +11,9 @@ from typing import BinaryIO
 
 from app.permissions import why_denied
 from app.storage.file_lock import FileLock
-from app.storage.folder import durable_file, sync_folder, temporary_path
+from app.storage.folder import sync_file, sync_folder, temporary_path
 from app.storage.keys import check_key, check_prefix
+from app.storage.ranged_reader import open_ranges
 from app.storage.store import Blob, BlobChanged, BlobInfo, BlobNotFound, StoreUnavailable
 
 LOCK = ".lock"  # Name of the lock file in each folder.
@@ -20,57 +21,50 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class FolderStore:
-    """A store whose keys are paths below `folder`. The folder is made with the first blob.
+    """A store whose keys are paths below `folder`, which is made with the first blob.
 
-    Writes are exclusive by a lock in the folder of the key. The tag is the SHA-256 of the content.
+    Writers lock the folder of the key. A blob's tag has the time of its write in nanoseconds, its size and its inode.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
-        self.url = self.folder.as_uri()
+        self.url = self.folder.as_uri().rstrip("/")
 
     def get(self, key: str) -> Blob:
-        path = self._path(key)
-        with self._reading(key):
-            return _blob_of(path.read_bytes())
+        return self._get(key, None)
 
     def get_if_changed(self, key: str, etag: str) -> Blob | None:
-        blob = self.get(key)
-        return None if blob.etag == etag else blob
+        try:
+            return self._get(key, etag)
+        except _NotModified:
+            return None
+
+    def info(self, key: str) -> BlobInfo:
+        path = self._path(key)
+        with self._reading(key):
+            if not path.is_file():
+                raise BlobNotFound(f"{self.url}/{key}")
+            return _info_of(key, path.stat())
 
     def put(self, key: str, content: bytes) -> str:
-        with self.open_write(key) as file:
-            file.write(content)
-        return _etag_of(content)
+        path = self._path(key)
+        with self._temporary(key, content) as temporary, FileLock(path.parent / LOCK):
+            return _rename(temporary, path)
 
     def put_if_absent(self, key: str, content: bytes) -> str:
         path = self._path(key)
-        with self._writing(key):
-            self._make_folder(path.parent)
-            with _temporary_file(path.parent, content) as temporary:
-                try:
-                    os.link(temporary, path)
-                except FileExistsError:
-                    created = False
-                else:
-                    created = True
-                    sync_folder(path.parent)
-        if not created and self._content(key) != content:
-            raise BlobChanged(f"{self.url}/{key} exists already.")
-        return _etag_of(content)
+        with self._temporary(key, content) as temporary, contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
+            sync_folder(path.parent)
+            return _etag_of(temporary.stat())
+        return self._tag_of_same(key, content)
 
     def put_if_match(self, key: str, content: bytes, etag: str) -> str:
         path = self._path(key)
-        with self._writing(key):
-            self._make_folder(path.parent)
-            with _temporary_file(path.parent, content) as temporary, FileLock(path.parent / LOCK):
-                present = self._content(key)
-                if matches := present is not None and _etag_of(present) == etag:
-                    temporary.rename(path)
-                    sync_folder(path.parent)
-        if not matches and present != content:
-            raise BlobChanged(f"{self.url}/{key} has changed.")
-        return _etag_of(content)
+        with self._temporary(key, content) as temporary, FileLock(path.parent / LOCK):
+            if self._tag_or_none(key) == etag:
+                return _rename(temporary, path)
+        return self._tag_of_same(key, content)
 
     def list_blobs(self, prefix: str, *, after: str = "") -> Iterator[BlobInfo]:
         parent, _, _ = check_prefix(prefix).rpartition("/")
@@ -82,22 +76,37 @@ class FolderStore:
         with self._reading(prefix):
             for name, entry in _entries(self.folder / check_prefix(prefix)):
                 # A folder whose blobs are all deleted counts as absent, as in a bucket.
-                if name[-1] != "/" or any(self._walk(f"{prefix}{entry.name}/", "", "")):
+                if name[-1] != "/" or any(self._walk(f"{prefix}{name}", "", "")):
                     names.append(entry.name)
         return sorted(names)
 
     def delete(self, key: str) -> None:
         path = self._path(key)
-        with contextlib.suppress(BlobNotFound), self._reading(key):
+        with self._writing(key):
             if path.is_file():
                 with FileLock(path.parent / LOCK):
-                    path.unlink()
+                    path.unlink(missing_ok=True)
                     sync_folder(path.parent)
 
-    def open_read(self, key: str) -> BinaryIO:
+    def open_read(self, key: str, etag: str | None = None) -> BinaryIO:
         path = self._path(key)
         with self._reading(key):
-            return path.open("rb")
+            file = path.open("rb")
+        if etag is None:
+            return file
+
+        def fetch(start: int, end: int) -> bytes:
+            # The file may be written in place by other programs.
+            content = os.pread(file.fileno(), end - start, start)
+            if _etag_of(os.fstat(file.fileno())) != etag or len(content) < end - start:
+                raise BlobChanged(f"{self.url}/{key} was changed while it was read.")
+            return content
+
+        status = os.fstat(file.fileno())
+        if _etag_of(status) != etag:
+            file.close()
+            raise BlobChanged(f"{self.url}/{key} has changed.")
+        return open_ranges(status.st_size, fetch, file.close)
 
     @contextlib.contextmanager
     def open_write(self, key: str) -> Iterator[BinaryIO]:
@@ -115,22 +124,35 @@ class FolderStore:
                         raise self._not_written(key, error) from None
                     raise
                 with self._writing(key):
-                    file.flush()
-                    os.fsync(file.fileno())
+                    _seal(file)
             with self._writing(key), FileLock(path.parent / LOCK):
-                temporary.rename(path)
-                sync_folder(path.parent)
+                _rename(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
         return self.folder / check_key(key)
 
-    def _content(self, key: str) -> bytes | None:
+    def _get(self, key: str, unless: str | None) -> Blob:
+        path = self._path(key)
+        with self._reading(key), path.open("rb") as file:
+            etag = _etag_of(os.fstat(file.fileno()))
+            if etag == unless:
+                raise _NotModified
+            return Blob(file.read(), etag)
+
+    def _tag_or_none(self, key: str) -> str | None:
         try:
-            return self.get(key).content
+            return self.info(key).etag
         except BlobNotFound:
             return None
+
+    def _tag_of_same(self, key: str, content: bytes) -> str:
+        """Return the tag of the blob if it has this content. Raises BlobChanged if not."""
+        with contextlib.suppress(BlobNotFound):
+            if (blob := self.get(key)).content == content:
+                return blob.etag
+        raise BlobChanged(f"{self.url}/{key} is not the expected one.")
 
     def _walk(self, folder: str, prefix: str, after: str) -> Iterator[BlobInfo]:
         for name, entry in _entries(self.folder / folder):
@@ -141,8 +163,22 @@ class FolderStore:
                     yield from self._walk(key, prefix, after)
             elif key > after and key.startswith(prefix):
                 with contextlib.suppress(FileNotFoundError):
-                    status = entry.stat(follow_symlinks=False)
-                    yield BlobInfo(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC))
+                    yield _info_of(key, entry.stat(follow_symlinks=False))
+
+    @contextlib.contextmanager
+    def _temporary(self, key: str, content: bytes) -> Iterator[Path]:
+        """Yield the path of a durable file in the folder of the key. It is removed at the end if it still exists."""
+        folder = self._path(key).parent
+        with self._writing(key):
+            self._make_folder(folder)
+            temporary = temporary_path(folder)
+            try:
+                with temporary.open("xb") as file:
+                    file.write(content)
+                    _seal(file)
+                yield temporary
+            finally:
+                temporary.unlink(missing_ok=True)
 
     def _make_folder(self, folder: Path) -> None:
         """Make a folder and those above it, so that their names survive a power failure."""
@@ -175,24 +211,33 @@ class FolderStore:
         return StoreUnavailable(f"{self.url}/{key} cannot be written: {why_denied(error) or f'{error.strerror}.'}")
 
 
-def _etag_of(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+class _NotModified(Exception):
+    """The blob still has the tag."""
 
 
-def _blob_of(content: bytes) -> Blob:
-    return Blob(content, _etag_of(content))
+def _etag_of(status: os.stat_result) -> str:
+    return f"{status.st_mtime_ns:x}-{status.st_size:x}-{status.st_ino:x}"
 
 
-@contextlib.contextmanager
-def _temporary_file(folder: Path, content: bytes) -> Iterator[Path]:
-    """Yield the path of a durable temporary file, and remove it at the end unless it was renamed."""
-    temporary = temporary_path(folder)
-    try:
-        with durable_file(temporary) as file:
-            file.write(content)
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
+def _info_of(key: str, status: os.stat_result) -> BlobInfo:
+    return BlobInfo(key, status.st_size, datetime.fromtimestamp(status.st_mtime, UTC), _etag_of(status))
+
+
+def _seal(file: BinaryIO) -> None:
+    """Give the file a tag of its own, and bring it to disk."""
+    file.flush()
+    # The kernel's times are milliseconds apart, and a new file often gets the inode of one that was just removed.
+    now = time.time_ns()
+    os.utime(file.fileno(), ns=(now, now))
+    sync_file(file)
+
+
+def _rename(temporary: Path, path: Path) -> str:
+    """Give the file its name, and return its tag."""
+    etag = _etag_of(temporary.stat())
+    temporary.rename(path)
+    sync_folder(path.parent)
+    return etag
 
 
 def _entries(folder: Path) -> list[tuple[str, "os.DirEntry[str]"]]:

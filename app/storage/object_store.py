@@ -69,6 +69,14 @@ class ObjectStore:
         except NotModifiedError:
             return None
 
+    def info(self, key: str) -> BlobInfo:
+        check_key(key)
+        try:
+            return self._call(key, lambda: _info_of(self._quick.head(key)))
+        except (StoreUnavailable, BlobNotFound):
+            # The response to HEAD has no body, and so no reason. The content is not read here.
+            return self._call(key, lambda: _info_of(self._reading.get(key).meta))
+
     def put(self, key: str, content: bytes) -> str:
         return self._put(check_key(key), content, "overwrite")
 
@@ -87,7 +95,7 @@ class ObjectStore:
                 key = found["path"]
                 if key.startswith(prefix):
                     if key > after:
-                        yield BlobInfo(key, found["size"], found["last_modified"])
+                        yield _info_of(found)
                 elif name and key > prefix:
                     return
 
@@ -101,18 +109,20 @@ class ObjectStore:
         with contextlib.suppress(BlobNotFound):
             self._call(key, lambda: self._quick.delete(key))
 
-    def open_read(self, key: str) -> BinaryIO:
-        """Raises BlobChanged while it is read if the blob is replaced."""
-        meta = self._head(check_key(key))
+    def open_read(self, key: str, etag: str | None = None) -> BinaryIO:
+        """Return a file whose reads raise BlobChanged if the blob has been replaced since it was opened."""
+        info = self.info(key)
+        if etag not in (None, info.etag):
+            raise BlobChanged(f"{self.url}/{key} has changed.")
 
         def fetch(start: int, end: int) -> memoryview:
-            options: Any = {"range": (start, end), "if_match": meta["e_tag"]}
+            options: Any = {"range": (start, end), "if_match": info.etag}
             try:
                 return memoryview(self._call(key, lambda: self._reading.get(key, options=options).bytes()))
-            except PreconditionError:
-                raise BlobChanged(f"{self.url}/{key} was replaced while it was read.") from None
+            except (PreconditionError, BlobNotFound):
+                raise BlobChanged(f"{self.url}/{key} was replaced or deleted while it was read.") from None
 
-        return open_ranges(meta["size"], fetch)
+        return open_ranges(info.size, fetch)
 
     @contextlib.contextmanager
     def open_write(self, key: str) -> Iterator[BinaryIO]:
@@ -126,13 +136,6 @@ class ObjectStore:
                 writer.__exit__(type(error), error, None)
             raise
         self._call(key, writer.close)
-
-    def _head(self, key: str) -> Any:
-        try:
-            return self._call(key, lambda: self._quick.head(key))
-        except (StoreUnavailable, BlobNotFound):
-            # The response to HEAD has no body, and so no reason. The content is not read here.
-            return self._call(key, lambda: self._reading.get(key).meta)
 
     def _get(self, key: str, etag: str | None) -> Blob:
         options: Any = {"if_none_match": etag} if etag else None
@@ -218,6 +221,10 @@ class _Writer:
 
     def close(self) -> None:
         """Do nothing; the end of the block closes the blob."""
+
+
+def _info_of(meta: Any) -> BlobInfo:
+    return BlobInfo(meta["path"], meta["size"], meta["last_modified"], cast(str, meta["e_tag"]))
 
 
 def _open(scheme: str, bucket: str, prefix: str, timeouts: dict[str, timedelta]) -> _Bucket:

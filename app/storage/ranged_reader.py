@@ -2,15 +2,19 @@
 
 import io
 from collections.abc import Callable
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeAlias, cast
 
 READ_AHEAD = 1 << 20  # Bytes read at a time if less is needed.
 MAX_RANGE = 8 << 20  # Longest range in one request, in bytes, so that a slow connection does not exceed the timeout.
 
 
+# Returns the bytes from a first one up to, but excluding, a last one.
+Fetch: TypeAlias = Callable[[int, int], bytes | memoryview]
+
+
 class _RangedReader(io.RawIOBase):
-    def __init__(self, size: int, fetch: Callable[[int, int], memoryview]) -> None:
-        self._size, self._fetch, self._position = size, fetch, 0
+    def __init__(self, size: int, fetch: Fetch, close: Callable[[], None] | None) -> None:
+        self._size, self._fetch, self._close, self._position = size, fetch, close, 0
 
     def readable(self) -> bool:
         return True
@@ -28,6 +32,11 @@ class _RangedReader(io.RawIOBase):
     def tell(self) -> int:
         return self._position
 
+    def close(self) -> None:
+        if self._close is not None and not self.closed:
+            self._close()
+        super().close()
+
     def readinto(self, target: Any, /) -> int:
         buffer = memoryview(target).cast("B")
         end = min(self._position + min(len(buffer), MAX_RANGE), self._size)
@@ -39,6 +48,6 @@ class _RangedReader(io.RawIOBase):
         return count
 
 
-def open_ranges(size: int, fetch: Callable[[int, int], memoryview]) -> BinaryIO:
-    """Return a file of `size` bytes, of which `fetch` returns those from a first one up to, excluding, a last one."""
-    return cast(BinaryIO, io.BufferedReader(_RangedReader(size, fetch), READ_AHEAD))
+def open_ranges(size: int, fetch: Fetch, close: Callable[[], None] | None = None) -> BinaryIO:
+    """Return a file of `size` bytes that are fetched in ranges. `close` is called when the file is closed."""
+    return cast(BinaryIO, io.BufferedReader(_RangedReader(size, fetch, close), READ_AHEAD))

@@ -42,6 +42,7 @@ class BlobInfo:
     key: str
     size: int  # bytes
     modified: datetime  # by the store's clock
+    etag: str
 
 
 class Store(Protocol):
@@ -58,6 +59,9 @@ class Store(Protocol):
 
     def get_if_changed(self, key: str, etag: str) -> Blob | None:
         """Return a blob, or None if it still has this tag. Raises BlobNotFound."""
+
+    def info(self, key: str) -> BlobInfo:
+        """Return the size and the tag of a blob. Raises BlobNotFound."""
 
     def put(self, key: str, content: bytes) -> str:
         """Write a blob, whether or not there is one. Return its tag."""
@@ -83,8 +87,11 @@ class Store(Protocol):
     def delete(self, key: str) -> None:
         """Remove a blob, if there is one."""
 
-    def open_read(self, key: str) -> BinaryIO:
-        """Open a blob for reading in ranges: it can be sought, and is never read as a whole. Raises BlobNotFound."""
+    def open_read(self, key: str, etag: str | None = None) -> BinaryIO:
+        """Open a blob for reading in ranges: it can be sought, and is never read as a whole. Raises BlobNotFound.
+
+        With a tag, opening or reading raises BlobChanged if the blob has another one by then.
+        """
 
     def open_write(self, key: str) -> contextlib.AbstractContextManager[BinaryIO]:
         """Yield a file for a blob of any length. It becomes visible when the block ends, unless the block raises."""

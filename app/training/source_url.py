@@ -125,7 +125,7 @@ def _invalid(message: str) -> InvalidInput:
 
 @dataclass(frozen=True)
 class AllowedSources:
-    """The URL prefixes under which clients may name files. A prefix is a whole folder: /data does not allow /database."""
+    """The URL prefixes under which clients may name files. Each is a whole folder: /data does not allow /database."""
 
     prefixes: tuple[SourceURL, ...] = ()
 

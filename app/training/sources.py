@@ -72,7 +72,7 @@ class SourceFile:
         return RangedFile(self.size, self.open)
 
     def check(self) -> None:
-        """Raise SourceChanged if the file is another one now, for instance because it was replaced while it was read."""
+        """Raise SourceChanged if the file is another one now, for instance because it was replaced meanwhile."""
         if self.path is not None:
             self.open().close()
             return

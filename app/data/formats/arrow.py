@@ -33,6 +33,7 @@ class ArrowFormat(SchemaFormat):
     media_type = "application/vnd.apache.arrow.stream"
     label = _LABEL
     signature = b"\xff\xff\xff\xff"
+    needs_whole_file = True  # it is mapped into memory
 
     def __init__(self, span: Span | None = None) -> None:
         """Read only the batches of `span`, if it is given."""

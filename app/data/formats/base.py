@@ -97,6 +97,7 @@ class TableFormat(BodyFormat, Protocol):
     options: frozenset[str] = frozenset()  # names of the options in ReadingOptions that apply to this format
     has_untyped_text: bool = False  # True if any value may come as text, so that "1" may be a number
     names_in_rows: bool = False
+    needs_whole_file: bool = False  # True if a file that is elsewhere has to be copied to this machine to be read
 
     def recognises(self, text: bytes) -> bool:  # noqa: ARG002
         """Return True if a text that begins like this, without a byte order mark, is probably in this format."""
