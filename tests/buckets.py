@@ -81,6 +81,7 @@ class FaultyProxy:
         self._changed = threading.Condition()
         self._server: ThreadingHTTPServer | None = None
         self.requests: list[str] = []  # the methods and paths of all requests, as they came
+        self.sent = 0  # bytes of content in all responses
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._listen()
@@ -174,6 +175,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", length or str(len(content)))
         self.end_headers()
         if self.command != "HEAD":
+            self.proxy.sent += len(content)
             self.wfile.write(content)
 
     def log_message(self, *_: Any) -> None:
