@@ -12,6 +12,7 @@ LinserveError
 │   ├── ColumnOutOfRange   the values of a column are too large or too small for 64-bit numbers
 │   │   ├── ValuesTooLarge
 │   │   └── ValuesTooSmall
+│   ├── SourceChanged      a file of a source was replaced or removed while a job read it
 │   └── KeyReused          the Idempotency-Key was used for another request
 ├── NotFound
 │   ├── ModelNotFound
@@ -46,7 +47,7 @@ from app.permissions import why_denied
 class FieldError:
     """One fault and its place: a JSON pointer into the body, a parameter, or a row and column of a file.
 
-    Rows are numbered as in a spreadsheet: the header is row 1.
+    Rows are numbered as in a spreadsheet: the header is row 1. `file` is given if the rows are in several files.
     """
 
     message: str
@@ -54,6 +55,7 @@ class FieldError:
     row: int | None = None
     column: str | None = None
     parameter: str | None = None
+    file: str | None = None
 
 
 class LinserveError(Exception):
@@ -133,6 +135,14 @@ class JobNotFound(NotFound): ...
 
 
 class KeyReused(InvalidInput): ...
+
+
+class SourceChanged(InvalidInput):
+    """`file` is the file's name."""
+
+    def __init__(self, file: str) -> None:
+        message = f"{file}: the file was changed or removed while the job ran. Train again when the files are complete."
+        super().__init__(message, [FieldError(message, file=file)])
 
 
 class Conflict(LinserveError): ...

@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 
 TrainingStep: TypeAlias = Literal[
     "spooled",  # uploaded rows are on disk
+    "handed_over",  # with a store: they are in the store, and no longer on disk
     "recorded",  # the job is in the database, but not yet acknowledged
     "fitted",
     "temp_written",  # a version's file is written, part of it only to a buffer

@@ -5,10 +5,13 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from functools import partial, update_wrapper
 from pathlib import Path
 from typing import Literal
 
+from chaos.acts import Counts
+from chaos.cluster import cluster
 from chaos.phases import PHASES, Phase, promotions
 from chaos.proof import prove
 from chaos.trainers import three_trainers
@@ -33,17 +36,21 @@ def main() -> int:
         "--updates",
         type=int,
         default=0,
-        help="with --phase three_trainers: the number of updates to make, without a time limit",
+        help="with --phase three_trainers: the number of updates to make; with --phase cluster, that of jobs, half of "
+        "them updates. There is no time limit then",
     )
     parser.add_argument("--prove", action="store_true", help="plant bugs, each of which must be noticed")
     options = parser.parse_args()
     if options.prove:
         return prove(_print_line)
     if options.updates:
-        if options.phase != three_trainers.__name__:
-            parser.error(f"--updates is for --phase {three_trainers.__name__} alone.")
-        phase: Phase = partial(three_trainers, updates=options.updates)
-        update_wrapper(phase, three_trainers)
+        counted: dict[str | None, Callable[..., Counts]] = {
+            phase.__name__: phase for phase in (three_trainers, cluster)
+        }
+        if options.phase not in counted:
+            parser.error(f"--updates is for one of the phases {' and '.join(map(str, counted))}.")
+        phase: Phase = partial(counted[options.phase], updates=options.updates)
+        update_wrapper(phase, counted[options.phase])
         return _run(ONCE, {phase: 1})
     phases = {phase: share for phase, share in PHASES.items() if options.phase in (None, phase.__name__)}
     return _run(options.hours * 3600 or options.minutes * 60, phases)

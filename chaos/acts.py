@@ -121,7 +121,7 @@ def promote(service: Service, version: int) -> None:
 
 
 def demand_current(stage: Stage, version: int) -> None:
-    with contextlib.closing(Line(stage.port, Truth(stage.service.models))) as line:
+    with contextlib.closing(Line(stage.port, Truth.of_folder(stage.service.models))) as line:
         demand_version(line, version)
 
 

@@ -6,13 +6,14 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 
 from app.errors import LinserveError
-from app.registry.version_file import read
+from app.registry.version_file import Version, read
 from app.regression.linear_model import LinearModel
+from app.storage.store import BlobNotFound
 
 ANSWER_SECONDS = 60.0
 ROWS = [[75.0, 63.0, 44.0], [91.0, 88.0, 64.0], [87.0, 134.0, 58.0], [102.0, 43.0, 37.0], [69.0, 96.0, 70.0]]
@@ -47,15 +48,21 @@ class Form:
 
 
 class Truth:
-    """The predictions of each version in a models folder, computed here from its file."""
+    """The predictions of each version, computed here from its file."""
 
-    def __init__(self, models: Path, model: str = "crop-yield") -> None:
-        """Read all versions that are there now; later changes of their files have no effect."""
-        self._folder = models / model
+    def __init__(self, read_version: Callable[[int], Version]) -> None:
+        self._read = read_version
         self._models: dict[int, LinearModel] = {}
         self._seen: set[tuple[int, int, bytes]] = set()  # checked answers (form, version, body), because they repeat
-        for path in self._folder.glob("*.safetensors"):
-            self._of(int(path.stem))
+
+    @classmethod
+    def of_folder(cls, models: Path, model: str = "crop-yield") -> Self:
+        """Read all versions in a models folder that are there now; later changes of their files have no effect."""
+        folder = models / model
+        truth = cls(lambda number: read(folder / f"{number:06d}.safetensors"))
+        for path in folder.glob("*.safetensors"):
+            truth._of(int(path.stem))
+        return truth
 
     def check(self, number: int, head: bytes, body: bytes) -> int:
         """Return the version that the answer names. Raises Wrong if that version predicts something else."""
@@ -76,8 +83,8 @@ class Truth:
     def _of(self, version: int) -> LinearModel:
         if version not in self._models:
             try:
-                self._models[version] = read(self._folder / f"{version:06d}.safetensors").model
-            except (LinserveError, FileNotFoundError) as error:
+                self._models[version] = self._read(version).model
+            except (LinserveError, FileNotFoundError, BlobNotFound) as error:
                 raise Wrong(f"an answer names version {version}, which is not intact: {error}") from None
         return self._models[version]
 

@@ -39,6 +39,7 @@ from chaos.acts import (
     two_versions,
 )
 from chaos.clock import JUMPS, Clock
+from chaos.cluster import cluster
 from chaos.disk import filled, read_only, tmpfs
 from chaos.durability import check_order
 from chaos.flood import flood
@@ -59,7 +60,7 @@ def promotions(folder: Path, environment: Environment, seconds: float) -> Counts
             stage.ledger.fit()
         stage.ledger.settle()
         versions = sorted(audit(stage.service.models))
-        truth = Truth(stage.service.models)
+        truth = Truth.of_folder(stage.service.models)
         with watched(stage, pause=0.0) as counts, contextlib.ExitStack() as stack:
             lines = [stack.enter_context(contextlib.closing(Line(stage.port, truth))) for _ in range(8)]
             for _ in until(seconds):
@@ -196,7 +197,7 @@ def damage(folder: Path, environment: Environment, seconds: float) -> Counts:
         good, bad = two_versions(stage)
         path = stage.service.models / MODEL / f"{bad:06d}.safetensors"
         intact = path.read_bytes()
-        truth = Truth(stage.service.models)
+        truth = Truth.of_folder(stage.service.models)
         with watched(stage) as counts:
             for round_ in until(seconds):
                 promote(stage.service, good)
@@ -289,6 +290,7 @@ PHASES: dict[Phase, float] = {
     read_only_models: 1,
     two_services: 1,
     three_trainers: 2,
+    cluster: 4,
     clock_jumps: 1,
     flood: 1,
     durability: 1,

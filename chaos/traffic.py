@@ -123,7 +123,7 @@ def _counted(tally: Tally, act: Callable[[], None]) -> bool:
 
 
 def main(port: str, models: str, lines: str, pause: str) -> None:
-    truth = Truth(Path(models))
+    truth = Truth.of_folder(Path(models))
     connections = [Line(int(port), truth) for _ in range(int(lines))]
     sys.stdout.write("\n")
     sys.stdout.flush()

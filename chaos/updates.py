@@ -75,10 +75,11 @@ class Updates:
         """Raise Violation unless the current version is the fit of all rows, each counted once."""
         versions = audit(self._services[0].models)
         current = (self._services[0].models / MODEL / "current").readlink().stem
-        _check_rows(versions[int(current)], np.vstack(self._rows))
+        check_rows(versions[int(current)], np.vstack(self._rows))
 
 
-def _check_rows(version: Version, rows: Matrix) -> None:
+def check_rows(version: Version, rows: Matrix) -> None:
+    """Raise Violation unless the version is the fit of these rows, inputs and targets, each counted once."""
     statistics, number = version.model.statistics, version.card.version
     demand(
         version.card.rows == len(rows),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from postgres import Postgres
 from service import Service, copy_models
 
 # nohup ignores SIGHUP, and the services that the tests start would inherit that. They do not inherit a handler.
@@ -23,6 +24,13 @@ settings.load_profile("patient")
 def models(tmp_path: Path) -> Path:
     """A models folder with the shipped model."""
     return copy_models(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A Postgres server. Each test takes a new database of it, and leaves the server running."""
+    with Postgres() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

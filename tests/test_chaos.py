@@ -11,6 +11,7 @@ from service import ROOT, python_path
 
 from chaos import phases, planting
 from chaos.bugs import BUGS, Bug
+from chaos.cluster import cluster
 from chaos.flood import flood
 from chaos.planted import jobs
 from chaos.proof import caught
@@ -34,6 +35,7 @@ from chaos.violation import Unable
         (phases.read_only_models, 0, "read-only folders"),
         (phases.two_services, 0, "shared versions"),
         (three_trainers, 0, "updates"),
+        (cluster, 0, "updates"),
         (phases.clock_jumps, 0, "clock jumps"),
         (flood, 0, "tables"),
     ],

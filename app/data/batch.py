@@ -4,6 +4,7 @@ import io
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO, NamedTuple, TypeAlias
@@ -18,7 +19,23 @@ from app.data.rounding import Rounded, are_small, first_rounded, has_large
 from app.errors import FieldError, InvalidInput
 
 Array: TypeAlias = NDArray[np.float64]
-Source: TypeAlias = Path | bytes  # a file, or its content
+
+
+@dataclass(frozen=True)
+class RangedFile:
+    """A file that is not on this machine. Parts of it are read when they are needed. It can be pickled if `opener` can.
+
+    `opener` returns a file that can be sought.
+    """
+
+    size: int  # bytes
+    opener: Callable[[], BinaryIO]
+
+    def open(self) -> BinaryIO:
+        return self.opener()
+
+
+Source: TypeAlias = Path | bytes | RangedFile  # a file, its content, or a file elsewhere
 
 BATCH_BYTES = 1 << 21  # Approximate bytes of numbers in a batch.
 MAX_KEPT_BYTES = 1 << 20  # Bytes of kept columns in a batch that `split_wide` returns.
@@ -72,6 +89,9 @@ class RowBatch(NamedTuple):
 
 
 def open_source(source: Source) -> BinaryIO:
+    """Open a file for reading. It can be sought."""
+    if isinstance(source, RangedFile):
+        return source.open()
     return source.open("rb") if isinstance(source, Path) else io.BytesIO(source)
 
 

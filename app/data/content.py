@@ -137,7 +137,8 @@ def explained(source: Source, body_format: BodyFormat, dialect: Dialect = PLAIN)
 def better(error: LinserveError, head: bytes, body_format: BodyFormat, dialect: Dialect = PLAIN) -> LinserveError:
     """Return an error that names the format of a body beginning with `head`, or one about a fault in `body_format`."""
     content = content_of(head)
-    if content is None or content.body_format is body_format or body_format.may_be(content, head, error):
+    is_expected = content is None or (content.body_format is not None and content.body_format.name == body_format.name)
+    if content is None or is_expected or body_format.may_be(content, head, error):
         return body_format.explain(error, head, dialect)
     message = (
         f"The body is {content.label}, but {body_format.label} was expected (Content-Type: {body_format.media_type}). "

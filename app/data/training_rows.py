@@ -1,6 +1,7 @@
 """The stored rows of a training, read in batches."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO, NamedTuple
@@ -8,12 +9,24 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from app.data.batch import MAX_COLUMNS, MISSING, Array, Columns, RowBatch, batch_rows, check, in_columns, row_error
+from app.data.batch import (
+    MAX_COLUMNS,
+    MISSING,
+    Array,
+    Columns,
+    RowBatch,
+    Source,
+    batch_rows,
+    check,
+    in_columns,
+    row_error,
+)
 from app.data.columns.encoder import Encoder, Notes
-from app.data.columns.gap_patterns import GapPatterns, explain_too_few
+from app.data.columns.gap_patterns import GapPatterns, GapRecord, explain_too_few
 from app.data.columns.schema import TableSchema
 from app.data.content import explained
 from app.data.formats import BY_NAME
+from app.data.formats.base import Span
 from app.data.groups import MISSING as NO_FOLD
 from app.data.groups import Groups
 from app.data.names import MAX_LISTED, MAX_NAME_LENGTH
@@ -62,12 +75,25 @@ class _Rows(NamedTuple):
     others: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True)
+class RowCounts:
+    """What a pass over some rows found."""
+
+    read: int
+    complete: int
+    dropped: int
+    zero_weight_rows: int
+    gaps: GapRecord
+    filled: dict[str, int]  # column to its gaps, those that were filled included
+    rounded: dict[str, int]  # column to the first row in which an integer was rounded
+
+
 class TrainingRows:
     """Features, targets and weights in a stored file, encoded by a schema, for any number of passes."""
 
     def __init__(
         self,
-        path: Path,
+        source: Source,
         format_name: str,
         schema: TableSchema,
         *,
@@ -75,8 +101,15 @@ class TrainingRows:
         late: Mapping[str, int] = MappingProxyType({}),
         groups: Groups | None = None,
         threads: int = 1,
+        span: Span | None = None,
+        is_part: bool = False,
     ) -> None:
+        """Describe the rows of the file at `path`, or only those of `span`.
+
+        With `is_part`, there are other rows elsewhere, so that all of these may be left out.
+        """
         self.schema = schema
+        self.read = 0  # Rows that the last pass has read so far.
         self.complete = 0  # Rows that the last pass yielded.
         self.dropped = 0  # Rows that the last pass left out because a value was missing.
         self.zero_weight_rows = 0  # Rows that the last pass left out because their weight is 0.
@@ -85,8 +118,11 @@ class TrainingRows:
         self._notes = Notes()  # about the cells that the last pass encoded
         self._rounded: dict[str, int] = {}  # Column to the first row in which an integer was rounded.
         self._others: dict[str, None] = {}  # Names in rows that are not read.
-        self._path = path
+        self._source = source
         self._format = None if format_name == MATRIX else BY_NAME[format_name]
+        if span is not None and self._format is not None:
+            self._format = self._format.within(span)
+        self._is_part = is_part
         self._features, self._targets = len(schema.encoded_features), len(schema.targets)
         self._weight_kind = weight_kind
         self._refused = [place for place, column in enumerate(schema.numbers) if column.missing == "refuse"]
@@ -122,8 +158,37 @@ class TrainingRows:
         elif self._format.names_in_rows:
             names = (*self._names, *others, *self._others)
         else:
-            names = self._format.column_names(self._path, self.schema.dialect)
+            names = self._format.column_names(self._source, self.schema.dialect)
         return [name for name in dict.fromkeys(names) if name not in used]
+
+    @property
+    def counts(self) -> RowCounts:
+        """What the last pass found, to be added to that of other rows."""
+        return RowCounts(
+            self.read,
+            self.complete,
+            self.dropped,
+            self.zero_weight_rows,
+            self.gaps.record,
+            dict(self._notes.gaps),
+            dict(self._rounded),
+        )
+
+    def add_counts(self, counts: RowCounts) -> None:
+        """Add what a pass over other rows of the same columns found. Rounded integers are noted once a column."""
+        self.read += counts.read
+        self.complete += counts.complete
+        self.dropped += counts.dropped
+        self.zero_weight_rows += counts.zero_weight_rows
+        self.gaps.merge(counts.gaps)
+        self._notes.gaps.update(counts.filled)
+        self._rounded = counts.rounded | self._rounded
+
+    def begin_pass(self) -> None:
+        """Forget what the last pass found."""
+        self.read = self.complete = self.dropped = self.zero_weight_rows = 0
+        self.gaps, self._notes = GapPatterns(self._names), Notes()
+        self._rounded = {}
 
     def batches(self) -> Iterator[TrainingBatch]:
         """Yield the rows, a few thousand at a time.
@@ -133,11 +198,9 @@ class TrainingRows:
 
         Raises InvalidInput with row and column of the first value that cannot be encoded or is not finite, of the first
         gap that is refused, or of the first weight that is negative or, with frequency weights, not a whole number.
-        Also raises it if there are rows, but all are left out.
+        Also raises it if the file has rows, but all are left out.
         """
-        self.complete = self.dropped = self.zero_weight_rows = 0
-        self.gaps, self._notes = GapPatterns(self._names), Notes()
-        self._rounded = {}
+        self.begin_pass()
         last, first_row = self._features + self._targets, self._first_row
         for rows in self._plain_rows() if self._is_plain() else self._encoded_rows():
             if rows.others and len(self._others) < MAX_COLUMNS:
@@ -145,13 +208,19 @@ class TrainingRows:
             unused = self._unused(rows, first_row)
             values, fold = rows.values, rows.fold
             first_row += len(values)
+            self.read += len(values)
             if unused is not None:
                 values, fold = values[~unused], None if fold is None else fold[~unused]
             if len(values):
                 self.complete += len(values)
                 weights = values[:, last] if self.schema.weight is not None else None
                 yield TrainingBatch(values[:, : self._features], values[:, self._features : last], weights, fold)
-        if 0 < first_row - self._first_row == self.dropped + self.zero_weight_rows:
+        if not self._is_part:
+            self.check_left()
+
+    def check_left(self) -> None:
+        """Raise InvalidInput if the last pass read rows, but left all of them out."""
+        if 0 < self.read == self.dropped + self.zero_weight_rows:
             raise self._nothing_left()
 
     def _is_plain(self) -> bool:
@@ -241,9 +310,10 @@ class TrainingRows:
 
     def _read_plain(self, columns: Columns) -> Iterator[RowBatch]:
         if self._format is not None:
-            yield from read_file(self._path, self._format, columns, self._threads)
+            yield from read_file(self._source, self._format, columns, self._threads)
             return
-        rows = np.load(self._path, mmap_mode="r", allow_pickle=False)
+        assert isinstance(self._source, Path)
+        rows = np.load(self._source, mmap_mode="r", allow_pickle=False)
         size = batch_rows(columns)
         for start in range(0, len(rows), size):
             values = np.asarray(rows[start : start + size])
@@ -261,8 +331,8 @@ class TrainingRows:
         keep = dict.fromkeys([*encoder.texts, *([groups.column] if groups is not None else [])])
         columns = Columns(encoder.typed, [*keep], missing=True, dialect=dialect, late=self._late)
         row, size = self._first_row, batch_rows(Columns(encoder.names))
-        with explained(self._path, self._format, dialect):
-            for batch in self._format.cells(self._path, columns, self._threads):
+        with explained(self._source, self._format, dialect):
+            for batch in self._format.cells(self._source, columns, self._threads):
                 for name, rounded in batch.rounded.items():
                     self._rounded.setdefault(name, row + rounded)
                 for start in range(0, batch.cells.num_rows, size):

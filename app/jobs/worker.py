@@ -1,22 +1,20 @@
 """The worker of a trainer: runs the jobs that the store hands to it, and removes files that are no longer needed."""
 
-import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from app.errors import LinserveError, PromotionFailed, Unavailable
 from app.jobs.crash_loop import CrashLoopGuard
 from app.jobs.host.cpu_affinity import PredictionActivity, yield_cores_to_predictions
-from app.jobs.host.devices import write_capabilities
 from app.jobs.host.memory_limit import within_memory
 from app.jobs.job import Failure, JobFailed
+from app.jobs.lease import TrainerLease
 from app.logs import job_id as logged_job_id
 from app.storage.file_lock import identity
+from app.training.checkpoints import remove_checkpoint, sweep_checkpoints
 from app.training.pipeline import TrainerContext, train
 from app.training.progress import JobCancelled, ProgressReporter
 from app.training.request import TrainingRequest
@@ -26,24 +24,24 @@ if TYPE_CHECKING:  # loading it takes a while
 
 WATCH_SECONDS = 2.0
 TIDY_SECONDS = 60.0
+STORE_SECONDS = 600.0  # between two sweeps of the store
 
 _log = logging.getLogger(__name__)
+_repeated_log = logging.getLogger(f"{__name__}.repeated")  # limited to one record of a kind in 10 seconds
 
 
 @dataclass(frozen=True, eq=False)
 class Worker:
     """Runs the jobs of a store as its JobHandler. Some of its files are shared with the web processes."""
 
-    trainer_name: str
     max_job_seconds: float  # 0: no limit
     max_retained_jobs: int
-    capabilities: Path  # states which devices the trainer has
-    seen: Path  # touched while the trainer runs
-    lock_of: Callable[[str], Path]  # the file that a trainer of this name locks while it runs
+    lease: TrainerLease  # acquired
     store: "DBOSWorkerStore"
     context: TrainerContext
     activity: PredictionActivity
     crash_loop: CrashLoopGuard
+    swept: dict[str, float] = field(default_factory=dict)  # when the store was swept
 
     def run_job(self, job_id: str, request: dict[str, Any]) -> dict[str, Any]:
         progress = ProgressReporter(self.store.report, lambda: self.store.is_cancelled(job_id), self.max_job_seconds)
@@ -69,32 +67,51 @@ class Worker:
 
     def clean_up(self, job_id: str, request: dict[str, Any]) -> None:
         self.context.spool.remove(request["upload"])
-        self.context.checkpoint(job_id).unlink(missing_ok=True)
+        remove_checkpoint(self.context.checkpoint(job_id), self.context.store)
 
     def stop(self) -> None:
         """Note that a job under way was interrupted by a stop, and not by a crash."""
         self.crash_loop.end()
 
-    def tidy_up(self) -> None:
-        """Take over the jobs of dead trainers, and remove old records and files that nothing needs."""
+    def take_over(self) -> None:
+        """Take over the jobs of dead trainers."""
         try:
-            self.store.take_over(self.lock_of)
+            self.store.take_over()
+        except Exception as error:  # the database is unreachable; a later call will succeed
+            _repeated_log.warning("no jobs taken over", extra={"reason": str(error)})
+
+    def tidy_up(self) -> None:
+        """Remove old records and files that nothing needs."""
+        try:
+            self.store.place_in_partitions()
             self.store.prune(self.max_retained_jobs)
-            if not self.context.spool.is_empty() or any(self.context.checkpoints.glob("*")):
-                self._sweep()
+            lists_store = self._is_store_due()
+            if lists_store or not self.context.spool.is_empty() or any(self.context.checkpoints.glob("*")):
+                self._sweep(lists_store=lists_store)
             self.context.registry.sweep()
         except Exception as error:  # the database is unreachable or the disk full; a later call will succeed
             _log.warning("not tidied up", extra={"reason": str(error)})
 
-    def _sweep(self) -> None:
+    def _is_store_due(self) -> bool:
+        """Return True if there is a store that was not swept for STORE_SECONDS. Listing it takes a request."""
+        if self.context.store is None or time.monotonic() - self.swept.get("store", -STORE_SECONDS) < STORE_SECONDS:
+            return False
+        self.swept["store"] = time.monotonic()
+        return True
+
+    def _sweep(self, *, lists_store: bool) -> None:
         """Remove the files of jobs and requests that were killed."""
         jobs = self.store.uploads()
         unfinished = {job.id for job in jobs if not job.ended}
         needed = {job.upload for job in jobs if not job.ended}
-        self.context.spool.sweep(needed, ended={job.upload for job in jobs} - needed)
+        ended = {job.upload for job in jobs} - needed
+        self.context.spool.sweep(needed, ended)
         for checkpoint in self.context.checkpoints.glob("*"):
             if checkpoint.stem not in unfinished:
                 checkpoint.unlink(missing_ok=True)
+        if lists_store and self.context.store is not None:
+            self.context.spool.sweep_store(needed, ended)
+            sweep_checkpoints(self.context.store, unfinished)
 
 
 def run_worker(worker: Worker, stop: threading.Event) -> None:
@@ -103,21 +120,21 @@ def run_worker(worker: Worker, stop: threading.Event) -> None:
     Raises Unavailable if the database cannot be reached at the start, and if the database or the lock of this trainer
     is removed, because no other process would read what this one records.
     """
-    store = worker.store
-    lock = worker.lock_of(worker.trainer_name)
-    files = {lock: identity(lock)}
+    store, lease = worker.store, worker.lease
     store.open(worker)
-    files |= store.files
-    write_capabilities(worker.capabilities)
+    lease.announce()
     _log.info("trainer ready")
-    tidied = -TIDY_SECONDS
+    claimed = tidied = -max(TIDY_SECONDS, lease.claim_seconds)
     while True:
-        for path, known in files.items():
+        for path, known in store.files.items():
             if identity(path) != known:
                 _log.error("state folder replaced", extra={"file": str(path)})
                 raise Unavailable("The state folder was removed.")
-        _touch(worker.seen)
+        lease.check()
         store.keep_polling()
+        if time.monotonic() - claimed >= lease.claim_seconds:
+            claimed = time.monotonic()
+            worker.take_over()
         if time.monotonic() - tidied >= TIDY_SECONDS:
             tidied = time.monotonic()
             worker.tidy_up()
@@ -125,11 +142,7 @@ def run_worker(worker: Worker, stop: threading.Event) -> None:
             break
     # No other clean-up is needed: a job that survives a kill -9 also survives a stop.
     worker.stop()
-
-
-def _touch(path: Path) -> None:
-    with contextlib.suppress(OSError):  # a full disk, or a missing folder, which `run_worker` notices
-        path.touch(mode=0o600)
+    lease.release()
 
 
 def _failed(error: LinserveError) -> JobFailed:

@@ -16,6 +16,10 @@ class ParentChanged(Exception):
 class ModelReader(Protocol):
     """Lists and reads versions, and caches them. Every method but `get_cached` may wait, and raise Unavailable."""
 
+    @property
+    def storage(self) -> Literal["folder", "store", "cache"]:
+        """Return where versions come from; `cache` if the store cannot be reached."""
+
     def models(self) -> list[str]:
         """Return the names of the models that have a version, current or not, sorted."""
 
@@ -38,6 +42,12 @@ class ModelReader(Protocol):
         """Return the promoted version, or the newest intact one if it is damaged.
 
         Raises ModelNotFound, NoCurrentVersion, ModelFileInvalid, WorkerBusy.
+        """
+
+    def refresh(self, model: str) -> None:
+        """Make `current` return a version that was promoted before this call, by any process.
+
+        Raises ModelNotFound, Unavailable.
         """
 
     def version(self, model: str, number: int) -> Version:

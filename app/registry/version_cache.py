@@ -14,6 +14,9 @@ from app.storage.memory_budget import MemoryBudget
 ENTRY_BYTES = 40 << 10
 FILE_TIMES = 5
 
+CACHED_BYTES = 64 << 20  # Bytes of cached versions by default. Each takes some kB, unless the model is wide.
+CURRENT = 0  # Number under which current versions are cached.
+
 Key: TypeAlias = tuple[str, int]  # model and number
 
 

@@ -4,16 +4,16 @@ import contextlib
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO, Protocol
 
 import msgspec
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from app.data.columns.schema import TableSchema
 from app.data.json_encoder import JsonEncoder
@@ -63,6 +63,21 @@ class _Schema(msgspec.Struct):
     schema: int
 
 
+class _Header(msgspec.Struct):
+    """The part of a safetensors header that is not about tensors."""
+
+    metadata: dict[str, str] = msgspec.field(name="__metadata__", default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FileContent:
+    """The bytes of a version's file that is not in a folder."""
+
+    content: bytes
+    place: str  # for messages
+    read_other: Callable[[int], ModelCard | None] = lambda _number: None  # returns the card of a version of this model
+
+
 @dataclass(frozen=True, eq=False)
 class Version:
     """A published model: the card and the model that predicts."""
@@ -88,40 +103,48 @@ class Version:
         return JsonEncoder(self.table.features)
 
 
-def encode(card: ModelCard, model: LinearModel, folds: Mapping[int, SufficientStatistics] | None = None) -> bytes:
+def encode(
+    card: ModelCard,
+    model: LinearModel,
+    folds: Mapping[int, SufficientStatistics] | None = None,
+    *,
+    nonce: str | None = None,
+) -> bytes:
     """Return the bytes of a file. It holds the model's statistics, for intervals, updates and warnings.
 
-    The statistics of the folds of a cross-validation are stored if there are any.
+    The statistics of the folds of a cross-validation are stored if there are any. A `nonce` makes the file differ from
+    others of the same model.
     """
     tensors = model_tensors(model) | (fold_tensors(folds) if folds else {})
     text = msgspec.json.encode(card).decode()
-    return save(tensors, metadata={"card": text, "sha256": checksum(text, tensors)})
+    metadata = {"card": text, "sha256": checksum(text, tensors)}
+    return save(tensors, metadata=metadata if nonce is None else metadata | {"nonce": nonce})
 
 
-def read(path: Path) -> Version:
+def read(source: Path | FileContent) -> Version:
     """Read and check a version's file. Its folds are checked and not kept.
 
     Raises FileNotFoundError; ModelFileInvalid if the file is truncated, altered or not a model of this service.
     """
-    with _checked(path) as (card, tensors, size):
+    with _checked(source) as (card, tensors, size):
         fold_size = sum(tensors.pop(name).nbytes for name in list(tensors) if name.startswith(FOLDS))
         if card.schema != 1:
             return Version(card, model_of(card, tensors), size - fold_size)
-        converted = convert_format_1(card, tensors, lambda number: _card_of_sibling(path, number))
+        converted = convert_format_1(card, tensors, lambda number: _other_card(source, number))
         return Version(converted[0], model_of(*converted), size - fold_size)
 
 
-def read_folds(path: Path) -> dict[int, SufficientStatistics]:
+def read_folds(source: Path | FileContent) -> dict[int, SufficientStatistics]:
     """Read the statistics of a version's folds by their numbers; none if it has none. Raises as `read` does."""
-    with _checked(path) as (card, tensors, _):
+    with _checked(source) as (card, tensors, _):
         return folds_of(card, tensors) if card.validation is not None and card.validation.stored else {}
 
 
-def read_card(path: Path) -> ModelCard:
-    """Read the card, without loading or checking the tensors. Raises as `read` does."""
-    with open_file(path) as file, _safetensors(file, path) as stored:
+def read_card(source: Path | FileContent) -> ModelCard:
+    """Read the card, without checking the tensors. Raises as `read` does."""
+    with _opened(source) as (stored, _):
         text = (stored.metadata() or {}).get("card", "")
-        return decode_card(text, _known_schema(text, path))
+        return decode_card(text, _known_schema(text, source))
 
 
 def open_file(path: Path) -> BinaryIO:
@@ -154,50 +177,94 @@ def checksum(card: str, tensors: Tensors) -> str:
     return digest.hexdigest()
 
 
+class _Stored(Protocol):
+    """The part of `safetensors.safe_open` that is used here."""
+
+    def metadata(self) -> dict[str, str] | None: ...
+
+    def keys(self) -> list[str]: ...
+
+    def get_tensor(self, name: str) -> np.ndarray: ...
+
+
+class _InMemory:
+    """Bytes in the safetensors format. They are as good as those of a file, which `safe_open` takes by its path."""
+
+    def __init__(self, content: bytes) -> None:
+        self._tensors = load(content)  # checks the header
+        length = int.from_bytes(content[:8], "little")
+        self._header = msgspec.json.decode(memoryview(content)[8 : 8 + length], type=_Header)
+
+    def metadata(self) -> dict[str, str]:
+        return self._header.metadata
+
+    def keys(self) -> list[str]:
+        return list(self._tensors)
+
+    def get_tensor(self, name: str) -> np.ndarray:
+        return self._tensors[name]
+
+
 @contextlib.contextmanager
-def _checked(path: Path) -> Iterator[tuple[ModelCard, Tensors, int]]:
+def _checked(source: Path | FileContent) -> Iterator[tuple[ModelCard, Tensors, int]]:
     """Yield the card, the tensors and the size of a file, after checking its checksum and shapes."""
-    with open_file(path) as file, _safetensors(file, path) as stored:
+    with _opened(source) as (stored, size):
         metadata = stored.metadata() or {}
         text = metadata.get("card", "")
-        schema = _known_schema(text, path)
+        schema = _known_schema(text, source)
         tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a dict
         if metadata.get("sha256") != checksum(text, tensors):
-            raise _invalid(path, "is altered or not a model of this service: its checksum is wrong.")
+            raise _invalid(source, "is altered or not a model of this service: its checksum is wrong.")
         if schema == 1 and SINCE_FORMAT_1 not in tensors:
-            raise _invalid(path, f"has an early form of format 1, without {SINCE_FORMAT_1}, which is not read.")
+            raise _invalid(source, f"has an early form of format 1, without {SINCE_FORMAT_1}, which is not read.")
         card, tensors = decode_card(text, schema), rename_tensors(tensors, schema)
         if faults := "; ".join((*_card_faults(card), *tensor_faults(card, tensors), *fold_faults(card, tensors))):
-            place = f"{_place(path)}, of format {schema},"
+            place = f"{_place(source)}, of format {schema},"
             raise ModelFileInvalid(f"{place} is not a model that this service could have made: {faults}. {_REMEDY}")
-        yield card, tensors, os.fstat(file.fileno()).st_size
+        yield card, tensors, size
 
 
 @contextlib.contextmanager
-def _safetensors(file: BinaryIO, path: Path) -> Iterator[Any]:
-    """Open the file with safetensors, and turn whatever it raises into ModelFileInvalid."""
+def _opened(source: Path | FileContent) -> Iterator[tuple[_Stored, int]]:
+    """Open a file with safetensors, and yield it with its size. Raises as `read` does."""
+    if isinstance(source, FileContent):
+        with _refusing(source):
+            yield _InMemory(source.content), len(source.content)
+        return
+    # `safe_open` takes only paths. This one leads to the open file. If the file were mapped into memory, truncating it
+    # would kill the process.
+    with (
+        open_file(source) as file,
+        _refusing(source),
+        safe_open(f"/dev/fd/{file.fileno()}", framework="np", backend="pread") as stored,
+    ):
+        yield stored, os.fstat(file.fileno()).st_size
+
+
+@contextlib.contextmanager
+def _refusing(source: Path | FileContent) -> Iterator[None]:
+    """Turn whatever is raised for foreign bytes into ModelFileInvalid."""
     try:
-        # It takes only paths. This one leads to the open file. If the file were mapped into memory, truncating it
-        # would kill the process.
-        with safe_open(f"/dev/fd/{file.fileno()}", framework="np", backend="pread") as stored:
-            yield stored
+        yield
     except _UNREADABLE:
-        raise _invalid(path, "is truncated, altered or not a model of this service.") from None
+        raise _invalid(source, "is truncated, altered or not a model of this service.") from None
 
 
-def _known_schema(text: str, path: Path) -> int:
+def _known_schema(text: str, source: Path | FileContent) -> int:
     """Return the number of the format of a file with this card. Raises ModelFileInvalid if it cannot be read."""
     schema = msgspec.json.decode(text, type=_Schema).schema
     if 1 <= schema <= SCHEMA:
         return schema
     remedy = "A newer service wrote it: install that one, or promote another version." if schema > SCHEMA else _REMEDY
-    raise _invalid(path, f"has format {schema}; this service reads formats 1 to {SCHEMA}.", remedy)
+    raise _invalid(source, f"has format {schema}; this service reads formats 1 to {SCHEMA}.", remedy)
 
 
-def _card_of_sibling(path: Path, number: int) -> ModelCard | None:
+def _other_card(source: Path | FileContent, number: int) -> ModelCard | None:
     """Return the card of another version of the same model, or None if it cannot be read."""
+    if isinstance(source, FileContent):
+        return source.read_other(number)
     with contextlib.suppress(FileNotFoundError, ModelFileInvalid):
-        return read_card(path.with_name(f"{number:06d}{path.suffix}"))
+        return read_card(source.with_name(f"{number:06d}{source.suffix}"))
     return None
 
 
@@ -218,10 +285,10 @@ def _card_faults(card: ModelCard) -> Iterator[str]:
         yield f"it has {card.rows} rows"
 
 
-def _invalid(path: Path, fault: str, remedy: str = _REMEDY) -> ModelFileInvalid:
-    return ModelFileInvalid(f"{_place(path)} {fault} {remedy}")
+def _invalid(source: Path | FileContent, fault: str, remedy: str = _REMEDY) -> ModelFileInvalid:
+    return ModelFileInvalid(f"{_place(source)} {fault} {remedy}")
 
 
-def _place(path: Path) -> str:
-    """Return the file's path below the models folder. Messages contain no more of it."""
-    return f"{path.parent.name}/{path.name}"
+def _place(source: Path | FileContent) -> str:
+    """Return the path below the models folder, of which messages contain no more, or the place in the store."""
+    return f"{source.parent.name}/{source.name}" if isinstance(source, Path) else source.place

@@ -1,26 +1,24 @@
 """Rows to a fitted model: summarise, add to or take out of a base, cross-validate, solve."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Literal, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 from app.regression.cross_validation import CrossValidation, Folds, FoldStatistics, merged_folds
 from app.regression.downdate import downdate
 from app.regression.errors import InvalidData, InvalidOption
+from app.regression.folds import FoldOptions
 from app.regression.least_squares import Fit
-from app.regression.level_qr import MIN_INDICATORS, LevelQR
 from app.regression.linear_model import LinearModel
 from app.regression.precision import PrecisionBounds
 from app.regression.solvers.base import FitObserver, Problem, Solution, Solver, TrainingState
 from app.regression.solvers.exact import Exact
-from app.regression.streaming_qr import StreamingQR
 from app.regression.sufficient_statistics import Array, SufficientStatistics, WeightKind
-from app.regression.summaries import NO_ROWS, QRFactory, few_threads, summarise, summarise_folds
-from app.regression.terms import expand, parse_terms
+from app.regression.summaries import NO_ROWS, few_threads
+from app.regression.summary_plan import SummaryPlan, counted, summarise_batches
 from app.regression.training_batch import TrainingBatch
 
 
@@ -51,6 +49,18 @@ class TrainingData(Protocol):
         """Read all rows once, with x (n, features) and y (n, targets)."""
 
 
+@runtime_checkable
+class FragmentedData(TrainingData, Protocol):
+    """Rows that can summarise themselves in parts, elsewhere or at the same time."""
+
+    def summarise(self, plan: SummaryPlan, rows_read: Callable[[int], None]) -> dict[int, SufficientStatistics]:
+        """Return the statistics of all rows by fold, or under the key 0 if there are no folds; empty without rows.
+
+        See `app.regression.summary_plan.summarise_batches` for the statistics of a part, and `merge_summaries`.
+        `rows_read` is called with the number of rows summarised so far, from the calling thread, and may raise.
+        """
+
+
 @dataclass(frozen=True, eq=False)
 class ArrayData:
     """Rows in memory. x is (n, p), y is (n, k), the weights are (n,)."""
@@ -79,17 +89,6 @@ class Base:
     mode: Literal["update", "forget"] = "update"
     share: float = 1.0  # share of their weight that the earlier rows (update) or the data's rows (forget) have left
     folds: FoldStatistics = field(default_factory=dict)  # stored folds that the data's folds are added to
-
-
-@dataclass(frozen=True)
-class FoldOptions:
-    """A cross-validation of `count` folds: random ones, or the `fold` of each batch if they are by group."""
-
-    count: int
-    seed: int = 0
-    by_group: bool = False
-    choose_l2: bool = False  # replace the solver's penalty by the one with the smallest cross-validated error
-    apart: bool = False  # also validate the data apart from the folds of the base
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,18 +177,25 @@ class _Rows:
     def __init__(self, data: TrainingData, observer: FitObserver) -> None:
         self.data = data
         self.gathered: TrainingBatch | None = None  # all of them, if they are in memory
-        self._terms = parse_terms(data.terms, data.features) if data.terms else None
+        self._plan = SummaryPlan(data.features, data.terms, data.weight_kind, tuple(data.blocks))
         self._observer = observer
 
     def batches(self) -> Iterator[TrainingBatch]:
         if self.gathered is not None:
             yield self.gathered
             return
-        rows = 0
-        for batch in self.data.batches():
-            yield batch if self._terms is None else batch._replace(x=expand(batch.x, self._terms))
-            rows += len(batch.x)
-            self._observer.rows_read(rows)
+        yield from self._plan.columns(counted(self.data.batches(), self._observer.rows_read))
+
+    def plan(self, folds: FoldOptions | None, first: int, device: Literal["cpu", "cuda"]) -> SummaryPlan:
+        return replace(self._plan, folds=folds, first=first, device=device)
+
+    def summarise(self, plan: SummaryPlan) -> dict[int, SufficientStatistics]:
+        """Return the statistics of the rows by fold, or under the key 0 if there are no folds."""
+        if self.gathered is not None:
+            return summarise_batches(replace(plan, terms=()), [self.gathered])
+        if isinstance(self.data, FragmentedData):
+            return self.data.summarise(plan, self._observer.rows_read)
+        return summarise_batches(plan, self.data.batches(), self._observer.rows_read)
 
     def gather(self) -> None:
         """Read all rows into memory. Each batch is released when it has been copied, so they are in memory once."""
@@ -214,31 +220,17 @@ def _summary(
     rows: _Rows, solver: Solver, base: Base | None, folds: FoldOptions | None, known: DataSummary | None
 ) -> DataSummary:
     """Return the statistics of the data: the known ones, unless they depend on something that has changed."""
-    weight_kind, first = rows.data.weight_kind, 0
+    first = 0
     if base is not None and folds is not None and not folds.by_group:
         first = sum(fold.rows for fold in base.folds.values())
-    blocks = tuple(rows.data.blocks)
-    key = (weight_kind, rows.data.terms, blocks, folds, first)
-    if known is not None and known.key == key:
+    device = solver.device if isinstance(solver, Exact) else "cpu"
+    plan = rows.plan(folds, first, "cuda" if device == "cuda" else "cpu")
+    if known is not None and known.key == plan.key:
         return known
-    accumulator = _accumulator(solver, blocks)
-    if folds is None:
-        return DataSummary(key, summarise(rows.batches(), accumulator, weight_kind, blocks), {})
-    divided = summarise_folds(
-        rows.batches(), folds.count, accumulator, weight_kind=weight_kind, seed=folds.seed, first=first, blocks=blocks
-    )
-    return DataSummary(key, None, divided)
-
-
-def _accumulator(solver: Solver, blocks: Sequence[slice]) -> QRFactory:
-    if isinstance(solver, Exact) and solver.device == "cuda":
-        from app.regression.streaming_qr_cuda import CudaStreamingQR  # loads torch
-
-        return CudaStreamingQR
-    widest = max(blocks, key=lambda block: block.stop - block.start, default=slice(0, 0))
-    if widest.stop - widest.start >= MIN_INDICATORS:
-        return partial(LevelQR, block=widest)
-    return StreamingQR
+    divided = rows.summarise(plan)
+    if not divided:
+        raise InvalidData(NO_ROWS)
+    return DataSummary(plan.key, divided[0], {}) if folds is None else DataSummary(plan.key, None, divided)
 
 
 def _combined(

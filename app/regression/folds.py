@@ -6,6 +6,7 @@ on every platform and in every version.
 
 import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -18,6 +19,17 @@ from app.regression.training_batch import TrainingBatch
 _GAMMA = np.uint64(0x9E3779B97F4A7C15)
 _MIX = ((np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB)))
 _LAST_SHIFT = np.uint64(31)
+
+
+@dataclass(frozen=True)
+class FoldOptions:
+    """A cross-validation of `count` folds: random ones, or the `fold` of each batch if they are by group."""
+
+    count: int
+    seed: int = 0
+    by_group: bool = False
+    choose_l2: bool = False  # replace the solver's penalty by the one with the smallest cross-validated error
+    apart: bool = False  # also validate the data apart from the folds of the base
 
 
 def permutations(folds: int, seed: int, first: int, end: int) -> NDArray[np.intp]:

@@ -54,8 +54,21 @@ def summarise(
     Raises InvalidData if no row has a positive weight, and ValuesTooLarge if a deviation exceeds the range of 64-bit
     numbers.
     """
+    statistics = summarise_stream(batches, make_qr, weight_kind, blocks)
+    if statistics is None:
+        raise InvalidData(NO_ROWS)
+    return statistics
+
+
+def summarise_stream(
+    batches: Iterable[TrainingBatch],
+    make_qr: QRFactory = StreamingQR,
+    weight_kind: WeightKind = "precision",
+    blocks: Sequence[slice] = (),
+) -> SufficientStatistics | None:
+    """Return the statistics of a stream of batches as `summarise` does, or None if no row has a positive weight."""
     filled = (batch for batch in map(TrainingBatch.without_zero_weights, batches) if len(batch.x))
-    return _summarise_each(((0, batch) for batch in filled), make_qr, weight_kind, blocks)[0]
+    return _summarise_each(((0, batch) for batch in filled), make_qr, weight_kind, blocks).get(0)
 
 
 def summarise_folds(
@@ -68,12 +81,12 @@ def summarise_folds(
     first: int = 0,
     blocks: Sequence[slice] = (),
 ) -> dict[int, SufficientStatistics]:
-    """Return the statistics of each fold that has rows, by the fold's number, in one pass.
+    """Return the statistics of each fold that has rows, by the fold's number, in one pass. Empty without rows.
 
     A row's fold is that of its batch's `fold`, if given. Otherwise each `folds` consecutive rows of positive weight are
     a random permutation of the folds. `first` is the number of the first row.
 
-    Raises InvalidData and ValuesTooLarge as `summarise` does.
+    Raises ValuesTooLarge as `summarise` does.
     """
 
     def parts() -> Iterator[tuple[int, TrainingBatch]]:
@@ -100,8 +113,6 @@ def _summarise_each(
             qrs[fold].add(rows)
             for block in blocks:
                 counts[fold][block] += _indicator_rows(rows, block, weight_kind)
-        if not qrs:
-            raise InvalidData(NO_ROWS)
         summaries = {fold: qrs[fold].statistics(weight_kind) for fold in sorted(qrs)}
     if not blocks:
         return summaries

@@ -1,7 +1,13 @@
-"""Checkpoints: the file from which an interrupted gradient descent resumes."""
+"""Checkpoints: the file from which an interrupted gradient descent resumes.
 
+With a store, each state is also put there, so that a trainer on another machine can resume the descent.
+"""
+
+import contextlib
 import logging
+import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -11,9 +17,12 @@ import numpy as np
 from app.failpoints import failpoint
 from app.regression.solvers.base import TrainingState
 from app.storage.folder import durable_file
+from app.storage.store import BlobNotFound, Store, StoreUnavailable
 from app.training.progress import LossCurve
+from app.training.uploads import is_old
 
 SAVE_SECONDS = 1.0  # least time between two saved states
+PREFIX = "checkpoints/"  # Keys of checkpoints in the store.
 
 _log = logging.getLogger(__name__)
 
@@ -39,11 +48,12 @@ class Checkpoint:
 
     start: int | None = None  # number of the version that the descent started from, if it did; read by `load`
 
-    def __init__(self, path: Path, columns: tuple[str, ...] = ()) -> None:
+    def __init__(self, path: Path, columns: tuple[str, ...] = (), store: Store | None = None) -> None:
         """`columns` are those of the coefficients. A run with other columns is not resumed."""
         self._path = path
         self._columns = columns
         self._saved = time.monotonic()
+        self._copy = None if store is None else _Copy(store, PREFIX + path.name)
 
     def save(self, state: TrainingState, curve: LossCurve) -> None:
         """Save this state, unless the last saved one is younger than SAVE_SECONDS."""
@@ -62,17 +72,71 @@ class Checkpoint:
         except OSError as error:
             # The descent continues on a full disk. Only a crash now would lose the epochs since the last saved state.
             _log.warning("checkpoint not saved", extra={"reason": error.strerror})
+        if self._copy is not None:
+            self._copy.put(content)
 
     def load(self) -> SavedRun | None:
-        """Return the last saved run. None if there is none, or if its columns or its format are others."""
-        try:
-            record = msgspec.json.decode(self._path.read_bytes(), type=_Record, dec_hook=_array)
-        except (FileNotFoundError, msgspec.DecodeError):
+        """Return the last saved run. None if there is none, or if its columns or its format are others.
+
+        Raises StoreUnavailable.
+        """
+        contents = [] if self._copy is None else [self._copy.get()]
+        with contextlib.suppress(FileNotFoundError):
+            contents.append(self._path.read_bytes())
+        records = [record for content in contents if (record := self._decoded(content)) is not None]
+        if not records:
             return None
-        if record.columns is not None and record.columns != self._columns:
-            return None
+        record = max(records, key=lambda record: record.state.epoch)  # Another trainer may have gone further.
         self.start = record.start
         return SavedRun(record.state, LossCurve(record.curve, record.stride))
+
+    def _decoded(self, content: bytes) -> _Record | None:
+        try:
+            record = msgspec.json.decode(content, type=_Record, dec_hook=_array)
+        except msgspec.DecodeError:
+            return None
+        return record if record.columns in (None, self._columns) else None
+
+
+class _Copy:
+    """The checkpoint in a store. It is put there in a thread, because a slow store would slow the descent down."""
+
+    def __init__(self, store: Store, key: str) -> None:
+        self._store, self._key = store, key
+        self._putting: threading.Thread | None = None
+
+    def put(self, content: bytes) -> None:
+        """Put this content, unless the one before is still under way."""
+        if self._putting is None or not self._putting.is_alive():
+            self._putting = threading.Thread(target=self._put, args=(content,), name="checkpoint", daemon=True)
+            self._putting.start()
+
+    def _put(self, content: bytes) -> None:
+        try:
+            self._store.put(self._key, content)
+        except StoreUnavailable as error:
+            _log.warning("checkpoint not saved", extra={"reason": error.message})
+
+    def get(self) -> bytes:
+        try:
+            return self._store.get(self._key).content
+        except BlobNotFound:
+            return b""
+
+
+def remove_checkpoint(path: Path, store: Store | None) -> None:
+    """Remove a job's checkpoint. If the store is unavailable, a later sweep removes it there."""
+    path.unlink(missing_ok=True)
+    if store is not None:
+        with contextlib.suppress(StoreUnavailable):
+            store.delete(PREFIX + path.name)
+
+
+def sweep_checkpoints(store: Store, unfinished: Collection[str]) -> None:
+    """Remove old checkpoints of other jobs than the unfinished ones from the store. Raises StoreUnavailable."""
+    for blob in store.list_blobs(PREFIX):
+        if Path(blob.key).stem not in unfinished and is_old(blob):
+            store.delete(blob.key)
 
 
 def _array(_: type, value: Any) -> Any:

@@ -9,8 +9,8 @@ more or less in a file would silently change the inputs of the model.
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
+from app.data.batch import Source
 from app.data.columns.schema import PLAIN, Dialect, LeftOut, TableSchema
 from app.data.content import explained
 from app.data.formats import BY_NAME
@@ -54,7 +54,7 @@ def current_version(registry: ModelReader, model: str, mode: str) -> Version | N
 
 
 def with_columns_of_file(
-    request: TrainingRequest, path: Path, registry: ModelReader, step: Callable[[], None]
+    request: TrainingRequest, source: Source, registry: ModelReader, step: Callable[[], None]
 ) -> tuple[TrainingRequest, Mapping[str, int]]:
     """Return the request with features, and the line in which a column first appears, for columns not in line 1.
 
@@ -64,11 +64,11 @@ def with_columns_of_file(
     table_format = BY_NAME.get(request.format)
     if table_format is None or not table_format.names_in_rows:
         return request, {}
-    with explained(path, table_format):
+    with explained(source, table_format):
         named = {*request.columns, *request.reading.columns, *request.reading.drop}
-        if request.features and named <= set(table_format.column_names(path)):
+        if request.features and named <= set(table_format.column_names(source)):
             return request, {}
-        lines = table_format.first_lines(path, step)
+        lines = table_format.first_lines(source, step)
         check_named(request, lines)
         if request.features:
             _check_present(request, lines)

@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
-from app.data.batch import Columns
+from app.data.batch import Columns, Source
+from app.data.columns.gap_patterns import GapPatterns
 from app.data.columns.schema import TableSchema
 from app.data.columns.terms import encoded_terms, term_blocks
 from app.data.formats.csv import CSV
@@ -15,13 +16,36 @@ from app.regression.sufficient_statistics import WeightKind
 from app.training.request import TrainingRequest
 
 
+class RowsRead(Protocol):
+    """What a card has about the rows of a job."""
+
+    @property
+    def complete(self) -> int:
+        """Number of rows that were used."""
+
+    @property
+    def dropped(self) -> int:
+        """Number of rows that were left out because a value was missing."""
+
+    @property
+    def gaps(self) -> GapPatterns:
+        """The gaps of the rows that were left out."""
+
+    @property
+    def gaps_by_column(self) -> dict[str, int]: ...
+
+    @property
+    def unused(self) -> list[str]:
+        """Columns of the rows that were not used."""
+
+
 class JobRows(TrainingRows):
     """The rows of one request in their uploaded file, read by their schema."""
 
     def __init__(
-        self, path: Path, request: TrainingRequest, schema: TableSchema, late: Mapping[str, int], threads: int
+        self, source: Source, request: TrainingRequest, schema: TableSchema, late: Mapping[str, int], threads: int
     ) -> None:
-        """Describe the file at `path`. `late` has the line in which each column of NDJSON appears, unless the first."""
+        """Describe the rows of `source`. `late` has the line in which a column of NDJSON appears, unless the first."""
         assert request.weight_kind is not None
         self.schema = schema
         self.features = schema.encoded_features
@@ -30,7 +54,7 @@ class JobRows(TrainingRows):
         self.blocks = term_blocks(request.terms, schema)
         self.weight_kind: WeightKind = request.weight_kind
         super().__init__(
-            path,
+            source,
             request.format,
             schema,
             weight_kind=request.weight_kind,

@@ -31,12 +31,13 @@ def detach(request: TrainingRequest, uploads: UploadStore) -> TrainingRequest:
 
 
 def attach(request: TrainingRequest, uploads: UploadStore) -> TrainingRequest:
-    """Return the request with the caller's coefficients. Raises Unavailable if their file is gone."""
+    """Return the request with the caller's coefficients. Raises Unavailable if their file is gone, and as `fetch`."""
     if not request.start_uploaded:
         return request
     assert isinstance(request.solver, GradientDescent)
+    path = uploads.fetch(uploads.start(request.upload))
     try:
-        matrix = np.load(uploads.path(uploads.start(request.upload)))  # (k, p + 1), the intercept last
+        matrix = np.load(path)  # (k, p + 1), the intercept last
     except (OSError, ValueError) as error:
         raise Unavailable("The weights that this job starts from are not in the trainer's state folder.") from error
     start = Start(weights=matrix[:, :-1].tolist(), intercept=matrix[:, -1].tolist())

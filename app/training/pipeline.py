@@ -6,30 +6,36 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from app.data.batch import Source
 from app.data.columns.schema import TableSchema
-from app.errors import InvalidInput, Unavailable
+from app.data.formats import BY_NAME
+from app.errors import InvalidInput, SpoolFull
 from app.failpoints import failpoint
 from app.registry.base import ModelPublisher, ParentChanged
 from app.registry.model_card import ModelCard
 from app.registry.version_file import Version
 from app.regression.fit import DataSummary, FitResult, fit_model
 from app.regression.solvers.base import FitObserver, TrainingState
+from app.storage.store import Store, StoreUnavailable
 from app.training.card import make_card
 from app.training.checkpoints import Checkpoint, SavedRun
 from app.training.columns import current_version, with_columns_of_file
 from app.training.comparison import comparable_version, compare
 from app.training.dataset import JobRows
 from app.training.encoded import base_of, with_coefficients_of_version, with_schema
+from app.training.federated import Merge
 from app.training.fit_errors import fit_errors_translated
 from app.training.gaps import check_gaps, with_counts
 from app.training.initial_coefficients import attach
 from app.training.interruptible import run_interruptibly
+from app.training.outages import outlast, pause
 from app.training.parent import Parent, differences, finish_promotion, resolved
 from app.training.progress import ProgressReporter
 from app.training.request import TrainingRequest
 from app.training.table import TableReader, to_store
 from app.training.uploads import UploadStore
 from app.training.validation import FoldHistory
+from app.training.version_files import VERSION
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +49,7 @@ class TrainerContext:
     checkpoints: Path
     threads: int = 1  # threads that read files
     before_torch: Callable[[], None] = lambda: None  # called before torch is loaded; may raise if it does not fit
+    store: Store | None = None  # shared with trainers on other machines; it has the uploads and the checkpoints
 
     def checkpoint(self, job: str) -> Path:
         """Return the file from which a job's descent resumes."""
@@ -52,27 +59,54 @@ class TrainerContext:
 def train(request: TrainingRequest, job: str | None, context: TrainerContext, progress: ProgressReporter) -> ModelCard:
     """Train and publish one version, and promote it if requested. The same request publishes only once.
 
-    An update, a forget or a comparison is made again if another version is current when it is to be published.
+    An update, a forget or a comparison is made again if another version is current when it is to be published. While
+    the store is unavailable, the training waits.
 
     Raises LinserveError if the rows or the options are invalid, and passes on the errors of `progress`.
     """
-    if published := context.registry.find(request.model, request.upload):
-        finish_promotion(request, published.card, context.registry)
-        return published.card
-    path = context.spool.path(request.upload)
-    if not path.exists():
-        raise Unavailable("The rows of this job are not in the state folder of the trainer that took it.")
-    request = attach(request, context.spool)
-    request, late = with_columns_of_file(request, path, context.registry, progress.check_cancelled)
-    table = TableReader(request, path, late, context.threads, step=partial(progress.advance, "reading"))
-    training = _Training(request, job, context, late, progress, table)
+    wait = partial(pause, progress)
+    if card := outlast(lambda: _published(request, context.registry), wait):
+        return card
+    source = outlast(lambda: _open_rows(request, context.spool, wait), wait, (StoreUnavailable, SpoolFull))
+    training: Merge | _Training
+    if request.format == VERSION:
+        assert isinstance(source, Path)
+        training = Merge(request, job, source, context.registry, progress)
+    else:
+        request, late = outlast(lambda: _complete(request, source, context, progress), wait)
+        table = TableReader(request, source, late, context.threads, step=partial(progress.advance, "reading"))
+        training = _Training(request, source, job, context, late, progress, table)
     while True:
-        publish = run_interruptibly(training.fit, progress)
+        publish = outlast(lambda: run_interruptibly(training.fit, progress), wait)
         try:
-            return publish().card
+            return outlast(publish, wait).card
         except ParentChanged:
             _log.info("parent changed", extra={"model": request.model})
             progress.begin_again()
+
+
+def _published(request: TrainingRequest, registry: ModelPublisher) -> ModelCard | None:
+    """Return the card of the version that an earlier attempt published, after finishing its promotion, or None."""
+    published = registry.find(request.model, request.upload)
+    if published is None:
+        return None
+    finish_promotion(request, published.card, registry)
+    return published.card
+
+
+def _open_rows(request: TrainingRequest, spool: UploadStore, wait: Callable[[float], None]) -> Source:
+    """Return the rows of a request. Raises Unavailable if they are gone, and as `UploadStore.source`."""
+    table_format = BY_NAME.get(request.format)
+    ranged = table_format is not None and not table_format.is_text and not table_format.needs_whole_file
+    return spool.source(request.upload, wait, ranged=ranged)
+
+
+def _complete(
+    request: TrainingRequest, source: Source, context: TrainerContext, progress: ProgressReporter
+) -> tuple[TrainingRequest, Mapping[str, int]]:
+    """Return the request with its initial coefficients and features, and the late lines of NDJSON."""
+    request = attach(request, context.spool)
+    return with_columns_of_file(request, source, context.registry, progress.check_cancelled)
 
 
 @dataclass(eq=False)
@@ -80,6 +114,7 @@ class _Training:
     """One request's fits. Each reads the rows again only if it needs them differently than the one before."""
 
     request: TrainingRequest
+    source: Source
     job: str | None
     context: TrainerContext
     late: Mapping[str, int]
@@ -111,7 +146,7 @@ class _Training:
         if request.solver.uses_torch:
             self.context.before_torch()
         rows = self._rows_of(request, schema)
-        checkpoint = Checkpoint(self.context.checkpoint(self.job or request.upload), rows.columns)
+        checkpoint = Checkpoint(self.context.checkpoint(self.job or request.upload), rows.columns, self.context.store)
         saved = checkpoint.load()
         request, parent = parent.started(request, registry, checkpoint.start)
         checkpoint.start = parent.start
@@ -167,8 +202,7 @@ class _Training:
     def _rows_of(self, request: TrainingRequest, schema: TableSchema) -> JobRows:
         """Return the rows, with the counts of the last pass unless they are read differently now."""
         if self.rows is None or self.rows.weight_kind != request.weight_kind or self.rows.schema != schema:
-            path = self.context.spool.path(request.upload)
-            self.rows = JobRows(path, request, schema, self.late, self.context.threads)
+            self.rows = JobRows(self.source, request, schema, self.late, self.context.threads)
             self.summary = None
         return self.rows
 

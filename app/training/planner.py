@@ -3,8 +3,8 @@
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
+from app.data.batch import Source
 from app.data.columns.schema import LeftOut
 from app.data.content import explained
 from app.data.formats import BY_NAME
@@ -44,7 +44,7 @@ def build_training_request(
     return draft
 
 
-def plan_file(draft: TrainingRequest, path: Path, registry: ModelReader, max_bytes: int) -> TrainingRequest:
+def plan_file(draft: TrainingRequest, source: Source, registry: ModelReader, max_bytes: int) -> TrainingRequest:
     """Return the request with the columns of its file.
 
     The draft has the features and targets that the caller named, if any. The features of NDJSON are in all its lines,
@@ -53,16 +53,16 @@ def plan_file(draft: TrainingRequest, path: Path, registry: ModelReader, max_byt
     """
     table_format = BY_NAME[draft.format]
     current = current_version(registry, draft.model, draft.mode)
-    with explained(path, table_format):
-        dialect = table_format.dialect(path, draft.reading, known_dialect(draft, current))
-    with explained(path, table_format, dialect):
-        header = table_format.column_names(path, dialect)
-        index = index_left_out(header, table_format.index_columns(path), draft, current)
+    with explained(source, table_format):
+        dialect = table_format.dialect(source, draft.reading, known_dialect(draft, current))
+    with explained(source, table_format, dialect):
+        header = table_format.column_names(source, dialect)
+        index = index_left_out(header, table_format.index_columns(source), draft, current)
         if not table_format.names_in_rows:
             check_named(draft, header)
         draft = replace(draft, left_out=tuple(left_out(header, index, draft)))
         features, targets = _columns_of_file(header, draft, current)
-        table_format.check_size(path, [*(features or ()), *targets, *draft.weight_and_groups], max_bytes)
+        table_format.check_size(source, [*(features or ()), *targets, *draft.weight_and_groups], max_bytes)
     draft = replace(draft, targets=tuple(targets), warnings=(*draft.warnings, *index_warnings(index)))
     return build_training_request(draft, features, current, registry)
 

@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 
-from app.data.batch import CellBatch, Columns
+from app.data.batch import CellBatch, Columns, Source
 from app.data.columns.options import ColumnOptions, ReadingOptions
 from app.data.columns.plan import Inferred, contradicts, plan_schema
 from app.data.columns.profile import TableProfile
@@ -26,18 +25,18 @@ class TableReader:
     def __init__(
         self,
         request: TrainingRequest,
-        path: Path,
+        source: Source,
         late: Mapping[str, int],
         threads: int = 1,
         *,
         step: Callable[[], None] = lambda: None,
         certain: bool = False,
     ) -> None:
-        """Describe the file at `path`. `late` has the line in which each column of NDJSON appears, unless the first.
+        """Describe the rows of `source`. `late` has the line in which each column of NDJSON appears, unless the first.
 
         `step` is called regularly. With `certain`, all rows are read even if all columns appear to be numbers.
         """
-        self._request, self._path = request, path
+        self._request, self._source = request, source
         self._late, self._threads, self._step = late, threads, step
         self._key: tuple[TableSchema | None, Dialect | None] | None = None  # the inputs of the last plan
         self._inferred: Inferred | None = None
@@ -76,9 +75,9 @@ class TableReader:
         return True
 
     def _plan(self, table_format: TableFormat, current: TableSchema | None, known: Dialect | None) -> Inferred:
-        request, path = self._request, self._path
-        with explained(path, table_format):
-            dialect = table_format.dialect(path, request.reading, known)
+        request, source = self._request, self._source
+        with explained(source, table_format):
+            dialect = table_format.dialect(source, request.reading, known)
         features = request.features if request.named else None
         options = request.reading
         if (
@@ -87,7 +86,7 @@ class TableReader:
             and {*request.features} != {column.name for column in current.features}
         ):
             options, current = with_kinds_of(current, options, request.features), None
-        with explained(path, table_format, dialect):
+        with explained(source, table_format, dialect):
             return plan_schema(
                 lambda columns: self._cells(table_format, columns, dialect),
                 Roles(
@@ -108,7 +107,7 @@ class TableReader:
 
     def _cells(self, table_format: TableFormat, columns: Columns, dialect: Dialect) -> Iterator[CellBatch]:
         columns = columns._replace(dialect=dialect, late=self._late)
-        return table_format.cells(self._path, columns, self._threads)
+        return table_format.cells(self._source, columns, self._threads)
 
 
 def to_store(schema: TableSchema, request: TrainingRequest, current: Version | None) -> TableSchema:

@@ -7,7 +7,8 @@ from app.registry.base import ModelReader
 from app.registry.tensors import MAX_FOLD_BYTES, fold_bytes
 from app.registry.version_file import Version
 from app.regression.cross_validation import FoldStatistics
-from app.regression.fit import FoldOptions, Validation
+from app.regression.fit import Validation
+from app.regression.folds import FoldOptions
 from app.training.request import TrainingRequest
 
 

@@ -1,6 +1,7 @@
 """Receive the rows of a training, as JSON or as a file, and submit its job.
 
-An upload is on disk before its job is recorded, so an acknowledged job never lacks its rows.
+An upload is on disk, or in the store if there is one, before its job is recorded. So an acknowledged job never lacks
+its rows.
 """
 
 import contextlib
@@ -89,6 +90,7 @@ def _submit_json(services: Services, body: bytes, job_id: str) -> Job:
         training = detach(training, uploads)
         rows.write(file)
         uploads.sync(file)
+    uploads.hand_over(training.upload)
     return jobs.submit(training, job_id)
 
 
@@ -147,11 +149,12 @@ def _submit_upload(
     path = uploads.path(draft.upload)
     with uploads.remove_on_error(draft.upload):
         if job := jobs.find_repeated(job_id, draft.fingerprint):
-            uploads.remove(draft.upload)
+            uploads.discard(draft.upload)
             return job
         with explained(path, table_format):
             size = table_format.metadata_bytes(path)
         with memory.reserved(size):
             training = plan_file(draft, path, services.registry, services.max_upload_bytes)
         check_device(services.capabilities, training.solver.device)
+    uploads.hand_over(draft.upload)
     return jobs.submit(training, job_id)

@@ -61,6 +61,7 @@ def rows_removed_before_the_end() -> None:
 @after("app.training.checkpoints")
 def checkpoints_written_in_place() -> None:
     """Checkpoints are written directly to their final name."""
+    from app.storage.store import Store
     from app.training.checkpoints import Checkpoint
 
     class InPlace(PosixPath):
@@ -71,8 +72,10 @@ def checkpoints_written_in_place() -> None:
 
     make = Checkpoint.__init__
 
-    def make_in_place(self: Checkpoint, path: Path, columns: tuple[str, ...] = ()) -> None:
-        make(self, InPlace(path), columns)
+    def make_in_place(
+        self: Checkpoint, path: Path, columns: tuple[str, ...] = (), store: Store | None = None
+    ) -> None:
+        make(self, InPlace(path), columns, store)
 
     Checkpoint.__init__ = make_in_place
 

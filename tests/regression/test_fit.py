@@ -9,7 +9,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from app.regression.errors import FitError, InvalidData, InvalidOption, InvalidTerms
-from app.regression.fit import ArrayData, Base, FitResult, FoldOptions, fit_model
+from app.regression.fit import ArrayData, Base, FitResult, fit_model
+from app.regression.folds import FoldOptions
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact, GradientDescent, Solver
 from app.regression.solvers.base import FitObserver, TrainingState

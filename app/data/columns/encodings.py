@@ -1,6 +1,7 @@
 """The encodings of text files. Every text is read as UTF-8, without a byte order mark."""
 
 import codecs
+import sys
 from collections.abc import Iterator
 from typing import BinaryIO
 
@@ -44,8 +45,12 @@ def _is_utf8(head: bytes) -> bool:
     return True
 
 
-def text_chunks(source: Source, encoding: Encoding, size: int, start: int = 0) -> Iterator[bytes]:
+def text_chunks(
+    source: Source, encoding: Encoding, size: int, start: int = 0, stop: int | None = None
+) -> Iterator[bytes]:
     """Yield a file's text in UTF-8, about `size` bytes at a time, without byte order mark and first `start` bytes.
+
+    Text that is in UTF-8 can end at `stop`.
 
     Text in UTF-8 is not checked. Raises InvalidInput if the file has other bytes than its encoding allows.
     """
@@ -55,8 +60,10 @@ def text_chunks(source: Source, encoding: Encoding, size: int, start: int = 0) -
             return
         mark = len(BOM) if file.read(len(BOM)) == BOM else 0
         file.seek(mark + start)
-        while chunk := file.read(size):
+        left = sys.maxsize if stop is None else stop - start
+        while chunk := file.read(min(size, left)):
             yield chunk
+            left -= len(chunk)
 
 
 def beginning(source: Source, encoding: Encoding, size: int) -> tuple[bytes, bool]:

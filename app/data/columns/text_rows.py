@@ -93,6 +93,8 @@ def without_quoted(text: bytes, sep: str) -> bytes:
 
 def count_rows(text: bytes, sep: str) -> int:
     """Return the number of rows that end before the end of a text. Empty lines are not rows."""
+    if b'"' not in text and b"\r" not in text and text.endswith(b"\n") and b"\n\n" not in text:
+        return text.count(b"\n") - text.startswith(b"\n")
     match = _patterns(sep).rows.match(text)
     return sum(map(bool, without_quoted(text[: match.end()], sep).splitlines())) if match else 0
 

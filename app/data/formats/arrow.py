@@ -5,12 +5,19 @@ import mmap
 from collections.abc import Iterator, Mapping, Sequence
 
 from app.data.batch import CellBatch, Columns, RowBatch, Source, batch_rows, from_record_batch
+from app.data.columns.schema import PLAIN, Dialect
 from app.data.formats.arrow_cells import cell_batch, cell_types, types_to_cast
 from app.data.formats.arrow_columns import ArrowTableWriter, SchemaFormat, check_columns, readable
-from app.data.formats.base import Output, TableWriter
+from app.data.formats.base import Output, Span, TableFormat, TableWriter, joined_spans
 from app.data.kept_types import cast_kept, kept_type
 from app.data.lazy_pyarrow import pa
-from app.data.limits.arrow_limits import check_arrow_schema, check_arrow_size, stream_of
+from app.data.limits.arrow_limits import (
+    arrow_batches,
+    check_arrow_schema,
+    check_arrow_size,
+    stream_of,
+    stream_of_batches,
+)
 from app.data.limits.decode_limits import view_of
 from app.errors import InvalidInput
 
@@ -26,6 +33,20 @@ class ArrowFormat(SchemaFormat):
     media_type = "application/vnd.apache.arrow.stream"
     label = _LABEL
     signature = b"\xff\xff\xff\xff"
+    needs_whole_file = True  # it is mapped into memory
+
+    def __init__(self, span: Span | None = None) -> None:
+        """Read only the batches of `span`, if it is given."""
+        self._span = span
+
+    def first_row(self, dialect: Dialect) -> int:  # noqa: ARG002
+        return 1 if self._span is None else self._span.first_row
+
+    def spans(self, source: Source, dialect: Dialect, size: int) -> list[Span]:  # noqa: ARG002
+        return joined_spans(arrow_batches(source), size)
+
+    def within(self, span: Span) -> TableFormat:
+        return ArrowFormat(span)
 
     def schema(self, source: Source) -> "pa.Schema":
         return _open(source)[0].schema
@@ -34,19 +55,19 @@ class ArrowFormat(SchemaFormat):
         return check_arrow_size(source, len(names), limit)
 
     def batches(self, source: Source, columns: Columns, threads: int = 1) -> Iterator[RowBatch]:  # noqa: ARG002
-        reader, mapped = _open(source)
+        reader, mapped = _open(source, self._span)
         check_columns(reader.schema, columns)
         types = {name: reader.schema.field(name).type for name in columns.keep}
         kept = {name: new for name, old in types.items() if (new := kept_type(old)) != old}
-        row = 1
+        row = self.first_row(PLAIN)
         for batch in _record_batches(reader, mapped, columns, kept):
             yield from_record_batch(batch, columns, row)
             row += batch.num_rows
 
     def cells(self, source: Source, columns: Columns, threads: int = 1) -> Iterator[CellBatch]:  # noqa: ARG002
-        reader, mapped = _open(source)
+        reader, mapped = _open(source, self._span)
         cast = types_to_cast(cell_types(reader.schema, columns), reader.schema)
-        row = 1
+        row = self.first_row(PLAIN)
         for batch in _record_batches(reader, mapped, columns, cast):
             yield cell_batch(batch, columns, row)
             row += batch.num_rows
@@ -59,10 +80,13 @@ ARROW = ArrowFormat()
 
 
 @readable(_LABEL)
-def _open(source: Source) -> "tuple[pa.ipc.RecordBatchStreamReader, mmap.mmap | None]":
-    """Return a reader, and the file's memory map if the source is a file that is not empty."""
+def _open(source: Source, span: Span | None = None) -> "tuple[pa.ipc.RecordBatchStreamReader, mmap.mmap | None]":
+    """Return a reader, and the file's memory map if the source is a file that is not empty.
+
+    With a span, the batches in it are copied and not mapped.
+    """
     check_arrow_schema(source)
-    view = stream_of(view_of(source))
+    view = stream_of(view_of(source)) if span is None else stream_of_batches(source, span.start, span.stop)
     return pa.ipc.open_stream(pa.py_buffer(view)), view.obj if isinstance(view.obj, mmap.mmap) else None
 
 

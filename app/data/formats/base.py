@@ -3,7 +3,7 @@
 The rest of the service uses these attributes and methods, and never compares the name of a format.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -46,6 +46,32 @@ class Content:
     header: str = "Content-Type"  # the header that is wrong
 
 
+@dataclass(frozen=True)
+class Span:
+    """Some consecutive rows of a file, which can be read without those before them."""
+
+    start: int  # row group, byte of the text or record batch in which they start, by the format
+    stop: int  # the same for their end, exclusive
+    first_row: int  # number of the first of them
+    rows: int
+
+
+def joined_spans(parts: Iterable[tuple[int, int]], size: int) -> list[Span]:
+    """Return spans of about `size` bytes made of consecutive parts, given by their rows and bytes."""
+    spans: list[Span] = []
+    start = rows = held = 0
+    row = 1
+    index = -1
+    for index, (count, bytes_) in enumerate(parts):
+        rows, held = rows + count, held + bytes_
+        if held >= size:
+            spans.append(Span(start, index + 1, row, rows))
+            start, row, rows, held = index + 1, row + rows, 0, 0
+    if start <= index:
+        spans.append(Span(start, index + 1, row, rows))
+    return spans
+
+
 class Output(Protocol):
     """A binary file that a table is written to."""
 
@@ -71,6 +97,7 @@ class TableFormat(BodyFormat, Protocol):
     options: frozenset[str] = frozenset()  # names of the options in ReadingOptions that apply to this format
     has_untyped_text: bool = False  # True if any value may come as text, so that "1" may be a number
     names_in_rows: bool = False
+    needs_whole_file: bool = False  # True if a file that is elsewhere has to be copied to this machine to be read
 
     def recognises(self, text: bytes) -> bool:  # noqa: ARG002
         """Return True if a text that begins like this, without a byte order mark, is probably in this format."""
@@ -111,6 +138,18 @@ class TableFormat(BodyFormat, Protocol):
         Raises BodyTooLarge or InvalidInput if they are too large for an upload of `limit` bytes.
         """
         return 0
+
+    def spans(self, source: Source, dialect: Dialect, size: int) -> list[Span]:  # noqa: ARG002
+        """Return the parts of a file that can be read separately, in their order, of about `size` bytes each.
+
+        None are returned if the file can only be read as a whole. Rows are not checked. Raises InvalidInput if the
+        description of the parts is damaged.
+        """
+        return []
+
+    def within(self, span: Span) -> "TableFormat":  # noqa: ARG002
+        """Return a format that reads only these rows of a file. Formats without spans need no method of their own."""
+        return self
 
     def batches(self, source: Source, columns: Columns, threads: int = 1) -> Iterator[RowBatch]:
         """Yield the rows. Raises InvalidInput with the place of the first faulty value."""

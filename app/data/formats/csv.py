@@ -2,6 +2,7 @@
 
 import csv
 import io
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -10,9 +11,9 @@ from app.data.columns.dialect import SAMPLE_BYTES, sniff
 from app.data.columns.encodings import beginning, encoding_of, text_chunks
 from app.data.columns.options import ReadingOptions
 from app.data.columns.schema import PLAIN, Dialect
-from app.data.columns.text_rows import whole_rows
+from app.data.columns.text_rows import count_rows, whole_rows
 from app.data.formats.arrow_columns import record_batch
-from app.data.formats.base import Content, Output, TableFormat, TableWriter
+from app.data.formats.base import Content, Output, Span, TableFormat, TableWriter
 from app.data.formats.csv_blocks import BlockParser
 from app.data.formats.csv_header import Layout, explain_first_row, has_separators, header_without_end, read_layout
 from app.data.lazy_pyarrow import pa, raise_if_memory
@@ -21,6 +22,7 @@ from app.errors import InvalidInput, LinserveError
 
 BLOCK_BYTES = 1 << 21  # Bytes parsed at a time by each of several threads.
 SINGLE_BLOCK_BYTES = 1 << 19  # Bytes parsed at a time by a single thread. A parsed byte may take eight or more.
+SCAN_BYTES = 1 << 22  # Bytes of which the rows are counted at a time.
 _QUOTED_NULL = b'""\n'
 
 
@@ -33,6 +35,10 @@ class CsvFormat(TableFormat):
     is_text = True
     options = frozenset({"sep", "encoding", "header", "skip"})
     has_untyped_text = True
+
+    def __init__(self, span: Span | None = None) -> None:
+        """Read only the rows of `span`, if it is given."""
+        self._span = span
 
     def recognises(self, text: bytes) -> bool:
         return not text.startswith(b"{") and has_separators(text)
@@ -61,39 +67,65 @@ class CsvFormat(TableFormat):
         return replace(sniff(text, options, known), encoding=encoding)
 
     def first_row(self, dialect: Dialect) -> int:
-        return dialect.skip + 1 + (dialect.header != "none")
+        return dialect.skip + 1 + (dialect.header != "none") if self._span is None else self._span.first_row
+
+    def spans(self, source: Source, dialect: Dialect, size: int) -> list[Span]:
+        layout = read_layout(source, dialect)
+        if dialect.encoding != "utf-8" or layout.start is None:
+            return []
+        return list(_spans(source, layout, size))
+
+    def within(self, span: Span) -> "CsvFormat":
+        return CsvFormat(span)
 
     def column_names(self, source: Source, dialect: Dialect = PLAIN) -> list[str]:
         return read_layout(source, dialect).names
 
     def batches(self, source: Source, columns: Columns, threads: int = 1) -> Iterator[RowBatch]:
         """Yield the rows of a file. Bytes that are not UTF-8 are refused also in columns that are not read."""
-        layout = _layout_with(source, columns)
-        yield from BlockParser(layout, columns).read(_blocks(source, layout, threads), threads)
+        layout = self._layout_with(source, columns)
+        yield from BlockParser(layout, columns).read(self._blocks(source, layout, threads), threads)
 
     def cells(self, source: Source, columns: Columns, threads: int = 1) -> Iterator[CellBatch]:
-        layout = _layout_with(source, columns)
-        yield from BlockParser(layout, columns).read_cells(_blocks(source, layout, threads), threads)
+        layout = self._layout_with(source, columns)
+        yield from BlockParser(layout, columns).read_cells(self._blocks(source, layout, threads), threads)
 
     def writer(self, file: Output, keep: Sequence[str], names: Sequence[str]) -> TableWriter:
         return _CsvWriter(file, keep, names)
+
+    def _layout_with(self, source: Source, columns: Columns) -> Layout:
+        """Return the layout of a file. Raises InvalidInput if it lacks some of the columns."""
+        layout = read_layout(source, columns.dialect)
+        check_present(layout.names, columns)
+        return layout._replace(first_row=self.first_row(columns.dialect))
+
+    def _blocks(self, source: Source, layout: Layout, threads: int) -> Iterator[bytes]:
+        if layout.start is None:
+            raise header_without_end(layout)
+        size = BLOCK_BYTES if threads > 1 else SINGLE_BLOCK_BYTES
+        start, stop = (layout.start, None) if self._span is None else (self._span.start, self._span.stop)
+        return whole_rows(text_chunks(source, layout.dialect.encoding, size, start, stop), layout.dialect.sep)
 
 
 CSV = CsvFormat()
 
 
-def _layout_with(source: Source, columns: Columns) -> Layout:
-    """Return the layout of a file. Raises InvalidInput if it lacks some of the columns."""
-    layout = read_layout(source, columns.dialect)
-    check_present(layout.names, columns)
-    return layout
-
-
-def _blocks(source: Source, layout: Layout, threads: int) -> Iterator[bytes]:
-    if layout.start is None:
-        raise header_without_end(layout)
-    size = BLOCK_BYTES if threads > 1 else SINGLE_BLOCK_BYTES
-    return whole_rows(text_chunks(source, layout.dialect.encoding, size, layout.start), layout.dialect.sep)
+def _spans(source: Source, layout: Layout, size: int) -> Iterator[Span]:
+    """Yield the spans of a file in UTF-8. If a row is too long, the last span has the rest of the file."""
+    assert layout.start is not None
+    sep, at, row = layout.dialect.sep, layout.start, layout.first_row
+    start, first_row = at, row
+    try:
+        for block in whole_rows(text_chunks(source, "utf-8", SCAN_BYTES, at), sep):
+            at += len(block)
+            row += count_rows(block if block.endswith(b"\n") else block + b"\n", sep)
+            if at - start >= size:
+                yield Span(start, at, first_row, row - first_row)
+                start, first_row = at, row
+    except InvalidInput:  # raised again when the rows are read, unless an earlier row has a fault
+        at = sys.maxsize
+    if at > start:
+        yield Span(start, at, first_row, row - first_row)
 
 
 class _CsvWriter:

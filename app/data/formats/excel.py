@@ -31,6 +31,7 @@ class ExcelFormat(TableFormat):
     name = "excel"
     media_type = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
     label = "Excel (.xlsx, .xls, .ods)"
+    needs_whole_file = True  # another process reads it
     file_label = "an Excel workbook or an OpenDocument spreadsheet"
     is_text = False
     options = frozenset({"sheet", "skip", "header"})

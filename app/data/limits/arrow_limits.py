@@ -27,6 +27,7 @@ class _Message(NamedTuple):
     header: Table
     metadata: memoryview
     body: memoryview
+    whole: memoryview  # with its length before it
 
 
 def stream_of(view: memoryview) -> memoryview:
@@ -46,6 +47,38 @@ def check_arrow_schema(source: Source) -> None:
     message = next(_messages(stream_of(view_of(source))), None)
     if message is not None and message.header_type == _SCHEMA:
         _check_fields(message.header)
+
+
+@refuse_damage(_DAMAGED)
+def arrow_batches(source: Source) -> list[tuple[int, int]]:
+    """Return the rows and the bytes of each batch of the stream, or none if it has dictionaries.
+
+    A dictionary may be replaced or extended at any place of a stream.
+    """
+    found = []
+    for message in _messages(stream_of(view_of(source))):
+        if message.header_type == _DICTIONARY:
+            return []
+        if message.header_type == _RECORDS:
+            found.append((max(message.header.long(0), 0), len(message.body)))
+        if len(found) > MAX_BATCHES:
+            return []
+    return found
+
+
+@refuse_damage(_DAMAGED)
+def stream_of_batches(source: Source, start: int, stop: int) -> memoryview:
+    """Return a stream of the batches from `start` to `stop`. The source has no dictionaries."""
+    view = stream_of(view_of(source))
+    parts, batch = [], 0
+    for message in _messages(view):
+        is_wanted = message.header_type == _SCHEMA or start <= batch < stop
+        batch += message.header_type == _RECORDS
+        if is_wanted:
+            parts.append(message.whole)
+        if batch == stop:
+            break
+    return memoryview(b"".join(parts))
 
 
 @refuse_damage(_DAMAGED)
@@ -74,6 +107,7 @@ def _messages(view: memoryview) -> Iterator[_Message]:
     """Yield the messages up to the end of the stream, after a check of their metadata's length."""
     at = 0
     while at < len(view):
+        start = at
         at += 4 * (view[at : at + 4] == _CONTINUATION)  # Older streams do not have it.
         (length,) = struct.unpack_from("<i", view, at)
         at += 4
@@ -90,8 +124,8 @@ def _messages(view: memoryview) -> Iterator[_Message]:
         if header is None or size < 0 or len(body) < size:
             raise struct.error("The body ends early.")
         check_metadata(_strings(root, 4))
-        yield _Message(root.byte(1), header, metadata, body)
         at += size
+        yield _Message(root.byte(1), header, metadata, body, view[start:at])
 
 
 def _check_fields(schema: Table) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import mmap
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 
 from app.data.batch import Source
 from app.errors import BodyTooLarge, InvalidInput
@@ -46,9 +47,10 @@ def refuse_damage(message: str) -> Iterator[None]:
 
 
 def view_of(source: Source) -> memoryview:
-    """Return the bytes of the file. Only the bytes that are accessed are read."""
+    """Return the bytes of a file of this machine. Only the bytes that are accessed are read."""
     if isinstance(source, bytes):
         return memoryview(source)
+    assert isinstance(source, Path)
     with source.open("rb") as file:
         if not source.stat().st_size:
             return memoryview(b"")

@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from app.data.batch import Source
+from app.data.batch import RangedFile, Source
 from app.data.limits.decode_limits import METADATA_BYTES, check_held, check_metadata, check_rows, refuse_damage, view_of
 from app.data.limits.thrift import I32, I64, LIST, MAX_STRUCTS, STRUCT, Fields, Reader
 from app.errors import InvalidInput
@@ -22,6 +22,7 @@ STRUCT_BYTES = 1000  # Bytes of a decoded struct of a footer, at most.
 FOOTER_TIMES = 20  # Decoded bytes per byte of a footer, in addition to those of its structs.
 DECODED_TIMES = 1.5  # Bytes per byte of a decompressed page, with the values decoded from it.
 
+FIRST_TAIL_BYTES = 1 << 16  # Bytes read first from the end of a file elsewhere, which often have the whole footer.
 _TAIL_BYTES = 8  # Bytes of the footer's length and "PAR1".
 _UNCOMPRESSED = 0  # a codec
 _DICTIONARY = 2  # a page type
@@ -38,7 +39,7 @@ class _Page(NamedTuple):
 @refuse_damage(_DAMAGED)
 def parquet_footer_bytes(source: Source) -> int:
     """Return an estimate of the bytes of the decoded footer."""
-    footer = _footer_view(view_of(source))
+    footer = _footer(source)
     return STRUCT_BYTES * min(_most_structs(footer), MAX_STRUCTS) + FOOTER_TIMES * len(footer)
 
 
@@ -49,23 +50,41 @@ def check_parquet_footer(source: Source) -> None:
     THRIFT_LIMITS bound each of its lists, but not all of them together: a footer of 2 MB can describe 700,000 column
     chunks, which take 480 MB.
     """
-    footer = _footer_view(view_of(source))
+    footer = _footer(source)
     if _most_structs(footer) > MAX_STRUCTS:
         Reader(footer).struct()  # counts them exactly
+
+
+class RowGroup(NamedTuple):
+    rows: int
+    size: int  # bytes of its pages, compressed if that is known
+
+
+@refuse_damage(_DAMAGED)
+def parquet_row_groups(source: Source) -> list[RowGroup]:
+    """Return the row groups that the footer describes. Raises InvalidInput if it is damaged."""
+    groups: list[Fields] = Reader(_footer(source)).struct()[4, LIST]
+    found = [RowGroup(group[3, I64], group[6, I64] if (6, I64) in group else group[2, I64]) for group in groups]
+    if any(min(group) < 0 for group in found):
+        raise IndexError("A row group cannot have a negative size.")
+    return found
 
 
 @refuse_damage(_DAMAGED)
 def check_parquet_size(source: Source, paths: list[str], names: list[str], limit: int) -> int:
     """Return an estimate of the bytes of pages that are decoded at a time.
 
-    `paths` are those of all columns, and `names` those of the columns to read.
+    `paths` are those of all columns, and `names` those of the columns to read. Of a file elsewhere, only the number of
+    rows is checked, because each page has its header before it.
 
     Raises BodyTooLarge if the columns are too large for an upload of `limit` bytes, InvalidInput if a row group takes
     too much memory, or if the columns have too many pages.
     """
-    view = view_of(source)
-    row_groups: list[Fields] = Reader(_footer_view(view)).struct()[4, LIST]
+    row_groups: list[Fields] = Reader(_footer(source)).struct()[4, LIST]
     check_rows(sum(max(row_group[3, I64], 0) for row_group in row_groups), len(names), limit)
+    if isinstance(source, RangedFile):
+        return 0
+    view = view_of(source)
     wanted = frozenset(names)
     pages = header_bytes = most = 0
     for row_group in row_groups:
@@ -93,12 +112,31 @@ def check_parquet_size(source: Source, paths: list[str], names: list[str], limit
     return int(DECODED_TIMES * most)
 
 
-def _footer_view(view: memoryview) -> memoryview:
+def _footer(source: Source) -> memoryview:
+    if not isinstance(source, RangedFile):
+        return _footer_view(view_of(source))
+    with source.open() as file:
+        for size in (FIRST_TAIL_BYTES, METADATA_BYTES + _TAIL_BYTES):
+            start = max(0, source.size - size)
+            file.seek(start)
+            tail = memoryview(file.read(source.size - start))
+            if start == 0 or _footer_length(tail) + _TAIL_BYTES <= len(tail):
+                break
+    return _footer_view(tail)
+
+
+def _footer_length(view: memoryview) -> int:
+    """Return the length of the footer of a file whose end is `view`. Raises InvalidInput if it is too long."""
     end = len(view) - _TAIL_BYTES
     if end < 0:
         raise IndexError("There is no footer.")
     (length,) = struct.unpack_from("<I", view, end)
     check_metadata(length)
+    return int(length)
+
+
+def _footer_view(view: memoryview) -> memoryview:
+    length, end = _footer_length(view), len(view) - _TAIL_BYTES
     if length > end:
         raise IndexError("The footer is longer than the file.")
     return view[end - length : end]

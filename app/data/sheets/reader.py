@@ -102,6 +102,7 @@ def _equal_parts(part: Part, output: bytes) -> Sequence[Part]:
 def _identity(source: Source) -> object:
     if isinstance(source, bytes):
         return hashlib.sha256(source).digest()
+    assert isinstance(source, Path)
     status = source.stat()
     return (source, status.st_ino, status.st_size, status.st_mtime_ns)
 
@@ -114,6 +115,7 @@ def _start(source: Source, part: Part) -> "subprocess.Popen[bytes]":
             return _popen(command, file)
     process = _popen(command, subprocess.PIPE)
     with contextlib.suppress(BrokenPipeError), cast("BinaryIO", process.stdin) as pipe:
+        assert isinstance(source, bytes)
         pipe.write(source)
     return process
 

@@ -17,9 +17,10 @@ from app.permissions import why_denied
 from app.registry.base import ParentChanged
 from app.registry.folder import publication
 from app.registry.folder.publication import UPLOADS, file_name
-from app.registry.folder.reader import CURRENT, FolderReader
+from app.registry.folder.reader import FolderReader
 from app.registry.model_card import ModelCard
 from app.registry.names import MODEL_NAME, MODEL_NAME_RULE
+from app.registry.version_cache import CURRENT
 from app.registry.version_file import Version, encode
 from app.regression.linear_model import LinearModel
 from app.regression.sufficient_statistics import SufficientStatistics

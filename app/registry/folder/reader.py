@@ -8,22 +8,20 @@ import re
 import threading
 from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 from app.errors import ModelFileInvalid, ModelNotFound, NoCurrentVersion, VersionNotFound
 from app.registry.folder.model_folder import ModelFolder
 from app.registry.folder.publication import file_name, number_of
 from app.registry.names import MODEL_NAME, no_model, no_version
-from app.registry.version_cache import CachedVersion, VersionCache
+from app.registry.version_cache import CACHED_BYTES, CURRENT, CachedVersion, VersionCache
 from app.registry.version_file import Version, open_file, read, read_folds
 from app.regression.sufficient_statistics import SufficientStatistics
 from app.storage.memory_budget import MemoryBudget
 
-CACHED_BYTES = 64 << 20  # Bytes of cached versions. Each takes some kB, unless the model is wide.
 MAX_LISTED = 10  # Versions listed in a message.
 SMALL_BYTES = 256 << 10  # Length of a file that is read in less than a millisecond.
 
-CURRENT = 0  # Number under which current versions are cached.
 NO_LINK = ""  # Target of a `current` that is a file or a folder.
 _log = logging.getLogger(__name__)
 
@@ -48,6 +46,13 @@ class FolderReader(ModelFolder):
         self._reading_current = threading.Lock()
         self._reading_version = threading.Lock()
         self._damage_logged: dict[str, tuple[str, tuple[int, int]]] = {}
+
+    @property
+    def storage(self) -> Literal["folder"]:
+        return "folder"
+
+    def refresh(self, model: str) -> None:
+        """Do nothing: `current` looks at the folder on each call."""
 
     def get_cached(self, model: str, number: int | None = None) -> Version | None:
         """Return the current version, or the one with this number, if that does not block an event loop.

@@ -11,7 +11,8 @@ from app.regression.errors import FitError, InvalidData
 from app.regression.estimator.arrays import Columns, is_batches, not_fitted, read_batches, target_matrix
 from app.regression.estimator.options import checked_share, checked_terms, checked_weight_kind, chosen_solver
 from app.regression.estimator.summary import Summary, summarise_model
-from app.regression.fit import Base, FoldOptions, fit_model
+from app.regression.fit import Base, fit_model
+from app.regression.folds import FoldOptions
 from app.regression.linear_model import LinearModel
 from app.regression.solvers import Solver
 from app.regression.sufficient_statistics import Array, WeightKind

@@ -1,0 +1,92 @@
+"""Polling of the pointers of served models, so that a promotion is seen within a second and no request waits for it."""
+
+import logging
+import queue
+import random
+import threading
+import weakref
+
+from app.errors import Unavailable
+from app.registry.bucket.reader import BucketReader
+
+POLL_SECONDS = 0.4  # Least interval between two looks at a pointer.
+JITTER_SECONDS = 0.2  # Greatest random addition to it, so that replicas do not poll at the same time.
+MAX_BACKOFF_SECONDS = 2.0  # Longest interval while the store cannot be reached.
+MAX_THREADS = 8  # Pointers read at the same time.
+
+_log = logging.getLogger(__name__)
+
+
+class PointerWatch:
+    """A thread that polls, with others that read if there are several models. All end with the process.
+
+    While the store cannot be reached, only one request at a time tries it.
+    """
+
+    def __init__(self, reader: BucketReader) -> None:
+        self._reader = weakref.ref(reader)
+        self._stopped = threading.Event()
+        self._due: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._polled: set[str] = set()  # models that are queued or being read
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._backoff = 0.0  # seconds
+
+    def start(self) -> None:
+        """Begin to poll, as long as anything else refers to the reader. It serves what it knows from now on."""
+        reader = self._reader()
+        assert reader is not None
+        reader.watched = True
+        threading.Thread(target=self._run, name="watch-pointers", daemon=True).start()
+
+    def stop(self) -> None:
+        """Stop polling. Reads that are in progress end later."""
+        self._stopped.set()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(max(POLL_SECONDS + JITTER_SECONDS * random.random(), self._backoff)):  # noqa: S311 - jitter
+            if not self._poll_all():
+                break
+        for _ in range(self._threads):
+            self._due.put(None)
+
+    def _poll_all(self) -> bool:
+        """Have all served models read that are not being read. Return False if the reader is not in use any more."""
+        reader = self._reader()
+        if reader is None:
+            return False
+        if reader.health.failing:
+            try:
+                reader.probe()
+            except Unavailable:
+                self._backoff = min(max(2 * self._backoff, POLL_SECONDS), MAX_BACKOFF_SECONDS)
+                return True
+        self._backoff = 0.0
+        for model in reader.served_models():
+            with self._lock:
+                if model in self._polled:
+                    continue
+                self._polled.add(model)
+                starts = self._threads < min(len(self._polled), MAX_THREADS)
+                self._threads += starts
+            self._due.put(model)
+            if starts:
+                threading.Thread(target=self._read_due, name="read-pointers", daemon=True).start()
+        return True
+
+    def _read_due(self) -> None:
+        while (model := self._due.get()) is not None:
+            self._poll(model)
+            with self._lock:
+                self._polled.discard(model)
+
+    def _poll(self, model: str) -> None:
+        reader = self._reader()
+        if reader is None or reader.health.failing:
+            return
+        try:
+            reader.poll(model)
+        except Unavailable:
+            pass  # `health` logs that the store is not reached. The memory for a version may also be in use.
+        except Exception:
+            _log.exception("pointer not polled", extra={"model": model})

@@ -1,0 +1,230 @@
+"""Training files that are already in a store or on this machine, named by a URL under an allowed prefix."""
+
+import contextlib
+import functools
+import os
+import re
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import unquote
+
+import msgspec
+
+from app.data.batch import RangedFile
+from app.data.formats import BY_NAME
+from app.data.formats.arrow import ARROW
+from app.data.formats.base import TableFormat
+from app.data.formats.csv import CSV
+from app.data.formats.parquet import PARQUET
+from app.errors import Forbidden, InvalidInput, SourceChanged
+from app.storage.store import BlobChanged, BlobNotFound
+from app.training.source_url import AllowedSources, SourceURL, parse_source
+
+if TYPE_CHECKING:
+    from app.storage.store import Store
+
+MAX_FILES = 10_000  # Files of one source.
+MAX_LISTED = 100_000  # Names that are looked at to find them.
+
+# Formats of sources by the extensions of the files.
+FORMATS: dict[str, TableFormat] = {
+    "parquet": PARQUET, "pq": PARQUET, "csv": CSV, "tsv": CSV, "arrow": ARROW, "feather": ARROW, "ipc": ARROW,
+}  # fmt: skip
+FORMAT_NAMES = ("parquet", "csv", "arrow")
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file of a source. Its size and its tag are those of the time when the job first ran. It can be pickled."""
+
+    url: str  # normalised and percent-encoded; the path of a file on this machine has no symbolic links
+    size: int  # bytes
+    etag: str
+
+    @property
+    def name(self) -> str:
+        """The last segment of the URL, for messages."""
+        return unquote(self.url.rpartition("/")[2])
+
+    @property
+    def path(self) -> Path | None:
+        """The path of a file on this machine, and None for one in a store."""
+        return Path(unquote(self.url.removeprefix("file://"))) if self.url.startswith("file:") else None
+
+    def open(self) -> BinaryIO:
+        """Open the file for reading. It can be sought. Raises SourceChanged if it is another one now."""
+        if (path := self.path) is not None:
+            return _open_local(path, self)
+        store, key = _store_of(self.url)
+        try:
+            return store.open_read(key, self.etag)
+        except (BlobNotFound, BlobChanged):
+            raise SourceChanged(self.name) from None
+
+    def source(self) -> Path | RangedFile:
+        """Return the file as formats read it. Raises SourceChanged if it is another one now."""
+        if (path := self.path) is not None:
+            _open_local(path, self).close()
+            return path
+        return RangedFile(self.size, self.open)
+
+    def check(self) -> None:
+        """Raise SourceChanged if the file is another one now, for instance because it was replaced meanwhile."""
+        if self.path is not None:
+            self.open().close()
+            return
+        store, key = _store_of(self.url)
+        try:
+            found = store.info(key)
+        except BlobNotFound:
+            raise SourceChanged(self.name) from None
+        if found.etag != self.etag:
+            raise SourceChanged(self.name)
+
+
+class SourceFiles(msgspec.Struct, frozen=True):
+    """The files of a source, sorted by their URLs, and the name of their format."""
+
+    files: tuple[SourceFile, ...]
+    format: str
+
+    @property
+    def table_format(self) -> TableFormat:
+        return BY_NAME[self.format]
+
+
+def resolve(source: str, allowed: AllowedSources, format_name: str | None = None) -> SourceFiles:
+    """Return the files that a URL names, which may have the signs `*` and `?`.
+
+    Raises Forbidden unless the URL is under an allowed prefix, InvalidInput if it names no file, too many, or files of
+    several formats, and StoreUnavailable.
+    """
+    url = parse_source(source)
+    allowed.check(url)
+    found = _local_files(url, allowed) if url.scheme == "file" else _blobs(url)
+    files = sorted({file.url: file for file in _at_most(MAX_FILES, found)}.values(), key=lambda file: file.url)
+    if not files:
+        raise InvalidInput.at("/source", "No file has this URL." if not url.patterns else "No file matches this URL.")
+    return SourceFiles(tuple(files), format_name or _format_of(files))
+
+
+def _format_of(files: Sequence[SourceFile]) -> str:
+    formats = {}
+    for file in files:
+        table_format = FORMATS.get(file.name.rpartition(".")[2].lower())
+        if table_format is None:
+            raise InvalidInput.at(
+                "/source",
+                f"{file.name}: the format does not follow from the extension. Sources are Parquet, CSV and Arrow IPC "
+                f"files; give one of {', '.join(FORMAT_NAMES)} as `format`.",
+            )
+        formats[table_format.name] = file
+    if len(formats) > 1:
+        names = " and ".join(file.name for file in formats.values())
+        raise InvalidInput.at("/source", f"The files have several formats: {names}. Name files of one format.")
+    return next(iter(formats))
+
+
+def _at_most(limit: int, files: Iterator[SourceFile]) -> Iterator[SourceFile]:
+    for count, file in enumerate(files):
+        if count == limit:
+            raise InvalidInput.at(
+                "/source", f"More than {limit} files match the URL. Name fewer, or write larger files."
+            )
+        yield file
+
+
+def _counted(listed: list[int]) -> None:
+    listed[0] += 1
+    if listed[0] > MAX_LISTED:
+        message = f"More than {MAX_LISTED} names had to be compared with the URL. Name a folder with fewer files."
+        raise InvalidInput.at("/source", message)
+
+
+def _blobs(url: SourceURL) -> Iterator[SourceFile]:
+    store = _store(url.root)
+    if not url.patterns:
+        key = "/".join(url.folders)
+        try:
+            blob = store.info(key)
+        except BlobNotFound:
+            return
+        yield SourceFile(url.url_of(key), blob.size, blob.etag)
+        return
+    listed = [0]
+    for blob in store.list_blobs("".join(f"{folder}/" for folder in url.folders)):
+        _counted(listed)
+        rest = blob.key.split("/")[len(url.folders) :]
+        if len(rest) == len(url.patterns) and _matches(url, rest):
+            yield SourceFile(url.url_of(blob.key), blob.size, blob.etag)
+
+
+def _matches(url: SourceURL, names: Sequence[str]) -> bool:
+    return all(pattern.fullmatch(name) for pattern, name in zip(url.patterns, names, strict=True))
+
+
+def _local_files(url: SourceURL, allowed: AllowedSources) -> Iterator[SourceFile]:
+    for path in _local_paths(url.path, url.patterns, allowed, [0]):
+        try:
+            real = allowed.real_path(path)
+            status = real.stat()
+        except Forbidden:
+            if not url.patterns:
+                raise
+            continue  # a link out of the folder, which a pattern does not follow
+        except OSError:
+            continue
+        if stat.S_ISREG(status.st_mode):
+            yield SourceFile(url.url_of(str(real)), status.st_size, _etag(status))
+
+
+def _local_paths(
+    folder: Path, patterns: Sequence["re.Pattern[str]"], allowed: AllowedSources, listed: list[int]
+) -> Iterator[Path]:
+    """Yield the paths below a folder whose names match the patterns, or the folder itself if there are none."""
+    if not patterns:
+        yield folder
+        return
+    # There may be no such folder, it may be private, or a link to somewhere else.
+    with contextlib.suppress(OSError, Forbidden), os.scandir(allowed.real_path(folder)) as entries:
+        for entry in entries:
+            _counted(listed)
+            if patterns[0].fullmatch(entry.name):
+                yield from _local_paths(folder / entry.name, patterns[1:], allowed, listed)
+
+
+def _etag(status: os.stat_result) -> str:
+    return f"{status.st_mtime_ns:x}-{status.st_size:x}"
+
+
+def _open_local(path: Path, file: SourceFile) -> BinaryIO:
+    """Open a file on this machine. Raises SourceChanged unless it is the one that was found, at the same place."""
+    try:
+        if os.path.realpath(path) != str(path):
+            raise SourceChanged(file.name)
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        raise SourceChanged(file.name) from None
+    opened = os.fdopen(descriptor, "rb")
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or _etag(status) != file.etag:
+        opened.close()
+        raise SourceChanged(file.name)
+    return opened
+
+
+@functools.lru_cache(maxsize=8)
+def _store(root: str) -> "Store":
+    from app.storage import open_store  # obstore is loaded for sources in a bucket only
+
+    return open_store(root)
+
+
+def _store_of(url: str) -> tuple["Store", str]:
+    """Return the store of a normalised URL, and the key."""
+    scheme, rest = url.split("://", 1)
+    bucket, _, key = rest.partition("/")
+    return _store(f"{scheme}://{bucket}"), unquote(key)
