@@ -19,9 +19,9 @@ from app import logs
 from app.errors import Unavailable
 from app.private_names import check_private_names
 from app.settings import PARENT, Settings, load
-from app.storage.file_lock import FileLock
 
 if TYPE_CHECKING:  # it loads numpy
+    from app.jobs.lease import TrainerLease
     from app.jobs.worker import Worker
 
 PR_SET_PDEATHSIG = 1
@@ -39,9 +39,6 @@ def main() -> None:
         _exit_before_start(error)
     if PARENT in os.environ:
         _die_with_parent(int(os.environ[PARENT]))
-    else:
-        _wait_for_lock(settings.trainer_lock)
-    _lower_priority()
     threads = settings.trainer_threads or os.cpu_count() or 1
     # numpy and torch read these when they are loaded, so no module imported above loads them.
     os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = str(threads)
@@ -49,12 +46,17 @@ def main() -> None:
         check_private_names("dbos")
     except ImportError as error:
         _exit_before_start(error)
+    try:
+        lease = _acquire_lease(settings)
+    except Unavailable:  # already logged; the supervisor starts another trainer
+        os._exit(1)
+    _lower_priority()  # after the thread that renews the lease was started
 
     from app.jobs.host.memory_limit import limit_memory
     from app.jobs.worker import run_worker
     from app.training.dataset import warm_up
 
-    worker = _make_worker(settings, threads)
+    worker = _make_worker(settings, threads, lease)
     limit_memory(settings.trainer_memory, warm_up)  # all other libraries are loaded
     stop = threading.Event()
 
@@ -70,30 +72,49 @@ def main() -> None:
     os._exit(0)  # does not wait for the threads of a job under way
 
 
-def _make_worker(settings: Settings, threads: int) -> "Worker":
+def _acquire_lease(settings: Settings) -> "TrainerLease":
+    from app.jobs.dbos_database import database_file
+    from app.jobs.lease import FileLease, default_name, open_lease
+
+    url, name = settings.job_database_url, settings.trainer_name
+    if not database_file(url) and "trainer_name" not in settings.model_fields_set:
+        name = default_name(settings.state_dir)
+    file = FileLease(
+        settings.trainer_name,
+        settings.lock_of,
+        inherited=PARENT in os.environ,
+        capabilities=settings.capabilities,
+        seen=settings.trainer_seen,
+    )
+    lease = open_lease(url, name, file)
+    lease.acquire()
+    return lease
+
+
+def _make_worker(settings: Settings, threads: int, lease: "TrainerLease") -> "Worker":
     from app.jobs.crash_loop import CrashLoopGuard
     from app.jobs.dbos_worker import DBOSWorkerStore
     from app.jobs.host.cpu_affinity import PredictionActivity
     from app.jobs.host.memory_limit import check_memory_for_torch
     from app.jobs.worker import Worker
-    from app.registry.folder.publisher import FolderPublisher
+    from app.registry.opening import open_registry
+    from app.storage.opening import open_store
     from app.training.pipeline import TrainerContext
     from app.training.uploads import UploadStore
 
+    store = open_store(settings.storage) if settings.storage else None
     return Worker(
-        trainer_name=settings.trainer_name,
         max_job_seconds=settings.max_job_seconds,
         max_retained_jobs=settings.max_retained_jobs,
-        capabilities=settings.capabilities,
-        seen=settings.trainer_seen,
-        lock_of=settings.lock_of,
-        store=DBOSWorkerStore(settings.job_database_url, settings.trainer_name, settings.state_dir),
+        lease=lease,
+        store=DBOSWorkerStore(settings.job_database_url, settings.trainer_name, lease, settings.state_dir),
         context=TrainerContext(
-            FolderPublisher(settings.models_dir),
-            UploadStore(settings.spool),
+            open_registry(settings.storage, settings.models_dir),
+            UploadStore(settings.spool, store=store),
             settings.checkpoints,
             threads,
             check_memory_for_torch,
+            store=store,
         ),
         activity=PredictionActivity(settings.traffic),
         crash_loop=CrashLoopGuard(settings.state_dir / f"attempt.{settings.trainer_name}", os.environ.get(PARENT)),
@@ -117,14 +138,6 @@ def _lower_priority() -> None:
         os.nice(NICENESS)
     with contextlib.suppress(OSError):  # not Linux, or /proc cannot be written
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
-
-
-def _wait_for_lock(lock: Path) -> None:
-    """Return once no other trainer of this name runs for the state folder."""
-    held = FileLock(lock)  # until this process ends
-    if not held.acquire(blocking=False):
-        _log.warning("another trainer works here", extra={"lock": str(lock)})
-        held.acquire()
 
 
 def _die_with_parent(parent: int) -> None:

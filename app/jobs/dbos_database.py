@@ -67,6 +67,8 @@ def prepare(url: str) -> None:
     """Create the database, or migrate an older one. Any number of processes may call this at once."""
     from dbos import DBOS
 
+    from app.jobs import postgres
+
     refuse_pickle()
     if path := database_file(url):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -75,7 +77,11 @@ def prepare(url: str) -> None:
         with closing(sqlite3.connect(path, timeout=30)) as connection:
             # Readers then never wait for the writer. The file keeps this mode.
             connection.execute("PRAGMA journal_mode=WAL")
-    DBOS.migrate(url)
+        DBOS.migrate(url)
+    else:
+        postgres.check_reachable(url)
+        DBOS.migrate(url)
+        postgres.create_trainers(url)
 
 
 def ids_in_file(
@@ -130,6 +136,8 @@ def place_in_partitions(url: str) -> None:
     """Give the waiting and running jobs of earlier releases their model as the partition of the queue."""
     import sqlalchemy as sa
 
+    from app.jobs import postgres
+
     is_file = database_file(url) is not None
     jobs = sa.table(
         "workflow_status",
@@ -139,7 +147,7 @@ def place_in_partitions(url: str) -> None:
     )
     model = sa.func.coalesce(jobs.c.attributes["model"].as_string(), "unknown")
     unplaced = sa.and_(jobs.c.queue_name == QUEUE, jobs.c.queue_partition_key.is_(None), jobs.c.status.in_(UNFINISHED))
-    engine = sa.create_engine(url if is_file else sa.make_url(url).set(drivername="postgresql+psycopg"))
+    engine = sa.create_engine(url) if is_file else postgres.new_engine(url, connections=1)
     try:
         with engine.begin() as connection:
             connection.execute(sa.update(jobs).where(unplaced).values(queue_partition_key=model))

@@ -8,24 +8,29 @@ import errno
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from app.errors import Conflict, Unavailable
 from app.jobs import dbos_database as database
+from app.jobs import postgres
 from app.jobs.dbos_database import PROGRESS, QUEUE, STARTED, SUMMARY, WORKFLOW, NotDecoded
 from app.jobs.job import Failure, Job, JobFilter, Status
 from app.jobs.store import JobRecord, UnfinishedJob
 from app.permissions import why_denied, why_unwritable
-from app.storage.file_lock import identity
+from app.storage.file_lock import FileLock, identity
 from app.training.progress import PUBLISHING, Progress
 from app.training.request import TrainingRequest
 
 if TYPE_CHECKING:
     from dbos import DBOSClient, WorkflowStatus
+    from sqlalchemy import Engine
 
 _log = logging.getLogger(__name__)
 
@@ -40,6 +45,24 @@ _STATUS = {
 }
 
 
+# Time for which a request waits for other requests of this worker before it is rejected.
+TURN_SECONDS = 5.0
+TRAINERS_SECONDS = 3.0  # Age up to which the rows of the trainers are not read again.
+ADDING_LOCK = 0x6C696E6A6F6273  # Advisory lock of the web processes that record a job.
+# Whether a living trainer has CUDA, and when one was last seen. Trainers renew their rows every 3 seconds.
+_TRAINERS = """
+    SELECT bool_or(cuda) FILTER (WHERE executor IS NOT NULL AND seen > clock_timestamp() - interval '15 seconds'),
+    extract(epoch FROM max(seen)) FROM dbos.linserve_trainers
+"""
+
+
+@dataclass(frozen=True)
+class _Trainers:
+    cuda: bool | None
+    seen: float | None  # seconds since 1970
+    read_at: float
+
+
 class DBOSStore:
     """Jobs in the database at a URL."""
 
@@ -47,12 +70,15 @@ class DBOSStore:
         self._url = database_url
         self._file = database.database_file(database_url)
         self._client: DBOSClient | None = None
+        self._engine: Engine | None = None  # to Postgres
         self._connected: tuple[int, int] | None = None  # Identity of the database file that the client has open.
         self._connecting = threading.Lock()
+        self._adding = threading.Lock()  # Keeps requests that wait for the lock in Postgres from using all connections.
+        self._trainers: _Trainers | None = None
 
     def connect(self) -> "DBOSClient":
         """Return the DBOS client, and make it if there is none or the database file was replaced."""
-        with self._connecting, self._database_errors():
+        with self._database_errors(), self._turn(self._connecting):
             if self._client is not None and self._present_file() != self._connected:
                 # A removed file disappears with this process, and everything written to it.
                 _log.error("job database replaced", extra={"database": database.redact_url(self._url)})
@@ -63,8 +89,11 @@ class DBOSStore:
 
                 database.prepare(self._url)
                 self._connected = self._present_file()
+                if self._file is None and self._engine is None:
+                    self._engine = postgres.new_engine(self._url)
                 self._client = DBOSClient(
                     system_database_url=self._url,
+                    system_database_engine=self._engine,
                     serializer=DBOSPortableJSONSerializer(),
                     application_name="linserve",
                     retry_connection_errors=False,  # the client gets a 503 instead of waiting
@@ -79,8 +108,61 @@ class DBOSStore:
             if self._client is not None:
                 self._client.destroy()
                 self._client = None
+            if self._engine is not None:
+                self._engine.dispose()
         finally:
             self._connecting.release()
+
+    @contextlib.contextmanager
+    def _turn(self, lock: threading.Lock) -> Iterator[None]:
+        """Hold the lock. With Postgres, raise TimeoutError if another thread holds it for long."""
+        if not lock.acquire(timeout=-1 if self._file else TURN_SECONDS):
+            raise TimeoutError(errno.ETIMEDOUT, "Other requests wait for the job database")
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextlib.contextmanager
+    def adding(self, lock: Path) -> Iterator[None]:
+        if self._file is not None:
+            with FileLock(lock):
+                yield
+            return
+        from sqlalchemy import text
+
+        with contextlib.ExitStack() as held:
+            with self._database_errors():
+                self.connect()
+                assert self._engine is not None
+                held.enter_context(self._turn(self._adding))
+                connection = held.enter_context(contextlib.closing(self._engine.connect()))
+                connection.execute(text("SET LOCAL lock_timeout = '5s'"))
+                connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADDING_LOCK})
+            yield
+
+    def has_cuda(self) -> bool | None:
+        trainers = self._living_trainers()
+        return trainers.cuda if trainers else None
+
+    def trainer_seen(self) -> float | None:
+        trainers = self._living_trainers()
+        return trainers.seen if trainers else None
+
+    def _living_trainers(self) -> "_Trainers | None":
+        """Return what the trainers of a database in Postgres stated up to TRAINERS_SECONDS ago."""
+        if self._file is not None:
+            return None
+        if self._trainers is None or time.monotonic() - self._trainers.read_at > TRAINERS_SECONDS:
+            from sqlalchemy import text
+
+            with self._database_errors():
+                self.connect()
+                assert self._engine is not None
+                with self._engine.connect() as connection:
+                    cuda, seen = connection.execute(text(_TRAINERS)).one()
+            self._trainers = _Trainers(cuda, None if seen is None else float(seen), time.monotonic())
+        return self._trainers
 
     def _present_file(self) -> tuple[int, int] | None:
         return identity(self._file) if self._file else None

@@ -2,10 +2,9 @@
 
 import contextlib
 import logging
-import os
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.errors import Unavailable
 from app.jobs import dbos_database as database
+from app.jobs import postgres
 from app.jobs.dbos_database import APPLICATION_VERSION, PROGRESS, QUEUE, UNFINISHED, WORKFLOW
 from app.jobs.job import JobFailed
+from app.jobs.lease import TrainerLease, name_of
 from app.jobs.store import JobHandler, JobUpload
 from app.jobs.wakeup import PollSchedule
-from app.storage.file_lock import FileLock, identity
+from app.storage.file_lock import identity
 from app.training.progress import JobCancelled, Points, Progress
 
 # Seconds between two polls if no message of a new job wakes the trainer. It then idles below 2 % of a core.
@@ -35,11 +36,13 @@ _log = logging.getLogger(__name__)
 
 
 class DBOSWorkerStore:
-    """The jobs in the database at a URL, for the trainer of this name. DBOS allows one per process."""
+    """The jobs in the database at a URL, for the trainer that has the lease. DBOS allows one per process."""
 
-    def __init__(self, database_url: str, trainer_name: str, state_dir: Path) -> None:
+    def __init__(self, database_url: str, trainer_name: str, lease: TrainerLease, state_dir: Path) -> None:
         self._url = database_url
         self._name = trainer_name
+        self._lease = lease
+        self._engine = None if database.database_file(database_url) else postgres.new_engine(database_url)
         self._state_dir = state_dir
         # The files of the database on this machine, with their identities when it was opened.
         self.files: dict[Path, tuple[int, int] | None] = {}
@@ -68,7 +71,8 @@ class DBOSWorkerStore:
             config={
                 "name": "linserve",
                 "system_database_url": self._url,
-                "executor_id": self._name,
+                "system_database_engine": self._engine,
+                "executor_id": self._lease.executor,
                 "application_version": APPLICATION_VERSION,
                 "serializer": DBOSPortableJSONSerializer(),
                 "log_level": "WARNING",
@@ -141,19 +145,23 @@ class DBOSWorkerStore:
         status = DBOS.get_workflow_status(job_id)
         return status is None or status.status == "CANCELLED"
 
-    def take_over(self, lock_of: Callable[[str], Path]) -> None:
-        """Queue the running jobs of dead trainers again. `lock_of` names the file that a trainer locks while alive."""
+    def take_over(self) -> None:
+        """Queue the running jobs of dead trainers again."""
         with _driver_errors():
-            database.place_in_partitions(self._url)  # a service of an earlier release may still record jobs
-            running = _workflows(status="PENDING")
-            for other in {job.executor_id for job in running} - {self._name, None}:
-                # While this process holds the lock of a dead trainer, that trainer cannot start again.
-                lock = FileLock(lock_of(str(other)), os.O_RDWR)
-                with contextlib.suppress(FileNotFoundError), contextlib.closing(lock):
+            running = {job.executor_id for job in _workflows(status="PENDING")} - {self._lease.executor, None}
+            if not running:
+                return
+            with self._lease.claim([str(executor) for executor in running]) as dead:
+                for executor in dead:
                     # Unlike the public `resume_workflow`, this leaves jobs alone that have ended meanwhile.
-                    if lock.acquire(blocking=False) and (taken := DBOS._recover_pending_workflows([str(other)])):  # noqa: SLF001
+                    if taken := DBOS._recover_pending_workflows([executor]):  # noqa: SLF001
                         ids = [job.workflow_id for job in taken]
-                        _log.warning("jobs taken over", extra={"trainer": other, "jobs": ids})
+                        _log.warning("jobs taken over", extra={"trainer": name_of(executor), "jobs": ids})
+
+    def place_in_partitions(self) -> None:
+        """Give jobs that a service of an earlier release recorded their partitions."""
+        with _driver_errors():
+            database.place_in_partitions(self._url)
 
     def prune(self, max_ended: int) -> None:
         """Remove the records of the oldest ended jobs, except `max_ended`."""

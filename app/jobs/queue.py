@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from app.errors import Conflict, JobNotFound, KeyReused, QueueFull, not_stored
+from app.errors import Conflict, DeviceUnavailable, JobNotFound, KeyReused, QueueFull, not_stored
 from app.failpoints import failpoint
+from app.jobs.host.devices import check_cuda
 from app.jobs.job import PAGE, Job, JobFilter, Page, Status, decode_token
 from app.jobs.store import JobRecord, JobStore
 from app.jobs.wakeup import wake_trainers
-from app.storage.file_lock import FileLock
 from app.training.request import TrainingRequest
 from app.training.uploads import UploadStore
 
@@ -25,7 +25,10 @@ class JobQueue:
     """
 
     def __init__(self, store: JobStore, uploads: UploadStore, *, max_queued: int, lock: Path) -> None:
-        """All workers of a service share the file `lock`, so that together they keep to `max_queued`."""
+        """All workers of a service share the file `lock`, so that together they keep to `max_queued`.
+
+        Services that share a database in Postgres keep to it together.
+        """
         self.uploads = uploads
         self.store = store
         self._max_queued = max_queued
@@ -61,12 +64,15 @@ class JobQueue:
         """Record a job. It survives any crash after this returns.
 
         If a job with this id exists, return it and remove this request's upload. Raises KeyReused if another request
-        made it. Raises QueueFull, and removes the upload, if the queue has filled up meanwhile.
+        made it. Raises QueueFull or DeviceUnavailable, and removes the upload, if the queue has filled up meanwhile or
+        no trainer has the device.
         """
         try:
-            with FileLock(self._lock):
+            if request.solver.device == "cuda":
+                check_cuda(self.store.has_cuda())
+            with self.store.adding(self._lock):
                 self.store.add(job_id, request, self.check_room(job_id))
-        except QueueFull:
+        except (QueueFull, DeviceUnavailable):
             self.uploads.remove(request.upload)
             raise
         except OSError as error:

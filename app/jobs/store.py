@@ -1,8 +1,10 @@
 """The durable records of jobs, as the queue of a web process and the handler of a trainer see them."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Protocol
 
 from app.jobs.job import Job, JobFilter, Status
@@ -46,6 +48,12 @@ class JobStore(Protocol):
     def close(self) -> None:
         """Close the connection."""
 
+    def adding(self, lock: Path) -> AbstractContextManager[None]:
+        """Keep all other web processes from recording jobs. Those that share a state folder share the file `lock`.
+
+        Raises OSError if the file cannot be opened.
+        """
+
     def add(self, job_id: str, request: TrainingRequest, position: int) -> None:
         """Record a job durably, unless one with this id is recorded already."""
 
@@ -60,6 +68,12 @@ class JobStore(Protocol):
 
     def unfinished(self) -> Sequence[UnfinishedJob]:
         """Return the jobs that wait or run."""
+
+    def has_cuda(self) -> bool | None:
+        """Return True if a trainer on any machine has CUDA. None: not known, or the state folder has it."""
+
+    def trainer_seen(self) -> float | None:
+        """Return when a trainer was last seen, in seconds since 1970. None: never, or the state folder has it."""
 
     def cancel(self, job_id: str) -> None:
         """Cancel a job, unless it has ended. Raises Conflict if it already publishes its version."""

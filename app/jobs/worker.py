@@ -1,20 +1,17 @@
 """The worker of a trainer: runs the jobs that the store hands to it, and removes files that are no longer needed."""
 
-import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.errors import LinserveError, PromotionFailed, Unavailable
 from app.jobs.crash_loop import CrashLoopGuard
 from app.jobs.host.cpu_affinity import PredictionActivity, yield_cores_to_predictions
-from app.jobs.host.devices import write_capabilities
 from app.jobs.host.memory_limit import within_memory
 from app.jobs.job import Failure, JobFailed
+from app.jobs.lease import TrainerLease
 from app.logs import job_id as logged_job_id
 from app.storage.file_lock import identity
 from app.training.checkpoints import remove_checkpoint, sweep_checkpoints
@@ -30,18 +27,16 @@ TIDY_SECONDS = 60.0
 STORE_SECONDS = 600.0  # between two sweeps of the store
 
 _log = logging.getLogger(__name__)
+_repeated_log = logging.getLogger(f"{__name__}.repeated")  # limited to one record of a kind in 10 seconds
 
 
 @dataclass(frozen=True, eq=False)
 class Worker:
     """Runs the jobs of a store as its JobHandler. Some of its files are shared with the web processes."""
 
-    trainer_name: str
     max_job_seconds: float  # 0: no limit
     max_retained_jobs: int
-    capabilities: Path  # states which devices the trainer has
-    seen: Path  # touched while the trainer runs
-    lock_of: Callable[[str], Path]  # the file that a trainer of this name locks while it runs
+    lease: TrainerLease  # acquired
     store: "DBOSWorkerStore"
     context: TrainerContext
     activity: PredictionActivity
@@ -78,10 +73,17 @@ class Worker:
         """Note that a job under way was interrupted by a stop, and not by a crash."""
         self.crash_loop.end()
 
-    def tidy_up(self) -> None:
-        """Take over the jobs of dead trainers, and remove old records and files that nothing needs."""
+    def take_over(self) -> None:
+        """Take over the jobs of dead trainers."""
         try:
-            self.store.take_over(self.lock_of)
+            self.store.take_over()
+        except Exception as error:  # the database is unreachable; a later call will succeed
+            _repeated_log.warning("no jobs taken over", extra={"reason": str(error)})
+
+    def tidy_up(self) -> None:
+        """Remove old records and files that nothing needs."""
+        try:
+            self.store.place_in_partitions()
             self.store.prune(self.max_retained_jobs)
             lists_store = self._is_store_due()
             if lists_store or not self.context.spool.is_empty() or any(self.context.checkpoints.glob("*")):
@@ -118,21 +120,21 @@ def run_worker(worker: Worker, stop: threading.Event) -> None:
     Raises Unavailable if the database cannot be reached at the start, and if the database or the lock of this trainer
     is removed, because no other process would read what this one records.
     """
-    store = worker.store
-    lock = worker.lock_of(worker.trainer_name)
-    files = {lock: identity(lock)}
+    store, lease = worker.store, worker.lease
     store.open(worker)
-    files |= store.files
-    write_capabilities(worker.capabilities)
+    lease.announce()
     _log.info("trainer ready")
-    tidied = -TIDY_SECONDS
+    claimed = tidied = -max(TIDY_SECONDS, lease.claim_seconds)
     while True:
-        for path, known in files.items():
+        for path, known in store.files.items():
             if identity(path) != known:
                 _log.error("state folder replaced", extra={"file": str(path)})
                 raise Unavailable("The state folder was removed.")
-        _touch(worker.seen)
+        lease.check()
         store.keep_polling()
+        if time.monotonic() - claimed >= lease.claim_seconds:
+            claimed = time.monotonic()
+            worker.take_over()
         if time.monotonic() - tidied >= TIDY_SECONDS:
             tidied = time.monotonic()
             worker.tidy_up()
@@ -140,11 +142,7 @@ def run_worker(worker: Worker, stop: threading.Event) -> None:
             break
     # No other clean-up is needed: a job that survives a kill -9 also survives a stop.
     worker.stop()
-
-
-def _touch(path: Path) -> None:
-    with contextlib.suppress(OSError):  # a full disk, or a missing folder, which `run_worker` notices
-        path.touch(mode=0o600)
+    lease.release()
 
 
 def _failed(error: LinserveError) -> JobFailed:

@@ -23,6 +23,7 @@ from app.training.columns import current_version, with_columns_of_file
 from app.training.comparison import comparable_version, compare
 from app.training.dataset import JobRows
 from app.training.encoded import base_of, with_coefficients_of_version, with_schema
+from app.training.federated import Merge
 from app.training.fit_errors import fit_errors_translated
 from app.training.gaps import check_gaps, with_counts
 from app.training.initial_coefficients import attach
@@ -34,6 +35,7 @@ from app.training.request import TrainingRequest
 from app.training.table import TableReader, to_store
 from app.training.uploads import UploadStore
 from app.training.validation import FoldHistory
+from app.training.version_files import VERSION
 
 _log = logging.getLogger(__name__)
 
@@ -66,9 +68,14 @@ def train(request: TrainingRequest, job: str | None, context: TrainerContext, pr
     if card := outlast(lambda: _published(request, context.registry), wait):
         return card
     source = outlast(lambda: _open_rows(request, context.spool, wait), wait, (StoreUnavailable, SpoolFull))
-    request, late = outlast(lambda: _complete(request, source, context, progress), wait)
-    table = TableReader(request, source, late, context.threads, step=partial(progress.advance, "reading"))
-    training = _Training(request, source, job, context, late, progress, table)
+    training: Merge | _Training
+    if request.format == VERSION:
+        assert isinstance(source, Path)
+        training = Merge(request, job, source, context.registry, progress)
+    else:
+        request, late = outlast(lambda: _complete(request, source, context, progress), wait)
+        table = TableReader(request, source, late, context.threads, step=partial(progress.advance, "reading"))
+        training = _Training(request, source, job, context, late, progress, table)
     while True:
         publish = outlast(lambda: run_interruptibly(training.fit, progress), wait)
         try:

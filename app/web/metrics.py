@@ -111,16 +111,16 @@ class Metrics:
                     series.pending_in_buckets[bucket] = 0
             series.pending, series.pending_seconds = 0, 0.0
 
-    def text(self, jobs: Mapping[str, int] | None = None) -> bytes:
+    def text(self, jobs: Mapping[str, int] | None = None, trainer_seen: float | None = None) -> bytes:
         """Return all counters, the numbers of unfinished jobs by status, and the time at which a trainer was last seen.
 
-        Values that are not known are left out.
+        Without `trainer_seen`, the time is that of the file. Values that are not known are left out.
         """
         from prometheus_client import generate_latest
         from prometheus_client.core import GaugeMetricFamily
         from prometheus_client.registry import Collector
 
-        trainer_seen = self._trainer_seen
+        file = self._trainer_seen
 
         class Gauges(Collector):
             def collect(self) -> Iterator[GaugeMetricFamily]:
@@ -132,7 +132,7 @@ class Metrics:
                     yield GaugeMetricFamily(
                         "linserve_trainer_seen_timestamp_seconds",
                         "When a trainer last polled its queue, in seconds since 1970.",
-                        value=trainer_seen.stat().st_mtime,
+                        value=file.stat().st_mtime if trainer_seen is None else trainer_seen,
                     )
 
         text: bytes = generate_latest(self._collector) + generate_latest(Gauges())

@@ -33,6 +33,7 @@ class Services:
     capabilities: Path  # the trainer's, see app.jobs.host.devices
     logs_predictions: bool  # Logging a prediction takes longer than computing it.
     stopping: asyncio.Event  # Set when the service stops. Requests that wait or stream then end.
+    min_merge_rows: int = 20  # Rows of a version that is exported for a merge, or merged.
 
 
 def get_services(request: Request) -> Services:

@@ -1,4 +1,4 @@
-"""The contract of JobStore and of the trainer's store. IMPLEMENTATIONS lists those that have to pass it."""
+"""The contract of JobStore and of the trainer's store, with each kind of database in DATABASES."""
 
 import contextlib
 import queue
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from postgres import Postgres
 from service import MAX_SECONDS, wait_for
 
 from app.errors import Conflict
@@ -30,22 +31,36 @@ RESULT: dict[str, Any] = {"version": 3, "metrics": {"mse": 0.5}, "warnings": ["f
 
 @dataclass(frozen=True)
 class Database:
-    """An implementation: opens stores of the same records."""
+    """Opens stores of the same records."""
 
     store: Callable[[], JobStore]
     worker: Callable[[JobHandler], AbstractContextManager["DBOSWorkerStore"]]
 
 
-def dbos(folder: Path) -> Database:
-    url = f"sqlite:///{folder / 'jobs.sqlite'}"
+def open_database(request: pytest.FixtureRequest, folder: Path) -> Database:
+    if request.param == "postgres":
+        server: Postgres = request.getfixturevalue("postgres")
+        url = server.new_database()
+    else:
+        url = f"sqlite:///{folder / 'jobs.sqlite'}"
 
     @contextlib.contextmanager
     def worker(handler: JobHandler) -> Iterator["DBOSWorkerStore"]:
         from dbos import DBOS
 
         from app.jobs.dbos_worker import DBOSWorkerStore
+        from app.jobs.lease import FileLease, open_lease
 
-        store = DBOSWorkerStore(url, "trainer", folder)
+        file = FileLease(
+            "trainer",
+            lambda name: folder / f"{name}.lock",
+            inherited=False,
+            capabilities=folder / "trainer.json",
+            seen=folder / "seen",
+        )
+        lease = open_lease(url, "trainer", file)
+        lease.acquire()
+        store = DBOSWorkerStore(url, "trainer", lease, folder)
         store.open(handler)
         store.keep_polling()
         try:
@@ -54,16 +69,19 @@ def dbos(folder: Path) -> Database:
             store._schedule.stop()
             del store._dbos._background_threads[0]  # It sleeps for an hour, and DBOS would wait 10 s for it.
             DBOS.destroy(destroy_registry=True)
+            if store._engine is not None:
+                store._engine.dispose()
+            lease.release()
 
     return Database(lambda: DBOSStore(url), worker)
 
 
-IMPLEMENTATIONS = {"dbos": dbos}
+DATABASES = ("sqlite", "postgres")
 
 
-@pytest.fixture(params=IMPLEMENTATIONS)
+@pytest.fixture(params=DATABASES)
 def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
-    return IMPLEMENTATIONS[request.param](tmp_path)
+    return open_database(request, tmp_path)
 
 
 @pytest.fixture
@@ -155,9 +173,9 @@ class Running:
         return add(self.store, position, model=model)
 
 
-@pytest.fixture(scope="module", params=IMPLEMENTATIONS)
+@pytest.fixture(scope="module", params=DATABASES)
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    database = IMPLEMENTATIONS[request.param](tmp_path_factory.mktemp("running"))
+    database = open_database(request, tmp_path_factory.mktemp("running"))
     store, handler = database.store(), Handler()
     store.connect()
     with database.worker(handler) as worker:

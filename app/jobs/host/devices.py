@@ -12,11 +12,11 @@ from app.errors import DeviceUnavailable
 def write_capabilities(path: Path) -> None:
     """Write the devices of this machine to the file."""
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(json.dumps({"cuda": _has_cuda()}))
+    temporary.write_text(json.dumps({"cuda": has_cuda()}))
     temporary.rename(path)
 
 
-def _has_cuda() -> bool:
+def has_cuda() -> bool:
     """Return True if there is a CUDA driver. Asking torch would take a second and 200 MB."""
     try:
         ctypes.CDLL("libcuda.so.1")
@@ -33,5 +33,10 @@ def check_device(path: Path, device: str) -> None:
     if device != "cuda":
         return
     with contextlib.suppress(FileNotFoundError, ValueError, KeyError):
-        if not json.loads(path.read_text())["cuda"]:
-            raise DeviceUnavailable('There is no CUDA device on the training machine. Send "auto" or "cpu".')
+        check_cuda(json.loads(path.read_text())["cuda"])
+
+
+def check_cuda(has_cuda: bool | None) -> None:
+    """Raise DeviceUnavailable if `has_cuda` is False. None means that it is not known."""
+    if has_cuda is False:
+        raise DeviceUnavailable('There is no CUDA device on the training machine. Send "auto" or "cpu".')

@@ -1,5 +1,6 @@
 """Liveness, readiness and metrics of the process."""
 
+import contextlib
 from typing import Literal
 
 from fastapi import APIRouter, Request
@@ -75,8 +76,7 @@ async def metrics(request: Request) -> Response:
 
 
 def _text(services: Services) -> bytes:
-    try:
-        jobs = services.jobs.counts()
-    except Unavailable:  # The store has logged the reason.
-        jobs = None
-    return services.metrics.text(jobs)
+    jobs, seen = None, None
+    with contextlib.suppress(Unavailable):  # The store has logged the reason.
+        jobs, seen = services.jobs.counts(), services.jobs.store.trainer_seen()
+    return services.metrics.text(jobs, seen)
