@@ -110,10 +110,7 @@ def assert_equal_fits(found: FitResult | str, expected: FitResult | str) -> None
     scale = np.abs(exact.statistics.raw_factor).max()
     for part, whole in [
         (found.model.statistics, exact.statistics),
-        *(
-            (found.summary.folds[fold], expected.summary.folds[fold])
-            for fold in expected.summary.folds
-        ),
+        *((found.summary.folds[fold], expected.summary.folds[fold]) for fold in expected.summary.folds),
     ]:
         assert part.rows == whole.rows
         assert_allclose(
@@ -149,7 +146,10 @@ def test_fragments_of_files_give_the_fit_of_one_pass(
         paths.append(folder / f"part-{number}")
         write(table.slice(start, end - start), paths[-1], format_name, part)
     options = None if folds is None else FoldOptions(folds, seed=3)
-    found, expected = rows_of(paths, format_name, size=part * 20 if format_name == "csv" else 1), one_pass(whole, format_name)
+    found, expected = (
+        rows_of(paths, format_name, size=part * 20 if format_name == "csv" else 1),
+        one_pass(whole, format_name),
+    )
     assert_equal_fits(fit(found, options), fit(expected, options))
     for name in ("read", "complete", "dropped", "zero_weight_rows", "gaps_by_column"):
         assert getattr(found, name) == getattr(expected, name), name
