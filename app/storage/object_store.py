@@ -218,7 +218,7 @@ class _Writer:
     ) -> None:
         self._open_multipart, self._put, self._call = open_multipart, put, call
         self._buffer = bytearray()
-        self._upload: "obstore.WritableFile | None" = None
+        self._upload: obstore.WritableFile | None = None
         self._length = 0
 
     def write(self, data: bytes | memoryview, /) -> int:
