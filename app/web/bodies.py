@@ -204,15 +204,15 @@ def json_response(content: object, status: int = 200, headers: dict[str, str] | 
 
 
 def openapi_request_body(
-    schema: type[BaseModel], examples: dict[str, Any], *, csv_example: str | None = None
+    schema: type[BaseModel] | str, examples: dict[str, Any], *, csv_example: str | None = None
 ) -> dict[str, Any]:
-    """Return the `openapi_extra` of a route that decodes its body itself: JSON of this schema, or a file.
+    """Return the `openapi_extra` of a route that decodes its body itself: JSON of this schema or its name, or a file.
 
     Without `csv_example`, the route takes no files.
     """
     content: dict[str, Any] = {
         JSON: {
-            "schema": {"$ref": f"#/components/schemas/{schema.__name__}"},
+            "schema": {"$ref": f"#/components/schemas/{schema if isinstance(schema, str) else schema.__name__}"},
             "examples": {name: {"summary": name, "value": value} for name, value in examples.items()},
         }
     }

@@ -10,7 +10,7 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
-from app.data.batch import RowBatch, Source
+from app.data.batch import Body, RowBatch
 from app.data.formats import BY_MEDIA_TYPE
 from app.data.formats.base import TableFormat
 from app.data.json_encoder import JsonEncoder
@@ -85,7 +85,7 @@ async def predict_rows(request: Request, selector: VersionSelector, options: Tab
     return await run_in(choose_executor(Workload(body_bytes=len(body), tables=1)), services, predict)
 
 
-def _workload(body: Source, table_format: TableFormat, encoding: str) -> Workload:
+def _workload(body: Body, table_format: TableFormat, encoding: str) -> Workload:
     """Return the work of decoding a table. The size of one that is compressed, Arrow or Parquet bounds no rows."""
     expands = encoding != IDENTITY or not table_format.is_text
     return Workload(body_bytes=sys.maxsize if expands or isinstance(body, Path) else len(body), tables=1)
@@ -108,7 +108,7 @@ class _MemoryShare:
 
 
 @contextlib.asynccontextmanager
-async def _spool_body(request: Request, chunks: AsyncIterator[bytes]) -> AsyncIterator[Source]:
+async def _spool_body(request: Request, chunks: AsyncIterator[bytes]) -> AsyncIterator[Body]:
     """Yield the whole body: bytes, or the path of a temporary file if it is long."""
     services = get_services(request)
     share = _MemoryShare(get_memory(request))
@@ -135,7 +135,7 @@ async def _spool_body(request: Request, chunks: AsyncIterator[bytes]) -> AsyncIt
 
 
 @contextlib.asynccontextmanager
-async def _decompress(request: Request, body: Source, encoding: str) -> AsyncIterator[Source]:
+async def _decompress(request: Request, body: Body, encoding: str) -> AsyncIterator[Body]:
     """Yield the body without its Content-Encoding. Even a few bytes may expand to many."""
     if encoding == IDENTITY:
         yield body
