@@ -20,13 +20,15 @@ from app.jobs.host.cpu_affinity import PredictionActivity
 from app.jobs.queue import JobQueue
 from app.jobs.supervisor import Supervisor
 from app.private_names import check_private_names
-from app.registry.folder.publisher import FolderPublisher
+from app.registry.opening import open_registry
 from app.server.admission import ConnectionAdmission
 from app.server.hooks import ConnectionState
 from app.server.shutdown import drain_on_signal
 from app.settings import Settings
 from app.startup import load_config, warn_of_unwritable_folders
 from app.storage.memory_budget import VERSIONS_SHARE, LargeBodyLimiter, MemoryBudget, share_of
+from app.storage.opening import open_store
+from app.storage.store import StoreMisconfigured
 from app.storage.temp import TempStorage
 from app.training.uploads import UploadStore
 from app.web import problems
@@ -113,7 +115,7 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
         settings, access = load_config()
         services = _services(settings, access, stopping)
         check_private_names("prometheus_client")  # which `Metrics` has to import first
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, StoreMisconfigured) as error:
         _log.critical("not started", extra={"reason": str(error)})
         # An exception would become a traceback, and an exit status at which uvicorn stops the other workers too.
         os._exit(1)
@@ -144,19 +146,23 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
 
 
 def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -> Services:
+    store = open_store(settings.storage) if settings.storage else None
     queue = JobQueue(
         DBOSStore(settings.job_database_url),
-        UploadStore(settings.spool, settings.max_spool_bytes),
+        UploadStore(settings.spool, settings.max_spool_bytes, store),
         max_queued=settings.max_queued_jobs,
         lock=settings.state_dir / "queue.lock",
     )
     memory = MemoryBudget(settings.worker_memory)
     return Services(
-        registry=FolderPublisher(
+        registry=open_registry(
+            settings.storage,
             settings.models_dir,
             cached_bytes=share_of(settings.worker_memory, VERSIONS_SHARE),
             pinned=settings.default_model,
             budget=memory,
+            cache_dir=settings.cache_dir,
+            watch=True,
         ),
         jobs=queue,
         job_watcher=JobWatcher(queue, stopping),
