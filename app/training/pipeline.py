@@ -52,7 +52,7 @@ class TrainerContext:
     registry: ModelPublisher
     spool: UploadStore
     checkpoints: Path
-    threads: int = 1  # threads that read files
+    threads: int = 1  # threads that read files, and that summarise rows
     before_torch: Callable[[], None] = lambda: None  # called before torch is loaded; may raise if it does not fit
     sources: AllowedSources = AllowedSources()  # noqa: RUF009 - frozen
     store: Store | None = None  # shared with trainers on other machines; it has the uploads and the checkpoints
@@ -178,6 +178,7 @@ class _Training:
                 observer=_Observer(self.progress, checkpoint, getattr(solver, "epochs", None), saved),
                 resume=saved.state if saved else None,
                 summary=self.summary,
+                threads=self.context.threads,
             )
         if self.files is not None:
             check_unchanged(self.files)

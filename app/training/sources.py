@@ -154,6 +154,8 @@ def _counted(listed: list[int]) -> None:
 
 
 def _blobs(url: SourceURL) -> Iterator[SourceFile]:
+    if any(folder.startswith(".") for folder in url.folders):
+        return  # not a key of a store
     store = _store(url.root)
     if not url.patterns:
         key = "/".join(url.folders)

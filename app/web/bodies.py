@@ -26,6 +26,7 @@ from app.web.multipart import MEDIA_TYPE
 from app.web.problems import invalid
 from app.web.recognition import Received, recognise
 from app.web.state import get_memory, get_services
+from app.web.version_headers import VERSION_HEADER
 
 JSON = "application/json"
 MISSING_ROWS = "linserve-missing-rows"  # Response header with the number of rows without results.
@@ -239,6 +240,7 @@ def openapi_response() -> dict[str, Any]:
         "description": "Predictions, row by row.",
         "content": _documented_files(),
         "headers": {
+            "Linserve-Version": VERSION_HEADER,
             "Linserve-Missing-Rows": {
                 "description": "Number of rows without predictions, because a value is missing or a level is unknown. "
                 "The header is sent if the rows or the results are a file, and in JSON with `missing` or `unknown` of "

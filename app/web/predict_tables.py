@@ -26,6 +26,7 @@ from app.web import bodies
 from app.web.decompression import IDENTITY, content_encoding
 from app.web.predict_json import decode_request, run_in
 from app.web.state import get_memory, get_services
+from app.web.version_headers import VERSION
 
 MEMORY_BYTES = 1 << 23  # Bytes of a body, or of a response, above which it is in a temporary file.
 CHUNK_BYTES = 1 << 18
@@ -156,7 +157,7 @@ def _respond(request: Request, prediction: TablePrediction, batches: Iterator[Ro
     card = prediction.version.card
     headers = {
         "linserve-model": card.model,
-        "linserve-version": str(card.version),
+        VERSION: str(card.version),
         **bodies.missing_rows(prediction.missing, prediction.reasons),
     }
     if isinstance(written := output.written(), bytes):
