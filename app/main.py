@@ -20,13 +20,15 @@ from app.jobs.host.cpu_affinity import PredictionActivity
 from app.jobs.queue import JobQueue
 from app.jobs.supervisor import Supervisor
 from app.private_names import check_private_names
-from app.registry.folder.publisher import FolderPublisher
+from app.registry.opening import open_registry
 from app.server.admission import ConnectionAdmission
 from app.server.hooks import ConnectionState
 from app.server.shutdown import drain_on_signal
 from app.settings import Settings
 from app.startup import load_config, warn_of_unwritable_folders
 from app.storage.memory_budget import VERSIONS_SHARE, LargeBodyLimiter, MemoryBudget, share_of
+from app.storage.opening import open_store
+from app.storage.store import StoreMisconfigured
 from app.storage.temp import TempStorage
 from app.training.uploads import UploadStore
 from app.web import problems
@@ -38,7 +40,7 @@ from app.web.metrics import Metrics
 from app.web.middleware import HeadMiddleware, PathPrefix, RequestContextMiddleware
 from app.web.openapi import build_document
 from app.web.protocols import PROTOCOLS, render_error
-from app.web.routes import docs, health, inspect, jobs, model_changes, models, train
+from app.web.routes import docs, health, inspect, jobs, merge, model_changes, models, train
 from app.web.state import Services
 
 DESCRIPTION = """
@@ -98,7 +100,7 @@ def create_app() -> FastAPI:
     problems.add_exception_handlers(app, render_error)
     for wire_format in PROTOCOLS:
         app.include_router(wire_format.router)
-    for resource in (train, inspect, jobs, models, model_changes, health):
+    for resource in (train, merge, inspect, jobs, models, model_changes, health):
         app.include_router(resource.router)
     docs.install(app)
     return app
@@ -113,7 +115,7 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
         settings, access = load_config()
         services = _services(settings, access, stopping)
         check_private_names("prometheus_client")  # which `Metrics` has to import first
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, StoreMisconfigured) as error:
         _log.critical("not started", extra={"reason": str(error)})
         # An exception would become a traceback, and an exit status at which uvicorn stops the other workers too.
         os._exit(1)
@@ -144,19 +146,23 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
 
 
 def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -> Services:
+    store = open_store(settings.storage) if settings.storage else None
     queue = JobQueue(
         DBOSStore(settings.job_database_url),
-        UploadStore(settings.spool, settings.max_spool_bytes),
+        UploadStore(settings.spool, settings.max_spool_bytes, store),
         max_queued=settings.max_queued_jobs,
         lock=settings.state_dir / "queue.lock",
     )
     memory = MemoryBudget(settings.worker_memory)
     return Services(
-        registry=FolderPublisher(
+        registry=open_registry(
+            settings.storage,
             settings.models_dir,
             cached_bytes=share_of(settings.worker_memory, VERSIONS_SHARE),
             pinned=settings.default_model,
             budget=memory,
+            cache_dir=settings.cache_dir,
+            watch=True,
         ),
         jobs=queue,
         job_watcher=JobWatcher(queue, stopping),
@@ -167,6 +173,8 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
         max_upload_bytes=settings.max_upload_bytes,
         max_instances=settings.max_instances,
         max_wait_seconds=settings.max_wait_seconds,
+        min_merge_rows=settings.min_merge_rows,
+        sources=settings.allowed_sources,
         memory=memory,
         large_body_limiter=LargeBodyLimiter(),
         access=access,

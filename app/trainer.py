@@ -97,21 +97,25 @@ def _make_worker(settings: Settings, threads: int, lease: "TrainerLease") -> "Wo
     from app.jobs.host.cpu_affinity import PredictionActivity
     from app.jobs.host.memory_limit import check_memory_for_torch
     from app.jobs.worker import Worker
-    from app.registry.folder.publisher import FolderPublisher
+    from app.registry.opening import open_registry
+    from app.storage.opening import open_store
     from app.training.pipeline import TrainerContext
     from app.training.uploads import UploadStore
 
+    store = open_store(settings.storage) if settings.storage else None
     return Worker(
         max_job_seconds=settings.max_job_seconds,
         max_retained_jobs=settings.max_retained_jobs,
         lease=lease,
         store=DBOSWorkerStore(settings.job_database_url, settings.trainer_name, lease, settings.state_dir),
         context=TrainerContext(
-            FolderPublisher(settings.models_dir),
-            UploadStore(settings.spool),
+            open_registry(settings.storage, settings.models_dir),
+            UploadStore(settings.spool, store=store),
             settings.checkpoints,
             threads,
             check_memory_for_torch,
+            store=store,
+            sources=settings.allowed_sources,
         ),
         activity=PredictionActivity(settings.traffic),
         crash_loop=CrashLoopGuard(settings.state_dir / f"attempt.{settings.trainer_name}", os.environ.get(PARENT)),

@@ -1,6 +1,7 @@
 """The stored rows of a training, read in batches."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import BinaryIO, NamedTuple
@@ -21,11 +22,11 @@ from app.data.batch import (
     row_error,
 )
 from app.data.columns.encoder import Encoder, Notes
-from app.data.columns.gap_patterns import GapPatterns, explain_too_few
+from app.data.columns.gap_patterns import GapPatterns, GapRecord, explain_too_few
 from app.data.columns.schema import TableSchema
 from app.data.content import explained
-from app.data.formats import BY_NAME
 from app.data.formats.base import Span
+from app.data.formats.file_set import format_of, in_files, with_files
 from app.data.groups import MISSING as NO_FOLD
 from app.data.groups import Groups
 from app.data.names import MAX_LISTED, MAX_NAME_LENGTH
@@ -74,6 +75,19 @@ class _Rows(NamedTuple):
     others: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True)
+class RowCounts:
+    """What a pass over some rows found."""
+
+    read: int
+    complete: int
+    dropped: int
+    zero_weight_rows: int
+    gaps: GapRecord
+    filled: dict[str, int]  # column to its gaps, those that were filled included
+    rounded: dict[str, int]  # column to the first row in which an integer was rounded
+
+
 class TrainingRows:
     """Features, targets and weights in a stored file, encoded by a schema, for any number of passes."""
 
@@ -88,8 +102,12 @@ class TrainingRows:
         groups: Groups | None = None,
         threads: int = 1,
         span: Span | None = None,
+        is_part: bool = False,
     ) -> None:
-        """Describe the rows of the file at `path`, or only those of `span`."""
+        """Describe the rows of the file at `path`, or only those of `span`.
+
+        With `is_part`, there are other rows elsewhere, so that all of these may be left out.
+        """
         self.schema = schema
         self.read = 0  # Rows that the last pass has read so far.
         self.complete = 0  # Rows that the last pass yielded.
@@ -101,10 +119,10 @@ class TrainingRows:
         self._rounded: dict[str, int] = {}  # Column to the first row in which an integer was rounded.
         self._others: dict[str, None] = {}  # Names in rows that are not read.
         self._source = source
-        self._format = None if format_name == MATRIX else BY_NAME[format_name]
+        self._format = None if format_name == MATRIX else format_of(format_name, source)
         if span is not None and self._format is not None:
             self._format = self._format.within(span)
-        self._is_part = span is not None
+        self._is_part = is_part
         self._features, self._targets = len(schema.encoded_features), len(schema.targets)
         self._weight_kind = weight_kind
         self._refused = [place for place, column in enumerate(schema.numbers) if column.missing == "refuse"]
@@ -124,7 +142,8 @@ class TrainingRows:
     @property
     def warnings(self) -> list[str]:
         """Warnings of the last pass."""
-        warnings = rounding_warnings({name: self._rounded[name] for name in self._names if name in self._rounded})
+        rounded = rounding_warnings({name: self._rounded[name] for name in self._names if name in self._rounded})
+        warnings = [with_files(warning, self._source, self._first_row) for warning in rounded]
         late = list(self._late.items())[:MAX_WARNINGS] if self.dropped else ()
         return warnings + [
             f'The name "{name}" first appears in line {line}: no row before it has a value.' for name, line in late
@@ -143,6 +162,35 @@ class TrainingRows:
             names = self._format.column_names(self._source, self.schema.dialect)
         return [name for name in dict.fromkeys(names) if name not in used]
 
+    @property
+    def counts(self) -> RowCounts:
+        """What the last pass found, to be added to that of other rows."""
+        return RowCounts(
+            self.read,
+            self.complete,
+            self.dropped,
+            self.zero_weight_rows,
+            self.gaps.record,
+            dict(self._notes.gaps),
+            dict(self._rounded),
+        )
+
+    def add_counts(self, counts: RowCounts) -> None:
+        """Add what a pass over other rows of the same columns found. Rounded integers are noted once a column."""
+        self.read += counts.read
+        self.complete += counts.complete
+        self.dropped += counts.dropped
+        self.zero_weight_rows += counts.zero_weight_rows
+        self.gaps.merge(counts.gaps)
+        self._notes.gaps.update(counts.filled)
+        self._rounded = counts.rounded | self._rounded
+
+    def begin_pass(self) -> None:
+        """Forget what the last pass found."""
+        self.read = self.complete = self.dropped = self.zero_weight_rows = 0
+        self.gaps, self._notes = GapPatterns(self._names), Notes()
+        self._rounded = {}
+
     def batches(self) -> Iterator[TrainingBatch]:
         """Yield the rows, a few thousand at a time.
 
@@ -153,9 +201,11 @@ class TrainingRows:
         gap that is refused, or of the first weight that is negative or, with frequency weights, not a whole number.
         Also raises it if the file has rows, but all are left out.
         """
-        self.read = self.complete = self.dropped = self.zero_weight_rows = 0
-        self.gaps, self._notes = GapPatterns(self._names), Notes()
-        self._rounded = {}
+        with in_files(self._source, self._first_row):
+            yield from self._batches()
+
+    def _batches(self) -> Iterator[TrainingBatch]:
+        self.begin_pass()
         last, first_row = self._features + self._targets, self._first_row
         for rows in self._plain_rows() if self._is_plain() else self._encoded_rows():
             if rows.others and len(self._others) < MAX_COLUMNS:

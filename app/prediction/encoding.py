@@ -12,7 +12,7 @@ import orjson
 from app.data.formats.json import MAX_CHUNK_VALUES, to_objects
 from app.data.json_faults import MAX_DETAILS
 from app.prediction.predictor import PredictionResult
-from app.regression.linear_model import Extrapolation, LinearModel
+from app.regression.linear_model import RANGES_UNKNOWN, Extrapolation, LinearModel
 from app.regression.sufficient_statistics import Array
 
 
@@ -47,6 +47,8 @@ def encode_result(result: PredictionResult) -> bytes:
                 unavailable[name] = reason
         elif name in unavailable:
             document[name] = None
+    if result.extrapolation is not None and model.unknown_ranges.any():
+        unavailable["extrapolation.outside"] = RANGES_UNKNOWN
     if unavailable:
         document["unavailable"] = unavailable
     if result.contributions is not None:

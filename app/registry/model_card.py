@@ -122,7 +122,7 @@ class ModelCard:
 
         A version from before shares were recorded counts as the one that added all of its rows.
         """
-        if self.mode == "replace":
+        if self.mode == "replace" and not self.discounted:
             return {self.version: 1.0}
         if self.earlier_shares is None:
             return None if self.discounted else {self.version: 1.0}

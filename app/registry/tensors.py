@@ -64,10 +64,14 @@ _FOLD_SHAPES = {
 _NUMBER = "number"  # The tensor of the folds' numbers.
 
 
-def _shape(shape: str, card: ModelCard, **sizes: int) -> tuple[int, ...]:
-    """Return a shape of the table in numbers. `sizes` has those of other letters."""
-    sizes |= {"p": len(card.columns), "k": len(card.targets), "1": 1}
+def shape_of(shape: str, **sizes: int) -> tuple[int, ...]:
+    """Return a shape of the table in numbers. `sizes` has those of its letters."""
+    sizes["1"] = 1
     return tuple(sum(sizes[term] for term in length.split("+")) for length in shape.split())
+
+
+def _sizes(card: ModelCard) -> dict[str, int]:
+    return {"p": len(card.columns), "k": len(card.targets)}
 
 
 def model_tensors(model: LinearModel) -> Tensors:
@@ -80,7 +84,7 @@ def model_tensors(model: LinearModel) -> Tensors:
 def tensor_faults(card: ModelCard, tensors: Mapping[str, NDArray[Any]]) -> Iterator[str]:
     """Yield what is wrong with the tensors of a model that has this card."""
     for name, dimensions, optional, finite in TENSORS:
-        shape = _shape(dimensions, card)
+        shape = shape_of(dimensions, **_sizes(card))
         if name not in tensors:
             if not optional or (name == "unscaled_errors" and card.inference_unavailable is None):
                 yield f"{name} is missing"
@@ -126,6 +130,11 @@ def fold_bytes(folds: Mapping[int, SufficientStatistics]) -> int:
     return sum(np.asarray(value).nbytes for value in values) + NUMBER_BYTES * len(folds)
 
 
+def is_tensor_of_folds(name: str) -> bool:
+    """Return True if this is the name of a tensor of the folds' statistics."""
+    return name.startswith(FOLDS) and name.removeprefix(FOLDS) in {_NUMBER, *_FOLD_SHAPES}
+
+
 def fold_tensors(folds: Mapping[int, SufficientStatistics]) -> Tensors:
     """Return the folds as tensors, each stacked over the folds. Their kind of weights is in the card."""
     columns = {name: [getattr(fold, name) for fold in folds.values()] for name in _FOLD_SHAPES}
@@ -151,7 +160,7 @@ def fold_faults(card: ModelCard, tensors: Mapping[str, NDArray[Any]]) -> Iterato
             yield "it has statistics of folds that its card does not name"
         return
     f = card.validation.folds - card.validation.empty_folds
-    shapes = {name: _shape(shape, card, f=f) for name, shape in ({_NUMBER: "f"} | _FOLD_SHAPES).items()}
+    shapes = {name: shape_of(shape, f=f, **_sizes(card)) for name, shape in ({_NUMBER: "f"} | _FOLD_SHAPES).items()}
     if stored.keys() != shapes.keys():
         yield "its statistics of folds are not complete"
         return

@@ -103,14 +103,22 @@ class Version:
         return JsonEncoder(self.table.features)
 
 
-def encode(card: ModelCard, model: LinearModel, folds: Mapping[int, SufficientStatistics] | None = None) -> bytes:
+def encode(
+    card: ModelCard,
+    model: LinearModel,
+    folds: Mapping[int, SufficientStatistics] | None = None,
+    *,
+    nonce: str | None = None,
+) -> bytes:
     """Return the bytes of a file. It holds the model's statistics, for intervals, updates and warnings.
 
-    The statistics of the folds of a cross-validation are stored if there are any.
+    The statistics of the folds of a cross-validation are stored if there are any. A `nonce` makes the file differ from
+    others of the same model.
     """
     tensors = model_tensors(model) | (fold_tensors(folds) if folds else {})
     text = msgspec.json.encode(card).decode()
-    return save(tensors, metadata={"card": text, "sha256": checksum(text, tensors)})
+    metadata = {"card": text, "sha256": checksum(text, tensors)}
+    return save(tensors, metadata=metadata if nonce is None else metadata | {"nonce": nonce})
 
 
 def read(source: Path | FileContent) -> Version:
@@ -157,6 +165,13 @@ def open_file(path: Path) -> BinaryIO:
     file.close()
     fault = "larger than any model can be" if stat.S_ISREG(status.st_mode) else "not a regular file"
     raise _invalid(path, f"is {fault}.")
+
+
+def file_length(file: BinaryIO) -> int:
+    """Return the bytes of a file that can be sought, and go back to its beginning."""
+    length = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return length
 
 
 def checksum(card: str, tensors: Tensors) -> str:

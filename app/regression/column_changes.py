@@ -19,6 +19,7 @@ from app.regression.sufficient_statistics import (
     r_factor,
 )
 
+MAX_OPERATIONS = 2.0**53  # Number at which nothing is accurate any more.
 NOT_AN_INDICATOR = -1  # entry of `indicator_rows` for a column that is not an indicator
 
 
@@ -94,7 +95,46 @@ def selected(statistics: SufficientStatistics, columns: NDArray[np.intp]) -> Suf
     )
 
 
-def rebased(statistics: SufficientStatistics, block: slice, reference: int) -> SufficientStatistics:
+def with_targets(statistics: SufficientStatistics, order: NDArray[np.intp]) -> SufficientStatistics:
+    """Return the statistics of the same rows with the targets in this order of the present ones."""
+    if (order == np.arange(len(order))).all():
+        return statistics
+    p = statistics.features
+    of_columns = np.concatenate([np.arange(p), order + p])
+    of_factor = np.concatenate([[0], of_columns + 1])
+    return replace(
+        statistics,
+        shift=statistics.shift[of_columns],
+        scale=statistics.scale[of_columns],
+        factor=r_factor(statistics.factor[:, of_factor]),
+        removed=None if statistics.removed is None else r_factor(statistics.removed[:, of_factor]),
+        operations=statistics.operations + 1,
+    )
+
+
+def refilled(statistics: SufficientStatistics, column: int, indicator: int, change: float) -> SufficientStatistics:
+    """Return the statistics of the same rows with `change` added to a column in the rows in which the indicator is 1.
+
+    The range of the column is widened accordingly.
+    """
+    shift, scale = statistics.shift, statistics.scale
+    moved = np.eye(len(statistics.factor))
+    moved[0, column + 1] = change * shift[indicator] / scale[column]
+    moved[indicator + 1, column + 1] = change * scale[indicator] / scale[column]
+    minimum, maximum = statistics.minimum.copy(), statistics.maximum.copy()
+    minimum[column] += min(change, 0.0)
+    maximum[column] += max(change, 0.0)
+    return replace(
+        statistics,
+        factor=r_factor(statistics.factor @ moved),
+        removed=None if statistics.removed is None else r_factor(statistics.removed @ moved),
+        minimum=minimum,
+        maximum=maximum,
+        operations=statistics.operations + 1,
+    )
+
+
+def rebased(statistics: SufficientStatistics, block: slice | NDArray[np.intp], reference: int) -> SufficientStatistics:
     """Return the statistics of the same rows with another reference level of a category.
 
     `block` has the places of the category's indicators, and `reference` is the place in the block of the new reference
@@ -146,4 +186,4 @@ def _lost_operations(
     if size == 0:
         return 0
     terms = float((column_norms(old.cumulative_factor[:, columns + 1]) * old.scale[columns]).sum())
-    return math.ceil(old.factor_error / OPERATION_ERROR * max(terms / size - 1, 0.0))
+    return math.ceil(min(old.factor_error / OPERATION_ERROR * max(terms / size - 1, 0.0), MAX_OPERATIONS))

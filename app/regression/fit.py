@@ -17,7 +17,7 @@ from app.regression.precision import PrecisionBounds
 from app.regression.solvers.base import FitObserver, Problem, Solution, Solver, TrainingState
 from app.regression.solvers.exact import Exact
 from app.regression.sufficient_statistics import Array, SufficientStatistics, WeightKind
-from app.regression.summaries import NO_ROWS, few_threads
+from app.regression.summaries import NO_ROWS, available_threads, few_threads
 from app.regression.summary_plan import SummaryPlan, counted, summarise_batches
 from app.regression.training_batch import TrainingBatch
 
@@ -139,6 +139,8 @@ def fit_model(
     resume: TrainingState | None = None,
     summary: DataSummary | None = None,
     reread: bool = True,
+    threads: int | None = None,
+    reused: bool = False,
 ) -> FitResult:
     """Fit a model to the data, on top of a base if there is one.
 
@@ -151,13 +153,16 @@ def fit_model(
         resume: the last state of an interrupted run of an iterative solver with the same options.
         summary: that of an earlier fit to the same data, which is then not read again.
         reread: False if the data can be read only once. The fit is then not refined.
+        threads: that summarise the rows, by default as many as BLAS may use. The result has the same bits for any
+            number.
+        reused: True if a batch of the data may have the memory of the one before.
 
     Raises FitError, and whatever reading the data or the observer raises.
     """
     observer = observer or FitObserver()
     if base is not None and not solver.mergeable:
         raise InvalidOption("kind", f"Rows cannot be added or taken out with {solver.label}.")
-    rows = _Rows(data, observer)
+    rows = _Rows(data, observer, threads or available_threads(), reused=reused)
     if solver.needs_rows:
         rows.gather()
     summary = _summary(rows, solver, base, folds, summary)
@@ -174,11 +179,12 @@ def fit_model(
 class _Rows:
     """The data's rows, with the terms as columns. Their number is reported as they are read."""
 
-    def __init__(self, data: TrainingData, observer: FitObserver) -> None:
+    def __init__(self, data: TrainingData, observer: FitObserver, threads: int, *, reused: bool) -> None:
         self.data = data
         self.gathered: TrainingBatch | None = None  # all of them, if they are in memory
         self._plan = SummaryPlan(data.features, data.terms, data.weight_kind, tuple(data.blocks))
         self._observer = observer
+        self._threads, self._reused = threads, reused
 
     def batches(self) -> Iterator[TrainingBatch]:
         if self.gathered is not None:
@@ -192,10 +198,11 @@ class _Rows:
     def summarise(self, plan: SummaryPlan) -> dict[int, SufficientStatistics]:
         """Return the statistics of the rows by fold, or under the key 0 if there are no folds."""
         if self.gathered is not None:
-            return summarise_batches(replace(plan, terms=()), [self.gathered])
+            return summarise_batches(replace(plan, terms=()), [self.gathered], threads=self._threads)
         if isinstance(self.data, FragmentedData):
             return self.data.summarise(plan, self._observer.rows_read)
-        return summarise_batches(plan, self.data.batches(), self._observer.rows_read)
+        batches, rows_read = self.data.batches(), self._observer.rows_read
+        return summarise_batches(plan, batches, rows_read, threads=self._threads, reused=self._reused)
 
     def gather(self) -> None:
         """Read all rows into memory. Each batch is released when it has been copied, so they are in memory once."""

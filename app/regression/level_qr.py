@@ -4,6 +4,9 @@ The cross products of p indicators are p numbers instead of p squared. For thous
 hours.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +21,7 @@ from app.regression.sufficient_statistics import (
     r_factor,
     shift_and_scale,
 )
+from app.regression.threads import Threads
 from app.regression.training_batch import TrainingBatch
 
 MIN_INDICATORS = 33  # Number of a category's indicators from which LevelQR is faster than StreamingQR.
@@ -37,7 +41,7 @@ class LevelQR:
     Level 0 is the reference level: no indicator is 1.
     """
 
-    def __init__(self, first: TrainingBatch, block: slice) -> None:
+    def __init__(self, first: TrainingBatch, block: slice, threads: Threads | None = None) -> None:
         """Choose the shift and the scale from the first batch. It is not added yet.
 
         `block` has the places of the indicators. In each row, at most one of them is 1, and the others are 0.
@@ -59,6 +63,7 @@ class LevelQR:
         # Weight of each level, and weighted sums of the columns, with their rounding errors.
         self._sums = np.zeros((1 + len(self._others), levels))
         self._errors = np.zeros_like(self._sums)
+        self._threads = threads
         self._deviations: StreamingQR | None = None
         self._rows, self._weight, self._log_weights = 0, 0.0, 0.0
         self._minimum, self._maximum = np.full(self._inputs, np.inf), np.full(self._inputs, -np.inf)
@@ -124,16 +129,25 @@ class LevelQR:
         """Add deviations from the means of levels, (m, n), in units of the scale. Raises ValuesTooLarge."""
         rows = TrainingBatch(columns[: self._inputs].T, columns[self._inputs :].T, weights)
         if self._deviations is None:
-            self._deviations = StreamingQR(rows)
-        try:
+            self._deviations = StreamingQR(rows, threads=self._threads)
+        with self._columns_named():
             self._deviations.add(rows)
+
+    @contextmanager
+    def _columns_named(self) -> Iterator[None]:
+        """Number the column of ValuesTooLarge among all columns."""
+        try:
+            yield
         except ValuesTooLarge as error:
             raise ValuesTooLarge(int(self._others[error.column])) from None
+
+    def flush(self) -> None:
+        """Do nothing: the rows of a batch are not used after `add`."""
 
     def statistics(self, weight_kind: WeightKind = "precision") -> SufficientStatistics:
         """Return the statistics of all rows so far, whose weights are of this kind.
 
-        Raises InvalidData as `StreamingQR.statistics` does.
+        Raises ValuesTooLarge and InvalidData as `StreamingQR.statistics` does.
         """
         assert self._deviations is not None
         rows = checked_rows(self._rows, self._weight, weight_kind)
@@ -141,7 +155,8 @@ class LevelQR:
         shift[self._others], scale[self._others] = self._shift[:, 0], self._scale[:, 0]
         present = self._sums[0, 1:] > 0
         shift[self._places] = self._sums[0, 1:] > self._weight / 2
-        deviations = self._deviations.statistics()
+        with self._columns_named():
+            deviations = self._deviations.statistics()
         factor_rows = np.vstack([self._level_rows(shift), self._deviation_rows(deviations)])
         # Columns whose later rows differ in magnitude from the first ones.
         powers = np.frexp(np.abs(factor_rows[:, 1:]).max(axis=0))[1]

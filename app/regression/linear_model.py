@@ -11,11 +11,16 @@ from numpy.typing import NDArray
 from app.regression.design import Design
 from app.regression.errors import PredictionTooLarge
 from app.regression.ordered_sum import MAX_ORDERED, OrderedSum
-from app.regression.sufficient_statistics import EPSILON, Array, SufficientStatistics
+from app.regression.sufficient_statistics import EPSILON, Array, SufficientStatistics, column_norms
 from app.regression.terms import Factors, expand, parse_terms
 
 MAX_CHUNK_VALUES = 1 << 18  # Values of columns that are computed at once.
 MAX_PYTHON_MULTIPLIES = 100  # Products of a value and a coefficient up to which plain Python is faster than numpy.
+TYPICAL_REACH = 3.0  # Standard deviations within which most values of a column are, if its range is not known.
+RANGES_UNKNOWN = (
+    "The ranges of some columns in training are not known: rows were merged from a file that has none. Values outside "
+    "of these ranges are not noticed."
+)
 PLAIN_ERROR = 1e-10  # Error of a prediction, in residual deviations, up to which the plain form is accurate enough.
 
 
@@ -56,6 +61,11 @@ class LinearModel:
     @property
     def degrees_of_freedom(self) -> float:
         return self.statistics.effective_rows - self.rank
+
+    @property
+    def unknown_ranges(self) -> NDArray[np.bool_]:
+        """Return for each column, (p,), whether its training range is not known."""
+        return np.isnan(self.statistics.minimum)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -166,7 +176,7 @@ class LinearModel:
         """Flag rows outside the training range of a column, or with a leverage above 3 r / n, with r the rank.
 
         Three times the mean leverage is a common threshold (Hoaglin and Welsch, The American Statistician 32, 1978,
-        recommend twice).
+        recommend twice). No value is outside a range that is not known, which is NaN.
         """
         leverage = self.leverage(x)
         low, high = self.statistics.minimum, self.statistics.maximum
@@ -237,12 +247,13 @@ def _needs_centre(model: LinearModel) -> bool:
 
     The plain form intercept + coef x is off by at most (p + 4) EPSILON (|intercept| + sum |w_j| max |x_j|), which
     includes the rounding of the coefficients. Deviations are used if that may exceed PLAIN_ERROR root mean squares of
-    the residuals, and if they make the bound less than half as large. An unknown residual counts as zero.
+    the residuals, and if they make the bound less than half as large. An unknown residual counts as zero. An unknown
+    range is replaced by that of most values.
     """
     if model.centre_prediction is None:
         return False
     statistics, p = model.statistics, len(model.columns)
-    low, high, shift = statistics.minimum, statistics.maximum, statistics.shift[:p]
+    (low, high), shift = _typical_ranges(model), statistics.shift[:p]
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         size = np.abs(model.coef)
         plain = np.abs(model.intercept) + size @ np.maximum(np.abs(low), np.abs(high))
@@ -251,3 +262,16 @@ def _needs_centre(model: LinearModel) -> bool:
         allowed = PLAIN_ERROR * np.where(np.isfinite(deviation), deviation, 0.0)
         lossy = (p + 4) * EPSILON * plain > allowed
     return bool((lossy & (centred < plain / 2)).any())
+
+
+def _typical_ranges(model: LinearModel) -> tuple[Array, Array]:
+    """Return the minimum and the maximum of each column, (p,), or the range of most values if they are not known."""
+    statistics, p, unknown = model.statistics, len(model.columns), model.unknown_ranges
+    low, high = statistics.minimum, statistics.maximum
+    if not unknown.any():
+        return low, high
+    with np.errstate(over="ignore"):
+        deviations = column_norms(statistics.factor[1:, 1 : p + 1]) * statistics.scale[:p]
+        reach = TYPICAL_REACH * deviations / np.sqrt(statistics.total_weight)
+    mean = statistics.mean[:p]
+    return np.where(unknown, mean - reach, low), np.where(unknown, mean + reach, high)

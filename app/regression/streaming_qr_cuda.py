@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from app.regression.cross_products import SegmentSums, weight_sums
 from app.regression.errors import DeviceUnavailable
 from app.regression.streaming_qr import StreamingQR
 from app.regression.training_batch import TrainingBatch
@@ -27,23 +28,31 @@ class CudaStreamingQR(StreamingQR):
         super().__init__(first, CHUNK_BYTES)
         self._device = torch.device(device)
 
-    def _add_chunk(self, chunk: TrainingBatch) -> None:
-        rows = self._rows_on_device(chunk)
-        if self._gram is not None and not (self._has_flat and bool(rows[:, self._on_device(self._flat)].any())):
-            whitened = torch.ldexp(rows, self._on_device(-self._exponents)) if self._is_scaled else rows
-            if self._whiten:
-                whitened = torch.linalg.solve_triangular(
-                    self._on_device(self._preconditioner), whitened, upper=True, left=False
-                )
+    def add(self, batch: TrainingBatch) -> None:
+        for chunk in self._coordinates.chunks(batch):
+            rows = self._rows_on_device(chunk)
+            self._add_rows(rows)
+            self._check()
+
+    def _add_rows(self, rows: Tensor) -> None:
+        coordinates = self._coordinates
+        flat = coordinates.flat
+        if coordinates.has_products and not (flat is not None and bool(rows[:, self._on_device(flat)].any())):
+            exponents, factor = coordinates.exponents, coordinates.preconditioner
+            whitened = rows if exponents is None else torch.ldexp(rows, self._on_device(-exponents))
+            if factor is not None:
+                whitened = torch.linalg.solve_triangular(self._on_device(factor), whitened, upper=True, left=False)
             if self._add_products((whitened.T @ whitened).cpu().numpy()):
                 return
         self._factorise(rows.cpu().numpy().T)
 
     def _rows_on_device(self, chunk: TrainingBatch) -> Tensor:
+        """Return the rows [1, z - shift], multiplied by the roots of their weights. They are counted."""
         inputs, targets = self._on_device(chunk.x), self._on_device(chunk.y)
-        self._observe_range(inputs.amin(dim=0).cpu().numpy(), inputs.amax(dim=0).cpu().numpy())
+        ranges = np.array([inputs.amin(dim=0).cpu().numpy(), inputs.amax(dim=0).cpu().numpy()])
+        self._observe(len(chunk.x), SegmentSums(ranges, *weight_sums(chunk)))
         rows = torch.hstack([torch.ones_like(inputs[:, :1]), inputs, targets])
-        rows[:, 1:] -= self._on_device(self._shift)
+        rows[:, 1:] -= self._on_device(self._coordinates.shift)
         if chunk.sample_weight is not None:
             rows *= self._on_device(np.sqrt(chunk.sample_weight))[:, None]
         return rows

@@ -30,10 +30,19 @@ def few_threads(columns: int) -> AbstractContextManager[object]:
     return context
 
 
+def available_threads() -> int:
+    """Return the number of threads that BLAS may use: one per core, unless the environment or the caller limits it."""
+    return max(1, min((library["num_threads"] for library in _BLAS.info()), default=1))
+
+
 class Accumulator(Protocol):
     """Adds up the rows of batches."""
 
-    def add(self, batch: TrainingBatch) -> None: ...
+    def add(self, batch: TrainingBatch) -> None:
+        """Add a batch, whose rows may not change until `flush`."""
+
+    def flush(self) -> None:
+        """Wait until the rows of all batches are added."""
 
     def statistics(self, weight_kind: WeightKind) -> SufficientStatistics: ...
 
@@ -65,10 +74,15 @@ def summarise_stream(
     make_qr: QRFactory = StreamingQR,
     weight_kind: WeightKind = "precision",
     blocks: Sequence[slice] = (),
+    *,
+    reused: bool = False,
 ) -> SufficientStatistics | None:
-    """Return the statistics of a stream of batches as `summarise` does, or None if no row has a positive weight."""
+    """Return the statistics of a stream of batches as `summarise` does, or None if no row has a positive weight.
+
+    With `reused`, the next batch may have the memory of the one before.
+    """
     filled = (batch for batch in map(TrainingBatch.without_zero_weights, batches) if len(batch.x))
-    return _summarise_each(((0, batch) for batch in filled), make_qr, weight_kind, blocks).get(0)
+    return _summarise_each(((0, batch) for batch in filled), make_qr, weight_kind, blocks, reused=reused).get(0)
 
 
 def summarise_folds(
@@ -99,7 +113,12 @@ def summarise_folds(
 
 
 def _summarise_each(
-    parts: Iterable[tuple[int, TrainingBatch]], make_qr: QRFactory, weight_kind: WeightKind, blocks: Sequence[slice]
+    parts: Iterable[tuple[int, TrainingBatch]],
+    make_qr: QRFactory,
+    weight_kind: WeightKind,
+    blocks: Sequence[slice],
+    *,
+    reused: bool = False,
 ) -> dict[int, SufficientStatistics]:
     qrs: dict[int, Accumulator] = {}
     counts: dict[int, Array] = {}
@@ -111,6 +130,8 @@ def _summarise_each(
                 for block in blocks:
                     counts[fold][block] = 0.0
             qrs[fold].add(rows)
+            if reused:
+                qrs[fold].flush()
             for block in blocks:
                 counts[fold][block] += _indicator_rows(rows, block, weight_kind)
         summaries = {fold: qrs[fold].statistics(weight_kind) for fold in sorted(qrs)}

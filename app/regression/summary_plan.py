@@ -15,6 +15,7 @@ from app.regression.streaming_qr import StreamingQR
 from app.regression.sufficient_statistics import SufficientStatistics, WeightKind
 from app.regression.summaries import NO_ROWS, QRFactory, summarise_folds, summarise_stream
 from app.regression.terms import expand, parse_terms
+from app.regression.threads import Threads
 from app.regression.training_batch import TrainingBatch
 
 
@@ -47,28 +48,36 @@ class SummaryPlan:
 
 
 def summarise_batches(
-    plan: SummaryPlan, batches: Iterable[TrainingBatch], rows_read: Callable[[int], None] = lambda _: None
+    plan: SummaryPlan,
+    batches: Iterable[TrainingBatch],
+    rows_read: Callable[[int], None] = lambda _: None,
+    *,
+    threads: int = 1,
+    reused: bool = False,
 ) -> dict[int, SufficientStatistics]:
     """Return the statistics of rows by fold, or under the key 0 if there are no folds. Empty without rows.
 
     `plan.first` is the number of the first of these rows. `rows_read` is called with the number of rows after each
-    batch, and may raise.
+    batch, and may raise. The statistics have the same bits for any number of threads. With `reused`, the next batch may
+    have the memory of the one before.
 
     Raises InvalidTerms, and ValuesTooLarge if a deviation exceeds the range of 64-bit numbers.
     """
-    columns, make_qr = plan.columns(counted(batches, rows_read)), _accumulator(plan)
-    if plan.folds is None:
-        statistics = summarise_stream(columns, make_qr, plan.weight_kind, plan.blocks)
-        return {} if statistics is None else {0: statistics}
-    return summarise_folds(
-        columns,
-        plan.folds.count,
-        make_qr,
-        weight_kind=plan.weight_kind,
-        seed=plan.folds.seed,
-        first=plan.first,
-        blocks=plan.blocks,
-    )
+    columns = plan.columns(counted(batches, rows_read))
+    with Threads(threads) as started:
+        make_qr = _accumulator(plan, started)
+        if plan.folds is None:
+            statistics = summarise_stream(columns, make_qr, plan.weight_kind, plan.blocks, reused=reused)
+            return {} if statistics is None else {0: statistics}
+        return summarise_folds(  # copies the rows
+            columns,
+            plan.folds.count,
+            make_qr,
+            weight_kind=plan.weight_kind,
+            seed=plan.folds.seed,
+            first=plan.first,
+            blocks=plan.blocks,
+        )
 
 
 def counted(batches: Iterable[TrainingBatch], rows_read: Callable[[int], None]) -> Iterator[TrainingBatch]:
@@ -102,12 +111,12 @@ def _merge_two(
     return {**second, **{fold: part.merge(second[fold]) if fold in second else part for fold, part in first.items()}}
 
 
-def _accumulator(plan: SummaryPlan) -> QRFactory:
+def _accumulator(plan: SummaryPlan, threads: Threads) -> QRFactory:
     if plan.device == "cuda":
         from app.regression.streaming_qr_cuda import CudaStreamingQR  # loads torch
 
         return CudaStreamingQR
     widest = max(plan.blocks, key=lambda block: block.stop - block.start, default=slice(0, 0))
     if widest.stop - widest.start >= MIN_INDICATORS:
-        return partial(LevelQR, block=widest)
-    return StreamingQR
+        return partial(LevelQR, block=widest, threads=threads)
+    return partial(StreamingQR, threads=threads)

@@ -18,7 +18,7 @@ from app.regression.metrics import mean_square, training_metrics
 from app.regression.precision import PrecisionBounds, precision_loss
 from app.regression.solvers import Exact, GradientDescent, Solver
 from app.regression.sufficient_statistics import Array
-from app.training.dataset import JobRows
+from app.training.dataset import RowsRead
 from app.training.gaps import gaps_listed
 from app.training.parent import BaseVersion
 from app.training.request import TrainingRequest
@@ -29,7 +29,7 @@ MAX_NAMES = 10  # columns that a warning lists
 MAX_UNUSED_BYTES = 1 << 18  # size of the names of unused columns in a card, in UTF-8
 
 
-def make_card(request: TrainingRequest, result: FitResult, base: BaseVersion | None, rows: JobRows) -> ModelCard:
+def make_card(request: TrainingRequest, result: FitResult, base: BaseVersion | None, rows: RowsRead) -> ModelCard:
     """Return the card of a new version, with the fields that follow from its rows and their fit."""
     model, statistics, design = result.model, result.statistics, result.optimum.design
     tracked = not statistics.untracked
@@ -131,7 +131,7 @@ def bounds_of(bounds: PrecisionBounds | None, targets: Sequence[str]) -> dict[st
     }
 
 
-def gap_warnings(rows: JobRows) -> Iterator[str]:
+def gap_warnings(rows: RowsRead) -> Iterator[str]:
     """Yield a warning about rows that were left out."""
     if rows.dropped:
         by_column = gaps_listed(rows.gaps.by_column)

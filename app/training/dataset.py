@@ -2,16 +2,41 @@
 
 import os
 from collections.abc import Mapping
+from typing import Protocol
 
 import numpy as np
 
 from app.data.batch import Columns, Source
+from app.data.columns.gap_patterns import GapPatterns
 from app.data.columns.schema import TableSchema
 from app.data.columns.terms import encoded_terms, term_blocks
 from app.data.formats.csv import CSV
 from app.data.training_rows import TrainingRows
 from app.regression.sufficient_statistics import WeightKind
 from app.training.request import TrainingRequest
+
+
+class RowsRead(Protocol):
+    """What a card has about the rows of a job."""
+
+    @property
+    def complete(self) -> int:
+        """Number of rows that were used."""
+
+    @property
+    def dropped(self) -> int:
+        """Number of rows that were left out because a value was missing."""
+
+    @property
+    def gaps(self) -> GapPatterns:
+        """The gaps of the rows that were left out."""
+
+    @property
+    def gaps_by_column(self) -> dict[str, int]: ...
+
+    @property
+    def unused(self) -> list[str]:
+        """Columns of the rows that were not used."""
 
 
 class JobRows(TrainingRows):

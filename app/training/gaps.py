@@ -9,7 +9,7 @@ from app.errors import InvalidInput
 from app.registry.model_card import ModelCard
 from app.registry.version_file import Version
 from app.regression.fit import FitResult
-from app.training.dataset import JobRows
+from app.training.dataset import JobRows, RowsRead
 from app.training.request import TrainingRequest
 
 # Largest increase of the share of rows that are left out, compared with the current version.
@@ -37,7 +37,7 @@ def check_gaps(request: TrainingRequest, rows: JobRows, result: FitResult, curre
         )
 
 
-def with_counts(table: TableSchema, rows: JobRows, base: ModelCard | None, mode: str) -> TableSchema:
+def with_counts(table: TableSchema, rows: RowsRead, base: ModelCard | None, mode: str) -> TableSchema:
     """Return the schema with the numbers of rows and incomplete rows of the job, and of the base that it updates."""
     total, incomplete = _counts(base) if base is not None else (0, 0)
     if mode != "forget":

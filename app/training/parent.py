@@ -8,7 +8,7 @@ that is current when the request arrives, so that a client learns of most faults
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from typing import Literal, Protocol
 
 from app.data.names import unquoted
 from app.errors import Conflict, InvalidInput, ModelNotFound
@@ -24,6 +24,16 @@ from app.training.request import TrainingRequest
 
 MAX_NAMES = 10  # Most names of features, terms or targets in a message.
 NO_START = "The model has no current version to start from."
+
+
+class NamedColumns(Protocol):
+    """The columns of a version."""
+
+    @property
+    def features(self) -> tuple[str, ...]: ...
+
+    @property
+    def targets(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +161,7 @@ def other_columns(card: ModelCard, request: TrainingRequest) -> str:
     return f"{message} {changes_listed(column_changes(request.features, request.targets, card))}".rstrip()
 
 
-def column_changes(features: Sequence[str], targets: Sequence[str], card: ModelCard) -> list[tuple[str, list[str]]]:
+def column_changes(features: Sequence[str], targets: Sequence[str], card: NamedColumns) -> list[tuple[str, list[str]]]:
     """Return the names of the columns that only the rows or only the current version have, under four headings."""
     return [
         ("New features", _without(features, card.features)),

@@ -28,6 +28,8 @@ class Progress:
     epoch: int | None = None
     epochs: int | None = None
     loss: float | None = None
+    fragments: int | None = None  # parts of the rows that are summarised
+    fragments_total: int | None = None
 
 
 class LossCurve:
@@ -105,6 +107,11 @@ class ProgressReporter:
         """Note the phase, the number of rows read, and the number of epochs to come."""
         given = {name: value for name, value in (("rows", rows), ("epochs", epochs)) if value is not None}
         self.progress = replace(self.progress, phase=phase, **given)
+        self._report_if_due()
+
+    def fragments(self, done: int, total: int) -> None:
+        """Note the number of parts of the rows that are summarised, and of all parts."""
+        self.progress = replace(self.progress, fragments=done, fragments_total=total)
         self._report_if_due()
 
     def epoch(self, epoch: int, loss: float) -> None:

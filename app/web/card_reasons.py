@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from app.registry.version_file import Version
+from app.regression.linear_model import RANGES_UNKNOWN
 from app.regression.sufficient_statistics import Array
 
 MAX_DECOMPOSED_COLUMNS = 500  # Columns of a design that a request may decompose, which takes about 0.1 s.
@@ -66,6 +67,9 @@ class NullReasons:
             "parent": "There was no version before this one.",
         }
         self.by_path |= {name: reason for name, reason in reasons.items() if getattr(card, name) in (None, np.inf)}
+        self.by_path |= {
+            f"ranges.{name}": RANGES_UNKNOWN for name in compress(self._model.columns, self._model.unknown_ranges)
+        }
         if card.precision_bounds is None:
             self.by_path["precision_bounds"] = NOT_RECORDED if card.untracked else NOTHING_TAKEN_OUT
         self.by_path |= {

@@ -36,6 +36,8 @@ def model_to_view(
     card, model = version.card, version.model
     reasons = NullReasons(version)
     ranges = np.column_stack([model.statistics.minimum, model.statistics.maximum]).tolist()
+    for index in np.flatnonzero(model.unknown_ranges).tolist():
+        ranges[index] = None
     values = {
         "current": current,
         "intercept": dict(zip(card.targets, model.intercept.tolist(), strict=True)),

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,14 @@ from app.errors import FieldError, InvalidInput
 MAX_PATTERNS = 1_000  # Combinations of columns with a gap that are counted separately.
 
 _COPY_ROWS = 1 << 14  # rows whose combinations are found at a time
+
+
+class GapRecord(NamedTuple):
+    """The content of GapPatterns."""
+
+    rows: int
+    counts: list[int]
+    patterns: dict[bytes, int]
 
 
 class GapPatterns:
@@ -35,6 +44,18 @@ class GapPatterns:
                 key = pattern.tobytes()
                 if key in self._patterns or len(self._patterns) < MAX_PATTERNS:
                     self._patterns[key] += count
+
+    @property
+    def record(self) -> GapRecord:
+        return GapRecord(self.rows, self._counts.tolist(), dict(self._patterns))
+
+    def merge(self, other: GapRecord) -> None:
+        """Add the gaps of other incomplete rows of the same columns."""
+        self.rows += other.rows
+        self._counts += np.array(other.counts, np.int64)
+        for key, count in other.patterns.items():
+            if key in self._patterns or len(self._patterns) < MAX_PATTERNS:
+                self._patterns[key] += count
 
     @property
     def by_column(self) -> dict[str, int]:

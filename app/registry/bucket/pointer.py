@@ -81,6 +81,10 @@ class Pointer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         ]
         return self._changed(versions=tuple(runs))
 
+    def with_last(self, last: int) -> "Pointer":
+        """Return the pointer whose numbers up to `last` will not be used."""
+        return self._changed(last=last)
+
     def with_current(self, number: int) -> "Pointer":
         """Return the pointer after the promotion of a version."""
         return self._changed(current=number)

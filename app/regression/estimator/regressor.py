@@ -64,6 +64,9 @@ class LinearRegressor:
     solver_ : the solver that was used, with the chosen l2
     warnings_ : tuple of str, sentences about the fit
 
+    A fit to many rows uses as many threads as BLAS may: one per core, unless OMP_NUM_THREADS or
+    threadpoolctl.threadpool_limits says otherwise. Their number does not change a bit of the result.
+
     All errors are ValueErrors. Rows that cannot be fitted raise `app.regression.errors.FitError`.
     """
 
@@ -205,7 +208,7 @@ class LinearRegressor:
         solver, folds = chosen_solver(self), None
         if self.l2 == "auto" and base is None:
             folds = FoldOptions(AUTO_FOLDS, choose_l2=True)
-        result = fit_model(data, solver, base=base, folds=folds, reread=data.can_be_reread)
+        result = fit_model(data, solver, base=base, folds=folds, reread=data.can_be_reread, reused=batches is X)
         model = self.model_ = result.model
         self._columns, self.solver_, self.warnings_ = columns, result.solver, result.warnings
         self.coef_ = model.coef[0].copy() if columns.vector_target else model.coef.copy()

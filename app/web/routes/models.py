@@ -1,18 +1,18 @@
 """Models and their versions: list, read, download."""
 
 import base64
-import os
 import re
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from app.errors import InvalidInput, ModelFileInvalid, NoCurrentVersion, NotFound
 from app.registry.base import ModelReader
+from app.registry.merge_export import encode_for_merge
 from app.registry.names import MODEL_NAME
-from app.registry.version_file import Version
+from app.registry.version_file import Version, file_length
 from app.web import bodies
 from app.web.auth import AccessScope, require_scope
 from app.web.card_statistics import MAX_COVARIANCE_COEFFICIENTS
@@ -33,6 +33,7 @@ from app.web.state import get_memory, get_services
 router = APIRouter(tags=["Models"], dependencies=[require_scope(AccessScope.READ), reject_unknown_parameters()])
 
 CHUNK_BYTES = 1 << 16  # Bytes of a file read at a time.
+ENCODING_FACTOR = 5  # Bytes that making a file for a merge takes, per byte of the version.
 
 IfNoneMatch = Annotated[str | None, Header(description="A known ETag. The response is 304 if it is still valid.")]
 
@@ -158,15 +159,26 @@ def _card_response(
     "/models/{model}/versions/{version}/file",
     name="downloadVersion",
     summary="Download a version as a safetensors file",
+    description=(
+        "With `for=merge`, the file is for a merge at another site: it has no values of single rows, such as minima "
+        "and maxima, and no history. It is refused (409) if the version, or a level of a category, has fewer rows than "
+        "LINSERVE_MIN_MERGE_ROWS."
+    ),
     response_class=Response,
     responses={
         200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
-        **problem_responses(404, 422),
+        **problem_responses(404, 409, 422),
     },
 )
 def download_version(
-    request: Request, model: ModelName, version: VersionNumber, if_none_match: IfNoneMatch = None
+    request: Request,
+    model: ModelName,
+    version: VersionNumber,
+    purpose: Annotated[Literal["merge"] | None, Query(alias="for", description="`merge`: see above.")] = None,
+    if_none_match: IfNoneMatch = None,
 ) -> Response:
+    if purpose == "merge":
+        return _download_for_merge(request, model, version, if_none_match)
     file = get_services(request).registry.file(model, version)
     etag = f'"{model}/{version}"'
     if etag_matches(if_none_match, etag):
@@ -174,12 +186,28 @@ def download_version(
         return _not_modified(etag)
     headers = {
         "content-disposition": f'attachment; filename="{model}-{version:06d}.safetensors"',
-        "content-length": str(os.fstat(file.fileno()).st_size),
+        "content-length": str(file_length(file)),
         "etag": etag,
     }
     return StreamingResponse(
         bodies.chunks_of(file, CHUNK_BYTES), media_type="application/octet-stream", headers=headers
     )
+
+
+def _download_for_merge(request: Request, model: str, number: int, if_none_match: str | None) -> Response:
+    services = get_services(request)
+    version = services.registry.version(model, number)
+    etag = f'"{model}/{number}/for-merge-{services.min_merge_rows}"'
+    if etag_matches(if_none_match, etag):
+        return _not_modified(etag)
+    with get_memory(request).reserved(ENCODING_FACTOR * version.size):
+        content = encode_for_merge(version, services.min_merge_rows)
+    get_memory(request).reserve(len(content))
+    headers = {
+        "content-disposition": f'attachment; filename="{model}-{number:06d}-for-merge.safetensors"',
+        "etag": etag,
+    }
+    return Response(content, media_type="application/octet-stream", headers=headers)
 
 
 @router.get(

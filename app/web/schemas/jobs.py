@@ -12,12 +12,15 @@ from app.web.schemas.openapi_schema import DocumentedAs, Schema
 from app.web.schemas.problems import Problem
 
 
-class ProgressView(BaseModel):
+class ProgressView(Schema):
     phase: Literal["reading", "fitting", "publishing"]
     rows: int
     epoch: int | None
     epochs: int | None
     loss: float | None
+    fragments: int | None
+    """Parts of the files of a `source` that are summarised; null for uploaded rows."""
+    fragments_total: int | None
 
 
 # Documented as an array of two numbers, because client generators disagree about tuples.

@@ -155,8 +155,8 @@ class ModelView(Schema):
     """Bounds of the errors caused by taking rows out: `residual_sum`, the relative error of the sum of squared
     residuals, and `coefficients`, the largest error of a coefficient in standard errors. Residual sums are withheld
     above 1e-6; a job fails above 1e-3 standard errors, unless the error is negligible."""
-    ranges: dict[str, list[float]]
-    """[minimum, maximum] of each column in training."""
+    ranges: dict[str, list[float] | None]
+    """[minimum, maximum] of each column in training. Null if rows were merged from a file without ranges."""
     solver: dict[str, Any]
     shares: dict[str, float] | None
     """Share of a row's weight left by decay, by the version that added it; null if not recorded."""

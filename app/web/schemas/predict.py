@@ -110,7 +110,7 @@ class Extrapolation(Schema):
     leverage: float | None
     """null if the row is outside the space that the training rows span."""
     outside: list[str]
-    """Features, or terms, outside their range in training."""
+    """Features, or terms, outside their range in training. `unavailable` says if some ranges are not known."""
     flag: bool
     """True if `outside` is not empty, or the leverage exceeds 3 r / n, where r is the rank."""
 

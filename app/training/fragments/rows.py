@@ -1,0 +1,223 @@
+"""The rows of a job whose files are summarised in fragments."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from app.data.columns.schema import TableSchema
+from app.errors import LinserveError
+from app.regression.errors import FitError
+from app.regression.sufficient_statistics import SufficientStatistics
+from app.regression.summary_plan import SummaryPlan
+from app.regression.training_batch import TrainingBatch
+from app.training.dataset import JobRows
+from app.training.fragments.executors import Executor, FragmentTask
+from app.training.fragments.merge import MergeTree
+from app.training.fragments.split import Fragment, FragmentFile, fragment_bytes
+from app.training.fragments.wire import Fault, FileRecord, pack, unpack
+from app.training.fragments.work import Result, RowsRecord, Spans, Split, Summarise, Summary
+from app.training.request import TrainingRequest
+
+OnFragments: TypeAlias = Callable[[int, int], None]  # called with the fragments that are done and their number
+
+
+class FragmentedRows(JobRows):
+    """Rows of one or several files, which are summarised in fragments, and read one after the other otherwise."""
+
+    def __init__(
+        self,
+        files: Sequence[FragmentFile],
+        request: TrainingRequest,
+        schema: TableSchema,
+        *,
+        executor: Executor,
+        threads: int = 1,
+        on_fragments: OnFragments = lambda _done, _count: None,
+        size: int | None = None,
+    ) -> None:
+        """Describe the rows of files in one format. A fragment has about `size` bytes."""
+        super().__init__(files[0].source(), request, schema, {}, threads)
+        self._files, self._executor, self._on_fragments = tuple(files), executor, on_fragments
+        self._size = fragment_bytes(files) if size is None else size
+        assert request.weight_kind is not None
+        self._how = RowsRecord(request.format, schema, request.weight_kind, request.fold_groups)
+        self._records = [FileRecord.of(file) for file in files]
+        self._fragments: list[Fragment] | None = None
+
+    def batches(self) -> Iterator[TrainingBatch]:
+        """Yield the rows of all files, as `TrainingRows` does for one."""
+        self.begin_pass()
+        for place, file in enumerate(self._files):
+            rows = self._how.rows(self._records[place], None, self._threads)
+            try:
+                yield from rows.batches()
+            except LinserveError as error:
+                raise Fault.of(error).raised(file.name) from None
+            self.add_counts(rows.counts)
+        self.check_left()
+
+    def summarise(self, plan: SummaryPlan, rows_read: Callable[[int], None]) -> dict[int, SufficientStatistics]:
+        """Return the statistics of all rows by fold, or under the key 0 if there are no folds; empty without rows.
+
+        Raises the error of the first fragment that has one.
+        """
+        self.begin_pass()
+        if self._fragments is None:
+            self._fragments = self._split(lambda: rows_read(0))
+        statistics = _Pass(self, self._fragments, plan, rows_read).run()
+        self.check_left()
+        return statistics
+
+    def _split(self, poll: Callable[[], None]) -> list[Fragment]:
+        how = self._how
+        tasks = (
+            FragmentTask(
+                place, file.name or "the rows", pack(Split(record, how.format, how.schema.dialect, self._size))
+            )
+            for place, (file, record) in enumerate(zip(self._files, self._records, strict=True))
+        )
+        spans: dict[int, Spans | Fault] = {}
+        for place, content in self._executor.run(tasks, poll):
+            result = unpack(content, Result)
+            spans[place] = result
+        fragments = []
+        for place, file in enumerate(self._files):
+            found = spans[place]
+            if isinstance(found, Fault):
+                raise found.raised(file.name)
+            fragments += [Fragment(place, span) for span in found.spans] or [Fragment(place, None)]
+        return fragments
+
+    def task(self, index: int, fragment: Fragment, plan: SummaryPlan) -> FragmentTask:
+        content = pack(Summarise(self._records[fragment.file], fragment.span, self._how, plan))
+        return FragmentTask(index, self.label(fragment), content)
+
+    def label(self, fragment: Fragment) -> str:
+        """Return the place of a fragment, for messages."""
+        name = self._files[fragment.file].name or "the file"
+        if fragment.span is None:
+            return name
+        return f"rows {fragment.span.first_row} to {fragment.span.first_row + fragment.span.rows - 1} of {name}"
+
+    def name(self, fragment: Fragment) -> str:
+        return self._files[fragment.file].name
+
+    @property
+    def executor(self) -> Executor:
+        return self._executor
+
+    @property
+    def on_fragments(self) -> OnFragments:
+        return self._on_fragments
+
+
+@dataclass
+class _Pass:
+    """One pass over the fragments.
+
+    The number of the first row of a fragment, by which rows are divided into folds, is the number of complete rows
+    before it. It is known only when these are read. Each fragment is first summarised as if no row before it was left
+    out. Those for which that turns out to be wrong are summarised again.
+    """
+
+    rows: FragmentedRows
+    fragments: list[Fragment]
+    plan: SummaryPlan
+    rows_read: Callable[[int], None]
+    tree: MergeTree = field(init=False)
+    arrived: dict[int, Summary | Fault] = field(default_factory=dict)
+    assumed: dict[int, tuple[int, int]] = field(default_factory=dict)  # first number, and first row of the file
+    again: dict[int, tuple[int, int]] = field(default_factory=dict)  # fragment to what is right
+    settled: int = 0  # fragments whose numbers are known, and all those before them
+    first: int = 0  # number of the next row
+    row: int = 0  # rows of the same file before the next fragment that its description does not have
+    read: int = 0
+    done: int = 0
+
+    def __post_init__(self) -> None:
+        self.tree = MergeTree(len(self.fragments))
+        self.first = self.plan.first
+
+    def run(self) -> dict[int, SufficientStatistics]:
+        self.rows.on_fragments(0, len(self.fragments))
+        for index, summary in self._results(range(len(self.fragments))):
+            self.arrived[index] = summary
+            self._settle()
+        self.assumed |= self.again
+        for index, summary in self._results(sorted(self.again)):
+            if isinstance(summary, Fault):
+                raise summary.raised(self.rows.name(self.fragments[index]))
+            self._add(index, summary)
+        return self.tree.root()
+
+    def _results(self, indices: Sequence[int]) -> Iterator[tuple[int, Summary | Fault]]:
+        results = self.rows.executor.run(map(self._task, indices), lambda: self.rows_read(self.read))
+        try:
+            for index, content in results:
+                yield index, unpack(content, Result)
+        finally:
+            results.close()
+
+    def _task(self, index: int) -> FragmentTask:
+        if index not in self.assumed:
+            before = sum(fragment.rows for fragment in self.fragments[self.settled : index])
+            self.assumed[index] = (self.first + before, self._first_row(index))
+        first, row = self.assumed[index]
+        fragment = self.fragments[index]
+        if fragment.span is not None:
+            fragment = replace(fragment, span=replace(fragment.span, first_row=row))
+        return self.rows.task(index, fragment, replace(self.plan, first=first))
+
+    def _first_row(self, index: int) -> int:
+        span = self.fragments[index].span
+        is_next = self.fragments[index].file == self.fragments[min(self.settled, index)].file
+        return 0 if span is None else span.first_row + (self.row if is_next else 0)
+
+    def _settle(self) -> None:
+        """Number the fragments as far as all those before them are there."""
+        while (summary := self.arrived.pop(self.settled, None)) is not None:
+            index = self.settled
+            right = (self.first, self._first_row(index))
+            is_numbered = self.plan.folds is not None and not self.plan.folds.by_group
+            is_placed = self.assumed[index][1] == right[1]
+            if isinstance(summary, Fault):
+                raise self._error(index, summary if is_placed else None, right)
+            counts, fragment = summary.counts, self.fragments[index]
+            if (is_numbered and self.assumed[index][0] != right[0]) or (counts.rounded and not is_placed):
+                self.again[index] = right
+            else:
+                self._add(index, summary)
+            self.first += counts.complete
+            self.row += counts.read - fragment.rows
+            self.settled += 1
+            if index + 1 < len(self.fragments) and self.fragments[index + 1].file != fragment.file:
+                self.row = 0
+
+    def _error(self, index: int, fault: Fault | None, right: tuple[int, int]) -> LinserveError | FitError:
+        """Return the error of a fragment, found again if its place was not right."""
+        if fault is None:
+            self.assumed[index] = right
+            for _, found in self._results([index]):
+                fault = found if isinstance(found, Fault) else None
+        assert fault is not None
+        return fault.raised(self.rows.name(self.fragments[index]))
+
+    def _add(self, index: int, summary: Summary) -> None:
+        self.tree.add(index, summary.statistics)
+        self.rows.add_counts(summary.counts)
+        self.read += summary.counts.complete
+        self.done += 1
+        self.rows.on_fragments(self.done, len(self.fragments))
+
+
+def open_rows(
+    files: Sequence[FragmentFile],
+    request: TrainingRequest,
+    schema: TableSchema,
+    *,
+    executor: Executor,
+    threads: int = 1,
+    on_fragments: OnFragments = lambda _done, _count: None,
+) -> JobRows:
+    """Return the rows of files, which are summarised in fragments if their format has any."""
+    return FragmentedRows(files, request, schema, executor=executor, threads=threads, on_fragments=on_fragments)

@@ -1,0 +1,100 @@
+"""The work on one fragment. It runs in another process, or on another machine."""
+
+from typing import Any, TypeAlias
+
+import msgspec
+
+from app.data.columns.schema import Dialect, TableSchema
+from app.data.content import explained
+from app.data.formats import BY_NAME
+from app.data.formats.base import Span
+from app.data.groups import Groups
+from app.data.training_rows import RowCounts, TrainingRows
+from app.errors import InvalidInput, LinserveError, MemoryExceeded
+from app.regression.errors import FitError
+from app.regression.sufficient_statistics import SufficientStatistics, WeightKind
+from app.regression.summary_plan import SummaryPlan, summarise_batches
+from app.training.fragments.wire import Fault, FileRecord, pack, statistics_of, statistics_record, unpack
+
+
+class RowsRecord(msgspec.Struct, frozen=True):
+    """How the rows of all fragments are read."""
+
+    format: str
+    schema: TableSchema
+    weight_kind: WeightKind
+    groups: Groups | None
+
+    def rows(self, file: FileRecord, span: Span | None, threads: int = 1) -> TrainingRows:
+        return TrainingRows(
+            file.file.source(),
+            self.format,
+            self.schema,
+            weight_kind=self.weight_kind,
+            groups=self.groups,
+            threads=threads,
+            span=span,
+            is_part=True,
+        )
+
+
+class Split(msgspec.Struct, frozen=True, tag=True):
+    """Find the spans of a file."""
+
+    file: FileRecord
+    format: str
+    dialect: Dialect
+    size: int
+
+    def run(self) -> "Spans":
+        source, table_format = self.file.file.source(), BY_NAME[self.format]
+        with explained(source, table_format, self.dialect):
+            return Spans(table_format.spans(source, self.dialect, self.size))
+
+
+class Spans(msgspec.Struct, frozen=True, tag=True):
+    spans: list[Span]
+
+
+class Summarise(msgspec.Struct, frozen=True, tag=True):
+    """Summarise the rows of a fragment. `plan.first` is the number of its first row."""
+
+    file: FileRecord
+    span: Span | None
+    rows: RowsRecord
+    plan: SummaryPlan
+
+    def run(self) -> "Summary":
+        rows = self.rows.rows(self.file, self.span)
+        statistics = summarise_batches(self.plan, rows.batches())
+        records = {fold: statistics_record(part) for fold, part in statistics.items()}
+        return Summary(records, rows.counts)
+
+
+class Summary(msgspec.Struct, frozen=True, tag=True):
+    """The summary of a fragment."""
+
+    records: dict[int, dict[str, Any]]  # statistics by fold
+    counts: RowCounts
+
+    @property
+    def statistics(self) -> dict[int, SufficientStatistics]:
+        return {fold: statistics_of(record) for fold, record in self.records.items()}
+
+
+Task: TypeAlias = Split | Summarise
+Result: TypeAlias = Spans | Summary | Fault
+
+
+def answer(content: bytes) -> bytes:
+    """Return the result of a task, both as bytes. The errors of a fragment are results."""
+    task: Task = unpack(content, Task)
+    try:
+        result: Result = task.run()
+    except (LinserveError, FitError) as error:
+        result = Fault.of(error)
+    except MemoryError:
+        result = Fault.of(MemoryExceeded("A fragment of the rows needs more memory than its process may have."))
+    except OSError as error:
+        result = Fault.of(InvalidInput(f"The file cannot be read: {error.strerror or type(error).__name__}."))
+    return pack(result)
