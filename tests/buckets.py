@@ -27,11 +27,26 @@ def free_port() -> int:
         return port
 
 
+def serve(port: int) -> None:
+    """Serve S3's API. Writes are handled one at a time, because moto checks a condition and writes in two steps."""
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import run_simple
+
+    moto = DomainDispatcherApplication(create_backend_app)
+    writing = threading.Lock()
+
+    def application(environ: dict[str, Any], start_response: Any) -> Any:
+        with contextlib.nullcontext() if environ["REQUEST_METHOD"] in {"GET", "HEAD"} else writing:
+            return moto(environ, start_response)
+
+    run_simple("127.0.0.1", port, application, threaded=True)
+
+
 @functools.cache
 def endpoint() -> str:
     """Return the URL of a server of S3's API. It starts with the first call, and ends with this process."""
     port = free_port()
-    command = [sys.executable, "-W", "ignore", "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    command = [sys.executable, "-W", "ignore", __file__, str(port)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     atexit.register(server.wait)
     atexit.register(server.kill)
@@ -81,6 +96,7 @@ class FaultyProxy:
         self._changed = threading.Condition()
         self._server: ThreadingHTTPServer | None = None
         self.requests: list[str] = []  # the methods and paths of all requests, as they came
+        self.sent = 0  # bytes of content in all responses
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._listen()
@@ -174,6 +190,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", length or str(len(content)))
         self.end_headers()
         if self.command != "HEAD":
+            self.proxy.sent += len(content)
             self.wfile.write(content)
 
     def log_message(self, *_: Any) -> None:
@@ -188,3 +205,7 @@ def faulty_proxy() -> Iterator[FaultyProxy]:
         yield proxy
     finally:
         proxy.stop()
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))

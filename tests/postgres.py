@@ -17,6 +17,8 @@ import psycopg
 from psycopg import sql
 from service import wait_for
 
+from app.jobs.dbos_database import prepare
+
 USER = "postgres"
 # Options that make a server for tests small and quick. It loses nothing unless the whole machine crashes.
 OPTIONS = {
@@ -36,6 +38,7 @@ class Postgres:
         self._port = _free_port()
         self._owner: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._job_tables: str | None = None  # a database to copy
 
     def __enter__(self) -> Self:
         self._create()
@@ -43,7 +46,7 @@ class Postgres:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self.kill()
         shutil.rmtree(self._folder)
 
     @property
@@ -52,8 +55,20 @@ class Postgres:
 
     def new_database(self) -> str:
         """Create an empty database, and return its URL."""
+        return self._copy_of("template1")
+
+    def new_job_database(self) -> str:
+        """Create a database with the tables of jobs, and return its URL. To create them takes a second or two."""
+        if self._job_tables is None:
+            url = self.new_database()
+            prepare(url)
+            self._job_tables = url.rpartition("/")[2]
+        return self._copy_of(self._job_tables)
+
+    def _copy_of(self, template: str) -> str:
         name = f"test_{uuid.uuid4().hex}"
-        self.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+        self.execute(statement)
         return self.url(name)
 
     def url(self, database: str) -> str:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("app.main", ["torch", "dbos", "pyarrow", "scipy"]),
+        ("app.main", ["torch", "dbos", "pyarrow", "scipy", "obstore"]),
         ("app.trainer", ["numpy", "torch"]),  # These read the number of threads when they are imported.
         ("app.regression.least_squares", ["fastapi", "dbos", "pyarrow", "torch"]),
         ("app.regression.solvers", ["fastapi", "pydantic", "dbos", "pyarrow", "scipy", "torch"]),

@@ -7,7 +7,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import BinaryIO, NamedTuple, TypeAlias
+from typing import BinaryIO, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,41 @@ class RangedFile:
         return self.opener()
 
 
-Source: TypeAlias = Path | bytes | RangedFile  # a file, its content, or a file elsewhere
+class SetFile(Protocol):
+    """One of several files."""
+
+    @property
+    def name(self) -> str:
+        """The file's name, for messages."""
+
+    def source(self) -> Path | RangedFile:
+        """Return the file as formats read it."""
+
+
+class FileSet:
+    """Several files with the same columns, in their order. Rows are counted when a file was read to its end."""
+
+    def __init__(self, files: Sequence[SetFile]) -> None:
+        self.files = tuple(files)
+        self.columns: Mapping[str, str] | None = None  # names and types of the first file, once it was opened
+        self._rows: list[int] = []
+
+    def note_rows(self, place: int, rows: int) -> None:
+        """Note the number of rows of the file at this place. It is the same in each pass."""
+        if place == len(self._rows):
+            self._rows.append(rows)
+
+    def place(self, index: int) -> tuple[str, int]:
+        """Return the name of the file that has a row, numbered from 0 over all files, and the row's number in it."""
+        for file, rows in zip(self.files, self._rows, strict=False):
+            if index < rows:
+                return file.name, index
+            index -= rows
+        return self.files[min(len(self._rows), len(self.files) - 1)].name, index
+
+
+Body: TypeAlias = Path | bytes  # a file on this machine, or its content
+Source: TypeAlias = Body | RangedFile | FileSet
 
 BATCH_BYTES = 1 << 21  # Approximate bytes of numbers in a batch.
 MAX_KEPT_BYTES = 1 << 20  # Bytes of kept columns in a batch that `split_wide` returns.
@@ -89,7 +123,9 @@ class RowBatch(NamedTuple):
 
 
 def open_source(source: Source) -> BinaryIO:
-    """Open a file for reading. It can be sought."""
+    """Open a file for reading, the first of several. It can be sought."""
+    if isinstance(source, FileSet):
+        source = source.files[0].source()
     if isinstance(source, RangedFile):
         return source.open()
     return source.open("rb") if isinstance(source, Path) else io.BytesIO(source)
@@ -214,9 +250,10 @@ def _places(name: str, names: Sequence[str]) -> str:
 
 def in_columns(details: Sequence[FieldError]) -> InvalidInput:
     """Return the error for values at fault, with one detail for each column."""
-    details = sorted(details, key=lambda detail: detail.row or 0)[:MAX_LISTED]
+    details = sorted(details, key=lambda detail: (detail.file or "", detail.row or 0))[:MAX_LISTED]
     first = details[0]
-    place = f"row {first.row}, column {shown(first.column or '')}: {without_level(first.message)}"
+    row = f"row {first.row}" if first.file is None else f"row {first.row} of {first.file}"
+    place = f"{row}, column {shown(first.column or '')}: {without_level(first.message)}"
     if len(details) == 1:
         return InvalidInput(place[0].upper() + place[1:], details)
     return InvalidInput(f"{len(details)} columns have values at fault. The first: {place}", details)

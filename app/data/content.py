@@ -8,7 +8,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 
-from app.data.batch import Source, open_source
+from app.data.batch import FileSet, Source, open_source
 from app.data.columns.schema import PLAIN, Dialect
 from app.data.formats import FORMATS
 from app.data.formats.arrow import ARROW
@@ -71,7 +71,7 @@ _PAGE = Content("an HTML page", "Send the table itself, for instance as CSV.")
 
 
 def begins_with(source: Source) -> bytes:
-    """Return the first HEAD_BYTES of a body."""
+    """Return the first HEAD_BYTES of a body, or of the first file."""
     with open_source(source) as file:
         return file.read(HEAD_BYTES)
 
@@ -126,11 +126,13 @@ def _content_of_text(text: bytes) -> Content | None:
 def explained(source: Source, body_format: BodyFormat, dialect: Dialect = PLAIN) -> Iterator[None]:
     """Replace an InvalidInput raised in the block by one that names the real format, if the body has another format.
 
-    The body's beginning is read only after such an error.
+    The body's beginning is read only after such an error. The format of several files does the same for each of them.
     """
     try:
         yield
     except InvalidInput as error:
+        if isinstance(source, FileSet):
+            raise
         raise better(error, begins_with(source), body_format, dialect) from None
 
 

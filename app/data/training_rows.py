@@ -25,8 +25,8 @@ from app.data.columns.encoder import Encoder, Notes
 from app.data.columns.gap_patterns import GapPatterns, GapRecord, explain_too_few
 from app.data.columns.schema import TableSchema
 from app.data.content import explained
-from app.data.formats import BY_NAME
 from app.data.formats.base import Span
+from app.data.formats.file_set import format_of, in_files, with_files
 from app.data.groups import MISSING as NO_FOLD
 from app.data.groups import Groups
 from app.data.names import MAX_LISTED, MAX_NAME_LENGTH
@@ -119,7 +119,7 @@ class TrainingRows:
         self._rounded: dict[str, int] = {}  # Column to the first row in which an integer was rounded.
         self._others: dict[str, None] = {}  # Names in rows that are not read.
         self._source = source
-        self._format = None if format_name == MATRIX else BY_NAME[format_name]
+        self._format = None if format_name == MATRIX else format_of(format_name, source)
         if span is not None and self._format is not None:
             self._format = self._format.within(span)
         self._is_part = is_part
@@ -142,7 +142,8 @@ class TrainingRows:
     @property
     def warnings(self) -> list[str]:
         """Warnings of the last pass."""
-        warnings = rounding_warnings({name: self._rounded[name] for name in self._names if name in self._rounded})
+        rounded = rounding_warnings({name: self._rounded[name] for name in self._names if name in self._rounded})
+        warnings = [with_files(warning, self._source, self._first_row) for warning in rounded]
         late = list(self._late.items())[:MAX_WARNINGS] if self.dropped else ()
         return warnings + [
             f'The name "{name}" first appears in line {line}: no row before it has a value.' for name, line in late
@@ -182,7 +183,8 @@ class TrainingRows:
         self.zero_weight_rows += counts.zero_weight_rows
         self.gaps.merge(counts.gaps)
         self._notes.gaps.update(counts.filled)
-        self._rounded = counts.rounded | self._rounded
+        for name, row in counts.rounded.items():
+            self._rounded[name] = min(row, self._rounded.get(name, row))
 
     def begin_pass(self) -> None:
         """Forget what the last pass found."""
@@ -200,6 +202,10 @@ class TrainingRows:
         gap that is refused, or of the first weight that is negative or, with frequency weights, not a whole number.
         Also raises it if the file has rows, but all are left out.
         """
+        with in_files(self._source, self._first_row):
+            yield from self._batches()
+
+    def _batches(self) -> Iterator[TrainingBatch]:
         self.begin_pass()
         last, first_row = self._features + self._targets, self._first_row
         for rows in self._plain_rows() if self._is_plain() else self._encoded_rows():

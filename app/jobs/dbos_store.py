@@ -45,7 +45,7 @@ _STATUS = {
 }
 
 
-# Time for which a request waits for other requests of this worker before it is rejected.
+# Time for which a request waits for other requests, of any worker, before it is rejected.
 TURN_SECONDS = 5.0
 TRAINERS_SECONDS = 3.0  # Age up to which the rows of the trainers are not read again.
 ADDING_LOCK = 0x6C696E6A6F6273  # Advisory lock of the web processes that record a job.
@@ -137,7 +137,7 @@ class DBOSStore:
                 assert self._engine is not None
                 held.enter_context(self._turn(self._adding))
                 connection = held.enter_context(contextlib.closing(self._engine.connect()))
-                connection.execute(text("SET LOCAL lock_timeout = '5s'"))
+                connection.execute(text(f"SET LOCAL lock_timeout = {round(1000 * TURN_SECONDS)}"))
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADDING_LOCK})
             yield
 

@@ -172,6 +172,7 @@ class PostgresLease:
         self._file = file
         self._engine = postgres.new_engine(url, statement_seconds=STATEMENT_SECONDS, connections=2)
         self._released = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._renewed = 0.0  # when the row was last renewed, by the monotonic clock
         self._renewing_since = 0.0  # since when there was no gap of DEAD_SECONDS
 
@@ -187,7 +188,7 @@ class PostgresLease:
             _log.critical("job database out of reach", extra=fields)
             raise Unavailable("The job database cannot be reached.") from error
         self._renewed = self._renewing_since = time.monotonic()
-        threading.Thread(target=self._keep, name="lease", daemon=True).start()
+        self._keeper.start()
 
     def announce(self) -> None:
         with contextlib.suppress(Unavailable), self._transaction() as connection:
@@ -213,10 +214,16 @@ class PostgresLease:
             yield [executor for executor in set(executors) - living if executor != self.executor]
 
     def release(self) -> None:
-        self._released.set()
+        self.stop_renewing()
         with contextlib.suppress(Unavailable), self._transaction() as connection:
             self._execute(connection, _END, executor=self.executor)
         self._engine.dispose()
+
+    def stop_renewing(self) -> None:
+        """End the thread that renews the row."""
+        self._released.set()
+        if self._keeper.is_alive():
+            self._keeper.join(STATEMENT_SECONDS)
 
     def _take(self) -> None:
         values: dict[str, Any] = {

@@ -167,6 +167,13 @@ def open_file(path: Path) -> BinaryIO:
     raise _invalid(path, f"is {fault}.")
 
 
+def file_length(file: BinaryIO) -> int:
+    """Return the bytes of a file that can be sought, and go back to its beginning."""
+    length = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    return length
+
+
 def checksum(card: str, tensors: Tensors) -> str:
     """Return the SHA-256 of the card's text and of the names, types, shapes and values of the tensors."""
     digest = hashlib.sha256(card.encode())

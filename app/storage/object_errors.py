@@ -9,7 +9,8 @@ from app.storage.store import StoreMisconfigured, StoreUnavailable
 
 _STATUS = re.compile(r"Server returned non-2xx status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w{1,64})</Code>")
-_METADATA_SERVICE = re.compile(r"169\.254\.\d+\.\d+|metadata\.google\.internal|metadata/identity")
+# Where obstore looks for the credentials of a machine, if the environment has none.
+_METADATA_SERVICE = re.compile(r"169\.254\.\d+\.\d+|metadata\.google\.internal|metadata/identity|latest/api/token")
 
 _NO_BUCKET = "there is no such bucket or container. Check the name, and the endpoint and the region in the environment."
 _DENIED = (

@@ -126,30 +126,31 @@ class ObjectStore:
 
     @contextlib.contextmanager
     def open_write(self, key: str) -> Iterator[BinaryIO]:
-        writer = self._call(check_key(key), lambda: obstore.open_writer(self._writing, key, buffer_size=PART))
-        file = _Writer(writer, lambda call: self._call(key, call))
+        check_key(key)
+        file = _Writer(
+            open_multipart=lambda: obstore.open_writer(self._writing, key, buffer_size=PART),
+            put=lambda content: self.put(key, content),
+            call=lambda call: self._call(key, call),
+        )
         try:
             yield cast(BinaryIO, file)
         except BaseException as error:
-            # Abort the multipart upload. If that fails too, a lifecycle rule of the bucket removes its parts.
-            with contextlib.suppress(BaseError, OSError, type(error)):
-                writer.__exit__(type(error), error, None)
+            file.abort(error)
             raise
-        self._call(key, writer.close)
+        file.complete()
 
     def _get(self, key: str, etag: str | None) -> Blob:
         options: Any = {"if_none_match": etag} if etag else None
 
         def get() -> Blob:
             result = self._reading.get(key, options=options)
-            return Blob(bytes(result.bytes()), cast(str, result.meta["e_tag"]))
+            return Blob(bytes(result.bytes()), _etag_of(result.meta))
 
         return self._call(key, get)
 
     def _put(self, key: str, content: bytes, mode: Any) -> str:
         bucket = self._quick if len(content) <= SMALL else self._writing
-        put = self._call(key, lambda: bucket.put(key, content, mode=mode, use_multipart=False))
-        return cast(str, put["e_tag"])
+        return _etag_of(self._call(key, lambda: bucket.put(key, content, mode=mode, use_multipart=False)))
 
     def _put_if(self, key: str, content: bytes, etag: str | None) -> str:
         """Write if the blob still has the tag, or if there is none.
@@ -159,7 +160,7 @@ class ObjectStore:
         """
         for _ in range(MAX_ATTEMPTS):
             try:
-                return self._put(key, content, "create" if etag is None else {"e_tag": etag})
+                return self._put(key, content, "create" if etag is None else self._matching(key, etag))
             except (AlreadyExistsError, PreconditionError):
                 pass
             except StoreUnavailable as error:
@@ -180,6 +181,18 @@ class ObjectStore:
                 raise BlobChanged(f"{self.url}/{key} has changed.")
         raise StoreUnavailable(f"{self.url} is not available: other writes to {key} are in progress. Try again later.")
 
+    def _matching(self, key: str, etag: str) -> dict[str, str]:
+        """Return the condition that the blob has the tag. Google's writes have conditions on generations only."""
+        if not isinstance(self._quick, GCSStore):
+            return {"e_tag": etag}
+        try:
+            meta = self._call(key, lambda: self._quick.head(key))
+        except BlobNotFound:
+            raise PreconditionError(key) from None
+        if _etag_of(meta) != etag:
+            raise PreconditionError(key)
+        return {"e_tag": etag, "version": str(meta["version"])}
+
     def _call(self, key: str, call: Callable[[], _T]) -> _T:
         """Call obstore. Raises its errors about conditions as they are, and all others as errors of stores."""
         try:
@@ -192,17 +205,48 @@ class ObjectStore:
 
 
 class _Writer:
-    """The part of a binary file that writes, with the store's errors."""
+    """The part of a binary file that writes. A blob that is longer than PART is uploaded in several parts."""
 
     closed = False  # pyarrow reads this
 
-    def __init__(self, writer: Any, call: Callable[[Callable[[], int]], int]) -> None:
-        self._writer, self._call, self._length = writer, call, 0
+    def __init__(
+        self,
+        *,
+        open_multipart: Callable[[], "obstore.WritableFile"],
+        put: Callable[[bytes], object],
+        call: Callable[[Callable[[], object]], object],
+    ) -> None:
+        self._open_multipart, self._put, self._call = open_multipart, put, call
+        self._buffer = bytearray()
+        self._upload: obstore.WritableFile | None = None
+        self._length = 0
 
     def write(self, data: bytes | memoryview, /) -> int:
-        count = self._call(lambda: self._writer.write(data))
+        count = len(memoryview(data).cast("B"))
         self._length += count
+        if self._upload is None and self._length <= PART:
+            self._buffer += data
+            return count
+        if self._upload is None:
+            self._upload = upload = self._open_multipart()
+            first, self._buffer = bytes(self._buffer), bytearray()
+            self._call(lambda: upload.write(first))
+        upload = self._upload
+        self._call(lambda: upload.write(data))
         return count
+
+    def complete(self) -> None:
+        """Make the blob visible."""
+        if self._upload is None:
+            self._put(bytes(self._buffer))
+        else:
+            self._call(self._upload.close)
+
+    def abort(self, error: BaseException) -> None:
+        """Abort an upload in parts. If that fails too, a lifecycle rule of the bucket removes the parts."""
+        if self._upload is not None:
+            with contextlib.suppress(BaseError, OSError, type(error)):
+                self._upload.__exit__(type(error), error, None)
 
     def tell(self) -> int:
         return self._length
@@ -224,7 +268,13 @@ class _Writer:
 
 
 def _info_of(meta: Any) -> BlobInfo:
-    return BlobInfo(meta["path"], meta["size"], meta["last_modified"], cast(str, meta["e_tag"]))
+    return BlobInfo(meta["path"], meta["size"], meta["last_modified"], _etag_of(meta))
+
+
+def _etag_of(meta: Any) -> str:
+    """Return the tag, as HTTP writes it. Azure's lists have it without the quotes."""
+    etag = str(meta["e_tag"])
+    return etag if etag.endswith('"') else f'"{etag}"'
 
 
 def _open(scheme: str, bucket: str, prefix: str, timeouts: dict[str, timedelta]) -> _Bucket:

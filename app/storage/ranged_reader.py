@@ -32,6 +32,15 @@ class _RangedReader(io.RawIOBase):
     def tell(self) -> int:
         return self._position
 
+    def readall(self) -> bytes:
+        # The inherited method reads 8 KiB at a time.
+        parts = []
+        while self._position < self._size:
+            end = min(self._position + MAX_RANGE, self._size)
+            parts.append(self._fetch(self._position, end))
+            self._position = end
+        return b"".join(parts)
+
     def close(self) -> None:
         if self._close is not None and not self.closed:
             self._close()

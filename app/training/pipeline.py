@@ -25,6 +25,8 @@ from app.training.dataset import JobRows
 from app.training.encoded import base_of, with_coefficients_of_version, with_schema
 from app.training.federated import Merge
 from app.training.fit_errors import fit_errors_translated
+from app.training.fragments.executors import Executor
+from app.training.fragments.rows import open_rows
 from app.training.gaps import check_gaps, with_counts
 from app.training.initial_coefficients import attach
 from app.training.interruptible import run_interruptibly
@@ -32,6 +34,9 @@ from app.training.outages import outlast, pause
 from app.training.parent import Parent, differences, finish_promotion, resolved
 from app.training.progress import ProgressReporter
 from app.training.request import TrainingRequest
+from app.training.source_rows import check_unchanged, file_set, files_of
+from app.training.source_url import AllowedSources
+from app.training.sources import SourceFiles
 from app.training.table import TableReader, to_store
 from app.training.uploads import UploadStore
 from app.training.validation import FoldHistory
@@ -49,7 +54,9 @@ class TrainerContext:
     checkpoints: Path
     threads: int = 1  # threads that read files, and that summarise rows
     before_torch: Callable[[], None] = lambda: None  # called before torch is loaded; may raise if it does not fit
+    sources: AllowedSources = AllowedSources()  # noqa: RUF009 - frozen
     store: Store | None = None  # shared with trainers on other machines; it has the uploads and the checkpoints
+    executor: Executor | None = None  # summarises fragments of a source; None: they are read one after the other
 
     def checkpoint(self, job: str) -> Path:
         """Return the file from which a job's descent resumes."""
@@ -67,7 +74,7 @@ def train(request: TrainingRequest, job: str | None, context: TrainerContext, pr
     wait = partial(pause, progress)
     if card := outlast(lambda: _published(request, context.registry), wait):
         return card
-    source = outlast(lambda: _open_rows(request, context.spool, wait), wait, (StoreUnavailable, SpoolFull))
+    files, source = outlast(lambda: _open_rows(request, context, wait), wait, (StoreUnavailable, SpoolFull))
     training: Merge | _Training
     if request.format == VERSION:
         assert isinstance(source, Path)
@@ -75,7 +82,7 @@ def train(request: TrainingRequest, job: str | None, context: TrainerContext, pr
     else:
         request, late = outlast(lambda: _complete(request, source, context, progress), wait)
         table = TableReader(request, source, late, context.threads, step=partial(progress.advance, "reading"))
-        training = _Training(request, source, job, context, late, progress, table)
+        training = _Training(request, source, files, job, context, late, progress, table)
     while True:
         publish = outlast(lambda: run_interruptibly(training.fit, progress), wait)
         try:
@@ -94,11 +101,18 @@ def _published(request: TrainingRequest, registry: ModelPublisher) -> ModelCard 
     return published.card
 
 
-def _open_rows(request: TrainingRequest, spool: UploadStore, wait: Callable[[float], None]) -> Source:
-    """Return the rows of a request. Raises Unavailable if they are gone, and as `UploadStore.source`."""
+def _open_rows(
+    request: TrainingRequest, context: TrainerContext, wait: Callable[[float], None]
+) -> tuple[SourceFiles | None, Source]:
+    """Return the files of a request's source, if it has one, and the rows.
+
+    Raises Unavailable if an upload is gone, and as `UploadStore.source` and `files_of`.
+    """
+    if files := files_of(request, context.sources, context.spool):
+        return files, file_set(files, wait)
     table_format = BY_NAME.get(request.format)
     ranged = table_format is not None and not table_format.is_text and not table_format.needs_whole_file
-    return spool.source(request.upload, wait, ranged=ranged)
+    return None, context.spool.source(request.upload, wait, ranged=ranged)
 
 
 def _complete(
@@ -115,6 +129,7 @@ class _Training:
 
     request: TrainingRequest
     source: Source
+    files: SourceFiles | None  # those of `source`, unless the rows were uploaded
     job: str | None
     context: TrainerContext
     late: Mapping[str, int]
@@ -132,6 +147,9 @@ class _Training:
                 if not self.table.corrects(error):
                     raise
                 _log.info("schema corrected", extra={"model": self.request.model})
+            finally:
+                if self.context.executor is not None:
+                    self.context.executor.end_job()
 
     def _fit(self) -> Callable[[], Version]:
         registry = self.context.registry
@@ -162,6 +180,8 @@ class _Training:
                 summary=self.summary,
                 threads=self.context.threads,
             )
+        if self.files is not None:
+            check_unchanged(self.files)
         self.summary = result.summary
         failpoint("fitted")
         if result.solver is solver:  # the card repeats the options of the request
@@ -203,7 +223,14 @@ class _Training:
     def _rows_of(self, request: TrainingRequest, schema: TableSchema) -> JobRows:
         """Return the rows, with the counts of the last pass unless they are read differently now."""
         if self.rows is None or self.rows.weight_kind != request.weight_kind or self.rows.schema != schema:
-            self.rows = JobRows(self.source, request, schema, self.late, self.context.threads)
+            executor, threads = self.context.executor, self.context.threads
+            if self.files is not None and executor is not None:
+                noted = self.progress.fragments
+                self.rows = open_rows(
+                    self.files.files, request, schema, executor=executor, threads=threads, on_fragments=noted
+                )
+            else:
+                self.rows = JobRows(self.source, request, schema, self.late, threads)
             self.summary = None
         return self.rows
 

@@ -20,7 +20,7 @@ _RENAMED_OPTIONS = {"held_out": "validation_fraction"}
 
 @dataclass(frozen=True)
 class TrainingRequest:
-    """Everything that a trainer needs to run the job. Its rows are in the upload with the name `upload`."""
+    """Everything that a trainer needs to run the job. Its rows are in `upload`, or in the files of `source`."""
 
     model: str
     upload: str
@@ -50,6 +50,7 @@ class TrainingRequest:
     warnings: tuple[str, ...] = ()  # about the rows, noticed when they were received
     start_uploaded: bool = False  # True if the initial coefficients are in a file next to the rows
     infer_columns: bool = False  # True if the rows may have other columns than the current version
+    source: str | None = None  # URL of files that are read instead of an upload; `upload` is only an id then
     record_format: int = RECORD_FORMAT
 
     @property

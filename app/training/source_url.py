@@ -134,10 +134,13 @@ class AllowedSources:
         """Return the prefixes of a setting, which are separated by commas. Raises ValueError."""
         return cls(tuple(map(_prefix, (prefixes or "").split(",")))) if prefixes else cls()
 
-    def check(self, source: SourceURL) -> None:
-        """Raise Forbidden unless the source is under a prefix. Nothing is looked up outside of the prefixes."""
+    def check_any(self) -> None:
+        """Raise Forbidden if there are no prefixes."""
         if not self.prefixes:
             raise Forbidden(NOTHING_ALLOWED)
+
+    def check(self, source: SourceURL) -> None:
+        """Raise Forbidden unless the source is under a prefix. Nothing is looked up outside of the prefixes."""
         if not any(self._covers(prefix, source) for prefix in self.prefixes):
             raise Forbidden(NOT_ALLOWED)
         if source.scheme == "file":

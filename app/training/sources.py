@@ -5,7 +5,8 @@ import functools
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -21,6 +22,7 @@ from app.data.formats.csv import CSV
 from app.data.formats.parquet import PARQUET
 from app.errors import Forbidden, InvalidInput, SourceChanged
 from app.storage.store import BlobChanged, BlobNotFound
+from app.training.outages import PatientFile
 from app.training.source_url import AllowedSources, SourceURL, parse_source
 
 if TYPE_CHECKING:
@@ -64,12 +66,18 @@ class SourceFile:
         except (BlobNotFound, BlobChanged):
             raise SourceChanged(self.name) from None
 
-    def source(self) -> Path | RangedFile:
-        """Return the file as formats read it. Raises SourceChanged if it is another one now."""
+    def source(self, wait: Callable[[float], None] | None = time.sleep) -> Path | RangedFile:
+        """Return the file as formats read it. Raises SourceChanged if it is another one now.
+
+        While the store is unavailable, its readers call `wait` with the seconds before the next try; if it is None,
+        they raise StoreUnavailable.
+        """
         if (path := self.path) is not None:
             _open_local(path, self).close()
             return path
-        return RangedFile(self.size, self.open)
+        return RangedFile(
+            self.size, self.open if wait is None else functools.partial(PatientFile.open, self.open, wait)
+        )
 
     def check(self) -> None:
         """Raise SourceChanged if the file is another one now, for instance because it was replaced meanwhile."""
@@ -102,6 +110,7 @@ def resolve(source: str, allowed: AllowedSources, format_name: str | None = None
     Raises Forbidden unless the URL is under an allowed prefix, InvalidInput if it names no file, too many, or files of
     several formats, and StoreUnavailable.
     """
+    allowed.check_any()
     url = parse_source(source)
     allowed.check(url)
     found = _local_files(url, allowed) if url.scheme == "file" else _blobs(url)
@@ -145,6 +154,8 @@ def _counted(listed: list[int]) -> None:
 
 
 def _blobs(url: SourceURL) -> Iterator[SourceFile]:
+    if any(folder.startswith(".") for folder in url.folders):
+        return  # not a key of a store
     store = _store(url.root)
     if not url.patterns:
         key = "/".join(url.folders)

@@ -12,6 +12,7 @@ from app.data.columns.schema import Column, Dialect, TableSchema
 from app.data.content import explained
 from app.data.formats import BY_NAME
 from app.data.formats.base import TableFormat
+from app.data.formats.file_set import format_of, in_files
 from app.data.names import listed
 from app.errors import InvalidInput
 from app.registry.version_file import Version
@@ -57,7 +58,7 @@ class TableReader:
 
         Raises InvalidInput if a kind cannot be decided, or if the rows do not fit the current version.
         """
-        table_format = BY_NAME.get(self._request.format)
+        table_format = format_of(self._request.format, self._source)
         if table_format is None:
             return _schema_of_matrix(self._request, current)
         key = (known_schema(self._request, current), known_dialect(self._request, current))
@@ -86,7 +87,7 @@ class TableReader:
             and {*request.features} != {column.name for column in current.features}
         ):
             options, current = with_kinds_of(current, options, request.features), None
-        with explained(source, table_format, dialect):
+        with in_files(source, table_format.first_row(dialect)), explained(source, table_format, dialect):
             return plan_schema(
                 lambda columns: self._cells(table_format, columns, dialect),
                 Roles(

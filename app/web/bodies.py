@@ -26,6 +26,7 @@ from app.web.multipart import MEDIA_TYPE
 from app.web.problems import invalid
 from app.web.recognition import Received, recognise
 from app.web.state import get_memory, get_services
+from app.web.version_headers import VERSION_HEADER
 
 JSON = "application/json"
 MISSING_ROWS = "linserve-missing-rows"  # Response header with the number of rows without results.
@@ -203,15 +204,15 @@ def json_response(content: object, status: int = 200, headers: dict[str, str] | 
 
 
 def openapi_request_body(
-    schema: type[BaseModel], examples: dict[str, Any], *, csv_example: str | None = None
+    schema: type[BaseModel] | str, examples: dict[str, Any], *, csv_example: str | None = None
 ) -> dict[str, Any]:
-    """Return the `openapi_extra` of a route that decodes its body itself: JSON of this schema, or a file.
+    """Return the `openapi_extra` of a route that decodes its body itself: JSON of this schema or its name, or a file.
 
     Without `csv_example`, the route takes no files.
     """
     content: dict[str, Any] = {
         JSON: {
-            "schema": {"$ref": f"#/components/schemas/{schema.__name__}"},
+            "schema": {"$ref": f"#/components/schemas/{schema if isinstance(schema, str) else schema.__name__}"},
             "examples": {name: {"summary": name, "value": value} for name, value in examples.items()},
         }
     }
@@ -239,6 +240,7 @@ def openapi_response() -> dict[str, Any]:
         "description": "Predictions, row by row.",
         "content": _documented_files(),
         "headers": {
+            "Linserve-Version": VERSION_HEADER,
             "Linserve-Missing-Rows": {
                 "description": "Number of rows without predictions, because a value is missing or a level is unknown. "
                 "The header is sent if the rows or the results are a file, and in JSON with `missing` or `unknown` of "

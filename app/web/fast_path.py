@@ -26,6 +26,7 @@ from app.web.auth import AccessScope
 from app.web.middleware import REQUEST_ID, SECURITY_HEADERS, kept_id, new_id
 from app.web.routes.predict import router
 from app.web.state import Services
+from app.web.version_headers import MIN_VERSION, VERSION
 
 _PATH = next(route.path for route in router.routes if isinstance(route, APIRoute) and route.path == "/predict")
 _NOT_IN_FIELD_NAMES = re.compile(r'["\\]').search  # Characters that msgspec does not escape in names of fields.
@@ -34,8 +35,8 @@ _ELIGIBLE_HEADERS = {
     b"content-type": {b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"},
     b"accept": {b"*/*", b"application/json", b"application/json, text/plain, */*"},
     b"content-encoding": set(),
+    MIN_VERSION.encode(): set(),
 }
-_BEFORE_ID = b"\r\ncontent-type: application/json\r\n%b: " % REQUEST_ID
 _AFTER_ID = b"".join(b"\r\n%b: %b" % header for header in SECURITY_HEADERS) + b"\r\n\r\n"
 
 
@@ -97,7 +98,7 @@ class PredictFastPath:
             fields = b"".join(b"%b: %b\r\n" % header for header in common)
             self._head = b"HTTP/1.1 200 OK\r\n%bcontent-length: " % fields
         services.metrics.answered("POST", _PATH, 200, time.perf_counter() - started, len(rows))
-        return b"%b%d%b%b%b" % (self._head, len(content), _BEFORE_ID, identity, _AFTER_ID), content
+        return b"%b%d%b%b%b" % (self._head, len(content), prepared.before_id, identity, _AFTER_ID), content
 
     def _current_model(self, services: Services) -> "PreparedModel":
         """Return the current version. It is looked up once per iteration of the event loop.
@@ -131,6 +132,9 @@ class PreparedModel:
         self.max_rows = MAX_INLINE_MULTIPLIES // model.coef.size
         self._max_few = 0 if model.terms else MAX_PYTHON_MULTIPLIES // model.coef.size  # Rows.
         self._encoder = None if encoder.is_plain else OrdinaryEncoder(encoder)
+        # The headers between the length and the request id.
+        headers = f"content-type: application/json\r\n{VERSION}: {version.card.version}"
+        self.before_id = b"\r\n%b\r\n%b: " % (headers.encode(), REQUEST_ID)
         self._beginning = orjson.dumps({"model": version.card.model, "version": version.card.version})[:-1]
 
     def predict(self, rows: Rows, *, as_objects: bool) -> bytes:

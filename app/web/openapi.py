@@ -16,12 +16,12 @@ from app.web.protocols import PROTOCOLS
 from app.web.schemas.inspection import InspectRequest
 from app.web.schemas.models import Promotion
 from app.web.schemas.problems import PROBLEM_CONTENT, Problem
-from app.web.schemas.train import TrainRequest
+from app.web.schemas.train import SourceRequest, TrainRequest
 
 # Schemas of bodies that the routes decode themselves, which FastAPI does not know.
 _BODIES: tuple[type[BaseModel], ...] = (
     *(schema for wire_format in PROTOCOLS for schema in wire_format.schemas),
-    *(TrainRequest, InspectRequest, Promotion, Problem),
+    *(TrainRequest, SourceRequest, InspectRequest, Promotion, Problem),
 )
 
 # The empty requirement comes first, because a service without a key file requires no key.
@@ -56,6 +56,10 @@ def build_document(app: FastAPI) -> dict[str, Any]:
         schema = model.model_json_schema(ref_template="#/components/schemas/{model}", schema_generator=_Schemas)
         schemas.update(schema.pop("$defs", {}))
         schemas[model.__name__] = schema
+    # A named union, because generators invent names for unnamed ones.
+    schemas["TrainBody"] = {
+        "anyOf": [{"$ref": f"#/components/schemas/{schema.__name__}"} for schema in (TrainRequest, SourceRequest)]
+    }
     # Every 422 is a problem; FastAPI's own schema of errors is never sent.
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)

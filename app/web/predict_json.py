@@ -26,6 +26,7 @@ from app.web import bodies
 from app.web.hints import not_json
 from app.web.schemas.predict import PredictRequest
 from app.web.state import Services, get_memory, get_services
+from app.web.version_headers import VERSION
 
 # Function that decodes a body, given the largest number of rows. Raises MalformedBody or InvalidInput.
 Decode: TypeAlias = Callable[[bytes, int], PredictionQuery]
@@ -110,4 +111,6 @@ def _predict(request: Request, version: Version, query: PredictionQuery, work: W
     headers = None
     if "null" in (query.options.missing, query.options.unknown):
         headers = bodies.missing_rows(result.rows.missing, result.reasons)
-    return Response(content, headers=headers, media_type=bodies.JSON)
+    response = Response(content, headers=headers, media_type=bodies.JSON)
+    response.headers[VERSION] = str(version.card.version)
+    return response

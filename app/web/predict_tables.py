@@ -10,7 +10,7 @@ from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
-from app.data.batch import RowBatch, Source
+from app.data.batch import Body, RowBatch
 from app.data.formats import BY_MEDIA_TYPE
 from app.data.formats.base import TableFormat
 from app.data.json_encoder import JsonEncoder
@@ -26,6 +26,7 @@ from app.web import bodies
 from app.web.decompression import IDENTITY, content_encoding
 from app.web.predict_json import decode_request, run_in
 from app.web.state import get_memory, get_services
+from app.web.version_headers import VERSION
 
 MEMORY_BYTES = 1 << 23  # Bytes of a body, or of a response, above which it is in a temporary file.
 CHUNK_BYTES = 1 << 18
@@ -84,7 +85,7 @@ async def predict_rows(request: Request, selector: VersionSelector, options: Tab
     return await run_in(choose_executor(Workload(body_bytes=len(body), tables=1)), services, predict)
 
 
-def _workload(body: Source, table_format: TableFormat, encoding: str) -> Workload:
+def _workload(body: Body, table_format: TableFormat, encoding: str) -> Workload:
     """Return the work of decoding a table. The size of one that is compressed, Arrow or Parquet bounds no rows."""
     expands = encoding != IDENTITY or not table_format.is_text
     return Workload(body_bytes=sys.maxsize if expands or isinstance(body, Path) else len(body), tables=1)
@@ -107,7 +108,7 @@ class _MemoryShare:
 
 
 @contextlib.asynccontextmanager
-async def _spool_body(request: Request, chunks: AsyncIterator[bytes]) -> AsyncIterator[Source]:
+async def _spool_body(request: Request, chunks: AsyncIterator[bytes]) -> AsyncIterator[Body]:
     """Yield the whole body: bytes, or the path of a temporary file if it is long."""
     services = get_services(request)
     share = _MemoryShare(get_memory(request))
@@ -134,7 +135,7 @@ async def _spool_body(request: Request, chunks: AsyncIterator[bytes]) -> AsyncIt
 
 
 @contextlib.asynccontextmanager
-async def _decompress(request: Request, body: Source, encoding: str) -> AsyncIterator[Source]:
+async def _decompress(request: Request, body: Body, encoding: str) -> AsyncIterator[Body]:
     """Yield the body without its Content-Encoding. Even a few bytes may expand to many."""
     if encoding == IDENTITY:
         yield body
@@ -156,7 +157,7 @@ def _respond(request: Request, prediction: TablePrediction, batches: Iterator[Ro
     card = prediction.version.card
     headers = {
         "linserve-model": card.model,
-        "linserve-version": str(card.version),
+        VERSION: str(card.version),
         **bodies.missing_rows(prediction.missing, prediction.reasons),
     }
     if isinstance(written := output.written(), bytes):

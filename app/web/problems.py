@@ -192,5 +192,11 @@ def _headers(status: int, name: str = "") -> dict[str, str]:
 def _detail(detail: FieldError) -> dict[str, Any]:
     # A column that no name could have is not named; its row is.
     column = detail.column if detail.column and len(detail.column) <= MAX_NAME_LENGTH else None
-    places = {"pointer": detail.pointer, "parameter": detail.parameter, "row": detail.row, "column": column}
+    places = {
+        "pointer": detail.pointer,
+        "parameter": detail.parameter,
+        "file": detail.file,
+        "row": detail.row,
+        "column": column,
+    }
     return {"detail": detail.message, **{place: value for place, value in places.items() if value is not None}}

@@ -10,6 +10,7 @@ from app.jobs.queue import JobQueue
 from app.registry.base import ModelPublisher
 from app.storage.memory_budget import LargeBodyLimiter, MemoryBudget, Reservation
 from app.storage.temp import TempStorage
+from app.training.source_url import AllowedSources
 from app.web.auth import Authorizer
 from app.web.job_watcher import JobWatcher
 from app.web.metrics import Metrics
@@ -34,6 +35,7 @@ class Services:
     logs_predictions: bool  # Logging a prediction takes longer than computing it.
     stopping: asyncio.Event  # Set when the service stops. Requests that wait or stream then end.
     min_merge_rows: int = 20  # Rows of a version that is exported for a merge, or merged.
+    sources: AllowedSources = AllowedSources()  # noqa: RUF009 - frozen
 
 
 def get_services(request: Request) -> Services:

@@ -4,11 +4,13 @@ An upload is on disk, or in the store if there is one, before its job is recorde
 its rows.
 """
 
+import codecs
 import contextlib
 import hashlib
 from dataclasses import replace
 from typing import Any, BinaryIO
 
+import orjson
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
@@ -16,6 +18,7 @@ from app.data.content import explained
 from app.data.formats import check_options
 from app.data.formats.arrow import ARROW
 from app.data.formats.base import TableFormat
+from app.data.formats.file_set import FileSetFormat
 from app.data.json_tables import is_table, json_table_to_arrow
 from app.data.names import MAX_NAME_LENGTH
 from app.data.training_rows import MATRIX
@@ -27,8 +30,10 @@ from app.training.initial_coefficients import detach
 from app.training.json_rows import plan_rows
 from app.training.planner import plan_file
 from app.training.request import TrainingRequest
+from app.training.source_rows import file_set
+from app.training.sources import resolve
 from app.web import bodies
-from app.web.schemas.train import FileOptions, TrainRequest
+from app.web.schemas.train import FileOptions, SourceRequest, TrainRequest
 from app.web.schemas.train_query import from_query
 from app.web.state import Services, get_memory
 
@@ -41,10 +46,24 @@ async def submit_json(services: Services, request: Request, job_id: str) -> Job:
     memory = get_memory(request)
     async with services.large_body_limiter.slot() if len(body) > LARGE_BODY else contextlib.nullcontext():
         with memory.reserved(bodies.decoding_bytes(body)):
+            if await run_in_threadpool(names_source, body):
+                check_no_options(request)
+                return await run_in_threadpool(_submit_source, services, memory, body, job_id)
             if await run_in_threadpool(is_table, body):
                 return await run_in_threadpool(_submit_table, services, request, body, job_id)
             check_no_options(request)
             return await run_in_threadpool(_submit_json, services, body, job_id)
+
+
+def names_source(body: bytes) -> bool:
+    """Return True if a JSON body has a `source` instead of rows."""
+    if b'"source"' not in body:
+        return False
+    try:
+        request = orjson.loads(body.removeprefix(codecs.BOM_UTF8))
+    except orjson.JSONDecodeError:
+        return False
+    return isinstance(request, dict) and "source" in request and "instances" not in request
 
 
 def check_no_options(request: Request) -> None:
@@ -91,6 +110,26 @@ def _submit_json(services: Services, body: bytes, job_id: str) -> Job:
         rows.write(file)
         uploads.sync(file)
     uploads.hand_over(training.upload)
+    return jobs.submit(training, job_id)
+
+
+def _submit_source(services: Services, memory: Reservation, body: bytes, job_id: str) -> Job:
+    """Submit the job of files that are read from where they are. The first one is read for its columns."""
+    jobs = services.jobs
+    fingerprint = hashlib.sha256(body).hexdigest()
+    if job := jobs.find_repeated(job_id, fingerprint):
+        return job
+    jobs.check_room(job_id)
+    options = bodies.decode(SourceRequest, body)
+    files = resolve(options.source, services.sources, options.format)
+    check_options(files.table_format, options.reading())
+    draft = options.to_request(
+        default_model=services.default_model, upload=jobs.uploads.new(), format=files.format, fingerprint=fingerprint
+    )
+    rows = file_set(files, wait=None)
+    with memory.reserved(FileSetFormat(files.table_format).metadata_bytes(rows)):
+        training = plan_file(draft, rows, services.registry, services.max_upload_bytes)
+    check_device(services.capabilities, training.solver.device)
     return jobs.submit(training, job_id)
 
 

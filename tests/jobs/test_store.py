@@ -40,7 +40,7 @@ class Database:
 def open_database(request: pytest.FixtureRequest, folder: Path) -> Database:
     if request.param == "postgres":
         server: Postgres = request.getfixturevalue("postgres")
-        url = server.new_database()
+        url = server.new_job_database()
     else:
         url = f"sqlite:///{folder / 'jobs.sqlite'}"
 

@@ -164,7 +164,9 @@ class Answer:
         headers = dict(field.split(": ", 1) for field in fields)
         assert headers.pop("x-request-id")
         assert int(headers["content-length"]) == len(body)
-        self.headers = headers
+        self.headers = list(headers.items())  # in their order
+        if self.status == "HTTP/1.1 200 OK" and headers["content-type"] == "application/json":
+            assert int(headers["linserve-version"]) == json.loads(body)["version"]
         problem = headers["content-type"] == "application/problem+json"
         self.body: Any = {**json.loads(body), "request_id": None} if problem else body
 
@@ -313,6 +315,9 @@ def test_a_body_in_parts_is_joined_or_passed_on_complete(running: Running) -> No
         ([JSON_TYPE, (b"accept", b"text/html")], False),
         ([JSON_TYPE, (b"content-encoding", b"gzip")], False),
         ([JSON_TYPE, (b"content-encoding", b"br")], False),
+        ([JSON_TYPE, (b"linserve-min-version", b"1")], False),
+        ([JSON_TYPE, (b"linserve-min-version", b"2")], False),
+        ([JSON_TYPE, (b"linserve-min-version", b"one")], False),
     ],
 )
 def test_requests_with_other_headers_are_left_to_the_route(

@@ -4,7 +4,7 @@ import functools
 import mmap
 from collections.abc import Iterator, Mapping, Sequence
 
-from app.data.batch import CellBatch, Columns, RowBatch, Source, batch_rows, from_record_batch
+from app.data.batch import CellBatch, Columns, RangedFile, RowBatch, Source, batch_rows, from_record_batch
 from app.data.columns.schema import PLAIN, Dialect
 from app.data.formats.arrow_cells import cell_batch, cell_types, types_to_cast
 from app.data.formats.arrow_columns import ArrowTableWriter, SchemaFormat, check_columns, readable
@@ -18,7 +18,7 @@ from app.data.limits.arrow_limits import (
     stream_of,
     stream_of_batches,
 )
-from app.data.limits.decode_limits import view_of
+from app.data.limits.decode_limits import METADATA_BYTES, view_of
 from app.errors import InvalidInput
 
 RELEASE_BYTES = 1 << 24  # Bytes read from a mapped file, after which its pages are released.
@@ -43,12 +43,16 @@ class ArrowFormat(SchemaFormat):
         return 1 if self._span is None else self._span.first_row
 
     def spans(self, source: Source, dialect: Dialect, size: int) -> list[Span]:  # noqa: ARG002
-        return joined_spans(arrow_batches(source), size)
+        # A file that is elsewhere is read as a whole.
+        return [] if isinstance(source, RangedFile) else joined_spans(arrow_batches(source), size)
 
     def within(self, span: Span) -> TableFormat:
         return ArrowFormat(span)
 
     def schema(self, source: Source) -> "pa.Schema":
+        if isinstance(source, RangedFile):  # the schema comes first
+            with source.open() as file:
+                source = file.read(2 * METADATA_BYTES)
         return _open(source)[0].schema
 
     def check_size(self, source: Source, names: Sequence[str], limit: int) -> int:

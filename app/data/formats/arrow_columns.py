@@ -29,6 +29,9 @@ class SchemaFormat(TableFormat):
     def column_names(self, source: Source, dialect: Dialect = PLAIN) -> list[str]:  # noqa: ARG002
         return schema_names(self.schema(source))
 
+    def column_types(self, source: Source) -> dict[str, str]:
+        return {field.name: _kind_of(field.type) for field in self.schema(source)}
+
     def index_columns(self, source: Source) -> list[str]:
         return index_names(self.schema(source))
 
@@ -113,6 +116,17 @@ def check_columns(schema: "pa.Schema", columns: Columns) -> None:
             f"{details[0].message}",
             details[:MAX_LISTED],
         )
+
+
+def _kind_of(type_: "pa.DataType") -> str:
+    """Return the kind of a type. It is empty for a column of nulls, which fits all kinds."""
+    if pa.types.is_dictionary(type_):
+        type_ = type_.value_type
+    if pa.types.is_null(type_):
+        return ""
+    if pa.types.is_integer(type_) or pa.types.is_floating(type_) or pa.types.is_decimal(type_):
+        return "number"
+    return type_name(type_).removeprefix("large_").removesuffix("_view")
 
 
 def type_name(type_: "pa.DataType") -> str:

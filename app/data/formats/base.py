@@ -120,6 +120,10 @@ class TableFormat(BodyFormat, Protocol):
         Raises InvalidInput if they cannot be read, or if a name appears twice.
         """
 
+    def column_types(self, source: Source) -> dict[str, str]:  # noqa: ARG002
+        """Return the kinds of types of the columns, if files have types. Columns of numbers have the same kind."""
+        return {}
+
     def index_columns(self, source: Source) -> list[str]:  # noqa: ARG002
         """Return the names of the columns that are the index of a pandas frame."""
         return []

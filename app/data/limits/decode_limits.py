@@ -6,11 +6,12 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from app.data.batch import Source
+from app.data.batch import RangedFile, Source
 from app.errors import BodyTooLarge, InvalidInput
 
 MAX_EXPANSION = 8  # Bytes of rows, as numbers, for each byte that an upload may have.
 HELD_BYTES = 1 << 28  # Bytes of a file that may be in memory at once, in addition to the file's own length.
+WHOLE_BYTES = 1 << 29  # Longest file elsewhere that is read into memory.
 METADATA_BYTES = 1 << 21  # Bytes of a footer or a message. Each of them may take hundreds of bytes in memory.
 
 
@@ -47,9 +48,20 @@ def refuse_damage(message: str) -> Iterator[None]:
 
 
 def view_of(source: Source) -> memoryview:
-    """Return the bytes of a file of this machine. Only the bytes that are accessed are read."""
+    """Return the bytes of a file. Of one on this machine, only the bytes that are accessed are read.
+
+    Raises InvalidInput if one that is elsewhere has more than WHOLE_BYTES.
+    """
     if isinstance(source, bytes):
         return memoryview(source)
+    if isinstance(source, RangedFile):
+        if source.size > WHOLE_BYTES:
+            raise InvalidInput(
+                f"The file is read into memory as a whole, and is longer than {WHOLE_BYTES >> 20} MiB. Write shorter "
+                "files, or Parquet."
+            )
+        with source.open() as file:
+            return memoryview(file.read())
     assert isinstance(source, Path)
     with source.open("rb") as file:
         if not source.stat().st_size:

@@ -23,7 +23,7 @@ from app.registry.bucket.pointer_reader import IDLE_SECONDS, KnownPointer, Point
 from app.registry.model_card import ModelCard
 from app.registry.names import no_version
 from app.registry.version_cache import CACHED_BYTES, CURRENT, CachedVersion, VersionCache
-from app.registry.version_file import MAX_FILE_BYTES, FileContent, Version, read, read_card, read_folds
+from app.registry.version_file import MAX_FILE_BYTES, FileContent, Version, file_length, read, read_card, read_folds
 from app.regression.sufficient_statistics import SufficientStatistics
 from app.storage.memory_budget import MemoryBudget
 from app.storage.store import BlobNotFound, Store, StoreUnavailable
@@ -126,7 +126,7 @@ class BucketReader(PointerReader):
         try:
             self._check_reached()
             file = self.health.reach(lambda: self._store.open_read(key))
-            if _length(file) > MAX_MEMORY_FILE:
+            if file_length(file) > MAX_MEMORY_FILE:
                 return file
             with file:
                 return io.BytesIO(self.health.reach(file.read))
@@ -249,7 +249,7 @@ class BucketReader(PointerReader):
     def _get_file(self, model: str, number: int, check_room: Callable[[int], None]) -> bytes:
         """Return the bytes of a version's file, after a look at their number."""
         with self._store.open_read(version_key(model, number)) as file:
-            size = _length(file)
+            size = file_length(file)
         if size > MAX_FILE_BYTES:
             raise ModelFileInvalid(f"{self._place(model, number)} is larger than any model can be.")
         check_room(size)
@@ -277,10 +277,3 @@ class BucketReader(PointerReader):
         newest = islice(pointer.numbers_below(MAX_VERSION), MAX_LISTED)
         listed = ", ".join(map(str, sorted(newest)))
         return NoCurrentVersion(f'Model "{model}" has no current version; promote one. Its versions: {listed}.')
-
-
-def _length(file: BinaryIO) -> int:
-    """Return the bytes of a file that can be sought, and go back to its beginning."""
-    length = file.seek(0, io.SEEK_END)
-    file.seek(0)
-    return length

@@ -1,6 +1,7 @@
 """Liveness, readiness and metrics of the process."""
 
 import contextlib
+from typing import Literal
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
@@ -24,6 +25,10 @@ class Ready(BaseModel):
     status: str = Field(examples=["ready"])
     model: str = Field(examples=["crop-yield"])
     version: int = Field(examples=[1])
+    storage: Literal["folder", "store", "cache"] = Field(
+        description="Where versions come from. `cache`: the store cannot be reached, so the versions that were read "
+        "before are served, and promotions on other machines are not seen."
+    )
 
 
 @router.get(
@@ -50,7 +55,7 @@ async def ready(request: Request) -> Ready:
         card = (await VersionSelector(services.registry, services.default_model).resolve_async()).card
     except NotFound as error:
         raise Unavailable(error.message) from None
-    return Ready(status="ready", model=card.model, version=card.version)
+    return Ready(status="ready", model=card.model, version=card.version, storage=services.registry.storage)
 
 
 @router.get(

@@ -17,7 +17,7 @@ from app.web.state import get_services
 _EXAMPLES = {
     name: {option: value for option, value in example.items() if option != "model"}
     for name, example in EXAMPLES.items()
-    if isinstance(example["instances"][0], dict)
+    if isinstance(next(iter(example.get("instances", [None]))), dict)
 }
 
 router = APIRouter(tags=["Train"], dependencies=[require_scope(AccessScope.TRAIN)])

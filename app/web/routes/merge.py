@@ -7,7 +7,8 @@ from starlette.responses import Response
 
 from app.web.auth import AccessScope, require_scope
 from app.web.job_response import IdempotencyKey, Prefer, job_response, new_job_id
-from app.web.merges import FORM, OCTETS, VERSION_TYPE, submit_versions
+from app.web.merges import OCTETS, VERSION_TYPE, submit_versions
+from app.web.multipart import MEDIA_TYPE as FORM
 from app.web.query import ModelName, query_parameters
 from app.web.schemas.jobs import JobView
 from app.web.schemas.merge import MergeOptions

@@ -1,7 +1,6 @@
 """Models and their versions: list, read, download."""
 
 import base64
-import os
 import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -13,7 +12,7 @@ from app.errors import InvalidInput, ModelFileInvalid, NoCurrentVersion, NotFoun
 from app.registry.base import ModelReader
 from app.registry.merge_export import encode_for_merge
 from app.registry.names import MODEL_NAME
-from app.registry.version_file import Version
+from app.registry.version_file import Version, file_length
 from app.web import bodies
 from app.web.auth import AccessScope, require_scope
 from app.web.card_statistics import MAX_COVARIANCE_COEFFICIENTS
@@ -187,7 +186,7 @@ def download_version(
         return _not_modified(etag)
     headers = {
         "content-disposition": f'attachment; filename="{model}-{version:06d}.safetensors"',
-        "content-length": str(os.fstat(file.fileno()).st_size),
+        "content-length": str(file_length(file)),
         "etag": etag,
     }
     return StreamingResponse(

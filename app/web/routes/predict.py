@@ -20,6 +20,7 @@ from app.web.query import ModelName, VersionNumber, query_parameters, read_query
 from app.web.schemas.predict import CSV_EXAMPLE, EXAMPLES, PredictParameters, PredictRequest, PredictResponse
 from app.web.schemas.problems import problem_responses
 from app.web.state import get_services
+from app.web.version_headers import MIN_VERSION_PARAMETER, min_version
 
 router = APIRouter(tags=["Predict"], dependencies=[require_scope(AccessScope.PREDICT)], route_class=QuietRoute)
 
@@ -39,7 +40,7 @@ _ROUTE: dict[str, Any] = {
     "description": DESCRIPTION,
     "openapi_extra": {
         **bodies.openapi_request_body(PredictRequest, EXAMPLES, csv_example=CSV_EXAMPLE),
-        "parameters": query_parameters(PredictParameters),
+        "parameters": [*query_parameters(PredictParameters), MIN_VERSION_PARAMETER],
     },
     "responses": {200: bodies.openapi_response(), **problem_responses(404, 406, 413, 415, 422, 507)},
 }
@@ -47,15 +48,14 @@ _ROUTE: dict[str, Any] = {
 
 @router.post("/predict", name="predict", summary="Predict with the default model's current version", **_ROUTE)
 async def predict(request: Request) -> Response:
-    services = get_services(request)
-    return await _predict(request, VersionSelector(services.registry, services.default_model))
+    return await _predict(request, get_services(request).default_model)
 
 
 @router.post(
     "/models/{model}/predict", name="predictWithModel", summary="Predict with a model's current version", **_ROUTE
 )
 async def predict_with_model(request: Request, model: ModelName) -> Response:
-    return await _predict(request, VersionSelector(get_services(request).registry, model))
+    return await _predict(request, model)
 
 
 @router.post(
@@ -65,11 +65,12 @@ async def predict_with_model(request: Request, model: ModelName) -> Response:
     **_ROUTE,
 )
 async def predict_with_version(request: Request, model: ModelName, version: VersionNumber) -> Response:
-    return await _predict(request, VersionSelector(get_services(request).registry, model, version))
+    return await _predict(request, model, version)
 
 
-async def _predict(request: Request, selector: VersionSelector) -> Response:
+async def _predict(request: Request, model: str, version: int | None = None) -> Response:
     """Predict in the way that the formats of the rows and of the response need."""
+    selector = VersionSelector(get_services(request).registry, model, version, min_version(request, version))
     media_type = await bodies.content_type(request, *MEDIA_TYPES)
     others = [other for other in MEDIA_TYPES if other != media_type]
     accepted = select_media_type(request.headers.get("accept"), [media_type, *others])

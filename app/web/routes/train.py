@@ -11,7 +11,7 @@ from app.web.auth import AccessScope, require_scope
 from app.web.job_response import IdempotencyKey, Prefer, job_response, new_job_id
 from app.web.schemas.jobs import JobView
 from app.web.schemas.problems import problem_responses
-from app.web.schemas.train import CSV_EXAMPLE, EXAMPLES, TrainRequest
+from app.web.schemas.train import CSV_EXAMPLE, EXAMPLES
 from app.web.schemas.train_query import query_parameters
 from app.web.state import get_services
 from app.web.submissions import submit_file, submit_json
@@ -26,14 +26,15 @@ router = APIRouter(tags=["Train"], dependencies=[require_scope(AccessScope.TRAIN
     description=(
         "Records a training job and answers at once; with `Prefer: wait=10` it waits for up to 10 seconds for the job "
         "to end. Once answered, the job survives any crash. Rows come as JSON, or as a file: "
-        f"{LABELS}, plain or with a Content-Encoding of gzip or zstd. If the model "
+        f"{LABELS}, plain or with a Content-Encoding of gzip or zstd. A JSON body with `source` names files in a "
+        "bucket or on the service's machine instead, if the operator allows it. If the model "
         "exists, its new version has the columns of the current one, unless the request names its features or has "
         "`schema: infer`."
     ),
     status_code=202,
     response_model=JobView,
     openapi_extra={
-        **bodies.openapi_request_body(TrainRequest, EXAMPLES, csv_example=CSV_EXAMPLE),
+        **bodies.openapi_request_body("TrainBody", EXAMPLES, csv_example=CSV_EXAMPLE),
         "parameters": query_parameters(),
     },
     responses={

@@ -39,6 +39,8 @@ class ProblemDetail(Schema):
     """JSON pointer into the body."""
     parameter: str | None = None
     """Name of the query, path or header parameter."""
+    file: str | None = None
+    """Name of the file, if the rows are in several."""
     row: int | None = None
     """Row of the file; the header is row 1. The first in which it occurs."""
     column: str | None = None

@@ -11,6 +11,7 @@ from app.registry.names import MODEL_NAME
 from app.regression.solvers import Exact
 from app.regression.sufficient_statistics import WeightKind
 from app.training.request import TrainingRequest
+from app.training.source_url import MAX_URL
 from app.web.query import Rows
 from app.web.schemas.openapi_schema import DocumentedAs
 from app.web.schemas.reading import CellOptions, TextOptions
@@ -188,6 +189,20 @@ class FileOptions(TrainingOptions, TextOptions):
         return dataclasses.replace(super().reading(), **texts)
 
 
+class SourceRequest(FileOptions):
+    """Files that are already in a bucket or on the service's machine, instead of rows. Options are as for a file."""
+
+    source: str = Field(min_length=1, max_length=MAX_URL, examples=["s3://bucket/path/*.parquet"])
+    """URL of a file, or of several with `*` and `?` in the names: `s3://`, `gs://`, `az://` or `file:///`. It has to be
+    under one of the URL prefixes that the operator allows with LINSERVE_SOURCES. The files have the same columns, and
+    are read in the order of their URLs."""
+    format: Literal["parquet", "csv", "arrow"] | None = None
+    """Format of the files. Default: by their extension."""
+
+    def to_request(self, *, default_model: str, **fields: Unpack[RequestFields]) -> TrainingRequest:
+        return dataclasses.replace(super().to_request(default_model=default_model, **fields), source=self.source)
+
+
 class TrainRequest(TrainingOptions):
     """Rows and their targets: two lists of the same length, each of objects or of arrays.
 
@@ -251,6 +266,7 @@ EXAMPLES: dict[str, Any] = {
         ],
         "reference": {"city": "Oslo"},
     },
+    "Files in a bucket": {"model": "rents", "source": "s3://bucket/rents/2026/*.parquet", "targets": ["rent"]},
 }
 CSV_EXAMPLE = "temp,rainfall,humidity,apples,oranges\n" + "".join(
     ",".join(map(str, x + y)) + "\n" for x, y in zip(_INPUTS, _TARGETS, strict=True)

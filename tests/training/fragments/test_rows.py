@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from app.data.columns.schema import Column, TableSchema
-from app.data.formats import BY_NAME
 from app.errors import InvalidInput
 from app.regression.fit import FitResult, fit_model
 from app.regression.folds import FoldOptions
@@ -110,10 +109,7 @@ def assert_equal_fits(found: FitResult | str, expected: FitResult | str) -> None
     scale = np.abs(exact.statistics.raw_factor).max()
     for part, whole in [
         (found.model.statistics, exact.statistics),
-        *(
-            (found.summary.folds[fold], expected.summary.folds[fold])
-            for fold in expected.summary.folds
-        ),
+        *((found.summary.folds[fold], expected.summary.folds[fold]) for fold in expected.summary.folds),
     ]:
         assert part.rows == whole.rows
         assert_allclose(
@@ -132,7 +128,7 @@ def assert_equal_fits(found: FitResult | str, expected: FitResult | str) -> None
 @pytest.mark.parametrize("format_name", ["csv", "parquet", "arrow"])
 @settings(max_examples=15, deadline=None)
 @given(table=tables(), part=st.integers(1, 40), files=st.integers(1, 3), folds=st.sampled_from([None, 2, 5]))
-def test_fragments_of_files_give_the_fit_of_one_pass(
+def test_fragments_of_files_give_the_fit_of_one_pass(  # noqa: PLR0917 - hypothesis gives them
     tmp_path_factory: pytest.TempPathFactory,
     format_name: str,
     table: pa.Table,
@@ -149,10 +145,80 @@ def test_fragments_of_files_give_the_fit_of_one_pass(
         paths.append(folder / f"part-{number}")
         write(table.slice(start, end - start), paths[-1], format_name, part)
     options = None if folds is None else FoldOptions(folds, seed=3)
-    found, expected = rows_of(paths, format_name, size=part * 20 if format_name == "csv" else 1), one_pass(whole, format_name)
+    found = rows_of(paths, format_name, size=part * 20 if format_name == "csv" else 1)
+    expected = one_pass(whole, format_name)
     assert_equal_fits(fit(found, options), fit(expected, options))
     for name in ("read", "complete", "dropped", "zero_weight_rows", "gaps_by_column"):
         assert getattr(found, name) == getattr(expected, name), name
     assert found.gaps.kept_without(["b"]) == expected.gaps.kept_without(["b"])
     second = np.vstack([batch.x for batch in found.batches()])
     assert_array_equal(second, np.vstack([batch.x for batch in expected.batches()]))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(0, 39),
+    st.integers(0, 39),
+    st.integers(1, 300),
+    st.sampled_from(["a", "w"]),
+    st.sampled_from(["oops", "-1", "1e999"]),
+    st.booleans(),
+)
+def test_the_first_fault_is_that_of_one_pass(  # noqa: PLR0917 - hypothesis gives them
+    tmp_path_factory: pytest.TempPathFactory,
+    first: int,
+    second: int,
+    size: int,
+    column: str,
+    value: str,
+    blank: bool,
+) -> None:
+    path = tmp_path_factory.mktemp("rows") / "rows.csv"
+    lines = [{"a": f"{row}.5", "b": "1", "word": f'"x, ""{row}"" \n y"', "y": "2", "w": "1"} for row in range(40)]
+    lines[first][column] = value
+    lines[second]["y"] = "oops"
+    text = "\n".join(["a,b,word,y,w", *(",".join(line.values()) for line in lines)])
+    path.write_text(text.replace("\n3.5", "\n\n\n3.5") if blank else text)
+    found, expected = fit(rows_of([path], "csv", size=size), None), fit(one_pass(path, "csv"), None)
+    if isinstance(expected, str) and "columns have values" not in expected:
+        assert found == expected
+    else:  # how many columns are named depends on the rows that are parsed at a time
+        assert isinstance(found, str) == isinstance(expected, str)
+        assert str(found).split("row")[-1] == str(expected).split("row")[-1]
+
+
+def test_a_fault_in_one_of_several_files_has_the_name_of_the_file_and_the_row_in_it(tmp_path: Path) -> None:
+    paths = [tmp_path / f"part-{number}.csv" for number in range(3)]
+    for path in paths:
+        path.write_text("a,b,word,y,w\n" + "1,2,p,3,1\n" * 20)
+    paths[1].write_text(paths[1].read_text() + "1,2,p,oops,1\n")
+    with pytest.raises(InvalidInput, match=r'^part-1\.csv: Row 22, column "y"') as refused:
+        fit_model(rows_of(paths, "csv"), Exact())
+    assert [(detail.file, detail.row) for detail in refused.value.details] == [("part-1.csv", 22)]
+
+
+@pytest.mark.parametrize(
+    ("name", "terms", "certified", "tolerance"),
+    [
+        ("longley", (), (-3482258.63459582, 15.0618722713733), 1e-14),
+        (
+            "filip",
+            ("x", *(f"x^{power}" for power in range(2, 11))),
+            (-1467.48961422980, -2772.17959193342),
+            2e-8,
+        ),  # powers round
+    ],
+)
+def test_a_second_reading_of_the_fragments_restores_the_digits_of_nist(
+    name: str, terms: tuple[str, ...], certified: tuple[float, float], tolerance: float
+) -> None:
+    path = Path(__file__).parents[2] / "regression" / "nist" / f"{name}.csv"
+    features = tuple(path.read_text().partition("\n")[0].split(",")[1:])
+    given = replace(request("csv", terms=terms), features=features, weight=None)
+    schema = TableSchema.of_numbers(features, ("y",))
+    rows = FragmentedRows([LocalFile(str(path))], given, schema, executor=Serial(), size=100)
+    result = fit_model(rows, Exact())
+    assert result.refined
+    assert [result.model.intercept[0], result.model.coef[0, 0]] == pytest.approx(certified, rel=tolerance)
+    whole = fit_model(JobRows(path, given, schema, {}, 1), Exact())
+    assert_allclose(result.model.coef, whole.model.coef, rtol=1e-14)

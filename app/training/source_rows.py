@@ -1,0 +1,60 @@
+"""The files of a job's source: found when the job first runs, and the same for each of its attempts."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from app.data.batch import FileSet, RangedFile
+from app.training.request import TrainingRequest
+from app.training.source_url import AllowedSources
+from app.training.sources import SourceFile, SourceFiles, resolve
+from app.training.uploads import UploadStore
+
+
+def files_of(request: TrainingRequest, allowed: AllowedSources, uploads: UploadStore) -> SourceFiles | None:
+    """Return the files of a request's source, or None if its rows were uploaded.
+
+    Raises as `resolve` does if this is the first attempt at the job, and StoreUnavailable.
+    """
+    if request.source is None:
+        return None
+    name = uploads.files(request.upload)
+    content = uploads.recorded(name)
+    if content is None:
+        found = resolve(request.source, allowed, request.format)
+        content = uploads.record_once(name, msgspec.json.encode(found))
+    return msgspec.json.decode(content, type=SourceFiles)
+
+
+@dataclass(frozen=True)
+class _File:
+    file: SourceFile
+    wait: Callable[[float], None] | None
+
+    @property
+    def name(self) -> str:
+        return self.file.name
+
+    def source(self) -> Path | RangedFile:
+        return self.file.source(self.wait)
+
+
+def file_set(files: SourceFiles, wait: Callable[[float], None] | None) -> FileSet:
+    """Return the rows of the files.
+
+    While the store is unavailable, their readers call `wait` with the seconds before the next try, or raise
+    StoreUnavailable if it is None.
+    """
+    return FileSet([_File(file, wait) for file in files.files])
+
+
+def check_unchanged(files: SourceFiles) -> None:
+    """Raise SourceChanged if a file on this machine was changed since it was found.
+
+    One in a store is read on condition of its tag.
+    """
+    for file in files.files:
+        if file.path is not None:
+            file.check()
