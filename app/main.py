@@ -40,7 +40,7 @@ from app.web.metrics import Metrics
 from app.web.middleware import HeadMiddleware, PathPrefix, RequestContextMiddleware
 from app.web.openapi import build_document
 from app.web.protocols import PROTOCOLS, render_error
-from app.web.routes import docs, health, inspect, jobs, model_changes, models, train
+from app.web.routes import docs, health, inspect, jobs, merge, model_changes, models, train
 from app.web.state import Services
 
 DESCRIPTION = """
@@ -100,7 +100,7 @@ def create_app() -> FastAPI:
     problems.add_exception_handlers(app, render_error)
     for wire_format in PROTOCOLS:
         app.include_router(wire_format.router)
-    for resource in (train, inspect, jobs, models, model_changes, health):
+    for resource in (train, merge, inspect, jobs, models, model_changes, health):
         app.include_router(resource.router)
     docs.install(app)
     return app
@@ -173,6 +173,8 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
         max_upload_bytes=settings.max_upload_bytes,
         max_instances=settings.max_instances,
         max_wait_seconds=settings.max_wait_seconds,
+        min_merge_rows=settings.min_merge_rows,
+        sources=settings.allowed_sources,
         memory=memory,
         large_body_limiter=LargeBodyLimiter(),
         access=access,

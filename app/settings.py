@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, PostgresDsn, UrlConstraints, Validat
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.registry.names import MODEL_NAME
+from app.training.source_url import AllowedSources
 
 MEBIBYTE = 1 << 20
 GIBIBYTE = 1 << 30
@@ -53,6 +54,11 @@ def _check_storage_url(url: str) -> str:
     return url
 
 
+def _check_sources(prefixes: str) -> str:
+    AllowedSources.parse(prefixes)
+    return prefixes
+
+
 def _check_trainer_memory(memory: int) -> int:
     if 0 < memory < MIN_TRAINER_MEMORY:
         raise ValueError(f"the trainer itself takes up to {MIN_TRAINER_MEMORY} bytes; 0 means no limit")
@@ -74,7 +80,7 @@ class Settings(BaseSettings):
     cache_dir: Path | None = Field(
         None, description="Folder of copies of versions, from which a start without the store serves."
     )
-    sources: str | None = Field(
+    sources: Annotated[str, AfterValidator(_check_sources)] | None = Field(
         None, description="URL prefixes, separated by commas, under which `source` of a training may name files."
     )
     ray_address: str | None = Field(
@@ -145,6 +151,10 @@ class Settings(BaseSettings):
         description="Grace period for slow transfers, in seconds. A request or response that falls this far behind "
         "10 kB/s is aborted.",
     )
+
+    @property
+    def allowed_sources(self) -> AllowedSources:
+        return AllowedSources.parse(self.sources)
 
     @property
     def job_database_url(self) -> str:
