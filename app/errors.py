@@ -186,13 +186,6 @@ class WorkerBusy(Unavailable): ...
 class SpoolFull(Unavailable): ...
 
 
-class StoreUnavailable(Unavailable):
-    """The message has the URL of the store without credentials."""
-
-
-class StoreMisconfigured(StoreUnavailable): ...
-
-
 def not_stored(subject: str, error: OSError) -> Unavailable:
     """Map a failed write to SpoolFull if the disk is full, otherwise to Unavailable."""
     error_type = SpoolFull if error.errno in (errno.ENOSPC, errno.EDQUOT) else Unavailable
