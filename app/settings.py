@@ -74,8 +74,8 @@ class Settings(BaseSettings):
     state_dir: Path = Field(Path(".linserve"), description="Folder of the job database, uploaded rows and checkpoints.")
     storage: Annotated[str, AfterValidator(_check_storage_url)] | None = Field(
         None,
-        description="URL of the store that replicas and trainers share: s3://BUCKET/PREFIX, gs://, az:// or file:///. By "
-        "default, the models folder and the state folder.",
+        description="URL of the store that replicas and trainers share: s3://BUCKET/PREFIX, gs://, az:// or file:///. "
+        "By default, the models folder and the state folder.",
     )
     cache_dir: Path | None = Field(
         None, description="Folder of copies of versions, from which a start without the store serves."
