@@ -18,7 +18,7 @@ from line import CARD
 from memory_store import MemoryStore
 from models_folder import line
 
-from app.errors import LinserveError, Unavailable
+from app.errors import LinserveError, StoreUnavailable, Unavailable
 from app.registry.base import ParentChanged
 from app.registry.bucket import publisher as module
 from app.registry.bucket.keys import VERSION_FILE, pointer_key, version_key
@@ -26,7 +26,7 @@ from app.registry.bucket.pointer import Pointer
 from app.registry.bucket.publisher import BucketPublisher
 from app.registry.migrations import decode_card
 from app.registry.model_card import SCHEMA, ModelCard
-from app.storage.store import BlobChanged, StoreUnavailable
+from app.storage.store import BlobChanged
 
 WRITES = {"put_if_absent", "put_if_match", "delete"}
 MODEL = line(1.0)

@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+from app.data.batch import FileSet
 from app.data.columns.schema import TableSchema
-from app.errors import LinserveError
+from app.data.formats.file_set import check_same_columns, located
+from app.errors import InvalidInput, LinserveError
 from app.regression.errors import FitError
 from app.regression.sufficient_statistics import SufficientStatistics
 from app.regression.summary_plan import SummaryPlan
-from app.regression.training_batch import TrainingBatch
 from app.training.dataset import JobRows
 from app.training.fragments.executors import Executor, FragmentTask
 from app.training.fragments.merge import MergeTree
@@ -36,25 +37,14 @@ class FragmentedRows(JobRows):
         size: int | None = None,
     ) -> None:
         """Describe the rows of files in one format. A fragment has about `size` bytes."""
-        super().__init__(files[0].source(), request, schema, {}, threads)
+        self._set = FileSet(files)
+        super().__init__(self._set if files[0].name else files[0].source(), request, schema, {}, threads)
         self._files, self._executor, self._on_fragments = tuple(files), executor, on_fragments
         self._size = fragment_bytes(files) if size is None else size
         assert request.weight_kind is not None
         self._how = RowsRecord(request.format, schema, request.weight_kind, request.fold_groups)
         self._records = [FileRecord.of(file) for file in files]
         self._fragments: list[Fragment] | None = None
-
-    def batches(self) -> Iterator[TrainingBatch]:
-        """Yield the rows of all files, as `TrainingRows` does for one."""
-        self.begin_pass()
-        for place, file in enumerate(self._files):
-            rows = self._how.rows(self._records[place], None, self._threads)
-            try:
-                yield from rows.batches()
-            except LinserveError as error:
-                raise Fault.of(error).raised(file.name) from None
-            self.add_counts(rows.counts)
-        self.check_left()
 
     def summarise(self, plan: SummaryPlan, rows_read: Callable[[int], None]) -> dict[int, SufficientStatistics]:
         """Return the statistics of all rows by fold, or under the key 0 if there are no folds; empty without rows.
@@ -78,13 +68,17 @@ class FragmentedRows(JobRows):
         )
         spans: dict[int, Spans | Fault] = {}
         for place, content in self._executor.run(tasks, poll):
-            result = unpack(content, Result)
-            spans[place] = result
-        fragments = []
+            spans[place] = unpack(content, Result)
+        fragments, first = list[Fragment](), spans[0]
         for place, file in enumerate(self._files):
             found = spans[place]
             if isinstance(found, Fault):
                 raise found.raised(file.name)
+            assert isinstance(first, Spans)
+            try:
+                check_same_columns(found.columns, first.columns, self._files[0].name, self._names)
+            except InvalidInput as error:
+                raise located(error, file.name) from None
             fragments += [Fragment(place, span) for span in found.spans] or [Fragment(place, None)]
         return fragments
 
@@ -101,6 +95,10 @@ class FragmentedRows(JobRows):
 
     def name(self, fragment: Fragment) -> str:
         return self._files[fragment.file].name
+
+    def note_rows(self, place: int, rows: int) -> None:
+        """Note the number of rows of a file."""
+        self._set.note_rows(place, rows)
 
     @property
     def executor(self) -> Executor:
@@ -131,6 +129,8 @@ class _Pass:
     settled: int = 0  # fragments whose numbers are known, and all those before them
     first: int = 0  # number of the next row
     row: int = 0  # rows of the same file before the next fragment that its description does not have
+    file_rows: int = 0  # rows of the same file before the next fragment
+    rows_before: list[int] = field(default_factory=lambda: [0])  # rows of all files before each file
     read: int = 0
     done: int = 0
 
@@ -189,9 +189,12 @@ class _Pass:
                 self._add(index, summary)
             self.first += counts.complete
             self.row += counts.read - fragment.rows
+            self.file_rows += counts.read
             self.settled += 1
-            if index + 1 < len(self.fragments) and self.fragments[index + 1].file != fragment.file:
-                self.row = 0
+            if self.settled == len(self.fragments) or self.fragments[self.settled].file != fragment.file:
+                self.rows.note_rows(fragment.file, self.file_rows)
+                self.rows_before.append(self.rows_before[-1] + self.file_rows)
+                self.row = self.file_rows = 0
 
     def _error(self, index: int, fault: Fault | None, right: tuple[int, int]) -> LinserveError | FitError:
         """Return the error of a fragment, found again if its place was not right."""
@@ -204,7 +207,10 @@ class _Pass:
 
     def _add(self, index: int, summary: Summary) -> None:
         self.tree.add(index, summary.statistics)
-        self.rows.add_counts(summary.counts)
+        # Rounded integers are noted by their rows over all files.
+        before = self.rows_before[self.fragments[index].file]
+        rounded = {name: before + row for name, row in summary.counts.rounded.items()}
+        self.rows.add_counts(replace(summary.counts, rounded=rounded))
         self.read += summary.counts.complete
         self.done += 1
         self.rows.on_fragments(self.done, len(self.fragments))

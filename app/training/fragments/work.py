@@ -8,6 +8,7 @@ from app.data.columns.schema import Dialect, TableSchema
 from app.data.content import explained
 from app.data.formats import BY_NAME
 from app.data.formats.base import Span
+from app.data.formats.file_set import described_columns
 from app.data.groups import Groups
 from app.data.training_rows import RowCounts, TrainingRows
 from app.errors import InvalidInput, LinserveError, MemoryExceeded
@@ -49,11 +50,13 @@ class Split(msgspec.Struct, frozen=True, tag=True):
     def run(self) -> "Spans":
         source, table_format = self.file.file.source(), BY_NAME[self.format]
         with explained(source, table_format, self.dialect):
-            return Spans(table_format.spans(source, self.dialect, self.size))
+            columns = described_columns(table_format, source, self.dialect)
+            return Spans(table_format.spans(source, self.dialect, self.size), columns)
 
 
 class Spans(msgspec.Struct, frozen=True, tag=True):
     spans: list[Span]
+    columns: dict[str, str]  # with their types
 
 
 class Summarise(msgspec.Struct, frozen=True, tag=True):
