@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from app import __version__, logs
-from app.errors import NotFound, Unavailable
+from app.errors import NotFound, StoreMisconfigured, Unavailable
 from app.jobs.dbos_store import DBOSStore
 from app.jobs.host.cpu_affinity import PredictionActivity
 from app.jobs.queue import JobQueue
@@ -28,7 +28,6 @@ from app.settings import Settings
 from app.startup import load_config, warn_of_unwritable_folders
 from app.storage.memory_budget import VERSIONS_SHARE, LargeBodyLimiter, MemoryBudget, share_of
 from app.storage.opening import open_store
-from app.storage.store import StoreMisconfigured
 from app.storage.temp import TempStorage
 from app.training.uploads import UploadStore
 from app.web import problems
@@ -40,7 +39,7 @@ from app.web.metrics import Metrics
 from app.web.middleware import HeadMiddleware, PathPrefix, RequestContextMiddleware
 from app.web.openapi import build_document
 from app.web.protocols import PROTOCOLS, render_error
-from app.web.routes import docs, health, inspect, jobs, model_changes, models, train
+from app.web.routes import docs, health, inspect, jobs, merge, model_changes, models, train
 from app.web.state import Services
 
 DESCRIPTION = """
@@ -100,7 +99,7 @@ def create_app() -> FastAPI:
     problems.add_exception_handlers(app, render_error)
     for wire_format in PROTOCOLS:
         app.include_router(wire_format.router)
-    for resource in (train, inspect, jobs, models, model_changes, health):
+    for resource in (train, merge, inspect, jobs, models, model_changes, health):
         app.include_router(resource.router)
     docs.install(app)
     return app
@@ -173,6 +172,8 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
         max_upload_bytes=settings.max_upload_bytes,
         max_instances=settings.max_instances,
         max_wait_seconds=settings.max_wait_seconds,
+        min_merge_rows=settings.min_merge_rows,
+        sources=settings.allowed_sources,
         memory=memory,
         large_body_limiter=LargeBodyLimiter(),
         access=access,

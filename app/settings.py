@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, PostgresDsn, UrlConstraints, Validat
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.registry.names import MODEL_NAME
+from app.training.source_url import AllowedSources
 
 MEBIBYTE = 1 << 20
 GIBIBYTE = 1 << 30
@@ -53,6 +54,11 @@ def _check_storage_url(url: str) -> str:
     return url
 
 
+def _check_sources(prefixes: str) -> str:
+    AllowedSources.parse(prefixes)
+    return prefixes
+
+
 def _check_trainer_memory(memory: int) -> int:
     if 0 < memory < MIN_TRAINER_MEMORY:
         raise ValueError(f"the trainer itself takes up to {MIN_TRAINER_MEMORY} bytes; 0 means no limit")
@@ -68,13 +74,13 @@ class Settings(BaseSettings):
     state_dir: Path = Field(Path(".linserve"), description="Folder of the job database, uploaded rows and checkpoints.")
     storage: Annotated[str, AfterValidator(_check_storage_url)] | None = Field(
         None,
-        description="URL of the store that replicas and trainers share: s3://BUCKET/PREFIX, gs://, az:// or file:///. By "
-        "default, the models folder and the state folder.",
+        description="URL of the store that replicas and trainers share: s3://BUCKET/PREFIX, gs://, az:// or file:///. "
+        "By default, the models folder and the state folder.",
     )
     cache_dir: Path | None = Field(
         None, description="Folder of copies of versions, from which a start without the store serves."
     )
-    sources: str | None = Field(
+    sources: Annotated[str, AfterValidator(_check_sources)] | None = Field(
         None, description="URL prefixes, separated by commas, under which `source` of a training may name files."
     )
     ray_address: str | None = Field(
@@ -145,6 +151,10 @@ class Settings(BaseSettings):
         description="Grace period for slow transfers, in seconds. A request or response that falls this far behind "
         "10 kB/s is aborted.",
     )
+
+    @property
+    def allowed_sources(self) -> AllowedSources:
+        return AllowedSources.parse(self.sources)
 
     @property
     def job_database_url(self) -> str:

@@ -115,6 +115,7 @@ def _make_worker(settings: Settings, threads: int, lease: "TrainerLease") -> "Wo
             threads,
             check_memory_for_torch,
             store=store,
+            sources=settings.allowed_sources,
         ),
         activity=PredictionActivity(settings.traffic),
         crash_loop=CrashLoopGuard(settings.state_dir / f"attempt.{settings.trainer_name}", os.environ.get(PARENT)),

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -31,6 +32,9 @@ POLL_SECONDS = 0.8
 SETTLED_SECONDS = 1.0
 PRUNE_BATCH = 500
 ENDED = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
+
+# The line of a traceback that has the error. The other lines are indented.
+_ERROR_LINE = re.compile(r"[\w.]+(Error|Exception|Shutdown|Transaction)\b.*:")
 
 _log = logging.getLogger(__name__)
 
@@ -198,7 +202,15 @@ def _warn_of_other_versions() -> None:
 
 
 def _is_unexpected(record: logging.LogRecord) -> bool:
-    """Return False for the traceback that DBOS logs for a workflow that failed or was cancelled as intended."""
+    """Return False for the traceback that DBOS logs for a workflow that failed or was cancelled as intended.
+
+    Shorten a message with a traceback in it to its first and last line.
+    """
+    before, traceback, after = record.getMessage().partition("Traceback (most recent call last):")
+    if traceback:
+        # SQLAlchemy adds the statement and a link to the last line.
+        reason = next((line for line in after.splitlines() if _ERROR_LINE.match(line)), "")
+        record.msg, record.args = f"{before}{reason}", ()
     raised = record.exc_info[1] if record.exc_info else None
     expected = (JobFailed, dbos_errors.DBOSAwaitedWorkflowCancelledError, dbos_errors.DBOSWorkflowCancelledError)
     return not isinstance(raised, expected) and "recorded outcome" not in record.getMessage()

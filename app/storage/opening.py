@@ -33,9 +33,11 @@ STORES: dict[str, Callable[[str], Store]] = {
 def open_store(url: str) -> Store:
     """Return the store at a URL such as s3://BUCKET/PREFIX or file:///FOLDER. Nothing is requested yet.
 
-    Raises ValueError if the scheme is unknown, StoreMisconfigured if the environment is not valid for it.
+    Raises ValueError if the URL is not valid, StoreMisconfigured if the environment is not valid for it.
     """
-    scheme = urlsplit(url).scheme
-    if scheme not in STORES:
+    parts = urlsplit(url)
+    if parts.scheme not in STORES:
         raise ValueError(f"expected a URL that begins with one of {', '.join(f'{known}://' for known in STORES)}")
-    return STORES[scheme](url)
+    if (parts.scheme == "file") == bool(parts.netloc):
+        raise ValueError("expected a bucket or container after s3://, gs:// or az://, or a folder after file://")
+    return STORES[parts.scheme](url)

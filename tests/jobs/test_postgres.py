@@ -3,11 +3,11 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from subprocess import Popen
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -104,7 +104,7 @@ class Updates:
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=run) for run in (self._train, self._predict)]
 
-    def __enter__(self) -> "Updates":
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
@@ -145,9 +145,9 @@ def test_a_failover_of_postgres_loses_nothing_and_predictions_do_not_notice(
     before = cluster.rows()
     began = time.monotonic()
 
-    def outage(refused: int) -> None:
-        """Wait until trainings were refused since, and accepted after the outage."""
-        wait_for(lambda: len(updates.refusals) > refused)
+    def wait_for_more(responses: Sequence[object]) -> None:
+        count = len(responses)
+        wait_for(lambda: len(responses) > count)
 
     with cluster.trainer(first, "one"), cluster.trainer(second, "two"), Updates(cluster) as updates:
         for name, service in (("one", first), ("two", second)):
@@ -155,16 +155,14 @@ def test_a_failover_of_postgres_loses_nothing_and_predictions_do_not_notice(
         wait_for(lambda: len(updates.jobs) > 3)
         postgres.cut_connections()
         postgres.read_only(True)
-        outage(len(updates.refusals))
+        wait_for_more(updates.refusals)
         time.sleep(5)
         postgres.read_only(False)
-        accepted = len(updates.jobs)
-        wait_for(lambda: len(updates.jobs) > accepted)
+        wait_for_more(updates.jobs)
         postgres.stop()
-        outage(len(updates.refusals))
+        wait_for_more(updates.refusals)
         postgres.start()
-        accepted = len(updates.jobs)
-        wait_for(lambda: len(updates.jobs) > accepted)
+        wait_for_more(updates.jobs)
         postgres.restart()
         updates.__exit__()
         ended = [first.end_of(job) for job in updates.jobs]

@@ -1,5 +1,6 @@
 """Reading of a registry in a store: what is served, from where, and how often the store is asked."""
 
+import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -7,7 +8,8 @@ import pytest
 from bucket_registry import eventually, pointer_of, put_pointer, put_versions
 from models_folder import slope
 
-from app.errors import ModelFileInvalid, ModelNotFound, NoCurrentVersion, VersionNotFound
+from app.errors import ModelFileInvalid, ModelNotFound, NoCurrentVersion, Unavailable, VersionNotFound
+from app.prediction.selection import VersionSelector
 from app.registry.bucket import pointer_reader
 from app.registry.bucket import reader as module
 from app.registry.bucket.keys import pointer_key, version_key
@@ -76,7 +78,7 @@ def test_without_a_watch_every_look_at_the_current_version_is_a_look_at_the_poin
     assert reader.versions("line") == [1, 2]
 
 
-def test_a_refresh_makes_the_next_prediction_that_of_the_version_promoted_elsewhere(
+def test_a_client_that_names_the_version_promoted_elsewhere_gets_it_at_once(
     store: Store, watch: Callable[[BucketReader], BucketReader], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("app.registry.bucket.watch.POLL_SECONDS", 60.0)
@@ -85,9 +87,13 @@ def test_a_refresh_makes_the_next_prediction_that_of_the_version_promoted_elsewh
     reader.current("line")
     put_versions(store, 2)
     assert served(reader) == 1
-    reader.refresh("line")
-    assert slope(reader.current("line")) == 2
+    assert asyncio.run(VersionSelector(reader, "line", least=1).resolve_async()).card.version == 1
+    assert asyncio.run(VersionSelector(reader, "line", least=2).resolve_async()).card.version == 2
     assert served(reader) == 2
+    with pytest.raises(Unavailable, match="accepts no version below 3"):
+        VersionSelector(reader, "line", least=3)()
+    put_pointer(store, pointer_of(store).with_current(1))
+    assert VersionSelector(reader, "line", least=1)().card.version == 1  # after a look, because 2 was served
 
 
 def test_a_deleted_model_and_a_deleted_version_are_gone_at_the_next_poll(

@@ -1,19 +1,22 @@
 """What is served while a bucket does not answer, and after it answers again."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from bucket_registry import eventually, put_versions
+from bucket_registry import eventually, put_pointer, put_versions
 from buckets import Fault, FaultyProxy, bucket_url, faulty_proxy
 from models_folder import slope
 
+from app.errors import StoreUnavailable
+from app.prediction.selection import VersionSelector
 from app.registry.bucket import disk_cache
 from app.registry.bucket.keys import version_key
+from app.registry.bucket.pointer import Pointer
 from app.registry.bucket.reader import BucketReader
 from app.registry.bucket.watch import PointerWatch
 from app.storage.object_store import ObjectStore
-from app.storage.store import StoreUnavailable
 
 FAULTS = pytest.mark.parametrize("fault", ["throttle", "hang", "refuse"])
 
@@ -78,7 +81,14 @@ def test_predictions_go_on_while_the_bucket_fails_and_follow_it_afterwards(
     assert reader.models() == ["line", "other"]
     with reader.file("line", 1) as file:
         assert file.read() == store.get(version_key("line", 1)).content
-    for ask in (lambda: reader.refresh("line"), lambda: reader.current("third"), lambda: reader.version("line", 3)):
+    assert VersionSelector(reader, "line", least=1)().card.version == 2
+    assert VersionSelector(reader, "line", least=2)().card.version == 2
+    unanswered: list[Callable[[], object]] = [
+        VersionSelector(reader, "line", least=3),
+        lambda: reader.current("third"),
+        lambda: reader.version("line", 3),
+    ]
+    for ask in unanswered:
         with pytest.raises(StoreUnavailable, match=store.url):
             ask()
 
@@ -132,6 +142,21 @@ def test_the_least_recently_used_copies_are_removed_and_current_versions_last(
         reader.version("line", number)
     kept = sorted(path.name for path in tmp_path.glob("cache/*/line/*.safetensors"))
     assert kept == [f"{number:06d}.safetensors" for number in (5, 6, 7)]
+
+
+def test_a_start_with_ten_thousand_versions_reads_one_pointer_and_one_version(
+    store: ObjectStore, proxy: FaultyProxy, start: Callable[[], BucketReader]
+) -> None:
+    put_versions(store, 1)
+    store.put(version_key("line", 10_000), store.get(version_key("line", 1)).content)
+    put_pointer(store, Pointer(current=10_000, last=10_000, versions=((1, 10_000),), nonce="n"))
+    begun = time.monotonic()
+    reader = start()
+    assert reader.current("line").card.version == 10_000
+    assert time.monotonic() - begun < 2
+    names = [request.split("/models/")[1] for request in proxy.requests]
+    assert [name for name in names if name != "line/pointer"] == ["line/010000.safetensors"] * 2  # its size, then it
+    assert len(reader.versions("line")) == 10_000
 
 
 def test_only_models_that_are_served_are_polled_and_no_versions_are_listed(

@@ -12,12 +12,15 @@ from typing import Any, NamedTuple
 
 import httpx
 import pytest
+from buckets import FaultyProxy, bucket_url, faulty_proxy
 from hypothesis import given
 from hypothesis import strategies as st
-from service import NOTEBOOK, Service
+from service import NOTEBOOK, Service, wait_for
 
-from app.errors import Forbidden
-from app.web.auth import AccessScope, Authorizer, parse_keys
+from app.errors import Forbidden, Unavailable
+from app.storage import Store, open_store
+from app.web.auth import AccessScope, Authorizer
+from app.web.key_files import StoredKeyFile, parse_keys
 
 ROWS = {"instances": [[75, 63, 44]]}
 SECRETS = {"web": "secret-of-web", "cron": "secret-of-cron", "both": "secret-of-both", "ops": "secret-of-ops"}
@@ -341,3 +344,84 @@ def test_key_file_with_the_same_size_and_time_is_reloaded(tmp_path: Path) -> Non
         os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert access.allows([(b"x-api-key", b"new")], AccessScope.ADMIN)
     assert not access.allows([(b"x-api-key", b"old")], AccessScope.ADMIN)
+
+
+class Stored(NamedTuple):
+    url: str
+    store: Store
+    proxy: FaultyProxy
+
+
+@pytest.fixture
+def stored(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stored]:
+    """A bucket with a key file, behind a proxy."""
+    with faulty_proxy() as proxy:
+        url = bucket_url()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        store = open_store(url)
+        store.put("keys", lines("web").encode())
+        yield Stored(f"{url}/keys", store, proxy)
+
+
+def test_a_changed_key_file_in_a_store_is_read_within_seconds(stored: Stored, caplog: pytest.LogCaptureFixture) -> None:
+    access = Authorizer(stored.url)
+    web, ops = ([(b"x-api-key", SECRETS[name].encode())] for name in ("web", "ops"))
+    assert access.allows(web, AccessScope.PREDICT)
+    with caplog.at_level(logging.INFO):
+        stored.store.put("keys", lines("ops").encode())
+        wait_for(lambda: access.allows(ops, AccessScope.ADMIN))
+    assert not access.allows(web, AccessScope.PREDICT)
+    assert [record.__dict__["keys"] for record in caplog.records] == [["ops"]]
+
+
+def test_the_last_valid_keys_in_a_store_stay_in_effect(stored: Stored, caplog: pytest.LogCaptureFixture) -> None:
+    keys = StoredKeyFile(stored.url)
+    before = keys._keys
+    for fault in ("invalid", "deleted", "throttled"):
+        if fault == "invalid":
+            stored.store.put("keys", b"web guess")
+        elif fault == "deleted":
+            stored.store.delete("keys")
+        else:
+            stored.proxy.set("throttle")
+        keys.poll()
+        keys.poll()
+        assert keys._keys == before
+    line_fault, missing, unavailable = (record.__dict__["reason"] for record in caplog.records)
+    assert line_fault.startswith("Line 1")
+    assert missing == f"There is no file {stored.url}."
+    assert unavailable.startswith(stored.store.url)
+    stored.proxy.set("ok")
+    stored.store.put("keys", lines("ops").encode())
+    keys.poll()
+    assert [key.name for key in keys._keys] == ["ops"]
+
+
+def test_without_any_keys_from_the_store_requests_are_to_be_repeated(stored: Stored) -> None:
+    stored.proxy.set("refuse")
+    access = Authorizer(stored.url)
+    headers = [(b"x-api-key", SECRETS["web"].encode())]
+    assert not access.allows(headers, AccessScope.PREDICT)
+    with pytest.raises(Unavailable, match="The API keys cannot be read: s3://"):
+        access.check({"type": "http", "headers": headers}, AccessScope.PREDICT)
+    stored.proxy.set("ok")
+    wait_for(lambda: access.allows(headers, AccessScope.PREDICT))
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("{store}/missing", "There is no file s3://"),
+        ("{store}/invalid", "Line 1: expected"),
+        ("s3://no-such-bucket/keys", "there is no such bucket"),
+        ("ftp://host/keys", "expected a URL"),
+        ("s3://bucket", "expected a bucket"),
+        ("s3://bucket/", "is not a key"),
+    ],
+)
+def test_a_key_file_in_a_store_that_cannot_be_used_is_an_error_at_the_start(
+    stored: Stored, url: str, reason: str
+) -> None:
+    stored.store.put("invalid", b"web guess")
+    with pytest.raises(ValueError, match=reason):
+        Authorizer(url.format(store=stored.store.url))
