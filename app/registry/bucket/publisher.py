@@ -41,7 +41,7 @@ from typing import Literal
 
 import msgspec
 
-from app.errors import Conflict, InvalidInput, ModelFileInvalid, VersionNotFound
+from app.errors import Conflict, InvalidInput, ModelFileInvalid, StoreUnavailable, VersionNotFound
 from app.failpoints import failpoint
 from app.registry.base import ParentChanged
 from app.registry.bucket.keys import MODELS, VERSION_FILE, marker_key, pointer_key, version_key
