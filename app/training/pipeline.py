@@ -9,14 +9,14 @@ from pathlib import Path
 from app.data.batch import Source
 from app.data.columns.schema import TableSchema
 from app.data.formats import BY_NAME
-from app.errors import InvalidInput, SpoolFull
+from app.errors import InvalidInput, SpoolFull, StoreUnavailable
 from app.failpoints import failpoint
 from app.registry.base import ModelPublisher, ParentChanged
 from app.registry.model_card import ModelCard
 from app.registry.version_file import Version
 from app.regression.fit import DataSummary, FitResult, fit_model
 from app.regression.solvers.base import FitObserver, TrainingState
-from app.storage.store import Store, StoreUnavailable
+from app.storage.store import Store
 from app.training.card import make_card
 from app.training.checkpoints import Checkpoint, SavedRun
 from app.training.columns import current_version, with_columns_of_file

@@ -9,6 +9,7 @@ from bucket_registry import eventually, put_pointer, put_versions
 from buckets import Fault, FaultyProxy, bucket_url, faulty_proxy
 from models_folder import slope
 
+from app.errors import StoreUnavailable
 from app.prediction.selection import VersionSelector
 from app.registry.bucket import disk_cache
 from app.registry.bucket.keys import version_key
@@ -16,7 +17,6 @@ from app.registry.bucket.pointer import Pointer
 from app.registry.bucket.reader import BucketReader
 from app.registry.bucket.watch import PointerWatch
 from app.storage.object_store import ObjectStore
-from app.storage.store import StoreUnavailable
 
 FAULTS = pytest.mark.parametrize("fault", ["throttle", "hang", "refuse"])
 
