@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias
 
 import httpx
 
-ACCESS_KEY, SECRET_KEY = "AKIALINSERVETEST", "secret-that-no-log-may-contain"
+ACCESS_KEY, SECRET_KEY = "AKIALINSERVETEST", "secret-that-no-log-may-contain"  # pragma: allowlist secret
 HOP_HEADERS = {"connection", "transfer-encoding", "content-length", "date", "server"}
 
 
