@@ -26,6 +26,8 @@ LinserveError
 ├── Unavailable            not the client's fault; a retry may succeed
 │   ├── ModelFileInvalid   a version's file is truncated, altered or in another format
 │   ├── PromotionFailed    a version is published, but `current` cannot be changed
+│   ├── StoreUnavailable   the bucket does not answer, or throttles
+│   │   └── StoreMisconfigured   no such bucket, no permission, expired credentials or a wrong clock
 │   ├── WorkerBusy         other requests use the memory or the turns of this worker
 │   └── SpoolFull          the request or the response cannot be stored, because the disk or the limit is full
 └── TrainingFailed
@@ -169,6 +171,13 @@ class PromotionFailed(Unavailable):
     def __init__(self, version: int, reason: str | None) -> None:
         super().__init__(f"The models folder cannot be written: {reason}.")
         self.version = version
+
+
+class StoreUnavailable(Unavailable):
+    """The message has the URL of the store, without credentials."""
+
+
+class StoreMisconfigured(StoreUnavailable): ...
 
 
 class WorkerBusy(Unavailable): ...

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from app import __version__, logs
-from app.errors import NotFound, Unavailable
+from app.errors import NotFound, StoreMisconfigured, Unavailable
 from app.jobs.dbos_store import DBOSStore
 from app.jobs.host.cpu_affinity import PredictionActivity
 from app.jobs.queue import JobQueue
@@ -28,7 +28,6 @@ from app.settings import Settings
 from app.startup import load_config, warn_of_unwritable_folders
 from app.storage.memory_budget import VERSIONS_SHARE, LargeBodyLimiter, MemoryBudget, share_of
 from app.storage.opening import open_store
-from app.storage.store import StoreMisconfigured
 from app.storage.temp import TempStorage
 from app.training.uploads import UploadStore
 from app.web import problems

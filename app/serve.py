@@ -1,6 +1,7 @@
 """The command `linserve-server`: uvicorn with this service's connections.
 
-It accepts uvicorn's options (`linserve-server --help`) and UVICORN_* variables. `uvicorn app.main:app` serves the same
+It accepts uvicorn's options (`linserve-server --help`) and UVICORN_* variables. `linserve-server migrate` copies models
+between a models folder and a store instead (`app.migrate`). `uvicorn app.main:app` serves the same
 application, without the limits and the speed of this service's connections.
 """
 
@@ -24,6 +25,10 @@ TERMINATED = 128 + signal.SIGTERM
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["migrate"]:
+        from app.migrate import main as migrate  # only for this command
+
+        sys.exit(migrate(sys.argv[2:]))
     if os.getpid() == 1:
         # The kernel drops signals to the first process of a container while no handler is installed. uvicorn installs
         # its own after everything is loaded. All larger imports therefore come after this line.

@@ -30,14 +30,15 @@ from pathlib import Path
 import os, pyarrow.csv, pyarrow.parquet
 from app.data.columns.schema import TableSchema
 from app.data.training_rows import TrainingRows
-from app.regression.summaries import summarise
+from app.regression.summary_plan import SummaryPlan, summarise_batches
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact
 def work(path, table_format):
     rows = TrainingRows(
         Path(path), table_format, TableSchema.of_numbers(["a", "b", "c"], ["y"]), threads=os.cpu_count()
     )
-    return fit(summarise(rows.batches()), Exact()).coef
+    summary = summarise_batches(SummaryPlan(("a", "b", "c")), rows.batches(), threads=os.cpu_count())
+    return fit(summary[0], Exact()).coef
 """
 
 PANDAS = """

@@ -1,26 +1,32 @@
 """The speed of the exact fit, compared with other libraries.
 
 Each round runs every contender once, in turn, on the same rows in memory. The results are the median of each contender,
-and its ratio to ours. All contenders must find the same coefficients. Memory is the growth of the peak memory of a
-fresh process during the fit.
+and its ratio to ours. All contenders must find the same coefficients. Contenders use all cores, except the one that is
+ours on one core. scikit-learn-intelex has an environment and a process of its own, with the same rows. Memory is the
+growth of the peak memory of a fresh process during the fit.
 """
 
+import json
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from environments import environment
 from numpy.typing import NDArray
 from sklearn.linear_model import LinearRegression, Ridge
 
 from app.regression.least_squares import fit
 from app.regression.solvers import Exact, GradientDescent
 from app.regression.solvers.descent import gradient_descent
-from app.regression.summaries import summarise
+from app.regression.summaries import available_threads, summarise
+from app.regression.summary_plan import SummaryPlan, summarise_batches
 from app.regression.training_batch import TrainingBatch
 
 Array = NDArray[np.float64]
@@ -34,8 +40,14 @@ def rows_of(count: int, features: int) -> tuple[Array, Array]:
     return x, x @ random.normal(size=(features, TARGETS)) + random.normal(size=(count, TARGETS))
 
 
-def ours(x: Array, y: Array) -> Array:
-    return fit(summarise([TrainingBatch(x, y)]), Exact()).coef
+def ours(x: Array, y: Array, threads: int | None = None) -> Array:
+    plan = SummaryPlan(tuple(map(str, range(x.shape[1]))))
+    summary = summarise_batches(plan, [TrainingBatch(x, y)], threads=threads or available_threads())
+    return fit(summary[0], Exact()).coef
+
+
+def ours_on_one_core(x: Array, y: Array) -> Array:
+    return ours(x, y, threads=1)
 
 
 def linear_regression(x: Array, y: Array) -> Array:
@@ -57,6 +69,7 @@ def torch_lstsq(x: Array, y: Array) -> Array:
 
 CONTENDERS: dict[str, Callable[[Array, Array], Array]] = {
     "linserve": ours,
+    "linserve, one core": ours_on_one_core,
     "sklearn LinearRegression": linear_regression,
     "sklearn Ridge(cholesky)": ridge_cholesky,
     "numpy lstsq": numpy_lstsq,
@@ -71,20 +84,57 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def compare_fits(rounds: int) -> Iterator[str]:
+    intelex = environment("scikit-learn-intelex", "numpy")
     for count, features in SIZES:
         x, y = rows_of(count, features)
-        expected = ours(x, y)
-        times: dict[str, list[float]] = {name: [] for name in CONTENDERS}
-        for _ in range(rounds):
-            for name, contender in CONTENDERS.items():
-                times[name].append(seconds(lambda: contender(x, y)))  # noqa: B023 - called at once
+        with _timed_contenders(intelex, x, y) as contenders:
+            times: dict[str, list[float]] = {name: [] for name in contenders}
+            for round_ in range(rounds + 1):
+                for name, contender in contenders.items():
+                    taken = contender()
+                    if round_ > 0:  # the first one warms up
+                        times[name].append(taken)
         yield f"\n{count:,} x {features}, {TARGETS} targets, float64, from memory"
         base = statistics.median(times["linserve"])
-        for name, contender in CONTENDERS.items():
-            assert np.allclose(contender(x, y), expected, rtol=1e-5, atol=1e-6), name
-            median = statistics.median(times[name])
-            memory = f"{memory_of(name, count, features):6.0f} MB more" if count > 1000 else ""  # noqa: PLR2004
+        for name, seconds_of_rounds in times.items():
+            median = statistics.median(seconds_of_rounds)
+            has_memory = count > 1000 and name in CONTENDERS  # noqa: PLR2004
+            memory = f"{memory_of(name, count, features):6.0f} MB more" if has_memory else ""
             yield f"  {name:26} {median:9.4f} s   {median / base:6.2f} x ours   {memory}"
+        if intelex is None:
+            yield "  scikit-learn-intelex could not be installed."
+
+
+@contextmanager
+def _timed_contenders(intelex: Path | None, x: Array, y: Array) -> Iterator[dict[str, Callable[[], float]]]:
+    """Yield calls that each fit once, check the coefficients and return the seconds."""
+    expected = ours(x, y)
+
+    def timed(name: str) -> float:
+        started = time.perf_counter()
+        coef = CONTENDERS[name](x, y)
+        taken = time.perf_counter() - started
+        assert np.allclose(coef, expected, rtol=1e-5, atol=1e-6), name
+        return taken
+
+    contenders: dict[str, Callable[[], float]] = {name: partial(timed, name) for name in CONTENDERS}
+    if intelex is None:
+        yield contenders
+        return
+    program = Path(__file__).parent / "contenders" / "intelex.py"
+    command = [str(intelex / "python"), str(program), *map(str, (*x.shape, y.shape[1]))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+
+        def timed_there() -> float:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            process.stdin.write("fit\n")
+            taken, coef = json.loads(process.stdout.readline())
+            assert np.allclose(coef, expected, rtol=1e-5, atol=1e-6), "scikit-learn-intelex"
+            return float(taken)
+
+        yield {**contenders, "scikit-learn-intelex": timed_there}
+        process.communicate()  # closes its input, which ends it
 
 
 def memory_of(name: str, count: int, features: int) -> float:

@@ -183,7 +183,8 @@ class TrainingRows:
         self.zero_weight_rows += counts.zero_weight_rows
         self.gaps.merge(counts.gaps)
         self._notes.gaps.update(counts.filled)
-        self._rounded = counts.rounded | self._rounded
+        for name, row in counts.rounded.items():
+            self._rounded[name] = min(row, self._rounded.get(name, row))
 
     def begin_pass(self) -> None:
         """Forget what the last pass found."""

@@ -23,10 +23,14 @@ from app.regression.sufficient_statistics import (
 from app.regression.threads import Threads
 from app.regression.training_batch import TrainingBatch
 
-CHUNK_BYTES = 1 << 19  # Bytes of the columns processed at once, so that they stay in the cache of one core.
-SEGMENT_CHUNKS = 16  # Chunks of one batch that one thread adds up.
+# Bytes of the columns processed at once, so that they stay in the cache. Threads wait for each other between two steps
+# of a chunk, so that small chunks take longer.
+CHUNK_BYTES = 3 << 19
+FIRST_PART = 8  # The first factor is that of an eighth of a chunk, because QR takes five times as long.
+MAX_SEGMENT = 8  # Chunks that one thread adds up at most before their sums are merged.
+MIN_SEGMENTS = 32  # Segments of a batch of many chunks, so that threads end at about the same time.
 # Chunks added up by the calling thread before others are started, because their start takes 0.2 ms.
-MIN_CHUNKS = 32
+MIN_CHUNKS = 10
 # Condition numbers below which the plain Gram matrix is accurate enough: of the features, which determines the error of
 # the coefficients, and of all columns, which determines that of the RSS. It loses 2 log10(condition) digits.
 MAX_PLAIN_GRAM_CONDITION, MAX_PLAIN_GRAM_CONDITION_WITH_TARGETS = 10.0, 100.0
@@ -57,7 +61,8 @@ class StreamingQR:
         self._features = first.x.shape[1]
         width = self._features + first.y.shape[1] + 1
         chunk_rows = max(2 * width, (CHUNK_BYTES if chunk_bytes is None else chunk_bytes) // (8 * width))
-        chunk = first.select(slice(chunk_rows))
+        self._first_rows = max(2 * width, chunk_rows // FIRST_PART)
+        chunk = first.select(slice(self._first_rows))
         shift, self._scale = shift_and_scale(np.hstack([chunk.x, chunk.y]), chunk.sample_weight)
         self._rows, self._weight, self._log_weights = 0, 0.0, 0.0
         self._coordinates = Coordinates(self._features, chunk_rows, shift)
@@ -69,21 +74,23 @@ class StreamingQR:
         # Gram matrix of all rows: whitened, R0^-1' Z'Z R0^-1, or plain, Z'Z. None if rows go through Householder QR.
         self._gram: CompensatedSum | None = None
         self._factorisations = 0  # QR decompositions, each of which rounds
-        self._ranges = np.array([np.full(self._features, np.inf), np.full(self._features, -np.inf)])
+        self._minimum = np.full(self._features, np.inf)
+        self._maximum = np.full(self._features, -np.inf)
         self._next_check = 0  # number of rows at which the preconditioner is checked
         self._max_diagonal: Array | float = np.inf  # largest diagonal of the Gram matrix before a restart
         self._threads = threads or Threads()
-        self._buffers: list[Array] = []
+        self._workspaces = self._threads.workspaces
         self._pending: deque[_Segment] = deque()  # segments that are not added yet, in order
 
     def add(self, batch: TrainingBatch) -> None:
         """Add a batch of at least one row. All weights are positive. The rows may not change until `flush`."""
         first = 0
         if self._rows == 0 and not self._pending:  # its factor whitens the segments that follow
-            first = self._coordinates.chunk_rows
+            first = self._first_rows
             chunk = batch.select(slice(first))
             self._add_segment(chunk, self._sums(chunk))
-        step = SEGMENT_CHUNKS * self._coordinates.chunk_rows
+        chunk_rows = self._coordinates.chunk_rows
+        step = chunk_rows * min(max(len(batch.x) // (chunk_rows * MIN_SEGMENTS), 1), MAX_SEGMENT)
         for start in range(first, len(batch.x), step):
             rows = batch.select(slice(start, start + step))
             if self._threads.count == 1 or not (self._pending or self._is_long(batch)):
@@ -118,8 +125,8 @@ class StreamingQR:
             shift=self._coordinates.shift,
             scale=np.ldexp(1.0, powers[1:]),
             factor=np.ldexp(self._factor(), self._exponents - powers),
-            minimum=self._ranges[0],
-            maximum=self._ranges[1],
+            minimum=self._minimum,
+            maximum=self._maximum,
             weight_kind=weight_kind,
             log_weights=self._log_weights if weight_kind == "precision" else 0.0,
             operations=max(self._factorisations - 1, 0),
@@ -130,10 +137,10 @@ class StreamingQR:
         return self._rows + len(batch.x) > MIN_CHUNKS * self._coordinates.chunk_rows
 
     def _sums(self, rows: TrainingBatch) -> SegmentSums:
-        return sum_segment(self._coordinates, rows, self._buffers)
+        return sum_segment(self._coordinates, rows, self._workspaces)
 
     def _start(self, rows: TrainingBatch) -> "_Segment":
-        call = partial(sum_segment, self._coordinates, rows, self._buffers)
+        call = partial(sum_segment, self._coordinates, rows, self._workspaces)
         return _Segment(rows, self._threads.submit(call))
 
     def _add_oldest(self) -> None:
@@ -158,8 +165,8 @@ class StreamingQR:
         self._rows += rows
         self._weight += sums.weight
         self._log_weights += sums.log_weights
-        np.minimum(self._ranges[0], sums.ranges[0], out=self._ranges[0])
-        np.maximum(self._ranges[1], sums.ranges[1], out=self._ranges[1])
+        self._minimum = np.minimum(self._minimum, sums.minimum)
+        self._maximum = np.maximum(self._maximum, sums.maximum)
 
     def _check(self) -> None:
         """Take the factor of all rows so far for the rows that follow, if the covariance of the rows has drifted."""
@@ -175,7 +182,7 @@ class StreamingQR:
             products = self._coordinates.products(self._coordinates.columns(chunk))
             if products is not None and self._add_products(products):
                 return
-        self._factorise(self._coordinates.columns(chunk))
+        self._factorise(self._coordinates.columns(chunk).columns)
 
     def _add_products(self, products: Array, error: Array | float = 0.0) -> bool:
         """Add cross products of rows to the Gram matrix, unless they are too large. Return True if they were added.

@@ -49,8 +49,8 @@ class CudaStreamingQR(StreamingQR):
     def _rows_on_device(self, chunk: TrainingBatch) -> Tensor:
         """Return the rows [1, z - shift], multiplied by the roots of their weights. They are counted."""
         inputs, targets = self._on_device(chunk.x), self._on_device(chunk.y)
-        ranges = np.array([inputs.amin(dim=0).cpu().numpy(), inputs.amax(dim=0).cpu().numpy()])
-        self._observe(len(chunk.x), SegmentSums(ranges, *weight_sums(chunk)))
+        ranges = inputs.amin(dim=0).cpu().numpy(), inputs.amax(dim=0).cpu().numpy()
+        self._observe(len(chunk.x), SegmentSums(*ranges, *weight_sums(chunk)))
         rows = torch.hstack([torch.ones_like(inputs[:, :1]), inputs, targets])
         rows[:, 1:] -= self._on_device(self._coordinates.shift)
         if chunk.sample_weight is not None:

@@ -8,6 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Self, TypeVar
 
+from app.regression.cross_products import Workspace
+
 T = TypeVar("T")
 
 
@@ -16,6 +18,7 @@ class Threads:
 
     def __init__(self, count: int = 1) -> None:
         self.count = count
+        self.workspaces: list[Workspace] = []  # of chunks of one fit, for the thread that needs one next
         self._pool: ThreadPoolExecutor | None = None
 
     def submit(self, call: Callable[[], T]) -> "Future[T]":

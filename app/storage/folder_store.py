@@ -9,12 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from app.errors import StoreUnavailable
 from app.permissions import why_denied
 from app.storage.file_lock import FileLock
 from app.storage.folder import sync_file, sync_folder, temporary_path
 from app.storage.keys import check_key, check_prefix
 from app.storage.ranged_reader import open_ranges
-from app.storage.store import Blob, BlobChanged, BlobInfo, BlobNotFound, StoreUnavailable
+from app.storage.store import Blob, BlobChanged, BlobInfo, BlobNotFound
 
 LOCK = ".lock"  # Name of the lock file in each folder.
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -5,7 +5,7 @@ obstore's own messages contain whole requests, with signatures in their URLs, so
 
 import re
 
-from app.storage.store import StoreMisconfigured, StoreUnavailable
+from app.errors import StoreMisconfigured, StoreUnavailable
 
 _STATUS = re.compile(r"Server returned non-2xx status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w{1,64})</Code>")

@@ -11,10 +11,11 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotModifiedError, PreconditionError
 from obstore.store import AzureStore, GCSStore, S3Store
 
+from app.errors import StoreUnavailable
 from app.storage.keys import check_key, check_prefix
 from app.storage.object_errors import explain, is_missing_blob
 from app.storage.ranged_reader import open_ranges
-from app.storage.store import Blob, BlobChanged, BlobInfo, BlobNotFound, StoreUnavailable
+from app.storage.store import Blob, BlobChanged, BlobInfo, BlobNotFound
 
 _T = TypeVar("_T")
 _Bucket = S3Store | GCSStore | AzureStore

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import BinaryIO, Protocol
 
-from app.errors import Unavailable
+from app.errors import StoreMisconfigured, StoreUnavailable
+
+__all__ = ["Blob", "BlobChanged", "BlobInfo", "BlobNotFound", "Store", "StoreMisconfigured", "StoreUnavailable"]
 
 
 class BlobNotFound(Exception):
@@ -19,14 +21,6 @@ class BlobNotFound(Exception):
 
 class BlobChanged(Exception):
     """A conditional write found another blob, or one where none was expected."""
-
-
-class StoreUnavailable(Unavailable):
-    """Timeout, throttling, no connection: a retry may succeed. The message has the URL without credentials."""
-
-
-class StoreMisconfigured(StoreUnavailable):
-    """No such bucket, no permission, expired credentials, a wrong clock: the operator has to act."""
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 import numpy as np
 
+from app.errors import StoreUnavailable
 from app.failpoints import failpoint
 from app.regression.solvers.base import TrainingState
 from app.storage.folder import durable_file
-from app.storage.store import BlobNotFound, Store, StoreUnavailable
+from app.storage.store import BlobNotFound, Store
 from app.training.progress import LossCurve
 from app.training.uploads import is_old
 

@@ -9,8 +9,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
-from app.errors import Unavailable
-from app.storage.store import StoreUnavailable
+from app.errors import StoreUnavailable, Unavailable
 from app.training.progress import ProgressReporter
 
 if TYPE_CHECKING:

@@ -9,14 +9,14 @@ from pathlib import Path
 from app.data.batch import Source
 from app.data.columns.schema import TableSchema
 from app.data.formats import BY_NAME
-from app.errors import InvalidInput, SpoolFull
+from app.errors import InvalidInput, SpoolFull, StoreUnavailable
 from app.failpoints import failpoint
 from app.registry.base import ModelPublisher, ParentChanged
 from app.registry.model_card import ModelCard
 from app.registry.version_file import Version
 from app.regression.fit import DataSummary, FitResult, fit_model
 from app.regression.solvers.base import FitObserver, TrainingState
-from app.storage.store import Store, StoreUnavailable
+from app.storage.store import Store
 from app.training.card import make_card
 from app.training.checkpoints import Checkpoint, SavedRun
 from app.training.columns import current_version, with_columns_of_file
@@ -25,6 +25,9 @@ from app.training.dataset import JobRows
 from app.training.encoded import base_of, with_coefficients_of_version, with_schema
 from app.training.federated import Merge
 from app.training.fit_errors import fit_errors_translated
+from app.training.fragments.executors import Executor
+from app.training.fragments.files import FragmentedFiles
+from app.training.fragments.rows import FragmentedRows
 from app.training.gaps import check_gaps, with_counts
 from app.training.initial_coefficients import attach
 from app.training.interruptible import run_interruptibly
@@ -54,6 +57,7 @@ class TrainerContext:
     before_torch: Callable[[], None] = lambda: None  # called before torch is loaded; may raise if it does not fit
     sources: AllowedSources = AllowedSources()  # noqa: RUF009 - frozen
     store: Store | None = None  # shared with trainers on other machines; it has the uploads and the checkpoints
+    executor: Executor | None = None  # summarises fragments of a source; None: they are read one after the other
 
     def checkpoint(self, job: str) -> Path:
         """Return the file from which a job's descent resumes."""
@@ -78,8 +82,12 @@ def train(request: TrainingRequest, job: str | None, context: TrainerContext, pr
         training = Merge(request, job, source, context.registry, progress)
     else:
         request, late = outlast(lambda: _complete(request, source, context, progress), wait)
-        table = TableReader(request, source, late, context.threads, step=partial(progress.advance, "reading"))
-        training = _Training(request, source, files, job, context, late, progress, table)
+        step = partial(progress.advance, "reading")
+        fragments = None
+        if files is not None and context.executor is not None:
+            fragments = FragmentedFiles(files.files, request.format, context.executor)
+        table = TableReader(request, source, late, context.threads, step=step, fragments=fragments)
+        training = _Training(request, source, files, job, context, late, progress, table, fragments)
     while True:
         publish = outlast(lambda: run_interruptibly(training.fit, progress), wait)
         try:
@@ -132,6 +140,7 @@ class _Training:
     late: Mapping[str, int]
     progress: ProgressReporter
     table: TableReader
+    fragments: FragmentedFiles | None = None  # of `files`, if the trainer has an executor
     rows: JobRows | None = None
     summary: DataSummary | None = None
 
@@ -144,6 +153,9 @@ class _Training:
                 if not self.table.corrects(error):
                     raise
                 _log.info("schema corrected", extra={"model": self.request.model})
+            finally:
+                if self.context.executor is not None:
+                    self.context.executor.end_job()
 
     def _fit(self) -> Callable[[], Version]:
         registry = self.context.registry
@@ -217,7 +229,11 @@ class _Training:
     def _rows_of(self, request: TrainingRequest, schema: TableSchema) -> JobRows:
         """Return the rows, with the counts of the last pass unless they are read differently now."""
         if self.rows is None or self.rows.weight_kind != request.weight_kind or self.rows.schema != schema:
-            self.rows = JobRows(self.source, request, schema, self.late, self.context.threads)
+            threads, noted = self.context.threads, self.progress.fragments
+            if self.fragments is not None:
+                self.rows = FragmentedRows(self.fragments, request, schema, threads=threads, on_fragments=noted)
+            else:
+                self.rows = JobRows(self.source, request, schema, self.late, threads)
             self.summary = None
         return self.rows
 

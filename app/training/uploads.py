@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from app.data.batch import RangedFile
-from app.errors import Conflict, SpoolFull, Unavailable, not_stored
+from app.errors import Conflict, SpoolFull, StoreUnavailable, Unavailable, not_stored
 from app.failpoints import failpoint
 from app.storage.disk_space import has_room
 from app.storage.file_lock import FileLock
 from app.storage.folder import durable_file, sync_file, sync_folder, temporary_path
-from app.storage.store import BlobChanged, BlobInfo, BlobNotFound, Store, StoreUnavailable
+from app.storage.store import BlobChanged, BlobInfo, BlobNotFound, Store
 from app.training.outages import PatientFile
 
 CHECK_BYTES = 1 << 20  # Bytes written between two checks of the room that is left.

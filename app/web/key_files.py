@@ -11,9 +11,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
-from app.errors import LinserveError, Unavailable
+from app.errors import LinserveError, StoreMisconfigured, StoreUnavailable, Unavailable
 from app.storage.opening import open_store
-from app.storage.store import BlobNotFound, Store, StoreMisconfigured, StoreUnavailable
+from app.storage.store import BlobNotFound, Store
 
 POLL_SECONDS = 1.0  # Mean interval between two looks at a file in a store.
 

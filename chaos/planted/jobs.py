@@ -72,9 +72,7 @@ def checkpoints_written_in_place() -> None:
 
     make = Checkpoint.__init__
 
-    def make_in_place(
-        self: Checkpoint, path: Path, columns: tuple[str, ...] = (), store: Store | None = None
-    ) -> None:
+    def make_in_place(self: Checkpoint, path: Path, columns: tuple[str, ...] = (), store: Store | None = None) -> None:
         make(self, InPlace(path), columns, store)
 
     Checkpoint.__init__ = make_in_place

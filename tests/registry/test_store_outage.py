@@ -9,6 +9,7 @@ from bucket_registry import eventually, put_pointer, put_versions
 from buckets import Fault, FaultyProxy, bucket_url, faulty_proxy
 from models_folder import slope
 
+from app.errors import StoreUnavailable
 from app.prediction.selection import VersionSelector
 from app.registry.bucket import disk_cache
 from app.registry.bucket.keys import version_key
@@ -16,7 +17,6 @@ from app.registry.bucket.pointer import Pointer
 from app.registry.bucket.reader import BucketReader
 from app.registry.bucket.watch import PointerWatch
 from app.storage.object_store import ObjectStore
-from app.storage.store import StoreUnavailable
 
 FAULTS = pytest.mark.parametrize("fault", ["throttle", "hang", "refuse"])
 
@@ -83,11 +83,12 @@ def test_predictions_go_on_while_the_bucket_fails_and_follow_it_afterwards(
         assert file.read() == store.get(version_key("line", 1)).content
     assert VersionSelector(reader, "line", least=1)().card.version == 2
     assert VersionSelector(reader, "line", least=2)().card.version == 2
-    for ask in (
+    unanswered: list[Callable[[], object]] = [
         VersionSelector(reader, "line", least=3),
         lambda: reader.current("third"),
         lambda: reader.version("line", 3),
-    ):
+    ]
+    for ask in unanswered:
         with pytest.raises(StoreUnavailable, match=store.url):
             ask()
 
@@ -148,7 +149,7 @@ def test_a_start_with_ten_thousand_versions_reads_one_pointer_and_one_version(
 ) -> None:
     put_versions(store, 1)
     store.put(version_key("line", 10_000), store.get(version_key("line", 1)).content)
-    put_pointer(store, Pointer(current=10_000, last=10_000, versions=((1, 10_000),)))
+    put_pointer(store, Pointer(current=10_000, last=10_000, versions=((1, 10_000),), nonce="n"))
     begun = time.monotonic()
     reader = start()
     assert reader.current("line").card.version == 10_000

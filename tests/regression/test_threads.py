@@ -10,13 +10,14 @@ from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
 from app.regression import streaming_qr
-from app.regression.cross_products import Coordinates
+from app.regression.cross_products import Coordinates, Workspace
 from app.regression.errors import ValuesTooLarge
 from app.regression.estimator import LinearRegressor
 from app.regression.fit import ArrayData, fit_model
 from app.regression.folds import FoldOptions
 from app.regression.solvers import Exact
 from app.regression.solvers.base import FitObserver
+from app.regression.streaming_qr import MIN_SEGMENTS
 from app.regression.sufficient_statistics import SufficientStatistics
 from app.regression.summary_plan import SummaryPlan, summarise_batches
 from app.regression.training_batch import TrainingBatch
@@ -98,13 +99,13 @@ def test_folds_and_levels_have_the_same_bits_too() -> None:
 def test_segments_are_added_up_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
     both_at_work, products = threading.Barrier(2), Coordinates.products
 
-    def meet(self: Coordinates, columns: NDArray[np.float64]) -> NDArray[np.float64] | None:
+    def meet(self: Coordinates, workspace: Workspace) -> NDArray[np.float64] | None:
         if threading.current_thread() is not threading.main_thread():
             both_at_work.wait(timeout=30)
-        return products(self, columns)
+        return products(self, workspace)
 
     monkeypatch.setattr(Coordinates, "products", meet)
-    rows = rows_of("plain").select(slice(12 + 4 * 16 * 12))  # a chunk, and two segments for each thread
+    rows = rows_of("plain").select(slice(12 + MIN_SEGMENTS * 12))  # a chunk, and an even number of segments
 
     assert summarise_batches(SummaryPlan(FEATURES), [rows], threads=2)[0].rows == len(rows.x)
 

@@ -17,8 +17,8 @@ OPTIONS: dict[str, Any] = {"targets": ["apples", "oranges"], "promote": "never"}
 
 
 def csv(rows: slice) -> str:
-    cells = [[*x, *y] for x, y in zip(INPUTS[rows], TARGETS[rows], strict=True)]
-    return "\n".join(",".join(map(str, row)) for row in [NAMES, *cells]) + "\n"
+    cells: list[list[float]] = [[*x, *y] for x, y in zip(INPUTS[rows], TARGETS[rows], strict=True)]
+    return "\n".join([",".join(NAMES), *(",".join(map(str, row)) for row in cells)]) + "\n"
 
 
 @pytest.fixture(scope="module")
@@ -92,10 +92,11 @@ def test_a_source_takes_the_options_of_a_file(reader: Service, place: Path) -> N
     card = reader.client.get("/models/optional").json()
     assert list(card["coefficients"]["apples"]) == ["temp", "humidity"]
 
-    update = post(reader, f"file://{place}/data/part-0.csv", model="optional", mode="update", promote="always")
+    changes = {"model": "optional", "mode": "update", "promote": "always"}
+    update = post(reader, f"file://{place}/data/part-0.csv", **changes)
     assert update.status_code == 422
     update = post(
-        reader, f"file://{place}/data/part-0.csv", model="optional", mode="update", targets=None, promote="always"
+        reader, f"file://{place}/data/part-0.csv", **changes, features=["humidity", "temp"], targets=["apples"]
     )
     assert update.json()["status"] == "succeeded", update.text
     assert reader.client.get("/models/optional").json()["rows"] == 20

@@ -43,7 +43,8 @@ class ArrowFormat(SchemaFormat):
         return 1 if self._span is None else self._span.first_row
 
     def spans(self, source: Source, dialect: Dialect, size: int) -> list[Span]:  # noqa: ARG002
-        return joined_spans(arrow_batches(source), size)
+        # A file that is elsewhere is read as a whole.
+        return [] if isinstance(source, RangedFile) else joined_spans(arrow_batches(source), size)
 
     def within(self, span: Span) -> TableFormat:
         return ArrowFormat(span)

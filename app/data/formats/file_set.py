@@ -5,7 +5,7 @@ Errors about a row name the file and the row in that file.
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -116,26 +116,32 @@ class FileSetFormat(TableFormat):
 
     def _check_columns(self, source: FileSet, place: int, part: Source, columns: Columns) -> None:
         """Raise InvalidInput if a file has other columns, or columns of another type, than the first."""
-        described = self._described(part, columns.dialect)
+        described = described_columns(self._format, part, columns.dialect)
         if place == 0:
             source.columns = described
-            return
-        assert source.columns is not None
-        first, known = source.files[0].name, source.columns
-        if described.keys() != known.keys():
-            missing = [name for name in known if name not in described]
-            new = [name for name in described if name not in known]
-            parts = [f"it lacks {listed(missing)}"] * bool(missing) + [f"it also has {listed(new)}"] * bool(new)
-            raise InvalidInput(f"The columns are not those of {first}: {' and '.join(parts)}.")
-        for name in columns.names:
-            if {known[name], described[name]} - {""} > {known[name]}:
-                message = f"The type is {described[name]}, but in {first} it is {known[name]}."
-                raise InvalidInput(f"Column {listed([name])}: {message}", [FieldError(message, column=name)])
+        elif source.columns is not None:
+            check_same_columns(described, source.columns, source.files[0].name, columns.names)
 
-    def _described(self, part: Source, dialect: Dialect) -> dict[str, str]:
-        names = self._format.column_names(part, dialect)
-        types = self._format.column_types(part)
-        return {name: types.get(name, "") for name in names}
+
+def described_columns(table_format: TableFormat, part: Source, dialect: Dialect) -> dict[str, str]:
+    """Return the columns of a file, with the kinds of their types if the format has types."""
+    types = table_format.column_types(part)
+    return {name: types.get(name, "") for name in table_format.column_names(part, dialect)}
+
+
+def check_same_columns(
+    described: Mapping[str, str], known: Mapping[str, str], first: str, names: Sequence[str]
+) -> None:
+    """Raise InvalidInput if a file has other columns than the file `first`, or another type in one of `names`."""
+    if described.keys() != known.keys():
+        missing = [name for name in known if name not in described]
+        new = [name for name in described if name not in known]
+        parts = [f"it lacks {listed(missing)}"] * bool(missing) + [f"it also has {listed(new)}"] * bool(new)
+        raise InvalidInput(f"The columns are not those of {first}: {' and '.join(parts)}.")
+    for name in names:
+        if {known[name], described[name]} - {""} > {known[name]}:
+            message = f"The type is {described[name]}, but in {first} it is {known[name]}."
+            raise InvalidInput(f"Column {listed([name])}: {message}", [FieldError(message, column=name)])
 
 
 def _files(source: Source) -> Sequence[SetFile]:

@@ -9,14 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
-from app.errors import ModelFileInvalid, ModelNotFound, NotFound
+from app.errors import ModelFileInvalid, ModelNotFound, NotFound, StoreUnavailable
 from app.registry.bucket.disk_cache import DiskCache
 from app.registry.bucket.keys import MODELS, pointer_key
 from app.registry.bucket.pointer import Pointer
 from app.registry.bucket.store_health import StoreHealth
 from app.registry.names import MODEL_NAME, no_model
 from app.registry.version_cache import CURRENT, CachedVersion, VersionCache
-from app.storage.store import Blob, BlobNotFound, Store, StoreUnavailable
+from app.storage.store import Blob, BlobNotFound, Store
 
 IDLE_SECONDS = 600.0  # Time without a request after which a model's pointer is not polled any more.
 POINTER_SECONDS = 1.0  # Longest wait for a pointer if another one is known.

@@ -41,7 +41,7 @@ from typing import Literal
 
 import msgspec
 
-from app.errors import Conflict, InvalidInput, ModelFileInvalid, Unavailable, VersionNotFound
+from app.errors import Conflict, InvalidInput, ModelFileInvalid, StoreUnavailable, VersionNotFound
 from app.failpoints import failpoint
 from app.registry.base import ParentChanged
 from app.registry.bucket.keys import MODELS, VERSION_FILE, marker_key, pointer_key, version_key
@@ -52,7 +52,7 @@ from app.registry.names import MODEL_NAME, MODEL_NAME_RULE, no_model, no_version
 from app.registry.version_file import Version, encode
 from app.regression.linear_model import LinearModel
 from app.regression.sufficient_statistics import SufficientStatistics
-from app.storage.store import BlobChanged, BlobNotFound, StoreUnavailable
+from app.storage.store import BlobChanged, BlobNotFound
 
 ATTEMPTS = 100  # Attempts at a change, of which all but the last found that somebody else had changed the model.
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.002, 0.5  # Longest pause after the first attempt, and after any.
@@ -339,5 +339,5 @@ def _attempts() -> Iterator[None]:
         yield
 
 
-def _contended(model: str) -> Unavailable:
-    return Unavailable(f'Model "{model}" is being changed by others all the time. Try again later.')
+def _contended(model: str) -> StoreUnavailable:
+    return StoreUnavailable(f'Model "{model}" is being changed by others all the time. Try again later.')

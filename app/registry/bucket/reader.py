@@ -15,7 +15,7 @@ from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from app.errors import ModelFileInvalid, ModelNotFound, NoCurrentVersion, NotFound, VersionNotFound
+from app.errors import ModelFileInvalid, ModelNotFound, NoCurrentVersion, NotFound, StoreUnavailable, VersionNotFound
 from app.registry.bucket.disk_cache import DiskCache
 from app.registry.bucket.keys import MAX_VERSION, version_key
 from app.registry.bucket.pointer import Pointer
@@ -26,7 +26,7 @@ from app.registry.version_cache import CACHED_BYTES, CURRENT, CachedVersion, Ver
 from app.registry.version_file import MAX_FILE_BYTES, FileContent, Version, file_length, read, read_card, read_folds
 from app.regression.sufficient_statistics import SufficientStatistics
 from app.storage.memory_budget import MemoryBudget
-from app.storage.store import BlobNotFound, Store, StoreUnavailable
+from app.storage.store import BlobNotFound, Store
 
 FILE_SECONDS = 5.0  # Longest wait for a version's file if there is a copy on the disk.
 RECHECK_SECONDS = 5.0  # Interval at which a current version that cannot be served is read again.

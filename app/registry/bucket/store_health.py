@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from app.storage.store import StoreUnavailable
+from app.errors import StoreUnavailable
 
 LOG_INTERVAL_SECONDS = 10.0  # Interval between two records that the store is not reached.
 

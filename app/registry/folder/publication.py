@@ -114,11 +114,17 @@ def prepare_markers(folder: Path) -> None:
     sync_folder(folder)
 
 
+def add_marker(folder: Path, upload: str, number: int) -> None:
+    """Record that this version was published for this upload. The folder must be locked and have markers."""
+    if _UPLOAD.fullmatch(upload):
+        replace_link(folder / UPLOADS / upload, _UP + file_name(number))
+
+
 def free_number(folder: Path) -> int:
     """Return the next number, which no version has ever had. Does not list the folder."""
     # In a copy, `current` may point to a missing version; a new version of that number would be served.
     after_current = (target_of(folder / "current") or 0) + 1
-    after_deleted = _last_of_deleted(folder.parent, folder.name) + 1
+    after_deleted = last_of_deleted(folder.parent, folder.name) + 1
     number = max(target_of(folder / UPLOADS / _LAST) or 1, after_current, after_deleted)
     while _is_used(folder, number):
         number += 1
@@ -194,7 +200,7 @@ def _upload_of(folder: Path, number: int) -> str | None:
     return None
 
 
-def _last_of_deleted(models: Path, model: str) -> int:
+def last_of_deleted(models: Path, model: str) -> int:
     """Return the last number that deleted models of this name used; 0 if there are none.
 
     Raises ModelFileInvalid if the record has no number; OSError.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Protocol
 
 from app.errors import TrainingFailed
@@ -35,8 +36,8 @@ class Executor(Protocol):
         ATTEMPTS times.
         """
 
-    def close(self) -> None:
-        """Release the workers."""
+    def end_job(self) -> None:
+        """Release what only a job under way needs. Called in the thread that ran tasks, which may end."""
 
 
 def lost(task: FragmentTask) -> TrainingFailed:
@@ -57,5 +58,21 @@ class Serial:
             poll()
             yield task.index, answer(task.content)
 
-    def close(self) -> None:
+    def end_job(self) -> None:
         pass
+
+
+def open_executor(ray_address: str | None, threads: int) -> Executor | None:
+    """Return the executor of a trainer: a Ray cluster if it has an address, or otherwise processes of this machine.
+
+    With a single thread, there are none. Raises ImportError if Ray is not installed.
+    """
+    if ray_address is not None:
+        if find_spec("ray") is None:
+            raise ImportError("LINSERVE_RAY_ADDRESS is set, but Ray is not installed: pip install '.[ray]'")
+        from app.training.fragments.ray_cluster import RayCluster
+
+        return RayCluster(ray_address, threads)
+    from app.training.fragments.processes import Processes
+
+    return Processes(threads) if threads > 1 else None

@@ -67,7 +67,8 @@ class Processes:
                 for key in busy.get_map().values():
                     cast("_Child", key.fileobj).kill()
 
-    def close(self) -> None:
+    def end_job(self) -> None:
+        """End the idle processes. The kernel would end them with the thread that started them."""
         while self._idle:
             self._idle.pop().kill()
 

@@ -64,6 +64,9 @@ class RayCluster:
             for reference in pending:
                 ray.cancel(reference, force=True)
 
+    def end_job(self) -> None:
+        """Stay in the cluster, because joining it takes seconds."""
+
     def close(self) -> None:
         """Leave the cluster. One that was started here ends."""
         if self._ray is not None:

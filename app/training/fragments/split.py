@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from app.data.batch import Source
+from app.data.batch import RangedFile
 from app.data.formats.base import Span
 
 MIN_FRAGMENT_BYTES = 1 << 22
@@ -24,7 +24,7 @@ class FragmentFile(Protocol):
     def size(self) -> int:
         """Bytes."""
 
-    def source(self) -> Source:
+    def source(self) -> Path | RangedFile:
         """Return the file as formats read it."""
 
 

@@ -11,6 +11,7 @@ from app.errors import FieldError, LinserveError
 from app.regression import errors as fit_errors
 from app.regression.errors import ColumnOutOfRange, FitError, InvalidData
 from app.regression.sufficient_statistics import SufficientStatistics
+from app.storage import store
 from app.training.fragments.split import FragmentFile, LocalFile
 from app.training.sources import SourceFile
 
@@ -46,7 +47,9 @@ class Fault(msgspec.Struct, frozen=True, tag=True):
 
     @classmethod
     def of(cls, error: LinserveError | FitError) -> Self:
-        name = type(error).__name__
+        # The nearest class that has a name there.
+        modules = (errors.__name__, fit_errors.__name__, store.__name__)
+        name = next(base.__name__ for base in type(error).__mro__ if base.__module__ in modules)
         if isinstance(error, LinserveError):
             return cls(name, error.message, error.details)
         column = error.column if isinstance(error, ColumnOutOfRange) else None
@@ -60,7 +63,7 @@ class Fault(msgspec.Struct, frozen=True, tag=True):
         if file and file not in message:
             message = f"{file}: {message}"
             details = tuple(_in_file(entry, file) for entry in details)
-        error_type = getattr(errors, self.error)
+        error_type = getattr(errors, self.error, None) or getattr(store, self.error)
         error: LinserveError = error_type.__new__(error_type)
         LinserveError.__init__(error, message, details)
         return error

@@ -7,56 +7,28 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet
 import pytest
+from fragment_rows import PARTS, ROWS, rows_of, write_rows
+from pyarrow import parquet
 
-from app.data.columns.schema import TableSchema
 from app.errors import InvalidInput, TrainingFailed
 from app.regression.fit import fit_model
 from app.regression.solvers import Exact
 from app.training.fragments.executors import ATTEMPTS
 from app.training.fragments.processes import Processes
-from app.training.fragments.rows import FragmentedRows
-from app.training.fragments.split import LocalFile
 from app.training.progress import JobCancelled
-from app.training.request import TrainingRequest
-
-ROWS = 60_000
-PARTS = 6
 
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("rows") / "rows.parquet"
-    x = np.random.default_rng(0).normal(size=(ROWS, 2))
-    table = pa.table({"a": x[:, 0], "b": x[:, 1], "y": x @ [2.0, -1.0] + 3.0})
-    pa.parquet.write_table(table, path, row_group_size=ROWS // PARTS, compression="none")
-    return path
+    return write_rows(tmp_path_factory.mktemp("rows") / "rows.parquet")
 
 
 @pytest.fixture(scope="module")
 def processes() -> Iterator[Processes]:
     processes = Processes(2)
     yield processes
-    processes.close()
-
-
-def rows_of(path: Path, processes: Processes, name: str = "") -> FragmentedRows:
-    request = TrainingRequest(
-        model="m",
-        upload="u",
-        format="parquet",
-        features=("a", "b"),
-        targets=("y",),
-        solver=Exact(),
-        promote="never",
-        fingerprint="",
-        weight_kind="precision",
-    )
-    schema = TableSchema.of_numbers(("a", "b"), ("y",))
-    return FragmentedRows([LocalFile(str(path), name)], request, schema, executor=processes, size=1)
+    processes.end_job()
 
 
 def children() -> list[int]:
@@ -80,7 +52,7 @@ def test_a_killed_process_costs_only_the_fragment_that_it_was_reading(path: Path
             os.kill(children()[0], signal.SIGKILL)
         done.append((count, total))
 
-    rows._on_fragments = kill_one
+    rows.on_fragments = kill_one
     result = fit_model(rows, Exact())
 
     assert result.statistics.rows == ROWS
@@ -97,7 +69,7 @@ def test_a_fragment_whose_processes_are_always_killed_fails_the_job_and_is_named
                 os.kill(child, signal.SIGKILL)
 
     rows = rows_of(path, processes, "sales.parquet")
-    rows._split(lambda: None)
+    rows.files.split(rows.schema.dialect, (), lambda: None)
     killer = threading.Thread(target=kill)
     killer.start()
     try:
@@ -106,12 +78,12 @@ def test_a_fragment_whose_processes_are_always_killed_fails_the_job_and_is_named
     finally:
         stop.set()
         killer.join()
-        processes.close()
+        processes.end_job()
 
 
 def test_a_cancelled_job_ends_its_processes(path: Path) -> None:
-    processes, rows = Processes(2), rows_of(path, Processes(2))
-    rows._executor = processes
+    processes = Processes(2)
+    rows = rows_of(path, processes)
 
     def cancel(_rows: int) -> None:
         if children():
@@ -123,13 +95,13 @@ def test_a_cancelled_job_ends_its_processes(path: Path) -> None:
         rows.summarise(None, cancel)  # type: ignore[arg-type]
     assert time.monotonic() - started < 2
     assert set(children()) <= before
-    processes.close()
+    processes.end_job()
 
 
 def test_a_damaged_row_group_is_named_with_its_file(path: Path, processes: Processes, tmp_path: Path) -> None:
     damaged = tmp_path / "part-7.parquet"
     content = bytearray(path.read_bytes())
-    group = pa.parquet.ParquetFile(path).metadata.row_group(3).column(1)
+    group = parquet.ParquetFile(path).metadata.row_group(3).column(1)
     content[group.data_page_offset : group.data_page_offset + 20] = b"\xff" * 20
     damaged.write_bytes(content)
     with pytest.raises(InvalidInput, match=r"^part-7.parquet: Row group 3 is not readable as Parquet"):

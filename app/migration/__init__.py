@@ -1,0 +1,1 @@
+"""Copies of models between a models folder and a store."""
