@@ -26,8 +26,8 @@ LinserveError
 ├── Unavailable            not the client's fault; a retry may succeed
 │   ├── ModelFileInvalid   a version's file is truncated, altered or in another format
 │   ├── PromotionFailed    a version is published, but `current` cannot be changed
-│   ├── StoreUnavailable   the store does not answer, or limits the rate of requests
-│   │   └── StoreMisconfigured   no such bucket, no permission, expired credentials: the operator has to act
+│   ├── StoreUnavailable   the bucket does not answer, or throttles
+│   │   └── StoreMisconfigured   no such bucket, no permission, expired credentials or a wrong clock
 │   ├── WorkerBusy         other requests use the memory or the turns of this worker
 │   └── SpoolFull          the request or the response cannot be stored, because the disk or the limit is full
 └── TrainingFailed

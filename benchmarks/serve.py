@@ -3,7 +3,8 @@
 The floor is a bare ASGI application on uvicorn. It reads the same body, and responds with fixed bytes of the same
 length as the service's response. Every server has one process on one core, and `wrk` (https://github.com/wg/wrk) sends
 requests from another core. In each round every server is started, warmed up, measured and stopped in turn. The results
-are medians of the rounds, and the share of the floor's throughput.
+are medians of the rounds, and the share of the floor's throughput. One-row predictions from a bucket are compared with
+those from the models folder.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -238,6 +239,55 @@ def compare_servers(rounds: int) -> Iterator[str]:
         contenders = [entry for entry in entries if isinstance(entry, Server)]
         for load_ in LOADS:
             yield from _compare(load_, ours(folder), contenders, rounds)
+        yield from _compare_storage(folder, rounds)
+
+
+def _compare_storage(folder: Path, rounds: int) -> Iterator[str]:
+    """Compare predictions from the models folder with those from a bucket, whose pointer is polled meanwhile."""
+    body = arrays([[75.0, 63.0, 44.0]])
+    with _bucket() as settings:
+        from_folder = ours(folder)
+        from_bucket = replace(from_folder, name="bucket", environment=from_folder.environment | settings)
+        for connections in (32, 1):
+            ratios = []
+            for _ in range(rounds):
+                measured = []
+                for server in (from_folder, from_bucket):
+                    with running(server, body):
+                        load(server, body, connections, seconds=1)
+                        measured.append(load(server, body, connections))
+                ratios.append((measured[1].requests / measured[0].requests, measured[1].p99 / measured[0].p99))
+            rate, p99 = (statistics.median(values) for values in zip(*ratios, strict=True))
+            yield f"\none row a request, {connections} connection(s), versions from a bucket"
+            yield f"  {rate:.3f} of the requests/s with a models folder, {p99:.2f} x its p99"
+
+
+@contextlib.contextmanager
+def _bucket(port: int = 8308) -> Iterator[dict[str, str]]:
+    """Start a server of S3's API, and yield the variables of a service over a new bucket."""
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "moto.server", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                urllib.request.urlopen(urllib.request.Request(f"{url}/linserve", method="PUT")).close()  # noqa: S310
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+        yield {
+            "LINSERVE_STORAGE": "s3://linserve/models",
+            "AWS_ENDPOINT_URL": url,
+            "AWS_ACCESS_KEY_ID": "key",
+            "AWS_SECRET_ACCESS_KEY": "secret",  # pragma: allowlist secret
+            "AWS_REGION": "us-east-1",
+        }
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _compare(kind: Load, mine: Server, contenders: list[Server], rounds: int) -> Iterator[str]:

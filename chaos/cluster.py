@@ -273,14 +273,18 @@ def _disturb(
 ) -> Counts:
     """Submit jobs and cause faults until it is enough, then wait for the end of all jobs."""
     counts = Counts()
-    ends: list[tuple[float, Callable[[], None]]] = []  # times at which faults end, and how
+    ends: list[threading.Timer] = []  # of faults, which last while requests are repeated
+
+    def ending(seconds: float, end: Callable[[], None]) -> None:
+        ends.append(threading.Timer(seconds, end))
+        ends[-1].start()
 
     def throttle() -> None:
         proxy.set("throttle")
-        ends.append((time.monotonic() + FAULT_SECONDS, lambda: proxy.set("ok")))
+        ending(FAULT_SECONDS, lambda: proxy.set("ok"))
 
     def pause() -> None:
-        ends.append((time.monotonic() + 2 * FAULT_SECONDS, processes.pause_trainer()))
+        ending(2 * FAULT_SECONDS, processes.pause_trainer())
 
     def crash() -> None:
         postgres.kill()
@@ -305,12 +309,8 @@ def _disturb(
                 act = next(due, None) or random.choice(sorted(acts))  # each at least once in a long run
                 acts[act]()
                 counts[act] += 1
-        for at, end in ends[:]:
-            if time.monotonic() > at:
-                end()
-                ends.remove((at, end))
         processes.revive()
         sent.follow()
-    for _, end in ends:
-        end()
+    for end in ends:
+        end.join()
     return counts

@@ -9,6 +9,7 @@ import pyarrow.parquet
 from app.data.columns.schema import TableSchema
 from app.regression.solvers import Exact
 from app.training.fragments.executors import Executor
+from app.training.fragments.files import FragmentedFiles
 from app.training.fragments.rows import FragmentedRows
 from app.training.fragments.split import LocalFile
 from app.training.request import TrainingRequest
@@ -37,4 +38,5 @@ def rows_of(path: Path, executor: Executor, name: str = "", format_name: str = "
         weight_kind="precision",
     )
     schema = TableSchema.of_numbers(("a", "b"), ("y",))
-    return FragmentedRows([LocalFile(str(path), name)], request, schema, executor=executor, size=1)
+    files = FragmentedFiles([LocalFile(str(path), name)], format_name, executor, size=1)
+    return FragmentedRows(files, request, schema)

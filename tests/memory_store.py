@@ -27,6 +27,10 @@ class MemoryStore:
         blob = self.get(key)
         return None if blob.etag == etag else blob
 
+    def info(self, key: str) -> BlobInfo:
+        blob = self.get(key)
+        return BlobInfo(key, len(blob.content), EPOCH, blob.etag)
+
     def put(self, key: str, content: bytes) -> str:
         self.blobs[key] = content
         return _etag(content)
@@ -44,7 +48,7 @@ class MemoryStore:
     def list_blobs(self, prefix: str, *, after: str = "") -> Iterator[BlobInfo]:
         for key in sorted(self.blobs):
             if key.startswith(prefix) and key > after:
-                yield BlobInfo(key, len(self.blobs[key]), EPOCH)
+                yield self.info(key)
 
     def list_names(self, prefix: str) -> list[str]:
         return sorted({key[len(prefix) :].partition("/")[0] for key in self.blobs if key.startswith(prefix)})
@@ -52,7 +56,9 @@ class MemoryStore:
     def delete(self, key: str) -> None:
         self.blobs.pop(key, None)
 
-    def open_read(self, key: str) -> BinaryIO:
+    def open_read(self, key: str, etag: str | None = None) -> BinaryIO:
+        if etag not in (None, self.get(key).etag):
+            raise BlobChanged
         return io.BytesIO(self.get(key).content)
 
     @contextlib.contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from line import CARD, STATISTICS
 
-from app.registry.folder.publisher import FolderPublisher
+from app.registry.base import ModelPublisher
 from app.registry.version_file import Version
 from app.regression.linear_model import LinearModel
 
@@ -22,7 +22,7 @@ def slope(version: Version) -> float:
     return float(version.model.coef[0, 0])
 
 
-def published(registry: FolderPublisher, *slopes: float, model: str = "line", promoted: int | None = None) -> None:
+def published(registry: ModelPublisher, *slopes: float, model: str = "line", promoted: int | None = None) -> None:
     for one in slopes:
         registry.publish(replace(CARD, model=model), line(one))
     if promoted is not None:
@@ -55,12 +55,7 @@ def refused_by_the_disk(*_: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def make_pipe(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
-DAMAGES = pytest.mark.parametrize("damage", [truncate, flip_a_bit, make_foreign, make_empty, make_pipe, Path.unlink])
+DAMAGES = pytest.mark.parametrize("damage", [truncate, flip_a_bit, make_foreign, make_empty, Path.unlink])
 
 
 def everything_under(folder: Path) -> dict[str, bytes | str]:

@@ -26,7 +26,8 @@ from app.training.encoded import base_of, with_coefficients_of_version, with_sch
 from app.training.federated import Merge
 from app.training.fit_errors import fit_errors_translated
 from app.training.fragments.executors import Executor
-from app.training.fragments.rows import open_rows
+from app.training.fragments.files import FragmentedFiles
+from app.training.fragments.rows import FragmentedRows
 from app.training.gaps import check_gaps, with_counts
 from app.training.initial_coefficients import attach
 from app.training.interruptible import run_interruptibly
@@ -81,8 +82,12 @@ def train(request: TrainingRequest, job: str | None, context: TrainerContext, pr
         training = Merge(request, job, source, context.registry, progress)
     else:
         request, late = outlast(lambda: _complete(request, source, context, progress), wait)
-        table = TableReader(request, source, late, context.threads, step=partial(progress.advance, "reading"))
-        training = _Training(request, source, files, job, context, late, progress, table)
+        step = partial(progress.advance, "reading")
+        fragments = None
+        if files is not None and context.executor is not None:
+            fragments = FragmentedFiles(files.files, request.format, context.executor)
+        table = TableReader(request, source, late, context.threads, step=step, fragments=fragments)
+        training = _Training(request, source, files, job, context, late, progress, table, fragments)
     while True:
         publish = outlast(lambda: run_interruptibly(training.fit, progress), wait)
         try:
@@ -135,6 +140,7 @@ class _Training:
     late: Mapping[str, int]
     progress: ProgressReporter
     table: TableReader
+    fragments: FragmentedFiles | None = None  # of `files`, if the trainer has an executor
     rows: JobRows | None = None
     summary: DataSummary | None = None
 
@@ -223,12 +229,9 @@ class _Training:
     def _rows_of(self, request: TrainingRequest, schema: TableSchema) -> JobRows:
         """Return the rows, with the counts of the last pass unless they are read differently now."""
         if self.rows is None or self.rows.weight_kind != request.weight_kind or self.rows.schema != schema:
-            executor, threads = self.context.executor, self.context.threads
-            if self.files is not None and executor is not None:
-                noted = self.progress.fragments
-                self.rows = open_rows(
-                    self.files.files, request, schema, executor=executor, threads=threads, on_fragments=noted
-                )
+            threads, noted = self.context.threads, self.progress.fragments
+            if self.fragments is not None:
+                self.rows = FragmentedRows(self.fragments, request, schema, threads=threads, on_fragments=noted)
             else:
                 self.rows = JobRows(self.source, request, schema, self.late, threads)
             self.summary = None

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 
-from app.data.batch import CellBatch, Columns, Source
+from app.data.batch import CellBatch, Columns, FileSet, Source
 from app.data.columns.options import ColumnOptions, ReadingOptions
-from app.data.columns.plan import Inferred, contradicts, plan_schema
+from app.data.columns.plan import Inferred, ProfileParts, contradicts, plan_schema
 from app.data.columns.profile import TableProfile
 from app.data.columns.roles import Roles
 from app.data.columns.schema import Column, Dialect, TableSchema
@@ -17,6 +18,7 @@ from app.data.names import listed
 from app.errors import InvalidInput
 from app.registry.version_file import Version
 from app.training.columns import known_dialect, known_schema
+from app.training.fragments.files import FragmentedFiles
 from app.training.request import TrainingRequest
 
 
@@ -32,16 +34,18 @@ class TableReader:
         *,
         step: Callable[[], None] = lambda: None,
         certain: bool = False,
+        fragments: FragmentedFiles | None = None,
     ) -> None:
         """Describe the rows of `source`. `late` has the line in which each column of NDJSON appears, unless the first.
 
         `step` is called regularly. With `certain`, all rows are read even if all columns appear to be numbers.
+        `fragments` are those of the files of `source`, which are then read at the same time.
         """
         self._request, self._source = request, source
         self._late, self._threads, self._step = late, threads, step
         self._key: tuple[TableSchema | None, Dialect | None] | None = None  # the inputs of the last plan
         self._inferred: Inferred | None = None
-        self._certain = certain
+        self._certain, self._fragments = certain, fragments
 
     @property
     def profile(self) -> TableProfile | None:
@@ -104,7 +108,14 @@ class TableReader:
                 mode=request.mode,
                 certain=self._certain,
                 step=self._step,
+                profile_parts=self._profile_parts(dialect),
             )
+
+    def _profile_parts(self, dialect: Dialect) -> ProfileParts | None:
+        fragments, source = self._fragments, self._source
+        if fragments is None or not isinstance(source, FileSet):
+            return None
+        return partial(fragments.profile, dialect=dialect, step=self._step, note_rows=source.note_rows)
 
     def _cells(self, table_format: TableFormat, columns: Columns, dialect: Dialect) -> Iterator[CellBatch]:
         columns = columns._replace(dialect=dialect, late=self._late)

@@ -12,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from line import CARD, STATISTICS
+from registries import ALSO_IN_S3, EVERYWHERE, Place
 
 from app.errors import ModelFileInvalid, ModelNotFound, PreconditionFailed, VersionNotFound
+from app.registry.base import ModelPublisher
 from app.registry.folder.publisher import FolderPublisher
 from app.regression.linear_model import LinearModel
 
@@ -27,24 +29,24 @@ FolderPublisher(Path(sys.argv[1])).delete_model("line")
 
 
 @pytest.fixture
-def registry(tmp_path: Path) -> FolderPublisher:
+def registry(place: Place) -> ModelPublisher:
     """Three versions of one model, of which the second is current."""
-    (tmp_path / "models").mkdir()
-    found = FolderPublisher(tmp_path / "models")
+    found = place.open()
     for number in (1, 2, 3):
         publish(found, number)
     found.promote("line", 2)
     return found
 
 
-def publish(registry: FolderPublisher, slope: float) -> int:
+def publish(registry: ModelPublisher, slope: float) -> int:
     weights, zero = np.array([[slope]]), np.zeros(1)
     model = LinearModel(("x",), ("y",), weights, zero, STATISTICS, zero, None, None)
     return registry.publish(replace(CARD), model).card.version
 
 
-def test_a_deleted_model_is_gone_for_every_reader_at_once(registry: FolderPublisher, tmp_path: Path) -> None:
-    other = FolderPublisher(tmp_path / "models")
+@ALSO_IN_S3
+def test_a_deleted_model_is_gone_for_every_reader_at_once(registry: ModelPublisher, place: Place) -> None:
+    other = place.open()
     assert (other.current("line").card.version, other.version("line", 3).card.version) == (2, 3)
 
     registry.delete_model("line")
@@ -53,21 +55,22 @@ def test_a_deleted_model_is_gone_for_every_reader_at_once(registry: FolderPublis
         for call in (reader.current, reader.delete_model):
             with pytest.raises(ModelNotFound, match='no model "line"'):
                 call("line")
-        for numbered in (reader.version, reader.get_cached, reader.file, reader.promote, reader.delete):
+        for numbered in (reader.version, reader.file, reader.promote, reader.delete):
             with pytest.raises(ModelNotFound, match='no model "line"'):
                 numbered("line", 3)
         assert reader.get_cached("line") is None
         assert reader.models() == []
 
 
-def test_numbers_of_deleted_models_are_never_used_again(registry: FolderPublisher, tmp_path: Path) -> None:
+@EVERYWHERE
+def test_numbers_of_deleted_models_are_never_used_again(registry: ModelPublisher, place: Place) -> None:
     registry.delete("line", 3)
     registry.delete_model("line")
     assert publish(registry, 1) == 4
     with pytest.raises(VersionNotFound):
         registry.version("line", 3)
     registry.delete_model("line")
-    assert publish(FolderPublisher(tmp_path / "models"), 1) == 5
+    assert publish(place.open(), 1) == 5
 
 
 def test_a_number_that_only_the_link_of_a_deleted_model_names_is_not_used_again(
@@ -80,9 +83,10 @@ def test_a_number_that_only_the_link_of_a_deleted_model_names_is_not_used_again(
     assert publish(registry, 1) == 10
 
 
-def test_files_of_a_deleted_model_are_removed(registry: FolderPublisher, tmp_path: Path) -> None:
+@EVERYWHERE
+def test_files_of_a_deleted_model_are_removed(registry: ModelPublisher, tmp_path: Path) -> None:
     registry.delete_model("line")
-    assert [path.name for path in tmp_path.rglob("*") if not path.is_dir()] == ["last"]
+    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 def test_a_restored_model_is_deleted_again(registry: FolderPublisher, tmp_path: Path) -> None:
@@ -115,7 +119,8 @@ def test_a_record_that_has_no_number_stops_the_next_training_with_its_name(
         publish(registry, 1)
 
 
-def test_a_check_that_fails_leaves_the_model_whole(registry: FolderPublisher) -> None:
+@EVERYWHERE
+def test_a_check_that_fails_leaves_the_model_whole(registry: ModelPublisher) -> None:
     def check() -> None:
         raise PreconditionFailed("changed")
 

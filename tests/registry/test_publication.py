@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from line import CARD, STATISTICS
+from registries import ALSO_IN_S3, EVERYWHERE, Place
 
 from app import failpoints
 from app.errors import Conflict
-from app.registry.base import ParentChanged
+from app.registry.base import ModelPublisher, ParentChanged
 from app.registry.folder.publisher import FolderPublisher
 from app.registry.version_file import encode
 from app.regression.linear_model import LinearModel
@@ -25,21 +26,14 @@ WHEN_IT_IS_PUBLISHED = ("linked", "promoted")
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    path = tmp_path / "models"
-    path.mkdir()
-    return path
-
-
-@pytest.fixture
-def registry(folder: Path) -> FolderPublisher:
+def registry(place: Place) -> ModelPublisher:
     """A registry with version 1 of the model "line", which is current."""
-    found = FolderPublisher(folder)
+    found = place.open()
     found.publish(replace(CARD, upload="first"), MODEL, promote=True)
     return found
 
 
-def published(registry: FolderPublisher, upload: str, **options: Any) -> int:
+def published(registry: ModelPublisher, upload: str, **options: Any) -> int:
     return registry.publish(replace(CARD, upload=upload), MODEL, **options).card.version
 
 
@@ -55,7 +49,8 @@ def killed_at(step: str, folder: Path, act: Callable[[], object]) -> None:
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
 
 
-def test_a_version_is_current_as_soon_as_it_is_published(registry: FolderPublisher) -> None:
+@EVERYWHERE
+def test_a_version_is_current_as_soon_as_it_is_published(registry: ModelPublisher) -> None:
     version = registry.publish(replace(CARD, upload="a"), MODEL, promote=True, expected=1)
     assert registry.current_number("line") == version.card.version == 2
     assert version.card.promoted is True
@@ -64,7 +59,8 @@ def test_a_version_is_current_as_soon_as_it_is_published(registry: FolderPublish
     assert registry.current_number("line") == 2
 
 
-def test_a_version_is_not_published_when_another_became_current_meanwhile(registry: FolderPublisher) -> None:
+@ALSO_IN_S3
+def test_a_version_is_not_published_when_another_became_current_meanwhile(registry: ModelPublisher) -> None:
     published(registry, "a", promote=True, expected=1)
     for promote in (True, False):
         with pytest.raises(ParentChanged):
@@ -76,16 +72,18 @@ def test_a_version_is_not_published_when_another_became_current_meanwhile(regist
     assert published(registry, "b", promote=True, expected=2) == 3
 
 
-def test_a_first_version_expects_that_none_is_current(folder: Path) -> None:
-    registry = FolderPublisher(folder)
+@EVERYWHERE
+def test_a_first_version_expects_that_none_is_current(folder: Path, place: Place) -> None:
+    registry = place.open()
     with pytest.raises(ParentChanged):
         published(registry, "a", promote=True, expected=1)
     assert not (folder / "line").exists()
     assert published(registry, "a", promote=True, expected=None) == 1
 
 
+@EVERYWHERE
 def test_the_parent_of_a_version_that_replaces_all_rows_is_current_at_its_publication(
-    registry: FolderPublisher,
+    registry: ModelPublisher,
 ) -> None:
     published(registry, "a")
     assert published(registry, "b", promote=True) == 3
@@ -94,7 +92,8 @@ def test_the_parent_of_a_version_that_replaces_all_rows_is_current_at_its_public
     assert registry.version("line", published(registry, "c")).card.parent == 2
 
 
-def test_a_parent_that_is_given_is_kept_when_nothing_is_compared(registry: FolderPublisher) -> None:
+@EVERYWHERE
+def test_a_parent_that_is_given_is_kept_when_nothing_is_compared(registry: ModelPublisher) -> None:
     published(registry, "a", promote=True)
     card = replace(CARD, mode="update", parent=1)
     assert registry.publish(card, MODEL).card.parent == 1

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from line import CARD
 from models_folder import DAMAGES, everything_under, file_of, flip_a_bit, line, published, refused_by_the_disk, slope
+from registries import ALSO_IN_S3, EVERYWHERE, Place
 
 from app.errors import (
     Conflict,
@@ -18,6 +19,7 @@ from app.errors import (
     Unavailable,
     VersionNotFound,
 )
+from app.registry.base import ModelPublisher
 from app.registry.folder.publisher import FolderPublisher
 
 PUBLISHER = """
@@ -34,20 +36,22 @@ print(*[registry.publish(replace(first.card, upload=None), first.model).card.ver
 """
 
 
-def test_versions_are_numbered_from_one_and_read_back(registry: FolderPublisher, folder: Path) -> None:
+@EVERYWHERE
+def test_versions_are_numbered_from_one_and_read_back(registry: ModelPublisher, folder: Path, place: Place) -> None:
     assert [registry.publish(CARD, line(number)).card.version for number in (1, 2, 3)] == [1, 2, 3]
-    other = FolderPublisher(folder)
+    other = place.open()
     assert other.versions("line") == [1, 2, 3]
     assert [slope(other.version("line", number)) for number in (1, 2, 3)] == [1, 2, 3]
     assert other.version("line", 2).card == replace(CARD, version=2, promoted=False)
-    assert other.path("line", 2) == file_of(folder, 2)
 
 
-def test_the_number_on_the_card_does_not_matter(registry: FolderPublisher) -> None:
+@EVERYWHERE
+def test_the_number_on_the_card_does_not_matter(registry: ModelPublisher) -> None:
     assert registry.publish(replace(CARD, version=99), line(1)).card.version == 1
 
 
-def test_publishing_promotes_nothing(registry: FolderPublisher) -> None:
+@EVERYWHERE
+def test_publishing_promotes_nothing(registry: ModelPublisher) -> None:
     published(registry, 1, 2)
     assert registry.models() == ["line"]
     assert registry.current_number("line") is None
@@ -102,9 +106,10 @@ def test_a_version_that_the_disk_refuses_leaves_nothing_behind(
     assert registry.publish(CARD, line(2)).card.version == 2
 
 
-def test_publishers_in_threads_never_share_a_number(folder: Path) -> None:
+@EVERYWHERE
+def test_publishers_in_threads_never_share_a_number(folder: Path, place: Place) -> None:
     def publish(publisher: int) -> list[tuple[int, float]]:
-        registry = FolderPublisher(folder)
+        registry = place.open()
         found = []
         for index in range(8):
             version = registry.publish(CARD, line(100 * publisher + index))
@@ -114,13 +119,15 @@ def test_publishers_in_threads_never_share_a_number(folder: Path) -> None:
     with ThreadPoolExecutor(6) as pool:
         parts = list(pool.map(publish, range(6)))
     numbered = dict(pair for part in parts for pair in part)
-    assert sorted(numbered) == list(range(1, 49))
-    registry = FolderPublisher(folder)
-    assert registry.versions("line") == list(range(1, 49))
+    registry = place.open()
+    assert sorted(numbered) == registry.versions("line")
+    assert len(numbered) == 48
+    if place.kind == "folder":  # publishers that compete for a pointer may leave gaps
+        assert sorted(numbered) == list(range(1, 49))
+        assert not list((folder / "line").glob(".*"))
     for number, expected in numbered.items():
         version = registry.version("line", number)
         assert (version.card.version, slope(version)) == (number, expected)
-    assert not list((folder / "line").glob(".*"))
 
 
 def test_publishers_in_processes_never_share_a_number(registry: FolderPublisher, folder: Path) -> None:
@@ -150,17 +157,19 @@ def test_publishers_in_processes_never_share_a_number(registry: FolderPublisher,
     assert [registry.version("line", number).card.version for number in range(1, 47)] == list(range(1, 47))
 
 
-def test_an_upload_is_published_once(registry: FolderPublisher, folder: Path) -> None:
+@ALSO_IN_S3
+def test_an_upload_is_published_once(registry: ModelPublisher, place: Place) -> None:
     published(registry, 1)
     first = registry.publish(replace(CARD, upload="a"), line(2))
     published(registry, 3)
-    again = FolderPublisher(folder).publish(replace(CARD, upload="a"), line(4))
+    again = place.open().publish(replace(CARD, upload="a"), line(4))
     assert (again.card.version, slope(again)) == (first.card.version, slope(first)) == (2, 2)
     assert registry.publish(replace(CARD, upload="b"), line(5)).card.version == 4
     assert registry.versions("line") == [1, 2, 3, 4]
 
 
-def test_an_uploads_version_is_found_in_its_own_model_alone(registry: FolderPublisher) -> None:
+@EVERYWHERE
+def test_an_uploads_version_is_found_in_its_own_model_alone(registry: ModelPublisher) -> None:
     registry.publish(replace(CARD, upload="a"), line(2))
     found = registry.find("line", "a")
     assert found is not None
@@ -171,8 +180,9 @@ def test_an_uploads_version_is_found_in_its_own_model_alone(registry: FolderPubl
 
 
 @DAMAGES
+@EVERYWHERE
 def test_an_upload_whose_version_is_damaged_is_published_again(
-    registry: FolderPublisher, folder: Path, damage: Callable[[Path], None]
+    registry: ModelPublisher, folder: Path, damage: Callable[[Path], None]
 ) -> None:
     registry.publish(replace(CARD, upload="a"), line(1))
     published(registry, 2)
@@ -182,8 +192,9 @@ def test_an_upload_whose_version_is_damaged_is_published_again(
 
 
 @DAMAGES
+@EVERYWHERE
 def test_a_damaged_version_is_neither_read_nor_promoted(
-    registry: FolderPublisher, folder: Path, damage: Callable[[Path], None]
+    registry: ModelPublisher, folder: Path, damage: Callable[[Path], None]
 ) -> None:
     published(registry, 1, 2, promoted=1)
     damage(file_of(folder, 2))
@@ -194,7 +205,8 @@ def test_a_damaged_version_is_neither_read_nor_promoted(
     assert registry.current_number("line") == 1
 
 
-def test_a_foreign_card_in_the_folder_stops_no_job_from_publishing(registry: FolderPublisher, folder: Path) -> None:
+@EVERYWHERE
+def test_a_foreign_card_in_the_folder_stops_no_job_from_publishing(registry: ModelPublisher, folder: Path) -> None:
     published(registry, 1)
     header = b'{"__metadata__":{"card":"[1]"}}'
     header += b" " * (-len(header) % 8)
@@ -202,8 +214,9 @@ def test_a_foreign_card_in_the_folder_stops_no_job_from_publishing(registry: Fol
     assert registry.publish(replace(CARD, upload="a"), line(3)).card.version == 3
 
 
+@ALSO_IN_S3
 def test_deleted_versions_are_gone_and_their_numbers_are_never_used_again(
-    registry: FolderPublisher, folder: Path
+    registry: ModelPublisher, place: Place
 ) -> None:
     published(registry, 1, 2, 3, promoted=1)
     registry.delete("line", 3)
@@ -214,23 +227,25 @@ def test_deleted_versions_are_gone_and_their_numbers_are_never_used_again(
         registry.delete("line", 3)
     with pytest.raises(VersionNotFound):
         registry.promote("line", 3)
-    assert FolderPublisher(folder).publish(CARD, line(4)).card.version == 4
+    assert place.open().publish(CARD, line(4)).card.version == 4
     registry.delete("line", 2)
     assert registry.publish(CARD, line(5)).card.version == 5
     assert registry.versions("line") == [1, 4, 5]
 
 
+@EVERYWHERE
 def test_the_number_of_an_only_version_that_was_deleted_is_not_used_again(
-    registry: FolderPublisher, folder: Path
+    registry: ModelPublisher, place: Place
 ) -> None:
     published(registry, 1)
     registry.delete("line", 1)
     with pytest.raises(ModelNotFound):
         registry.versions("line")
-    assert FolderPublisher(folder).publish(CARD, line(2)).card.version == 2
+    assert place.open().publish(CARD, line(2)).card.version == 2
 
 
-def test_the_current_version_is_not_deleted(registry: FolderPublisher) -> None:
+@EVERYWHERE
+def test_the_current_version_is_not_deleted(registry: ModelPublisher) -> None:
     published(registry, 1, 2, promoted=2)
     with pytest.raises(Conflict, match="Promote another one first"):
         registry.delete("line", 2)
@@ -240,27 +255,29 @@ def test_the_current_version_is_not_deleted(registry: FolderPublisher) -> None:
     assert registry.versions("line") == [1]
 
 
+@EVERYWHERE
 def test_the_version_that_is_served_in_place_of_the_current_one_is_not_deleted(
-    registry: FolderPublisher, folder: Path
+    registry: ModelPublisher, folder: Path, place: Place
 ) -> None:
     published(registry, 1, 2, 3, promoted=3)
     flip_a_bit(file_of(folder, 3))
-    reader = FolderPublisher(folder)
+    reader = place.open()
     assert (reader.current_number("line"), reader.served_number("line")) == (3, 2)
     for number in (2, 3):
         with pytest.raises(Conflict, match="Promote another one first"):
             reader.delete("line", number)
     reader.delete("line", 1)
-    assert slope(FolderPublisher(folder).current("line")) == 2
+    assert slope(place.open().current("line")) == 2
 
 
+@EVERYWHERE
 def test_a_number_that_current_points_to_is_taken_although_its_file_is_missing(
-    registry: FolderPublisher, folder: Path
+    registry: ModelPublisher, folder: Path, place: Place
 ) -> None:
     published(registry, 1, 2, promoted=2)
     file_of(folder, 2).unlink()  # as a backup has it that was made during a promotion
     assert registry.publish(CARD, line(3)).card.version == 3
-    assert slope(FolderPublisher(folder).current("line")) == 1
+    assert slope(place.open().current("line")) == 1
 
 
 def test_a_folder_that_cannot_be_written_is_unavailable_and_its_path_is_not_repeated(

@@ -17,6 +17,7 @@ from models_folder import (
     published,
     slope,
 )
+from registries import EVERYWHERE, Place
 
 from app.errors import (
     InvalidInput,
@@ -25,6 +26,7 @@ from app.errors import (
     Unavailable,
     VersionNotFound,
 )
+from app.registry.base import ModelPublisher
 from app.registry.folder import reader as module
 from app.registry.folder.publisher import FolderPublisher
 from app.registry.version_file import Version, encode, read
@@ -33,9 +35,10 @@ HOSTILE = ["..", ".", "", "A", "a/b", "a/../line", "../line", "/line", "line/", 
            "a b", "a\0b", "a\\b", "ä", "\ud800", "\udcff", "a" * 65, "a" * 5000]  # fmt: skip
 
 
-def test_a_promotion_is_seen_by_every_reader_at_its_next_look(registry: FolderPublisher, folder: Path) -> None:
+@EVERYWHERE
+def test_a_promotion_is_seen_by_every_reader_at_its_next_look(registry: ModelPublisher, place: Place) -> None:
     published(registry, 1, 2, promoted=1)
-    reader = FolderPublisher(folder)
+    reader = place.open()
     assert slope(reader.current("line")) == 1
     registry.promote("line", 2)
     assert slope(reader.current("line")) == 2
@@ -44,19 +47,22 @@ def test_a_promotion_is_seen_by_every_reader_at_its_next_look(registry: FolderPu
     assert slope(reader.current("line")) == 1
 
 
-def test_an_unchanged_version_is_not_loaded_again(registry: FolderPublisher) -> None:
+@EVERYWHERE
+def test_an_unchanged_version_is_not_loaded_again(registry: ModelPublisher) -> None:
     published(registry, 1, 2, promoted=1)
     assert registry.current("line") is registry.current("line")
     assert registry.version("line", 2) is registry.version("line", 2)
 
 
-def test_more_versions_than_are_kept_in_memory_can_be_read(registry: FolderPublisher) -> None:
+@EVERYWHERE
+def test_more_versions_than_are_kept_in_memory_can_be_read(registry: ModelPublisher) -> None:
     published(registry, *range(1, 71))
     for _ in range(2):
         assert [slope(registry.version("line", number)) for number in range(1, 71)] == list(range(1, 71))
 
 
-def test_models_with_a_version_are_listed(registry: FolderPublisher, folder: Path) -> None:
+@EVERYWHERE
+def test_models_with_a_version_are_listed(registry: ModelPublisher, folder: Path) -> None:
     assert registry.models() == []
     published(registry, 1, model="beta", promoted=1)
     published(registry, 1, model="alpha", promoted=1)
@@ -69,8 +75,9 @@ def test_models_with_a_version_are_listed(registry: FolderPublisher, folder: Pat
     assert registry.models() == ["alpha", "beta"]
 
 
+@EVERYWHERE
 def test_readers_never_see_anything_but_whole_versions_while_promotions_go_on(
-    registry: FolderPublisher, folder: Path
+    registry: ModelPublisher, place: Place
 ) -> None:
     published(registry, 1, 2, promoted=1)
 
@@ -79,24 +86,29 @@ def test_readers_never_see_anything_but_whole_versions_while_promotions_go_on(
             registry.promote("line", 1 + index % 2)
 
     writer = threading.Thread(target=promote_to_and_fro)
-    reader = FolderPublisher(folder)
+    reader = place.open()
     writer.start()
     seen = set()
     while writer.is_alive():
         version = reader.current("line")
         assert slope(version) == version.card.version
-        assert FolderPublisher(folder).current_number("line") in (1, 2)
+        assert place.open().current_number("line") in (1, 2)
         seen.add(version.card.version)
     writer.join()
     assert seen <= {1, 2}
 
 
 @DAMAGES
+@EVERYWHERE
 def test_the_version_served_before_stays_if_the_promoted_file_is_damaged(
-    registry: FolderPublisher, folder: Path, damage: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+    registry: ModelPublisher,
+    folder: Path,
+    damage: Callable[[Path], None],
+    caplog: pytest.LogCaptureFixture,
+    place: Place,
 ) -> None:
     published(registry, 1, 2, 3, promoted=1)
-    reader = FolderPublisher(folder)
+    reader = place.open()
     assert slope(reader.current("line")) == 1
     registry.promote("line", 3)
     damage(file_of(folder, 3))
@@ -108,26 +120,28 @@ def test_the_version_served_before_stays_if_the_promoted_file_is_damaged(
 
 
 @DAMAGES
+@EVERYWHERE
 def test_a_new_reader_serves_the_newest_intact_version_below_a_damaged_one(
-    registry: FolderPublisher, folder: Path, damage: Callable[[Path], None]
+    registry: ModelPublisher, folder: Path, damage: Callable[[Path], None], place: Place
 ) -> None:
     published(registry, 1, 2, 3, 4, promoted=3)
     damage(file_of(folder, 3))
-    assert slope(FolderPublisher(folder).current("line")) == 2
+    assert slope(place.open().current("line")) == 2
     damage(file_of(folder, 2))
-    assert slope(FolderPublisher(folder).current("line")) == 1
+    assert slope(place.open().current("line")) == 1
 
 
 @DAMAGES
+@EVERYWHERE
 def test_no_version_is_served_if_none_is_intact(
-    registry: FolderPublisher, folder: Path, damage: Callable[[Path], None]
+    registry: ModelPublisher, folder: Path, damage: Callable[[Path], None], place: Place
 ) -> None:
     published(registry, 1, 2, promoted=2)
     damage(file_of(folder, 1))
     damage(file_of(folder, 2))
     with pytest.raises(ModelFileInvalid, match='No version of "line" can be served') as refused:
-        FolderPublisher(folder).current("line")
-    assert str(folder) not in str(refused.value)
+        place.open().current("line")
+    assert (str(folder) in str(refused.value)) == (place.kind == "store")  # which is named by its URL
 
 
 def test_a_file_in_the_place_of_the_pointer_changes_nothing_until_the_next_promotion(
@@ -149,9 +163,12 @@ def test_a_file_in_the_place_of_the_pointer_changes_nothing_until_the_next_promo
     assert slope(registry.current("line")) == slope(FolderPublisher(folder).current("line")) == 2
 
 
-def test_after_a_damaged_version_a_good_one_can_be_promoted(registry: FolderPublisher, folder: Path) -> None:
+@EVERYWHERE
+def test_after_a_damaged_version_a_good_one_can_be_promoted(
+    registry: ModelPublisher, folder: Path, place: Place
+) -> None:
     published(registry, 1, 2, 3, promoted=1)
-    reader = FolderPublisher(folder)
+    reader = place.open()
     reader.current("line")
     registry.promote("line", 2)
     flip_a_bit(file_of(folder, 2))
@@ -171,7 +188,8 @@ def test_a_current_link_to_anything_but_a_version_is_not_followed(
         registry.current("line")
 
 
-def test_foreign_files_in_a_models_folder_are_no_versions(registry: FolderPublisher, folder: Path) -> None:
+@EVERYWHERE
+def test_foreign_files_in_a_models_folder_are_no_versions(registry: ModelPublisher, folder: Path) -> None:
     published(registry, 1, promoted=1)
     for name in ("yields.csv", "7.safetensors", "000009.safetensors.bak", ".000008.safetensors", "x000007.safetensors"):
         (folder / "line" / name).write_bytes(b"something")
@@ -179,18 +197,20 @@ def test_foreign_files_in_a_models_folder_are_no_versions(registry: FolderPublis
     assert registry.publish(CARD, line(2)).card.version == 2
 
 
+@EVERYWHERE
 def test_a_version_that_another_process_deleted_is_not_served_from_memory(
-    registry: FolderPublisher, folder: Path
+    registry: ModelPublisher, place: Place
 ) -> None:
     published(registry, 1, 2, promoted=1)
-    reader = FolderPublisher(folder)
+    reader = place.open()
     assert slope(reader.version("line", 2)) == 2
     registry.delete("line", 2)
     with pytest.raises(VersionNotFound):
         reader.version("line", 2)
 
 
-def test_no_version_is_served_if_none_is_current_or_intact(registry: FolderPublisher, folder: Path) -> None:
+@EVERYWHERE
+def test_no_version_is_served_if_none_is_current_or_intact(registry: ModelPublisher, folder: Path) -> None:
     published(registry, 1)
     assert registry.served_number("line") is None
     registry.promote("line", 1)
@@ -199,7 +219,8 @@ def test_no_version_is_served_if_none_is_current_or_intact(registry: FolderPubli
     assert registry.served_number("../line") is None
 
 
-def test_a_version_that_is_deleted_while_it_is_read_is_read_to_its_end(registry: FolderPublisher, folder: Path) -> None:
+@EVERYWHERE
+def test_a_version_that_is_deleted_while_it_is_read_is_read_to_its_end(registry: ModelPublisher, folder: Path) -> None:
     published(registry, 1, 2, promoted=1)
     content = file_of(folder, 2).read_bytes()
     with registry.file("line", 2) as file:
@@ -278,19 +299,21 @@ def test_threads_that_want_a_new_current_version_read_it_once(
 
 
 @pytest.mark.parametrize("number", [0, 2, -1, 10**6, 10**300])
-def test_a_version_there_is_not_is_not_found(registry: FolderPublisher, number: int) -> None:
+@EVERYWHERE
+def test_a_version_there_is_not_is_not_found(registry: ModelPublisher, number: int) -> None:
     published(registry, 1, promoted=1)
-    for call in (registry.version, registry.path, registry.promote, registry.delete):
+    for call in (registry.version, registry.promote, registry.delete):
         with pytest.raises(VersionNotFound):
             call("line", number)
     assert registry.current_number("line") == 1
 
 
-def test_a_model_there_is_not_is_not_found(registry: FolderPublisher, folder: Path) -> None:
+@EVERYWHERE
+def test_a_model_there_is_not_is_not_found(registry: ModelPublisher, folder: Path) -> None:
     for call in (registry.current, registry.versions):
         with pytest.raises(ModelNotFound, match='no model "line"'):
             call("line")
-    for numbered in (registry.version, registry.path, registry.promote, registry.delete):
+    for numbered in (registry.version, registry.promote, registry.delete):
         with pytest.raises(ModelNotFound, match='no model "line"'):
             numbered("line", 1)
     assert registry.find("line", "job") is None
@@ -396,7 +419,8 @@ def test_a_hostile_name_is_rejected_and_touches_nothing(registry: FolderPublishe
 
 
 @pytest.mark.parametrize("name", ["a", "0", "crop-yield", "a.b_c-d", "a" * 64, "a..b"])
-def test_plain_names_are_names_of_models(registry: FolderPublisher, name: str) -> None:
+@EVERYWHERE
+def test_plain_names_are_names_of_models(registry: ModelPublisher, name: str) -> None:
     published(registry, 1, model=name, promoted=1)
     assert registry.models() == [name]
     assert slope(registry.current(name)) == 1

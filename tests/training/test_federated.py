@@ -3,7 +3,7 @@
 import csv
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -329,7 +329,7 @@ def test_a_changed_file_is_refused_or_gives_finite_numbers(
         card["untracked"] = data.draw(st.booleans())
 
     changed = rewritten(data.draw(st.sampled_from(contents)), change)
-    mode = data.draw(st.sampled_from(["update", "forget"]))
+    mode: Literal["update", "forget"] = data.draw(st.sampled_from(["update", "forget"]))
     try:
         merged = merge(laboratory, "north", changed, mode=mode, promote="never")
     except LinserveError as error:

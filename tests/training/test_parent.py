@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
+from registries import EVERYWHERE, Place
 
 from app.data.training_rows import write_matrix
 from app.errors import Conflict, InvalidInput, PromotionFailed, TimeExceeded
-from app.registry.folder.publisher import FolderPublisher
+from app.registry.folder.publication import file_name
 from app.registry.model_card import ModelCard
 from app.registry.version_file import encode
 from app.regression.least_squares import fit
@@ -36,9 +37,9 @@ FROM_CURRENT = replace(DESCENT, start="current")
 class Line:
     """The versions of one model."""
 
-    def __init__(self, folder: Path) -> None:
-        (folder / "models").mkdir()
-        self.registry = FolderPublisher(folder / "models")
+    def __init__(self, folder: Path, place: Place | None = None) -> None:
+        self.place = place or Place.new("folder", folder)
+        self.registry = self.place.open()
         self.context = TrainerContext(self.registry, UploadStore(folder / "spool"), folder / "checkpoints")
 
     def request(self, rows: slice, **options: Any) -> TrainingRequest:
@@ -83,8 +84,8 @@ class Line:
 
 
 @pytest.fixture
-def line(tmp_path: Path) -> Line:
-    return Line(tmp_path)
+def line(tmp_path: Path, place: Place) -> Line:
+    return Line(tmp_path, place)
 
 
 def once_publishing(act: Callable[[], object]) -> Callable[[Progress], None]:
@@ -98,6 +99,7 @@ def once_publishing(act: Callable[[], object]) -> Callable[[Progress], None]:
     return at
 
 
+@EVERYWHERE
 def test_no_update_is_lost_if_another_one_overtakes_it(line: Line) -> None:
     line.train(slice(40))
     overtaken = line.request(slice(40, 80), mode="update")
@@ -107,6 +109,7 @@ def test_no_update_is_lost_if_another_one_overtakes_it(line: Line) -> None:
     line.assert_current_is_the_fit_of(slice(120))
 
 
+@EVERYWHERE
 def test_an_update_is_fitted_again_each_time_it_is_overtaken(line: Line) -> None:
     line.train(slice(20))
     parts = [slice(start, start + 20) for start in (40, 60, 80, 100)]
@@ -120,6 +123,7 @@ def test_an_update_is_fitted_again_each_time_it_is_overtaken(line: Line) -> None
     line.assert_current_is_the_fit_of(slice(120))
 
 
+@EVERYWHERE
 def test_no_update_of_three_processes_that_are_killed_at_random_is_lost(line: Line, tmp_path: Path) -> None:
     line.train(slice(3))
     requests = [[line.request(slice(3 * start, 3 * start + 3), mode="update") for start in range(8)] for _ in range(3)]
@@ -168,6 +172,7 @@ def test_the_rows_of_an_overtaken_update_are_read_once(line: Line) -> None:
     line.assert_current_is_the_fit_of(slice(120))
 
 
+@EVERYWHERE
 def test_a_forget_that_is_overtaken_takes_its_rows_out_of_the_version_that_is_current(line: Line) -> None:
     line.train(slice(80))
     requested = line.request(slice(40), mode="forget")
@@ -199,6 +204,7 @@ def test_an_overtaken_update_is_validated_as_if_it_had_arrived_later(tmp_path: P
     assert metrics(overtaken=True) == metrics(overtaken=False)
 
 
+@EVERYWHERE
 def test_an_update_that_is_not_promoted_keeps_the_parent_that_it_was_made_from(line: Line) -> None:
     line.train(slice(40))
     requested = line.request(slice(40, 80), mode="update", promote="never")
@@ -207,6 +213,7 @@ def test_an_update_that_is_not_promoted_keeps_the_parent_that_it_was_made_from(l
     assert line.registry.current_number("m") == 2
 
 
+@EVERYWHERE
 def test_the_parent_of_a_replacement_is_the_version_that_it_replaced(line: Line) -> None:
     line.train(slice(40))
     card = line.run(line.request(slice(80)), once_publishing(lambda: line.train(slice(40, 80))))
@@ -214,6 +221,7 @@ def test_the_parent_of_a_replacement_is_the_version_that_it_replaced(line: Line)
     assert line.registry.current_number("m") == 3
 
 
+@EVERYWHERE
 @pytest.mark.parametrize("overtaken", [False, True])
 def test_a_comparison_is_with_the_version_that_is_current_at_the_publication(line: Line, overtaken: bool) -> None:
     bad = line.context.spool.new()
@@ -271,6 +279,7 @@ def test_a_start_from_the_current_version_is_from_the_one_that_is_current_when_t
         assert (card.parent, card.promoted, card.warnings) == (start, True, ())
 
 
+@EVERYWHERE
 def test_a_descent_whose_start_is_no_longer_current_is_published_and_not_promoted(line: Line) -> None:
     line.train(slice(40))
     line.train(slice(60), promote="never")
@@ -337,6 +346,7 @@ def test_a_start_from_the_current_version_of_other_columns_is_refused_when_the_j
         assert [detail.pointer for detail in refused.value.details] == ["/solver/start"]
 
 
+@EVERYWHERE
 def test_a_rerun_finds_what_it_published_and_does_not_undo_a_rollback(line: Line) -> None:
     line.train(slice(40))
     requested = line.request(slice(40, 80), mode="update")
@@ -349,7 +359,7 @@ def test_a_rerun_finds_what_it_published_and_does_not_undo_a_rollback(line: Line
 def as_an_earlier_release_left_it(line: Line, request: TrainingRequest, parent: int) -> int:
     """Publish without promoting and without a marker, as in the release in which promotion was a step of its own."""
     card = line.run(replace(request, promote="never"))
-    path = line.registry.path("m", card.version)
+    path = line.place.folder / "m" / file_name(card.version)
     old = replace(card, promoted=None, parent=parent)
     path.write_bytes(encode(old, line.registry.version("m", card.version).model))
     for marker in (path.parent / "uploads").iterdir():

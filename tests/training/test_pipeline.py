@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from registries import EVERYWHERE, Place
 
 from app.data.training_rows import write_matrix
 from app.errors import Diverged, InvalidInput, Unavailable, VersionNotFound
-from app.registry.folder.publisher import FolderPublisher
 from app.registry.model_card import ModelCard
 from app.regression.solvers import Exact, GradientDescent, Solver, Start
 from app.training.pipeline import TrainerContext, train
@@ -66,10 +66,8 @@ def progress_sink(reports: Reports | None = None, cancelled: Callable[[], bool] 
 
 
 @pytest.fixture
-def context(tmp_path: Path) -> TrainerContext:
-    models = tmp_path / "models"
-    models.mkdir()
-    return TrainerContext(FolderPublisher(models), UploadStore(tmp_path / "spool"), tmp_path / "checkpoints")
+def context(tmp_path: Path, place: Place) -> TrainerContext:
+    return TrainerContext(place.open(), UploadStore(tmp_path / "spool"), tmp_path / "checkpoints")
 
 
 def request(
@@ -100,6 +98,7 @@ def published(context: TrainerContext, model: str = "crop") -> list[int]:
     return context.registry.versions(model)
 
 
+@EVERYWHERE
 def test_the_exact_solver_publishes_the_optimum_of_the_notebook(context: TrainerContext) -> None:
     card = train(request(context, Exact()), "job", context, progress_sink())
     found = context.registry.version("crop", 1)
@@ -197,12 +196,14 @@ def test_a_job_that_runs_again_publishes_no_second_version(context: TrainerConte
     assert (other.version, other.job) == (2, "another job")
 
 
+@EVERYWHERE
 def test_a_request_publishes_once_under_any_job(context: TrainerContext) -> None:
     requested = request(context, Exact())
     assert [train(requested, job, context, progress_sink()).version for job in (None, "a", None)] == [1, 1, 1]
     assert context.registry.version("crop", 1).card.job is None
 
 
+@EVERYWHERE
 def test_a_training_without_promotion_names_the_current_version_as_its_parent(context: TrainerContext) -> None:
     assert train(request(context, Exact()), "a", context, progress_sink()).parent is None
     assert context.registry.current_number("crop") is None
@@ -315,6 +316,7 @@ def test_a_job_with_an_unreadable_checkpoint_starts_again(context: TrainerContex
     assert weights_of(context, found) == weights_of(context, expected)
 
 
+@EVERYWHERE
 def test_a_descent_can_start_from_the_weights_of_a_version(context: TrainerContext, fast_clock: None) -> None:
     solver = replace(ON_CPU, epochs=40)
     expected = train(request(context, solver, model="whole"), "whole", context, progress_sink())

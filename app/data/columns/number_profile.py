@@ -1,6 +1,7 @@
 """Properties of a column of numbers that cause warnings: its range, distant values, and whether it counts the rows."""
 
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,13 @@ class Extreme:
         is_lowest = values == lowest
         self.rows += int(np.count_nonzero(is_lowest) if weights is None else weights[is_lowest].sum())
         self.next = min(self.next, float(values[~is_lowest].min(initial=np.inf)))
+
+    def merge(self, other: "Extreme") -> None:
+        """Count the values that `other` has counted."""
+        lowest = min(self.value, other.value)
+        nexts = [value for side in (self, other) for value in (side.value, side.next) if value > lowest]
+        self.rows = sum(side.rows for side in (self, other) if side.value == lowest)
+        self.value, self.next = lowest, min(nexts, default=np.inf)
 
 
 @dataclass
@@ -68,6 +76,21 @@ class NumberProfile:
         self.count += len(values) if weights is None else int(weights.sum())
         with np.errstate(over="ignore"):
             self.total += float(values.sum() if weights is None else values @ weights)
+
+    def merge(self, other: "NumberProfile") -> None:
+        """Count the values of later rows. Whether all differ may be unknown; then it becomes false."""
+        if len(self.ids) == self.count < MAX_IDS and len(other.ids) == min(other.count, MAX_IDS):
+            ids = self.ids | other.ids
+            if len(ids) == len(self.ids) + len(other.ids):
+                self.ids = set(islice(ids, MAX_IDS))
+        self.count += other.count
+        with np.errstate(over="ignore"):
+            self.total = float(np.float64(self.total) + other.total)
+        self.lowest.merge(other.lowest)
+        self.highest.merge(other.highest)
+        self.is_integer = self.is_integer and other.is_integer
+        self.counts_rows = self.counts_rows and other.counts_rows
+        self.is_yyyymmdd = self.is_yyyymmdd and other.is_yyyymmdd
 
     @property
     def minimum(self) -> float:

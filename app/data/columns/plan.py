@@ -5,6 +5,7 @@ The trainer reads the rows twice: here, and to fit. This pass ends after SAMPLE_
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from app.data.batch import CellBatch, Columns
 from app.data.columns.complete_levels import NO_ROWS, leaves_out, levels_without_rows, rare_levels, without_levels
@@ -20,6 +21,9 @@ from app.data.names import shown
 from app.errors import InvalidInput
 
 __all__ = ["Inferred", "Mode", "Roles", "contradicts", "plan_schema"]
+
+# Fills in profiles of columns, of which some are read as numbers. None if the rows have to be read in their order.
+ProfileParts: TypeAlias = Callable[[Mapping[str, ColumnProfile], Sequence[str]], TableProfile | None]
 
 SAMPLE_BYTES = 1 << 20  # Bytes of cells from which the columns of numbers are guessed.
 
@@ -46,15 +50,17 @@ def plan_schema(
     mode: Mode = "replace",
     certain: bool = False,
     step: Callable[[], None] = lambda: None,
+    profile_parts: ProfileParts | None = None,
 ) -> Inferred:
     """Return the schema of a table: `current` applied in this `mode`, or the inferred one if there is no current one.
 
     `first_row` is the number of the first row of data. `untyped` is the format's `has_untyped_text`. With `certain`,
-    all rows are read even if all columns appear to be numbers. `step` is called regularly.
+    all rows are read even if all columns appear to be numbers. `step` is called regularly. `profile_parts` reads all
+    rows in parts at the same time.
 
     Raises InvalidInput if a kind cannot be decided, or if the table does not fit `current`.
     """
-    reader = _Reader(read_cells, dialect, first_row, step)
+    reader = _Reader(read_cells, dialect, first_row, step, profile_parts)
 
     def empty() -> dict[str, ColumnProfile]:
         if current is not None:
@@ -100,6 +106,7 @@ class _Reader:
     dialect: Dialect
     first_row: int
     step: Callable[[], None]
+    profile_parts: ProfileParts | None
 
     def profile(
         self, empty: Callable[[], Mapping[str, ColumnProfile]], *, certain: bool, untyped: bool
@@ -145,15 +152,19 @@ class _Reader:
 
     def whole(self, empty: Callable[[], Mapping[str, ColumnProfile]], numbers: list[str]) -> TableProfile:
         """Return the profile of all rows. If one contradicts that these columns are `numbers`, read them again."""
-        columns = empty()
         try:
-            return self._profile(self._cells(columns, numbers), columns)
+            return self._profile_all(empty, numbers)
         except InvalidInput as error:
             at_fault = {detail.column for detail in error.details}
             if not (_is_in_cells(error) and at_fault <= {*numbers}):
                 raise
+        return self._profile_all(empty, ())
+
+    def _profile_all(self, empty: Callable[[], Mapping[str, ColumnProfile]], numbers: Sequence[str]) -> TableProfile:
+        if self.profile_parts is not None and (found := self.profile_parts(empty(), numbers)) is not None:
+            return found
         columns = empty()
-        return self._profile(self._cells(columns, ()), columns)
+        return self._profile(self._cells(columns, numbers), columns)
 
     def without_empty_levels(self, applied: Applied, options: ReadingOptions) -> TableSchema:
         """Return the schema without levels that occur only in rows that are left out because of gaps."""

@@ -12,7 +12,7 @@ from app.data.columns.gaps import Parsed
 from app.data.columns.numbers import first_value, holds_text, is_text, numbers_of
 from app.data.columns.options import DateOrder, Kind
 from app.data.columns.schema import Column
-from app.data.columns.tally import Indices, Tally
+from app.data.columns.tally import Indices, Tally, TallyRecord
 from app.data.columns.text_profile import BLOCK_ROWS, TextProfile
 from app.data.lazy_pyarrow import pa
 
@@ -23,6 +23,21 @@ _OF_CELLS: "dict[Kind, Callable[[pa.Array, Column], Parsed]]" = {
     "boolean": booleans_of,
     "date": dates_of,
 }
+
+
+@dataclass(frozen=True)
+class ProfileRecord:
+    """The content of a ColumnProfile before the distinct texts are read."""
+
+    rows: int
+    is_dictionary: bool
+    first_string: int | None
+    unusable: str | None
+    unusable_row: int
+    texts: int
+    levels: dict[str, int]
+    first_rows: dict[str, int]  # of the levels
+    tallies: tuple[TallyRecord, ...]
 
 
 @dataclass
@@ -76,6 +91,40 @@ class ColumnProfile:
             if self.unusable is None:
                 self.unusable, self.unusable_row = str(cells.type).partition("<")[0].partition("[")[0], start
 
+    @property
+    def record(self) -> ProfileRecord | None:
+        """The content, or None if there are too many texts to merge it with that of other rows."""
+        if self.texts.is_full:
+            return None
+        return ProfileRecord(
+            self.rows,
+            self.is_dictionary,
+            self.first_string,
+            self.unusable,
+            self.unusable_row,
+            self.texts.count,
+            self.texts.levels,
+            dict(self.texts.first_rows),
+            tuple(tally.record for tally in self._tallies),
+        )
+
+    def merge(self, other: ProfileRecord) -> None:
+        """Count the cells of later rows."""
+        self.rows += other.rows
+        if other.is_dictionary:
+            self.is_dictionary, self.texts.is_open = True, False
+        if self.first_string is None:
+            self.first_string = other.first_string
+        if self.unusable is None:
+            self.unusable, self.unusable_row = other.unusable, other.unusable_row
+        self.texts.merge(other.texts, other.levels, other.first_rows)
+        for tally, record in zip(self._tallies, other.tallies, strict=True):
+            tally.merge(record)
+
+    @property
+    def _tallies(self) -> tuple[Tally, ...]:
+        return (*self.typed.values(), self.days, *self.dates.values())
+
     def _add_dates(self, cells: "pa.Array", rows: Indices) -> None:
         """Count dates in each order. Integers are dates in one only. Raises TypeError if the cells are in none."""
         is_date = False
@@ -110,6 +159,11 @@ class TableProfile:
     first_row: int = 1  # number of the first row of data
     rows: int = 0
 
+    def finish(self) -> None:
+        """Read the distinct texts, after the last row."""
+        for column in self.columns.values():
+            column.texts.finish()
+
 
 def profile_table(
     batches: Iterable[CellBatch],
@@ -117,12 +171,16 @@ def profile_table(
     *,
     first_row: int = 1,
     step: Callable[[], None] = lambda: None,
+    before: int = 0,
+    is_part: bool = False,
 ) -> TableProfile:
     """Return the profile of a table, with `columns` filled in. `step` is called for each batch.
 
+    With `is_part`, these are the rows of a table that follow `before` other rows, and the result is not finished.
+
     Raises InvalidInput as reading the batches does.
     """
-    profile = TableProfile(dict(columns), first_row)
+    profile = TableProfile(dict(columns), first_row, before)
     for joined in _joined(batches, step):
         for cells in _pieces(joined, profile.rows):
             for name, column in profile.columns.items():
@@ -131,8 +189,8 @@ def profile_table(
             if profile.rows % BLOCK_ROWS == 0:
                 for column in profile.columns.values():
                     column.texts.settle(profile.rows)
-    for column in profile.columns.values():
-        column.texts.finish()
+    if not is_part:
+        profile.finish()
     return profile
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,17 @@ from app.data.columns.schema import Column
 from app.data.lazy_pyarrow import pa
 
 Indices = NDArray[np.int64]
+
+
+class TallyRecord(NamedTuple):
+    """The content of a Tally."""
+
+    fits: int
+    gaps: int
+    faults: int
+    first: int | None
+    is_tried: bool
+    numbers: NumberProfile
 
 
 @dataclass
@@ -43,6 +55,17 @@ class Tally:
         self.fits += (len(cells) if weights is None else int(weights.sum())) - faults - gaps
         self.numbers.add(parsed.values, rows, weights)
         return parsed
+
+    @property
+    def record(self) -> TallyRecord:
+        return TallyRecord(self.fits, self.gaps, self.faults, self.first, self.is_tried, self.numbers)
+
+    def merge(self, other: TallyRecord) -> None:
+        """Count the cells of other rows."""
+        self.fits, self.gaps, self.faults = self.fits + other.fits, self.gaps + other.gaps, self.faults + other.faults
+        self.first = min((first for first in (self.first, other.first) if first is not None), default=None)
+        self.is_tried = self.is_tried and other.is_tried
+        self.numbers.merge(other.numbers)
 
 
 def total(cells: NDArray[np.bool_], weights: Indices | None) -> int:

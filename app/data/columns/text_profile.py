@@ -4,7 +4,7 @@ Distinct texts are parsed once, after the last row or when there are more than M
 they come, until most of them contradict a kind. The result does not depend on the boundaries of batches.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -92,6 +92,19 @@ class TextProfile:
             self.levels[text] = self.levels.get(text, 0) + rows
             self._firsts.setdefault(text, first)
             self.count += rows
+
+    def merge(self, count: int, levels: Mapping[str, int], firsts: Mapping[str, int]) -> None:
+        """Count the texts of later rows. Too many texts make `is_full` true; then other properties are undefined."""
+        self.count += count
+        for text, rows in levels.items():
+            self.levels[text] = self.levels.get(text, 0) + rows
+            self._firsts.setdefault(text, firsts[text])
+        self.is_full = self.is_full or len(self.levels) > MAX_LEVELS
+
+    @property
+    def first_rows(self) -> Mapping[str, int]:
+        """The first row of each level, from 0."""
+        return self._firsts
 
     def settle(self, row: int) -> None:
         """Give up the kinds that most texts contradict. Called after every BLOCK_ROWS rows."""

@@ -41,7 +41,7 @@ from typing import Literal
 
 import msgspec
 
-from app.errors import Conflict, InvalidInput, ModelFileInvalid, StoreUnavailable, Unavailable, VersionNotFound
+from app.errors import Conflict, InvalidInput, ModelFileInvalid, StoreUnavailable, VersionNotFound
 from app.failpoints import failpoint
 from app.registry.base import ParentChanged
 from app.registry.bucket.keys import MODELS, VERSION_FILE, marker_key, pointer_key, version_key
@@ -339,5 +339,5 @@ def _attempts() -> Iterator[None]:
         yield
 
 
-def _contended(model: str) -> Unavailable:
-    return Unavailable(f'Model "{model}" is being changed by others all the time. Try again later.')
+def _contended(model: str) -> StoreUnavailable:
+    return StoreUnavailable(f'Model "{model}" is being changed by others all the time. Try again later.')

@@ -4,19 +4,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+from threadpoolctl import threadpool_limits
+
 from app.data.batch import FileSet
 from app.data.columns.schema import TableSchema
-from app.data.formats.file_set import check_same_columns, located
-from app.errors import InvalidInput, LinserveError
+from app.errors import LinserveError
 from app.regression.errors import FitError
 from app.regression.sufficient_statistics import SufficientStatistics
 from app.regression.summary_plan import SummaryPlan
 from app.training.dataset import JobRows
-from app.training.fragments.executors import Executor, FragmentTask
+from app.training.fragments.executors import FragmentTask
+from app.training.fragments.files import FragmentedFiles
 from app.training.fragments.merge import MergeTree
-from app.training.fragments.split import Fragment, FragmentFile, fragment_bytes
-from app.training.fragments.wire import Fault, FileRecord, pack, unpack
-from app.training.fragments.work import Result, RowsRecord, Spans, Split, Summarise, Summary
+from app.training.fragments.split import Fragment
+from app.training.fragments.wire import Fault, unpack
+from app.training.fragments.work import Result, RowsRecord, Summarise, Summary
 from app.training.request import TrainingRequest
 
 OnFragments: TypeAlias = Callable[[int, int], None]  # called with the fragments that are done and their number
@@ -27,24 +29,20 @@ class FragmentedRows(JobRows):
 
     def __init__(
         self,
-        files: Sequence[FragmentFile],
+        files: FragmentedFiles,
         request: TrainingRequest,
         schema: TableSchema,
         *,
-        executor: Executor,
         threads: int = 1,
         on_fragments: OnFragments = lambda _done, _count: None,
-        size: int | None = None,
     ) -> None:
-        """Describe the rows of files in one format. A fragment has about `size` bytes."""
-        self._set = FileSet(files)
-        super().__init__(self._set if files[0].name else files[0].source(), request, schema, {}, threads)
-        self._files, self._executor, self._on_fragments = tuple(files), executor, on_fragments
-        self._size = fragment_bytes(files) if size is None else size
+        """Describe the rows of files. `on_fragments` is called when a fragment is done."""
+        self._set = FileSet(files.files)
+        first = files.files[0]
+        super().__init__(self._set if first.name else first.source(), request, schema, {}, threads)
+        self.files, self.on_fragments = files, on_fragments
         assert request.weight_kind is not None
         self._how = RowsRecord(request.format, schema, request.weight_kind, request.fold_groups)
-        self._records = [FileRecord.of(file) for file in files]
-        self._fragments: list[Fragment] | None = None
 
     def summarise(self, plan: SummaryPlan, rows_read: Callable[[int], None]) -> dict[int, SufficientStatistics]:
         """Return the statistics of all rows by fold, or under the key 0 if there are no folds; empty without rows.
@@ -52,61 +50,19 @@ class FragmentedRows(JobRows):
         Raises the error of the first fragment that has one.
         """
         self.begin_pass()
-        if self._fragments is None:
-            self._fragments = self._split(lambda: rows_read(0))
-        statistics = _Pass(self, self._fragments, plan, rows_read).run()
+        fragments = self.files.split(self.schema.dialect, self._names, lambda: rows_read(0))
+        statistics = _Pass(self, fragments, plan, rows_read).run()
         self.check_left()
         return statistics
 
-    def _split(self, poll: Callable[[], None]) -> list[Fragment]:
-        how = self._how
-        tasks = (
-            FragmentTask(
-                place, file.name or "the rows", pack(Split(record, how.format, how.schema.dialect, self._size))
-            )
-            for place, (file, record) in enumerate(zip(self._files, self._records, strict=True))
-        )
-        spans: dict[int, Spans | Fault] = {}
-        for place, content in self._executor.run(tasks, poll):
-            spans[place] = unpack(content, Result)
-        fragments, first = list[Fragment](), spans[0]
-        for place, file in enumerate(self._files):
-            found = spans[place]
-            if isinstance(found, Fault):
-                raise found.raised(file.name)
-            assert isinstance(first, Spans)
-            try:
-                check_same_columns(found.columns, first.columns, self._files[0].name, self._names)
-            except InvalidInput as error:
-                raise located(error, file.name) from None
-            fragments += [Fragment(place, span) for span in found.spans] or [Fragment(place, None)]
-        return fragments
-
     def task(self, index: int, fragment: Fragment, plan: SummaryPlan) -> FragmentTask:
-        content = pack(Summarise(self._records[fragment.file], fragment.span, self._how, plan))
-        return FragmentTask(index, self.label(fragment), content)
-
-    def label(self, fragment: Fragment) -> str:
-        """Return the place of a fragment, for messages."""
-        name = self._files[fragment.file].name or "the file"
-        if fragment.span is None:
-            return name
-        return f"rows {fragment.span.first_row} to {fragment.span.first_row + fragment.span.rows - 1} of {name}"
-
-    def name(self, fragment: Fragment) -> str:
-        return self._files[fragment.file].name
+        """Return the task to summarise a fragment."""
+        task = Summarise(self.files.record(fragment), fragment.span, self._how, plan)
+        return self.files.task(index, fragment, task)
 
     def note_rows(self, place: int, rows: int) -> None:
         """Note the number of rows of a file."""
         self._set.note_rows(place, rows)
-
-    @property
-    def executor(self) -> Executor:
-        return self._executor
-
-    @property
-    def on_fragments(self) -> OnFragments:
-        return self._on_fragments
 
 
 @dataclass
@@ -139,6 +95,11 @@ class _Pass:
         self.first = self.plan.first
 
     def run(self) -> dict[int, SufficientStatistics]:
+        # Threads that wait for each other on busy cores would take many times as long for these small matrices.
+        with threadpool_limits(1, user_api="blas"):
+            return self._summarise()
+
+    def _summarise(self) -> dict[int, SufficientStatistics]:
         self.rows.on_fragments(0, len(self.fragments))
         for index, summary in self._results(range(len(self.fragments))):
             self.arrived[index] = summary
@@ -146,12 +107,12 @@ class _Pass:
         self.assumed |= self.again
         for index, summary in self._results(sorted(self.again)):
             if isinstance(summary, Fault):
-                raise summary.raised(self.rows.name(self.fragments[index]))
+                raise summary.raised(self.rows.files.name(self.fragments[index]))
             self._add(index, summary)
         return self.tree.root()
 
     def _results(self, indices: Sequence[int]) -> Iterator[tuple[int, Summary | Fault]]:
-        results = self.rows.executor.run(map(self._task, indices), lambda: self.rows_read(self.read))
+        results = self.rows.files.executor.run(map(self._task, indices), lambda: self.rows_read(self.read))
         try:
             for index, content in results:
                 yield index, unpack(content, Result)
@@ -203,7 +164,7 @@ class _Pass:
             for _, found in self._results([index]):
                 fault = found if isinstance(found, Fault) else None
         assert fault is not None
-        return fault.raised(self.rows.name(self.fragments[index]))
+        return fault.raised(self.rows.files.name(self.fragments[index]))
 
     def _add(self, index: int, summary: Summary) -> None:
         self.tree.add(index, summary.statistics)
@@ -214,16 +175,3 @@ class _Pass:
         self.read += summary.counts.complete
         self.done += 1
         self.rows.on_fragments(self.done, len(self.fragments))
-
-
-def open_rows(
-    files: Sequence[FragmentFile],
-    request: TrainingRequest,
-    schema: TableSchema,
-    *,
-    executor: Executor,
-    threads: int = 1,
-    on_fragments: OnFragments = lambda _done, _count: None,
-) -> JobRows:
-    """Return the rows of files, which are summarised in fragments if their format has any."""
-    return FragmentedRows(files, request, schema, executor=executor, threads=threads, on_fragments=on_fragments)

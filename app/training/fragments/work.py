@@ -1,10 +1,14 @@
 """The work on one fragment. It runs in another process, or on another machine."""
 
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import msgspec
 
-from app.data.columns.schema import Dialect, TableSchema
+from app.data.batch import Columns
+from app.data.columns.number_profile import MAX_IDS
+from app.data.columns.options import DateOrder
+from app.data.columns.profile import ColumnProfile, ProfileRecord, profile_table
+from app.data.columns.schema import Column, Dialect, TableSchema
 from app.data.content import explained
 from app.data.formats import BY_NAME
 from app.data.formats.base import Span
@@ -59,6 +63,61 @@ class Spans(msgspec.Struct, frozen=True, tag=True):
     columns: dict[str, str]  # with their types
 
 
+class ColumnRecord(msgspec.Struct, frozen=True):
+    """The arguments of an empty ColumnProfile."""
+
+    column: Column
+    is_open: bool
+    refuses_strings: bool
+    orders: tuple[DateOrder | None, ...]
+
+    @classmethod
+    def of(cls, profile: ColumnProfile) -> Self:
+        return cls(profile.column, profile.is_open, profile.refuses_strings, tuple(profile.orders))
+
+    @property
+    def empty(self) -> ColumnProfile:
+        return ColumnProfile(self.column, self.is_open, self.refuses_strings, self.orders)
+
+
+class Profile(msgspec.Struct, frozen=True, tag=True):
+    """Profile the columns of a fragment, whose rows follow `before` other rows."""
+
+    file: FileRecord
+    span: Span | None
+    format: str
+    dialect: Dialect
+    columns: list[ColumnRecord]
+    numbers: list[str]
+    before: int
+
+    def run(self) -> "Profiled":
+        source, table_format = self.file.file.source(), BY_NAME[self.format]
+        if self.span is not None:
+            table_format = table_format.within(self.span)
+        profiles = {record.column.name: record.empty for record in self.columns}
+        others = [name for name in profiles if name not in {*self.numbers}]
+        columns = Columns(self.numbers, others, missing=True, dialect=self.dialect)
+        with explained(source, table_format, self.dialect):
+            cells = table_format.cells(source, columns)
+            profile = profile_table(cells, profiles, before=self.before, is_part=True)
+        records = {name: self._record(column) for name, column in profile.columns.items()}
+        found = {name: record for name, record in records.items() if record is not None}
+        return Profiled(found if len(found) == len(records) else None, profile.rows - self.before)
+
+    def _record(self, column: ColumnProfile) -> ProfileRecord | None:
+        record = column.record
+        if record is not None and self.before >= MAX_IDS:
+            for tally in record.tallies:
+                tally.numbers.ids.clear()  # only the first values are compared
+        return record
+
+
+class Profiled(msgspec.Struct, frozen=True, tag=True):
+    records: dict[str, ProfileRecord] | None  # None if a column has too many texts
+    rows: int
+
+
 class Summarise(msgspec.Struct, frozen=True, tag=True):
     """Summarise the rows of a fragment. `plan.first` is the number of its first row."""
 
@@ -85,8 +144,8 @@ class Summary(msgspec.Struct, frozen=True, tag=True):
         return {fold: statistics_of(record) for fold, record in self.records.items()}
 
 
-Task: TypeAlias = Split | Summarise
-Result: TypeAlias = Spans | Summary | Fault
+Task: TypeAlias = Split | Profile | Summarise
+Result: TypeAlias = Spans | Profiled | Summary | Fault
 
 
 def answer(content: bytes) -> bytes:

@@ -52,7 +52,7 @@ def test_a_killed_process_costs_only_the_fragment_that_it_was_reading(path: Path
             os.kill(children()[0], signal.SIGKILL)
         done.append((count, total))
 
-    rows._on_fragments = kill_one
+    rows.on_fragments = kill_one
     result = fit_model(rows, Exact())
 
     assert result.statistics.rows == ROWS
@@ -69,7 +69,7 @@ def test_a_fragment_whose_processes_are_always_killed_fails_the_job_and_is_named
                 os.kill(child, signal.SIGKILL)
 
     rows = rows_of(path, processes, "sales.parquet")
-    rows._split(lambda: None)
+    rows.files.split(rows.schema.dialect, (), lambda: None)
     killer = threading.Thread(target=kill)
     killer.start()
     try:
@@ -82,8 +82,8 @@ def test_a_fragment_whose_processes_are_always_killed_fails_the_job_and_is_named
 
 
 def test_a_cancelled_job_ends_its_processes(path: Path) -> None:
-    processes, rows = Processes(2), rows_of(path, Processes(2))
-    rows._executor = processes
+    processes = Processes(2)
+    rows = rows_of(path, processes)
 
     def cancel(_rows: int) -> None:
         if children():

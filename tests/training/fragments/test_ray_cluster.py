@@ -62,8 +62,8 @@ def test_a_lost_worker_costs_only_its_fragments_and_a_cancelled_job_ends_its_tas
             os.kill(found[0], signal.SIGKILL)
             killed.append(found[0])
 
-    rows._split(lambda: None)
-    rows._on_fragments = lambda done, _: kill_one(done)
+    rows.files.split(rows.schema.dialect, (), lambda: None)
+    rows.on_fragments = lambda done, _: kill_one(done)
     result = fit_model(rows, Exact())
     assert killed
     assert result.statistics.rows == ROWS

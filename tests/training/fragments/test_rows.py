@@ -1,5 +1,6 @@
 """A fit to fragments is that of one pass: coefficients, folds, counts, gaps and the first error."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
+from app.data.batch import FileSet
 from app.data.columns.schema import Column, TableSchema
 from app.errors import InvalidInput
 from app.regression.fit import FitResult, fit_model
@@ -21,9 +23,11 @@ from app.regression.folds import FoldOptions
 from app.regression.solvers import Exact
 from app.training.dataset import JobRows
 from app.training.fragments.executors import Serial
+from app.training.fragments.files import FragmentedFiles
 from app.training.fragments.rows import FragmentedRows
 from app.training.fragments.split import LocalFile
 from app.training.request import TrainingRequest
+from app.training.table import TableReader
 
 FEATURES = ("a", "b", "word")
 LEVELS = ("", "p", 'q "quoted"', "r\nnext line")
@@ -85,7 +89,8 @@ def write(table: pa.Table, path: Path, format_name: str, part: int) -> None:
 
 def rows_of(paths: Sequence[Path], format_name: str, *, size: int = 1, **options: Any) -> FragmentedRows:
     files = [LocalFile(str(path), path.name if len(paths) > 1 else "") for path in paths]
-    return FragmentedRows(files, request(format_name, **options), SCHEMA, executor=Serial(), size=size)
+    fragmented = FragmentedFiles(files, format_name, Serial(), size)
+    return FragmentedRows(fragmented, request(format_name, **options), SCHEMA)
 
 
 def one_pass(path: Path, format_name: str, **options: Any) -> JobRows:
@@ -197,6 +202,37 @@ def test_a_fault_in_one_of_several_files_has_the_name_of_the_file_and_the_row_in
     assert [(detail.file, detail.row) for detail in refused.value.details] == [("part-1.csv", 22)]
 
 
+@settings(max_examples=15, deadline=None)
+@given(table=tables(), part=st.integers(5, 40), certain=st.booleans())
+def test_kinds_and_levels_are_those_of_one_pass(
+    tmp_path_factory: pytest.TempPathFactory, table: pa.Table, part: int, certain: bool
+) -> None:
+    folder = tmp_path_factory.mktemp("rows")
+    table = table.append_column("day", pa.array([f"2026-01-{row % 28 + 1:02}" for row in range(len(table))]))
+    for format_name in ("csv", "arrow"):
+        path = folder / f"rows.{format_name}"
+        write(table, path, format_name, part)
+        given = replace(request(format_name), features=(*FEATURES, "day"))
+        local = [LocalFile(str(path), path.name)]
+        files = FragmentedFiles(local, format_name, Serial(), part * 20)
+        readers = [
+            TableReader(given, FileSet(local), {}, certain=certain, fragments=fragments) for fragments in (files, None)
+        ]
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr("app.data.columns.plan.SAMPLE_BYTES", 1)
+            patched.setattr("app.data.formats.csv.SINGLE_BLOCK_BYTES", 200)
+            schemas = [reader.read(None) for reader in readers]
+        assert schemas[0] == schemas[1]
+        assert readers[0].warnings == readers[1].warnings
+        assert profile_of(readers[0]) == profile_of(readers[1])
+        assert files.is_profiled == (format_name == "csv" or part < len(table))
+
+
+def profile_of(reader: TableReader) -> str:
+    """Return the profile of a table without the sums of numbers, which are rounded."""
+    return re.sub(r"total=[-0-9.e]+", "", str(reader.profile))
+
+
 @pytest.mark.parametrize(
     ("name", "terms", "certified", "tolerance"),
     [
@@ -216,7 +252,7 @@ def test_a_second_reading_of_the_fragments_restores_the_digits_of_nist(
     features = tuple(path.read_text().partition("\n")[0].split(",")[1:])
     given = replace(request("csv", terms=terms), features=features, weight=None)
     schema = TableSchema.of_numbers(features, ("y",))
-    rows = FragmentedRows([LocalFile(str(path))], given, schema, executor=Serial(), size=100)
+    rows = FragmentedRows(FragmentedFiles([LocalFile(str(path))], "csv", Serial(), 100), given, schema)
     result = fit_model(rows, Exact())
     assert result.refined
     assert [result.model.intercept[0], result.model.coef[0, 0]] == pytest.approx(certified, rel=tolerance)
