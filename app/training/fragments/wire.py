@@ -1,5 +1,6 @@
 """Tasks and results as bytes, so that nothing is pickled between the trainer and its processes."""
 
+import re
 from dataclasses import fields, replace
 from typing import Any, Self
 
@@ -14,6 +15,7 @@ from app.regression.sufficient_statistics import SufficientStatistics
 from app.training.fragments.split import FragmentFile, LocalFile
 from app.training.sources import SourceFile
 
+_ROW = re.compile(r"\b[Rr]ow \d+\b")
 _ARRAY = 1  # code of an array in MessagePack
 
 
@@ -60,7 +62,8 @@ class Fault(msgspec.Struct, frozen=True, tag=True):
             return InvalidData(self.message) if self.column is None else getattr(fit_errors, self.error)(self.column)
         message, details = self.message, self.details
         if file and file not in message:
-            message = f"{file}: {message}"
+            is_of_cells = details and all(entry.row and entry.column is not None for entry in details)
+            message = _ROW.sub(lambda match: f"{match[0]} of {file}", message) if is_of_cells else f"{file}: {message}"
             details = tuple(_in_file(entry, file) for entry in details)
         error_type = getattr(errors, self.error)
         error: LinserveError = error_type.__new__(error_type)
