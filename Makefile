@@ -17,10 +17,10 @@ IGNORED_VULNERABILITIES =
 # pysimdjson does not declare its licences: MIT, and Apache-2.0 for simdjson. CUDA builds of torch bring NVIDIA's packages.
 UNDECLARED = pysimdjson $$(.venv/bin/python -m pip freeze | sed -nE 's/^((nvidia|cuda|triton)[^=]*)==.*/\1/p')
 
-.PHONY: help run test test-fast test-slow coverage check prose audit pins licences sbom fuzz chaos chaos-proof bench docs model install hooks clean
+.PHONY: help run test test-fast test-slow coverage check prose audit pins licences sbom fuzz chaos chaos-proof bench bench-cluster docs model install hooks clean
 
 help: ## list all targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-13s %s\n", $$1, $$2}' Makefile
 
 run: .venv/.service ## serve on http://127.0.0.1:8000
 	exec .venv/bin/linserve-server
@@ -84,6 +84,9 @@ chaos-proof: .venv/.development ## plant bugs in the service, each of which the 
 
 bench: .venv/.development ## compare the speed with other servers and libraries, in half an hour
 	.venv/bin/python benchmarks/run.py
+
+bench-cluster: .venv/.development ## measure trainings from files with 1, 2, 4 and 8 processes of this machine
+	.venv/bin/python benchmarks/cluster.py
 
 docs: .venv/.docs ## build the documentation into site/
 	NO_MKDOCS_2_WARNING=1 .venv/bin/python -m mkdocs build --quiet

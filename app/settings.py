@@ -95,8 +95,10 @@ class Settings(BaseSettings):
     database_url: Annotated[str, AfterValidator(_check_database_url)] | None = Field(
         None, description="URL of the job database. By default, SQLite in the state folder."
     )
-    api_keys_file: Path | None = Field(
-        None, description="File of API keys. Without one, only clients on this machine can train, promote or delete."
+    api_keys_file: str | None = Field(
+        None,
+        description="File of API keys, or its URL in a store, such as s3://BUCKET/PREFIX/keys. Without one, only "
+        "clients on this machine can train, promote or delete.",
     )
     trainer_mode: Literal["embedded", "external"] = Field(
         "embedded", description="`embedded`: the service starts the trainer. `external`: run `python -m app.trainer`."
@@ -104,7 +106,8 @@ class Settings(BaseSettings):
     trainer_name: str = Field(
         "local",
         pattern=f"^{TRAINER_NAME}$",
-        description="Name of this trainer. Only one trainer per name runs; a second one waits.",
+        description="Name of this trainer. Only one trainer per name runs; a second one waits. With Postgres, the "
+        "default is made of the names of the machine and the state folder.",
     )
     trainer_threads: int = Field(0, ge=0, description="Threads of a training. 0: one per core.")
     trainer_memory: Annotated[int, AfterValidator(_check_trainer_memory)] | None = Field(

@@ -23,6 +23,7 @@ from app.settings import PARENT, Settings, load
 if TYPE_CHECKING:  # it loads numpy
     from app.jobs.lease import TrainerLease
     from app.jobs.worker import Worker
+    from app.training.fragments.executors import Executor
 
 PR_SET_PDEATHSIG = 1
 NICENESS = 19
@@ -46,6 +47,12 @@ def main() -> None:
         check_private_names("dbos")
     except ImportError as error:
         _exit_before_start(error)
+    from app.training.fragments.executors import open_executor
+
+    try:
+        executor = open_executor(settings.ray_address, threads)
+    except ImportError as error:
+        _exit_before_start(error)
     try:
         lease = _acquire_lease(settings)
     except Unavailable:  # already logged; the supervisor starts another trainer
@@ -56,7 +63,7 @@ def main() -> None:
     from app.jobs.worker import run_worker
     from app.training.dataset import warm_up
 
-    worker = _make_worker(settings, threads, lease)
+    worker = _make_worker(settings, threads, lease, executor)
     limit_memory(settings.trainer_memory, warm_up)  # all other libraries are loaded
     stop = threading.Event()
 
@@ -91,7 +98,7 @@ def _acquire_lease(settings: Settings) -> "TrainerLease":
     return lease
 
 
-def _make_worker(settings: Settings, threads: int, lease: "TrainerLease") -> "Worker":
+def _make_worker(settings: Settings, threads: int, lease: "TrainerLease", executor: "Executor | None") -> "Worker":
     from app.jobs.crash_loop import CrashLoopGuard
     from app.jobs.dbos_worker import DBOSWorkerStore
     from app.jobs.host.cpu_affinity import PredictionActivity
@@ -116,6 +123,7 @@ def _make_worker(settings: Settings, threads: int, lease: "TrainerLease") -> "Wo
             check_memory_for_torch,
             store=store,
             sources=settings.allowed_sources,
+            executor=executor,
         ),
         activity=PredictionActivity(settings.traffic),
         crash_loop=CrashLoopGuard(settings.state_dir / f"attempt.{settings.trainer_name}", os.environ.get(PARENT)),

@@ -16,6 +16,7 @@ from app.storage.opening import open_store
 
 Kind = Literal["folder", "store", "s3"]
 EVERYWHERE = pytest.mark.parametrize("place", ["folder", "store"], indirect=True)
+ALSO_IN_S3 = pytest.mark.parametrize("place", ["folder", "store", "s3"], indirect=True)
 
 
 @dataclass(frozen=True)

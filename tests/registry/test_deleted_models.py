@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from line import CARD, STATISTICS
-from registries import EVERYWHERE, Place
+from registries import ALSO_IN_S3, EVERYWHERE, Place
 
 from app.errors import ModelFileInvalid, ModelNotFound, PreconditionFailed, VersionNotFound
 from app.registry.base import ModelPublisher
@@ -44,7 +44,7 @@ def publish(registry: ModelPublisher, slope: float) -> int:
     return registry.publish(replace(CARD), model).card.version
 
 
-@EVERYWHERE
+@ALSO_IN_S3
 def test_a_deleted_model_is_gone_for_every_reader_at_once(registry: ModelPublisher, place: Place) -> None:
     other = place.open()
     assert (other.current("line").card.version, other.version("line", 3).card.version) == (2, 3)

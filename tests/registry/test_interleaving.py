@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from line import CARD
 from memory_store import MemoryStore
@@ -270,9 +270,8 @@ def no_pauses() -> Any:
 
 
 @settings(
-    max_examples=100,
+    max_examples=50,
     deadline=None,
-    phases=[Phase.generate],
     suppress_health_check=[HealthCheck.too_slow],
 )
 @given(st.lists(st.lists(STEPS, min_size=1, max_size=3), min_size=2, max_size=4), TURNS)
@@ -367,6 +366,49 @@ def test_a_publisher_that_wakes_up_does_not_put_back_the_marker_of_an_earlier_pu
     store.before["put_if_absent", marker_key("line", "a")] = meanwhile
     assert published(store, "b") == 5
     assert published(store, "a") == 3
+
+
+@pytest.mark.parametrize(("upload", "is_deleted"), [(None, False), ("a", False), ("a", True)])
+def test_a_publication_whose_answer_is_lost_while_others_go_on_is_not_repeated(
+    upload: str | None, is_deleted: bool
+) -> None:
+    class Lost(Interrupted):
+        def put_if_match(self, key: str, content: bytes, etag: str) -> str:
+            if hook := self.before.pop(("put_if_match", key), None):
+                super().put_if_match(key, content, etag)
+                hook()
+            return super().put_if_match(key, content, etag)
+
+    store = Lost()
+    published(store, "first", promote=True)
+
+    def meanwhile() -> None:
+        published(store, "x", promote=True, expected=2)
+        if is_deleted:
+            BucketPublisher(store).delete("line", 2)
+
+    store.before["put_if_match", pointer_key("line")] = meanwhile
+    assert published(store, upload, promote=True, expected=1) == 2
+    assert BucketPublisher(store).versions("line") == ([1, 3] if is_deleted else [1, 2, 3])
+    assert BucketPublisher(store).current_number("line") == 3
+
+
+def test_a_publisher_that_is_overtaken_takes_a_higher_number_and_removes_its_file() -> None:
+    store = Interrupted()
+    published(store, "a", promote=True)
+    store.before["put_if_match", pointer_key("line")] = lambda: published(store, "b")
+    assert published(store, "c") == 4
+    assert BucketPublisher(store).versions("line") == [1, 3, 4]
+    assert version_key("line", 2) not in store.blobs
+
+
+def test_a_version_is_published_again_if_its_parent_changes_while_its_file_is_written() -> None:
+    store = Interrupted()
+    published(store, "a", promote=True)
+    published(store, "b")
+    store.before["put_if_match", pointer_key("line")] = lambda: BucketPublisher(store).promote("line", 2)
+    number = published(store, "c", promote=True)
+    assert BucketPublisher(store).version("line", number).card.parent == 2
 
 
 def test_a_number_whose_file_is_that_of_a_killed_publisher_is_not_used() -> None:

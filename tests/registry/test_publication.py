@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from line import CARD, STATISTICS
-from registries import EVERYWHERE, Place
+from registries import ALSO_IN_S3, EVERYWHERE, Place
 
 from app import failpoints
 from app.errors import Conflict
@@ -59,7 +59,7 @@ def test_a_version_is_current_as_soon_as_it_is_published(registry: ModelPublishe
     assert registry.current_number("line") == 2
 
 
-@EVERYWHERE
+@ALSO_IN_S3
 def test_a_version_is_not_published_when_another_became_current_meanwhile(registry: ModelPublisher) -> None:
     published(registry, "a", promote=True, expected=1)
     for promote in (True, False):

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from line import CARD
 from models_folder import DAMAGES, everything_under, file_of, flip_a_bit, line, published, refused_by_the_disk, slope
-from registries import EVERYWHERE, Place
+from registries import ALSO_IN_S3, EVERYWHERE, Place
 
 from app.errors import (
     Conflict,
@@ -157,7 +157,7 @@ def test_publishers_in_processes_never_share_a_number(registry: FolderPublisher,
     assert [registry.version("line", number).card.version for number in range(1, 47)] == list(range(1, 47))
 
 
-@EVERYWHERE
+@ALSO_IN_S3
 def test_an_upload_is_published_once(registry: ModelPublisher, place: Place) -> None:
     published(registry, 1)
     first = registry.publish(replace(CARD, upload="a"), line(2))
@@ -214,7 +214,7 @@ def test_a_foreign_card_in_the_folder_stops_no_job_from_publishing(registry: Mod
     assert registry.publish(replace(CARD, upload="a"), line(3)).card.version == 3
 
 
-@EVERYWHERE
+@ALSO_IN_S3
 def test_deleted_versions_are_gone_and_their_numbers_are_never_used_again(
     registry: ModelPublisher, place: Place
 ) -> None:

@@ -1,4 +1,4 @@
-"""What holds for every store: folders, S3 and Azure."""
+"""What holds for every store: folders, S3, Google and Azure."""
 
 import io
 import os
@@ -11,8 +11,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from azure import azure_server, container_url
+from azure_containers import azure_server, container_url
 from buckets import bucket_url
+from google_buckets import google_server
 
 from app.storage import BlobChanged, BlobNotFound, Store, open_store
 
@@ -25,13 +26,21 @@ def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield endpoint
 
 
-@pytest.fixture(params=["folder", "s3", pytest.param("azure", marks=pytest.mark.slow)])
+@pytest.fixture
+def google() -> Iterator[str]:
+    with google_server() as endpoint:
+        yield endpoint
+
+
+@pytest.fixture(params=["folder", "s3", "google", pytest.param("azure", marks=pytest.mark.slow)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     if request.param == "folder":
         return open_store((tmp_path / "a store").as_uri())
     if request.param == "s3":
         return open_store(bucket_url())
-    request.getfixturevalue("azure")
+    request.getfixturevalue(request.param)
+    if request.param == "google":
+        return open_store("gs://bucket/linserve")
     return open_store(container_url())
 
 

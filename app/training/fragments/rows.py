@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+from threadpoolctl import threadpool_limits
+
 from app.data.batch import FileSet
 from app.data.columns.schema import TableSchema
 from app.errors import LinserveError
@@ -93,6 +95,11 @@ class _Pass:
         self.first = self.plan.first
 
     def run(self) -> dict[int, SufficientStatistics]:
+        # Threads that wait for each other on busy cores would take many times as long for these small matrices.
+        with threadpool_limits(1, user_api="blas"):
+            return self._summarise()
+
+    def _summarise(self) -> dict[int, SufficientStatistics]:
         self.rows.on_fragments(0, len(self.fragments))
         for index, summary in self._results(range(len(self.fragments))):
             self.arrived[index] = summary
