@@ -14,6 +14,7 @@ from pyarrow import parquet
 from app.errors import InvalidInput, TrainingFailed
 from app.regression.fit import fit_model
 from app.regression.solvers import Exact
+from app.regression.solvers.base import FitObserver
 from app.training.fragments.executors import ATTEMPTS
 from app.training.fragments.processes import Processes
 from app.training.progress import JobCancelled
@@ -53,9 +54,13 @@ def test_a_killed_process_costs_only_the_fragment_that_it_was_reading(path: Path
         done.append((count, total))
 
     rows.on_fragments = kill_one
-    result = fit_model(rows, Exact())
+    read: list[int] = []
+    observer = FitObserver()
+    observer.rows_read = read.append  # type: ignore[method-assign]
+    result = fit_model(rows, Exact(), observer=observer, reread=False)
 
     assert result.statistics.rows == ROWS
+    assert read[-1] == ROWS
     assert done == [(count, PARTS) for count in range(PARTS + 1)]
     assert result.model.coef[0].tolist() == pytest.approx([2.0, -1.0], rel=1e-12)
 
