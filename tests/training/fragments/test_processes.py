@@ -32,6 +32,13 @@ def processes() -> Iterator[Processes]:
     processes.end_job()
 
 
+class Counting(FitObserver):
+    rows = 0
+
+    def rows_read(self, rows: int) -> None:
+        self.rows = rows
+
+
 def children() -> list[int]:
     """Return the processes that read fragments for this one."""
     found = []
@@ -54,13 +61,11 @@ def test_a_killed_process_costs_only_the_fragment_that_it_was_reading(path: Path
         done.append((count, total))
 
     rows.on_fragments = kill_one
-    read: list[int] = []
-    observer = FitObserver()
-    observer.rows_read = read.append  # type: ignore[method-assign]
+    observer = Counting()
     result = fit_model(rows, Exact(), observer=observer, reread=False)
 
     assert result.statistics.rows == ROWS
-    assert read[-1] == ROWS
+    assert observer.rows == ROWS
     assert done == [(count, PARTS) for count in range(PARTS + 1)]
     assert result.model.coef[0].tolist() == pytest.approx([2.0, -1.0], rel=1e-12)
 
