@@ -11,7 +11,7 @@ from pathlib import Path
 from app.data.columns.limits import check_design
 from app.errors import InvalidInput
 from app.registry.base import ModelReader
-from app.registry.untrusted import MAX_HEADER_BYTES, ForeignFile
+from app.registry.untrusted import MAX_HEADER_BYTES, ForeignFile, header_bytes
 from app.training.columns import check_versions, current_version
 from app.training.request import TrainingRequest
 from app.training.united_columns import UnitedColumns
@@ -19,7 +19,7 @@ from app.training.version_files import places_of
 
 # Bytes of tensors up to which a file is checked before its job is recorded. The job checks the others.
 MAX_CHECKED_BYTES = 128 << 20
-HEADER_FACTOR = 5  # Bytes that reading a header takes, for each of its bytes.
+HEADER_FACTOR = 12  # Bytes that reading a header takes, for each of its bytes.
 
 
 def plan_merge(
@@ -63,7 +63,7 @@ def files_of(
     seen: dict[str, str] = {}
     with path.open("rb") as upload:
         for number, place in enumerate(places_of(path), 1):
-            with reserved(HEADER_FACTOR * min(place.size, MAX_HEADER_BYTES)):
+            with reserved(HEADER_FACTOR * min(header_bytes(upload, place.offset), MAX_HEADER_BYTES)):
                 file = ForeignFile(upload, *place, label=f"File {number}")
                 if (other := seen.setdefault(file.checksum, file.label)) != file.label:
                     raise InvalidInput(f"{file.label} is the same as {other}, so its rows would count twice.")
