@@ -96,7 +96,7 @@ def test_a_source_takes_the_options_of_a_file(reader: Service, place: Path) -> N
     update = post(reader, f"file://{place}/data/part-0.csv", **changes)
     assert update.status_code == 422
     update = post(
-        reader, f"file://{place}/data/part-0.csv", **changes, features=["humidity", "temp"], targets=["apples"]
+        reader, f"file://{place}/data/part-0.csv", **changes, features=["temp", "humidity"], targets=["apples"]
     )
     assert update.json()["status"] == "succeeded", update.text
     assert reader.client.get("/models/optional").json()["rows"] == 20
