@@ -1,8 +1,9 @@
 """How the summary of fragments scales with the processes of this machine.
 
-The same Parquet files are summarised by 1, 2, 4 and 8 processes. The efficiency of n processes is the time of one,
-divided by the time of n and by the cores that they have. The time to read and summarise is measured in the processes,
-that of merging in this one; the rest is scheduling: packing tasks, waiting for results and unpacking them.
+The same Parquet file is summarised by 1, 2, 4 and 8 processes. The efficiency of a core is the time of one process,
+divided by the time of n and by the cores that they have. The shares are of processor time, which other work on the
+machine hardly changes: reading and summarising in the processes, and merging and scheduling in this one. Scheduling is
+everything else: packing tasks, waiting for results and unpacking them.
 """
 
 import os
@@ -11,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -45,14 +47,14 @@ def write(folder: Path) -> LocalFile:
 
 
 class TimedTree(MergeTree):
-    """A tree that adds up the time of merging."""
+    """A tree that adds up the processor time of merging."""
 
     seconds = 0.0
 
     def add(self, index: int, statistics: Statistics) -> None:
-        started = time.perf_counter()
+        started = time.process_time()
         super().add(index, statistics)
-        TimedTree.seconds += time.perf_counter() - started
+        TimedTree.seconds += time.process_time() - started
 
 
 class Counted(Processes):
@@ -64,6 +66,14 @@ class Counted(Processes):
         for index, content in super().run(tasks, poll):
             self.received += len(content)
             yield index, content
+
+    def cpu_seconds(self) -> float:
+        """Return the processor time of the processes, all of which are idle now."""
+        ticks = 0
+        for child in self._idle:
+            fields = Path(f"/proc/{child.process_id}/stat").read_text().rpartition(")")[2].split()
+            ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def rows_of(file: LocalFile, processes: Processes) -> FragmentedRows:
@@ -82,20 +92,31 @@ def rows_of(file: LocalFile, processes: Processes) -> FragmentedRows:
     return FragmentedRows(files, request, TableSchema.of_numbers(NAMES, ("y",)))
 
 
-def measure(file: LocalFile, workers: int) -> tuple[float, float, int]:
-    """Return the seconds of a pass, those of merging, and the bytes of all results."""
+class Measured(NamedTuple):
+    """A pass over all fragments."""
+
+    seconds: float
+    working: float  # seconds of processor time in the processes
+    merging: float  # the same for merging
+    scheduling: float
+    received: int  # bytes of all results
+
+
+def measure(file: LocalFile, workers: int) -> Measured:
     processes = Counted(workers)
     rows = rows_of(file, processes)
     plan = SummaryPlan(NAMES)
     rows.summarise(plan, lambda _: None)  # starts the processes
-    times = []
+    passes = []
     for _ in range(2):
         TimedTree.seconds, processes.received = 0.0, 0
-        started = time.perf_counter()
+        working, own, started = processes.cpu_seconds(), time.process_time(), time.perf_counter()
         rows.summarise(plan, lambda _: None)
-        times.append((time.perf_counter() - started, TimedTree.seconds))
+        seconds, own = time.perf_counter() - started, time.process_time() - own
+        working = processes.cpu_seconds() - working
+        passes.append(Measured(seconds, working, TimedTree.seconds, own - TimedTree.seconds, processes.received))
     processes.end_job()
-    return *min(times), processes.received
+    return min(passes)
 
 
 def main() -> int:
@@ -104,19 +125,20 @@ def main() -> int:
     fragments = ROWS // FRAGMENT_ROWS
     with tempfile.TemporaryDirectory() as folder:
         file = write(Path(folder))
-        sys.stdout.write(
-            f"{ROWS:,} rows of {FEATURES} features in {fragments} fragments, {file.size / 1e6:.0f} MB, {cores} cores\n"
-        )
+        size = f"{fragments} fragments, {file.size / 1e6:.0f} MB"
+        sys.stdout.write(f"{ROWS:,} rows of {FEATURES} features in {size}, {cores} cores\n")
         alone = 0.0
         for workers in WORKERS:
-            seconds, merging, received = measure(file, workers)
-            alone = alone or seconds
-            efficiency = alone / seconds / min(workers, cores)
+            found = measure(file, workers)
+            alone = alone or found.seconds
+            efficiency = alone / found.seconds / min(workers, cores)
+            total = found.working + found.merging + found.scheduling
             sys.stdout.write(
-                f"{workers} processes: {seconds:.2f} s, {ROWS / seconds:,.0f} rows/s, efficiency of a core "
-                f"{efficiency:.0%}, merging {merging / seconds:.1%} "
-                f"({1e3 * merging / (fragments - 1):.1f} ms a merge), "
-                f"{received / fragments / 1e3:.0f} kB a result\n"
+                f"{workers} processes: {found.seconds:.2f} s, efficiency of a core {efficiency:.0%}; processor time "
+                f"{total:.2f} s ({1e6 * found.working / ROWS:.2f} us a row), of it merging {found.merging / total:.2%} "
+                f"({1e3 * found.merging / (fragments - 1):.2f} ms a merge) and scheduling "
+                f"{found.scheduling / total:.2%} ({1e3 * found.scheduling / fragments:.2f} ms a fragment); "
+                f"{found.received / fragments / 1e3:.0f} kB a result\n"
             )
     return 0
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,11 +49,11 @@ class Processes:
         self._trainers: dict[str, subprocess.Popen[bytes]] = {}
         self._folder, self._shared = folder, shared
         self.deaths = 0
-        self.living = threading.Condition()  # held while a replica is replaced
+        self.ready_seconds: list[float] = []  # seconds between each start of a replica and its first answer
 
     def __enter__(self) -> Self:
         for replica in self.replicas:
-            replica.start()
+            self._start_replica(replica)
         for number in range(1, TRAINERS + 1):
             self._start_trainer(f"trainer-{number}")
         return self
@@ -68,7 +69,8 @@ class Processes:
         """Kill one replica, and start it again without its folder, as on another machine."""
         replica = random.choice(self.replicas)
         replica.kill()
-        replica.start()
+        shutil.rmtree(replica.state)
+        self._start_replica(replica)
         self.deaths += 1
 
     def kill_trainer(self) -> None:
@@ -91,6 +93,11 @@ class Processes:
         for name, trainer in list(self._trainers.items()):
             if trainer.poll() is not None:
                 self._start_trainer(name)
+
+    def _start_replica(self, replica: Service) -> None:
+        started = time.monotonic()
+        replica.start()
+        self.ready_seconds.append(time.monotonic() - started)
 
     def _start_trainer(self, name: str) -> None:
         folder = self._folder / name
@@ -254,7 +261,7 @@ def cluster(folder: Path, environment_: Environment, seconds: float, updates: in
         counts["predictions"] += predictions.answered
         counts["kills"] += processes.deaths
         counts[RATE] = predictions.rate
-        counts["slowest start, ms"] = 0  # not measured, because the processes share the machine with their servers
+        counts["slowest start, ms"] = round(1000 * max(processes.ready_seconds))
     return +counts
 
 

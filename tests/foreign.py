@@ -12,7 +12,7 @@ from safetensors.numpy import load, save
 
 from app.registry.version_file import Version, checksum
 from app.regression.solvers import Exact
-from app.training.federated import plan_merge
+from app.training.merge_plan import plan_merge
 from app.training.pipeline import train
 from app.training.progress import ProgressReporter
 from app.training.request import TrainingRequest

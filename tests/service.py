@@ -115,8 +115,8 @@ class Service:
         folders = {"LINSERVE_MODELS_DIR": str(self.models), "LINSERVE_STATE_DIR": str(self.state)}
         return os.environ | self._settings | folders
 
-    def start(self) -> Self:
-        """Start the service and wait until it is ready. It keeps its port when it is restarted."""
+    def start(self, probe: str = "/health/ready") -> Self:
+        """Start the service and wait until it answers the probe. It keeps its port when it is restarted."""
         command = [sys.executable, "-m", "app.serve"]
         command += ["--port", str(self._port), "--workers", str(self.workers)]
         command += ["--timeout-graceful-shutdown", str(self._graceful_seconds)]
@@ -127,13 +127,13 @@ class Service:
         # One for all tests: to create one costs as much as a hundred requests.
         self.client = httpx.Client(timeout=MAX_SECONDS)
         try:
-            wait_for(self._is_ready)
+            wait_for(lambda: self._answers(probe))
         except AssertionError:
             self.kill()  # The caller gets no object to stop the service with.
             raise AssertionError(self.log.read_text()) from None
         return self
 
-    def _is_ready(self) -> bool:
+    def _answers(self, probe: str) -> bool:
         assert self._process is not None
         assert self._process.poll() is None
         self._port = self._port or self._announced_port()
@@ -141,7 +141,7 @@ class Service:
             return False
         self.client.base_url = httpx.URL(self.url)
         with contextlib.suppress(httpx.TransportError):
-            return self.client.get("/health/ready").status_code == httpx.codes.OK
+            return self.client.get(probe).status_code == httpx.codes.OK
         return False
 
     def _announced_port(self) -> int:

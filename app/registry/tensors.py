@@ -62,6 +62,7 @@ _FOLD_SHAPES = {
     "maximum": "f p",
 }
 _NUMBER = "number"  # The tensor of the folds' numbers.
+FOLD_TENSORS = tuple(f"{FOLDS}{name}" for name in (_NUMBER, *_FOLD_SHAPES))  # names in a file
 
 
 def shape_of(shape: str, **sizes: int) -> tuple[int, ...]:
@@ -128,11 +129,6 @@ def fold_bytes(folds: Mapping[int, SufficientStatistics]) -> int:
     """Return the bytes that the folds take in a file."""
     values = [getattr(fold, name) for fold in folds.values() for name in _FOLD_SHAPES]
     return sum(np.asarray(value).nbytes for value in values) + NUMBER_BYTES * len(folds)
-
-
-def is_tensor_of_folds(name: str) -> bool:
-    """Return True if this is the name of a tensor of the folds' statistics."""
-    return name.startswith(FOLDS) and name.removeprefix(FOLDS) in {_NUMBER, *_FOLD_SHAPES}
 
 
 def fold_tensors(folds: Mapping[int, SufficientStatistics]) -> Tensors:

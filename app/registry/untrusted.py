@@ -23,13 +23,14 @@ from app.data.names import MAX_NAME_LENGTH, MAX_NAMES, check_names, shown
 from app.errors import InvalidInput
 from app.registry.foreign_statistics import statistics_faults
 from app.registry.model_card import SCHEMA
-from app.registry.tensors import STATISTICS, TENSORS, is_tensor_of_folds, shape_of
+from app.registry.tensors import FOLD_TENSORS, STATISTICS, TENSORS, shape_of
 from app.registry.version_file import MAX_FILE_BYTES
 from app.regression.errors import InvalidTerms
 from app.regression.sufficient_statistics import SufficientStatistics, WeightKind
 from app.regression.terms import parse_terms
 
 MAX_HEADER_BYTES = 16 << 20  # Bytes of the header of a file, which has the card.
+MAX_OBJECTS = 100_000  # JSON objects in a card. Decoded, a column takes thirty times the bytes of a short text.
 MAX_TEXTS = 100  # Texts that mark a gap, or signs, of one column.
 MAX_COEFFICIENTS = 200_000  # Most coefficients of a model.
 OLDEST_SCHEMA = 3  # Oldest format that is read. Earlier ones have other tensors.
@@ -51,6 +52,16 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
 class _Metadata(msgspec.Struct):
     card: str
     sha256: str
+
+
+# A header: a place for each tensor that a version may have, and nothing else.
+_NAMES = [*(tensor.name for tensor in TENSORS), *FOLD_TENSORS]
+_Header = msgspec.defstruct(
+    "_Header",
+    [("metadata", _Metadata), *((name.replace(".", "_"), _Entry | None, None) for name in _NAMES)],
+    rename={"metadata": "__metadata__", **{name.replace(".", "_"): name for name in _NAMES}},
+    forbid_unknown_fields=True,
+)
 
 
 class _Solver(msgspec.Struct, frozen=True):
@@ -97,6 +108,12 @@ class ForeignVersion:
     statistics: SufficientStatistics
 
 
+def header_bytes(file: BinaryIO, offset: int) -> int:
+    """Return the length of the header of a file, as the file states it."""
+    file.seek(offset)
+    return int.from_bytes(file.read(_LENGTH_BYTES), "little")
+
+
 class ForeignFile:
     """A version file from elsewhere, inside a larger file."""
 
@@ -106,8 +123,7 @@ class ForeignFile:
         self._file = file
         if not _LENGTH_BYTES < size <= MAX_FILE_BYTES:
             raise self._invalid(f"has {size} bytes; a version has at most {MAX_FILE_BYTES}, and more than 8")
-        file.seek(offset)
-        length = int.from_bytes(self._read(_LENGTH_BYTES), "little")
+        length = header_bytes(file, offset)
         if length > min(MAX_HEADER_BYTES, size - _LENGTH_BYTES):
             raise self._invalid("is truncated, or not a version of this service: its header is too long")
         self._begin = offset + _LENGTH_BYTES + length  # of the tensors
@@ -151,15 +167,11 @@ class ForeignFile:
     def _parse(self, header: bytes, size: int) -> tuple[_Metadata, dict[str, _Entry]]:
         """Return the metadata and the tensors' places, which have to fill the `size` bytes after the header."""
         try:
-            parts = msgspec.json.decode(header, type=dict[str, msgspec.Raw])
-            metadata = msgspec.json.decode(parts.pop("__metadata__", msgspec.Raw(b"{}")), type=_Metadata)
-            entries = {}
-            for name, part in parts.items():
-                if name not in _KNOWN and not is_tensor_of_folds(name):
-                    raise self._invalid("has a tensor that no version has")
-                entries[name] = msgspec.json.decode(part, type=_Entry)
+            parts: Any = msgspec.json.decode(header, type=_Header)
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
             raise self._invalid("is not a version of this service: its header cannot be read") from None
+        found = {name: getattr(parts, name.replace(".", "_")) for name in _NAMES}
+        entries: dict[str, _Entry] = {name: entry for name, entry in found.items() if entry is not None}
         end = 0
         for entry in sorted(entries.values(), key=lambda entry: entry.data_offsets):
             if entry.data_offsets != (end, end + _NUMBER_BYTES * math.prod(entry.shape)):
@@ -167,10 +179,12 @@ class ForeignFile:
             end = entry.data_offsets[1]
         if end != size:
             raise self._invalid("is truncated, or has bytes after its tensors")
-        return metadata, entries
+        return parts.metadata, entries
 
     def _decode_card(self) -> ForeignCard:
         try:
+            if self._text.count("{") > MAX_OBJECTS:
+                raise self._invalid("has a card with too many parts")
             schema = msgspec.json.decode(self._text, type=_Schema).schema
             if not OLDEST_SCHEMA <= schema <= SCHEMA:
                 raise self._invalid(f"has format {schema}; this service merges formats {OLDEST_SCHEMA} to {SCHEMA}")
@@ -216,9 +230,6 @@ class ForeignFile:
 
     def _invalid(self, fault: str) -> InvalidInput:
         return InvalidInput(f"{self.label} {fault}. {_REMEDY}")
-
-
-_KNOWN = frozenset(tensor.name for tensor in TENSORS)
 
 
 class _Schema(msgspec.Struct):

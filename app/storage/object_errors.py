@@ -71,6 +71,12 @@ def is_missing_blob(error: BaseException) -> bool:
     return isinstance(error, FileNotFoundError) and _misconfiguration(str(error)) is None
 
 
+def is_refusal(error: BaseException) -> bool:
+    """Return True if the bucket answered with a status 4xx."""
+    status = _STATUS.search(str(error))
+    return status is not None and status[1][0] == "4"
+
+
 def explain(url: str, error: BaseException) -> StoreUnavailable:
     """Return the error of the store at `url`, with a message that has nothing of the request."""
     text = str(error)

@@ -13,7 +13,7 @@ from obstore.store import AzureStore, GCSStore, S3Store
 
 from app.errors import StoreUnavailable
 from app.storage.keys import check_key, check_prefix
-from app.storage.object_errors import explain, is_missing_blob
+from app.storage.object_errors import explain, is_missing_blob, is_refusal
 from app.storage.ranged_reader import open_ranges
 from app.storage.store import Blob, BlobChanged, BlobInfo, BlobNotFound
 
@@ -71,12 +71,7 @@ class ObjectStore:
             return None
 
     def info(self, key: str) -> BlobInfo:
-        check_key(key)
-        try:
-            return self._call(key, lambda: _info_of(self._quick.head(key)))
-        except (StoreUnavailable, BlobNotFound):
-            # The response to HEAD has no body, and so no reason. The content is not read here.
-            return self._call(key, lambda: _info_of(self._reading.get(key).meta))
+        return self._call(check_key(key), lambda: self._head(key))
 
     def put(self, key: str, content: bytes) -> str:
         return self._put(check_key(key), content, "overwrite")
@@ -139,6 +134,15 @@ class ObjectStore:
             file.abort(error)
             raise
         file.complete()
+
+    def _head(self, key: str) -> BlobInfo:
+        try:
+            return _info_of(self._quick.head(key))
+        except (BaseError, OSError) as error:
+            if not is_refusal(error):
+                raise
+        # The response to HEAD has no body, and so no reason. That to GET has one. The content is not read here.
+        return _info_of(self._reading.get(key).meta)
 
     def _get(self, key: str, etag: str | None) -> Blob:
         options: Any = {"if_none_match": etag} if etag else None

@@ -5,7 +5,6 @@ columns of a new one.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,8 +14,8 @@ import numpy as np
 
 from app.data.columns.gap_patterns import GapPatterns
 from app.errors import InvalidInput
-from app.registry.base import ModelPublisher, ModelReader
-from app.registry.untrusted import MAX_HEADER_BYTES, ForeignFile, ForeignVersion
+from app.registry.base import ModelPublisher
+from app.registry.untrusted import ForeignFile, ForeignVersion
 from app.registry.version_file import Version
 from app.regression.fit import FitResult, fit_model
 from app.regression.linear_model import RANGES_UNKNOWN
@@ -30,50 +29,16 @@ from app.training.columns import check_versions, current_version
 from app.training.encoded import base_of, with_schema
 from app.training.fit_errors import fit_errors_translated
 from app.training.gaps import with_counts
+from app.training.merge_plan import files_of
 from app.training.parent import BaseVersion, Parent, differences, resolved
 from app.training.progress import ProgressReporter
 from app.training.request import TrainingRequest
 from app.training.united_columns import UnitedColumns
 from app.training.validation import FoldHistory
-from app.training.version_files import places_of
 
 MAX_ROWS = 2**53  # Most rows of a model: above, 64-bit numbers are not exact.
-# Bytes of tensors up to which a file is checked before its job is recorded. The job checks the others.
-MAX_CHECKED_BYTES = 128 << 20
-HEADER_FACTOR = 5  # Bytes that reading a header takes, for each of its bytes.
 
-ONE_VERSION = "A merge stores no statistics of folds, because the folds of the merged rows are not known."
-
-
-def plan_merge(
-    draft: TrainingRequest,
-    path: Path,
-    registry: ModelReader,
-    min_rows: int,
-    reserved: Callable[[int], AbstractContextManager[object]],
-) -> TrainingRequest:
-    """Return the request with the columns of the model, after checking the files.
-
-    `reserved` reserves the bytes that a file takes. Raises InvalidInput if a file is not valid, has fewer rows than
-    `min_rows`, or does not fit the model.
-    """
-    current = current_version(registry, draft.model, draft.mode)
-    if draft.mode == "forget":
-        check_versions(draft, current, registry)
-    united = None if current is None else UnitedColumns.of(current.card)
-    for file in _files(path, reserved):
-        if file.card.rows < min_rows:
-            raise InvalidInput(
-                f"{file.label} has {file.card.rows} row(s), and this service merges files of at least {min_rows} rows "
-                "(LINSERVE_MIN_MERGE_ROWS)."
-            )
-        if file.memory <= MAX_CHECKED_BYTES:
-            with reserved(file.memory):
-                file.read()
-        united = (united or UnitedColumns.of(file.card)).joined(file.card, file.label, adds=draft.mode == "update")
-    assert united is not None
-    request = replace(draft, features=united.features, targets=united.targets, terms=united.terms)
-    return with_schema(request, united.table)
+NO_FOLDS = "A merge stores no statistics of folds, because the folds of the merged rows are not known."
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,7 +121,7 @@ class Merge:
             check_versions(self.request, current, registry)
         united, discounted = None if current is None else UnitedColumns.of(current.card), False
         solver: Any = None if current is None else current.card.solver
-        for file in _files(self.path):
+        for file in files_of(self.path):
             adds = self.request.mode == "update"
             united = (united or UnitedColumns.of(file.card)).joined(file.card, file.label, adds=adds)
             solver, discounted = solver or file.card.solver, discounted or (file.card.discounted and adds)
@@ -198,7 +163,7 @@ class Merge:
     def _merged(self, united: UnitedColumns) -> SufficientStatistics:
         """Return the statistics of all files together."""
         merged: SufficientStatistics | None = None
-        for file in _files(self.path):
+        for file in files_of(self.path):
             self.progress.check_cancelled()
             version = _read(file)
             aligned = united.align(version.statistics, version.card)
@@ -227,11 +192,11 @@ class Merge:
             parent=parent.version,
             # The shares of the rows of a discounted file are not known.
             earlier_shares=None if discounted else card.earlier_shares,
-            no_folds=ONE_VERSION if validation.no_folds else None,
+            no_folds=NO_FOLDS if validation.no_folds else None,
             warnings=(
                 *(differences(request, base.version.card) if base else ()),
                 *request.warnings,
-                *([ONE_VERSION] if validation.warnings else []),
+                *([NO_FOLDS] if validation.warnings else []),
                 *([RANGES_UNKNOWN] if result.model.unknown_ranges.any() else []),
                 *card.warnings,
             ),
@@ -253,23 +218,6 @@ class _Observer(FitObserver):
 
     def check_cancelled(self) -> None:
         self.progress.check_cancelled()
-
-
-def _files(
-    path: Path, reserved: Callable[[int], AbstractContextManager[object]] = nullcontext
-) -> Iterator[ForeignFile]:
-    """Yield the files of an upload, with their headers checked. `reserved` reserves the bytes that a header takes.
-
-    Raises InvalidInput if a file is not valid, or if two are the same.
-    """
-    seen: dict[str, str] = {}
-    with path.open("rb") as upload:
-        for number, place in enumerate(places_of(path), 1):
-            with reserved(HEADER_FACTOR * min(place.size, MAX_HEADER_BYTES)):
-                file = ForeignFile(upload, *place, label=f"File {number}")
-                if (other := seen.setdefault(file.checksum, file.label)) != file.label:
-                    raise InvalidInput(f"{file.label} is the same as {other}, so its rows would count twice.")
-                yield file
 
 
 def _read(file: ForeignFile) -> ForeignVersion:

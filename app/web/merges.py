@@ -14,7 +14,7 @@ from app.errors import FieldError, InvalidInput, UnsupportedMediaType
 from app.jobs.job import Job
 from app.registry.names import MODEL_NAME, MODEL_NAME_RULE
 from app.storage.memory_budget import LARGE_BODY
-from app.training.federated import plan_merge
+from app.training.merge_plan import plan_merge
 from app.training.request import TrainingRequest
 from app.training.version_files import VersionFilesWriter
 from app.web import bodies

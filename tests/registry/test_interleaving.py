@@ -393,6 +393,15 @@ def test_a_publication_whose_answer_is_lost_while_others_go_on_is_not_repeated(
     assert BucketPublisher(store).current_number("line") == 3
 
 
+def test_a_publisher_that_is_overtaken_takes_a_higher_number_and_removes_its_file() -> None:
+    store = Interrupted()
+    published(store, "a", promote=True)
+    store.before["put_if_match", pointer_key("line")] = lambda: published(store, "b")
+    assert published(store, "c") == 4
+    assert BucketPublisher(store).versions("line") == [1, 3, 4]
+    assert version_key("line", 2) not in store.blobs
+
+
 def test_a_version_is_published_again_if_its_parent_changes_while_its_file_is_written() -> None:
     store = Interrupted()
     published(store, "a", promote=True)

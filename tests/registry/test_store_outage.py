@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from bucket_registry import eventually, put_pointer, put_versions
-from buckets import Fault, FaultyProxy, bucket_url, faulty_proxy
+from buckets import SECRET_KEY, Fault, FaultyProxy, bucket_url, faulty_proxy
 from models_folder import slope
 
 from app.errors import StoreUnavailable
@@ -115,6 +115,26 @@ def test_a_start_without_the_bucket_serves_from_the_disk_until_the_bucket_is_bac
     proxy.set("ok")
     eventually(lambda: (version := reader.get_cached("line")) is not None and slope(version) == 3)
     assert reader.storage == "store"
+
+
+def test_denied_access_is_named_and_stops_nothing_that_is_served(
+    store: ObjectStore, proxy: FaultyProxy, start: Callable[[], BucketReader], caplog: pytest.LogCaptureFixture
+) -> None:
+    put_versions(store, 1)
+    reader = start()
+    reader.current("line")
+    proxy.answer(403, b"<Error><Code>AccessDenied</Code></Error>")
+    for _ in range(3):  # a bucket without the permission to list denies missing keys too
+        with pytest.raises(StoreUnavailable, match=f"{store.url} cannot be used: the credentials have no permission"):
+            start().current("missing")
+    eventually(lambda: reader.storage == "cache")  # the pointer that was readable is not any more
+    version = reader.get_cached("line")
+    assert version is not None
+    assert slope(version) == 1
+    assert {record.getMessage() for record in caplog.records} == {"store not reached"}
+    assert SECRET_KEY not in caplog.text
+    proxy.set("ok")
+    eventually(lambda: reader.storage == "store")
 
 
 def test_a_copy_on_the_disk_is_checked_and_an_older_one_is_served_in_place_of_a_damaged_one(

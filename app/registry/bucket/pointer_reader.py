@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
-from app.errors import ModelFileInvalid, ModelNotFound, NotFound, StoreUnavailable
+from app.errors import ModelFileInvalid, ModelNotFound, NotFound, StoreMisconfigured, StoreUnavailable
 from app.registry.bucket.disk_cache import DiskCache
 from app.registry.bucket.keys import MODELS, pointer_key
 from app.registry.bucket.pointer import Pointer
@@ -71,7 +71,7 @@ class PointerReader:
         """Return the names of the models that have a version, sorted. Reads each pointer, and lists no versions."""
         try:
             self._check_reached()
-            found = self.health.reach(lambda: self._store.list_names(MODELS))
+            found = self.health.reach(lambda: self._store.list_names(MODELS), is_usual=False)
             names = [name for name in found if re.fullmatch(MODEL_NAME, name)]
         except StoreUnavailable:
             names = sorted({*self._known, *(self._disk.models() if self._disk else ())})
@@ -179,7 +179,7 @@ class PointerReader:
 
         kept = before if keep else None
         try:
-            blob = self.health.reach(get, timeout)
+            blob = self.health.reach(get, timeout, is_usual=before is not None)
             if blob is None:
                 assert before is not None
                 return before.pointer, before.etag, False
@@ -242,8 +242,12 @@ class PointerReader:
             self.health.check()
 
     def _has_versions(self, model: str) -> bool:
-        with contextlib.suppress(NotFound, ModelFileInvalid):
+        try:
             return bool((self._polled(model) or self._look(model)).pointer.versions)
+        except StoreMisconfigured as error:  # the names could be listed, so the others can be read
+            self._log_once(model, "model not read", error.message)
+        except (NotFound, ModelFileInvalid):
+            pass
         return False
 
     def _log_once(self, model: str, message: str, reason: str, **extra: int) -> None:

@@ -56,7 +56,7 @@ from app.storage.store import BlobChanged, BlobNotFound
 
 ATTEMPTS = 100  # Attempts at a change, of which all but the last found that somebody else had changed the model.
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.002, 0.5  # Longest pause after the first attempt, and after any.
-ORPHAN_SECONDS = 3600.0  # Age of a file without a version above which its publisher is taken for dead.
+ORPHAN_SECONDS = 86400.0  # Age of a file without a version above which its publisher is taken for dead.
 SWEEP_SECONDS = 600.0  # Interval between two sweeps, which list all blobs.
 PLAIN_ATTEMPTS = 10  # Numbers tried one by one before ever larger steps.
 DELETED_AT_ONCE = 20  # Most files that the deletion of a model waits for. `sweep` removes the others.
@@ -97,9 +97,8 @@ class BucketPublisher(BucketReader):
         rows and has no parent gets the current version as its parent. An upload is published once: a second call
         returns its version.
 
-        Raises ParentChanged if another version is current; Unavailable if the store cannot be written, or others
-        change the model all the time. In both cases, the version may have been published. Call `find` before the
-        next attempt.
+        Raises ParentChanged if another version is current; StoreUnavailable if the store cannot be written, or others
+        change the model all the time. The version may be published then, and `find` or a second call returns it.
         """
         if not re.fullmatch(MODEL_NAME, card.model):
             raise InvalidInput.at("/model", MODEL_NAME_RULE)

@@ -28,7 +28,7 @@ from app.regression.sufficient_statistics import SufficientStatistics
 from app.storage.memory_budget import MemoryBudget
 from app.storage.store import BlobNotFound, Store
 
-FILE_SECONDS = 5.0  # Longest wait for a version's file if there is a copy on the disk.
+FILE_SECONDS = 2.0  # Longest wait for the size of a version's file if there is a copy on the disk.
 RECHECK_SECONDS = 5.0  # Interval at which a current version that cannot be served is read again.
 
 MAX_OLDER = 10  # Older versions that are tried if the current one is damaged.
@@ -231,9 +231,7 @@ class BucketReader(PointerReader):
         copied = self._disk.size(model, number) if self._disk else None
         try:
             self._check_reached()
-            content = self.health.reach(
-                lambda: self._get_file(model, number, check_room), FILE_SECONDS if copied is not None else None
-            )
+            content = self._get_file(model, number, check_room, FILE_SECONDS if copied is not None else None)
         except BlobNotFound:
             raise self._gone(model, number) from None
         except StoreUnavailable:
@@ -246,14 +244,14 @@ class BucketReader(PointerReader):
             content, place = copy, self._disk.place(model, number)
         return FileContent(content, place, lambda other: self._card(model, other))
 
-    def _get_file(self, model: str, number: int, check_room: Callable[[int], None]) -> bytes:
-        """Return the bytes of a version's file, after a look at their number."""
-        with self._store.open_read(version_key(model, number)) as file:
-            size = file_length(file)
+    def _get_file(self, model: str, number: int, check_room: Callable[[int], None], timeout: float | None) -> bytes:
+        """Return the bytes of a version's file, after a look at their number within `timeout` seconds."""
+        key = version_key(model, number)
+        size = self.health.reach(lambda: self._store.info(key), timeout).size
         if size > MAX_FILE_BYTES:
             raise ModelFileInvalid(f"{self._place(model, number)} is larger than any model can be.")
         check_room(size)
-        return self._store.get(version_key(model, number)).content
+        return self.health.reach(lambda: self._store.get(key)).content
 
     def _card(self, model: str, number: int) -> ModelCard | None:
         with contextlib.suppress(NotFound, ModelFileInvalid):

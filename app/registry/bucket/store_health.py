@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from app.errors import StoreUnavailable
+from app.errors import StoreMisconfigured, StoreUnavailable
 
 LOG_INTERVAL_SECONDS = 10.0  # Interval between two records that the store is not reached.
 
@@ -37,15 +37,17 @@ class StoreHealth:
         if error is not None:
             raise type(error)(error.message)
 
-    def reach(self, call: Callable[[], T], timeout: float | None = None) -> T:
+    def reach(self, call: Callable[[], T], timeout: float | None = None, *, is_usual: bool = True) -> T:
         """Return the result of a call to the store, whose outcome counts.
 
-        Raises StoreUnavailable, also if the call takes longer than `timeout` seconds. It then goes on in its thread.
+        A call that is not usual may have no permission although the store can be used, so that does not count. Raises
+        StoreUnavailable, also if the call takes longer than `timeout` seconds. It then goes on in its thread.
         """
         try:
             result = call() if timeout is None else self._within(call, timeout)
         except StoreUnavailable as error:
-            self._failed(error)
+            if is_usual or not isinstance(error, StoreMisconfigured):
+                self._failed(error)
             raise
         except Exception:
             self._succeeded()  # such as BlobNotFound

@@ -89,6 +89,10 @@ class _Child:
             env={**os.environ, **dict.fromkeys(THREADS, "1"), "PYTHONPATH": code},
         )
 
+    @property
+    def process_id(self) -> int:
+        return self._process.pid
+
     def fileno(self) -> int:
         return cast("BinaryIO", self._process.stdout).fileno()
 
