@@ -14,9 +14,15 @@ ROW = [75.0, 63.0, 44.0]
 @pytest.fixture(scope="module")
 def pair(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, Service]]:
     """A service with a trainer, and one without, on different machines as far as they know."""
-    shared = {"storage": bucket_url(), "database_url": postgres.new_job_database()}
-    one = Service(tmp_path_factory.mktemp("one"), environment=environment(), **shared).start()
-    two = Service(tmp_path_factory.mktemp("two"), environment=environment(), trainer_mode="external", **shared).start()
+    url, database = bucket_url(), postgres.new_job_database()
+    one = Service(tmp_path_factory.mktemp("one"), environment=environment(), storage=url, database_url=database).start()
+    two = Service(
+        tmp_path_factory.mktemp("two"),
+        environment=environment(),
+        trainer_mode="external",
+        storage=url,
+        database_url=database,
+    ).start()
     yield one, two
     one.stop()
     two.stop()

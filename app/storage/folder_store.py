@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import stat
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -43,9 +44,7 @@ class FolderStore:
     def info(self, key: str) -> BlobInfo:
         path = self._path(key)
         with self._reading(key):
-            if not path.is_file():
-                raise BlobNotFound(f"{self.url}/{key}")
-            return _info_of(key, path.stat())
+            return _info_of(key, _regular(path.lstat()))
 
     def put(self, key: str, content: bytes) -> str:
         path = self._path(key)
@@ -84,7 +83,7 @@ class FolderStore:
     def delete(self, key: str) -> None:
         path = self._path(key)
         with self._writing(key):
-            if path.is_file():
+            if path.is_file() or path.is_symlink():
                 with FileLock(path.parent / LOCK):
                     path.unlink(missing_ok=True)
                     sync_folder(path.parent)
@@ -92,7 +91,7 @@ class FolderStore:
     def open_read(self, key: str, etag: str | None = None) -> BinaryIO:
         path = self._path(key)
         with self._reading(key):
-            file = path.open("rb")
+            file = _open(path)
         if etag is None:
             return file
 
@@ -136,7 +135,7 @@ class FolderStore:
 
     def _get(self, key: str, unless: str | None) -> Blob:
         path = self._path(key)
-        with self._reading(key), path.open("rb") as file:
+        with self._reading(key), _open(path) as file:
             etag = _etag_of(os.fstat(file.fileno()))
             if etag == unless:
                 raise _NotModified
@@ -199,7 +198,8 @@ class FolderStore:
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
             raise BlobNotFound(f"{self.url}/{key}") from None
         except OSError as error:
-            raise StoreUnavailable(f"{self.url}/{key} cannot be read: {error.strerror}.") from None
+            reason = "It is a symbolic link" if error.errno == errno.ELOOP else error.strerror
+            raise StoreUnavailable(f"{self.url}/{key} cannot be read: {reason}.") from None
 
     @contextlib.contextmanager
     def _writing(self, key: str) -> Iterator[None]:
@@ -214,6 +214,26 @@ class FolderStore:
 
 class _NotModified(Exception):
     """The blob still has the tag."""
+
+
+def _open(path: Path) -> BinaryIO:
+    """Open a file for reading, without following a symlink or waiting for the other end of a pipe."""
+    file = open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW | os.O_NONBLOCK))  # noqa: SIM115 - the caller closes it, and Path's has no opener
+    try:
+        _regular(os.fstat(file.fileno()))
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _regular(status: os.stat_result) -> os.stat_result:
+    """Return the status. Raises OSError if it is not that of a regular file."""
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "It is not a regular file")
+    return status
 
 
 def _etag_of(status: os.stat_result) -> str:

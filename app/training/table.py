@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from app.data.batch import CellBatch, Columns, FileSet, Source
 from app.data.columns.options import ColumnOptions, ReadingOptions
@@ -18,8 +19,10 @@ from app.data.names import listed
 from app.errors import InvalidInput
 from app.registry.version_file import Version
 from app.training.columns import known_dialect, known_schema
-from app.training.fragments.files import FragmentedFiles
 from app.training.request import TrainingRequest
+
+if TYPE_CHECKING:  # it loads scipy
+    from app.training.fragments.files import FragmentedFiles
 
 
 class TableReader:
@@ -34,7 +37,7 @@ class TableReader:
         *,
         step: Callable[[], None] = lambda: None,
         certain: bool = False,
-        fragments: FragmentedFiles | None = None,
+        fragments: "FragmentedFiles | None" = None,
     ) -> None:
         """Describe the rows of `source`. `late` has the line in which each column of NDJSON appears, unless the first.
 

@@ -11,7 +11,6 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -146,19 +145,9 @@ def test_a_file_of_another_format_is_refused_with_its_name_its_format_and_what_t
             registry.promote(model, 1)
 
 
-class Alive(Service):
-    """A service that need not be ready."""
-
-    def _answers(self, probe: str) -> bool:
-        try:
-            return super()._answers(probe) or self.client.get("/health/live").status_code == httpx.codes.OK
-        except (httpx.TransportError, httpx.UnsupportedProtocol):  # it has no port yet
-            return False
-
-
 def test_files_of_other_formats_stop_neither_the_service_nor_other_models(tmp_path: Path) -> None:
     told = other_formats(copy_models(tmp_path))
-    service = Alive(tmp_path, trainer_mode="external", default_model="newer").start()
+    service = Service(tmp_path, trainer_mode="external", default_model="newer").start("/health/live")
     try:
         for path in ("/models/crop-yield/predict", "/models/crop-yield/versions/1/predict"):
             assert service.client.post(path, json=ROW).json()["version"] == 1

@@ -15,7 +15,7 @@ from azure_containers import azure_server, container_url
 from buckets import bucket_url
 from google_buckets import google_server
 
-from app.storage import BlobChanged, BlobNotFound, Store, open_store
+from app.storage import BlobChanged, BlobNotFound, Store, StoreUnavailable, open_store
 
 LONG = os.urandom(1 << 16) * 320  # Longer than two parts of a multipart upload.
 
@@ -248,3 +248,36 @@ def test_pyarrow_reads_and_writes_blobs(store: Store) -> None:
         assert pq.ParquetFile(file).read() == table
     with store.open_read("a.parquet") as file:
         assert pq.ParquetFile(pa.PythonFile(file)).read() == table
+
+
+def test_what_is_not_a_regular_file_in_a_folder_is_refused_and_not_listed(tmp_path: Path) -> None:
+    store = open_store(tmp_path.as_uri())
+    (tmp_path / "file").write_text("secret")
+    (tmp_path / "link").symlink_to("file")
+    os.mkfifo(tmp_path / "pipe")
+    assert keys(store) == ["file"]
+    for key in ("link", "pipe"):
+        for read in (store.get, store.info, store.open_read):
+            with pytest.raises(StoreUnavailable, match=f"{key} cannot be read: It is "):
+                read(key)
+    assert store.put("link", b"new")
+    assert (tmp_path / "file").read_text() == "secret"
+
+
+def test_what_a_killed_writer_leaves_in_a_folder_is_not_seen(tmp_path: Path) -> None:
+    store = open_store(tmp_path.as_uri())
+    writing = store.open_write("models/m/1")
+    writing.__enter__().write(b"1")
+    store.put("models/m/2", b"2")
+    left = [path.name for path in (tmp_path / "models" / "m").iterdir() if path.suffix == ".tmp"]
+    assert len(left) == 1
+    assert keys(store) == ["models/m/2"]
+    assert store.list_names("models/m/") == ["2"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    store = open_store(tmp_path.as_uri())
+    store.put("a", b"")
+    for write in (store.put, store.put_if_absent, lambda key, content: store.put_if_match(key, content, "tag")):
+        with pytest.raises(StoreUnavailable, match=f"^{store.url}/a/b cannot be written: "):
+            write("a/b", b"")

@@ -23,6 +23,7 @@ from app.registry.version_file import Version
 from app.regression.solvers import Exact
 from app.storage import Store, open_store
 from app.training import sources
+from app.training.fragments.executors import Executor, Serial
 from app.training.pipeline import TrainerContext, train
 from app.training.planner import plan_file
 from app.training.progress import JobCancelled, ProgressReporter
@@ -58,7 +59,7 @@ def written(rows: pa.Table, form: str) -> bytes:
 class Bench:
     """A trainer, and a place for files that it may read: a folder or a bucket."""
 
-    def __init__(self, folder: Path, place: str) -> None:
+    def __init__(self, folder: Path, place: str, executor: Executor | None = None) -> None:
         (folder / "models").mkdir()
         (folder / "data").mkdir()
         self.folder = folder
@@ -71,6 +72,7 @@ class Bench:
             UploadStore(folder / "spool"),
             folder / "checkpoints",
             sources=self.allowed,
+            executor=executor,
         )
 
     def put(self, name: str, content: bytes) -> None:
@@ -110,14 +112,15 @@ class Bench:
         return self.run(self.plan(url, model, **options))
 
 
-@pytest.fixture(params=["folder", "bucket"])
+@pytest.fixture(params=["folder", "bucket", "bucket in fragments"])
 def anywhere(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
-    return Bench(tmp_path, request.param)
+    place, _, way = request.param.partition(" ")
+    return Bench(tmp_path, place, Serial() if way else None)
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path, "folder")
+@pytest.fixture(params=["one pass", "fragments"])
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
+    return Bench(tmp_path, "folder", Serial() if request.param == "fragments" else None)
 
 
 def assert_same(one: Version, other: Version) -> None:

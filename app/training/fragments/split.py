@@ -9,8 +9,9 @@ from app.data.batch import RangedFile
 from app.data.formats.base import Span
 
 MIN_FRAGMENT_BYTES = 1 << 22
-MAX_FRAGMENT_BYTES = 1 << 26
+MAX_FRAGMENT_BYTES = 1 << 26  # unless there would be more than MOST_FRAGMENTS
 FRAGMENTS = 64  # Number of fragments of a set of files, if they are neither too small nor too large.
+MOST_FRAGMENTS = 100_000  # Number of larger fragments of a larger set, because the trainer takes milliseconds for each.
 
 
 class FragmentFile(Protocol):
@@ -59,4 +60,4 @@ class Fragment:
 def fragment_bytes(files: Sequence[FragmentFile]) -> int:
     """Return the size of fragments. It depends only on the files, so that the same files give the same bits."""
     total = sum(file.size for file in files)
-    return min(max(total // FRAGMENTS, MIN_FRAGMENT_BYTES), MAX_FRAGMENT_BYTES)
+    return max(min(max(total // FRAGMENTS, MIN_FRAGMENT_BYTES), MAX_FRAGMENT_BYTES), total // MOST_FRAGMENTS)

@@ -1,5 +1,6 @@
 """Tasks and results as bytes, so that nothing is pickled between the trainer and its processes."""
 
+import re
 from dataclasses import fields, replace
 from typing import Any, Self
 
@@ -11,10 +12,10 @@ from app.errors import FieldError, LinserveError
 from app.regression import errors as fit_errors
 from app.regression.errors import ColumnOutOfRange, FitError, InvalidData
 from app.regression.sufficient_statistics import SufficientStatistics
-from app.storage import store
 from app.training.fragments.split import FragmentFile, LocalFile
 from app.training.sources import SourceFile
 
+_ROW = re.compile(r"\b[Rr]ow \d+\b")
 _ARRAY = 1  # code of an array in MessagePack
 
 
@@ -48,7 +49,7 @@ class Fault(msgspec.Struct, frozen=True, tag=True):
     @classmethod
     def of(cls, error: LinserveError | FitError) -> Self:
         # The nearest class that has a name there.
-        modules = (errors.__name__, fit_errors.__name__, store.__name__)
+        modules = (errors.__name__, fit_errors.__name__)
         name = next(base.__name__ for base in type(error).__mro__ if base.__module__ in modules)
         if isinstance(error, LinserveError):
             return cls(name, error.message, error.details)
@@ -61,9 +62,10 @@ class Fault(msgspec.Struct, frozen=True, tag=True):
             return InvalidData(self.message) if self.column is None else getattr(fit_errors, self.error)(self.column)
         message, details = self.message, self.details
         if file and file not in message:
-            message = f"{file}: {message}"
+            is_of_cells = details and all(entry.row and entry.column is not None for entry in details)
+            message = _ROW.sub(lambda match: f"{match[0]} of {file}", message) if is_of_cells else f"{file}: {message}"
             details = tuple(_in_file(entry, file) for entry in details)
-        error_type = getattr(errors, self.error, None) or getattr(store, self.error)
+        error_type = getattr(errors, self.error)
         error: LinserveError = error_type.__new__(error_type)
         LinserveError.__init__(error, message, details)
         return error

@@ -197,7 +197,7 @@ def test_a_fault_in_one_of_several_files_has_the_name_of_the_file_and_the_row_in
     for path in paths:
         path.write_text("a,b,word,y,w\n" + "1,2,p,3,1\n" * 20)
     paths[1].write_text(paths[1].read_text() + "1,2,p,oops,1\n")
-    with pytest.raises(InvalidInput, match=r'^part-1\.csv: Row 22, column "y"') as refused:
+    with pytest.raises(InvalidInput, match=r'^Row 22 of part-1\.csv, column "y"') as refused:
         fit_model(rows_of(paths, "csv"), Exact())
     assert [(detail.file, detail.row) for detail in refused.value.details] == [("part-1.csv", 22)]
 
