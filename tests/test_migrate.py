@@ -208,8 +208,7 @@ def test_the_command_prints_progress_or_one_sentence(folder: Path, tmp_path: Pat
     assert "line: 6 of 6 versions, 6 copied\n" in done.stdout
     check(BucketPublisher(open_store(url)))
 
-    credentials = f"someone:{SECRET_KEY}"
-    done = run("--from", f"s3://{credentials}@no-such-bucket", "--to", str(tmp_path / "back"))
+    done = run("--from", f"s3://someone:{SECRET_KEY}@no-such-bucket", "--to", str(tmp_path / "back"))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("s3://no-such-bucket cannot be used: there is no such bucket")
     assert done.stderr.count("\n") == 1
@@ -220,4 +219,4 @@ def test_a_wrong_place_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(MigrationFailed, match="There are no models in nowhere"):
         migrate(open_place("nowhere"), FolderPlace(tmp_path))
     with pytest.raises(MigrationFailed, match="ftp://…: expected a URL"):
-        open_place("ftp://user:hidden@host/folder")
+        open_place("ftp://host/folder")

@@ -19,6 +19,8 @@ FitError
 from collections.abc import Sequence
 from typing import NamedTuple
 
+NO_ROWS = "There are no rows to train on. Send at least one."
+
 
 class FitError(ValueError):
     """Root of the tree. The message is for the person who sent the rows: it contains none of their values."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from app.regression.cross_validation import CrossValidation, Folds, FoldStatistics, merged_folds
 from app.regression.downdate import downdate
-from app.regression.errors import InvalidData, InvalidOption
+from app.regression.errors import NO_ROWS, InvalidData, InvalidOption
 from app.regression.folds import FoldOptions
 from app.regression.least_squares import Fit
 from app.regression.linear_model import LinearModel
@@ -17,7 +17,7 @@ from app.regression.precision import PrecisionBounds
 from app.regression.solvers.base import FitObserver, Problem, Solution, Solver, TrainingState
 from app.regression.solvers.exact import Exact
 from app.regression.sufficient_statistics import Array, SufficientStatistics, WeightKind
-from app.regression.summaries import NO_ROWS, available_threads, few_threads
+from app.regression.summaries import available_threads, few_threads
 from app.regression.summary_plan import SummaryPlan, counted, summarise_batches
 from app.regression.training_batch import TrainingBatch
 

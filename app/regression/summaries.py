@@ -9,13 +9,11 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from app.regression.design import WIDE
-from app.regression.errors import InvalidData
+from app.regression.errors import NO_ROWS, InvalidData
 from app.regression.folds import divide
 from app.regression.streaming_qr import StreamingQR
 from app.regression.sufficient_statistics import Array, SufficientStatistics, WeightKind
 from app.regression.training_batch import TrainingBatch
-
-NO_ROWS = "There are no rows to train on. Send at least one."
 
 # The BLAS libraries of numpy and scipy. A chunk is too small for several threads, which would wait for each other.
 _BLAS = ThreadpoolController().select(user_api="blas")

@@ -6,17 +6,17 @@ Parts of the rows can be summarised apart, in threads, in other processes or on 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from app.regression.errors import InvalidData
+from app.regression.errors import NO_ROWS, InvalidData
 from app.regression.folds import FoldOptions
-from app.regression.level_qr import MIN_INDICATORS, LevelQR
-from app.regression.streaming_qr import StreamingQR
 from app.regression.sufficient_statistics import SufficientStatistics, WeightKind
-from app.regression.summaries import NO_ROWS, QRFactory, summarise_folds, summarise_stream
 from app.regression.terms import expand, parse_terms
-from app.regression.threads import Threads
 from app.regression.training_batch import TrainingBatch
+
+if TYPE_CHECKING:  # they load scipy, which the web process has no use for
+    from app.regression.summaries import QRFactory
+    from app.regression.threads import Threads
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,9 @@ def summarise_batches(
 
     Raises InvalidTerms, and ValuesTooLarge if a deviation exceeds the range of 64-bit numbers.
     """
+    from app.regression.summaries import summarise_folds, summarise_stream
+    from app.regression.threads import Threads
+
     columns = plan.columns(counted(batches, rows_read))
     with Threads(threads) as started:
         make_qr = _accumulator(plan, started)
@@ -111,7 +114,10 @@ def _merge_two(
     return {**second, **{fold: part.merge(second[fold]) if fold in second else part for fold, part in first.items()}}
 
 
-def _accumulator(plan: SummaryPlan, threads: Threads) -> QRFactory:
+def _accumulator(plan: SummaryPlan, threads: "Threads") -> "QRFactory":
+    from app.regression.level_qr import MIN_INDICATORS, LevelQR
+    from app.regression.streaming_qr import StreamingQR
+
     if plan.device == "cuda":
         from app.regression.streaming_qr_cuda import CudaStreamingQR  # loads torch
 

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 
+from app.data.batch import Source
 from app.data.columns.kinds import Decided, decide
 from app.data.columns.schema import TableSchema
 from app.data.columns.terms import encoded_terms
 from app.data.content import explained
-from app.data.formats import BY_NAME
+from app.data.formats.file_set import known_format
 from app.data.names import listed, missing_columns, shown
 from app.errors import InvalidInput
 from app.registry.version_file import Version
@@ -38,7 +38,7 @@ class Inspection:
 
 
 def inspect_file(
-    draft: TrainingRequest, path: Path, version: Version | None, max_bytes: int, reserve: Callable[[int], None]
+    draft: TrainingRequest, source: Source, version: Version | None, max_bytes: int, reserve: Callable[[int], None]
 ) -> Inspection:
     """Return what a training of a new model would find in a file, and the differences to a version if one is given.
 
@@ -46,32 +46,32 @@ def inspect_file(
 
     Raises InvalidInput if the file cannot be read, or if a kind cannot be decided.
     """
-    request, late, index = _with_columns(draft, path, version)
-    size = BY_NAME[request.format].check_size(path, list(request.columns), max_bytes)
+    request, late, index = _with_columns(draft, source, version)
+    size = known_format(request.format, source).check_size(source, list(request.columns), max_bytes)
     reserve(size + COLUMN_BYTES * len(request.columns))
-    differences, known = _differences(request, path, late, version)
+    differences, known = _differences(request, source, late, version)
     if known is not None:
         request = replace(request, reading=with_kinds_of(known, request.reading, request.features))
-    reader = TableReader(request, path, late, certain=True)
+    reader = TableReader(request, source, late, certain=True)
     schema = reader.read(None)
     assert reader.profile is not None
-    untyped = BY_NAME[request.format].has_untyped_text
+    untyped = known_format(request.format, source).has_untyped_text
     columns = {name: decide(column, untyped=untyped) for name, column in reader.profile.columns.items()}
     warnings = (*request.warnings, *index_warnings(index), *reader.warnings)
     return Inspection(request, known or schema, columns, warnings, differences, reader.profile.rows)
 
 
 def _with_columns(
-    draft: TrainingRequest, path: Path, version: Version | None
+    draft: TrainingRequest, source: Source, version: Version | None
 ) -> tuple[TrainingRequest, Mapping[str, int], list[str]]:
     """Return the request with the columns of the file, the late lines of NDJSON, and the index columns."""
-    table_format, late = BY_NAME[draft.format], {}
-    with explained(path, table_format):
-        dialect = table_format.dialect(path, draft.reading, known_dialect(draft, version))
-    with explained(path, table_format, dialect):
-        header = table_format.column_names(path, dialect)
+    table_format, late = known_format(draft.format, source), {}
+    with explained(source, table_format):
+        dialect = table_format.dialect(source, draft.reading, known_dialect(draft, version))
+    with explained(source, table_format, dialect):
+        header = table_format.column_names(source, dialect)
         if table_format.names_in_rows:
-            lines = table_format.first_lines(path)
+            lines = table_format.first_lines(source)
             header, late = list(lines), {name: line for name, line in lines.items() if line > 1}
         check_named(draft, header)
         targets = draft.targets
@@ -79,7 +79,7 @@ def _with_columns(
             targets = tuple(name for name in version.card.targets if name in header)
         check_dropped(draft, targets, draft.features)
         draft = replace(draft, targets=targets)
-        index = index_left_out(header, table_format.index_columns(path), draft, version)
+        index = index_left_out(header, table_format.index_columns(source), draft, version)
         columns = left_out(header, index, draft)
         excluded = {*targets, *draft.weight_and_groups, *(column.name for column in columns)}
         excluded |= left_out_before(draft, version)
@@ -92,7 +92,7 @@ def _with_columns(
 
 
 def _differences(
-    request: TrainingRequest, path: Path, late: Mapping[str, int], version: Version | None
+    request: TrainingRequest, source: Source, late: Mapping[str, int], version: Version | None
 ) -> tuple[tuple[str, ...], TableSchema | None]:
     """Return the differences to a version, and its schema applied to the file; None if it does not fit."""
     if version is None:
@@ -100,7 +100,7 @@ def _differences(
     try:
         names = checked_features(request.features, request.targets or version.card.targets, version.card)
         ordered = replace(request, features=tuple(names))
-        reader = TableReader(ordered, path, late)
+        reader = TableReader(ordered, source, late)
         return _changes(version.card.schema_of_rows, schema := reader.read(version)), schema
     except InvalidInput as error:
         return tuple(dict.fromkeys([error.message, *(detail.message for detail in error.details)])), None

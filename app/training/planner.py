@@ -8,7 +8,7 @@ from app.data.batch import Source
 from app.data.columns.schema import LeftOut
 from app.data.content import explained
 from app.data.formats import BY_NAME
-from app.data.formats.file_set import format_of, in_files
+from app.data.formats.file_set import in_files, known_format
 from app.data.names import listed, missing_columns, shown
 from app.data.rounding import MAX_WARNINGS
 from app.errors import FieldError, InvalidInput
@@ -52,8 +52,7 @@ def plan_file(draft: TrainingRequest, source: Source, registry: ModelReader, max
     so unless the caller named them, the job finds them there. Raises InvalidInput if columns are missing or do not fit,
     and BodyTooLarge or InvalidInput if the rows would decode to more than `max_bytes`.
     """
-    table_format = format_of(draft.format, source)
-    assert table_format is not None
+    table_format = known_format(draft.format, source)
     current = current_version(registry, draft.model, draft.mode)
     with explained(source, table_format):
         dialect = table_format.dialect(source, draft.reading, known_dialect(draft, current))

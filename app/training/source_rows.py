@@ -1,5 +1,6 @@
 """The files of a job's source: found when the job first runs, and the same for each of its attempts."""
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from app.data.batch import FileSet, RangedFile
+from app.errors import BodyTooLarge
 from app.training.request import TrainingRequest
 from app.training.source_url import AllowedSources
 from app.training.sources import SourceFile, SourceFiles, resolve
@@ -48,6 +50,16 @@ def file_set(files: SourceFiles, wait: Callable[[float], None] | None) -> FileSe
     StoreUnavailable if it is None.
     """
     return FileSet([_File(file, wait) for file in files.files])
+
+
+def first_files(files: SourceFiles, max_bytes: int) -> SourceFiles:
+    """Return the first of the files, with at most `max_bytes` in all. Raises BodyTooLarge if the first has more."""
+    sizes = itertools.accumulate(file.size for file in files.files)
+    count = sum(size <= max_bytes for size in sizes)
+    if not count:
+        name, size = files.files[0].name, files.files[0].size
+        raise BodyTooLarge(f"{name} has {size} bytes, and at most {max_bytes} are read to inspect files.")
+    return SourceFiles(files.files[:count], files.format)
 
 
 def check_unchanged(files: SourceFiles) -> None:

@@ -13,7 +13,7 @@ from app.errors import Forbidden, InvalidInput
 
 SCHEMES = ("s3", "gs", "az", "file")
 MAX_URL = 1000  # Characters of a URL.
-MAX_GLOBS = 16  # Signs `*` and `?` in a URL, because each may be tried at every character of a name.
+MAX_GLOBS = 16  # Signs `*` and `?` in a URL.
 
 _URL = re.compile(r"(s3|gs|az|file)://([^/]*)(/.*)?", re.DOTALL)
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._$-]{1,254}")
@@ -114,9 +114,13 @@ def _pattern(segment: str) -> "re.Pattern[str]":
     if "**" in segment:
         raise _invalid("The pattern ** is not supported. Write one * for each folder, as in /*/*.parquet.")
     hidden = "(?![._])" if segment[0] in "*?" else ""
-    signs = {"*": "[^/]*", "?": "[^/]"}
-    parts = re.split("([*?])", segment)
-    return re.compile(hidden + "".join(signs.get(part) or re.escape(_decoded(part)) for part in parts), re.DOTALL)
+    first, *others = ("[^/]".join(re.escape(_decoded(text)) for text in part.split("?")) for part in segment.split("*"))
+    if not others:
+        return re.compile(hidden + first, re.DOTALL)
+    *middle, last = others
+    # Atomic groups take the first match of each part and never another, so that no pattern takes long.
+    between = "".join(f"(?>[^/]*?{part})" for part in middle)
+    return re.compile(f"{hidden}{first}{between}[^/]*{last}", re.DOTALL)
 
 
 def _invalid(message: str) -> InvalidInput:

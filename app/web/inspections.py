@@ -1,16 +1,17 @@
 """Receive a file into temporary storage, and inspect it."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
+from app.data.batch import Source
 from app.data.content import explained
-from app.data.formats import BY_NAME, check_options
+from app.data.formats import check_options
 from app.data.formats.arrow import ARROW
 from app.data.formats.base import TableFormat
+from app.data.formats.file_set import known_format
 from app.data.formats.ndjson import NDJSON
 from app.data.json_tables import is_table, json_table_to_arrow
 from app.errors import not_stored
@@ -18,12 +19,14 @@ from app.storage.memory_budget import Reservation
 from app.training.inspection import inspect_file
 from app.training.json_rows import rows_to_inspect
 from app.training.request import TrainingRequest
+from app.training.source_rows import file_set, first_files
+from app.training.sources import resolve
 from app.web import bodies
 from app.web.schemas.inspection import InspectRequest, inspection_to_view
-from app.web.schemas.train import FileOptions, TrainingOptions
+from app.web.schemas.train import FileOptions, SourceRequest, TrainingOptions
 from app.web.schemas.train_query import from_query
 from app.web.state import Services, get_memory
-from app.web.submissions import check_no_options
+from app.web.submissions import check_no_options, names_source
 
 SLICE_BYTES = 1 << 18  # Bytes of a body that are written at a time, in a thread.
 PROFILE_BYTES = 1 << 24  # Bytes of the batches that are read, estimated.
@@ -38,6 +41,9 @@ async def inspect_body(services: Services, request: Request, table_format: Table
                 if table_format is None:
                     body = await bodies.read_body(request, services.max_json_bytes)
                     with memory.reserved(bodies.decoding_bytes(body)):
+                        if names_source(body):
+                            check_no_options(request)
+                            return await run_in_threadpool(_inspect_source, services, memory, body)
                         options, draft = await run_in_threadpool(_write_json, services, request, body, file)
                 else:
                     options = _options(request, table_format)
@@ -78,14 +84,27 @@ def _write_json(
     return options, draft
 
 
+def _inspect_source(services: Services, memory: Reservation, body: bytes) -> dict[str, Any]:
+    """Inspect the first files of a source, with as many bytes as an upload may have."""
+    options = bodies.decode(SourceRequest, body)
+    files = resolve(options.source, services.sources, options.format)
+    check_options(files.table_format, options.reading())
+    first = first_files(files, services.max_upload_bytes)
+    draft = _draft(services, options, files.table_format)
+    if len(first.files) < len(files.files):
+        warning = f"Only the first {len(first.files)} of {len(files.files)} files were read."
+        draft = replace(draft, warnings=(*draft.warnings, warning))
+    return _inspect(services, memory, options, draft, file_set(first, wait=None))
+
+
 def _inspect(
-    services: Services, memory: Reservation, options: TrainingOptions, draft: TrainingRequest, path: Path
+    services: Services, memory: Reservation, options: TrainingOptions, draft: TrainingRequest, source: Source
 ) -> dict[str, Any]:
     version = None if options.model is None else services.registry.current(options.model)
-    table_format = BY_NAME[draft.format]
-    with explained(path, table_format):
-        size = table_format.metadata_bytes(path)
+    table_format = known_format(draft.format, source)
+    with explained(source, table_format):
+        size = table_format.metadata_bytes(source)
     with memory.reserved(size + PROFILE_BYTES):
-        inspection = inspect_file(draft, path, version, services.max_upload_bytes, memory.reserve)
+        inspection = inspect_file(draft, source, version, services.max_upload_bytes, memory.reserve)
         number = None if version is None else version.card.version
         return inspection_to_view(inspection, options.model, number)

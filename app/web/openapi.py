@@ -57,9 +57,9 @@ def build_document(app: FastAPI) -> dict[str, Any]:
         schemas.update(schema.pop("$defs", {}))
         schemas[model.__name__] = schema
     # A named union, because generators invent names for unnamed ones.
-    schemas["TrainBody"] = {
-        "anyOf": [{"$ref": f"#/components/schemas/{schema.__name__}"} for schema in (TrainRequest, SourceRequest)]
-    }
+    for name, of_rows in (("TrainBody", TrainRequest), ("InspectBody", InspectRequest)):
+        names = (of_rows.__name__, SourceRequest.__name__)
+        schemas[name] = {"anyOf": [{"$ref": f"#/components/schemas/{name}"} for name in names]}
     # Every 422 is a problem; FastAPI's own schema of errors is never sent.
     schemas.pop("HTTPValidationError", None)
     schemas.pop("ValidationError", None)

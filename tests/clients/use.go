@@ -39,7 +39,7 @@ func main() {
 		body.SetFeatureNames([]string{"x"})
 		body.SetTargetNames([]string{"y"})
 		body.Solver = solver
-		job, _, err := client.TrainAPI.Train(ctx).TrainRequest(*body).Prefer(prefer).Execute()
+		job, _, err := client.TrainAPI.Train(ctx).TrainBody(linserve.TrainBody{TrainRequest: body}).Prefer(prefer).Execute()
 		check(err)
 		for job.Status == linserve.QUEUED || job.Status == linserve.RUNNING {
 			job, _, err = client.JobsAPI.GetJob(ctx, job.Id).Execute()

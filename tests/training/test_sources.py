@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import time
 from pathlib import Path
 
 import buckets
@@ -184,6 +185,31 @@ def test_other_urls_are_invalid_wherever_files_are_allowed(url: str) -> None:
     with pytest.raises(InvalidInput) as error:
         resolve(url, AllowedSources.parse("file:///,s3://bucket"))
     assert error.value.details[0].pointer == "/source"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "matches"),
+    [
+        ("*", "a.csv", True),
+        ("a*", "a", True),
+        ("*a", "a", True),
+        ("a*a", "a", False),
+        ("*ab*ab", "abab", True),
+        ("*ab*ab", "ab", False),
+        ("*a?c*e", "xabcde", True),
+        ("*a*b*", "xxb-a", False),
+        ("?*?", "ab", True),
+        ("?*?", "a", False),
+        ("a.c*", "abc", False),
+        ("%2A*", "*x", True),
+        ("%2A*", "xx", False),
+        ("*a" * 15 + "*b", "a" * 250, False),
+    ],
+)
+def test_a_pattern_matches_whole_names_in_little_time(pattern: str, name: str, *, matches: bool) -> None:
+    started = time.process_time()
+    assert bool(parse_source(f"s3://bucket/{pattern}").patterns[0].fullmatch(name)) is matches
+    assert time.process_time() - started < 0.1
 
 
 def test_nothing_is_allowed_without_the_setting() -> None:

@@ -161,6 +161,14 @@ def test_requests_at_fault_get_a_problem(
     assert not list((reader.state / "spool").glob("*"))
 
 
+def test_a_source_is_inspected_as_a_file_is(reader: Service, place: Path) -> None:
+    answer = reader.client.post("/inspect", json={"source": f"file://{place}/data/part-*.csv", "targets": ["apples"]})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["rows"] == 15
+    assert [column["name"] for column in answer.json()["columns"]] == [*NAMES[:3], "oranges", "apples"]
+    assert reader.client.post("/inspect", json={"source": f"file://{place}/secret.csv"}).status_code == 403
+
+
 def test_a_bucket_that_is_gone_is_unavailable_before_the_job_is_acknowledged(reader: Service, bucket: str) -> None:
     answer = post(reader, f"{bucket.replace('bucket-', 'missing-')}/x/*.csv")
     assert answer.status_code == 503

@@ -54,6 +54,11 @@ def test_a_lowest_version_that_is_given_twice_is_refused(service: Service) -> No
     assert response.status_code == 422
 
 
+def test_readiness_names_the_storage(service: Service) -> None:
+    ready = service.client.get("/health/ready").json()
+    assert ready == {"status": "ready", "model": "crop-yield", "version": 1, "storage": "folder"}
+
+
 def test_the_headers_of_predictions_are_documented(service: Service) -> None:
     paths = service.client.get("/openapi.json").json()["paths"]
     operations = [methods["post"] for path, methods in paths.items() if path.endswith("/predict")]

@@ -32,6 +32,13 @@ def format_of(name: str, source: Source) -> TableFormat | None:
     return FileSetFormat(table_format)
 
 
+def known_format(name: str, source: Source) -> TableFormat:
+    """Return the format of a source by the name of a file format."""
+    table_format = format_of(name, source)
+    assert table_format is not None
+    return table_format
+
+
 class FileSetFormat(TableFormat):
     """Files of one format. The first one decides how text is divided, and which columns there are.
 

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from app.regression.errors import FitError, InvalidData
+from app.regression.errors import NO_ROWS, FitError, InvalidData
 from app.regression.estimator.arrays import Columns, is_batches, not_fitted, read_batches, target_matrix
 from app.regression.estimator.options import checked_share, checked_terms, checked_weight_kind, chosen_solver
 from app.regression.estimator.summary import Summary, summarise_model
@@ -16,7 +16,6 @@ from app.regression.folds import FoldOptions
 from app.regression.linear_model import LinearModel
 from app.regression.solvers import Solver
 from app.regression.sufficient_statistics import Array, WeightKind
-from app.regression.summaries import NO_ROWS
 from app.regression.training_batch import TrainingBatch
 
 AUTO_FOLDS = 10  # Folds of the cross-validation that chooses `l2="auto"`.

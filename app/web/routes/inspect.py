@@ -7,7 +7,7 @@ from app.data.formats import BY_MEDIA_TYPE, LABELS
 from app.web import bodies
 from app.web.auth import AccessScope, require_scope
 from app.web.inspections import inspect_body
-from app.web.schemas.inspection import InspectRequest, InspectView
+from app.web.schemas.inspection import InspectView
 from app.web.schemas.problems import problem_responses
 from app.web.schemas.train import CSV_EXAMPLE, EXAMPLES
 from app.web.schemas.train_query import query_parameters
@@ -30,11 +30,12 @@ router = APIRouter(tags=["Train"], dependencies=[require_scope(AccessScope.TRAIN
     description=(
         "Returns the kind of each column, its gaps, levels and range, the columns that would be left out, and the "
         "warnings. Nothing is stored. Takes the same bodies and options as `POST /train`; `targets` are optional. With "
-        f"`model`, the file is compared with the model's current version. Rows come as JSON, or as a file: {LABELS}."
+        f"`model`, the file is compared with the model's current version. Rows come as JSON, or as a file: {LABELS}. "
+        "Of a `source`, the first files are read, with as many bytes as an upload may have."
     ),
     response_model=InspectView,
     openapi_extra={
-        **bodies.openapi_request_body(InspectRequest, _EXAMPLES, csv_example=CSV_EXAMPLE),
+        **bodies.openapi_request_body("InspectBody", _EXAMPLES, csv_example=CSV_EXAMPLE),
         "parameters": query_parameters(),
     },
     responses=problem_responses(404, 413, 415, 422, 507),

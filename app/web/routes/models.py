@@ -197,7 +197,8 @@ def download_version(
 def _download_for_merge(request: Request, model: str, number: int, if_none_match: str | None) -> Response:
     services = get_services(request)
     version = services.registry.version(model, number)
-    etag = f'"{model}/{number}/for-merge-{services.min_merge_rows}"'
+    # The tag is weak, because safetensors writes the metadata in any order.
+    etag = f'W/"{model}/{number}/for-merge-{services.min_merge_rows}"'
     if etag_matches(if_none_match, etag):
         return _not_modified(etag)
     with get_memory(request).reserved(ENCODING_FACTOR * version.size):
