@@ -55,7 +55,7 @@ class RayCluster:
                     except ray.exceptions.OutOfMemoryError:
                         raise lost(task) from None
                     except ray.exceptions.RayError as error:
-                        _log.error("ray failed", extra={"reason": type(error).__name__})
+                        _log.error("ray failed", extra={"reason": f"{type(error).__name__}: {error}"[:300]})
                         raise Unavailable("The Ray cluster cannot run this training. Try again later.") from None
                     yield task.index, content
         finally:
