@@ -67,6 +67,9 @@ def open_database(request: pytest.FixtureRequest, folder: Path) -> Database:
             yield store
         finally:
             store._schedule.stop()
+            for thread in threading.enumerate():
+                if isinstance(thread, threading.Timer):  # looks at a cancelled job once more
+                    thread.join()
             del store._dbos._background_threads[0]  # It sleeps for an hour, and DBOS would wait 10 s for it.
             DBOS.destroy(destroy_registry=True)
             if store._engine is not None:
