@@ -17,6 +17,7 @@ from typing import Any, Self
 
 import httpx
 import numpy as np
+import psycopg
 from buckets import FaultyProxy, bucket_url, environment, faulty_proxy
 from postgres import Postgres
 from service import INPUTS, ROOT, TARGETS, Service
@@ -293,6 +294,17 @@ def _enough(sent: Jobs, seconds: float, jobs: int) -> Callable[[], bool]:
     return lambda: sent.submitted >= least and (bool(jobs) or time.monotonic() > end)
 
 
+def _make_writable(postgres: Postgres) -> None:
+    """End a read-only time, also if the server is being restarted."""
+    while True:
+        try:
+            postgres.read_only(False)
+        except psycopg.Error:
+            time.sleep(POLL_SECONDS)
+        else:
+            return
+
+
 def _disturb(
     processes: Processes,
     postgres: Postgres,
@@ -314,7 +326,7 @@ def _disturb(
 
     def read_only() -> None:
         postgres.read_only(True)
-        ending(FAULT_SECONDS, lambda: postgres.read_only(False))
+        ending(FAULT_SECONDS, lambda: _make_writable(postgres))
 
     def pause() -> None:
         ending(2 * FAULT_SECONDS, processes.pause_trainer())
