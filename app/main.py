@@ -153,18 +153,19 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
         lock=settings.state_dir / "queue.lock",
     )
     memory = MemoryBudget(settings.worker_memory)
+    registry = open_registry(
+        settings.storage,
+        settings.models_dir,
+        cached_bytes=share_of(settings.worker_memory, VERSIONS_SHARE),
+        pinned=settings.default_model,
+        budget=memory,
+        cache_dir=settings.cache_dir,
+        watch=True,
+    )
     return Services(
-        registry=open_registry(
-            settings.storage,
-            settings.models_dir,
-            cached_bytes=share_of(settings.worker_memory, VERSIONS_SHARE),
-            pinned=settings.default_model,
-            budget=memory,
-            cache_dir=settings.cache_dir,
-            watch=True,
-        ),
+        registry=registry,
         jobs=queue,
-        job_watcher=JobWatcher(queue, stopping),
+        job_watcher=JobWatcher(queue, stopping, registry.refresh),
         # By default, half of the spool's limit is enough for one body of the greatest length and its response.
         scratch=TempStorage(settings.state_dir / "scratch", settings.max_spool_bytes // 2),
         metrics=Metrics(settings.state_dir, PredictionActivity(settings.traffic), settings.trainer_seen),

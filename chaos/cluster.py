@@ -1,6 +1,7 @@
 """Replicas and trainers that share one Postgres and one bucket, all of them killed or cut off at random."""
 
 import contextlib
+import math
 import random
 import shutil
 import signal
@@ -9,12 +10,14 @@ import sys
 import threading
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
 import httpx
 import numpy as np
+import psycopg
 from buckets import FaultyProxy, bucket_url, environment, faulty_proxy
 from postgres import Postgres
 from service import INPUTS, ROOT, TARGETS, Service
@@ -31,10 +34,11 @@ REPLICAS = TRAINERS = 3
 OTHER_MODELS = 5  # Models that are trained besides the one that is updated.
 UNDER_WAY = 20  # Jobs under way at a time.
 MAX_BETWEEN = 8  # Most jobs that are submitted between two faults.
-FAULT_SECONDS = 10.0  # Time for which the bucket answers 503.
+FAULT_SECONDS = 10.0  # Time for which the bucket fails, or Postgres is read-only.
 ANSWER_SECONDS = 120.0  # Longest time until a request is accepted.
 END_SECONDS = 240.0  # Longest time in which no job ends.
 POLLED = 5  # Oldest jobs that are polled at a time.
+CUT_SECONDS = 5.0  # Time after the start of a killed replica in which old connections may be found cut.
 PAUSE = 0.02  # Seconds between two predictions of a replica.
 POLL_SECONDS = 0.05
 LEAST_JOBS = 20  # Jobs of the shortest run, half of them updates.
@@ -50,6 +54,8 @@ class Processes:
         self._folder, self._shared = folder, shared
         self.deaths = 0
         self.ready_seconds: list[float] = []  # seconds between each start of a replica and its first answer
+        self._down: set[int] = set()  # places of the replicas that are being replaced
+        self._killed_at = [-math.inf] * REPLICAS
 
     def __enter__(self) -> Self:
         for replica in self.replicas:
@@ -67,11 +73,19 @@ class Processes:
 
     def kill_replica(self) -> None:
         """Kill one replica, and start it again without its folder, as on another machine."""
-        replica = random.choice(self.replicas)
+        place = random.randrange(REPLICAS)
+        replica = self.replicas[place]
+        self._down.add(place)
         replica.kill()
         shutil.rmtree(replica.state)
         self._start_replica(replica)
+        self._killed_at[place] = time.monotonic()
+        self._down.discard(place)
         self.deaths += 1
+
+    def was_killed(self, place: int) -> bool:
+        """Return True if the replica is down, or was so a moment ago, so that a connection to it may be cut."""
+        return place in self._down or time.monotonic() - self._killed_at[place] < CUT_SECONDS
 
     def kill_trainer(self) -> None:
         """Kill a trainer. Start one with its name, or with another one as if its machine was gone."""
@@ -121,12 +135,16 @@ class Jobs:
         self._processes = processes
         self.rows: list[Matrix] = [np.hstack([INPUTS, TARGETS])]  # of the shipped version, then of each update
         self._open: list[str] = []
-        self.trainings = 0
+        self.trained: Counter[str] = Counter()  # trainings by model
         self._last_end = time.monotonic()
 
     @property
     def submitted(self) -> int:
         return self.updates + self.trainings
+
+    @property
+    def trainings(self) -> int:
+        return self.trained.total()
 
     @property
     def updates(self) -> int:
@@ -145,7 +163,7 @@ class Jobs:
         names = {"feature_names": ["a", "b", "c"], "target_names": ["d", "e"]}
         model = f"other-{random.randrange(OTHER_MODELS)}"
         self._submit({"instances": INPUTS, "targets": TARGETS, "model": model, **names})
-        self.trainings += 1
+        self.trained[model] += 1
 
     def follow(self) -> None:
         """Read the oldest jobs. Raises Violation if one did not succeed, or if none ends."""
@@ -197,7 +215,7 @@ class Predictions:
         self._versions = versions
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(place,)) for place in range(REPLICAS)]
-        self.answered = 0
+        self.answered = [0] * REPLICAS
         self.faults: list[str] = []
         self._started = time.monotonic()
 
@@ -213,7 +231,7 @@ class Predictions:
 
     @property
     def rate(self) -> int:
-        return round(self.answered / (time.monotonic() - self._started))
+        return round(sum(self.answered) / (time.monotonic() - self._started))
 
     def _run(self, place: int) -> None:
         truth = Truth(self._versions.version)
@@ -222,15 +240,16 @@ class Predictions:
             while not self._stop.wait(PAUSE):
                 try:
                     line.predict()
-                    self.answered += 1
-                except Ended:  # the replica was killed, and is started again on the same port
-                    continue
-                except Wrong as wrong:
-                    self.faults.append(str(wrong))
+                    self.answered[place] += 1
+                except Ended as ended:
+                    if not self._processes.was_killed(place):
+                        self.faults.append(f"a connection to replica {place + 1}, which was not killed, is {ended.how}")
+                except Exception as error:
+                    self.faults.append(str(error) if isinstance(error, Wrong) else repr(error))
 
 
 def cluster(folder: Path, environment_: Environment, seconds: float, updates: int = 0) -> Counts:
-    """Kill replicas and trainers, restart Postgres, and let the bucket answer 503, while jobs run.
+    """Kill replicas and trainers, restart Postgres, and let the bucket fail, while jobs run.
 
     No acknowledged job is lost, none is published twice, the rows of all updates add up, and predictions never fail
     because of the bucket or the database. If `updates` is given, it is the number of jobs, and
@@ -250,6 +269,10 @@ def cluster(folder: Path, environment_: Environment, seconds: float, updates: in
         demand(
             not predictions.faults, f"{len(predictions.faults)} predictions failed, such as {predictions.faults[:3]}"
         )
+        demand(min(predictions.answered) > 0, f"predictions answered by replica: {predictions.answered}")
+        for model, trainings in sent.trained.items():
+            found = len(StoredVersions(url, model).audit())
+            demand(found == trainings, f"{found} versions of {model} after {trainings} trainings")
         published = versions.audit()
         demand(len(published) == 1 + sent.updates, f"{len(published)} versions after {sent.updates} updates")
         current = versions.pointer().current
@@ -258,7 +281,7 @@ def cluster(folder: Path, environment_: Environment, seconds: float, updates: in
         counts["jobs"] += sent.submitted
         counts["updates"] += sent.updates
         counts["versions"] += len(published)
-        counts["predictions"] += predictions.answered
+        counts["predictions"] += sum(predictions.answered)
         counts["kills"] += processes.deaths
         counts[RATE] = predictions.rate
         counts["slowest start, ms"] = round(1000 * max(processes.ready_seconds))
@@ -269,6 +292,17 @@ def _enough(sent: Jobs, seconds: float, jobs: int) -> Callable[[], bool]:
     end = time.monotonic() + seconds
     least = jobs or LEAST_JOBS
     return lambda: sent.submitted >= least and (bool(jobs) or time.monotonic() > end)
+
+
+def _make_writable(postgres: Postgres) -> None:
+    """End a read-only time, also if the server is being restarted."""
+    while True:
+        try:
+            postgres.read_only(False)
+        except psycopg.Error:
+            time.sleep(POLL_SECONDS)
+        else:
+            return
 
 
 def _disturb(
@@ -286,9 +320,13 @@ def _disturb(
         ends.append(threading.Timer(seconds, end))
         ends[-1].start()
 
-    def throttle() -> None:
-        proxy.set("throttle")
+    def fail() -> None:
+        proxy.set(random.choice(["throttle", "hang", "refuse"]))
         ending(FAULT_SECONDS, lambda: proxy.set("ok"))
+
+    def read_only() -> None:
+        postgres.read_only(True)
+        ending(FAULT_SECONDS, lambda: _make_writable(postgres))
 
     def pause() -> None:
         ending(2 * FAULT_SECONDS, processes.pause_trainer())
@@ -304,7 +342,8 @@ def _disturb(
         "restarts of Postgres": postgres.restart,
         "crashes of Postgres": crash,
         "cut connections to Postgres": postgres.cut_connections,
-        "faults of the bucket": throttle,
+        "faults of the bucket": fail,
+        "read-only times of Postgres": read_only,
     }
     due = iter(random.sample(sorted(acts), len(acts)))
     next_at = 1

@@ -1,7 +1,6 @@
 """A real Postgres server for tests to use, cut off, restart and kill."""
 
 import contextlib
-import os
 import shutil
 import signal
 import socket
@@ -9,7 +8,6 @@ import subprocess
 import tempfile
 import uuid
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -123,19 +121,6 @@ class Postgres:
         wait_for(lambda: self._setting("default_transaction_read_only") == wanted)
         self.cut_connections()
 
-    @contextlib.contextmanager
-    def frozen(self) -> Iterator[None]:
-        """Stop all processes of the server for the block, so that it accepts connections and never answers."""
-        pids = self._processes()
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGCONT)
-
     @property
     def _data(self) -> Path:
         return self._folder / "data"
@@ -144,11 +129,6 @@ class Postgres:
         with psycopg.connect(self.url(USER), autocommit=True, connect_timeout=10) as connection:
             row = connection.execute("SELECT current_setting(%s)", [name]).fetchone()
         return str(row[0]) if row else ""
-
-    def _processes(self) -> list[int]:
-        assert self._process is not None
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        return [self._process.pid, *(int(pid) for pid in children)]
 
     def _create(self) -> None:
         with warnings.catch_warnings():

@@ -32,6 +32,7 @@ def test_a_version_that_is_trained_on_one_is_served_by_the_other(pair: tuple[Ser
     one, two = pair
     job = one.train(**NOTEBOOK)
     assert job["status"] == "succeeded"
+    assert one.predict(ROW)["version"] == job["version"]  # because it knows that the job has ended
     wait_for(lambda: two.predict(ROW)["version"] >= job["version"])
     assert two.predict(ROW)["predictions"] == one.predict(ROW)["predictions"]
     assert two.job(job["id"])["version"] == job["version"]

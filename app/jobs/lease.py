@@ -248,8 +248,8 @@ class PostgresLease:
             try:
                 with self._transaction() as connection:
                     renewed = self._execute(connection, _RENEW, executor=self.executor)
-            except Unavailable as error:
-                _log.warning("lease not renewed", extra={"trainer": self._name, "reason": error.message})
+            except Exception as error:  # of any kind, because without this thread the trainer would never exit
+                _log.warning("lease not renewed", extra={"trainer": self._name, "reason": str(error)})
                 continue
             if not renewed and not self._released.is_set():
                 _log.critical("lease lost", extra={"trainer": self._name})

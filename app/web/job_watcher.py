@@ -3,21 +3,23 @@
 import asyncio
 import contextlib
 import hashlib
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from weakref import WeakValueDictionary
 
 import orjson
 from starlette.concurrency import run_in_threadpool
 
-from app.errors import Unavailable
+from app.errors import NotFound, Unavailable
 from app.jobs.job import Job
 from app.jobs.queue import JobQueue
 from app.web.schemas.jobs import job_to_view
 
 MAX_FOLLOWERS = 1000  # Requests that follow jobs in one worker at a time.
 PAUSES = (0.01, 0.25)  # Seconds between two readings of the jobs: at first, and at most.
+JUST_ENDED = timedelta(seconds=5)  # Time after the end of a job in which this worker may not know its version yet.
 UNCHANGED_SECONDS = 2.0  # Time after which an unchanged job is yielded again, so that its followers check their keys.
 
 
@@ -60,8 +62,12 @@ class _Watched:
 class JobWatcher:
     """Watches the jobs of one worker, in its event loop."""
 
-    def __init__(self, queue: JobQueue, stopping: asyncio.Event) -> None:
+    def __init__(
+        self, queue: JobQueue, stopping: asyncio.Event, refresh: Callable[[str], None] = lambda _model: None
+    ) -> None:
+        """`refresh` looks for a new current version of a model, if the registry is not read for each prediction."""
         self._queue = queue
+        self._refresh = refresh
         self._stopping = stopping
         self._watched: WeakValueDictionary[str, _Watched] = WeakValueDictionary()  # Only their watchers keep them.
         self._polling: asyncio.Task[None] | None = None
@@ -78,6 +84,16 @@ class JobWatcher:
             yield
         finally:
             self._slots_taken -= 1
+
+    def serve_version_of(self, job: Job) -> Job:
+        """Return the job, after looking for its version if it has just ended.
+
+        So a client that learns of the end from this worker gets predictions of the new version from it. May wait.
+        """
+        if job.finished_at and job.version and datetime.now(UTC) - job.finished_at < JUST_ENDED:
+            with contextlib.suppress(NotFound, Unavailable):
+                self._refresh(job.model)
+        return job
 
     async def wait_for_end(self, job: Job, seconds: float) -> Job:
         """Return the job once it has ended, or as it is after `seconds` or when the service stops."""
@@ -121,8 +137,12 @@ class JobWatcher:
 
     async def _read_jobs(self) -> None:
         pending = dict(self._watched)
-        jobs = await run_in_threadpool(self._queue.store.get_many, list(pending))
+        jobs = await run_in_threadpool(self._jobs_now, list(pending))
         for job_id, watched in pending.items():
             watched.update(jobs.get(job_id))
             if watched.over:
                 self._watched.pop(job_id, None)
+
+    def _jobs_now(self, job_ids: Sequence[str]) -> dict[str, Job]:
+        jobs = self._queue.store.get_many(job_ids)
+        return {job_id: self.serve_version_of(job) for job_id, job in jobs.items()}

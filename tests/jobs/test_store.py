@@ -47,6 +47,7 @@ def open_database(request: pytest.FixtureRequest, folder: Path) -> Database:
     @contextlib.contextmanager
     def worker(handler: JobHandler) -> Iterator["DBOSWorkerStore"]:
         from dbos import DBOS
+        from sqlalchemy import event
 
         from app.jobs.dbos_worker import DBOSWorkerStore
         from app.jobs.lease import FileLease, open_lease
@@ -67,6 +68,13 @@ def open_database(request: pytest.FixtureRequest, folder: Path) -> Database:
             yield store
         finally:
             store._schedule.stop()
+            assert store._polling is not None
+            store._polling.join()
+            if store._engine is not None:  # DBOS does so with an engine of its own, for threads that end later
+                event.listen(store._engine, "checkin", lambda _, record: record.invalidate())
+            for thread in threading.enumerate():
+                if isinstance(thread, threading.Timer):  # looks at a cancelled job once more
+                    thread.join()
             del store._dbos._background_threads[0]  # It sleeps for an hour, and DBOS would wait 10 s for it.
             DBOS.destroy(destroy_registry=True)
             if store._engine is not None:

@@ -20,8 +20,10 @@ Why this is right, however long a publisher pauses between two steps, and wherev
   step 6 fails if there was one since. Markers name ever higher numbers, by conditional writes, so that a publisher
   that wakes up in step 2 does not put back an older one. They are never removed, for the same reason.
 - The answer of step 6 may be lost, and the write repeated after somebody else's. It then fails although it succeeded.
-  But the file of a number belongs to one publication, because it is unique and is only written if there is none. So
-  if the pointer has the number, or had it according to the marker, it is this publication's.
+  But files are unique, and while a version exists, nobody else can write its file. So if the pointer has the number
+  under which this publisher wrote its file, the version is its own. If the pointer does not have it, and the marker
+  names it, the upload was published under this number, by this or another publisher, and the version has been deleted
+  since. It is not published again.
 - `last` never decreases, and new numbers are above it. So a number up to `last` that is not in the pointer is dead: it
   will never be a version. Only blobs of dead numbers are deleted. A file that a publisher leaves above `last` becomes
   dead once a version has a higher number; `sweep` raises `last` above those that are older than ORPHAN_SECONDS.
@@ -224,7 +226,7 @@ class BucketPublisher(BucketReader):
         if card.upload is None:
             return None
         number, _ = self._marked(card.model, card.upload)
-        if written and number == written.version:  # and the version has been deleted since
+        if written and number == written.version:  # the upload was published, and the version deleted since
             return Version(written, model)
         return self._published(card.model, pointer, number, card.upload)
 

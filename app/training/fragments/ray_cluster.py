@@ -16,8 +16,6 @@ from app.training.fragments.executors import ATTEMPTS, POLL_SECONDS, FragmentTas
 LOCAL = "local"
 STORE_BYTES = 100 << 20  # Size of the object store of a local Ray. Tasks and results are small and do not use it.
 AHEAD = 2  # Tasks for each core that are submitted at a time, so that no core waits for the next one.
-# Variables of this process that the tasks need to read from buckets.
-_CREDENTIALS = ("AWS_", "GOOGLE_", "AZURE_")
 
 _CODE = Path(__file__).parents[2]
 
@@ -102,8 +100,8 @@ class RayCluster:
         import ray
 
         settings: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
-        variables = {name: value for name, value in os.environ.items() if name.startswith(_CREDENTIALS)}
-        variables["ARROW_DEFAULT_MEMORY_POOL"] = "system"
+        # Ray logs these variables, so credentials are not among them. A local Ray inherits them from this process.
+        variables = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
         if self._address == LOCAL:
             variables["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_CODE.parent), os.environ.get("PYTHONPATH"))))
             runtime: dict[str, Any] = {"env_vars": variables}

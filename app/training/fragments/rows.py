@@ -174,4 +174,5 @@ class _Pass:
         self.rows.add_counts(replace(summary.counts, rounded=rounded))
         self.read += summary.counts.complete
         self.done += 1
+        self.rows_read(self.read)
         self.rows.on_fragments(self.done, len(self.fragments))

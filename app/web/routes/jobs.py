@@ -75,7 +75,8 @@ def list_jobs(
     "/jobs/{job}", name="getJob", summary="Read a job", response_model=JobView, responses=problem_responses(404, 422)
 )
 def get_job(request: Request, job: JobId) -> Response:
-    return bodies.json_response(job_to_view(get_services(request).jobs.get(job)))
+    services = get_services(request)
+    return bodies.json_response(job_to_view(services.job_watcher.serve_version_of(services.jobs.get(job))))
 
 
 @router.post(

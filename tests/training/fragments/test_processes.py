@@ -14,6 +14,7 @@ from pyarrow import parquet
 from app.errors import InvalidInput, TrainingFailed
 from app.regression.fit import fit_model
 from app.regression.solvers import Exact
+from app.regression.solvers.base import FitObserver
 from app.training.fragments.executors import ATTEMPTS
 from app.training.fragments.processes import Processes
 from app.training.progress import JobCancelled
@@ -29,6 +30,13 @@ def processes() -> Iterator[Processes]:
     processes = Processes(2)
     yield processes
     processes.end_job()
+
+
+class Counting(FitObserver):
+    rows = 0
+
+    def rows_read(self, rows: int) -> None:
+        self.rows = rows
 
 
 def children() -> list[int]:
@@ -53,9 +61,11 @@ def test_a_killed_process_costs_only_the_fragment_that_it_was_reading(path: Path
         done.append((count, total))
 
     rows.on_fragments = kill_one
-    result = fit_model(rows, Exact())
+    observer = Counting()
+    result = fit_model(rows, Exact(), observer=observer, reread=False)
 
     assert result.statistics.rows == ROWS
+    assert observer.rows == ROWS
     assert done == [(count, PARTS) for count in range(PARTS + 1)]
     assert result.model.coef[0].tolist() == pytest.approx([2.0, -1.0], rel=1e-12)
 
