@@ -28,7 +28,7 @@ from app.regression.training_batch import TrainingBatch
 CHUNK_BYTES = 3 << 19
 # The first factor is that of an eighth of a chunk, but of 128 rows at least: QR takes five times as long as products.
 FIRST_PART, MIN_FIRST_ROWS = 8, 128
-MAX_SEGMENT = 8  # Chunks that one thread adds up at most before their sums are merged.
+MAX_SEGMENT = 16  # Chunks that one thread adds up at most before their sums are merged.
 MIN_SEGMENTS = 32  # Segments of a batch of many chunks, so that threads end at about the same time.
 # Chunks added up by the calling thread before others are started, because their start takes 0.2 ms.
 MIN_CHUNKS = 10
