@@ -18,7 +18,8 @@ from app.training.progress import JobCancelled
 
 ROWS = 1_500_000  # A task takes about 0.1 s.
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Ray's own use of its dependencies
+# Ray ends with an error if its processes do not start within 15 s. The filter is for its own use of its dependencies.
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture(scope="module")
