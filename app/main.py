@@ -40,6 +40,7 @@ from app.web.middleware import HeadMiddleware, PathPrefix, RequestContextMiddlew
 from app.web.openapi import build_document
 from app.web.protocols import PROTOCOLS, render_error
 from app.web.routes import docs, health, inspect, jobs, merge, model_changes, models, train
+from app.web.spool_sweeper import SpoolSweeper
 from app.web.state import Services
 
 DESCRIPTION = """
@@ -127,6 +128,10 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
     supervisor = Supervisor(settings.trainer_lock) if settings.trainer_mode == "embedded" else None
     if supervisor:
         supervisor.start()
+    sweeper = None
+    if settings.storage and not supervisor:  # An embedded trainer sweeps the spool itself.
+        sweeper = SpoolSweeper(services.jobs.uploads, settings.state_dir)
+        sweeper.start()
     # In a thread: the import of DBOS would delay the start, and the first training need not wait for it.
     threading.Thread(target=_connect, args=(services.jobs,), name="connect-jobs", daemon=True).start()
     try:
@@ -138,6 +143,8 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
                 "fast_path": PredictFastPath(services),
             }
     finally:
+        if sweeper:
+            sweeper.stop()
         if supervisor:
             supervisor.stop()
         services.jobs.store.close()

@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
-from app.errors import StoreUnavailable, Unavailable
+from app.errors import SpoolFull, StoreUnavailable, Unavailable
 from app.training.progress import ProgressReporter
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
-MAX_OUTAGE_SECONDS = 900.0  # Time without a successful call after which a job fails.
+MAX_OUTAGE_SECONDS = 900.0  # Time since the first of several failures in a row after which a job fails.
 FIRST_PAUSE_SECONDS = 0.25  # before the second try. Each later pause is twice as long.
 MAX_PAUSE_SECONDS = 5.0
 CHECK_SECONDS = 0.25  # Time between two checks for a cancellation.
@@ -42,17 +42,20 @@ def outlast(
 ) -> T:
     """Return the result of `call`, after calling it again for as long as it raises one of `outages`.
 
-    `wait` is called with the seconds before the next try. Raises the last error after MAX_OUTAGE_SECONDS.
+    `wait` is called with the seconds before the next try. Raises the last error MAX_OUTAGE_SECONDS after the first one.
     """
-    started, seconds = time.monotonic(), FIRST_PAUSE_SECONDS
+    failed, seconds = None, FIRST_PAUSE_SECONDS
     while True:
         try:
             return call()
         except outages as error:
-            if time.monotonic() - started > MAX_OUTAGE_SECONDS:
+            now = time.monotonic()
+            if failed is None:
+                failed = now
+                waiting = "waiting for room on the disk" if isinstance(error, SpoolFull) else "waiting for the store"
+                _log.warning(waiting, extra={"reason": error.message})
+            elif now - failed > MAX_OUTAGE_SECONDS:
                 raise
-            if seconds == FIRST_PAUSE_SECONDS:
-                _log.warning("waiting for the store", extra={"reason": error.message})
         wait(seconds)
         seconds = min(2 * seconds, MAX_PAUSE_SECONDS)
 

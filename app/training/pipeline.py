@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from app.data.batch import Source
 from app.data.columns.schema import TableSchema
@@ -43,6 +44,8 @@ from app.training.uploads import UploadStore
 from app.training.validation import FoldHistory
 from app.training.version_files import VERSION
 
+T = TypeVar("T")
+
 _log = logging.getLogger(__name__)
 
 
@@ -76,10 +79,11 @@ def train(request: TrainingRequest, job: str | None, context: TrainerContext, pr
     if card := outlast(lambda: _published(request, context.registry), wait):
         return card
     files, source = outlast(lambda: _open_rows(request, context, wait), wait, (StoreUnavailable, SpoolFull))
-    training: Merge | _Training
+    fit: Callable[[], Callable[[], Version]]
     if request.format == VERSION:
         assert isinstance(source, Path)
-        training = Merge(request, job, source, context.registry, progress)
+        merge = Merge(request, job, source, context.registry, progress)
+        fit = partial(outlast, merge.fit, wait)
     else:
         request, late = outlast(lambda: _complete(request, source, context, progress), wait)
         step = partial(progress.advance, "reading")
@@ -87,9 +91,9 @@ def train(request: TrainingRequest, job: str | None, context: TrainerContext, pr
         if files is not None and context.executor is not None:
             fragments = FragmentedFiles(files.files, request.format, context.executor)
         table = TableReader(request, source, late, context.threads, step=step, fragments=fragments)
-        training = _Training(request, source, files, job, context, late, progress, table, fragments)
+        fit = _Training(request, source, files, job, context, late, progress, table, fragments).fit
     while True:
-        publish = outlast(lambda: run_interruptibly(training.fit, progress), wait)
+        publish = run_interruptibly(fit, progress)
         try:
             return outlast(publish, wait).card
         except ParentChanged:
@@ -159,22 +163,24 @@ class _Training:
 
     def _fit(self) -> Callable[[], Version]:
         registry = self.context.registry
-        parent = Parent.of(self.request, registry)
+        parent = self._outlast(lambda: Parent.of(self.request, registry))
         base = parent.base
         request = resolved(self.request, base.version.card if base else None)
-        history = FoldHistory(request, base.version if base else None, registry)
-        current = base.version if base else current_version(registry, request.model, request.mode)
+        history = self._outlast(partial(FoldHistory, request, base.version if base else None, registry))
+        read_current = partial(current_version, registry, request.model, request.mode)
+        current = base.version if base else self._outlast(read_current)
         schema = self.table.read(current)
         request = with_schema(request, schema)
-        comparable_version(request, schema, registry)  # A fault is reported before the fit.
+        self._outlast(partial(comparable_version, request, schema, registry))  # A fault is reported before the fit.
         if request.solver.uses_torch:
             self.context.before_torch()
         rows = self._rows_of(request, schema)
         checkpoint = Checkpoint(self.context.checkpoint(self.job or request.upload), rows.columns, self.context.store)
-        saved = checkpoint.load()
-        request, parent = parent.started(request, registry, checkpoint.start)
+        saved = self._outlast(checkpoint.load)
+        request, parent = self._outlast(partial(parent.started, request, registry, checkpoint.start))
         checkpoint.start = parent.start
-        solver = request.solver if saved else with_coefficients_of_version(request, rows, registry)
+        read_solver = partial(with_coefficients_of_version, request, rows, registry)
+        solver = request.solver if saved else self._outlast(read_solver)
         with fit_errors_translated((*rows.columns, *request.targets), base):
             result = fit_model(
                 rows,
@@ -202,7 +208,7 @@ class _Training:
     ) -> Callable[[], Version]:
         registry, rows = self.context.registry, self.rows
         assert rows is not None
-        beats_current, not_better = compare(request, result, rows.schema, registry)
+        beats_current, not_better = self._outlast(partial(compare, request, result, rows.schema, registry))
         validation = history.to_store(result.validation)
         card = make_card(request, result, parent.base, rows)
         card = replace(
@@ -225,6 +231,13 @@ class _Training:
         return partial(
             parent.publish, request, registry, card, result.model, folds=validation.folds, progress=self.progress
         )
+
+    def _outlast(self, call: Callable[[], T]) -> T:
+        """Return the result of a call that reads the store, and wait while that is unavailable.
+
+        The fit as a whole is not called again, because it may take hours. The rows wait by themselves.
+        """
+        return outlast(call, partial(pause, self.progress))
 
     def _rows_of(self, request: TrainingRequest, schema: TableSchema) -> JobRows:
         """Return the rows, with the counts of the last pass unless they are read differently now."""

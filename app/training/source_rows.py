@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from app.data.batch import FileSet, RangedFile
-from app.errors import BodyTooLarge
+from app.errors import BodyTooLarge, Unavailable
 from app.training.request import TrainingRequest
 from app.training.source_url import AllowedSources
 from app.training.sources import SourceFile, SourceFiles, resolve
@@ -18,7 +18,8 @@ from app.training.uploads import UploadStore
 def files_of(request: TrainingRequest, allowed: AllowedSources, uploads: UploadStore) -> SourceFiles | None:
     """Return the files of a request's source, or None if its rows were uploaded.
 
-    Raises as `resolve` does if this is the first attempt at the job, and StoreUnavailable.
+    Raises as `resolve` does if this is the first attempt at the job, Forbidden if a recorded file is not under a prefix
+    of this trainer, Unavailable if the record is damaged, and StoreUnavailable.
     """
     if request.source is None:
         return None
@@ -27,7 +28,13 @@ def files_of(request: TrainingRequest, allowed: AllowedSources, uploads: UploadS
     if content is None:
         found = resolve(request.source, allowed, request.format)
         content = uploads.record_once(name, msgspec.json.encode(found))
-    return msgspec.json.decode(content, type=SourceFiles)
+    try:
+        files = msgspec.json.decode(content, type=SourceFiles)
+    except msgspec.DecodeError:  # also if it is JSON and no record
+        raise Unavailable("The record of this job's files is damaged. Send the request again.") from None
+    for file in files.files:
+        allowed.check_recorded(file.url)
+    return files
 
 
 @dataclass(frozen=True)

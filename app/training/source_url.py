@@ -7,7 +7,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote, unquote, unquote_to_bytes
 
 from app.errors import Forbidden, InvalidInput
 
@@ -149,6 +149,19 @@ class AllowedSources:
             raise Forbidden(NOT_ALLOWED)
         if source.scheme == "file":
             self.real_path(source.path)
+
+    def check_recorded(self, url: str) -> None:
+        """Raise Forbidden unless the URL of a file that was found once is a plain one under a prefix."""
+        match = _URL.fullmatch(url)
+        segments = tuple(map(unquote, (match[3] or "").split("/")[1:])) if match else ()
+        if match is None or not segments or any(segment in ("", ".", "..") or "/" in segment for segment in segments):
+            raise Forbidden(NOT_ALLOWED)
+        source = SourceURL(match[1], match[2], segments)
+        if source.scheme == "file":
+            if self.real_path(source.path) != source.path:
+                raise Forbidden(NOT_ALLOWED)
+        elif not any(self._covers(prefix, source) for prefix in self.prefixes):
+            raise Forbidden(NOT_ALLOWED)
 
     def real_path(self, path: Path) -> Path:
         """Return a path of this machine with its symbolic links resolved.

@@ -5,7 +5,9 @@ import functools
 import os
 import re
 import stat
+import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,8 @@ from app.data.formats.arrow import ARROW
 from app.data.formats.base import TableFormat
 from app.data.formats.csv import CSV
 from app.data.formats.parquet import PARQUET
-from app.errors import Forbidden, InvalidInput, SourceChanged
+from app.errors import Forbidden, InvalidInput, SourceChanged, WorkerBusy
+from app.storage.keys import check_key, check_prefix
 from app.storage.store import BlobChanged, BlobNotFound
 from app.training.outages import PatientFile
 from app.training.source_url import AllowedSources, SourceURL, parse_source
@@ -30,12 +33,28 @@ if TYPE_CHECKING:
 
 MAX_FILES = 10_000  # Files of one source.
 MAX_LISTED = 100_000  # Names that are looked at to find them.
+REQUEST_SECONDS = 5.0  # Time in which a request has to find them. A trainer may take longer.
+MAX_SEARCHES = 2  # Requests of this process that look for files at the same time, because they share a thread pool.
+
+_searches = threading.BoundedSemaphore(MAX_SEARCHES)
+_DESCRIPTORS = Path("/proc/self/fd")  # Folder in which Linux opens the files of descriptors again.
 
 # Formats of sources by the extensions of the files.
 FORMATS: dict[str, TableFormat] = {
     "parquet": PARQUET, "pq": PARQUET, "csv": CSV, "tsv": CSV, "arrow": ARROW, "feather": ARROW, "ipc": ARROW,
 }  # fmt: skip
 FORMAT_NAMES = ("parquet", "csv", "arrow")
+
+
+class OpenedPath(type(Path())):  # type: ignore[misc]
+    """The path of a descriptor, which is open as long as this object. It stays the same file if names change."""
+
+    @classmethod
+    def of(cls, file: BinaryIO) -> "OpenedPath":
+        descriptor = os.dup(file.fileno())
+        path = cls(_DESCRIPTORS / str(descriptor))
+        weakref.finalize(path, os.close, descriptor)
+        return path
 
 
 @dataclass(frozen=True)
@@ -73,8 +92,8 @@ class SourceFile:
         they raise StoreUnavailable.
         """
         if (path := self.path) is not None:
-            _open_local(path, self).close()
-            return path
+            with _open_local(path, self) as file:
+                return OpenedPath.of(file) if _DESCRIPTORS.exists() else path
         return RangedFile(
             self.size, self.open if wait is None else functools.partial(PatientFile.open, self.open, wait)
         )
@@ -104,16 +123,32 @@ class SourceFiles(msgspec.Struct, frozen=True):
         return BY_NAME[self.format]
 
 
-def resolve(source: str, allowed: AllowedSources, format_name: str | None = None) -> SourceFiles:
+def resolve_quickly(source: str, allowed: AllowedSources, format_name: str | None = None) -> SourceFiles:
+    """Return the files that a URL of a request names, as `resolve` does.
+
+    Raises InvalidInput if it takes longer than REQUEST_SECONDS, and WorkerBusy if MAX_SEARCHES requests do the same.
+    """
+    if not _searches.acquire(blocking=False):
+        raise WorkerBusy(f"{MAX_SEARCHES} requests look for the files of a source now. Send this one again later.")
+    try:
+        return resolve(source, allowed, format_name, REQUEST_SECONDS)
+    finally:
+        _searches.release()
+
+
+def resolve(
+    source: str, allowed: AllowedSources, format_name: str | None = None, seconds: float | None = None
+) -> SourceFiles:
     """Return the files that a URL names, which may have the signs `*` and `?`.
 
     Raises Forbidden unless the URL is under an allowed prefix, InvalidInput if it names no file, too many, or files of
-    several formats, and StoreUnavailable.
+    several formats, or if the names cannot be listed in `seconds`, and StoreUnavailable.
     """
     allowed.check_any()
     url = parse_source(source)
     allowed.check(url)
-    found = _local_files(url, allowed) if url.scheme == "file" else _blobs(url)
+    search = _Search(None if seconds is None else time.monotonic() + seconds)
+    found = _local_files(url, allowed, search) if url.scheme == "file" else _blobs(url, search)
     files = sorted({file.url: file for file in _at_most(MAX_FILES, found)}.values(), key=lambda file: file.url)
     if not files:
         raise InvalidInput.at("/source", "No file has this URL." if not url.patterns else "No file matches this URL.")
@@ -146,30 +181,50 @@ def _at_most(limit: int, files: Iterator[SourceFile]) -> Iterator[SourceFile]:
         yield file
 
 
-def _counted(listed: list[int]) -> None:
-    listed[0] += 1
-    if listed[0] > MAX_LISTED:
-        message = f"More than {MAX_LISTED} names had to be compared with the URL. Name a folder with fewer files."
-        raise InvalidInput.at("/source", message)
+@dataclass
+class _Search:
+    """The names that were compared with a URL, and the time at which the search ends."""
+
+    end: float | None
+    listed: int = 0
+
+    def count(self) -> None:
+        """Count a name. Raises InvalidInput if there are too many, or if the search takes too long."""
+        self.listed += 1
+        if self.listed > MAX_LISTED:
+            message = f"More than {MAX_LISTED} names had to be compared with the URL. Name a folder with fewer files."
+            raise InvalidInput.at("/source", message)
+        if self.end is not None and time.monotonic() > self.end:
+            message = f"Listing the files took longer than {REQUEST_SECONDS:g} s. Name a folder with fewer files."
+            raise InvalidInput.at("/source", message)
 
 
-def _blobs(url: SourceURL) -> Iterator[SourceFile]:
-    if any(folder.startswith(".") for folder in url.folders):
-        return  # not a key of a store
+def _is_valid(check: Callable[[str], str], key: str) -> bool:
+    """Return True if a name that others chose is one that stores take."""
+    try:
+        check(key)
+    except ValueError:
+        return False
+    return True
+
+
+def _blobs(url: SourceURL, search: _Search) -> Iterator[SourceFile]:
+    prefix = "".join(f"{folder}/" for folder in url.folders)
+    if not _is_valid(check_prefix, prefix):
+        return
     store = _store(url.root)
     if not url.patterns:
-        key = "/".join(url.folders)
+        key = prefix.rstrip("/")
         try:
             blob = store.info(key)
         except BlobNotFound:
             return
         yield SourceFile(url.url_of(key), blob.size, blob.etag)
         return
-    listed = [0]
-    for blob in store.list_blobs("".join(f"{folder}/" for folder in url.folders)):
-        _counted(listed)
+    for blob in store.list_blobs(prefix):
+        search.count()
         rest = blob.key.split("/")[len(url.folders) :]
-        if len(rest) == len(url.patterns) and _matches(url, rest):
+        if len(rest) == len(url.patterns) and _matches(url, rest) and _is_valid(check_key, blob.key):
             yield SourceFile(url.url_of(blob.key), blob.size, blob.etag)
 
 
@@ -177,8 +232,8 @@ def _matches(url: SourceURL, names: Sequence[str]) -> bool:
     return all(pattern.fullmatch(name) for pattern, name in zip(url.patterns, names, strict=True))
 
 
-def _local_files(url: SourceURL, allowed: AllowedSources) -> Iterator[SourceFile]:
-    for path in _local_paths(url.path, url.patterns, allowed, [0]):
+def _local_files(url: SourceURL, allowed: AllowedSources, search: _Search) -> Iterator[SourceFile]:
+    for path in _local_paths(url.path, url.patterns, allowed, search):
         try:
             real = allowed.real_path(path)
             status = real.stat()
@@ -188,12 +243,12 @@ def _local_files(url: SourceURL, allowed: AllowedSources) -> Iterator[SourceFile
             continue  # a link out of the folder, which a pattern does not follow
         except OSError:
             continue
-        if stat.S_ISREG(status.st_mode):
+        if stat.S_ISREG(status.st_mode) and _is_utf8(str(real)):
             yield SourceFile(url.url_of(str(real)), status.st_size, _etag(status))
 
 
 def _local_paths(
-    folder: Path, patterns: Sequence["re.Pattern[str]"], allowed: AllowedSources, listed: list[int]
+    folder: Path, patterns: Sequence["re.Pattern[str]"], allowed: AllowedSources, search: _Search
 ) -> Iterator[Path]:
     """Yield the paths below a folder whose names match the patterns, or the folder itself if there are none."""
     if not patterns:
@@ -202,26 +257,43 @@ def _local_paths(
     # There may be no such folder, it may be private, or a link to somewhere else.
     with contextlib.suppress(OSError, Forbidden), os.scandir(allowed.real_path(folder)) as entries:
         for entry in entries:
-            _counted(listed)
+            search.count()
             if patterns[0].fullmatch(entry.name):
-                yield from _local_paths(folder / entry.name, patterns[1:], allowed, listed)
+                yield from _local_paths(folder / entry.name, patterns[1:], allowed, search)
+
+
+def _is_utf8(path: str) -> bool:
+    """Return True if a URL can name a path. Others have surrogates in place of bytes that are not UTF-8."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _etag(status: os.stat_result) -> str:
-    return f"{status.st_mtime_ns:x}-{status.st_size:x}"
+    return f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"
+
+
+def _path_of(descriptor: int, path: Path) -> str:
+    """Return the path of an open file without symbolic links; without /proc, that of the name `path`."""
+    return str((_DESCRIPTORS / str(descriptor)).readlink()) if _DESCRIPTORS.exists() else os.path.realpath(path)
 
 
 def _open_local(path: Path, file: SourceFile) -> BinaryIO:
     """Open a file on this machine. Raises SourceChanged unless it is the one that was found, at the same place."""
     try:
-        if os.path.realpath(path) != str(path):
-            raise SourceChanged(file.name)
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         raise SourceChanged(file.name) from None
-    opened = os.fdopen(descriptor, "rb")
     status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode) or _etag(status) != file.etag:
+    if stat.S_ISDIR(status.st_mode):  # which Python opens as no file
+        os.close(descriptor)
+        raise SourceChanged(file.name)
+    opened = os.fdopen(descriptor, "rb")
+    # The place is that of the open file, because a folder above the name may become a link at any time.
+    is_same = _path_of(descriptor, path) == str(path) and _etag(status) == file.etag
+    if not stat.S_ISREG(status.st_mode) or not is_same:
         opened.close()
         raise SourceChanged(file.name)
     return opened

@@ -20,13 +20,12 @@ from typing import BinaryIO
 from app.data.batch import RangedFile
 from app.errors import Conflict, SpoolFull, StoreUnavailable, Unavailable, not_stored
 from app.failpoints import failpoint
-from app.storage.disk_space import has_room
+from app.storage.disk_space import CHECK_BYTES, has_room
 from app.storage.file_lock import FileLock
 from app.storage.folder import durable_file, sync_file, sync_folder, temporary_path
 from app.storage.store import BlobChanged, BlobInfo, BlobNotFound, Store
 from app.training.outages import PatientFile
 
-CHECK_BYTES = 1 << 20  # Bytes written between two checks of the room that is left.
 PREFIX = "uploads/"  # Keys of uploads in the store.
 ORPHAN_SECONDS = 3600  # Age at which an upload that no job names is removed: its request was interrupted.
 RANGED_BYTES = 64 << 20  # Length above which a Parquet file in the store is read in ranges instead of being copied.

@@ -20,15 +20,15 @@ from app.training.inspection import inspect_file
 from app.training.json_rows import rows_to_inspect
 from app.training.request import TrainingRequest
 from app.training.source_rows import file_set, first_files
-from app.training.sources import resolve
+from app.training.sources import resolve_quickly
 from app.web import bodies
+from app.web.receiving import SLICE_BYTES, store_part
 from app.web.schemas.inspection import InspectRequest, inspection_to_view
 from app.web.schemas.train import FileOptions, SourceRequest, TrainingOptions
 from app.web.schemas.train_query import from_query
 from app.web.state import Services, get_memory
 from app.web.submissions import check_no_options, names_source
 
-SLICE_BYTES = 1 << 18  # Bytes of a body that are written at a time, in a thread.
 PROFILE_BYTES = 1 << 24  # Bytes of the batches that are read, estimated.
 
 
@@ -48,7 +48,7 @@ async def inspect_body(services: Services, request: Request, table_format: Table
                 else:
                     options = _options(request, table_format)
                     async for part in bodies.regroup(bodies.iter_body(request, services.max_upload_bytes), SLICE_BYTES):
-                        await run_in_threadpool(file.write, part)
+                        await store_part(file.write, part)
                     draft = _draft(services, options, table_format)
                     draft = replace(draft, reading=bodies.with_encoding(request, table_format, draft.reading))
                     if warning := bodies.received_of(request).warning:
@@ -87,7 +87,7 @@ def _write_json(
 def _inspect_source(services: Services, memory: Reservation, body: bytes) -> dict[str, Any]:
     """Inspect the first files of a source, with as many bytes as an upload may have."""
     options = bodies.decode(SourceRequest, body)
-    files = resolve(options.source, services.sources, options.format)
+    files = resolve_quickly(options.source, services.sources, options.format)
     check_options(files.table_format, options.reading())
     first = first_files(files, services.max_upload_bytes)
     draft = _draft(services, options, files.table_format)

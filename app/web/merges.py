@@ -20,9 +20,9 @@ from app.training.version_files import VersionFilesWriter
 from app.web import bodies
 from app.web.multipart import MEDIA_TYPE as FORM
 from app.web.query import read_query
+from app.web.receiving import SLICE_BYTES, ReceivedUpload, received_upload, store_part
 from app.web.schemas.merge import MergeOptions
 from app.web.state import Services, get_memory
-from app.web.submissions import SLICE_BYTES
 from app.web.version_form import version_parts
 
 VERSION_TYPE = "application/vnd.linserve.version"
@@ -41,18 +41,18 @@ async def submit_versions(services: Services, request: Request, model: str, job_
     uploads.check_room(length)
     await run_in_threadpool(jobs.check_room, job_id)
     digest = hashlib.sha256(f"{model} {options.model_dump_json()}".encode())
-    upload = uploads.new()
-    with uploads.open_new(upload) as file:
-        chunks = uploads.admit(bodies.iter_body(request, services.max_upload_bytes), length)
-        content_type = request.headers["content-type"]
-        parts = version_parts(content_type, chunks) if media_type == FORM else _whole(chunks)
-        with get_memory(request).reserved(2 * SLICE_BYTES):
-            await _write(parts, VersionFilesWriter(file), digest)
-        await run_in_threadpool(uploads.sync, file)
-    draft = options.to_request(model=model, upload=upload, fingerprint=digest.hexdigest())
-    size = uploads.path(upload).stat().st_size
-    async with services.large_body_limiter.slot() if size > LARGE_BODY else contextlib.nullcontext():
-        return await run_in_threadpool(_submit, services, request, draft, job_id)
+    with received_upload(uploads) as upload:
+        with uploads.open_new(upload.name) as file:
+            chunks = uploads.admit(bodies.iter_body(request, services.max_upload_bytes), length)
+            content_type = request.headers["content-type"]
+            parts = version_parts(content_type, chunks) if media_type == FORM else _whole(chunks)
+            with get_memory(request).reserved(2 * SLICE_BYTES):
+                await _write(parts, VersionFilesWriter(file), digest)
+            await run_in_threadpool(uploads.sync, file)
+        draft = options.to_request(model=model, upload=upload.name, fingerprint=digest.hexdigest())
+        size = uploads.path(upload.name).stat().st_size
+        async with services.large_body_limiter.slot() if size > LARGE_BODY else contextlib.nullcontext():
+            return await run_in_threadpool(_submit, services, request, upload, draft, job_id)
 
 
 def _media_type(request: Request) -> str:
@@ -86,10 +86,7 @@ async def _write(parts: AsyncIterator[bytes | None], writer: VersionFilesWriter,
     async def flush() -> None:
         nonlocal joined
         content, joined = joined, bytearray()
-        if len(content) <= LARGE_BODY:
-            _store(writer, digest, content)
-        else:
-            await run_in_threadpool(_store, writer, digest, content)
+        await store_part(writer.write, content, digest)
 
     async for part in parts:
         if part is None:
@@ -104,13 +101,9 @@ async def _write(parts: AsyncIterator[bytes | None], writer: VersionFilesWriter,
     writer.end()
 
 
-def _store(writer: VersionFilesWriter, digest: Any, content: bytearray) -> None:
-    digest.update(content)
-    writer.write(content)
-
-
-def _submit(services: Services, request: Request, draft: TrainingRequest, job_id: str) -> Job:
+def _submit(services: Services, request: Request, upload: ReceivedUpload, draft: TrainingRequest, job_id: str) -> Job:
     jobs, uploads = services.jobs, services.jobs.uploads
+    upload.take()
     with uploads.remove_on_error(draft.upload):
         if job := jobs.find_repeated(job_id, draft.fingerprint):
             uploads.discard(draft.upload)

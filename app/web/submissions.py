@@ -15,7 +15,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from app.data.content import explained
-from app.data.formats import check_options
+from app.data.formats import BY_NAME, check_options
 from app.data.formats.arrow import ARROW
 from app.data.formats.base import TableFormat
 from app.data.formats.file_set import FileSetFormat
@@ -31,13 +31,12 @@ from app.training.json_rows import plan_rows
 from app.training.planner import plan_file
 from app.training.request import TrainingRequest
 from app.training.source_rows import file_set
-from app.training.sources import resolve
+from app.training.sources import resolve_quickly
 from app.web import bodies
+from app.web.receiving import SLICE_BYTES, ReceivedUpload, received_upload, store_part
 from app.web.schemas.train import FileOptions, SourceRequest, TrainRequest
 from app.web.schemas.train_query import from_query
 from app.web.state import Services, get_memory
-
-SLICE_BYTES = 1 << 18  # Bytes of an upload hashed and written at a time, in a thread.
 
 
 async def submit_json(services: Services, request: Request, job_id: str) -> Job:
@@ -80,16 +79,16 @@ def _submit_table(services: Services, request: Request, body: bytes, job_id: str
     jobs, uploads = services.jobs, services.jobs.uploads
     options, digest = _options(request, ARROW)
     jobs.check_room(job_id)
-    upload = uploads.new()
     uploads.check_room(len(body))
-    with uploads.open_new(upload) as file:
-        digest.update(body)
-        json_table_to_arrow(body, file)
-        uploads.sync(file)
-    draft = options.to_request(
-        default_model=services.default_model, upload=upload, format=ARROW.name, fingerprint=digest.hexdigest()
-    )
-    return _submit_upload(services, get_memory(request), draft, ARROW, job_id)
+    with received_upload(uploads) as upload:
+        with uploads.open_new(upload.name) as file:
+            digest.update(body)
+            json_table_to_arrow(body, file)
+            uploads.sync(file)
+        draft = options.to_request(
+            default_model=services.default_model, upload=upload.name, format=ARROW.name, fingerprint=digest.hexdigest()
+        )
+        return _submit_upload(services, get_memory(request), upload, draft, job_id)
 
 
 def _submit_json(services: Services, body: bytes, job_id: str) -> Job:
@@ -121,7 +120,7 @@ def _submit_source(services: Services, memory: Reservation, body: bytes, job_id:
         return job
     jobs.check_room(job_id)
     options = bodies.decode(SourceRequest, body)
-    files = resolve(options.source, services.sources, options.format)
+    files = resolve_quickly(options.source, services.sources, options.format)
     check_options(files.table_format, options.reading())
     draft = options.to_request(
         default_model=services.default_model, upload=jobs.uploads.new(), format=files.format, fingerprint=fingerprint
@@ -138,20 +137,24 @@ async def submit_file(services: Services, request: Request, table_format: TableF
     options, digest = _options(request, table_format)
     jobs, uploads = services.jobs, services.jobs.uploads
     await run_in_threadpool(jobs.check_room, job_id)
-    upload = uploads.new()
-    with uploads.open_new(upload) as file:
-        await _receive(services, request, file, digest)
-        await run_in_threadpool(uploads.sync, file)
-    draft = options.to_request(
-        default_model=services.default_model, upload=upload, format=table_format.name, fingerprint=digest.hexdigest()
-    )
-    received = bodies.received_of(request)
-    draft = replace(
-        draft,
-        reading=bodies.with_encoding(request, table_format, draft.reading),
-        warnings=(*draft.warnings, *([received.warning] if received.warning else [])),
-    )
-    return await run_in_threadpool(_submit_upload, services, get_memory(request), draft, table_format, job_id)
+    with received_upload(uploads) as upload:
+        with uploads.open_new(upload.name) as file:
+            await _receive(services, request, file, digest)
+            await run_in_threadpool(uploads.sync, file)
+        draft = options.to_request(
+            default_model=services.default_model,
+            upload=upload.name,
+            format=table_format.name,
+            fingerprint=digest.hexdigest(),
+        )
+        received = bodies.received_of(request)
+        draft = replace(
+            draft,
+            reading=bodies.with_encoding(request, table_format, draft.reading),
+            warnings=(*draft.warnings, *([received.warning] if received.warning else [])),
+        )
+        memory = get_memory(request)
+        return await run_in_threadpool(_submit_upload, services, memory, upload, draft, job_id)
 
 
 def _options(request: Request, table_format: TableFormat) -> tuple[FileOptions, Any]:
@@ -169,22 +172,18 @@ async def _receive(services: Services, request: Request, file: BinaryIO, digest:
     length = bodies.content_length(request)
     with get_memory(request).reserved(2 * min(length or SLICE_BYTES, SLICE_BYTES)):
         async for part in bodies.regroup(services.jobs.uploads.admit(chunks, length), SLICE_BYTES):
-            if len(part) <= LARGE_BODY:  # a thread would cost more than it saves
-                _store(file, digest, part)
-            else:
-                await run_in_threadpool(_store, file, digest, part)
-
-
-def _store(file: BinaryIO, digest: Any, part: bytearray) -> None:
-    """Hash and write a part of the body. Both release the GIL, so predictions run meanwhile."""
-    digest.update(part)
-    file.write(part)
+            await store_part(file.write, part, digest)
 
 
 def _submit_upload(
-    services: Services, memory: Reservation, draft: TrainingRequest, table_format: TableFormat, job_id: str
+    services: Services,
+    memory: Reservation,
+    upload: ReceivedUpload,
+    draft: TrainingRequest,
+    job_id: str,
 ) -> Job:
-    jobs, uploads = services.jobs, services.jobs.uploads
+    jobs, uploads, table_format = services.jobs, services.jobs.uploads, BY_NAME[draft.format]
+    upload.take()
     path = uploads.path(draft.upload)
     with uploads.remove_on_error(draft.upload):
         if job := jobs.find_repeated(job_id, draft.fingerprint):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, BinaryIO, cast
 
 import buckets
@@ -19,12 +20,12 @@ from fake_clock import Clock
 
 from app.data.batch import RangedFile
 from app.data.formats.parquet import PARQUET
-from app.errors import Unavailable
+from app.errors import SpoolFull, StoreUnavailable, Unavailable
 from app.registry.folder.publisher import FolderPublisher
 from app.regression.solvers import Exact, GradientDescent, Start
 from app.regression.solvers.base import BestEpoch, Coefficients, TrainingState
-from app.storage import BlobInfo, Store, StoreUnavailable, open_store
-from app.training import outages, uploads
+from app.storage import BlobInfo, Store, open_store
+from app.training import outages, pipeline, uploads
 from app.training.checkpoints import Checkpoint, remove_checkpoint, sweep_checkpoints
 from app.training.initial_coefficients import attach, detach
 from app.training.outages import PatientFile, outlast
@@ -283,6 +284,61 @@ def test_a_job_that_waits_for_the_store_can_be_cancelled(tmp_path: Path, folder_
     with pytest.raises(JobCancelled):
         train(request_of("0" * 32), "job", trainer, ProgressReporter(lambda *_: None, lambda: True))
     assert time.monotonic() - started < 2
+
+
+def test_a_fit_is_not_repeated_if_the_store_is_away_after_it(
+    tmp_path: Path, folder_store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outages, "FIRST_PAUSE_SECONDS", 0.001)
+    fits, failures = list[None](), [StoreUnavailable("The store is unavailable.")] * 2
+    fit, compare = pipeline.fit_model, pipeline.compare
+
+    def counted(*args: Any, **options: Any) -> Any:
+        fits.append(None)
+        return fit(*args, **options)
+
+    def compared(*args: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return compare(*args)
+
+    monkeypatch.setattr(pipeline, "fit_model", counted)
+    monkeypatch.setattr(pipeline, "compare", compared)
+    upload = written(trainer_spool := UploadStore(tmp_path / "replica", store=folder_store))
+    trainer_spool.hand_over(upload)
+    assert train(request_of(upload), "job", context(tmp_path, folder_store), reporter()).rows == 20
+    assert (len(fits), failures) == (1, [])
+
+
+def test_an_outage_begins_when_a_call_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(outages, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    errors: list[StoreUnavailable | SpoolFull] = [StoreUnavailable("away")]
+
+    def long_call() -> str:
+        now[0] += 2 * outages.MAX_OUTAGE_SECONDS
+        if errors:
+            raise errors.pop()
+        return "done"
+
+    assert outlast(long_call, lambda _: None) == "done"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [(StoreUnavailable("x"), "waiting for the store"), (SpoolFull("x"), "waiting for room on the disk")],
+)
+def test_the_log_says_what_a_training_waits_for(
+    error: StoreUnavailable | SpoolFull, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    errors = [error]
+
+    def call() -> None:
+        if errors:
+            raise errors.pop()
+
+    outlast(call, no_wait, (StoreUnavailable, SpoolFull))
+    assert caplog.messages == [message]
 
 
 def test_a_file_goes_on_at_the_same_place_after_an_outage() -> None:

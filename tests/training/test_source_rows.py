@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose
 
 from app.data.columns.options import ReadingOptions
 from app.data.formats import BY_NAME
-from app.errors import InvalidInput, SourceChanged
+from app.errors import Forbidden, InvalidInput, SourceChanged, Unavailable
 from app.registry.folder.publisher import FolderPublisher
 from app.registry.version_file import Version
 from app.regression.solvers import Exact
@@ -244,6 +244,18 @@ def test_a_source_is_resolved_again_by_the_trainer_with_its_own_prefixes(bench: 
     other = replace(bench.context, sources=AllowedSources.parse("file:///srv"))
     with pytest.raises(Exception, match="may not read this source"):
         train(request, "job", other, ProgressReporter(lambda *_: None, lambda: False))
+
+
+def test_recorded_files_are_checked_by_the_trainer(bench: Bench) -> None:
+    request = bench.plan(bench.put_all(table(), "csv"))
+    uploads = bench.context.spool
+    assert files_of(request, bench.allowed, uploads) is not None
+    with pytest.raises(Forbidden):
+        files_of(request, AllowedSources.parse("file:///srv"), uploads)
+    for content in (b"{", b"[]", b"\xff"):
+        uploads.path(uploads.files(request.upload)).write_bytes(content)
+        with pytest.raises(Unavailable, match="damaged"):
+            files_of(request, bench.allowed, uploads)
 
 
 def test_planning_reads_only_the_beginning_of_the_first_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,18 +1,22 @@
 """URLs of training files, and the prefixes under which they are allowed."""
 
+import contextlib
 import os
 import pickle
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import buckets
 import pytest
 
-from app.errors import Forbidden, InvalidInput, SourceChanged
-from app.storage import StoreUnavailable, open_store
+from app.errors import Forbidden, InvalidInput, SourceChanged, StoreUnavailable, WorkerBusy
+from app.storage import BlobInfo, open_store
+from app.storage.folder_store import FolderStore
 from app.training import sources
 from app.training.source_url import NOT_ALLOWED, NOTHING_ALLOWED, AllowedSources, parse_source
-from app.training.sources import SourceFile, resolve
+from app.training.sources import SourceFile, resolve, resolve_quickly
 
 CONTENT = "x,y\n1,2\n"
 
@@ -260,7 +264,9 @@ def test_a_file_travels_to_another_process_and_is_opened_there(folder: Path) -> 
     file = pickle.loads(pickle.dumps(local(folder, "with%20space+.csv")))  # noqa: S301 - our own
     with file.open() as opened:
         assert opened.read() == CONTENT.encode()
-    assert file.source() == folder / "data/with space+.csv"
+    source = file.source()
+    assert isinstance(source, Path)
+    assert source.read_text() == CONTENT
 
 
 @pytest.mark.parametrize("change", ["content", "removed", "link", "folder link", "fifo"])
@@ -280,6 +286,100 @@ def test_a_file_that_was_replaced_is_not_opened(folder: Path, change: str) -> No
     for read in (file.open, file.source, file.check):
         with pytest.raises(SourceChanged, match=r"c\.csv: the file was changed or removed"):
             read()
+
+
+def test_a_source_stays_the_file_that_was_checked(folder: Path) -> None:
+    source = local(folder, "sub/c.csv").source()
+    (folder / "data/sub").rename(folder / "moved")
+    (folder / "data/sub").symlink_to(folder)
+    (folder / "c.csv").write_text("secret")
+    assert isinstance(source, Path)
+    assert source.read_text() == CONTENT
+
+
+def test_a_folder_that_becomes_a_link_during_the_check_is_noticed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, real = local(folder, "sub/c.csv"), os.open
+    (folder / "elsewhere").mkdir()
+    (folder / "data/sub/c.csv").rename(folder / "elsewhere/c.csv")  # the same file, so its tag is the same
+
+    def swapped(path: Path, flags: int) -> int:
+        (folder / "data/sub").rename(folder / "moved")
+        (folder / "data/sub").symlink_to(folder / "elsewhere")
+        return real(path, flags)
+
+    monkeypatch.setattr(sources.os, "open", swapped)
+    with pytest.raises(SourceChanged):
+        file.open()
+
+
+def test_a_name_that_is_not_utf8_hides_no_other_file(folder: Path) -> None:
+    Path(os.fsdecode(os.fsencode(folder / "data/sub") + b"/\xff.csv")).write_text(CONTENT)
+    assert names(f"file://{folder}/data/sub/*.csv", AllowedSources.parse(f"file://{folder}/data")) == ["a.csv", "c.csv"]
+
+
+@pytest.mark.parametrize(
+    ("url", "is_allowed"),
+    [
+        ("s3://bucket/data/x%20.csv", True),
+        ("s3://bucket/data/%2A.csv", True),
+        ("s3://bucket/database/x.csv", False),
+        ("s3://other/data/x.csv", False),
+        ("s3://bucket/data/../x.csv", False),
+        ("s3://bucket/data/%2E%2E/x.csv", False),
+        ("s3://bucket/data/..%2Fx.csv", False),
+        ("file:///etc/passwd", False),
+        ("http://bucket/data/x.csv", False),
+        ("", False),
+    ],
+)
+def test_recorded_files_are_checked_with_the_prefixes(url: str, *, is_allowed: bool) -> None:
+    allowed = AllowedSources.parse("s3://bucket/data")
+    with contextlib.nullcontext() if is_allowed else pytest.raises(Forbidden):
+        allowed.check_recorded(url)
+
+
+def test_a_recorded_link_is_not_followed(folder: Path) -> None:
+    allowed = AllowedSources.parse(f"file://{folder}/data")
+    allowed.check_recorded(f"file://{folder}/data/with%20space%2B.csv")
+    for name in ("out.csv", "up/secret.csv", "sub/inside.csv"):
+        with pytest.raises(Forbidden):
+            allowed.check_recorded(f"file://{folder}/data/{name}")
+
+
+def test_a_request_looks_for_files_within_a_time_and_with_few_others(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url, allowed = f"file://{folder}/data/*.csv", AllowedSources.parse(f"file://{folder}/data")
+    assert resolve_quickly(url, allowed) == resolve(url, allowed)
+    with sources._searches, sources._searches, pytest.raises(WorkerBusy, match="Send this one again later"):
+        resolve_quickly(url, allowed)
+    monkeypatch.setattr(sources, "REQUEST_SECONDS", -1.0)
+    with pytest.raises(InvalidInput, match="Listing the files took longer"):
+        resolve_quickly(url, allowed)
+
+
+def test_names_that_are_no_keys_are_not_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bucket may have objects of others with any names."""
+
+    class Foreign(FolderStore):
+        def list_blobs(self, prefix: str, *, after: str = "") -> Iterator[BlobInfo]:
+            for name in ("back\\slash", "line\nfeed", ".hidden", "long" * 100):
+                yield replace(found[0], key=f"p/x/{name}.csv")
+            yield from super().list_blobs(prefix, after=after)
+
+    store = Foreign(tmp_path)
+    store.put("p/x/good.csv", CONTENT.encode())
+    found = list(open_store(f"file://{tmp_path}").list_blobs("p/"))
+    monkeypatch.setattr(sources, "_store", lambda _: store)
+    allowed = AllowedSources.parse("s3://bucket/p")
+    assert names("s3://bucket/p/x/*.csv", allowed) == ["good.csv"]
+    for path in ("a" * 300 + ".csv", "/".join(["a" * 200] * 4) + "/bb" * 40 + ".csv", ".a/b.csv", "a" * 300 + "/*.csv"):
+        with pytest.raises(InvalidInput, match=r"No file (has|matches) this URL"):
+            resolve(f"s3://bucket/p/{path}", allowed)
+    with pytest.raises(InvalidInput, match="No file matches this URL"):
+        resolve("s3://bucket/p/*/.hidden.csv", allowed)
 
 
 def test_files_of_a_bucket_are_found_by_their_names_and_read_on_condition_of_their_tags() -> None:
