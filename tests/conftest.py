@@ -14,6 +14,9 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)
 # jsonschema loads this package for the format "iri", which no schema here has. It builds a grammar, which takes 3 s.
 sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
+# Each service that the tests start takes a second less if modules are compiled only once.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # Trainers run on idle processor time only, and there is none while other tests run.
 os.environ["CHAOS_FAIR"] = "1"
 # Hypothesis fails examples that take long, and a busy machine makes any of them take long.
