@@ -15,7 +15,9 @@ MAX_CRASHES = 5
 class CrashLoopGuard:
     """Counts the attempts at a job in a file, because the trainer's memory is lost when it crashes.
 
-    An attempt does not count if the service, `parent`, ended too, or if the job wrote a checkpoint.
+    An attempt does not count if the service, `parent`, ended too, or if the job wrote a checkpoint. The file has
+    no attempts of trainers with other state folders. Only MAX_RECOVERIES limits those, because the database counts
+    orderly stops as well.
     """
 
     def __init__(self, path: Path, parent: str | None) -> None:

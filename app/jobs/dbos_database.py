@@ -199,7 +199,7 @@ def _is_publishing(value: str, serialization: str) -> bool:
     from dbos import DBOSPortableJSONSerializer, _serialization
 
     try:
-        reported = _serialization.deserialize_value(value, serialization, DBOSPortableJSONSerializer())
+        reported: Any = _serialization.deserialize_value(value, serialization, DBOSPortableJSONSerializer())
         return bool(reported["progress"]["phase"] == PUBLISHING)
     except (NotDecoded, LookupError, TypeError):
         return False
