@@ -32,7 +32,8 @@ test-fast: .venv/.development ## run the tests that need no running service, in 
 	.venv/bin/python -m pytest -q -n 2 --dist loadfile -m 'not slow' $(FAST)
 
 test-slow: .venv/.development ## run the slow tests
-	$(PYTEST) -m slow
+	$(PYTEST) -m 'slow and not alone'
+	.venv/bin/python -m pytest -m 'slow and alone'
 
 coverage: .venv/.development ## run the tests with coverage, which has a floor for each room
 	.venv/bin/python -m coverage erase

@@ -27,9 +27,11 @@ PRIVATE_NAMES = {
     },
     "prometheus_client": {"prometheus_client.metrics:Histogram": "_buckets _sum"},
     "dbos": {
-        "dbos:DBOS": "_recover_pending_workflows",
+        "dbos:DBOS": "_active_workflows_set _recover_pending_workflows _sys_db",
+        "dbos._core:ActiveWorkflowById": "activeList",
         "dbos._queue": "queue_worker_thread",
         "dbos._serialization": "DefaultSerializer deserialize_args deserialize_exception deserialize_value",
+        "dbos._sys_db:SystemDatabase": "reenqueue_for_recovery",
     },
 }
 

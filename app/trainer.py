@@ -1,7 +1,7 @@
 """The training process: `python -m app.trainer`.
 
 The service starts one by itself. With LINSERVE_TRAINER_MODE=external, start it by hand. It can run on another machine
-if the models and state folders are shared and the job database is Postgres.
+if the job database is Postgres and the models are in a store that both machines reach.
 """
 
 import contextlib

@@ -1,5 +1,6 @@
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from service import Service, copy_models
 # nohup ignores SIGHUP, and the services that the tests start would inherit that. They do not inherit a handler.
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)
+# jsonschema loads this package for the format "iri", which no schema here has. It builds a grammar, which takes 3 s.
+sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]
 # Trainers run on idle processor time only, and there is none while other tests run.
 os.environ["CHAOS_FAIR"] = "1"
 # Hypothesis fails examples that take long, and a busy machine makes any of them take long.
@@ -37,5 +40,13 @@ def postgres() -> Iterator[Postgres]:
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """One running service for all tests that leave it intact."""
     running = Service(tmp_path_factory.mktemp("service"), max_json_bytes="1000000", max_upload_bytes="2000000").start()
+    yield running
+    running.stop()
+
+
+@pytest.fixture(scope="session")
+def publishing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """One running service for all tests that publish versions, and that need not know which there are."""
+    running = Service(tmp_path_factory.mktemp("publishing")).start()
     yield running
     running.stop()

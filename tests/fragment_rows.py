@@ -18,10 +18,19 @@ ROWS = 60_000
 PARTS = 6
 
 
-def write_rows(path: Path) -> Path:
-    x = np.random.default_rng(0).normal(size=(ROWS, 2))
+def write_rows(path: Path, rows: int = ROWS) -> Path:
+    x = np.random.default_rng(0).normal(size=(rows, 2))
     table = pa.table({"a": x[:, 0], "b": x[:, 1], "y": x @ [2.0, -1.0] + 3.0})
-    pa.parquet.write_table(table, path, row_group_size=ROWS // PARTS, compression="none")
+    pa.parquet.write_table(table, path, row_group_size=rows // PARTS, compression="none")
+    return path
+
+
+def write_damaged(path: Path, rows: Path) -> Path:
+    """Write a copy of rows whose row group 3 has a page that cannot be read."""
+    content = bytearray(rows.read_bytes())
+    column = pyarrow.parquet.ParquetFile(rows).metadata.row_group(3).column(1)
+    content[column.data_page_offset : column.data_page_offset + 20] = b"\xff" * 20
+    path.write_bytes(content)
     return path
 
 

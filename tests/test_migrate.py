@@ -13,11 +13,12 @@ from line import CARD
 from models_folder import everything_under, file_of, flip_a_bit, line, published, slope
 from service import ROOT
 
+from app.errors import StoreUnavailable
 from app.migration.copy import migrate
 from app.migration.places import FolderPlace, MigrationFailed, ModelState, StorePlace, open_place
 from app.registry.bucket.publisher import BucketPublisher
 from app.registry.folder.publisher import FolderPublisher
-from app.storage import Store, StoreUnavailable, open_store
+from app.storage import Store, open_store
 
 
 @pytest.fixture

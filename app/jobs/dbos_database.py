@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from app.jobs.job import Failure, JobFilter
+from app.training.progress import PUBLISHING
 
 if TYPE_CHECKING:
     from dbos import WorkflowStatus
@@ -52,10 +53,10 @@ def driver_message(error: Exception) -> str:
 
 
 def redact_url(url: str) -> str:
-    """Return the database URL without its password, for the log."""
+    """Return the database URL without its password and its parameters, which may be passwords too, for the log."""
     from sqlalchemy import make_url
 
-    return make_url(url).render_as_string()
+    return make_url(url).set(query={}).render_as_string()
 
 
 def database_file(url: str) -> Path | None:
@@ -155,11 +156,61 @@ def place_in_partitions(url: str) -> None:
         engine.dispose()
 
 
+def cancel(url: str, job_id: str) -> bool:
+    """Cancel a job that has not ended. Return False if its trainer has recorded that it publishes.
+
+    A trainer records that only while it has the job, in a transaction that locks the same row, so one of the two is
+    first. The client of DBOS cancels in a transaction of its own, after which a job that publishes would have to be
+    resumed. It would stay cancelled if this process died in between.
+    """
+    import sqlalchemy as sa
+
+    from app.jobs import postgres
+
+    is_file = database_file(url) is not None
+    schema = None if is_file else "dbos"
+    released = ("owner_xid", "queue_name", "deduplication_id", "started_at_epoch_ms")
+    changed = ("workflow_uuid", "status", "updated_at", "completed_at", *released)
+    jobs = sa.table("workflow_status", *(sa.column(name) for name in changed), schema=schema)
+    columns = ("workflow_uuid", "key", "value", "serialization")
+    events = sa.table("workflow_events", *(sa.column(name) for name in columns), schema=schema)
+    progress = sa.select(events.c.value, events.c.serialization).where(
+        events.c.workflow_uuid == job_id, events.c.key == PROGRESS
+    )
+    unfinished = sa.update(jobs).where(jobs.c.workflow_uuid == job_id, jobs.c.status.in_(UNFINISHED))
+    seconds = sa.func.strftime("%s", "now") if is_file else sa.func.extract("epoch", sa.func.clock_timestamp())
+    now = sa.cast(seconds * 1000, sa.BigInteger)
+    engine = sa.create_engine(url, connect_args={"timeout": 30}) if is_file else postgres.new_engine(url, connections=1)
+    try:
+        with engine.begin() as connection:
+            # A write locks the row in Postgres, and the database in SQLite.
+            if not connection.execute(unfinished.values(status=jobs.c.status)).rowcount:
+                return True
+            if any(_is_publishing(value, serialization) for value, serialization in connection.execute(progress)):
+                return False
+            values = {"status": "CANCELLED", "updated_at": now, "completed_at": now, **dict.fromkeys(released)}
+            connection.execute(unfinished.values(values))
+            return True
+    finally:
+        engine.dispose()
+
+
+def _is_publishing(value: str, serialization: str) -> bool:
+    from dbos import DBOSPortableJSONSerializer, _serialization
+
+    try:
+        reported = _serialization.deserialize_value(value, serialization, DBOSPortableJSONSerializer())
+        return bool(reported["progress"]["phase"] == PUBLISHING)
+    except (NotDecoded, LookupError, TypeError):
+        return False
+
+
 def request_summary(job: "WorkflowStatus", list_workflows: "Callable[..., list[WorkflowStatus]]") -> dict[str, str]:
-    """Return the parts of the job's request in SUMMARY. They are empty if its record cannot be read."""
+    """Return the parts of the job's request in SUMMARY. They are empty if its record cannot be read or was pruned."""
     attributes: Any = job.attributes
     if not attributes:  # an earlier release recorded the job
-        (complete,) = list_workflows(workflow_ids=[job.workflow_id], load_output=False)
-        request = complete.input  # a text if DBOS did not decode it
-        attributes = request["args"][0] if isinstance(request, dict) else {}
+        attributes = {}
+        for complete in list_workflows(workflow_ids=[job.workflow_id], load_output=False):
+            request = complete.input  # a text if DBOS did not decode it
+            attributes = request["args"][0] if isinstance(request, dict) else {}
     return {name: str(attributes.get(name, "")) for name in SUMMARY}

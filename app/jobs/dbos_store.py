@@ -25,12 +25,12 @@ from app.jobs.job import Failure, Job, JobFilter, Status
 from app.jobs.store import JobRecord, UnfinishedJob
 from app.permissions import why_denied, why_unwritable
 from app.storage.file_lock import FileLock, identity
-from app.training.progress import PUBLISHING, Progress
+from app.training.progress import Progress
 from app.training.request import TrainingRequest
 
 if TYPE_CHECKING:
     from dbos import DBOSClient, WorkflowStatus
-    from sqlalchemy import Engine
+    from sqlalchemy import Connection, Engine
 
 _log = logging.getLogger(__name__)
 
@@ -136,7 +136,8 @@ class DBOSStore:
                 self.connect()
                 assert self._engine is not None
                 held.enter_context(self._turn(self._adding))
-                connection = held.enter_context(contextlib.closing(self._engine.connect()))
+                connection = self._engine.connect()
+                held.callback(_free, connection)
                 connection.execute(text(f"SET LOCAL lock_timeout = {round(1000 * TURN_SECONDS)}"))
                 connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADDING_LOCK})
             yield
@@ -228,31 +229,19 @@ class DBOSStore:
         ]
 
     def cancel(self, job_id: str) -> None:
-        published = Conflict("The job is already publishing its version, so it cannot be cancelled.")
-        (row,) = self._workflows(workflow_ids=[job_id])
-        if _STATUS[row.status].ended:
-            return
-        if self._is_publishing(job_id):
-            raise published
         with self._database_errors():
             client = self.connect()
-            if row.dequeued_at is not None and row.attributes:  # DBOS forgets the first
-                client.update_workflow_attributes(job_id, {STARTED: row.dequeued_at}, merge=True)
-            client.cancel_workflow(job_id)
-            # The trainer can record that it publishes only while the job is not cancelled, so one of the two is first.
-            if not self._is_publishing(job_id):
-                return
-            client.resume_workflow(job_id, queue_name=QUEUE)  # has no effect on a job that has ended
-        (row,) = self._workflows(workflow_ids=[job_id])
-        if not _STATUS[row.status].ended:
-            raise published
+            for row in self._workflows(workflow_ids=[job_id]):  # none if the record was pruned
+                if row.dequeued_at is not None and row.attributes and not _STATUS[row.status].ended:
+                    # DBOS forgets the start of a cancelled job.
+                    client.update_workflow_attributes(job_id, {STARTED: row.dequeued_at}, merge=True)
+            cancelled = database.cancel(self._url, job_id)
+        if not cancelled:
+            raise Conflict("The job is already publishing its version, so it cannot be cancelled.")
 
     def _workflows(self, **conditions: Any) -> "list[WorkflowStatus]":
         with self._database_errors():
             return self.connect().list_workflows(name=WORKFLOW, load_input=False, **conditions)
-
-    def _is_publishing(self, job_id: str) -> bool:
-        return bool(self._reported(job_id).get("progress", {}).get("phase") == PUBLISHING)
 
     def _summary(self, row: "WorkflowStatus") -> dict[str, str]:
         with self._database_errors():
@@ -306,6 +295,17 @@ class DBOSStore:
             _log.error("job database out of reach", extra=fields)
             message = denied or "The job database cannot be reached."
             raise Unavailable(f"{message} Predictions continue. Send the training again later.") from None
+
+
+def _free(connection: "Connection") -> None:
+    """Return a connection to its pool, which frees its locks. The server may have closed it."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        connection.close()
+    except SQLAlchemyError:
+        with contextlib.suppress(SQLAlchemyError):
+            connection.invalidate()
 
 
 def _failure(row: "WorkflowStatus") -> Failure:

@@ -46,7 +46,9 @@ class DBOSWorkerStore:
         self._url = database_url
         self._name = trainer_name
         self._lease = lease
-        self._engine = None if database.database_file(database_url) else postgres.new_engine(database_url)
+        # A job must not fail because the database was slow, so DBOS retries what takes too long.
+        is_file = database.database_file(database_url) is not None
+        self._engine = None if is_file else postgres.new_engine(database_url, retries_timeouts=True)
         self._state_dir = state_dir
         # The files of the database on this machine, with their identities when it was opened.
         self.files: dict[Path, tuple[int, int] | None] = {}
@@ -54,6 +56,7 @@ class DBOSWorkerStore:
         self._queue: Queue
         self._schedule: PollSchedule
         self._polling: threading.Thread | None = None
+        self._without_thread: set[str] = set()  # own jobs that no thread ran when `take_over` looked
 
     def open(self, handler: JobHandler) -> None:
         """Connect to the database, and take up the jobs that this trainer ran when it ended.
@@ -106,7 +109,8 @@ class DBOSWorkerStore:
             try:
                 return handler.run_job(job_id, request)
             except JobCancelled:
-                raise dbos_errors.DBOSWorkflowCancelledError(f"job {job_id} was cancelled") from None
+                message = f"job {job_id} was cancelled, or another trainer has it"
+                raise dbos_errors.DBOSWorkflowCancelledError(message) from None
 
         def clean_up_if_cancelled(job_id: str, request: dict[str, Any]) -> None:
             if self.is_cancelled(job_id):
@@ -122,7 +126,7 @@ class DBOSWorkerStore:
                 handler.clean_up(job_id, request)  # the failure is recorded with the step, so no rerun needs the rows
                 raise
             except dbos_errors.DBOSWorkflowCancelledError:
-                # A cancellation that came too late is reverted at once, and the rows may still be needed.
+                # Services of earlier releases revert a cancellation that came too late, and then the rows are needed.
                 threading.Timer(SETTLED_SECONDS, clean_up_if_cancelled, (job_id, request)).start()
                 raise
             finally:
@@ -150,9 +154,11 @@ class DBOSWorkerStore:
         return status is None or status.status == "CANCELLED"
 
     def take_over(self) -> None:
-        """Queue the running jobs of dead trainers again."""
+        """Queue the running jobs of dead trainers again, and those of this one that no thread runs."""
         with _driver_errors():
-            running = {job.executor_id for job in _workflows(status="PENDING")} - {self._lease.executor, None}
+            pending = _workflows(status="PENDING")
+            self._recover_own({job.workflow_id for job in pending if job.executor_id == self._lease.executor})
+            running = {job.executor_id for job in pending} - {self._lease.executor, None}
             if not running:
                 return
             with self._lease.claim([str(executor) for executor in running]) as dead:
@@ -161,6 +167,22 @@ class DBOSWorkerStore:
                     if taken := DBOS._recover_pending_workflows([executor]):  # noqa: SLF001
                         ids = [job.workflow_id for job in taken]
                         _log.warning("jobs taken over", extra={"trainer": name_of(executor), "jobs": ids})
+
+    def _recover_own(self, pending: set[str]) -> None:
+        """Queue jobs again that this trainer has claimed and no thread runs.
+
+        That happens if the answer to a claim was lost, or an error kept the job from starting. A job that was claimed
+        just now has no thread yet, so one is queued only if the look before found it as well.
+        """
+        idle = pending - set(self._dbos._active_workflows_set.activeList())  # noqa: SLF001
+        taken = sorted(
+            job
+            for job in idle & self._without_thread
+            if self._dbos._sys_db.reenqueue_for_recovery(job, [self._lease.executor], QUEUE)  # noqa: SLF001
+        )
+        self._without_thread = idle - set(taken)
+        if taken:
+            _log.warning("jobs taken over", extra={"trainer": name_of(self._lease.executor), "jobs": taken})
 
     def place_in_partitions(self) -> None:
         """Give jobs that a service of an earlier release recorded their partitions."""

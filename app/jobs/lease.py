@@ -196,6 +196,9 @@ class PostgresLease:
 
     def check(self) -> None:
         self._file.check_file()
+        if not self._keeper.is_alive() and not self._released.is_set():  # such as for lack of memory
+            _log.critical("lease not renewed", extra={"trainer": self._name, "reason": "The thread for it has ended."})
+            raise Unavailable("The thread that renews the lease has ended.")
 
     @contextlib.contextmanager
     def claim(self, executors: Collection[str]) -> Iterator[list[str]]:

@@ -15,6 +15,7 @@ IDLE_TRANSACTION_SECONDS = 30
 STATEMENT_SECONDS = 20.0
 # What a server reports that has become a standby. The new primary accepts the same statement.
 READ_ONLY = "25006"
+TIMED_OUT = "57014"  # What a server reports that ended a statement after `statement_seconds`.
 # The table of trainers, in the schema that DBOS creates, so that no other privileges are needed.
 _CREATE_TRAINERS = """
     CREATE TABLE IF NOT EXISTS dbos.linserve_trainers (
@@ -38,10 +39,13 @@ _CONNECTION: dict[str, Any] = {
 }
 
 
-def new_engine(url: str, *, statement_seconds: float = STATEMENT_SECONDS, connections: int = 10) -> "Engine":
+def new_engine(
+    url: str, *, statement_seconds: float = STATEMENT_SECONDS, connections: int = 10, retries_timeouts: bool = False
+) -> "Engine":
     """Return an engine for the database. It connects when it is used, and again after a connection was lost.
 
-    Parameters in the URL take precedence over the timeouts of this module.
+    DBOS retries a statement whose connection was lost. With `retries_timeouts`, it also retries one that took longer
+    than `statement_seconds`. Parameters in the URL take precedence over the timeouts of this module.
     """
     import sqlalchemy as sa
 
@@ -65,9 +69,13 @@ def new_engine(url: str, *, statement_seconds: float = STATEMENT_SECONDS, connec
 
     @sa.event.listens_for(engine, "handle_error")
     def _(context: "ExceptionContext") -> None:
+        state = getattr(context.original_exception, "sqlstate", None)
         # The pool then closes all its connections to this server, and the statement is tried on a new one.
-        if getattr(context.original_exception, "sqlstate", None) == READ_ONLY:
+        if state == READ_ONLY or context.connection is None:  # the latter if no connection could be made
             context.is_disconnect = True
+        elif state == TIMED_OUT and retries_timeouts:
+            context.is_disconnect = True
+            context.invalidate_pool_on_disconnect = False
 
     return engine
 

@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -51,8 +52,7 @@ class Worker:
             with yield_cores_to_predictions(self.activity), within_memory():
                 card = train(TrainingRequest.from_json(request), job_id, self.context, progress)
         except JobCancelled:
-            if self.store.is_cancelled(job_id):
-                self.clean_up(job_id, request)
+            if self.store.is_cancelled(job_id):  # the store cleans up
                 _log.info("job cancelled")
             raise
         except LinserveError as error:
@@ -114,6 +114,24 @@ class Worker:
             sweep_checkpoints(self.context.store, unfinished)
 
 
+class Repeated:
+    """Calls a function in a thread, because it may wait for the database or the store, but not twice at once."""
+
+    def __init__(self, call: Callable[[], None], seconds: float) -> None:
+        self._call = call
+        self._seconds = seconds
+        self._began = -seconds
+        self._thread: threading.Thread | None = None
+
+    def begin_if_due(self) -> None:
+        """Call the function if the last call began `seconds` ago, and has ended."""
+        due = time.monotonic() - self._began >= self._seconds
+        if due and (self._thread is None or not self._thread.is_alive()):
+            self._began = time.monotonic()
+            self._thread = threading.Thread(target=self._call, name=self._call.__name__, daemon=True)
+            self._thread.start()
+
+
 def run_worker(worker: Worker, stop: threading.Event) -> None:
     """Run jobs until `stop` is set. The process then has to exit; a job under way continues at the next start.
 
@@ -124,7 +142,7 @@ def run_worker(worker: Worker, stop: threading.Event) -> None:
     store.open(worker)
     lease.announce()
     _log.info("trainer ready")
-    claimed = tidied = -max(TIDY_SECONDS, lease.claim_seconds)
+    chores = [Repeated(worker.take_over, lease.claim_seconds), Repeated(worker.tidy_up, TIDY_SECONDS)]
     while True:
         for path, known in store.files.items():
             if identity(path) != known:
@@ -132,12 +150,8 @@ def run_worker(worker: Worker, stop: threading.Event) -> None:
                 raise Unavailable("The state folder was removed.")
         lease.check()
         store.keep_polling()
-        if time.monotonic() - claimed >= lease.claim_seconds:
-            claimed = time.monotonic()
-            worker.take_over()
-        if time.monotonic() - tidied >= TIDY_SECONDS:
-            tidied = time.monotonic()
-            worker.tidy_up()
+        for chore in chores:
+            chore.begin_if_due()
         if stop.wait(WATCH_SECONDS):
             break
     # No other clean-up is needed: a job that survives a kill -9 also survives a stop.

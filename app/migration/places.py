@@ -167,8 +167,8 @@ class StorePlace:
         return [name for name in self._store.list_names(MODELS) if re.fullmatch(MODEL_NAME, name)]
 
     def state(self, model: str) -> ModelState | None:
-        pointer, etag = self._pointer(model)
-        if etag is None:
+        pointer, _ = self._pointer(model)
+        if not pointer.last:  # also that of a publisher which was killed before the first version
             return None
         return ModelState(pointer.current, pointer.last, tuple(pointer.numbers()), settled=pointer.last)
 
@@ -194,6 +194,7 @@ class StorePlace:
             current=state.current,
             last=max(state.last, before.last),
             versions=_runs(state.versions),
+            deleted=before.deleted,
             revision=before.revision + 1,
             nonce=secrets.token_hex(8),
         )

@@ -64,7 +64,10 @@ class ModelPublisher(ModelReader, Protocol):
     """Also changes the registry."""
 
     def find(self, model: str, upload: str) -> Version | None:
-        """Return the version that was published for this upload, or None, after finishing its promotion."""
+        """Return the version that was published for this upload, or None, after finishing its promotion.
+
+        Raises Conflict if it was deleted; ModelFileInvalid if it is damaged: it must not be published again.
+        """
 
     def publish(
         self,
@@ -81,7 +84,8 @@ class ModelPublisher(ModelReader, Protocol):
         between the comparison and the publication. A version that replaces all rows and has no parent gets the current
         version as its parent. An upload is published once: a second call returns its version.
 
-        Raises ParentChanged if another version is current, and PromotionFailed if the version is published only.
+        Raises ParentChanged if another version is current, and PromotionFailed if the version is published only; as
+        `find` does; ModelFileInvalid if a store has versions of the model and no pointer.
         """
 
     def promote(self, model: str, number: int, check: Callable[[], None] = ...) -> None:

@@ -2,7 +2,7 @@
 
 import re
 
-from app.errors import ModelNotFound, VersionNotFound
+from app.errors import Conflict, ModelNotFound, VersionNotFound
 
 MODEL_NAME = r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?"
 MODEL_NAME_RULE = (
@@ -20,6 +20,11 @@ def no_version(model: str, number: int) -> VersionNotFound:
     """Return the error for a version that does not exist."""
     name = _quotable(model)
     return VersionNotFound(f'Model "{name}" has no version {number}. GET /models/{name} lists its versions.')
+
+
+def version_deleted(model: str, number: int) -> Conflict:
+    """Return the error for a job that is run again, and whose version was deleted after its publication."""
+    return Conflict(f'The version of this job was deleted. It was version {number} of "{model}".')
 
 
 def _quotable(model: str) -> str:

@@ -1,12 +1,12 @@
 """Opening of the registry: over the models folder, or over a store that machines share."""
 
-import contextlib
 import logging
+import weakref
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from app.errors import NotFound, Unavailable
+from app.errors import NotFound, StoreUnavailable, Unavailable
 from app.registry.base import ModelPublisher, ParentChanged
 from app.registry.folder.publisher import FolderPublisher
 from app.registry.version_cache import CACHED_BYTES
@@ -31,8 +31,9 @@ def open_registry(
     """Return the registry of the store at `storage_url`, or of the models folder if it is None.
 
     With `watch`, a thread polls the pointers of served models, so that predictions never wait for the store, and the
-    model `pinned` is published in the store if the models folder has it and the store never had it. `cache_dir` gets
-    copies of versions, for a start without the store. Raises StoreMisconfigured if the environment is not valid for it.
+    model `pinned` is published in the store if the models folder has it and the store never had it, as soon as the
+    store is reached. `cache_dir` gets copies of versions, for a start without the store. Raises StoreMisconfigured if
+    the environment is not valid for it.
     """
     if storage_url is None:
         return FolderPublisher(models_dir, cached_bytes=cached_bytes, pinned=pinned, budget=budget)
@@ -45,19 +46,37 @@ def open_registry(
         open_store(storage_url), cached_bytes=cached_bytes, pinned=pinned, budget=budget, cache_dir=cache_dir
     )
     if watch:
-        PointerWatch(registry).start()
-        if pinned is not None:
-            _seed(registry, FolderPublisher(models_dir), pinned)
+        seed = None if pinned is None else _Seed(registry, FolderPublisher(models_dir), pinned)
+        registry.watched = True  # the seed must not wait for a store that does not answer
+        PointerWatch(registry, None if seed is None or seed.plant() else seed.plant).start()
     return registry
 
 
-def _seed(registry: "BucketPublisher", folder: FolderPublisher, model: str) -> None:
-    """Publish the current version of the folder in a store that never had the model."""
-    with contextlib.suppress(NotFound, Unavailable, ParentChanged):  # another replica published it
-        if registry.had(model):
-            return
-        version = folder.current(model)
-        card = replace(version.card, parent=None, upload=None)
-        folds = folder.folds(model, version.card.version)
-        published = registry.publish(card, version.model, folds, promote=True, expected=None)
+class _Seed:
+    """The default model of the models folder, which a store gets that never had it."""
+
+    def __init__(self, registry: "BucketPublisher", folder: FolderPublisher, model: str) -> None:
+        self._registry = weakref.ref(registry)  # so that the thread that polls ends with it
+        self._folder, self._model = folder, model
+
+    def plant(self) -> bool:
+        """Publish the current version, unless the store had the model. Return False if the store is unavailable."""
+        registry, model = self._registry(), self._model
+        if registry is None:
+            return True
+        try:
+            if registry.had(model):
+                return True
+            version = self._folder.current(model)
+            card = replace(version.card, parent=None, upload=None)
+            folds = self._folder.folds(model, version.card.version)
+            published = registry.publish(card, version.model, folds, promote=True, expected=None)
+        except StoreUnavailable:
+            return False
+        except (NotFound, ParentChanged):  # another replica published it
+            return True
+        except Unavailable as error:
+            _log.error("model not copied to the store", extra={"model": model, "reason": error.message})
+            return True
         _log.info("model copied to the store", extra={"model": model, "version": published.card.version})
+        return True

@@ -26,8 +26,9 @@ from app.regression.training_batch import TrainingBatch
 # Bytes of the columns processed at once, so that they stay in the cache. Threads wait for each other between two steps
 # of a chunk, so that small chunks take longer.
 CHUNK_BYTES = 3 << 19
-FIRST_PART = 8  # The first factor is that of an eighth of a chunk, because QR takes five times as long.
-MAX_SEGMENT = 8  # Chunks that one thread adds up at most before their sums are merged.
+# The first factor is that of an eighth of a chunk, but of 128 rows at least: QR takes five times as long as products.
+FIRST_PART, MIN_FIRST_ROWS = 8, 128
+MAX_SEGMENT = 16  # Chunks that one thread adds up at most before their sums are merged.
 MIN_SEGMENTS = 32  # Segments of a batch of many chunks, so that threads end at about the same time.
 # Chunks added up by the calling thread before others are started, because their start takes 0.2 ms.
 MIN_CHUNKS = 10
@@ -61,7 +62,7 @@ class StreamingQR:
         self._features = first.x.shape[1]
         width = self._features + first.y.shape[1] + 1
         chunk_rows = max(2 * width, (CHUNK_BYTES if chunk_bytes is None else chunk_bytes) // (8 * width))
-        self._first_rows = max(2 * width, chunk_rows // FIRST_PART)
+        self._first_rows = max(2 * width, chunk_rows // FIRST_PART, min(chunk_rows, MIN_FIRST_ROWS))
         chunk = first.select(slice(self._first_rows))
         shift, self._scale = shift_and_scale(np.hstack([chunk.x, chunk.y]), chunk.sample_weight)
         self._rows, self._weight, self._log_weights = 0, 0.0, 0.0

@@ -1,6 +1,5 @@
 """Storage on disk and in buckets."""
 
-from app.errors import StoreMisconfigured, StoreUnavailable
 from app.storage.opening import STORES, open_store
 from app.storage.store import Blob, BlobChanged, BlobInfo, BlobNotFound, Store
 
@@ -11,7 +10,5 @@ __all__ = [
     "BlobInfo",
     "BlobNotFound",
     "Store",
-    "StoreMisconfigured",
-    "StoreUnavailable",
     "open_store",
 ]

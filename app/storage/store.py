@@ -10,10 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import BinaryIO, Protocol
 
-from app.errors import StoreMisconfigured, StoreUnavailable
-
-__all__ = ["Blob", "BlobChanged", "BlobInfo", "BlobNotFound", "Store", "StoreMisconfigured", "StoreUnavailable"]
-
 
 class BlobNotFound(Exception):
     """There is no blob with this key."""

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from app.data.columns.gap_patterns import GapPatterns
-from app.errors import InvalidInput
+from app.errors import InvalidInput, ModelNotFound
 from app.registry.base import ModelPublisher
 from app.registry.untrusted import ForeignFile, ForeignVersion
 from app.registry.version_file import Version
@@ -25,12 +25,12 @@ from app.regression.sufficient_statistics import SufficientStatistics, WeightKin
 from app.regression.summary_plan import SummaryPlan
 from app.regression.training_batch import TrainingBatch
 from app.training.card import make_card
-from app.training.columns import check_versions, current_version
+from app.training.columns import check_versions
 from app.training.encoded import base_of, with_schema
 from app.training.fit_errors import fit_errors_translated
 from app.training.gaps import with_counts
 from app.training.merge_plan import files_of
-from app.training.parent import BaseVersion, Parent, differences, resolved
+from app.training.parent import BaseVersion, Parent, differences, intact_current, resolved
 from app.training.progress import ProgressReporter
 from app.training.request import TrainingRequest
 from app.training.united_columns import UnitedColumns
@@ -114,9 +114,10 @@ class Merge:
 
     def _fit(self) -> Callable[[], Version]:
         registry, name = self.registry, self.request.model
-        # The number is read before the version, so that a change in between is noticed.
-        number = registry.current_number(name)
-        current = current_version(registry, name, self.request.mode)
+        try:
+            number, current = intact_current(registry, name)
+        except ModelNotFound:
+            number, current = None, None
         if self.request.mode == "forget":
             check_versions(self.request, current, registry)
         united, discounted = None if current is None else UnitedColumns.of(current.card), False

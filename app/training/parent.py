@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal, Protocol
 
 from app.data.names import unquoted
-from app.errors import Conflict, InvalidInput, ModelNotFound
+from app.errors import Conflict, InvalidInput, ModelFileInvalid, ModelNotFound
 from app.registry.base import ModelPublisher, ParentChanged
 from app.registry.model_card import ModelCard, share_to_forget
 from app.registry.version_file import Version
@@ -23,6 +23,7 @@ from app.training.progress import ProgressReporter
 from app.training.request import TrainingRequest
 
 MAX_NAMES = 10  # Most names of features, terms or targets in a message.
+LOOKS = 3  # at the current version, before it is taken for damaged
 NO_START = "The model has no current version to start from."
 
 
@@ -71,11 +72,11 @@ class Parent:
     @classmethod
     def of(cls, request: TrainingRequest, registry: ModelPublisher) -> "Parent":
         """Return the current version. Raises InvalidInput if its columns are not those of the request."""
-        # The number is read before the version, so that a change in between is noticed.
-        current = registry.current_number(request.model)
         base = None
-        if request.mode != "replace":
-            version = registry.current(request.model)
+        if request.mode == "replace":
+            current = registry.current_number(request.model)
+        else:
+            current, version = intact_current(registry, request.model)
             if not has_columns_of(version, request):
                 raise InvalidInput(other_columns(version.card, request))
             base = BaseVersion.of(version, request)
@@ -99,9 +100,8 @@ class Parent:
             return request, self
         current, number = resumed, resumed
         if number is None:
-            current = registry.current_number(request.model)
             try:
-                version = registry.current(request.model)
+                current, version = intact_current(registry, request.model)
             except ModelNotFound:
                 raise InvalidInput.at("/solver/start", NO_START) from None
             if not has_columns_of(version, request):
@@ -141,6 +141,25 @@ class Parent:
             "two, and promote this version if it is better."
         )
         return registry.publish(replace(card, warnings=(warning, *card.warnings)), model, folds)
+
+
+def intact_current(registry: ModelPublisher, model: str) -> tuple[int, Version]:
+    """Return the number of the current version, and the version, for a training that builds on it.
+
+    The registry serves an older one in place of a damaged one, without the rows that were added since. Raises
+    ModelFileInvalid then; ModelNotFound, NoCurrentVersion.
+    """
+    number: int | None = None
+    for _ in range(LOOKS):  # another one may be promoted between the two calls
+        # The number is read before the version, so that a change in between is noticed.
+        number = registry.current_number(model)
+        version = registry.current(model)
+        if version.card.version == number:
+            return number, version
+    raise ModelFileInvalid(
+        f'Version {number} of "{model}" is current, and its file is damaged or missing. A version that is built on an '
+        f"older one would lose its rows. Restore the file of version {number}, or promote another version first."
+    )
 
 
 def has_columns_of(version: Version, request: TrainingRequest) -> bool:

@@ -143,6 +143,21 @@ def test_a_lease_survives_a_restart_of_the_database(
     assert not exits.is_set()
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_trainer_whose_lease_is_not_renewed_any_more_exits(
+    trainers: Trainers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end_thread(*_: object) -> None:
+        raise SystemExit  # as a MemoryError while an error is logged
+
+    lease = trainers.start("name")
+    lease.check()
+    monkeypatch.setattr(lease, "_transaction", end_thread)
+    wait_for(lambda: not lease._keeper.is_alive())
+    with pytest.raises(Unavailable):
+        lease.check()
+
+
 def test_any_number_of_processes_may_create_the_tables_at_once(postgres: Postgres) -> None:
     url = postgres.new_database()
     failed: list[Exception] = []

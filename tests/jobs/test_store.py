@@ -377,6 +377,68 @@ def test_a_job_that_publishes_is_not_cancelled(running: Running) -> None:
     assert end_of(running.store, job_id).status == Status.SUCCEEDED
 
 
+def test_a_job_that_was_claimed_but_never_started_is_taken_again_and_a_running_one_is_not(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = threading.Event()
+
+    def fail(*_: Any) -> None:
+        monkeypatch.undo()
+        failed.set()
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("dbos._queue.execute_dequeued_workflow", fail)
+    lost = running.add("lost", lambda *_: RESULT)
+    assert failed.wait(MAX_SECONDS)
+    gate, starts = Gate(), []
+
+    def work(job_id: str, _: dict[str, Any]) -> dict[str, Any]:
+        starts.append(job_id)
+        return gate.wait()
+
+    other = running.add("started", work)
+    assert gate.reached.wait(MAX_SECONDS)
+    for expected in (Status.RUNNING, Status.QUEUED):
+        running.worker.take_over()
+        assert job_of(running.store, lost).status == expected
+    gate.open.set()
+    assert end_of(running.store, lost).status == end_of(running.store, other).status == Status.SUCCEEDED
+    assert starts == [other]
+
+
+def test_a_job_that_publishes_stays_running_if_the_service_dies_while_it_cancels_it(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = Gate()
+
+    def work(*_: Any) -> dict[str, Any]:
+        running.worker.report(Progress(PUBLISHING), [])
+        return gate.wait()
+
+    class Died(BaseException):
+        pass
+
+    def die(*_: Any, **__: Any) -> None:
+        raise Died
+
+    job_id = running.add("publishing-late", work)
+    assert gate.reached.wait(MAX_SECONDS)
+    # A replica that looked just before the trainer recorded that it publishes, and dies before it reverts its change.
+    looks = iter([{}])
+    monkeypatch.setattr(DBOSStore, "_reported", lambda *_: next(looks, {"progress": {"phase": PUBLISHING}}))
+    monkeypatch.setattr("dbos.DBOSClient.resume_workflow", die)
+    with contextlib.suppress(Died, Conflict):
+        running.store.cancel(job_id)
+    monkeypatch.undo()
+    assert job_of(running.store, job_id).status == Status.RUNNING
+    gate.open.set()
+    assert end_of(running.store, job_id).status == Status.SUCCEEDED
+
+
+def test_a_job_whose_record_is_pruned_while_it_is_cancelled_has_ended(store: JobStore) -> None:
+    store.cancel(str(uuid.uuid4()))
+
+
 def test_jobs_of_a_model_run_one_after_another_in_the_order_of_their_positions(running: Running) -> None:
     gate = Gate()
     order = []

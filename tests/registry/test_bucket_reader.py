@@ -1,6 +1,7 @@
 """Reading of a registry in a store: what is served, from where, and how often the store is asked."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from app.errors import ModelFileInvalid, ModelNotFound, NoCurrentVersion, Unavai
 from app.prediction.selection import VersionSelector
 from app.registry.bucket import pointer_reader
 from app.registry.bucket import reader as module
+from app.registry.bucket.disk_cache import DiskCache
 from app.registry.bucket.keys import pointer_key, version_key
 from app.registry.bucket.pointer import Pointer
 from app.registry.bucket.reader import BucketReader
@@ -114,6 +116,56 @@ def test_a_deleted_model_and_a_deleted_version_are_gone_at_the_next_poll(
         reader.current("line")
     assert reader.models() == []
     assert [record.getMessage() for record in caplog.records] == ["model vanished"]
+
+
+def test_the_poll_survives_a_thread_that_cannot_be_started(
+    store: Store,
+    watch: Callable[[BucketReader], BucketReader],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    put_versions(store, 1)
+    real, refused = threading.Thread.start, threading.Event()
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "read-pointers" and not refused.is_set():
+            refused.set()
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr("app.registry.bucket.watch.MAX_BACKOFF_SECONDS", 0.1)
+    reader = watch(BucketReader(store))
+    reader.current("line")
+    assert refused.wait(10)
+    put_versions(store, 2)
+    eventually(lambda: served(reader) == 2)
+    assert [record.getMessage() for record in caplog.records] == ["pointer not polled"]
+
+
+def test_a_model_whose_pointer_is_lost_is_logged_once_with_the_remedy(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    put_versions(store, 1)
+    store.delete(pointer_key("line"))
+    reader = BucketReader(store)
+    assert (reader.models(), reader.models()) == ([], [])
+    (record,) = caplog.records
+    assert record.getMessage() == "pointer refused"
+    assert f"{store.url}/{pointer_key('line')} is missing" in vars(record)["reason"]
+
+
+def test_an_older_pointer_does_not_replace_a_newer_copy(tmp_path: Path) -> None:
+    first = Pointer().with_version(1, promote=True)
+    second = first.with_version(2, promote=True)
+    cache, other = (DiskCache(tmp_path, "memory://") for _ in range(2))
+    cache.put_pointer("line", lambda: second)
+    cache.put_version("line", 2, b"2")
+    other.put_pointer("line", lambda: first)  # read before, and written after
+    assert cache.pointer("line") == second.encode()
+    assert cache.numbers("line") == [2]
+    other.put_pointer("line", lambda: first, newer=True)  # the store was restored
+    assert (cache.pointer("line"), cache.numbers("line")) == (first.encode(), [])
 
 
 @pytest.mark.parametrize("damage", ["cut short", "gone", "not in the pointer"])

@@ -19,7 +19,7 @@ from line import CARD
 from memory_store import MemoryStore
 from models_folder import line
 
-from app.errors import LinserveError, StoreUnavailable, Unavailable
+from app.errors import Conflict, LinserveError, ModelFileInvalid, StoreUnavailable, Unavailable
 from app.registry.base import ParentChanged
 from app.registry.bucket import publisher as module
 from app.registry.bucket.keys import VERSION_FILE, marker_key, pointer_key, version_key
@@ -266,6 +266,7 @@ def _do(step: Step, registry: BucketPublisher, world: World, records: Records) -
 def no_pauses() -> Any:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(module, "FIRST_PAUSE_SECONDS", 0.0)
+        patched.setattr(module, "ORPHAN_SECONDS", 0.0)
         yield
 
 
@@ -299,7 +300,7 @@ def check_history(store: Shared, records: Records) -> None:
             assert number == after.last > before.last
             assert new - old == {number}
             assert after.current == (number if card.promoted else before.current)
-            assert card.upload is None or card.upload not in {cards[other].upload for other in old}
+            assert card.upload is None or card.upload not in {cards[other].upload for other in cards if other != number}
             assert card.parent == before.current
     jobs = [card.job for card in cards.values() if card.job]
     assert len(set(jobs)) == len(jobs)  # no call published twice
@@ -317,11 +318,16 @@ def check_history(store: Shared, records: Records) -> None:
 def check_that_it_goes_on(store: Shared, uploads: set[str]) -> None:
     registry = BucketPublisher(store)
     for upload in uploads:
-        found = registry.find("line", upload)
+        try:
+            found = registry.find("line", upload)
+        except Conflict:  # its version was deleted
+            with pytest.raises(Conflict):
+                registry.publish(replace(CARD, upload=upload), MODEL)
+            continue
         number = registry.publish(replace(CARD, upload=upload), MODEL).card.version
         assert found is None or number == found.card.version
         assert registry.publish(replace(CARD, upload=upload), MODEL).card.version == number
-    numbers = registry.versions("line") if uploads else list(store.pointers[-1].numbers())
+    numbers = list(store.pointers[-1].numbers())
     named = [registry.version("line", number).card.upload for number in numbers]
     assert len(set(filter(None, named))) == len(list(filter(None, named)))
     registry.sweep()
@@ -362,12 +368,11 @@ def test_a_publisher_that_wakes_up_does_not_put_back_the_marker_of_an_earlier_pu
     def meanwhile() -> None:
         published(store, "x")
         BucketPublisher(store).delete("line", 1)
-        assert published(store, "a") == 3
-        published(store, "y")
 
     store.before["put_if_absent", marker_key("line", "a")] = meanwhile
-    assert published(store, "b") == 5
-    assert published(store, "a") == 3
+    assert published(store, "b") == 3
+    with pytest.raises(Conflict):
+        published(store, "a")
 
 
 @pytest.mark.parametrize(("upload", "is_deleted"), [(None, False), ("a", False), ("a", True)])
@@ -438,6 +443,59 @@ def test_a_number_whose_file_is_that_of_a_killed_publisher_is_not_used() -> None
     assert registry.current("line").card.upload == "b"
     registry.sweep()
     assert version_key("line", 2) not in store.blobs
+
+
+@pytest.mark.parametrize("restored", [None, "older"])
+def test_files_whose_pointer_is_lost_or_older_are_kept_and_a_lost_pointer_is_not_replaced(
+    monkeypatch: pytest.MonkeyPatch, restored: str | None
+) -> None:
+    monkeypatch.setattr(module, "ORPHAN_SECONDS", 86400.0)
+    store = MemoryStore()
+    published(store, "a", promote=True)
+    older = store.blobs[pointer_key("line")]
+    for upload in ("b", "c"):
+        published(store, upload, promote=True)
+    newest = store.blobs.pop(pointer_key("line"))
+    registry = BucketPublisher(store)
+    if restored:
+        store.put(pointer_key("line"), older)
+        assert published(store, "d", promote=True) == 4
+    else:
+        with pytest.raises(ModelFileInvalid, match=r"memory:///models/line/pointer is missing.*Restore it from a"):
+            registry.publish(replace(CARD, upload="d"), MODEL, promote=True)
+    for _ in range(2):
+        registry._swept = float("-inf")
+        registry.sweep()
+    assert {version_key("line", number) for number in (1, 2, 3)} <= set(store.blobs)
+    store.put(pointer_key("line"), newest)
+    assert [BucketPublisher(store).version("line", number).card.upload for number in (1, 2, 3)] == ["a", "b", "c"]
+
+
+def test_files_of_versions_that_were_deleted_are_swept_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ORPHAN_SECONDS", 86400.0)
+    monkeypatch.setattr(module, "DELETED_AT_ONCE", 1)
+    store = MemoryStore()
+    for upload in "abc":
+        published(store, upload)
+    registry = BucketPublisher(store)
+    registry.delete_model("line")
+    assert version_key("line", 1) in store.blobs
+    registry.sweep()
+    assert not [key for key in store.blobs if key.endswith(".safetensors")]
+
+
+def test_a_publisher_that_is_killed_before_the_first_version_is_followed_by_another() -> None:
+    def kill() -> None:
+        raise Killed
+
+    store = Interrupted()
+    store.before["put_if_match", pointer_key("line")] = kill
+    with pytest.raises(Killed):
+        published(store, "a")
+    assert version_key("line", 1) in store.blobs
+    registry = BucketPublisher(store)
+    assert (registry.models(), registry.had("line")) == ([], False)
+    assert published(store, "a", promote=True, expected=None) == 2
 
 
 def test_a_model_that_others_change_all_the_time_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:

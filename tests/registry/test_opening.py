@@ -3,10 +3,13 @@
 from pathlib import Path
 
 import pytest
+from bucket_registry import eventually
+from buckets import bucket_url, faulty_proxy
 from models_folder import published, slope
 
 from app.errors import ModelNotFound
 from app.registry.base import ModelPublisher
+from app.registry.bucket.keys import pointer_key
 from app.registry.folder.publisher import FolderPublisher
 from app.registry.opening import open_registry
 
@@ -44,6 +47,32 @@ def test_a_store_that_never_had_the_default_model_gets_it_from_the_models_folder
     first.delete_model("line")
     with pytest.raises(ModelNotFound):
         started(url, models_folder).current("line")
+
+
+def test_the_default_model_is_published_once_the_store_is_reached(
+    models_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.registry.bucket.watch.FIRST_SECONDS", 0.1)
+    url = bucket_url()
+    trainer = open_registry(url, models_folder)
+    with faulty_proxy() as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        proxy.set("refuse")
+        registry = started(url, models_folder)
+        assert trainer.models() == []
+        proxy.set("ok")
+        eventually(lambda: trainer.models() == ["line"], 20)
+        assert slope(registry.current("line")) == 2
+
+
+def test_a_default_model_is_not_published_over_versions_without_a_pointer(
+    url: str, models_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    started(url, models_folder)
+    (tmp_path / "store" / pointer_key("line")).unlink()
+    assert started(url, models_folder).models() == []
+    assert {record.getMessage() for record in caplog.records} >= {"model not copied to the store"}
+    assert len(list((tmp_path / "store").rglob("*.safetensors"))) == 1
 
 
 def test_a_trainer_and_a_service_without_a_default_model_publish_nothing(url: str, tmp_path: Path) -> None:

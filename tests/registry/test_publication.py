@@ -14,7 +14,7 @@ from line import CARD, STATISTICS
 from registries import ALSO_IN_S3, EVERYWHERE, Place
 
 from app import failpoints
-from app.errors import Conflict
+from app.errors import Conflict, ModelFileInvalid
 from app.registry.base import ModelPublisher, ParentChanged
 from app.registry.folder.publisher import FolderPublisher
 from app.registry.version_file import encode
@@ -223,13 +223,45 @@ def _counted(function: Any, counts: dict[str, int], kind: str) -> Any:
     return counting
 
 
-def test_a_deleted_version_takes_its_marker_along(registry: FolderPublisher, folder: Path) -> None:
-    published(registry, "a")
-    markers = folder / "line" / "uploads"
-    assert {path.name for path in markers.iterdir()} == {"first", "a", ".last"}
+@EVERYWHERE
+@pytest.mark.parametrize("deletes", ["version", "model"])
+def test_an_upload_whose_version_was_deleted_is_not_published_again(
+    registry: ModelPublisher, place: Place, deletes: str
+) -> None:
+    number = published(registry, "a")
+    if deletes == "version":
+        registry.delete("line", number)
+    else:
+        registry.delete_model("line")
+    other = place.open()
+    for again in (lambda: other.find("line", "a"), lambda: published(other, "a")):
+        with pytest.raises(Conflict, match=f"The version of this job was deleted. It was version {number} of"):
+            again()
+    assert published(other, "b") == number + 1
+    if deletes == "version":
+        with pytest.raises(Conflict):
+            published(other, "a")
+
+
+@EVERYWHERE
+def test_an_upload_whose_version_is_damaged_is_not_published_again(registry: ModelPublisher, place: Place) -> None:
+    path = place.folder / "line" / f"{published(registry, 'a'):06d}.safetensors"
+    path.write_bytes(path.read_bytes()[:-9])
+    other = place.open()
+    for again in (lambda: other.find("line", "a"), lambda: published(other, "a")):
+        with pytest.raises(ModelFileInvalid):
+            again()
+    assert other.versions("line") == [1, 2]
+
+
+def test_the_marker_of_a_killed_publisher_does_not_claim_a_deleted_version(
+    registry: FolderPublisher, folder: Path
+) -> None:
+    killed_at("prepared", folder, lambda: published(FolderPublisher(folder), "a"))
+    assert published(registry, "b") == 2
     registry.delete("line", 2)
-    assert {path.name for path in markers.iterdir()} == {"first", ".last"}
-    assert published(registry, "b") == 3
+    assert registry.find("line", "a") is None
+    assert published(registry, "a") == 3
 
 
 def test_temporary_markers_of_killed_publishers_are_swept_after_an_hour(

@@ -44,7 +44,7 @@ def is_preferred(
 @pytest.mark.parametrize("rows", [30, 300, 3000])
 def test_half_of_the_models_that_are_as_good_are_preferred(rows: int) -> None:
     random = np.random.default_rng(rows)
-    runs = 150
+    runs = 75
     preferred = 0
     for seed in range(runs):
         seen = SufficientStatistics.from_rows(*some_rows(random, rows))
@@ -55,7 +55,7 @@ def test_half_of_the_models_that_are_as_good_are_preferred(rows: int) -> None:
 
 def test_half_of_the_small_updates_are_preferred() -> None:
     random = np.random.default_rng(0)
-    runs = 150
+    runs = 75
     preferred = 0
     for seed in range(runs):
         seen = SufficientStatistics.from_rows(*some_rows(random, 3000))

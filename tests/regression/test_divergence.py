@@ -26,7 +26,7 @@ YIELDS = np.loadtxt(Path(__file__).parents[2] / "models" / "crop-yield" / "yield
 ALL_ROWS = TrainingBatch(YIELDS[:, :3], YIELDS[:, 3:])
 ZERO = Start(weights=[[0.0] * 3] * 2, intercept=[0.0] * 2)
 NEAR = Start(weights=[[0.7, 0.0, 0.0], [0.0, 0.7, 0.0]], intercept=[0.0, 0.0])  # little in the unstable direction
-PROBLEMS, STEPS = 500, 20_000
+PROBLEMS, STEPS = 200, 20_000
 MAX_ROWS, MAX_INPUTS, MAX_TARGETS = 12, 4, 2
 NEAR_ONE = 1e-3  # Spectral radii nearer to 1 than this are not among the problems.
 
@@ -183,7 +183,7 @@ def test_a_plain_loop_of_20000_steps_ends_above_its_start_exactly_if_the_bound_i
     problems: list[Problem], loops: Array
 ) -> None:
     grown = [has_grown(first, last) for first, _, last in loops]
-    assert 100 < sum(grown) < 400
+    assert PROBLEMS / 5 < sum(grown) < PROBLEMS * 4 / 5
     assert grown == [problem.spectral_radius > 1 for problem in problems]
     bounds = [largest_learning_rate(summarise([problem.rows]), problem.options) for problem in problems]
     assert grown == [problem.options.learning_rate > bound for problem, bound in zip(problems, bounds, strict=True)]
@@ -204,7 +204,7 @@ def test_a_full_batch_counts_as_diverged_exactly_if_it_exceeds_the_bound_and_the
         assert [warning for warning in end.warnings if "the bound" in warning] == list(end.warnings)
         assert bool(end.warnings) == (problem.spectral_radius > 1)
         warned += bool(end.warnings)
-    assert warned > 5
+    assert warned > 2
 
 
 def test_twenty_of_the_problems_agree_with_the_classes_of_torch(problems: list[Problem]) -> None:

@@ -12,9 +12,9 @@ import pytest
 from exact import exact_fit, rational, worst
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
-from scipy.linalg import blas, hadamard
+from scipy.linalg import hadamard
 
-from app.regression import extended_precision, streaming_qr
+from app.regression import cross_products, extended_precision, streaming_qr
 from app.regression.downdate import NOT_AMONG, TOO_FEW, downdate
 from app.regression.errors import InvalidData
 from app.regression.extended_precision import refine, should_refine
@@ -30,6 +30,7 @@ from app.regression.solvers import Exact
 from app.regression.sufficient_statistics import EPSILON, SufficientStatistics, r_factor
 from app.regression.summaries import summarise
 from app.regression.training_batch import TrainingBatch
+from app.regression.triangular import whiten
 
 Array: TypeAlias = NDArray[np.float64]
 
@@ -357,11 +358,11 @@ def whitenings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The rows of each chunk that is whitened."""
     found: list[int] = []
 
-    def dtrsm(alpha: float, factor: Array, columns: Array, **options: int) -> Array:
-        found.append(len(columns))
-        return np.asarray(blas.dtrsm(alpha, factor, columns, **options))
+    def noted(columns: Array, factor: Array) -> None:
+        found.append(columns.shape[1])
+        whiten(columns, factor)
 
-    monkeypatch.setattr(streaming_qr, "dtrsm", dtrsm)
+    monkeypatch.setattr(cross_products, "whiten", noted)
     return found
 
 

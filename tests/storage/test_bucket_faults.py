@@ -9,7 +9,8 @@ import httpx
 import pytest
 from buckets import SECRET_KEY, Fault, FaultyProxy, bucket_url, endpoint, faulty_proxy
 
-from app.storage import BlobChanged, Store, StoreMisconfigured, StoreUnavailable, open_store
+from app.errors import StoreMisconfigured, StoreUnavailable
+from app.storage import BlobChanged, Store, open_store
 
 CALLS: list[Callable[[Store], object]] = [
     lambda store: store.get("a"),

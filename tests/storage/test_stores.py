@@ -15,7 +15,8 @@ from azure_containers import azure_server, container_url
 from buckets import bucket_url
 from google_buckets import google_server
 
-from app.storage import BlobChanged, BlobNotFound, Store, StoreUnavailable, open_store
+from app.errors import StoreUnavailable
+from app.storage import BlobChanged, BlobNotFound, Store, open_store
 
 LONG = os.urandom(1 << 16) * 320  # Longer than two parts of a multipart upload.
 

@@ -15,7 +15,7 @@ from laboratory import Laboratory, coefficients, predictions
 from numpy.testing import assert_allclose
 
 from app.data.columns.options import ColumnOptions, ReadingOptions
-from app.errors import InvalidInput, LinserveError, Unavailable
+from app.errors import InvalidInput, LinserveError, ModelFileInvalid, Unavailable
 from app.registry.folder.publisher import FolderPublisher
 from app.registry.merge_export import encode_for_merge
 from app.registry.version_file import Version
@@ -113,6 +113,20 @@ def test_a_merge_and_a_forget_of_the_same_file_leave_the_model_as_it_was(laborat
     assert_allclose(predictions(after, known), predictions(before, known), rtol=EXACT)
     assert_allclose(after.model.residual_norms, before.model.residual_norms, rtol=1e-10)
     assert after.card.precision_bounds is not None
+
+
+@pytest.mark.parametrize("mode", ["update", "forget"])
+def test_a_merge_is_not_based_on_an_older_version_in_place_of_a_damaged_one(
+    laboratory: Laboratory, tmp_path: Path, mode: Literal["update", "forget"]
+) -> None:
+    train(laboratory, NORTH, "north")
+    content = exported(laboratory, train(laboratory, NORTH[50:], "south"))
+    merge(laboratory, "north", content)
+    (path,) = tmp_path.rglob("north/000002.safetensors")
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ModelFileInvalid, match="Version 2 of"):
+        merge(laboratory, "north", content, mode=mode)
+    assert laboratory.context.registry.versions("north") == [1, 2]
 
 
 def test_a_model_that_does_not_exist_is_made_from_the_files(laboratory: Laboratory) -> None:

@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose
 from registries import EVERYWHERE, Place
 
 from app.data.training_rows import write_matrix
-from app.errors import Conflict, InvalidInput, PromotionFailed, TimeExceeded
+from app.errors import Conflict, InvalidInput, ModelFileInvalid, PromotionFailed, TimeExceeded
 from app.registry.folder.publication import file_name
 from app.registry.model_card import ModelCard
 from app.registry.version_file import encode
@@ -202,6 +202,28 @@ def test_an_overtaken_update_is_validated_as_if_it_had_arrived_later(tmp_path: P
         return card.metrics, {number: fold.rows for number, fold in folds.items()}
 
     assert metrics(overtaken=True) == metrics(overtaken=False)
+
+
+@EVERYWHERE
+@pytest.mark.parametrize(
+    "options", [{"mode": "update"}, {"mode": "forget"}, {"solver": FROM_CURRENT}], ids=["update", "forget", "start"]
+)
+def test_no_version_is_built_on_an_older_one_that_is_served_in_place_of_a_damaged_one(
+    line: Line, options: dict[str, Any]
+) -> None:
+    line.train(slice(40))
+    line.train(slice(40, 80), mode="update")
+    path = line.place.folder / "m" / file_name(2)
+    content = path.read_bytes()
+    path.write_bytes(content[:-9])
+    after = Line(line.place.folder.parent, line.place)
+    assert after.registry.current("m").card.version == 1
+    with pytest.raises(ModelFileInvalid, match=r"Version 2 of .* Restore the file of version 2, or promote another"):
+        after.train(slice(80, 120), **options)
+    assert after.registry.versions("m") == [1, 2]
+    path.write_bytes(content)
+    assert after.train(slice(80, 120), mode="update").parent == 2
+    after.assert_current_is_the_fit_of(slice(120))
 
 
 @EVERYWHERE

@@ -20,11 +20,11 @@ from fake_clock import Clock
 
 from app.data.batch import RangedFile
 from app.data.formats.parquet import PARQUET
-from app.errors import SpoolFull, Unavailable
+from app.errors import SpoolFull, StoreUnavailable, Unavailable
 from app.registry.folder.publisher import FolderPublisher
 from app.regression.solvers import Exact, GradientDescent, Start
 from app.regression.solvers.base import BestEpoch, Coefficients, TrainingState
-from app.storage import BlobInfo, Store, StoreUnavailable, open_store
+from app.storage import BlobInfo, Store, open_store
 from app.training import outages, pipeline, uploads
 from app.training.checkpoints import Checkpoint, remove_checkpoint, sweep_checkpoints
 from app.training.initial_coefficients import attach, detach

@@ -11,8 +11,8 @@ from pathlib import Path
 import buckets
 import pytest
 
-from app.errors import Forbidden, InvalidInput, SourceChanged, WorkerBusy
-from app.storage import BlobInfo, StoreUnavailable, open_store
+from app.errors import Forbidden, InvalidInput, SourceChanged, StoreUnavailable, WorkerBusy
+from app.storage import BlobInfo, open_store
 from app.storage.folder_store import FolderStore
 from app.training import sources
 from app.training.source_url import NOT_ALLOWED, NOTHING_ALLOWED, AllowedSources, parse_source

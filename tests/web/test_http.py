@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,17 +70,25 @@ def test_metrics_count_requests_by_route_and_not_by_path(service: Service) -> No
     assert "zebra" not in service.client.get("/metrics").text.lower()
 
 
-def test_metrics_have_the_number_of_unfinished_jobs(tmp_path: Path) -> None:
-    own = Service(tmp_path, trainer_mode="external").start()
-    try:
-        assert 'linserve_jobs{status="queued"} 0.0' in own.client.get("/metrics").text.splitlines()
-        for _ in range(2):
-            own.submit(**NOTEBOOK)  # No trainer runs.
-        lines = own.client.get("/metrics").text.splitlines()
-        assert 'linserve_jobs{status="queued"} 2.0' in lines
-        assert 'linserve_jobs{status="running"} 0.0' in lines
-    finally:
-        own.stop()
+@pytest.fixture(scope="module")
+def queueing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service without a trainer, so that jobs stay in the queue."""
+    running = Service(tmp_path_factory.mktemp("queueing"), trainer_mode="external").start()
+    yield running
+    running.stop()
+
+
+def test_metrics_have_the_number_of_unfinished_jobs(queueing: Service) -> None:
+    def unfinished(status: str) -> float:
+        name = f'linserve_jobs{{status="{status}"}} '
+        lines = queueing.client.get("/metrics").text.splitlines()
+        return next(float(line.removeprefix(name)) for line in lines if line.startswith(name))
+
+    before = unfinished("queued")
+    for _ in range(2):
+        queueing.submit(**NOTEBOOK)
+    assert unfinished("queued") == before + 2
+    assert unfinished("running") == 0
 
 
 def test_log_lines_of_a_training_and_its_cancellation_name_the_job(service: Service) -> None:
@@ -149,17 +158,13 @@ def test_head_gets_the_headers_of_get(service: Service, path: str) -> None:
     assert head.headers == got.headers
 
 
-def test_head_of_events_does_not_wait_for_the_job_to_end(tmp_path: Path) -> None:
-    own = Service(tmp_path, trainer_mode="external").start()
-    try:
-        job = own.submit(**NOTEBOOK)  # No trainer runs.
-        head = own.client.head(f"/jobs/{job}/events")
+def test_head_of_events_does_not_wait_for_the_job_to_end(queueing: Service) -> None:
+    job = queueing.submit(**NOTEBOOK)
+    head = queueing.client.head(f"/jobs/{job}/events")
 
-        assert head.status_code == httpx.codes.OK
-        assert head.headers["content-type"].startswith("text/event-stream")
-        assert own.job(job)["status"] == "queued"
-    finally:
-        own.stop()
+    assert head.status_code == httpx.codes.OK
+    assert head.headers["content-type"].startswith("text/event-stream")
+    assert queueing.job(job)["status"] == "queued"
 
 
 def test_head_is_counted_by_its_route(service: Service) -> None:

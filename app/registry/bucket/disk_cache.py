@@ -14,12 +14,13 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from app.registry.bucket.keys import VERSION_FILE
 from app.registry.bucket.pointer import Pointer
 from app.registry.version_file import MAX_FILE_BYTES
+from app.storage.file_lock import FileLock
 from app.storage.folder import replace_file, sync_folder
 
 MAX_BYTES = 4 << 30  # Bytes of all files. The least recently used are removed first, current versions last.
@@ -27,6 +28,7 @@ MAX_FILES = 10_000
 ORPHAN_SECONDS = 3600  # Age of a temporary file above which its writer is taken for dead.
 
 _POINTER = "pointer"
+_LOCK = ".lock"  # held while a pointer is replaced
 _log = logging.getLogger(__name__)
 
 
@@ -71,10 +73,18 @@ class DiskCache:
         """Return the name of a version's copy for messages."""
         return f"The copy {self._path(model, number)}"
 
-    def put_pointer(self, model: str, pointer: Pointer) -> None:
-        """Keep a pointer, and remove the copies of versions that it does not list."""
+    def put_pointer(self, model: str, latest: Callable[[], Pointer], *, newer: bool = False) -> None:
+        """Keep a pointer, and remove the copies of versions that it does not list.
+
+        `latest` returns the one that this process has read last, which may be another one by the time that it is
+        written. If it is not known to be `newer` than the copy, a copy with more changes, which another process has
+        written, is kept.
+        """
         folder = self._folder / model
-        with self._writing, self._logged():
+        with self._writing, self._logged(), FileLock(folder / _LOCK):
+            pointer = latest()
+            if not newer and self._copied(model).revision > pointer.revision:
+                return
             self._write(folder / _POINTER, pointer.encode())
             for path in folder.iterdir():
                 if (match := VERSION_FILE.fullmatch(path.name)) and not pointer.contains(int(match[1])):
@@ -112,7 +122,7 @@ class DiskCache:
         """Remove the least recently used files until the others fit, and what killed processes have left."""
         files: list[tuple[bool, float, int, Path]] = []
         for folder in self._folder.iterdir():
-            current = self._current(folder.name)
+            current = self._copied(folder.name).current
             for path in folder.iterdir():
                 if path.suffix == ".tmp" and path.stat().st_mtime < time.time() - ORPHAN_SECONDS:
                     path.unlink(missing_ok=True)
@@ -127,10 +137,10 @@ class DiskCache:
                 path.unlink(missing_ok=True)
                 count, total = count - 1, total - size
 
-    def _current(self, model: str) -> int | None:
+    def _copied(self, model: str) -> Pointer:
         with contextlib.suppress(Exception):
-            return Pointer.decode(self.pointer(model) or b"", "").current
-        return None
+            return Pointer.decode(self.pointer(model) or b"", "")
+        return Pointer()
 
     @contextlib.contextmanager
     def _logged(self) -> Iterator[None]:

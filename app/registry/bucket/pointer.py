@@ -6,7 +6,7 @@ versions are kept as runs, so that 10,000 versions take as many bytes as one.
 
 import secrets
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Annotated
 
@@ -35,14 +35,18 @@ class Pointer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     current: Number | None = None
     last: Annotated[int, msgspec.Meta(ge=0, lt=MAX_VERSION)] = 0  # highest number that was ever a version's
     versions: tuple[Run, ...] = ()  # ascending, with a gap between any two
+    deleted: tuple[Run, ...] = ()  # versions that were deleted, in the same form; some of their files may be left
     latest: Latest | None = None
     revision: Annotated[int, msgspec.Meta(ge=0)] = 0  # number of changes
     nonce: str = ""
 
     def contains(self, number: int) -> bool:
         """Return True if there is a version with this number."""
-        index = bisect_right(self.versions, number, key=lambda run: run[0])
-        return index > 0 and number <= self.versions[index - 1][1]
+        return _contains(self.versions, number)
+
+    def was_deleted(self, number: int) -> bool:
+        """Return True if there was a version with this number that was deleted."""
+        return _contains(self.deleted, number)
 
     def numbers(self) -> Iterator[int]:
         """Yield the numbers of all versions, ascending."""
@@ -73,13 +77,14 @@ class Pointer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def without_version(self, number: int) -> "Pointer":
         """Return the pointer after the deletion of a version."""
+        assert self.contains(number)
         runs = [
             part
             for first, last in self.versions
             for part in (((first, number - 1), (number + 1, last)) if first <= number <= last else ((first, last),))
             if part[0] <= part[1]
         ]
-        return self._changed(versions=tuple(runs))
+        return self._changed(versions=tuple(runs), deleted=_merged((*self.deleted, (number, number))))
 
     def with_last(self, last: int) -> "Pointer":
         """Return the pointer whose numbers up to `last` will not be used."""
@@ -91,7 +96,7 @@ class Pointer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def without_versions(self) -> "Pointer":
         """Return the pointer after the deletion of the model. It stays, because it has the last number."""
-        return self._changed(current=None, versions=())
+        return self._changed(current=None, versions=(), deleted=_merged((*self.deleted, *self.versions)))
 
     def encode(self) -> bytes:
         """Return the content of the blob."""
@@ -106,12 +111,30 @@ class Pointer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ModelFileInvalid(f"{place} is not a pointer to versions: {error}. {_REMEDY}") from None
         if not pointer.nonce:
             raise ModelFileInvalid(f"{place} is not a pointer to versions: it has no nonce. {_REMEDY}")
-        runs = pointer.versions
-        ordered = all(first <= last for first, last in runs) and all(a[1] < b[0] for a, b in pairwise(runs))
-        if not ordered or (runs and runs[-1][1] > pointer.last):
-            raise ModelFileInvalid(f"{place} is not a pointer to versions: its versions are not in order. {_REMEDY}")
+        for runs in (pointer.versions, pointer.deleted):
+            ordered = all(first <= last for first, last in runs) and all(a[1] < b[0] for a, b in pairwise(runs))
+            if not ordered or (runs and runs[-1][1] > pointer.last):
+                raise ModelFileInvalid(
+                    f"{place} is not a pointer to versions: its versions are not in order. {_REMEDY}"
+                )
         return pointer
 
     def _changed(self, **fields: object) -> "Pointer":
         fields |= {"revision": self.revision + 1, "nonce": secrets.token_hex(8)}
         return msgspec.structs.replace(self, **fields)
+
+
+def _contains(runs: Sequence[Run], number: int) -> bool:
+    index = bisect_right(runs, number, key=lambda run: run[0])
+    return index > 0 and number <= runs[index - 1][1]
+
+
+def _merged(runs: Iterable[Run]) -> tuple[Run, ...]:
+    """Return the runs in ascending order. Those without a gap in between become one."""
+    merged: list[Run] = []
+    for first, last in sorted(runs):
+        if merged and merged[-1][1] >= first - 1:
+            merged[-1] = merged[-1][0], max(last, merged[-1][1])
+        else:
+            merged.append((first, last))
+    return tuple(merged)

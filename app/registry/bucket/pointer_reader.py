@@ -46,6 +46,14 @@ class KnownPointer:
         return cls(pointer, etag, epoch, f"{epoch}{pointer.current}")
 
 
+def missing_pointer(url: str, model: str) -> str:
+    """Return the message for a model that has blobs in the store at `url`, and no pointer."""
+    return (
+        f"{url}/{pointer_key(model)} is missing, so it is not known which versions there are. Restore it from a "
+        "backup, or run `linserve-server migrate` from a copy of the models."
+    )
+
+
 class PointerReader:
     """Lists the models and versions in a store, without reading versions. Thread-safe."""
 
@@ -90,7 +98,8 @@ class PointerReader:
 
     def had(self, model: str) -> bool:
         """Return True if the store has the model, or ever had it. Raises StoreUnavailable."""
-        return self._from_disk(model) is not None or self._read_pointer(model)[1] is not None
+        known = self._from_disk(model)
+        return (known.pointer if known else self._read_pointer(model)[0]).last > 0
 
     def refresh(self, model: str) -> None:
         """Read the pointer now, so that `current` returns a version that was promoted elsewhere before this call.
@@ -147,9 +156,11 @@ class PointerReader:
             self._known[model] = now
             vanished = now.pointer.current is None and self._cache.drop((model, CURRENT))
         if self._disk and now is not before:
-            if before is not None and before.epoch != now.epoch:
+            is_restored = before is not None and before.epoch != now.epoch
+            if is_restored:
                 self._disk.drop_versions(model)
-            self._disk.put_pointer(model, now.pointer)
+            # The first one that a process reads also replaces one from before the store was restored.
+            self._disk.put_pointer(model, lambda: self._known[model].pointer, newer=before is None or is_restored)
         return vanished and not now.pointer.versions
 
     def _fetch(self, model: str, timeout: float | None = None) -> KnownPointer:
@@ -187,7 +198,7 @@ class PointerReader:
         except BlobNotFound:
             if kept is None or not kept.pointer.versions:
                 raise no_model(model) from None
-            self._log_once(model, "pointer refused", f"{self._store.url}/{key} is missing.")
+            self._log_once(model, "pointer refused", missing_pointer(self._store.url, model))
             return kept.pointer, kept.etag, False
         except ModelFileInvalid as error:
             self._log_once(model, "pointer refused", error.message)
@@ -246,7 +257,10 @@ class PointerReader:
             return bool((self._polled(model) or self._look(model)).pointer.versions)
         except StoreMisconfigured as error:  # the names could be listed, so the others can be read
             self._log_once(model, "model not read", error.message)
-        except (NotFound, ModelFileInvalid):
+        except NotFound:
+            if model not in self._known and not self._from_disk(model):
+                self._log_once(model, "pointer refused", missing_pointer(self._store.url, model))
+        except ModelFileInvalid:
             pass
         return False
 

@@ -27,6 +27,9 @@ Why this is right, however long a publisher pauses between two steps, and wherev
 - `last` never decreases, and new numbers are above it. So a number up to `last` that is not in the pointer is dead: it
   will never be a version. Only blobs of dead numbers are deleted. A file that a publisher leaves above `last` becomes
   dead once a version has a higher number; `sweep` raises `last` above those that are older than ORPHAN_SECONDS.
+- The first pointer of a model has no version. It is written before any file, and only if there is none. So files
+  without a pointer are versions whose pointer was lost. They are left alone, and nothing is published before it is
+  restored.
 
 Publishers that compete may leave gaps in the numbers. No path that a request or a training waits for lists blobs.
 """
@@ -39,6 +42,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from itertools import islice
+from pathlib import Path
 from typing import Literal
 
 import msgspec
@@ -48,18 +53,22 @@ from app.failpoints import failpoint
 from app.registry.base import ParentChanged
 from app.registry.bucket.keys import MODELS, VERSION_FILE, marker_key, pointer_key, version_key
 from app.registry.bucket.pointer import Latest, Pointer
+from app.registry.bucket.pointer_reader import missing_pointer
 from app.registry.bucket.reader import BucketReader
 from app.registry.model_card import ModelCard
-from app.registry.names import MODEL_NAME, MODEL_NAME_RULE, no_model, no_version
+from app.registry.names import MODEL_NAME, MODEL_NAME_RULE, no_model, no_version, version_deleted
+from app.registry.version_cache import CACHED_BYTES
 from app.registry.version_file import Version, encode
 from app.regression.linear_model import LinearModel
 from app.regression.sufficient_statistics import SufficientStatistics
-from app.storage.store import BlobChanged, BlobNotFound
+from app.storage.memory_budget import MemoryBudget
+from app.storage.store import BlobChanged, BlobNotFound, Store
 
 ATTEMPTS = 100  # Attempts at a change, of which all but the last found that somebody else had changed the model.
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.002, 0.5  # Longest pause after the first attempt, and after any.
 ORPHAN_SECONDS = 86400.0  # Age of a file without a version above which its publisher is taken for dead.
 SWEEP_SECONDS = 600.0  # Interval between two sweeps, which list all blobs.
+LISTED_FIRST = 3  # Blobs of a model without a pointer that are looked at. Versions come first in the list.
 PLAIN_ATTEMPTS = 10  # Numbers tried one by one before ever larger steps.
 DELETED_AT_ONCE = 20  # Most files that the deletion of a model waits for. `sweep` removes the others.
 
@@ -73,8 +82,25 @@ class BucketPublisher(BucketReader):
 
     _swept = -SWEEP_SECONDS  # by the monotonic clock
 
+    def __init__(
+        self,
+        store: Store,
+        *,
+        cached_bytes: int = CACHED_BYTES,
+        pinned: str | None = None,
+        budget: MemoryBudget | None = None,
+        cache_dir: Path | None = None,
+    ) -> None:
+        """As for BucketReader."""
+        super().__init__(store, cached_bytes=cached_bytes, pinned=pinned, budget=budget, cache_dir=cache_dir)
+        # Since when this process has seen the files without a version, by model and by key and tag.
+        self._orphans: dict[str, dict[tuple[str, str], float]] = {}
+
     def find(self, model: str, upload: str) -> Version | None:
-        """Return the version that was published for this upload, or None. Raises Unavailable."""
+        """Return the version that was published for this upload, or None.
+
+        Raises Conflict if it was deleted; ModelFileInvalid if it is damaged; Unavailable.
+        """
         if not re.fullmatch(MODEL_NAME, model):
             return None
         pointer, etag = self._read_pointer(model)
@@ -99,8 +125,10 @@ class BucketPublisher(BucketReader):
         rows and has no parent gets the current version as its parent. An upload is published once: a second call
         returns its version.
 
-        Raises ParentChanged if another version is current; StoreUnavailable if the store cannot be written, or others
-        change the model all the time. The version may be published then, and `find` or a second call returns it.
+        Raises ParentChanged if another version is current; Conflict if the upload's version was deleted;
+        ModelFileInvalid if it is damaged, or if the model has versions and no pointer; StoreUnavailable if the store
+        cannot be written, or others change the model all the time. The version may be published then, and `find` or a
+        second call returns it.
         """
         if not re.fullmatch(MODEL_NAME, card.model):
             raise InvalidInput.at("/model", MODEL_NAME_RULE)
@@ -113,6 +141,9 @@ class BucketPublisher(BucketReader):
                     return published
                 if expected not in ("any", pointer.current):
                     raise ParentChanged
+                if etag is None:
+                    self._begin(card.model)
+                    continue
                 numbered = draft.numbered(card, pointer)
                 if numbered != draft.card and not self._write(draft, numbered, model, folds):
                     continue
@@ -187,6 +218,9 @@ class BucketPublisher(BucketReader):
     def sweep(self) -> None:
         """Remove the files of deleted versions and of killed publishers, at most once in SWEEP_SECONDS.
 
+        A file that is not in the pointer may also be a version whose pointer was lost or replaced by an older one. So
+        it is removed only after this process has seen it for ORPHAN_SECONDS, unless its version was deleted.
+
         Raises Unavailable.
         """
         if time.monotonic() < self._swept + SWEEP_SECONDS:
@@ -198,19 +232,40 @@ class BucketPublisher(BucketReader):
                     self._sweep(model)
 
     def _sweep(self, model: str) -> None:
+        seen, self._orphans[model] = self._orphans.get(model, {}), {}
         pointer, etag = self._read_pointer(model)
-        before = datetime.now(UTC) - timedelta(seconds=ORPHAN_SECONDS)
+        if etag is None:  # all files may be versions
+            return
+        now, before = time.monotonic(), datetime.now(UTC) - timedelta(seconds=ORPHAN_SECONDS)
         orphans = []
         for blob in self._store.list_blobs(f"{MODELS}{model}/"):
-            if match := VERSION_FILE.fullmatch(blob.key.rpartition("/")[2]):
-                number = int(match[1])
-                if pointer.is_dead(number):
-                    self._store.delete(blob.key)
-                elif number > pointer.last and blob.modified < before:
-                    orphans.append(number)
-        if orphans and self._replace(model, pointer.with_last(max(orphans)), etag):
-            for number in orphans:
-                self._store.delete(version_key(model, number))
+            match = VERSION_FILE.fullmatch(blob.key.rpartition("/")[2])
+            if match is None or pointer.contains(number := int(match[1])):
+                continue
+            if pointer.was_deleted(number):
+                self._store.delete(blob.key)
+                continue
+            since = self._orphans[model][blob.key, blob.etag] = seen.get((blob.key, blob.etag), now)
+            if since <= now - ORPHAN_SECONDS and blob.modified < before:
+                orphans.append(number)
+        last = max(orphans, default=0)
+        if last > pointer.last and not self._replace(model, pointer.with_last(last), etag):
+            return
+        for number in orphans:
+            self._store.delete(version_key(model, number))
+
+    def _begin(self, model: str) -> None:
+        """Write the first pointer of a model, without versions, unless somebody else does.
+
+        It is written before the first version, so if there are versions and no pointer, the pointer was lost. Then
+        raise ModelFileInvalid, because all versions would be lost with a new one.
+        """
+        blobs = self._store.list_blobs(f"{MODELS}{model}/")
+        names = (blob.key.rpartition("/")[2] for blob in islice(blobs, LISTED_FIRST))
+        if not any(map(VERSION_FILE.fullmatch, names)):
+            self._replace(model, Pointer().with_last(0), None)
+        elif self._read_pointer(model)[1] is None:
+            raise ModelFileInvalid(missing_pointer(self._store.url, model))
 
     def _published_before(
         self, card: ModelCard, model: LinearModel, written: ModelCard | None, pointer: Pointer
@@ -231,11 +286,18 @@ class BucketPublisher(BucketReader):
         return self._published(card.model, pointer, number, card.upload)
 
     def _published(self, model: str, pointer: Pointer, number: int, upload: str) -> Version | None:
-        """Return the version if it exists, is intact and is that of the upload."""
-        if pointer.contains(number):
-            with contextlib.suppress(ModelFileInvalid, VersionNotFound):
+        """Return the version with this number if it is that of the upload.
+
+        Raises Conflict if it was deleted, and ModelFileInvalid if it is damaged: it must not be published again.
+        """
+        if 0 < number <= pointer.last:
+            if not pointer.contains(number):
+                raise version_deleted(model, number)
+            try:
                 version = self._read(model, number)
-                return version if version.card.upload == upload else None
+            except VersionNotFound:
+                raise version_deleted(model, number) from None
+            return version if version.card.upload == upload else None
         return None
 
     def _mark(self, model: str, latest: Latest) -> None:

@@ -4,7 +4,9 @@ import logging
 import queue
 import random
 import threading
+import time
 import weakref
+from collections.abc import Callable
 
 from app.errors import Unavailable
 from app.registry.bucket.reader import BucketReader
@@ -12,6 +14,7 @@ from app.registry.bucket.reader import BucketReader
 POLL_SECONDS = 0.4  # Least interval between two looks at a pointer.
 JITTER_SECONDS = 0.2  # Greatest random addition to it, so that replicas do not poll at the same time.
 MAX_BACKOFF_SECONDS = 2.0  # Longest interval while the store cannot be reached.
+FIRST_SECONDS = 5.0  # Least interval between two tries of what is to be done first.
 MAX_THREADS = 8  # Pointers read at the same time.
 
 _log = logging.getLogger(__name__)
@@ -23,8 +26,11 @@ class PointerWatch:
     While the store cannot be reached, only one request at a time tries it.
     """
 
-    def __init__(self, reader: BucketReader) -> None:
+    def __init__(self, reader: BucketReader, first: Callable[[], bool] | None = None) -> None:
+        """Call `first` about every FIRST_SECONDS while the store is reached, until it returns True."""
         self._reader = weakref.ref(reader)
+        self._first = first
+        self._first_due = 0.0  # by the monotonic clock
         self._stopped = threading.Event()
         self._due: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._polled: set[str] = set()  # models that are queued or being read
@@ -45,8 +51,12 @@ class PointerWatch:
 
     def _run(self) -> None:
         while not self._stopped.wait(max(POLL_SECONDS + JITTER_SECONDS * random.random(), self._backoff)):  # noqa: S311 - jitter
-            if not self._poll_all():
-                break
+            try:
+                if not self._poll_all():
+                    break
+            except Exception:  # such as a thread that cannot be started
+                _log.exception("pointer not polled")
+                self._backoff = MAX_BACKOFF_SECONDS
         for _ in range(self._threads):
             self._due.put(None)
 
@@ -62,16 +72,19 @@ class PointerWatch:
                 self._backoff = min(max(2 * self._backoff, POLL_SECONDS), MAX_BACKOFF_SECONDS)
                 return True
         self._backoff = 0.0
+        if self._first is not None and time.monotonic() >= self._first_due:
+            if self._first():
+                self._first = None
+            self._first_due = time.monotonic() + FIRST_SECONDS
         for model in reader.served_models():
             with self._lock:
-                if model in self._polled:
-                    continue
+                is_due = model not in self._polled
                 self._polled.add(model)
-                starts = self._threads < min(len(self._polled), MAX_THREADS)
-                self._threads += starts
-            self._due.put(model)
-            if starts:
+            if is_due:
+                self._due.put(model)
+            if self._threads < min(len(self._polled), MAX_THREADS):
                 threading.Thread(target=self._read_due, name="read-pointers", daemon=True).start()
+                self._threads += 1
         return True
 
     def _read_due(self) -> None:

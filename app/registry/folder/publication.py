@@ -3,6 +3,8 @@
     models/crop-yield/uploads/4f1c… -> ../000002.safetensors   the version that was published for this upload
     models/crop-yield/uploads/.last -> ../000002.safetensors   the highest number used or reserved so far
     models/crop-yield/.next -> 000002.safetensors              becomes `current` once there is a version 2
+    models/crop-yield/000003.deleted           a number that was used; it has the upload of the deleted version
+    models/.deleted/crop-yield/upload     the upload of its newest version
     models/.deleted/crop-yield/last       7: deleted models of this name used the numbers up to it
     models/.deleted/crop-yield/000007/    files of the deleted model, until they are removed
 
@@ -24,6 +26,7 @@ from pathlib import Path
 
 from app.errors import ModelFileInvalid, PromotionFailed
 from app.failpoints import failpoint
+from app.registry.names import version_deleted
 from app.registry.version_file import read_card
 from app.storage.folder import replace_file, replace_link, sync_folder, temporary_path
 
@@ -32,6 +35,7 @@ UPLOADS = "uploads"
 DELETED = ".deleted"  # Not a valid model name.
 _LAST = ".last"
 _LAST_OF_DELETED = "last"
+_UPLOAD_OF_DELETED = "upload"
 _NEXT = ".next"
 _UP = "../"
 _UPLOAD = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,127}")
@@ -40,6 +44,11 @@ _UPLOAD = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,127}")
 def file_name(number: int) -> str:
     """Return the name of a version's file in its model's folder."""
     return f"{number:06d}.safetensors"
+
+
+def deleted_name(number: int) -> str:
+    """Return the name of the file that says that this number was used. It has the upload of the deleted version."""
+    return f"{number:06d}.deleted"
 
 
 def number_of(link: str) -> int | None:
@@ -79,18 +88,44 @@ def make_current(link: Path) -> None:
 
 
 def published_for(folder: Path, upload: str) -> int | None:
-    """Return the number of the version that was published for this upload; None if none was, or it is deleted.
+    """Return the number of the version that was published for this upload, or None.
 
-    Reads one card at most, unless the folder has no markers yet. Raises OSError.
+    Reads one card at most, unless the folder has no markers yet. Raises Conflict if the version was deleted;
+    ModelFileInvalid if it is damaged; OSError.
     """
+    try:
+        number = _published_in(folder, upload)
+    except (FileNotFoundError, NotADirectoryError):
+        _check_not_deleted(folder, upload)
+        raise
+    # A process that was killed before it moved the folder leaves the record too, so a version goes before it.
+    if number is None:
+        _check_not_deleted(folder, upload)
+    return number
+
+
+def _check_not_deleted(folder: Path, upload: str) -> None:
+    """Raise Conflict if this is the upload of the newest version of a deleted model."""
+    if _text(folder.parent / DELETED / folder.name / _UPLOAD_OF_DELETED) == upload:
+        raise version_deleted(folder.name, last_of_deleted(folder.parent, folder.name))
+
+
+def _published_in(folder: Path, upload: str) -> int | None:
     if not (folder / UPLOADS).is_dir():
         found = (number for number, card_upload in _uploads_of_cards(folder) if card_upload == upload)
         return next(found, None)
     if not _UPLOAD.fullmatch(upload):
         return None
     number = target_of(folder / UPLOADS / upload)
-    # The marker of a killed publisher may name a number that another version has taken since.
-    return number if number is not None and _upload_of(folder, number) == upload else None
+    if number is None:
+        return None
+    if _text(folder / deleted_name(number)) == upload:
+        raise version_deleted(folder.name, number)
+    with contextlib.suppress(FileNotFoundError):
+        # The marker of a killed publisher may name a number that another version has taken since.
+        if read_card(folder / file_name(number)).upload == upload:
+            return number
+    return None
 
 
 def prepare_markers(folder: Path) -> None:
@@ -163,11 +198,18 @@ def link_version(folder: Path, temporary: Path, number: int, *, upload: str | No
         raise PromotionFailed(number, error.strerror) from error
 
 
-def remove_marker(folder: Path, number: int) -> None:
-    """Remove the marker of this version's upload, if its card can be read."""
-    upload = _upload_of(folder, number)
-    if upload is not None and _UPLOAD.fullmatch(upload):
-        (folder / UPLOADS / upload).unlink(missing_ok=True)
+def delete_version(folder: Path, number: int) -> None:
+    """Delete a version, whose number is not used again. The folder must be locked. Raises OSError.
+
+    The marker of its upload stays, so that a job that is run again finds that its version was deleted.
+    """
+    deleted = folder / deleted_name(number)
+    try:
+        replace_file(deleted, (_upload_of(folder, number) or "").encode())
+    except OSError:
+        deleted.touch()  # also on a full disk, because deletions make room
+    sync_folder(folder)
+    (folder / file_name(number)).unlink(missing_ok=True)
 
 
 def remove_empty(folder: Path) -> None:
@@ -183,7 +225,7 @@ def remove_empty(folder: Path) -> None:
 
 def _is_used(folder: Path, number: int) -> bool:
     path = folder / file_name(number)
-    return os.path.lexists(path) or os.path.lexists(path.with_suffix(".deleted"))
+    return os.path.lexists(path) or os.path.lexists(folder / deleted_name(number))
 
 
 def _uploads_of_cards(folder: Path) -> Iterator[tuple[int, str]]:
@@ -197,6 +239,13 @@ def _uploads_of_cards(folder: Path) -> Iterator[tuple[int, str]]:
 def _upload_of(folder: Path, number: int) -> str | None:
     with contextlib.suppress(ModelFileInvalid, FileNotFoundError):
         return read_card(folder / file_name(number)).upload
+    return None
+
+
+def _text(path: Path) -> str | None:
+    """Return the text of a file, or None if it cannot be read or is empty."""
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        return path.read_text() or None
     return None
 
 
@@ -223,6 +272,10 @@ def delete_model(models: Path, model: str, last: int) -> None:
     """
     records = models / DELETED / model
     records.mkdir(parents=True, exist_ok=True)
+    newest = target_of(models / model / UPLOADS / _LAST)
+    upload = None if newest is None else _upload_of(models / model, newest)
+    with contextlib.suppress(OSError):  # on a full disk
+        replace_file(records / _UPLOAD_OF_DELETED, (upload or "").encode())  # only the last job may run again
     replace_file(records / _LAST_OF_DELETED, b"%d\n" % last)
     for folder in (records, records.parent, models):
         sync_folder(folder)

@@ -11,7 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Literal
 
-from app.errors import Conflict, InvalidInput, ModelFileInvalid, ModelNotFound, Unavailable, VersionNotFound
+from app.errors import Conflict, InvalidInput, ModelNotFound, Unavailable, VersionNotFound
 from app.failpoints import failpoint
 from app.permissions import why_denied
 from app.registry.base import ParentChanged
@@ -19,13 +19,13 @@ from app.registry.folder import publication
 from app.registry.folder.publication import UPLOADS, file_name
 from app.registry.folder.reader import FolderReader
 from app.registry.model_card import ModelCard
-from app.registry.names import MODEL_NAME, MODEL_NAME_RULE
+from app.registry.names import MODEL_NAME, MODEL_NAME_RULE, version_deleted
 from app.registry.version_cache import CURRENT
 from app.registry.version_file import Version, encode
 from app.regression.linear_model import LinearModel
 from app.regression.sufficient_statistics import SufficientStatistics
 from app.storage.file_lock import FileLock
-from app.storage.folder import durable_file, sync_folder, temporary_path
+from app.storage.folder import durable_file, temporary_path
 
 ORPHAN_SECONDS = 3600  # Age of a temporary file above which its publisher is taken for dead.
 
@@ -39,7 +39,7 @@ class FolderPublisher(FolderReader):
     def find(self, model: str, upload: str) -> Version | None:
         """Return the version that was published for this upload, or None, after finishing its promotion.
 
-        Raises Unavailable.
+        Raises Conflict if it was deleted; ModelFileInvalid if it is damaged; Unavailable.
         """
         if not re.fullmatch(MODEL_NAME, model):
             return None
@@ -53,7 +53,7 @@ class FolderPublisher(FolderReader):
         if number is None:
             return None
         with self._locked(model):  # finishes what a killed publisher may have left
-            return self._read_if_intact(model, number)
+            return self._read_published(model, number)
 
     def publish(
         self,
@@ -70,7 +70,8 @@ class FolderPublisher(FolderReader):
         comparison and the publication. A version that replaces all rows and has no parent gets the current version as
         its parent. An upload is published once: a second call returns its version.
 
-        Raises ParentChanged if another version is current, PromotionFailed if it is published only, Unavailable if the
+        Raises ParentChanged if another version is current, Conflict if the upload's version was deleted,
+        ModelFileInvalid if it is damaged, PromotionFailed if it is published only, Unavailable if the
         folder cannot be written.
         """
         if not re.fullmatch(MODEL_NAME, card.model):
@@ -119,16 +120,13 @@ class FolderPublisher(FolderReader):
 
         Raises ModelNotFound, VersionNotFound; Conflict for the current version and the one served; Unavailable.
         """
-        path = self.path(model, number)
+        self.path(model, number)
         with self._locked(model) as folder:
             if self.current_number(model) == number:
                 raise Conflict(f'Version {number} is the current version of "{model}". Promote another one first.')
             if self.served_number(model) == number:
                 raise Conflict(f"Version {number} is served in place of the current one. Promote another one first.")
-            path.with_suffix(".deleted").touch()
-            sync_folder(folder)
-            publication.remove_marker(folder, number)
-            path.unlink(missing_ok=True)
+            publication.delete_version(folder, number)
         self._cache.drop((model, number))
 
     def delete_model(self, model: str, check: Callable[[], None] = lambda: None) -> None:
@@ -159,12 +157,14 @@ class FolderPublisher(FolderReader):
         if card.upload is None:
             return None
         number = publication.published_for(self._folder / card.model, card.upload)
-        return None if number is None else self._read_if_intact(card.model, number)
+        return None if number is None else self._read_published(card.model, number)
 
-    def _read_if_intact(self, model: str, number: int) -> Version | None:
-        with contextlib.suppress(ModelFileInvalid, VersionNotFound):
+    def _read_published(self, model: str, number: int) -> Version:
+        """Return a version that was published. Raises ModelFileInvalid; Conflict if it was deleted just now."""
+        try:
             return self._read(model, number)
-        return None
+        except VersionNotFound:
+            raise version_deleted(model, number) from None
 
     @contextlib.contextmanager
     def _locked(self, model: str) -> Iterator[Path]:

@@ -14,6 +14,7 @@ from app.errors import Unavailable
 from app.training.fragments.executors import ATTEMPTS, POLL_SECONDS, FragmentTask, lost
 
 LOCAL = "local"
+STARTS = 3  # Attempts to start a local Ray, which waits only 15 seconds for its own processes.
 STORE_BYTES = 100 << 20  # Size of the object store of a local Ray. Tasks and results are small and do not use it.
 AHEAD = 2  # Tasks for each core that are submitted at a time, so that no core waits for the next one.
 
@@ -55,7 +56,7 @@ class RayCluster:
                     except ray.exceptions.OutOfMemoryError:
                         raise lost(task) from None
                     except ray.exceptions.RayError as error:
-                        _log.error("ray failed", extra={"reason": type(error).__name__})
+                        _log.error("ray failed", extra={"reason": f"{type(error).__name__}: {error}"[:300]})
                         raise Unavailable("The Ray cluster cannot run this training. Try again later.") from None
                     yield task.index, content
         finally:
@@ -75,6 +76,16 @@ class RayCluster:
         """Return the module `ray`, after joining the cluster. Raises Unavailable."""
         if self._ray is not None and self._ray.is_initialized():
             return self._ray
+        for attempt in range(1, (STARTS if self._address == LOCAL else 1) + 1):
+            failure = self._try(poll)
+            if failure is None:
+                return self._ray
+            reason = f"{type(failure).__name__}: {failure}"[:500]
+            _log.error("ray not reached", extra={"reason": reason, "attempt": attempt})
+        raise Unavailable("The Ray cluster cannot be reached. Try again later.")
+
+    def _try(self, poll: Callable[[], None]) -> Exception | None:
+        """Join the cluster once. Return the error if that fails."""
         joined, failures = threading.Event(), list[Exception]()
 
         # The kernel ends the processes of a local Ray with the thread that started them, so it must outlive the job.
@@ -90,10 +101,7 @@ class RayCluster:
         threading.Thread(target=join, name="ray", daemon=True).start()
         while not joined.wait(POLL_SECONDS):
             poll()
-        if failures:
-            _log.error("ray not reached", extra={"reason": f"{type(failures[0]).__name__}: {failures[0]}"[:500]})
-            raise Unavailable("The Ray cluster cannot be reached. Try again later.") from None
-        return self._ray
+        return failures[0] if failures else None
 
     def _join(self) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fragment_rows import PARTS, ROWS, rows_of, write_rows
-from pyarrow import parquet
+from fragment_rows import PARTS, ROWS, rows_of, write_damaged, write_rows
 
 from app.errors import InvalidInput, TrainingFailed
 from app.regression.fit import fit_model
@@ -109,10 +108,6 @@ def test_a_cancelled_job_ends_its_processes(path: Path) -> None:
 
 
 def test_a_damaged_row_group_is_named_with_its_file(path: Path, processes: Processes, tmp_path: Path) -> None:
-    damaged = tmp_path / "part-7.parquet"
-    content = bytearray(path.read_bytes())
-    group = parquet.ParquetFile(path).metadata.row_group(3).column(1)
-    content[group.data_page_offset : group.data_page_offset + 20] = b"\xff" * 20
-    damaged.write_bytes(content)
+    damaged = write_damaged(tmp_path / "part-7.parquet", path)
     with pytest.raises(InvalidInput, match=r"^part-7.parquet: Row group 3 is not readable as Parquet"):
         fit_model(rows_of(damaged, processes, damaged.name), Exact())
