@@ -49,8 +49,10 @@ class SetFile(Protocol):
 class FileSet:
     """Several files with the same columns, in their order. Rows are counted when a file was read to its end."""
 
-    def __init__(self, files: Sequence[SetFile]) -> None:
+    def __init__(self, files: Sequence[SetFile], limit: int | None = None) -> None:
+        """With a limit, their rows are bounded as those of an upload of `limit` bytes."""
         self.files = tuple(files)
+        self.limit = limit
         self.columns: Mapping[str, str] | None = None  # names and types of the first file, once it was opened
         self._rows: list[int] = []
 

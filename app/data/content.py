@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 
 from app.data.batch import FileSet, Source, open_source
+from app.data.columns.encodings import CHARSET
 from app.data.columns.schema import PLAIN, Dialect
 from app.data.formats import FORMATS
 from app.data.formats.arrow import ARROW
@@ -16,7 +17,7 @@ from app.data.formats.base import BodyFormat, Content, TableFormat
 from app.data.formats.excel import EXCEL, OLD_SIGNATURE
 from app.data.formats.json import JSON
 from app.data.limits.arrow_limits import FILE_SIGNATURE
-from app.errors import FieldError, InvalidInput, LinserveError, MalformedBody
+from app.errors import FieldError, InvalidInput, LinserveError, MalformedBody, Unreadable
 
 HEAD_BYTES = 1 << 12  # Bytes of a body that are inspected.
 
@@ -148,3 +149,20 @@ def better(error: LinserveError, head: bytes, body_format: BodyFormat, dialect: 
     )
     error_type = MalformedBody if isinstance(error, MalformedBody) else InvalidInput
     return error_type(message, [FieldError(message, parameter=content.header)])
+
+
+def better_in_file(error: InvalidInput, head: bytes, table_format: TableFormat, dialect: Dialect) -> InvalidInput:
+    """Return an error as `better` does, for a file of a source. It does not advise about a body or its headers."""
+    content = content_of(head)
+    if content is not None and (content.body_format is None or content.body_format.name != table_format.name):
+        if table_format.may_be(content, head, error):
+            return error
+        return InvalidInput(f"The file is {content.label}, but {table_format.label} was expected. Correct `format`.")
+    explained_error = table_format.explain(error, head, dialect)
+    if isinstance(explained_error, InvalidInput):
+        error = explained_error
+    if isinstance(error, Unreadable):
+        return InvalidInput(f"The file is not readable as {table_format.label}. Write it again, or correct `format`.")
+    if CHARSET in error.message:
+        return InvalidInput.at("/encoding", error.message.replace(CHARSET, ""))
+    return error

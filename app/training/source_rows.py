@@ -1,18 +1,24 @@
 """The files of a job's source: found when the job first runs, and the same for each of its attempts."""
 
+import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from app.data.batch import FileSet, RangedFile
-from app.errors import BodyTooLarge, Unavailable
+from app.errors import BodyTooLarge, SourceChanged, Unavailable
+from app.storage.store import BlobChanged, BlobNotFound
+from app.storage.temp import TempStorage
 from app.training.request import TrainingRequest
 from app.training.source_url import AllowedSources
 from app.training.sources import SourceFile, SourceFiles, resolve
 from app.training.uploads import UploadStore
+
+MAX_INSPECTED = 100  # Files of a source that are read to inspect it.
+COPY_BYTES = 1 << 20  # Bytes copied at a time.
 
 
 def files_of(request: TrainingRequest, allowed: AllowedSources, uploads: UploadStore) -> SourceFiles | None:
@@ -50,6 +56,39 @@ class _File:
         return self.file.source(self.wait)
 
 
+@dataclass(frozen=True)
+class _Copy:
+    name: str
+    path: Path
+
+    def source(self) -> Path:
+        return self.path
+
+
+@contextlib.contextmanager
+def local_copies(files: SourceFiles, scratch: TempStorage, limit: int) -> Iterator[FileSet]:
+    """Yield the rows of files to inspect, bounded as those of an upload of `limit` bytes.
+
+    Binary files in a store are copied, because only a file on this machine can be checked before it is decompressed.
+    Raises StoreUnavailable, SourceChanged and SpoolFull.
+    """
+    with contextlib.ExitStack() as copies:
+        found: list[_File | _Copy] = []
+        for file in files.files:
+            if file.path is not None or files.table_format.is_text:
+                found.append(_File(file, None))
+                continue
+            copy = copies.enter_context(scratch.open(file.size))
+            try:
+                with file.open() as blob:
+                    while part := blob.read(COPY_BYTES):
+                        copy.write(part)
+            except (BlobChanged, BlobNotFound):
+                raise SourceChanged(file.name) from None
+            found.append(_Copy(file.name, copy.path))
+        yield FileSet(found, limit)
+
+
 def file_set(files: SourceFiles, wait: Callable[[float], None] | None) -> FileSet:
     """Return the rows of the files.
 
@@ -60,8 +99,11 @@ def file_set(files: SourceFiles, wait: Callable[[float], None] | None) -> FileSe
 
 
 def first_files(files: SourceFiles, max_bytes: int) -> SourceFiles:
-    """Return the first of the files, with at most `max_bytes` in all. Raises BodyTooLarge if the first has more."""
-    sizes = itertools.accumulate(file.size for file in files.files)
+    """Return the first MAX_INSPECTED of the files, with at most `max_bytes` in all.
+
+    Raises BodyTooLarge if the first has more.
+    """
+    sizes = itertools.accumulate(file.size for file in files.files[:MAX_INSPECTED])
     count = sum(size <= max_bytes for size in sizes)
     if not count:
         name, size = files.files[0].name, files.files[0].size

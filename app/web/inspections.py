@@ -19,7 +19,7 @@ from app.storage.memory_budget import Reservation
 from app.training.inspection import inspect_file
 from app.training.json_rows import rows_to_inspect
 from app.training.request import TrainingRequest
-from app.training.source_rows import file_set, first_files
+from app.training.source_rows import first_files, local_copies
 from app.training.sources import resolve_quickly
 from app.web import bodies
 from app.web.receiving import SLICE_BYTES, store_part
@@ -94,7 +94,8 @@ def _inspect_source(services: Services, memory: Reservation, body: bytes) -> dic
     if len(first.files) < len(files.files):
         warning = f"Only the first {len(first.files)} of {len(files.files)} files were read."
         draft = replace(draft, warnings=(*draft.warnings, warning))
-    return _inspect(services, memory, options, draft, file_set(first, wait=None))
+    with local_copies(first, services.scratch, services.max_upload_bytes) as rows:
+        return _inspect(services, memory, options, draft, rows)
 
 
 def _inspect(

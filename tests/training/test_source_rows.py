@@ -14,20 +14,24 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_allclose
 
+from app.data.batch import Columns
 from app.data.columns.options import ReadingOptions
 from app.data.formats import BY_NAME
-from app.errors import Forbidden, InvalidInput, SourceChanged, Unavailable
+from app.data.formats.file_set import known_format
+from app.data.limits import decode_limits
+from app.errors import BodyTooLarge, Forbidden, InvalidInput, SourceChanged, Unavailable
 from app.registry.folder.publisher import FolderPublisher
 from app.registry.version_file import Version
 from app.regression.solvers import Exact
 from app.storage import Store, open_store
+from app.storage.temp import TempStorage
 from app.training import sources
 from app.training.fragments.executors import Executor, Serial
 from app.training.pipeline import TrainerContext, train
 from app.training.planner import plan_file
 from app.training.progress import ProgressReporter
 from app.training.request import TrainingRequest
-from app.training.source_rows import file_set, files_of
+from app.training.source_rows import file_set, files_of, first_files, local_copies
 from app.training.source_url import AllowedSources
 from app.training.sources import resolve
 from app.training.uploads import UploadStore
@@ -256,6 +260,53 @@ def test_recorded_files_are_checked_by_the_trainer(bench: Bench) -> None:
         uploads.path(uploads.files(request.upload)).write_bytes(content)
         with pytest.raises(Unavailable, match="damaged"):
             files_of(request, bench.allowed, uploads)
+
+
+@pytest.mark.parametrize("form", ["parquet", "arrow"])
+def test_a_file_that_decompresses_to_too_much_at_once_is_refused(
+    anywhere: Bench, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setattr(decode_limits, "HELD_BYTES", 1 << 16)
+    zeros = pa.table({"x": np.zeros(1 << 16), "y": np.zeros(1 << 16)})
+    content = io.BytesIO()
+    if form == "parquet":
+        pq.write_table(zeros, content, use_dictionary=False, compression="zstd", data_page_size=1 << 24)
+    else:
+        with pa.ipc.new_stream(content, zeros.schema, options=pa.ipc.IpcWriteOptions(compression="zstd")) as writer:
+            writer.write_table(zeros)
+    anywhere.put(f"part-0.{SUFFIX[form]}", content.getvalue())
+    url = f"{anywhere.url}/part-0.{SUFFIX[form]}"
+    if not anywhere.url.startswith("file:"):  # Their rows are bounded by the memory of the trainer.
+        files = first_files(resolve(url, anywhere.allowed), 1 << 20)
+        scratch = TempStorage(anywhere.context.checkpoints / "scratch", 1 << 20)
+        with local_copies(files, scratch, 1 << 20) as rows, pytest.raises(InvalidInput, match="memory at once"):
+            known_format(form, rows).check_size(rows, ["x", "y"], 1 << 20)
+        return
+    with pytest.raises(InvalidInput, match="memory at once"):
+        anywhere.train(url)
+
+
+def test_the_rows_of_inspected_files_are_bounded_together(bench: Bench) -> None:
+    files = resolve(bench.put_all(table(), "csv"), bench.allowed)
+    scratch = TempStorage(bench.context.checkpoints / "scratch", 1 << 20)
+    with local_copies(files, scratch, 100) as rows, pytest.raises(BodyTooLarge):
+        list(known_format("csv", rows).cells(rows, Columns(["x", "y"], missing=True)))
+
+
+def test_a_file_in_another_format_is_named_in_words_for_files(bench: Bench) -> None:
+    for form, content, message in (
+        ("csv", written(table(), "parquet"), r"The file is a Parquet file, but .* was expected\. Correct `format`"),
+        ("parquet", b"PAR1", "The file is not readable as Parquet"),
+        ("arrow", b"\xff\xff\xff\xff" + b"\0" * 40, "The file is not readable as an Arrow IPC stream"),
+    ):
+        url = bench.put_all(table(), form)
+        request = bench.plan(url)
+        for number in range(3):
+            bench.put(f"part-{number}.{SUFFIX[form]}", content)
+        with pytest.raises(InvalidInput, match=message) as refused:
+            bench.run(request)
+        assert "body" not in str(refused.value.message).lower()
+        assert "Content-Type" not in refused.value.message
 
 
 def test_planning_reads_only_the_beginning_of_the_first_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from app.errors import InvalidInput
 
 BOM = codecs.BOM_UTF8
 _WIDE_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+CHARSET = " or the `charset` in Content-Type"  # Part of a message about bodies.
 _NARROW: tuple[Encoding, ...] = ("windows-1252", "iso-8859-1")  # every byte is a character
 
 
@@ -27,8 +28,7 @@ def encoding_of(head: bytes, given: Encoding | None, known: Encoding | None = No
     if given == "utf-16" and head and b"\0" not in head:  # A separator in UTF-16 has a zero.
         raise InvalidInput.of_parameter(
             "encoding",
-            "The file is not UTF-16 text, which `encoding` or the `charset` in Content-Type names. Correct it, or "
-            "leave it out.",
+            f"The file is not UTF-16 text, which `encoding`{CHARSET} names. Correct it, or leave it out.",
         )
     if given is not None:
         return given

@@ -58,6 +58,10 @@ class ArrowFormat(SchemaFormat):
     def check_size(self, source: Source, names: Sequence[str], limit: int) -> int:
         return check_arrow_size(source, len(names), limit)
 
+    def check_memory(self, source: Source, names: Sequence[str]) -> None:
+        if not isinstance(source, RangedFile):
+            check_arrow_size(source, len(names), None)
+
     def batches(self, source: Source, columns: Columns, threads: int = 1) -> Iterator[RowBatch]:  # noqa: ARG002
         reader, mapped = _open(source, self._span)
         check_columns(reader.schema, columns)

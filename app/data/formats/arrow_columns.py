@@ -14,7 +14,7 @@ from app.data.formats.base import TableFormat
 from app.data.kept_types import kept_type
 from app.data.lazy_pyarrow import pa, raise_if_memory
 from app.data.names import MAX_LISTED, shown
-from app.errors import FieldError, InvalidInput
+from app.errors import FieldError, InvalidInput, Unreadable
 
 
 class SchemaFormat(TableFormat):
@@ -43,7 +43,7 @@ def readable(label: str) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError, ValueError) as error:
         raise_if_memory(error)
-        raise InvalidInput(
+        raise Unreadable(
             f"The body was sent as {label}, but is not readable as {label}. Write it again, or correct Content-Type."
         ) from None
 

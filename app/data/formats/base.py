@@ -143,6 +143,13 @@ class TableFormat(BodyFormat, Protocol):
         """
         return 0
 
+    def check_memory(self, source: Source, names: Sequence[str]) -> None:  # noqa: ARG002
+        """Raise InvalidInput if too many bytes of these columns are decoded at a time. The file may be of any length.
+
+        A file that is elsewhere is not checked if this would read it twice.
+        """
+        return
+
     def spans(self, source: Source, dialect: Dialect, size: int) -> list[Span]:  # noqa: ARG002
         """Return the parts of a file that can be read separately, in their order, of about `size` bytes each.
 

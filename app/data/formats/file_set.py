@@ -12,9 +12,10 @@ from typing import TypeVar
 from app.data.batch import CellBatch, Columns, FileSet, RowBatch, SetFile, Source
 from app.data.columns.options import ReadingOptions
 from app.data.columns.schema import PLAIN, Dialect
-from app.data.content import begins_with, content_of
+from app.data.content import begins_with, better_in_file
 from app.data.formats import BY_NAME
 from app.data.formats.base import Output, TableFormat, TableWriter
+from app.data.limits.decode_limits import check_rows
 from app.data.names import listed
 from app.errors import FieldError, InvalidInput, SourceChanged
 from app.storage.store import BlobChanged, BlobNotFound
@@ -73,27 +74,44 @@ class FileSetFormat(TableFormat):
         with self._opened(_files(source)[0], PLAIN) as file:
             return self._format.metadata_bytes(file)
 
+    def check_size(self, source: Source, names: Sequence[str], limit: int) -> int:
+        """Check the files of a set with a limit. Those of others are checked when they are read."""
+        assert isinstance(source, FileSet)
+        most = 0
+        for file in source.files if source.limit is not None else ():
+            with self._opened(file, PLAIN) as part:
+                most = max(most, self._format.check_size(part, names, limit))
+        return most
+
     def batches(self, source: Source, columns: Columns, threads: int = 1) -> Iterator[RowBatch]:
         assert isinstance(source, FileSet)
+        read = 0
         for place, file in enumerate(source.files):
             rows = 0
             with self._opened(file, columns.dialect) as part:
                 self._check_columns(source, place, part, columns)
+                self._format.check_memory(part, columns.names)
                 for batch in self._format.batches(part, columns, threads):
                     rows += len(batch.values)
+                    _check_limit(source, read + rows, columns)
                     yield batch
             source.note_rows(place, rows)
+            read += rows
 
     def cells(self, source: Source, columns: Columns, threads: int = 1) -> Iterator[CellBatch]:
         assert isinstance(source, FileSet)
+        read = 0
         for place, file in enumerate(source.files):
             rows = 0
             with self._opened(file, columns.dialect) as part:
                 self._check_columns(source, place, part, columns)
+                self._format.check_memory(part, columns.names)
                 for batch in self._format.cells(part, columns, threads):
                     rows += batch.cells.num_rows
+                    _check_limit(source, read + rows, columns)
                     yield batch
             source.note_rows(place, rows)
+            read += rows
 
     def writer(self, file: Output, keep: Sequence[str], names: Sequence[str]) -> TableWriter:
         return self._format.writer(file, keep, names)
@@ -113,13 +131,7 @@ class FileSetFormat(TableFormat):
     def _explained(self, error: InvalidInput, file: SetFile, dialect: Dialect) -> InvalidInput:
         """Return an error that names the real format of a file if it has another one."""
         head = begins_with(file.source())  # raises SourceChanged if that is the cause
-        content = content_of(head)
-        if content is not None and (content.body_format is None or content.body_format.name != self.name):
-            if self._format.may_be(content, head, error):
-                return error
-            return InvalidInput(f"The file is {content.label}, but {self.label} was expected. Correct `format`.")
-        better = self._format.explain(error, head, dialect)
-        return better if isinstance(better, InvalidInput) else error
+        return better_in_file(error, head, self._format, dialect)
 
     def _check_columns(self, source: FileSet, place: int, part: Source, columns: Columns) -> None:
         """Raise InvalidInput if a file has other columns, or columns of another type, than the first."""
@@ -128,6 +140,11 @@ class FileSetFormat(TableFormat):
             source.columns = described
         elif source.columns is not None:
             check_same_columns(described, source.columns, source.files[0].name, columns.names)
+
+
+def _check_limit(source: FileSet, rows: int, columns: Columns) -> None:
+    if source.limit is not None:
+        check_rows(rows, len(columns.names), source.limit)
 
 
 def described_columns(table_format: TableFormat, part: Source, dialect: Dialect) -> dict[str, str]:

@@ -59,6 +59,12 @@ class ParquetFormat(SchemaFormat):
         paths = [schema.column(index).path for index in range(len(schema))]
         return check_parquet_size(source, paths, list(names), limit)
 
+    def check_memory(self, source: Source, names: Sequence[str]) -> None:
+        schema = _open(source).schema
+        paths = [schema.column(index).path for index in range(len(schema))]
+        groups = None if self._span is None else slice(self._span.start, self._span.stop)
+        check_parquet_size(source, paths, list(names), None, groups or slice(None))
+
     def batches(self, source: Source, columns: Columns, threads: int = 1) -> Iterator[RowBatch]:
         schema = _schema(_open(source))
         check_columns(schema, columns)

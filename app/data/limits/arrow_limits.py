@@ -82,11 +82,11 @@ def stream_of_batches(source: Source, start: int, stop: int) -> memoryview:
 
 
 @refuse_damage(_DAMAGED)
-def check_arrow_size(source: Source, columns: int, limit: int) -> int:
+def check_arrow_size(source: Source, columns: int, limit: int | None) -> int:
     """Return the bytes of a batch and of all dictionaries that are decoded at a time.
 
-    Raises BodyTooLarge if `columns` columns are too large for an upload of `limit` bytes, InvalidInput if a batch takes
-    too much memory, or if there are too many batches.
+    Raises BodyTooLarge if `columns` columns are too large for an upload of `limit` bytes, if that is given, and
+    InvalidInput if a batch takes too much memory, or if there are too many batches.
     """
     rows = held = dictionaries = 0
     view = stream_of(view_of(source))
@@ -96,7 +96,8 @@ def check_arrow_size(source: Source, columns: int, limit: int) -> int:
             held = max(held, _decompressed_bytes(message, message.header))
         elif message.header_type == _DICTIONARY and (batch := message.header.table(1)):
             dictionaries += _decompressed_bytes(message, batch)
-        check_rows(rows, columns, limit)
+        if limit is not None:
+            check_rows(rows, columns, limit)
         check_held(held + dictionaries, len(view))
         if batches > MAX_BATCHES:
             raise InvalidInput(f"The stream has more than {MAX_BATCHES} batches. Write fewer and larger ones.")

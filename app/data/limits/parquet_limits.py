@@ -71,17 +71,21 @@ def parquet_row_groups(source: Source) -> list[RowGroup]:
 
 
 @refuse_damage(_DAMAGED)
-def check_parquet_size(source: Source, paths: list[str], names: list[str], limit: int) -> int:
+def check_parquet_size(
+    source: Source, paths: list[str], names: list[str], limit: int | None, groups: slice = slice(None)
+) -> int:
     """Return an estimate of the bytes of pages that are decoded at a time.
 
-    `paths` are those of all columns, and `names` those of the columns to read. Of a file elsewhere, only the number of
-    rows is checked, because each page has its header before it.
+    `paths` are those of all columns, and `names` those of the columns to read in the row groups `groups`. Without a
+    limit, a file may have any number of rows, and the pages are counted for each row group. Of a file elsewhere, only
+    the number of rows is checked, because each page has its header before it.
 
     Raises BodyTooLarge if the columns are too large for an upload of `limit` bytes, InvalidInput if a row group takes
     too much memory, or if the columns have too many pages.
     """
-    row_groups: list[Fields] = Reader(_footer(source)).struct()[4, LIST]
-    check_rows(sum(max(row_group[3, I64], 0) for row_group in row_groups), len(names), limit)
+    row_groups: list[Fields] = Reader(_footer(source)).struct()[4, LIST][groups]
+    if limit is not None:
+        check_rows(sum(max(row_group[3, I64], 0) for row_group in row_groups), len(names), limit)
     if isinstance(source, RangedFile):
         return 0
     view = view_of(source)
@@ -92,6 +96,8 @@ def check_parquet_size(source: Source, paths: list[str], names: list[str], limit
         if len(chunks) != len(paths):
             raise IndexError("The row group has not the columns of the file.")
         held = 0
+        if limit is None:
+            pages = header_bytes = 0
         for path, chunk in zip(paths, chunks, strict=True):
             if path not in wanted:
                 continue

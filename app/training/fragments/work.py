@@ -9,7 +9,7 @@ from app.data.columns.number_profile import MAX_IDS
 from app.data.columns.options import DateOrder
 from app.data.columns.profile import ColumnProfile, ProfileRecord, profile_table
 from app.data.columns.schema import Column, Dialect, TableSchema
-from app.data.content import explained
+from app.data.content import begins_with, better_in_file, explained
 from app.data.formats import BY_NAME
 from app.data.formats.base import Span
 from app.data.formats.file_set import described_columns
@@ -29,6 +29,12 @@ class RowsRecord(msgspec.Struct, frozen=True):
     schema: TableSchema
     weight_kind: WeightKind
     groups: Groups | None
+
+    @property
+    def names(self) -> list[str]:
+        """The columns that are read."""
+        names = [column.name for column in self.schema.numbers]
+        return names if self.groups is None else [*names, self.groups.column]
 
     def rows(self, file: FileRecord, span: Span | None, threads: int = 1) -> TrainingRows:
         return TrainingRows(
@@ -99,6 +105,7 @@ class Profile(msgspec.Struct, frozen=True, tag=True):
         others = [name for name in profiles if name not in {*self.numbers}]
         columns = Columns(self.numbers, others, missing=True, dialect=self.dialect)
         with explained(source, table_format, self.dialect):
+            table_format.check_memory(source, columns.names)
             cells = table_format.cells(source, columns)
             profile = profile_table(cells, profiles, before=self.before, is_part=True)
         records = {name: self._record(column) for name, column in profile.columns.items()}
@@ -127,6 +134,12 @@ class Summarise(msgspec.Struct, frozen=True, tag=True):
     plan: SummaryPlan
 
     def run(self) -> "Summary":
+        table_format = BY_NAME[self.rows.format]
+        if self.span is not None:
+            table_format = table_format.within(self.span)
+        source = self.file.file.source()
+        with explained(source, table_format, self.rows.schema.dialect):
+            table_format.check_memory(source, self.rows.names)
         rows = self.rows.rows(self.file, self.span)
         statistics = summarise_batches(self.plan, rows.batches())
         records = {fold: statistics_record(part) for fold, part in statistics.items()}
@@ -148,11 +161,24 @@ Task: TypeAlias = Split | Profile | Summarise
 Result: TypeAlias = Spans | Profiled | Summary | Fault
 
 
+def _run(task: Task) -> Result:
+    """Return the result of a task. Errors about a file of a source do not advise about a body or its headers."""
+    try:
+        return task.run()
+    except InvalidInput as error:
+        if task.file.source is None or "Content-Type" not in error.message:
+            raise
+        format_name, dialect = (
+            (task.rows.format, task.rows.schema.dialect) if isinstance(task, Summarise) else (task.format, task.dialect)
+        )
+        raise better_in_file(error, begins_with(task.file.file.source()), BY_NAME[format_name], dialect) from None
+
+
 def answer(content: bytes) -> bytes:
     """Return the result of a task, both as bytes. The errors of a fragment are results."""
     task: Task = unpack(content, Task)
     try:
-        result: Result = task.run()
+        result: Result = _run(task)
     except (LinserveError, FitError) as error:
         result = Fault.of(error)
     except MemoryError:
