@@ -14,7 +14,7 @@ from line import CARD, STATISTICS
 from registries import ALSO_IN_S3, EVERYWHERE, Place
 
 from app import failpoints
-from app.errors import Conflict, ModelFileInvalid
+from app.errors import Conflict
 from app.registry.base import ModelPublisher, ParentChanged
 from app.registry.folder.publisher import FolderPublisher
 from app.registry.version_file import encode
@@ -241,17 +241,6 @@ def test_an_upload_whose_version_was_deleted_is_not_published_again(
     if deletes == "version":
         with pytest.raises(Conflict):
             published(other, "a")
-
-
-@EVERYWHERE
-def test_an_upload_whose_version_is_damaged_is_not_published_again(registry: ModelPublisher, place: Place) -> None:
-    path = place.folder / "line" / f"{published(registry, 'a'):06d}.safetensors"
-    path.write_bytes(path.read_bytes()[:-9])
-    other = place.open()
-    for again in (lambda: other.find("line", "a"), lambda: published(other, "a")):
-        with pytest.raises(ModelFileInvalid):
-            again()
-    assert other.versions("line") == [1, 2]
 
 
 def test_the_marker_of_a_killed_publisher_does_not_claim_a_deleted_version(
