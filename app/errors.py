@@ -139,9 +139,6 @@ class JobNotFound(NotFound): ...
 class KeyReused(InvalidInput): ...
 
 
-class Unreadable(InvalidInput): ...
-
-
 class SourceChanged(InvalidInput):
     """`file` is the file's name."""
 

@@ -13,11 +13,12 @@ from app.data.columns.encodings import CHARSET
 from app.data.columns.schema import PLAIN, Dialect
 from app.data.formats import FORMATS
 from app.data.formats.arrow import ARROW
+from app.data.formats.arrow_columns import unreadable
 from app.data.formats.base import BodyFormat, Content, TableFormat
 from app.data.formats.excel import EXCEL, OLD_SIGNATURE
 from app.data.formats.json import JSON
 from app.data.limits.arrow_limits import FILE_SIGNATURE
-from app.errors import FieldError, InvalidInput, LinserveError, MalformedBody, Unreadable
+from app.errors import FieldError, InvalidInput, LinserveError, MalformedBody
 
 HEAD_BYTES = 1 << 12  # Bytes of a body that are inspected.
 
@@ -161,7 +162,7 @@ def better_in_file(error: InvalidInput, head: bytes, table_format: TableFormat, 
     explained_error = table_format.explain(error, head, dialect)
     if isinstance(explained_error, InvalidInput):
         error = explained_error
-    if isinstance(error, Unreadable):
+    if error.message == unreadable(table_format.label):
         return InvalidInput(f"The file is not readable as {table_format.label}. Write it again, or correct `format`.")
     if CHARSET in error.message:
         return InvalidInput.at("/encoding", error.message.replace(CHARSET, ""))

@@ -22,10 +22,11 @@ from app.data.batch import RangedFile
 from app.data.formats.parquet import PARQUET
 from app.errors import SpoolFull, StoreUnavailable, Unavailable
 from app.registry.folder.publisher import FolderPublisher
+from app.regression.fit import fit_model
 from app.regression.solvers import Exact, GradientDescent, Start
 from app.regression.solvers.base import BestEpoch, Coefficients, TrainingState
 from app.storage import BlobInfo, Store, open_store
-from app.training import outages, pipeline, uploads
+from app.training import comparison, outages, pipeline, uploads
 from app.training.checkpoints import Checkpoint, remove_checkpoint, sweep_checkpoints
 from app.training.initial_coefficients import attach, detach
 from app.training.outages import PatientFile, outlast
@@ -291,7 +292,7 @@ def test_a_fit_is_not_repeated_if_the_store_is_away_after_it(
 ) -> None:
     monkeypatch.setattr(outages, "FIRST_PAUSE_SECONDS", 0.001)
     fits, failures = list[None](), [StoreUnavailable("The store is unavailable.")] * 2
-    fit, compare = pipeline.fit_model, pipeline.compare
+    fit, compare = fit_model, comparison.compare
 
     def counted(*args: Any, **options: Any) -> Any:
         fits.append(None)

@@ -309,7 +309,7 @@ def test_a_folder_that_becomes_a_link_during_the_check_is_noticed(
         (folder / "data/sub").symlink_to(folder / "elsewhere")
         return real(path, flags)
 
-    monkeypatch.setattr(sources.os, "open", swapped)
+    monkeypatch.setattr(os, "open", swapped)
     with pytest.raises(SourceChanged):
         file.open()
 

@@ -13,7 +13,9 @@ from app.errors import Unavailable, WorkerBusy
 from app.storage.memory_budget import MemoryBudget, Reservation
 from app.training.uploads import UploadStore
 from app.web import merges, submissions
-from app.web.receiving import received_upload
+from app.web.receiving import ReceivedUpload, received_upload
+from app.web.schemas.merge import MergeOptions
+from app.web.schemas.train import FileOptions
 from app.web.state import Services
 
 
@@ -23,7 +25,10 @@ def write(uploads: UploadStore, name: str) -> None:
         uploads.sync(file)
 
 
-def fail_after(error: BaseException, *_: None) -> None:
+def fail_after_receipt(uploads: UploadStore, upload: ReceivedUpload, error: BaseException, *, taken: bool) -> None:
+    write(uploads, upload.name)
+    if taken:
+        upload.take()
     raise error
 
 
@@ -31,7 +36,7 @@ def fail_after(error: BaseException, *_: None) -> None:
 def test_an_error_after_the_last_byte_removes_the_upload(tmp_path: Path, error: BaseException) -> None:
     uploads = UploadStore(tmp_path)
     with pytest.raises(type(error)), received_upload(uploads) as upload:
-        fail_after(error, write(uploads, upload.name))
+        fail_after_receipt(uploads, upload, error, taken=False)
     assert uploads.is_empty()
     with pytest.raises(Unavailable):  # the thread that would record the job starts after all
         upload.take()
@@ -40,7 +45,7 @@ def test_an_error_after_the_last_byte_removes_the_upload(tmp_path: Path, error: 
 def test_a_client_that_goes_away_while_its_job_is_recorded_leaves_the_rows(tmp_path: Path) -> None:
     uploads = UploadStore(tmp_path)
     with pytest.raises(asyncio.CancelledError), received_upload(uploads) as upload:
-        fail_after(asyncio.CancelledError(), write(uploads, upload.name), upload.take())
+        fail_after_receipt(uploads, upload, asyncio.CancelledError(), taken=True)
     assert uploads.path(upload.name).read_bytes() == b"rows"
 
 
@@ -66,8 +71,8 @@ def test_a_route_leaves_nothing_if_it_fails_before_its_job(
     state = {"memory": Reservation(MemoryBudget(1 << 24))}
     scope = {"type": "http", "method": "POST", "headers": headers, "query_string": b"", "state": state}
     request = Request(scope, receive)
-    monkeypatch.setattr(submissions.FileOptions, "to_request", fail)
-    monkeypatch.setattr(merges.MergeOptions, "to_request", fail)
+    monkeypatch.setattr(FileOptions, "to_request", fail)
+    monkeypatch.setattr(MergeOptions, "to_request", fail)
     call = (
         submissions.submit_file(services, request, CSV, "job")
         if route == "file"

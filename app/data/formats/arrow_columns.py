@@ -14,7 +14,7 @@ from app.data.formats.base import TableFormat
 from app.data.kept_types import kept_type
 from app.data.lazy_pyarrow import pa, raise_if_memory
 from app.data.names import MAX_LISTED, shown
-from app.errors import FieldError, InvalidInput, Unreadable
+from app.errors import FieldError, InvalidInput
 
 
 class SchemaFormat(TableFormat):
@@ -43,9 +43,12 @@ def readable(label: str) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError, ValueError) as error:
         raise_if_memory(error)
-        raise Unreadable(
-            f"The body was sent as {label}, but is not readable as {label}. Write it again, or correct Content-Type."
-        ) from None
+        raise InvalidInput(unreadable(label)) from None
+
+
+def unreadable(label: str) -> str:
+    """Return the message about a body that is not `label`."""
+    return f"The body was sent as {label}, but is not readable as {label}. Write it again, or correct Content-Type."
 
 
 def schema_names(schema: "pa.Schema") -> list[str]:
