@@ -172,7 +172,7 @@ class DBOSWorkerStore:
         """Queue jobs again that this trainer has claimed and no thread runs.
 
         That happens if the answer to a claim was lost, or an error kept the job from starting. A job that was claimed
-        just now has no thread yet, so one is queued only if the look before found it as well.
+        just now has no thread yet, so a job is queued only if the previous call found it without a thread too.
         """
         idle = pending - set(self._dbos._active_workflows_set.activeList())  # noqa: SLF001
         taken = sorted(

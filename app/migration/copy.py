@@ -61,7 +61,7 @@ class _Model:
                     f"{self._model}: {self._compared} of {len(state.versions)} versions, {self._copied} copied"
                 )
                 return self._copied
-        raise MigrationFailed(f'"{self._model}" changes in {self._source.name} all the time. Stop trainings first.')
+        raise MigrationFailed(f'"{self._model}" keeps changing in {self._source.name}. Stop trainings first.')
 
     def _check(self, state: ModelState) -> None:
         """Raise MigrationFailed if the target has anything that this copy would change."""
@@ -79,7 +79,7 @@ class _Model:
             )
 
     def _refuse(self, fault: str) -> NoReturn:
-        raise MigrationFailed(f'"{self._model}" in {self._target.name} {fault}. Nothing of it was changed.')
+        raise MigrationFailed(f'"{self._model}" in {self._target.name} {fault}. This model was not changed.')
 
     def _is_finished(self, state: ModelState) -> bool:
         before = self._target.state(self._model)

@@ -29,7 +29,7 @@ class MigrationFailed(Exception):
 
 @dataclass(frozen=True)
 class ModelState:
-    """What a place knows of a model, apart from its versions' files."""
+    """The numbers of a model's versions in a place, without the files."""
 
     current: int | None
     last: int  # highest number that was ever used
@@ -242,10 +242,10 @@ def _runs(versions: Sequence[int]) -> tuple[tuple[int, int], ...]:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Lock a model's folder, if it can be written, against publications and promotions."""
+    """Lock a model's folder against publications and promotions. Finish an interrupted one, if it can be written."""
     with contextlib.closing(FileLock(folder, os.O_RDONLY)) as lock:
         lock.acquire()
-        with contextlib.suppress(OSError):  # of a folder that is only read
+        with contextlib.suppress(OSError):  # the folder is read-only
             publication.complete(folder)
         yield
         os.fsync(lock.fileno())

@@ -1,4 +1,4 @@
-"""Blobs as files in a folder, which processes of one machine share, or of several through a network file system."""
+"""Blobs as files in a folder, which processes share on one machine, or through a network file system."""
 
 import contextlib
 import errno
@@ -23,7 +23,7 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class FolderStore:
-    """A store whose keys are paths below `folder`, which is made with the first blob.
+    """A store in `folder`, which is created with the first blob. Keys are paths below it.
 
     Writers lock the folder of the key. A blob's tag has the time of its write in nanoseconds, its size and its inode.
     """
@@ -96,7 +96,7 @@ class FolderStore:
             return file
 
         def fetch(start: int, end: int) -> bytes:
-            # The file may be written in place by other programs.
+            # Other programs may write to the file in place.
             content = os.pread(file.fileno(), end - start, start)
             if _etag_of(os.fstat(file.fileno())) != etag or len(content) < end - start:
                 raise BlobChanged(f"{self.url}/{key} was changed while it was read.")
@@ -152,7 +152,7 @@ class FolderStore:
         with contextlib.suppress(BlobNotFound):
             if (blob := self.get(key)).content == content:
                 return blob.etag
-        raise BlobChanged(f"{self.url}/{key} is not the expected one.")
+        raise BlobChanged(f"{self.url}/{key} does not have the expected content.")
 
     def _walk(self, folder: str, prefix: str, after: str) -> Iterator[BlobInfo]:
         for name, entry in _entries(self.folder / folder):
@@ -228,7 +228,7 @@ def _open(path: Path) -> BinaryIO:
 
 
 def _regular(status: os.stat_result) -> os.stat_result:
-    """Return the status. Raises OSError if it is not that of a regular file."""
+    """Return the status of a regular file. Raises OSError if it belongs to something else."""
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     if not stat.S_ISREG(status.st_mode):
@@ -245,9 +245,9 @@ def _info_of(key: str, status: os.stat_result) -> BlobInfo:
 
 
 def _seal(file: BinaryIO) -> None:
-    """Give the file a tag of its own, and bring it to disk."""
+    """Make the tag of the file unique, and fsync it."""
     file.flush()
-    # The kernel's times are milliseconds apart, and a new file often gets the inode of one that was just removed.
+    # Timestamps from the kernel have a resolution of milliseconds, and a new file often reuses a removed file's inode.
     now = time.time_ns()
     os.utime(file.fileno(), ns=(now, now))
     sync_file(file)

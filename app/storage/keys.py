@@ -21,7 +21,7 @@ def check_key(key: str) -> str:
 
 
 def check_prefix(prefix: str) -> str:
-    """Return the beginning of keys. Raises ValueError if no valid key begins with it."""
+    """Return the prefix. Raises ValueError if no valid key begins with it."""
     if prefix:
         check_key(prefix.removesuffix("/"))
     return prefix

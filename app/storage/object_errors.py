@@ -1,6 +1,6 @@
 """Explain the errors of obstore to the operator.
 
-obstore's own messages contain whole requests, with signatures in their URLs, so nothing of them is passed on.
+obstore's own messages contain whole requests, with signatures in their URLs, so none of their text is passed on.
 """
 
 import re
@@ -25,7 +25,7 @@ _NO_CREDENTIALS = (
 )
 _OTHER_REGION = "the bucket is in another region. Set the region in the environment, such as AWS_REGION."
 
-# What the operator has to act on, by the code in the response.
+# Reasons for the operator to act on, by the error code in the response.
 _MISCONFIGURED = {
     "NoSuchBucket": _NO_BUCKET,
     "InvalidBucketName": _NO_BUCKET,
@@ -52,7 +52,7 @@ _MISCONFIGURED = {
     "AuthorizationHeaderMalformed": _OTHER_REGION,
     "IllegalLocationConstraintException": _OTHER_REGION,
 }
-# Parts of obstore's message, for what has no code.
+# Reasons by a part of obstore's message, for errors without a code.
 _PHRASES = {
     "Received redirect without LOCATION": _OTHER_REGION,
     "The specified bucket does not exist": _NO_BUCKET,
@@ -78,7 +78,7 @@ def is_refusal(error: BaseException) -> bool:
 
 
 def explain(url: str, error: BaseException) -> StoreUnavailable:
-    """Return the error of the store at `url`, with a message that has nothing of the request."""
+    """Return the error of the store at `url`, with a message that repeats no part of the request."""
     text = str(error)
     if reason := _misconfiguration(text):
         return StoreMisconfigured(f"{url} cannot be used: {reason}")
@@ -110,4 +110,4 @@ def _outage(text: str) -> str:
         return "the name of its host cannot be resolved."
     if "kind: Connect" in text:
         return "no connection can be made."
-    return "the connection failed, or the answer was not valid."
+    return "the connection failed, or the response was not valid."

@@ -22,7 +22,7 @@ _Bucket = S3Store | GCSStore | AzureStore
 
 CONNECT_TIMEOUT = timedelta(seconds=2)
 TIMEOUT = timedelta(seconds=4)  # For a request with little data, and between two parts of a response.
-LONG_TIMEOUT = timedelta(seconds=60)  # For a request with up to a part of a long blob.
+LONG_TIMEOUT = timedelta(seconds=60)  # For a request with up to PART bytes.
 SMALL = 1 << 20  # Greatest length, in bytes, of a blob that is written within TIMEOUT.
 PART = 8 << 20  # Bytes in one part of a multipart upload.
 MAX_ATTEMPTS = 4  # Attempts of a conditional write, if others write the blob at the same time.
@@ -160,8 +160,8 @@ class ObjectStore:
     def _put_if(self, key: str, content: bytes, etag: str | None) -> str:
         """Write if the blob still has the tag, or if there is none.
 
-        A condition also fails if the answer to a first attempt was lost, or if another write is in progress. A look at
-        the blob decides.
+        A condition also fails if the response to an earlier attempt was lost, or if another write is in progress. So
+        the blob is read to find out.
         """
         for _ in range(MAX_ATTEMPTS):
             try:
@@ -199,7 +199,7 @@ class ObjectStore:
         return {"e_tag": etag, "version": str(meta["version"])}
 
     def _call(self, key: str, call: Callable[[], _T]) -> _T:
-        """Call obstore. Raises its errors about conditions as they are, and all others as errors of stores."""
+        """Call obstore. Raises its errors about conditions, and BlobNotFound or StoreUnavailable for all others."""
         try:
             return call()
         except (AlreadyExistsError, PreconditionError, NotModifiedError):
@@ -210,7 +210,7 @@ class ObjectStore:
 
 
 class _Writer:
-    """The part of a binary file that writes. A blob that is longer than PART is uploaded in several parts."""
+    """The writing half of a binary file. A blob that is longer than PART is uploaded in several parts."""
 
     closed = False  # pyarrow reads this
 

@@ -59,13 +59,13 @@ class Store(Protocol):
     def put_if_absent(self, key: str, content: bytes) -> str:
         """Write a blob if there is none, and return its tag. Raises BlobChanged if there is one with other content.
 
-        A write whose answer was lost is repeated, so a blob that already has this content counts as written.
+        A write whose response was lost is repeated, so a blob that already has this content counts as written.
         """
 
     def put_if_match(self, key: str, content: bytes, etag: str) -> str:
         """Replace the blob that has this tag, and return the new tag. Raises BlobChanged if it has another, or is gone.
 
-        A write whose answer was lost is repeated, so a blob that already has this content counts as written.
+        A write whose response was lost is repeated, so a blob that already has this content counts as written.
         """
 
     def list_blobs(self, prefix: str, *, after: str = "") -> Iterator[BlobInfo]:
@@ -78,10 +78,10 @@ class Store(Protocol):
         """Remove a blob, if there is one."""
 
     def open_read(self, key: str, etag: str | None = None) -> BinaryIO:
-        """Open a blob for reading in ranges: it can be sought, and is never read as a whole. Raises BlobNotFound.
+        """Open a blob for reading in ranges. The file is seekable, and is never read as a whole. Raises BlobNotFound.
 
         With a tag, opening or reading raises BlobChanged if the blob has another one by then.
         """
 
     def open_write(self, key: str) -> contextlib.AbstractContextManager[BinaryIO]:
-        """Yield a file for a blob of any length. It becomes visible when the block ends, unless the block raises."""
+        """Yield a file to write a blob of any length. The blob appears at the end of the block, unless it raises."""

@@ -110,7 +110,7 @@ class Merge:
         try:
             return self._fit()
         except (np.linalg.LinAlgError, ArithmeticError):  # possible only with statistics that no rows have
-            raise InvalidInput("The statistics of the files cannot be computed with. Export the files again.") from None
+            raise InvalidInput("The statistics of the files give no model. Export the files again.") from None
 
     def _fit(self) -> Callable[[], Version]:
         registry, name = self.registry, self.request.model

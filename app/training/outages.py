@@ -1,4 +1,4 @@
-"""Go on with a training when the store is unavailable for a while.
+"""Continue a training after the store was unavailable for a while.
 
 A job that was acknowledged must not fail because a bucket throttles or restarts.
 """

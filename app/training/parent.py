@@ -23,7 +23,7 @@ from app.training.progress import ProgressReporter
 from app.training.request import TrainingRequest
 
 MAX_NAMES = 10  # Most names of features, terms or targets in a message.
-LOOKS = 3  # at the current version, before it is taken for damaged
+LOOKS = 3  # Reads of the current version before it counts as damaged.
 NO_START = "The model has no current version to start from."
 
 

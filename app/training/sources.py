@@ -47,7 +47,7 @@ FORMAT_NAMES = ("parquet", "csv", "arrow")
 
 
 class OpenedPath(type(Path())):  # type: ignore[misc]
-    """The path of a descriptor, which is open as long as this object. It stays the same file if names change."""
+    """The path of a descriptor that is open as long as this object exists, so a rename does not change the file."""
 
     @classmethod
     def of(cls, file: BinaryIO) -> "OpenedPath":
@@ -200,7 +200,7 @@ class _Search:
 
 
 def _is_valid(check: Callable[[str], str], key: str) -> bool:
-    """Return True if a name that others chose is one that stores take."""
+    """Return True if the store accepts a key or prefix that is made from others' names."""
     try:
         check(key)
     except ValueError:

@@ -104,7 +104,7 @@ class UnitedColumns:
             return
         policies = [column.missing for column in (ours, theirs) if column.missing in _REPLACED]
         if len(set(policies)) > 1:
-            yield f"Gaps of the column {name} are treated by `{ours.missing}` in the model and otherwise in {label}."
+            yield f"Gaps of the column {name} are treated by `{ours.missing}` in the model and differently in {label}."
         elif len(policies) > 1 and ours.fill != theirs.fill and not self._can_be_refilled(ours):
             yield f"Gaps of the column {name} have another constant in {label} than in the model."
         if not adds and set(theirs.levels) - set(ours.levels):

@@ -35,7 +35,7 @@ WHOLE_BYTES = 8 << 20  # Length up to which a file is written to the store in on
 _START = ".start"
 _FILES = ".files"
 _NAME = re.compile(r"[0-9a-f]{32}(\.start|\.files)?")
-_GONE = "The rows of this job are not in the store. They were removed, or the service has another store."
+_GONE = "The rows of this job are not in the store. They were removed, or the service uses another store."
 
 _log = logging.getLogger(__name__)
 

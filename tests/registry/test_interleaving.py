@@ -511,7 +511,7 @@ def test_a_model_that_others_change_all_the_time_is_unavailable(monkeypatch: pyt
 
     published(store, "b")
     store.before["put_if_match", pointer_key("line")] = change
-    with pytest.raises(Unavailable, match="being changed by others all the time"):
+    with pytest.raises(Unavailable, match="keep changing model"):
         published(store, "c")
 
 

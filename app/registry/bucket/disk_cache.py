@@ -63,7 +63,7 @@ class DiskCache:
         return content
 
     def size(self, model: str, number: int) -> int | None:
-        """Return the bytes of the copy of a version's file; None if there is none."""
+        """Return the size of the copy of a version's file in bytes; None if there is none."""
         try:
             return self._path(model, number).stat().st_size
         except OSError:
@@ -76,9 +76,9 @@ class DiskCache:
     def put_pointer(self, model: str, latest: Callable[[], Pointer], *, newer: bool = False) -> None:
         """Keep a pointer, and remove the copies of versions that it does not list.
 
-        `latest` returns the one that this process has read last, which may be another one by the time that it is
-        written. If it is not known to be `newer` than the copy, a copy with more changes, which another process has
-        written, is kept.
+        `latest` returns the pointer that this process read last. It is called under the lock, because the pointer may
+        change until then. Unless the pointer is known to be `newer` than the copy, a copy with a higher revision, which
+        another process wrote, is kept.
         """
         folder = self._folder / model
         with self._writing, self._logged(), FileLock(folder / _LOCK):
@@ -91,7 +91,7 @@ class DiskCache:
                     path.unlink(missing_ok=True)
 
     def put_version(self, model: str, number: int, content: bytes) -> None:
-        """Keep a version's file, unless it is kept. Remove others if there are too many bytes."""
+        """Store a copy of a version's file, unless there is one. Evict others if there are too many bytes."""
         if self.size(model, number) == len(content):
             return
         with self._writing, self._logged():

@@ -23,7 +23,7 @@ _REMEDY = "Restore it from a backup."
 
 
 class Latest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The publication that was the last one, if it was for an upload. Its marker may not be written yet."""
+    """The last publication, if it was for an upload. Its marker may not be written yet."""
 
     number: Number
     upload: str
@@ -87,7 +87,7 @@ class Pointer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self._changed(versions=tuple(runs), deleted=_merged((*self.deleted, (number, number))))
 
     def with_last(self, last: int) -> "Pointer":
-        """Return the pointer whose numbers up to `last` will not be used."""
+        """Return the pointer with this `last`, so that no number up to it is used for a new version."""
         return self._changed(last=last)
 
     def with_current(self, number: int) -> "Pointer":
@@ -95,7 +95,7 @@ class Pointer(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self._changed(current=number)
 
     def without_versions(self) -> "Pointer":
-        """Return the pointer after the deletion of the model. It stays, because it has the last number."""
+        """Return the pointer after the deletion of the model. It is kept, because it has the last number."""
         return self._changed(current=None, versions=(), deleted=_merged((*self.deleted, *self.versions)))
 
     def encode(self) -> bytes:

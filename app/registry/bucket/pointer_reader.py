@@ -248,7 +248,7 @@ class PointerReader:
         return None
 
     def _check_reached(self) -> None:
-        """Raise StoreUnavailable at once if the store was not reached lately, and a thread tries it again."""
+        """Raise StoreUnavailable at once if the last call to the store failed and a thread retries."""
         if self.watched:
             self.health.check()
 

@@ -19,7 +19,7 @@ Why this is right, however long a publisher pauses between two steps, and wherev
   before its step 6. Step 2 of this one writes that of the last one. So step 3 sees each publication before step 1, and
   step 6 fails if there was one since. Markers name ever higher numbers, by conditional writes, so that a publisher
   that wakes up in step 2 does not put back an older one. They are never removed, for the same reason.
-- The answer of step 6 may be lost, and the write repeated after somebody else's. It then fails although it succeeded.
+- The response to step 6 may be lost, and the write repeated after another one. It then fails although it succeeded.
   But files are unique, and while a version exists, nobody else can write its file. So if the pointer has the number
   under which this publisher wrote its file, the version is its own. If the pointer does not have it, and the marker
   names it, the upload was published under this number, by this or another publisher, and the version has been deleted
@@ -64,12 +64,12 @@ from app.regression.sufficient_statistics import SufficientStatistics
 from app.storage.memory_budget import MemoryBudget
 from app.storage.store import BlobChanged, BlobNotFound, Store
 
-ATTEMPTS = 100  # Attempts at a change, of which all but the last found that somebody else had changed the model.
+ATTEMPTS = 100  # Attempts at a change, if another process changes the model during each of them.
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.002, 0.5  # Longest pause after the first attempt, and after any.
 ORPHAN_SECONDS = 86400.0  # Age of a file without a version above which its publisher is taken for dead.
 SWEEP_SECONDS = 600.0  # Interval between two sweeps, which list all blobs.
 LISTED_FIRST = 3  # Blobs of a model without a pointer that are looked at. Versions come first in the list.
-PLAIN_ATTEMPTS = 10  # Numbers tried one by one before ever larger steps.
+PLAIN_ATTEMPTS = 10  # Numbers tried one by one before the steps grow.
 DELETED_AT_ONCE = 20  # Most files that the deletion of a model waits for. `sweep` removes the others.
 
 
@@ -127,7 +127,7 @@ class BucketPublisher(BucketReader):
 
         Raises ParentChanged if another version is current; Conflict if the upload's version was deleted;
         ModelFileInvalid if it is damaged, or if the model has versions and no pointer; StoreUnavailable if the store
-        cannot be written, or others change the model all the time. The version may be published then, and `find` or a
+        cannot be written, or others keep changing the model. The version may be published then, and `find` or a
         second call returns it.
         """
         if not re.fullmatch(MODEL_NAME, card.model):
@@ -274,7 +274,7 @@ class BucketPublisher(BucketReader):
 
         `written` is the card in the file of the last attempt. Writes the marker of the last publication first.
         """
-        if written and pointer.contains(written.version):  # the answer of the last attempt was lost
+        if written and pointer.contains(written.version):  # the response to the last attempt was lost
             return Version(written, model)
         if pointer.latest:
             self._mark(card.model, pointer.latest)
@@ -403,4 +403,4 @@ def _attempts() -> Iterator[None]:
 
 
 def _contended(model: str) -> StoreUnavailable:
-    return StoreUnavailable(f'Model "{model}" is being changed by others all the time. Try again later.')
+    return StoreUnavailable(f'Other processes keep changing model "{model}". Try again later.')

@@ -245,7 +245,7 @@ class BucketReader(PointerReader):
         return FileContent(content, place, lambda other: self._card(model, other))
 
     def _get_file(self, model: str, number: int, check_room: Callable[[int], None], timeout: float | None) -> bytes:
-        """Return the bytes of a version's file, after a look at their number within `timeout` seconds."""
+        """Return the bytes of a version's file, after reading its size within `timeout` seconds."""
         key = version_key(model, number)
         size = self.health.reach(lambda: self._store.info(key), timeout).size
         if size > MAX_FILE_BYTES:

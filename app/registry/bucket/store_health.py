@@ -1,4 +1,4 @@
-"""Whether the store can be reached: logged when that changes, and known to everything that can do without the store."""
+"""Record whether the store can be reached, and log changes, so that callers can do without it meanwhile."""
 
 import logging
 import queue
@@ -23,7 +23,7 @@ class StoreHealth:
         self._url = url
         self._error: StoreUnavailable | None = None
         self._logged = -LOG_INTERVAL_SECONDS
-        self._is_logged = False  # and the return of the store is not
+        self._is_logged = False  # True from the record of a failure until the store is reached again
         self._lock = threading.Lock()
 
     @property
@@ -38,10 +38,11 @@ class StoreHealth:
             raise type(error)(error.message)
 
     def reach(self, call: Callable[[], T], timeout: float | None = None, *, is_usual: bool = True) -> T:
-        """Return the result of a call to the store, whose outcome counts.
+        """Return the result of a call to the store, and record whether it succeeded.
 
-        A call that is not usual may have no permission although the store can be used, so that does not count. Raises
-        StoreUnavailable, also if the call takes longer than `timeout` seconds. It then goes on in its thread.
+        A call that is not usual may lack a permission that other calls do not need, so StoreMisconfigured is not
+        recorded for it. Raises StoreUnavailable, also if the call takes longer than `timeout` seconds. The call then
+        continues in its thread.
         """
         try:
             result = call() if timeout is None else self._within(call, timeout)

@@ -11,17 +11,17 @@ from collections.abc import Callable
 from app.errors import Unavailable
 from app.registry.bucket.reader import BucketReader
 
-POLL_SECONDS = 0.4  # Least interval between two looks at a pointer.
+POLL_SECONDS = 0.4  # Least interval between two reads of a pointer.
 JITTER_SECONDS = 0.2  # Greatest random addition to it, so that replicas do not poll at the same time.
 MAX_BACKOFF_SECONDS = 2.0  # Longest interval while the store cannot be reached.
-FIRST_SECONDS = 5.0  # Least interval between two tries of what is to be done first.
+FIRST_SECONDS = 5.0  # Least interval between two calls of `first`.
 MAX_THREADS = 8  # Pointers read at the same time.
 
 _log = logging.getLogger(__name__)
 
 
 class PointerWatch:
-    """A thread that polls, with others that read if there are several models. All end with the process.
+    """A thread that polls, and up to MAX_THREADS that read pointers. All end with the process.
 
     While the store cannot be reached, only one request at a time tries it.
     """
@@ -39,7 +39,7 @@ class PointerWatch:
         self._backoff = 0.0  # seconds
 
     def start(self) -> None:
-        """Begin to poll, as long as anything else refers to the reader. It serves what it knows from now on."""
+        """Start to poll, until nothing else refers to the reader. From now on, it serves the pointers that it knows."""
         reader = self._reader()
         assert reader is not None
         reader.watched = True
@@ -61,7 +61,7 @@ class PointerWatch:
             self._due.put(None)
 
     def _poll_all(self) -> bool:
-        """Have all served models read that are not being read. Return False if the reader is not in use any more."""
+        """Queue each served model that is not being read already. Return False if the reader is no longer in use."""
         reader = self._reader()
         if reader is None:
             return False

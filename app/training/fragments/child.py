@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 PR_SET_PDEATHSIG = 1
 CHECK_SECONDS = 0.02
-LEAST_BYTES = 1 << 29  # Memory that a process may allocate in any case, if the trainer may.
+LEAST_BYTES = 1 << 29  # Least limit of a process's memory, in bytes, unless the trainer's own is lower.
 
 
 def main() -> None:

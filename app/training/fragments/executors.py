@@ -1,4 +1,4 @@
-"""Where the tasks of fragments run."""
+"""Executors of the tasks of fragments: this process, several processes, or a Ray cluster."""
 
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
@@ -31,13 +31,13 @@ class Executor(Protocol):
     def run(self, tasks: Iterable[FragmentTask], poll: Callable[[], None]) -> Generator[tuple[int, bytes], None, None]:
         """Yield the number and the result of each task, in the order in which they end.
 
-        Tasks are drawn when a worker is free. `poll` is called every POLL_SECONDS, and may raise. If it does, or if the
+        A task is taken when a worker is free. `poll` is called every POLL_SECONDS, and may raise. If it does, or if the
         generator is closed, the tasks under way are killed. Raises TrainingFailed if the process of a task is killed
         ATTEMPTS times.
         """
 
     def end_job(self) -> None:
-        """Release what only a job under way needs. Called in the thread that ran tasks, which may end."""
+        """Release what is needed only during a job. Called in the thread that ran the tasks, which may then end."""
 
 
 def lost(task: FragmentTask) -> TrainingFailed:

@@ -1,4 +1,4 @@
-"""The files of a job in fragments, which are found once, profiled and summarised."""
+"""The files of a job, divided once into fragments, which are then profiled and summarised."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -39,9 +39,10 @@ class FragmentedFiles:
         return FragmentTask(index, label, pack(task))
 
     def split(self, dialect: Dialect, names: Sequence[str], poll: Callable[[], None]) -> list[Fragment]:
-        """Return the fragments. Raises InvalidInput if a file is damaged, or has not the columns of the first one.
+        """Return the fragments.
 
-        The types of the columns `names` are compared, too.
+        Raises InvalidInput if a file is damaged, or if its columns, or the types of those in `names`, differ from the
+        first file's.
         """
         if self._known is None or self._known[0] != dialect:
             self._known = dialect, self._spans(dialect, poll)
@@ -78,7 +79,7 @@ class FragmentedFiles:
         step: Callable[[], None],
         note_rows: Callable[[int, int], None] = lambda _file, _rows: None,
     ) -> TableProfile | None:
-        """Fill in the profiles of columns, of which those of `numbers` are read as numbers.
+        """Fill in the profiles of `columns`. Columns in `numbers` are read as numbers.
 
         Returns None if a column has so many texts that the rows have to be read in their order. `note_rows` is called
         with the number of rows of each file. Raises the error of the first fragment that has one.

@@ -81,10 +81,10 @@ class _Pass:
     tree: MergeTree = field(init=False)
     arrived: dict[int, Summary | Fault] = field(default_factory=dict)
     assumed: dict[int, tuple[int, int]] = field(default_factory=dict)  # first number, and first row of the file
-    again: dict[int, tuple[int, int]] = field(default_factory=dict)  # fragment to what is right
-    settled: int = 0  # fragments whose numbers are known, and all those before them
+    again: dict[int, tuple[int, int]] = field(default_factory=dict)  # by fragment, the right value of `assumed`
+    settled: int = 0  # number of fragments, from the first, whose rows are numbered
     first: int = 0  # number of the next row
-    row: int = 0  # rows of the same file before the next fragment that its description does not have
+    row: int = 0  # rows read of the same file before the next fragment, minus those in its description
     file_rows: int = 0  # rows of the same file before the next fragment
     rows_before: list[int] = field(default_factory=lambda: [0])  # rows of all files before each file
     read: int = 0
@@ -135,7 +135,7 @@ class _Pass:
         return 0 if span is None else span.first_row + (self.row if is_next else 0)
 
     def _settle(self) -> None:
-        """Number the fragments as far as all those before them are there."""
+        """Number each fragment once all those before it have arrived."""
         while (summary := self.arrived.pop(self.settled, None)) is not None:
             index = self.settled
             right = (self.first, self._first_row(index))

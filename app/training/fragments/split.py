@@ -9,9 +9,9 @@ from app.data.batch import RangedFile
 from app.data.formats.base import Span
 
 MIN_FRAGMENT_BYTES = 1 << 22
-MAX_FRAGMENT_BYTES = 1 << 26  # unless there would be more than MOST_FRAGMENTS
-FRAGMENTS = 64  # Number of fragments of a set of files, if they are neither too small nor too large.
-MOST_FRAGMENTS = 100_000  # Number of larger fragments of a larger set, because the trainer takes milliseconds for each.
+MAX_FRAGMENT_BYTES = 1 << 26  # Largest fragment, unless there would be more than MOST_FRAGMENTS.
+FRAGMENTS = 64  # Fragments of a set of files, if their size is between the two above.
+MOST_FRAGMENTS = 100_000  # Most fragments, because the trainer takes milliseconds for each. Then they are larger.
 
 
 class FragmentFile(Protocol):

@@ -1,4 +1,4 @@
-"""The work on one fragment. It runs in another process, or on another machine."""
+"""The tasks on one fragment, which run in another process or on another machine."""
 
 from typing import Any, Self, TypeAlias
 
