@@ -28,8 +28,6 @@ from app.training.progress import JobCancelled, Points, Progress
 
 # Seconds between two polls if no message of a new job wakes the trainer. It then idles below 2 % of a core.
 POLL_SECONDS = 0.8
-# Seconds after which a cancelled job is certain to stay so.
-SETTLED_SECONDS = 1.0
 PRUNE_BATCH = 500
 ENDED = ["SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED"]
 
@@ -126,8 +124,9 @@ class DBOSWorkerStore:
                 handler.clean_up(job_id, request)  # the failure is recorded with the step, so no rerun needs the rows
                 raise
             except dbos_errors.DBOSWorkflowCancelledError:
-                # Services of earlier releases revert a cancellation that came too late, and then the rows are needed.
-                threading.Timer(SETTLED_SECONDS, clean_up_if_cancelled, (job_id, request)).start()
+                # The job may have been cancelled before the handler was called. Another thread looks, because DBOS
+                # raises this error for every call in a cancelled workflow.
+                threading.Timer(0, clean_up_if_cancelled, (job_id, request)).start()
                 raise
             finally:
                 self._schedule.job_ended()

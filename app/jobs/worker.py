@@ -52,7 +52,8 @@ class Worker:
             with yield_cores_to_predictions(self.activity), within_memory():
                 card = train(TrainingRequest.from_json(request), job_id, self.context, progress)
         except JobCancelled:
-            if self.store.is_cancelled(job_id):  # the store cleans up
+            if self.store.is_cancelled(job_id):  # for good, and not taken over by another trainer
+                self.clean_up(job_id, request)
                 _log.info("job cancelled")
             raise
         except LinserveError as error:

@@ -31,7 +31,8 @@ Why this is right, however long a publisher pauses between two steps, and wherev
   without a pointer are versions whose pointer was lost. They are left alone, and nothing is published before it is
   restored.
 
-Publishers that compete may leave gaps in the numbers. No path that a request or a training waits for lists blobs.
+Publishers that compete may leave gaps in the numbers. No path that a request or a training waits for lists
+blobs, but for the first publication of a model, which looks at LISTED_FIRST of them.
 """
 
 import contextlib
