@@ -30,10 +30,11 @@ def open_registry(
 ) -> ModelPublisher:
     """Return the registry of the store at `storage_url`, or of the models folder if it is None.
 
-    With `watch`, a thread polls the pointers of served models, so that predictions never wait for the store, and the
-    model `pinned` is published in the store if the models folder has it and the store never had it, as soon as the
-    store is reached. `cache_dir` gets copies of versions, for a start without the store. Raises StoreMisconfigured if
-    the environment is not valid for it.
+    With `watch`, a thread polls the pointers of served models, so that predictions never wait for the store. Once the
+    store is reached, the model `pinned` of the models folder is published in it, unless the store ever had that model.
+    `cache_dir` gets copies of versions, for a start without the store.
+
+    Raises StoreMisconfigured if the environment is not valid for the store.
     """
     if storage_url is None:
         return FolderPublisher(models_dir, cached_bytes=cached_bytes, pinned=pinned, budget=budget)
@@ -53,7 +54,7 @@ def open_registry(
 
 
 class _Seed:
-    """The default model of the models folder, which a store gets that never had it."""
+    """Publishes the default model of the models folder in a store that never had it."""
 
     def __init__(self, registry: "BucketPublisher", folder: FolderPublisher, model: str) -> None:
         self._registry = weakref.ref(registry)  # so that the thread that polls ends with it

@@ -8,7 +8,7 @@ READ_AHEAD = 1 << 20  # Bytes read at a time if less is needed.
 MAX_RANGE = 8 << 20  # Longest range in one request, in bytes, so that a slow connection does not exceed the timeout.
 
 
-# Returns the bytes from a first one up to, but excluding, a last one.
+# Returns the bytes from `start` up to, but excluding, `end`.
 Fetch: TypeAlias = Callable[[int, int], bytes | memoryview]
 
 
