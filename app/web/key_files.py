@@ -19,6 +19,7 @@ POLL_SECONDS = 1.0  # Mean interval between two looks at a file in a store.
 
 _LINE = re.compile(r"(?P<name>[A-Za-z0-9._-]{1,64})\s+(?P<scopes>[a-z,]+)\s+(?P<digest>[0-9a-f]{64})")
 
+_JITTER = random.Random()  # noqa: S311 - of pauses. Not the global one, which other code may seed.
 _log = logging.getLogger(__name__)
 
 
@@ -136,7 +137,7 @@ class StoredKeyFile:
 
     def _run(self) -> None:
         pause = threading.Event()
-        while not pause.wait(POLL_SECONDS * random.uniform(0.8, 1.2)):  # noqa: S311 - replicas that start together
+        while not pause.wait(POLL_SECONDS * _JITTER.uniform(0.8, 1.2)):
             self.poll()
 
 

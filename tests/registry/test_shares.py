@@ -36,7 +36,11 @@ def test_a_version_that_only_forgets_has_no_rows_of_its_own() -> None:
 
 def test_a_version_that_replaces_has_its_own_rows_alone() -> None:
     assert replace(CARD, mode="replace", earlier_shares={}).shares == {5: 1.0}
-    assert replace(CARD, mode="replace", earlier_shares=None).shares == {5: 1.0}
+    assert replace(CARD, mode="replace", earlier_shares=None, discounted=False).shares == {5: 1.0}
+
+
+def test_the_shares_of_a_version_made_of_a_decayed_file_are_not_known() -> None:
+    assert replace(CARD, mode="replace", earlier_shares=None).shares is None
 
 
 def test_decay_multiplies_the_shares_of_all_rows_before() -> None:

@@ -65,6 +65,7 @@ from app.regression.sufficient_statistics import SufficientStatistics
 from app.storage.memory_budget import MemoryBudget
 from app.storage.store import BlobChanged, BlobNotFound, Store
 
+_JITTER = random.Random()  # noqa: S311 - of pauses. Not the global one, which other code may seed.
 ATTEMPTS = 100  # Attempts at a change, if another process changes the model during each of them.
 FIRST_PAUSE_SECONDS, MAX_PAUSE_SECONDS = 0.002, 0.5  # Longest pause after the first attempt, and after any.
 ORPHAN_SECONDS = 86400.0  # Age of a file without a version above which its publisher is taken for dead.
@@ -398,7 +399,7 @@ def _attempts() -> Iterator[None]:
     pause = FIRST_PAUSE_SECONDS
     for attempt in range(ATTEMPTS):
         if attempt:
-            time.sleep(random.uniform(0, pause))  # noqa: S311 - not a secret
+            time.sleep(_JITTER.uniform(0, pause))
             pause = min(2 * pause, MAX_PAUSE_SECONDS)
         yield
 

@@ -17,6 +17,7 @@ MAX_BACKOFF_SECONDS = 2.0  # Longest interval while the store cannot be reached.
 FIRST_SECONDS = 5.0  # Least interval between two calls of `first`.
 MAX_THREADS = 8  # Pointers read at the same time.
 
+_JITTER = random.Random()  # noqa: S311 - of pauses. Not the global one, which other code may seed.
 _log = logging.getLogger(__name__)
 
 
@@ -50,7 +51,7 @@ class PointerWatch:
         self._stopped.set()
 
     def _run(self) -> None:
-        while not self._stopped.wait(max(POLL_SECONDS + JITTER_SECONDS * random.random(), self._backoff)):  # noqa: S311 - jitter
+        while not self._stopped.wait(max(POLL_SECONDS + JITTER_SECONDS * _JITTER.random(), self._backoff)):
             try:
                 if not self._poll_all():
                     break
