@@ -1,6 +1,7 @@
 """A version file from elsewhere is read whole and consistent, or refused with a reason."""
 
 import io
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -273,6 +274,7 @@ def with_header(header: bytes) -> bytes:
         with_header(b'{"coef":{"dtype":"F64","shape":[-1],"data_offsets":[8,0]}}'),
         with_header(b'{"coef":{"dtype":"F64","shape":[1],"data_offsets":[0,8]}}'),
     ],
+    ids=itertools.count(),
 )
 def test_bytes_that_are_no_version_are_refused(content: bytes) -> None:
     with pytest.raises(InvalidInput, match="File 1 "):
