@@ -3,7 +3,7 @@
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 # One more process than cores, up to five, because tests also wait for the services that they start.
-PYTEST = .venv/bin/python -m pytest -n $$(n=$$(getconf _NPROCESSORS_ONLN); [ $$n -lt 4 ] || n=4; echo $$((n + 1))) --dist loadfile
+PYTEST = .venv/bin/python -m pytest -n $$(n=$$(getconf _NPROCESSORS_ONLN); [ $$n -lt 4 ] || n=4; echo $$((n + 1))) --dist loadfile --no-loadscope-reorder
 # Files without a service. Those that take longest are left out: together they need more than half of the time.
 LONG = sequences|divergence|comparison_of_errors|card_statistics|architecture|inheritance|parent|factor_error|conventions|downdate|thresholds|gradient_descent|descent_rows
 ALONE = $$(grep -rLwE --include='test_*.py' '[Ss]ervice' tests | grep -vE '/test_($(LONG))\.py' | sort)

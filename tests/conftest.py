@@ -21,9 +21,17 @@ sys.dont_write_bytecode = False
 os.environ["CHAOS_FAIR"] = "1"
 # Hypothesis fails examples that take long, and a busy machine makes any of them take long.
 settings.register_profile(
-    "patient", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+    "patient",
+    deadline=None,
+    max_examples=50,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 settings.load_profile("patient")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the files first that start services: they take longest, and would otherwise run alone at the end."""
+    items.sort(key=lambda item: not hasattr(item.getparent(pytest.Module).obj, "Service"))  # type: ignore[union-attr]
 
 
 @pytest.fixture
