@@ -93,6 +93,8 @@ def test_every_operation_of_a_fresh_service_runs_as_it_is_prefilled(tmp_path: Pa
         with opened(page, fresh):
             answers = {}
             for operation in operations(fresh):
+                if operation == "Train-mergeVersions":
+                    continue  # its body is a file, which cannot be prefilled
                 answers[operation] = execute(page, operation)
                 if operation == "Train-train":
                     fresh.end_of("latest")  # on a busy machine, it takes longer than the prefilled wait
