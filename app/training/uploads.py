@@ -20,13 +20,14 @@ from typing import BinaryIO
 from app.data.batch import RangedFile
 from app.errors import Conflict, SpoolFull, StoreUnavailable, Unavailable, not_stored
 from app.failpoints import failpoint
-from app.storage.disk_space import CHECK_BYTES, has_room
+from app.storage.disk_space import has_room
 from app.storage.file_lock import FileLock
 from app.storage.folder import durable_file, sync_file, sync_folder, temporary_path
 from app.storage.store import BlobChanged, BlobInfo, BlobNotFound, Store
 from app.training.outages import PatientFile
 
 PREFIX = "uploads/"  # Keys of uploads in the store.
+ROOM_CHECK_BYTES = 1 << 20  # Bytes of an upload received between two checks of the room that is left.
 ORPHAN_SECONDS = 3600  # Age at which an upload that no job names is removed: its request was interrupted.
 RANGED_BYTES = 64 << 20  # Length above which a Parquet file in the store is read in ranges instead of being copied.
 COPY_BYTES = 1 << 20  # Bytes copied at a time.
@@ -100,7 +101,7 @@ class UploadStore:
         unchecked = 0
         async for chunk in chunks:
             unchecked += len(chunk)
-            if unchecked >= CHECK_BYTES:
+            if unchecked >= ROOM_CHECK_BYTES:
                 self.check_room(len(chunk))
                 unchecked = 0
             yield chunk
