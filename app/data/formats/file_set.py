@@ -5,7 +5,7 @@ Errors about a row name the file and the row in that file.
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -84,21 +84,29 @@ class FileSetFormat(TableFormat):
         return most
 
     def batches(self, source: Source, columns: Columns, threads: int = 1) -> Iterator[RowBatch]:
-        assert isinstance(source, FileSet)
-        read = 0
-        for place, file in enumerate(source.files):
-            rows = 0
-            with self._opened(file, columns.dialect) as part:
-                self._check_columns(source, place, part, columns)
-                self._format.check_memory(part, columns.names)
-                for batch in self._format.batches(part, columns, threads):
-                    rows += len(batch.values)
-                    _check_limit(source, read + rows, columns)
-                    yield batch
-            source.note_rows(place, rows)
-            read += rows
+        return self._each(
+            source,
+            columns,
+            lambda part: self._format.batches(part, columns, threads),
+            lambda batch: len(batch.values),
+        )
 
     def cells(self, source: Source, columns: Columns, threads: int = 1) -> Iterator[CellBatch]:
+        return self._each(
+            source,
+            columns,
+            lambda part: self._format.cells(part, columns, threads),
+            lambda batch: batch.cells.num_rows,
+        )
+
+    def _each(
+        self,
+        source: Source,
+        columns: Columns,
+        read_file: Callable[[Source], Iterator[B]],
+        count: Callable[[B], int],
+    ) -> Iterator[B]:
+        """Yield the batches that `read_file` yields for each file in turn. `count` returns the rows of a batch."""
         assert isinstance(source, FileSet)
         read = 0
         for place, file in enumerate(source.files):
@@ -106,8 +114,8 @@ class FileSetFormat(TableFormat):
             with self._opened(file, columns.dialect) as part:
                 self._check_columns(source, place, part, columns)
                 self._format.check_memory(part, columns.names)
-                for batch in self._format.cells(part, columns, threads):
-                    rows += batch.cells.num_rows
+                for batch in read_file(part):
+                    rows += count(batch)
                     _check_limit(source, read + rows, columns)
                     yield batch
             source.note_rows(place, rows)
