@@ -18,7 +18,7 @@ class ModelReader(Protocol):
 
     @property
     def storage(self) -> Literal["folder", "store", "cache"]:
-        """Return where versions come from; `cache` if the store cannot be reached."""
+        """Return the source of the versions that are served: `cache` while the store cannot be reached."""
 
     def models(self) -> list[str]:
         """Return the names of the models that have a version, current or not, sorted."""

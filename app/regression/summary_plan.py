@@ -1,4 +1,4 @@
-"""How the rows of a fit are summarised, as a value that can be sent to where the rows are.
+"""The options of a summary of rows, as a value that can be sent to another process or machine.
 
 Parts of the rows can be summarised apart, in threads, in other processes or on other machines, and merged.
 """

@@ -23,7 +23,7 @@ _dtrsm = _function("dtrsm")
 
 
 def whiten(columns: Array, factor: Array) -> None:
-    """Replace columns, (d, m) in C order, by those of Z R^-1, where Z has them and R is an upper-triangular factor.
+    """Replace Z by Z R^-1 in place, for an upper-triangular factor R. `columns`, (d, m) in C order, is Z transposed.
 
     BLAS sees arrays in Fortran order, transposed: columns as Z, and R as R', which is lower triangular.
     """
