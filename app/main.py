@@ -19,6 +19,7 @@ from app.jobs.dbos_store import DBOSStore
 from app.jobs.host.cpu_affinity import PredictionActivity
 from app.jobs.queue import JobQueue
 from app.jobs.supervisor import Supervisor
+from app.pages import routes as pages
 from app.private_names import check_private_names
 from app.registry.opening import open_registry
 from app.server.admission import ConnectionAdmission
@@ -51,7 +52,7 @@ humidity. Try `POST /predict` below: *Try it out*, *Execute*.
 """
 
 # First segments of the service's own paths.
-OWN_PATHS = {"predict", "train", "inspect", "jobs", "models", "health", "metrics", "docs", "openapi.json"}
+OWN_PATHS = {"predict", "train", "inspect", "jobs", "models", "health", "metrics", "docs", "openapi.json", "static", "learn", "login", "logout"}
 # Seconds after which a computing thread yields to the event loop.
 SWITCH_SECONDS = 0.001
 
@@ -98,6 +99,7 @@ def create_app() -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     problems.add_exception_handlers(app, render_error)
+    pages.install(app)  # First, because pages have the paths of the API.
     for wire_format in PROTOCOLS:
         app.include_router(wire_format.router)
     for resource in (train, merge, inspect, jobs, models, model_changes, health):

@@ -91,6 +91,12 @@ class Settings(BaseSettings):
     min_merge_rows: int = Field(
         20, ge=1, description="Least number of rows of a version that is exported for, or accepted by, a merge."
     )
+    actuals_days: float = Field(
+        30, gt=0, le=3650, description="Days for which predictions with a `prediction_id` wait for their outcomes."
+    )
+    max_actuals_bytes: int = Field(
+        GIBIBYTE, ge=MEBIBYTE, description="Greatest size of the recorded predictions, in bytes. The oldest are removed."
+    )
     default_model: str = Field("crop-yield", pattern=f"^{MODEL_NAME}$", description="The model of /predict and /train.")
     database_url: Annotated[str, AfterValidator(_check_database_url)] | None = Field(
         None, description="URL of the job database. By default, SQLite in the state folder."
@@ -174,6 +180,17 @@ class Settings(BaseSettings):
     @property
     def capabilities(self) -> Path:
         return self.state_dir / "trainer.json"
+
+    @property
+    def monitoring(self) -> Path:
+        return self.state_dir / "monitoring"
+
+    @property
+    def outcomes_url(self) -> str:
+        """The database of recorded predictions: that of the jobs if replicas share it, else a file of its own."""
+        if self.database_url and not self.database_url.startswith("sqlite"):
+            return self.database_url
+        return f"sqlite:///{self.state_dir.resolve() / 'outcomes.sqlite'}"
 
     @property
     def traffic(self) -> Path:

@@ -21,7 +21,7 @@ router = APIRouter(include_in_schema=False)
 ASSETS = "/docs/assets"
 
 
-class _WholeFiles(StaticFiles):
+class WholeFiles(StaticFiles):
     """Static files without ranges, because Starlette does not respond to a wrong range with a problem."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -32,7 +32,7 @@ class _WholeFiles(StaticFiles):
 def install(app: FastAPI) -> None:
     """Serve the documentation."""
     # The files are in the package fastapi-offline, which would be imported if its name were given alone.
-    app.mount(ASSETS, _WholeFiles(packages=[("fastapi_offline", "static")]), name="swagger-ui")
+    app.mount(ASSETS, WholeFiles(packages=[("fastapi_offline", "static")]), name="swagger-ui")
     app.include_router(router)
 
 

@@ -1,0 +1,1 @@
+"""Predictions that were recorded by their ids, and the outcomes that came later."""
