@@ -71,7 +71,8 @@ class LinearScale:
         largest = max(map(abs, ticks), default=0.0)
         step = ticks[1] - ticks[0] if len(ticks) > 1 else largest
         if largest >= _LARGEST_PLAIN or 0 < step < _SMALLEST_PLAIN:
-            return [number(tick) if abs(tick) > step / 2 else "0" for tick in ticks]
+            digits = min(17, max(3, 2 + math.ceil(math.log10(largest / step))))
+            return [number(tick, digits) if abs(tick) > step / 2 else "0" for tick in ticks]
         decimals = _decimals(step)
         return [_minus(f"{tick + 0.0:.{decimals}f}") for tick in ticks]
 
