@@ -18,8 +18,8 @@ _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 _LARGEST_PLAIN = 1e6  # Numbers from this size on are written with an exponent.
 _SMALLEST_PLAIN = 1e-4  # Numbers below this size are written with an exponent.
 _LARGEST = 1e300  # Largest size of a value on an axis. Larger ones are drawn at the end of the axis.
+_MAX_CAPTION = 60  # Characters of the label of an axis.
 _MAX_LABEL = 28  # Characters of a name on an axis. The element's title has the whole name.
-_TICK_LENGTH = 4.0
 _CHARACTER_WIDTH = 6.6  # Width of a character of a label, in units of the drawing.
 
 
@@ -188,7 +188,13 @@ def element(tag: str, *children: Content, **attributes: Content | float | None) 
 
 
 def _attribute(value: Content | float) -> Content:
-    return value if isinstance(value, str) else f"{value:.2f}".rstrip("0").rstrip(".")
+    return value if isinstance(value, str) else coordinate(value)
+
+
+def coordinate(value: float) -> str:
+    """Return a number of the drawing, with a precision that no screen exceeds."""
+    short = f"{value:.1f}"
+    return short.removesuffix(".0") if not short.startswith("-0.0") else "0"
 
 
 def group(*children: Content, **attributes: Content | float | None) -> Markup:
@@ -226,6 +232,17 @@ def label_width(names: Iterable[str], *, longest: int = _MAX_LABEL, least: float
     return max(least, _CHARACTER_WIDTH * max((len(shortened(name, longest)) for name in names), default=0))
 
 
+def path(commands: Iterable[str], class_: str, **attributes: Content | float | None) -> Markup:
+    """Return one path of several commands."""
+    return element("path", d="".join(commands), class_=class_, **attributes)
+
+
+def dots(points: Iterable[tuple[float, float]], class_: str = "dots") -> Markup:
+    """Return a dot at each point that is finite, all in one path, as lines without length and with round ends."""
+    kept = [point for point in points if all(map(math.isfinite, point))]
+    return path((f"M{coordinate(x)} {coordinate(y)}h0" for x, y in kept), class_)
+
+
 def polyline(points: Iterable[tuple[float, float]], class_: str) -> Markup:
     """Return a line through points, which is interrupted at points that are not finite."""
     commands, moved = [], False
@@ -233,9 +250,9 @@ def polyline(points: Iterable[tuple[float, float]], class_: str) -> Markup:
         if not (math.isfinite(x) and math.isfinite(y)):
             moved = False
             continue
-        commands.append(f"{'L' if moved else 'M'}{_attribute(x)} {_attribute(y)}")
+        commands.append(f"{'L' if moved else 'M'}{coordinate(x)} {coordinate(y)}")
         moved = True
-    return element("path", d="".join(commands), class_=class_)
+    return path(commands, class_)
 
 
 @dataclass(frozen=True)
@@ -262,52 +279,39 @@ class Frame:
 
 def x_axis(frame: Frame, scale: Scale, label: str, count: int = 6) -> Markup:
     """Return the axis below the plot, with vertical grid lines."""
-    marks = []
-    for tick, words in zip(scale.ticks(count), scale.labels(count), strict=True):
-        x = scale(tick)
-        marks += [
-            line(x, frame.top, x, frame.y_end, "grid"),
-            line(x, frame.y_end, x, frame.y_end + _TICK_LENGTH, "axis"),
-            text(words, x, frame.y_end + 16, "tick", "middle"),
-        ]
-    middle = (scale.start + scale.end) / 2
+    places = [scale(tick) for tick in scale.ticks(count)]
+    words = [
+        text(label, x, frame.y_end + 16, "tick", "middle") for x, label in zip(places, scale.labels(count), strict=True)
+    ]
+    grid = path((f"M{coordinate(x)} {coordinate(frame.top)}V{coordinate(frame.y_end)}" for x in places), "grid")
     base = line(frame.left, frame.y_end, frame.x_end, frame.y_end, "axis")
-    caption = element(
-        "text",
-        shortened(label, 60),
-        x=middle,
-        y=frame.height - 6,
-        class_="axis-label",
-        text_anchor="middle",
-    )
-    return group(*marks, base, caption, class_="x-axis")
+    middle = (scale.start + scale.end) / 2
+    caption = text(shortened(label, _MAX_CAPTION), middle, frame.height - 6, "axis-label", "middle")
+    return group(grid, base, *words, caption, class_="x-axis")
 
 
 def y_axis(frame: Frame, scale: Scale, label: str, count: int = 5) -> Markup:
     """Return the axis left of the plot, with horizontal grid lines."""
-    marks = []
-    for tick, words in zip(scale.ticks(count), scale.labels(count), strict=True):
-        y = scale(tick)
-        marks += [
-            line(frame.left, y, frame.x_end, y, "grid"),
-            line(frame.left - _TICK_LENGTH, y, frame.left, y, "axis"),
-            text(words, frame.left - 7, y + 4, "tick", "end"),
-        ]
-    middle = (scale.start + scale.end) / 2
+    places = [scale(tick) for tick in scale.ticks(count)]
+    words = [
+        text(label, frame.left - 7, y + 4, "tick", "end") for y, label in zip(places, scale.labels(count), strict=True)
+    ]
+    grid = path((f"M{coordinate(frame.left)} {coordinate(y)}H{coordinate(frame.x_end)}" for y in places), "grid")
     base = line(frame.left, frame.top, frame.left, frame.y_end, "axis")
+    middle = (scale.start + scale.end) / 2
     caption = element(
         "text",
-        shortened(label, 40),
-        transform=f"translate(12 {_attribute(middle)}) rotate(-90)",
+        shortened(label, _MAX_CAPTION * 2 // 3),
+        transform=f"translate(12 {coordinate(middle)}) rotate(-90)",
         class_="axis-label",
         text_anchor="middle",
     )
-    return group(*marks, base, caption, class_="y-axis")
+    return group(grid, base, *words, caption, class_="y-axis")
 
 
 def chart(frame: Frame, name: str, description: str, *children: Content, class_: str = "chart") -> Markup:
     """Return the drawing with its accessible name. It becomes as wide as its place, up to the style sheet's limit."""
-    box = f"0 0 {_attribute(frame.width)} {_attribute(frame.height)}"
+    box = f"0 0 {coordinate(frame.width)} {coordinate(frame.height)}"
     return element(
         "svg",
         element("desc", description),
