@@ -20,6 +20,7 @@ from app.jobs.host.cpu_affinity import PredictionActivity
 from app.jobs.queue import JobQueue
 from app.jobs.supervisor import Supervisor
 from app.pages import routes as pages
+from app.pages.errors_page import render_error
 from app.private_names import check_private_names
 from app.registry.opening import open_registry
 from app.server.admission import ConnectionAdmission
@@ -39,7 +40,7 @@ from app.web.job_watcher import JobWatcher
 from app.web.metrics import Metrics
 from app.web.middleware import HeadMiddleware, PathPrefix, RequestContextMiddleware
 from app.web.openapi import build_document
-from app.web.protocols import PROTOCOLS, render_error
+from app.web.protocols import PROTOCOLS
 from app.web.routes import docs, health, inspect, jobs, merge, model_changes, models, train
 from app.web.spool_sweeper import SpoolSweeper
 from app.web.state import Services
