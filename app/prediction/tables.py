@@ -23,7 +23,7 @@ from app.data.names import listed, shown
 from app.data.reading import read_file
 from app.errors import FieldError, InvalidInput, PredictionTooLarge
 from app.prediction.missing_rows import Reasons
-from app.prediction.predictor import PredictionResult, Predictor
+from app.prediction.predictor import Observer, PredictionResult, Predictor
 from app.prediction.query import WEIGHT_NOT_POSITIVE, PredictionOptions, PredictionQuery, weights_unavailable
 from app.registry.version_file import Version
 from app.regression.linear_model import LinearModel
@@ -156,6 +156,7 @@ class TablePrediction:
     uncounted: Sequence[str] = ()  # Columns whose gaps are still to be added to `reasons`.
     rows: int = 0
     missing: int = 0
+    observer: Observer | None = None
 
     def write(self, batches: Iterator[RowBatch], table_format: TableFormat | None, output: SpooledOutput) -> None:
         """Write the results for all batches, in JSON if there is no format. Discards the output on an error.
@@ -183,6 +184,8 @@ class TablePrediction:
                         self.reasons.add(values, self.uncounted)
             writer.close()
             on_error.pop_all()
+        if self.observer is not None and self.missing:
+            self.observer.note_missing(self.version, +self.reasons.gaps, self.reasons.unseen)
 
     def _writer(self, table_format: TableFormat | None, output: SpooledOutput, names: Sequence[str]) -> TableWriter:
         if table_format is not None:
@@ -198,7 +201,7 @@ class TablePrediction:
             weights = values[:, names.index(self.options.weights)]
             self._check_positive(x, weights)
         try:
-            return Predictor(self.version).predict(PredictionQuery(x, self.options.prediction, weights))
+            return Predictor(self.version, self.observer).predict(PredictionQuery(x, self.options.prediction, weights))
         except PredictionTooLarge as error:
             row = self.rows + error.row
             if self.first_row is None:
