@@ -157,6 +157,8 @@ class TablePrediction:
     rows: int = 0
     missing: int = 0
     observer: Observer | None = None
+    # Called with each part of the rows that was predicted: the query, the columns that pass through, and the result.
+    observe: Callable[[PredictionQuery, Any, PredictionResult], None] | None = None
 
     def write(self, batches: Iterator[RowBatch], table_format: TableFormat | None, output: SpooledOutput) -> None:
         """Write the results for all batches, in JSON if there is no format. Discards the output on an error.
@@ -176,7 +178,10 @@ class TablePrediction:
             for batch in batches:
                 first = None if self.first_row is None else self.first_row + self.rows
                 for values, kept, *_ in split_wide(batch, row_bytes, first):
-                    result = self._predict(values)
+                    query = self._query(values)
+                    result = self._predict(query)
+                    if self.observe is not None:
+                        self.observe(query, kept, result)
                     writer.write(kept, _columns(result))
                     self.rows += len(values)
                     self.missing += result.rows.missing
@@ -193,15 +198,19 @@ class TablePrediction:
         document = {"model": self.version.card.model, "version": self.version.card.version}
         return JsonDocumentWriter(output, self.options.keep, names, document)
 
-    def _predict(self, values: Array) -> PredictionResult:
+    def _query(self, values: Array) -> PredictionQuery:
+        """Return the query for encoded rows. Raises InvalidInput if a weight is not positive."""
         model = self.version.model
         x, weights = values[:, : len(model.features)], None
         if self.options.weights is not None:
             names = (*model.features, self.options.weights)
             weights = values[:, names.index(self.options.weights)]
             self._check_positive(x, weights)
+        return PredictionQuery(x, self.options.prediction, weights)
+
+    def _predict(self, query: PredictionQuery) -> PredictionResult:
         try:
-            return Predictor(self.version, self.observer).predict(PredictionQuery(x, self.options.prediction, weights))
+            return Predictor(self.version, self.observer).predict(query)
         except PredictionTooLarge as error:
             row = self.rows + error.row
             if self.first_row is None:
