@@ -7,6 +7,7 @@ from pathlib import Path
 from starlette.requests import Request
 
 from app.jobs.queue import JobQueue
+from app.monitoring.monitor import Monitor
 from app.registry.base import ModelPublisher
 from app.storage.memory_budget import LargeBodyLimiter, MemoryBudget, Reservation
 from app.storage.temp import TempStorage
@@ -23,6 +24,7 @@ class Services:
     job_watcher: JobWatcher
     scratch: TempStorage
     metrics: Metrics
+    monitor: Monitor
     max_json_bytes: int
     max_upload_bytes: int
     max_instances: int  # Rows of a JSON body.
