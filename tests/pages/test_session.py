@@ -147,20 +147,18 @@ def test_a_session_in_a_browser(guarded: Service, page: Page, assert_accessible:
     assert page.url == f"{guarded.url}/login"
 
 
-def test_a_link_on_another_site_does_not_lead_to_the_login_page(
-    guarded: Service, open_page: Callable[..., Page]
-) -> None:
-    page = open_page()
+def test_a_link_on_another_site_does_not_lead_to_the_login_page(guarded: Service, page: Page) -> None:
     page.goto(f"{guarded.url}/login")
     page.get_by_label("API key").fill(key_of("viewer"))
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="Models", level=1).wait_for()
-    other = "http://other.localhost:1/"
-    page.route(
-        other, lambda route: route.fulfill(content_type="text/html", body=f"<a href='{guarded.url}/'>Models</a>")
-    )
+    other = guarded.url.replace("127.0.0.1", "localhost") + "/other"
+    link = f"<a href='{guarded.url}/'>A link</a>"
+    page.route(other, lambda route: route.fulfill(content_type="text/html", body=link))
     page.goto(other)
+
     page.get_by_role("link").click()
+
     page.get_by_role("heading", name="Models", level=1).wait_for()
 
 
