@@ -139,6 +139,15 @@ class Monitor:
                     by_minute[minute - last + MINUTES - 1] += counts.requests
         return Traffic(total.requests, total.failed, total.rows, tuple(by_minute))
 
+    def models(self) -> list[str]:
+        """Return the models that had requests in the last hour, over all workers, those with most requests first."""
+        oldest = int(time.time()) // 60 - MINUTES
+        counts: Counter[str] = Counter()
+        for history in self._histories():
+            for model, minutes in history.requests.items():
+                counts[model] += sum(each.requests for minute, each in minutes.items() if minute > oldest)
+        return [model for model, _ in counts.most_common()]
+
     def flush(self) -> None:
         """Summarise the rows that were served since the last flush."""
         with self._flushing:
