@@ -22,6 +22,7 @@ from app.jobs.supervisor import Supervisor
 from app.monitoring.monitor import Monitor
 from app.monitoring.outcomes.outcomes import Outcomes
 from app.pages import routes as pages
+from app.pages.errors_page import render_error
 from app.private_names import check_private_names
 from app.registry.opening import open_registry
 from app.server.admission import ConnectionAdmission
@@ -43,7 +44,7 @@ from app.web.middleware import HeadMiddleware, PathPrefix, RequestContextMiddlew
 from app.web.model_gauges import ModelGauges
 from app.web.model_watcher import ModelWatcher
 from app.web.openapi import build_document
-from app.web.protocols import PROTOCOLS, render_error
+from app.web.protocols import PROTOCOLS
 from app.web.routes import docs, drift, events, health, inspect, jobs, merge, model_changes, models, train
 from app.web.spool_sweeper import SpoolSweeper
 from app.web.state import Services
@@ -56,7 +57,10 @@ humidity. Try `POST /predict` below: *Try it out*, *Execute*.
 """
 
 # First segments of the service's own paths.
-OWN_PATHS = {"predict", "train", "inspect", "jobs", "models", "health", "metrics", "docs", "openapi.json", "static", "learn", "login", "logout"}
+OWN_PATHS = {
+    *("predict", "train", "inspect", "jobs", "models", "health", "metrics", "docs", "openapi.json"),
+    *("static", "learn", "login", "logout"),  # of pages
+}
 # Seconds after which a computing thread yields to the event loop.
 SWITCH_SECONDS = 0.001
 
@@ -155,8 +159,8 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
         if supervisor:
             supervisor.stop()
         services.monitor.stop()
-        services.outcomes.close()
         services.jobs.store.close()
+        services.outcomes.close()
         services.metrics.write()
 
 

@@ -26,9 +26,9 @@ class Services:
     jobs: JobQueue
     job_watcher: JobWatcher
     scratch: TempStorage
+    outcomes: Outcomes
     metrics: Metrics
     monitor: Monitor
-    outcomes: Outcomes
     model_watcher: ModelWatcher
     model_gauges: ModelGauges
     max_json_bytes: int
