@@ -74,9 +74,8 @@ def models(
         except NotFound:  # deleted meanwhile
             continue
     errors, complete = _history.read(registry, listed.items())
-    rows = [
-        _row(registry, name, numbers, errors[name], services.monitor.traffic(name)) for name, numbers in listed.items()
-    ]
+    traffic = services.monitor.traffic_of(listed)
+    rows = [_row(registry, name, numbers, errors[name], traffic[name]) for name, numbers in listed.items()]
     context = {
         "title": "Models",
         "rows": rows,
