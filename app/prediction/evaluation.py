@@ -1,6 +1,6 @@
 """Evaluate a version on labelled rows: in one pass over a table or over rows decoded from JSON, in bounded memory."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
@@ -128,7 +128,7 @@ def evaluate_table(rows: TableRows, options: EvaluationOptions, max_bytes: int) 
 
 def read_options(options: EvaluationOptions) -> TableOptions:
     """Return how the rows of a table are read for an evaluation."""
-    return replace(options.table, targets=True, keep=() if options.by is None else (options.by,))
+    return replace(options.table, targets=True, others=True, keep=() if options.by is None else (options.by,))
 
 
 def _part_of(batch: RowBatch, model: LinearModel, weight: str | None, column: Column | None) -> _Part:
@@ -158,11 +158,9 @@ def evaluate_rows(
     read = options.table if targets is not None else replace(options.table, targets=True)
     columns = read.columns(version.table)
     evaluator, reasons = _Evaluator(version, options, None), Reasons()
-    by = frozenset() if options.by is None else frozenset([options.by])
-    ignored = (version.ignored | read.ignored | by).difference(column.name for column in columns)
     encoder = JsonEncoder(columns)
     instances = _as_rows(instances, encoder, _INSTANCES, read)
-    codes = _read(instances, encoder, _INSTANCES, read, ignored=ignored, reasons=reasons)
+    codes = _read(instances, encoder, _INSTANCES, read, reasons)
     label_encoder, labels = encoder, codes
     if targets is not None:
         label_encoder = JsonEncoder([replace(column, missing="drop", fill=None) for column in version.table.targets])
@@ -170,7 +168,7 @@ def evaluate_rows(
         if len(targets) != len(instances):
             message = f"Found {len(targets)} rows of targets for {len(instances)} instances. Send one for each."
             raise InvalidInput.at(_TARGETS, message)
-        labels = _read(targets, label_encoder, _TARGETS, read, ignored=frozenset(), reasons=reasons)
+        labels = _read(targets, label_encoder, _TARGETS, read, reasons)
     segments = None
     if options.by is not None:
         place = encoder.names.index(options.by) if options.by in encoder.names else None
@@ -197,11 +195,11 @@ def _read(
     encoder: JsonEncoder,
     pointer: str,
     read: TableOptions,
-    *,
-    ignored: frozenset[str],
     reasons: Reasons,
 ) -> Array:
-    """Return the codes of the rows, and add what they lack to the reasons."""
+    """Return the codes of the rows, whose other columns are ignored, and add what they lack to the reasons."""
+    others = {name for row in rows if isinstance(row, dict) for name in row}
+    ignored = frozenset(others.difference(encoder.names))
     missing = read.prediction.missing != "refuse"
     codes, unseen = encoder.read(rows, pointer, missing=missing, unknown=read.prediction.unknown, ignored=ignored)
     reasons.add(codes, encoder.names, unseen)
@@ -356,10 +354,3 @@ def check_columns(version: Version, options: EvaluationOptions) -> None:
     if weight in version.card.targets or (known is not None and known.kind != "number"):
         message = f"{shown(weight)} is not a column of weights. Expected a column of numbers that is not a target."
         raise InvalidInput.of_parameter("weight", message)
-
-
-def combined(versions: Iterable[Version]) -> frozenset[str]:
-    """Return the columns of the training rows of several versions, of which rows for any of them may have all."""
-    return frozenset(
-        name for version in versions for name in (*version.card.features, *version.card.targets, *version.ignored)
-    )

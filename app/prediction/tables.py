@@ -45,7 +45,7 @@ class TableOptions:
     reading: ReadingOptions = field(default_factory=ReadingOptions)
     weights: str | None = None  # Column of the rows' precision weights.
     targets: bool = False  # True if the targets are read too. A gap in them is NaN, or refused with the others.
-    ignored: frozenset[str] = frozenset()  # Columns that may be present, in addition to those the version ignores.
+    others: bool = False  # True if the table may have any further columns, which are not read.
 
     def columns(self, table: TableSchema) -> tuple[Column, ...]:
         """Return the columns that are read: the features, the targets, then the weights unless they are one of them."""
@@ -107,8 +107,8 @@ class TableRows:
             options.keep,
             missing=options.prediction.missing != "refuse",
             # Without a header, the position of a column is its name, so the columns between the features are allowed.
-            only=self.dialect.header != "none",
-            ignored=self.version.ignored | options.ignored,
+            only=self.dialect.header != "none" and not options.others,
+            ignored=self.version.ignored,
             dialect=self.dialect,
             training=False,
         )

@@ -23,7 +23,6 @@ from app.prediction.evaluation import (
     EvaluationOptions,
     VersionEvaluation,
     check_columns,
-    combined,
     evaluate_rows,
     evaluate_table,
     read_options,
@@ -117,11 +116,6 @@ async def _versions(
     return versions
 
 
-def _with_columns_of(options: EvaluationOptions, versions: Sequence[Version]) -> EvaluationOptions:
-    """Return the options for rows that may have the columns of all these versions, and their weights."""
-    return replace(options, table=replace(options.table, ignored=combined(versions)))
-
-
 @contextlib.contextmanager
 def _named(version: Version, versions: Sequence[Version]) -> Iterator[None]:
     """Name the version in a fault, if there are several."""
@@ -140,7 +134,6 @@ async def _evaluate_json(
 ) -> list[VersionEvaluation]:
     services, memory = get_services(request), get_memory(request)
     body = await bodies.read_body(request, services.max_json_bytes)
-    options = _with_columns_of(options, versions)
 
     def evaluate() -> list[VersionEvaluation]:
         with memory.reserved(bodies.decoding_bytes(body)):
@@ -162,7 +155,6 @@ async def _evaluate_file(
 ) -> list[VersionEvaluation]:
     services = get_services(request)
     encoding = content_encoding(request)
-    options = _with_columns_of(options, versions)
     async with contextlib.AsyncExitStack() as stack:
         chunks = bodies.iter_limited(request, services.max_upload_bytes)
         body = await stack.enter_async_context(spool_body(request, chunks))
