@@ -1,7 +1,8 @@
 """Metrics of predictions for labelled rows, accumulated over batches of any number of rows.
 
-Sums of squares about a mean are accumulated as deviations from it (Chan, Golub and LeVeque, The American Statistician
-37, 1983), so a large mean costs no digits. Memory does not grow with the number of rows.
+Sums of squares about a mean are accumulated from shifted values, as deviations from their mean (Chan, Golub and
+LeVeque, The American Statistician 37, 1983), so a large mean costs no digits. Memory does not grow with the
+number of rows.
 """
 
 from collections.abc import Sequence
@@ -69,7 +70,8 @@ class ErrorSums:
 
         self.rows, self.weight = zeros(), zeros()
         self.error, self.absolute, self.squared, self.largest = zeros(), zeros(), zeros(), zeros()
-        self.mean, self.spread = zeros(), zeros()  # of the observations: mean, and sum of squares about it
+        # Of the observations: a number near all of them, their mean above it, and the sum of squares about the mean.
+        self.shift, self.mean, self.spread = zeros(), zeros(), zeros()
         self.interval_rows, self.interval_weight, self.covered, self.width = zeros(), zeros(), zeros(), zeros()
 
     @property
@@ -108,24 +110,25 @@ class ErrorSums:
         interval = _interval_terms(scored, is_used)
         part.interval_rows, part.interval_weight, part.covered, part.width = map(totals, interval)
         part.largest = np.maximum.reduceat(absolute, starts, axis=0)
-        part.mean = _ratio(totals(weights * observed), part.weight)
         sizes = np.diff([*starts, len(weights)])
-        deviations = np.where(is_used, observed - np.repeat(part.mean, sizes, axis=0), 0.0)
-        part.mean = part.mean + _ratio(totals(weights * deviations), part.weight)  # the first mean is rounded
-        deviations = np.where(is_used, observed - np.repeat(part.mean, sizes, axis=0), 0.0)
-        part.spread = totals(weights * deviations**2)
+        rough = _ratio(totals(weights * observed), part.weight)
+        part.shift = np.where(self.weight[present] > 0, self.shift[present], rough)
+        above = np.where(is_used, observed - np.repeat(part.shift, sizes, axis=0), 0.0)
+        part.mean = _ratio(totals(weights * above), part.weight)
+        part.spread = totals(weights * (above - np.repeat(part.mean, sizes, axis=0)) ** 2)
         self._merge(part, present)
 
     def _merge(self, part: "ErrorSums", groups: NDArray[np.intp]) -> None:
         """Add the sums of `part` to these distinct groups."""
-        weight = self.weight[groups]
-        total = weight + part.weight
-        shift = part.mean - self.mean[groups]
-        is_first = weight == 0
-        moved = np.where(is_first, part.mean, self.mean[groups] + shift * _ratio(part.weight, total))
-        between = np.where(is_first | (part.weight == 0), 0.0, shift**2 * weight * _ratio(part.weight, total))
+        weight, shift, mean = self.weight[groups], self.shift[groups], self.mean[groups]
+        is_first, is_empty = weight == 0, part.weight == 0
+        share = _ratio(part.weight, weight + part.weight)
+        distance = part.mean + (part.shift - shift) - mean
+        between = np.where(is_first | is_empty, 0.0, distance**2 * weight * share)
         self.spread[groups] += part.spread + between
-        self.mean[groups] = np.where(part.weight == 0, self.mean[groups], moved)
+        moved = np.where(is_empty, mean, mean + distance * share)
+        self.mean[groups] = np.where(is_first, part.mean, moved)
+        self.shift[groups] = np.where(is_first, part.shift, shift)
         self.largest[groups] = np.maximum(self.largest[groups], part.largest)
         for mine, theirs in zip(self._sums, part._sums, strict=True):  # noqa: SLF001 - of the same class
             mine[groups] += theirs
