@@ -1,7 +1,7 @@
 """Predictions if the rows or the results are a table: its bytes in memory or in a temporary file."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fastapi import Request
@@ -30,14 +30,22 @@ MEDIA_TYPES = (bodies.JSON, *BY_MEDIA_TYPE)
 
 
 async def predict_file(
-    request: Request, selector: VersionSelector, table_format: TableFormat, options: TableOptions, media_type: str
+    request: Request,
+    selector: VersionSelector,
+    table_format: TableFormat,
+    read_options: Callable[[], TableOptions],
+    media_type: str,
 ) -> Response:
-    """Predict for the rows of a file and respond with a table of this media type."""
+    """Predict for the rows of a file and respond with a table of this media type.
+
+    `read_options` is called after the body was received, because a form may have options after its file.
+    """
     services = get_services(request)
     encoding = content_encoding(request)
     async with contextlib.AsyncExitStack() as stack:
         chunks = bodies.iter_limited(request, services.max_upload_bytes)
         body = await stack.enter_async_context(spool_body(request, chunks))
+        options = read_options()
         if choose_executor(table_workload(body, table_format, encoding)) is Executor.TURN:
             await stack.enter_async_context(services.large_body_limiter.slot())
         content = await stack.enter_async_context(decompressed_body(request, body, encoding))
