@@ -53,6 +53,12 @@ class ModelReader(Protocol):
     def version(self, model: str, number: int) -> Version:
         """Return any version. Raises ModelNotFound, VersionNotFound, ModelFileInvalid, WorkerBusy."""
 
+    def card(self, model: str, number: int) -> ModelCard:
+        """Return the card of any version, without checking its tensors, which may be damaged.
+
+        Raises ModelNotFound, VersionNotFound, ModelFileInvalid.
+        """
+
     def file(self, model: str, number: int) -> BinaryIO:
         """Open the version's file. Raises ModelNotFound, VersionNotFound, ModelFileInvalid."""
 

@@ -2,7 +2,7 @@
 
 import codecs
 import contextlib
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import replace
 from io import FileIO
 from typing import Any, BinaryIO, TypeVar
@@ -22,7 +22,7 @@ from app.errors import BodyTooLarge, LinserveError, MalformedBody
 from app.prediction.missing_rows import Reasons
 from app.web.decompression import IDENTITY, STATE_BYTES, WINDOW_BYTES, content_encoding, decompress
 from app.web.hints import unsupported, unsupported_part
-from app.web.multipart import MEDIA_TYPE
+from app.web.multipart import FILE, MAX_OPTIONS, MAX_OTHER, MEDIA_TYPE, OPTIONS
 from app.web.problems import invalid
 from app.web.recognition import Received, recognise
 from app.web.state import get_memory, get_services
@@ -60,11 +60,18 @@ async def content_type(request: Request, *accepted: str) -> str:
 
 
 def received_of(request: Request) -> Received:
-    """Return the facts that `content_type` found: the warning, the options of a form and the encoding."""
+    """Return the facts that `content_type` found: the warning, the form and the encoding."""
     received: Received | None = getattr(request.state, "received", None)
     if received is None:
         request.state.received = received = Received(rest=request.stream())
     return received
+
+
+async def complete_form(request: Request, limit: int) -> None:
+    """Read the rest of a form, whose file has at most `limit` bytes, so that all of its options are known."""
+    received = received_of(request)
+    if received.is_form:
+        received.chunks = [await read_body(request, limit)]
 
 
 def with_encoding(request: Request, table_format: TableFormat, options: ReadingOptions) -> ReadingOptions:
@@ -109,11 +116,12 @@ def iter_body(request: Request, limit: int) -> AsyncIterator[bytes]:
 
 async def iter_limited(request: Request, limit: int) -> AsyncIterator[bytes]:
     """Yield the body in chunks as it was sent. Raises BodyTooLarge if it exceeds `limit` bytes, or MalformedBody."""
-    if content_length(request) > limit:
+    body = received_of(request)
+    if content_length(request) > limit + (MAX_OPTIONS + MAX_OTHER if body.is_form else 0):
         raise _too_large(limit)
     received = 0
     try:
-        async for chunk in received_of(request).stream():
+        async for chunk in body.stream():
             received += len(chunk)
             if received > limit:
                 raise _too_large(limit)
@@ -204,11 +212,15 @@ def json_response(content: object, status: int = 200, headers: dict[str, str] | 
 
 
 def openapi_request_body(
-    schema: type[BaseModel] | str, examples: dict[str, Any], *, csv_example: str | None = None
+    schema: type[BaseModel] | str,
+    examples: dict[str, Any],
+    *,
+    csv_example: str | None = None,
+    options: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
     """Return the `openapi_extra` of a route that decodes its body itself: JSON of this schema or its name, or a file.
 
-    Without `csv_example`, the route takes no files.
+    Without `csv_example`, the route takes no files. `options` are the query parameters that may be fields of a form.
     """
     content: dict[str, Any] = {
         JSON: {
@@ -219,19 +231,23 @@ def openapi_request_body(
     if csv_example:
         content |= _documented_files()
         content[CSV.media_type]["example"] = csv_example
-        content[MEDIA_TYPE] = {"schema": _FORM}
+        content[MEDIA_TYPE] = {"schema": _form(options)}
     return {"requestBody": {"required": True, "content": content}}
 
 
-_FORM = {
-    "type": "object",
-    "description": "A file and, before it, the options that may also be in the query.",
-    "properties": {
-        "options": {"type": "object", "description": "Options as in the query, or in a JSON body."},
-        "file": {"type": "string", "format": "binary", "description": "The rows, in one of the formats."},
-    },
-    "required": ["file"],
-}
+def _form(options: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the schema of a form with a file and options."""
+    fields = {option["name"]: {**option["schema"], "description": option["description"]} for option in options}
+    return {
+        "type": "object",
+        "description": "A file, and options in fields of their own or in the part `options`, in any order.",
+        "properties": {
+            FILE: {"type": "string", "format": "binary", "description": "The rows, in one of the formats."},
+            **fields,
+            OPTIONS: {"type": "object", "description": "Options as in a JSON body."},
+        },
+        "required": [FILE],
+    }
 
 
 def openapi_response() -> dict[str, Any]:

@@ -22,18 +22,23 @@ from app.training.request import TrainingRequest
 from app.training.source_rows import first_files, local_copies
 from app.training.sources import resolve_quickly
 from app.web import bodies
-from app.web.receiving import SLICE_BYTES, store_part
+from app.web.receiving import SLICE_BYTES, Watch, store_part, unwatched
 from app.web.schemas.inspection import InspectRequest, inspection_to_view
-from app.web.schemas.train import FileOptions, SourceRequest, TrainingOptions
-from app.web.schemas.train_query import from_query
+from app.web.schemas.train import SourceRequest, TrainingOptions
+from app.web.schemas.train_query import check_early
 from app.web.state import Services, get_memory
-from app.web.submissions import check_no_options, names_source
+from app.web.submissions import check_no_options, names_source, read_options
 
 PROFILE_BYTES = 1 << 24  # Bytes of the batches that are read, estimated.
 
 
-async def inspect_body(services: Services, request: Request, table_format: TableFormat | None) -> dict[str, Any]:
-    """Return the answer to POST /inspect. A body of JSON has no table format."""
+async def inspect_body(
+    services: Services, request: Request, table_format: TableFormat | None, watch: Watch = unwatched
+) -> dict[str, Any]:
+    """Return the answer to POST /inspect. A body of JSON has no table format.
+
+    `watch` is entered while the stored file is inspected.
+    """
     memory = get_memory(request)
     async with services.large_body_limiter.slot():
         try:
@@ -46,22 +51,22 @@ async def inspect_body(services: Services, request: Request, table_format: Table
                             return await run_in_threadpool(_inspect_source, services, memory, body)
                         options, draft = await run_in_threadpool(_write_json, services, request, body, file)
                 else:
-                    options = _options(request, table_format)
+                    check_early(request.query_params, bodies.received_of(request).form)
                     async for part in bodies.regroup(bodies.iter_body(request, services.max_upload_bytes), SLICE_BYTES):
                         await store_part(file.write, part)
+                    options: TrainingOptions = read_options(request, table_format)
                     draft = _draft(services, options, table_format)
                     draft = replace(draft, reading=bodies.with_encoding(request, table_format, draft.reading))
                     if warning := bodies.received_of(request).warning:
                         draft = replace(draft, warnings=(warning,))
-                return await run_in_threadpool(_inspect, services, memory, options, draft, file.path)
+
+                def inspect() -> dict[str, Any]:
+                    with watch(file.path, draft):
+                        return _inspect(services, memory, options, draft, file.path)
+
+                return await run_in_threadpool(inspect)
         except OSError as error:
             raise not_stored("The rows", error) from error
-
-
-def _options(request: Request, table_format: TableFormat) -> FileOptions:
-    options = from_query(request.query_params, bodies.received_of(request).options)
-    check_options(table_format, options.reading())
-    return options
 
 
 def _draft(services: Services, options: TrainingOptions, table_format: TableFormat) -> TrainingRequest:
@@ -73,7 +78,7 @@ def _write_json(
 ) -> tuple[TrainingOptions, TrainingRequest]:
     """Write the rows of a JSON body, a request or a table, to the file. Return their options, and the draft."""
     if is_table(body):
-        table = _options(request, ARROW)
+        table = read_options(request, ARROW)
         json_table_to_arrow(body, file)
         return table, _draft(services, table, ARROW)
     check_no_options(request)

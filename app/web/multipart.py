@@ -1,31 +1,48 @@
-"""Bodies of multipart/form-data: the part `file` with the rows, and before it the part `options` with a JSON object.
+"""Bodies of multipart/form-data: the part `file` with the rows, and options before or after it.
 
-The rows are passed on as they arrive. Nothing of the body is stored here.
+The rows are passed on as they arrive, and only the options are kept. So those after the file are known at its end.
 """
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from app.errors import BodyTooLarge, InvalidInput, MalformedBody
+from app.data.names import MAX_NAME_LENGTH
+from app.errors import BodyTooLarge, FieldError, InvalidInput, MalformedBody
 
 MEDIA_TYPE = "multipart/form-data"
 FILE, OPTIONS = "file", "options"
-MAX_OPTIONS = 1 << 20  # Bytes of the part `options`.
+MAX_OPTIONS = 1 << 20  # Bytes of the options of a form.
 MAX_BOUNDARY = 70  # Characters, as RFC 2046 allows.
 MAX_OTHER = 1 << 16  # Bytes of the body before the parts, between them and after them.
 
 _ADVICE = (
-    "Send the rows in a part `file` and the options, if any, as a JSON object in a part `options` before it: "
-    '`curl -F \'options={"targets": ["y"]}\' -F file=@FILE`.'
+    "Send the rows in a part `file`, and each option in a field of its name: `curl -F file=@FILE -F targets=y`. A part "
+    "`options` may hold options as a JSON object."
 )
 
 
+@dataclass
+class Form:
+    """The options of a form that have been read so far. It is false if there are none."""
+
+    fields: list[tuple[str, str]] = field(default_factory=list)  # names and texts, in the order of the form
+    options: dict[str, Any] = field(default_factory=dict)  # JSON values of the part `options`
+    is_complete: bool = True  # False while further options may follow
+
+    def __bool__(self) -> bool:
+        return bool(self.fields or self.options)
+
+
+NO_FORM = Form()
+
+
 class MultipartBody:
-    """Reads the parts of one body. Raises MalformedBody or InvalidInput if its parts or their order are others."""
+    """Reads the parts of one body. Raises MalformedBody or InvalidInput if it has no such parts."""
 
     def __init__(self, content_type: str, chunks: AsyncIterator[bytes]) -> None:
         """Read `chunks`, which are the body of a request with this Content-Type."""
@@ -34,18 +51,18 @@ class MultipartBody:
             raise MalformedBody(
                 f"Content-Type has to have a boundary of 1 to {MAX_BOUNDARY} characters. Let the HTTP client write it."
             )
-        self.options: dict[str, Any] = {}
+        self.form = Form(is_complete=False)
         self.file_type = ""  # Content-Type of the part `file`
         self.file_name = ""
         self._chunks = chunks
         self._part: str | None = None  # name of the part that is read
-        self._seen: set[str] = set()
+        self._has_file = self._has_options = False
         self._name, self._value = bytearray(), bytearray()  # header that is read
         self._headers: dict[str, str] = {}
-        self._text = bytearray()  # of the part `options`
+        self._text = bytearray()  # of the field that is read, or of the part `options`
+        self._length = 0  # bytes of all options
         self._rows: list[bytes] = []  # of the part `file`, not passed on yet
         self._others = 0  # bytes that are in no part
-        self._ended = False
         self._parser = MultipartParser(
             boundary,
             {
@@ -61,20 +78,20 @@ class MultipartBody:
         )
 
     async def open_file(self) -> None:
-        """Read up to the rows. `options`, `file_type` and `file_name` are then known."""
-        while FILE not in self._seen:
+        """Read up to the rows. The options before them, `file_type` and `file_name` are then known."""
+        while not self._has_file:
             if not await self._read():
                 raise InvalidInput(f"The form has no part `file`. {_ADVICE}")
 
     async def rows(self) -> AsyncIterator[bytes]:
-        """Yield the content of the part `file`."""
+        """Yield the content of the part `file`, then read the rest of the form. All options are then known."""
         while True:
             rows, self._rows = self._rows, []
             for chunk in rows:
                 yield chunk
             if not await self._read():
                 break
-        if not self._ended:
+        if not self.form.is_complete:
             raise MalformedBody("The form ended early: its last boundary is missing. Send all of it.")
 
     async def _read(self) -> bool:
@@ -98,17 +115,21 @@ class MultipartBody:
     def _begin_part(self) -> None:
         _, parameters = parse_options_header(self._headers.get("content-disposition"))
         name = parameters.get(b"name", b"").decode(errors="replace")
-        if name not in (FILE, OPTIONS):
-            raise InvalidInput(f"The form has a part of another name than `file` and `options`. {_ADVICE}")
-        if name in self._seen:
-            raise InvalidInput(f"The form has more than one part `{name}`. {_ADVICE}")
-        if name == OPTIONS and FILE in self._seen:
-            raise InvalidInput("The part `options` comes after the part `file`. Send it first.")
-        self._seen.add(name)
-        self._part = name
+        if not name:
+            raise InvalidInput(f"The form has a part without a name. {_ADVICE}")
         if name == FILE:
+            if self._has_file:
+                raise InvalidInput(f"The form has more than one part `file`. Send one file in each request. {_ADVICE}")
+            self._has_file = True
             self.file_type = self._headers.get("content-type", "")
             self.file_name = parameters.get(b"filename", b"").decode(errors="replace")
+        elif name == OPTIONS:
+            if self._has_options:
+                raise InvalidInput(f"The form has more than one part `options`. {_ADVICE}")
+            self._has_options = True
+        elif b"filename" in parameters:
+            raise InvalidInput(f"The form has a file in a part of another name than `file`. {_ADVICE}")
+        self._part = name
 
     def _add(self, data: bytes, start: int, end: int) -> None:
         self._others -= end - start
@@ -116,16 +137,30 @@ class MultipartBody:
             self._rows.append(data[start:end])
             return
         self._text += data[start:end]
-        if len(self._text) > MAX_OPTIONS:
-            raise BodyTooLarge(f"The part `options` is longer than {MAX_OPTIONS} bytes. Give fewer options.")
+        self._length += end - start
+        if self._length > MAX_OPTIONS:
+            raise BodyTooLarge(f"The options in the form are longer than {MAX_OPTIONS} bytes. Give fewer options.")
 
     def _end_part(self) -> None:
         if self._part == OPTIONS:
             try:
-                self.options = msgspec.json.decode(self._text, type=dict[str, Any])
+                self.form.options = msgspec.json.decode(self._text, type=dict[str, Any])
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                raise InvalidInput(f"The part `options` is not a JSON object. {_ADVICE}") from None
+                raise InvalidInput.of_parameter(
+                    OPTIONS, f"The part `options` is not a JSON object. {_ADVICE}"
+                ) from None
+        elif self._part is not None and self._part != FILE:
+            self.form.fields.append((self._part, self._field_text(self._part)))
+        self._text.clear()
         self._part = None
 
+    def _field_text(self, name: str) -> str:
+        try:
+            return self._text.decode()
+        except UnicodeDecodeError:
+            place = name if len(name) <= MAX_NAME_LENGTH else None
+            message = "A field of the form is not UTF-8 text. Send the form in UTF-8."
+            raise InvalidInput(message, [FieldError(message, parameter=place)]) from None
+
     def _end(self) -> None:
-        self._ended = True
+        self.form.is_complete = True

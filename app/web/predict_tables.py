@@ -3,7 +3,7 @@
 import contextlib
 import io
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 from fastapi import Request
@@ -36,14 +36,22 @@ MEDIA_TYPES = (bodies.JSON, *BY_MEDIA_TYPE)
 
 
 async def predict_file(
-    request: Request, selector: VersionSelector, table_format: TableFormat, options: TableOptions, media_type: str
+    request: Request,
+    selector: VersionSelector,
+    table_format: TableFormat,
+    read_options: Callable[[], TableOptions],
+    media_type: str,
 ) -> Response:
-    """Predict for the rows of a file and respond with a table of this media type."""
+    """Predict for the rows of a file and respond with a table of this media type.
+
+    `read_options` is called after the body was received, because a form may have options after its file.
+    """
     services = get_services(request)
     encoding = content_encoding(request)
     async with contextlib.AsyncExitStack() as stack:
         chunks = bodies.iter_limited(request, services.max_upload_bytes)
         body = await stack.enter_async_context(_spool_body(request, chunks))
+        options = read_options()
         if choose_executor(_workload(body, table_format, encoding)) is Executor.TURN:
             await stack.enter_async_context(services.large_body_limiter.slot())
         content = await stack.enter_async_context(_decompress(request, body, encoding))

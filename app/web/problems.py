@@ -85,14 +85,14 @@ def invalid(error: ValidationError, body: bytes, schema: type[BaseModel]) -> Lin
     return _invalid_input("body", faults, in_body)
 
 
-def invalid_query(error: ValidationError, known: Collection[str]) -> InvalidInput:
-    """Return the error for a query in which pydantic found faults; `known` are the names of its parameters."""
+def invalid_query(error: ValidationError, known: Collection[str], part: str = "query") -> InvalidInput:
+    """Return the error for a query or form in which pydantic found faults; `known` are the names of its options."""
 
     def in_query(fault: Fault) -> FieldError:
         parameter = next((str(step) for step in reversed(fault["loc"]) if step in known), None)
         return FieldError(sentence(fault), parameter=parameter)
 
-    return _invalid_input("query", error.errors(include_url=False), in_query)
+    return _invalid_input(part, error.errors(include_url=False), in_query)
 
 
 def _invalid_request(error: RequestValidationError) -> InvalidInput:

@@ -6,9 +6,8 @@ value of a parameter that is given more than once.
 
 import csv
 from collections import Counter
-from collections.abc import Collection, Mapping
-from types import MappingProxyType
-from typing import Annotated, Any, TypeAlias, TypeVar
+from collections.abc import Collection, Sequence
+from typing import Annotated, Any, TypeAlias, TypeVar, get_origin
 
 from fastapi import Depends, Path, Request
 from fastapi.dependencies.utils import get_flat_params
@@ -19,6 +18,7 @@ from starlette.datastructures import QueryParams
 
 from app.data.names import MAX_LISTED, MAX_NAME_LENGTH, did_you_mean, shown
 from app.errors import FieldError, InvalidInput
+from app.web.multipart import NO_FORM, Form
 from app.web.problems import invalid_query
 from app.web.schemas.openapi_schema import DocumentedAs, Row
 
@@ -54,20 +54,21 @@ NameList: TypeAlias = Annotated[
 ]
 
 
-def read_query(request: Request, model: type[M], form: Mapping[str, Any] = MappingProxyType({})) -> M:
+def read_query(request: Request, model: type[M], form: Form = NO_FORM) -> M:
     """Return the query, and the options of a form, as this model.
 
-    Raises InvalidInput for a parameter that is unknown, repeated or invalid.
+    Raises InvalidInput for an option that is unknown, repeated or invalid.
     """
     query = request.query_params
     if not query and not form:
         return model()
-    check_query(query, model.model_fields)
-    check_form(query, form)
+    known = model.model_fields
+    lists = {name for name, option in known.items() if get_origin(option.annotation) is list} if form else frozenset()
+    options = text_options(query, form, known, lists)
     try:
-        return model.model_validate({**query, **form})
+        return model.model_validate({**options, **form.options})
     except ValidationError as error:
-        raise invalid_query(error, model.model_fields) from None
+        raise invalid_query(error, known, part_of(query, form)) from None
 
 
 def query_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
@@ -116,26 +117,52 @@ def reject_unknown_parameters() -> Any:
     return Depends(check)
 
 
-def check_form(query: QueryParams, form: Mapping[str, Any]) -> None:
-    """Raise InvalidInput for an option that is both in the query and in the part `options` of a form."""
-    if both := [name for name in form if name in query]:
-        message = f"Option given both in the query and in the part `options`: {shown(both[0])}. Give it once."
-        raise InvalidInput.of_parameter(both[0], message)
+def text_options(
+    query: QueryParams, form: Form, known: Collection[str], lists: Collection[str] = frozenset()
+) -> dict[str, str]:
+    """Return the options in a query and in the fields of a form. Those of `lists` may be in several fields.
+
+    Raises InvalidInput for an option that is unknown, or given more than once.
+    """
+    check_query(query, known)
+    if not form:
+        return dict(query)
+    names = [name for name, _ in form.fields]
+    _check_names("form", [name for name in names if name not in lists] + [*{*names}.intersection(lists)], known)
+    for others, place in ((query, "in the query"), (form.options, "in the part `options`")):
+        if both := next(
+            (name for name in (*names, *(form.options if others is query else ())) if name in others), None
+        ):
+            message = f"Option given both {place} and in the form: {shown(both)}. Give it once."
+            raise InvalidInput.of_parameter(both, message)
+    options = dict(query)
+    for name, text in form.fields:
+        options[name] = ",".join(filter(None, (options.get(name), text))) if name in lists else text
+    return options
+
+
+def part_of(query: QueryParams, form: Form) -> str:
+    """Return the part of a request that has its options, for messages."""
+    return "options" if query and form else "form" if form else "query"
 
 
 def check_query(query: QueryParams, known: Collection[str]) -> None:
     """Raise InvalidInput for a parameter that is not known, or is given more than once."""
+    _check_names("query", [name for name, _ in query.multi_items()], known)
+
+
+def _check_names(part: str, names: Sequence[str], known: Collection[str]) -> None:
     details: list[FieldError] = []
-    for name, count in Counter(name for name, _ in query.multi_items()).items():
+    for name, count in Counter(names).items():
         if len(details) == MAX_LISTED:
             break
+        place = name if len(name) <= MAX_NAME_LENGTH else None
         if name not in known:
-            place = name if len(name) <= MAX_NAME_LENGTH else None
             message = f"There is no such option: {shown(name)}.{did_you_mean(name, sorted(known))}"
             details.append(FieldError(message, parameter=place))
         elif count > 1:
             details.append(FieldError(f"Option given more than once: {shown(name)}. Give it once.", parameter=name))
     if details:
         listed = f"Known are: {', '.join(sorted(known))}." if known else "None are known here."
-        message = f"The query has unknown or repeated options. {details[0].message} {listed}"
+        message = f"The {part} has unknown or repeated options. {details[0].message} {listed}"
         raise InvalidInput(message, details)

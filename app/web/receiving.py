@@ -3,15 +3,25 @@
 import contextlib
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 from starlette.concurrency import run_in_threadpool
 
+from app.data.batch import Source
 from app.errors import Unavailable
 from app.storage.memory_budget import LARGE_BODY
+from app.training.request import TrainingRequest
 from app.training.uploads import UploadStore
 
 SLICE_BYTES = 1 << 18  # Bytes of a body that are hashed and written at a time, in a thread.
+
+# Returns a context that is entered while a received file is inspected or planned, so that it sees the file and errors.
+Watch: TypeAlias = Callable[[Source, TrainingRequest], contextlib.AbstractContextManager[None]]
+
+
+def unwatched(source: Source, draft: TrainingRequest) -> contextlib.AbstractContextManager[None]:  # noqa: ARG001
+    """Watch nothing."""
+    return contextlib.nullcontext()
 
 
 class ReceivedUpload:

@@ -3,20 +3,19 @@
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from python_multipart.multipart import parse_options_header
 from starlette.requests import Request
 
 from app.data.columns.options import Encoding
-from app.data.content import HEAD_BYTES, binary_format_of
+from app.data.content import HEAD_BYTES, binary_format_of, content_of
 from app.data.formats import ALIASES, BY_SUFFIX
 from app.data.formats.base import TableFormat
 from app.data.formats.csv import CSV
 from app.data.formats.json import JSON
 from app.errors import FieldError, LinserveError, UnsupportedMediaType
 from app.web.decompression import IDENTITY, beginning, content_encoding
-from app.web.multipart import MEDIA_TYPE, MultipartBody
+from app.web.multipart import MEDIA_TYPE, Form, MultipartBody
 
 FORM = "application/x-www-form-urlencoded"
 _OLD_EXCEL = "application/vnd.ms-excel"  # Windows and browsers use it for CSV files, too.
@@ -35,7 +34,8 @@ class Received:
     warning: str | None = None  # about a Content-Type that names another format
     content_type: str = ""  # of the rows: the request's, or that of the part `file`
     is_form: bool = False
-    options: dict[str, Any] = field(default_factory=dict)  # the part `options` of a form
+    file_name: str = ""  # of the part `file`
+    form: Form = field(default_factory=Form)  # complete once all rows were read
     chunks: list[bytes] = field(default_factory=list)  # read already
     rest: AsyncIterator[bytes] | None = None
 
@@ -85,6 +85,8 @@ async def recognise(request: Request, accepted: tuple[str, ...]) -> Received:
     if declared == _OLD_EXCEL and found is None:
         declared = CSV.media_type
     declared = ALIASES.get(declared, declared)
+    if received.is_form and declared in _UNSPECIFIC and (content := content_of(received.head)) and content.body_format:
+        declared = content.body_format.media_type
     if found is None or found.media_type == declared or found.media_type not in accepted:
         received.media_type = declared if declared in accepted else None
         return received
@@ -98,18 +100,19 @@ async def recognise(request: Request, accepted: tuple[str, ...]) -> Received:
 
 async def _open_form(received: Received) -> str:
     """Read a form up to the rows in its part `file`. Return the media type of that part, or the one of its name."""
-    form = MultipartBody(received.content_type, received.stream())
-    await form.open_file()
-    received.is_form, received.options, received.rest = True, form.options, form.rows()
-    received.content_type = form.file_type
-    declared = _media_type(form.file_type)
-    suffix = form.file_name.rpartition(".")[2].lower()
+    body = MultipartBody(received.content_type, received.stream())
+    await body.open_file()
+    received.is_form, received.form, received.rest = True, body.form, body.rows()
+    received.content_type, received.file_name = body.file_type, body.file_name
+    declared = _media_type(body.file_type)
+    suffix = body.file_name.rpartition(".")[2].lower()
     by_name = JSON.media_type if suffix == "json" else BY_SUFFIX[suffix].media_type if suffix in BY_SUFFIX else declared
     return declared if declared in _SPECIFIC else by_name
 
 
 # Every binary format begins with a byte of at least _END_ASCII, or has one below _FIRST_TEXT among its first eight.
 _FIRST_TEXT, _END_ASCII = 9, 128
+_UNSPECIFIC = ("", "application/octet-stream", "text/plain")  # of a file whose name has no known extension
 _SPECIFIC = frozenset({JSON.media_type, *(entry.media_type for entry in BY_SUFFIX.values()), *ALIASES} - {"text/plain"})
 
 

@@ -33,9 +33,9 @@ from app.training.request import TrainingRequest
 from app.training.source_rows import file_set
 from app.training.sources import resolve_quickly
 from app.web import bodies
-from app.web.receiving import SLICE_BYTES, ReceivedUpload, received_upload, store_part
+from app.web.receiving import SLICE_BYTES, ReceivedUpload, Watch, received_upload, store_part, unwatched
 from app.web.schemas.train import FileOptions, SourceRequest, TrainRequest
-from app.web.schemas.train_query import from_query
+from app.web.schemas.train_query import check_early, from_query
 from app.web.state import Services, get_memory
 
 
@@ -67,26 +67,32 @@ def names_source(body: bytes) -> bool:
 
 def check_no_options(request: Request) -> None:
     """Raise InvalidInput if there are options outside of a JSON body with instances."""
-    if name := next(iter({**request.query_params, **bodies.received_of(request).options}), None):
+    form = bodies.received_of(request).form
+    if name := next(iter([*request.query_params, *(name for name, _ in form.fields), *form.options]), None):
+        place = "query" if request.query_params else "form"
         raise InvalidInput.of_parameter(
             name[:MAX_NAME_LENGTH],
-            "With a JSON body, options are expected in the body, but were found in the query. Move them.",
+            f"With a JSON body, options are expected in the body, but were found in the {place}. Move them.",
         )
 
 
 def _submit_table(services: Services, request: Request, body: bytes, job_id: str) -> Job:
     """Submit the job of a JSON table, which is stored as an Arrow stream."""
     jobs, uploads = services.jobs, services.jobs.uploads
-    options, digest = _options(request, ARROW)
+    options = read_options(request, ARROW)
     jobs.check_room(job_id)
     uploads.check_room(len(body))
     with received_upload(uploads) as upload:
         with uploads.open_new(upload.name) as file:
+            digest = _digest(request, ARROW)
             digest.update(body)
             json_table_to_arrow(body, file)
             uploads.sync(file)
         draft = options.to_request(
-            default_model=services.default_model, upload=upload.name, format=ARROW.name, fingerprint=digest.hexdigest()
+            default_model=services.default_model,
+            upload=upload.name,
+            format=ARROW.name,
+            fingerprint=_fingerprint(request, digest),
         )
         return _submit_upload(services, get_memory(request), upload, draft, job_id)
 
@@ -132,20 +138,28 @@ def _submit_source(services: Services, memory: Reservation, body: bytes, job_id:
     return jobs.submit(training, job_id)
 
 
-async def submit_file(services: Services, request: Request, table_format: TableFormat, job_id: str) -> Job:
-    """Store a file, and submit its job."""
-    options, digest = _options(request, table_format)
+async def submit_file(
+    services: Services,
+    request: Request,
+    table_format: TableFormat,
+    job_id: str,
+    watch: Watch = unwatched,
+) -> Job:
+    """Store a file, and submit its job. `watch` is entered while the stored file is planned."""
+    check_early(request.query_params, bodies.received_of(request).form)
+    digest = _digest(request, table_format)
     jobs, uploads = services.jobs, services.jobs.uploads
     await run_in_threadpool(jobs.check_room, job_id)
     with received_upload(uploads) as upload:
         with uploads.open_new(upload.name) as file:
             await _receive(services, request, file, digest)
+            options = read_options(request, table_format)
             await run_in_threadpool(uploads.sync, file)
         draft = options.to_request(
             default_model=services.default_model,
             upload=upload.name,
             format=table_format.name,
-            fingerprint=digest.hexdigest(),
+            fingerprint=_fingerprint(request, digest),
         )
         received = bodies.received_of(request)
         draft = replace(
@@ -154,16 +168,29 @@ async def submit_file(services: Services, request: Request, table_format: TableF
             warnings=(*draft.warnings, *([received.warning] if received.warning else [])),
         )
         memory = get_memory(request)
-        return await run_in_threadpool(_submit_upload, services, memory, upload, draft, job_id)
+        return await run_in_threadpool(_submit_upload, services, memory, upload, draft, job_id, watch=watch)
 
 
-def _options(request: Request, table_format: TableFormat) -> tuple[FileOptions, Any]:
-    """Return the options of a table, and a hash of them."""
-    form = bodies.received_of(request).options
-    options = from_query(request.query_params, form)
+def read_options(request: Request, table_format: TableFormat) -> FileOptions:
+    """Return the options of a table, which are in the query and in a form that was read."""
+    options = from_query(request.query_params, bodies.received_of(request).form)
     check_options(table_format, options.reading())
-    given = (table_format.name, sorted(request.query_params.multi_items()), *([form] if form else []))
-    return options, hashlib.sha256(str(given).encode())
+    return options
+
+
+def _digest(request: Request, table_format: TableFormat) -> Any:
+    """Return a hash of the format and the query, to which the rows are added."""
+    return hashlib.sha256(str((table_format.name, sorted(request.query_params.multi_items()))).encode())
+
+
+def _fingerprint(request: Request, digest: Any) -> str:
+    """Return the hash of a request from that of its query and rows. Fields of other names may be in any order."""
+    rows: str = digest.hexdigest()
+    form = bodies.received_of(request).form
+    if not form:
+        return rows
+    fields = sorted(form.fields, key=lambda item: item[0])
+    return hashlib.sha256(str((rows, fields, form.options)).encode()).hexdigest()
 
 
 async def _receive(services: Services, request: Request, file: BinaryIO, digest: Any) -> None:
@@ -181,6 +208,8 @@ def _submit_upload(
     upload: ReceivedUpload,
     draft: TrainingRequest,
     job_id: str,
+    *,
+    watch: Watch = unwatched,
 ) -> Job:
     jobs, uploads, table_format = services.jobs, services.jobs.uploads, BY_NAME[draft.format]
     upload.take()
@@ -189,10 +218,11 @@ def _submit_upload(
         if job := jobs.find_repeated(job_id, draft.fingerprint):
             uploads.discard(draft.upload)
             return job
-        with explained(path, table_format):
-            size = table_format.metadata_bytes(path)
-        with memory.reserved(size):
-            training = plan_file(draft, path, services.registry, services.max_upload_bytes)
+        with watch(path, draft):
+            with explained(path, table_format):
+                size = table_format.metadata_bytes(path)
+            with memory.reserved(size):
+                training = plan_file(draft, path, services.registry, services.max_upload_bytes)
         check_device(services.capabilities, training.solver.device)
     uploads.hand_over(draft.upload)
     return jobs.submit(training, job_id)

@@ -170,6 +170,8 @@ OPTIONS_PART: Part = ("options", "", "application/json", json.dumps(OPTIONS).enc
         ("t.feather", None, STREAM, ARROW),
         ("t.bin", None, FRAME, PARQUET),
         ("größe.xlsx", None, SHEET, EXCEL),
+        ("rows", "application/octet-stream", TEXT, CSV),
+        ("rows", None, b'{"x": 1}\n{"x": 2}\n', NDJSON),
     ],
 )
 def test_a_form_has_a_file_and_options(
@@ -178,7 +180,7 @@ def test_a_form_has_a_file_and_options(
     for parts in ([OPTIONS_PART], []):
         found = seen(form(*parts, ("file", name, content_type, content)), MULTIPART, pieces=pieces)
         assert (found.received.media_type, found.body) == (media_type, content)
-        assert found.received.options == (OPTIONS if parts else {})
+        assert found.received.form.options == (OPTIONS if parts else {})
 
 
 def test_the_content_type_of_the_part_has_the_charset() -> None:
@@ -191,13 +193,15 @@ def test_the_content_type_of_the_part_has_the_charset() -> None:
     [
         (form(OPTIONS_PART), "no part `file`"),
         (b"", "no part `file`"),
-        (form(("rows", "", None, TEXT)), "another name"),
-        (form(("größe 𑣪", "", None, TEXT)), "another name"),
-        (b'--b\r\ncontent-disposition: form-data; name="\xff\\"\r\n\r\n\r\n--b--', "another name"),
-        (b"--b\r\ncontent-disposition: \xff\r\n\r\n\r\n--b--", "another name"),
-        (b"--b\r\n\r\n\r\n--b--", "another name"),
+        (form(("rows", "t.csv", None, TEXT)), "another name"),
+        (form(("größe 𑣪", "t.csv", None, TEXT)), "another name"),
+        (form(("rows", "", None, TEXT)), "no part `file`"),
+        (b'--b\r\ncontent-disposition: form-data; name="\xff\\"\r\n\r\n\r\n--b--', "no part `file`"),
+        (form(("model", "", None, b"\xff"), ("file", "", CSV, TEXT)), "not UTF-8"),
+        (b"--b\r\ncontent-disposition: \xff\r\n\r\n\r\n--b--", "without a name"),
+        (b"--b\r\n\r\n\r\n--b--", "without a name"),
         (form(("file", "", None, TEXT), ("file", "", None, TEXT)), "more than one part `file`"),
-        (form(("file", "", CSV, TEXT), OPTIONS_PART), "after the part `file`"),
+        (form(OPTIONS_PART, OPTIONS_PART, ("file", "", CSV, TEXT)), "more than one part `options`"),
         (form(("options", "", None, b"[1]"), ("file", "", CSV, TEXT)), "not a JSON object"),
         (form(("options", "", None, b"[" * 100_000), ("file", "", CSV, TEXT)), "not a JSON object"),
         (form(("options", "", None, b" " * (MAX_OPTIONS + 1)), ("file", "", CSV, TEXT)), "longer than"),

@@ -20,6 +20,7 @@ from app.registry.bucket.disk_cache import DiskCache
 from app.registry.bucket.keys import MAX_VERSION, version_key
 from app.registry.bucket.pointer import Pointer
 from app.registry.bucket.pointer_reader import IDLE_SECONDS, KnownPointer, PointerReader
+from app.registry.card_cache import CardCache
 from app.registry.model_card import ModelCard
 from app.registry.names import no_version
 from app.registry.version_cache import CACHED_BYTES, CURRENT, CachedVersion, VersionCache
@@ -58,6 +59,7 @@ class BucketReader(PointerReader):
         cache = VersionCache(cached_bytes, (pinned, CURRENT) if pinned else None, budget)
         super().__init__(store, cache, DiskCache(cache_dir, store.url) if cache_dir else None, pinned)
         self._loading = [threading.Lock() for _ in range(LOADING_LOCKS)]  # by the hash of the model
+        self._cards = CardCache()
         self._checked: dict[str, float] = {}  # time at which a damaged current version was read, by model
 
     def served_number(self, model: str) -> int | None:
@@ -118,6 +120,20 @@ class BucketReader(PointerReader):
                 entry = CachedVersion(self._load(key, number), epoch)
                 self._cache.put(key, entry)
             return entry.version
+
+    def card(self, model: str, number: int) -> ModelCard:
+        """Return the card of any version, without checking its tensors.
+
+        Raises ModelNotFound, VersionNotFound, ModelFileInvalid, StoreUnavailable.
+        """
+        epoch = self._check_exists(model, number)
+        if (entry := self._cache.get((model, number))) is not None and entry.link == epoch:
+            return entry.version.card
+
+        def read_named() -> ModelCard:
+            return replace(read_card(self._content(model, number)), model=model, version=number)
+
+        return self._cards.get((model, number, epoch), read_named)
 
     def file(self, model: str, number: int) -> BinaryIO:
         """Open the version's file. Raises as `version` does, except WorkerBusy."""

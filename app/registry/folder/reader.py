@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from app.errors import ModelFileInvalid, ModelNotFound, NoCurrentVersion, VersionNotFound
+from app.registry.card_cache import CardCache
 from app.registry.folder.model_folder import ModelFolder
 from app.registry.folder.publication import file_name, number_of
+from app.registry.model_card import ModelCard
 from app.registry.names import MODEL_NAME, no_model, no_version
 from app.registry.version_cache import CACHED_BYTES, CURRENT, CachedVersion, VersionCache
-from app.registry.version_file import Version, open_file, read, read_folds
+from app.registry.version_file import Version, open_file, read, read_card, read_folds
 from app.regression.sufficient_statistics import SufficientStatistics
 from app.storage.memory_budget import MemoryBudget
 
@@ -43,6 +45,7 @@ class FolderReader(ModelFolder):
         """
         super().__init__(folder)
         self._cache = VersionCache(cached_bytes, (pinned, CURRENT) if pinned else None, budget)
+        self._cards = CardCache()
         self._reading_current = threading.Lock()
         self._reading_version = threading.Lock()
         self._damage_logged: dict[str, tuple[str, tuple[int, int]]] = {}
@@ -105,6 +108,20 @@ class FolderReader(ModelFolder):
                 entry = CachedVersion(self._load(key, number))
                 self._cache.put(key, entry)
             return entry.version
+
+    def card(self, model: str, number: int) -> ModelCard:
+        """Return the card of any version, without checking its tensors.
+
+        Raises ModelNotFound, VersionNotFound, ModelFileInvalid.
+        """
+        path = self.path(model, number)
+        if (entry := self._cache.get((model, number))) is not None:
+            return entry.version.card
+        key = model, number, self._state_of(model, file_name(number))
+        try:
+            return self._cards.get(key, lambda: replace(read_card(path), model=model, version=number))
+        except FileNotFoundError:
+            raise no_version(model, number) from None
 
     def file(self, model: str, number: int) -> BinaryIO:
         """Open the version's file. It can be read to its end even if the version is deleted meanwhile.

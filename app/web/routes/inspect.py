@@ -35,7 +35,7 @@ router = APIRouter(tags=["Train"], dependencies=[require_scope(AccessScope.TRAIN
     ),
     response_model=InspectView,
     openapi_extra={
-        **bodies.openapi_request_body("InspectBody", _EXAMPLES, csv_example=CSV_EXAMPLE),
+        **bodies.openapi_request_body("InspectBody", _EXAMPLES, csv_example=CSV_EXAMPLE, options=query_parameters()),
         "parameters": query_parameters(),
     },
     responses=problem_responses(404, 413, 415, 422, 507),

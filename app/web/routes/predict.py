@@ -10,6 +10,7 @@ from app.data.formats import BY_MEDIA_TYPE, LABELS, check_options
 from app.prediction.encoding import encode_result
 from app.prediction.estimates import MAX_RESPONSE
 from app.prediction.selection import VersionSelector
+from app.prediction.tables import TableOptions
 from app.web import bodies
 from app.web.auth import AccessScope, require_scope
 from app.web.middleware import QuietRoute
@@ -39,7 +40,9 @@ _ROUTE: dict[str, Any] = {
     "response_model_exclude_none": True,
     "description": DESCRIPTION,
     "openapi_extra": {
-        **bodies.openapi_request_body(PredictRequest, EXAMPLES, csv_example=CSV_EXAMPLE),
+        **bodies.openapi_request_body(
+            PredictRequest, EXAMPLES, csv_example=CSV_EXAMPLE, options=query_parameters(PredictParameters)
+        ),
         "parameters": [*query_parameters(PredictParameters), MIN_VERSION_PARAMETER],
     },
     "responses": {200: bodies.openapi_response(), **problem_responses(404, 406, 413, 415, 422, 507)},
@@ -74,14 +77,24 @@ async def _predict(request: Request, model: str, version: int | None = None) -> 
     media_type = await bodies.content_type(request, *MEDIA_TYPES)
     others = [other for other in MEDIA_TYPES if other != media_type]
     accepted = select_media_type(request.headers.get("accept"), [media_type, *others])
-    form = bodies.received_of(request).options
+    table_format = BY_MEDIA_TYPE.get(media_type)
+    if table_format is None:
+        await bodies.complete_form(request, get_services(request).max_json_bytes)
+    form = bodies.received_of(request).form
     if media_type == accepted == bodies.JSON and not request.query_params and not form:
         return await predict_json(request, selector, decode_query, encode_result)
-    parameters = read_query(request, PredictParameters, form)
-    table_format = BY_MEDIA_TYPE.get(media_type)
-    check_options(table_format, parameters.reading())
+
+    def parameters() -> PredictParameters:
+        read = read_query(request, PredictParameters, form)
+        check_options(table_format, read.reading())
+        return read
+
+    first = parameters()  # before the rows are received; those of a form may follow
     if table_format is None:
-        return await predict_rows(request, selector, parameters.options("refuse"), accepted)
-    options = parameters.options("null")
-    options = replace(options, reading=bodies.with_encoding(request, table_format, options.reading))
+        return await predict_rows(request, selector, first.options("refuse"), accepted)
+
+    def options() -> TableOptions:
+        read = parameters().options("null")
+        return replace(read, reading=bodies.with_encoding(request, table_format, read.reading))
+
     return await predict_file(request, selector, table_format, options, accepted)

@@ -34,7 +34,7 @@ router = APIRouter(tags=["Train"], dependencies=[require_scope(AccessScope.TRAIN
     status_code=202,
     response_model=JobView,
     openapi_extra={
-        **bodies.openapi_request_body("TrainBody", EXAMPLES, csv_example=CSV_EXAMPLE),
+        **bodies.openapi_request_body("TrainBody", EXAMPLES, csv_example=CSV_EXAMPLE, options=query_parameters()),
         "parameters": query_parameters(),
     },
     responses={

@@ -1,54 +1,74 @@
-"""The options of POST /train for files, as query parameters."""
+"""The options of POST /train for files, as query parameters and as fields of a form."""
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from starlette.datastructures import QueryParams
 
 from app.errors import InvalidInput
+from app.web.multipart import NO_FORM, Form
 from app.web.problems import invalid_query
-from app.web.query import check_form, check_query, query_parameter, query_properties, split_names
+from app.web.query import part_of, query_parameter, query_properties, split_names, text_options
 from app.web.schemas.reading import MAPPINGS, NAME_LISTS, TEXT_LISTS, constants, parse_columns, parse_mapping
 from app.web.schemas.solver_options import SOLVER_FIELDS, SOLVER_OPTIONS
 from app.web.schemas.train import FileOptions, ValidationOptions
 
 _VALIDATION_FIELDS = tuple(ValidationOptions.model_fields)
 _LISTS = ("targets", "features", "terms", *NAME_LISTS)
+_REPEATED = frozenset({*_LISTS, *TEXT_LISTS, *MAPPINGS})
+_KNOWN = frozenset(
+    {
+        *(option.alias or name for name, option in FileOptions.model_fields.items() if name != "validation"),
+        *SOLVER_FIELDS,
+        *_VALIDATION_FIELDS,
+    }
+)
 
 
-def from_query(query: QueryParams, form: Mapping[str, Any] = MappingProxyType({})) -> FileOptions:
-    """Return the options in a query. Those of solver and validation are parameters too, and lists are comma-separated.
+def from_query(query: QueryParams, form: Form = NO_FORM) -> FileOptions:
+    """Return the options in a query and in a form. Those of solver and validation are options of their own there.
 
-    `form` has further options, which are JSON values. Raises InvalidInput for one that is unknown, repeated or invalid.
+    Lists are comma-separated; in a form, they may also be in several fields. Raises InvalidInput for an option that is
+    unknown, repeated or invalid.
     """
-    fields = {field.alias or name for name, field in FileOptions.model_fields.items()}
-    known = {*fields, *SOLVER_FIELDS, *_VALIDATION_FIELDS} - {"validation"}
-    check_query(query, known)
-    options: dict[str, Any] = {name: value for name, value in query.items() if name not in SOLVER_FIELDS}
+    options: dict[str, Any] = {**text_options(query, form, _KNOWN, _REPEATED)}
+    solver: dict[str, Any] = {name: options.pop(name) for name in SOLVER_FIELDS & options.keys()}
     _parse_reading(options)
-    solver: dict[str, Any] = {name: value for name, value in query.items() if name in SOLVER_FIELDS}
-    check_form(query, form)
-    for name, value in form.items():
+    for name, value in form.options.items():
         (solver if name in SOLVER_FIELDS else options)[name] = value
     if isinstance(options.get("solver"), dict):
         solver = {**options.pop("solver"), **solver}
     if str(solver.get("start", "")).isdecimal():
         solver["start"] = {"version": solver["start"]}
     if validation := {name: options.pop(name) for name in _VALIDATION_FIELDS if name in options}:
-        options["validation"] = {**options.get("validation", {}), **validation}
+        given = options.get("validation")
+        options["validation"] = {**(given if isinstance(given, dict) else {}), **validation}
     if solver or "solver" in options:
         options["solver"] = {"kind": options.get("solver", "exact"), **solver}
     try:
         return FileOptions.model_validate(options, strict=False)  # all values are strings
     except ValidationError as error:
-        raise invalid_query(error, known) from None
+        raise invalid_query(error, _KNOWN, part_of(query, form)) from None
+
+
+def check_early(query: QueryParams, form: Form) -> None:
+    """Raise InvalidInput for faults in the options before the file that no option after the file can mend."""
+    try:
+        from_query(query, form)
+    except InvalidInput as error:
+        if form.is_complete or not any(_depends_on_others(detail.parameter) for detail in error.details):
+            raise
+
+
+def _depends_on_others(option: str | None) -> bool:
+    """Return True if a fault of this option may be one of another option. None stands for several options."""
+    return option is None or option in SOLVER_FIELDS
 
 
 def _parse_reading(options: dict[str, Any]) -> None:
     """Parse the options that are lists or mappings. Raises InvalidInput."""
-    for name in {*_LISTS, *TEXT_LISTS, *MAPPINGS} & options.keys():
+    for name in _REPEATED & options.keys():
         options[name] = split_names(name, options[name])
     for name in MAPPINGS:
         if name in options:
