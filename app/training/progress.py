@@ -23,7 +23,7 @@ class JobCancelled(Exception):
 class Progress:
     """How far a job has come. A value that does not apply is None."""
 
-    phase: str = "reading"  # then fitting, then publishing
+    phase: str = "reading"  # then fitting, perhaps diagnosing, then publishing
     rows: int = 0
     epoch: int | None = None
     epochs: int | None = None

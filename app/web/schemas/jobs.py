@@ -13,7 +13,7 @@ from app.web.schemas.problems import Problem
 
 
 class ProgressView(Schema):
-    phase: Literal["reading", "fitting", "publishing"]
+    phase: Literal["reading", "fitting", "diagnosing", "publishing"]
     rows: int
     epoch: int | None
     epochs: int | None
