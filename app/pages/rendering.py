@@ -1,12 +1,17 @@
 """Render templates: escaped, with the prefix of the links, and with the headers of a page."""
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from fastapi import Request
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from starlette.responses import HTMLResponse
 
+from app.pages.access import access_of
+from app.pages.assets import asset_url
+from app.pages.csrf import FIELD, form_token, keep_secret
+from app.pages.formatting import FILTERS
 from app.web.paths import prefix
 
 # The browser loads only files of this service, runs no script of a page itself, and sends forms only to this service.
@@ -14,21 +19,45 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+HEADERS = {
+    "content-security-policy": POLICY,
+    "vary": "accept, hx-request",
+    # With `no-referrer`, browsers would send forms with the origin `null`.
+    "referrer-policy": "same-origin",
+}
 
 
 @cache
 def environment() -> Environment:
-    return Environment(
+    made = Environment(
         loader=PackageLoader("app.pages"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters.update(FILTERS)
+    return made
 
 
 def render(request: Request, template: str, context: dict[str, Any], status: int = 200) -> HTMLResponse:
-    """Return the page. Templates have `root`, the prefix of every link, and what `app.pages.access` knows."""
+    """Return the page. In addition to `context`, templates have:
+
+    `root`, the prefix of every link; `path`, the page's own without it; `access`, see `app.pages.access.Access`;
+    `csrf`, the token of a form, and `csrf_field()`, its hidden field; `static(name)`, the URL of a file in `static/`.
+    """
     root = prefix(request.scope)
-    content = environment().get_template(template).render(root=root, **context)
-    return HTMLResponse(content, status, headers={"content-security-policy": POLICY, "vary": "accept"})
+    token = form_token(request)
+    field = Markup('<input type="hidden" name="{}" value="{}">').format(FIELD, token)
+    shell = {
+        "root": root,
+        "path": str(request.scope["path"]).removeprefix(request.scope.get("root_path", "")) or "/",
+        "access": access_of(request),
+        "csrf": token,
+        "csrf_field": lambda: field,
+        "static": partial(asset_url, root),
+    }
+    content = environment().get_template(template).render({**shell, **context})
+    response = HTMLResponse(content, status, headers=HEADERS)
+    keep_secret(request, response)
+    return response

@@ -2,16 +2,19 @@
 
 from fastapi import APIRouter, FastAPI
 
-from app.pages import models_page
-from app.web.routes.docs import WholeFiles
+from app.pages import login_page, models_page
+from app.pages.access import SignInRequired, sign_in_first
+from app.pages.assets import STATIC, Assets
 
-PAGES: tuple[APIRouter, ...] = (models_page.router,)
-
-STATIC = "/static"
+PAGES: tuple[APIRouter, ...] = (
+    models_page.router,
+    login_page.router,
+)
 
 
 def install(app: FastAPI) -> None:
     """Serve the pages. Call it before the routes of the API are added, which have the same paths."""
-    app.mount(STATIC, WholeFiles(packages=[("app.pages", "static")]), name="static")
+    app.mount(STATIC, Assets(), name="static")
+    app.add_exception_handler(SignInRequired, sign_in_first)
     for router in PAGES:
         app.include_router(router)

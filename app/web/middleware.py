@@ -28,6 +28,8 @@ SECURITY_HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"private, no-cache"),
 ]
+# A path may have a page and a response for programs. Caches, and browsers that go back, must not mix them.
+_VARY = (b"vary", b"accept, hx-request")
 # Bytes of a body written at a time. The server waits between two writes for a slow client.
 SLICE_BYTES = 1 << 18
 REQUEST_ID = b"x-request-id"
@@ -63,7 +65,8 @@ class RequestContextMiddleware:
                 status = message["status"]
                 headers = [*message["headers"], (REQUEST_ID, identity)]
                 own = {name for name, _ in headers}
-                message["headers"] = headers + [header for header in SECURITY_HEADERS if header[0] not in own]
+                defaults = (*SECURITY_HEADERS, _VARY)
+                message["headers"] = headers + [header for header in defaults if header[0] not in own]
             await _send_in_slices(send, message)
 
         try:

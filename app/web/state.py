@@ -7,6 +7,7 @@ from pathlib import Path
 from starlette.requests import Request
 
 from app.jobs.queue import JobQueue
+from app.monitoring.outcomes.outcomes import Outcomes
 from app.registry.base import ModelPublisher
 from app.storage.memory_budget import LargeBodyLimiter, MemoryBudget, Reservation
 from app.storage.temp import TempStorage
@@ -22,6 +23,7 @@ class Services:
     jobs: JobQueue
     job_watcher: JobWatcher
     scratch: TempStorage
+    outcomes: Outcomes
     metrics: Metrics
     max_json_bytes: int
     max_upload_bytes: int

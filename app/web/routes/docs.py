@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html
-from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 
@@ -38,9 +38,7 @@ def install(app: FastAPI) -> None:
 
 @router.get("/")
 async def index(request: Request) -> Response:
-    """Redirect browsers to the documentation. List the calls, each with a curl line, for other clients."""
-    if "text/html" in request.headers.get("accept", ""):
-        return RedirectResponse(f"{prefix(request.scope)}/docs")
+    """List the calls, each with a curl line. Browsers get the page of the models, see `app.pages`."""
     return PlainTextResponse(_calls(request.app.openapi(), str(request.base_url).rstrip("/")))
 
 
@@ -78,7 +76,11 @@ def _policy(page: bytes) -> str:
 
 def _calls(document: dict[str, Any], base: str) -> str:
     """List each operation of the OpenAPI document with a curl line made from its examples."""
-    lines = [f"{document['info']['title']}: {document['info']['summary']}", f"In a browser: {base}/docs", ""]
+    lines = [
+        f"{document['info']['title']}: {document['info']['summary']}",
+        f"In a browser: {base}/ and {base}/docs",
+        "",
+    ]
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             lines += [operation["summary"], f"  {_curl(base, method, path, operation)}", ""]

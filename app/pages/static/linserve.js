@@ -1,0 +1,45 @@
+// For all pages: buttons that copy. Without scripts they stay hidden.
+"use strict";
+
+// <button data-copy="ID" hidden>Copy</button> copies the text of the element with that id.
+function showCopyButtons(root) {
+  for (const button of root.querySelectorAll("button[data-copy][hidden]")) {
+    button.hidden = false;
+  }
+}
+
+async function copy(button) {
+  const source = document.getElementById(button.dataset.copy);
+  const label = button.textContent;
+  try {
+    await navigator.clipboard.writeText(source.textContent.trim());
+    button.textContent = "Copied";
+  } catch {
+    getSelection().selectAllChildren(source); // without HTTPS, browsers offer no clipboard
+    button.textContent = "Selected";
+  }
+  announce(button.textContent);
+  setTimeout(() => (button.textContent = label), 2000);
+}
+
+// Screen readers read `text` out.
+function announce(text) {
+  let region = document.getElementById("announcement");
+  if (!region) {
+    region = document.createElement("p");
+    region.id = "announcement";
+    region.className = "visually-hidden";
+    region.setAttribute("role", "status");
+    document.body.append(region);
+  }
+  region.textContent = text;
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest?.("button[data-copy]");
+  if (button) {
+    copy(button);
+  }
+});
+document.addEventListener("htmx:afterSwap", (event) => showCopyButtons(event.target));
+showCopyButtons(document);
