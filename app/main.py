@@ -19,6 +19,7 @@ from app.jobs.dbos_store import DBOSStore
 from app.jobs.host.cpu_affinity import PredictionActivity
 from app.jobs.queue import JobQueue
 from app.jobs.supervisor import Supervisor
+from app.monitoring.monitor import Monitor
 from app.monitoring.outcomes.outcomes import Outcomes
 from app.pages import routes as pages
 from app.pages.errors_page import render_error
@@ -135,6 +136,7 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
     supervisor = Supervisor(settings.trainer_lock) if settings.trainer_mode == "embedded" else None
     if supervisor:
         supervisor.start()
+    services.monitor.start()
     sweeper = None
     if settings.storage and not supervisor:  # An embedded trainer sweeps the spool itself.
         sweeper = SpoolSweeper(services.jobs.uploads, settings.state_dir)
@@ -154,6 +156,7 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
             sweeper.stop()
         if supervisor:
             supervisor.stop()
+        services.monitor.stop()
         services.jobs.store.close()
         services.outcomes.close()
         services.metrics.write()
@@ -177,6 +180,7 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
         cache_dir=settings.cache_dir,
         watch=True,
     )
+    metrics = Metrics(settings.state_dir, PredictionActivity(settings.traffic), settings.trainer_seen)
     return Services(
         registry=registry,
         jobs=queue,
@@ -184,7 +188,8 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
         # By default, half of the spool's limit is enough for one body of the greatest length and its response.
         scratch=TempStorage(settings.state_dir / "scratch", settings.max_spool_bytes // 2),
         outcomes=Outcomes(settings.outcomes_url, days=settings.actuals_days, max_bytes=settings.max_actuals_bytes),
-        metrics=Metrics(settings.state_dir, PredictionActivity(settings.traffic), settings.trainer_seen),
+        metrics=metrics,
+        monitor=Monitor(registry, settings.monitoring, store, metrics.model_requests),
         max_json_bytes=settings.max_json_bytes,
         max_upload_bytes=settings.max_upload_bytes,
         max_instances=settings.max_instances,

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.jobs.host.cpu_affinity import PredictionActivity
+from app.monitoring.history import Requests
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Histogram
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 # Seconds between the end of a request and the write of its count.
 WRITE_SECONDS = 0.25
+MAX_MODELS = 20  # Models with series of their own; all others share one.
+OTHER_MODELS = "(other)"  # which no model can be called
 # Free bytes that a folder for the counters must have.
 MIN_FREE_BYTES = 4 << 20
 
@@ -66,6 +69,11 @@ class Metrics:
             "linserve_request_seconds", "Time to answer.", ["route"], buckets=BUCKETS, registry=own
         )
         self._rows = Counter("linserve_predicted_rows", "Rows predicted.", registry=own)
+        self._model_requests = Counter(
+            "linserve_model_requests", "Requests for predictions of a model.", ["model", "result"], registry=own
+        )
+        self._model_rows = Counter("linserve_model_rows", "Rows predicted by a model.", ["model"], registry=own)
+        self._models: set[str] = set()  # models that have series of their own
         self._series: dict[tuple[str, str, int], _Series] = {}
         self._pending_rows: deque[int] = deque()  # rows of predictions in any thread
         self._pending_loop_rows = 0  # rows of predictions on the event loop
@@ -85,6 +93,17 @@ class Metrics:
             self._writing = asyncio.get_running_loop().call_later(WRITE_SECONDS, self.write)
             if rows:
                 self._traffic.note()  # at once for the first prediction after a pause
+
+    def model_requests(self, model: str, counts: Requests) -> None:
+        """Count requests for predictions of a model. Called in any thread."""
+        label = model if model in self._models or len(self._models) < MAX_MODELS else OTHER_MODELS
+        self._models.add(label)
+        if counts.requests - counts.failed:
+            self._model_requests.labels(label, "answered").inc(counts.requests - counts.failed)
+        if counts.failed:
+            self._model_requests.labels(label, "failed").inc(counts.failed)
+        if counts.rows:
+            self._model_rows.labels(label).inc(counts.rows)
 
     def predicted(self, rows: int) -> None:
         """Count predicted rows. Called from any thread."""

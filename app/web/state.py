@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from app.jobs.queue import JobQueue
 from app.monitoring.outcomes.outcomes import Outcomes
+from app.monitoring.monitor import Monitor
 from app.registry.base import ModelPublisher
 from app.storage.memory_budget import LargeBodyLimiter, MemoryBudget, Reservation
 from app.storage.temp import TempStorage
@@ -25,6 +26,7 @@ class Services:
     scratch: TempStorage
     outcomes: Outcomes
     metrics: Metrics
+    monitor: Monitor
     max_json_bytes: int
     max_upload_bytes: int
     max_instances: int  # Rows of a JSON body.
