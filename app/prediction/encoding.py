@@ -56,10 +56,7 @@ def encode_result(result: PredictionResult, recorded: Recorded | None = None) ->
             document[name] = None
     if result.extrapolation is not None and model.unknown_ranges.any():
         unavailable["extrapolation.outside"] = RANGES_UNKNOWN
-    if recorded is not None:
-        document["recorded"] = recorded.done
-        if recorded.reason is not None:
-            unavailable["recorded"] = recorded.reason
+    _add_recorded(recorded, document, unavailable)
     if unavailable:
         document["unavailable"] = unavailable
     if result.contributions is not None:
@@ -69,6 +66,13 @@ def encode_result(result: PredictionResult, recorded: Recorded | None = None) ->
     if result.extrapolation is not None:
         document["extrapolation"] = _extrapolation(result.extrapolation, result)
     return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _add_recorded(recorded: Recorded | None, document: dict[str, Any], unavailable: dict[str, str]) -> None:
+    if recorded is not None:
+        document["recorded"] = recorded.done
+        if recorded.reason is not None:
+            unavailable["recorded"] = recorded.reason
 
 
 def _rows_without_bounds(bounds: Array, result: PredictionResult) -> str | None:

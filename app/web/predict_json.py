@@ -137,9 +137,9 @@ def _predict(request: Request, job: _Job, encode: Encode) -> Response:
     recorded = None
     with get_memory(request).reserved(job.bytes):
         if job.ids is None:
-            result = Predictor(version).predict(query)
+            result = Predictor(version, services.monitor).predict(query)
         else:
-            result, bounds = predict(query, version)
+            result, bounds = predict(query, version, services.monitor)
             recorded = record(services, version, job.ids, result.predictions, bounds)
         content = encode(result, recorded)
     get_memory(request).reserve(len(content))

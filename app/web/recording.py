@@ -1,22 +1,29 @@
 """Record predictions that have ids, and say in the response whether they are recorded."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from app.data.json_faults import MAX_DETAILS
+import numpy as np
+
+from app.data.json_faults import MAX_DETAILS, escaped
 from app.data.json_rows import without_names
-from app.data.prediction_ids import PREDICTION_ID, PredictionIds
+from app.data.names import shown
+from app.data.prediction_ids import PREDICTION_ID, PredictionIds, ids_of_column
 from app.errors import FieldError, InvalidInput, PredictionTooLarge
 from app.monitoring.outcomes.records import LEVEL, NotRecorded, RecordedRows
 from app.prediction.encoding import Recorded
-from app.prediction.predictor import PredictionResult, Predictor
+from app.prediction.predictor import Observer, PredictionResult, Predictor
 from app.prediction.query import PredictionOptions, PredictionQuery
+from app.prediction.tables import TablePrediction
 from app.registry.version_file import Version
 from app.regression.sufficient_statistics import Array
 from app.web.state import Services
 
 POINTER = f"/{PREDICTION_ID}"
+RECORDED = "linserve-recorded"  # Header of a table: true or false.
+NOT_RECORDED_REASON = "linserve-not-recorded-reason"  # Header of a table that is false.
+_ID_BYTES = 700  # Bytes that an id takes at most in memory, with its place in a set.
 
 
 def take_ids(query: PredictionQuery, given: object, version: Version) -> tuple[PredictionQuery, list[str] | None]:
@@ -53,16 +60,19 @@ def with_interval(query: PredictionQuery, version: Version) -> PredictionQuery:
     return query._replace(options=query.options._replace(interval=LEVEL))
 
 
-def predict(query: PredictionQuery, version: Version) -> tuple[PredictionResult, Array | None]:
+def predict(
+    query: PredictionQuery, version: Version, observer: Observer | None = None
+) -> tuple[PredictionResult, Array | None]:
     """Return the result of a query, and the intervals to record, (n, k, 2); None if there are none."""
     recorded = with_interval(query, version)
+    predictor = Predictor(version, observer)
     if recorded is query:
-        result = Predictor(version).predict(query)
+        result = predictor.predict(query)
         return result, intervals(query, result)
     try:
-        result = Predictor(version).predict(recorded)
+        result = predictor.predict(recorded)
     except PredictionTooLarge:  # The bound of an interval may be too large, which was not asked for.
-        return Predictor(version).predict(query), None
+        return predictor.predict(query), None
     return result._replace(intervals=None), result.intervals
 
 
@@ -91,6 +101,54 @@ def record(
     except NotRecorded as error:
         return Recorded(done=False, reason=error.reason)
     return Recorded(done=True)
+
+
+class TableRecorder:
+    """Collects the predictions for a table, and records them once all are made."""
+
+    def __init__(
+        self, services: Services, prediction: TablePrediction, column: str, reserve: Callable[[int], None]
+    ) -> None:
+        """Record under the ids in `column`. `reserve` is called with the bytes that the predictions take.
+
+        Raises InvalidInput if the ids cannot be in this column.
+        """
+        version = prediction.version
+        if any(feature.name == column and feature.kind == "number" for feature in version.table.features):
+            message = f"{shown(column)} is a feature. Name a column with an id for each row."
+            raise InvalidInput.of_parameter(PREDICTION_ID, message)
+        self._services, self._prediction, self._column, self._reserve = services, prediction, column, reserve
+        self._ids = PredictionIds(self._at, services.max_instances)
+        self._parts: list[tuple[Array, Array | None]] = []
+
+    def add(self, query: PredictionQuery, kept: Any, result: PredictionResult) -> None:
+        """Add the predictions for some rows, with the columns that pass through. Raises InvalidInput."""
+        bounds = intervals(query, result)
+        predictions = result.predictions.copy()
+        self._reserve(predictions.nbytes + (0 if bounds is None else bounds.nbytes) + _ID_BYTES * len(predictions))
+        self._ids.add(ids_of_column(kept.column(self._column), self._column))
+        self._parts.append((predictions, bounds))
+
+    def record(self) -> Recorded:
+        """Record all predictions, and return whether they are on disk."""
+        if not self._parts:
+            return Recorded(done=True)
+        predictions = np.concatenate([predictions for predictions, _ in self._parts])
+        parts = [bounds for _, bounds in self._parts if bounds is not None]
+        bounds = np.concatenate(parts) if len(parts) == len(self._parts) else None
+        return record(self._services, self._prediction.version, self._ids.ids, predictions, bounds)
+
+    def _at(self, index: int, message: str) -> FieldError:
+        first = self._prediction.first_row
+        if first is None:
+            return FieldError(message, pointer=f"/instances/{index}/{escaped(self._column)}")
+        return FieldError(message, row=first + index, column=self._column)
+
+
+def recorded_headers(recorded: Recorded) -> dict[str, str]:
+    """Return the headers that say whether the predictions for a table are recorded."""
+    headers = {RECORDED: str(recorded.done).lower()}
+    return headers if recorded.reason is None else headers | {NOT_RECORDED_REASON: recorded.reason}
 
 
 def _has_ids(rows: Sequence[Any], version: Version) -> bool:

@@ -89,12 +89,18 @@ class PredictParameters(_Options, TextOptions):
     """Column with the precision weight of each row, positive. Intervals are then for an observation of this weight and
     not of the mean weight of the training rows. Only with `interval`."""
 
+    prediction_id: str | None = None
+    """Column with an id for each row, which passes through. The predictions are recorded under these ids, to compare
+    them with the outcomes later; the header `Linserve-Recorded` says whether they are. At most as many rows as JSON
+    may have."""
+
     def options(self, default: Missing) -> TableOptions:
         """Return how to read the table and what to compute. `default` applies to `missing` and `unknown`."""
         prediction = PredictionOptions(
             self.interval, self.confidence, missing=self.missing or default, unknown=self.unknown or default
         )
-        return TableOptions(prediction, self.keep, self.reading(), self.instance_weights)
+        ids = [] if self.prediction_id is None or self.prediction_id in self.keep else [self.prediction_id]
+        return TableOptions(prediction, [*ids, *self.keep], self.reading(), self.instance_weights)
 
     def reading(self) -> ReadingOptions:
         """Return how to read the table."""
