@@ -3,14 +3,13 @@
 import contextlib
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 
 from app.data.batch import Body
-from app.data.columns.schema import PLAIN, Column, TableSchema
+from app.data.columns.schema import PLAIN, Column, Dialect, TableSchema
 from app.data.formats import BY_MEDIA_TYPE, check_options
 from app.data.formats.base import TableFormat
 from app.data.json_rows import has_more_brackets, is_json
@@ -32,6 +31,14 @@ from app.web.state import get_memory, get_services
 MEDIA_TYPES = (bodies.JSON, *BY_MEDIA_TYPE)
 
 _OTHER_BRACKETS = 2  # Brackets of a body that belong to no row.
+
+
+class _Source(NamedTuple):
+    """A file of outcomes, and how the text of the training rows was divided."""
+
+    content: Body
+    table_format: TableFormat
+    known: Dialect
 
 
 async def match_request(request: Request, model: str) -> dict[str, Any]:
@@ -56,7 +63,13 @@ async def match_request(request: Request, model: str) -> dict[str, Any]:
             await stack.enter_async_context(services.large_body_limiter.slot())
         content = await stack.enter_async_context(decompressed_body(request, body, encoding))
         stack.enter_context(get_memory(request).reserved(TABLE_BYTES))
-        return await run_in_threadpool(_match_file, request, model, schema, content, table_format, parameters)
+        source = _Source(content, table_format, PLAIN if schema is None else schema.dialect)
+
+        def match() -> dict[str, Any]:
+            columns = _columns(request, model, schema, parameters.prediction_id)
+            return _match_file(request, model, columns, source, parameters)
+
+        return await run_in_threadpool(match)
 
 
 def _schema(request: Request, model: str) -> TableSchema | None:
@@ -118,21 +131,14 @@ def _decode(body: bytes, max_rows: int) -> ActualsRequest:
 
 
 def _match_file(
-    request: Request,
-    model: str,
-    schema: TableSchema | None,
-    content: Body,
-    table_format: TableFormat,
-    parameters: ActualsParameters,
+    request: Request, model: str, columns: OutcomeColumns, source: _Source, parameters: ActualsParameters
 ) -> dict[str, Any]:
-    columns = _columns(request, model, schema, parameters.prediction_id)
+    content, table_format, known = source
     reading = bodies.with_encoding(request, table_format, parameters.reading())
-    known = PLAIN if schema is None else schema.dialect
     memory = get_memory(request)
     memory.reserve(table_format.metadata_bytes(content))
     limit = get_services(request).max_upload_bytes
-    length = content.stat().st_size if isinstance(content, Path) else len(content)
-    memory.reserve(table_format.check_size(content, [columns.ids, *columns.names], max(limit, length)))
+    memory.reserve(table_format.check_size(content, [columns.ids, *columns.names], limit))
     read = partial(outcomes_of_file, content, table_format, columns, reading, known)
     for _ in read():  # All rows, because nothing is stored if one is at fault.
         pass
