@@ -2,7 +2,7 @@
 
 import contextlib
 from codecs import BOM_UTF8
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,37 +54,46 @@ async def evaluate_request(request: Request, model: str, number: int | None = No
     Raises InvalidInput, and what reading a body raises.
     """
     media_type = await bodies.content_type(request, *MEDIA_TYPES)
-    parameters = read_query(request, EvaluateParameters, bodies.received_of(request).options)
-    if number is not None:
-        if parameters.versions is not None:
-            raise InvalidInput.of_parameter("versions", "The path names a version. Leave `versions` out.")
-        parameters = parameters.model_copy(update={"versions": [number]})
+
     services = get_services(request)
-    if parameters.record:
-        services.access.check(request.scope, AccessScope.TRAIN)
+
+    def parameters() -> EvaluateParameters:
+        read = read_query(request, EvaluateParameters, bodies.received_of(request).form)
+        if read.record:
+            services.access.check(request.scope, AccessScope.TRAIN)
+        if number is None:
+            return read
+        if read.versions:
+            raise InvalidInput.of_parameter("versions", "The path names a version. Leave `versions` out.")
+        return read.model_copy(update={"versions": [number]})
+
     evaluation = await evaluate_body(request, model, media_type, parameters)
-    if parameters.record:
-        return await run_in_threadpool(services.evaluations.add, model, evaluation)
-    return evaluation
+    if not parameters().record:
+        return evaluation
+    return await run_in_threadpool(services.evaluations.add, model, evaluation)
 
 
 async def evaluate_body(
-    request: Request, model: str, media_type: str, parameters: EvaluateParameters
+    request: Request, model: str, media_type: str, parameters: Callable[[], EvaluateParameters]
 ) -> dict[str, Any]:
     """Return the metrics of the versions on the rows of a body. Nothing is stored.
 
+    `parameters` is called before the rows are received, and after them, because those of a form may follow its file.
     A fault in the rows names the version that found it, if there are several.
     """
-    options = parameters.options()
-    versions = await _versions(request, model, parameters, options)
     table_format = BY_MEDIA_TYPE.get(media_type)
-    check_options(table_format, options.table.reading)
+    check_options(table_format, parameters().reading())
     if table_format is None:
+        await bodies.complete_form(request, get_services(request).max_json_bytes)
+        options, versions = await _read(request, model, parameters())
         results = await _evaluate_json(request, versions, options)
     else:
-        reading = bodies.with_encoding(request, table_format, options.table.reading)
-        options = replace(options, table=replace(options.table, reading=reading))
-        results = await _evaluate_file(request, versions, options, table_format)
+        async with _spooled(request, table_format) as content:
+            options, versions = await _read(request, model, parameters())
+            check_options(table_format, options.table.reading)
+            reading = bodies.with_encoding(request, table_format, options.table.reading)
+            options = replace(options, table=replace(options.table, reading=reading))
+            results = await run_in_threadpool(_evaluate_file, request, content, table_format, versions, options)
     return {
         "model": model,
         "by": options.by,
@@ -94,11 +103,11 @@ async def evaluate_body(
     }
 
 
-async def _versions(
-    request: Request, model: str, parameters: EvaluateParameters, options: EvaluationOptions
-) -> list[Version]:
-    """Return the versions to evaluate. Raises InvalidInput if the options do not fit them."""
-    registry = get_services(request).registry
+async def _read(
+    request: Request, model: str, parameters: EvaluateParameters
+) -> tuple[EvaluationOptions, list[Version]]:
+    """Return what to compute for which versions. Raises InvalidInput if the options do not fit them."""
+    options, registry = parameters.options(), get_services(request).registry
     numbers: Sequence[int | None] = parameters.versions or [None]
     if len(set(numbers)) < len(numbers):
         raise InvalidInput.of_parameter("versions", "A version is named more than once. Name each once.")
@@ -113,7 +122,7 @@ async def _versions(
     for version in versions:
         with _named(version, versions):
             check_columns(version, options)
-    return versions
+    return options, versions
 
 
 @contextlib.contextmanager
@@ -150,25 +159,29 @@ async def _evaluate_json(
         return await run_in_threadpool(evaluate)
 
 
-async def _evaluate_file(
-    request: Request, versions: Sequence[Version], options: EvaluationOptions, table_format: TableFormat
-) -> list[VersionEvaluation]:
-    services = get_services(request)
+@contextlib.asynccontextmanager
+async def _spooled(request: Request, table_format: TableFormat) -> AsyncIterator[Body]:
+    """Yield the whole body, decompressed, after waiting for a turn if it is long."""
     encoding = content_encoding(request)
     async with contextlib.AsyncExitStack() as stack:
-        chunks = bodies.iter_limited(request, services.max_upload_bytes)
+        chunks = bodies.iter_limited(request, get_services(request).max_upload_bytes)
         body = await stack.enter_async_context(spool_body(request, chunks))
         await stack.enter_async_context(_turn(request, table_workload(body, table_format, encoding)))
-        content = await stack.enter_async_context(decompressed_body(request, body, encoding))
+        yield await stack.enter_async_context(decompressed_body(request, body, encoding))
 
-        def evaluate() -> list[VersionEvaluation]:
-            results = []
-            for version in versions:
-                with _named(version, versions):
-                    results.append(_evaluate_table(request, content, table_format, version, options))
-            return results
 
-        return await run_in_threadpool(evaluate)
+def _evaluate_file(
+    request: Request,
+    content: Body,
+    table_format: TableFormat,
+    versions: Sequence[Version],
+    options: EvaluationOptions,
+) -> list[VersionEvaluation]:
+    results = []
+    for version in versions:
+        with _named(version, versions):
+            results.append(_evaluate_table(request, content, table_format, version, options))
+    return results
 
 
 def _evaluate_table(

@@ -33,7 +33,12 @@ _ROUTE: dict[str, Any] = {
     "response_model_exclude_none": True,
     "description": DESCRIPTION,
     "openapi_extra": {
-        **bodies.openapi_request_body(EvaluateRequest, BODY_EXAMPLES, csv_example=BODY_CSV_EXAMPLE),
+        **bodies.openapi_request_body(
+            EvaluateRequest,
+            BODY_EXAMPLES,
+            csv_example=BODY_CSV_EXAMPLE,
+            options=query_parameters(EvaluateParameters),
+        ),
         "parameters": query_parameters(EvaluateParameters),
     },
     "responses": problem_responses(404, 413, 415, 422, 507),

@@ -47,12 +47,11 @@ class EvaluateParameters(TextOptions):
 
     model_config = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False)
 
-    versions: Annotated[list[int], BeforeValidator(_numbers)] | None = Field(
-        None,
-        min_length=1,
+    versions: Annotated[list[int], BeforeValidator(_numbers)] = Field(
+        [],
         max_length=MAX_VERSIONS,
-        description=f"Numbers of at most {MAX_VERSIONS} versions, "
-        "separated by commas, as in `3,5`. Each reads the rows by its own schema. Default: the current version.",
+        description=f"Numbers of at most {MAX_VERSIONS} versions, separated by commas, as in `3,5`. Each reads the "
+        "rows by its own schema. Default: the current version.",
     )
     by: str | None = Field(
         None,
