@@ -21,7 +21,9 @@ class Tier(NamedTuple):
     until: int
 
 
-TIERS = (Tier(5 * MINUTE, 2 * HOUR), Tier(HOUR, 25 * HOUR), Tier(6 * HOUR, 7 * DAY + 6 * HOUR))
+# A tier is kept for the length of one bucket of the next tier longer than the windows it is for, 2 hours and a day, so that
+# these windows never touch a bucket of the next tier.
+TIERS = (Tier(5 * MINUTE, 3 * HOUR), Tier(HOUR, 30 * HOUR), Tier(6 * HOUR, 7 * DAY + 6 * HOUR))
 
 
 class VersionKey(NamedTuple):

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,14 +130,21 @@ class Monitor:
 
     def traffic(self, model: str) -> Traffic:
         """Return the requests for a model in the last hour, over all workers."""
-        last = int(time.time()) // 60
-        total, by_minute = Requests(), [0] * MINUTES
+        return self.traffic_of([model])[model]
+
+    def traffic_of(self, models: Iterable[str]) -> dict[str, Traffic]:
+        """Return the requests for each of these models in the last hour, over all workers."""
+        histories = self._histories()
+        return {model: _traffic(model, histories) for model in models}
+
+    def models(self) -> list[str]:
+        """Return the models that had requests in the last hour, over all workers, those with most requests first."""
+        oldest = int(time.time()) // 60 - MINUTES
+        counts: Counter[str] = Counter()
         for history in self._histories():
-            for minute, counts in list(history.requests.get(model, {}).items()):
-                if last - MINUTES < minute <= last:
-                    total.add(counts)
-                    by_minute[minute - last + MINUTES - 1] += counts.requests
-        return Traffic(total.requests, total.failed, total.rows, tuple(by_minute))
+            for model, minutes in history.requests.items():
+                counts[model] += sum(each.requests for minute, each in minutes.items() if minute > oldest)
+        return [model for model, _ in counts.most_common()]
 
     def flush(self) -> None:
         """Summarise the rows that were served since the last flush."""
@@ -236,3 +243,14 @@ class Monitor:
             return bool(self._registry.versions(model))
         except (NotFound, Unavailable):
             return False
+
+
+def _traffic(model: str, histories: Iterable[History]) -> Traffic:
+    last = int(time.time()) // 60
+    total, by_minute = Requests(), [0] * MINUTES
+    for history in histories:
+        for minute, counts in history.requests.get(model, {}).items():
+            if last - MINUTES < minute <= last:
+                total.add(counts)
+                by_minute[minute - last + MINUTES - 1] += counts.requests
+    return Traffic(total.requests, total.failed, total.rows, tuple(by_minute))

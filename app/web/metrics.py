@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from app.monitoring.history import Requests
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Histogram
+    from prometheus_client.core import Metric
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 # Seconds between the end of a request and the write of its count.
@@ -73,6 +74,12 @@ class Metrics:
             "linserve_model_requests", "Requests for predictions of a model.", ["model", "result"], registry=own
         )
         self._model_rows = Counter("linserve_model_rows", "Rows predicted by a model.", ["model"], registry=own)
+        self._recorded = Counter(
+            "linserve_recorded_predictions",
+            "Predictions sent with an id, by whether they were recorded.",
+            ["recorded"],
+            registry=own,
+        )
         self._models: set[str] = set()  # models that have series of their own
         self._series: dict[tuple[str, str, int], _Series] = {}
         self._pending_rows: deque[int] = deque()  # rows of predictions in any thread
@@ -130,8 +137,20 @@ class Metrics:
                     series.pending_in_buckets[bucket] = 0
             series.pending, series.pending_seconds = 0, 0.0
 
-    def text(self, jobs: Mapping[str, int] | None = None, trainer_seen: float | None = None) -> bytes:
-        """Return all counters, the numbers of unfinished jobs by status, and the time at which a trainer was last seen.
+    def recorded(self, rows: int, *, lost: int = 0) -> None:
+        """Count predictions that were to be recorded until their outcomes come. Called in any thread."""
+        if rows:
+            self._recorded.labels("true").inc(rows)
+        if lost:
+            self._recorded.labels("false").inc(lost)
+
+    def text(
+        self,
+        jobs: Mapping[str, int] | None = None,
+        trainer_seen: float | None = None,
+        others: "Iterable[Metric]" = (),
+    ) -> bytes:
+        """Return all counters, the numbers of unfinished jobs by status, when a trainer was last seen, and others.
 
         Without `trainer_seen`, the time is that of the file. Values that are not known are left out.
         """
@@ -142,7 +161,7 @@ class Metrics:
         file = self._trainer_seen
 
         class Gauges(Collector):
-            def collect(self) -> Iterator[GaugeMetricFamily]:
+            def collect(self) -> "Iterator[Metric]":
                 family = GaugeMetricFamily("linserve_jobs", "Training jobs that have not ended.", labels=["status"])
                 for status, count in (jobs or {}).items():
                     family.add_metric([status], count)
@@ -153,6 +172,7 @@ class Metrics:
                         "When a trainer last polled its queue, in seconds since 1970.",
                         value=file.stat().st_mtime if trainer_seen is None else trainer_seen,
                     )
+                yield from others
 
         text: bytes = generate_latest(self._collector) + generate_latest(Gauges())
         return text

@@ -99,7 +99,9 @@ def record(
     try:
         services.outcomes.record(rows)
     except NotRecorded as error:
+        services.metrics.recorded(0, lost=len(ids))
         return Recorded(done=False, reason=error.reason)
+    services.metrics.recorded(len(ids))
     return Recorded(done=True)
 
 

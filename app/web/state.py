@@ -17,6 +17,8 @@ from app.training.source_url import AllowedSources
 from app.web.auth import Authorizer
 from app.web.job_watcher import JobWatcher
 from app.web.metrics import Metrics
+from app.web.model_gauges import ModelGauges
+from app.web.model_watcher import ModelWatcher
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Services:
     outcomes: Outcomes
     metrics: Metrics
     monitor: Monitor
+    model_watcher: ModelWatcher
+    model_gauges: ModelGauges
     max_json_bytes: int
     max_upload_bytes: int
     max_instances: int  # Rows of a JSON body.

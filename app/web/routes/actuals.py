@@ -1,9 +1,8 @@
 """/models/{model}/actuals: outcomes in, and the errors of the predictions that were made."""
 
 from dataclasses import asdict
-from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from app.data.formats import LABELS
@@ -15,17 +14,18 @@ from app.web.query import ModelName, query_parameters, reject_unknown_parameters
 from app.web.schemas.actuals import (
     CSV_EXAMPLE,
     EXAMPLES,
-    WINDOW,
     ActualsParameters,
     ActualsRequest,
     ActualsResult,
     ActualsView,
-    window_seconds,
 )
 from app.web.schemas.problems import problem_responses
 from app.web.state import get_services
+from app.web.windows import DAY, WindowText, parse_window
 
 router = APIRouter(tags=["Evaluate"])
+
+LONGEST = 3650 * DAY  # Longest window, in seconds: as LINSERVE_ACTUALS_DAYS.
 
 
 @router.post(
@@ -65,14 +65,12 @@ async def send_actuals(request: Request, model: ModelName) -> Response:
 def get_actuals(
     request: Request,
     model: ModelName,
-    window: Annotated[
-        str, Query(pattern=WINDOW, description="Length of the window in hours or days, such as 24h or 7d.")
-    ] = "7d",
+    window: WindowText = "7d",
 ) -> Response:
     services = get_services(request)
     services.registry.versions(model)
     outcomes = services.outcomes
-    seconds = min(window_seconds(window), outcomes.seconds)
+    seconds = min(parse_window(window, LONGEST), outcomes.seconds)
     versions = outcomes.rolling(model, seconds)
     view = {
         "model": model,
@@ -88,6 +86,6 @@ def get_actuals(
             }
             for number, error in versions.items()
         ],
-        "usage": {"days": outcomes.seconds / 86_400, **asdict(outcomes.usage())},
+        "usage": {"days": outcomes.seconds / DAY, **asdict(outcomes.usage())},
     }
     return bodies.json_response(view)

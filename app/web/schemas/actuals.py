@@ -9,9 +9,6 @@ from app.data.prediction_ids import PREDICTION_ID
 from app.web.schemas.openapi_schema import DocumentedAs, NamedRow, Schema
 from app.web.schemas.reading import DecimalOption, TextOptions, ThousandsOption
 
-WINDOW = "^[1-9][0-9]{0,4}[hd]$"
-_SECONDS = {"h": 3600, "d": 86_400}
-
 ActualRows = Annotated[list[Any], DocumentedAs(Annotated[list[NamedRow], Field(min_length=1)])]
 
 
@@ -137,11 +134,6 @@ class ActualsView(Schema):
     """Level of the intervals."""
     versions: list[RollingErrorView]
     usage: ActualsUsage
-
-
-def window_seconds(window: str) -> int:
-    """Return the seconds of a window that matches WINDOW."""
-    return int(window[:-1]) * _SECONDS[window[-1]]
 
 
 EXAMPLES: dict[str, Any] = {
