@@ -21,8 +21,8 @@ class Tier(NamedTuple):
     until: int
 
 
-# A tier is kept for the length of one bucket of the next tier longer than the windows it is for, 2 hours and a day, so that
-# these windows never touch a bucket of the next tier.
+# Windows of 2 hours and of a day are in buckets of the first and second tier. These are kept for one bucket of the next
+# tier longer, so that such a window never touches one.
 TIERS = (Tier(5 * MINUTE, 3 * HOUR), Tier(HOUR, 30 * HOUR), Tier(6 * HOUR, 7 * DAY + 6 * HOUR))
 
 

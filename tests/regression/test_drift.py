@@ -84,7 +84,7 @@ def test_served_rows_that_do_not_vary_are_infinitely_far() -> None:
 def test_a_constant_column_has_no_difference_and_is_noticed_when_it_moves() -> None:
     training = np.column_stack([np.full(20, 0.1), np.arange(20.0)])
     statistics = statistics_of(training)
-    moved = training + [1e-3, 0]
+    moved = training + np.array([1e-3, 0])
 
     assert np.isnan(drift.mean_differences(statistics, served_of(statistics, moved))).tolist() == [True, False]
     assert drift.constants_moved(statistics, served_of(statistics, training)).tolist() == [False, False]
