@@ -21,7 +21,9 @@ class Tier(NamedTuple):
     until: int
 
 
-TIERS = (Tier(5 * MINUTE, 2 * HOUR), Tier(HOUR, 25 * HOUR), Tier(6 * HOUR, 7 * DAY + 6 * HOUR))
+# Windows of 2 hours and of a day are in buckets of the first and second tier. These are kept for one bucket of the next
+# tier longer, so that such a window never touches one.
+TIERS = (Tier(5 * MINUTE, 3 * HOUR), Tier(HOUR, 30 * HOUR), Tier(6 * HOUR, 7 * DAY + 6 * HOUR))
 
 
 class VersionKey(NamedTuple):

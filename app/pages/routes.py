@@ -2,13 +2,15 @@
 
 from fastapi import APIRouter, FastAPI
 
-from app.pages import login_page, models_page
+from app.pages import job_page, jobs_page, login_page, models_page
 from app.pages.access import SignInRequired, sign_in_first
 from app.pages.assets import STATIC, Assets
 
 PAGES: tuple[APIRouter, ...] = (
     models_page.router,
     login_page.router,
+    jobs_page.router,
+    job_page.router,
 )
 
 

@@ -20,7 +20,9 @@ MEAN_ERRORS = 4.0
 # Population stability index that counts as drift. Siddiqi (Credit Risk Scorecards, 2006) calls less than 0.1 stable
 # and more than 0.25 a shift.
 PSI_LIMIT = 0.2
-PSI_ERRORS = 3.1  # Normal quantile of the index by chance: 1 in 1,000.
+# Normal quantile up to which the index may differ by chance. The chi-squared distribution has a shorter tail than the
+# index of rare levels, for which one in 30,000 is about one in 1,000.
+PSI_ERRORS = 4.0
 # Smallest share of a level in the index, because the logarithm of an empty cell is infinite.
 PSI_FLOOR = 1e-4
 # Root mean square of the logarithms of variance ratios that counts as drift: variances doubled or halved everywhere.
