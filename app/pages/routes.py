@@ -2,13 +2,14 @@
 
 from fastapi import APIRouter, FastAPI
 
-from app.pages import login_page, models_page
+from app.pages import login_page, models_page, train_page
 from app.pages.access import SignInRequired, sign_in_first
 from app.pages.assets import STATIC, Assets
 
 PAGES: tuple[APIRouter, ...] = (
     models_page.router,
     login_page.router,
+    train_page.router,
 )
 
 
