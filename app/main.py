@@ -19,7 +19,10 @@ from app.jobs.dbos_store import DBOSStore
 from app.jobs.host.cpu_affinity import PredictionActivity
 from app.jobs.queue import JobQueue
 from app.jobs.supervisor import Supervisor
+from app.monitoring.evaluations import EvaluationStore
+from app.monitoring.outcomes.outcomes import Outcomes
 from app.pages import routes as pages
+from app.pages.errors_page import render_error
 from app.private_names import check_private_names
 from app.registry.opening import open_registry
 from app.server.admission import ConnectionAdmission
@@ -27,6 +30,7 @@ from app.server.hooks import ConnectionState
 from app.server.shutdown import drain_on_signal
 from app.settings import Settings
 from app.startup import load_config, warn_of_unwritable_folders
+from app.storage.folder_store import FolderStore
 from app.storage.memory_budget import VERSIONS_SHARE, LargeBodyLimiter, MemoryBudget, share_of
 from app.storage.opening import open_store
 from app.storage.temp import TempStorage
@@ -39,8 +43,8 @@ from app.web.job_watcher import JobWatcher
 from app.web.metrics import Metrics
 from app.web.middleware import HeadMiddleware, PathPrefix, RequestContextMiddleware
 from app.web.openapi import build_document
-from app.web.protocols import PROTOCOLS, render_error
-from app.web.routes import docs, health, inspect, jobs, merge, model_changes, models, train
+from app.web.protocols import PROTOCOLS
+from app.web.routes import docs, evaluate, health, inspect, jobs, merge, model_changes, models, train
 from app.web.spool_sweeper import SpoolSweeper
 from app.web.state import Services
 
@@ -52,7 +56,10 @@ humidity. Try `POST /predict` below: *Try it out*, *Execute*.
 """
 
 # First segments of the service's own paths.
-OWN_PATHS = {"predict", "train", "inspect", "jobs", "models", "health", "metrics", "docs", "openapi.json", "static", "learn", "login", "logout"}
+OWN_PATHS = {
+    *("predict", "train", "inspect", "jobs", "models", "health", "metrics", "docs", "openapi.json"),
+    *("static", "learn", "login", "logout"),  # of pages
+}
 # Seconds after which a computing thread yields to the event loop.
 SWITCH_SECONDS = 0.001
 
@@ -102,7 +109,7 @@ def create_app() -> FastAPI:
     pages.install(app)  # First, because pages have the paths of the API.
     for wire_format in PROTOCOLS:
         app.include_router(wire_format.router)
-    for resource in (train, merge, inspect, jobs, models, model_changes, health):
+    for resource in (train, merge, inspect, evaluate, jobs, models, model_changes, health):
         app.include_router(resource.router)
     docs.install(app)
     return app
@@ -150,6 +157,7 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
         if supervisor:
             supervisor.stop()
         services.jobs.store.close()
+        services.outcomes.close()
         services.metrics.write()
 
 
@@ -177,6 +185,7 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
         job_watcher=JobWatcher(queue, stopping, registry.refresh),
         # By default, half of the spool's limit is enough for one body of the greatest length and its response.
         scratch=TempStorage(settings.state_dir / "scratch", settings.max_spool_bytes // 2),
+        outcomes=Outcomes(settings.outcomes_url, days=settings.actuals_days, max_bytes=settings.max_actuals_bytes),
         metrics=Metrics(settings.state_dir, PredictionActivity(settings.traffic), settings.trainer_seen),
         max_json_bytes=settings.max_json_bytes,
         max_upload_bytes=settings.max_upload_bytes,
@@ -191,6 +200,7 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
         capabilities=settings.capabilities,
         logs_predictions=settings.log_predictions,
         stopping=stopping,
+        evaluations=EvaluationStore(store or FolderStore(settings.state_dir)),
     )
 
 

@@ -71,7 +71,7 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     for context in contexts:
         context.close()
     assert faults == []
-    assert all(re.fullmatch(r"127\.0\.0\.1:\d+", host) for host in urls if host), urls
+    assert all(re.fullmatch(r"(127\.0\.0\.1|localhost):\d+", host) for host in urls if host), urls
 
 
 @pytest.fixture

@@ -1,0 +1,184 @@
+"""Insert predictions, and remove the oldest ones."""
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import orjson
+import sqlalchemy as sa
+
+from app.monitoring.outcomes.database import Database
+from app.monitoring.outcomes.records import NotRecorded, RecordedRows
+
+HOUR = 3600
+SHARE_IN_USE = 0.95  # Share of the byte limit above which the oldest records are removed.
+REMOVED_AT_ONCE = 2000  # Records that one transaction removes.
+ROW_BYTES = 200  # Bytes of a record and its entries in indexes, in addition to its own values.
+_INSERTED_AT_ONCE = 1000
+
+Hour: TypeAlias = tuple[str, int, int]  # A model, a version, and the number of an hour since 1970.
+
+
+def insert(connection: sa.Connection, database: Database, group: Sequence[RecordedRows]) -> None:
+    """Record predictions whose ids are not recorded yet for their model."""
+    if not group:
+        return
+    tables = database.tables
+    versions = {(rows.model, rows.version): rows.targets for rows in group}
+    connection.execute(
+        tables.insert_new(tables.versions),
+        [
+            {"model": model, "version": version, "targets": orjson.dumps(targets).decode()}
+            for (model, version), targets in sorted(versions.items())
+        ],
+    )
+    columns = tables.predictions.c
+    statement = tables.insert_new(tables.predictions).returning(
+        columns.model, columns.version, columns.time, columns.size
+    )
+    # In the order of their ids, so that no two processes wait for each other.
+    records = sorted(
+        (record for rows in group for record in _records(rows)),
+        key=lambda record: (record["model"], record["prediction_id"]),
+    )
+    recorded: Counter[Hour] = Counter()
+    sizes: Counter[Hour] = Counter()
+    for start in range(0, len(records), _INSERTED_AT_ONCE):
+        inserted = connection.execute(statement, records[start : start + _INSERTED_AT_ONCE])
+        for model, version, made, size in inserted:
+            key = (model, version, hour_of(made))
+            recorded[key] += 1
+            sizes[key] += size
+    add_hours(connection, database, {key: {"recorded": recorded[key], "size": sizes[key]} for key in recorded})
+
+
+def why_refused(
+    connection: sa.Connection, database: Database, rows: RecordedRows, max_bytes: int
+) -> NotRecorded | None:
+    """Return why rows cannot be recorded, or None if they can."""
+    deleted = database.tables.deleted.c
+    last = connection.scalar(sa.select(deleted.version).where(deleted.model == rows.model))
+    if last is not None and rows.version <= last:
+        return NotRecorded("The model was deleted.")
+    if bytes_of([rows]) > SHARE_IN_USE * max_bytes:
+        return NotRecorded(f"The records would exceed LINSERVE_MAX_ACTUALS_BYTES, {max_bytes} bytes.")
+    return None
+
+
+def bytes_of(group: Sequence[RecordedRows]) -> int:
+    """Return the bytes that the records take at most."""
+    return sum(len(rows.ids) * _row_bytes(rows) + 4 * sum(map(len, rows.ids)) for rows in group)
+
+
+def fits(connection: sa.Connection, database: Database, needed: int, max_bytes: int) -> bool:
+    """Return True if `needed` more bytes fit into the limit."""
+    return database.used_bytes(connection) + needed <= max_bytes
+
+
+def make_room(database: Database, needed: int, max_bytes: int) -> None:
+    """Remove the oldest records until `needed` more bytes fit into SHARE_IN_USE of the limit, in small transactions."""
+    removed = True
+    while removed:
+        with database.writing() as connection:
+            excess = database.used_bytes(connection) + needed - int(SHARE_IN_USE * max_bytes)
+            if excess <= 0:
+                return
+            removed = _remove_bytes(connection, database, excess) or _remove_oldest_hour(connection, database)
+
+
+def remove_expired(database: Database, seconds: float) -> None:
+    """Remove the records and sums that are older than this, in small transactions."""
+    before = time.time() - seconds
+    columns = database.tables.predictions.c
+    count = REMOVED_AT_ONCE
+    while count == REMOVED_AT_ONCE:
+        oldest = sa.select(columns.seq).order_by(columns.seq).limit(REMOVED_AT_ONCE)
+        with database.writing() as connection:
+            count = _remove(connection, database, columns.seq.in_(oldest) & (columns.time < before))
+    with database.writing() as connection:
+        for table in (database.tables.errors, database.tables.hours):
+            connection.execute(sa.delete(table).where(table.c.hour < hour_of(before)))
+
+
+def _remove_bytes(connection: sa.Connection, database: Database, needed: int) -> bool:
+    """Remove the oldest records that take `needed` bytes, at most REMOVED_AT_ONCE. Return False if there are none."""
+    columns = database.tables.predictions.c
+    last = None
+    for seq, size in connection.execute(
+        sa.select(columns.seq, columns.size).order_by(columns.seq).limit(REMOVED_AT_ONCE)
+    ):
+        last = seq
+        needed -= size
+        if needed <= 0:
+            break
+    return last is not None and _remove(connection, database, columns.seq <= last) > 0
+
+
+def _remove(connection: sa.Connection, database: Database, condition: Any) -> int:
+    """Remove the records for which the condition holds. Return their number."""
+    table = database.tables.predictions
+    columns = table.c
+    statement = (
+        sa.delete(table)
+        .where(condition)
+        .returning(columns.model, columns.version, columns.time, columns.size, columns.actual.is_(None))
+    )
+    changes: dict[Hour, dict[str, int]] = {}
+    count = 0
+    for model, version, made, size, is_waiting in connection.execute(statement):
+        change = changes.setdefault((model, version, hour_of(made)), {"removed": 0, "size": 0})
+        change["removed"] += bool(is_waiting)
+        change["size"] -= size
+        count += 1
+    add_hours(connection, database, changes)
+    return count
+
+
+def add_hours(connection: sa.Connection, database: Database, changes: dict[Hour, dict[str, int]]) -> None:
+    """Add numbers to those of hours, in the order of the keys, so that no two processes deadlock."""
+    if changes:
+        names = ("recorded", "matched", "removed", "size")
+        connection.execute(
+            database.tables.add_to(database.tables.hours),
+            [
+                {"model": model, "version": version, "hour": hour} | {name: change.get(name, 0) for name in names}
+                for (model, version, hour), change in sorted(changes.items())
+            ],
+        )
+
+
+def hour_of(seconds: float) -> int:
+    """Return the number of the hour, since 1970, of a time in seconds."""
+    return int(seconds // HOUR)
+
+
+def _remove_oldest_hour(connection: sa.Connection, database: Database) -> bool:
+    """Remove the sums of the oldest hour. Return False if there are none but those of this hour."""
+    tables = database.tables
+    oldest = connection.scalar(sa.select(sa.func.min(tables.hours.c.hour)))
+    if oldest is None or oldest >= hour_of(time.time()):
+        return False
+    for table in (tables.errors, tables.hours):
+        connection.execute(sa.delete(table).where(table.c.hour <= oldest))
+    return True
+
+
+def _records(rows: RecordedRows) -> list[dict[str, Any]]:
+    values = rows.predictions
+    if rows.intervals is not None:
+        lower_and_upper = rows.intervals.transpose(0, 2, 1).reshape(len(values), -1)
+        values = np.hstack([values, lower_and_upper])
+    packed = np.ascontiguousarray(values, "<f8")
+    constant = {"model": rows.model, "version": rows.version, "time": rows.time}
+    size = _row_bytes(rows)
+    return [
+        {**constant, "prediction_id": identity, "size": size + len(identity.encode()), "predicted": row.tobytes()}
+        for identity, row in zip(rows.ids, packed, strict=True)
+    ]
+
+
+def _row_bytes(rows: RecordedRows) -> int:
+    numbers = len(rows.targets) * (2 if rows.intervals is None else 4)  # With the outcomes.
+    return ROW_BYTES + 2 * len(rows.model) + 8 * numbers
