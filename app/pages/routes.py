@@ -2,13 +2,18 @@
 
 from fastapi import APIRouter, FastAPI
 
-from app.pages import login_page, models_page
+from app.pages import login_page, model_page, models_page, promotion, try_it, version_page
 from app.pages.access import SignInRequired, sign_in_first
 from app.pages.assets import STATIC, Assets
 
 PAGES: tuple[APIRouter, ...] = (
     models_page.router,
     login_page.router,
+    model_page.router,
+    version_page.router,
+    promotion.router,
+    try_it.router,
+    try_it.links,
 )
 
 

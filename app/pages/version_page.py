@@ -129,7 +129,9 @@ def _version_context(
         "listed": listed,
         "scale": options.scale,
         "diagnostics": diagnostics_context(card, view),
-        "no_diagnostics": view["unavailable"].get("diagnostics", "They were not recorded when the version was trained."),
+        "no_diagnostics": view["unavailable"].get(
+            "diagnostics", "They were not recorded when the version was trained."
+        ),
         "lineage": lineage(services.registry, card.model, current, options.older),
         "has_parent": card.parent in versions,
         "roll_back_to": _previous(card.parent, versions, card.version) if current == card.version else None,
