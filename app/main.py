@@ -19,6 +19,7 @@ from app.jobs.dbos_store import DBOSStore
 from app.jobs.host.cpu_affinity import PredictionActivity
 from app.jobs.queue import JobQueue
 from app.jobs.supervisor import Supervisor
+from app.monitoring.evaluations import EvaluationStore
 from app.monitoring.outcomes.outcomes import Outcomes
 from app.pages import routes as pages
 from app.pages.errors_page import render_error
@@ -29,6 +30,7 @@ from app.server.hooks import ConnectionState
 from app.server.shutdown import drain_on_signal
 from app.settings import Settings
 from app.startup import load_config, warn_of_unwritable_folders
+from app.storage.folder_store import FolderStore
 from app.storage.memory_budget import VERSIONS_SHARE, LargeBodyLimiter, MemoryBudget, share_of
 from app.storage.opening import open_store
 from app.storage.temp import TempStorage
@@ -42,7 +44,7 @@ from app.web.metrics import Metrics
 from app.web.middleware import HeadMiddleware, PathPrefix, RequestContextMiddleware
 from app.web.openapi import build_document
 from app.web.protocols import PROTOCOLS
-from app.web.routes import docs, health, inspect, jobs, merge, model_changes, models, train
+from app.web.routes import docs, evaluate, health, inspect, jobs, merge, model_changes, models, train
 from app.web.spool_sweeper import SpoolSweeper
 from app.web.state import Services
 
@@ -107,7 +109,7 @@ def create_app() -> FastAPI:
     pages.install(app)  # First, because pages have the paths of the API.
     for wire_format in PROTOCOLS:
         app.include_router(wire_format.router)
-    for resource in (train, merge, inspect, jobs, models, model_changes, health):
+    for resource in (train, merge, inspect, evaluate, jobs, models, model_changes, health):
         app.include_router(resource.router)
     docs.install(app)
     return app
@@ -198,6 +200,7 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
         capabilities=settings.capabilities,
         logs_predictions=settings.log_predictions,
         stopping=stopping,
+        evaluations=EvaluationStore(store or FolderStore(settings.state_dir)),
     )
 
 

@@ -102,7 +102,7 @@ def _make_worker(settings: Settings, threads: int, lease: "TrainerLease", execut
     from app.jobs.crash_loop import CrashLoopGuard
     from app.jobs.dbos_worker import DBOSWorkerStore
     from app.jobs.host.cpu_affinity import PredictionActivity
-    from app.jobs.host.memory_limit import check_memory_for_torch
+    from app.jobs.host.memory_limit import check_memory_for_torch, within_memory
     from app.jobs.worker import Worker
     from app.registry.opening import open_registry
     from app.storage.opening import open_store
@@ -121,6 +121,7 @@ def _make_worker(settings: Settings, threads: int, lease: "TrainerLease", execut
             settings.checkpoints,
             threads,
             check_memory_for_torch,
+            within_memory,
             store=store,
             sources=settings.allowed_sources,
             executor=executor,

@@ -14,6 +14,7 @@ from app.data.batch import (
     MISSING,
     Array,
     Columns,
+    FileSet,
     RowBatch,
     Source,
     batch_rows,
@@ -73,6 +74,21 @@ class _Rows(NamedTuple):
     gaps: NDArray[np.bool_] | None  # (n, columns), or None if there are none
     fold: NDArray[np.intp] | None
     others: frozenset[str] = frozenset()
+
+
+class NumberedBatch(NamedTuple):
+    """Rows of a pass, and which rows of the file they are."""
+
+    batch: TrainingBatch
+    first_row: int
+    unused: NDArray[np.bool_] | None  # (m,), which of m consecutive rows are left out; None if none is
+
+    @property
+    def numbers(self) -> NDArray[np.int64]:
+        """The numbers of the rows, (n,), as messages count them. Those of several files are counted as one file's."""
+        if self.unused is None:
+            return np.arange(self.first_row, self.first_row + len(self.batch.x))
+        return np.flatnonzero(~self.unused) + self.first_row
 
 
 @dataclass(frozen=True)
@@ -202,10 +218,22 @@ class TrainingRows:
         gap that is refused, or of the first weight that is negative or, with frequency weights, not a whole number.
         Also raises it if the file has rows, but all are left out.
         """
+        for numbered in self.numbered_batches():
+            yield numbered.batch
+
+    def numbered_batches(self) -> Iterator[NumberedBatch]:
+        """Yield the rows with their numbers. Raises as `batches` does."""
         with in_files(self._source, self._first_row):
             yield from self._batches()
 
-    def _batches(self) -> Iterator[TrainingBatch]:
+    def place(self, number: int) -> tuple[str | None, int]:
+        """Return the file and the row in it for a row's number of a finished pass; None if there is one file."""
+        if not isinstance(self._source, FileSet):
+            return None, number
+        file, row = self._source.place(number - self._first_row)
+        return file, self._first_row + row
+
+    def _batches(self) -> Iterator[NumberedBatch]:
         self.begin_pass()
         last, first_row = self._features + self._targets, self._first_row
         for rows in self._plain_rows() if self._is_plain() else self._encoded_rows():
@@ -213,14 +241,15 @@ class TrainingRows:
                 self._others |= dict.fromkeys(name for name in sorted(rows.others) if len(name) <= MAX_NAME_LENGTH)
             unused = self._unused(rows, first_row)
             values, fold = rows.values, rows.fold
-            first_row += len(values)
+            begin, first_row = first_row, first_row + len(values)
             self.read += len(values)
             if unused is not None:
                 values, fold = values[~unused], None if fold is None else fold[~unused]
             if len(values):
                 self.complete += len(values)
                 weights = values[:, last] if self.schema.weight is not None else None
-                yield TrainingBatch(values[:, : self._features], values[:, self._features : last], weights, fold)
+                batch = TrainingBatch(values[:, : self._features], values[:, self._features : last], weights, fold)
+                yield NumberedBatch(batch, begin, unused)
         if not self._is_part:
             self.check_left()
 

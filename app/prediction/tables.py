@@ -44,13 +44,17 @@ class TableOptions:
     keep: Sequence[str] = ()  # Columns that pass through to the results.
     reading: ReadingOptions = field(default_factory=ReadingOptions)
     weights: str | None = None  # Column of the rows' precision weights.
+    targets: bool = False  # True if the targets are read too. A gap in them is NaN, or refused with the others.
+    others: bool = False  # True if the table may have any further columns, which are not read.
 
     def columns(self, table: TableSchema) -> tuple[Column, ...]:
-        """Return the columns that are read: the features, then the weights unless they are a feature."""
-        if self.weights is None or any(column.name == self.weights for column in table.features):
-            return table.features
+        """Return the columns that are read: the features, the targets, then the weights unless they are one of them."""
+        targets = [replace(column, missing="drop", fill=None) for column in table.targets] if self.targets else []
+        columns = (*table.features, *targets)
+        if self.weights is None or any(column.name == self.weights for column in columns):
+            return columns
         own = table.weight if table.weight is not None and table.weight.name == self.weights else Column(self.weights)
-        return (*table.features, replace(own, missing="drop", fill=None))
+        return (*columns, replace(own, missing="drop", fill=None))
 
 
 @dataclass
@@ -103,7 +107,7 @@ class TableRows:
             options.keep,
             missing=options.prediction.missing != "refuse",
             # Without a header, the position of a column is its name, so the columns between the features are allowed.
-            only=self.dialect.header != "none",
+            only=self.dialect.header != "none" and not options.others,
             ignored=self.version.ignored,
             dialect=self.dialect,
             training=False,

@@ -87,6 +87,8 @@ def _card(card: ModelCard) -> ModelCard:
         metrics={name: value for name, value in card.metrics.items() if name != "cross_validation"},
         validation=None,
         no_folds=None,
+        diagnostics=None,
+        no_diagnostics=None,
         warnings=(),
         libraries={},
     )

@@ -85,6 +85,10 @@ class ModelCard:
     inference_unavailable: str | None = None
     validation: Validation | None = None
     no_folds: str | None = None  # reason if a validated version, or one with a validated parent, stores no folds
+    # What a second look at the rows found, see app.regression.diagnostics; None if there was none, for this reason. In
+    # cards that have neither, it was not recorded.
+    diagnostics: dict[str, Any] | None = None
+    no_diagnostics: str | None = None
     warnings: tuple[str, ...] = ()
     libraries: dict[str, str] = field(default_factory=library_versions)
     schema: int = SCHEMA

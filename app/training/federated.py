@@ -26,6 +26,7 @@ from app.regression.summary_plan import SummaryPlan
 from app.regression.training_batch import TrainingBatch
 from app.training.card import make_card
 from app.training.columns import check_versions
+from app.training.diagnostics import WITHOUT_ROWS
 from app.training.encoded import base_of, with_schema
 from app.training.fit_errors import fit_errors_translated
 from app.training.gaps import with_counts
@@ -194,6 +195,7 @@ class Merge:
             # The shares of the rows of a discounted file are not known.
             earlier_shares=None if discounted else card.earlier_shares,
             no_folds=NO_FOLDS if validation.no_folds else None,
+            no_diagnostics=WITHOUT_ROWS,
             warnings=(
                 *(differences(request, base.version.card) if base else ()),
                 *request.warnings,

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +24,7 @@ from app.training.checkpoints import Checkpoint, SavedRun
 from app.training.columns import current_version, with_columns_of_file
 from app.training.comparison import comparable_version, compare
 from app.training.dataset import JobRows
+from app.training.diagnostics import DIAGNOSED_ROWS, Diagnosed, SecondLook
 from app.training.encoded import base_of, with_coefficients_of_version, with_schema
 from app.training.federated import Merge
 from app.training.fit_errors import fit_errors_translated
@@ -58,6 +60,9 @@ class TrainerContext:
     checkpoints: Path
     threads: int = 1  # threads that read files, and that summarise rows
     before_torch: Callable[[], None] = lambda: None  # called before torch is loaded; may raise if it does not fit
+    # Returns a context that raises MemoryExceeded for what libraries raise if they lack memory.
+    within_memory: Callable[[], AbstractContextManager[None]] = nullcontext
+    diagnosed_rows: int = DIAGNOSED_ROWS  # most rows that are looked at again by default
     sources: AllowedSources = AllowedSources()  # noqa: RUF009 - frozen
     store: Store | None = None  # shared with trainers on other machines; it has the uploads and the checkpoints
     executor: Executor | None = None  # summarises fragments of a source; None: they are read one after the other
@@ -91,7 +96,15 @@ def train(request: TrainingRequest, job: str | None, context: TrainerContext, pr
         if files is not None and context.executor is not None:
             fragments = FragmentedFiles(files.files, request.format, context.executor)
         table = TableReader(request, source, late, context.threads, step=step, fragments=fragments)
-        fit = _Training(request, source, files, job, context, late, progress, table, fragments).fit
+        second_look = SecondLook(
+            source,
+            late,
+            progress,
+            limit=context.diagnosed_rows,
+            threads=context.threads,
+            within_memory=context.within_memory,
+        )
+        fit = _Training(request, source, files, job, context, late, progress, table, second_look, fragments).fit
     while True:
         publish = run_interruptibly(fit, progress)
         try:
@@ -144,6 +157,7 @@ class _Training:
     late: Mapping[str, int]
     progress: ProgressReporter
     table: TableReader
+    second_look: SecondLook
     fragments: FragmentedFiles | None = None  # of `files`, if the trainer has an executor
     rows: JobRows | None = None
     summary: DataSummary | None = None
@@ -201,10 +215,18 @@ class _Training:
         check_gaps(request, rows, result, current)
         table = to_store(schema, request, current)
         table = with_counts(table, rows, base.version.card if base else None, request.mode)
-        return self._publication(request, parent, table, history, result)
+        diagnosed = self.second_look.diagnose(request, rows, result, base.mode if base else "replace")
+        return self._publication(request, parent, table, history, result, diagnosed=diagnosed)
 
     def _publication(
-        self, request: TrainingRequest, parent: Parent, table: TableSchema, history: FoldHistory, result: FitResult
+        self,
+        request: TrainingRequest,
+        parent: Parent,
+        table: TableSchema,
+        history: FoldHistory,
+        result: FitResult,
+        *,
+        diagnosed: Diagnosed,
     ) -> Callable[[], Version]:
         registry, rows = self.context.registry, self.rows
         assert rows is not None
@@ -219,6 +241,8 @@ class _Training:
             beats_current=beats_current,
             validation=validation.card,
             no_folds=validation.no_folds,
+            diagnostics=diagnosed.diagnostics,
+            no_diagnostics=diagnosed.reason,
             warnings=(
                 *(differences(request, parent.base.version.card) if parent.base else ()),
                 *request.warnings,
@@ -268,6 +292,9 @@ class _Observer(FitObserver):
         if self.saved is not None:
             self.progress.curve = self.saved.curve
             _log.info("descent resumed", extra={"epoch": self.saved.state.epoch})
+
+    def learning_rate(self, rate: float, largest: float) -> None:
+        self.progress.learning_rate(rate, largest)
 
     def epoch(self, state: TrainingState) -> None:
         self.progress.epoch(state.epoch, state.loss)

@@ -50,6 +50,8 @@ class TrainingRequest:
     warnings: tuple[str, ...] = ()  # about the rows, noticed when they were received
     start_uploaded: bool = False  # True if the initial coefficients are in a file next to the rows
     infer_columns: bool = False  # True if the rows may have other columns than the current version
+    # True: look at the rows again for diagnostics; False: do not; None: if there are not too many.
+    diagnostics: bool | None = None
     source: str | None = None  # URL of files that are read instead of an upload; `upload` is only an id then
     record_format: int = RECORD_FORMAT
 

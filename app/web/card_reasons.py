@@ -62,11 +62,15 @@ class NullReasons:
         reasons = {
             "precision_loss": lost,
             "shares": NOT_RECORDED,
+            "diagnostics": card.no_diagnostics or NOT_RECORDED,
             "validation": "The job did not ask for cross-validation.",
             "job": "No job trained this version.",
             "parent": "There was no version before this one.",
         }
         self.by_path |= {name: reason for name, reason in reasons.items() if getattr(card, name) in (None, np.inf)}
+        self.by_path |= {
+            f"diagnostics.{path}": reason for path, reason in (card.diagnostics or {}).get("unavailable", {}).items()
+        }
         self.by_path |= {
             f"ranges.{name}": RANGES_UNKNOWN for name in compress(self._model.columns, self._model.unknown_ranges)
         }

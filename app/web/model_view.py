@@ -50,6 +50,7 @@ def model_to_view(
         **CategoryStatistics(version, level, reasons).fields(),
         "table": table_to_view(card.schema_of_rows, card.gaps),
         "unavailable": reasons.by_path,
+        "diagnostics": _without_reasons(card.diagnostics),
         "validation": None if card.validation is None else msgspec.to_builtins(card.validation),
         "ranges": dict(zip(model.columns, ranges, strict=True)),
         "solver": solver_to_record(card.solver),
@@ -57,6 +58,13 @@ def model_to_view(
     }
     reasons.explain_card()
     return {name: values[name] if name in values else getattr(card, name) for name in ModelView.model_fields}
+
+
+def _without_reasons(diagnostics: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return the diagnostics without the reasons for their nulls, which are with those for the card's other nulls."""
+    if diagnostics is None:
+        return None
+    return {name: value for name, value in diagnostics.items() if name != "unavailable"}
 
 
 def view_bytes(model: LinearModel, include: Extra | None) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from starlette.requests import Request
 
 from app.jobs.queue import JobQueue
+from app.monitoring.evaluations import EvaluationStore
 from app.monitoring.outcomes.outcomes import Outcomes
 from app.registry.base import ModelPublisher
 from app.storage.memory_budget import LargeBodyLimiter, MemoryBudget, Reservation
@@ -36,6 +37,7 @@ class Services:
     capabilities: Path  # the trainer's, see app.jobs.host.devices
     logs_predictions: bool  # Logging a prediction takes longer than computing it.
     stopping: asyncio.Event  # Set when the service stops. Requests that wait or stream then end.
+    evaluations: EvaluationStore
     min_merge_rows: int = 20  # Rows of a version that is exported for a merge, or merged.
     sources: AllowedSources = AllowedSources()  # noqa: RUF009 - frozen
 

@@ -213,13 +213,13 @@ def test_a_training_without_promotion_names_the_current_version_as_its_parent(co
     assert context.registry.current_number("crop") == 2
 
 
-def test_progress_goes_from_reading_to_fitting_to_publishing(context: TrainerContext, fast_clock: None) -> None:
+def test_progress_goes_from_reading_to_fitting_to_diagnosing_to_publishing(context: TrainerContext, fast_clock: None) -> None:
     reports = Reports()
     solver = replace(ON_CPU, epochs=3)
     train(request(context, solver), "job", context, progress_sink(reports))
     phases = [progress.phase for progress in reports.progress]
-    assert phases == ["reading", "reading", "fitting", "fitting", "fitting", "fitting", "fitting", "publishing"]
-    assert {progress.rows for progress in reports.progress[1:]} == {15}
+    assert phases == ["reading"] * 2 + ["fitting"] * 5 + ["diagnosing"] * 2 + ["publishing"]
+    assert [progress.rows for progress in reports.progress[1:]] == [15] * 6 + [0, 15, 15]
     assert reports.epochs == [0, 1, 2, 3]
     assert {progress.epochs for progress in reports.progress[2:]} == {3}
     assert reports.progress[-1].loss == reports.progress[-2].loss is not None

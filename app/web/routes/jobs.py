@@ -8,7 +8,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from app.errors import FieldError, InvalidInput, LinserveError
@@ -108,7 +107,7 @@ async def _followed(request: Request, job: JobId, last_event_id: LastEventId = N
     # A dependency, so that an unknown job gets 404, and a follower too many 503, before the stream begins.
     services = get_services(request)
     with services.job_watcher.acquire_slot():
-        snapshot = JobSnapshot(await run_in_threadpool(services.jobs.get, job))
+        snapshot = JobSnapshot(await services.job_watcher.find(job))
         if snapshot.job.status.ended and snapshot.event_id == last_event_id:
             raise HTTPException(204)  # after which a browser's EventSource does not connect again
         yield snapshot.job

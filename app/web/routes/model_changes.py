@@ -117,6 +117,7 @@ def delete_model(
             )
         time.sleep(POLL_SECONDS)
     registry.delete_model(model, check)
+    services.evaluations.delete(model)
 
 
 def _check_unchanged(registry: ModelReader, model: str, condition: str | None) -> None:

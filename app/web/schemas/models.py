@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 from app.regression.sufficient_statistics import WeightKind
 from app.web.card_reasons import MAX_DECOMPOSED_COLUMNS, NO_VARIATION, NOT_IDENTIFIABLE
 from app.web.card_statistics import MAX_COVARIANCE_COEFFICIENTS, MAX_DEPENDENCIES
+from app.web.schemas.diagnostics import DiagnosticsView
 from app.web.schemas.openapi_schema import Schema
 from app.web.schemas.tables import TableView
 
@@ -129,6 +130,12 @@ class ModelView(Schema):
     """How the cross-validation divided the rows into folds."""
     no_folds: str | None
     """Why no statistics of folds are stored, to which an update could add its rows."""
+    diagnostics: DiagnosticsView | None = Field(
+        description=(
+            "What a second look at the rows found about the residuals and the influence of single rows. Null for "
+            "updates, forgets and merges, which do not see all rows."
+        )
+    )
     category_tests: dict[str, dict[str, CategoryTest]] | None
     """Joint F test of all levels of each category, by target: whether the category matters at all. Null for models with
     more than 500 columns."""

@@ -66,6 +66,9 @@ class TrainingOptions(CellOptions):
     schema_: Literal["infer"] | None = Field(None, alias="schema")
     """A new version of a model has the columns of the current one, read in the same way, unless the request names its
     features. `infer`: take the columns and their kinds from the rows, even if the current version has others."""
+    diagnostics: bool | None = None
+    """Whether to look at the rows again after the fit, for the `diagnostics` of the card: residuals, leverages, Cook's
+    distances and tests. Default: for up to 1,000,000 rows. They need all rows of a model, so mode `replace`."""
     solver: AnySolver = Field(DEFAULT_SOLVER, json_schema_extra=without_default)
     """How the coefficients are found. Default: exact, with the default options."""
     validation: ValidationOptions | None = None
@@ -84,6 +87,8 @@ class TrainingOptions(CellOptions):
             raise ValueError(f"Mode {self.mode} needs the exact solver")
         if self.schema_ is not None and self.mode != "replace":
             raise ValueError(f"`schema: infer` needs mode replace; mode {self.mode} keeps the columns")
+        if self.diagnostics and self.mode != "replace":
+            raise ValueError(f"`diagnostics: true` needs mode replace; mode {self.mode} does not see the other rows")
         if self.decay != 1 and self.mode != "update":
             raise ValueError("Only mode update has a decay")
         if self.folds is not None:
@@ -159,6 +164,7 @@ class TrainingOptions(CellOptions):
             trained_in=self.trained_in,
             share=self.share,
             infer_columns=self.schema_ == "infer",
+            diagnostics=self.diagnostics,
             **fields,
         )
 
