@@ -27,7 +27,7 @@ def diagnostics_context(card: ModelCard, view: Mapping[str, Any]) -> dict[str, A
         return next((reasons[key] for key in keys if key in reasons), "This part was not recorded.")
 
     leverage = found.get("leverage")
-    targets = []
+    targets: list[dict[str, Any]] = []
     for target in card.targets:
         own = (found.get("targets") or {}).get(target)
         if own is None:
