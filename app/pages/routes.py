@@ -5,6 +5,7 @@ from fastapi import APIRouter, FastAPI
 from app.pages import (
     job_page,
     jobs_page,
+    learn_page,
     login_page,
     model_page,
     models_page,
@@ -20,6 +21,7 @@ PAGES: tuple[APIRouter, ...] = (
     models_page.router,
     train_page.router,
     job_page.router,
+    learn_page.router,
     jobs_page.router,
     model_page.router,
     version_page.router,
