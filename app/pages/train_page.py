@@ -99,12 +99,13 @@ async def _page(request: Request, shown: Preview, error: LinserveError | None = 
     if problem is not None:
         request.state.problem = problem  # for the log
     file_name = bodies.received_of(request).file_name
-    suggestion = suggested_model(file_name)
+    suggestion, values = suggested_model(file_name), values_of(shown.form)
     context: dict[str, Any] = {
         "title": "Train a model",
+        "path": "/train",
         "problem": problem,
         "accepted": ACCEPTED,
-        "values": {"model": model or suggestion, **values_of(shown.form)},
+        "values": {**values, "model": values.get("model") or model or suggestion},
         "suggested_model": suggestion,
         "default_model": get_services(request).default_model,
         "solvers": {kind: options.model_fields for kind, options in SOLVER_OPTIONS.items()},
