@@ -2,12 +2,13 @@
 
 from fastapi import APIRouter, FastAPI
 
-from app.pages import login_page, models_page
+from app.pages import compare_page, login_page, models_page
 from app.pages.access import SignInRequired, sign_in_first
 from app.pages.assets import STATIC, Assets
 
 PAGES: tuple[APIRouter, ...] = (
     models_page.router,
+    compare_page.router,
     login_page.router,
 )
 
