@@ -156,6 +156,7 @@ def _comparison(versions: Sequence[Version], current: int | None, target: str | 
     return {
         "facts": facts(versions, current),
         "changes": [(version.card.version, schema_changes(versions[0], version)) for version in versions[1:]],
+        "others": [each.card.version for each in versions if {*each.card.columns} != {*versions[0].card.columns}],
         "metrics": metric_rows(versions),
         "targets": targets[:MAX_TARGET_OPTIONS],
         "more_targets": max(0, len(targets) - MAX_TARGETS),
