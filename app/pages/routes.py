@@ -26,6 +26,7 @@ PAGES: tuple[APIRouter, ...] = (
     model_page.router,
     version_page.router,
     try_it.router,
+    try_it.links,
     promotion.router,
     login_page.router,
 )
