@@ -47,7 +47,20 @@ from app.web.model_gauges import ModelGauges
 from app.web.model_watcher import ModelWatcher
 from app.web.openapi import build_document
 from app.web.protocols import PROTOCOLS
-from app.web.routes import docs, drift, evaluate, events, health, inspect, jobs, merge, model_changes, models, train
+from app.web.routes import (
+    actuals,
+    docs,
+    drift,
+    evaluate,
+    events,
+    health,
+    inspect,
+    jobs,
+    merge,
+    model_changes,
+    models,
+    train,
+)
 from app.web.spool_sweeper import SpoolSweeper
 from app.web.state import Services
 
@@ -112,7 +125,7 @@ def create_app() -> FastAPI:
     pages.install(app)  # First, because pages have the paths of the API.
     for wire_format in PROTOCOLS:
         app.include_router(wire_format.router)
-    for resource in (train, merge, inspect, evaluate, jobs, drift, events, models, model_changes, health):
+    for resource in (train, merge, inspect, evaluate, actuals, jobs, drift, events, models, model_changes, health):
         app.include_router(resource.router)
     docs.install(app)
     return app
