@@ -5,8 +5,10 @@ from starlette.responses import Response
 
 from app.errors import NotAcceptable
 from app.pages import (
+    compare_page,
     job_page,
     jobs_page,
+    learn_page,
     login_page,
     model_page,
     models_page,
@@ -20,8 +22,10 @@ from app.pages.assets import STATIC, Assets
 
 PAGES: tuple[APIRouter, ...] = (
     models_page.router,
+    compare_page.router,
     train_page.router,
     job_page.router,
+    learn_page.router,
     jobs_page.router,
     model_page.router,
     version_page.router,
