@@ -3,6 +3,7 @@
 from fastapi import APIRouter, FastAPI
 
 from app.pages import (
+    compare_page,
     job_page,
     jobs_page,
     learn_page,
@@ -19,6 +20,7 @@ from app.pages.assets import STATIC, Assets
 
 PAGES: tuple[APIRouter, ...] = (
     models_page.router,
+    compare_page.router,
     train_page.router,
     job_page.router,
     learn_page.router,
