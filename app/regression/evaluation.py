@@ -35,6 +35,11 @@ class Scored(NamedTuple):
     weights: Array  # (n,), positive
     intervals: Array | None = None  # (n, k, 2); NaN for a row without an interval
 
+    def take(self, rows: NDArray[np.intp] | slice) -> "Scored":
+        """Return some of the rows, in this order."""
+        intervals = None if self.intervals is None else self.intervals[rows]
+        return Scored(self.predictions[rows], self.observed[rows], self.weights[rows], intervals)
+
 
 @dataclass(frozen=True)
 class Metrics:
@@ -88,7 +93,7 @@ class ErrorSums:
             starts, present = np.zeros(1, dtype=np.intp), np.zeros(1, dtype=np.intp)
         else:
             order = np.argsort(groups, kind="stable")
-            scored = Scored(*(None if values is None else values[order] for values in scored))
+            scored = scored.take(order)
             present, starts = np.unique(groups[order], return_index=True)
         with np.errstate(over="ignore", invalid="ignore"):
             self._add(scored, present, starts)
@@ -192,7 +197,7 @@ def _interval_terms(scored: Scored, is_used: NDArray[np.bool_]) -> tuple[Array, 
 
 
 class Calibration:
-    """Predictions of one target and the means of what was observed, from which deciles are made.
+    """Predictions of one target and the means of the observations, from which deciles are made.
 
     Every row is a point, and rows with equal predictions are one point. If there are more than `exact_rows` points,
     neighbours are joined to half as many points of about equal numbers of rows. A row is then at most a few such points
