@@ -86,13 +86,13 @@ class ErrorSums:
         return [self.rows, self.weight, self.error, self.absolute, self.squared, *interval]
 
     def add(self, scored: Scored, groups: NDArray[np.intp] | None = None) -> None:
-        """Add rows. `groups` has the group of each, (n,); without it, all are in group 0."""
+        """Add rows. `groups` has the group of each, (n,), below 2^15; without it, all are in group 0."""
         if not len(scored.weights):
             return
         if groups is None:
             starts, present = np.zeros(1, dtype=np.intp), np.zeros(1, dtype=np.intp)
         else:
-            order = np.argsort(groups, kind="stable")
+            order = np.argsort(groups.astype(np.int16), kind="stable")  # a radix sort
             scored = scored.take(order)
             present, starts = np.unique(groups[order], return_index=True)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -262,7 +262,7 @@ def evaluation_bytes(groups: int, targets: int) -> int:
 
 def _united_ties(points: Array) -> Array:
     """Return points in the order of their predictions, with those of equal predictions as one."""
-    points = points[np.argsort(points[:, 0], kind="stable")]
+    points = points[np.argsort(points[:, 0])]
     starts = np.flatnonzero(np.diff(points[:, 0], prepend=np.nan) != 0)
     if len(starts) == len(points):
         return points
