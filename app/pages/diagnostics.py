@@ -27,7 +27,7 @@ def diagnostics_context(card: ModelCard, view: Mapping[str, Any]) -> dict[str, A
         return next((reasons[key] for key in keys if key in reasons), "This part was not recorded.")
 
     leverage = found.get("leverage")
-    targets = []
+    targets: list[dict[str, Any]] = []
     for target in card.targets:
         own = (found.get("targets") or {}).get(target)
         if own is None:
@@ -44,7 +44,9 @@ def diagnostics_context(card: ModelCard, view: Mapping[str, Any]) -> dict[str, A
 
 
 def _leverage_plot(leverage: Mapping[str, Any]) -> Markup:
-    return bars(leverage["edges"], leverage["counts"], "Leverage of the rows", "Leverage", threshold=leverage["threshold"])
+    return bars(
+        leverage["edges"], leverage["counts"], "Leverage of the rows", "Leverage", threshold=leverage["threshold"]
+    )
 
 
 def _target(target: str, own: Mapping[str, Any], reason: Any) -> dict[str, Any]:

@@ -24,6 +24,7 @@ MAX_TEXT = 1000  # Characters of a value.
 ROWS = "/instances"  # Place of the rows in a request.
 
 _EPOCH = date(1970, 1, 1)
+_EXACT = 2**53  # Whole numbers below are exact in 64-bit numbers.
 _DIGITS = 4  # Significant digits of an example.
 
 
@@ -139,7 +140,7 @@ class _Training:
         rounded = float(f"{mean:.{_DIGITS}g}")
         ends = self.range(column.name)
         value = mean if ends is not None and not ends[0] <= rounded <= ends[1] else rounded
-        return int(value) if value.is_integer() and abs(value) < 2**53 else value
+        return int(value) if value.is_integer() and abs(value) < _EXACT else value
 
     def _mean_of(self, name: str) -> float:
         index, power = self._places.get(name, (None, 1))
@@ -205,12 +206,15 @@ def _read(text: str, column: Column, field: FormField) -> tuple[Any, str | None]
         if text not in values:
             return None, "Choose one of the list."
         return (text == "true") if column.kind == "boolean" else values[text], None
-    if column.kind in ("date", "category"):
-        return text, None
+    return _read_number(text, column) if column.kind == "number" else (text, None)
+
+
+def _read_number(text: str, column: Column) -> tuple[Any, str | None]:
     try:
         value = float(text)
     except ValueError:
+        # Text such as `1,000` may be a number by the schema of the column.
         return (None, "Enter a number, such as 12.5.") if column.refuses_strings else (text, None)
     if not math.isfinite(value):
         return None, "Enter a finite number."
-    return int(value) if value.is_integer() and abs(value) < 2**53 else value, None
+    return int(value) if value.is_integer() and abs(value) < _EXACT else value, None

@@ -67,8 +67,6 @@ def outcome_panel(services: Services, model: str) -> dict[str, Any]:
     return {"outcomes": rows[:MAX_ERRORS], "outcome_reason": None, "outcome_more": max(0, len(rows) - MAX_ERRORS)}
 
 
-def _plot(
-    distances: list[tuple[str, float | None, bool]], name: str, label: str, *, symmetric: bool
-) -> Markup | None:
+def _plot(distances: list[tuple[str, float | None, bool]], name: str, label: str, *, symmetric: bool) -> Markup | None:
     known = [Strip(column, distance, drifted) for column, distance, drifted in distances if distance is not None]
     return strips(known[:MAX_STRIPS], name, label, symmetric=symmetric) if known else None

@@ -18,8 +18,12 @@ class ShownVersion:
     """A version with some of its targets, and what the page needs to link to the others."""
 
     version: Version
-    all_targets: tuple[str, ...]
+    original: Version
     first: int  # place of the first target shown
+
+    @property
+    def all_targets(self) -> tuple[str, ...]:
+        return self.original.card.targets
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -60,8 +64,9 @@ def show(version: Version, target: str | None = None) -> ShownVersion:
         raise InvalidInput.of_parameter("target", f"{shown(target)} is not a target of this version.{hint}")
     first = 0 if target is None else targets.index(target)
     if len(targets) <= MAX_TARGETS:
-        return ShownVersion(version, targets, 0)
-    return ShownVersion(_with_targets(version, range(first, min(first + MAX_TARGETS, len(targets)))), targets, first)
+        return ShownVersion(version, version, 0)
+    kept = range(first, min(first + MAX_TARGETS, len(targets)))
+    return ShownVersion(_with_targets(version, kept), version, first)
 
 
 def _with_targets(version: Version, kept: Sequence[int]) -> Version:

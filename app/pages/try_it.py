@@ -31,9 +31,7 @@ from app.web.predict_json import run_in
 from app.web.query import ModelName, VersionNumber
 from app.web.state import get_memory, get_services
 
-router = APIRouter(
-    route_class=PageRoute, include_in_schema=False, dependencies=[form_access(AccessScope.PREDICT)]
-)
+router = APIRouter(route_class=PageRoute, include_in_schema=False, dependencies=[form_access(AccessScope.PREDICT)])
 # A reload without scripts asks for the form's URL.
 links = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -91,9 +89,7 @@ def form_of_model(request: Request, model: ModelName) -> Response:
 
 
 @links.get("/models/{model}/versions/{version}/predict")
-def form_of_version(
-    request: Request, model: ModelName, version: Annotated[int, Path(ge=1)]
-) -> Response:
+def form_of_version(request: Request, model: ModelName, version: Annotated[int, Path(ge=1)]) -> Response:
     return RedirectResponse(f"{prefix(request.scope)}/models/{model}/versions/{version}#try-it", 303)
 
 

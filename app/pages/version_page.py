@@ -35,7 +35,7 @@ Part: TypeAlias = Literal["versions", "drift", "outcomes"]
 
 MAX_COLUMNS = 60  # Columns in the table of the schema.
 MAX_LEVELS = 20  # Levels of a category that are listed.
-MAX_WARNINGS = 20
+NO_DIAGNOSTICS = "They were not recorded when the version was trained."
 MODES = {"replace": "trained anew", "update": "rows added to its parent", "forget": "rows taken out of its parent"}
 
 
@@ -129,7 +129,9 @@ def _version_context(
         "listed": listed,
         "scale": options.scale,
         "diagnostics": diagnostics_context(card, view),
-        "no_diagnostics": view["unavailable"].get("diagnostics", "They were not recorded when the version was trained."),
+        "no_diagnostics": view["unavailable"].get(
+            "diagnostics", "They were not recorded when the version was trained."
+        ),
         "lineage": lineage(services.registry, card.model, current, options.older),
         "has_parent": card.parent in versions,
         "roll_back_to": _previous(card.parent, versions, card.version) if current == card.version else None,
@@ -140,7 +142,7 @@ def _version_context(
         "answer": None,
         "notice": None,
         "card_line": curl_line(url, key=services.access.has_keys),
-        **drift_panel(services, version),
+        **drift_panel(services, shown.original),
         **outcome_panel(services, card.model),
         **form_context(request, shown, example_form(version), in_path),
     }

@@ -33,9 +33,7 @@ def _with_targets(statistics: SufficientStatistics, kept: Sequence[int]) -> Suff
         shift=statistics.shift[columns],
         scale=statistics.scale[columns],
         factor=_factor_of(statistics.factor, 1 + statistics.features, kept),
-        removed=None
-        if statistics.removed is None
-        else _factor_of(statistics.removed, 1 + statistics.features, kept),
+        removed=None if statistics.removed is None else _factor_of(statistics.removed, 1 + statistics.features, kept),
     )
 
 
