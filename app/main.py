@@ -20,6 +20,7 @@ from app.jobs.host.cpu_affinity import PredictionActivity
 from app.jobs.queue import JobQueue
 from app.jobs.supervisor import Supervisor
 from app.monitoring.evaluations import EvaluationStore
+from app.monitoring.monitor import Monitor
 from app.monitoring.outcomes.outcomes import Outcomes
 from app.pages import routes as pages
 from app.pages.errors_page import render_error
@@ -42,9 +43,24 @@ from app.web.fast_path import PredictFastPath
 from app.web.job_watcher import JobWatcher
 from app.web.metrics import Metrics
 from app.web.middleware import HeadMiddleware, PathPrefix, RequestContextMiddleware
+from app.web.model_gauges import ModelGauges
+from app.web.model_watcher import ModelWatcher
 from app.web.openapi import build_document
 from app.web.protocols import PROTOCOLS
-from app.web.routes import docs, evaluate, health, inspect, jobs, merge, model_changes, models, train
+from app.web.routes import (
+    actuals,
+    docs,
+    drift,
+    evaluate,
+    events,
+    health,
+    inspect,
+    jobs,
+    merge,
+    model_changes,
+    models,
+    train,
+)
 from app.web.spool_sweeper import SpoolSweeper
 from app.web.state import Services
 
@@ -109,7 +125,7 @@ def create_app() -> FastAPI:
     pages.install(app)  # First, because pages have the paths of the API.
     for wire_format in PROTOCOLS:
         app.include_router(wire_format.router)
-    for resource in (train, merge, inspect, evaluate, jobs, models, model_changes, health):
+    for resource in (train, merge, inspect, evaluate, actuals, jobs, drift, events, models, model_changes, health):
         app.include_router(resource.router)
     docs.install(app)
     return app
@@ -137,6 +153,7 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
     supervisor = Supervisor(settings.trainer_lock) if settings.trainer_mode == "embedded" else None
     if supervisor:
         supervisor.start()
+    services.monitor.start()
     sweeper = None
     if settings.storage and not supervisor:  # An embedded trainer sweeps the spool itself.
         sweeper = SpoolSweeper(services.jobs.uploads, settings.state_dir)
@@ -156,6 +173,7 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
             sweeper.stop()
         if supervisor:
             supervisor.stop()
+        services.monitor.stop()
         services.jobs.store.close()
         services.outcomes.close()
         services.metrics.write()
@@ -179,14 +197,20 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
         cache_dir=settings.cache_dir,
         watch=True,
     )
+    outcomes = Outcomes(settings.outcomes_url, days=settings.actuals_days, max_bytes=settings.max_actuals_bytes)
+    metrics = Metrics(settings.state_dir, PredictionActivity(settings.traffic), settings.trainer_seen)
+    monitor = Monitor(registry, settings.monitoring, store, metrics.model_requests)
     return Services(
         registry=registry,
         jobs=queue,
         job_watcher=JobWatcher(queue, stopping, registry.refresh),
         # By default, half of the spool's limit is enough for one body of the greatest length and its response.
         scratch=TempStorage(settings.state_dir / "scratch", settings.max_spool_bytes // 2),
-        outcomes=Outcomes(settings.outcomes_url, days=settings.actuals_days, max_bytes=settings.max_actuals_bytes),
-        metrics=Metrics(settings.state_dir, PredictionActivity(settings.traffic), settings.trainer_seen),
+        metrics=metrics,
+        monitor=monitor,
+        outcomes=outcomes,
+        model_watcher=ModelWatcher(registry, monitor, outcomes, stopping),
+        model_gauges=ModelGauges(registry, monitor, outcomes, settings.default_model),
         max_json_bytes=settings.max_json_bytes,
         max_upload_bytes=settings.max_upload_bytes,
         max_instances=settings.max_instances,

@@ -26,12 +26,14 @@ def write_keys(path: Path, *names: str) -> Path:
 
 
 @contextmanager
-def guarded_service(folder: Path, **settings: str) -> Iterator[Service]:
+def guarded_service(folder: Path, *, environment: dict[str, str] | None = None, **settings: str) -> Iterator[Service]:
     """A service with a key for each of KEYS, in the file `keys` in its folder."""
     keys = write_keys(folder / "keys", *KEYS)
-    running = Service(folder, api_keys_file=str(keys), **settings).start()
-    yield running
-    running.stop()
+    running = Service(folder, environment=environment, api_keys_file=str(keys), **settings).start()
+    try:
+        yield running
+    finally:
+        running.stop()
 
 
 def browser_of(service: Service) -> httpx.Client:
@@ -50,4 +52,9 @@ def sign_in(client: httpx.Client, name: str, target: str = "/", **fields: str) -
     """Send the login form as a browser does."""
     token = token_in(client.get("/login"))
     form = {"csrf": token, "key": key_of(name), "next": target, **fields}
-    return client.post("/login", data=form, headers={"origin": str(client.base_url).rstrip("/")})
+    return client.post("/login", data=form, headers={"origin": origin_of(client)})
+
+
+def origin_of(client: httpx.Client) -> str:
+    """Return the origin that a browser names in the forms of the service's own pages."""
+    return str(client.base_url.join("/")).rstrip("/")

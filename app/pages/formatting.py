@@ -20,7 +20,7 @@ def number(value: float | None, digits: int = _DIGITS) -> str:
         return MISSING
     if float(value).is_integer() and abs(value) < _LARGE:
         return f"{int(value):,}".replace(",", "\u2009").replace("-", "\u2212")
-    return f"{value:.{digits}g}".replace("-", "\u2212")
+    return f"{value:.{digits}g}".replace("-", "\u2212").replace("+", "")
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -39,7 +39,7 @@ def size(value: float) -> str:
     while value >= _KILO and larger:
         value /= _KILO
         unit, *larger = larger
-    return f"{value:.0f} bytes" if unit == "bytes" else f"{value:.3g} {unit}"
+    return count(round(value), "byte") if unit == "bytes" else f"{value:.3g} {unit}"
 
 
 def duration(seconds: float) -> str:

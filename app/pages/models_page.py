@@ -10,7 +10,7 @@ from markupsafe import Markup
 from starlette.responses import RedirectResponse, Response
 
 from app.errors import ModelFileInvalid, NotFound
-from app.monitoring.traffic import Traffic
+from app.monitoring.monitor import Traffic
 from app.pages.access import AccessScope, page_access
 from app.pages.charts.sparkline import sparkline
 from app.pages.error_history import ErrorHistory
@@ -74,7 +74,8 @@ def models(
         except NotFound:  # deleted meanwhile
             continue
     errors, complete = _history.read(registry, listed.items())
-    rows = [_row(registry, name, numbers, errors[name], Traffic(0, 0, 0)) for name, numbers in listed.items()]
+    traffic = services.monitor.traffic_of(listed)
+    rows = [_row(registry, name, numbers, errors[name], traffic[name]) for name, numbers in listed.items()]
     context = {
         "title": "Models",
         "rows": rows,

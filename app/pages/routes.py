@@ -2,7 +2,16 @@
 
 from fastapi import APIRouter, FastAPI
 
-from app.pages import login_page, model_page, models_page, promotion, try_it, version_page
+from app.pages import (
+    job_page,
+    jobs_page,
+    login_page,
+    model_page,
+    models_page,
+    promotion,
+    try_it,
+    version_page,
+)
 from app.pages.access import SignInRequired, sign_in_first
 from app.pages.assets import STATIC, Assets
 
@@ -14,6 +23,8 @@ PAGES: tuple[APIRouter, ...] = (
     promotion.router,
     try_it.router,
     try_it.links,
+    jobs_page.router,
+    job_page.router,
 )
 
 

@@ -303,7 +303,9 @@ class _Evaluator:
         return groups[codes]
 
     def result(self, reasons: Reasons) -> VersionEvaluation:
-        """Return the results for all rows that were added."""
+        """Return the results for all rows that were added. Raises InvalidInput if there are none."""
+        if not self._rows:
+            raise InvalidInput("The file has no rows. Expected rows with their targets.")
         targets = self._model.targets
         segments, other = self._most_frequent()
         return VersionEvaluation(

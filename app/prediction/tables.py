@@ -23,7 +23,7 @@ from app.data.names import listed, shown
 from app.data.reading import read_file
 from app.errors import FieldError, InvalidInput, PredictionTooLarge
 from app.prediction.missing_rows import Reasons
-from app.prediction.predictor import PredictionResult, Predictor
+from app.prediction.predictor import Observer, PredictionResult, Predictor
 from app.prediction.query import WEIGHT_NOT_POSITIVE, PredictionOptions, PredictionQuery, weights_unavailable
 from app.registry.version_file import Version
 from app.regression.linear_model import LinearModel
@@ -160,6 +160,9 @@ class TablePrediction:
     uncounted: Sequence[str] = ()  # Columns whose gaps are still to be added to `reasons`.
     rows: int = 0
     missing: int = 0
+    observer: Observer | None = None
+    # Called with each part of the rows that was predicted: the query, the columns that pass through, and the result.
+    observe: Callable[[PredictionQuery, Any, PredictionResult], None] | None = None
 
     def write(self, batches: Iterator[RowBatch], table_format: TableFormat | None, output: SpooledOutput) -> None:
         """Write the results for all batches, in JSON if there is no format. Discards the output on an error.
@@ -179,7 +182,10 @@ class TablePrediction:
             for batch in batches:
                 first = None if self.first_row is None else self.first_row + self.rows
                 for values, kept, *_ in split_wide(batch, row_bytes, first):
-                    result = self._predict(values)
+                    query = self._query(values)
+                    result = self._predict(query)
+                    if self.observe is not None:
+                        self.observe(query, kept, result)
                     writer.write(kept, _columns(result))
                     self.rows += len(values)
                     self.missing += result.rows.missing
@@ -187,6 +193,8 @@ class TablePrediction:
                         self.reasons.add(values, self.uncounted)
             writer.close()
             on_error.pop_all()
+        if self.observer is not None and self.missing:
+            self.observer.note_missing(self.version, +self.reasons.gaps, self.reasons.unseen)
 
     def _writer(self, table_format: TableFormat | None, output: SpooledOutput, names: Sequence[str]) -> TableWriter:
         if table_format is not None:
@@ -194,15 +202,19 @@ class TablePrediction:
         document = {"model": self.version.card.model, "version": self.version.card.version}
         return JsonDocumentWriter(output, self.options.keep, names, document)
 
-    def _predict(self, values: Array) -> PredictionResult:
+    def _query(self, values: Array) -> PredictionQuery:
+        """Return the query for encoded rows. Raises InvalidInput if a weight is not positive."""
         model = self.version.model
         x, weights = values[:, : len(model.features)], None
         if self.options.weights is not None:
             names = (*model.features, self.options.weights)
             weights = values[:, names.index(self.options.weights)]
             self._check_positive(x, weights)
+        return PredictionQuery(x, self.options.prediction, weights)
+
+    def _predict(self, query: PredictionQuery) -> PredictionResult:
         try:
-            return Predictor(self.version).predict(PredictionQuery(x, self.options.prediction, weights))
+            return Predictor(self.version, self.observer).predict(query)
         except PredictionTooLarge as error:
             row = self.rows + error.row
             if self.first_row is None:

@@ -28,6 +28,12 @@ def few_threads(columns: int) -> AbstractContextManager[object]:
     return context
 
 
+def one_thread() -> AbstractContextManager[object]:
+    """Return a context in which BLAS uses one thread, for chunks that are too small for several."""
+    context: AbstractContextManager[object] = _BLAS.limit(limits=1)
+    return context
+
+
 def available_threads() -> int:
     """Return the number of threads that BLAS may use: one per core, unless the environment or the caller limits it."""
     return max(1, min((library["num_threads"] for library in _BLAS.info()), default=1))

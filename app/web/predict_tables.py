@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
@@ -22,6 +23,7 @@ from app.storage.spooled_output import SpooledOutput
 from app.web import bodies
 from app.web.decompression import content_encoding
 from app.web.predict_json import decode_request, run_in
+from app.web.recording import TableRecorder, recorded_headers
 from app.web.spooling import CHUNK_BYTES, MemoryShare, decompressed_body, spool_body, table_workload
 from app.web.state import get_memory, get_services
 from app.web.version_headers import VERSION
@@ -29,11 +31,18 @@ from app.web.version_headers import VERSION
 MEDIA_TYPES = (bodies.JSON, *BY_MEDIA_TYPE)
 
 
+class TableRequest(NamedTuple):
+    """The options of a request for a table, and the column with ids under which its predictions are recorded."""
+
+    options: TableOptions
+    ids: str | None = None
+
+
 async def predict_file(
     request: Request,
     selector: VersionSelector,
     table_format: TableFormat,
-    read_options: Callable[[], TableOptions],
+    read_options: Callable[[], TableRequest],
     media_type: str,
 ) -> Response:
     """Predict for the rows of a file and respond with a table of this media type.
@@ -45,25 +54,28 @@ async def predict_file(
     async with contextlib.AsyncExitStack() as stack:
         chunks = bodies.iter_limited(request, services.max_upload_bytes)
         body = await stack.enter_async_context(spool_body(request, chunks))
-        options = read_options()
+        options, ids = read_options()
         if choose_executor(table_workload(body, table_format, encoding)) is Executor.TURN:
             await stack.enter_async_context(services.large_body_limiter.slot())
         content = await stack.enter_async_context(decompressed_body(request, body, encoding))
         version = await selector.resolve_async()
         length = None if isinstance(content, Path) else len(content)
-        work = table_bytes(length, version.model, needs_design=options.prediction.needs_design)
+        work = table_bytes(length, version.model, needs_design=_needs_design(options, ids))
         stack.enter_context(get_memory(request).reserved(work))
 
         def predict() -> Response:
             rows = TableRows(content, table_format, version, options, get_memory(request).reserve)
-            return _respond(request, rows.prediction(), rows.batches(services.max_upload_bytes), media_type)
+            return _respond(request, rows.prediction(), rows.batches(services.max_upload_bytes), media_type, ids)
 
         return await run_in_threadpool(predict)
 
 
-async def predict_rows(request: Request, selector: VersionSelector, options: TableOptions, media_type: str) -> Response:
+async def predict_rows(
+    request: Request, selector: VersionSelector, table_request: TableRequest, media_type: str
+) -> Response:
     """Predict for rows in a JSON body and respond with a table of this media type."""
     services = get_services(request)
+    options, ids = table_request
     memory = get_memory(request)
     body = await bodies.read_body(request, services.max_json_bytes)
 
@@ -79,17 +91,32 @@ async def predict_rows(request: Request, selector: VersionSelector, options: Tab
             encoder = JsonEncoder(options.columns(version.table))
             missing = options.prediction.missing == "null"
             rows = as_rows(payload.instances, encoder.names, "/instances", missing=missing, numbers=encoder.is_plain)
-            with memory.reserved(table_bytes(len(body), version.model, needs_design=options.prediction.needs_design)):
+            with memory.reserved(table_bytes(len(body), version.model, needs_design=_needs_design(options, ids))):
                 prediction = TablePrediction(version, options)
                 batches = batches_of_rows(rows, encoder, version, options, prediction.reasons)
-                return _respond(request, prediction, batches, media_type)
+                return _respond(request, prediction, batches, media_type, ids)
 
     return await run_in(choose_executor(Workload(body_bytes=len(body), tables=1)), services, predict)
 
 
-def _respond(request: Request, prediction: TablePrediction, batches: Iterator[RowBatch], media_type: str) -> Response:
-    """Predict for all batches, then return the response with all of their results."""
+def _needs_design(options: TableOptions, ids: str | None) -> bool:
+    """Return True if the design matrix of the version has to be decomposed, as for the intervals that are recorded."""
+    return options.prediction.needs_design or ids is not None
+
+
+def _respond(
+    request: Request, prediction: TablePrediction, batches: Iterator[RowBatch], media_type: str, ids: str | None
+) -> Response:
+    """Predict for all batches, then return the response with all of their results.
+
+    The predictions are recorded under the ids in the column `ids`, if there is one, once all of them are made.
+    """
     services = get_services(request)
+    recorder = None
+    if ids is not None:
+        recorder = TableRecorder(services, prediction, ids, get_memory(request).reserve)
+        prediction.observe = recorder.add
+    prediction.observer = services.monitor
     share = MemoryShare(get_memory(request))
     output = SpooledOutput(share.reserve, services.scratch.open, services.max_upload_bytes)
     prediction.write(batches, BY_MEDIA_TYPE.get(media_type), output)
@@ -100,6 +127,8 @@ def _respond(request: Request, prediction: TablePrediction, batches: Iterator[Ro
         VERSION: str(card.version),
         **bodies.missing_rows(prediction.missing, prediction.reasons),
     }
+    if recorder is not None:
+        headers |= recorded_headers(recorder.record())
     if isinstance(written := output.written(), bytes):
         return Response(written, headers=headers, media_type=media_type)
     headers["content-length"] = str(output.length)

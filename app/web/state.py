@@ -8,6 +8,7 @@ from starlette.requests import Request
 
 from app.jobs.queue import JobQueue
 from app.monitoring.evaluations import EvaluationStore
+from app.monitoring.monitor import Monitor
 from app.monitoring.outcomes.outcomes import Outcomes
 from app.registry.base import ModelPublisher
 from app.storage.memory_budget import LargeBodyLimiter, MemoryBudget, Reservation
@@ -16,6 +17,8 @@ from app.training.source_url import AllowedSources
 from app.web.auth import Authorizer
 from app.web.job_watcher import JobWatcher
 from app.web.metrics import Metrics
+from app.web.model_gauges import ModelGauges
+from app.web.model_watcher import ModelWatcher
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,9 @@ class Services:
     scratch: TempStorage
     outcomes: Outcomes
     metrics: Metrics
+    monitor: Monitor
+    model_watcher: ModelWatcher
+    model_gauges: ModelGauges
     max_json_bytes: int
     max_upload_bytes: int
     max_instances: int  # Rows of a JSON body.

@@ -31,14 +31,14 @@ def client(guarded: Service) -> Iterator[httpx.Client]:
 
 
 def test_a_page_leads_to_the_login_page_and_back(client: httpx.Client) -> None:
-    asked = client.get("/models/crop-yield?level=0.9")
-    assert (asked.status_code, asked.headers["location"]) == (303, "/login?next=/models/crop-yield%3Flevel%3D0.9")
+    asked = client.get("/?q=crop")
+    assert (asked.status_code, asked.headers["location"]) == (303, "/login?next=/%3Fq%3Dcrop")
     form = client.get(asked.headers["location"])
-    assert 'name="next" value="/models/crop-yield?level=0.9"' in form.text
+    assert 'name="next" value="/?q=crop"' in form.text
 
-    answer = sign_in(client, "viewer", "/models/crop-yield?level=0.9")
+    answer = sign_in(client, "viewer", "/?q=crop")
 
-    assert (answer.status_code, answer.headers["location"]) == (303, "/models/crop-yield?level=0.9")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/?q=crop")
     assert client.get("/").status_code == 200
 
 
@@ -127,7 +127,7 @@ def test_a_wrong_key_in_a_header_is_not_replaced_by_the_cookie(client: httpx.Cli
 
 
 def test_a_session_in_a_browser(guarded: Service, page: Page, assert_accessible: Callable[[Page], None]) -> None:
-    page.goto(f"{guarded.url}/jobs")
+    page.goto(f"{guarded.url}/?q=crop")
     assert_accessible(page)
     page.get_by_label("API key").fill("guess")
     page.get_by_role("button", name="Sign in").click()
@@ -135,7 +135,7 @@ def test_a_session_in_a_browser(guarded: Service, page: Page, assert_accessible:
     assert_accessible(page)
     page.get_by_label("API key").fill(key_of("trainer"))
     page.keyboard.press("Enter")
-    page.wait_for_url(f"{guarded.url}/jobs")
+    page.wait_for_url(f"{guarded.url}/?q=crop")
     assert page.evaluate("document.cookie") == ""
     assert page.evaluate("fetch('/models').then(answer => answer.status)") == 200
     assert page.evaluate("fetch('/predict', {method: 'POST'}).then(answer => answer.status)") == 401
@@ -147,20 +147,18 @@ def test_a_session_in_a_browser(guarded: Service, page: Page, assert_accessible:
     assert page.url == f"{guarded.url}/login"
 
 
-def test_a_link_on_another_site_does_not_lead_to_the_login_page(
-    guarded: Service, open_page: Callable[..., Page]
-) -> None:
-    page = open_page()
+def test_a_link_on_another_site_does_not_lead_to_the_login_page(guarded: Service, page: Page) -> None:
     page.goto(f"{guarded.url}/login")
     page.get_by_label("API key").fill(key_of("viewer"))
     page.keyboard.press("Enter")
     page.get_by_role("heading", name="Models", level=1).wait_for()
-    other = "http://other.localhost:1/"
-    page.route(
-        other, lambda route: route.fulfill(content_type="text/html", body=f"<a href='{guarded.url}/'>Models</a>")
-    )
+    other = guarded.url.replace("127.0.0.1", "localhost") + "/other"
+    link = f"<a href='{guarded.url}/'>A link</a>"
+    page.route(other, lambda route: route.fulfill(content_type="text/html", body=link))
     page.goto(other)
+
     page.get_by_role("link").click()
+
     page.get_by_role("heading", name="Models", level=1).wait_for()
 
 

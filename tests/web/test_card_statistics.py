@@ -66,7 +66,7 @@ def check_reasons(card: dict[str, Any]) -> None:
 def test_the_card_of_an_ordinary_fit_has_every_statistic() -> None:
     card = card_of(version_of(model_of(X, Y), parent=1, precision_loss=1.0), include="covariance")
     assert card["unavailable"] == {
-        "diagnostics": "This number was not recorded when the version was trained.",
+        "diagnostics": "No second look at the rows was recorded when the version was trained.",
         "validation": "The job did not ask for cross-validation.",
         "precision_bounds": "No rows were taken out of this version.",
     }

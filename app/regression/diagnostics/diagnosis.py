@@ -35,6 +35,7 @@ from app.regression.diagnostics.withheld import (
 from app.regression.errors import InvalidData
 from app.regression.fit import FitResult
 from app.regression.sufficient_statistics import Array
+from app.regression.summaries import one_thread
 from app.regression.training_batch import TrainingBatch
 
 MAX_TARGETS = 4  # Targets that are diagnosed, the first ones.
@@ -97,7 +98,7 @@ class Diagnosis:
 
         Raises PredictionTooLarge.
         """
-        with np.errstate(over="ignore", invalid="ignore", under="ignore", divide="ignore"):
+        with one_thread(), np.errstate(over="ignore", invalid="ignore", under="ignore", divide="ignore"):
             for rows in self._lens.chunks(batch, numbers):
                 self._add(rows)
 
