@@ -24,7 +24,11 @@ def elapsed(seconds: float) -> str:
     """Return a duration with about two significant parts, such as "3 min 20 s"."""
     if seconds < _MINUTE:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"  # noqa: PLR2004 - two digits
-    for unit, name, smaller, smaller_name in ((_DAY, "d", _HOUR, "h"), (_HOUR, "h", _MINUTE, "min"), (_MINUTE, "min", 1, "s")):
+    for unit, name, smaller, smaller_name in (
+        (_DAY, "d", _HOUR, "h"),
+        (_HOUR, "h", _MINUTE, "min"),
+        (_MINUTE, "min", 1, "s"),
+    ):
         if seconds >= unit:
             return f"{int(seconds // unit)} {name} {int(seconds % unit // smaller)} {smaller_name}"
     return MISSING
