@@ -9,6 +9,7 @@ from app.pages import (
     model_page,
     models_page,
     promotion,
+    train_page,
     try_it,
     version_page,
 )
@@ -17,14 +18,15 @@ from app.pages.assets import STATIC, Assets
 
 PAGES: tuple[APIRouter, ...] = (
     models_page.router,
-    login_page.router,
+    train_page.router,
+    job_page.router,
+    jobs_page.router,
     model_page.router,
     version_page.router,
-    promotion.router,
     try_it.router,
     try_it.links,
-    jobs_page.router,
-    job_page.router,
+    promotion.router,
+    login_page.router,
 )
 
 

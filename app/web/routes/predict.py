@@ -79,12 +79,12 @@ async def _predict(request: Request, model: str, version: int | None = None) -> 
     table_format = BY_MEDIA_TYPE.get(media_type)
     if table_format is None:
         await bodies.complete_form(request, get_services(request).max_json_bytes)
-    form = bodies.received_of(request).form
-    if media_type == accepted == bodies.JSON and not request.query_params and not form:
+    received = bodies.received_of(request)
+    if media_type == accepted == bodies.JSON and not request.query_params and not received.form:
         return await predict_json(request, selector, decode_query, encode_result)
 
     def parameters() -> PredictParameters:
-        read = read_query(request, PredictParameters, form)
+        read = read_query(request, PredictParameters, received.form)
         check_options(table_format, read.reading())
         return read
 
