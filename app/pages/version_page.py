@@ -133,6 +133,7 @@ def _version_context(
             "diagnostics", "They were not recorded when the version was trained."
         ),
         "lineage": lineage(services.registry, card.model, current, options.older),
+        "lineage_older": options.older,
         "has_parent": card.parent in versions,
         "roll_back_to": _previous(card.parent, versions, card.version) if current == card.version else None,
         "expected": NONE if current is None else current,
