@@ -34,6 +34,8 @@ METRICS = {
 
 def elapsed(seconds: float) -> str:
     """Return a duration with about two significant parts, such as "3 min 20 s"."""
+    if seconds < 1:
+        return "under 1 s"
     if seconds < _MINUTE:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"  # noqa: PLR2004 - two digits
     units = ((_DAY, "d", _HOUR, "h"), (_HOUR, "h", _MINUTE, "min"), (_MINUTE, "min", 1, "s"))
