@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -36,10 +37,10 @@ def arrow() -> bytes:
     with pa.BufferOutputStream() as file:
         with pa.ipc.new_stream(file, table.schema) as writer:
             writer.write_table(table, max_chunksize=777)
-        return file.getvalue().to_pybytes()
+        return bytes(file.getvalue())
 
 
-FILES = {
+FILES: dict[str, tuple[Callable[[], bytes], int]] = {
     "csv": (lambda: b"n,text\n" + b"".join(b"%d,row %d\n" % (n, n) for n in NUMBERS), 2),
     "tsv": (lambda: b"\n\nn\ttext\r\n" + b"".join(b'%d\t"row %d"\r\n\r\n' % (n, n) for n in NUMBERS), 2),
     "ndjson": (lambda: b"".join(b'{"n": %d, "text": "row %d"}\n\n' % (n, n) for n in NUMBERS), 1),
