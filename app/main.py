@@ -19,9 +19,12 @@ from app.jobs.dbos_store import DBOSStore
 from app.jobs.host.cpu_affinity import PredictionActivity
 from app.jobs.queue import JobQueue
 from app.jobs.supervisor import Supervisor
+from app.monitoring.evaluations import EvaluationStore
+from app.monitoring.monitor import Monitor
 from app.monitoring.outcomes.outcomes import Outcomes
 from app.pages import routes as pages
 from app.pages.errors_page import render_error
+from app.pages.rendering import load_templates
 from app.private_names import check_private_names
 from app.registry.opening import open_registry
 from app.server.admission import ConnectionAdmission
@@ -29,6 +32,7 @@ from app.server.hooks import ConnectionState
 from app.server.shutdown import drain_on_signal
 from app.settings import Settings
 from app.startup import load_config, warn_of_unwritable_folders
+from app.storage.folder_store import FolderStore
 from app.storage.memory_budget import VERSIONS_SHARE, LargeBodyLimiter, MemoryBudget, share_of
 from app.storage.opening import open_store
 from app.storage.temp import TempStorage
@@ -40,9 +44,24 @@ from app.web.fast_path import PredictFastPath
 from app.web.job_watcher import JobWatcher
 from app.web.metrics import Metrics
 from app.web.middleware import HeadMiddleware, PathPrefix, RequestContextMiddleware
+from app.web.model_gauges import ModelGauges
+from app.web.model_watcher import ModelWatcher
 from app.web.openapi import build_document
 from app.web.protocols import PROTOCOLS
-from app.web.routes import docs, health, inspect, jobs, merge, model_changes, models, train
+from app.web.routes import (
+    actuals,
+    docs,
+    drift,
+    evaluate,
+    events,
+    health,
+    inspect,
+    jobs,
+    merge,
+    model_changes,
+    models,
+    train,
+)
 from app.web.spool_sweeper import SpoolSweeper
 from app.web.state import Services
 
@@ -107,7 +126,7 @@ def create_app() -> FastAPI:
     pages.install(app)  # First, because pages have the paths of the API.
     for wire_format in PROTOCOLS:
         app.include_router(wire_format.router)
-    for resource in (train, merge, inspect, jobs, models, model_changes, health):
+    for resource in (train, merge, inspect, evaluate, actuals, jobs, drift, events, models, model_changes, health):
         app.include_router(resource.router)
     docs.install(app)
     return app
@@ -135,6 +154,7 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
     supervisor = Supervisor(settings.trainer_lock) if settings.trainer_mode == "embedded" else None
     if supervisor:
         supervisor.start()
+    services.monitor.start()
     sweeper = None
     if settings.storage and not supervisor:  # An embedded trainer sweeps the spool itself.
         sweeper = SpoolSweeper(services.jobs.uploads, settings.state_dir)
@@ -154,6 +174,7 @@ async def _lifespan(_: FastAPI) -> AsyncIterator[State]:
             sweeper.stop()
         if supervisor:
             supervisor.stop()
+        services.monitor.stop()
         services.jobs.store.close()
         services.outcomes.close()
         services.metrics.write()
@@ -177,14 +198,20 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
         cache_dir=settings.cache_dir,
         watch=True,
     )
+    outcomes = Outcomes(settings.outcomes_url, days=settings.actuals_days, max_bytes=settings.max_actuals_bytes)
+    metrics = Metrics(settings.state_dir, PredictionActivity(settings.traffic), settings.trainer_seen)
+    monitor = Monitor(registry, settings.monitoring, store, metrics.model_requests)
     return Services(
         registry=registry,
         jobs=queue,
         job_watcher=JobWatcher(queue, stopping, registry.refresh),
         # By default, half of the spool's limit is enough for one body of the greatest length and its response.
         scratch=TempStorage(settings.state_dir / "scratch", settings.max_spool_bytes // 2),
-        outcomes=Outcomes(settings.outcomes_url, days=settings.actuals_days, max_bytes=settings.max_actuals_bytes),
-        metrics=Metrics(settings.state_dir, PredictionActivity(settings.traffic), settings.trainer_seen),
+        metrics=metrics,
+        monitor=monitor,
+        outcomes=outcomes,
+        model_watcher=ModelWatcher(registry, monitor, outcomes, stopping),
+        model_gauges=ModelGauges(registry, monitor, outcomes, settings.default_model),
         max_json_bytes=settings.max_json_bytes,
         max_upload_bytes=settings.max_upload_bytes,
         max_instances=settings.max_instances,
@@ -198,10 +225,12 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
         capabilities=settings.capabilities,
         logs_predictions=settings.log_predictions,
         stopping=stopping,
+        evaluations=EvaluationStore(store or FolderStore(settings.state_dir)),
     )
 
 
 def _connect(queue: JobQueue) -> None:
+    load_templates()  # so that the first page is as quick as the others
     with contextlib.suppress(Unavailable):  # It is logged, and the first training tries again.
         queue.store.connect()
     # Imported modules are never collected, and a batch of rows creates thousands of objects without cycles, so the

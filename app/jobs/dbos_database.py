@@ -105,6 +105,29 @@ def ids_in_file(
         return [job for (job,) in connection.execute(query, (*values, limit, offset))]
 
 
+def reports_in_file(path: Path, job_ids: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Return the trainers' last reports in a SQLite database: job, value and its serialization.
+
+    The client of DBOS would read them one by one. DBOS documents this table and its columns.
+    """
+    marks = ", ".join("?" * len(job_ids))
+    query = "SELECT workflow_uuid, value, serialization FROM workflow_events"
+    query += f" WHERE key = ? AND workflow_uuid IN ({marks})"
+    with closing(sqlite3.connect(path, timeout=30)) as connection:
+        return connection.execute(query, (PROGRESS, *job_ids)).fetchall()
+
+
+def decode_report(value: str, serialization: str) -> dict[str, Any]:
+    """Return a trainer's report, or an empty one if it was not stored in JSON."""
+    from dbos import DBOSPortableJSONSerializer, _serialization
+
+    with contextlib.suppress(NotDecoded):
+        report: Any = _serialization.deserialize_value(value, serialization, DBOSPortableJSONSerializer())
+        if isinstance(report, dict):
+            return report
+    return {}
+
+
 def refuse_pickle() -> None:
     """Keep DBOS from unpickling values in the job database, because unpickling can run any code.
 
@@ -196,12 +219,9 @@ def cancel(url: str, job_id: str) -> bool:
 
 
 def _is_publishing(value: str, serialization: str) -> bool:
-    from dbos import DBOSPortableJSONSerializer, _serialization
-
     try:
-        reported: Any = _serialization.deserialize_value(value, serialization, DBOSPortableJSONSerializer())
-        return bool(reported["progress"]["phase"] == PUBLISHING)
-    except (NotDecoded, LookupError, TypeError):
+        return bool(decode_report(value, serialization)["progress"]["phase"] == PUBLISHING)
+    except (LookupError, TypeError):
         return False
 
 

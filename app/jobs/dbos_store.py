@@ -9,7 +9,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,7 +20,7 @@ import msgspec
 from app.errors import Conflict, Unavailable
 from app.jobs import dbos_database as database
 from app.jobs import postgres
-from app.jobs.dbos_database import PROGRESS, QUEUE, STARTED, SUMMARY, WORKFLOW, NotDecoded
+from app.jobs.dbos_database import PROGRESS, QUEUE, STARTED, SUMMARY, WORKFLOW
 from app.jobs.job import Failure, Job, JobFilter, Status
 from app.jobs.store import JobRecord, UnfinishedJob
 from app.permissions import why_denied, why_unwritable
@@ -53,6 +53,11 @@ ADDING_LOCK = 0x6C696E6A6F6273  # Advisory lock of the web processes that record
 _TRAINERS = """
     SELECT bool_or(cuda) FILTER (WHERE executor IS NOT NULL AND seen > clock_timestamp() - interval '15 seconds'),
     extract(epoch FROM max(seen)) FROM dbos.linserve_trainers
+"""
+# The client of DBOS would read them one by one. DBOS documents this table and its columns.
+_REPORTS = """
+    SELECT workflow_uuid, value, serialization FROM dbos.workflow_events
+    WHERE key = :key AND workflow_uuid = ANY(:ids)
 """
 
 
@@ -194,10 +199,16 @@ class DBOSStore:
         if not rows:
             return None
         summary = self._summary(rows[0])
-        return JobRecord(self._job(rows[0]), summary["upload"], summary["fingerprint"])
+        return JobRecord(self._job(rows[0], self._reports(rows)), summary["upload"], summary["fingerprint"])
 
     def get_many(self, job_ids: Sequence[str]) -> dict[str, Job]:
-        return {row.workflow_id: self._job(row) for row in self._workflows(workflow_ids=[*job_ids])}
+        rows = self._workflows(workflow_ids=[*job_ids])
+        reports = self._reports(rows)
+        return {row.workflow_id: self._job(row, reports) for row in rows}
+
+    def progress(self, job_ids: Sequence[str]) -> dict[str, Progress]:
+        reports = self._read_reports(job_ids)
+        return {job_id: progress for job_id in reports if (progress := _progress(reports[job_id]))}
 
     def list_jobs(self, conditions: JobFilter, *, end: datetime, limit: int, offset: int) -> list[Job]:
         names = [name for name, status in _STATUS.items() if conditions.status in (None, status)]
@@ -219,7 +230,7 @@ class DBOSStore:
                 )
             found = self._workflows(workflow_ids=ids) if ids else []
             rows = sorted(found, key=lambda row: ids.index(row.workflow_id))
-        return [self._job(row, brief=True) for row in rows]
+        return [self._job(row, {}) for row in rows]
 
     def unfinished(self) -> list[UnfinishedJob]:
         names = [name for name, status in _STATUS.items() if not status.ended]
@@ -247,18 +258,32 @@ class DBOSStore:
         with self._database_errors():
             return database.request_summary(row, self.connect().list_workflows)
 
-    def _reported(self, job_id: str) -> dict[str, Any]:
-        """Return the trainer's last report: progress and loss curve."""
-        with self._database_errors(), contextlib.suppress(NotDecoded):
-            return self.connect().get_event(job_id, PROGRESS, timeout_seconds=0) or {}
-        return {}
+    def _reports(self, rows: "Sequence[WorkflowStatus]") -> dict[str, dict[str, Any]]:
+        return self._read_reports([row.workflow_id for row in rows if _STATUS[row.status] != Status.QUEUED])
 
-    def _job(self, row: "WorkflowStatus", *, brief: bool = False) -> Job:
+    def _read_reports(self, job_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Return the trainers' last reports, progress and loss curve, by job."""
+        if not job_ids:
+            return {}
+        with self._database_errors():
+            self.connect()
+            if self._file is not None:
+                found = database.reports_in_file(self._file, job_ids)
+            else:
+                from sqlalchemy import text
+
+                assert self._engine is not None
+                with self._engine.connect() as connection:
+                    values = {"key": PROGRESS, "ids": [*job_ids]}
+                    found = [(*row,) for row in connection.execute(text(_REPORTS), values)]
+        return {job_id: database.decode_report(value, serialization) for job_id, value, serialization in found}
+
+    def _job(self, row: "WorkflowStatus", reports: Mapping[str, dict[str, Any]]) -> Job:
         status = _STATUS[row.status]
         if isinstance(row.output, str):  # DBOS returns the text of an output that it does not decode
             status = Status.FAILED
         result: dict[str, Any] = (row.output or {}) if status == Status.SUCCEEDED else {}
-        reported = {} if brief or status == Status.QUEUED else self._reported(row.workflow_id)
+        reported = reports.get(row.workflow_id, {})
         curve = reported.get("loss_curve")
         error = _failure(row) if status == Status.FAILED else None
         return Job(
@@ -269,7 +294,7 @@ class DBOSStore:
             created_at=_time(row.created_at) or datetime.fromtimestamp(0, UTC),
             started_at=_time(row.dequeued_at or (row.attributes or {}).get(STARTED)),
             finished_at=_time(row.completed_at),
-            progress=msgspec.convert(reported["progress"], Progress) if "progress" in reported else None,
+            progress=_progress(reported),
             loss_curve=tuple((int(epoch), float(loss)) for epoch, loss in curve) if curve else None,
             metrics=result.get("metrics"),
             warnings=tuple(result.get("warnings", ())),
@@ -317,6 +342,10 @@ def _failure(row: "WorkflowStatus") -> Failure:
     if row.status == "ERROR":
         return Failure("TrainingFailed", "The training failed for an unexpected reason, which is in the trainer's log.")
     return Failure("TrainerCrashed", "The trainer crashed repeatedly while running this job. The job was abandoned.")
+
+
+def _progress(report: Mapping[str, Any]) -> Progress | None:
+    return msgspec.convert(report["progress"], Progress) if "progress" in report else None
 
 
 def _time(milliseconds: int | None) -> datetime | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from app.jobs.job import Job, JobFilter, Status
+from app.training.progress import Progress
 from app.training.request import TrainingRequest
 
 
@@ -62,6 +63,9 @@ class JobStore(Protocol):
 
     def get_many(self, job_ids: Sequence[str]) -> dict[str, Job]:
         """Return the jobs that exist, by id."""
+
+    def progress(self, job_ids: Sequence[str]) -> dict[str, Progress]:
+        """Return how far jobs have come, by id, without those of which no trainer has reported anything."""
 
     def list_jobs(self, conditions: JobFilter, *, end: datetime, limit: int, offset: int) -> Sequence[Job]:
         """Return the jobs recorded until `end`, newest first, without progress and loss curves."""

@@ -6,7 +6,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 
 from fastapi import Depends, Request
 from starlette.datastructures import ImmutableMultiDict
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from app.errors import MalformedBody, Unauthenticated, UnsupportedMediaType
 from app.pages.csrf import FIELD, check_csrf, check_origin
@@ -23,6 +23,9 @@ MULTIPART = "multipart/form-data"
 MAX_FORM_BYTES = 1 << 20  # Bytes of a form without a file.
 MAX_FIELDS = 10_000
 FORM_FACTOR = 10  # Bytes that decoding a form takes, per byte of the form.
+
+
+_AGAIN = '<!doctype html><html lang="en"><meta http-equiv="refresh" content="0"><title>Linserve</title><p>Loading'
 
 
 class SignInRequired(Exception):
@@ -122,8 +125,14 @@ def form_of(request: Request) -> ImmutableMultiDict[str, str]:
 
 
 def sign_in_first(request: Request, _: Exception) -> Response:
-    """Send a browser to the login page, and from there back to the page that it asked for, or that sent the form."""
+    """Send a browser to the login page, and from there back to the page that it asked for, or that sent the form.
+
+    A browser that follows a link of another site does not send the cookie, even if it has signed in. It is asked to
+    load the page again, which it then does by itself and with the cookie.
+    """
     root = prefix(request.scope)
+    if request.method == "GET" and request.headers.get("sec-fetch-site") == "cross-site":
+        return HTMLResponse(_AGAIN, headers={"vary": "accept, hx-request, sec-fetch-site"})
     if request.method in ("GET", "HEAD") and "hx-request" not in request.headers:
         target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     else:

@@ -53,7 +53,7 @@ def wants_page(scope: Scope) -> bool:
 
 def _is_form(scope: Scope) -> bool:
     types = [value.lower() for name, value in scope["headers"] if name == b"content-type"]
-    return all(value.partition(b";")[0].strip() in _FORMS for value in types)
+    return any(value.partition(b";")[0].strip() in _FORMS for value in types)
 
 
 class PageRoute(APIRoute):

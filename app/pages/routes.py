@@ -2,12 +2,34 @@
 
 from fastapi import APIRouter, FastAPI
 
-from app.pages import login_page, models_page
+from app.pages import (
+    compare_page,
+    job_page,
+    jobs_page,
+    learn_page,
+    login_page,
+    model_page,
+    models_page,
+    promotion,
+    train_page,
+    try_it,
+    version_page,
+)
 from app.pages.access import SignInRequired, sign_in_first
 from app.pages.assets import STATIC, Assets
 
 PAGES: tuple[APIRouter, ...] = (
     models_page.router,
+    compare_page.router,
+    train_page.router,
+    job_page.router,
+    learn_page.router,
+    jobs_page.router,
+    model_page.router,
+    version_page.router,
+    try_it.router,
+    try_it.links,
+    promotion.router,
     login_page.router,
 )
 

@@ -15,6 +15,7 @@ MAX_NEXT = 2000  # Characters of the path to go to after signing in.
 
 # One slash and then visible ASCII characters: `//host` and `/\host` are URLs of another host.
 _OWN_PATH = re.compile(r"/(?![/\\])[!-\[\]-~]*")
+_NOT_IN_PATH = re.compile(r"[\x00-\x1f\\]")  # Browsers drop or replace these characters.
 _DECODINGS = 3  # Times that a path is decoded, because a proxy may decode it too.
 
 
@@ -44,7 +45,7 @@ def own_path(path: str | None) -> str:
         return "/"
     decoded = path
     for _ in range(_DECODINGS):
-        if not _OWN_PATH.match(decoded) or "\\" in decoded:
+        if not _OWN_PATH.match(decoded) or _NOT_IN_PATH.search(decoded):
             return "/"
         decoded = unquote(decoded)
     # Decoded, a path may have letters that are not ASCII. The path itself goes into a header.

@@ -4,7 +4,7 @@ The fast path and the route write predictions with the same functions, so that t
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -14,6 +14,13 @@ from app.data.json_faults import MAX_DETAILS
 from app.prediction.predictor import PredictionResult
 from app.regression.linear_model import RANGES_UNKNOWN, Extrapolation, LinearModel
 from app.regression.sufficient_statistics import Array
+
+
+class Recorded(NamedTuple):
+    """Whether predictions with ids are recorded, and if not, why."""
+
+    done: bool
+    reason: str | None = None
 
 
 def encode_few(predictions: list[list[float]], targets: Sequence[str], *, as_objects: bool) -> bytes:
@@ -30,7 +37,7 @@ def encode_predictions(predictions: Array, targets: Sequence[str], *, as_objects
     return orjson.dumps(np.ascontiguousarray(predictions), None, orjson.OPT_SERIALIZE_NUMPY)
 
 
-def encode_result(result: PredictionResult) -> bytes:
+def encode_result(result: PredictionResult, recorded: Recorded | None = None) -> bytes:
     """Return the result as a document of this service's own JSON format."""
     model, as_objects = result.version.model, result.are_objects
     document: dict[str, Any] = {
@@ -49,6 +56,7 @@ def encode_result(result: PredictionResult) -> bytes:
             document[name] = None
     if result.extrapolation is not None and model.unknown_ranges.any():
         unavailable["extrapolation.outside"] = RANGES_UNKNOWN
+    _add_recorded(recorded, document, unavailable)
     if unavailable:
         document["unavailable"] = unavailable
     if result.contributions is not None:
@@ -58,6 +66,13 @@ def encode_result(result: PredictionResult) -> bytes:
     if result.extrapolation is not None:
         document["extrapolation"] = _extrapolation(result.extrapolation, result)
     return orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _add_recorded(recorded: Recorded | None, document: dict[str, Any], unavailable: dict[str, str]) -> None:
+    if recorded is not None:
+        document["recorded"] = recorded.done
+        if recorded.reason is not None:
+            unavailable["recorded"] = recorded.reason
 
 
 def _rows_without_bounds(bounds: Array, result: PredictionResult) -> str | None:

@@ -9,7 +9,7 @@ from dataclasses import fields
 from enum import Enum, auto
 from operator import gt
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -84,11 +84,22 @@ class _Results(NamedTuple):
     extrapolation: Extrapolation | None
 
 
+class Observer(Protocol):
+    """Is told of predictions, for monitoring."""
+
+    def note(self, version: Version, rows: Array) -> None:
+        """Note encoded rows, (n, features), that were predicted."""
+
+    def note_missing(self, version: Version, gaps: Mapping[str, int], unseen: Mapping[str, int]) -> None:
+        """Note the numbers of gaps and of unseen levels, by feature, for which rows have no results."""
+
+
 class Predictor:
     """Predicts with one version."""
 
-    def __init__(self, version: Version) -> None:
+    def __init__(self, version: Version, observer: Observer | None = None) -> None:
         self._version = version
+        self._observer = observer
 
     def predict(self, query: PredictionQuery) -> PredictionResult:
         """Compute what the query asks for.
@@ -107,6 +118,8 @@ class Predictor:
         if rows.missing and not isinstance(query.rows, np.ndarray):  # Those of a table have been counted.
             reasons = Reasons()
             reasons.add(codes, self._version.encoder.names, unseen)
+            if self._observer is not None:
+                self._observer.note_missing(self._version, +reasons.gaps, reasons.unseen)
             if weights is not None:
                 reasons.add(weights[:, np.newaxis], ["instance_weights"])
         reason = self._version.model.inference_unavailable
@@ -146,6 +159,8 @@ class Predictor:
     def _results_for(self, query: PredictionQuery, x: Array, weights: Array | None) -> _Results:
         model, options = self._version.model, query.options
         predictions = model.predict(x)
+        if self._observer is not None:
+            self._observer.note(self._version, x)
         intervals = confidence_intervals = None
         if model.inference_unavailable is None:
             if options.interval is not None:

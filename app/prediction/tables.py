@@ -23,7 +23,7 @@ from app.data.names import listed, shown
 from app.data.reading import read_file
 from app.errors import FieldError, InvalidInput, PredictionTooLarge
 from app.prediction.missing_rows import Reasons
-from app.prediction.predictor import PredictionResult, Predictor
+from app.prediction.predictor import Observer, PredictionResult, Predictor
 from app.prediction.query import WEIGHT_NOT_POSITIVE, PredictionOptions, PredictionQuery, weights_unavailable
 from app.registry.version_file import Version
 from app.regression.linear_model import LinearModel
@@ -44,13 +44,17 @@ class TableOptions:
     keep: Sequence[str] = ()  # Columns that pass through to the results.
     reading: ReadingOptions = field(default_factory=ReadingOptions)
     weights: str | None = None  # Column of the rows' precision weights.
+    targets: bool = False  # True if the targets are read too. A gap in them is NaN, or refused with the others.
+    others: bool = False  # True if the table may have any further columns, which are not read.
 
     def columns(self, table: TableSchema) -> tuple[Column, ...]:
-        """Return the columns that are read: the features, then the weights unless they are a feature."""
-        if self.weights is None or any(column.name == self.weights for column in table.features):
-            return table.features
+        """Return the columns that are read: the features, the targets, then the weights unless they are one of them."""
+        targets = [replace(column, missing="drop", fill=None) for column in table.targets] if self.targets else []
+        columns = (*table.features, *targets)
+        if self.weights is None or any(column.name == self.weights for column in columns):
+            return columns
         own = table.weight if table.weight is not None and table.weight.name == self.weights else Column(self.weights)
-        return (*table.features, replace(own, missing="drop", fill=None))
+        return (*columns, replace(own, missing="drop", fill=None))
 
 
 @dataclass
@@ -103,7 +107,7 @@ class TableRows:
             options.keep,
             missing=options.prediction.missing != "refuse",
             # Without a header, the position of a column is its name, so the columns between the features are allowed.
-            only=self.dialect.header != "none",
+            only=self.dialect.header != "none" and not options.others,
             ignored=self.version.ignored,
             dialect=self.dialect,
             training=False,
@@ -156,6 +160,9 @@ class TablePrediction:
     uncounted: Sequence[str] = ()  # Columns whose gaps are still to be added to `reasons`.
     rows: int = 0
     missing: int = 0
+    observer: Observer | None = None
+    # Called with each part of the rows that was predicted: the query, the columns that pass through, and the result.
+    observe: Callable[[PredictionQuery, Any, PredictionResult], None] | None = None
 
     def write(self, batches: Iterator[RowBatch], table_format: TableFormat | None, output: SpooledOutput) -> None:
         """Write the results for all batches, in JSON if there is no format. Discards the output on an error.
@@ -175,7 +182,10 @@ class TablePrediction:
             for batch in batches:
                 first = None if self.first_row is None else self.first_row + self.rows
                 for values, kept, *_ in split_wide(batch, row_bytes, first):
-                    result = self._predict(values)
+                    query = self._query(values)
+                    result = self._predict(query)
+                    if self.observe is not None:
+                        self.observe(query, kept, result)
                     writer.write(kept, _columns(result))
                     self.rows += len(values)
                     self.missing += result.rows.missing
@@ -183,6 +193,8 @@ class TablePrediction:
                         self.reasons.add(values, self.uncounted)
             writer.close()
             on_error.pop_all()
+        if self.observer is not None and self.missing:
+            self.observer.note_missing(self.version, +self.reasons.gaps, self.reasons.unseen)
 
     def _writer(self, table_format: TableFormat | None, output: SpooledOutput, names: Sequence[str]) -> TableWriter:
         if table_format is not None:
@@ -190,15 +202,19 @@ class TablePrediction:
         document = {"model": self.version.card.model, "version": self.version.card.version}
         return JsonDocumentWriter(output, self.options.keep, names, document)
 
-    def _predict(self, values: Array) -> PredictionResult:
+    def _query(self, values: Array) -> PredictionQuery:
+        """Return the query for encoded rows. Raises InvalidInput if a weight is not positive."""
         model = self.version.model
         x, weights = values[:, : len(model.features)], None
         if self.options.weights is not None:
             names = (*model.features, self.options.weights)
             weights = values[:, names.index(self.options.weights)]
             self._check_positive(x, weights)
+        return PredictionQuery(x, self.options.prediction, weights)
+
+    def _predict(self, query: PredictionQuery) -> PredictionResult:
         try:
-            return Predictor(self.version).predict(PredictionQuery(x, self.options.prediction, weights))
+            return Predictor(self.version, self.observer).predict(query)
         except PredictionTooLarge as error:
             row = self.rows + error.row
             if self.first_row is None:

@@ -293,6 +293,9 @@ class _Observer(FitObserver):
             self.progress.curve = self.saved.curve
             _log.info("descent resumed", extra={"epoch": self.saved.state.epoch})
 
+    def learning_rate(self, rate: float, largest: float) -> None:
+        self.progress.learning_rate(rate, largest)
+
     def epoch(self, state: TrainingState) -> None:
         self.progress.epoch(state.epoch, state.loss)
         self.checkpoint.save(state, self.progress.curve)

@@ -30,6 +30,8 @@ class Progress:
     loss: float | None = None
     fragments: int | None = None  # parts of the rows that are summarised
     fragments_total: int | None = None
+    learning_rate: float | None = None
+    largest_learning_rate: float | None = None  # below which full batches cannot diverge
 
 
 class LossCurve:
@@ -112,6 +114,11 @@ class ProgressReporter:
     def fragments(self, done: int, total: int) -> None:
         """Note the number of parts of the rows that are summarised, and of all parts."""
         self.progress = replace(self.progress, fragments=done, fragments_total=total)
+        self._report_if_due()
+
+    def learning_rate(self, rate: float, largest: float) -> None:
+        """Note the learning rate of a descent, and the bound below which full batches cannot diverge."""
+        self.progress = replace(self.progress, learning_rate=rate, largest_learning_rate=largest)
         self._report_if_due()
 
     def epoch(self, epoch: int, loss: float) -> None:

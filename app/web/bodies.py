@@ -237,7 +237,14 @@ def openapi_request_body(
 
 def _form(options: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the schema of a form with a file and options."""
-    fields = {option["name"]: {**option["schema"], "description": option["description"]} for option in options}
+    fields = {
+        option["name"]: {
+            # Generators cannot write a field of either of two types.
+            **(option["schema"] if "type" in option["schema"] else {"type": "string"}),
+            "description": option["description"],
+        }
+        for option in options
+    }
     return {
         "type": "object",
         "description": "A file, and options in fields of their own or in the part `options`, in any order.",

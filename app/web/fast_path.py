@@ -17,6 +17,7 @@ from fastapi.routing import APIRoute
 
 from app.data.json_encoder import OrdinaryEncoder
 from app.data.predict_decoder import Rows, RowsDecoder, to_array
+from app.monitoring.taps import Tap
 from app.prediction.encoding import encode_few, encode_predictions
 from app.prediction.predictor import MAX_INLINE_MULTIPLIES
 from app.registry.version_file import Version
@@ -111,7 +112,7 @@ class PredictFastPath:
         if version is None:
             raise LookupError
         if self._prepared is None or self._prepared.version is not version:
-            self._prepared = PreparedModel(version)
+            self._prepared = PreparedModel(version, services.monitor.tap(version))
         self._is_current = True
         asyncio.get_running_loop().call_soon(self._expire)
         return self._prepared
@@ -123,9 +124,10 @@ class PredictFastPath:
 class PreparedModel:
     """A version, with everything that its predictions need prepared once."""
 
-    def __init__(self, version: Version) -> None:
+    def __init__(self, version: Version, tap: Tap) -> None:
         model, encoder = version.model, version.encoder
         self.version = version
+        self._note = tap.note
         names, types = encoder.names, [column.ordinary_type for column in encoder.columns]
         # Only the route can decode features with names that msgspec does not accept.
         self.decode = None if any(map(_NOT_IN_FIELD_NAMES, names)) else RowsDecoder(names, types).decode
@@ -138,7 +140,7 @@ class PreparedModel:
         self._beginning = orjson.dumps({"model": version.card.model, "version": version.card.version})[:-1]
 
     def predict(self, rows: Rows, *, as_objects: bool) -> bytes:
-        """Return the body of the response.
+        """Return the body of the response, and leave the encoded rows in the tap.
 
         Raises PredictionTooLarge, or LookupError, TypeError or ValueError for a value that only the route can read.
         """
@@ -146,10 +148,12 @@ class PreparedModel:
         if len(rows) <= self._max_few and not isinstance(rows, np.ndarray):
             values = rows if encoder is None else encoder.few(rows)
             predictions = encode_few(model.predict_few(values), model.targets, as_objects=as_objects)
+            self._note(values, len(rows))
         else:
             if encoder is None or isinstance(rows, np.ndarray):
                 x = to_array(rows, len(model.features))
             else:
                 x = encoder.matrix(rows)
             predictions = encode_predictions(model.predict(x), model.targets, as_objects=as_objects)
+            self._note(x, len(rows))
         return b'%b,"predictions":%b}' % (self._beginning, predictions)

@@ -1,6 +1,7 @@
 """Receive a file into temporary storage, and inspect it."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from starlette.concurrency import run_in_threadpool
@@ -16,6 +17,7 @@ from app.data.formats.ndjson import NDJSON
 from app.data.json_tables import is_table, json_table_to_arrow
 from app.errors import not_stored
 from app.storage.memory_budget import Reservation
+from app.storage.temp import TempFile
 from app.training.inspection import inspect_file
 from app.training.json_rows import rows_to_inspect
 from app.training.request import TrainingRequest
@@ -39,34 +41,44 @@ async def inspect_body(
 
     `watch` is entered while the stored file is inspected.
     """
+    try:
+        with services.scratch.open(bodies.content_length(request)) as file:
+            if table_format is None:
+                return await _inspect_json(services, request, file, watch)
+            check_early(request.query_params, bodies.received_of(request).form)
+            async for part in bodies.regroup(bodies.iter_body(request, services.max_upload_bytes), SLICE_BYTES):
+                await store_part(file.write, part)
+            options = read_options(request, table_format)
+            draft = _draft(services, options, table_format)
+            draft = replace(draft, reading=bodies.with_encoding(request, table_format, draft.reading))
+            if warning := bodies.received_of(request).warning:
+                draft = replace(draft, warnings=(warning,))
+            async with services.large_body_limiter.slot():
+                return await _inspect_file(services, request, options, draft, file.path, watch=watch)
+    except OSError as error:
+        raise not_stored("The rows", error) from error
+
+
+async def _inspect_json(services: Services, request: Request, file: TempFile, watch: Watch) -> dict[str, Any]:
     memory = get_memory(request)
+    body = await bodies.read_body(request, services.max_json_bytes)
     async with services.large_body_limiter.slot():
-        try:
-            with services.scratch.open(bodies.content_length(request)) as file:
-                if table_format is None:
-                    body = await bodies.read_body(request, services.max_json_bytes)
-                    with memory.reserved(bodies.decoding_bytes(body)):
-                        if names_source(body):
-                            check_no_options(request)
-                            return await run_in_threadpool(_inspect_source, services, memory, body)
-                        options, draft = await run_in_threadpool(_write_json, services, request, body, file)
-                else:
-                    check_early(request.query_params, bodies.received_of(request).form)
-                    async for part in bodies.regroup(bodies.iter_body(request, services.max_upload_bytes), SLICE_BYTES):
-                        await store_part(file.write, part)
-                    options: TrainingOptions = read_options(request, table_format)
-                    draft = _draft(services, options, table_format)
-                    draft = replace(draft, reading=bodies.with_encoding(request, table_format, draft.reading))
-                    if warning := bodies.received_of(request).warning:
-                        draft = replace(draft, warnings=(warning,))
+        with memory.reserved(bodies.decoding_bytes(body)):
+            if names_source(body):
+                check_no_options(request)
+                return await run_in_threadpool(_inspect_source, services, memory, body)
+            options, draft = await run_in_threadpool(_write_json, services, request, body, file)
+        return await _inspect_file(services, request, options, draft, file.path, watch=watch)
 
-                def inspect() -> dict[str, Any]:
-                    with watch(file.path, draft):
-                        return _inspect(services, memory, options, draft, file.path)
 
-                return await run_in_threadpool(inspect)
-        except OSError as error:
-            raise not_stored("The rows", error) from error
+async def _inspect_file(
+    services: Services, request: Request, options: TrainingOptions, draft: TrainingRequest, path: Path, *, watch: Watch
+) -> dict[str, Any]:
+    def inspect() -> dict[str, Any]:
+        with watch(path, draft):
+            return _inspect(services, get_memory(request), options, draft, path)
+
+    return await run_in_threadpool(inspect)
 
 
 def _draft(services: Services, options: TrainingOptions, table_format: TableFormat) -> TrainingRequest:

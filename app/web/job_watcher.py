@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import math
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -18,7 +19,10 @@ from app.jobs.queue import JobQueue
 from app.web.schemas.jobs import job_to_view
 
 MAX_FOLLOWERS = 1000  # Requests that follow jobs in one worker at a time.
-PAUSES = (0.01, 0.25)  # Seconds between two readings of the jobs: at first, and at most.
+PAUSES = (0.01, 0.25)  # Seconds between two reads of the jobs for requests that wait: at first, and at most.
+FOLLOW_SECONDS = 1.0  # Seconds for each read of the jobs, if requests only follow them.
+MAX_SAVED_READS = 4  # Reads that followers may make early after seconds without a read.
+EARLY_SECONDS = 0.2  # Seconds between two early reads.
 JUST_ENDED = timedelta(seconds=5)  # Time after the end of a job in which this worker may not know its version yet.
 UNCHANGED_SECONDS = 2.0  # Time after which an unchanged job is yielded again, so that its followers check their keys.
 
@@ -59,6 +63,38 @@ class _Watched:
         self.changed = asyncio.Event()
 
 
+class _Pace:
+    """Decides when the jobs are read next: soon for requests that wait, and once per second for those that follow.
+
+    The end of a short job is seen early, because seconds without a read are saved. Any number of followers cause at
+    most one read for each of FOLLOW_SECONDS, and MAX_SAVED_READS in addition.
+    """
+
+    def __init__(self) -> None:
+        self._read_at = -math.inf  # or when the watch began
+        self._pause, self._max_pause = PAUSES
+        self._saved = float(MAX_SAVED_READS)
+        self._saved_at = -math.inf
+
+    def watch_begins(self, now: float) -> None:
+        self._read_at = now  # by the first request
+
+    def request_came(self) -> None:
+        self._pause = PAUSES[0]
+
+    def jobs_read(self, now: float) -> None:
+        saved = min(self._saved + (now - self._saved_at) / FOLLOW_SECONDS, MAX_SAVED_READS)
+        self._saved, self._saved_at = max(saved - 1, 0), now
+        self._read_at = now
+        self._pause = min(1.2 * self._pause, self._max_pause)
+
+    def next_read(self, *, is_awaited: bool) -> float:
+        """Return the time of the next read. `is_awaited` if a request waits, and does not only follow."""
+        if is_awaited:
+            return self._read_at + self._pause
+        return max(self._read_at + EARLY_SECONDS, self._saved_at + (1 - self._saved) * FOLLOW_SECONDS)
+
+
 class JobWatcher:
     """Watches the jobs of one worker, in its event loop."""
 
@@ -70,8 +106,11 @@ class JobWatcher:
         self._refresh = refresh
         self._stopping = stopping
         self._watched: WeakValueDictionary[str, _Watched] = WeakValueDictionary()  # Only their watchers keep them.
+        self._reads: dict[str, asyncio.Task[Job]] = {}
         self._polling: asyncio.Task[None] | None = None
-        self._pause, self._max_pause = PAUSES
+        self._pace = _Pace()
+        self._waiting = 0  # requests that wait for the end of a job
+        self._request_came = asyncio.Event()
         self._slots_taken = 0
 
     @contextlib.contextmanager
@@ -95,14 +134,30 @@ class JobWatcher:
                 self._refresh(job.model)
         return job
 
+    async def find(self, job_id: str) -> Job:
+        """Return the job as its followers know it, or read it. Requests for one job share the read.
+
+        Raises as `JobQueue.get`.
+        """
+        if watched := self._watched.get(job_id):
+            return watched.snapshot.job
+        if job_id not in self._reads:
+            self._reads[job_id] = asyncio.create_task(run_in_threadpool(self._queue.get, job_id))
+            self._reads[job_id].add_done_callback(lambda _: self._reads.pop(job_id))
+        return await asyncio.shield(self._reads[job_id])  # one that leaves does not cancel the read of the others
+
     async def wait_for_end(self, job: Job, seconds: float) -> Job:
         """Return the job once it has ended, or as it is after `seconds` or when the service stops."""
         if seconds <= 0:
             return job
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds), contextlib.aclosing(self.watch(job)) as snapshots:
-                async for snapshot in snapshots:
-                    job = snapshot.job
+        self._waiting += 1
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds), contextlib.aclosing(self.watch(job)) as snapshots:
+                    async for snapshot in snapshots:
+                        job = snapshot.job
+        finally:
+            self._waiting -= 1
         return job
 
     async def watch(self, job: Job) -> AsyncGenerator[JobSnapshot]:
@@ -111,8 +166,10 @@ class JobWatcher:
             yield JobSnapshot(job)
             return
         watched = self._watched.setdefault(job.id, _Watched(JobSnapshot(job)))
-        self._pause = PAUSES[0]
+        self._pace.request_came()
+        self._request_came.set()
         if self._polling is None:
+            self._pace.watch_begins(asyncio.get_running_loop().time())
             self._polling = asyncio.create_task(self._poll())
         while True:
             changed, over = watched.changed, watched.over
@@ -125,8 +182,7 @@ class JobWatcher:
     async def _poll(self) -> None:
         try:
             while self._watched and not self._stopping.is_set():
-                await asyncio.sleep(self._pause)
-                self._pause = min(1.2 * self._pause, self._max_pause)
+                await self._wait_until_due()
                 with contextlib.suppress(Unavailable):  # It is logged, and the database may come back.
                     await self._read_jobs()
         finally:
@@ -134,6 +190,19 @@ class JobWatcher:
             for watched in list(self._watched.values()):
                 watched.update(None)
             self._watched.clear()
+
+    async def _wait_until_due(self) -> None:
+        """Wait until the next read is due, or the service stops. A request that waits makes it due sooner."""
+        now = asyncio.get_running_loop().time
+        while (seconds := self._pace.next_read(is_awaited=self._waiting > 0) - now()) > 0:
+            self._request_came.clear()
+            events = [asyncio.create_task(event.wait()) for event in (self._request_came, self._stopping)]
+            await asyncio.wait(events, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+            for event in events:
+                event.cancel()
+            if self._stopping.is_set():
+                break
+        self._pace.jobs_read(now())
 
     async def _read_jobs(self) -> None:
         pending = dict(self._watched)

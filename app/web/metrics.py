@@ -9,19 +9,23 @@ import shutil
 import tempfile
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from app.jobs.host.cpu_affinity import PredictionActivity
+from app.monitoring.history import Requests
 
 if TYPE_CHECKING:
     from prometheus_client import Counter, Histogram
+    from prometheus_client.core import Metric
 
 BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 60)
 # Seconds between the end of a request and the write of its count.
 WRITE_SECONDS = 0.25
+MAX_MODELS = 20  # Models with series of their own; all others share one.
+OTHER_MODELS = "(other)"  # which no model can be called
 # Free bytes that a folder for the counters must have.
 MIN_FREE_BYTES = 4 << 20
 
@@ -66,6 +70,17 @@ class Metrics:
             "linserve_request_seconds", "Time to answer.", ["route"], buckets=BUCKETS, registry=own
         )
         self._rows = Counter("linserve_predicted_rows", "Rows predicted.", registry=own)
+        self._model_requests = Counter(
+            "linserve_model_requests", "Requests for predictions of a model.", ["model", "result"], registry=own
+        )
+        self._model_rows = Counter("linserve_model_rows", "Rows predicted by a model.", ["model"], registry=own)
+        self._recorded = Counter(
+            "linserve_recorded_predictions",
+            "Predictions sent with an id, by whether they were recorded.",
+            ["recorded"],
+            registry=own,
+        )
+        self._models: set[str] = set()  # models that have series of their own
         self._series: dict[tuple[str, str, int], _Series] = {}
         self._pending_rows: deque[int] = deque()  # rows of predictions in any thread
         self._pending_loop_rows = 0  # rows of predictions on the event loop
@@ -85,6 +100,17 @@ class Metrics:
             self._writing = asyncio.get_running_loop().call_later(WRITE_SECONDS, self.write)
             if rows:
                 self._traffic.note()  # at once for the first prediction after a pause
+
+    def model_requests(self, model: str, counts: Requests) -> None:
+        """Count requests for predictions of a model. Called in any thread."""
+        label = model if model in self._models or len(self._models) < MAX_MODELS else OTHER_MODELS
+        self._models.add(label)
+        if counts.requests - counts.failed:
+            self._model_requests.labels(label, "answered").inc(counts.requests - counts.failed)
+        if counts.failed:
+            self._model_requests.labels(label, "failed").inc(counts.failed)
+        if counts.rows:
+            self._model_rows.labels(label).inc(counts.rows)
 
     def predicted(self, rows: int) -> None:
         """Count predicted rows. Called from any thread."""
@@ -111,8 +137,20 @@ class Metrics:
                     series.pending_in_buckets[bucket] = 0
             series.pending, series.pending_seconds = 0, 0.0
 
-    def text(self, jobs: Mapping[str, int] | None = None, trainer_seen: float | None = None) -> bytes:
-        """Return all counters, the numbers of unfinished jobs by status, and the time at which a trainer was last seen.
+    def recorded(self, rows: int, *, lost: int = 0) -> None:
+        """Count predictions that were to be recorded until their outcomes come. Called in any thread."""
+        if rows:
+            self._recorded.labels("true").inc(rows)
+        if lost:
+            self._recorded.labels("false").inc(lost)
+
+    def text(
+        self,
+        jobs: Mapping[str, int] | None = None,
+        trainer_seen: float | None = None,
+        others: "Iterable[Metric]" = (),
+    ) -> bytes:
+        """Return all counters, the numbers of unfinished jobs by status, when a trainer was last seen, and others.
 
         Without `trainer_seen`, the time is that of the file. Values that are not known are left out.
         """
@@ -123,7 +161,7 @@ class Metrics:
         file = self._trainer_seen
 
         class Gauges(Collector):
-            def collect(self) -> Iterator[GaugeMetricFamily]:
+            def collect(self) -> "Iterator[Metric]":
                 family = GaugeMetricFamily("linserve_jobs", "Training jobs that have not ended.", labels=["status"])
                 for status, count in (jobs or {}).items():
                     family.add_metric([status], count)
@@ -134,6 +172,7 @@ class Metrics:
                         "When a trainer last polled its queue, in seconds since 1970.",
                         value=file.stat().st_mtime if trainer_seen is None else trainer_seen,
                     )
+                yield from others
 
         text: bytes = generate_latest(self._collector) + generate_latest(Gauges())
         return text

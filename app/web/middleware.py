@@ -18,7 +18,9 @@ from app.web.problems import INTERNAL_ERROR, problem_response
 from app.web.state import Services
 
 OK = 200
-SERVER_ERROR = 500
+CLIENT_ERROR, SERVER_ERROR = 400, 500
+# Statuses that say nothing about a model: the client went away, or may not predict.
+_NOT_COUNTED = (0, 401, 403)
 # Browsers guess no content types, and load and run nothing in a response (the documentation page has its own policy).
 # Other sites can neither embed nor read a response. Proxies do not store it.
 SECURITY_HEADERS = [
@@ -29,6 +31,7 @@ SECURITY_HEADERS = [
     (b"cache-control", b"private, no-cache"),
 ]
 # A path may have a page and a response for programs. Caches, and browsers that go back, must not mix them.
+_CACHEABLE = ("GET", "HEAD")
 _VARY = (b"vary", b"accept, hx-request")
 # Bytes of a body written at a time. The server waits between two writes for a slow client.
 SLICE_BYTES = 1 << 18
@@ -65,7 +68,7 @@ class RequestContextMiddleware:
                 status = message["status"]
                 headers = [*message["headers"], (REQUEST_ID, identity)]
                 own = {name for name, _ in headers}
-                defaults = (*SECURITY_HEADERS, _VARY)
+                defaults = (*SECURITY_HEADERS, _VARY) if scope["method"] in _CACHEABLE else SECURITY_HEADERS
                 message["headers"] = headers + [header for header in defaults if header[0] not in own]
             await _send_in_slices(send, message)
 
@@ -120,6 +123,9 @@ def _finish(scope: Scope, status: int, seconds: float, identity: bytes) -> None:
         _log_request(scope, status, seconds, identity)
     method = scope["method"] if scope["method"] in METHODS else "other"
     services.metrics.answered(method, getattr(route, "path", "none"), status, seconds)
+    if isinstance(route, QuietRoute) and status not in _NOT_COUNTED:
+        model = scope.get("path_params", {}).get("model", services.default_model)
+        services.monitor.answered(model, failed=status >= CLIENT_ERROR)
 
 
 def _log_request(scope: Scope, status: int, seconds: float, identity: bytes) -> None:

@@ -8,7 +8,7 @@ import re
 from codecs import BOM_UTF8
 from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
@@ -17,6 +17,7 @@ from starlette.responses import Response
 from app.data.json_rows import has_more_brackets, is_json
 from app.data.json_tables import split_records
 from app.errors import InvalidInput
+from app.prediction.encoding import Recorded
 from app.prediction.estimates import MAX_RESPONSE, rows_bytes, workload
 from app.prediction.predictor import Executor, PredictionResult, Predictor, Workload, choose_executor
 from app.prediction.query import PredictionQuery
@@ -24,13 +25,22 @@ from app.prediction.selection import VersionSelector
 from app.registry.version_file import Version
 from app.web import bodies
 from app.web.hints import not_json
+from app.web.recording import predict, record, take_ids, with_interval
 from app.web.schemas.predict import PredictRequest
 from app.web.state import Services, get_memory, get_services
 from app.web.version_headers import VERSION
 
+
+class DecodedBody(NamedTuple):
+    """A query, and the ids of its rows if the body has them beside the rows."""
+
+    query: PredictionQuery
+    ids: object = None  # Not checked yet.
+
+
 # Function that decodes a body, given the largest number of rows. Raises MalformedBody or InvalidInput.
-Decode: TypeAlias = Callable[[bytes, int], PredictionQuery]
-Encode: TypeAlias = Callable[[PredictionResult], bytes]
+Decode: TypeAlias = Callable[[bytes, int], DecodedBody]
+Encode: TypeAlias = Callable[[PredictionResult, Recorded | None], bytes]
 
 T = TypeVar("T")
 
@@ -46,11 +56,13 @@ async def predict_json(request: Request, selector: VersionSelector, decode: Deco
     executor = choose_executor(Workload(body_bytes=len(body)))
     if executor is not Executor.INLINE:
         return await run_in(executor, services, partial(_decode_and_predict, request, selector, body, decode, encode))
-    query = decode(body, services.max_instances)
+    decoded = decode(body, services.max_instances)
     version = await selector.resolve_async()
-    query = query.with_rows(version.encoder)
-    work = workload(query, version.model)
-    return await run_in(choose_executor(work), services, partial(_predict, request, version, query, work, encode))
+    job = _job(decoded, version)
+    executor = choose_executor(job.work)
+    if job.ids is not None and executor is Executor.INLINE:
+        executor = Executor.THREAD  # It waits until the predictions are recorded.
+    return await run_in(executor, services, partial(_predict, request, job, encode))
 
 
 async def run_in(executor: Executor, services: Services, compute: Callable[[], T]) -> T:
@@ -80,9 +92,28 @@ def decode_request(body: bytes, max_rows: int) -> PredictRequest:
     return payload
 
 
-def decode_query(body: bytes, max_rows: int) -> PredictionQuery:
+def decode_query(body: bytes, max_rows: int) -> DecodedBody:
     """Decode a body of this service's own format to a query. Raises MalformedBody or InvalidInput."""
-    return decode_request(body, max_rows).query()
+    payload = decode_request(body, max_rows)
+    return DecodedBody(payload.query(), payload.prediction_id)
+
+
+class _Job(NamedTuple):
+    """What to predict, and how much work it is."""
+
+    version: Version
+    query: PredictionQuery
+    work: Workload
+    bytes: int  # Bytes to reserve.
+    ids: list[str] | None
+
+
+def _job(decoded: DecodedBody, version: Version) -> _Job:
+    """Read the ids, and estimate the work. Raises InvalidInput."""
+    query, ids = take_ids(decoded.query.with_rows(version.encoder), decoded.ids, version)
+    computed = query if ids is None else with_interval(query, version)
+    work = workload(computed, version.model)
+    return _Job(version, query, work, rows_bytes(computed, work, version), ids)
 
 
 def _decode_and_predict(
@@ -90,22 +121,27 @@ def _decode_and_predict(
 ) -> Response:
     services = get_services(request)
     with get_memory(request).reserved(bodies.decoding_bytes(body)):
-        query, version = decode(body, services.max_instances), selector()
-        query = query.with_rows(version.encoder)
-        return _predict(request, version, query, workload(query, version.model), encode)
+        decoded, version = decode(body, services.max_instances), selector()
+        return _predict(request, _job(decoded, version), encode)
 
 
-def _predict(request: Request, version: Version, query: PredictionQuery, work: Workload, encode: Encode) -> Response:
+def _predict(request: Request, job: _Job, encode: Encode) -> Response:
     services = get_services(request)
-    if (length := work.response_bytes) > MAX_RESPONSE:
+    version, query = job.version, job.query
+    if (length := job.work.response_bytes) > MAX_RESPONSE:
         raise InvalidInput.at(
             query.pointer,
             f"The answer would have about {length} bytes, and the limit is {MAX_RESPONSE}. Send fewer instances, or "
             "accept a table.",
         )
-    with get_memory(request).reserved(rows_bytes(query, work, version)):
-        result = Predictor(version).predict(query)
-        content = encode(result)
+    recorded = None
+    with get_memory(request).reserved(job.bytes):
+        if job.ids is None:
+            result = Predictor(version, services.monitor).predict(query)
+        else:
+            result, bounds = predict(query, version, services.monitor)
+            recorded = record(services, version, job.ids, result.predictions, bounds)
+        content = encode(result, recorded)
     get_memory(request).reserve(len(content))
     services.metrics.predicted(len(query.rows))
     headers = None

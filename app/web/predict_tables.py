@@ -1,45 +1,48 @@
 """Predictions if the rows or the results are a table: its bytes in memory or in a temporary file."""
 
 import contextlib
-import io
-import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
-from app.data.batch import Body, RowBatch
+from app.data.batch import RowBatch
 from app.data.formats import BY_MEDIA_TYPE
 from app.data.formats.base import TableFormat
 from app.data.json_encoder import JsonEncoder
 from app.data.json_rows import as_rows
-from app.errors import InvalidInput, not_stored
+from app.errors import InvalidInput
 from app.prediction.estimates import table_bytes
 from app.prediction.predictor import Executor, Workload, choose_executor
 from app.prediction.selection import VersionSelector
 from app.prediction.tables import TableOptions, TablePrediction, TableRows, batches_of_rows
-from app.storage.memory_budget import Reservation
 from app.storage.spooled_output import SpooledOutput
 from app.web import bodies
-from app.web.decompression import IDENTITY, content_encoding
+from app.web.decompression import content_encoding
 from app.web.predict_json import decode_request, run_in
+from app.web.recording import TableRecorder, recorded_headers
+from app.web.spooling import CHUNK_BYTES, MemoryShare, decompressed_body, spool_body, table_workload
 from app.web.state import get_memory, get_services
 from app.web.version_headers import VERSION
 
-MEMORY_BYTES = 1 << 23  # Bytes of a body, or of a response, above which it is in a temporary file.
-CHUNK_BYTES = 1 << 18
-_CHUNK_OVERHEAD = 64  # Bytes that a chunk takes in addition to its content, which may be one byte.
-
 MEDIA_TYPES = (bodies.JSON, *BY_MEDIA_TYPE)
+
+
+class TableRequest(NamedTuple):
+    """The options of a request for a table, and the column with ids under which its predictions are recorded."""
+
+    options: TableOptions
+    ids: str | None = None
 
 
 async def predict_file(
     request: Request,
     selector: VersionSelector,
     table_format: TableFormat,
-    read_options: Callable[[], TableOptions],
+    read_options: Callable[[], TableRequest],
     media_type: str,
 ) -> Response:
     """Predict for the rows of a file and respond with a table of this media type.
@@ -50,26 +53,29 @@ async def predict_file(
     encoding = content_encoding(request)
     async with contextlib.AsyncExitStack() as stack:
         chunks = bodies.iter_limited(request, services.max_upload_bytes)
-        body = await stack.enter_async_context(_spool_body(request, chunks))
-        options = read_options()
-        if choose_executor(_workload(body, table_format, encoding)) is Executor.TURN:
+        body = await stack.enter_async_context(spool_body(request, chunks))
+        options, ids = read_options()
+        if choose_executor(table_workload(body, table_format, encoding)) is Executor.TURN:
             await stack.enter_async_context(services.large_body_limiter.slot())
-        content = await stack.enter_async_context(_decompress(request, body, encoding))
+        content = await stack.enter_async_context(decompressed_body(request, body, encoding))
         version = await selector.resolve_async()
         length = None if isinstance(content, Path) else len(content)
-        work = table_bytes(length, version.model, needs_design=options.prediction.needs_design)
+        work = table_bytes(length, version.model, needs_design=_needs_design(options, ids))
         stack.enter_context(get_memory(request).reserved(work))
 
         def predict() -> Response:
             rows = TableRows(content, table_format, version, options, get_memory(request).reserve)
-            return _respond(request, rows.prediction(), rows.batches(services.max_upload_bytes), media_type)
+            return _respond(request, rows.prediction(), rows.batches(services.max_upload_bytes), media_type, ids)
 
         return await run_in_threadpool(predict)
 
 
-async def predict_rows(request: Request, selector: VersionSelector, options: TableOptions, media_type: str) -> Response:
+async def predict_rows(
+    request: Request, selector: VersionSelector, table_request: TableRequest, media_type: str
+) -> Response:
     """Predict for rows in a JSON body and respond with a table of this media type."""
     services = get_services(request)
+    options, ids = table_request
     memory = get_memory(request)
     body = await bodies.read_body(request, services.max_json_bytes)
 
@@ -85,80 +91,33 @@ async def predict_rows(request: Request, selector: VersionSelector, options: Tab
             encoder = JsonEncoder(options.columns(version.table))
             missing = options.prediction.missing == "null"
             rows = as_rows(payload.instances, encoder.names, "/instances", missing=missing, numbers=encoder.is_plain)
-            with memory.reserved(table_bytes(len(body), version.model, needs_design=options.prediction.needs_design)):
+            with memory.reserved(table_bytes(len(body), version.model, needs_design=_needs_design(options, ids))):
                 prediction = TablePrediction(version, options)
                 batches = batches_of_rows(rows, encoder, version, options, prediction.reasons)
-                return _respond(request, prediction, batches, media_type)
+                return _respond(request, prediction, batches, media_type, ids)
 
     return await run_in(choose_executor(Workload(body_bytes=len(body), tables=1)), services, predict)
 
 
-def _workload(body: Body, table_format: TableFormat, encoding: str) -> Workload:
-    """Return the work of decoding a table. The size of one that is compressed, Arrow or Parquet bounds no rows."""
-    expands = encoding != IDENTITY or not table_format.is_text
-    return Workload(body_bytes=sys.maxsize if expands or isinstance(body, Path) else len(body), tables=1)
+def _needs_design(options: TableOptions, ids: str | None) -> bool:
+    """Return True if the design matrix of the version has to be decomposed, as for the intervals that are recorded."""
+    return options.prediction.needs_design or ids is not None
 
 
-class _MemoryShare:
-    """The memory for one body or response: up to MEMORY_BYTES, if the budget allows."""
+def _respond(
+    request: Request, prediction: TablePrediction, batches: Iterator[RowBatch], media_type: str, ids: str | None
+) -> Response:
+    """Predict for all batches, then return the response with all of their results.
 
-    def __init__(self, memory: Reservation) -> None:
-        self._memory = memory
-        self._bytes = 0
-
-    def reserve(self, count: int) -> bool:
-        """Reserve `count` more bytes and return True, or release all and return False: they have to go to a file."""
-        if self._bytes + count <= MEMORY_BYTES and self._memory.try_reserve(count):
-            self._bytes += count
-            return True
-        self._memory.release(self._bytes)
-        return False
-
-
-@contextlib.asynccontextmanager
-async def _spool_body(request: Request, chunks: AsyncIterator[bytes]) -> AsyncIterator[Body]:
-    """Yield the whole body: bytes, or the path of a temporary file if it is long."""
+    The predictions are recorded under the ids in the column `ids`, if there is one, once all of them are made.
+    """
     services = get_services(request)
-    share = _MemoryShare(get_memory(request))
-    first: list[bytes] = []
-    async for chunk in chunks:
-        first.append(chunk)
-        if not share.reserve(len(chunk) + _CHUNK_OVERHEAD):
-            break
-    else:
-        content = b"".join(first)
-        first.clear()
-        yield content
-        return
-    with contextlib.ExitStack() as closing:
-        try:
-            file = closing.enter_context(services.scratch.open(bodies.content_length(request)))
-            await run_in_threadpool(file.writelines, first)
-            first.clear()
-            async for chunk in chunks:
-                file.write(chunk)
-        except OSError as error:
-            raise not_stored("The rows", error) from error
-        yield file.path
-
-
-@contextlib.asynccontextmanager
-async def _decompress(request: Request, body: Body, encoding: str) -> AsyncIterator[Body]:
-    """Yield the body without its Content-Encoding. Even a few bytes may expand to many."""
-    if encoding == IDENTITY:
-        yield body
-        return
-    file = body.open("rb") if isinstance(body, Path) else io.BytesIO(body)
-    compressed = bodies.chunks_of(file, CHUNK_BYTES)
-    limit = get_services(request).max_upload_bytes
-    async with _spool_body(request, bodies.iter_decompressed(request, compressed, encoding, limit)) as content:
-        yield content
-
-
-def _respond(request: Request, prediction: TablePrediction, batches: Iterator[RowBatch], media_type: str) -> Response:
-    """Predict for all batches, then return the response with all of their results."""
-    services = get_services(request)
-    share = _MemoryShare(get_memory(request))
+    recorder = None
+    if ids is not None:
+        recorder = TableRecorder(services, prediction, ids, get_memory(request).reserve)
+        prediction.observe = recorder.add
+    prediction.observer = services.monitor
+    share = MemoryShare(get_memory(request))
     output = SpooledOutput(share.reserve, services.scratch.open, services.max_upload_bytes)
     prediction.write(batches, BY_MEDIA_TYPE.get(media_type), output)
     services.metrics.predicted(prediction.rows)
@@ -168,6 +127,8 @@ def _respond(request: Request, prediction: TablePrediction, batches: Iterator[Ro
         VERSION: str(card.version),
         **bodies.missing_rows(prediction.missing, prediction.reasons),
     }
+    if recorder is not None:
+        headers |= recorded_headers(recorder.record())
     if isinstance(written := output.written(), bytes):
         return Response(written, headers=headers, media_type=media_type)
     headers["content-length"] = str(output.length)

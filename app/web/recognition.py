@@ -1,7 +1,7 @@
 """Find the format of a request body: that of its Content-Type, unless its first bytes are those of another format."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 from python_multipart.multipart import parse_options_header
@@ -35,9 +35,15 @@ class Received:
     content_type: str = ""  # of the rows: the request's, or that of the part `file`
     is_form: bool = False
     file_name: str = ""  # of the part `file`
-    form: Form = field(default_factory=Form)  # complete once all rows were read
+    fields: Form = field(default_factory=Form)  # complete once all rows were read
+    meaning: Callable[[Form], Form] | None = None  # returns the options that the fields of a page stand for
     chunks: list[bytes] = field(default_factory=list)  # read already
     rest: AsyncIterator[bytes] | None = None
+
+    @property
+    def form(self) -> Form:
+        """The options of the form, as far as it was read."""
+        return self.fields if self.meaning is None else self.meaning(self.fields)
 
     @property
     def head(self) -> bytes:
@@ -102,7 +108,7 @@ async def _open_form(received: Received) -> str:
     """Read a form up to the rows in its part `file`. Return the media type of that part, or the one of its name."""
     body = MultipartBody(received.content_type, received.stream())
     await body.open_file()
-    received.is_form, received.form, received.rest = True, body.form, body.rows()
+    received.is_form, received.fields, received.rest = True, body.form, body.rows()
     received.content_type, received.file_name = body.file_type, body.file_name
     declared = _media_type(body.file_type)
     suffix = body.file_name.rpartition(".")[2].lower()

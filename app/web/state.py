@@ -7,6 +7,8 @@ from pathlib import Path
 from starlette.requests import Request
 
 from app.jobs.queue import JobQueue
+from app.monitoring.evaluations import EvaluationStore
+from app.monitoring.monitor import Monitor
 from app.monitoring.outcomes.outcomes import Outcomes
 from app.registry.base import ModelPublisher
 from app.storage.memory_budget import LargeBodyLimiter, MemoryBudget, Reservation
@@ -15,6 +17,8 @@ from app.training.source_url import AllowedSources
 from app.web.auth import Authorizer
 from app.web.job_watcher import JobWatcher
 from app.web.metrics import Metrics
+from app.web.model_gauges import ModelGauges
+from app.web.model_watcher import ModelWatcher
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,9 @@ class Services:
     scratch: TempStorage
     outcomes: Outcomes
     metrics: Metrics
+    monitor: Monitor
+    model_watcher: ModelWatcher
+    model_gauges: ModelGauges
     max_json_bytes: int
     max_upload_bytes: int
     max_instances: int  # Rows of a JSON body.
@@ -36,6 +43,7 @@ class Services:
     capabilities: Path  # the trainer's, see app.jobs.host.devices
     logs_predictions: bool  # Logging a prediction takes longer than computing it.
     stopping: asyncio.Event  # Set when the service stops. Requests that wait or stream then end.
+    evaluations: EvaluationStore
     min_merge_rows: int = 20  # Rows of a version that is exported for a merge, or merged.
     sources: AllowedSources = AllowedSources()  # noqa: RUF009 - frozen
 

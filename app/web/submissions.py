@@ -39,8 +39,8 @@ from app.web.schemas.train_query import check_early, from_query
 from app.web.state import Services, get_memory
 
 
-async def submit_json(services: Services, request: Request, job_id: str) -> Job:
-    """Read a JSON body, a request or a table, and submit its job."""
+async def submit_json(services: Services, request: Request, job_id: str, watch: Watch = unwatched) -> Job:
+    """Read a JSON body, a request or a table, and submit its job. `watch` is entered while a table is planned."""
     body = await bodies.read_body(request, services.max_json_bytes)
     memory = get_memory(request)
     async with services.large_body_limiter.slot() if len(body) > LARGE_BODY else contextlib.nullcontext():
@@ -49,7 +49,7 @@ async def submit_json(services: Services, request: Request, job_id: str) -> Job:
                 check_no_options(request)
                 return await run_in_threadpool(_submit_source, services, memory, body, job_id)
             if await run_in_threadpool(is_table, body):
-                return await run_in_threadpool(_submit_table, services, request, body, job_id)
+                return await run_in_threadpool(_submit_table, services, request, body, job_id, watch)
             check_no_options(request)
             return await run_in_threadpool(_submit_json, services, body, job_id)
 
@@ -76,7 +76,7 @@ def check_no_options(request: Request) -> None:
         )
 
 
-def _submit_table(services: Services, request: Request, body: bytes, job_id: str) -> Job:
+def _submit_table(services: Services, request: Request, body: bytes, job_id: str, watch: Watch) -> Job:
     """Submit the job of a JSON table, which is stored as an Arrow stream."""
     jobs, uploads = services.jobs, services.jobs.uploads
     options = read_options(request, ARROW)
@@ -94,7 +94,7 @@ def _submit_table(services: Services, request: Request, body: bytes, job_id: str
             format=ARROW.name,
             fingerprint=_fingerprint(request, digest),
         )
-        return _submit_upload(services, get_memory(request), upload, draft, job_id)
+        return _submit_upload(services, get_memory(request), upload, draft, job_id, watch=watch)
 
 
 def _submit_json(services: Services, body: bytes, job_id: str) -> Job:

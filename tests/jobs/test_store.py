@@ -321,6 +321,8 @@ def test_the_progress_of_a_running_job_is_read_but_not_listed(running: Running) 
     assert gate.reached.wait(MAX_SECONDS)
     job = job_of(running.store, job_id)
     assert (job.status, job.progress, job.loss_curve) == (Status.RUNNING, progress, ((0, 4.0), (2, 1.5)))
+    unknown = "00000000-0000-0000-0000-000000000000"
+    assert running.store.progress([unknown, job_id]) == {job_id: progress}
     (listed,) = running.store.list_jobs(JobFilter(model="reporting"), end=datetime.now(UTC), limit=9, offset=0)
     assert (listed.status, listed.progress, listed.loss_curve) == (Status.RUNNING, None, None)
     gate.open.set()
@@ -427,7 +429,8 @@ def test_a_job_that_publishes_stays_running_if_the_service_dies_while_it_cancels
     assert gate.reached.wait(MAX_SECONDS)
     # A replica that looked just before the trainer recorded that it publishes, and dies before it reverts its change.
     looks: Iterator[dict[str, Any]] = iter([{}])
-    monkeypatch.setattr(DBOSStore, "_reported", lambda *_: next(looks, {"progress": {"phase": PUBLISHING}}))
+    publishing = {"progress": {"phase": PUBLISHING}}
+    monkeypatch.setattr(DBOSStore, "_read_reports", lambda _, ids: {job: next(looks, publishing) for job in ids})
     monkeypatch.setattr("dbos.DBOSClient.resume_workflow", die)
     with contextlib.suppress(Died, Conflict):
         running.store.cancel(job_id)

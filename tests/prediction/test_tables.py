@@ -14,7 +14,7 @@ import pytest
 from service import INPUTS, Service, wait_for
 from tables import ENCODINGS, MEDIA_TYPES, written
 
-from app.web.predict_tables import MEMORY_BYTES
+from app.web.spooling import MEMORY_BYTES
 
 JSON = "application/json"
 FEATURES = ["temp", "rainfall", "humidity"]

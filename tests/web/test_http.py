@@ -174,13 +174,6 @@ def test_head_is_counted_by_its_route(service: Service) -> None:
     assert line in service.client.get("/metrics").text
 
 
-def test_the_front_page_sends_browsers_to_the_documentation(service: Service) -> None:
-    response = service.client.get("/", headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
-
-    assert response.status_code == httpx.codes.TEMPORARY_REDIRECT
-    assert service.client.get("/", headers={"accept": "text/html"}, follow_redirects=True).url.path == "/docs"
-
-
 def test_the_front_page_lists_every_call_for_curl(service: Service) -> None:
     text = service.client.get("/").text
     document = service.client.get("/openapi.json").json()

@@ -27,8 +27,9 @@ def strips(columns: Sequence[Strip], name: str, label: str, *, symmetric: bool) 
         left=svg.label_width([each.name for each in columns]) + 14,
         right=84,
     )
-    reach = max([0.5, *(abs(each.distance) for each in columns)]) * 1.05
-    scale = svg.LinearScale(-reach if symmetric else 0.0, reach, frame.left, frame.x_end)
+    sizes = [abs(each.distance) for each in columns]
+    ends = [0.5, *sizes, *(-size for size in [0.5, *sizes] if symmetric)]
+    scale = svg.LinearScale.over(ends, frame.left, frame.x_end, include=[0.0], margin=0.04 if symmetric else 0.0)
     parts = [svg.x_axis(frame, scale, label), svg.line(scale(0.0), frame.top, scale(0.0), frame.y_end, "reference")]
     for index, each in enumerate(columns):
         y = frame.top + ROW * (index + 0.5)

@@ -83,6 +83,9 @@ class FitObserver:
     def solving(self) -> None:
         """Note that all rows are read and the solver starts."""
 
+    def learning_rate(self, rate: float, largest: float) -> None:
+        """Note the learning rate of a descent, and the bound below which full batches cannot diverge."""
+
     def epoch(self, state: TrainingState) -> None:
         """Note the state after each epoch of an iterative solver, epoch 0 included."""
 

@@ -94,8 +94,10 @@ class GradientDescent:
         from app.regression import least_squares
         from app.regression.solvers.descent import gradient_descent
         from app.regression.solvers.exact import Exact
+        from app.regression.solvers.scaler import largest_learning_rate
 
         statistics = problem.statistics
+        observer.learning_rate(self.learning_rate, largest_learning_rate(statistics, self))
         end = gradient_descent(
             problem.rows,
             statistics,

@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from app.prediction.encoding import Recorded
 from app.prediction.predictor import PredictionResult
 
 
@@ -21,8 +22,8 @@ class WireFormat(Protocol):
     def schemas(self) -> tuple[type[BaseModel], ...]:
         """The schemas of bodies that the routes decode themselves, for the OpenAPI document."""
 
-    def encode(self, result: PredictionResult) -> bytes:
-        """Return the body of a successful response."""
+    def encode(self, result: PredictionResult, recorded: Recorded | None = None) -> bytes:
+        """Return the body of a successful response, with whether the predictions are recorded if they have ids."""
 
     def render_error(self, problem: Mapping[str, Any], headers: Mapping[str, str]) -> Response:
         """Return the response for a problem (RFC 9457), with these headers."""

@@ -79,4 +79,4 @@ def _text(services: Services) -> bytes:
     jobs, seen = None, None
     with contextlib.suppress(Unavailable):  # The store has logged the reason.
         jobs, seen = services.jobs.counts(), services.jobs.store.trainer_seen()
-    return services.metrics.text(jobs, seen)
+    return services.metrics.text(jobs, seen, services.model_gauges.families())

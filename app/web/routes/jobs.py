@@ -8,7 +8,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from app.errors import FieldError, InvalidInput, LinserveError
@@ -25,7 +24,7 @@ from app.web.state import get_services
 router = APIRouter(tags=["Jobs"], dependencies=[require_scope(AccessScope.READ), reject_unknown_parameters()])
 
 
-def _filter(
+def job_filter(
     status: Annotated[Status | None, Query(description="Only jobs of this status.")] = None,
     model: Annotated[str | None, Query(description="Only jobs of this model.", examples=["crop-yield"])] = None,
     since: Annotated[
@@ -37,6 +36,7 @@ def _filter(
         ),
     ] = None,
 ) -> JobFilter:
+    """Return the conditions of a list. Raises InvalidInput."""
     if model is not None and not re.fullmatch(MODEL_NAME, model):
         raise InvalidInput("No model can have this name.", [FieldError(MODEL_NAME_RULE, parameter="model")])
     return JobFilter(status, model, None if since is None else _parse_time(since))
@@ -63,7 +63,7 @@ def _parse_time(text: str) -> datetime:
 )
 def list_jobs(
     request: Request,
-    conditions: Annotated[JobFilter, Depends(_filter)],
+    conditions: Annotated[JobFilter, Depends(job_filter)],
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     next: Annotated[str | None, Query(description="The `next` of the previous page.")] = None,  # noqa: A002 - its name in the API
 ) -> JobList:
@@ -108,7 +108,7 @@ async def _followed(request: Request, job: JobId, last_event_id: LastEventId = N
     # A dependency, so that an unknown job gets 404, and a follower too many 503, before the stream begins.
     services = get_services(request)
     with services.job_watcher.acquire_slot():
-        snapshot = JobSnapshot(await run_in_threadpool(services.jobs.get, job))
+        snapshot = JobSnapshot(await services.job_watcher.find(job))
         if snapshot.job.status.ended and snapshot.event_id == last_event_id:
             raise HTTPException(204)  # after which a browser's EventSource does not connect again
         yield snapshot.job

@@ -1,5 +1,6 @@
 """Changes to models: promote a version, delete a version, delete a model with all its versions."""
 
+import contextlib
 import time
 from functools import partial
 from typing import Annotated
@@ -8,7 +9,7 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from app.errors import Conflict, PreconditionFailed, PreconditionRequired
+from app.errors import Conflict, PreconditionFailed, PreconditionRequired, Unavailable
 from app.registry.base import ModelReader
 from app.web import bodies
 from app.web.auth import AccessScope, require_scope
@@ -61,7 +62,10 @@ async def promote(
     responses=problem_responses(404, 409, 422),
 )
 def delete_version(request: Request, model: ModelName, version: OtherVersionNumber) -> None:
-    get_services(request).registry.delete(model, version)
+    services = get_services(request)
+    services.registry.delete(model, version)
+    with contextlib.suppress(Unavailable):  # It is logged, and the records expire.
+        services.outcomes.forget(model, version)
 
 
 @router.delete(
@@ -116,7 +120,13 @@ def delete_model(
                 f"Job {publishing[0]} is publishing a version of this model. Wait for its end and try again."
             )
         time.sleep(POLL_SECONDS)
+    check()
+    last = registry.versions(model)[-1]
+    services.outcomes.forget(model, last, others=True)  # First, because nobody could repeat it later.
     registry.delete_model(model, check)
+    services.evaluations.delete(model)
+    with contextlib.suppress(Unavailable):
+        services.outcomes.forget(model, last, others=True, deleted=True)  # What was predicted meanwhile.
 
 
 def _check_unchanged(registry: ModelReader, model: str, condition: str | None) -> None:

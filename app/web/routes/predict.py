@@ -10,13 +10,12 @@ from app.data.formats import BY_MEDIA_TYPE, LABELS, check_options
 from app.prediction.encoding import encode_result
 from app.prediction.estimates import MAX_RESPONSE
 from app.prediction.selection import VersionSelector
-from app.prediction.tables import TableOptions
 from app.web import bodies
 from app.web.auth import AccessScope, require_scope
 from app.web.middleware import QuietRoute
 from app.web.negotiation import select_media_type
 from app.web.predict_json import decode_query, predict_json
-from app.web.predict_tables import MEDIA_TYPES, predict_file, predict_rows
+from app.web.predict_tables import MEDIA_TYPES, TableRequest, predict_file, predict_rows
 from app.web.query import ModelName, VersionNumber, query_parameters, read_query
 from app.web.schemas.predict import CSV_EXAMPLE, EXAMPLES, PredictParameters, PredictRequest, PredictResponse
 from app.web.schemas.problems import problem_responses
@@ -80,21 +79,24 @@ async def _predict(request: Request, model: str, version: int | None = None) -> 
     table_format = BY_MEDIA_TYPE.get(media_type)
     if table_format is None:
         await bodies.complete_form(request, get_services(request).max_json_bytes)
-    form = bodies.received_of(request).form
-    if media_type == accepted == bodies.JSON and not request.query_params and not form:
+    received = bodies.received_of(request)
+    if media_type == accepted == bodies.JSON and not request.query_params and not received.form:
         return await predict_json(request, selector, decode_query, encode_result)
 
     def parameters() -> PredictParameters:
-        read = read_query(request, PredictParameters, form)
+        read = read_query(request, PredictParameters, received.form)
         check_options(table_format, read.reading())
         return read
 
     first = parameters()  # before the rows are received; those of a form may follow
     if table_format is None:
-        return await predict_rows(request, selector, first.options("refuse"), accepted)
+        rows = TableRequest(first.options("refuse"), first.prediction_id)
+        return await predict_rows(request, selector, rows, accepted)
 
-    def options() -> TableOptions:
-        read = parameters().options("null")
-        return replace(read, reading=bodies.with_encoding(request, table_format, read.reading))
+    def options() -> TableRequest:
+        read = parameters()
+        table = read.options("null")
+        table = replace(table, reading=bodies.with_encoding(request, table_format, table.reading))
+        return TableRequest(table, read.prediction_id)
 
     return await predict_file(request, selector, table_format, options, accepted)

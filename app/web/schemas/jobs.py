@@ -21,6 +21,10 @@ class ProgressView(Schema):
     fragments: int | None
     """Parts of the files of a `source` that are summarised; null for uploaded rows."""
     fragments_total: int | None
+    learning_rate: float | None
+    """Learning rate of a gradient descent; null for other solvers."""
+    largest_learning_rate: float | None
+    """The bound below which full batches of these rows cannot diverge, from which the learning rate may be chosen."""
 
 
 # Documented as an array of two numbers, because client generators disagree about tuples.

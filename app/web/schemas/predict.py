@@ -1,6 +1,6 @@
 """Requests and responses of POST /predict: the options, in a JSON body or in the query, and the results."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import ConfigDict, Field
 
@@ -9,7 +9,7 @@ from app.data.columns.options import DateOrder, ReadingOptions
 from app.prediction.query import Missing, PredictionOptions, PredictionQuery
 from app.prediction.tables import TableOptions
 from app.web.query import NameList, Rows
-from app.web.schemas.openapi_schema import Row, Schema
+from app.web.schemas.openapi_schema import DocumentedAs, Row, Schema
 from app.web.schemas.reading import DecimalOption, TextOptions, ThousandsOption
 
 MAX_KEPT = 1000  # Columns that pass through to the results.
@@ -49,6 +49,10 @@ class PredictRequest(_Options):
     mean weight of the training rows. Only with `interval`."""
     missing: Missing = Field("refuse", description=_Options.model_fields["missing"].description)
     unknown: Unknown = Field("refuse", description=_Options.model_fields["unknown"].description)
+    prediction_id: Annotated[Any, DocumentedAs(str | list[str])] = None
+    """Record the predictions under these ids, to compare them with the outcomes later: one string for one instance, or
+    a list with a string for each. Instances that are objects may have a key `prediction_id` instead. An id has 1 to 200
+    printable characters. The first recording of an id stays."""
     explain: bool = False
     """Add the contribution of each feature to each prediction."""
     extrapolation: bool = False
@@ -85,12 +89,18 @@ class PredictParameters(_Options, TextOptions):
     """Column with the precision weight of each row, positive. Intervals are then for an observation of this weight and
     not of the mean weight of the training rows. Only with `interval`."""
 
+    prediction_id: str | None = None
+    """Column with an id for each row, which passes through. The predictions are recorded under these ids, to compare
+    them with the outcomes later; the header `Linserve-Recorded` says whether they are. At most as many rows as JSON
+    may have."""
+
     def options(self, default: Missing) -> TableOptions:
         """Return how to read the table and what to compute. `default` applies to `missing` and `unknown`."""
         prediction = PredictionOptions(
             self.interval, self.confidence, missing=self.missing or default, unknown=self.unknown or default
         )
-        return TableOptions(prediction, self.keep, self.reading(), self.instance_weights)
+        ids = [] if self.prediction_id is None or self.prediction_id in self.keep else [self.prediction_id]
+        return TableOptions(prediction, [*ids, *self.keep], self.reading(), self.instance_weights)
 
     def reading(self) -> ReadingOptions:
         """Return how to read the table."""
@@ -133,6 +143,9 @@ class PredictResponse(Schema):
     """For each target and feature; with the baseline they sum to the prediction."""
     extrapolation: list[Extrapolation | None] | None = None
     """null for an instance in which a value is missing."""
+    recorded: bool | None = None
+    """With ids: true if the predictions are on disk, or were recorded earlier under these ids. false if they could not
+    be recorded; `unavailable` has the reason."""
     unavailable: dict[str, str] | None = None
     """Requested results that do not exist, with reasons."""
 
@@ -151,6 +164,7 @@ EXAMPLES: dict[str, Any] = {
         "explain": True,
         "extrapolation": True,
     },
+    "With an id, to send the outcome later": {"instances": [[75, 63, 44]], "prediction_id": "field-17"},
 }
 
 CSV_EXAMPLE = "temp,rainfall,humidity\n73,67,43\n91,88,64\n"

@@ -1,0 +1,60 @@
+"""Recorded evaluations: the newest of each model, as blobs in the store. They hold metrics, and no rows."""
+
+import secrets
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from app.errors import InvalidInput
+from app.storage.store import BlobNotFound, Store
+
+MAX_EVALUATIONS = 20  # Evaluations of a model that are kept.
+MAX_BYTES = 1 << 20  # Bytes of one evaluation.
+
+_PREFIX = "monitoring/evaluations"
+
+
+class EvaluationStore:
+    """The recorded evaluations of all models. Processes on several machines may share the store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def add(self, model: str, evaluation: dict[str, Any]) -> dict[str, Any]:
+        """Store an evaluation, and delete the oldest above MAX_EVALUATIONS. Return it with its id and time.
+
+        Raises InvalidInput if it is too long. Raises StoreUnavailable.
+        """
+        now = datetime.now(UTC)
+        name = f"{now:%Y%m%dT%H%M%S}.{now.microsecond:06d}Z-{secrets.token_hex(4)}"
+        recorded = {"id": name, "created_at": now.isoformat().replace("+00:00", "Z"), **evaluation}
+        content = msgspec.json.encode(recorded)
+        if len(content) > MAX_BYTES:
+            message = (
+                f"The evaluation has {len(content)} bytes, and at most {MAX_BYTES} are recorded. Evaluate fewer "
+                "versions at once, or without `by`."
+            )
+            raise InvalidInput.of_parameter("record", message)
+        self._store.put(f"{_PREFIX}/{model}/{name}.json", content)
+        for key in self._keys(model)[:-MAX_EVALUATIONS]:
+            self._store.delete(key)
+        return recorded
+
+    def newest(self, model: str) -> list[dict[str, Any]]:
+        """Return the recorded evaluations, the newest first. Raises StoreUnavailable."""
+        evaluations = []
+        for key in reversed(self._keys(model)[-MAX_EVALUATIONS:]):
+            try:
+                evaluations.append(msgspec.json.decode(self._store.get(key).content, type=dict[str, Any]))
+            except (BlobNotFound, msgspec.DecodeError):
+                continue  # deleted meanwhile by another process, or altered
+        return evaluations
+
+    def delete(self, model: str) -> None:
+        """Delete the evaluations of a model. Raises StoreUnavailable."""
+        for key in self._keys(model):
+            self._store.delete(key)
+
+    def _keys(self, model: str) -> list[str]:
+        return [blob.key for blob in self._store.list_blobs(f"{_PREFIX}/{model}/")]

@@ -1,0 +1,89 @@
+"""Taps: rows of predictions on their way to the summaries. A prediction only appends to a bounded list."""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from app.data.predict_decoder import to_array
+from app.registry.version_file import Version
+from app.regression.sufficient_statistics import Array
+
+# Encoded rows: plain lists of floats, or a matrix.
+Rows: TypeAlias = Sequence[Sequence[Any]] | Array
+
+# Rows of one version that are summarised per flush. Of more, a sample is taken, so that a flush takes about 1 ms.
+MAX_ROWS = 1000
+# Values of one version's columns that are summarised per flush, which bounds the rows of a wide model.
+MAX_VALUES = 1 << 16
+
+
+class Tap:
+    """Keeps the encoded rows of one version, from one thread at a time, until another thread collects them.
+
+    Each counter is written by one side only, so that no lock is needed: the predicting thread counts upwards, and the
+    collecting thread remembers how far it got.
+    """
+
+    __slots__ = (
+        "_collected_requests",
+        "_collected_rows",
+        "_kept",
+        "_limit",
+        "_taken",
+        "requests",
+        "room",
+        "rows",
+        "version",
+    )
+
+    def __init__(self, version: Version) -> None:
+        self.version = version
+        self.requests = 0
+        self.rows = 0
+        self.room = max(1, min(MAX_ROWS, MAX_VALUES // max(1, len(version.model.columns))))  # rows per flush
+        self._kept: deque[Rows] = deque()
+        self._taken = 0
+        self._limit = self.room
+        self._collected_requests = self._collected_rows = 0
+
+    def note(self, rows: Rows, count: int) -> None:
+        """Count a request with encoded rows, `count` in number, and keep them if there is room.
+
+        A list must not be changed afterwards. An array is copied.
+        """
+        self.requests += 1
+        self.rows += count
+        if self._taken < self._limit:
+            if count == 1 and type(rows) is list:
+                self._taken += 1
+                self._kept.append(rows)
+            else:
+                self._keep(rows, count)
+
+    def _keep(self, rows: Rows, count: int) -> None:
+        """Keep all rows, or at regular distances as many as there is room for."""
+        step = -(-count // (self._limit - self._taken))
+        part = rows if step == 1 else rows[self.rows % step :: step]
+        if isinstance(part, np.ndarray):
+            part = part.copy()  # it may be a view of a parser's memory
+        self._taken += len(part)
+        self._kept.append(part)
+
+    def collect(self) -> tuple[int, int, Array]:
+        """Return the numbers of requests and rows since the last call, and the rows that were kept, (m, p)."""
+        requests, rows = self.requests, self.rows
+        since = requests - self._collected_requests, rows - self._collected_rows
+        self._collected_requests, self._collected_rows = requests, rows
+        width = len(self.version.model.features)
+        kept = [self._kept.popleft() for _ in range(len(self._kept))]
+        self._limit = self._taken + self.room
+        return *since, _matrix(kept, width)
+
+
+def _matrix(parts: Sequence[Rows], width: int) -> Array:
+    """Return rows in lists and arrays as one matrix, (m, width)."""
+    lists = [row for part in parts if not isinstance(part, np.ndarray) for row in part]
+    arrays = [part for part in parts if isinstance(part, np.ndarray)]
+    return np.concatenate([to_array(lists, width), *arrays]) if arrays else to_array(lists, width)

@@ -1,0 +1,157 @@
+"""Histories as bytes, for the files and blobs that workers share. Foreign bytes are refused, and never executed."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Annotated
+
+import msgspec
+import numpy as np
+
+from app.monitoring.history import TIERS, Bucket, History, Requests, VersionKey
+from app.monitoring.served_rows import ServedRows
+from app.regression.moments import Moments
+from app.regression.sufficient_statistics import Array
+
+FORMAT = 1
+MAX_BLOB_BYTES = 8 << 20  # Largest blob that is read. A history takes at most half of this.
+
+_Count = Annotated[int, msgspec.Meta(ge=0)]
+_LENGTHS = {tier.seconds for tier in TIERS}
+
+
+class NotAHistory(ValueError):
+    """The bytes are not a history that this release of the service wrote."""
+
+
+class _Moments(msgspec.Struct, array_like=True):
+    rows: Annotated[int, msgspec.Meta(ge=1)]
+    mean: bytes  # 64-bit numbers, little-endian, as in the other fields
+    products: bytes  # the upper triangle by rows, or the diagonal
+    minimum: bytes
+    maximum: bytes
+
+
+class _Served(msgspec.Struct, array_like=True):
+    start: _Count
+    seconds: _Count
+    predicted: _Count
+    moments: _Moments | None
+    extreme: _Count
+    checked: _Count
+    flagged: _Count
+    gaps: dict[str, _Count]
+    unseen: dict[str, _Count]
+
+
+class _Version(msgspec.Struct, array_like=True):
+    model: str
+    version: _Count
+    created_at: str
+    served: list[_Served]
+
+
+class _Minute(msgspec.Struct, array_like=True):
+    minute: _Count
+    requests: _Count
+    failed: _Count
+    rows: _Count
+
+
+class _History(msgspec.Struct):
+    format: int
+    versions: list[_Version]
+    requests: dict[str, list[_Minute]]
+
+
+_decoder = msgspec.msgpack.Decoder(_History)
+
+
+def encode(history: History) -> bytes:
+    """Return a history as MessagePack."""
+    versions = [
+        _Version(*key, [_encode_served(bucket, served) for bucket, served in buckets.items()])
+        for key, buckets in history.versions.items()
+    ]
+    requests = {
+        model: [_Minute(minute, each.requests, each.failed, each.rows) for minute, each in minutes.items()]
+        for model, minutes in history.requests.items()
+    }
+    return msgspec.msgpack.encode(_History(FORMAT, versions, requests))
+
+
+def decode(content: bytes) -> History:
+    """Return the history in these bytes. Raises NotAHistory."""
+    try:
+        found = _decoder.decode(content)
+        if found.format != FORMAT:
+            raise NotAHistory(f"It has format {found.format}, and this release reads format {FORMAT}.")
+        history = History()
+        for version in found.versions:
+            key = VersionKey(version.model, version.version, version.created_at)
+            history.versions[key] = {_bucket_of(served): _decode_served(served) for served in version.served}
+            _check_widths(history.versions[key].values())
+        for model, minutes in found.requests.items():
+            history.requests[model] = {each.minute: Requests(each.requests, each.failed, each.rows) for each in minutes}
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise NotAHistory(str(error)) from None
+    return history
+
+
+def _encode_served(bucket: Bucket, served: ServedRows) -> _Served:
+    moments = None
+    if (found := served.moments) is not None:
+        products = found.products[np.triu_indices(len(found.mean))] if found.has_pairs else found.products
+        moments = _Moments(found.rows, *map(_to_bytes, (found.mean, products, found.minimum, found.maximum)))
+    return _Served(
+        *bucket, served.predicted, moments, served.extreme, served.checked, served.flagged, served.gaps, served.unseen
+    )
+
+
+def _bucket_of(served: _Served) -> Bucket:
+    if served.seconds not in _LENGTHS or served.start % served.seconds:
+        raise ValueError("it has a bucket of another length")
+    return Bucket(served.start, served.seconds)
+
+
+def _decode_served(served: _Served) -> ServedRows:
+    moments = None
+    if (found := served.moments) is not None:
+        mean, minimum, maximum = map(_to_array, (found.mean, found.minimum, found.maximum))
+        moments = Moments(found.rows, mean, _products_of(_to_array(found.products), len(mean)), minimum, maximum)
+        if not len(mean) == len(minimum) == len(maximum) > 0 or (moments.squares < 0).any():
+            raise ValueError("its columns do not agree")
+    return ServedRows(
+        served.predicted,
+        moments,
+        served.extreme,
+        served.checked,
+        served.flagged,
+        Counter(served.gaps),
+        Counter(served.unseen),
+    )
+
+
+def _products_of(values: Array, width: int) -> Array:
+    if len(values) == width * (width + 1) // 2:
+        upper = np.zeros((width, width))
+        upper[np.triu_indices(width)] = values
+        return upper + np.triu(upper, 1).T
+    if len(values) != width:
+        raise ValueError("its products do not fit its columns")
+    return values
+
+
+def _check_widths(parts: Iterable[ServedRows]) -> None:
+    if len({len(part.moments.mean) for part in parts if part.moments}) > 1:
+        raise ValueError("its buckets have different columns")
+
+
+def _to_bytes(values: Array) -> bytes:
+    return np.ascontiguousarray(values, dtype="<f8").tobytes()
+
+
+def _to_array(content: bytes) -> Array:
+    values = np.frombuffer(content, "<f8").astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("it has numbers that are not finite")
+    return values

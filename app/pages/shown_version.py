@@ -1,0 +1,83 @@
+"""The version that a page shows, reduced to a few targets, so that a page of thousands of targets stays small."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from app.data.names import did_you_mean, shown
+from app.errors import InvalidInput
+from app.registry.version_file import Version
+from app.regression.target_selection import with_targets
+
+MAX_TARGETS = 4  # Targets on one page.
+NUMBER_BYTES = 8
+COPIES = 3  # Matrices of the version's size that exist while targets are selected.
+
+
+@dataclass(frozen=True)
+class ShownVersion:
+    """A version with some of its targets, and what the page needs to link to the others."""
+
+    version: Version
+    original: Version
+    first: int  # place of the first target shown
+
+    @property
+    def all_targets(self) -> tuple[str, ...]:
+        return self.original.card.targets
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        return self.version.card.targets
+
+    @property
+    def is_part(self) -> bool:
+        """Return True if there are more targets."""
+        return len(self.targets) < len(self.all_targets)
+
+    @property
+    def previous_target(self) -> str | None:
+        """The first target of the page before, or None."""
+        return self.all_targets[max(0, self.first - MAX_TARGETS)] if self.first > 0 else None
+
+    @property
+    def next_target(self) -> str | None:
+        """The first target of the page after, or None."""
+        after = self.first + len(self.targets)
+        return self.all_targets[after] if after < len(self.all_targets) else None
+
+
+def selection_bytes(version: Version) -> int:
+    """Return an estimate of the bytes that `show` takes: none if all targets are shown."""
+    model = version.model
+    size = 1 + len(model.columns) + MAX_TARGETS
+    return 0 if len(model.targets) <= MAX_TARGETS else COPIES * NUMBER_BYTES * size**2
+
+
+def show(version: Version, target: str | None = None) -> ShownVersion:
+    """Return the version with MAX_TARGETS targets from `target` on, by default from the first.
+
+    Raises InvalidInput if there is no such target.
+    """
+    targets = version.card.targets
+    if target is not None and target not in targets:
+        hint = did_you_mean(target, targets)
+        raise InvalidInput.of_parameter("target", f"{shown(target)} is not a target of this version.{hint}")
+    first = 0 if target is None else targets.index(target)
+    if len(targets) <= MAX_TARGETS:
+        return ShownVersion(version, version, 0)
+    kept = range(first, min(first + MAX_TARGETS, len(targets)))
+    return ShownVersion(_with_targets(version, kept), version, first)
+
+
+def _with_targets(version: Version, kept: Sequence[int]) -> Version:
+    card = version.card
+    names = [card.targets[index] for index in kept]
+    table = card.schema_of_rows
+    bounds = card.precision_bounds
+    reduced = replace(
+        card,
+        targets=tuple(names),
+        table=replace(table, targets=tuple(table.targets[index] for index in kept)),
+        precision_bounds=None if bounds is None else {name: bounds[name] for name in names if name in bounds},
+    )
+    return replace(version, card=reduced, model=with_targets(version.model, kept))

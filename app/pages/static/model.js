@@ -1,0 +1,181 @@
+// The pages of models and versions: sorting and copying tables, and live updates. Without scripts, all else works.
+"use strict";
+
+const MINIMUM_PAUSE = 5000; // milliseconds between two updates of one part
+
+// Sorting. The header cells of tables with data-tools become buttons.
+
+function valueOf(row, column) {
+  const cell = row.cells[column];
+  const data = cell.querySelector("data");
+  return data ? Number(data.value) : cell.classList.contains("number") ? NaN : cell.textContent.trim();
+}
+
+function order(one, other) {
+  if (typeof one === "number" && typeof other === "number") {
+    return Number.isNaN(one) ? (Number.isNaN(other) ? 0 : 1) : Number.isNaN(other) ? -1 : one - other;
+  }
+  return String(one).localeCompare(String(other), undefined, { numeric: true });
+}
+
+function sortBy(table, column) {
+  const header = table.tHead.rows[0].cells[column];
+  const descending = header.getAttribute("aria-sort") === "ascending";
+  const body = table.tBodies[0];
+  const rows = Array.from(body.rows);
+  rows.sort((one, other) => {
+    const [first, second] = [valueOf(one, column), valueOf(other, column)];
+    const isLast = Number.isNaN(first) || Number.isNaN(second); // withheld numbers stay at the end
+    return descending && !isLast ? order(second, first) : order(first, second);
+  });
+  body.append(...rows);
+  for (const cell of table.tHead.rows[0].cells) {
+    cell.removeAttribute("aria-sort");
+  }
+  header.setAttribute("aria-sort", descending ? "descending" : "ascending");
+}
+
+// Copying, with all digits. A spreadsheet would take a name such as `=1+1` as a formula.
+
+function textOf(cell) {
+  const data = cell.querySelector("data");
+  if (data) {
+    return data.value;
+  }
+  const text = cell.textContent.trim();
+  return /^[=+\-@\t\r]/.test(text) ? `'${text}` : text;
+}
+
+function linesOf(table, separator) {
+  const quoted = (text) => (separator === "," && /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text.replace(/[\t\r\n]/g, " "));
+  return Array.from(table.rows, (row) => Array.from(row.cells, (cell) => quoted(textOf(cell))).join(separator)).join("\n") + "\n";
+}
+
+async function copyTable(button, table) {
+  const label = button.textContent;
+  try {
+    await navigator.clipboard.writeText(linesOf(table, "\t"));
+    button.textContent = "Copied";
+  } catch {
+    getSelection().selectAllChildren(table); // without HTTPS, browsers offer no clipboard
+    button.textContent = "Selected";
+  }
+  announce(button.textContent);
+  setTimeout(() => (button.textContent = label), 2000);
+}
+
+function saveTable(table) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([linesOf(table, ",")], { type: "text/csv" }));
+  link.download = `${table.dataset.tools}.csv`;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+}
+
+function newButton(text, act) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "quiet";
+  button.textContent = text;
+  button.addEventListener("click", () => act(button));
+  return button;
+}
+
+for (const table of document.querySelectorAll("table[data-tools]")) {
+  const tools = document.createElement("div");
+  tools.className = "table-tools";
+  tools.append(newButton("Copy the table", (button) => copyTable(button, table)), newButton("Save as CSV", () => saveTable(table)));
+  table.parentElement.before(tools);
+  Array.from(table.tHead.rows[0].cells).forEach((cell, column) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "sort";
+    button.textContent = cell.textContent;
+    button.addEventListener("click", () => sortBy(table, column));
+    cell.replaceChildren(button);
+  });
+}
+
+// The form: after an answer, the focus goes to it, and the lines for programs stay open.
+
+let linesAreOpen = false;
+document.addEventListener("htmx:beforeSwap", (event) => {
+  if (event.detail.target.id === "try-it") {
+    linesAreOpen = Boolean(document.getElementById("code-details")?.open);
+  }
+});
+document.addEventListener("htmx:afterSettle", () => {
+  const details = document.getElementById("code-details");
+  if (linesAreOpen && details) {
+    details.open = true;
+  }
+});
+document.addEventListener("htmx:afterSwap", (event) => {
+  if (event.detail.target.id === "try-it" || event.target.id === "try-it") {
+    document.querySelector("#try-it [data-focus]")?.focus();
+  }
+});
+
+// A link to a field of an error, or to a note, opens what hides it.
+function openAround(target) {
+  for (let details = target?.closest("details"); details; details = details.parentElement.closest("details")) {
+    details.open = true;
+  }
+}
+window.addEventListener("hashchange", () => openAround(document.getElementById(decodeURIComponent(location.hash.slice(1)))));
+
+// Live: the server sends what changes. A part is fetched again if its summary differs from the last one.
+
+const PARTS = { versions: "lineage", drift: "drift", outcomes: "outcomes" };
+const live = document.getElementById("live");
+
+function follow(place) {
+  const known = new Map();
+  const waiting = new Map();
+  const last = new Map();
+  const source = new EventSource(place.dataset.events);
+
+  function refresh(name) {
+    waiting.delete(name);
+    last.set(name, Date.now());
+    htmx.trigger(document.getElementById(PARTS[name]), "refresh");
+  }
+
+  function received(name, text) {
+    const before = known.get(name);
+    known.set(name, text);
+    if (before === undefined || before === text || waiting.has(name)) {
+      return; // the page shows the first one
+    }
+    const pause = Math.max(0, (last.get(name) ?? 0) + MINIMUM_PAUSE - Date.now());
+    waiting.set(name, setTimeout(refresh, pause, name));
+  }
+
+  for (const name of Object.keys(PARTS)) {
+    source.addEventListener(name, (event) => {
+      received(name, event.data);
+      if (name === "versions") {
+        noteCurrent(place, JSON.parse(event.data).current);
+      }
+    });
+  }
+  window.addEventListener("pagehide", () => source.close());
+}
+
+function noteCurrent(place, current) {
+  if (current === undefined || String(current ?? "") === place.dataset.current) {
+    return;
+  }
+  place.dataset.current = String(current ?? "");
+  const note = document.createElement("p");
+  note.className = "alert alert-warn";
+  const link = document.createElement("a");
+  link.href = place.dataset.page;
+  link.textContent = "Show the model as it is now";
+  note.append(current === null ? "No version is current any more. " : `Version ${current} is current now. `, link);
+  place.replaceChildren(note);
+}
+
+if (live && window.EventSource) {
+  follow(live);
+}

@@ -1,0 +1,144 @@
+"""Requests and responses of /models/{model}/actuals."""
+
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
+
+from app.data.columns.options import DateOrder, ReadingOptions
+from app.data.prediction_ids import PREDICTION_ID
+from app.web.schemas.openapi_schema import DocumentedAs, NamedRow, Schema
+from app.web.schemas.reading import DecimalOption, TextOptions, ThousandsOption
+
+ActualRows = Annotated[list[Any], DocumentedAs(Annotated[list[NamedRow], Field(min_length=1)])]
+
+
+class ActualsRequest(Schema):
+    """Outcomes: objects with a `prediction_id` and the targets that are known."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+    actuals: ActualRows = Field(min_length=1)
+    """A target that is null or missing is not known yet and may come later."""
+    replace: bool = False
+    """Replace values that are known already. Without it, the first value stays, and the response names the ids."""
+
+
+class ActualsParameters(TextOptions):
+    """Options in the query, for outcomes in a table."""
+
+    model_config = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False)
+
+    replace: bool = False
+    """Replace values that are known already. Without it, the first value stays, and the response names the ids."""
+    prediction_id: str = PREDICTION_ID
+    """Column with the ids of the predictions."""
+    decimal: DecimalOption = None
+    """Decimal sign of numbers in text: `.` or `,`. Default: the training rows', if it fits."""
+    thousands: ThousandsOption = None
+    """Sign between groups of three digits. Default: the training rows'."""
+    dates: DateOrder | None = None
+    """Order of dates such as 03/04/2020. Default: the training rows'."""
+
+    def reading(self) -> ReadingOptions:
+        """Return how to read the table."""
+        return ReadingOptions(
+            sep=self.sep,
+            decimal=self.decimal,
+            thousands=self.thousands,
+            encoding=self.encoding,
+            header=self.header,
+            skip=self.skip,
+            sheet=int(self.sheet) if isinstance(self.sheet, str) and self.sheet.isdecimal() else self.sheet,
+            dates=self.dates,
+        )
+
+
+class NamedIds(Schema):
+    """Rows, with the ids of the first."""
+
+    rows: int
+    prediction_ids: list[str]
+    """At most 20."""
+
+
+class ActualsResult(Schema):
+    """What became of the outcomes. Every row is in one of the counts; rows in `different` may be in another one too."""
+
+    model: str
+    rows: int
+    matched: int
+    """Rows with a value that was not known before, and is counted now."""
+    repeated: int
+    """Rows whose values were all known already. They are not counted twice."""
+    replaced: int
+    """With `replace`: other rows with a value in place of another one."""
+    different: NamedIds
+    """Rows with another value than the known one, which stays."""
+    unknown: NamedIds
+    """Rows whose id is not that of a recorded prediction of this model."""
+    without_values: int
+    """Rows in which no target is known yet."""
+    versions: dict[str, int]
+    """Matched rows by the version that made the prediction."""
+
+
+class TargetErrorView(Schema):
+    """Errors of the predictions of one target. An error is the prediction made at the time minus the outcome."""
+
+    rows: int
+    rmse: float | None
+    """Root of the mean squared error. null without rows, and if an error is above 1e144."""
+    mae: float | None
+    """Mean absolute error."""
+    bias: float | None
+    """Mean error: positive if the predictions are too high."""
+    interval_rows: int
+    """Rows whose predictions had an interval."""
+    interval_coverage: float | None
+    """Share of these rows whose interval has the outcome."""
+
+
+class RollingErrorView(Schema):
+    """Predictions that one version made in the window."""
+
+    version: int
+    recorded: int
+    matched: int
+    """With an outcome of at least one target."""
+    waiting: int
+    """Still recorded, without an outcome."""
+    targets: dict[str, TargetErrorView]
+
+
+class ActualsUsage(Schema):
+    """The recorded predictions of all models."""
+
+    days: float
+    """Days for which a prediction waits for its outcome."""
+    bytes: int
+    max_bytes: int
+    recorded: int
+    matched: int
+    waiting: int
+    removed: int
+    """Removed before an outcome came, because they were too old or the space was needed."""
+
+
+class ActualsView(Schema):
+    """Errors of predictions with known outcomes."""
+
+    model: str
+    window_seconds: float
+    """By the time of the prediction, rounded down to the beginning of an hour."""
+    level: float
+    """Level of the intervals."""
+    versions: list[RollingErrorView]
+    usage: ActualsUsage
+
+
+EXAMPLES: dict[str, Any] = {
+    "The outcome of a prediction": {"actuals": [{"prediction_id": "field-17", "apples": 57, "oranges": 69}]},
+    "A target that is not known yet": {"actuals": [{"prediction_id": "field-17", "apples": 57, "oranges": None}]},
+}
+
+CSV_EXAMPLE = "prediction_id,apples,oranges\nfield-17,57,69\nfield-18,81,\n"
