@@ -1,7 +1,7 @@
 """The second look at the rows: when it happens, what it sees, and what it leaves when it cannot."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,8 +69,10 @@ class Trainer:
     def run(
         self, request: TrainingRequest, report: Callable[[Progress], object] = lambda _: None, seconds: float = 0
     ) -> ModelCard:
-        reporter = ProgressReporter(lambda progress, _: report(progress), lambda: False, seconds)
-        return train(request, None, self.context, reporter)
+        def pass_on(progress: Progress, _: object) -> None:
+            report(progress)
+
+        return train(request, None, self.context, ProgressReporter(pass_on, lambda: False, seconds))
 
     def train(self, content: bytes, query: str = "targets=y", form: str = "csv") -> ModelCard:
         return self.run(self.plan(content, query, form))
@@ -207,14 +209,15 @@ def test_a_file_for_a_merge_has_no_diagnostics(trainer: Trainer) -> None:
     assert (exported.diagnostics, exported.no_diagnostics) == (None, None)
 
 
-@contextlib.contextmanager
-def too_little_memory() -> Iterator[None]:
-    raise MemoryExceeded("The training needs more memory than the trainer may have.")
-    yield
+class TooLittleMemory(contextlib.nullcontext[None]):
+    """A context that is always out of memory."""
+
+    def __enter__(self) -> None:
+        raise MemoryExceeded("The training needs more memory than the trainer may have.")
 
 
 def test_a_second_look_that_needs_too_much_memory_leaves_a_version_without_diagnostics(tmp_path: Path) -> None:
-    trainer = Trainer(tmp_path, within_memory=too_little_memory)
+    trainer = Trainer(tmp_path, within_memory=TooLittleMemory)
     card = trainer.train(csv())
     assert (card.version, card.promoted, card.rows) == (1, True, 60)
     assert card.diagnostics is None
