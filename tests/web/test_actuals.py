@@ -14,7 +14,7 @@ from service import INPUTS, NOTEBOOK, TARGETS, Service
 
 NAMES: dict[str, Any] = {"feature_names": ["temp", "rainfall", "humidity"], "target_names": ["apples", "oranges"]}
 ROW = {"temp": 75, "rainfall": 63, "humidity": 44}
-VALUES = [75, 63, 44]
+VALUES: list[float] = [75, 63, 44]
 CSV = {"content-type": "text/csv"}
 NOT_PRINTABLE = "Expected a string of 1 to 200 printable characters"
 
