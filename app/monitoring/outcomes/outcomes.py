@@ -4,6 +4,7 @@ The rest of the service uses this class. Nothing is connected to, created or imp
 """
 
 import contextlib
+import importlib
 import logging
 import threading
 import time
@@ -49,6 +50,8 @@ class Outcomes:
 
         Raises NotRecorded.
         """
+        # Imported here once, because the wait for a commit is bounded, and the import takes long on a busy machine.
+        importlib.import_module("app.monitoring.outcomes.recording")
         for start in range(0, len(rows.ids), MAX_WAITING_ROWS // 4):
             self._writer.record(_part(rows, start, start + MAX_WAITING_ROWS // 4))
 
