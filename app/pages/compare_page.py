@@ -45,7 +45,7 @@ MEASURES = (
 
 @dataclass(frozen=True)
 class Chosen:
-    """What a request asks to compare."""
+    """The versions and the target to compare."""
 
     versions: tuple[int, ...]
     target: str | None = None
@@ -93,7 +93,7 @@ async def compare_on_file(request: Request, model: ModelName) -> Response:
 
 
 def _chosen_in(form: Form) -> Chosen:
-    """Return what a form asks to compare, and keep only the options of an evaluation in it. Empty ones are left out."""
+    """Return the choice in a form, and keep only the options of an evaluation in it. Empty ones are left out."""
     target = next((text for name, text in form.fields if name == TARGET), None)
     form.fields[:] = [(name, text) for name, text in form.fields if name != TARGET and text.strip()]
     return Chosen(_numbers([text for name, text in form.fields if name == VERSIONS]), target or None)
@@ -141,7 +141,7 @@ def _page(request: Request, model: str, chosen: Chosen, outcome: Outcome = NO_OU
 
 def _default(numbers: Sequence[int], current: int | None) -> tuple[int, ...]:
     """Return the version before the current one and the current one, or the two newest."""
-    last = current if current in numbers else numbers[-1]
+    last = current if current is not None and current in numbers else numbers[-1]
     before = [number for number in numbers if number < last]
     others = before[-1:] or [number for number in numbers if number > last][:1]
     return (*others, last)

@@ -1,4 +1,4 @@
-"""What two to four versions of a model have in common, and how they differ."""
+"""Differences between two to four versions of a model."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -132,7 +132,7 @@ def _thinned(losses: list[float]) -> list[tuple[int, float]]:
 def _near_chart(rate: float, near: list[tuple[float, float, list[float]]]) -> Markup:
     """Return the losses at learning rates below and above the bound, and that of the learner."""
     curves = [Curve(f"your {svg.number(rate, 3)}", _thinned(descend(FIVE, START, rate, _NEAR_STEPS).losses))]
-    curves += [Curve(f"{ratio:g} of the bound", _thinned(losses)) for ratio, _, losses in near]
+    curves += [Curve(f"{ratio:g} \N{MULTIPLICATION SIGN} bound", _thinned(losses)) for ratio, _, losses in near]
     highest = _NEAR_GROWTH * FIVE.loss(START)
     return loss_chart(curves, "Loss below and above the bound", x_label="step", highest=highest)
 
@@ -193,8 +193,7 @@ class Calls:
             "targets": _whole(FIVE.y.tolist()),
             "solver": solver,
         }
-        fields = ",\n  ".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in body.items())
-        return self._curl("/train", "-H 'Prefer: wait=10'", f"--json '{{\n  {fields}\n}}'")
+        return self._curl("/train", "-H 'Prefer: wait=10'", f"--json '{_lines(body)}'")
 
     def _predict(self, rows: list[list[float]]) -> str:
         return self._curl("/models/notebook/predict", f"--json '{json.dumps({'instances': _whole(rows)})}'")
@@ -202,7 +201,7 @@ class Calls:
     def _five_rows(self, path: str, options: dict[str, str]) -> str:
         wait = ["-H 'Prefer: wait=10'"] if path == "/train" else []
         rows = ["-H 'Content-Type: text/csv'", "--data-binary @-"]
-        return f"head -6 yields.csv | {self._curl(path, *wait, *rows, options=options)}"
+        return f"head -6 yields.csv |\n  {self._curl(path, *wait, *rows, options=options)}"
 
     def _all_rows(self, options: dict[str, str]) -> str:
         rows = ["-H 'Content-Type: text/csv'", "--data-binary @yields.csv"]
@@ -211,7 +210,18 @@ class Calls:
     def _curl(self, path: str, *arguments: str, options: dict[str, str] | None = None) -> str:
         query = "?" + "&".join(f"{name}={value}" for name, value in options.items()) if options else ""
         key = [f"-H 'Authorization: Bearer {KEY}'"] if self.with_key else []
-        return " ".join(["curl", *key, *arguments, shlex.quote(f"{self.url}{path}{query}")])
+        words = ["curl", *key, *arguments]
+        separator = " \\\n    " if options else " "  # a long URL has a line of its own
+        return " ".join(words) + separator + shlex.quote(f"{self.url}{path}{query}")
+
+
+def _lines(body: dict[str, Any], indent: str = "  ") -> str:
+    """Return an object as JSON with a line for each field, also of objects in it."""
+    fields = [
+        f"{json.dumps(name)}: {_lines(value, indent + '  ') if isinstance(value, dict) else json.dumps(value)}"
+        for name, value in body.items()
+    ]
+    return "{\n" + ",\n".join(indent + field for field in fields) + f"\n{indent[2:]}}}"
 
 
 def _whole(rows: list[list[float]]) -> list[list[float]]:

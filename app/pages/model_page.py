@@ -39,7 +39,7 @@ def model_page(request: Request, model: ModelName, options: Options) -> Response
             "lineage": rows,
             "newest": registry.versions(model)[-1],
             "expected": NONE,
-            "link": Links(prefix(request.scope) + path, options),
+            "same_page": Links(prefix(request.scope) + path, options),
         }
         return render(request, "_lineage.html" if options.part == "versions" else "unpromoted.html", context)
     return respond(request, version, version.card.version, options, in_path=None)

@@ -10,7 +10,7 @@ from starlette.responses import RedirectResponse, Response
 
 from app.data.formats import BY_MEDIA_TYPE, BY_SUFFIX
 from app.data.formats.base import TableFormat
-from app.errors import Forbidden, InvalidInput, LinserveError
+from app.errors import Forbidden, InvalidInput, LinserveError, UnsupportedMediaType
 from app.pages.access import AccessScope, check_csrf, form_access, page_access
 from app.pages.csrf import FIELD as CSRF
 from app.pages.page_route import PageRoute
@@ -82,14 +82,18 @@ async def _open_form(request: Request, meaning: Callable[[Form], Form] = options
 
     `meaning` returns the options that the fields stand for.
     """
+    refused: UnsupportedMediaType | None = None
     try:
         media_type = await bodies.content_type(request, bodies.JSON, *BY_MEDIA_TYPE)
-    finally:
-        received = bodies.received_of(request)
-        check_csrf(request, value_of(received.fields, CSRF))
+    except UnsupportedMediaType as error:
+        refused, media_type = error, ""
+    received = bodies.received_of(request)
+    check_csrf(request, value_of(received.fields, CSRF))
     received.meaning = meaning
     if not received.file_name and not received.head:
         raise InvalidInput("No file was chosen. Choose one.")
+    if refused is not None:
+        raise refused
     return BY_MEDIA_TYPE.get(media_type)
 
 

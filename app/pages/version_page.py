@@ -13,7 +13,7 @@ from app.pages.charts.svg import number
 from app.pages.code_lines import base_url, curl_line
 from app.pages.coefficients import Scale, coefficient_tables
 from app.pages.diagnostics import diagnostics_context
-from app.pages.form_fields import example_form
+from app.pages.form_fields import example_form, iso_date
 from app.pages.lineage import error_of, lineage
 from app.pages.live_panels import drift_panel, outcome_panel
 from app.pages.page_route import PageRoute
@@ -74,7 +74,7 @@ def respond(
         "current": current,
         "is_current": current == version.card.version,
         "number": number,
-        "link": Links(prefix(request.scope) + path, options),
+        "same_page": Links(prefix(request.scope) + path, options),
     }
     if options.part == "versions":
         rows = lineage(services.registry, model, current, options.older)
@@ -133,6 +133,7 @@ def _version_context(
             "diagnostics", "They were not recorded when the version was trained."
         ),
         "lineage": lineage(services.registry, card.model, current, options.older),
+        "lineage_older": options.older,
         "has_parent": card.parent in versions,
         "roll_back_to": _previous(card.parent, versions, card.version) if current == card.version else None,
         "expected": NONE if current is None else current,
@@ -148,6 +149,13 @@ def _version_context(
     }
     notes.add_fields()
     return {**context, "notes": notes.reasons}
+
+
+def _range(column: Mapping[str, Any], ends: list[float] | None) -> list[str] | None:
+    """Return the range of a column in training as text, or None if it has none."""
+    if ends is None or column["kind"] not in ("number", "date"):
+        return None
+    return [iso_date(end) if column["kind"] == "date" else number(end) for end in ends]
 
 
 def _previous(parent: int | None, versions: list[int], own: int) -> int | None:
@@ -211,7 +219,7 @@ def _schema(view: Mapping[str, Any]) -> dict[str, Any]:
             {
                 "role": role,
                 "more_levels": max(0, len(column["levels"]) - MAX_LEVELS),
-                "range": view["ranges"].get(column["name"]) if column["kind"] == "number" else None,
+                "range": _range(column, view["ranges"].get(column["name"])),
                 **column,
                 "levels": column["levels"][:MAX_LEVELS],
             }

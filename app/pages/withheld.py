@@ -6,7 +6,7 @@ from itertools import product
 from app.pages.charts.svg import number
 
 # Reasons for nulls that nobody misses on a page, by the field.
-_UNMISSED = ("covariance", "parent", "job", "validation", "precision_bounds", "shares")
+_UNMISSED = ("covariance", "parent", "job", "validation", "precision_bounds", "shares", "diagnostics")
 _UNEXPLAINED = "This number was not recorded."
 
 

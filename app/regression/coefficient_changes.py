@@ -30,8 +30,8 @@ def change_in_standard_errors(base: tuple[float, float], other: tuple[float, flo
 
     `base` and `other` are a coefficient and its standard error. The standard error of the difference itself is unknown:
     two versions usually share rows, so their coefficients are correlated, and the root of the sum of squares would be
-    too large. Divided by the error of the base, the difference says how far the estimate moved on the scale of its
-    own uncertainty. It is not a test.
+    too large. Divided by the error of the base, the difference is the distance that the estimate moved on the scale of
+    its own uncertainty. It is not a test.
     """
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         difference = np.float64(other[0]) - np.float64(base[0])

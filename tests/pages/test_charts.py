@@ -2,6 +2,7 @@
 
 import math
 import re
+from operator import itemgetter
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -17,6 +18,7 @@ from app.pages.charts.waterfall import Contribution, largest, waterfall
 from app.pages.lineage import rails
 
 HOSTILE = """<script>alert(1)</script>" onload="alert(2)' & ]]> é"""
+MINUS = "\N{MINUS SIGN}"
 LARGE = 1e100
 NUMBERS = st.floats(allow_nan=True, allow_infinity=True)
 FINITE = st.floats(allow_nan=False, allow_infinity=False)
@@ -26,7 +28,7 @@ TEXTS = st.text(st.characters(blacklist_categories=("Cs", "Cc"), blacklist_chara
 
 def parsed(chart: Markup) -> ET.Element:
     """Return the drawing, after checking that all it contains can be drawn and nothing in it acts."""
-    root = ET.fromstring(str(chart))
+    root = ET.fromstring(str(chart))  # noqa: S314 - made by this service
     for element in root.iter():
         assert element.tag.rpartition("}")[2] in ("svg", "desc", "g", "line", "path", "rect", "text", "title")
         for name, value in element.attrib.items():
@@ -73,14 +75,14 @@ def test_ticks_ascend_within_the_scale_and_their_labels_differ(
     ("low", "high", "labels"),
     [
         (0, 10, ["0", "2", "4", "6", "8", "10"]),
-        (-1, 1, ["−1.0", "−0.5", "0.0", "0.5", "1.0"]),
+        (-1, 1, ["{-}1.0", "{-}0.5", "0.0", "0.5", "1.0"]),
         (0, 0.3, ["0.0", "0.1", "0.2", "0.3"]),
         (17, 136, ["25", "50", "75", "100", "125"]),
         (0, 3e6, ["0", "1e6", "2e6", "3e6"]),
     ],
 )
 def test_ticks_are_round(low: float, high: float, labels: list[str]) -> None:
-    assert svg.LinearScale(low, high, 0, 100).labels() == labels
+    assert svg.LinearScale(low, high, 0, 100).labels() == [label.replace("{-}", MINUS) for label in labels]
 
 
 def test_a_log_scale_labels_powers_of_ten() -> None:
@@ -112,7 +114,7 @@ def test_no_text_and_no_number_breaks_a_waterfall(
 
 
 @given(TEXTS, st.lists(FINITE, min_size=2, max_size=9, unique=True).map(sorted), st.data())
-def test_no_text_and_no_number_breaks_the_charts_of_residuals(name: str, edges: list[float], data: st.DataObject) -> None:
+def test_no_text_and_no_number_breaks_a_chart_of_residuals(name: str, edges: list[float], data: st.DataObject) -> None:
     bins = len(edges) - 1
     counts = data.draw(st.lists(st.integers(0, 10**9), min_size=bins, max_size=bins))
     means = data.draw(st.lists(st.none() | FINITE, min_size=bins, max_size=bins))
@@ -137,7 +139,7 @@ def test_a_heat_map_of_2500_cells_is_small() -> None:
     assert len(heat_map(edges, edges, [[x * y for y in range(50)] for x in range(50)], "Map", ("x", "y"))) < 70_000
 
 
-@given(st.lists(st.tuples(st.integers(1, 60), st.none() | st.integers(1, 59)), unique_by=lambda row: row[0], max_size=40))
+@given(st.lists(st.tuples(st.integers(1, 60), st.none() | st.integers(1, 59)), unique_by=itemgetter(0), max_size=40))
 def test_every_version_has_its_place_in_the_lineage(versions: list[tuple[int, int | None]]) -> None:
     rows = [
         (number, parent if parent is not None and parent < number else None)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,7 +136,7 @@ def test_versions_that_cannot_be_compared_are_an_error_page(
 
 
 def test_a_form_without_the_token_is_refused_and_one_version_alone_has_no_comparison(shops: Service) -> None:
-    form = {"versions": (None, "1"), "file": ("rows.csv", csv_of(4))}
+    form: dict[str, Any] = {"versions": (None, "1"), "file": ("rows.csv", csv_of(4))}
     assert shops.client.post(PATH, files=form, headers=HTML).status_code == 403
     alone = shops.client.get("/models/crop-yield/compare", headers=HTML)
     assert alone.status_code == 200

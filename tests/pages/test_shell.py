@@ -11,6 +11,7 @@ from sign_in import HTML, browser_of, guarded_service, sign_in
 
 from app.pages import formatting
 from app.pages.page_route import wants_page
+from app.pages.routes import PAGES_ONLY
 
 FIREFOX = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
@@ -85,6 +86,13 @@ def test_errors_are_pages_with_the_sentence_of_the_problem(client: httpx.Client)
     assert "(option next)" in client.get("/?next=x").text
     part = client.get("/nothing", headers={"hx-request": "true", "accept": "*/*"})
     assert (part.status_code, part.text.strip().startswith('<div class="alert')) == (404, True)
+
+
+def test_programs_are_told_that_a_path_is_a_page(client: httpx.Client) -> None:
+    for path in PAGES_ONLY:
+        answer = client.get(path.replace("{model}", "crop-yield"), headers={"accept": "*/*"})
+        assert answer.status_code == 406
+        assert "Accept: text/html" in answer.json()["detail"]
 
 
 def test_a_form_that_is_too_long_or_of_another_type_is_refused(client: httpx.Client) -> None:

@@ -22,7 +22,7 @@ class Strip:
 def strips(columns: Sequence[Strip], name: str, label: str, *, symmetric: bool) -> Markup:
     """Return a strip for each column, from no distance to its own. Drifted ones are marked and say so."""
     frame = svg.Frame(
-        width=720,
+        width=svg.WIDTH,
         height=ROW * len(columns) + 58,
         left=svg.label_width([each.name for each in columns]) + 14,
         right=84,

@@ -24,7 +24,7 @@ class Estimate:
 def forest(estimates: Sequence[Estimate], name: str, label: str) -> Markup:
     """Return the plot. `label` says what the numbers are."""
     frame = svg.Frame(
-        width=720,
+        width=svg.WIDTH,
         height=ROW * len(estimates) + 58,
         left=svg.label_width([estimate.name for estimate in estimates]) + 14,
     )

@@ -19,7 +19,7 @@ def heat_map(
     labels: tuple[str, str],
 ) -> Markup:
     """Return the map of counts[x][y]. Darker cells have more rows, by the logarithm."""
-    frame = svg.Frame(height=300, left=64)
+    frame = svg.Frame(height=280, left=64)
     x_scale = svg.LinearScale.over(x_edges, frame.left, frame.x_end)
     y_scale = svg.LinearScale.over(y_edges, frame.y_end, frame.top)
     most = max((count for column in counts for count in column), default=0)
@@ -44,7 +44,7 @@ def heat_map(
 
 def quantiles(theoretical: Sequence[float], observed: Sequence[float], name: str) -> Markup:
     """Return the plot of observed quantiles against those of the normal distribution."""
-    frame = svg.Frame(height=300)
+    frame = svg.Frame(height=280)
     ends = svg.extent([*theoretical, *observed])
     x_scale = svg.LinearScale.over(theoretical, frame.left, frame.x_end, margin=0.04)
     y_scale = svg.LinearScale.over(observed, frame.y_end, frame.top, include=list(svg.extent(theoretical)), margin=0.04)

@@ -31,9 +31,9 @@ def largest(contributions: Sequence[Contribution], most: int) -> list[Contributi
 
 def waterfall(baseline: float, contributions: Sequence[Contribution], prediction: float, name: str) -> Markup:
     """Return the chart: the baseline, a step for each contribution, and the prediction."""
-    names = ["Mean of the training rows", *(each.name for each in contributions), "Prediction"]
+    names = ["Training mean", *(each.name for each in contributions), "Prediction"]
     frame = svg.Frame(
-        width=720, height=ROW * len(names) + 58, left=svg.label_width(names) + 14, right=NUMBER_WIDTH + 12
+        width=svg.WIDTH, height=ROW * len(names) + 58, left=svg.label_width(names) + 14, right=NUMBER_WIDTH + 12
     )
     totals = [baseline]
     for each in contributions:

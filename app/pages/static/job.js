@@ -254,11 +254,12 @@ function draw() {
   const line = color("--series-1");
   // On a logarithmic axis, only powers of 10 have lines.
   const lines = (_, ticks) => ticks.map((tick) => (log && !Number.isInteger(Math.log10(tick)) ? null : tick));
+  const ruled = (label) => (label === "epoch" ? {} : { filter: lines });
   const axis = (label) => ({
     label,
     stroke: color("--muted"),
-    grid: { stroke: color("--border"), width: 1, filter: label === "epoch" ? null : lines },
-    ticks: { stroke: color("--border"), width: 1, filter: label === "epoch" ? null : lines },
+    grid: { stroke: color("--border"), width: 1, ...ruled(label) },
+    ticks: { stroke: color("--border"), width: 1, ...ruled(label) },
     font: "12px system-ui, sans-serif",
     labelFont: "12px system-ui, sans-serif",
     size: label === "epoch" ? 36 : 76,

@@ -96,23 +96,74 @@ for (const table of document.querySelectorAll("table[data-tools]")) {
   });
 }
 
-// The form: after an answer, the focus goes to it, and the lines for programs stay open.
+// Parts of the page from the server. The header asks for the part alone.
 
-let linesAreOpen = false;
-document.addEventListener("htmx:beforeSwap", (event) => {
-  if (event.detail.target.id === "try-it") {
-    linesAreOpen = Boolean(document.getElementById("code-details")?.open);
+async function part(url, options = {}) {
+  const answer = await fetch(url, { ...options, headers: { accept: "text/html", "hx-request": "true" } });
+  const signIn = answer.headers.get("hx-redirect");
+  if (signIn) {
+    location.assign(signIn);
+    return null;
+  }
+  const template = document.createElement("template");
+  template.innerHTML = await answer.text();
+  showCopyButtons(template.content);
+  return template.content;
+}
+
+// The form: the answer takes the place of the form and gets the focus. The lines for programs follow the fields.
+
+function send(form, more = {}) {
+  const fields = new URLSearchParams(new FormData(form));
+  for (const [name, value] of Object.entries(more)) {
+    fields.set(name, value);
+  }
+  return part(form.action, { method: "POST", body: fields });
+}
+
+async function predict(form) {
+  const button = form.querySelector("button[type=submit]");
+  const linesAreOpen = document.getElementById("code-details").open;
+  button.disabled = true;
+  try {
+    const content = await send(form);
+    if (content === null) {
+      return;
+    }
+    const whole = content.getElementById("try-it");
+    if (whole) {
+      document.getElementById("try-it").replaceWith(content);
+    } else {
+      form.before(content); // a problem, such as a model that was deleted
+    }
+    document.getElementById("code-details").open = linesAreOpen;
+    document.querySelector("#try-it [data-focus], #try-it [role=alert]")?.focus();
+  } catch {
+    form.submit(); // the browser explains what is wrong with the connection
+  } finally {
+    button.disabled = false;
+  }
+}
+
+let changes = 0;
+async function refreshLines(form) {
+  const change = ++changes;
+  const content = await send(form, { only: "lines" }).catch(() => null);
+  if (content !== null && change === changes) {
+    document.getElementById("code-lines").replaceChildren(content);
+  }
+}
+
+document.addEventListener("submit", (event) => {
+  if (event.target.id === "try-form") {
+    event.preventDefault();
+    changes++;
+    predict(event.target);
   }
 });
-document.addEventListener("htmx:afterSettle", () => {
-  const details = document.getElementById("code-details");
-  if (linesAreOpen && details) {
-    details.open = true;
-  }
-});
-document.addEventListener("htmx:afterSwap", (event) => {
-  if (event.detail.target.id === "try-it" || event.target.id === "try-it") {
-    document.querySelector("#try-it [data-focus]")?.focus();
+document.addEventListener("change", (event) => {
+  if (event.target.form?.id === "try-form") {
+    refreshLines(event.target.form);
   }
 });
 
@@ -135,10 +186,14 @@ function follow(place) {
   const last = new Map();
   const source = new EventSource(place.dataset.events);
 
-  function refresh(name) {
+  async function refresh(name) {
     waiting.delete(name);
     last.set(name, Date.now());
-    htmx.trigger(document.getElementById(PARTS[name]), "refresh");
+    const place = document.getElementById(PARTS[name]);
+    const content = await part(place.dataset.part).catch(() => null);
+    if (content !== null) {
+      place.replaceChildren(content);
+    }
   }
 
   function received(name, text) {

@@ -1,7 +1,7 @@
 // The train page: drop a file, preview its beginning, send it with a progress bar. Without scripts the form works alone.
 "use strict";
 
-const PREVIEW_BYTES = 4 << 20; // Bytes of a long text file that a preview is of.
+const PREVIEW_BYTES = 2 << 20; // Bytes of a long text file that a preview is of.
 const WHOLE_BYTES = 64 << 20; // Bytes of a binary file that is previewed as a whole, unless asked for.
 const DELAY = 250; // Milliseconds after a change before the preview is made again.
 const TEXT = /\.(csv|tsv|tab|txt|ndjson|jsonl)$/i;
