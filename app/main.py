@@ -24,6 +24,7 @@ from app.monitoring.monitor import Monitor
 from app.monitoring.outcomes.outcomes import Outcomes
 from app.pages import routes as pages
 from app.pages.errors_page import render_error
+from app.pages.rendering import load_templates
 from app.private_names import check_private_names
 from app.registry.opening import open_registry
 from app.server.admission import ConnectionAdmission
@@ -229,6 +230,7 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
 
 
 def _connect(queue: JobQueue) -> None:
+    load_templates()  # so that the first page is as quick as the others
     with contextlib.suppress(Unavailable):  # It is logged, and the first training tries again.
         queue.store.connect()
     # Imported modules are never collected, and a batch of rows creates thousands of objects without cycles, so the

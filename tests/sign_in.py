@@ -26,10 +26,12 @@ def write_keys(path: Path, *names: str) -> Path:
 
 
 @contextmanager
-def guarded_service(folder: Path, *, environment: dict[str, str] | None = None, **settings: str) -> Iterator[Service]:
+def guarded_service(
+    folder: Path, *, environment: dict[str, str] | None = None, trainer_mode: str = "embedded"
+) -> Iterator[Service]:
     """A service with a key for each of KEYS, in the file `keys` in its folder."""
     keys = write_keys(folder / "keys", *KEYS)
-    running = Service(folder, environment=environment, api_keys_file=str(keys), **settings).start()
+    running = Service(folder, environment=environment, api_keys_file=str(keys), trainer_mode=trainer_mode).start()
     try:
         yield running
     finally:

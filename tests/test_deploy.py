@@ -96,16 +96,24 @@ def test_compose_starts_two_replicas_over_one_postgres_and_one_bucket() -> None:
 def test_files_that_compose_mounts_exist() -> None:
     folder = ROOT / "deploy" / "compose"
     mounts = [mount for service in COMPOSE["services"].values() for mount in service.get("volumes", ())]
-    files = [Path(mount.partition(":")[0]) for mount in mounts if mount.startswith("./")]
-    assert len(files) == 4
+    files = [Path(mount.partition(":")[0]) for mount in mounts if mount.startswith(".")]
+    assert len(files) == 6
     assert all((folder / file).is_file() for file in files)
 
 
-def test_prometheus_scrapes_the_replicas_and_its_alerts_name_metrics_of_the_service() -> None:
+def test_prometheus_scrapes_the_replicas_and_reads_the_alerts() -> None:
     folder = ROOT / "deploy" / "compose"
-    scraped = yaml.safe_load((folder / "prometheus.yaml").read_text())["scrape_configs"]
-    assert scraped[0]["dns_sd_configs"][0]["names"] == ["replica"]
-    metrics = (ROOT / "app" / "web" / "metrics.py").read_text()
-    rules = yaml.safe_load((folder / "alerts.yaml").read_text())["groups"][0]["rules"]
-    for name in set(re.findall(r"linserve_[a-z_]+", str(rules))):
-        assert f'"{name.removesuffix("_total")}"' in metrics
+    configured = yaml.safe_load((folder / "prometheus.yaml").read_text())
+    mounted = " ".join(COMPOSE["services"]["prometheus"]["volumes"])
+    for file in configured["rule_files"]:
+        assert f"../prometheus/{file}:/etc/prometheus/{file}" in mounted
+    assert configured["scrape_configs"][0]["dns_sd_configs"][0]["names"] == ["replica"]
+
+
+def test_grafana_finds_its_data_source_and_the_dashboard() -> None:
+    folder = ROOT / "deploy" / "compose"
+    mounted = " ".join(COMPOSE["services"]["grafana"]["volumes"])
+    (provider,) = yaml.safe_load((folder / "grafana-dashboards.yaml").read_text())["providers"]
+    assert f"../grafana/linserve.json:{provider['options']['path']}/linserve.json" in mounted
+    assert "/etc/grafana/provisioning/dashboards/" in mounted
+    assert "/etc/grafana/provisioning/datasources/" in mounted

@@ -224,7 +224,7 @@ class _Comparison:
 
 def _with_reference(shares: Array) -> Array:
     """Return the shares of all levels. The first one, the reference, has no column."""
-    return np.clip(np.concatenate([[1 - shares.sum()], shares]), 0.0, 1.0)
+    return np.asarray(np.concatenate([[1 - shares.sum()], shares]).clip(0.0, 1.0))
 
 
 def _most_changed(labels: list[str], training: Array, served: Array) -> dict[str, LevelShares]:

@@ -76,16 +76,14 @@ class History:
         self.versions[key] = buckets  # the last one is the one that was used last
         seconds = TIERS[0].seconds
         _merge_into(buckets, Bucket(int(now) // seconds * seconds, seconds), served)
-        while len(self.versions) > MAX_VERSIONS:
-            del self.versions[next(iter(self.versions))]
+        self._bound_numbers()
 
     def count(self, model: str, counts: Requests, now: float) -> None:
         """Add requests that were answered just now."""
         minutes = self.requests.pop(model, {})
         self.requests[model] = minutes
         minutes.setdefault(int(now) // MINUTE, Requests()).add(counts)
-        while len(self.requests) > MAX_MODELS:
-            del self.requests[next(iter(self.requests))]
+        self._bound_numbers()
 
     def include(self, other: "History", now: float) -> None:
         """Add everything in another history, which is not changed."""
@@ -118,13 +116,14 @@ class History:
                 del minutes[minute]
             if not minutes:
                 del self.requests[model]
-        self._bound_versions()
+        self._bound_numbers()
         self._bound_bytes()
 
-    def _bound_versions(self) -> None:
-        for names, most in ((self.versions, MAX_VERSIONS), (self.requests, MAX_MODELS)):
-            while len(names) > most:
-                del names[next(iter(names))]  # type: ignore[attr-defined]
+    def _bound_numbers(self) -> None:
+        while len(self.versions) > MAX_VERSIONS:
+            del self.versions[next(iter(self.versions))]
+        while len(self.requests) > MAX_MODELS:
+            del self.requests[next(iter(self.requests))]
 
     def _bound_bytes(self) -> None:
         excess = sum(served.nbytes for buckets in self.versions.values() for served in buckets.values()) - MAX_BYTES

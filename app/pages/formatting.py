@@ -15,12 +15,13 @@ _UNITS = ((86400 * 365, "year"), (86400 * 30, "month"), (86400, "day"), (3600, "
 
 
 def number(value: float | None, digits: int = _DIGITS) -> str:
-    """Return a number with `digits` significant digits, and thousands separated by thin spaces."""
+    """Return a number with `digits` significant digits, and thousands separated by narrow spaces."""
     if value is None or not math.isfinite(value):
         return MISSING
     if float(value).is_integer() and abs(value) < _LARGE:
-        return f"{int(value):,}".replace(",", "\u2009").replace("-", "\u2212")
-    return f"{value:.{digits}g}".replace("-", "\u2212").replace("+", "")
+        return f"{int(value):,}".replace(",", "\u202f").replace("-", "\u2212")
+    mantissa, separator, exponent = f"{value:.{digits}g}".partition("e")
+    return f"{mantissa}e{int(exponent)}".replace("-", "\u2212") if separator else mantissa.replace("-", "\u2212")
 
 
 def percent(value: float | None, digits: int = 1) -> str:
@@ -35,7 +36,7 @@ def count(value: int, noun: str, plural: str | None = None) -> str:
 
 def size(value: float) -> str:
     """Return a number of bytes with a unit."""
-    unit, *larger = ("bytes", "kB", "MB", "GB")
+    unit, *larger = ("bytes", "kB", "MB", "GB", "TB")
     while value >= _KILO and larger:
         value /= _KILO
         unit, *larger = larger

@@ -9,8 +9,9 @@ from app.errors import Conflict
 from app.jobs.job import Job
 from app.jobs.queue import LATEST
 from app.pages.access import AccessScope, form_access, page_access
+from app.pages.charts import svg
 from app.pages.charts.loss import Curve, loss_chart, rate_gauge
-from app.pages.job_views import error_of, metrics_of, phase_of, run_seconds, run_time, share_done, thinned
+from app.pages.job_views import METRICS, error_of, metrics_of, phase_of, run_seconds, run_time, share_done, thinned
 from app.pages.page_route import PageRoute
 from app.pages.rendering import render
 from app.web.paths import prefix
@@ -64,9 +65,12 @@ def _context(request: Request, job: Job) -> dict[str, Any]:
         "target_metrics": of_targets,
         "metric_names": list(dict.fromkeys(name for metrics in of_targets.values() for name in metrics)),
         "metrics": of_all,
+        "labels": METRICS,
         "chart": loss_chart([Curve("", curve)], "Loss curve", log=is_log) if curve else None,
         "is_log": is_log,
         "points": thinned(curve) if curve else [],
         "gauge": gauge,
+        "rate": svg.number(progress.learning_rate if progress else None),
+        "bound": svg.number(progress.largest_learning_rate if progress else None),
         "refused": None,
     }

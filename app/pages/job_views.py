@@ -19,19 +19,23 @@ PHASES = {
     PUBLISHING: "Publishing the version",
 }
 
+METRICS = {
+    "r2": "R²",
+    "adjusted_r2": "Adjusted R²",
+    "rmse": "RMSE",
+    "mse": "Mean squared error",
+    "r2_about": "R² compares with",
+    "optimum_mse": "Smallest possible mean squared error",
+}
+
 
 def elapsed(seconds: float) -> str:
     """Return a duration with about two significant parts, such as "3 min 20 s"."""
     if seconds < _MINUTE:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"  # noqa: PLR2004 - two digits
-    for unit, name, smaller, smaller_name in (
-        (_DAY, "d", _HOUR, "h"),
-        (_HOUR, "h", _MINUTE, "min"),
-        (_MINUTE, "min", 1, "s"),
-    ):
-        if seconds >= unit:
-            return f"{int(seconds // unit)} {name} {int(seconds % unit // smaller)} {smaller_name}"
-    return MISSING
+    units = ((_DAY, "d", _HOUR, "h"), (_HOUR, "h", _MINUTE, "min"), (_MINUTE, "min", 1, "s"))
+    unit, name, smaller, smaller_name = next(parts for parts in units if seconds >= parts[0])
+    return f"{int(seconds // unit)} {name} {int(seconds % unit // smaller)} {smaller_name}"
 
 
 def run_seconds(job: Job) -> float | None:
@@ -51,9 +55,10 @@ def phase_of(job: Job) -> str:
     """Return what a job does now, in words."""
     if job.status == Status.QUEUED:
         return "Waiting for the trainer"
-    if job.status != Status.RUNNING:
-        return {"succeeded": "Finished", "failed": "Failed", "cancelled": "Cancelled"}[job.status]
-    return PHASES.get(job.progress.phase, job.progress.phase) if job.progress else "Starting"
+    if job.status == Status.SUCCEEDED:
+        return "Finished"
+    phase = PHASES.get(job.progress.phase, job.progress.phase) if job.progress else "Starting"
+    return phase if job.status == Status.RUNNING else f"{job.status.capitalize()} during: {phase[0].lower()}{phase[1:]}"
 
 
 @dataclass(frozen=True)

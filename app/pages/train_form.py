@@ -6,7 +6,9 @@ the API are.
 
 import csv
 import io
-from collections.abc import Iterable
+import re
+import unicodedata
+from collections.abc import Collection, Iterable
 from typing import Any
 
 from app.errors import InvalidInput
@@ -18,6 +20,7 @@ from app.web.schemas.solver_options import DEFAULT_SOLVER, SOLVER_FIELDS, SOLVER
 KIND = "kind"  # Field with KIND:NAME for a column whose kind was chosen.
 PREVIEW_OF = "preview_of"  # Field with the bytes of the whole file, if only its beginning is previewed.
 _NO_OPTIONS = frozenset({CSRF, KIND, PREVIEW_OF})
+MAX_SUGGESTED_NAME = 40  # Characters of a name that is made from that of a file.
 _LISTS = ("targets", "drop")
 
 
@@ -41,6 +44,20 @@ def options_of(form: Form) -> Form:
     if kinds := {name: {"kind": kind} for name, kind in chosen_kinds(form).items() if name not in dropped}:
         options["columns"] = kinds
     return Form(fields, options, form.is_complete)
+
+
+def without_new_model(form: Form, models: Collection[str]) -> Form:
+    """Return the options for a preview, which compares a file only with a model that exists."""
+    options = options_of(form)
+    options.fields = [(name, text) for name, text in options.fields if name != "model" or text in models]
+    return options
+
+
+def suggested_model(file_name: str) -> str:
+    """Return a name for the model of a file, or an empty text."""
+    stem = re.split(r"[/\\]", file_name)[-1].partition(".")[0]
+    ascii_text = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "-", ascii_text.lower()).strip("-")[:MAX_SUGGESTED_NAME].strip("-")
 
 
 def value_of(form: Form, name: str) -> str:

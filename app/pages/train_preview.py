@@ -23,9 +23,9 @@ from app.web.state import get_memory
 MAX_SHOWN_FAULTS = 10  # Rows with a fault that are shown after the first rows.
 KINDS: tuple[Kind, ...] = ("number", "boolean", "date", "category")
 REASONS = {
-    "identifier": "Left out: each row has another value, so it seems to be an identifier.",
-    "index": "Left out: it numbers the rows.",
-    "drop": "Ignored, as you chose.",
+    "identifier": "Seems to identify the rows, because all or many values differ. Choose a kind to use it.",
+    "index": "Numbers the rows. Choose a kind to use it.",
+    "drop": "As you chose.",
 }
 
 
@@ -81,6 +81,7 @@ class Preview:
             # Options of columns that are not shown stay as they are.
             "more_targets": without(self._targets(), shown),
             "more_dropped": without(names_in(self.form, "drop"), shown),
+            "extra_cells": max((len(row.cells) - len(shown) for row in self._rows.rows), default=0),
             "more_columns": max(0, self._rows.columns - len(shown)),
         }
 
@@ -122,8 +123,10 @@ def _range(column: Mapping[str, Any]) -> str:
     low, high = column["minimum"], column["maximum"]
     if low is None or high is None:
         return ""
+    if column["kind"] == "boolean":
+        return "false and true" if low != high else "always true" if low else "always false"
     shown = _date if column["kind"] == "date" else number
-    return shown(low) if low == high else f"{shown(low)} to {shown(high)}"
+    return f"always {shown(low)}" if low == high else f"{shown(low)} to {shown(high)}"
 
 
 def _date(days: float) -> str:

@@ -52,7 +52,7 @@ _Segments: TypeAlias = tuple[Sequence[str | None], NDArray[np.intp]]
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """What to compute, and how the rows are read."""
+    """The results to compute, and how the rows are read."""
 
     table: TableOptions = field(default_factory=TableOptions)
     by: str | None = None  # Column whose values are the segments.
@@ -239,7 +239,7 @@ class _Evaluator:
         self._first_row = first_row
         self._rows = self._unused = self._zero_weight = 0
         self._no_intervals = _no_intervals(model)
-        # Weights of another kind say nothing about the variance of a single observation.
+        # Only precision weights determine the variance of a single observation.
         self._weights_intervals = version.table.weight is not None and model.statistics.weight_kind == "precision"
         self._sums = ErrorSums(1, k)
         self._calibrations = [Calibration(exact_rows(k)) for _ in model.targets]

@@ -18,6 +18,7 @@ from safetensors.numpy import load, save
 from app.data.columns.schema import TableSchema
 from app.data.json_encoder import JsonEncoder
 from app.errors import ModelFileInvalid
+from app.registry.card_diagnostics import diagnostics_faults
 from app.registry.migrations import SINCE_FORMAT_1, convert_format_1, decode_card, rename_tensors
 from app.registry.model_card import SCHEMA, ModelCard
 from app.registry.tensors import (
@@ -290,6 +291,7 @@ def _card_faults(card: ModelCard) -> Iterator[str]:
         yield "its terms cannot be made from its features"
     if card.rows < 1:
         yield f"it has {card.rows} rows"
+    yield from diagnostics_faults(card.diagnostics, card.targets)
 
 
 def _invalid(source: Path | FileContent, fault: str, remedy: str = _REMEDY) -> ModelFileInvalid:

@@ -102,7 +102,7 @@ def covariance_limit(directions: int, rows: int, training_rows: float) -> float:
     a Wishart matrix (Anderson, Multivariate Statistical Analysis, 3rd ed., 7.3). Twice that is allowed.
     """
     chance = np.sqrt(directions * (directions + 1)) * _error(rows, training_rows)
-    return max(COVARIANCE_LIMIT * np.sqrt(directions), 2 * float(chance))
+    return float(max(COVARIANCE_LIMIT * np.sqrt(directions), 2 * chance))
 
 
 def stability_index(training: Array, served: Array) -> float:

@@ -35,6 +35,11 @@ class Scored(NamedTuple):
     weights: Array  # (n,), positive
     intervals: Array | None = None  # (n, k, 2); NaN for a row without an interval
 
+    def take(self, rows: NDArray[np.intp] | slice) -> "Scored":
+        """Return some of the rows, in this order."""
+        intervals = None if self.intervals is None else self.intervals[rows]
+        return Scored(self.predictions[rows], self.observed[rows], self.weights[rows], intervals)
+
 
 @dataclass(frozen=True)
 class Metrics:
@@ -81,14 +86,14 @@ class ErrorSums:
         return [self.rows, self.weight, self.error, self.absolute, self.squared, *interval]
 
     def add(self, scored: Scored, groups: NDArray[np.intp] | None = None) -> None:
-        """Add rows. `groups` has the group of each, (n,); without it, all are in group 0."""
+        """Add rows. `groups` has the group of each, (n,), below 2^15; without it, all are in group 0."""
         if not len(scored.weights):
             return
         if groups is None:
             starts, present = np.zeros(1, dtype=np.intp), np.zeros(1, dtype=np.intp)
         else:
-            order = np.argsort(groups, kind="stable")
-            scored = Scored(*(None if values is None else values[order] for values in scored))
+            order = np.argsort(groups.astype(np.int16), kind="stable")  # a radix sort
+            scored = scored.take(order)
             present, starts = np.unique(groups[order], return_index=True)
         with np.errstate(over="ignore", invalid="ignore"):
             self._add(scored, present, starts)
@@ -192,7 +197,7 @@ def _interval_terms(scored: Scored, is_used: NDArray[np.bool_]) -> tuple[Array, 
 
 
 class Calibration:
-    """Predictions of one target and the means of what was observed, from which deciles are made.
+    """Predictions of one target and the means of the observations, from which deciles are made.
 
     Every row is a point, and rows with equal predictions are one point. If there are more than `exact_rows` points,
     neighbours are joined to half as many points of about equal numbers of rows. A row is then at most a few such points
@@ -257,7 +262,7 @@ def evaluation_bytes(groups: int, targets: int) -> int:
 
 def _united_ties(points: Array) -> Array:
     """Return points in the order of their predictions, with those of equal predictions as one."""
-    points = points[np.argsort(points[:, 0], kind="stable")]
+    points = points[np.argsort(points[:, 0])]
     starts = np.flatnonzero(np.diff(points[:, 0], prepend=np.nan) != 0)
     if len(starts) == len(points):
         return points

@@ -106,7 +106,7 @@ async def evaluate_body(
 async def _read(
     request: Request, model: str, parameters: EvaluateParameters
 ) -> tuple[EvaluationOptions, list[Version]]:
-    """Return what to compute for which versions. Raises InvalidInput if the options do not fit them."""
+    """Return the options and the versions. Raises InvalidInput if the options do not fit them."""
     options, registry = parameters.options(), get_services(request).registry
     numbers: Sequence[int | None] = parameters.versions or [None]
     if len(set(numbers)) < len(numbers):

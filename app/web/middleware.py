@@ -31,6 +31,7 @@ SECURITY_HEADERS = [
     (b"cache-control", b"private, no-cache"),
 ]
 # A path may have a page and a response for programs. Caches, and browsers that go back, must not mix them.
+_CACHEABLE = ("GET", "HEAD")
 _VARY = (b"vary", b"accept, hx-request")
 # Bytes of a body written at a time. The server waits between two writes for a slow client.
 SLICE_BYTES = 1 << 18
@@ -67,7 +68,7 @@ class RequestContextMiddleware:
                 status = message["status"]
                 headers = [*message["headers"], (REQUEST_ID, identity)]
                 own = {name for name, _ in headers}
-                defaults = (*SECURITY_HEADERS, _VARY)
+                defaults = (*SECURITY_HEADERS, _VARY) if scope["method"] in _CACHEABLE else SECURITY_HEADERS
                 message["headers"] = headers + [header for header in defaults if header[0] not in own]
             await _send_in_slices(send, message)
 

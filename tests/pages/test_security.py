@@ -59,7 +59,7 @@ def page_urls() -> list[str]:
     paths = []
     for router in PAGES:
         for route in router.routes:
-            if isinstance(route, PageRoute) and "GET" in route.methods:
+            if isinstance(route, PageRoute) and "GET" in (route.methods or ()):
                 path = route.path
                 for parameter, value in values.items():
                     path = path.replace(parameter, value)
@@ -101,7 +101,7 @@ def test_every_form_checks_its_sender(guarded: Service) -> None:
         for router in PAGES
         for route in router.routes
         if isinstance(route, PageRoute)
-        for method in route.methods - {"GET", "HEAD"}
+        for method in (route.methods or set()) - {"GET", "HEAD"}
     ]
     assert ("POST", "/logout") in forms
     with browser_of(guarded) as client:
@@ -120,7 +120,10 @@ def test_every_form_checks_its_sender(guarded: Service) -> None:
             ):
                 answer = client.request(method, url, data={**fields, "version": "1", "key": "x"}, headers=headers)
                 if answer.status_code == 415:  # the form of a file
-                    files = {"csrf": (None, fields.get("csrf", "")), "file": ("a.csv", b"a,y\n1,2\n")}
+                    files: dict[str, tuple[str | None, bytes]] = {
+                        "csrf": (None, fields.get("csrf", "").encode()),
+                        "file": ("a.csv", b"a,y\n1,2\n"),
+                    }
                     answer = client.request(method, url, files=files, headers=headers)
                 assert answer.status_code == 403, (path, fields, headers, answer.text)
         assert client.get("/models", headers={"accept": "*/*"}).status_code == 200
@@ -171,6 +174,7 @@ def test_without_keys_other_machines_see_no_buttons(site: Service, host: str) ->
             page = client.get("/")
             assert page.status_code == 200
             assert 'href="/train"' not in page.text
+            assert "This page can only be looked at" in page.text
             form: dict[str, Any] = {"data": {"csrf": "0" * 64}}
             assert client.post("/logout", **form).status_code == 403
 

@@ -81,6 +81,7 @@ def test_scopes_decide_which_buttons_there_are(client: httpx.Client) -> None:
 
 def test_signing_out_ends_the_session(client: httpx.Client) -> None:
     sign_in(client, "ops")
+    assert client.get("/").headers["cache-control"] == "private, no-store"  # nor does the browser go back to it
     assert client.post("/logout", data={"csrf": "0" * 64}).status_code == 403
     assert client.post("/logout", data={"csrf": token_in(client.get("/"))}).headers["location"] == "/login"
     assert client.get("/").headers["location"] == "/login"

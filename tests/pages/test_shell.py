@@ -11,6 +11,7 @@ from sign_in import HTML, browser_of, guarded_service, sign_in
 
 from app.pages import formatting
 from app.pages.page_route import wants_page
+from app.pages.routes import PAGES_ONLY
 
 FIREFOX = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
@@ -80,11 +81,18 @@ def test_errors_are_pages_with_the_sentence_of_the_problem(client: httpx.Client)
         problem = client.get(path if "next" not in path else "/models?next=x", headers={"accept": "*/*"}).json()
         assert page.status_code == problem["status"] == status
         detail = problem["detail"].replace('"', "&#34;").replace("'", "&#39;")
-        assert f"<p>{detail}</p>" in page.text
+        assert f"<p>{detail}" in page.text
         assert page.headers["x-request-id"] in page.text
     assert "(option next)" in client.get("/?next=x").text
     part = client.get("/nothing", headers={"hx-request": "true", "accept": "*/*"})
     assert (part.status_code, part.text.strip().startswith('<div class="alert')) == (404, True)
+
+
+def test_programs_are_told_that_a_path_is_a_page(client: httpx.Client) -> None:
+    for path in PAGES_ONLY:
+        answer = client.get(path.replace("{model}", "crop-yield"), headers={"accept": "*/*"})
+        assert answer.status_code == 406
+        assert "Accept: text/html" in answer.json()["detail"]
 
 
 def test_a_form_that_is_too_long_or_of_another_type_is_refused(client: httpx.Client) -> None:
@@ -165,12 +173,12 @@ def test_links_and_forms_have_the_prefix_of_a_proxy(tmp_path_factory: pytest.Tem
 
 def test_numbers_and_times_are_written_for_people() -> None:
     assert [formatting.number(value) for value in (None, 0, 1234567, -2.5, 0.000012345, float("nan"))] == [
-        "\u2013", "0", "1\u2009234\u2009567", "\u22122.5", "1.2345e\u221205", "\u2013",
+        "\u2013", "0", "1\u202f234\u202f567", "\u22122.5", "1.2345e\u22125", "\u2013",
     ]  # fmt: skip
     assert [formatting.duration(seconds) for seconds in (3, 60, 7300, 86400 * 3, 86400 * 800)] == [
         "less than a minute", "1 minute", "2 hours", "3 days", "2 years",
     ]  # fmt: skip
-    assert [formatting.size(value) for value in (1, 1500, 2.5e6, 7e12)] == ["1 byte", "1.5 kB", "2.5 MB", "7e+03 GB"]
+    assert [formatting.size(value) for value in (1, 1500, 2.5e6, 7e12)] == ["1 byte", "1.5 kB", "2.5 MB", "7 TB"]
     assert formatting.percent(0.0123) == "1.2 %"
     assert formatting.count(1, "row") == "1 row"
     assert formatting.age("<script>") == "&lt;script&gt;"

@@ -33,7 +33,7 @@ def batches(scored: Scored, ends: Sequence[int]) -> Iterator[tuple[slice, Scored
     n = len(scored.weights)
     for start, end in zip([0, *ends], [*ends, n], strict=True):
         rows = slice(start, end)
-        yield rows, Scored(*(None if values is None else values[rows] for values in scored))
+        yield rows, scored.take(rows)
 
 
 def expected(scored: Scored, target: int, rows: NDArray[np.bool_] | None = None) -> dict[str, float]:

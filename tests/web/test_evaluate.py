@@ -117,7 +117,7 @@ def test_json_rows_may_have_their_targets_apart_or_in_them_and_a_form_its_option
     answers = [
         shops.client.post(path, params={"by": "region"}, json=body) for body in (apart, within, arrays, lists, split)
     ]
-    form = {"file": ("rows.csv", written(rows, "csv")), "by": (None, "region")}
+    form: dict[str, Any] = {"file": ("rows.csv", written(rows, "csv")), "by": (None, "region")}
     answers.append(shops.client.post(path, files=form))
     assert [answer.status_code for answer in answers] == [200] * 6, [answer.text for answer in answers]
     first = answers[0].json()

@@ -213,6 +213,8 @@ def _kind(error: Exception) -> str:
         return "the disk is full"
     if "readonly" in message or "read-only" in message or "unable to open" in message or "permission" in message:
         return "it cannot be written"
+    if "i/o error" in message:
+        return "the disk fails"
     return "it is locked" if "locked" in message else "it does not answer"
 
 

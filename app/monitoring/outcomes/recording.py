@@ -123,13 +123,14 @@ def _remove(connection: sa.Connection, database: Database, condition: Any) -> in
     statement = (
         sa.delete(table)
         .where(condition)
-        .returning(columns.model, columns.version, columns.time, columns.size, columns.actual.is_(None))
+        # The length, because SQLite 3.40 gives a wrong result for `actual IS NULL` here.
+        .returning(columns.model, columns.version, columns.time, columns.size, sa.func.length(columns.actual))
     )
     changes: dict[Hour, dict[str, int]] = {}
     count = 0
-    for model, version, made, size, is_waiting in connection.execute(statement):
+    for model, version, made, size, actual_length in connection.execute(statement):
         change = changes.setdefault((model, version, hour_of(made)), {"removed": 0, "size": 0})
-        change["removed"] += bool(is_waiting)
+        change["removed"] += actual_length is None
         change["size"] -= size
         count += 1
     add_hours(connection, database, changes)

@@ -24,7 +24,7 @@ class Curve:
 def loss_chart(
     curves: Sequence[Curve], name: str, *, log: bool = True, x_label: str = "epoch", highest: float = math.inf
 ) -> Markup:
-    """Return the curves. With several, each has its name at its end. Losses above `highest` are not drawn.
+    """Return the curves. With several, each has its name at its end. A curve ends when it is above `highest`.
 
     The logarithmic axis is used only if there is a positive loss.
     """
@@ -73,10 +73,10 @@ def rate_gauge(rate: float, bound: float) -> Markup:
 
 
 def _up_to(highest: float, points: Sequence[tuple[int, float]]) -> Sequence[tuple[int, float]]:
-    """Return the points before the first loss that is above the limit, or at least one."""
-    for index, (_, loss) in enumerate(points):
-        if not loss <= highest or not math.isfinite(loss):
-            return points[: max(index, 1)]
+    """Return the points until the first loss that is above the limit, which is drawn at the limit."""
+    for index, (epoch, loss) in enumerate(points):
+        if not loss <= highest:
+            return [*points[:index], (epoch, highest)]
     return points
 
 

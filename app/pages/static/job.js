@@ -22,13 +22,13 @@ let ended = ["succeeded", "failed", "cancelled"].includes(job.dataset.status);
 const part = (name) => job.querySelector(`[data-part="${name}"]`);
 const field = (name) => job.querySelector(`[data-field="${name}"]`);
 
-// As the service writes numbers: thin spaces between thousands, 6 digits, a true minus.
+// As the service writes numbers: narrow spaces between thousands, 6 digits, a true minus.
 function number(value) {
   if (value === null || value === undefined) {
     return "\u2013";
   }
   const whole = Number.isInteger(value) && Math.abs(value) < 1e15;
-  const text = whole ? String(value).replace(/\B(?=(\d{3})+$)/g, "\u2009") : shortened(value);
+  const text = whole ? String(value).replace(/\B(?=(\d{3})+$)/g, "\u202f") : shortened(value);
   return text.replace(/-/g, "\u2212");
 }
 
@@ -252,15 +252,19 @@ function draw() {
     return;
   }
   const line = color("--series-1");
+  // On a logarithmic axis, only powers of 10 have lines.
+  const lines = (_, ticks) => ticks.map((tick) => (log && !Number.isInteger(Math.log10(tick)) ? null : tick));
+  const ruled = (label) => (label === "epoch" ? {} : { filter: lines });
   const axis = (label) => ({
     label,
     stroke: color("--muted"),
-    grid: { stroke: color("--border"), width: 1 },
-    ticks: { stroke: color("--border"), width: 1 },
+    grid: { stroke: color("--border"), width: 1, ...ruled(label) },
+    ticks: { stroke: color("--border"), width: 1, ...ruled(label) },
     font: "12px system-ui, sans-serif",
     labelFont: "12px system-ui, sans-serif",
     size: label === "epoch" ? 36 : 76,
     labelSize: 20,
+    values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : number(tick))),
   });
   const options = {
     width: place.clientWidth,
@@ -271,7 +275,7 @@ function draw() {
       x: { time: false },
       y: log ? { distr: 3 } : { range: (_, low, high) => [Math.min(0, low), high + 0.05 * Math.abs(high) || 1] },
     },
-    axes: [axis("epoch"), { ...axis(log ? "loss, logarithmic" : "loss"), values: (_, ticks) => ticks.map((tick) => (tick === null ? "" : number(tick))) }],
+    axes: [axis("epoch"), axis(log ? "loss, logarithmic" : "loss")],
     series: [{}, { stroke: line, width: 2.25, points: { show: curve.length < 30, fill: line, size: 6 } }],
     hooks: {
       setCursor: [

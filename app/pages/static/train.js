@@ -1,7 +1,7 @@
 // The train page: drop a file, preview its beginning, send it with a progress bar. Without scripts the form works alone.
 "use strict";
 
-const PREVIEW_BYTES = 4 << 20; // Bytes of a long text file that a preview is of.
+const PREVIEW_BYTES = 2 << 20; // Bytes of a long text file that a preview is of.
 const WHOLE_BYTES = 64 << 20; // Bytes of a binary file that is previewed as a whole, unless asked for.
 const DELAY = 250; // Milliseconds after a change before the preview is made again.
 const TEXT = /\.(csv|tsv|tab|txt|ndjson|jsonl)$/i;
@@ -19,6 +19,9 @@ const bar = document.getElementById("progress");
 const text = document.getElementById("progress-text");
 const previewStatus = document.getElementById("preview-status");
 
+const model = document.getElementById("model");
+
+let named = ""; // the model's name that was suggested
 let request = null; // the upload
 let pending = null; // the preview
 let timer = 0;
@@ -73,7 +76,7 @@ form.addEventListener("change", (event) => {
     const file = input.files[0];
     const chosen = document.getElementById("chosen");
     chosen.hidden = !file;
-    chosen.textContent = file ? `${file.name}, ${size(file.size)}` : "";
+    chosen.textContent = file ? size(file.size) : "";
     if (!file) {
       return;
     }
@@ -136,7 +139,7 @@ async function makePreview() {
     let part = file;
     if (isText(file) && file.size > PREVIEW_BYTES) {
       part = await beginning(file);
-      fields.append("preview_of", `${size(file.size)}; shown are the first ${size(part.size)}`);
+      fields.append("preview_of", `${size(file.size)}, and this preview is of the first ${size(part.size)}`);
     }
     fields.append("file", part);
     const response = await fetch(show.formAction, {
@@ -151,6 +154,10 @@ async function makePreview() {
       return;
     }
     put(await response.text());
+    if (nameModel()) {
+      makePreview(); // now compared with that model
+      return;
+    }
     say(response.ok ? "The preview is below." : "The file has a fault; see below.");
   } catch (error) {
     if (mine.signal.aborted) {
@@ -173,6 +180,16 @@ function put(html) {
   if (focused) {
     document.getElementById(focused)?.focus();
   }
+}
+
+// Names the model as the file, unless a name was given. Returns true if there is a model of that name.
+function nameModel() {
+  const suggested = preview.querySelector("[data-model]")?.dataset.model ?? "";
+  if (model.value !== named || suggested === named) {
+    return false;
+  }
+  model.value = named = suggested;
+  return [...document.getElementById("models").options].some((option) => option.value === suggested);
 }
 
 function say(words) {

@@ -10,7 +10,7 @@ from app.regression.sufficient_statistics import Array
 
 @dataclass(frozen=True, eq=False)
 class RowChunk:
-    """n rows with p columns, k diagnosed targets, and a design of rank r.
+    """n rows with p columns, k diagnosed targets, and r independent columns.
 
     A residual that is `scaled` is multiplied by the root of its precision weight over the mean weight, and divided by
     the root mean square of all of the target's residuals. The errors behind them all have the same variance, and units
@@ -21,7 +21,8 @@ class RowChunk:
     fitted: Array  # (n, k)
     residuals: Array  # (n, k), observed minus fitted
     scaled: Array  # (n, k)
-    whitened: Array  # (n, r), orthonormal columns over all rows, weighted, that span the (centred) design
+    # (n, r), deviations from the means in a basis whose columns are orthonormal over all rows, with their weights.
+    whitened: Array
     leverage: Array  # (n,)
     certain: NDArray[np.bool_]  # (n,), whether the leverage is known to be below 1
     numbers: NDArray[np.int64]  # (n,), number of each row in its file

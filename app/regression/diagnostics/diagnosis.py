@@ -22,12 +22,16 @@ from app.regression.diagnostics.partial_residuals import MAX_COLUMNS, PartialRes
 from app.regression.diagnostics.residual_plot import ResidualPlot
 from app.regression.diagnostics.withheld import (
     ALONE,
+    COLLINEAR,
+    COLLINEAR_DEVIATIONS,
     INACCURATE,
     INACCURATE_LEVERAGE,
     NO_NUMBERS,
     NO_ORDER,
+    NOT_FINITE,
     OTHER_ROWS,
     Withheld,
+    is_finite,
     why_no_leverage,
     why_no_residuals,
     why_no_standardising,
@@ -70,8 +74,8 @@ class Diagnosis:
         self._rows, self._squares = 0.0, np.zeros(len(self._sound))  # observations, and their squared scaled residuals
         self._leverage = None if self._no_leverage else LeverageHistogram(self._rank, self._count)
         self._quantiles: Quantiles = AllQuantiles() if options.keeps_residuals else SketchedQuantiles(len(self._sound))
-        is_orthonormal = self._design.intercept and (self._lens.has_counts or not options.is_weighted)
-        slopes = self._rank - self._design.intercept
+        is_orthonormal = self._lens.has_counts or not options.is_weighted
+        slopes = self._lens.centred.rank - 1
         self._breusch_pagan = BreuschPagan(len(self._sound), slopes, orthonormal=is_orthonormal)
         self._durbin_watson = DurbinWatson(len(self._sound))
         self._bins = bins_of(self._model, options.numbers)
@@ -112,10 +116,11 @@ class Diagnosis:
         unavailable: dict[str, str] = {}
 
         def given(path: str, value: Any) -> Any:
-            if isinstance(value, Withheld):
-                unavailable[path] = value.reason
-                return None
-            return value
+            withheld = value if isinstance(value, Withheld) else Withheld(NOT_FINITE)
+            if value is not withheld and is_finite(value):
+                return value
+            unavailable[path] = withheld.reason
+            return None
 
         names = self._model.targets[:MAX_TARGETS]
         return {
@@ -193,7 +198,8 @@ class Diagnosis:
         is_alone = not self._quantiles.observations
         yield "quantiles", Withheld(ALONE) if is_alone else normal_plot(self._quantiles, place, deviation)
         yield "cooks_distance", Withheld(ALONE) if is_alone else found.cooks.result(deviation, freedom)
-        yield "breusch_pagan", self._breusch_pagan.result(place)
+        is_collinear = why_no_leverage(self._lens.centred, is_penalised=False) == COLLINEAR
+        yield "breusch_pagan", Withheld(COLLINEAR_DEVIATIONS) if is_collinear else self._breusch_pagan.result(place)
 
 
 DESCRIPTIVE = ("residuals", "durbin_watson", "partial_residuals")  # parts for which any coefficients will do

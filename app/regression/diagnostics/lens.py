@@ -32,14 +32,15 @@ class Lens:
         self._mean_weight, self._with_leverage = statistics.mean_weight, with_leverage
         self._shift, self._offset = statistics.shift[:p], statistics.offset[:p]
         self._least = 1 / statistics.total_weight if design.intercept else 0.0
-        self._is_centred = design.intercept
-        self._norms = np.where(design.norms > 0, design.norms, 1.0)
-        self._root = design.unit_root() if with_leverage else np.zeros((p, 0))
+        self._whiten = _Whitening(design) if with_leverage else None
+        # Without an intercept, the deviations from the means are not the columns of the design.
+        self.centred = design if design.intercept else Design.of(statistics)
+        self._whiten_centred = _Whitening(self.centred) if with_leverage and not design.intercept else None
 
     @property
     def typical_fits(self) -> list[tuple[float, float]]:
         """The mean and the standard deviation of the fitted values of each target."""
-        statistics, p = self._predictor.statistics, len(self._norms)
+        statistics, p = self._predictor.statistics, len(self._shift)
         columns = statistics.factor[1:, 1 : p + 1] * statistics.scale[:p]
         deviations = column_norms(columns @ self._predictor.coef.T) / np.sqrt(statistics.total_weight)
         return list(zip(self._predictor.mean_prediction.tolist(), deviations.tolist(), strict=True))
@@ -62,7 +63,7 @@ class Lens:
         scaled = residuals / self.unit
         if precision is not None:
             scaled *= np.sqrt(precision)[:, np.newaxis]
-        whitened, leverage = self._whiten(batch.x)
+        whitened, leverage = self._whitened(batch.x)
         if batch.sample_weight is not None and counts is None:
             leverage *= batch.sample_weight
         certain = ALLOWED_ERROR * (1 - leverage) > self.leverage_error
@@ -70,13 +71,24 @@ class Lens:
             batch.x, fitted, residuals, scaled, whitened, leverage, certain, numbers, weights=precision, counts=counts
         )
 
-    def _whiten(self, columns: Array) -> tuple[Array, Array]:
-        """Return whitened rows, (n, r), and their leverages for weight 1, (n,)."""
-        if not self._with_leverage:
+    def _whitened(self, columns: Array) -> tuple[Array, Array]:
+        """Return whitened deviations, (n, r), and the leverages of rows of weight 1, (n,)."""
+        if self._whiten is None:
             return np.empty((len(columns), 0)), np.zeros(len(columns))
-        deviations = columns - self._shift - self._offset if self._is_centred else columns
-        whitened = (deviations / self._norms) @ self._root
-        return whitened, np.einsum("ij,ij->i", whitened, whitened) + self._least
+        deviations = columns - self._shift - self._offset
+        whitened = self._whiten(deviations if self._whiten_centred is None else columns)
+        leverage = np.einsum("ij,ij->i", whitened, whitened) + self._least
+        return whitened if self._whiten_centred is None else self._whiten_centred(deviations), leverage
+
+
+class _Whitening:
+    """Turns the rows of a design into rows whose weighted columns are orthonormal."""
+
+    def __init__(self, design: Design) -> None:
+        self._norms, self._root = np.where(design.norms > 0, design.norms, 1.0), design.unit_root()
+
+    def __call__(self, rows: Array) -> Array:
+        return np.asarray((rows / self._norms) @ self._root)
 
 
 def _predictor(model: LinearModel, targets: Sequence[int]) -> LinearModel:

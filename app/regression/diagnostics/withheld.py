@@ -1,7 +1,9 @@
 """Reasons why parts of the diagnostics are withheld."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from app.regression.linear_model import LinearModel
 PERFECT = "The residuals of this target are zero or rounding errors."
 PENALISED = "Classical theory, which gives a row's weight in its own fitted value, does not cover a penalty."
 COLLINEAR = "The columns are so nearly collinear that the leverage of a row is not known to six digits."
+COLLINEAR_DEVIATIONS = "The deviations of the columns from their means are too nearly collinear."
 NO_COEFFICIENT = "The rows determine no coefficient."
 INACCURATE = "The rounding errors of the residuals change their sum of squares by more than one part in a million."
 INACCURATE_LEVERAGE = "The rounding errors of the leverages change their sum by more than one part in a million."
@@ -25,6 +28,7 @@ NOTHING_VARIES = "No column varies."
 NO_FREEDOM = "The rows leave no degrees of freedom to explain the squared residuals."
 UNCERTAIN_RANK = "Without their weights, the columns are too nearly collinear."
 WITHOUT_ERROR = "The columns explain the squared residuals without an error."
+NOT_FINITE = "A number of this part is too large for a 64-bit float."
 OTHER_ROWS = "The rows that were read again are not those of the fit."
 
 
@@ -33,6 +37,15 @@ class Withheld:
     """In place of a part of the diagnostics: the reason, a sentence, why it is not given."""
 
     reason: str
+
+
+def is_finite(value: Any) -> bool:
+    """Return True if all numbers of a part of the diagnostics are finite."""
+    if isinstance(value, dict):
+        return all(map(is_finite, value.values()))
+    if isinstance(value, list):
+        return all(map(is_finite, value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def why_no_leverage(design: Design, *, is_penalised: bool) -> str | None:

@@ -49,7 +49,7 @@ class PredictRequest(_Options):
     mean weight of the training rows. Only with `interval`."""
     missing: Missing = Field("refuse", description=_Options.model_fields["missing"].description)
     unknown: Unknown = Field("refuse", description=_Options.model_fields["unknown"].description)
-    prediction_id: Annotated[Any, DocumentedAs(str | list[str])] = None
+    prediction_id: Annotated[Any, DocumentedAs(str | list[str] | None)] = None
     """Record the predictions under these ids, to compare them with the outcomes later: one string for one instance, or
     a list with a string for each. Instances that are objects may have a key `prediction_id` instead. An id has 1 to 200
     printable characters. The first recording of an id stays."""
