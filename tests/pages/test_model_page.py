@@ -1,4 +1,4 @@
-"""The pages of a model and of a version: all numbers of the card, reasons of withheld ones, promotion and rolling back."""
+"""The pages of a model and of a version: numbers of the card, reasons of withheld ones, promotion and rolling back."""
 
 import json
 import re
