@@ -18,6 +18,7 @@ from app.pages.lineage import error_of, lineage
 from app.pages.live_panels import drift_panel, outcome_panel
 from app.pages.page_route import PageRoute
 from app.pages.promotion import NONE
+from app.pages.recorded_evaluations import evaluations_panel
 from app.pages.rendering import render
 from app.pages.shown_version import ShownVersion, selection_bytes, show
 from app.pages.try_it import form_context
@@ -145,6 +146,7 @@ def _version_context(
         "card_line": curl_line(url, key=services.access.has_keys),
         **drift_panel(services, shown.original),
         **outcome_panel(services, card.model),
+        **evaluations_panel(services, card.model, card.version),
         **form_context(request, shown, example_form(version), in_path),
     }
     notes.add_fields()
