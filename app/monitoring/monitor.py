@@ -94,6 +94,8 @@ class Monitor:
 
     def note(self, version: Version, rows: Rows) -> None:
         """Note encoded rows, (n, features), of which predictions were made. The request is counted by `answered`."""
+        if not len(rows):
+            return
         key = VersionKey.of(version)
         with self._noting:
             tap = self._taps.get(key)

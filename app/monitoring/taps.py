@@ -16,7 +16,7 @@ Rows: TypeAlias = Sequence[Sequence[Any]] | Array
 # Rows of one version that are summarised per flush. Of more, a sample is taken, so that a flush takes about 1 ms.
 MAX_ROWS = 1000
 # Values of one version's columns that are summarised per flush, which bounds the rows of a wide model.
-MAX_VALUES = 1 << 16
+MAX_VALUES = 1 << 14
 
 
 class Tap:

@@ -37,7 +37,7 @@ Part: TypeAlias = Literal["versions", "drift", "outcomes"]
 MAX_COLUMNS = 60  # Columns in the table of the schema.
 MAX_LEVELS = 20  # Levels of a category that are listed.
 NO_DIAGNOSTICS = "They were not recorded when the version was trained."
-MODES = {"replace": "trained anew", "update": "rows added to its parent", "forget": "rows taken out of its parent"}
+MODES = {"replace": "trained anew, after", "update": "rows added to", "forget": "rows taken out of"}  # its parent
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def _version_context(
         "version": card.version,
         "view": view,
         "shown": shown,
-        "mode": MODES[card.mode],
+        "mode": MODES[card.mode] if card.parent else "trained anew",
         "solver": _solver(card.solver),
         "error": error_of(card),
         "metrics": _metrics(view, notes),

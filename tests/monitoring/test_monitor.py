@@ -208,6 +208,7 @@ def test_rows_like_the_training_rows_are_stable_and_a_lost_correlation_is_notice
 
 def test_many_rows_are_sampled_and_both_numbers_are_kept(workers: Workers) -> None:
     monitor, version = workers.new(), version_of_numbers()
+    serve(monitor, version, np.empty((0, 3)))
     table = np.linspace(0, 1, 30_000).reshape(-1, 3)
     serve(monitor, version, table)
     tap = monitor.tap(version)
