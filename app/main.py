@@ -26,6 +26,7 @@ from app.pages import routes as pages
 from app.pages.errors_page import render_error
 from app.pages.rendering import load_templates
 from app.private_names import check_private_names
+from app.registry.aliases import Aliases
 from app.registry.opening import open_registry
 from app.server.admission import ConnectionAdmission
 from app.server.hooks import ConnectionState
@@ -50,6 +51,7 @@ from app.web.openapi import build_document
 from app.web.protocols import PROTOCOLS
 from app.web.routes import (
     actuals,
+    aliases,
     docs,
     drift,
     evaluate,
@@ -77,6 +79,8 @@ OWN_PATHS = {
     *("predict", "train", "inspect", "jobs", "models", "health", "metrics", "docs", "openapi.json"),
     *("static", "learn", "login", "logout"),  # of pages
 }
+# Seconds for which a worker uses the aliases that it read from a bucket.
+ALIAS_SECONDS = 1.0
 # Seconds after which a computing thread yields to the event loop.
 SWITCH_SECONDS = 0.001
 
@@ -126,7 +130,20 @@ def create_app() -> FastAPI:
     pages.install(app)  # First, because pages have the paths of the API.
     for wire_format in PROTOCOLS:
         app.include_router(wire_format.router)
-    for resource in (train, merge, inspect, evaluate, actuals, jobs, drift, events, models, model_changes, health):
+    for resource in (
+        train,
+        merge,
+        inspect,
+        evaluate,
+        actuals,
+        jobs,
+        drift,
+        events,
+        models,
+        aliases,
+        model_changes,
+        health,
+    ):
         app.include_router(resource.router)
     docs.install(app)
     return app
@@ -225,6 +242,7 @@ def _services(settings: Settings, access: Authorizer, stopping: asyncio.Event) -
         capabilities=settings.capabilities,
         logs_predictions=settings.log_predictions,
         stopping=stopping,
+        aliases=Aliases(store or FolderStore(settings.state_dir), ALIAS_SECONDS if store else 0.0),
         evaluations=EvaluationStore(store or FolderStore(settings.state_dir)),
     )
 

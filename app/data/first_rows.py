@@ -172,7 +172,7 @@ def _of_lines(source: Source, wanted: _Wanted) -> FirstRows:
         try:
             row = _ROW.decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            decoded.append((number, line[: 4 * MAX_CELL].decode(errors="replace")))
+            decoded.append((number, line.strip()[: 4 * MAX_CELL].decode(errors="replace")))
             continue
         items = row.items() if isinstance(row, dict) else ((f"c{place}", raw) for place, raw in enumerate(row, 1))
         cells = {name: _json_text(raw) for name, raw in items}

@@ -1,6 +1,7 @@
 """Recorded evaluations: the newest of each model, as blobs in the store. They hold metrics, and no rows."""
 
 import secrets
+import threading
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +12,8 @@ from app.storage.store import BlobNotFound, Store
 
 MAX_EVALUATIONS = 20  # Evaluations of a model that are kept.
 MAX_BYTES = 1 << 20  # Bytes of one evaluation.
+MAX_CACHED = 64  # Evaluations that are kept in memory.
+MAX_CACHED_BYTES = 1 << 16  # Bytes of an evaluation that is kept in memory.
 
 _PREFIX = "monitoring/evaluations"
 
@@ -20,6 +23,8 @@ class EvaluationStore:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._cached: dict[str, bytes] = {}  # by key; an evaluation never changes
+        self._lock = threading.Lock()
 
     def add(self, model: str, evaluation: dict[str, Any]) -> dict[str, Any]:
         """Store an evaluation, and delete the oldest above MAX_EVALUATIONS. Return it with its id and time.
@@ -46,7 +51,7 @@ class EvaluationStore:
         evaluations = []
         for key in reversed(self._keys(model)[-MAX_EVALUATIONS:]):
             try:
-                evaluations.append(msgspec.json.decode(self._store.get(key).content, type=dict[str, Any]))
+                evaluations.append(msgspec.json.decode(self._content(key), type=dict[str, Any]))
             except (BlobNotFound, msgspec.DecodeError):
                 continue  # deleted meanwhile by another process, or altered
         return evaluations
@@ -55,6 +60,15 @@ class EvaluationStore:
         """Delete the evaluations of a model. Raises StoreUnavailable."""
         for key in self._keys(model):
             self._store.delete(key)
+
+    def _content(self, key: str) -> bytes:
+        content = self._cached.get(key) or self._store.get(key).content
+        if len(content) <= MAX_CACHED_BYTES:
+            with self._lock:
+                if len(self._cached) >= MAX_CACHED:
+                    self._cached.clear()
+                self._cached[key] = content
+        return content
 
     def _keys(self, model: str) -> list[str]:
         return [blob.key for blob in self._store.list_blobs(f"{_PREFIX}/{model}/")]

@@ -50,7 +50,6 @@ def _url(request: Request, job: Job) -> str:
 def _context(request: Request, job: Job) -> dict[str, Any]:
     progress, curve = job.progress, job.loss_curve
     is_log = request.query_params.get("scale") != "linear"
-    of_targets, of_all = metrics_of(job)
     gauge = None
     if progress is not None and progress.learning_rate and progress.largest_learning_rate:
         gauge = rate_gauge(progress.learning_rate, progress.largest_learning_rate)
@@ -62,9 +61,7 @@ def _context(request: Request, job: Job) -> dict[str, Any]:
         "seconds": run_seconds(job),
         "share": share_done(progress),
         "error": error_of(job),
-        "target_metrics": of_targets,
-        "metric_names": list(dict.fromkeys(name for metrics in of_targets.values() for name in metrics)),
-        "metrics": of_all,
+        "metrics": metrics_of(job),
         "labels": METRICS,
         "chart": loss_chart([Curve("", curve)], "Loss curve", log=is_log) if curve else None,
         "is_log": is_log,

@@ -11,6 +11,7 @@ from app.web.schemas.jobs import job_to_view
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
 _MAX_TABLE_ROWS = 60  # Rows of the table of a loss curve.
+_MAX_TARGETS = 20  # Targets whose metrics are listed.
 
 PHASES = {
     "reading": "Reading the rows",
@@ -24,6 +25,8 @@ METRICS = {
     "adjusted_r2": "Adjusted R²",
     "rmse": "RMSE",
     "mse": "Mean squared error",
+    "mae": "Mean absolute error",
+    "folds": "Folds",
     "r2_about": "R² compares with",
     "optimum_mse": "Smallest possible mean squared error",
 }
@@ -31,6 +34,8 @@ METRICS = {
 
 def elapsed(seconds: float) -> str:
     """Return a duration with about two significant parts, such as "3 min 20 s"."""
+    if seconds < 1:
+        return "under 1 s"
     if seconds < _MINUTE:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"  # noqa: PLR2004 - two digits
     units = ((_DAY, "d", _HOUR, "h"), (_HOUR, "h", _MINUTE, "min"), (_MINUTE, "min", 1, "s"))
@@ -89,11 +94,33 @@ def thinned(points: tuple[tuple[int, float], ...]) -> list[tuple[int, float]]:
     return [*points[:-1:stride], points[-1]]
 
 
-def metrics_of(job: Job) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """Return the metrics of each target, and those of all targets together."""
-    metrics = job.metrics or {}
+@dataclass(frozen=True)
+class Metrics:
+    """Metrics on some rows: of the first targets, and of all targets together."""
+
+    rows: str  # the rows, in words
+    of_targets: dict[str, dict[str, Any]]
+    columns: list[str]  # names of the metrics of targets
+    of_all: dict[str, Any]
+    more: int  # number of targets that are not listed
+
+
+def metrics_of(job: Job) -> list[Metrics]:
+    """Return the metrics of a job: on the rows trained on, and on rows that a fit had not seen."""
+    metrics = dict(job.metrics or {})
+    validation = metrics.pop("cross_validation", None)
+    found = [_metrics("On the rows trained on", metrics)] if metrics else []
+    if isinstance(validation, dict):
+        found.append(_metrics("Cross-validation: each row predicted by a fit without it", validation))
+    return found
+
+
+def _metrics(rows: str, metrics: dict[str, Any]) -> Metrics:
     of_targets = {name: value for name, value in metrics.items() if isinstance(value, dict)}
-    return of_targets, {name: value for name, value in metrics.items() if name not in of_targets}
+    of_all = {name: value for name, value in metrics.items() if name not in of_targets}
+    listed = dict(list(of_targets.items())[:_MAX_TARGETS])
+    columns = list(dict.fromkeys(name for metrics in listed.values() for name in metrics))
+    return Metrics(rows, listed, columns, of_all, len(of_targets) - len(listed))
 
 
 def error_of(job: Job) -> dict[str, Any] | None:

@@ -46,6 +46,7 @@ class Lineage:
     count: int
     older: int | None  # number below which the next page begins
     is_newest: bool
+    lanes: int  # lines side by side
 
 
 def error_of(card: ModelCard) -> tuple[float | None, str]:
@@ -69,16 +70,20 @@ def lineage(registry: ModelReader, model: str, current: int | None, before: int 
         except (NotFound, Unavailable):
             continue  # deleted meanwhile
     parents = [(number, None if card is None else card.parent) for number, card, _ in cards]
+    drawn, lanes = rails(parents)
     rows = [
         LineageRow(number, card, fault, number == current, rail)
-        for (number, card, fault), rail in zip(cards, rails(parents), strict=True)
+        for (number, card, fault), rail in zip(cards, drawn, strict=True)
     ]
     older = below[MAX_VERSIONS - 1] if len(below) > MAX_VERSIONS else None
-    return Lineage(rows, len(numbers), older, before is None)
+    return Lineage(rows, len(numbers), older, before is None, lanes)
 
 
-def rails(parents: Sequence[tuple[int, int | None]]) -> list[Markup]:
-    """Return for each version, newest first, its part of the lines from versions to their parents."""
+def rails(parents: Sequence[tuple[int, int | None]]) -> tuple[list[Markup], int]:
+    """Return for each version, newest first, its part of the lines from versions to their parents.
+
+    Also return the number of lines side by side, which is at most MAX_LANES.
+    """
     lanes: list[int | None] = []  # the version that each line leads to
     drawn: list[tuple[int, list[str]]] = []
     for number, parent in parents:
@@ -100,8 +105,8 @@ def rails(parents: Sequence[tuple[int, int | None]]) -> list[Markup]:
         while lanes and lanes[-1] is None:
             lanes.pop()
         drawn.append((own, commands))
-    width = LANE * max([1, *(min(own, MAX_LANES - 1) + 1 for own, _ in drawn)])
-    return [_rail(own, commands, width) for own, commands in drawn]
+    count = max([1, *(min(own, MAX_LANES - 1) + 1 for own, _ in drawn)])
+    return [_rail(own, commands, LANE * count) for own, commands in drawn], count
 
 
 def _free(lanes: list[int | None]) -> int:

@@ -2,6 +2,8 @@
 
 from fastapi import APIRouter, FastAPI
 from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Scope
 
 from app.errors import NotAcceptable
 from app.pages import (
@@ -19,6 +21,7 @@ from app.pages import (
 )
 from app.pages.access import SignInRequired, sign_in_first
 from app.pages.assets import STATIC, Assets
+from app.pages.page_route import wants_page
 
 PAGES: tuple[APIRouter, ...] = (
     models_page.router,
@@ -37,16 +40,28 @@ PAGES: tuple[APIRouter, ...] = (
 
 # Paths of pages that are no resources of the API.
 PAGES_ONLY = ("/learn", "/login", "/models/{model}/compare")
+_ENDINGS = tuple(path.rpartition("/")[2] for path in PAGES_ONLY)
+
+
+class PagesRouter(APIRouter):
+    """The routes of all pages. A request to the API is compared with none of them, which would take long."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        if scope["type"] == "http" and not wants_page(scope) and not scope["path"].endswith(_ENDINGS):
+            return Match.NONE, {}
+        return super().matches(scope)
 
 
 def install(app: FastAPI) -> None:
     """Serve the pages. Call it before the routes of the API are added, which have the same paths."""
     app.mount(STATIC, Assets(), name="static")
     app.add_exception_handler(SignInRequired, sign_in_first)
+    pages = PagesRouter()
     for router in PAGES:
-        app.include_router(router)
+        pages.include_router(router)
     for path in PAGES_ONLY:
-        app.add_api_route(path, _only_a_page, include_in_schema=False)
+        pages.add_api_route(path, _only_a_page, include_in_schema=False)
+    app.include_router(pages)
 
 
 async def _only_a_page() -> Response:

@@ -15,7 +15,7 @@ from app.errors import InvalidInput
 from app.pages.csrf import FIELD as CSRF
 from app.web.multipart import Form
 from app.web.query import split_names
-from app.web.schemas.solver_options import DEFAULT_SOLVER, SOLVER_FIELDS, SOLVER_OPTIONS
+from app.web.schemas.solver_options import SOLVER_FIELDS, SOLVER_OPTIONS
 
 KIND = "kind"  # Field with KIND:NAME for a column whose kind was chosen.
 PREVIEW_OF = "preview_of"  # Field with the bytes of the whole file, if only its beginning is previewed.
@@ -36,7 +36,7 @@ def options_of(form: Form) -> Form:
 
     A kind that was chosen for a column that is ignored does not count either.
     """
-    chosen = value_of(form, "solver") or DEFAULT_SOLVER.kind
+    chosen = value_of(form, "solver") or next(iter(SOLVER_OPTIONS))
     others = SOLVER_FIELDS - {*(SOLVER_OPTIONS[chosen].model_fields if chosen in SOLVER_OPTIONS else SOLVER_FIELDS)}
     fields = [(name, text) for name, text in form.fields if text and name not in _NO_OPTIONS | others]
     options: dict[str, Any] = {**form.options}

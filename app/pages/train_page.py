@@ -108,6 +108,7 @@ async def _page(request: Request, shown: Preview, error: LinserveError | None = 
         "title": "Train a model",
         "path": "/train",
         "problem": problem,
+        "faulty": [] if error is None else [fault.parameter for fault in error.details if fault.parameter],
         "accepted": ACCEPTED,
         "values": {**values, "model": values.get("model") or model or suggestion},
         "suggested_model": suggestion,

@@ -18,6 +18,7 @@ from app.pages.lineage import error_of, lineage
 from app.pages.live_panels import drift_panel, outcome_panel
 from app.pages.page_route import PageRoute
 from app.pages.promotion import NONE
+from app.pages.recorded_evaluations import evaluations_panel
 from app.pages.rendering import render
 from app.pages.shown_version import ShownVersion, selection_bytes, show
 from app.pages.try_it import form_context
@@ -36,7 +37,7 @@ Part: TypeAlias = Literal["versions", "drift", "outcomes"]
 MAX_COLUMNS = 60  # Columns in the table of the schema.
 MAX_LEVELS = 20  # Levels of a category that are listed.
 NO_DIAGNOSTICS = "They were not recorded when the version was trained."
-MODES = {"replace": "trained anew", "update": "rows added to its parent", "forget": "rows taken out of its parent"}
+MODES = {"replace": "trained anew, after", "update": "rows added to", "forget": "rows taken out of"}  # its parent
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ def _version_context(
         "version": card.version,
         "view": view,
         "shown": shown,
-        "mode": MODES[card.mode],
+        "mode": MODES[card.mode] if card.parent else "trained anew",
         "solver": _solver(card.solver),
         "error": error_of(card),
         "metrics": _metrics(view, notes),
@@ -145,6 +146,7 @@ def _version_context(
         "card_line": curl_line(url, key=services.access.has_keys),
         **drift_panel(services, shown.original),
         **outcome_panel(services, card.model),
+        **evaluations_panel(services, card.model, card.version),
         **form_context(request, shown, example_form(version), in_path),
     }
     notes.add_fields()

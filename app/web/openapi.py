@@ -14,6 +14,7 @@ from pydantic_core.core_schema import TaggedUnionSchema
 
 from app.web.protocols import PROTOCOLS
 from app.web.schemas.actuals import ActualsRequest
+from app.web.schemas.aliases import AliasTarget
 from app.web.schemas.evaluation import EvaluateRequest
 from app.web.schemas.inspection import InspectRequest
 from app.web.schemas.models import Promotion
@@ -23,7 +24,7 @@ from app.web.schemas.train import SourceRequest, TrainRequest
 # Schemas of bodies that the routes decode themselves, which FastAPI does not know.
 _BODIES: tuple[type[BaseModel], ...] = (
     *(schema for wire_format in PROTOCOLS for schema in wire_format.schemas),
-    *(TrainRequest, SourceRequest, InspectRequest, EvaluateRequest, ActualsRequest, Promotion, Problem),
+    *(TrainRequest, SourceRequest, InspectRequest, EvaluateRequest, ActualsRequest, AliasTarget, Promotion, Problem),
 )
 
 # The empty requirement comes first, because a service without a key file requires no key.

@@ -10,6 +10,7 @@ from app.jobs.queue import JobQueue
 from app.monitoring.evaluations import EvaluationStore
 from app.monitoring.monitor import Monitor
 from app.monitoring.outcomes.outcomes import Outcomes
+from app.registry.aliases import Aliases
 from app.registry.base import ModelPublisher
 from app.storage.memory_budget import LargeBodyLimiter, MemoryBudget, Reservation
 from app.storage.temp import TempStorage
@@ -24,6 +25,7 @@ from app.web.model_watcher import ModelWatcher
 @dataclass(frozen=True)
 class Services:
     registry: ModelPublisher
+    aliases: Aliases
     jobs: JobQueue
     job_watcher: JobWatcher
     scratch: TempStorage

@@ -1,6 +1,7 @@
 """Recorded predictions and their outcomes: the same contract for SQLite and for Postgres."""
 
 import math
+import socket
 import sqlite3
 import threading
 import time
@@ -263,3 +264,15 @@ def test_without_its_server_nothing_is_said_to_be_recorded_and_later_it_is(postg
             postgres.start()
         opened.record(constant(["c"], 1.0))
         assert match(opened, {"a": (1, 1), "b": (1, 1), "c": (1, 1)}).unknown_ids == ["b"]
+
+
+def test_a_server_that_does_not_answer_delays_one_prediction_and_not_the_next() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://nobody@127.0.0.1:{silent.getsockname()[1]}/none"
+        with closing(Outcomes(url, days=30, max_bytes=MEBIBYTE)) as opened:
+            with pytest.raises(NotRecorded, match="does not answer"):
+                opened.record(constant(["a"], 1.0))
+            before = time.monotonic()
+            with pytest.raises(NotRecorded, match="tried again in some seconds"):
+                opened.record(constant(["b"], 1.0))
+            assert time.monotonic() - before < 1

@@ -15,7 +15,7 @@ from app.pages.charts.drift import Strip, strips
 from app.pages.charts.forest import Estimate, forest
 from app.pages.charts.residuals import bars, heat_map, partial_residuals, quantiles
 from app.pages.charts.waterfall import Contribution, largest, waterfall
-from app.pages.lineage import rails
+from app.pages.lineage import MAX_LANES, rails
 
 HOSTILE = """<script>alert(1)</script>" onload="alert(2)' & ]]> é"""
 MINUS = "\N{MINUS SIGN}"
@@ -145,8 +145,9 @@ def test_every_version_has_its_place_in_the_lineage(versions: list[tuple[int, in
         (number, parent if parent is not None and parent < number else None)
         for number, parent in sorted(versions, reverse=True)
     ]
-    drawn = rails(rows)
+    drawn, lanes = rails(rows)
 
     assert len(drawn) == len(rows)
+    assert 1 <= lanes <= MAX_LANES
     for rail in drawn:
         assert parsed(rail).get("aria-hidden") == "true"

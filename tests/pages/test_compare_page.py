@@ -142,3 +142,13 @@ def test_a_form_without_the_token_is_refused_and_one_version_alone_has_no_compar
     assert alone.status_code == 200
     assert "There is one version" in alone.text
     assert shops.client.get("/models/nothing/compare", headers=HTML).status_code == 404
+
+
+def test_a_recorded_evaluation_is_on_the_page_of_its_version_only(shops: Service) -> None:
+    answer = shops.client.post(
+        "/models/shops/versions/1/evaluate?record=true", content=csv_of(4), headers={"content-type": "text/csv"}
+    )
+    assert answer.status_code == 200, answer.text
+    pages = [shops.client.get(f"/models/shops/versions/{number}", headers=HTML) for number in (1, 2)]
+    assert ["Recorded evaluations" in page.text for page in pages] == [True, False]
+    assert f"{answer.json()['versions'][0]['targets']['sales']['rmse']:.6g}" in pages[0].text

@@ -20,6 +20,7 @@ from app.registry.folder.publisher import FolderPublisher
 from app.registry.merge_export import encode_for_merge
 from app.registry.version_file import Version
 from app.regression.linear_model import RANGES_UNKNOWN
+from app.training.diagnostics import WITHOUT_ROWS
 
 NIST = Path(__file__).parents[1] / "regression" / "nist"
 HEADER = "age,city,sold,day,rent,price"
@@ -97,6 +98,7 @@ def test_two_sites_with_other_levels_give_the_model_of_all_their_rows(laboratory
     named = dict(zip(merged.model.columns, counts.tolist(), strict=True))
     assert [named[f"city[{city}]"] for city in "acde"] == [cities.count(city) for city in "acde"]
     assert (RANGES_UNKNOWN in merged.card.warnings) is not whole
+    assert (merged.card.diagnostics, merged.card.no_diagnostics) == (None, WITHOUT_ROWS)
     if whole:
         assert_allclose(merged.model.statistics.minimum[0], min(float(row.split(",")[0]) for row in NORTH + SOUTH))
 

@@ -213,7 +213,7 @@ def test_a_training_without_promotion_names_the_current_version_as_its_parent(co
     assert context.registry.current_number("crop") == 2
 
 
-def test_progress_goes_from_reading_to_fitting_to_diagnosing_to_publishing(context: TrainerContext, fast_clock: None) -> None:
+def test_progress_names_the_phases_of_a_training_in_turn(context: TrainerContext, fast_clock: None) -> None:
     reports = Reports()
     solver = replace(ON_CPU, epochs=3)
     train(request(context, solver), "job", context, progress_sink(reports))

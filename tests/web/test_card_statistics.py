@@ -1,13 +1,12 @@
 """The computed fields of a card, and the reason for each that is null."""
 
 import tracemalloc
-from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import orjson
 import pytest
+from cards import card_of
 from numpy.testing import assert_allclose
 from trained import model_from, model_of, version_of
 
@@ -17,50 +16,13 @@ from app.registry.version_file import Version
 from app.regression.solvers import Exact, GradientDescent
 from app.regression.summaries import summarise
 from app.regression.training_batch import TrainingBatch
-from app.web.model_view import Extra, model_to_view, view_bytes
-from app.web.schemas.models import ModelView
+from app.web.model_view import model_to_view, view_bytes
 
 RANDOM = np.random.default_rng(0)
 A, B, C = RANDOM.normal(3, 1, (3, 40))
 Y = np.column_stack([A + RANDOM.normal(size=40), B + RANDOM.normal(size=40)])
 X = np.column_stack([A, B, C])
 FIT = Exact()
-
-
-def card_of(version: Version, *, level: float = 0.95, include: Extra | None = None) -> dict[str, Any]:
-    """The card as a client reads it."""
-    view = model_to_view(version, current=True, level=level, include=include)
-    card: dict[str, Any] = orjson.loads(orjson.dumps(view, option=orjson.OPT_SERIALIZE_NUMPY))
-    ModelView.model_validate(card)
-    check_reasons(card)
-    return card
-
-
-def nulls(value: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    if value is None:
-        yield path
-    elif isinstance(value, dict):
-        for name, part in value.items():
-            yield from nulls(part, (*path, name))
-
-
-def check_reasons(card: dict[str, Any]) -> None:
-    """Every null has a reason, and every reason is for a null. Options that are not set, and reasons, are exempt."""
-    statistics = {
-        name: value
-        for name, value in card.items()
-        if name not in ("solver", "table", "inference_unavailable", "no_folds")
-    }
-    reasons = {tuple(path.split(".")) for path in card["unavailable"]}
-
-    def explains(reason: tuple[str, ...], path: tuple[str, ...]) -> bool:
-        return len(reason) <= len(path) and all(a in ("*", b) for a, b in zip(reason, path, strict=False))
-
-    found = list(nulls(statistics))
-    for path in found:
-        assert any(explains(reason, path) for reason in reasons), path
-    for reason in reasons:
-        assert reason[0] == "covariance" or any(explains(reason, path) for path in found), reason
 
 
 def test_the_card_of_an_ordinary_fit_has_every_statistic() -> None:

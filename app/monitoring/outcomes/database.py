@@ -93,7 +93,9 @@ class Database:
         if self.file and self.file.stat().st_size > max_bytes:
             with self._engine.connect() as connection:
                 driver: Any = connection.connection.dbapi_connection
-                driver.executescript("PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(PASSIVE)")  # Executes it to its end.
+                driver.executescript(
+                    "PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(PASSIVE)"
+                )  # Executes it to its end.
 
     @staticmethod
     def _pragma(connection: sa.Connection, name: str) -> int:

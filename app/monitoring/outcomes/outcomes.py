@@ -4,6 +4,7 @@ The rest of the service uses this class. Nothing is connected to, created or imp
 """
 
 import contextlib
+import importlib
 import logging
 import threading
 import time
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 DAY_SECONDS = 86_400
 MATCHED_AT_ONCE = 500  # Rows of outcomes in one transaction.
 ATTEMPTS = 3  # To record predictions below the limit while other workers record too.
+# After a failure that took SLOW_SECONDS, nothing is recorded for PAUSE_SECONDS, because each prediction would wait as
+# long for the same failure, in one of the few threads that others need.
+SLOW_SECONDS = 1.0
+PAUSE_SECONDS = 10.0
+PAUSED = "The database of recorded predictions does not answer. It is tried again in some seconds."
 LOG_SECONDS = 10  # Least time between two records about the database in the log.
 UNREACHABLE = "The database of recorded predictions does not answer. Try again later."
 _SQLITE = "sqlite:///"
@@ -42,6 +48,7 @@ class Outcomes:
         self._database: Database | None = None
         self._identity: tuple[int, int] | None = None
         self._logged = 0.0
+        self._paused_until = 0.0
         self._writer = Writer(self._write, self._clean)
 
     def record(self, rows: RecordedRows) -> None:
@@ -49,6 +56,8 @@ class Outcomes:
 
         Raises NotRecorded.
         """
+        # Imported here once, because the wait for a commit is bounded, and the import takes long on a busy machine.
+        importlib.import_module("app.monitoring.outcomes.recording")
         for start in range(0, len(rows.ids), MAX_WAITING_ROWS // 4):
             self._writer.record(_part(rows, start, start + MAX_WAITING_ROWS // 4))
 
@@ -166,6 +175,9 @@ class Outcomes:
 
         from app.monitoring.outcomes import recording
 
+        started = time.monotonic()
+        if started < self._paused_until:
+            raise NotRecorded(PAUSED)
         try:
             database = self._connect()
             for _ in range(ATTEMPTS):
@@ -179,6 +191,8 @@ class Outcomes:
                 recording.make_room(database, needed, self.max_bytes)
         except (SQLAlchemyError, OSError) as error:
             self._log_failure(error)
+            if time.monotonic() - started > SLOW_SECONDS:
+                self._paused_until = time.monotonic() + PAUSE_SECONDS
             raise NotRecorded(f"The database of recorded predictions does not accept it: {_kind(error)}.") from error
         raise NotRecorded("LINSERVE_MAX_ACTUALS_BYTES is reached, and other workers use the space.")
 

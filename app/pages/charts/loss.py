@@ -3,10 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from markupsafe import Markup
 
 from app.pages.charts import svg
+
+Point: TypeAlias = tuple[float, float]  # epoch and loss
 
 _STYLES = 5  # Looks of curves, which differ in colour and in dashes.
 _LABEL_HEIGHT = 15.0
@@ -18,7 +21,7 @@ class Curve:
     """The loss after each epoch or step."""
 
     name: str
-    points: Sequence[tuple[int, float]]
+    points: Sequence[Point]
 
 
 def loss_chart(
@@ -50,7 +53,7 @@ def loss_chart(
 
 def rate_gauge(rate: float, bound: float) -> Markup:
     """Return a line of learning rates with the bound and the rate of a run, which may be outside the line."""
-    frame = svg.Frame(width=720, height=92, left=16, right=16, top=34, bottom=34)
+    frame = svg.Frame(width=360, height=92, left=10, right=10, top=34, bottom=34)
     scale = svg.LogScale(bound * _GAUGE_LOW, bound * _GAUGE_HIGH, frame.left, frame.x_end)
     middle, end, place = (frame.top + frame.y_end) / 2, scale(bound), scale(rate)
     stable = svg.element("rect", x=frame.left, y=frame.top, width=end - frame.left, height=24, class_="stable")
@@ -59,8 +62,8 @@ def rate_gauge(rate: float, bound: float) -> Markup:
     parts = (
         stable,
         unstable,
-        svg.text("full batches converge", (frame.left + end) / 2, middle + 4, "label", "middle"),
-        svg.text("diverge", (end + frame.x_end) / 2, middle + 4, "label", "middle"),
+        svg.text("stable", frame.left + 8, middle + 4, "label"),
+        svg.text("diverges", (end + frame.x_end) / 2, middle + 4, "label", "middle"),
         svg.line(end, frame.top - 8, end, frame.y_end + 8, "limit"),
         svg.text(f"bound {svg.number(bound)}", end, frame.y_end + 22, "label", "middle"),
         svg.line(place, frame.top - 8, place, middle - 6, "reference"),
@@ -69,14 +72,17 @@ def rate_gauge(rate: float, bound: float) -> Markup:
     )
     side = "below" if rate < bound else "not below"
     description = f"The learning rate {svg.number(rate)} is {side} the bound {svg.number(bound)}."
-    return svg.chart(frame, "Learning rate and its bound", description, *parts)
+    return svg.chart(frame, "Learning rate and its bound", description, *parts, class_="chart gauge")
 
 
-def _up_to(highest: float, points: Sequence[tuple[int, float]]) -> Sequence[tuple[int, float]]:
-    """Return the points until the first loss that is above the limit, which is drawn at the limit."""
+def _up_to(highest: float, points: Sequence[Point]) -> Sequence[Point]:
+    """Return the points until the curve reaches the limit, where it ends."""
     for index, (epoch, loss) in enumerate(points):
         if not loss <= highest:
-            return [*points[:index], (epoch, highest)]
+            share = 1.0
+            if index > 0 and 0 < points[index - 1][1] < loss < math.inf:
+                share = math.log(highest / points[index - 1][1]) / math.log(loss / points[index - 1][1])
+            return [*points[:index], (epoch - (1 - share) * (epoch - points[max(index - 1, 0)][0]), highest)]
     return points
 
 

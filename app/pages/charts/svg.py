@@ -19,7 +19,7 @@ _LARGEST_PLAIN = 1e6  # Numbers from this size on are written with an exponent.
 _SMALLEST_PLAIN = 1e-4  # Numbers below this size are written with an exponent.
 _LARGEST = 1e300  # Largest size of a value on an axis. Larger ones are drawn at the end of the axis.
 _MAX_CAPTION = 60  # Characters of the label of an axis.
-_MAX_LABEL = 24  # Characters of a name on an axis. The element's title has the whole name.
+_MAX_LABEL = 22  # Characters of a name on an axis. The element's title has the whole name.
 _CHARACTER_WIDTH = 6.6  # Width of a character of a label, in units of the drawing.
 
 
@@ -255,7 +255,7 @@ def polyline(points: Iterable[tuple[float, float]], class_: str) -> Markup:
     return path(commands, class_)
 
 
-WIDTH = 520.0  # Width of a chart by default. Its text is still legible on a phone.
+WIDTH = 440.0  # Width of a chart by default. Its text is still legible on a phone.
 
 
 @dataclass(frozen=True)

@@ -35,12 +35,15 @@ function number(value) {
 function shortened(value) {
   const size = Math.abs(value);
   if (size >= 1e6 || size < 1e-4) {
-    return value.toExponential(5).replace(/\.?0+e/, "e");
+    return value.toExponential(5).replace(/\.?0*e\+?/, "e");
   }
   return String(Number(value.toPrecision(6)));
 }
 
 function elapsed(seconds) {
+  if (seconds < 1) {
+    return "under 1 s";
+  }
   if (seconds < 60) {
     return `${seconds < 10 ? Number(seconds.toPrecision(2)) : Math.round(seconds)} s`;
   }
@@ -237,7 +240,9 @@ function draw() {
     return;
   }
   const log = isLog();
-  const data = [curve.map(([epoch]) => epoch), curve.map(([, loss]) => (log && loss <= 0 ? null : loss))];
+  // uPlot's own logarithmic axis has no ticks for losses that grow by hundreds of powers of 10.
+  const height = (loss) => (log ? (loss > 0 ? Math.log10(loss) : null) : loss);
+  const data = [curve.map(([epoch]) => epoch), curve.map(([, loss]) => height(loss))];
   part("curve").hidden = false;
   part("switch").hidden = false;
   document.getElementById("drawn").hidden = true;
@@ -252,14 +257,11 @@ function draw() {
     return;
   }
   const line = color("--series-1");
-  // On a logarithmic axis, only powers of 10 have lines.
-  const lines = (_, ticks) => ticks.map((tick) => (log && !Number.isInteger(Math.log10(tick)) ? null : tick));
-  const ruled = (label) => (label === "epoch" ? {} : { filter: lines });
   const axis = (label) => ({
     label,
     stroke: color("--muted"),
-    grid: { stroke: color("--border"), width: 1, ...ruled(label) },
-    ticks: { stroke: color("--border"), width: 1, ...ruled(label) },
+    grid: { stroke: color("--border"), width: 1 },
+    ticks: { stroke: color("--border"), width: 1 },
     font: "12px system-ui, sans-serif",
     labelFont: "12px system-ui, sans-serif",
     size: label === "epoch" ? 36 : 76,
@@ -273,9 +275,18 @@ function draw() {
     cursor: { y: false, drag: { x: false, y: false } },
     scales: {
       x: { time: false },
-      y: log ? { distr: 3 } : { range: (_, low, high) => [Math.min(0, low), high + 0.05 * Math.abs(high) || 1] },
+      y: log ? { range: (_, low, high) => [low - 0.08, high + 0.08] } : { range: (_, low, high) => [Math.min(0, low), high + 0.05 * Math.abs(high) || 1] },
     },
-    axes: [axis("epoch"), axis(log ? "loss, logarithmic" : "loss")],
+    axes: [
+      axis("epoch"),
+      log
+        ? {
+            ...axis("loss, logarithmic"),
+            splits: (_, __, low, high) => decades(low, high),
+            values: (_, ticks) => ticks.map((tick) => number(Number((10 ** tick).toPrecision(3)))),
+          }
+        : axis("loss"),
+    ],
     series: [{}, { stroke: line, width: 2.25, points: { show: curve.length < 30, fill: line, size: 6 } }],
     hooks: {
       setCursor: [
@@ -283,13 +294,25 @@ function draw() {
           const at = chart.cursor.idx;
           const known = at !== null && at !== undefined && chart.data[1][at] !== null;
           document.getElementById("readout").textContent = known
-            ? `Epoch ${number(chart.data[0][at])}: loss ${number(chart.data[1][at])}.`
+            ? `Epoch ${number(chart.data[0][at])}: loss ${number(last.loss_curve[at][1])}.`
             : "";
         },
       ],
     },
   };
   plot = new uPlot(options, data, place);
+}
+
+// Exponents of powers of 10 between two exponents, about 8; with those of 2 and 5 times these if there are few.
+function decades(low, high) {
+  const [first, end] = [Math.floor(low), Math.ceil(high)];
+  const every = Math.ceil((end - first + 1) / 8);
+  const factors = end - first > 3 ? [1] : [1, 2, 5];
+  const ticks = [];
+  for (let exponent = first; exponent <= end; exponent += every) {
+    ticks.push(...factors.map((factor) => exponent + Math.log10(factor)));
+  }
+  return ticks.filter((tick) => tick >= low && tick <= high);
 }
 
 function redraw() {

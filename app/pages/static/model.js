@@ -184,7 +184,7 @@ function follow(place) {
   const known = new Map();
   const waiting = new Map();
   const last = new Map();
-  const source = new EventSource(place.dataset.events);
+  let source = null;
 
   async function refresh(name) {
     waiting.delete(name);
@@ -206,15 +206,30 @@ function follow(place) {
     waiting.set(name, setTimeout(refresh, pause, name));
   }
 
-  for (const name of Object.keys(PARTS)) {
-    source.addEventListener(name, (event) => {
-      received(name, event.data);
-      if (name === "versions") {
-        noteCurrent(place, JSON.parse(event.data).current);
-      }
-    });
+  function open() {
+    source = new EventSource(place.dataset.events);
+    for (const name of Object.keys(PARTS)) {
+      source.addEventListener(name, (event) => {
+        received(name, event.data);
+        if (name === "versions") {
+          noteCurrent(place, JSON.parse(event.data).current);
+        }
+      });
+    }
   }
-  window.addEventListener("pagehide", () => source.close());
+
+  // A browser has few connections to one host, for all of its tabs. A hidden tab needs none.
+  function openIfShown() {
+    source?.close();
+    if (!document.hidden) {
+      open();
+    }
+  }
+
+  document.addEventListener("visibilitychange", openIfShown);
+  window.addEventListener("pagehide", () => source?.close());
+  window.addEventListener("pageshow", (event) => event.persisted && openIfShown());
+  openIfShown();
 }
 
 function noteCurrent(place, current) {

@@ -22,6 +22,7 @@ const previewStatus = document.getElementById("preview-status");
 const model = document.getElementById("model");
 
 let named = ""; // the model's name that was suggested
+let previewed = null; // the file whose columns are shown
 let request = null; // the upload
 let pending = null; // the preview
 let timer = 0;
@@ -72,8 +73,10 @@ document.addEventListener("drop", (event) => {
 
 form.addEventListener("change", (event) => {
   if (event.target === input) {
-    clearColumns();
     const file = input.files[0];
+    if (file?.name !== previewed?.name) {
+      clearColumns(); // those of another file
+    }
     const chosen = document.getElementById("chosen");
     chosen.hidden = !file;
     chosen.textContent = file ? size(file.size) : "";
@@ -85,13 +88,12 @@ form.addEventListener("change", (event) => {
     } else {
       say(`A preview of this file needs all ${size(file.size)} of it. Preview it with the button, or train at once.`);
     }
-  } else if (READING.has(event.target.name) && input.files.length && hasPreview()) {
+  } else if (READING.has(event.target.name) && input.files.length && previewed) {
     clearTimeout(timer);
     timer = setTimeout(makePreview, DELAY);
   }
 });
 
-// The columns of another file are not those of this one.
 function clearColumns() {
   for (const field of preview.querySelectorAll("input, select")) {
     if (field.type === "checkbox") {
@@ -100,10 +102,6 @@ function clearColumns() {
       field.value = "";
     }
   }
-}
-
-function hasPreview() {
-  return preview.querySelector("table, .alert") !== null;
 }
 
 // Preview
@@ -176,7 +174,21 @@ function put(html) {
   const focused = preview.contains(document.activeElement) ? document.activeElement.id : "";
   const parsed = new DOMParser().parseFromString(html, "text/html");
   const part = parsed.getElementById("preview") ?? (parsed.querySelector("main") || parsed.body);
-  preview.replaceChildren(...part.childNodes);
+  const faulty = part.querySelector("[data-faulty]")?.dataset.faulty.split(" ") ?? [];
+  const alert = part.querySelector("[role=alert]");
+  if (alert && previewed === input.files[0] && !part.querySelector("table")) {
+    preview.querySelector(":scope > .alert")?.remove(); // the columns are still those of this file
+    preview.prepend(alert);
+  } else {
+    preview.replaceChildren(...part.childNodes);
+    previewed = preview.querySelector("table") ? input.files[0] : null;
+  }
+  for (const field of form.querySelectorAll("input[aria-invalid]")) {
+    field.removeAttribute("aria-invalid");
+  }
+  for (const name of faulty) {
+    form.querySelector(`input[name="${CSS.escape(name)}"]:not([type=radio], [type=checkbox])`)?.setAttribute("aria-invalid", "true");
+  }
   if (focused) {
     document.getElementById(focused)?.focus();
   }

@@ -40,7 +40,7 @@ class Quantiles(Protocol):
 def standardised(rows: RowChunk) -> Array:
     """Return scaled residuals over sqrt(1 - h), (n, k), of the rows whose leverage is known to be below 1."""
     values = rows.scaled / np.sqrt(1 - np.where(rows.certain, rows.leverage, 0.0))[:, np.newaxis]
-    return values if rows.certain.all() else values[rows.certain]
+    return np.asarray(values if rows.certain.all() else values[rows.certain])
 
 
 def _counts(rows: RowChunk) -> Array | None:
@@ -109,7 +109,7 @@ class SketchedQuantiles:
         size = np.where(place < self._size, self._size - 1 - place, place - self._size)
         edges = (np.stack([size, size + 1]) + self._least) << (_FRACTION_BITS - MANTISSA_BITS)
         middle = edges.view(np.float64).mean(axis=0)
-        return np.where(place < self._size, -middle, middle)
+        return np.asarray(np.where(place < self._size, -middle, middle))
 
 
 def normal_plot(quantiles: Quantiles, target: int, deviation: float) -> dict[str, Any]:

@@ -135,6 +135,9 @@ async def follow_job(
 ) -> AsyncIterator[ServerSentEvent]:
     services = get_services(request)
     sent = last_event_id
+    if JobSnapshot(followed).event_id == sent:
+        # A comment, because a client that waits for the next event knows that it is connected only once bytes arrive.
+        yield ServerSentEvent(comment="connected")
     async with contextlib.aclosing(services.job_watcher.watch(followed)) as snapshots:
         async for snapshot in snapshots:
             try:

@@ -56,13 +56,17 @@ async def promote(
     name="deleteVersion",
     summary="Delete a version",
     description=(
-        "The current version, and the one that is served in its place, cannot be deleted. The number is not used again."
+        "The current version, the one that is served in its place, and a version with an alias cannot be deleted. The "
+        "number is not used again."
     ),
     status_code=204,
     responses=problem_responses(404, 409, 422),
 )
 def delete_version(request: Request, model: ModelName, version: OtherVersionNumber) -> None:
     services = get_services(request)
+    services.registry.versions(model)
+    if names := [alias for alias, named in services.aliases.all(model).items() if named == version]:
+        raise Conflict(f'Version {version} has the alias "{names[0]}". Move the alias, or delete it first.')
     services.registry.delete(model, version)
     with contextlib.suppress(Unavailable):  # It is logged, and the records expire.
         services.outcomes.forget(model, version)
@@ -124,6 +128,7 @@ def delete_model(
     last = registry.versions(model)[-1]
     services.outcomes.forget(model, last, others=True)  # First, because nobody could repeat it later.
     registry.delete_model(model, check)
+    services.aliases.delete(model)
     services.evaluations.delete(model)
     with contextlib.suppress(Unavailable):
         services.outcomes.forget(model, last, others=True, deleted=True)  # What was predicted meanwhile.

@@ -1,15 +1,17 @@
 """POST /predict and its siblings: rows in, predictions out."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Request
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from app.data.formats import BY_MEDIA_TYPE, LABELS, check_options
 from app.prediction.encoding import encode_result
 from app.prediction.estimates import MAX_RESPONSE
 from app.prediction.selection import VersionSelector
+from app.registry.aliases import CURRENT
 from app.web import bodies
 from app.web.auth import AccessScope, require_scope
 from app.web.middleware import QuietRoute
@@ -68,6 +70,22 @@ async def predict_with_model(request: Request, model: ModelName) -> Response:
 )
 async def predict_with_version(request: Request, model: ModelName, version: VersionNumber) -> Response:
     return await _predict(request, model, version)
+
+
+@router.post(
+    "/models/{model}/aliases/{alias}/predict",
+    name="predictWithAlias",
+    summary="Predict with the version that has an alias",
+    **_ROUTE,
+)
+async def predict_with_alias(
+    request: Request,
+    model: ModelName,
+    alias: Annotated[str, Path(description="Alias of a version, or `current`.", examples=[CURRENT])],
+) -> Response:
+    if alias == CURRENT:
+        return await _predict(request, model)
+    return await _predict(request, model, await run_in_threadpool(get_services(request).aliases.version, model, alias))
 
 
 async def _predict(request: Request, model: str, version: int | None = None) -> Response:

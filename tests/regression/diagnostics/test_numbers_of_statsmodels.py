@@ -8,6 +8,7 @@ import pytest
 import statsmodels.api as sm
 from looks import Array, fit_of, look
 from numpy.testing import assert_allclose
+from numpy.typing import NDArray
 from sklearn.datasets import load_diabetes, load_linnerud
 from statsmodels.stats.diagnostic import het_breuschpagan
 from statsmodels.stats.outliers_influence import OLSInfluence
@@ -48,10 +49,10 @@ class Reference(NamedTuple):
         return cls(OLSInfluence(fit), fit.resid, fitted, y - fitted, fit.params)
 
 
-def binned(values: Array, edges: list[float]) -> Array:
+def binned(values: Array, edges: list[float]) -> NDArray[np.intp]:
     """The bin of each value. One that is on an edge up to rounding is in the bin above, or in the last one."""
     places = np.searchsorted(edges, values + 1e-9 * np.diff(edges).min(), side="right") - 1
-    return np.clip(places, 0, len(edges) - 2)
+    return np.asarray(np.clip(places, 0, len(edges) - 2))
 
 
 def check(found: dict[str, Any], expected: Reference, exog: Array, weights: Array) -> None:

@@ -1,0 +1,276 @@
+"""The pages of a model and of a version: numbers of the card, reasons of withheld ones, promotion and rolling back."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import pytest
+from html_forms import Form, Page
+from playwright.sync_api import Page as BrowserPage
+from playwright.sync_api import expect
+from service import NOTEBOOK, Service
+from shown_models import SCRIPT, train_models
+from sign_in import browser_of, guarded_service, sign_in
+
+from app.pages.lineage import MAX_VERSIONS
+from app.registry.folder.publisher import FolderPublisher
+
+DEEP = 60  # versions of the model `deep`
+
+
+@pytest.fixture(scope="module")
+def models(site: Service) -> Service:
+    train_models(site)
+    registry = FolderPublisher(site.models)
+    first = registry.version("crop-yield", 1)
+    for number in range(DEEP):
+        parent = number if number % 7 else None
+        card = replace(first.card, model="deep", parent=parent, upload=None, mode="update" if parent else "replace")
+        registry.publish(card, first.model, promote=True)
+    return site
+
+
+@pytest.fixture
+def client(models: Service) -> Iterator[httpx.Client]:
+    with browser_of(models) as client:
+        yield client
+
+
+def page_of(client: httpx.Client, path: str) -> Page:
+    answer = client.get(path)
+    assert answer.status_code == 200, answer.text
+    assert not re.search(r">\s*-?(None|null|nan|inf)\s*<", answer.text)
+    return Page(answer.text)
+
+
+def card_of(service: Service, model: str) -> dict[str, Any]:
+    found: dict[str, Any] = service.client.get(f"/models/{model}").json()
+    return found
+
+
+def numbers_in(value: Any) -> set[float]:
+    if isinstance(value, dict):
+        return set().union(*map(numbers_in, value.values()))
+    if isinstance(value, list):
+        return set().union(*map(numbers_in, value))
+    return {value} if isinstance(value, int | float) else set()
+
+
+@pytest.mark.parametrize("model", ["crop-yield", "mixed", "dependent", "curved", "saturated", "merged"])
+def test_the_page_has_every_number_of_the_card_or_the_reason_why_there_is_none(
+    models: Service, client: httpx.Client, model: str
+) -> None:
+    card = card_of(models, model)
+    page = page_of(client, f"/models/{model}")
+    fields = ("coefficients", "intercept", "standard_errors", "t_values", "p_values", "confidence_intervals", "aic")
+    of_metrics = {target: card["metrics"][target] for target in card["targets"]}
+    expected = numbers_in([of_metrics, *(card[field] for field in (*fields, "marginal_means"))])
+
+    assert expected <= set(page.numbers)
+    notes = {identity for identity in page.texts if identity.startswith("note-")}
+    for link in page.links:
+        if link.startswith("#note-"):
+            assert link[1:] in notes
+    assert {page.texts[note].strip() for note in notes} <= set(card["unavailable"].values())
+    for warning in card["warnings"]:
+        assert warning in page.texts["content"]
+
+
+def test_numbers_are_withheld_with_their_reasons(client: httpx.Client) -> None:
+    dependent = client.get("/models/dependent").text
+    assert "withheld<sup>" in dependent
+    assert "its column depends linearly on others" in dependent
+    assert "The target does not vary." in dependent
+    assert "Some columns depend on each other" in dependent
+    saturated = client.get("/models/saturated").text
+    assert "Intervals and tests are withheld." in saturated
+
+
+def test_coefficients_per_standard_deviation_are_those_per_unit_times_the_deviation(
+    models: Service, client: httpx.Client
+) -> None:
+    page = page_of(client, "/models/crop-yield?scale=standardised")
+    temperatures = [row[0] for row in NOTEBOOK["instances"]]
+    mean = sum(temperatures) / 15
+    deviation = (sum((value - mean) ** 2 for value in temperatures) / 15) ** 0.5
+    expected = card_of(models, "crop-yield")["coefficients"]["apples"]["temp"] * deviation
+
+    assert any(number == pytest.approx(expected, rel=1e-12) for number in page.numbers)
+
+
+def test_many_coefficients_targets_and_versions_are_paged(models: Service, client: httpx.Client) -> None:
+    wide = client.get("/models/wide")
+    assert len(wide.content) < 300_000
+    page = Page(wide.text)
+    assert "4 of 40 targets" in page.texts["metrics"]
+    assert "the 40 of 600 with the largest effects" in " ".join(page.texts["coefficients"].split())
+    (following,) = {link for link in page.links if "target=t4" in link and link.endswith("#metrics")}
+    assert "t4" in page_of(client, following).texts["metrics"]
+    everything = client.get("/models/wide?start=0").text
+    assert "1 to 250 of 600" in everything
+    assert len(everything) < 900_000
+    assert "501 to 600" in client.get("/models/wide?start=500").text
+    coefficients = card_of(models, "wide")["coefficients"]["t7"]
+    assert coefficients["c7"] in Page(client.get("/models/wide?target=t7").text).numbers
+    assert client.get("/models/wide?target=t40").status_code == 422
+
+    newest = page_of(client, "/models/deep")
+    assert f"{DEEP} versions, newest first" in newest.texts["lineage"]
+    assert f"version-{DEEP - MAX_VERSIONS}" not in newest.texts
+    (older,) = (link for link in newest.links if "older=" in link)
+    oldest = page_of(client, older)
+    assert "version-1" in oldest.texts
+    assert f"version-{DEEP}" not in oldest.texts
+    part = client.get("/models/deep?part=versions").text
+    assert "<html" not in part
+    assert 'id="version-60"' in part
+
+
+def test_a_model_without_a_current_version_is_promoted_from_its_page(client: httpx.Client) -> None:
+    page = page_of(client, "/models/waiting")
+    assert "no current version; promote one" in page.texts["content"]
+
+    answer = submit(client, page, "waiting", 1)
+
+    assert answer.headers["location"] == "/models/waiting?promoted=1"
+    assert "Version 1 is current now." in client.get(answer.headers["location"]).text
+
+
+def submit(client: httpx.Client, page: Page, model: str, version: int) -> httpx.Response:
+    form = promotion(page, model, version)
+    return client.post(form.action, data=form.fields)
+
+
+def promotion(page: Page, model: str, version: int) -> Form:
+    action = f"/models/{model}/current"
+    (form,) = (form for form in page.forms if form.action == action and form.fields["version"] == str(version))
+    return form
+
+
+def test_a_version_is_rolled_back_and_promoted_again_and_a_stale_page_changes_nothing(client: httpx.Client) -> None:
+    first = page_of(client, "/models/deep")
+    rolled_back = submit(client, first, "deep", DEEP - 1)
+    assert rolled_back.status_code == 303
+    assert rolled_back.headers["location"] == f"/models/deep?promoted={DEEP - 1}&before={DEEP}"
+    text = client.get(rolled_back.headers["location"]).text
+    assert f"Version {DEEP - 1} is current now; before, it was version {DEEP}." in text
+    # A link that claims a promotion that is not in effect shows nothing.
+    assert "alert-good" not in client.get(f"/models/deep?promoted={DEEP}").text
+
+    stale = submit(client, first, "deep", DEEP - 1)
+    assert stale.status_code == 412
+    assert f"Version {DEEP - 1} became current after the page was loaded" in stale.text
+    older = page_of(client, "/models/deep/versions/30")
+    submit(client, page_of(client, f"/models/deep/versions/{DEEP}"), "deep", DEEP)
+    conflict = submit(client, older, "deep", 30)
+    assert conflict.status_code == 412
+    assert f"Version {DEEP} became current after the page was loaded; the page still showed version {DEEP - 1}." in (
+        " ".join(Page(conflict.text).texts["content"].split())
+    )
+    assert client.get("/models/deep", headers={"accept": "*/*"}).json()["current"]
+    # The page of the conflict has a form with which the promotion succeeds.
+    assert submit(client, Page(conflict.text), "deep", 30).status_code == 303
+    for version in ("", "0", "x", "9" * 20, "99"):
+        form = promotion(page_of(client, "/models/deep/versions/31"), "deep", 31)
+        assert client.post(form.action, data=form.fields | {"version": version}).status_code in (404, 422)
+
+
+def test_with_keys_only_an_administrator_promotes(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with guarded_service(tmp_path_factory.mktemp("guarded")) as guarded, browser_of(guarded) as client:
+        registry = FolderPublisher(guarded.models)
+        first = registry.version("crop-yield", 1)
+        registry.publish(replace(first.card, upload=None), first.model)
+        sign_in(client, "viewer")
+        page = page_of(client, "/models/crop-yield/versions/2")
+        assert not [form for form in page.forms if form.action.endswith("/current")]
+        token = page.forms[0].fields["csrf"]
+        refused = client.post("/models/crop-yield/current", data={"csrf": token, "version": "2", "expected": "1"})
+        assert refused.status_code == 403
+        assert client.get("/models/crop-yield").text.count("badge-current") == 2
+
+        sign_in(client, "ops")
+        promoted = submit(client, page_of(client, "/models/crop-yield/versions/2"), "crop-yield", 2)
+        assert promoted.status_code == 303
+        assert "<h1>crop-yield" in client.get("/models/crop-yield").text
+        back = submit(client, page_of(client, "/models/crop-yield"), "crop-yield", 1)
+        assert back.headers["location"] == "/models/crop-yield?promoted=1&before=2"
+
+
+@pytest.mark.parametrize("path", ["/models/mixed", "/models/dependent", "/models/waiting", "/models/deep"])
+def test_pages_are_accessible_and_fit(
+    models: Service,
+    page: BrowserPage,
+    path: str,
+    assert_accessible: Callable[[BrowserPage], None],
+    assert_fits: Callable[[BrowserPage], None],
+) -> None:
+    page.goto(models.url + path)
+    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    assert_accessible(page)
+    assert_fits(page)
+    page.emulate_media(color_scheme="dark")
+    assert_accessible(page)
+    assert page.evaluate("window.ran") is None
+
+
+def test_the_page_of_an_ordinary_model_is_light(models: Service, weight_of: Callable[[str], int]) -> None:
+    assert weight_of(f"{models.url}/models/crop-yield") < 100_000
+    assert weight_of(f"{models.url}/models/mixed") < 150_000
+
+
+def test_a_table_is_sorted_and_copied_with_all_digits(models: Service, open_page: Callable[..., BrowserPage]) -> None:
+    page = open_page(permissions=["clipboard-read", "clipboard-write"])
+    page.goto(f"{models.url}/models/mixed")
+    table = page.locator("table[data-tools]").first
+    page.locator("#coefficients details summary").first.click()
+    header = table.locator("th[scope=col]").nth(1)
+    shown = table.locator("tbody tr td:nth-child(2) data")
+
+    for order, descending in (("ascending", False), ("descending", True)):
+        header.get_by_role("button").click()
+        expect(header).to_have_attribute("aria-sort", order)
+        values = [float(each.get_attribute("value") or "") for each in shown.all()]
+        assert values == sorted(values, reverse=descending)
+    page.get_by_role("button", name="Copy the table").first.click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    lines = page.evaluate("navigator.clipboard.readText()").splitlines()
+    cells = {line.split("\t")[0]: line.split("\t")[1] for line in lines}
+    coefficients = card_of(models, "mixed")["coefficients"][f"mass {SCRIPT}"]
+    assert float(cells[SCRIPT]) == coefficients[SCRIPT]
+    assert len(lines) == len(coefficients) + 2
+
+
+def test_an_open_page_notices_a_promotion(models: Service, page: BrowserPage) -> None:
+    registry = FolderPublisher(models.models)
+    first = registry.version("crop-yield", 1)
+    registry.publish(replace(first.card, model="live", upload=None), first.model, promote=True)
+    page.goto(f"{models.url}/models/live")
+    expect(page.get_by_text("1 version, newest first")).to_be_visible()
+    with page.expect_response(lambda response: "part=versions" in response.url):
+        registry.publish(replace(first.card, model="live", upload=None), first.model, promote=True)
+
+    expect(page.locator("#live")).to_contain_text("Version 2 is current now.")
+    expect(page.get_by_text("2 versions, newest first")).to_be_visible()
+    page.get_by_role("link", name="Show the model as it is now").click()
+    expect(page.get_by_role("heading", name=re.compile("live version 2"))).to_be_visible()
+
+
+def test_links_have_the_prefix_of_a_proxy(tmp_path_factory: pytest.TempPathFactory) -> None:
+    environment = {"UVICORN_ROOT_PATH": "/ml"}
+    service = Service(tmp_path_factory.mktemp("prefixed"), environment=environment).start()
+    try:
+        with browser_of(service) as client:
+            page = page_of(client, "/models/crop-yield")
+            own = [link for link in page.links if link.startswith("/")]
+            assert own
+            assert all(link.startswith("/ml/") for link in (*own, *(form.action for form in page.forms)))
+            assert f"{service.url}/ml/models/crop-yield/predict" in page.texts["curl-line"]
+    finally:
+        service.stop()
+
+
+def test_the_json_stays_at_the_same_url(models: Service) -> None:
+    assert json.loads(models.client.get("/models/mixed").text)["model"] == "mixed"
