@@ -24,7 +24,7 @@ from app.storage.store import Store
 
 FLUSH_SECONDS = 0.5
 SWEEP_SECONDS = 3600.0  # Seconds between two removals of what has aged out.
-STOP_SECONDS = 5.0  # Longest wait for the last write, when the worker stops.
+STOP_SECONDS = 2.0  # Longest wait for the last write, when the worker stops.
 MAX_TAPS = 20  # Versions whose rows are summarised per flush.
 MAX_MODELS = 100  # Models whose requests are counted per flush.
 MAX_LOOKUPS = 10  # Models per flush of which it is found out whether they exist, after requests that failed.
