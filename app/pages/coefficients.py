@@ -15,7 +15,7 @@ from app.regression.sufficient_statistics import Array, column_norms
 Scale: TypeAlias = Literal["raw", "standardised"]
 
 MAX_DRAWN = 40  # Coefficients in a plot, and in the table unless all are asked for.
-MAX_LISTED = 250  # Coefficients on a page of all.
+MAX_LISTED = 120  # Coefficients on a page of all.
 
 _LABELS: dict[str, str] = {
     "raw": "Change of the prediction per unit of the column",

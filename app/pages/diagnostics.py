@@ -26,16 +26,17 @@ def diagnostics_context(card: ModelCard, view: Mapping[str, Any]) -> dict[str, A
         keys = [_PREFIX + ".".join(path[:length]) for length in range(len(path), 0, -1)]
         return next((reasons[key] for key in keys if key in reasons), "This part was not recorded.")
 
-    leverage = found.get("leverage")
+    leverage, remarks = found.get("leverage"), " ".join(found.get("notes") or [])
     targets: list[dict[str, Any]] = []
     for target in card.targets:
         own = (found.get("targets") or {}).get(target)
         if own is None:
-            targets.append({"target": target, "reason": reason("targets", target)})
+            targets.append({"target": target, "reason": remarks or reason("targets", target)})
             continue
         targets.append({"target": target, "reason": None, **_target(target, own, reason)})
     return {
         "rows": found["rows"],
+        "remarks": remarks,
         "leverage": leverage,
         "leverage_plot": None if leverage is None else _leverage_plot(leverage),
         "leverage_reason": reason("leverage"),
@@ -44,9 +45,9 @@ def diagnostics_context(card: ModelCard, view: Mapping[str, Any]) -> dict[str, A
 
 
 def _leverage_plot(leverage: Mapping[str, Any]) -> Markup:
-    return bars(
-        leverage["edges"], leverage["counts"], "Leverage of the rows", "Leverage", threshold=leverage["threshold"]
-    )
+    # No leverage is above 1. With few rows, the threshold may be.
+    threshold = leverage["threshold"] if leverage["threshold"] <= 1 else None
+    return bars(leverage["edges"], leverage["counts"], "Leverage of the rows", "Leverage", threshold=threshold)
 
 
 def _target(target: str, own: Mapping[str, Any], reason: Any) -> dict[str, Any]:

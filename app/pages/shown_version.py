@@ -6,10 +6,13 @@ from dataclasses import dataclass, replace
 from app.data.names import did_you_mean, shown
 from app.errors import InvalidInput
 from app.registry.version_file import Version
+from app.regression.linear_model import LinearModel
 from app.regression.target_selection import with_targets
+from app.web.card_reasons import MAX_DECOMPOSED_COLUMNS
+from app.web.model_view import COEFFICIENT_BYTES, NUMBER_BYTES, view_bytes
 
 MAX_TARGETS = 4  # Targets on one page.
-NUMBER_BYTES = 8
+DESIGN_COPIES = 3  # Matrices of the design's size that exist while a card is computed and no design is decomposed.
 COPIES = 3  # Matrices of the version's size that exist while targets are selected.
 
 
@@ -51,6 +54,18 @@ def selection_bytes(version: Version) -> int:
     model = version.model
     size = 1 + len(model.columns) + MAX_TARGETS
     return 0 if len(model.targets) <= MAX_TARGETS else COPIES * NUMBER_BYTES * size**2
+
+
+def page_bytes(model: LinearModel) -> int:
+    """Return an estimate of the bytes that a page takes, for a model of the targets that it shows.
+
+    A card of a wide model decomposes no design, unless it has to find the rank.
+    """
+    size = view_bytes(model, None)
+    if len(model.columns) > MAX_DECOMPOSED_COLUMNS and model.stored_rank is not None:
+        design = DESIGN_COPIES * NUMBER_BYTES * len(model.columns) ** 2
+        size = min(size, design + COEFFICIENT_BYTES * model.coef.size)
+    return size
 
 
 def show(version: Version, target: str | None = None) -> ShownVersion:

@@ -20,12 +20,12 @@ from app.pages.page_route import PageRoute
 from app.pages.promotion import NONE
 from app.pages.recorded_evaluations import evaluations_panel
 from app.pages.rendering import render
-from app.pages.shown_version import ShownVersion, selection_bytes, show
+from app.pages.shown_version import ShownVersion, page_bytes, selection_bytes, show
 from app.pages.try_it import form_context
 from app.pages.withheld import Notes
 from app.registry.version_file import Version
 from app.regression.solvers import solver_to_record
-from app.web.model_view import model_to_view, view_bytes
+from app.web.model_view import model_to_view
 from app.web.paths import prefix
 from app.web.query import ModelName, VersionNumber
 from app.web.state import get_memory, get_services
@@ -87,7 +87,7 @@ def respond(
     memory = get_memory(request)
     with memory.reserved(selection_bytes(version)):
         shown = show(version, options.target)
-        with memory.reserved(view_bytes(shown.version.model, None)):
+        with memory.reserved(page_bytes(shown.version.model)):
             context = {**common, **_version_context(request, shown, current, options, in_path)}
             return render(request, "version.html", context)
 
