@@ -207,6 +207,7 @@ def test_pages_are_accessible_and_fit(
     assert_accessible: Callable[[BrowserPage], None],
     assert_fits: Callable[[BrowserPage], None],
 ) -> None:
+    page.emulate_media(reduced_motion="reduce")  # axe would see the colours of a transition
     page.goto(models.url + path)
     page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
     assert_accessible(page)
