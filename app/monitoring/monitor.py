@@ -24,7 +24,7 @@ from app.storage.store import Store
 
 FLUSH_SECONDS = 0.5
 SWEEP_SECONDS = 3600.0  # Seconds between two removals of what has aged out.
-STOP_SECONDS = 5.0  # Longest wait for the last write, when the worker stops.
+STOP_SECONDS = 2.0  # Longest wait for the last write, when the worker stops.
 MAX_TAPS = 20  # Versions whose rows are summarised per flush.
 MAX_MODELS = 100  # Models whose requests are counted per flush.
 MAX_LOOKUPS = 10  # Models per flush of which it is found out whether they exist, after requests that failed.
@@ -49,7 +49,7 @@ class Traffic:
 class Monitor:
     """Summarises the rows that this worker predicts for, and reads the summaries of all workers. Thread-safe.
 
-    `drift` and `traffic` may wait for the storage.
+    `drift`, `traffic`, `traffic_of` and `models` may read the files of other workers.
     """
 
     def __init__(
@@ -156,9 +156,9 @@ class Monitor:
     def _histories(self) -> list[History]:
         """Return the histories of all workers. This worker's is up to date, and is copied."""
         while True:
-            is_claimed, others = self._shared.is_claimed, self._shared.others()
+            has_slot, others = self._shared.has_slot, self._shared.others()
             with self._flushing:
-                if is_claimed == self._shared.is_claimed:  # else a history has just moved from the others to this one
+                if has_slot == self._shared.has_slot:  # else a history has just moved from the others to this one
                     now = time.time()
                     self._flush(now)
                     own = History()
@@ -172,6 +172,8 @@ class Monitor:
             is_last = self._stopping.wait(FLUSH_SECONDS)
             try:
                 self.flush()
+                if not is_last:
+                    self._shared.poll()
                 now = time.monotonic()
                 if is_last or now >= write_at:
                     write_at = now + self._shared.write_seconds
@@ -187,14 +189,17 @@ class Monitor:
         """Write the history, and first include the one that the worker before left."""
         if not self._changed:
             return
+        slot = None if self._shared.has_slot else self._shared.find_slot()
         with self._flushing:
-            if not self._shared.is_claimed and (before := self._shared.claim()) is not None:
-                self._history.include(before, time.time())
+            if slot is not None:
+                self._shared.take(slot)
+                self._history.include(slot.history, time.time())
             self._history.compact(time.time())
             content = History()
             content.include(self._history, time.time())
             self._changed = False
-        self._shared.write(content)
+        if not self._shared.write(content):
+            self._changed = True
 
     def _flush(self, now: float) -> None:
         taps = self._loop_taps[:]

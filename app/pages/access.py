@@ -10,6 +10,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from app.errors import MalformedBody, Unauthenticated, UnsupportedMediaType
 from app.pages.csrf import FIELD, check_csrf, check_origin
+from app.pages.page_route import wants_fragment
 from app.pages.session import own_path
 from app.web.auth import AccessScope, why_not_this_machine
 from app.web.bodies import iter_limited
@@ -132,14 +133,14 @@ def sign_in_first(request: Request, _: Exception) -> Response:
     """
     root = prefix(request.scope)
     if request.method == "GET" and request.headers.get("sec-fetch-site") == "cross-site":
-        return HTMLResponse(_AGAIN, headers={"vary": "accept, hx-request, sec-fetch-site"})
-    if request.method in ("GET", "HEAD") and "hx-request" not in request.headers:
+        return HTMLResponse(_AGAIN, headers={"vary": "accept, linserve-fragment, sec-fetch-site"})
+    if request.method in ("GET", "HEAD") and not wants_fragment(request):
         target = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     else:
-        page = urlsplit(request.headers.get("hx-current-url") or request.headers.get("referer") or "/")
+        page = urlsplit(request.headers.get("referer", "/"))
         target = page.path + (f"?{page.query}" if page.query else "")
     target = own_path(target.removeprefix(root))
     location = f"{root}/login" + ("" if target == "/" else f"?next={quote(target, safe='/')}")
-    if "hx-request" in request.headers:  # htmx would put the login page into a part of the page
-        return Response(status_code=401, headers={"hx-redirect": location, "www-authenticate": "Bearer"})
+    if wants_fragment(request):  # the login page must not become a part of the page
+        return Response(status_code=401, headers={"linserve-sign-in": location, "www-authenticate": "Bearer"})
     return RedirectResponse(location, 303)

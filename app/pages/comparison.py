@@ -115,10 +115,7 @@ def schema_changes(base: Version, other: Version) -> list[str]:
     changes: list[str] = []
     for role, old, new in (("feature", before.features, now.features), ("target", before.targets, now.targets)):
         old_names, new_names = [column.name for column in old], [column.name for column in new]
-        for words, names in (
-            ("added", [name for name in new_names if name not in {*old_names}]),
-            ("removed", [name for name in old_names if name not in {*new_names}]),
-        ):
+        for words, names in (("added", _without(new_names, old_names)), ("removed", _without(old_names, new_names))):
             if names:
                 changes.append(f"{_plural(len(names), role)} {words}: {listed(names)}.")
     known = {column.name: column for column in before.features}
@@ -128,6 +125,11 @@ def schema_changes(base: Version, other: Version) -> list[str]:
     if base.card.terms != other.card.terms:
         changes.append("The terms differ: the columns are made from the features in another way.")
     return changes
+
+
+def _without(names: Sequence[str], others: Sequence[str]) -> list[str]:
+    excluded = {*others}
+    return [name for name in names if name not in excluded]
 
 
 def _plural(count: int, noun: str) -> str:
@@ -141,8 +143,8 @@ def _column_changes(before: Column, now: Column) -> list[str]:
     changes = []
     if now.kind == "category":
         for words, levels in (
-            ("has new levels", [level for level in now.levels if level not in {*before.levels}]),
-            ("lacks levels", [level for level in before.levels if level not in {*now.levels}]),
+            ("has new levels", _without(now.levels, before.levels)),
+            ("lacks levels", _without(before.levels, now.levels)),
         ):
             if levels:
                 changes.append(f"{name} {words}: {listed(levels)}.")

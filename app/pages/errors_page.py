@@ -8,7 +8,7 @@ from urllib.parse import quote
 from fastapi import Request
 from starlette.responses import Response
 
-from app.pages.page_route import wants_page
+from app.pages.page_route import wants_fragment, wants_page
 from app.pages.rendering import render
 from app.web import protocols
 
@@ -17,7 +17,7 @@ def render_error(request: Request, problem: Mapping[str, Any], headers: Mapping[
     """Return the problem as a page if the request accepts HTML, otherwise in the format that its path belongs to."""
     if not wants_page(request.scope):
         return protocols.render_error(request, problem, headers)
-    is_part = "hx-request" in request.headers  # htmx puts it into a part of the page
+    is_part = wants_fragment(request)
     target = quote(request.url.path, safe="/")
     context = {
         "title": problem["title"],

@@ -5,24 +5,24 @@ A page has the URL of its resource. The route of the API with the same path hand
 
 from typing import Any
 
+from fastapi import Request
 from fastapi.routing import APIRoute
 from starlette.routing import Match
 from starlette.types import Scope
 
 # Content types of forms. A body of another type is a request to the API, whichever response the client accepts.
 _FORMS = (b"application/x-www-form-urlencoded", b"multipart/form-data")
+FRAGMENT = "linserve-fragment"  # Header of requests for a part of a page.
 _WANTS_PAGE = "app.pages.wants_page"
 
 
 def accepts_html(scope: Scope) -> bool:
-    """Return True if a request names text/html in Accept, as browsers do, and does not prefer JSON, or is htmx's.
+    """Return True if a request names text/html in Accept, as browsers do, and does not prefer JSON.
 
     `*/*` alone does not count. A client that names both with the same weight gets JSON.
     """
     weights = {b"text/html": 0.0, b"application/json": 0.0}
     for name, value in scope.get("headers", ()):
-        if name == b"hx-request":
-            return True
         if name != b"accept":
             continue
         for part in value.lower().split(b","):
@@ -49,6 +49,11 @@ def wants_page(scope: Scope) -> bool:
         known = accepts_html(scope) and (scope["method"] in ("GET", "HEAD") or _is_form(scope))
         scope[_WANTS_PAGE] = known  # each page asks, for every request
     return known
+
+
+def wants_fragment(request: Request) -> bool:
+    """Return True if a script of a page asks for a part of the page only. Other sites cannot send this header."""
+    return FRAGMENT in request.headers
 
 
 def _is_form(scope: Scope) -> bool:

@@ -21,7 +21,7 @@ POLICY = (
 )
 HEADERS = {
     "content-security-policy": POLICY,
-    "vary": "accept, hx-request",
+    "vary": "accept, linserve-fragment",
     # With `no-referrer`, browsers would send forms with the origin `null`.
     "referrer-policy": "same-origin",
 }

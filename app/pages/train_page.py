@@ -13,7 +13,7 @@ from app.data.formats.base import TableFormat
 from app.errors import Forbidden, InvalidInput, LinserveError, UnsupportedMediaType
 from app.pages.access import AccessScope, check_csrf, form_access, page_access
 from app.pages.csrf import FIELD as CSRF
-from app.pages.page_route import PageRoute
+from app.pages.page_route import PageRoute, wants_fragment
 from app.pages.rendering import render
 from app.pages.train_form import PREVIEW_OF, options_of, suggested_model, value_of, values_of, without_new_model
 from app.pages.train_preview import Preview
@@ -119,7 +119,7 @@ async def _page(request: Request, shown: Preview, error: LinserveError | None = 
         **shown.context(),
     }
     status = HTTPStatus.OK if problem is None else problem["status"]
-    if "hx-request" in request.headers:
+    if wants_fragment(request):
         return render(request, "_train_preview.html", context, status)
     context["models"] = await run_in_threadpool(_models, get_services(request))
     return render(request, "train.html", context, status)

@@ -16,7 +16,7 @@ from app.pages.charts.svg import number
 from app.pages.charts.waterfall import Contribution, largest, signed, waterfall
 from app.pages.code_lines import base_url, curl_line, python_lines
 from app.pages.form_fields import ROWS, FilledForm, example_form, iso_date, sent_form
-from app.pages.page_route import PageRoute
+from app.pages.page_route import PageRoute, wants_fragment
 from app.pages.rendering import render
 from app.pages.shown_version import ShownVersion, selection_bytes, show
 from app.prediction.estimates import rows_bytes, workload
@@ -118,7 +118,7 @@ async def _predict(request: Request, model: str, number_in_path: int | None) -> 
     }
     if form.get("only") == "lines":
         return render(request, "_code_lines.html", context)
-    is_part = "hx-request" in request.headers
+    is_part = wants_fragment(request)
     status = 200 if filled.is_valid or is_part else 422
     return render(request, "_try_it.html" if is_part else "try_it.html", context, status)
 

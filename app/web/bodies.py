@@ -237,17 +237,13 @@ def openapi_request_body(
 
 def _form(options: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the schema of a form with a file and options."""
-    fields = {
-        option["name"]: {
-            # Generators cannot write a field of either of two types.
-            **(option["schema"] if "type" in option["schema"] else {"type": "string"}),
-            "description": option["description"],
-        }
-        for option in options
-    }
+    # Without the example, Swagger UI would fill in a value for each option. It sends empty fields, which are not of a
+    # stricter type, and generators cannot write a field of one of two types.
+    fields = {option["name"]: {"type": "string", "example": "", "description": _values(option)} for option in options}
     return {
         "type": "object",
-        "description": "A file, and options in fields of their own or in the part `options`, in any order.",
+        "description": "A file, and options in fields of their own or in the part `options`, in any order. Empty "
+        "fields do not count.",
         "properties": {
             FILE: {"type": "string", "format": "binary", "description": "The rows, in one of the formats."},
             **fields,
@@ -255,6 +251,13 @@ def _form(options: Sequence[dict[str, Any]]) -> dict[str, Any]:
         },
         "required": [FILE],
     }
+
+
+def _values(option: dict[str, Any]) -> str:
+    """Return the description of an option with its values, if they are words."""
+    values = option["schema"].get("enum", ())
+    listed = f" Values: {', '.join(f'`{value}`' for value in values if value)}." if values else ""
+    return f"{option['description']}{listed}"
 
 
 def openapi_response() -> dict[str, Any]:

@@ -32,7 +32,7 @@ SECURITY_HEADERS = [
 ]
 # A path may have a page and a response for programs. Caches, and browsers that go back, must not mix them.
 _CACHEABLE = ("GET", "HEAD")
-_VARY = (b"vary", b"accept, hx-request")
+_VARY = (b"vary", b"accept, linserve-fragment")
 # Bytes of a body written at a time. The server waits between two writes for a slow client.
 SLICE_BYTES = 1 << 18
 REQUEST_ID = b"x-request-id"

@@ -35,7 +35,12 @@ class Form:
     is_complete: bool = True  # False while further options may follow
 
     def __bool__(self) -> bool:
-        return bool(self.fields or self.options)
+        return bool(self.given or self.options)
+
+    @property
+    def given(self) -> list[tuple[str, str]]:
+        """The fields that are not empty. Browsers send empty ones too."""
+        return [(name, text) for name, text in self.fields if text]
 
 
 NO_FORM = Form()
@@ -144,7 +149,7 @@ class MultipartBody:
     def _end_part(self) -> None:
         if self._part == OPTIONS:
             try:
-                self.form.options = msgspec.json.decode(self._text, type=dict[str, Any])
+                self.form.options = msgspec.json.decode(self._text or b"{}", type=dict[str, Any])
             except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
                 raise InvalidInput.of_parameter(
                     OPTIONS, f"The part `options` is not a JSON object. {_ADVICE}"

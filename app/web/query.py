@@ -60,7 +60,7 @@ def read_query(request: Request, model: type[M], form: Form = NO_FORM) -> M:
     Raises InvalidInput for an option that is unknown, repeated or invalid.
     """
     query = request.query_params
-    if not query and not form:
+    if not query and not form.fields and not form.options:
         return model()
     known = model.model_fields
     lists = {name for name, option in known.items() if get_origin(option.annotation) is list} if form else frozenset()
@@ -120,24 +120,28 @@ def reject_unknown_parameters() -> Any:
 def text_options(
     query: QueryParams, form: Form, known: Collection[str], lists: Collection[str] = frozenset()
 ) -> dict[str, str]:
-    """Return the options in a query and in the fields of a form. Those of `lists` may be in several fields.
+    """Return the options in a query and in the fields of a form that are not empty.
+
+    Those of `lists` may be in several fields.
 
     Raises InvalidInput for an option that is unknown, or given more than once.
     """
     check_query(query, known)
-    if not form:
+    if not form.fields and not form.options:
         return dict(query)
-    names = [name for name, _ in form.fields]
-    _check_names("form", [name for name in names if name not in lists] + [*{*names}.intersection(lists)], known)
-    for others, place in ((query, "in the query"), (form.options, "in the part `options`")):
-        if both := next(
-            (name for name in (*names, *(form.options if others is query else ())) if name in others), None
-        ):
-            message = f"Option given both {place} and in the form: {shown(both)}. Give it once."
-            raise InvalidInput.of_parameter(both, message)
+    once = [name for name, _ in form.given if name not in lists]
+    _check_names("form", [*once, *({name for name, _ in form.fields} - {*once})], known)
+    names = [name for name, _ in form.given]
+    for given, others, places in (
+        (names, query, "in the query and in the form"),
+        (form.options, query, "in the query and in the part `options`"),
+        (names, form.options, "in a field and in the part `options`"),
+    ):
+        if both := next((name for name in given if name in others), None):
+            raise InvalidInput.of_parameter(both, f"Option given both {places}: {shown(both)}. Give it once.")
     options = dict(query)
-    for name, text in form.fields:
-        options[name] = ",".join(filter(None, (options.get(name), text))) if name in lists else text
+    for name, text in form.given:
+        options[name] = f"{options[name]},{text}" if name in options else text
     return options
 
 

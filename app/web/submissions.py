@@ -68,7 +68,7 @@ def names_source(body: bytes) -> bool:
 def check_no_options(request: Request) -> None:
     """Raise InvalidInput if there are options outside of a JSON body with instances."""
     form = bodies.received_of(request).form
-    if name := next(iter([*request.query_params, *(name for name, _ in form.fields), *form.options]), None):
+    if name := next(iter([*request.query_params, *(name for name, _ in form.given), *form.options]), None):
         place = "query" if request.query_params else "form"
         raise InvalidInput.of_parameter(
             name[:MAX_NAME_LENGTH],

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from memory_store import MemoryStore
 from mixed import FEATURES, TABLE, rows_of, version_of_table
 from trained import model_of, version_of
 
+from app.errors import StoreUnavailable
 from app.monitoring import monitor as module
 from app.monitoring.history import Requests
 from app.monitoring.monitor import Monitor
@@ -26,6 +28,7 @@ from app.registry.folder.publisher import FolderPublisher
 from app.registry.version_file import Version
 from app.regression.terms import expand, parse_terms
 from app.storage.folder_store import FolderStore
+from app.storage.store import Blob, BlobInfo, Store
 
 DAY = 86_400.0
 
@@ -44,7 +47,7 @@ class Workers:
         self.counted: dict[str, Requests] = {}
         self._made: list[Monitor] = []
 
-    def new(self, store: FolderStore | None = None, folder: Path | None = None) -> Monitor:
+    def new(self, store: Store | None = None, folder: Path | None = None) -> Monitor:
         monitor = Monitor(
             FolderPublisher(self.folder / "models"),
             (folder or self.folder) / "monitoring",
@@ -111,6 +114,49 @@ def test_replicas_with_folders_of_their_own_are_summed_through_their_store(worke
 
     assert [replica.drift(version, DAY).rows for replica in replicas] == [20, 20]
     assert len(list(store.list_blobs("monitoring/served/"))) == 2
+
+
+class FailingStore(MemoryStore):
+    """A bucket that can be out of reach."""
+
+    is_reached = True
+
+    def put(self, key: str, content: bytes) -> str:
+        self._check()
+        return super().put(key, content)
+
+    def get(self, key: str) -> Blob:
+        self._check()
+        return super().get(key)
+
+    def list_blobs(self, prefix: str, *, after: str = "") -> Iterator[BlobInfo]:
+        self._check()
+        return super().list_blobs(prefix, after=after)
+
+    def _check(self) -> None:
+        if not self.is_reached:
+            raise StoreUnavailable("the bucket does not answer")
+
+
+def test_a_bucket_that_does_not_answer_delays_the_sum_and_no_reader(workers: Workers, tmp_path: Path) -> None:
+    store, version = FailingStore(), version_of_numbers()
+    one, other = (workers.new(store, tmp_path / name) for name in ("one", "other"))
+    for monitor in (one, other):
+        serve(monitor, version, np.full((10, 3), 20.0))
+        write(monitor)
+    one._shared.poll()
+    assert one.drift(version, DAY).rows == 20
+
+    store.is_reached = False
+    serve(other, version, np.full((5, 3), 20.0))
+    write(other)
+    one._shared.poll()
+    assert one.drift(version, DAY).rows == 20
+
+    store.is_reached = True
+    write(other)  # again, although nothing was served since
+    one._shared.poll()
+    assert one.drift(version, DAY).rows == 25
 
 
 def test_a_restart_continues_the_history_and_leaves_no_further_blobs(workers: Workers) -> None:

@@ -13,8 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from postgres import Postgres
+from service import wait_for
 
 from app.errors import Unavailable
+from app.monitoring.outcomes import writer
 from app.monitoring.outcomes.outcomes import Outcomes
 from app.monitoring.outcomes.records import Matches, NotRecorded, OutcomeRows, RecordedRows
 
@@ -276,3 +278,20 @@ def test_a_server_that_does_not_answer_delays_one_prediction_and_not_the_next() 
             with pytest.raises(NotRecorded, match="tried again in some seconds"):
                 opened.record(constant(["b"], 1.0))
             assert time.monotonic() - before < 1
+
+
+def test_old_records_are_removed_also_while_predictions_never_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "CLEAN_SECONDS", 0.01)
+    cleaned: list[int] = []
+
+    def clean() -> bool:
+        cleaned.append(1)
+        return False
+
+    with closing(writer.Writer(lambda group: [None] * len(group), clean)) as busy:
+
+        def is_cleaned_after_one_more() -> bool:
+            busy.record(constant(["a"], 1.0))
+            return len(cleaned) > 2
+
+        wait_for(is_cleaned_after_one_more)

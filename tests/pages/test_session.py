@@ -105,6 +105,7 @@ def test_the_cookie_counts_for_reading_only(client: httpx.Client) -> None:
     for path in ("/models", "/models/crop-yield", "/models/crop-yield/versions/1/file", "/jobs", "/metrics"):
         assert client.get(path).status_code == 200, path
     assert client.head("/models").status_code == 200
+    assert client.get("/jobs/no-job/events").status_code == 404  # an EventSource sends no headers of a page
     calls: list[tuple[str, str, Any]] = [
         ("POST", "/predict", ROWS),
         ("POST", "/models/crop-yield/predict", ROWS),

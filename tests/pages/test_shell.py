@@ -61,7 +61,7 @@ def test_both_representations_of_a_resource_vary(client: httpx.Client) -> None:
     for path in ("/", "/nothing"):
         for accept in (FIREFOX, "*/*"):
             answer = client.get(path, headers={"accept": accept})
-            assert answer.headers["vary"] == "accept, hx-request"
+            assert answer.headers["vary"] == "accept, linserve-fragment"
             assert answer.headers["content-type"].startswith("text/html") is (accept == FIREFOX)
     assert "\n  curl " in client.get("/", headers={"accept": "*/*"}).text
 
@@ -84,7 +84,7 @@ def test_errors_are_pages_with_the_sentence_of_the_problem(client: httpx.Client)
         assert f"<p>{detail}" in page.text
         assert page.headers["x-request-id"] in page.text
     assert "(option next)" in client.get("/?next=x").text
-    part = client.get("/nothing", headers={"hx-request": "true", "accept": "*/*"})
+    part = client.get("/nothing", headers={"linserve-fragment": "true"})
     assert (part.status_code, part.text.strip().startswith('<div class="alert')) == (404, True)
 
 

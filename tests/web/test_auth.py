@@ -64,6 +64,8 @@ ALLOWED = {
     "GET /models/crop-yield": set(SECRETS),
     "GET /models/crop-yield/versions/1": set(SECRETS),
     "GET /models/crop-yield/versions/1/file": set(SECRETS),
+    "GET /models/crop-yield/drift": set(SECRETS),
+    "GET /models/crop-yield/events?events=1": set(SECRETS),
     "GET /jobs": set(SECRETS),
     "GET /jobs/no-job": set(SECRETS),
     "GET /jobs/no-job/events": set(SECRETS),

@@ -78,6 +78,18 @@ def test_fields_have_the_syntax_of_the_query(service: Service) -> None:
     assert (columns["area"]["na"], columns["area"]["missing"]) == (["1,5", "-"], "refuse")
 
 
+def test_empty_fields_do_not_count_as_those_of_swagger_ui(service: Service) -> None:
+    known = [
+        option["name"]
+        for option in service.client.get("/openapi.json").json()["paths"]["/inspect"]["post"]["parameters"]
+    ]
+    empty = [(name, "") for name in known if name != "targets"]
+    found = inspected(service, *empty, ("targets", "price"), ("options", ""), FILE)
+    assert found == inspected(service, FILE, ("targets", "price"))
+    unknown = train(service, FILE, ("target", ""))
+    assert (unknown.status_code, unknown.json()["errors"][0]["parameter"]) == (422, "target")
+
+
 def test_a_repeated_form_names_its_job_in_any_order_of_the_fields(service: Service) -> None:
     fields = [("targets", "price"), ("model", "repeated"), ("promote", "never")]
     first = train(service, FILE, *fields, key="form-1").json()["id"]

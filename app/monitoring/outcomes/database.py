@@ -17,6 +17,7 @@ from app.storage.file_lock import FileLock
 SECONDS = 5  # Time in which a statement has to end, and a lock has to be free.
 _SQLITE = "sqlite:///"
 _MAX_LOG_BYTES = 1 << 22  # Bytes that SQLite's write-ahead log keeps between transactions.
+_VACUUM_PAGES = 2000  # Pages that one transaction returns to the disk.
 _SCHEMA_LOCK = 0x6C696E7361637401  # Advisory lock in Postgres of the processes that create the tables.
 # Advisory lock in Postgres: shared by transactions that record, exclusive for those that delete a model.
 _WRITE_LOCK = 0x6C696E7361637402
@@ -88,14 +89,16 @@ class Database:
         sizes = (connection.scalar(sa.select(sa.func.pg_total_relation_size(sa.text(f"'{name}'")))) for name in names)
         return sum(int(size or 0) for size in sizes)
 
-    def shrink(self, max_bytes: int) -> None:
-        """Return the unused pages of a SQLite file to the disk if it is longer than this."""
-        if self.file and self.file.stat().st_size > max_bytes:
-            with self._engine.connect() as connection:
-                driver: Any = connection.connection.dbapi_connection
-                driver.executescript(
-                    "PRAGMA incremental_vacuum; PRAGMA wal_checkpoint(PASSIVE)"
-                )  # Executes it to its end.
+    def shrink(self, max_bytes: int) -> bool:
+        """Return unused pages of a SQLite file to the disk if it is longer than this. Return False if more remain."""
+        if not self.file or self.file.stat().st_size <= max_bytes:
+            return True
+        with self._engine.connect() as connection:
+            driver: Any = connection.connection.dbapi_connection
+            unused = driver.execute("PRAGMA freelist_count").fetchone()[0]
+            # As a script, because the driver would stop after the first page.
+            driver.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES}); PRAGMA wal_checkpoint(PASSIVE)")
+        return bool(unused <= _VACUUM_PAGES)
 
     @staticmethod
     def _pragma(connection: sa.Connection, name: str) -> int:

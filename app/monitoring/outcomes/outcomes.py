@@ -190,27 +190,33 @@ class Outcomes:
                         return refusals
                 recording.make_room(database, needed, self.max_bytes)
         except (SQLAlchemyError, OSError) as error:
-            self._log_failure(error)
-            if time.monotonic() - started > SLOW_SECONDS:
-                self._paused_until = time.monotonic() + PAUSE_SECONDS
+            self._note_failure(error, started)
             raise NotRecorded(f"The database of recorded predictions does not accept it: {_kind(error)}.") from error
-        raise NotRecorded("LINSERVE_MAX_ACTUALS_BYTES is reached, and other workers use the space.")
+        raise NotRecorded("LINSERVE_MAX_ACTUALS_BYTES is reached, and older records are still being removed.")
 
-    def _clean(self) -> None:
-        """Remove expired records, and those above the limit, in small batches."""
+    def _clean(self) -> bool:
+        """Remove expired records, and those above the limit. Return True if there are more."""
         from sqlalchemy.exc import SQLAlchemyError
 
         from app.monitoring.outcomes import recording
 
-        if not self._exists():
-            return
+        started = time.monotonic()
+        if started < self._paused_until or not self._exists():
+            return False
         try:
             database = self._connect()
-            recording.remove_expired(database, self.seconds)
-            recording.make_room(database, 0, self.max_bytes)
-            database.shrink(self.max_bytes)
+            is_done = recording.remove_expired(database, self.seconds)
+            is_done = recording.make_room(database, 0, self.max_bytes) and is_done
+            return not (database.shrink(self.max_bytes) and is_done)
         except (SQLAlchemyError, OSError) as error:
-            self._log_failure(error)
+            self._note_failure(error, started)
+            return False
+
+    def _note_failure(self, error: Exception, started: float) -> None:
+        """Log a failure of the writer, and pause it if the failure took long."""
+        self._log_failure(error)
+        if time.monotonic() - started > SLOW_SECONDS:
+            self._paused_until = time.monotonic() + PAUSE_SECONDS
 
     def _log_failure(self, error: Exception) -> None:
         now = time.monotonic()

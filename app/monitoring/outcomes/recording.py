@@ -15,6 +15,7 @@ from app.monitoring.outcomes.records import NotRecorded, RecordedRows
 HOUR = 3600
 SHARE_IN_USE = 0.95  # Share of the byte limit above which the oldest records are removed.
 REMOVED_AT_ONCE = 2000  # Records that one transaction removes.
+MAX_BATCHES = 20  # Transactions after which other work has its turn.
 ROW_BYTES = 200  # Bytes of a record and its entries in indexes, in addition to its own values.
 _INSERTED_AT_ONCE = 1000
 
@@ -77,29 +78,39 @@ def fits(connection: sa.Connection, database: Database, needed: int, max_bytes: 
     return database.used_bytes(connection) + needed <= max_bytes
 
 
-def make_room(database: Database, needed: int, max_bytes: int) -> None:
-    """Remove the oldest records until `needed` more bytes fit into SHARE_IN_USE of the limit, in small transactions."""
-    removed = True
-    while removed:
+def make_room(database: Database, needed: int, max_bytes: int) -> bool:
+    """Remove the oldest records until `needed` more bytes fit into SHARE_IN_USE of the limit, in small transactions.
+
+    Return False if they still do not fit after MAX_BATCHES.
+    """
+    for _ in range(MAX_BATCHES):
         with database.writing() as connection:
             excess = database.used_bytes(connection) + needed - int(SHARE_IN_USE * max_bytes)
             if excess <= 0:
-                return
-            removed = _remove_bytes(connection, database, excess) or _remove_oldest_hour(connection, database)
+                return True
+            if not (_remove_bytes(connection, database, excess) or _remove_oldest_hour(connection, database)):
+                return True
+    return False
 
 
-def remove_expired(database: Database, seconds: float) -> None:
-    """Remove the records and sums that are older than this, in small transactions."""
+def remove_expired(database: Database, seconds: float) -> bool:
+    """Remove the records and sums that are older than this, in small transactions.
+
+    Return False if there are more after MAX_BATCHES.
+    """
     before = time.time() - seconds
     columns = database.tables.predictions.c
-    count = REMOVED_AT_ONCE
-    while count == REMOVED_AT_ONCE:
+    for _ in range(MAX_BATCHES):
         oldest = sa.select(columns.seq).order_by(columns.seq).limit(REMOVED_AT_ONCE)
         with database.writing() as connection:
-            count = _remove(connection, database, columns.seq.in_(oldest) & (columns.time < before))
+            if _remove(connection, database, columns.seq.in_(oldest) & (columns.time < before)) < REMOVED_AT_ONCE:
+                break
+    else:
+        return False
     with database.writing() as connection:
         for table in (database.tables.errors, database.tables.hours):
             connection.execute(sa.delete(table).where(table.c.hour < hour_of(before)))
+    return True
 
 
 def _remove_bytes(connection: sa.Connection, database: Database, needed: int) -> bool:

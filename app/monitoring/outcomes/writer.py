@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -12,7 +13,10 @@ from app.monitoring.outcomes.records import NotRecorded, RecordedRows
 WAIT_SECONDS = 8.0  # Longest wait of a request for its commit.
 MAX_WAITING_ROWS = 200_000  # Rows that wait to be written. More are not recorded.
 MAX_GROUP_ROWS = 10_000  # Rows after which a commit takes no further request.
-IDLE_SECONDS = 60.0  # Seconds between two searches for expired records.
+CLEAN_SECONDS = 60.0  # Seconds between two searches for expired records.
+MORE_SECONDS = (
+    0.5  # The same if there were more than could be removed at once. New predictions are recorded in between.
+)
 
 _log = logging.getLogger(__name__)
 
@@ -21,11 +25,11 @@ class Writer:
     """Writes groups of requests. The thread starts with the first request."""
 
     def __init__(
-        self, write: Callable[[Sequence[RecordedRows]], Sequence[NotRecorded | None]], clean: Callable[[], None]
+        self, write: Callable[[Sequence[RecordedRows]], Sequence[NotRecorded | None]], clean: Callable[[], bool]
     ) -> None:
         """Pass groups to `write`, which returns for each request why it is not recorded, or None if it is.
 
-        `clean` is called when nothing waits, every IDLE_SECONDS.
+        `clean` is called at the beginning, and then every CLEAN_SECONDS. It returns True if it has more to do.
         """
         self._write, self._clean = write, clean
         self._changed = threading.Condition()
@@ -72,18 +76,25 @@ class Writer:
             self._thread.start()
 
     def _run(self) -> None:
+        clean_at = time.monotonic()
         while True:
             with self._changed:
-                while not self._waiting:
-                    if self._closed:
-                        return
-                    if not self._changed.wait(IDLE_SECONDS):
-                        break
+                while not self._waiting and not self._closed and (left := clean_at - time.monotonic()) > 0:
+                    self._changed.wait(left)
+                if self._closed and not self._waiting:
+                    return
                 group = self._take()
             if group:
                 self._write_group(group)
-            else:
-                self._clean()
+            if time.monotonic() >= clean_at:
+                clean_at = time.monotonic() + (MORE_SECONDS if self._has_more_to_clean() else CLEAN_SECONDS)
+
+    def _has_more_to_clean(self) -> bool:
+        try:
+            return self._clean()
+        except Exception:
+            _log.exception("old predictions not removed")
+            return False
 
     def _take(self) -> list[tuple[RecordedRows, "Future[None]"]]:
         """Return the requests to write next. Those that nobody waits for are left out."""

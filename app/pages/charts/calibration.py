@@ -21,7 +21,7 @@ class Series:
 
 def calibration(series: Sequence[Series], name: str, target: str) -> Markup:
     """Return the chart of up to four series, each with a colour and a shape of its own."""
-    frame = svg.Frame(width=560, height=360 + LEGEND_ROW * len(series), top=12 + LEGEND_ROW * len(series))
+    frame = svg.Frame(width=400, height=320 + LEGEND_ROW * len(series), top=12 + LEGEND_ROW * len(series))
     values = [value for each in series for point in each.points for value in point]
     x = svg.LinearScale.over(values, frame.left, frame.x_end, margin=0.04)
     y = svg.LinearScale(x.low, x.high, frame.y_end, frame.top)
@@ -47,6 +47,7 @@ def calibration(series: Sequence[Series], name: str, target: str) -> Markup:
         svg.y_axis(frame, y, f"Mean observation of {target}"),
         diagonal,
         *drawn,
+        class_="chart small",
     )
 
 

@@ -88,7 +88,8 @@ def _up_to(highest: float, points: Sequence[Point]) -> Sequence[Point]:
 
 def _names_at_ends(frame: svg.Frame, names: Sequence[tuple[str, float]]) -> list[Markup]:
     """Return the names right of the plot, at the heights of their curves' ends, and apart from each other."""
-    texts, last = [], frame.top - _LABEL_HEIGHT
+    texts: list[Markup] = []
+    last = frame.top - _LABEL_HEIGHT
     lowest = frame.y_end - _LABEL_HEIGHT * (len(names) - 1)
     for index, (name, y) in sorted(enumerate(names), key=lambda item: item[1][1]):
         last = max(min(y, lowest + _LABEL_HEIGHT * len(texts)), last + _LABEL_HEIGHT)

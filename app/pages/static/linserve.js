@@ -1,7 +1,8 @@
 // For all pages: buttons that copy. Without scripts they stay hidden.
 "use strict";
 
-// <button data-copy="ID" hidden>Copy</button> copies the text of the element with that id.
+// <button data-copy="ID" hidden>Copy</button> copies the text of the element with that id. Scripts that fetch a part of
+// a page call this function for it.
 function showCopyButtons(root) {
   for (const button of root.querySelectorAll("button[data-copy][hidden]")) {
     button.hidden = false;
@@ -41,5 +42,4 @@ document.addEventListener("click", (event) => {
     copy(button);
   }
 });
-document.addEventListener("htmx:afterSwap", (event) => showCopyButtons(event.target));
 showCopyButtons(document);

@@ -99,8 +99,8 @@ for (const table of document.querySelectorAll("table[data-tools]")) {
 // Parts of the page from the server. The header asks for the part alone.
 
 async function part(url, options = {}) {
-  const answer = await fetch(url, { ...options, headers: { accept: "text/html", "hx-request": "true" } });
-  const signIn = answer.headers.get("hx-redirect");
+  const answer = await fetch(url, { ...options, headers: { accept: "text/html", "linserve-fragment": "true" } });
+  const signIn = answer.headers.get("linserve-sign-in");
   if (signIn) {
     location.assign(signIn);
     return null;

@@ -143,10 +143,10 @@ async function makePreview() {
     const response = await fetch(show.formAction, {
       method: "POST",
       body: fields,
-      headers: { "HX-Request": "true", Accept: "text/html" },
+      headers: { "Linserve-Fragment": "true", Accept: "text/html" },
       signal: mine.signal,
     });
-    const location = response.headers.get("HX-Redirect");
+    const location = response.headers.get("Linserve-Sign-In");
     if (location) {
       window.location.assign(location);
       return;

@@ -6,6 +6,7 @@ result has the types of JSON and is bounded too: MAX_TARGETS targets, each with 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,9 @@ class Diagnosis:
         self._notes: list[str] = []
         if len(self._model.targets) > MAX_TARGETS:
             self._notes.append(f"The first {MAX_TARGETS} of {len(self._model.targets)} targets are diagnosed.")
-        fits = zip(self._lens.typical_fits, self._lens.unit.tolist(), self._chosen_columns(), strict=True)
+        chosen = self._chosen_columns()
+        self._bins = {column: self._bins[column] for column in sorted({*chain(*chosen)})}
+        fits = zip(self._lens.typical_fits, self._lens.unit.tolist(), chosen, strict=True)
         self._targets = [
             _Target(
                 ResidualPlot(place, *fit, unit),

@@ -121,8 +121,8 @@ async def _followed(request: Request, job: JobId, last_event_id: LastEventId = N
     description=(
         "Sends an event `job` with the whole job whenever it changed. The stream ends with the job, or once the API "
         "key is revoked. A client that reconnects with the `id` of the last event as Last-Event-ID, as a browser's "
-        "EventSource does, gets the next event, or 204 if the job has ended. A worker refuses more than a thousand "
-        "followers at a time (503)."
+        "EventSource does, gets the next event, or 204 if the job has ended. An event comes within about a second. "
+        "A worker refuses more than a thousand followers at a time (503)."
     ),
     response_class=EventSourceResponse,
     responses={
