@@ -25,7 +25,7 @@ LONGEST = 7 * DAY
     description=(
         "Differences of means, a distance of covariances, and the stability of the levels of categories, with the "
         "number of rows behind each. Rows of all workers are counted, those of other workers up to their last write, "
-        "10 s before, or up to 80 s if replicas share a bucket. The window begins at a full 5 minutes, for windows above "
+        "10 s before, or up to 80 s if replicas share a bucket. The window begins at a full 5 minutes, above "
         "2 hours at a full hour, and above a day at a full 6 hours (UTC)."
     ),
     response_model=DriftView,
