@@ -20,14 +20,15 @@ def fast_path_keeps_its_version() -> None:
 @after("app.web.fast_path")
 def parent_stated() -> None:
     """A response names the parent of the version that predicted."""
+    from app.monitoring.taps import Tap
     from app.registry.version_file import Version
     from app.web.fast_path import PreparedModel
 
     prepare = PreparedModel.__init__
 
-    def prepare_as_parent(self: PreparedModel, version: Version) -> None:
+    def prepare_as_parent(self: PreparedModel, version: Version, tap: Tap) -> None:
         card = version.card
-        prepare(self, replace(version, card=replace(card, version=card.parent or card.version)))
+        prepare(self, replace(version, card=replace(card, version=card.parent or card.version)), tap)
         self.version = version
 
     PreparedModel.__init__ = prepare_as_parent

@@ -27,9 +27,9 @@ DESKTOP = {"width": 1280, "height": 800}
 FOUR_K = {"width": 3840, "height": 2160}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """One browser per process of the tests."""
+    """One browser for the tests of a module. While it runs, no test in the same process can run an event loop."""
     if not CHROMIUM.exists():
         pytest.skip(f"{CHROMIUM} is not installed")
     with sync_playwright() as playwright:
@@ -58,7 +58,7 @@ def open_page(browser: Browser) -> Iterator[Callable[..., Page]]:
     hosts: set[str] = set()
 
     def opened(**options: Any) -> Page:
-        context = browser.new_context(**{"viewport": DESKTOP, **options})
+        context = browser.new_context(**{"viewport": DESKTOP, "reduced_motion": "reduce", **options})
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(WAIT)

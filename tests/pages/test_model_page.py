@@ -207,6 +207,7 @@ def test_pages_are_accessible_and_fit(
     assert_accessible: Callable[[BrowserPage], None],
     assert_fits: Callable[[BrowserPage], None],
 ) -> None:
+    page.emulate_media(reduced_motion="reduce")  # axe would see the colours of a transition
     page.goto(models.url + path)
     page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
     assert_accessible(page)
@@ -258,6 +259,7 @@ def test_an_open_page_notices_a_promotion(models: Service, page: BrowserPage) ->
     expect(page.get_by_role("heading", name=re.compile("live version 2"))).to_be_visible()
 
 
+@pytest.mark.slow
 def test_links_have_the_prefix_of_a_proxy(tmp_path_factory: pytest.TempPathFactory) -> None:
     environment = {"UVICORN_ROOT_PATH": "/ml"}
     service = Service(tmp_path_factory.mktemp("prefixed"), environment=environment).start()

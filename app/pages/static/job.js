@@ -10,6 +10,7 @@ const PHASES = {
   diagnosing: "Looking at the rows again for diagnostics",
   publishing: "Publishing the version",
 };
+const SIGNED_OUT = "You are not signed in any more. Load the page again to sign in.";
 const RETRY = [1000, 3000, 10000]; // milliseconds between attempts to connect again
 let source = null;
 let lost = 0; // attempts since the connection was lost
@@ -116,7 +117,10 @@ function showShare(progress) {
 // The page as it is now, from the service.
 async function fetchPage() {
   const response = await fetch(job.dataset.page, { headers: { accept: "text/html" }, cache: "no-store" });
-  if (!response.ok || response.redirected) {
+  if (response.redirected || response.status === 401 || response.status === 403) {
+    throw new Error(SIGNED_OUT);
+  }
+  if (!response.ok) {
     throw new Error(String(response.status));
   }
   return new DOMParser().parseFromString(await response.text(), "text/html");
@@ -151,7 +155,11 @@ async function showEnd(attempt = 0) {
     }
     prepare();
     draw();
-  } catch {
+  } catch (error) {
+    if (error.message === SIGNED_OUT) {
+      warn(`The job has ended. ${SIGNED_OUT}`);
+      return;
+    }
     warn("The job has ended. The service does not answer now; its result is shown when it does.");
     setTimeout(() => showEnd(attempt + 1), RETRY[Math.min(attempt, RETRY.length - 1)]);
   }
@@ -193,7 +201,7 @@ async function lookAgain() {
   try {
     const response = await fetch(job.dataset.page, { headers: { accept: "application/json" }, cache: "no-store" });
     if (response.status === 401 || response.status === 403) {
-      warn("You are not signed in any more. Load the page again to sign in.");
+      warn(SIGNED_OUT);
       return;
     }
     if (response.status === 404) {

@@ -25,8 +25,8 @@ LONGEST = 7 * DAY
     description=(
         "Differences of means, a distance of covariances, and the stability of the levels of categories, with the "
         "number of rows behind each. Rows of all workers are counted, those of other workers up to their last write, "
-        "10 s before, or up to 80 s if a bucket is shared. The window begins at the start of a bucket of 5 minutes, after 2 "
-        "hours of an hour, and after a day of 6 hours."
+        "10 s before, or up to 80 s if replicas share a bucket. The window begins at a full 5 minutes, above "
+        "2 hours at a full hour, and above a day at a full 6 hours (UTC)."
     ),
     response_model=DriftView,
     responses=problem_responses(404, 422),
