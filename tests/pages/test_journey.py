@@ -211,7 +211,7 @@ def test_an_open_page_of_a_job_survives_a_crash_and_shows_the_end(
     service = Service(tmp_path, environment={"CHAOS_FAILPOINTS": str(steps)}).start()
     try:
         reached = arm(steps, "fitted", signal.SIGSTOP)
-        job_id = service.submit(**NOTEBOOK, model="crashed")
+        job_id = service.submit(**NAMED, model="crashed")
         page = open_page()
         page.goto(f"{service.url}/jobs/{job_id}")
         wait_for(reached.exists)
