@@ -159,8 +159,8 @@ class Pages:
 # Pictures of the documentation: the page, its colours, the size of the window, and the element at the top.
 DOCS: dict[str, tuple[str, str, tuple[int, int], str]] = {
     "train.png": ("train", "light", (1100, 900), "#preview"),
-    "job.png": ("job", "dark", (1200, 920), "body"),
-    "model.png": ("model", "light", (1000, 985), "#try"),
+    "job.png": ("job", "dark", (1200, 850), "body"),
+    "model.png": ("model", "light", (1000, 965), "#try"),
     "compare.png": ("compare", "dark", (1000, 880), "#results"),
 }
 

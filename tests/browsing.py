@@ -1,4 +1,4 @@
-"""What a person does with pages in a browser, and the paths of all pages."""
+"""Actions of a person on a page in a browser, and the paths of all pages."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What a person does from the first file to a rollback, page by page, in a real browser."""
+"""Journeys through the pages in a real browser, from the first file to a rollback."""
 
 import re
 import signal
