@@ -12,7 +12,7 @@ from app.prediction.encoding import encode_result
 from app.prediction.estimates import MAX_RESPONSE
 from app.prediction.selection import VersionSelector
 from app.registry.aliases import CURRENT
-from app.web import bodies
+from app.web import bodies, traffic
 from app.web.auth import AccessScope, require_scope
 from app.web.middleware import QuietRoute
 from app.web.negotiation import select_media_type
@@ -90,13 +90,17 @@ async def predict_with_alias(
 
 async def _predict(request: Request, model: str, version: int | None = None) -> Response:
     """Predict in the way that the formats of the rows and of the response need."""
-    selector = VersionSelector(get_services(request).registry, model, version, min_version(request, version))
+    services, least = get_services(request), min_version(request, version)
+    if version is None:
+        selector = await traffic.select(services, request, model, least)
+    else:
+        selector = VersionSelector(services.registry, model, version, least)
     media_type = await bodies.content_type(request, *MEDIA_TYPES)
     others = [other for other in MEDIA_TYPES if other != media_type]
     accepted = select_media_type(request.headers.get("accept"), [media_type, *others])
     table_format = BY_MEDIA_TYPE.get(media_type)
     if table_format is None:
-        await bodies.complete_form(request, get_services(request).max_json_bytes)
+        await bodies.complete_form(request, services.max_json_bytes)
     received = bodies.received_of(request)
     if media_type == accepted == bodies.JSON and not request.query_params and not received.form:
         return await predict_json(request, selector, decode_query, encode_result)
