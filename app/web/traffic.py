@@ -15,8 +15,7 @@ from app.registry.version_file import Version
 from app.regression.sufficient_statistics import Array
 from app.web.shadows import rows_at_most
 from app.web.state import Services, get_services
-
-STICKY = "linserve-sticky"  # Request header: clients that send the same value get the same version.
+from app.web.version_headers import STICKY
 
 
 async def select(services: Services, request: Request, model: str, least: int | None) -> VersionSelector:
@@ -69,7 +68,7 @@ async def _split_of(services: Services, model: str) -> Split | None:
 
 
 def _is_over(services: Services, model: str, split: Split) -> bool:
-    """Return True if another version is current than when the split was set, as far as that is known without waiting."""
+    """Return True if another version is known to be current than when the split was set."""
     with contextlib.suppress(LinserveError):
         current = services.registry.get_cached(model)
         return current is not None and current.card.version != split.current

@@ -22,7 +22,7 @@ from app.web.query import ModelName, VersionNumber, query_parameters, read_query
 from app.web.schemas.predict import CSV_EXAMPLE, EXAMPLES, PredictParameters, PredictRequest, PredictResponse
 from app.web.schemas.problems import problem_responses
 from app.web.state import get_services
-from app.web.version_headers import MIN_VERSION_PARAMETER, min_version
+from app.web.version_headers import MIN_VERSION_PARAMETER, STICKY_PARAMETER, min_version
 
 router = APIRouter(tags=["Predict"], dependencies=[require_scope(AccessScope.PREDICT)], route_class=QuietRoute)
 
@@ -44,7 +44,7 @@ _ROUTE: dict[str, Any] = {
         **bodies.openapi_request_body(
             PredictRequest, EXAMPLES, csv_example=CSV_EXAMPLE, options=query_parameters(PredictParameters)
         ),
-        "parameters": [*query_parameters(PredictParameters), MIN_VERSION_PARAMETER],
+        "parameters": [*query_parameters(PredictParameters), MIN_VERSION_PARAMETER, STICKY_PARAMETER],
     },
     "responses": {200: bodies.openapi_response(), **problem_responses(404, 406, 413, 415, 422, 507)},
 }
