@@ -7,7 +7,7 @@ import numpy as np
 
 from app.regression.sufficient_statistics import Array
 
-MAX_TARGETS = 100  # Targets of a shadow whose differences are summarised: the first ones.
+MAX_TARGETS = 20  # Targets of a shadow whose differences are summarised: the first ones.
 
 
 @dataclass

@@ -235,3 +235,123 @@ def test_a_split_at_fault_is_refused(service: Service, model: str, body: object,
     assert text in answer.text
     assert "<script>" not in answer.text
     assert service.client.get(TRAFFIC).json()["shares"] == {"3": 100}
+
+
+def test_versions_divide_the_buckets_in_the_order_of_their_numbers() -> None:
+    shared = Split.new(3, {4: 30, 2: 70}, None)
+    assert [shared.version_of(bucket) for bucket in range(BUCKETS)] == [2] * 70 + [4] * 30
+    assert {shared.version_of(bucket, least=3) for bucket in range(BUCKETS)} == {4}
+    assert shared.version_of(0, least=5) is None
+    three = Split.new(3, {1: 50, 2: 30, 4: 10, 5: 10}, None)
+    rest = Counter(three.version_of(bucket, least=2) for bucket in range(BUCKETS))
+    assert [rest[number] for number in (2, 4, 5)] == [60, 20, 20]
+
+
+def test_the_bucket_of_a_client_is_the_documented_one() -> None:
+    assert [bucket_of("crop-yield", key) for key in ("user-8", "field-17", "127.0.0.1")] == [96, 67, 72]
+
+
+def test_two_processes_set_splits_at_once_and_none_is_lost(tmp_path: Path) -> None:
+    class Racing(FolderStore):
+        raced = False
+
+        def put_if_match(self, key: str, content: bytes, etag: str) -> str:
+            if not self.raced:
+                self.raced = True
+                Splits(FolderStore(tmp_path)).set("other", Split.new(1, {1: 100}, None))
+            return super().put_if_match(key, content, etag)
+
+    splits, reader = Splits(Racing(tmp_path)), Splits(FolderStore(tmp_path))
+    assert reader.get_cached("crop") is None
+    first, second = (Split.new(1, {1: 100}, shadow) for shadow in (None, 2))
+    splits.set("crop", first)
+    assert reader.get_cached("crop") == first
+    splits.set("crop", second)
+    assert reader.get_cached("crop") == second
+    assert reader.get_cached("other") is not None
+    splits.remove("crop")
+    assert reader.get_cached("crop") is None
+
+
+def test_damaged_splits_count_as_none_and_an_unreadable_store_leaves_the_known_ones(tmp_path: Path) -> None:
+    class Lost(FolderStore):
+        lost = False
+
+        def get_if_changed(self, key: str, etag: str) -> Blob | None:
+            if self.lost:
+                raise StoreUnavailable("The store does not answer.")
+            return super().get_if_changed(key, etag)
+
+    store = Lost(tmp_path)
+    splits = Splits(store)
+    splits.set("crop", Split.new(1, {1: 100}, None))
+    store.lost = True
+    (tmp_path / KEY).write_bytes(b"[")
+    assert splits.get_cached("crop") is not None
+    with pytest.raises(StoreUnavailable):
+        splits.remove("crop")
+    store.lost = False
+    assert Splits(store).get_cached("crop") is None
+    Splits(store).set("crop", Split.new(2, {2: 100}, None))
+    assert Splits(store).get("crop") is not None
+
+
+def test_a_write_that_always_finds_another_one_gives_up(tmp_path: Path) -> None:
+    class Contended(FolderStore):
+        def put_if_absent(self, key: str, content: bytes) -> str:
+            raise BlobChanged(key, content)
+
+    with pytest.raises(Conflict, match="Try again"):
+        Splits(Contended(tmp_path)).set("crop", Split.new(1, {1: 100}, None))
+
+
+def test_a_replica_sees_the_split_of_another_one_in_a_bucket_within_a_second() -> None:
+    store = MemoryStore()
+    reader, split = Splits(store), Split.new(1, {1: 100}, None)
+    with pytest.raises(LookupError):
+        reader.get_cached("crop")
+    assert reader.get("crop") is None
+    reader.start()
+    try:
+        wait_for(lambda: not fails(lambda: reader.get_cached("crop")))
+        Splits(store).set("crop", split)
+        set_at = time.monotonic()
+        wait_for(lambda: reader.get_cached("crop") == split)
+        assert time.monotonic() - set_at < 1 + PATIENCE
+    finally:
+        reader.stop()
+
+
+def fails(call: Callable[[], object]) -> bool:
+    try:
+        call()
+    except LookupError:
+        return True
+    return False
+
+
+def test_the_fast_path_answers_unless_a_split_applies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINSERVE_MODELS_DIR", str(copy_models(tmp_path)))
+    monkeypatch.setenv("LINSERVE_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("LINSERVE_TRAINER_MODE", "external")
+    app = create_app()
+
+    async def answers(path: PredictFastPath) -> bool:
+        await asyncio.sleep(0)  # The current version is looked up once per iteration of the event loop.
+        return path.answer(json.dumps(ROW).encode(), b"1", time.perf_counter(), []) is not None
+
+    async def check() -> None:
+        async with app.router.lifespan_context(app) as state:
+            assert state is not None
+            path, splits = state["fast_path"], state["services"].splits
+            assert await answers(path)
+            splits.set("other", Split.new(1, {1: 100}, None))
+            assert await answers(path)
+            splits.set("crop-yield", Split.new(1, {1: 100}, None))
+            assert not await answers(path)
+            splits.set("crop-yield", Split.new(7, {1: 100}, None))  # a promotion has ended it
+            assert await answers(path)
+            splits.remove("crop-yield")
+            assert await answers(path)
+
+    asyncio.run(check())
