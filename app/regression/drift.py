@@ -232,7 +232,7 @@ def _training_kurtosis(statistics: SufficientStatistics) -> Array:
     Their fourth powers are not known, only their ranges. The two extremes alone have the kurtosis (z_1^4 + z_2^4) / n.
     In heavy tails, they are most of it.
     """
-    return np.maximum(3.0, np.nansum(_extremes(statistics) ** 4, axis=0) / statistics.effective_rows)
+    return np.asarray(np.maximum(3.0, np.nansum(_extremes(statistics) ** 4, axis=0) / statistics.effective_rows))
 
 
 def _extremes(statistics: SufficientStatistics) -> Array:

@@ -62,16 +62,25 @@ class DriftView(Schema):
                     "model": "crop-yield",
                     "version": 1,
                     "window_seconds": 86400.0,
-                    "rows": 0,
-                    "predicted_rows": 0,
-                    "extrapolated": None,
-                    "columns": {},
+                    "rows": 250,
+                    "predicted_rows": 250,
+                    "extrapolated": 0.02,
+                    "columns": {
+                        "temp": {
+                            "training_mean": 84.07,
+                            "served_mean": 84.31,
+                            "standardised_mean_difference": 0.02,
+                            "minimum": 66.0,
+                            "maximum": 104.0,
+                            "rows": 250,
+                        }
+                    },
                     "categories": {},
-                    "covariance_distance": None,
+                    "covariance_distance": 0.3,
                     "missing": {},
-                    "verdict": "too few rows",
+                    "verdict": "stable",
                     "drifted": [],
-                    "unavailable": {"columns": "No rows were served in this window."},
+                    "unavailable": {},
                 }
             ]
         }
